@@ -1,0 +1,163 @@
+//! The commands: parses the line, wires the parts, owns start and stop.
+//!
+//! The order at the start matters to the platform: the socket listens before ONNX Runtime is loaded, so that nobody is
+//! refused, and `/ping` says 503 until the one model of single-model mode can answer (PI-3). What goes wrong before
+//! that ends the process with a line that says what to change (ST-12).
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::rt::System;
+use actix_web::rt::signal::unix::{SignalKind, signal};
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::catalog::{self, Catalog};
+use crate::codec::Format;
+use crate::config::{Cli, Command, ServeArgs};
+use crate::contract::{self, Health};
+use crate::engine::{self, Engine};
+use crate::telemetry;
+use crate::telemetry::metrics::Metrics;
+
+/// The name of the one model of single-model mode, as the platform calls the container.
+const SINGLE_MODEL: &str = "model";
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let telemetry_is_off = engine::disable_telemetry();
+    let cli = Cli::parse();
+    let args = match cli.command {
+        Some(Command::Serve(args)) => *args,
+        None => cli.serve,
+    };
+    telemetry::init(args.log_format, args.log_level);
+    if !telemetry_is_off {
+        tracing::warn!("set ORT_DISABLE_TELEMETRY=1, or ONNX Runtime may report to its vendor");
+    }
+    let code = match System::new().block_on(serve(&args)) {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            1
+        }
+    };
+    // Not `ExitCode`: models may still be loading, on threads that nothing can interrupt.
+    engine::exit_now(code)
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+async fn serve(args: &ServeArgs) -> Result<()> {
+    let started = Instant::now();
+    let formats = contract::Formats {
+        default_content_type: args.default_content_type.clone(),
+        default_accept: reply_format(&args.default_accept)?,
+    };
+    // Installed first: as PID 1 a signal without a handler is ignored (ST-2).
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+
+    let listener = TcpListener::bind((args.bind, args.port))
+        .with_context(|| format!("listen on {}:{}; --port chooses another", args.bind, args.port))?;
+    let address = listener.local_addr().context("read the listener's address")?;
+
+    let engine = Arc::new(Engine::start(&engine::Settings {
+        library: args.onnxruntime.clone(),
+        threads: args.threads(),
+        load_threads: args.load_threads,
+        queue: args.queue,
+        memory: args.memory(engine::system_limit()),
+    })?);
+    let catalog = Arc::new(Catalog::new(
+        Arc::clone(&engine),
+        catalog::Settings {
+            roots: args.models_roots(),
+            unload_timeout: args.unload_timeout,
+        },
+    ));
+    let health = Arc::new(Health::default());
+    let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
+    let server = contract::start(
+        listener,
+        contract::Settings {
+            formats,
+            single_model: (!args.multi_model).then(|| SINGLE_MODEL.to_owned()),
+            max_body: args.max_body(),
+            max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
+            request_timeout: args.request_timeout(),
+            header_timeout: args.header_timeout,
+            keep_alive: args.keep_alive,
+            drain_timeout: args.drain_timeout,
+            threads: args.http_threads(),
+            max_concurrent_transforms,
+            max_payload_in_mb,
+        },
+        Arc::clone(&catalog),
+        Arc::clone(&engine),
+        Metrics::new().context("register metrics")?,
+        Arc::clone(&health),
+    )?;
+    tracing::info!(
+        %address,
+        mode = if args.multi_model { "multi-model" } else { "single-model" },
+        memory_for_models_bytes = engine.load_now().memory_limit,
+        threads = args.threads(),
+        start_ms = millis(started),
+        "listening"
+    );
+
+    let handle = server.handle();
+    let server = actix_web::rt::spawn(server);
+    if args.multi_model {
+        health.set_ready();
+    } else {
+        let path = args.model_dir();
+        let loading = async {
+            let begun = Instant::now();
+            let bytes = catalog.load_trusted(SINGLE_MODEL, &path).await.with_context(|| {
+                format!(
+                    "load the model in {}; --model-dir names another place, SAGEMAKER_MULTI_MODEL=true starts \
+                         without one",
+                    path.display()
+                )
+            })?;
+            tracing::info!(path = %path.display(), memory_bytes = bytes, load_ms = millis(begun), "model loaded");
+            health.set_ready();
+            anyhow::Ok(())
+        };
+        tokio::select! {
+            loaded = loading => loaded?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM, draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT, draining"),
+    }
+    health.set_draining();
+    handle.stop(true).await;
+    server.await.context("wait for the server")??;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn reply_format(media_type: &str) -> Result<Format> {
+    let supported = Format::ALL.map(Format::media_type);
+    Format::ALL
+        .into_iter()
+        .find(|format| format.media_type().eq_ignore_ascii_case(media_type.trim()))
+        .with_context(|| {
+            format!(
+                "--default-accept {media_type} is no type of reply; choose one of {}",
+                supported.join(", ")
+            )
+        })
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

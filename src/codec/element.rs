@@ -1,0 +1,318 @@
+//! What each ONNX element type means to the text formats: one implementation of [`Kind`] per [`DataType`].
+//!
+//! The formats are written once over `Kind` and picked at run time by [`with_kind!`], so that a loop over elements is
+//! compiled for its type and has no choice to make per element.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use half::{bf16, f16};
+use jiter::Peek;
+
+use crate::codec::error::Fault;
+use crate::codec::json_reader::{Reader, Text};
+use crate::codec::numbers::{NonFinite, Number, Numeric, Problem};
+use crate::tensor::{DataType, Tensor, TensorError};
+
+/// An element type as the text formats see it.
+pub(super) trait Kind: 'static {
+    /// What a tensor of this type stores: a byte for a boolean, bytes for a string.
+    type Item: Clone + Send + Sync + 'static;
+    const DATA_TYPE: DataType;
+    /// Most bytes that an element takes as text; strings add their own length.
+    const TEXT_BYTES: usize;
+
+    /// A number, written as JSON or CSV has it.
+    fn from_number_text(text: &str) -> Result<Self::Item, Problem>;
+    fn from_json_string(text: Text<'_>) -> Result<Self::Item, Problem>;
+    fn from_bool(value: bool) -> Result<Self::Item, Problem>;
+    /// The bytes of TF-Serving's `{"b64": ".."}`.
+    fn from_binary(bytes: Vec<u8>) -> Result<Self::Item, Problem>;
+    /// JSON's null.
+    fn missing() -> Result<Self::Item, Problem>;
+    /// A cell of a CSV row.
+    fn from_cell(cell: &str) -> Result<Self::Item, Problem>;
+    /// A number of another element type.
+    fn from_number(number: Number) -> Result<Self::Item, Problem>;
+
+    fn tensor(shape: Vec<usize>, items: Vec<Self::Item>) -> Result<Tensor, TensorError>;
+    /// The elements of a tensor of this type.
+    fn items(tensor: &Tensor) -> &[Self::Item];
+    fn write_json(item: &Self::Item, out: &mut Vec<u8>);
+    fn write_cell(item: &Self::Item, out: &mut Vec<u8>);
+}
+
+/// Evaluates an expression with `$kind` standing for the [`Kind`] of a [`DataType`].
+macro_rules! with_kind {
+    ($data_type:expr, $kind:ident => $body:expr) => {
+        $crate::codec::element::with_kind!(@arms $data_type, $kind, $body;
+            F16 half::f16, Bf16 half::bf16, F32 f32, F64 f64,
+            I8 i8, I16 i16, I32 i32, I64 i64, U8 u8, U16 u16, U32 u32, U64 u64,
+            Bool bool, String String)
+    };
+    (@arms $data_type:expr, $kind:ident, $body:expr; $($name:ident $rust:ty),+) => {
+        match $data_type {
+            $($crate::tensor::DataType::$name => {
+                type $kind = $rust;
+                $body
+            })+
+        }
+    };
+}
+pub(super) use with_kind;
+
+/// Reads the JSON value that `peek` begins as one element.
+#[inline]
+pub(super) fn read_json<K: Kind>(reader: &mut Reader<'_>, peek: Peek) -> Result<Result<K::Item, Problem>, Fault> {
+    Ok(match peek {
+        Peek::True | Peek::False => K::from_bool(reader.boolean(peek)?),
+        Peek::Null => {
+            reader.null()?;
+            K::missing()
+        }
+        Peek::String => K::from_json_string(reader.string()?),
+        Peek::Object if K::DATA_TYPE == DataType::String => read_binary(reader)?.and_then(K::from_binary),
+        Peek::Object => K::from_binary(Vec::new()),
+        // Whatever else it is: what is no number is refused by the parser.
+        number => K::from_number_text(reader.number(number)?),
+    })
+}
+
+/// TF-Serving's way to put bytes into JSON: an object whose only key is `b64`.
+#[cold]
+fn read_binary(reader: &mut Reader<'_>) -> Result<Result<Vec<u8>, Problem>, Fault> {
+    if reader.enter_object()? != Some("b64") || reader.peek()? != Peek::String {
+        return Ok(Err(Problem::NotBase64));
+    }
+    let bytes = STANDARD.decode(reader.string()?.as_str());
+    if reader.next_key()?.is_some() {
+        return Ok(Err(Problem::NotBase64));
+    }
+    Ok(bytes.map_err(|_| Problem::NotBase64))
+}
+
+/// Python's names, which TF-Serving writes into JSON as bare tokens.
+const JSON_TOKENS: NonFinite = NonFinite {
+    nan: "NaN",
+    positive: "Infinity",
+    negative: "-Infinity",
+};
+/// What `numpy.savetxt` writes and every CSV reader knows.
+const CELL_TOKENS: NonFinite = NonFinite {
+    nan: "nan",
+    positive: "inf",
+    negative: "-inf",
+};
+
+macro_rules! numeric_kinds {
+    ($($rust:ident),+ $(,)?) => { $(
+        impl Kind for $rust {
+            type Item = Self;
+            const DATA_TYPE: DataType = <Self as crate::tensor::Element>::DATA_TYPE;
+            const TEXT_BYTES: usize = <Self as Numeric>::TEXT_BYTES;
+
+            #[inline]
+            fn from_number_text(text: &str) -> Result<Self, Problem> {
+                <Self as Numeric>::parse(text)
+            }
+
+            fn from_json_string(text: Text<'_>) -> Result<Self, Problem> {
+                match text.as_str() {
+                    "NaN" | "Infinity" | "-Infinity" => Self::from_number_text(text.as_str()),
+                    _ => Err(Problem::NotANumber),
+                }
+            }
+
+            fn from_bool(value: bool) -> Result<Self, Problem> {
+                Ok(<Self as Numeric>::from_bool(value))
+            }
+
+            fn from_binary(_: Vec<u8>) -> Result<Self, Problem> {
+                Err(Problem::NotANumber)
+            }
+
+            fn missing() -> Result<Self, Problem> {
+                <Self as Numeric>::missing().ok_or(Problem::Absent)
+            }
+
+            #[inline]
+            fn from_cell(cell: &str) -> Result<Self, Problem> {
+                let cell = cell.trim_ascii();
+                if cell.is_empty() {
+                    return <Self as Kind>::missing();
+                }
+                Self::from_number_text(cell)
+            }
+
+            #[inline]
+            fn from_number(number: Number) -> Result<Self, Problem> {
+                <Self as Numeric>::from_number(number)
+            }
+
+            fn tensor(shape: Vec<usize>, items: Vec<Self>) -> Result<Tensor, TensorError> {
+                Tensor::from_vec(shape, items)
+            }
+
+            fn items(tensor: &Tensor) -> &[Self] {
+                tensor.as_slice().expect("the kind was chosen by the tensor's type")
+            }
+
+            #[inline]
+            fn write_json(item: &Self, out: &mut Vec<u8>) {
+                item.write(&JSON_TOKENS, out);
+            }
+
+            #[inline]
+            fn write_cell(item: &Self, out: &mut Vec<u8>) {
+                item.write(&CELL_TOKENS, out);
+            }
+        }
+    )+ };
+}
+
+numeric_kinds!(f16, bf16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64);
+
+fn truth(value: bool) -> &'static [u8] {
+    if value { b"true" } else { b"false" }
+}
+
+impl Kind for bool {
+    type Item = u8;
+    const DATA_TYPE: DataType = DataType::Bool;
+    const TEXT_BYTES: usize = "false".len();
+
+    fn from_number_text(text: &str) -> Result<u8, Problem> {
+        match u8::parse(text) {
+            Ok(bit @ (0 | 1)) => Ok(bit),
+            Ok(_) | Err(_) => Err(Problem::NotABoolean),
+        }
+    }
+
+    fn from_json_string(_: Text<'_>) -> Result<u8, Problem> {
+        Err(Problem::NotABoolean)
+    }
+
+    fn from_bool(value: bool) -> Result<u8, Problem> {
+        Ok(value.into())
+    }
+
+    fn from_binary(_: Vec<u8>) -> Result<u8, Problem> {
+        Err(Problem::NotABoolean)
+    }
+
+    fn missing() -> Result<u8, Problem> {
+        Err(Problem::Absent)
+    }
+
+    /// Also as pandas writes it: `True`, `False`.
+    fn from_cell(cell: &str) -> Result<u8, Problem> {
+        let cell = cell.trim_ascii();
+        if cell.is_empty() {
+            <Self as Kind>::missing()
+        } else if cell.eq_ignore_ascii_case("true") {
+            Ok(1)
+        } else if cell.eq_ignore_ascii_case("false") {
+            Ok(0)
+        } else {
+            Self::from_number_text(cell)
+        }
+    }
+
+    fn from_number(number: Number) -> Result<u8, Problem> {
+        match <u8 as Numeric>::from_number(number) {
+            Ok(bit @ (0 | 1)) => Ok(bit),
+            Ok(_) | Err(_) => Err(Problem::NotABoolean),
+        }
+    }
+
+    fn tensor(shape: Vec<usize>, items: Vec<u8>) -> Result<Tensor, TensorError> {
+        Tensor::from_bools(shape, items)
+    }
+
+    fn items(tensor: &Tensor) -> &[u8] {
+        tensor.as_bytes().expect("the kind was chosen by the tensor's type")
+    }
+
+    fn write_json(item: &u8, out: &mut Vec<u8>) {
+        out.extend_from_slice(truth(*item != 0));
+    }
+
+    fn write_cell(item: &u8, out: &mut Vec<u8>) {
+        out.extend_from_slice(truth(*item != 0));
+    }
+}
+
+impl Kind for String {
+    type Item = Bytes;
+    const DATA_TYPE: DataType = DataType::String;
+    const TEXT_BYTES: usize = 2;
+
+    fn from_number_text(_: &str) -> Result<Bytes, Problem> {
+        Err(Problem::NotAString)
+    }
+
+    fn from_json_string(text: Text<'_>) -> Result<Bytes, Problem> {
+        Ok(text.to_bytes())
+    }
+
+    fn from_bool(_: bool) -> Result<Bytes, Problem> {
+        Err(Problem::NotAString)
+    }
+
+    fn from_binary(bytes: Vec<u8>) -> Result<Bytes, Problem> {
+        Ok(bytes.into())
+    }
+
+    fn missing() -> Result<Bytes, Problem> {
+        Err(Problem::Absent)
+    }
+
+    fn from_cell(cell: &str) -> Result<Bytes, Problem> {
+        Ok(Bytes::copy_from_slice(cell.as_bytes()))
+    }
+
+    fn from_number(_: Number) -> Result<Bytes, Problem> {
+        Err(Problem::NotAString)
+    }
+
+    fn tensor(shape: Vec<usize>, items: Vec<Bytes>) -> Result<Tensor, TensorError> {
+        Tensor::from_strings(shape, items)
+    }
+
+    fn items(tensor: &Tensor) -> &[Bytes] {
+        tensor.as_strings().expect("the kind was chosen by the tensor's type")
+    }
+
+    /// A JSON string; bytes that are no text as TF-Serving has them, `{"b64": ".."}`.
+    fn write_json(item: &Bytes, out: &mut Vec<u8>) {
+        match std::str::from_utf8(item) {
+            Ok(text) => write_json_string(text, out),
+            Err(_) => {
+                out.extend_from_slice(b"{\"b64\":\"");
+                out.extend_from_slice(STANDARD.encode(item).as_bytes());
+                out.extend_from_slice(b"\"}");
+            }
+        }
+    }
+
+    /// Quoted where a reader would otherwise see something else: a separator, or nothing at all.
+    fn write_cell(item: &Bytes, out: &mut Vec<u8>) {
+        let special = |b: &u8| matches!(b, b',' | b'"' | b'\n' | b'\r');
+        if !item.is_empty() && !item.iter().any(special) {
+            out.extend_from_slice(item);
+            return;
+        }
+        out.push(b'"');
+        for &b in item {
+            if b == b'"' {
+                out.push(b'"');
+            }
+            out.push(b);
+        }
+        out.push(b'"');
+    }
+}
+
+pub(super) fn write_json_string(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a string is written to memory");
+}

@@ -1,0 +1,233 @@
+//! What can be wrong with a request or a reply, by cause.
+//!
+//! The variants are the causes that need different statuses; the texts are for the caller and say what to change. Every
+//! text is bounded: it quotes at most [`EXCERPT_BYTES`] bytes of what was sent and at most [`LIST_BYTES`] bytes of what
+//! the model takes, so that a message stays far below the 1 KiB that the platform passes on, whatever the request or the
+//! signature holds.
+
+use std::fmt::{self, Write};
+
+use crate::codec::Format;
+use crate::tensor::Signature;
+
+/// Most bytes of the caller's data in a message.
+pub(super) const EXCERPT_BYTES: usize = 64;
+/// Most bytes of one input's type in a message.
+const TYPE_BYTES: usize = 120;
+/// Most bytes of a list of names and types in a message.
+const LIST_BYTES: usize = 360;
+
+/// Why a request body did not become the model's inputs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// CT-4: 415.
+    #[error("content type {given} is not supported; send one of {}", supported())]
+    UnsupportedMediaType { given: String },
+    /// CT-1: 415.
+    #[error("charset {given} is not supported; send the body as utf-8")]
+    UnsupportedCharset { given: String },
+    /// The body is not what its content type says, or not one of the documents understood: 400.
+    #[error("the body is not a valid {format} request: {problem}")]
+    Malformed { format: &'static str, problem: String },
+    /// The body is well-formed, but the model cannot take what it holds: 400.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The request asks for an output that the model does not have, or asks twice: 400.
+    #[error("requested output {name}: {problem}; the model gives {gives}")]
+    RequestedOutput {
+        name: String,
+        problem: &'static str,
+        gives: String,
+    },
+}
+
+/// What is wrong with one of the inputs. The names are quoted and, like the other texts, already bounded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    #[error("input {name}: given {given}, the model takes {takes}")]
+    Mismatch { name: String, given: String, takes: String },
+    #[error("input {name}{at}: {problem}")]
+    Value { name: String, at: String, problem: String },
+    #[error("input {name} is missing{at}; the model takes {takes}")]
+    Missing { name: String, at: String, takes: String },
+    #[error("the model has no input {name}{at}; it takes {takes}")]
+    Unknown { name: String, at: String, takes: String },
+    #[error("input {name} is given twice{at}")]
+    Duplicate { name: String, at: String },
+    #[error("{what} cannot say which input it is for; the model takes {takes}: {instead}")]
+    Unnamed {
+        what: &'static str,
+        takes: String,
+        instead: &'static str,
+    },
+    #[error("{problem}; the model takes {takes}")]
+    Layout { problem: String, takes: String },
+}
+
+/// Why there is no reply in the form that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// CT-4: 406.
+    #[error("none of the types in Accept {accept} can be given; accept one of {}", supported())]
+    NotAcceptable { accept: String },
+    /// The form exists, but these outputs do not fit into it: 406.
+    #[error("the outputs cannot be given as {}: {problem}", format.media_type())]
+    CannotCarry { format: Format, problem: String },
+    /// The run gave other outputs than the signature and the plan say: 500, not the caller's doing.
+    #[error("the run gave {given} outputs where {expected} were asked for")]
+    OutputCount { expected: usize, given: usize },
+}
+
+/// An error on its way out of a loop over elements: one word wide, so that the good path stays in registers.
+pub(super) type Fault = Box<DecodeError>;
+
+impl From<Fault> for DecodeError {
+    fn from(fault: Fault) -> Self {
+        *fault
+    }
+}
+
+impl From<InputError> for Fault {
+    #[cold]
+    fn from(error: InputError) -> Self {
+        Box::new(DecodeError::Input(error))
+    }
+}
+
+impl DecodeError {
+    #[cold]
+    pub(super) fn malformed(format: Format, problem: impl Into<String>) -> Self {
+        Self::Malformed {
+            format: format.media_type(),
+            problem: problem.into(),
+        }
+    }
+}
+
+fn supported() -> String {
+    Format::ALL.map(Format::media_type).join(", ")
+}
+
+/// `text` in quotes for a message, control characters escaped, cut after [`EXCERPT_BYTES`].
+pub(super) fn excerpt(text: &str) -> String {
+    format!("\"{}\"", clipped(text.escape_debug(), EXCERPT_BYTES))
+}
+
+/// Like [`excerpt`] for bytes that need not be text.
+pub(super) fn excerpt_bytes(bytes: &[u8]) -> String {
+    excerpt(&String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT_BYTES + 1)]))
+}
+
+/// The display of `value`, cut after `limit` bytes. Only as much is ever formatted as is kept.
+pub(super) fn clipped(value: impl fmt::Display, limit: usize) -> String {
+    struct Clip {
+        text: String,
+        limit: usize,
+    }
+    impl Write for Clip {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            for c in part.chars() {
+                if self.text.len() + c.len_utf8() > self.limit {
+                    self.text.push('…');
+                    return Err(fmt::Error);
+                }
+                self.text.push(c);
+            }
+            Ok(())
+        }
+    }
+    let mut clip = Clip {
+        text: String::new(),
+        limit,
+    };
+    // The only error is our own signal that the limit is reached.
+    let _ = write!(clip, "{value}");
+    clip.text
+}
+
+/// The type of an input or output for a message.
+pub(super) fn type_text(value_type: impl fmt::Display) -> String {
+    clipped(value_type, TYPE_BYTES)
+}
+
+/// What the model takes: `"x" float32[batch, 32], "y" int64[batch] and 198 more`.
+pub(super) fn takes(signature: &Signature) -> String {
+    listed(
+        signature
+            .inputs
+            .iter()
+            .map(|i| format!("{} {}", excerpt(&i.name), type_text(i))),
+    )
+}
+
+/// What the model gives, as [`takes`].
+pub(super) fn gives(signature: &Signature) -> String {
+    listed(
+        signature
+            .outputs
+            .iter()
+            .map(|o| format!("{} {}", excerpt(&o.name), type_text(&o.value_type))),
+    )
+}
+
+/// As many of `items` as fit into [`LIST_BYTES`], and how many were left out.
+fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
+    let count = items.len();
+    let mut text = String::new();
+    for (i, item) in items.enumerate() {
+        if i > 0 && text.len() + item.len() > LIST_BYTES {
+            let _ = write!(text, " and {} more", count - i);
+            return text;
+        }
+        if i > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&item);
+    }
+    if text.is_empty() { "nothing".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{DataType, Dim, InputSpec};
+
+    #[test]
+    fn an_excerpt_is_cut_escaped_and_never_splits_a_character() {
+        assert_eq!(excerpt("a\nb\"c"), r#""a\nb\"c""#);
+        let long = "é".repeat(1000);
+        let cut = excerpt(&long);
+        assert!(cut.len() <= EXCERPT_BYTES + "\"…\"".len(), "{}", cut.len());
+        assert!(cut.ends_with("é…\""));
+        assert_eq!(excerpt_bytes(b"\xff\xfeok"), "\"\u{fffd}\u{fffd}ok\"");
+    }
+
+    #[test]
+    fn a_signature_of_many_inputs_with_long_names_makes_a_short_list() {
+        let signature = Signature {
+            inputs: (0..200)
+                .map(|i| InputSpec {
+                    name: format!("{i}{}", "n".repeat(5000)),
+                    data_type: DataType::F32,
+                    dims: Some(vec![Dim::Dynamic(Some("d".repeat(5000))); 30]),
+                })
+                .collect(),
+            outputs: vec![],
+        };
+        let text = takes(&signature);
+        assert!(text.len() < LIST_BYTES + 20, "{}", text.len());
+        assert!(text.ends_with("more"), "{text}");
+        assert_eq!(gives(&signature), "nothing");
+    }
+
+    #[test]
+    fn the_supported_types_are_all_named_in_a_refusal() {
+        let text = DecodeError::UnsupportedMediaType {
+            given: excerpt("text/html"),
+        }
+        .to_string();
+        for format in Format::ALL {
+            assert!(text.contains(format.media_type()), "{text}");
+        }
+    }
+}

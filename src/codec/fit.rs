@@ -1,0 +1,156 @@
+//! Which shapes a model's input takes, and what is made of a shape that is one axis short.
+//!
+//! People leave out axes that say nothing: one row without the axis of rows, a column of single values without the
+//! axis of columns. How a form is read decides what a missing axis can mean, so leniency belongs to the form
+//! ([`Form`]), not to the model. A shape that fits as it is is never changed, and no axis is ever removed.
+
+use crate::codec::error::{InputError, excerpt, type_text};
+use crate::tensor::{Dim, InputSpec};
+
+/// How a shape came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Declared by the caller (OIP): taken at its word.
+    Declared,
+    /// A stack of instances, one per row: the first axis is there, so an axis of size 1 at the end is what can be
+    /// missing (`[N]` for a model that takes `[N, 1]`, as scikit-learn exports have for each column).
+    Rows,
+    /// One array (bare JSON, column form, CSV, NPY): a single row without its first axis, else as [`Form::Rows`].
+    Whole,
+}
+
+/// Most lists that an array without elements may consist of. Such an array is no longer than its shape claims only in
+/// the formats that write the lists out; the others could claim 2^60 empty rows in a few bytes.
+const MAX_EMPTY_LISTS: usize = 1 << 20;
+
+/// Whether an array without elements claims to consist of more lists than are worth writing.
+pub(super) fn is_overclaimed(shape: &[usize]) -> bool {
+    let dims = shape.iter().filter(|&&dim| dim != 0);
+    let lists = dims.fold(1usize, |lists, &dim| lists.saturating_mul(dim));
+    shape.contains(&0) && lists > MAX_EMPTY_LISTS
+}
+
+/// The shape under which an array of `shape` is given to the model.
+pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: Form) -> Result<Vec<usize>, Vec<usize>> {
+    if is_overclaimed(&shape) {
+        return Err(shape);
+    }
+    if spec.accepts(&shape) {
+        return Ok(shape);
+    }
+    let Some(dims) = &spec.dims else { return Ok(shape) };
+    if form == Form::Declared || shape.len() >= dims.len() {
+        return Err(shape);
+    }
+    if shape.last() == Some(&0) {
+        // Nested lists cannot say what would be in an empty list: `[]` stands for no rows, however wide.
+        let mut filled = shape.clone();
+        filled.extend(dims[shape.len()..].iter().map(|dim| match dim {
+            Dim::Fixed(size) => *size,
+            Dim::Dynamic(_) => 0,
+        }));
+        if spec.accepts(&filled) {
+            return fit(spec, filled, Form::Declared).map_err(|_| shape);
+        }
+    }
+    if form == Form::Whole {
+        let one_row: Vec<usize> = std::iter::once(1).chain(shape.iter().copied()).collect();
+        if spec.accepts(&one_row) {
+            return Ok(one_row);
+        }
+    }
+    if dims.last() == Some(&Dim::Fixed(1)) {
+        let column: Vec<usize> = shape.iter().copied().chain(std::iter::once(1)).collect();
+        if spec.accepts(&column) {
+            return Ok(column);
+        }
+    }
+    Err(shape)
+}
+
+/// The error for a value that the input does not take; `given` describes it.
+#[cold]
+pub(super) fn mismatch(spec: &InputSpec, given: impl std::fmt::Display) -> InputError {
+    InputError::Mismatch {
+        name: excerpt(&spec.name),
+        given: type_text(given),
+        takes: type_text(spec),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DataType;
+
+    fn spec(dims: &[i64]) -> InputSpec {
+        InputSpec {
+            name: "x".into(),
+            data_type: DataType::F32,
+            dims: Some(
+                dims.iter()
+                    .map(|&d| usize::try_from(d).map_or(Dim::Dynamic(None), Dim::Fixed))
+                    .collect(),
+            ),
+        }
+    }
+
+    #[test]
+    fn a_missing_axis_is_added_where_the_form_allows_it() {
+        use Form::{Declared, Rows, Whole};
+        // Model dims (-1 is dynamic), form, given, expected.
+        type Case<'a> = (&'a [i64], Form, &'a [usize], Option<&'a [usize]>);
+        let table: [Case; 24] = [
+            (&[-1, 4], Whole, &[2, 4], Some(&[2, 4])),
+            (&[-1, 4], Whole, &[4], Some(&[1, 4])),
+            (&[-1, 4], Rows, &[4], None),
+            (&[-1, 4], Declared, &[4], None),
+            (&[-1, 4], Whole, &[3], None),
+            (&[-1, 4], Whole, &[2, 3], None),
+            (&[-1, 4], Whole, &[1, 1, 4], None),
+            (&[-1, 1], Rows, &[3], Some(&[3, 1])),
+            (&[-1, 1], Whole, &[3], Some(&[3, 1])),
+            (&[-1, 1], Whole, &[1], Some(&[1, 1])),
+            (&[-1, 1], Declared, &[3], None),
+            (&[-1, -1], Whole, &[3], Some(&[1, 3])),
+            (&[-1, -1], Rows, &[3], None),
+            (&[2, 1], Rows, &[3], None),
+            (&[-1, 3, 8, 8], Whole, &[3, 8, 8], Some(&[1, 3, 8, 8])),
+            (&[-1, 3, 8, 8], Whole, &[8, 8], None),
+            (&[], Whole, &[], Some(&[])),
+            (&[-1], Whole, &[], Some(&[1])),
+            (&[], Whole, &[1], None),
+            (&[-1, 4], Whole, &[0], Some(&[0, 4])),
+            (&[-1, -1, 7], Rows, &[0], Some(&[0, 0, 7])),
+            (&[3, 4], Whole, &[0], None),
+            (&[-1, -1, 7], Rows, &[2, 0], Some(&[2, 0, 7])),
+            (&[-1, -1], Declared, &[usize::MAX, 0], None),
+        ];
+        for (dims, form, given, expected) in table {
+            let fitted = fit(&spec(dims), given.to_vec(), form);
+            assert_eq!(fitted.ok().as_deref(), expected, "{dims:?} {form:?} {given:?}");
+        }
+    }
+
+    #[test]
+    fn any_shape_fits_a_model_that_does_not_say_its_rank() {
+        let unknown = InputSpec {
+            dims: None,
+            ..spec(&[])
+        };
+        for shape in [vec![], vec![3], vec![2, 0, 5]] {
+            assert_eq!(fit(&unknown, shape.clone(), Form::Rows), Ok(shape));
+        }
+    }
+
+    #[test]
+    fn a_claim_of_very_many_empty_lists_is_refused() {
+        let unknown = InputSpec {
+            dims: None,
+            ..spec(&[])
+        };
+        assert!(fit(&unknown, vec![1 << 20, 0], Form::Declared).is_ok());
+        assert!(fit(&unknown, vec![(1 << 20) + 1, 0], Form::Declared).is_err());
+        assert!(fit(&unknown, vec![0, 1 << 40, 1 << 40], Form::Whole).is_err());
+    }
+}

@@ -1,0 +1,230 @@
+//! `application/json`: TF-Serving's row form and column form, and a bare array.
+//!
+//! | Request | Reply |
+//! |---|---|
+//! | `{"instances": [row, ..]}`, a row being a value or an object by input name | `{"predictions": ..}` |
+//! | `{"inputs": tensor}` or `{"inputs": {"name": tensor, ..}}` | `{"outputs": ..}` |
+//! | `[..]`, as `instances`; without the array of rows it is one row | `{"predictions": ..}` |
+//! | `{"inputs": [{"name": .., "shape": .., "datatype": .., "data": ..}, ..]}` | [`open_inference`] |
+//!
+//! Other keys of the document (`signature_name`, `configuration`) are passed over, as the protocols say. In row form
+//! several outputs become one object per row; when they have no rows in common, the reply has the column form instead,
+//! because dropping or repeating values would be worse. Floats that are no numbers are written as the bare tokens
+//! `NaN`, `Infinity` and `-Infinity`: TF-Serving's documented form, read by Python's `json` and by this module.
+
+use bytes::Bytes;
+use jiter::Peek;
+
+use crate::codec::column::column;
+use crate::codec::error::{DecodeError, Fault, InputError, takes};
+use crate::codec::fit::Form;
+use crate::codec::json_reader::Reader;
+use crate::codec::open_inference::{self, Envelope};
+use crate::codec::rows::{Names, Rows, duplicate_input, is_binary_string, missing_input, unknown_input};
+use crate::codec::values::{Output, common_rows, json_bytes, write_key, write_row, write_value};
+use crate::codec::{Dialect, Format, ReplyPlan, Request};
+use crate::tensor::{Signature, Tensor};
+
+const FORMS: &str = "it must be an array of instances or an object with \"instances\" or \"inputs\"";
+
+pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+    let mut reader = Reader::new(Format::Json, body)?;
+    let first = reader.peek()?;
+    let request = if first == Peek::Object && !is_binary_string(&reader, signature)? {
+        document(&mut reader, signature)?
+    } else {
+        Request {
+            inputs: instances(&mut reader, first, signature, Form::Whole)?,
+            reply: ReplyPlan::new(Dialect::Rows),
+        }
+    };
+    reader.finish()?;
+    Ok(request)
+}
+
+fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Request, DecodeError> {
+    let mut envelope = Envelope::default();
+    let mut given: Option<(Vec<Tensor>, Option<Dialect>)> = None;
+    let mut key = reader.enter_object()?;
+    while let Some(name) = key {
+        match name {
+            "instances" | "inputs" if given.is_some() => {
+                return Err(reader
+                    .malformed("it must have either \"instances\" or \"inputs\", once")
+                    .into());
+            }
+            "instances" => {
+                let first = reader.peek()?;
+                if first != Peek::Array {
+                    return Err(reader.malformed("\"instances\" must be an array").into());
+                }
+                given = Some((instances(reader, first, signature, Form::Rows)?, Some(Dialect::Rows)));
+            }
+            "inputs" => {
+                given = Some(if open_inference::begins(reader, signature)? {
+                    (open_inference::inputs(reader, signature, &mut None)?, None)
+                } else {
+                    (columns(reader, signature)?, Some(Dialect::Columns))
+                });
+            }
+            other => match envelope.slot(other) {
+                Some(slot) => *slot = Some(reader.postpone()?),
+                None => reader.skip()?,
+            },
+        }
+        key = reader.next_key()?;
+    }
+    match given {
+        None => Err(reader.malformed(FORMS).into()),
+        Some((inputs, Some(dialect))) => Ok(Request {
+            inputs,
+            reply: ReplyPlan::new(dialect),
+        }),
+        Some((inputs, None)) => Ok(Request {
+            inputs,
+            reply: envelope.plan(signature)?,
+        }),
+    }
+}
+
+/// Rows, one after the other. Those of a single input that are no objects are one nested array, read in one go.
+fn instances(
+    reader: &mut Reader<'_>,
+    first: Peek,
+    signature: &Signature,
+    form: Form,
+) -> Result<Vec<Tensor>, DecodeError> {
+    if let [input] = signature.inputs.as_slice()
+        && !starts_with_object(reader, first, signature)?
+    {
+        let mut only = column(input, reader.remaining());
+        only.read(reader, first, 0)?;
+        return Ok(vec![only.finish(form)?]);
+    }
+    if first != Peek::Array {
+        return Err(reader.malformed(FORMS).into());
+    }
+    let mut rows = Rows::new(signature, reader.remaining());
+    let mut next = reader.enter_array()?;
+    while let Some(first) = next {
+        rows.read(reader, first)?;
+        next = reader.next_value()?;
+    }
+    rows.finish()
+}
+
+/// Whether an array's first element is an object by input name.
+fn starts_with_object(reader: &Reader<'_>, first: Peek, signature: &Signature) -> Result<bool, Fault> {
+    if first != Peek::Array {
+        return Ok(false);
+    }
+    let mut ahead = reader.clone();
+    Ok(ahead.enter_array()? == Some(Peek::Object) && !is_binary_string(&ahead, signature)?)
+}
+
+fn columns(reader: &mut Reader<'_>, signature: &Signature) -> Result<Vec<Tensor>, DecodeError> {
+    let first = reader.peek()?;
+    if first == Peek::Object && !is_binary_string(reader, signature)? {
+        return named_columns(reader, signature);
+    }
+    let [input] = signature.inputs.as_slice() else {
+        return Err(InputError::Unnamed {
+            what: "\"inputs\" without names",
+            takes: takes(signature),
+            instead: "give an object by input name",
+        }
+        .into());
+    };
+    let mut only = column(input, reader.remaining());
+    only.read(reader, first, 0)?;
+    Ok(vec![only.finish(Form::Whole)?])
+}
+
+fn named_columns(reader: &mut Reader<'_>, signature: &Signature) -> Result<Vec<Tensor>, DecodeError> {
+    let mut names = Names::new(signature);
+    let mut tensors: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
+    let mut key = reader.enter_object()?;
+    while let Some(name) = key {
+        let Some(index) = names.find(name) else {
+            let name = name.to_owned();
+            return Err(unknown_input(signature, &name, String::new()).into());
+        };
+        if tensors[index].is_some() {
+            return Err(duplicate_input(signature, index, String::new()).into());
+        }
+        let first = reader.peek()?;
+        let mut column = column(&signature.inputs[index], reader.remaining());
+        column.read(reader, first, 0)?;
+        tensors[index] = Some(column.finish(Form::Whole)?);
+        key = reader.next_key()?;
+    }
+    all_given(tensors, signature)
+}
+
+/// The inputs in the model's order, when none is missing.
+pub(super) fn all_given(tensors: Vec<Option<Tensor>>, signature: &Signature) -> Result<Vec<Tensor>, DecodeError> {
+    let given = tensors.into_iter().enumerate();
+    given
+        .map(|(i, tensor)| tensor.ok_or_else(|| missing_input(signature, i, String::new()).into()))
+        .collect()
+}
+
+pub(super) fn encode(dialect: &Dialect, outputs: &[Output<'_>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json_bytes(outputs) + 32);
+    match (dialect, outputs, common_rows(outputs)) {
+        (Dialect::Columns, [only], _) => {
+            out.extend_from_slice(b"{\"outputs\":");
+            write_value(only.value, &mut out);
+        }
+        (_, [only], _) => {
+            out.extend_from_slice(b"{\"predictions\":");
+            write_value(only.value, &mut out);
+        }
+        (Dialect::Rows, _, Some(rows)) => {
+            out.extend_from_slice(b"{\"predictions\":[");
+            let keys: Vec<Vec<u8>> = outputs.iter().map(Output::json_key).collect();
+            for row in 0..rows {
+                if row > 0 {
+                    out.push(b',');
+                }
+                write_row_object(outputs, &keys, row, &mut out);
+            }
+            out.push(b']');
+        }
+        _ => {
+            write_columns(outputs, &mut out);
+            return out;
+        }
+    }
+    out.push(b'}');
+    out
+}
+
+/// Row `row` of several outputs: an object by output name. `keys` are the names as JSON.
+pub(super) fn write_row_object(outputs: &[Output<'_>], keys: &[Vec<u8>], row: usize, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (i, (output, key)) in outputs.iter().zip(keys).enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(key);
+        write_row(output.value, row, out);
+    }
+    out.push(b'}');
+}
+
+/// `{"outputs": {"name": tensor, ..}}`.
+pub(super) fn write_columns(outputs: &[Output<'_>], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"outputs\":{");
+    for (i, output) in outputs.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_key(output.name, out);
+        write_value(output.value, out);
+    }
+    out.extend_from_slice(b"}}");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! A pull reader of JSON: what is asked for is parsed where it stands, the rest is skipped or kept for later.
+//!
+//! Thin over `jiter`, for three things that every JSON form here needs. A value whose type is not known yet (OIP `data`
+//! before `name`) is passed over and read later, because a reader is a position that can be cloned. Strings without
+//! escapes are windows of the body, not copies. And errors say where they are and stay small. Python's `NaN`,
+//! `Infinity` and `-Infinity` are numbers, as they are for TF-Serving and for `json.dumps`.
+//!
+//! What always holds: nothing here recurses, so no body is too deep for the stack.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use jiter::{Jiter, JiterError, JiterErrorType, JsonErrorType, LinePosition, Peek};
+
+use crate::codec::Format;
+use crate::codec::error::{DecodeError, Fault};
+
+/// A position in a JSON text.
+#[derive(Clone)]
+pub(super) struct Reader<'a> {
+    document: Document<'a>,
+    jiter: Jiter<'a>,
+}
+
+/// What positions are relative to.
+#[derive(Clone, Copy)]
+struct Document<'a> {
+    format: Format,
+    source: &'a Bytes,
+    /// Where `text` starts in `source`.
+    start: usize,
+    text: &'a str,
+    /// The line of the body that `text` is, where a body is several documents.
+    line: Option<usize>,
+}
+
+impl<'a> Reader<'a> {
+    /// Over a whole body.
+    pub fn new(format: Format, source: &'a Bytes) -> Result<Self, DecodeError> {
+        let text = utf8(format, source)?;
+        // Some editors and .NET put a byte order mark before UTF-8.
+        let start = if text.starts_with('\u{feff}') {
+            '\u{feff}'.len_utf8()
+        } else {
+            0
+        };
+        Ok(Self::over(Document {
+            format,
+            source,
+            start,
+            text: &text[start..],
+            line: None,
+        }))
+    }
+
+    /// Over line number `line` of a body: `text` is the part of `source` that starts at `start`.
+    pub fn line(format: Format, source: &'a Bytes, start: usize, text: &'a str, line: usize) -> Self {
+        Self::over(Document {
+            format,
+            source,
+            start,
+            text,
+            line: Some(line),
+        })
+    }
+
+    fn over(document: Document<'a>) -> Self {
+        Self {
+            document,
+            jiter: Jiter::new(document.text.as_bytes()).with_allow_inf_nan(),
+        }
+    }
+
+    /// Bytes that are not read yet: no more elements than this can follow.
+    pub fn remaining(&self) -> usize {
+        self.document.text.len() - self.jiter.current_index()
+    }
+
+    pub fn line_number(&self) -> Option<usize> {
+        self.document.line
+    }
+
+    /// The first byte of the next value.
+    #[inline]
+    pub fn peek(&mut self) -> Result<Peek, Fault> {
+        self.jiter.peek().map_err(|e| self.document.fault(&e))
+    }
+
+    /// Enters an array; its first value, if any.
+    #[inline]
+    pub fn enter_array(&mut self) -> Result<Option<Peek>, Fault> {
+        self.jiter.known_array().map_err(|e| self.document.fault(&e))
+    }
+
+    /// The next value of the array, `None` at its end.
+    #[inline]
+    pub fn next_value(&mut self) -> Result<Option<Peek>, Fault> {
+        self.jiter.array_step().map_err(|e| self.document.fault(&e))
+    }
+
+    /// Enters an object; its first key, if any. The value follows.
+    pub fn enter_object(&mut self) -> Result<Option<&str>, Fault> {
+        let document = self.document;
+        self.jiter.known_object().map_err(|e| document.fault(&e))
+    }
+
+    /// The next key of the object, `None` at its end.
+    pub fn next_key(&mut self) -> Result<Option<&str>, Fault> {
+        let document = self.document;
+        self.jiter.next_key().map_err(|e| document.fault(&e))
+    }
+
+    /// The number that `peek` begins, as it is written.
+    #[inline]
+    pub fn number(&mut self, peek: Peek) -> Result<&'a str, Fault> {
+        let start = self.jiter.current_index();
+        match self.jiter.known_number_bytes(peek) {
+            Ok(_) => Ok(&self.document.text[start..self.jiter.current_index()]),
+            Err(e) => Err(self.document.fault(&e)),
+        }
+    }
+
+    pub fn boolean(&mut self, peek: Peek) -> Result<bool, Fault> {
+        self.jiter.known_bool(peek).map_err(|e| self.document.fault(&e))
+    }
+
+    pub fn null(&mut self) -> Result<(), Fault> {
+        self.jiter.known_null().map_err(|e| self.document.fault(&e))
+    }
+
+    pub fn string(&mut self) -> Result<Text<'_>, Fault> {
+        let document = self.document;
+        let mut start = self.jiter.current_index() + 1;
+        // Looked up before the string is read, because the decoded text borrows the parser.
+        let mut end = start;
+        let raw = &document.text.as_bytes()[start.min(document.text.len())..];
+        let plain = raw
+            .iter()
+            .position(|&b| b == b'"' || b == b'\\')
+            .filter(|&at| raw[at] == b'"');
+        if let Some(length) = plain {
+            end += length;
+            start += document.start;
+            end += document.start;
+        }
+        let text = self.jiter.known_str().map_err(|e| document.fault(&e))?;
+        Ok(Text {
+            text,
+            window: plain.map(|_| (document.source, start..end)),
+        })
+    }
+
+    /// Passes over the next value.
+    pub fn skip(&mut self) -> Result<(), Fault> {
+        self.jiter.next_skip().map_err(|e| self.document.fault(&e))
+    }
+
+    /// Passes over the next value; the reader that is returned still stands before it.
+    pub fn postpone(&mut self) -> Result<Self, Fault> {
+        let here = self.clone();
+        self.skip()?;
+        Ok(here)
+    }
+
+    /// Only white space may follow.
+    pub fn finish(&mut self) -> Result<(), Fault> {
+        self.jiter.finish().map_err(|e| self.document.fault(&e))
+    }
+
+    pub fn position(&self) -> usize {
+        self.jiter.current_index()
+    }
+
+    /// The text between a position and the current one.
+    pub fn since(&self, start: usize) -> &'a str {
+        self.document
+            .text
+            .get(start..self.jiter.current_index())
+            .unwrap_or_default()
+    }
+
+    /// A document that is JSON but not what is understood here.
+    #[cold]
+    pub fn malformed(&self, problem: impl Into<String>) -> Fault {
+        let problem = problem.into();
+        Box::new(DecodeError::malformed(
+            self.document.format,
+            match self.document.line {
+                Some(line) => format!("line {line}: {problem}"),
+                None => problem,
+            },
+        ))
+    }
+}
+
+impl Document<'_> {
+    #[cold]
+    fn fault(&self, error: &JiterError) -> Fault {
+        let LinePosition { line, column } = LinePosition::find(self.text.as_bytes(), error.index);
+        let line = self.line.unwrap_or(line);
+        let what = match &error.error_type {
+            JiterErrorType::JsonError(JsonErrorType::RecursionLimitExceeded) => too_deep().to_owned(),
+            JiterErrorType::JsonError(error) => error.to_string(),
+            JiterErrorType::WrongType { expected, actual } => format!("{actual} where {expected} is expected"),
+        };
+        Box::new(DecodeError::malformed(
+            self.format,
+            format!("{what} at line {line} column {column}"),
+        ))
+    }
+}
+
+pub(super) fn too_deep() -> &'static str {
+    "arrays and objects are nested too deep"
+}
+
+/// The body as text.
+pub(super) fn utf8(format: Format, body: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(body)
+        .map_err(|e| DecodeError::malformed(format, format!("it is not UTF-8 at byte {}", e.valid_up_to())))
+}
+
+/// A JSON string, decoded.
+pub(super) struct Text<'r> {
+    text: &'r str,
+    /// Where the body holds the same bytes.
+    window: Option<(&'r Bytes, Range<usize>)>,
+}
+
+impl Text<'_> {
+    pub fn as_str(&self) -> &str {
+        self.text
+    }
+
+    /// A window of the body, or a copy when the body holds the string with escapes.
+    pub fn to_bytes(&self) -> Bytes {
+        match &self.window {
+            Some((source, range)) => source.slice(range.clone()),
+            None => Bytes::copy_from_slice(self.text.as_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(body: &Bytes) -> Reader<'_> {
+        Reader::new(Format::Json, body).unwrap()
+    }
+
+    #[test]
+    fn a_string_without_escapes_is_a_window_of_the_body_and_one_with_escapes_a_copy() {
+        let body = Bytes::from("\u{feff} [\"plain é\", \"esc\\u0061ped\", \"\"]");
+        let mut reader = reader(&body);
+        assert_eq!(reader.peek().unwrap(), Peek::Array);
+        reader.enter_array().unwrap();
+        let plain = reader.string().unwrap();
+        assert_eq!(plain.as_str(), "plain é");
+        let plain = plain.to_bytes();
+        assert_eq!(plain, "plain é");
+        assert!(body.as_ptr_range().contains(&plain.as_ptr()));
+        reader.next_value().unwrap();
+        let escaped = reader.string().unwrap().to_bytes();
+        assert_eq!(escaped, "escaped");
+        assert!(!body.as_ptr_range().contains(&escaped.as_ptr()));
+        reader.next_value().unwrap();
+        assert_eq!(reader.string().unwrap().to_bytes(), "");
+        assert_eq!(reader.next_value().unwrap(), None);
+        reader.finish().unwrap();
+    }
+
+    #[test]
+    fn a_postponed_value_is_read_from_where_it_stands() {
+        let body = Bytes::from(r#"{"data": [1, [2, {"x": "]"}]], "after": 7}"#);
+        let mut reader = reader(&body);
+        reader.peek().unwrap();
+        assert_eq!(reader.enter_object().unwrap(), Some("data"));
+        let mut later = reader.postpone().unwrap();
+        assert_eq!(reader.next_key().unwrap(), Some("after"));
+        assert_eq!(later.peek().unwrap(), Peek::Array);
+        let first = later.enter_array().unwrap().unwrap();
+        assert_eq!(later.number(first).unwrap(), "1");
+    }
+
+    #[test]
+    fn errors_say_where_they_are() {
+        let body = Bytes::from("[1,\n  tru]");
+        let mut whole = reader(&body);
+        assert_eq!(
+            whole.skip().unwrap_err().to_string(),
+            "the body is not a valid application/json request: expected ident at line 2 column 6"
+        );
+        let mut line = Reader::line(Format::JsonLines, &body, 0, "[1,", 12);
+        assert_eq!(
+            line.skip().unwrap_err().to_string(),
+            "the body is not a valid application/jsonlines request: EOF while parsing a value at line 12 column 3"
+        );
+        let latin1 = Bytes::from_static(b"[\"\xe9\"]");
+        let error = Reader::new(Format::Json, &latin1).err().unwrap();
+        assert!(error.to_string().ends_with("it is not UTF-8 at byte 2"), "{error}");
+    }
+}

@@ -1,0 +1,456 @@
+//! `application/x-npy`: what `numpy.save` writes, versions 1 to 3 in, version 1.0 out.
+//!
+//! NumPy's default types are `float64` and `int64`, models mostly take `float32`, so numbers are converted to the
+//! model's type under the rules of [`numbers`](crate::codec::numbers): rounding is fine, another value is not. An array
+//! that already has the model's type is not copied. NumPy has no bfloat16: models that take it are given any other
+//! float, and what they give is sent as `float32`, which holds every bfloat16. Strings go out as `U` (padded with NUL to the
+//! longest, as NumPy has them), or as `S` when one is not UTF-8. Object arrays are pickles, which are programs: they
+//! are refused.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use half::f16;
+
+use crate::codec::column::wrong_size;
+use crate::codec::element::{Kind, with_kind};
+use crate::codec::error::{DecodeError, EncodeError, InputError, clipped, excerpt, takes};
+use crate::codec::fit::{Form, fit, mismatch};
+use crate::codec::npy_header::Header;
+use crate::codec::numbers::{Number, Numeric, Problem};
+use crate::codec::{Dialect, Format, ReplyPlan, Request};
+use crate::tensor::{DataType, InputSpec, Shape, Signature, Tensor, element_count};
+
+const MAGIC: &[u8; 6] = b"\x93NUMPY";
+/// NumPy aligns the data of a file to this.
+const ALIGNMENT: usize = 64;
+/// Most bytes that padding strings to the longest may make of them.
+const MAX_PADDED_BYTES: usize = 64 << 20;
+/// Bytes of a character in a `U` array.
+const CHARACTER_BYTES: usize = 4;
+
+/// What a NumPy type string says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Descr {
+    stored: Stored,
+    big_endian: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    /// Never `Bf16` or `String`, which NumPy does not have.
+    Fixed(DataType),
+    /// UTF-32, this many characters each.
+    Unicode(usize),
+    /// This many bytes each.
+    Bytes(usize),
+}
+
+impl Descr {
+    /// `<f8`, `|b1`, `<U12`. Without a byte order it is the machine's, as `=` says.
+    fn parse(text: &str) -> Option<Self> {
+        let (order, name) = match text.as_bytes().first()? {
+            b'<' | b'>' | b'|' | b'=' => text.split_at(1),
+            _ => ("=", text),
+        };
+        let stored = match name {
+            "f2" => Stored::Fixed(DataType::F16),
+            "f4" => Stored::Fixed(DataType::F32),
+            "f8" => Stored::Fixed(DataType::F64),
+            "i1" => Stored::Fixed(DataType::I8),
+            "i2" => Stored::Fixed(DataType::I16),
+            "i4" => Stored::Fixed(DataType::I32),
+            "i8" => Stored::Fixed(DataType::I64),
+            "u1" => Stored::Fixed(DataType::U8),
+            "u2" => Stored::Fixed(DataType::U16),
+            "u4" => Stored::Fixed(DataType::U32),
+            "u8" => Stored::Fixed(DataType::U64),
+            "b1" => Stored::Fixed(DataType::Bool),
+            _ => {
+                let length = |digits: &str| {
+                    let digits = digits.bytes().all(|b| b.is_ascii_digit()).then_some(digits)?;
+                    // Strings of no size would let a few bytes claim any number of them.
+                    digits.parse().ok().filter(|&length| length > 0)
+                };
+                match name.split_at_checked(1)? {
+                    ("U", digits) => Stored::Unicode(length(digits)?),
+                    ("S", digits) => Stored::Bytes(length(digits)?),
+                    _ => return None,
+                }
+            }
+        };
+        Some(Self {
+            stored,
+            big_endian: order == ">",
+        })
+    }
+
+    /// Bytes of one element.
+    fn size(self) -> Option<usize> {
+        match self.stored {
+            Stored::Fixed(data_type) => data_type.size(),
+            Stored::Unicode(length) => length.checked_mul(CHARACTER_BYTES),
+            Stored::Bytes(length) => Some(length),
+        }
+    }
+
+    fn data_type(self) -> DataType {
+        match self.stored {
+            Stored::Fixed(data_type) => data_type,
+            Stored::Unicode(_) | Stored::Bytes(_) => DataType::String,
+        }
+    }
+}
+
+pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+    let [spec] = signature.inputs.as_slice() else {
+        return Err(InputError::Unnamed {
+            what: "an NPY array",
+            takes: takes(signature),
+            instead: "send application/json with the inputs by name",
+        }
+        .into());
+    };
+    let malformed = |problem: String| DecodeError::malformed(Format::Npy, problem);
+    let (header, data_start) = split_header(body).map_err(malformed)?;
+    let header = Header::parse(header).map_err(malformed)?;
+    let descr = Descr::parse(&header.descr).ok_or_else(|| malformed(unsupported(&header.descr)))?;
+    let data = body.slice(data_start..);
+    let count = element_count(&header.shape);
+    let size = count
+        .zip(descr.size())
+        .and_then(|(count, size)| count.checked_mul(size));
+    if size != Some(data.len()) {
+        return Err(malformed(format!(
+            "an array of {} and shape {} is announced, but {} bytes of data follow",
+            excerpt(&header.descr),
+            clipped(Shape(&header.shape), 120),
+            data.len()
+        )));
+    }
+    let given = format!("{}{}", descr.data_type(), clipped(Shape(&header.shape), 80));
+    if (descr.data_type() == DataType::String) != (spec.data_type == DataType::String) {
+        return Err(mismatch(spec, given).into());
+    }
+    let shape = fit(spec, header.shape.clone(), Form::Whole).map_err(|_| mismatch(spec, given))?;
+    let tensor = tensor(spec, descr, &header, data)?;
+    Ok(Request {
+        inputs: vec![tensor.reshape(shape).map_err(|error| wrong_size(spec, &error))?],
+        reply: ReplyPlan::new(Dialect::Rows),
+    })
+}
+
+/// The header's text and where the data starts.
+fn split_header(body: &[u8]) -> Result<(&[u8], usize), String> {
+    let short = || "it ends before its header does".to_owned();
+    let rest = body.strip_prefix(MAGIC).ok_or("it does not begin with \\x93NUMPY")?;
+    let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(short)?;
+    let (length, rest) = match version {
+        [1, 0] => {
+            let (length, rest) = rest.split_first_chunk().ok_or_else(short)?;
+            (usize::from(u16::from_le_bytes(*length)), rest)
+        }
+        [2 | 3, 0] => {
+            let (length, rest) = rest.split_first_chunk().ok_or_else(short)?;
+            (u32::from_le_bytes(*length) as usize, rest)
+        }
+        [major, minor] => return Err(format!("version {major}.{minor} is not known")),
+    };
+    let header = rest.get(..length).ok_or_else(short)?;
+    Ok((header, body.len() - rest.len() + length))
+}
+
+fn unsupported(descr: &str) -> String {
+    let given = excerpt(descr);
+    match descr.trim_start_matches(['<', '>', '|', '=']).chars().next() {
+        Some('O') => format!("{given} is an array of Python objects, which are not loaded; send numbers or strings"),
+        Some('[' | '(') => format!("{given} is a structured array; send a plain one"),
+        Some('c') => format!("{given} is complex; send real numbers"),
+        Some('M' | 'm') => format!("{given} is a date or duration; send numbers"),
+        Some('V') => format!("{given} is raw memory (bfloat16 is saved like this); send float32"),
+        _ => format!("NumPy type {given} is not supported"),
+    }
+}
+
+/// The elements in row-major order and of the model's type, under the header's shape.
+fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Result<Tensor, DecodeError> {
+    let stored = match descr.stored {
+        Stored::Unicode(length) => {
+            let strings = data
+                .chunks_exact(length * CHARACTER_BYTES)
+                .enumerate()
+                .map(|(i, element)| {
+                    unicode(element, descr.big_endian)
+                        .ok_or_else(|| value_error(spec, i, header, "a character that is not in Unicode".to_owned()))
+                });
+            return arranged::<String>(spec, header, strings.collect::<Result<_, _>>()?);
+        }
+        Stored::Bytes(length) => {
+            let strings = (0..data.len() / length).map(|i| {
+                let element = &data[i * length..(i + 1) * length];
+                let used = element.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+                data.slice(i * length..i * length + used)
+            });
+            return arranged::<String>(spec, header, strings.collect());
+        }
+        Stored::Fixed(data_type) => data_type,
+    };
+    if stored == DataType::Bool
+        && let Some(at) = data.iter().position(|&byte| byte > 1)
+    {
+        let problem = Problem::NotABoolean.describe(&data[at].to_string(), stored);
+        return Err(value_error(spec, at, header, problem).into());
+    }
+    let row_major = !header.fortran_order || header.shape.len() < 2;
+    let little = !descr.big_endian || stored.size() == Some(1);
+    if stored == spec.data_type && little && row_major {
+        let tensor = Tensor::from_bytes(stored, header.shape.clone(), data);
+        return tensor.map_err(|error| wrong_size(spec, &error).into());
+    }
+    with_kind!(spec.data_type, K => {
+        let converted = match stored {
+            DataType::F16 => convert::<f16, K>(&data, descr.big_endian),
+            DataType::F32 => convert::<f32, K>(&data, descr.big_endian),
+            DataType::F64 => convert::<f64, K>(&data, descr.big_endian),
+            DataType::I8 => convert::<i8, K>(&data, descr.big_endian),
+            DataType::I16 => convert::<i16, K>(&data, descr.big_endian),
+            DataType::I32 => convert::<i32, K>(&data, descr.big_endian),
+            DataType::I64 => convert::<i64, K>(&data, descr.big_endian),
+            DataType::U8 | DataType::Bool => convert::<u8, K>(&data, descr.big_endian),
+            DataType::U16 => convert::<u16, K>(&data, descr.big_endian),
+            DataType::U32 => convert::<u32, K>(&data, descr.big_endian),
+            DataType::U64 => convert::<u64, K>(&data, descr.big_endian),
+            // Not among what `Descr` makes; a mismatch is the truth about them.
+            DataType::Bf16 | DataType::String => return Err(mismatch(spec, stored).into()),
+        };
+        let items = converted.map_err(|(at, number, problem)| {
+            let given = match number {
+                Number::Int(value) => value.to_string(),
+                Number::Uint(value) => value.to_string(),
+                Number::Float(value) => format!("{value:?}"),
+            };
+            value_error(spec, at, header, problem.describe(&given, spec.data_type))
+        })?;
+        arranged::<K>(spec, header, items)
+    })
+}
+
+/// An element type as a file stores it.
+trait FromFile: Numeric {
+    fn from_file(bytes: &[u8], big_endian: bool) -> Self;
+}
+
+macro_rules! from_file {
+    ($($rust:ty),+) => { $(
+        impl FromFile for $rust {
+            #[inline]
+            fn from_file(bytes: &[u8], big_endian: bool) -> Self {
+                let bytes = bytes.try_into().expect("the data is cut into elements of this size");
+                if big_endian { Self::from_be_bytes(bytes) } else { Self::from_le_bytes(bytes) }
+            }
+        }
+    )+ };
+}
+
+from_file!(f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64);
+
+/// The elements as `K`; where one does not fit, its place and value.
+fn convert<S: FromFile, K: Kind>(data: &[u8], big_endian: bool) -> Result<Vec<K::Item>, (usize, Number, Problem)> {
+    let mut items = Vec::with_capacity(data.len() / size_of::<S>());
+    for (i, element) in data.chunks_exact(size_of::<S>()).enumerate() {
+        let number = S::from_file(element, big_endian).to_number();
+        items.push(K::from_number(number).map_err(|problem| (i, number, problem))?);
+    }
+    Ok(items)
+}
+
+/// The text of a `U` element, which NUL characters fill up.
+fn unicode(element: &[u8], big_endian: bool) -> Option<Bytes> {
+    let mut text = String::with_capacity(element.len() / CHARACTER_BYTES);
+    let mut used = 0;
+    for unit in element.chunks_exact(CHARACTER_BYTES) {
+        let c = char::from_u32(u32::from_file(unit, big_endian))?;
+        text.push(c);
+        if c != '\0' {
+            used = text.len();
+        }
+    }
+    text.truncate(used);
+    Some(text.into())
+}
+
+/// Items in the file's order as a tensor.
+fn arranged<K: Kind>(spec: &InputSpec, header: &Header, items: Vec<K::Item>) -> Result<Tensor, DecodeError> {
+    let items = if header.fortran_order {
+        row_major(&items, &header.shape)
+    } else {
+        items
+    };
+    K::tensor(header.shape.clone(), items).map_err(|error| wrong_size(spec, &error).into())
+}
+
+/// Column-major items in row-major order.
+fn row_major<T: Clone>(items: &[T], shape: &[usize]) -> Vec<T> {
+    let mut strides = Vec::with_capacity(shape.len());
+    let mut stride = 1usize;
+    for &dim in shape {
+        strides.push(stride);
+        // Wraps only when an axis of size 0 leaves nothing to visit.
+        stride = stride.wrapping_mul(dim);
+    }
+    let mut index = vec![0usize; shape.len()];
+    let mut at = 0usize;
+    let mut ordered = Vec::with_capacity(items.len());
+    for _ in 0..items.len() {
+        ordered.push(items[at].clone());
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            at += strides[axis];
+            if index[axis] < shape[axis] {
+                break;
+            }
+            index[axis] = 0;
+            at -= strides[axis] * shape[axis];
+        }
+    }
+    ordered
+}
+
+/// The error for the element that is number `position` in the file.
+#[cold]
+fn value_error(spec: &InputSpec, position: usize, header: &Header, problem: String) -> InputError {
+    let mut rest = position;
+    let mut axes: Vec<usize> = header.shape.clone();
+    if !header.fortran_order {
+        axes.reverse();
+    }
+    let mut index: Vec<usize> = axes
+        .into_iter()
+        .map(|dim| {
+            let at = rest % dim;
+            rest /= dim;
+            at
+        })
+        .collect();
+    if !header.fortran_order {
+        index.reverse();
+    }
+    InputError::Value {
+        name: excerpt(&spec.name),
+        at: format!(" at {}", clipped(Shape(&index), 80)),
+        problem,
+    }
+}
+
+pub(super) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, EncodeError> {
+    let cannot = |problem: String| EncodeError::CannotCarry {
+        format: Format::Npy,
+        problem,
+    };
+    let fixed =
+        |descr: &str, bytes: &[u8]| file(descr, tensor.shape(), bytes.len(), |out| out.extend_from_slice(bytes));
+    let bytes = tensor.as_bytes().map(Bytes::as_ref).unwrap_or_default();
+    let written = match tensor.data_type() {
+        DataType::F16 => fixed("<f2", bytes),
+        DataType::Bf16 => {
+            let items = <half::bf16 as Kind>::items(tensor);
+            file("<f4", tensor.shape(), items.len() * 4, |out| {
+                items
+                    .iter()
+                    .for_each(|item| out.extend_from_slice(&item.to_f32().to_le_bytes()));
+            })
+        }
+        DataType::F32 => fixed("<f4", bytes),
+        DataType::F64 => fixed("<f8", bytes),
+        DataType::I8 => fixed("|i1", bytes),
+        DataType::I16 => fixed("<i2", bytes),
+        DataType::I32 => fixed("<i4", bytes),
+        DataType::I64 => fixed("<i8", bytes),
+        DataType::U8 => fixed("|u1", bytes),
+        DataType::U16 => fixed("<u2", bytes),
+        DataType::U32 => fixed("<u4", bytes),
+        DataType::U64 => fixed("<u8", bytes),
+        DataType::Bool => fixed("|b1", bytes),
+        DataType::String => {
+            return strings(tensor).ok_or_else(|| {
+                let name = excerpt(name);
+                cannot(format!(
+                    "the strings of output {name} are too uneven in length; accept application/json"
+                ))
+            });
+        }
+    };
+    written.ok_or_else(|| {
+        cannot(format!(
+            "output {} has too many axes; accept application/json",
+            excerpt(name)
+        ))
+    })
+}
+
+/// `None` when the header would be longer than version 1.0 can say.
+fn file(descr: &str, shape: &[usize], data_bytes: usize, data: impl FnOnce(&mut Vec<u8>)) -> Option<Vec<u8>> {
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (");
+    for (i, dim) in shape.iter().enumerate() {
+        let _ = write!(header, "{}{dim}", if i > 0 { ", " } else { "" });
+    }
+    header.push_str(if shape.len() == 1 { ",), }" } else { "), }" });
+    let prefix = MAGIC.len() + 2 + 2;
+    let total = (prefix + header.len() + 1).next_multiple_of(ALIGNMENT);
+    let length = u16::try_from(total - prefix).ok()?;
+    let mut out = Vec::with_capacity(total + data_bytes);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&[1, 0]);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(header.as_bytes());
+    out.resize(total - 1, b' ');
+    out.push(b'\n');
+    data(&mut out);
+    Some(out)
+}
+
+/// Strings, padded to the longest: as characters, or as bytes when they are not all text.
+fn strings(tensor: &Tensor) -> Option<Vec<u8>> {
+    let items = <String as Kind>::items(tensor);
+    let texts: Option<Vec<&str>> = items.iter().map(|item| std::str::from_utf8(item).ok()).collect();
+    let (letter, length, unit) = match &texts {
+        Some(texts) => (
+            'U',
+            texts.iter().map(|text| text.chars().count()).max(),
+            CHARACTER_BYTES,
+        ),
+        None => ('S', items.iter().map(Bytes::len).max(), 1),
+    };
+    // NumPy has no strings of no length.
+    let length = length.unwrap_or(1).max(1);
+    let width = length.checked_mul(unit)?;
+    let total = width
+        .checked_mul(items.len())
+        .filter(|&total| total <= MAX_PADDED_BYTES)?;
+    let order = if unit == 1 { '|' } else { '<' };
+    file(&format!("{order}{letter}{length}"), tensor.shape(), total, |out| {
+        let mut end = out.len();
+        let mut pad = |out: &mut Vec<u8>| {
+            end += width;
+            out.resize(end, 0);
+        };
+        match &texts {
+            Some(texts) => {
+                for text in texts {
+                    text.chars()
+                        .for_each(|c| out.extend_from_slice(&u32::from(c).to_le_bytes()));
+                    pad(out);
+                }
+            }
+            None => {
+                for item in items {
+                    out.extend_from_slice(item);
+                    pad(out);
+                }
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

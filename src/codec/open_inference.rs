@@ -1,0 +1,501 @@
+//! The Open Inference Protocol, version 2 (also KServe's and Triton's), in JSON.
+//!
+//! Types and shapes are declared by the caller and taken at their word: they have to be the model's own, and the data
+//! has to fill the shape. `data` may be nested instead of flat, and the keys may come in any order: data that comes
+//! before its name is passed over and read when its type is known. The header of the binary form
+//! ([`triton_binary`](crate::codec::triton_binary)) is the same document; its tensors follow the JSON.
+
+use bytes::Bytes;
+use jiter::Peek;
+
+use crate::codec::column::{Column, MAX_DEPTH, column};
+use crate::codec::element::write_json_string;
+use crate::codec::error::{DecodeError, Fault, InputError, excerpt, gives};
+use crate::codec::fit::{Form, fit, mismatch};
+use crate::codec::json::all_given;
+use crate::codec::json_reader::{Reader, too_deep};
+use crate::codec::numbers::Numeric;
+use crate::codec::rows::{Names, duplicate_input, is_binary_string, unknown_input};
+use crate::codec::triton_binary;
+use crate::codec::values::{Output, write_key, write_tensor};
+use crate::codec::{Dialect, ReplyPlan, Request};
+use crate::tensor::{DataType, InputSpec, Shape, Signature, Tensor, Value};
+
+/// Longest run of brackets and field names per output in a reply.
+const FIELDS_BYTES: usize = 128;
+
+/// The tensors that follow the JSON of the binary form; `None` where nothing can follow.
+pub(super) type Tail = Option<Bytes>;
+
+/// The keys of the document that say what to reply. They can stand before `inputs`, which tells whether this is the
+/// protocol at all, so they are only read at the end.
+#[derive(Default)]
+pub(super) struct Envelope<'a> {
+    id: Option<Reader<'a>>,
+    outputs: Option<Reader<'a>>,
+    parameters: Option<Reader<'a>>,
+}
+
+/// Whether the value of `inputs` is this protocol's: an array of objects.
+pub(super) fn begins(reader: &Reader<'_>, signature: &Signature) -> Result<bool, Fault> {
+    let mut ahead = reader.clone();
+    if ahead.peek()? != Peek::Array {
+        return Ok(false);
+    }
+    Ok(ahead.enter_array()? == Some(Peek::Object) && !is_binary_string(&ahead, signature)?)
+}
+
+impl<'a> Envelope<'a> {
+    /// Where to keep the value of a key.
+    pub fn slot(&mut self, key: &str) -> Option<&mut Option<Reader<'a>>> {
+        match key {
+            "id" => Some(&mut self.id),
+            "outputs" => Some(&mut self.outputs),
+            "parameters" => Some(&mut self.parameters),
+            _ => None,
+        }
+    }
+
+    /// What the document asks for.
+    pub fn plan(self, signature: &Signature) -> Result<ReplyPlan, DecodeError> {
+        let id = match self.id {
+            Some(mut reader) => Some(text(&mut reader, "\"id\"")?),
+            None => None,
+        };
+        let all_binary = match self.parameters {
+            Some(mut reader) => parameters(&mut reader)?.binary_data_output,
+            None => None,
+        };
+        let requested = match self.outputs {
+            Some(mut reader) => requested_outputs(&mut reader, signature)?,
+            None => Vec::new(),
+        };
+        // As in Triton, an empty list asks for everything.
+        let flags = match requested.as_slice() {
+            [] => vec![None; signature.outputs.len()],
+            requested => requested.iter().map(|(_, binary)| *binary).collect(),
+        };
+        let binary = flags
+            .into_iter()
+            .map(|flag| flag.or(all_binary).unwrap_or(false))
+            .collect();
+        Ok(ReplyPlan {
+            dialect: Dialect::OpenInference { id, binary },
+            outputs: (!requested.is_empty()).then(|| requested.into_iter().map(|(index, _)| index).collect()),
+        })
+    }
+}
+
+/// Reads a document that has to be of this protocol.
+pub(super) fn decode<'a>(
+    reader: &mut Reader<'a>,
+    signature: &Signature,
+    tail: &mut Tail,
+) -> Result<Request, DecodeError> {
+    if reader.peek()? != Peek::Object {
+        return Err(reader
+            .malformed("the JSON header must be an object with \"inputs\"")
+            .into());
+    }
+    let mut envelope = Envelope::default();
+    let mut given = None;
+    let mut key = reader.enter_object()?;
+    while let Some(name) = key {
+        match name {
+            "inputs" if given.is_some() => return Err(reader.malformed("it has \"inputs\" twice").into()),
+            "inputs" => given = Some(inputs(reader, signature, tail)?),
+            other => match envelope.slot(other) {
+                Some(slot) => *slot = Some(reader.postpone()?),
+                None => reader.skip()?,
+            },
+        }
+        key = reader.next_key()?;
+    }
+    reader.finish()?;
+    let Some(inputs) = given else {
+        return Err(reader.malformed("the JSON header has no \"inputs\"").into());
+    };
+    Ok(Request {
+        inputs,
+        reply: envelope.plan(signature)?,
+    })
+}
+
+/// Reads the array of inputs; those with binary data take it from the front of `tail`, in order.
+pub(super) fn inputs(
+    reader: &mut Reader<'_>,
+    signature: &Signature,
+    tail: &mut Tail,
+) -> Result<Vec<Tensor>, DecodeError> {
+    let mut names = Names::new(signature);
+    let mut tensors: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
+    if reader.peek()? != Peek::Array {
+        return Err(reader
+            .malformed("\"inputs\" must be an array of objects with name, shape, datatype and data")
+            .into());
+    }
+    let mut position = 0;
+    let mut next = reader.enter_array()?;
+    while next.is_some() {
+        let entry = Entry::read(reader, signature, &mut names, position)?;
+        let index = entry.input;
+        let tensor = entry.tensor(&signature.inputs[index], tail)?;
+        if tensors[index].replace(tensor).is_some() {
+            return Err(duplicate_input(signature, index, String::new()).into());
+        }
+        position += 1;
+        next = reader.next_value()?;
+    }
+    if let Some(rest) = tail
+        && !rest.is_empty()
+    {
+        let problem = format!("{} bytes follow the binary data that the inputs announce", rest.len());
+        return Err(reader.malformed(problem).into());
+    }
+    all_given(tensors, signature)
+}
+
+/// One element of `inputs`.
+struct Entry<'a, 's> {
+    /// Its index in the signature.
+    input: usize,
+    declared: DeclaredType,
+    shape: Vec<usize>,
+    data: Data<'a, 's>,
+}
+
+enum Data<'a, 's> {
+    Read(Box<dyn Column + 's>),
+    /// Stands before the name.
+    Later(Reader<'a>),
+    Binary(usize),
+}
+
+/// A datatype as the protocol names it.
+struct DeclaredType {
+    known: Option<DataType>,
+    text: String,
+}
+
+impl<'a, 's> Entry<'a, 's> {
+    fn read(
+        reader: &mut Reader<'a>,
+        signature: &'s Signature,
+        names: &mut Names<'s>,
+        position: usize,
+    ) -> Result<Self, DecodeError> {
+        let (mut input, mut declared, mut shape, mut data, mut binary) = (None, None, None, None, None);
+        if reader.peek()? != Peek::Object {
+            return Err(reader.malformed(format!("inputs[{position}] is not an object")).into());
+        }
+        let mut key = reader.enter_object()?;
+        while let Some(name) = key {
+            match name {
+                "name" => {
+                    let name = text(reader, "the name of an input")?;
+                    let found = names.find(&name);
+                    input = Some(found.ok_or_else(|| unknown_input(signature, &name, String::new()))?);
+                }
+                "datatype" => declared = Some(DeclaredType::new(text(reader, "the datatype of an input")?)),
+                "shape" => shape = Some(read_shape(reader)?),
+                "data" if data.is_some() => {
+                    return Err(reader
+                        .malformed(format!("inputs[{position}] has \"data\" twice"))
+                        .into());
+                }
+                "data" => {
+                    data = Some(match input {
+                        Some(index) => Data::Read(read_data(reader, &signature.inputs[index])?),
+                        None => Data::Later(reader.postpone()?),
+                    });
+                }
+                "parameters" => binary = parameters(reader)?.binary_data_size,
+                _ => reader.skip()?,
+            }
+            key = reader.next_key()?;
+        }
+        let lacks = |what| -> DecodeError { reader.malformed(format!("inputs[{position}] has no {what}")).into() };
+        let data = match (data, binary) {
+            (Some(_), Some(_)) => {
+                let problem = format!("inputs[{position}] has both \"data\" and \"binary_data_size\"");
+                return Err(reader.malformed(problem).into());
+            }
+            (Some(data), None) => data,
+            (None, Some(size)) => Data::Binary(size),
+            (None, None) => return Err(lacks("\"data\"")),
+        };
+        Ok(Self {
+            input: input.ok_or_else(|| lacks("\"name\""))?,
+            declared: declared.ok_or_else(|| lacks("\"datatype\""))?,
+            shape: shape.ok_or_else(|| lacks("\"shape\""))?,
+            data,
+        })
+    }
+
+    fn tensor(self, spec: &'s InputSpec, tail: &mut Tail) -> Result<Tensor, DecodeError> {
+        let given = format!("{}{}", self.declared.text, Shape(&self.shape));
+        if self.declared.known != Some(spec.data_type) {
+            return Err(mismatch(spec, given).into());
+        }
+        let shape = fit(spec, self.shape, Form::Declared).map_err(|_| mismatch(spec, given))?;
+        match self.data {
+            Data::Read(column) => column.finish_shaped(shape, Form::Declared),
+            Data::Later(mut reader) => read_data(&mut reader, spec)?.finish_shaped(shape, Form::Declared),
+            Data::Binary(size) => {
+                let bytes = match tail {
+                    Some(bytes) if size <= bytes.len() => bytes.split_to(size),
+                    Some(bytes) => {
+                        let problem = format!("binary_data_size is {size}, but {} bytes are left", bytes.len());
+                        return Err(unusable(spec, problem));
+                    }
+                    None => {
+                        let problem = format!("binary_data_size needs content type {}", triton_binary::MEDIA_TYPE);
+                        return Err(unusable(spec, problem));
+                    }
+                };
+                triton_binary::tensor(spec, shape, bytes)
+            }
+        }
+    }
+}
+
+impl DeclaredType {
+    fn new(name: String) -> Self {
+        let known = DataType::ALL.into_iter().find(|&data_type| oip_name(data_type) == name);
+        Self {
+            known,
+            text: known.map_or_else(|| excerpt(&name), |data_type| data_type.to_string()),
+        }
+    }
+}
+
+/// The protocol's name of an element type.
+const fn oip_name(data_type: DataType) -> &'static str {
+    match data_type {
+        DataType::F16 => "FP16",
+        DataType::Bf16 => "BF16",
+        DataType::F32 => "FP32",
+        DataType::F64 => "FP64",
+        DataType::I8 => "INT8",
+        DataType::I16 => "INT16",
+        DataType::I32 => "INT32",
+        DataType::I64 => "INT64",
+        DataType::U8 => "UINT8",
+        DataType::U16 => "UINT16",
+        DataType::U32 => "UINT32",
+        DataType::U64 => "UINT64",
+        DataType::Bool => "BOOL",
+        DataType::String => "BYTES",
+    }
+}
+
+#[cold]
+pub(super) fn unusable(spec: &InputSpec, problem: String) -> DecodeError {
+    InputError::Value {
+        name: excerpt(&spec.name),
+        at: String::new(),
+        problem,
+    }
+    .into()
+}
+
+fn read_data<'s>(reader: &mut Reader<'_>, spec: &'s InputSpec) -> Result<Box<dyn Column + 's>, Fault> {
+    let first = reader.peek()?;
+    let mut data = column(spec, reader.remaining());
+    data.read(reader, first, 0)?;
+    Ok(data)
+}
+
+fn text(reader: &mut Reader<'_>, what: &str) -> Result<String, Fault> {
+    if reader.peek()? != Peek::String {
+        return Err(reader.malformed(format!("{what} must be a string")));
+    }
+    Ok(reader.string()?.as_str().to_owned())
+}
+
+fn size(reader: &mut Reader<'_>, peek: Peek, what: &str) -> Result<usize, Fault> {
+    let number = if peek.is_num() { reader.number(peek)? } else { "" };
+    let size = u64::parse(number).ok().and_then(|size| usize::try_from(size).ok());
+    size.ok_or_else(|| reader.malformed(format!("{what} must be a whole number, not negative")))
+}
+
+fn read_shape(reader: &mut Reader<'_>) -> Result<Vec<usize>, Fault> {
+    const WHAT: &str = "each dimension of a shape";
+    if reader.peek()? != Peek::Array {
+        return Err(reader.malformed("\"shape\" must be an array"));
+    }
+    let mut shape = Vec::new();
+    let mut next = reader.enter_array()?;
+    while let Some(peek) = next {
+        if shape.len() == MAX_DEPTH {
+            return Err(reader.malformed(too_deep()));
+        }
+        shape.push(size(reader, peek, WHAT)?);
+        next = reader.next_value()?;
+    }
+    Ok(shape)
+}
+
+/// The parameters that are understood; what others mean is between other clients and servers.
+#[derive(Default)]
+struct Parameters {
+    binary_data_size: Option<usize>,
+    binary_data: Option<bool>,
+    binary_data_output: Option<bool>,
+}
+
+fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
+    let mut parameters = Parameters::default();
+    if reader.peek()? != Peek::Object {
+        return Err(reader.malformed("\"parameters\" must be an object"));
+    }
+    let mut key = reader.enter_object()?;
+    while let Some(name) = key {
+        match name {
+            "binary_data_size" => {
+                let peek = reader.peek()?;
+                parameters.binary_data_size = Some(size(reader, peek, "binary_data_size")?);
+            }
+            "binary_data" => parameters.binary_data = Some(flag(reader, "binary_data")?),
+            "binary_data_output" => parameters.binary_data_output = Some(flag(reader, "binary_data_output")?),
+            _ => reader.skip()?,
+        }
+        key = reader.next_key()?;
+    }
+    Ok(parameters)
+}
+
+fn flag(reader: &mut Reader<'_>, what: &str) -> Result<bool, Fault> {
+    match reader.peek()? {
+        peek @ (Peek::True | Peek::False) => reader.boolean(peek),
+        _ => Err(reader.malformed(format!("{what} must be true or false"))),
+    }
+}
+
+/// The outputs asked for, and whether each is wanted as binary data where the request says so.
+fn requested_outputs(
+    reader: &mut Reader<'_>,
+    signature: &Signature,
+) -> Result<Vec<(usize, Option<bool>)>, DecodeError> {
+    if reader.peek()? != Peek::Array {
+        return Err(reader
+            .malformed("\"outputs\" must be an array of objects with a name")
+            .into());
+    }
+    let mut requested: Vec<(usize, Option<bool>)> = Vec::new();
+    let mut next = reader.enter_array()?;
+    while let Some(first) = next {
+        if first != Peek::Object {
+            return Err(reader
+                .malformed("\"outputs\" must be an array of objects with a name")
+                .into());
+        }
+        let (mut output, mut binary) = (None, None);
+        let mut key = reader.enter_object()?;
+        while let Some(name) = key {
+            match name {
+                "name" => {
+                    let name = text(reader, "the name of an output")?;
+                    let found = signature.outputs.iter().position(|output| output.name == name);
+                    let refuse = |problem| DecodeError::RequestedOutput {
+                        name: excerpt(&name),
+                        problem,
+                        gives: gives(signature),
+                    };
+                    let index = found.ok_or_else(|| refuse("there is no such output"))?;
+                    if requested.iter().any(|(other, _)| *other == index) {
+                        return Err(refuse("it is asked for twice"));
+                    }
+                    output = Some(index);
+                }
+                "parameters" => binary = parameters(reader)?.binary_data,
+                _ => reader.skip()?,
+            }
+            key = reader.next_key()?;
+        }
+        let Some(index) = output else {
+            return Err(reader.malformed("an element of \"outputs\" has no \"name\"").into());
+        };
+        requested.push((index, binary));
+        next = reader.next_value()?;
+    }
+    Ok(requested)
+}
+
+/// An output of the protocol: always a tensor, which the plan has made sure of.
+pub(super) struct TensorOutput<'a> {
+    pub name: &'a str,
+    pub tensor: &'a Tensor,
+}
+
+/// The outputs as tensors; the name of the first one that is none.
+pub(super) fn tensors<'a>(outputs: &[Output<'a>]) -> Result<Vec<TensorOutput<'a>>, &'a str> {
+    let tensor = |output: &Output<'a>| match output.value {
+        Value::Tensor(tensor) => Ok(TensorOutput {
+            name: output.name,
+            tensor,
+        }),
+        Value::Sequence(_) | Value::Map { .. } => Err(output.name),
+    };
+    outputs.iter().map(tensor).collect()
+}
+
+/// Writes the response document. Where `binary_size` gives a size, the output's data is not in the JSON.
+pub(super) fn encode(
+    id: Option<&str>,
+    model: &str,
+    outputs: &[TensorOutput<'_>],
+    binary_size: impl Fn(usize) -> Option<usize>,
+    room: usize,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(room + FIELDS_BYTES * (outputs.len() + 1) + model.len());
+    out.extend_from_slice(b"{\"model_name\":");
+    write_json_string(model, &mut out);
+    // One version of a model is served: what the artifact holds.
+    out.extend_from_slice(b",\"model_version\":\"1\"");
+    if let Some(id) = id {
+        out.extend_from_slice(b",\"id\":");
+        write_json_string(id, &mut out);
+    }
+    out.extend_from_slice(b",\"outputs\":[");
+    for (i, TensorOutput { name, tensor }) in outputs.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.push(b'{');
+        write_key("name", &mut out);
+        write_json_string(name, &mut out);
+        out.extend_from_slice(b",\"datatype\":\"");
+        out.extend_from_slice(oip_name(tensor.data_type()).as_bytes());
+        out.extend_from_slice(b"\",\"shape\":");
+        write_sizes(tensor.shape(), &mut out);
+        match binary_size(i) {
+            Some(size) => {
+                out.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
+                out.extend_from_slice(itoa::Buffer::new().format(size).as_bytes());
+                out.push(b'}');
+            }
+            None => {
+                out.extend_from_slice(b",\"data\":");
+                write_tensor(tensor, &[tensor.len()], 0..tensor.len(), &mut out);
+            }
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+fn write_sizes(sizes: &[usize], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (i, size) in sizes.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(*size).as_bytes());
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! `application/vnd.sagemaker-triton.binary+json;json-header-size=N`: the first N bytes are an
+//! [`open_inference`] document, the rest is the data of those tensors that announce a `binary_data_size`, in order.
+//!
+//! The parameter stands for the header `Inference-Header-Content-Length`, which SageMaker does not pass on. Data is
+//! little-endian as tensors are in memory, so that a fixed-size tensor is a window of the body. Strings (`BYTES`) are
+//! each led by their length in four bytes. The sizes have to add up to the body exactly: a byte more or less means that
+//! one side has another idea of the layout than the other.
+
+use bytes::Bytes;
+
+use crate::codec::column::wrong_size;
+use crate::codec::element::Kind;
+use crate::codec::error::{DecodeError, EncodeError, excerpt};
+use crate::codec::json_reader::Reader;
+use crate::codec::media_type::MediaType;
+use crate::codec::open_inference::{self, TensorOutput, unusable};
+use crate::codec::values::tensor_json_bytes;
+use crate::codec::{Encoded, Format, Request};
+use crate::tensor::{DataType, InputSpec, Signature, Tensor, element_count};
+
+pub(super) const MEDIA_TYPE: &str = "application/vnd.sagemaker-triton.binary+json";
+const HEADER_SIZE: &str = "json-header-size";
+/// Bytes of the length in front of a string.
+const PREFIX_BYTES: usize = 4;
+
+pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+    let malformed = |problem: String| DecodeError::malformed(Format::TritonBinary, problem);
+    let Some(given) = media_type.parameter(HEADER_SIZE) else {
+        return Err(malformed(format!("the content type needs the parameter {HEADER_SIZE}")));
+    };
+    let size = given
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| given.parse::<usize>());
+    let Some(Ok(size)) = size else {
+        return Err(malformed(format!(
+            "{HEADER_SIZE} is {}, not a number of bytes",
+            excerpt(given)
+        )));
+    };
+    if size > body.len() {
+        return Err(malformed(format!(
+            "{HEADER_SIZE} is {size}, but the body has {} bytes",
+            body.len()
+        )));
+    }
+    let header = body.slice(..size);
+    let mut reader = Reader::new(Format::TritonBinary, &header)?;
+    open_inference::decode(&mut reader, signature, &mut Some(body.slice(size..)))
+}
+
+/// A tensor from its binary data.
+pub(super) fn tensor(spec: &InputSpec, shape: Vec<usize>, bytes: Bytes) -> Result<Tensor, DecodeError> {
+    let tensor = match spec.data_type {
+        DataType::String => {
+            let count = element_count(&shape).unwrap_or(usize::MAX);
+            Tensor::from_strings(shape, strings(spec, bytes, count)?)
+        }
+        DataType::Bool if bytes.iter().any(|&byte| byte > 1) => {
+            return Err(unusable(spec, "a boolean is a byte that is 0 or 1".to_owned()));
+        }
+        fixed => Tensor::from_bytes(fixed, shape, bytes),
+    };
+    tensor.map_err(|error| wrong_size(spec, &error).into())
+}
+
+/// Strings with their lengths in front; windows of `bytes`.
+fn strings(spec: &InputSpec, mut bytes: Bytes, count: usize) -> Result<Vec<Bytes>, DecodeError> {
+    let mut strings = Vec::with_capacity(count.min(bytes.len() / PREFIX_BYTES));
+    while let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() {
+        let length = u32::from_le_bytes(*prefix) as usize;
+        let left = bytes.len() - PREFIX_BYTES;
+        if length > left {
+            let problem = format!("string [{}] has {length} bytes, but {left} are left", strings.len());
+            return Err(unusable(spec, problem));
+        }
+        let mut string = bytes.split_to(PREFIX_BYTES + length);
+        strings.push(string.split_off(PREFIX_BYTES));
+    }
+    if !bytes.is_empty() {
+        return Err(unusable(spec, format!("{} bytes follow the last string", bytes.len())));
+    }
+    Ok(strings)
+}
+
+/// `binary` says for each output whether it goes behind the JSON; all do when it says nothing.
+pub(super) fn encode(
+    id: Option<&str>,
+    model: &str,
+    outputs: &[TensorOutput<'_>],
+    binary: &[bool],
+) -> Result<Encoded, EncodeError> {
+    let is_binary = |i: usize| binary.get(i).copied().unwrap_or(true);
+    let size = |i: usize| is_binary(i).then(|| binary_size(outputs[i].tensor));
+    let room = |i: usize| size(i).unwrap_or_else(|| tensor_json_bytes(outputs[i].tensor));
+    let total: usize = (0..outputs.len()).map(room).sum();
+    let mut body = open_inference::encode(id, model, outputs, size, total);
+    let header_size = body.len();
+    for (_, TensorOutput { name, tensor }) in outputs.iter().enumerate().filter(|(i, _)| is_binary(*i)) {
+        append(name, tensor, &mut body)?;
+    }
+    Ok(Encoded {
+        content_type: format!("{MEDIA_TYPE};{HEADER_SIZE}={header_size}").into(),
+        body: body.into(),
+    })
+}
+
+fn binary_size(tensor: &Tensor) -> usize {
+    match tensor.as_strings() {
+        Some(strings) => strings.iter().map(|string| PREFIX_BYTES + string.len()).sum(),
+        None => tensor.byte_len(),
+    }
+}
+
+fn append(name: &str, tensor: &Tensor, body: &mut Vec<u8>) -> Result<(), EncodeError> {
+    if let Some(bytes) = tensor.as_bytes() {
+        body.extend_from_slice(bytes);
+        return Ok(());
+    }
+    for string in <String as Kind>::items(tensor) {
+        let length = u32::try_from(string.len()).map_err(|_| EncodeError::CannotCarry {
+            format: Format::TritonBinary,
+            problem: format!("a string of output {} is longer than 4 GiB", excerpt(name)),
+        })?;
+        body.extend_from_slice(&length.to_le_bytes());
+        body.extend_from_slice(string);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! The model's outputs as text: whole, or row by row.
+//!
+//! A row is what belongs to one instance: an index of a tensor's first axis, or an element of a sequence (which is how
+//! scikit-learn's `ZipMap` gives its probabilities, a map per row). What has neither, a scalar or a single map, has no
+//! rows.
+
+use std::ops::Range;
+
+use crate::codec::element::{Kind, with_kind, write_json_string};
+use crate::codec::fit::is_overclaimed;
+use crate::tensor::{Tensor, Value};
+
+/// An output that goes into the reply.
+#[derive(Clone, Copy)]
+pub(super) struct Output<'a> {
+    pub name: &'a str,
+    pub value: &'a Value,
+}
+
+impl Output<'_> {
+    /// The name with the colon after it, for replies that repeat it.
+    pub fn json_key(&self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(self.name.len() + 3);
+        write_key(self.name, &mut key);
+        key
+    }
+}
+
+/// How many rows a value has, `None` when it has none to speak of.
+pub(super) fn row_count(value: &Value) -> Option<usize> {
+    match value {
+        Value::Tensor(tensor) => tensor.shape().first().copied(),
+        Value::Sequence(values) => Some(values.len()),
+        Value::Map { .. } => None,
+    }
+}
+
+/// The number of rows that all outputs have, if it is the same.
+pub(super) fn common_rows(outputs: &[Output<'_>]) -> Option<usize> {
+    let mut counts = outputs.iter().map(|output| row_count(output.value));
+    let first = counts.next()??;
+    counts.all(|count| count == Some(first)).then_some(first)
+}
+
+/// Whether writing a value out would be out of proportion to what it holds: see [`is_overclaimed`].
+pub(super) fn is_disproportionate(value: &Value) -> bool {
+    match value {
+        Value::Tensor(tensor) => is_overclaimed(tensor.shape()),
+        Value::Sequence(values) => values.iter().any(is_disproportionate),
+        Value::Map { .. } => false,
+    }
+}
+
+pub(super) fn write_key(name: &str, out: &mut Vec<u8>) {
+    write_json_string(name, out);
+    out.push(b':');
+}
+
+/// Writes a value as JSON: nested arrays, a sequence as an array, a map as an object with string keys.
+pub(super) fn write_value(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Tensor(tensor) => write_tensor(tensor, tensor.shape(), 0..tensor.len(), out),
+        Value::Sequence(values) => {
+            out.push(b'[');
+            for (i, value) in values.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write_value(value, out);
+            }
+            out.push(b']');
+        }
+        Value::Map { keys, values } => {
+            out.push(b'{');
+            for i in 0..keys.len().min(values.len()) {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write_map_key(keys, i, out);
+                out.push(b':');
+                write_tensor(values, &[], i..i + 1, out);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
+/// Writes one row of a value that has it as JSON.
+pub(super) fn write_row(value: &Value, row: usize, out: &mut Vec<u8>) {
+    match value {
+        Value::Tensor(tensor) => write_tensor(tensor, &tensor.shape()[1..], tensor_row(tensor, row), out),
+        Value::Sequence(values) => write_value(&values[row], out),
+        Value::Map { .. } => write_value(value, out),
+    }
+}
+
+/// The elements of a tensor's row.
+fn tensor_row(tensor: &Tensor, row: usize) -> Range<usize> {
+    let rows = tensor.shape().first().copied().unwrap_or(1);
+    let width = tensor.len().checked_div(rows).unwrap_or(0);
+    row * width..(row + 1) * width
+}
+
+fn write_map_key(keys: &Tensor, index: usize, out: &mut Vec<u8>) {
+    match keys.as_strings() {
+        Some(strings) => write_json_string(&String::from_utf8_lossy(&strings[index]), out),
+        None => {
+            out.push(b'"');
+            write_tensor(keys, &[], index..index + 1, out);
+            out.push(b'"');
+        }
+    }
+}
+
+/// Writes elements of a tensor as nested arrays of `shape`, flat when that is the number of elements.
+pub(super) fn write_tensor(tensor: &Tensor, shape: &[usize], elements: Range<usize>, out: &mut Vec<u8>) {
+    with_kind!(tensor.data_type(), K => write_nested::<K>(&K::items(tensor)[elements], shape, out));
+}
+
+fn write_nested<K: Kind>(items: &[K::Item], shape: &[usize], out: &mut Vec<u8>) {
+    // Below an axis of size 0 there are no lists to write.
+    let rank = shape
+        .iter()
+        .position(|&dim| dim == 0)
+        .map_or(shape.len(), |axis| axis + 1);
+    let Some((&width, outer)) = shape[..rank].split_last() else {
+        return write_run::<K>(items, out);
+    };
+    let lists: usize = outer.iter().product();
+    for list in 0..lists {
+        // One bracket for this innermost list, one more for each outer list that begins with it.
+        let mut begins = 1;
+        let mut period = 1;
+        for dim in outer.iter().rev() {
+            period *= dim;
+            if !list.is_multiple_of(period) {
+                break;
+            }
+            begins += 1;
+        }
+        if list > 0 {
+            out.extend(std::iter::repeat_n(b']', begins));
+            out.push(b',');
+        }
+        out.extend(std::iter::repeat_n(b'[', begins));
+        write_run::<K>(&items[list * width..(list + 1) * width], out);
+    }
+    out.extend(std::iter::repeat_n(b']', rank));
+}
+
+#[inline]
+fn write_run<K: Kind>(items: &[K::Item], out: &mut Vec<u8>) {
+    let mut items = items.iter();
+    if let Some(first) = items.next() {
+        K::write_json(first, out);
+    }
+    for item in items {
+        out.push(b',');
+        K::write_json(item, out);
+    }
+}
+
+/// Room for the outputs as JSON: enough for anything but strings that are mostly escapes, so that one allocation does.
+pub(super) fn json_bytes(outputs: &[Output<'_>]) -> usize {
+    let one = |output: &Output<'_>| {
+        // The name is repeated per row at most.
+        let keys = (output.name.len() + 4).saturating_mul(row_count(output.value).unwrap_or(1).max(1));
+        let keys = if outputs.len() > 1 { keys } else { 0 };
+        keys.saturating_add(value_bytes(output.value))
+    };
+    outputs.iter().map(one).fold(0, usize::saturating_add)
+}
+
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::Tensor(tensor) => tensor_json_bytes(tensor),
+        Value::Sequence(values) => values.iter().map(|value| value_bytes(value) + 1).sum::<usize>() + 2,
+        Value::Map { keys, values } => tensor_json_bytes(keys) + 3 * keys.len() + tensor_json_bytes(values) + 2,
+    }
+}
+
+pub(super) fn tensor_json_bytes(tensor: &Tensor) -> usize {
+    let per_element = with_kind!(tensor.data_type(), K => K::TEXT_BYTES) + 1;
+    let text: usize = tensor.as_strings().unwrap_or_default().iter().map(|s| s.len()).sum();
+    // A list costs two brackets and a comma; an axis of size 1 makes as many lists as there are below it.
+    let mut lists = 1usize;
+    let mut brackets = 3usize;
+    for &dim in tensor.shape().iter().take_while(|&&dim| dim != 0) {
+        lists = lists.saturating_mul(dim);
+        brackets = brackets.saturating_add(lists.saturating_mul(3));
+    }
+    let innermost = tensor.shape().last().map_or(0, |_| tensor.len().saturating_mul(3));
+    (tensor.len().saturating_mul(per_element))
+        .saturating_add(text)
+        .saturating_add(brackets.saturating_sub(innermost))
+}
+
+/// Writes a row as cells with commas between them; `first` says whether a cell has been written before.
+pub(super) fn write_cells(value: &Value, row: usize, first: &mut bool, out: &mut Vec<u8>) {
+    match value {
+        Value::Tensor(tensor) => write_tensor_cells(tensor, tensor_row(tensor, row), first, out),
+        Value::Sequence(values) => write_all_cells(&values[row], first, out),
+        Value::Map { .. } => write_all_cells(value, first, out),
+    }
+}
+
+fn write_all_cells(value: &Value, first: &mut bool, out: &mut Vec<u8>) {
+    match value {
+        Value::Tensor(tensor) => write_tensor_cells(tensor, 0..tensor.len(), first, out),
+        Value::Sequence(values) => {
+            for value in values {
+                write_all_cells(value, first, out);
+            }
+        }
+        Value::Map { keys, values } => {
+            for index in key_order(keys).into_iter().filter(|&i| i < values.len()) {
+                write_tensor_cells(values, index..index + 1, first, out);
+            }
+        }
+    }
+}
+
+/// The indices of a map's entries by key, so that a column means the same in every row.
+fn key_order(keys: &Tensor) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    if let Some(strings) = keys.as_strings() {
+        order.sort_by_key(|&i| &strings[i]);
+    } else if let Some(numbers) = keys.as_slice::<i64>() {
+        order.sort_by_key(|&i| numbers[i]);
+    }
+    order
+}
+
+fn write_tensor_cells(tensor: &Tensor, elements: Range<usize>, first: &mut bool, out: &mut Vec<u8>) {
+    with_kind!(tensor.data_type(), K => for item in &K::items(tensor)[elements] {
+        if !std::mem::take(first) {
+            out.push(b',');
+        }
+        K::write_cell(item, out);
+    });
+}

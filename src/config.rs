@@ -1,0 +1,426 @@
+//! Every knob, once: flag, environment variable, default, unit, reason. Nothing else reads the environment.
+//!
+//! A flag's variable is SageMaker's own where the contract has one, else `LONGSHORE_*`. The variables that AWS's own
+//! images honour by convention are read too ([`Conventions`]); a flag or its own variable wins over them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::telemetry::{LogFormat, LogLevel};
+
+/// Largest body by default: SageMaker's limit for real-time calls (3.2).
+const REAL_TIME_BODY: ByteSize = ByteSize::mib(25);
+/// Largest body by default in batch transform jobs (BT-4).
+const BATCH_BODY: ByteSize = ByteSize::mib(100);
+/// Just under the platform's 60 s, so that our error wins over its (3.2).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(58);
+
+/// Serves thousands of ONNX models from one machine, as a SageMaker container.
+#[derive(Debug, Parser)]
+#[command(name = "longshore", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the SageMaker container contract (the default without a command)
+    Serve(Box<ServeArgs>),
+}
+
+/// `longshore serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Address to listen on; never loopback under SageMaker
+    #[arg(long, env = "LONGSHORE_BIND", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), help_heading = "HTTP")]
+    pub bind: IpAddr,
+
+    /// Port of all routes; 0 takes a free one and logs it
+    #[arg(long, env = "SAGEMAKER_BIND_TO_PORT", default_value_t = 8080, help_heading = "HTTP")]
+    pub port: u16,
+
+    /// Largest request body, e.g. 25MiB [default: 25MiB, in batch transform 100MiB]
+    #[arg(long, env = "LONGSHORE_MAX_BODY", value_name = "BYTES", help_heading = "HTTP")]
+    pub max_body: Option<ByteSize>,
+
+    /// Largest sum of a request's header names and values
+    #[arg(
+        long, env = "LONGSHORE_MAX_HEADERS", value_name = "BYTES", default_value_t = ByteSize::kib(32),
+        help_heading = "HTTP"
+    )]
+    pub max_headers: ByteSize,
+
+    /// Time for a request from its head to its answer, queueing included [default: 58s]
+    #[arg(long, env = "LONGSHORE_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, help_heading = "HTTP")]
+    pub request_timeout: Option<Duration>,
+
+    /// Time for a client to send a request's head
+    #[arg(
+        long, env = "LONGSHORE_HEADER_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s",
+        help_heading = "HTTP"
+    )]
+    pub header_timeout: Duration,
+
+    /// Time that an idle connection is kept open
+    #[arg(
+        long, env = "LONGSHORE_KEEP_ALIVE", value_name = "TIME", value_parser = duration, default_value = "90s",
+        help_heading = "HTTP"
+    )]
+    pub keep_alive: Duration,
+
+    /// Time for running requests to end after SIGTERM; SageMaker kills after 30s
+    #[arg(
+        long, env = "LONGSHORE_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "25s",
+        help_heading = "HTTP"
+    )]
+    pub drain_timeout: Duration,
+
+    /// Media type of requests without a Content-Type
+    #[arg(
+        long,
+        env = "LONGSHORE_DEFAULT_CONTENT_TYPE",
+        value_name = "TYPE",
+        default_value = "application/json",
+        help_heading = "HTTP"
+    )]
+    pub default_content_type: String,
+
+    /// Media type of replies when Accept is absent or */*
+    #[arg(
+        long,
+        env = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
+        value_name = "TYPE",
+        default_value = "application/json",
+        help_heading = "HTTP"
+    )]
+    pub default_accept: String,
+
+    /// Serve many models, loaded and unloaded through /models, rather than one
+    #[arg(
+        long, env = "SAGEMAKER_MULTI_MODEL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new(),
+        help_heading = "Models"
+    )]
+    pub multi_model: bool,
+
+    /// The one model's directory or file [default: /opt/ml/model]
+    #[arg(long, env = "LONGSHORE_MODEL_DIR", value_name = "PATH", help_heading = "Models")]
+    pub model_dir: Option<PathBuf>,
+
+    /// The only places that a load's url may point to; repeatable [default: /opt/ml/models and /opt/ml/model]
+    #[arg(
+        long = "models-root",
+        env = "LONGSHORE_MODELS_ROOT",
+        value_name = "DIR",
+        value_delimiter = ':',
+        help_heading = "Models"
+    )]
+    pub models_roots: Vec<PathBuf>,
+
+    /// Time for an unload to wait for the model's running requests; the platform gives up after 360s
+    #[arg(
+        long, env = "LONGSHORE_UNLOAD_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "340s",
+        help_heading = "Models"
+    )]
+    pub unload_timeout: Duration,
+
+    /// Memory that the process may use, e.g. 10GiB [default: the control group's limit or the machine's memory]
+    #[arg(
+        long,
+        env = "LONGSHORE_MEMORY_LIMIT",
+        value_name = "BYTES",
+        help_heading = "Resources"
+    )]
+    pub memory_limit: Option<ByteSize>,
+
+    /// Part of the memory limit kept free for requests [default: a fiftieth of it, at least 8MiB, at most 256MiB]
+    #[arg(
+        long,
+        env = "LONGSHORE_MEMORY_RESERVE",
+        value_name = "BYTES",
+        help_heading = "Resources"
+    )]
+    pub memory_reserve: Option<ByteSize>,
+
+    /// Models that run at once [default: the cores that the process may use]
+    #[arg(long, env = "LONGSHORE_THREADS", value_name = "N", value_parser = at_least_one, help_heading = "Resources")]
+    pub threads: Option<usize>,
+
+    /// Threads that answer HTTP [default: as --threads]
+    #[arg(long, env = "LONGSHORE_HTTP_THREADS", value_name = "N", value_parser = at_least_one, help_heading = "Resources")]
+    pub http_threads: Option<usize>,
+
+    /// Models that are loaded at once
+    #[arg(
+        long, env = "LONGSHORE_LOAD_THREADS", value_name = "N", value_parser = at_least_one, default_value = "8",
+        help_heading = "Resources"
+    )]
+    pub load_threads: usize,
+
+    /// Requests that may wait for one model; the next one gets 503
+    #[arg(
+        long, env = "LONGSHORE_QUEUE", value_name = "N", value_parser = at_least_one, default_value = "1024",
+        help_heading = "Resources"
+    )]
+    pub queue: usize,
+
+    /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// How the log on standard error is written
+    #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
+    pub log_format: LogFormat,
+
+    /// off, error, warn, info, debug or trace, or Python's 10 to 50
+    #[arg(
+        long,
+        env = "SAGEMAKER_CONTAINER_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info",
+        help_heading = "Log"
+    )]
+    pub log_level: LogLevel,
+
+    #[command(flatten)]
+    pub conventions: Conventions,
+}
+
+/// What AWS's images read from the environment beside the contract (contract section 1.2). No flags: hidden arguments.
+#[derive(Debug, Clone, Args)]
+pub struct Conventions {
+    #[arg(
+        long = "sagemaker-base-dir",
+        env = "SAGEMAKER_BASE_DIR",
+        default_value = "/opt/ml",
+        hide = true
+    )]
+    pub base_dir: PathBuf,
+    #[arg(
+        long = "sagemaker-batch", env = "SAGEMAKER_BATCH", action = ArgAction::Set, default_value_t = false,
+        value_parser = BoolishValueParser::new(), hide = true
+    )]
+    pub batch: bool,
+    #[arg(
+        long = "sagemaker-max-payload-in-mb",
+        env = "SAGEMAKER_MAX_PAYLOAD_IN_MB",
+        hide = true
+    )]
+    pub max_payload_in_mb: Option<u64>,
+    #[arg(long = "sagemaker-max-request-size", env = "SAGEMAKER_MAX_REQUEST_SIZE", hide = true)]
+    pub max_request_size: Option<u64>,
+    #[arg(long = "sagemaker-model-server-timeout", env = "SAGEMAKER_MODEL_SERVER_TIMEOUT", value_parser = duration, hide = true)]
+    pub model_server_timeout: Option<Duration>,
+    #[arg(
+        long = "sagemaker-model-server-workers", env = "SAGEMAKER_MODEL_SERVER_WORKERS", value_parser = at_least_one,
+        hide = true
+    )]
+    pub model_server_workers: Option<usize>,
+}
+
+impl ServeArgs {
+    /// Bytes of the largest request body.
+    pub fn max_body(&self) -> usize {
+        let conventions = &self.conventions;
+        let bytes = self
+            .max_body
+            .map(|size| size.as_u64())
+            .or(conventions.max_request_size)
+            // 0 means "of any size" for a transform job: as much as a body may have there at all (3.2, async).
+            .or(conventions.max_payload_in_mb.map(|mb| match mb {
+                0 => ByteSize::gib(1).as_u64(),
+                mb => mb.saturating_mul(1 << 20),
+            }))
+            .unwrap_or_else(|| if conventions.batch { BATCH_BODY } else { REAL_TIME_BODY }.as_u64());
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
+            .or(self.conventions.model_server_timeout)
+            .unwrap_or(REQUEST_TIMEOUT)
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+            .or(self.conventions.model_server_workers)
+            .unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
+    }
+
+    pub fn http_threads(&self) -> usize {
+        self.http_threads.unwrap_or_else(|| self.threads())
+    }
+
+    pub fn model_dir(&self) -> PathBuf {
+        self.model_dir
+            .clone()
+            .unwrap_or_else(|| self.conventions.base_dir.join("model"))
+    }
+
+    pub fn models_roots(&self) -> Vec<PathBuf> {
+        if self.models_roots.is_empty() {
+            vec![self.conventions.base_dir.join("models"), self.model_dir()]
+        } else {
+            self.models_roots.clone()
+        }
+    }
+
+    /// Bytes that the process may take for itself and its models: the limit (`system` unless set) less the reserve for
+    /// requests.
+    pub fn memory(&self, system: Option<u64>) -> u64 {
+        let Some(limit) = self.memory_limit.map(|size| size.as_u64()).or(system) else {
+            return u64::MAX;
+        };
+        let reserve = self
+            .memory_reserve
+            .map_or_else(|| (limit / 50).clamp(8 << 20, 256 << 20), |size| size.as_u64());
+        limit.saturating_sub(reserve)
+    }
+
+    /// `MaxConcurrentTransforms` and `MaxPayloadInMB` for batch transform (BT-2): a job may not have more than 100 MB
+    /// under way at once (BT-4).
+    pub fn transform_parameters(&self) -> (usize, usize) {
+        const MOST_IN_FLIGHT_MB: usize = 100;
+        const DEFAULT_PAYLOAD_MB: usize = 6;
+        let asked = self
+            .conventions
+            .max_payload_in_mb
+            .and_then(|mb| usize::try_from(mb).ok());
+        let payload = match asked {
+            None => DEFAULT_PAYLOAD_MB,
+            Some(mb) => mb.min(MOST_IN_FLIGHT_MB),
+        };
+        let concurrent = (MOST_IN_FLIGHT_MB / payload.max(1)).clamp(1, self.threads().max(1));
+        (concurrent, payload)
+    }
+}
+
+/// `90s`, `2min`, or a bare number of seconds, as SageMaker's variables give it.
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = u64::from_str(text) {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text).map_err(|error| format!("{error}; expected a time such as 58s, 500ms or 2min"))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn serve(arguments: &[&str]) -> ServeArgs {
+        Cli::try_parse_from(std::iter::once("longshore").chain(arguments.iter().copied()))
+            .map(|cli| match cli.command {
+                Some(Command::Serve(serve)) => *serve,
+                None => cli.serve,
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_command_with_and_without_its_name() {
+        // ST-1: the platform passes `serve`; by hand there may be nothing.
+        for arguments in [&["serve", "--port", "9000"][..], &["--port", "9000"]] {
+            assert_eq!(serve(arguments).port, 9000);
+        }
+        assert!(!serve(&[]).multi_model);
+        assert!(serve(&["serve", "--multi-model"]).multi_model);
+        assert!(!serve(&["--multi-model=false"]).multi_model);
+    }
+
+    #[test]
+    fn the_largest_body_follows_the_most_specific_setting() {
+        let table: [(&[&str], usize); 7] = [
+            (&[], 25 << 20),
+            (&["--sagemaker-batch", "true"], 100 << 20),
+            (
+                &["--sagemaker-batch", "true", "--sagemaker-max-payload-in-mb", "0"],
+                1 << 30,
+            ),
+            (&["--sagemaker-max-payload-in-mb", "7"], 7 << 20),
+            (
+                &[
+                    "--sagemaker-max-payload-in-mb",
+                    "7",
+                    "--sagemaker-max-request-size",
+                    "1000",
+                ],
+                1000,
+            ),
+            (&["--sagemaker-max-payload-in-mb", "7", "--max-body", "1KiB"], 1024),
+            (&["--max-body", "12"], 12),
+        ];
+        for (arguments, bytes) in table {
+            assert_eq!(serve(arguments).max_body(), bytes, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_the_limit_less_the_reserve() {
+        let table: [(&[&str], Option<u64>, u64); 5] = [
+            (&["--memory-limit", "100MiB"], Some(1 << 40), 92 << 20),
+            (&["--memory-limit", "100MiB", "--memory-reserve", "0"], None, 100 << 20),
+            (&[], Some(1000 << 20), 980 << 20),
+            (&["--memory-limit", "4MiB"], None, 0),
+            (&[], None, u64::MAX),
+        ];
+        for (arguments, system, expected) in table {
+            assert_eq!(serve(arguments).memory(system), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn transform_jobs_have_at_most_100_mb_under_way() {
+        let table: [(&[&str], (usize, usize)); 5] = [
+            (&["--threads", "4"], (4, 6)),
+            (&["--threads", "64"], (16, 6)),
+            (&["--threads", "4", "--sagemaker-max-payload-in-mb", "40"], (2, 40)),
+            (&["--threads", "4", "--sagemaker-max-payload-in-mb", "1000"], (1, 100)),
+            (&["--threads", "4", "--sagemaker-max-payload-in-mb", "0"], (4, 0)),
+        ];
+        for (arguments, expected) in table {
+            assert_eq!(serve(arguments).transform_parameters(), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_seconds_unless_they_say_otherwise() {
+        assert_eq!(duration("60"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(duration("soon").unwrap_err().contains("expected a time such as"));
+    }
+
+    #[test]
+    fn directories_follow_the_base_directory() {
+        let args = serve(&["--sagemaker-base-dir", "/data"]);
+        assert_eq!(args.model_dir(), PathBuf::from("/data/model"));
+        assert_eq!(
+            args.models_roots(),
+            [PathBuf::from("/data/models"), PathBuf::from("/data/model")]
+        );
+    }
+}

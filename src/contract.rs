@@ -1,0 +1,248 @@
+//! The container's HTTP face: the routes of the SageMaker contract on one port.
+//!
+//! Handlers are thin: they read what a request says, ask `catalog` for the model, and hand the rest to the compute
+//! threads. What always holds: no handler waits for anything but its own request, so `/ping` and `GET /models` answer
+//! in milliseconds whatever models do (PI-2, MM-16); every refusal, actix's own included, is JSON from the one table in
+//! `error.rs`.
+
+mod body;
+mod error;
+mod health;
+mod invoke;
+mod models;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+
+use crate::catalog::Catalog;
+use crate::codec::Format;
+use crate::engine::Engine;
+use crate::telemetry::metrics::Metrics;
+use crate::wire::{ExecutionParameters, INFERENCE_ID, TARGET_MODEL};
+
+use error::Error;
+pub use health::Health;
+
+/// Media types when a request does not say.
+#[derive(Debug, Clone)]
+pub struct Formats {
+    pub default_content_type: String,
+    pub default_accept: Format,
+}
+
+/// What the HTTP face is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub formats: Formats,
+    /// The name of the only model; `None` in multi-model mode.
+    pub single_model: Option<String>,
+    /// Bytes of the largest request body.
+    pub max_body: usize,
+    /// Bytes of all header names and values of a request.
+    pub max_headers: usize,
+    pub request_timeout: Duration,
+    pub header_timeout: Duration,
+    pub keep_alive: Duration,
+    pub drain_timeout: Duration,
+    /// HTTP threads.
+    pub threads: usize,
+    /// For `GET /execution-parameters` (BT-2).
+    pub max_concurrent_transforms: usize,
+    pub max_payload_in_mb: usize,
+}
+
+/// What handlers share. Made once: every HTTP thread has the same.
+#[derive(Debug)]
+struct State {
+    settings: Settings,
+    catalog: Arc<Catalog>,
+    engine: Arc<Engine>,
+    metrics: Metrics,
+    health: Arc<Health>,
+}
+
+/// Starts serving on `listener`. The returned future ends when the server has been stopped through its handle and the
+/// requests under way have ended, or the drain timeout has passed.
+pub fn start(
+    listener: TcpListener,
+    settings: Settings,
+    catalog: Arc<Catalog>,
+    engine: Arc<Engine>,
+    metrics: Metrics,
+    health: Arc<Health>,
+) -> std::io::Result<Server> {
+    let (threads, keep_alive) = (settings.threads, settings.keep_alive);
+    let (header_timeout, drain_timeout) = (settings.header_timeout, settings.drain_timeout);
+    let state = web::Data::new(State {
+        settings,
+        catalog,
+        engine,
+        metrics,
+        health,
+    });
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .wrap(from_fn(observe))
+            .configure(routes)
+    })
+    .workers(threads)
+    .keep_alive(keep_alive)
+    .client_request_timeout(header_timeout)
+    .shutdown_timeout(drain_timeout.as_secs())
+    .disable_signals()
+    .listen(listener)?;
+    Ok(server.run())
+}
+
+fn routes(app: &mut web::ServiceConfig) {
+    app.service(
+        web::resource("/ping")
+            // The guide words the health check as GET in one place and POST in another (PI-7).
+            .route(web::get().to(health::ping))
+            .route(web::head().to(health::ping))
+            .route(web::post().to(health::ping))
+            .default_service(web::to(|request| not_allowed(request, "GET, HEAD, POST"))),
+    )
+    .service(
+        web::resource("/invocations")
+            .route(web::post().to(invoke::invocations))
+            .default_service(web::to(|request| not_allowed(request, "POST"))),
+    )
+    .service(
+        web::resource("/execution-parameters")
+            .route(web::get().to(execution_parameters))
+            .default_service(web::to(|request| not_allowed(request, "GET"))),
+    )
+    .service(
+        web::resource("/metrics")
+            .route(web::get().to(metrics))
+            .default_service(web::to(|request| not_allowed(request, "GET"))),
+    )
+    .service(
+        web::resource("/models")
+            .route(web::get().to(models::list))
+            .route(web::post().to(models::load))
+            .default_service(web::to(|request| not_allowed(request, "GET, POST"))),
+    )
+    // One pattern for all that is below: names may hold encoded slashes, so the raw path is read by `wire`.
+    .service(web::resource("/models/{path:.*}").default_service(web::to(models::below)))
+    .default_service(web::to(no_route));
+}
+
+async fn no_route(request: HttpRequest) -> Result<HttpResponse, Error> {
+    Err(Error::NoRoute {
+        path: request.path().to_owned(),
+    })
+}
+
+async fn not_allowed(request: HttpRequest, allowed: &'static str) -> Result<HttpResponse, Error> {
+    Err(Error::MethodNotAllowed {
+        method: request.method().clone(),
+        allowed,
+    })
+}
+
+/// `GET /execution-parameters`: what batch transform asks before its first record (BT-2).
+async fn execution_parameters(state: web::Data<State>) -> HttpResponse {
+    HttpResponse::Ok().json(ExecutionParameters {
+        max_concurrent_transforms: state.settings.max_concurrent_transforms,
+        batch_strategy: "MULTI_RECORD".to_owned(),
+        max_payload_in_mb: state.settings.max_payload_in_mb,
+    })
+}
+
+/// `GET /metrics`, in Prometheus' text format.
+async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
+    let now = state.engine.load_now();
+    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    state.metrics.models_loaded.set(gauge(state.catalog.len() as u64));
+    state.metrics.requests_running.set(gauge(now.running as u64));
+    state.metrics.requests_waiting.set(gauge(now.waiting as u64));
+    state.metrics.memory_reserved_bytes.set(gauge(now.memory_reserved));
+    state.metrics.memory_limit_bytes.set(gauge(now.memory_limit));
+    let text = state
+        .metrics
+        .render()
+        .map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(HttpResponse::Ok().content_type(Metrics::CONTENT_TYPE).body(text))
+}
+
+/// Around every request: refuses header lists that are too long, counts, and logs what went wrong where it is handled.
+async fn observe(
+    state: web::Data<State>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let started = Instant::now();
+    let bytes: usize = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    let response = if bytes > state.settings.max_headers {
+        let refusal = Error::HeadersTooLarge {
+            bytes,
+            limit: state.settings.max_headers,
+        };
+        request.error_response(refusal).map_into_boxed_body()
+    } else {
+        next.call(request).await?.map_into_boxed_body()
+    };
+    let status = response.status();
+    state.metrics.request(
+        route(response.request()),
+        status.as_u16(),
+        started.elapsed().as_secs_f64(),
+    );
+    if status.is_client_error() || status.is_server_error() {
+        log_refusal(&response);
+    }
+    Ok(response)
+}
+
+/// A bounded label for the metrics.
+fn route(request: &HttpRequest) -> &'static str {
+    match request.path() {
+        "/ping" => "ping",
+        "/invocations" => "invocations",
+        "/execution-parameters" => "execution-parameters",
+        "/metrics" => "metrics",
+        "/models" if request.method() == Method::POST => "load",
+        "/models" => "list",
+        path if path.starts_with("/models/") => match *request.method() {
+            Method::POST => "invoke",
+            Method::DELETE => "unload",
+            _ => "get",
+        },
+        _ => "other",
+    }
+}
+
+/// The opaque name of the path and the client's name together: the log is where one is looked up for the other.
+fn log_refusal(response: &ServiceResponse<impl MessageBody>) {
+    let request = response.request();
+    let header = |name| {
+        request
+            .headers()
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+    };
+    let status = response.status().as_u16();
+    let error = response.response().error().map(ToString::to_string).unwrap_or_default();
+    let (method, path) = (request.method().as_str(), request.path());
+    let (target_model, inference_id) = (header(TARGET_MODEL), header(INFERENCE_ID));
+    let (target_model, inference_id) = (target_model.as_deref(), inference_id.as_deref());
+    if response.status().is_server_error() {
+        tracing::warn!(status, method, path, target_model, inference_id, "{error}");
+    } else {
+        tracing::info!(status, method, path, target_model, inference_id, "{error}");
+    }
+}

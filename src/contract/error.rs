@@ -1,0 +1,167 @@
+//! The one table from causes to HTTP statuses.
+//!
+//! Spelled out to the last variant, so that a new cause does not compile until somebody has decided what the caller
+//! should see. The distinctions that the platform acts on: 409 is "loaded already", 404 "not loaded", 507 "unload
+//! something and retry", and any other refusal of a load means that the model is broken (MM-18). Causes that the
+//! caller can change are 4xx: CloudWatch counts 5xx as faults of the model.
+
+#![warn(clippy::wildcard_enum_match_arm)]
+
+use actix_web::http::header::{ALLOW, ContentType};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpResponse, ResponseError};
+
+use crate::catalog::CatalogError;
+use crate::codec::{DecodeError, EncodeError};
+use crate::engine::{InferenceError, LoadError, PoolError, RunError, SessionError};
+use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
+
+/// Everything that a request can be refused for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("there is nothing at {path}")]
+    NoRoute { path: String },
+    #[error("{method} is not possible here; possible are {allowed}")]
+    MethodNotAllowed { method: Method, allowed: &'static str },
+    #[error("the headers have {bytes} bytes; at most {limit} are read (--max-headers)")]
+    HeadersTooLarge { bytes: usize, limit: usize },
+    #[error(
+        "{CUSTOM_ATTRIBUTES} must have at most {MAX_CUSTOM_ATTRIBUTES} characters, all of them visible ASCII or blanks"
+    )]
+    CustomAttributes,
+    #[error("the body is larger than {limit} bytes (--max-body)")]
+    BodyTooLarge { limit: usize },
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    #[error("the body is broken: {detail}")]
+    BodyBroken { detail: String },
+    #[error("a load's body must be JSON like {{\"model_name\": \"...\", \"url\": \"...\"}}: {detail}")]
+    LoadRequest { detail: String },
+    #[error("this container serves one model; with SAGEMAKER_MULTI_MODEL=true it loads and unloads models")]
+    SingleModelMode,
+    #[error("this container serves many models (SAGEMAKER_MULTI_MODEL=true): choose one by POST /models/<name>/invoke")]
+    NoModelChosen,
+    #[error("the model is still being loaded")]
+    Starting,
+    #[error("the container is stopping")]
+    Draining,
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Status and `type` of a reply.
+type Reply = (StatusCode, &'static str);
+
+const BAD_REQUEST: Reply = (StatusCode::BAD_REQUEST, "BadRequestException");
+const INVALID_MODEL: Reply = (StatusCode::BAD_REQUEST, "InvalidModelException");
+const NOT_LOADED: Reply = (StatusCode::NOT_FOUND, "ModelNotFoundException");
+const UNAVAILABLE: Reply = (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException");
+const DEADLINE: Reply = (StatusCode::GATEWAY_TIMEOUT, "DeadlineExceededException");
+const NO_MEMORY: Reply = (StatusCode::INSUFFICIENT_STORAGE, "InsufficientMemoryException");
+const INTERNAL: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException");
+
+impl Error {
+    fn reply(&self) -> Reply {
+        match self {
+            Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedException"),
+            Self::HeadersTooLarge { .. } => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "RequestHeaderFieldsTooLargeException",
+            ),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException"),
+            Self::CustomAttributes
+            | Self::BodyBroken { .. }
+            | Self::LoadRequest { .. }
+            | Self::SingleModelMode
+            | Self::NoModelChosen => BAD_REQUEST,
+            Self::Starting | Self::Draining => UNAVAILABLE,
+            Self::Decode(error) => decode(error),
+            Self::Encode(error) => encode(error),
+            Self::Catalog(error) => catalog(error),
+            Self::Inference(InferenceError::Run(error)) => run(error),
+            Self::Inference(InferenceError::Pool(error)) => pool(*error),
+            Self::Internal(_) => INTERNAL,
+        }
+    }
+}
+
+fn decode(error: &DecodeError) -> Reply {
+    match error {
+        DecodeError::UnsupportedMediaType { .. } | DecodeError::UnsupportedCharset { .. } => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException")
+        }
+        DecodeError::Malformed { .. } | DecodeError::Input(_) | DecodeError::RequestedOutput { .. } => BAD_REQUEST,
+    }
+}
+
+fn encode(error: &EncodeError) -> Reply {
+    match error {
+        EncodeError::NotAcceptable { .. } | EncodeError::CannotCarry { .. } => {
+            (StatusCode::NOT_ACCEPTABLE, "NotAcceptableException")
+        }
+        EncodeError::OutputCount { .. } => INTERNAL,
+    }
+}
+
+fn catalog(error: &CatalogError) -> Reply {
+    match error {
+        CatalogError::AlreadyLoaded { .. } => (StatusCode::CONFLICT, "ConflictStatusException"),
+        CatalogError::NotLoaded { .. } => NOT_LOADED,
+        CatalogError::Name | CatalogError::OutsideRoots { .. } => BAD_REQUEST,
+        CatalogError::MissingUrl { .. } => INVALID_MODEL,
+        CatalogError::StillBusy { .. } => UNAVAILABLE,
+        CatalogError::Load { source, .. } => match &**source {
+            LoadError::Artifact(_) => INVALID_MODEL,
+            LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_)) => INVALID_MODEL,
+            LoadError::Session(SessionError::OutOfMemory) | LoadError::NoRoom(_) => NO_MEMORY,
+            LoadError::Pool(error) => pool(*error),
+        },
+    }
+}
+
+fn run(error: &RunError) -> Reply {
+    match error {
+        RunError::Data(_) => BAD_REQUEST,
+        RunError::OutOfMemory => NO_MEMORY,
+        RunError::Cancelled => DEADLINE,
+        RunError::Runtime(_) => INTERNAL,
+    }
+}
+
+fn pool(error: PoolError) -> Reply {
+    match error {
+        PoolError::QueueFull { .. } | PoolError::Stopping => UNAVAILABLE,
+        PoolError::Deadline => DEADLINE,
+        PoolError::Panicked => INTERNAL,
+    }
+}
+
+impl ResponseError for Error {
+    fn status_code(&self) -> StatusCode {
+        self.reply().0
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let (status, kind) = self.reply();
+        let mut response = HttpResponse::build(status);
+        if let Self::MethodNotAllowed { allowed, .. } = self {
+            response.insert_header((ALLOW, *allowed));
+        }
+        let body = ErrorBody {
+            code: status.as_u16(),
+            kind: kind.to_owned(),
+            message: self.to_string(),
+        };
+        response.content_type(ContentType::json()).body(body.to_json())
+    }
+}

@@ -1,0 +1,107 @@
+//! Inference: `POST /invocations` and `POST /models/{name}/invoke` (contract sections 3 and 4).
+
+use actix_web::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::models::text_header;
+use super::{State, body};
+use crate::codec::{self, Encoded};
+use crate::engine::{Model, Runner};
+use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
+
+/// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form data.
+const CURL_DEFAULT: &str = "application/x-www-form-urlencoded";
+
+/// `POST /invocations` (IN-1).
+pub(super) async fn invocations(
+    state: web::Data<State>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    // MM-24: in multi-model mode the path chooses the model, and this path chooses none.
+    let name = state.settings.single_model.as_deref().ok_or(Error::NoModelChosen)?;
+    state.health.check()?;
+    model(&state, name, &request, payload).await
+}
+
+/// Answers a request with the model called `name` (MM-5). The path alone chooses it, never a header (MM-7).
+pub(super) async fn model(
+    state: &State,
+    name: &str,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    let deadline = Instant::now() + state.settings.request_timeout;
+    let attributes = custom_attributes(request)?;
+    let handle = state.catalog.get(name).await?;
+    warn_of_another_target(name, handle.target_model(), request);
+    let body = body::read(payload, content_length(request), state.settings.max_body, deadline).await?;
+
+    let content_type = text_header(request, CONTENT_TYPE.as_str())
+        .filter(|given| !given.is_empty() && given != CURL_DEFAULT)
+        .unwrap_or_else(|| state.settings.formats.default_content_type.clone());
+    let accept = accept(request);
+    let default = state.settings.formats.default_accept;
+    let model_name = name.to_owned();
+    // Parsing and writing large bodies takes as long as a run: all of it happens on the compute thread.
+    let answer = move |runner: &Runner<'_>| -> Result<Encoded, Error> {
+        let signature = runner.signature();
+        let asked = codec::decode(&content_type, body, signature)?;
+        let format = codec::negotiate(accept.as_deref(), default, &asked.reply, signature)?;
+        let outputs = runner
+            .run(&asked.inputs, asked.reply.outputs())
+            .map_err(|error| Error::Inference(error.into()))?;
+        drop(asked.inputs);
+        Ok(codec::encode(format, &asked.reply, &model_name, signature, &outputs)?)
+    };
+    let encoded = Model::run(&handle, deadline, answer).await??;
+
+    let mut response = HttpResponse::Ok();
+    // IN-2, CT-2: what was really sent, exactly: in a pipeline it is the next container's Content-Type (MC-4).
+    response.content_type(encoded.content_type.as_ref());
+    if let Some(attributes) = attributes {
+        response.insert_header((CUSTOM_ATTRIBUTES, attributes));
+    }
+    Ok(response.body(encoded.body))
+}
+
+/// The header to echo: the platform forwards it, but does not copy it by itself (IN-3).
+fn custom_attributes(request: &HttpRequest) -> Result<Option<HeaderValue>, Error> {
+    let Some(value) = request.headers().get(CUSTOM_ATTRIBUTES) else {
+        return Ok(None);
+    };
+    let acceptable = value.len() <= MAX_CUSTOM_ATTRIBUTES && value.to_str().is_ok();
+    acceptable.then(|| Some(value.clone())).ok_or(Error::CustomAttributes)
+}
+
+/// All Accept headers as one list.
+fn accept(request: &HttpRequest) -> Option<String> {
+    let mut lists = request
+        .headers()
+        .get_all(ACCEPT)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let first = lists.next()?.into_owned();
+    Some(lists.fold(first, |list, more| list + "," + &more))
+}
+
+pub(super) fn content_length(request: &HttpRequest) -> Option<usize> {
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A caller that names another model than the one loaded under this path has mixed something up (MM-7).
+fn warn_of_another_target(name: &str, loaded: Option<&str>, request: &HttpRequest) {
+    let Some(loaded) = loaded else { return };
+    if let Some(asked) = request.headers().get(TARGET_MODEL)
+        && asked.as_bytes() != loaded.as_bytes()
+    {
+        let asked = String::from_utf8_lossy(asked.as_bytes());
+        tracing::warn!(
+            model = name,
+            loaded,
+            asked = asked.as_ref(),
+            "the Target-Model differs from the load's"
+        );
+    }
+}

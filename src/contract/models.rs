@@ -1,0 +1,164 @@
+//! Load, list, get and unload models (contract section 4).
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use actix_web::http::Method;
+use actix_web::{HttpRequest, HttpResponse, rt, web};
+
+use super::error::Error;
+use super::{State, body, invoke};
+use crate::catalog::CatalogError;
+use crate::telemetry::metrics::Operation;
+use crate::wire::{
+    LoadRequest, ModelDescription, ModelList, ModelPath, Status, TARGET_MODEL, page_token, parse_page_token,
+};
+
+/// Models on a page, by default and at most (MM-10).
+const PAGE: usize = 100;
+
+/// A load's body is two short strings; the name is bounded by the directory.
+const MAX_LOAD_BODY: usize = 64 << 10;
+
+/// `POST /models`: answers when the model can serve (MM-1, MM-13).
+pub(super) async fn load(
+    state: web::Data<State>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    if state.settings.single_model.is_some() {
+        return Err(Error::SingleModelMode);
+    }
+    let deadline = tokio::time::Instant::now() + state.settings.request_timeout;
+    let body = body::read(payload, invoke::content_length(&request), MAX_LOAD_BODY, deadline).await?;
+    let wanted: LoadRequest = serde_json::from_slice(&body).map_err(|error| Error::LoadRequest {
+        detail: error.to_string(),
+    })?;
+    let target_model = text_header(&request, TARGET_MODEL);
+    // A task of its own: the platform gives up after a minute, while the load goes on and is to be found done (MM-14).
+    let task = rt::spawn(async move {
+        let started = Instant::now();
+        let loaded = state
+            .catalog
+            .load(&wanted.model_name, &wanted.url, target_model.as_deref())
+            .await;
+        let seconds = started.elapsed().as_secs_f64();
+        state
+            .metrics
+            .model_operation(Operation::Load, outcome(&loaded), seconds);
+        if let Ok(memory_bytes) = loaded {
+            tracing::info!(
+                model = wanted.model_name,
+                target_model,
+                memory_bytes,
+                load_ms = millis(seconds),
+                "model loaded"
+            );
+        }
+        loaded.map(|_| wanted.model_name)
+    });
+    let name = joined(task).await??;
+    Ok(HttpResponse::Ok().json(Status {
+        status: format!("Model \"{name}\" registered"),
+    }))
+}
+
+/// `GET /models` (MM-2, MM-10). Parameters that make no sense mean their defaults, as in the reference server.
+pub(super) async fn list(state: web::Data<State>, request: HttpRequest) -> HttpResponse {
+    let query = web::Query::<HashMap<String, String>>::from_query(request.query_string())
+        .map(web::Query::into_inner)
+        .unwrap_or_default();
+    let limit = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE);
+    let limit = if (1..=PAGE).contains(&limit) { limit } else { PAGE };
+    let after = query.get("next_page_token").and_then(|token| parse_page_token(token));
+    let (models, more) = state.catalog.page(after.as_deref(), limit);
+    let next_page_token = models.last().filter(|_| more).map(|(name, _)| page_token(name));
+    let models = models
+        .into_iter()
+        .map(|(model_name, model_url)| ModelDescription { model_name, model_url });
+    HttpResponse::Ok().json(ModelList {
+        models: models.collect(),
+        next_page_token,
+    })
+}
+
+/// All that is below `/models/`.
+pub(super) async fn below(
+    state: web::Data<State>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    let path = request.uri().path();
+    let path = ModelPath::parse(path).ok_or_else(|| Error::NoRoute { path: path.to_owned() })?;
+    match (path, request.method()) {
+        (ModelPath::Model(name), &Method::GET) => get(&state, &name).await,
+        (ModelPath::Model(name), &Method::DELETE) => unload(state, name).await,
+        (ModelPath::Model(_), method) => Err(Error::MethodNotAllowed {
+            method: method.clone(),
+            allowed: "GET, DELETE",
+        }),
+        (ModelPath::Invoke(name), &Method::POST) => invoke::model(&state, &name, &request, payload).await,
+        (ModelPath::Invoke(_), method) => Err(Error::MethodNotAllowed {
+            method: method.clone(),
+            allowed: "POST",
+        }),
+    }
+}
+
+/// `GET /models/{name}` (MM-3).
+async fn get(state: &State, name: &str) -> Result<HttpResponse, Error> {
+    let model_url = state.catalog.url(name).await?;
+    Ok(HttpResponse::Ok().json(ModelDescription {
+        model_name: name.to_owned(),
+        model_url,
+    }))
+}
+
+/// `DELETE /models/{name}`: answers when the memory is free (MM-4).
+async fn unload(state: web::Data<State>, name: String) -> Result<HttpResponse, Error> {
+    if state.settings.single_model.is_some() {
+        return Err(Error::SingleModelMode);
+    }
+    let task = rt::spawn(async move {
+        let started = Instant::now();
+        let unloaded = state.catalog.unload(&name).await;
+        let seconds = started.elapsed().as_secs_f64();
+        state
+            .metrics
+            .model_operation(Operation::Unload, outcome(&unloaded), seconds);
+        if unloaded.is_ok() {
+            tracing::info!(model = name, unload_ms = millis(seconds), "model unloaded");
+        }
+        unloaded.map(|()| name)
+    });
+    let name = joined(task).await??;
+    Ok(HttpResponse::Ok().json(Status {
+        status: format!("Model \"{name}\" unregistered"),
+    }))
+}
+
+async fn joined<T>(task: rt::task::JoinHandle<T>) -> Result<T, Error> {
+    task.await.map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Milliseconds with three decimals, for the log.
+fn millis(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e3
+}
+
+fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(CatalogError::AlreadyLoaded { .. }) => "already_loaded",
+        Err(CatalogError::NotLoaded { .. }) => "not_loaded",
+        Err(CatalogError::Name | CatalogError::OutsideRoots { .. } | CatalogError::MissingUrl { .. }) => "refused",
+        Err(CatalogError::Load { .. }) => "failed",
+        Err(CatalogError::StillBusy { .. }) => "busy",
+    }
+}
+
+/// A header as text. Values come as raw bytes: clients send names in UTF-8 unencoded.
+pub(super) fn text_header(request: &HttpRequest, name: &str) -> Option<String> {
+    let value = request.headers().get(name)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+}

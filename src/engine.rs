@@ -1,0 +1,274 @@
+//! Loaded models: from files to sessions, admitted by memory, run fairly.
+//!
+//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::run`] answers, [`Engine::unload`] gives
+//! the memory back. Names, and what is loaded under them, are `catalog`'s; bytes on the wire are `codec`'s.
+//!
+//! What always holds: a model that exists has its memory reserved; a load that failed has left nothing; neither loads
+//! nor unloads nor runs use the threads that answer HTTP.
+
+mod allocator;
+mod artifact;
+mod memory;
+mod onnx_file;
+mod pool;
+mod raw;
+mod runtime;
+mod session;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ort::environment::Environment;
+use tokio::time::Instant;
+
+use crate::tensor::{Signature, Tensor, Value};
+
+pub use artifact::ArtifactError;
+pub use memory::{NoRoom, system_limit};
+pub use pool::PoolError;
+pub use raw::{disable_telemetry, exit_now};
+pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
+pub use session::{RunError, SessionError};
+
+use memory::{Budget, Estimate, Reservation};
+use pool::{DEFAULT_STACK, Lane, Pool, Threads};
+use session::{Cancel, Session};
+
+/// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
+const LOAD_STACK: usize = 256 << 20;
+
+/// What an engine is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// ONNX Runtime's library, when it is named explicitly.
+    pub library: Option<PathBuf>,
+    /// Runs at once, and threads of ONNX Runtime's pool.
+    pub threads: usize,
+    /// Loads at once.
+    pub load_threads: usize,
+    /// Requests that may wait for one model.
+    pub queue: usize,
+    /// Bytes for models in all, and for what the process itself takes at its start.
+    pub memory: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error("configure the allocator: {0}")]
+    Allocator(String),
+    #[error("start the engine's threads")]
+    Threads(#[from] std::io::Error),
+}
+
+/// Why an artifact did not become a model.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    #[error("the model could not be loaded: {0}")]
+    Pool(PoolError),
+}
+
+/// Why a request to a model has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum InferenceError {
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+/// Loads, runs and unloads models.
+#[derive(Debug)]
+pub struct Engine {
+    environment: Environment,
+    budget: Budget,
+    queue: usize,
+    compute: Pool,
+    loads: Lane,
+    unloads: Lane,
+    // Pools outlive their lanes' use: their threads stop when they are dropped.
+    _load_threads: Pool,
+    _unload_threads: Pool,
+}
+
+/// Where the engine stands, for metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineLoad {
+    pub running: usize,
+    pub waiting: usize,
+    pub memory_reserved: u64,
+    pub memory_limit: u64,
+}
+
+impl Engine {
+    /// Loads ONNX Runtime and starts the threads. Once per process.
+    pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        allocator::configure().map_err(|error| StartError::Allocator(error.to_string()))?;
+        let environment = runtime::start(settings.library.as_deref(), settings.threads)?;
+        let compute = Pool::start(
+            "compute",
+            Threads {
+                cores: settings.threads,
+                spare: settings.threads,
+                stack: DEFAULT_STACK,
+            },
+        )?;
+        let load_threads = Pool::start(
+            "load",
+            Threads {
+                cores: settings.load_threads,
+                spare: 0,
+                stack: LOAD_STACK,
+            },
+        )?;
+        // Unloads only free memory; they have a thread of their own so that slow loads do not hold them up when the
+        // platform wants memory back.
+        let unload_threads = Pool::start(
+            "unload",
+            Threads {
+                cores: 1,
+                spare: 0,
+                stack: LOAD_STACK,
+            },
+        )?;
+        Ok(Self {
+            environment,
+            budget: Budget::new(settings.memory.saturating_sub(memory::resident_anonymous())),
+            queue: settings.queue,
+            loads: load_threads.lane(usize::MAX),
+            unloads: unload_threads.lane(usize::MAX),
+            compute,
+            _load_threads: load_threads,
+            _unload_threads: unload_threads,
+        })
+    }
+
+    /// Loads the artifact at `path`, a directory or a model file.
+    pub async fn load(&self, path: &Path) -> Result<Model, LoadError> {
+        let (environment, budget, path) = (self.environment.clone(), self.budget.clone(), path.to_owned());
+        let (session, reservation) = self
+            .loads
+            .run(None, move || {
+                let loaded = load(&environment, &budget, &path);
+                if loaded.is_err() {
+                    // What the half-made session held is free now, but still this process's (MM-18).
+                    allocator::give_back();
+                }
+                loaded
+            })
+            .await
+            .map_err(LoadError::Pool)??;
+        Ok(Model {
+            session,
+            reservation,
+            lane: self.compute.lane(self.queue),
+        })
+    }
+
+    /// Frees `model` and returns its memory to the system before the future ends (MM-4).
+    pub async fn unload(&self, model: Model) {
+        let freed = self.unloads.run(None, move || {
+            drop(model);
+            allocator::give_back();
+        });
+        if let Err(error) = freed.await {
+            tracing::error!(%error, "unload");
+        }
+    }
+
+    pub fn load_now(&self) -> EngineLoad {
+        let (running, waiting) = self.compute.load();
+        EngineLoad {
+            running,
+            waiting,
+            memory_reserved: self.budget.reserved(),
+            memory_limit: self.budget.limit(),
+        }
+    }
+}
+
+fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<(Session, Reservation), LoadError> {
+    let artifact = artifact::open(path)?;
+    let estimate = Estimate::of(artifact.weights, artifact.has_trees);
+    let mut reservation = budget.reserve(estimate.peak)?;
+    let before = allocator::thread_balance();
+    let session = Session::open(environment, &artifact.model)?;
+    let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
+    reservation.correct(taken)?;
+    Ok((session, reservation))
+}
+
+/// A loaded model. Runs for any number of callers at once.
+#[derive(Debug)]
+pub struct Model {
+    session: Session,
+    lane: Lane,
+    reservation: Reservation,
+}
+
+/// What a job on the compute threads may use of its model.
+pub struct Runner<'a> {
+    session: &'a Session,
+    cancel: &'a Cancel,
+}
+
+impl Runner<'_> {
+    pub fn signature(&self) -> &Signature {
+        self.session.signature()
+    }
+
+    /// See [`Model::signature`]; `outputs` are indices into the signature's outputs, `None` for all.
+    pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Result<Vec<Value>, RunError> {
+        self.session.run(inputs, outputs, self.cancel)
+    }
+}
+
+impl Model {
+    pub fn signature(&self) -> &Signature {
+        self.session.signature()
+    }
+
+    /// Bytes that the model was measured to take.
+    pub fn memory(&self) -> u64 {
+        self.reservation.bytes()
+    }
+
+    /// Does `work` on a compute thread when it is this model's turn. At `deadline` the result is
+    /// [`PoolError::Deadline`] and a run that goes on is ended. The job holds a clone of `model`, and so keeps it
+    /// loaded, until it is over, which may be later than this future ends.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends a run that goes on and gives the place in the queue back.
+    pub async fn run<T: Send + 'static>(
+        model: &(impl AsRef<Model> + Clone + Send + 'static),
+        deadline: Instant,
+        work: impl FnOnce(&Runner<'_>) -> T + Send + 'static,
+    ) -> Result<T, InferenceError> {
+        let cancel = Arc::new(Cancel::new()?);
+        let _cancel_on_drop = CancelOnDrop(Arc::clone(&cancel));
+        let lent = model.clone();
+        let job = move || {
+            work(&Runner {
+                session: &lent.as_ref().session,
+                cancel: &cancel,
+            })
+        };
+        Ok(model.as_ref().lane.run(Some(deadline), job).await?)
+    }
+}
+
+/// Ends the run when nobody waits for it any more; a run that is over does not notice.
+struct CancelOnDrop(Arc<Cancel>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}

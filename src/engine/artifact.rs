@@ -1,0 +1,418 @@
+//! A model artifact on disk: which file is the model, and that all it refers to lies inside the artifact.
+//!
+//! An artifact is a directory (SageMaker has unpacked the archive, MM-8) or a model file. People pack archives in many
+//! ways; the order in which a model is looked for is that of [`locate`] (AR-2, AR-6, AR-7). Two candidates without a
+//! hint are an error: guessing would serve the wrong model under the right name.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::onnx_file::{self, ScanError};
+
+/// Names the model file, when the defaults do not find it.
+pub const MANIFEST: &str = "longshore.json";
+
+/// A manifest is a few lines; more is a mistake.
+const MAX_MANIFEST_BYTES: u64 = 64 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    #[error("{path} does not exist")]
+    Missing { path: String },
+    #[error("{path} cannot be read: {source}")]
+    Unreadable {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "no model in {path}: looked for {MANIFEST}, model.onnx, model.ort, a single *.onnx and <version>/model.onnx, \
+         there and in its only sub-directory; it holds {holds}"
+    )]
+    NoModel { path: String, holds: String },
+    #[error(
+        "more than one model in {path} ({names}): name one of them model.onnx, or name it in {MANIFEST} as \
+         {{\"model\": \"...\"}}"
+    )]
+    Ambiguous { path: String, names: String },
+    #[error("{MANIFEST}: {detail}")]
+    Manifest { detail: String },
+    #[error("{file} is not a model: {source}")]
+    NotAModel {
+        file: String,
+        #[source]
+        source: ScanError,
+    },
+    #[error("{file} refers to weights in \"{location}\", which {problem}")]
+    ExternalData {
+        file: String,
+        location: String,
+        problem: &'static str,
+    },
+    #[error("{file} is a link out of the artifact")]
+    Escapes { file: String },
+}
+
+/// The model file of an artifact and what is known of it before it is loaded.
+#[derive(Debug)]
+pub struct Artifact {
+    pub model: PathBuf,
+    /// Bytes of the model file and of the external data it refers to.
+    pub weights: u64,
+    pub has_trees: bool,
+}
+
+/// `longshore.json`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    /// Path of the model file, relative to the manifest.
+    model: Option<String>,
+}
+
+/// Opens the artifact at `path`: finds the model, reads what it refers to, and checks that all of it lies inside.
+pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
+    let root = path.canonicalize().map_err(|source| io_error(path, source))?;
+    let model = if root.is_dir() { locate(&root)? } else { root.clone() };
+    let folder = if root.is_dir() {
+        root.as_path()
+    } else {
+        root.parent().unwrap_or(&root)
+    };
+    let real = model.canonicalize().map_err(|source| io_error(&model, source))?;
+    if !real.starts_with(folder) {
+        return Err(ArtifactError::Escapes { file: shown(&model) });
+    }
+    let mut weights = file_size(&real)?;
+    let mut has_trees = false;
+    if !is_ort_format(&real)? {
+        let facts = onnx_file::scan(&real).map_err(|source| ArtifactError::NotAModel {
+            file: shown(&model),
+            source,
+        })?;
+        has_trees = facts.has_trees;
+        for location in &facts.external {
+            weights = weights.saturating_add(external_size(&real, folder, location)?);
+        }
+    }
+    Ok(Artifact {
+        model: real,
+        weights,
+        has_trees,
+    })
+}
+
+/// Finds the model file in a directory: the one named in the manifest; `model.onnx` or `model.ort`; the only `*.onnx`
+/// or `*.ort`; `<n>/model.onnx` with the greatest n; the same in the only sub-directory, once.
+fn locate(root: &Path) -> Result<PathBuf, ArtifactError> {
+    let top = Listing::read(root)?;
+    if let Some(model) = top.find(root)? {
+        return Ok(model);
+    }
+    if let [only] = &*top.directories.iter().collect::<Vec<_>>() {
+        let below = root.join(only);
+        if let Some(model) = Listing::read(&below)?.find(&below)? {
+            return Ok(model);
+        }
+    }
+    Err(ArtifactError::NoModel {
+        path: shown(root),
+        holds: top.summary(),
+    })
+}
+
+/// What a directory holds, without what archives carry along (AR-3).
+struct Listing {
+    files: BTreeSet<String>,
+    directories: BTreeSet<String>,
+}
+
+impl Listing {
+    fn read(folder: &Path) -> Result<Self, ArtifactError> {
+        let mut listing = Self {
+            files: BTreeSet::new(),
+            directories: BTreeSet::new(),
+        };
+        for entry in fs::read_dir(folder).map_err(|source| io_error(folder, source))? {
+            let entry = entry.map_err(|source| io_error(folder, source))?;
+            // A name that is not UTF-8 is none that we look for.
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if name.starts_with('.') || matches!(&*name, "code" | "MAR-INF" | "__MACOSX" | "lost+found") {
+                continue;
+            }
+            if entry.path().is_dir() {
+                listing.directories.insert(name);
+            } else {
+                listing.files.insert(name);
+            }
+        }
+        Ok(listing)
+    }
+
+    fn find(&self, folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
+        if self.files.contains(MANIFEST)
+            && let Some(model) = manifest_model(folder)?
+        {
+            return Ok(Some(model));
+        }
+        for name in ["model.onnx", "model.ort"] {
+            if self.files.contains(name) {
+                return Ok(Some(folder.join(name)));
+            }
+        }
+        let models: Vec<&str> = self
+            .files
+            .iter()
+            .map(String::as_str)
+            .filter(|name| name.ends_with(".onnx") || name.ends_with(".ort"))
+            .collect();
+        match *models {
+            [] => {}
+            [only] => return Ok(Some(folder.join(only))),
+            _ => {
+                return Err(ArtifactError::Ambiguous {
+                    path: shown(folder),
+                    names: brief(models.iter().copied()),
+                });
+            }
+        }
+        let newest = self
+            .directories
+            .iter()
+            .filter_map(|name| Some((name.parse::<u64>().ok()?, folder.join(name).join("model.onnx"))))
+            .filter(|(_, model)| model.is_file())
+            .max();
+        Ok(newest.map(|(_, model)| model))
+    }
+
+    fn summary(&self) -> String {
+        let names = self
+            .files
+            .iter()
+            .cloned()
+            .chain(self.directories.iter().map(|name| format!("{name}/")));
+        let names: Vec<String> = names.collect();
+        if names.is_empty() {
+            "nothing".to_owned()
+        } else {
+            brief(names.iter().map(String::as_str))
+        }
+    }
+}
+
+fn manifest_model(folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
+    let path = folder.join(MANIFEST);
+    let mut text = String::new();
+    fs::File::open(&path)
+        .and_then(|file| file.take(MAX_MANIFEST_BYTES + 1).read_to_string(&mut text))
+        .map_err(|source| io_error(&path, source))?;
+    if text.len() as u64 > MAX_MANIFEST_BYTES {
+        return Err(ArtifactError::Manifest {
+            detail: format!("longer than {MAX_MANIFEST_BYTES} bytes"),
+        });
+    }
+    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| ArtifactError::Manifest {
+        detail: error.to_string(),
+    })?;
+    let Some(model) = manifest.model else {
+        return Ok(None);
+    };
+    if !stays_below(&model) {
+        return Err(ArtifactError::Manifest {
+            detail: format!("the model \"{model}\" must be a relative path inside the artifact"),
+        });
+    }
+    let path = folder.join(&model);
+    if !path.is_file() {
+        return Err(ArtifactError::Manifest {
+            detail: format!("the model \"{model}\" is not in the artifact"),
+        });
+    }
+    Ok(Some(path))
+}
+
+fn external_size(model: &Path, folder: &Path, location: &str) -> Result<u64, ArtifactError> {
+    let refuse = |problem| ArtifactError::ExternalData {
+        file: shown(model),
+        location: location.chars().take(200).collect(),
+        problem,
+    };
+    if !stays_below(location) {
+        return Err(refuse(
+            "is outside the artifact: external data must lie beside the model",
+        ));
+    }
+    let path = model.parent().unwrap_or(folder).join(location);
+    let real = path.canonicalize().map_err(|_| refuse("is not in the artifact"))?;
+    if !real.starts_with(folder) {
+        return Err(refuse("is a link out of the artifact"));
+    }
+    file_size(&real)
+}
+
+/// Whether joining `path` to a directory stays in it.
+fn stays_below(path: &str) -> bool {
+    let mut components = Path::new(path).components();
+    !path.is_empty() && components.all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
+}
+
+/// ORT-format models are flatbuffers with this identifier; they hold all of their weights.
+fn is_ort_format(path: &Path) -> Result<bool, ArtifactError> {
+    let mut head = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(8).read_to_end(&mut head))
+        .map_err(|source| io_error(path, source))?;
+    Ok(head.get(4..8) == Some(b"ORTM"))
+}
+
+fn file_size(path: &Path) -> Result<u64, ArtifactError> {
+    let metadata = fs::metadata(path).map_err(|source| io_error(path, source))?;
+    if !metadata.is_file() {
+        return Err(ArtifactError::Unreadable {
+            path: shown(path),
+            source: io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"),
+        });
+    }
+    Ok(metadata.len())
+}
+
+fn io_error(path: &Path, source: io::Error) -> ArtifactError {
+    let path = shown(path);
+    if source.kind() == io::ErrorKind::NotFound {
+        ArtifactError::Missing { path }
+    } else {
+        ArtifactError::Unreadable { path, source }
+    }
+}
+
+/// The last two components say enough: the model's folder and the file.
+fn shown(path: &Path) -> String {
+    let names: Vec<_> = path.components().rev().take(2).collect();
+    let short: PathBuf = names.into_iter().rev().collect();
+    short.display().to_string()
+}
+
+/// The first few names, for a message.
+fn brief<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const MOST: usize = 5;
+    let count = names.len();
+    let mut text = names.take(MOST).collect::<Vec<_>>().join(", ");
+    if count > MOST {
+        text.push_str(&format!(" and {} more", count - MOST));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory with empty files at `paths`; a path that ends in `/` is a directory.
+    fn artifact(paths: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for path in paths {
+            let full = root.path().join(path);
+            if path.ends_with('/') {
+                fs::create_dir_all(full).unwrap();
+            } else {
+                fs::create_dir_all(full.parent().unwrap()).unwrap();
+                fs::write(full, b"").unwrap();
+            }
+        }
+        root
+    }
+
+    #[test]
+    fn the_model_is_found_in_the_documented_order() {
+        let table: [(&[&str], &str); 9] = [
+            (&["model.onnx", "other.onnx"], "model.onnx"),
+            (&["model.ort"], "model.ort"),
+            (&["net.onnx", "readme.txt"], "net.onnx"),
+            (&["1/model.onnx", "3/model.onnx", "10/model.onnx"], "10/model.onnx"),
+            (&["1/model.onnx", "2/"], "1/model.onnx"),
+            (&["segment/model.onnx"], "segment/model.onnx"),
+            (
+                &["segment/2/model.onnx", "segment/config.pbtxt"],
+                "segment/2/model.onnx",
+            ),
+            (
+                &["net.onnx", "code/inference.onnx", "__MACOSX/._net.onnx", ".DS_Store"],
+                "net.onnx",
+            ),
+            (&["segment/model.onnx", "code/inference.py"], "segment/model.onnx"),
+        ];
+        for (paths, expected) in table {
+            let root = artifact(paths);
+            assert_eq!(locate(root.path()).unwrap(), root.path().join(expected), "{paths:?}");
+        }
+    }
+
+    #[test]
+    fn two_models_without_a_hint_are_refused_by_name() {
+        let root = artifact(&["a.onnx", "b.onnx"]);
+        let error = locate(root.path()).unwrap_err().to_string();
+        assert!(error.contains("(a.onnx, b.onnx)"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_without_a_model_is_refused_with_what_it_holds() {
+        let table: [(&[&str], &str); 3] = [
+            (&[], "it holds nothing"),
+            (&["a/", "b/"], "it holds a/, b/"),
+            (&["saved_model.pb"], "it holds saved_model.pb"),
+        ];
+        for (paths, expected) in table {
+            let error = locate(artifact(paths).path()).unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_manifest_names_the_model_and_is_held_to_the_artifact() {
+        let root = artifact(&["a.onnx", "b.onnx"]);
+        let manifest = root.path().join(MANIFEST);
+        fs::write(&manifest, r#"{"model": "b.onnx"}"#).unwrap();
+        assert_eq!(locate(root.path()).unwrap(), root.path().join("b.onnx"));
+        let table = [
+            (r#"{"model": "c.onnx"}"#, "the model \"c.onnx\" is not in the artifact"),
+            (
+                r#"{"model": "../a.onnx"}"#,
+                "must be a relative path inside the artifact",
+            ),
+            (
+                r#"{"model": "/etc/passwd"}"#,
+                "must be a relative path inside the artifact",
+            ),
+            (r#"{"modle": "a.onnx"}"#, "unknown field `modle`"),
+            ("{", "EOF"),
+        ];
+        for (text, expected) in table {
+            fs::write(&manifest, text).unwrap();
+            let error = locate(root.path()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_links_out_of_the_artifact_is_refused() {
+        let outside = artifact(&["secret.onnx"]);
+        let root = artifact(&[]);
+        std::os::unix::fs::symlink(outside.path().join("secret.onnx"), root.path().join("model.onnx")).unwrap();
+        assert!(matches!(open(root.path()), Err(ArtifactError::Escapes { .. })));
+    }
+
+    #[test]
+    fn a_path_that_does_not_exist_is_said_to_be_missing() {
+        let root = artifact(&[]);
+        assert!(matches!(
+            open(&root.path().join("gone")),
+            Err(ArtifactError::Missing { .. })
+        ));
+    }
+}

@@ -1,0 +1,307 @@
+//! What an ONNX file says before ONNX Runtime is asked to parse it: which files it refers to and whether it holds tree
+//! ensembles.
+//!
+//! Three things must be known earlier than a session exists: how much memory to reserve, that no weight file lies
+//! outside the artifact, and that the file is a protobuf at all (so that a truncated upload is called that). The file
+//! is walked field by field and tensor data is skipped over, so this costs as much as the graph is large, not the
+//! weights. Field numbers are those of `onnx.proto`; nothing of the file is kept in memory.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The `location` of every tensor whose data lies in another file, as written.
+    pub external: BTreeSet<String>,
+    /// A node of the TreeEnsemble family is present: such a model takes five times its file in memory.
+    pub has_trees: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    #[error("it is empty")]
+    Empty,
+    #[error("it is no ONNX protobuf, or it is truncated ({what} at byte {offset})")]
+    Malformed { what: &'static str, offset: u64 },
+    #[error("its graph is nested more than {MAX_DEPTH} messages deep")]
+    TooDeep,
+    #[error("read the file")]
+    Io(#[from] io::Error),
+}
+
+/// Messages inside messages. A subgraph inside a subgraph is three deeper.
+const MAX_DEPTH: usize = 96;
+
+/// Longer strings than this are neither operators' names nor file names.
+const MAX_STRING: u64 = 4096;
+
+/// Reads `path` through.
+pub fn scan(path: &Path) -> Result<Facts, ScanError> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length == 0 {
+        return Err(ScanError::Empty);
+    }
+    let mut scanner = Scanner {
+        reader: BufReader::new(file),
+        position: 0,
+        facts: Facts::default(),
+    };
+    scanner.message(Message::Model, length, 0)?;
+    Ok(scanner.facts)
+}
+
+/// The messages of `onnx.proto` that are looked into.
+#[derive(Debug, Clone, Copy)]
+enum Message {
+    Model,
+    Graph,
+    Function,
+    Node,
+    Attribute,
+    Tensor,
+    SparseTensor,
+}
+
+/// What a length-delimited field holds.
+enum Content {
+    Message(Message),
+    OperatorName,
+    ExternalEntry,
+    Skipped,
+}
+
+fn content(message: Message, field: u64) -> Content {
+    match (message, field) {
+        (Message::Model, 7) | (Message::Attribute, 6 | 11) => Content::Message(Message::Graph),
+        (Message::Model, 25) => Content::Message(Message::Function),
+        (Message::Graph, 1) | (Message::Function, 7) => Content::Message(Message::Node),
+        (Message::Graph, 5) | (Message::Attribute, 5 | 10) | (Message::SparseTensor, 1 | 2) => {
+            Content::Message(Message::Tensor)
+        }
+        (Message::Graph, 15) | (Message::Attribute, 22 | 23) => Content::Message(Message::SparseTensor),
+        (Message::Node, 4) => Content::OperatorName,
+        (Message::Node, 5) => Content::Message(Message::Attribute),
+        (Message::Tensor, 13) => Content::ExternalEntry,
+        (
+            Message::Model
+            | Message::Graph
+            | Message::Function
+            | Message::Node
+            | Message::Attribute
+            | Message::Tensor
+            | Message::SparseTensor,
+            _,
+        ) => Content::Skipped,
+    }
+}
+
+struct Scanner<R> {
+    reader: BufReader<R>,
+    position: u64,
+    facts: Facts,
+}
+
+impl<R: Read + io::Seek> Scanner<R> {
+    fn message(&mut self, message: Message, end: u64, depth: usize) -> Result<(), ScanError> {
+        if depth > MAX_DEPTH {
+            return Err(ScanError::TooDeep);
+        }
+        while self.position < end {
+            let (field, wire_type) = self.tag(end)?;
+            let length = match wire_type {
+                0 => {
+                    self.varint(end)?;
+                    continue;
+                }
+                1 => 8,
+                2 => self.varint(end)?,
+                5 => 4,
+                _ => return Err(self.malformed("an unknown wire type")),
+            };
+            let field_end = self
+                .position
+                .checked_add(length)
+                .filter(|&field_end| field_end <= end)
+                .ok_or_else(|| self.malformed("a field longer than what holds it"))?;
+            if wire_type != 2 {
+                self.skip_to(field_end)?;
+                continue;
+            }
+            match content(message, field) {
+                Content::Message(inner) => self.message(inner, field_end, depth + 1)?,
+                Content::OperatorName => {
+                    let name = self.string(field_end)?;
+                    self.facts.has_trees |= name.starts_with("TreeEnsemble");
+                }
+                Content::ExternalEntry => self.external_entry(field_end)?,
+                Content::Skipped => self.skip_to(field_end)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A `StringStringEntryProto`: key 1, value 2. Of the keys, `location` names a file.
+    fn external_entry(&mut self, end: u64) -> Result<(), ScanError> {
+        let (mut key, mut value) = (String::new(), String::new());
+        while self.position < end {
+            let (field, wire_type) = self.tag(end)?;
+            if wire_type != 2 {
+                return Err(self.malformed("an external data entry that is no text"));
+            }
+            let length = self.varint(end)?;
+            let text_end = self
+                .position
+                .checked_add(length)
+                .filter(|&text_end| text_end <= end)
+                .ok_or_else(|| self.malformed("a text longer than what holds it"))?;
+            match field {
+                1 => key = self.string(text_end)?,
+                2 => value = self.string(text_end)?,
+                _ => self.skip_to(text_end)?,
+            }
+        }
+        if key == "location" {
+            self.facts.external.insert(value);
+        }
+        Ok(())
+    }
+
+    fn tag(&mut self, end: u64) -> Result<(u64, u64), ScanError> {
+        let tag = self.varint(end)?;
+        if tag >> 3 == 0 {
+            return Err(self.malformed("a field without a number"));
+        }
+        Ok((tag >> 3, tag & 7))
+    }
+
+    fn varint(&mut self, end: u64) -> Result<u64, ScanError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            if self.position >= end {
+                return Err(self.malformed("a number cut off"));
+            }
+            let mut byte = [0];
+            self.reader.read_exact(&mut byte)?;
+            self.position += 1;
+            value |= u64::from(byte[0] & 0x7f) << shift;
+            if byte[0] & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(self.malformed("a number of more than ten bytes"))
+    }
+
+    fn string(&mut self, end: u64) -> Result<String, ScanError> {
+        let length = end - self.position;
+        if length > MAX_STRING {
+            return Err(self.malformed("a name of more than 4096 bytes"));
+        }
+        let mut bytes = Vec::new();
+        self.reader.by_ref().take(length).read_to_end(&mut bytes)?;
+        self.position = end;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn skip_to(&mut self, end: u64) -> Result<(), ScanError> {
+        let distance = i64::try_from(end - self.position).map_err(|_| self.malformed("a field too long"))?;
+        self.reader.seek_relative(distance)?;
+        self.position = end;
+        Ok(())
+    }
+
+    fn malformed(&self, what: &'static str) -> ScanError {
+        ScanError::Malformed {
+            what,
+            offset: self.position,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn field(number: u64, content: &[u8]) -> Vec<u8> {
+        let mut bytes = varint(number << 3 | 2);
+        bytes.extend(varint(content.len() as u64));
+        bytes.extend(content);
+        bytes
+    }
+
+    fn varint(mut value: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    }
+
+    fn scan_bytes(bytes: &[u8]) -> Result<Facts, ScanError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        scan(file.path())
+    }
+
+    fn external_tensor(location: &str) -> Vec<u8> {
+        let entry = [field(1, b"location"), field(2, location.as_bytes())].concat();
+        field(13, &entry)
+    }
+
+    /// A model with a tree operator and an external tensor, both inside an `If` branch.
+    fn nested() -> Vec<u8> {
+        let branch = [
+            field(1, &field(4, b"TreeEnsembleRegressor")),
+            field(5, &external_tensor("weights.bin")),
+        ]
+        .concat();
+        let node = [field(4, b"If"), field(5, &field(6, &branch))].concat();
+        field(7, &field(1, &node))
+    }
+
+    #[test]
+    fn operators_and_external_files_are_found_in_subgraphs_too() {
+        let facts = scan_bytes(&nested()).unwrap();
+        assert_eq!(
+            facts,
+            Facts {
+                external: BTreeSet::from(["weights.bin".to_owned()]),
+                has_trees: true
+            }
+        );
+    }
+
+    #[test]
+    fn a_file_cut_short_anywhere_inside_the_graph_is_refused() {
+        let model = nested();
+        for length in 1..model.len() {
+            assert!(scan_bytes(&model[..length]).is_err(), "{length}");
+        }
+        assert!(matches!(scan_bytes(&[]), Err(ScanError::Empty)));
+    }
+
+    #[test]
+    fn a_graph_nested_without_end_is_refused() {
+        let mut graph = Vec::new();
+        for _ in 0..40 {
+            graph = field(1, &field(5, &field(6, &graph)));
+        }
+        assert!(matches!(scan_bytes(&field(7, &graph)), Err(ScanError::TooDeep)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = scan_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The process-wide ONNX Runtime environment, committed once, before any session.
+//!
+//! ONNX Runtime's defaults suit one model in one process: a thread pool per session, whose threads spin while they
+//! wait. With hundreds of models the spinning threads of idle sessions starve the busy ones. So there is one pool for
+//! all sessions and it does not spin; a session makes no threads of its own.
+//!
+//! The library is loaded at run time, so that one binary serves with the CPU build and with a GPU build alike. It is
+//! looked for where people put it, in the order of [`candidates`], and only there.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use ort::environment::{Environment, GlobalThreadPoolOptions};
+
+/// Names the library explicitly, as the `ort` crate's own variable does.
+pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// The library's file name, without and with its version.
+const FILE_NAMES: [&str; 3] = ["libonnxruntime.so", "libonnxruntime.so.1", "libonnxruntime.so.1.31.1"];
+
+/// Where `scripts/onnxruntime` puts the library, relative to the root of a checkout.
+const CHECKOUT_FOLDER: &str = ".onnxruntime";
+
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error(
+        "ONNX Runtime's library was not found; run scripts/onnxruntime in a checkout, or set {LIBRARY_VARIABLE} to \
+         libonnxruntime.so of release 1.31 or newer (looked in {looked_in})"
+    )]
+    NotFound { looked_in: String },
+    #[error("{LIBRARY_VARIABLE} names {path}, which does not exist")]
+    Missing { path: String },
+    #[error("load {path} as ONNX Runtime 1.31 or newer")]
+    Load {
+        path: String,
+        #[source]
+        source: ort::LoadDynamicError,
+    },
+    #[error("create ONNX Runtime's environment")]
+    Environment(#[from] ort::Error),
+}
+
+/// Loads the library and creates the environment with a pool of `threads` threads, the caller's included.
+pub fn start(library: Option<&Path>, threads: usize) -> Result<Environment, RuntimeError> {
+    let path = find(library)?;
+    tracing::debug!(path = %path.display(), "loading ONNX Runtime");
+    let builder = ort::init_from(&path).map_err(|source| RuntimeError::Load {
+        path: path.display().to_string(),
+        source,
+    })?;
+    let pool = GlobalThreadPoolOptions::default()
+        .with_intra_threads(threads)?
+        .with_inter_threads(1)?
+        .with_spin_control(false)?;
+    let environment = builder
+        .with_name("longshore")
+        .with_telemetry(false)
+        .with_global_thread_pool(pool)
+        .build()?;
+    warm_up(&environment)?;
+    Ok(environment)
+}
+
+/// Creates and drops a session of one operator. The first session of a process makes the operator registries, 1.3 MB
+/// that would otherwise be charged to the first model.
+fn warm_up(environment: &Environment) -> ort::Result<()> {
+    /// An ONNX model, `y = Identity(x)` over one float, as protobuf.
+    const IDENTITY: &[u8] = b"\x08\x08::\
+        \x0a\x10\x0a\x01x\x12\x01y\x22\x08Identity\x12\x04warm\
+        Z\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
+        b\x0f\x0a\x01y\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
+        B\x02\x10\x11";
+    ort::session::Session::builder(environment)?
+        .commit_from_memory(IDENTITY)
+        .map(drop)
+}
+
+/// The library's path: `library` (the value of [`LIBRARY_VARIABLE`]) when given, else the first candidate that exists.
+fn find(library: Option<&Path>) -> Result<PathBuf, RuntimeError> {
+    if let Some(library) = library {
+        return if library.is_file() {
+            Ok(library.to_owned())
+        } else {
+            Err(RuntimeError::Missing {
+                path: library.display().to_string(),
+            })
+        };
+    }
+    let executable = env::current_exe()
+        .and_then(|path| path.canonicalize())
+        .unwrap_or_default();
+    let folders = candidates(&executable);
+    folders
+        .iter()
+        .flat_map(|folder| FILE_NAMES.iter().map(move |name| folder.join(name)))
+        .find(|path| path.is_file())
+        .ok_or_else(|| RuntimeError::NotFound {
+            looked_in: folders
+                .iter()
+                .map(|folder| folder.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
+}
+
+/// Beside the executable; in `../lib`; in the folder of scripts/onnxruntime, when the executable is cargo's
+/// (`target/<profile>/` or, for test programs, `target/<profile>/deps/`).
+fn candidates(executable: &Path) -> Vec<PathBuf> {
+    let Some(folder) = executable.parent() else {
+        return Vec::new();
+    };
+    let mut folders = vec![folder.to_owned()];
+    if let Some(parent) = folder.parent() {
+        folders.push(parent.join("lib"));
+    }
+    if let Some(target) = folder.ancestors().find(|path| path.ends_with("target"))
+        && let Some(checkout) = target.parent()
+    {
+        folders.push(checkout.join(CHECKOUT_FOLDER));
+    }
+    folders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_looked_for_beside_the_executable_then_in_lib_then_in_the_checkout() {
+        let table: [(&str, &[&str]); 3] = [
+            ("/usr/bin/longshore", &["/usr/bin", "/usr/lib"]),
+            (
+                "/src/longshore/target/release/longshore",
+                &[
+                    "/src/longshore/target/release",
+                    "/src/longshore/target/lib",
+                    "/src/longshore/.onnxruntime",
+                ],
+            ),
+            (
+                "/src/longshore/target/debug/deps/it-0123",
+                &[
+                    "/src/longshore/target/debug/deps",
+                    "/src/longshore/target/debug/lib",
+                    "/src/longshore/.onnxruntime",
+                ],
+            ),
+        ];
+        for (executable, folders) in table {
+            let expected: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
+            assert_eq!(candidates(Path::new(executable)), expected);
+        }
+    }
+
+    #[test]
+    fn a_named_library_that_does_not_exist_is_said_by_name() {
+        let error = find(Some(Path::new("/nowhere/libonnxruntime.so"))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ORT_DYLIB_PATH names /nowhere/libonnxruntime.so, which does not exist"
+        );
+    }
+}

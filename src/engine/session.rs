@@ -1,0 +1,266 @@
+//! One model's ONNX Runtime session: its options, its signature, its run.
+//!
+//! What always holds: a session makes no threads (it uses the process's one pool), keeps no arena (freed tensors go
+//! back to the allocator, which gives them back to the system), and runs for any number of callers at once.
+
+use std::ffi::{CString, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use ort::environment::Environment;
+use ort::session::RunOptions;
+use ort::value::{Outlet, TensorElementType};
+
+use super::raw::{self, Side};
+use crate::tensor::{DataType, Dim, InputSpec, OutputSpec, Signature, Tensor, Value, ValueType};
+
+/// Why a file did not become a session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("ONNX Runtime refuses the model: {0}")]
+    Rejected(String),
+    #[error("the model's {0}")]
+    Unsupported(String),
+    #[error("there was no memory left to load the model")]
+    OutOfMemory,
+}
+
+/// Why a run has no outputs.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The request's data made an operator fail (an index out of range, shapes that do not fit each other).
+    #[error("the model cannot run on this input: {0}")]
+    Data(String),
+    #[error("there was no memory left to run the model on this input")]
+    OutOfMemory,
+    #[error("the run was ended")]
+    Cancelled,
+    #[error("ONNX Runtime failed: {0}")]
+    Runtime(String),
+}
+
+/// Ends a run from another thread, at its next operator.
+pub struct Cancel(RunOptions);
+
+impl Cancel {
+    pub fn new() -> Result<Self, RunError> {
+        RunOptions::new().map(Self).map_err(|error| run_error(&error))
+    }
+
+    pub fn cancel(&self) {
+        // The call only sets a flag; it has no way to fail that anyone could act upon.
+        let _ = self.0.terminate();
+    }
+}
+
+/// A session and what it takes and gives.
+#[derive(Debug)]
+pub struct Session {
+    session: ort::session::Session,
+    signature: Signature,
+    input_names: Vec<CString>,
+    output_names: Vec<CString>,
+}
+
+impl Session {
+    /// Creates the session. Takes as long as the model is large; call it on a thread that may wait.
+    pub fn open(environment: &Environment, model: &Path) -> Result<Self, SessionError> {
+        // `ort` panics on some declared shapes (a dimension below -1) and unexpected value types.
+        catch_unwind(AssertUnwindSafe(|| Self::create(environment, model))).unwrap_or_else(|_| {
+            Err(SessionError::Rejected(
+                "it declares an impossible shape or type".to_owned(),
+            ))
+        })
+    }
+
+    fn create(environment: &Environment, model: &Path) -> Result<Self, SessionError> {
+        let build = || -> ort::Result<ort::session::Session> {
+            ort::session::Session::builder(environment)?
+                .with_memory_pattern(false)?
+                .with_execution_providers([ort::ep::CPU::default().with_arena_allocator(false).build()])?
+                .commit_from_file(model)
+        };
+        let session = build().map_err(|error| session_error(&error))?;
+        let signature = signature(&session)?;
+        let names = |names: Vec<&str>| -> Result<Vec<CString>, SessionError> {
+            names
+                .into_iter()
+                .map(|name| {
+                    CString::new(name)
+                        .map_err(|_| SessionError::Unsupported("input or output has a NUL in its name".into()))
+                })
+                .collect()
+        };
+        Ok(Self {
+            input_names: names(signature.inputs.iter().map(|input| &*input.name).collect())?,
+            output_names: names(signature.outputs.iter().map(|output| &*output.name).collect())?,
+            signature,
+            session,
+        })
+    }
+
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Runs the model on one tensor per input, in the signature's order, and returns the outputs with the given
+    /// indices (all of them for `None`), in that order. What is not asked for is not computed where that is possible.
+    pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>, cancel: &Cancel) -> Result<Vec<Value>, RunError> {
+        let names: Vec<*const c_char> = match outputs {
+            None => self.output_names.iter().map(|name| name.as_ptr()).collect(),
+            Some(indices) => indices
+                .iter()
+                .filter_map(|&index| self.output_names.get(index))
+                .map(|name| name.as_ptr())
+                .collect(),
+        };
+        raw::run(&self.session, &self.input_names, inputs, &names, &cancel.0).map_err(|error| run_error(&error))
+    }
+}
+
+fn signature(session: &ort::session::Session) -> Result<Signature, SessionError> {
+    let inputs = session.inputs().iter().enumerate().map(|(index, input)| {
+        let has_shape = raw::has_shape(session, Side::Input, index).map_err(|error| session_error(&error))?;
+        match value_type(input.dtype(), has_shape) {
+            Some(ValueType::Tensor { data_type, dims }) => Ok(InputSpec {
+                name: input.name().to_owned(),
+                data_type,
+                dims,
+            }),
+            Some(ValueType::Sequence(_) | ValueType::Map { .. }) | None => Err(unsupported("input", input)),
+        }
+    });
+    let inputs = inputs.collect::<Result<_, _>>()?;
+    let outputs = session.outputs().iter().enumerate().map(|(index, output)| {
+        let has_shape = raw::has_shape(session, Side::Output, index).map_err(|error| session_error(&error))?;
+        let value_type = value_type(output.dtype(), has_shape).ok_or_else(|| unsupported("output", output))?;
+        Ok(OutputSpec {
+            name: output.name().to_owned(),
+            value_type,
+        })
+    });
+    Ok(Signature {
+        inputs,
+        outputs: outputs.collect::<Result<_, _>>()?,
+    })
+}
+
+fn unsupported(side: &str, outlet: &Outlet) -> SessionError {
+    SessionError::Unsupported(format!(
+        "{side} \"{}\" is {}, which no content type carries",
+        outlet.name(),
+        outlet.dtype()
+    ))
+}
+
+fn value_type(value: &ort::value::ValueType, has_shape: bool) -> Option<ValueType> {
+    match value {
+        ort::value::ValueType::Tensor {
+            ty,
+            shape,
+            dimension_symbols,
+        } => {
+            let dims = shape.iter().zip(dimension_symbols.iter()).map(|(&size, symbol)| {
+                usize::try_from(size).map_or_else(
+                    |_| Dim::Dynamic((!symbol.is_empty()).then(|| symbol.clone())),
+                    Dim::Fixed,
+                )
+            });
+            Some(ValueType::Tensor {
+                data_type: data_type(*ty)?,
+                dims: has_shape.then(|| dims.collect()),
+            })
+        }
+        ort::value::ValueType::Sequence(element) => Some(ValueType::Sequence(Box::new(value_type(element, false)?))),
+        ort::value::ValueType::Map { key, value } => Some(ValueType::Map {
+            key: data_type(*key)?,
+            value: Box::new(ValueType::Tensor {
+                data_type: data_type(*value)?,
+                dims: None,
+            }),
+        }),
+        ort::value::ValueType::Optional(_) => None,
+    }
+}
+
+fn data_type(element: TensorElementType) -> Option<DataType> {
+    raw::data_type(element.into())
+}
+
+fn session_error(error: &ort::Error) -> SessionError {
+    if is_allocation_failure(error) {
+        SessionError::OutOfMemory
+    } else {
+        SessionError::Rejected(without_places(error.message()))
+    }
+}
+
+fn run_error(error: &ort::Error) -> RunError {
+    let message = without_places(error.message());
+    if is_allocation_failure(error) {
+        RunError::OutOfMemory
+    } else if message.contains("terminate flag") {
+        RunError::Cancelled
+    } else if error.code() == ort::ErrorCode::InvalidArgument || message.contains("while running") {
+        // "Non-zero status code returned while running Gather node ...": the graph is sound, or it would not have
+        // loaded; what an operator then refuses is the request's data.
+        RunError::Data(message)
+    } else {
+        RunError::Runtime(message)
+    }
+}
+
+/// ONNX Runtime has no error code for a failed allocation: its C++ exception's name is all there is.
+fn is_allocation_failure(error: &ort::Error) -> bool {
+    ["bad_alloc", "Failed to allocate memory", "bad_array_new_length"]
+        .iter()
+        .any(|sign| error.message().contains(sign))
+}
+
+/// The part of a message that is about the model, on one line: without places in the library's source
+/// (`/onnxruntime_src/.../file.cc:123 function(...)`) and without this machine's path of the file.
+fn without_places(message: &str) -> String {
+    let mut message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    while let Some(start) = message.find("/onnxruntime_src/")
+        && let Some(end) = message[start..].find(") ")
+    {
+        message.replace_range(start..start + end + 2, "");
+    }
+    if message.starts_with("Load model from ")
+        && let Some((_, rest)) = message.split_once(" failed:")
+    {
+        message = rest.to_owned();
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_cut_from_messages() {
+        let table = [
+            (
+                "/onnxruntime_src/core/graph/model.cc:180 onnxruntime::Model::Model(ModelProto&&) Unsupported IR version: 99",
+                "Unsupported IR version: 99",
+            ),
+            (
+                "Load model from /opt/ml/models/x/model.onnx failed:Protobuf parsing failed.",
+                "Protobuf parsing failed.",
+            ),
+            (
+                "Load model from /m.onnx failed:/onnxruntime_src/a.cc:1 f(int) Type Error: no",
+                "Type Error: no",
+            ),
+            (
+                "Exception during initialization: /onnxruntime_src/b.cc:2 g(const T&, int) [ONNXRuntimeError] : 1 :\n no\n",
+                "Exception during initialization: [ONNXRuntimeError] : 1 : no",
+            ),
+            ("/onnxruntime_src/oddly cut", "/onnxruntime_src/oddly cut"),
+        ];
+        for (message, expected) in table {
+            assert_eq!(without_places(message), expected);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Longshore serves thousands of ONNX models from one machine, as a SageMaker bring-your-own container.
+//!
+//! ```text
+//! cli  ->  contract  ->  catalog  ->  engine, codec  ->  config, tensor, wire, telemetry
+//! ```
+//!
+//! Imports go down only, and modules of one layer do not import each other.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`cli`] | the commands: wires the parts, owns start and stop |
+//! | [`contract`] | the container's HTTP face: routes, handlers, the table from causes to statuses |
+//! | [`catalog`] | the model directory: name to loaded model; load, list, get, unload |
+//! | [`engine`] | from artifacts to sessions: memory, threads, runs; alone knows ONNX Runtime |
+//! | [`codec`] | (content type, bytes) to tensors and back; pure |
+//! | [`tensor`] | named tensors: what `codec` and `engine` hand to each other |
+//! | [`wire`] | the protocol as data: paths, headers, JSON bodies |
+//! | [`config`] | every knob, once |
+//! | [`telemetry`] | the log and the metrics |
+//!
+//! Ids such as `MM-18` in comments name clauses of the SageMaker container contract; `tests/it` holds a test for each,
+//! named by what the clause says.
+
+pub mod catalog;
+pub mod cli;
+pub mod codec;
+pub mod config;
+pub mod contract;
+pub mod engine;
+pub mod telemetry;
+pub mod tensor;
+pub mod wire;

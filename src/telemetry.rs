@@ -1,0 +1,113 @@
+//! The log: one line per record on standard error, as text or JSON (ST-11: the platform ships both streams to
+//! CloudWatch line by line).
+//!
+//! ONNX Runtime's own log is off unless ours is at `debug`: it reports every failed run a second time, and what it says
+//! is in the error that the caller gets.
+
+pub mod metrics;
+
+use std::io::{IsTerminal, stderr};
+use std::panic;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For a person.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The least severe level that is written. Names, or Python's numbers as AWS's containers take them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLevel(pub LevelFilter);
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let level = match text.to_ascii_lowercase().as_str() {
+            "off" => LevelFilter::OFF,
+            "error" | "critical" | "40" | "50" => LevelFilter::ERROR,
+            "warn" | "warning" | "30" => LevelFilter::WARN,
+            "info" | "20" => LevelFilter::INFO,
+            "debug" | "10" => LevelFilter::DEBUG,
+            "trace" => LevelFilter::TRACE,
+            _ => {
+                return Err(
+                    "expected off, error, warn, info, debug, trace, or one of Python's 10, 20, 30, 40, 50".to_owned(),
+                );
+            }
+        };
+        Ok(Self(level))
+    }
+}
+
+/// Starts the log for the process. Panics that are caught elsewhere are logged with their place.
+pub fn init(format: LogFormat, level: LogLevel) {
+    let onnx_runtime = if level.0 >= LevelFilter::DEBUG {
+        LevelFilter::WARN
+    } else {
+        LevelFilter::OFF
+    };
+    let filter = Targets::new()
+        .with_default(LevelFilter::WARN.min(level.0))
+        .with_target("longshore", level.0)
+        .with_target("ort", onnx_runtime);
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Text => registry
+            .with(
+                fmt::layer()
+                    .with_writer(stderr)
+                    .with_ansi(stderr().is_terminal())
+                    .with_target(false),
+            )
+            .init(),
+        LogFormat::Json => registry
+            .with(
+                fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_writer(stderr)
+                    .with_target(false),
+            )
+            .init(),
+    }
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(place, message, "panic");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_read_by_name_and_by_pythons_number() {
+        let table = [
+            ("INFO", Ok(LevelFilter::INFO)),
+            ("20", Ok(LevelFilter::INFO)),
+            ("40", Ok(LevelFilter::ERROR)),
+            ("warning", Ok(LevelFilter::WARN)),
+            ("25", Err(())),
+            ("", Err(())),
+        ];
+        for (text, expected) in table {
+            assert_eq!(
+                text.parse::<LogLevel>().map(|level| level.0).map_err(drop),
+                expected,
+                "{text}"
+            );
+        }
+    }
+}

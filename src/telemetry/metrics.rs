@@ -1,0 +1,155 @@
+//! What is counted, for `GET /metrics` in Prometheus' text format.
+//!
+//! Labels are bounded: a route, a status, an outcome, never a model's name, of which there may be thousands.
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    core::{Collector, GenericGauge},
+};
+
+/// The recorders of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    model_operations: IntCounterVec,
+    model_operation_seconds: HistogramVec,
+    /// Models that are loaded.
+    pub models_loaded: IntGauge,
+    /// Requests that run on the compute threads, and that wait for them.
+    pub requests_running: IntGauge,
+    pub requests_waiting: IntGauge,
+    /// The memory ledger.
+    pub memory_reserved_bytes: IntGauge,
+    pub memory_limit_bytes: IntGauge,
+}
+
+/// What is done to models.
+#[derive(Debug, Clone, Copy)]
+pub enum Operation {
+    Load,
+    Unload,
+}
+
+impl Metrics {
+    /// # Errors
+    /// Never with the names below; they are checked by a test.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let fast = vec![
+            0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
+        ];
+        let metrics = Self {
+            requests: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("longshore_requests_total", "Requests answered, by route and status."),
+                    &["route", "status"],
+                )?,
+            )?,
+            request_seconds: register(
+                &registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "longshore_request_seconds",
+                        "From the request's head to the reply's head, by route.",
+                    )
+                    .buckets(fast.clone()),
+                    &["route"],
+                )?,
+            )?,
+            model_operations: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("longshore_model_operations_total", "Loads and unloads, by outcome."),
+                    &["operation", "outcome"],
+                )?,
+            )?,
+            model_operation_seconds: register(
+                &registry,
+                HistogramVec::new(
+                    HistogramOpts::new("longshore_model_operation_seconds", "Time that loads and unloads took.")
+                        .buckets(fast),
+                    &["operation"],
+                )?,
+            )?,
+            models_loaded: gauge(&registry, "longshore_models_loaded", "Models that can answer.")?,
+            requests_running: gauge(
+                &registry,
+                "longshore_requests_running",
+                "Requests on the compute threads.",
+            )?,
+            requests_waiting: gauge(
+                &registry,
+                "longshore_requests_waiting",
+                "Requests waiting for a compute thread.",
+            )?,
+            memory_reserved_bytes: gauge(
+                &registry,
+                "longshore_memory_reserved_bytes",
+                "Bytes that loaded models take, and loads under way may take.",
+            )?,
+            memory_limit_bytes: gauge(&registry, "longshore_memory_limit_bytes", "Bytes for models in all.")?,
+            registry,
+        };
+        Ok(metrics)
+    }
+
+    pub fn request(&self, route: &str, status: u16, seconds: f64) {
+        let mut buffer = itoa::Buffer::new();
+        self.requests.with_label_values(&[route, buffer.format(status)]).inc();
+        self.request_seconds.with_label_values(&[route]).observe(seconds);
+    }
+
+    pub fn model_operation(&self, operation: Operation, outcome: &str, seconds: f64) {
+        let operation = match operation {
+            Operation::Load => "load",
+            Operation::Unload => "unload",
+        };
+        self.model_operations.with_label_values(&[operation, outcome]).inc();
+        self.model_operation_seconds
+            .with_label_values(&[operation])
+            .observe(seconds);
+    }
+
+    /// All of it as text.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    register(registry, GenericGauge::new(name, help)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_rendered_as_prometheus_text() {
+        let metrics = Metrics::new().unwrap();
+        metrics.request("invoke", 200, 0.002);
+        metrics.model_operation(Operation::Load, "ok", 0.01);
+        metrics.models_loaded.set(3);
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        for line in [
+            "longshore_requests_total{route=\"invoke\",status=\"200\"} 1",
+            "longshore_model_operations_total{operation=\"load\",outcome=\"ok\"} 1",
+            "longshore_models_loaded 3",
+            "# TYPE longshore_request_seconds histogram",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}
