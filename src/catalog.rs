@@ -15,12 +15,13 @@
 //! What always holds: a model is in the directory only while it can answer; an unload ends after the last request to
 //! the model has, and after its memory is free.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -143,7 +144,11 @@ impl Catalog {
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name == "." || name == ".." {
             return Err(CatalogError::Name);
         }
-        let path = self.allowed(url)?;
+        // On a thread that may wait: the file system can be slow, and this one answers other requests.
+        let (roots, wanted) = (self.settings.roots.clone(), url.to_owned());
+        let path = spawn_blocking(move || allowed(&roots, &wanted))
+            .await
+            .map_err(|_| CatalogError::MissingUrl { url: url.to_owned() })??;
         self.load_from(name, url, target_model, &path).await
     }
 
@@ -280,39 +285,38 @@ impl Catalog {
         }
         Ok(())
     }
+}
 
-    /// The real path of `url`, when it lies below one of the roots (MM-8). Links are followed first.
-    fn allowed(&self, url: &str) -> Result<PathBuf, CatalogError> {
-        let outside = || CatalogError::OutsideRoots {
-            url: url.to_owned(),
-            roots: self
-                .settings
-                .roots
-                .iter()
-                .map(|root| root.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", "),
-        };
-        let path = Path::new(url);
-        if !path.is_absolute() {
-            return Err(outside());
-        }
-        let Ok(real) = path.canonicalize() else {
-            // Whether a path outside of the roots exists is nobody's business.
-            let below_a_root = self.settings.roots.iter().any(|root| path.starts_with(root));
-            return Err(if below_a_root {
-                CatalogError::MissingUrl { url: url.to_owned() }
-            } else {
-                outside()
-            });
-        };
-        // A root may be made after the start, so it is resolved now.
-        let roots = self.settings.roots.iter().filter_map(|root| root.canonicalize().ok());
-        if roots.into_iter().any(|root| real.starts_with(root)) {
-            Ok(real)
+/// The real path of `url`, when it lies below one of the roots (MM-8). Links are followed first.
+fn allowed(roots: &[PathBuf], url: &str) -> Result<PathBuf, CatalogError> {
+    let outside = || CatalogError::OutsideRoots {
+        url: url.to_owned(),
+        roots: roots
+            .iter()
+            .map(|root| root.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let path = Path::new(url);
+    if !path.is_absolute() {
+        return Err(outside());
+    }
+    let Ok(real) = path.canonicalize() else {
+        // Whether a path outside of the roots exists is nobody's business.
+        let below_a_root = roots.iter().any(|root| path.starts_with(root))
+            && !path.components().any(|component| component == Component::ParentDir);
+        return Err(if below_a_root {
+            CatalogError::MissingUrl { url: url.to_owned() }
         } else {
-            Err(outside())
-        }
+            outside()
+        });
+    };
+    // A root may be made after the start, so it is resolved now.
+    let mut roots = roots.iter().filter_map(|root| root.canonicalize().ok());
+    if roots.any(|root| real.starts_with(root)) {
+        Ok(real)
+    } else {
+        Err(outside())
     }
 }
 

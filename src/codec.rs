@@ -21,6 +21,7 @@
 
 mod column;
 mod csv;
+mod decimal;
 mod element;
 mod error;
 mod fit;
@@ -29,10 +30,11 @@ mod json_lines;
 mod json_reader;
 mod media_type;
 mod npy;
-mod npy_header;
 mod numbers;
 mod open_inference;
 mod rows;
+#[cfg(test)]
+mod testing;
 mod triton_binary;
 mod values;
 
@@ -49,19 +51,20 @@ use crate::tensor::{OutputSpec, Signature, Tensor, Value, ValueType};
 /// A format that requests and replies can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// TF-Serving's row and column forms, a bare array, or the Open Inference Protocol; see [`json`].
+    /// TF-Serving's row and column forms, a bare array, or the Open Inference Protocol: `codec/json.rs`.
     Json,
-    /// The Open Inference Protocol with tensors behind the JSON; see [`triton_binary`].
+    /// The Open Inference Protocol with tensors behind the JSON: `codec/triton_binary.rs`.
     TritonBinary,
-    /// One instance per line; see [`json_lines`].
+    /// One instance per line: `codec/json_lines.rs`.
     JsonLines,
-    /// See [`csv`].
+    /// Rows without a header: `codec/csv.rs`.
     Csv,
-    /// See [`npy`].
+    /// One array as NumPy saves it: `codec/npy.rs`.
     Npy,
 }
 
 impl Format {
+    /// In the order in which a wildcard of `Accept` prefers them.
     pub const ALL: [Format; 5] = [Self::Json, Self::JsonLines, Self::Csv, Self::Npy, Self::TritonBinary];
 
     /// The type and subtype that the format goes by.

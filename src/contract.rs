@@ -132,15 +132,9 @@ fn routes(app: &mut web::ServiceConfig) {
             .route(web::post().to(models::load))
             .default_service(web::to(|request| not_allowed(request, "GET, POST"))),
     )
-    // One pattern for all that is below: names may hold encoded slashes, so the raw path is read by `wire`.
-    .service(web::resource("/models/{path:.*}").default_service(web::to(models::below)))
-    .default_service(web::to(no_route));
-}
-
-async fn no_route(request: HttpRequest) -> Result<HttpResponse, Error> {
-    Err(Error::NoRoute {
-        path: request.path().to_owned(),
-    })
+    // All other paths: those below /models/ hold names with encoded slashes, so the raw path is read by `wire`. Plain
+    // paths above, none with a pattern: matching one costs as much as a small model's run.
+    .default_service(web::to(models::below));
 }
 
 async fn not_allowed(request: HttpRequest, allowed: &'static str) -> Result<HttpResponse, Error> {

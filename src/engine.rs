@@ -10,11 +10,14 @@ mod allocator;
 mod artifact;
 mod memory;
 mod onnx_file;
+mod placement;
 mod pool;
 mod raw;
 mod runtime;
 mod session;
+mod watchdog;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,8 +34,10 @@ pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
 pub use session::{RunError, SessionError};
 
 use memory::{Budget, Estimate, Reservation};
+use placement::Pace;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use session::{Cancel, Session};
+use watchdog::{Watchdog, Watched};
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
 const LOAD_STACK: usize = 256 << 20;
@@ -91,6 +96,7 @@ pub struct Engine {
     budget: Budget,
     queue: usize,
     compute: Pool,
+    watchdog: Arc<Watchdog>,
     loads: Lane,
     unloads: Lane,
     // Pools outlive their lanes' use: their threads stop when they are dropped.
@@ -145,6 +151,7 @@ impl Engine {
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
             compute,
+            watchdog: Arc::new(Watchdog::start()?),
             _load_threads: load_threads,
             _unload_threads: unload_threads,
         })
@@ -169,6 +176,8 @@ impl Engine {
             session,
             reservation,
             lane: self.compute.lane(self.queue),
+            pace: Pace::default(),
+            watchdog: Arc::clone(&self.watchdog),
         })
     }
 
@@ -210,6 +219,8 @@ fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<(Sess
 pub struct Model {
     session: Session,
     lane: Lane,
+    pace: Pace,
+    watchdog: Arc<Watchdog>,
     reservation: Reservation,
 }
 
@@ -240,27 +251,44 @@ impl Model {
         self.reservation.bytes()
     }
 
-    /// Does `work` on a compute thread when it is this model's turn. At `deadline` the result is
-    /// [`PoolError::Deadline`] and a run that goes on is ended. The job holds a clone of `model`, and so keeps it
-    /// loaded, until it is over, which may be later than this future ends.
+    /// Does `work` for a request of `size` bytes: here and now when that is expected to be short, else on a compute
+    /// thread when it is this model's turn. At `deadline` the result is [`PoolError::Deadline`] and a run that goes on is
+    /// ended. Work on a compute thread holds a clone of `model`, and so keeps it loaded, until it is over, which may be
+    /// later than this future ends.
+    ///
+    /// Work that turns out to be long where it was expected to be short is ended and done again on a compute thread, so
+    /// `work` may be called twice; models have no state that a run could change.
     ///
     /// # Cancel safety
     /// Dropping the future ends a run that goes on and gives the place in the queue back.
     pub async fn run<T: Send + 'static>(
         model: &(impl AsRef<Model> + Clone + Send + 'static),
+        size: usize,
         deadline: Instant,
-        work: impl FnOnce(&Runner<'_>) -> T + Send + 'static,
+        work: impl Fn(&Runner<'_>) -> T + Send + 'static,
     ) -> Result<T, InferenceError> {
+        let this = model.as_ref();
+        if placement::stays(this.pace.expected(), size) {
+            let guarded = |cancel: &Cancel| catch_unwind(AssertUnwindSafe(|| this.timed(cancel, &work)));
+            if let Watched::Done(result) = this.watchdog.watch(guarded)? {
+                return result.map_err(|_| InferenceError::Pool(PoolError::Panicked));
+            }
+        }
         let cancel = Arc::new(Cancel::new()?);
         let _cancel_on_drop = CancelOnDrop(Arc::clone(&cancel));
         let lent = model.clone();
-        let job = move || {
-            work(&Runner {
-                session: &lent.as_ref().session,
-                cancel: &cancel,
-            })
-        };
-        Ok(model.as_ref().lane.run(Some(deadline), job).await?)
+        let job = move || lent.as_ref().timed(&cancel, &work);
+        Ok(this.lane.run(Some(deadline), job).await?)
+    }
+
+    fn timed<T>(&self, cancel: &Cancel, work: impl Fn(&Runner<'_>) -> T) -> T {
+        let started = std::time::Instant::now();
+        let result = work(&Runner {
+            session: &self.session,
+            cancel,
+        });
+        self.pace.record(started.elapsed());
+        result
     }
 }
 

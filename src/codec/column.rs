@@ -4,6 +4,8 @@
 //! that doubles, and depth is bounded by [`MAX_DEPTH`] without any recursion. The first array at each depth says how
 //! long the others have to be.
 
+use std::fmt::{self, Write};
+
 use jiter::Peek;
 
 use crate::codec::element::{Kind, read_json, with_kind};
@@ -32,7 +34,7 @@ pub(super) trait Column {
     fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: Form) -> Result<Tensor, DecodeError>;
 }
 
-/// Starts an input of which at most `most` elements can come.
+/// Starts an input that `most` elements are expected for at most; room is made for one row or them, whichever is less.
 pub(super) fn column(spec: &InputSpec, most: usize) -> Box<dyn Column + '_> {
     let fixed = spec.dims.iter().flatten().filter_map(|dim| match dim {
         Dim::Fixed(size) => Some(*size),
@@ -63,18 +65,21 @@ impl<K: Kind> Column for Typed<'_, K> {
                 if self.axes.depth == MAX_DEPTH {
                     return Err(reader.malformed(too_deep()));
                 }
-                self.axes.open().map_err(|uneven| self.uneven(reader, uneven))?;
+                self.axes.open().map_err(|uneven| self.uneven(reader, &uneven))?;
                 if let Some(next) = reader.enter_array()? {
                     peek = next;
                     continue;
                 }
-                self.axes.close().map_err(|uneven| self.uneven(reader, uneven))?;
+                self.axes.close().map_err(|uneven| self.uneven(reader, &uneven))?;
             } else {
-                self.axes.leaf().map_err(|uneven| self.uneven(reader, uneven))?;
-                let start = reader.position();
-                match read_json::<K>(reader, peek)? {
-                    Ok(item) => self.items.push(item),
-                    Err(problem) => return Err(self.unusable(reader, start, peek, problem)),
+                self.axes.leaf().map_err(|uneven| self.uneven(reader, &uneven))?;
+                let in_array = self.axes.depth > outer;
+                let plain = reader.numbers(in_array, |number| {
+                    K::from_decimal(number).map(|item| self.items.push(item)).is_some()
+                });
+                match plain.checked_sub(1) {
+                    Some(before) => self.axes.pass(before),
+                    None => self.read_one(reader, peek)?,
                 }
             }
             // A value has ended, and with it perhaps the arrays around it.
@@ -87,7 +92,7 @@ impl<K: Kind> Column for Typed<'_, K> {
                     peek = next;
                     break;
                 }
-                self.axes.close().map_err(|uneven| self.uneven(reader, uneven))?;
+                self.axes.close().map_err(|uneven| self.uneven(reader, &uneven))?;
             }
         }
     }
@@ -119,9 +124,18 @@ pub(super) fn wrong_size(spec: &InputSpec, error: &TensorError) -> InputError {
 }
 
 impl<K: Kind> Typed<'_, K> {
+    fn read_one(&mut self, reader: &mut Reader<'_>, first: Peek) -> Result<(), Fault> {
+        let start = reader.position();
+        match read_json::<K>(reader, first)? {
+            Ok(item) => self.items.push(item),
+            Err(problem) => return Err(self.unusable(reader, start, first, problem)),
+        }
+        Ok(())
+    }
+
     #[cold]
-    fn uneven(&self, reader: &Reader<'_>, uneven: Uneven) -> Fault {
-        self.fault(reader, uneven.depth, uneven.problem)
+    fn uneven(&self, reader: &Reader<'_>, uneven: &Uneven) -> Fault {
+        self.fault(reader, uneven.to_string())
     }
 
     /// The value that `peek` began at `start` is no element of this type.
@@ -132,13 +146,13 @@ impl<K: Kind> Typed<'_, K> {
             Peek::String => format!("the string {}", excerpt(reader.since(start).trim_matches('"'))),
             _ => clipped(reader.since(start), 64),
         };
-        self.fault(reader, self.axes.depth, problem.describe(&given, self.spec.data_type))
+        self.fault(reader, problem.describe(&given, self.spec.data_type))
     }
 
-    fn fault(&self, reader: &Reader<'_>, depth: usize, problem: String) -> Fault {
+    fn fault(&self, reader: &Reader<'_>, problem: String) -> Fault {
         InputError::Value {
             name: excerpt(&self.spec.name),
-            at: self.axes.place(depth, reader.line_number()),
+            at: self.axes.place(reader.line_number()),
             problem,
         }
         .into()
@@ -158,10 +172,26 @@ struct Axes {
     counts: [usize; MAX_DEPTH],
 }
 
-/// Arrays of different lengths or depths.
-struct Uneven {
-    depth: usize,
-    problem: String,
+/// Arrays of different lengths or depths; the value that differs stands inside of [`Axes::depth`] arrays.
+enum Uneven {
+    ArrayForValue,
+    ValueForArray,
+    Length { given: usize, expected: usize },
+}
+
+impl fmt::Display for Uneven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ArrayForValue => f.write_str("an array where the ones before have values"),
+            Self::ValueForArray => f.write_str("a value where the ones before have arrays"),
+            Self::Length { given, expected } => {
+                write!(
+                    f,
+                    "uneven arrays: length {given} where the ones before have length {expected}"
+                )
+            }
+        }
+    }
 }
 
 impl Default for Axes {
@@ -186,7 +216,7 @@ impl Axes {
     /// An array begins. The caller has checked that there is a depth left.
     fn open(&mut self) -> Result<(), Uneven> {
         if self.rank.is_some_and(|rank| self.depth >= rank) {
-            return Err(self.uneven(self.depth, || "an array where the ones before have values".to_owned()));
+            return Err(Uneven::ArrayForValue);
         }
         self.counts[self.depth] = 0;
         self.depth += 1;
@@ -201,7 +231,7 @@ impl Axes {
             return Ok(());
         }
         if self.rank.is_some() || self.deepest != self.depth {
-            return Err(self.uneven(self.depth, || "a value where the ones before have arrays".to_owned()));
+            return Err(Uneven::ValueForArray);
         }
         self.rank = Some(self.depth);
         Ok(())
@@ -210,8 +240,14 @@ impl Axes {
     /// A value is complete.
     #[inline]
     fn advance(&mut self) {
+        self.pass(1);
+    }
+
+    /// Values of the innermost array are complete.
+    #[inline]
+    fn pass(&mut self, values: usize) {
         if let Some(innermost) = self.depth.checked_sub(1) {
-            self.counts[innermost] += 1;
+            self.counts[innermost] += values;
         }
     }
 
@@ -221,19 +257,9 @@ impl Axes {
         let given = self.counts[self.depth];
         let expected = *self.sizes[self.depth].get_or_insert(given);
         if given != expected {
-            return Err(self.uneven(self.depth, || {
-                format!("uneven arrays: {given} values where the ones before have {expected}")
-            }));
+            return Err(Uneven::Length { given, expected });
         }
         Ok(())
-    }
-
-    #[cold]
-    fn uneven(&self, depth: usize, problem: impl FnOnce() -> String) -> Uneven {
-        Uneven {
-            depth,
-            problem: problem(),
-        }
     }
 
     /// The outer array that a caller walks through never closes here: its size is how far it has got.
@@ -243,15 +269,15 @@ impl Axes {
         (0..rank).map(size).collect()
     }
 
-    /// Where the value is that stands inside of `depth` arrays: ` at [2][0]`, or with the line that the row is.
-    fn place(&self, depth: usize, line: Option<usize>) -> String {
-        use std::fmt::Write;
+    /// Where the value is that comes next: ` at [2][0]`, or with the line that the row is.
+    fn place(&self, line: Option<usize>) -> String {
         let mut place = String::new();
-        let path = &self.counts[..depth];
+        let path = &self.counts[..self.depth];
         let path = match line {
             Some(line) => {
-                let _ = write!(place, " at line {line}");
-                path.get(1..).unwrap_or_default()
+                let inner = path.get(1..).unwrap_or_default();
+                let _ = write!(place, " at line {line}{}", if inner.is_empty() { "" } else { ", " });
+                inner
             }
             None => {
                 place.push_str(if path.is_empty() { "" } else { " at " });

@@ -4,48 +4,40 @@
 //! width may take what the others leave. Numbers may stand between spaces, and an empty cell is a missing value: NaN
 //! for floats, the empty string for strings. In the reply each row is a line with a line feed at its end, the last
 //! one too (BT-9), the columns of several outputs side by side; values without rows (a scalar, a single map) are one
-//! line. Floats that are no numbers are `nan`, `inf` and `-inf`, as NumPy's text files have them.
+//! line. Floats that are no numbers are `nan`, `inf` and `-inf`, as NumPy's text files have them; the values of a map
+//! are in the order of their keys; strings are the bytes that they are.
 
-use ::csv::{ErrorKind, ReaderBuilder, StringRecord};
+mod records;
+
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
+use self::records::Records;
 use crate::codec::column::{Column, column};
 use crate::codec::error::{DecodeError, EncodeError, InputError, excerpt, takes};
 use crate::codec::fit::Form;
+use crate::codec::json_reader::utf8;
 use crate::codec::values::{Output, json_bytes, row_count, write_cells};
 use crate::codec::{Dialect, Format, ReplyPlan, Request};
 use crate::tensor::{Dim, InputSpec, Signature, ValueType};
 
 pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+    let text = utf8(Format::Csv, body)?;
     // Excel writes a byte order mark before UTF-8.
-    let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
-    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
-    let mut record = StringRecord::new();
-    let mut rows: Option<Rows<'_>> = None;
-    while reader.read_record(&mut record).map_err(|error| unreadable(&error))? {
-        let rows = match &mut rows {
-            Some(rows) => rows,
-            None => rows.insert(Rows::new(signature, record.len(), body.len())?),
-        };
-        rows.push(&record)?;
+    let mut records = Records::new(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let malformed = |problem| DecodeError::malformed(Format::Csv, problem);
+    let mut cells = Vec::new();
+    if !records.read(&mut cells).map_err(malformed)? {
+        return Err(malformed("it has no rows".to_owned()));
     }
-    let Some(rows) = rows else {
-        return Err(DecodeError::malformed(Format::Csv, "it has no rows"));
-    };
-    rows.finish()
-}
-
-#[cold]
-fn unreadable(error: &::csv::Error) -> DecodeError {
-    let problem = match error.kind() {
-        ErrorKind::Utf8 { pos, err } => match pos {
-            Some(pos) => format!("row {} is not UTF-8 in column {}", pos.record() + 1, err.field() + 1),
-            None => "it is not UTF-8".to_owned(),
-        },
-        // The other kinds are about readers that fail and rows of different lengths, which are checked here.
-        _ => "it cannot be read".to_owned(),
-    };
-    DecodeError::malformed(Format::Csv, problem)
+    let mut rows = Rows::new(signature, cells.len(), body.len())?;
+    loop {
+        rows.push(&cells)?;
+        if !records.read(&mut cells).map_err(malformed)? {
+            return rows.finish();
+        }
+    }
 }
 
 /// How many of a row's cells belong to an input.
@@ -77,28 +69,29 @@ impl<'s> Rows<'s> {
     /// Deals the columns of the first row, which says how many there are.
     fn new(signature: &'s Signature, width: usize, body_len: usize) -> Result<Self, DecodeError> {
         let shares = deal(signature, width)?;
+        let most = body_len / signature.inputs.len().max(1);
         Ok(Self {
             signature,
             shares,
-            columns: signature.inputs.iter().map(|input| column(input, body_len)).collect(),
+            columns: signature.inputs.iter().map(|input| column(input, most)).collect(),
             count: 0,
         })
     }
 
-    fn push(&mut self, record: &StringRecord) -> Result<(), DecodeError> {
+    fn push(&mut self, cells: &[Cow<'_, str>]) -> Result<(), DecodeError> {
         self.count += 1;
         let expected: usize = self.shares.iter().map(|share| share.width).sum();
-        if record.len() != expected {
+        if cells.len() != expected {
             return Err(layout(
                 self.signature,
                 format!(
                     "row {} has {} columns where {expected} are expected",
                     self.count,
-                    record.len()
+                    cells.len()
                 ),
             ));
         }
-        let mut cells = record.iter().enumerate();
+        let mut cells = cells.iter().enumerate();
         for (input, (share, column)) in self.shares.iter().zip(&mut self.columns).enumerate() {
             for (at, cell) in cells.by_ref().take(share.width) {
                 if let Err(problem) = column.push_cell(cell) {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use jiter::Peek;
 
+use crate::codec::decimal::{Decimal, scan};
 use crate::codec::error::Fault;
 use crate::codec::json_reader::{Reader, Text};
 use crate::codec::numbers::{NonFinite, Number, Numeric, Problem};
@@ -22,6 +23,8 @@ pub(super) trait Kind: 'static {
     /// Most bytes that an element takes as text; strings add their own length.
     const TEXT_BYTES: usize;
 
+    /// The value of a scanned number where that is cheap; see [`Numeric::from_decimal`].
+    fn from_decimal(decimal: &Decimal) -> Option<Self::Item>;
     /// A number, written as JSON or CSV has it.
     fn from_number_text(text: &str) -> Result<Self::Item, Problem>;
     fn from_json_string(text: Text<'_>) -> Result<Self::Item, Problem>;
@@ -112,6 +115,11 @@ macro_rules! numeric_kinds {
             const TEXT_BYTES: usize = <Self as Numeric>::TEXT_BYTES;
 
             #[inline]
+            fn from_decimal(decimal: &Decimal) -> Option<Self> {
+                <Self as Numeric>::from_decimal(decimal)
+            }
+
+            #[inline]
             fn from_number_text(text: &str) -> Result<Self, Problem> {
                 <Self as Numeric>::parse(text)
             }
@@ -137,6 +145,12 @@ macro_rules! numeric_kinds {
 
             #[inline]
             fn from_cell(cell: &str) -> Result<Self, Problem> {
+                if let Some(number) = scan(cell.as_bytes(), 0)
+                    && number.end == cell.len()
+                    && let Some(value) = <Self as Numeric>::from_decimal(&number)
+                {
+                    return Ok(value);
+                }
                 let cell = cell.trim_ascii();
                 if cell.is_empty() {
                     return <Self as Kind>::missing();
@@ -180,6 +194,10 @@ impl Kind for bool {
     type Item = u8;
     const DATA_TYPE: DataType = DataType::Bool;
     const TEXT_BYTES: usize = "false".len();
+
+    fn from_decimal(_: &Decimal) -> Option<u8> {
+        None
+    }
 
     fn from_number_text(text: &str) -> Result<u8, Problem> {
         match u8::parse(text) {
@@ -246,6 +264,10 @@ impl Kind for String {
     type Item = Bytes;
     const DATA_TYPE: DataType = DataType::String;
     const TEXT_BYTES: usize = 2;
+
+    fn from_decimal(_: &Decimal) -> Option<Bytes> {
+        None
+    }
 
     fn from_number_text(_: &str) -> Result<Bytes, Problem> {
         Err(Problem::NotAString)

@@ -54,7 +54,7 @@ pub enum InputError {
     Unknown { name: String, at: String, takes: String },
     #[error("input {name} is given twice{at}")]
     Duplicate { name: String, at: String },
-    #[error("{what} cannot say which input it is for; the model takes {takes}: {instead}")]
+    #[error("{what} cannot say which input it is for; {instead}; the model takes {takes}")]
     Unnamed {
         what: &'static str,
         takes: String,
@@ -110,7 +110,23 @@ fn supported() -> String {
 
 /// `text` in quotes for a message, control characters escaped, cut after [`EXCERPT_BYTES`].
 pub(super) fn excerpt(text: &str) -> String {
-    format!("\"{}\"", clipped(text.escape_debug(), EXCERPT_BYTES))
+    format!("\"{}\"", clipped(Escaped(text), EXCERPT_BYTES))
+}
+
+/// Text without what would end the quotes or disturb a log.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c == '\'' {
+                f.write_char(c)?;
+            } else {
+                write!(f, "{}", c.escape_debug())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Like [`excerpt`] for bytes that need not be text.

@@ -29,7 +29,8 @@ pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, Dec
     for (index, line) in text[start..].split_inclusive('\n').enumerate() {
         if !line.trim_ascii().is_empty() {
             empty = false;
-            let mut reader = Reader::line(Format::JsonLines, body, start, line, index + 1);
+            let instance = line.trim_end_matches(['\n', '\r']);
+            let mut reader = Reader::line(Format::JsonLines, body, start, instance, index + 1);
             let first = reader.peek()?;
             rows.read(&mut reader, first)?;
             reader.finish()?;

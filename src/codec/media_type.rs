@@ -3,7 +3,7 @@
 //! Types are matched by type and subtype alone, in any case: a container of a pipeline passes on what the one before
 //! answered, parameters included (MC-6). A parameter is looked at only where it changes the meaning of the body:
 //! `charset`, and `json-header-size` of the Triton type. What always holds: a header of any bytes is either understood
-//! or refused, and an `Accept` element that makes no sense takes no other element down with it.
+//! or refused, and neither a parameter nor an `Accept` element that makes no sense takes another one down with it.
 
 use std::borrow::Cow;
 
@@ -26,12 +26,13 @@ impl<'a> MediaType<'a> {
         }
         let mut parameters = Vec::new();
         for part in parts.map(str::trim).filter(|part| !part.is_empty()) {
-            let (name, value) = part.split_once('=')?;
-            let (name, value) = (name.trim_end(), value.trim_start());
-            if !is_token(name) {
-                return None;
-            }
-            parameters.push((name.to_ascii_lowercase(), unquote(value)?));
+            let Some((name, value)) = part.split_once('=') else {
+                continue;
+            };
+            let value = value.trim_start();
+            // What is neither a token nor a quoted string is no known value of anything, but still a value.
+            let value = unquote(value).unwrap_or(Cow::Borrowed(value));
+            parameters.push((name.trim_end().to_ascii_lowercase(), value));
         }
         Some(Self {
             essence: format!("{main}/{sub}").to_ascii_lowercase(),
@@ -170,13 +171,13 @@ mod tests {
             ("text/csv;charset=\"utf-8\"", Some("text/csv"), Some("utf-8")),
             ("text/csv; x=\"a;b\\\"c\"; charset=x", Some("text/csv"), Some("x")),
             ("text/csv;;charset=a;charset=b;", Some("text/csv"), Some("a")),
-            ("a/b; c", None, None),
+            ("a/b; c; =; charset=x", Some("a/b"), Some("x")),
             ("json", None, None),
             ("", None, None),
             ("/json", None, None),
             ("application/", None, None),
             ("a/b/c", None, None),
-            ("text/csv; charset=\"utf-8", None, None),
+            ("text/csv; charset=\"utf-8", Some("text/csv"), Some("\"utf-8")),
             ("text/csv, application/json", None, None),
         ];
         for (text, essence, charset) in table {

@@ -7,25 +7,23 @@
 //! longest, as NumPy has them), or as `S` when one is not UTF-8. Object arrays are pickles, which are programs: they
 //! are refused.
 
-use std::fmt::Write;
+mod header;
+mod write;
 
 use bytes::Bytes;
 use half::f16;
 
+use self::header::Header;
+pub(super) use self::write::encode;
 use crate::codec::column::wrong_size;
 use crate::codec::element::{Kind, with_kind};
-use crate::codec::error::{DecodeError, EncodeError, InputError, clipped, excerpt, takes};
+use crate::codec::error::{DecodeError, InputError, clipped, excerpt, takes};
 use crate::codec::fit::{Form, fit, mismatch};
-use crate::codec::npy_header::Header;
 use crate::codec::numbers::{Number, Numeric, Problem};
 use crate::codec::{Dialect, Format, ReplyPlan, Request};
 use crate::tensor::{DataType, InputSpec, Shape, Signature, Tensor, element_count};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// NumPy aligns the data of a file to this.
-const ALIGNMENT: usize = 64;
-/// Most bytes that padding strings to the longest may make of them.
-const MAX_PADDED_BYTES: usize = 64 << 20;
 /// Bytes of a character in a `U` array.
 const CHARACTER_BYTES: usize = 4;
 
@@ -340,116 +338,6 @@ fn value_error(spec: &InputSpec, position: usize, header: &Header, problem: Stri
         at: format!(" at {}", clipped(Shape(&index), 80)),
         problem,
     }
-}
-
-pub(super) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, EncodeError> {
-    let cannot = |problem: String| EncodeError::CannotCarry {
-        format: Format::Npy,
-        problem,
-    };
-    let fixed =
-        |descr: &str, bytes: &[u8]| file(descr, tensor.shape(), bytes.len(), |out| out.extend_from_slice(bytes));
-    let bytes = tensor.as_bytes().map(Bytes::as_ref).unwrap_or_default();
-    let written = match tensor.data_type() {
-        DataType::F16 => fixed("<f2", bytes),
-        DataType::Bf16 => {
-            let items = <half::bf16 as Kind>::items(tensor);
-            file("<f4", tensor.shape(), items.len() * 4, |out| {
-                items
-                    .iter()
-                    .for_each(|item| out.extend_from_slice(&item.to_f32().to_le_bytes()));
-            })
-        }
-        DataType::F32 => fixed("<f4", bytes),
-        DataType::F64 => fixed("<f8", bytes),
-        DataType::I8 => fixed("|i1", bytes),
-        DataType::I16 => fixed("<i2", bytes),
-        DataType::I32 => fixed("<i4", bytes),
-        DataType::I64 => fixed("<i8", bytes),
-        DataType::U8 => fixed("|u1", bytes),
-        DataType::U16 => fixed("<u2", bytes),
-        DataType::U32 => fixed("<u4", bytes),
-        DataType::U64 => fixed("<u8", bytes),
-        DataType::Bool => fixed("|b1", bytes),
-        DataType::String => {
-            return strings(tensor).ok_or_else(|| {
-                let name = excerpt(name);
-                cannot(format!(
-                    "the strings of output {name} are too uneven in length; accept application/json"
-                ))
-            });
-        }
-    };
-    written.ok_or_else(|| {
-        cannot(format!(
-            "output {} has too many axes; accept application/json",
-            excerpt(name)
-        ))
-    })
-}
-
-/// `None` when the header would be longer than version 1.0 can say.
-fn file(descr: &str, shape: &[usize], data_bytes: usize, data: impl FnOnce(&mut Vec<u8>)) -> Option<Vec<u8>> {
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (");
-    for (i, dim) in shape.iter().enumerate() {
-        let _ = write!(header, "{}{dim}", if i > 0 { ", " } else { "" });
-    }
-    header.push_str(if shape.len() == 1 { ",), }" } else { "), }" });
-    let prefix = MAGIC.len() + 2 + 2;
-    let total = (prefix + header.len() + 1).next_multiple_of(ALIGNMENT);
-    let length = u16::try_from(total - prefix).ok()?;
-    let mut out = Vec::with_capacity(total + data_bytes);
-    out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&[1, 0]);
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(header.as_bytes());
-    out.resize(total - 1, b' ');
-    out.push(b'\n');
-    data(&mut out);
-    Some(out)
-}
-
-/// Strings, padded to the longest: as characters, or as bytes when they are not all text.
-fn strings(tensor: &Tensor) -> Option<Vec<u8>> {
-    let items = <String as Kind>::items(tensor);
-    let texts: Option<Vec<&str>> = items.iter().map(|item| std::str::from_utf8(item).ok()).collect();
-    let (letter, length, unit) = match &texts {
-        Some(texts) => (
-            'U',
-            texts.iter().map(|text| text.chars().count()).max(),
-            CHARACTER_BYTES,
-        ),
-        None => ('S', items.iter().map(Bytes::len).max(), 1),
-    };
-    // NumPy has no strings of no length.
-    let length = length.unwrap_or(1).max(1);
-    let width = length.checked_mul(unit)?;
-    let total = width
-        .checked_mul(items.len())
-        .filter(|&total| total <= MAX_PADDED_BYTES)?;
-    let order = if unit == 1 { '|' } else { '<' };
-    file(&format!("{order}{letter}{length}"), tensor.shape(), total, |out| {
-        let mut end = out.len();
-        let mut pad = |out: &mut Vec<u8>| {
-            end += width;
-            out.resize(end, 0);
-        };
-        match &texts {
-            Some(texts) => {
-                for text in texts {
-                    text.chars()
-                        .for_each(|c| out.extend_from_slice(&u32::from(c).to_le_bytes()));
-                    pad(out);
-                }
-            }
-            None => {
-                for item in items {
-                    out.extend_from_slice(item);
-                    pad(out);
-                }
-            }
-        }
-    })
 }
 
 #[cfg(test)]

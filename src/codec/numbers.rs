@@ -6,6 +6,7 @@
 
 use half::{bf16, f16};
 
+use crate::codec::decimal::Decimal;
 use crate::tensor::{DataType, Element};
 
 /// Why a value is not one of an element type.
@@ -52,6 +53,8 @@ pub(super) trait Numeric: Element {
 
     /// Reads a decimal number; floats also read `nan`, `inf` and `infinity` in any case, with or without a sign.
     fn parse(text: &str) -> Result<Self, Problem>;
+    /// The value of a scanned number where that is cheap; otherwise [`Numeric::parse`] has to be asked.
+    fn from_decimal(decimal: &Decimal) -> Option<Self>;
     fn from_number(number: Number) -> Result<Self, Problem>;
     fn to_number(self) -> Number;
     /// What stands for a missing value.
@@ -75,6 +78,11 @@ macro_rules! integers {
             #[inline]
             fn parse(text: &str) -> Result<Self, Problem> {
                 text.parse().or_else(|_| whole(text)?.try_into().map_err(|_| Problem::OutOfRange))
+            }
+
+            #[inline]
+            fn from_decimal(decimal: &Decimal) -> Option<Self> {
+                decimal.integer()?.try_into().ok()
             }
 
             #[inline]
@@ -117,7 +125,7 @@ integers! {
 }
 
 macro_rules! floats {
-    ($($float:ident: parsed as $parsed:ident by $narrow:expr, printed as $printed:ident, $text_bytes:literal);+ $(;)?) => { $(
+    ($($float:ident: parsed as $parsed:ident by $narrow:expr, scanned by $cheap:expr, printed as $printed:ident, $text_bytes:literal);+ $(;)?) => { $(
         impl Numeric for $float {
             const TEXT_BYTES: usize = $text_bytes;
 
@@ -130,6 +138,11 @@ macro_rules! floats {
                     return Err(Problem::OutOfRange);
                 }
                 Ok(value)
+            }
+
+            #[inline]
+            fn from_decimal(decimal: &Decimal) -> Option<Self> {
+                $cheap(decimal)
             }
 
             #[inline]
@@ -202,10 +215,10 @@ impl FromWide for bf16 {
 }
 
 floats! {
-    f64: parsed as f64 by std::convert::identity, printed as f64, 25;
-    f32: parsed as f32 by std::convert::identity, printed as f32, 16;
-    f16: parsed as f64 by f16::from_f64, printed as f32, 16;
-    bf16: parsed as f64 by bf16::from_f64, printed as f32, 16;
+    f64: parsed as f64 by std::convert::identity, scanned by Decimal::float, printed as f64, 25;
+    f32: parsed as f32 by std::convert::identity, scanned by Decimal::single, printed as f32, 16;
+    f16: parsed as f64 by f16::from_f64, scanned by |_| None, printed as f32, 16;
+    bf16: parsed as f64 by bf16::from_f64, scanned by |_| None, printed as f32, 16;
 }
 
 impl NonFinite {

@@ -3,22 +3,25 @@
 //! Types and shapes are declared by the caller and taken at their word: they have to be the model's own, and the data
 //! has to fill the shape. `data` may be nested instead of flat, and the keys may come in any order: data that comes
 //! before its name is passed over and read when its type is known. The header of the binary form
-//! ([`triton_binary`](crate::codec::triton_binary)) is the same document; its tensors follow the JSON.
+//! ([`triton_binary`]) is the same document; its tensors follow the JSON.
+
+mod plan;
 
 use bytes::Bytes;
 use jiter::Peek;
 
+pub(super) use self::plan::Envelope;
+use self::plan::{parameters, size, text};
+use crate::codec::Request;
 use crate::codec::column::{Column, MAX_DEPTH, column};
 use crate::codec::element::write_json_string;
-use crate::codec::error::{DecodeError, Fault, InputError, excerpt, gives};
+use crate::codec::error::{DecodeError, Fault, InputError, excerpt};
 use crate::codec::fit::{Form, fit, mismatch};
 use crate::codec::json::all_given;
 use crate::codec::json_reader::{Reader, too_deep};
-use crate::codec::numbers::Numeric;
 use crate::codec::rows::{Names, duplicate_input, is_binary_string, unknown_input};
 use crate::codec::triton_binary;
 use crate::codec::values::{Output, write_key, write_tensor};
-use crate::codec::{Dialect, ReplyPlan, Request};
 use crate::tensor::{DataType, InputSpec, Shape, Signature, Tensor, Value};
 
 /// Longest run of brackets and field names per output in a reply.
@@ -27,15 +30,6 @@ const FIELDS_BYTES: usize = 128;
 /// The tensors that follow the JSON of the binary form; `None` where nothing can follow.
 pub(super) type Tail = Option<Bytes>;
 
-/// The keys of the document that say what to reply. They can stand before `inputs`, which tells whether this is the
-/// protocol at all, so they are only read at the end.
-#[derive(Default)]
-pub(super) struct Envelope<'a> {
-    id: Option<Reader<'a>>,
-    outputs: Option<Reader<'a>>,
-    parameters: Option<Reader<'a>>,
-}
-
 /// Whether the value of `inputs` is this protocol's: an array of objects.
 pub(super) fn begins(reader: &Reader<'_>, signature: &Signature) -> Result<bool, Fault> {
     let mut ahead = reader.clone();
@@ -43,47 +37,6 @@ pub(super) fn begins(reader: &Reader<'_>, signature: &Signature) -> Result<bool,
         return Ok(false);
     }
     Ok(ahead.enter_array()? == Some(Peek::Object) && !is_binary_string(&ahead, signature)?)
-}
-
-impl<'a> Envelope<'a> {
-    /// Where to keep the value of a key.
-    pub fn slot(&mut self, key: &str) -> Option<&mut Option<Reader<'a>>> {
-        match key {
-            "id" => Some(&mut self.id),
-            "outputs" => Some(&mut self.outputs),
-            "parameters" => Some(&mut self.parameters),
-            _ => None,
-        }
-    }
-
-    /// What the document asks for.
-    pub fn plan(self, signature: &Signature) -> Result<ReplyPlan, DecodeError> {
-        let id = match self.id {
-            Some(mut reader) => Some(text(&mut reader, "\"id\"")?),
-            None => None,
-        };
-        let all_binary = match self.parameters {
-            Some(mut reader) => parameters(&mut reader)?.binary_data_output,
-            None => None,
-        };
-        let requested = match self.outputs {
-            Some(mut reader) => requested_outputs(&mut reader, signature)?,
-            None => Vec::new(),
-        };
-        // As in Triton, an empty list asks for everything.
-        let flags = match requested.as_slice() {
-            [] => vec![None; signature.outputs.len()],
-            requested => requested.iter().map(|(_, binary)| *binary).collect(),
-        };
-        let binary = flags
-            .into_iter()
-            .map(|flag| flag.or(all_binary).unwrap_or(false))
-            .collect();
-        Ok(ReplyPlan {
-            dialect: Dialect::OpenInference { id, binary },
-            outputs: (!requested.is_empty()).then(|| requested.into_iter().map(|(index, _)| index).collect()),
-        })
-    }
 }
 
 /// Reads a document that has to be of this protocol.
@@ -166,7 +119,7 @@ struct Entry<'a, 's> {
 
 enum Data<'a, 's> {
     Read(Box<dyn Column + 's>),
-    /// Stands before the name.
+    /// Stands before the name or the datatype, or is of another datatype than the model's.
     Later(Reader<'a>),
     Binary(usize),
 }
@@ -191,6 +144,11 @@ impl<'a, 's> Entry<'a, 's> {
         let mut key = reader.enter_object()?;
         while let Some(name) = key {
             match name {
+                "name" if input.is_some() => {
+                    return Err(reader
+                        .malformed(format!("inputs[{position}] has \"name\" twice"))
+                        .into());
+                }
                 "name" => {
                     let name = text(reader, "the name of an input")?;
                     let found = names.find(&name);
@@ -204,8 +162,10 @@ impl<'a, 's> Entry<'a, 's> {
                         .into());
                 }
                 "data" => {
-                    data = Some(match input {
-                        Some(index) => Data::Read(read_data(reader, &signature.inputs[index])?),
+                    let spec = input.map(|index: usize| &signature.inputs[index]);
+                    let declared = declared.as_ref().and_then(|declared: &DeclaredType| declared.known);
+                    data = Some(match spec.filter(|spec| declared == Some(spec.data_type)) {
+                        Some(spec) => Data::Read(read_data(reader, spec)?),
                         None => Data::Later(reader.postpone()?),
                     });
                 }
@@ -306,19 +266,6 @@ fn read_data<'s>(reader: &mut Reader<'_>, spec: &'s InputSpec) -> Result<Box<dyn
     Ok(data)
 }
 
-fn text(reader: &mut Reader<'_>, what: &str) -> Result<String, Fault> {
-    if reader.peek()? != Peek::String {
-        return Err(reader.malformed(format!("{what} must be a string")));
-    }
-    Ok(reader.string()?.as_str().to_owned())
-}
-
-fn size(reader: &mut Reader<'_>, peek: Peek, what: &str) -> Result<usize, Fault> {
-    let number = if peek.is_num() { reader.number(peek)? } else { "" };
-    let size = u64::parse(number).ok().and_then(|size| usize::try_from(size).ok());
-    size.ok_or_else(|| reader.malformed(format!("{what} must be a whole number, not negative")))
-}
-
 fn read_shape(reader: &mut Reader<'_>) -> Result<Vec<usize>, Fault> {
     const WHAT: &str = "each dimension of a shape";
     if reader.peek()? != Peek::Array {
@@ -334,92 +281,6 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Vec<usize>, Fault> {
         next = reader.next_value()?;
     }
     Ok(shape)
-}
-
-/// The parameters that are understood; what others mean is between other clients and servers.
-#[derive(Default)]
-struct Parameters {
-    binary_data_size: Option<usize>,
-    binary_data: Option<bool>,
-    binary_data_output: Option<bool>,
-}
-
-fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
-    let mut parameters = Parameters::default();
-    if reader.peek()? != Peek::Object {
-        return Err(reader.malformed("\"parameters\" must be an object"));
-    }
-    let mut key = reader.enter_object()?;
-    while let Some(name) = key {
-        match name {
-            "binary_data_size" => {
-                let peek = reader.peek()?;
-                parameters.binary_data_size = Some(size(reader, peek, "binary_data_size")?);
-            }
-            "binary_data" => parameters.binary_data = Some(flag(reader, "binary_data")?),
-            "binary_data_output" => parameters.binary_data_output = Some(flag(reader, "binary_data_output")?),
-            _ => reader.skip()?,
-        }
-        key = reader.next_key()?;
-    }
-    Ok(parameters)
-}
-
-fn flag(reader: &mut Reader<'_>, what: &str) -> Result<bool, Fault> {
-    match reader.peek()? {
-        peek @ (Peek::True | Peek::False) => reader.boolean(peek),
-        _ => Err(reader.malformed(format!("{what} must be true or false"))),
-    }
-}
-
-/// The outputs asked for, and whether each is wanted as binary data where the request says so.
-fn requested_outputs(
-    reader: &mut Reader<'_>,
-    signature: &Signature,
-) -> Result<Vec<(usize, Option<bool>)>, DecodeError> {
-    if reader.peek()? != Peek::Array {
-        return Err(reader
-            .malformed("\"outputs\" must be an array of objects with a name")
-            .into());
-    }
-    let mut requested: Vec<(usize, Option<bool>)> = Vec::new();
-    let mut next = reader.enter_array()?;
-    while let Some(first) = next {
-        if first != Peek::Object {
-            return Err(reader
-                .malformed("\"outputs\" must be an array of objects with a name")
-                .into());
-        }
-        let (mut output, mut binary) = (None, None);
-        let mut key = reader.enter_object()?;
-        while let Some(name) = key {
-            match name {
-                "name" => {
-                    let name = text(reader, "the name of an output")?;
-                    let found = signature.outputs.iter().position(|output| output.name == name);
-                    let refuse = |problem| DecodeError::RequestedOutput {
-                        name: excerpt(&name),
-                        problem,
-                        gives: gives(signature),
-                    };
-                    let index = found.ok_or_else(|| refuse("there is no such output"))?;
-                    if requested.iter().any(|(other, _)| *other == index) {
-                        return Err(refuse("it is asked for twice"));
-                    }
-                    output = Some(index);
-                }
-                "parameters" => binary = parameters(reader)?.binary_data,
-                _ => reader.skip()?,
-            }
-            key = reader.next_key()?;
-        }
-        let Some(index) = output else {
-            return Err(reader.malformed("an element of \"outputs\" has no \"name\"").into());
-        };
-        requested.push((index, binary));
-        next = reader.next_value()?;
-    }
-    Ok(requested)
 }
 
 /// An output of the protocol: always a tensor, which the plan has made sure of.

@@ -109,8 +109,9 @@ pub(super) struct Rows<'s> {
 }
 
 impl<'s> Rows<'s> {
-    /// `most` is a bound on the number of elements that can come.
+    /// `most` is a bound on the number of elements that can come, of all inputs together.
     pub fn new(signature: &'s Signature, most: usize) -> Self {
+        let most = most / signature.inputs.len().max(1);
         Self {
             signature,
             names: Names::new(signature),
@@ -170,9 +171,12 @@ impl<'s> Rows<'s> {
 
     pub fn finish(self) -> Result<Vec<Tensor>, DecodeError> {
         let none = self.count == 0;
-        let finish = |column: Box<dyn Column + 's>| match none {
-            true => column.finish_shaped(vec![0], Form::Rows),
-            false => column.finish(Form::Rows),
+        let finish = |column: Box<dyn Column + 's>| {
+            if none {
+                column.finish_shaped(vec![0], Form::Rows)
+            } else {
+                column.finish(Form::Rows)
+            }
         };
         self.columns.into_iter().map(finish).collect()
     }

@@ -162,10 +162,13 @@ fn write_run<K: Kind>(items: &[K::Item], out: &mut Vec<u8>) {
 
 /// Room for the outputs as JSON: enough for anything but strings that are mostly escapes, so that one allocation does.
 pub(super) fn json_bytes(outputs: &[Output<'_>]) -> usize {
+    // Names are repeated per row when there are several.
+    let repeats = match outputs {
+        [_] => 1,
+        _ => common_rows(outputs).unwrap_or(1),
+    };
     let one = |output: &Output<'_>| {
-        // The name is repeated per row at most.
-        let keys = (output.name.len() + 4).saturating_mul(row_count(output.value).unwrap_or(1).max(1));
-        let keys = if outputs.len() > 1 { keys } else { 0 };
+        let keys = (output.name.len() + 4).saturating_mul(repeats);
         keys.saturating_add(value_bytes(output.value))
     };
     outputs.iter().map(one).fold(0, usize::saturating_add)

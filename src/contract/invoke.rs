@@ -45,10 +45,11 @@ pub(super) async fn model(
     let accept = accept(request);
     let default = state.settings.formats.default_accept;
     let model_name = name.to_owned();
-    // Parsing and writing large bodies takes as long as a run: all of it happens on the compute thread.
+    let size = body.len();
+    // Parsing and writing large bodies takes as long as a run, so all of it is done in one place.
     let answer = move |runner: &Runner<'_>| -> Result<Encoded, Error> {
         let signature = runner.signature();
-        let asked = codec::decode(&content_type, body, signature)?;
+        let asked = codec::decode(&content_type, body.clone(), signature)?;
         let format = codec::negotiate(accept.as_deref(), default, &asked.reply, signature)?;
         let outputs = runner
             .run(&asked.inputs, asked.reply.outputs())
@@ -56,7 +57,7 @@ pub(super) async fn model(
         drop(asked.inputs);
         Ok(codec::encode(format, &asked.reply, &model_name, signature, &outputs)?)
     };
-    let encoded = Model::run(&handle, deadline, answer).await??;
+    let encoded = Model::run(&handle, size, deadline, answer).await??;
 
     let mut response = HttpResponse::Ok();
     // IN-2, CT-2: what was really sent, exactly: in a pipeline it is the next container's Content-Type (MC-4).

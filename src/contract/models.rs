@@ -82,7 +82,7 @@ pub(super) async fn list(state: web::Data<State>, request: HttpRequest) -> HttpR
     })
 }
 
-/// All that is below `/models/`.
+/// All that is below `/models/`, and what is nowhere.
 pub(super) async fn below(
     state: web::Data<State>,
     request: HttpRequest,

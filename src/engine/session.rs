@@ -42,6 +42,12 @@ pub enum RunError {
 /// Ends a run from another thread, at its next operator.
 pub struct Cancel(RunOptions);
 
+impl std::fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cancel")
+    }
+}
+
 impl Cancel {
     pub fn new() -> Result<Self, RunError> {
         RunOptions::new().map(Self).map_err(|error| run_error(&error))
@@ -50,6 +56,11 @@ impl Cancel {
     pub fn cancel(&self) {
         // The call only sets a flag; it has no way to fail that anyone could act upon.
         let _ = self.0.terminate();
+    }
+
+    /// Makes a cancel that was used good for another run.
+    pub fn reset(&self) {
+        let _ = self.0.unterminate();
     }
 }
 

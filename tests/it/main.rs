@@ -1,1 +1,34 @@
+//! The container's contract, checked from outside: every test starts the real binary and speaks HTTP to it.
+//!
+//! Tests are named by what the contract says; ids such as `MM-18` are its clauses. The `harness` holds what they share:
+//! a server that is started and stopped with the test, an HTTP client that checks of every response what holds for all
+//! of them, the models, and what `/proc` knows of the server. A test never asserts how long something takes; where it
+//! would hang forever if the server were wrong, the harness has a generous bound ([`harness::PATIENCE`]).
+//!
+//! Some tests need what a machine may not grant (namespaces, strace). Those say aloud that they were skipped.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test helper that cannot go on fails its test, which is what unwrap does"
+)]
+
+mod harness;
+
+mod api;
+mod bad_artifacts;
+mod bad_requests;
+mod exit;
+mod formats;
+mod http;
+mod isolation;
+mod limits;
+mod listing;
+mod memory;
+mod names;
+mod negotiation;
+mod network;
+mod races;
+mod sandbox;
+mod single_model;
+mod start;
+mod stop;

@@ -1,0 +1,158 @@
+//! What a document asks to be answered, and the parameters that say how.
+
+use jiter::Peek;
+
+use crate::codec::error::{DecodeError, Fault, excerpt, gives};
+use crate::codec::json_reader::Reader;
+use crate::codec::numbers::Numeric;
+use crate::codec::{Dialect, ReplyPlan};
+use crate::tensor::Signature;
+
+/// The keys of the document that say what to reply. They can stand before `inputs`, which tells whether this is the
+/// protocol at all, so they are only read at the end.
+#[derive(Default)]
+pub(in crate::codec) struct Envelope<'a> {
+    id: Option<Reader<'a>>,
+    outputs: Option<Reader<'a>>,
+    parameters: Option<Reader<'a>>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Where to keep the value of a key.
+    pub fn slot(&mut self, key: &str) -> Option<&mut Option<Reader<'a>>> {
+        match key {
+            "id" => Some(&mut self.id),
+            "outputs" => Some(&mut self.outputs),
+            "parameters" => Some(&mut self.parameters),
+            _ => None,
+        }
+    }
+
+    /// What the document asks for.
+    pub fn plan(self, signature: &Signature) -> Result<ReplyPlan, DecodeError> {
+        let id = match self.id {
+            Some(mut reader) => Some(text(&mut reader, "\"id\"")?),
+            None => None,
+        };
+        let all_binary = match self.parameters {
+            Some(mut reader) => parameters(&mut reader)?.binary_data_output,
+            None => None,
+        };
+        let requested = match self.outputs {
+            Some(mut reader) => requested_outputs(&mut reader, signature)?,
+            None => Vec::new(),
+        };
+        // As in Triton, an empty list asks for everything.
+        let flags = match requested.as_slice() {
+            [] => vec![None; signature.outputs.len()],
+            requested => requested.iter().map(|(_, binary)| *binary).collect(),
+        };
+        let binary = flags
+            .into_iter()
+            .map(|flag| flag.or(all_binary).unwrap_or(false))
+            .collect();
+        Ok(ReplyPlan {
+            dialect: Dialect::OpenInference { id, binary },
+            outputs: (!requested.is_empty()).then(|| requested.into_iter().map(|(index, _)| index).collect()),
+        })
+    }
+}
+
+/// The parameters that are understood; what others mean is between other clients and servers.
+#[derive(Default)]
+pub(super) struct Parameters {
+    pub binary_data_size: Option<usize>,
+    pub binary_data: Option<bool>,
+    pub binary_data_output: Option<bool>,
+}
+
+pub(super) fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
+    let mut parameters = Parameters::default();
+    if reader.peek()? != Peek::Object {
+        return Err(reader.malformed("\"parameters\" must be an object"));
+    }
+    let mut key = reader.enter_object()?;
+    while let Some(name) = key {
+        match name {
+            "binary_data_size" => {
+                let peek = reader.peek()?;
+                parameters.binary_data_size = Some(size(reader, peek, "binary_data_size")?);
+            }
+            "binary_data" => parameters.binary_data = Some(flag(reader, "binary_data")?),
+            "binary_data_output" => parameters.binary_data_output = Some(flag(reader, "binary_data_output")?),
+            _ => reader.skip()?,
+        }
+        key = reader.next_key()?;
+    }
+    Ok(parameters)
+}
+
+fn flag(reader: &mut Reader<'_>, what: &str) -> Result<bool, Fault> {
+    match reader.peek()? {
+        peek @ (Peek::True | Peek::False) => reader.boolean(peek),
+        _ => Err(reader.malformed(format!("{what} must be true or false"))),
+    }
+}
+
+/// The outputs asked for, and whether each is wanted as binary data where the request says so.
+fn requested_outputs(
+    reader: &mut Reader<'_>,
+    signature: &Signature,
+) -> Result<Vec<(usize, Option<bool>)>, DecodeError> {
+    if reader.peek()? != Peek::Array {
+        return Err(reader
+            .malformed("\"outputs\" must be an array of objects with a name")
+            .into());
+    }
+    let mut requested: Vec<(usize, Option<bool>)> = Vec::new();
+    let mut next = reader.enter_array()?;
+    while let Some(first) = next {
+        if first != Peek::Object {
+            return Err(reader
+                .malformed("\"outputs\" must be an array of objects with a name")
+                .into());
+        }
+        let (mut output, mut binary) = (None, None);
+        let mut key = reader.enter_object()?;
+        while let Some(name) = key {
+            match name {
+                "name" => {
+                    let name = text(reader, "the name of an output")?;
+                    let found = signature.outputs.iter().position(|output| output.name == name);
+                    let refuse = |problem| DecodeError::RequestedOutput {
+                        name: excerpt(&name),
+                        problem,
+                        gives: gives(signature),
+                    };
+                    let index = found.ok_or_else(|| refuse("there is no such output"))?;
+                    if requested.iter().any(|(other, _)| *other == index) {
+                        return Err(refuse("it is asked for twice"));
+                    }
+                    output = Some(index);
+                }
+                "parameters" => binary = parameters(reader)?.binary_data,
+                _ => reader.skip()?,
+            }
+            key = reader.next_key()?;
+        }
+        let Some(index) = output else {
+            return Err(reader.malformed("an element of \"outputs\" has no \"name\"").into());
+        };
+        requested.push((index, binary));
+        next = reader.next_value()?;
+    }
+    Ok(requested)
+}
+
+pub(super) fn text(reader: &mut Reader<'_>, what: &str) -> Result<String, Fault> {
+    if reader.peek()? != Peek::String {
+        return Err(reader.malformed(format!("{what} must be a string")));
+    }
+    Ok(reader.string()?.as_str().to_owned())
+}
+
+pub(super) fn size(reader: &mut Reader<'_>, peek: Peek, what: &str) -> Result<usize, Fault> {
+    let number = if peek.is_num() { reader.number(peek)? } else { "" };
+    let size = u64::parse(number).ok().and_then(|size| usize::try_from(size).ok());
+    size.ok_or_else(|| reader.malformed(format!("{what} must be a whole number, not negative")))
+}

@@ -1,0 +1,177 @@
+//! Ends runs that stay too long on a thread that has other things to do.
+//!
+//! A thread that answers HTTP runs short models itself (`placement.rs`), on the expectation that the next run is like
+//! the ones before. When it is not, nobody on that thread can do anything about it; this thread looks on from outside
+//! and ends the run at its next operator, so that it can be started again elsewhere.
+//!
+//! What always holds: a run is ended under the lock under which it was entered, so the end never hits the thread's next
+//! one. While nothing runs, the watching thread sleeps and costs nothing.
+
+use std::cell::OnceCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::session::{Cancel, RunError};
+
+/// How long a run may hold a thread up. Far more than runs that are expected to be short take, and less than anyone
+/// who waits for `/ping` would notice.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How often running threads are looked at.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Looks on for as long as the process lives.
+#[derive(Debug)]
+pub struct Watchdog {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    seats: Mutex<Vec<Arc<Seat>>>,
+    asleep: AtomicBool,
+}
+
+/// A watched thread's place.
+#[derive(Debug)]
+struct Seat {
+    cancel: Cancel,
+    run: Mutex<Run>,
+}
+
+#[derive(Debug, Default)]
+struct Run {
+    started: Option<Instant>,
+    ended: bool,
+}
+
+thread_local! {
+    /// The watchdog is one per process, as the runtime is; so a thread needs one seat.
+    static SEAT: OnceCell<Arc<Seat>> = const { OnceCell::new() };
+}
+
+/// What came of watched work.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Watched<T> {
+    Done(T),
+    /// It was ended for taking too long; its result means nothing.
+    Ended,
+}
+
+impl Watchdog {
+    pub fn start() -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let watched = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("watchdog".to_owned())
+            .spawn(move || watched.look_on())?;
+        Ok(Self {
+            shared,
+            thread: thread.thread().clone(),
+        })
+    }
+
+    /// Does `work` on this thread, with a [`Cancel`] that ends its run after [`PATIENCE`].
+    pub fn watch<T>(&self, work: impl FnOnce(&Cancel) -> T) -> Result<Watched<T>, RunError> {
+        SEAT.with(|seat| {
+            let seat = match seat.get() {
+                Some(seat) => seat,
+                None => {
+                    let new = self.shared.seat()?;
+                    seat.get_or_init(|| new)
+                }
+            };
+            *seat.run() = Run {
+                started: Some(Instant::now()),
+                ended: false,
+            };
+            // Ordered after the start above: whoever goes to sleep looks at the seats once more after saying so.
+            if self.shared.asleep.swap(false, Ordering::SeqCst) {
+                self.thread.unpark();
+            }
+            let _leave = Leave(seat);
+            let result = work(&seat.cancel);
+            Ok(if seat.run().ended {
+                Watched::Ended
+            } else {
+                Watched::Done(result)
+            })
+        })
+    }
+}
+
+/// Empties the seat, also when the work panics.
+struct Leave<'a>(&'a Seat);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let mut run = self.0.run();
+        run.started = None;
+        if run.ended {
+            self.0.cancel.reset();
+        }
+    }
+}
+
+impl Seat {
+    fn run(&self) -> MutexGuard<'_, Run> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the run when it is older than [`PATIENCE`]. Returns whether there is one.
+    fn look(&self) -> bool {
+        let mut run = self.run();
+        let Some(started) = run.started else { return false };
+        if !run.ended && started.elapsed() > PATIENCE {
+            run.ended = true;
+            self.cancel.cancel();
+        }
+        true
+    }
+}
+
+impl Shared {
+    fn seat(&self) -> Result<Arc<Seat>, RunError> {
+        let seat = Arc::new(Seat {
+            cancel: Cancel::new()?,
+            run: Mutex::default(),
+        });
+        self.seats().push(Arc::clone(&seat));
+        Ok(seat)
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Vec<Arc<Seat>>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_on(&self) {
+        /// Looks without a run in between before going to sleep: falling asleep between the requests of a busy server
+        /// would cost a wake-up for each.
+        const IDLE_LOOKS: u32 = 20;
+        let mut idle = 0;
+        loop {
+            thread::sleep(TICK);
+            idle = if self.look() { 0 } else { idle + 1 };
+            if idle < IDLE_LOOKS {
+                continue;
+            }
+            self.asleep.store(true, Ordering::SeqCst);
+            while self.asleep.load(Ordering::SeqCst) {
+                if self.look() {
+                    self.asleep.store(false, Ordering::SeqCst);
+                } else {
+                    thread::park();
+                }
+            }
+            idle = 0;
+        }
+    }
+
+    fn look(&self) -> bool {
+        // Every seat is looked at: no short-circuit.
+        self.seats().iter().fold(false, |any, seat| seat.look() | any)
+    }
+}

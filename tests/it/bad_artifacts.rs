@@ -1,0 +1,85 @@
+//! A model that cannot be loaded is refused as broken, never as "no room" or "loaded already" (MM-18), and harms nobody
+//! (PI-4).
+
+use serde_json::json;
+
+use crate::harness::Builder;
+
+/// What is in `tests/models/bad`, and words that the refusal must hold. Without two of them: `divide_crash` ends ONNX
+/// Runtime's process, and `function_bomb` never ends (see `isolation`).
+const ARTIFACTS: [(&str, &[&str]); 19] = [
+    ("ambiguous", &["more than one model", "first.onnx", "second.onnx"]),
+    ("bad_initializer", &["ONNX Runtime refuses the model"]),
+    ("cyclic", &["not acyclic"]),
+    ("empty_directory", &["no model in", "model.onnx"]),
+    ("empty_file", &["model.onnx"]),
+    ("external_absolute", &["/etc/passwd", "outside the artifact"]),
+    ("external_missing", &["missing.bin", "not in the artifact"]),
+    ("external_parent", &["../secret.bin", "outside the artifact"]),
+    ("float8_input", &["input \"x\"", "no content type carries"]),
+    ("garbage", &["is not a model"]),
+    ("huge_declared", &["ONNX Runtime refuses the model"]),
+    ("ir_future", &["IR version"]),
+    ("negative_dimension", &["impossible shape"]),
+    ("opset_future", &["opset"]),
+    ("sequence_input", &["input \"x\"", "no content type carries"]),
+    ("text", &["is not a model"]),
+    ("truncated", &["is not a model"]),
+    ("unknown_domain", &["com.example.custom"]),
+    ("unknown_operator", &["Frobnicate"]),
+];
+
+#[test]
+fn every_broken_artifact_is_refused_with_a_reason_each_time_and_leaves_nothing() {
+    let server = Builder::multi().with_caught_panics().start();
+    let good = server.models().place_scale("good", 2.0);
+    server.load("good", &good).expect(200);
+    let reserved = server.reserved();
+    for (name, parts) in ARTIFACTS {
+        let url = server.models().place(&format!("bad/{name}"), name);
+        // What external_parent reaches for exists.
+        std::fs::write(server.models().path(name).join("secret.bin"), [0; 16]).unwrap();
+        for attempt in ["first", "second"] {
+            let refusal = server.load(name, &url);
+            assert_eq!(refusal.status, 400, "{name}, {attempt}: {}", refusal.text());
+            assert_eq!(refusal.json()["type"], "InvalidModelException", "{name}");
+            for part in [name].iter().chain(parts) {
+                assert!(
+                    refusal.message().contains(part),
+                    "{part:?} is not in {}",
+                    refusal.message()
+                );
+            }
+            server.describe(name).expect(404);
+            server.unload(name).expect(404);
+        }
+        assert_eq!(server.reserved(), reserved, "{name}");
+        server.ping().expect(200);
+        server.assert_scales("good", 2.0);
+    }
+    assert_eq!(server.list("")["models"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_table_knows_every_broken_artifact() {
+    let mut known: Vec<String> = ARTIFACTS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    known.extend(["divide_crash", "function_bomb"].map(String::from));
+    known.sort();
+    let mut present: Vec<String> = std::fs::read_dir(crate::harness::fixture("bad"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    present.sort();
+    assert_eq!(known, present);
+}
+
+#[test]
+fn a_name_that_held_a_broken_model_is_free_for_a_good_one() {
+    let server = Builder::multi().start();
+    let url = server.models().place("bad/truncated", "m");
+    server.load("m", &url).expect(400);
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    server.assert_scales("m", 2.0);
+    assert_eq!(server.list("")["models"][0]["modelName"], json!("m"));
+}

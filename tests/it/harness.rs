@@ -1,0 +1,78 @@
+//! What the tests share.
+
+mod builder;
+mod cases;
+mod client;
+mod models;
+mod process;
+mod response;
+mod sandbox;
+mod server;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use builder::{Builder, Ended};
+pub use cases::{Case, Tensor, assert_close, cases, from_text, to_text};
+pub use client::{Connection, Request, try_send};
+pub use models::{Models, fixture};
+pub use response::Response;
+pub use sandbox::skip_unless;
+pub use server::Server;
+
+/// Far longer than anything takes that works, even on a busy machine, and much shorter than what never ends: a model of
+/// `bad/function_bomb`, a run of [`FOREVER`].
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Iterations of the `spin` model that take days.
+pub const FOREVER: u64 = 1 << 40;
+
+/// Iterations of the `spin` model that take about a second.
+pub const A_SECOND: u64 = 155_000;
+
+/// Returns when `condition` holds; fails when it does not come to hold.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "it did not come to pass that {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Tells threads that work in the background to come to an end.
+#[derive(Debug, Default)]
+pub struct Stop(AtomicBool);
+
+/// Raises its [`Stop`] when it is dropped, so also when the test fails: a scope waits for its threads in any case.
+#[derive(Debug)]
+pub struct StopOnDrop<'a>(&'a Stop);
+
+impl Stop {
+    pub fn raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn on_drop(&self) -> StopOnDrop<'_> {
+        StopOnDrop(self)
+    }
+}
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does `work` for each of `items` on `threads` threads, and returns the results in the order of the items.
+pub fn in_parallel<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let share = items.len().div_ceil(threads).max(1);
+    thread::scope(|scope| {
+        let workers: Vec<_> = items
+            .chunks(share)
+            .map(|items| scope.spawn(|| items.iter().map(&work).collect::<Vec<R>>()))
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}

@@ -1,0 +1,181 @@
+//! How a server is started.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use super::models::Models;
+use super::server::{Log, Server};
+use super::{PATIENCE, eventually};
+
+/// The command line and environment of a server to be started.
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    wrapper: Vec<OsString>,
+    command: Option<&'static str>,
+    arguments: Vec<OsString>,
+    environment: Vec<(String, OsString)>,
+    models: Models,
+    pub(super) caught_panics: bool,
+}
+
+/// A process that has ended by itself.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub log: Vec<String>,
+}
+
+impl Ended {
+    /// The last line of the log: what the platform shows to whoever looks for the reason (ST-12).
+    pub fn last_line(&self) -> &str {
+        self.log.last().map_or("", String::as_str)
+    }
+}
+
+/// In single-model mode, with the model where the platform puts it.
+impl Default for Builder {
+    fn default() -> Self {
+        Self::bare(Models::new())
+    }
+}
+
+impl Builder {
+    /// In multi-model mode, below a new directory of models.
+    pub fn multi() -> Self {
+        let models = Models::new();
+        let root = models.root().to_owned();
+        Self::bare(models)
+            .argument("--multi-model")
+            .argument("--models-root")
+            .argument(root)
+    }
+
+    /// In single-model mode with the model in `folder`.
+    pub fn single(folder: impl AsRef<OsStr>) -> Self {
+        Self::default().argument("--model-dir").argument(folder)
+    }
+
+    /// On a free port of the loopback interface, with two threads of each kind: tests run side by side.
+    fn bare(models: Models) -> Self {
+        Self {
+            wrapper: Vec::new(),
+            command: Some("serve"),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            models,
+            caught_panics: false,
+        }
+        .arguments(["--bind", "127.0.0.1", "--threads", "2"])
+    }
+
+    pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    pub fn arguments(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        arguments.into_iter().fold(self, Self::argument)
+    }
+
+    pub fn environment(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Without the word that the platform passes.
+    pub fn without_command(mut self) -> Self {
+        self.command = None;
+        self
+    }
+
+    /// Starts the server through another program, such as `strace`.
+    pub fn through(mut self, wrapper: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.wrapper
+            .extend(wrapper.into_iter().map(|word| word.as_ref().to_owned()));
+        self
+    }
+
+    /// The test makes the bindings panic, which the server is known to catch.
+    pub fn with_caught_panics(mut self) -> Self {
+        self.caught_panics = true;
+        self
+    }
+
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// Starts the server and returns when it listens. In multi-model mode it can serve then (PI-4).
+    #[track_caller]
+    pub fn start(self) -> Server {
+        let child = self.spawn();
+        Server::listening(child, self.models, self.caught_panics)
+    }
+
+    /// Starts the server, which is expected to end by itself.
+    #[track_caller]
+    pub fn run_to_end(self) -> Ended {
+        let mut child = self.spawn();
+        let log = Log::follow(child.stderr.take().unwrap());
+        let mut status = None;
+        eventually("the server ends by itself", || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        Ended {
+            status: status.unwrap(),
+            log: log.finished(PATIENCE),
+        }
+    }
+
+    fn spawn(&self) -> std::process::Child {
+        let mut words = self.wrapper.clone();
+        words.push(env!("CARGO_BIN_EXE_longshore").into());
+        words.extend(self.command.map(OsString::from));
+        words.extend(self.arguments.iter().cloned());
+        let chooses_port = self.arguments.iter().any(|argument| argument == "--port")
+            || self
+                .environment
+                .iter()
+                .any(|(name, _)| name == "SAGEMAKER_BIND_TO_PORT");
+        if !chooses_port {
+            words.extend(["--port".into(), "0".into()]);
+        }
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        for (name, _) in env::vars_os() {
+            let known = name.to_string_lossy();
+            if ["SAGEMAKER_", "LONGSHORE_", "ORT_"]
+                .iter()
+                .any(|prefix| known.starts_with(prefix))
+            {
+                command.env_remove(&name);
+            }
+        }
+        if let Some(library) = library() {
+            command.env("ORT_DYLIB_PATH", library);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", words[0].display()))
+    }
+}
+
+/// ONNX Runtime's library: the one that the tests were told of, else the checkout's, wherever cargo builds to.
+fn library() -> Option<PathBuf> {
+    if let Some(library) = env::var_os("ORT_DYLIB_PATH") {
+        return Some(library.into());
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".onnxruntime");
+    let mut files = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    files.find(|path| path.to_string_lossy().contains("libonnxruntime.so"))
+}

@@ -1,0 +1,212 @@
+//! The requests and answers recorded beside each model, and JSON with the numbers that JSON lacks.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::models::fixture;
+
+/// A request to a model and the answer that ONNX Runtime gives.
+#[derive(Debug, Deserialize)]
+pub struct Case {
+    pub inputs: BTreeMap<String, Tensor>,
+    /// A [`Tensor`], or plain JSON for what is no tensor.
+    pub outputs: BTreeMap<String, Value>,
+}
+
+/// Flat data in row-major order. Floats that are no numbers are the strings `NaN`, `Infinity` and `-Infinity`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Tensor {
+    pub dtype: String,
+    pub shape: Vec<usize>,
+    pub data: Vec<Value>,
+}
+
+/// The cases of a model, of which there is at least one.
+#[track_caller]
+pub fn cases(model: &str) -> Vec<Case> {
+    let cases: Vec<Case> = serde_json::from_slice(&fs::read(fixture(model).join("cases.json")).unwrap()).unwrap();
+    assert!(!cases.is_empty());
+    cases
+}
+
+impl Case {
+    /// An output as nested lists.
+    pub fn output(&self, name: &str) -> Value {
+        let output = &self.outputs[name];
+        serde_json::from_value::<Tensor>(output.clone()).map_or_else(|_| output.clone(), |tensor| tensor.nested())
+    }
+
+    /// An output that is a tensor.
+    pub fn output_tensor(&self, name: &str) -> Option<Tensor> {
+        serde_json::from_value(self.outputs[name].clone()).ok()
+    }
+}
+
+impl Tensor {
+    /// The data as nested lists: a scalar is its number.
+    pub fn nested(&self) -> Value {
+        fn nest(shape: &[usize], data: &[Value]) -> Value {
+            match shape {
+                [] => data[0].clone(),
+                [length, rest @ ..] => {
+                    let share = data.len() / (*length).max(1);
+                    Value::Array(
+                        (0..*length)
+                            .map(|at| nest(rest, &data[at * share..(at + 1) * share]))
+                            .collect(),
+                    )
+                }
+            }
+        }
+        nest(&self.shape, &self.data)
+    }
+
+    /// The rows along the first axis.
+    pub fn rows(&self) -> Vec<Value> {
+        self.nested().as_array().cloned().unwrap_or_default()
+    }
+
+    pub fn is_float(&self) -> bool {
+        self.dtype.contains("float")
+    }
+
+    /// The name of the element type in the Open Inference Protocol.
+    pub fn open_inference_type(&self) -> &'static str {
+        match self.dtype.as_str() {
+            "bool" => "BOOL",
+            "int8" => "INT8",
+            "int16" => "INT16",
+            "int32" => "INT32",
+            "int64" => "INT64",
+            "uint8" => "UINT8",
+            "uint16" => "UINT16",
+            "uint32" => "UINT32",
+            "uint64" => "UINT64",
+            "float16" => "FP16",
+            "bfloat16" => "BF16",
+            "float32" => "FP32",
+            "float64" => "FP64",
+            "string" => "BYTES",
+            other => panic!("{other}"),
+        }
+    }
+
+    /// The data as little-endian bytes; strings with their length before them, as the binary extension has them.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.data.iter().flat_map(|item| self.element_bytes(item)).collect()
+    }
+
+    fn element_bytes(&self, item: &Value) -> Vec<u8> {
+        macro_rules! integer {
+            ($type:ty) => {
+                <$type>::try_from(
+                    item.as_i64()
+                        .map_or_else(|| i128::from(item.as_u64().unwrap()), i128::from),
+                )
+                .unwrap()
+                .to_le_bytes()
+                .to_vec()
+            };
+        }
+        match self.dtype.as_str() {
+            "bool" => vec![u8::from(item.as_bool().unwrap())],
+            "int8" => integer!(i8),
+            "int16" => integer!(i16),
+            "int32" => integer!(i32),
+            "int64" => integer!(i64),
+            "uint8" => integer!(u8),
+            "uint16" => integer!(u16),
+            "uint32" => integer!(u32),
+            "uint64" => integer!(u64),
+            "float16" => half::f16::from_f64(float(item)).to_le_bytes().to_vec(),
+            "bfloat16" => half::bf16::from_f64(float(item)).to_le_bytes().to_vec(),
+            "float32" => (float(item) as f32).to_le_bytes().to_vec(),
+            "float64" => float(item).to_le_bytes().to_vec(),
+            "string" => {
+                let text = item.as_str().unwrap().as_bytes();
+                [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text].concat()
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// A number of `cases.json`.
+fn float(item: &Value) -> f64 {
+    item.as_f64().unwrap_or_else(|| item.as_str().unwrap().parse().unwrap())
+}
+
+/// Asserts that two JSON values are the same, numbers up to a rounding of 1e-5.
+#[track_caller]
+pub fn assert_close(actual: &Value, expected: &Value, what: &str) {
+    assert!(
+        close(actual, expected),
+        "{what}\nexpected: {expected}\n  actual: {actual}"
+    );
+}
+
+fn close(actual: &Value, expected: &Value) -> bool {
+    match (actual, expected) {
+        (Value::Array(actual), Value::Array(expected)) => {
+            actual.len() == expected.len() && actual.iter().zip(expected).all(|(a, e)| close(a, e))
+        }
+        (Value::Object(actual), Value::Object(expected)) => {
+            let same_keys = actual.keys().eq(expected.keys());
+            same_keys && actual.values().zip(expected.values()).all(|(a, e)| close(a, e))
+        }
+        (Value::Number(actual), Value::Number(expected)) if expected.is_f64() => {
+            let (actual, expected) = (actual.as_f64().unwrap(), expected.as_f64().unwrap());
+            // Next to zero a float32 has few digits, and is written with as few.
+            (actual - expected).abs() <= 1e-5 * expected.abs() || actual as f32 == expected as f32
+        }
+        _ => actual == expected,
+    }
+}
+
+/// JSON text of `value` in which the strings `NaN`, `Infinity` and `-Infinity` are bare when `floats` holds.
+pub fn to_text(value: &Value, floats: bool) -> String {
+    let text = value.to_string();
+    if !floats {
+        return text;
+    }
+    NOT_NUMBERS
+        .iter()
+        .fold(text, |text, word| text.replace(&format!("\"{word}\""), word))
+}
+
+/// Parses JSON in which floats that are no numbers are bare words, which become strings.
+#[track_caller]
+pub fn from_text(text: &[u8]) -> Value {
+    let mut strict = Vec::with_capacity(text.len());
+    let (mut rest, mut quoted) = (text, false);
+    while let [first, ..] = *rest {
+        let word = NOT_NUMBERS
+            .iter()
+            .find(|word| !quoted && rest.starts_with(word.as_bytes()));
+        let length = match (word, first) {
+            (Some(word), _) => {
+                strict.extend_from_slice(format!("\"{word}\"").as_bytes());
+                rest = &rest[word.len()..];
+                continue;
+            }
+            (None, b'\\') if quoted => 2,
+            (None, b'"') => {
+                quoted = !quoted;
+                1
+            }
+            (None, _) => 1,
+        };
+        strict.extend_from_slice(&rest[..length]);
+        rest = &rest[length..];
+    }
+    match serde_json::from_slice(&strict) {
+        Ok(value) => value,
+        Err(error) => panic!("{error} in {}", String::from_utf8_lossy(text)),
+    }
+}
+
+/// The longest first: one ends with another.
+const NOT_NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];

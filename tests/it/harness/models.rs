@@ -1,0 +1,105 @@
+//! Model directories, made for one test from the models in `tests/models`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// The folder of a model in `tests/models`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)
+}
+
+/// A directory of models: what the platform calls `/opt/ml/models`. Gone with the test.
+#[derive(Debug)]
+pub struct Models {
+    root: TempDir,
+}
+
+impl Models {
+    pub fn new() -> Self {
+        let root = tempfile::Builder::new().prefix("longshore-models-").tempdir().unwrap();
+        // Readable by the server whatever user it runs as.
+        set_mode(root.path(), 0o755);
+        Self { root }
+    }
+
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// A path below the root, which need not exist.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// Copies a fixture to `<root>/<name>/model`, where the platform would unpack it, and returns that as a load's url.
+    pub fn place(&self, fixture_name: &str, name: &str) -> String {
+        let target = self.path(name).join("model");
+        copy(&fixture(fixture_name), &target);
+        target.display().to_string()
+    }
+
+    /// A model that multiplies by `factor`: `y = factor * x`.
+    pub fn place_scale(&self, name: &str, factor: f32) -> String {
+        let url = self.place("scale", name);
+        let file = Path::new(&url).join("model.onnx");
+        let mut bytes = fs::read(&file).unwrap();
+        replace_once(&mut bytes, &1234.5f32.to_le_bytes(), &factor.to_le_bytes());
+        fs::write(&file, bytes).unwrap();
+        url
+    }
+
+    /// A model of 8 MiB of weights, each of them a half; it sums the products of a row of 1024 with them.
+    pub fn place_big(&self, name: &str) -> String {
+        let url = self.place("external_big", name);
+        let weights = 0.5f32.to_le_bytes().repeat(Self::BIG_BYTES / 4);
+        fs::write(Path::new(&url).join("weights.bin"), weights).unwrap();
+        url
+    }
+
+    /// Bytes of the weights of [`Self::place_big`].
+    pub const BIG_BYTES: usize = 8 << 20;
+
+    /// A model whose load takes some seconds at most: the function bomb with fewer levels.
+    pub fn place_slow(&self, name: &str, levels: u8) -> String {
+        let url = self.place("bad/function_bomb", name);
+        let file = Path::new(&url).join("model.onnx");
+        let mut bytes = fs::read(&file).unwrap();
+        // The graph comes first in the file. Its one node calls the function of the highest level.
+        let at = find(&bytes, b"f27").unwrap();
+        bytes[at + 1..at + 3].copy_from_slice(format!("{:02}", levels - 1).as_bytes());
+        fs::write(&file, bytes).unwrap();
+        url
+    }
+}
+
+/// Copies a directory and what is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            // Not `fs::copy`, which copies the permissions too: the checkout may be read-only.
+            fs::write(target, fs::read(entry.path()).unwrap()).unwrap();
+        }
+    }
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+fn replace_once(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    let at = find(bytes, from).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to);
+    assert_eq!(find(bytes, from), None, "the bytes to replace occur twice");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}

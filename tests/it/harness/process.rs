@@ -1,0 +1,71 @@
+//! What the system knows of a process.
+
+use std::fs;
+use std::path::PathBuf;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process(pub u32);
+
+impl Process {
+    /// Bytes of anonymous memory that are resident: what an unload must bring down (MM-4).
+    pub fn anonymous_memory(self) -> u64 {
+        self.status("RssAnon:")
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
+    }
+
+    pub fn threads(self) -> usize {
+        self.status("Threads:").parse().unwrap()
+    }
+
+    /// User and system time used so far, in clock ticks (a hundredth of a second on Linux).
+    pub fn cpu_ticks(self) -> u64 {
+        let stat = fs::read_to_string(self.file("stat")).unwrap();
+        // The command's name stands in brackets and may hold blanks.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
+    /// Files of a directory that are mapped into the process.
+    pub fn maps_files_below(self, folder: &std::path::Path) -> bool {
+        let maps = fs::read_to_string(self.file("maps")).unwrap();
+        maps.contains(&folder.display().to_string())
+    }
+
+    pub fn signal(self, signal: Signal) {
+        // A process that is gone needs no signal.
+        let _ = kill_process(Pid::from_raw(self.0.try_into().unwrap()).unwrap(), signal);
+    }
+
+    /// The first of this process and its descendants that runs `program`.
+    pub fn find(self, program: &str) -> Option<Self> {
+        if fs::read_to_string(self.file("comm")).ok()?.trim_end() == program {
+            return Some(self);
+        }
+        let threads = fs::read_dir(self.file("task")).ok()?;
+        let children = threads.flatten().flat_map(|thread| {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            children
+                .split_whitespace()
+                .map(|child| Self(child.parse().unwrap()))
+                .collect::<Vec<_>>()
+        });
+        children.into_iter().find_map(|child| child.find(program))
+    }
+
+    fn status(self, key: &str) -> String {
+        let status = fs::read_to_string(self.file("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim().to_owned()
+    }
+
+    fn file(self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.0))
+    }
+}

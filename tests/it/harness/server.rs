@@ -1,0 +1,261 @@
+//! A running server.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, ExitStatus};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use longshore::wire::ModelPath;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::builder::Ended;
+use super::client::{self, Connection, Request};
+use super::models::Models;
+use super::process::Process;
+use super::response::Response;
+use super::{PATIENCE, eventually};
+
+/// A server that is killed when the test ends. It must live until then, and must not have panicked.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    process: Process,
+    address: SocketAddr,
+    log: Log,
+    models: Models,
+    caught_panics: bool,
+    ended: bool,
+}
+
+impl Server {
+    /// Waits for the line that says where the server listens.
+    #[track_caller]
+    pub(super) fn listening(mut child: Child, models: Models, caught_panics: bool) -> Self {
+        let log = Log::follow(child.stderr.take().unwrap());
+        let address = log.wait_for(PATIENCE, |line| {
+            let (_, rest) = line.split_once("listening address=")?;
+            rest.split_whitespace().next()?.parse().ok()
+        });
+        let Some(address) = address else {
+            let _ = child.kill();
+            panic!("the server does not listen; its log:\n{}", log.tail());
+        };
+        let process = Process(child.id()).find("longshore").unwrap();
+        Self {
+            child,
+            process,
+            address,
+            log,
+            models,
+            caught_panics,
+            ended: false,
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    pub fn process(&self) -> Process {
+        self.process
+    }
+
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address).unwrap()
+    }
+
+    #[track_caller]
+    pub fn send(&self, request: &Request) -> Response {
+        client::send(self.address, request)
+    }
+
+    #[track_caller]
+    pub fn ping(&self) -> Response {
+        self.send(&Request::get("/ping"))
+    }
+
+    /// `POST /models` (MM-1).
+    #[track_caller]
+    pub fn load(&self, name: &str, url: &str) -> Response {
+        self.send(&Request::post("/models").json(&json!({"model_name": name, "url": url})))
+    }
+
+    /// `GET /models` with a query such as `?limit=3` (MM-2).
+    #[track_caller]
+    pub fn list(&self, query: &str) -> Value {
+        self.send(&Request::get(format!("/models{query}"))).expect(200).json()
+    }
+
+    /// `GET /models/{name}` (MM-3).
+    #[track_caller]
+    pub fn describe(&self, name: &str) -> Response {
+        self.send(&Request::get(ModelPath::of(name)))
+    }
+
+    /// `DELETE /models/{name}` (MM-4).
+    #[track_caller]
+    pub fn unload(&self, name: &str) -> Response {
+        self.send(&Request::delete(ModelPath::of(name)))
+    }
+
+    /// A request to a model, to be completed by its body (MM-5).
+    pub fn invocation(name: &str) -> Request {
+        Request::post(format!("{}/invoke", ModelPath::of(name)))
+    }
+
+    /// `POST /models/{name}/invoke` with a JSON body.
+    #[track_caller]
+    pub fn invoke(&self, name: &str, body: &Value) -> Response {
+        self.send(&Self::invocation(name).json(body))
+    }
+
+    /// Asks a model of `place_scale` for four times its factor, and checks the answer.
+    #[track_caller]
+    pub fn assert_scales(&self, name: &str, factor: f32) {
+        let answer = self.invoke(name, &json!({"instances": [4, -0.5]})).expect(200).json();
+        assert_eq!(answer, json!({"predictions": [factor * 4.0, factor * -0.5]}), "{name}");
+    }
+
+    /// Invokes the `spin` model.
+    pub fn spin(name: &str, iterations: u64) -> Request {
+        Self::invocation(name).json(&json!({"inputs": iterations}))
+    }
+
+    /// The value of a metric without labels, or of one with exactly these.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.send(&Request::get("/metrics")).expect(200).text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
+    }
+
+    /// Bytes that models have reserved: 0 when none is loaded or being loaded.
+    #[track_caller]
+    pub fn reserved(&self) -> u64 {
+        self.metric("longshore_memory_reserved_bytes")
+    }
+
+    /// Waits until requests run on the compute threads: that many.
+    #[track_caller]
+    pub fn wait_for_running(&self, count: u64) {
+        eventually("the requests run", || {
+            self.metric("longshore_requests_running") == count
+        });
+    }
+
+    /// Waits for a line of the log.
+    pub fn wait_for_log(&self, part: &str) {
+        let found = self.log.wait_for(PATIENCE, |line| line.contains(part).then_some(()));
+        assert!(found.is_some(), "the log does not say {part:?}:\n{}", self.log.tail());
+    }
+
+    pub fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits until the server has ended by itself.
+    #[track_caller]
+    pub fn wait_for_end(mut self) -> Ended {
+        let mut status: Option<ExitStatus> = None;
+        eventually("the server ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        self.ended = true;
+        Ended {
+            status: status.unwrap(),
+            log: self.log.finished(PATIENCE),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let ended_early = !self.ended && self.child.try_wait().is_ok_and(|status| status.is_some());
+        if !self.ended {
+            self.process.signal(Signal::KILL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the server's log:\n{}", self.log.tail());
+            return;
+        }
+        assert!(!ended_early, "the server ended by itself:\n{}", self.log.tail());
+        let panicked = self.log.lines().iter().any(|line| line.contains("ERROR panic"));
+        assert!(
+            self.caught_panics || !panicked,
+            "the server panicked:\n{}",
+            self.log.tail()
+        );
+    }
+}
+
+/// The lines of a log, collected as they come.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
+    shared: Arc<(Mutex<Lines>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    lines: Vec<String>,
+    closed: bool,
+}
+
+impl Log {
+    pub fn follow(stderr: ChildStderr) -> Self {
+        let log = Self { shared: Arc::default() };
+        let (shared, lines) = (Arc::clone(&log.shared), BufReader::new(stderr).lines());
+        thread::spawn(move || {
+            let (state, changed) = &*shared;
+            for line in lines.map_while(Result::ok) {
+                state.lock().unwrap().lines.push(line);
+                changed.notify_all();
+            }
+            state.lock().unwrap().closed = true;
+            changed.notify_all();
+        });
+        log
+    }
+
+    /// What `find` makes of the first line that it makes something of; `None` when no such line comes.
+    pub fn wait_for<T>(&self, patience: Duration, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
+        let (state, changed) = &*self.shared;
+        let mut seen = 0;
+        let mut found = None;
+        let look = |state: &mut Lines| {
+            found = state.lines[seen..].iter().find_map(|line| find(line));
+            seen = state.lines.len();
+            found.is_none() && !state.closed
+        };
+        let _unused = changed
+            .wait_timeout_while(state.lock().unwrap(), patience, look)
+            .unwrap();
+        drop(_unused);
+        found
+    }
+
+    /// All lines, once the process has closed its end.
+    pub fn finished(&self, patience: Duration) -> Vec<String> {
+        let _ = self.wait_for(patience, |_| None::<()>);
+        self.lines()
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.shared.0.lock().unwrap().lines.clone()
+    }
+
+    pub fn tail(&self) -> String {
+        const LINES: usize = 40;
+        let lines = self.lines();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
+    }
+}

@@ -1,0 +1,299 @@
+//! HTTP itself: routes, methods, connections, odd requests.
+
+use serde_json::json;
+
+use crate::harness::{Builder, Request, Response, Server, cases, eventually, fixture};
+
+fn with_scale() -> Server {
+    let server = Builder::multi().start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    server
+}
+
+#[test]
+fn an_unknown_path_is_a_404() {
+    let server = Builder::multi().start();
+    for path in [
+        "/",
+        "/Ping",
+        "/ping/",
+        "/invocations/x",
+        "/model",
+        "/adapters",
+        "/v2/health/ready",
+        "//ping",
+        "/%70ing/",
+    ] {
+        for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+            let refusal = server.send(&Request::new(method, path)).expect(404);
+            assert_eq!(refusal.json()["type"], "ResourceNotFoundException", "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_method_is_a_405_that_says_which_are_right() {
+    let server = with_scale();
+    let table = [
+        ("/ping", "GET, HEAD, POST", vec!["PUT", "DELETE", "PATCH", "OPTIONS"]),
+        ("/invocations", "POST", vec!["GET", "PUT", "DELETE", "PATCH", "OPTIONS"]),
+        ("/execution-parameters", "GET", vec!["POST", "PUT", "DELETE"]),
+        ("/metrics", "GET", vec!["POST", "PUT", "DELETE"]),
+        ("/models", "GET, POST", vec!["PUT", "DELETE", "PATCH"]),
+        ("/models/m", "GET, DELETE", vec!["POST", "PUT", "PATCH"]),
+        ("/models/m/invoke", "POST", vec!["GET", "PUT", "DELETE", "PATCH"]),
+    ];
+    for (path, allowed, methods) in table {
+        for method in methods {
+            let refusal = server.send(&Request::new(method, path)).expect(405);
+            assert_eq!(refusal.header("allow"), Some(allowed), "{method} {path}");
+        }
+    }
+    server.assert_scales("m", 2.0);
+}
+
+#[test]
+fn the_health_check_is_answered_as_get_head_and_post() {
+    // PI-7
+    let server = Builder::multi().start();
+    for method in ["GET", "HEAD", "POST"] {
+        let answer = server.send(&Request::new(method, "/ping")).expect(200);
+        assert_eq!(answer.text(), "", "{method}");
+    }
+    server.send(&Request::get("/ping?cache=1")).expect(200);
+}
+
+#[test]
+fn a_connection_serves_one_request_after_the_other_whatever_their_answers() {
+    let server = with_scale();
+    let mut connection = server.connect();
+    let invocation = Server::invocation("m").json(&json!({"instances": [2]}));
+    for _ in 0..3 {
+        connection.send(&Request::get("/ping")).expect(200);
+        assert_eq!(
+            connection.send(&invocation).expect(200).json(),
+            json!({"predictions": [4.0]})
+        );
+        connection.send(&Request::get("/nothing")).expect(404);
+        connection
+            .send(&Server::invocation("m").json(&json!({"instances": "x"})))
+            .expect(400);
+        connection
+            .send(&Server::invocation("absent").json(&json!({"instances": [1]})))
+            .expect(404);
+        connection.send(&Request::post("/models").body("{")).expect(400);
+        connection
+            .send(&Request::new("PUT", "/models/m").body("ignored"))
+            .expect(405);
+    }
+}
+
+#[test]
+fn requests_sent_together_are_answered_in_order() {
+    let server = with_scale();
+    let mut connection = server.connect();
+    let invocations: Vec<Request> = (0..10)
+        .map(|number| Server::invocation("m").json(&json!({"instances": [number]})))
+        .collect();
+    let together: Vec<u8> = invocations.iter().flat_map(Request::to_bytes).collect();
+    connection.write(&together).unwrap();
+    for number in 0..10 {
+        let answer = connection.read_response("POST").unwrap().expect(200).json();
+        assert_eq!(answer, json!({"predictions": [f64::from(number) * 2.0]}));
+    }
+}
+
+#[test]
+fn chunked_bodies_are_read() {
+    // 3.2
+    let server = with_scale();
+    let chunks: [&[&str]; 4] = [
+        &[r#"{"instances": [1, 2]}"#],
+        &[r#"{"inst"#, r#"ances": [1"#, r#", 2]}"#],
+        &["{", "\"instances\"", ":", "[", "1", ",", "2", "]", "}"],
+        &[r#"{"instances": [1, 2]}"#, "   \n"],
+    ];
+    for chunks in chunks {
+        let request = Server::invocation("m")
+            .header("Content-Type", "application/json")
+            .chunks(chunks);
+        assert_eq!(
+            server.send(&request).expect(200).json(),
+            json!({"predictions": [2.0, 4.0]}),
+            "{chunks:?}"
+        );
+    }
+}
+
+#[test]
+fn a_body_that_arrives_byte_by_byte_is_read() {
+    let server = with_scale();
+    let mut connection = server.connect();
+    for byte in Server::invocation("m").json(&json!({"instances": [1, 2]})).to_bytes() {
+        connection.write(&[byte]).unwrap();
+    }
+    let answer = connection.read_response("POST").unwrap().expect(200).json();
+    assert_eq!(answer, json!({"predictions": [2.0, 4.0]}));
+}
+
+#[test]
+fn a_client_that_waits_to_be_told_to_continue_is_told() {
+    let server = with_scale();
+    let body = json!({"instances": [1]}).to_string();
+    let request = Server::invocation("m")
+        .header("Content-Type", "application/json")
+        .header("Expect", "100-continue")
+        .body(body.as_str())
+        .to_bytes();
+    let (head, body) = request.split_at(request.len() - body.len());
+    let mut connection = server.connect();
+    connection.write(head).unwrap();
+    let mut interim = [0; 25];
+    connection.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    connection.write(body).unwrap();
+    connection.read_response("POST").unwrap().expect(200);
+}
+
+#[test]
+fn what_is_no_http_is_refused_and_the_server_lives_on() {
+    let server = with_scale();
+    let invocation = "POST /models/m/invoke HTTP/1.1\r\nHost: x\r\n";
+    let requests: [Vec<u8>; 11] = [
+        b"BROKEN\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello\r\n\r\n".to_vec(),
+        b"GET /ping HTTP/9.9\r\nHost: x\r\n\r\n".to_vec(),
+        b"GET  /ping HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        b"GET /ping HTTP/1.1\r\nno colon\r\n\r\n".to_vec(),
+        b"GET /ping HTTP/1.1\r\nHost: x\r\nbad\0name: y\r\n\r\n".to_vec(),
+        format!("{invocation}Content-Length: -3\r\n\r\n").into(),
+        format!("{invocation}Content-Length: 3\r\nContent-Length: 4\r\n\r\n[1]]").into(),
+        format!("{invocation}Content-Length: 99999999999999999999999\r\n\r\n").into(),
+        format!("{invocation}Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n").into(),
+        format!("{invocation}Transfer-Encoding: chunked\r\n\r\nzz\r\n[1]\r\n0\r\n\r\n").into(),
+    ];
+    for request in requests {
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let mut connection = server.connect();
+        connection.write(&request).unwrap();
+        let refusal = connection.read_unchecked("POST").unwrap();
+        assert_eq!(refusal.status, 400, "{text}");
+        // The rest of the connection has no meaning.
+        let _ = connection.read_to_end();
+        server.ping().expect(200);
+    }
+    server.assert_scales("m", 2.0);
+}
+
+#[test]
+fn a_client_that_hangs_up_in_the_middle_leaves_nothing_behind() {
+    let server = with_scale();
+    let request = Server::invocation("m")
+        .json(&json!({"instances": vec![1; 1000]}))
+        .to_bytes();
+    for length in [1, 20, 60, request.len() / 2, request.len() - 1, request.len()] {
+        let mut connection = server.connect();
+        connection.write(&request[..length]).unwrap();
+    }
+    let chunked = b"POST /models/m/invoke HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"ins";
+    server.connect().write(chunked).unwrap();
+    server.wait_for_running(0);
+    server.assert_scales("m", 2.0);
+    server.unload("m").expect(200);
+}
+
+#[test]
+fn custom_attributes_are_echoed_and_held_to_their_bounds() {
+    // IN-3
+    let server = with_scale();
+    let ask = |value: &[u8]| -> Response {
+        let request = Server::invocation("m").json(&json!({"instances": [1]}));
+        server.send(&request.header("X-Amzn-SageMaker-Custom-Attributes", value))
+    };
+    for value in ["trace-id=42", "a b;c=\"d\",e", &"x".repeat(1024)] {
+        let answer = ask(value.as_bytes()).expect(200);
+        assert_eq!(answer.header("x-amzn-sagemaker-custom-attributes"), Some(value));
+    }
+    for value in ["x".repeat(1025).as_bytes(), "größer".as_bytes(), b"\xff"] {
+        let refusal = ask(value).expect(400);
+        assert!(refusal.message().contains("1024"), "{}", refusal.message());
+        assert_eq!(refusal.header("x-amzn-sagemaker-custom-attributes"), None);
+    }
+    let without = server.invoke("m", &json!({"instances": [1]})).expect(200);
+    assert_eq!(without.header("x-amzn-sagemaker-custom-attributes"), None);
+}
+
+#[test]
+fn the_headers_of_the_platform_change_nothing() {
+    // IN-1
+    let server = with_scale();
+    let request = Server::invocation("m")
+        .json(&json!({"instances": [1]}))
+        .header("X-Amzn-SageMaker-Inference-Id", "7")
+        .header("X-Amzn-SageMaker-Session-Id", "NEW_SESSION")
+        .header("X-Amzn-SageMaker-Target-Variant", "blue")
+        .header("X-Amzn-SageMaker-Forwarded-Api", "InvokeEndpoint")
+        .header("X-Amzn-SageMaker-Enable-Explanations", "`true`")
+        .header("X-Something-New", "\u{7f}\u{e9}")
+        .header("User-Agent", "AHC/2.0");
+    assert_eq!(server.send(&request).expect(200).json(), json!({"predictions": [2.0]}));
+}
+
+#[test]
+fn batch_transform_is_told_how_to_call() {
+    // BT-2
+    let server = Builder::multi().start();
+    let parameters = server.send(&Request::get("/execution-parameters")).expect(200).json();
+    let expected = json!({"MaxConcurrentTransforms": 2, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6});
+    assert_eq!(parameters, expected);
+
+    let server = Builder::single(fixture("mlp"))
+        .environment("SAGEMAKER_BATCH", "true")
+        .environment("SAGEMAKER_MAX_PAYLOAD_IN_MB", "100")
+        .start();
+    let parameters = server.send(&Request::get("/execution-parameters")).expect(200).json();
+    let expected = json!({"MaxConcurrentTransforms": 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 100});
+    assert_eq!(parameters, expected);
+    eventually("the model is loaded", || server.ping().status == 200);
+    let row = serde_json::to_string(&cases("mlp")[0].inputs["features"].data).unwrap();
+    let request = Request::post("/invocations").header("Content-Type", "text/csv");
+    server.send(&request.body(row.trim_matches(['[', ']']))).expect(200);
+}
+
+#[test]
+fn metrics_count_what_was_asked_by_route_and_never_by_model() {
+    let server = with_scale();
+    for _ in 0..3 {
+        server.assert_scales("m", 2.0);
+    }
+    server.load("m", "/outside").expect(400);
+    server.invoke("secret-name", &json!({"instances": [1]})).expect(404);
+    let page = server.send(&Request::get("/metrics")).expect(200);
+    assert!(
+        page.header("content-type")
+            .unwrap()
+            .starts_with("text/plain; version=0.0.4")
+    );
+    assert!(!page.text().contains("secret-name"));
+    let table = [
+        (r#"longshore_requests_total{route="invoke",status="200"}"#, 3),
+        (r#"longshore_requests_total{route="invoke",status="404"}"#, 1),
+        (r#"longshore_requests_total{route="load",status="200"}"#, 1),
+        (r#"longshore_requests_total{route="load",status="400"}"#, 1),
+        (r#"longshore_model_operations_total{operation="load",outcome="ok"}"#, 1),
+        (
+            r#"longshore_model_operations_total{operation="load",outcome="refused"}"#,
+            1,
+        ),
+        (r#"longshore_request_seconds_count{route="invoke"}"#, 4),
+        ("longshore_models_loaded", 1),
+        ("longshore_requests_running", 0),
+        ("longshore_requests_waiting", 0),
+    ];
+    for (name, expected) in table {
+        assert_eq!(server.metric(name), expected, "{name} in {}", page.text());
+    }
+    assert!(server.metric("longshore_memory_limit_bytes") > server.reserved());
+    assert!(server.reserved() > 0);
+}

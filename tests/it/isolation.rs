@@ -1,0 +1,190 @@
+//! One model's trouble is not another's, nor the health check's (PI-2, MM-16).
+
+use std::thread;
+
+use serde_json::json;
+
+use crate::harness::{A_SECOND, Builder, FOREVER, Request, Server, eventually, try_send};
+
+/// Everything that the platform asks of a container, of another model than the one in trouble.
+#[track_caller]
+fn assert_serves_others(server: &Server, rounds: usize) {
+    let url = server.models().place_scale("other", 2.0);
+    for _ in 0..rounds {
+        server.ping().expect(200);
+        server.list("");
+        server.load("other", &url).expect(200);
+        server.assert_scales("other", 2.0);
+        server.describe("other").expect(200);
+        server.unload("other").expect(200);
+    }
+}
+
+#[test]
+fn while_a_load_takes_minutes_everything_else_answers() {
+    let server = Builder::multi().start();
+    let url = server.models().place("bad/function_bomb", "bomb");
+    let address = server.address();
+    let request = Request::post("/models").json(&json!({"model_name": "bomb", "url": url}));
+    // Nobody waits for it: it ends with the server.
+    thread::spawn(move || try_send(address, &request).is_ok());
+    eventually("the load has begun", || server.reserved() > 0);
+    assert_serves_others(&server, 20);
+    assert_eq!(server.list(""), json!({"models": []}));
+    server.describe("bomb").expect(404);
+    server.invoke("bomb", &json!({"instances": [1]})).expect(404);
+    assert!(server.reserved() > 0, "the load is over, so the test has shown nothing");
+}
+
+#[test]
+fn while_as_many_loads_hang_as_there_are_load_threads_loaded_models_and_the_health_check_answer() {
+    let server = Builder::multi().arguments(["--load-threads", "2"]).start();
+    let url = server.models().place_scale("loaded", 2.0);
+    server.load("loaded", &url).expect(200);
+    server.load("leaving", &url).expect(200);
+    let baseline = server.reserved();
+    let mut seen = baseline;
+    for index in 0..2 {
+        let url = server.models().place("bad/function_bomb", &format!("bomb{index}"));
+        let request = Request::post("/models").json(&json!({"model_name": format!("bomb{index}"), "url": url}));
+        let address = server.address();
+        thread::spawn(move || try_send(address, &request).is_ok());
+        eventually("the load has begun", || server.reserved() > seen);
+        seen = server.reserved();
+    }
+    for _ in 0..20 {
+        server.ping().expect(200);
+        server.assert_scales("loaded", 2.0);
+    }
+    assert_eq!(server.list("")["models"].as_array().unwrap().len(), 2);
+    // MM-16: an unload does not stand in line behind loads.
+    server.unload("leaving").expect(200);
+    assert!(
+        server.reserved() > baseline / 2,
+        "the loads are over, so the test has shown nothing"
+    );
+}
+
+#[test]
+fn while_one_models_runs_hold_all_compute_threads_another_answers() {
+    let server = Builder::multi().start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    let address = server.address();
+    for _ in 0..8 {
+        thread::spawn(move || try_send(address, &Server::spin("spin", FOREVER)).is_ok());
+    }
+    server.wait_for_running(2);
+    eventually("the rest waits", || server.metric("longshore_requests_waiting") == 6);
+    assert_serves_others(&server, 20);
+    assert_eq!(server.metric("longshore_requests_running"), 2);
+}
+
+#[test]
+fn a_request_past_its_deadline_is_a_504_and_its_run_is_ended() {
+    // 3.2: our error before the platform's.
+    let server = Builder::multi()
+        .arguments(["--request-timeout", "1s", "--threads", "1"])
+        .start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    let refusal = server.send(&Server::spin("spin", FOREVER)).expect(504);
+    assert_eq!(refusal.json()["type"], "DeadlineExceededException");
+    server.wait_for_running(0);
+    let answer = server.send(&Server::spin("spin", 100)).expect(200).json();
+    assert_eq!(answer, json!({"outputs": 36.0}));
+    server.unload("spin").expect(200);
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn a_request_that_waits_behind_others_is_a_504_at_its_own_deadline() {
+    let server = Builder::multi()
+        .arguments(["--request-timeout", "1s", "--threads", "1"])
+        .start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| server.send(&Server::spin("spin", FOREVER))))
+            .collect();
+        for call in calls {
+            call.join().unwrap().expect(504);
+        }
+    });
+    server.wait_for_running(0);
+    server.send(&Server::spin("spin", 1)).expect(200);
+}
+
+#[test]
+fn a_full_queue_is_a_503_and_other_models_have_their_own() {
+    let server = Builder::multi().arguments(["--queue", "1", "--threads", "1"]).start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    let url = server.models().place_scale("other", 2.0);
+    server.load("other", &url).expect(200);
+    let address = server.address();
+    thread::spawn(move || try_send(address, &Server::spin("spin", FOREVER)).is_ok());
+    server.wait_for_running(1);
+    thread::spawn(move || try_send(address, &Server::spin("spin", FOREVER)).is_ok());
+    eventually("the second waits", || server.metric("longshore_requests_waiting") == 1);
+    let refusal = server.send(&Server::spin("spin", 1)).expect(503);
+    assert_eq!(refusal.json()["type"], "ServiceUnavailableException");
+    assert!(refusal.message().contains("--queue"), "{}", refusal.message());
+    server.assert_scales("other", 2.0);
+}
+
+#[test]
+fn an_unload_waits_for_the_requests_that_run_and_takes_no_new_ones() {
+    // MM-15
+    let server = Builder::multi().start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    thread::scope(|scope| {
+        let running = scope.spawn(|| server.send(&Server::spin("spin", A_SECOND)));
+        server.wait_for_running(1);
+        server.unload("spin").expect(200);
+        assert_eq!(server.metric("longshore_requests_running"), 0);
+        running.join().unwrap().expect(200);
+    });
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn an_unload_that_waits_too_long_says_so_and_a_later_one_finishes() {
+    let server = Builder::multi()
+        .arguments(["--unload-timeout", "200ms", "--request-timeout", "3s"])
+        .start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    thread::scope(|scope| {
+        let running = scope.spawn(|| server.send(&Server::spin("spin", FOREVER)));
+        server.wait_for_running(1);
+        let refusal = server.unload("spin").expect(503);
+        assert!(refusal.message().contains("try again"), "{}", refusal.message());
+        // It is on its way out: neither listed nor asked.
+        assert_eq!(server.list(""), json!({"models": []}));
+        server.send(&Server::spin("spin", 1)).expect(404);
+        running.join().unwrap().expect(504);
+    });
+    server.wait_for_running(0);
+    server.unload("spin").expect(200);
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn a_caller_who_leaves_ends_the_run() {
+    let server = Builder::multi()
+        .arguments(["--threads", "1", "--request-timeout", "2s"])
+        .start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    let mut connection = server.connect();
+    connection.write(&Server::spin("spin", FOREVER).to_bytes()).unwrap();
+    server.wait_for_running(1);
+    drop(connection);
+    // At the request's deadline at the latest.
+    server.wait_for_running(0);
+    server.send(&Server::spin("spin", 1)).expect(200);
+    server.unload("spin").expect(200);
+}

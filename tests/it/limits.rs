@@ -1,0 +1,163 @@
+//! What is too large or too slow is refused with a reason, and a client that is still sending gets to read it (3.2, 3.3).
+
+use serde_json::json;
+
+use crate::harness::{Builder, Connection, Request, Server};
+
+fn with_limits(arguments: &[&str]) -> Server {
+    let server = Builder::multi().arguments(arguments).start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    server
+}
+
+#[test]
+fn a_body_over_the_limit_is_a_413_that_the_sender_reads() {
+    let server = with_limits(&[]);
+    let body = vec![b' '; 30 << 20];
+    let invocation = Server::invocation("m").header("Content-Type", "application/json");
+    let requests = [
+        invocation.clone().body(body.clone()),
+        invocation.chunks(body.chunks(1 << 20)),
+    ];
+    for request in requests {
+        let refusal = server.send(&request).expect(413);
+        assert!(refusal.message().contains("--max-body"), "{}", refusal.message());
+    }
+    server.assert_scales("m", 2.0);
+}
+
+#[test]
+fn a_connection_goes_on_after_a_413() {
+    let server = with_limits(&["--max-body", "1KiB"]);
+    let mut connection = server.connect();
+    let invocation = Server::invocation("m").header("Content-Type", "application/json");
+    for _ in 0..3 {
+        connection
+            .send(&invocation.clone().body(vec![b' '; 100_000]))
+            .expect(413);
+        connection
+            .send(&invocation.clone().chunks([vec![b' '; 100_000]]))
+            .expect(413);
+        connection
+            .send(&invocation.clone().body(r#"{"instances": [1]}"#))
+            .expect(200);
+    }
+}
+
+#[test]
+fn the_limit_itself_is_allowed_and_one_byte_more_is_not() {
+    let server = with_limits(&["--max-body", "1000"]);
+    let body = |length: usize| format!("{:<length$}", r#"{"instances": [1]}"#);
+    let invocation = Server::invocation("m").header("Content-Type", "application/json");
+    for (length, status) in [(999, 200), (1000, 200), (1001, 413)] {
+        server.send(&invocation.clone().body(body(length))).expect(status);
+        server.send(&invocation.clone().chunks([body(length)])).expect(status);
+        server
+            .send(&invocation.clone().chunks([&body(length)[..600], &body(length)[600..]]))
+            .expect(status);
+    }
+}
+
+#[test]
+fn the_variables_of_awss_images_set_the_limit_too() {
+    // 1.2
+    for (name, value, limit) in [
+        ("SAGEMAKER_MAX_REQUEST_SIZE", "2000", 2000),
+        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "1", 1 << 20),
+    ] {
+        let server = Builder::multi().environment(name, value).start();
+        let url = server.models().place_scale("m", 2.0);
+        server.load("m", &url).expect(200);
+        let body = |length: usize| format!("{:<length$}", r#"{"instances": [1]}"#);
+        let invocation = Server::invocation("m").header("Content-Type", "application/json");
+        server.send(&invocation.clone().body(body(limit))).expect(200);
+        server.send(&invocation.clone().body(body(limit + 1))).expect(413);
+    }
+}
+
+#[test]
+fn a_body_as_large_as_the_platform_sends_is_served() {
+    // 3.2: 25 MiB in real time.
+    let server = with_limits(&[]);
+    let count = 3_000_000;
+    let body = format!("[{}1]", "0.25,".repeat(count - 1));
+    assert!(body.len() > 14 << 20);
+    let answer = server
+        .send(
+            &Server::invocation("m")
+                .header("Content-Type", "application/json")
+                .body(body),
+        )
+        .expect(200);
+    let numbers = answer.json();
+    let numbers = numbers["predictions"].as_array().unwrap();
+    assert_eq!(numbers.len(), count);
+    assert_eq!((&numbers[0], &numbers[count - 1]), (&json!(0.5), &json!(2.0)));
+}
+
+#[test]
+fn a_long_list_of_headers_is_refused() {
+    let server = with_limits(&[]);
+    let long = Request::get("/ping").header("X-Long", "a".repeat(64 << 10));
+    let many = (0..200).fold(Request::get("/ping"), |request, index| {
+        request.header(&format!("X-{index}"), "v")
+    });
+    let huge = Request::get("/ping").header("X-Huge", "a".repeat(1 << 20));
+    for request in [long, many, huge] {
+        let mut connection = server.connect();
+        // The server may close before it has seen all of it.
+        let written = connection.write(&request.to_bytes());
+        match connection.read_unchecked("GET") {
+            Ok(refusal) => assert!([400, 431].contains(&refusal.status), "{refusal:?}"),
+            Err(error) => assert!(
+                written.is_err() || error.kind() == std::io::ErrorKind::ConnectionReset,
+                "{error}"
+            ),
+        }
+        server.ping().expect(200);
+    }
+}
+
+#[test]
+fn headers_up_to_the_limit_are_fine() {
+    // Each of SageMaker's own is bounded by 1 KiB.
+    let server = with_limits(&[]);
+    let request = (0..20).fold(Request::get("/ping"), |request, index| {
+        request.header(&format!("X-{index}"), "v".repeat(1024))
+    });
+    server.send(&request).expect(200);
+}
+
+#[test]
+fn a_client_that_never_finishes_its_head_is_let_go() {
+    let server = with_limits(&["--header-timeout", "300ms"]);
+    let mut connections: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
+    connections[1].write(b"GET /ping HT").unwrap();
+    connections[2].write(b"GET /ping HTTP/1.1\r\nHost: x\r\n").unwrap();
+    for connection in &mut connections[1..] {
+        // Ends: an answer or none, but an end.
+        let answer = connection.read_to_end().unwrap_or_default();
+        assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    }
+    server.ping().expect(200);
+}
+
+#[test]
+fn a_client_that_never_finishes_its_body_gets_a_408() {
+    let server = with_limits(&["--request-timeout", "500ms"]);
+    let mut connection = server.connect();
+    connection
+        .write(b"POST /models/m/invoke HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+        .unwrap();
+    connection.read_response("POST").unwrap().expect(408);
+    server.assert_scales("m", 2.0);
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_time() {
+    let server = with_limits(&["--keep-alive", "300ms"]);
+    let mut connection = server.connect();
+    connection.send(&Request::get("/ping")).expect(200);
+    assert_eq!(connection.read_to_end().unwrap(), b"");
+}

@@ -1,0 +1,174 @@
+//! Many callers at once (MM-16).
+
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use crate::harness::{Builder, Response, Stop, eventually, in_parallel};
+
+/// Makes `count` calls that start together, and counts their statuses.
+fn race(count: usize, call: impl Fn(usize) -> Response + Sync) -> BTreeMap<u16, usize> {
+    let start = Barrier::new(count);
+    let statuses = thread::scope(|scope| {
+        let calls: Vec<_> = (0..count)
+            .map(|index| {
+                let (start, call) = (&start, &call);
+                scope.spawn(move || {
+                    start.wait();
+                    call(index).status
+                })
+            })
+            .collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect::<Vec<_>>()
+    });
+    statuses.into_iter().fold(BTreeMap::new(), |mut counts, status| {
+        *counts.entry(status).or_default() += 1;
+        counts
+    })
+}
+
+#[test]
+fn of_fifty_racing_loads_of_one_name_exactly_one_wins() {
+    let server = Builder::multi().start();
+    let urls: Vec<String> = (0..50)
+        .map(|index| server.models().place_scale(&format!("m{index}"), index as f32))
+        .collect();
+    for _ in 0..5 {
+        let counts = race(50, |index| server.load("m", &urls[index]));
+        assert_eq!(counts, BTreeMap::from([(200, 1), (409, 49)]));
+        // The winner's url and the winner's answers belong together.
+        let winner = server.describe("m").expect(200).json()["modelUrl"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let factor = urls.iter().position(|url| *url == winner).unwrap();
+        server.assert_scales("m", factor as f32);
+        server.unload("m").expect(200);
+        assert_eq!(server.reserved(), 0);
+    }
+}
+
+#[test]
+fn of_racing_loads_of_a_broken_model_none_gets_a_409() {
+    let server = Builder::multi().start();
+    let url = server.models().place("bad/truncated", "m");
+    assert_eq!(race(20, |_| server.load("m", &url)), BTreeMap::from([(400, 20)]));
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn of_racing_unloads_exactly_one_wins() {
+    let server = Builder::multi().start();
+    let url = server.models().place_scale("m", 2.0);
+    for _ in 0..10 {
+        server.load("m", &url).expect(200);
+        assert_eq!(race(20, |_| server.unload("m")), BTreeMap::from([(200, 1), (404, 19)]));
+    }
+}
+
+#[test]
+fn an_invocation_that_races_an_unload_is_answered_rightly_or_404() {
+    let server = Builder::multi().start();
+    let url = server.models().place_scale("m", 3.0);
+    let (answered, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let stop = Stop::default();
+    thread::scope(|scope| {
+        let stop_callers = stop.on_drop();
+        let callers: Vec<_> = (0..6)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !stop.raised() {
+                        let response = server.invoke("m", &json!({"instances": [2]}));
+                        match response.status {
+                            200 => {
+                                assert_eq!(response.json(), json!({"predictions": [6.0]}));
+                                answered.fetch_add(1, Ordering::Relaxed);
+                            }
+                            404 => {
+                                refused.fetch_add(1, Ordering::Relaxed);
+                            }
+                            _ => panic!("{}", response.text()),
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..100 {
+            server.load("m", &url).expect(200);
+            server.unload("m").expect(200);
+        }
+        // Both kinds of answer must have been seen, or the race was none.
+        server.load("m", &url).expect(200);
+        eventually("some are answered", || answered.load(Ordering::Relaxed) > 0);
+        server.unload("m").expect(200);
+        eventually("some are refused", || refused.load(Ordering::Relaxed) > 0);
+        drop(stop_callers);
+        for caller in callers {
+            caller.join().unwrap();
+        }
+    });
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn an_unload_during_a_load_leaves_nothing() {
+    // MM-16: it waits for the load or finds nothing; in the end the model is gone or wholly there.
+    let server = Builder::multi().start();
+    let url = server.models().place_slow("slow", 17);
+    thread::scope(|scope| {
+        let loading = scope.spawn(|| server.load("slow", &url));
+        eventually("the load has begun", || server.reserved() > 0);
+        // Only what can serve is listed.
+        assert_eq!(server.list(""), json!({"models": []}));
+        let unloaded = server.unload("slow").status;
+        let loaded = loading.join().unwrap().status;
+        assert_eq!(loaded, 200);
+        match unloaded {
+            200 => server.describe("slow").expect(404),
+            404 | 409 => server.unload("slow").expect(200),
+            other => panic!("{other}"),
+        };
+    });
+    assert_eq!(server.reserved(), 0);
+    server.load("slow", &url).expect(200);
+}
+
+#[test]
+fn a_load_during_an_unload_waits_for_it_and_loads() {
+    let server = Builder::multi().start();
+    let url = server.models().place("spin", "spin");
+    let other = server.models().place_scale("scale", 2.0);
+    server.load("m", &url).expect(200);
+    thread::scope(|scope| {
+        let running = scope.spawn(|| server.send(&crate::harness::Server::spin("m", 64_000)));
+        server.wait_for_running(1);
+        // Waits for the run (MM-15).
+        let unloading = scope.spawn(|| server.unload("m"));
+        eventually("the unload has begun", || server.describe("m").status == 404);
+        server.load("m", &other).expect(200);
+        assert_eq!(running.join().unwrap().expect(200).json(), json!({"outputs": 0.0}));
+        unloading.join().unwrap().expect(200);
+    });
+    server.assert_scales("m", 2.0);
+}
+
+#[test]
+fn loads_and_unloads_of_many_names_do_not_disturb_each_other() {
+    let server = Builder::multi().start();
+    let indices: Vec<usize> = (0..32).collect();
+    in_parallel(16, &indices, |&index| {
+        let name = format!("m{index}");
+        let url = server.models().place_scale(&name, index as f32);
+        for _ in 0..10 {
+            server.load(&name, &url).expect(200);
+            server.assert_scales(&name, index as f32);
+            server.unload(&name).expect(200);
+            server.describe(&name).expect(404);
+        }
+    });
+    assert_eq!(server.list(""), json!({"models": []}));
+    assert_eq!(server.reserved(), 0);
+}

@@ -1,0 +1,98 @@
+//! Starting: arguments, environment, the first second (contract sections 1 and 2).
+
+use std::net::TcpListener;
+
+use serde_json::json;
+
+use crate::harness::{Builder, Request, in_parallel};
+
+#[test]
+fn the_word_serve_and_no_word_start_the_same_server() {
+    // ST-1
+    for builder in [Builder::multi(), Builder::multi().without_command()] {
+        let server = builder.start();
+        server.ping().expect(200);
+        assert_eq!(server.list(""), json!({"models": []}));
+    }
+}
+
+#[test]
+fn a_multi_model_container_is_healthy_and_lists_nothing_from_the_first_moment() {
+    // PI-4, PI-5: the platform asks both from the first second; a 404 ends the endpoint.
+    let server = Builder::multi().start();
+    let mut connection = server.connect();
+    let ping = connection.send(&Request::get("/ping")).expect(200);
+    assert_eq!(ping.text(), "");
+    let list = connection.send(&Request::get("/models")).expect(200);
+    assert_eq!(list.text(), r#"{"models":[]}"#);
+}
+
+#[test]
+fn the_platforms_variables_choose_mode_and_port() {
+    // ST-6, 1.1. The free port may be taken by somebody else in between; then the server says so and another is tried.
+    for _ in 0..20 {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let builder = Builder::single("/nonexistent")
+            .environment("SAGEMAKER_MULTI_MODEL", "True")
+            .environment("SAGEMAKER_BIND_TO_PORT", free.to_string());
+        if TcpListener::bind(("127.0.0.1", free)).is_err() {
+            continue;
+        }
+        let server = builder.start();
+        assert_eq!(server.address().port(), free);
+        assert_eq!(server.list(""), json!({"models": []}));
+        return;
+    }
+    panic!("no port stayed free");
+}
+
+#[test]
+fn variables_of_frameworks_and_jobs_are_ignored_where_they_mean_nothing() {
+    // 1.2: the SDK sets these for its own containers, whatever the image is.
+    let server = [
+        ("SAGEMAKER_PROGRAM", "inference.py"),
+        ("SAGEMAKER_SUBMIT_DIRECTORY", "/opt/ml/code"),
+        ("SAGEMAKER_REGION", "eu-west-1"),
+        ("SAGEMAKER_SAFE_PORT_RANGE", "21000-21999"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "20"),
+        ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "60"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "1"),
+    ]
+    .into_iter()
+    .fold(Builder::multi(), |builder, (name, value)| {
+        builder.environment(name, value)
+    })
+    .start();
+    server.ping().expect(200);
+}
+
+#[test]
+fn threads_do_not_grow_with_the_models() {
+    let server = Builder::multi().start();
+    let names: Vec<String> = (0..50).map(|index| format!("m{index}")).collect();
+    let load = |name: &String| {
+        let url = server.models().place_scale(name, 2.0);
+        server.load(name, &url).expect(200);
+        server.assert_scales(name, 2.0);
+    };
+    load(&names[0]);
+    let before = server.process().threads();
+    in_parallel(8, &names[1..], load);
+    assert_eq!(server.process().threads(), before);
+}
+
+#[test]
+fn an_idle_server_uses_no_processor() {
+    // ONNX Runtime's own threads spin while they wait, unless told not to.
+    let server = Builder::multi().start();
+    let url = server.models().place("mlp", "mlp");
+    server.load("mlp", &url).expect(200);
+    for _ in 0..20 {
+        server.invoke("mlp", &json!({"instances": [vec![0.5; 32]]})).expect(200);
+    }
+    let before = server.process().cpu_ticks();
+    // What is measured is that nothing happens, so time has to pass.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let used = server.process().cpu_ticks() - before;
+    assert!(used < 50, "{used} ticks of 10 ms in 2 s");
+}
