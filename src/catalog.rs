@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -144,11 +143,12 @@ impl Catalog {
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name == "." || name == ".." {
             return Err(CatalogError::Name);
         }
-        // On a thread that may wait: the file system can be slow, and this one answers other requests.
         let (roots, wanted) = (self.settings.roots.clone(), url.to_owned());
-        let path = spawn_blocking(move || allowed(&roots, &wanted))
-            .await
-            .map_err(|_| CatalogError::MissingUrl { url: url.to_owned() })??;
+        let checked = self.engine.with_files(move || allowed(&roots, &wanted)).await;
+        let path = checked.map_err(|error| CatalogError::Load {
+            name: name.to_owned(),
+            source: Arc::new(LoadError::Pool(error)),
+        })??;
         self.load_from(name, url, target_model, &path).await
     }
 

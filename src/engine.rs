@@ -99,9 +99,11 @@ pub struct Engine {
     watchdog: Arc<Watchdog>,
     loads: Lane,
     unloads: Lane,
+    files: Lane,
     // Pools outlive their lanes' use: their threads stop when they are dropped.
     _load_threads: Pool,
     _unload_threads: Pool,
+    _file_threads: Pool,
 }
 
 /// Where the engine stands, for metrics.
@@ -144,6 +146,19 @@ impl Engine {
                 stack: LOAD_STACK,
             },
         )?;
+        let file_threads = Pool::start(
+            "files",
+            Threads {
+                cores: 2,
+                spare: 0,
+                stack: DEFAULT_STACK,
+            },
+        )?;
+        let watchdog = Arc::new(Watchdog::start()?);
+        // Last: what the threads above have mapped is not to count against models and requests.
+        if settings.memory != u64::MAX {
+            memory::enforce(settings.memory)?;
+        }
         Ok(Self {
             environment,
             budget: Budget::new(settings.memory.saturating_sub(memory::resident_anonymous())),
@@ -151,9 +166,11 @@ impl Engine {
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
             compute,
-            watchdog: Arc::new(Watchdog::start()?),
+            watchdog,
+            files: file_threads.lane(usize::MAX),
             _load_threads: load_threads,
             _unload_threads: unload_threads,
+            _file_threads: file_threads,
         })
     }
 
@@ -192,6 +209,14 @@ impl Engine {
         }
     }
 
+    /// Does `work`, which waits for a file system, on a thread that may wait.
+    pub async fn with_files<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolError> {
+        self.files.run(None, work).await
+    }
+
     pub fn load_now(&self) -> EngineLoad {
         let (running, waiting) = self.compute.load();
         EngineLoad {
@@ -210,7 +235,7 @@ fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<(Sess
     let before = allocator::thread_balance();
     let session = Session::open(environment, &artifact.model)?;
     let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
-    reservation.correct(taken)?;
+    reservation.correct(memory::footprint(taken))?;
     Ok((session, reservation))
 }
 

@@ -6,9 +6,11 @@
 //! holds: admitted reservations were within the limit when they were admitted, and a reservation that is refused
 //! leaves nothing behind (MM-18).
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Refused: the model would not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -178,6 +180,34 @@ fn control_group_limit(root: &Path) -> Option<u64> {
         .min()
 }
 
+/// Makes the system refuse memory to this process beyond `limit` bytes, so that an allocation fails where it is made.
+///
+/// The ledger knows what models take, not what a request may make ONNX Runtime allocate: a shape can be an input, and
+/// the allocator is given any address space it asks for, 17 TB if need be, which then fills up until the kernel kills
+/// the process. With a bound on its data (`RLIMIT_DATA`: private writable mappings) the allocation fails, and that
+/// request alone is refused. Address space is more than what is in use (stacks, pages given back, fragments), hence an
+/// allowance above the limit.
+pub fn enforce(limit: u64) -> io::Result<()> {
+    const ALLOWANCE: u64 = 64 << 20;
+    let status = fs::read_to_string("/proc/self/status")?;
+    let mapped = status_kilobytes(&status, "VmData:").unwrap_or(0);
+    let unused = limit.saturating_sub(resident_anonymous());
+    let bound = mapped
+        .saturating_add(unused)
+        .saturating_add(limit / 8)
+        .saturating_add(ALLOWANCE);
+    let before = getrlimit(Resource::Data);
+    let current = before.current.map_or(bound, |before| before.min(bound));
+    setrlimit(
+        Resource::Data,
+        Rlimit {
+            current: Some(current),
+            ..before
+        },
+    )?;
+    Ok(())
+}
+
 /// What a session is expected to take, before anything is known but its file.
 ///
 /// The factors are measured with ONNX Runtime 1.31 over models from 27 KB to 100 MB: a loaded session takes 1.05 times
@@ -186,6 +216,12 @@ fn control_group_limit(root: &Path) -> Option<u64> {
 pub struct Estimate {
     /// Bytes to reserve while the session is created.
     pub peak: u64,
+}
+
+/// What a session that allocated `bytes` takes of the process's memory: an eighth more, because pages are shared by
+/// blocks of one size only. Measured over a hundred models of 20 KB: 18.4 MB for 15.9 MB allocated.
+pub fn footprint(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 8)
 }
 
 impl Estimate {

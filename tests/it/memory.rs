@@ -132,7 +132,7 @@ fn the_ledger_says_about_what_models_take() {
 #[test]
 fn a_load_in_progress_is_in_the_ledger_and_one_that_is_given_up_is_not() {
     let server = Builder::multi().start();
-    let url = server.models().place_slow("slow", 17);
+    let url = server.models().place_slow("slow", 12);
     std::thread::scope(|scope| {
         let loading = scope.spawn(|| server.load("slow", &url));
         eventually("the load has begun", || server.reserved() > 0);

@@ -1,1 +1,225 @@
-//! TODO
+//! Which types are read and which are sent (CT-1 to CT-4, MC-5, MC-6).
+
+use serde_json::json;
+
+use crate::harness::{Builder, Response, Server};
+
+const JSON: &str = r#"{"instances": [[1, 2], [3, 4]]}"#;
+
+/// A server with a model that answers what it is asked: two columns of floats.
+fn with_identity(builder: Builder) -> Server {
+    let server = builder.start();
+    let url = server.models().place("identity_float32", "m");
+    server.load("m", &url).expect(200);
+    server
+}
+
+#[track_caller]
+fn ask(server: &Server, content_type: Option<&str>, accept: Option<&str>, body: &[u8]) -> Response {
+    let request = Server::invocation("m").body(body);
+    let request = content_type
+        .into_iter()
+        .fold(request, |request, value| request.header("Content-Type", value));
+    server.send(
+        &accept
+            .into_iter()
+            .fold(request, |request, value| request.header("Accept", value)),
+    )
+}
+
+#[test]
+fn the_reply_has_the_most_wanted_type_that_exists() {
+    const NPY: &str = "application/x-npy";
+    const LINES: &str = "application/jsonlines";
+    let table = [
+        (None, "application/json"),
+        (Some(""), "application/json"),
+        (Some("*/*"), "application/json"),
+        (Some("*"), "application/json"),
+        (Some("application/json"), "application/json"),
+        (Some("APPLICATION/Json"), "application/json"),
+        (Some("application/json; charset=utf-8"), "application/json"),
+        (Some("application/json; verbose=true"), "application/json"),
+        (Some("application/*"), "application/json"),
+        (Some("text/csv"), "text/csv"),
+        (Some("text/csv; charset=UTF-8"), "text/csv"),
+        (Some("text/*"), "text/csv"),
+        (Some(NPY), NPY),
+        (Some(LINES), LINES),
+        (Some("application/x-ndjson"), LINES),
+        // What the SDK's PandasDeserializer sends.
+        (Some("text/csv, application/json"), "text/csv"),
+        (Some("application/json, text/csv"), "application/json"),
+        (Some("text/csv;q=0.5, application/json"), "application/json"),
+        (Some("text/csv;q=0.5, application/json;q=0.4"), "text/csv"),
+        (Some("text/csv ; Q=0.1 ,application/json;q=0.2"), "application/json"),
+        (Some("image/png, text/csv;q=0.1"), "text/csv"),
+        (Some("image/png, */*;q=0.1"), "application/json"),
+        (Some("text/csv;q=0, */*"), "application/json"),
+        (Some("garbage, text/csv"), "text/csv"),
+    ];
+    let server = with_identity(Builder::multi());
+    for (accept, expected) in table {
+        let answer = ask(&server, Some("application/json"), accept, JSON.as_bytes()).expect(200);
+        assert_eq!(answer.header("content-type"), Some(expected), "{accept:?}");
+        match expected {
+            "application/json" => assert_eq!(answer.json(), json!({"predictions": [[1.0, 2.0], [3.0, 4.0]]})),
+            "text/csv" => assert_eq!(answer.text().lines().count(), 2, "{}", answer.text()),
+            LINES => assert_eq!(answer.text(), "[1.0,2.0]\n[3.0,4.0]\n"),
+            _ => assert!(answer.body.starts_with(b"\x93NUMPY")),
+        }
+    }
+}
+
+#[test]
+fn several_accept_headers_are_one_list() {
+    let server = with_identity(Builder::multi());
+    let request = Server::invocation("m")
+        .header("Content-Type", "application/json")
+        .body(JSON);
+    let request = request
+        .header("Accept", "image/png, application/json;q=0.2")
+        .header("Accept", "text/csv;q=0.3");
+    assert_eq!(
+        server.send(&request).expect(200).header("content-type"),
+        Some("text/csv")
+    );
+}
+
+#[test]
+fn a_reply_that_nobody_accepts_is_a_406_that_lists_the_possible_types() {
+    let server = with_identity(Builder::multi());
+    for accept in [
+        "image/png",
+        "text/html",
+        "application/json;q=0",
+        "*/*;q=0",
+        "garbage",
+        "application/x-npz",
+        "/",
+        ";",
+    ] {
+        let refusal = ask(&server, Some("application/json"), Some(accept), JSON.as_bytes()).expect(406);
+        for part in ["application/json", "text/csv", "application/x-npy"] {
+            assert!(refusal.message().contains(part), "{accept}: {}", refusal.message());
+        }
+    }
+}
+
+#[test]
+fn a_type_that_cannot_carry_the_outputs_is_a_406_that_says_why() {
+    let server = Builder::multi().start();
+    for model in ["iris_zipmap", "columns", "sequence"] {
+        let url = server.models().place(model, model);
+        server.load(model, &url).expect(200);
+    }
+    let ask = |model: &str, body: &serde_json::Value, accept: &str| {
+        server.send(&Server::invocation(model).json(body).header("Accept", accept))
+    };
+    let iris = json!({"instances": [[5.1, 3.5, 1.4, 0.2]]});
+    let columns = json!({"instances": [{"age": 1, "income": 2, "city": "Oslo"}]});
+    // An NPY file holds one array.
+    for (model, body) in [("iris_zipmap", &iris), ("columns", &columns)] {
+        let refusal = ask(model, body, "application/x-npy").expect(406);
+        assert!(refusal.message().contains("one array"), "{}", refusal.message());
+        // Whoever accepts something else gets that.
+        let answer = ask(model, body, "application/x-npy, application/json;q=0.1").expect(200);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    let refusal = ask("sequence", &json!({"instances": [[1, 2]]}), "application/x-npy").expect(406);
+    assert!(refusal.message().contains("not a tensor"), "{}", refusal.message());
+}
+
+#[test]
+fn the_body_is_read_by_its_type_whatever_case_and_parameters_that_has() {
+    let lines = "[1, 2]\n[3, 4]\n";
+    let csv = "1,2\n3,4\n";
+    let table = [
+        (None, JSON),
+        // What curl says of any body when it is told nothing.
+        (Some("application/x-www-form-urlencoded"), JSON),
+        (Some("application/json"), JSON),
+        (Some("Application/JSON"), JSON),
+        (Some("application/json; charset=utf-8"), JSON),
+        (Some("application/json;charset=\"UTF-8\""), JSON),
+        (Some("application/json; charset=us-ascii; profile=x"), JSON),
+        (Some("text/csv"), csv),
+        (Some("text/csv; charset=UTF-8"), csv),
+        (Some("TEXT/CSV;header=absent"), csv),
+        (Some("application/jsonlines"), lines),
+        (Some("application/x-ndjson"), lines),
+        (Some("application/jsonl; charset=utf-8"), lines),
+    ];
+    let server = with_identity(Builder::multi());
+    for (content_type, body) in table {
+        let answer = ask(&server, content_type, None, body.as_bytes());
+        assert_eq!(answer.status, 200, "{content_type:?}: {}", answer.text());
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(
+            answer.json(),
+            json!({"predictions": [[1.0, 2.0], [3.0, 4.0]]}),
+            "{content_type:?}"
+        );
+    }
+}
+
+#[test]
+fn a_body_of_an_unknown_type_is_a_415_that_lists_the_known_ones() {
+    let server = with_identity(Builder::multi());
+    let unknown = [
+        "image/png",
+        "text/plain",
+        "text/html; charset=utf-8",
+        "application/xml",
+        "application/x-npz",
+        "application/x-recordio-protobuf",
+        "application/octet-stream",
+        "application",
+        "json",
+        "*/*",
+        "application/json/x",
+    ];
+    for content_type in unknown {
+        let refusal = ask(&server, Some(content_type), None, JSON.as_bytes()).expect(415);
+        assert!(refusal.message().contains("text/csv"), "{}", refusal.message());
+    }
+    for content_type in [
+        "application/json; charset=utf-16",
+        "text/csv; charset=latin-1",
+        "text/csv;charset=x",
+    ] {
+        let refusal = ask(&server, Some(content_type), None, JSON.as_bytes()).expect(415);
+        assert!(refusal.message().contains("charset"), "{}", refusal.message());
+    }
+}
+
+#[test]
+fn the_default_types_are_a_matter_of_settings() {
+    // 1.2, MC-5: how users fix pipelines.
+    let builder = Builder::multi()
+        .environment("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/csv")
+        .arguments(["--default-content-type", "text/csv"]);
+    let server = with_identity(builder);
+    let table = [
+        (None, "text/csv"),
+        (Some("*/*"), "text/csv"),
+        (Some("image/png, */*;q=0.1"), "text/csv"),
+        (Some("application/json"), "application/json"),
+        (Some("application/*"), "application/json"),
+    ];
+    for (accept, expected) in table {
+        let answer = ask(&server, None, accept, b"1,2\n3,4\n").expect(200);
+        assert_eq!(answer.header("content-type"), Some(expected), "{accept:?}");
+    }
+    ask(&server, Some("application/json"), None, JSON.as_bytes()).expect(200);
+}
+
+#[test]
+fn an_open_inference_request_is_answered_in_its_protocol_whatever_the_default_is() {
+    let server = with_identity(Builder::multi().arguments(["--default-accept", "text/csv"]));
+    let body = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
+    let answer = server.invoke("m", &body).expect(200);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let output = json!({"name": "y", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]});
+    assert_eq!(answer.json()["outputs"], json!([output]));
+}

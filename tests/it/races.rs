@@ -117,7 +117,7 @@ fn an_invocation_that_races_an_unload_is_answered_rightly_or_404() {
 fn an_unload_during_a_load_leaves_nothing() {
     // MM-16: it waits for the load or finds nothing; in the end the model is gone or wholly there.
     let server = Builder::multi().start();
-    let url = server.models().place_slow("slow", 17);
+    let url = server.models().place_slow("slow", 12);
     thread::scope(|scope| {
         let loading = scope.spawn(|| server.load("slow", &url));
         eventually("the load has begun", || server.reserved() > 0);

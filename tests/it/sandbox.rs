@@ -1,1 +1,76 @@
-//! TODO
+//! What a hardened platform takes away: write rights, the root user, the network (ST-7, ST-8, ST-10).
+
+use std::env;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::harness::{Builder, Server, eventually, fixture, skip_unless};
+
+#[track_caller]
+fn assert_serves(server: &Server) {
+    let url = server.models().place_scale("m", 2.0);
+    for _ in 0..2 {
+        server.load("m", &url).expect(200);
+        server.assert_scales("m", 2.0);
+        server.unload("m").expect(200);
+    }
+}
+
+#[test]
+fn it_serves_as_any_user() {
+    let user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"];
+    if skip_unless(&[&user[..], &["true"]].concat()) {
+        return;
+    }
+    assert_serves(&Builder::multi().through(user).start());
+}
+
+#[test]
+fn it_serves_from_a_read_only_file_system_as_any_user() {
+    // The models' files belong to somebody else and cannot be written either.
+    let script = "mount -o remount,ro,bind / && exec setpriv --reuid 54321 --regid 54321 --clear-groups \"$@\"";
+    let sandbox = ["unshare", "--mount", "sh", "-c", script, "sh"];
+    if skip_unless(&[&sandbox[..], &["sh", "-c", "! touch /tmp/longshore-is-read-only"]].concat()) {
+        return;
+    }
+    assert_serves(&Builder::multi().through(sandbox).start());
+    let server = Builder::single(fixture("mlp")).through(sandbox).start();
+    eventually("the model is loaded", || server.ping().status == 200);
+}
+
+/// Set for the run of this program inside a namespace without a network.
+const INSIDE: &str = "LONGSHORE_TEST_WITHOUT_NETWORK";
+
+#[test]
+fn it_serves_without_a_network() {
+    if env::var_os(INSIDE).is_some() {
+        return assert_serves(&Builder::multi().start());
+    }
+    // Client and server have to share the namespace, so this very test is run again inside of one.
+    let namespace = ["unshare", "--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"];
+    if skip_unless(&[&namespace[..], &["true"]].concat()) {
+        return;
+    }
+    let output = Command::new(namespace[0])
+        .args(&namespace[1..])
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", "sandbox::it_serves_without_a_network", "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn the_word_the_platform_passes_may_be_the_only_argument() {
+    // ST-1, ST-5: everything else from the environment, listening on all interfaces by default.
+    let server = Builder::multi()
+        .environment("LONGSHORE_BIND", "0.0.0.0")
+        .environment("SAGEMAKER_BIND_TO_PORT", "0")
+        .environment("SAGEMAKER_MODEL_SERVER_WORKERS", "2")
+        .start();
+    assert!(server.address().ip().is_unspecified());
+    assert_eq!(server.list(""), json!({"models": []}));
+}

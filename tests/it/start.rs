@@ -75,10 +75,12 @@ fn threads_do_not_grow_with_the_models() {
         server.load(name, &url).expect(200);
         server.assert_scales(name, 2.0);
     };
-    load(&names[0]);
+    in_parallel(8, &names[..10], load);
     let before = server.process().threads();
-    in_parallel(8, &names[1..], load);
-    assert_eq!(server.process().threads(), before);
+    in_parallel(8, &names[10..], load);
+    // Some threads come and go with the work. One or more for each model would be 40.
+    let after = server.process().threads();
+    assert!(after < before + 10, "{before} threads have become {after}");
 }
 
 #[test]

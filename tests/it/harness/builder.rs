@@ -59,7 +59,13 @@ impl Builder {
         Self::default().argument("--model-dir").argument(folder)
     }
 
-    /// On a free port of the loopback interface, with two threads of each kind: tests run side by side.
+    /// What is not said otherwise: a free port of the loopback interface, and few threads, since tests run side by side.
+    const DEFAULTS: [(&str, &str, &str); 3] = [
+        ("--bind", "LONGSHORE_BIND", "127.0.0.1"),
+        ("--port", "SAGEMAKER_BIND_TO_PORT", "0"),
+        ("--threads", "SAGEMAKER_MODEL_SERVER_WORKERS", "2"),
+    ];
+
     fn bare(models: Models) -> Self {
         Self {
             wrapper: Vec::new(),
@@ -69,7 +75,6 @@ impl Builder {
             models,
             caught_panics: false,
         }
-        .arguments(["--bind", "127.0.0.1", "--threads", "2"])
     }
 
     pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -137,13 +142,12 @@ impl Builder {
         words.push(env!("CARGO_BIN_EXE_longshore").into());
         words.extend(self.command.map(OsString::from));
         words.extend(self.arguments.iter().cloned());
-        let chooses_port = self.arguments.iter().any(|argument| argument == "--port")
-            || self
-                .environment
-                .iter()
-                .any(|(name, _)| name == "SAGEMAKER_BIND_TO_PORT");
-        if !chooses_port {
-            words.extend(["--port".into(), "0".into()]);
+        for (flag, variable, default) in Self::DEFAULTS {
+            let given = self.arguments.iter().any(|argument| argument == flag)
+                || self.environment.iter().any(|(name, _)| name == variable);
+            if !given {
+                words.extend([flag.into(), default.into()]);
+            }
         }
         let mut command = Command::new(&words[0]);
         command

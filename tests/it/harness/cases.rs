@@ -99,6 +99,44 @@ impl Tensor {
         self.data.iter().flat_map(|item| self.element_bytes(item)).collect()
     }
 
+    /// The data that little-endian bytes are in this tensor's type: the reverse of [`Self::bytes`].
+    #[track_caller]
+    pub fn data_of(&self, bytes: &[u8]) -> Vec<Value> {
+        macro_rules! numbers {
+            ($type:ty) => {{
+                let (chunks, rest) = bytes.as_chunks();
+                assert!(rest.is_empty(), "{} bytes of {}", bytes.len(), self.dtype);
+                chunks.iter().map(|chunk| <$type>::from_le_bytes(*chunk))
+            }};
+        }
+        match self.dtype.as_str() {
+            "bool" => bytes.iter().map(|byte| Value::from(*byte != 0)).collect(),
+            "int8" => numbers!(i8).map(Value::from).collect(),
+            "int16" => numbers!(i16).map(Value::from).collect(),
+            "int32" => numbers!(i32).map(Value::from).collect(),
+            "int64" => numbers!(i64).map(Value::from).collect(),
+            "uint8" => numbers!(u8).map(Value::from).collect(),
+            "uint16" => numbers!(u16).map(Value::from).collect(),
+            "uint32" => numbers!(u32).map(Value::from).collect(),
+            "uint64" => numbers!(u64).map(Value::from).collect(),
+            "float16" => numbers!(half::f16).map(|number| from_float(number.to_f64())).collect(),
+            "bfloat16" => numbers!(half::bf16).map(|number| from_float(number.to_f64())).collect(),
+            "float32" => numbers!(f32).map(|number| from_float(number.into())).collect(),
+            "float64" => numbers!(f64).map(from_float).collect(),
+            "string" => {
+                let mut strings = Vec::new();
+                let mut rest = bytes;
+                while let Some((length, after)) = rest.split_first_chunk() {
+                    let (text, after) = after.split_at(u32::from_le_bytes(*length).try_into().unwrap());
+                    strings.push(Value::from(std::str::from_utf8(text).unwrap()));
+                    rest = after;
+                }
+                strings
+            }
+            other => panic!("{other}"),
+        }
+    }
+
     fn element_bytes(&self, item: &Value) -> Vec<u8> {
         macro_rules! integer {
             ($type:ty) => {
@@ -137,6 +175,17 @@ impl Tensor {
 /// A number of `cases.json`.
 fn float(item: &Value) -> f64 {
     item.as_f64().unwrap_or_else(|| item.as_str().unwrap().parse().unwrap())
+}
+
+/// The reverse of [`float`].
+fn from_float(number: f64) -> Value {
+    if number.is_nan() {
+        Value::from("NaN")
+    } else if number.is_infinite() {
+        Value::from(if number > 0.0 { "Infinity" } else { "-Infinity" })
+    } else {
+        Value::from(number)
+    }
 }
 
 /// Asserts that two JSON values are the same, numbers up to a rounding of 1e-5.
