@@ -50,14 +50,10 @@ pub enum CatalogError {
         source: Arc<LoadError>,
     },
     #[error(
-        "model \"{}\" still answers {requests} requests after {waited:?}; it takes no new ones, try again",
+        "model \"{}\" still answers requests after {waited:?}; it takes no new ones, try again",
         shortened(.name)
     )]
-    StillBusy {
-        name: String,
-        requests: usize,
-        waited: Duration,
-    },
+    StillBusy { name: String, waited: Duration },
 }
 
 /// What the directory is made with.
@@ -164,6 +160,7 @@ impl Catalog {
         target_model: Option<&str>,
         path: &Path,
     ) -> Result<u64, CatalogError> {
+        let failure = Mutex::new(None);
         let outcome = self
             .models
             .entry_by_ref(name)
@@ -176,18 +173,27 @@ impl Catalog {
                     // An unload that ran out of time left it: finish that first.
                     self.retire(name, &current).await?;
                 }
-                let model = self.engine.load(path).await.map_err(|source| CatalogError::Load {
-                    name: name.to_owned(),
-                    source: Arc::new(source),
-                })?;
-                Ok(Op::Put(Arc::new(Entry {
-                    url: url.to_owned(),
-                    target_model: target_model.map(ToOwned::to_owned),
-                    model: Mutex::new(Some(Arc::new(model))),
-                    users: TaskTracker::new(),
-                })))
+                match self.engine.load(path).await {
+                    Ok(model) => Ok(Op::Put(Arc::new(Entry {
+                        url: url.to_owned(),
+                        target_model: target_model.map(ToOwned::to_owned),
+                        model: Mutex::new(Some(Arc::new(model))),
+                        users: TaskTracker::new(),
+                    }))),
+                    Err(error) => {
+                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        // Nothing, or what is left of an entry that was retired.
+                        Ok(Op::Remove)
+                    }
+                }
             })
             .await?;
+        if let Some(source) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(CatalogError::Load {
+                name: name.to_owned(),
+                source: Arc::new(source),
+            });
+        }
         match outcome {
             CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => {
                 Ok(entry.value().handle().map_or(0, |handle| handle.as_ref().memory()))
@@ -276,7 +282,6 @@ impl Catalog {
             .await
             .map_err(|_| CatalogError::StillBusy {
                 name: name.to_owned(),
-                requests: entry.users.len(),
                 waited,
             })?;
         let model = entry.model.lock().unwrap_or_else(PoisonError::into_inner).take();

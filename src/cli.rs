@@ -11,8 +11,7 @@ use std::time::Instant;
 
 use actix_web::rt::System;
 use actix_web::rt::signal::unix::{SignalKind, signal};
-use anyhow::{Context, Result};
-use clap::Parser;
+use anyhow::{Context, Result, ensure};
 
 use crate::catalog::{self, Catalog};
 use crate::codec::Format;
@@ -28,7 +27,7 @@ const SINGLE_MODEL: &str = "model";
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let telemetry_is_off = engine::disable_telemetry();
-    let cli = Cli::parse();
+    let cli = Cli::read();
     let args = match cli.command {
         Some(Command::Serve(args)) => *args,
         None => cli.serve,
@@ -53,8 +52,9 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let started = Instant::now();
     let formats = contract::Formats {
         default_content_type: args.default_content_type.clone(),
-        default_accept: reply_format(&args.default_accept)?,
+        default_accept: format("--default-accept", &args.default_accept)?,
     };
+    format("--default-content-type", &args.default_content_type)?;
     // Installed first: as PID 1 a signal without a handler is ignored (ST-2).
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
@@ -63,13 +63,21 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         .with_context(|| format!("listen on {}:{}; --port chooses another", args.bind, args.port))?;
     let address = listener.local_addr().context("read the listener's address")?;
 
+    let memory = args.memory(engine::system_limit());
+    let open_files = engine::raise_open_files();
     let engine = Arc::new(Engine::start(&engine::Settings {
         library: args.onnxruntime.clone(),
         threads: args.threads(),
         load_threads: args.load_threads,
         queue: args.queue,
-        memory: args.memory(engine::system_limit()),
+        memory,
     })?);
+    let memory_for_models_bytes = engine.load_now().memory_limit;
+    ensure!(
+        memory_for_models_bytes > 0,
+        "the memory limit leaves nothing for models: the process itself and the reserve for requests take all of it; \
+         raise --memory-limit or lower --memory-reserve"
+    );
     let catalog = Arc::new(Catalog::new(
         Arc::clone(&engine),
         catalog::Settings {
@@ -91,6 +99,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
             keep_alive: args.keep_alive,
             drain_timeout: args.drain_timeout,
             threads: args.http_threads(),
+            max_connections: args.max_connections(open_files),
             max_concurrent_transforms,
             max_payload_in_mb,
         },
@@ -102,7 +111,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     tracing::info!(
         %address,
         mode = if args.multi_model { "multi-model" } else { "single-model" },
-        memory_for_models_bytes = engine.load_now().memory_limit,
+        memory_for_models_bytes,
         threads = args.threads(),
         start_ms = millis(started),
         "listening"
@@ -139,23 +148,24 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         _ = interrupt.recv() => tracing::info!("SIGINT, draining"),
     }
     health.set_draining();
-    handle.stop(true).await;
-    server.await.context("wait for the server")??;
-    tracing::info!("stopped");
+    tokio::select! {
+        // Whoever asks twice does not want to wait.
+        _ = terminate.recv() => tracing::info!("stopped at once"),
+        _ = interrupt.recv() => tracing::info!("stopped at once"),
+        () = handle.stop(true) => {
+            server.await.context("wait for the server")??;
+            tracing::info!("stopped");
+        }
+    }
     Ok(())
 }
 
-fn reply_format(media_type: &str) -> Result<Format> {
-    let supported = Format::ALL.map(Format::media_type);
-    Format::ALL
-        .into_iter()
-        .find(|format| format.media_type().eq_ignore_ascii_case(media_type.trim()))
-        .with_context(|| {
-            format!(
-                "--default-accept {media_type} is no type of reply; choose one of {}",
-                supported.join(", ")
-            )
-        })
+/// The format of a media type that `flag` names.
+fn format(flag: &str, media_type: &str) -> Result<Format> {
+    Format::from_media_type(media_type).with_context(|| {
+        let supported = Format::ALL.map(Format::media_type).join(", ");
+        format!("{flag} {media_type} is not supported; choose one of {supported}")
+    })
 }
 
 fn millis(since: Instant) -> u64 {

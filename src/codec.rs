@@ -78,6 +78,11 @@ impl Format {
         }
     }
 
+    /// The format of a media type as headers give it: in any case, with parameters, by any of its names.
+    pub fn from_media_type(media_type: &str) -> Option<Self> {
+        Self::from_essence(&MediaType::parse(media_type)?.essence)
+    }
+
     /// The format that a type and subtype in lower case stand for.
     fn from_essence(essence: &str) -> Option<Self> {
         match essence {
@@ -213,6 +218,15 @@ pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<
         return Err(DecodeError::UnsupportedCharset {
             given: excerpt(charset),
         });
+    }
+    if body.is_empty() {
+        return Err(DecodeError::malformed(format, "the body is empty"));
+    }
+    if format == Format::Csv && media_type.parameter("header").is_some_and(|header| header != "absent") {
+        return Err(DecodeError::malformed(
+            format,
+            "header rows are not read; send the rows alone",
+        ));
     }
     match format {
         Format::Json => json::decode(&body, signature),

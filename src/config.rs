@@ -3,6 +3,7 @@
 //! A flag's variable is SageMaker's own where the contract has one, else `LONGSHORE_*`. The variables that AWS's own
 //! images honour by convention are read too ([`Conventions`]); a flag or its own variable wins over them.
 
+use std::env;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,8 +11,8 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -59,6 +60,12 @@ pub struct ServeArgs {
         help_heading = "HTTP"
     )]
     pub max_headers: ByteSize,
+
+    /// Connections at a time; further ones wait to be accepted [default: the limit of open files less 128]
+    #[arg(
+        long, env = "LONGSHORE_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one, help_heading = "HTTP"
+    )]
+    pub max_connections: Option<usize>,
 
     /// Time for a request from its head to its answer, queueing included [default: 58s]
     #[arg(long, env = "LONGSHORE_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, help_heading = "HTTP")]
@@ -153,16 +160,16 @@ pub struct ServeArgs {
     pub memory_reserve: Option<ByteSize>,
 
     /// Models that run at once [default: the cores that the process may use]
-    #[arg(long, env = "LONGSHORE_THREADS", value_name = "N", value_parser = at_least_one, help_heading = "Resources")]
+    #[arg(long, env = "LONGSHORE_THREADS", value_name = "N", value_parser = threads, help_heading = "Resources")]
     pub threads: Option<usize>,
 
     /// Threads that answer HTTP [default: as --threads]
-    #[arg(long, env = "LONGSHORE_HTTP_THREADS", value_name = "N", value_parser = at_least_one, help_heading = "Resources")]
+    #[arg(long, env = "LONGSHORE_HTTP_THREADS", value_name = "N", value_parser = threads, help_heading = "Resources")]
     pub http_threads: Option<usize>,
 
     /// Models that are loaded at once
     #[arg(
-        long, env = "LONGSHORE_LOAD_THREADS", value_name = "N", value_parser = at_least_one, default_value = "8",
+        long, env = "LONGSHORE_LOAD_THREADS", value_name = "N", value_parser = threads, default_value = "8",
         help_heading = "Resources"
     )]
     pub load_threads: usize,
@@ -222,7 +229,7 @@ pub struct Conventions {
     #[arg(long = "sagemaker-model-server-timeout", env = "SAGEMAKER_MODEL_SERVER_TIMEOUT", value_parser = duration, hide = true)]
     pub model_server_timeout: Option<Duration>,
     #[arg(
-        long = "sagemaker-model-server-workers", env = "SAGEMAKER_MODEL_SERVER_WORKERS", value_parser = at_least_one,
+        long = "sagemaker-model-server-workers", env = "SAGEMAKER_MODEL_SERVER_WORKERS", value_parser = threads,
         hide = true
     )]
     pub model_server_workers: Option<usize>,
@@ -255,6 +262,17 @@ impl ServeArgs {
         self.threads
             .or(self.conventions.model_server_workers)
             .unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
+    }
+
+    /// Connections at a time when `open_files` may be open: models, their files and the log need some.
+    pub fn max_connections(&self, open_files: Option<u64>) -> usize {
+        const OTHERS: usize = 128;
+        self.max_connections.unwrap_or_else(|| {
+            let open_files = open_files
+                .and_then(|limit| usize::try_from(limit).ok())
+                .unwrap_or(usize::MAX);
+            open_files.saturating_sub(OTHERS).max(OTHERS)
+        })
     }
 
     pub fn http_threads(&self) -> usize {
@@ -296,9 +314,10 @@ impl ServeArgs {
             .conventions
             .max_payload_in_mb
             .and_then(|mb| usize::try_from(mb).ok());
+        let taken = (self.max_body() >> 20).max(1);
         let payload = match asked {
-            None => DEFAULT_PAYLOAD_MB,
-            Some(mb) => mb.min(MOST_IN_FLIGHT_MB),
+            None => DEFAULT_PAYLOAD_MB.min(taken),
+            Some(mb) => mb.min(MOST_IN_FLIGHT_MB).min(taken),
         };
         let concurrent = (MOST_IN_FLIGHT_MB / payload.max(1)).clamp(1, self.threads().max(1));
         (concurrent, payload)
@@ -307,23 +326,65 @@ impl ServeArgs {
 
 /// `90s`, `2min`, or a bare number of seconds, as SageMaker's variables give it.
 fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = u64::from_str(text) {
-        return Ok(Duration::from_secs(seconds));
+    const SHORTEST: Duration = Duration::from_millis(1);
+    const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+    let duration = match f64::from_str(text) {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?,
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; expected a time such as 58s, 500ms or 2min"))?,
+    };
+    if (SHORTEST..=LONGEST).contains(&duration) {
+        Ok(duration)
+    } else {
+        Err("expected a time from 1ms to 7days".to_owned())
     }
-    humantime::parse_duration(text).map_err(|error| format!("{error}; expected a time such as 58s, 500ms or 2min"))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1 << 20;
     match text.parse() {
-        Ok(0) => Err("at least 1".to_owned()),
-        Ok(number) => Ok(number),
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        Ok(_) => Err(format!("expected 1 to {MOST}")),
         Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1024;
+    at_least_one(text).and_then(|number| {
+        if number <= MOST {
+            Ok(number)
+        } else {
+            Err(format!("expected 1 to {MOST}"))
+        }
+    })
+}
+
+impl Cli {
+    /// Reads the command line and the environment of this process; what is wrong ends it with a message.
+    ///
+    /// A variable that is set to nothing counts as not set: templates leave such behind.
+    pub fn read() -> Self {
+        let command = Self::command()
+            .mut_args(without_empty_variable)
+            .mut_subcommands(|command| command.mut_args(without_empty_variable));
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
+fn without_empty_variable(argument: Arg) -> Arg {
+    let is_empty = argument
+        .get_env()
+        .is_some_and(|name| env::var_os(name).is_some_and(|value| value.is_empty()));
+    if is_empty {
+        argument.env(Resettable::Reset)
+    } else {
+        argument
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
 
     use super::*;
 
@@ -395,12 +456,14 @@ mod tests {
 
     #[test]
     fn transform_jobs_have_at_most_100_mb_under_way() {
-        let table: [(&[&str], (usize, usize)); 5] = [
+        let table: [(&[&str], (usize, usize)); 7] = [
             (&["--threads", "4"], (4, 6)),
             (&["--threads", "64"], (16, 6)),
             (&["--threads", "4", "--sagemaker-max-payload-in-mb", "40"], (2, 40)),
             (&["--threads", "4", "--sagemaker-max-payload-in-mb", "1000"], (1, 100)),
             (&["--threads", "4", "--sagemaker-max-payload-in-mb", "0"], (4, 0)),
+            (&["--threads", "4", "--max-body", "2MiB"], (4, 2)),
+            (&["--threads", "4", "--max-body", "1KiB"], (4, 1)),
         ];
         for (arguments, expected) in table {
             assert_eq!(serve(arguments).transform_parameters(), expected, "{arguments:?}");
@@ -410,7 +473,11 @@ mod tests {
     #[test]
     fn times_are_seconds_unless_they_say_otherwise() {
         assert_eq!(duration("60"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("60.0"), Ok(Duration::from_secs(60)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["0", "18446744073709551615", "-1", "NaN", "8days"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
         assert!(duration("soon").unwrap_err().contains("expected a time such as"));
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Handlers are thin: they read what a request says, ask `catalog` for the model, and hand the rest to the compute
 //! threads. What always holds: no handler waits for anything but its own request, so `/ping` and `GET /models` answer
-//! in milliseconds whatever models do (PI-2, MM-16); every refusal, actix's own included, is JSON from the one table in
-//! `error.rs`.
+//! whatever models do (PI-2, MM-16); every refusal of a request that was understood is JSON from the one table in
+//! `error.rs`. What is no HTTP at all (a malformed request line, a head that is too long or comes too slowly) is refused
+//! by actix with a bare status.
 
 mod body;
 mod error;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// HTTP threads.
     pub threads: usize,
+    /// Connections in all; further ones wait to be accepted.
+    pub max_connections: usize,
     /// For `GET /execution-parameters` (BT-2).
     pub max_concurrent_transforms: usize,
     pub max_payload_in_mb: usize,
@@ -80,6 +83,7 @@ pub fn start(
 ) -> std::io::Result<Server> {
     let (threads, keep_alive) = (settings.threads, settings.keep_alive);
     let (header_timeout, drain_timeout) = (settings.header_timeout, settings.drain_timeout);
+    let max_connections = settings.max_connections;
     let state = web::Data::new(State {
         settings,
         catalog,
@@ -96,7 +100,9 @@ pub fn start(
     .workers(threads)
     .keep_alive(keep_alive)
     .client_request_timeout(header_timeout)
-    .shutdown_timeout(drain_timeout.as_secs())
+    .max_connections(max_connections.div_ceil(threads))
+    // Whole seconds only.
+    .shutdown_timeout(drain_timeout.as_secs_f64().ceil() as u64)
     .disable_signals()
     .listen(listener)?;
     Ok(server.run())
@@ -231,6 +237,8 @@ fn log_refusal(response: &ServiceResponse<impl MessageBody>) {
     };
     let status = response.status().as_u16();
     let error = response.response().error().map(ToString::to_string).unwrap_or_default();
+    // Names and bodies are quoted in it: a record stays one line, and nobody writes others (ST-11).
+    let error: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let (method, path) = (request.method().as_str(), request.path());
     let (target_model, inference_id) = (header(TARGET_MODEL), header(INFERENCE_ID));
     let (target_model, inference_id) = (target_model.as_deref(), inference_id.as_deref());

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use crate::tensor::{Signature, Tensor, Value};
 
 pub use artifact::ArtifactError;
-pub use memory::{NoRoom, system_limit};
+pub use memory::{NoRoom, raise_open_files, system_limit};
 pub use pool::PoolError;
 pub use raw::{disable_telemetry, exit_now};
 pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
@@ -177,7 +177,7 @@ impl Engine {
     /// Loads the artifact at `path`, a directory or a model file.
     pub async fn load(&self, path: &Path) -> Result<Model, LoadError> {
         let (environment, budget, path) = (self.environment.clone(), self.budget.clone(), path.to_owned());
-        let (session, reservation) = self
+        let (session, reservation, pace) = self
             .loads
             .run(None, move || {
                 let loaded = load(&environment, &budget, &path);
@@ -193,7 +193,7 @@ impl Engine {
             session,
             reservation,
             lane: self.compute.lane(self.queue),
-            pace: Pace::default(),
+            pace,
             watchdog: Arc::clone(&self.watchdog),
         })
     }
@@ -228,7 +228,7 @@ impl Engine {
     }
 }
 
-fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<(Session, Reservation), LoadError> {
+fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<(Session, Reservation, Pace), LoadError> {
     let artifact = artifact::open(path)?;
     let estimate = Estimate::of(artifact.weights, artifact.has_trees);
     let mut reservation = budget.reserve(estimate.peak)?;
@@ -236,7 +236,11 @@ fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<(Sess
     let session = Session::open(environment, &artifact.model)?;
     let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
     reservation.correct(memory::footprint(taken))?;
-    Ok((session, reservation))
+    let pace = Pace::default();
+    if artifact.has_unbounded_work {
+        pace.distrust();
+    }
+    Ok((session, reservation, pace))
 }
 
 /// A loaded model. Runs for any number of callers at once.
@@ -285,7 +289,8 @@ impl Model {
     /// `work` may be called twice; models have no state that a run could change.
     ///
     /// # Cancel safety
-    /// Dropping the future ends a run that goes on and gives the place in the queue back.
+    /// Dropping the future ends a run that goes on and gives the place in the queue back. The HTTP server does not drop
+    /// a handler when its client leaves: there the deadline is what ends the work.
     pub async fn run<T: Send + 'static>(
         model: &(impl AsRef<Model> + Clone + Send + 'static),
         size: usize,
@@ -294,25 +299,26 @@ impl Model {
     ) -> Result<T, InferenceError> {
         let this = model.as_ref();
         if placement::stays(this.pace.expected(), size) {
-            let guarded = |cancel: &Cancel| catch_unwind(AssertUnwindSafe(|| this.timed(cancel, &work)));
+            let guarded = |cancel: &Cancel| catch_unwind(AssertUnwindSafe(|| this.timed(cancel, size, &work)));
             if let Watched::Done(result) = this.watchdog.watch(guarded)? {
                 return result.map_err(|_| InferenceError::Pool(PoolError::Panicked));
             }
+            this.pace.distrust();
         }
         let cancel = Arc::new(Cancel::new()?);
         let _cancel_on_drop = CancelOnDrop(Arc::clone(&cancel));
         let lent = model.clone();
-        let job = move || lent.as_ref().timed(&cancel, &work);
+        let job = move || lent.as_ref().timed(&cancel, size, &work);
         Ok(this.lane.run(Some(deadline), job).await?)
     }
 
-    fn timed<T>(&self, cancel: &Cancel, work: impl Fn(&Runner<'_>) -> T) -> T {
+    fn timed<T>(&self, cancel: &Cancel, size: usize, work: impl Fn(&Runner<'_>) -> T) -> T {
         let started = std::time::Instant::now();
         let result = work(&Runner {
             session: &self.session,
             cancel,
         });
-        self.pace.record(started.elapsed());
+        self.pace.record(started.elapsed(), size);
         result
     }
 }

@@ -12,8 +12,8 @@ use crate::codec::element::{Kind, read_json, with_kind};
 use crate::codec::error::{DecodeError, Fault, InputError, clipped, excerpt};
 use crate::codec::fit::{Form, fit, mismatch};
 use crate::codec::json_reader::{Reader, too_deep};
-use crate::codec::numbers::Problem;
-use crate::tensor::{Dim, InputSpec, Shape, Tensor, TensorError};
+use crate::codec::numbers::{MAX_STRINGS, Problem};
+use crate::tensor::{DataType, Dim, InputSpec, Shape, Tensor, TensorError};
 
 /// Deepest nesting of arrays; also the highest rank that can be given.
 pub(super) const MAX_DEPTH: usize = 32;
@@ -98,6 +98,7 @@ impl<K: Kind> Column for Typed<'_, K> {
     }
 
     fn push_cell(&mut self, cell: &str) -> Result<(), Problem> {
+        self.check_count()?;
         self.items.push(K::from_cell(cell)?);
         Ok(())
     }
@@ -124,9 +125,16 @@ pub(super) fn wrong_size(spec: &InputSpec, error: &TensorError) -> InputError {
 }
 
 impl<K: Kind> Typed<'_, K> {
+    fn check_count(&self) -> Result<(), Problem> {
+        if K::DATA_TYPE == DataType::String && self.items.len() >= MAX_STRINGS {
+            return Err(Problem::TooManyStrings);
+        }
+        Ok(())
+    }
+
     fn read_one(&mut self, reader: &mut Reader<'_>, first: Peek) -> Result<(), Fault> {
         let start = reader.position();
-        match read_json::<K>(reader, first)? {
+        match self.check_count().and(read_json::<K>(reader, first)?) {
             Ok(item) => self.items.push(item),
             Err(problem) => return Err(self.unusable(reader, start, first, problem)),
         }

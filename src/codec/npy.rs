@@ -19,7 +19,7 @@ use crate::codec::column::wrong_size;
 use crate::codec::element::{Kind, with_kind};
 use crate::codec::error::{DecodeError, InputError, clipped, excerpt, takes};
 use crate::codec::fit::{Form, fit, mismatch};
-use crate::codec::numbers::{Number, Numeric, Problem};
+use crate::codec::numbers::{MAX_STRINGS, Number, Numeric, Problem};
 use crate::codec::{Dialect, Format, ReplyPlan, Request};
 use crate::tensor::{DataType, InputSpec, Shape, Signature, Tensor, element_count};
 
@@ -172,6 +172,11 @@ fn unsupported(descr: &str) -> String {
 
 /// The elements in row-major order and of the model's type, under the header's shape.
 fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Result<Tensor, DecodeError> {
+    let is_text = matches!(descr.stored, Stored::Unicode(_) | Stored::Bytes(_));
+    if is_text && element_count(&header.shape).is_none_or(|count| count > MAX_STRINGS) {
+        let problem = Problem::TooManyStrings.describe("", DataType::String);
+        return Err(value_error(spec, MAX_STRINGS, header, problem).into());
+    }
     let stored = match descr.stored {
         Stored::Unicode(length) => {
             let strings = data

@@ -20,7 +20,12 @@ pub(super) enum Problem {
     NotBase64,
     /// Null or an empty cell, for an element type without NaN.
     Absent,
+    TooManyStrings,
 }
+
+/// Most strings in one input. A string of no length takes a hundred bytes on its way into a model and as little as one
+/// in a body, so the size of the body alone would not bound what a request takes.
+pub(super) const MAX_STRINGS: usize = 1 << 20;
 
 impl Problem {
     /// The sentence for the caller; `given` is what was sent, ready to print.
@@ -32,6 +37,7 @@ impl Problem {
             Self::NotABoolean => format!("{given} is not a boolean; give true, false, 0 or 1"),
             Self::NotAString => format!("{given} is not a string"),
             Self::NotBase64 => format!("{given} is not {{\"b64\": \"base64 text\"}}"),
+            Self::TooManyStrings => format!("more than {MAX_STRINGS} strings; send fewer rows in one request"),
             Self::Absent => format!("{given} given, but {wanted} has no value for missing; only floats have (NaN)"),
         }
     }

@@ -520,3 +520,39 @@ fn strings_of_any_bytes_survive_where_the_format_can_say_them() {
         );
     }
 }
+
+#[test]
+fn more_strings_than_a_request_may_have_are_refused_in_every_format() {
+    let signature = signature(&[input("x", DataType::String, &[-1, 1])], &[]);
+    let count = super::numbers::MAX_STRINGS + 1;
+    let binary_header = format!(
+        r#"{{"inputs":[{{"name":"x","shape":[{count},1],"datatype":"BYTES","parameters":{{"binary_data_size":{}}}}}]}}"#,
+        count * 4
+    );
+    let triton = format!(
+        "{};json-header-size={}",
+        Format::TritonBinary.media_type(),
+        binary_header.len()
+    );
+    let npy_header = format!("{{'descr': '|S1', 'fortran_order': False, 'shape': ({count}, 1), }}\n");
+    let mut npy = b"\x93NUMPY\x01\x00".to_vec();
+    npy.extend(u16::try_from(npy_header.len()).unwrap().to_le_bytes());
+    npy.extend(npy_header.bytes());
+    npy.extend(vec![b'a'; count]);
+    let bodies: [(&str, Vec<u8>); 4] = [
+        (
+            "application/json",
+            format!("[{}[\"\"]]", "[\"\"],".repeat(count - 1)).into_bytes(),
+        ),
+        ("text/csv", "a\n".repeat(count).into_bytes()),
+        (&triton, [binary_header.into_bytes(), vec![0; count * 4]].concat()),
+        ("application/x-npy", npy),
+    ];
+    for (content_type, body) in bodies {
+        let error = decode(content_type, Bytes::from(body), &signature).unwrap_err();
+        assert!(
+            error.to_string().contains("more than 1048576 strings"),
+            "{content_type}: {error}"
+        );
+    }
+}

@@ -13,6 +13,7 @@ use crate::codec::element::Kind;
 use crate::codec::error::{DecodeError, EncodeError, excerpt};
 use crate::codec::json_reader::Reader;
 use crate::codec::media_type::MediaType;
+use crate::codec::numbers::{MAX_STRINGS, Problem};
 use crate::codec::open_inference::{self, TensorOutput, unusable};
 use crate::codec::values::tensor_json_bytes;
 use crate::codec::{Encoded, Format, Request};
@@ -66,8 +67,12 @@ pub(super) fn tensor(spec: &InputSpec, shape: Vec<usize>, bytes: Bytes) -> Resul
 
 /// Strings with their lengths in front; windows of `bytes`.
 fn strings(spec: &InputSpec, mut bytes: Bytes, count: usize) -> Result<Vec<Bytes>, DecodeError> {
-    let mut strings = Vec::with_capacity(count.min(bytes.len() / PREFIX_BYTES));
+    let mut strings = Vec::with_capacity(count.min(bytes.len() / PREFIX_BYTES).min(MAX_STRINGS));
     while let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() {
+        if strings.len() == MAX_STRINGS {
+            let problem = Problem::TooManyStrings.describe("", DataType::String);
+            return Err(unusable(spec, problem));
+        }
         let length = u32::from_le_bytes(*prefix) as usize;
         let left = bytes.len() - PREFIX_BYTES;
         if length > left {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_web::error::PayloadError;
 use actix_web::web::Payload;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,41 +16,51 @@ use super::error::Error;
 /// How long a body that is refused is read on.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Reads at most `limit` bytes until `deadline`. `declared` is the Content-Length, which a chunked body has not.
+/// What a body may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub bytes: usize,
+    /// The flag that sets it, for the message.
+    pub knob: Option<&'static str>,
+}
+
+/// Reads at most `limit` until `deadline`. `declared` is the Content-Length, which a chunked body has not.
 pub(super) async fn read(
     mut payload: Payload,
     declared: Option<usize>,
-    limit: usize,
+    limit: Limit,
     deadline: Instant,
 ) -> Result<Bytes, Error> {
-    if declared.is_some_and(|declared| declared > limit) {
+    if declared.is_some_and(|declared| declared > limit.bytes) {
         return Err(refuse(payload, limit).await);
     }
-    let mut body = BytesMut::new();
+    let mut body = Vec::new();
     while let Some(chunk) = timeout_at(deadline, payload.next())
         .await
         .map_err(|_| Error::BodyTimeout)?
     {
         let chunk = chunk.map_err(|error| broken(&error))?;
-        if body.len() + chunk.len() > limit {
+        if body.len() + chunk.len() > limit.bytes {
             drop(body);
             return Err(refuse(payload, limit).await);
         }
         if body.is_empty() && declared == Some(chunk.len()) {
             return Ok(chunk);
         }
-        if body.is_empty() {
-            body.reserve(declared.unwrap_or(0).max(chunk.len()));
-        }
+        // Grows as bytes arrive, whatever was declared; memory that is not there refuses this request alone.
+        body.try_reserve(chunk.len()).map_err(|_| Error::NoMemoryForBody)?;
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    Ok(Bytes::from(body))
 }
 
-async fn refuse(mut payload: Payload, limit: usize) -> Error {
+async fn refuse(mut payload: Payload, limit: Limit) -> Error {
     let until = Instant::now() + LINGER;
     while let Ok(Some(Ok(_))) = timeout_at(until, payload.next()).await {}
-    Error::BodyTooLarge { limit }
+    Error::BodyTooLarge {
+        limit: limit.bytes,
+        knob: limit.knob,
+    }
 }
 
 fn broken(error: &PayloadError) -> Error {

@@ -13,7 +13,7 @@ use actix_web::{HttpResponse, ResponseError};
 
 use crate::catalog::CatalogError;
 use crate::codec::{DecodeError, EncodeError};
-use crate::engine::{InferenceError, LoadError, PoolError, RunError, SessionError};
+use crate::engine::{ArtifactError, InferenceError, LoadError, PoolError, RunError, SessionError};
 use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
 
 /// Everything that a request can be refused for.
@@ -29,8 +29,16 @@ pub(super) enum Error {
         "{CUSTOM_ATTRIBUTES} must have at most {MAX_CUSTOM_ATTRIBUTES} characters, all of them visible ASCII or blanks"
     )]
     CustomAttributes,
-    #[error("the body is larger than {limit} bytes (--max-body)")]
-    BodyTooLarge { limit: usize },
+    #[error("the body is larger than {limit} bytes{}", knob.map(|knob| format!(" ({knob})")).unwrap_or_default())]
+    BodyTooLarge {
+        limit: usize,
+        /// The flag that sets the limit, when one does.
+        knob: Option<&'static str>,
+    },
+    #[error("there is no memory left for the body; try again later, or raise --memory-reserve")]
+    NoMemoryForBody,
+    #[error("bodies in the content encoding {encoding} are not understood; send them as they are")]
+    ContentEncoding { encoding: String },
     #[error("the body did not arrive in time")]
     BodyTimeout,
     #[error("the body is broken: {detail}")]
@@ -78,6 +86,8 @@ impl Error {
                 "RequestHeaderFieldsTooLargeException",
             ),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException"),
+            Self::NoMemoryForBody => NO_MEMORY,
+            Self::ContentEncoding { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException"),
             Self::CustomAttributes
             | Self::BodyBroken { .. }
@@ -121,11 +131,26 @@ fn catalog(error: &CatalogError) -> Reply {
         CatalogError::MissingUrl { .. } => INVALID_MODEL,
         CatalogError::StillBusy { .. } => UNAVAILABLE,
         CatalogError::Load { source, .. } => match &**source {
-            LoadError::Artifact(_) => INVALID_MODEL,
+            LoadError::Artifact(error) => artifact(error),
             LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_)) => INVALID_MODEL,
             LoadError::Session(SessionError::OutOfMemory) | LoadError::NoRoom(_) => NO_MEMORY,
             LoadError::Pool(error) => pool(*error),
         },
+    }
+}
+
+fn artifact(error: &ArtifactError) -> Reply {
+    match error {
+        ArtifactError::Missing { .. }
+        | ArtifactError::Unreadable { .. }
+        | ArtifactError::NoModel { .. }
+        | ArtifactError::Ambiguous { .. }
+        | ArtifactError::Manifest { .. }
+        | ArtifactError::NotAModel { .. }
+        | ArtifactError::ExternalData { .. }
+        | ArtifactError::Escapes { .. } => INVALID_MODEL,
+        // Unloading models frees none, so not 507.
+        ArtifactError::NoDescriptors { .. } => UNAVAILABLE,
     }
 }
 

@@ -1,7 +1,8 @@
 //! `/ping`: whether requests should come here.
 //!
 //! 503 until the one model of single-model mode can answer (PI-3), 200 from the first moment in multi-model mode
-//! (PI-4), 503 again while the process drains (PI-6). Broken models do not make a container unhealthy.
+//! (PI-4). Broken models do not make a container unhealthy. While the process drains, new connections are refused, and
+//! whoever still has one gets 503 (PI-6).
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

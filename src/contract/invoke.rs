@@ -1,12 +1,13 @@
 //! Inference: `POST /invocations` and `POST /models/{name}/invoke` (contract sections 3 and 4).
 
-use actix_web::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use actix_web::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use tokio::time::Instant;
 
+use super::State;
+use super::body::{self, Limit};
 use super::error::Error;
 use super::models::text_header;
-use super::{State, body};
 use crate::codec::{self, Encoded};
 use crate::engine::{Model, Runner};
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
@@ -37,7 +38,12 @@ pub(super) async fn model(
     let attributes = custom_attributes(request)?;
     let handle = state.catalog.get(name).await?;
     warn_of_another_target(name, handle.target_model(), request);
-    let body = body::read(payload, content_length(request), state.settings.max_body, deadline).await?;
+    refuse_encoded(request)?;
+    let limit = Limit {
+        bytes: state.settings.max_body,
+        knob: Some("--max-body"),
+    };
+    let body = body::read(payload, content_length(request), limit, deadline).await?;
 
     let content_type = text_header(request, CONTENT_TYPE.as_str())
         .filter(|given| !given.is_empty() && given != CURL_DEFAULT)
@@ -75,6 +81,18 @@ fn custom_attributes(request: &HttpRequest) -> Result<Option<HeaderValue>, Error
     };
     let acceptable = value.len() <= MAX_CUSTOM_ATTRIBUTES && value.to_str().is_ok();
     acceptable.then(|| Some(value.clone())).ok_or(Error::CustomAttributes)
+}
+
+/// A compressed body is not what its Content-Type says.
+fn refuse_encoded(request: &HttpRequest) -> Result<(), Error> {
+    match text_header(request, CONTENT_ENCODING.as_str()) {
+        Some(encoding) if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") => {
+            Err(Error::ContentEncoding {
+                encoding: encoding.chars().take(64).collect(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// All Accept headers as one list.

@@ -6,8 +6,9 @@ use std::time::Instant;
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, rt, web};
 
+use super::body::{self, Limit};
 use super::error::Error;
-use super::{State, body, invoke};
+use super::{State, invoke};
 use crate::catalog::CatalogError;
 use crate::telemetry::metrics::Operation;
 use crate::wire::{
@@ -18,7 +19,10 @@ use crate::wire::{
 const PAGE: usize = 100;
 
 /// A load's body is two short strings; the name is bounded by the directory.
-const MAX_LOAD_BODY: usize = 64 << 10;
+const MAX_LOAD_BODY: Limit = Limit {
+    bytes: 64 << 10,
+    knob: None,
+};
 
 /// `POST /models`: answers when the model can serve (MM-1, MM-13).
 pub(super) async fn load(

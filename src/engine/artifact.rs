@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
+use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::onnx_file::{self, ScanError};
@@ -23,6 +24,13 @@ const MAX_MANIFEST_BYTES: u64 = 64 << 10;
 pub enum ArtifactError {
     #[error("{path} does not exist")]
     Missing { path: String },
+    /// Not the artifact's fault: the process, or the machine, has no file descriptors left.
+    #[error("{path} cannot be opened now: {source}")]
+    NoDescriptors {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("{path} cannot be read: {source}")]
     Unreadable {
         path: String,
@@ -64,6 +72,8 @@ pub struct Artifact {
     /// Bytes of the model file and of the external data it refers to.
     pub weights: u64,
     pub has_trees: bool,
+    /// Whether a small request can ask for any amount of work; true where that is not known.
+    pub has_unbounded_work: bool,
 }
 
 /// `longshore.json`.
@@ -88,13 +98,18 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
         return Err(ArtifactError::Escapes { file: shown(&model) });
     }
     let mut weights = file_size(&real)?;
-    let mut has_trees = false;
+    let (mut has_trees, mut has_unbounded_work) = (false, true);
     if !is_ort_format(&real)? {
-        let facts = onnx_file::scan(&real).map_err(|source| ArtifactError::NotAModel {
-            file: shown(&model),
-            source,
+        let facts = onnx_file::scan(&real).map_err(|error| match error {
+            ScanError::Io(source) => io_error(&model, source),
+            ScanError::Empty | ScanError::Malformed { .. } | ScanError::TooManyFiles | ScanError::TooDeep => {
+                ArtifactError::NotAModel {
+                    file: shown(&model),
+                    source: error,
+                }
+            }
         })?;
-        has_trees = facts.has_trees;
+        (has_trees, has_unbounded_work) = (facts.has_trees, facts.has_unbounded_work);
         for location in &facts.external {
             weights = weights.saturating_add(external_size(&real, folder, location)?);
         }
@@ -103,6 +118,7 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
         model: real,
         weights,
         has_trees,
+        has_unbounded_work,
     })
 }
 
@@ -249,7 +265,10 @@ fn external_size(model: &Path, folder: &Path, location: &str) -> Result<u64, Art
         ));
     }
     let path = model.parent().unwrap_or(folder).join(location);
-    let real = path.canonicalize().map_err(|_| refuse("is not in the artifact"))?;
+    let real = path.canonicalize().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => refuse("is not in the artifact"),
+        _ => io_error(&path, source),
+    })?;
     if !real.starts_with(folder) {
         return Err(refuse("is a link out of the artifact"));
     }
@@ -284,8 +303,11 @@ fn file_size(path: &Path) -> Result<u64, ArtifactError> {
 
 fn io_error(path: &Path, source: io::Error) -> ArtifactError {
     let path = shown(path);
+    let exhausted = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
     if source.kind() == io::ErrorKind::NotFound {
         ArtifactError::Missing { path }
+    } else if exhausted.contains(&source.raw_os_error()) {
+        ArtifactError::NoDescriptors { path, source }
     } else {
         ArtifactError::Unreadable { path, source }
     }

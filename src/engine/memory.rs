@@ -208,6 +208,20 @@ pub fn enforce(limit: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Raises the limit of open files as far as this process may, and returns it; `None` means that there is none.
+pub fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        // Some systems refuse what they state; what was granted at the start does, too.
+        Err(_) => limit.current,
+    }
+}
+
 /// What a session is expected to take, before anything is known but its file.
 ///
 /// The factors are measured with ONNX Runtime 1.31 over models from 27 KB to 100 MB: a loaded session takes 1.05 times

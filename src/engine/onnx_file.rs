@@ -4,7 +4,7 @@
 //! Three things must be known earlier than a session exists: how much memory to reserve, that no weight file lies
 //! outside the artifact, and that the file is a protobuf at all (so that a truncated upload is called that). The file
 //! is walked field by field and tensor data is skipped over, so this costs as much as the graph is large, not the
-//! weights. Field numbers are those of `onnx.proto`; nothing of the file is kept in memory.
+//! weights. Field numbers are those of `onnx.proto`; of the file only the names of other files are kept in memory.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,6 +18,9 @@ pub struct Facts {
     pub external: BTreeSet<String>,
     /// A node of the TreeEnsemble family is present: such a model takes five times its file in memory.
     pub has_trees: bool,
+    /// An operator is present whose work follows from the values of its inputs rather than from their sizes, so that a
+    /// request of a few bytes can ask for any amount of it.
+    pub has_unbounded_work: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +29,8 @@ pub enum ScanError {
     Empty,
     #[error("it is no ONNX protobuf, or it is truncated ({what} at byte {offset})")]
     Malformed { what: &'static str, offset: u64 },
+    #[error("it refers to more than {MAX_EXTERNAL} other files")]
+    TooManyFiles,
     #[error("its graph is nested more than {MAX_DEPTH} messages deep")]
     TooDeep,
     #[error("read the file")]
@@ -34,6 +39,24 @@ pub enum ScanError {
 
 /// Messages inside messages. A subgraph inside a subgraph is three deeper.
 const MAX_DEPTH: usize = 96;
+
+/// Files of external data. Exporters write one for each tensor at most.
+const MAX_EXTERNAL: usize = 100_000;
+
+/// See [`Facts::has_unbounded_work`].
+const UNBOUNDED: [&str; 11] = [
+    "Bernoulli",
+    "ConstantOfShape",
+    "Expand",
+    "Loop",
+    "OneHot",
+    "Pad",
+    "Range",
+    "Resize",
+    "Scan",
+    "Tile",
+    "Upsample",
+];
 
 /// Longer strings than this are neither operators' names nor file names.
 const MAX_STRING: u64 = 4096;
@@ -77,6 +100,7 @@ enum Content {
 fn content(message: Message, field: u64) -> Content {
     match (message, field) {
         (Message::Model, 7) | (Message::Attribute, 6 | 11) => Content::Message(Message::Graph),
+        (Message::Function, 11) => Content::Message(Message::Attribute),
         (Message::Model, 25) => Content::Message(Message::Function),
         (Message::Graph, 1) | (Message::Function, 7) => Content::Message(Message::Node),
         (Message::Graph, 5) | (Message::Attribute, 5 | 10) | (Message::SparseTensor, 1 | 2) => {
@@ -136,6 +160,7 @@ impl<R: Read + io::Seek> Scanner<R> {
                 Content::OperatorName => {
                     let name = self.string(field_end)?;
                     self.facts.has_trees |= name.starts_with("TreeEnsemble");
+                    self.facts.has_unbounded_work |= UNBOUNDED.contains(&name.as_str());
                 }
                 Content::ExternalEntry => self.external_entry(field_end)?,
                 Content::Skipped => self.skip_to(field_end)?,
@@ -166,6 +191,9 @@ impl<R: Read + io::Seek> Scanner<R> {
         }
         if key == "location" {
             self.facts.external.insert(value);
+            if self.facts.external.len() > MAX_EXTERNAL {
+                return Err(ScanError::TooManyFiles);
+            }
         }
         Ok(())
     }
@@ -275,9 +303,19 @@ mod tests {
             facts,
             Facts {
                 external: BTreeSet::from(["weights.bin".to_owned()]),
-                has_trees: true
+                has_trees: true,
+                has_unbounded_work: false,
             }
         );
+    }
+
+    #[test]
+    fn functions_and_the_defaults_of_their_attributes_are_looked_into() {
+        let default = field(11, &field(5, &external_tensor("../secret.bin")));
+        let function = field(25, &[default, field(7, &field(4, b"Loop"))].concat());
+        let facts = scan_bytes(&function).unwrap();
+        assert_eq!(facts.external, BTreeSet::from(["../secret.bin".to_owned()]));
+        assert!(facts.has_unbounded_work);
     }
 
     #[test]

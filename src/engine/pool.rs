@@ -8,8 +8,8 @@
 //! The same threads-and-lanes serve loads and unloads (a pool each, one lane): bounded, and never those that answer
 //! requests.
 //!
-//! What always holds: the lock is held to move jobs and numbers, never while a job runs; a job that has expired or that
-//! nobody waits for is not started.
+//! What always holds: the lock is held to move jobs and numbers, never while a job runs; a job that has expired, or whose
+//! future was dropped, is not started.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -237,6 +237,11 @@ impl Shared {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
+            // One end can make two jobs startable, this lane's next and another's that had to wait for a core: whoever
+            // starts one wakes a thread for the next.
+            if state.next_turn(self.threads).is_some() {
+                self.work.notify_one();
+            }
             drop(state);
             job();
             state = self.state();
@@ -252,12 +257,7 @@ impl Shared {
 impl State {
     /// The next job that may start, counted as running.
     fn take(&mut self, threads: Threads) -> Option<(u64, Job)> {
-        let running = self.running;
-        let turn = self.turns.iter().position(|id| {
-            self.lanes
-                .get(id)
-                .is_some_and(|lane| may_start(running, lane.running, threads))
-        })?;
+        let turn = self.next_turn(threads)?;
         let id = self.turns.remove(turn)?;
         let lane = self.lanes.get_mut(&id)?;
         let job = lane.jobs.pop_front()?;
@@ -267,6 +267,14 @@ impl State {
             self.turns.push_back(id);
         }
         Some((id, job))
+    }
+
+    /// The first lane whose next job may start, as an index into `turns`.
+    fn next_turn(&self, threads: Threads) -> Option<usize> {
+        let startable = |lane: &Waiting| may_start(self.running, lane.running, threads);
+        self.turns
+            .iter()
+            .position(|id| self.lanes.get(id).is_some_and(startable))
     }
 }
 
@@ -367,6 +375,49 @@ mod tests {
             };
             let (blocked, ()) = futures_util::future::join(blocker, rest).await;
             assert_eq!(blocked, Ok(()));
+        });
+    }
+
+    #[test]
+    fn one_jobs_end_starts_all_that_may_start_then() {
+        let pool = Pool::start(
+            "test",
+            Threads {
+                cores: 2,
+                spare: 2,
+                ..ONE
+            },
+        )
+        .unwrap();
+        let (slow, other) = (pool.lane(8), pool.lane(8));
+        let (release, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let blocked = || {
+            let gate = Arc::clone(&gate);
+            move || {
+                let _ = gate.lock().unwrap().recv();
+            }
+        };
+        let (end_first, first_ends) = mpsc::channel::<()>();
+        runtime().block_on(async {
+            use futures_util::future::{join, join3};
+            // Both cores are taken, and each lane has one more job waiting.
+            let waiting = async {
+                while pool.load() != (2, 2) {
+                    tokio::task::yield_now().await;
+                }
+                end_first.send(()).unwrap();
+            };
+            let first = other.run(None, move || first_ends.recv().unwrap());
+            let slow_ones = join(slow.run(None, blocked()), slow.run(None, blocked()));
+            let second = async {
+                // Ends although both jobs of the slow lane are held up.
+                let ended = other.run(None, || 1).await;
+                drop(release);
+                ended
+            };
+            let ((slow_ones, first), second, ()) = join3(join(slow_ones, first), second, waiting).await;
+            assert_eq!((slow_ones, first, second), ((Ok(()), Ok(())), Ok(()), Ok(1)));
         });
     }
 

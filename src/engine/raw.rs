@@ -101,7 +101,9 @@ pub fn run(
     //   of shared mutability, and `ort` never forms a `&mut Session` while we hold `&Session`.
     // - The names are NUL-terminated and outlive the call, as do the input values and the buffers they borrow
     //   (`inputs` is borrowed for the whole function). ONNX Runtime does not write to graph inputs.
-    // - `outputs` has a null pointer per name, which asks ONNX Runtime to allocate; it fills all of them or none.
+    // - The run options may be told to terminate by another thread meanwhile: that is what the C API has the call for,
+    //   and it does nothing but set a flag that the run reads.
+    // - `outputs` has a null pointer per name, which asks ONNX Runtime to allocate; what it has not filled stays null.
     let status = unsafe {
         (ortsys![Run])(
             session.ptr().cast_mut(),
@@ -130,7 +132,8 @@ pub fn run(
         .collect()
 }
 
-/// A value to be released by us.
+/// A value to be released by us. It may outlive its session: ONNX Runtime counts references to the allocator that made
+/// a tensor's memory, and the tensor holds one; initializers that are outputs are copied by the run.
 struct OwnedValue(NonNull<OrtValue>);
 
 // SAFETY: an OrtValue is a reference-counted handle without thread affinity; `OwnedValue` is its only owner here.

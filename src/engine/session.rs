@@ -6,6 +6,7 @@
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ort::environment::Environment;
 use ort::session::RunOptions;
@@ -40,27 +41,39 @@ pub enum RunError {
 }
 
 /// Ends a run from another thread, at its next operator.
-pub struct Cancel(RunOptions);
+pub struct Cancel {
+    options: RunOptions,
+    /// Remembered here, because what ONNX Runtime says of a run that was ended could as well be a node's name.
+    cancelled: AtomicBool,
+}
 
 impl std::fmt::Debug for Cancel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Cancel")
+        f.debug_struct("Cancel")
+            .field("cancelled", &self.cancelled)
+            .finish_non_exhaustive()
     }
 }
 
 impl Cancel {
     pub fn new() -> Result<Self, RunError> {
-        RunOptions::new().map(Self).map_err(|error| run_error(&error))
+        let options = RunOptions::new().map_err(|error| run_error(&error))?;
+        Ok(Self {
+            options,
+            cancelled: AtomicBool::new(false),
+        })
     }
 
     pub fn cancel(&self) {
         // The call only sets a flag; it has no way to fail that anyone could act upon.
-        let _ = self.0.terminate();
+        self.cancelled.store(true, Ordering::Relaxed);
+        let _ = self.options.terminate();
     }
 
     /// Makes a cancel that was used good for another run.
     pub fn reset(&self) {
-        let _ = self.0.unterminate();
+        let _ = self.options.unterminate();
+        self.cancelled.store(false, Ordering::Relaxed);
     }
 }
 
@@ -77,11 +90,14 @@ impl Session {
     /// Creates the session. Takes as long as the model is large; call it on a thread that may wait.
     pub fn open(environment: &Environment, model: &Path) -> Result<Self, SessionError> {
         // `ort` panics on some declared shapes (a dimension below -1) and unexpected value types.
-        catch_unwind(AssertUnwindSafe(|| Self::create(environment, model))).unwrap_or_else(|_| {
-            Err(SessionError::Rejected(
+        let created = catch_unwind(AssertUnwindSafe(|| Self::create(environment, model)));
+        match created {
+            Ok(Err(SessionError::Rejected(message))) => Err(SessionError::Rejected(without_folders(message, model))),
+            Ok(created) => created,
+            Err(_) => Err(SessionError::Rejected(
                 "it declares an impossible shape or type".to_owned(),
-            ))
-        })
+            )),
+        }
     }
 
     fn create(environment: &Environment, model: &Path) -> Result<Self, SessionError> {
@@ -125,7 +141,13 @@ impl Session {
                 .map(|name| name.as_ptr())
                 .collect(),
         };
-        raw::run(&self.session, &self.input_names, inputs, &names, &cancel.0).map_err(|error| run_error(&error))
+        raw::run(&self.session, &self.input_names, inputs, &names, &cancel.options).map_err(|error| {
+            if cancel.cancelled.load(Ordering::Relaxed) {
+                RunError::Cancelled
+            } else {
+                run_error(&error)
+            }
+        })
     }
 }
 
@@ -210,8 +232,6 @@ fn run_error(error: &ort::Error) -> RunError {
     let message = without_places(error.message());
     if is_allocation_failure(error) {
         RunError::OutOfMemory
-    } else if message.contains("terminate flag") {
-        RunError::Cancelled
     } else if error.code() == ort::ErrorCode::InvalidArgument || message.contains("while running") {
         // "Non-zero status code returned while running Gather node ...": the graph is sound, or it would not have
         // loaded; what an operator then refuses is the request's data.
@@ -221,11 +241,36 @@ fn run_error(error: &ort::Error) -> RunError {
     }
 }
 
-/// ONNX Runtime has no error code for a failed allocation: its C++ exception's name is all there is.
 fn is_allocation_failure(error: &ort::Error) -> bool {
-    ["bad_alloc", "Failed to allocate memory", "bad_array_new_length"]
+    says_out_of_memory(&without_places(error.message()))
+}
+
+/// ONNX Runtime has no error code for a failed allocation, only its C++ exception's text. Names of nodes and operators
+/// are in messages too and could be that text, so it counts only where the library puts it: as all that is said, or as
+/// all that is said after one of its own introductions.
+fn says_out_of_memory(message: &str) -> bool {
+    const INTRODUCTIONS: [&str; 3] = [
+        "Status Message: ",
+        "Exception during initialization: ",
+        "Exception caught: ",
+    ];
+    let said = INTRODUCTIONS
         .iter()
-        .any(|sign| error.message().contains(sign))
+        .filter_map(|introduction| Some(message.rfind(introduction)? + introduction.len()))
+        .max()
+        .map_or(message, |start| &message[start..]);
+    ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said)
+        || said.starts_with("Failed to allocate memory for requested buffer of size ")
+}
+
+/// `message` without the folders in which `model` lies: where this machine keeps them is nobody's business.
+fn without_folders(message: String, model: &Path) -> String {
+    model
+        .ancestors()
+        .skip(1)
+        .map(|folder| folder.to_string_lossy())
+        .filter(|folder| folder.len() > 1)
+        .fold(message, |message, folder| message.replace(&*folder, "..."))
 }
 
 /// The part of a message that is about the model, on one line: without places in the library's source
@@ -248,6 +293,41 @@ fn without_places(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn out_of_memory_is_what_the_library_says_not_what_a_node_is_called() {
+        let table = [
+            ("std::bad_alloc", true),
+            ("Exception during initialization: std::bad_alloc", true),
+            (
+                "Non-zero status code returned while running ConstantOfShape node. Name:'' Status Message: std::bad_alloc",
+                true,
+            ),
+            (
+                "Non-zero status code returned while running Add node. Name:'a' Status Message: Failed to allocate \
+                 memory for requested buffer of size 17592186044416",
+                true,
+            ),
+            ("No Op registered for bad_alloc with domain_version of 17", false),
+            (
+                "Non-zero status code returned while running Gather node. Name:'std::bad_alloc' Status Message: \
+                 indices element out of data bounds",
+                false,
+            ),
+        ];
+        for (message, expected) in table {
+            assert_eq!(says_out_of_memory(message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn folders_are_cut_from_messages() {
+        let message = "path: \"/opt/ml/models/secret.bin\" allowed: \"/opt/ml/models/a/model\"".to_owned();
+        assert_eq!(
+            without_folders(message, Path::new("/opt/ml/models/a/model/model.onnx")),
+            "path: \".../secret.bin\" allowed: \"...\""
+        );
+    }
 
     #[test]
     fn places_are_cut_from_messages() {

@@ -57,7 +57,7 @@ thread_local! {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Watched<T> {
     Done(T),
-    /// It was ended for taking too long; its result means nothing.
+    /// It was ended for taking too long. Its result is not used, even where the work came to its own end just then.
     Ended,
 }
 
@@ -88,7 +88,8 @@ impl Watchdog {
                 started: Some(Instant::now()),
                 ended: false,
             };
-            // Ordered after the start above: whoever goes to sleep looks at the seats once more after saying so.
+            // The watching thread says that it sleeps and then looks at all seats once more. So either it sees the start
+            // above, or this sees that it sleeps and wakes it.
             if self.shared.asleep.swap(false, Ordering::SeqCst) {
                 self.thread.unpark();
             }

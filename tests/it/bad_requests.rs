@@ -144,7 +144,7 @@ fn numbers_that_the_elements_type_does_not_have_are_refused_and_its_ends_are_not
 fn csv_and_lines_and_arrays_that_do_not_fit_are_refused() {
     let server = with_models(&["mlp", "columns"]);
     let csv: [(&str, &[&str]); 5] = [
-        ("", &["rows"]),
+        ("", &["empty"]),
         ("1,2,3\n", &["features", "32"]),
         ("\n\n", &[]),
         ("a\n", &["features"]),

@@ -25,6 +25,13 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn a_memory_limit_that_leaves_nothing_for_models_is_named() {
+    // Every load would be a 507, and the platform would try for ever.
+    let ended = Builder::multi().arguments(["--memory-limit", "1MiB"]).run_to_end();
+    assert_refuses(&ended, &["--memory-limit"]);
+}
+
+#[test]
 fn a_missing_library_is_named() {
     let ended = Builder::multi()
         .environment("ORT_DYLIB_PATH", "/nonexistent/onnxruntime.so")

@@ -200,6 +200,21 @@ fn a_client_that_hangs_up_in_the_middle_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_compressed_body_is_refused() {
+    // It would be read as what it is not.
+    let server = with_scale();
+    let request = Server::invocation("m")
+        .header("Content-Encoding", "gzip")
+        .json(&json!([1.0]));
+    let refusal = server.send(&request).expect(415);
+    assert!(refusal.message().contains("gzip"), "{}", refusal.message());
+    let plain = Server::invocation("m")
+        .header("Content-Encoding", "identity")
+        .json(&json!([1.0]));
+    server.send(&plain).expect(200);
+}
+
+#[test]
 fn custom_attributes_are_echoed_and_held_to_their_bounds() {
     // IN-3
     let server = with_scale();

@@ -201,6 +201,28 @@ fn an_unload_that_waits_too_long_says_so_and_a_later_one_finishes() {
 }
 
 #[test]
+fn a_load_that_fails_after_such_an_unload_leaves_nothing_of_the_old_model() {
+    let server = Builder::multi()
+        .arguments(["--unload-timeout", "200ms", "--request-timeout", "2s"])
+        .start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    thread::scope(|scope| {
+        let running = scope.spawn(|| server.send(&Server::spin("spin", FOREVER)));
+        server.wait_for_running(1);
+        server.unload("spin").expect(503);
+        running.join().unwrap().expect(504);
+    });
+    server.wait_for_running(0);
+    let broken = server.models().place("bad/garbage", "broken");
+    server.load("spin", &broken).expect(400);
+    assert_eq!(server.reserved(), 0);
+    server.unload("spin").expect(404);
+    server.load("spin", &url).expect(200);
+    server.send(&Server::spin("spin", 1)).expect(200);
+}
+
+#[test]
 fn a_caller_who_leaves_ends_the_run() {
     let server = Builder::multi()
         .arguments(["--threads", "1", "--request-timeout", "2s"])

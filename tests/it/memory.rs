@@ -76,15 +76,6 @@ fn refused_loads_give_back_what_they_took() {
 }
 
 #[test]
-fn a_limit_below_what_the_process_itself_takes_refuses_every_model_and_still_serves() {
-    let server = Builder::multi().arguments(["--memory-limit", "1MiB"]).start();
-    let url = server.models().place_scale("m", 2.0);
-    server.load("m", &url).expect(507);
-    server.ping().expect(200);
-    assert_eq!(server.list(""), json!({"models": []}));
-}
-
-#[test]
 fn the_memory_of_a_model_is_free_when_its_unload_is_answered() {
     // MM-4: measured at once, without waiting for an allocator to come round to it.
     let server = Builder::multi().start();

@@ -78,6 +78,18 @@ fn any_name_goes_through_all_calls() {
 }
 
 #[test]
+fn a_name_does_not_write_lines_of_the_log() {
+    // ST-11: one line per record, and only ours.
+    let server = Builder::multi().start();
+    server.describe("a\n2026-01-01T00:00:00Z ERROR forged").expect(404);
+    server.wait_for_log("forged");
+    server.terminate();
+    let ended = server.wait_for_end();
+    let forged = |line: &&String| line.starts_with("2026-01-01T00:00:00Z");
+    assert_eq!(ended.log.iter().find(forged), None, "{ended:?}");
+}
+
+#[test]
 fn pages_of_odd_names_hold_each_of_them_once() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);

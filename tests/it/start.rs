@@ -7,6 +7,23 @@ use serde_json::json;
 use crate::harness::{Builder, Request, in_parallel};
 
 #[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    // Templates leave such variables behind.
+    let server = [
+        "SAGEMAKER_MULTI_MODEL",
+        "SAGEMAKER_BATCH",
+        "SAGEMAKER_CONTAINER_LOG_LEVEL",
+        "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT",
+        "LONGSHORE_MAX_BODY",
+    ]
+    .into_iter()
+    .fold(Builder::multi(), |builder, name| builder.environment(name, ""))
+    .start();
+    assert_eq!(server.list(""), json!({"models": []}));
+}
+
+#[test]
 fn the_word_serve_and_no_word_start_the_same_server() {
     // ST-1
     for builder in [Builder::multi(), Builder::multi().without_command()] {

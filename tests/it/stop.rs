@@ -110,6 +110,23 @@ fn a_run_that_never_ends_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn whoever_asks_twice_does_not_wait_for_what_runs() {
+    let server = Builder::multi().start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    let address = server.address();
+    thread::scope(|scope| {
+        scope.spawn(move || try_send(address, &Server::spin("spin", FOREVER)).is_ok());
+        server.wait_for_running(1);
+        server.terminate();
+        server.wait_for_log("draining");
+        server.terminate();
+        server.wait_for_log("stopped at once");
+        assert_eq!(server.wait_for_end().status.code(), Some(0));
+    });
+}
+
+#[test]
 fn a_single_model_server_stops_while_its_model_loads() {
     let server = Builder::single(crate::harness::fixture("bad/function_bomb")).start();
     eventually("the load has begun", || server.reserved() > 0);

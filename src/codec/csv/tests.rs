@@ -161,7 +161,11 @@ fn errors_name_the_row_the_column_and_the_input() {
             "1\nyes",
             "input \"x\" at row 2 column 1: \"yes\" is not a boolean; give true, false, 0 or 1",
         ),
-        (&pairs(), "", "the body is not a valid text/csv request: it has no rows"),
+        (
+            &pairs(),
+            "",
+            "the body is not a valid text/csv request: the body is empty",
+        ),
         (
             &pairs(),
             "\r\n\n",

@@ -302,7 +302,7 @@ fn errors_name_the_input_the_place_and_what_to_change() {
         (
             &pairs(),
             "",
-            "the body is not a valid application/json request: EOF while parsing a value at line 1 column 0",
+            "the body is not a valid application/json request: the body is empty",
         ),
     ];
     for (signature, body, expected) in table {

@@ -101,7 +101,7 @@ fn errors_name_the_line() {
         ),
         (
             "",
-            "the body is not a valid application/jsonlines request: it has no lines",
+            "the body is not a valid application/jsonlines request: the body is empty",
         ),
         (
             "\r\n \n",
