@@ -233,7 +233,7 @@ fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<(Sess
     let estimate = Estimate::of(artifact.weights, artifact.has_trees);
     let mut reservation = budget.reserve(estimate.peak)?;
     let before = allocator::thread_balance();
-    let session = Session::open(environment, &artifact.model)?;
+    let session = Session::open(environment, &artifact.model, artifact.weights)?;
     let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
     reservation.correct(memory::footprint(taken))?;
     let pace = Pace::default();
@@ -313,12 +313,12 @@ impl Model {
     }
 
     fn timed<T>(&self, cancel: &Cancel, size: usize, work: impl Fn(&Runner<'_>) -> T) -> T {
-        let started = std::time::Instant::now();
+        let started = placement::thread_time();
         let result = work(&Runner {
             session: &self.session,
             cancel,
         });
-        self.pace.record(started.elapsed(), size);
+        self.pace.record(placement::thread_time().saturating_sub(started), size);
         result
     }
 }

@@ -9,6 +9,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Work expected to take longer than this is handed over: several times what handing over costs.
 const SHORT: Duration = Duration::from_micros(200);
 
@@ -68,6 +70,14 @@ impl Pace {
     pub fn distrust(&self) {
         self.distrusted.store(true, Ordering::Relaxed);
     }
+}
+
+/// CPU time of this thread. What a request takes is measured in it, not on the clock: on a busy machine a thread is
+/// interrupted in the middle of the shortest run.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanoseconds)
 }
 
 /// Whether a request with a body of `size` bytes runs where it is. A model's first request never does.

@@ -2,7 +2,7 @@
 //!
 //! ONNX Runtime's defaults suit one model in one process: a thread pool per session, whose threads spin while they
 //! wait. With hundreds of models the spinning threads of idle sessions starve the busy ones. So there is one pool for
-//! all sessions and it does not spin; a session makes no threads of its own.
+//! all sessions that are worth it (`session.rs`) and it does not spin; a session makes no threads of its own.
 //!
 //! The library is loaded at run time, so that one binary serves with the CPU build and with a GPU build alike. It is
 //! looked for where people put it, in the order of [`candidates`], and only there.

@@ -45,23 +45,36 @@ fn main() {
     println!("model: {FEATURES}-64-8 MLP, 11 KB; bare run: CPU time of ONNX Runtime's Run in a loop, one thread\n");
     println!("| request | connections | requests/s | p50 us | p99 us | server CPU us/request | bare run us | ratio |");
     println!("|---|---|---|---|---|---|---|---|");
+    measure(&server, "GET /ping, no model", &ping(), None);
     for (rows, bare_us) in bare {
-        for (format, request) in [("JSON", json(rows)), ("npy", npy(rows))] {
-            for connections in [1, 16] {
-                server.drive(&request, connections, WARM_UP);
-                let cpu = server.cpu();
-                let latencies = server.drive(&request, connections, MEASURE);
-                let cpu_us = (server.cpu() - cpu).as_secs_f64() * 1e6 / latencies.len() as f64;
-                println!(
-                    "| {format}, {rows} rows | {connections} | {:.0} | {:.0} | {:.0} | {cpu_us:.1} | {bare_us:.1} | {:.1} |",
-                    latencies.len() as f64 / MEASURE.as_secs_f64(),
-                    percentile(&latencies, 50),
-                    percentile(&latencies, 99),
-                    cpu_us / bare_us,
-                );
-            }
-        }
+        let what = if rows == 1 { "1 row" } else { "32 rows" };
+        measure(&server, &format!("JSON, {what}"), &json(rows), Some(bare_us));
+        measure(&server, &format!("npy, {what}"), &npy(rows), Some(bare_us));
     }
+}
+
+/// Prints a line for 1 connection and one for 16.
+fn measure(server: &Server, what: &str, request: &[u8], bare_us: Option<f64>) {
+    for connections in [1, 16] {
+        server.drive(request, connections, WARM_UP);
+        let cpu = server.cpu();
+        let latencies = server.drive(request, connections, MEASURE);
+        let cpu_us = (server.cpu() - cpu).as_secs_f64() * 1e6 / latencies.len() as f64;
+        let (bare, ratio) = bare_us.map_or_else(Default::default, |bare_us| {
+            (format!("{bare_us:.1}"), format!("{:.1}", cpu_us / bare_us))
+        });
+        println!(
+            "| {what} | {connections} | {:.0} | {:.0} | {:.0} | {cpu_us:.1} | {bare} | {ratio} |",
+            latencies.len() as f64 / MEASURE.as_secs_f64(),
+            percentile(&latencies, 50),
+            percentile(&latencies, 99),
+        );
+    }
+}
+
+/// What HTTP alone costs.
+fn ping() -> Vec<u8> {
+    b"GET /ping HTTP/1.1\r\nHost: longshore\r\n\r\n".to_vec()
 }
 
 /// CPU microseconds of one run of the model, on one thread.
