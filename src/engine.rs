@@ -299,11 +299,15 @@ impl Model {
     ) -> Result<T, InferenceError> {
         let this = model.as_ref();
         if placement::stays(this.pace.expected(), size) {
+            let started = placement::thread_time();
             let guarded = |cancel: &Cancel| catch_unwind(AssertUnwindSafe(|| this.timed(cancel, size, &work)));
             if let Watched::Done(result) = this.watchdog.watch(guarded)? {
                 return result.map_err(|_| InferenceError::Pool(PoolError::Panicked));
             }
-            this.pace.distrust();
+            // The watchdog looks at the clock; on a busy machine the thread may only have been interrupted.
+            if placement::is_long(placement::thread_time().saturating_sub(started)) {
+                this.pace.distrust();
+            }
         }
         let cancel = Arc::new(Cancel::new()?);
         let _cancel_on_drop = CancelOnDrop(Arc::clone(&cancel));

@@ -72,6 +72,11 @@ impl Pace {
     }
 }
 
+/// Whether work that was expected to be short has betrayed that beyond what scatter explains.
+pub fn is_long(took: Duration) -> bool {
+    took > SHORT * 10
+}
+
 /// CPU time of this thread. What a request takes is measured in it, not on the clock: on a busy machine a thread is
 /// interrupted in the middle of the shortest run.
 pub fn thread_time() -> Duration {
