@@ -16,7 +16,8 @@
 //! - Everything here is a pure function of its arguments: no I/O, no state, no ONNX Runtime.
 //! - The inputs that [`decode`] returns are one per input of the signature, in its order, each of that input's element
 //!   type and of a shape that it accepts.
-//! - No body panics, recurses deeper than a constant, or makes more memory than a small multiple of its own size.
+//! - No body panics, recurses deeper than a constant, or makes more memory than a small multiple of its own size and of
+//!   [`numbers::MAX_STRINGS`]; memory that is not there is an error (`room.rs`).
 //! - A content type names the format that is really sent (CT-2), and an error says what the caller can change.
 
 mod column;
@@ -32,6 +33,7 @@ mod media_type;
 mod npy;
 mod numbers;
 mod open_inference;
+mod room;
 mod rows;
 #[cfg(test)]
 mod testing;
@@ -335,9 +337,9 @@ pub fn encode(
     let body = match (format, &plan.dialect) {
         (Format::Json, Dialect::OpenInference { id, .. }) => {
             let room = values::json_bytes(&outputs);
-            open_inference::encode(id.as_deref(), model, &tensors()?, |_| None, room)
+            open_inference::encode(id.as_deref(), model, &tensors()?, |_| None, room)?
         }
-        (Format::Json, dialect) => json::encode(dialect, &outputs),
+        (Format::Json, dialect) => json::encode(dialect, &outputs)?,
         (Format::TritonBinary, dialect) => {
             let (id, binary) = match dialect {
                 // Asked for by the request: as it says for each output.
@@ -348,7 +350,7 @@ pub fn encode(
             };
             return triton_binary::encode(id, model, &tensors()?, binary);
         }
-        (Format::JsonLines, _) => json_lines::encode(&outputs),
+        (Format::JsonLines, _) => json_lines::encode(&outputs)?,
         (Format::Csv, _) => csv::encode(&outputs)?,
         (Format::Npy, _) => match tensors()?.as_slice() {
             [only] => npy::encode(only.name, only.tensor)?,

@@ -13,6 +13,7 @@ use crate::codec::error::{DecodeError, Fault, InputError, clipped, excerpt};
 use crate::codec::fit::{Form, fit, mismatch};
 use crate::codec::json_reader::{Reader, too_deep};
 use crate::codec::numbers::{MAX_STRINGS, Problem};
+use crate::codec::room;
 use crate::tensor::{DataType, Dim, InputSpec, Shape, Tensor, TensorError};
 
 /// Deepest nesting of arrays; also the highest rank that can be given.
@@ -75,7 +76,8 @@ impl<K: Kind> Column for Typed<'_, K> {
                 self.axes.leaf().map_err(|uneven| self.uneven(reader, &uneven))?;
                 let in_array = self.axes.depth > outer;
                 let plain = reader.numbers(in_array, |number| {
-                    K::from_decimal(number).map(|item| self.items.push(item)).is_some()
+                    let item = K::from_decimal(number).filter(|_| room::for_one_more(&mut self.items).is_ok());
+                    item.map(|item| self.items.push(item)).is_some()
                 });
                 match plain.checked_sub(1) {
                     Some(before) => self.axes.pass(before),
@@ -99,6 +101,7 @@ impl<K: Kind> Column for Typed<'_, K> {
 
     fn push_cell(&mut self, cell: &str) -> Result<(), Problem> {
         self.check_count()?;
+        room::for_one_more(&mut self.items).map_err(|_| Problem::NoMemory)?;
         self.items.push(K::from_cell(cell)?);
         Ok(())
     }
@@ -134,6 +137,7 @@ impl<K: Kind> Typed<'_, K> {
 
     fn read_one(&mut self, reader: &mut Reader<'_>, first: Peek) -> Result<(), Fault> {
         let start = reader.position();
+        room::for_one_more(&mut self.items)?;
         match self.check_count().and(read_json::<K>(reader, first)?) {
             Ok(item) => self.items.push(item),
             Err(problem) => return Err(self.unusable(reader, start, first, problem)),

@@ -18,6 +18,8 @@ use crate::codec::column::{Column, column};
 use crate::codec::error::{DecodeError, EncodeError, InputError, excerpt, takes};
 use crate::codec::fit::Form;
 use crate::codec::json_reader::utf8;
+use crate::codec::numbers::Problem;
+use crate::codec::room;
 use crate::codec::values::{Output, json_bytes, row_count, write_cells};
 use crate::codec::{Dialect, Format, ReplyPlan, Request};
 use crate::tensor::{Dim, InputSpec, Signature, ValueType};
@@ -95,6 +97,9 @@ impl<'s> Rows<'s> {
         for (input, (share, column)) in self.shares.iter().zip(&mut self.columns).enumerate() {
             for (at, cell) in cells.by_ref().take(share.width) {
                 if let Err(problem) = column.push_cell(cell) {
+                    if problem == Problem::NoMemory {
+                        return Err(DecodeError::OutOfMemory);
+                    }
                     let spec = &self.signature.inputs[input];
                     let given = if cell.is_empty() {
                         "an empty cell".to_owned()
@@ -271,7 +276,7 @@ pub(super) fn encode(outputs: &[Output<'_>]) -> Result<Vec<u8>, EncodeError> {
             problem: UNEVEN.to_owned(),
         });
     }
-    let mut out = Vec::with_capacity(json_bytes(outputs));
+    let mut out = room::for_all(json_bytes(outputs))?;
     for row in 0..rows {
         let mut first = true;
         for output in outputs {

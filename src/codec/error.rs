@@ -32,6 +32,9 @@ pub enum DecodeError {
     /// The body is well-formed, but the model cannot take what it holds: 400.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// 507: for this request alone.
+    #[error("there is no memory left to read the body; send less at a time, or try again later")]
+    OutOfMemory,
     /// The request asks for an output that the model does not have, or asks twice: 400.
     #[error("requested output {name}: {problem}; the model gives {gives}")]
     RequestedOutput {
@@ -73,6 +76,9 @@ pub enum EncodeError {
     /// The form exists, but these outputs do not fit into it: 406.
     #[error("the outputs cannot be given as {}: {problem}", format.media_type())]
     CannotCarry { format: Format, problem: String },
+    /// 507: for this request alone.
+    #[error("there is no memory left to write the reply; ask for less at a time, or try again later")]
+    OutOfMemory,
     /// The run gave other outputs than the signature and the plan say: 500, not the caller's doing.
     #[error("the run gave {given} outputs where {expected} were asked for")]
     OutputCount { expected: usize, given: usize },

@@ -16,10 +16,11 @@ use bytes::Bytes;
 use jiter::Peek;
 
 use crate::codec::column::column;
-use crate::codec::error::{DecodeError, Fault, InputError, takes};
+use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, takes};
 use crate::codec::fit::Form;
 use crate::codec::json_reader::Reader;
 use crate::codec::open_inference::{self, Envelope};
+use crate::codec::room;
 use crate::codec::rows::{Names, Rows, duplicate_input, is_binary_string, missing_input, unknown_input};
 use crate::codec::values::{Output, common_rows, json_bytes, write_key, write_row, write_value};
 use crate::codec::{Dialect, Format, ReplyPlan, Request};
@@ -169,8 +170,8 @@ pub(super) fn all_given(tensors: Vec<Option<Tensor>>, signature: &Signature) -> 
         .collect()
 }
 
-pub(super) fn encode(dialect: &Dialect, outputs: &[Output<'_>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(json_bytes(outputs) + 32);
+pub(super) fn encode(dialect: &Dialect, outputs: &[Output<'_>]) -> Result<Vec<u8>, EncodeError> {
+    let mut out = room::for_all(json_bytes(outputs).saturating_add(32))?;
     match (dialect, outputs, common_rows(outputs)) {
         (Dialect::Columns, [only], _) => {
             out.extend_from_slice(b"{\"outputs\":");
@@ -193,11 +194,11 @@ pub(super) fn encode(dialect: &Dialect, outputs: &[Output<'_>]) -> Vec<u8> {
         }
         _ => {
             write_columns(outputs, &mut out);
-            return out;
+            return Ok(out);
         }
     }
     out.push(b'}');
-    out
+    Ok(out)
 }
 
 /// Row `row` of several outputs: an object by output name. `keys` are the names as JSON.

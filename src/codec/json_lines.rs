@@ -9,9 +9,10 @@
 
 use bytes::Bytes;
 
-use crate::codec::error::DecodeError;
+use crate::codec::error::{DecodeError, EncodeError};
 use crate::codec::json::{write_columns, write_row_object};
 use crate::codec::json_reader::{Reader, utf8};
+use crate::codec::room;
 use crate::codec::rows::Rows;
 use crate::codec::values::{Output, common_rows, json_bytes, write_row, write_value};
 use crate::codec::{Dialect, Format, ReplyPlan, Request};
@@ -46,8 +47,8 @@ pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, Dec
     })
 }
 
-pub(super) fn encode(outputs: &[Output<'_>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(json_bytes(outputs) + 32);
+pub(super) fn encode(outputs: &[Output<'_>]) -> Result<Vec<u8>, EncodeError> {
+    let mut out = room::for_all(json_bytes(outputs).saturating_add(32))?;
     match (outputs, common_rows(outputs)) {
         ([only], Some(rows)) => {
             for row in 0..rows {
@@ -71,7 +72,7 @@ pub(super) fn encode(outputs: &[Output<'_>]) -> Vec<u8> {
             out.push(b'\n');
         }
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]

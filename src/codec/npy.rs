@@ -20,6 +20,7 @@ use crate::codec::element::{Kind, with_kind};
 use crate::codec::error::{DecodeError, InputError, clipped, excerpt, takes};
 use crate::codec::fit::{Form, fit, mismatch};
 use crate::codec::numbers::{MAX_STRINGS, Number, Numeric, Problem};
+use crate::codec::room::{self, NoMemory};
 use crate::codec::{Dialect, Format, ReplyPlan, Request};
 use crate::tensor::{DataType, InputSpec, Shape, Signature, Tensor, element_count};
 
@@ -227,12 +228,15 @@ fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Resul
             DataType::Bf16 | DataType::String => return Err(mismatch(spec, stored).into()),
         };
         let items = converted.map_err(|(at, number, problem)| {
+            if problem == Problem::NoMemory {
+                return DecodeError::OutOfMemory;
+            }
             let given = match number {
                 Number::Int(value) => value.to_string(),
                 Number::Uint(value) => value.to_string(),
                 Number::Float(value) => format!("{value:?}"),
             };
-            value_error(spec, at, header, problem.describe(&given, spec.data_type))
+            value_error(spec, at, header, problem.describe(&given, spec.data_type)).into()
         })?;
         arranged::<K>(spec, header, items)
     })
@@ -259,7 +263,7 @@ from_file!(f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64);
 
 /// The elements as `K`; where one does not fit, its place and value.
 fn convert<S: FromFile, K: Kind>(data: &[u8], big_endian: bool) -> Result<Vec<K::Item>, (usize, Number, Problem)> {
-    let mut items = Vec::with_capacity(data.len() / size_of::<S>());
+    let mut items = room::for_all(data.len() / size_of::<S>()).map_err(|_| (0, Number::Int(0), Problem::NoMemory))?;
     for (i, element) in data.chunks_exact(size_of::<S>()).enumerate() {
         let number = S::from_file(element, big_endian).to_number();
         items.push(K::from_number(number).map_err(|problem| (i, number, problem))?);
@@ -285,7 +289,7 @@ fn unicode(element: &[u8], big_endian: bool) -> Option<Bytes> {
 /// Items in the file's order as a tensor.
 fn arranged<K: Kind>(spec: &InputSpec, header: &Header, items: Vec<K::Item>) -> Result<Tensor, DecodeError> {
     let items = if header.fortran_order {
-        row_major(&items, &header.shape)
+        row_major(&items, &header.shape)?
     } else {
         items
     };
@@ -293,7 +297,7 @@ fn arranged<K: Kind>(spec: &InputSpec, header: &Header, items: Vec<K::Item>) -> 
 }
 
 /// Column-major items in row-major order.
-fn row_major<T: Clone>(items: &[T], shape: &[usize]) -> Vec<T> {
+fn row_major<T: Clone>(items: &[T], shape: &[usize]) -> Result<Vec<T>, NoMemory> {
     let mut strides = Vec::with_capacity(shape.len());
     let mut stride = 1usize;
     for &dim in shape {
@@ -303,7 +307,7 @@ fn row_major<T: Clone>(items: &[T], shape: &[usize]) -> Vec<T> {
     }
     let mut index = vec![0usize; shape.len()];
     let mut at = 0usize;
-    let mut ordered = Vec::with_capacity(items.len());
+    let mut ordered = room::for_all(items.len())?;
     for _ in 0..items.len() {
         ordered.push(items[at].clone());
         for axis in (0..shape.len()).rev() {
@@ -316,7 +320,7 @@ fn row_major<T: Clone>(items: &[T], shape: &[usize]) -> Vec<T> {
             at -= strides[axis] * shape[axis];
         }
     }
-    ordered
+    Ok(ordered)
 }
 
 /// The error for the element that is number `position` in the file.

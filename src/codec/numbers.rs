@@ -21,6 +21,8 @@ pub(super) enum Problem {
     /// Null or an empty cell, for an element type without NaN.
     Absent,
     TooManyStrings,
+    /// For one element more.
+    NoMemory,
 }
 
 /// Most strings in one input. A string of no length takes a hundred bytes on its way into a model and as little as one
@@ -37,6 +39,7 @@ impl Problem {
             Self::NotABoolean => format!("{given} is not a boolean; give true, false, 0 or 1"),
             Self::NotAString => format!("{given} is not a string"),
             Self::NotBase64 => format!("{given} is not {{\"b64\": \"base64 text\"}}"),
+            Self::NoMemory => "there is no memory left".to_owned(),
             Self::TooManyStrings => format!("more than {MAX_STRINGS} strings; send fewer rows in one request"),
             Self::Absent => format!("{given} given, but {wanted} has no value for missing; only floats have (NaN)"),
         }

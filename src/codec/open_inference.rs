@@ -15,10 +15,11 @@ use self::plan::{parameters, size, text};
 use crate::codec::Request;
 use crate::codec::column::{Column, MAX_DEPTH, column};
 use crate::codec::element::write_json_string;
-use crate::codec::error::{DecodeError, Fault, InputError, excerpt};
+use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, excerpt};
 use crate::codec::fit::{Form, fit, mismatch};
 use crate::codec::json::all_given;
 use crate::codec::json_reader::{Reader, too_deep};
+use crate::codec::room;
 use crate::codec::rows::{Names, duplicate_input, is_binary_string, unknown_input};
 use crate::codec::triton_binary;
 use crate::codec::values::{Output, write_key, write_tensor};
@@ -307,9 +308,10 @@ pub(super) fn encode(
     model: &str,
     outputs: &[TensorOutput<'_>],
     binary_size: impl Fn(usize) -> Option<usize>,
-    room: usize,
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(room + FIELDS_BYTES * (outputs.len() + 1) + model.len());
+    data_bytes: usize,
+) -> Result<Vec<u8>, EncodeError> {
+    let fields = FIELDS_BYTES * (outputs.len() + 1) + model.len();
+    let mut out = room::for_all(data_bytes.saturating_add(fields))?;
     out.extend_from_slice(b"{\"model_name\":");
     write_json_string(model, &mut out);
     // One version of a model is served: what the artifact holds.
@@ -344,7 +346,7 @@ pub(super) fn encode(
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");
-    out
+    Ok(out)
 }
 
 fn write_sizes(sizes: &[usize], out: &mut Vec<u8>) {

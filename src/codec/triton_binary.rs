@@ -15,6 +15,7 @@ use crate::codec::json_reader::Reader;
 use crate::codec::media_type::MediaType;
 use crate::codec::numbers::{MAX_STRINGS, Problem};
 use crate::codec::open_inference::{self, TensorOutput, unusable};
+use crate::codec::room;
 use crate::codec::values::tensor_json_bytes;
 use crate::codec::{Encoded, Format, Request};
 use crate::tensor::{DataType, InputSpec, Signature, Tensor, element_count};
@@ -67,7 +68,7 @@ pub(super) fn tensor(spec: &InputSpec, shape: Vec<usize>, bytes: Bytes) -> Resul
 
 /// Strings with their lengths in front; windows of `bytes`.
 fn strings(spec: &InputSpec, mut bytes: Bytes, count: usize) -> Result<Vec<Bytes>, DecodeError> {
-    let mut strings = Vec::with_capacity(count.min(bytes.len() / PREFIX_BYTES).min(MAX_STRINGS));
+    let mut strings = room::for_all(count.min(bytes.len() / PREFIX_BYTES).min(MAX_STRINGS))?;
     while let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() {
         if strings.len() == MAX_STRINGS {
             let problem = Problem::TooManyStrings.describe("", DataType::String);
@@ -99,7 +100,7 @@ pub(super) fn encode(
     let size = |i: usize| is_binary(i).then(|| binary_size(outputs[i].tensor));
     let room = |i: usize| size(i).unwrap_or_else(|| tensor_json_bytes(outputs[i].tensor));
     let total: usize = (0..outputs.len()).map(room).sum();
-    let mut body = open_inference::encode(id, model, outputs, size, total);
+    let mut body = open_inference::encode(id, model, outputs, size, total)?;
     let header_size = body.len();
     for (_, TensorOutput { name, tensor }) in outputs.iter().enumerate().filter(|(i, _)| is_binary(*i)) {
         append(name, tensor, &mut body)?;

@@ -110,6 +110,7 @@ fn decode(error: &DecodeError) -> Reply {
         DecodeError::UnsupportedMediaType { .. } | DecodeError::UnsupportedCharset { .. } => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException")
         }
+        DecodeError::OutOfMemory => NO_MEMORY,
         DecodeError::Malformed { .. } | DecodeError::Input(_) | DecodeError::RequestedOutput { .. } => BAD_REQUEST,
     }
 }
@@ -119,6 +120,7 @@ fn encode(error: &EncodeError) -> Reply {
         EncodeError::NotAcceptable { .. } | EncodeError::CannotCarry { .. } => {
             (StatusCode::NOT_ACCEPTABLE, "NotAcceptableException")
         }
+        EncodeError::OutOfMemory => NO_MEMORY,
         EncodeError::OutputCount { .. } => INTERNAL,
     }
 }

@@ -1,7 +1,13 @@
 //! Inference: `POST /invocations` and `POST /models/{name}/invoke` (contract sections 3 and 4).
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::State;
@@ -71,7 +77,32 @@ pub(super) async fn model(
     if let Some(attributes) = attributes {
         response.insert_header((CUSTOM_ATTRIBUTES, attributes));
     }
-    Ok(response.body(encoded.body))
+    Ok(response.body(Reply(encoded.body)))
+}
+
+/// A reply's body, handed to the connection piece by piece: the server copies what it is handed, so a large body at once
+/// would take its memory twice, and for as long as a slow client reads.
+struct Reply(Bytes);
+
+/// Bytes of a piece; about what a connection buffers.
+const PIECE: usize = 64 << 10;
+
+impl MessageBody for Reply {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.0.len() as u64)
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let length = self.0.len().min(PIECE);
+        let piece = self.0.split_to(length);
+        Poll::Ready((length > 0).then_some(Ok(piece)))
+    }
+
+    fn try_into_bytes(self) -> Result<Bytes, Self> {
+        if self.0.len() <= PIECE { Ok(self.0) } else { Err(self) }
+    }
 }
 
 /// The header to echo: the platform forwards it, but does not copy it by itself (IN-3).

@@ -1,42 +1,30 @@
 //! The process's malloc: jemalloc, for Rust and for ONNX Runtime's C++ alike (see Cargo.toml for why).
 //!
-//! What always holds after [`configure`]: pages that have been free for [`DECAY`] go back to the system by a background
-//! thread, and [`give_back`] returns all free pages at once, which an unload does before it answers (MM-4).
+//! What always holds after [`configure`]: pages that have been free for a second go back to the system by a background
+//! thread, and [`give_back`] returns all free pages at once, which an unload does before it answers (MM-4). Address space
+//! goes back too: the process's bound (`memory.rs`) counts it.
 
-#![expect(
-    unsafe_code,
-    reason = "jemalloc's control interface is untyped; every block names the key's type"
-)]
+#![expect(unsafe_code, reason = "jemalloc is configured and commanded through C symbols")]
 
 use std::ffi::CStr;
 use std::ptr;
-use std::time::Duration;
 
-use tikv_jemalloc_ctl::{background_thread, raw, thread};
+use tikv_jemalloc_ctl::{background_thread, thread};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How long freed pages stay with the process: long enough for one request's buffers to be reused by the next.
-const DECAY: Duration = Duration::from_secs(1);
+/// What jemalloc reads before the first allocation. Freed pages stay for a second, so that one request's buffers serve
+/// the next, and are unmapped then.
+// SAFETY: the name is jemalloc's own for this purpose; it expects the address of a NUL-terminated text, and a reference
+// to an array is that.
+#[unsafe(export_name = "malloc_conf")]
+static CONFIGURATION: &[u8; 50] = b"retain:false,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
-/// Sets the decay and starts the background thread. Call before the first model is loaded.
+/// Starts the thread that returns freed pages. Call before the first model is loaded; not in [`CONFIGURATION`], because
+/// there must be no other thread when `main` begins.
 pub fn configure() -> Result<(), tikv_jemalloc_ctl::Error> {
-    background_thread::write(true)?;
-    let decay_ms = isize::try_from(DECAY.as_millis()).unwrap_or(isize::MAX);
-    let arenas = tikv_jemalloc_ctl::arenas::narenas::read()?;
-    // SAFETY: `arenas.*_decay_ms` (for arenas to come) is of type ssize_t.
-    unsafe { raw::write(b"arenas.dirty_decay_ms\0", decay_ms) }?;
-    // SAFETY: as above.
-    unsafe { raw::write(b"arenas.muzzy_decay_ms\0", 0isize) }?;
-    for arena in 0..arenas {
-        // An arena that no thread has used yet has no settings of its own: it will take the defaults written above.
-        // SAFETY: `arena.<i>.*_decay_ms` is of type ssize_t.
-        let _ = unsafe { raw::write(format!("arena.{arena}.dirty_decay_ms\0").as_bytes(), decay_ms) };
-        // SAFETY: as above.
-        let _ = unsafe { raw::write(format!("arena.{arena}.muzzy_decay_ms\0").as_bytes(), 0isize) };
-    }
-    Ok(())
+    background_thread::write(true)
 }
 
 /// Returns the free pages of all arenas, and this thread's cache, to the system.

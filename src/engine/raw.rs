@@ -340,8 +340,7 @@ fn output_strings(value: &OwnedValue) -> ort::Result<Vec<Bytes>> {
     let mut length = 0;
     // SAFETY: the value is a string tensor and alive.
     ortsys![unsafe GetStringTensorDataLength(value.0.as_ptr(), &mut length)?];
-    let mut content = vec![0u8; length];
-    let mut offsets = vec![0usize; count];
+    let (mut content, mut offsets) = (zeroed::<u8>(length)?, zeroed::<usize>(count)?);
     if count > 0 {
         // SAFETY: both buffers have the lengths that are passed with them.
         ortsys![unsafe GetStringTensorContent(
@@ -363,6 +362,16 @@ fn output_strings(value: &OwnedValue) -> ort::Result<Vec<Bytes>> {
                 .ok_or_else(|| ort::Error::new("ONNX Runtime returned string offsets out of order"))
         })
         .collect()
+}
+
+/// `count` zeros, or the error that a failed allocation of ONNX Runtime's own gives.
+fn zeroed<T: Clone + Default>(count: usize) -> ort::Result<Vec<T>> {
+    let mut items = Vec::new();
+    items
+        .try_reserve_exact(count)
+        .map_err(|_| ort::Error::new("std::bad_alloc"))?;
+    items.resize(count, T::default());
+    Ok(items)
 }
 
 /// The element type of ours for one of ONNX Runtime's, when there is one.

@@ -1,6 +1,8 @@
 //! A body that the model cannot take is the caller's to change: 400, with the name of the input, and nobody else
 //! notices (CT-4).
 
+use std::thread;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Builder, Response, Server};
@@ -313,4 +315,32 @@ fn a_run_that_needs_more_memory_than_there_is_is_a_507_and_nobody_else_notices()
     let grown = server.process().anonymous_memory().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown}");
     server.unload("allocate").expect(200);
+}
+
+#[test]
+fn bodies_that_need_more_memory_than_there_is_are_507_and_the_server_lives_on() {
+    // Each is fine by itself and decodes to several times its size; together they are too much.
+    let server = with_builder(
+        Builder::multi().arguments(["--memory-limit", "64MiB"]),
+        &["identity_float64"],
+    );
+    let body = format!("[{}[0,0]]", "[0,0],".repeat(1_500_000));
+    let request = Server::invocation("identity_float64")
+        .header("Content-Type", "application/json")
+        .body(body);
+    let mut refused = 0;
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..6).map(|_| scope.spawn(|| server.send(&request))).collect();
+        for call in calls {
+            let response = call.join().unwrap();
+            assert!([200, 507].contains(&response.status), "{}", response.text());
+            refused += usize::from(response.status == 507);
+        }
+    });
+    assert!(refused > 0, "there was memory for all, so the test has shown nothing");
+    for _ in 0..20 {
+        server.invoke("identity_float64", &json!([[1.5, 2.5]])).expect(200);
+        server.assert_scales("bystander", 3.0);
+    }
+    server.unload("identity_float64").expect(200);
 }

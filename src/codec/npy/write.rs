@@ -9,6 +9,7 @@ use super::{CHARACTER_BYTES, MAGIC};
 use crate::codec::Format;
 use crate::codec::element::Kind;
 use crate::codec::error::{EncodeError, excerpt};
+use crate::codec::room::{self, NoMemory};
 use crate::tensor::{DataType, Tensor};
 
 /// NumPy aligns the data of a file to this.
@@ -25,28 +26,28 @@ pub(in crate::codec) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, E
         |descr: &str, bytes: &[u8]| file(descr, tensor.shape(), bytes.len(), |out| out.extend_from_slice(bytes));
     let bytes = tensor.as_bytes().map(Bytes::as_ref).unwrap_or_default();
     let written = match tensor.data_type() {
-        DataType::F16 => fixed("<f2", bytes),
+        DataType::F16 => fixed("<f2", bytes)?,
         DataType::Bf16 => {
             let items = <bf16 as Kind>::items(tensor);
             file("<f4", tensor.shape(), items.len() * 4, |out| {
                 items
                     .iter()
                     .for_each(|item| out.extend_from_slice(&item.to_f32().to_le_bytes()));
-            })
+            })?
         }
-        DataType::F32 => fixed("<f4", bytes),
-        DataType::F64 => fixed("<f8", bytes),
-        DataType::I8 => fixed("|i1", bytes),
-        DataType::I16 => fixed("<i2", bytes),
-        DataType::I32 => fixed("<i4", bytes),
-        DataType::I64 => fixed("<i8", bytes),
-        DataType::U8 => fixed("|u1", bytes),
-        DataType::U16 => fixed("<u2", bytes),
-        DataType::U32 => fixed("<u4", bytes),
-        DataType::U64 => fixed("<u8", bytes),
-        DataType::Bool => fixed("|b1", bytes),
+        DataType::F32 => fixed("<f4", bytes)?,
+        DataType::F64 => fixed("<f8", bytes)?,
+        DataType::I8 => fixed("|i1", bytes)?,
+        DataType::I16 => fixed("<i2", bytes)?,
+        DataType::I32 => fixed("<i4", bytes)?,
+        DataType::I64 => fixed("<i8", bytes)?,
+        DataType::U8 => fixed("|u1", bytes)?,
+        DataType::U16 => fixed("<u2", bytes)?,
+        DataType::U32 => fixed("<u4", bytes)?,
+        DataType::U64 => fixed("<u8", bytes)?,
+        DataType::Bool => fixed("|b1", bytes)?,
         DataType::String => {
-            return strings(tensor).ok_or_else(|| {
+            return strings(tensor)?.ok_or_else(|| {
                 let name = excerpt(name);
                 cannot(format!(
                     "the strings of output {name} are too uneven in length; accept application/json"
@@ -63,7 +64,12 @@ pub(in crate::codec) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, E
 }
 
 /// `None` when the header would be longer than version 1.0 can say.
-fn file(descr: &str, shape: &[usize], data_bytes: usize, data: impl FnOnce(&mut Vec<u8>)) -> Option<Vec<u8>> {
+fn file(
+    descr: &str,
+    shape: &[usize],
+    data_bytes: usize,
+    data: impl FnOnce(&mut Vec<u8>),
+) -> Result<Option<Vec<u8>>, NoMemory> {
     let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (");
     for (i, dim) in shape.iter().enumerate() {
         let _ = write!(header, "{}{dim}", if i > 0 { ", " } else { "" });
@@ -71,8 +77,10 @@ fn file(descr: &str, shape: &[usize], data_bytes: usize, data: impl FnOnce(&mut 
     header.push_str(if shape.len() == 1 { ",), }" } else { "), }" });
     let prefix = MAGIC.len() + 2 + 2;
     let total = (prefix + header.len() + 1).next_multiple_of(ALIGNMENT);
-    let length = u16::try_from(total - prefix).ok()?;
-    let mut out = Vec::with_capacity(total + data_bytes);
+    let Ok(length) = u16::try_from(total - prefix) else {
+        return Ok(None);
+    };
+    let mut out = room::for_all(data_bytes.saturating_add(total))?;
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&[1, 0]);
     out.extend_from_slice(&length.to_le_bytes());
@@ -80,11 +88,11 @@ fn file(descr: &str, shape: &[usize], data_bytes: usize, data: impl FnOnce(&mut 
     out.resize(total - 1, b' ');
     out.push(b'\n');
     data(&mut out);
-    Some(out)
+    Ok(Some(out))
 }
 
 /// Strings, padded to the longest: as characters, or as bytes when they are not all text.
-fn strings(tensor: &Tensor) -> Option<Vec<u8>> {
+fn strings(tensor: &Tensor) -> Result<Option<Vec<u8>>, NoMemory> {
     let items = <String as Kind>::items(tensor);
     let texts: Option<Vec<&str>> = items.iter().map(|item| std::str::from_utf8(item).ok()).collect();
     let (letter, length, unit) = match &texts {
@@ -97,10 +105,11 @@ fn strings(tensor: &Tensor) -> Option<Vec<u8>> {
     };
     // NumPy has no strings of no length.
     let length = length.unwrap_or(1).max(1);
-    let width = length.checked_mul(unit)?;
-    let total = width
-        .checked_mul(items.len())
-        .filter(|&total| total <= MAX_PADDED_BYTES)?;
+    let width = length.saturating_mul(unit);
+    let total = width.saturating_mul(items.len());
+    if total > MAX_PADDED_BYTES {
+        return Ok(None);
+    }
     let order = if unit == 1 { '|' } else { '<' };
     file(&format!("{order}{letter}{length}"), tensor.shape(), total, |out| {
         let mut end = out.len();
