@@ -244,7 +244,7 @@ impl Tensor {
         Ok(self)
     }
 
-    /// Bytes held by the elements, for memory accounting.
+    /// Bytes that the elements take, about.
     pub fn byte_len(&self) -> usize {
         match &self.data {
             Data::Fixed(bytes) => bytes.len(),
@@ -314,10 +314,6 @@ impl InputSpec {
                     })
             }
         }
-    }
-
-    pub fn rank(&self) -> Option<usize> {
-        self.dims.as_ref().map(Vec::len)
     }
 }
 
