@@ -16,11 +16,11 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 
 use crate::telemetry::{LogFormat, LogLevel};
 
-/// Largest body by default: SageMaker's limit for real-time calls (3.2).
+/// Largest body by default: SageMaker's limit for real-time calls.
 const REAL_TIME_BODY: ByteSize = ByteSize::mib(25);
 /// Largest body by default in batch transform jobs (BT-4).
 const BATCH_BODY: ByteSize = ByteSize::mib(100);
-/// Just under the platform's 60 s, so that our error wins over its (3.2).
+/// Just under the platform's 60 s, so that our error wins over its own.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(58);
 
 /// Serves thousands of ONNX models from one machine, as a SageMaker container.
@@ -203,7 +203,7 @@ pub struct ServeArgs {
     pub conventions: Conventions,
 }
 
-/// What AWS's images read from the environment beside the contract (contract section 1.2). No flags: hidden arguments.
+/// What AWS's images read from the environment beside the contract. No flags: hidden arguments.
 #[derive(Debug, Clone, Args)]
 pub struct Conventions {
     #[arg(
@@ -243,7 +243,7 @@ impl ServeArgs {
             .max_body
             .map(|size| size.as_u64())
             .or(conventions.max_request_size)
-            // 0 means "of any size" for a transform job: as much as a body may have there at all (3.2, async).
+            // 0 means "of any size" for a transform job: as much as the platform sends in one at all.
             .or(conventions.max_payload_in_mb.map(|mb| match mb {
                 0 => ByteSize::gib(1).as_u64(),
                 mb => mb.saturating_mul(1 << 20),

@@ -18,8 +18,8 @@
 //! | [`config`] | every knob, once |
 //! | [`telemetry`] | the log and the metrics |
 //!
-//! Ids such as `MM-18` in comments name clauses of the SageMaker container contract; `tests/it` holds a test for each,
-//! named by what the clause says.
+//! Ids such as `MM-18` name clauses of the SageMaker container contract, which `container/contract.md` lists; the tests in
+//! `tests/it` are named by what they say.
 
 pub mod catalog;
 pub mod cli;

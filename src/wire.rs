@@ -50,7 +50,7 @@ pub struct ModelList {
     pub next_page_token: Option<String>,
 }
 
-/// Every error's body (4.2).
+/// Every error's body.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ErrorBody {
     pub code: u16,

@@ -1,4 +1,4 @@
-//! Inference: `POST /invocations` and `POST /models/{name}/invoke` (contract sections 3 and 4).
+//! Inference: `POST /invocations` and `POST /models/{name}/invoke` (`IN` and `MM` clauses).
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Load, list, get and unload models (contract section 4).
+//! Load, list, get and unload models (`MM` clauses).
 
 use std::collections::HashMap;
 use std::time::Instant;

@@ -161,7 +161,7 @@ fn a_load_body_that_is_no_load_is_a_400_that_shows_what_one_is() {
 
 #[test]
 fn the_path_chooses_the_model_whatever_the_target_model_header_says() {
-    // MM-7; guard 8 of section 11.
+    // MM-7
     let server = Builder::multi().start();
     for (name, factor) in [("a", 2.0), ("b", 3.0)] {
         let url = server.models().place_scale(name, factor);

@@ -201,7 +201,6 @@ fn binary_requests_whose_sizes_do_not_add_up_are_refused() {
         (kind("1e3"), body(&good, 128)),
         (kind(""), body(&good, 128)),
         (kind("99999999"), body(&good, 128)),
-        // Guard 11 of section 11.
         (kind("99999999999999999999999999"), body(&good, 128)),
         (
             "application/vnd.sagemaker-triton.binary+json".to_owned(),

@@ -1,4 +1,4 @@
-//! Every model answers its recorded requests in every form that can carry them (section 8).
+//! Every model answers its recorded requests in every form that can carry them.
 
 use std::collections::BTreeMap;
 use std::fs;

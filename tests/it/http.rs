@@ -102,7 +102,6 @@ fn requests_sent_together_are_answered_in_order() {
 
 #[test]
 fn chunked_bodies_are_read() {
-    // 3.2
     let server = with_scale();
     let chunks: [&[&str]; 4] = [
         &[r#"{"instances": [1, 2]}"#],

@@ -102,7 +102,7 @@ fn a_model_that_was_always_fast_and_then_is_not_holds_up_nobody() {
 
 #[test]
 fn a_request_past_its_deadline_is_a_504_and_its_run_is_ended() {
-    // 3.2: our error before the platform's.
+    // Our error comes before the platform's.
     let server = Builder::multi()
         .arguments(["--request-timeout", "1s", "--threads", "1"])
         .start();

@@ -1,4 +1,4 @@
-//! What is too large or too slow is refused with a reason, and a client that is still sending gets to read it (3.2, 3.3).
+//! What is too large or too slow is refused with a reason, and a client that is still sending gets to read it.
 
 use serde_json::json;
 
@@ -112,7 +112,7 @@ fn the_variables_of_awss_images_set_the_limit_too() {
 
 #[test]
 fn a_body_as_large_as_the_platform_sends_is_served() {
-    // 3.2: 25 MiB in real time.
+    // 25 MiB in real time.
     let server = with_limits(&[]);
     let count = 3_000_000;
     let body = format!("[{}1]", "0.25,".repeat(count - 1));

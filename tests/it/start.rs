@@ -1,4 +1,4 @@
-//! Starting: arguments, environment, the first second (contract sections 1 and 2).
+//! Starting: arguments, environment, the first second (`ST` and `PI` clauses).
 
 use std::net::TcpListener;
 

@@ -83,7 +83,7 @@ impl Response {
         }
     }
 
-    /// 3.3, 4.2: small JSON that says what is wrong.
+    /// Small JSON that says what is wrong.
     fn check_error(&self, text: &str) {
         assert_eq!(self.header("content-type"), Some("application/json"), "{text}");
         assert!(self.body.len() <= 1024, "an error of {} bytes: {text}", self.body.len());
