@@ -104,7 +104,6 @@ fn two_hundred_and_fifty_models_come_in_pages_and_all_answer_and_all_go() {
 
 #[test]
 fn a_last_page_that_is_full_has_no_empty_one_after_it() {
-    // Fault 6 of section 11.
     let (server, names) = with_models(200);
     assert_eq!(sizes(&pages(&server, None, || {})), [100, 100]);
     in_parallel(8, &names[100..], |name| server.unload(name).expect(200));
