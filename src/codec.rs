@@ -16,8 +16,8 @@
 //! - Everything here is a pure function of its arguments: no I/O, no state, no ONNX Runtime.
 //! - The inputs that [`decode`] returns are one per input of the signature, in its order, each of that input's element
 //!   type and of a shape that it accepts.
-//! - No body panics, recurses deeper than a constant, or makes more memory than a small multiple of its own size and of
-//!   [`numbers::MAX_STRINGS`]; memory that is not there is an error (`room.rs`).
+//! - No body panics, recurses deeper than a constant, or makes more memory than a small multiple of its own size (for
+//!   strings: of a fixed number of them); memory that is not there is an error (`room.rs`).
 //! - A content type names the format that is really sent (CT-2), and an error says what the caller can change.
 
 mod column;
