@@ -1,7 +1,7 @@
 //! Reads a request's body into one buffer.
 //!
-//! A body over the limit is read to its end, though not kept: a client that is still sending would otherwise see its
-//! connection reset rather than the 413 that says why.
+//! A body that is not wanted, or is over the limit, is read to its end, though not kept: a client that is still sending
+//! would otherwise see its connection reset rather than the answer that says why.
 
 use std::time::Duration;
 
@@ -54,9 +54,14 @@ pub(super) async fn read(
     Ok(Bytes::from(body))
 }
 
-async fn refuse(mut payload: Payload, limit: Limit) -> Error {
+/// Reads a body that nobody wants.
+pub(super) async fn discard(mut payload: Payload) {
     let until = Instant::now() + LINGER;
     while let Ok(Some(Ok(_))) = timeout_at(until, payload.next()).await {}
+}
+
+async fn refuse(payload: Payload, limit: Limit) -> Error {
+    discard(payload).await;
     Error::BodyTooLarge {
         limit: limit.bytes,
         knob: limit.knob,

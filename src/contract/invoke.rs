@@ -28,8 +28,14 @@ pub(super) async fn invocations(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     // MM-24: in multi-model mode the path chooses the model, and this path chooses none.
-    let name = state.settings.single_model.as_deref().ok_or(Error::NoModelChosen)?;
-    state.health.check()?;
+    let Some(name) = state.settings.single_model.as_deref() else {
+        body::discard(payload).await;
+        return Err(Error::NoModelChosen);
+    };
+    if let Err(error) = state.health.check() {
+        body::discard(payload).await;
+        return Err(error);
+    }
     model(&state, name, &request, payload).await
 }
 
@@ -41,15 +47,16 @@ pub(super) async fn model(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
-    let attributes = custom_attributes(request)?;
-    let handle = state.catalog.get(name).await?;
-    warn_of_another_target(name, handle.target_model(), request);
-    refuse_encoded(request)?;
     let limit = Limit {
         bytes: state.settings.max_body,
         knob: Some("--max-body"),
     };
+    // First of all: a refusal is read by a client that has sent its body, and a slow body holds up no unload.
     let body = body::read(payload, content_length(request), limit, deadline).await?;
+    let attributes = custom_attributes(request)?;
+    refuse_encoded(request)?;
+    let handle = state.catalog.get(name).await?;
+    warn_of_another_target(name, handle.target_model(), request);
 
     let content_type = text_header(request, CONTENT_TYPE.as_str())
         .filter(|given| !given.is_empty() && given != CURL_DEFAULT)

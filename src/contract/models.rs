@@ -31,6 +31,7 @@ pub(super) async fn load(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     if state.settings.single_model.is_some() {
+        body::discard(payload).await;
         return Err(Error::SingleModelMode);
     }
     let deadline = tokio::time::Instant::now() + state.settings.request_timeout;
