@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Builder, Connection, Request, Server};
+use crate::harness::{Builder, Connection, Request, Server, eventually};
 
 /// A request of exactly this many bytes.
 fn body_of(length: usize) -> Vec<u8> {
@@ -194,4 +194,32 @@ fn an_idle_connection_is_closed_after_its_time() {
     let mut connection = server.connect();
     connection.send(&Request::get("/ping")).expect(200);
     assert_eq!(connection.read_to_end().unwrap(), b"");
+}
+
+#[test]
+fn a_load_without_file_descriptors_left_is_a_503_and_works_once_there_are_some() {
+    // MM-18: neither the model's fault nor one that unloading another would mend.
+    let few_files = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"];
+    let server = Builder::multi().through(few_files).start();
+    let url = server.models().place_scale("m", 2.0);
+    let load = Request::post("/models").json(&json!({"model_name": "m", "url": url}));
+    let mut connection = server.connect();
+    connection.send(&Request::get("/ping")).expect(200);
+    let idle: Vec<_> = (0..80).map(|_| server.connect()).collect();
+    // Accepted one by one, until no descriptor is left.
+    let mut refusal = None;
+    eventually("a load is refused", || {
+        let response = connection.send(&load);
+        if response.status == 200 {
+            connection.send(&Request::delete("/models/m")).expect(200);
+            return false;
+        }
+        refusal = Some(response.expect(503));
+        true
+    });
+    let message = refusal.unwrap().message();
+    assert!(message.contains("Too many open files"), "{message}");
+    drop(idle);
+    eventually("the load works", || connection.send(&load).status == 200);
+    connection.send(&Request::get("/ping")).expect(200);
 }
