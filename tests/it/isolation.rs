@@ -6,6 +6,14 @@ use serde_json::json;
 
 use crate::harness::{A_SECOND, Builder, FOREVER, Request, Server, eventually, try_send};
 
+/// A server with the `spin` model under its own name.
+fn with_spin(arguments: &[&str]) -> Server {
+    let server = Builder::multi().arguments(arguments).start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    server
+}
+
 /// Everything that the platform asks of a container, of another model than the one in trouble.
 #[track_caller]
 fn assert_serves_others(server: &Server, rounds: usize) {
@@ -67,9 +75,7 @@ fn while_as_many_loads_hang_as_there_are_load_threads_loaded_models_and_the_heal
 
 #[test]
 fn while_one_models_runs_hold_all_compute_threads_another_answers() {
-    let server = Builder::multi().start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_spin(&[]);
     let address = server.address();
     for _ in 0..8 {
         thread::spawn(move || try_send(address, &Server::spin("spin", FOREVER)).is_ok());
@@ -83,9 +89,7 @@ fn while_one_models_runs_hold_all_compute_threads_another_answers() {
 #[test]
 fn a_model_that_was_always_fast_and_then_is_not_holds_up_nobody() {
     // How long a run takes may depend on its input, whatever the runs before took.
-    let server = Builder::multi().arguments(["--http-threads", "2"]).start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_spin(&["--http-threads", "2"]);
     let mut connections: Vec<_> = (0..6).map(|_| server.connect()).collect();
     for _ in 0..30 {
         for connection in &mut connections {
@@ -103,11 +107,7 @@ fn a_model_that_was_always_fast_and_then_is_not_holds_up_nobody() {
 #[test]
 fn a_request_past_its_deadline_is_a_504_and_its_run_is_ended() {
     // Our error comes before the platform's.
-    let server = Builder::multi()
-        .arguments(["--request-timeout", "1s", "--threads", "1"])
-        .start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_spin(&["--request-timeout", "1s", "--threads", "1"]);
     let refusal = server.send(&Server::spin("spin", FOREVER)).expect(504);
     assert_eq!(refusal.json()["type"], "DeadlineExceededException");
     server.wait_for_running(0);
@@ -124,11 +124,7 @@ fn a_request_past_its_deadline_is_a_504_and_its_run_is_ended() {
 
 #[test]
 fn a_request_that_waits_behind_others_is_a_504_at_its_own_deadline() {
-    let server = Builder::multi()
-        .arguments(["--request-timeout", "1s", "--threads", "1"])
-        .start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_spin(&["--request-timeout", "1s", "--threads", "1"]);
     thread::scope(|scope| {
         let calls: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| server.send(&Server::spin("spin", FOREVER))))
@@ -143,9 +139,7 @@ fn a_request_that_waits_behind_others_is_a_504_at_its_own_deadline() {
 
 #[test]
 fn a_full_queue_is_a_503_and_other_models_have_their_own() {
-    let server = Builder::multi().arguments(["--queue", "1", "--threads", "1"]).start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_spin(&["--queue", "1", "--threads", "1"]);
     let url = server.models().place_scale("other", 2.0);
     server.load("other", &url).expect(200);
     let address = server.address();
@@ -162,9 +156,7 @@ fn a_full_queue_is_a_503_and_other_models_have_their_own() {
 #[test]
 fn an_unload_waits_for_the_requests_that_run_and_takes_no_new_ones() {
     // MM-15
-    let server = Builder::multi().start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_spin(&[]);
     thread::scope(|scope| {
         let running = scope.spawn(|| server.send(&Server::spin("spin", A_SECOND)));
         server.wait_for_running(1);
@@ -180,11 +172,7 @@ fn an_unload_waits_for_the_requests_that_run_and_takes_no_new_ones() {
 
 #[test]
 fn an_unload_that_waits_too_long_says_so_and_a_later_one_finishes() {
-    let server = Builder::multi()
-        .arguments(["--unload-timeout", "200ms", "--request-timeout", "3s"])
-        .start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_spin(&["--unload-timeout", "200ms", "--request-timeout", "3s"]);
     thread::scope(|scope| {
         let running = scope.spawn(|| server.send(&Server::spin("spin", FOREVER)));
         server.wait_for_running(1);
@@ -202,11 +190,7 @@ fn an_unload_that_waits_too_long_says_so_and_a_later_one_finishes() {
 
 #[test]
 fn a_load_that_fails_after_such_an_unload_leaves_nothing_of_the_old_model() {
-    let server = Builder::multi()
-        .arguments(["--unload-timeout", "200ms", "--request-timeout", "2s"])
-        .start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_spin(&["--unload-timeout", "200ms", "--request-timeout", "2s"]);
     thread::scope(|scope| {
         let running = scope.spawn(|| server.send(&Server::spin("spin", FOREVER)));
         server.wait_for_running(1);
@@ -218,17 +202,14 @@ fn a_load_that_fails_after_such_an_unload_leaves_nothing_of_the_old_model() {
     server.load("spin", &broken).expect(400);
     assert_eq!(server.reserved(), 0);
     server.unload("spin").expect(404);
+    let url = server.models().place("spin", "spin");
     server.load("spin", &url).expect(200);
     server.send(&Server::spin("spin", 1)).expect(200);
 }
 
 #[test]
 fn a_caller_who_leaves_ends_the_run() {
-    let server = Builder::multi()
-        .arguments(["--threads", "1", "--request-timeout", "2s"])
-        .start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_spin(&["--threads", "1", "--request-timeout", "2s"]);
     let mut connection = server.connect();
     connection.write(&Server::spin("spin", FOREVER).to_bytes()).unwrap();
     server.wait_for_running(1);

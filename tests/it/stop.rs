@@ -111,12 +111,10 @@ fn a_run_that_never_ends_does_not_hold_up_the_end() {
 
 #[test]
 fn whoever_asks_twice_does_not_wait_for_what_runs() {
-    let server = Builder::multi().start();
-    let url = server.models().place("spin", "spin");
-    server.load("spin", &url).expect(200);
+    let server = with_model("spin");
     let address = server.address();
     thread::scope(|scope| {
-        scope.spawn(move || try_send(address, &Server::spin("spin", FOREVER)).is_ok());
+        scope.spawn(move || try_send(address, &Server::spin("model", FOREVER)).is_ok());
         server.wait_for_running(1);
         server.terminate();
         server.wait_for_log("draining");
