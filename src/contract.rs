@@ -1,8 +1,8 @@
 //! The container's HTTP face: the routes of the SageMaker contract on one port.
 //!
-//! Handlers are thin: they read what a request says, ask `catalog` for the model, and hand the rest to the compute
-//! threads. What always holds: no handler waits for anything but its own request, so `/ping` and `GET /models` answer
-//! whatever models do (PI-2, MM-16); every refusal of a request that was understood is JSON from the one table in
+//! Handlers are thin: they read what a request says, ask `catalog` for the model, and leave the rest to `engine`, which
+//! keeps long work off these threads. What always holds: no handler waits for anything but its own request, so `/ping` and
+//! `GET /models` answer whatever models do (PI-2, MM-16); every refusal of a request that was understood is JSON from the one table in
 //! `error.rs`. What is no HTTP at all (a malformed request line, a head that is too long or comes too slowly) is refused
 //! by actix with a bare status.
 

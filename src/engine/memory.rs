@@ -1,8 +1,8 @@
 //! The memory budget: a ledger of reservations in bytes, so that "no room" is known before memory is touched.
 //!
 //! Asking the kernel how much is free answers too late and for everybody at once: two loads that each fit would both
-//! pass and together be killed. So every model holds a [`Reservation`], made before its file is opened and corrected
-//! to what it really took; what the reservation paid for and the reservation itself are dropped together. What always
+//! pass and together be killed. So every model holds a [`Reservation`], made before its session is and corrected to
+//! what that really took; what the reservation paid for and the reservation itself are dropped together. What always
 //! holds: admitted reservations were within the limit when they were admitted, and a reservation that is refused
 //! leaves nothing behind (MM-18).
 
