@@ -8,7 +8,9 @@
 
 mod allocator;
 mod artifact;
+mod content;
 mod memory;
+mod model;
 mod onnx_file;
 mod placement;
 mod pool;
@@ -17,17 +19,14 @@ mod runtime;
 mod session;
 mod watchdog;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ort::environment::Environment;
-use tokio::time::Instant;
-
-use crate::tensor::{Signature, Tensor, Value};
-
 pub use artifact::ArtifactError;
+pub use content::ContentHash;
 pub use memory::{NoRoom, raise_open_files, system_limit};
+pub use model::{Model, Runner};
+use ort::environment::Environment;
 pub use pool::PoolError;
 pub use raw::{disable_telemetry, exit_now};
 pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
@@ -36,8 +35,8 @@ pub use session::{RunError, SessionError};
 use memory::{Budget, Estimate, Reservation};
 use placement::Pace;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
-use session::{Cancel, Session};
-use watchdog::{Watchdog, Watched};
+use session::Session;
+use watchdog::Watchdog;
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
 const LOAD_STACK: usize = 256 << 20;
@@ -177,7 +176,7 @@ impl Engine {
     /// Loads the artifact at `path`, a directory or a model file.
     pub async fn load(&self, path: &Path) -> Result<Model, LoadError> {
         let (environment, budget, path) = (self.environment.clone(), self.budget.clone(), path.to_owned());
-        let (session, reservation, pace) = self
+        let (content, session, reservation, pace) = self
             .loads
             .run(None, move || {
                 let loaded = load(&environment, &budget, &path);
@@ -190,6 +189,7 @@ impl Engine {
             .await
             .map_err(LoadError::Pool)??;
         Ok(Model {
+            content,
             session,
             reservation,
             lane: self.compute.lane(self.queue),
@@ -228,8 +228,11 @@ impl Engine {
     }
 }
 
-fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<(Session, Reservation, Pace), LoadError> {
+type Loaded = (ContentHash, Session, Reservation, Pace);
+
+fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<Loaded, LoadError> {
     let artifact = artifact::open(path)?;
+    let content = artifact.hash()?;
     let estimate = Estimate::of(artifact.weights, artifact.has_trees);
     let mut reservation = budget.reserve(estimate.peak)?;
     let before = allocator::thread_balance();
@@ -240,98 +243,5 @@ fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<(Sess
     if artifact.has_unbounded_work {
         pace.distrust();
     }
-    Ok((session, reservation, pace))
-}
-
-/// A loaded model. Runs for any number of callers at once.
-#[derive(Debug)]
-pub struct Model {
-    session: Session,
-    lane: Lane,
-    pace: Pace,
-    watchdog: Arc<Watchdog>,
-    reservation: Reservation,
-}
-
-/// What a job on the compute threads may use of its model.
-pub struct Runner<'a> {
-    session: &'a Session,
-    cancel: &'a Cancel,
-}
-
-impl Runner<'_> {
-    pub fn signature(&self) -> &Signature {
-        self.session.signature()
-    }
-
-    /// See [`Model::signature`]; `outputs` are indices into the signature's outputs, `None` for all.
-    pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Result<Vec<Value>, RunError> {
-        self.session.run(inputs, outputs, self.cancel)
-    }
-}
-
-impl Model {
-    pub fn signature(&self) -> &Signature {
-        self.session.signature()
-    }
-
-    /// Bytes that the model was measured to take.
-    pub fn memory(&self) -> u64 {
-        self.reservation.bytes()
-    }
-
-    /// Does `work` for a request of `size` bytes: here and now when that is expected to be short, else on a compute
-    /// thread when it is this model's turn. At `deadline` the result is [`PoolError::Deadline`] and a run that goes on is
-    /// ended. Work on a compute thread holds a clone of `model`, and so keeps it loaded, until it is over, which may be
-    /// later than this future ends.
-    ///
-    /// Work that turns out to be long where it was expected to be short is ended and done again on a compute thread, so
-    /// `work` may be called twice; models have no state that a run could change.
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends a run that goes on and gives the place in the queue back. The HTTP server does not drop
-    /// a handler when its client leaves: there the deadline is what ends the work.
-    pub async fn run<T: Send + 'static>(
-        model: &(impl AsRef<Model> + Clone + Send + 'static),
-        size: usize,
-        deadline: Instant,
-        work: impl Fn(&Runner<'_>) -> T + Send + 'static,
-    ) -> Result<T, InferenceError> {
-        let this = model.as_ref();
-        if placement::stays(this.pace.expected(), size) {
-            let started = placement::thread_time();
-            let guarded = |cancel: &Cancel| catch_unwind(AssertUnwindSafe(|| this.timed(cancel, size, &work)));
-            if let Watched::Done(result) = this.watchdog.watch(guarded)? {
-                return result.map_err(|_| InferenceError::Pool(PoolError::Panicked));
-            }
-            // The watchdog looks at the clock; on a busy machine the thread may only have been interrupted.
-            if placement::is_long(placement::thread_time().saturating_sub(started)) {
-                this.pace.distrust();
-            }
-        }
-        let cancel = Arc::new(Cancel::new()?);
-        let _cancel_on_drop = CancelOnDrop(Arc::clone(&cancel));
-        let lent = model.clone();
-        let job = move || lent.as_ref().timed(&cancel, size, &work);
-        Ok(this.lane.run(Some(deadline), job).await?)
-    }
-
-    fn timed<T>(&self, cancel: &Cancel, size: usize, work: impl Fn(&Runner<'_>) -> T) -> T {
-        let started = placement::thread_time();
-        let result = work(&Runner {
-            session: &self.session,
-            cancel,
-        });
-        self.pace.record(placement::thread_time().saturating_sub(started), size);
-        result
-    }
-}
-
-/// Ends the run when nobody waits for it any more; a run that is over does not notice.
-struct CancelOnDrop(Arc<Cancel>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
+    Ok((content, session, reservation, pace))
 }

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::io::Errno;
 use serde::Deserialize;
 
+use super::content::{self, ContentHash};
 use super::onnx_file::{self, ScanError};
 
 /// Names the model file, when the defaults do not find it.
@@ -69,11 +70,20 @@ pub enum ArtifactError {
 #[derive(Debug)]
 pub struct Artifact {
     pub model: PathBuf,
+    /// External data: the name that the model calls a file by, and the file.
+    external: Vec<(String, PathBuf)>,
     /// Bytes of the model file and of the external data it refers to.
     pub weights: u64,
     pub has_trees: bool,
     /// Whether a small request can ask for any amount of work; true where that is not known.
     pub has_unbounded_work: bool,
+}
+
+impl Artifact {
+    /// What identifies the model wherever its files lie.
+    pub fn hash(&self) -> Result<ContentHash, ArtifactError> {
+        content::hash(&self.model, &self.external).map_err(|source| io_error(&self.model, source))
+    }
 }
 
 /// `longshore.json`.
@@ -99,6 +109,7 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     }
     let mut weights = file_size(&real)?;
     let (mut has_trees, mut has_unbounded_work) = (false, true);
+    let mut external = Vec::new();
     if !is_ort_format(&real)? {
         let facts = onnx_file::scan(&real).map_err(|error| match error {
             ScanError::Io(source) => io_error(&model, source),
@@ -110,12 +121,15 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
             }
         })?;
         (has_trees, has_unbounded_work) = (facts.has_trees, facts.has_unbounded_work);
-        for location in &facts.external {
-            weights = weights.saturating_add(external_size(&real, folder, location)?);
+        for location in facts.external {
+            let file = external_file(&real, folder, &location)?;
+            weights = weights.saturating_add(file_size(&file)?);
+            external.push((location, file));
         }
     }
     Ok(Artifact {
         model: real,
+        external,
         weights,
         has_trees,
         has_unbounded_work,
@@ -253,7 +267,7 @@ fn manifest_model(folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
     Ok(Some(path))
 }
 
-fn external_size(model: &Path, folder: &Path, location: &str) -> Result<u64, ArtifactError> {
+fn external_file(model: &Path, folder: &Path, location: &str) -> Result<PathBuf, ArtifactError> {
     let refuse = |problem| ArtifactError::ExternalData {
         file: shown(model),
         location: location.chars().take(200).collect(),
@@ -272,7 +286,7 @@ fn external_size(model: &Path, folder: &Path, location: &str) -> Result<u64, Art
     if !real.starts_with(folder) {
         return Err(refuse("is a link out of the artifact"));
     }
-    file_size(&real)
+    Ok(real)
 }
 
 /// Whether joining `path` to a directory stays in it.
