@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::catalog::{self, Catalog};
 use crate::codec::Format;
-use crate::config::{Cli, Command, ServeArgs};
+use crate::config::{Cli, Command, Prepare, PrepareArgs, ServeArgs};
 use crate::contract::{self, Health};
 use crate::engine::{self, Engine};
 use crate::telemetry;
@@ -30,6 +30,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::read();
     let args = match cli.command {
         Some(Command::Serve(args)) => *args,
+        Some(Command::Prepare(args)) => prepare(&args),
         None => cli.serve,
     };
     telemetry::init(args.log_format, args.log_level);
@@ -45,6 +46,15 @@ pub fn main() -> ExitCode {
     };
     // Not `ExitCode`: models may still be loading, on threads that nothing can interrupt.
     engine::exit_now(code)
+}
+
+/// Prepares models until the server that started this process has no more.
+fn prepare(args: &PrepareArgs) -> ! {
+    // Whoever reads standard error is not there; how it ends is what the server sees.
+    engine::exit_now(match engine::run_child(args.onnxruntime.as_deref()) {
+        Ok(()) => 0,
+        Err(_) => 1,
+    })
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -63,7 +73,18 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         .with_context(|| format!("listen on {}:{}; --port chooses another", args.bind, args.port))?;
     let address = listener.local_addr().context("read the listener's address")?;
 
-    let memory = args.memory(engine::system_limit());
+    let system = engine::system_limit();
+    let memory = args
+        .memory_limit(system.as_ref().map(|limit| limit.bytes))
+        .map(|bytes| match system {
+            Some(system) if system.bytes <= bytes => system,
+            // Only what this server takes counts against a limit of its own.
+            _ => engine::Limit {
+                bytes,
+                usage: engine::Usage::Processes,
+            },
+        });
+    let memory_reserve = memory.as_ref().map_or(0, |limit| args.memory_reserve(limit.bytes));
     let open_files = engine::raise_open_files();
     let engine = Arc::new(Engine::start(&engine::Settings {
         library: args.onnxruntime.clone(),
@@ -71,8 +92,18 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         load_threads: args.load_threads,
         queue: args.queue,
         memory,
+        memory_reserve,
+        mapped_percent: args.mapped_weights,
+        http_threads: args.http_threads(),
+        prepare: (args.prepare == Prepare::Auto).then(|| engine::Prepare {
+            processes: args.prepare_processes(),
+            timeout: args.prepare_timeout,
+            memory: args.prepare_memory.as_u64(),
+            folder: args.cache_dir(),
+            folder_bytes: args.cache_size.as_u64(),
+        }),
     })?);
-    let memory_for_models_bytes = engine.load_now().memory_limit;
+    let memory_for_models_bytes = engine.memory_for_models();
     ensure!(
         memory_for_models_bytes > 0,
         "the memory limit leaves nothing for models: the process itself and the reserve for requests take all of it; \

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::{BoolishValueParser, Resettable};
-use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -37,6 +37,16 @@ pub struct Cli {
 pub enum Command {
     /// Serve the SageMaker container contract (the default without a command)
     Serve(Box<ServeArgs>),
+    /// Prepare models for the server that started this process, as it asks on standard input
+    #[command(hide = true)]
+    Prepare(PrepareArgs),
+}
+
+/// `longshore prepare`.
+#[derive(Debug, Clone, Args)]
+pub struct PrepareArgs {
+    #[arg(long)]
+    pub onnxruntime: Option<PathBuf>,
 }
 
 /// `longshore serve`.
@@ -181,9 +191,55 @@ pub struct ServeArgs {
     )]
     pub queue: usize,
 
+    /// Percent of the weights that models map from files that must fit into memory beside all else; the system drops and
+    /// reads again what does not
+    #[arg(
+        long, env = "LONGSHORE_MAPPED_WEIGHTS", value_name = "PERCENT", default_value_t = 100,
+        value_parser = clap::value_parser!(u64).range(0..=100), help_heading = "Resources"
+    )]
+    pub mapped_weights: u64,
+
     /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,
+
+    /// Whether a model that is not known is prepared in a process apart: tried, measured, and written in the form that is
+    /// mapped from then on
+    #[arg(long, env = "LONGSHORE_PREPARE", value_enum, default_value_t = Prepare::Auto, help_heading = "Preparation")]
+    pub prepare: Prepare,
+
+    /// Models that are prepared at once [default: the cores that the process may use, at most 4]
+    #[arg(
+        long, env = "LONGSHORE_PREPARE_PROCESSES", value_name = "N", value_parser = threads,
+        help_heading = "Preparation"
+    )]
+    pub prepare_processes: Option<usize>,
+
+    /// Time for a model to be prepared; one that takes longer is refused
+    #[arg(
+        long, env = "LONGSHORE_PREPARE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s",
+        help_heading = "Preparation"
+    )]
+    pub prepare_timeout: Duration,
+
+    /// Memory that any model may take while it is prepared; large ones may take ten times their weights
+    #[arg(
+        long, env = "LONGSHORE_PREPARE_MEMORY", value_name = "BYTES", default_value_t = ByteSize::gib(1),
+        help_heading = "Preparation"
+    )]
+    pub prepare_memory: ByteSize,
+
+    /// Where prepared models are kept; may be shared and deleted [default: longshore-<user id> in the folder for
+    /// temporary files]
+    #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR", help_heading = "Preparation")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Disk that prepared models may take; what was not used for longest goes first
+    #[arg(
+        long, env = "LONGSHORE_CACHE_SIZE", value_name = "BYTES", default_value_t = ByteSize::gib(10),
+        help_heading = "Preparation"
+    )]
+    pub cache_size: ByteSize,
 
     /// How the log on standard error is written
     #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
@@ -201,6 +257,15 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub conventions: Conventions,
+}
+
+/// `--prepare`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Prepare {
+    /// Models are prepared when they are loaded first.
+    Auto,
+    /// Models are loaded as they are uploaded, by the server itself: what crashes there ends it.
+    Off,
 }
 
 /// What AWS's images read from the environment beside the contract. No flags: hidden arguments.
@@ -293,16 +358,27 @@ impl ServeArgs {
         }
     }
 
-    /// Bytes that the process may take for itself and its models: the limit (`system` unless set) less the reserve for
-    /// requests.
-    pub fn memory(&self, system: Option<u64>) -> u64 {
-        let Some(limit) = self.memory_limit.map(|size| size.as_u64()).or(system) else {
-            return u64::MAX;
-        };
-        let reserve = self
-            .memory_reserve
-            .map_or_else(|| (limit / 50).clamp(8 << 20, 256 << 20), |size| size.as_u64());
-        limit.saturating_sub(reserve)
+    /// Bytes that the process may take in all; `system` is what the system grants.
+    pub fn memory_limit(&self, system: Option<u64>) -> Option<u64> {
+        self.memory_limit.map(|size| size.as_u64()).or(system)
+    }
+
+    /// Bytes of `limit` that are kept free for requests.
+    pub fn memory_reserve(&self, limit: u64) -> u64 {
+        self.memory_reserve
+            .map_or_else(|| (limit / 50).clamp(8 << 20, 256 << 20), |size| size.as_u64())
+    }
+
+    pub fn prepare_processes(&self) -> usize {
+        const MOST: usize = 4;
+        self.prepare_processes.unwrap_or_else(|| self.threads().min(MOST))
+    }
+
+    pub fn cache_dir(&self) -> PathBuf {
+        self.cache_dir.clone().unwrap_or_else(|| {
+            let user = rustix::process::geteuid().as_raw();
+            env::temp_dir().join(format!("longshore-{user}"))
+        })
     }
 
     /// `MaxConcurrentTransforms` and `MaxPayloadInMB` for batch transform (BT-2): a job may not have more than 100 MB
@@ -392,6 +468,7 @@ mod tests {
         Cli::try_parse_from(std::iter::once("longshore").chain(arguments.iter().copied()))
             .map(|cli| match cli.command {
                 Some(Command::Serve(serve)) => *serve,
+                Some(Command::Prepare(_)) => panic!("{arguments:?}"),
                 None => cli.serve,
             })
             .unwrap()
@@ -441,16 +518,23 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_the_limit_less_the_reserve() {
-        let table: [(&[&str], Option<u64>, u64); 5] = [
-            (&["--memory-limit", "100MiB"], Some(1 << 40), 92 << 20),
-            (&["--memory-limit", "100MiB", "--memory-reserve", "0"], None, 100 << 20),
-            (&[], Some(1000 << 20), 980 << 20),
-            (&["--memory-limit", "4MiB"], None, 0),
-            (&[], None, u64::MAX),
+    fn the_memory_limit_is_the_flags_or_the_systems_and_a_part_is_reserved() {
+        let table: [(&[&str], Option<u64>, Option<(u64, u64)>); 5] = [
+            (&["--memory-limit", "100MiB"], Some(1 << 40), Some((100 << 20, 8 << 20))),
+            (
+                &["--memory-limit", "100MiB", "--memory-reserve", "0"],
+                None,
+                Some((100 << 20, 0)),
+            ),
+            (&[], Some(1000 << 20), Some((1000 << 20, 20 << 20))),
+            (&["--memory-limit", "1TiB"], None, Some((1 << 40, 256 << 20))),
+            (&[], None, None),
         ];
         for (arguments, system, expected) in table {
-            assert_eq!(serve(arguments).memory(system), expected, "{arguments:?}");
+            let serve = serve(arguments);
+            let limit = serve.memory_limit(system);
+            let found = limit.map(|limit| (limit, serve.memory_reserve(limit)));
+            assert_eq!(found, expected, "{arguments:?}");
         }
     }
 

@@ -166,8 +166,10 @@ async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     state.metrics.models_loaded.set(gauge(state.catalog.len() as u64));
     state.metrics.requests_running.set(gauge(now.running as u64));
     state.metrics.requests_waiting.set(gauge(now.waiting as u64));
-    state.metrics.memory_reserved_bytes.set(gauge(now.memory_reserved));
-    state.metrics.memory_limit_bytes.set(gauge(now.memory_limit));
+    state.metrics.memory_reserved_bytes.set(gauge(now.reserved.models));
+    state.metrics.memory_mapped_bytes.set(gauge(now.reserved.mapped));
+    state.metrics.memory_requests_bytes.set(gauge(now.reserved.requests));
+    state.metrics.memory_limit_bytes.set(gauge(now.reserved.limit));
     let text = state
         .metrics
         .render()

@@ -14,28 +14,34 @@ mod model;
 mod onnx_file;
 mod placement;
 mod pool;
+mod prepare;
 mod raw;
+mod resident;
 mod runtime;
 mod session;
 mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use ort::environment::Environment;
 
 pub use artifact::ArtifactError;
 pub use content::ContentHash;
-pub use memory::{NoRoom, raise_open_files, system_limit};
+pub use memory::{Limit, NoRoom, Reserved, Usage, raise_open_files, system_limit};
 pub use model::{Model, Runner};
-use ort::environment::Environment;
 pub use pool::PoolError;
+pub use prepare::{COMMAND as PREPARE_COMMAND, PrepareError, run_child};
 pub use raw::{disable_telemetry, exit_now};
 pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
 pub use session::{RunError, SessionError};
 
-use memory::{Budget, Estimate, Reservation};
-use placement::Pace;
+use artifact::Artifact;
+use memory::{Bounds, Budget};
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
-use session::Session;
+use prepare::{Cache, CacheError, Findings, Job, Prepared, Preparer};
+use resident::{Resident, Residents, Source};
 use watchdog::Watchdog;
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
@@ -52,8 +58,31 @@ pub struct Settings {
     pub load_threads: usize,
     /// Requests that may wait for one model.
     pub queue: usize,
-    /// Bytes for models in all, and for what the process itself takes at its start.
+    /// Bytes for everything, and where to see how much is used; `None` for no limit.
+    pub memory: Option<Limit>,
+    /// Bytes of it that requests are to find free.
+    pub memory_reserve: u64,
+    /// Percent of mapped weights that must fit into memory.
+    pub mapped_percent: u64,
+    /// HTTP threads, which run short models themselves.
+    pub http_threads: usize,
+    /// How unknown models are prepared; `None` loads them as they are.
+    pub prepare: Option<Prepare>,
+}
+
+/// How unknown models are prepared.
+#[derive(Debug, Clone)]
+pub struct Prepare {
+    /// Children at a time.
+    pub processes: usize,
+    /// The longest that a child may take for a model.
+    pub timeout: Duration,
+    /// Bytes that any model may take while it is prepared; larger ones may take ten times their weights.
     pub memory: u64,
+    /// Where prepared models are kept.
+    pub folder: PathBuf,
+    /// Bytes that prepared models may take there.
+    pub folder_bytes: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +104,8 @@ pub enum LoadError {
     Session(#[from] SessionError),
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
+    #[error(transparent)]
+    Prepare(PrepareError),
     #[error("the model could not be loaded: {0}")]
     Pool(PoolError),
 }
@@ -96,6 +127,8 @@ pub struct Engine {
     queue: usize,
     compute: Pool,
     watchdog: Arc<Watchdog>,
+    residents: Residents,
+    preparing: Option<Preparing>,
     loads: Lane,
     unloads: Lane,
     files: Lane,
@@ -105,13 +138,20 @@ pub struct Engine {
     _file_threads: Pool,
 }
 
+/// What is needed to prepare models.
+#[derive(Debug)]
+struct Preparing {
+    preparer: Preparer,
+    cache: Arc<Cache>,
+    memory: u64,
+}
+
 /// Where the engine stands, for metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineLoad {
     pub running: usize,
     pub waiting: usize,
-    pub memory_reserved: u64,
-    pub memory_limit: u64,
+    pub reserved: Reserved,
 }
 
 impl Engine {
@@ -154,18 +194,30 @@ impl Engine {
             },
         )?;
         let watchdog = Arc::new(Watchdog::start()?);
+        let preparing = match &settings.prepare {
+            None => None,
+            Some(prepare) => Some(Preparing::start(prepare, settings.library.as_deref())?),
+        };
         // Last: what the threads above have mapped is not to count against models and requests.
-        if settings.memory != u64::MAX {
-            memory::enforce(settings.memory)?;
+        if let Some(limit) = &settings.memory {
+            memory::enforce(limit.bytes)?;
         }
+        let bounds = Bounds {
+            limit: settings.memory.clone(),
+            reserve: settings.memory_reserve,
+            mapped_percent: settings.mapped_percent,
+            runs: (2 * settings.threads + settings.http_threads) as u64,
+        };
         Ok(Self {
             environment,
-            budget: Budget::new(settings.memory.saturating_sub(memory::resident_anonymous())),
+            budget: Budget::new(bounds, memory::resident_anonymous()),
             queue: settings.queue,
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
             compute,
             watchdog,
+            residents: Residents::default(),
+            preparing,
             files: file_threads.lane(usize::MAX),
             _load_threads: load_threads,
             _unload_threads: unload_threads,
@@ -175,27 +227,141 @@ impl Engine {
 
     /// Loads the artifact at `path`, a directory or a model file.
     pub async fn load(&self, path: &Path) -> Result<Model, LoadError> {
-        let (environment, budget, path) = (self.environment.clone(), self.budget.clone(), path.to_owned());
-        let (content, session, reservation, pace) = self
-            .loads
+        let path = path.to_owned();
+        let opened = self.loads.run(None, move || {
+            let artifact = artifact::open(&path)?;
+            let content = artifact.hash()?;
+            Ok::<_, ArtifactError>((content, artifact))
+        });
+        let (content, artifact) = opened.await.map_err(LoadError::Pool)??;
+        let place = self.residents.place(content);
+        let mut place = place.lock().await;
+        if let Some(resident) = place.get() {
+            return Ok(self.model(resident));
+        }
+        let artifact = Arc::new(artifact);
+        let prepared = match &self.preparing {
+            None => None,
+            Some(preparing) => self.prepared(preparing, content, &artifact).await?,
+        };
+        let source = Source::of(&artifact, prepared);
+        let resident = Arc::new(self.create(content, source).await?);
+        place.set(&resident);
+        Ok(self.model(resident))
+    }
+
+    /// Loads what was loaded before from `path`: its prepared form where there is one, so that the files are not needed.
+    pub async fn restore(&self, path: &Path, content: ContentHash) -> Result<Model, LoadError> {
+        let Some(preparing) = &self.preparing else {
+            return self.load(path).await;
+        };
+        let place = self.residents.place(content);
+        let mut place = place.lock().await;
+        if let Some(resident) = place.get() {
+            return Ok(self.model(resident));
+        }
+        let cache = Arc::clone(&preparing.cache);
+        let found = self.loads.run(None, move || cache.find(&content));
+        let Some(source) = found.await.map_err(LoadError::Pool)?.and_then(Source::prepared) else {
+            drop(place);
+            return self.load(path).await;
+        };
+        let resident = Arc::new(self.create(content, source).await?);
+        place.set(&resident);
+        Ok(self.model(resident))
+    }
+
+    fn model(&self, resident: Arc<Resident>) -> Model {
+        Model {
+            resident,
+            lane: self.compute.lane(self.queue),
+            watchdog: Arc::clone(&self.watchdog),
+        }
+    }
+
+    async fn create(&self, content: ContentHash, source: Source) -> Result<Resident, LoadError> {
+        let (environment, budget) = (self.environment.clone(), self.budget.clone());
+        self.loads
             .run(None, move || {
-                let loaded = load(&environment, &budget, &path);
-                if loaded.is_err() {
+                let resident = Resident::create(&environment, &budget, content, &source);
+                if resident.is_err() {
                     // What the half-made session held is free now, but still this process's (MM-18).
                     allocator::give_back();
                 }
-                loaded
+                resident
             })
             .await
-            .map_err(LoadError::Pool)??;
-        Ok(Model {
-            content,
-            session,
-            reservation,
-            lane: self.compute.lane(self.queue),
-            pace,
-            watchdog: Arc::clone(&self.watchdog),
-        })
+            .map_err(LoadError::Pool)?
+    }
+
+    /// What is known of the model, prepared first when that is nothing. `None` when it can only be tried.
+    async fn prepared(
+        &self,
+        preparing: &Preparing,
+        content: ContentHash,
+        artifact: &Arc<Artifact>,
+    ) -> Result<Option<Prepared>, LoadError> {
+        let cache = Arc::clone(&preparing.cache);
+        let found = self.loads.run(None, move || cache.find(&content));
+        if let Some(found) = found.await.map_err(LoadError::Pool)? {
+            return Ok(Some(found));
+        }
+        let unfinished = preparing.cache.unfinished(&content);
+        let findings = match self.findings(preparing, artifact, unfinished.clone()).await {
+            Ok(findings) => findings,
+            Err(error) => {
+                if let Some(unfinished) = unfinished {
+                    let _ = self.files.run(None, move || prepare::discard(&unfinished)).await;
+                }
+                let LoadError::Prepare(PrepareError::NoChild(reason)) = error else {
+                    return Err(error);
+                };
+                tracing::warn!(%reason, "models are loaded unprepared: no process to prepare them in");
+                return Ok(None);
+            }
+        };
+        let cache = Arc::clone(&preparing.cache);
+        let facts = artifact.facts;
+        let kept = self.loads.run(None, move || {
+            cache.keep(&content, unfinished.as_deref(), findings, facts)
+        });
+        kept.await.map_err(LoadError::Pool).map(Some)
+    }
+
+    /// What a child finds out about `artifact`.
+    async fn findings(
+        &self,
+        preparing: &Preparing,
+        artifact: &Artifact,
+        prepared: Option<PathBuf>,
+    ) -> Result<Findings, LoadError> {
+        let usual =
+            memory::load_estimate(artifact.facts.weights, artifact.facts.has_trees).saturating_add(prepare::SLACK);
+        // What no model needs: it would be a mistake to unload the others for it.
+        let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
+        let mut memory = usual.min(most);
+        loop {
+            let budget = self.budget.clone();
+            let reserved = self.loads.run(None, move || budget.load(memory, 0));
+            let _reserved = reserved.await.map_err(LoadError::Pool)??;
+            let job = Job {
+                model: artifact.model.clone(),
+                weights: artifact.facts.weights,
+                is_ort_format: artifact.is_ort_format,
+                prepared: prepared.clone(),
+                memory,
+                probe: true,
+            };
+            match preparing.preparer.prepare(job).await {
+                Ok(findings) => return Ok(findings),
+                Err(PrepareError::Session(SessionError::OutOfMemory)) if memory < most => memory = most,
+                Err(PrepareError::Session(SessionError::OutOfMemory)) => {
+                    return Err(LoadError::Prepare(PrepareError::MemoryBomb(most)));
+                }
+                Err(PrepareError::Session(error)) => return Err(error.into()),
+                Err(error) => return Err(LoadError::Prepare(error)),
+            }
+        }
     }
 
     /// Frees `model` and returns its memory to the system before the future ends (MM-4).
@@ -217,31 +383,40 @@ impl Engine {
         self.files.run(None, work).await
     }
 
+    /// Bytes for models, when the process itself and the reserve for requests have theirs.
+    pub fn memory_for_models(&self) -> u64 {
+        self.budget.for_models()
+    }
+
     pub fn load_now(&self) -> EngineLoad {
         let (running, waiting) = self.compute.load();
         EngineLoad {
             running,
             waiting,
-            memory_reserved: self.budget.reserved(),
-            memory_limit: self.budget.limit(),
+            reserved: self.budget.reserved(),
         }
     }
 }
 
-type Loaded = (ContentHash, Session, Reservation, Pace);
-
-fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<Loaded, LoadError> {
-    let artifact = artifact::open(path)?;
-    let content = artifact.hash()?;
-    let estimate = Estimate::of(artifact.weights, artifact.has_trees);
-    let mut reservation = budget.reserve(estimate.peak)?;
-    let before = allocator::thread_balance();
-    let session = Session::open(environment, &artifact.model, artifact.weights)?;
-    let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
-    reservation.correct(memory::footprint(taken))?;
-    let pace = Pace::default();
-    if artifact.has_unbounded_work {
-        pace.distrust();
+impl Preparing {
+    fn start(settings: &Prepare, library: Option<&Path>) -> std::io::Result<Self> {
+        let cache = match Cache::open(&settings.folder, settings.folder_bytes, ort::info()) {
+            Ok(cache) => cache,
+            Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs { .. } | CacheError::InMemory { .. })) => {
+                tracing::warn!(
+                    "prepared models are not kept: {error}; --cache-dir names another folder. Models take longer to load                      and more memory"
+                );
+                Cache::without_folder()
+            }
+        };
+        Ok(Self {
+            preparer: Preparer::start(&prepare::Settings {
+                library: library.map(Path::to_owned),
+                processes: settings.processes,
+                timeout: settings.timeout,
+            })?,
+            cache: Arc::new(cache),
+            memory: settings.memory,
+        })
     }
-    Ok((content, session, reservation, pace))
 }

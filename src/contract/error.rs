@@ -13,7 +13,7 @@ use actix_web::{HttpResponse, ResponseError};
 
 use crate::catalog::CatalogError;
 use crate::codec::{DecodeError, EncodeError};
-use crate::engine::{ArtifactError, InferenceError, LoadError, PoolError, RunError, SessionError};
+use crate::engine::{ArtifactError, InferenceError, LoadError, PoolError, PrepareError, RunError, SessionError};
 use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
 
 /// Everything that a request can be refused for.
@@ -136,8 +136,21 @@ fn catalog(error: &CatalogError) -> Reply {
             LoadError::Artifact(error) => artifact(error),
             LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_)) => INVALID_MODEL,
             LoadError::Session(SessionError::OutOfMemory) | LoadError::NoRoom(_) => NO_MEMORY,
+            LoadError::Prepare(error) => prepare(error),
             LoadError::Pool(error) => pool(*error),
         },
+    }
+}
+
+fn prepare(error: &PrepareError) -> Reply {
+    match error {
+        PrepareError::Session(SessionError::OutOfMemory) => NO_MEMORY,
+        PrepareError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
+        | PrepareError::Crashed { .. }
+        | PrepareError::TimedOut(_)
+        | PrepareError::MemoryBomb(_) => INVALID_MODEL,
+        PrepareError::NoChild(_) => INTERNAL,
+        PrepareError::Stopping => UNAVAILABLE,
     }
 }
 

@@ -49,3 +49,42 @@ pub fn thread_balance() -> i64 {
     let freed = thread::deallocatedp::read().map_or(0, |counter| counter.get());
     allocated.wrapping_sub(freed).cast_signed()
 }
+
+/// The most that this thread has had allocated, beyond what it had when `work` began, while it did `work`. Exact to 64 KiB:
+/// jemalloc looks at its counters that often.
+pub fn with_peak<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    command(c"thread.peak.reset");
+    let result = work();
+    let mut peak: u64 = 0;
+    let mut size = size_of::<u64>();
+    // SAFETY: the name is NUL-terminated; `peak` is a place for the number of 64 bits that the command writes, `size` its
+    // size.
+    unsafe {
+        tikv_jemalloc_sys::mallctl(
+            c"thread.peak.read".as_ptr(),
+            (&raw mut peak).cast(),
+            &raw mut size,
+            ptr::null_mut(),
+            0,
+        );
+    }
+    (result, peak)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_of_work_is_what_it_had_at_once_whatever_it_has_given_back() {
+        let (length, peak) = with_peak(|| {
+            let first = vec![1u8; 3 << 20];
+            drop(vec![1u8; 5 << 20]);
+            first.len() + vec![2u8; 1 << 20].len()
+        });
+        assert_eq!(length, 4 << 20);
+        assert!((8 << 20..9 << 20).contains(&peak), "{peak}");
+        let ((), nothing) = with_peak(|| ());
+        assert!(nothing <= 64 << 10, "{nothing}");
+    }
+}

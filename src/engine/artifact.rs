@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::content::{self, ContentHash};
 use super::onnx_file::{self, ScanError};
@@ -72,6 +72,14 @@ pub struct Artifact {
     pub model: PathBuf,
     /// External data: the name that the model calls a file by, and the file.
     external: Vec<(String, PathBuf)>,
+    /// Whether the model is in ORT format rather than ONNX.
+    pub is_ort_format: bool,
+    pub facts: Facts,
+}
+
+/// What is seen of a model without loading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
     /// Bytes of the model file and of the external data it refers to.
     pub weights: u64,
     pub has_trees: bool,
@@ -110,7 +118,8 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     let mut weights = file_size(&real)?;
     let (mut has_trees, mut has_unbounded_work) = (false, true);
     let mut external = Vec::new();
-    if !is_ort_format(&real)? {
+    let is_ort_format = is_ort_format(&real)?;
+    if !is_ort_format {
         let facts = onnx_file::scan(&real).map_err(|error| match error {
             ScanError::Io(source) => io_error(&model, source),
             ScanError::Empty | ScanError::Malformed { .. } | ScanError::TooManyFiles | ScanError::TooDeep => {
@@ -130,9 +139,12 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     Ok(Artifact {
         model: real,
         external,
-        weights,
-        has_trees,
-        has_unbounded_work,
+        is_ort_format,
+        facts: Facts {
+            weights,
+            has_trees,
+            has_unbounded_work,
+        },
     })
 }
 

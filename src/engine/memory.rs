@@ -1,18 +1,25 @@
-//! The memory budget: a ledger of reservations in bytes, so that "no room" is known before memory is touched.
+//! The memory budget: a ledger of what models and requests may take, so that "no room" is known before memory is touched.
 //!
-//! Asking the kernel how much is free answers too late and for everybody at once: two loads that each fit would both
-//! pass and together be killed. So every model holds a [`Reservation`], made before its session is and corrected to
-//! what that really took; what the reservation paid for and the reservation itself are dropped together. What always
-//! holds: admitted reservations were within the limit when they were admitted, and a reservation that is refused
-//! leaves nothing behind (MM-18).
+//! Asking the kernel alone answers too late and everybody at once: two loads that each fit would both pass and together be
+//! killed. A ledger alone drifts: allocators round up, other processes share the limit. So there are both. Whoever wants
+//! memory holds a reservation, from before it is touched until it is free again. While the reservations leave plenty of
+//! room, they decide; nearer to the limit, what is really in use is looked at, and to that is added what was promised
+//! and is not in use yet: loads under way, and the floor that requests are to find.
+//!
+//! What always holds: what was admitted was within the limit when it was; a reservation that is refused leaves nothing
+//! behind (MM-18); the ledger is locked to move numbers, never while the system is asked.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::{fs, io};
+mod limits;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Refused: the model would not fit.
+use super::allocator;
+
+pub use limits::{Limit, Usage, bound_data, enforce, raise_open_files, resident_anonymous, system_limit};
+
+/// Refused: it would not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{needed} bytes are needed and {available} of {limit} are free; unload a model and try again, or raise \
@@ -24,395 +31,618 @@ pub struct NoRoom {
     pub limit: u64,
 }
 
+/// What a budget is made with.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Bytes for everything, and where to see how much is used; `None` for no limit.
+    pub limit: Option<Limit>,
+    /// Bytes that requests are to find free whatever is loaded.
+    pub reserve: u64,
+    /// Percent of mapped weights that must fit into memory. The system can drop them and read them again, which makes
+    /// runs wait for the disk.
+    pub mapped_percent: u64,
+    /// Runs that may go on at once.
+    pub runs: u64,
+}
+
 /// The ledger. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    ledger: Arc<Mutex<Ledger>>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
+struct Shared {
+    bounds: Bounds,
+    /// What the process took before there was any model.
+    base: u64,
+    ledger: Mutex<Ledger>,
+    /// A load has ended, one way or the other.
+    settled: Condvar,
+}
+
+/// Bytes, by what they are for.
+#[derive(Debug, Default)]
 struct Ledger {
+    /// Sessions that exist.
+    loaded: u64,
+    /// Loads under way, at their peak.
+    loading: u64,
+    /// Mapped weights of sessions that exist.
+    mapped: u64,
+    /// Requests under way beyond what every thread may take.
+    requests: u64,
+    /// Working memories of one run of the models that are loaded, with how many models have it.
+    workspaces: BTreeMap<u64, u64>,
+    /// Raised whenever something above grows or moves: whoever has looked at the system before then has to look again.
+    epoch: u64,
+}
+
+/// What a loaded model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint {
+    /// Bytes that are this process's alone.
+    pub private: u64,
+    /// Bytes of weights that are mapped from a file.
+    pub mapped: u64,
+    /// Bytes that a run takes.
+    pub workspace: u64,
+}
+
+/// Where the budget stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserved {
+    /// For models: loaded, and being loaded.
+    pub models: u64,
+    /// Mapped weights, not in `models`.
+    pub mapped: u64,
+    pub requests: u64,
+    /// `u64::MAX` when there is none.
+    pub limit: u64,
+}
+
+/// How long a load that does not fit waits for loads under way, which may turn out to take less than they reserved.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Ledger {
+    /// What all of it comes to, with the floor for requests.
+    fn planned(&self, bounds: &Bounds) -> u64 {
+        self.loaded
+            .saturating_add(self.loading)
+            .saturating_add(self.mapped_charge(bounds))
+            .saturating_add(self.floor(bounds).max(self.requests))
+    }
+
+    fn mapped_charge(&self, bounds: &Bounds) -> u64 {
+        percent(self.mapped, bounds.mapped_percent)
+    }
+
+    /// What requests are to find: the largest run, on every thread that may run one.
+    fn floor(&self, bounds: &Bounds) -> u64 {
+        let largest = self.workspaces.last_key_value().map_or(0, |(&bytes, _)| bytes);
+        bounds.reserve.max(largest.saturating_mul(bounds.runs))
+    }
+
+    fn add_workspace(&mut self, bytes: u64) {
+        *self.workspaces.entry(bytes).or_default() += 1;
+    }
+
+    fn remove_workspace(&mut self, bytes: u64) {
+        if let Some(count) = self.workspaces.get_mut(&bytes) {
+            *count -= 1;
+            if *count == 0 {
+                self.workspaces.remove(&bytes);
+            }
+        }
+    }
+}
+
+fn percent(bytes: u64, percent: u64) -> u64 {
+    (bytes / 100).saturating_mul(percent)
+}
+
+/// What a decision is made of. Pure numbers, so that the rule can be read and tested by itself.
+#[derive(Debug, Clone, Copy)]
+struct Position {
     limit: u64,
-    reserved: u64,
+    base: u64,
+    /// See [`Ledger::planned`], without what is asked for.
+    planned: u64,
+    /// Bytes of sessions in it: what the allocator's rounding applies to.
+    loaded: u64,
+    /// Promised and perhaps not in use yet: loads under way, mapped weights, what requests are still to find.
+    promised: u64,
+    asked: u64,
+}
+
+enum Decision {
+    Admit,
+    /// The ledger alone cannot say.
+    Look,
+}
+
+impl Position {
+    /// By the ledger: sessions have been seen to take up to a seventh more than they allocate.
+    fn decide(&self) -> Decision {
+        let pessimistic = self
+            .base
+            .saturating_add(self.planned)
+            .saturating_add(self.loaded / 4)
+            .saturating_add(self.asked);
+        if pessimistic <= self.limit {
+            Decision::Admit
+        } else {
+            Decision::Look
+        }
+    }
+
+    /// By what is in use.
+    fn decide_by(&self, used: u64) -> Result<(), NoRoom> {
+        let taken = used.saturating_add(self.promised);
+        if taken.saturating_add(self.asked) <= self.limit {
+            Ok(())
+        } else {
+            Err(NoRoom {
+                needed: self.asked,
+                available: self.limit.saturating_sub(taken),
+                limit: self.limit,
+            })
+        }
+    }
+
+    /// Where the system says nothing.
+    fn decide_blindly(&self) -> Result<(), NoRoom> {
+        let used = self
+            .base
+            .saturating_add(self.planned)
+            .saturating_add(self.loaded / 8)
+            .saturating_sub(self.promised);
+        self.decide_by(used)
+    }
 }
 
 impl Budget {
-    /// A budget of `limit` bytes with nothing reserved.
-    pub fn new(limit: u64) -> Self {
+    /// A budget with nothing reserved, of a process that takes `base` bytes as it is.
+    pub fn new(bounds: Bounds, base: u64) -> Self {
         Self {
-            ledger: Arc::new(Mutex::new(Ledger { limit, reserved: 0 })),
+            shared: Arc::new(Shared {
+                bounds,
+                base,
+                ledger: Mutex::default(),
+                settled: Condvar::new(),
+            }),
         }
     }
 
-    /// Reserves `bytes`, or says why not.
-    pub fn reserve(&self, bytes: u64) -> Result<Reservation, NoRoom> {
-        let mut ledger = self.ledger();
-        let available = ledger.limit.saturating_sub(ledger.reserved);
-        if bytes > available {
-            return Err(NoRoom {
-                needed: bytes,
-                available,
-                limit: ledger.limit,
-            });
+    /// Reserves what a load takes at its peak, of private memory and of `mapped` weights, or says why not. Waits a while for
+    /// other loads when only they are in the way: call it on a thread that may wait.
+    pub fn load(&self, private: u64, mapped: u64) -> Result<Loading, NoRoom> {
+        let deadline = Instant::now() + PATIENCE;
+        let peak = private.saturating_add(percent(mapped, self.shared.bounds.mapped_percent));
+        loop {
+            let refused = match self.admit(peak, |ledger| ledger.loading += peak) {
+                Ok(()) => {
+                    return Ok(Loading {
+                        budget: self.clone(),
+                        peak,
+                    });
+                }
+                Err(refused) => refused,
+            };
+            let ledger = self.ledger();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if ledger.loading == 0 || left.is_zero() {
+                return Err(refused);
+            }
+            let epoch = ledger.epoch;
+            let unchanged = |ledger: &mut Ledger| ledger.epoch == epoch;
+            drop(
+                self.shared
+                    .settled
+                    .wait_timeout_while(ledger, left, unchanged)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
         }
-        ledger.reserved += bytes;
-        drop(ledger);
-        Ok(Reservation {
+    }
+
+    /// Reserves the memory of a request.
+    pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
+        let mut working = Working {
             budget: self.clone(),
-            bytes,
-        })
+            bytes: 0,
+        };
+        working.grow(bytes)?;
+        Ok(working)
     }
 
-    pub fn limit(&self) -> u64 {
-        self.ledger().limit
+    pub fn reserved(&self) -> Reserved {
+        let ledger = self.ledger();
+        Reserved {
+            models: ledger.loaded + ledger.loading,
+            mapped: ledger.mapped,
+            requests: ledger.requests,
+            limit: self.limit(),
+        }
     }
 
-    pub fn reserved(&self) -> u64 {
-        self.ledger().reserved
+    /// Bytes for everything that is not the process itself.
+    pub fn for_models(&self) -> u64 {
+        self.limit()
+            .saturating_sub(self.shared.base)
+            .saturating_sub(self.shared.bounds.reserve)
+    }
+
+    fn limit(&self) -> u64 {
+        self.shared.bounds.limit.as_ref().map_or(u64::MAX, |limit| limit.bytes)
+    }
+
+    /// Does `enter` when `asked` bytes more fit.
+    fn admit(&self, asked: u64, enter: impl Fn(&mut Ledger)) -> Result<(), NoRoom> {
+        let Some(limit) = &self.shared.bounds.limit else {
+            enter(&mut self.ledger());
+            return Ok(());
+        };
+        let mut seen: Option<(u64, Option<u64>)> = None;
+        let mut purged = false;
+        loop {
+            let mut ledger = self.ledger();
+            let position = self.position(&ledger, limit.bytes, asked);
+            let decision = match (position.decide(), seen) {
+                (Decision::Admit, _) => Ok(()),
+                (Decision::Look, Some((epoch, used))) if epoch == ledger.epoch => match used {
+                    Some(used) => position.decide_by(used),
+                    None => position.decide_blindly(),
+                },
+                (Decision::Look, _) => {
+                    let epoch = ledger.epoch;
+                    drop(ledger);
+                    seen = Some((epoch, limit.usage.now()));
+                    continue;
+                }
+            };
+            match decision {
+                Ok(()) => {
+                    enter(&mut ledger);
+                    ledger.epoch += 1;
+                    return Ok(());
+                }
+                Err(refused) if purged => return Err(refused),
+                Err(_) => {
+                    // Freed memory that the allocator still holds is no reason to refuse.
+                    drop(ledger);
+                    allocator::give_back();
+                    purged = true;
+                    seen = None;
+                }
+            }
+        }
+    }
+
+    fn position(&self, ledger: &Ledger, limit: u64, asked: u64) -> Position {
+        let bounds = &self.shared.bounds;
+        let floor = ledger.floor(bounds);
+        Position {
+            limit,
+            base: self.shared.base,
+            planned: ledger.planned(bounds),
+            loaded: ledger.loaded,
+            promised: ledger
+                .loading
+                .saturating_add(ledger.mapped_charge(bounds))
+                .saturating_add(floor.saturating_sub(ledger.requests)),
+            asked,
+        }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Nothing panics while the ledger is locked, and every state of it is a valid one.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Bytes that somebody may use; given back on drop.
+/// A load under way; given back on drop.
 #[derive(Debug)]
-pub struct Reservation {
+pub struct Loading {
+    budget: Budget,
+    peak: u64,
+}
+
+impl Loading {
+    /// The load has ended with a model that takes `footprint`. When that turns out not to fit beside the others, the caller
+    /// is told to give the model up; the reservation tells the truth until then.
+    pub fn settle(mut self, footprint: Footprint) -> Result<Loaded, (NoRoom, Loaded)> {
+        let budget = self.budget.clone();
+        let reserved = std::mem::take(&mut self.peak);
+        let taken = footprint
+            .private
+            .saturating_add(percent(footprint.mapped, budget.shared.bounds.mapped_percent));
+        let mut ledger = budget.ledger();
+        ledger.loading -= reserved;
+        ledger.loaded += footprint.private;
+        ledger.mapped += footprint.mapped;
+        ledger.add_workspace(footprint.workspace);
+        ledger.epoch += 1;
+        drop(ledger);
+        // Tells those who wait, too.
+        drop(self);
+        let loaded = Loaded { budget, footprint };
+        if taken <= reserved {
+            return Ok(loaded);
+        }
+        match loaded.budget.admit(0, |_| ()) {
+            Ok(()) => Ok(loaded),
+            Err(refused) => Err((
+                NoRoom {
+                    needed: taken,
+                    ..refused
+                },
+                loaded,
+            )),
+        }
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        let mut ledger = self.budget.ledger();
+        ledger.loading -= self.peak;
+        ledger.epoch += 1;
+        drop(ledger);
+        self.budget.shared.settled.notify_all();
+    }
+}
+
+/// What a loaded model takes; given back on drop, so it is dropped after the model.
+#[derive(Debug)]
+pub struct Loaded {
+    budget: Budget,
+    footprint: Footprint,
+}
+
+impl Loaded {
+    pub fn footprint(&self) -> Footprint {
+        self.footprint
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let mut ledger = self.budget.ledger();
+        ledger.loaded -= self.footprint.private;
+        ledger.mapped -= self.footprint.mapped;
+        ledger.remove_workspace(self.footprint.workspace);
+        ledger.epoch += 1;
+        drop(ledger);
+        self.budget.shared.settled.notify_all();
+    }
+}
+
+/// What a request takes; given back on drop.
+#[derive(Debug)]
+pub struct Working {
     budget: Budget,
     bytes: u64,
 }
 
-impl Reservation {
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Replaces an estimate by what was measured. When that is more than there is room for, the reservation tells the
-    /// truth all the same, for as long as it is held, and the caller is told to give up what it paid for.
-    pub fn correct(&mut self, bytes: u64) -> Result<(), NoRoom> {
+impl Working {
+    /// Takes `more` bytes.
+    pub fn grow(&mut self, more: u64) -> Result<(), NoRoom> {
         let mut ledger = self.budget.ledger();
-        let others = ledger.reserved - self.bytes;
-        ledger.reserved = others + bytes;
-        let limit = ledger.limit;
-        drop(ledger);
-        self.bytes = bytes;
-        let available = limit.saturating_sub(others);
-        if bytes > available {
-            return Err(NoRoom {
-                needed: bytes,
-                available,
-                limit,
-            });
+        let floor = ledger.floor(&self.budget.shared.bounds);
+        if ledger.requests.saturating_add(more) <= floor {
+            // Kept free for this.
+            ledger.requests += more;
+            drop(ledger);
+        } else {
+            drop(ledger);
+            self.budget.admit(more, |ledger| ledger.requests += more)?;
         }
+        self.bytes += more;
         Ok(())
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Working {
     fn drop(&mut self) {
-        self.budget.ledger().reserved -= self.bytes;
+        self.budget.ledger().requests -= self.bytes;
     }
 }
 
-/// What the process may use in all, in bytes: the smaller of the machine's memory and the limits of the control groups
-/// that it is in (v1 and v2, the whole way up). `None` when the system does not say.
-pub fn system_limit() -> Option<u64> {
-    let root = Path::new("/");
-    [machine_memory(root), control_group_limit(root)]
-        .into_iter()
-        .flatten()
-        .min()
-}
-
-fn machine_memory(root: &Path) -> Option<u64> {
-    let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok()?;
-    status_kilobytes(&meminfo, "MemTotal:")
-}
-
-/// Anonymous memory of this process that is resident now, in bytes; 0 when the system does not say.
-pub fn resident_anonymous() -> u64 {
-    fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| status_kilobytes(&status, "RssAnon:"))
-        .unwrap_or(0)
-}
-
-fn status_kilobytes(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
-}
-
-/// The tightest limit of the control groups named in `/proc/self/cgroup`, and of the groups above them.
+/// What a load is expected to take at its peak, before anything is known but the file.
 ///
-/// Inside a container the paths there may be the host's while the mount shows only the container's own group, so the
-/// mount's root is looked at in any case.
-fn control_group_limit(root: &Path) -> Option<u64> {
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let mounts = root.join("sys/fs/cgroup");
-    groups
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.splitn(3, ':');
-            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-            let (mount, file): (PathBuf, _) = if controllers.is_empty() {
-                (mounts.clone(), "memory.max")
-            } else if controllers.split(',').any(|controller| controller == "memory") {
-                (mounts.join("memory"), "memory.limit_in_bytes")
-            } else {
-                return None;
-            };
-            Path::new(path.trim_start_matches('/'))
-                .ancestors()
-                .filter_map(|group| {
-                    let limit = fs::read_to_string(mount.join(group).join(file)).ok()?;
-                    // "max" (v2) is no number; v1's "no limit" is one near 2^63.
-                    limit.trim().parse::<u64>().ok().filter(|&limit| limit < 1 << 62)
-                })
-                .min()
-        })
-        .min()
-}
-
-/// Makes the system refuse memory to this process beyond `limit` bytes, so that an allocation fails where it is made.
-///
-/// The ledger knows what models take, not what a request may make ONNX Runtime allocate: a shape can be an input, and
-/// the allocator is given any address space it asks for, 17 TB if need be, which then fills up until the kernel kills
-/// the process. With a bound on its data (`RLIMIT_DATA`: private writable mappings) the allocation fails, and that
-/// request alone is refused. Address space is more than what is in use (stacks, pages given back, fragments), hence an
-/// allowance above the limit.
-pub fn enforce(limit: u64) -> io::Result<()> {
-    const ALLOWANCE: u64 = 64 << 20;
-    let status = fs::read_to_string("/proc/self/status")?;
-    let mapped = status_kilobytes(&status, "VmData:").unwrap_or(0);
-    let unused = limit.saturating_sub(resident_anonymous());
-    let bound = mapped
-        .saturating_add(unused)
-        .saturating_add(limit / 8)
-        .saturating_add(ALLOWANCE);
-    let before = getrlimit(Resource::Data);
-    let current = before.current.map_or(bound, |before| before.min(bound));
-    setrlimit(
-        Resource::Data,
-        Rlimit {
-            current: Some(current),
-            ..before
-        },
-    )?;
-    Ok(())
-}
-
-/// Raises the limit of open files as far as this process may, and returns it; `None` means that there is none.
-pub fn raise_open_files() -> Option<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        // Some systems refuse what they state; what was granted at the start does, too.
-        Err(_) => limit.current,
-    }
-}
-
-/// What a session is expected to take, before anything is known but its file.
-///
-/// The factors are measured with ONNX Runtime 1.31 over models from 27 KB to 100 MB: a loaded session takes 1.05 times
-/// its weights and 100 KB, tree ensembles 5.3 times their file; while it is loaded from ONNX, up to three times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Estimate {
-    /// Bytes to reserve while the session is created.
-    pub peak: u64,
-}
-
-/// What a session that allocated `bytes` takes of the process's memory: an eighth more, because pages are shared by
-/// blocks of one size only. Measured over a hundred models of 20 KB: 18.4 MB for 15.9 MB allocated.
-pub fn footprint(bytes: u64) -> u64 {
-    bytes.saturating_add(bytes / 8)
-}
-
-impl Estimate {
+/// The factors are measured with ONNX Runtime 1.31 over models from 27 KB to 100 MB: loading a model from ONNX takes up to
+/// three times its file, tree ensembles 5.3 times.
+pub fn load_estimate(weights: u64, has_trees: bool) -> u64 {
     const FIXED: u64 = 100 << 10;
-
-    /// From the bytes of weights on disk (the model file and its external data).
-    pub fn of(weights: u64, has_trees: bool) -> Self {
-        let factor_percent: u64 = if has_trees { 530 } else { 300 };
-        Self {
-            peak: (weights / 100)
-                .saturating_mul(factor_percent)
-                .saturating_add(Self::FIXED),
-        }
-    }
+    percent(weights, if has_trees { 530 } else { 300 }).saturating_add(FIXED)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    #[test]
-    fn a_reservation_is_given_back_when_it_is_dropped() {
-        let budget = Budget::new(100);
-        let first = budget.reserve(60).unwrap();
-        assert_eq!(
-            budget.reserve(41).unwrap_err(),
-            NoRoom {
-                needed: 41,
-                available: 40,
-                limit: 100
-            }
-        );
-        drop(first);
-        assert_eq!(budget.reserved(), 0);
-        assert_eq!(budget.reserve(100).unwrap().bytes(), 100);
+    /// No system to ask, and nobody else.
+    fn budget(limit: u64, reserve: u64) -> Budget {
+        let bounds = Bounds {
+            limit: Some(Limit {
+                bytes: limit,
+                usage: Usage::Group2("nowhere".into()),
+            }),
+            reserve,
+            mapped_percent: 50,
+            runs: 4,
+        };
+        Budget::new(bounds, 0)
+    }
+
+    fn private(bytes: u64) -> Footprint {
+        Footprint {
+            private: bytes,
+            ..Footprint::default()
+        }
     }
 
     #[test]
-    fn a_correction_above_the_limit_is_an_error_and_refuses_the_next_reservation() {
-        let budget = Budget::new(100);
-        let mut reservation = budget.reserve(50).unwrap();
+    fn a_load_reserves_its_peak_and_keeps_what_it_took() {
+        let budget = budget(1000, 0);
+        let loading = budget.load(900, 0).unwrap();
+        assert_eq!(budget.reserved().models, 900);
+        let loaded = loading.settle(private(400)).unwrap();
+        assert_eq!(budget.reserved().models, 400);
         assert_eq!(
-            reservation.correct(120),
-            Err(NoRoom {
-                needed: 120,
-                available: 100,
-                limit: 100
-            })
+            budget.load(700, 0).unwrap_err().available,
+            550,
+            "an eighth is lost to rounding"
         );
-        assert_eq!(budget.reserve(1).unwrap_err().available, 0);
-        reservation.correct(20).unwrap();
-        assert!(budget.reserve(80).is_ok());
+        drop(loaded);
+        assert_eq!(budget.reserved().models, 0);
+        drop(budget.load(1000, 0).unwrap());
+        assert_eq!(budget.reserved().models, 0);
+    }
+
+    #[test]
+    fn a_model_that_takes_more_than_there_is_has_to_be_given_up() {
+        let budget = budget(1000, 0);
+        let (refused, loaded) = budget.load(100, 0).unwrap().settle(private(1200)).unwrap_err();
+        assert_eq!((refused.needed, refused.available), (1200, 0));
+        assert_eq!(budget.load(1, 0).unwrap_err().available, 0);
+        drop(loaded);
+        assert!(budget.load(1, 0).is_ok());
+    }
+
+    #[test]
+    fn mapped_weights_count_for_their_part() {
+        let budget = budget(1000, 0);
+        let footprint = Footprint {
+            mapped: 1600,
+            ..private(80)
+        };
+        assert!(budget.load(80, 1900).is_err());
+        let _loaded = budget.load(80, 1600).unwrap().settle(footprint).unwrap();
+        assert_eq!(budget.reserved().mapped, 1600);
+        assert_eq!(budget.load(200, 0).unwrap_err().available, 110);
+    }
+
+    #[test]
+    fn requests_find_the_largest_run_on_every_thread_free() {
+        let budget = budget(1000, 100);
+        let footprint = Footprint {
+            workspace: 50,
+            ..private(80)
+        };
+        let loaded = budget.load(80, 0).unwrap().settle(footprint).unwrap();
+        assert_eq!(budget.load(800, 0).unwrap_err().available, 710);
+        let loading = budget.load(700, 0).unwrap();
+        // What was kept free is theirs, and no more.
+        let mut working = budget.request(150).unwrap();
+        working.grow(50).unwrap();
+        assert!(working.grow(50).is_err());
+        assert_eq!(budget.reserved().requests, 200);
+        drop(loading);
+        working.grow(50).unwrap();
+        drop((working, loaded));
+        assert_eq!(budget.reserved().requests, 0);
+        assert!(budget.load(900, 0).is_ok());
+    }
+
+    #[test]
+    fn a_load_waits_for_another_that_turns_out_to_take_less() {
+        let budget = budget(1000, 0);
+        let first = budget.load(900, 0).unwrap();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| budget.load(500, 0));
+            let _first = first.settle(private(100)).unwrap();
+            drop(second.join().unwrap().unwrap());
+        });
+    }
+
+    #[test]
+    fn what_is_really_used_decides_near_the_limit() {
+        let position = Position {
+            limit: 1000,
+            base: 100,
+            planned: 700,
+            loaded: 600,
+            promised: 100,
+            asked: 120,
+        };
+        assert!(matches!(position.decide(), Decision::Look));
+        assert_eq!(position.decide_by(780), Ok(()));
+        assert_eq!(position.decide_by(781).unwrap_err().available, 119);
+        let roomy = Position {
+            limit: 1070,
+            ..position
+        };
+        assert!(matches!(roomy.decide(), Decision::Admit));
     }
 
     #[derive(Debug, Clone)]
     enum Step {
-        Reserve(u64),
-        Correct(usize, u64),
-        Drop(usize),
+        Load(u64),
+        Settle(u64, u64, u64),
+        Unload(usize),
+        Request(u64),
+        Answer(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0u64..400).prop_map(Step::Reserve),
-            (any::<usize>(), 0u64..400).prop_map(|(which, bytes)| Step::Correct(which, bytes)),
-            any::<usize>().prop_map(Step::Drop),
+            (0u64..400).prop_map(Step::Load),
+            (0u64..400, 0u64..400, 0u64..50).prop_map(|(private, mapped, run)| Step::Settle(private, mapped, run)),
+            any::<usize>().prop_map(Step::Unload),
+            (0u64..300).prop_map(Step::Request),
+            any::<usize>().prop_map(Step::Answer),
         ]
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
         #[test]
         fn the_ledger_equals_the_sum_of_what_is_held(steps in proptest::collection::vec(step(), 0..60)) {
-            let budget = Budget::new(1000);
-            let mut held: Vec<Reservation> = Vec::new();
+            let budget = budget(1000, 50);
+            let mut loading: Option<Loading> = None;
+            let mut loaded: Vec<Loaded> = Vec::new();
+            let mut working: Vec<Working> = Vec::new();
             for step in steps {
-                let before = budget.reserved();
                 match step {
-                    Step::Reserve(bytes) => match budget.reserve(bytes) {
-                        Ok(reservation) => held.push(reservation),
-                        Err(refused) => {
-                            prop_assert!(before + bytes > 1000);
-                            prop_assert_eq!(refused.available, 1000u64.saturating_sub(before));
+                    // One at a time: a second one would wait for the first.
+                    Step::Load(peak) if loading.is_none() => loading = budget.load(peak, 0).ok(),
+                    Step::Settle(private, mapped, workspace) => {
+                        if let Some(load) = loading.take()
+                            && let Ok(model) = load.settle(Footprint { private, mapped, workspace })
+                        {
+                            loaded.push(model);
                         }
-                    },
-                    Step::Correct(which, bytes) if !held.is_empty() => {
-                        let which = which % held.len();
-                        let others = before - held[which].bytes();
-                        prop_assert_eq!(held[which].correct(bytes).is_ok(), others + bytes <= 1000);
                     }
-                    Step::Drop(which) if !held.is_empty() => {
-                        held.swap_remove(which % held.len());
-                    }
-                    Step::Correct(..) | Step::Drop(_) => {}
+                    Step::Unload(which) if !loaded.is_empty() => drop(loaded.swap_remove(which % loaded.len())),
+                    Step::Request(bytes) => working.extend(budget.request(bytes)),
+                    Step::Answer(which) if !working.is_empty() => drop(working.swap_remove(which % working.len())),
+                    Step::Load(_) | Step::Unload(_) | Step::Answer(_) => {}
                 }
-                prop_assert_eq!(budget.reserved(), held.iter().map(Reservation::bytes).sum::<u64>());
+                let reserved = budget.reserved();
+                let private: u64 = loaded.iter().map(|model| model.footprint.private).sum();
+                let mapped: u64 = loaded.iter().map(|model| model.footprint.mapped).sum();
+                let under_way = loading.as_ref().map_or(0, |load| load.peak);
+                prop_assert_eq!(reserved.models, private + under_way);
+                prop_assert_eq!(reserved.mapped, mapped);
+                prop_assert_eq!(reserved.requests, working.iter().map(|request| request.bytes).sum::<u64>());
+                prop_assert!(private + mapped / 100 * 50 <= 1000);
             }
+            drop((loading, loaded, working));
+            prop_assert!(budget.ledger().workspaces.is_empty());
+            prop_assert!(budget.load(950, 0).is_ok());
         }
-    }
-
-    /// Paths below a made-up `/` and what the files hold.
-    type Files<'a> = &'a [(&'a str, &'a str)];
-
-    fn system(files: Files<'_>) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, content) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
-        root
-    }
-
-    #[test]
-    fn the_tightest_control_group_on_the_way_up_is_the_limit() {
-        let version_1 = "12:cpu:/\n4:memory:/docker/abc\n0::/\n";
-        let table: [(&str, Files<'_>, Option<u64>); 6] = [
-            (
-                "v2",
-                &[
-                    ("proc/self/cgroup", "0::/\n"),
-                    ("sys/fs/cgroup/memory.max", "134217728\n"),
-                ],
-                Some(134_217_728),
-            ),
-            (
-                "v2 without a limit",
-                &[("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "max\n")],
-                None,
-            ),
-            (
-                "v2, the parent is tighter",
-                &[
-                    ("proc/self/cgroup", "0::/pod/ctr\n"),
-                    ("sys/fs/cgroup/pod/ctr/memory.max", "500\n"),
-                    ("sys/fs/cgroup/pod/memory.max", "400\n"),
-                ],
-                Some(400),
-            ),
-            (
-                "v1, the path is the host's",
-                &[
-                    ("proc/self/cgroup", version_1),
-                    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n"),
-                ],
-                Some(268_435_456),
-            ),
-            (
-                "v1 without a limit",
-                &[
-                    ("proc/self/cgroup", version_1),
-                    (
-                        "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes",
-                        "9223372036854771712\n",
-                    ),
-                ],
-                None,
-            ),
-            ("no control groups", &[], None),
-        ];
-        for (name, files, limit) in table {
-            assert_eq!(control_group_limit(system(files).path()), limit, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_machines_memory_is_read_in_bytes() {
-        let root = system(&[("proc/meminfo", "MemTotal:       24678912 kB\nMemFree:  1 kB\n")]);
-        assert_eq!(machine_memory(root.path()), Some(24_678_912 * 1024));
     }
 
     #[test]
     fn an_estimate_grows_with_the_weights_and_with_trees() {
-        assert_eq!(Estimate::of(0, false).peak, 100 << 10);
-        assert_eq!(Estimate::of(1_000_000, false).peak, 3_000_000 + (100 << 10));
-        assert_eq!(Estimate::of(1_000_000, true).peak, 5_300_000 + (100 << 10));
-        assert!(Estimate::of(u64::MAX, true).peak > u64::MAX / 2);
+        assert_eq!(load_estimate(0, false), 100 << 10);
+        assert_eq!(load_estimate(1_000_000, false), 3_000_000 + (100 << 10));
+        assert_eq!(load_estimate(1_000_000, true), 5_300_000 + (100 << 10));
+        assert!(load_estimate(u64::MAX, true) > u64::MAX / 2);
     }
 }

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::InferenceError;
 use super::content::ContentHash;
-use super::memory::Reservation;
-use super::placement::{self, Pace};
+use super::placement;
 use super::pool::{Lane, PoolError};
+use super::resident::Resident;
 use super::session::{Cancel, RunError, Session};
 use super::watchdog::{Watchdog, Watched};
 use crate::tensor::{Signature, Tensor, Value};
@@ -17,12 +17,9 @@ use crate::tensor::{Signature, Tensor, Value};
 /// A loaded model. Runs for any number of callers at once.
 #[derive(Debug)]
 pub struct Model {
-    pub(super) content: ContentHash,
-    pub(super) session: Session,
+    pub(super) resident: Arc<Resident>,
     pub(super) lane: Lane,
-    pub(super) pace: Pace,
     pub(super) watchdog: Arc<Watchdog>,
-    pub(super) reservation: Reservation,
 }
 
 /// What a job on the compute threads may use of its model.
@@ -44,17 +41,18 @@ impl Runner<'_> {
 
 impl Model {
     pub fn signature(&self) -> &Signature {
-        self.session.signature()
+        self.resident.session.signature()
     }
 
     /// What the model's files hold.
     pub fn content(&self) -> &ContentHash {
-        &self.content
+        &self.resident.content
     }
 
-    /// Bytes that the model was measured to take.
+    /// Bytes of memory that the model was measured to take, shared with all models of the same content. Mapped weights are
+    /// not among them.
     pub fn memory(&self) -> u64 {
-        self.reservation.bytes()
+        self.resident.footprint().private
     }
 
     /// Does `work` for a request of `size` bytes: here and now when that is expected to be short, else on a compute
@@ -75,7 +73,7 @@ impl Model {
         work: impl Fn(&Runner<'_>) -> T + Send + 'static,
     ) -> Result<T, InferenceError> {
         let this = model.as_ref();
-        if placement::stays(this.pace.expected(), size) {
+        if placement::stays(this.resident.pace.expected(), size) {
             let started = placement::thread_time();
             let guarded = |cancel: &Cancel| catch_unwind(AssertUnwindSafe(|| this.timed(cancel, size, &work)));
             if let Watched::Done(result) = this.watchdog.watch(guarded)? {
@@ -83,7 +81,7 @@ impl Model {
             }
             // The watchdog looks at the clock; on a busy machine the thread may only have been interrupted.
             if placement::is_long(placement::thread_time().saturating_sub(started)) {
-                this.pace.distrust();
+                this.resident.pace.distrust();
             }
         }
         let cancel = Arc::new(Cancel::new()?);
@@ -96,10 +94,12 @@ impl Model {
     fn timed<T>(&self, cancel: &Cancel, size: usize, work: impl Fn(&Runner<'_>) -> T) -> T {
         let started = placement::thread_time();
         let result = work(&Runner {
-            session: &self.session,
+            session: &self.resident.session,
             cancel,
         });
-        self.pace.record(placement::thread_time().saturating_sub(started), size);
+        self.resident
+            .pace
+            .record(placement::thread_time().saturating_sub(started), size);
         result
     }
 }

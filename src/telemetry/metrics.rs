@@ -22,6 +22,8 @@ pub struct Metrics {
     pub requests_waiting: IntGauge,
     /// The memory ledger.
     pub memory_reserved_bytes: IntGauge,
+    pub memory_mapped_bytes: IntGauge,
+    pub memory_requests_bytes: IntGauge,
     pub memory_limit_bytes: IntGauge,
 }
 
@@ -89,6 +91,16 @@ impl Metrics {
                 &registry,
                 "longshore_memory_reserved_bytes",
                 "Bytes that loaded models take, and loads under way may take.",
+            )?,
+            memory_mapped_bytes: gauge(
+                &registry,
+                "longshore_memory_mapped_bytes",
+                "Weights that loaded models read from mapped files.",
+            )?,
+            memory_requests_bytes: gauge(
+                &registry,
+                "longshore_memory_requests_bytes",
+                "Memory reserved for requests under way.",
             )?,
             memory_limit_bytes: gauge(&registry, "longshore_memory_limit_bytes", "Bytes for models in all.")?,
             registry,

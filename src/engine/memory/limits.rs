@@ -1,0 +1,325 @@
+//! What the system grants this process, and how much of that is taken: control groups (v1 and v2), the machine, the process's
+//! own bounds.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use rustix::process::{Resource, Rlimit, getppid, getrlimit, setrlimit};
+
+/// A limit of memory that somebody has set, and where to see how much of it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    pub bytes: u64,
+    pub usage: Usage,
+}
+
+/// Where to see how much memory is used. What the system can take back at once, unwritten pages of files, does not count
+/// anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Usage {
+    /// By all processes of a control group of version 1, the folder of its memory controller.
+    Group1(PathBuf),
+    /// By all processes of a control group of version 2, its folder.
+    Group2(PathBuf),
+    /// By this process, the one that supervises it, and the ones that prepare models for it.
+    Processes,
+    /// As [`Usage::Processes`], and by everyone else on the machine.
+    Machine,
+}
+
+/// The tighter of the machine's memory and the limits of the control groups that this process is in (v1 and v2, the whole
+/// way up). `None` when the system does not say.
+pub fn system_limit() -> Option<Limit> {
+    let root = Path::new("/");
+    let machine = machine_memory(root, "MemTotal:").map(|bytes| Limit {
+        bytes,
+        usage: Usage::Machine,
+    });
+    [control_group_limit(root), machine]
+        .into_iter()
+        .flatten()
+        .min_by_key(|limit| limit.bytes)
+}
+
+impl Usage {
+    /// Bytes used now; `None` when the system does not say.
+    pub fn now(&self) -> Option<u64> {
+        match self {
+            Self::Group1(folder) => {
+                let used = number(&folder.join("memory.usage_in_bytes"))?;
+                Some(used.saturating_sub(files(folder, "total_active_file", "total_inactive_file")?))
+            }
+            Self::Group2(folder) => {
+                let used = number(&folder.join("memory.current"))?;
+                Some(used.saturating_sub(files(folder, "active_file", "inactive_file")?))
+            }
+            Self::Processes => own_processes(Path::new("/proc")),
+            Self::Machine => {
+                let root = Path::new("/");
+                let total = machine_memory(root, "MemTotal:")?;
+                let taken = total.saturating_sub(machine_memory(root, "MemAvailable:")?);
+                Some(taken.max(own_processes(Path::new("/proc"))?))
+            }
+        }
+    }
+}
+
+/// Pages of files that a control group holds.
+fn files(folder: &Path, active: &str, inactive: &str) -> Option<u64> {
+    let statistics = fs::read_to_string(folder.join("memory.stat")).ok()?;
+    let value = |key: &str| {
+        statistics
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
+    };
+    Some(value(active)? + value(inactive)?)
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// What this process, its children, and its parent where that is of the same program, hold for themselves.
+fn own_processes(proc: &Path) -> Option<u64> {
+    let own = proc.join("self");
+    let mut total = private_memory(&own)?;
+    let parent = getppid().map(|parent| proc.join(parent.as_raw_nonzero().to_string()));
+    let program = |process: &Path| fs::read_link(process.join("exe")).ok();
+    if let Some(parent) = parent
+        && program(&parent).is_some_and(|exe| Some(exe) == program(&own))
+    {
+        total += private_memory(&parent).unwrap_or(0);
+    }
+    for thread in fs::read_dir(own.join("task")).into_iter().flatten().flatten() {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            total += private_memory(&proc.join(child)).unwrap_or(0);
+        }
+    }
+    Some(total)
+}
+
+fn private_memory(process: &Path) -> Option<u64> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let shared = kilobytes(&status, "RssShmem:").unwrap_or(0);
+    Some(kilobytes(&status, "RssAnon:")? + shared)
+}
+
+/// Anonymous memory of this process that is resident now, in bytes; 0 when the system does not say.
+pub fn resident_anonymous() -> u64 {
+    private_memory(Path::new("/proc/self")).unwrap_or(0)
+}
+
+fn machine_memory(root: &Path, key: &str) -> Option<u64> {
+    let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    kilobytes(&meminfo, key)
+}
+
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}
+
+/// The tightest limit of the control groups named in `/proc/self/cgroup`, and of the groups above them.
+///
+/// Inside a container the paths there may be the host's while the mount shows only the container's own group, so the
+/// mount's root is looked at in any case.
+fn control_group_limit(root: &Path) -> Option<Limit> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let mounts = root.join("sys/fs/cgroup");
+    groups
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+            let (mount, file, usage): (PathBuf, _, fn(PathBuf) -> Usage) = if controllers.is_empty() {
+                (mounts.clone(), "memory.max", Usage::Group2)
+            } else if controllers.split(',').any(|controller| controller == "memory") {
+                (mounts.join("memory"), "memory.limit_in_bytes", Usage::Group1)
+            } else {
+                return None;
+            };
+            Path::new(path.trim_start_matches('/'))
+                .ancestors()
+                .filter_map(|group| {
+                    let folder = mount.join(group);
+                    // "max" (v2) is no number; v1's "no limit" is one near 2^63.
+                    let bytes = number(&folder.join(file)).filter(|&limit| limit < 1 << 62)?;
+                    Some(Limit {
+                        bytes,
+                        usage: usage(folder),
+                    })
+                })
+                .min_by_key(|limit| limit.bytes)
+        })
+        .min_by_key(|limit| limit.bytes)
+}
+
+/// Makes the system refuse memory to this process beyond `limit` bytes, so that an allocation fails where it is made.
+///
+/// The ledger knows what models take and what requests were seen to take, not what the next one may make ONNX Runtime
+/// allocate: a shape can be an input, and the allocator is given any address space it asks for, 17 TB if need be, which then
+/// fills up until the kernel kills the process. With a bound on its data (`RLIMIT_DATA`: private writable mappings) the
+/// allocation fails, and that request alone is refused. Address space is more than what is in use (stacks, pages given
+/// back, fragments), hence an allowance above the limit.
+pub fn enforce(limit: u64) -> io::Result<()> {
+    const ALLOWANCE: u64 = 64 << 20;
+    if getrlimit(Resource::Data).current.is_some_and(|bound| bound <= limit) {
+        // Whoever started the process has bounded it already.
+        return Ok(());
+    }
+    let unused = limit.saturating_sub(resident_anonymous());
+    bound_data(unused.saturating_add(limit / 8).saturating_add(ALLOWANCE))
+}
+
+/// Bounds this process's data to `more` bytes than it has mapped now.
+pub fn bound_data(more: u64) -> io::Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let mapped = kilobytes(&status, "VmData:").unwrap_or(0);
+    let bound = mapped.saturating_add(more);
+    let before = getrlimit(Resource::Data);
+    let current = before.maximum.map_or(bound, |maximum| maximum.min(bound));
+    setrlimit(
+        Resource::Data,
+        Rlimit {
+            current: Some(current),
+            ..before
+        },
+    )?;
+    Ok(())
+}
+
+/// Raises the limit of open files as far as this process may, and returns it; `None` means that there is none.
+pub fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        // Some systems refuse what they state; what was granted at the start does, too.
+        Err(_) => limit.current,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths below a made-up `/` and what the files hold.
+    type Files<'a> = &'a [(&'a str, &'a str)];
+
+    fn system(files: Files<'_>) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn the_tightest_control_group_on_the_way_up_is_the_limit() {
+        let version_1 = "12:cpu:/\n4:memory:/docker/abc\n0::/\n";
+        let table: [(&str, Files<'_>, Option<(u64, &str)>); 6] = [
+            (
+                "v2",
+                &[
+                    ("proc/self/cgroup", "0::/\n"),
+                    ("sys/fs/cgroup/memory.max", "134217728\n"),
+                ],
+                Some((134_217_728, "")),
+            ),
+            (
+                "v2 without a limit",
+                &[("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "max\n")],
+                None,
+            ),
+            (
+                "v2, the parent is tighter",
+                &[
+                    ("proc/self/cgroup", "0::/pod/ctr\n"),
+                    ("sys/fs/cgroup/pod/ctr/memory.max", "500\n"),
+                    ("sys/fs/cgroup/pod/memory.max", "400\n"),
+                ],
+                Some((400, "pod")),
+            ),
+            (
+                "v1, the path is the host's",
+                &[
+                    ("proc/self/cgroup", version_1),
+                    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n"),
+                ],
+                Some((268_435_456, "memory")),
+            ),
+            (
+                "v1 without a limit",
+                &[
+                    ("proc/self/cgroup", version_1),
+                    (
+                        "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes",
+                        "9223372036854771712\n",
+                    ),
+                ],
+                None,
+            ),
+            ("no control groups", &[], None),
+        ];
+        for (name, files, limit) in table {
+            let root = system(files);
+            let found = control_group_limit(root.path()).map(|found| match found.usage {
+                Usage::Group1(folder) | Usage::Group2(folder) => (
+                    found.bytes,
+                    folder
+                        .strip_prefix(root.path().join("sys/fs/cgroup"))
+                        .unwrap()
+                        .to_owned(),
+                ),
+                Usage::Processes | Usage::Machine => panic!("{name}"),
+            });
+            assert_eq!(
+                found,
+                limit.map(|(bytes, group)| (bytes, PathBuf::from(group))),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_machines_memory_is_read_in_bytes() {
+        let root = system(&[("proc/meminfo", "MemTotal:       24678912 kB\nMemFree:  1 kB\n")]);
+        assert_eq!(machine_memory(root.path(), "MemTotal:"), Some(24_678_912 * 1024));
+    }
+
+    #[test]
+    fn pages_of_files_do_not_count_as_used() {
+        let version_1 = system(&[
+            ("memory.usage_in_bytes", "1000\n"),
+            (
+                "memory.stat",
+                "cache 500\ntotal_inactive_file 300\ntotal_active_file 100\n",
+            ),
+        ]);
+        assert_eq!(Usage::Group1(version_1.path().to_owned()).now(), Some(600));
+        let version_2 = system(&[
+            ("memory.current", "1000\n"),
+            ("memory.stat", "anon 1\nfile 450\ninactive_file 300\nactive_file 100\n"),
+        ]);
+        assert_eq!(Usage::Group2(version_2.path().to_owned()).now(), Some(600));
+        assert_eq!(Usage::Group2(version_1.path().to_owned()).now(), None);
+    }
+
+    #[test]
+    fn this_process_uses_memory_and_so_does_the_machine() {
+        let own = Usage::Processes.now().unwrap();
+        assert!(own > 0);
+        assert!(Usage::Machine.now().unwrap() >= own / 2);
+    }
+}

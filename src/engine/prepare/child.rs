@@ -1,0 +1,165 @@
+//! The child's side: reads jobs, does them, says what it found.
+
+use std::io::{self, BufRead, Write, stdin, stdout};
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use ort::environment::Environment;
+
+use super::probe::{self, Answers};
+use super::{Findings, Job, Report, discard, sandbox};
+use crate::engine::allocator;
+use crate::engine::runtime;
+use crate::engine::session::{Cancel, Form, Session, SessionError};
+use crate::engine::{LOAD_STACK, StartError};
+
+/// The longest that made-up data is run: what takes longer is a model for which that says nothing.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// Serves jobs from standard input until its end. `library` is ONNX Runtime's, when it is named explicitly.
+pub fn run(library: Option<&Path>) -> Result<(), StartError> {
+    sandbox::enter()?;
+    // One thread: nothing but this one allocates, so what it counts is what the model takes.
+    let environment = runtime::start(library, 1)?;
+    sandbox::close()?;
+    // ONNX Runtime walks a graph by recursion; the main thread's stack is what the system gives.
+    let jobs = thread::Builder::new()
+        .name("prepare".to_owned())
+        .stack_size(LOAD_STACK)
+        .spawn(move || serve(&environment))?;
+    jobs.join().map_err(|_| io::Error::other("a job panicked"))??;
+    Ok(())
+}
+
+fn serve(environment: &Environment) -> io::Result<()> {
+    for line in stdin().lock().lines() {
+        let job: Job = serde_json::from_str(&line?)?;
+        say(&Report::Started)?;
+        sandbox::bound(job.memory, job.weights)?;
+        let report = match prepare(environment, &job) {
+            Ok(findings) => Report::Done(findings),
+            Err(SessionError::Rejected(message)) => Report::Rejected(message),
+            Err(SessionError::Unsupported(message)) => Report::Unsupported(message),
+            Err(SessionError::OutOfMemory) => Report::OutOfMemory,
+        };
+        allocator::give_back();
+        say(&report)?;
+    }
+    Ok(())
+}
+
+fn say(report: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    let mut output = stdout().lock();
+    output.write_all(&line)?;
+    output.flush()
+}
+
+fn prepare(environment: &Environment, job: &Job) -> Result<Findings, SessionError> {
+    let uploaded = Form::Uploaded(&job.model);
+    let Some(prepared) = &job.prepared else {
+        return Ok(examine(environment, uploaded, job, None)?.0);
+    };
+    // The model as it was uploaded answers first; the prepared form has to answer the same.
+    let expected = match convert(environment, job, prepared) {
+        Ok(session) => {
+            let answers = answers(&session, job);
+            drop(session);
+            allocator::give_back();
+            Some(answers)
+        }
+        Err(SessionError::OutOfMemory) => return Err(SessionError::OutOfMemory),
+        // Not every model can be written in this format (2 GB are its limit); whether this one can be loaded at all is seen
+        // below.
+        Err(SessionError::Rejected(_) | SessionError::Unsupported(_)) => None,
+    };
+    if let Some(expected) = expected
+        && let Ok((findings, agrees)) = examine(environment, Form::Prepared(prepared), job, Some(expected))
+        && agrees
+    {
+        return Ok(Findings {
+            prepared: true,
+            ..findings
+        });
+    }
+    discard(prepared);
+    allocator::give_back();
+    Ok(examine(environment, uploaded, job, None)?.0)
+}
+
+/// Writes the prepared form of the job's model.
+fn convert(environment: &Environment, job: &Job, prepared: &Path) -> Result<Session, SessionError> {
+    if !job.is_ort_format {
+        return Session::convert(environment, &job.model, job.weights, prepared);
+    }
+    // Optimised by whoever made it. What is mapped must not be the uploader's file: it could be cut while it is in use.
+    let session = Session::open(environment, Form::Uploaded(&job.model), job.weights)?;
+    std::fs::copy(&job.model, prepared).map_err(|error| SessionError::Rejected(error.to_string()))?;
+    Ok(session)
+}
+
+/// Loads and runs one form of the model and measures it. Also whether it answers as `expected`.
+fn examine(
+    environment: &Environment,
+    form: Form<'_>,
+    job: &Job,
+    expected: Option<Option<Answers>>,
+) -> Result<(Findings, bool), SessionError> {
+    let before = allocator::thread_balance();
+    let (session, load_peak) = allocator::with_peak(|| Session::open(environment, form, job.weights));
+    let session = session?;
+    let (answers, run_peak) = allocator::with_peak(|| answers(&session, job));
+    let agrees = match &expected {
+        // Drawn numbers differ in every run; a model that does not agree with itself is judged by nobody.
+        Some(Some(expected)) => {
+            answers.as_ref().is_some_and(|answers| answers.agree(expected)) || !is_deterministic(&session, job)
+        }
+        Some(None) | None => true,
+    };
+    let independent_rows = answers.as_ref().and_then(Answers::independent_rows);
+    let run_peak = answers.as_ref().map(|_| run_peak);
+    drop((answers, expected));
+    let private = allocator::thread_balance() - before;
+    Ok((
+        Findings {
+            prepared: false,
+            private: u64::try_from(private).unwrap_or(0),
+            load_peak,
+            run_peak,
+            independent_rows,
+        },
+        agrees,
+    ))
+}
+
+fn is_deterministic(session: &Session, job: &Job) -> bool {
+    match (answers(session, job), answers(session, job)) {
+        (Some(first), Some(second)) => first.agree(&second),
+        _ => false,
+    }
+}
+
+/// What the model answers to made-up data; `None` when it is not asked, or does not answer.
+fn answers(session: &Session, job: &Job) -> Option<Answers> {
+    if !job.probe {
+        return None;
+    }
+    // A death from here on is one in a run.
+    say(&Report::Loaded).ok()?;
+    let cancel = Cancel::new().ok()?;
+    thread::scope(|scope| {
+        let (done, is_done) = channel::<()>();
+        let watched = &cancel;
+        scope.spawn(move || {
+            if is_done.recv_timeout(PROBE) == Err(RecvTimeoutError::Timeout) {
+                watched.cancel();
+            }
+        });
+        let answers = probe::ask(session, &cancel);
+        drop(done);
+        answers
+    })
+}

@@ -1,0 +1,266 @@
+//! Runs a model on made-up data: what it then takes, whether two forms of it answer alike, whether its rows are
+//! independent of each other.
+//!
+//! The data are small random numbers, the same ones every time. A model that cannot make anything of them is no bad model.
+
+use bytes::Bytes;
+use half::{bf16, f16};
+
+use crate::engine::session::{Cancel, Session};
+use crate::tensor::{DataType, Dim, InputSpec, Signature, Tensor, Value, element_count};
+
+/// Sizes tried for dimensions that are not the first and not fixed: sequences take any, images want some pixels.
+const SIZES: [usize; 4] = [1, 8, 32, 224];
+
+/// Elements of an input that is made up; larger ones say nothing about real requests.
+const MAX_ELEMENTS: usize = 16 << 20;
+
+/// What a model answered.
+#[derive(Debug, PartialEq)]
+pub struct Answers {
+    /// To two rows, each alone, where the first axis is free, else to the same data twice.
+    alone: [Vec<Value>; 2],
+    /// To both rows together.
+    together: Option<Vec<Value>>,
+}
+
+/// Asks `session`; `None` when it does not answer.
+pub fn ask(session: &Session, cancel: &Cancel) -> Option<Answers> {
+    let signature = session.signature();
+    let run = |inputs: &[Tensor]| session.run(inputs, None, cancel).ok();
+    SIZES.into_iter().find_map(|size| {
+        let rows = [1, 2].map(|seed| inputs(signature, size, seed));
+        let [Some(first), Some(second)] = rows else { return None };
+        let alone = [run(&first)?, run(&second)?];
+        let joined = joined_axis(signature).then(|| join(&first, &second)).flatten();
+        let together = joined.and_then(|joined| run(&joined));
+        Some(Answers { alone, together })
+    })
+}
+
+impl Answers {
+    /// Whether both are the same to the last bit.
+    pub fn agree(&self, other: &Self) -> bool {
+        self == other
+    }
+
+    /// Whether each row is answered the same in company; `None` when that was not seen: the first axis is not free, or the
+    /// answer does not depend on the data at all.
+    pub fn independent_rows(&self) -> Option<bool> {
+        let together = self.together.as_ref()?;
+        let [first, second] = &self.alone;
+        if first == second {
+            return None;
+        }
+        Some(
+            together.len() == first.len()
+                && together
+                    .iter()
+                    .zip(first.iter().zip(second))
+                    .all(|(together, (first, second))| holds(together, first, second).unwrap_or(false)),
+        )
+    }
+}
+
+/// Whether rows can be put together along the first axis of every input.
+fn joined_axis(signature: &Signature) -> bool {
+    let is_free = |dims: &Option<Vec<Dim>>| {
+        dims.as_ref()
+            .is_some_and(|dims| matches!(dims.first(), Some(Dim::Dynamic(_))))
+    };
+    !signature.inputs.is_empty() && signature.inputs.iter().all(|input| is_free(&input.dims))
+}
+
+/// Whether `together` is `first` followed by `second`, but for rounding: other kernels serve other numbers of rows.
+fn holds(together: &Value, first: &Value, second: &Value) -> Option<bool> {
+    let (Value::Tensor(together), Value::Tensor(first), Value::Tensor(second)) = (together, first, second) else {
+        return None;
+    };
+    if together.shape().first().copied()? != first.shape().first()? + second.shape().first()? {
+        return Some(false);
+    }
+    let expected = [numbers(first)?, numbers(second)?].concat();
+    let found = numbers(together)?;
+    let near = |(found, expected): (&f64, &f64)| {
+        found == expected
+            || (found.is_nan() && expected.is_nan())
+            || (found - expected).abs() <= 1e-5 + 1e-3 * expected.abs()
+    };
+    Some(found.len() == expected.len() && found.iter().zip(&expected).all(near))
+}
+
+fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
+    macro_rules! of {
+        ($type:ty) => {
+            tensor
+                .as_slice::<$type>()?
+                .iter()
+                .map(|&value| value as f64)
+                .collect()
+        };
+    }
+    Some(match tensor.data_type() {
+        DataType::F16 => tensor.as_slice::<f16>()?.iter().map(|value| value.to_f64()).collect(),
+        DataType::Bf16 => tensor.as_slice::<bf16>()?.iter().map(|value| value.to_f64()).collect(),
+        DataType::F32 => of!(f32),
+        DataType::F64 => of!(f64),
+        DataType::I8 => of!(i8),
+        DataType::I16 => of!(i16),
+        DataType::I32 => of!(i32),
+        DataType::I64 => of!(i64),
+        DataType::U8 => of!(u8),
+        DataType::U16 => of!(u16),
+        DataType::U32 => of!(u32),
+        DataType::U64 => of!(u64),
+        DataType::Bool => tensor.as_bytes()?.iter().map(|&value| f64::from(value)).collect(),
+        // Labels: their hash is a number as good as any other.
+        DataType::String => tensor.as_strings()?.iter().map(label).collect(),
+    })
+}
+
+fn label(text: &Bytes) -> f64 {
+    let hash = blake3::hash(text);
+    let bytes: [u8; 4] = std::array::from_fn(|index| hash.as_bytes()[index]);
+    f64::from(u32::from_le_bytes(bytes))
+}
+
+fn inputs(signature: &Signature, size: usize, seed: u64) -> Option<Vec<Tensor>> {
+    signature
+        .inputs
+        .iter()
+        .map(|input| made_up(input, size, seed))
+        .collect()
+}
+
+/// One row of random data.
+fn made_up(input: &InputSpec, size: usize, seed: u64) -> Option<Tensor> {
+    let shape: Vec<usize> = input
+        .dims
+        .as_ref()?
+        .iter()
+        .enumerate()
+        .map(|(axis, dim)| match dim {
+            Dim::Fixed(fixed) => *fixed,
+            Dim::Dynamic(_) if axis == 0 => 1,
+            Dim::Dynamic(_) => size,
+        })
+        .collect();
+    let count = element_count(&shape).filter(|&count| count <= MAX_ELEMENTS)?;
+    // Another row must be other data also where a value has two choices, hence not one bit of a simple generator.
+    let mut state = seed;
+    let mut next = move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let mixed = (state ^ (state >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed ^ (mixed >> 32)
+    };
+    // From -1 to 1.
+    let mut float = || (next() >> 40) as f64 / f64::from(1 << 23) - 1.0;
+    macro_rules! floats {
+        ($convert:expr) => {
+            Tensor::from_vec(shape, (0..count).map(|_| $convert(float())).collect())
+        };
+    }
+    macro_rules! integers {
+        ($type:ty) => {
+            // Indices and counts: 0 and 1 are in range for almost all.
+            Tensor::from_vec(shape, (0..count).map(|_| (float() > 0.0) as $type).collect())
+        };
+    }
+    let tensor = match input.data_type {
+        DataType::F16 => floats!(f16::from_f64),
+        DataType::Bf16 => floats!(bf16::from_f64),
+        DataType::F32 => floats!(|value| value as f32),
+        DataType::F64 => floats!(|value| value),
+        DataType::I8 => integers!(i8),
+        DataType::I16 => integers!(i16),
+        DataType::I32 => integers!(i32),
+        DataType::I64 => integers!(i64),
+        DataType::U8 => integers!(u8),
+        DataType::U16 => integers!(u16),
+        DataType::U32 => integers!(u32),
+        DataType::U64 => integers!(u64),
+        DataType::Bool => Tensor::from_bools(shape, (0..count).map(|_| u8::from(float() > 0.0)).collect()),
+        DataType::String => Tensor::from_strings(
+            shape,
+            (0..count)
+                .map(|_| Bytes::from_static(if float() > 0.0 { b"a" } else { b"b" }))
+                .collect(),
+        ),
+    };
+    tensor.ok()
+}
+
+/// The rows of both, one after the other.
+fn join(first: &[Tensor], second: &[Tensor]) -> Option<Vec<Tensor>> {
+    first
+        .iter()
+        .zip(second)
+        .map(|(first, second)| {
+            let mut shape = first.shape().to_vec();
+            *shape.first_mut()? += second.shape().first()?;
+            match (first.as_bytes(), second.as_bytes()) {
+                (Some(one), Some(other)) => {
+                    Tensor::from_bytes(first.data_type(), shape, Bytes::from([&one[..], &other[..]].concat())).ok()
+                }
+                _ => Tensor::from_strings(shape, [first.as_strings()?, second.as_strings()?].concat()).ok(),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(values: &[f32]) -> Value {
+        Value::Tensor(Tensor::from_vec(vec![values.len()], values.to_vec()).unwrap())
+    }
+
+    fn answers(first: &[f32], second: &[f32], together: Option<&[f32]>) -> Answers {
+        Answers {
+            alone: [vec![tensor(first)], vec![tensor(second)]],
+            together: together.map(|together| vec![tensor(together)]),
+        }
+    }
+
+    #[test]
+    fn rows_are_independent_when_company_does_not_change_their_answers() {
+        let table: [(&[f32], &[f32], Option<&[f32]>, Option<bool>); 7] = [
+            (&[1.0], &[2.0], Some(&[1.0, 2.0]), Some(true)),
+            (&[1.0], &[2.0], Some(&[1.000_001, 2.0]), Some(true)),
+            (&[f32::NAN], &[2.0], Some(&[f32::NAN, 2.0]), Some(true)),
+            (&[1.0], &[2.0], Some(&[1.1, 2.0]), Some(false)),
+            // A sum over all rows.
+            (&[1.0], &[2.0], Some(&[3.0]), Some(false)),
+            // Nothing was seen.
+            (&[1.0], &[1.0], Some(&[1.0, 1.0]), None),
+            (&[1.0], &[2.0], None, None),
+        ];
+        for (first, second, together, expected) in table {
+            assert_eq!(
+                answers(first, second, together).independent_rows(),
+                expected,
+                "{first:?} {second:?} {together:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn made_up_rows_differ_and_fit_what_the_model_takes() {
+        for data_type in DataType::ALL {
+            let input = InputSpec {
+                name: "x".to_owned(),
+                data_type,
+                dims: Some(vec![Dim::Dynamic(None), Dim::Fixed(64), Dim::Dynamic(None)]),
+            };
+            let [one, other] = [1, 2].map(|seed| made_up(&input, 8, seed).unwrap());
+            assert_eq!((one.data_type(), one.shape()), (data_type, &[1, 64, 8][..]));
+            assert_ne!(one, other, "{data_type}");
+            assert_eq!(Some(&one), made_up(&input, 8, 1).as_ref(), "the same every time");
+            let joined = join(&[one], &[other]).unwrap();
+            assert_eq!(joined[0].shape(), [2, 64, 8]);
+        }
+    }
+}

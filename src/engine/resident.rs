@@ -1,0 +1,158 @@
+//! What is in memory of a model: one session for all names under which the same content is loaded.
+//!
+//! A thousand tenants often start from the same model. Sessions may be shared because they have no state that a run could
+//! change; what belongs to a name, such as its place in the queue, is `model.rs`'s.
+//!
+//! What always holds: at most one session of a content exists, or is being made, at a time.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use ort::environment::Environment;
+
+use super::LoadError;
+use super::allocator;
+use super::artifact::{Artifact, Facts};
+use super::content::ContentHash;
+use super::memory::{self, Budget, Footprint, Loaded};
+use super::placement::Pace;
+use super::prepare::{Findings, Prepared};
+use super::session::{Form, Session};
+
+/// A session, what was learnt of it, and the memory reserved for it.
+#[derive(Debug)]
+pub struct Resident {
+    pub content: ContentHash,
+    // Dropped in this order: memory is given back when it is free.
+    pub session: Session,
+    pub pace: Pace,
+    memory: Loaded,
+}
+
+impl Resident {
+    /// Makes a session of what `source` says. Takes as long as the model is large.
+    pub fn create(
+        environment: &Environment,
+        budget: &Budget,
+        content: ContentHash,
+        source: &Source,
+    ) -> Result<Self, LoadError> {
+        let facts = source.facts;
+        let known = source.findings.as_ref();
+        let peak = known.map_or_else(
+            || memory::load_estimate(facts.weights, facts.has_trees),
+            |findings| findings.load_peak.max(findings.private),
+        );
+        // What runs read where it is mapped: the weights of which the session has made no copy of its own, in another order.
+        let mapped = known
+            .filter(|findings| findings.prepared)
+            .map_or(0, |findings| facts.weights.saturating_sub(findings.private));
+        let loading = budget.load(peak, mapped)?;
+        let before = allocator::thread_balance();
+        let session = Session::open(environment, source.form(), facts.weights)?;
+        let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
+        let footprint = Footprint {
+            // A session grows in its first run, and parts of a large one are made by other threads.
+            private: taken.max(known.map_or(0, |findings| findings.private)),
+            mapped,
+            workspace: known.and_then(|findings| findings.run_peak).unwrap_or(0),
+        };
+        let memory = match loading.settle(footprint) {
+            Ok(memory) => memory,
+            Err((refused, memory)) => {
+                drop(session);
+                drop(memory);
+                return Err(refused.into());
+            }
+        };
+        let pace = Pace::default();
+        if facts.has_unbounded_work {
+            pace.distrust();
+        }
+        Ok(Self {
+            content,
+            session,
+            pace,
+            memory,
+        })
+    }
+
+    pub fn footprint(&self) -> Footprint {
+        self.memory.footprint()
+    }
+}
+
+/// What a session is made of.
+#[derive(Debug)]
+pub struct Source {
+    file: PathBuf,
+    is_prepared: bool,
+    facts: Facts,
+    /// What was measured, when it is this form that was.
+    findings: Option<Findings>,
+}
+
+impl Source {
+    /// The prepared form where there is one, else the uploaded model.
+    pub fn of(uploaded: &Artifact, prepared: Option<Prepared>) -> Self {
+        let findings = prepared.as_ref().map(|prepared| prepared.findings.clone());
+        prepared.and_then(Self::prepared).unwrap_or_else(|| Self {
+            file: uploaded.model.clone(),
+            is_prepared: false,
+            facts: uploaded.facts,
+            findings: findings.filter(|findings| !findings.prepared),
+        })
+    }
+
+    /// The prepared form, when there is one.
+    pub fn prepared(prepared: Prepared) -> Option<Self> {
+        Some(Self {
+            file: prepared.file?,
+            is_prepared: true,
+            facts: prepared.facts,
+            findings: Some(prepared.findings),
+        })
+    }
+
+    fn form(&self) -> Form<'_> {
+        if self.is_prepared {
+            Form::Prepared(&self.file)
+        } else {
+            Form::Uploaded(&self.file)
+        }
+    }
+}
+
+/// All residents, by content. Holds none of them: a resident goes when its last model does.
+#[derive(Debug, Default)]
+pub struct Residents {
+    places: Mutex<HashMap<ContentHash, Arc<tokio::sync::Mutex<Place>>>>,
+}
+
+/// Where a content's resident is found. Locked while it is made, so that others wait for it rather than make another.
+#[derive(Debug, Default)]
+pub struct Place(Weak<Resident>);
+
+impl Place {
+    pub fn get(&self) -> Option<Arc<Resident>> {
+        self.0.upgrade()
+    }
+
+    pub fn set(&mut self, resident: &Arc<Resident>) {
+        self.0 = Arc::downgrade(resident);
+    }
+}
+
+impl Residents {
+    pub fn place(&self, content: ContentHash) -> Arc<tokio::sync::Mutex<Place>> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.len() >= 64 && places.len().is_power_of_two() {
+            // Now and then: what nobody has a handle of, and holds nothing alive, is forgotten.
+            places.retain(|_, place| {
+                Arc::strong_count(place) > 1 || place.try_lock().map_or(true, |place| place.0.strong_count() > 0)
+            });
+        }
+        Arc::clone(places.entry(content).or_default())
+    }
+}
