@@ -102,6 +102,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
             folder: args.cache_dir(),
             folder_bytes: args.cache_size.as_u64(),
         }),
+        bad_model_ttl: args.bad_model_ttl,
     })?);
     let memory_for_models_bytes = engine.memory_for_models();
     ensure!(

@@ -151,6 +151,13 @@ pub struct ServeArgs {
     )]
     pub unload_timeout: Duration,
 
+    /// Time for which a model that ended a process is refused
+    #[arg(
+        long, env = "LONGSHORE_BAD_MODEL_TTL", value_name = "TIME", value_parser = duration, default_value = "10min",
+        help_heading = "Models"
+    )]
+    pub bad_model_ttl: Duration,
+
     /// Memory that the process may use, e.g. 10GiB [default: the control group's limit or the machine's memory]
     #[arg(
         long,

@@ -15,6 +15,7 @@ mod onnx_file;
 mod placement;
 mod pool;
 mod prepare;
+mod quarantine;
 mod raw;
 mod resident;
 mod runtime;
@@ -33,6 +34,7 @@ pub use memory::{Limit, NoRoom, Reserved, Usage, raise_open_files, system_limit}
 pub use model::{Model, Runner};
 pub use pool::PoolError;
 pub use prepare::{COMMAND as PREPARE_COMMAND, PrepareError, run_child};
+pub use quarantine::Quarantined;
 pub use raw::{disable_telemetry, exit_now};
 pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
 pub use session::{RunError, SessionError};
@@ -41,6 +43,7 @@ use artifact::Artifact;
 use memory::{Bounds, Budget};
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use prepare::{Cache, CacheError, Findings, Job, Prepared, Preparer};
+use quarantine::Quarantine;
 use resident::{Resident, Residents, Source};
 use watchdog::Watchdog;
 
@@ -68,6 +71,8 @@ pub struct Settings {
     pub http_threads: usize,
     /// How unknown models are prepared; `None` loads them as they are.
     pub prepare: Option<Prepare>,
+    /// How long content that did harm is refused.
+    pub bad_model_ttl: Duration,
 }
 
 /// How unknown models are prepared.
@@ -103,6 +108,8 @@ pub enum LoadError {
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error(transparent)]
+    Quarantined(#[from] Quarantined),
+    #[error(transparent)]
     NoRoom(#[from] NoRoom),
     #[error(transparent)]
     Prepare(PrepareError),
@@ -124,6 +131,7 @@ pub enum InferenceError {
 pub struct Engine {
     environment: Environment,
     budget: Budget,
+    quarantine: Arc<Quarantine>,
     queue: usize,
     compute: Pool,
     watchdog: Arc<Watchdog>,
@@ -211,6 +219,7 @@ impl Engine {
         Ok(Self {
             environment,
             budget: Budget::new(bounds, memory::resident_anonymous()),
+            quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),
             queue: settings.queue,
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
@@ -236,6 +245,8 @@ impl Engine {
         let (content, artifact) = opened.await.map_err(LoadError::Pool)??;
         let place = self.residents.place(content);
         let mut place = place.lock().await;
+        // Now: whoever held the place may have found out.
+        self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
             return Ok(self.model(resident));
         }
@@ -257,6 +268,8 @@ impl Engine {
         };
         let place = self.residents.place(content);
         let mut place = place.lock().await;
+        // Now: whoever held the place may have found out.
+        self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
             return Ok(self.model(resident));
         }
@@ -313,11 +326,21 @@ impl Engine {
                 if let Some(unfinished) = unfinished {
                     let _ = self.files.run(None, move || prepare::discard(&unfinished)).await;
                 }
-                let LoadError::Prepare(PrepareError::NoChild(reason)) = error else {
-                    return Err(error);
+                return match error {
+                    LoadError::Prepare(PrepareError::NoChild(reason)) => {
+                        tracing::warn!(%reason, "a model is loaded unprepared: there is no process to prepare it in");
+                        Ok(None)
+                    }
+                    // Whoever tries these again does so for minutes, or in vain.
+                    LoadError::Prepare(
+                        error
+                        @ (PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_)),
+                    ) => {
+                        self.quarantine.add(content.short(), error.to_string());
+                        Err(LoadError::Prepare(error))
+                    }
+                    error => Err(error),
                 };
-                tracing::warn!(%reason, "models are loaded unprepared: no process to prepare them in");
-                return Ok(None);
             }
         };
         let cache = Arc::clone(&preparing.cache);
@@ -388,6 +411,11 @@ impl Engine {
         self.budget.for_models()
     }
 
+    /// Refuses `content` (a [`ContentHash::short`]) for a while, for the reason given, under whatever name it comes.
+    pub fn refuse(&self, content: u64, reason: String) {
+        self.quarantine.add(content, reason);
+    }
+
     pub fn load_now(&self) -> EngineLoad {
         let (running, waiting) = self.compute.load();
         EngineLoad {
@@ -404,7 +432,8 @@ impl Preparing {
             Ok(cache) => cache,
             Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs { .. } | CacheError::InMemory { .. })) => {
                 tracing::warn!(
-                    "prepared models are not kept: {error}; --cache-dir names another folder. Models take longer to load                      and more memory"
+                    "prepared models are not kept: {error}; --cache-dir names another folder. Models take longer to load \
+                     and more memory"
                 );
                 Cache::without_folder()
             }

@@ -134,7 +134,8 @@ fn catalog(error: &CatalogError) -> Reply {
         CatalogError::StillBusy { .. } => UNAVAILABLE,
         CatalogError::Load { source, .. } => match &**source {
             LoadError::Artifact(error) => artifact(error),
-            LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_)) => INVALID_MODEL,
+            LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
+            | LoadError::Quarantined(_) => INVALID_MODEL,
             LoadError::Session(SessionError::OutOfMemory) | LoadError::NoRoom(_) => NO_MEMORY,
             LoadError::Prepare(error) => prepare(error),
             LoadError::Pool(error) => pool(*error),

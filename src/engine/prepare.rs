@@ -218,14 +218,13 @@ fn prepare(child: &mut Option<Process>, job: &Job, settings: &Settings) -> Resul
                     signal: status.map_or_else(|| "an unknown status".to_owned(), |status| status.to_string()),
                 });
             }
-            Err(Failure::Ended { started: false, .. } | Failure::Io(_)) if is_new => {
+            Err(Failure::Ended { started: false, .. } | Failure::Io) if is_new => {
                 return Err(PrepareError::NoChild(Arc::new(io::Error::other(
                     "it ended before it had work; is ONNX Runtime's library readable?",
                 ))));
             }
             // Again, alone in a new child. Reports without an end do not come out of `ask`.
-            Ok(Report::OutOfMemory | Report::Started | Report::Loaded)
-            | Err(Failure::Ended { .. } | Failure::Io(_)) => {}
+            Ok(Report::OutOfMemory | Report::Started | Report::Loaded) | Err(Failure::Ended { .. } | Failure::Io) => {}
         }
     }
 }
@@ -251,7 +250,7 @@ enum Failure {
         loaded: bool,
         status: Option<ExitStatus>,
     },
-    Io(io::Error),
+    Io,
 }
 
 impl Process {
@@ -279,7 +278,7 @@ impl Process {
 
     /// Hands `job` over and reads until the report that ends it.
     fn ask(&mut self, job: &Job, deadline: Instant) -> Result<Report, Failure> {
-        let mut text = serde_json::to_vec(job).map_err(|error| Failure::Io(error.into()))?;
+        let mut text = serde_json::to_vec(job).map_err(|_| Failure::Io)?;
         text.push(b'\n');
         let (mut started, mut loaded) = (false, false);
         if self.input.write_all(&text).is_err() {
@@ -292,7 +291,7 @@ impl Process {
                 Ok(Some(report)) => return Ok(report),
                 Ok(None) => return Err(self.ended(started, loaded)),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Failure::TimedOut { loaded }),
-                Err(error) => return Err(Failure::Io(error)),
+                Err(_) => return Err(Failure::Io),
             }
         }
     }

@@ -121,7 +121,7 @@ impl Session {
                     .with_config_entry("session.use_memory_mapped_ort_model", "1")?
                     .with_config_entry("session.use_ort_model_bytes_for_initializers", "1")?,
             };
-            Ok(builder.commit_from_file(file)?)
+            builder.commit_from_file(file)
         })
     }
 
@@ -134,10 +134,10 @@ impl Session {
         prepared: &Path,
     ) -> Result<Self, SessionError> {
         guarded(model, || {
-            Ok(options(environment, weights)?
+            options(environment, weights)?
                 .with_config_entry("session.save_model_format", "ORT")?
                 .with_optimized_model_path(prepared)?
-                .commit_from_file(model)?)
+                .commit_from_file(model)
         })
     }
 

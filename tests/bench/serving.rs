@@ -32,7 +32,12 @@ fn main() {
         threads: 1,
         load_threads: 1,
         queue: 1,
-        memory: u64::MAX,
+        memory: None,
+        memory_reserve: 0,
+        mapped_percent: 100,
+        http_threads: 1,
+        prepare: None,
+        bad_model_ttl: Duration::ZERO,
     })
     .expect("start the engine");
     let bare: Vec<(usize, f64)> = [1, 32]
