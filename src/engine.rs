@@ -377,7 +377,12 @@ impl Engine {
             };
             match preparing.preparer.prepare(job).await {
                 Ok(findings) => return Ok(findings),
-                Err(PrepareError::Session(SessionError::OutOfMemory)) if memory < most => memory = most,
+                // Not every failed allocation is survived, so a crash may have been one, too.
+                Err(PrepareError::Session(SessionError::OutOfMemory) | PrepareError::Crashed { .. })
+                    if memory < most =>
+                {
+                    memory = most;
+                }
                 Err(PrepareError::Session(SessionError::OutOfMemory)) => {
                     return Err(LoadError::Prepare(PrepareError::MemoryBomb(most)));
                 }

@@ -118,6 +118,7 @@ impl Session {
                 Form::Uploaded(_) => builder,
                 Form::Prepared(_) => builder
                     .with_optimization_level(GraphOptimizationLevel::Disable)?
+                    .with_config_entry("session.load_model_format", "ORT")?
                     .with_config_entry("session.use_memory_mapped_ort_model", "1")?
                     .with_config_entry("session.use_ort_model_bytes_for_initializers", "1")?,
             };

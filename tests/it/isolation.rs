@@ -53,7 +53,9 @@ fn while_as_many_loads_hang_as_there_are_load_threads_loaded_models_and_the_heal
     let baseline = server.reserved();
     let mut seen = baseline;
     for index in 0..2 {
-        let url = server.models().place("bad/function_bomb", &format!("bomb{index}"));
+        let url = server
+            .models()
+            .place_another("bad/function_bomb", &format!("bomb{index}"));
         let request = Request::post("/models").json(&json!({"model_name": format!("bomb{index}"), "url": url}));
         let address = server.address();
         thread::spawn(move || try_send(address, &request).is_ok());

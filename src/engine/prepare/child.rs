@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, Write, stdin, stdout};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -21,24 +22,27 @@ const PROBE: Duration = Duration::from_secs(10);
 /// Serves jobs from standard input until its end. `library` is ONNX Runtime's, when it is named explicitly.
 pub fn run(library: Option<&Path>) -> Result<(), StartError> {
     sandbox::enter()?;
+    // What panics is caught, and nobody reads about it here.
+    std::panic::set_hook(Box::new(|_| ()));
     // One thread: nothing but this one allocates, so what it counts is what the model takes.
     let environment = runtime::start(library, 1)?;
+    let timer = Timer::start()?;
     sandbox::close()?;
     // ONNX Runtime walks a graph by recursion; the main thread's stack is what the system gives.
     let jobs = thread::Builder::new()
         .name("prepare".to_owned())
         .stack_size(LOAD_STACK)
-        .spawn(move || serve(&environment))?;
+        .spawn(move || serve(&environment, &timer))?;
     jobs.join().map_err(|_| io::Error::other("a job panicked"))??;
     Ok(())
 }
 
-fn serve(environment: &Environment) -> io::Result<()> {
+fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
     for line in stdin().lock().lines() {
         let job: Job = serde_json::from_str(&line?)?;
         say(&Report::Started)?;
         sandbox::bound(job.memory, job.weights)?;
-        let report = match prepare(environment, &job) {
+        let report = match prepare(environment, timer, &job) {
             Ok(findings) => Report::Done(findings),
             Err(SessionError::Rejected(message)) => Report::Rejected(message),
             Err(SessionError::Unsupported(message)) => Report::Unsupported(message),
@@ -58,15 +62,15 @@ fn say(report: &Report) -> io::Result<()> {
     output.flush()
 }
 
-fn prepare(environment: &Environment, job: &Job) -> Result<Findings, SessionError> {
+fn prepare(environment: &Environment, timer: &Timer, job: &Job) -> Result<Findings, SessionError> {
     let uploaded = Form::Uploaded(&job.model);
     let Some(prepared) = &job.prepared else {
-        return Ok(examine(environment, uploaded, job, None)?.0);
+        return Ok(examine(environment, timer, uploaded, job, None)?.0);
     };
     // The model as it was uploaded answers first; the prepared form has to answer the same.
     let expected = match convert(environment, job, prepared) {
         Ok(session) => {
-            let answers = answers(&session, job);
+            let answers = answers(&session, timer, job);
             drop(session);
             allocator::give_back();
             Some(answers)
@@ -77,7 +81,7 @@ fn prepare(environment: &Environment, job: &Job) -> Result<Findings, SessionErro
         Err(SessionError::Rejected(_) | SessionError::Unsupported(_)) => None,
     };
     if let Some(expected) = expected
-        && let Ok((findings, agrees)) = examine(environment, Form::Prepared(prepared), job, Some(expected))
+        && let Ok((findings, agrees)) = examine(environment, timer, Form::Prepared(prepared), job, Some(expected))
         && agrees
     {
         return Ok(Findings {
@@ -87,7 +91,7 @@ fn prepare(environment: &Environment, job: &Job) -> Result<Findings, SessionErro
     }
     discard(prepared);
     allocator::give_back();
-    Ok(examine(environment, uploaded, job, None)?.0)
+    Ok(examine(environment, timer, uploaded, job, None)?.0)
 }
 
 /// Writes the prepared form of the job's model.
@@ -104,6 +108,7 @@ fn convert(environment: &Environment, job: &Job, prepared: &Path) -> Result<Sess
 /// Loads and runs one form of the model and measures it. Also whether it answers as `expected`.
 fn examine(
     environment: &Environment,
+    timer: &Timer,
     form: Form<'_>,
     job: &Job,
     expected: Option<Option<Answers>>,
@@ -111,11 +116,11 @@ fn examine(
     let before = allocator::thread_balance();
     let (session, load_peak) = allocator::with_peak(|| Session::open(environment, form, job.weights));
     let session = session?;
-    let (answers, run_peak) = allocator::with_peak(|| answers(&session, job));
+    let (answers, run_peak) = allocator::with_peak(|| answers(&session, timer, job));
     let agrees = match &expected {
         // Drawn numbers differ in every run; a model that does not agree with itself is judged by nobody.
         Some(Some(expected)) => {
-            answers.as_ref().is_some_and(|answers| answers.agree(expected)) || !is_deterministic(&session, job)
+            answers.as_ref().is_some_and(|answers| answers.agree(expected)) || !is_deterministic(&session, timer, job)
         }
         Some(None) | None => true,
     };
@@ -135,31 +140,49 @@ fn examine(
     ))
 }
 
-fn is_deterministic(session: &Session, job: &Job) -> bool {
-    match (answers(session, job), answers(session, job)) {
+fn is_deterministic(session: &Session, timer: &Timer, job: &Job) -> bool {
+    match (answers(session, timer, job), answers(session, timer, job)) {
         (Some(first), Some(second)) => first.agree(&second),
         _ => false,
     }
 }
 
 /// What the model answers to made-up data; `None` when it is not asked, or does not answer.
-fn answers(session: &Session, job: &Job) -> Option<Answers> {
+fn answers(session: &Session, timer: &Timer, job: &Job) -> Option<Answers> {
     if !job.probe {
         return None;
     }
     // A death from here on is one in a run.
     say(&Report::Loaded).ok()?;
-    let cancel = Cancel::new().ok()?;
-    thread::scope(|scope| {
-        let (done, is_done) = channel::<()>();
-        let watched = &cancel;
-        scope.spawn(move || {
-            if is_done.recv_timeout(PROBE) == Err(RecvTimeoutError::Timeout) {
-                watched.cancel();
+    let cancel = Arc::new(Cancel::new().ok()?);
+    timer.limited(&cancel, || probe::ask(session, &cancel))
+}
+
+/// Ends runs that take longer than [`PROBE`]. A thread from the beginning on: later there may be no memory for one.
+struct Timer {
+    begun: Sender<Arc<Cancel>>,
+    done: Sender<()>,
+}
+
+impl Timer {
+    fn start() -> io::Result<Self> {
+        let (begun, runs) = channel::<Arc<Cancel>>();
+        let (done, is_done) = channel();
+        thread::Builder::new().name("timer".to_owned()).spawn(move || {
+            for run in runs {
+                if is_done.recv_timeout(PROBE) == Err(RecvTimeoutError::Timeout) {
+                    run.cancel();
+                    let _ = is_done.recv();
+                }
             }
-        });
-        let answers = probe::ask(session, &cancel);
-        drop(done);
-        answers
-    })
+        })?;
+        Ok(Self { begun, done })
+    }
+
+    fn limited<T>(&self, cancel: &Arc<Cancel>, run: impl FnOnce() -> T) -> T {
+        let _ = self.begun.send(Arc::clone(cancel));
+        let result = run();
+        let _ = self.done.send(());
+        result
+    }
 }

@@ -142,11 +142,16 @@ impl Builder {
         words.push(env!("CARGO_BIN_EXE_longshore").into());
         words.extend(self.command.map(OsString::from));
         words.extend(self.arguments.iter().cloned());
-        for (flag, variable, default) in Self::DEFAULTS {
+        let cache = self.models.cache().as_os_str();
+        let defaults = Self::DEFAULTS.map(|(flag, variable, default)| (flag, variable, OsStr::new(default)));
+        for (flag, variable, default) in defaults
+            .into_iter()
+            .chain([("--cache-dir", "LONGSHORE_CACHE_DIR", cache)])
+        {
             let given = self.arguments.iter().any(|argument| argument == flag)
                 || self.environment.iter().any(|(name, _)| name == variable);
             if !given {
-                words.extend([flag.into(), default.into()]);
+                words.extend([flag.into(), default.to_owned()]);
             }
         }
         let mut command = Command::new(&words[0]);

@@ -14,6 +14,7 @@ pub fn fixture(name: &str) -> PathBuf {
 #[derive(Debug)]
 pub struct Models {
     root: TempDir,
+    cache: TempDir,
 }
 
 impl Models {
@@ -21,11 +22,17 @@ impl Models {
         let root = tempfile::Builder::new().prefix("longshore-models-").tempdir().unwrap();
         // Readable by the server whatever user it runs as.
         set_mode(root.path(), 0o755);
-        Self { root }
+        let cache = tempfile::Builder::new().prefix("longshore-cache-").tempdir().unwrap();
+        Self { root, cache }
     }
 
     pub fn root(&self) -> &Path {
         self.root.path()
+    }
+
+    /// Where a server of these models keeps prepared ones, unless it is told otherwise: each test starts with none.
+    pub fn cache(&self) -> &Path {
+        self.cache.path()
     }
 
     /// A path below the root, which need not exist.
@@ -40,6 +47,18 @@ impl Models {
         target.display().to_string()
     }
 
+    /// As [`Self::place`], as a content of its own: the same content is loaded once, whatever its names.
+    pub fn place_another(&self, fixture_name: &str, name: &str) -> String {
+        let url = self.place(fixture_name, name);
+        let file = Path::new(&url).join("model.onnx");
+        let mut bytes = fs::read(&file).unwrap();
+        // A `doc_string` (field 6 of `ModelProto`).
+        bytes.extend([6 << 3 | 2, u8::try_from(name.len()).unwrap()]);
+        bytes.extend(name.as_bytes());
+        fs::write(&file, bytes).unwrap();
+        url
+    }
+
     /// A model that multiplies by `factor`: `y = factor * x`.
     pub fn place_scale(&self, name: &str, factor: f32) -> String {
         let url = self.place("scale", name);
@@ -50,10 +69,13 @@ impl Models {
         url
     }
 
-    /// A model of 8 MiB of weights, each of them a half; it sums the products of a row of 1024 with them.
+    /// A model of 8 MiB of weights, each of them a half; it sums the products of a row of 1024 with them. No two are the same
+    /// content, which would be loaded once.
     pub fn place_big(&self, name: &str) -> String {
         let url = self.place("external_big", name);
-        let weights = 0.5f32.to_le_bytes().repeat(Self::BIG_BYTES / 4);
+        let mut weights = 0.5f32.to_le_bytes().repeat(Self::BIG_BYTES / 4);
+        // Behind what the model reads.
+        weights.extend(name.as_bytes());
         fs::write(Path::new(&url).join("weights.bin"), weights).unwrap();
         url
     }
