@@ -1,7 +1,7 @@
 //! Longshore serves thousands of ONNX models from one machine, as a SageMaker bring-your-own container.
 //!
 //! ```text
-//! cli  ->  contract  ->  catalog  ->  engine, codec  ->  config, tensor, wire, telemetry
+//! cli  ->  contract  ->  catalog  ->  engine, codec, archive  ->  config, tensor, wire, telemetry
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other.
@@ -13,6 +13,7 @@
 //! | [`catalog`] | the model directory: name to loaded model; load, list, get, unload |
 //! | [`engine`] | from artifacts to sessions: memory, threads, runs; alone knows ONNX Runtime |
 //! | [`codec`] | (content type, bytes) to tensors and back; pure |
+//! | [`archive`] | `model.tar.gz`, written and read; knows no models |
 //! | [`tensor`] | named tensors: what `codec` and `engine` hand to each other |
 //! | [`wire`] | the protocol as data: paths, headers, JSON bodies |
 //! | [`config`] | every knob, once |
@@ -21,6 +22,7 @@
 //! Ids such as `MM-18` name clauses of the SageMaker container contract, which `container/contract.md` lists; the tests in
 //! `tests/it` are named by what they say.
 
+pub mod archive;
 pub mod catalog;
 pub mod cli;
 pub mod codec;
