@@ -35,6 +35,7 @@ mod numbers;
 mod open_inference;
 mod room;
 mod rows;
+mod sample;
 #[cfg(test)]
 mod testing;
 mod triton_binary;
@@ -47,6 +48,7 @@ use bytes::Bytes;
 pub use self::error::{DecodeError, EncodeError, InputError};
 use self::error::{excerpt, gives};
 use self::media_type::{MediaType, Range, accept_ranges};
+pub use self::sample::{Sample, samples};
 use self::values::Output;
 use crate::tensor::{OutputSpec, Signature, Tensor, Value, ValueType};
 

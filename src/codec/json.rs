@@ -216,7 +216,14 @@ pub(super) fn write_row_object(outputs: &[Output<'_>], keys: &[Vec<u8>], row: us
 
 /// `{"outputs": {"name": tensor, ..}}`.
 pub(super) fn write_columns(outputs: &[Output<'_>], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"outputs\":{");
+    write_columns_of("outputs", outputs, out);
+}
+
+/// An object of columns under the key `side`.
+pub(super) fn write_columns_of(side: &str, outputs: &[Output<'_>], out: &mut Vec<u8>) {
+    out.push(b'{');
+    write_key(side, out);
+    out.push(b'{');
     for (i, output) in outputs.iter().enumerate() {
         if i > 0 {
             out.push(b',');

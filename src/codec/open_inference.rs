@@ -325,13 +325,7 @@ pub(super) fn encode(
         if i > 0 {
             out.push(b',');
         }
-        out.push(b'{');
-        write_key("name", &mut out);
-        write_json_string(name, &mut out);
-        out.extend_from_slice(b",\"datatype\":\"");
-        out.extend_from_slice(oip_name(tensor.data_type()).as_bytes());
-        out.extend_from_slice(b"\",\"shape\":");
-        write_sizes(tensor.shape(), &mut out);
+        write_declaration(name, tensor, &mut out);
         match binary_size(i) {
             Some(size) => {
                 out.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
@@ -347,6 +341,17 @@ pub(super) fn encode(
     }
     out.extend_from_slice(b"]}");
     Ok(out)
+}
+
+/// The beginning of a tensor's object: all but its data.
+pub(super) fn write_declaration(name: &str, tensor: &Tensor, out: &mut Vec<u8>) {
+    out.push(b'{');
+    write_key("name", out);
+    write_json_string(name, out);
+    out.extend_from_slice(b",\"datatype\":\"");
+    out.extend_from_slice(oip_name(tensor.data_type()).as_bytes());
+    out.extend_from_slice(b"\",\"shape\":");
+    write_sizes(tensor.shape(), out);
 }
 
 fn write_sizes(sizes: &[usize], out: &mut Vec<u8>) {
