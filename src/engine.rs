@@ -9,9 +9,11 @@
 mod allocator;
 mod artifact;
 mod content;
+mod examine;
 mod memory;
 mod model;
 mod onnx_file;
+mod packed;
 mod placement;
 mod pool;
 mod prepare;
@@ -28,12 +30,15 @@ use std::time::Duration;
 
 use ort::environment::Environment;
 
-pub use artifact::ArtifactError;
+pub use artifact::{ArtifactError, Found};
 pub use content::ContentHash;
+pub use examine::{Bounds as ExamineBounds, Examination, Examiner, Loaded, Packing};
 pub use memory::{Limit, NoRoom, Reserved, Usage, raise_open_files, system_limit};
 pub use model::{Model, Runner};
+pub use onnx_file::Header;
+pub use packed::{DESCRIPTION as PACKED_DESCRIPTION, Description, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL};
 pub use pool::PoolError;
-pub use prepare::{COMMAND as PREPARE_COMMAND, PrepareError, run_child};
+pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, run_child};
 pub use quarantine::Quarantined;
 pub use raw::{disable_telemetry, exit_now};
 pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
@@ -41,8 +46,9 @@ pub use session::{RunError, SessionError};
 
 use artifact::Artifact;
 use memory::{Bounds, Budget};
+use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
-use prepare::{Cache, CacheError, Findings, Job, Prepared, Preparer};
+use prepare::{Cache, CacheError, Job, Prepared, Preparer};
 use quarantine::Quarantine;
 use resident::{Resident, Residents, Source};
 use watchdog::Watchdog;
@@ -137,6 +143,7 @@ pub struct Engine {
     watchdog: Arc<Watchdog>,
     residents: Residents,
     preparing: Option<Preparing>,
+    platform: Arc<Platform>,
     loads: Lane,
     unloads: Lane,
     files: Lane,
@@ -202,9 +209,10 @@ impl Engine {
             },
         )?;
         let watchdog = Arc::new(Watchdog::start()?);
+        let platform = Arc::new(Platform::here(ort::info()));
         let preparing = match &settings.prepare {
             None => None,
-            Some(prepare) => Some(Preparing::start(prepare, settings.library.as_deref())?),
+            Some(prepare) => Some(Preparing::start(prepare, settings.library.as_deref(), &platform)?),
         };
         // Last: what the threads above have mapped is not to count against models and requests.
         if let Some(limit) = &settings.memory {
@@ -227,6 +235,7 @@ impl Engine {
             watchdog,
             residents: Residents::default(),
             preparing,
+            platform,
             files: file_threads.lane(usize::MAX),
             _load_threads: load_threads,
             _unload_threads: unload_threads,
@@ -236,13 +245,26 @@ impl Engine {
 
     /// Loads the artifact at `path`, a directory or a model file.
     pub async fn load(&self, path: &Path) -> Result<Model, LoadError> {
-        let path = path.to_owned();
+        let (path, platform) = (path.to_owned(), Arc::clone(&self.platform));
         let opened = self.loads.run(None, move || {
             let artifact = artifact::open(&path)?;
             let content = artifact.hash()?;
-            Ok::<_, ArtifactError>((content, artifact))
+            let packed = packed(&artifact, &content, &platform);
+            Ok::<_, ArtifactError>((content, artifact, packed))
         });
-        let (content, artifact) = opened.await.map_err(LoadError::Pool)??;
+        let (content, artifact, packed) = opened.await.map_err(LoadError::Pool)??;
+        if let Some((content, packed)) = packed {
+            match self.load_opened(content, packed).await {
+                Err(error) if error.is_about_content() => {
+                    tracing::warn!(%error, "a packed prepared model is refused; the model beside it is loaded");
+                }
+                done => return done,
+            }
+        }
+        self.load_opened(content, artifact).await
+    }
+
+    async fn load_opened(&self, content: ContentHash, artifact: Artifact) -> Result<Model, LoadError> {
         let place = self.residents.place(content);
         let mut place = place.lock().await;
         // Now: whoever held the place may have found out.
@@ -431,9 +453,37 @@ impl Engine {
     }
 }
 
+impl LoadError {
+    /// Whether it follows from what the model's files hold, so that other files may fare better.
+    fn is_about_content(&self) -> bool {
+        match self {
+            Self::Artifact(_) | Self::Quarantined(_) => true,
+            Self::Session(error) => error.is_about_content(),
+            Self::Prepare(error) => match error {
+                PrepareError::Session(error) => error.is_about_content(),
+                PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_) => true,
+                PrepareError::NoChild(_) | PrepareError::Stopping => false,
+            },
+            Self::NoRoom(_) | Self::Pool(_) => false,
+        }
+    }
+}
+
+/// The prepared form that `uploaded` brings along, when it can be used on this platform.
+fn packed(uploaded: &Artifact, content: &ContentHash, platform: &Platform) -> Option<(ContentHash, Artifact)> {
+    let found = Packed::find(uploaded)?;
+    match found.and_then(|packed| packed.artifact(platform, uploaded, content)) {
+        Ok(packed) => Some(packed),
+        Err(why) => {
+            tracing::info!(%content, "a packed prepared model is not used: {why}");
+            None
+        }
+    }
+}
+
 impl Preparing {
-    fn start(settings: &Prepare, library: Option<&Path>) -> std::io::Result<Self> {
-        let cache = match Cache::open(&settings.folder, settings.folder_bytes, ort::info()) {
+    fn start(settings: &Prepare, library: Option<&Path>, platform: &Platform) -> std::io::Result<Self> {
+        let cache = match Cache::open(&settings.folder, settings.folder_bytes, platform) {
             Ok(cache) => cache,
             Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs { .. } | CacheError::InMemory { .. })) => {
                 tracing::warn!(

@@ -4,6 +4,8 @@
 //! ways; the order in which a model is looked for is that of [`locate`] (AR-2, AR-6, AR-7). Two candidates without a
 //! hint are an error: guessing would serve the wrong model under the right name.
 
+mod found;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{self, ContentHash};
 use super::onnx_file::{self, ScanError};
+
+pub use found::Found;
 
 /// Names the model file, when the defaults do not find it.
 pub const MANIFEST: &str = "longshore.json";
@@ -67,11 +71,13 @@ pub enum ArtifactError {
 }
 
 /// The model file of an artifact and what is known of it before it is loaded.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Artifact {
     pub model: PathBuf,
+    /// The directory that all of the artifact lies in.
+    pub folder: PathBuf,
     /// External data: the name that the model calls a file by, and the file.
-    external: Vec<(String, PathBuf)>,
+    pub external: Vec<(String, PathBuf)>,
     /// Whether the model is in ORT format rather than ONNX.
     pub is_ort_format: bool,
     pub facts: Facts,
@@ -138,6 +144,7 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     }
     Ok(Artifact {
         model: real,
+        folder: folder.to_owned(),
         external,
         is_ort_format,
         facts: Facts {

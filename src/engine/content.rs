@@ -19,6 +19,14 @@ impl ContentHash {
         Some(Self(blake3::Hash::from_hex(text).ok()?.into()))
     }
 
+    /// The hash of this content and another one together.
+    pub fn with(&self, other: &Self) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 model contents together");
+        hasher.update(&self.0);
+        hasher.update(&other.0);
+        Self(hasher.finalize().into())
+    }
+
     /// Enough of it to tell the models of one process apart where only a number can be noted.
     pub fn short(&self) -> u64 {
         u64::from_le_bytes(std::array::from_fn(|index| self.0[index]))

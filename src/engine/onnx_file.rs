@@ -4,12 +4,17 @@
 //! Three things must be known earlier than a session exists: how much memory to reserve, that no weight file lies
 //! outside the artifact, and that the file is a protobuf at all (so that a truncated upload is called that). The file
 //! is walked field by field and tensor data is skipped over, so this costs as much as the graph is large, not the
-//! weights. Field numbers are those of `onnx.proto`; of the file only the names of other files are kept in memory.
+//! weights. Field numbers are those of `onnx.proto`; of the file only the names of other files and of
+//! its operators are kept in memory.
+
+mod header;
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
+
+pub use header::Header;
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,6 +68,15 @@ const MAX_STRING: u64 = 4096;
 
 /// Reads `path` through.
 pub fn scan(path: &Path) -> Result<Facts, ScanError> {
+    read(path).map(|(facts, _)| facts)
+}
+
+/// What the file at `path` says of itself.
+pub fn header(path: &Path) -> Result<Header, ScanError> {
+    read(path).map(|(_, header)| header)
+}
+
+fn read(path: &Path) -> Result<(Facts, Header), ScanError> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     if length == 0 {
@@ -72,9 +86,10 @@ pub fn scan(path: &Path) -> Result<Facts, ScanError> {
         reader: BufReader::new(file),
         position: 0,
         facts: Facts::default(),
+        header: Header::default(),
     };
     scanner.message(Message::Model, length, 0)?;
-    Ok(scanner.facts)
+    Ok((scanner.facts, scanner.header))
 }
 
 /// The messages of `onnx.proto` that are looked into.
@@ -94,6 +109,9 @@ enum Content {
     Message(Message),
     OperatorName,
     ExternalEntry,
+    Producer,
+    ProducerVersion,
+    OperatorSet,
     Skipped,
 }
 
@@ -107,6 +125,9 @@ fn content(message: Message, field: u64) -> Content {
             Content::Message(Message::Tensor)
         }
         (Message::Graph, 15) | (Message::Attribute, 22 | 23) => Content::Message(Message::SparseTensor),
+        (Message::Model, 2) => Content::Producer,
+        (Message::Model, 3) => Content::ProducerVersion,
+        (Message::Model, 8) => Content::OperatorSet,
         (Message::Node, 4) => Content::OperatorName,
         (Message::Node, 5) => Content::Message(Message::Attribute),
         (Message::Tensor, 13) => Content::ExternalEntry,
@@ -127,6 +148,7 @@ struct Scanner<R> {
     reader: BufReader<R>,
     position: u64,
     facts: Facts,
+    header: Header,
 }
 
 impl<R: Read + io::Seek> Scanner<R> {
@@ -138,7 +160,10 @@ impl<R: Read + io::Seek> Scanner<R> {
             let (field, wire_type) = self.tag(end)?;
             let length = match wire_type {
                 0 => {
-                    self.varint(end)?;
+                    let number = self.varint(end)?;
+                    if let (Message::Model, 1) = (message, field) {
+                        self.header.ir_version = number;
+                    }
                     continue;
                 }
                 1 => 8,
@@ -161,7 +186,11 @@ impl<R: Read + io::Seek> Scanner<R> {
                     let name = self.string(field_end)?;
                     self.facts.has_trees |= name.starts_with("TreeEnsemble");
                     self.facts.has_unbounded_work |= UNBOUNDED.contains(&name.as_str());
+                    self.header.add_operator(&name);
                 }
+                Content::Producer => self.header.producer = self.shown(field_end)?,
+                Content::ProducerVersion => self.header.producer_version = self.shown(field_end)?,
+                Content::OperatorSet => self.operator_set(field_end)?,
                 Content::ExternalEntry => self.external_entry(field_end)?,
                 Content::Skipped => self.skip_to(field_end)?,
             }
@@ -196,6 +225,48 @@ impl<R: Read + io::Seek> Scanner<R> {
             }
         }
         Ok(())
+    }
+
+    /// An `OperatorSetIdProto`: domain 1, version 2.
+    fn operator_set(&mut self, end: u64) -> Result<(), ScanError> {
+        let (mut domain, mut version) = (String::new(), 0);
+        while self.position < end {
+            match self.tag(end)? {
+                (2, 0) => version = self.varint(end)?,
+                (_, 0) => drop(self.varint(end)?),
+                (field, 2) => {
+                    let length = self.varint(end)?;
+                    let text_end = self
+                        .position
+                        .checked_add(length)
+                        .filter(|&text_end| text_end <= end)
+                        .ok_or_else(|| self.malformed("a text longer than what holds it"))?;
+                    if field == 1 {
+                        domain = self.shown(text_end)?;
+                    } else {
+                        self.skip_to(text_end)?;
+                    }
+                }
+                (_, wire_type @ (1 | 5)) => {
+                    let next = self.position + if wire_type == 1 { 8 } else { 4 };
+                    if next > end {
+                        return Err(self.malformed("a number cut off"));
+                    }
+                    self.skip_to(next)?;
+                }
+                _ => return Err(self.malformed("an unknown wire type")),
+            }
+        }
+        self.header.add_opset(domain, version);
+        Ok(())
+    }
+
+    /// A text that is only shown: the beginning of it, when it is long.
+    fn shown(&mut self, end: u64) -> Result<String, ScanError> {
+        const MOST: u64 = 200;
+        let text = self.string(end.min(self.position + MOST))?;
+        self.skip_to(end)?;
+        Ok(text)
     }
 
     fn tag(&mut self, end: u64) -> Result<(u64, u64), ScanError> {
@@ -251,6 +322,7 @@ impl<R: Read + io::Seek> Scanner<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
 
     use proptest::prelude::*;
@@ -316,6 +388,32 @@ mod tests {
         let facts = scan_bytes(&function).unwrap();
         assert_eq!(facts.external, BTreeSet::from(["../secret.bin".to_owned()]));
         assert!(facts.has_unbounded_work);
+    }
+
+    #[test]
+    fn a_file_says_who_wrote_it_and_what_it_needs() {
+        let opset = |domain: &[u8], version| field(8, &[field(1, domain), varint(2 << 3), varint(version)].concat());
+        let model = [
+            [varint(1 << 3), varint(8)].concat(),
+            field(2, b"skl2onnx"),
+            field(3, "1.16".repeat(100).as_bytes()),
+            opset(b"", 17),
+            opset(b"ai.onnx.ml", 3),
+            nested(),
+        ]
+        .concat();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), model).unwrap();
+        assert_eq!(
+            header(file.path()).unwrap(),
+            Header {
+                ir_version: 8,
+                opsets: BTreeMap::from([("ai.onnx".to_owned(), 17), ("ai.onnx.ml".to_owned(), 3)]),
+                producer: "skl2onnx".to_owned(),
+                producer_version: "1.16".repeat(50),
+                operators: BTreeMap::from([("If".to_owned(), 1), ("TreeEnsembleRegressor".to_owned(), 1)]),
+            }
+        );
     }
 
     #[test]

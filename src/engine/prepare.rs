@@ -15,6 +15,7 @@
 
 mod cache;
 mod child;
+mod platform;
 mod probe;
 mod sandbox;
 
@@ -34,6 +35,8 @@ use super::session::SessionError;
 
 pub use cache::{Cache, CacheError, Prepared};
 pub use child::run as run_child;
+pub use platform::Platform;
+pub use probe::{answered, ones};
 
 /// The hidden command that makes a process of this binary a child.
 pub const COMMAND: &str = "prepare";
@@ -146,10 +149,19 @@ impl Preparer {
 
     /// Does `job` in a child, when one is free.
     pub async fn prepare(&self, job: Job) -> Result<Findings, PrepareError> {
+        self.begin(job)?.await.map_err(|_| PrepareError::Stopping)?
+    }
+
+    /// As [`Self::prepare`], on a thread that may wait.
+    pub fn prepare_blocking(&self, job: Job) -> Result<Findings, PrepareError> {
+        self.begin(job)?.blocking_recv().map_err(|_| PrepareError::Stopping)?
+    }
+
+    fn begin(&self, job: Job) -> Result<oneshot::Receiver<Result<Findings, PrepareError>>, PrepareError> {
         let (result, receiver) = oneshot::channel();
         let request = Request { job, result };
         self.requests.send(request).map_err(|_| PrepareError::Stopping)?;
-        receiver.await.map_err(|_| PrepareError::Stopping)?
+        Ok(receiver)
     }
 }
 

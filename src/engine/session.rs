@@ -28,6 +28,16 @@ pub enum SessionError {
     OutOfMemory,
 }
 
+impl SessionError {
+    /// Whether it follows from what the model's file holds.
+    pub fn is_about_content(&self) -> bool {
+        match self {
+            Self::Rejected(_) | Self::Unsupported(_) => true,
+            Self::OutOfMemory => false,
+        }
+    }
+}
+
 /// Why a run has no outputs.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {

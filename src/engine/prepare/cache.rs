@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Findings;
+use super::platform::Platform;
 use crate::engine::artifact::Facts;
 use crate::engine::content::ContentHash;
 
@@ -117,8 +118,8 @@ impl Cache {
         }
     }
 
-    /// Opens or makes `folder`, for at most `limit` bytes. `library` says which build of ONNX Runtime writes and reads.
-    pub fn open(folder: &Path, limit: u64, library: &str) -> Result<Self, CacheError> {
+    /// Opens or makes `folder`, for at most `limit` bytes. `platform` is what writes and reads.
+    pub fn open(folder: &Path, limit: u64, platform: &Platform) -> Result<Self, CacheError> {
         let unusable = |source| CacheError::Unusable {
             folder: folder.to_owned(),
             source,
@@ -147,7 +148,7 @@ impl Cache {
         let cache = Self {
             folder: Some(folder.to_owned()),
             limit,
-            platform: format!("{VERSION}\n{library}\n{}", processor()),
+            platform: format!("{VERSION}\n{platform}"),
             ..Self::without_folder()
         };
         cache.tidy(folder);
@@ -370,16 +371,6 @@ fn is_in_memory(folder: &Path) -> io::Result<bool> {
     const RAMFS: i64 = 0x8584_58f6;
     let kind = rustix::fs::statfs(folder)?.f_type;
     Ok(kind == TMPFS || kind == RAMFS)
-}
-
-/// What ONNX Runtime chooses kernels and layouts by.
-fn processor() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let features = text
-        .lines()
-        .find(|line| line.starts_with("flags") || line.starts_with("Features"))
-        .unwrap_or_default();
-    format!("{}\n{features}", std::env::consts::ARCH)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -38,6 +38,20 @@ pub fn ask(session: &Session, cancel: &Cancel) -> Option<Answers> {
     })
 }
 
+/// The first data that `session` answers of those that [`ask`] asks with.
+pub fn answered(session: &Session, cancel: &Cancel) -> Option<Vec<Tensor>> {
+    SIZES.into_iter().find_map(|size| {
+        let inputs = inputs(session.signature(), size, 1)?;
+        session.run(&inputs, None, cancel).ok().map(|_| inputs)
+    })
+}
+
+/// Ones of the types and shapes that `signature` asks for; whether a model answers them is another matter.
+pub fn ones(signature: &Signature) -> Option<Vec<Tensor>> {
+    let inputs = signature.inputs.iter();
+    inputs.map(|input| row(input, SIZES[0], || 1.0)).collect()
+}
+
 impl Answers {
     /// Whether both are the same to the last bit.
     pub fn agree(&self, other: &Self) -> bool {
@@ -128,15 +142,30 @@ fn inputs(signature: &Signature, size: usize, seed: u64) -> Option<Vec<Tensor>> 
     signature
         .inputs
         .iter()
-        .map(|input| made_up(input, size, seed))
+        .map(|input| row(input, size, random(seed)))
         .collect()
 }
 
-/// One row of random data.
-fn made_up(input: &InputSpec, size: usize, seed: u64) -> Option<Tensor> {
+/// Small random numbers, from -1 to 1 in steps of a hundredth: people are shown them.
+fn random(seed: u64) -> impl FnMut() -> f64 {
+    // Another row must be other data also where a value has two choices, hence not one bit of a simple generator.
+    let mut state = seed;
+    move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let mixed = (state ^ (state >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((mixed ^ (mixed >> 32)) % 201) as f64 / 100.0 - 1.0
+    }
+}
+
+/// One row of data made of `float`s.
+fn row(input: &InputSpec, size: usize, mut float: impl FnMut() -> f64) -> Option<Tensor> {
+    let any = [Dim::Dynamic(None)];
     let shape: Vec<usize> = input
         .dims
-        .as_ref()?
+        .as_deref()
+        .unwrap_or(&any)
         .iter()
         .enumerate()
         .map(|(axis, dim)| match dim {
@@ -146,17 +175,6 @@ fn made_up(input: &InputSpec, size: usize, seed: u64) -> Option<Tensor> {
         })
         .collect();
     let count = element_count(&shape).filter(|&count| count <= MAX_ELEMENTS)?;
-    // Another row must be other data also where a value has two choices, hence not one bit of a simple generator.
-    let mut state = seed;
-    let mut next = move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let mixed = (state ^ (state >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed ^ (mixed >> 32)
-    };
-    // From -1 to 1.
-    let mut float = || (next() >> 40) as f64 / f64::from(1 << 23) - 1.0;
     macro_rules! floats {
         ($convert:expr) => {
             Tensor::from_vec(shape, (0..count).map(|_| $convert(float())).collect())
@@ -255,10 +273,10 @@ mod tests {
                 data_type,
                 dims: Some(vec![Dim::Dynamic(None), Dim::Fixed(64), Dim::Dynamic(None)]),
             };
-            let [one, other] = [1, 2].map(|seed| made_up(&input, 8, seed).unwrap());
+            let [one, other] = [1, 2].map(|seed| row(&input, 8, random(seed)).unwrap());
             assert_eq!((one.data_type(), one.shape()), (data_type, &[1, 64, 8][..]));
             assert_ne!(one, other, "{data_type}");
-            assert_eq!(Some(&one), made_up(&input, 8, 1).as_ref(), "the same every time");
+            assert_eq!(Some(&one), row(&input, 8, random(1)).as_ref(), "the same every time");
             let joined = join(&[one], &[other]).unwrap();
             assert_eq!(joined[0].shape(), [2, 64, 8]);
         }

@@ -1,0 +1,126 @@
+//! What a prepared model is made by and for.
+//!
+//! ONNX Runtime lays weights out and folds constants as suits the processor that it runs on, and writes operators that only
+//! the same build is sure to know. So a prepared model is good where all of this is the same; elsewhere it is slower at
+//! best, and wrong at worst.
+
+use std::fmt;
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// A build of ONNX Runtime on a kind of processor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Platform {
+    /// What the library says of its build.
+    pub onnxruntime: String,
+    /// `x86_64` or `aarch64`.
+    pub architecture: String,
+    /// The processor's instruction sets for numbers, sorted, with blanks between.
+    pub features: String,
+}
+
+impl Platform {
+    /// Of this machine, with the `library` that is loaded (`ort::info()`).
+    pub fn here(library: &str) -> Self {
+        let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let architecture = std::env::consts::ARCH;
+        Self {
+            onnxruntime: library.to_owned(),
+            architecture: architecture.to_owned(),
+            features: features(architecture, &text),
+        }
+    }
+
+    /// What is not the same, for a message.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        if self.architecture != other.architecture {
+            Some("another architecture")
+        } else if self.onnxruntime != other.onnxruntime {
+            Some("another build of ONNX Runtime")
+        } else if self.features != other.features {
+            Some("a processor with other instruction sets")
+        } else {
+            None
+        }
+    }
+}
+
+/// All of it in one text: part of a key.
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}\n{}", self.onnxruntime, self.architecture, self.features)
+    }
+}
+
+/// Those of the first processor's features by which ONNX Runtime chooses kernels and layouts. The others on x86-64 are about
+/// memory, virtual machines and flaws, and which of them are listed differs between kernels.
+fn features(architecture: &str, cpuinfo: &str) -> String {
+    const NUMERIC: [&str; 6] = ["amx", "avx", "f16c", "fma", "sse", "ssse3"];
+    let mut features: Vec<&str> = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("flags") || line.starts_with("Features"))
+        .and_then(|line| line.split_once(':'))
+        .map(|(_, features)| features.split_whitespace().collect())
+        .unwrap_or_default();
+    if architecture == "x86_64" {
+        features.retain(|feature| NUMERIC.iter().any(|numeric| feature.starts_with(numeric)));
+    }
+    features.sort_unstable();
+    features.dedup();
+    features.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_instruction_sets_for_numbers_count() {
+        let table = [
+            (
+                "x86_64",
+                "processor\t: 0\nflags\t\t: fpu sse2 ssse3 md_clear avx2 fma avx512f ibrs\nflags\t\t: none",
+                "avx2 avx512f fma sse2 ssse3",
+            ),
+            ("aarch64", "Features\t: fp asimd sve i8mm", "asimd fp i8mm sve"),
+            ("x86_64", "nothing is said", ""),
+        ];
+        for (architecture, cpuinfo, expected) in table {
+            assert_eq!(features(architecture, cpuinfo), expected);
+        }
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let here = Platform::here("1.31");
+        assert_eq!(here.difference(&here), None);
+        let table = [
+            (
+                Platform {
+                    onnxruntime: "1.32".to_owned(),
+                    ..here.clone()
+                },
+                "another build of ONNX Runtime",
+            ),
+            (
+                Platform {
+                    architecture: "riscv64".to_owned(),
+                    ..here.clone()
+                },
+                "another architecture",
+            ),
+            (
+                Platform {
+                    features: "mmx".to_owned(),
+                    ..here.clone()
+                },
+                "a processor with other instruction sets",
+            ),
+        ];
+        for (other, expected) in table {
+            assert_eq!(here.difference(&other), Some(expected));
+        }
+    }
+}
