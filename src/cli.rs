@@ -4,6 +4,10 @@
 //! refused, and `/ping` says 503 until the one model of single-model mode can answer (PI-3). What goes wrong before
 //! that ends the process with a line that says what to change (ST-12).
 
+mod inspect;
+mod pack;
+mod table;
+
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,14 +16,15 @@ use std::time::Instant;
 use actix_web::rt::System;
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use anyhow::{Context, Result, ensure};
+use tracing::level_filters::LevelFilter;
 
 use crate::catalog::{self, Catalog};
 use crate::codec::Format;
-use crate::config::{Cli, Command, Prepare, PrepareArgs, ServeArgs};
+use crate::config::{Cli, Command, ExamineArgs, Prepare, PrepareArgs, ServeArgs};
 use crate::contract::{self, Health};
-use crate::engine::{self, Engine};
-use crate::telemetry;
+use crate::engine::{self, Engine, Examiner};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// The name of the one model of single-model mode, as the platform calls the container.
 const SINGLE_MODEL: &str = "model";
@@ -31,6 +36,8 @@ pub fn main() -> ExitCode {
     let args = match cli.command {
         Some(Command::Serve(args)) => *args,
         Some(Command::Prepare(args)) => prepare(&args),
+        Some(Command::Pack(args)) => end(pack::run(&args)),
+        Some(Command::Inspect(args)) => end(inspect::run(&args)),
         None => cli.serve,
     };
     telemetry::init(args.log_format, args.log_level);
@@ -46,6 +53,42 @@ pub fn main() -> ExitCode {
     };
     // Not `ExitCode`: models may still be loading, on threads that nothing can interrupt.
     engine::exit_now(code)
+}
+
+/// Ends the process of a command that does its work and is done; says what went wrong.
+fn end(result: Result<()>) -> ! {
+    engine::exit_now(match result {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("longshore: {}", table::plain(&causes(&error)));
+            1
+        }
+    })
+}
+
+/// What went wrong and why, where a cause is not in the text of what it caused.
+fn causes(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut text, cause| {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            return cause;
+        }
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        text
+    })
+}
+
+/// What the commands that look at a model start with: the log, which only warns, and ONNX Runtime.
+fn examiner(args: &ExamineArgs) -> Result<Examiner> {
+    telemetry::init(LogFormat::Text, LogLevel(LevelFilter::WARN));
+    Ok(Examiner::start(&engine::ExamineBounds {
+        library: args.onnxruntime.clone(),
+        timeout: args.prepare_timeout,
+        memory: args.prepare_memory.as_u64(),
+    })?)
 }
 
 /// Prepares models until the server that started this process has no more.

@@ -37,9 +37,103 @@ pub struct Cli {
 pub enum Command {
     /// Serve the SageMaker container contract (the default without a command)
     Serve(Box<ServeArgs>),
+    /// Check a model, prepare it, and pack it into the model.tar.gz that SageMaker takes
+    #[command(after_help = PACK_EXAMPLE)]
+    Pack(PackArgs),
+    /// Say what a model takes and gives, what was measured of it, and how it is asked
+    #[command(after_help = INSPECT_EXAMPLE)]
+    Inspect(InspectArgs),
     /// Prepare models for the server that started this process, as it asks on standard input
     #[command(hide = true)]
     Prepare(PrepareArgs),
+}
+
+const PACK_EXAMPLE: &str = "\
+Example:
+  longshore pack export/ -o model.tar.gz
+  aws s3 cp model.tar.gz s3://bucket/segments/de-berlin.tar.gz
+
+What a server would refuse to load is refused here, for the same reason. The prepared form saves a machine of the same kind \
+the preparation, and others pass it over; it makes the archive about twice as large.";
+
+const INSPECT_EXAMPLE: &str = "\
+Example:
+  longshore inspect model.tar.gz
+  longshore inspect export/ --json | jq -r '.samples[].curl'
+
+The curl commands ask a server that was started with: longshore --model-dir DIRECTORY";
+
+/// `longshore pack`.
+#[derive(Debug, Clone, Args)]
+pub struct PackArgs {
+    /// The model's directory, or a model file
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// The archive to write, a .tar.gz
+    #[arg(short, long, value_name = "FILE", value_parser = archive_name)]
+    pub output: PathBuf,
+
+    /// Replace the archive when it is there already
+    #[arg(long)]
+    pub force: bool,
+
+    /// Pack the model alone, without its prepared form
+    #[arg(long)]
+    pub no_prepared: bool,
+
+    #[command(flatten)]
+    pub examine: ExamineArgs,
+}
+
+/// `longshore inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// The model's directory, a model file, or an archive (.tar.gz, .tgz, .tar)
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// Where the sample requests are sent
+    #[arg(long, value_name = "URL", default_value = "http://localhost:8080/invocations")]
+    pub url: String,
+
+    /// Also write the bodies of the sample requests into this directory: those too long for a command line are sent from
+    /// there
+    #[arg(long, value_name = "DIR")]
+    pub samples: Option<PathBuf>,
+
+    /// Most entries that an archive may have
+    #[arg(long, env = "LONGSHORE_MAX_ENTRIES", value_name = "N", default_value_t = 100_000)]
+    pub max_entries: u64,
+
+    /// Most bytes that an archive may unpack to, in the folder for temporary files
+    #[arg(long, env = "LONGSHORE_MAX_UNPACKED", value_name = "BYTES", default_value_t = ByteSize::gib(20))]
+    pub max_unpacked: ByteSize,
+
+    #[command(flatten)]
+    pub examine: ExamineArgs,
+}
+
+/// What the commands that look at a model have in common.
+#[derive(Debug, Clone, Args)]
+pub struct ExamineArgs {
+    /// Print JSON, for a program
+    #[arg(long)]
+    pub json: bool,
+
+    /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// Time for the model to be prepared; one that takes longer is refused
+    #[arg(
+        long, env = "LONGSHORE_PREPARE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s"
+    )]
+    pub prepare_timeout: Duration,
+
+    /// Memory that any model may take while it is prepared; large ones may take ten times their weights
+    #[arg(long, env = "LONGSHORE_PREPARE_MEMORY", value_name = "BYTES", default_value_t = ByteSize::gib(1))]
+    pub prepare_memory: ByteSize,
 }
 
 /// `longshore prepare`.
@@ -423,6 +517,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn archive_name(text: &str) -> Result<PathBuf, String> {
+    if [".tar.gz", ".tgz"].iter().any(|ending| text.ends_with(ending)) {
+        Ok(text.into())
+    } else {
+        Err("what is written is a gzipped tar archive; end the name in .tar.gz".to_owned())
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     const MOST: usize = 1 << 20;
     match text.parse() {
@@ -475,7 +577,7 @@ mod tests {
         Cli::try_parse_from(std::iter::once("longshore").chain(arguments.iter().copied()))
             .map(|cli| match cli.command {
                 Some(Command::Serve(serve)) => *serve,
-                Some(Command::Prepare(_)) => panic!("{arguments:?}"),
+                Some(_) => panic!("{arguments:?}"),
                 None => cli.serve,
             })
             .unwrap()

@@ -3,6 +3,7 @@
 mod builder;
 mod cases;
 mod client;
+mod command;
 mod models;
 mod process;
 mod response;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub use builder::{Builder, Ended};
 pub use cases::{Case, Tensor, assert_close, cases, from_text, to_text};
 pub use client::{Connection, Request, try_send};
+pub use command::{Finished, longshore};
 pub use models::{Models, fixture};
 pub use response::Response;
 pub use sandbox::skip_unless;

@@ -180,7 +180,7 @@ impl Builder {
 }
 
 /// ONNX Runtime's library: the one that the tests were told of, else the checkout's, wherever cargo builds to.
-fn library() -> Option<PathBuf> {
+pub(super) fn library() -> Option<PathBuf> {
     if let Some(library) = env::var_os("ORT_DYLIB_PATH") {
         return Some(library.into());
     }

@@ -1,0 +1,271 @@
+//! `longshore inspect`: what is to know of an artifact before it is deployed.
+//!
+//! What is seen of the files is shown also of a model that cannot be loaded; then why it cannot be is the error that the
+//! command ends with.
+
+mod curl;
+mod json;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::table::{Table, bytes, plain};
+use crate::archive;
+use crate::codec::{self, Sample};
+use crate::config::InspectArgs;
+use crate::engine::{Examination, Header, Loaded, Packing};
+use crate::tensor::Signature;
+
+/// Operators that are told; further ones are counted.
+const OPERATORS: usize = 6;
+
+/// Elements of a sample's inputs: more is no sample but a load test.
+const MAX_SAMPLE_ELEMENTS: usize = 4 << 20;
+
+pub fn run(args: &InspectArgs) -> Result<()> {
+    let (path, _unpacked) = artifact(args)?;
+    let examiner = super::examiner(&args.examine)?;
+    let examination = examiner.examine(&path)?;
+    let requests = match &examination.loaded {
+        Ok(loaded) => requests(loaded, args)?,
+        Err(_) => Vec::new(),
+    };
+    if args.examine.json {
+        println!("{:#}", json::report(&examination, &requests));
+    } else {
+        print(&examination, &requests);
+    }
+    match &examination.loaded {
+        Ok(_) => Ok(()),
+        Err(error) => bail!("a server would refuse to load it: {error}"),
+    }
+}
+
+/// The artifact's path, and the folder that it was unpacked into when it is an archive.
+fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
+    let path = &args.path;
+    let is_archive = path.is_file() && archive::is_archive(path).with_context(|| format!("read {}", path.display()))?;
+    if !is_archive {
+        return Ok((path.clone(), None));
+    }
+    let folder = tempfile::Builder::new()
+        .prefix("longshore-")
+        .tempdir()
+        .context("make a folder to unpack into; TMPDIR names another place")?;
+    let bounds = archive::Bounds {
+        entries: args.max_entries,
+        bytes: args.max_unpacked.as_u64(),
+    };
+    archive::unpack(path, folder.path(), &bounds).with_context(|| format!("{} cannot be unpacked", path.display()))?;
+    Ok((folder.path().to_owned(), Some(folder)))
+}
+
+/// A sample, and how it is sent.
+struct Request {
+    sample: Sample,
+    /// A command line; `None` when there is no sample, or when it is too long and no file has it.
+    curl: Option<String>,
+}
+
+fn requests(loaded: &Loaded, args: &InspectArgs) -> Result<Vec<Request>> {
+    let example = loaded.example.as_deref().unwrap_or_default();
+    let elements: usize = example.iter().map(crate::tensor::Tensor::len).sum();
+    if (example.is_empty() && !loaded.signature.inputs.is_empty()) || elements > MAX_SAMPLE_ELEMENTS {
+        return Ok(Vec::new());
+    }
+    if let Some(folder) = &args.samples {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    codec::samples(&loaded.signature, example)
+        .into_iter()
+        .map(|sample| {
+            let curl = match &sample.body {
+                Err(_) => None,
+                Ok(body) => {
+                    let file = match &args.samples {
+                        None => None,
+                        Some(folder) => {
+                            let file = folder.join(file_name(&sample));
+                            fs::write(&file, body).with_context(|| format!("write {}", file.display()))?;
+                            Some(file)
+                        }
+                    };
+                    curl::command(&args.url, sample.content_type, body, file.as_deref())
+                }
+            };
+            Ok(Request { sample, curl })
+        })
+        .collect()
+}
+
+fn file_name(sample: &Sample) -> &'static str {
+    match sample.name {
+        "JSON" => "request.json",
+        "JSON lines" => "request.jsonl",
+        "CSV" => "request.csv",
+        "NPY" => "request.npy",
+        _ => "request.v2.json",
+    }
+}
+
+fn print(examination: &Examination, requests: &[Request]) {
+    let mut table = Table::default();
+    let model = examination
+        .model
+        .strip_prefix(&examination.folder)
+        .unwrap_or(&examination.model);
+    table.line("model", format_args!("{} ({})", model.display(), examination.found));
+    table.line("format", format(examination));
+    if let Some(header) = &examination.header {
+        if !header.producer.is_empty() {
+            let producer = format!("{} {}", header.producer, header.producer_version);
+            table.line("producer", producer.trim());
+        }
+        table.line("operators", operators(header));
+    }
+    let external = match examination.external.len() {
+        0 => String::new(),
+        1 => ", with external data in 1 file".to_owned(),
+        files => format!(", with external data in {files} files"),
+    };
+    table.line("size", bytes(examination.weights) + &external);
+    table.line("content", examination.content);
+    table.line("packed", packing(&examination.packing));
+    if let Ok(loaded) = &examination.loaded {
+        describe(loaded, examination, &mut table);
+        for request in requests {
+            let title = format!("{} ({})", request.sample.name, request.sample.content_type);
+            let text = match (&request.sample.body, &request.curl) {
+                (Err(why), _) => format!("  not for this model: {}", plain(why)),
+                (Ok(_), Some(curl)) => format!("  {curl}"),
+                (Ok(body), None) => {
+                    format!(
+                        "  {} are too long for a command line; --samples DIR writes a file",
+                        bytes(body.len() as u64)
+                    )
+                }
+            };
+            table.text(&format!("{title}\n{text}"));
+        }
+        if requests.is_empty() {
+            table.text("No sample requests: data of the kind and size that the model takes cannot be made up.");
+        } else if loaded.findings.run_peak.is_none() {
+            table.text("The model did not answer made-up data: put real values into the requests.");
+        }
+    }
+    table.print();
+}
+
+fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
+    let Signature { inputs, outputs } = &loaded.signature;
+    let inputs: Vec<String> = inputs
+        .iter()
+        .map(|input| format!("{} {}", plain(&input.name), plain(&input.to_string())))
+        .collect();
+    let outputs: Vec<String> = outputs
+        .iter()
+        .map(|output| format!("{} {}", plain(&output.name), plain(&output.value_type.to_string())))
+        .collect();
+    table.line("inputs", inputs.join("\n"));
+    table.line("outputs", outputs.join("\n"));
+    let findings = &loaded.findings;
+    let run = findings.run_peak.map_or_else(|| "not measured".to_owned(), bytes);
+    table.line(
+        "memory",
+        format_args!(
+            "{} of its own and {} mapped from a file, {} while it is loaded; a run of one row: {run}",
+            bytes(findings.private),
+            bytes(mapped(loaded, examination)),
+            bytes(findings.load_peak.max(findings.private)),
+        ),
+    );
+    table.line(
+        "rows",
+        match findings.independent_rows {
+            Some(true) => "independent of each other: requests may be joined",
+            Some(false) => "not independent of each other: requests are never joined",
+            None => "whether they are independent was not seen",
+        },
+    );
+}
+
+/// Bytes of weights that a server maps rather than holds.
+fn mapped(loaded: &Loaded, examination: &Examination) -> u64 {
+    if loaded.findings.prepared {
+        examination.weights.saturating_sub(loaded.findings.private)
+    } else {
+        0
+    }
+}
+
+fn format(examination: &Examination) -> String {
+    let Some(header) = &examination.header else {
+        return "ONNX Runtime's own (ORT)".to_owned();
+    };
+    let opsets: Vec<String> = header
+        .opsets
+        .iter()
+        .map(|(domain, version)| format!("{domain} {version}"))
+        .collect();
+    format!(
+        "ONNX, IR version {}, operator sets {}",
+        header.ir_version,
+        opsets.join(", ")
+    )
+}
+
+fn operators(header: &Header) -> String {
+    let mut operators: Vec<(&String, &u64)> = header.operators.iter().collect();
+    operators.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), *name));
+    let total: u64 = header.operators.values().sum();
+    let top: Vec<String> = operators
+        .iter()
+        .take(OPERATORS)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    let more = operators.len().saturating_sub(OPERATORS);
+    let more = if more > 0 {
+        format!(" and {more} other kinds")
+    } else {
+        String::new()
+    };
+    format!("{total}: {}{more}", top.join(", "))
+}
+
+fn packing(packing: &Packing) -> String {
+    match packing {
+        Packing::None => "no prepared form came along; a server prepares it at its first load".to_owned(),
+        Packing::Usable(_) => "with a prepared form that this machine uses".to_owned(),
+        Packing::Unusable { description, why } => {
+            let made_for = description.as_ref().map_or_else(String::new, |description| {
+                format!(
+                    "; it is for {} with {}",
+                    description.platform.architecture, description.platform.features
+                )
+            });
+            format!("with a prepared form that this machine does not use: {why}{made_for}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_frequent_operators_are_told() {
+        let told = |counts: &[(&str, u64)]| {
+            let counts = counts.iter().map(|(name, count)| ((*name).to_owned(), *count));
+            operators(&Header {
+                operators: counts.collect(),
+                ..Header::default()
+            })
+        };
+        assert_eq!(told(&[("Add", 1), ("Gemm", 3)]), "4: Gemm 3, Add 1");
+        let many = ["A", "B", "C", "D", "E", "F", "G", "H"].map(|name| (name, 1));
+        assert_eq!(told(&many), "8: A 1, B 1, C 1, D 1, E 1, F 1 and 2 other kinds");
+    }
+}

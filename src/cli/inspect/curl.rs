@@ -1,0 +1,53 @@
+//! Command lines that a person can paste into a shell.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Longest body in a command line: what is longer is nobody's to read, and shells have their bounds.
+const MAX_BODY: usize = 4 << 10;
+
+/// Sends `body` to `url`; from `file`, which holds it, when it is long. `None` when it is long and in no file.
+pub fn command(url: &str, content_type: &str, body: &[u8], file: Option<&Path>) -> Option<String> {
+    let head = format!(
+        "curl {} -H {}",
+        quoted(url),
+        quoted(&format!("Content-Type: {content_type}"))
+    );
+    if body.len() > MAX_BODY {
+        let file = file?.display();
+        return Some(format!("{head} --data-binary {}", quoted(&format!("@{file}"))));
+    }
+    Some(match std::str::from_utf8(body) {
+        // A leading @ would name a file.
+        Ok(text) if !text.starts_with('@') && !text.contains('\0') => format!("{head} --data-binary {}", quoted(text)),
+        _ => format!("echo {} | base64 -d | {head} --data-binary @-", STANDARD.encode(body)),
+    })
+}
+
+/// `text` as one word of any POSIX shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_passes_on_what_is_quoted() {
+        let (url, kind) = ("http://h/i", "text/csv");
+        let head = "curl 'http://h/i' -H 'Content-Type: text/csv' --data-binary";
+        let table: [(&[u8], Option<&str>, Option<String>); 5] = [
+            (b"1,2\n", None, Some(format!("{head} '1,2\n'"))),
+            (b"it's", None, Some(format!(r"{head} 'it'\''s'"))),
+            (b"\x93N", None, Some(format!("echo k04= | base64 -d | {head} @-"))),
+            (&[b'1'; 5000], Some("a b"), Some(format!("{head} '@a b'"))),
+            (&[b'1'; 5000], None, None),
+        ];
+        for (body, file, expected) in table {
+            assert_eq!(command(url, kind, body, file.map(Path::new)), expected);
+        }
+    }
+}

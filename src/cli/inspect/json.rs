@@ -1,0 +1,116 @@
+//! The report for a program.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::{Request, mapped};
+use crate::engine::{Examination, Loaded, Packing};
+use crate::tensor::{Dim, ValueType};
+
+pub fn report(examination: &Examination, requests: &[Request]) -> Value {
+    let model = examination
+        .model
+        .strip_prefix(&examination.folder)
+        .unwrap_or(&examination.model);
+    let external: Vec<&String> = examination.external.iter().map(|(name, _)| name).collect();
+    let header = examination.header.as_ref();
+    let mut report = json!({
+        "model": model,
+        "found_because": examination.found.to_string(),
+        "format": if examination.is_ort_format { "ort" } else { "onnx" },
+        "ir_version": header.map(|header| header.ir_version),
+        "opsets": header.map(|header| &header.opsets),
+        "producer": header.map(|header| &header.producer),
+        "producer_version": header.map(|header| &header.producer_version),
+        "operators": header.map(|header| &header.operators),
+        "external_data": external,
+        "bytes": examination.weights,
+        "content": examination.content.to_string(),
+        "packed": packing(&examination.packing),
+    });
+    let more = match &examination.loaded {
+        Err(error) => json!({"refused": error.to_string()}),
+        Ok(loaded) => described(loaded, examination, requests),
+    };
+    if let (Value::Object(report), Value::Object(more)) = (&mut report, more) {
+        report.extend(more);
+    }
+    report
+}
+
+fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -> Value {
+    let inputs = loaded.signature.inputs.iter();
+    let inputs: Vec<Value> = inputs
+        .map(|input| {
+            json!({"name": input.name, "type": input.data_type.name(), "shape": input.dims.as_deref().map(shape)})
+        })
+        .collect();
+    let outputs = loaded.signature.outputs.iter();
+    let outputs: Vec<Value> = outputs
+        .map(|output| match &output.value_type {
+            ValueType::Tensor { data_type, dims } => {
+                json!({"name": output.name, "type": data_type.name(), "shape": dims.as_deref().map(shape)})
+            }
+            other @ (ValueType::Sequence(_) | ValueType::Map { .. }) => {
+                json!({"name": output.name, "type": other.to_string()})
+            }
+        })
+        .collect();
+    let findings = &loaded.findings;
+    let (samples, unfit): (Vec<&Request>, Vec<&Request>) =
+        requests.iter().partition(|request| request.sample.body.is_ok());
+    json!({
+        "inputs": inputs,
+        "outputs": outputs,
+        "measured": {
+            "private_bytes": findings.private,
+            "mapped_bytes": mapped(loaded, examination),
+            "load_peak_bytes": findings.load_peak.max(findings.private),
+            "run_peak_bytes": findings.run_peak,
+            "independent_rows": findings.independent_rows,
+        },
+        "has_prepared_form": findings.prepared,
+        "samples": samples.into_iter().map(sample).collect::<Vec<_>>(),
+        "unfit": unfit.into_iter().map(sample).collect::<Vec<_>>(),
+    })
+}
+
+/// Numbers, names, and null for what has neither.
+fn shape(dims: &[Dim]) -> Vec<Value> {
+    dims.iter()
+        .map(|dim| match dim {
+            Dim::Fixed(size) => json!(size),
+            Dim::Dynamic(name) => json!(name),
+        })
+        .collect()
+}
+
+fn sample(request: &Request) -> Value {
+    let mut sample = Map::new();
+    sample.insert("name".to_owned(), json!(request.sample.name));
+    sample.insert("content_type".to_owned(), json!(request.sample.content_type));
+    match &request.sample.body {
+        Err(why) => sample.insert("why".to_owned(), json!(why)),
+        Ok(body) => match std::str::from_utf8(body) {
+            Ok(text) => sample.insert("body".to_owned(), json!(text)),
+            Err(_) => sample.insert("body_base64".to_owned(), json!(STANDARD.encode(body))),
+        },
+    };
+    if let Some(curl) = &request.curl {
+        sample.insert("curl".to_owned(), json!(curl));
+    }
+    Value::Object(sample)
+}
+
+fn packing(packing: &Packing) -> Value {
+    match packing {
+        Packing::None => Value::Null,
+        Packing::Usable(description) => json!({"used_here": true, "prepared_for": description.platform}),
+        Packing::Unusable { description, why } => json!({
+            "used_here": false,
+            "why": why,
+            "prepared_for": description.as_ref().map(|description| &description.platform),
+        }),
+    }
+}

@@ -1,0 +1,164 @@
+//! `longshore pack`: an artifact is checked as by a load, prepared, and written as an archive.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::table::{Table, bytes};
+use crate::archive::{self, Collected, LeftOut, Source};
+use crate::config::PackArgs;
+use crate::engine::{Examination, Loaded, PACKED_DESCRIPTION, PACKED_FOLDER, PACKED_MODEL};
+
+pub fn run(args: &PackArgs) -> Result<()> {
+    if args.output.exists() && !args.force {
+        bail!("{} is there already; --force replaces it", args.output.display());
+    }
+    let folder = output_folder(&args.output)?;
+    let examiner = super::examiner(&args.examine)?;
+    let examination = examiner.examine_uploaded(&args.path)?;
+    let loaded = match &examination.loaded {
+        Ok(loaded) => loaded,
+        Err(error) => bail!("a server would refuse to load it, so it is not packed: {error}"),
+    };
+    let mut collected = collect(&args.path, &examination, &args.output)?;
+    let is_prepared = !args.no_prepared && add_prepared(loaded, &mut collected)?;
+    let (files, archive) = write(&collected.files, &args.output, &folder, args.force)?;
+    if args.examine.json {
+        let names: Vec<&String> = collected.files.keys().collect();
+        let left_out: Vec<_> = collected
+            .left_out
+            .iter()
+            .map(|left| json!({"path": left.path, "why": left.why}))
+            .collect();
+        let summary = json!({
+            "archive": args.output,
+            "archive_bytes": archive,
+            "file_bytes": files,
+            "files": names,
+            "left_out": left_out,
+            "content": examination.content.to_string(),
+            "prepared_for": is_prepared.then(|| examiner.platform()),
+        });
+        println!("{summary:#}");
+        return Ok(());
+    }
+    let mut table = Table::default();
+    table.line(
+        "archive",
+        format_args!("{} ({})", args.output.display(), bytes(archive)),
+    );
+    let count = collected.files.len();
+    table.line("files", format_args!("{count}, {} unpacked", bytes(files)));
+    for LeftOut { path, why } in &collected.left_out {
+        table.line("left out", format_args!("{path} ({why})"));
+    }
+    table.line(
+        "model",
+        examination
+            .model
+            .strip_prefix(&examination.folder)
+            .unwrap_or(&examination.model)
+            .display(),
+    );
+    table.line("content", examination.content);
+    table.line("prepared", prepared_text(args, &examination, loaded, is_prepared));
+    table.print();
+    Ok(())
+}
+
+fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &Loaded, is_prepared: bool) -> &'static str {
+    if is_prepared {
+        "for machines like this one; others prepare the model themselves"
+    } else if args.no_prepared {
+        "no (--no-prepared)"
+    } else if examination.is_ort_format {
+        "no: the model is in ONNX Runtime's own format already"
+    } else if loaded.findings.prepared {
+        "no"
+    } else {
+        "no: the model cannot be written in ONNX Runtime's own format, or answers differently there"
+    }
+}
+
+/// The files of the artifact, by their path in the archive.
+fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Collected> {
+    let external = examination.external.iter().map(|(_, file)| file.clone());
+    let needed: Vec<PathBuf> = std::iter::once(examination.model.clone()).chain(external).collect();
+    if path.is_dir() {
+        let output = output.canonicalize().unwrap_or_default();
+        return Ok(archive::collect(&examination.folder, &needed, &output)?);
+    }
+    // A model file brings what it refers to, and nothing else that lies beside it.
+    let mut collected = Collected::default();
+    for file in needed {
+        let name = file.strip_prefix(&examination.folder).unwrap_or(&file);
+        let name = name
+            .to_str()
+            .with_context(|| format!("the name of {} is not UTF-8; rename it", name.display()))?;
+        collected.files.insert(name.to_owned(), Source::File(file.clone()));
+    }
+    Ok(collected)
+}
+
+/// Adds the prepared form, when there is one.
+fn add_prepared(loaded: &Loaded, collected: &mut Collected) -> Result<bool> {
+    let Some((description, file)) = &loaded.prepared else {
+        return Ok(false);
+    };
+    let mut text = serde_json::to_vec_pretty(description).context("describe the prepared form")?;
+    text.push(b'\n');
+    // An earlier pack's is replaced.
+    collected
+        .left_out
+        .retain(|left| left.path.trim_end_matches('/') != PACKED_FOLDER);
+    for (name, source) in [
+        (PACKED_DESCRIPTION, Source::Bytes(text)),
+        (PACKED_MODEL, Source::File(file.clone())),
+    ] {
+        collected.files.insert(format!("{PACKED_FOLDER}/{name}"), source);
+    }
+    Ok(true)
+}
+
+fn output_folder(output: &Path) -> Result<PathBuf> {
+    let folder = match output.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        bail!(
+            "{} is no directory; make it, or write elsewhere with --output",
+            folder.display()
+        );
+    }
+    Ok(folder.to_owned())
+}
+
+/// Writes the archive beside `output` and renames it, so that it is there whole or not at all. Returns the bytes of its files
+/// and its own.
+fn write(files: &BTreeMap<String, Source>, output: &Path, folder: &Path, force: bool) -> Result<(u64, u64)> {
+    let context = || format!("write {}", output.display());
+    let unfinished = tempfile::Builder::new()
+        .prefix(".longshore-")
+        // As any file is made, rather than for this user alone.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .with_context(context)?;
+    let mut out = BufWriter::new(unfinished.as_file());
+    let bytes = archive::write(files, &mut out)?;
+    out.flush().with_context(context)?;
+    drop(out);
+    unfinished.as_file().sync_all().with_context(context)?;
+    let kept = if force {
+        unfinished.persist(output)
+    } else {
+        unfinished.persist_noclobber(output)
+    };
+    kept.map_err(|error| error.error).with_context(context)?;
+    Ok((bytes, fs::metadata(output).with_context(context)?.len()))
+}

@@ -1,0 +1,62 @@
+//! Lines of a name and a value, for a person.
+
+use std::fmt::Write;
+
+use bytesize::ByteSize;
+
+/// Width of the names' column.
+const NAMES: usize = 12;
+
+/// Lines of text, written at once.
+#[derive(Debug, Default)]
+pub struct Table(String);
+
+impl Table {
+    /// A line; a value of several lines is indented below the first.
+    pub fn line(&mut self, name: &str, value: impl std::fmt::Display) {
+        let value = value.to_string();
+        let mut name = name;
+        for line in value.lines() {
+            // To a string: it cannot fail.
+            let _ = writeln!(self.0, "{name:NAMES$}{}", plain(line));
+            name = "";
+        }
+    }
+
+    /// Text as it is, after an empty line.
+    pub fn text(&mut self, text: &str) {
+        let _ = writeln!(self.0, "\n{text}");
+    }
+
+    /// Writes it to standard output.
+    pub fn print(&self) {
+        print!("{}", self.0);
+    }
+}
+
+/// `text` on one line, without what would steer a terminal: names come from strangers' models.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// `bytes` as a person reads them.
+pub fn bytes(bytes: u64) -> String {
+    ByteSize(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stand_below_each_other() {
+        let mut table = Table::default();
+        table.line("inputs", "a float32[2]\nb int64[2]");
+        table.text("the end");
+        let blank = " ".repeat(NAMES);
+        assert_eq!(
+            table.0,
+            format!("inputs      a float32[2]\n{blank}b int64[2]\n\nthe end\n")
+        );
+    }
+}

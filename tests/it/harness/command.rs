@@ -1,0 +1,54 @@
+//! Commands that do their work and end.
+
+use std::ffi::OsStr;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use super::builder::library;
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Finished(Output);
+
+/// Runs `longshore` with `arguments` to its end.
+pub fn longshore(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    if let Some(library) = library() {
+        command.env("ORT_DYLIB_PATH", library);
+    }
+    Finished(command.output().unwrap())
+}
+
+impl Finished {
+    /// What was printed, when it went well.
+    #[track_caller]
+    pub fn output(&self) -> String {
+        assert!(self.0.status.success(), "{}", self.complaint());
+        String::from_utf8(self.0.stdout.clone()).unwrap()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.output()).unwrap()
+    }
+
+    /// What was printed before it went wrong.
+    pub fn printed(&self) -> String {
+        String::from_utf8_lossy(&self.0.stdout).into_owned()
+    }
+
+    /// What it says went wrong, which is in one line, with exit code 1.
+    #[track_caller]
+    pub fn refusal(&self) -> String {
+        assert_eq!(self.0.status.code(), Some(1), "{}{}", self.printed(), self.complaint());
+        let complaint = self.complaint();
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+        complaint
+    }
+
+    fn complaint(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+}
