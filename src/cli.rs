@@ -8,6 +8,7 @@ mod inspect;
 mod pack;
 mod table;
 
+use std::io::{IsTerminal, stderr};
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -79,6 +80,13 @@ fn causes(error: &anyhow::Error) -> String {
         }
         text
     })
+}
+
+/// Says to whoever sits at the terminal what takes its time.
+fn progress(what: &str) {
+    if stderr().is_terminal() {
+        eprintln!("{what} ...");
+    }
 }
 
 /// What the commands that look at a model start with: the log, which only warns, and ONNX Runtime.

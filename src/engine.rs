@@ -2,6 +2,7 @@
 //!
 //! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::run`] answers, [`Engine::unload`] gives
 //! the memory back. Names, and what is loaded under them, are `catalog`'s; bytes on the wire are `codec`'s.
+//! [`Examiner`] looks at artifacts without serving them.
 //!
 //! What always holds: a model that exists has its memory reserved; a load that failed has left nothing; loads, unloads
 //! and all runs but those expected to be short (`placement.rs`) have threads apart from those that answer HTTP.

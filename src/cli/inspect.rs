@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::table::{Table, bytes, plain};
+use super::table::{Table, bytes, plain, print};
 use crate::archive;
 use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
@@ -23,20 +23,21 @@ use crate::tensor::Signature;
 const OPERATORS: usize = 6;
 
 /// Elements of a sample's inputs: more is no sample but a load test.
-const MAX_SAMPLE_ELEMENTS: usize = 4 << 20;
+const MAX_SAMPLE_ELEMENTS: usize = 1 << 20;
 
 pub fn run(args: &InspectArgs) -> Result<()> {
     let (path, _unpacked) = artifact(args)?;
     let examiner = super::examiner(&args.examine)?;
+    super::progress("preparing and measuring");
     let examination = examiner.examine(&path)?;
     let requests = match &examination.loaded {
         Ok(loaded) => requests(loaded, args)?,
         Err(_) => Vec::new(),
     };
     if args.examine.json {
-        println!("{:#}", json::report(&examination, &requests));
+        print(format_args!("{:#}\n", json::report(&examination, &requests)))?;
     } else {
-        print(&examination, &requests);
+        print(report(&examination, &requests))?;
     }
     match &examination.loaded {
         Ok(_) => Ok(()),
@@ -59,6 +60,7 @@ fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
         entries: args.max_entries,
         bytes: args.max_unpacked.as_u64(),
     };
+    super::progress("unpacking");
     archive::unpack(path, folder.path(), &bounds).with_context(|| format!("{} cannot be unpacked", path.display()))?;
     Ok((folder.path().to_owned(), Some(folder)))
 }
@@ -111,12 +113,9 @@ fn file_name(sample: &Sample) -> &'static str {
     }
 }
 
-fn print(examination: &Examination, requests: &[Request]) {
+fn report(examination: &Examination, requests: &[Request]) -> Table {
     let mut table = Table::default();
-    let model = examination
-        .model
-        .strip_prefix(&examination.folder)
-        .unwrap_or(&examination.model);
+    let model = examination.model_in_artifact();
     table.line("model", format_args!("{} ({})", model.display(), examination.found));
     table.line("format", format(examination));
     if let Some(header) = &examination.header {
@@ -156,7 +155,7 @@ fn print(examination: &Examination, requests: &[Request]) {
             table.text("The model did not answer made-up data: put real values into the requests.");
         }
     }
-    table.print();
+    table
 }
 
 fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {

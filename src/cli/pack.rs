@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::table::{Table, bytes};
+use super::table::{Table, bytes, print};
 use crate::archive::{self, Collected, LeftOut, Source};
 use crate::config::PackArgs;
 use crate::engine::{Examination, Loaded, PACKED_DESCRIPTION, PACKED_FOLDER, PACKED_MODEL};
@@ -20,6 +20,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
     }
     let folder = output_folder(&args.output)?;
     let examiner = super::examiner(&args.examine)?;
+    super::progress("preparing");
     let examination = examiner.examine_uploaded(&args.path)?;
     let loaded = match &examination.loaded {
         Ok(loaded) => loaded,
@@ -27,6 +28,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
     };
     let mut collected = collect(&args.path, &examination, &args.output)?;
     let is_prepared = !args.no_prepared && add_prepared(loaded, &mut collected)?;
+    super::progress("packing");
     let (files, archive) = write(&collected.files, &args.output, &folder, args.force)?;
     if args.examine.json {
         let names: Vec<&String> = collected.files.keys().collect();
@@ -44,8 +46,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
             "content": examination.content.to_string(),
             "prepared_for": is_prepared.then(|| examiner.platform()),
         });
-        println!("{summary:#}");
-        return Ok(());
+        return Ok(print(format_args!("{summary:#}\n"))?);
     }
     let mut table = Table::default();
     table.line(
@@ -57,18 +58,10 @@ pub fn run(args: &PackArgs) -> Result<()> {
     for LeftOut { path, why } in &collected.left_out {
         table.line("left out", format_args!("{path} ({why})"));
     }
-    table.line(
-        "model",
-        examination
-            .model
-            .strip_prefix(&examination.folder)
-            .unwrap_or(&examination.model)
-            .display(),
-    );
+    table.line("model", examination.model_in_artifact().display());
     table.line("content", examination.content);
     table.line("prepared", prepared_text(args, &examination, loaded, is_prepared));
-    table.print();
-    Ok(())
+    Ok(print(table)?)
 }
 
 fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &Loaded, is_prepared: bool) -> &'static str {

@@ -1,6 +1,7 @@
 //! Lines of a name and a value, for a person.
 
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 
 use bytesize::ByteSize;
 
@@ -13,7 +14,7 @@ pub struct Table(String);
 
 impl Table {
     /// A line; a value of several lines is indented below the first.
-    pub fn line(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub fn line(&mut self, name: &str, value: impl fmt::Display) {
         let value = value.to_string();
         let mut name = name;
         for line in value.lines() {
@@ -27,10 +28,19 @@ impl Table {
     pub fn text(&mut self, text: &str) {
         let _ = writeln!(self.0, "\n{text}");
     }
+}
 
-    /// Writes it to standard output.
-    pub fn print(&self) {
-        print!("{}", self.0);
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Writes to standard output, as far as somebody reads it: `head` does not read all.
+pub fn print(text: impl fmt::Display) -> io::Result<()> {
+    match write!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
 }
 
@@ -55,7 +65,7 @@ mod tests {
         table.text("the end");
         let blank = " ".repeat(NAMES);
         assert_eq!(
-            table.0,
+            table.to_string(),
             format!("inputs      a float32[2]\n{blank}b int64[2]\n\nthe end\n")
         );
     }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::artifact::{self, Artifact, Found};
 use super::content::ContentHash;
 use super::onnx_file::{self, Header};
-use super::packed::{Description, Packed, Unusable};
+use super::packed::{Description, Packed};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
 use super::session::{Cancel, Form, Session, SessionError};
 use super::{LOAD_STACK, LoadError, StartError, runtime};
@@ -87,6 +87,37 @@ pub struct Loaded {
     pub example: Option<Vec<Tensor>>,
 }
 
+impl Examination {
+    fn new(
+        path: &Path,
+        uploaded: Artifact,
+        content: ContentHash,
+        packing: Packing,
+        loaded: Result<Loaded, LoadError>,
+    ) -> Self {
+        Self {
+            found: Found::of(path, &uploaded),
+            // The file was read through when it was opened.
+            header: (!uploaded.is_ort_format)
+                .then(|| onnx_file::header(&uploaded.model).ok())
+                .flatten(),
+            folder: uploaded.folder,
+            model: uploaded.model,
+            is_ort_format: uploaded.is_ort_format,
+            external: uploaded.external,
+            weights: uploaded.facts.weights,
+            content,
+            packing,
+            loaded,
+        }
+    }
+
+    /// The model's path in the artifact.
+    pub fn model_in_artifact(&self) -> &Path {
+        self.model.strip_prefix(&self.folder).unwrap_or(&self.model)
+    }
+}
+
 impl Examiner {
     /// Loads ONNX Runtime. Once per process.
     pub fn start(bounds: &Bounds) -> Result<Self, StartError> {
@@ -111,66 +142,36 @@ impl Examiner {
     /// Looks at the artifact at `path` as a server would that loads it: in its prepared form when it brings along one for
     /// this platform.
     pub fn examine(&self, path: &Path) -> Result<Examination, LoadError> {
-        let (mut examination, uploaded) = self.open(path)?;
-        let packed = match Packed::find(&uploaded) {
-            None => {
-                examination.loaded = self.load(&uploaded, &examination.content);
-                return Ok(examination);
-            }
-            Some(packed) => packed,
-        };
-        let (description, usable) = match packed {
-            Err(why) => (None, Err(why)),
-            Ok(packed) => {
-                let usable = packed.artifact(&self.platform, &uploaded, &examination.content);
-                (Some(packed.description), usable)
-            }
-        };
-        let why = match (description.clone(), usable) {
-            (Some(description), Ok((content, packed))) => match self.load(&packed, &content) {
-                Ok(loaded) => {
-                    examination.packing = Packing::Usable(description);
-                    examination.loaded = Ok(loaded);
-                    return Ok(examination);
-                }
-                Err(error) => error.to_string(),
-            },
-            (_, Err(why)) => why.to_string(),
-            (None, Ok(_)) => Unusable::Damaged.to_string(),
-        };
-        examination.packing = Packing::Unusable { description, why };
-        examination.loaded = self.load(&uploaded, &examination.content);
-        Ok(examination)
-    }
-
-    /// Looks at the artifact at `path` as it was before anything was packed.
-    pub fn examine_uploaded(&self, path: &Path) -> Result<Examination, LoadError> {
-        let (mut examination, uploaded) = self.open(path)?;
-        examination.loaded = self.load(&uploaded, &examination.content);
-        Ok(examination)
-    }
-
-    fn open(&self, path: &Path) -> Result<(Examination, Artifact), LoadError> {
         let uploaded = artifact::open(path)?;
-        let header = if uploaded.is_ort_format {
-            None
-        } else {
-            // It was read through a moment ago.
-            onnx_file::header(&uploaded.model).ok()
+        let content = uploaded.hash()?;
+        let (packing, loaded) = self.load_best(&uploaded, &content);
+        Ok(Examination::new(path, uploaded, content, packing, loaded))
+    }
+
+    /// Looks at the artifact at `path` as if nothing had been packed with it.
+    pub fn examine_uploaded(&self, path: &Path) -> Result<Examination, LoadError> {
+        let uploaded = artifact::open(path)?;
+        let content = uploaded.hash()?;
+        let loaded = self.load(&uploaded, &content);
+        Ok(Examination::new(path, uploaded, content, Packing::None, loaded))
+    }
+
+    fn load_best(&self, uploaded: &Artifact, content: &ContentHash) -> (Packing, Result<Loaded, LoadError>) {
+        let (description, why) = match Packed::find(uploaded) {
+            None => return (Packing::None, self.load(uploaded, content)),
+            Some(Err(why)) => (None, why.to_string()),
+            Some(Ok(packed)) => {
+                let why = match packed.artifact(&self.platform, uploaded, content) {
+                    Err(why) => why.to_string(),
+                    Ok((content, artifact)) => match self.load(&artifact, &content) {
+                        Ok(loaded) => return (Packing::Usable(packed.description), Ok(loaded)),
+                        Err(error) => error.to_string(),
+                    },
+                };
+                (Some(packed.description), why)
+            }
         };
-        let examination = Examination {
-            folder: uploaded.folder.clone(),
-            model: uploaded.model.clone(),
-            found: Found::of(path, &uploaded),
-            is_ort_format: uploaded.is_ort_format,
-            external: uploaded.external.clone(),
-            weights: uploaded.facts.weights,
-            content: uploaded.hash()?,
-            header,
-            packing: Packing::None,
-            loaded: Err(LoadError::Prepare(PrepareError::Stopping)),
-        };
-        Ok((examination, uploaded))
+        (Packing::Unusable { description, why }, self.load(uploaded, content))
     }
 
     fn load(&self, artifact: &Artifact, content: &ContentHash) -> Result<Loaded, LoadError> {

@@ -9,10 +9,7 @@ use crate::engine::{Examination, Loaded, Packing};
 use crate::tensor::{Dim, ValueType};
 
 pub fn report(examination: &Examination, requests: &[Request]) -> Value {
-    let model = examination
-        .model
-        .strip_prefix(&examination.folder)
-        .unwrap_or(&examination.model);
+    let model = examination.model_in_artifact();
     let external: Vec<&String> = examination.external.iter().map(|(name, _)| name).collect();
     let header = examination.header.as_ref();
     let mut report = json!({
