@@ -70,6 +70,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         threads: args.threads(),
         load_threads: args.load_threads,
         queue: args.queue,
+        max_batch: args.max_batch,
         memory,
     })?);
     let memory_for_models_bytes = engine.load_now().memory_limit;

@@ -181,6 +181,13 @@ pub struct ServeArgs {
     )]
     pub queue: usize,
 
+    /// Rows of waiting requests that may run as one batch, where that pays; 1 for no batches
+    #[arg(
+        long, env = "LONGSHORE_MAX_BATCH", value_name = "ROWS", value_parser = at_least_one, default_value = "32",
+        help_heading = "Resources"
+    )]
+    pub max_batch: usize,
+
     /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,

@@ -166,6 +166,7 @@ async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     state.metrics.models_loaded.set(gauge(state.catalog.len() as u64));
     state.metrics.requests_running.set(gauge(now.running as u64));
     state.metrics.requests_waiting.set(gauge(now.waiting as u64));
+    state.metrics.batches(now.batches, now.batched_requests);
     state.metrics.memory_reserved_bytes.set(gauge(now.memory_reserved));
     state.metrics.memory_limit_bytes.set(gauge(now.memory_limit));
     let text = state

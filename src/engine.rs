@@ -1,6 +1,6 @@
 //! Loaded models: from files to sessions, admitted by memory, run fairly.
 //!
-//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::run`] answers, [`Engine::unload`] gives
+//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::answer`] answers, [`Engine::unload`] gives
 //! the memory back. Names, and what is loaded under them, are `catalog`'s; bytes on the wire are `codec`'s.
 //!
 //! What always holds: a model that exists has its memory reserved; a load that failed has left nothing; loads, unloads
@@ -8,7 +8,9 @@
 
 mod allocator;
 mod artifact;
+mod batch;
 mod content;
+mod knee;
 mod memory;
 mod model;
 mod onnx_file;
@@ -17,15 +19,17 @@ mod pool;
 mod raw;
 mod runtime;
 mod session;
+mod turn;
 mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub use artifact::ArtifactError;
 pub use content::ContentHash;
 pub use memory::{NoRoom, raise_open_files, system_limit};
-pub use model::{Model, Runner};
+pub use model::{Model, Work};
 use ort::environment::Environment;
 pub use pool::PoolError;
 pub use raw::{disable_telemetry, exit_now};
@@ -36,6 +40,7 @@ use memory::{Budget, Estimate, Reservation};
 use placement::Pace;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use session::Session;
+use turn::{Batcher, Batches, Pending};
 use watchdog::Watchdog;
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
@@ -52,6 +57,8 @@ pub struct Settings {
     pub load_threads: usize,
     /// Requests that may wait for one model.
     pub queue: usize,
+    /// Rows of requests that may run together; 1 for no batches.
+    pub max_batch: usize,
     /// Bytes for models in all, and for what the process itself takes at its start.
     pub memory: u64,
 }
@@ -94,7 +101,9 @@ pub struct Engine {
     environment: Environment,
     budget: Budget,
     queue: usize,
-    compute: Pool,
+    max_batch: usize,
+    batches: Arc<Batches>,
+    compute: Pool<Pending>,
     watchdog: Arc<Watchdog>,
     loads: Lane,
     unloads: Lane,
@@ -110,6 +119,9 @@ pub struct Engine {
 pub struct EngineLoad {
     pub running: usize,
     pub waiting: usize,
+    /// Batches that have run, and the requests that were in them.
+    pub batches: u64,
+    pub batched_requests: u64,
     pub memory_reserved: u64,
     pub memory_limit: u64,
 }
@@ -162,6 +174,8 @@ impl Engine {
             environment,
             budget: Budget::new(settings.memory.saturating_sub(memory::resident_anonymous())),
             queue: settings.queue,
+            max_batch: settings.max_batch,
+            batches: Arc::default(),
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
             compute,
@@ -176,10 +190,11 @@ impl Engine {
     /// Loads the artifact at `path`, a directory or a model file.
     pub async fn load(&self, path: &Path) -> Result<Model, LoadError> {
         let (environment, budget, path) = (self.environment.clone(), self.budget.clone(), path.to_owned());
-        let (content, session, reservation, pace) = self
+        let max_batch = self.max_batch;
+        let (content, session, reservation, pace, batcher) = self
             .loads
-            .run(None, move || {
-                let loaded = load(&environment, &budget, &path);
+            .run(move || {
+                let loaded = load(&environment, &budget, &path, max_batch);
                 if loaded.is_err() {
                     // What the half-made session held is free now, but still this process's (MM-18).
                     allocator::give_back();
@@ -194,13 +209,15 @@ impl Engine {
             reservation,
             lane: self.compute.lane(self.queue),
             pace,
+            batcher,
+            batches: Arc::clone(&self.batches),
             watchdog: Arc::clone(&self.watchdog),
         })
     }
 
     /// Frees `model` and returns its memory to the system before the future ends (MM-4).
     pub async fn unload(&self, model: Model) {
-        let freed = self.unloads.run(None, move || {
+        let freed = self.unloads.run(move || {
             drop(model);
             allocator::give_back();
         });
@@ -214,7 +231,7 @@ impl Engine {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
-        self.files.run(None, work).await
+        self.files.run(work).await
     }
 
     pub fn load_now(&self) -> EngineLoad {
@@ -222,15 +239,17 @@ impl Engine {
         EngineLoad {
             running,
             waiting,
+            batches: self.batches.runs.load(Ordering::Relaxed),
+            batched_requests: self.batches.requests.load(Ordering::Relaxed),
             memory_reserved: self.budget.reserved(),
             memory_limit: self.budget.limit(),
         }
     }
 }
 
-type Loaded = (ContentHash, Session, Reservation, Pace);
+type Loaded = (ContentHash, Session, Reservation, Pace, Option<Batcher>);
 
-fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<Loaded, LoadError> {
+fn load(environment: &Environment, budget: &Budget, path: &Path, max_batch: usize) -> Result<Loaded, LoadError> {
     let artifact = artifact::open(path)?;
     let content = artifact.hash()?;
     let estimate = Estimate::of(artifact.weights, artifact.has_trees);
@@ -243,5 +262,7 @@ fn load(environment: &Environment, budget: &Budget, path: &Path) -> Result<Loade
     if artifact.has_unbounded_work {
         pace.distrust();
     }
-    Ok((content, session, reservation, pace))
+    // No probe has looked at the model.
+    let batching = batch::allowed(session.signature(), artifact.batching, None, max_batch);
+    Ok((content, session, reservation, pace, batching.map(Batcher::new)))
 }

@@ -17,6 +17,7 @@ mod harness;
 mod api;
 mod bad_artifacts;
 mod bad_requests;
+mod batching;
 mod exit;
 mod formats;
 mod http;
