@@ -97,6 +97,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
             max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
             request_timeout: args.request_timeout(),
             header_timeout: args.header_timeout,
+            write_timeout: args.write_timeout,
             keep_alive: args.keep_alive,
             drain_timeout: args.drain_timeout,
             threads: args.http_threads(),

@@ -78,6 +78,13 @@ pub struct ServeArgs {
     )]
     pub header_timeout: Duration,
 
+    /// Time for a client to take more of what it is sent; then it is disconnected
+    #[arg(
+        long, env = "LONGSHORE_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s",
+        help_heading = "HTTP"
+    )]
+    pub write_timeout: Duration,
+
     /// Time that an idle connection is kept open
     #[arg(
         long, env = "LONGSHORE_KEEP_ALIVE", value_name = "TIME", value_parser = duration, default_value = "90s",
