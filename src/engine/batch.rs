@@ -190,22 +190,30 @@ mod tests {
     #[test]
     fn only_models_whose_inputs_share_a_dynamic_first_axis_have_batches() {
         let (n, m, any, two) = (named("n"), named("m"), Dim::Dynamic(None), Dim::Fixed(2));
-        let good: &[Option<&[Dim]>] = &[Some(&[n.clone()])];
-        let table: [(&[Option<&[Dim]>], &[Option<&[Dim]>], bool); 11] = [
-            (good, good, true),
-            (&[Some(&[n.clone(), two.clone()]), Some(&[n.clone()])], good, true),
-            (&[Some(&[any.clone()]), Some(&[n.clone()])], good, true),
-            (&[Some(&[n.clone()]), Some(&[m.clone()])], good, false),
-            (&[Some(&[two.clone(), n.clone()])], good, false),
-            (&[Some(&[])], good, false),
-            (&[None], good, false),
-            (&[], good, false),
-            (good, &[Some(&[m.clone()])], true),
-            (good, &[Some(&[two.clone()])], false),
-            (good, &[None, Some(&[])], false),
+        let [n_2, n, m, any, two, two_n] = [
+            vec![n.clone(), two.clone()],
+            vec![n.clone()],
+            vec![m],
+            vec![any],
+            vec![two.clone()],
+            vec![two, n],
+        ];
+        let good = || vec![Some(&*n)];
+        let table = [
+            (good(), good(), true),
+            (vec![Some(&*n_2), Some(&n)], good(), true),
+            (vec![Some(&*any), Some(&n)], good(), true),
+            (vec![Some(&*n), Some(&m)], good(), false),
+            (vec![Some(&*two_n)], good(), false),
+            (vec![Some(&[])], good(), false),
+            (vec![None], good(), false),
+            (vec![], good(), false),
+            (good(), vec![Some(&*m)], true),
+            (good(), vec![Some(&*two)], false),
+            (good(), vec![None, Some(&[])], false),
         ];
         for (inputs, outputs, expected) in table {
-            let batching = allowed(&signature(inputs, outputs), None, Some(true), 32);
+            let batching = allowed(&signature(&inputs, &outputs), None, Some(true), 32);
             assert_eq!(batching.is_some(), expected, "{inputs:?} {outputs:?}");
         }
     }
@@ -218,7 +226,8 @@ mod tests {
     fn a_request_has_the_rows_that_all_its_inputs_have() {
         let n = [named("n")];
         let batching = allowed(&signature(&[Some(&n)], &[Some(&n), Some(&[])]), None, Some(true), 32).unwrap();
-        let table: [(&[Tensor], Option<&[usize]>, Option<usize>); 8] = [
+        type Row<'a> = (&'a [Tensor], Option<&'a [usize]>, Option<usize>);
+        let table: [Row<'_>; 8] = [
             (&[tensor(&[3, 2])], Some(&[0]), Some(3)),
             (&[tensor(&[3, 2]), tensor(&[3])], Some(&[0]), Some(3)),
             (&[tensor(&[3, 2]), tensor(&[2])], Some(&[0]), None),
