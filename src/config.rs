@@ -88,6 +88,13 @@ pub struct ServeArgs {
     )]
     pub header_timeout: Duration,
 
+    /// Time for a client to take more of what it is sent; then it is disconnected
+    #[arg(
+        long, env = "LONGSHORE_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s",
+        help_heading = "HTTP"
+    )]
+    pub write_timeout: Duration,
+
     /// Time that an idle connection is kept open
     #[arg(
         long, env = "LONGSHORE_KEEP_ALIVE", value_name = "TIME", value_parser = duration, default_value = "90s",
@@ -205,6 +212,12 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u64).range(0..=100), help_heading = "Resources"
     )]
     pub mapped_weights: u64,
+    /// Rows of waiting requests that may run as one batch, where that pays; 1 for no batches
+    #[arg(
+        long, env = "LONGSHORE_MAX_BATCH", value_name = "ROWS", value_parser = at_least_one, default_value = "32",
+        help_heading = "Resources"
+    )]
+    pub max_batch: usize,
 
     /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
@@ -526,7 +539,8 @@ mod tests {
 
     #[test]
     fn the_memory_limit_is_the_flags_or_the_systems_and_a_part_is_reserved() {
-        let table: [(&[&str], Option<u64>, Option<(u64, u64)>); 5] = [
+        type Case<'a> = (&'a [&'a str], Option<u64>, Option<(u64, u64)>);
+        let table: [Case<'_>; 5] = [
             (&["--memory-limit", "100MiB"], Some(1 << 40), Some((100 << 20, 8 << 20))),
             (
                 &["--memory-limit", "100MiB", "--memory-reserve", "0"],

@@ -1,6 +1,6 @@
 //! Loaded models: from files to sessions, admitted by memory, run fairly.
 //!
-//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::run`] answers, [`Engine::unload`] gives
+//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::answer`] answers, [`Engine::unload`] gives
 //! the memory back. Names, and what is loaded under them, are `catalog`'s; bytes on the wire are `codec`'s.
 //!
 //! What always holds: a model that exists has its memory reserved; a load that failed has left nothing; loads, unloads
@@ -8,7 +8,9 @@
 
 mod allocator;
 mod artifact;
+mod batch;
 mod content;
+mod knee;
 mod memory;
 mod model;
 mod onnx_file;
@@ -20,10 +22,12 @@ mod raw;
 mod resident;
 mod runtime;
 mod session;
+mod turn;
 mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ort::environment::Environment;
@@ -31,7 +35,7 @@ use ort::environment::Environment;
 pub use artifact::ArtifactError;
 pub use content::ContentHash;
 pub use memory::{Limit, NoRoom, Reserved, Usage, raise_open_files, system_limit};
-pub use model::{Model, Runner};
+pub use model::{Model, Work};
 pub use pool::PoolError;
 pub use prepare::{COMMAND as PREPARE_COMMAND, PrepareError, run_child};
 pub use quarantine::Quarantined;
@@ -40,11 +44,13 @@ pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
 pub use session::{RunError, SessionError};
 
 use artifact::Artifact;
+use batch::Override;
 use memory::{Bounds, Budget};
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use prepare::{Cache, CacheError, Findings, Job, Prepared, Preparer};
 use quarantine::Quarantine;
 use resident::{Resident, Residents, Source};
+use turn::{Batcher, Batches, Pending};
 use watchdog::Watchdog;
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
@@ -61,6 +67,8 @@ pub struct Settings {
     pub load_threads: usize,
     /// Requests that may wait for one model.
     pub queue: usize,
+    /// Rows of requests that may run together; 1 for no batches.
+    pub max_batch: usize,
     /// Bytes for everything, and where to see how much is used; `None` for no limit.
     pub memory: Option<Limit>,
     /// Bytes of it that requests are to find free.
@@ -133,7 +141,9 @@ pub struct Engine {
     budget: Budget,
     quarantine: Arc<Quarantine>,
     queue: usize,
-    compute: Pool,
+    max_batch: usize,
+    batches: Arc<Batches>,
+    compute: Pool<Pending>,
     watchdog: Arc<Watchdog>,
     residents: Residents,
     preparing: Option<Preparing>,
@@ -159,6 +169,9 @@ struct Preparing {
 pub struct EngineLoad {
     pub running: usize,
     pub waiting: usize,
+    /// Batches that have run, and the requests that were in them.
+    pub batches: u64,
+    pub batched_requests: u64,
     pub reserved: Reserved,
 }
 
@@ -221,6 +234,8 @@ impl Engine {
             budget: Budget::new(bounds, memory::resident_anonymous()),
             quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),
             queue: settings.queue,
+            max_batch: settings.max_batch,
+            batches: Arc::default(),
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
             compute,
@@ -237,7 +252,7 @@ impl Engine {
     /// Loads the artifact at `path`, a directory or a model file.
     pub async fn load(&self, path: &Path) -> Result<Model, LoadError> {
         let path = path.to_owned();
-        let opened = self.loads.run(None, move || {
+        let opened = self.loads.run(move || {
             let artifact = artifact::open(&path)?;
             let content = artifact.hash()?;
             Ok::<_, ArtifactError>((content, artifact))
@@ -248,7 +263,7 @@ impl Engine {
         // Now: whoever held the place may have found out.
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
-            return Ok(self.model(resident));
+            return Ok(self.model(resident, artifact.batching));
         }
         let artifact = Arc::new(artifact);
         let prepared = match &self.preparing {
@@ -258,7 +273,7 @@ impl Engine {
         let source = Source::of(&artifact, prepared);
         let resident = Arc::new(self.create(content, source).await?);
         place.set(&resident);
-        Ok(self.model(resident))
+        Ok(self.model(resident, artifact.batching))
     }
 
     /// Loads what was loaded before from `path`: its prepared form where there is one, so that the files are not needed.
@@ -266,28 +281,35 @@ impl Engine {
         let Some(preparing) = &self.preparing else {
             return self.load(path).await;
         };
-        let place = self.residents.place(content);
-        let mut place = place.lock().await;
-        // Now: whoever held the place may have found out.
-        self.quarantine.check(&content)?;
-        if let Some(resident) = place.get() {
-            return Ok(self.model(resident));
-        }
-        let cache = Arc::clone(&preparing.cache);
-        let found = self.loads.run(None, move || cache.find(&content));
-        let Some(source) = found.await.map_err(LoadError::Pool)?.and_then(Source::prepared) else {
-            drop(place);
+        let (cache, files) = (Arc::clone(&preparing.cache), path.to_owned());
+        let found = self.loads.run(move || {
+            // What the name's manifest says is not part of the content; without the files, it says nothing.
+            let batching = artifact::open(&files).ok().and_then(|artifact| artifact.batching);
+            (cache.find(&content), batching)
+        });
+        let (found, batching) = found.await.map_err(LoadError::Pool)?;
+        let Some(source) = found.and_then(Source::prepared) else {
             return self.load(path).await;
         };
+        let place = self.residents.place(content);
+        let mut place = place.lock().await;
+        self.quarantine.check(&content)?;
+        if let Some(resident) = place.get() {
+            return Ok(self.model(resident, batching));
+        }
         let resident = Arc::new(self.create(content, source).await?);
         place.set(&resident);
-        Ok(self.model(resident))
+        Ok(self.model(resident, batching))
     }
 
-    fn model(&self, resident: Arc<Resident>) -> Model {
+    fn model(&self, resident: Arc<Resident>, batching: Option<Override>) -> Model {
+        let signature = resident.session.signature();
+        let batching = batch::allowed(signature, batching, resident.independent_rows, self.max_batch);
         Model {
             resident,
             lane: self.compute.lane(self.queue),
+            batcher: batching.map(Batcher::new),
+            batches: Arc::clone(&self.batches),
             watchdog: Arc::clone(&self.watchdog),
         }
     }
@@ -295,7 +317,7 @@ impl Engine {
     async fn create(&self, content: ContentHash, source: Source) -> Result<Resident, LoadError> {
         let (environment, budget) = (self.environment.clone(), self.budget.clone());
         self.loads
-            .run(None, move || {
+            .run(move || {
                 let resident = Resident::create(&environment, &budget, content, &source);
                 if resident.is_err() {
                     // What the half-made session held is free now, but still this process's (MM-18).
@@ -315,7 +337,7 @@ impl Engine {
         artifact: &Arc<Artifact>,
     ) -> Result<Option<Prepared>, LoadError> {
         let cache = Arc::clone(&preparing.cache);
-        let found = self.loads.run(None, move || cache.find(&content));
+        let found = self.loads.run(move || cache.find(&content));
         if let Some(found) = found.await.map_err(LoadError::Pool)? {
             return Ok(Some(found));
         }
@@ -324,7 +346,7 @@ impl Engine {
             Ok(findings) => findings,
             Err(error) => {
                 if let Some(unfinished) = unfinished {
-                    let _ = self.files.run(None, move || prepare::discard(&unfinished)).await;
+                    let _ = self.files.run(move || prepare::discard(&unfinished)).await;
                 }
                 return match error {
                     LoadError::Prepare(PrepareError::NoChild(reason)) => {
@@ -345,9 +367,9 @@ impl Engine {
         };
         let cache = Arc::clone(&preparing.cache);
         let facts = artifact.facts;
-        let kept = self.loads.run(None, move || {
-            cache.keep(&content, unfinished.as_deref(), findings, facts)
-        });
+        let kept = self
+            .loads
+            .run(move || cache.keep(&content, unfinished.as_deref(), findings, facts));
         kept.await.map_err(LoadError::Pool).map(Some)
     }
 
@@ -365,7 +387,7 @@ impl Engine {
         let mut memory = usual.min(most);
         loop {
             let budget = self.budget.clone();
-            let reserved = self.loads.run(None, move || budget.load(memory, 0));
+            let reserved = self.loads.run(move || budget.load(memory, 0));
             let _reserved = reserved.await.map_err(LoadError::Pool)??;
             let job = Job {
                 model: artifact.model.clone(),
@@ -394,7 +416,7 @@ impl Engine {
 
     /// Frees `model` and returns its memory to the system before the future ends (MM-4).
     pub async fn unload(&self, model: Model) {
-        let freed = self.unloads.run(None, move || {
+        let freed = self.unloads.run(move || {
             drop(model);
             allocator::give_back();
         });
@@ -408,7 +430,7 @@ impl Engine {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
-        self.files.run(None, work).await
+        self.files.run(work).await
     }
 
     /// Bytes for models, when the process itself and the reserve for requests have theirs.
@@ -426,6 +448,8 @@ impl Engine {
         EngineLoad {
             running,
             waiting,
+            batches: self.batches.runs.load(Ordering::Relaxed),
+            batched_requests: self.batches.requests.load(Ordering::Relaxed),
             reserved: self.budget.reserved(),
         }
     }

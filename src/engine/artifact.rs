@@ -5,17 +5,22 @@
 //! hint are an error: guessing would serve the wrong model under the right name.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
+use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::batch::Override;
 use super::content::{self, ContentHash};
 use super::onnx_file::{self, ScanError};
 
-/// Names the model file, when the defaults do not find it.
+/// Says what the defaults do not: which file is the model, whether requests may run in batches.
 pub const MANIFEST: &str = "longshore.json";
 
 /// A manifest is a few lines; more is a mistake.
@@ -75,6 +80,8 @@ pub struct Artifact {
     /// Whether the model is in ORT format rather than ONNX.
     pub is_ort_format: bool,
     pub facts: Facts,
+    /// What the manifest says of batches.
+    pub batching: Option<Override>,
 }
 
 /// What is seen of a model without loading it.
@@ -95,17 +102,54 @@ impl Artifact {
 }
 
 /// `longshore.json`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
     /// Path of the model file, relative to the manifest.
     model: Option<String>,
+    /// Whether waiting requests may run together: `false`, `true`, or `{"max_rows": 16}`.
+    #[serde(default, deserialize_with = "batching")]
+    batching: Option<Override>,
+}
+
+fn batching<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Override>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Limits {
+        max_rows: NonZeroUsize,
+    }
+    struct Batching;
+    impl<'de> Visitor<'de> for Batching {
+        type Value = Override;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true, false or {\"max_rows\": N} for batching")
+        }
+
+        fn visit_bool<E: de::Error>(self, allowed: bool) -> Result<Override, E> {
+            Ok(if allowed {
+                Override::Allowed(None)
+            } else {
+                Override::Never
+            })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Override, A::Error> {
+            let limits = Limits::deserialize(MapAccessDeserializer::new(map))?;
+            Ok(Override::Allowed(Some(limits.max_rows)))
+        }
+    }
+    deserializer.deserialize_any(Batching).map(Some)
 }
 
 /// Opens the artifact at `path`: finds the model, reads what it refers to, and checks that all of it lies inside.
 pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     let root = path.canonicalize().map_err(|source| io_error(path, source))?;
-    let model = if root.is_dir() { locate(&root)? } else { root.clone() };
+    let (model, batching) = if root.is_dir() {
+        locate(&root)?
+    } else {
+        (root.clone(), None)
+    };
     let folder = if root.is_dir() {
         root.as_path()
     } else {
@@ -145,12 +189,14 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
             has_trees,
             has_unbounded_work,
         },
+        batching,
     })
 }
 
 /// Finds the model file in a directory: the one named in the manifest; `model.onnx` or `model.ort`; the only `*.onnx`
-/// or `*.ort`; `<n>/model.onnx` with the greatest n; the same in the only sub-directory, once.
-fn locate(root: &Path) -> Result<PathBuf, ArtifactError> {
+/// or `*.ort`; `<n>/model.onnx` with the greatest n; the same in the only sub-directory, once. Beside it, what the
+/// manifest in the same directory says of batches.
+fn locate(root: &Path) -> Result<(PathBuf, Option<Override>), ArtifactError> {
     let top = Listing::read(root)?;
     if let Some(model) = top.find(root)? {
         return Ok(model);
@@ -197,12 +243,20 @@ impl Listing {
         Ok(listing)
     }
 
-    fn find(&self, folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
-        if self.files.contains(MANIFEST)
-            && let Some(model) = manifest_model(folder)?
-        {
-            return Ok(Some(model));
-        }
+    fn find(&self, folder: &Path) -> Result<Option<(PathBuf, Option<Override>)>, ArtifactError> {
+        let manifest = if self.files.contains(MANIFEST) {
+            read_manifest(folder)?
+        } else {
+            Manifest::default()
+        };
+        let model = match &manifest.model {
+            Some(named) => Some(named_model(folder, named)?),
+            None => self.usual_model(folder)?,
+        };
+        Ok(model.map(|model| (model, manifest.batching)))
+    }
+
+    fn usual_model(&self, folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
         for name in ["model.onnx", "model.ort"] {
             if self.files.contains(name) {
                 return Ok(Some(folder.join(name)));
@@ -248,7 +302,7 @@ impl Listing {
     }
 }
 
-fn manifest_model(folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
+fn read_manifest(folder: &Path) -> Result<Manifest, ArtifactError> {
     let path = folder.join(MANIFEST);
     let mut text = String::new();
     fs::File::open(&path)
@@ -259,24 +313,24 @@ fn manifest_model(folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
             detail: format!("longer than {MAX_MANIFEST_BYTES} bytes"),
         });
     }
-    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| ArtifactError::Manifest {
+    serde_json::from_str(&text).map_err(|error| ArtifactError::Manifest {
         detail: error.to_string(),
-    })?;
-    let Some(model) = manifest.model else {
-        return Ok(None);
-    };
-    if !stays_below(&model) {
+    })
+}
+
+fn named_model(folder: &Path, model: &str) -> Result<PathBuf, ArtifactError> {
+    if !stays_below(model) {
         return Err(ArtifactError::Manifest {
             detail: format!("the model \"{model}\" must be a relative path inside the artifact"),
         });
     }
-    let path = folder.join(&model);
+    let path = folder.join(model);
     if !path.is_file() {
         return Err(ArtifactError::Manifest {
             detail: format!("the model \"{model}\" is not in the artifact"),
         });
     }
-    Ok(Some(path))
+    Ok(path)
 }
 
 fn external_file(model: &Path, folder: &Path, location: &str) -> Result<PathBuf, ArtifactError> {
@@ -397,7 +451,7 @@ mod tests {
         ];
         for (paths, expected) in table {
             let root = artifact(paths);
-            assert_eq!(locate(root.path()).unwrap(), root.path().join(expected), "{paths:?}");
+            assert_eq!(locate(root.path()).unwrap().0, root.path().join(expected), "{paths:?}");
         }
     }
 
@@ -426,7 +480,7 @@ mod tests {
         let root = artifact(&["a.onnx", "b.onnx"]);
         let manifest = root.path().join(MANIFEST);
         fs::write(&manifest, r#"{"model": "b.onnx"}"#).unwrap();
-        assert_eq!(locate(root.path()).unwrap(), root.path().join("b.onnx"));
+        assert_eq!(locate(root.path()).unwrap(), (root.path().join("b.onnx"), None));
         let table = [
             (r#"{"model": "c.onnx"}"#, "the model \"c.onnx\" is not in the artifact"),
             (

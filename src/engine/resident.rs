@@ -27,6 +27,8 @@ pub struct Resident {
     // Dropped in this order: memory is given back when it is free.
     pub session: Session,
     pub pace: Pace,
+    /// Whether rows joined along the first axis are answered as they are alone; `None` when nobody has looked.
+    pub independent_rows: Option<bool>,
     memory: Loaded,
 }
 
@@ -74,6 +76,7 @@ impl Resident {
             content,
             session,
             pace,
+            independent_rows: known.and_then(|findings| findings.independent_rows),
             memory,
         })
     }

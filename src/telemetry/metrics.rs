@@ -2,8 +2,10 @@
 //!
 //! Labels are bounded: a route, a status, an outcome, never a model's name, of which there may be thousands.
 
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::{Collector, GenericGauge},
 };
 
@@ -15,6 +17,7 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     model_operations: IntCounterVec,
     model_operation_seconds: HistogramVec,
+    batches: Mutex<Batches>,
     /// Models that are loaded.
     pub models_loaded: IntGauge,
     /// Requests that run on the compute threads, and that wait for them.
@@ -25,6 +28,13 @@ pub struct Metrics {
     pub memory_mapped_bytes: IntGauge,
     pub memory_requests_bytes: IntGauge,
     pub memory_limit_bytes: IntGauge,
+}
+
+/// Counted by the engine; these follow.
+#[derive(Debug)]
+struct Batches {
+    runs: IntCounter,
+    requests: IntCounter,
 }
 
 /// What is done to models.
@@ -76,6 +86,16 @@ impl Metrics {
                     &["operation"],
                 )?,
             )?,
+            batches: Mutex::new(Batches {
+                runs: register(
+                    &registry,
+                    IntCounter::new("longshore_batches_total", "Runs that answered several requests.")?,
+                )?,
+                requests: register(
+                    &registry,
+                    IntCounter::new("longshore_batched_requests_total", "Requests that such runs answered.")?,
+                )?,
+            }),
             models_loaded: gauge(&registry, "longshore_models_loaded", "Models that can answer.")?,
             requests_running: gauge(
                 &registry,
@@ -125,6 +145,15 @@ impl Metrics {
             .observe(seconds);
     }
 
+    /// So many batches have run so far, and so many requests were in them.
+    pub fn batches(&self, runs: u64, requests: u64) {
+        // Locked because reading how far a counter is behind and making up for it is one step.
+        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        for (counter, now) in [(&batches.runs, runs), (&batches.requests, requests)] {
+            counter.inc_by(now.saturating_sub(counter.get()));
+        }
+    }
+
     /// All of it as text.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
@@ -154,11 +183,15 @@ mod tests {
         metrics.request("invoke", 200, 0.002);
         metrics.model_operation(Operation::Load, "ok", 0.01);
         metrics.models_loaded.set(3);
+        metrics.batches(2, 7);
+        metrics.batches(1, 5);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for line in [
             "longshore_requests_total{route=\"invoke\",status=\"200\"} 1",
             "longshore_model_operations_total{operation=\"load\",outcome=\"ok\"} 1",
             "longshore_models_loaded 3",
+            "longshore_batches_total 2",
+            "longshore_batched_requests_total 7",
             "# TYPE longshore_request_seconds histogram",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

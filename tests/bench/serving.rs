@@ -10,11 +10,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use longshore::engine::{Engine, Model, Settings};
+use longshore::engine::{Engine, Settings};
 use longshore::tensor::Tensor;
 
 /// How long each line of the table is measured.
@@ -38,6 +37,7 @@ fn main() {
         http_threads: 1,
         prepare: None,
         bad_model_ttl: Duration::ZERO,
+        max_batch: 1,
     })
     .expect("start the engine");
     let bare: Vec<(usize, f64)> = [1, 32]
@@ -85,33 +85,18 @@ fn ping() -> Vec<u8> {
 /// CPU microseconds of one run of the model, on one thread.
 fn bare_run(engine: &Engine, model: &Path, rows: usize) -> f64 {
     const RUNS: u32 = 50_000;
-    actix_web::rt::System::new().block_on(async {
-        let model = Arc::new(engine.load(model).await.expect("load the model"));
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(600);
-        let values = vec![0.5f32; rows * FEATURES];
-        let inputs = [Tensor::from_vec(vec![rows, FEATURES], values).expect("a tensor")];
-        Model::run(&Shared(model), 0, deadline, move |runner| {
-            for _ in 0..RUNS / 10 {
-                runner.run(&inputs, None).expect("run");
-            }
-            let before = thread_cpu();
-            for _ in 0..RUNS {
-                runner.run(&inputs, None).expect("run");
-            }
-            (thread_cpu() - before).as_secs_f64() * 1e6 / f64::from(RUNS)
-        })
-        .await
-        .expect("run")
-    })
-}
-
-#[derive(Clone)]
-struct Shared(Arc<Model>);
-
-impl AsRef<Model> for Shared {
-    fn as_ref(&self) -> &Model {
-        &self.0
+    let model = actix_web::rt::System::new().block_on(async { engine.load(model).await.expect("load the model") });
+    let values = vec![0.5f32; rows * FEATURES];
+    let inputs = [Tensor::from_vec(vec![rows, FEATURES], values).expect("a tensor")];
+    let run = || model.run(&inputs, None).expect("run");
+    for _ in 0..RUNS / 10 {
+        run();
     }
+    let before = thread_cpu();
+    for _ in 0..RUNS {
+        run();
+    }
+    (thread_cpu() - before).as_secs_f64() * 1e6 / f64::from(RUNS)
 }
 
 /// CPU time of the calling thread: the first field of schedstat, in nanoseconds.

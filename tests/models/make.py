@@ -388,6 +388,60 @@ def spin() -> Good:
     return Good(model, [{"iterations": np.array(count, np.int64)} for count in (0, 1, 100)])
 
 
+def turns(start: str, end: str, size: int, count: int) -> tuple[list[NodeProto], list[TensorProto]]:
+    """`count` products of what `start` holds with a cyclic shift, one after the other: some microseconds for each, nearly
+    as many for one row as for a hundred. All numbers that are sums of powers of two stay exact."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["going_on"]),
+            helper.make_node("MatMul", ["state", "shift"], ["shifted"]),
+        ],
+        "body",
+        [
+            value("iteration", TensorProto.INT64, []),
+            value("go_on", TensorProto.BOOL, []),
+            floats("state", ["rows", size]),
+        ],
+        [value("going_on", TensorProto.BOOL, []), floats("shifted", ["rows", size])],
+    )
+    nodes = [helper.make_node("Loop", ["count", "", start], [end], body=body)]
+    return nodes, [constant("shift", np.roll(np.eye(size), 1, axis=1)), constant("count", count, np.int64)]
+
+
+def lookup() -> Good:
+    """Takes milliseconds however many rows it has, and refuses ids from 16 on: each row sums the embeddings of its ids
+    and turns the sum, by one place in effect."""
+    table = np.arange(16 * 8).reshape(16, 8) / 4
+    loop, initializers = turns("sums", "turned", 8, 2001)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["embedded"]),
+        helper.make_node("ReduceSum", ["embedded", "second_axis"], ["sums"], keepdims=0),
+        *loop,
+        helper.make_node("Gather", ["ids", "none"], ["first"], axis=1),
+    ]
+    model = make_model(
+        nodes,
+        [value("ids", TensorProto.INT64, ["batch", "width"])],
+        [floats("turned", ["batch", 8]), value("first", TensorProto.INT64, ["batch"])],
+        [
+            *initializers,
+            constant("table", table),
+            constant("second_axis", [1], np.int64),
+            constant("none", 0, np.int64),
+        ],
+    )
+    return Good(model, [{"ids": array([3, 4], dtype=np.int64)}, {"ids": array([1], [15], dtype=np.int64)}])
+
+
+def one_more() -> Good:
+    """Takes milliseconds, and gives a row more than it is given."""
+    loop, initializers = turns("x", "turned", 2, 2000)
+    nodes = [*loop, helper.make_node("Concat", ["turned", "last"], ["y"], axis=0)]
+    initializers.append(constant("last", [[-1, -1]]))
+    model = make_model(nodes, [floats("x", ["n", 2])], [floats("y", ["m", 2])], initializers)
+    return Good(model, [{"x": array([1, 2])}, {"x": array([1, 2], [3, 4])}])
+
+
 def scale() -> Good:
     """Multiplies by 1234.5, four bytes that occur once in the file: change them there to make another model."""
     nodes = [helper.make_node("Mul", ["x", "c"], ["y"])]
@@ -782,6 +836,8 @@ GOOD: dict[str, Callable[[], Good]] = {
     "int_divide": int_divide,
     "allocate": allocate,
     "spin": spin,
+    "lookup": lookup,
+    "one_more": one_more,
     "scale": scale,
     "external": external_weights,
     "external_big": external_big,

@@ -59,6 +59,13 @@ impl Models {
         url
     }
 
+    /// As [`Self::place`], with this text as the artifact's manifest.
+    pub fn place_with_manifest(&self, fixture_name: &str, name: &str, manifest: &str) -> String {
+        let url = self.place(fixture_name, name);
+        fs::write(Path::new(&url).join("longshore.json"), manifest).unwrap();
+        url
+    }
+
     /// A model that multiplies by `factor`: `y = factor * x`.
     pub fn place_scale(&self, name: &str, factor: f32) -> String {
         let url = self.place("scale", name);

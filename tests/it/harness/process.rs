@@ -26,6 +26,15 @@ impl Process {
         names.filter(|name| !name.starts_with("jemalloc")).count()
     }
 
+    /// Open sockets.
+    pub fn sockets(self) -> usize {
+        let files = fs::read_dir(self.file("fd")).unwrap().flatten();
+        let targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+        targets
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count()
+    }
+
     /// User and system time used so far, in clock ticks (a hundredth of a second on Linux).
     pub fn cpu_ticks(self) -> u64 {
         let stat = fs::read_to_string(self.file("stat")).unwrap();
