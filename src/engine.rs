@@ -120,7 +120,7 @@ pub enum LoadError {
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     #[error(transparent)]
-    Prepare(PrepareError),
+    Prepare(#[from] PrepareError),
     #[error("the model could not be loaded: {0}")]
     Pool(PoolError),
 }
@@ -385,10 +385,10 @@ impl Engine {
         // What no model needs: it would be a mistake to unload the others for it.
         let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
         let mut memory = usual.min(most);
+        let budget = self.budget.clone();
+        let reserved = self.loads.run(move || budget.load(memory, 0));
+        let mut reserved = reserved.await.map_err(LoadError::Pool)??;
         loop {
-            let budget = self.budget.clone();
-            let reserved = self.loads.run(move || budget.load(memory, 0));
-            let _reserved = reserved.await.map_err(LoadError::Pool)??;
             let job = Job {
                 model: artifact.model.clone(),
                 weights: artifact.facts.weights,
@@ -397,19 +397,31 @@ impl Engine {
                 memory,
                 probe: true,
             };
-            match preparing.preparer.prepare(job).await {
+            let error = match preparing.preparer.prepare(job).await {
                 Ok(findings) => return Ok(findings),
-                // Not every failed allocation is survived, so a crash may have been one, too.
-                Err(PrepareError::Session(SessionError::OutOfMemory) | PrepareError::Crashed { .. })
-                    if memory < most =>
-                {
-                    memory = most;
+                Err(error) => error,
+            };
+            let short_of_memory = match &error {
+                PrepareError::Session(SessionError::OutOfMemory) => true,
+                // Not every failed allocation is survived.
+                PrepareError::Crashed { .. } => false,
+                _ => return Err(error.into()),
+            };
+            if memory >= most {
+                return Err(if short_of_memory {
+                    PrepareError::MemoryBomb(most)
+                } else {
+                    error
                 }
-                Err(PrepareError::Session(SessionError::OutOfMemory)) => {
-                    return Err(LoadError::Prepare(PrepareError::MemoryBomb(most)));
-                }
-                Err(PrepareError::Session(error)) => return Err(error.into()),
-                Err(error) => return Err(LoadError::Prepare(error)),
+                .into());
+            }
+            drop(reserved);
+            let (budget, least) = (self.budget.clone(), memory);
+            let more = self.loads.run(move || budget.load_up_to(least, most));
+            match more.await.map_err(LoadError::Pool)? {
+                Some(more) => (reserved, memory) = more,
+                None if short_of_memory => return Err(self.budget.no_room(memory.saturating_mul(2)).into()),
+                None => return Err(error.into()),
             }
         }
     }

@@ -163,7 +163,9 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::Ambiguous { .. }
         | ArtifactError::Manifest { .. }
         | ArtifactError::NotAModel { .. }
+        | ArtifactError::NotOrtFormat { .. }
         | ArtifactError::ExternalData { .. }
+        | ArtifactError::ShortExternalData { .. }
         | ArtifactError::Escapes { .. } => INVALID_MODEL,
         // Unloading models frees none, so not 507.
         ArtifactError::NoDescriptors { .. } => UNAVAILABLE,

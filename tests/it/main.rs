@@ -13,6 +13,8 @@
 )]
 
 mod harness;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod api;
 mod bad_artifacts;
@@ -21,6 +23,7 @@ mod batching;
 mod exit;
 mod formats;
 mod hang_up;
+mod hostile;
 mod http;
 mod isolation;
 mod limits;
@@ -29,6 +32,7 @@ mod memory;
 mod names;
 mod negotiation;
 mod network;
+mod networks;
 mod races;
 mod sandbox;
 mod single_model;
