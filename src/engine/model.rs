@@ -2,13 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::InferenceError;
 use super::content::ContentHash;
 use super::memory::Reservation;
-use super::placement::{self, Pace};
+use super::placement::{self, Pace, Stopwatch};
 use super::pool::{Lane, PoolError};
 use super::session::{Cancel, RunError, Session};
 use super::watchdog::{Watchdog, Watched};
@@ -75,32 +76,45 @@ impl Model {
         work: impl Fn(&Runner<'_>) -> T + Send + 'static,
     ) -> Result<T, InferenceError> {
         let this = model.as_ref();
-        if placement::stays(this.pace.expected(), size) {
-            let started = placement::thread_time();
-            let guarded = |cancel: &Cancel| catch_unwind(AssertUnwindSafe(|| this.timed(cancel, size, &work)));
+        let stays = placement::stays(this.pace.expected(), size);
+        if stays {
+            let stopwatch = this.pace.stopwatch();
+            let guarded =
+                |cancel: &Cancel| catch_unwind(AssertUnwindSafe(|| this.timed(stopwatch, cancel, size, &work)));
             if let Watched::Done(result) = this.watchdog.watch(guarded)? {
-                return result.map_err(|_| InferenceError::Pool(PoolError::Panicked));
+                return result
+                    .map(|(result, _)| result)
+                    .map_err(|_| InferenceError::Pool(PoolError::Panicked));
             }
-            // The watchdog looks at the clock; on a busy machine the thread may only have been interrupted.
-            if placement::is_long(placement::thread_time().saturating_sub(started)) {
-                this.pace.distrust();
-            }
+            this.pace.suspect();
         }
         let cancel = Arc::new(Cancel::new()?);
         let _cancel_on_drop = CancelOnDrop(Arc::clone(&cancel));
         let lent = model.clone();
-        let job = move || lent.as_ref().timed(&cancel, size, &work);
+        let job = move || {
+            let this = lent.as_ref();
+            let (result, took) = this.timed(Stopwatch::exact(), &cancel, size, &work);
+            // The watchdog goes by the clock; on a busy machine the thread may only have been interrupted.
+            if stays && placement::is_long(took) {
+                this.pace.distrust();
+            }
+            result
+        };
         Ok(this.lane.run(Some(deadline), job).await?)
     }
 
-    fn timed<T>(&self, cancel: &Cancel, size: usize, work: impl Fn(&Runner<'_>) -> T) -> T {
-        let started = placement::thread_time();
+    fn timed<T>(
+        &self,
+        stopwatch: Stopwatch,
+        cancel: &Cancel,
+        size: usize,
+        work: impl Fn(&Runner<'_>) -> T,
+    ) -> (T, Duration) {
         let result = work(&Runner {
             session: &self.session,
             cancel,
         });
-        self.pace.record(placement::thread_time().saturating_sub(started), size);
-        result
+        (result, self.pace.record(stopwatch, size))
     }
 }
 
