@@ -13,6 +13,8 @@
 )]
 
 mod harness;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod api;
 mod bad_artifacts;
@@ -27,6 +29,7 @@ mod memory;
 mod names;
 mod negotiation;
 mod network;
+mod networks;
 mod races;
 mod sandbox;
 mod single_model;
