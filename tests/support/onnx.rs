@@ -6,7 +6,7 @@
 //!     .initializer(Tensor::floats("w", &[4, 2], &[0.5; 8]))
 //!     .node(Node::new("MatMul", ["x", "w"], ["y"]))
 //!     .output(Info::floats("y", ["batch".into(), 2.into()]));
-//! fs::write("model.onnx", Model::new(graph).to_bytes())?;
+//! fs::write("model.onnx", Model::new(graph).into_bytes())?;
 //! ```
 //!
 //! Nothing is checked: the models that a server must survive are written with the same calls as those that it serves.
@@ -71,11 +71,11 @@ impl Model {
         self
     }
 
-    pub fn to_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(self) -> Vec<u8> {
         self.message
             .int(1, self.ir_version)
             .message(8, &import("", self.opset))
-            .into_bytes()
+            .ininto_bytes()
     }
 }
 
