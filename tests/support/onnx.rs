@@ -75,7 +75,7 @@ impl Model {
         self.message
             .int(1, self.ir_version)
             .message(8, &import("", self.opset))
-            .ininto_bytes()
+            .into_bytes()
     }
 }
 
@@ -117,6 +117,10 @@ impl Graph {
     /// What is known of a value inside the graph.
     pub fn value_info(self, info: Info) -> Self {
         Self(self.0.message(13, &info.0))
+    }
+
+    pub fn into_message(self) -> Message {
+        self.0
     }
 }
 
@@ -365,6 +369,10 @@ impl Info {
     /// A tensor of any rank.
     pub fn any_rank(name: &str, element: i64) -> Self {
         Self::typed(name, &Message::default().int(1, element))
+    }
+
+    pub fn untyped(name: &str) -> Self {
+        Self(Message::default().bytes(1, name))
     }
 
     fn typed(name: &str, tensor: &Message) -> Self {
