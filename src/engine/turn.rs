@@ -22,7 +22,7 @@ use super::InferenceError;
 use super::batch::{self, Batching};
 use super::knee::Knee;
 use super::model::{Model, Work};
-use super::placement::thread_time;
+use super::placement::{is_long, thread_time};
 use super::pool::{Job, PoolError, Queued, Turn};
 use super::session::{Cancel, RunError};
 use crate::tensor::{Signature, Tensor, Value};
@@ -73,6 +73,8 @@ pub struct Pending {
     deadline: Instant,
     /// Bytes of the body.
     size: usize,
+    /// It was expected to be short, and ended where it was because it was not, by the clock.
+    was_ended: bool,
     decoded: Option<Decoded>,
 }
 
@@ -149,6 +151,7 @@ impl Pending {
         model: &(impl AsRef<Model> + Clone + Send + Sync + 'static),
         size: usize,
         deadline: Instant,
+        was_ended: bool,
         work: W,
     ) -> (Self, Hold, oneshot::Receiver<Result<W::Answer, W::Error>>) {
         let (sender, receiver) = oneshot::channel();
@@ -163,6 +166,7 @@ impl Pending {
             caller: Arc::clone(&caller),
             deadline,
             size,
+            was_ended,
             decoded: None,
         };
         (pending, Hold(caller), receiver)
@@ -218,7 +222,12 @@ impl Ready {
         let started = thread_time();
         self.pending.request.answer(model.signature(), outputs);
         let took = self.decoded.took + ran + thread_time().saturating_sub(started);
-        model.resident.pace.record(took, self.pending.size);
+        let pace = &model.resident.pace;
+        pace.record_exactly(took, self.pending.size);
+        // On a busy machine the thread may only have been interrupted.
+        if self.pending.was_ended && is_long(took) {
+            pace.distrust();
+        }
     }
 
     fn run_alone(self, model: &Model) {
