@@ -34,3 +34,4 @@ mod sandbox;
 mod single_model;
 mod start;
 mod stop;
+mod survival;
