@@ -65,8 +65,6 @@ pub enum SuperviseError {
     System(#[from] io::Error),
     #[error("the worker was killed by {signal} before it could serve, as those before it; there will be no other")]
     NeverReady { signal: String },
-    #[error("the worker was killed by {signal} while it was stopping")]
-    WhileStopping { signal: String },
 }
 
 #[derive(Debug, Clone)]
@@ -136,8 +134,12 @@ impl Supervisor {
                 How::Killed(signal) => signal_name(signal),
             };
             match next {
-                Next::End(code) => return Ok(code),
-                Next::GiveUp if self.stopping => return Err(SuperviseError::WhileStopping { signal }),
+                Next::End(code) => {
+                    if let How::Killed(_) = how {
+                        tracing::warn!(signal, "the worker was killed when it was to stop");
+                    }
+                    return Ok(code);
+                }
                 Next::GiveUp => return Err(SuperviseError::NeverReady { signal }),
                 Next::Restart { after } => {
                     self.blame(worker.note, &signal);

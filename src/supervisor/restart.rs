@@ -57,15 +57,14 @@ const LONGEST: Duration = Duration::from_secs(5);
 impl Row {
     /// What is done after `ended`.
     pub fn next(&mut self, ended: Ended) -> Next {
-        let signal = match ended.how {
+        match ended.how {
             // A wrong setting stays wrong, and whoever stopped in order is not to be started again.
             How::Exited(code) => return Next::End(code),
-            How::Killed(signal) => signal,
-        };
+            How::Killed(_) => {}
+        }
         if ended.stopping {
-            // The worker takes a signal to stop by its default action only before it has set its own.
-            let asked = [libc::SIGTERM, libc::SIGINT].contains(&signal);
-            return if asked { Next::End(0) } else { Next::GiveUp };
+            // Whatever it was: it was to end and has.
+            return Next::End(0);
         }
         self.unready = if ended.was_ready { 0 } else { self.unready + 1 };
         if self.unready >= UNREADY {
@@ -115,7 +114,7 @@ mod tests {
             (KILL, false, false, AT_ONCE),
             (TERM, true, false, AT_ONCE),
             (TERM, false, true, Next::End(0)),
-            (FPE, true, true, Next::GiveUp),
+            (FPE, true, true, Next::End(0)),
             (How::Exited(0), true, true, Next::End(0)),
             (How::Exited(0), true, false, Next::End(0)),
             (How::Exited(1), false, false, Next::End(1)),
