@@ -31,6 +31,7 @@ use std::time::Duration;
 use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio::task;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -81,6 +82,8 @@ pub struct Settings {
     pub roots: Vec<PathBuf>,
     /// How long an unload waits for the model's last requests.
     pub unload_timeout: Duration,
+    /// How many models are loaded again at once.
+    pub restores: usize,
     /// Is told what is on the list, so that it can be restored.
     pub journal: Option<Arc<dyn Journal>>,
 }
@@ -106,6 +109,8 @@ pub struct Catalog {
     models: Cache<String, Arc<Entry>>,
     engine: Arc<Engine>,
     settings: Settings,
+    /// A permit for each load after a restart.
+    restores: Semaphore,
 }
 
 /// A model under its name.
@@ -202,6 +207,7 @@ impl Catalog {
         Self {
             models: Cache::builder().build(),
             engine,
+            restores: Semaphore::new(settings.restores),
             settings,
         }
     }

@@ -160,6 +160,7 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
         catalog::Settings {
             roots: args.models_roots(),
             unload_timeout: args.unload_timeout,
+            restores: args.load_threads,
             journal: journal.map(|link| link as Arc<dyn Journal>),
         },
     ));

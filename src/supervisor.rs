@@ -142,7 +142,9 @@ impl Supervisor {
                 }
                 Next::GiveUp => return Err(SuperviseError::NeverReady { signal }),
                 Next::Restart { after } => {
-                    self.blame(worker.note, &signal);
+                    // A note of a crash that did not come to pass is none.
+                    let note = worker.note.filter(|note| how == How::Killed(note.signal));
+                    self.blame(note, &signal);
                     self.restarts += 1;
                     if self.stopped_within(after).await {
                         return Ok(0);

@@ -1,6 +1,6 @@
 //! After a restart: the models of the process before are on the list at once, and loaded again one by one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use moka::ops::compute::Op;
 use tokio::task::JoinSet;
 
 use super::{Catalog, CatalogError, Entry, Record, Slot, load_error, shortened};
-use crate::engine::{ArtifactError, LoadError, Model, SessionError};
+use crate::engine::{ArtifactError, ContentHash, LoadError, Model, SessionError};
 
 /// Why a model could not be loaded again.
 #[derive(Debug, thiserror::Error)]
@@ -49,24 +49,17 @@ impl Catalog {
         for _ in 0..at_once {
             let (catalog, left) = (Arc::clone(&self), Arc::clone(&left));
             tasks.spawn(async move {
-                let mut failed = Vec::new();
+                let mut not_yet = 0;
                 while let Some(name) = next(&left) {
-                    if catalog.restore(&name).await.is_err() {
-                        failed.push(name);
+                    if let Err(error) = catalog.restore(&name).await {
+                        not_yet += 1;
+                        tracing::warn!(model = shortened(&name), "not loaded again yet: {error}");
                     }
                 }
-                failed
+                not_yet
             });
         }
-        let failed = tasks.join_all().await.concat();
-        // Loads need more memory while they go on than afterwards: where several did not fit, one may.
-        let mut not_yet = 0;
-        for name in failed {
-            if let Err(error) = self.restore(&name).await {
-                not_yet += 1;
-                tracing::warn!(model = shortened(&name), "not loaded again yet: {error}");
-            }
-        }
+        let not_yet: usize = tasks.join_all().await.into_iter().sum();
         let restore_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(models, not_yet, restore_ms, "models restored");
     }
@@ -112,7 +105,7 @@ impl Catalog {
             Err(error @ CatalogError::Load { .. }) => return Err(Lost::ForNow(error)),
             Err(error) => return Err(Lost::ForGood(error.to_string())),
         };
-        let model = match self.engine.restore(&path, entry.content).await {
+        let model = match self.reload(&path, entry.content).await {
             Ok(model) => model,
             Err(error) => {
                 // It may have become known by this very try.
@@ -125,6 +118,21 @@ impl Catalog {
             return Err(Lost::ForGood("its files hold another model now".to_owned()));
         }
         Ok(model)
+    }
+
+    async fn reload(&self, path: &Path, content: ContentHash) -> Result<Model, LoadError> {
+        let permit = self.restores.acquire().await;
+        let restored = self.engine.restore(path, content).await;
+        drop(permit);
+        match restored {
+            // A load needs more memory while it goes on than afterwards: where several have no room, one may.
+            Err(LoadError::NoRoom(_) | LoadError::Session(SessionError::OutOfMemory)) => {
+                let all = u32::try_from(self.settings.restores).unwrap_or(u32::MAX);
+                let _alone = self.restores.acquire_many(all).await;
+                self.engine.restore(path, content).await
+            }
+            restored => restored,
+        }
     }
 
     fn check(&self, name: &str, entry: &Entry) -> Result<(), Lost> {

@@ -5,8 +5,11 @@
 //! whichever model killed it. So a thread [marks](Mark) the content that it loads, runs or frees, and a handler for the
 //! signals of a crash sends the mark as a [`Note`]; then the signal takes its course.
 //!
-//! What always holds: the handler allocates nothing, locks nothing and never waits. A crash of a thread without a mark
-//! (one of ONNX Runtime's own, say) blames nobody, and neither does a signal that no handler sees (SIGKILL).
+//! A thread of ONNX Runtime's own pool has no mark: it works for whichever model runs elsewhere. Its crash is blamed on the
+//! one content that is marked anywhere in the process, and on nobody when there are several.
+//!
+//! What always holds: the handler allocates nothing, locks nothing and never waits. A signal that no handler sees
+//! (SIGKILL) blames nobody.
 
 #![expect(
     unsafe_code,
@@ -19,7 +22,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 /// What ends a process that has made a mistake.
 const CRASHES: [c_int; 5] = [libc::SIGFPE, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGABRT];
@@ -30,6 +33,21 @@ const NOBODY: u64 = 0;
 thread_local! {
     /// Without a destructor and with a constant for a start, so that reading it in a handler runs no code.
     static CONTENT: Cell<u64> = const { Cell::new(NOBODY) };
+}
+
+/// The marks of all threads, each in a place of its own: a thread that marks disturbs no other. Threads beyond these are
+/// blamed for their own crashes only.
+static MARKS: [Seat; 1024] = [const { Seat(AtomicU64::new(NOBODY)) }; 1024];
+
+/// As wide as what processors exchange at once.
+#[repr(align(64))]
+struct Seat(AtomicU64);
+
+/// Seats that are taken. Never given back: the threads that run models live as long as the process.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static SEAT: Option<&'static Seat> = MARKS.get(TAKEN.fetch_add(1, Ordering::Relaxed));
 }
 
 /// The socket that notes go to; negative while there is none.
@@ -45,16 +63,32 @@ pub struct Mark {
 impl Mark {
     /// `content` is a `ContentHash::short`.
     pub fn new(content: u64) -> Self {
-        Self {
-            before: CONTENT.replace(content),
-        }
+        Self { before: set(content) }
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        CONTENT.set(self.before);
+        set(self.before);
     }
+}
+
+/// Marks this thread, and returns what it was marked with.
+fn set(content: u64) -> u64 {
+    SEAT.with(|seat| {
+        if let Some(seat) = seat {
+            seat.0.store(content, Ordering::Relaxed);
+        }
+    });
+    CONTENT.replace(content)
+}
+
+/// The one content that is marked in `seats`.
+fn only_one(seats: &[Seat]) -> Option<u64> {
+    let marks = seats.iter().map(|seat| seat.0.load(Ordering::Relaxed));
+    let mut marks = marks.filter(|&content| content != NOBODY);
+    let only = marks.next()?;
+    marks.all(|content| content == only).then_some(only)
 }
 
 /// A thread's last words.
@@ -115,8 +149,11 @@ pub fn report_to(channel: OwnedFd) -> io::Result<()> {
 /// Sends the note. SA_RESETHAND has put the default action back, so what crashed does so again after the return, and this
 /// time ends the process with the same signal.
 extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    let content = CONTENT.get();
-    if content != NOBODY {
+    let content = match CONTENT.get() {
+        NOBODY => only_one(&MARKS),
+        content => Some(content),
+    };
+    if let Some(content) = content {
         let note = Note { signal, content }.to_bytes();
         // SAFETY: `send` may be called in a handler; the bytes are valid, the flags keep it from waiting and from
         // raising another signal, and a descriptor that is none is an error that nobody looks at.
@@ -151,6 +188,22 @@ mod tests {
         assert_eq!(Note::parse(&note.to_bytes()), Some(note));
         for other in [&b""[..], b"\0", b"{\"ready\":null}", &[0; 9], &[0; 11]] {
             assert_eq!(Note::parse(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_crash_without_a_mark_is_blamed_on_the_only_content_there_is() {
+        let table: [(&[u64], Option<u64>); 6] = [
+            (&[], None),
+            (&[NOBODY, NOBODY], None),
+            (&[NOBODY, 7, NOBODY], Some(7)),
+            (&[7, NOBODY, 7], Some(7)),
+            (&[7, 8], None),
+            (&[7, 7, NOBODY, 8], None),
+        ];
+        for (marks, expected) in table {
+            let seats: Vec<Seat> = marks.iter().map(|&mark| Seat(AtomicU64::new(mark))).collect();
+            assert_eq!(only_one(&seats), expected, "{marks:?}");
         }
     }
 

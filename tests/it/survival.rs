@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::thread;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Builder, FOREVER, Process, Request, Server, eventually, fixture, in_parallel, skip_unless, try_send,
+    A_SECOND, Builder, FOREVER, Process, Request, Server, Stop, eventually, fixture, in_parallel, skip_unless, try_send,
 };
 
 /// Data on which an integer division traps.
@@ -235,8 +237,8 @@ fn the_target_model_of_the_load_is_remembered() {
 
 #[test]
 fn a_model_whose_files_are_gone_leaves_the_list_and_one_whose_files_are_others_too() {
-    // MM-17, MM-20
-    let server = Builder::multi().start();
+    // MM-20
+    let server = Builder::multi().arguments(["--prepare", "off"]).start();
     let gone = server.models().place_scale("gone", 2.0);
     let changed = server.models().place_scale("changed", 3.0);
     let stays = server.models().place_scale("stays", 4.0);
@@ -246,17 +248,30 @@ fn a_model_whose_files_are_gone_leaves_the_list_and_one_whose_files_are_others_t
     fs::remove_dir_all(server.models().path("gone")).unwrap();
     server.models().place_scale("changed", 30.0);
     kill(&server);
+    server.assert_scales("stays", 4.0);
     for name in ["gone", "changed"] {
         server.invoke(name, &json!({"instances": [1]})).expect(404);
         server.describe(name).expect(404);
     }
-    server.assert_scales("stays", 4.0);
     assert_eq!(list(&server).keys().collect::<Vec<_>>(), ["stays"]);
     server.load("changed", &changed).expect(200);
     server.assert_scales("changed", 30.0);
     // The list is what it is now, not what it was at first.
     kill(&server);
     assert_eq!(list(&server).keys().collect::<Vec<_>>(), ["changed", "stays"]);
+}
+
+#[test]
+fn a_model_that_was_prepared_needs_its_files_no_more() {
+    // MM-17
+    let cache = tempfile::tempdir().unwrap();
+    let server = Builder::multi().argument("--cache-dir").argument(cache.path()).start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    fs::remove_dir_all(server.models().path("m")).unwrap();
+    kill(&server);
+    server.assert_scales("m", 2.0);
+    assert_eq!(server.describe("m").expect(200).json()["modelUrl"], url);
 }
 
 #[test]
@@ -290,7 +305,7 @@ fn callers_that_come_while_no_process_serves_are_answered_by_the_next() {
 
 #[test]
 fn a_load_that_the_process_does_not_survive_is_no_model_and_can_be_made_again() {
-    let server = Builder::multi().start();
+    let server = Builder::multi().arguments(["--prepare", "off"]).start();
     let url = server.models().place_slow("slow", 12);
     let loaded = server.models().place_scale("loaded", 2.0);
     server.load("loaded", &loaded).expect(200);
@@ -306,6 +321,124 @@ fn a_load_that_the_process_does_not_survive_is_no_model_and_can_be_made_again() 
     server.describe("slow").expect(404);
     server.load("slow", &url).expect(200);
     server.assert_scales("loaded", 2.0);
+}
+
+#[test]
+fn a_request_to_a_model_that_takes_long_to_load_again_waits_until_its_deadline() {
+    let server = Builder::multi()
+        .arguments(["--prepare", "off", "--request-timeout", "1s"])
+        .start();
+    let url = server.models().place_slow("slow", 13);
+    // The load goes on after the request has given up.
+    server.load("slow", &url);
+    eventually("it is loaded", || server.describe("slow").status == 200);
+    kill(&server);
+    let early = server.invoke("slow", &json!({"instances": [1]})).status;
+    // It is on the list all the while, and not loaded twice however many ask.
+    server.describe("slow").expect(200);
+    server.load("slow", &url).expect(409);
+    let mut statuses = in_parallel(8, &[(); 8], |()| {
+        server.invoke("slow", &json!({"instances": [1]})).status
+    });
+    statuses.push(early);
+    assert!(
+        statuses.iter().all(|status| [200, 504].contains(status)),
+        "{statuses:?}"
+    );
+    eventually("it answers", || {
+        server.invoke("slow", &json!({"instances": [1]})).status == 200
+    });
+    server.unload("slow").expect(200);
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
+    let server = Builder::multi().start();
+    let address = server.address();
+    let stop = Stop::default();
+    let names: Vec<String> = (0..8).map(|index| format!("m{index}")).collect();
+    let urls: Vec<String> = names
+        .iter()
+        .map(|name| server.models().place_scale(name, 2.0))
+        .collect();
+    // Loads and unloads a model in turns, and returns what it must be: loaded or not, if that is known.
+    let client = |name: &str, url: &str| {
+        let load = Request::post("/models").json(&json!({"model_name": name, "url": url}));
+        let unload = Request::delete(format!("/models/{name}"));
+        let mut loaded = Some(false);
+        let mut acknowledged = 0;
+        while !stop.raised() {
+            let wanted = loaded != Some(true);
+            let answer = try_send(address, if wanted { &load } else { &unload });
+            loaded = match (answer.map(|answer| answer.status), loaded) {
+                // After an answer that was lost, either may be.
+                (Ok(200), _) => Some(wanted),
+                (Ok(409), None) => Some(true),
+                (Err(_), _) => None,
+                (answer, loaded) => panic!("{answer:?} for {name} where {loaded:?} was known, {wanted} wanted"),
+            };
+            acknowledged += usize::from(loaded.is_some());
+        }
+        assert!(acknowledged > 0);
+        loaded
+    };
+    thread::scope(|scope| {
+        let stop_clients = stop.on_drop();
+        let clients: Vec<_> = names
+            .iter()
+            .zip(&urls)
+            .map(|(name, url)| scope.spawn(|| client(name, url)))
+            .collect();
+        for _ in 0..6 {
+            thread::sleep(std::time::Duration::from_millis(300));
+            kill(&server);
+        }
+        drop(stop_clients);
+        for (name, client) in names.iter().zip(clients) {
+            let expected = client.join().unwrap();
+            let status = server.describe(name).status;
+            assert!(
+                expected.is_none_or(|loaded| status == if loaded { 200 } else { 404 }),
+                "{name} is {status}, and was {expected:?}"
+            );
+        }
+    });
+    for name in list(&server).keys() {
+        server.assert_scales(name, 2.0);
+        server.unload(name).expect(200);
+    }
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn a_full_server_is_as_full_after_a_restart() {
+    // MM-18: models that had room have it again, though loading takes more than being loaded.
+    let server = Builder::multi()
+        .arguments(["--memory-limit", "160MiB", "--prepare", "off"])
+        .start();
+    let mut names = Vec::new();
+    loop {
+        let name = format!("big{}", names.len());
+        let url = server.models().place_big(&name);
+        // Another content each, so that each takes its own memory.
+        let weights = std::path::Path::new(&url).join("weights.bin");
+        let mut bytes = fs::read(&weights).unwrap();
+        bytes[..4].copy_from_slice(&(names.len() as f32).to_le_bytes());
+        fs::write(&weights, bytes).unwrap();
+        if server.load(&name, &url).status == 507 {
+            break;
+        }
+        names.push(name);
+    }
+    assert!(names.len() > 2, "{names:?}");
+    kill(&server);
+    in_parallel(4, &names, |name| {
+        server
+            .invoke(name, &json!({"instances": [vec![1.0; 1024]]}))
+            .expect(200);
+    });
+    assert_eq!(list(&server).len(), names.len());
 }
 
 #[test]
@@ -334,7 +467,19 @@ fn a_server_that_is_told_to_stop_while_it_restarts_stops() {
 #[test]
 fn whoever_stops_the_worker_alone_stops_the_server() {
     let server = Builder::multi().start();
-    server.process().signal(Signal::TERM);
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    let address = server.address();
+    thread::scope(|scope| {
+        let running = scope.spawn(move || try_send(address, &Server::spin("spin", 2 * A_SECOND)));
+        server.wait_for_running(1);
+        server.process().signal(Signal::TERM);
+        // PI-6: the socket is nobody's any more, so that no connection waits in it for nothing.
+        eventually("connections are refused", || {
+            TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        });
+        running.join().unwrap().unwrap().expect(200);
+    });
     let ended = server.wait_for_end();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(ended.last_line().contains("stopped"), "{ended:?}");
