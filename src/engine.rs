@@ -10,6 +10,7 @@ mod allocator;
 mod artifact;
 mod batch;
 mod content;
+mod crash;
 mod knee;
 mod memory;
 mod model;
@@ -34,6 +35,7 @@ use ort::environment::Environment;
 
 pub use artifact::ArtifactError;
 pub use content::ContentHash;
+pub use crash::{Note, report_to as report_crashes_to};
 pub use memory::{Limit, NoRoom, Reserved, Usage, raise_open_files, system_limit};
 pub use model::{Model, Work};
 pub use pool::PoolError;
@@ -318,6 +320,7 @@ impl Engine {
         let (environment, budget) = (self.environment.clone(), self.budget.clone());
         self.loads
             .run(move || {
+                let _mark = crash::Mark::new(content.short());
                 let resident = Resident::create(&environment, &budget, content, &source);
                 if resident.is_err() {
                     // What the half-made session held is free now, but still this process's (MM-18).
@@ -429,6 +432,7 @@ impl Engine {
     /// Frees `model` and returns its memory to the system before the future ends (MM-4).
     pub async fn unload(&self, model: Model) {
         let freed = self.unloads.run(move || {
+            let _mark = crash::Mark::new(model.content().short());
             drop(model);
             allocator::give_back();
         });
@@ -450,9 +454,14 @@ impl Engine {
         self.budget.for_models()
     }
 
-    /// Refuses `content` (a [`ContentHash::short`]) for a while, for the reason given, under whatever name it comes.
-    pub fn refuse(&self, content: u64, reason: String) {
-        self.quarantine.add(content, reason);
+    /// Refuses `content` (a [`ContentHash::short`]) for the reason given, under whatever name it comes.
+    pub fn refuse(&self, content: u64, reason: String, remaining: Duration) {
+        self.quarantine.add_for(content, reason, remaining);
+    }
+
+    /// Whether `content` may be loaded.
+    pub fn check(&self, content: &ContentHash) -> Result<(), Quarantined> {
+        self.quarantine.check(content)
     }
 
     pub fn load_now(&self) -> EngineLoad {

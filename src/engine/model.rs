@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::InferenceError;
 use super::content::ContentHash;
+use super::crash;
 use super::placement;
 use super::pool::Lane;
 use super::resident::Resident;
@@ -92,6 +93,7 @@ impl Model {
     }
 
     fn answer_here<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
+        let _mark = crash::Mark::new(self.content().short());
         let stopwatch = self.resident.pace.stopwatch();
         let (inputs, plan) = work.decode(self.signature())?;
         let outputs = self

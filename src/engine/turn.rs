@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::InferenceError;
 use super::batch::{self, Batching};
+use super::crash;
 use super::knee::Knee;
 use super::model::{Model, Work};
 use super::placement::{is_long, thread_time};
@@ -256,6 +257,7 @@ impl Job for Pending {
     fn run(queued: Queued<Self>, turn: &Turn<'_, Self>) {
         let lent = Arc::clone(&queued.job.lent);
         let model = (*lent).as_ref();
+        let _mark = crash::Mark::new(model.content().short());
         let Some(first) = queued.job.ready(model) else { return };
         let members = match (&model.batcher, first.decoded.rows) {
             (Some(batcher), Some(rows)) => collect(first, rows, model, batcher, turn),

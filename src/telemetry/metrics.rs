@@ -30,6 +30,8 @@ pub struct Metrics {
     pub memory_mapped_bytes: IntGauge,
     pub memory_requests_bytes: IntGauge,
     pub memory_limit_bytes: IntGauge,
+    /// Workers that were killed before this one.
+    pub worker_restarts: IntCounter,
 }
 
 /// Counted by the engine; these follow.
@@ -186,6 +188,13 @@ impl Metrics {
                 "Memory reserved for requests under way.",
             )?,
             memory_limit_bytes: gauge(&registry, "longshore_memory_limit_bytes", "Bytes for models in all.")?,
+            worker_restarts: register(
+                &registry,
+                IntCounter::new(
+                    "longshore_worker_restarts_total",
+                    "Times that the serving process was killed and started again.",
+                )?,
+            )?,
             registry,
         };
         Ok(metrics)

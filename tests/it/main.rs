@@ -38,3 +38,4 @@ mod sandbox;
 mod single_model;
 mod start;
 mod stop;
+mod survival;
