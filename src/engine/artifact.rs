@@ -532,6 +532,37 @@ mod tests {
     }
 
     #[test]
+    fn the_manifest_says_whether_requests_may_run_in_batches() {
+        let root = artifact(&["model.onnx", "2/model.onnx"]);
+        let limited = |rows| Some(Override::Allowed(NonZeroUsize::new(rows)));
+        let table = [
+            ("{}", None),
+            (r#"{"batching": false}"#, Some(Override::Never)),
+            (r#"{"batching": true}"#, Some(Override::Allowed(None))),
+            (r#"{"batching": {"max_rows": 16}}"#, limited(16)),
+            (r#"{"model": "2/model.onnx", "batching": {"max_rows": 2}}"#, limited(2)),
+        ];
+        for (text, expected) in table {
+            fs::write(root.path().join(MANIFEST), text).unwrap();
+            assert_eq!(locate(root.path()).unwrap().1, expected, "{text}");
+        }
+        let table = [
+            (
+                r#"{"batching": 8}"#,
+                "expected true, false or {\"max_rows\": N} for batching",
+            ),
+            (r#"{"batching": null}"#, "expected true, false or"),
+            (r#"{"batching": {"max_rows": 0}}"#, "expected a nonzero"),
+            (r#"{"batching": {"max_rows": 2, "wait": 1}}"#, "unknown field `wait`"),
+        ];
+        for (text, expected) in table {
+            fs::write(root.path().join(MANIFEST), text).unwrap();
+            let error = locate(root.path()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
     fn the_manifest_names_the_model_and_is_held_to_the_artifact() {
         let root = artifact(&["a.onnx", "b.onnx"]);
         let manifest = root.path().join(MANIFEST);

@@ -221,6 +221,8 @@ impl Ready {
     /// Answers, and notes what the request took beside its run.
     fn answer(mut self, model: &Model, ran: Duration, outputs: Result<&[Value], InferenceError>) {
         let started = thread_time();
+        // Not needed any more, and as large as the body at least.
+        self.decoded.inputs = Vec::new();
         self.pending.request.answer(model.signature(), outputs);
         let took = self.decoded.took + ran + thread_time().saturating_sub(started);
         let pace = &model.resident.pace;
