@@ -17,7 +17,7 @@ pub fn mlp(widths: &[usize], seed: u64) -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats("x", [batch(), first.into()]))
         .output(Info::floats("y", [batch(), last.into()]));
-    Model::new(dense(graph, "x", widths, &mut Random::new(seed))).to_bytes()
+    Model::new(dense(graph, "x", widths, &mut Random::new(seed))).into_bytes()
 }
 
 /// Scores items by an embedding of each: `y[batch, 1]` of `item[batch]` (int64, below `items`) and `x[batch, features]`.
@@ -32,7 +32,7 @@ pub fn recommender(items: usize, width: usize, features: usize, seed: u64) -> Ve
         .node(Node::new("Concat", ["embedded", "x"], ["joined"]).attribute("axis", 1))
         .output(Info::floats("y", [batch(), 1.into()]));
     let widths = [width + features, 64, 32, 1];
-    Model::new(dense(graph, "joined", &widths, &mut random)).to_bytes()
+    Model::new(dense(graph, "joined", &widths, &mut random)).into_bytes()
 }
 
 /// A residual network over images of 3x64x64 that classifies into ten: `y[batch, 10]` of `x[batch, 3, 64, 64]`. It has as
@@ -57,7 +57,7 @@ pub fn convolutions(bytes: usize, seed: u64) -> Vec<u8> {
     graph = graph
         .node(Node::new("GlobalAveragePool", [&*last], ["pooled"]))
         .node(Node::new("Flatten", ["pooled"], ["flat"]));
-    Model::new(dense(graph, "flat", &[channels, 10], &mut random)).to_bytes()
+    Model::new(dense(graph, "flat", &[channels, 10], &mut random)).into_bytes()
 }
 
 /// A 3x3 convolution from `from` to a value called `name`.

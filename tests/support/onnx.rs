@@ -6,7 +6,7 @@
 //!     .initializer(Tensor::floats("w", &[4, 2], &[0.5; 8]))
 //!     .node(Node::new("MatMul", ["x", "w"], ["y"]))
 //!     .output(Info::floats("y", ["batch".into(), 2.into()]));
-//! fs::write("model.onnx", Model::new(graph).to_bytes())?;
+//! fs::write("model.onnx", Model::new(graph).into_bytes())?;
 //! ```
 //!
 //! Nothing is checked: the models that a server must survive are written with the same calls as those that it serves.
@@ -71,7 +71,7 @@ impl Model {
         self
     }
 
-    pub fn to_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(self) -> Vec<u8> {
         self.message
             .int(1, self.ir_version)
             .message(8, &import("", self.opset))
@@ -117,6 +117,10 @@ impl Graph {
     /// What is known of a value inside the graph.
     pub fn value_info(self, info: Info) -> Self {
         Self(self.0.message(13, &info.0))
+    }
+
+    pub fn into_message(self) -> Message {
+        self.0
     }
 }
 
@@ -365,6 +369,10 @@ impl Info {
     /// A tensor of any rank.
     pub fn any_rank(name: &str, element: i64) -> Self {
         Self::typed(name, &Message::default().int(1, element))
+    }
+
+    pub fn untyped(name: &str) -> Self {
+        Self(Message::default().bytes(1, name))
     }
 
     fn typed(name: &str, tensor: &Message) -> Self {
