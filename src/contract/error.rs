@@ -150,6 +150,7 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::Manifest { .. }
         | ArtifactError::NotAModel { .. }
         | ArtifactError::ExternalData { .. }
+        | ArtifactError::ShortExternalData { .. }
         | ArtifactError::Escapes { .. } => INVALID_MODEL,
         // Unloading models frees none, so not 507.
         ArtifactError::NoDescriptors { .. } => UNAVAILABLE,

@@ -56,11 +56,18 @@ pub enum ArtifactError {
         #[source]
         source: ScanError,
     },
-    #[error("{file} refers to weights in \"{location}\", which {problem}")]
+    #[error("{file} refers to weights in {location:?}, which {problem}")]
     ExternalData {
         file: String,
         location: String,
         problem: &'static str,
+    },
+    #[error("{file} refers to {needed} bytes of weights in {location:?}, which has {bytes}")]
+    ShortExternalData {
+        file: String,
+        location: String,
+        needed: u64,
+        bytes: u64,
     },
     #[error("{file} is a link out of the artifact")]
     Escapes { file: String },
@@ -103,27 +110,40 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     } else {
         root.parent().unwrap_or(&root)
     };
-    let real = model.canonicalize().map_err(|source| io_error(&model, source))?;
-    if !real.starts_with(folder) {
-        return Err(ArtifactError::Escapes { file: shown(&model) });
-    }
+    let real = inside(folder, &model)?;
     let mut weights = file_size(&real)?;
     let (mut has_trees, mut has_unbounded_work) = (false, true);
     let mut external = Vec::new();
+    let mut counted = BTreeSet::new();
     if !is_ort_format(&real)? {
         let facts = onnx_file::scan(&real).map_err(|error| match error {
             ScanError::Io(source) => io_error(&model, source),
-            ScanError::Empty | ScanError::Malformed { .. } | ScanError::TooManyFiles | ScanError::TooDeep => {
-                ArtifactError::NotAModel {
-                    file: shown(&model),
-                    source: error,
-                }
-            }
+            ScanError::Empty
+            | ScanError::Malformed { .. }
+            | ScanError::TooManyFiles
+            | ScanError::LongName
+            | ScanError::NoNumber { .. }
+            | ScanError::TooDeep => ArtifactError::NotAModel {
+                file: shown(&model),
+                source: error,
+            },
         })?;
         (has_trees, has_unbounded_work) = (facts.has_trees, facts.has_unbounded_work);
-        for location in facts.external {
+        for (location, needed) in facts.external {
             let file = external_file(&real, folder, &location)?;
-            weights = weights.saturating_add(file_size(&file)?);
+            let bytes = file_size(&file)?;
+            if bytes < needed {
+                return Err(ArtifactError::ShortExternalData {
+                    file: shown(&model),
+                    location: brief_name(&location),
+                    needed,
+                    bytes,
+                });
+            }
+            // One file may have many names.
+            if counted.insert(file.clone()) {
+                weights = weights.saturating_add(bytes);
+            }
             external.push((location, file));
         }
     }
@@ -144,7 +164,7 @@ fn locate(root: &Path) -> Result<PathBuf, ArtifactError> {
         return Ok(model);
     }
     if let [only] = &*top.directories.iter().collect::<Vec<_>>() {
-        let below = root.join(only);
+        let below = inside(root, &root.join(only))?;
         if let Some(model) = Listing::read(&below)?.find(&below)? {
             return Ok(model);
         }
@@ -237,7 +257,9 @@ impl Listing {
 }
 
 fn manifest_model(folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
-    let path = folder.join(MANIFEST);
+    let path = inside(folder, &folder.join(MANIFEST))?;
+    // A pipe would be waited for without end.
+    file_size(&path)?;
     let mut text = String::new();
     fs::File::open(&path)
         .and_then(|file| file.take(MAX_MANIFEST_BYTES + 1).read_to_string(&mut text))
@@ -267,12 +289,26 @@ fn manifest_model(folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
     Ok(Some(path))
 }
 
+/// The real path of `path`, when that is below `folder`.
+fn inside(folder: &Path, path: &Path) -> Result<PathBuf, ArtifactError> {
+    let real = path.canonicalize().map_err(|source| io_error(path, source))?;
+    if real.starts_with(folder) {
+        Ok(real)
+    } else {
+        Err(ArtifactError::Escapes { file: shown(path) })
+    }
+}
+
 fn external_file(model: &Path, folder: &Path, location: &str) -> Result<PathBuf, ArtifactError> {
     let refuse = |problem| ArtifactError::ExternalData {
         file: shown(model),
-        location: location.chars().take(200).collect(),
+        location: brief_name(location),
         problem,
     };
+    // Beside file names, ONNX Runtime knows this one, behind which an address in its process follows.
+    if location.contains("_ORT_MEM_ADDR_") {
+        return Err(refuse("is an address in memory rather than a file"));
+    }
     if !stays_below(location) {
         return Err(refuse(
             "is outside the artifact: external data must lie beside the model",
@@ -331,7 +367,12 @@ fn io_error(path: &Path, source: io::Error) -> ArtifactError {
 fn shown(path: &Path) -> String {
     let names: Vec<_> = path.components().rev().take(2).collect();
     let short: PathBuf = names.into_iter().rev().collect();
-    short.display().to_string()
+    brief_name(&short.to_string_lossy())
+}
+
+/// The beginning of a name, for a message.
+fn brief_name(name: &str) -> String {
+    name.chars().take(200).collect()
 }
 
 /// The first few names, for a message.
