@@ -149,6 +149,7 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::Ambiguous { .. }
         | ArtifactError::Manifest { .. }
         | ArtifactError::NotAModel { .. }
+        | ArtifactError::NotOrtFormat { .. }
         | ArtifactError::ExternalData { .. }
         | ArtifactError::ShortExternalData { .. }
         | ArtifactError::Escapes { .. } => INVALID_MODEL,

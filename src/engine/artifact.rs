@@ -56,6 +56,8 @@ pub enum ArtifactError {
         #[source]
         source: ScanError,
     },
+    #[error("{file} is not a model: its name says ONNX Runtime's own format, which its content is not")]
+    NotOrtFormat { file: String },
     #[error("{file} refers to weights in {location:?}, which {problem}")]
     ExternalData {
         file: String,
@@ -115,12 +117,15 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     let (mut has_trees, mut has_unbounded_work) = (false, true);
     let mut external = Vec::new();
     let mut counted = BTreeSet::new();
-    if !is_ort_format(&real)? {
+    if is_ort_format(&real) {
+        check_ort_mark(&real)?;
+    } else {
         let facts = onnx_file::scan(&real).map_err(|error| match error {
             ScanError::Io(source) => io_error(&model, source),
             ScanError::Empty
             | ScanError::Malformed { .. }
             | ScanError::TooManyFiles
+            | ScanError::TooManyValues
             | ScanError::LongName
             | ScanError::NoNumber { .. }
             | ScanError::TooDeep => ArtifactError::NotAModel {
@@ -331,13 +336,23 @@ fn stays_below(path: &str) -> bool {
     !path.is_empty() && components.all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
 }
 
-/// ORT-format models are flatbuffers with this identifier; they hold all of their weights.
-fn is_ort_format(path: &Path) -> Result<bool, ArtifactError> {
+/// Whether ONNX Runtime will read the file in its own format, which holds all of its weights. It goes by the name, and so
+/// must we: a file that it takes for ONNX is one that has to be scanned, whatever its first bytes are.
+fn is_ort_format(path: &Path) -> bool {
+    path.to_string_lossy().to_ascii_lowercase().ends_with(".ort")
+}
+
+/// Models in ONNX Runtime's format are flatbuffers with this identifier.
+fn check_ort_mark(path: &Path) -> Result<(), ArtifactError> {
     let mut head = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(8).read_to_end(&mut head))
         .map_err(|source| io_error(path, source))?;
-    Ok(head.get(4..8) == Some(b"ORTM"))
+    if head.get(4..8) == Some(b"ORTM") {
+        Ok(())
+    } else {
+        Err(ArtifactError::NotOrtFormat { file: shown(path) })
+    }
 }
 
 fn file_size(path: &Path) -> Result<u64, ArtifactError> {
@@ -482,6 +497,33 @@ mod tests {
         let root = artifact(&[]);
         std::os::unix::fs::symlink(outside.path().join("secret.onnx"), root.path().join("model.onnx")).unwrap();
         assert!(matches!(open(root.path()), Err(ArtifactError::Escapes { .. })));
+    }
+
+    #[test]
+    fn a_directory_or_a_manifest_that_links_out_of_the_artifact_is_not_looked_into() {
+        let outside = artifact(&["a.onnx", "b.onnx", "longshore.json"]);
+        let root = artifact(&[]);
+        std::os::unix::fs::symlink(outside.path(), root.path().join("models")).unwrap();
+        assert!(matches!(locate(&real(&root)), Err(ArtifactError::Escapes { .. })));
+        let root = artifact(&["model.onnx"]);
+        std::os::unix::fs::symlink(outside.path().join(MANIFEST), root.path().join(MANIFEST)).unwrap();
+        assert!(matches!(locate(&real(&root)), Err(ArtifactError::Escapes { .. })));
+    }
+
+    fn real(root: &tempfile::TempDir) -> PathBuf {
+        root.path().canonicalize().unwrap()
+    }
+
+    #[test]
+    fn the_format_goes_by_the_name_as_in_onnx_runtime() {
+        let root = artifact(&[]);
+        // A name of a producer, as ONNX; the mark of the other format, at its place.
+        fs::write(root.path().join("model.onnx"), b"\x12\x06xxORTM").unwrap();
+        assert!(!open(root.path()).unwrap().has_unbounded_work);
+        fs::rename(root.path().join("model.onnx"), root.path().join("model.ort")).unwrap();
+        assert!(open(root.path()).unwrap().has_unbounded_work);
+        fs::write(root.path().join("model.ort"), b"\x12\x06xxxxxx").unwrap();
+        assert!(matches!(open(root.path()), Err(ArtifactError::NotOrtFormat { .. })));
     }
 
     #[test]

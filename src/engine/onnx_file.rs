@@ -43,6 +43,8 @@ pub enum ScanError {
         location: String,
         value: String,
     },
+    #[error("its graphs have more than {MAX_VALUES} inputs and outputs")]
+    TooManyValues,
     #[error("its graph is nested more than {MAX_DEPTH} messages deep")]
     TooDeep,
     #[error("read the file")]
@@ -57,6 +59,10 @@ const MAX_EXTERNAL: usize = 100_000;
 
 /// Bytes of the names of those files, in all.
 const MAX_EXTERNAL_NAMES: usize = 16 << 20;
+
+/// Inputs and outputs of graphs. The time that it takes to learn their types grows with the square of their number: 0.8 s
+/// for this many.
+const MAX_VALUES: usize = 20_000;
 
 /// See [`Facts::has_unbounded_work`].
 const UNBOUNDED: [&str; 11] = [
@@ -87,6 +93,7 @@ pub fn scan(path: &Path) -> Result<Facts, ScanError> {
         reader: BufReader::new(file),
         position: 0,
         external_names: 0,
+        values: 0,
         facts: Facts::default(),
     };
     scanner.message(Message::Model, length, 0)?;
@@ -110,6 +117,7 @@ enum Content {
     Message(Message),
     OperatorName,
     ExternalEntry,
+    InputOrOutput,
     Skipped,
 }
 
@@ -123,6 +131,7 @@ fn content(message: Message, field: u64) -> Content {
             Content::Message(Message::Tensor)
         }
         (Message::Graph, 15) | (Message::Attribute, 22 | 23) => Content::Message(Message::SparseTensor),
+        (Message::Graph, 11 | 12) => Content::InputOrOutput,
         (Message::Node, 4) => Content::OperatorName,
         (Message::Node, 5) => Content::Message(Message::Attribute),
         (Message::Tensor, 13) => Content::ExternalEntry,
@@ -144,6 +153,8 @@ struct Scanner<R> {
     position: u64,
     /// Bytes of the names in `facts.external`.
     external_names: usize,
+    /// Inputs and outputs seen.
+    values: usize,
     facts: Facts,
 }
 
@@ -190,6 +201,13 @@ impl<R: Read + io::Seek> Scanner<R> {
                     self.facts.has_unbounded_work |= UNBOUNDED.contains(&name.as_str());
                 }
                 Content::ExternalEntry => self.external_entry(field_end, &mut external)?,
+                Content::InputOrOutput => {
+                    self.values += 1;
+                    if self.values > MAX_VALUES {
+                        return Err(ScanError::TooManyValues);
+                    }
+                    self.skip_to(field_end)?;
+                }
                 Content::Skipped => self.skip_to(field_end)?,
             }
         }
@@ -453,6 +471,16 @@ mod tests {
         assert!(matches!(scan_bytes(&named(4097)), Err(ScanError::TooManyFiles)));
         let longer = field(7, &field(5, &external_tensor(&format!("{long}w"))));
         assert!(matches!(scan_bytes(&longer), Err(ScanError::LongName)));
+    }
+
+    #[test]
+    fn more_inputs_than_anyone_has_are_refused() {
+        let inputs = |count: usize| field(7, &field(11, &field(1, b"x")).repeat(count));
+        assert!(scan_bytes(&inputs(MAX_VALUES)).is_ok());
+        assert!(matches!(
+            scan_bytes(&inputs(MAX_VALUES + 1)),
+            Err(ScanError::TooManyValues)
+        ));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! back to the system), and runs for any number of callers at once. A large one shares the process's one pool of threads
 //! within a run; a small one runs on its caller's thread alone ([`POOLED_WEIGHTS`]).
 
+use std::borrow::Cow;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -289,9 +290,10 @@ fn without_folders(message: String, model: &Path) -> String {
 }
 
 /// The part of a message that is about the model, on one line: without places in the library's source
-/// (`/onnxruntime_src/.../file.cc:123 function(...)`) and without this machine's path of the file.
+/// (`/onnxruntime_src/.../file.cc:123 function(...)` or `file.cc:123 function`), without this machine's path of the file,
+/// and without the middle of names that go on for megabytes.
 fn without_places(message: &str) -> String {
-    let mut message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut message = message.split_whitespace().map(brief_word).collect::<Vec<_>>().join(" ");
     while let Some(start) = message.find("/onnxruntime_src/")
         && let Some(end) = message[start..].find(") ")
     {
@@ -302,7 +304,35 @@ fn without_places(message: &str) -> String {
     {
         message = rest.to_owned();
     }
-    message
+    let mut words = message.split_whitespace();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        if is_place(word) {
+            // The function's name.
+            words.next();
+        } else {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
+}
+
+/// `file.cc:123`
+fn is_place(word: &str) -> bool {
+    let Some((file, line)) = word.rsplit_once(':') else {
+        return false;
+    };
+    [".cc", ".h"].iter().any(|ending| file.ends_with(ending)) && line.parse::<u32>().is_ok()
+}
+
+/// A word, or the beginning of one that is a name as no message should repeat it.
+fn brief_word(word: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 200;
+    if word.len() <= LONGEST {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("{}...", &word[..word.floor_char_boundary(LONGEST)]))
+    }
 }
 
 #[cfg(test)]
@@ -345,6 +375,17 @@ mod tests {
     }
 
     #[test]
+    fn names_that_go_on_for_ever_are_cut_in_messages_and_what_follows_them_is_kept() {
+        let message = format!(
+            "No Op registered for {} with domain_version of 17",
+            "\u{e9}".repeat(1 << 20)
+        );
+        let brief = without_places(&message);
+        assert!(brief.len() < 300, "{}", brief.len());
+        assert!(brief.ends_with("... with domain_version of 17"), "{brief}");
+    }
+
+    #[test]
     fn places_are_cut_from_messages() {
         let table = [
             (
@@ -364,6 +405,12 @@ mod tests {
                 "Exception during initialization: [ONNXRuntimeError] : 1 : no",
             ),
             ("/onnxruntime_src/oddly cut", "/onnxruntime_src/oddly cut"),
+            (
+                "[ONNXRuntimeError] : 1 : FAIL : inference_session.cc:2226 operator() ORT model verification failed.",
+                "[ONNXRuntimeError] : 1 : FAIL : ORT model verification failed.",
+            ),
+            ("tensor.h:7", ""),
+            ("input:0 tensor.cc: x.cc:y", "input:0 tensor.cc: x.cc:y"),
         ];
         for (message, expected) in table {
             assert_eq!(without_places(message), expected);
