@@ -21,6 +21,7 @@ mod bad_artifacts;
 mod bad_requests;
 mod exit;
 mod formats;
+mod hostile;
 mod http;
 mod isolation;
 mod limits;

@@ -41,6 +41,13 @@ impl Process {
         maps.contains(&folder.display().to_string())
     }
 
+    /// Files of a directory that the process has open.
+    pub fn opens_files_below(self, folder: &std::path::Path) -> bool {
+        let descriptors = fs::read_dir(self.file("fd")).unwrap().flatten();
+        let mut files = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+        files.any(|file| file.starts_with(folder))
+    }
+
     pub fn signal(self, signal: Signal) {
         // A process that is gone needs no signal.
         let _ = kill_process(Pid::from_raw(self.0.try_into().unwrap()).unwrap(), signal);
