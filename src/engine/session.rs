@@ -292,16 +292,17 @@ fn data_type(element: TensorElementType) -> Option<DataType> {
 }
 
 fn session_error(error: &ort::Error) -> SessionError {
-    if is_allocation_failure(error) {
+    let message = without_places(error.message());
+    if says_out_of_memory(&message) {
         SessionError::OutOfMemory
     } else {
-        SessionError::Rejected(without_places(error.message()))
+        SessionError::Rejected(message)
     }
 }
 
 fn run_error(error: &ort::Error) -> RunError {
     let message = without_places(error.message());
-    if is_allocation_failure(error) {
+    if says_out_of_memory(&message) {
         RunError::OutOfMemory
     } else if error.code() == ort::ErrorCode::InvalidArgument || message.contains("while running") {
         // "Non-zero status code returned while running Gather node ...": the graph is sound, or it would not have
@@ -312,19 +313,15 @@ fn run_error(error: &ort::Error) -> RunError {
     }
 }
 
-fn is_allocation_failure(error: &ort::Error) -> bool {
-    says_out_of_memory(&without_places(error.message()))
-}
-
 /// ONNX Runtime has no error code for a failed allocation, only its C++ exception's text. Names of nodes and operators
 /// are in messages too and could be that text, so it counts only where the library puts it: as all that is said, or as
 /// all that is said after one of its own introductions.
 fn says_out_of_memory(message: &str) -> bool {
     const INTRODUCTIONS: [&str; 4] = [
         "Status Message: ",
-        "Failed to load model with error: ",
         "Exception during initialization: ",
         "Exception caught: ",
+        "Failed to load model with error: ",
     ];
     let said = INTRODUCTIONS
         .iter()
