@@ -36,7 +36,7 @@ use ort::environment::Environment;
 pub use artifact::ArtifactError;
 pub use content::ContentHash;
 pub use crash::{Note, report_to as report_crashes_to};
-pub use memory::{Limit, NoRoom, Reserved, Usage, raise_open_files, system_limit};
+pub use memory::{Limit, NoRoom, Reserved, Usage, Working as RequestMemory, raise_open_files, system_limit};
 pub use model::{Model, Work};
 pub use pool::PoolError;
 pub use prepare::{COMMAND as PREPARE_COMMAND, PrepareError, run_child};
@@ -130,6 +130,8 @@ pub enum LoadError {
 /// Why a request to a model has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
+    #[error("there is no memory left for the request: {0}")]
+    NoRoom(#[from] NoRoom),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
@@ -447,6 +449,11 @@ impl Engine {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
         self.files.run(work).await
+    }
+
+    /// Reserves memory for a request's body. What its run takes is reserved when it runs.
+    pub fn reserve_body(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
+        self.budget.request(bytes)
     }
 
     /// Bytes for models, when the process itself and the reserve for requests have theirs.

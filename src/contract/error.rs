@@ -35,7 +35,7 @@ pub(super) enum Error {
         /// The flag that sets the limit, when one does.
         knob: Option<&'static str>,
     },
-    #[error("there is no memory left for the body; try again later, or raise --memory-reserve")]
+    #[error("there is no memory left for the body; try again later, unload a model, or raise --memory-reserve")]
     NoMemoryForBody,
     #[error("bodies in the content encoding {encoding} are not understood; send them as they are")]
     ContentEncoding { encoding: String },
@@ -99,6 +99,7 @@ impl Error {
             Self::Decode(error) => decode(error),
             Self::Encode(error) => encode(error),
             Self::Catalog(error) => catalog(error),
+            Self::Inference(InferenceError::NoRoom(_)) => NO_MEMORY,
             Self::Inference(InferenceError::Run(error)) => run(error),
             Self::Inference(InferenceError::Pool(error)) => pool(*error),
             Self::Internal(_) => INTERNAL,

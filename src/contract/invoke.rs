@@ -15,7 +15,7 @@ use super::body::{self, Limit};
 use super::error::Error;
 use super::models::text_header;
 use crate::codec::{self, Encoded, Format, ReplyPlan};
-use crate::engine::{Model, Work};
+use crate::engine::{Model, RequestMemory, Work};
 use crate::tensor::{Signature, Tensor, Value};
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
@@ -53,7 +53,7 @@ pub(super) async fn model(
         knob: Some("--max-body"),
     };
     // First of all: a refusal is read by a client that has sent its body, and a slow body holds up no unload.
-    let body = body::read(payload, content_length(request), limit, deadline).await?;
+    let body = body::read(&state.engine, payload, content_length(request), limit, deadline).await?;
     let attributes = custom_attributes(request)?;
     refuse_encoded(request)?;
     let handle = state.catalog.get(name, deadline).await?;
@@ -62,9 +62,10 @@ pub(super) async fn model(
     let content_type = text_header(request, CONTENT_TYPE.as_str())
         .filter(|given| !given.is_empty() && given != CURL_DEFAULT)
         .unwrap_or_else(|| state.settings.formats.default_content_type.clone());
-    let size = body.len();
+    let size = body.bytes.len();
     let invocation = Invocation {
-        body,
+        body: body.bytes,
+        _memory: body.memory,
         content_type,
         accept: accept(request),
         default: state.settings.formats.default_accept,
@@ -85,6 +86,7 @@ pub(super) async fn model(
 /// is done where the model runs.
 struct Invocation {
     body: Bytes,
+    _memory: Option<RequestMemory>,
     content_type: String,
     accept: Option<String>,
     default: Format,

@@ -424,6 +424,11 @@ impl Loaded {
     pub fn footprint(&self) -> Footprint {
         self.footprint
     }
+
+    /// Reserves the memory of a request to the model.
+    pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
+        self.budget.request(bytes)
+    }
 }
 
 impl Drop for Loaded {

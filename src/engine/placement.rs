@@ -32,6 +32,9 @@ pub struct Pace {
     doubted: AtomicBool,
     /// Never to be expected to be short, or not any more.
     distrusted: AtomicBool,
+    /// Bytes of memory that requests took, at the most and more and more forgotten, and bytes of their bodies.
+    memory: AtomicU64,
+    memory_size: AtomicU64,
 }
 
 /// What the next request is expected to be like.
@@ -78,6 +81,35 @@ impl Pace {
     pub fn record_exactly(&self, took: Duration, size: usize) {
         self.doubted.store(false, Ordering::Relaxed);
         self.average(took, size);
+    }
+
+    /// Bytes of memory that a request of `size` bytes is expected to take. A run's memory grows with its rows, and so with its
+    /// body. Before anything was seen it is `usual`, what a run of one row takes, and what the body may become as tensors.
+    pub fn expected_memory(&self, size: usize, usual: u64) -> u64 {
+        let size = size as u64;
+        let (seen, seen_size) = (
+            self.memory.load(Ordering::Relaxed),
+            self.memory_size.load(Ordering::Relaxed).max(1),
+        );
+        if seen == 0 {
+            return usual.saturating_add(size.saturating_mul(4));
+        }
+        let factor = size.div_ceil(seen_size).max(1);
+        seen.saturating_mul(factor).max(usual)
+    }
+
+    /// Remembers that requests with bodies of `size` bytes together took `peak` bytes of memory.
+    pub fn record_memory(&self, peak: u64, size: usize) {
+        let expected = self.expected_memory(size, 0);
+        let is_first = self.memory.load(Ordering::Relaxed) == 0;
+        // What was more than expected counts at once, less only by and by: too little is a process without memory.
+        let peak = if is_first || peak > expected {
+            peak
+        } else {
+            expected - (expected - peak) / 8
+        };
+        self.memory_size.store(size as u64, Ordering::Relaxed);
+        self.memory.store(peak.max(1), Ordering::Relaxed);
     }
 
     fn average(&self, took: Duration, size: usize) {
@@ -200,6 +232,24 @@ mod tests {
         pace.distrust();
         pace.average(Duration::from_micros(10), 100);
         assert!(!stays(pace.expected(), 1), "but not once it was ended");
+    }
+
+    #[test]
+    fn the_memory_of_a_request_follows_its_size_and_the_largest_seen() {
+        let pace = Pace::default();
+        assert_eq!(pace.expected_memory(1000, 500), 4500, "nothing is known");
+        pace.record_memory(10_000, 100);
+        assert_eq!(pace.expected_memory(100, 500), 10_000);
+        assert_eq!(pace.expected_memory(10, 500), 10_000, "less is not counted on");
+        assert_eq!(pace.expected_memory(1000, 500), 100_000);
+        pace.record_memory(50_000, 100);
+        assert_eq!(pace.expected_memory(100, 500), 50_000);
+        for _ in 0..200 {
+            pace.record_memory(1000, 100);
+        }
+        assert!((1000..1100).contains(&pace.expected_memory(100, 500)));
+        pace.record_memory(u64::MAX, 1);
+        assert_eq!(pace.expected_memory(usize::MAX, 0), u64::MAX);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::LoadError;
 use super::allocator;
 use super::artifact::{Artifact, Facts};
 use super::content::ContentHash;
-use super::memory::{self, Budget, Footprint, Loaded};
+use super::memory::{self, Budget, Footprint, Loaded, NoRoom, Working};
 use super::placement::Pace;
 use super::prepare::{Findings, Prepared};
 use super::session::{Form, Session};
@@ -83,6 +83,13 @@ impl Resident {
 
     pub fn footprint(&self) -> Footprint {
         self.memory.footprint()
+    }
+
+    /// Reserves what a request with a body of `size` bytes is expected to take; nothing where that is little.
+    pub fn reserve_request(&self, size: usize) -> Result<Option<Working>, NoRoom> {
+        const LITTLE: u64 = 64 << 10;
+        let expected = self.pace.expected_memory(size, self.footprint().workspace);
+        (expected > LITTLE).then(|| self.memory.request(expected)).transpose()
     }
 }
 

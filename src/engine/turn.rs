@@ -19,9 +19,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::InferenceError;
+use super::allocator;
 use super::batch::{self, Batching};
 use super::crash;
 use super::knee::Knee;
+use super::memory::Working;
 use super::model::{Model, Work};
 use super::placement::{is_long, thread_time};
 use super::pool::{Job, PoolError, Queued, Turn};
@@ -84,6 +86,8 @@ struct Decoded {
     /// When it may be part of a batch.
     rows: Option<NonZeroUsize>,
     took: Duration,
+    /// What all of the request is expected to take, from its decoding to its answer.
+    _memory: Option<Working>,
 }
 
 /// The part of a request that knows its types. It answers once: in `decode` when that returns nothing, else in one of
@@ -92,6 +96,8 @@ trait Request: Send {
     fn decode(&mut self, signature: &Signature) -> Option<Vec<Tensor>>;
     fn outputs(&self) -> Option<&[usize]>;
     fn answer(&mut self, signature: &Signature, outputs: Result<&[Value], InferenceError>);
+    /// Instead of all of these.
+    fn refuse(&mut self, error: InferenceError);
 }
 
 struct Typed<W: Work> {
@@ -134,6 +140,10 @@ impl<W: Work> Request for Typed<W> {
             Err(error) => Err(error.into()),
         };
         self.send(answer);
+    }
+
+    fn refuse(&mut self, error: InferenceError) {
+        self.send(Err(error.into()));
     }
 }
 
@@ -186,11 +196,19 @@ impl Pending {
             Some(decoded) => decoded,
             None => {
                 let started = thread_time();
+                let memory = match model.resident.reserve_request(self.size) {
+                    Ok(memory) => memory,
+                    Err(refused) => {
+                        self.request.refuse(refused.into());
+                        return None;
+                    }
+                };
                 let inputs = self.request.decode(model.signature())?;
                 let batcher = model.batcher.as_ref();
                 Decoded {
                     rows: batcher.and_then(|batcher| batcher.batching.rows(&inputs, self.request.outputs())),
                     inputs,
+                    _memory: memory,
                     took: thread_time().saturating_sub(started),
                 }
             }
@@ -260,16 +278,26 @@ impl Job for Pending {
         let lent = Arc::clone(&queued.job.lent);
         let model = (*lent).as_ref();
         let _mark = crash::Mark::new(model.content().short());
-        let Some(first) = queued.job.ready(model) else { return };
-        let members = match (&model.batcher, first.decoded.rows) {
-            (Some(batcher), Some(rows)) => collect(first, rows, model, batcher, turn),
-            (None, _) | (_, None) => vec![first],
-        };
-        match <[Ready; 1]>::try_from(members) {
-            Ok([only]) => only.run_alone(model),
-            Err(members) => run_together(members, model),
+        let (size, peak) = allocator::with_peak(|| serve(queued.job, model, turn));
+        if let Some(size) = size {
+            model.resident.pace.record_memory(peak, size);
         }
     }
+}
+
+/// Answers a request, and others with it when that pays. Returns the bytes of their bodies; `None` when nothing ran.
+fn serve(job: Pending, model: &Model, turn: &Turn<'_, Pending>) -> Option<usize> {
+    let first = job.ready(model)?;
+    let members = match (&model.batcher, first.decoded.rows) {
+        (Some(batcher), Some(rows)) => collect(first, rows, model, batcher, turn),
+        (None, _) | (_, None) => vec![first],
+    };
+    let size = members.iter().map(|member| member.pending.size).sum();
+    match <[Ready; 1]>::try_from(members) {
+        Ok([only]) => only.run_alone(model),
+        Err(members) => run_together(members, model),
+    }
+    Some(size)
 }
 
 /// Takes what waits and goes with `first`, as far as that pays.
@@ -379,7 +407,7 @@ fn joined_run(members: &[Ready], rows: &[usize], model: &Model) -> Outcome {
     match guarded(|| Ok(model.resident.session.run(&inputs, wanted, &run.cancel)?)) {
         Ok(outputs) => batch::split(&outputs, rows).map_or(Outcome::Indivisible, Outcome::Outputs),
         Err(InferenceError::Run(RunError::Cancelled)) => Outcome::Unwanted,
-        Err(InferenceError::Run(_) | InferenceError::Pool(_)) => Outcome::Failed,
+        Err(InferenceError::Run(_) | InferenceError::Pool(_) | InferenceError::NoRoom(_)) => Outcome::Failed,
     }
 }
 

@@ -86,7 +86,7 @@ fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
     let requests = server.metric("longshore_batched_requests_total");
     assert!(requests > 2 * batches(&server), "{requests}");
     // Nothing of it stays behind.
-    assert_eq!(server.metric("longshore_requests_running"), 0);
+    server.wait_for_running(0);
     assert_eq!(server.metric("longshore_requests_waiting"), 0);
     server.unload("m").expect(200);
     assert_eq!(server.reserved(), 0);
