@@ -33,7 +33,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::pin::pin;
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -121,7 +121,9 @@ impl Supervisor {
     async fn supervise(&mut self) -> Result<i32, SuperviseError> {
         let mut row = Row::default();
         loop {
-            let mut worker = self.start().map_err(SuperviseError::Start)?;
+            let Some(mut worker) = self.start().await? else {
+                return Ok(0);
+            };
             let how = self.attend(&mut worker).await?;
             let next = row.next(Ended {
                 how,
@@ -154,7 +156,28 @@ impl Supervisor {
         }
     }
 
-    fn start(&self) -> io::Result<Worker> {
+    /// Starts a worker; `None` when it is to stop before there is one.
+    async fn start(&mut self) -> Result<Option<Worker>, SuperviseError> {
+        const TRIES: u32 = 5;
+        const PAUSE: Duration = Duration::from_secs(1);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.spawn() {
+                Ok(worker) => return Ok(Some(worker)),
+                // What has killed the last one, memory that was short, may be why there cannot be a next one yet.
+                Err(error) if self.restarts > 0 && tries < TRIES => {
+                    tracing::warn!(%error, "no worker could be started; trying again");
+                    if self.stopped_within(PAUSE).await {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(SuperviseError::Start(error)),
+            }
+        }
+    }
+
+    fn spawn(&self) -> io::Result<Worker> {
         let (ours, theirs) = protocol::pair()?;
         let mut words = env::args_os();
         let name = words.next().unwrap_or_else(|| "longshore".into());
@@ -227,19 +250,24 @@ impl Supervisor {
             Received::Message(FromWorker::Ready) => *ready = true,
             Received::Message(FromWorker::Loaded(record)) => self.ledger.loaded(record),
             Received::Message(FromWorker::Unloaded { name }) => self.ledger.unloaded(&name),
-            Received::Message(FromWorker::Stopping) => self.listener = None,
+            // Whoever told it, told all of the server.
+            Received::Message(FromWorker::Stopping) => self.set_stopping(),
             // When threads crash together, the first is the cause.
             Received::Crash(crash) => *note = note.or(Some(crash)),
         }
     }
 
     fn stop(&mut self, worker: Pid, signal: Signal) {
-        self.stopping = true;
-        self.listener = None;
+        self.set_stopping();
         // It has not been waited for, so the id is still its own.
         if let Err(error) = kill_process(worker, signal) {
             tracing::warn!(%error, "pass the signal on");
         }
+    }
+
+    fn set_stopping(&mut self) {
+        self.stopping = true;
+        self.listener = None;
     }
 
     /// Notes who has killed a worker, and logs it.
@@ -253,26 +281,16 @@ impl Supervisor {
         };
         let refused =
             self.ledger.killed(note.content, note.signal, Instant::now()) && self.settings.bad_model_ttl.is_some();
-        let names = self.ledger.names(note.content);
+        let models = listed(&self.ledger.names(note.content));
         // As the hash begins where it is written out.
         let content = format!("{:016x}", note.content.swap_bytes());
-        if names.is_empty() {
-            tracing::error!(
-                signal,
-                content,
-                refused,
-                "the worker was killed by a model that it was loading; starting another"
-            );
-        } else {
-            let models = listed(&names);
-            tracing::error!(
-                signal,
-                ?models,
-                content,
-                refused,
-                "the worker was killed by a model; starting another"
-            );
-        }
+        tracing::error!(
+            signal,
+            ?models,
+            content,
+            refused,
+            "the worker was killed by a model; starting another"
+        );
     }
 
     /// Waits, and returns whether it is to stop.
@@ -307,8 +325,12 @@ async fn hand_over(
     let Some(listener) = listener else {
         return Err(io::Error::other("it is to stop"));
     };
+    let start = ToWorker::Start {
+        restarts,
+        supervisor: process::id(),
+    };
     // The first message finds an empty socket.
-    protocol::send_with(socket, &ToWorker::Start { restarts }, listener.as_fd())?;
+    protocol::send_with(socket, &start, listener.as_fd())?;
     let models = models.iter().map(|record| ToWorker::Model(Cow::Borrowed(&**record)));
     let refusals = refusals.into_iter().map(ToWorker::Refuse);
     for message in models.chain(refusals).chain([ToWorker::Go]) {

@@ -4,6 +4,7 @@
 //! time and must not end up in the middle of another message. What was sent is there to be read after the sender's
 //! death. Messages are JSON, but for that note.
 
+use std::borrow::Cow;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,9 +24,11 @@ use crate::engine::Note;
 pub enum ToWorker<'a> {
     Start {
         restarts: u64,
+        /// The sender's process id.
+        supervisor: u32,
     },
     /// Was loaded when the last worker ended.
-    Model(std::borrow::Cow<'a, Record>),
+    Model(Cow<'a, Record>),
     Refuse(Refusal),
     Go,
 }
@@ -129,7 +132,6 @@ pub fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<R
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
 
@@ -150,7 +152,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let messages = [
-            ToWorker::Start { restarts: 3 },
+            ToWorker::Start {
+                restarts: 3,
+                supervisor: 1,
+            },
             ToWorker::Model(Cow::Owned(record("a"))),
             ToWorker::Refuse(Refusal {
                 content: u64::MAX,

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::parent_id;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,13 +69,16 @@ pub fn join() -> Result<(TcpListener, Inheritance), JoinError> {
         if error.raw_os_error() == Some(libc::ENOTSOCK) {
             JoinError::NoSupervisor
         } else {
-            // Also when the supervisor was gone before its death could be asked for.
             JoinError::Channel(error)
         }
     })?;
-    let (ToWorker::Start { restarts }, Some(descriptor)) = (first, descriptor) else {
+    let (ToWorker::Start { restarts, supervisor }, Some(descriptor)) = (first, descriptor) else {
         return Err(JoinError::NoListener);
     };
+    // Gone before its death could be asked for.
+    if parent_id() != supervisor {
+        return Err(JoinError::NoSupervisor);
+    }
     let (mut models, mut refused) = (Vec::new(), Vec::new());
     loop {
         match receive_start(&socket, &mut buffer)?.0 {

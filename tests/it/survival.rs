@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
 use rustix::process::Signal;
@@ -468,6 +468,12 @@ fn a_server_that_is_told_to_stop_while_it_restarts_stops() {
     }
 }
 
+fn wait_until_refused(address: SocketAddr) {
+    eventually("connections are refused", || {
+        TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+}
+
 #[test]
 fn whoever_stops_the_worker_alone_stops_the_server() {
     let server = Builder::multi().start();
@@ -479,14 +485,32 @@ fn whoever_stops_the_worker_alone_stops_the_server() {
         server.wait_for_running(1);
         server.process().signal(Signal::TERM);
         // PI-6: the socket is nobody's any more, so that no connection waits in it for nothing.
-        eventually("connections are refused", || {
-            TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-        });
+        wait_until_refused(address);
         running.join().unwrap().unwrap().expect(200);
     });
     let ended = server.wait_for_end();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(ended.last_line().contains("stopped"), "{ended:?}");
+}
+
+#[test]
+fn a_worker_that_is_killed_while_it_stops_is_not_started_again() {
+    let server = Builder::multi().start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    let (address, worker) = (server.address(), server.process());
+    thread::scope(|scope| {
+        let running = scope.spawn(move || try_send(address, &Server::spin("spin", FOREVER)));
+        server.wait_for_running(1);
+        // Not by way of the supervisor, which hears of it nevertheless.
+        worker.signal(Signal::TERM);
+        wait_until_refused(address);
+        worker.signal(Signal::KILL);
+        assert!(running.join().unwrap().is_err());
+    });
+    let ended = server.wait_for_end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.last_line().contains("SIGKILL"), "{ended:?}");
 }
 
 #[test]
