@@ -122,19 +122,23 @@ pub fn drive(address: &str, requests: &[Vec<u8>], connections: usize, time: Dura
     }
 }
 
-/// Does `measure` while `count` threads do `work` again and again. Returns also how many times a
-/// second they did.
-pub fn beside<T>(count: usize, work: impl Fn(usize) + Sync, measure: impl FnOnce() -> T) -> (T, f64) {
+/// What a thread does again and again.
+pub type Work<'a> = Box<dyn FnMut() + 'a>;
+
+/// Does `measure` while `count` threads do what `work` gives them. Returns also how many times a second they did, all
+/// together.
+pub fn beside<'a, T>(count: usize, work: &(dyn Fn(usize) -> Work<'a> + Sync), measure: impl FnOnce() -> T) -> (T, f64) {
     let stop = AtomicBool::new(false);
-    let (work, stop) = (&work, &stop);
+    let stop = &stop;
     let started = Instant::now();
     let (measured, done) = thread::scope(|scope| {
         let workers: Vec<_> = (0..count)
             .map(|worker| {
                 scope.spawn(move || {
                     let mut done = 0u64;
+                    let mut work = work(worker);
                     while !stop.load(Ordering::Relaxed) {
-                        work(worker);
+                        work();
                         done += 1;
                     }
                     done

@@ -24,11 +24,12 @@ const ROUNDS: usize = 5;
 
 pub fn run() {
     let models = Models::new();
+    let warm = models.write("0", &model(0));
+    // First: pages that both servers map count half from then on, before and after.
+    let alone = Server::start(&models, &[]);
+    alone.load("0", &warm);
     let crowded = Server::start(&models, &[]);
     let empty = crowded.usage();
-    let alone = Server::start(&models, &[]);
-    let warm = models.write("0", &model(0));
-    alone.load("0", &warm);
 
     println!(
         "Perceptrons of 11 to 30 KB, all different. Memory, descriptors and maps are per model, over the empty server, \

@@ -104,11 +104,16 @@ impl Server {
             .spawn()
             .expect("start the server");
         let mut lines = BufReader::new(process.stderr.take().expect("its log")).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split_once("address=")?.1.split(' ').next()?.to_owned()))
-            .expect("the server's address");
+        let mut log = Vec::new();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let address = line.split_once("address=").and_then(|(_, rest)| rest.split(' ').next());
+            let address = address.map(ToOwned::to_owned);
+            log.push(line);
+            address
+        });
+        let Some(address) = address else {
+            panic!("the server does not start:\n{}", log.join("\n"));
+        };
         // Read on, so that the server never waits for us to read its log.
         thread::spawn(move || lines.for_each(drop));
         Self {

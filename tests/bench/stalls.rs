@@ -4,11 +4,12 @@
 //! do, and here the cores are shared with all clients; so there is a row for neighbours that only ask a small model, and
 //! one for a flood that just fills the cores. What a row is above those is the server's doing.
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use crate::bodies;
-use crate::client::{Connection, Measured, beside};
+use crate::client::{Measured, Work, beside};
 use crate::server::{self, Models, Server};
 use crate::support::networks;
 use crate::table::{head, median, ratio, row, time};
@@ -27,8 +28,8 @@ pub fn run() {
     beside_a_flood();
 }
 
-/// Neighbours: what they are called, how many they are, and what each does again and again.
-type Neighbours<'a> = (String, usize, Box<dyn Fn(usize) + Sync + 'a>);
+/// Neighbours: what they are called, how many they are, and what each of them does.
+type Neighbours<'a> = (String, usize, Box<dyn Fn(usize) -> Work<'a> + Sync + 'a>);
 
 /// Measures `request` beside each of `neighbours` in turns and prints a row for each. Ratios are to the first.
 fn measure(server: &Server, what: &str, request: Vec<u8>, neighbours: &[Neighbours<'_>]) {
@@ -37,7 +38,7 @@ fn measure(server: &Server, what: &str, request: Vec<u8>, neighbours: &[Neighbou
     for round in 1..=ROUNDS {
         eprintln!("  {what}: {round} of {ROUNDS}");
         for ((_, count, work), (windows, rates)) in neighbours.iter().zip(&mut measured) {
-            let (window, per_second) = beside(*count, work, || server.measure(&requests, 1, WINDOW));
+            let (window, per_second) = beside(*count, &**work, || server.measure(&requests, 1, WINDOW));
             windows.push(window);
             rates.push(per_second);
         }
@@ -76,19 +77,33 @@ fn print_head() {
 }
 
 fn nobody<'a>() -> Neighbours<'a> {
-    ("nobody".to_owned(), 0, Box::new(|_| ()))
+    ("nobody".to_owned(), 0, Box::new(|_| Box::new(|| ())))
 }
 
 /// Neighbours that ask over a connection each.
-fn askers<'a>(server: &'a Server, name: String, count: usize, request: Vec<u8>) -> Neighbours<'a> {
-    let work = move |_| {
-        // A burst per connection: `beside` looks at the time between them.
-        let mut connection = server.connect();
-        for _ in 0..20 {
+fn askers(server: &Server, name: String, count: usize, request: Vec<u8>) -> Neighbours<'_> {
+    let work = move |_| -> Work<'_> {
+        let (mut connection, request) = (server.connect(), request.clone());
+        Box::new(move || {
             connection.expect_ok(&request);
-        }
+        })
     };
     (name, count, Box::new(work))
+}
+
+/// Neighbours that load and unload a model each.
+fn loaders<'a>(server: &'a Server, what: &str, folders: Vec<PathBuf>) -> Neighbours<'a> {
+    let count = folders.len();
+    let work = move |loader: usize| -> Work<'_> {
+        let name = format!("come-and-go-{loader}");
+        let (load, unload) = (server::load(&name, &folders[loader]), server::unload(&name));
+        let mut connection = server.connect();
+        Box::new(move || {
+            connection.expect_ok(&load);
+            connection.expect_ok(&unload);
+        })
+    };
+    (format!("{count} that load and unload, {what}"), count, Box::new(work))
 }
 
 fn beside_loads() {
@@ -112,18 +127,9 @@ fn beside_loads() {
     let server = Server::start(&models, &[]);
     server.load("steady", &steady);
     server.load("other", &other);
-    let load_and_unload = |folders: Vec<std::path::PathBuf>| {
-        let server = &server;
-        move |loader: usize| {
-            let name = format!("come-and-go-{loader}");
-            let mut connection = server.connect();
-            connection.expect_ok(&server::load(&name, &folders[loader]));
-            connection.expect_ok(&server::unload(&name));
-        }
-    };
     println!(
         "The steady model is an 11 KB perceptron asked over one connection. Its neighbours are {LOADERS} connections; a \
-         load or unload counts with its pair, asking counts in 20 requests.\n"
+         load and its unload count once.\n"
     );
     print_head();
     measure(
@@ -138,16 +144,8 @@ fn beside_loads() {
                 LOADERS,
                 bodies::json("other", 1, FEATURES),
             ),
-            (
-                format!("{LOADERS} that load and unload, 16 KB"),
-                LOADERS,
-                Box::new(load_and_unload(small)),
-            ),
-            (
-                format!("{LOADERS} that load and unload, 5 MB"),
-                LOADERS,
-                Box::new(load_and_unload(large)),
-            ),
+            loaders(&server, "16 KB", small),
+            loaders(&server, "5 MB", large),
         ],
     );
 }
@@ -158,24 +156,22 @@ fn beside_a_flood() {
     let server = Server::start(&models, &[]);
     server.load("small", &small);
     for (seed, name) in ["flooded", "like-it"].into_iter().enumerate() {
-        let folder = models.write(name, &networks::convolutions(4 << 20, seed as u64));
+        let folder = models.write(name, &networks::convolutions(15 << 20, seed as u64));
         server.load(name, &folder);
     }
     let image = |name| bodies::npy(name, &[1, 3, 64, 64]);
     let alone = server.measure(&[image("flooded")], 1, WINDOW);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     println!(
-        "A tenant floods a 4 MB residual network, which alone answers in {}. {cores} connections keep all cores busy; \
-         {FLOOD} queue up. Asking counts in 20 requests.\n",
+        "A tenant floods a 15 MB residual network, which alone answers in {}. {cores} connections keep all cores busy; \
+         {FLOOD} queue up.\n",
         time(alone.percentile(50))
     );
     print_head();
-    let mut connection: Connection = server.connect();
     for (what, request) in [
         ("11 KB", bodies::json("small", 1, FEATURES)),
-        ("4 MB, like the flooded one", image("like-it")),
+        ("15 MB, like the flooded one", image("like-it")),
     ] {
-        connection.expect_ok(&request);
         let flood = |count: usize| askers(&server, format!("{count} that flood"), count, image("flooded"));
         measure(&server, what, request, &[nobody(), flood(cores), flood(FLOOD)]);
     }
