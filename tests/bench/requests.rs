@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore::engine::{Engine, Model, Settings};
+use longshore::engine::{Engine, LIBRARY_VARIABLE, Model, Settings};
 use longshore::tensor::Tensor;
 
 use crate::server::{Models, Server};
@@ -22,7 +22,7 @@ pub fn run() {
     let models = Models::new();
     let model = models.write("mlp", &networks::mlp(&[FEATURES, 64, 8], 1));
     let engine = Engine::start(&Settings {
-        library: None,
+        library: std::env::var_os(LIBRARY_VARIABLE).map(Into::into),
         threads: 1,
         load_threads: 1,
         queue: 1,
