@@ -260,7 +260,7 @@ pub struct ServeArgs {
     )]
     pub prepare_memory: ByteSize,
 
-    /// Where prepared models are kept; may be shared and deleted [default: longshore-<user id> in the folder for
+    /// Where prepared models are kept; may be shared and deleted [default: longshore-UID in the folder for
     /// temporary files]
     #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR", help_heading = "Preparation")]
     pub cache_dir: Option<PathBuf>,

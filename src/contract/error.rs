@@ -139,6 +139,7 @@ fn catalog(error: &CatalogError) -> Reply {
             LoadError::Artifact(error) => artifact(error),
             LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
             | LoadError::Quarantined(_) => INVALID_MODEL,
+            LoadError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
             LoadError::Session(SessionError::OutOfMemory) | LoadError::NoRoom(_) => NO_MEMORY,
             LoadError::Prepare(error) => prepare(error),
             LoadError::Pool(error) => pool(*error),
@@ -149,6 +150,7 @@ fn catalog(error: &CatalogError) -> Reply {
 fn prepare(error: &PrepareError) -> Reply {
     match error {
         PrepareError::Session(SessionError::OutOfMemory) => NO_MEMORY,
+        PrepareError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
         PrepareError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
         | PrepareError::Crashed { .. }
         | PrepareError::TimedOut(_)

@@ -6,7 +6,7 @@
 //! model has no operator whose work follows from values rather than sizes (`onnx_file.rs`). That is an expectation, not
 //! a proof; `watchdog.rs` ends a run that betrays it, at its next operator, and the model loses its trust for good.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -32,9 +32,18 @@ pub struct Pace {
     doubted: AtomicBool,
     /// Never to be expected to be short, or not any more.
     distrusted: AtomicBool,
-    /// Bytes of memory that requests took, at the most and more and more forgotten, and bytes of their bodies.
-    memory: AtomicU64,
-    memory_size: AtomicU64,
+    /// KiB of memory that requests took, by how large their bodies were ([`size_class`]); 0 where none was seen.
+    memory: [AtomicU32; SIZE_CLASSES],
+}
+
+/// Each is twice the one before. The first is for bodies up to [`SMALL_ANYWAY`], the last for a gigabyte and more.
+const SIZE_CLASSES: usize = 22;
+
+fn size_class(size: usize) -> usize {
+    let doublings = (size / SMALL_ANYWAY)
+        .checked_ilog2()
+        .map_or(0, |doublings| doublings as usize + 1);
+    doublings.min(SIZE_CLASSES - 1)
 }
 
 /// What the next request is expected to be like.
@@ -83,33 +92,35 @@ impl Pace {
         self.average(took, size);
     }
 
-    /// Bytes of memory that a request of `size` bytes is expected to take. A run's memory grows with its rows, and so with its
-    /// body. Before anything was seen it is `usual`, what a run of one row takes, and what the body may become as tensors.
+    /// Bytes of memory that a request of `size` bytes is expected to take: what one of its size was seen to, else as many
+    /// times what a smaller one took as it is larger. Before anything was seen it is `usual`, what a run of one row takes, and
+    /// what the body may become as tensors.
     pub fn expected_memory(&self, size: usize, usual: u64) -> u64 {
-        let size = size as u64;
-        let (seen, seen_size) = (
-            self.memory.load(Ordering::Relaxed),
-            self.memory_size.load(Ordering::Relaxed).max(1),
-        );
-        if seen == 0 {
-            return usual.saturating_add(size.saturating_mul(4));
+        let class = size_class(size);
+        let seen = |class: usize| u64::from(self.memory[class].load(Ordering::Relaxed)) << 10;
+        let smaller = (0..=class).rev().find(|&smaller| seen(smaller) > 0);
+        let larger = || (class..SIZE_CLASSES).find(|&larger| seen(larger) > 0);
+        match smaller {
+            Some(smaller) => seen(smaller).saturating_mul(1 << (class - smaller)).max(usual),
+            None => match larger() {
+                Some(larger) => seen(larger).max(usual),
+                None => usual.saturating_add((size as u64).saturating_mul(4)),
+            },
         }
-        let factor = size.div_ceil(seen_size).max(1);
-        seen.saturating_mul(factor).max(usual)
     }
 
-    /// Remembers that requests with bodies of `size` bytes together took `peak` bytes of memory.
+    /// Remembers that requests with bodies of `size` bytes together took `peak` bytes of memory. What was more than expected
+    /// counts at once, less only by and by: to expect too little is to be without memory.
     pub fn record_memory(&self, peak: u64, size: usize) {
-        let expected = self.expected_memory(size, 0);
-        let is_first = self.memory.load(Ordering::Relaxed) == 0;
-        // What was more than expected counts at once, less only by and by: too little is a process without memory.
-        let peak = if is_first || peak > expected {
+        let memory = &self.memory[size_class(size)];
+        let before = memory.load(Ordering::Relaxed);
+        let peak = u32::try_from(peak.div_ceil(1 << 10)).unwrap_or(u32::MAX).max(1);
+        let after = if peak >= before {
             peak
         } else {
-            expected - (expected - peak) / 8
+            before - (before - peak).div_ceil(8)
         };
-        self.memory_size.store(size as u64, Ordering::Relaxed);
-        self.memory.store(peak.max(1), Ordering::Relaxed);
+        memory.store(after, Ordering::Relaxed);
     }
 
     fn average(&self, took: Duration, size: usize) {
@@ -236,20 +247,42 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_request_follows_its_size_and_the_largest_seen() {
+        const KIB: u64 = 1 << 10;
         let pace = Pace::default();
         assert_eq!(pace.expected_memory(1000, 500), 4500, "nothing is known");
-        pace.record_memory(10_000, 100);
-        assert_eq!(pace.expected_memory(100, 500), 10_000);
-        assert_eq!(pace.expected_memory(10, 500), 10_000, "less is not counted on");
-        assert_eq!(pace.expected_memory(1000, 500), 100_000);
-        pace.record_memory(50_000, 100);
-        assert_eq!(pace.expected_memory(100, 500), 50_000);
+        pace.record_memory(10 * KIB, 2000);
+        assert_eq!(pace.expected_memory(2000, 500), 10 * KIB);
+        assert_eq!(pace.expected_memory(10, 500), 10 * KIB, "less is not counted on");
+        assert_eq!(pace.expected_memory(10, 20 * KIB), 20 * KIB);
+        assert_eq!(pace.expected_memory(16_000, 500), 80 * KIB);
+        // What a small request took says nothing of larger ones that were seen.
+        pace.record_memory(9 * KIB, 10);
+        assert_eq!(pace.expected_memory(2000, 500), 10 * KIB);
+        pace.record_memory(50 * KIB, 2000);
+        assert_eq!(pace.expected_memory(2000, 500), 50 * KIB);
         for _ in 0..200 {
-            pace.record_memory(1000, 100);
+            pace.record_memory(KIB, 2000);
         }
-        assert!((1000..1100).contains(&pace.expected_memory(100, 500)));
-        pace.record_memory(u64::MAX, 1);
-        assert_eq!(pace.expected_memory(usize::MAX, 0), u64::MAX);
+        assert_eq!(pace.expected_memory(2000, 500), KIB);
+        pace.record_memory(u64::MAX, 0);
+        assert!(pace.expected_memory(usize::MAX, 0) > 1 << 50);
+    }
+
+    #[test]
+    fn sizes_fall_into_classes_that_double() {
+        let table = [
+            (0, 0),
+            (511, 0),
+            (512, 1),
+            (1023, 1),
+            (1024, 2),
+            (1 << 20, 12),
+            (1 << 30, 21),
+            (usize::MAX, 21),
+        ];
+        for (size, class) in table {
+            assert_eq!(size_class(size), class, "{size}");
+        }
     }
 
     #[test]

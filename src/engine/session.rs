@@ -15,6 +15,8 @@ use ort::session::RunOptions;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType};
 
+use rustix::io::Errno;
+
 use super::raw::{self, Side};
 use crate::tensor::{DataType, Dim, InputSpec, OutputSpec, Signature, Tensor, Value, ValueType};
 
@@ -27,6 +29,9 @@ pub enum SessionError {
     Unsupported(String),
     #[error("there was no memory left to load the model")]
     OutOfMemory,
+    /// Not the model's fault: the process, or the machine, has no file descriptors left.
+    #[error("the model's file cannot be opened now: too many files are open")]
+    NoDescriptors,
 }
 
 /// Why a run has no outputs.
@@ -295,6 +300,8 @@ fn session_error(error: &ort::Error) -> SessionError {
     let message = without_places(error.message());
     if says_out_of_memory(&message) {
         SessionError::OutOfMemory
+    } else if says_no_descriptors(&message) {
+        SessionError::NoDescriptors
     } else {
         SessionError::Rejected(message)
     }
@@ -311,6 +318,15 @@ fn run_error(error: &ort::Error) -> RunError {
     } else {
         RunError::Runtime(message)
     }
+}
+
+/// As the library words an `errno` (`EMFILE`, `ENFILE`): all that is said, and at the end.
+fn says_no_descriptors(message: &str) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| {
+        message
+            .trim_end()
+            .ends_with(&format!("system error number {}", errno.raw_os_error()))
+    })
 }
 
 /// ONNX Runtime has no error code for a failed allocation, only its C++ exception's text. Names of nodes and operators

@@ -47,6 +47,7 @@ fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
             Err(SessionError::Rejected(message)) => Report::Rejected(message),
             Err(SessionError::Unsupported(message)) => Report::Unsupported(message),
             Err(SessionError::OutOfMemory) => Report::OutOfMemory,
+            Err(SessionError::NoDescriptors) => Report::NoDescriptors,
         };
         allocator::give_back();
         say(&report)?;
@@ -75,7 +76,7 @@ fn prepare(environment: &Environment, timer: &Timer, job: &Job) -> Result<Findin
             allocator::give_back();
             Some(answers)
         }
-        Err(SessionError::OutOfMemory) => return Err(SessionError::OutOfMemory),
+        Err(error @ (SessionError::OutOfMemory | SessionError::NoDescriptors)) => return Err(error),
         // Not every model can be written in this format (2 GB are its limit); whether this one can be loaded at all is seen
         // below.
         Err(SessionError::Rejected(_) | SessionError::Unsupported(_)) => None,
