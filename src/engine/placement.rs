@@ -264,6 +264,7 @@ mod tests {
             pace.record_memory(KIB, 2000);
         }
         assert_eq!(pace.expected_memory(2000, 500), KIB);
+        let pace = Pace::default();
         pace.record_memory(u64::MAX, 0);
         assert!(pace.expected_memory(usize::MAX, 0) > 1 << 50);
     }
