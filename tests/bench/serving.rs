@@ -28,6 +28,7 @@ fn main() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
     let engine = Engine::start(&Settings {
         library: None,
+        gpu: None,
         threads: 1,
         load_threads: 1,
         queue: 1,
