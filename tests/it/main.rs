@@ -20,6 +20,7 @@ mod bad_requests;
 mod batching;
 mod exit;
 mod formats;
+mod gpu;
 mod hang_up;
 mod http;
 mod isolation;
