@@ -37,6 +37,9 @@ pub struct Cli {
 pub enum Command {
     /// Serve the SageMaker container contract (the default without a command)
     Serve(Box<ServeArgs>),
+    /// The process that `serve` starts, and starts again
+    #[command(hide = true)]
+    Worker(Box<ServeArgs>),
     /// Prepare models for the server that started this process, as it asks on standard input
     #[command(hide = true)]
     Prepare(PrepareArgs),
@@ -218,6 +221,14 @@ pub struct ServeArgs {
         help_heading = "Resources"
     )]
     pub max_batch: usize,
+
+    /// Serve by a second process, and start it again when a request has killed it
+    #[arg(
+        long, env = "LONGSHORE_SUPERVISE", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = true, default_missing_value = "true", value_parser = BoolishValueParser::new(),
+        help_heading = "Resources"
+    )]
+    pub supervise: bool,
 
     /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
@@ -514,7 +525,7 @@ mod tests {
     fn serve(arguments: &[&str]) -> ServeArgs {
         Cli::try_parse_from(std::iter::once("longshore").chain(arguments.iter().copied()))
             .map(|cli| match cli.command {
-                Some(Command::Serve(serve)) => *serve,
+                Some(Command::Serve(serve) | Command::Worker(serve)) => *serve,
                 Some(Command::Prepare(_)) => panic!("{arguments:?}"),
                 None => cli.serve,
             })

@@ -26,7 +26,7 @@ use rustix::net::sockopt::set_tcp_user_timeout;
 use crate::catalog::Catalog;
 use crate::codec::Format;
 use crate::engine::Engine;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Route};
 use crate::wire::{ExecutionParameters, INFERENCE_ID, TARGET_MODEL};
 
 use error::Error;
@@ -228,21 +228,20 @@ async fn observe(
     Ok(response)
 }
 
-/// A bounded label for the metrics.
-fn route(request: &HttpRequest) -> &'static str {
+fn route(request: &HttpRequest) -> Route {
     match request.path() {
-        "/ping" => "ping",
-        "/invocations" => "invocations",
-        "/execution-parameters" => "execution-parameters",
-        "/metrics" => "metrics",
-        "/models" if request.method() == Method::POST => "load",
-        "/models" => "list",
+        "/ping" => Route::Ping,
+        "/invocations" => Route::Invocations,
+        "/execution-parameters" => Route::ExecutionParameters,
+        "/metrics" => Route::Metrics,
+        "/models" if request.method() == Method::POST => Route::Load,
+        "/models" => Route::List,
         path if path.starts_with("/models/") => match *request.method() {
-            Method::POST => "invoke",
-            Method::DELETE => "unload",
-            _ => "get",
+            Method::POST => Route::Invoke,
+            Method::DELETE => Route::Unload,
+            _ => Route::Get,
         },
-        _ => "other",
+        _ => Route::Other,
     }
 }
 

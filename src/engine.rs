@@ -10,6 +10,7 @@ mod allocator;
 mod artifact;
 mod batch;
 mod content;
+mod crash;
 mod gpu;
 mod knee;
 mod memory;
@@ -35,6 +36,7 @@ use ort::environment::Environment;
 
 pub use artifact::ArtifactError;
 pub use content::ContentHash;
+pub use crash::{Note, report_to as report_crashes_to};
 pub use gpu::{Gpu, GpuProvider};
 pub use memory::{Limit, NoRoom, Reserved, Usage, raise_open_files, system_limit};
 pub use model::{Model, Work};
@@ -124,7 +126,7 @@ pub enum LoadError {
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     #[error(transparent)]
-    Prepare(PrepareError),
+    Prepare(#[from] PrepareError),
     #[error("the model could not be loaded: {0}")]
     Pool(PoolError),
 }
@@ -338,6 +340,7 @@ impl Engine {
         let cache = self.preparing.as_ref().map(|preparing| Arc::clone(&preparing.cache));
         self.loads
             .run(move || {
+                let _mark = crash::Mark::new(content.short());
                 let _turn = turn;
                 let on_gpu = gpu.map(|gpu| OnGpu {
                     engines: match gpu.provider {
@@ -417,10 +420,10 @@ impl Engine {
         // What no model needs: it would be a mistake to unload the others for it.
         let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
         let mut memory = usual.min(most);
+        let budget = self.budget.clone();
+        let reserved = self.loads.run(move || budget.load(memory, 0));
+        let mut reserved = reserved.await.map_err(LoadError::Pool)??;
         loop {
-            let budget = self.budget.clone();
-            let reserved = self.loads.run(move || budget.load(memory, 0));
-            let _reserved = reserved.await.map_err(LoadError::Pool)??;
             let job = Job {
                 model: artifact.model.clone(),
                 weights: artifact.facts.weights,
@@ -429,19 +432,31 @@ impl Engine {
                 memory,
                 probe: true,
             };
-            match preparing.preparer.prepare(job).await {
+            let error = match preparing.preparer.prepare(job).await {
                 Ok(findings) => return Ok(findings),
-                // Not every failed allocation is survived, so a crash may have been one, too.
-                Err(PrepareError::Session(SessionError::OutOfMemory) | PrepareError::Crashed { .. })
-                    if memory < most =>
-                {
-                    memory = most;
+                Err(error) => error,
+            };
+            let short_of_memory = match &error {
+                PrepareError::Session(SessionError::OutOfMemory) => true,
+                // Not every failed allocation is survived.
+                PrepareError::Crashed { .. } => false,
+                _ => return Err(error.into()),
+            };
+            if memory >= most {
+                return Err(if short_of_memory {
+                    PrepareError::MemoryBomb(most)
+                } else {
+                    error
                 }
-                Err(PrepareError::Session(SessionError::OutOfMemory)) => {
-                    return Err(LoadError::Prepare(PrepareError::MemoryBomb(most)));
-                }
-                Err(PrepareError::Session(error)) => return Err(error.into()),
-                Err(error) => return Err(LoadError::Prepare(error)),
+                .into());
+            }
+            drop(reserved);
+            let (budget, least) = (self.budget.clone(), memory);
+            let more = self.loads.run(move || budget.load_up_to(least, most));
+            match more.await.map_err(LoadError::Pool)? {
+                Some(more) => (reserved, memory) = more,
+                None if short_of_memory => return Err(self.budget.no_room(memory.saturating_mul(2)).into()),
+                None => return Err(error.into()),
             }
         }
     }
@@ -449,6 +464,7 @@ impl Engine {
     /// Frees `model` and returns its memory to the system before the future ends (MM-4).
     pub async fn unload(&self, model: Model) {
         let freed = self.unloads.run(move || {
+            let _mark = crash::Mark::new(model.content().short());
             drop(model);
             allocator::give_back();
         });
@@ -470,9 +486,14 @@ impl Engine {
         self.budget.for_models()
     }
 
-    /// Refuses `content` (a [`ContentHash::short`]) for a while, for the reason given, under whatever name it comes.
-    pub fn refuse(&self, content: u64, reason: String) {
-        self.quarantine.add(content, reason);
+    /// Refuses `content` (a [`ContentHash::short`]) for the reason given, under whatever name it comes.
+    pub fn refuse(&self, content: u64, reason: String, remaining: Duration) {
+        self.quarantine.add_for(content, reason, remaining);
+    }
+
+    /// Whether `content` may be loaded.
+    pub fn check(&self, content: &ContentHash) -> Result<(), Quarantined> {
+        self.quarantine.check(content)
     }
 
     pub fn load_now(&self) -> EngineLoad {

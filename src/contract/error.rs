@@ -74,6 +74,7 @@ const NOT_LOADED: Reply = (StatusCode::NOT_FOUND, "ModelNotFoundException");
 const UNAVAILABLE: Reply = (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException");
 const DEADLINE: Reply = (StatusCode::GATEWAY_TIMEOUT, "DeadlineExceededException");
 const NO_MEMORY: Reply = (StatusCode::INSUFFICIENT_STORAGE, "InsufficientMemoryException");
+const MODEL_REFUSED: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "ModelRefusedException");
 const INTERNAL: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException");
 
 impl Error {
@@ -132,6 +133,7 @@ fn catalog(error: &CatalogError) -> Reply {
         CatalogError::Name | CatalogError::OutsideRoots { .. } => BAD_REQUEST,
         CatalogError::MissingUrl { .. } => INVALID_MODEL,
         CatalogError::StillBusy { .. } => UNAVAILABLE,
+        CatalogError::Refused { .. } => MODEL_REFUSED,
         CatalogError::Load { source, .. } => match &**source {
             LoadError::Artifact(error) => artifact(error),
             LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
@@ -164,7 +166,9 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::Ambiguous { .. }
         | ArtifactError::Manifest { .. }
         | ArtifactError::NotAModel { .. }
+        | ArtifactError::NotOrtFormat { .. }
         | ArtifactError::ExternalData { .. }
+        | ArtifactError::ShortExternalData { .. }
         | ArtifactError::Escapes { .. } => INVALID_MODEL,
         // Unloading models frees none, so not 507.
         ArtifactError::NoDescriptors { .. } => UNAVAILABLE,

@@ -56,7 +56,7 @@ pub(super) async fn model(
     let body = body::read(payload, content_length(request), limit, deadline).await?;
     let attributes = custom_attributes(request)?;
     refuse_encoded(request)?;
-    let handle = state.catalog.get(name).await?;
+    let handle = state.catalog.get(name, deadline).await?;
     warn_of_another_target(name, handle.target_model(), request);
 
     let content_type = text_header(request, CONTENT_TYPE.as_str())

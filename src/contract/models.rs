@@ -157,7 +157,7 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
         Err(CatalogError::AlreadyLoaded { .. }) => "already_loaded",
         Err(CatalogError::NotLoaded { .. }) => "not_loaded",
         Err(CatalogError::Name | CatalogError::OutsideRoots { .. } | CatalogError::MissingUrl { .. }) => "refused",
-        Err(CatalogError::Load { .. }) => "failed",
+        Err(CatalogError::Load { .. } | CatalogError::Refused { .. }) => "failed",
         Err(CatalogError::StillBusy { .. }) => "busy",
     }
 }

@@ -6,8 +6,10 @@
 //! is assumed. Runs are sorted by their rows into powers of two, and of each the cost is remembered; batches grow for as
 //! long as the next power of two is a tenth cheaper per row. Now and then a batch is larger or smaller than that, so
 //! that what is believed of the neighbours stays true.
+//!
+//! The cost is CPU time of the thread that runs. The clock would say more of what else the machine does.
 
-/// A larger batch has to be cheaper by this much, in hundredths.
+/// The part of its cost that a larger batch has to save.
 const GAIN: f64 = 0.10;
 
 /// Runs of a size before it is believed what they cost.

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::InferenceError;
 use super::content::ContentHash;
+use super::crash;
 use super::placement;
 use super::pool::Lane;
 use super::resident::Resident;
@@ -77,25 +78,23 @@ impl Model {
         work: W,
     ) -> Result<W::Answer, W::Error> {
         let this = model.as_ref();
-        if placement::stays(this.resident.pace.expected(), size) {
-            let started = placement::thread_time();
+        let stays = placement::stays(this.resident.pace.expected(), size);
+        if stays {
             let here = |cancel: &Cancel| guarded(|| this.answer_here(size, &work, cancel));
             if let Watched::Done(answer) = this.watchdog.watch(here).map_err(InferenceError::from)? {
                 return answer;
             }
-            // The watchdog looks at the clock; on a busy machine the thread may only have been interrupted.
-            if placement::is_long(placement::thread_time().saturating_sub(started)) {
-                this.resident.pace.distrust();
-            }
+            this.resident.pace.suspect();
         }
-        let (pending, _hold, receiver) = Pending::new(model, size, deadline, work);
+        let (pending, _hold, receiver) = Pending::new(model, size, deadline, stays, work);
         let _place = this.lane.submit(pending).map_err(InferenceError::from)?;
         let answer = this.lane.result(receiver, deadline).await;
         answer.map_err(InferenceError::from)?
     }
 
     fn answer_here<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
-        let started = placement::thread_time();
+        let _mark = crash::Mark::new(self.content().short());
+        let stopwatch = self.resident.pace.stopwatch();
         let (inputs, plan) = work.decode(self.signature())?;
         let outputs = self
             .resident
@@ -104,9 +103,7 @@ impl Model {
             .map_err(InferenceError::from)?;
         drop(inputs);
         let answer = work.encode(plan, self.signature(), &outputs);
-        self.resident
-            .pace
-            .record(placement::thread_time().saturating_sub(started), size);
+        self.resident.pace.record(stopwatch, size);
         answer
     }
 

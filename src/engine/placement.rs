@@ -7,7 +7,7 @@
 //! a proof; `watchdog.rs` ends a run that betrays it, at its next operator, and the model loses its trust for good.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,6 +28,8 @@ pub struct Pace {
     time: AtomicU64,
     /// Bytes of the bodies.
     size: AtomicU64,
+    /// The last run was long on the clock: what the next one takes has to be known exactly.
+    doubted: AtomicBool,
     /// Never to be expected to be short, or not any more.
     distrusted: AtomicBool,
 }
@@ -52,7 +54,33 @@ impl Pace {
         })
     }
 
-    pub fn record(&self, took: Duration, size: usize) {
+    /// Starts timing work on a thread that answers HTTP.
+    pub fn stopwatch(&self) -> Stopwatch {
+        if self.doubted.load(Ordering::Relaxed) {
+            Stopwatch::exact()
+        } else {
+            Stopwatch::quick()
+        }
+    }
+
+    /// Remembers what a request of `size` bytes took, which `stopwatch` was started for. Returns it.
+    pub fn record(&self, stopwatch: Stopwatch, size: usize) -> Duration {
+        let took = stopwatch.elapsed();
+        match stopwatch {
+            Stopwatch::Quick(_) if took > SHORT => self.doubted.store(true, Ordering::Relaxed),
+            Stopwatch::Quick(_) => self.average(took, size),
+            Stopwatch::Exact(_) => self.record_exactly(took, size),
+        }
+        took
+    }
+
+    /// Remembers what a request of `size` bytes took in CPU time.
+    pub fn record_exactly(&self, took: Duration, size: usize) {
+        self.doubted.store(false, Ordering::Relaxed);
+        self.average(took, size);
+    }
+
+    fn average(&self, took: Duration, size: usize) {
         let is_first = self.time.load(Ordering::Relaxed) == 0;
         let update = |average: &AtomicU64, value: u64| {
             let before = average.load(Ordering::Relaxed);
@@ -67,6 +95,12 @@ impl Pace {
         update(&self.time, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Sends the next few requests to the compute threads, whose exact times then say what is to be expected.
+    pub fn suspect(&self) {
+        let time = u64::try_from((2 * SHORT).as_nanos()).unwrap_or(u64::MAX);
+        self.time.store(time, Ordering::Relaxed);
+    }
+
     pub fn distrust(&self) {
         self.distrusted.store(true, Ordering::Relaxed);
     }
@@ -77,8 +111,35 @@ pub fn is_long(took: Duration) -> bool {
     took > SHORT * 10
 }
 
-/// CPU time of this thread. What a request takes is measured in it, not on the clock: on a busy machine a thread is
-/// interrupted in the middle of the shortest run.
+/// What a request takes. The clock goes on while the thread is interrupted, which on a busy machine happens in the middle
+/// of the shortest run, but when it says "short" that is so, and reading it costs next to nothing. The thread's CPU time
+/// is exact, and takes a system call at either end: a tenth of what a small model's request costs in all.
+#[derive(Debug, Clone, Copy)]
+pub enum Stopwatch {
+    /// By the clock.
+    Quick(Instant),
+    /// By the CPU time of this thread.
+    Exact(Duration),
+}
+
+impl Stopwatch {
+    pub fn quick() -> Self {
+        Self::Quick(Instant::now())
+    }
+
+    pub fn exact() -> Self {
+        Self::Exact(thread_time())
+    }
+
+    fn elapsed(self) -> Duration {
+        match self {
+            Self::Quick(started) => started.elapsed(),
+            Self::Exact(started) => thread_time().saturating_sub(started),
+        }
+    }
+}
+
+/// CPU time of this thread.
 pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
@@ -128,26 +189,52 @@ mod tests {
     fn the_pace_follows_what_is_recorded() {
         let pace = Pace::default();
         assert_eq!(pace.expected(), None);
-        pace.record(Duration::from_micros(10), 100);
+        pace.average(Duration::from_micros(10), 100);
         assert_eq!(pace.expected(), expecting(10, 100));
-        pace.record(Duration::from_millis(20), 100);
+        pace.average(Duration::from_millis(20), 100);
         assert!(!stays(pace.expected(), 1), "one slow run hands the next ones over");
         for _ in 0..100 {
-            pace.record(Duration::from_micros(10), 100);
+            pace.average(Duration::from_micros(10), 100);
         }
         assert!(stays(pace.expected(), 1), "and fast ones bring them back");
         pace.distrust();
-        pace.record(Duration::from_micros(10), 100);
+        pace.average(Duration::from_micros(10), 100);
         assert!(!stays(pace.expected(), 1), "but not once it was ended");
     }
 
     #[test]
     fn the_longest_time_and_size_are_recorded_without_overflow() {
         let pace = Pace::default();
-        pace.record(Duration::MAX, usize::MAX);
-        pace.record(Duration::MAX, usize::MAX);
-        pace.record(Duration::ZERO, 0);
+        pace.average(Duration::MAX, usize::MAX);
+        pace.average(Duration::MAX, usize::MAX);
+        pace.average(Duration::ZERO, 0);
         assert!(pace.expected().unwrap().time > Duration::from_secs(1 << 30));
         assert!(!stays(pace.expected(), usize::MAX));
+    }
+
+    #[test]
+    fn a_run_that_is_long_on_the_clock_has_the_next_one_measured_exactly() {
+        let pace = Pace::default();
+        pace.average(Duration::from_micros(10), 100);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        assert!(matches!(pace.stopwatch(), Stopwatch::Quick(_)));
+        pace.record(Stopwatch::Quick(long_ago), 100);
+        assert!(stays(pace.expected(), 1), "it may have been interrupted");
+        assert!(matches!(pace.stopwatch(), Stopwatch::Exact(_)));
+        pace.record(Stopwatch::exact(), 100);
+        assert!(stays(pace.expected(), 1), "it was");
+        assert!(matches!(pace.stopwatch(), Stopwatch::Quick(_)));
+    }
+
+    #[test]
+    fn a_suspect_is_handed_over_until_it_was_fast_a_few_times() {
+        let pace = Pace::default();
+        pace.average(Duration::from_micros(10), 100);
+        pace.suspect();
+        assert!(!stays(pace.expected(), 1));
+        for _ in 0..8 {
+            pace.average(Duration::from_micros(10), 100);
+        }
+        assert!(stays(pace.expected(), 1));
     }
 }

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use ort::environment::Environment;
@@ -280,7 +281,7 @@ fn input_value(tensor: &Tensor) -> ort::Result<OwnedValue> {
     let element = element_type(tensor.data_type());
     let mut value = ptr::null_mut();
     if let Some(bytes) = tensor.as_bytes() {
-        let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
+        let memory = cpu_memory()?;
         // SAFETY: `Tensor` guarantees that the bytes are as long as shape and type need and aligned for the type. The
         // value borrows them: the caller keeps the tensor until the value is released, and ONNX Runtime only reads.
         ortsys![unsafe CreateTensorWithDataAsOrtValue(
@@ -313,6 +314,16 @@ fn input_value(tensor: &Tensor) -> ort::Result<OwnedValue> {
         unsafe { ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, text.len()) };
     }
     Ok(owned)
+}
+
+/// Where inputs lie. Made once: it is the same for all of them.
+fn cpu_memory() -> ort::Result<&'static MemoryInfo<'static>> {
+    static MEMORY: OnceLock<MemoryInfo<'static>> = OnceLock::new();
+    if let Some(memory) = MEMORY.get() {
+        return Ok(memory);
+    }
+    let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
+    Ok(MEMORY.get_or_init(|| memory))
 }
 
 fn output_value(value: OwnedValue, inputs: &[Tensor]) -> ort::Result<Value> {

@@ -10,6 +10,7 @@
 //! TensorRT's provider locks around its one execution context in any case. A device that is busy with one run has little
 //! to give to the next.
 
+use std::borrow::Cow;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -392,16 +393,21 @@ fn says_device_failed(message: &str) -> bool {
 
 /// What `message` says after the library's last introduction.
 fn said(message: &str) -> &str {
-    const INTRODUCTIONS: [&str; 3] = [
+    const INTRODUCTIONS: [&str; 4] = [
         "Status Message: ",
         "Exception during initialization: ",
         "Exception caught: ",
+        "Failed to load model with error: ",
     ];
-    INTRODUCTIONS
+    let said = INTRODUCTIONS
         .iter()
         .filter_map(|introduction| Some(message.rfind(introduction)? + introduction.len()))
         .max()
-        .map_or(message, |start| &message[start..])
+        .map_or(message, |start| &message[start..]);
+    // A status within a status: "[ONNXRuntimeError] : 1 : FAIL : ...".
+    said.strip_prefix("[ONNXRuntimeError] : ")
+        .and_then(|status| status.splitn(3, " : ").nth(2))
+        .unwrap_or(said)
 }
 
 /// `message` without the folders in which `model` lies: where this machine keeps them is nobody's business.
@@ -415,10 +421,11 @@ fn without_folders(message: String, model: &Path) -> String {
 }
 
 /// The part of a message that is about the model, on one line: without places in the library's source
-/// (`/onnxruntime_src/.../file.cc:123 function(...) [with T = ...]`), without this machine's path of the file, and without
-/// its name, which is in what follows a message of CUDA.
+/// (`/onnxruntime_src/.../file.cc:123 function(...) [with T = ...]` or `file.cc:123 function`), without this machine's path
+/// of the file and its name, which is in what follows a message of CUDA, and without the middle of names that go on for
+/// megabytes.
 pub fn without_places(message: &str) -> String {
-    let mut message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut message = message.split_whitespace().map(brief_word).collect::<Vec<_>>().join(" ");
     if let Some(end) = message.find(" ; GPU=") {
         message.truncate(end);
     }
@@ -437,7 +444,35 @@ pub fn without_places(message: &str) -> String {
     {
         message = rest.to_owned();
     }
-    message
+    let mut words = message.split_whitespace();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        if is_place(word) {
+            // The function's name.
+            words.next();
+        } else {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
+}
+
+/// `file.cc:123`
+fn is_place(word: &str) -> bool {
+    let Some((file, line)) = word.rsplit_once(':') else {
+        return false;
+    };
+    [".cc", ".h"].iter().any(|ending| file.ends_with(ending)) && line.parse::<u32>().is_ok()
+}
+
+/// A word, or the beginning of one that is a name as no message should repeat it.
+fn brief_word(word: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 200;
+    if word.len() <= LONGEST {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("{}...", &word[..word.floor_char_boundary(LONGEST)]))
+    }
 }
 
 #[cfg(test)]
@@ -449,6 +484,7 @@ mod tests {
         let table = [
             ("std::bad_alloc", true),
             ("Exception during initialization: std::bad_alloc", true),
+            ("Failed to load model with error: std::bad_alloc", true),
             (
                 "Non-zero status code returned while running ConstantOfShape node. Name:'' Status Message: std::bad_alloc",
                 true,
@@ -463,6 +499,7 @@ mod tests {
                 true,
             ),
             ("CUDA failure 2: out of memory", true),
+            ("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory", true),
             (
                 "Non-zero status code returned while running Conv node. Name:'c' Status Message: CUDA failure 2: out of \
                  memory",
@@ -530,6 +567,17 @@ mod tests {
     }
 
     #[test]
+    fn names_that_go_on_for_ever_are_cut_in_messages_and_what_follows_them_is_kept() {
+        let message = format!(
+            "No Op registered for {} with domain_version of 17",
+            "\u{e9}".repeat(1 << 20)
+        );
+        let brief = without_places(&message);
+        assert!(brief.len() < 300, "{}", brief.len());
+        assert!(brief.ends_with("... with domain_version of 17"), "{brief}");
+    }
+
+    #[test]
     fn places_are_cut_from_messages() {
         let table = [
             (
@@ -558,6 +606,12 @@ mod tests {
                 "CUDA failure 2: out of memory",
             ),
             ("/onnxruntime_src/oddly cut", "/onnxruntime_src/oddly cut"),
+            (
+                "[ONNXRuntimeError] : 1 : FAIL : inference_session.cc:2226 operator() ORT model verification failed.",
+                "[ONNXRuntimeError] : 1 : FAIL : ORT model verification failed.",
+            ),
+            ("tensor.h:7", ""),
+            ("input:0 tensor.cc: x.cc:y", "input:0 tensor.cc: x.cc:y"),
         ];
         for (message, expected) in table {
             assert_eq!(without_places(message), expected);

@@ -20,9 +20,10 @@ use tokio::time::Instant;
 
 use super::InferenceError;
 use super::batch::{self, Batching};
+use super::crash;
 use super::knee::Knee;
 use super::model::{Model, Work};
-use super::placement::thread_time;
+use super::placement::{is_long, thread_time};
 use super::pool::{Job, PoolError, Queued, Turn};
 use super::session::{Cancel, RunError};
 use crate::tensor::{Signature, Tensor, Value};
@@ -73,6 +74,8 @@ pub struct Pending {
     deadline: Instant,
     /// Bytes of the body.
     size: usize,
+    /// It was expected to be short, and ended where it was because it was not, by the clock.
+    was_ended: bool,
     decoded: Option<Decoded>,
 }
 
@@ -149,6 +152,7 @@ impl Pending {
         model: &(impl AsRef<Model> + Clone + Send + Sync + 'static),
         size: usize,
         deadline: Instant,
+        was_ended: bool,
         work: W,
     ) -> (Self, Hold, oneshot::Receiver<Result<W::Answer, W::Error>>) {
         let (sender, receiver) = oneshot::channel();
@@ -163,6 +167,7 @@ impl Pending {
             caller: Arc::clone(&caller),
             deadline,
             size,
+            was_ended,
             decoded: None,
         };
         (pending, Hold(caller), receiver)
@@ -216,9 +221,16 @@ impl Ready {
     /// Answers, and notes what the request took beside its run.
     fn answer(mut self, model: &Model, ran: Duration, outputs: Result<&[Value], InferenceError>) {
         let started = thread_time();
+        // Not needed any more, and as large as the body at least.
+        self.decoded.inputs = Vec::new();
         self.pending.request.answer(model.signature(), outputs);
         let took = self.decoded.took + ran + thread_time().saturating_sub(started);
-        model.resident.pace.record(took, self.pending.size);
+        let pace = &model.resident.pace;
+        pace.record_exactly(took, self.pending.size);
+        // On a busy machine the thread may only have been interrupted.
+        if self.pending.was_ended && is_long(took) {
+            pace.distrust();
+        }
     }
 
     fn run_alone(self, model: &Model) {
@@ -247,6 +259,7 @@ impl Job for Pending {
     fn run(queued: Queued<Self>, turn: &Turn<'_, Self>) {
         let lent = Arc::clone(&queued.job.lent);
         let model = (*lent).as_ref();
+        let _mark = crash::Mark::new(model.content().short());
         let Some(first) = queued.job.ready(model) else { return };
         let members = match (&model.batcher, first.decoded.rows) {
             (Some(batcher), Some(rows)) => collect(first, rows, model, batcher, turn),

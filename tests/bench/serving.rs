@@ -117,6 +117,8 @@ impl Server {
         let mut process = Command::new(env!("CARGO_BIN_EXE_longshore"))
             .args([
                 "serve",
+                // What is measured is the process that serves.
+                "--supervise=false",
                 "--multi-model",
                 "--bind",
                 "127.0.0.1",

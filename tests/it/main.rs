@@ -13,6 +13,8 @@
 )]
 
 mod harness;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod api;
 mod bad_artifacts;
@@ -22,6 +24,7 @@ mod exit;
 mod formats;
 mod gpu;
 mod hang_up;
+mod hostile;
 mod http;
 mod isolation;
 mod limits;
@@ -30,8 +33,10 @@ mod memory;
 mod names;
 mod negotiation;
 mod network;
+mod networks;
 mod races;
 mod sandbox;
 mod single_model;
 mod start;
 mod stop;
+mod survival;

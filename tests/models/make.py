@@ -32,7 +32,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,11 +66,15 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Good:
-    """A model that serves, the requests whose answers are recorded, and the files beside `model.onnx`."""
+    """A model that serves, the requests whose answers are recorded, and the files beside `model.onnx`.
+
+    With `in_ort_format` it is kept in the format of ONNX Runtime itself, as `model.ort`.
+    """
 
     model: ModelProto
     requests: Sequence[Inputs] = ()
     files: Files = field(default_factory=dict)
+    in_ort_format: bool = False
 
 
 @dataclass(frozen=True)
@@ -471,6 +475,11 @@ def external_big() -> Good:
     return Good(make_model(nodes, [floats("x", ["n", 1024])], [floats("total", ["n"])], initializers))
 
 
+def ort_format() -> Good:
+    """A small classifier in the format of ONNX Runtime itself."""
+    return replace(mlp(), in_ort_format=True)
+
+
 # Bad artifacts
 
 
@@ -600,6 +609,24 @@ def serialize(model: ModelProto) -> bytes:
     return content
 
 
+def to_ort_format(model: ModelProto) -> bytes:
+    """The model as ONNX Runtime writes it, optimised no further than is good for every machine."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "model.ort")
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        options.add_session_config_entry("session.save_model_format", "ORT")
+        ort.InferenceSession(serialize(model), options, providers=["CPUExecutionProvider"])
+        return path.read_bytes()
+
+
+def model_file(directory: Path) -> Path:
+    """The model in a directory, in whichever format it is."""
+    ort_file = directory / "model.ort"
+    return ort_file if ort_file.exists() else directory / "model.onnx"
+
+
 def open_session(path: Path) -> ort.InferenceSession:
     """The model loaded as a server loads it, without log lines."""
     options = ort.SessionOptions()
@@ -706,7 +733,7 @@ def same(expected: Any, actual: Any) -> bool:
 
 def check_good(directory: Path) -> list[str]:
     """What is wrong with a good model's committed files: nothing, usually."""
-    session = open_session(directory / "model.onnx")
+    session = open_session(model_file(directory))
     problems = []
     for number, case in enumerate(json.loads((directory / "cases.json").read_bytes())):
         answers = run(session, {name: from_json(tensor) for name, tensor in case["inputs"].items()})
@@ -799,9 +826,10 @@ def write(root: Path) -> None:
     """Writes every model under `root`."""
     for name, build in GOOD.items():
         good = build()
-        write_directory(root / name, only_model(good.model) | good.files)
+        model = {"model.ort": to_ort_format(good.model)} if good.in_ort_format else only_model(good.model)
+        write_directory(root / name, model | good.files)
         if good.requests:
-            (root / name / "cases.json").write_bytes(cases(root / name / "model.onnx", good.requests))
+            (root / name / "cases.json").write_bytes(cases(model_file(root / name), good.requests))
     for name, bad in BAD.items():
         write_directory(root / "bad" / name, bad.build() | {"why.txt": f"{bad.why}\n".encode()})
 
@@ -841,6 +869,7 @@ GOOD: dict[str, Callable[[], Good]] = {
     "scale": scale,
     "external": external_weights,
     "external_big": external_big,
+    "ort_format": ort_format,
 }
 
 BAD: dict[str, Bad] = {

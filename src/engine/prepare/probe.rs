@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn rows_are_independent_when_company_does_not_change_their_answers() {
-        let table: [(&[f32], &[f32], Option<&[f32]>, Option<bool>); 7] = [
+        type Case<'a> = (&'a [f32], &'a [f32], Option<&'a [f32]>, Option<bool>);
+        let table: [Case<'_>; 7] = [
             (&[1.0], &[2.0], Some(&[1.0, 2.0]), Some(true)),
             (&[1.0], &[2.0], Some(&[1.000_001, 2.0]), Some(true)),
             (&[f32::NAN], &[2.0], Some(&[f32::NAN, 2.0]), Some(true)),
