@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::catalog::{self, Catalog, Journal};
 use crate::codec::Format;
-use crate::config::{Cli, Command, Prepare, PrepareArgs, ServeArgs};
+use crate::config::{Cli, Command, Prepare, PrepareArgs, Provider, ServeArgs};
 use crate::contract::{self, Health};
 use crate::engine::{self, Engine};
 use crate::supervisor::{self, Inheritance};
@@ -127,6 +127,7 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
     let open_files = engine::raise_open_files();
     let engine = Arc::new(Engine::start(&engine::Settings {
         library: args.onnxruntime.clone(),
+        gpu: gpu(args),
         threads: args.threads(),
         load_threads: args.load_threads,
         queue: args.queue,
@@ -250,6 +251,20 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
         }
     }
     Ok(0)
+}
+
+/// The GPU that the models run on, if they do.
+fn gpu(args: &ServeArgs) -> Option<engine::Gpu> {
+    let provider = match args.provider {
+        Provider::Cpu => return None,
+        Provider::Cuda => engine::GpuProvider::Cuda,
+        Provider::Tensorrt => engine::GpuProvider::TensorRt,
+    };
+    Some(engine::Gpu {
+        provider,
+        device: args.device,
+        memory_limit: args.gpu_memory_limit.map(|limit| limit.as_u64()),
+    })
 }
 
 /// The format of a media type that `flag` names.

@@ -234,6 +234,24 @@ pub struct ServeArgs {
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,
 
+    /// What runs the models; cuda and tensorrt need a GPU build of ONNX Runtime's library
+    #[arg(long, env = "LONGSHORE_PROVIDER", value_enum, default_value_t = Provider::Cpu, help_heading = "GPU")]
+    pub provider: Provider,
+
+    /// The GPU, as CUDA counts those that the process may see
+    #[arg(
+        long,
+        env = "LONGSHORE_DEVICE",
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "GPU"
+    )]
+    pub device: u16,
+
+    /// Memory of the GPU that all models may take together, CUDA's own apart [default: what there is]
+    #[arg(long, env = "LONGSHORE_GPU_MEMORY_LIMIT", value_name = "BYTES", help_heading = "GPU")]
+    pub gpu_memory_limit: Option<ByteSize>,
+
     /// Whether a model that is not known is prepared in a process apart: tried, measured, and written in the form that is
     /// mapped from then on
     #[arg(long, env = "LONGSHORE_PREPARE", value_enum, default_value_t = Prepare::Auto, help_heading = "Preparation")]
@@ -288,6 +306,15 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub conventions: Conventions,
+}
+
+/// `--provider`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Provider {
+    Cpu,
+    Cuda,
+    /// With CUDA for what TensorRT does not implement
+    Tensorrt,
 }
 
 /// `--prepare`.

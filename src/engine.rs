@@ -11,6 +11,7 @@ mod artifact;
 mod batch;
 mod content;
 mod crash;
+mod gpu;
 mod knee;
 mod memory;
 mod model;
@@ -36,6 +37,7 @@ use ort::environment::Environment;
 pub use artifact::ArtifactError;
 pub use content::ContentHash;
 pub use crash::{Note, report_to as report_crashes_to};
+pub use gpu::{Gpu, GpuProvider};
 pub use memory::{Limit, NoRoom, Reserved, Usage, Working as RequestMemory, raise_open_files, system_limit};
 pub use model::{Model, Work};
 pub use pool::PoolError;
@@ -51,7 +53,7 @@ use memory::{Bounds, Budget};
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use prepare::{Cache, CacheError, Findings, Job, Prepared, Preparer};
 use quarantine::Quarantine;
-use resident::{Resident, Residents, Source};
+use resident::{OnGpu, Resident, Residents, Source};
 use turn::{Batcher, Batches, Pending};
 use watchdog::Watchdog;
 
@@ -63,6 +65,8 @@ const LOAD_STACK: usize = 256 << 20;
 pub struct Settings {
     /// ONNX Runtime's library, when it is named explicitly.
     pub library: Option<PathBuf>,
+    /// Where models run; `None` for the CPU.
+    pub gpu: Option<Gpu>,
     /// Runs at once, and threads of ONNX Runtime's pool.
     pub threads: usize,
     /// Loads at once.
@@ -142,6 +146,9 @@ pub enum InferenceError {
 #[derive(Debug)]
 pub struct Engine {
     environment: Environment,
+    gpu: Option<Arc<Gpu>>,
+    /// Locked while a session is made on a GPU.
+    gpu_loads: Arc<tokio::sync::Mutex<()>>,
     budget: Budget,
     quarantine: Arc<Quarantine>,
     queue: usize,
@@ -183,7 +190,7 @@ impl Engine {
     /// Loads ONNX Runtime and starts the threads. Once per process.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         allocator::configure().map_err(|error| StartError::Allocator(error.to_string()))?;
-        let environment = runtime::start(settings.library.as_deref(), settings.threads)?;
+        let environment = runtime::start(settings.library.as_deref(), settings.threads, settings.gpu.as_ref())?;
         let compute = Pool::start(
             "compute",
             Threads {
@@ -221,7 +228,11 @@ impl Engine {
         let watchdog = Arc::new(Watchdog::start()?);
         let preparing = match &settings.prepare {
             None => None,
-            Some(prepare) => Some(Preparing::start(prepare, settings.library.as_deref())?),
+            Some(prepare) => Some(Preparing::start(
+                prepare,
+                settings.library.as_deref(),
+                settings.gpu.as_ref().map(|gpu| gpu.provider),
+            )?),
         };
         // Last: what the threads above have mapped is not to count against models and requests.
         if let Some(limit) = &settings.memory {
@@ -235,6 +246,8 @@ impl Engine {
         };
         Ok(Self {
             environment,
+            gpu: settings.gpu.clone().map(Arc::new),
+            gpu_loads: Arc::default(),
             budget: Budget::new(bounds, memory::resident_anonymous()),
             quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),
             queue: settings.queue,
@@ -320,10 +333,25 @@ impl Engine {
 
     async fn create(&self, content: ContentHash, source: Source) -> Result<Resident, LoadError> {
         let (environment, budget) = (self.environment.clone(), self.budget.clone());
+        let gpu = self.gpu.clone();
+        // On a GPU one at a time: TensorRT chooses kernels by timing them, and many at once have crashed (onnxruntime#26610).
+        let turn = match &gpu {
+            None => None,
+            Some(_) => Some(Arc::clone(&self.gpu_loads).lock_owned().await),
+        };
+        let cache = self.preparing.as_ref().map(|preparing| Arc::clone(&preparing.cache));
         self.loads
             .run(move || {
                 let _mark = crash::Mark::new(content.short());
-                let resident = Resident::create(&environment, &budget, content, &source);
+                let _turn = turn;
+                let on_gpu = gpu.map(|gpu| OnGpu {
+                    engines: match gpu.provider {
+                        GpuProvider::Cuda => None,
+                        GpuProvider::TensorRt => cache.and_then(|cache| cache.engines(&content)),
+                    },
+                    gpu,
+                });
+                let resident = Resident::create(&environment, &budget, content, &source, on_gpu.as_ref());
                 if resident.is_err() {
                     // What the half-made session held is free now, but still this process's (MM-18).
                     allocator::give_back();
@@ -346,7 +374,11 @@ impl Engine {
         if let Some(found) = found.await.map_err(LoadError::Pool)? {
             return Ok(Some(found));
         }
-        let unfinished = preparing.cache.unfinished(&content);
+        // A child tries and measures on the CPU, where it can be bounded; what it would write is not good for a GPU.
+        let unfinished = match &self.gpu {
+            None => preparing.cache.unfinished(&content),
+            Some(_) => None,
+        };
         let findings = match self.findings(preparing, artifact, unfinished.clone()).await {
             Ok(findings) => findings,
             Err(error) => {
@@ -484,8 +516,12 @@ impl Engine {
 }
 
 impl Preparing {
-    fn start(settings: &Prepare, library: Option<&Path>) -> std::io::Result<Self> {
-        let cache = match Cache::open(&settings.folder, settings.folder_bytes, ort::info()) {
+    fn start(settings: &Prepare, library: Option<&Path>, gpu: Option<GpuProvider>) -> std::io::Result<Self> {
+        let build = match gpu {
+            None => ort::info().to_owned(),
+            Some(provider) => format!("{}\n{}", ort::info(), provider.name()),
+        };
+        let cache = match Cache::open(&settings.folder, settings.folder_bytes, &build) {
             Ok(cache) => cache,
             Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs { .. } | CacheError::InMemory { .. })) => {
                 tracing::warn!(

@@ -141,6 +141,7 @@ fn catalog(error: &CatalogError) -> Reply {
             | LoadError::Quarantined(_) => INVALID_MODEL,
             LoadError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
             LoadError::Session(SessionError::OutOfMemory) | LoadError::NoRoom(_) => NO_MEMORY,
+            LoadError::Session(SessionError::Device(_)) => INTERNAL,
             LoadError::Prepare(error) => prepare(error),
             LoadError::Pool(error) => pool(*error),
         },
@@ -155,7 +156,7 @@ fn prepare(error: &PrepareError) -> Reply {
         | PrepareError::Crashed { .. }
         | PrepareError::TimedOut(_)
         | PrepareError::MemoryBomb(_) => INVALID_MODEL,
-        PrepareError::NoChild(_) => INTERNAL,
+        PrepareError::NoChild(_) | PrepareError::Session(SessionError::Device(_)) => INTERNAL,
         PrepareError::Stopping => UNAVAILABLE,
     }
 }

@@ -15,6 +15,7 @@ use super::LoadError;
 use super::allocator;
 use super::artifact::{Artifact, Facts};
 use super::content::ContentHash;
+use super::gpu::Gpu;
 use super::memory::{self, Budget, Footprint, Loaded, NoRoom, Working};
 use super::placement::Pace;
 use super::prepare::{Findings, Prepared};
@@ -39,6 +40,7 @@ impl Resident {
         budget: &Budget,
         content: ContentHash,
         source: &Source,
+        gpu: Option<&OnGpu>,
     ) -> Result<Self, LoadError> {
         let facts = source.facts;
         let known = source.findings.as_ref();
@@ -52,11 +54,20 @@ impl Resident {
             .map_or(0, |findings| facts.weights.saturating_sub(findings.private));
         let loading = budget.load(peak, mapped)?;
         let before = allocator::thread_balance();
-        let session = Session::open(environment, source.form(), facts.weights)?;
+        let session = match gpu {
+            None => Session::open(environment, source.form(), facts.weights)?,
+            Some(OnGpu { gpu, engines }) => {
+                Session::open_on(gpu, environment, &source.file, facts.weights, engines.as_deref())?
+            }
+        };
         let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
         let footprint = Footprint {
-            // A session grows in its first run, and parts of a large one are made by other threads.
-            private: taken.max(known.map_or(0, |findings| findings.private)),
+            // A session grows in its first run, and parts of a large one are made by other threads. On a GPU it was measured
+            // with weights that are not in this memory.
+            private: match known {
+                Some(findings) if gpu.is_none() => taken.max(findings.private),
+                Some(_) | None => taken,
+            },
             mapped,
             workspace: known.and_then(|findings| findings.run_peak).unwrap_or(0),
         };
@@ -69,7 +80,8 @@ impl Resident {
             }
         };
         let pace = Pace::default();
-        if facts.has_unbounded_work {
+        // A thread that waits for a GPU uses no CPU time, which is what short runs are told by.
+        if facts.has_unbounded_work || gpu.is_some() {
             pace.distrust();
         }
         Ok(Self {
@@ -91,6 +103,14 @@ impl Resident {
         let expected = self.pace.expected_memory(size, self.footprint().workspace);
         (expected > LITTLE).then(|| self.memory.request(expected)).transpose()
     }
+}
+
+/// Where a session is made, if not on the CPU.
+#[derive(Debug, Clone)]
+pub struct OnGpu {
+    pub gpu: Arc<Gpu>,
+    /// Where TensorRT keeps this model's engines.
+    pub engines: Option<PathBuf>,
 }
 
 /// What a session is made of.

@@ -22,6 +22,7 @@ pub fn run() {
     let model = models.write("mlp", &networks::mlp(&[FEATURES, 64, 8], 1));
     let engine = Engine::start(&Settings {
         library: std::env::var_os(LIBRARY_VARIABLE).map(Into::into),
+        gpu: None,
         threads: 1,
         load_threads: 1,
         queue: 1,

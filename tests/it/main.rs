@@ -22,6 +22,7 @@ mod bad_requests;
 mod batching;
 mod exit;
 mod formats;
+mod gpu;
 mod hang_up;
 mod hostile;
 mod http;
