@@ -92,21 +92,18 @@ impl Pace {
         self.average(took, size);
     }
 
-    /// Bytes of memory that a request of `size` bytes is expected to take: what one of its size was seen to, else as many
-    /// times what a smaller one took as it is larger. Before anything was seen it is `usual`, what a run of one row takes, and
-    /// what the body may become as tensors.
+    /// Bytes of memory that a request of `size` bytes is expected to take: what one of its size was seen to, else in proportion
+    /// to what the nearest smaller or larger one took. Before anything was seen it is `usual`, what a run of one row takes,
+    /// and what the body may become as tensors.
     pub fn expected_memory(&self, size: usize, usual: u64) -> u64 {
         let class = size_class(size);
         let seen = |class: usize| u64::from(self.memory[class].load(Ordering::Relaxed)) << 10;
-        let smaller = (0..=class).rev().find(|&smaller| seen(smaller) > 0);
-        let larger = || (class..SIZE_CLASSES).find(|&larger| seen(larger) > 0);
-        match smaller {
-            Some(smaller) => seen(smaller).saturating_mul(1 << (class - smaller)).max(usual),
-            None => match larger() {
-                Some(larger) => seen(larger).max(usual),
-                None => usual.saturating_add((size as u64).saturating_mul(4)),
-            },
+        if let Some(smaller) = (0..=class).rev().find(|&smaller| seen(smaller) > 0) {
+            return seen(smaller).saturating_mul(1 << (class - smaller)).max(usual);
         }
+        let unseen = usual.saturating_add((size as u64).saturating_mul(4));
+        let larger = (class..SIZE_CLASSES).find(|&larger| seen(larger) > 0);
+        larger.map_or(unseen, |larger| (seen(larger) >> (larger - class)).max(unseen))
     }
 
     /// Remembers that requests with bodies of `size` bytes together took `peak` bytes of memory. What was more than expected
@@ -252,8 +249,8 @@ mod tests {
         assert_eq!(pace.expected_memory(1000, 500), 4500, "nothing is known");
         pace.record_memory(10 * KIB, 2000);
         assert_eq!(pace.expected_memory(2000, 500), 10 * KIB);
-        assert_eq!(pace.expected_memory(10, 500), 10 * KIB, "less is not counted on");
-        assert_eq!(pace.expected_memory(10, 20 * KIB), 20 * KIB);
+        assert_eq!(pace.expected_memory(10, 500), 10 * KIB / 4);
+        assert_eq!(pace.expected_memory(10, 20 * KIB), 20 * KIB + 40);
         assert_eq!(pace.expected_memory(16_000, 500), 80 * KIB);
         // What a small request took says nothing of larger ones that were seen.
         pace.record_memory(9 * KIB, 10);

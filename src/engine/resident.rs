@@ -30,6 +30,7 @@ pub struct Resident {
     pub pace: Pace,
     /// Whether rows joined along the first axis are answered as they are alone; `None` when nobody has looked.
     pub independent_rows: Option<bool>,
+    has_unbounded_work: bool,
     memory: Loaded,
 }
 
@@ -89,6 +90,7 @@ impl Resident {
             session,
             pace,
             independent_rows: known.and_then(|findings| findings.independent_rows),
+            has_unbounded_work: facts.has_unbounded_work,
             memory,
         })
     }
@@ -100,7 +102,13 @@ impl Resident {
     /// Reserves what a request with a body of `size` bytes is expected to take; nothing where that is little.
     pub fn reserve_request(&self, size: usize) -> Result<Option<Working>, NoRoom> {
         const LITTLE: u64 = 64 << 10;
-        let expected = self.pace.expected_memory(size, self.footprint().workspace);
+        let usual = self.footprint().workspace;
+        let expected = if self.has_unbounded_work {
+            // What one request took says nothing of the next.
+            usual
+        } else {
+            self.pace.expected_memory(size, usual)
+        };
         (expected > LITTLE).then(|| self.memory.request(expected)).transpose()
     }
 }
