@@ -80,13 +80,13 @@ def check_csv(segment: str, answer: bytes, expected: dict[str, Any]) -> None:
 
 
 def memory_mib(pid: int | None) -> float | None:
-    """Anonymous resident memory of a process."""
+    """Anonymous resident memory of a process and those that it has started."""
     if pid is None:
         return None
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    return None
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    own = sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
+    children = " ".join(file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")).split()
+    return own + sum(memory_mib(int(child)) or 0 for child in children)
 
 
 def listed(container: Container) -> int:

@@ -11,21 +11,33 @@
 //! | loading | waits, then as for what came of it: 409, or loads itself | 404 | waits, then unloads |
 //! | loaded | 409 | 200 | unloads |
 //! | unloading | waits, then loads | 404 | waits, then 404 |
+//! | restored | 409 | 200; an invocation loads it first | takes it off the list |
 //!
-//! What always holds: a model is in the directory only while it can answer; an unload ends after the last request to
-//! the model has, and after its memory is free.
+//! "Restored" is what a restarted process lists at once, because the platform believes it loaded: it is loaded again in
+//! the background, or by the first request to it, whichever comes first. One that cannot be loaded again leaves the list;
+//! one that cannot be loaded just now (memory), or is refused for what it did to the last process, stays.
+//!
+//! What always holds: a model is listed only while it can answer, or could before the process was restarted; an unload
+//! ends after the last request to the model has, and after its memory is free; the journal hears of a load or unload
+//! before whoever asked for it.
 
+mod restore;
+
+use std::fmt::Debug;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
-use tokio::time::timeout;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::task;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::engine::{Engine, LoadError, Model};
+use crate::engine::{ContentHash, Engine, LoadError, Model, PoolError, Quarantined};
 
 /// Longest model name, in bytes. The platform's are hashes; the contract asks for 1 KiB at least (MM-6).
 pub const MAX_NAME_BYTES: usize = 4096;
@@ -49,6 +61,13 @@ pub enum CatalogError {
         #[source]
         source: Arc<LoadError>,
     },
+    /// It is on the list, and may not be run.
+    #[error("model \"{}\" is refused: {source}", shortened(.name))]
+    Refused {
+        name: String,
+        #[source]
+        source: Quarantined,
+    },
     #[error(
         "model \"{}\" still answers requests after {waited:?}; it takes no new ones, try again",
         shortened(.name)
@@ -63,6 +82,25 @@ pub struct Settings {
     pub roots: Vec<PathBuf>,
     /// How long an unload waits for the model's last requests.
     pub unload_timeout: Duration,
+    /// How many models are loaded again at once.
+    pub restores: usize,
+    /// Is told what is on the list, so that it can be restored.
+    pub journal: Option<Arc<dyn Journal>>,
+}
+
+/// A model on the list, as it was loaded: all that a restarted process must know of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub name: String,
+    pub url: String,
+    pub target_model: Option<String>,
+    pub content: ContentHash,
+}
+
+/// Outlives this process, and is told of each load and unload before whoever asked for it.
+pub trait Journal: Debug + Send + Sync {
+    fn loaded(&self, record: Record);
+    fn unloaded(&self, name: &str);
 }
 
 /// All loaded models.
@@ -71,17 +109,38 @@ pub struct Catalog {
     models: Cache<String, Arc<Entry>>,
     engine: Arc<Engine>,
     settings: Settings,
+    /// A permit for each load after a restart.
+    restores: Semaphore,
 }
 
-/// A loaded model under its name.
+/// A model under its name.
 #[derive(Debug)]
 struct Entry {
     url: String,
     target_model: Option<String>,
-    /// Taken out by the unload. Locked only to clone or take the `Arc`: an async lock would cost more than it saves.
-    model: Mutex<Option<Arc<Model>>>,
+    content: ContentHash,
+    /// Locked only to look at it, to clone or to take the `Arc`: an async lock would cost more than it saves. What it is
+    /// changes only under the name's lock of the directory.
+    model: Mutex<Slot>,
     /// A token per handle; closed when the unload begins.
     users: TaskTracker,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Loaded(Arc<Model>),
+    /// Was loaded before the process was restarted, and is to be loaded again.
+    Restored,
+    /// Taken out by the unload.
+    Empty,
+}
+
+/// What a request finds.
+enum Lent {
+    Model(Handle),
+    /// To be loaded first.
+    Restored,
+    Nothing,
 }
 
 /// A loaded model, lent: it stays loaded until the last handle is dropped.
@@ -107,18 +166,39 @@ impl Handle {
 }
 
 impl Entry {
-    fn handle(self: &Arc<Self>) -> Option<Handle> {
+    fn new(record: Record, slot: Slot) -> Arc<Self> {
+        Arc::new(Self {
+            url: record.url,
+            target_model: record.target_model,
+            content: record.content,
+            model: Mutex::new(slot),
+            users: TaskTracker::new(),
+        })
+    }
+
+    fn lend(self: &Arc<Self>) -> Lent {
         let token = self.users.token();
         // Asked for after the token is taken: an unload that closes later waits for this token.
         if self.users.is_closed() {
-            return None;
+            return Lent::Nothing;
         }
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        Some(Handle {
-            model,
-            entry: Arc::clone(self),
-            _token: token,
-        })
+        match &*self.slot() {
+            Slot::Loaded(model) => Lent::Model(Handle {
+                model: Arc::clone(model),
+                entry: Arc::clone(self),
+                _token: token,
+            }),
+            Slot::Restored => Lent::Restored,
+            Slot::Empty => Lent::Nothing,
+        }
+    }
+
+    fn is_to_be_loaded(&self) -> bool {
+        !self.users.is_closed() && matches!(*self.slot(), Slot::Restored)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,6 +207,7 @@ impl Catalog {
         Self {
             models: Cache::builder().build(),
             engine,
+            restores: Semaphore::new(settings.restores),
             settings,
         }
     }
@@ -139,12 +220,7 @@ impl Catalog {
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name == "." || name == ".." {
             return Err(CatalogError::Name);
         }
-        let (roots, wanted) = (self.settings.roots.clone(), url.to_owned());
-        let checked = self.engine.with_files(move || allowed(&roots, &wanted)).await;
-        let path = checked.map_err(|error| CatalogError::Load {
-            name: name.to_owned(),
-            source: Arc::new(LoadError::Pool(error)),
-        })??;
+        let path = self.allowed(name, url).await?;
         self.load_from(name, url, target_model, &path).await
     }
 
@@ -174,12 +250,18 @@ impl Catalog {
                     self.retire(name, &current).await?;
                 }
                 match self.engine.load(path).await {
-                    Ok(model) => Ok(Op::Put(Arc::new(Entry {
-                        url: url.to_owned(),
-                        target_model: target_model.map(ToOwned::to_owned),
-                        model: Mutex::new(Some(Arc::new(model))),
-                        users: TaskTracker::new(),
-                    }))),
+                    Ok(model) => {
+                        let record = Record {
+                            name: name.to_owned(),
+                            url: url.to_owned(),
+                            target_model: target_model.map(ToOwned::to_owned),
+                            content: *model.content(),
+                        };
+                        if let Some(journal) = &self.settings.journal {
+                            journal.loaded(record.clone());
+                        }
+                        Ok(Op::Put(Entry::new(record, Slot::Loaded(Arc::new(model)))))
+                    }
                     Err(error) => {
                         *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                         // Nothing, or what is left of an entry that was retired.
@@ -189,15 +271,13 @@ impl Catalog {
             })
             .await?;
         if let Some(source) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(CatalogError::Load {
-                name: name.to_owned(),
-                source: Arc::new(source),
-            });
+            return Err(load_error(name, source));
         }
         match outcome {
-            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => {
-                Ok(entry.value().handle().map_or(0, |handle| handle.as_ref().memory()))
-            }
+            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => Ok(match &*entry.value().slot() {
+                Slot::Loaded(model) => model.memory(),
+                Slot::Restored | Slot::Empty => 0,
+            }),
             CompResult::Unchanged(_) | CompResult::StillNone(_) | CompResult::Removed(_) => {
                 Err(CatalogError::AlreadyLoaded { name: name.to_owned() })
             }
@@ -229,19 +309,38 @@ impl Catalog {
         }
     }
 
-    /// Lends `name` for a request.
-    pub async fn get(&self, name: &str) -> Result<Handle, CatalogError> {
-        self.models
-            .get(name)
-            .await
-            .and_then(|entry| entry.handle())
-            .ok_or_else(|| CatalogError::NotLoaded { name: name.to_owned() })
+    /// Lends `name` for a request, which waits until `deadline` at most when the model has to be loaded again.
+    pub async fn get(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<Handle, CatalogError> {
+        match self.lend(name).await {
+            Lent::Model(handle) => Ok(handle),
+            Lent::Nothing => Err(not_loaded(name)),
+            Lent::Restored => {
+                // A task of its own: when one request does not wait for the end, the next one finds it further on.
+                let (catalog, restored) = (Arc::clone(self), name.to_owned());
+                let task = task::spawn(async move { catalog.restore(&restored).await });
+                match timeout_at(deadline, task).await {
+                    Ok(Ok(result)) => result?,
+                    Ok(Err(_)) => return Err(load_error(name, LoadError::Pool(PoolError::Panicked))),
+                    Err(_) => return Err(load_error(name, LoadError::Pool(PoolError::Deadline))),
+                }
+                match self.lend(name).await {
+                    Lent::Model(handle) => Ok(handle),
+                    Lent::Restored | Lent::Nothing => Err(not_loaded(name)),
+                }
+            }
+        }
+    }
+
+    async fn lend(&self, name: &str) -> Lent {
+        self.models.get(name).await.map_or(Lent::Nothing, |entry| entry.lend())
     }
 
     /// The `url` that `name` was loaded with.
     pub async fn url(&self, name: &str) -> Result<String, CatalogError> {
-        let handle = self.get(name).await?;
-        Ok(handle.entry.url.clone())
+        match self.models.get(name).await {
+            Some(entry) if !entry.users.is_closed() => Ok(entry.url.clone()),
+            _ => Err(not_loaded(name)),
+        }
     }
 
     /// Up to `limit` loaded models whose names come after `after`, sorted by name, each with its `url`, and whether
@@ -284,11 +383,34 @@ impl Catalog {
                 name: name.to_owned(),
                 waited,
             })?;
-        let model = entry.model.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(model) = model.and_then(Arc::into_inner) {
+        let slot = std::mem::replace(&mut *entry.slot(), Slot::Empty);
+        if let Slot::Loaded(model) = slot
+            && let Some(model) = Arc::into_inner(model)
+        {
             self.engine.unload(model).await;
         }
+        if let Some(journal) = &self.settings.journal {
+            journal.unloaded(name);
+        }
         Ok(())
+    }
+
+    /// [`allowed`], on a thread that may wait.
+    async fn allowed(&self, name: &str, url: &str) -> Result<PathBuf, CatalogError> {
+        let (roots, wanted) = (self.settings.roots.clone(), url.to_owned());
+        let checked = self.engine.with_files(move || allowed(&roots, &wanted)).await;
+        checked.map_err(|error| load_error(name, LoadError::Pool(error)))?
+    }
+}
+
+fn not_loaded(name: &str) -> CatalogError {
+    CatalogError::NotLoaded { name: name.to_owned() }
+}
+
+fn load_error(name: &str, source: LoadError) -> CatalogError {
+    CatalogError::Load {
+        name: name.to_owned(),
+        source: Arc::new(source),
     }
 }
 

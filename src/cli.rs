@@ -3,11 +3,15 @@
 //! The order at the start matters to the platform: the socket listens before ONNX Runtime is loaded, so that nobody is
 //! refused, and `/ping` says 503 until the one model of single-model mode can answer (PI-3). What goes wrong before
 //! that ends the process with a line that says what to change (ST-12).
+//!
+//! `serve` is two processes: a `supervisor`, which listens, and the worker that it starts, which does all the rest.
 
 mod inspect;
 mod pack;
 mod table;
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -19,11 +23,12 @@ use actix_web::rt::signal::unix::{SignalKind, signal};
 use anyhow::{Context, Result, ensure};
 use tracing::level_filters::LevelFilter;
 
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, Journal};
 use crate::codec::Format;
-use crate::config::{Cli, Command, ExamineArgs, Prepare, PrepareArgs, ServeArgs};
+use crate::config::{Cli, Command, ExamineArgs, Prepare, PrepareArgs, Provider, ServeArgs};
 use crate::contract::{self, Health};
 use crate::engine::{self, Engine, Examiner};
+use crate::supervisor::{self, Inheritance};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, LogFormat, LogLevel};
 
@@ -34,19 +39,27 @@ const SINGLE_MODEL: &str = "model";
 pub fn main() -> ExitCode {
     let telemetry_is_off = engine::disable_telemetry();
     let cli = Cli::read();
-    let args = match cli.command {
-        Some(Command::Serve(args)) => *args,
+    let (args, is_worker) = match cli.command {
+        Some(Command::Worker(args)) => (*args, true),
+        Some(Command::Serve(args)) => (*args, false),
         Some(Command::Prepare(args)) => prepare(&args),
         Some(Command::Pack(args)) => end(pack::run(&args)),
         Some(Command::Inspect(args)) => end(inspect::run(&args)),
-        None => cli.serve,
+        None => (cli.serve, false),
     };
     telemetry::init(args.log_format, args.log_level);
     if !telemetry_is_off {
         tracing::warn!("set ORT_DISABLE_TELEMETRY=1, or ONNX Runtime may report to its vendor");
     }
-    let code = match System::new().block_on(serve(&args)) {
-        Ok(()) => 0,
+    let ended = if is_worker {
+        work(&args)
+    } else if args.supervise {
+        supervise(&args)
+    } else {
+        listen(&args).and_then(|listener| System::new().block_on(serve(&args, listener, Inheritance::default())))
+    };
+    let code = match ended {
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             1
@@ -108,8 +121,36 @@ fn prepare(args: &PrepareArgs) -> ! {
     })
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
-async fn serve(args: &ServeArgs) -> Result<()> {
+/// Keeps a worker that serves.
+fn supervise(args: &ServeArgs) -> Result<i32> {
+    let settings = supervisor::Settings {
+        arguments: worker_arguments(env::args_os().skip(1)),
+        // With one model there is nobody to protect from it, and no model is worse than one that fails at times.
+        bad_model_ttl: args.multi_model.then_some(args.bad_model_ttl),
+    };
+    Ok(supervisor::run(listen(args)?, settings)?)
+}
+
+/// The arguments after the command's name, which may be left out.
+fn worker_arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments = arguments.peekable();
+    arguments.next_if(|first| first == "serve");
+    arguments.collect()
+}
+
+/// Serves for the supervisor that has started this process.
+fn work(args: &ServeArgs) -> Result<i32> {
+    let (listener, inheritance) = supervisor::join()?;
+    System::new().block_on(serve(args, listener, inheritance))
+}
+
+fn listen(args: &ServeArgs) -> Result<TcpListener> {
+    TcpListener::bind((args.bind, args.port))
+        .with_context(|| format!("listen on {}:{}; --port chooses another", args.bind, args.port))
+}
+
+/// Serves until SIGTERM or SIGINT, then drains. Returns the exit code.
+async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance) -> Result<i32> {
     let started = Instant::now();
     let formats = contract::Formats {
         default_content_type: args.default_content_type.clone(),
@@ -120,8 +161,6 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
 
-    let listener = TcpListener::bind((args.bind, args.port))
-        .with_context(|| format!("listen on {}:{}; --port chooses another", args.bind, args.port))?;
     let address = listener.local_addr().context("read the listener's address")?;
 
     let system = engine::system_limit();
@@ -139,9 +178,11 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let open_files = engine::raise_open_files();
     let engine = Arc::new(Engine::start(&engine::Settings {
         library: args.onnxruntime.clone(),
+        gpu: gpu(args),
         threads: args.threads(),
         load_threads: args.load_threads,
         queue: args.queue,
+        max_batch: args.max_batch,
         memory,
         memory_reserve,
         mapped_percent: args.mapped_weights,
@@ -161,13 +202,24 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         "the memory limit leaves nothing for models: the process itself and the reserve for requests take all of it; \
          raise --memory-limit or lower --memory-reserve"
     );
+    for refused in inheritance.refused {
+        engine.refuse(refused.content, refused.reason, refused.remaining);
+    }
+    let link = inheritance.link;
+    let journal = link.clone().filter(|_| args.multi_model);
     let catalog = Arc::new(Catalog::new(
         Arc::clone(&engine),
         catalog::Settings {
             roots: args.models_roots(),
             unload_timeout: args.unload_timeout,
+            restores: args.load_threads,
+            journal: journal.map(|link| link as Arc<dyn Journal>),
         },
     ));
+    // Before the first request: for whoever asks now, nothing has changed.
+    catalog.list_again(inheritance.models).await;
+    let metrics = Metrics::new().context("register metrics")?;
+    metrics.worker_restarts.inc_by(inheritance.restarts);
     let health = Arc::new(Health::default());
     let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
     let server = contract::start(
@@ -179,6 +231,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
             max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
             request_timeout: args.request_timeout(),
             header_timeout: args.header_timeout,
+            write_timeout: args.write_timeout,
             keep_alive: args.keep_alive,
             drain_timeout: args.drain_timeout,
             threads: args.http_threads(),
@@ -188,7 +241,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         },
         Arc::clone(&catalog),
         Arc::clone(&engine),
-        Metrics::new().context("register metrics")?,
+        metrics,
         Arc::clone(&health),
     )?;
     tracing::info!(
@@ -204,6 +257,8 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let server = actix_web::rt::spawn(server);
     if args.multi_model {
         health.set_ready();
+        // Half of the threads are left to those whom somebody waits for.
+        actix_web::rt::spawn(Arc::clone(&catalog).restore_all(args.load_threads.div_ceil(2)));
     } else {
         let path = args.model_dir();
         let loading = async {
@@ -221,9 +276,12 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         };
         tokio::select! {
             loaded = loading => loaded?,
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(0),
+            _ = interrupt.recv() => return Ok(0),
         }
+    }
+    if let Some(link) = &link {
+        link.ready();
     }
 
     tokio::select! {
@@ -231,6 +289,9 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         _ = interrupt.recv() => tracing::info!("SIGINT, draining"),
     }
     health.set_draining();
+    if let Some(link) = &link {
+        link.stopping();
+    }
     tokio::select! {
         // Whoever asks twice does not want to wait.
         _ = terminate.recv() => tracing::info!("stopped at once"),
@@ -240,7 +301,21 @@ async fn serve(args: &ServeArgs) -> Result<()> {
             tracing::info!("stopped");
         }
     }
-    Ok(())
+    Ok(0)
+}
+
+/// The GPU that the models run on, if they do.
+fn gpu(args: &ServeArgs) -> Option<engine::Gpu> {
+    let provider = match args.provider {
+        Provider::Cpu => return None,
+        Provider::Cuda => engine::GpuProvider::Cuda,
+        Provider::Tensorrt => engine::GpuProvider::TensorRt,
+    };
+    Some(engine::Gpu {
+        provider,
+        device: args.device,
+        memory_limit: args.gpu_memory_limit.map(|limit| limit.as_u64()),
+    })
 }
 
 /// The format of a media type that `flag` names.

@@ -43,6 +43,9 @@ pub enum Command {
     /// Say what a model takes and gives, what was measured of it, and how it is asked
     #[command(after_help = INSPECT_EXAMPLE)]
     Inspect(InspectArgs),
+    /// The process that `serve` starts, and starts again
+    #[command(hide = true)]
+    Worker(Box<ServeArgs>),
     /// Prepare models for the server that started this process, as it asks on standard input
     #[command(hide = true)]
     Prepare(PrepareArgs),
@@ -182,6 +185,13 @@ pub struct ServeArgs {
     )]
     pub header_timeout: Duration,
 
+    /// Time for a client to take more of what it is sent; then it is disconnected
+    #[arg(
+        long, env = "LONGSHORE_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s",
+        help_heading = "HTTP"
+    )]
+    pub write_timeout: Duration,
+
     /// Time that an idle connection is kept open
     #[arg(
         long, env = "LONGSHORE_KEEP_ALIVE", value_name = "TIME", value_parser = duration, default_value = "90s",
@@ -299,10 +309,42 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u64).range(0..=100), help_heading = "Resources"
     )]
     pub mapped_weights: u64,
+    /// Rows of waiting requests that may run as one batch, where that pays; 1 for no batches
+    #[arg(
+        long, env = "LONGSHORE_MAX_BATCH", value_name = "ROWS", value_parser = at_least_one, default_value = "32",
+        help_heading = "Resources"
+    )]
+    pub max_batch: usize,
+
+    /// Serve by a second process, and start it again when a request has killed it
+    #[arg(
+        long, env = "LONGSHORE_SUPERVISE", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = true, default_missing_value = "true", value_parser = BoolishValueParser::new(),
+        help_heading = "Resources"
+    )]
+    pub supervise: bool,
 
     /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,
+
+    /// What runs the models; cuda and tensorrt need a GPU build of ONNX Runtime's library
+    #[arg(long, env = "LONGSHORE_PROVIDER", value_enum, default_value_t = Provider::Cpu, help_heading = "GPU")]
+    pub provider: Provider,
+
+    /// The GPU, as CUDA counts those that the process may see
+    #[arg(
+        long,
+        env = "LONGSHORE_DEVICE",
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "GPU"
+    )]
+    pub device: u16,
+
+    /// Memory of the GPU that all models may take together, CUDA's own apart [default: what there is]
+    #[arg(long, env = "LONGSHORE_GPU_MEMORY_LIMIT", value_name = "BYTES", help_heading = "GPU")]
+    pub gpu_memory_limit: Option<ByteSize>,
 
     /// Whether a model that is not known is prepared in a process apart: tried, measured, and written in the form that is
     /// mapped from then on
@@ -330,7 +372,7 @@ pub struct ServeArgs {
     )]
     pub prepare_memory: ByteSize,
 
-    /// Where prepared models are kept; may be shared and deleted [default: longshore-<user id> in the folder for
+    /// Where prepared models are kept; may be shared and deleted [default: longshore-UID in the folder for
     /// temporary files]
     #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR", help_heading = "Preparation")]
     pub cache_dir: Option<PathBuf>,
@@ -358,6 +400,15 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub conventions: Conventions,
+}
+
+/// `--provider`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Provider {
+    Cpu,
+    Cuda,
+    /// With CUDA for what TensorRT does not implement
+    Tensorrt,
 }
 
 /// `--prepare`.
@@ -576,7 +627,7 @@ mod tests {
     fn serve(arguments: &[&str]) -> ServeArgs {
         Cli::try_parse_from(std::iter::once("longshore").chain(arguments.iter().copied()))
             .map(|cli| match cli.command {
-                Some(Command::Serve(serve)) => *serve,
+                Some(Command::Serve(serve) | Command::Worker(serve)) => *serve,
                 Some(_) => panic!("{arguments:?}"),
                 None => cli.serve,
             })
@@ -628,7 +679,8 @@ mod tests {
 
     #[test]
     fn the_memory_limit_is_the_flags_or_the_systems_and_a_part_is_reserved() {
-        let table: [(&[&str], Option<u64>, Option<(u64, u64)>); 5] = [
+        type Case<'a> = (&'a [&'a str], Option<u64>, Option<(u64, u64)>);
+        let table: [Case<'_>; 5] = [
             (&["--memory-limit", "100MiB"], Some(1 << 40), Some((100 << 20, 8 << 20))),
             (
                 &["--memory-limit", "100MiB", "--memory-reserve", "0"],

@@ -3,7 +3,7 @@
 //! Handlers are thin: they read what a request says, ask `catalog` for the model, and leave the rest to `engine`, which
 //! keeps long work off these threads. What always holds: no handler waits for anything but its own request, so `/ping` and
 //! `GET /models` answer whatever models do (PI-2, MM-16); every refusal of a request that was understood is JSON from the one table in
-//! `error.rs`. What is no HTTP at all (a malformed request line, a head that is too long or comes too slowly) is refused
+//! `error.rs`; a client that hangs up takes its request with it, so what it asked for uses nothing up. What is no HTTP at all (a malformed request line, a head that is too long or comes too slowly) is refused
 //! by actix with a bare status.
 
 mod body;
@@ -21,11 +21,12 @@ use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use rustix::net::sockopt::set_tcp_user_timeout;
 
 use crate::catalog::Catalog;
 use crate::codec::Format;
 use crate::engine::Engine;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Route};
 use crate::wire::{ExecutionParameters, INFERENCE_ID, TARGET_MODEL};
 
 use error::Error;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub max_headers: usize,
     pub request_timeout: Duration,
     pub header_timeout: Duration,
+    /// For a client to take what it is sent.
+    pub write_timeout: Duration,
     pub keep_alive: Duration,
     pub drain_timeout: Duration,
     /// HTTP threads.
@@ -84,6 +87,7 @@ pub fn start(
     let (threads, keep_alive) = (settings.threads, settings.keep_alive);
     let (header_timeout, drain_timeout) = (settings.header_timeout, settings.drain_timeout);
     let max_connections = settings.max_connections;
+    limit_unread(&listener, settings.write_timeout);
     let state = web::Data::new(State {
         settings,
         catalog,
@@ -100,12 +104,25 @@ pub fn start(
     .workers(threads)
     .keep_alive(keep_alive)
     .client_request_timeout(header_timeout)
+    // A client that has closed its side is taken to have left, as by nginx: the connection is closed at once, and with it
+    // goes the handler, which gives its place in a queue back and ends its run. Otherwise a handler is only dropped when
+    // it has an answer, which nobody can be sent.
+    .h1_allow_half_closed(false)
     .max_connections(max_connections.div_ceil(threads))
     // Whole seconds only.
     .shutdown_timeout(drain_timeout.as_secs_f64().ceil() as u64)
     .disable_signals()
     .listen(listener)?;
     Ok(server.run())
+}
+
+/// Ends connections whose client does not take what it is sent. The kernel does: actix has no time limit for that, and
+/// cannot be told one. Accepted sockets inherit the option.
+fn limit_unread(listener: &TcpListener, timeout: Duration) {
+    let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(listener, milliseconds) {
+        tracing::warn!(%error, "clients that do not read their replies are not disconnected");
+    }
 }
 
 fn routes(app: &mut web::ServiceConfig) {
@@ -166,6 +183,7 @@ async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     state.metrics.models_loaded.set(gauge(state.catalog.len() as u64));
     state.metrics.requests_running.set(gauge(now.running as u64));
     state.metrics.requests_waiting.set(gauge(now.waiting as u64));
+    state.metrics.batches(now.batches, now.batched_requests);
     state.metrics.memory_reserved_bytes.set(gauge(now.reserved.models));
     state.metrics.memory_mapped_bytes.set(gauge(now.reserved.mapped));
     state.metrics.memory_requests_bytes.set(gauge(now.reserved.requests));
@@ -210,21 +228,20 @@ async fn observe(
     Ok(response)
 }
 
-/// A bounded label for the metrics.
-fn route(request: &HttpRequest) -> &'static str {
+fn route(request: &HttpRequest) -> Route {
     match request.path() {
-        "/ping" => "ping",
-        "/invocations" => "invocations",
-        "/execution-parameters" => "execution-parameters",
-        "/metrics" => "metrics",
-        "/models" if request.method() == Method::POST => "load",
-        "/models" => "list",
+        "/ping" => Route::Ping,
+        "/invocations" => Route::Invocations,
+        "/execution-parameters" => Route::ExecutionParameters,
+        "/metrics" => Route::Metrics,
+        "/models" if request.method() == Method::POST => Route::Load,
+        "/models" => Route::List,
         path if path.starts_with("/models/") => match *request.method() {
-            Method::POST => "invoke",
-            Method::DELETE => "unload",
-            _ => "get",
+            Method::POST => Route::Invoke,
+            Method::DELETE => Route::Unload,
+            _ => Route::Get,
         },
-        _ => "other",
+        _ => Route::Other,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Loaded models: from files to sessions, admitted by memory, run fairly.
 //!
-//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::run`] answers, [`Engine::unload`] gives
+//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::answer`] answers, [`Engine::unload`] gives
 //! the memory back. Names, and what is loaded under them, are `catalog`'s; bytes on the wire are `codec`'s.
 //! [`Examiner`] looks at artifacts without serving them.
 //!
@@ -9,8 +9,12 @@
 
 mod allocator;
 mod artifact;
+mod batch;
 mod content;
+mod crash;
 mod examine;
+mod gpu;
+mod knee;
 mod memory;
 mod model;
 mod onnx_file;
@@ -23,19 +27,23 @@ mod raw;
 mod resident;
 mod runtime;
 mod session;
+mod turn;
 mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ort::environment::Environment;
 
 pub use artifact::{ArtifactError, Found};
 pub use content::ContentHash;
+pub use crash::{Note, report_to as report_crashes_to};
 pub use examine::{Bounds as ExamineBounds, Examination, Examiner, Loaded, Packing};
-pub use memory::{Limit, NoRoom, Reserved, Usage, raise_open_files, system_limit};
-pub use model::{Model, Runner};
+pub use gpu::{Gpu, GpuProvider};
+pub use memory::{Limit, NoRoom, Reserved, Usage, Working as RequestMemory, raise_open_files, system_limit};
+pub use model::{Model, Work};
 pub use onnx_file::Header;
 pub use packed::{DESCRIPTION as PACKED_DESCRIPTION, Description, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL};
 pub use pool::PoolError;
@@ -46,12 +54,14 @@ pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
 pub use session::{RunError, SessionError};
 
 use artifact::Artifact;
+use batch::Override;
 use memory::{Bounds, Budget};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use prepare::{Cache, CacheError, Job, Prepared, Preparer};
 use quarantine::Quarantine;
-use resident::{Resident, Residents, Source};
+use resident::{OnGpu, Resident, Residents, Source};
+use turn::{Batcher, Batches, Pending};
 use watchdog::Watchdog;
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
@@ -62,12 +72,16 @@ const LOAD_STACK: usize = 256 << 20;
 pub struct Settings {
     /// ONNX Runtime's library, when it is named explicitly.
     pub library: Option<PathBuf>,
+    /// Where models run; `None` for the CPU.
+    pub gpu: Option<Gpu>,
     /// Runs at once, and threads of ONNX Runtime's pool.
     pub threads: usize,
     /// Loads at once.
     pub load_threads: usize,
     /// Requests that may wait for one model.
     pub queue: usize,
+    /// Rows of requests that may run together; 1 for no batches.
+    pub max_batch: usize,
     /// Bytes for everything, and where to see how much is used; `None` for no limit.
     pub memory: Option<Limit>,
     /// Bytes of it that requests are to find free.
@@ -119,7 +133,7 @@ pub enum LoadError {
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     #[error(transparent)]
-    Prepare(PrepareError),
+    Prepare(#[from] PrepareError),
     #[error("the model could not be loaded: {0}")]
     Pool(PoolError),
 }
@@ -127,6 +141,8 @@ pub enum LoadError {
 /// Why a request to a model has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
+    #[error("there is no memory left for the request: {0}")]
+    NoRoom(#[from] NoRoom),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
@@ -137,10 +153,15 @@ pub enum InferenceError {
 #[derive(Debug)]
 pub struct Engine {
     environment: Environment,
+    gpu: Option<Arc<Gpu>>,
+    /// Locked while a session is made on a GPU.
+    gpu_loads: Arc<tokio::sync::Mutex<()>>,
     budget: Budget,
     quarantine: Arc<Quarantine>,
     queue: usize,
-    compute: Pool,
+    max_batch: usize,
+    batches: Arc<Batches>,
+    compute: Pool<Pending>,
     watchdog: Arc<Watchdog>,
     residents: Residents,
     preparing: Option<Preparing>,
@@ -167,6 +188,9 @@ struct Preparing {
 pub struct EngineLoad {
     pub running: usize,
     pub waiting: usize,
+    /// Batches that have run, and the requests that were in them.
+    pub batches: u64,
+    pub batched_requests: u64,
     pub reserved: Reserved,
 }
 
@@ -174,7 +198,7 @@ impl Engine {
     /// Loads ONNX Runtime and starts the threads. Once per process.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         allocator::configure().map_err(|error| StartError::Allocator(error.to_string()))?;
-        let environment = runtime::start(settings.library.as_deref(), settings.threads)?;
+        let environment = runtime::start(settings.library.as_deref(), settings.threads, settings.gpu.as_ref())?;
         let compute = Pool::start(
             "compute",
             Threads {
@@ -210,7 +234,8 @@ impl Engine {
             },
         )?;
         let watchdog = Arc::new(Watchdog::start()?);
-        let platform = Arc::new(Platform::here(ort::info()));
+        let provider = settings.gpu.as_ref().map(|gpu| gpu.provider.name());
+        let platform = Arc::new(Platform::here(ort::info(), provider));
         let preparing = match &settings.prepare {
             None => None,
             Some(prepare) => Some(Preparing::start(prepare, settings.library.as_deref(), &platform)?),
@@ -227,9 +252,13 @@ impl Engine {
         };
         Ok(Self {
             environment,
+            gpu: settings.gpu.clone().map(Arc::new),
+            gpu_loads: Arc::default(),
             budget: Budget::new(bounds, memory::resident_anonymous()),
             quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),
             queue: settings.queue,
+            max_batch: settings.max_batch,
+            batches: Arc::default(),
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
             compute,
@@ -247,7 +276,7 @@ impl Engine {
     /// Loads the artifact at `path`, a directory or a model file.
     pub async fn load(&self, path: &Path) -> Result<Model, LoadError> {
         let (path, platform) = (path.to_owned(), Arc::clone(&self.platform));
-        let opened = self.loads.run(None, move || {
+        let opened = self.loads.run(move || {
             let artifact = artifact::open(&path)?;
             let content = artifact.hash()?;
             let packed = packed(&artifact, &content, &platform);
@@ -271,7 +300,7 @@ impl Engine {
         // Now: whoever held the place may have found out.
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
-            return Ok(self.model(resident));
+            return Ok(self.model(resident, artifact.batching));
         }
         let artifact = Arc::new(artifact);
         let prepared = match &self.preparing {
@@ -281,7 +310,7 @@ impl Engine {
         let source = Source::of(&artifact, prepared);
         let resident = Arc::new(self.create(content, source).await?);
         place.set(&resident);
-        Ok(self.model(resident))
+        Ok(self.model(resident, artifact.batching))
     }
 
     /// Loads what was loaded before from `path`: its prepared form where there is one, so that the files are not needed.
@@ -289,37 +318,60 @@ impl Engine {
         let Some(preparing) = &self.preparing else {
             return self.load(path).await;
         };
-        let place = self.residents.place(content);
-        let mut place = place.lock().await;
-        // Now: whoever held the place may have found out.
-        self.quarantine.check(&content)?;
-        if let Some(resident) = place.get() {
-            return Ok(self.model(resident));
-        }
-        let cache = Arc::clone(&preparing.cache);
-        let found = self.loads.run(None, move || cache.find(&content));
-        let Some(source) = found.await.map_err(LoadError::Pool)?.and_then(Source::prepared) else {
-            drop(place);
+        let (cache, files) = (Arc::clone(&preparing.cache), path.to_owned());
+        let found = self.loads.run(move || {
+            // What the name's manifest says is not part of the content; without the files, it says nothing.
+            let batching = artifact::open(&files).ok().and_then(|artifact| artifact.batching);
+            (cache.find(&content), batching)
+        });
+        let (found, batching) = found.await.map_err(LoadError::Pool)?;
+        let Some(source) = found.and_then(Source::prepared) else {
             return self.load(path).await;
         };
+        let place = self.residents.place(content);
+        let mut place = place.lock().await;
+        self.quarantine.check(&content)?;
+        if let Some(resident) = place.get() {
+            return Ok(self.model(resident, batching));
+        }
         let resident = Arc::new(self.create(content, source).await?);
         place.set(&resident);
-        Ok(self.model(resident))
+        Ok(self.model(resident, batching))
     }
 
-    fn model(&self, resident: Arc<Resident>) -> Model {
+    fn model(&self, resident: Arc<Resident>, batching: Option<Override>) -> Model {
+        let signature = resident.session.signature();
+        let batching = batch::allowed(signature, batching, resident.independent_rows, self.max_batch);
         Model {
             resident,
             lane: self.compute.lane(self.queue),
+            batcher: batching.map(Batcher::new),
+            batches: Arc::clone(&self.batches),
             watchdog: Arc::clone(&self.watchdog),
         }
     }
 
     async fn create(&self, content: ContentHash, source: Source) -> Result<Resident, LoadError> {
         let (environment, budget) = (self.environment.clone(), self.budget.clone());
+        let gpu = self.gpu.clone();
+        // On a GPU one at a time: TensorRT chooses kernels by timing them, and many at once have crashed (onnxruntime#26610).
+        let turn = match &gpu {
+            None => None,
+            Some(_) => Some(Arc::clone(&self.gpu_loads).lock_owned().await),
+        };
+        let cache = self.preparing.as_ref().map(|preparing| Arc::clone(&preparing.cache));
         self.loads
-            .run(None, move || {
-                let resident = Resident::create(&environment, &budget, content, &source);
+            .run(move || {
+                let _mark = crash::Mark::new(content.short());
+                let _turn = turn;
+                let on_gpu = gpu.map(|gpu| OnGpu {
+                    engines: match gpu.provider {
+                        GpuProvider::Cuda => None,
+                        GpuProvider::TensorRt => cache.and_then(|cache| cache.engines(&content)),
+                    },
+                    gpu,
+                });
+                let resident = Resident::create(&environment, &budget, content, &source, on_gpu.as_ref());
                 if resident.is_err() {
                     // What the half-made session held is free now, but still this process's (MM-18).
                     allocator::give_back();
@@ -338,16 +390,20 @@ impl Engine {
         artifact: &Arc<Artifact>,
     ) -> Result<Option<Prepared>, LoadError> {
         let cache = Arc::clone(&preparing.cache);
-        let found = self.loads.run(None, move || cache.find(&content));
+        let found = self.loads.run(move || cache.find(&content));
         if let Some(found) = found.await.map_err(LoadError::Pool)? {
             return Ok(Some(found));
         }
-        let unfinished = preparing.cache.unfinished(&content);
+        // A child tries and measures on the CPU, where it can be bounded; what it would write is not good for a GPU.
+        let unfinished = match &self.gpu {
+            None => preparing.cache.unfinished(&content),
+            Some(_) => None,
+        };
         let findings = match self.findings(preparing, artifact, unfinished.clone()).await {
             Ok(findings) => findings,
             Err(error) => {
                 if let Some(unfinished) = unfinished {
-                    let _ = self.files.run(None, move || prepare::discard(&unfinished)).await;
+                    let _ = self.files.run(move || prepare::discard(&unfinished)).await;
                 }
                 return match error {
                     LoadError::Prepare(PrepareError::NoChild(reason)) => {
@@ -368,9 +424,9 @@ impl Engine {
         };
         let cache = Arc::clone(&preparing.cache);
         let facts = artifact.facts;
-        let kept = self.loads.run(None, move || {
-            cache.keep(&content, unfinished.as_deref(), findings, facts)
-        });
+        let kept = self
+            .loads
+            .run(move || cache.keep(&content, unfinished.as_deref(), findings, facts));
         kept.await.map_err(LoadError::Pool).map(Some)
     }
 
@@ -386,10 +442,10 @@ impl Engine {
         // What no model needs: it would be a mistake to unload the others for it.
         let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
         let mut memory = usual.min(most);
+        let budget = self.budget.clone();
+        let reserved = self.loads.run(move || budget.load(memory, 0));
+        let mut reserved = reserved.await.map_err(LoadError::Pool)??;
         loop {
-            let budget = self.budget.clone();
-            let reserved = self.loads.run(None, move || budget.load(memory, 0));
-            let _reserved = reserved.await.map_err(LoadError::Pool)??;
             let job = Job {
                 model: artifact.model.clone(),
                 weights: artifact.facts.weights,
@@ -398,26 +454,39 @@ impl Engine {
                 memory,
                 probe: true,
             };
-            match preparing.preparer.prepare(job).await {
+            let error = match preparing.preparer.prepare(job).await {
                 Ok(findings) => return Ok(findings),
-                // Not every failed allocation is survived, so a crash may have been one, too.
-                Err(PrepareError::Session(SessionError::OutOfMemory) | PrepareError::Crashed { .. })
-                    if memory < most =>
-                {
-                    memory = most;
+                Err(error) => error,
+            };
+            let short_of_memory = match &error {
+                PrepareError::Session(SessionError::OutOfMemory) => true,
+                // Not every failed allocation is survived.
+                PrepareError::Crashed { .. } => false,
+                _ => return Err(error.into()),
+            };
+            if memory >= most {
+                return Err(if short_of_memory {
+                    PrepareError::MemoryBomb(most)
+                } else {
+                    error
                 }
-                Err(PrepareError::Session(SessionError::OutOfMemory)) => {
-                    return Err(LoadError::Prepare(PrepareError::MemoryBomb(most)));
-                }
-                Err(PrepareError::Session(error)) => return Err(error.into()),
-                Err(error) => return Err(LoadError::Prepare(error)),
+                .into());
+            }
+            drop(reserved);
+            let (budget, least) = (self.budget.clone(), memory);
+            let more = self.loads.run(move || budget.load_up_to(least, most));
+            match more.await.map_err(LoadError::Pool)? {
+                Some(more) => (reserved, memory) = more,
+                None if short_of_memory => return Err(self.budget.no_room(memory.saturating_mul(2)).into()),
+                None => return Err(error.into()),
             }
         }
     }
 
     /// Frees `model` and returns its memory to the system before the future ends (MM-4).
     pub async fn unload(&self, model: Model) {
-        let freed = self.unloads.run(None, move || {
+        let freed = self.unloads.run(move || {
+            let _mark = crash::Mark::new(model.content().short());
             drop(model);
             allocator::give_back();
         });
@@ -431,7 +500,12 @@ impl Engine {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
-        self.files.run(None, work).await
+        self.files.run(work).await
+    }
+
+    /// Reserves memory for a request's body. What its run takes is reserved when it runs.
+    pub fn reserve_body(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
+        self.budget.request(bytes)
     }
 
     /// Bytes for models, when the process itself and the reserve for requests have theirs.
@@ -439,9 +513,14 @@ impl Engine {
         self.budget.for_models()
     }
 
-    /// Refuses `content` (a [`ContentHash::short`]) for a while, for the reason given, under whatever name it comes.
-    pub fn refuse(&self, content: u64, reason: String) {
-        self.quarantine.add(content, reason);
+    /// Refuses `content` (a [`ContentHash::short`]) for the reason given, under whatever name it comes.
+    pub fn refuse(&self, content: u64, reason: String, remaining: Duration) {
+        self.quarantine.add_for(content, reason, remaining);
+    }
+
+    /// Whether `content` may be loaded.
+    pub fn check(&self, content: &ContentHash) -> Result<(), Quarantined> {
+        self.quarantine.check(content)
     }
 
     pub fn load_now(&self) -> EngineLoad {
@@ -449,6 +528,8 @@ impl Engine {
         EngineLoad {
             running,
             waiting,
+            batches: self.batches.runs.load(Ordering::Relaxed),
+            batched_requests: self.batches.requests.load(Ordering::Relaxed),
             reserved: self.budget.reserved(),
         }
     }

@@ -63,6 +63,8 @@ impl ErrorBody {
     /// The body's JSON, in [`MAX_ERROR_BYTES`] at most: a longer message is cut.
     pub fn to_json(&self) -> String {
         let mut message = self.message.as_str();
+        // JSON is never shorter than what it holds. A message may be megabytes long, when a model's names are.
+        message = &message[..message.floor_char_boundary(MAX_ERROR_BYTES)];
         loop {
             let body = ErrorBody {
                 code: self.code,

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
+use crate::engine::{Engine, RequestMemory};
 
 /// How long a body that is refused is read on.
 const LINGER: Duration = Duration::from_secs(10);
@@ -24,17 +25,27 @@ pub(super) struct Limit {
     pub knob: Option<&'static str>,
 }
 
+/// A body, and the memory that is reserved for it.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub bytes: Bytes,
+    /// `None` for one that came in one piece: it lies in the connection's own buffer.
+    pub memory: Option<RequestMemory>,
+}
+
 /// Reads at most `limit` until `deadline`. `declared` is the Content-Length, which a chunked body has not.
 pub(super) async fn read(
+    engine: &Engine,
     mut payload: Payload,
     declared: Option<usize>,
     limit: Limit,
     deadline: Instant,
-) -> Result<Bytes, Error> {
+) -> Result<Body, Error> {
     if declared.is_some_and(|declared| declared > limit.bytes) {
         return Err(refuse(payload, limit).await);
     }
     let mut body = Vec::new();
+    let mut memory: Option<RequestMemory> = None;
     while let Some(chunk) = timeout_at(deadline, payload.next())
         .await
         .map_err(|_| Error::BodyTimeout)?
@@ -45,13 +56,30 @@ pub(super) async fn read(
             return Err(refuse(payload, limit).await);
         }
         if body.is_empty() && declared == Some(chunk.len()) {
-            return Ok(chunk);
+            return Ok(Body {
+                bytes: chunk,
+                memory: None,
+            });
         }
         // Grows as bytes arrive, whatever was declared; memory that is not there refuses this request alone.
-        body.try_reserve(chunk.len()).map_err(|_| Error::NoMemoryForBody)?;
+        if body.capacity() - body.len() < chunk.len() {
+            let more = chunk.len().max(body.capacity());
+            let reserved = match &mut memory {
+                Some(memory) => memory.grow(more as u64),
+                None => engine.reserve_body(more as u64).map(|reserved| memory = Some(reserved)),
+            };
+            if reserved.is_err() || body.try_reserve_exact(more).is_err() {
+                drop((body, memory));
+                discard(payload).await;
+                return Err(Error::NoMemoryForBody);
+            }
+        }
         body.extend_from_slice(&chunk);
     }
-    Ok(Bytes::from(body))
+    Ok(Body {
+        bytes: Bytes::from(body),
+        memory,
+    })
 }
 
 /// Reads a body that nobody wants.

@@ -35,7 +35,7 @@ pub(super) enum Error {
         /// The flag that sets the limit, when one does.
         knob: Option<&'static str>,
     },
-    #[error("there is no memory left for the body; try again later, or raise --memory-reserve")]
+    #[error("there is no memory left for the body; try again later, unload a model, or raise --memory-reserve")]
     NoMemoryForBody,
     #[error("bodies in the content encoding {encoding} are not understood; send them as they are")]
     ContentEncoding { encoding: String },
@@ -74,6 +74,7 @@ const NOT_LOADED: Reply = (StatusCode::NOT_FOUND, "ModelNotFoundException");
 const UNAVAILABLE: Reply = (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException");
 const DEADLINE: Reply = (StatusCode::GATEWAY_TIMEOUT, "DeadlineExceededException");
 const NO_MEMORY: Reply = (StatusCode::INSUFFICIENT_STORAGE, "InsufficientMemoryException");
+const MODEL_REFUSED: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "ModelRefusedException");
 const INTERNAL: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException");
 
 impl Error {
@@ -98,6 +99,7 @@ impl Error {
             Self::Decode(error) => decode(error),
             Self::Encode(error) => encode(error),
             Self::Catalog(error) => catalog(error),
+            Self::Inference(InferenceError::NoRoom(_)) => NO_MEMORY,
             Self::Inference(InferenceError::Run(error)) => run(error),
             Self::Inference(InferenceError::Pool(error)) => pool(*error),
             Self::Internal(_) => INTERNAL,
@@ -132,11 +134,14 @@ fn catalog(error: &CatalogError) -> Reply {
         CatalogError::Name | CatalogError::OutsideRoots { .. } => BAD_REQUEST,
         CatalogError::MissingUrl { .. } => INVALID_MODEL,
         CatalogError::StillBusy { .. } => UNAVAILABLE,
+        CatalogError::Refused { .. } => MODEL_REFUSED,
         CatalogError::Load { source, .. } => match &**source {
             LoadError::Artifact(error) => artifact(error),
             LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
             | LoadError::Quarantined(_) => INVALID_MODEL,
+            LoadError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
             LoadError::Session(SessionError::OutOfMemory) | LoadError::NoRoom(_) => NO_MEMORY,
+            LoadError::Session(SessionError::Device(_)) => INTERNAL,
             LoadError::Prepare(error) => prepare(error),
             LoadError::Pool(error) => pool(*error),
         },
@@ -146,11 +151,12 @@ fn catalog(error: &CatalogError) -> Reply {
 fn prepare(error: &PrepareError) -> Reply {
     match error {
         PrepareError::Session(SessionError::OutOfMemory) => NO_MEMORY,
+        PrepareError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
         PrepareError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
         | PrepareError::Crashed { .. }
         | PrepareError::TimedOut(_)
         | PrepareError::MemoryBomb(_) => INVALID_MODEL,
-        PrepareError::NoChild(_) => INTERNAL,
+        PrepareError::NoChild(_) | PrepareError::Session(SessionError::Device(_)) => INTERNAL,
         PrepareError::Stopping => UNAVAILABLE,
     }
 }
@@ -163,7 +169,9 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::Ambiguous { .. }
         | ArtifactError::Manifest { .. }
         | ArtifactError::NotAModel { .. }
+        | ArtifactError::NotOrtFormat { .. }
         | ArtifactError::ExternalData { .. }
+        | ArtifactError::ShortExternalData { .. }
         | ArtifactError::Escapes { .. } => INVALID_MODEL,
         // Unloading models frees none, so not 507.
         ArtifactError::NoDescriptors { .. } => UNAVAILABLE,

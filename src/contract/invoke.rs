@@ -14,8 +14,9 @@ use super::State;
 use super::body::{self, Limit};
 use super::error::Error;
 use super::models::text_header;
-use crate::codec::{self, Encoded};
-use crate::engine::{Model, Runner};
+use crate::codec::{self, Encoded, Format, ReplyPlan};
+use crate::engine::{Model, RequestMemory, Work};
+use crate::tensor::{Signature, Tensor, Value};
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
 /// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form data.
@@ -52,31 +53,25 @@ pub(super) async fn model(
         knob: Some("--max-body"),
     };
     // First of all: a refusal is read by a client that has sent its body, and a slow body holds up no unload.
-    let body = body::read(payload, content_length(request), limit, deadline).await?;
+    let body = body::read(&state.engine, payload, content_length(request), limit, deadline).await?;
     let attributes = custom_attributes(request)?;
     refuse_encoded(request)?;
-    let handle = state.catalog.get(name).await?;
+    let handle = state.catalog.get(name, deadline).await?;
     warn_of_another_target(name, handle.target_model(), request);
 
     let content_type = text_header(request, CONTENT_TYPE.as_str())
         .filter(|given| !given.is_empty() && given != CURL_DEFAULT)
         .unwrap_or_else(|| state.settings.formats.default_content_type.clone());
-    let accept = accept(request);
-    let default = state.settings.formats.default_accept;
-    let model_name = name.to_owned();
-    let size = body.len();
-    // Parsing and writing large bodies takes as long as a run, so all of it is done in one place.
-    let answer = move |runner: &Runner<'_>| -> Result<Encoded, Error> {
-        let signature = runner.signature();
-        let asked = codec::decode(&content_type, body.clone(), signature)?;
-        let format = codec::negotiate(accept.as_deref(), default, &asked.reply, signature)?;
-        let outputs = runner
-            .run(&asked.inputs, asked.reply.outputs())
-            .map_err(|error| Error::Inference(error.into()))?;
-        drop(asked.inputs);
-        Ok(codec::encode(format, &asked.reply, &model_name, signature, &outputs)?)
+    let size = body.bytes.len();
+    let invocation = Invocation {
+        body: body.bytes,
+        _memory: body.memory,
+        content_type,
+        accept: accept(request),
+        default: state.settings.formats.default_accept,
+        model: name.to_owned(),
     };
-    let encoded = Model::run(&handle, size, deadline, answer).await??;
+    let encoded = Model::answer(&handle, size, deadline, invocation).await?;
 
     let mut response = HttpResponse::Ok();
     // IN-2, CT-2: what was really sent, exactly: in a pipeline it is the next container's Content-Type (MC-4).
@@ -85,6 +80,37 @@ pub(super) async fn model(
         response.insert_header((CUSTOM_ATTRIBUTES, attributes));
     }
     Ok(response.body(Reply(encoded.body)))
+}
+
+/// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as long as a run, so it
+/// is done where the model runs.
+struct Invocation {
+    body: Bytes,
+    _memory: Option<RequestMemory>,
+    content_type: String,
+    accept: Option<String>,
+    default: Format,
+    model: String,
+}
+
+impl Work for Invocation {
+    type Plan = (ReplyPlan, Format);
+    type Answer = Encoded;
+    type Error = Error;
+
+    fn decode(&self, signature: &Signature) -> Result<(Vec<Tensor>, Self::Plan), Error> {
+        let asked = codec::decode(&self.content_type, self.body.clone(), signature)?;
+        let format = codec::negotiate(self.accept.as_deref(), self.default, &asked.reply, signature)?;
+        Ok((asked.inputs, (asked.reply, format)))
+    }
+
+    fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {
+        reply.outputs()
+    }
+
+    fn encode(&self, (reply, format): Self::Plan, signature: &Signature, outputs: &[Value]) -> Result<Encoded, Error> {
+        Ok(codec::encode(format, &reply, &self.model, signature, outputs)?)
+    }
 }
 
 /// A reply's body, handed to the connection piece by piece: the server copies what it is handed, so a large body at once

@@ -35,8 +35,15 @@ pub(super) async fn load(
         return Err(Error::SingleModelMode);
     }
     let deadline = tokio::time::Instant::now() + state.settings.request_timeout;
-    let body = body::read(payload, invoke::content_length(&request), MAX_LOAD_BODY, deadline).await?;
-    let wanted: LoadRequest = serde_json::from_slice(&body).map_err(|error| Error::LoadRequest {
+    let body = body::read(
+        &state.engine,
+        payload,
+        invoke::content_length(&request),
+        MAX_LOAD_BODY,
+        deadline,
+    )
+    .await?;
+    let wanted: LoadRequest = serde_json::from_slice(&body.bytes).map_err(|error| Error::LoadRequest {
         detail: error.to_string(),
     })?;
     let target_model = text_header(&request, TARGET_MODEL);
@@ -157,7 +164,7 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
         Err(CatalogError::AlreadyLoaded { .. }) => "already_loaded",
         Err(CatalogError::NotLoaded { .. }) => "not_loaded",
         Err(CatalogError::Name | CatalogError::OutsideRoots { .. } | CatalogError::MissingUrl { .. }) => "refused",
-        Err(CatalogError::Load { .. }) => "failed",
+        Err(CatalogError::Load { .. } | CatalogError::Refused { .. }) => "failed",
         Err(CatalogError::StillBusy { .. }) => "busy",
     }
 }

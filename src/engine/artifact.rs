@@ -7,19 +7,24 @@
 mod found;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
+use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::batch::Override;
 use super::content::{self, ContentHash};
 use super::onnx_file::{self, ScanError};
 
 pub use found::Found;
 
-/// Names the model file, when the defaults do not find it.
+/// Says what the defaults do not: which file is the model, whether requests may run in batches.
 pub const MANIFEST: &str = "longshore.json";
 
 /// A manifest is a few lines; more is a mistake.
@@ -60,11 +65,20 @@ pub enum ArtifactError {
         #[source]
         source: ScanError,
     },
-    #[error("{file} refers to weights in \"{location}\", which {problem}")]
+    #[error("{file} is not a model: its name says ONNX Runtime's own format, which its content is not")]
+    NotOrtFormat { file: String },
+    #[error("{file} refers to weights in {location:?}, which {problem}")]
     ExternalData {
         file: String,
         location: String,
         problem: &'static str,
+    },
+    #[error("{file} refers to {needed} bytes of weights in {location:?}, which has {bytes}")]
+    ShortExternalData {
+        file: String,
+        location: String,
+        needed: u64,
+        bytes: u64,
     },
     #[error("{file} is a link out of the artifact")]
     Escapes { file: String },
@@ -81,6 +95,8 @@ pub struct Artifact {
     /// Whether the model is in ORT format rather than ONNX.
     pub is_ort_format: bool,
     pub facts: Facts,
+    /// What the manifest says of batches.
+    pub batching: Option<Override>,
 }
 
 /// What is seen of a model without loading it.
@@ -101,44 +117,97 @@ impl Artifact {
 }
 
 /// `longshore.json`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
     /// Path of the model file, relative to the manifest.
     model: Option<String>,
+    /// Whether waiting requests may run together: `false`, `true`, or `{"max_rows": 16}`.
+    #[serde(default, deserialize_with = "batching")]
+    batching: Option<Override>,
+}
+
+fn batching<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Override>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Limits {
+        max_rows: NonZeroUsize,
+    }
+    struct Batching;
+    impl<'de> Visitor<'de> for Batching {
+        type Value = Override;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true, false or {\"max_rows\": N} for batching")
+        }
+
+        fn visit_bool<E: de::Error>(self, allowed: bool) -> Result<Override, E> {
+            Ok(if allowed {
+                Override::Allowed(None)
+            } else {
+                Override::Never
+            })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Override, A::Error> {
+            let limits = Limits::deserialize(MapAccessDeserializer::new(map))?;
+            Ok(Override::Allowed(Some(limits.max_rows)))
+        }
+    }
+    deserializer.deserialize_any(Batching).map(Some)
 }
 
 /// Opens the artifact at `path`: finds the model, reads what it refers to, and checks that all of it lies inside.
 pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     let root = path.canonicalize().map_err(|source| io_error(path, source))?;
-    let model = if root.is_dir() { locate(&root)? } else { root.clone() };
+    let (model, batching) = if root.is_dir() {
+        locate(&root)?
+    } else {
+        (root.clone(), None)
+    };
     let folder = if root.is_dir() {
         root.as_path()
     } else {
         root.parent().unwrap_or(&root)
     };
-    let real = model.canonicalize().map_err(|source| io_error(&model, source))?;
-    if !real.starts_with(folder) {
-        return Err(ArtifactError::Escapes { file: shown(&model) });
-    }
+    let real = inside(folder, &model)?;
     let mut weights = file_size(&real)?;
     let (mut has_trees, mut has_unbounded_work) = (false, true);
     let mut external = Vec::new();
-    let is_ort_format = is_ort_format(&real)?;
-    if !is_ort_format {
+    let mut counted = BTreeSet::new();
+    let is_ort_format = is_ort_format(&real);
+    if is_ort_format {
+        check_ort_mark(&real)?;
+    } else {
         let facts = onnx_file::scan(&real).map_err(|error| match error {
             ScanError::Io(source) => io_error(&model, source),
-            ScanError::Empty | ScanError::Malformed { .. } | ScanError::TooManyFiles | ScanError::TooDeep => {
-                ArtifactError::NotAModel {
-                    file: shown(&model),
-                    source: error,
-                }
-            }
+            ScanError::Empty
+            | ScanError::Malformed { .. }
+            | ScanError::TooManyFiles
+            | ScanError::TooManyValues
+            | ScanError::LongName
+            | ScanError::NoNumber { .. }
+            | ScanError::TooDeep => ArtifactError::NotAModel {
+                file: shown(&model),
+                source: error,
+            },
         })?;
         (has_trees, has_unbounded_work) = (facts.has_trees, facts.has_unbounded_work);
-        for location in facts.external {
+        for (location, needed) in facts.external {
             let file = external_file(&real, folder, &location)?;
-            weights = weights.saturating_add(file_size(&file)?);
+            let bytes = file_size(&file)?;
+            if bytes < needed {
+                return Err(ArtifactError::ShortExternalData {
+                    file: shown(&model),
+                    location: brief_name(&location),
+                    needed,
+                    bytes,
+                });
+            }
+            // One file may have many names.
+            if counted.insert(file.clone()) {
+                weights = weights.saturating_add(bytes);
+            }
             external.push((location, file));
         }
     }
@@ -152,18 +221,20 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
             has_trees,
             has_unbounded_work,
         },
+        batching,
     })
 }
 
 /// Finds the model file in a directory: the one named in the manifest; `model.onnx` or `model.ort`; the only `*.onnx`
-/// or `*.ort`; `<n>/model.onnx` with the greatest n; the same in the only sub-directory, once.
-fn locate(root: &Path) -> Result<PathBuf, ArtifactError> {
+/// or `*.ort`; `<n>/model.onnx` with the greatest n; the same in the only sub-directory, once. Beside it, what the
+/// manifest in the same directory says of batches.
+fn locate(root: &Path) -> Result<(PathBuf, Option<Override>), ArtifactError> {
     let top = Listing::read(root)?;
     if let Some(model) = top.find(root)? {
         return Ok(model);
     }
     if let [only] = &*top.directories.iter().collect::<Vec<_>>() {
-        let below = root.join(only);
+        let below = inside(root, &root.join(only))?;
         if let Some(model) = Listing::read(&below)?.find(&below)? {
             return Ok(model);
         }
@@ -204,12 +275,20 @@ impl Listing {
         Ok(listing)
     }
 
-    fn find(&self, folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
-        if self.files.contains(MANIFEST)
-            && let Some(model) = manifest_model(folder)?
-        {
-            return Ok(Some(model));
-        }
+    fn find(&self, folder: &Path) -> Result<Option<(PathBuf, Option<Override>)>, ArtifactError> {
+        let manifest = if self.files.contains(MANIFEST) {
+            read_manifest(folder)?
+        } else {
+            Manifest::default()
+        };
+        let model = match &manifest.model {
+            Some(named) => Some(named_model(folder, named)?),
+            None => self.usual_model(folder)?,
+        };
+        Ok(model.map(|model| (model, manifest.batching)))
+    }
+
+    fn usual_model(&self, folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
         for name in ["model.onnx", "model.ort"] {
             if self.files.contains(name) {
                 return Ok(Some(folder.join(name)));
@@ -255,8 +334,10 @@ impl Listing {
     }
 }
 
-fn manifest_model(folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
-    let path = folder.join(MANIFEST);
+fn read_manifest(folder: &Path) -> Result<Manifest, ArtifactError> {
+    let path = inside(folder, &folder.join(MANIFEST))?;
+    // A pipe would be waited for without end.
+    file_size(&path)?;
     let mut text = String::new();
     fs::File::open(&path)
         .and_then(|file| file.take(MAX_MANIFEST_BYTES + 1).read_to_string(&mut text))
@@ -266,32 +347,46 @@ fn manifest_model(folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
             detail: format!("longer than {MAX_MANIFEST_BYTES} bytes"),
         });
     }
-    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| ArtifactError::Manifest {
+    serde_json::from_str(&text).map_err(|error| ArtifactError::Manifest {
         detail: error.to_string(),
-    })?;
-    let Some(model) = manifest.model else {
-        return Ok(None);
-    };
-    if !stays_below(&model) {
+    })
+}
+
+fn named_model(folder: &Path, model: &str) -> Result<PathBuf, ArtifactError> {
+    if !stays_below(model) {
         return Err(ArtifactError::Manifest {
             detail: format!("the model \"{model}\" must be a relative path inside the artifact"),
         });
     }
-    let path = folder.join(&model);
+    let path = folder.join(model);
     if !path.is_file() {
         return Err(ArtifactError::Manifest {
             detail: format!("the model \"{model}\" is not in the artifact"),
         });
     }
-    Ok(Some(path))
+    Ok(path)
+}
+
+/// The real path of `path`, when that is below `folder`.
+fn inside(folder: &Path, path: &Path) -> Result<PathBuf, ArtifactError> {
+    let real = path.canonicalize().map_err(|source| io_error(path, source))?;
+    if real.starts_with(folder) {
+        Ok(real)
+    } else {
+        Err(ArtifactError::Escapes { file: shown(path) })
+    }
 }
 
 fn external_file(model: &Path, folder: &Path, location: &str) -> Result<PathBuf, ArtifactError> {
     let refuse = |problem| ArtifactError::ExternalData {
         file: shown(model),
-        location: location.chars().take(200).collect(),
+        location: brief_name(location),
         problem,
     };
+    // Beside file names, ONNX Runtime knows this one, behind which an address in its process follows.
+    if location.contains("_ORT_MEM_ADDR_") {
+        return Err(refuse("is an address in memory rather than a file"));
+    }
     if !stays_below(location) {
         return Err(refuse(
             "is outside the artifact: external data must lie beside the model",
@@ -314,13 +409,23 @@ fn stays_below(path: &str) -> bool {
     !path.is_empty() && components.all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
 }
 
-/// ORT-format models are flatbuffers with this identifier; they hold all of their weights.
-fn is_ort_format(path: &Path) -> Result<bool, ArtifactError> {
+/// Whether ONNX Runtime will read the file in its own format, which holds all of its weights. It goes by the name, and so
+/// must we: a file that it takes for ONNX is one that has to be scanned, whatever its first bytes are.
+fn is_ort_format(path: &Path) -> bool {
+    path.to_string_lossy().to_ascii_lowercase().ends_with(".ort")
+}
+
+/// Models in ONNX Runtime's format are flatbuffers with this identifier.
+fn check_ort_mark(path: &Path) -> Result<(), ArtifactError> {
     let mut head = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(8).read_to_end(&mut head))
         .map_err(|source| io_error(path, source))?;
-    Ok(head.get(4..8) == Some(b"ORTM"))
+    if head.get(4..8) == Some(b"ORTM") {
+        Ok(())
+    } else {
+        Err(ArtifactError::NotOrtFormat { file: shown(path) })
+    }
 }
 
 fn file_size(path: &Path) -> Result<u64, ArtifactError> {
@@ -350,7 +455,12 @@ fn io_error(path: &Path, source: io::Error) -> ArtifactError {
 fn shown(path: &Path) -> String {
     let names: Vec<_> = path.components().rev().take(2).collect();
     let short: PathBuf = names.into_iter().rev().collect();
-    short.display().to_string()
+    brief_name(&short.to_string_lossy())
+}
+
+/// The beginning of a name, for a message.
+fn brief_name(name: &str) -> String {
+    name.chars().take(200).collect()
 }
 
 /// The first few names, for a message.
@@ -404,7 +514,7 @@ mod tests {
         ];
         for (paths, expected) in table {
             let root = artifact(paths);
-            assert_eq!(locate(root.path()).unwrap(), root.path().join(expected), "{paths:?}");
+            assert_eq!(locate(root.path()).unwrap().0, root.path().join(expected), "{paths:?}");
         }
     }
 
@@ -429,11 +539,42 @@ mod tests {
     }
 
     #[test]
+    fn the_manifest_says_whether_requests_may_run_in_batches() {
+        let root = artifact(&["model.onnx", "2/model.onnx"]);
+        let limited = |rows| Some(Override::Allowed(NonZeroUsize::new(rows)));
+        let table = [
+            ("{}", None),
+            (r#"{"batching": false}"#, Some(Override::Never)),
+            (r#"{"batching": true}"#, Some(Override::Allowed(None))),
+            (r#"{"batching": {"max_rows": 16}}"#, limited(16)),
+            (r#"{"model": "2/model.onnx", "batching": {"max_rows": 2}}"#, limited(2)),
+        ];
+        for (text, expected) in table {
+            fs::write(root.path().join(MANIFEST), text).unwrap();
+            assert_eq!(locate(root.path()).unwrap().1, expected, "{text}");
+        }
+        let table = [
+            (
+                r#"{"batching": 8}"#,
+                "expected true, false or {\"max_rows\": N} for batching",
+            ),
+            (r#"{"batching": null}"#, "expected true, false or"),
+            (r#"{"batching": {"max_rows": 0}}"#, "expected a nonzero"),
+            (r#"{"batching": {"max_rows": 2, "wait": 1}}"#, "unknown field `wait`"),
+        ];
+        for (text, expected) in table {
+            fs::write(root.path().join(MANIFEST), text).unwrap();
+            let error = locate(root.path()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
     fn the_manifest_names_the_model_and_is_held_to_the_artifact() {
         let root = artifact(&["a.onnx", "b.onnx"]);
         let manifest = root.path().join(MANIFEST);
         fs::write(&manifest, r#"{"model": "b.onnx"}"#).unwrap();
-        assert_eq!(locate(root.path()).unwrap(), root.path().join("b.onnx"));
+        assert_eq!(locate(root.path()).unwrap(), (root.path().join("b.onnx"), None));
         let table = [
             (r#"{"model": "c.onnx"}"#, "the model \"c.onnx\" is not in the artifact"),
             (
@@ -460,6 +601,33 @@ mod tests {
         let root = artifact(&[]);
         std::os::unix::fs::symlink(outside.path().join("secret.onnx"), root.path().join("model.onnx")).unwrap();
         assert!(matches!(open(root.path()), Err(ArtifactError::Escapes { .. })));
+    }
+
+    #[test]
+    fn a_directory_or_a_manifest_that_links_out_of_the_artifact_is_not_looked_into() {
+        let outside = artifact(&["a.onnx", "b.onnx", "longshore.json"]);
+        let root = artifact(&[]);
+        std::os::unix::fs::symlink(outside.path(), root.path().join("models")).unwrap();
+        assert!(matches!(locate(&real(&root)), Err(ArtifactError::Escapes { .. })));
+        let root = artifact(&["model.onnx"]);
+        std::os::unix::fs::symlink(outside.path().join(MANIFEST), root.path().join(MANIFEST)).unwrap();
+        assert!(matches!(locate(&real(&root)), Err(ArtifactError::Escapes { .. })));
+    }
+
+    fn real(root: &tempfile::TempDir) -> PathBuf {
+        root.path().canonicalize().unwrap()
+    }
+
+    #[test]
+    fn the_format_goes_by_the_name_as_in_onnx_runtime() {
+        let root = artifact(&[]);
+        // A name of a producer, as ONNX; the mark of the other format, at its place.
+        fs::write(root.path().join("model.onnx"), b"\x12\x06xxORTM").unwrap();
+        assert!(!open(root.path()).unwrap().facts.has_unbounded_work);
+        fs::rename(root.path().join("model.onnx"), root.path().join("model.ort")).unwrap();
+        assert!(open(root.path()).unwrap().facts.has_unbounded_work);
+        fs::write(root.path().join("model.ort"), b"\x12\x06xxxxxx").unwrap();
+        assert!(matches!(open(root.path()), Err(ArtifactError::NotOrtFormat { .. })));
     }
 
     #[test]

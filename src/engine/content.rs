@@ -4,10 +4,14 @@
 //! crashes) is known under any name, and none of that may ever be another model's: hence a cryptographic hash. BLAKE3,
 //! because it is taken on every load: it is several times faster than SHA-256 on long files.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The hash of a model file and its external data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,25 +49,44 @@ impl fmt::Debug for ContentHash {
     }
 }
 
+impl Serialize for ContentHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ContentHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("not a content hash"))
+    }
+}
+
 /// The hash of `model` and of its external data: the names that the model calls the files by, and the files, in the
 /// order of the names. The model file's own name and place do not matter.
 pub fn hash(model: &Path, external: &[(String, PathBuf)]) -> io::Result<ContentHash> {
     let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 model content");
-    add(&mut hasher, model)?;
+    hasher.update(file_hash(model)?.as_bytes());
+    // A file is read once, by however many names it is called: thousands of `./` before one would take hours.
+    let mut known: HashMap<&Path, blake3::Hash> = HashMap::new();
     for (name, file) in external {
-        // Lengths before contents: two files cannot be mistaken for one.
+        let hash = match known.get(file.as_path()) {
+            Some(hash) => *hash,
+            None => file_hash(file)?,
+        };
+        known.insert(file, hash);
+        // Lengths before what has a length: two names cannot be mistaken for one.
         hasher.update(&(name.len() as u64).to_le_bytes());
         hasher.update(name.as_bytes());
-        add(&mut hasher, file)?;
+        hasher.update(hash.as_bytes());
     }
     Ok(ContentHash(hasher.finalize().into()))
 }
 
-fn add(hasher: &mut blake3::Hasher, path: &Path) -> io::Result<()> {
-    let file = File::open(path)?;
-    hasher.update(&file.metadata()?.len().to_le_bytes());
-    hasher.update_reader(file)?;
-    Ok(())
+fn file_hash(path: &Path) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize())
 }
 
 #[cfg(test)]

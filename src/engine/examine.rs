@@ -121,10 +121,10 @@ impl Examination {
 impl Examiner {
     /// Loads ONNX Runtime. Once per process.
     pub fn start(bounds: &Bounds) -> Result<Self, StartError> {
-        let environment = runtime::start(bounds.library.as_deref(), 1)?;
+        let environment = runtime::start(bounds.library.as_deref(), 1, None)?;
         Ok(Self {
             environment,
-            platform: Platform::here(ort::info()),
+            platform: Platform::here(ort::info(), None),
             preparer: Preparer::start(&prepare::Settings {
                 library: bounds.library.clone(),
                 processes: 1,

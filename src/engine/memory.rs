@@ -245,6 +245,16 @@ impl Budget {
         }
     }
 
+    /// Reserves as much of `most` bytes as there is now, when that is more than `least`; says how much.
+    pub fn load_up_to(&self, least: u64, most: u64) -> Option<(Loading, u64)> {
+        let sizes = std::iter::successors(Some(most), |size| Some(size / 2)).take_while(|&size| size > least);
+        sizes.into_iter().find_map(|peak| {
+            self.admit(peak, |ledger| ledger.loading += peak).ok()?;
+            let budget = self.clone();
+            Some((Loading { budget, peak }, peak))
+        })
+    }
+
     /// Reserves the memory of a request.
     pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
         let mut working = Working {
@@ -253,6 +263,17 @@ impl Budget {
         };
         working.grow(bytes)?;
         Ok(working)
+    }
+
+    /// The refusal of `needed` bytes.
+    pub fn no_room(&self, needed: u64) -> NoRoom {
+        let ledger = self.ledger();
+        let planned = self.shared.base.saturating_add(ledger.planned(&self.shared.bounds));
+        NoRoom {
+            needed,
+            available: self.limit().saturating_sub(planned),
+            limit: self.limit(),
+        }
     }
 
     pub fn reserved(&self) -> Reserved {
@@ -403,6 +424,11 @@ impl Loaded {
     pub fn footprint(&self) -> Footprint {
         self.footprint
     }
+
+    /// Reserves the memory of a request to the model.
+    pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
+        self.budget.request(bytes)
+    }
 }
 
 impl Drop for Loaded {
@@ -502,6 +528,16 @@ mod tests {
         assert_eq!(budget.reserved().models, 0);
         drop(budget.load(1000, 0).unwrap());
         assert_eq!(budget.reserved().models, 0);
+    }
+
+    #[test]
+    fn what_there_is_can_be_asked_for() {
+        let budget = budget(1000, 0);
+        let (_all, bytes) = budget.load_up_to(100, 800).unwrap();
+        assert_eq!(bytes, 800);
+        let (_rest, bytes) = budget.load_up_to(100, 800).unwrap();
+        assert_eq!(bytes, 200);
+        assert!(budget.load_up_to(0, 800).is_none());
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! A loaded model, and the way of a request to it: here and now, or on a compute thread.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::InferenceError;
 use super::content::ContentHash;
+use super::crash;
 use super::placement;
-use super::pool::{Lane, PoolError};
+use super::pool::Lane;
 use super::resident::Resident;
-use super::session::{Cancel, RunError, Session};
+use super::session::{Cancel, RunError};
+use super::turn::{Batcher, Batches, Pending, guarded};
 use super::watchdog::{Watchdog, Watched};
 use crate::tensor::{Signature, Tensor, Value};
 
@@ -18,25 +19,30 @@ use crate::tensor::{Signature, Tensor, Value};
 #[derive(Debug)]
 pub struct Model {
     pub(super) resident: Arc<Resident>,
-    pub(super) lane: Lane,
+    pub(super) lane: Lane<Pending>,
+    /// `None` when the model has no batches.
+    pub(super) batcher: Option<Batcher>,
+    pub(super) batches: Arc<Batches>,
     pub(super) watchdog: Arc<Watchdog>,
 }
 
-/// What a job on the compute threads may use of its model.
-pub struct Runner<'a> {
-    session: &'a Session,
-    cancel: &'a Cancel,
-}
+/// What a request is beside its run. In two parts, because between them it may be joined with others.
+///
+/// Both may be called more than once for one request; they run on whatever thread the model runs on.
+pub trait Work: Send + 'static {
+    /// What decoding finds out for encoding.
+    type Plan: Send + 'static;
+    type Answer: Send + 'static;
+    type Error: From<InferenceError> + Send + 'static;
 
-impl Runner<'_> {
-    pub fn signature(&self) -> &Signature {
-        self.session.signature()
-    }
+    /// Reads the request: a tensor for each input of the signature, in its order.
+    fn decode(&self, signature: &Signature) -> Result<(Vec<Tensor>, Self::Plan), Self::Error>;
 
-    /// See [`Model::signature`]; `outputs` are indices into the signature's outputs, `None` for all.
-    pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Result<Vec<Value>, RunError> {
-        self.session.run(inputs, outputs, self.cancel)
-    }
+    /// The outputs to run for, as indices into the signature's; `None` for all of them.
+    fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
+
+    /// Writes the answer; `outputs` are those asked for, in that order.
+    fn encode(&self, plan: Self::Plan, signature: &Signature, outputs: &[Value]) -> Result<Self::Answer, Self::Error>;
 }
 
 impl Model {
@@ -56,59 +62,53 @@ impl Model {
     }
 
     /// Does `work` for a request of `size` bytes: here and now when that is expected to be short, else on a compute
-    /// thread when it is this model's turn. At `deadline` the result is [`PoolError::Deadline`] and a run that goes on is
-    /// ended. Work on a compute thread holds a clone of `model`, and so keeps it loaded, until it is over, which may be
-    /// later than this future ends.
+    /// thread when it is this model's turn, perhaps in a batch with others that wait. At `deadline` the result is
+    /// [`Deadline`](super::PoolError::Deadline) and a run that goes on for this request alone is ended. Work on a compute
+    /// thread holds a clone of `model`, and so keeps it loaded, until it is over, which may be later than this future ends.
     ///
-    /// Work that turns out to be long where it was expected to be short is ended and done again on a compute thread, so
-    /// `work` may be called twice; models have no state that a run could change.
+    /// Work that turns out to be long where it was expected to be short is ended and done again on a compute thread;
+    /// models have no state that a run could change.
     ///
     /// # Cancel safety
-    /// Dropping the future ends a run that goes on and gives the place in the queue back. The HTTP server does not drop
-    /// a handler when its client leaves: there the deadline is what ends the work.
-    pub async fn run<T: Send + 'static>(
-        model: &(impl AsRef<Model> + Clone + Send + 'static),
+    /// Dropping the future ends a run that goes on, unless others wait for it too, and gives the place in the queue back.
+    pub async fn answer<W: Work>(
+        model: &(impl AsRef<Model> + Clone + Send + Sync + 'static),
         size: usize,
         deadline: Instant,
-        work: impl Fn(&Runner<'_>) -> T + Send + 'static,
-    ) -> Result<T, InferenceError> {
+        work: W,
+    ) -> Result<W::Answer, W::Error> {
         let this = model.as_ref();
-        if placement::stays(this.resident.pace.expected(), size) {
-            let started = placement::thread_time();
-            let guarded = |cancel: &Cancel| catch_unwind(AssertUnwindSafe(|| this.timed(cancel, size, &work)));
-            if let Watched::Done(result) = this.watchdog.watch(guarded)? {
-                return result.map_err(|_| InferenceError::Pool(PoolError::Panicked));
+        let stays = placement::stays(this.resident.pace.expected(), size);
+        if stays {
+            let here = |cancel: &Cancel| guarded(|| this.answer_here(size, &work, cancel));
+            if let Watched::Done(answer) = this.watchdog.watch(here).map_err(InferenceError::from)? {
+                return answer;
             }
-            // The watchdog looks at the clock; on a busy machine the thread may only have been interrupted.
-            if placement::is_long(placement::thread_time().saturating_sub(started)) {
-                this.resident.pace.distrust();
-            }
+            this.resident.pace.suspect();
         }
-        let cancel = Arc::new(Cancel::new()?);
-        let _cancel_on_drop = CancelOnDrop(Arc::clone(&cancel));
-        let lent = model.clone();
-        let job = move || lent.as_ref().timed(&cancel, size, &work);
-        Ok(this.lane.run(Some(deadline), job).await?)
+        let (pending, _hold, receiver) = Pending::new(model, size, deadline, stays, work);
+        let _place = this.lane.submit(pending).map_err(InferenceError::from)?;
+        let answer = this.lane.result(receiver, deadline).await;
+        answer.map_err(InferenceError::from)?
     }
 
-    fn timed<T>(&self, cancel: &Cancel, size: usize, work: impl Fn(&Runner<'_>) -> T) -> T {
-        let started = placement::thread_time();
-        let result = work(&Runner {
-            session: &self.resident.session,
-            cancel,
-        });
-        self.resident
-            .pace
-            .record(placement::thread_time().saturating_sub(started), size);
-        result
+    fn answer_here<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
+        let _mark = crash::Mark::new(self.content().short());
+        let stopwatch = self.resident.pace.stopwatch();
+        let (inputs, plan) = work.decode(self.signature())?;
+        let outputs = self
+            .resident
+            .session
+            .run(&inputs, W::outputs(&plan), cancel)
+            .map_err(InferenceError::from)?;
+        drop(inputs);
+        let answer = work.encode(plan, self.signature(), &outputs);
+        self.resident.pace.record(stopwatch, size);
+        answer
     }
-}
 
-/// Ends the run when nobody waits for it any more; a run that is over does not notice.
-struct CancelOnDrop(Arc<Cancel>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
+    /// The model's run and nothing else, on this thread and for as long as it takes.
+    pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Result<Vec<Value>, RunError> {
+        self.resident.session.run(inputs, outputs, &Cancel::new()?)
     }
 }

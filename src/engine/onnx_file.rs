@@ -4,12 +4,15 @@
 //! Three things must be known earlier than a session exists: how much memory to reserve, that no weight file lies
 //! outside the artifact, and that the file is a protobuf at all (so that a truncated upload is called that). The file
 //! is walked field by field and tensor data is skipped over, so this costs as much as the graph is large, not the
-//! weights. Field numbers are those of `onnx.proto`; of the file only the names of other files and of
-//! its operators are kept in memory.
+//! weights. Field numbers are those of `onnx.proto`; of the file only the names of other files and of operators are kept in
+//! memory.
+//!
+//! What ONNX Runtime would find in a file, this finds too: whatever its parser reads otherwise than ours is refused here,
+//! because a model must not be able to name a file to the one that it hides from the other.
 
 mod header;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -19,8 +22,9 @@ pub use header::Header;
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The `location` of every tensor whose data lies in another file, as written.
-    pub external: BTreeSet<String>,
+    /// The `location` of every tensor whose data lies in another file, as written, and how many bytes that file must
+    /// have at least for what is said of offsets and lengths to be true.
+    pub external: BTreeMap<String, u64>,
     /// A node of the TreeEnsemble family is present: such a model takes five times its file in memory.
     pub has_trees: bool,
     /// An operator is present whose work follows from the values of its inputs rather than from their sizes, so that a
@@ -34,8 +38,18 @@ pub enum ScanError {
     Empty,
     #[error("it is no ONNX protobuf, or it is truncated ({what} at byte {offset})")]
     Malformed { what: &'static str, offset: u64 },
-    #[error("it refers to more than {MAX_EXTERNAL} other files")]
+    #[error("it refers to more than {MAX_EXTERNAL} other files, or their names are longer than 16 MiB in all")]
     TooManyFiles,
+    #[error("it has the name of an operator or of a file that is longer than {MAX_STRING} bytes")]
+    LongName,
+    #[error("the {key} of its weights in {location:?} is {value:?}, which is no number of bytes")]
+    NoNumber {
+        key: &'static str,
+        location: String,
+        value: String,
+    },
+    #[error("its graphs have more than {MAX_VALUES} inputs and outputs")]
+    TooManyValues,
     #[error("its graph is nested more than {MAX_DEPTH} messages deep")]
     TooDeep,
     #[error("read the file")]
@@ -47,6 +61,13 @@ const MAX_DEPTH: usize = 96;
 
 /// Files of external data. Exporters write one for each tensor at most.
 const MAX_EXTERNAL: usize = 100_000;
+
+/// Bytes of the names of those files, in all.
+const MAX_EXTERNAL_NAMES: usize = 16 << 20;
+
+/// Inputs and outputs of graphs. The time that it takes to learn their types grows with the square of their number: 0.8 s
+/// for this many.
+const MAX_VALUES: usize = 20_000;
 
 /// See [`Facts::has_unbounded_work`].
 const UNBOUNDED: [&str; 11] = [
@@ -85,6 +106,8 @@ fn read(path: &Path) -> Result<(Facts, Header), ScanError> {
     let mut scanner = Scanner {
         reader: BufReader::new(file),
         position: 0,
+        external_names: 0,
+        values: 0,
         facts: Facts::default(),
         header: Header::default(),
     };
@@ -112,6 +135,7 @@ enum Content {
     Producer,
     ProducerVersion,
     OperatorSet,
+    InputOrOutput,
     Skipped,
 }
 
@@ -128,6 +152,7 @@ fn content(message: Message, field: u64) -> Content {
         (Message::Model, 2) => Content::Producer,
         (Message::Model, 3) => Content::ProducerVersion,
         (Message::Model, 8) => Content::OperatorSet,
+        (Message::Graph, 11 | 12) => Content::InputOrOutput,
         (Message::Node, 4) => Content::OperatorName,
         (Message::Node, 5) => Content::Message(Message::Attribute),
         (Message::Tensor, 13) => Content::ExternalEntry,
@@ -147,8 +172,20 @@ fn content(message: Message, field: u64) -> Content {
 struct Scanner<R> {
     reader: BufReader<R>,
     position: u64,
+    /// Bytes of the names in `facts.external`.
+    external_names: usize,
+    /// Inputs and outputs seen.
+    values: usize,
     facts: Facts,
     header: Header,
+}
+
+/// What the entries of a tensor say of where its data is.
+#[derive(Debug, Default)]
+struct External {
+    locations: Vec<String>,
+    offset: Option<String>,
+    length: Option<String>,
 }
 
 impl<R: Read + io::Seek> Scanner<R> {
@@ -156,6 +193,7 @@ impl<R: Read + io::Seek> Scanner<R> {
         if depth > MAX_DEPTH {
             return Err(ScanError::TooDeep);
         }
+        let mut external = External::default();
         while self.position < end {
             let (field, wire_type) = self.tag(end)?;
             let length = match wire_type {
@@ -191,15 +229,22 @@ impl<R: Read + io::Seek> Scanner<R> {
                 Content::Producer => self.header.producer = self.shown(field_end)?,
                 Content::ProducerVersion => self.header.producer_version = self.shown(field_end)?,
                 Content::OperatorSet => self.operator_set(field_end)?,
-                Content::ExternalEntry => self.external_entry(field_end)?,
+                Content::ExternalEntry => self.external_entry(field_end, &mut external)?,
+                Content::InputOrOutput => {
+                    self.values += 1;
+                    if self.values > MAX_VALUES {
+                        return Err(ScanError::TooManyValues);
+                    }
+                    self.skip_to(field_end)?;
+                }
                 Content::Skipped => self.skip_to(field_end)?,
             }
         }
-        Ok(())
+        self.add_external(external)
     }
 
     /// A `StringStringEntryProto`: key 1, value 2. Of the keys, `location` names a file.
-    fn external_entry(&mut self, end: u64) -> Result<(), ScanError> {
+    fn external_entry(&mut self, end: u64, external: &mut External) -> Result<(), ScanError> {
         let (mut key, mut value) = (String::new(), String::new());
         while self.position < end {
             let (field, wire_type) = self.tag(end)?;
@@ -218,8 +263,42 @@ impl<R: Read + io::Seek> Scanner<R> {
                 _ => self.skip_to(text_end)?,
             }
         }
-        if key == "location" {
-            self.facts.external.insert(value);
+        match key.as_str() {
+            "location" => {
+                self.external_names += value.len();
+                if external.locations.len() >= MAX_EXTERNAL || self.external_names > MAX_EXTERNAL_NAMES {
+                    return Err(ScanError::TooManyFiles);
+                }
+                external.locations.push(value);
+            }
+            "offset" => external.offset = Some(value),
+            "length" => external.length = Some(value),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Notes what a tensor says of where its data is. Every location that it gives counts: which one of several is taken
+    /// is not for us to guess.
+    fn add_external(&mut self, external: External) -> Result<(), ScanError> {
+        let External {
+            locations,
+            offset,
+            length,
+        } = external;
+        for location in locations {
+            let bytes = |key, value: &Option<String>| match value.as_deref().map(str::parse::<u64>) {
+                None => Ok(0),
+                Some(Ok(bytes)) => Ok(bytes),
+                Some(Err(_)) => Err(ScanError::NoNumber {
+                    key,
+                    location: brief(&location),
+                    value: brief(value.as_deref().unwrap_or_default()),
+                }),
+            };
+            let end = bytes("offset", &offset)?.saturating_add(bytes("length", &length)?);
+            let known = self.facts.external.entry(location).or_default();
+            *known = end.max(*known);
             if self.facts.external.len() > MAX_EXTERNAL {
                 return Err(ScanError::TooManyFiles);
             }
@@ -274,6 +353,10 @@ impl<R: Read + io::Seek> Scanner<R> {
         if tag >> 3 == 0 {
             return Err(self.malformed("a field without a number"));
         }
+        // Protocol Buffers' own parser drops the bits above and takes what is left for the field's number.
+        if tag > u64::from(u32::MAX) {
+            return Err(self.malformed("a field whose number is too large"));
+        }
         Ok((tag >> 3, tag & 7))
     }
 
@@ -297,7 +380,7 @@ impl<R: Read + io::Seek> Scanner<R> {
     fn string(&mut self, end: u64) -> Result<String, ScanError> {
         let length = end - self.position;
         if length > MAX_STRING {
-            return Err(self.malformed("a name of more than 4096 bytes"));
+            return Err(ScanError::LongName);
         }
         let mut bytes = Vec::new();
         self.reader.by_ref().take(length).read_to_end(&mut bytes)?;
@@ -320,6 +403,11 @@ impl<R: Read + io::Seek> Scanner<R> {
     }
 }
 
+/// The beginning of a text that may be long, for a message.
+fn brief(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -334,6 +422,23 @@ mod tests {
         bytes.extend(varint(content.len() as u64));
         bytes.extend(content);
         bytes
+    }
+
+    /// A field of a number that no message of `onnx.proto` has, in any wire type that there is.
+    fn unknown_field() -> impl Strategy<Value = Vec<u8>> {
+        let number = 1000u64..1 << 29;
+        (
+            number,
+            any::<u64>(),
+            proptest::collection::vec(any::<u8>(), 0..20),
+            0..4,
+        )
+            .prop_map(|(number, value, bytes, kind)| match kind {
+                0 => [varint(number << 3), varint(value)].concat(),
+                1 => [&varint(number << 3 | 1)[..], &value.to_le_bytes()].concat(),
+                2 => [&varint(number << 3 | 5)[..], &(value as u32).to_le_bytes()].concat(),
+                _ => field(number, &bytes),
+            })
     }
 
     fn varint(mut value: u64) -> Vec<u8> {
@@ -352,9 +457,12 @@ mod tests {
         scan(file.path())
     }
 
+    fn entry(key: &str, value: &str) -> Vec<u8> {
+        field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat())
+    }
+
     fn external_tensor(location: &str) -> Vec<u8> {
-        let entry = [field(1, b"location"), field(2, location.as_bytes())].concat();
-        field(13, &entry)
+        entry("location", location)
     }
 
     /// A model with a tree operator and an external tensor, both inside an `If` branch.
@@ -374,7 +482,7 @@ mod tests {
         assert_eq!(
             facts,
             Facts {
-                external: BTreeSet::from(["weights.bin".to_owned()]),
+                external: BTreeMap::from([("weights.bin".to_owned(), 0)]),
                 has_trees: true,
                 has_unbounded_work: false,
             }
@@ -386,7 +494,7 @@ mod tests {
         let default = field(11, &field(5, &external_tensor("../secret.bin")));
         let function = field(25, &[default, field(7, &field(4, b"Loop"))].concat());
         let facts = scan_bytes(&function).unwrap();
-        assert_eq!(facts.external, BTreeSet::from(["../secret.bin".to_owned()]));
+        assert_eq!(facts.external, BTreeMap::from([("../secret.bin".to_owned(), 0)]));
         assert!(facts.has_unbounded_work);
     }
 
@@ -417,6 +525,63 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_weights_must_be_as_long_as_the_furthest_tensor_in_it_says() {
+        let tensor = |entries: &[(&str, &str)]| {
+            let entries: Vec<u8> = entries.iter().flat_map(|(key, value)| entry(key, value)).collect();
+            field(7, &field(5, &entries))
+        };
+        let two = [
+            tensor(&[("location", "w"), ("offset", "64"), ("length", "16")]),
+            tensor(&[("length", "32"), ("location", "w")]),
+        ];
+        let facts = scan_bytes(&two.concat()).unwrap();
+        assert_eq!(facts.external, BTreeMap::from([("w".to_owned(), 80)]));
+        let huge = u64::MAX.to_string();
+        let facts = scan_bytes(&tensor(&[("location", "w"), ("offset", &huge), ("length", &huge)])).unwrap();
+        assert_eq!(facts.external["w"], u64::MAX);
+        for value in ["-1", "", "16.0", "many", "99999999999999999999"] {
+            let error = scan_bytes(&tensor(&[("offset", value), ("location", "w")])).unwrap_err();
+            assert!(
+                matches!(error, ScanError::NoNumber { key: "offset", .. }),
+                "{value}: {error}"
+            );
+        }
+        // Where no file is named, nothing is said of one.
+        assert_eq!(scan_bytes(&tensor(&[("offset", "many")])).unwrap(), Facts::default());
+    }
+
+    #[test]
+    fn a_field_number_that_another_reader_would_cut_is_refused() {
+        // 2^29 + 7 is 7, the graph, in the lower 32 bits of the tag.
+        let error = scan_bytes(&field(1 << 29 | 7, &external_tensor("../secret.bin"))).unwrap_err();
+        assert!(error.to_string().contains("number is too large"), "{error}");
+    }
+
+    #[test]
+    fn more_files_than_anyone_writes_and_names_longer_than_any_are_refused() {
+        let long = "w".repeat(4096);
+        let named = |count: usize| -> Vec<u8> {
+            let tensors =
+                (0..count).flat_map(|number| field(5, &external_tensor(&format!("{number:04}{}", &long[4..]))));
+            field(7, &tensors.collect::<Vec<u8>>())
+        };
+        assert_eq!(scan_bytes(&named(4000)).unwrap().external.len(), 4000);
+        assert!(matches!(scan_bytes(&named(4097)), Err(ScanError::TooManyFiles)));
+        let longer = field(7, &field(5, &external_tensor(&format!("{long}w"))));
+        assert!(matches!(scan_bytes(&longer), Err(ScanError::LongName)));
+    }
+
+    #[test]
+    fn more_inputs_than_anyone_has_are_refused() {
+        let inputs = |count: usize| field(7, &field(11, &field(1, b"x")).repeat(count));
+        assert!(scan_bytes(&inputs(MAX_VALUES)).is_ok());
+        assert!(matches!(
+            scan_bytes(&inputs(MAX_VALUES + 1)),
+            Err(ScanError::TooManyValues)
+        ));
+    }
+
+    #[test]
     fn a_file_cut_short_anywhere_inside_the_graph_is_refused() {
         let model = nested();
         for length in 1..model.len() {
@@ -438,6 +603,25 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = scan_bytes(&bytes);
+        }
+
+        #[test]
+        fn a_model_with_a_byte_changed_is_read_or_refused_and_never_panics(at in any::<proptest::sample::Index>(), byte: u8) {
+            let mut model = nested();
+            let at = at.index(model.len());
+            model[at] = byte;
+            let _ = scan_bytes(&model);
+        }
+
+        #[test]
+        fn a_file_is_found_wherever_fields_of_any_kind_stand_around_its_name(
+            before in proptest::collection::vec(unknown_field(), 0..8),
+            after in proptest::collection::vec(unknown_field(), 0..8),
+        ) {
+            let around = |inner: Vec<u8>| [before.concat(), inner, after.concat()].concat();
+            let model = around(field(7, &around(field(5, &around(external_tensor("weights.bin"))))));
+            let facts = scan_bytes(&model).unwrap();
+            prop_assert_eq!(facts.external, BTreeMap::from([("weights.bin".to_owned(), 0)]));
         }
     }
 }

@@ -156,6 +156,7 @@ mod tests {
     fn platform(onnxruntime: &str) -> Platform {
         Platform {
             onnxruntime: onnxruntime.to_owned(),
+            provider: None,
             architecture: "x86_64".to_owned(),
             features: "avx2".to_owned(),
         }

@@ -28,6 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -91,6 +92,7 @@ enum Report {
     Rejected(String),
     Unsupported(String),
     OutOfMemory,
+    NoDescriptors,
 }
 
 /// Why a model was not prepared.
@@ -196,10 +198,7 @@ fn prepare(child: &mut Option<Process>, job: &Job, settings: &Settings) -> Resul
     loop {
         let (mut process, is_new) = match child.take() {
             Some(process) => (process, false),
-            None => (
-                Process::start(settings).map_err(|error| PrepareError::NoChild(Arc::new(error)))?,
-                true,
-            ),
+            None => (Process::start(settings).map_err(no_child)?, true),
         };
         match process.ask(&job, Instant::now() + settings.timeout) {
             Ok(Report::Done(findings)) => {
@@ -213,6 +212,10 @@ fn prepare(child: &mut Option<Process>, job: &Job, settings: &Settings) -> Resul
             Ok(Report::Unsupported(message)) => {
                 *child = Some(process);
                 return Err(SessionError::Unsupported(message).into());
+            }
+            Ok(Report::NoDescriptors) => {
+                *child = Some(process);
+                return Err(SessionError::NoDescriptors.into());
             }
             // Whatever else the child's memory holds may be in pieces, or merely in the way.
             Ok(Report::OutOfMemory) if is_new => return Err(SessionError::OutOfMemory.into()),
@@ -238,6 +241,15 @@ fn prepare(child: &mut Option<Process>, job: &Job, settings: &Settings) -> Resul
             // Again, alone in a new child. Reports without an end do not come out of `ask`.
             Ok(Report::OutOfMemory | Report::Started | Report::Loaded) | Err(Failure::Ended { .. } | Failure::Io) => {}
         }
+    }
+}
+
+fn no_child(error: io::Error) -> PrepareError {
+    let exhausted = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    if exhausted.contains(&error.raw_os_error()) {
+        SessionError::NoDescriptors.into()
+    } else {
+        PrepareError::NoChild(Arc::new(error))
     }
 }
 
@@ -321,7 +333,7 @@ impl Process {
             match ready {
                 Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
                 Ok(_) => {}
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
             let mut buffer = [0; 4096];

@@ -20,7 +20,7 @@ const MAX_REASON: usize = 512;
 
 /// The content is not to be loaded for now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the model is refused: {reason}; it may be tried again in {}", humantime::format_duration(whole_seconds(*.retry_after)))]
+#[error("{reason}; it may be tried again in {}", humantime::format_duration(whole_seconds(*.retry_after)))]
 pub struct Quarantined {
     pub reason: String,
     pub retry_after: Duration,
@@ -52,6 +52,11 @@ impl Quarantine {
     /// Refuses `content` (a [`ContentHash::short`]) from now on. The reason is said to whoever loads it.
     pub fn add(&self, content: u64, reason: String) {
         self.add_until(content, reason, Instant::now(), self.ttl);
+    }
+
+    /// As [`Quarantine::add`], for a content whose time began earlier.
+    pub fn add_for(&self, content: u64, reason: String, remaining: Duration) {
+        self.add_until(content, reason, Instant::now(), remaining);
     }
 
     fn add_until(&self, content: u64, mut reason: String, now: Instant, ttl: Duration) {
@@ -114,13 +119,12 @@ mod tests {
         let (quarantine, now) = (Quarantine::new(TTL), Instant::now());
         quarantine.add_until(1, "it crashed".to_owned(), now, TTL);
         let refused = quarantine.check_at(1, now + Duration::from_millis(500)).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "the model is refused: it crashed; it may be tried again in 10m"
-        );
+        assert_eq!(refused.to_string(), "it crashed; it may be tried again in 10m");
         assert_eq!(quarantine.check_at(2, now), Ok(()));
+        quarantine.add(2, String::new());
+        assert!(quarantine.check_at(2, now).is_err());
         assert_eq!(quarantine.check_at(1, now + TTL), Ok(()));
-        assert!(quarantine.entries().is_empty());
+        assert_eq!(quarantine.entries().len(), 1);
     }
 
     #[test]

@@ -1,21 +1,26 @@
 //! ONNX Runtime's C API, where the `ort` crate's safe one does not reach. Almost all of the crate's `unsafe` is here;
 //! the rest is the allocator's control interface in `allocator.rs`.
 //!
-//! Three things need it:
+//! Five things need it:
 //! - **Concurrent runs.** `ort::session::Session::run` takes `&mut self`, so one session could serve one request at a
 //!   time. The C API's `Run` is documented as thread-safe for a session ("multiple threads can run the same session"),
-//!   and is so for the CPU execution provider, the only one that sessions here have. [`run`] calls it behind `&Session`.
+//!   and is so for the CPU execution provider; sessions with another one take turns (`session.rs`). [`run`] calls it behind
+//!   `&Session`.
 //! - **Borrowed tensors.** Inputs are handed over as windows of the request body, outputs are taken over as the memory
 //!   ONNX Runtime allocated. Nothing is copied on the way, except strings and an output that aliases an input.
 //! - **Shapes that are not declared.** The C API tells a scalar from a value of unknown rank; `ort` does not.
+//! - **One arena for all sessions on a GPU** ([`share_arena`]), and **where a graph's nodes run** ([`nodes_by_provider`]).
 
 #![expect(unsafe_code, reason = "the C API of ONNX Runtime; every block says why it is sound")]
 
-use std::ffi::{CString, c_char, c_void};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
+use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{RunOptions, Session};
 use ort::sys::{ONNXTensorElementDataType as ElementType, ONNXType, OrtTypeInfo, OrtValue};
@@ -80,9 +85,68 @@ pub enum Side {
     Output,
 }
 
+/// Makes an arena for the memory of the CUDA device `device`, of at most `limit` bytes, for all sessions of `environment`
+/// that have `session.use_env_allocators` set. Once per device.
+pub fn share_arena(environment: &Environment, device: u16, limit: Option<usize>) -> ort::Result<()> {
+    /// Extends by growing steps, so that what different models leave behind is in few pieces.
+    const NEXT_POWER_OF_TWO: usize = 0;
+    const WITHOUT_LIMIT: usize = 0;
+    let memory = MemoryInfo::new(
+        AllocationDevice::CUDA,
+        device.into(),
+        AllocatorType::Arena,
+        MemoryType::Default,
+    )?;
+    let keys = [c"max_mem".as_ptr(), c"arena_extend_strategy".as_ptr()];
+    let values = [limit.unwrap_or(WITHOUT_LIMIT), NEXT_POWER_OF_TWO];
+    let mut configuration = ptr::null_mut();
+    // SAFETY: both arrays have as many items as is said, the keys are NUL-terminated, and `configuration` is a valid place
+    // for the result.
+    ortsys![unsafe CreateArenaCfgV2(keys.as_ptr(), values.as_ptr(), keys.len(), &mut configuration)?];
+    // SAFETY: environment, memory info and configuration are alive, the environment synchronises changes to its allocators
+    // and copies what it needs; there are no provider options. The configuration is ours and released once.
+    unsafe {
+        let status = (ortsys![CreateAndRegisterAllocatorV2])(
+            environment.ptr().cast_mut(),
+            c"CUDAExecutionProvider".as_ptr(),
+            memory.ptr(),
+            configuration,
+            ptr::null(),
+            ptr::null(),
+            0,
+        );
+        (ortsys![ReleaseArenaCfg])(configuration);
+        ort::Error::result_from_status(status)
+    }
+}
+
+/// How many of the graph's nodes which execution provider runs. The session must have been created with
+/// `session.record_ep_graph_assignment_info` set.
+pub fn nodes_by_provider(session: &Session) -> ort::Result<BTreeMap<String, usize>> {
+    let (mut parts, mut count) = (ptr::null(), 0);
+    // SAFETY: the session is alive, and both places are valid. The array belongs to the session.
+    ortsys![unsafe Session_GetEpGraphAssignmentInfo(session.ptr(), &mut parts, &mut count)?];
+    let mut nodes = BTreeMap::new();
+    if count == 0 {
+        return Ok(nodes);
+    }
+    // SAFETY: the library has just said that `count` items lie there; they live as long as the session.
+    for &part in unsafe { slice::from_raw_parts(parts, count) } {
+        let (mut name, mut of_part, mut count) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: `part` is one of the session's; the place is valid.
+        ortsys![unsafe EpAssignedSubgraph_GetEpName(part, &mut name)?];
+        // SAFETY: as above. The array is not looked at.
+        ortsys![unsafe EpAssignedSubgraph_GetNodes(part, &mut of_part, &mut count)?];
+        // SAFETY: a NUL-terminated text that belongs to the session.
+        let name = unsafe { CStr::from_ptr(name) };
+        *nodes.entry(name.to_string_lossy().into_owned()).or_default() += count;
+    }
+    Ok(nodes)
+}
+
 /// Runs `session` and returns the values of `output_names`, in that order.
 ///
-/// May be called from any number of threads for one session.
+/// May be called from any number of threads for one session that has the CPU's execution provider alone.
 pub fn run(
     session: &Session,
     input_names: &[CString],
@@ -217,7 +281,7 @@ fn input_value(tensor: &Tensor) -> ort::Result<OwnedValue> {
     let element = element_type(tensor.data_type());
     let mut value = ptr::null_mut();
     if let Some(bytes) = tensor.as_bytes() {
-        let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
+        let memory = cpu_memory()?;
         // SAFETY: `Tensor` guarantees that the bytes are as long as shape and type need and aligned for the type. The
         // value borrows them: the caller keeps the tensor until the value is released, and ONNX Runtime only reads.
         ortsys![unsafe CreateTensorWithDataAsOrtValue(
@@ -250,6 +314,16 @@ fn input_value(tensor: &Tensor) -> ort::Result<OwnedValue> {
         unsafe { ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, text.len()) };
     }
     Ok(owned)
+}
+
+/// Where inputs lie. Made once: it is the same for all of them.
+fn cpu_memory() -> ort::Result<&'static MemoryInfo<'static>> {
+    static MEMORY: OnceLock<MemoryInfo<'static>> = OnceLock::new();
+    if let Some(memory) = MEMORY.get() {
+        return Ok(memory);
+    }
+    let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
+    Ok(MEMORY.get_or_init(|| memory))
 }
 
 fn output_value(value: OwnedValue, inputs: &[Tensor]) -> ort::Result<Value> {

@@ -15,7 +15,8 @@ use super::LoadError;
 use super::allocator;
 use super::artifact::{Artifact, Facts};
 use super::content::ContentHash;
-use super::memory::{self, Budget, Footprint, Loaded};
+use super::gpu::Gpu;
+use super::memory::{self, Budget, Footprint, Loaded, NoRoom, Working};
 use super::placement::Pace;
 use super::prepare::{Findings, Prepared};
 use super::session::{Form, Session};
@@ -27,6 +28,9 @@ pub struct Resident {
     // Dropped in this order: memory is given back when it is free.
     pub session: Session,
     pub pace: Pace,
+    /// Whether rows joined along the first axis are answered as they are alone; `None` when nobody has looked.
+    pub independent_rows: Option<bool>,
+    has_unbounded_work: bool,
     memory: Loaded,
 }
 
@@ -37,6 +41,7 @@ impl Resident {
         budget: &Budget,
         content: ContentHash,
         source: &Source,
+        gpu: Option<&OnGpu>,
     ) -> Result<Self, LoadError> {
         let facts = source.facts;
         let known = source.findings.as_ref();
@@ -50,11 +55,20 @@ impl Resident {
             .map_or(0, |findings| facts.weights.saturating_sub(findings.private));
         let loading = budget.load(peak, mapped)?;
         let before = allocator::thread_balance();
-        let session = Session::open(environment, source.form(), facts.weights)?;
+        let session = match gpu {
+            None => Session::open(environment, source.form(), facts.weights)?,
+            Some(OnGpu { gpu, engines }) => {
+                Session::open_on(gpu, environment, &source.file, facts.weights, engines.as_deref())?
+            }
+        };
         let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
         let footprint = Footprint {
-            // A session grows in its first run, and parts of a large one are made by other threads.
-            private: taken.max(known.map_or(0, |findings| findings.private)),
+            // A session grows in its first run, and parts of a large one are made by other threads. On a GPU it was measured
+            // with weights that are not in this memory.
+            private: match known {
+                Some(findings) if gpu.is_none() => taken.max(findings.private),
+                Some(_) | None => taken,
+            },
             mapped,
             workspace: known.and_then(|findings| findings.run_peak).unwrap_or(0),
         };
@@ -67,13 +81,16 @@ impl Resident {
             }
         };
         let pace = Pace::default();
-        if facts.has_unbounded_work {
+        // A thread that waits for a GPU uses no CPU time, which is what short runs are told by.
+        if facts.has_unbounded_work || gpu.is_some() {
             pace.distrust();
         }
         Ok(Self {
             content,
             session,
             pace,
+            independent_rows: known.and_then(|findings| findings.independent_rows),
+            has_unbounded_work: facts.has_unbounded_work,
             memory,
         })
     }
@@ -81,6 +98,27 @@ impl Resident {
     pub fn footprint(&self) -> Footprint {
         self.memory.footprint()
     }
+
+    /// Reserves what a request with a body of `size` bytes is expected to take; nothing where that is little.
+    pub fn reserve_request(&self, size: usize) -> Result<Option<Working>, NoRoom> {
+        const LITTLE: u64 = 64 << 10;
+        let usual = self.footprint().workspace;
+        let expected = if self.has_unbounded_work {
+            // What one request took says nothing of the next.
+            usual
+        } else {
+            self.pace.expected_memory(size, usual)
+        };
+        (expected > LITTLE).then(|| self.memory.request(expected)).transpose()
+    }
+}
+
+/// Where a session is made, if not on the CPU.
+#[derive(Debug, Clone)]
+pub struct OnGpu {
+    pub gpu: Arc<Gpu>,
+    /// Where TensorRT keeps this model's engines.
+    pub engines: Option<PathBuf>,
 }
 
 /// What a session is made of.

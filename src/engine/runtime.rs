@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 
+use super::gpu::{self, Gpu};
+use super::raw;
+use super::session::without_places;
+
 /// Names the library explicitly, as the `ort` crate's own variable does.
 pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 
@@ -38,10 +42,18 @@ pub enum RuntimeError {
     },
     #[error("create ONNX Runtime's environment")]
     Environment(#[from] ort::Error),
+    #[error("--provider {provider} cannot be used with {library}: {message} ({explanation})")]
+    Provider {
+        provider: &'static str,
+        library: String,
+        message: String,
+        explanation: &'static str,
+    },
 }
 
-/// Loads the library and creates the environment with a pool of `threads` threads, the caller's included.
-pub fn start(library: Option<&Path>, threads: usize) -> Result<Environment, RuntimeError> {
+/// Loads the library and creates the environment with a pool of `threads` threads, the caller's included. With a `gpu`, also
+/// sees to it that sessions can be made there.
+pub fn start(library: Option<&Path>, threads: usize, gpu: Option<&Gpu>) -> Result<Environment, RuntimeError> {
     let path = find(library)?;
     tracing::debug!(path = %path.display(), "loading ONNX Runtime");
     let builder = ort::init_from(&path).map_err(|source| RuntimeError::Load {
@@ -57,22 +69,38 @@ pub fn start(library: Option<&Path>, threads: usize) -> Result<Environment, Runt
         .with_telemetry(false)
         .with_global_thread_pool(pool)
         .build()?;
-    warm_up(&environment)?;
+    warm_up(&environment, None)?;
+    if let Some(gpu) = gpu {
+        warm_up(&environment, Some(gpu)).map_err(|error| {
+            let message = without_places(error.message());
+            RuntimeError::Provider {
+                provider: gpu.provider.name(),
+                library: path.display().to_string(),
+                explanation: gpu::explanation(&message),
+                message,
+            }
+        })?;
+    }
     Ok(environment)
 }
 
 /// Creates and drops a session of one operator. The first session of a process makes the operator registries, 1.3 MB
-/// that would otherwise be charged to the first model.
-fn warm_up(environment: &Environment) -> ort::Result<()> {
+/// that would otherwise be charged to the first model, and the first one on a GPU CUDA's context, some hundred MB.
+fn warm_up(environment: &Environment, gpu: Option<&Gpu>) -> ort::Result<()> {
     /// An ONNX model, `y = Identity(x)` over one float, as protobuf.
     const IDENTITY: &[u8] = b"\x08\x08::\
         \x0a\x10\x0a\x01x\x12\x01y\x22\x08Identity\x12\x04warm\
         Z\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
         b\x0f\x0a\x01y\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
         B\x02\x10\x11";
-    ort::session::Session::builder(environment)?
-        .commit_from_memory(IDENTITY)
-        .map(drop)
+    let mut builder = ort::session::Session::builder(environment)?;
+    if let Some(gpu) = gpu {
+        // In this order: the arena is the provider's, whose library this loads, and what is wrong with that is said best here.
+        builder = builder.with_execution_providers(gpu.providers(None))?;
+        raw::share_arena(environment, gpu.device, gpu.limit())?;
+        builder = builder.with_config_entry("session.use_env_allocators", "1")?;
+    }
+    builder.commit_from_memory(IDENTITY).map(drop)
 }
 
 /// The library's path: `library` (the value of [`LIBRARY_VARIABLE`]) when given, else the first candidate that exists.

@@ -3,17 +3,28 @@
 //! What always holds: a session makes no threads, keeps no arena (freed tensors go back to the allocator, which gives them
 //! back to the system), and runs for any number of callers at once. A large one shares the process's one pool of threads
 //! within a run; a small one runs on its caller's thread alone ([`POOLED_WEIGHTS`]).
+//!
+//! A session on a GPU is another matter: its memory on the device is the shared arena's (`gpu.rs`), and its runs take turns.
+//! ONNX Runtime allows concurrent runs there too, but they have given wrong states and illegal memory accesses, which end the
+//! process (onnxruntime#3828, pykeio/ort#348), and are why the `ort` crate wants `&mut` for every run (pykeio/ort#402).
+//! TensorRT's provider locks around its one execution context in any case. A device that is busy with one run has little
+//! to give to the next.
 
+use std::borrow::Cow;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::session::RunOptions;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType};
 
+use rustix::io::Errno;
+
+use super::gpu::Gpu;
 use super::raw::{self, Side};
 use crate::tensor::{DataType, Dim, InputSpec, OutputSpec, Signature, Tensor, Value, ValueType};
 
@@ -26,6 +37,12 @@ pub enum SessionError {
     Unsupported(String),
     #[error("there was no memory left to load the model")]
     OutOfMemory,
+    /// Not the model's fault: the process, or the machine, has no file descriptors left.
+    #[error("the model's file cannot be opened now: too many files are open")]
+    NoDescriptors,
+    /// Not the model's fault.
+    #[error("the GPU failed: {0}")]
+    Device(String),
 }
 
 impl SessionError {
@@ -33,7 +50,7 @@ impl SessionError {
     pub fn is_about_content(&self) -> bool {
         match self {
             Self::Rejected(_) | Self::Unsupported(_) => true,
-            Self::OutOfMemory => false,
+            Self::OutOfMemory | Self::NoDescriptors | Self::Device(_) => false,
         }
     }
 }
@@ -115,6 +132,8 @@ pub struct Session {
     signature: Signature,
     input_names: Vec<CString>,
     output_names: Vec<CString>,
+    /// Locked for a run, by sessions whose runs take turns.
+    turn: Option<Mutex<()>>,
 }
 
 impl Session {
@@ -133,6 +152,32 @@ impl Session {
                     .with_config_entry("session.use_ort_model_bytes_for_initializers", "1")?,
             };
             builder.commit_from_file(file)
+        })
+    }
+
+    /// As [`Self::open`], of an uploaded model on a GPU. TensorRT keeps its engines in `engines`.
+    pub fn open_on(
+        gpu: &Gpu,
+        environment: &Environment,
+        model: &Path,
+        weights: u64,
+        engines: Option<&Path>,
+    ) -> Result<Self, SessionError> {
+        let session = guarded(model, || {
+            options(environment, weights)?
+                .with_config_entry("session.use_env_allocators", "1")?
+                .with_config_entry("session.record_ep_graph_assignment_info", "1")?
+                .with_execution_providers(gpu.providers(engines))?
+                .commit_from_file(model)
+        })?;
+        tracing::debug!(
+            model = %model.display(),
+            nodes = ?raw::nodes_by_provider(&session.session).unwrap_or_default(),
+            "a model's nodes by where they run"
+        );
+        Ok(Self {
+            turn: Some(Mutex::default()),
+            ..session
         })
     }
 
@@ -168,6 +213,7 @@ impl Session {
             output_names: names(signature.outputs.iter().map(|output| &*output.name).collect())?,
             signature,
             session,
+            turn: None,
         })
     }
 
@@ -185,6 +231,17 @@ impl Session {
                 .filter_map(|&index| self.output_names.get(index))
                 .map(|name| name.as_ptr())
                 .collect(),
+        };
+        let _turn = match &self.turn {
+            None => None,
+            Some(turn) => {
+                let turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                // Its deadline may have passed while it waited.
+                if cancel.cancelled.load(Ordering::Relaxed) {
+                    return Err(RunError::Cancelled);
+                }
+                Some(turn)
+            }
         };
         raw::run(&self.session, &self.input_names, inputs, &names, &cancel.options).map_err(|error| {
             if cancel.cancelled.load(Ordering::Relaxed) {
@@ -301,17 +358,24 @@ fn data_type(element: TensorElementType) -> Option<DataType> {
 }
 
 fn session_error(error: &ort::Error) -> SessionError {
-    if is_allocation_failure(error) {
+    let message = without_places(error.message());
+    if says_out_of_memory(&message) {
         SessionError::OutOfMemory
+    } else if says_no_descriptors(&message) {
+        SessionError::NoDescriptors
+    } else if says_device_failed(&message) {
+        SessionError::Device(message)
     } else {
-        SessionError::Rejected(without_places(error.message()))
+        SessionError::Rejected(message)
     }
 }
 
 fn run_error(error: &ort::Error) -> RunError {
     let message = without_places(error.message());
-    if is_allocation_failure(error) {
+    if says_out_of_memory(&message) {
         RunError::OutOfMemory
+    } else if says_device_failed(&message) {
+        RunError::Runtime(message)
     } else if error.code() == ort::ErrorCode::InvalidArgument || message.contains("while running") {
         // "Non-zero status code returned while running Gather node ...": the graph is sound, or it would not have
         // loaded; what an operator then refuses is the request's data.
@@ -321,26 +385,55 @@ fn run_error(error: &ort::Error) -> RunError {
     }
 }
 
-fn is_allocation_failure(error: &ort::Error) -> bool {
-    says_out_of_memory(&without_places(error.message()))
+/// As the library words an `errno` (`EMFILE`, `ENFILE`): all that is said, and at the end.
+fn says_no_descriptors(message: &str) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| {
+        message
+            .trim_end()
+            .ends_with(&format!("system error number {}", errno.raw_os_error()))
+    })
 }
 
 /// ONNX Runtime has no error code for a failed allocation, only its C++ exception's text. Names of nodes and operators
 /// are in messages too and could be that text, so it counts only where the library puts it: as all that is said, or as
 /// all that is said after one of its own introductions.
 fn says_out_of_memory(message: &str) -> bool {
-    const INTRODUCTIONS: [&str; 3] = [
+    let said = said(message);
+    let out_of_device_memory = said.starts_with("CUDA failure 2: ")
+        || (says_device_failed(message) && (said.contains("_ALLOC_FAILED") || said.contains("_ALLOCATION_FAILED")));
+    out_of_device_memory
+        || ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said)
+        // An arena's words, at its limit and at the system's.
+        || said.starts_with("Failed to allocate memory for requested buffer of size ")
+        || (said.starts_with("Available memory of ") && said.contains(" is smaller than requested bytes of "))
+}
+
+/// Whether CUDA or one of its libraries has failed, which is neither the model's nor the request's fault.
+fn says_device_failed(message: &str) -> bool {
+    let said = said(message);
+    ["CUDA", "CUBLAS", "CUDNN", "CUFFT", "CURAND"].iter().any(|library| {
+        said.strip_prefix(library)
+            .is_some_and(|rest| rest.starts_with(" failure "))
+    })
+}
+
+/// What `message` says after the library's last introduction.
+fn said(message: &str) -> &str {
+    const INTRODUCTIONS: [&str; 4] = [
         "Status Message: ",
         "Exception during initialization: ",
         "Exception caught: ",
+        "Failed to load model with error: ",
     ];
     let said = INTRODUCTIONS
         .iter()
         .filter_map(|introduction| Some(message.rfind(introduction)? + introduction.len()))
         .max()
         .map_or(message, |start| &message[start..]);
-    ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said)
-        || said.starts_with("Failed to allocate memory for requested buffer of size ")
+    // A status within a status: "[ONNXRuntimeError] : 1 : FAIL : ...".
+    said.strip_prefix("[ONNXRuntimeError] : ")
+        .and_then(|status| status.splitn(3, " : ").nth(2))
+        .unwrap_or(said)
 }
 
 /// `message` without the folders in which `model` lies: where this machine keeps them is nobody's business.
@@ -354,20 +447,58 @@ fn without_folders(message: String, model: &Path) -> String {
 }
 
 /// The part of a message that is about the model, on one line: without places in the library's source
-/// (`/onnxruntime_src/.../file.cc:123 function(...)`) and without this machine's path of the file.
-fn without_places(message: &str) -> String {
-    let mut message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+/// (`/onnxruntime_src/.../file.cc:123 function(...) [with T = ...]` or `file.cc:123 function`), without this machine's path
+/// of the file and its name, which is in what follows a message of CUDA, and without the middle of names that go on for
+/// megabytes.
+pub fn without_places(message: &str) -> String {
+    let mut message = message.split_whitespace().map(brief_word).collect::<Vec<_>>().join(" ");
+    if let Some(end) = message.find(" ; GPU=") {
+        message.truncate(end);
+    }
     while let Some(start) = message.find("/onnxruntime_src/")
         && let Some(end) = message[start..].find(") ")
     {
         message.replace_range(start..start + end + 2, "");
+        if message[start..].starts_with("[with ")
+            && let Some(end) = message[start..].find("] ")
+        {
+            message.replace_range(start..start + end + 2, "");
+        }
     }
     if message.starts_with("Load model from ")
         && let Some((_, rest)) = message.split_once(" failed:")
     {
         message = rest.to_owned();
     }
-    message
+    let mut words = message.split_whitespace();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        if is_place(word) {
+            // The function's name.
+            words.next();
+        } else {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
+}
+
+/// `file.cc:123`
+fn is_place(word: &str) -> bool {
+    let Some((file, line)) = word.rsplit_once(':') else {
+        return false;
+    };
+    [".cc", ".h"].iter().any(|ending| file.ends_with(ending)) && line.parse::<u32>().is_ok()
+}
+
+/// A word, or the beginning of one that is a name as no message should repeat it.
+fn brief_word(word: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 200;
+    if word.len() <= LONGEST {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("{}...", &word[..word.floor_char_boundary(LONGEST)]))
+    }
 }
 
 #[cfg(test)]
@@ -379,6 +510,7 @@ mod tests {
         let table = [
             ("std::bad_alloc", true),
             ("Exception during initialization: std::bad_alloc", true),
+            ("Failed to load model with error: std::bad_alloc", true),
             (
                 "Non-zero status code returned while running ConstantOfShape node. Name:'' Status Message: std::bad_alloc",
                 true,
@@ -387,6 +519,32 @@ mod tests {
                 "Non-zero status code returned while running Add node. Name:'a' Status Message: Failed to allocate \
                  memory for requested buffer of size 17592186044416",
                 true,
+            ),
+            (
+                "Exception during initialization: Available memory of 1024 is smaller than requested bytes of 4096",
+                true,
+            ),
+            ("CUDA failure 2: out of memory", true),
+            ("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory", true),
+            (
+                "Non-zero status code returned while running Conv node. Name:'c' Status Message: CUDA failure 2: out of \
+                 memory",
+                true,
+            ),
+            (
+                "Non-zero status code returned while running Gemm node. Name:'g' Status Message: CUBLAS failure 3: \
+                 CUBLAS_STATUS_ALLOC_FAILED",
+                true,
+            ),
+            (
+                "Exception during initialization: CUDNN failure 5003: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+                true,
+            ),
+            ("CUDA failure 700: an illegal memory access was encountered", false),
+            ("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", false),
+            (
+                "This is an invalid model. Error in Node:CUDA failure 2: out of memory",
+                false,
             ),
             ("No Op registered for bad_alloc with domain_version of 17", false),
             (
@@ -401,12 +559,48 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_fails_is_told_from_a_model_that_fails() {
+        let table = [
+            ("CUDA failure 700: an illegal memory access was encountered", true),
+            (
+                "Non-zero status code returned while running Conv node. Name:'c' Status Message: CUDNN failure 4: \
+                 CUDNN_STATUS_INTERNAL_ERROR",
+                true,
+            ),
+            (
+                "Exception during initialization: CUBLAS failure 1: CUBLAS_STATUS_NOT_INITIALIZED",
+                true,
+            ),
+            (
+                "Non-zero status code returned while running Gather node. Name:'CUDA failure 1' Status Message: indices \
+                 element out of data bounds",
+                false,
+            ),
+            ("Protobuf parsing failed.", false),
+        ];
+        for (message, expected) in table {
+            assert_eq!(says_device_failed(message), expected, "{message}");
+        }
+    }
+
+    #[test]
     fn folders_are_cut_from_messages() {
         let message = "path: \"/opt/ml/models/secret.bin\" allowed: \"/opt/ml/models/a/model\"".to_owned();
         assert_eq!(
             without_folders(message, Path::new("/opt/ml/models/a/model/model.onnx")),
             "path: \".../secret.bin\" allowed: \"...\""
         );
+    }
+
+    #[test]
+    fn names_that_go_on_for_ever_are_cut_in_messages_and_what_follows_them_is_kept() {
+        let message = format!(
+            "No Op registered for {} with domain_version of 17",
+            "\u{e9}".repeat(1 << 20)
+        );
+        let brief = without_places(&message);
+        assert!(brief.len() < 300, "{}", brief.len());
+        assert!(brief.ends_with("... with domain_version of 17"), "{brief}");
     }
 
     #[test]
@@ -428,7 +622,22 @@ mod tests {
                 "Exception during initialization: /onnxruntime_src/b.cc:2 g(const T&, int) [ONNXRuntimeError] : 1 :\n no\n",
                 "Exception during initialization: [ONNXRuntimeError] : 1 : no",
             ),
+            (
+                "/onnxruntime_src/core/providers/cuda/cuda_call.cc:129 std::conditional_t<THRW, void, Status> \
+                 onnxruntime::CudaCall(ERRTYPE, const char*, int) [with ERRTYPE = cudaError; bool THRW = true] \
+                 /onnxruntime_src/core/providers/cuda/cuda_call.cc:121 std::conditional_t<THRW, void, Status> \
+                 onnxruntime::CudaCall(ERRTYPE, const char*, int) [with ERRTYPE = cudaError; bool THRW = true] CUDA failure \
+                 2: out of memory ; GPU=0 ; hostname=ip-10-0-0-1 ; file=/onnxruntime_src/a.cc ; line=1 ; \
+                 expr=cudaMalloc((void**)&p, size);",
+                "CUDA failure 2: out of memory",
+            ),
             ("/onnxruntime_src/oddly cut", "/onnxruntime_src/oddly cut"),
+            (
+                "[ONNXRuntimeError] : 1 : FAIL : inference_session.cc:2226 operator() ORT model verification failed.",
+                "[ONNXRuntimeError] : 1 : FAIL : ORT model verification failed.",
+            ),
+            ("tensor.h:7", ""),
+            ("input:0 tensor.cc: x.cc:y", "input:0 tensor.cc: x.cc:y"),
         ];
         for (message, expected) in table {
             assert_eq!(without_places(message), expected);

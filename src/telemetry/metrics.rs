@@ -1,9 +1,12 @@
 //! What is counted, for `GET /metrics` in Prometheus' text format.
 //!
-//! Labels are bounded: a route, a status, an outcome, never a model's name, of which there may be thousands.
+//! Labels are bounded: a route, a status, an outcome, never a model's name, of which there may be thousands. What every
+//! request counts on is looked up once, at the start: finding a series by its labels costs more than counting in it.
+
+use std::sync::{Mutex, PoisonError};
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::{Collector, GenericGauge},
 };
 
@@ -12,9 +15,11 @@ use prometheus::{
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    request_seconds: HistogramVec,
+    /// By [`Route`], in the order of [`Route::ALL`].
+    routes: [RouteSeries; Route::ALL.len()],
     model_operations: IntCounterVec,
     model_operation_seconds: HistogramVec,
+    batches: Mutex<Batches>,
     /// Models that are loaded.
     pub models_loaded: IntGauge,
     /// Requests that run on the compute threads, and that wait for them.
@@ -25,7 +30,72 @@ pub struct Metrics {
     pub memory_mapped_bytes: IntGauge,
     pub memory_requests_bytes: IntGauge,
     pub memory_limit_bytes: IntGauge,
+    /// Workers that were killed before this one.
+    pub worker_restarts: IntCounter,
 }
+
+/// Counted by the engine; these follow.
+#[derive(Debug)]
+struct Batches {
+    runs: IntCounter,
+    requests: IntCounter,
+}
+
+/// What counts every request to a route.
+#[derive(Debug)]
+struct RouteSeries {
+    ok: IntCounter,
+    seconds: Histogram,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Ping,
+    Invocations,
+    ExecutionParameters,
+    Metrics,
+    Load,
+    List,
+    Invoke,
+    Unload,
+    Get,
+    /// Nothing that there is.
+    Other,
+}
+
+impl Route {
+    pub const ALL: [Self; 10] = [
+        Self::Ping,
+        Self::Invocations,
+        Self::ExecutionParameters,
+        Self::Metrics,
+        Self::Load,
+        Self::List,
+        Self::Invoke,
+        Self::Unload,
+        Self::Get,
+        Self::Other,
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Invocations => "invocations",
+            Self::ExecutionParameters => "execution-parameters",
+            Self::Metrics => "metrics",
+            Self::Load => "load",
+            Self::List => "list",
+            Self::Invoke => "invoke",
+            Self::Unload => "unload",
+            Self::Get => "get",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The status of nearly all requests.
+const OK: u16 = 200;
 
 /// What is done to models.
 #[derive(Debug, Clone, Copy)]
@@ -42,25 +112,30 @@ impl Metrics {
         let fast = vec![
             0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
         ];
+        let requests = register(
+            &registry,
+            IntCounterVec::new(
+                Opts::new("longshore_requests_total", "Requests answered, by route and status."),
+                &["route", "status"],
+            )?,
+        )?;
+        let request_seconds = register(
+            &registry,
+            HistogramVec::new(
+                HistogramOpts::new(
+                    "longshore_request_seconds",
+                    "From the request's head to the reply's head, by route.",
+                )
+                .buckets(fast.clone()),
+                &["route"],
+            )?,
+        )?;
         let metrics = Self {
-            requests: register(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new("longshore_requests_total", "Requests answered, by route and status."),
-                    &["route", "status"],
-                )?,
-            )?,
-            request_seconds: register(
-                &registry,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "longshore_request_seconds",
-                        "From the request's head to the reply's head, by route.",
-                    )
-                    .buckets(fast.clone()),
-                    &["route"],
-                )?,
-            )?,
+            routes: Route::ALL.map(|route| RouteSeries {
+                ok: requests.with_label_values(&[route.label(), &OK.to_string()]),
+                seconds: request_seconds.with_label_values(&[route.label()]),
+            }),
+            requests,
             model_operations: register(
                 &registry,
                 IntCounterVec::new(
@@ -76,6 +151,16 @@ impl Metrics {
                     &["operation"],
                 )?,
             )?,
+            batches: Mutex::new(Batches {
+                runs: register(
+                    &registry,
+                    IntCounter::new("longshore_batches_total", "Runs that answered several requests.")?,
+                )?,
+                requests: register(
+                    &registry,
+                    IntCounter::new("longshore_batched_requests_total", "Requests that such runs answered.")?,
+                )?,
+            }),
             models_loaded: gauge(&registry, "longshore_models_loaded", "Models that can answer.")?,
             requests_running: gauge(
                 &registry,
@@ -103,15 +188,28 @@ impl Metrics {
                 "Memory reserved for requests under way.",
             )?,
             memory_limit_bytes: gauge(&registry, "longshore_memory_limit_bytes", "Bytes for models in all.")?,
+            worker_restarts: register(
+                &registry,
+                IntCounter::new(
+                    "longshore_worker_restarts_total",
+                    "Times that the serving process was killed and started again.",
+                )?,
+            )?,
             registry,
         };
         Ok(metrics)
     }
 
-    pub fn request(&self, route: &str, status: u16, seconds: f64) {
-        let mut buffer = itoa::Buffer::new();
-        self.requests.with_label_values(&[route, buffer.format(status)]).inc();
-        self.request_seconds.with_label_values(&[route]).observe(seconds);
+    pub fn request(&self, route: Route, status: u16, seconds: f64) {
+        let series = &self.routes[route as usize];
+        series.seconds.observe(seconds);
+        if status == OK {
+            series.ok.inc();
+        } else {
+            let mut buffer = itoa::Buffer::new();
+            let labels = [route.label(), buffer.format(status)];
+            self.requests.with_label_values(&labels).inc();
+        }
     }
 
     pub fn model_operation(&self, operation: Operation, outcome: &str, seconds: f64) {
@@ -123,6 +221,15 @@ impl Metrics {
         self.model_operation_seconds
             .with_label_values(&[operation])
             .observe(seconds);
+    }
+
+    /// So many batches have run so far, and so many requests were in them.
+    pub fn batches(&self, runs: u64, requests: u64) {
+        // Locked because reading how far a counter is behind and making up for it is one step.
+        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        for (counter, now) in [(&batches.runs, runs), (&batches.requests, requests)] {
+            counter.inc_by(now.saturating_sub(counter.get()));
+        }
     }
 
     /// All of it as text.
@@ -151,17 +258,35 @@ mod tests {
     #[test]
     fn what_was_counted_is_rendered_as_prometheus_text() {
         let metrics = Metrics::new().unwrap();
-        metrics.request("invoke", 200, 0.002);
+        metrics.request(Route::Invoke, 200, 0.002);
+        metrics.request(Route::Load, 507, 0.002);
         metrics.model_operation(Operation::Load, "ok", 0.01);
         metrics.models_loaded.set(3);
+        metrics.batches(2, 7);
+        metrics.batches(1, 5);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for line in [
             "longshore_requests_total{route=\"invoke\",status=\"200\"} 1",
+            "longshore_requests_total{route=\"load\",status=\"507\"} 1",
+            "longshore_request_seconds_count{route=\"load\"} 1",
             "longshore_model_operations_total{operation=\"load\",outcome=\"ok\"} 1",
             "longshore_models_loaded 3",
+            "longshore_batches_total 2",
+            "longshore_batched_requests_total 7",
             "# TYPE longshore_request_seconds histogram",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_route_counts_in_its_own_series() {
+        for (index, route) in Route::ALL.into_iter().enumerate() {
+            assert_eq!(route as usize, index);
+            assert_eq!(
+                Route::ALL.iter().filter(|other| other.label() == route.label()).count(),
+                1
+            );
         }
     }
 }

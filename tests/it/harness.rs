@@ -19,6 +19,7 @@ pub use cases::{Case, Tensor, assert_close, cases, from_text, to_text};
 pub use client::{Connection, Request, try_send};
 pub use command::{Finished, longshore};
 pub use models::{Models, fixture};
+pub use process::Process;
 pub use response::Response;
 pub use sandbox::skip_unless;
 pub use server::Server;

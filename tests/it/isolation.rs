@@ -208,16 +208,3 @@ fn a_load_that_fails_after_such_an_unload_leaves_nothing_of_the_old_model() {
     server.load("spin", &url).expect(200);
     server.send(&Server::spin("spin", 1)).expect(200);
 }
-
-#[test]
-fn a_caller_who_leaves_ends_the_run() {
-    let server = with_spin(&["--threads", "1", "--request-timeout", "2s"]);
-    let mut connection = server.connect();
-    connection.write(&Server::spin("spin", FOREVER).to_bytes()).unwrap();
-    server.wait_for_running(1);
-    drop(connection);
-    // At the request's deadline at the latest.
-    server.wait_for_running(0);
-    server.send(&Server::spin("spin", 1)).expect(200);
-    server.unload("spin").expect(200);
-}

@@ -13,12 +13,18 @@
 )]
 
 mod harness;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod api;
 mod bad_artifacts;
 mod bad_requests;
+mod batching;
 mod exit;
 mod formats;
+mod gpu;
+mod hang_up;
+mod hostile;
 mod http;
 mod inspect;
 mod isolation;
@@ -28,9 +34,11 @@ mod memory;
 mod names;
 mod negotiation;
 mod network;
+mod networks;
 mod pack;
 mod races;
 mod sandbox;
 mod single_model;
 mod start;
 mod stop;
+mod survival;

@@ -42,7 +42,7 @@ fn an_idle_server_stops_on_sigterm() {
 fn a_server_at_a_terminal_stops_on_sigint() {
     let server = Builder::multi().start();
     let start = Instant::now();
-    server.process().signal(Signal::INT);
+    server.supervisor().signal(Signal::INT);
     assert_ends(server, start);
 }
 

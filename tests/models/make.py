@@ -32,7 +32,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,11 +66,15 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Good:
-    """A model that serves, the requests whose answers are recorded, and the files beside `model.onnx`."""
+    """A model that serves, the requests whose answers are recorded, and the files beside `model.onnx`.
+
+    With `in_ort_format` it is kept in the format of ONNX Runtime itself, as `model.ort`.
+    """
 
     model: ModelProto
     requests: Sequence[Inputs] = ()
     files: Files = field(default_factory=dict)
+    in_ort_format: bool = False
 
 
 @dataclass(frozen=True)
@@ -388,6 +392,60 @@ def spin() -> Good:
     return Good(model, [{"iterations": np.array(count, np.int64)} for count in (0, 1, 100)])
 
 
+def turns(start: str, end: str, size: int, count: int) -> tuple[list[NodeProto], list[TensorProto]]:
+    """`count` products of what `start` holds with a cyclic shift, one after the other: some microseconds for each, nearly
+    as many for one row as for a hundred. All numbers that are sums of powers of two stay exact."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["going_on"]),
+            helper.make_node("MatMul", ["state", "shift"], ["shifted"]),
+        ],
+        "body",
+        [
+            value("iteration", TensorProto.INT64, []),
+            value("go_on", TensorProto.BOOL, []),
+            floats("state", ["rows", size]),
+        ],
+        [value("going_on", TensorProto.BOOL, []), floats("shifted", ["rows", size])],
+    )
+    nodes = [helper.make_node("Loop", ["count", "", start], [end], body=body)]
+    return nodes, [constant("shift", np.roll(np.eye(size), 1, axis=1)), constant("count", count, np.int64)]
+
+
+def lookup() -> Good:
+    """Takes milliseconds however many rows it has, and refuses ids from 16 on: each row sums the embeddings of its ids
+    and turns the sum, by one place in effect."""
+    table = np.arange(16 * 8).reshape(16, 8) / 4
+    loop, initializers = turns("sums", "turned", 8, 2001)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["embedded"]),
+        helper.make_node("ReduceSum", ["embedded", "second_axis"], ["sums"], keepdims=0),
+        *loop,
+        helper.make_node("Gather", ["ids", "none"], ["first"], axis=1),
+    ]
+    model = make_model(
+        nodes,
+        [value("ids", TensorProto.INT64, ["batch", "width"])],
+        [floats("turned", ["batch", 8]), value("first", TensorProto.INT64, ["batch"])],
+        [
+            *initializers,
+            constant("table", table),
+            constant("second_axis", [1], np.int64),
+            constant("none", 0, np.int64),
+        ],
+    )
+    return Good(model, [{"ids": array([3, 4], dtype=np.int64)}, {"ids": array([1], [15], dtype=np.int64)}])
+
+
+def one_more() -> Good:
+    """Takes milliseconds, and gives a row more than it is given."""
+    loop, initializers = turns("x", "turned", 2, 2000)
+    nodes = [*loop, helper.make_node("Concat", ["turned", "last"], ["y"], axis=0)]
+    initializers.append(constant("last", [[-1, -1]]))
+    model = make_model(nodes, [floats("x", ["n", 2])], [floats("y", ["m", 2])], initializers)
+    return Good(model, [{"x": array([1, 2])}, {"x": array([1, 2], [3, 4])}])
+
+
 def scale() -> Good:
     """Multiplies by 1234.5, four bytes that occur once in the file: change them there to make another model."""
     nodes = [helper.make_node("Mul", ["x", "c"], ["y"])]
@@ -415,6 +473,11 @@ def external_big() -> Good:
     ]
     initializers = [external("w", (1024, 2048), "weights.bin"), constant("last_axis", [1], np.int64)]
     return Good(make_model(nodes, [floats("x", ["n", 1024])], [floats("total", ["n"])], initializers))
+
+
+def ort_format() -> Good:
+    """A small classifier in the format of ONNX Runtime itself."""
+    return replace(mlp(), in_ort_format=True)
 
 
 # Bad artifacts
@@ -546,6 +609,24 @@ def serialize(model: ModelProto) -> bytes:
     return content
 
 
+def to_ort_format(model: ModelProto) -> bytes:
+    """The model as ONNX Runtime writes it, optimised no further than is good for every machine."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "model.ort")
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        options.add_session_config_entry("session.save_model_format", "ORT")
+        ort.InferenceSession(serialize(model), options, providers=["CPUExecutionProvider"])
+        return path.read_bytes()
+
+
+def model_file(directory: Path) -> Path:
+    """The model in a directory, in whichever format it is."""
+    ort_file = directory / "model.ort"
+    return ort_file if ort_file.exists() else directory / "model.onnx"
+
+
 def open_session(path: Path) -> ort.InferenceSession:
     """The model loaded as a server loads it, without log lines."""
     options = ort.SessionOptions()
@@ -652,7 +733,7 @@ def same(expected: Any, actual: Any) -> bool:
 
 def check_good(directory: Path) -> list[str]:
     """What is wrong with a good model's committed files: nothing, usually."""
-    session = open_session(directory / "model.onnx")
+    session = open_session(model_file(directory))
     problems = []
     for number, case in enumerate(json.loads((directory / "cases.json").read_bytes())):
         answers = run(session, {name: from_json(tensor) for name, tensor in case["inputs"].items()})
@@ -745,9 +826,10 @@ def write(root: Path) -> None:
     """Writes every model under `root`."""
     for name, build in GOOD.items():
         good = build()
-        write_directory(root / name, only_model(good.model) | good.files)
+        model = {"model.ort": to_ort_format(good.model)} if good.in_ort_format else only_model(good.model)
+        write_directory(root / name, model | good.files)
         if good.requests:
-            (root / name / "cases.json").write_bytes(cases(root / name / "model.onnx", good.requests))
+            (root / name / "cases.json").write_bytes(cases(model_file(root / name), good.requests))
     for name, bad in BAD.items():
         write_directory(root / "bad" / name, bad.build() | {"why.txt": f"{bad.why}\n".encode()})
 
@@ -782,9 +864,12 @@ GOOD: dict[str, Callable[[], Good]] = {
     "int_divide": int_divide,
     "allocate": allocate,
     "spin": spin,
+    "lookup": lookup,
+    "one_more": one_more,
     "scale": scale,
     "external": external_weights,
     "external_big": external_big,
+    "ort_format": ort_format,
 }
 
 BAD: dict[str, Bad] = {

@@ -228,7 +228,8 @@ mod tests {
     #[test]
     fn the_tightest_control_group_on_the_way_up_is_the_limit() {
         let version_1 = "12:cpu:/\n4:memory:/docker/abc\n0::/\n";
-        let table: [(&str, Files<'_>, Option<(u64, &str)>); 6] = [
+        type Case<'a> = (&'a str, Files<'a>, Option<(u64, &'a str)>);
+        let table: [Case<'_>; 6] = [
             (
                 "v2",
                 &[

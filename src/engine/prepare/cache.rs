@@ -2,7 +2,8 @@
 //!
 //! An entry is two files: `<key>.ort`, the model as it is mapped, and `<key>.json`, what was found out about it and the hash
 //! of the first. A model that has no prepared form has the second alone. The key holds all that a prepared model depends on:
-//! content, ONNX Runtime's build, the processor's features, the version of what is written here.
+//! content, ONNX Runtime's build and execution provider, the processor's features, the version of what is written here.
+//! On a GPU there are no prepared models; TensorRT keeps its engines in a folder `<key>.tensorrt`, which is its own affair.
 //!
 //! What always holds:
 //! - Files appear whole, by a rename, and are never written again: a mapping outlives its file's name. The folder may be
@@ -183,6 +184,19 @@ impl Cache {
             findings: entry.findings,
             facts: entry.facts,
         })
+    }
+
+    /// Makes the folder for TensorRT's engines of `content`; `None` when there is no place.
+    pub fn engines(&self, content: &ContentHash) -> Option<PathBuf> {
+        let (description, _) = self.files(self.folder.as_ref()?, content);
+        let engines = description.with_extension("tensorrt");
+        match DirBuilder::new().recursive(true).mode(0o700).create(&engines) {
+            Ok(()) => Some(engines),
+            Err(error) => {
+                tracing::warn!(%error, folder = %engines.display(), "TensorRT's engines are not kept");
+                None
+            }
+        }
     }
 
     /// Where a prepared form of `content` is to be written before [`Self::keep`]; `None` when there is no place.

@@ -25,7 +25,7 @@ pub fn run(library: Option<&Path>) -> Result<(), StartError> {
     // What panics is caught, and nobody reads about it here.
     std::panic::set_hook(Box::new(|_| ()));
     // One thread: nothing but this one allocates, so what it counts is what the model takes.
-    let environment = runtime::start(library, 1)?;
+    let environment = runtime::start(library, 1, None)?;
     let timer = Timer::start()?;
     sandbox::close()?;
     // ONNX Runtime walks a graph by recursion; the main thread's stack is what the system gives.
@@ -44,9 +44,10 @@ fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
         sandbox::bound(job.memory, job.weights)?;
         let report = match prepare(environment, timer, &job) {
             Ok(findings) => Report::Done(findings),
-            Err(SessionError::Rejected(message)) => Report::Rejected(message),
+            Err(SessionError::Rejected(message) | SessionError::Device(message)) => Report::Rejected(message),
             Err(SessionError::Unsupported(message)) => Report::Unsupported(message),
             Err(SessionError::OutOfMemory) => Report::OutOfMemory,
+            Err(SessionError::NoDescriptors) => Report::NoDescriptors,
         };
         allocator::give_back();
         say(&report)?;
@@ -75,10 +76,10 @@ fn prepare(environment: &Environment, timer: &Timer, job: &Job) -> Result<Findin
             allocator::give_back();
             Some(answers)
         }
-        Err(SessionError::OutOfMemory) => return Err(SessionError::OutOfMemory),
+        Err(error @ (SessionError::OutOfMemory | SessionError::NoDescriptors)) => return Err(error),
         // Not every model can be written in this format (2 GB are its limit); whether this one can be loaded at all is seen
         // below.
-        Err(SessionError::Rejected(_) | SessionError::Unsupported(_)) => None,
+        Err(SessionError::Rejected(_) | SessionError::Unsupported(_) | SessionError::Device(_)) => None,
     };
     if let Some(expected) = expected
         && let Ok((findings, agrees)) = examine(environment, timer, Form::Prepared(prepared), job, Some(expected))

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct Platform {
     /// What the library says of its build.
     pub onnxruntime: String,
+    /// The execution provider, where it is not the processor's own.
+    pub provider: Option<String>,
     /// `x86_64` or `aarch64`.
     pub architecture: String,
     /// The processor's instruction sets for numbers, sorted, with blanks between.
@@ -22,12 +24,13 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Of this machine, with the `library` that is loaded (`ort::info()`).
-    pub fn here(library: &str) -> Self {
+    /// Of this machine, with the `library` that is loaded (`ort::info()`) and an execution provider beside the processor's.
+    pub fn here(library: &str, provider: Option<&str>) -> Self {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let architecture = std::env::consts::ARCH;
         Self {
             onnxruntime: library.to_owned(),
+            provider: provider.map(ToOwned::to_owned),
             architecture: architecture.to_owned(),
             features: features(architecture, &text),
         }
@@ -39,6 +42,8 @@ impl Platform {
             Some("another architecture")
         } else if self.onnxruntime != other.onnxruntime {
             Some("another build of ONNX Runtime")
+        } else if self.provider != other.provider {
+            Some("another execution provider")
         } else if self.features != other.features {
             Some("a processor with other instruction sets")
         } else {
@@ -50,7 +55,14 @@ impl Platform {
 /// All of it in one text: part of a key.
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n{}\n{}", self.onnxruntime, self.architecture, self.features)
+        let provider = self.provider.as_deref().unwrap_or_default();
+        let Self {
+            onnxruntime,
+            architecture,
+            features,
+            ..
+        } = self;
+        write!(f, "{onnxruntime}\n{provider}\n{architecture}\n{features}")
     }
 }
 
@@ -94,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_differs_is_named() {
-        let here = Platform::here("1.31");
+        let here = Platform::here("1.31", None);
         assert_eq!(here.difference(&here), None);
         let table = [
             (
@@ -103,6 +115,13 @@ mod tests {
                     ..here.clone()
                 },
                 "another build of ONNX Runtime",
+            ),
+            (
+                Platform {
+                    provider: Some("CUDA".to_owned()),
+                    ..here.clone()
+                },
+                "another execution provider",
             ),
             (
                 Platform {

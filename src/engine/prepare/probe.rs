@@ -155,7 +155,8 @@ fn random(seed: u64) -> impl FnMut() -> f64 {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let mixed = (state ^ (state >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        ((mixed ^ (mixed >> 32)) % 201) as f64 / 100.0 - 1.0
+        let fraction = ((mixed ^ (mixed >> 32)) >> 40) as f64 / f64::from(1 << 23) - 1.0;
+        (fraction * 100.0).round() / 100.0
     }
 }
 
@@ -245,7 +246,8 @@ mod tests {
 
     #[test]
     fn rows_are_independent_when_company_does_not_change_their_answers() {
-        let table: [(&[f32], &[f32], Option<&[f32]>, Option<bool>); 7] = [
+        type Case<'a> = (&'a [f32], &'a [f32], Option<&'a [f32]>, Option<bool>);
+        let table: [Case<'_>; 7] = [
             (&[1.0], &[2.0], Some(&[1.0, 2.0]), Some(true)),
             (&[1.0], &[2.0], Some(&[1.000_001, 2.0]), Some(true)),
             (&[f32::NAN], &[2.0], Some(&[f32::NAN, 2.0]), Some(true)),

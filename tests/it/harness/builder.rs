@@ -91,6 +91,12 @@ impl Builder {
         self
     }
 
+    /// Another word than the one that the platform passes.
+    pub fn command(mut self, command: &'static str) -> Self {
+        self.command = Some(command);
+        self
+    }
+
     /// Without the word that the platform passes.
     pub fn without_command(mut self) -> Self {
         self.command = None;

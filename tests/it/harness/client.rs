@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 client. Small, because a test must be able to send what no client library would.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use serde_json::Value;
 
@@ -148,6 +148,11 @@ impl Connection {
     /// Sends bytes of any kind.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Says that nothing more will be sent, and goes on reading.
+    pub fn close_half(&self) {
+        self.stream.get_ref().shutdown(Shutdown::Write).unwrap();
     }
 
     /// Reads a response to a request of `method`, and checks what holds for every response.

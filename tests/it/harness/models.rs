@@ -59,6 +59,21 @@ impl Models {
         url
     }
 
+    /// As [`Self::place`], with this text as the artifact's manifest.
+    pub fn place_with_manifest(&self, fixture_name: &str, name: &str, manifest: &str) -> String {
+        let url = self.place(fixture_name, name);
+        fs::write(Path::new(&url).join("longshore.json"), manifest).unwrap();
+        url
+    }
+
+    /// Writes a model to `<root>/<name>/model/model.onnx` and returns its url.
+    pub fn place_model(&self, name: &str, model: &[u8]) -> String {
+        let target = self.path(name).join("model");
+        fs::create_dir_all(&target).unwrap();
+        fs::write(target.join("model.onnx"), model).unwrap();
+        target.display().to_string()
+    }
+
     /// A model that multiplies by `factor`: `y = factor * x`.
     pub fn place_scale(&self, name: &str, factor: f32) -> String {
         let url = self.place("scale", name);

@@ -26,6 +26,15 @@ impl Process {
         names.filter(|name| !name.starts_with("jemalloc")).count()
     }
 
+    /// Open sockets.
+    pub fn sockets(self) -> usize {
+        let files = fs::read_dir(self.file("fd")).unwrap().flatten();
+        let targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+        targets
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count()
+    }
+
     /// User and system time used so far, in clock ticks (a hundredth of a second on Linux).
     pub fn cpu_ticks(self) -> u64 {
         let stat = fs::read_to_string(self.file("stat")).unwrap();
@@ -41,6 +50,13 @@ impl Process {
         maps.contains(&folder.display().to_string())
     }
 
+    /// Files of a directory that the process has open.
+    pub fn opens_files_below(self, folder: &std::path::Path) -> bool {
+        let descriptors = fs::read_dir(self.file("fd")).unwrap().flatten();
+        let mut files = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+        files.any(|file| file.starts_with(folder))
+    }
+
     pub fn signal(self, signal: Signal) {
         // A process that is gone needs no signal.
         let _ = kill_process(Pid::from_raw(self.0.try_into().unwrap()).unwrap(), signal);
@@ -48,18 +64,36 @@ impl Process {
 
     /// The first of this process and its descendants that runs `program`.
     pub fn find(self, program: &str) -> Option<Self> {
-        if fs::read_to_string(self.file("comm")).ok()?.trim_end() == program {
+        if self.is(program) {
             return Some(self);
         }
-        let threads = fs::read_dir(self.file("task")).ok()?;
-        let children = threads.flatten().flat_map(|thread| {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            children
-                .split_whitespace()
-                .map(|child| Self(child.parse().unwrap()))
-                .collect::<Vec<_>>()
-        });
-        children.into_iter().find_map(|child| child.find(program))
+        self.children().into_iter().find_map(|child| child.find(program))
+    }
+
+    /// The child that runs `program`.
+    pub fn child(self, program: &str) -> Option<Self> {
+        self.children().into_iter().find(|child| child.is(program))
+    }
+
+    /// Whether there is such a process; one that has ended and was not waited for yet is none.
+    pub fn is_alive(self) -> bool {
+        let Ok(status) = fs::read_to_string(self.file("status")) else {
+            return false;
+        };
+        !status
+            .lines()
+            .any(|line| line.starts_with("State:") && line.contains('Z'))
+    }
+
+    pub fn children(self) -> Vec<Self> {
+        let threads = fs::read_dir(self.file("task")).into_iter().flatten().flatten();
+        let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let children = lists.flat_map(|list| list.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>());
+        children.map(|child| Self(child.parse().unwrap())).collect()
+    }
+
+    fn is(self, program: &str) -> bool {
+        fs::read_to_string(self.file("comm")).is_ok_and(|name| name.trim_end() == program)
     }
 
     fn status(self, key: &str) -> String {

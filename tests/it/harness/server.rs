@@ -22,7 +22,8 @@ use super::{PATIENCE, eventually};
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    process: Process,
+    /// Of the server's processes the one that was started.
+    first: Process,
     address: SocketAddr,
     log: Log,
     models: Models,
@@ -43,10 +44,10 @@ impl Server {
             let _ = child.kill();
             panic!("the server does not listen; its log:\n{}", log.tail());
         };
-        let process = Process(child.id()).find("longshore").unwrap();
+        let first = Process(child.id()).find("longshore").unwrap();
         Self {
             child,
-            process,
+            first,
             address,
             log,
             models,
@@ -63,8 +64,14 @@ impl Server {
         &self.models
     }
 
+    /// The process that serves: another one after a restart.
     pub fn process(&self) -> Process {
-        self.process
+        self.first.child("longshore").unwrap_or(self.first)
+    }
+
+    /// The process that was started, and starts the one that serves.
+    pub fn supervisor(&self) -> Process {
+        self.first
     }
 
     pub fn connect(&self) -> Connection {
@@ -150,6 +157,11 @@ impl Server {
         });
     }
 
+    /// How many lines of the log have `part`.
+    pub fn count_in_log(&self, part: &str) -> usize {
+        self.log.lines().iter().filter(|line| line.contains(part)).count()
+    }
+
     /// Waits for a line of the log.
     pub fn wait_for_log(&self, part: &str) {
         let found = self.log.wait_for(PATIENCE, |line| line.contains(part).then_some(()));
@@ -157,7 +169,7 @@ impl Server {
     }
 
     pub fn terminate(&self) {
-        self.process.signal(Signal::TERM);
+        self.first.signal(Signal::TERM);
     }
 
     /// Waits until the server has ended by itself.
@@ -180,7 +192,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let ended_early = !self.ended && self.child.try_wait().is_ok_and(|status| status.is_some());
         if !self.ended {
-            self.process.signal(Signal::KILL);
+            self.first.signal(Signal::KILL);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

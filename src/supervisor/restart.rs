@@ -1,0 +1,162 @@
+//! Whether there is a next worker: decided from how the last one ended, without looking at anything else.
+
+use std::time::Duration;
+
+/// How a worker's process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+/// What is known of a worker that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    pub how: How,
+    /// Whether it had come so far as to answer requests.
+    pub was_ready: bool,
+    pub lived: Duration,
+    /// Whether it had been asked to stop.
+    pub stopping: bool,
+}
+
+/// What is done then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    Restart {
+        after: Duration,
+    },
+    /// Ends with this code; the worker has said why, if there is anything to say.
+    End(i32),
+    /// Ends as a failure that only the supervisor can explain.
+    GiveUp,
+}
+
+/// The row of restarts so far.
+#[derive(Debug, Default)]
+pub struct Row {
+    /// Workers in a row that were killed soon.
+    soon: u32,
+    /// Workers in a row that were killed before they were ready.
+    unready: u32,
+}
+
+/// Workers in a row that may be killed before they are ready. More is no accident: it would be so for ever, and the
+/// platform should hear of it.
+const UNREADY: u32 = 3;
+
+/// Who lives as long as this has not been killed soon.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Between workers that were killed soon: nothing at first, then from the shortest doubling up to the longest.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(5);
+
+impl Row {
+    /// What is done after `ended`.
+    pub fn next(&mut self, ended: Ended) -> Next {
+        match ended.how {
+            // A wrong setting stays wrong, and whoever stopped in order is not to be started again.
+            How::Exited(code) => return Next::End(code),
+            How::Killed(_) => {}
+        }
+        if ended.stopping {
+            // Whatever it was: it was to end and has.
+            return Next::End(0);
+        }
+        self.unready = if ended.was_ready { 0 } else { self.unready + 1 };
+        if self.unready >= UNREADY {
+            return Next::GiveUp;
+        }
+        self.soon = if ended.lived < LONG { self.soon + 1 } else { 0 };
+        Next::Restart {
+            after: pause(self.soon),
+        }
+    }
+}
+
+/// The pause before the restart after so many workers in a row that were killed soon.
+fn pause(soon: u32) -> Duration {
+    /// A model that crashes is refused after its second crash; until then nobody has to wait.
+    const WITHOUT: u32 = 3;
+    match soon.checked_sub(WITHOUT + 1) {
+        None => Duration::ZERO,
+        Some(doublings) => SHORTEST.saturating_mul(1 << doublings.min(16)).min(LONGEST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FPE: How = How::Killed(libc::SIGFPE);
+    const KILL: How = How::Killed(libc::SIGKILL);
+    const TERM: How = How::Killed(libc::SIGTERM);
+    const AT_ONCE: Next = Next::Restart { after: Duration::ZERO };
+
+    fn ended(how: How, was_ready: bool, stopping: bool) -> Ended {
+        Ended {
+            how,
+            was_ready,
+            lived: Duration::from_secs(1),
+            stopping,
+        }
+    }
+
+    #[test]
+    fn a_killed_worker_is_followed_by_another_unless_it_was_to_stop() {
+        let table = [
+            // how, was ready, stopping
+            (FPE, true, false, AT_ONCE),
+            (KILL, true, false, AT_ONCE),
+            (KILL, false, false, AT_ONCE),
+            (TERM, true, false, AT_ONCE),
+            (TERM, false, true, Next::End(0)),
+            (FPE, true, true, Next::End(0)),
+            (How::Exited(0), true, true, Next::End(0)),
+            (How::Exited(0), true, false, Next::End(0)),
+            (How::Exited(1), false, false, Next::End(1)),
+            (How::Exited(1), true, false, Next::End(1)),
+        ];
+        for (how, was_ready, stopping, expected) in table {
+            let next = Row::default().next(ended(how, was_ready, stopping));
+            assert_eq!(next, expected, "{how:?} {was_ready} {stopping}");
+        }
+    }
+
+    #[test]
+    fn workers_that_never_become_ready_come_to_an_end() {
+        let mut row = Row::default();
+        assert_eq!(row.next(ended(KILL, false, false)), AT_ONCE);
+        assert_eq!(row.next(ended(KILL, false, false)), AT_ONCE);
+        // One that was ready shows that it can be done.
+        assert_eq!(row.next(ended(KILL, true, false)), AT_ONCE);
+        for _ in 1..UNREADY {
+            assert!(matches!(row.next(ended(KILL, false, false)), Next::Restart { .. }));
+        }
+        assert_eq!(row.next(ended(KILL, false, false)), Next::GiveUp);
+    }
+
+    #[test]
+    fn restarts_that_follow_each_other_fast_are_slowed_down_and_one_that_held_ends_that() {
+        let mut row = Row::default();
+        let mut pauses = Vec::new();
+        for _ in 0..40 {
+            match row.next(ended(FPE, true, false)) {
+                Next::Restart { after } => pauses.push(after.as_millis()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(pauses[..6], [0, 0, 0, 100, 200, 400]);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses[39], LONGEST.as_millis());
+        let long = Ended {
+            lived: LONG,
+            ..ended(FPE, true, false)
+        };
+        assert_eq!(row.next(long), AT_ONCE);
+        assert_eq!(row.next(ended(FPE, true, false)), AT_ONCE);
+    }
+}

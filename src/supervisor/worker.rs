@@ -1,0 +1,131 @@
+//! The worker's end: what it is given at its start, and what it tells.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::parent_id;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::SendFlags;
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use super::protocol::{FromWorker, MAX_MESSAGE, ToWorker, receive_start, send_to};
+use crate::catalog::{Journal, Record};
+use crate::engine;
+
+/// Why a process is no worker.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("`longshore worker` is started by `longshore serve`, never by hand")]
+    NoSupervisor,
+    #[error("hear from the supervisor")]
+    Channel(#[from] io::Error),
+    #[error("the supervisor sent no listening socket")]
+    NoListener,
+}
+
+/// What a worker starts with, beside the listening socket.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// How many workers there were before.
+    pub restarts: u64,
+    /// What they had loaded.
+    pub models: Vec<Record>,
+    /// Contents that are not to be loaded.
+    pub refused: Vec<Refused>,
+    /// Absent where there is no supervisor.
+    pub link: Option<Arc<Link>>,
+}
+
+/// Content that is not to be loaded.
+#[derive(Debug)]
+pub struct Refused {
+    /// A `ContentHash::short`.
+    pub content: u64,
+    pub reason: String,
+    pub remaining: Duration,
+}
+
+/// The way to the supervisor.
+#[derive(Debug)]
+pub struct Link {
+    socket: OwnedFd,
+}
+
+/// Makes this process a worker of the one that has started it. First of all in `main`: no thread may have been started.
+pub fn join() -> Result<(TcpListener, Inheritance), JoinError> {
+    // Without the supervisor nobody would hear of what is loaded, nor stop this process.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    // Else it is called "exe" where processes are listed.
+    rustix::thread::set_name(c"longshore").map_err(io::Error::from)?;
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    // Children are not to inherit it.
+    rustix::stdio::dup2_stdin(OpenOptions::new().read(true).open("/dev/null")?).map_err(io::Error::from)?;
+
+    let mut buffer = vec![0; MAX_MESSAGE];
+    let (first, descriptor) = receive_start(&socket, &mut buffer).map_err(|error| {
+        if error.raw_os_error() == Some(libc::ENOTSOCK) {
+            JoinError::NoSupervisor
+        } else {
+            JoinError::Channel(error)
+        }
+    })?;
+    let (ToWorker::Start { restarts, supervisor }, Some(descriptor)) = (first, descriptor) else {
+        return Err(JoinError::NoListener);
+    };
+    // Gone before its death could be asked for.
+    if parent_id() != supervisor {
+        return Err(JoinError::NoSupervisor);
+    }
+    let (mut models, mut refused) = (Vec::new(), Vec::new());
+    loop {
+        match receive_start(&socket, &mut buffer)?.0 {
+            ToWorker::Model(record) => models.push(record.into_owned()),
+            ToWorker::Refuse(refusal) => refused.push(Refused {
+                content: refusal.content,
+                reason: refusal.reason,
+                remaining: Duration::from_millis(refusal.milliseconds),
+            }),
+            ToWorker::Start { .. } => return Err(JoinError::NoListener),
+            ToWorker::Go => break,
+        }
+    }
+    engine::report_crashes_to(socket.try_clone()?)?;
+    let inheritance = Inheritance {
+        restarts,
+        models,
+        refused,
+        link: Some(Arc::new(Link { socket })),
+    };
+    Ok((TcpListener::from(descriptor), inheritance))
+}
+
+impl Link {
+    /// Tells that this worker answers requests.
+    pub fn ready(&self) {
+        self.tell(&FromWorker::Ready);
+    }
+
+    /// Tells that this worker takes no new connections, so nobody should.
+    pub fn stopping(&self) {
+        self.tell(&FromWorker::Stopping);
+    }
+
+    fn tell(&self, message: &FromWorker) {
+        if let Err(error) = send_to(&self.socket, message, SendFlags::empty()) {
+            tracing::warn!(%error, "the supervisor could not be told; a restart would not be as before");
+        }
+    }
+}
+
+impl Journal for Link {
+    fn loaded(&self, record: Record) {
+        self.tell(&FromWorker::Loaded(record));
+    }
+
+    fn unloaded(&self, name: &str) {
+        self.tell(&FromWorker::Unloaded { name: name.to_owned() });
+    }
+}

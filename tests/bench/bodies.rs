@@ -1,0 +1,62 @@
+//! Requests as bytes, made once and sent many times.
+
+use std::fmt::Write as _;
+
+/// A request without a body.
+pub fn bare(method: &str, path: &str) -> Vec<u8> {
+    format!("{method} {path} HTTP/1.1\r\nHost: longshore\r\n\r\n").into_bytes()
+}
+
+pub fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nHost: longshore\r\nContent-Type: {content_type}\r\nAccept: {content_type}\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+/// `rows` rows of `features` numbers as JSON, for the model called `name`.
+pub fn json(name: &str, rows: usize, features: usize) -> Vec<u8> {
+    let mut body = String::from("{\"instances\": [");
+    for row in 0..rows {
+        let values: Vec<String> = (0..features).map(|i| feature(row * features + i).to_string()).collect();
+        let separator = if row == 0 { "" } else { ", " };
+        let _ = write!(body, "{separator}[{}]", values.join(", "));
+    }
+    body.push_str("]}");
+    post(&invoke(name), "application/json", body.as_bytes())
+}
+
+/// The same as an array of this shape, as NumPy saves it.
+pub fn npy(name: &str, shape: &[usize]) -> Vec<u8> {
+    let dims: String = shape.iter().map(|dim| format!("{dim}, ")).collect();
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");
+    let unpadded = 10 + header.len() + 1;
+    header.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(64) - unpadded));
+    header.push('\n');
+    let mut body = b"\x93NUMPY\x01\x00".to_vec();
+    body.extend(u16::try_from(header.len()).expect("a short header").to_le_bytes());
+    body.extend(header.bytes());
+    let count: usize = shape.iter().product();
+    body.extend((0..count).flat_map(|i| feature(i).to_le_bytes()));
+    post(&invoke(name), "application/x-npy", &body)
+}
+
+/// One row for a model of `networks::recommender`.
+pub fn recommendation(name: &str, features: usize) -> Vec<u8> {
+    let features: Vec<String> = (0..features).map(|i| feature(i).to_string()).collect();
+    let body = format!("{{\"instances\": [{{\"item\": 7, \"x\": [{}]}}]}}", features.join(", "));
+    post(&invoke(name), "application/json", body.as_bytes())
+}
+
+fn invoke(name: &str) -> String {
+    format!("/models/{name}/invoke")
+}
+
+/// A value with as many digits as real features have.
+fn feature(index: usize) -> f32 {
+    (index as f32 * 0.37).sin()
+}

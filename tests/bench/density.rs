@@ -1,0 +1,134 @@
+//! Many small models in one process: what each of them takes, and what a warm one notices of the others.
+//!
+//! A second server holds one model only. At every count the warm model is measured on both in turns, so that what changes
+//! on the machine meanwhile falls on both; the ratios are between the two.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::bodies;
+use crate::client::{Connection, Measured};
+use crate::process::Usage;
+use crate::server::{self, Models, Server};
+use crate::support::networks;
+use crate::table::{bytes, head, ratio, row, time};
+
+const COUNTS: [usize; 4] = [1, 100, 1_000, 10_000];
+const FEATURES: usize = 32;
+/// Loads at once.
+const LOADERS: usize = 4;
+/// How long the warm model is measured at a time, and how often on either server.
+const MEASURE: Duration = Duration::from_millis(800);
+const ROUNDS: usize = 5;
+
+pub fn run() {
+    let models = Models::new();
+    let warm = models.write("0", &model(0));
+    // First: pages that both servers map count half from then on, before and after.
+    let alone = Server::start(&models, &[]);
+    alone.load("0", &warm);
+    let crowded = Server::start(&models, &[]);
+    let empty = crowded.usage();
+
+    println!(
+        "Perceptrons of 11 to 30 KB, all different. Memory, descriptors and maps are per model, over the empty server, \
+         once every model has answered. The warm model is asked over 1 connection and over 16; its ratios are to the same \
+         model alone in another server, measured in turns. \"At random\" asks all models over 16 connections.\n"
+    );
+    head(&[
+        "models",
+        "own memory",
+        "mapped",
+        "proportional",
+        "descriptors",
+        "maps",
+        "threads in all",
+        "p50, 1 connection",
+        "ratio",
+        "CPU, 16 connections",
+        "ratio",
+        "at random: CPU",
+        "ratio",
+    ]);
+    let mut loaded = 0;
+    for count in COUNTS {
+        eprintln!("  {count}");
+        load(&crowded, &models, loaded..count);
+        loaded = count;
+        let requests: Vec<Vec<u8>> = (0..count).map(request).collect();
+        ask_each(&crowded, &requests);
+        let usage = crowded.usage();
+        let each = usage - empty;
+        let each = |number: fn(Usage) -> f64| number(each) / count as f64;
+        let [one, one_alone] = in_turns(&crowded, &alone, 1);
+        let [many, many_alone] = in_turns(&crowded, &alone, 16);
+        let random = crowded.measure(&requests, 16, MEASURE * ROUNDS as u32);
+        let seconds = |duration: Duration| duration.as_secs_f64();
+        let cpu_alone = seconds(many_alone.cpu_each());
+        row(&[
+            &count,
+            &bytes(each(|usage| usage.anon)),
+            &bytes(each(|usage| usage.file)),
+            &bytes(each(|usage| usage.pss)),
+            &format!("{:.2}", each(|usage| usage.descriptors)),
+            &format!("{:.2}", each(|usage| usage.maps)),
+            &usage.threads,
+            &time(one.percentile(50)),
+            &ratio(seconds(one.percentile(50)), seconds(one_alone.percentile(50))),
+            &time(many.cpu_each()),
+            &ratio(seconds(many.cpu_each()), cpu_alone),
+            &time(random.cpu_each()),
+            &ratio(seconds(random.cpu_each()), cpu_alone),
+        ]);
+    }
+}
+
+/// The warm model on both servers.
+fn in_turns(crowded: &Server, alone: &Server, connections: usize) -> [Measured; 2] {
+    let requests = [request(0)];
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        one.push(crowded.measure(&requests, connections, MEASURE));
+        other.push(alone.measure(&requests, connections, MEASURE));
+    }
+    [Measured::merge(one), Measured::merge(other)]
+}
+
+/// 11 to 30 KB.
+fn model(index: usize) -> Vec<u8> {
+    networks::mlp(&[FEATURES, 64 + index % 120, 8], index as u64)
+}
+
+fn request(index: usize) -> Vec<u8> {
+    bodies::json(&index.to_string(), 1, FEATURES)
+}
+
+fn load(server: &Server, models: &Models, indices: std::ops::Range<usize>) {
+    let next = AtomicUsize::new(indices.start);
+    thread::scope(|scope| {
+        for _ in 0..LOADERS {
+            scope.spawn(|| {
+                let mut connection = server.connect();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= indices.end {
+                        return;
+                    }
+                    let name = index.to_string();
+                    let folder = models.write(&name, &model(index));
+                    connection.expect_ok(&server::load(&name, &folder));
+                }
+            });
+        }
+    });
+}
+
+fn ask_each(server: &Server, requests: &[Vec<u8>]) {
+    let mut connection: Connection = server.connect();
+    for request in requests {
+        // The first run of a model is a little different, the second like all others.
+        connection.expect_ok(request);
+        connection.expect_ok(request);
+    }
+}

@@ -1,0 +1,121 @@
+//! Filling a server with models until it refuses one: how full it is then, and whether all that it took still answer.
+
+use std::time::Duration;
+
+use crate::bodies;
+use crate::cgroup::Cgroup;
+use crate::server::{self, Models, Server};
+use crate::support::networks;
+use crate::table::{bytes, head, row};
+
+const LIMIT: u64 = 768 << 20;
+/// More than fit.
+const MOST: usize = 5_000;
+/// The status of a load for which there is no memory.
+const NO_ROOM: u16 = 507;
+
+struct Kind {
+    name: &'static str,
+    make: fn(u64) -> Vec<u8>,
+    request: fn(&str) -> Vec<u8>,
+}
+
+const KINDS: [Kind; 2] = [
+    Kind {
+        name: "recommender, 1 MB",
+        make: |seed| networks::recommender(4_000, 64, 16, seed),
+        request: |name| bodies::recommendation(name, 16),
+    },
+    Kind {
+        name: "perceptron, 10 MB",
+        make: |seed| networks::mlp(&[512, 4_096, 128], seed),
+        request: |name| bodies::npy(name, &[1, 512]),
+    },
+];
+
+pub fn run() {
+    let limit_text = format!("{}MiB", LIMIT >> 20);
+    let group = Cgroup::new(LIMIT);
+    let bound = group
+        .as_ref()
+        .map_or("`--memory-limit` (no control group can be made here)", Cgroup::describe);
+    drop(group);
+    println!(
+        "Different models are loaded, and asked once, until the first 507; the limit is {limit_text}, set by {bound}. Then \
+         all are asked again, one is unloaded, and the refused load is tried again. Files of models are in the page cache \
+         and count against a control group, which drops them when it must; they are not in \"used\".\n"
+    );
+    head(&[
+        "models",
+        "taken",
+        "used",
+        "of the limit",
+        "with cached files",
+        "ledger",
+        "of its limit",
+        "still answer",
+        "retry after an unload",
+        "killed",
+    ]);
+    for kind in KINDS {
+        eprintln!("  {}", kind.name);
+        fill(&kind, &limit_text);
+    }
+}
+
+fn fill(kind: &Kind, limit_text: &str) {
+    let models = Models::new();
+    let group = Cgroup::new(LIMIT);
+    let mut server = match &group {
+        Some(group) => Server::start_in(Some(group), &models, &[]),
+        None => Server::start(&models, &["--memory-limit", limit_text]),
+    };
+    let mut connection = server.connect();
+    let refused = (0..MOST).find_map(|index| {
+        let name = index.to_string();
+        let folder = models.write(&name, &(kind.make)(index as u64));
+        let (status, body) = connection.ask(&server::load(&name, &folder));
+        match status {
+            200 => {
+                connection.expect_ok(&(kind.request)(&name));
+                None
+            }
+            NO_ROOM => Some((index, folder)),
+            other => panic!("a load was answered {other}: {}", String::from_utf8_lossy(&body)),
+        }
+    });
+    let (taken, folder) = refused.expect("a load that is refused");
+    // What the refused load took is gone when it is answered; what the system counts lags a little behind.
+    std::thread::sleep(Duration::from_millis(500));
+    let own = server.usage();
+    let (used, with_files) = match &group {
+        Some(group) => {
+            let (all, files) = group.usage();
+            (all - files, all)
+        }
+        None => (own.anon, own.anon + own.file),
+    };
+    let reserved = server.metric("longshore_memory_reserved_bytes");
+    let ledger = server.metric("longshore_memory_limit_bytes");
+    let answers = (0..taken)
+        .filter(|index| connection.ask(&(kind.request)(&index.to_string())).0 == 200)
+        .count();
+    connection.expect_ok(&server::unload("0"));
+    let (retry, _) = connection.ask(&server::load("again", &folder));
+    let percent = |part: f64, whole: f64| format!("{:.1} %", 100.0 * part / whole);
+    let killed = group.as_ref().map_or(0, Cgroup::kills) > 0 || !server.is_alive();
+    row(&[
+        &kind.name,
+        &taken,
+        &bytes(used),
+        &percent(used, LIMIT as f64),
+        &percent(with_files, LIMIT as f64),
+        &bytes(reserved),
+        &percent(reserved, ledger),
+        &format!("{answers} of {taken}"),
+        &retry,
+        &if killed { "yes" } else { "no" },
+    ]);
+    // Before its group.
+    drop(server);
+}

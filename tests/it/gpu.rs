@@ -1,0 +1,102 @@
+//! Execution providers: what is asked for is used, or the server does not start.
+//!
+//! What needs a GPU runs where `LONGSHORE_TEST_PROVIDER` says `cuda` or `tensorrt` and `ORT_DYLIB_PATH` names a GPU build of
+//! ONNX Runtime, and says aloud elsewhere that it was skipped.
+
+use std::env;
+
+use serde_json::json;
+
+use crate::harness::{Builder, in_parallel};
+
+const VARIABLE: &str = "LONGSHORE_TEST_PROVIDER";
+
+/// A server whose models run on this machine's GPU; `None`, and a word about it, where there is none to be tested.
+fn on_gpu() -> Option<Builder> {
+    let Some(provider) = env::var_os(VARIABLE) else {
+        eprintln!("SKIPPED: {VARIABLE} names no execution provider to be tested");
+        return None;
+    };
+    Some(Builder::multi().argument("--provider").argument(provider))
+}
+
+#[test]
+fn a_provider_that_the_library_is_built_without_is_named_at_the_start() {
+    if env::var_os(VARIABLE).is_some() {
+        eprintln!("SKIPPED: {VARIABLE} is set, so the library has it");
+        return;
+    }
+    for provider in ["cuda", "tensorrt"] {
+        let ended = Builder::multi().arguments(["--provider", provider]).run_to_end();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        for part in [&format!("--provider {provider}"), "libonnxruntime", "ORT_DYLIB_PATH"] {
+            assert!(
+                ended.last_line().contains(part),
+                "{part:?} is not in the last line: {ended:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_provider_that_does_not_exist_is_named() {
+    let ended = Builder::multi()
+        .environment("LONGSHORE_PROVIDER", "abacus")
+        .run_to_end();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    assert!(ended.log.iter().any(|line| line.contains("abacus")), "{ended:?}");
+}
+
+#[test]
+fn the_cpu_is_a_provider() {
+    let server = Builder::multi().arguments(["--provider", "cpu"]).start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    server.assert_scales("m", 2.0);
+}
+
+#[test]
+fn models_on_a_gpu_answer_as_they_do_on_the_cpu_to_many_at_once() {
+    let Some(builder) = on_gpu() else { return };
+    let server = builder.start();
+    let url = server.models().place_scale("scale", 2.0);
+    server.load("scale", &url).expect(200);
+    in_parallel(8, &[(); 200], |()| server.assert_scales("scale", 2.0));
+    server.unload("scale").expect(200);
+    server.load("scale", &url).expect(200);
+    server.assert_scales("scale", 2.0);
+}
+
+#[test]
+fn a_gpu_without_room_is_a_507_and_leaves_the_others() {
+    // MM-18, for the device's memory.
+    let Some(builder) = on_gpu() else { return };
+    let server = builder.arguments(["--gpu-memory-limit", "64MiB"]).start();
+    let mut loaded: Vec<String> = Vec::new();
+    loop {
+        let name = format!("big{}", loaded.len());
+        let url = server.models().place_big(&name);
+        let response = server.load(&name, &url);
+        if response.status == 507 {
+            break;
+        }
+        response.expect(200);
+        loaded.push(name);
+        assert!(loaded.len() < 100, "the limit is none");
+    }
+    assert!(!loaded.is_empty());
+    for name in &loaded {
+        let answer = server
+            .invoke(name, &json!({"instances": [vec![1.0; 1024]]}))
+            .expect(200);
+        assert_eq!(answer.json(), json!({"predictions": [1_048_576.0]}));
+    }
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_named_at_the_start() {
+    let Some(builder) = on_gpu() else { return };
+    let ended = builder.arguments(["--device", "4711"]).run_to_end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.last_line().contains("--device"), "{ended:?}");
+}

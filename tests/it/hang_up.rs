@@ -1,0 +1,141 @@
+//! A client that hangs up takes its request with it: its run ends and its place is free, long before the deadline.
+
+use serde_json::json;
+
+use crate::harness::{A_SECOND, Builder, Connection, FOREVER, Request, Server, eventually};
+
+/// A server with the `spin` model, one compute thread, and a deadline that no test lives to see.
+fn with_spin(arguments: &[&str]) -> Server {
+    let server = Builder::multi()
+        .arguments(["--threads", "1", "--request-timeout", "1h"])
+        .arguments(arguments)
+        .start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    server
+}
+
+/// A client that has sent a request and waits for the answer.
+fn asking(server: &Server, iterations: u64) -> Connection {
+    let mut connection = server.connect();
+    connection.write(&Server::spin("spin", iterations).to_bytes()).unwrap();
+    connection
+}
+
+fn wait_for_waiting(server: &Server, count: u64) {
+    eventually("the requests wait", || {
+        server.metric("longshore_requests_waiting") == count
+    });
+}
+
+#[test]
+fn clients_that_leave_end_their_runs_and_free_their_places() {
+    let server = with_spin(&["--queue", "8"]);
+    let running = asking(&server, FOREVER);
+    server.wait_for_running(1);
+    let waiting: Vec<Connection> = (0..8).map(|_| asking(&server, FOREVER)).collect();
+    wait_for_waiting(&server, 8);
+    server.send(&Server::spin("spin", 1)).expect(503);
+    drop((running, waiting));
+    server.wait_for_running(0);
+    wait_for_waiting(&server, 0);
+    server.send(&Server::spin("spin", 1)).expect(200);
+    server.unload("spin").expect(200);
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn a_place_in_the_queue_is_free_as_soon_as_its_client_leaves() {
+    let server = with_spin(&["--queue", "2"]);
+    let running = asking(&server, FOREVER);
+    server.wait_for_running(1);
+    for _ in 0..3 {
+        let waiting = [asking(&server, 1), asking(&server, 1)];
+        wait_for_waiting(&server, 2);
+        server.send(&Server::spin("spin", 1)).expect(503);
+        drop(waiting);
+        // While the first runs on.
+        wait_for_waiting(&server, 0);
+        assert_eq!(server.metric("longshore_requests_running"), 1);
+    }
+    let mut last = asking(&server, 1);
+    drop(running);
+    last.read_response("POST").unwrap().expect(200);
+}
+
+#[test]
+fn a_client_that_closes_its_half_has_left() {
+    let server = with_spin(&[]);
+    let connection = asking(&server, FOREVER);
+    server.wait_for_running(1);
+    connection.close_half();
+    server.wait_for_running(0);
+}
+
+#[test]
+fn a_connection_that_is_kept_and_used_ahead_of_answers_is_not_disturbed() {
+    let server = with_spin(&[]);
+    let mut connection = server.connect();
+    // The next requests are there while the first one runs.
+    let counts = [A_SECOND / 4, 3, A_SECOND / 4, 5];
+    let together: Vec<u8> = counts
+        .iter()
+        .flat_map(|&count| Server::spin("spin", count).to_bytes())
+        .collect();
+    connection.write(&together).unwrap();
+    for count in counts {
+        let answer = connection.read_response("POST").unwrap().expect(200);
+        assert_eq!(answer.json(), json!({"outputs": (count % 64) as f64}));
+    }
+    // And while another client leaves.
+    for _ in 0..5 {
+        connection
+            .write(&Server::spin("spin", A_SECOND / 8).to_bytes())
+            .unwrap();
+        server.wait_for_running(1);
+        drop(asking(&server, FOREVER));
+        connection.read_response("POST").unwrap().expect(200);
+    }
+}
+
+#[test]
+fn a_load_and_an_unload_go_on_without_the_client_that_asked() {
+    // MM-14: the platform gives up after a minute and asks later.
+    let server = Builder::multi().start();
+    let url = server.models().place_slow("slow", 12);
+    let mut connection = server.connect();
+    let load = Request::post("/models").json(&json!({"model_name": "slow", "url": url}));
+    connection.write(&load.to_bytes()).unwrap();
+    eventually("the load has begun", || server.reserved() > 0);
+    drop(connection);
+    eventually("the load is done", || server.describe("slow").status == 200);
+    let mut connection = server.connect();
+    connection.write(&Request::delete("/models/slow").to_bytes()).unwrap();
+    drop(connection);
+    eventually("the unload is done", || server.reserved() == 0);
+    server.describe("slow").expect(404);
+}
+
+#[test]
+fn a_client_that_does_not_read_its_reply_is_disconnected() {
+    let server = Builder::multi().arguments(["--write-timeout", "500ms"]).start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    let body = format!("[{}1]", "0.25,".repeat(2_000_000));
+    let request = Server::invocation("m")
+        .header("Content-Type", "application/json")
+        .body(body);
+    let before = server.process().sockets();
+    let mut connection = server.connect();
+    connection.write(&request.to_bytes()).unwrap();
+    // More than the kernel keeps for a client, so that some of it is still with the server.
+    eventually("it is answered", || {
+        server.metric("longshore_requests_total{route=\"invoke\",status=\"200\"}") == 1
+    });
+    eventually("the connection is closed", || server.process().sockets() <= before);
+    assert!(connection.read_response("POST").is_err(), "the reply is whole");
+    // Whoever reads is served as ever, however long it takes.
+    let mut connection = server.connect();
+    connection.write(&request.to_bytes()).unwrap();
+    connection.read_response("POST").unwrap().expect(200);
+}

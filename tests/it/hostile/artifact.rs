@@ -1,0 +1,132 @@
+//! An artifact that means harm, and what must become of it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::{Value, json};
+
+use crate::support::onnx::{Graph, Info, Model};
+
+#[derive(Debug, Clone)]
+pub struct Hostile {
+    pub name: String,
+    files: Vec<(String, Content)>,
+    pub expected: Expected,
+    /// The request to be sent if it loads.
+    pub body: Value,
+}
+
+/// What lies at a path of an artifact.
+#[derive(Debug, Clone)]
+pub enum Content {
+    File(Vec<u8>),
+    Link(String),
+    Fifo,
+    Directory,
+}
+
+/// What must become of a load. In any case the server lives, and answers.
+#[derive(Debug, Clone, Copy)]
+pub enum Expected {
+    /// 400, with these words in the message.
+    Refused(&'static [&'static str]),
+    /// It may load; then the request is refused.
+    Unanswered,
+    /// 200, and the request is answered.
+    Serves,
+    /// It may load; then the request never ends by itself.
+    Endless,
+    /// It may load, and the request may be answered: no more is known of it than that it must do no harm.
+    Harmless,
+}
+
+use Expected::{Endless, Harmless, Refused, Serves, Unanswered};
+
+impl Hostile {
+    /// An artifact with nothing in it.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            files: Vec::new(),
+            expected: Harmless,
+            body: json!({"instances": [[1.0, 2.0, 3.0, 4.0]]}),
+        }
+    }
+
+    pub fn model(name: impl Into<String>, model: Model) -> Self {
+        Self::bytes(name, model.into_bytes())
+    }
+
+    pub fn graph(name: impl Into<String>, graph: Graph) -> Self {
+        Self::model(name, Model::new(graph))
+    }
+
+    /// An artifact whose `model.onnx` has these bytes.
+    pub fn bytes(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        Self::new(name).with("model.onnx", Content::File(bytes.into()))
+    }
+
+    pub fn with(mut self, path: &str, content: Content) -> Self {
+        self.files.push((path.to_owned(), content));
+        self
+    }
+
+    pub fn file(self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.with(path, Content::File(bytes.into()))
+    }
+
+    pub fn link(self, path: &str, target: impl Into<String>) -> Self {
+        self.with(path, Content::Link(target.into()))
+    }
+
+    pub fn asked(self, body: Value) -> Self {
+        Self { body, ..self }
+    }
+
+    pub fn is(self, expected: Expected) -> Self {
+        Self { expected, ..self }
+    }
+
+    pub fn refused(self, words: &'static [&'static str]) -> Self {
+        self.is(Refused(words))
+    }
+
+    pub fn unanswered(self) -> Self {
+        self.is(Unanswered)
+    }
+
+    pub fn serves(self) -> Self {
+        self.is(Serves)
+    }
+
+    pub fn endless(self) -> Self {
+        self.is(Endless)
+    }
+
+    /// Writes the artifact into `folder`.
+    pub fn write(&self, folder: &Path) {
+        fs::create_dir_all(folder).unwrap();
+        for (path, content) in &self.files {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match content {
+                Content::File(bytes) => fs::write(path, bytes).unwrap(),
+                Content::Link(target) => symlink(target, path).unwrap(),
+                Content::Fifo => mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap(),
+                Content::Directory => fs::create_dir(path).unwrap(),
+            }
+        }
+    }
+}
+
+/// A graph that takes `x`, rows of four floats.
+pub fn takes_x() -> Graph {
+    Graph::new().input(Info::floats("x", ["n".into(), 4.into()]))
+}
+
+/// The same graph giving `y`, of whatever shape.
+pub fn gives_y(graph: Graph) -> Graph {
+    graph.output(Info::any_rank("y", crate::support::onnx::element::FLOAT))
+}

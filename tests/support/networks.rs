@@ -1,0 +1,112 @@
+//! Ordinary models with random weights: what tenants upload. Another seed is another model of the same shape.
+//!
+//! All of them take a batch of any size along the first axis and give finite numbers: the weights are scaled so that
+//! values neither grow nor vanish from layer to layer.
+
+use super::onnx::{Dim, Graph, Info, Model, Node, Tensor};
+use super::random::Random;
+
+/// The batch axis.
+fn batch() -> Dim {
+    "batch".into()
+}
+
+/// Dense layers of these widths: `y[batch, last] = mlp(x[batch, first])`. `[32, 64, 8]` has 11 KB.
+pub fn mlp(widths: &[usize], seed: u64) -> Vec<u8> {
+    let (first, last) = (widths[0] as i64, widths[widths.len() - 1] as i64);
+    let graph = Graph::new()
+        .input(Info::floats("x", [batch(), first.into()]))
+        .output(Info::floats("y", [batch(), last.into()]));
+    Model::new(dense(graph, "x", widths, &mut Random::new(seed))).into_bytes()
+}
+
+/// Scores items by an embedding of each: `y[batch, 1]` of `item[batch]` (int64, below `items`) and `x[batch, features]`.
+/// Nearly all of its bytes are the table's: `4 * items * width`.
+pub fn recommender(items: usize, width: usize, features: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let graph = Graph::new()
+        .input(Info::ints("item", [batch()]))
+        .input(Info::floats("x", [batch(), (features as i64).into()]))
+        .initializer(weights("table", &[items, width], 1, &mut random))
+        .node(Node::new("Gather", ["table", "item"], ["embedded"]))
+        .node(Node::new("Concat", ["embedded", "x"], ["joined"]).attribute("axis", 1))
+        .output(Info::floats("y", [batch(), 1.into()]));
+    let widths = [width + features, 64, 32, 1];
+    Model::new(dense(graph, "joined", &widths, &mut random)).into_bytes()
+}
+
+/// A residual network over images of 3x64x64 that classifies into ten: `y[batch, 10]` of `x[batch, 3, 64, 64]`. It has as
+/// many 3x3 convolutions as fit into `bytes`.
+pub fn convolutions(bytes: usize, seed: u64) -> Vec<u8> {
+    // A layer of 512 channels has 9 MiB, as the last ones of a ResNet; of 64 it has 144 KiB.
+    let channels = if bytes >= 20 << 20 { 512 } else { 64 };
+    let layers = (bytes / (channels * channels * 9 * 4)).max(1);
+    let mut random = Random::new(seed);
+    let mut graph = Graph::new()
+        .input(Info::floats("x", [batch(), 3.into(), 64.into(), 64.into()]))
+        .output(Info::floats("y", [batch(), 10.into()]));
+    graph = convolution(graph, "x", "stem", [channels, 3], 8, &mut random).node(Node::new("Relu", ["stem"], ["a0"]));
+    for layer in 0..layers {
+        let (from, sum, to) = (format!("a{layer}"), format!("s{layer}"), format!("a{}", layer + 1));
+        let name = format!("c{layer}");
+        graph = convolution(graph, &from, &name, [channels, channels], 1, &mut random)
+            .node(Node::new("Add", [&*name, &*from], [&*sum]))
+            .node(Node::new("Relu", [&*sum], [&*to]));
+    }
+    let last = format!("a{layers}");
+    graph = graph
+        .node(Node::new("GlobalAveragePool", [&*last], ["pooled"]))
+        .node(Node::new("Flatten", ["pooled"], ["flat"]));
+    Model::new(dense(graph, "flat", &[channels, 10], &mut random)).into_bytes()
+}
+
+/// A 3x3 convolution from `from` to a value called `name`.
+fn convolution(
+    graph: Graph,
+    from: &str,
+    name: &str,
+    [outputs, inputs]: [usize; 2],
+    stride: i64,
+    random: &mut Random,
+) -> Graph {
+    let kernel = format!("{name}_w");
+    // Small beside the value that a residual layer adds to.
+    let fan_in = if inputs == outputs { inputs * 9 * 64 } else { inputs * 9 };
+    graph
+        .initializer(weights(&kernel, &[outputs, inputs, 3, 3], fan_in, random))
+        .node(
+            Node::new("Conv", [from, &*kernel], [name])
+                .attribute("pads", &[1i64, 1, 1, 1][..])
+                .attribute("strides", &[stride, stride][..]),
+        )
+}
+
+/// Dense layers from `from` to `y`, with a rectifier between any two.
+fn dense(mut graph: Graph, from: &str, widths: &[usize], random: &mut Random) -> Graph {
+    let mut from = from.to_owned();
+    let last = widths.len() - 2;
+    for (layer, pair) in widths.windows(2).enumerate() {
+        let (weight, bias) = (format!("w{layer}"), format!("b{layer}"));
+        let sum = if layer == last {
+            "y".to_owned()
+        } else {
+            format!("d{layer}")
+        };
+        graph = graph
+            .initializer(weights(&weight, &[pair[0], pair[1]], pair[0], random))
+            .initializer(weights(&bias, &[pair[1]], pair[0], random))
+            .node(Node::new("Gemm", [&*from, &*weight, &*bias], [&*sum]));
+        if layer < last {
+            from = format!("h{layer}");
+            graph = graph.node(Node::new("Relu", [&*sum], [&*from]));
+        }
+    }
+    graph
+}
+
+fn weights(name: &str, dims: &[usize], fan_in: usize, random: &mut Random) -> Tensor {
+    let limit = (6.0 / fan_in as f32).sqrt();
+    let values: Vec<f32> = (0..dims.iter().product()).map(|_| random.float(limit)).collect();
+    let dims: Vec<i64> = dims.iter().map(|&dim| dim as i64).collect();
+    Tensor::floats(name, &dims, &values)
+}
