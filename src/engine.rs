@@ -49,7 +49,7 @@ pub use session::{RunError, SessionError};
 
 use artifact::Artifact;
 use batch::Override;
-use memory::{Bounds, Budget};
+use memory::{Bounds, Budget, DataBound};
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use prepare::{Cache, CacheError, Findings, Job, Prepared, Preparer};
 use quarantine::Quarantine;
@@ -235,9 +235,7 @@ impl Engine {
             )?),
         };
         // Last: what the threads above have mapped is not to count against models and requests.
-        if let Some(limit) = &settings.memory {
-            memory::enforce(limit.bytes)?;
-        }
+        let data_bound = DataBound::new(settings.memory.as_ref().map(|limit| limit.bytes))?;
         let bounds = Bounds {
             limit: settings.memory.clone(),
             reserve: settings.memory_reserve,
@@ -248,7 +246,7 @@ impl Engine {
             environment,
             gpu: settings.gpu.clone().map(Arc::new),
             gpu_loads: Arc::default(),
-            budget: Budget::new(bounds, memory::resident_anonymous()),
+            budget: Budget::new(bounds, data_bound, memory::resident_anonymous()),
             quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),
             queue: settings.queue,
             max_batch: settings.max_batch,
