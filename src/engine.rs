@@ -421,7 +421,8 @@ impl Engine {
         let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
         let mut memory = usual.min(most);
         let budget = self.budget.clone();
-        let reserved = self.loads.run(move || budget.load(memory, 0));
+        let child = preparing.preparer.start_cost();
+        let reserved = self.loads.run(move || budget.load(memory.saturating_add(child), 0));
         let mut reserved = reserved.await.map_err(LoadError::Pool)??;
         loop {
             let job = Job {

@@ -27,8 +27,8 @@ const KINDS: [Kind; 2] = [
         request: |name| bodies::recommendation(name, 16),
     },
     Kind {
-        name: "perceptron, 10 MB",
-        make: |seed| networks::mlp(&[512, 4_096, 128], seed),
+        name: "perceptron, 4 MB",
+        make: |seed| networks::mlp(&[512, 1_600, 128], seed),
         request: |name| bodies::npy(name, &[1, 512]),
     },
 ];
