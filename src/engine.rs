@@ -55,7 +55,7 @@ pub use session::{RunError, SessionError};
 
 use artifact::Artifact;
 use batch::Override;
-use memory::{Bounds, Budget};
+use memory::{Bounds, Budget, DataBound};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use prepare::{Cache, CacheError, Job, Prepared, Preparer};
@@ -241,9 +241,7 @@ impl Engine {
             Some(prepare) => Some(Preparing::start(prepare, settings.library.as_deref(), &platform)?),
         };
         // Last: what the threads above have mapped is not to count against models and requests.
-        if let Some(limit) = &settings.memory {
-            memory::enforce(limit.bytes)?;
-        }
+        let data_bound = DataBound::new(settings.memory.as_ref().map(|limit| limit.bytes))?;
         let bounds = Bounds {
             limit: settings.memory.clone(),
             reserve: settings.memory_reserve,
@@ -254,7 +252,7 @@ impl Engine {
             environment,
             gpu: settings.gpu.clone().map(Arc::new),
             gpu_loads: Arc::default(),
-            budget: Budget::new(bounds, memory::resident_anonymous()),
+            budget: Budget::new(bounds, data_bound, memory::resident_anonymous()),
             quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),
             queue: settings.queue,
             max_batch: settings.max_batch,
@@ -443,7 +441,8 @@ impl Engine {
         let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
         let mut memory = usual.min(most);
         let budget = self.budget.clone();
-        let reserved = self.loads.run(move || budget.load(memory, 0));
+        let child = preparing.preparer.start_cost();
+        let reserved = self.loads.run(move || budget.load(memory.saturating_add(child), 0));
         let mut reserved = reserved.await.map_err(LoadError::Pool)??;
         loop {
             let job = Job {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::allocator;
 
-pub use limits::{Limit, Usage, bound_data, enforce, raise_open_files, resident_anonymous, system_limit};
+pub use limits::{DataBound, Limit, MappedFile, Usage, bound_data, raise_open_files, resident_anonymous, system_limit};
 
 /// Refused: it would not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +54,7 @@ pub struct Budget {
 #[derive(Debug)]
 struct Shared {
     bounds: Bounds,
+    data_bound: Arc<DataBound>,
     /// What the process took before there was any model.
     base: u64,
     ledger: Mutex<Ledger>,
@@ -203,10 +204,11 @@ impl Position {
 
 impl Budget {
     /// A budget with nothing reserved, of a process that takes `base` bytes as it is.
-    pub fn new(bounds: Bounds, base: u64) -> Self {
+    pub fn new(bounds: Bounds, data_bound: DataBound, base: u64) -> Self {
         Self {
             shared: Arc::new(Shared {
                 bounds,
+                data_bound: Arc::new(data_bound),
                 base,
                 ledger: Mutex::default(),
                 settled: Condvar::new(),
@@ -253,6 +255,11 @@ impl Budget {
             let budget = self.clone();
             Some((Loading { budget, peak }, peak))
         })
+    }
+
+    /// Makes room for a file of so many bytes to be mapped, however much of it will be in memory.
+    pub fn map_file(&self, bytes: u64) -> MappedFile {
+        self.shared.data_bound.map(bytes)
     }
 
     /// Reserves the memory of a request.
@@ -502,7 +509,7 @@ mod tests {
             mapped_percent: 50,
             runs: 4,
         };
-        Budget::new(bounds, 0)
+        Budget::new(bounds, DataBound::new(None).unwrap(), 0)
     }
 
     fn private(bytes: u64) -> Footprint {

@@ -6,7 +6,8 @@
 //! What always holds: at most one session of a content exists, or is being made, at a time.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ort::environment::Environment;
@@ -16,7 +17,7 @@ use super::allocator;
 use super::artifact::{Artifact, Facts};
 use super::content::ContentHash;
 use super::gpu::Gpu;
-use super::memory::{self, Budget, Footprint, Loaded, NoRoom, Working};
+use super::memory::{self, Budget, Footprint, Loaded, MappedFile, NoRoom, Working};
 use super::placement::Pace;
 use super::prepare::{Findings, Prepared};
 use super::session::{Form, Session};
@@ -31,6 +32,7 @@ pub struct Resident {
     /// Whether rows joined along the first axis are answered as they are alone; `None` when nobody has looked.
     pub independent_rows: Option<bool>,
     has_unbounded_work: bool,
+    _file: Option<MappedFile>,
     memory: Loaded,
 }
 
@@ -54,6 +56,7 @@ impl Resident {
             .filter(|findings| findings.prepared)
             .map_or(0, |findings| facts.weights.saturating_sub(findings.private));
         let loading = budget.load(peak, mapped)?;
+        let file = source.is_prepared.then(|| budget.map_file(file_size(&source.file)));
         let before = allocator::thread_balance();
         let session = match gpu {
             None => Session::open(environment, source.form(), facts.weights)?,
@@ -76,7 +79,7 @@ impl Resident {
             Ok(memory) => memory,
             Err((refused, memory)) => {
                 drop(session);
-                drop(memory);
+                drop((file, memory));
                 return Err(refused.into());
             }
         };
@@ -91,6 +94,7 @@ impl Resident {
             pace,
             independent_rows: known.and_then(|findings| findings.independent_rows),
             has_unbounded_work: facts.has_unbounded_work,
+            _file: file,
             memory,
         })
     }
@@ -111,6 +115,11 @@ impl Resident {
         };
         (expected > LITTLE).then(|| self.memory.request(expected)).transpose()
     }
+}
+
+/// 0 for a file that is gone, which the library says better.
+fn file_size(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
 /// Where a session is made, if not on the CPU.

@@ -55,7 +55,8 @@ pub fn close() -> io::Result<()> {
 /// Before each job: so many bytes of memory more than now, and files of a size that a prepared model can have.
 pub fn bound(memory_bytes: u64, weights: u64) -> io::Result<()> {
     const SMALL_FILE: u64 = 64 << 20;
-    memory::bound_data(memory_bytes)?;
+    // The prepared form is mapped, which counts as data.
+    memory::bound_data(memory_bytes.saturating_add(weights))?;
     limit(Resource::Fsize, weights.saturating_mul(2).saturating_add(SMALL_FILE))
 }
 
