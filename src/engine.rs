@@ -442,7 +442,7 @@ impl Engine {
         let mut memory = usual.min(most);
         let budget = self.budget.clone();
         let child = preparing.preparer.start_cost();
-        let reserved = self.loads.run(move || budget.load(memory.saturating_add(child), 0));
+        let reserved = self.loads.run(move || budget.prepare(memory.saturating_add(child)));
         let mut reserved = reserved.await.map_err(LoadError::Pool)??;
         loop {
             let job = Job {
@@ -473,7 +473,7 @@ impl Engine {
             }
             drop(reserved);
             let (budget, least) = (self.budget.clone(), memory);
-            let more = self.loads.run(move || budget.load_up_to(least, most));
+            let more = self.loads.run(move || budget.prepare_up_to(least, most));
             match more.await.map_err(LoadError::Pool)? {
                 Some(more) => (reserved, memory) = more,
                 None if short_of_memory => return Err(self.budget.no_room(memory.saturating_mul(2)).into()),
@@ -504,7 +504,7 @@ impl Engine {
 
     /// Reserves memory for a request's body. What its run takes is reserved when it runs.
     pub fn reserve_body(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
-        self.budget.request(bytes)
+        self.budget.request_now(bytes)
     }
 
     /// Bytes for models, when the process itself and the reserve for requests have theirs.

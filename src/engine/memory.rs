@@ -106,12 +106,12 @@ pub struct Reserved {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Ledger {
-    /// What all of it comes to, with the floor for requests.
-    fn planned(&self, bounds: &Bounds) -> u64 {
+    /// What all of it comes to, with `floor` bytes for requests.
+    fn planned(&self, bounds: &Bounds, floor: u64) -> u64 {
         self.loaded
             .saturating_add(self.loading)
             .saturating_add(self.mapped_charge(bounds))
-            .saturating_add(self.floor(bounds).max(self.requests))
+            .saturating_add(floor.max(self.requests))
     }
 
     fn mapped_charge(&self, bounds: &Bounds) -> u64 {
@@ -140,6 +140,16 @@ impl Ledger {
 
 fn percent(bytes: u64, percent: u64) -> u64 {
     (bytes / 100).saturating_mul(percent)
+}
+
+/// What memory is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A model, which leaves the floor to requests.
+    Model,
+    /// What is over in a moment and may have the floor: requests, and the preparation of a model. Else a model that will fit
+    /// would be refused because it cannot be prepared; requests wait for that to end ([`Budget::request`]).
+    Passing,
 }
 
 /// What a decision is made of. Pure numbers, so that the rule can be read and tested by itself.
@@ -219,18 +229,28 @@ impl Budget {
     /// Reserves what a load takes at its peak, of private memory and of `mapped` weights, or says why not. Waits a while for
     /// other loads when only they are in the way: call it on a thread that may wait.
     pub fn load(&self, private: u64, mapped: u64) -> Result<Loading, NoRoom> {
-        let deadline = Instant::now() + PATIENCE;
         let peak = private.saturating_add(percent(mapped, self.shared.bounds.mapped_percent));
+        self.loading(Purpose::Model, peak)
+    }
+
+    /// As [`Self::load`], for the preparation of a model.
+    pub fn prepare(&self, peak: u64) -> Result<Loading, NoRoom> {
+        self.loading(Purpose::Passing, peak)
+    }
+
+    fn loading(&self, purpose: Purpose, peak: u64) -> Result<Loading, NoRoom> {
+        self.patiently(|| self.admit(purpose, peak, |ledger| ledger.loading += peak))?;
+        Ok(Loading {
+            budget: self.clone(),
+            peak,
+        })
+    }
+
+    /// Tries `admit` until nothing is in the way that will be out of it by itself, or too long.
+    fn patiently(&self, admit: impl Fn() -> Result<(), NoRoom>) -> Result<(), NoRoom> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let refused = match self.admit(peak, |ledger| ledger.loading += peak) {
-                Ok(()) => {
-                    return Ok(Loading {
-                        budget: self.clone(),
-                        peak,
-                    });
-                }
-                Err(refused) => refused,
-            };
+            let Err(refused) = admit() else { return Ok(()) };
             let ledger = self.ledger();
             let left = deadline.saturating_duration_since(Instant::now());
             if ledger.loading == 0 || left.is_zero() {
@@ -247,11 +267,12 @@ impl Budget {
         }
     }
 
-    /// Reserves as much of `most` bytes as there is now, when that is more than `least`; says how much.
-    pub fn load_up_to(&self, least: u64, most: u64) -> Option<(Loading, u64)> {
+    /// As much of `most` bytes for a preparation as there is now, when that is more than `least`; says how much.
+    pub fn prepare_up_to(&self, least: u64, most: u64) -> Option<(Loading, u64)> {
         let sizes = std::iter::successors(Some(most), |size| Some(size / 2)).take_while(|&size| size > least);
         sizes.into_iter().find_map(|peak| {
-            self.admit(peak, |ledger| ledger.loading += peak).ok()?;
+            self.admit(Purpose::Passing, peak, |ledger| ledger.loading += peak)
+                .ok()?;
             let budget = self.clone();
             Some((Loading { budget, peak }, peak))
         })
@@ -262,8 +283,8 @@ impl Budget {
         self.shared.data_bound.map(bytes)
     }
 
-    /// Reserves the memory of a request.
-    pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
+    /// Reserves the memory of a request, or says why not at once.
+    pub fn request_now(&self, bytes: u64) -> Result<Working, NoRoom> {
         let mut working = Working {
             budget: self.clone(),
             bytes: 0,
@@ -272,10 +293,35 @@ impl Budget {
         Ok(working)
     }
 
+    /// Reserves the memory of a request. Waits a while for loads when only they are in the way: call it on a thread that may
+    /// wait.
+    pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
+        self.patiently(|| self.enter_request(bytes))?;
+        Ok(Working {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+
+    fn enter_request(&self, bytes: u64) -> Result<(), NoRoom> {
+        let mut ledger = self.ledger();
+        let floor = ledger.floor(&self.shared.bounds);
+        // Kept free for this, unless a preparation has it.
+        if ledger.requests.saturating_add(bytes) <= floor && ledger.loading == 0 {
+            ledger.requests += bytes;
+            return Ok(());
+        }
+        drop(ledger);
+        self.admit(Purpose::Passing, bytes, |ledger| ledger.requests += bytes)
+    }
+
     /// The refusal of `needed` bytes.
     pub fn no_room(&self, needed: u64) -> NoRoom {
         let ledger = self.ledger();
-        let planned = self.shared.base.saturating_add(ledger.planned(&self.shared.bounds));
+        let planned = self
+            .shared
+            .base
+            .saturating_add(ledger.planned(&self.shared.bounds, self.shared.bounds.reserve));
         NoRoom {
             needed,
             available: self.limit().saturating_sub(planned),
@@ -305,7 +351,7 @@ impl Budget {
     }
 
     /// Does `enter` when `asked` bytes more fit.
-    fn admit(&self, asked: u64, enter: impl Fn(&mut Ledger)) -> Result<(), NoRoom> {
+    fn admit(&self, purpose: Purpose, asked: u64, enter: impl Fn(&mut Ledger)) -> Result<(), NoRoom> {
         let Some(limit) = &self.shared.bounds.limit else {
             enter(&mut self.ledger());
             return Ok(());
@@ -314,7 +360,7 @@ impl Budget {
         let mut purged = false;
         loop {
             let mut ledger = self.ledger();
-            let position = self.position(&ledger, limit.bytes, asked);
+            let position = self.position(&ledger, limit.bytes, purpose, asked);
             let decision = match (position.decide(), seen) {
                 (Decision::Admit, _) => Ok(()),
                 (Decision::Look, Some((epoch, used))) if epoch == ledger.epoch => match used {
@@ -346,13 +392,16 @@ impl Budget {
         }
     }
 
-    fn position(&self, ledger: &Ledger, limit: u64, asked: u64) -> Position {
+    fn position(&self, ledger: &Ledger, limit: u64, purpose: Purpose, asked: u64) -> Position {
         let bounds = &self.shared.bounds;
-        let floor = ledger.floor(bounds);
+        let floor = match purpose {
+            Purpose::Model => ledger.floor(bounds),
+            Purpose::Passing => 0,
+        };
         Position {
             limit,
             base: self.shared.base,
-            planned: ledger.planned(bounds),
+            planned: ledger.planned(bounds, floor),
             loaded: ledger.loaded,
             promised: ledger
                 .loading
@@ -397,7 +446,7 @@ impl Loading {
         if taken <= reserved {
             return Ok(loaded);
         }
-        match loaded.budget.admit(0, |_| ()) {
+        match loaded.budget.admit(Purpose::Model, 0, |_| ()) {
             Ok(()) => Ok(loaded),
             Err(refused) => Err((
                 NoRoom {
@@ -460,16 +509,7 @@ pub struct Working {
 impl Working {
     /// Takes `more` bytes.
     pub fn grow(&mut self, more: u64) -> Result<(), NoRoom> {
-        let mut ledger = self.budget.ledger();
-        let floor = ledger.floor(&self.budget.shared.bounds);
-        if ledger.requests.saturating_add(more) <= floor {
-            // Kept free for this.
-            ledger.requests += more;
-            drop(ledger);
-        } else {
-            drop(ledger);
-            self.budget.admit(more, |ledger| ledger.requests += more)?;
-        }
+        self.budget.enter_request(more)?;
         self.bytes += more;
         Ok(())
     }
@@ -540,11 +580,11 @@ mod tests {
     #[test]
     fn what_there_is_can_be_asked_for() {
         let budget = budget(1000, 0);
-        let (_all, bytes) = budget.load_up_to(100, 800).unwrap();
+        let (_all, bytes) = budget.prepare_up_to(100, 800).unwrap();
         assert_eq!(bytes, 800);
-        let (_rest, bytes) = budget.load_up_to(100, 800).unwrap();
+        let (_rest, bytes) = budget.prepare_up_to(100, 800).unwrap();
         assert_eq!(bytes, 200);
-        assert!(budget.load_up_to(0, 800).is_none());
+        assert!(budget.prepare_up_to(0, 800).is_none());
     }
 
     #[test]
@@ -590,6 +630,21 @@ mod tests {
         drop((working, loaded));
         assert_eq!(budget.reserved().requests, 0);
         assert!(budget.load(900, 0).is_ok());
+    }
+
+    #[test]
+    fn a_preparation_may_have_what_is_kept_for_requests_and_they_wait_for_it() {
+        let budget = budget(1000, 100);
+        let _loaded = budget.load(720, 0).unwrap().settle(private(720)).unwrap();
+        assert_eq!(budget.load(100, 0).unwrap_err().available, 90);
+        let preparing = budget.prepare(150).unwrap();
+        assert!(budget.request_now(60).is_err());
+        thread::scope(|scope| {
+            let request = scope.spawn(|| budget.request(60));
+            drop(preparing);
+            assert!(request.join().unwrap().is_ok());
+        });
+        assert!(budget.request_now(60).is_ok());
     }
 
     #[test]
@@ -662,7 +717,7 @@ mod tests {
                         }
                     }
                     Step::Unload(which) if !loaded.is_empty() => drop(loaded.swap_remove(which % loaded.len())),
-                    Step::Request(bytes) => working.extend(budget.request(bytes)),
+                    Step::Request(bytes) => working.extend(budget.request_now(bytes)),
                     Step::Answer(which) if !working.is_empty() => drop(working.swap_remove(which % working.len())),
                     Step::Load(_) | Step::Unload(_) | Step::Answer(_) => {}
                 }
