@@ -67,6 +67,10 @@ use watchdog::Watchdog;
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
 const LOAD_STACK: usize = 256 << 20;
 
+/// Loads and unloads let requests go first: they get about a third of what a busy request thread does. Much less, and a load
+/// on a saturated machine would not end within the platform's minute.
+const LOAD_NICE: i32 = 5;
+
 /// What an engine is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -199,40 +203,24 @@ impl Engine {
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         allocator::configure().map_err(|error| StartError::Allocator(error.to_string()))?;
         let environment = runtime::start(settings.library.as_deref(), settings.threads, settings.gpu.as_ref())?;
+        let pool = |cores, stack, nice| Threads {
+            cores,
+            spare: 0,
+            stack,
+            nice,
+        };
         let compute = Pool::start(
             "compute",
             Threads {
-                cores: settings.threads,
                 spare: settings.threads,
-                stack: DEFAULT_STACK,
+                ..pool(settings.threads, DEFAULT_STACK, 0)
             },
         )?;
-        let load_threads = Pool::start(
-            "load",
-            Threads {
-                cores: settings.load_threads,
-                spare: 0,
-                stack: LOAD_STACK,
-            },
-        )?;
+        let load_threads = Pool::start("load", pool(settings.load_threads, LOAD_STACK, LOAD_NICE))?;
         // Unloads only free memory; they have a thread of their own so that slow loads do not hold them up when the
         // platform wants memory back.
-        let unload_threads = Pool::start(
-            "unload",
-            Threads {
-                cores: 1,
-                spare: 0,
-                stack: LOAD_STACK,
-            },
-        )?;
-        let file_threads = Pool::start(
-            "files",
-            Threads {
-                cores: 2,
-                spare: 0,
-                stack: DEFAULT_STACK,
-            },
-        )?;
+        let unload_threads = Pool::start("unload", pool(1, LOAD_STACK, LOAD_NICE))?;
+        let file_threads = Pool::start("files", pool(2, DEFAULT_STACK, 0))?;
         let watchdog = Arc::new(Watchdog::start()?);
         let provider = settings.gpu.as_ref().map(|gpu| gpu.provider.name());
         let platform = Arc::new(Platform::here(ort::info(), provider));

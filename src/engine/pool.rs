@@ -45,6 +45,8 @@ pub struct Threads {
     pub spare: usize,
     /// Bytes of stack of each; the system maps what is used.
     pub stack: usize,
+    /// How much others go first, from 0 to 19, where there is not enough of the processor for all.
+    pub nice: i32,
 }
 
 /// The stack that Rust gives to threads by default.
@@ -187,7 +189,11 @@ impl<J: Job> Pool<J> {
             thread::Builder::new()
                 .name(name.to_owned())
                 .stack_size(threads.stack)
-                .spawn(move || shared.serve())?;
+                .spawn(move || {
+                    // Of this thread alone, on Linux. Where it may not be changed, nobody goes first.
+                    let _ = rustix::process::nice(threads.nice);
+                    shared.serve();
+                })?;
         }
         Ok(Self { shared })
     }
@@ -484,6 +490,7 @@ mod tests {
         cores: 1,
         spare: 0,
         stack: DEFAULT_STACK,
+        nice: 0,
     };
 
     #[test]
