@@ -79,14 +79,30 @@ def check_csv(segment: str, answer: bytes, expected: dict[str, Any]) -> None:
             raise SystemExit(f"{segment}: the CSV answer is {cells}, must be {must}")
 
 
+def proc(pid: int, name: str) -> str:
+    """A file of a process that may end meanwhile."""
+    try:
+        return "".join(file.read_text() for file in Path(f"/proc/{pid}").glob(name))
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def family(pid: int) -> list[int]:
+    """A process and those that it has started, and so on."""
+    children = proc(pid, "task/*/children").split()
+    return [pid] + [process for child in children for process in family(int(child))]
+
+
 def memory_mib(pid: int | None) -> float | None:
-    """Anonymous resident memory of a process and those that it has started."""
+    """Anonymous resident memory of the container, once no process prepares models any more: idle ones end in seconds."""
     if pid is None:
         return None
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    own = sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
-    children = " ".join(file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")).split()
-    return own + sum(memory_mib(int(child)) or 0 for child in children)
+    for _ in range(100):
+        if not any("\0prepare\0" in proc(process, "cmdline") for process in family(pid)):
+            break
+        time.sleep(0.1)
+    lines = (line for process in family(pid) for line in proc(process, "status").splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
 
 
 def listed(container: Container) -> int:
@@ -113,13 +129,24 @@ def main() -> None:
     container.call(None, "GET", "/ping")
     before = memory_mib(arguments.pid)
 
-    load, as_json, as_csv, unload = (
-        Timings(kind) for kind in ("load", "invoke, JSON", "invoke, CSV", "unload")
+    first_load, load, as_json, as_csv, unload = (
+        Timings(kind) for kind in ("load, first time", "load, prepared", "invoke, JSON", "invoke, CSV", "unload")
     )
-    for segment in segments:
-        wanted = {"model_name": opaque_name(segment), "url": str((arguments.models / segment).resolve())}
-        headers = {"Content-Type": "application/json", "X-Amzn-SageMaker-Target-Model": f"{segment}.tar.gz"}
-        container.call(load, "POST", "/models", json.dumps(wanted).encode(), headers)
+
+    def load_all(timings: Timings) -> None:
+        for segment in segments:
+            wanted = {"model_name": opaque_name(segment), "url": str((arguments.models / segment).resolve())}
+            headers = {"Content-Type": "application/json", "X-Amzn-SageMaker-Target-Model": f"{segment}.tar.gz"}
+            container.call(timings, "POST", "/models", json.dumps(wanted).encode(), headers)
+
+    def unload_all(timings: Timings) -> None:
+        for segment in segments:
+            container.call(timings, "DELETE", f"/models/{opaque_name(segment)}")
+
+    # As the platform does when memory runs short: what comes again is mapped.
+    load_all(first_load)
+    unload_all(unload)
+    load_all(load)
     resident = listed(container)
     loaded = memory_mib(arguments.pid)
 
@@ -138,13 +165,12 @@ def main() -> None:
         print(f"  {score:6.3f}  {title}")
 
     if not arguments.keep:
-        for name in segments:
-            container.call(unload, "DELETE", f"/models/{opaque_name(name)}")
+        unload_all(unload)
     after = memory_mib(arguments.pid)
 
     print(f"\n{resident} models in one process, every answer checked:")
     print(f"  {'':<28}{'calls':>7}{'median ms':>12}{'p99 ms':>12}{'max ms':>12}")
-    for timings in (load, as_json, as_csv, unload):
+    for timings in (first_load, load, as_json, as_csv, unload):
         if timings.values:
             print(timings.row())
     if before is not None and loaded is not None and after is not None:
