@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{Builder, Response, Stop, eventually, in_parallel};
@@ -171,4 +173,22 @@ fn loads_and_unloads_of_many_names_do_not_disturb_each_other() {
     });
     assert_eq!(server.list(""), json!({"models": []}));
     assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() {
+    let server = Builder::multi().start();
+    let url = server.models().place_slow("m", 12);
+    thread::scope(|scope| {
+        let loading = scope.spawn(|| server.load("m", &url));
+        while !loading.is_finished() {
+            for child in server.process().children() {
+                child.signal(Signal::KILL);
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        loading.join().unwrap().expect(507);
+    });
+    assert_eq!(server.reserved(), 0);
+    server.load("m", &url).expect(200);
 }
