@@ -174,7 +174,7 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::ShortExternalData { .. }
         | ArtifactError::Escapes { .. } => INVALID_MODEL,
         // Unloading models frees none, so not 507.
-        ArtifactError::NoDescriptors { .. } => UNAVAILABLE,
+        ArtifactError::NoDescriptors { .. } | ArtifactError::Changed { .. } => UNAVAILABLE,
     }
 }
 
