@@ -294,7 +294,7 @@ impl Engine {
             Some(preparing) => self.prepared(preparing, content, &artifact).await?,
         };
         let source = Source::of(&artifact, prepared);
-        let resident = Arc::new(self.create(content, source).await?);
+        let resident = Arc::new(self.create(content, source, Some(Arc::clone(&artifact))).await?);
         place.set(&resident);
         Ok(self.model(resident, artifact.batching))
     }
@@ -320,7 +320,19 @@ impl Engine {
         if let Some(resident) = place.get() {
             return Ok(self.model(resident, batching));
         }
-        let resident = Arc::new(self.create(content, source).await?);
+        let file = source.file().to_owned();
+        let resident = match self.create(content, source, None).await {
+            Ok(resident) => Arc::new(resident),
+            Err(error) => {
+                drop(place);
+                let is_there = self.files.run(move || file.exists()).await;
+                // Prepared models may be deleted at any time, then as well.
+                return match is_there {
+                    Ok(false) => self.load(path).await,
+                    Ok(true) | Err(_) => Err(error),
+                };
+            }
+        };
         place.set(&resident);
         Ok(self.model(resident, batching))
     }
@@ -337,7 +349,14 @@ impl Engine {
         }
     }
 
-    async fn create(&self, content: ContentHash, source: Source) -> Result<Resident, LoadError> {
+    /// Makes a session of `source`; of `uploaded`, where there is one, when the prepared form has been deleted since it was
+    /// found.
+    async fn create(
+        &self,
+        content: ContentHash,
+        source: Source,
+        uploaded: Option<Arc<Artifact>>,
+    ) -> Result<Resident, LoadError> {
         let (environment, budget) = (self.environment.clone(), self.budget.clone());
         let gpu = self.gpu.clone();
         // On a GPU one at a time: TensorRT chooses kernels by timing them, and many at once have crashed (onnxruntime#26610).
@@ -357,7 +376,22 @@ impl Engine {
                     },
                     gpu,
                 });
-                let resident = Resident::create(&environment, &budget, content, &source, on_gpu.as_ref());
+                let create = |source: &Source| {
+                    let resident = Resident::create(&environment, &budget, content, source, on_gpu.as_ref())?;
+                    match &uploaded {
+                        Some(artifact) if !source.is_prepared() => artifact.check(&content)?,
+                        Some(_) | None => {}
+                    }
+                    Ok(resident)
+                };
+                let mut resident = create(&source);
+                if resident.is_err()
+                    && let Some(artifact) = &uploaded
+                    && source.is_prepared()
+                    && !source.file().exists()
+                {
+                    resident = create(&Source::of(artifact, None));
+                }
                 if resident.is_err() {
                     // What the half-made session held is free now, but still this process's (MM-18).
                     allocator::give_back();
@@ -376,16 +410,26 @@ impl Engine {
         artifact: &Arc<Artifact>,
     ) -> Result<Option<Prepared>, LoadError> {
         let cache = Arc::clone(&preparing.cache);
-        let found = self.loads.run(move || cache.find(&content));
-        if let Some(found) = found.await.map_err(LoadError::Pool)? {
-            return Ok(Some(found));
-        }
         // A child tries and measures on the CPU, where it can be bounded; what it would write is not good for a GPU.
-        let unfinished = match &self.gpu {
-            None => preparing.cache.unfinished(&content),
-            Some(_) => None,
+        let is_written = self.gpu.is_none();
+        let found = self.loads.run(move || match cache.find(&content) {
+            Some(found) => Ok(found),
+            None => Err(is_written.then(|| cache.unfinished(&content)).flatten()),
+        });
+        let unfinished = match found.await.map_err(LoadError::Pool)? {
+            Ok(found) => return Ok(Some(found)),
+            Err(unfinished) => unfinished,
+        };
+        let unchanged = async || {
+            let artifact = Arc::clone(artifact);
+            let checked = self.loads.run(move || artifact.check(&content));
+            checked.await.map_err(LoadError::Pool)?.map_err(LoadError::Artifact)
         };
         let findings = match self.findings(preparing, artifact, unfinished.clone()).await {
+            Ok(findings) => unchanged().await.map(|()| findings),
+            Err(error) => Err(error),
+        };
+        let findings = match findings {
             Ok(findings) => findings,
             Err(error) => {
                 if let Some(unfinished) = unfinished {
@@ -401,6 +445,7 @@ impl Engine {
                         error
                         @ (PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_)),
                     ) => {
+                        unchanged().await?;
                         self.quarantine.add(content.short(), error.to_string());
                         Err(LoadError::Prepare(error))
                     }

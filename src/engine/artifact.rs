@@ -82,6 +82,9 @@ pub enum ArtifactError {
     },
     #[error("{file} is a link out of the artifact")]
     Escapes { file: String },
+    /// What was read is nobody's: neither what it was hashed as, nor for certain what it is now.
+    #[error("{file}, or its weights, changed while it was loaded; try again")]
+    Changed { file: String },
 }
 
 /// The model file of an artifact and what is known of it before it is loaded.
@@ -113,6 +116,18 @@ impl Artifact {
     /// What identifies the model wherever its files lie.
     pub fn hash(&self) -> Result<ContentHash, ArtifactError> {
         content::hash(&self.model, &self.external).map_err(|source| io_error(&self.model, source))
+    }
+
+    /// Whether the files still are `content`. Asked after they were read a second time, by ONNX Runtime: what is learnt of
+    /// them then is remembered as that content's, for all who have it.
+    pub fn check(&self, content: &ContentHash) -> Result<(), ArtifactError> {
+        match self.hash() {
+            Ok(now) if now == *content => Ok(()),
+            Err(error @ ArtifactError::NoDescriptors { .. }) => Err(error),
+            Ok(_) | Err(_) => Err(ArtifactError::Changed {
+                file: shown(&self.model),
+            }),
+        }
     }
 }
 

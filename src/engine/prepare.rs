@@ -20,6 +20,7 @@ mod probe;
 mod sandbox;
 
 use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -106,6 +108,9 @@ pub enum PrepareError {
     Session(#[from] SessionError),
     #[error("{stage} the model ends ONNX Runtime with {signal}")]
     Crashed { stage: &'static str, signal: String },
+    /// No code does this to itself: the kernel does, where memory is short.
+    #[error("the system killed the process that prepared the model, as it does when there is no memory left")]
+    Killed,
     #[error("loading the model does not end within {0:?} (--prepare-timeout)")]
     TimedOut(Duration),
     #[error("loading the model takes more than {0} bytes, which a model of its size has no use for (--prepare-memory)")]
@@ -247,6 +252,9 @@ fn prepare(child: &mut Option<Process>, job: &Job, settings: &Settings) -> Resul
                 loaded,
                 status,
             }) if is_new => {
+                if status.is_some_and(|status| status.signal() == Some(Signal::KILL.as_raw())) {
+                    return Err(PrepareError::Killed);
+                }
                 return Err(PrepareError::Crashed {
                     stage: if loaded { "running" } else { "loading" },
                     signal: status.map_or_else(|| "an unknown status".to_owned(), |status| status.to_string()),

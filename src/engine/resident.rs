@@ -162,6 +162,14 @@ impl Source {
         })
     }
 
+    pub fn is_prepared(&self) -> bool {
+        self.is_prepared
+    }
+
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     fn form(&self) -> Form<'_> {
         if self.is_prepared {
             Form::Prepared(&self.file)

@@ -1,10 +1,13 @@
 //! Many callers at once (MM-16).
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{Builder, Response, Stop, eventually, in_parallel};
@@ -170,5 +173,76 @@ fn loads_and_unloads_of_many_names_do_not_disturb_each_other() {
         }
     });
     assert_eq!(server.list(""), json!({"models": []}));
+    assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() {
+    let server = Builder::multi().start();
+    let url = server.models().place_slow("m", 12);
+    thread::scope(|scope| {
+        let loading = scope.spawn(|| server.load("m", &url));
+        while !loading.is_finished() {
+            for child in server.process().children() {
+                child.signal(Signal::KILL);
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        loading.join().unwrap().expect(507);
+    });
+    assert_eq!(server.reserved(), 0);
+    server.load("m", &url).expect(200);
+}
+
+#[test]
+fn a_model_that_is_replaced_while_it_is_loaded_is_not_taken_for_what_it_was() {
+    for prepare in ["auto", "off"] {
+        let server = Builder::multi().arguments(["--prepare", prepare]).start();
+        let models = server.models();
+        let (url, other) = (models.place_slow("m", 12), models.place_scale("other", 2.0));
+        let (was, copy) = (format!("{url}/model.onnx"), models.place_slow("copy", 12));
+        thread::scope(|scope| {
+            let loading = scope.spawn(|| server.load("m", &url));
+            eventually("the load has begun", || server.reserved() > 0);
+            fs::rename(format!("{other}/model.onnx"), &was).unwrap();
+            loading.join().unwrap().expect(503);
+        });
+        server.describe("m").expect(404);
+        assert_eq!(server.reserved(), 0);
+        // What was seen of the one is not held against the other, nor remembered as what the first was.
+        server.load("m", &url).expect(200);
+        server.assert_scales("m", 2.0);
+        server.load("copy", &copy).expect(200);
+        server.invoke("copy", &json!({"instances": [1]})).expect(200);
+        let answer = server.invoke("copy", &json!({"instances": [4, -0.5]})).text();
+        assert!(!answer.contains("[8.0,-1.0]"), "{answer}");
+    }
+}
+
+#[test]
+fn models_load_while_their_prepared_forms_are_deleted() {
+    // Room for one of them, and somebody who takes the folder away, too.
+    let server = Builder::multi().arguments(["--cache-size", "2KiB"]).start();
+    let urls: Vec<String> = (0..8)
+        .map(|index| server.models().place_scale(&format!("m{index}"), index as f32))
+        .collect();
+    let stop = Stop::default();
+    thread::scope(|scope| {
+        let stop_deleting = stop.on_drop();
+        let deleting = scope.spawn(|| {
+            while !stop.raised() {
+                let _ = fs::remove_dir_all(server.models().cache());
+                thread::yield_now();
+            }
+        });
+        in_parallel(8, &(0..160).collect::<Vec<_>>(), |&index| {
+            let name = format!("n{index}");
+            server.load(&name, &urls[index % 8]).expect(200);
+            server.assert_scales(&name, (index % 8) as f32);
+            server.unload(&name).expect(200);
+        });
+        drop(stop_deleting);
+        deleting.join().unwrap();
+    });
     assert_eq!(server.reserved(), 0);
 }

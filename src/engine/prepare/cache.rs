@@ -15,6 +15,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -77,6 +78,8 @@ pub struct Cache {
     platform: String,
     /// Bytes in the folder, as far as this process knows.
     used: AtomicU64,
+    /// A random number that tells processes apart. Not their ids: containers that share the folder may have the same.
+    process: u64,
     /// Files whose hash was checked, with what says that they are still the same. Locked to look up and insert.
     checked: Mutex<HashMap<PathBuf, Stamp>>,
     /// Without a folder: what was found out.
@@ -113,6 +116,7 @@ impl Cache {
             limit: 0,
             platform: String::new(),
             used: AtomicU64::new(0),
+            process: RandomState::new().hash_one(std::process::id()),
             checked: Mutex::default(),
             remembered: Mutex::default(),
             complained: AtomicBool::new(false),
@@ -143,15 +147,15 @@ impl Cache {
             });
         }
         // Seen now rather than at the first model: a folder that cannot be written to is as good as none.
-        let probe = folder.join(format!(".new-{}", std::process::id()));
-        File::create(&probe).map_err(unusable)?;
-        let _ = fs::remove_file(&probe);
         let cache = Self {
             folder: Some(folder.to_owned()),
             limit,
             platform: format!("{VERSION}\n{platform}"),
             ..Self::without_folder()
         };
+        let probe = folder.join(format!(".new-{}", cache.unique()));
+        File::create(&probe).map_err(unusable)?;
+        let _ = fs::remove_file(&probe);
         cache.tidy(folder);
         Ok(cache)
     }
@@ -201,10 +205,16 @@ impl Cache {
 
     /// Where a prepared form of `content` is to be written before [`Self::keep`]; `None` when there is no place.
     pub fn unfinished(&self, content: &ContentHash) -> Option<PathBuf> {
+        let folder = self.folder.as_ref()?;
+        // It may have been deleted; what is wrong with one that cannot be made is said by `keep`.
+        let _ = DirBuilder::new().mode(0o700).create(folder);
+        Some(folder.join(format!(".new-{}-{:016x}", self.unique(), content.short())))
+    }
+
+    /// Part of a file's name that no other file has.
+    fn unique(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".new-{}-{next}-{:016x}", std::process::id(), content.short());
-        Some(self.folder.as_ref()?.join(name))
+        format!("{:016x}-{}", self.process, NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Remembers what was found out about `content`, with the file at `unfinished` when it has a prepared form.
@@ -262,7 +272,7 @@ impl Cache {
             lock(&self.checked).insert(file.clone(), Stamp::of(&file)?);
         }
         let text = serde_json::to_vec(&entry)?;
-        let new = description.with_extension(format!("new-{}", std::process::id()));
+        let new = description.with_extension(format!("new-{}", self.unique()));
         fs::write(&new, &text)?;
         fs::rename(&new, &description)?;
         self.used.fetch_add(entry.bytes, Ordering::Relaxed);
