@@ -576,7 +576,7 @@ impl LoadError {
             Self::Prepare(error) => match error {
                 PrepareError::Session(error) => error.is_about_content(),
                 PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_) => true,
-                PrepareError::NoChild(_) | PrepareError::Stopping => false,
+                PrepareError::Killed | PrepareError::NoChild(_) | PrepareError::Stopping => false,
             },
             Self::NoRoom(_) | Self::Pool(_) => false,
         }
