@@ -22,6 +22,7 @@ mod packed;
 mod placement;
 mod pool;
 mod prepare;
+mod preparing;
 mod quarantine;
 mod raw;
 mod resident;
@@ -48,6 +49,7 @@ pub use onnx_file::Header;
 pub use packed::{DESCRIPTION as PACKED_DESCRIPTION, Description, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL};
 pub use pool::PoolError;
 pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, run_child};
+pub use preparing::Prepare;
 pub use quarantine::Quarantined;
 pub use raw::{disable_telemetry, exit_now};
 pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
@@ -58,7 +60,7 @@ use batch::Override;
 use memory::{Bounds, Budget, DataBound};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
-use prepare::{Cache, CacheError, Job, Prepared, Preparer};
+use preparing::Preparing;
 use quarantine::Quarantine;
 use resident::{OnGpu, Resident, Residents, Source};
 use turn::{Batcher, Batches, Pending};
@@ -98,21 +100,6 @@ pub struct Settings {
     pub prepare: Option<Prepare>,
     /// How long content that did harm is refused.
     pub bad_model_ttl: Duration,
-}
-
-/// How unknown models are prepared.
-#[derive(Debug, Clone)]
-pub struct Prepare {
-    /// Children at a time.
-    pub processes: usize,
-    /// The longest that a child may take for a model.
-    pub timeout: Duration,
-    /// Bytes that any model may take while it is prepared; larger ones may take ten times their weights.
-    pub memory: u64,
-    /// Where prepared models are kept.
-    pub folder: PathBuf,
-    /// Bytes that prepared models may take there.
-    pub folder_bytes: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -177,14 +164,6 @@ pub struct Engine {
     _load_threads: Pool,
     _unload_threads: Pool,
     _file_threads: Pool,
-}
-
-/// What is needed to prepare models.
-#[derive(Debug)]
-struct Preparing {
-    preparer: Preparer,
-    cache: Arc<Cache>,
-    memory: u64,
 }
 
 /// Where the engine stands, for metrics.
@@ -402,119 +381,6 @@ impl Engine {
             .map_err(LoadError::Pool)?
     }
 
-    /// What is known of the model, prepared first when that is nothing. `None` when it can only be tried.
-    async fn prepared(
-        &self,
-        preparing: &Preparing,
-        content: ContentHash,
-        artifact: &Arc<Artifact>,
-    ) -> Result<Option<Prepared>, LoadError> {
-        let cache = Arc::clone(&preparing.cache);
-        // A child tries and measures on the CPU, where it can be bounded; what it would write is not good for a GPU.
-        let is_written = self.gpu.is_none();
-        let found = self.loads.run(move || match cache.find(&content) {
-            Some(found) => Ok(found),
-            None => Err(is_written.then(|| cache.unfinished(&content)).flatten()),
-        });
-        let unfinished = match found.await.map_err(LoadError::Pool)? {
-            Ok(found) => return Ok(Some(found)),
-            Err(unfinished) => unfinished,
-        };
-        let unchanged = async || {
-            let artifact = Arc::clone(artifact);
-            let checked = self.loads.run(move || artifact.check(&content));
-            checked.await.map_err(LoadError::Pool)?.map_err(LoadError::Artifact)
-        };
-        let findings = match self.findings(preparing, artifact, unfinished.clone()).await {
-            Ok(findings) => unchanged().await.map(|()| findings),
-            Err(error) => Err(error),
-        };
-        let findings = match findings {
-            Ok(findings) => findings,
-            Err(error) => {
-                if let Some(unfinished) = unfinished {
-                    let _ = self.files.run(move || prepare::discard(&unfinished)).await;
-                }
-                return match error {
-                    LoadError::Prepare(PrepareError::NoChild(reason)) => {
-                        tracing::warn!(%reason, "a model is loaded unprepared: there is no process to prepare it in");
-                        Ok(None)
-                    }
-                    // Whoever tries these again does so for minutes, or in vain.
-                    LoadError::Prepare(
-                        error
-                        @ (PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_)),
-                    ) => {
-                        unchanged().await?;
-                        self.quarantine.add(content.short(), error.to_string());
-                        Err(LoadError::Prepare(error))
-                    }
-                    error => Err(error),
-                };
-            }
-        };
-        let cache = Arc::clone(&preparing.cache);
-        let facts = artifact.facts;
-        let kept = self
-            .loads
-            .run(move || cache.keep(&content, unfinished.as_deref(), findings, facts));
-        kept.await.map_err(LoadError::Pool).map(Some)
-    }
-
-    /// What a child finds out about `artifact`.
-    async fn findings(
-        &self,
-        preparing: &Preparing,
-        artifact: &Artifact,
-        prepared: Option<PathBuf>,
-    ) -> Result<Findings, LoadError> {
-        let usual =
-            memory::load_estimate(artifact.facts.weights, artifact.facts.has_trees).saturating_add(prepare::SLACK);
-        // What no model needs: it would be a mistake to unload the others for it.
-        let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
-        let mut memory = usual.min(most);
-        let budget = self.budget.clone();
-        let child = preparing.preparer.start_cost();
-        let reserved = self.loads.run(move || budget.prepare(memory.saturating_add(child)));
-        let mut reserved = reserved.await.map_err(LoadError::Pool)??;
-        loop {
-            let job = Job {
-                model: artifact.model.clone(),
-                weights: artifact.facts.weights,
-                is_ort_format: artifact.is_ort_format,
-                prepared: prepared.clone(),
-                memory,
-                probe: true,
-            };
-            let error = match preparing.preparer.prepare(job).await {
-                Ok(findings) => return Ok(findings),
-                Err(error) => error,
-            };
-            let short_of_memory = match &error {
-                PrepareError::Session(SessionError::OutOfMemory) => true,
-                // Not every failed allocation is survived.
-                PrepareError::Crashed { .. } => false,
-                _ => return Err(error.into()),
-            };
-            if memory >= most {
-                return Err(if short_of_memory {
-                    PrepareError::MemoryBomb(most)
-                } else {
-                    error
-                }
-                .into());
-            }
-            drop(reserved);
-            let (budget, least) = (self.budget.clone(), memory);
-            let more = self.loads.run(move || budget.prepare_up_to(least, most));
-            match more.await.map_err(LoadError::Pool)? {
-                Some(more) => (reserved, memory) = more,
-                None if short_of_memory => return Err(self.budget.no_room(memory.saturating_mul(2)).into()),
-                None => return Err(error.into()),
-            }
-        }
-    }
-
     /// Frees `model` and returns its memory to the system before the future ends (MM-4).
     pub async fn unload(&self, model: Model) {
         let freed = self.unloads.run(move || {
@@ -592,29 +458,5 @@ fn packed(uploaded: &Artifact, content: &ContentHash, platform: &Platform) -> Op
             tracing::info!(%content, "a packed prepared model is not used: {why}");
             None
         }
-    }
-}
-
-impl Preparing {
-    fn start(settings: &Prepare, library: Option<&Path>, platform: &Platform) -> std::io::Result<Self> {
-        let cache = match Cache::open(&settings.folder, settings.folder_bytes, platform) {
-            Ok(cache) => cache,
-            Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs { .. } | CacheError::InMemory { .. })) => {
-                tracing::warn!(
-                    "prepared models are not kept: {error}; --cache-dir names another folder. Models take longer to load \
-                     and more memory"
-                );
-                Cache::without_folder()
-            }
-        };
-        Ok(Self {
-            preparer: Preparer::start(&prepare::Settings {
-                library: library.map(Path::to_owned),
-                processes: settings.processes,
-                timeout: settings.timeout,
-            })?,
-            cache: Arc::new(cache),
-            memory: settings.memory,
-        })
     }
 }

@@ -100,6 +100,8 @@ pub struct Artifact {
     pub facts: Facts,
     /// What the manifest says of batches.
     pub batching: Option<Override>,
+    /// The content that `model` is a prepared form of, when it came along with that (`packed.rs`).
+    pub prepared_of: Option<ContentHash>,
 }
 
 /// What is seen of a model without loading it.
@@ -115,7 +117,8 @@ pub struct Facts {
 impl Artifact {
     /// What identifies the model wherever its files lie.
     pub fn hash(&self) -> Result<ContentHash, ArtifactError> {
-        content::hash(&self.model, &self.external).map_err(|source| io_error(&self.model, source))
+        let hash = content::hash(&self.model, &self.external).map_err(|source| io_error(&self.model, source))?;
+        Ok(self.prepared_of.map_or(hash, |of| of.with(&hash)))
     }
 
     /// Whether the files still are `content`. Asked after they were read a second time, by ONNX Runtime: what is learnt of
@@ -237,6 +240,7 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
             has_unbounded_work,
         },
         batching,
+        prepared_of: None,
     })
 }
 

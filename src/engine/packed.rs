@@ -132,6 +132,7 @@ impl Packed {
                 model,
                 external: Vec::new(),
                 is_ort_format: true,
+                prepared_of: Some(*content),
                 facts: Facts {
                     weights,
                     ..uploaded.facts
