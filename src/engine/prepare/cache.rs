@@ -229,13 +229,13 @@ impl Cache {
                 }
                 remembered.insert(*content, (findings.clone(), facts));
             }
+            // A full disk may be why there is no prepared form, which is not to be remembered of the model.
+            Some(folder) if unfinished.is_some() && !findings.prepared && !has_room(folder, facts.weights) => {
+                self.complain(folder, &io::ErrorKind::StorageFull.into());
+            }
             Some(folder) => match self.write(folder, content, written, &findings, facts) {
                 Ok(file) => return Prepared { file, findings, facts },
-                Err(error) => {
-                    if !self.complained.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(%error, folder = %folder.display(), "prepared models cannot be kept");
-                    }
-                }
+                Err(error) => self.complain(folder, &error),
             },
         }
         if let Some(unfinished) = unfinished {
@@ -246,6 +246,13 @@ impl Cache {
             file: None,
             findings,
             facts,
+        }
+    }
+
+    /// Says once that something cannot be kept.
+    fn complain(&self, folder: &Path, error: &io::Error) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, folder = %folder.display(), "prepared models cannot be kept");
         }
     }
 
@@ -383,6 +390,13 @@ fn entries(folder: &Path) -> io::Result<Vec<Used>> {
     Ok(entries)
 }
 
+/// Whether there is room for the prepared form of a model of `weights` bytes. There is none in a folder that is gone.
+fn has_room(folder: &Path, weights: u64) -> bool {
+    const SPARE: u64 = 1 << 20;
+    let needed = weights.saturating_mul(2).saturating_add(SPARE);
+    rustix::fs::statvfs(folder).is_ok_and(|system| system.f_bavail.saturating_mul(system.f_frsize) >= needed)
+}
+
 fn hash(file: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(File::open(file)?)?;
@@ -399,4 +413,38 @@ fn is_in_memory(folder: &Path) -> io::Result<bool> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_model_has_no_prepared_form_is_remembered_unless_there_was_no_room_for_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache {
+            folder: Some(folder.path().to_owned()),
+            limit: 1 << 30,
+            ..Cache::without_folder()
+        };
+        let findings = Findings {
+            prepared: false,
+            private: 1,
+            load_peak: 2,
+            run_peak: None,
+            independent_rows: None,
+        };
+        let content = |digit: &str| ContentHash::parse(&digit.repeat(64)).unwrap();
+        for (content, weights, is_remembered) in [(content("1"), 1, true), (content("2"), u64::MAX, false)] {
+            let facts = Facts {
+                weights,
+                has_trees: false,
+                has_unbounded_work: false,
+            };
+            let unfinished = cache.unfinished(&content).unwrap();
+            let kept = cache.keep(&content, Some(&unfinished), findings.clone(), facts);
+            assert_eq!((kept.file, kept.findings), (None, findings.clone()));
+            assert_eq!(cache.find(&content).is_some(), is_remembered, "{weights}");
+        }
+    }
 }
