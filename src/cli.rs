@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
     let code = match ended {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", causes(&error));
             1
         }
     };
