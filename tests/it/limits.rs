@@ -200,7 +200,10 @@ fn an_idle_connection_is_closed_after_its_time() {
 fn a_load_without_file_descriptors_left_is_a_503_and_works_once_there_are_some() {
     // MM-18: neither the model's fault nor one that unloading another would mend.
     let few_files = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"];
-    let server = Builder::multi().through(few_files).start();
+    let server = Builder::multi()
+        .arguments(["--max-connections", "128"])
+        .through(few_files)
+        .start();
     let url = server.models().place_scale("m", 2.0);
     let load = Request::post("/models").json(&json!({"model_name": "m", "url": url}));
     let mut connection = server.connect();
@@ -222,4 +225,20 @@ fn a_load_without_file_descriptors_left_is_a_503_and_works_once_there_are_some()
     drop(idle);
     eventually("the load works", || connection.send(&load).status == 200);
     connection.send(&Request::get("/ping")).expect(200);
+}
+
+#[test]
+fn with_few_file_descriptors_idle_connections_leave_enough_to_load() {
+    let few_files = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"];
+    let server = Builder::multi().through(few_files).start();
+    let url = server.models().place_scale("m", 2.0);
+    let mut connection = server.connect();
+    connection.send(&Request::get("/ping")).expect(200);
+    let load = Request::post("/models").json(&json!({"model_name": "m", "url": url}));
+    let idle: Vec<_> = (0..80).map(|_| server.connect()).collect();
+    for _ in 0..20 {
+        connection.send(&load).expect(200);
+        connection.send(&Request::delete("/models/m")).expect(200);
+    }
+    drop(idle);
 }
