@@ -168,7 +168,8 @@ pub struct ServeArgs {
     )]
     pub max_headers: ByteSize,
 
-    /// Connections at a time; further ones wait to be accepted [default: the limit of open files less 128]
+    /// Connections at a time; further ones wait to be accepted [default: the limit of open files less 128,
+    /// or half of it]
     #[arg(
         long, env = "LONGSHORE_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one, help_heading = "HTTP"
     )]
@@ -481,14 +482,15 @@ impl ServeArgs {
             .unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
     }
 
-    /// Connections at a time when `open_files` may be open: models, their files and the log need some.
+    /// Connections at a time when `open_files` may be open: models, their files and the log need some, at least half of a
+    /// few.
     pub fn max_connections(&self, open_files: Option<u64>) -> usize {
         const OTHERS: usize = 128;
         self.max_connections.unwrap_or_else(|| {
             let open_files = open_files
                 .and_then(|limit| usize::try_from(limit).ok())
                 .unwrap_or(usize::MAX);
-            open_files.saturating_sub(OTHERS).max(OTHERS)
+            open_files.saturating_sub(OTHERS).max(open_files / 2).max(1)
         })
     }
 
@@ -696,6 +698,25 @@ mod tests {
             let limit = serve.memory_limit(system);
             let found = limit.map(|limit| (limit, serve.memory_reserve(limit)));
             assert_eq!(found, expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn connections_leave_open_files_to_models() {
+        let table: [(&[&str], Option<u64>, usize); 6] = [
+            (&[], Some(65536), 65408),
+            (&[], Some(256), 128),
+            (&[], Some(64), 32),
+            (&[], Some(1), 1),
+            (&[], None, usize::MAX - 128),
+            (&["--max-connections", "7"], Some(64), 7),
+        ];
+        for (arguments, open_files, connections) in table {
+            assert_eq!(
+                serve(arguments).max_connections(open_files),
+                connections,
+                "{open_files:?}"
+            );
         }
     }
 
