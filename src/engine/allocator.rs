@@ -4,15 +4,93 @@
 //! thread, and [`give_back`] returns all free pages at once, which an unload does before it answers (MM-4). Address space
 //! goes back too: the process's bound (`memory.rs`) counts it.
 
-#![expect(unsafe_code, reason = "jemalloc is configured and commanded through C symbols")]
+#![expect(
+    unsafe_code,
+    reason = "jemalloc is configured and commanded through C symbols, and an allocator is unsafe to implement"
+)]
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::CStr;
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tikv_jemalloc_ctl::{background_thread, thread};
+use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: Lenient = Lenient(Jemalloc);
+
+/// jemalloc, which at the process's bound (`memory/limits.rs`) refuses large allocations and no small ones.
+///
+/// A request that takes all the memory there is gets to know that by an allocation that fails, and is refused for it. But
+/// the next one to allocate may be anyone, a few bytes for a log line, and Rust ends the process where that fails. So for
+/// small ones the bound is moved a little.
+struct Lenient(Jemalloc);
+
+/// Bytes of an allocation that nobody checks: everything that can be large is asked for by `try_reserve`.
+const SMALL: usize = 64 << 10;
+
+/// How often the bound was moved since it was set last.
+static MOVED: AtomicU32 = AtomicU32::new(0);
+
+/// Moves the process's bound. Returns whether it is worth another try. Allocates nothing.
+fn move_bound() -> bool {
+    const STEP: u64 = 4 << 20;
+    /// Whoever needs more than this in small pieces has a leak, not a neighbour.
+    const MOST: u32 = 16;
+    let limit = getrlimit(Resource::Data);
+    let (Some(current), true) = (limit.current, MOVED.fetch_add(1, Ordering::Relaxed) < MOST) else {
+        return false;
+    };
+    let moved = Rlimit {
+        current: Some(current.saturating_add(STEP)),
+        ..limit
+    };
+    setrlimit(Resource::Data, moved).is_ok()
+}
+
+/// To be said when the bound is set.
+pub fn bound_was_set() {
+    MOVED.store(0, Ordering::Relaxed);
+}
+
+impl Lenient {
+    fn again(pointer: *mut u8, size: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
+        if pointer.is_null() && size <= SMALL && move_bound() {
+            allocate()
+        } else {
+            pointer
+        }
+    }
+}
+
+// SAFETY: every call is handed on to jemalloc as it came, a second time when the first has returned null, which leaves
+// nothing behind and, for `realloc`, the old block as it was. Nothing here unwinds or allocates.
+unsafe impl GlobalAlloc for Lenient {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        let allocate = || unsafe { self.0.alloc(layout) };
+        Self::again(allocate(), layout.size(), allocate)
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        let allocate = || unsafe { self.0.alloc_zeroed(layout) };
+        Self::again(allocate(), layout.size(), allocate)
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        let allocate = || unsafe { self.0.realloc(pointer, layout, size) };
+        Self::again(allocate(), size, allocate)
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { self.0.dealloc(pointer, layout) }
+    }
+}
 
 /// What jemalloc reads before the first allocation. Freed pages stay for a second, so that one request's buffers serve
 /// the next, and are unmapped then.

@@ -1,5 +1,5 @@
-//! ONNX Runtime's C API, where the `ort` crate's safe one does not reach. Almost all of the crate's `unsafe` is here;
-//! the rest is the allocator's control interface in `allocator.rs`.
+//! ONNX Runtime's C API, where the `ort` crate's safe one does not reach. Almost all of the crate's `unsafe` is here; the
+//! rest is the allocator (`allocator.rs`) and the handler that says whose run crashed the library (`crash.rs`).
 //!
 //! Five things need it:
 //! - **Concurrent runs.** `ort::session::Session::run` takes `&mut self`, so one session could serve one request at a

@@ -7,6 +7,8 @@ use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getppid, getrlimit, setrlimit};
 
+use crate::engine::allocator;
+
 /// A limit of memory that somebody has set, and where to see how much of it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
@@ -243,6 +245,7 @@ fn set_data_bound(bytes: u64) -> io::Result<()> {
             ..before
         },
     )?;
+    allocator::bound_was_set();
     Ok(())
 }
 
