@@ -286,7 +286,16 @@ impl Engine {
             Some(preparing) => self.prepared(preparing, content, &artifact).await?,
         };
         let source = Source::of(&artifact, prepared);
-        let resident = Arc::new(self.create(content, source).await?);
+        let is_prepared = source.is_prepared();
+        let resident = match self.create(content, source).await {
+            // The folder of prepared models is not only ours: the file may have gone since it was found.
+            Err(LoadError::Session(error @ SessionError::Rejected(_))) if is_prepared => {
+                tracing::warn!(%content, "a model is loaded unprepared: its prepared form cannot be opened: {error}");
+                self.create(content, Source::of(&artifact, None)).await?
+            }
+            resident => resident?,
+        };
+        let resident = Arc::new(resident);
         place.set(&resident);
         Ok(self.model(resident, artifact.batching))
     }
@@ -312,7 +321,14 @@ impl Engine {
         if let Some(resident) = place.get() {
             return Ok(self.model(resident, batching));
         }
-        let resident = Arc::new(self.create(content, source).await?);
+        let resident = match self.create(content, source).await {
+            Err(LoadError::Session(SessionError::Rejected(_))) => {
+                // Gone since it was found. With the files, it can be made anew.
+                drop(place);
+                return self.load(path).await;
+            }
+            resident => Arc::new(resident?),
+        };
         place.set(&resident);
         Ok(self.model(resident, batching))
     }
@@ -368,21 +384,22 @@ impl Engine {
         artifact: &Arc<Artifact>,
     ) -> Result<Option<Prepared>, LoadError> {
         let cache = Arc::clone(&preparing.cache);
-        let found = self.loads.run(move || cache.find(&content));
-        if let Some(found) = found.await.map_err(LoadError::Pool)? {
-            return Ok(Some(found));
-        }
         // A child tries and measures on the CPU, where it can be bounded; what it would write is not good for a GPU.
-        let unfinished = match &self.gpu {
-            None => preparing.cache.unfinished(&content),
-            Some(_) => None,
+        let is_written = self.gpu.is_none();
+        let found = self.loads.run(move || match cache.find(&content) {
+            Some(found) => Ok(found),
+            None => Err(is_written.then(|| cache.unfinished()).flatten()),
+        });
+        let unfinished = match found.await.map_err(LoadError::Pool)? {
+            Ok(found) => return Ok(Some(found)),
+            Err(unfinished) => unfinished,
         };
-        let findings = match self.findings(preparing, artifact, unfinished.clone()).await {
+        let path = unfinished.as_ref().map(|unfinished| unfinished.path().to_owned());
+        let findings = match self.findings(preparing, artifact, path).await {
             Ok(findings) => findings,
             Err(error) => {
-                if let Some(unfinished) = unfinished {
-                    let _ = self.files.run(move || prepare::discard(&unfinished)).await;
-                }
+                // Removes the file.
+                let _ = self.files.run(move || drop(unfinished)).await;
                 return match error {
                     LoadError::Prepare(PrepareError::NoChild(reason)) => {
                         tracing::warn!(%reason, "a model is loaded unprepared: there is no process to prepare it in");
@@ -404,7 +421,7 @@ impl Engine {
         let facts = artifact.facts;
         let kept = self
             .loads
-            .run(move || cache.keep(&content, unfinished.as_deref(), findings, facts));
+            .run(move || cache.keep(&content, unfinished, findings, facts));
         kept.await.map_err(LoadError::Pool).map(Some)
     }
 

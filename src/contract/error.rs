@@ -150,7 +150,7 @@ fn catalog(error: &CatalogError) -> Reply {
 
 fn prepare(error: &PrepareError) -> Reply {
     match error {
-        PrepareError::Session(SessionError::OutOfMemory) => NO_MEMORY,
+        PrepareError::Session(SessionError::OutOfMemory) | PrepareError::Killed => NO_MEMORY,
         PrepareError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
         PrepareError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
         | PrepareError::Crashed { .. }

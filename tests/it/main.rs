@@ -34,6 +34,7 @@ mod names;
 mod negotiation;
 mod network;
 mod networks;
+mod prepared;
 mod races;
 mod sandbox;
 mod single_model;

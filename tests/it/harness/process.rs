@@ -50,6 +50,15 @@ impl Process {
         maps.contains(&folder.display().to_string())
     }
 
+    /// The processes that prepare models for this one.
+    pub fn preparing(self) -> Vec<Self> {
+        let is_one = |child: &Self| {
+            let words = fs::read(child.file("cmdline")).unwrap_or_default();
+            words.split(|&byte| byte == 0).nth(1) == Some(b"prepare")
+        };
+        self.children().into_iter().filter(is_one).collect()
+    }
+
     /// Files of a directory that the process has open.
     pub fn opens_files_below(self, folder: &std::path::Path) -> bool {
         let descriptors = fs::read_dir(self.file("fd")).unwrap().flatten();
