@@ -13,7 +13,7 @@ use crate::harness::{
     Builder, Process, Request, Response, Server, cases, eventually, fixture, in_parallel, skip_unless, to_text,
     try_send,
 };
-use crate::support::onnx::{Graph, Info, Model, Node, Tensor};
+use crate::support::onnx::{Graph, Info, Model, Node, SparseTensor, Tensor};
 
 /// A server whose prepared models are in `cache`.
 fn sharing(cache: &Path) -> Builder {
@@ -424,17 +424,15 @@ fn unfolding(count: i64) -> Vec<u8> {
 
 #[test]
 fn a_model_that_takes_too_much_memory_to_load_is_a_400_since_unloading_others_would_not_help() {
-    let server = Builder::multi()
-        .arguments([
-            "--prepare-memory",
-            "32MiB",
-            "--memory-limit",
-            "256MiB",
-            "--prepare-timeout",
-            "1h",
-        ])
-        .start();
-    let url = server.models().place("bad/function_bomb", "bomb");
+    let server = Builder::multi().arguments(["--prepare-memory", "64MiB"]).start();
+    // A gigabyte of zeros but for one.
+    let (values, indices) = (Tensor::floats("w", &[1], &[1.0]), Tensor::ints("at", &[1], &[7]));
+    let graph = Graph::new()
+        .input(Info::floats("x", [1.into()]))
+        .sparse_initializer(&SparseTensor::new(values, indices, &[1 << 28]))
+        .node(Node::new("Add", ["x", "w"], ["y"]))
+        .output(Info::floats("y", [(1 << 28).into()]));
+    let url = server.models().place_model("bomb", &Model::new(graph).into_bytes());
     let refusal = server.load("bomb", &url).expect(400).message();
     assert!(refusal.contains("--prepare-memory"), "{refusal}");
     let refusal = server.load("bomb", &url).expect(400).message();

@@ -11,12 +11,14 @@ pub struct Process(pub u32);
 impl Process {
     /// Bytes of anonymous memory that are resident: what an unload must bring down (MM-4).
     pub fn anonymous_memory(self) -> u64 {
-        self.status("RssAnon:")
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .unwrap()
-            * 1024
+        self.anonymous_memory_if_alive().unwrap()
+    }
+
+    /// As [`Self::anonymous_memory`], of a process that may end at any time.
+    pub fn anonymous_memory_if_alive(self) -> Option<u64> {
+        let status = fs::read_to_string(self.file("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        Some(line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024)
     }
 
     /// The process's threads, less those with which jemalloc purges, which it starts one by one as it sees fit.
@@ -103,12 +105,6 @@ impl Process {
 
     fn is(self, program: &str) -> bool {
         fs::read_to_string(self.file("comm")).is_ok_and(|name| name.trim_end() == program)
-    }
-
-    fn status(self, key: &str) -> String {
-        let status = fs::read_to_string(self.file("status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        line.trim().to_owned()
     }
 
     fn file(self, name: &str) -> PathBuf {
