@@ -17,15 +17,14 @@ mod cache;
 mod child;
 mod platform;
 mod probe;
+mod queue;
 mod sandbox;
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +35,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::session::SessionError;
+
+use queue::{Next, Queue};
 
 pub use cache::{Cache, CacheError, Prepared};
 pub use child::run as run_child;
@@ -50,6 +51,9 @@ const CHILD: u64 = 10 << 20;
 
 /// What a child takes beside what a model is estimated to.
 pub const SLACK: u64 = 2 << 20;
+
+/// The longest line that a child may say: what ONNX Runtime says of a model repeats names of it, and has been seen to go on.
+const LONGEST_LINE: usize = 4 << 20;
 
 /// How long a child without work is kept: the models of a deployment arrive one after another.
 const IDLE: Duration = Duration::from_secs(5);
@@ -108,13 +112,13 @@ pub enum PrepareError {
     Session(#[from] SessionError),
     #[error("{stage} the model ends ONNX Runtime with {signal}")]
     Crashed { stage: &'static str, signal: String },
-    /// No code does this to itself: the kernel does, where memory is short.
-    #[error("the system killed the process that prepared the model, as it does when there is no memory left")]
-    Killed,
     #[error("loading the model does not end within {0:?} (--prepare-timeout)")]
     TimedOut(Duration),
     #[error("loading the model takes more than {0} bytes, which a model of its size has no use for (--prepare-memory)")]
     MemoryBomb(u64),
+    /// Not the model's fault: nothing in a child sends it that signal.
+    #[error("the system ends the processes that prepare the model, as it does when memory is short")]
+    Killed,
     /// Not the model's fault.
     #[error("no process to prepare models in could be started: {0}")]
     NoChild(Arc<io::Error>),
@@ -136,9 +140,7 @@ pub struct Settings {
 /// Prepares models. Its threads and their children end when it is dropped.
 #[derive(Debug)]
 pub struct Preparer {
-    requests: Sender<Request>,
-    /// Children that wait for work: their memory is in use already.
-    idle: Arc<AtomicUsize>,
+    requests: Arc<Queue<Request>>,
 }
 
 #[derive(Debug)]
@@ -149,82 +151,82 @@ struct Request {
 
 impl Preparer {
     pub fn start(settings: &Settings) -> io::Result<Self> {
-        let (requests, receiver) = channel();
-        let receiver = Arc::new(Mutex::new(receiver));
-        let idle = Arc::new(AtomicUsize::new(0));
+        let preparer = Self {
+            requests: Arc::new(Queue::new()),
+        };
         for _ in 0..settings.processes {
-            let (receiver, settings, idle) = (Arc::clone(&receiver), settings.clone(), Arc::clone(&idle));
+            let (requests, settings) = (Arc::clone(&preparer.requests), settings.clone());
             thread::Builder::new()
                 .name("prepare".to_owned())
-                .spawn(move || serve(&receiver, &settings, &idle))?;
+                .spawn(move || serve(&requests, &settings))?;
         }
-        Ok(Self { requests, idle })
+        Ok(preparer)
     }
 
     /// Bytes that the next job takes beside its model: those of a child, unless one waits.
     pub fn start_cost(&self) -> u64 {
-        if self.idle.load(Ordering::Relaxed) > 0 {
-            0
-        } else {
-            CHILD
-        }
+        // Its memory is in use already.
+        if self.requests.has_idle_child() { 0 } else { CHILD }
     }
 
     /// Does `job` in a child, when one is free.
     pub async fn prepare(&self, job: Job) -> Result<Findings, PrepareError> {
-        self.begin(job)?.await.map_err(|_| PrepareError::Stopping)?
+        self.begin(job).await.map_err(|_| PrepareError::Stopping)?
     }
 
     /// As [`Self::prepare`], on a thread that may wait.
     pub fn prepare_blocking(&self, job: Job) -> Result<Findings, PrepareError> {
-        self.begin(job)?.blocking_recv().map_err(|_| PrepareError::Stopping)?
+        self.begin(job).blocking_recv().map_err(|_| PrepareError::Stopping)?
     }
 
-    fn begin(&self, job: Job) -> Result<oneshot::Receiver<Result<Findings, PrepareError>>, PrepareError> {
+    fn begin(&self, job: Job) -> oneshot::Receiver<Result<Findings, PrepareError>> {
         let (result, receiver) = oneshot::channel();
-        let request = Request { job, result };
-        self.requests.send(request).map_err(|_| PrepareError::Stopping)?;
-        Ok(receiver)
+        self.requests.push(Request { job, result });
+        receiver
+    }
+}
+
+impl Drop for Preparer {
+    fn drop(&mut self) {
+        self.requests.close();
     }
 }
 
 /// What a thread does: hands jobs to its child.
-fn serve(requests: &Mutex<Receiver<Request>>, settings: &Settings, idle: &AtomicUsize) {
+fn serve(requests: &Queue<Request>, settings: &Settings) {
     let mut child: Option<Process> = None;
     loop {
-        let waits = usize::from(child.is_some());
-        idle.fetch_add(waits, Ordering::Relaxed);
-        let request = {
-            let requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
-            match &child {
-                // Whoever has no child waits as long as it takes, and holds nobody up: without a request there is
-                // nothing to do but to end an idle child, which is not urgent.
-                None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(_) => requests.recv_timeout(IDLE),
-            }
+        let next = match &child {
+            None => requests.next(),
+            Some(_) => requests.next_within(IDLE),
         };
-        idle.fetch_sub(waits, Ordering::Relaxed);
-        match request {
-            Ok(request) if request.result.is_closed() => {}
-            Ok(request) => {
-                let result = prepare(&mut child, &request.job, settings);
+        match next {
+            Next::Job(request) if request.result.is_closed() => {}
+            Next::Job(request) => {
+                let result = prepare(&mut child, &request.job, settings.timeout, || Process::start(settings));
                 let _ = request.result.send(result);
             }
-            Err(RecvTimeoutError::Timeout) => child = None,
-            Err(RecvTimeoutError::Disconnected) => return,
+            Next::Idle => child = None,
+            Next::Closed => return,
         }
     }
 }
 
-/// Does `job` in `child`, or in a new one; leaves a child that is good for the next job, or none.
-fn prepare(child: &mut Option<Process>, job: &Job, settings: &Settings) -> Result<Findings, PrepareError> {
+/// Does `job` in `child`, or in a new one that `start` makes; leaves a child that is good for the next job, or none.
+fn prepare(
+    child: &mut Option<Process>,
+    job: &Job,
+    timeout: Duration,
+    start: impl Fn() -> io::Result<Process>,
+) -> Result<Findings, PrepareError> {
     let mut job = job.clone();
+    let mut was_killed = false;
     loop {
         let (mut process, is_new) = match child.take() {
             Some(process) => (process, false),
-            None => (Process::start(settings).map_err(no_child)?, true),
+            None => (start().map_err(no_child)?, true),
         };
-        match process.ask(&job, Instant::now() + settings.timeout) {
+        match process.ask(&job, Instant::now() + timeout) {
             Ok(Report::Done(findings)) => {
                 *child = Some(process);
                 return Ok(findings);
@@ -243,21 +245,30 @@ fn prepare(child: &mut Option<Process>, job: &Job, settings: &Settings) -> Resul
             }
             // Whatever else the child's memory holds may be in pieces, or merely in the way.
             Ok(Report::OutOfMemory) if is_new => return Err(SessionError::OutOfMemory.into()),
-            Err(Failure::TimedOut { loaded: false }) => return Err(PrepareError::TimedOut(settings.timeout)),
+            Err(Failure::TimedOut { loaded: false }) => return Err(PrepareError::TimedOut(timeout)),
             // It loads, but it does not run on what was made up: real data will tell.
             Err(Failure::TimedOut { loaded: true }) if job.probe => job.probe = false,
-            Err(Failure::TimedOut { loaded: true }) => return Err(PrepareError::TimedOut(settings.timeout)),
+            Err(Failure::TimedOut { loaded: true }) => return Err(PrepareError::TimedOut(timeout)),
+            // The prepared form is larger than any should be: there is to be none.
+            Err(Failure::Ended {
+                status: Some(status), ..
+            }) if status.signal() == Some(Signal::XFSZ.as_raw()) && job.prepared.take().is_some() => {}
+            Err(Failure::Ended {
+                status: Some(status), ..
+            }) if is_new && status.signal() == Some(Signal::KILL.as_raw()) => {
+                if was_killed {
+                    return Err(PrepareError::Killed);
+                }
+                was_killed = true;
+            }
             Err(Failure::Ended {
                 started: true,
                 loaded,
                 status,
             }) if is_new => {
-                if status.is_some_and(|status| status.signal() == Some(Signal::KILL.as_raw())) {
-                    return Err(PrepareError::Killed);
-                }
                 return Err(PrepareError::Crashed {
                     stage: if loaded { "running" } else { "loading" },
-                    signal: status.map_or_else(|| "an unknown status".to_owned(), |status| status.to_string()),
+                    signal: status.map_or_else(|| "an answer without sense".to_owned(), |status| status.to_string()),
                 });
             }
             Err(Failure::Ended { started: false, .. } | Failure::Io) if is_new => {
@@ -311,6 +322,10 @@ impl Process {
         if let Some(library) = &settings.library {
             command.arg("--onnxruntime").arg(library);
         }
+        Self::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> io::Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -342,6 +357,14 @@ impl Process {
                 Ok(Some(report)) => return Ok(report),
                 Ok(None) => return Err(self.ended(started, loaded)),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Failure::TimedOut { loaded }),
+                // The model has got the better of it.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Err(Failure::Ended {
+                        started,
+                        loaded,
+                        status: None,
+                    });
+                }
                 Err(_) => return Err(Failure::Io),
             }
         }
@@ -352,7 +375,11 @@ impl Process {
         loop {
             if let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.line.drain(..=end).collect();
-                return Ok(Some(serde_json::from_slice(&line)?));
+                let report = serde_json::from_slice(&line);
+                return report.map(Some).map_err(|_| io::ErrorKind::InvalidData.into());
+            }
+            if self.line.len() > LONGEST_LINE {
+                return Err(io::ErrorKind::InvalidData.into());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).ok();
@@ -395,5 +422,182 @@ pub fn discard(path: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::debug!(%error, "remove an unfinished file");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn job() -> Job {
+        Job {
+            model: "/models/m.onnx".into(),
+            weights: 1,
+            is_ort_format: false,
+            prepared: Some("/cache/new".into()),
+            memory: 1,
+            probe: true,
+        }
+    }
+
+    fn findings() -> Findings {
+        Findings {
+            prepared: true,
+            private: 1,
+            load_peak: 2,
+            run_peak: None,
+            independent_rows: Some(true),
+        }
+    }
+
+    fn line(report: &Report) -> String {
+        serde_json::to_string(report).unwrap()
+    }
+
+    /// A child that does as `script` says; `$DONE` is the report of success.
+    fn child(script: &str) -> Process {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", script])
+            .env("STARTED", line(&Report::Started))
+            .env("LOADED", line(&Report::Loaded))
+            .env("DONE", line(&Report::Done(findings())))
+            .env("NO_MEMORY", line(&Report::OutOfMemory));
+        Process::spawn(&mut shell).unwrap()
+    }
+
+    const GOOD: &str = r#"while read job; do echo "$STARTED"; echo "$LOADED"; echo "$DONE"; done"#;
+
+    /// What comes of a job when the first child, which is new, and the ones after it do as they are told; and whether one is
+    /// left for the next job.
+    fn outcome(scripts: &[&str], timeout: Duration) -> (Result<Findings, String>, usize, bool) {
+        let (started, mut left) = (Cell::new(0), None);
+        let start = || {
+            started.set(started.get() + 1);
+            Ok(child(scripts[started.get() - 1]))
+        };
+        let result = prepare(&mut left, &job(), timeout, start);
+        (result.map_err(|error| error.to_string()), started.get(), left.is_some())
+    }
+
+    #[test]
+    fn a_child_that_says_what_it_found_is_used_again() {
+        let mut kept = None;
+        for _ in 0..3 {
+            let start = || Ok(child(GOOD));
+            assert_eq!(prepare(&mut kept, &job(), LONG, start).unwrap(), findings());
+            let id = kept.as_ref().unwrap().child.id();
+            prepare(&mut kept, &job(), LONG, || panic!("there is one")).unwrap();
+            assert_eq!(kept.as_ref().unwrap().child.id(), id);
+        }
+    }
+
+    #[test]
+    fn reports_may_come_in_pieces_and_together() {
+        let script = r#"read job; printf "%.5s" "$STARTED"; sleep 0.05; printf "%s\n" "${STARTED#?????}"
+            printf "%s\n%s\n" "$LOADED" "$DONE"; read more"#;
+        assert_eq!(outcome(&[script], LONG), (Ok(findings()), 1, true));
+    }
+
+    #[test]
+    fn what_a_new_child_dies_of_is_the_models_fault_once_it_has_begun() {
+        let table = [
+            (
+                r#"read job; echo "$STARTED"; kill -SEGV $$"#,
+                "loading the model ends ONNX Runtime with signal: 11",
+            ),
+            (
+                r#"read job; echo "$STARTED"; echo "$LOADED"; kill -ABRT $$"#,
+                "running the model ends ONNX Runtime with signal: 6",
+            ),
+            (
+                r#"read job; echo "$STARTED"; exit 3"#,
+                "loading the model ends ONNX Runtime with exit status: 3",
+            ),
+            (
+                r#"read job; echo "$STARTED"; echo nonsense; read more"#,
+                "loading the model ends ONNX Runtime with an answer without sense",
+            ),
+            (
+                r#"read job; echo "$STARTED"; head -c 5000000 /dev/zero; read more"#,
+                "loading the model ends ONNX Runtime with an answer without sense",
+            ),
+            (
+                r#"read job; echo "$STARTED"; echo "$NO_MEMORY"; read more"#,
+                "there was no memory left to load the model",
+            ),
+            ("exit 1", "no process to prepare models in could be started"),
+            ("read job; exit 1", "no process to prepare models in could be started"),
+        ];
+        for (script, expected) in table {
+            let (result, started, left) = outcome(&[script], LONG);
+            let reason = result.unwrap_err();
+            assert!(reason.starts_with(expected), "{script}: {reason}");
+            assert_eq!((started, left), (1, false), "{script}");
+        }
+    }
+
+    #[test]
+    fn what_goes_wrong_in_a_child_that_has_seen_another_model_is_tried_again_in_a_new_one() {
+        for script in [
+            r#"read job; echo "$STARTED"; kill -SEGV $$"#,
+            r#"read job; echo "$STARTED"; echo "$NO_MEMORY"; read more"#,
+            r#"read job; echo nonsense; read more"#,
+            "exit 1",
+        ] {
+            let mut used = Some(child(script));
+            let result = prepare(&mut used, &job(), LONG, || Ok(child(GOOD)));
+            assert_eq!(result.unwrap(), findings(), "{script}");
+            assert!(used.is_some());
+        }
+    }
+
+    #[test]
+    fn a_load_without_end_is_ended_and_a_run_without_end_only_means_that_less_is_known() {
+        let short = Duration::from_millis(300);
+        let forever = r#"read job; echo "$STARTED"; exec sleep 1000"#;
+        let (result, started, left) = outcome(&[forever], short);
+        assert!(result.unwrap_err().contains("--prepare-timeout"));
+        assert_eq!((started, left), (1, false));
+
+        let runs = r#"read job; echo "$STARTED"; echo "$LOADED"; exec sleep 1000"#;
+        let not_asked = r#"read job; case "$job" in *'"probe":false'*) echo "$DONE";; esac; read more"#;
+        let started = Cell::new(0);
+        let start = || {
+            started.set(started.get() + 1);
+            Ok(child(if started.get() == 1 { runs } else { not_asked }))
+        };
+        // Long enough for a shell to start on a busy machine.
+        let result = prepare(&mut None, &job(), Duration::from_secs(3), start);
+        assert_eq!((result.unwrap(), started.get()), (findings(), 2));
+    }
+
+    #[test]
+    fn a_model_whose_prepared_form_is_too_large_has_none() {
+        let too_large = r#"read job; echo "$STARTED"; kill -XFSZ $$"#;
+        let not_written = r#"read job; case "$job" in *'"prepared":null'*) echo "$DONE";; esac; read more"#;
+        assert_eq!(outcome(&[too_large, not_written], LONG), (Ok(findings()), 2, true));
+    }
+
+    #[test]
+    fn a_child_that_the_system_kills_says_nothing_of_the_model() {
+        let killed = r#"read job; echo "$STARTED"; kill -KILL $$"#;
+        assert_eq!(outcome(&[killed, GOOD], LONG), (Ok(findings()), 2, true));
+        let (result, started, left) = outcome(&[killed, killed], LONG);
+        assert!(result.unwrap_err().contains("memory is short"));
+        assert_eq!((started, left), (2, false));
+    }
+
+    #[test]
+    fn a_child_does_not_outlive_its_owner() {
+        let child = child(GOOD);
+        let process = format!("/proc/{}", child.child.id());
+        assert!(Path::new(&process).exists());
+        drop(child);
+        assert!(!Path::new(&process).exists());
     }
 }

@@ -71,7 +71,7 @@ impl Engine {
         let is_written = self.gpu.is_none();
         let found = self.loads.run(move || match cache.find(&content) {
             Some(found) => Ok(found),
-            None => Err(is_written.then(|| cache.unfinished(&content)).flatten()),
+            None => Err(is_written.then(|| cache.unfinished()).flatten()),
         });
         let unfinished = match found.await.map_err(LoadError::Pool)? {
             Ok(found) => return Ok(Some(found)),
@@ -82,16 +82,16 @@ impl Engine {
             let checked = self.loads.run(move || artifact.check(&content));
             checked.await.map_err(LoadError::Pool)?.map_err(LoadError::Artifact)
         };
-        let findings = match self.findings(preparing, artifact, unfinished.clone()).await {
+        let path = unfinished.as_ref().map(|unfinished| unfinished.path().to_owned());
+        let findings = match self.findings(preparing, artifact, path).await {
             Ok(findings) => unchanged().await.map(|()| findings),
             Err(error) => Err(error),
         };
         let findings = match findings {
             Ok(findings) => findings,
             Err(error) => {
-                if let Some(unfinished) = unfinished {
-                    let _ = self.files.run(move || prepare::discard(&unfinished)).await;
-                }
+                // Removes the file.
+                let _ = self.files.run(move || drop(unfinished)).await;
                 return match error {
                     LoadError::Prepare(PrepareError::NoChild(reason)) => {
                         tracing::warn!(%reason, "a model is loaded unprepared: there is no process to prepare it in");
@@ -114,7 +114,7 @@ impl Engine {
         let facts = artifact.facts;
         let kept = self
             .loads
-            .run(move || cache.keep(&content, unfinished.as_deref(), findings, facts));
+            .run(move || cache.keep(&content, unfinished, findings, facts));
         kept.await.map_err(LoadError::Pool).map(Some)
     }
 

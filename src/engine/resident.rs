@@ -203,11 +203,30 @@ impl Residents {
     pub fn place(&self, content: ContentHash) -> Arc<tokio::sync::Mutex<Place>> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.len() >= 64 && places.len().is_power_of_two() {
-            // Now and then: what nobody has a handle of, and holds nothing alive, is forgotten.
+            // Now and then: what nobody has a handle of, and whose resident is gone, is forgotten.
             places.retain(|_, place| {
                 Arc::strong_count(place) > 1 || place.try_lock().map_or(true, |place| place.0.strong_count() > 0)
             });
         }
         Arc::clone(places.entry(content).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_contents_that_nobody_loads_any_more_are_forgotten() {
+        let residents = Residents::default();
+        let content = |index: u64| ContentHash::parse(&blake3::hash(&index.to_le_bytes()).to_hex()).unwrap();
+        let wanted = residents.place(content(0));
+        for index in 1..10_000 {
+            residents.place(content(index));
+        }
+        let places = residents.places.lock().unwrap().len();
+        assert!(places <= 64, "{places}");
+        // Whoever waits at a place and whoever comes later meet at the same one.
+        assert!(Arc::ptr_eq(&wanted, &residents.place(content(0))));
     }
 }

@@ -403,6 +403,8 @@ fn says_out_of_memory(message: &str) -> bool {
         || (says_device_failed(message) && (said.contains("_ALLOC_FAILED") || said.contains("_ALLOCATION_FAILED")));
     out_of_device_memory
         || ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said)
+        // What becomes of any of these in a string for which there is no memory.
+        || message == "Non-zero status"
         // The system's, of a prepared model.
         || (said.starts_with("mmap file ") && said.ends_with(" failed: Cannot allocate memory"))
         // An arena's words, at its limit and at the system's.

@@ -12,6 +12,8 @@
     reason = "a test helper that cannot go on fails its test, which is what unwrap does"
 )]
 
+#[path = "../bench/cgroup.rs"]
+mod cgroup;
 mod harness;
 #[path = "../support/mod.rs"]
 mod support;
@@ -36,6 +38,7 @@ mod negotiation;
 mod network;
 mod networks;
 mod pack;
+mod prepared;
 mod races;
 mod sandbox;
 mod single_model;

@@ -1,8 +1,14 @@
 //! Memory: 507 means "unload something and try again", and what is unloaded is gone (MM-4, MM-17, MM-18).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::harness::{Builder, Models, Server, eventually};
+use crate::cgroup::Cgroup;
+use crate::harness::{Builder, Models, Process, Server, Stop, eventually, in_parallel};
+use crate::support::networks;
 
 /// Loads big models until there is no room, and returns the names of those that are loaded.
 #[track_caller]
@@ -124,7 +130,7 @@ fn the_ledger_says_about_what_models_take() {
 fn a_load_in_progress_is_in_the_ledger_and_one_that_is_given_up_is_not() {
     let server = Builder::multi().start();
     let url = server.models().place_slow("slow", 12);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let loading = scope.spawn(|| server.load("slow", &url));
         eventually("the load has begun", || server.reserved() > 0);
         server.describe("slow").expect(404);
@@ -132,4 +138,201 @@ fn a_load_in_progress_is_in_the_ledger_and_one_that_is_given_up_is_not() {
     });
     server.unload("slow").expect(200);
     assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn the_memory_of_a_thousand_models_is_free_after_their_unloads() {
+    const MODELS: u64 = 1_000;
+    let server = Builder::multi().start();
+    let name = |seed: u64| format!("m{seed}");
+    let load = |seed: u64| {
+        let url = server
+            .models()
+            .place_model(&name(seed), &networks::mlp(&[32, 64, 8], seed));
+        server.load(&name(seed), &url).expect(200);
+    };
+    let ask = |seed: u64| {
+        let answer = server.invoke(&name(seed), &json!({"instances": [vec![0.5; 32], vec![-1.0; 32]]}));
+        answer.expect(200);
+    };
+    let unload = |seed: u64| server.unload(&name(seed)).expect(200);
+    // The first ones pay for what the process makes once.
+    let warm: Vec<u64> = (MODELS..MODELS + 100).collect();
+    in_parallel(4, &warm, |&seed| load(seed));
+    in_parallel(4, &warm, |&seed| ask(seed));
+    in_parallel(4, &warm, |&seed| unload(seed));
+    let before = server.process().anonymous_memory();
+    let seeds: Vec<u64> = (0..MODELS).collect();
+    in_parallel(4, &seeds, |&seed| {
+        load(seed);
+        if seed % 10 == 0 {
+            ask(seed);
+        }
+    });
+    let loaded = server.process().anonymous_memory();
+    assert!(loaded > before + (8 << 20), "{before} {loaded}");
+    in_parallel(4, &seeds, |&seed| unload(seed));
+    let after = server.process().anonymous_memory();
+    assert_eq!(server.reserved(), 0);
+    assert!(
+        after <= before + before / 20 + (8 << 20),
+        "{before} before, {loaded} loaded, {after} after"
+    );
+    assert!(!server.process().maps_files_below(server.models().cache()));
+}
+
+/// What all processes of a server hold for themselves.
+fn taken(server: &Server) -> u64 {
+    let mut processes = vec![server.supervisor(), server.process()];
+    processes.extend(server.process().preparing());
+    let memory = processes.into_iter().filter_map(Process::anonymous_memory_if_alive);
+    memory.sum()
+}
+
+#[test]
+fn four_loads_at_a_time_near_the_limit_are_refused_only_when_there_is_no_room() {
+    const LIMIT: u64 = 192 << 20;
+    let server = Builder::multi()
+        .argument("--memory-limit")
+        .argument(LIMIT.to_string())
+        .start();
+    let (next, loaded, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), Stop::default());
+    let load_until_refused = || {
+        loop {
+            let name = format!("m{}", next.fetch_add(1, Ordering::Relaxed));
+            let url = server.models().place_big(&name);
+            if server.load(&name, &url).status == 507 {
+                return;
+            }
+            loaded.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let most = thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut most = 0;
+            while !stop.raised() {
+                most = most.max(taken(&server));
+                thread::sleep(Duration::from_millis(2));
+            }
+            most
+        });
+        let stopping = stop.on_drop();
+        in_parallel(4, &[(); 4], |()| load_until_refused());
+        drop(stopping);
+        watch.join().unwrap()
+    });
+    assert!(most <= LIMIT, "{most} bytes of {LIMIT}");
+    // Whoever had been refused while there was room would have left it.
+    let url = server.models().place_big("one more");
+    server.load("one more", &url).expect(507);
+    let names = server.list("")["models"].as_array().unwrap().clone();
+    assert_eq!(names.len(), loaded.into_inner());
+    // A model that is not known takes more while it is prepared than one that is unloaded gives back, but not more than two.
+    for model in &names[..2] {
+        server.unload(model["modelName"].as_str().unwrap()).expect(200);
+    }
+    server.load("one more", &url).expect(200);
+    assert_big_answers(&server, "one more");
+}
+
+#[test]
+fn a_control_group_is_filled_to_its_limit_and_nobody_is_killed() {
+    const LIMIT: u64 = 512 << 20;
+    let Some(group) = Cgroup::new(LIMIT) else {
+        eprintln!("SKIPPED: this machine lets us make no control group");
+        return;
+    };
+    let join = format!("echo $$ > {} && exec \"$@\"", group.members().display());
+    let server = Builder::multi().through(["sh", "-c", &join, "sh"]).start();
+    // A hundredth of the limit, nearly all of it a table.
+    let load = |name: &str, seed: u64| {
+        let url = server
+            .models()
+            .place_model(name, &networks::recommender(20_000, 64, 2, seed));
+        server.load(name, &url).status
+    };
+    let ask = |name: &str| {
+        let row = json!({"item": 7, "x": [0.1, 0.2]});
+        server.invoke(name, &json!({"instances": [row]})).expect(200);
+    };
+    let mut count = 0;
+    let refused = loop {
+        let name = format!("m{count}");
+        match load(&name, count) {
+            200 => ask(&name),
+            507 => break name,
+            status => panic!("{status}"),
+        }
+        count += 1;
+        assert!(count < 200, "the limit is none");
+    };
+    let (all, files) = group.usage();
+    // What is kept free for requests is spoken for: a fiftieth.
+    let used = (all - files) as u64 + server.metric("longshore_memory_mapped_bytes") + LIMIT / 50;
+    let percent = 100.0 * used as f64 / LIMIT as f64;
+    eprintln!("{}: {count} models, {percent:.1} %", group.describe());
+    // The kernel's own accounting is rough.
+    assert!(
+        (95.0..=101.0).contains(&percent),
+        "{percent} % of the limit with {count} models"
+    );
+    for index in 0..count {
+        ask(&format!("m{index}"));
+    }
+    server.unload("m0").expect(200);
+    assert_eq!(load(&refused, count), 200);
+    ask(&refused);
+    assert_eq!(group.kills(), 0);
+    assert_eq!(server.metric("longshore_worker_restarts_total"), 0);
+    // Before its group.
+    drop(server);
+}
+
+#[test]
+fn many_large_requests_at_once_are_answered_or_refused_and_kill_nobody() {
+    let server = Builder::multi()
+        .arguments(["--memory-limit", "160MiB", "--threads", "4"])
+        .start();
+    let allocate = server.models().place("allocate", "allocate");
+    let image = server
+        .models()
+        .place_model("image", &networks::convolutions(1 << 20, 1));
+    server.load("allocate", &allocate).expect(200);
+    server.load("image", &image).expect(200);
+    let process = server.process();
+    // 48 MB for a few bytes; 3 MB of images that become several times that.
+    let few_bytes = Server::invocation("allocate").json(&json!({"inputs": [12 << 20]}));
+    let images = Server::invocation("image")
+        .header("Content-Type", "application/x-npy")
+        .body(zeros(&[64, 3, 64, 64]));
+    let requests: Vec<_> = (0..48)
+        .map(|index| if index % 2 == 0 { &few_bytes } else { &images })
+        .collect();
+    let statuses = in_parallel(16, &requests, |request| server.send(request).status);
+    assert!(
+        statuses.iter().all(|status| [200, 507].contains(status)),
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&200), "{statuses:?}");
+    assert_eq!(server.process(), process);
+    assert_eq!(server.metric("longshore_worker_restarts_total"), 0);
+    eventually("all is given back", || {
+        server.metric("longshore_memory_requests_bytes") == 0
+    });
+    // Alone, both have room.
+    for request in [&few_bytes, &images] {
+        server.send(request).expect(200);
+    }
+}
+
+/// Zeros of this shape, as NumPy writes them.
+fn zeros(shape: &[usize]) -> Vec<u8> {
+    let shape_text: String = shape.iter().map(|length| format!("{length},")).collect();
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape_text}), }}");
+    let header = format!("{header:<117}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + 4 * shape.iter().product::<usize>(), 0);
+    bytes
 }

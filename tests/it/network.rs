@@ -14,7 +14,7 @@ fn no_system_call_of_a_whole_life_reaches_out() {
     }
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("trace");
-    let calls = "trace=socket,connect,sendto,sendmsg,sendmmsg,accept4";
+    let calls = "trace=execve,socket,connect,sendto,sendmsg,sendmmsg,accept4,io_uring_setup";
     let server = Builder::multi()
         .through(["strace", "-f", "-e", calls, "-o"])
         .through([&trace])
@@ -40,6 +40,10 @@ fn no_system_call_of_a_whole_life_reaches_out() {
     );
     let made: Vec<&str> = trace.lines().filter(|line| line.contains("socket(AF_INET")).collect();
     assert_eq!(made.len(), 1, "other sockets than the one that listens: {made:?}");
+    // The process that has prepared the model is in it, too.
+    let prepares = |line: &&&str| line.contains("\"prepare\"") && line.ends_with("= 0");
+    assert_eq!(lines("execve(").iter().filter(prepares).count(), 1, "{trace}");
+    assert_eq!(lines("io_uring_setup("), [""; 0]);
     for call in ["connect(", "sendmsg(", "sendmmsg("] {
         let outbound: Vec<&str> = lines(call)
             .into_iter()

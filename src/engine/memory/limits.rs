@@ -373,6 +373,34 @@ mod tests {
     }
 
     #[test]
+    fn the_bound_of_data_grows_with_each_mapped_file_and_shrinks_with_it() {
+        // Far from what this process takes.
+        const BOUND: u64 = 1 << 50;
+        let bound = Arc::new(DataBound {
+            bytes: Some(Mutex::new(BOUND)),
+        });
+        let current = || getrlimit(Resource::Data).current;
+        let before = current();
+        let first = bound.map(1 << 40);
+        assert_eq!(current(), Some(BOUND + (1 << 40)));
+        let second = bound.map(1 << 30);
+        drop(first);
+        assert_eq!(current(), Some(BOUND + (1 << 30)));
+        drop(second);
+        assert_eq!(current(), Some(BOUND));
+        let _ = setrlimit(
+            Resource::Data,
+            Rlimit {
+                current: before,
+                ..getrlimit(Resource::Data)
+            },
+        );
+        // Without a limit there is no bound to move.
+        drop(Arc::new(DataBound::new(None).unwrap()).map(1));
+        assert_eq!(current(), before);
+    }
+
+    #[test]
     fn this_process_uses_memory_and_so_does_the_machine() {
         let own = Usage::Processes.now().unwrap();
         assert!(own > 0);

@@ -1,40 +1,45 @@
 //! Prepared models on disk, found by their content's hash.
 //!
-//! An entry is two files: `<key>.ort`, the model as it is mapped, and `<key>.json`, what was found out about it and the hash
-//! of the first. A model that has no prepared form has the second alone. The key holds all that a prepared model depends on:
+//! An entry is two files: `<key>.ort`, the model as it is mapped, and `<key>.json`, what was found out about it, the hash of
+//! the first, and before all that its own hash. A model that has no prepared form has the second alone. The key holds all that a prepared model depends on:
 //! content, ONNX Runtime's build and execution provider, the processor's features, the version of what is written here.
 //! On a GPU there are no prepared models; TensorRT keeps its engines in a folder `<key>.tensorrt`, which is its own affair.
 //!
 //! What always holds:
 //! - Files appear whole, by a rename, and are never written again: a mapping outlives its file's name. The folder may be
 //!   deleted or shared between processes at any time.
-//! - A file is mapped only after its hash was checked in this process: what a crash or a bad disk has left of it is found
+//! - A file is believed only after its hash was checked in this process: what a crash or a bad disk has left of it is found
 //!   then, and made anew. So nothing has to be synchronised to disk while a model is waited for.
 //! - The folder belongs to this user alone: whoever writes there answers for all models.
-//! - The files' sizes stay within a bound; what was not used for longest goes first.
+//! - The sizes of finished files stay within a bound (`room.rs`); what was not used for longest goes first.
+
+mod room;
+mod unfinished;
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
-use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::Findings;
 use super::platform::Platform;
+use super::{Findings, discard};
 use crate::engine::artifact::Facts;
 use crate::engine::content::ContentHash;
 
-/// Part of every key: raised when what is written changes its meaning.
-const VERSION: u32 = 1;
+use room::{Adding, Room};
+pub use unfinished::Unfinished;
 
-/// Unfinished files older than this belong to nobody any more.
-const ABANDONED: Duration = Duration::from_secs(60 * 60);
+/// Part of every key: raised when what is written changes its meaning.
+const VERSION: u32 = 2;
+
+/// Contents remembered in memory; more are a sign of contents that do not come again.
+const MOST_REMEMBERED: usize = 100_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -69,17 +74,30 @@ struct Entry {
     bytes: u64,
 }
 
+impl Entry {
+    /// The entry as it is written: a line with the hash of the rest, the rest.
+    fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let text = serde_json::to_vec(self)?;
+        let hash = blake3::hash(&text).to_hex();
+        Ok([hash.as_bytes(), b"\n", &text].concat())
+    }
+
+    /// `None` when it is not as it was written.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (hash, text) = bytes.split_at_checked(2 * blake3::OUT_LEN)?;
+        let text = text.strip_prefix(b"\n")?;
+        let is_whole = blake3::Hash::from_hex(hash).is_ok_and(|hash| hash == blake3::hash(text));
+        is_whole.then(|| serde_json::from_slice(text).ok()).flatten()
+    }
+}
+
 /// A folder of prepared models; or, without one, what this process remembers.
 #[derive(Debug)]
 pub struct Cache {
     folder: Option<PathBuf>,
-    limit: u64,
+    room: Room,
     /// What keys depend on besides the content.
     platform: String,
-    /// Bytes in the folder, as far as this process knows.
-    used: AtomicU64,
-    /// A random number that tells processes apart. Not their ids: containers that share the folder may have the same.
-    process: u64,
     /// Files whose hash was checked, with what says that they are still the same. Locked to look up and insert.
     checked: Mutex<HashMap<PathBuf, Stamp>>,
     /// Without a folder: what was found out.
@@ -113,10 +131,8 @@ impl Cache {
     pub fn without_folder() -> Self {
         Self {
             folder: None,
-            limit: 0,
+            room: Room::new(0),
             platform: String::new(),
-            used: AtomicU64::new(0),
-            process: RandomState::new().hash_one(std::process::id()),
             checked: Mutex::default(),
             remembered: Mutex::default(),
             complained: AtomicBool::new(false),
@@ -125,38 +141,26 @@ impl Cache {
 
     /// Opens or makes `folder`, for at most `limit` bytes. `platform` is what writes and reads.
     pub fn open(folder: &Path, limit: u64, platform: &Platform) -> Result<Self, CacheError> {
+        make(folder)?;
         let unusable = |source| CacheError::Unusable {
             folder: folder.to_owned(),
             source,
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(unusable)?;
-        let metadata = fs::symlink_metadata(folder).map_err(unusable)?;
-        let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-        if !metadata.is_dir() || !ours || metadata.mode() & 0o022 != 0 {
-            return Err(CacheError::NotOurs {
-                folder: folder.to_owned(),
-            });
-        }
         if is_in_memory(folder).map_err(unusable)? {
             return Err(CacheError::InMemory {
                 folder: folder.to_owned(),
             });
         }
+        unfinished::tidy(folder);
         // Seen now rather than at the first model: a folder that cannot be written to is as good as none.
+        drop(Unfinished::new(folder).map_err(unusable)?);
         let cache = Self {
             folder: Some(folder.to_owned()),
-            limit,
+            room: Room::new(limit),
             platform: format!("{VERSION}\n{platform}"),
             ..Self::without_folder()
         };
-        let probe = folder.join(format!(".new-{}", cache.unique()));
-        File::create(&probe).map_err(unusable)?;
-        let _ = fs::remove_file(&probe);
-        cache.tidy(folder);
+        cache.look(folder).map_err(unusable)?;
         Ok(cache)
     }
 
@@ -171,16 +175,17 @@ impl Cache {
             });
         };
         let (description, file) = self.files(folder, content);
-        let entry: Entry = serde_json::from_slice(&fs::read(&description).ok()?).ok()?;
-        let file = match &entry.hash {
-            None => None,
-            Some(hash) if self.is_whole(&file, hash, entry.bytes) => Some(file),
-            Some(_) => {
-                tracing::warn!(%content, "a prepared model is damaged or gone; it is made anew");
-                self.remove(&description, &file);
-                return None;
-            }
+        let bytes = fs::read(&description).ok()?;
+        let entry = Entry::from_bytes(&bytes).filter(|entry| {
+            let hash = entry.hash.as_deref();
+            hash.is_none_or(|hash| self.is_whole(&file, hash, entry.bytes))
+        });
+        let Some(entry) = entry else {
+            tracing::warn!(%content, "a prepared model is damaged or gone; it is made anew");
+            self.remove(&description, &file);
+            return None;
         };
+        let file = entry.hash.is_some().then_some(file);
         // What the bound spares is what was used last.
         let _ = File::open(&description).and_then(|file| file.set_modified(SystemTime::now()));
         Some(Prepared {
@@ -203,43 +208,46 @@ impl Cache {
         }
     }
 
-    /// Where a prepared form of `content` is to be written before [`Self::keep`]; `None` when there is no place.
-    pub fn unfinished(&self, content: &ContentHash) -> Option<PathBuf> {
+    /// Where a prepared form is to be written before [`Self::keep`]; `None` when there is no place.
+    pub fn unfinished(&self) -> Option<Unfinished> {
         let folder = self.folder.as_ref()?;
-        // It may have been deleted; what is wrong with one that cannot be made is said by `keep`.
-        let _ = DirBuilder::new().mode(0o700).create(folder);
-        Some(folder.join(format!(".new-{}-{:016x}", self.unique(), content.short())))
+        // It may have been deleted, and the place taken by somebody else.
+        let made = make(folder).map_err(io::Error::other);
+        match made.and_then(|()| Unfinished::new(folder)) {
+            Ok(unfinished) => Some(unfinished),
+            Err(error) => {
+                self.complain(folder, &error);
+                None
+            }
+        }
     }
 
-    /// Part of a file's name that no other file has.
-    fn unique(&self) -> String {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        format!("{:016x}-{}", self.process, NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Remembers what was found out about `content`, with the file at `unfinished` when it has a prepared form.
-    pub fn keep(&self, content: &ContentHash, unfinished: Option<&Path>, findings: Findings, facts: Facts) -> Prepared {
-        let written = unfinished.filter(|_| findings.prepared);
+    /// Remembers what was found out about `content`, with `unfinished` when that holds a prepared form.
+    pub fn keep(
+        &self,
+        content: &ContentHash,
+        unfinished: Option<Unfinished>,
+        findings: Findings,
+        facts: Facts,
+    ) -> Prepared {
+        let could_be_written = unfinished.is_some();
+        let unfinished = unfinished.filter(|_| findings.prepared);
         match &self.folder {
+            // A full disk may be why there is no prepared form, which is not to be remembered of the model.
+            Some(folder) if could_be_written && !findings.prepared && !has_room(folder, facts.weights) => {
+                self.complain(folder, &io::ErrorKind::StorageFull.into());
+            }
             None => {
-                const MOST: usize = 100_000;
                 let mut remembered = lock(&self.remembered);
-                if remembered.len() >= MOST {
+                if remembered.len() >= MOST_REMEMBERED {
                     remembered.clear();
                 }
                 remembered.insert(*content, (findings.clone(), facts));
             }
-            // A full disk may be why there is no prepared form, which is not to be remembered of the model.
-            Some(folder) if unfinished.is_some() && !findings.prepared && !has_room(folder, facts.weights) => {
-                self.complain(folder, &io::ErrorKind::StorageFull.into());
-            }
-            Some(folder) => match self.write(folder, content, written, &findings, facts) {
+            Some(folder) => match self.write(folder, content, unfinished, &findings, facts) {
                 Ok(file) => return Prepared { file, findings, facts },
                 Err(error) => self.complain(folder, &error),
             },
-        }
-        if let Some(unfinished) = unfinished {
-            super::discard(unfinished);
         }
         // What was measured of the prepared form is not true of the uploaded one: the caller measures that.
         Prepared {
@@ -249,18 +257,11 @@ impl Cache {
         }
     }
 
-    /// Says once that something cannot be kept.
-    fn complain(&self, folder: &Path, error: &io::Error) {
-        if !self.complained.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, folder = %folder.display(), "prepared models cannot be kept");
-        }
-    }
-
     fn write(
         &self,
         folder: &Path,
         content: &ContentHash,
-        unfinished: Option<&Path>,
+        unfinished: Option<Unfinished>,
         findings: &Findings,
         facts: Facts,
     ) -> io::Result<Option<PathBuf>> {
@@ -271,19 +272,31 @@ impl Cache {
             hash: None,
             bytes: 0,
         };
-        if let Some(unfinished) = unfinished {
-            entry.bytes = fs::metadata(unfinished)?.len();
-            self.make_room(folder, entry.bytes)?;
-            entry.hash = Some(hash(unfinished)?);
-            fs::rename(unfinished, &file)?;
-            lock(&self.checked).insert(file.clone(), Stamp::of(&file)?);
+        let mut stamp = None;
+        if let Some(unfinished) = &unfinished {
+            let written = Stamp::of(unfinished.path())?;
+            entry.bytes = written.size;
+            entry.hash = Some(hash(unfinished.path())?);
+            stamp = Some(written);
         }
-        let text = serde_json::to_vec(&entry)?;
-        let new = description.with_extension(format!("new-{}", self.unique()));
-        fs::write(&new, &text)?;
-        fs::rename(&new, &description)?;
-        self.used.fetch_add(entry.bytes, Ordering::Relaxed);
+        let text = entry.to_bytes()?;
+        let adding = self.make_room(folder, entry.bytes + text.len() as u64)?;
+        let mut new = Unfinished::new(folder)?;
+        new.file().write_all(&text)?;
+        if let (Some(unfinished), Some(stamp)) = (unfinished, stamp) {
+            unfinished.finish(&file)?;
+            self.checked(&file, stamp);
+        }
+        new.finish(&description)?;
+        adding.done();
         Ok(entry.hash.map(|_| file))
+    }
+
+    /// Says that models cannot be kept: once, since it will be so of many.
+    fn complain(&self, folder: &Path, error: &io::Error) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, folder = %folder.display(), "prepared models cannot be kept");
+        }
     }
 
     /// Whether `file` is what was written. Read through once per process and file.
@@ -297,9 +310,17 @@ impl Cache {
         }
         let whole = hash(file).is_ok_and(|found| found == expected);
         if whole {
-            lock(&self.checked).insert(file.to_owned(), stamp);
+            self.checked(file, stamp);
         }
         whole
+    }
+
+    fn checked(&self, file: &Path, stamp: Stamp) {
+        let mut checked = lock(&self.checked);
+        if checked.len() >= MOST_REMEMBERED {
+            checked.clear();
+        }
+        checked.insert(file.to_owned(), stamp);
     }
 
     fn files(&self, folder: &Path, content: &ContentHash) -> (PathBuf, PathBuf) {
@@ -313,81 +334,98 @@ impl Cache {
     fn remove(&self, description: &Path, file: &Path) {
         // The description first: without it, the other is not looked at.
         for path in [description, file] {
-            super::discard(path);
+            discard(path);
         }
         lock(&self.checked).remove(file);
     }
 
-    /// Removes what was not used for longest until `bytes` more are within the bound.
-    fn make_room(&self, folder: &Path, bytes: u64) -> io::Result<()> {
-        if bytes > self.limit {
+    /// Makes `bytes` more be within the bound.
+    fn make_room(&self, folder: &Path, bytes: u64) -> io::Result<Adding<'_>> {
+        let limit = self.room.limit();
+        if bytes > limit {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
-                format!(
-                    "a prepared model of {bytes} bytes is over the bound of {} (--cache-size)",
-                    self.limit
-                ),
+                format!("a prepared model of {bytes} bytes is over the bound of {limit} (--cache-size)"),
             ));
         }
-        if self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit {
-            return Ok(());
+        let adding = self.room.add(bytes);
+        if self.room.is_to_be_looked_at() {
+            self.look(folder)?;
         }
-        // Other processes may have added or removed: the folder knows.
-        let mut entries = entries(folder)?;
-        let mut used: u64 = entries.iter().map(|entry| entry.bytes).sum();
-        entries.sort_unstable_by_key(|entry| entry.used_last);
+        Ok(adding)
+    }
+
+    /// Looks at what is in the folder, and removes what was not used for longest until it is within the bound.
+    fn look(&self, folder: &Path) -> io::Result<()> {
+        let look = self.room.look();
+        let mut entries: Vec<Used> = entries(folder)?.into_values().collect();
+        let mut seen: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        entries.sort_unstable_by_key(|entry| entry.last);
         for entry in entries {
-            if used.saturating_add(bytes) <= self.limit {
+            if self.room.excess(&look, seen) == 0 {
                 break;
             }
-            self.remove(&entry.file.with_extension("json"), &entry.file);
-            used -= entry.bytes;
+            self.remove(&entry.path.with_extension("json"), &entry.path.with_extension("ort"));
+            seen -= entry.bytes;
         }
-        self.used.store(used, Ordering::Relaxed);
+        self.room.looked(&look, seen);
         Ok(())
     }
+}
 
-    /// Counts what is there and removes what unfinished preparations of dead processes have left.
-    fn tidy(&self, folder: &Path) {
-        let bytes = entries(folder).map(|entries| entries.iter().map(|entry| entry.bytes).sum());
-        self.used.store(bytes.unwrap_or(0), Ordering::Relaxed);
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let is_unfinished = entry.file_name().to_string_lossy().contains("new-");
-            let age = entry.metadata().and_then(|metadata| metadata.modified());
-            if is_unfinished && age.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > ABANDONED)) {
-                super::discard(&entry.path());
-            }
-        }
+/// Makes `folder`, if need be, and sees to it that nobody else may write there.
+fn make(folder: &Path) -> Result<(), CacheError> {
+    let unusable = |source| CacheError::Unusable {
+        folder: folder.to_owned(),
+        source,
+    };
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder).map_err(unusable)?;
+    let metadata = fs::symlink_metadata(folder).map_err(unusable)?;
+    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
+    if metadata.is_dir() && ours && metadata.mode() & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(CacheError::NotOurs {
+            folder: folder.to_owned(),
+        })
     }
 }
 
-/// A prepared file in the folder.
+/// An entry in the folder.
 struct Used {
-    file: PathBuf,
+    /// Of its files, without what tells them apart.
+    path: PathBuf,
     bytes: u64,
-    used_last: Option<SystemTime>,
+    last: Option<SystemTime>,
 }
 
-fn entries(folder: &Path) -> io::Result<Vec<Used>> {
-    let mut entries = Vec::new();
+/// All entries in the folder, by their files' paths without what tells them apart.
+fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, Used>> {
+    let mut entries = HashMap::new();
     for entry in fs::read_dir(folder)?.flatten() {
         let file = entry.path();
-        if file.extension().is_none_or(|extension| extension != "ort") {
+        if !file.extension().is_some_and(|kind| kind == "ort" || kind == "json") {
             continue;
         }
         let Ok(metadata) = entry.metadata() else { continue };
-        let description = fs::metadata(file.with_extension("json"));
-        entries.push(Used {
-            bytes: metadata.len(),
-            // A file without a description was being written, or will be: it counts as old as it is.
-            used_last: description
-                .and_then(|description| description.modified())
-                .or(metadata.modified())
-                .ok(),
-            file,
+        let path = file.with_extension("");
+        let used = entries.entry(path.clone()).or_insert(Used {
+            path,
+            bytes: 0,
+            last: None,
         });
+        used.bytes += metadata.len();
+        // Of the two, the description is touched when it is used; neither is older than the entry.
+        used.last = used.last.max(metadata.modified().ok());
     }
     Ok(entries)
+}
+
+fn hash(file: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(file)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Whether there is room for the prepared form of a model of `weights` bytes. There is none in a folder that is gone.
@@ -395,12 +433,6 @@ fn has_room(folder: &Path, weights: u64) -> bool {
     const SPARE: u64 = 1 << 20;
     let needed = weights.saturating_mul(2).saturating_add(SPARE);
     rustix::fs::statvfs(folder).is_ok_and(|system| system.f_bavail.saturating_mul(system.f_frsize) >= needed)
-}
-
-fn hash(file: &Path) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(file)?)?;
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Whether files there are memory: a mapping of them cannot be given up and read again.
@@ -416,35 +448,4 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn that_a_model_has_no_prepared_form_is_remembered_unless_there_was_no_room_for_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache {
-            folder: Some(folder.path().to_owned()),
-            limit: 1 << 30,
-            ..Cache::without_folder()
-        };
-        let findings = Findings {
-            prepared: false,
-            private: 1,
-            load_peak: 2,
-            run_peak: None,
-            independent_rows: None,
-        };
-        let content = |digit: &str| ContentHash::parse(&digit.repeat(64)).unwrap();
-        for (content, weights, is_remembered) in [(content("1"), 1, true), (content("2"), u64::MAX, false)] {
-            let facts = Facts {
-                weights,
-                has_trees: false,
-                has_unbounded_work: false,
-            };
-            let unfinished = cache.unfinished(&content).unwrap();
-            let kept = cache.keep(&content, Some(&unfinished), findings.clone(), facts);
-            assert_eq!((kept.file, kept.findings), (None, findings.clone()));
-            assert_eq!(cache.find(&content).is_some(), is_remembered, "{weights}");
-        }
-    }
-}
+mod tests;

@@ -11,12 +11,14 @@ pub struct Process(pub u32);
 impl Process {
     /// Bytes of anonymous memory that are resident: what an unload must bring down (MM-4).
     pub fn anonymous_memory(self) -> u64 {
-        self.status("RssAnon:")
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .unwrap()
-            * 1024
+        self.anonymous_memory_if_alive().unwrap()
+    }
+
+    /// As [`Self::anonymous_memory`], of a process that may end at any time.
+    pub fn anonymous_memory_if_alive(self) -> Option<u64> {
+        let status = fs::read_to_string(self.file("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        Some(line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024)
     }
 
     /// The process's threads, less those with which jemalloc purges, which it starts one by one as it sees fit.
@@ -48,6 +50,15 @@ impl Process {
     pub fn maps_files_below(self, folder: &std::path::Path) -> bool {
         let maps = fs::read_to_string(self.file("maps")).unwrap();
         maps.contains(&folder.display().to_string())
+    }
+
+    /// The processes that prepare models for this one.
+    pub fn preparing(self) -> Vec<Self> {
+        let is_one = |child: &Self| {
+            let words = fs::read(child.file("cmdline")).unwrap_or_default();
+            words.split(|&byte| byte == 0).nth(1) == Some(b"prepare")
+        };
+        self.children().into_iter().filter(is_one).collect()
     }
 
     /// Files of a directory that the process has open.
@@ -94,12 +105,6 @@ impl Process {
 
     fn is(self, program: &str) -> bool {
         fs::read_to_string(self.file("comm")).is_ok_and(|name| name.trim_end() == program)
-    }
-
-    fn status(self, key: &str) -> String {
-        let status = fs::read_to_string(self.file("status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        line.trim().to_owned()
     }
 
     fn file(self, name: &str) -> PathBuf {

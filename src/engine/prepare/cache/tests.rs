@@ -1,0 +1,402 @@
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::thread;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PLENTY: u64 = 1 << 20;
+
+fn content(index: u64) -> ContentHash {
+    ContentHash::parse(&blake3::hash(&index.to_le_bytes()).to_hex()).unwrap()
+}
+
+fn findings(prepared: bool) -> Findings {
+    Findings {
+        prepared,
+        private: 1,
+        load_peak: 2,
+        run_peak: Some(3),
+        independent_rows: None,
+    }
+}
+
+const FACTS: Facts = Facts {
+    weights: 4,
+    has_trees: false,
+    has_unbounded_work: true,
+};
+
+/// This machine, with a build of ONNX Runtime.
+fn platform(build: &str) -> Platform {
+    Platform::here(build, None)
+}
+
+fn open(folder: &Path, limit: u64) -> Cache {
+    Cache::open(folder, limit, &platform("build")).unwrap()
+}
+
+/// Keeps a prepared form that holds `bytes`.
+fn keep(cache: &Cache, index: u64, bytes: &[u8]) -> Prepared {
+    let unfinished = cache.unfinished().unwrap();
+    fs::write(unfinished.path(), bytes).unwrap();
+    cache.keep(&content(index), Some(unfinished), findings(true), FACTS)
+}
+
+#[track_caller]
+fn assert_holds(prepared: Option<&Prepared>, bytes: &[u8]) {
+    let prepared = prepared.unwrap();
+    assert_eq!(fs::read(prepared.file.as_ref().unwrap()).unwrap(), bytes);
+    assert_eq!((&prepared.findings, prepared.facts), (&findings(true), FACTS));
+}
+
+/// Bytes of all files in `folder`, and their names.
+fn contents(folder: &Path) -> (u64, Vec<String>) {
+    let entries: Vec<_> = fs::read_dir(folder).unwrap().flatten().collect();
+    let bytes = entries.iter().map(|entry| entry.metadata().unwrap().len()).sum();
+    let names = entries
+        .iter()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    (bytes, names.collect())
+}
+
+#[test]
+fn what_was_kept_is_found_by_this_cache_and_by_others_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), PLENTY);
+    assert_eq!(cache.find(&content(1)), None);
+    let kept = keep(&cache, 1, b"model");
+    assert_holds(Some(&kept), b"model");
+    let other = open(folder.path(), PLENTY);
+    for cache in [&cache, &other] {
+        assert_eq!(cache.find(&content(1)).as_ref(), Some(&kept));
+        assert_eq!(cache.find(&content(2)), None);
+    }
+    keep(&other, 2, b"another");
+    assert_holds(cache.find(&content(2)).as_ref(), b"another");
+    // The folder holds what is found, and nothing unfinished.
+    let (_, names) = contents(folder.path());
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert!(names.iter().all(|name| !name.starts_with('.')), "{names:?}");
+}
+
+#[test]
+fn what_was_found_out_is_kept_also_of_a_model_without_a_prepared_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), PLENTY);
+    let unfinished = cache.unfinished().unwrap();
+    // A form that does not answer as the model does is not kept.
+    fs::write(unfinished.path(), "wrong").unwrap();
+    let kept = cache.keep(&content(1), Some(unfinished), findings(false), FACTS);
+    assert_eq!(kept.file, None);
+    assert_eq!(open(folder.path(), PLENTY).find(&content(1)), Some(kept));
+    assert_eq!(contents(folder.path()).1.len(), 1);
+}
+
+#[test]
+fn a_key_is_of_a_content_a_build_and_a_processor() {
+    let folder = tempfile::tempdir().unwrap();
+    keep(&open(folder.path(), PLENTY), 1, b"model");
+    let another_build = Cache::open(folder.path(), PLENTY, &platform("another build")).unwrap();
+    assert_eq!(another_build.find(&content(1)), None);
+    let mut another_processor = open(folder.path(), PLENTY);
+    another_processor.platform.push_str(" avx1024");
+    assert_eq!(another_processor.find(&content(1)), None);
+    // What each writes does not disturb the others.
+    keep(&another_build, 1, b"of another build");
+    assert_holds(open(folder.path(), PLENTY).find(&content(1)).as_ref(), b"model");
+}
+
+#[test]
+fn whatever_happens_to_an_entrys_files_it_is_found_whole_or_not_at_all_and_can_be_made_anew() {
+    type Harm = fn(&Path, &Path);
+    let table: [(&str, Harm); 13] = [
+        ("model gone", |ort, _| fs::remove_file(ort).unwrap()),
+        ("description gone", |_, json| fs::remove_file(json).unwrap()),
+        ("both gone", |ort, json| {
+            [ort, json].map(fs::remove_file).into_iter().for_each(Result::unwrap)
+        }),
+        ("model emptied", |ort, _| fs::write(ort, "").unwrap()),
+        ("description emptied", |_, json| fs::write(json, "").unwrap()),
+        ("model cut", |ort, _| fs::write(ort, "mode").unwrap()),
+        ("model longer", |ort, _| fs::write(ort, "modell").unwrap()),
+        ("model flipped", |ort, _| fs::write(ort, "molel").unwrap()),
+        ("description cut", |_, json| {
+            let text = fs::read(json).unwrap();
+            fs::write(json, &text[..text.len() - 1]).unwrap();
+        }),
+        ("description of another", |_, json| fs::write(json, "{}").unwrap()),
+        ("description changed", |_, json| {
+            let text = fs::read_to_string(json)
+                .unwrap()
+                .replace("\"private\":1", "\"private\":9");
+            fs::write(json, text).unwrap();
+        }),
+        ("description no text", |_, json| fs::write(json, [0xff; 300]).unwrap()),
+        ("model a folder", |ort, _| {
+            fs::remove_file(ort).unwrap();
+            fs::create_dir(ort).unwrap();
+        }),
+    ];
+    for (name, harm) in table {
+        // By the process that has checked the file, and by one that has not.
+        for is_restarted in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut cache = open(folder.path(), PLENTY);
+            let ort = keep(&cache, 1, b"model").file.unwrap();
+            keep(&cache, 2, b"neighbour");
+            assert!(cache.find(&content(1)).is_some());
+            harm(&ort, &ort.with_extension("json"));
+            if is_restarted {
+                cache = open(folder.path(), PLENTY);
+            }
+            assert_eq!(cache.find(&content(1)), None, "{name}");
+            assert_holds(cache.find(&content(2)).as_ref(), b"neighbour");
+            if name == "model a folder" {
+                // Whoever makes one finds that it stays without.
+                assert_eq!(keep(&cache, 1, b"model").file, None, "{name}");
+                assert_eq!(cache.find(&content(1)), None, "{name}");
+            } else {
+                assert_holds(Some(&keep(&cache, 1, b"model")), b"model");
+                assert_holds(cache.find(&content(1)).as_ref(), b"model");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn no_flipped_bit_goes_unnoticed(is_model in any::<bool>(), byte in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let folder = tempfile::tempdir().unwrap();
+        let ort = keep(&open(folder.path(), PLENTY), 1, b"model").file.unwrap();
+        let file = if is_model { ort } else { ort.with_extension("json") };
+        let mut bytes = fs::read(&file).unwrap();
+        let at = byte.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        fs::write(&file, bytes).unwrap();
+        let found = open(folder.path(), PLENTY).find(&content(1));
+        // The hash is read in capital letters, too.
+        prop_assert!(found.is_none() || (!is_model && at < 64 && bit == 5), "{found:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_mapped_outlives_its_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), PLENTY);
+    let file = keep(&cache, 1, b"model").file.unwrap();
+    let mapped = File::open(&file).unwrap();
+    keep(&cache, 1, b"again");
+    fs::remove_dir_all(folder.path()).unwrap();
+    assert_eq!(io::read_to_string(mapped).unwrap(), "model");
+}
+
+#[test]
+fn a_folder_that_is_deleted_is_made_again_for_this_user_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("deep/cache");
+    let cache = open(&folder, PLENTY);
+    keep(&cache, 1, b"model");
+    fs::remove_dir_all(parent.path().join("deep")).unwrap();
+    assert_eq!(cache.find(&content(1)), None);
+    assert_holds(Some(&keep(&cache, 1, b"model")), b"model");
+    assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+    // Between the child's work and its end, too.
+    let unfinished = cache.unfinished().unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    let kept = cache.keep(&content(2), Some(unfinished), findings(true), FACTS);
+    assert_eq!(kept.file, None);
+    assert_holds(Some(&keep(&cache, 2, b"another")), b"another");
+}
+
+#[test]
+fn a_folder_that_others_could_write_to_is_refused_at_the_start_and_later() {
+    let parent = tempfile::tempdir().unwrap();
+    let at = |name: &str, mode: u32| {
+        let folder = parent.path().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        folder
+    };
+    for mode in [0o770, 0o720, 0o702, 0o777] {
+        let error = Cache::open(&at("open", mode), PLENTY, &platform("")).unwrap_err();
+        assert!(matches!(error, CacheError::NotOurs { .. }), "{mode:o} {error}");
+    }
+    assert!(Cache::open(&at("readable", 0o755), PLENTY, &platform("")).is_ok());
+    symlink(at("own", 0o700), parent.path().join("link")).unwrap();
+    let error = Cache::open(&parent.path().join("link"), PLENTY, &platform("")).unwrap_err();
+    assert!(matches!(error, CacheError::NotOurs { .. }), "{error}");
+    fs::write(parent.path().join("file"), "").unwrap();
+    for below in ["file", "file/below"] {
+        let error = Cache::open(&parent.path().join(below), PLENTY, &platform("")).unwrap_err();
+        assert!(matches!(error, CacheError::Unusable { .. }), "{below} {error}");
+    }
+
+    let cache = open(&at("own", 0o700), PLENTY);
+    at("own", 0o777);
+    assert!(cache.unfinished().is_none());
+    at("own", 0o700);
+    assert!(cache.unfinished().is_some());
+}
+
+#[test]
+fn a_folder_of_another_user_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can give a folder away");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(54321), None).unwrap();
+    let error = Cache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
+    assert!(matches!(error, CacheError::NotOurs { .. }), "{error}");
+}
+
+#[test]
+fn a_folder_in_memory_is_refused() {
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("SKIPPED: there is no /dev/shm");
+        return;
+    };
+    if !is_in_memory(folder.path()).unwrap() {
+        eprintln!("SKIPPED: /dev/shm is not in memory");
+        return;
+    }
+    let error = Cache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
+    assert!(matches!(error, CacheError::InMemory { .. }), "{error}");
+}
+
+#[test]
+fn foreign_files_are_neither_believed_nor_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["notes.txt", "model.onnx", "new-1", ".hidden"];
+    for name in names {
+        fs::write(folder.path().join(name), [0; 100]).unwrap();
+    }
+    fs::create_dir(folder.path().join("folder.d")).unwrap();
+    let cache = open(folder.path(), 2000);
+    for index in 0..20 {
+        keep(&cache, index, &[0; 500]);
+    }
+    let (_, found) = contents(folder.path());
+    assert!(
+        names.iter().all(|name| found.contains(&(*name).to_owned())),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_was_not_used_for_longest_goes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    // Four entries and what describes them, and not five.
+    let cache = open(folder.path(), 9000);
+    for index in 0..4 {
+        keep(&cache, index, &[0; 1800]);
+        // Times of files are no finer than the kernel's tick.
+        thread::sleep(std::time::Duration::from_millis(15));
+    }
+    cache.find(&content(0)).unwrap();
+    cache.find(&content(2)).unwrap();
+    keep(&cache, 4, &[0; 1800]);
+    let left: Vec<u64> = (0..5).filter(|&index| cache.find(&content(index)).is_some()).collect();
+    assert_eq!(left, [0, 2, 3, 4]);
+    // One that has no prepared form takes room as well.
+    for index in 100..140 {
+        cache.keep(&content(index), None, findings(false), FACTS);
+    }
+    assert!(contents(folder.path()).0 <= 9000);
+    assert!(cache.find(&content(139)).is_some());
+    assert!(cache.find(&content(100)).is_none());
+}
+
+#[test]
+fn what_is_over_the_bound_by_itself_is_not_kept_and_sends_nothing_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), 5000);
+    keep(&cache, 1, b"model");
+    assert_eq!(keep(&cache, 2, &[0; 5001]).file, None);
+    assert_holds(cache.find(&content(1)).as_ref(), b"model");
+    assert_eq!(contents(folder.path()).1.len(), 2);
+}
+
+#[test]
+fn a_smaller_bound_counts_from_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), PLENTY);
+    for index in 0..10 {
+        keep(&cache, index, &[0; 1000]);
+    }
+    open(folder.path(), 4000);
+    assert!(contents(folder.path()).0 <= 4000);
+}
+
+#[test]
+fn many_threads_and_two_caches_stay_within_the_bound() {
+    const LIMIT: u64 = 64 << 10;
+    let folder = tempfile::tempdir().unwrap();
+    let caches = [open(folder.path(), LIMIT), open(folder.path(), LIMIT)];
+    thread::scope(|scope| {
+        for worker in 0..4u64 {
+            let (cache, folder) = (&caches[usize::from(worker % 2 == 1)], folder.path());
+            scope.spawn(move || {
+                for index in 0..60 {
+                    // Half of them are the others' as well.
+                    let index = if index % 2 == 0 { index } else { 1000 * worker + index };
+                    let bytes = index.to_le_bytes().repeat(256);
+                    keep(cache, index, &bytes);
+                    if let Some(found) = cache.find(&content(index)) {
+                        // Whoever opens it may find it gone, but never another's.
+                        if let Ok(found) = fs::read(found.file.unwrap()) {
+                            assert_eq!(found, bytes);
+                        }
+                    }
+                    let finished: u64 = entries(folder).unwrap().values().map(|entry| entry.bytes).sum();
+                    assert!(finished <= LIMIT + LIMIT / 16 + (8 << 10), "{finished}");
+                }
+            });
+        }
+    });
+    // By one alone, exactly.
+    open(folder.path(), LIMIT);
+    assert!(contents(folder.path()).0 <= LIMIT);
+}
+
+#[test]
+fn without_a_folder_what_was_found_out_is_remembered_within_bounds() {
+    let cache = Cache::without_folder();
+    assert!(cache.unfinished().is_none());
+    assert_eq!(cache.engines(&content(1)), None);
+    let kept = cache.keep(&content(1), None, findings(false), FACTS);
+    assert_eq!(cache.find(&content(1)), Some(kept));
+    assert_eq!(cache.find(&content(2)), None);
+    for index in 0..=MOST_REMEMBERED as u64 {
+        cache.keep(&content(index), None, findings(false), FACTS);
+    }
+    assert!(lock(&cache.remembered).len() <= MOST_REMEMBERED);
+    assert!(cache.find(&content(MOST_REMEMBERED as u64)).is_some());
+}
+
+#[test]
+fn what_a_killed_process_left_is_removed_at_the_next_start_and_what_another_writes_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), PLENTY);
+    let unfinished = cache.unfinished().unwrap();
+    fs::write(unfinished.path(), b"model").unwrap();
+    fs::write(folder.path().join(".new-7-0-0"), "left").unwrap();
+    open(folder.path(), PLENTY);
+    assert_eq!(contents(folder.path()).1.len(), 1);
+    let kept = cache.keep(&content(1), Some(unfinished), findings(true), FACTS);
+    assert_holds(Some(&kept), b"model");
+}
+
+#[test]
+fn that_a_model_has_no_prepared_form_is_remembered_unless_there_was_no_room_for_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), PLENTY);
+    for (index, weights, is_remembered) in [(1, 1, true), (2, u64::MAX, false)] {
+        let facts = Facts { weights, ..FACTS };
+        let kept = cache.keep(&content(index), cache.unfinished(), findings(false), facts);
+        assert_eq!((kept.file, kept.findings), (None, findings(false)));
+        assert_eq!(cache.find(&content(index)).is_some(), is_remembered, "{weights}");
+    }
+}
