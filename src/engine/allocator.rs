@@ -28,23 +28,24 @@ static ALLOCATOR: Lenient = Lenient(Jemalloc);
 /// small ones the bound is moved a little.
 struct Lenient(Jemalloc);
 
-/// Bytes of an allocation that nobody checks: everything that can be large is asked for by `try_reserve`.
-const SMALL: usize = 64 << 10;
+/// Bytes of an allocation that nobody checks: what is as large as a body is asked for so that "no" is an answer.
+const SMALL: usize = 1 << 20;
 
 /// How often the bound was moved since it was set last.
 static MOVED: AtomicU32 = AtomicU32::new(0);
 
-/// Moves the process's bound. Returns whether it is worth another try. Allocates nothing.
-fn move_bound() -> bool {
-    const STEP: u64 = 4 << 20;
+/// Moves the process's bound for `size` bytes and a little. Returns whether it is worth another try. Allocates nothing.
+fn move_bound(size: usize) -> bool {
+    /// What the allocator maps at a time.
+    const LITTLE: u64 = 4 << 20;
     /// Whoever needs more than this in small pieces has a leak, not a neighbour.
-    const MOST: u32 = 16;
+    const MOST: u32 = 32;
     let limit = getrlimit(Resource::Data);
     let (Some(current), true) = (limit.current, MOVED.fetch_add(1, Ordering::Relaxed) < MOST) else {
         return false;
     };
     let moved = Rlimit {
-        current: Some(current.saturating_add(STEP)),
+        current: Some(current.saturating_add(size as u64).saturating_add(LITTLE)),
         ..limit
     };
     setrlimit(Resource::Data, moved).is_ok()
@@ -56,34 +57,32 @@ pub fn bound_was_set() {
 }
 
 impl Lenient {
-    fn again(pointer: *mut u8, size: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
-        if pointer.is_null() && size <= SMALL && move_bound() {
-            allocate()
-        } else {
-            pointer
+    fn patiently(size: usize, allocate: impl Fn() -> *mut u8) -> *mut u8 {
+        let mut pointer = allocate();
+        // More than once, because others may be quicker to take what was added.
+        while pointer.is_null() && size <= SMALL && move_bound(size) {
+            pointer = allocate();
         }
+        pointer
     }
 }
 
-// SAFETY: every call is handed on to jemalloc as it came, a second time when the first has returned null, which leaves
+// SAFETY: every call is handed on to jemalloc as it came, again when it has returned null, which leaves
 // nothing behind and, for `realloc`, the old block as it was. Nothing here unwinds or allocates.
 unsafe impl GlobalAlloc for Lenient {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
-        let allocate = || unsafe { self.0.alloc(layout) };
-        Self::again(allocate(), layout.size(), allocate)
+        Self::patiently(layout.size(), || unsafe { self.0.alloc(layout) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
-        let allocate = || unsafe { self.0.alloc_zeroed(layout) };
-        Self::again(allocate(), layout.size(), allocate)
+        Self::patiently(layout.size(), || unsafe { self.0.alloc_zeroed(layout) })
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as above.
-        let allocate = || unsafe { self.0.realloc(pointer, layout, size) };
-        Self::again(allocate(), size, allocate)
+        Self::patiently(size, || unsafe { self.0.realloc(pointer, layout, size) })
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
