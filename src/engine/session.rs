@@ -421,8 +421,9 @@ fn says_device_failed(message: &str) -> bool {
 
 /// What `message` says after the library's last introduction.
 fn said(message: &str) -> &str {
-    const INTRODUCTIONS: [&str; 4] = [
+    const INTRODUCTIONS: [&str; 5] = [
         "Status Message: ",
+        "Exception during loading: ",
         "Exception during initialization: ",
         "Exception caught: ",
         "Failed to load model with error: ",
@@ -511,6 +512,7 @@ mod tests {
     fn out_of_memory_is_what_the_library_says_not_what_a_node_is_called() {
         let table = [
             ("std::bad_alloc", true),
+            ("Exception during loading: std::bad_alloc", true),
             ("Exception during initialization: std::bad_alloc", true),
             ("Failed to load model with error: std::bad_alloc", true),
             (

@@ -1,8 +1,10 @@
 //! Memory: 507 means "unload something and try again", and what is unloaded is gone (MM-4, MM-17, MM-18).
 
+use std::fs;
+
 use serde_json::json;
 
-use crate::harness::{Builder, Models, Server, eventually};
+use crate::harness::{Builder, Models, Server, eventually, fixture};
 
 /// Loads big models until there is no room, and returns the names of those that are loaded.
 #[track_caller]
@@ -132,4 +134,23 @@ fn a_load_in_progress_is_in_the_ledger_and_one_that_is_given_up_is_not() {
     });
     server.unload("slow").expect(200);
     assert_eq!(server.reserved(), 0);
+}
+
+#[test]
+fn a_model_that_crashes_while_memory_is_short_is_judged_when_there_is_more() {
+    const PADDING: usize = 8 << 20;
+    let mut model = fs::read(fixture("bad/divide_crash").join("model.onnx")).unwrap();
+    // A `doc_string` (field 6 of `ModelProto`) and its length, seven bits a byte.
+    model.push(6 << 3 | 2);
+    model.extend([0x80, 0x80, 0x80, 0x04]);
+    model.resize(model.len() + PADDING, b' ');
+    let load = |limit: &str| {
+        let server = Builder::multi().arguments(["--memory-limit", limit]).start();
+        let url = server.models().place_model("m", &model);
+        let first = server.load("m", &url).status;
+        assert_eq!(server.reserved(), 0);
+        first
+    };
+    assert_eq!(load("90MiB"), 507);
+    assert_eq!(load("1GiB"), 400);
 }
