@@ -32,6 +32,9 @@ use crate::supervisor::{self, Inheritance};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, LogFormat, LogLevel};
 
+/// Descriptors that the process needs for itself, and for a connection and a load.
+const FEWEST_FILES: u64 = 40;
+
 /// The name of the one model of single-model mode, as the platform calls the container.
 const SINGLE_MODEL: &str = "model";
 
@@ -176,6 +179,11 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
         });
     let memory_reserve = memory.as_ref().map_or(0, |limit| args.memory_reserve(limit.bytes));
     let open_files = engine::raise_open_files();
+    ensure!(
+        open_files.is_none_or(|files| files >= FEWEST_FILES),
+        "{} open files are too few to serve; raise the limit (ulimit -n) to {FEWEST_FILES} at least",
+        open_files.unwrap_or_default()
+    );
     let engine = Arc::new(Engine::start(&engine::Settings {
         library: args.onnxruntime.clone(),
         gpu: gpu(args),

@@ -271,7 +271,8 @@ impl Budget {
 
     /// As much of `most` bytes for a preparation as there is now, when that is more than `least`; says how much.
     pub fn prepare_up_to(&self, least: u64, most: u64) -> Option<(Loading, u64)> {
-        let sizes = std::iter::successors(Some(most), |size| Some(size / 2)).take_while(|&size| size > least);
+        let sizes =
+            std::iter::successors(Some(most), |size| Some(size - size.div_ceil(4))).take_while(|&size| size > least);
         sizes.into_iter().find_map(|peak| {
             self.admit(Purpose::Passing, peak, |ledger| ledger.loading += peak)
                 .ok()?;

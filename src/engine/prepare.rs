@@ -47,7 +47,7 @@ pub use probe::{answered, ones};
 pub const COMMAND: &str = "prepare";
 
 /// What a child takes before it has a model: ONNX Runtime's own. Measured: 9 MB.
-const CHILD: u64 = 10 << 20;
+pub const CHILD: u64 = 10 << 20;
 
 /// What a child takes beside what a model is estimated to.
 pub const SLACK: u64 = 2 << 20;

@@ -11,6 +11,9 @@ use super::prepare::{self, Cache, CacheError, Findings, Job, Platform, PrepareEr
 use super::session::SessionError;
 use super::{Engine, LoadError};
 
+/// As many times what models like it take is enough for any that is sound. More would make room for a hostile one.
+const PLENTY: u64 = 4;
+
 /// How unknown models are prepared.
 #[derive(Debug, Clone)]
 pub struct Prepare {
@@ -163,10 +166,17 @@ impl Engine {
             }
             drop(reserved);
             let (budget, least) = (self.budget.clone(), memory);
-            let more = self.loads.run(move || budget.prepare_up_to(least, most));
+            // In a new child: the last one is gone, or not to be trusted with more.
+            let child = prepare::CHILD;
+            let more = self
+                .loads
+                .run(move || budget.prepare_up_to(least + child, most + child));
             match more.await.map_err(LoadError::Pool)? {
-                Some(more) => (reserved, memory) = more,
-                None if short_of_memory => return Err(self.budget.no_room(memory.saturating_mul(2)).into()),
+                Some((more, bytes)) => (reserved, memory) = (more, bytes - child),
+                // A crash may be an allocation that failed, too; so it is believed only of a child that had plenty.
+                None if short_of_memory || memory < usual.saturating_mul(PLENTY) => {
+                    return Err(self.budget.no_room(memory.saturating_mul(2)).into());
+                }
                 None => return Err(error.into()),
             }
         }

@@ -403,6 +403,7 @@ fn says_out_of_memory(message: &str) -> bool {
         || (says_device_failed(message) && (said.contains("_ALLOC_FAILED") || said.contains("_ALLOCATION_FAILED")));
     out_of_device_memory
         || ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said)
+        || (message.starts_with("Exception while pre-packing node ") && message.ends_with(": std::bad_alloc"))
         // What becomes of any of these in a string for which there is no memory.
         || message == "Non-zero status"
         // The system's, of a prepared model.
@@ -423,8 +424,9 @@ fn says_device_failed(message: &str) -> bool {
 
 /// What `message` says after the library's last introduction.
 fn said(message: &str) -> &str {
-    const INTRODUCTIONS: [&str; 4] = [
+    const INTRODUCTIONS: [&str; 5] = [
         "Status Message: ",
+        "Exception during loading: ",
         "Exception during initialization: ",
         "Exception caught: ",
         "Failed to load model with error: ",
@@ -513,6 +515,8 @@ mod tests {
     fn out_of_memory_is_what_the_library_says_not_what_a_node_is_called() {
         let table = [
             ("std::bad_alloc", true),
+            ("Exception during loading: std::bad_alloc", true),
+            ("Exception while pre-packing node 'a': std::bad_alloc", true),
             ("Exception during initialization: std::bad_alloc", true),
             ("Failed to load model with error: std::bad_alloc", true),
             (

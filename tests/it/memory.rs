@@ -1,5 +1,6 @@
 //! Memory: 507 means "unload something and try again", and what is unloaded is gone (MM-4, MM-17, MM-18).
 
+use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cgroup::Cgroup;
-use crate::harness::{Builder, Models, Process, Server, Stop, eventually, in_parallel};
+use crate::harness::{Builder, Models, Process, Server, Stop, eventually, fixture, in_parallel};
 use crate::support::networks;
 
 /// Loads big models until there is no room, and returns the names of those that are loaded.
@@ -340,4 +341,23 @@ fn zeros(shape: &[usize]) -> Vec<u8> {
     bytes.extend(header.as_bytes());
     bytes.resize(bytes.len() + 4 * shape.iter().product::<usize>(), 0);
     bytes
+}
+
+#[test]
+fn a_model_that_crashes_while_memory_is_short_is_judged_when_there_is_more() {
+    const PADDING: usize = 8 << 20;
+    let mut model = fs::read(fixture("bad/divide_crash").join("model.onnx")).unwrap();
+    // A `doc_string` (field 6 of `ModelProto`) and its length, seven bits a byte.
+    model.push(6 << 3 | 2);
+    model.extend([0x80, 0x80, 0x80, 0x04]);
+    model.resize(model.len() + PADDING, b' ');
+    let load = |limit: &str| {
+        let server = Builder::multi().arguments(["--memory-limit", limit]).start();
+        let url = server.models().place_model("m", &model);
+        let first = server.load("m", &url).status;
+        assert_eq!(server.reserved(), 0);
+        first
+    };
+    assert_eq!(load("90MiB"), 507);
+    assert_eq!(load("1GiB"), 400);
 }

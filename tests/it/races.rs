@@ -180,7 +180,7 @@ fn loads_and_unloads_of_many_names_do_not_disturb_each_other() {
 fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() {
     let server = Builder::multi().start();
     let url = server.models().place_slow("m", 12);
-    thread::scope(|scope| {
+    let status = thread::scope(|scope| {
         let loading = scope.spawn(|| server.load("m", &url));
         while !loading.is_finished() {
             for child in server.process().children() {
@@ -188,10 +188,15 @@ fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() 
             }
             thread::sleep(Duration::from_millis(200));
         }
-        loading.join().unwrap().expect(507);
+        loading.join().unwrap().status
     });
-    assert_eq!(server.reserved(), 0);
-    server.load("m", &url).expect(200);
+    // One that is killed before it has read its work has shown nothing, and the model is loaded without it.
+    assert!([200, 507].contains(&status), "{status}");
+    if status == 507 {
+        assert_eq!(server.reserved(), 0);
+        server.load("m", &url).expect(200);
+    }
+    server.invoke("m", &json!({"instances": [1]})).expect(200);
 }
 
 #[test]
