@@ -18,7 +18,7 @@ const MOST: usize = 4096;
 /// Longest reason, in bytes: reasons may quote what the content made a library say.
 const MAX_REASON: usize = 512;
 
-/// The content is not to be loaded for now.
+/// The content is refused at present.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}; it may be tried again in {}", humantime::format_duration(whole_seconds(*.retry_after)))]
 pub struct Quarantined {
@@ -26,7 +26,7 @@ pub struct Quarantined {
     pub retry_after: Duration,
 }
 
-/// The contents that are not to be loaded for now.
+/// The contents that are refused at present.
 #[derive(Debug)]
 pub struct Quarantine {
     ttl: Duration,
