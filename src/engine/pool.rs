@@ -618,7 +618,8 @@ mod tests {
                 drop(release);
                 ended
             };
-            let ((slow_ones, first), second, ()) = join3(join(slow_ones, first), second, waiting).await;
+            // In this order: were both slow jobs there before it, the first one would have a spare thread.
+            let ((first, slow_ones), second, ()) = join3(join(first, slow_ones), second, waiting).await;
             assert_eq!((slow_ones, first, second), ((Ok(()), Ok(())), Ok(()), Ok(1)));
         });
     }

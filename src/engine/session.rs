@@ -404,13 +404,25 @@ fn says_out_of_memory(message: &str) -> bool {
     out_of_device_memory
         || ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said)
         || (message.starts_with("Exception while pre-packing node ") && message.ends_with(": std::bad_alloc"))
-        // What becomes of any of these in a string for which there is no memory.
-        || message == "Non-zero status"
+        || is_cut_short(message)
         // The system's, of a prepared model.
         || (said.starts_with("mmap file ") && said.ends_with(" failed: Cannot allocate memory"))
         // An arena's words, at its limit and at the system's.
         || said.starts_with("Failed to allocate memory for requested buffer of size ")
         || (said.starts_with("Available memory of ") && said.contains(" is smaller than requested bytes of "))
+}
+
+/// Whether `message` ends where there was no memory for more of it: so much of a text is kept in the library's string itself.
+fn is_cut_short(message: &str) -> bool {
+    const KEPT: usize = 15;
+    const BEGINNINGS: [&str; 5] = [
+        "Non-zero status code returned while running",
+        "Load model from ",
+        "Exception during loading: ",
+        "Exception during initialization: ",
+        "Failed to load model with error: ",
+    ];
+    BEGINNINGS.iter().any(|whole| whole[..KEPT].trim_end() == message)
 }
 
 /// Whether CUDA or one of its libraries has failed, which is neither the model's nor the request's fault.
@@ -532,6 +544,11 @@ mod tests {
                 "Exception during initialization: Available memory of 1024 is smaller than requested bytes of 4096",
                 true,
             ),
+            // Cut short for want of memory.
+            ("Non-zero status", true),
+            ("Load model from", true),
+            ("Failed to load", true),
+            ("Load model", false),
             ("CUDA failure 2: out of memory", true),
             ("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory", true),
             (

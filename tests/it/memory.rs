@@ -325,9 +325,9 @@ fn many_large_requests_at_once_are_answered_or_refused_and_kill_nobody() {
     eventually("all is given back", || {
         server.metric("longshore_memory_requests_bytes") == 0
     });
-    // Alone, both have room.
+    // Alone, both have room, when the allocator has given back what the others have freed.
     for request in [&few_bytes, &images] {
-        server.send(request).expect(200);
+        eventually("there is room", || server.send(request).status == 200);
     }
 }
 
