@@ -251,12 +251,7 @@ impl<R: Read + io::Seek> Scanner<R> {
             if wire_type != 2 {
                 return Err(self.malformed("an external data entry that is no text"));
             }
-            let length = self.varint(end)?;
-            let text_end = self
-                .position
-                .checked_add(length)
-                .filter(|&text_end| text_end <= end)
-                .ok_or_else(|| self.malformed("a text longer than what holds it"))?;
+            let text_end = self.text_end(end)?;
             match field {
                 1 => key = self.string(text_end)?,
                 2 => value = self.string(text_end)?,
@@ -314,12 +309,7 @@ impl<R: Read + io::Seek> Scanner<R> {
                 (2, 0) => version = self.varint(end)?,
                 (_, 0) => drop(self.varint(end)?),
                 (field, 2) => {
-                    let length = self.varint(end)?;
-                    let text_end = self
-                        .position
-                        .checked_add(length)
-                        .filter(|&text_end| text_end <= end)
-                        .ok_or_else(|| self.malformed("a text longer than what holds it"))?;
+                    let text_end = self.text_end(end)?;
                     if field == 1 {
                         domain = self.shown(text_end)?;
                     } else {
@@ -346,6 +336,15 @@ impl<R: Read + io::Seek> Scanner<R> {
         let text = self.string(end.min(self.position + MOST))?;
         self.skip_to(end)?;
         Ok(text)
+    }
+
+    /// Reads the length of a text and returns where it ends, which is not after `end`.
+    fn text_end(&mut self, end: u64) -> Result<u64, ScanError> {
+        let length = self.varint(end)?;
+        self.position
+            .checked_add(length)
+            .filter(|&text_end| text_end <= end)
+            .ok_or_else(|| self.malformed("a text longer than what holds it"))
     }
 
     fn tag(&mut self, end: u64) -> Result<(u64, u64), ScanError> {
