@@ -249,10 +249,13 @@ impl Budget {
     }
 
     /// Tries `admit` until nothing is in the way that will be out of it by itself, or too long.
-    fn patiently(&self, admit: impl Fn() -> Result<(), NoRoom>) -> Result<(), NoRoom> {
+    fn patiently<T>(&self, admit: impl Fn() -> Result<T, NoRoom>) -> Result<T, NoRoom> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let Err(refused) = admit() else { return Ok(()) };
+            let refused = match admit() {
+                Ok(admitted) => return Ok(admitted),
+                Err(refused) => refused,
+            };
             let ledger = self.ledger();
             let left = deadline.saturating_duration_since(Instant::now());
             if ledger.loading == 0 || left.is_zero() {
@@ -269,16 +272,18 @@ impl Budget {
         }
     }
 
-    /// As much of `most` bytes for a preparation as there is now, when that is more than `least`; says how much.
-    pub fn prepare_up_to(&self, least: u64, most: u64) -> Option<(Loading, u64)> {
-        let sizes =
-            std::iter::successors(Some(most), |size| Some(size - size.div_ceil(4))).take_while(|&size| size > least);
-        sizes.into_iter().find_map(|peak| {
-            self.admit(Purpose::Passing, peak, |ledger| ledger.loading += peak)
-                .ok()?;
-            let budget = self.clone();
-            Some((Loading { budget, peak }, peak))
-        })
+    /// As much of `most` bytes for a preparation as there is, but no less than `least`; says how much. Waits as
+    /// [`Self::prepare`] does.
+    pub fn prepare_up_to(&self, least: u64, most: u64) -> Result<(Loading, u64), NoRoom> {
+        let admit = |peak| self.admit(Purpose::Passing, peak, |ledger| ledger.loading += peak);
+        let peak = self.patiently(|| {
+            std::iter::successors(Some(most), |size| Some(size - size.div_ceil(4)))
+                .take_while(|&size| size > least)
+                .find(|&size| admit(size).is_ok())
+                .map_or_else(|| admit(least).map(|()| least), Ok)
+        })?;
+        let budget = self.clone();
+        Ok((Loading { budget, peak }, peak))
     }
 
     /// Makes room for a file of so many bytes to be mapped, however much of it will be in memory.
@@ -316,20 +321,6 @@ impl Budget {
         }
         drop(ledger);
         self.admit(Purpose::Passing, bytes, |ledger| ledger.requests += bytes)
-    }
-
-    /// The refusal of `needed` bytes.
-    pub fn no_room(&self, needed: u64) -> NoRoom {
-        let ledger = self.ledger();
-        let planned = self
-            .shared
-            .base
-            .saturating_add(ledger.planned(&self.shared.bounds, self.shared.bounds.reserve));
-        NoRoom {
-            needed,
-            available: self.limit().saturating_sub(planned),
-            limit: self.limit(),
-        }
     }
 
     pub fn reserved(&self) -> Reserved {
@@ -583,11 +574,34 @@ mod tests {
     #[test]
     fn what_there_is_can_be_asked_for() {
         let budget = budget(1000, 0);
-        let (_all, bytes) = budget.prepare_up_to(100, 800).unwrap();
+        let (all, bytes) = budget.prepare_up_to(100, 800).unwrap();
         assert_eq!(bytes, 800);
-        let (_rest, bytes) = budget.prepare_up_to(100, 800).unwrap();
+        drop(all);
+        let _loaded = budget.load(700, 0).unwrap().settle(private(700)).unwrap();
+        let (rest, bytes) = budget.prepare_up_to(50, 800).unwrap();
         assert_eq!(bytes, 189, "three quarters of three quarters ...");
-        assert!(budget.prepare_up_to(50, 800).is_none());
+        drop(rest);
+        let (least, bytes) = budget.prepare_up_to(205, 800).unwrap();
+        assert_eq!(bytes, 205);
+        drop(least);
+        let refused = budget.prepare_up_to(300, 800).unwrap_err();
+        assert_eq!(
+            (refused.needed, refused.available),
+            (300, 213),
+            "what was asked for last, and what there was"
+        );
+    }
+
+    #[test]
+    fn whoever_asks_for_what_there_is_waits_for_others() {
+        let budget = budget(1000, 0);
+        let other = budget.prepare(800).unwrap();
+        thread::scope(|scope| {
+            let more = scope.spawn(|| budget.prepare_up_to(400, 900));
+            drop(other);
+            let (_more, bytes) = more.join().unwrap().unwrap();
+            assert_eq!(bytes, 900);
+        });
     }
 
     #[test]

@@ -165,19 +165,17 @@ impl Engine {
                 .into());
             }
             drop(reserved);
-            let (budget, least) = (self.budget.clone(), memory);
             // In a new child: the last one is gone, or not to be trusted with more.
             let child = prepare::CHILD;
+            let (budget, least) = (self.budget.clone(), memory.saturating_mul(2).min(most));
             let more = self
                 .loads
-                .run(move || budget.prepare_up_to(least + child, most + child));
+                .run(move || budget.prepare_up_to(least.saturating_add(child), most.saturating_add(child)));
             match more.await.map_err(LoadError::Pool)? {
-                Some((more, bytes)) => (reserved, memory) = (more, bytes - child),
+                Ok((more, bytes)) => (reserved, memory) = (more, bytes - child),
                 // A crash may be an allocation that failed, too; so it is believed only of a child that had plenty.
-                None if short_of_memory || memory < usual.saturating_mul(PLENTY) => {
-                    return Err(self.budget.no_room(memory.saturating_mul(2)).into());
-                }
-                None => return Err(error.into()),
+                Err(refused) if short_of_memory || memory < usual.saturating_mul(PLENTY) => return Err(refused.into()),
+                Err(_) => return Err(error.into()),
             }
         }
     }

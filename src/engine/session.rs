@@ -396,14 +396,16 @@ fn says_no_descriptors(message: &str) -> bool {
 
 /// ONNX Runtime has no error code for a failed allocation, only its C++ exception's text. Names of nodes and operators
 /// are in messages too and could be that text, so it counts only where the library puts it: as all that is said, or as
-/// all that is said after one of its own introductions.
+/// all that is said after one of its own introductions, or of a node.
 fn says_out_of_memory(message: &str) -> bool {
     let said = said(message);
     let out_of_device_memory = said.starts_with("CUDA failure 2: ")
         || (says_device_failed(message) && (said.contains("_ALLOC_FAILED") || said.contains("_ALLOCATION_FAILED")));
     out_of_device_memory
-        || ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said)
-        || (message.starts_with("Exception while pre-packing node ") && message.ends_with(": std::bad_alloc"))
+        || [Some(said), said_of_node(message)]
+            .into_iter()
+            .flatten()
+            .any(|said| ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said))
         || is_cut_short(message)
         // The system's, of a prepared model.
         || (said.starts_with("mmap file ") && said.ends_with(" failed: Cannot allocate memory"))
@@ -425,6 +427,25 @@ fn is_cut_short(message: &str) -> bool {
     BEGINNINGS.iter().any(|whole| whole[..KEPT].trim_end() == message)
 }
 
+/// What `message` says of a node when it begins with the node's description. A description is names of the uploader's
+/// choice between words of the library. It is taken to end where it can end first, so that a name that is made to look like
+/// the end leaves more to be said than the library does, never less.
+fn said_of_node(message: &str) -> Option<&str> {
+    const DESCRIPTIONS: [&[&str]; 3] = [
+        &["Exception while pre-packing node '", "': "],
+        &["This is an invalid model. In Node, (", ", Error "],
+        &["Node (", ") Op (", ") "],
+    ];
+    let message = without_introduction(message);
+    DESCRIPTIONS.iter().find_map(|words| {
+        let (first, others) = words.split_first()?;
+        let rest = message.strip_prefix(first)?;
+        others
+            .iter()
+            .try_fold(rest, |rest, word| rest.split_once(word).map(|(_, rest)| rest))
+    })
+}
+
 /// Whether CUDA or one of its libraries has failed, which is neither the model's nor the request's fault.
 fn says_device_failed(message: &str) -> bool {
     let said = said(message);
@@ -434,15 +455,25 @@ fn says_device_failed(message: &str) -> bool {
     })
 }
 
+/// What the library says before what is to be said.
+const INTRODUCTIONS: [&str; 5] = [
+    "Status Message: ",
+    "Exception during loading: ",
+    "Exception during initialization: ",
+    "Exception caught: ",
+    "Failed to load model with error: ",
+];
+
+/// `message` without an introduction that it begins with.
+fn without_introduction(message: &str) -> &str {
+    INTRODUCTIONS
+        .iter()
+        .find_map(|introduction| message.strip_prefix(introduction))
+        .unwrap_or(message)
+}
+
 /// What `message` says after the library's last introduction.
 fn said(message: &str) -> &str {
-    const INTRODUCTIONS: [&str; 5] = [
-        "Status Message: ",
-        "Exception during loading: ",
-        "Exception during initialization: ",
-        "Exception caught: ",
-        "Failed to load model with error: ",
-    ];
     let said = INTRODUCTIONS
         .iter()
         .filter_map(|introduction| Some(message.rfind(introduction)? + introduction.len()))
@@ -569,6 +600,40 @@ mod tests {
             ("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", false),
             (
                 "This is an invalid model. Error in Node:CUDA failure 2: out of memory",
+                false,
+            ),
+            (
+                "This is an invalid model. In Node, (\"\", Abs, \"\", -1) : (\"x\": tensor(float),) -> (\"z\",) , Error \
+                 std::bad_alloc",
+                true,
+            ),
+            ("Node (a) Op (Abs) std::bad_alloc", true),
+            (
+                "Exception during initialization: Node (a) Op (Abs) std::bad_alloc",
+                true,
+            ),
+            // Names that end, or begin, as messages do.
+            (
+                "This is an invalid model. In Node, (\"\", f, \"\", -1) : (\"x\": tensor(float),) -> (\"z\",) , Error \
+                 Unrecognized attribute: a for operator , Error std::bad_alloc",
+                false,
+            ),
+            (
+                "This is an invalid model. In Node, (\", Error std::bad_alloc\", Abs, \"\", -1) : (\"x\",) -> (\"z\",) , Error \
+                 Unrecognized attribute: a for operator Abs",
+                false,
+            ),
+            (
+                "Node (a) Op (Abs) std::bad_alloc) Op (Abs) [ShapeInferenceError] Incompatible dimensions",
+                false,
+            ),
+            (
+                "Node (a) Op (Abs) [TypeInferenceError] no type for ) std::bad_alloc",
+                false,
+            ),
+            ("Exception while pre-packing node 'a': std::bad_alloc': no", false),
+            (
+                "This is an invalid model. Error: two nodes with same node name (, Error std::bad_alloc",
                 false,
             ),
             ("No Op registered for bad_alloc with domain_version of 17", false),
