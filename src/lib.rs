@@ -30,6 +30,7 @@ pub mod codec;
 pub mod config;
 pub mod contract;
 pub mod engine;
+pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tensor;

@@ -1,0 +1,321 @@
+//! One try at a request to a store on the network: a (part of an) object on certain conditions, or a page of a list; and what
+//! a failed one means.
+
+use std::error::Error as _;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use object_store::client::{HttpError, HttpErrorKind};
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore};
+
+use super::clouds::Client;
+use super::error::{StoreError, is_passing};
+use super::exchange::{Exchange, Seen, shown};
+use super::location::{Cloud, Location};
+use super::tries::Failure;
+use super::version::Version;
+
+/// A store on the network.
+pub(super) struct Bucket {
+    objects: Arc<dyn ObjectStore>,
+    lists: Option<Arc<dyn PaginatedListStore>>,
+    cloud: Option<Cloud>,
+    timeout: Duration,
+    /// Simple web servers answer requests for a part with the whole; they are asked for it from then on.
+    ignores_ranges: AtomicBool,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Ask<'a> {
+    pub key: &'a Path,
+    /// For people.
+    pub url: &'a str,
+    /// All of it, if none.
+    pub range: Option<Range<u64>>,
+    /// Only if it is still this one.
+    pub matching: Option<&'a Version>,
+    /// Only if it is another one than this.
+    pub unless: Option<&'a Version>,
+}
+
+/// An object whose bytes are about to come.
+pub(super) struct Opened {
+    pub version: Version,
+    /// Of the object, whatever part was asked for.
+    pub bytes: u64,
+    /// What comes.
+    pub range: Range<u64>,
+    pub body: BoxStream<'static, object_store::Result<Bytes>>,
+}
+
+impl Opened {
+    pub fn is_whole(&self) -> bool {
+        self.range == (0..self.bytes)
+    }
+}
+
+impl Bucket {
+    pub fn new(client: Client, location: &Location, timeout: Duration) -> Self {
+        let cloud = match location {
+            Location::Bucket { cloud, .. } => Some(*cloud),
+            Location::Directory(_) | Location::Web(_) => None,
+        };
+        Self {
+            objects: client.objects,
+            lists: client.lists,
+            cloud,
+            timeout,
+            ignores_ranges: AtomicBool::new(false),
+        }
+    }
+
+    pub fn has_lists(&self) -> bool {
+        self.lists.is_some()
+    }
+
+    /// Tries once; nothing if it is still the version that was known.
+    pub async fn get(&self, ask: &Ask<'_>) -> Result<Option<Opened>, Failure> {
+        let range = ask
+            .range
+            .clone()
+            .filter(|_| !self.ignores_ranges.load(Ordering::Relaxed));
+        let exchange = Exchange::default();
+        let result = self.request(ask, range.clone(), &exchange).await;
+        let result = match (exchange.status(), result) {
+            (Some(200), Err(_)) if range.is_some() => {
+                self.ignores_ranges.store(true, Ordering::Relaxed);
+                self.whole(ask).await
+            }
+            // No part of an empty object can be had.
+            (Some(416), Err(_)) if range.is_some_and(|range| range.start == 0) => self.whole(ask).await,
+            (Some(416), Err(_)) => Err(Failure::lasting(StoreError::Changed {
+                url: ask.url.to_owned(),
+            })),
+            (Some(304), Err(_)) => return Ok(None),
+            (_, result) => result.map_err(|error| self.failure(ask.url, &error, &exchange)),
+        };
+        match result {
+            Ok(opened)
+                if ask
+                    .matching
+                    .is_some_and(|version| !version.agrees_with(&opened.version)) =>
+            {
+                Err(Failure::lasting(StoreError::Changed {
+                    url: ask.url.to_owned(),
+                }))
+            }
+            Ok(opened) if ask.unless.is_some_and(|version| *version == opened.version) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    async fn whole(&self, ask: &Ask<'_>) -> Result<Opened, Failure> {
+        let exchange = Exchange::default();
+        let result = self.request(ask, None, &exchange).await;
+        result.map_err(|error| self.failure(ask.url, &error, &exchange))
+    }
+
+    async fn request(
+        &self,
+        ask: &Ask<'_>,
+        range: Option<Range<u64>>,
+        exchange: &Exchange,
+    ) -> object_store::Result<Opened> {
+        let mut options = GetOptions {
+            range: range.map(GetRange::Bounded),
+            ..GetOptions::default()
+        };
+        options.extensions.insert(exchange.clone());
+        if let Some(version) = ask.matching {
+            options.if_match = version.strong_tag().map(str::to_owned);
+            options.if_unmodified_since = version.modified().map(Into::into);
+        }
+        if let Some(version) = ask.unless {
+            options.if_none_match = version.tag().map(str::to_owned);
+            options.if_modified_since = version.modified().map(Into::into);
+        }
+        let result = self.objects.get_opts(ask.key, options).await?;
+        let meta = &result.meta;
+        // 1970 is what object_store makes of no time.
+        let modified = Some(meta.last_modified.timestamp()).filter(|seconds| *seconds != 0);
+        Ok(Opened {
+            version: Version::of(meta.e_tag.as_deref(), modified, meta.size),
+            bytes: meta.size,
+            range: result.range.clone(),
+            body: result.into_stream(),
+        })
+    }
+
+    /// Tries once to get a page of the objects below `prefix`.
+    pub async fn list(
+        &self,
+        prefix: &str,
+        url: &str,
+        page_token: Option<String>,
+    ) -> Result<PaginatedListResult, Failure> {
+        let Some(lists) = &self.lists else {
+            return Err(Failure::lasting(StoreError::NotFound { url: url.to_owned() }));
+        };
+        let exchange = Exchange::default();
+        let mut options = PaginatedListOptions {
+            page_token,
+            ..PaginatedListOptions::default()
+        };
+        options.extensions.insert(exchange.clone());
+        let result = lists.list_paginated(Some(prefix), options).await;
+        result.map_err(|error| self.failure(url, &error, &exchange))
+    }
+
+    /// What an error says that came while a body was read.
+    pub fn broken(&self, url: &str, error: &object_store::Error, read: u64, bytes: u64) -> Failure {
+        let url = url.to_owned();
+        Failure::passing(match find::<HttpError>(error).map(HttpError::kind) {
+            Some(HttpErrorKind::Timeout) => StoreError::TimedOut {
+                url,
+                timeout: self.timeout,
+                tries: 0,
+            },
+            _ => StoreError::CutShort {
+                url,
+                read,
+                bytes,
+                reason: shown(&deepest(error)),
+                tries: 0,
+            },
+        })
+    }
+
+    fn failure(&self, url: &str, error: &object_store::Error, exchange: &Exchange) -> Failure {
+        let url = url.to_owned();
+        let reason = shown(&deepest(error));
+        let http = find::<HttpError>(error);
+        if let Some(seen) = exchange.seen()
+            && !(200..300).contains(&seen.answer.status)
+        {
+            return self.refused(url, seen);
+        }
+        if !exchange.was_sent() {
+            let no_credentials = StoreError::NoCredentials {
+                url,
+                reason,
+                tries: 0,
+                advice: advice_on_credentials(self.cloud),
+            };
+            return Failure {
+                error: no_credentials,
+                // Where nobody answers there are none; where somebody does, it may have been a bad moment.
+                again: http.is_some_and(|error| !could_not_connect(error)),
+            };
+        }
+        match http {
+            Some(error) if error.kind() == HttpErrorKind::Timeout && !could_not_connect(error) => {
+                Failure::passing(StoreError::TimedOut {
+                    url,
+                    timeout: self.timeout,
+                    tries: 0,
+                })
+            }
+            Some(_) => Failure::passing(StoreError::Unreachable { url, reason, tries: 0 }),
+            None => Failure::lasting(StoreError::Answer { url, reason }),
+        }
+    }
+
+    fn refused(&self, url: String, seen: &Seen) -> Failure {
+        let answer = seen.answer.clone();
+        let code = answer.code.as_deref().unwrap_or_default();
+        let error = match (answer.status, code) {
+            (404, "NoSuchBucket" | "ContainerNotFound") => StoreError::NoBucket { url },
+            (404, _) => StoreError::NotFound { url },
+            (412, _) => StoreError::Changed { url },
+            (301 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException")
+                if self.cloud == Some(Cloud::Amazon) =>
+            {
+                let region = seen.region.clone();
+                StoreError::OtherRegion { url, region }
+            }
+            (401 | 403, _) | (400, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => StoreError::Denied {
+                advice: advice_on_refusal(self.cloud, code),
+                url,
+                answer,
+            },
+            (status, _) => {
+                let status_error = StoreError::Status { url, answer, tries: 0 };
+                return Failure {
+                    error: status_error,
+                    again: is_passing(status),
+                };
+            }
+        };
+        Failure::lasting(error)
+    }
+}
+
+fn could_not_connect(error: &HttpError) -> bool {
+    let by_client = error
+        .source()
+        .and_then(|source| source.downcast_ref::<reqwest::Error>());
+    error.kind() == HttpErrorKind::Connect || by_client.is_some_and(reqwest::Error::is_connect)
+}
+
+/// The error of type `E` in the chain.
+fn find<E: std::error::Error + 'static>(error: &object_store::Error) -> Option<&E> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// What the end of the chain says: those above it repeat it, some with the whole URL.
+pub(super) fn deepest(error: &object_store::Error) -> String {
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+fn advice_on_credentials(cloud: Option<Cloud>) -> &'static str {
+    match cloud {
+        Some(Cloud::Amazon) => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), give the container or instance a role, or \
+             set AWS_SKIP_SIGNATURE=true for a public bucket"
+        }
+        Some(Cloud::Google) => {
+            "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, give the instance a service account, or set \
+             GOOGLE_SKIP_SIGNATURE=true for a public bucket"
+        }
+        Some(Cloud::Azure) => {
+            "set AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_ID with its secret or token file, give the \
+             instance an identity, or set AZURE_SKIP_SIGNATURE=true for a public container"
+        }
+        None => "check the URL",
+    }
+}
+
+fn advice_on_refusal(cloud: Option<Cloud>, code: &str) -> &'static str {
+    match (cloud, code) {
+        (_, "InvalidAccessKeyId") => "correct AWS_ACCESS_KEY_ID",
+        (_, "SignatureDoesNotMatch") => "correct AWS_SECRET_ACCESS_KEY; it does not belong to the key id",
+        (_, "ExpiredToken" | "TokenRefreshRequired") => "get new credentials; these have ended",
+        (_, "InvalidToken") => "correct AWS_SESSION_TOKEN; it does not belong to the keys",
+        (_, "RequestTimeTooSkewed") => "set the clock of this machine",
+        (Some(Cloud::Amazon), _) => {
+            "allow these credentials s3:GetObject on it, and s3:ListBucket on the bucket, without which a missing object is \
+             refused as well"
+        }
+        (Some(Cloud::Google), _) => "allow these credentials storage.objects.get on it, and storage.objects.list",
+        (Some(Cloud::Azure), _) => "allow these credentials to read and list blobs (Storage Blob Data Reader)",
+        (None, _) => "check the URL, and the query if it is a signed one, which may have ended",
+    }
+}

@@ -1,0 +1,178 @@
+//! From a URL and the environment to a client of the store.
+//!
+//! What object_store would read from the process's environment by itself it is told here from the [`Environment`] that was
+//! passed in; the names are the clouds' own. Nothing is repeated by object_store (see `tries.rs`), and a request may take
+//! any time as long as bytes arrive.
+
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
+use object_store::list::PaginatedListStore;
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use reqwest::header::HeaderValue;
+
+use super::environment::Environment;
+use super::error::OpenError;
+use super::exchange::{Observing, shown};
+use super::location::{Cloud, Location};
+use super::{aws, bucket};
+
+/// Time to connect: longer than any healthy network takes, and short of what a request can wait.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const USER_AGENT: &str = concat!("longshore/", env!("CARGO_PKG_VERSION"));
+
+/// The store's objects, and its lists where it has any.
+pub(super) struct Client {
+    pub objects: Arc<dyn ObjectStore>,
+    pub lists: Option<Arc<dyn PaginatedListStore>>,
+}
+
+impl Client {
+    fn of(store: impl ObjectStore + PaginatedListStore) -> Self {
+        let store = Arc::new(store);
+        Self {
+            objects: store.clone(),
+            lists: Some(store),
+        }
+    }
+}
+
+/// A client of the bucket or web server at `location`.
+pub(super) fn connect(location: &Location, environment: &Environment, timeout: Duration) -> Result<Client, OpenError> {
+    provide_tls();
+    let refused = |error: object_store::Error| OpenError::Settings {
+        url: location.shown(),
+        reason: shown(&bucket::deepest(&error)),
+    };
+    match location {
+        Location::Bucket {
+            cloud: Cloud::Amazon,
+            bucket,
+            ..
+        } => {
+            let builder = aws::builder(environment, |http| options(timeout, http))?.with_url(bucket);
+            builder.build().map(Client::of).map_err(refused)
+        }
+        Location::Bucket {
+            cloud: Cloud::Google,
+            bucket,
+            ..
+        } => google(bucket, environment, timeout)
+            .build()
+            .map(Client::of)
+            .map_err(refused),
+        Location::Bucket {
+            cloud: Cloud::Azure,
+            bucket,
+            ..
+        } => azure(bucket, environment, timeout)
+            .build()
+            .map(Client::of)
+            .map_err(refused),
+        Location::Web(url) => {
+            let store = HttpBuilder::new()
+                .with_url(url.as_str())
+                .with_client_options(options(timeout, url.scheme() == "http"))
+                .with_retry(never())
+                .with_http_connector(Observing)
+                .build();
+            let objects = store.map_err(refused)?;
+            Ok(Client {
+                objects: Arc::new(objects),
+                lists: None,
+            })
+        }
+        Location::Directory(_) => Err(OpenError::Url {
+            url: location.shown(),
+            reason: "it is a directory".to_owned(),
+        }),
+    }
+}
+
+fn google(bucket: &str, environment: &Environment, timeout: Duration) -> GoogleCloudStorageBuilder {
+    let http = environment.get("GOOGLE_BASE_URL").is_some_and(is_plain);
+    let builder = GoogleCloudStorageBuilder::new()
+        .with_client_options(options(timeout, http))
+        .with_retry(never())
+        .with_http_connector(Observing);
+    let builder = match environment.get("SERVICE_ACCOUNT") {
+        Some(path) => builder.with_service_account_path(path),
+        None => builder,
+    };
+    configured(environment, "GOOGLE_", builder, |builder, key, value| {
+        match key.parse() {
+            Ok(key) => builder.with_config(key, value),
+            Err(_) => builder,
+        }
+    })
+    .with_url(bucket)
+}
+
+fn azure(bucket: &str, environment: &Environment, timeout: Duration) -> MicrosoftAzureBuilder {
+    let endpoint = environment
+        .get("AZURE_STORAGE_ENDPOINT")
+        .or(environment.get("AZURE_ENDPOINT"));
+    let builder = MicrosoftAzureBuilder::new()
+        .with_client_options(options(timeout, endpoint.is_some_and(is_plain)))
+        .with_retry(never())
+        .with_http_connector(Observing);
+    let builder = match environment.get("IDENTITY_ENDPOINT") {
+        Some(endpoint) => builder.with_msi_endpoint(endpoint),
+        None => builder,
+    };
+    configured(environment, "AZURE_", builder, |builder, key, value| {
+        match key.parse() {
+            Ok(key) => builder.with_config(key, value),
+            Err(_) => builder,
+        }
+    })
+    .with_url(bucket)
+}
+
+/// `builder` with each variable of a cloud, by the name that object_store gives it.
+pub(super) fn configured<B>(
+    environment: &Environment,
+    prefix: &str,
+    builder: B,
+    set: impl Fn(B, &str, &str) -> B,
+) -> B {
+    environment
+        .iter()
+        .filter(|(name, _)| name.starts_with(prefix))
+        .fold(builder, |builder, (name, value)| {
+            set(builder, &name.to_ascii_lowercase(), value)
+        })
+}
+
+/// Whether an address asks for no TLS.
+pub(super) fn is_plain(url: &str) -> bool {
+    url.starts_with("http://")
+}
+
+fn options(timeout: Duration, http: bool) -> ClientOptions {
+    ClientOptions::new()
+        .with_user_agent(HeaderValue::from_static(USER_AGENT))
+        .with_allow_http(http)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout_disabled()
+        .with_read_timeout(timeout)
+}
+
+pub(super) fn never() -> RetryConfig {
+    RetryConfig {
+        max_retries: 0,
+        ..RetryConfig::default()
+    }
+}
+
+/// rustls has to be told once which cryptography it uses; where somebody has, that stays.
+fn provide_tls() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}

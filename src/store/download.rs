@@ -1,0 +1,271 @@
+//! The bytes of an object, in order, for whoever unpacks them on a thread of its own.
+//!
+//! A large object is asked for in parts, a few at a time, because one connection to a store is slower than most networks. A
+//! part holds a permit from before it is asked for until it is read to its end, and at most its size is kept of it, so a
+//! download keeps no more than `parts` times `part_bytes`. Permits are given in the order of the parts, hence the part
+//! that is read next always has one. A part that breaks off is resumed where it broke, and only from the version that the
+//! first answer was of: what is read is never half old and half new. Dropping the reader ends all of it.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use futures_util::StreamExt;
+use object_store::path::Path;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::bucket::{Ask, Bucket, Opened};
+use super::error::StoreError;
+use super::tries::{Failure, Tries};
+use super::version::Version;
+
+/// How a download is done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub part_bytes: u64,
+    pub parts: usize,
+    pub retries: u32,
+}
+
+/// What is downloaded.
+pub(super) struct Download {
+    pub bucket: Arc<Bucket>,
+    pub key: Path,
+    pub url: String,
+    pub version: Version,
+    pub bytes: u64,
+    pub plan: Plan,
+}
+
+/// The bytes of an object that is being downloaded.
+pub(super) struct Incoming {
+    parts: mpsc::Receiver<Part>,
+    part: Option<Part>,
+    /// Bytes of the parts that are still to come.
+    left: u64,
+    chunk: Bytes,
+    /// What it ended with: it goes on with nothing after an error.
+    failed: Option<StoreError>,
+    url: String,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// A part that is on its way, and the right to keep it.
+struct Part {
+    chunks: mpsc::UnboundedReceiver<Result<Chunk, StoreError>>,
+    /// Bytes that are still to come.
+    left: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Some bytes and the room that they take.
+type Chunk = (Bytes, OwnedSemaphorePermit);
+
+impl Download {
+    /// Starts it on `runtime`, with an answer that has come in already or with none.
+    pub fn start(self, first: Option<Opened>, runtime: &Handle) -> Incoming {
+        let (sender, parts) = mpsc::channel(self.plan.parts);
+        Incoming {
+            left: self.bytes,
+            parts,
+            part: None,
+            chunk: Bytes::new(),
+            failed: None,
+            url: self.url.clone(),
+            _task: AbortOnDropHandle::new(runtime.spawn(Arc::new(self).run(first, sender))),
+        }
+    }
+
+    async fn run(self: Arc<Self>, mut first: Option<Opened>, parts: mpsc::Sender<Part>) {
+        let permits = Arc::new(Semaphore::new(self.plan.parts));
+        let mut tasks = JoinSet::new();
+        // The whole where that is what comes, whatever its size.
+        let whole = first.as_ref().is_some_and(Opened::is_whole);
+        let step = if whole { self.bytes } else { self.plan.part_bytes }.max(1);
+        let mut start = 0;
+        while start < self.bytes {
+            let range = start..start.saturating_add(step).min(self.bytes);
+            start = range.end;
+            let Ok(permit) = permits.clone().acquire_owned().await else {
+                return;
+            };
+            let (sender, chunks) = mpsc::unbounded_channel();
+            let part = Part {
+                chunks,
+                left: range.end - range.start,
+                _permit: permit,
+            };
+            if parts.send(part).await.is_err() {
+                return;
+            }
+            let (download, opened) = (self.clone(), first.take());
+            tasks.spawn(async move {
+                if let Err(error) = download.part(range, opened, &sender).await {
+                    // Nobody reads any more if this fails.
+                    let _ = sender.send(Err(error));
+                }
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Brings one part in, to its end.
+    async fn part(
+        &self,
+        mut range: Range<u64>,
+        mut opened: Option<Opened>,
+        chunks: &mpsc::UnboundedSender<Result<Chunk, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let room = Arc::new(Semaphore::new(self.room()));
+        let mut tries = Tries::new(self.plan.retries);
+        while !range.is_empty() {
+            let before = range.start;
+            let opening = match opened.take() {
+                Some(opened) => Ok(opened),
+                None => self.open(range.clone()).await,
+            };
+            let poured = match opening {
+                Ok(opened) => self.pour(opened, &mut range, &room, chunks).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = poured {
+                // A store that gives a few bytes at a time is one that fails.
+                if range.start - before >= (self.plan.part_bytes / 8).max(1) {
+                    tries.begin_anew();
+                }
+                tries.again(failure).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(&self, range: Range<u64>) -> Result<Opened, Failure> {
+        let asked = Ask {
+            key: &self.key,
+            url: &self.url,
+            range: Some(range),
+            matching: Some(&self.version),
+            unless: None,
+        };
+        let changed = || Failure::lasting(StoreError::Changed { url: self.url.clone() });
+        match self.bucket.get(&asked).await {
+            Ok(Some(opened)) if opened.bytes == self.bytes => Ok(opened),
+            Ok(_) => Err(changed()),
+            Err(Failure {
+                error: StoreError::NotFound { .. },
+                ..
+            }) => Err(changed()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Hands on what comes of `range`, which begins after what was handed on when this returns.
+    async fn pour(
+        &self,
+        mut opened: Opened,
+        range: &mut Range<u64>,
+        room: &Arc<Semaphore>,
+        chunks: &mpsc::UnboundedSender<Result<Chunk, StoreError>>,
+    ) -> Result<(), Failure> {
+        // A store that knows no parts begins with what is here already.
+        let mut known = range.start.saturating_sub(opened.range.start);
+        while !range.is_empty() {
+            let mut bytes = match opened.body.next().await {
+                Some(Ok(bytes)) => bytes,
+                Some(Err(error)) => {
+                    let failure = self.bucket.broken(&self.url, &error, range.start, self.bytes);
+                    return Err(self.resumable(failure, range.start));
+                }
+                None => {
+                    let failure = Failure::passing(StoreError::CutShort {
+                        url: self.url.clone(),
+                        read: range.start,
+                        bytes: self.bytes,
+                        reason: "the answer ended".to_owned(),
+                        tries: 0,
+                    });
+                    return Err(self.resumable(failure, range.start));
+                }
+            };
+            let skipped = known.min(bytes.len() as u64);
+            known -= skipped;
+            bytes.advance(usize::try_from(skipped).unwrap_or(bytes.len()));
+            let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            bytes.truncate(wanted);
+            if bytes.is_empty() {
+                continue;
+            }
+            let count = u32::try_from(bytes.len().min(self.room())).unwrap_or(u32::MAX);
+            let stopped = || Failure::lasting(StoreError::Stopped { url: self.url.clone() });
+            let permit = room.clone().acquire_many_owned(count).await.map_err(|_| stopped())?;
+            range.start += bytes.len() as u64;
+            chunks.send(Ok((bytes, permit))).map_err(|_| stopped())?;
+        }
+        Ok(())
+    }
+
+    /// Without a version to go by, what was begun cannot be gone on with.
+    fn resumable(&self, failure: Failure, read: u64) -> Failure {
+        match self.version.is_unknown() && read > 0 {
+            true => Failure::lasting(failure.error),
+            false => failure,
+        }
+    }
+
+    /// Bytes of a part that wait to be read.
+    fn room(&self) -> usize {
+        const MOST: u64 = u32::MAX as u64;
+        usize::try_from(self.plan.part_bytes.clamp(1, MOST)).unwrap_or(usize::MAX)
+    }
+}
+
+impl Incoming {
+    fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        loop {
+            let stopped = || StoreError::Stopped { url: self.url.clone() };
+            match &mut self.part {
+                None if self.left == 0 => return Ok(None),
+                None => {
+                    let part = self.parts.blocking_recv().ok_or_else(stopped)?;
+                    self.left = self.left.saturating_sub(part.left);
+                    self.part = Some(part);
+                }
+                Some(part) if part.left == 0 => self.part = None,
+                Some(part) => {
+                    // Its room is free for what comes next.
+                    let (bytes, _) = part.chunks.blocking_recv().ok_or_else(stopped)??;
+                    part.left = part.left.saturating_sub(bytes.len() as u64);
+                    return Ok(Some(bytes));
+                }
+            }
+        }
+    }
+}
+
+/// Blocks; an error has a [`StoreError`] inside.
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.chunk.is_empty() {
+            if let Some(error) = &self.failed {
+                return Err(io::Error::other(error.clone()));
+            }
+            match self.next() {
+                Ok(bytes) => self.chunk = bytes.unwrap_or_default(),
+                Err(error) => {
+                    self.failed = Some(error.clone());
+                    return Err(io::Error::other(error));
+                }
+            }
+        }
+        let count = buffer.len().min(self.chunk.len());
+        self.chunk.split_to(count).copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}

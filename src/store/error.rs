@@ -1,0 +1,425 @@
+//! Why something did not come out of a store, each with what to change.
+//!
+//! Texts, not sources: what a store answered is cut to a line and cleared of control characters, and no URL in it carries a
+//! query, because that is where presigned URLs and SAS tokens have their secrets.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::store::NameError;
+
+/// Why a store could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "{url:?} is no model store ({reason}); give s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, \
+         https://host/path or a directory"
+    )]
+    Url { url: String, reason: String },
+    #[error("{url} has credentials in it; give them by the environment, or as the query of a presigned URL")]
+    Userinfo { url: String },
+    #[error("the model store {path} cannot be read ({reason}); make it a directory that this user may read", path = .path.display())]
+    Directory { path: PathBuf, reason: String },
+    #[error("{path}: {reason}", path = .path.display())]
+    Profile { path: PathBuf, reason: String },
+    #[error(
+        "the profile {profile:?} has no keys in {path}; profiles with roles or single sign-on are understood once \
+         `aws configure export-credentials --profile {profile} --format env` has put their keys into the environment",
+        path = .path.display()
+    )]
+    ProfileWithoutKeys { profile: String, path: PathBuf },
+    #[error("{url} cannot be opened with what the environment says: {reason}")]
+    Settings { url: String, reason: String },
+    #[error("start the thread of the model store: {reason}")]
+    Thread { reason: String },
+}
+
+/// Why nothing, or not all of it, came out of a store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("there is nothing at {url}, neither an object nor a folder of files that may be listed; check the name")]
+    NotFound { url: String },
+    #[error("there is no bucket for {url}; check --model-store, and the region and endpoint in the environment")]
+    NoBucket { url: String },
+    #[error(
+        "{url} is in another region{}; set AWS_REGION to that of the bucket",
+        in_region(region)
+    )]
+    OtherRegion { url: String, region: Option<String> },
+    #[error("{url} is refused: {answer}; {advice}")]
+    Denied {
+        url: String,
+        answer: Answer,
+        advice: &'static str,
+    },
+    #[error("there are no credentials for {url} ({reason}){}; {advice}", after(*tries))]
+    NoCredentials {
+        url: String,
+        reason: String,
+        tries: u32,
+        advice: &'static str,
+    },
+    #[error(
+        "{url} cannot be reached{}: {reason}; check the address, the network, and HTTPS_PROXY where there is a proxy",
+        after(*tries)
+    )]
+    Unreachable { url: String, reason: String, tries: u32 },
+    #[error(
+        "{url} sent nothing for {}{}; raise --store-timeout if that is how slow the store is",
+        humantime::format_duration(*timeout), after(*tries)
+    )]
+    TimedOut { url: String, timeout: Duration, tries: u32 },
+    #[error("{url} answered {answer}{}; {}", after(*tries), later(answer))]
+    Status { url: String, answer: Answer, tries: u32 },
+    #[error("{url} was cut off at {read} of {bytes} bytes{} ({reason}); try again later", after(*tries))]
+    CutShort {
+        url: String,
+        read: u64,
+        bytes: u64,
+        reason: String,
+        tries: u32,
+    },
+    #[error("{url} was replaced while it was read; try again when nothing writes to it")]
+    Changed { url: String },
+    #[error("{url} answers in a way that is not understood ({reason}); check that it is the store that was meant")]
+    Answer { url: String, reason: String },
+    #[error("the folder {url} has more than {limit} files (--max-entries)")]
+    TooManyFiles { url: String, limit: u64 },
+    #[error("the folder {url} has more than {limit} bytes (--max-unpacked)")]
+    TooLarge { url: String, limit: u64 },
+    #[error("a file in the folder {url} cannot be used: {reason}; rename it")]
+    FileName { url: String, reason: NameError },
+    #[error("the folder {url} has {name:?} both as a file and as a folder; rename one")]
+    FileAndFolder { url: String, name: String },
+    #[error("{url} leads out of the model store; put the file itself there instead of a link")]
+    Outside { url: String },
+    #[error("{url} is neither a file nor a directory; put a model there")]
+    Special { url: String },
+    #[error("{url} cannot be read ({reason}); make it readable for this user")]
+    Local { url: String, reason: String },
+    #[error("{url} was not read because the server is stopping")]
+    Stopped { url: String },
+}
+
+/// What a store answered instead of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    /// The store's own word for it, such as `SignatureDoesNotMatch`.
+    pub code: Option<String>,
+    pub message: Option<String>,
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.status)?;
+        if let Some(code) = &self.code {
+            write!(f, " {code}")?;
+        }
+        match &self.message {
+            Some(message) => write!(f, " ({message})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StoreError {
+    /// Whether the same may go well a little later, without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::CutShort { .. }
+            | Self::Changed { .. }
+            | Self::Stopped { .. } => true,
+            Self::Status { answer, .. } => is_passing(answer.status),
+            Self::NotFound { .. }
+            | Self::NoBucket { .. }
+            | Self::OtherRegion { .. }
+            | Self::Denied { .. }
+            | Self::NoCredentials { .. }
+            | Self::Answer { .. }
+            | Self::TooManyFiles { .. }
+            | Self::TooLarge { .. }
+            | Self::FileName { .. }
+            | Self::FileAndFolder { .. }
+            | Self::Outside { .. }
+            | Self::Special { .. }
+            | Self::Local { .. } => false,
+        }
+    }
+
+    /// The same, found after so many tries.
+    pub(super) fn after(mut self, made: u32) -> Self {
+        if let Self::NoCredentials { tries, .. }
+        | Self::Unreachable { tries, .. }
+        | Self::TimedOut { tries, .. }
+        | Self::Status { tries, .. }
+        | Self::CutShort { tries, .. } = &mut self
+        {
+            *tries = made;
+        }
+        self
+    }
+}
+
+/// Whether a status says that the store has trouble of its own, or too much to do.
+pub(super) fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..)
+}
+
+fn later(answer: &Answer) -> &'static str {
+    match is_passing(answer.status) {
+        true => "try again later",
+        false => "check --model-store and the name",
+    }
+}
+
+fn after(tries: u32) -> String {
+    match tries {
+        0 | 1 => String::new(),
+        tries => format!(" after {tries} tries"),
+    }
+}
+
+fn in_region(region: &Option<String>) -> String {
+    match region {
+        Some(region) => format!(" ({region})"),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, code: Option<&str>) -> Answer {
+        Answer {
+            status,
+            code: code.map(str::to_owned),
+            message: code.map(|code| format!("about {code}")),
+        }
+    }
+
+    #[test]
+    fn every_error_says_what_to_change() {
+        let url = || "s3://models/team/a.tar.gz".to_owned();
+        let reason = || "connection refused".to_owned();
+        let table: [(StoreError, &str, bool); 20] = [
+            (
+                StoreError::NotFound { url: url() },
+                "there is nothing at s3://models/team/a.tar.gz, neither an object nor a folder of files that may be listed; \
+                 check the name",
+                false,
+            ),
+            (
+                StoreError::NoBucket { url: url() },
+                "there is no bucket for s3://models/team/a.tar.gz; check --model-store, and the region and endpoint in the \
+                 environment",
+                false,
+            ),
+            (
+                StoreError::OtherRegion {
+                    url: url(),
+                    region: Some("eu-west-1".to_owned()),
+                },
+                "s3://models/team/a.tar.gz is in another region (eu-west-1); set AWS_REGION to that of the bucket",
+                false,
+            ),
+            (
+                StoreError::Denied {
+                    url: url(),
+                    answer: answer(403, Some("AccessDenied")),
+                    advice: "allow s3:GetObject",
+                },
+                "s3://models/team/a.tar.gz is refused: 403 AccessDenied (about AccessDenied); allow s3:GetObject",
+                false,
+            ),
+            (
+                StoreError::NoCredentials {
+                    url: url(),
+                    reason: reason(),
+                    tries: 1,
+                    advice: "set AWS_ACCESS_KEY_ID",
+                },
+                "there are no credentials for s3://models/team/a.tar.gz (connection refused); set AWS_ACCESS_KEY_ID",
+                false,
+            ),
+            (
+                StoreError::Unreachable {
+                    url: url(),
+                    reason: reason(),
+                    tries: 4,
+                },
+                "s3://models/team/a.tar.gz cannot be reached after 4 tries: connection refused; check the address, the \
+                 network, and HTTPS_PROXY where there is a proxy",
+                true,
+            ),
+            (
+                StoreError::TimedOut {
+                    url: url(),
+                    timeout: Duration::from_secs(30),
+                    tries: 4,
+                },
+                "s3://models/team/a.tar.gz sent nothing for 30s after 4 tries; raise --store-timeout if that is how slow \
+                 the store is",
+                true,
+            ),
+            (
+                StoreError::Status {
+                    url: url(),
+                    answer: answer(503, Some("SlowDown")),
+                    tries: 4,
+                },
+                "s3://models/team/a.tar.gz answered 503 SlowDown (about SlowDown) after 4 tries; try again later",
+                true,
+            ),
+            (
+                StoreError::Status {
+                    url: url(),
+                    answer: answer(400, None),
+                    tries: 1,
+                },
+                "s3://models/team/a.tar.gz answered 400; check --model-store and the name",
+                false,
+            ),
+            (
+                StoreError::CutShort {
+                    url: url(),
+                    read: 5,
+                    bytes: 9,
+                    reason: reason(),
+                    tries: 2,
+                },
+                "s3://models/team/a.tar.gz was cut off at 5 of 9 bytes after 2 tries (connection refused); try again \
+                 later",
+                true,
+            ),
+            (
+                StoreError::Changed { url: url() },
+                "s3://models/team/a.tar.gz was replaced while it was read; try again when nothing writes to it",
+                true,
+            ),
+            (
+                StoreError::Answer {
+                    url: url(),
+                    reason: "no length".to_owned(),
+                },
+                "s3://models/team/a.tar.gz answers in a way that is not understood (no length); check that it is the store \
+                 that was meant",
+                false,
+            ),
+            (
+                StoreError::TooManyFiles { url: url(), limit: 10 },
+                "the folder s3://models/team/a.tar.gz has more than 10 files (--max-entries)",
+                false,
+            ),
+            (
+                StoreError::TooLarge { url: url(), limit: 10 },
+                "the folder s3://models/team/a.tar.gz has more than 10 bytes (--max-unpacked)",
+                false,
+            ),
+            (
+                StoreError::FileName {
+                    url: url(),
+                    reason: NameError::Backslash("a\\b".into()),
+                },
+                "a file in the folder s3://models/team/a.tar.gz cannot be used: the name \"a\\\\b\" has a backslash; \
+                 separate segments by \"/\"; rename it",
+                false,
+            ),
+            (
+                StoreError::FileAndFolder {
+                    url: url(),
+                    name: "a".to_owned(),
+                },
+                "the folder s3://models/team/a.tar.gz has \"a\" both as a file and as a folder; rename one",
+                false,
+            ),
+            (
+                StoreError::Outside { url: url() },
+                "s3://models/team/a.tar.gz leads out of the model store; put the file itself there instead of a link",
+                false,
+            ),
+            (
+                StoreError::Special { url: url() },
+                "s3://models/team/a.tar.gz is neither a file nor a directory; put a model there",
+                false,
+            ),
+            (
+                StoreError::Local {
+                    url: url(),
+                    reason: "permission denied".to_owned(),
+                },
+                "s3://models/team/a.tar.gz cannot be read (permission denied); make it readable for this user",
+                false,
+            ),
+            (
+                StoreError::Stopped { url: url() },
+                "s3://models/team/a.tar.gz was not read because the server is stopping",
+                true,
+            ),
+        ];
+        for (error, expected, transient) in table {
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(error.is_transient(), transient, "{error}");
+        }
+    }
+
+    #[test]
+    fn every_reason_not_to_open_says_what_to_change() {
+        let (reason, path) = ("it is gone".to_owned(), PathBuf::from("/models"));
+        let table = [
+            (
+                OpenError::Url {
+                    url: "ftp://a".to_owned(),
+                    reason: reason.clone(),
+                },
+                "\"ftp://a\" is no model store (it is gone); give s3://bucket/prefix, gs://bucket/prefix, \
+                 az://container/prefix, https://host/path or a directory",
+            ),
+            (
+                OpenError::Userinfo {
+                    url: "https://a".to_owned(),
+                },
+                "https://a has credentials in it; give them by the environment, or as the query of a presigned URL",
+            ),
+            (
+                OpenError::Directory {
+                    path: path.clone(),
+                    reason: reason.clone(),
+                },
+                "the model store /models cannot be read (it is gone); make it a directory that this user may read",
+            ),
+            (
+                OpenError::Profile {
+                    path: path.clone(),
+                    reason: reason.clone(),
+                },
+                "/models: it is gone",
+            ),
+            (
+                OpenError::ProfileWithoutKeys {
+                    profile: "dev".to_owned(),
+                    path,
+                },
+                "the profile \"dev\" has no keys in /models; profiles with roles or single sign-on are understood once `aws \
+                 configure export-credentials --profile dev --format env` has put their keys into the environment",
+            ),
+            (
+                OpenError::Settings {
+                    url: "s3://a".to_owned(),
+                    reason: reason.clone(),
+                },
+                "s3://a cannot be opened with what the environment says: it is gone",
+            ),
+            (
+                OpenError::Thread { reason },
+                "start the thread of the model store: it is gone",
+            ),
+        ];
+        for (error, expected) in table {
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+}

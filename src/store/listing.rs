@@ -1,0 +1,214 @@
+//! A folder of files in a store: an artifact that nobody packed.
+//!
+//! Keys are the store's, so they are strangers' names: each is checked as a [`Name`] before it becomes a path here. How many
+//! files and bytes there may be is counted while the list comes in.
+
+use std::collections::BTreeMap;
+
+use object_store::ObjectMeta;
+use object_store::path::Path;
+
+use super::bucket::Bucket;
+use super::error::StoreError;
+use super::name::Name;
+use super::tries::Tries;
+use super::version::Version;
+
+/// How much a folder may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// A file of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Below the folder.
+    pub name: Name,
+    pub bytes: u64,
+    pub(super) version: Version,
+}
+
+/// What is in a folder, in the order of the names.
+pub(super) struct Listing(BTreeMap<Name, StoredFile>);
+
+impl Listing {
+    /// Refuses more than `bounds` as soon as it is there.
+    pub fn collect(url: &str, files: impl IntoIterator<Item = StoredFile>, bounds: Bounds) -> Result<Self, StoreError> {
+        let mut listing = Self(BTreeMap::new());
+        let mut bytes = 0u64;
+        for file in files {
+            listing.add(url, file, &mut bytes, bounds)?;
+        }
+        listing.without_markers(url)
+    }
+
+    fn add(&mut self, url: &str, file: StoredFile, bytes: &mut u64, bounds: Bounds) -> Result<(), StoreError> {
+        let url = || url.to_owned();
+        *bytes = bytes.saturating_add(file.bytes);
+        if *bytes > bounds.bytes {
+            return Err(StoreError::TooLarge {
+                url: url(),
+                limit: bounds.bytes,
+            });
+        }
+        self.0.insert(file.name.clone(), file);
+        if self.0.len() as u64 > bounds.files {
+            return Err(StoreError::TooManyFiles {
+                url: url(),
+                limit: bounds.files,
+            });
+        }
+        Ok(())
+    }
+
+    /// Consoles make folders by empty objects with a name that ends in a slash, which object_store takes off.
+    fn without_markers(mut self, url: &str) -> Result<Self, StoreError> {
+        let folders: Vec<Name> = self.0.keys().filter(|name| self.has_below(name)).cloned().collect();
+        for name in folders {
+            if self.0.remove(&name).is_some_and(|file| file.bytes > 0) {
+                return Err(StoreError::FileAndFolder {
+                    url: url.to_owned(),
+                    name: name.to_string(),
+                });
+            }
+        }
+        Ok(self)
+    }
+
+    fn has_below(&self, name: &Name) -> bool {
+        let folder = format!("{name}/");
+        let mut after = self.0.range(name.clone()..).skip(1).map(|(name, _)| name.as_str());
+        // Between `a` and `a/b` are names such as `a b`, `a.b` and `a-b`.
+        after
+            .by_ref()
+            .take_while(|other| other.starts_with(name.as_str()))
+            .any(|other| other.starts_with(&folder))
+    }
+
+    pub fn version(&self) -> Version {
+        let files = self.0.values();
+        Version::of_files(files.map(|file| (file.name.as_str(), &file.version, file.bytes)))
+    }
+
+    pub fn into_files(self) -> Vec<StoredFile> {
+        self.0.into_values().collect()
+    }
+}
+
+/// What is below `folder`; none if nothing is.
+pub(super) async fn list(
+    bucket: &Bucket,
+    folder: &Path,
+    url: &str,
+    bounds: Bounds,
+    retries: u32,
+) -> Result<Option<Listing>, StoreError> {
+    let prefix = format!("{folder}/");
+    let mut listing = Listing(BTreeMap::new());
+    let (mut bytes, mut page_token) = (0, None);
+    loop {
+        let mut tries = Tries::new(retries);
+        let page = loop {
+            match bucket.list(&prefix, url, page_token.clone()).await {
+                Ok(page) => break page,
+                Err(failure) => tries.again(failure).await?,
+            }
+        };
+        for meta in page.result.objects {
+            if let Some(file) = stored(&meta, &prefix, url)? {
+                listing.add(url, file, &mut bytes, bounds)?;
+            }
+        }
+        match page.page_token {
+            Some(token) => page_token = Some(token),
+            None => break,
+        }
+    }
+    match listing.0.is_empty() {
+        true => Ok(None),
+        false => listing.without_markers(url).map(Some),
+    }
+}
+
+/// The file that `meta` is about; none for the marker of the folder itself.
+fn stored(meta: &ObjectMeta, prefix: &str, url: &str) -> Result<Option<StoredFile>, StoreError> {
+    let key = meta.location.as_ref();
+    let Some(name) = key.strip_prefix(prefix) else {
+        return match prefix.strip_suffix('/') {
+            Some(folder) if folder == key => Ok(None),
+            _ => Err(StoreError::Answer {
+                url: url.to_owned(),
+                reason: "it lists what is not in the folder".to_owned(),
+            }),
+        };
+    };
+    let name = Name::parse(name).map_err(|reason| StoreError::FileName {
+        url: url.to_owned(),
+        reason,
+    })?;
+    Ok(Some(StoredFile {
+        name,
+        bytes: meta.size,
+        version: Version::of(meta.e_tag.as_deref(), Some(meta.last_modified.timestamp()), meta.size),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { files: 4, bytes: 100 };
+
+    fn file(name: &str, bytes: u64) -> StoredFile {
+        StoredFile {
+            name: Name::parse(name).unwrap(),
+            bytes,
+            version: Version::of(Some(name), None, bytes),
+        }
+    }
+
+    fn collected(files: &[(&str, u64)]) -> Result<Vec<String>, StoreError> {
+        let files = files.iter().map(|(name, bytes)| file(name, *bytes));
+        let listing = Listing::collect("s3://a", files, BOUNDS)?;
+        Ok(listing.into_files().iter().map(|file| file.name.to_string()).collect())
+    }
+
+    #[test]
+    fn markers_of_folders_are_no_files() {
+        let files = [("b", 0), ("b.c", 1), ("b/c", 1), ("a", 0)];
+        assert_eq!(collected(&files).unwrap(), ["a", "b.c", "b/c"]);
+    }
+
+    #[test]
+    fn a_name_is_a_file_or_a_folder() {
+        let error = collected(&[("b", 1), ("b/c/d", 1)]).unwrap_err();
+        assert!(matches!(error, StoreError::FileAndFolder { name, .. } if name == "b"));
+    }
+
+    #[test]
+    fn folders_are_bounded() {
+        let error = collected(&[("a", 0), ("b", 0), ("c", 0), ("d", 0), ("e", 0)]).unwrap_err();
+        assert!(matches!(error, StoreError::TooManyFiles { limit: 4, .. }));
+        let error = collected(&[("a", 60), ("b", 41)]).unwrap_err();
+        assert!(matches!(error, StoreError::TooLarge { limit: 100, .. }));
+        assert_eq!(collected(&[("a", 60), ("b", 40)]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn strangers_names_are_checked() {
+        let meta = |key: &str| ObjectMeta {
+            location: Path::parse(key).unwrap(),
+            last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
+            size: 1,
+            e_tag: None,
+            version: None,
+        };
+        let name = |key| stored(&meta(key), "p/m/", "s3://a").map(|file| file.map(|file| file.name.to_string()));
+        assert_eq!(name("p/m/a b%/c"), Ok(Some("a b%/c".to_owned())));
+        assert_eq!(name("p/m"), Ok(None));
+        assert!(matches!(name("p/m/a\\b"), Err(StoreError::FileName { .. })));
+        assert!(matches!(name("p/other"), Err(StoreError::Answer { .. })));
+    }
+}

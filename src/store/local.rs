@@ -1,0 +1,182 @@
+//! A directory as a store, for models that are on this machine or on a file system that all machines share.
+//!
+//! Read as files rather than through object_store, which would copy each byte through a channel for nothing. Links are
+//! followed as long as they stay in the directory: Kubernetes mounts are made of them.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::error::{OpenError, StoreError};
+use super::listing::{Bounds, Listing, StoredFile};
+use super::name::Name;
+use super::version::Version;
+
+/// A store that is a directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// Without links.
+    root: PathBuf,
+}
+
+/// What is at a name.
+pub(super) enum Entry {
+    File { version: Version, bytes: u64 },
+    Folder(Listing),
+}
+
+impl Directory {
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let unreadable = |error: io::Error| OpenError::Directory {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        };
+        let root = fs::canonicalize(path).map_err(unreadable)?;
+        // Whether it is a directory that may be read.
+        fs::read_dir(&root).map_err(unreadable)?;
+        Ok(Self { root })
+    }
+
+    pub fn find(&self, name: &Name, url: &str, bounds: Bounds) -> Result<Entry, StoreError> {
+        let (path, about) = self.resolve(&self.root.join(name.as_str()), url)?;
+        if about.is_file() {
+            return Ok(Entry::File {
+                version: version(&about),
+                bytes: about.len(),
+            });
+        }
+        let files = self.files(&path, url, bounds)?;
+        match files.is_empty() {
+            true => Err(StoreError::NotFound { url: url.to_owned() }),
+            false => Listing::collect(url, files, bounds).map(Entry::Folder),
+        }
+    }
+
+    /// Opens the file at `name`, or `file` below it, if it is still this one.
+    pub fn read(
+        &self,
+        name: &Name,
+        file: Option<&Name>,
+        url: &str,
+        expected: &Version,
+    ) -> Result<LocalFile, StoreError> {
+        let path = self.root.join(name.as_str());
+        let path = file.map_or(path.clone(), |file| path.join(file.as_str()));
+        let changed = || StoreError::Changed { url: url.to_owned() };
+        let (path, _) = self.resolve(&path, url).map_err(|error| match error {
+            StoreError::NotFound { .. } => changed(),
+            error => error,
+        })?;
+        let file = LocalFile {
+            file: File::open(path).map_err(|error| wrong(&error, url))?,
+            version: expected.clone(),
+            url: url.to_owned(),
+        };
+        file.check()?;
+        Ok(file)
+    }
+
+    /// Where `path` leads, which is a file or a directory in this one.
+    fn resolve(&self, path: &Path, url: &str) -> Result<(PathBuf, Metadata), StoreError> {
+        let path = fs::canonicalize(path).map_err(|error| wrong(&error, url))?;
+        if !path.starts_with(&self.root) {
+            return Err(StoreError::Outside { url: url.to_owned() });
+        }
+        let about = fs::metadata(&path).map_err(|error| wrong(&error, url))?;
+        if !about.is_file() && !about.is_dir() {
+            return Err(StoreError::Special { url: url.to_owned() });
+        }
+        Ok((path, about))
+    }
+
+    /// All files below `folder`. Folders count as files do, so that links in a circle come to an end.
+    fn files(&self, folder: &Path, url: &str, bounds: Bounds) -> Result<Vec<StoredFile>, StoreError> {
+        let mut files = Vec::new();
+        let mut folders = vec![(folder.to_owned(), String::new())];
+        let mut count = 0u64;
+        while let Some((folder, prefix)) = folders.pop() {
+            for entry in fs::read_dir(&folder).map_err(|error| wrong(&error, url))? {
+                let entry = entry.map_err(|error| wrong(&error, url))?;
+                count += 1;
+                if count > bounds.files {
+                    return Err(StoreError::TooManyFiles {
+                        url: url.to_owned(),
+                        limit: bounds.files,
+                    });
+                }
+                let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+                let name = Name::parse(&name).map_err(|reason| StoreError::FileName {
+                    url: url.to_owned(),
+                    reason,
+                })?;
+                let (path, about) = self.resolve(&entry.path(), &format!("{url}/{name}"))?;
+                if about.is_dir() {
+                    folders.push((path, format!("{name}/")));
+                } else {
+                    files.push(StoredFile {
+                        name,
+                        bytes: about.len(),
+                        version: version(&about),
+                    });
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// A file that is being read.
+pub(super) struct LocalFile {
+    file: File,
+    version: Version,
+    url: String,
+}
+
+impl LocalFile {
+    fn check(&self) -> Result<(), StoreError> {
+        let about = self.file.metadata().map_err(|error| wrong(&error, &self.url))?;
+        match version(&about) == self.version {
+            true => Ok(()),
+            false => Err(StoreError::Changed { url: self.url.clone() }),
+        }
+    }
+}
+
+/// At its end, says whether somebody wrote to the file; one that takes its place does not matter to who has it open.
+impl Read for LocalFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match self.file.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            Err(error) => return Err(io::Error::other(wrong(&error, &self.url))),
+            Ok(count) => count,
+        };
+        if count == 0 && !buffer.is_empty() {
+            self.check().map_err(io::Error::other)?;
+        }
+        Ok(count)
+    }
+}
+
+fn version(about: &Metadata) -> Version {
+    let tag = format!(
+        "{}-{}-{}-{}.{:09}",
+        about.dev(),
+        about.ino(),
+        about.len(),
+        about.mtime(),
+        about.mtime_nsec()
+    );
+    Version::of(Some(&tag), None, about.len())
+}
+
+fn wrong(error: &io::Error, url: &str) -> StoreError {
+    let url = url.to_owned();
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => StoreError::NotFound { url },
+        _ => StoreError::Local {
+            url,
+            reason: error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,192 @@
+//! The keys that `aws configure` has written to `~/.aws`.
+//!
+//! Static ones only. A profile that takes a role, signs in or runs a program needs AWS's own tools, which can put what they
+//! get into the environment: the error says how.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use super::error::OpenError;
+
+/// The beginnings of settings by which a profile gets credentials otherwise.
+const OTHERWISE: [&str; 5] = [
+    "role_arn",
+    "sso_",
+    "credential_process",
+    "web_identity_token_file",
+    "login_session",
+];
+
+/// What the profile in use says; nothing if there is none.
+#[derive(Debug, Default)]
+pub(super) struct Profile {
+    name: String,
+    path: PathBuf,
+    values: BTreeMap<String, String>,
+}
+
+impl Profile {
+    pub fn read(environment: &Environment) -> Result<Self, OpenError> {
+        let folder = environment.get("HOME").map(|home| Path::new(home).join(".aws"));
+        let file = |variable, name| {
+            let named = environment.get(variable).map(PathBuf::from);
+            named.or_else(|| folder.as_ref().map(|folder| folder.join(name)))
+        };
+        let chosen = environment.get("AWS_PROFILE");
+        let name = chosen.unwrap_or("default");
+        let mut profile = Self {
+            name: name.to_owned(),
+            ..Self::default()
+        };
+        let mut found = false;
+        let sections = [name.to_owned(), format!("profile {name}")];
+        // What the file of credentials says goes before what the file of settings does, so it is read last.
+        for path in [
+            file("AWS_CONFIG_FILE", "config"),
+            file("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let text = match fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+                Err(error) if chosen.is_none() => {
+                    tracing::warn!(path = %path.display(), %error, "AWS's profiles are not read");
+                    String::new()
+                }
+                Err(error) => {
+                    let reason = format!("AWS_PROFILE is set, but this file cannot be read ({error})");
+                    return Err(OpenError::Profile { path, reason });
+                }
+            };
+            profile.path = path;
+            found |= settings(&text, &sections, &mut profile.values);
+        }
+        match chosen {
+            Some(name) if !found => Err(OpenError::Profile {
+                path: profile.path,
+                reason: format!("it has no profile {name:?}; correct AWS_PROFILE"),
+            }),
+            _ => Ok(profile),
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// Why the profile, which has no keys, cannot be used, if it has credentials by other means.
+    pub fn other_credentials(&self) -> Option<OpenError> {
+        let otherwise = |name: &String| OTHERWISE.iter().any(|beginning| name.starts_with(beginning));
+        self.values
+            .keys()
+            .any(otherwise)
+            .then(|| OpenError::ProfileWithoutKeys {
+                profile: self.name.clone(),
+                path: self.path.clone(),
+            })
+    }
+}
+
+/// Puts what `text` says in one of `sections` into `values`; whether there is such a section.
+fn settings(text: &str, sections: &[String], values: &mut BTreeMap<String, String>) -> bool {
+    let (mut inside, mut found) = (false, false);
+    for line in text.lines() {
+        if let Some(section) = line.trim().strip_prefix('[') {
+            let section = section.split(']').next().unwrap_or_default();
+            let section = section.split_whitespace().collect::<Vec<_>>().join(" ");
+            inside = sections.contains(&section);
+            found |= inside;
+        } else if inside
+            // Indented are the parts of settings such as `s3 =`.
+            && !line.starts_with([' ', '\t', '#', ';'])
+            && let Some((name, value)) = line.split_once('=')
+        {
+            let value = value.split(" #").next().unwrap_or_default().trim();
+            if !value.is_empty() {
+                values.insert(name.trim().to_ascii_lowercase(), value.to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREDENTIALS: &str = "\
+# comment
+[default]
+aws_access_key_id=AKIA
+aws_secret_access_key = s3cr=t/+ # mine
+
+[ other ]
+aws_access_key_id = OTHER
+";
+
+    const CONFIG: &str = "\
+[default]
+region = eu-west-1
+s3 =
+  addressing_style = path
+aws_access_key_id = older
+[profile sso]
+sso_session = corp
+[profile dev]
+region = us-west-2
+";
+
+    /// The profile that `variables` choose of the two files above.
+    fn read(variables: &[(&str, &str)]) -> Result<Profile, OpenError> {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join(".aws");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("credentials"), CREDENTIALS).unwrap();
+        fs::write(folder.join("config"), CONFIG).unwrap();
+        let home = ("HOME", home.path().to_str().unwrap());
+        Profile::read(&Environment::from_iter([home].iter().chain(variables).copied()))
+    }
+
+    #[test]
+    fn the_default_profile_is_read_from_both_files() {
+        let profile = read(&[]).unwrap();
+        assert_eq!(profile.get("aws_access_key_id"), Some("AKIA"));
+        assert_eq!(profile.get("aws_secret_access_key"), Some("s3cr=t/+"));
+        assert_eq!(profile.get("region"), Some("eu-west-1"));
+        assert_eq!(profile.get("addressing_style"), None);
+        assert_eq!(profile.other_credentials(), None);
+    }
+
+    #[test]
+    fn a_profile_is_chosen_by_name() {
+        let profile = read(&[("AWS_PROFILE", "other")]).unwrap();
+        assert_eq!(profile.get("aws_access_key_id"), Some("OTHER"));
+        assert_eq!(profile.get("region"), None);
+        let profile = read(&[("AWS_PROFILE", "dev")]).unwrap();
+        assert_eq!(profile.get("region"), Some("us-west-2"));
+        let message = read(&[("AWS_PROFILE", "none")]).unwrap_err().to_string();
+        assert!(message.contains("it has no profile \"none\""), "{message}");
+    }
+
+    #[test]
+    fn a_profile_without_keys_says_how_to_export_them() {
+        let profile = read(&[("AWS_PROFILE", "sso")]).unwrap();
+        let message = profile.other_credentials().unwrap().to_string();
+        assert!(
+            message.contains("aws configure export-credentials --profile sso --format env"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn no_files_are_no_profile() {
+        assert_eq!(Profile::read(&Environment::default()).unwrap().get("region"), None);
+        let nowhere = Environment::from_iter([("HOME", "/nonexistent")]);
+        assert_eq!(Profile::read(&nowhere).unwrap().get("region"), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! What a store answers instead of an object, and what is said about it.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use crate::store::testing::{Reply, Server, Stored, fetched, name, remote, settings, wait};
+use crate::store::{Remote, StoreError};
+
+/// What is said about a store that gives this answer to everything, and how often it was asked.
+fn about(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (String, usize) {
+    let server = Server::start(move |_| reply());
+    let error = fetched(&server.remote(), "a").unwrap_err();
+    (error.to_string(), server.requests().len())
+}
+
+#[test]
+fn refusals_say_what_to_change_at_once() {
+    type Make = fn() -> Reply;
+    let table: [(Make, &str); 11] = [
+        (
+            || Reply::error(403, "AccessDenied"),
+            "s3://bucket/store/a is refused: 403 AccessDenied (So it is.); allow these credentials s3:GetObject",
+        ),
+        (|| Reply::error(403, "SignatureDoesNotMatch"), "correct AWS_SECRET_ACCESS_KEY"),
+        (|| Reply::error(403, "InvalidAccessKeyId"), "correct AWS_ACCESS_KEY_ID"),
+        (|| Reply::error(403, "RequestTimeTooSkewed"), "set the clock"),
+        (|| Reply::error(400, "ExpiredToken"), "get new credentials"),
+        (|| Reply::error(400, "InvalidToken"), "correct AWS_SESSION_TOKEN"),
+        (|| Reply::error(404, "NoSuchBucket"), "there is no bucket for s3://bucket/store/a"),
+        (
+            || Reply::error(301, "PermanentRedirect").with("x-amz-bucket-region", "eu-west-1"),
+            "is in another region (eu-west-1); set AWS_REGION",
+        ),
+        (
+            || {
+                let text = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
+                Reply::new(400, text)
+            },
+            "is in another region (eu-west-1); set AWS_REGION",
+        ),
+        (|| Reply::error(400, "KeyTooLongError"), "answered 400 KeyTooLongError (So it is.)"),
+        (|| Reply::new(403, "no"), "is refused: 403; allow"),
+    ];
+    for (reply, expected) in table {
+        let (message, requests) = about(reply);
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(requests, 1, "{message}");
+    }
+}
+
+#[test]
+fn trouble_of_the_store_is_waited_out() {
+    let server = {
+        let (stored, count) = (Stored::new(500), std::sync::atomic::AtomicUsize::new(0));
+        Server::start(move |request| match count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => Reply::error(503, "SlowDown"),
+            1 => Reply::new(200, "x").cut(0),
+            _ => stored.answer(request),
+        })
+    };
+    assert_eq!(fetched(&server.remote(), "a").unwrap().len(), 500);
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[test]
+fn trouble_that_lasts_is_an_error_after_so_many_tries() {
+    for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (429, "TooManyRequests")] {
+        let (message, requests) = about(move || Reply::error(status, code));
+        let expected = format!("answered {status} {code} (So it is.) after 3 tries; try again later");
+        assert!(message.contains(&expected), "{message}");
+        assert_eq!(requests, 3);
+    }
+}
+
+#[test]
+fn an_error_without_end_is_read_to_its_beginning() {
+    let (message, _) = about(|| Reply::new(400, vec![b'x'; 1 << 20]).stall(1 << 19));
+    assert!(message.contains("answered 400; check"), "{message}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_unreachable() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = fetched(&remote(&format!("http://{address}/store"), [("", "")]), "a").unwrap_err();
+    let StoreError::Unreachable { reason, tries: 3, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(reason.contains("refused"), "{reason}");
+}
+
+#[test]
+fn a_name_that_is_no_host_is_unreachable() {
+    let error = fetched(&remote("http://store.invalid/store", [("", "")]), "a").unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+}
+
+#[test]
+fn a_store_that_sends_nothing_times_out() {
+    // Before an answer, and in the midst of it.
+    for after in [0, 10] {
+        let stored = Stored::new(500);
+        let server = Server::start(move |request| stored.answer(request).stall(after));
+        let mut settings = settings("s3://bucket/store", server.environment());
+        settings.timeout = Duration::from_millis(100);
+        let error = fetched(&Remote::open(&settings).unwrap(), "a").unwrap_err();
+        let expected = StoreError::TimedOut {
+            url: "s3://bucket/store/a".to_owned(),
+            timeout: Duration::from_millis(100),
+            tries: 3,
+        };
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn answers_that_make_no_sense_are_errors() {
+    let wrong_range = || Reply::new(206, "x").with("content-range", "bytes 5-5/9").with("etag", "\"a\"");
+    let no_range = || Reply::new(206, "x").with("etag", "\"a\"");
+    for reply in [wrong_range as fn() -> Reply, no_range] {
+        let (message, requests) = about(reply);
+        assert!(message.contains("in a way that is not understood"), "{message}");
+        assert_eq!(requests, 1);
+    }
+}
+
+#[test]
+fn web_servers_have_no_folders() {
+    let server = Server::start(|_| Reply::new(404, "no"));
+    let error = fetched(&server.web(), "a").unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { .. }), "{error:?}");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn nothing_is_asked_of_a_store_before_something_is_to_be_found() {
+    let server = Server::start(|_| Reply::error(500, "InternalError"));
+    let remote = server.remote();
+    assert!(server.requests().is_empty());
+    assert!(wait(remote.find(&name("a"), None)).is_err());
+}
+
+#[test]
+fn stores_that_cannot_be_are_refused_when_they_are_opened() {
+    let table = [
+        ("s3://bucket", vec![("AWS_SECRET_ACCESS_KEY", "a")], "Missing AccessKeyId"),
+        ("az://container", vec![], "Account must be specified"),
+        ("gs://bucket", vec![("GOOGLE_SERVICE_ACCOUNT", "/nonexistent")], "/nonexistent"),
+        ("/nonexistent/models", vec![], "No such file"),
+        (
+            "s3://bucket",
+            vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://elsewhere/")],
+            "credentials are asked for by https",
+        ),
+    ];
+    for (url, environment, expected) in table {
+        let message = Remote::open(&settings(url, environment)).err().unwrap().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}

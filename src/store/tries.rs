@@ -1,0 +1,103 @@
+//! How often, and after what pauses, a request is made again.
+//!
+//! object_store is told not to repeat anything: its tries and ours would multiply, and it cannot resume an object whose
+//! version it did not keep.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use super::error::StoreError;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why one try failed, and whether another may fare better.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub error: StoreError,
+    pub again: bool,
+}
+
+impl Failure {
+    pub fn lasting(error: StoreError) -> Self {
+        Self { error, again: false }
+    }
+
+    pub fn passing(error: StoreError) -> Self {
+        Self { error, again: true }
+    }
+}
+
+/// The tries at one thing.
+#[derive(Debug)]
+pub(super) struct Tries {
+    made: u32,
+    retries: u32,
+}
+
+impl Tries {
+    pub fn new(retries: u32) -> Self {
+        Self { made: 0, retries }
+    }
+
+    /// Returns when it is time for another try, or why there is none.
+    pub async fn again(&mut self, failure: Failure) -> Result<(), StoreError> {
+        self.made = self.made.saturating_add(1);
+        let error = failure.error.after(self.made);
+        if !failure.again || self.made > self.retries {
+            return Err(error);
+        }
+        let pause = pause(self.made, RandomState::new().hash_one(self.made));
+        tracing::debug!(%error, pause_ms = pause.as_millis(), "the model store is asked again");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// Something came of the last try.
+    pub fn begin_anew(&mut self) {
+        self.made = 0;
+    }
+}
+
+/// Twice as long each time, less up to half of it by chance, so that what failed together does not come back together.
+fn pause(made: u32, chance: u64) -> Duration {
+    let full = FIRST_PAUSE
+        .saturating_mul(2u32.saturating_pow(made.saturating_sub(1)))
+        .min(LONGEST_PAUSE);
+    full.mul_f64(1.0 - (chance % 1024) as f64 / 2048.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_differ_by_chance() {
+        let table = [
+            (1, 0, 100.0),
+            (2, 0, 200.0),
+            (3, 0, 400.0),
+            (3, 512, 300.0),
+            (3, 1024, 400.0),
+            (7, 0, 5000.0),
+            (u32::MAX, 0, 5000.0),
+        ];
+        for (made, chance, millis) in table {
+            assert_eq!(pause(made, chance).as_secs_f64() * 1e3, millis, "{made} {chance}");
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn tries_end_after_so_many_or_at_once() {
+        let unreachable = |tries| StoreError::Unreachable {
+            url: "s3://a".to_owned(),
+            reason: "no".to_owned(),
+            tries,
+        };
+        let mut tries = Tries::new(1);
+        assert_eq!(tries.again(Failure::passing(unreachable(0))).await, Ok(()));
+        assert_eq!(tries.again(Failure::passing(unreachable(0))).await, Err(unreachable(2)));
+        let lasting = Failure::lasting(unreachable(0));
+        assert_eq!(Tries::new(9).again(lasting).await, Err(unreachable(1)));
+    }
+}
