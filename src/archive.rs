@@ -3,27 +3,37 @@
 //! What always holds: an archive that is written is a function of the files' names and contents alone, so that the same
 //! artifact is the same bytes on any machine and any day; one that is read makes regular files and directories below the
 //! folder that was named, within bounds, or is refused by the name of what is wrong with it.
+//!
+//! Reading goes in one pass from whatever yields bytes: `kind.rs` sees by the first of them what they are, `decoded.rs`
+//! unpacks and counts them, `header.rs` and `extension.rs` understand tar's, `place.rs` makes files. Only buffers of a
+//! fixed size are held in memory.
 
+mod decoded;
+mod error;
+mod extension;
+mod header;
+mod kind;
 mod pack;
+mod place;
 mod unpack;
+
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+pub use error::UnpackError;
 pub use pack::{Collected, LeftOut, PackError, Source, collect, write};
-pub use unpack::{Bounds, UnpackError, unpack};
+pub use unpack::{Bounds, Unpacked, unpack};
 
-/// The first bytes of a gzip file.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-
-/// Where a tar archive says that it is one, and what.
-const USTAR: (usize, &[u8]) = (257, b"ustar");
+/// tar's unit: headers are as long, and contents are filled up to a multiple of it.
+const BLOCK: usize = 512;
 
 /// Whether the file at `path` is an archive, by its content.
 pub fn is_archive(path: &Path) -> io::Result<bool> {
     let mut head = Vec::new();
-    File::open(path)?.take(512).read_to_end(&mut head)?;
-    let (at, mark) = USTAR;
-    Ok(head.starts_with(&GZIP) || head.get(at..).is_some_and(|rest| rest.starts_with(mark)))
+    File::open(path)?.take(BLOCK as u64).read_to_end(&mut head)?;
+    Ok(kind::Kind::of(&head).is_ok_and(kind::Kind::is_archive))
 }

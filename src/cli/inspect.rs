@@ -6,7 +6,7 @@
 mod curl;
 mod json;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +24,9 @@ const OPERATORS: usize = 6;
 
 /// Elements of a sample's inputs: more is no sample but a load test.
 const MAX_SAMPLE_ELEMENTS: usize = 1 << 20;
+
+/// How many bytes a byte of an archive may become: beyond what weights ever do, which are noise to a compressor.
+const MAX_RATIO: u64 = 200;
 
 pub fn run(args: &InspectArgs) -> Result<()> {
     let (path, _unpacked) = artifact(args)?;
@@ -59,9 +62,12 @@ fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
     let bounds = archive::Bounds {
         entries: args.max_entries,
         bytes: args.max_unpacked.as_u64(),
+        ratio: MAX_RATIO,
     };
     super::progress("unpacking");
-    archive::unpack(path, folder.path(), &bounds).with_context(|| format!("{} cannot be unpacked", path.display()))?;
+    let failed = || format!("{} cannot be unpacked", path.display());
+    let file = File::open(path).with_context(failed)?;
+    archive::unpack(file, "model.onnx", folder.path(), &bounds).with_context(failed)?;
     Ok((folder.path().to_owned(), Some(folder)))
 }
 

@@ -1,6 +1,6 @@
 //! `longshore pack`, and what becomes of what it has packed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -31,8 +31,9 @@ fn packed(models: &Models, path: impl AsRef<Path>, name: &str) -> PathBuf {
     let bounds = Bounds {
         entries: 100,
         bytes: 1 << 30,
+        ratio: 200,
     };
-    unpack(&archive, &folder, &bounds).unwrap();
+    unpack(File::open(&archive).unwrap(), "model.onnx", &folder, &bounds).unwrap();
     folder
 }
 

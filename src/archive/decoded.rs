@@ -1,0 +1,187 @@
+//! The bytes of an archive as they come out of its compression.
+//!
+//! Errors of whatever yields the archive go through a decompressor on their way, which has errors of its own. So that
+//! nobody takes a cut connection for a damaged archive or the other way round, the former travel as an [`UnpackError`]
+//! inside of an [`io::Error`], and so do the bounds that are watched here: how much is read, and how much comes of it.
+
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+
+use flate2::bufread::GzDecoder;
+
+use super::BLOCK;
+use super::error::UnpackError;
+use super::kind::Kind;
+use super::unpack::Bounds;
+
+/// What zstd's own tool takes without being asked to: levels up to 22, and no long windows.
+const MAX_WINDOW_LOG: u32 = 27;
+pub(super) const MAX_WINDOW_BYTES: u64 = 1 << MAX_WINDOW_LOG;
+
+/// What may come out of nearly nothing: small archives of zeros harm nobody.
+const RATIO_FREE_BYTES: u64 = 16 << 20;
+
+/// How much is asked of the source at a time.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// The first bytes, which were looked at, and what follows them.
+type Whole<R> = BufReader<Chain<Cursor<Vec<u8>>, Tap<R>>>;
+
+/// Reads a source and counts what it has yielded.
+pub struct Tap<R> {
+    source: R,
+    read: u64,
+    most: u64,
+    /// What is said when there is more.
+    bytes: u64,
+}
+
+impl<R: Read> Read for Tap<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            return match self.source.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(io::Error::other(UnpackError::Source(error))),
+                Ok(read) => {
+                    self.read = self.read.saturating_add(read as u64);
+                    // Compressed data may go on without end and yield nothing.
+                    if self.read > self.most {
+                        return Err(io::Error::other(UnpackError::TooLarge(self.bytes)));
+                    }
+                    Ok(read)
+                }
+            };
+        }
+    }
+}
+
+pub struct Decoded<R: Read> {
+    from: Decoder<R>,
+    out: u64,
+    ratio: u64,
+}
+
+enum Decoder<R: Read> {
+    Plain(Whole<R>),
+    Gzip(Members<Whole<R>>),
+    Zstd(zstd::stream::read::Decoder<'static, Whole<R>>),
+}
+
+impl<R: Read> Decoded<R> {
+    /// Looks at the beginning of `source`.
+    pub fn open(source: R, bounds: &Bounds) -> Result<(Kind, Self), UnpackError> {
+        // A tar archive's headers and padding are not part of what it unpacks to.
+        let around = bounds.entries.saturating_mul(2 * BLOCK as u64);
+        let mut tap = Tap {
+            source,
+            read: 0,
+            most: bounds.bytes.saturating_add(around).max(RATIO_FREE_BYTES),
+            bytes: bounds.bytes,
+        };
+        let mut head = Vec::with_capacity(BLOCK);
+        tap.by_ref()
+            .take(BLOCK as u64)
+            .read_to_end(&mut head)
+            .map_err(UnpackError::read)?;
+        let kind = Kind::of(&head)?;
+        let whole = BufReader::with_capacity(BUFFER_BYTES, Cursor::new(head).chain(tap));
+        let from = match kind {
+            Kind::Tar | Kind::Bare => Decoder::Plain(whole),
+            Kind::Gzip => Decoder::Gzip(Members::new(whole)),
+            Kind::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(whole).map_err(UnpackError::Damaged)?;
+                decoder.window_log_max(MAX_WINDOW_LOG).map_err(UnpackError::Damaged)?;
+                Decoder::Zstd(decoder)
+            }
+        };
+        let decoded = Self {
+            from,
+            out: 0,
+            ratio: bounds.ratio,
+        };
+        Ok((kind, decoded))
+    }
+
+    /// Whether less was unpacked than so many bytes may become.
+    fn is_within_ratio(&self) -> bool {
+        let whole = match &self.from {
+            Decoder::Plain(_) => return true,
+            Decoder::Gzip(members) => members.from.as_ref().map(GzDecoder::get_ref),
+            Decoder::Zstd(decoder) => Some(decoder.get_ref()),
+        };
+        let read = whole.map_or(0, |whole| whole.get_ref().get_ref().1.read);
+        self.out <= read.saturating_mul(self.ratio).saturating_add(RATIO_FREE_BYTES)
+    }
+}
+
+impl<R: Read> Read for Decoded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match &mut self.from {
+            Decoder::Plain(from) => from.read(buffer),
+            Decoder::Gzip(from) => from.read(buffer),
+            Decoder::Zstd(from) => from.read(buffer),
+        }?;
+        self.out = self.out.saturating_add(read as u64);
+        if read == 0 || self.is_within_ratio() {
+            Ok(read)
+        } else {
+            Err(io::Error::other(UnpackError::Ratio(self.ratio)))
+        }
+    }
+}
+
+/// One gzip member after another, as parallel compressors write them. Zeros may follow: tapes and disks fill up with them.
+struct Members<B> {
+    /// None after the last.
+    from: Option<GzDecoder<B>>,
+}
+
+impl<B: BufRead> Members<B> {
+    fn new(from: B) -> Self {
+        Self {
+            from: Some(GzDecoder::new(from)),
+        }
+    }
+
+    /// Whether there is another member.
+    fn advance(&mut self) -> io::Result<bool> {
+        let Some(mut from) = self.from.take().map(GzDecoder::into_inner) else {
+            return Ok(false);
+        };
+        let is_next = from.fill_buf()?.first().is_some_and(|first| *first != 0);
+        if !is_next {
+            zeros(&mut from)?;
+        }
+        self.from = is_next.then(|| GzDecoder::new(from));
+        Ok(is_next)
+    }
+}
+
+impl<B: BufRead> Read for Members<B> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        while let Some(from) = &mut self.from {
+            match from.read(buffer)? {
+                0 if self.advance()? => {}
+                read => return Ok(read),
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Reads to the end, where nothing but zeros may be.
+fn zeros(from: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let rest = from.fill_buf()?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if rest.iter().any(|byte| *byte != 0) {
+            return Err(io::Error::other(UnpackError::Trailing));
+        }
+        let read = rest.len();
+        from.consume(read);
+    }
+}
