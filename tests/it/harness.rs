@@ -6,7 +6,9 @@ mod client;
 mod command;
 mod models;
 mod process;
+mod proxy;
 mod response;
+mod s3;
 mod sandbox;
 mod server;
 
@@ -18,9 +20,11 @@ pub use builder::{Builder, Ended};
 pub use cases::{Case, Tensor, assert_close, cases, from_text, to_text};
 pub use client::{Connection, Request, try_send};
 pub use command::{Finished, longshore};
-pub use models::{Models, fixture};
+pub use models::{Models, fixture, scale};
 pub use process::Process;
+pub use proxy::{Fault, Proxy, Rule};
 pub use response::Response;
+pub use s3::{Bucket, S3};
 pub use sandbox::skip_unless;
 pub use server::Server;
 

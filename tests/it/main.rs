@@ -5,6 +5,9 @@
 //! of them, the models, and what `/proc` knows of the server. A test never asserts how long something takes; where it
 //! would hang forever if the server were wrong, the harness has a generous bound ([`harness::PATIENCE`]).
 //!
+//! Tests of models that come out of a store have a real S3 server, moto, which `scripts/moto` installs, and before it a
+//! proxy that makes the faults ([`harness::Proxy`]).
+//!
 //! Some tests need what a machine may not grant (namespaces, strace). Those say aloud that they were skipped.
 
 #![expect(
@@ -39,6 +42,7 @@ mod network;
 mod networks;
 mod pack;
 mod prepared;
+mod proxy;
 mod races;
 mod sandbox;
 mod single_model;

@@ -59,6 +59,14 @@ impl Builder {
         Self::default().argument("--model-dir").argument(folder)
     }
 
+    /// In own mode: models come out of the store at `url`, which the server reaches by these variables, as they are asked
+    /// for.
+    pub fn store(url: &str, variables: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        let builder = Self::bare(Models::new()).argument("--model-store").argument(url);
+        let variables = variables.into_iter();
+        variables.fold(builder, |builder, (name, value)| builder.environment(name, value))
+    }
+
     /// What is not said otherwise: a free port of the loopback interface, and few threads, since tests run side by side.
     const DEFAULTS: [(&str, &str, &str); 3] = [
         ("--bind", "LONGSHORE_BIND", "127.0.0.1"),
@@ -168,7 +176,7 @@ impl Builder {
             .stderr(Stdio::piped());
         for (name, _) in env::vars_os() {
             let known = name.to_string_lossy();
-            if ["SAGEMAKER_", "LONGSHORE_", "ORT_"]
+            if ["SAGEMAKER_", "LONGSHORE_", "ORT_", "AWS_"]
                 .iter()
                 .any(|prefix| known.starts_with(prefix))
             {

@@ -68,13 +68,21 @@ impl Request {
         self.header("Content-Type", "application/json").body(value.to_string())
     }
 
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
     /// As it goes over the wire.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend_from_slice(self.method.as_bytes());
         bytes.push(b' ');
         bytes.extend_from_slice(&self.target);
-        bytes.extend_from_slice(b" HTTP/1.1\r\nHost: model.aws.local:8080\r\n");
+        bytes.extend_from_slice(b" HTTP/1.1\r\n");
+        // S3 takes a bucket's name out of it.
+        if !self.headers.iter().any(|(name, _)| name == "Host") {
+            bytes.extend_from_slice(b"Host: model.aws.local:8080\r\n");
+        }
         for (name, value) in &self.headers {
             bytes.extend_from_slice(name.as_bytes());
             bytes.extend_from_slice(b": ");
@@ -187,7 +195,7 @@ impl Connection {
             headers,
             body: Vec::new(),
         };
-        if method != "HEAD" {
+        if method != "HEAD" && ![204, 304].contains(&status) {
             response.body = self.body(&response)?;
         }
         Ok(response)

@@ -10,6 +10,13 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)
 }
 
+/// A model that multiplies by `factor`: `y = factor * x`. Another factor is another content.
+pub fn scale(factor: f32) -> Vec<u8> {
+    let mut bytes = fs::read(fixture("scale").join("model.onnx")).unwrap();
+    replace_once(&mut bytes, &1234.5f32.to_le_bytes(), &factor.to_le_bytes());
+    bytes
+}
+
 /// A directory of models: what the platform calls `/opt/ml/models`. Gone with the test.
 #[derive(Debug)]
 pub struct Models {
@@ -76,12 +83,7 @@ impl Models {
 
     /// A model that multiplies by `factor`: `y = factor * x`.
     pub fn place_scale(&self, name: &str, factor: f32) -> String {
-        let url = self.place("scale", name);
-        let file = Path::new(&url).join("model.onnx");
-        let mut bytes = fs::read(&file).unwrap();
-        replace_once(&mut bytes, &1234.5f32.to_le_bytes(), &factor.to_le_bytes());
-        fs::write(&file, bytes).unwrap();
-        url
+        self.place_model(name, &scale(factor))
     }
 
     /// A model of 8 MiB of weights, each of them a half; it sums the products of a row of 1024 with them. No two are the same

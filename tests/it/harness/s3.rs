@@ -1,0 +1,143 @@
+//! S3: moto, a real server of its protocol, one for all tests of the process.
+//!
+//! It ends with its standard input, whose other end this process holds: whatever becomes of the tests, nothing is left
+//! running. It costs a second to start, hence one; tests have buckets of their own. `scripts/moto` installs it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::client::{Connection, Request};
+use super::response::Response;
+
+/// What stands in the path of a request as it is.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+static MOTO: LazyLock<Moto> = LazyLock::new(Moto::start);
+
+static BUCKETS: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Debug)]
+struct Moto {
+    address: SocketAddr,
+    /// Never waited for: its standard input is closed as this process ends, however that comes about.
+    _child: Child,
+}
+
+impl Moto {
+    fn start() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = root.join(".moto/bin/python");
+        assert!(
+            python.exists(),
+            "{} is missing: run scripts/moto, once",
+            python.display()
+        );
+        let mut child = Command::new(python)
+            .arg(root.join("tests/s3/server.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line.trim().parse();
+        Self {
+            address: address.unwrap_or_else(|_| panic!("moto does not start: {line:?}")),
+            _child: child,
+        }
+    }
+}
+
+/// The server, which is started with the first of these.
+#[derive(Debug, Clone, Copy)]
+pub struct S3 {
+    address: SocketAddr,
+}
+
+impl S3 {
+    pub fn start() -> Self {
+        Self { address: MOTO.address }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A new bucket.
+    pub fn bucket(&self) -> Bucket {
+        let bucket = Bucket {
+            s3: *self,
+            name: format!("bucket-{}", BUCKETS.fetch_add(1, Ordering::Relaxed)),
+        };
+        bucket
+            .send(Request::new("PUT", format!("/{}", bucket.name)))
+            .expect(200);
+        bucket
+    }
+
+    /// What tells a server, or AWS's own tools, to take this S3 for AWS's; `at` it, or at a proxy before it.
+    pub fn environment(at: SocketAddr) -> [(&'static str, String); 5] {
+        [
+            ("AWS_ENDPOINT_URL_S3", format!("http://{at}")),
+            ("AWS_ACCESS_KEY_ID", "key".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+            ("AWS_REGION", "eu-central-1".to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    s3: S3,
+    name: String,
+}
+
+impl Bucket {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn url(&self) -> String {
+        format!("s3://{}", self.name)
+    }
+
+    /// Writes an object. One that was there by this key is replaced.
+    #[track_caller]
+    pub fn put(&self, key: &str, content: &[u8]) {
+        self.send(self.request("PUT", key).body(content)).expect(200);
+    }
+
+    #[track_caller]
+    pub fn delete(&self, key: &str) {
+        self.send(self.request("DELETE", key)).expect(204);
+    }
+
+    fn request(&self, method: &str, key: &str) -> Request {
+        Request::new(method, format!("/{}/{}", self.name, utf8_percent_encode(key, PATH)))
+    }
+
+    /// Over a connection of its own. S3 is none of ours, so nothing is checked of its answer.
+    #[track_caller]
+    fn send(&self, request: Request) -> Response {
+        let mut connection = Connection::open(self.s3.address).unwrap();
+        let request = request
+            .header("Host", self.s3.address.to_string())
+            .header("Connection", "close");
+        connection.write(&request.to_bytes()).unwrap();
+        connection.read_unchecked(request.method()).unwrap()
+    }
+}
