@@ -1,8 +1,8 @@
 //! Archives of artifacts: `model.tar.gz` as SageMaker takes it, written (`pack.rs`) and read (`unpack.rs`).
 //!
-//! What always holds: an archive that is written is a function of the files' names and contents alone, so that the same
-//! artifact is the same bytes on any machine and any day; one that is read makes regular files and directories below the
-//! folder that was named, within bounds, or is refused by the name of what is wrong with it.
+//! What always holds: an archive that is written is a function of the files' names and contents alone, so that the
+//! same artifact is the same bytes on any machine and any day; one that is read makes regular files and directories
+//! below the folder that was named, within bounds, or is refused by the name of what is wrong with it.
 //!
 //! Reading goes in one pass from whatever yields bytes: `kind.rs` sees by the first of them what they are, `decoded.rs`
 //! unpacks and counts them, `header.rs` and `extension.rs` understand tar's, `place.rs` makes files. Only buffers of a
@@ -24,6 +24,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+pub use decoded::MAX_WINDOW_BYTES;
 pub use error::UnpackError;
 pub use pack::{Collected, LeftOut, PackError, Source, collect, write};
 pub use unpack::{Bounds, Unpacked, unpack};

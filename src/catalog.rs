@@ -1,8 +1,8 @@
 //! The model directory: name to loaded model.
 //!
 //! A moka cache without a bound. In platform mode nothing is ever evicted: a full container answers 507 and the
-//! platform chooses what goes (MM-19), so the directory's list always equals the platform's view. What moka brings is
-//! the key-level lock of its compute operations, which makes everything that happens to one name happen in order while
+//! platform chooses what goes (MM-19), so the directory's list always equals the platform's view. In own mode models come
+//! and go by themselves (`demand.rs`). What moka brings is the key-level lock of its compute operations, which makes everything that happens to one name happen in order while
 //! other names go on:
 //!
 //! | the name is | load | get, list, invoke | unload |
@@ -21,6 +21,7 @@
 //! ends after the last request to the model has, and after its memory is free; the journal hears of a load or unload
 //! before whoever asked for it.
 
+mod demand;
 mod restore;
 
 use std::fmt::Debug;
@@ -37,7 +38,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::engine::{ContentHash, Engine, LoadError, Model, PoolError, Quarantined};
+use crate::engine::{ContentHash, Engine, LoadError, Model, PoolError, PrepareError, Quarantined, SessionError};
+use crate::store::{FetchError, NameError, Usage};
+
+use demand::Origin;
+pub use demand::{Demand, Settings as DemandSettings};
 
 /// Longest model name, in bytes. The platform's are hashes; the contract asks for 1 KiB at least (MM-6).
 pub const MAX_NAME_BYTES: usize = 4096;
@@ -73,6 +78,60 @@ pub enum CatalogError {
         shortened(.name)
     )]
     StillBusy { name: String, waited: Duration },
+    #[error("{0}")]
+    StoreName(#[from] NameError),
+    #[error("model \"{}\" is at \"{expected}\" in the store, not at \"{}\"", shortened(.name), shortened(.url))]
+    OtherUrl {
+        name: String,
+        url: String,
+        expected: String,
+    },
+    #[error("model \"{}\" cannot be brought from the store: {source}", shortened(.name))]
+    Fetch {
+        name: String,
+        #[source]
+        source: FetchError,
+    },
+    /// What others waited for, too.
+    #[error("{0}")]
+    Flight(Arc<CatalogError>),
+    /// As [`Flight`](Self::Flight), for a request: what is the artifact's fault is not the caller's.
+    #[error("{source}{}", .again.map(|again| format!("; it is tried again in {again:.1?}")).unwrap_or_default())]
+    OnDemand {
+        source: Arc<CatalogError>,
+        /// When a further request would try again, where that is not now.
+        again: Option<Duration>,
+    },
+}
+
+impl CatalogError {
+    /// Whether the store has no such model.
+    fn is_not_found(&self) -> bool {
+        matches!(self, Self::Fetch { source, .. } if source.is_not_found())
+    }
+
+    /// Whether it follows from what the store has, and will not change until that does.
+    fn is_about_version(&self) -> bool {
+        match self {
+            Self::Fetch { source, .. } => matches!(source, FetchError::Archive { .. }),
+            _ => self.will_last(),
+        }
+    }
+
+    /// Whether trying again at once would most likely end in the same.
+    fn will_last(&self) -> bool {
+        match self {
+            Self::Fetch { source, .. } => !matches!(source, FetchError::Stopping),
+            Self::Load { source, .. } => !matches!(
+                &**source,
+                LoadError::NoRoom(_)
+                    | LoadError::Pool(_)
+                    | LoadError::Session(SessionError::OutOfMemory | SessionError::NoDescriptors)
+                    | LoadError::Prepare(PrepareError::Killed | PrepareError::Stopping | PrepareError::NoChild(_))
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// What the directory is made with.
@@ -109,6 +168,8 @@ pub struct Catalog {
     models: Cache<String, Arc<Entry>>,
     engine: Arc<Engine>,
     settings: Settings,
+    /// In own mode.
+    demand: Option<Arc<Demand>>,
     /// A permit for each load after a restart.
     restores: Semaphore,
 }
@@ -124,6 +185,8 @@ struct Entry {
     model: Mutex<Slot>,
     /// A token per handle; closed when the unload begins.
     users: TaskTracker,
+    /// Of a model that came out of the store.
+    origin: Option<Origin>,
 }
 
 #[derive(Debug)]
@@ -166,14 +229,35 @@ impl Handle {
 }
 
 impl Entry {
-    fn new(record: Record, slot: Slot) -> Arc<Self> {
+    fn new(record: Record, slot: Slot, origin: Option<Origin>) -> Arc<Self> {
         Arc::new(Self {
             url: record.url,
             target_model: record.target_model,
             content: record.content,
             model: Mutex::new(slot),
             users: TaskTracker::new(),
+            origin,
         })
+    }
+
+    /// Bytes that an unload frees, while the model is loaded.
+    fn charge(&self) -> u64 {
+        match &*self.slot() {
+            Slot::Loaded(model) => model.charge(),
+            Slot::Restored | Slot::Empty => 0,
+        }
+    }
+
+    /// The entry of `model`, and a handle from before anybody can close it.
+    fn loaded(record: Record, model: Model, origin: Option<Origin>) -> (Arc<Self>, Handle) {
+        let model = Arc::new(model);
+        let entry = Self::new(record, Slot::Loaded(Arc::clone(&model)), origin);
+        let handle = Handle {
+            model,
+            _token: entry.users.token(),
+            entry: Arc::clone(&entry),
+        };
+        (entry, handle)
     }
 
     fn lend(self: &Arc<Self>) -> Lent {
@@ -203,10 +287,11 @@ impl Entry {
 }
 
 impl Catalog {
-    pub fn new(engine: Arc<Engine>, settings: Settings) -> Self {
+    pub fn new(engine: Arc<Engine>, settings: Settings, demand: Option<Demand>) -> Self {
         Self {
             models: Cache::builder().build(),
             engine,
+            demand: demand.map(Arc::new),
             restores: Semaphore::new(settings.restores),
             settings,
         }
@@ -216,29 +301,41 @@ impl Catalog {
     ///
     /// # Cancel safety
     /// When the future is dropped the load is given up, and what it has loaded is dropped.
-    pub async fn load(&self, name: &str, url: &str, target_model: Option<&str>) -> Result<u64, CatalogError> {
+    pub async fn load(
+        self: &Arc<Self>,
+        name: &str,
+        url: &str,
+        target_model: Option<&str>,
+    ) -> Result<u64, CatalogError> {
+        if let Some(demand) = &self.demand {
+            return self.load_ahead(demand, name, url).await;
+        }
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name == "." || name == ".." {
             return Err(CatalogError::Name);
         }
         let path = self.allowed(name, url).await?;
-        self.load_from(name, url, target_model, &path).await
+        let loaded = self.load_from(name, url, target_model, &path, None).await?;
+        Ok(loaded.as_ref().memory())
     }
 
     /// Loads the artifact at `path`, which whoever started the process chose: the roots do not bound it.
     pub async fn load_trusted(&self, name: &str, path: &Path) -> Result<u64, CatalogError> {
-        self.load_from(name, &path.to_string_lossy(), None, path).await
+        let url = path.to_string_lossy();
+        let loaded = self.load_from(name, &url, None, path, None).await?;
+        Ok(loaded.as_ref().memory())
     }
 
+    /// Loads the artifact at `path` as `name`, and lends it before anybody can unload it.
     async fn load_from(
         &self,
         name: &str,
         url: &str,
         target_model: Option<&str>,
         path: &Path,
-    ) -> Result<u64, CatalogError> {
-        let failure = Mutex::new(None);
-        let outcome = self
-            .models
+        origin: Option<Origin>,
+    ) -> Result<Handle, CatalogError> {
+        let mut lent = Err(CatalogError::AlreadyLoaded { name: name.to_owned() });
+        self.models
             .entry_by_ref(name)
             .and_try_compute_with(|current| async {
                 if let Some(current) = current {
@@ -260,27 +357,52 @@ impl Catalog {
                         if let Some(journal) = &self.settings.journal {
                             journal.loaded(record.clone());
                         }
-                        Ok(Op::Put(Entry::new(record, Slot::Loaded(Arc::new(model)))))
+                        let entry = Entry::loaded(record, model, origin);
+                        lent = Ok(entry.1);
+                        Ok(Op::Put(entry.0))
                     }
                     Err(error) => {
-                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        lent = Err(load_error(name, error));
                         // Nothing, or what is left of an entry that was retired.
-                        Ok(Op::Remove)
+                        Ok::<_, CatalogError>(Op::Remove)
                     }
                 }
             })
             .await?;
-        if let Some(source) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(load_error(name, source));
-        }
+        lent
+    }
+
+    /// Loads the artifact at `path` and puts it in the place of `old`, when that is still what `name` stands for; requests
+    /// find the one or the other.
+    async fn replace(
+        &self,
+        name: &str,
+        url: &str,
+        old: &Arc<Entry>,
+        path: &Path,
+        origin: Origin,
+    ) -> Result<(), CatalogError> {
+        let outcome = self
+            .models
+            .entry_by_ref(name)
+            .and_try_compute_with(|current| async {
+                let is_current = current.is_some_and(|current| Arc::ptr_eq(current.value(), old));
+                if !is_current || old.users.is_closed() {
+                    return Ok(Op::Nop);
+                }
+                let model = self.engine.load(path).await.map_err(|error| load_error(name, error))?;
+                let record = Record {
+                    name: name.to_owned(),
+                    url: url.to_owned(),
+                    target_model: None,
+                    content: *model.content(),
+                };
+                Ok::<_, CatalogError>(Op::Put(Entry::loaded(record, model, Some(origin)).0))
+            })
+            .await?;
         match outcome {
-            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => Ok(match &*entry.value().slot() {
-                Slot::Loaded(model) => model.memory(),
-                Slot::Restored | Slot::Empty => 0,
-            }),
-            CompResult::Unchanged(_) | CompResult::StillNone(_) | CompResult::Removed(_) => {
-                Err(CatalogError::AlreadyLoaded { name: name.to_owned() })
-            }
+            CompResult::ReplacedWith(_) => self.retire(name, old).await,
+            _ => Ok(()),
         }
     }
 
@@ -289,31 +411,53 @@ impl Catalog {
     /// # Cancel safety
     /// When the future is dropped the model takes no requests any more, and a further unload or load finishes.
     pub async fn unload(&self, name: &str) -> Result<(), CatalogError> {
+        if self.unload_if(name, |_| true).await? {
+            Ok(())
+        } else {
+            Err(CatalogError::NotLoaded { name: name.to_owned() })
+        }
+    }
+
+    /// As [`Self::unload`], when `entry` is still what `name` stands for; says whether it was.
+    async fn unload_entry(&self, name: &str, entry: &Arc<Entry>) -> Result<bool, CatalogError> {
+        self.unload_if(name, |current| Arc::ptr_eq(current, entry)).await
+    }
+
+    async fn unload_if(&self, name: &str, is_meant: impl FnOnce(&Arc<Entry>) -> bool) -> Result<bool, CatalogError> {
         let outcome = self
             .models
             .entry_by_ref(name)
             .and_try_compute_with(|current| async {
-                let Some(current) = current else {
-                    return Ok(Op::Nop);
-                };
-                self.retire(name, current.value()).await?;
-                Ok::<_, CatalogError>(Op::Remove)
+                match current {
+                    Some(current) if is_meant(current.value()) => {
+                        self.retire(name, current.value()).await?;
+                        Ok::<_, CatalogError>(Op::Remove)
+                    }
+                    Some(_) | None => Ok(Op::Nop),
+                }
             })
             .await?;
-        match outcome {
-            CompResult::Removed(_) => Ok(()),
-            CompResult::StillNone(_)
-            | CompResult::Unchanged(_)
-            | CompResult::Inserted(_)
-            | CompResult::ReplacedWith(_) => Err(CatalogError::NotLoaded { name: name.to_owned() }),
-        }
+        Ok(matches!(outcome, CompResult::Removed(_)))
     }
 
     /// Lends `name` for a request, which waits until `deadline` at most when the model has to be loaded again.
     pub async fn get(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<Handle, CatalogError> {
+        let name = match &self.demand {
+            // A folder of objects is one model, however its name is written.
+            Some(_) => name.strip_suffix('/').unwrap_or(name),
+            None => name,
+        };
         match self.lend(name).await {
-            Lent::Model(handle) => Ok(handle),
-            Lent::Nothing => Err(not_loaded(name)),
+            Lent::Model(handle) => {
+                if let Some(demand) = &self.demand {
+                    self.look_after(demand, name, &handle);
+                }
+                Ok(handle)
+            }
+            Lent::Nothing => match &self.demand {
+                Some(demand) => self.demand(demand, name, deadline).await,
+                None => Err(not_loaded(name)),
+            },
             Lent::Restored => {
                 // A task of its own: when one request does not wait for the end, the next one finds it further on.
                 let (catalog, restored) = (Arc::clone(self), name.to_owned());
@@ -362,6 +506,11 @@ impl Catalog {
             .into_iter()
             .map(|(name, entry)| (name.to_string(), entry.url.clone()));
         (page.collect(), more)
+    }
+
+    /// In own mode, what is on disk.
+    pub fn archives(&self) -> Option<Usage> {
+        self.demand.as_ref().map(|demand| demand.store.usage())
     }
 
     /// How many models are loaded.

@@ -8,35 +8,41 @@
 
 mod inspect;
 mod pack;
+mod source;
 mod table;
 
 use std::env;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use actix_web::rt::System;
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use anyhow::{Context, Result, ensure};
+use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
 
-use crate::catalog::{self, Catalog, Journal};
+use crate::archive;
+use crate::catalog::{self, Catalog, Demand, Journal};
 use crate::codec::Format;
-use crate::config::{Cli, Command, ExamineArgs, Prepare, PrepareArgs, Provider, ServeArgs};
-use crate::contract::{self, Health};
+use crate::config::{self, ArchiveArgs, Cli, Command, ExamineArgs, OnFull, Prepare, PrepareArgs, Provider, ServeArgs};
+use crate::contract::{self, Health, Invocations};
 use crate::engine::{self, Engine, Examiner};
+use crate::store::{self, Store};
 use crate::supervisor::{self, Inheritance};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, LogFormat, LogLevel};
+use source::Source;
 
 /// Descriptors that the process needs for itself, and for a connection and a load.
 const FEWEST_FILES: u64 = 40;
 
-/// The name of the one model of single-model mode, as the platform calls the container.
-const SINGLE_MODEL: &str = "model";
+/// How long a model that is loaded at the start may take to come out of a store: as long as the platform waits.
+const LOAD_PATIENCE: Duration = Duration::from_secs(360);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -129,7 +135,7 @@ fn supervise(args: &ServeArgs) -> Result<i32> {
     let settings = supervisor::Settings {
         arguments: worker_arguments(env::args_os().skip(1)),
         // With one model there is nobody to protect from it, and no model is worse than one that fails at times.
-        bad_model_ttl: args.multi_model.then_some(args.bad_model_ttl),
+        bad_model_ttl: (args.multi_model || args.model_store.is_some()).then_some(args.bad_model_ttl),
     };
     Ok(supervisor::run(listen(args)?, settings)?)
 }
@@ -165,7 +171,15 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
 
     let address = listener.local_addr().context("read the listener's address")?;
+    let source = Source::of(args)?;
+    let metrics = Arc::new(Metrics::new().context("register metrics")?);
+    // Before the engine, which takes what the process takes then to be what it takes without models.
+    let demand = match &source.store {
+        Some(url) => Some(demand(args, url, Arc::clone(&metrics))?),
+        None => None,
+    };
 
+    let store = demand.as_ref().map(Demand::url);
     let system = engine::system_limit();
     let memory = args
         .memory_limit(system.as_ref().map(|limit| limit.bytes))
@@ -214,7 +228,8 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
         engine.refuse(refused.content, refused.reason, refused.remaining);
     }
     let link = inheritance.link;
-    let journal = link.clone().filter(|_| args.multi_model);
+    // Models of a store come back when they are asked for.
+    let journal = link.clone().filter(|_| source.is_platform);
     let catalog = Arc::new(Catalog::new(
         Arc::clone(&engine),
         catalog::Settings {
@@ -223,10 +238,10 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
             restores: args.load_threads,
             journal: journal.map(|link| link as Arc<dyn Journal>),
         },
+        demand,
     ));
     // Before the first request: for whoever asks now, nothing has changed.
     catalog.list_again(inheritance.models).await;
-    let metrics = Metrics::new().context("register metrics")?;
     metrics.worker_restarts.inc_by(inheritance.restarts);
     let health = Arc::new(Health::default());
     let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
@@ -234,7 +249,11 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
         listener,
         contract::Settings {
             formats,
-            single_model: (!args.multi_model).then(|| SINGLE_MODEL.to_owned()),
+            invocations: Invocations {
+                by_target: source.store.is_some(),
+                default: source.default.clone(),
+            },
+            loads: source.is_platform || source.store.is_some(),
             max_body: args.max_body(),
             max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
             request_timeout: args.request_timeout(),
@@ -254,7 +273,8 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
     )?;
     tracing::info!(
         %address,
-        mode = if args.multi_model { "multi-model" } else { "single-model" },
+        mode = source.mode(),
+        store,
         memory_for_models_bytes,
         threads = args.threads(),
         start_ms = millis(started),
@@ -263,31 +283,21 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
 
     let handle = server.handle();
     let server = actix_web::rt::spawn(server);
-    if args.multi_model {
-        health.set_ready();
+    if source.is_platform {
         // Half of the threads are left to those whom somebody waits for.
         actix_web::rt::spawn(Arc::clone(&catalog).restore_all(args.load_threads.div_ceil(2)));
-    } else {
-        let path = args.model_dir();
-        let loading = async {
-            let begun = Instant::now();
-            let bytes = catalog.load_trusted(SINGLE_MODEL, &path).await.with_context(|| {
-                format!(
-                    "load the model in {}; --model-dir names another place, SAGEMAKER_MULTI_MODEL=true starts \
-                         without one",
-                    path.display()
-                )
-            })?;
-            tracing::info!(path = %path.display(), memory_bytes = bytes, load_ms = millis(begun), "model loaded");
-            health.set_ready();
-            anyhow::Ok(())
-        };
+    }
+    if source.store.is_some() {
+        actix_web::rt::spawn(Arc::clone(&catalog).unload_idle());
+    }
+    if let Some(name) = &source.default {
         tokio::select! {
-            loaded = loading => loaded?,
+            loaded = load_default(args, &catalog, name, source.single.as_deref()) => loaded?,
             _ = terminate.recv() => return Ok(0),
             _ = interrupt.recv() => return Ok(0),
         }
     }
+    health.set_ready();
     if let Some(link) = &link {
         link.ready();
     }
@@ -310,6 +320,60 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
         }
     }
     Ok(0)
+}
+
+/// Loads the model that answers requests which name none.
+async fn load_default(args: &ServeArgs, catalog: &Arc<Catalog>, name: &str, path: Option<&Path>) -> Result<()> {
+    let begun = Instant::now();
+    let failed = || {
+        format!(
+            "load the model in {}; --model-dir names another place, SAGEMAKER_MULTI_MODEL=true starts without one",
+            args.model_dir().display()
+        )
+    };
+    let Some(path) = path else {
+        return catalog
+            .get(name, begun + LOAD_PATIENCE)
+            .await
+            .map(drop)
+            .with_context(failed);
+    };
+    let bytes = catalog.load_trusted(name, path).await.with_context(failed)?;
+    tracing::info!(path = %path.display(), memory_bytes = bytes, load_ms = millis(begun), "model loaded");
+    Ok(())
+}
+
+/// Own mode with the store at `url`.
+fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> {
+    let store = Store::open(store::Settings {
+        url: url.to_owned(),
+        environment: config::environment().collect(),
+        timeout: args.store_timeout,
+        retries: args.store_retries,
+        downloads: args.downloads,
+        bounds: bounds(&args.archives),
+        folder: args.cache_dir(),
+        folder_bytes: args.archive_cache_size.as_u64(),
+        revalidate: args.revalidate,
+    })
+    .context("open the model store")?;
+    let settings = catalog::DemandSettings {
+        evict: args.on_full == OnFull::Evict,
+        idle_unload: args.idle_unload,
+        revalidate: args.revalidate,
+        negative_ttl: args.negative_ttl,
+        patience: args.request_timeout(),
+    };
+    Ok(Demand::new(store, settings, metrics))
+}
+
+/// How much an archive may hold.
+fn bounds(args: &ArchiveArgs) -> archive::Bounds {
+    archive::Bounds {
+        entries: args.max_entries,
+        bytes: args.max_unpacked.as_u64(),
+        ratio: args.max_ratio,
+    }
 }
 
 /// The GPU that the models run on, if they do.

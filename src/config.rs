@@ -105,16 +105,39 @@ pub struct InspectArgs {
     #[arg(long, value_name = "DIR")]
     pub samples: Option<PathBuf>,
 
-    /// Most entries that an archive may have
-    #[arg(long, env = "LONGSHORE_MAX_ENTRIES", value_name = "N", default_value_t = 100_000)]
-    pub max_entries: u64,
-
-    /// Most bytes that an archive may unpack to, in the folder for temporary files
-    #[arg(long, env = "LONGSHORE_MAX_UNPACKED", value_name = "BYTES", default_value_t = ByteSize::gib(20))]
-    pub max_unpacked: ByteSize,
+    #[command(flatten)]
+    pub archives: ArchiveArgs,
 
     #[command(flatten)]
     pub examine: ExamineArgs,
+}
+
+/// How much an archive may hold.
+#[derive(Debug, Clone, Args)]
+pub struct ArchiveArgs {
+    /// Most entries that an archive may have
+    #[arg(
+        long,
+        env = "LONGSHORE_MAX_ENTRIES",
+        value_name = "N",
+        default_value_t = 100_000,
+        help_heading = "Archives"
+    )]
+    pub max_entries: u64,
+
+    /// Most bytes that an archive may unpack to
+    #[arg(
+        long, env = "LONGSHORE_MAX_UNPACKED", value_name = "BYTES", default_value_t = ByteSize::gib(20),
+        help_heading = "Archives"
+    )]
+    pub max_unpacked: ByteSize,
+
+    /// Most bytes that a byte of an archive may unpack to, once it is beyond what small archives unpack to
+    #[arg(
+        long, env = "LONGSHORE_MAX_RATIO", value_name = "N", default_value_t = 200,
+        value_parser = clap::value_parser!(u64).range(1..), help_heading = "Archives"
+    )]
+    pub max_ratio: u64,
 }
 
 /// What the commands that look at a model have in common.
@@ -249,6 +272,73 @@ pub struct ServeArgs {
     )]
     pub models_roots: Vec<PathBuf>,
 
+    /// Serve the models of a store, each loaded when it is asked for: s3://bucket/prefix, gs://, az://, https://, file://,
+    /// or a directory. A request names its model by the header X-Amzn-SageMaker-Target-Model
+    #[arg(
+        long,
+        env = "LONGSHORE_MODEL_STORE",
+        value_name = "URL",
+        help_heading = "Model store"
+    )]
+    pub model_store: Option<String>,
+
+    /// What happens when a model of the store is asked for and memory is full: others go, longest unused first, or the
+    /// request gets 507
+    #[arg(long, env = "LONGSHORE_ON_FULL", value_enum, default_value_t = OnFull::Evict, help_heading = "Model store")]
+    pub on_full: OnFull,
+
+    /// Time without requests after which a model of the store is unloaded [default: never]
+    #[arg(
+        long, env = "LONGSHORE_IDLE_UNLOAD", value_name = "TIME", value_parser = duration, help_heading = "Model store"
+    )]
+    pub idle_unload: Option<Duration>,
+
+    /// Time for which a model is not looked up in the store again; then it is, beside the requests, and a newer one takes
+    /// its place
+    #[arg(
+        long, env = "LONGSHORE_REVALIDATE", value_name = "TIME", value_parser = duration, default_value = "5min",
+        help_heading = "Model store"
+    )]
+    pub revalidate: Duration,
+
+    /// Time for which a model that could not be loaded from the store is not tried again
+    #[arg(
+        long, env = "LONGSHORE_NEGATIVE_TTL", value_name = "TIME", value_parser = duration, default_value = "5s",
+        help_heading = "Model store"
+    )]
+    pub negative_ttl: Duration,
+
+    /// Time for the store to send something; then the request to it is made again
+    #[arg(
+        long, env = "LONGSHORE_STORE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s",
+        help_heading = "Model store"
+    )]
+    pub store_timeout: Duration,
+
+    /// Times that a request to the store is made again when it failed or was cut short
+    #[arg(
+        long, env = "LONGSHORE_STORE_RETRIES", value_name = "N", default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(0..=100), help_heading = "Model store"
+    )]
+    pub store_retries: u32,
+
+    /// Models that are fetched from the store at once
+    #[arg(
+        long, env = "LONGSHORE_DOWNLOADS", value_name = "N", value_parser = threads, default_value = "8",
+        help_heading = "Model store"
+    )]
+    pub downloads: usize,
+
+    /// Disk that models fetched from the store may take, unpacked, in --cache-dir; what was not used for longest goes first
+    #[arg(
+        long, env = "LONGSHORE_ARCHIVE_CACHE_SIZE", value_name = "BYTES", default_value_t = ByteSize::gib(20),
+        help_heading = "Model store"
+    )]
+    pub archive_cache_size: ByteSize,
+
+    #[command(flatten)]
+    pub archives: ArchiveArgs,
+
     /// Time for an unload to wait for the model's running requests; the platform gives up after 360s
     #[arg(
         long, env = "LONGSHORE_UNLOAD_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "340s",
@@ -373,8 +463,8 @@ pub struct ServeArgs {
     )]
     pub prepare_memory: ByteSize,
 
-    /// Where prepared models are kept; may be shared and deleted [default: longshore-UID in the folder for
-    /// temporary files]
+    /// Where prepared models are kept, and those fetched from a store; may be shared and deleted [default: longshore-UID
+    /// in the folder for temporary files]
     #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR", help_heading = "Preparation")]
     pub cache_dir: Option<PathBuf>,
 
@@ -410,6 +500,13 @@ pub enum Provider {
     Cuda,
     /// With CUDA for what TensorRT does not implement
     Tensorrt,
+}
+
+/// `--on-full`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnFull {
+    Evict,
+    Refuse,
 }
 
 /// `--prepare`.
@@ -552,6 +649,11 @@ impl ServeArgs {
         let concurrent = (MOST_IN_FLIGHT_MB / payload.max(1)).clamp(1, self.threads().max(1));
         (concurrent, payload)
     }
+}
+
+/// The process's environment, for those of others' variables that others define: credentials and endpoints of stores.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// `90s`, `2min`, or a bare number of seconds, as SageMaker's variables give it.

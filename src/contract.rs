@@ -39,12 +39,22 @@ pub struct Formats {
     pub default_accept: Format,
 }
 
+/// Which model answers `POST /invocations`.
+#[derive(Debug, Clone, Default)]
+pub struct Invocations {
+    /// The one that the Target-Model header names, where there is such a header.
+    pub by_target: bool,
+    /// Else this one.
+    pub default: Option<String>,
+}
+
 /// What the HTTP face is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub formats: Formats,
-    /// The name of the only model; `None` in multi-model mode.
-    pub single_model: Option<String>,
+    pub invocations: Invocations,
+    /// Whether models are loaded and unloaded through `/models`.
+    pub loads: bool,
     /// Bytes of the largest request body.
     pub max_body: usize,
     /// Bytes of all header names and values of a request.
@@ -70,7 +80,7 @@ struct State {
     settings: Settings,
     catalog: Arc<Catalog>,
     engine: Arc<Engine>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     health: Arc<Health>,
 }
 
@@ -81,7 +91,7 @@ pub fn start(
     settings: Settings,
     catalog: Arc<Catalog>,
     engine: Arc<Engine>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     health: Arc<Health>,
 ) -> std::io::Result<Server> {
     let (threads, keep_alive) = (settings.threads, settings.keep_alive);
@@ -188,6 +198,10 @@ async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     state.metrics.memory_mapped_bytes.set(gauge(now.reserved.mapped));
     state.metrics.memory_requests_bytes.set(gauge(now.reserved.requests));
     state.metrics.memory_limit_bytes.set(gauge(now.reserved.limit));
+    if let Some(archives) = state.catalog.archives() {
+        state.metrics.archives.set(gauge(archives.entries));
+        state.metrics.archive_bytes.set(gauge(archives.bytes));
+    }
     let text = state
         .metrics
         .render()

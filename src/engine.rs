@@ -449,6 +449,14 @@ impl LoadError {
     }
 }
 
+/// Whether there is something at `path` that is meant to be a model, sound or not.
+pub fn is_artifact(path: &Path) -> bool {
+    !matches!(
+        artifact::open(path),
+        Err(ArtifactError::NoModel { .. } | ArtifactError::Ambiguous { .. } | ArtifactError::Missing { .. })
+    )
+}
+
 /// The prepared form that `uploaded` brings along, when it can be used on this platform.
 fn packed(uploaded: &Artifact, content: &ContentHash, platform: &Platform) -> Option<(ContentHash, Artifact)> {
     let found = Packed::find(uploaded)?;

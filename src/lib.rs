@@ -1,7 +1,7 @@
 //! Longshore serves thousands of ONNX models from one machine, as a SageMaker bring-your-own container.
 //!
 //! ```text
-//! cli  ->  contract, supervisor  ->  catalog  ->  engine, codec, archive  ->  config, tensor, wire, telemetry
+//! cli  ->  contract, supervisor  ->  catalog  ->  engine, codec, store  ->  archive, config, tensor, wire, telemetry
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other.
@@ -14,6 +14,7 @@
 //! | [`catalog`] | the model directory: name to loaded model; load, list, get, unload |
 //! | [`engine`] | from artifacts to sessions: memory, threads, runs; alone knows ONNX Runtime |
 //! | [`codec`] | (content type, bytes) to tensors and back; pure |
+//! | [`store`] | where models come from without a platform: object stores, and what of them is on disk |
 //! | [`archive`] | `model.tar.gz`, written and read; knows no models |
 //! | [`tensor`] | named tensors: what `codec` and `engine` hand to each other |
 //! | [`wire`] | the protocol as data: paths, headers, JSON bodies |

@@ -10,12 +10,12 @@ use flate2::bufread::GzDecoder;
 
 use super::BLOCK;
 use super::error::UnpackError;
-use super::kind::Kind;
+use super::kind::{GZIP, Kind};
 use super::unpack::Bounds;
 
 /// What zstd's own tool takes without being asked to: levels up to 22, and no long windows.
 const MAX_WINDOW_LOG: u32 = 27;
-pub(super) const MAX_WINDOW_BYTES: u64 = 1 << MAX_WINDOW_LOG;
+pub const MAX_WINDOW_BYTES: u64 = 1 << MAX_WINDOW_LOG;
 
 /// What may come out of nearly nothing: small archives of zeros harm nobody.
 const RATIO_FREE_BYTES: u64 = 16 << 20;
@@ -129,7 +129,8 @@ impl<R: Read> Read for Decoded<R> {
     }
 }
 
-/// One gzip member after another, as parallel compressors write them. Zeros may follow: tapes and disks fill up with them.
+/// One gzip member after another, as parallel compressors write them. Zeros may follow: tapes and disks fill up with
+/// them.
 struct Members<B> {
     /// None after the last.
     from: Option<GzDecoder<B>>,
@@ -147,7 +148,7 @@ impl<B: BufRead> Members<B> {
         let Some(mut from) = self.from.take().map(GzDecoder::into_inner) else {
             return Ok(false);
         };
-        let is_next = from.fill_buf()?.first().is_some_and(|first| *first != 0);
+        let is_next = from.fill_buf()?.first() == GZIP.first();
         if !is_next {
             zeros(&mut from)?;
         }

@@ -1,7 +1,7 @@
 //! Why an archive was not unpacked.
 //!
-//! The message goes on after the archive's name, which is not known here. What comes from the archive is quoted, and cut
-//! where it is long: it ends up in logs and answers.
+//! The message goes on after the archive's name, which is not known here. What comes from the archive is quoted, and
+//! cut where it is long: it ends up in logs and answers.
 
 use std::io;
 

@@ -1,7 +1,7 @@
 //! What goes before an entry and says of it what its header has no room for.
 //!
-//! GNU's tar writes long names so, PAX writes names, sizes and much that is nobody's business here. Whatever changes what an
-//! entry is has to be understood or refused; the rest is passed over.
+//! GNU's tar writes long names so, PAX writes names, sizes and much that is nobody's business here. Whatever changes
+//! what an entry is has to be understood or refused; the rest is passed over.
 
 use super::error::{UnpackError, brief};
 
@@ -104,8 +104,11 @@ impl Extension {
     }
 }
 
-/// The first of PAX's records, "9 key=x\n" with its own length before it: key, value, what follows.
-fn record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+/// Key, value, and what follows the record.
+type Record<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
+/// The first of PAX's records, "8 key=x\n" with its own length before it.
+fn record(text: &[u8]) -> Option<Record<'_>> {
     let digits = text.iter().position(|byte| *byte == b' ')?;
     let length = text
         .get(..digits)
@@ -134,17 +137,17 @@ mod tests {
 
     #[test]
     fn records_are_as_long_as_they_say() {
-        let table: [(&[u8], Option<(&[u8], &[u8], &[u8])>); 12] = [
-            (b"9 key=x\n", Some((b"key", b"x", b""))),
-            (b"9 key=x\n9 key=y\n", Some((b"key", b"x", b"9 key=y\n"))),
+        let table: [(&[u8], Option<Record<'_>>); 12] = [
+            (b"8 key=x\n", Some((b"key", b"x", b""))),
+            (b"8 key=x\n8 key=y\n", Some((b"key", b"x", b"8 key=y\n"))),
             (b"12 key=a\nb=\n", Some((b"key", b"a\nb=", b""))),
-            (b"8 key=\n9 ", Some((b"key", b"", b"9 "))),
-            (b"10 key=x\n", None),
-            (b"8 key=x\n", None),
-            (b"9 keyxx\n", None),
-            (b"9key=xx\n", None),
+            (b"7 key=\n9 ", Some((b"key", b"", b"9 "))),
+            (b"9 key=x\n", None),
+            (b"7 key=x\n", None),
+            (b"8 keyxx\n", None),
+            (b"8key=xx\n", None),
             (b"1 key=x\n", None),
-            (b"-9 key=x\n", None),
+            (b"-8 key=x\n", None),
             (b"99999999999999999999999 key=x\n", None),
             (b"", None),
         ];

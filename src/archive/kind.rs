@@ -1,8 +1,8 @@
 //! What bytes are, by the first of them.
 //!
-//! Names are not asked: `model.tar.gz` is uncompressed, or zstd, or an answer that says "access denied", more often than
-//! one would think. What is known to be something else is refused here by its name. All the rest may be a model: what
-//! loads it knows better.
+//! Names are not asked: `model.tar.gz` is uncompressed, or zstd, or an answer that says "access denied", more often
+//! than one would think. What is known to be something else is refused here by its name. All the rest may be a model:
+//! what loads it knows better.
 
 use tar::Header;
 
@@ -18,7 +18,7 @@ pub enum Kind {
     Bare,
 }
 
-const GZIP: [u8; 2] = [0x1f, 0x8b];
+pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Where a tar archive says that it is one. The oldest do not say so, but their headers add up.
@@ -98,7 +98,7 @@ fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
     let known = known.map(|(_, kind, advice)| (*kind, *advice));
     // No model begins so: in protobuf, these characters open what ONNX does not have.
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    known.or_else(|| match text {
+    known.or(match text {
         [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..] => Some(("an HTML or XML document", UPLOAD)),
         [b'{', b'"' | b'\'' | b'}' | b' ' | b'\r' | b'\n' | b'\t', ..] => Some(("a JSON document", UPLOAD)),
         [b'[', b'"' | b'{' | b'[' | b']' | b' ' | b'\r' | b'\n', ..] => Some(("a JSON document", UPLOAD)),

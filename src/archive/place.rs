@@ -1,11 +1,11 @@
 //! Where entries go: files and folders below one folder, which was empty.
 //!
-//! What always holds: nothing is made but regular files and folders, no file is opened that was there before, and no link
-//! is ever in the way, since none is made and the folder is nobody else's. So a path that has no `..` cannot lead out, and the
-//! file system itself knows what was there already, however much it is.
+//! What always holds: nothing is made but regular files and folders, no file is opened that was there before, and no
+//! link is ever in the way, since none is made and the folder is nobody else's. So a path that has no `..` cannot lead
+//! out, and the file system itself knows what was there already, however much it is.
 //!
-//! Neither owners, permissions nor times are taken from an archive: a file may be read by all and written by its owner, so
-//! far as the process's umask lets it, and a folder entered; nothing can be executed.
+//! Neither owners, permissions nor times are taken from an archive: a file may be read by all and written by its
+//! owner, so far as the process's umask lets it, and a folder entered; nothing can be executed.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;

@@ -1,1 +1,464 @@
+//! What unpacking makes of archives that are well, hostile, damaged, and of anything at all.
 
+#[path = "../../tests/support/archives.rs"]
+mod archives;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Cursor, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::{Bounds, Source, UnpackError, Unpacked, unpack, write};
+use archives::{entry, file, folder, gzip, header, long_name, noise, pax, seal, tar, zstd};
+
+const BOUNDS: Bounds = Bounds {
+    entries: archives::MAX_ENTRIES,
+    bytes: archives::MAX_UNPACKED,
+    ratio: archives::MAX_RATIO,
+};
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// Unpacks an archive within `bounds`. Checks what holds of any: nothing is outside of the folder, and what is in it
+/// is within the bounds and has the permissions it should have. Returns the files.
+fn unpacked_within(archive: impl Read, bounds: &Bounds) -> Result<Files, UnpackError> {
+    let around = tempfile::tempdir().unwrap();
+    let into = around.path().join("deep/er/into");
+    fs::create_dir_all(&into).unwrap();
+    let result = unpack(archive, "model.onnx", &into, bounds);
+    let names: Vec<_> = fs::read_dir(around.path()).unwrap().flatten().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert_eq!(fs::read_dir(around.path().join("deep")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(around.path().join("deep/er")).unwrap().count(), 1);
+    let mut files = Files::new();
+    let entries = walk(&into, &into, &mut files);
+    let bytes: u64 = files.values().map(|content| content.len() as u64).sum();
+    assert!(entries <= bounds.entries, "{entries} entries");
+    assert!(bytes <= bounds.bytes, "{bytes} bytes");
+    let unpacked = result?;
+    assert_eq!(unpacked.bytes, bytes);
+    assert!(unpacked.entries >= entries, "{unpacked:?} of {entries}");
+    Ok(files)
+}
+
+fn unpacked(archive: &[u8]) -> Result<Files, UnpackError> {
+    unpacked_within(archive, &BOUNDS)
+}
+
+/// Reads what is in `folder`; returns the number of files and folders.
+fn walk(folder: &Path, root: &Path, files: &mut Files) -> u64 {
+    let mut entries = 0;
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        entries += 1;
+        let path = entry.path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let mode = metadata.permissions().mode() & 0o7777;
+        if metadata.is_dir() {
+            assert_eq!(mode & !0o755, 0, "{path:?}");
+            entries += walk(&path, root, files);
+        } else {
+            assert!(metadata.is_file(), "{path:?}");
+            assert_eq!(mode & !0o644, 0, "{path:?}");
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            files.insert(name, fs::read(&path).unwrap());
+        }
+    }
+    entries
+}
+
+fn files(expected: &[(&str, &[u8])]) -> Files {
+    expected
+        .iter()
+        .map(|(name, content)| ((*name).to_owned(), content.to_vec()))
+        .collect()
+}
+
+/// An archive of two files, and these.
+fn two() -> (Vec<u8>, Files) {
+    let content = noise(1500);
+    let archive = tar(&[folder("a/"), file("a/one", &content), file("two", b"2")]);
+    (archive, files(&[("a/one", &content), ("two", b"2")]))
+}
+
+#[test]
+fn hostile_archives_are_refused_by_their_name() {
+    let mut names = BTreeSet::new();
+    for hostile in archives::hostile() {
+        let error = unpacked(&hostile.bytes).map(drop).unwrap_err().to_string();
+        assert!(error.contains(hostile.says), "{}: {error}", hostile.name);
+        assert!(names.insert(hostile.name), "{} is there twice", hostile.name);
+    }
+}
+
+#[test]
+fn files_are_unpacked_however_they_are_named() {
+    let long = "l".repeat(180);
+    let mut old = header(b"old", 0, b"1");
+    // Before there were marks of what an archive is.
+    old[257..265].fill(0);
+    seal(&mut old);
+    old.extend([b'0'; 512]);
+    let mut prefixed = header(b"c", b'0', b"00000000000\0");
+    prefixed[345..349].copy_from_slice(b"deep");
+    seal(&mut prefixed);
+    let archive = tar(&[
+        old,
+        prefixed,
+        folder("./"),
+        folder("folder/"),
+        file("./folder/a", b"1"),
+        folder("folder"),
+        entry(b"before/there/were/kinds/", 0, b""),
+        long_name(long.as_bytes()),
+        file("cut", b"2"),
+        pax(b'g', &[("comment", "none")]),
+        pax(
+            b'x',
+            &[
+                ("path", "b/é"),
+                ("mtime", "1.5"),
+                ("SCHILY.xattr.user.x", "a\nb"),
+                ("size", "1"),
+            ],
+        ),
+        file("b", b"3"),
+        pax(b'x', &[("hdrcharset", "BINARY"), ("path", "binary")]),
+        entry(b"b", b'7', b"4"),
+    ]);
+    let expected = files(&[
+        ("old", b"0"),
+        ("deep/c", b""),
+        ("folder/a", b"1"),
+        (&long, b"2"),
+        ("b/é", b"3"),
+        ("binary", b"4"),
+    ]);
+    assert_eq!(unpacked(&archive).unwrap(), expected);
+    assert_eq!(unpacked(&gzip(&archive)).unwrap(), expected);
+}
+
+#[test]
+fn all_that_compressors_write_is_read() {
+    let (archive, expected) = two();
+    let (first, second) = archive.split_at(1000);
+    let skippable = b"\x5a\x2a\x4d\x18\x03\0\0\0abc";
+    let mut one_zero_block = archive.clone();
+    one_zero_block.truncate(archive.len() - 512);
+    let mut record = archive.clone();
+    record.resize(40 * 512, 0);
+    let mut odd = archive.clone();
+    odd.extend([0; 77]);
+    let table = [
+        ("tar", archive.clone()),
+        ("tar with a short end", one_zero_block),
+        ("tar in records", record),
+        ("tar with odd zeros behind it", odd),
+        ("gzip", gzip(&archive)),
+        ("gzip in members", [gzip(first), gzip(b""), gzip(second)].concat()),
+        ("gzip with zeros behind it", [gzip(&archive), vec![0; 300]].concat()),
+        ("zstd", zstd(&archive)),
+        ("zstd in frames", [zstd(first), zstd(b""), zstd(second)].concat()),
+        (
+            "zstd with what is to be skipped",
+            [skippable, &zstd(first)[..], skippable, &zstd(second)[..], skippable].concat(),
+        ),
+    ];
+    for (name, bytes) in table {
+        let found = unpacked(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(found, expected, "{name}");
+        // However little comes at a time.
+        let found = unpacked_within(Trickle::of(bytes), &BOUNDS);
+        assert_eq!(found.unwrap(), expected, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_archive_becomes_the_file() {
+    for bytes in [noise(300_000), b"\x08\x08\x12\x07pytorch".to_vec(), vec![8]] {
+        assert_eq!(unpacked(&bytes).unwrap(), files(&[("model.onnx", &bytes)]));
+    }
+    let bounds = Bounds { bytes: 1000, ..BOUNDS };
+    let error = unpacked_within(&noise(1001)[..], &bounds).unwrap_err();
+    assert!(matches!(error, UnpackError::TooLarge(1000)), "{error}");
+}
+
+#[test]
+fn an_archive_that_just_fits_is_unpacked() {
+    let archive = tar(&[folder("a/"), file("b/c", b"12345"), file("d", b"678")]);
+    let table = [
+        (
+            Bounds {
+                entries: 4,
+                bytes: 8,
+                ratio: 1,
+            },
+            None,
+        ),
+        (
+            Bounds {
+                entries: 3,
+                bytes: 8,
+                ratio: 1,
+            },
+            Some("more than 3 entries"),
+        ),
+        (
+            Bounds {
+                entries: 4,
+                bytes: 7,
+                ratio: 1,
+            },
+            Some("more than 7 bytes"),
+        ),
+    ];
+    for (bounds, expected) in table {
+        let error = unpacked_within(&archive[..], &bounds)
+            .err()
+            .map(|error| error.to_string());
+        match (error, expected) {
+            (None, None) => {}
+            (Some(error), Some(expected)) if error.contains(expected) => {}
+            (error, expected) => panic!("{expected:?}: {error:?}"),
+        }
+    }
+}
+
+#[test]
+fn small_archives_of_zeros_pass_and_large_ones_uncompressed() {
+    let bounds = Bounds { ratio: 1, ..BOUNDS };
+    let zeros = vec![0; 15 << 20];
+    let archive = tar(&[file("zeros", &zeros)]);
+    let expected = files(&[("zeros", &zeros)]);
+    assert_eq!(unpacked_within(&gzip(&archive)[..], &bounds).unwrap(), expected);
+    let zeros = vec![0; 17 << 20];
+    let archive = tar(&[file("zeros", &zeros)]);
+    assert_eq!(
+        unpacked_within(&archive[..], &bounds).unwrap(),
+        files(&[("zeros", &zeros)])
+    );
+    assert!(matches!(
+        unpacked_within(&gzip(&archive)[..], &bounds),
+        Err(UnpackError::Ratio(1))
+    ));
+}
+
+#[test]
+fn what_goes_on_without_end_is_given_up() {
+    let bounds = Bounds {
+        bytes: 1 << 20,
+        ..BOUNDS
+    };
+    let archive = two().0;
+    let skippable: Vec<u8> = [b"\x50\x2a\x4d\x18\xf8\xff\0\0", &[1; 0xfff8][..]].concat();
+    // A gzip header and deflate's empty blocks.
+    let gzip_header = b"\x1f\x8b\x08\0\0\0\0\0\0\xff".to_vec();
+    let table: [(&str, Vec<u8>, Vec<u8>); 6] = [
+        ("frames to be skipped", zstd(&archive), skippable),
+        (
+            "blocks with nothing in them",
+            gzip_header,
+            b"\0\0\0\xff\xff".repeat(1000),
+        ),
+        ("zeros after the archive", archive.clone(), vec![0; 4096]),
+        ("zeros after gzip", gzip(&archive), vec![0; 4096]),
+        ("files", Vec::new(), file("a", &[1; 4000])),
+        ("a model", vec![8], vec![1; 4096]),
+    ];
+    for (name, first, again) in table {
+        let endless = Cursor::new(first).chain(Endless { again, at: 0 });
+        let error = unpacked_within(endless, &bounds).map(drop).unwrap_err();
+        let is_bounded = match name {
+            "files" => matches!(error, UnpackError::Duplicate { .. }),
+            _ => matches!(error, UnpackError::TooLarge(_)),
+        };
+        assert!(is_bounded, "{name}: {error}");
+    }
+}
+
+#[test]
+fn an_archive_that_is_cut_anywhere_is_refused() {
+    let (archive, _) = two();
+    let kinds = [
+        ("tar", archive[..archive.len() - 512].to_vec()),
+        ("gzip", gzip(&archive)),
+        ("zstd", zstd(&archive)),
+    ];
+    for (kind, bytes) in kinds {
+        for length in (0..bytes.len()).step_by(37).chain(bytes.len() - 9..bytes.len()) {
+            match unpacked(&bytes[..length]) {
+                // Nothing is known yet of what it is.
+                Ok(found) if length < 4 => assert_eq!(found, files(&[("model.onnx", &bytes[..length])])),
+                Ok(found) if kind == "tar" && length < 512 => assert_eq!(found.len(), 1),
+                Ok(_) => panic!("{kind} of {length} bytes"),
+                Err(UnpackError::Source(_) | UnpackError::Write { .. } | UnpackError::NoRoom { .. }) => {
+                    panic!("{kind} of {length} bytes is not to blame")
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_source_that_fails_is_not_taken_for_a_damaged_archive() {
+    let (archive, _) = two();
+    let zeros = [gzip(&archive), vec![0; 300]].concat();
+    for bytes in [archive.clone(), gzip(&archive), zstd(&archive), zeros, noise(3000)] {
+        for length in (0..=bytes.len()).step_by(131).chain([bytes.len()]) {
+            for kind in [
+                io::ErrorKind::UnexpectedEof,
+                io::ErrorKind::InvalidData,
+                io::ErrorKind::WouldBlock,
+            ] {
+                let source = Cursor::new(&bytes[..length]).chain(Failing(kind));
+                let error = unpacked_within(source, &BOUNDS).map(drop).unwrap_err();
+                let is_source = matches!(&error, UnpackError::Source(error) if error.kind() == kind);
+                assert!(is_source, "after {length} of {}: {error}", bytes.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_to_is_not_taken_for_a_damaged_archive() {
+    let gone = tempfile::tempdir().unwrap().path().join("gone");
+    for bytes in [tar(&[file("a/b", b"x")]), tar(&[folder("a/")]), noise(100)] {
+        let error = unpack(&bytes[..], "model.onnx", &gone, &BOUNDS).unwrap_err();
+        assert!(matches!(error, UnpackError::Write { .. }), "{error}");
+    }
+}
+
+#[test]
+fn times_and_permissions_are_not_taken_over() {
+    let mut bytes = header(b"run", b'0', b"00000000000\0");
+    bytes[100..108].copy_from_slice(b"0006777\0");
+    seal(&mut bytes);
+    let into = tempfile::tempdir().unwrap();
+    let unpacked = unpack(&tar(&[bytes])[..], "model.onnx", into.path(), &BOUNDS).unwrap();
+    assert_eq!(unpacked, Unpacked { entries: 1, bytes: 0 });
+    let metadata = fs::metadata(into.path().join("run")).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o7133, 0);
+    let age = metadata.modified().unwrap().elapsed().unwrap_or_default();
+    assert!(age.as_secs() < 24 * 60 * 60, "{age:?}");
+}
+
+/// Yields one byte at a time, and is interrupted before each.
+struct Trickle {
+    bytes: Cursor<Vec<u8>>,
+    is_interrupted: bool,
+}
+
+impl Trickle {
+    fn of(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes: Cursor::new(bytes),
+            is_interrupted: false,
+        }
+    }
+}
+
+impl Read for Trickle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.is_interrupted = !self.is_interrupted;
+        if self.is_interrupted {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let most = buffer.len().min(1);
+        self.bytes.read(&mut buffer[..most])
+    }
+}
+
+struct Endless {
+    again: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = (&self.again[self.at..]).read(buffer)?;
+        self.at = (self.at + read) % self.again.len();
+        Ok(read)
+    }
+}
+
+struct Failing(io::ErrorKind);
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+}
+
+/// A part of an archive, as somebody might make one up.
+fn part() -> impl Strategy<Value = Vec<u8>> {
+    let name = || "(\\.\\./|/|\\./|a|b|a/|é|\\x00){0,4}";
+    let kind = prop_oneof![4 => Just(b'0'), 2 => Just(b'5'), 1 => any::<u8>()];
+    let key = prop_oneof!["path", "size", "linkpath", "GNU.sparse.major", "hdrcharset", "comment"];
+    prop_oneof![
+        6 => (name(), kind, prop::collection::vec(any::<u8>(), 0..600))
+            .prop_map(|(name, kind, content)| entry(name.as_bytes(), kind, &content)),
+        1 => name().prop_map(|name| long_name(name.as_bytes())),
+        1 => (key, name()).prop_map(|(key, value)| pax(b'x', &[(&key, &value)])),
+        1 => prop::collection::vec(any::<u8>(), 512).prop_map(|mut bytes| {
+            bytes.truncate(512);
+            bytes
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn whatever_it_is_made_of_an_archive_stays_within_its_folder_and_bounds(
+        parts in prop::collection::vec(part(), 0..12),
+        entries in 0u64..12,
+        bytes in 0u64..3000,
+        kind in 0..3,
+    ) {
+        let archive = tar(&parts);
+        let archive = match kind { 0 => archive, 1 => gzip(&archive), _ => zstd(&archive) };
+        let _ = unpacked_within(&archive[..], &Bounds { entries, bytes, ratio: 1 });
+    }
+
+    #[test]
+    fn whatever_bytes_they_are_nothing_is_outside(bytes: Vec<u8>, beginning in 0..5) {
+        let beginning: &[u8] = match beginning {
+            0 => b"",
+            1 => b"\x1f\x8b\x08\0\0\0\0\0\0\xff",
+            2 => b"\x28\xb5\x2f\xfd",
+            3 => b"\x28\xb5\x2f\xfd\x24\x10",
+            _ => b"\x50\x2a\x4d\x18\x03\0\0\0",
+        };
+        let _ = unpacked(&[beginning, &bytes].concat());
+    }
+
+    #[test]
+    fn a_changed_byte_is_found_where_there_are_checksums(at: prop::sample::Index, byte in 1u8.., is_gzip: bool) {
+        let (archive, expected) = two();
+        let mut bytes = if is_gzip { gzip(&archive) } else { zstd(&archive) };
+        let at = at.index(bytes.len());
+        bytes[at] ^= byte;
+        match unpacked(&bytes) {
+            Ok(found) => prop_assert!(found == expected || found.contains_key("model.onnx"), "at {at}"),
+            Err(error) => prop_assert!(!matches!(error, UnpackError::Source(_)), "{error}"),
+        }
+    }
+
+    #[test]
+    fn what_was_packed_comes_back(
+        contents in prop::collection::btree_map(
+            "[a-zé]{1,8}(/[f-k ]{1,120}){0,3}\\.x",
+            prop::collection::vec(any::<u8>(), 0..2000),
+            1..8,
+        ),
+    ) {
+        let sources = contents.iter().map(|(name, bytes)| (name.clone(), Source::Bytes(bytes.clone()))).collect();
+        let mut archive = Vec::new();
+        write(&sources, &mut archive).unwrap();
+        prop_assert_eq!(unpacked(&archive).unwrap(), contents);
+    }
+}

@@ -1,8 +1,8 @@
 //! Reading: an archive by a stranger becomes files below a folder, in one pass.
 //!
-//! What always holds: the source is read to its end before anything is called right, since checksums come last; what was
-//! declared is counted before it is written, and what was written is at most what the bounds say. A failure leaves files
-//! behind, in a folder that is the caller's to remove.
+//! What always holds: the source is read to its end before anything is called right, since checksums come last; what
+//! was declared is counted before it is written, and what was written is at most what the bounds say. A failure leaves
+//! files behind, in a folder that is the caller's to remove.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -42,8 +42,8 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
-/// Unpacks what `source` yields into `folder`, which is empty and nobody else's: tar, as it is or compressed with gzip or
-/// zstd, told by its content. What is none of them is taken for a model, a file of the name `bare_name`.
+/// Unpacks what `source` yields into `folder`, which is empty and nobody else's: tar, as it is or compressed with gzip
+/// or zstd, told by its content. What is none of them is taken for a model, a file of the name `bare_name`.
 pub fn unpack(source: impl Read, bare_name: &str, folder: &Path, bounds: &Bounds) -> Result<Unpacked, UnpackError> {
     let (kind, from) = Decoded::open(source, bounds)?;
     let mut unpacking = Unpacking {

@@ -25,7 +25,7 @@ impl Catalog {
     pub async fn list_again(&self, models: Vec<Record>) {
         for record in models {
             self.models
-                .insert(record.name.clone(), Entry::new(record, Slot::Restored))
+                .insert(record.name.clone(), Entry::new(record, Slot::Restored, None))
                 .await;
         }
     }

@@ -25,9 +25,6 @@ const OPERATORS: usize = 6;
 /// Elements of a sample's inputs: more is no sample but a load test.
 const MAX_SAMPLE_ELEMENTS: usize = 1 << 20;
 
-/// How many bytes a byte of an archive may become: beyond what weights ever do, which are noise to a compressor.
-const MAX_RATIO: u64 = 200;
-
 pub fn run(args: &InspectArgs) -> Result<()> {
     let (path, _unpacked) = artifact(args)?;
     let examiner = super::examiner(&args.examine)?;
@@ -59,11 +56,7 @@ fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
         .prefix("longshore-")
         .tempdir()
         .context("make a folder to unpack into; TMPDIR names another place")?;
-    let bounds = archive::Bounds {
-        entries: args.max_entries,
-        bytes: args.max_unpacked.as_u64(),
-        ratio: MAX_RATIO,
-    };
+    let bounds = super::bounds(&args.archives);
     super::progress("unpacking");
     let failed = || format!("{} cannot be unpacked", path.display());
     let file = File::open(path).with_context(failed)?;

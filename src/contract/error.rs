@@ -14,6 +14,7 @@ use actix_web::{HttpResponse, ResponseError};
 use crate::catalog::CatalogError;
 use crate::codec::{DecodeError, EncodeError};
 use crate::engine::{ArtifactError, InferenceError, LoadError, PoolError, PrepareError, RunError, SessionError};
+use crate::store::{FetchError, StoreError};
 use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
 
 /// Everything that a request can be refused for.
@@ -49,6 +50,10 @@ pub(super) enum Error {
     SingleModelMode,
     #[error("this container serves many models (SAGEMAKER_MULTI_MODEL=true): choose one by POST /models/<name>/invoke")]
     NoModelChosen,
+    #[error(
+        "the server serves the models of a store: choose one by the header X-Amzn-SageMaker-Target-Model: team/a.tar.gz"
+    )]
+    NoTargetModel,
     #[error("the model is still being loaded")]
     Starting,
     #[error("the container is stopping")]
@@ -94,7 +99,8 @@ impl Error {
             | Self::BodyBroken { .. }
             | Self::LoadRequest { .. }
             | Self::SingleModelMode
-            | Self::NoModelChosen => BAD_REQUEST,
+            | Self::NoModelChosen
+            | Self::NoTargetModel => BAD_REQUEST,
             Self::Starting | Self::Draining => UNAVAILABLE,
             Self::Decode(error) => decode(error),
             Self::Encode(error) => encode(error),
@@ -131,10 +137,20 @@ fn catalog(error: &CatalogError) -> Reply {
     match error {
         CatalogError::AlreadyLoaded { .. } => (StatusCode::CONFLICT, "ConflictStatusException"),
         CatalogError::NotLoaded { .. } => NOT_LOADED,
-        CatalogError::Name | CatalogError::OutsideRoots { .. } => BAD_REQUEST,
+        CatalogError::Name
+        | CatalogError::OutsideRoots { .. }
+        | CatalogError::StoreName(_)
+        | CatalogError::OtherUrl { .. } => BAD_REQUEST,
         CatalogError::MissingUrl { .. } => INVALID_MODEL,
         CatalogError::StillBusy { .. } => UNAVAILABLE,
         CatalogError::Refused { .. } => MODEL_REFUSED,
+        CatalogError::Fetch { source, .. } => fetch(source),
+        CatalogError::Flight(error) => catalog(error),
+        CatalogError::OnDemand { source, .. } => match catalog(source) {
+            // The caller has sent nothing wrong, and can do nothing about it.
+            INVALID_MODEL | MODEL_REFUSED | INTERNAL => UNAVAILABLE,
+            reply => reply,
+        },
         CatalogError::Load { source, .. } => match &**source {
             LoadError::Artifact(error) => artifact(error),
             LoadError::Session(SessionError::Rejected(_) | SessionError::Unsupported(_))
@@ -145,6 +161,14 @@ fn catalog(error: &CatalogError) -> Reply {
             LoadError::Prepare(error) => prepare(error),
             LoadError::Pool(error) => pool(*error),
         },
+    }
+}
+
+fn fetch(error: &FetchError) -> Reply {
+    match error {
+        FetchError::Store(StoreError::NotFound { .. }) => NOT_LOADED,
+        FetchError::Archive { .. } => INVALID_MODEL,
+        FetchError::Store(_) | FetchError::Disk(_) | FetchError::Stopping => UNAVAILABLE,
     }
 }
 

@@ -28,16 +28,26 @@ pub(super) async fn invocations(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    // MM-24: in multi-model mode the path chooses the model, and this path chooses none.
-    let Some(name) = state.settings.single_model.as_deref() else {
-        body::discard(payload).await;
-        return Err(Error::NoModelChosen);
+    let invocations = &state.settings.invocations;
+    let target = invocations
+        .by_target
+        .then(|| text_header(&request, TARGET_MODEL))
+        .flatten();
+    let chosen = match (target, &invocations.default) {
+        (Some(target), _) if target.is_empty() => Err(Error::NoTargetModel),
+        (Some(target), _) => Ok(target),
+        (None, Some(default)) => state.health.check().map(|()| default.clone()),
+        (None, None) if invocations.by_target => Err(Error::NoTargetModel),
+        // MM-24: in multi-model mode the path chooses the model, and this path chooses none.
+        (None, None) => Err(Error::NoModelChosen),
     };
-    if let Err(error) = state.health.check() {
-        body::discard(payload).await;
-        return Err(error);
+    match chosen {
+        Ok(name) => model(&state, &name, &request, payload).await,
+        Err(error) => {
+            body::discard(payload).await;
+            Err(error)
+        }
     }
-    model(&state, name, &request, payload).await
 }
 
 /// Answers a request with the model called `name` (MM-5). The path alone chooses it, never a header (MM-7).

@@ -30,7 +30,7 @@ pub(super) async fn load(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    if state.settings.single_model.is_some() {
+    if !state.settings.loads {
         body::discard(payload).await;
         return Err(Error::SingleModelMode);
     }
@@ -55,6 +55,10 @@ pub(super) async fn load(
             .load(&wanted.model_name, &wanted.url, target_model.as_deref())
             .await;
         let seconds = started.elapsed().as_secs_f64();
+        if state.settings.invocations.by_target {
+            // Counted and told where models are loaded on demand as well.
+            return loaded.map(|_| wanted.model_name);
+        }
         state
             .metrics
             .model_operation(Operation::Load, outcome(&loaded), seconds);
@@ -128,7 +132,7 @@ async fn get(state: &State, name: &str) -> Result<HttpResponse, Error> {
 
 /// `DELETE /models/{name}`: answers when the memory is free (MM-4).
 async fn unload(state: web::Data<State>, name: String) -> Result<HttpResponse, Error> {
-    if state.settings.single_model.is_some() {
+    if !state.settings.loads {
         return Err(Error::SingleModelMode);
     }
     let task = rt::spawn(async move {
@@ -163,8 +167,20 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
         Ok(_) => "ok",
         Err(CatalogError::AlreadyLoaded { .. }) => "already_loaded",
         Err(CatalogError::NotLoaded { .. }) => "not_loaded",
-        Err(CatalogError::Name | CatalogError::OutsideRoots { .. } | CatalogError::MissingUrl { .. }) => "refused",
-        Err(CatalogError::Load { .. } | CatalogError::Refused { .. }) => "failed",
+        Err(
+            CatalogError::Name
+            | CatalogError::OutsideRoots { .. }
+            | CatalogError::MissingUrl { .. }
+            | CatalogError::StoreName(_)
+            | CatalogError::OtherUrl { .. },
+        ) => "refused",
+        Err(
+            CatalogError::Load { .. }
+            | CatalogError::Refused { .. }
+            | CatalogError::Fetch { .. }
+            | CatalogError::Flight(_)
+            | CatalogError::OnDemand { .. },
+        ) => "failed",
         Err(CatalogError::StillBusy { .. }) => "busy",
     }
 }

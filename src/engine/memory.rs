@@ -475,6 +475,12 @@ impl Loaded {
         self.footprint
     }
 
+    /// What it counts for against the limit.
+    pub fn charge(&self) -> u64 {
+        let mapped = percent(self.footprint.mapped, self.budget.shared.bounds.mapped_percent);
+        self.footprint.private.saturating_add(mapped)
+    }
+
     /// Reserves the memory of a request to the model.
     pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
         self.budget.request(bytes)

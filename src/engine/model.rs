@@ -61,6 +61,11 @@ impl Model {
         self.resident.footprint().private
     }
 
+    /// Bytes that are free for others when it is unloaded, unless another name has the same content.
+    pub fn charge(&self) -> u64 {
+        self.resident.charge()
+    }
+
     /// Does `work` for a request of `size` bytes: here and now when that is expected to be short, else on a compute
     /// thread when it is this model's turn, perhaps in a batch with others that wait. At `deadline` the result is
     /// [`Deadline`](super::PoolError::Deadline) and a run that goes on for this request alone is ended. Work on a compute

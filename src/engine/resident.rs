@@ -103,6 +103,11 @@ impl Resident {
         self.memory.footprint()
     }
 
+    /// What it counts for against the limit.
+    pub fn charge(&self) -> u64 {
+        self.memory.charge()
+    }
+
     /// Reserves what a request with a body of `size` bytes is expected to take; nothing where that is little.
     pub fn reserve_request(&self, size: usize) -> Result<Option<Working>, NoRoom> {
         const LITTLE: u64 = 64 << 10;

@@ -149,11 +149,13 @@ impl CredentialProvider for Nowhere {
 mod tests {
     use super::*;
 
+    type Variables<'a> = [(&'a str, &'a str)];
+
     fn set(builder: &AmazonS3Builder, key: AmazonS3ConfigKey) -> Option<String> {
         builder.get_config_value(&key)
     }
 
-    fn built(variables: &[(&str, &str)]) -> AmazonS3Builder {
+    fn built(variables: &Variables<'_>) -> AmazonS3Builder {
         let environment = Environment::from_iter(variables.iter().copied());
         builder(&environment, |http| ClientOptions::new().with_allow_http(http)).unwrap()
     }
@@ -165,7 +167,7 @@ mod tests {
         let full = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/a");
         let disabled = ("AWS_EC2_METADATA_DISABLED", "true");
         let web = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/a"), ("AWS_ROLE_ARN", "arn")];
-        let table: [(&[(&str, &str)], Source); 10] = [
+        let table: [(&Variables<'_>, Source); 10] = [
             (&[], Source::Environment),
             (&[disabled], Source::Nowhere),
             (&[("AWS_EC2_METADATA_DISABLED", "false")], Source::Environment),
@@ -219,7 +221,7 @@ mod tests {
     #[test]
     fn the_endpoint_of_s3_goes_before_that_of_all_services() {
         let all = ("AWS_ENDPOINT_URL", "http://all");
-        let table: [(&[(&str, &str)], Option<&str>); 3] = [
+        let table: [(&Variables<'_>, Option<&str>); 3] = [
             (&[], None),
             (&[all], Some("http://all")),
             (&[all, ("AWS_ENDPOINT_URL_S3", "http://s3")], Some("http://s3")),
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_region_has_a_default() {
-        let table: [(&[(&str, &str)], &str); 4] = [
+        let table: [(&Variables<'_>, &str); 4] = [
             (&[], "us-east-1"),
             (&[("AWS_DEFAULT_REGION", "a")], "a"),
             (&[("AWS_DEFAULT_REGION", "a"), ("AWS_REGION", "b")], "b"),

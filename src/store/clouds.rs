@@ -4,6 +4,7 @@
 //! passed in; the names are the clouds' own. Nothing is repeated by object_store (see `tries.rs`), and a request may take
 //! any time as long as bytes arrive.
 
+use std::error::Error as _;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use object_store::list::PaginatedListStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use reqwest::header::HeaderValue;
 
+use super::aws;
+use super::bucket::deepest;
 use super::environment::Environment;
 use super::error::OpenError;
 use super::exchange::{Observing, shown};
 use super::location::{Cloud, Location};
-use super::{aws, bucket};
 
 /// Time to connect: longer than any healthy network takes, and short of what a request can wait.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +48,7 @@ pub(super) fn connect(location: &Location, environment: &Environment, timeout: D
     provide_tls();
     let refused = |error: object_store::Error| OpenError::Settings {
         url: location.shown(),
-        reason: shown(&bucket::deepest(&error)),
+        reason: reason(&error),
     };
     match location {
         Location::Bucket {
@@ -91,6 +93,16 @@ pub(super) fn connect(location: &Location, environment: &Environment, timeout: D
             reason: "it is a directory".to_owned(),
         }),
     }
+}
+
+/// What is wrong with the settings: what object_store says of it, and why.
+fn reason(error: &object_store::Error) -> String {
+    let last = deepest(error);
+    let first = error.source().map_or_else(String::new, ToString::to_string);
+    shown(&match first.contains(&last) {
+        true => first,
+        false => format!("{first}: {last}"),
+    })
 }
 
 fn google(bucket: &str, environment: &Environment, timeout: Duration) -> GoogleCloudStorageBuilder {

@@ -28,7 +28,10 @@ pub enum OpenError {
         path = .path.display()
     )]
     ProfileWithoutKeys { profile: String, path: PathBuf },
-    #[error("{url} cannot be opened with what the environment says: {reason}")]
+    #[error(
+        "{url} cannot be opened with what the environment says: {reason}{}",
+        on_certificates(reason)
+    )]
     Settings { url: String, reason: String },
     #[error("start the thread of the model store: {reason}")]
     Thread { reason: String },
@@ -60,7 +63,8 @@ pub enum StoreError {
         advice: &'static str,
     },
     #[error(
-        "{url} cannot be reached{}: {reason}; check the address, the network, and HTTPS_PROXY where there is a proxy",
+        "{url} cannot be reached{}: {reason}; check the address, the network, HTTPS_PROXY where there is a proxy, and \
+         SSL_CERT_FILE where certificates are your own",
         after(*tries)
     )]
     Unreachable { url: String, reason: String, tries: u32 },
@@ -168,6 +172,13 @@ pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..)
 }
 
+fn on_certificates(reason: &str) -> &'static str {
+    match reason.contains("CA certificates") {
+        true => "; install the package ca-certificates, or set SSL_CERT_FILE",
+        false => "",
+    }
+}
+
 fn later(answer: &Answer) -> &'static str {
     match is_passing(answer.status) {
         true => "try again later",
@@ -190,236 +201,4 @@ fn in_region(region: &Option<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(status: u16, code: Option<&str>) -> Answer {
-        Answer {
-            status,
-            code: code.map(str::to_owned),
-            message: code.map(|code| format!("about {code}")),
-        }
-    }
-
-    #[test]
-    fn every_error_says_what_to_change() {
-        let url = || "s3://models/team/a.tar.gz".to_owned();
-        let reason = || "connection refused".to_owned();
-        let table: [(StoreError, &str, bool); 20] = [
-            (
-                StoreError::NotFound { url: url() },
-                "there is nothing at s3://models/team/a.tar.gz, neither an object nor a folder of files that may be listed; \
-                 check the name",
-                false,
-            ),
-            (
-                StoreError::NoBucket { url: url() },
-                "there is no bucket for s3://models/team/a.tar.gz; check --model-store, and the region and endpoint in the \
-                 environment",
-                false,
-            ),
-            (
-                StoreError::OtherRegion {
-                    url: url(),
-                    region: Some("eu-west-1".to_owned()),
-                },
-                "s3://models/team/a.tar.gz is in another region (eu-west-1); set AWS_REGION to that of the bucket",
-                false,
-            ),
-            (
-                StoreError::Denied {
-                    url: url(),
-                    answer: answer(403, Some("AccessDenied")),
-                    advice: "allow s3:GetObject",
-                },
-                "s3://models/team/a.tar.gz is refused: 403 AccessDenied (about AccessDenied); allow s3:GetObject",
-                false,
-            ),
-            (
-                StoreError::NoCredentials {
-                    url: url(),
-                    reason: reason(),
-                    tries: 1,
-                    advice: "set AWS_ACCESS_KEY_ID",
-                },
-                "there are no credentials for s3://models/team/a.tar.gz (connection refused); set AWS_ACCESS_KEY_ID",
-                false,
-            ),
-            (
-                StoreError::Unreachable {
-                    url: url(),
-                    reason: reason(),
-                    tries: 4,
-                },
-                "s3://models/team/a.tar.gz cannot be reached after 4 tries: connection refused; check the address, the \
-                 network, and HTTPS_PROXY where there is a proxy",
-                true,
-            ),
-            (
-                StoreError::TimedOut {
-                    url: url(),
-                    timeout: Duration::from_secs(30),
-                    tries: 4,
-                },
-                "s3://models/team/a.tar.gz sent nothing for 30s after 4 tries; raise --store-timeout if that is how slow \
-                 the store is",
-                true,
-            ),
-            (
-                StoreError::Status {
-                    url: url(),
-                    answer: answer(503, Some("SlowDown")),
-                    tries: 4,
-                },
-                "s3://models/team/a.tar.gz answered 503 SlowDown (about SlowDown) after 4 tries; try again later",
-                true,
-            ),
-            (
-                StoreError::Status {
-                    url: url(),
-                    answer: answer(400, None),
-                    tries: 1,
-                },
-                "s3://models/team/a.tar.gz answered 400; check --model-store and the name",
-                false,
-            ),
-            (
-                StoreError::CutShort {
-                    url: url(),
-                    read: 5,
-                    bytes: 9,
-                    reason: reason(),
-                    tries: 2,
-                },
-                "s3://models/team/a.tar.gz was cut off at 5 of 9 bytes after 2 tries (connection refused); try again \
-                 later",
-                true,
-            ),
-            (
-                StoreError::Changed { url: url() },
-                "s3://models/team/a.tar.gz was replaced while it was read; try again when nothing writes to it",
-                true,
-            ),
-            (
-                StoreError::Answer {
-                    url: url(),
-                    reason: "no length".to_owned(),
-                },
-                "s3://models/team/a.tar.gz answers in a way that is not understood (no length); check that it is the store \
-                 that was meant",
-                false,
-            ),
-            (
-                StoreError::TooManyFiles { url: url(), limit: 10 },
-                "the folder s3://models/team/a.tar.gz has more than 10 files (--max-entries)",
-                false,
-            ),
-            (
-                StoreError::TooLarge { url: url(), limit: 10 },
-                "the folder s3://models/team/a.tar.gz has more than 10 bytes (--max-unpacked)",
-                false,
-            ),
-            (
-                StoreError::FileName {
-                    url: url(),
-                    reason: NameError::Backslash("a\\b".into()),
-                },
-                "a file in the folder s3://models/team/a.tar.gz cannot be used: the name \"a\\\\b\" has a backslash; \
-                 separate segments by \"/\"; rename it",
-                false,
-            ),
-            (
-                StoreError::FileAndFolder {
-                    url: url(),
-                    name: "a".to_owned(),
-                },
-                "the folder s3://models/team/a.tar.gz has \"a\" both as a file and as a folder; rename one",
-                false,
-            ),
-            (
-                StoreError::Outside { url: url() },
-                "s3://models/team/a.tar.gz leads out of the model store; put the file itself there instead of a link",
-                false,
-            ),
-            (
-                StoreError::Special { url: url() },
-                "s3://models/team/a.tar.gz is neither a file nor a directory; put a model there",
-                false,
-            ),
-            (
-                StoreError::Local {
-                    url: url(),
-                    reason: "permission denied".to_owned(),
-                },
-                "s3://models/team/a.tar.gz cannot be read (permission denied); make it readable for this user",
-                false,
-            ),
-            (
-                StoreError::Stopped { url: url() },
-                "s3://models/team/a.tar.gz was not read because the server is stopping",
-                true,
-            ),
-        ];
-        for (error, expected, transient) in table {
-            assert_eq!(error.to_string(), expected);
-            assert_eq!(error.is_transient(), transient, "{error}");
-        }
-    }
-
-    #[test]
-    fn every_reason_not_to_open_says_what_to_change() {
-        let (reason, path) = ("it is gone".to_owned(), PathBuf::from("/models"));
-        let table = [
-            (
-                OpenError::Url {
-                    url: "ftp://a".to_owned(),
-                    reason: reason.clone(),
-                },
-                "\"ftp://a\" is no model store (it is gone); give s3://bucket/prefix, gs://bucket/prefix, \
-                 az://container/prefix, https://host/path or a directory",
-            ),
-            (
-                OpenError::Userinfo {
-                    url: "https://a".to_owned(),
-                },
-                "https://a has credentials in it; give them by the environment, or as the query of a presigned URL",
-            ),
-            (
-                OpenError::Directory {
-                    path: path.clone(),
-                    reason: reason.clone(),
-                },
-                "the model store /models cannot be read (it is gone); make it a directory that this user may read",
-            ),
-            (
-                OpenError::Profile {
-                    path: path.clone(),
-                    reason: reason.clone(),
-                },
-                "/models: it is gone",
-            ),
-            (
-                OpenError::ProfileWithoutKeys {
-                    profile: "dev".to_owned(),
-                    path,
-                },
-                "the profile \"dev\" has no keys in /models; profiles with roles or single sign-on are understood once `aws \
-                 configure export-credentials --profile dev --format env` has put their keys into the environment",
-            ),
-            (
-                OpenError::Settings {
-                    url: "s3://a".to_owned(),
-                    reason: reason.clone(),
-                },
-                "s3://a cannot be opened with what the environment says: it is gone",
-            ),
-            (
-                OpenError::Thread { reason },
-                "start the thread of the model store: it is gone",
-            ),
-        ];
-        for (error, expected) in table {
-            assert_eq!(error.to_string(), expected);
-        }
-    }
-}
+mod tests;

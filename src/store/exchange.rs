@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use futures_util::StreamExt;
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
 };
+use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::StatusCode;
 
 use super::error::Answer;
@@ -65,7 +65,14 @@ pub(super) struct Observing;
 
 impl HttpConnector for Observing {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = ReqwestConnector::default().connect(options)?;
+        let connector = ReqwestConnector::default();
+        let client = connector.connect(options).or_else(|error| {
+            // A machine without any certificates reaches what needs none.
+            match options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() {
+                Some("true") => connector.connect(&options.clone().with_no_system_certificates(true)),
+                _ => Err(error),
+            }
+        })?;
         Ok(HttpClient::new(Observed(client)))
     }
 }

@@ -148,10 +148,15 @@ fn stored(meta: &ObjectMeta, prefix: &str, url: &str) -> Result<Option<StoredFil
         url: url.to_owned(),
         reason,
     })?;
+    // Azure's lists leave out the quotes, with which a tag goes into a header.
+    let tag = meta.e_tag.as_deref().map(|tag| match tag.ends_with('"') {
+        true => tag.to_owned(),
+        false => format!("\"{tag}\""),
+    });
     Ok(Some(StoredFile {
         name,
         bytes: meta.size,
-        version: Version::of(meta.e_tag.as_deref(), Some(meta.last_modified.timestamp()), meta.size),
+        version: Version::of(tag.as_deref(), Some(meta.last_modified.timestamp()), meta.size),
     }))
 }
 

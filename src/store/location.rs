@@ -4,7 +4,7 @@
 //! letter, so that a key can be copied from there. Web addresses are URLs, so they are percent-encoded and may carry a
 //! query, which goes out with each request and is shown nowhere.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
@@ -113,14 +113,6 @@ impl Location {
                 url.set_query(None);
                 url.into()
             }
-        }
-    }
-
-    /// The directory, if it is one.
-    pub fn directory(&self) -> Option<&Path> {
-        match self {
-            Self::Directory(path) => Some(path),
-            Self::Bucket { .. } | Self::Web(_) => None,
         }
     }
 }

@@ -4,27 +4,23 @@
 //! hold up nobody else; its futures may be awaited anywhere. An object costs one request if it fits into a part, because
 //! the answer that says that it is there is the one with its bytes, and one without bytes if it is known already.
 
-use std::future::Future;
-use std::io::{self, Read};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use object_store::path::Path;
-use tokio::runtime::{self, Handle};
-use tokio::sync::oneshot;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::runtime::Handle;
 
 use super::bucket::{Ask, Bucket, Opened};
 use super::clouds;
-use super::download::{Download, Incoming, Plan};
+use super::download::{Download, Plan};
 use super::environment::Environment;
 use super::error::{OpenError, StoreError};
-use super::listing::{self, Bounds, Listing, StoredFile};
-use super::local::{Directory, Entry, LocalFile};
+use super::found::{Bytes, Folder, Found, Object, Reader};
+use super::listing::{self, Bounds, Listing};
+use super::local::{Directory, Entry};
 use super::location::Location;
 use super::name::Name;
+use super::thread::{StoreThread, on};
 use super::tries::Tries;
 use super::version::Version;
 
@@ -66,47 +62,13 @@ enum Place {
     Network { bucket: Arc<Bucket>, prefix: Option<Name> },
 }
 
-/// What a name means in a store.
-pub enum Found {
-    /// It is the version that was known.
-    Unchanged,
-    Object(Object),
-    Folder(Folder),
-}
-
-/// A single object, of which the first bytes may be on their way: read it soon or drop it.
-pub struct Object {
-    found: At,
-    version: Version,
-    bytes: u64,
-    /// None for a local file.
-    opened: Option<Opened>,
-}
-
-/// Files below a common prefix.
-pub struct Folder {
-    found: At,
-    version: Version,
-    files: Vec<StoredFile>,
-}
-
 /// Where something was found.
 #[derive(Clone)]
-struct At {
+pub(super) struct At {
     shared: Arc<Shared>,
-    runtime: Handle,
+    pub runtime: Handle,
     name: Name,
-    url: String,
-}
-
-/// The bytes of a file in a store, in order. Reading blocks, so it is for threads that may; its errors have a [`StoreError`]
-/// inside ([`StoreError::of`]). Dropping it ends the download.
-pub struct Reader(Bytes);
-
-enum Bytes {
-    Local(LocalFile),
-    Incoming(Incoming),
-    Failed(StoreError),
+    pub url: String,
 }
 
 impl Remote {
@@ -153,11 +115,6 @@ impl Remote {
         self.shared.location.shown()
     }
 
-    /// The directory that the store is, if it is one on this machine.
-    pub fn directory(&self) -> Option<PathBuf> {
-        self.shared.location.directory().map(PathBuf::from)
-    }
-
     /// Looks for an object `name`, else for a folder of files.
     ///
     /// # Cancel safety
@@ -165,7 +122,7 @@ impl Remote {
     pub async fn find(&self, name: &Name, known: Option<&Version>) -> Result<Found, StoreError> {
         let at = At {
             shared: self.shared.clone(),
-            runtime: self.thread.runtime.clone(),
+            runtime: self.thread.runtime().clone(),
             name: name.clone(),
             url: self.url_of(name),
         };
@@ -240,7 +197,7 @@ impl At {
     }
 
     /// What is in the folder now.
-    async fn listing(&self) -> Result<Listing, StoreError> {
+    pub async fn listing(&self) -> Result<Listing, StoreError> {
         let gone = || StoreError::NotFound { url: self.url.clone() };
         match &self.shared.place {
             Place::Directory(_) => match self.local().await? {
@@ -271,7 +228,7 @@ impl At {
     }
 
     /// Reads the object, or a file of the folder, that was found here.
-    fn read(&self, file: Option<&Name>, version: &Version, bytes: u64, opened: Option<Opened>) -> Reader {
+    pub fn read(&self, file: Option<&Name>, version: &Version, bytes: u64, opened: Option<Opened>) -> Reader {
         let url = match file {
             Some(file) => format!("{}/{file}", self.url),
             None => self.url.clone(),
@@ -302,74 +259,6 @@ impl At {
     }
 }
 
-impl Object {
-    pub fn version(&self) -> &Version {
-        &self.version
-    }
-
-    /// Its size.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Reads it. [`StoreError::Changed`] means that it is to be found anew.
-    pub fn into_reader(self) -> Reader {
-        self.found.read(None, &self.version, self.bytes, self.opened)
-    }
-}
-
-impl Folder {
-    pub fn version(&self) -> &Version {
-        &self.version
-    }
-
-    /// Its files, in the order of their names.
-    pub fn files(&self) -> &[StoredFile] {
-        &self.files
-    }
-
-    /// The size of all files together.
-    pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
-    }
-
-    /// Reads one of its files.
-    pub fn reader(&self, file: &StoredFile) -> Reader {
-        self.found.read(Some(&file.name), &file.version, file.bytes, None)
-    }
-
-    /// Whether it is still the same: each file is of the version that was found, and this says that they belong together.
-    pub async fn confirm(&self) -> Result<(), StoreError> {
-        let (at, version) = (self.found.clone(), self.version.clone());
-        let (runtime, url) = (at.runtime.clone(), at.url.clone());
-        on(&runtime, url.clone(), async move {
-            match at.listing().await {
-                Ok(listing) if listing.version() == version => Ok(()),
-                Ok(_) | Err(StoreError::NotFound { .. }) => Err(StoreError::Changed { url }),
-                Err(error) => Err(error),
-            }
-        })
-        .await
-    }
-}
-
-impl StoreError {
-    /// The reason that a [`Reader`] failed for.
-    pub fn of(error: &io::Error) -> Option<&Self> {
-        error.get_ref()?.downcast_ref()
-    }
-}
-
-impl Read for Reader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            Bytes::Local(file) => file.read(buffer),
-            Bytes::Incoming(incoming) => incoming.read(buffer),
-            Bytes::Failed(error) => Err(io::Error::other(error.clone())),
-        }
-    }
-}
-
 fn bucket(location: &Location, settings: &RemoteSettings) -> Result<Arc<Bucket>, OpenError> {
     let client = clouds::connect(location, &settings.environment, settings.timeout)?;
     Ok(Arc::new(Bucket::new(client, location, settings.timeout)))
@@ -386,59 +275,4 @@ fn joined(prefix: Option<&Name>, name: &str, url: &str) -> Result<Path, StoreErr
         url: url.to_owned(),
         reason: error.to_string(),
     })
-}
-
-/// Runs `future` on `runtime`, as long as somebody waits for it.
-async fn on<T: Send + 'static>(
-    runtime: &Handle,
-    url: String,
-    future: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-) -> Result<T, StoreError> {
-    let task = AbortOnDropHandle::new(runtime.spawn(future));
-    task.await.unwrap_or(Err(StoreError::Stopped { url }))
-}
-
-/// The thread with the runtime; it ends with this.
-struct StoreThread {
-    runtime: Handle,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl StoreThread {
-    fn start() -> Result<Self, OpenError> {
-        /// Threads that look up host names and read directories.
-        const MAX_BLOCKING: usize = 4;
-        let failed = |error: io::Error| OpenError::Thread {
-            reason: error.to_string(),
-        };
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(MAX_BLOCKING)
-            .thread_name("store-files")
-            .build()
-            .map_err(failed)?;
-        let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
-            // An error is the sender's end, which means the same.
-            let _ = runtime.block_on(stopped);
-            runtime.shutdown_background();
-        });
-        Ok(Self {
-            runtime: handle,
-            stop: Some(stop),
-            thread: Some(thread.map_err(failed)?),
-        })
-    }
-}
-
-impl Drop for StoreThread {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It was ended by a panic if this fails, which has been logged.
-            let _ = thread.join();
-        }
-    }
 }

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Environment, Found, Name, Reader, Remote, RemoteSettings, StoreError};
+use super::found::{Found, Reader};
+use super::{Environment, Name, Remote, RemoteSettings, StoreError};
 
 pub const PART: u64 = 1000;
 pub const PARTS: usize = 3;
 
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub method: String,
     pub target: String,
     headers: BTreeMap<String, String>,
 }
@@ -117,7 +117,9 @@ impl Stored {
     /// So many bytes that differ.
     pub fn new(bytes: usize) -> Self {
         Self {
-            bytes: (0..bytes).map(|index| (index % 251) as u8 ^ (index / 251) as u8).collect(),
+            bytes: (0..bytes)
+                .map(|index| (index % 251) as u8 ^ (index / 251) as u8)
+                .collect(),
             tag: Some("\"one\"".to_owned()),
             modified: Some(MODIFIED),
             ranges: true,
@@ -144,7 +146,9 @@ impl Stored {
         }
         let not_modified = match request.header("if-none-match") {
             Some(asked) => Some(asked) == tag,
-            None => request.header("if-modified-since").is_some_and(|asked| Some(asked) == modified),
+            None => request
+                .header("if-modified-since")
+                .is_some_and(|asked| Some(asked) == modified),
         };
         if not_modified {
             return headers(Reply::new(304, ""));
@@ -251,8 +255,7 @@ fn serve(
         reader.read_line(&mut line).ok()?;
         let mut words = line.split_whitespace();
         let mut request = Request {
-            method: words.next()?.to_owned(),
-            target: words.next()?.to_owned(),
+            target: words.nth(1)?.to_owned(),
             headers: BTreeMap::new(),
         };
         loop {
@@ -261,11 +264,17 @@ fn serve(
             let Some((name, value)) = line.trim_end().split_once(':') else {
                 break;
             };
-            request.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+            request
+                .headers
+                .insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
         noted.lock().unwrap().push(request.clone());
         let reply = answer(&request);
-        let headers: String = reply.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers: String = reply
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
         let status = reply.status;
         let length = match status {
             304 => String::new(),
@@ -273,9 +282,8 @@ fn serve(
         };
         let head = format!("HTTP/1.1 {status} Status\r\n{length}{headers}\r\n");
         let mut writer = stream;
-        if reply.after == 0 && matches!(reply.then, Then::Stall) {
-            // Not even the head.
-        } else {
+        // Not even the head, where nothing is to come.
+        if reply.after > 0 {
             writer.write_all(head.as_bytes()).ok()?;
         }
         let body = &reply.body[..reply.body.len().min(reply.after)];
@@ -297,7 +305,8 @@ pub fn settings<V: Into<String>>(
     RemoteSettings {
         url: url.to_owned(),
         environment: Environment::from_iter(environment),
-        timeout: Duration::from_secs(20),
+        // Longer than any test waits: what ends is ended by somebody.
+        timeout: Duration::from_secs(600),
         retries: 2,
         part_bytes: PART,
         parts: PARTS,

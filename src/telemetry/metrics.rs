@@ -20,6 +20,13 @@ pub struct Metrics {
     model_operations: IntCounterVec,
     model_operation_seconds: HistogramVec,
     batches: Mutex<Batches>,
+    evictions: IntCounterVec,
+    /// Requests to models of a store that were loaded, and that were not.
+    pub demand_hits: IntCounter,
+    pub demand_misses: IntCounter,
+    /// What was fetched from a store and is on disk.
+    pub archives: IntGauge,
+    pub archive_bytes: IntGauge,
     /// Models that are loaded.
     pub models_loaded: IntGauge,
     /// Requests that run on the compute threads, and that wait for them.
@@ -104,6 +111,30 @@ pub enum Operation {
     Unload,
 }
 
+/// Why a model was unloaded that nobody had asked to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// Others needed the room.
+    Memory,
+    /// Nobody had asked for it for long.
+    Idle,
+    /// The store has another version.
+    Replaced,
+    /// The store has it no more.
+    Gone,
+}
+
+impl Eviction {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Idle => "idle",
+            Self::Replaced => "replaced",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 impl Metrics {
     /// # Errors
     /// Never with the names below; they are checked by a test.
@@ -161,6 +192,36 @@ impl Metrics {
                     IntCounter::new("longshore_batched_requests_total", "Requests that such runs answered.")?,
                 )?,
             }),
+            evictions: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "longshore_evictions_total",
+                        "Models of the store that were unloaded without being asked to, by reason.",
+                    ),
+                    &["reason"],
+                )?,
+            )?,
+            demand_hits: register(
+                &registry,
+                IntCounter::new(
+                    "longshore_demand_hits_total",
+                    "Requests to models of the store that were loaded.",
+                )?,
+            )?,
+            demand_misses: register(
+                &registry,
+                IntCounter::new(
+                    "longshore_demand_misses_total",
+                    "Requests to models of the store that were not loaded.",
+                )?,
+            )?,
+            archives: gauge(
+                &registry,
+                "longshore_archives",
+                "Models from the store that are on disk, unpacked.",
+            )?,
+            archive_bytes: gauge(&registry, "longshore_archive_bytes", "Bytes that they take there.")?,
             models_loaded: gauge(&registry, "longshore_models_loaded", "Models that can answer.")?,
             requests_running: gauge(
                 &registry,
@@ -223,6 +284,10 @@ impl Metrics {
             .observe(seconds);
     }
 
+    pub fn evictions(&self, reason: Eviction) {
+        self.evictions.with_label_values(&[reason.label()]).inc();
+    }
+
     /// So many batches have run so far, and so many requests were in them.
     pub fn batches(&self, runs: u64, requests: u64) {
         // Locked because reading how far a counter is behind and making up for it is one step.
@@ -261,6 +326,7 @@ mod tests {
         metrics.request(Route::Invoke, 200, 0.002);
         metrics.request(Route::Load, 507, 0.002);
         metrics.model_operation(Operation::Load, "ok", 0.01);
+        metrics.evictions(Eviction::Idle);
         metrics.models_loaded.set(3);
         metrics.batches(2, 7);
         metrics.batches(1, 5);
@@ -270,6 +336,7 @@ mod tests {
             "longshore_requests_total{route=\"load\",status=\"507\"} 1",
             "longshore_request_seconds_count{route=\"load\"} 1",
             "longshore_model_operations_total{operation=\"load\",outcome=\"ok\"} 1",
+            "longshore_evictions_total{reason=\"idle\"} 1",
             "longshore_models_loaded 3",
             "longshore_batches_total 2",
             "longshore_batched_requests_total 7",

@@ -122,6 +122,29 @@ pub fn drive(address: &str, requests: &[Vec<u8>], connections: usize, time: Dura
     }
 }
 
+/// Asks over one connection for `time`, at most `per_second` times a second: what is late is asked at once, and no
+/// more often for it. All answers must be 200.
+pub fn pace(address: &str, request: &[u8], per_second: u32, time: Duration) -> Measured {
+    let interval = Duration::from_secs(1) / per_second;
+    let mut connection = Connection::open(address);
+    let mut latencies = Vec::new();
+    let started = Instant::now();
+    let mut next = started;
+    while started.elapsed() < time {
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        let asked = Instant::now();
+        connection.expect_ok(request);
+        latencies.push(asked.elapsed());
+        next = (next + interval).max(asked);
+    }
+    latencies.sort_unstable();
+    Measured {
+        latencies,
+        time: started.elapsed(),
+        cpu: Duration::ZERO,
+    }
+}
+
 /// What a thread does again and again.
 pub type Work<'a> = Box<dyn FnMut() + 'a>;
 

@@ -69,6 +69,18 @@ impl Server {
 
     /// Starts it as a member of `cgroup`.
     pub fn start_in(cgroup: Option<&Cgroup>, models: &Models, flags: &[&str]) -> Self {
+        let root = models.root.path().to_str().expect("a UTF-8 name");
+        let mut arguments = vec!["--multi-model", "--models-root", root];
+        arguments.extend(flags);
+        Self::spawn(cgroup, &arguments, &[])
+    }
+
+    /// Starts it with these flags and no others than those that every server gets here.
+    pub fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::spawn(None, flags, environment)
+    }
+
+    fn spawn(cgroup: Option<&Cgroup>, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let cache = tempfile::Builder::new()
             .prefix("longshore-cache-")
             .tempdir()
@@ -85,16 +97,8 @@ impl Server {
                 shell
             }
         };
-        command.args([
-            "serve",
-            "--multi-model",
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            "0",
-            "--models-root",
-        ]);
-        command.arg(models.root.path());
+        command.args(["serve", "--bind", "127.0.0.1", "--port", "0"]);
+        command.envs(environment.iter().copied());
         if has_flag("--cache-dir") {
             command.arg("--cache-dir").arg(cache.path());
         }
@@ -148,6 +152,12 @@ impl Server {
         let mut measured = client::drive(&self.address, requests, connections, time);
         measured.cpu = process::cpu(&processes).saturating_sub(before);
         measured
+    }
+
+    /// Asks as [`client::pace`] does, after a moment of warming up.
+    pub fn pace(&self, request: &[u8], per_second: u32, time: Duration) -> Measured {
+        client::pace(&self.address, request, per_second, time / 8);
+        client::pace(&self.address, request, per_second, time)
     }
 
     /// What its processes take now.

@@ -21,6 +21,7 @@ mod process;
 mod requests;
 mod server;
 mod stalls;
+mod store;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
@@ -28,7 +29,7 @@ mod table;
 use std::process::ExitCode;
 
 /// Name, measurement, and what it shows.
-const SECTIONS: [(&str, fn(), &str); 6] = [
+const SECTIONS: [(&str, fn(), &str); 7] = [
     (
         "requests",
         requests::run,
@@ -51,6 +52,11 @@ const SECTIONS: [(&str, fn(), &str); 6] = [
         "a steady model beside loads and unloads, and beside a flood",
     ),
     ("limit", limit::run, "filling a memory limit until the first 507"),
+    (
+        "store",
+        store::run,
+        "models out of a bucket: the first answer, and memory for some of them",
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -2,11 +2,15 @@
 //!
 //! The steady model is measured in short windows, each kind of neighbour in turns. Neighbours take CPU time whatever they
 //! do, and here the cores are shared with all clients; so there is a row for neighbours that only ask a small model, and
-//! one for a flood that just fills the cores. What a row is above those is the server's doing.
+//! one for threads of the benchmark that just keep all cores busy. What a row is above those is the server's doing.
+//!
+//! Beside a flood the steady model is asked at a steady rate. A client that asks as fast as it is answered would ask less
+//! often the longer it waits: of its requests about one in a hundred waits for a core, so that the 99th percentile would
+//! be now one of those and now none.
 
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bodies;
 use crate::client::{Measured, Work, beside};
@@ -20,6 +24,8 @@ const ROUNDS: usize = 6;
 const LOADERS: usize = 4;
 /// Connections of the flood.
 const FLOOD: usize = 16;
+/// How often a second the steady model is asked beside a flood, at most.
+const PACE: u32 = 500;
 const FEATURES: usize = 32;
 
 pub fn run() {
@@ -31,14 +37,13 @@ pub fn run() {
 /// Neighbours: what they are called, how many they are, and what each of them does.
 type Neighbours<'a> = (String, usize, Box<dyn Fn(usize) -> Work<'a> + Sync + 'a>);
 
-/// Measures `request` beside each of `neighbours` in turns and prints a row for each. Ratios are to the first.
-fn measure(server: &Server, what: &str, request: Vec<u8>, neighbours: &[Neighbours<'_>]) {
-    let requests = [request];
+/// Does `ask` beside each of `neighbours` in turns and prints a row for each. Ratios are to the row `base`.
+fn measure(what: &str, neighbours: &[Neighbours<'_>], base: usize, ask: impl Fn() -> Measured) {
     let mut measured: Vec<(Vec<Measured>, Vec<f64>)> = neighbours.iter().map(|_| Default::default()).collect();
     for round in 1..=ROUNDS {
         eprintln!("  {what}: {round} of {ROUNDS}");
         for ((_, count, work), (windows, rates)) in neighbours.iter().zip(&mut measured) {
-            let (window, per_second) = beside(*count, &**work, || server.measure(&requests, 1, WINDOW));
+            let (window, per_second) = beside(*count, &**work, &ask);
             windows.push(window);
             rates.push(per_second);
         }
@@ -49,15 +54,15 @@ fn measure(server: &Server, what: &str, request: Vec<u8>, neighbours: &[Neighbou
         .collect();
     let seconds = |percent, measured: &Measured| measured.percentile(percent).as_secs_f64();
     for ((name, ..), (now, rate)) in neighbours.iter().zip(&measured) {
-        let first = &measured[0].0;
+        let base = &measured[base].0;
         row(&[
             &what,
             name,
             &format!("{rate:.0}"),
             &time(now.percentile(50)),
-            &ratio(seconds(50, now), seconds(50, first)),
+            &ratio(seconds(50, now), seconds(50, base)),
             &time(now.percentile(99)),
-            &ratio(seconds(99, now), seconds(99, first)),
+            &ratio(seconds(99, now), seconds(99, base)),
             &time(now.slowest()),
         ]);
     }
@@ -78,6 +83,17 @@ fn print_head() {
 
 fn nobody<'a>() -> Neighbours<'a> {
     ("nobody".to_owned(), 0, Box::new(|_| Box::new(|| ())))
+}
+
+/// Threads that keep all cores busy without asking for anything.
+fn spinners<'a>(count: usize) -> Neighbours<'a> {
+    let spin = || {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(5) {
+            std::hint::spin_loop();
+        }
+    };
+    (format!("{count} that spin"), count, Box::new(move |_| Box::new(spin)))
 }
 
 /// Neighbours that ask over a connection each.
@@ -132,10 +148,9 @@ fn beside_loads() {
          load and its unload count once.\n"
     );
     print_head();
+    let requests = [bodies::json("steady", 1, FEATURES)];
     measure(
-        &server,
         "11 KB",
-        bodies::json("steady", 1, FEATURES),
         &[
             nobody(),
             askers(
@@ -147,6 +162,8 @@ fn beside_loads() {
             loaders(&server, "16 KB", small),
             loaders(&server, "5 MB", large),
         ],
+        0,
+        || server.measure(&requests, 1, WINDOW),
     );
 }
 
@@ -163,8 +180,8 @@ fn beside_a_flood() {
     let alone = server.measure(&[image("flooded")], 1, WINDOW);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     println!(
-        "A tenant floods a 15 MB residual network, which alone answers in {}. {cores} connections keep all cores busy; \
-         {FLOOD} queue up.\n",
+        "A tenant floods a 15 MB residual network, which alone answers in {}. The steady model is asked {PACE} times a \
+         second at most. Ratios are to {cores} threads that keep all cores busy: they ask for nothing.\n",
         time(alone.percentile(50))
     );
     print_head();
@@ -173,6 +190,7 @@ fn beside_a_flood() {
         ("15 MB, like the flooded one", image("like-it")),
     ] {
         let flood = |count: usize| askers(&server, format!("{count} that flood"), count, image("flooded"));
-        measure(&server, what, request, &[nobody(), flood(cores), flood(FLOOD)]);
+        let neighbours = [nobody(), spinners(cores), flood(cores), flood(FLOOD)];
+        measure(what, &neighbours, 1, || server.pace(&request, PACE, WINDOW));
     }
 }

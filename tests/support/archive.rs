@@ -8,6 +8,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{Builder, EntryType, Header};
 
+const IN_MEMORY: &str = "what is written into memory is written";
+
 /// What is around the tar archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -22,10 +24,10 @@ impl Form {
             // The least effort: most weights cannot be compressed, and the tests make many archives.
             Self::Gzip => {
                 let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-                encoder.write_all(tar).unwrap();
-                encoder.finish().unwrap()
+                encoder.write_all(tar).expect(IN_MEMORY);
+                encoder.finish().expect(IN_MEMORY)
             }
-            Self::Zstd => zstd::encode_all(tar, 1).unwrap(),
+            Self::Zstd => zstd::encode_all(tar, 1).expect(IN_MEMORY),
             Self::Plain => tar.to_vec(),
         }
     }
@@ -95,7 +97,7 @@ pub fn tar_of(entries: impl IntoIterator<Item = Entry>) -> Vec<u8> {
         header.set_mode(0o644);
         header.set_size(entry.size);
         header.set_cksum();
-        builder.append(&header, &entry.content[..]).unwrap();
+        builder.append(&header, &entry.content[..]).expect(IN_MEMORY);
     }
-    builder.into_inner().unwrap()
+    builder.into_inner().expect(IN_MEMORY)
 }

@@ -3,7 +3,7 @@
 //! All of them take a batch of any size along the first axis and give finite numbers: the weights are scaled so that
 //! values neither grow nor vanish from layer to layer.
 
-use super::onnx::{Dim, Graph, Info, Model, Node, Tensor};
+use super::onnx::{Dim, Graph, Info, Model, Node, Tensor, element};
 use super::random::Random;
 
 /// The batch axis.
@@ -33,6 +33,34 @@ pub fn recommender(items: usize, width: usize, features: usize, seed: u64) -> Ve
         .output(Info::floats("y", [batch(), 1.into()]));
     let widths = [width + features, 64, 32, 1];
     Model::new(dense(graph, "joined", &widths, &mut random)).into_bytes()
+}
+
+/// Looks a number up: `y[batch, 1]` of `item[batch]` (int64, below `items`) is `first + item`, exactly. It is the first
+/// column of a table of `4 * items * width` bytes, of which gzip makes hardly fewer.
+pub fn lookup(items: usize, width: usize, first: f32) -> Vec<u8> {
+    /// As many rows as gzip does not see across; that all numbers are random ones would take its time.
+    const BLOCK: usize = 256 << 10;
+    let mut random = Random::new(first.to_bits().into());
+    let row = 4 * width;
+    let block: Vec<u8> = (0..BLOCK.div_ceil(row) * width)
+        .flat_map(|_| random.float(1.0).to_le_bytes())
+        .collect();
+    let mut table = block.repeat((items * row).div_ceil(block.len()));
+    table.truncate(items * row);
+    for (item, row) in table.chunks_mut(row).enumerate() {
+        row[..4].copy_from_slice(&(first + item as f32).to_le_bytes());
+    }
+    let dims = [items as i64, width as i64];
+    let graph = Graph::new()
+        .input(Info::ints("item", [batch()]))
+        .initializer(Tensor::raw("table", element::FLOAT, &dims, table))
+        .initializer(Tensor::ints("starts", &[1], &[0]))
+        .initializer(Tensor::ints("ends", &[1], &[1]))
+        .initializer(Tensor::ints("axes", &[1], &[1]))
+        .node(Node::new("Gather", ["table", "item"], ["row"]))
+        .node(Node::new("Slice", ["row", "starts", "ends", "axes"], ["y"]))
+        .output(Info::floats("y", [batch(), 1.into()]));
+    Model::new(graph).into_bytes()
 }
 
 /// A residual network over images of 3x64x64 that classifies into ten: `y[batch, 10]` of `x[batch, 3, 64, 64]`. It has as

@@ -24,7 +24,9 @@ fn endpoint(server: &Server) -> (&'static str, String) {
 fn signed_by_the_role(requests: &[Request]) -> bool {
     requests.last().is_some_and(|request| {
         request.header("x-amz-security-token") == Some("session")
-            && request.header("authorization").is_some_and(|value| value.contains("Credential=role/"))
+            && request
+                .header("authorization")
+                .is_some_and(|value| value.contains("Credential=role/"))
     })
 }
 
@@ -33,12 +35,22 @@ fn a_containers_endpoint_gives_keys_for_a_token() {
     let server = server();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "from-file\n").unwrap();
-    let by_file = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.path().display().to_string());
+    let by_file = (
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        file.path().display().to_string(),
+    );
     let by_text = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "from-text".to_owned());
     let nothing = ("AWS_UNRELATED", "a".to_owned());
-    let table = [(by_file, Some("from-file")), (by_text, Some("from-text")), (nothing, None)];
+    let table = [
+        (by_file, Some("from-file")),
+        (by_text, Some("from-text")),
+        (nothing, None),
+    ];
     for (token, expected) in table {
-        let full = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{}/keys", server.address));
+        let full = (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            format!("http://{}/keys", server.address),
+        );
         let remote = remote("s3://bucket", [endpoint(&server), full, token]);
         for _ in 0..2 {
             fetched(&remote, "a").unwrap();
@@ -63,11 +75,17 @@ fn an_instance_gives_keys() {
 #[test]
 fn keys_that_are_not_given_out_are_missing_credentials() {
     let server = Server::start(|_| Reply::new(404, "no role"));
-    let full = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{}/keys", server.address));
+    let full = (
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        format!("http://{}/keys", server.address),
+    );
     let error = fetched(&remote("s3://bucket", [endpoint(&server), full]), "a").unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, StoreError::NoCredentials { .. }), "{error:?}");
-    assert!(message.contains("404") && message.contains("set AWS_ACCESS_KEY_ID"), "{message}");
+    assert!(
+        message.contains("404") && message.contains("set AWS_ACCESS_KEY_ID"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -88,7 +106,11 @@ fn nobody_is_asked_for_keys_where_the_instance_is_not_to_be() {
 fn public_buckets_are_asked_without_a_signature() {
     for variable in ["AWS_SKIP_SIGNATURE", "AWS_NO_SIGN_REQUEST"] {
         let server = server();
-        fetched(&remote("s3://bucket", [endpoint(&server), (variable, "true".to_owned())]), "a").unwrap();
+        fetched(
+            &remote("s3://bucket", [endpoint(&server), (variable, "true".to_owned())]),
+            "a",
+        )
+        .unwrap();
         let requests = server.requests();
         assert_eq!((requests.len(), requests[0].header("authorization")), (1, None));
     }

@@ -21,12 +21,18 @@ fn refusals_say_what_to_change_at_once() {
             || Reply::error(403, "AccessDenied"),
             "s3://bucket/store/a is refused: 403 AccessDenied (So it is.); allow these credentials s3:GetObject",
         ),
-        (|| Reply::error(403, "SignatureDoesNotMatch"), "correct AWS_SECRET_ACCESS_KEY"),
+        (
+            || Reply::error(403, "SignatureDoesNotMatch"),
+            "correct AWS_SECRET_ACCESS_KEY",
+        ),
         (|| Reply::error(403, "InvalidAccessKeyId"), "correct AWS_ACCESS_KEY_ID"),
         (|| Reply::error(403, "RequestTimeTooSkewed"), "set the clock"),
         (|| Reply::error(400, "ExpiredToken"), "get new credentials"),
         (|| Reply::error(400, "InvalidToken"), "correct AWS_SESSION_TOKEN"),
-        (|| Reply::error(404, "NoSuchBucket"), "there is no bucket for s3://bucket/store/a"),
+        (
+            || Reply::error(404, "NoSuchBucket"),
+            "there is no bucket for s3://bucket/store/a",
+        ),
         (
             || Reply::error(301, "PermanentRedirect").with("x-amz-bucket-region", "eu-west-1"),
             "is in another region (eu-west-1); set AWS_REGION",
@@ -38,7 +44,10 @@ fn refusals_say_what_to_change_at_once() {
             },
             "is in another region (eu-west-1); set AWS_REGION",
         ),
-        (|| Reply::error(400, "KeyTooLongError"), "answered 400 KeyTooLongError (So it is.)"),
+        (
+            || Reply::error(400, "KeyTooLongError"),
+            "answered 400 KeyTooLongError (So it is.)",
+        ),
         (|| Reply::new(403, "no"), "is refused: 403; allow"),
     ];
     for (reply, expected) in table {
@@ -52,11 +61,13 @@ fn refusals_say_what_to_change_at_once() {
 fn trouble_of_the_store_is_waited_out() {
     let server = {
         let (stored, count) = (Stored::new(500), std::sync::atomic::AtomicUsize::new(0));
-        Server::start(move |request| match count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-            0 => Reply::error(503, "SlowDown"),
-            1 => Reply::new(200, "x").cut(0),
-            _ => stored.answer(request),
-        })
+        Server::start(
+            move |request| match count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0 => Reply::error(503, "SlowDown"),
+                1 => Reply::new(200, "x").cut(0),
+                _ => stored.answer(request),
+            },
+        )
     };
     assert_eq!(fetched(&server.remote(), "a").unwrap().len(), 500);
     assert_eq!(server.requests().len(), 3);
@@ -114,7 +125,11 @@ fn a_store_that_sends_nothing_times_out() {
 
 #[test]
 fn answers_that_make_no_sense_are_errors() {
-    let wrong_range = || Reply::new(206, "x").with("content-range", "bytes 5-5/9").with("etag", "\"a\"");
+    let wrong_range = || {
+        Reply::new(206, "x")
+            .with("content-range", "bytes 5-5/9")
+            .with("etag", "\"a\"")
+    };
     let no_range = || Reply::new(206, "x").with("etag", "\"a\"");
     for reply in [wrong_range as fn() -> Reply, no_range] {
         let (message, requests) = about(reply);
@@ -142,9 +157,17 @@ fn nothing_is_asked_of_a_store_before_something_is_to_be_found() {
 #[test]
 fn stores_that_cannot_be_are_refused_when_they_are_opened() {
     let table = [
-        ("s3://bucket", vec![("AWS_SECRET_ACCESS_KEY", "a")], "Missing AccessKeyId"),
+        (
+            "s3://bucket",
+            vec![("AWS_SECRET_ACCESS_KEY", "a")],
+            "Missing AccessKeyId",
+        ),
         ("az://container", vec![], "Account must be specified"),
-        ("gs://bucket", vec![("GOOGLE_SERVICE_ACCOUNT", "/nonexistent")], "/nonexistent"),
+        (
+            "gs://bucket",
+            vec![("GOOGLE_SERVICE_ACCOUNT", "/nonexistent")],
+            "/nonexistent",
+        ),
         ("/nonexistent/models", vec![], "No such file"),
         (
             "s3://bucket",

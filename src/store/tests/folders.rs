@@ -14,7 +14,9 @@ fn bucket(objects: Vec<(String, Stored)>) -> Server {
             let stored = objects.iter().find(|(key, _)| format!("/bucket/{key}") == path);
             return stored.map_or_else(|| Reply::error(404, "NoSuchKey"), |(_, stored)| stored.answer(request));
         };
-        let start = request.parameter("continuation-token").map_or(0, |token| token.parse().unwrap());
+        let start = request
+            .parameter("continuation-token")
+            .map_or(0, |token| token.parse().unwrap());
         let below: Vec<_> = objects
             .iter()
             .filter(|(key, _)| key.starts_with(&prefix))
@@ -27,7 +29,11 @@ fn bucket(objects: Vec<(String, Stored)>) -> Server {
 }
 
 fn with(keys: &[(&str, usize)]) -> Server {
-    bucket(keys.iter().map(|(key, bytes)| ((*key).to_owned(), Stored::new(*bytes))).collect())
+    bucket(
+        keys.iter()
+            .map(|(key, bytes)| ((*key).to_owned(), Stored::new(*bytes)))
+            .collect(),
+    )
 }
 
 fn found(remote: &Remote, known: Option<&Version>) -> Result<Option<Folder>, StoreError> {
@@ -51,8 +57,15 @@ fn a_folder_is_found_where_no_object_is() {
     ]);
     let remote = server.remote();
     let folder = found(&remote, None).unwrap().unwrap();
-    let files: Vec<_> = folder.files().iter().map(|file| (file.name.as_str(), file.bytes)).collect();
-    assert_eq!(files, [("data/a b%.bin", 10), ("empty", 0), ("model.onnx", large as u64)]);
+    let files: Vec<_> = folder
+        .files()
+        .iter()
+        .map(|file| (file.name.as_str(), file.bytes))
+        .collect();
+    assert_eq!(
+        files,
+        [("data/a b%.bin", 10), ("empty", 0), ("model.onnx", large as u64)]
+    );
     assert_eq!(folder.bytes(), large as u64 + 10);
     for file in folder.files() {
         let bytes = read(folder.reader(file)).unwrap();
@@ -108,13 +121,18 @@ fn a_folder_that_may_not_be_listed_is_nothing() {
 
 #[test]
 fn folders_are_bounded_and_their_names_are_checked() {
-    let many: Vec<_> = (0..11).map(|index| (format!("store/m/{index}"), Stored::new(1))).collect();
+    let many: Vec<_> = (0..11)
+        .map(|index| (format!("store/m/{index}"), Stored::new(1)))
+        .collect();
     let server = bucket(many);
     let error = found(&server.remote(), None).err().unwrap();
     assert!(matches!(error, StoreError::TooManyFiles { limit: 10, .. }), "{error:?}");
     let large = [("store/m/a", 60_000), ("store/m/b", 60_000)];
     let error = found(&with(&large).remote(), None).err().unwrap();
-    assert!(matches!(error, StoreError::TooLarge { limit: 100_000, .. }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::TooLarge { limit: 100_000, .. }),
+        "{error:?}"
+    );
     let error = found(&with(&[("store/m/a\\..\\b", 1)]).remote(), None).err().unwrap();
     assert!(matches!(error, StoreError::FileName { .. }), "{error:?}");
     for key in ["store/m/../../x", "store/m//x", "store/m/./x"] {

@@ -42,7 +42,10 @@ fn a_file_url_is_a_directory() {
     write(folder.path(), "a b/c", "content");
     let remote = remote(&format!("file://{}/a%20b", folder.path().display()), [("", "")]);
     assert_eq!(fetched(&remote, "c").unwrap(), b"content");
-    assert_eq!(remote.url_of(&name("c")), folder.path().join("a b/c").display().to_string());
+    assert_eq!(
+        remote.url_of(&name("c")),
+        folder.path().join("a b/c").display().to_string()
+    );
 }
 
 #[test]
@@ -53,9 +56,15 @@ fn a_file_is_known_until_it_is_written() {
         panic!("it is no object");
     };
     let known = object.version().clone();
-    assert!(matches!(wait(remote.find(&name("a"), Some(&known))), Ok(Found::Unchanged)));
+    assert!(matches!(
+        wait(remote.find(&name("a"), Some(&known))),
+        Ok(Found::Unchanged)
+    ));
     write(folder.path(), "a", "other");
-    assert!(matches!(wait(remote.find(&name("a"), Some(&known))), Ok(Found::Object(_))));
+    assert!(matches!(
+        wait(remote.find(&name("a"), Some(&known))),
+        Ok(Found::Object(_))
+    ));
     // What was found is not what would be read now.
     assert!(matches!(read(object.into_reader()), Err(StoreError::Changed { .. })));
 }
@@ -98,7 +107,10 @@ fn folders_are_listed_and_confirmed() {
     assert_eq!(read(found.reader(&found.files()[0])).unwrap(), b"data");
     wait(found.confirm()).unwrap();
     let known = found.version();
-    assert!(matches!(wait(remote.find(&name("m"), Some(known))), Ok(Found::Unchanged)));
+    assert!(matches!(
+        wait(remote.find(&name("m"), Some(known))),
+        Ok(Found::Unchanged)
+    ));
     write(folder.path(), "m/more", "more");
     assert!(matches!(wait(found.confirm()), Err(StoreError::Changed { .. })));
 }
@@ -134,7 +146,10 @@ fn a_file_whose_place_a_link_to_the_outside_takes_is_not_read() {
     };
     fs::remove_file(folder.path().join("m/a")).unwrap();
     symlink("/etc/passwd", folder.path().join("m/a")).unwrap();
-    assert!(matches!(read(found.reader(&found.files()[0])), Err(StoreError::Outside { .. })));
+    assert!(matches!(
+        read(found.reader(&found.files()[0])),
+        Err(StoreError::Outside { .. })
+    ));
 }
 
 #[test]

@@ -50,7 +50,12 @@ fn a_replaced_object_is_found_anew() {
 
 #[test]
 fn a_large_object_comes_in_parts_of_one_version() {
-    for bytes in [PART as usize, PART as usize + 1, 10 * PART as usize - 1, 10 * PART as usize] {
+    for bytes in [
+        PART as usize,
+        PART as usize + 1,
+        10 * PART as usize - 1,
+        10 * PART as usize,
+    ] {
         let stored = Stored::new(bytes);
         let expected = stored.bytes.clone();
         let server = Server::start(move |request| stored.answer(request));
@@ -60,7 +65,11 @@ fn a_large_object_comes_in_parts_of_one_version() {
         requests.sort_by_key(|request| request.range().unwrap().start);
         for (index, request) in requests.iter().enumerate() {
             let start = index * PART as usize;
-            let end = if index == 0 { PART as usize } else { bytes.min(start + PART as usize) };
+            let end = if index == 0 {
+                PART as usize
+            } else {
+                bytes.min(start + PART as usize)
+            };
             assert_eq!(request.range(), Some(start..end));
             assert_eq!(request.header("if-match"), (index > 0).then_some("\"one\""));
         }
@@ -105,7 +114,11 @@ fn a_part_that_breaks_off_is_resumed_where_it_broke() {
         _ => stored.answer(request),
     });
     assert!(fetched(&server.remote(), "a").unwrap() == expected);
-    let mut starts: Vec<_> = server.requests().iter().map(|request| request.range().unwrap().start).collect();
+    let mut starts: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|request| request.range().unwrap().start)
+        .collect();
     starts.sort_unstable();
     assert_eq!(starts, (0..12).map(|index| index * 250).collect::<Vec<_>>());
 }
@@ -116,7 +129,15 @@ fn what_breaks_off_without_progress_is_given_up() {
     let server = Server::start(move |request| stored.answer(request).cut(10));
     let error = fetched(&server.remote(), "a").unwrap_err();
     assert!(
-        matches!(&error, StoreError::CutShort { bytes: 500, read: 30, tries: 3, .. }),
+        matches!(
+            &error,
+            StoreError::CutShort {
+                bytes: 500,
+                read: 30,
+                tries: 3,
+                ..
+            }
+        ),
         "{error:?}"
     );
     assert_eq!(server.requests().len(), 3);
@@ -141,10 +162,14 @@ fn an_object_that_is_replaced_while_it_is_read_is_not_mixed() {
                 _ => new.answer(&request),
             }
         });
-        let mut reader = found(&server.remote(), None).unwrap().into_reader();
+        let remote = server.remote();
+        let mut reader = found(&remote, None).unwrap().into_reader();
         let mut bytes = Vec::new();
         let error = reader.read_to_end(&mut bytes).unwrap_err();
-        assert!(matches!(StoreError::of(&error), Some(StoreError::Changed { .. })), "{error}");
+        assert!(
+            matches!(StoreError::of(&error), Some(StoreError::Changed { .. })),
+            "{error}"
+        );
         assert!(expected.starts_with(&bytes));
         // It stays so: nothing comes after an error.
         assert!(reader.read_to_end(&mut bytes).is_err());
@@ -177,7 +202,11 @@ fn servers_that_know_no_parts_are_read_in_one_go() {
     let object = found(&remote, None).unwrap();
     let version = object.version().clone();
     assert!(read(object.into_reader()).unwrap() == expected);
-    let ranges: Vec<_> = server.requests().iter().map(|request| request.range().is_some()).collect();
+    let ranges: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|request| request.range().is_some())
+        .collect();
     assert_eq!(ranges, [true, false, false]);
 
     assert!(found(&remote, Some(&version)).is_none());
@@ -216,7 +245,12 @@ fn weak_tags_are_compared_but_not_demanded() {
     let expected = stored.bytes.clone();
     let server = Server::start(move |request| stored.answer(request));
     assert!(fetched(&server.remote(), "a").unwrap() == expected);
-    assert!(server.requests().iter().all(|request| request.header("if-match").is_none()));
+    assert!(
+        server
+            .requests()
+            .iter()
+            .all(|request| request.header("if-match").is_none())
+    );
 }
 
 #[test]
@@ -234,7 +268,8 @@ fn no_more_than_so_many_parts_are_on_their_way() {
         }
         stored.answer(request)
     });
-    let mut reader = found(&server.remote(), None).unwrap().into_reader();
+    let remote = server.remote();
+    let mut reader = found(&remote, None).unwrap().into_reader();
     let mut bytes = Vec::new();
     let mut buffer = [0; 100];
     loop {
@@ -250,7 +285,8 @@ fn no_more_than_so_many_parts_are_on_their_way() {
 
 #[test]
 fn whoever_stops_reading_ends_the_download() {
-    let stored = Stored::new(5 * PART as usize);
+    // All of its parts are on their way.
+    let stored = Stored::new(2 * PART as usize);
     let server = Server::start(move |request| match request.range().unwrap().start {
         0 => stored.answer(request),
         _ => stored.answer(request).stall(10),
@@ -299,7 +335,12 @@ fn a_query_goes_out_and_is_not_shown() {
     let server = Server::start(|_| Reply::new(500, "no"));
     let remote = server.web();
     let error = fetched(&remote, "a").unwrap_err();
-    assert!(server.requests().iter().all(|request| request.target == "/store/a?sig=secret"));
+    assert!(
+        server
+            .requests()
+            .iter()
+            .all(|request| request.target == "/store/a?sig=secret")
+    );
     for text in [error.to_string(), remote.url(), remote.url_of(&name("a"))] {
         assert!(!text.contains("secret"), "{text}");
     }

@@ -12,7 +12,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{PATIENCE, eventually};
+use super::PATIENCE;
 use gate::Gate;
 
 /// What is done to a request.
@@ -275,12 +275,6 @@ impl Proxy {
         gets.filter(|seen| matches!(seen.status, Some(200 | 206)))
             .map(|seen| seen.sent)
             .sum()
-    }
-
-    /// Waits until a request for the object has come.
-    #[track_caller]
-    pub fn wait_for_request_of(&self, key: &str) {
-        eventually("the object is asked for", || !self.requests_of(key).is_empty());
     }
 }
 

@@ -103,12 +103,7 @@ pub fn serve(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
             _ => request.forward(shared)?,
         };
         shared.note(at, |seen| seen.status = Some(response.status));
-        Answer {
-            shared,
-            at,
-            to: &stream,
-        }
-        .send(&request, &response, fault)?;
+        Answer { shared, at, to: stream }.send(&request, &response, fault)?;
         let is_last = request
             .header("connection")
             .is_some_and(|value| value.eq_ignore_ascii_case("close"));

@@ -1,0 +1,93 @@
+//! What happens to loaded models beside requests: those that nobody asks for go, and those that were replaced in the store
+//! are replaced here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::room::missing;
+use super::{Demand, fetch_error, milliseconds, unloaded};
+use crate::catalog::{Catalog, CatalogError, Entry, shortened};
+use crate::store::Name;
+use crate::telemetry::metrics::Eviction;
+
+impl Catalog {
+    /// Unloads what nobody has asked for in `idle_unload`. Does not end.
+    pub async fn unload_idle(self: Arc<Self>) {
+        const FASTEST: Duration = Duration::from_millis(50);
+        const SLOWEST: Duration = Duration::from_secs(10);
+        let Some(demand) = &self.demand else { return };
+        let Some(idle) = demand.settings.idle_unload else {
+            return;
+        };
+        loop {
+            tokio::time::sleep((idle / 4).clamp(FASTEST, SLOWEST)).await;
+            let now = demand.now();
+            for (name, entry, used) in self.evictable("") {
+                if !entry.users.is_empty() || now.saturating_sub(used) < milliseconds(idle) {
+                    continue;
+                }
+                if let Err(error) = self.leave(demand, &name, &entry, Eviction::Idle).await {
+                    tracing::warn!(model = shortened(&name), "{error}");
+                }
+            }
+        }
+    }
+
+    /// Looks `name` up in the store, and puts the newer version in the place of `entry` when there is one.
+    pub(super) async fn refresh(
+        self: &Arc<Self>,
+        demand: &Arc<Demand>,
+        name: &str,
+        entry: &Arc<Entry>,
+    ) -> Result<(), CatalogError> {
+        let (Some(origin), Ok(key)) = (&entry.origin, Name::parse(name)) else {
+            return Ok(());
+        };
+        let started = Instant::now();
+        let newest = origin.newest().clone();
+        let located = match demand.store.newer(&key, &newest).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(located)) => located,
+            Err(error) if error.is_not_found() => return self.leave(demand, name, entry, Eviction::Gone).await,
+            Err(error) => return Err(fetch_error(&key, error)),
+        };
+        let version = located.version().clone();
+        let is_back = version == origin.version;
+        let replaced = async {
+            if is_back {
+                return Ok(());
+            }
+            let until = started + demand.settings.patience;
+            let lease = self.fetched(demand, &key, located, until).await?;
+            let url = demand.store.url_of(&key);
+            let load = || self.replace(name, &url, entry, lease.path(), demand.origin(&lease));
+            self.with_room(demand, name, until, load).await
+        };
+        match replaced.await {
+            Ok(()) => {
+                *origin.newest() = version.clone();
+                if !is_back {
+                    demand.metrics.evictions(Eviction::Replaced);
+                    tracing::info!(model = shortened(name), %version, "model replaced by a newer version");
+                }
+                Ok(())
+            }
+            // There is no room for both: the next request loads the new one.
+            Err(error) if missing(&error).is_some() => self.leave(demand, name, entry, Eviction::Replaced).await,
+            Err(error) => {
+                if error.is_about_version() {
+                    *origin.newest() = version;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn leave(&self, demand: &Demand, name: &str, entry: &Arc<Entry>, why: Eviction) -> Result<(), CatalogError> {
+        let (started, memory) = (Instant::now(), entry.charge());
+        if self.unload_entry(name, entry).await? {
+            unloaded(demand, name, why, started, memory);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! `entry.json`: what an entry is of, and how much of the disk it takes.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::version::Version;
+
+/// URLs and versions are short.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// What a file system gives a file at least, and what a directory takes.
+const BLOCK: u64 = 4096;
+
+/// What an entry takes besides its content: its folder, this file and what may be beside it.
+pub(super) const OVERHEAD: u64 = 3 * BLOCK;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    pub url: String,
+    pub version: Version,
+    /// On disk.
+    pub bytes: u64,
+    /// Nanoseconds since 1970.
+    pub kept: u64,
+    /// Tells one start of the machine from another.
+    pub boot: Option<String>,
+}
+
+impl Description {
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        File::create_new(path)?.write_all(&serde_json::to_vec(self)?)
+    }
+
+    /// `None` when there is none that is whole.
+    pub fn read(path: &Path) -> Option<Self> {
+        let mut text = Vec::new();
+        let file = File::open(path).ok()?;
+        file.take(MAX_BYTES).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// The beginning of the entry's name, by which people find it and nobody else has to.
+    pub fn name(&self) -> String {
+        let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex();
+        let (url, version) = (hash(&self.url), hash(&self.version.to_string()));
+        format!("{}-{}", &url[..16], &version[..16])
+    }
+}
+
+/// What an entry of the files in `content` takes of the disk: whole blocks, so that small files count as what they are.
+pub fn weigh(content: &Path) -> io::Result<u64> {
+    let mut bytes = OVERHEAD;
+    let mut folders = vec![content.to_owned()];
+    while let Some(folder) = folders.pop() {
+        bytes += BLOCK;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else {
+                bytes += metadata.len().max(1).next_multiple_of(BLOCK);
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_comes_back_and_half_of_one_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("entry.json");
+        let description = Description {
+            url: "s3://bucket/a.tar.gz".to_owned(),
+            version: Version::from("etag \"1\"".to_owned()),
+            bytes: 5,
+            kept: 7,
+            boot: None,
+        };
+        description.write(&path).unwrap();
+        assert_eq!(Description::read(&path), Some(description.clone()));
+        let text = fs::read(&path).unwrap();
+        for length in 0..text.len() {
+            fs::write(&path, &text[..length]).unwrap();
+            assert_eq!(Description::read(&path), None, "{length}");
+        }
+        assert_eq!(Description::read(folder.path()), None);
+        let other = Description {
+            version: "etag \"2\"".to_owned().into(),
+            ..description.clone()
+        };
+        assert_ne!(description.name(), other.name());
+        assert_eq!(description.name()[..17], other.name()[..17]);
+    }
+
+    #[test]
+    fn small_files_take_whole_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("a")).unwrap();
+        for (name, bytes) in [("empty", 0), ("a/small", 1), ("a/block", 4096), ("large", 4097)] {
+            fs::write(folder.path().join(name), vec![0; bytes]).unwrap();
+        }
+        assert_eq!(weigh(folder.path()).unwrap(), OVERHEAD + (2 + 1 + 1 + 1 + 2) * BLOCK);
+    }
+}

@@ -1,0 +1,28 @@
+//! A model that is a folder of objects, copied to the disk.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::FetchError;
+use super::error::StoreError;
+use super::found::Folder;
+use super::progress::Watched;
+
+/// Copies the files of the folder at `url` to `target`, which is empty. Their names were checked when they were listed.
+pub(super) fn copy(folder: &Folder, url: &str, target: &Path) -> Result<(), FetchError> {
+    for stored in folder.files() {
+        let path = target.join(stored.name.as_str());
+        let disk = |error: io::Error| FetchError::Disk(format!("write {:?}: {error}", stored.name.as_str()));
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(disk)?;
+        }
+        let mut file = File::create_new(&path).map_err(disk)?;
+        let mut source = Watched::new(folder.reader(stored), url, stored.bytes);
+        io::copy(&mut source, &mut file).map_err(|error| match StoreError::of(&error) {
+            Some(error) => error.clone().into(),
+            None => disk(error),
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! Models out of a bucket: what the first answer costs, by how far away the model is; and memory for a part of the models
+//! under requests that prefer some.
+//!
+//! The bucket is moto's, on the same machine: of a download there is the work here, and no network.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use longshore::archive::{self, Source};
+
+use crate::bodies;
+use crate::client::Connection;
+use crate::server::Server;
+use crate::support::networks;
+use crate::support::random::Random;
+use crate::table::{bytes, head, median, row, time};
+
+struct Size {
+    name: &'static str,
+    /// Different models of it.
+    count: usize,
+    make: fn(u64) -> Vec<u8>,
+    request: fn(&str) -> Vec<u8>,
+}
+
+const SIZES: [Size; 3] = [
+    Size {
+        name: "perceptron",
+        count: 30,
+        make: |seed| networks::mlp(&[32, 64, 8], seed),
+        request: |name| bodies::json(name, 1, 32),
+    },
+    Size {
+        name: "recommender",
+        count: 8,
+        make: |seed| networks::recommender(20_000, 64, 16, seed),
+        request: |name| bodies::recommendation(name, 16),
+    },
+    Size {
+        name: "residual network",
+        count: 2,
+        make: |seed| networks::convolutions(100 << 20, seed),
+        request: |name| bodies::npy(name, &[1, 3, 64, 64]),
+    },
+];
+
+/// Times that a model is asked for again.
+const AGAIN: usize = 5;
+
+/// The models of the second table, how many of them fit, and how they are asked for.
+const TENANTS: usize = 40;
+const RESIDENT: u64 = 8;
+const REQUESTS: usize = 5_000;
+const CLIENTS: usize = 8;
+
+pub fn run() {
+    let Some(bucket) = Bucket::start() else {
+        eprintln!("  skipped: scripts/moto installs the S3 server that this needs");
+        return;
+    };
+    curve(&bucket);
+    println!();
+    zipf(&bucket);
+}
+
+fn curve(bucket: &Bucket) {
+    println!(
+        "From the request to its answer; medians. \"First\" is content that the server has never seen: downloaded, unpacked, \
+         prepared, loaded. \"Store\" is known content that is not on disk, \"disk\" is unpacked there and loaded as it is \
+         (`--prepare off`), \"mapped\" is unpacked and prepared, \"warm\" in memory.\n"
+    );
+    head(&["model", "file", "archive", "first", "store", "disk", "mapped", "warm"]);
+    for size in SIZES {
+        eprintln!("  {}", size.name);
+        let (mut file_bytes, mut archive_bytes) = (0, 0);
+        for index in 0..size.count {
+            let model = (size.make)(index as u64);
+            file_bytes = model.len();
+            let files = BTreeMap::from([("model.onnx".to_owned(), Source::Bytes(model))]);
+            let mut packed = Vec::new();
+            archive::write(&files, &mut packed).expect("pack");
+            archive_bytes = packed.len();
+            bucket.put(&key(size.name, index), &packed);
+        }
+        let (first, mapped, warm) = {
+            let server = bucket.serve(&[]);
+            (
+                ask(&server, &size, false),
+                again(&server, &size, true),
+                again(&server, &size, false),
+            )
+        };
+        let store = {
+            let server = bucket.serve(&["--archive-cache-size", "1"]);
+            ask(&server, &size, false);
+            again(&server, &size, true)
+        };
+        let disk = {
+            let server = bucket.serve(&["--prepare", "off"]);
+            ask(&server, &size, false);
+            again(&server, &size, true)
+        };
+        row(&[
+            &size.name,
+            &bytes(file_bytes as f64),
+            &bytes(archive_bytes as f64),
+            &time(median(&first)),
+            &time(median(&store)),
+            &time(median(&disk)),
+            &time(median(&mapped)),
+            &time(median(&warm)),
+        ]);
+    }
+}
+
+fn key(size: &str, index: usize) -> String {
+    format!("{size}/{index}.tar.gz").replace(' ', "-")
+}
+
+/// How long each model of a size takes to answer, when it `is_unloaded` before.
+fn ask(server: &Server, size: &Size, is_unloaded: bool) -> Vec<Duration> {
+    let mut connection = server.connect();
+    (0..size.count)
+        .map(|index| {
+            let name = key(size.name, index).replace('/', "%2F");
+            if is_unloaded {
+                server.unload(&name);
+            }
+            let request = (size.request)(&name);
+            let started = Instant::now();
+            connection.expect_ok(&request);
+            started.elapsed()
+        })
+        .collect()
+}
+
+fn again(server: &Server, size: &Size, is_unloaded: bool) -> Vec<Duration> {
+    (0..AGAIN).flat_map(|_| ask(server, size, is_unloaded)).collect()
+}
+
+/// More models than fit, asked for by Zipf's law: the n-th as often as 1/n of the first.
+fn zipf(bucket: &Bucket) {
+    eprintln!("  {TENANTS} models, memory for {RESIDENT}");
+    let model = |seed| networks::mlp(&[512, 1_600, 128], seed);
+    for index in 0..TENANTS {
+        let files = BTreeMap::from([("model.onnx".to_owned(), Source::Bytes(model(index as u64)))]);
+        let mut packed = Vec::new();
+        archive::write(&files, &mut packed).expect("pack");
+        bucket.put(&key("tenant", index), &packed);
+    }
+    // What the process takes without models, with what a load takes beside them.
+    let empty = bucket.serve(&[]);
+    let used = empty.usage().anon as u64;
+    drop(empty);
+    let each = model(0).len() as u64 * 21 / 20;
+    let limit = used + (8 << 20) + RESIDENT * each + 3 * each + (24 << 20);
+    let server = bucket.serve(&["--memory-limit", &limit.to_string()]);
+    let requests: Vec<Vec<u8>> = (0..TENANTS)
+        .map(|index| bodies::npy(&key("tenant", index).replace('/', "%2F"), &[1, 512]))
+        .collect();
+    let shares: Vec<f64> = (1..=TENANTS)
+        .scan(0.0, |sum, rank| {
+            *sum += 1.0 / rank as f64;
+            Some(*sum)
+        })
+        .collect();
+    let (left, failed) = (AtomicUsize::new(REQUESTS), AtomicUsize::new(0));
+    let latencies = Mutex::new(Vec::new());
+    let most_loaded = AtomicUsize::new(0);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (requests, shares, left, failed) = (&requests, &shares, &left, &failed);
+            let (latencies, most_loaded, server) = (&latencies, &most_loaded, &server);
+            scope.spawn(move || {
+                let mut random = Random::new(client as u64);
+                let mut connection = server.connect();
+                while left
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                    .is_ok()
+                {
+                    let at = f64::from(random.float(0.5) + 0.5) * shares[TENANTS - 1];
+                    let index = shares.partition_point(|&share| share < at).min(TENANTS - 1);
+                    let asked = Instant::now();
+                    let (status, body) = connection.ask(&requests[index]);
+                    latencies.lock().expect("no panic").push(asked.elapsed());
+                    if status != 200 {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        eprintln!("  {status}: {}", String::from_utf8_lossy(&body));
+                    }
+                    if client == 0 {
+                        most_loaded.fetch_max(server.metric("longshore_models_loaded") as usize, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let elapsed = started.elapsed();
+    let mut latencies = latencies.into_inner().expect("no panic");
+    latencies.sort_unstable();
+    let (hits, misses) = (
+        server.metric("longshore_demand_hits_total"),
+        server.metric("longshore_demand_misses_total"),
+    );
+    println!(
+        "{TENANTS} perceptrons of {}, asked for by Zipf's law over {CLIENTS} connections, with `--memory-limit` {}.\n",
+        bytes(model(0).len() as f64),
+        bytes(limit as f64)
+    );
+    head(&[
+        "requests",
+        "failed",
+        "hit rate",
+        "most in memory",
+        "requests/s",
+        "p50",
+        "p99",
+        "slowest",
+    ]);
+    row(&[
+        &REQUESTS,
+        &failed.into_inner(),
+        &format!("{:.1} %", 100.0 * hits / (hits + misses)),
+        &most_loaded.into_inner(),
+        &format!("{:.0}", REQUESTS as f64 / elapsed.as_secs_f64()),
+        &time(latencies[latencies.len() / 2]),
+        &time(latencies[latencies.len() * 99 / 100]),
+        &time(latencies[latencies.len() - 1]),
+    ]);
+}
+
+/// A bucket of an S3 server of its own, which ends with it.
+struct Bucket {
+    moto: Child,
+    address: String,
+}
+
+impl Bucket {
+    const NAME: &str = "models";
+
+    fn start() -> Option<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = root.join(".moto/bin/python");
+        if !python.exists() {
+            return None;
+        }
+        let mut moto = Command::new(python)
+            .arg(root.join("tests/s3/server.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start moto");
+        let mut address = String::new();
+        BufReader::new(moto.stdout.take().expect("its output"))
+            .read_line(&mut address)
+            .expect("moto's address");
+        let bucket = Self {
+            moto,
+            address: address.trim().to_owned(),
+        };
+        bucket.send(&format!("/{}", Self::NAME), b"");
+        Some(bucket)
+    }
+
+    fn put(&self, key: &str, content: &[u8]) {
+        self.send(&format!("/{}/{key}", Self::NAME), content);
+    }
+
+    fn send(&self, path: &str, content: &[u8]) {
+        let mut request = format!(
+            "PUT {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+            self.address,
+            content.len()
+        )
+        .into_bytes();
+        request.extend_from_slice(content);
+        Connection::open(&self.address).expect_ok(&request);
+    }
+
+    fn serve(&self, flags: &[&str]) -> Server {
+        let store = format!("s3://{}", Self::NAME);
+        let mut arguments = vec!["--model-store", &store];
+        arguments.extend(flags);
+        Server::start_with(
+            &arguments,
+            &[
+                ("AWS_ENDPOINT_URL_S3", &format!("http://{}", self.address)),
+                ("AWS_ACCESS_KEY_ID", "key"),
+                ("AWS_SECRET_ACCESS_KEY", "secret"),
+                ("AWS_REGION", "eu-central-1"),
+            ],
+        )
+    }
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        let _ = self.moto.kill();
+        let _ = self.moto.wait();
+    }
+}

@@ -1,0 +1,126 @@
+//! Single-model mode over a directory of archives: what the SDK's local mode makes of a multi-model container. It copies the
+//! whole prefix to `/opt/ml/model`, and asks `/invocations` with the name of an archive in a header.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Builder, Request, Response, Server, eventually, scale};
+use crate::support::archive::{Form, archive_as, archive_of};
+
+fn put(folder: &TempDir, name: &str, content: &[u8]) {
+    let path = folder.path().join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+/// A directory with archives of models and without a model of its own.
+fn archives() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    put(&folder, "team/a.tar.gz", &archive_of(&scale(2.0)));
+    put(&folder, "b.tar.gz", &archive_of(&scale(3.0)));
+    put(
+        &folder,
+        "c.tar.zst",
+        &archive_as(Form::Zstd, &[("model.onnx", &scale(4.0))]),
+    );
+    put(&folder, "broken.tar.gz", b"none");
+    folder
+}
+
+fn serve(folder: &Path) -> Server {
+    let server = Builder::single(folder).start();
+    eventually("the container is healthy", || server.ping().status == 200);
+    server
+}
+
+fn ask(server: &Server, name: Option<&str>) -> Response {
+    let request = Request::post("/invocations").json(&json!({"instances": [4, -0.5]}));
+    server.send(&match name {
+        // All that local mode sends.
+        Some(name) => request
+            .header("X-Amzn-SageMaker-Target-Model", name)
+            .header("X-Amzn-SageMaker-Target-Variant", "AllTraffic")
+            .header("Accept", "application/json"),
+        None => request,
+    })
+}
+
+fn answer(factor: f32) -> Value {
+    json!({"predictions": [factor * 4.0, factor * -0.5]})
+}
+
+#[test]
+fn archives_are_served_by_their_names_in_the_header() {
+    let folder = archives();
+    let server = serve(folder.path());
+    for _ in 0..2 {
+        for (name, factor) in [("team/a.tar.gz", 2.0), ("b.tar.gz", 3.0), ("c.tar.zst", 4.0)] {
+            assert_eq!(ask(&server, Some(name)).expect(200).json(), answer(factor), "{name}");
+        }
+    }
+    server.ping().expect(200);
+}
+
+#[test]
+fn names_of_no_archive_and_out_of_the_directory_are_refused() {
+    let folder = archives();
+    let server = serve(&folder.path().join("team"));
+    assert_eq!(ask(&server, Some("a.tar.gz")).expect(200).json(), answer(2.0));
+    ask(&server, Some("gone.tar.gz")).expect(404);
+    for name in ["../b.tar.gz", "/etc/passwd", "./a.tar.gz", ""] {
+        ask(&server, Some(name)).expect(400);
+    }
+    drop(server);
+    // Of several, none is the one.
+    let message = ask(&serve(folder.path()), None).expect(400).message();
+    assert!(message.contains("X-Amzn-SageMaker-Target-Model"), "{message}");
+}
+
+#[test]
+fn a_lone_archive_needs_no_header() {
+    let folder = archives();
+    let server = serve(&folder.path().join("team"));
+    assert_eq!(ask(&server, None).expect(200).json(), answer(2.0));
+    let server = serve(&folder.path().join("team/a.tar.gz"));
+    assert_eq!(ask(&server, None).expect(200).json(), answer(2.0));
+}
+
+#[test]
+fn a_broken_archive_is_503_with_the_reason_and_the_others_are_served() {
+    let folder = archives();
+    let server = serve(folder.path());
+    let message = ask(&server, Some("broken.tar.gz")).expect(503).message();
+    assert!(message.contains("broken.tar.gz"), "{message}");
+    assert_eq!(ask(&server, Some("b.tar.gz")).expect(200).json(), answer(3.0));
+}
+
+#[test]
+fn a_model_beside_the_archives_is_the_one_without_a_header() {
+    // Local mode unpacks archives at the top of the prefix, and leaves the others as they are.
+    let folder = archives();
+    put(&folder, "model.onnx", &scale(5.0));
+    let server = serve(folder.path());
+    assert_eq!(ask(&server, None).expect(200).json(), answer(5.0));
+    assert_eq!(ask(&server, Some("team/a.tar.gz")).expect(200).json(), answer(2.0));
+}
+
+#[test]
+fn the_directory_stays_as_it_was() {
+    // ST-8: it is read-only by contract.
+    let folder = archives();
+    let listing = || {
+        let mut files: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        files
+    };
+    let before = listing();
+    let server = serve(folder.path());
+    ask(&server, Some("b.tar.gz")).expect(200);
+    assert_eq!(listing(), before);
+}

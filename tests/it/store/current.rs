@@ -1,0 +1,168 @@
+//! Objects that are replaced or deleted: noticed after `--revalidate`, and never half of one and half of another.
+
+use std::thread;
+
+use serde_json::Value;
+
+use super::{Store, answer, ask, assert_scales, listed};
+use crate::harness::{Fault, Rule, Stop, eventually};
+
+#[test]
+fn a_replaced_object_is_noticed_and_every_answer_is_the_old_or_the_new_models() {
+    const ROUNDS: usize = 5;
+    let store = Store::new();
+    store.put_scale("a.tar.gz", 1.0);
+    let server = store.server().arguments(["--revalidate", "20ms"]).start();
+    assert_scales(&server, "a.tar.gz", 1.0);
+    for round in 1..=ROUNDS {
+        let (old, new) = (answer(round as f32), answer(round as f32 + 1.0));
+        let stop = Stop::default();
+        thread::scope(|scope| {
+            let on_drop = stop.on_drop();
+            let asking: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut seen: Vec<Value> = Vec::new();
+                        while !stop.raised() {
+                            seen.push(ask(&server, "a.tar.gz").expect(200).json());
+                        }
+                        seen
+                    })
+                })
+                .collect();
+            store.put_scale("a.tar.gz", round as f32 + 1.0);
+            eventually("the new model answers", || {
+                ask(&server, "a.tar.gz").expect(200).json() == new
+            });
+            drop(on_drop);
+            for seen in asking.into_iter().flat_map(|asking| asking.join().unwrap()) {
+                assert!(seen == old || seen == new, "round {round}: {seen}");
+            }
+        });
+        // For good.
+        for _ in 0..10 {
+            assert_scales(&server, "a.tar.gz", round as f32 + 1.0);
+        }
+        assert_eq!(listed(&server), ["a.tar.gz"]);
+    }
+}
+
+#[test]
+fn what_was_checked_lately_is_not_asked_for_again() {
+    let store = Store::new();
+    store.put_scale("a.tar.gz", 1.0);
+    let server = store.server().arguments(["--revalidate", "1h"]).start();
+    assert_scales(&server, "a.tar.gz", 1.0);
+    let requests = store.proxy.requests();
+    store.put_scale("a.tar.gz", 2.0);
+    for _ in 0..10 {
+        assert_scales(&server, "a.tar.gz", 1.0);
+    }
+    // Nor when its archive is read again.
+    server.unload("a.tar.gz").expect(200);
+    assert_scales(&server, "a.tar.gz", 1.0);
+    assert_eq!(store.proxy.requests(), requests);
+}
+
+#[test]
+fn what_has_not_changed_is_asked_for_and_not_sent_again() {
+    let store = Store::new();
+    let size = store.put_scale("a.tar.gz", 1.0);
+    let server = store.server().arguments(["--revalidate", "1ms"]).start();
+    assert_scales(&server, "a.tar.gz", 1.0);
+    eventually("the store is asked whether it has changed", || {
+        assert_scales(&server, "a.tar.gz", 1.0);
+        let requests = store.proxy.requests_of("a.tar.gz");
+        requests.iter().filter(|seen| seen.status == Some(304)).count() >= 3
+    });
+    assert_eq!(store.sent("a.tar.gz"), size);
+    assert_eq!(server.count_in_log("model loaded"), 1);
+}
+
+#[test]
+fn an_object_that_is_written_again_as_it_was_stays_loaded() {
+    // An upload of everything, as pipelines do it, is no reason to load anything again.
+    let store = Store::new();
+    let size = store.put_scale("a.tar.gz", 1.0);
+    let server = store.server().arguments(["--revalidate", "1ms"]).start();
+    for _ in 0..5 {
+        assert_scales(&server, "a.tar.gz", 1.0);
+        store.put_scale("a.tar.gz", 1.0);
+    }
+    assert_eq!(store.sent("a.tar.gz"), size);
+}
+
+#[test]
+fn a_deleted_object_is_404_in_the_end_and_comes_back() {
+    let store = Store::new();
+    store.put_scale("a.tar.gz", 1.0);
+    let server = store
+        .server()
+        .arguments(["--revalidate", "20ms", "--negative-ttl", "20ms"])
+        .start();
+    assert_scales(&server, "a.tar.gz", 1.0);
+    store.delete("a.tar.gz");
+    eventually("the deletion is noticed", || {
+        let response = ask(&server, "a.tar.gz");
+        if response.status == 200 {
+            assert_eq!(response.json(), answer(1.0));
+            return false;
+        }
+        response.expect(404);
+        true
+    });
+    eventually("the model is unloaded", || listed(&server).is_empty());
+    store.put_scale("a.tar.gz", 2.0);
+    eventually("the new object is found", || ask(&server, "a.tar.gz").status == 200);
+    assert_scales(&server, "a.tar.gz", 2.0);
+}
+
+#[test]
+fn a_store_that_is_away_takes_no_loaded_model_away() {
+    let store = Store::new();
+    store.put_scale("a.tar.gz", 1.0);
+    let server = store
+        .server()
+        .arguments(["--revalidate", "1ms", "--store-retries", "0", "--negative-ttl", "1ms"])
+        .start();
+    assert_scales(&server, "a.tar.gz", 1.0);
+    store.proxy.refuse_connections();
+    for _ in 0..20 {
+        assert_scales(&server, "a.tar.gz", 1.0);
+    }
+    store.proxy.accept_connections();
+    for fault in [Fault::INTERNAL, Fault::DENIED] {
+        store.proxy.rule(Rule::new(fault).times(5));
+        for _ in 0..20 {
+            assert_scales(&server, "a.tar.gz", 1.0);
+        }
+    }
+    store.proxy.no_rules();
+    store.put_scale("a.tar.gz", 2.0);
+    eventually("the new model answers", || {
+        ask(&server, "a.tar.gz").expect(200).json() == answer(2.0)
+    });
+}
+
+#[test]
+fn a_replacement_that_is_broken_leaves_the_old_model_in_its_place() {
+    let store = Store::new();
+    let size = store.put_scale("a.tar.gz", 1.0);
+    let server = store
+        .server()
+        .arguments(["--revalidate", "1ms", "--negative-ttl", "1h"])
+        .start();
+    assert_scales(&server, "a.tar.gz", 1.0);
+    let broken = b"no archive, and no model either";
+    store.put("a.tar.gz", broken);
+    let sent = size + broken.len() as u64;
+    eventually("the new object is fetched", || {
+        assert_scales(&server, "a.tar.gz", 1.0);
+        store.sent("a.tar.gz") == sent
+    });
+    // However often the model is asked for, that is once.
+    for _ in 0..20 {
+        assert_scales(&server, "a.tar.gz", 1.0);
+    }
+    assert_eq!(store.sent("a.tar.gz"), sent);
+}
