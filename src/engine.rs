@@ -57,7 +57,7 @@ pub use session::{RunError, SessionError};
 
 use artifact::Artifact;
 use batch::Override;
-use memory::{Bounds, Budget, DataBound};
+use memory::{Another, Bounds, Budget, DataBound};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use preparing::Preparing;
@@ -344,6 +344,11 @@ impl Engine {
             Some(_) => Some(Arc::clone(&self.gpu_loads).lock_owned().await),
         };
         let cache = self.preparing.as_ref().map(|preparing| Arc::clone(&preparing.cache));
+        let another = match &uploaded {
+            Some(_) => self.another(source.facts()),
+            // It was there before, and so was what had to stay free.
+            None => Another::default(),
+        };
         self.loads
             .run(move || {
                 let _mark = crash::Mark::new(content.short());
@@ -356,7 +361,7 @@ impl Engine {
                     gpu,
                 });
                 let create = |source: &Source| {
-                    let resident = Resident::create(&environment, &budget, content, source, on_gpu.as_ref())?;
+                    let resident = Resident::create(&environment, &budget, content, source, another, on_gpu.as_ref())?;
                     match &uploaded {
                         Some(artifact) if !source.is_prepared() => artifact.check(&content)?,
                         Some(_) | None => {}

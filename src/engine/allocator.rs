@@ -98,6 +98,10 @@ unsafe impl GlobalAlloc for Lenient {
 #[unsafe(export_name = "malloc_conf")]
 static CONFIGURATION: &[u8; 50] = b"retain:false,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
+/// A variable, read before the first allocation, that makes a process of this binary keep no freed memory, in one arena for
+/// all threads: for one that is bounded closely and not in a hurry.
+pub const FRUGAL: (&str, &str) = ("MALLOC_CONF", "narenas:1,dirty_decay_ms:0");
+
 /// Starts the thread that returns freed pages. Call before the first model is loaded; not in [`CONFIGURATION`], because
 /// there must be no other thread when `main` begins.
 pub fn configure() -> Result<(), tikv_jemalloc_ctl::Error> {

@@ -4,18 +4,28 @@
 //! killed. A ledger alone drifts: allocators round up, other processes share the limit. So there are both. Whoever wants
 //! memory holds a reservation, from before it is touched until it is free again. While the reservations leave plenty of
 //! room, they decide; nearer to the limit, what is really in use is looked at, and to that is added what was promised
-//! and is not in use yet: loads under way, and the floor that requests are to find.
+//! and is not in use yet: loads under way, and what models have to leave free.
+//!
+//! A model leaves free what requests are to find, and what it takes to prepare and load another one of its kind in its place:
+//! more than the model itself takes. Half of that may go to the difference between what the ledger says and what the
+//! allocator gave back, when a model comes in the place of one that was unloaded.
 //!
 //! What always holds: what was admitted was within the limit when it was; a reservation that is refused leaves nothing
-//! behind (MM-18); the ledger is locked to move numbers, never while the system is asked.
+//! behind, and a model that is refused has room when one as large has been unloaded (MM-18); the ledger is locked to move
+//! numbers, never while the system is asked.
 
 mod limits;
+mod position;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::allocator;
+
+use position::{Asked, Decision, Position, Stays};
 
 pub use limits::{DataBound, Limit, MappedFile, Usage, bound_data, raise_open_files, resident_anonymous, system_limit};
 
@@ -73,6 +83,8 @@ struct Ledger {
     mapped: u64,
     /// Requests under way beyond what every thread may take.
     requests: u64,
+    /// Bytes of models that were unloaded, less those of models that have been loaded since.
+    vacated: u64,
     /// Working memories of one run of the models that are loaded, with how many models have it.
     workspaces: BTreeMap<u64, u64>,
     /// Raised whenever something above grows or moves: whoever has looked at the system before then has to look again.
@@ -90,6 +102,28 @@ pub struct Footprint {
     pub workspace: u64,
 }
 
+/// What a load asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Private bytes while it goes on, at the most.
+    pub peak: u64,
+    /// Private bytes that the model is expected to take.
+    pub private: u64,
+    /// Bytes of weights that will be mapped.
+    pub mapped: u64,
+    /// What has to stay possible.
+    pub another: Another,
+}
+
+/// What it takes to come by another model of the same kind, when it is not known yet and one has been unloaded for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Another {
+    /// Bytes at the most.
+    pub peak: u64,
+    /// Bytes that have to be taken first, by the process that prepares it.
+    pub child: u64,
+}
+
 /// Where the budget stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reserved {
@@ -102,16 +136,19 @@ pub struct Reserved {
     pub limit: u64,
 }
 
+/// The part of the limit, one of so many, that is kept free at the most to come by another model.
+const MOST_FOR_ANOTHER: u64 = 20;
+
 /// How long a load that does not fit waits for loads under way, which may turn out to take less than they reserved.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Ledger {
-    /// What all of it comes to, with `floor` bytes for requests.
-    fn planned(&self, bounds: &Bounds, floor: u64) -> u64 {
+    /// What all of it comes to.
+    fn planned(&self, bounds: &Bounds) -> u64 {
         self.loaded
             .saturating_add(self.loading)
             .saturating_add(self.mapped_charge(bounds))
-            .saturating_add(floor.max(self.requests))
+            .saturating_add(self.requests)
     }
 
     fn mapped_charge(&self, bounds: &Bounds) -> u64 {
@@ -122,6 +159,14 @@ impl Ledger {
     fn floor(&self, bounds: &Bounds) -> u64 {
         let largest = self.workspaces.last_key_value().map_or(0, |(&bytes, _)| bytes);
         bounds.reserve.max(largest.saturating_mul(bounds.runs))
+    }
+
+    /// What has to be free beside a model of `bytes` when coming by another of its kind takes `another` bytes more.
+    fn spare(&self, bounds: &Bounds, bytes: u64, another: u64) -> u64 {
+        let floor = self.floor(bounds).saturating_sub(self.requests).max(another);
+        // No two are measured to the byte.
+        let is_in_place_of_another = self.vacated >= bytes - bytes / 64;
+        if is_in_place_of_another { floor / 2 } else { floor }
     }
 
     fn add_workspace(&mut self, bytes: u64) {
@@ -142,78 +187,6 @@ fn percent(bytes: u64, percent: u64) -> u64 {
     (bytes / 100).saturating_mul(percent)
 }
 
-/// What memory is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// A model, which leaves the floor to requests.
-    Model,
-    /// What is over in a moment and may have the floor: requests, and the preparation of a model. Else a model that will fit
-    /// would be refused because it cannot be prepared; requests wait for that to end ([`Budget::request`]).
-    Passing,
-}
-
-/// What a decision is made of. Pure numbers, so that the rule can be read and tested by itself.
-#[derive(Debug, Clone, Copy)]
-struct Position {
-    limit: u64,
-    base: u64,
-    /// See [`Ledger::planned`], without what is asked for.
-    planned: u64,
-    /// Bytes of sessions in it: what the allocator's rounding applies to.
-    loaded: u64,
-    /// Promised and perhaps not in use yet: loads under way, mapped weights, what requests are still to find.
-    promised: u64,
-    asked: u64,
-}
-
-enum Decision {
-    Admit,
-    /// The ledger alone cannot say.
-    Look,
-}
-
-impl Position {
-    /// By the ledger: sessions have been seen to take up to a seventh more than they allocate. Of the rest an eighth is left
-    /// to what the ledger does not know of: the supervisor, children that wait for work, the kernel's own memory for files
-    /// that are mapped (30 MB of it for 500 MB of models).
-    fn decide(&self) -> Decision {
-        let pessimistic = self
-            .base
-            .saturating_add(self.planned)
-            .saturating_add(self.loaded / 4)
-            .saturating_add(self.asked);
-        if pessimistic <= self.limit - self.limit / 8 {
-            Decision::Admit
-        } else {
-            Decision::Look
-        }
-    }
-
-    /// By what is in use.
-    fn decide_by(&self, used: u64) -> Result<(), NoRoom> {
-        let taken = used.saturating_add(self.promised);
-        if taken.saturating_add(self.asked) <= self.limit {
-            Ok(())
-        } else {
-            Err(NoRoom {
-                needed: self.asked,
-                available: self.limit.saturating_sub(taken),
-                limit: self.limit,
-            })
-        }
-    }
-
-    /// Where the system says nothing.
-    fn decide_blindly(&self) -> Result<(), NoRoom> {
-        let used = self
-            .base
-            .saturating_add(self.planned)
-            .saturating_add(self.loaded / 8)
-            .saturating_sub(self.promised);
-        self.decide_by(used)
-    }
-}
-
 impl Budget {
     /// A budget with nothing reserved, of a process that takes `base` bytes as it is.
     pub fn new(bounds: Bounds, data_bound: DataBound, base: u64) -> Self {
@@ -228,24 +201,60 @@ impl Budget {
         }
     }
 
-    /// Reserves what a load takes at its peak, of private memory and of `mapped` weights, or says why not. Waits a while for
-    /// other loads when only they are in the way: call it on a thread that may wait.
-    pub fn load(&self, private: u64, mapped: u64) -> Result<Loading, NoRoom> {
-        let peak = private.saturating_add(percent(mapped, self.shared.bounds.mapped_percent));
-        self.loading(Purpose::Model, peak)
-    }
-
-    /// As [`Self::load`], for the preparation of a model.
-    pub fn prepare(&self, peak: u64) -> Result<Loading, NoRoom> {
-        self.loading(Purpose::Passing, peak)
-    }
-
-    fn loading(&self, purpose: Purpose, peak: u64) -> Result<Loading, NoRoom> {
-        self.patiently(|| self.admit(purpose, peak, |ledger| ledger.loading += peak))?;
+    /// Reserves what `load` takes, or says why not. Waits a while for other loads when only they are in the way: call it on a
+    /// thread that may wait.
+    pub fn load(&self, load: &Load) -> Result<Loading, NoRoom> {
+        let bounds = &self.shared.bounds;
+        let mapped = percent(load.mapped, bounds.mapped_percent);
+        let stays = load.private.saturating_add(mapped);
+        let peak = stays.max(load.peak.saturating_add(mapped));
+        // Keeping a multiple of large models free would be a waste where few of them fit.
+        let another = load
+            .another
+            .peak
+            .saturating_sub(stays)
+            .min(self.limit() / MOST_FOR_ANOTHER);
+        let asked = |ledger: &Ledger| Asked {
+            peak,
+            stays: Some(Stays {
+                bytes: stays,
+                spare: ledger.spare(bounds, stays, another).saturating_add(load.another.child),
+            }),
+        };
+        let vacated = self.patiently(|| {
+            self.admit(asked, |ledger| {
+                ledger.loading += peak;
+                let vacated = ledger.vacated.min(stays);
+                ledger.vacated -= vacated;
+                vacated
+            })
+        })?;
         Ok(Loading {
             budget: self.clone(),
             peak,
+            stays,
+            vacated,
         })
+    }
+
+    /// Reserves the memory of what is over in a moment, as [`Self::load`] does.
+    pub fn prepare(&self, peak: u64) -> Result<Loading, NoRoom> {
+        self.patiently(|| self.admit_passing(peak))?;
+        Ok(self.preparation(peak))
+    }
+
+    fn preparation(&self, peak: u64) -> Loading {
+        Loading {
+            budget: self.clone(),
+            peak,
+            stays: 0,
+            vacated: 0,
+        }
+    }
+
+    fn admit_passing(&self, peak: u64) -> Result<(), NoRoom> {
+        let asked = |_: &Ledger| Asked { peak, stays: None };
+        self.admit(asked, |ledger| ledger.loading += peak)
     }
 
     /// Tries `admit` until nothing is in the way that will be out of it by itself, or too long.
@@ -275,15 +284,13 @@ impl Budget {
     /// As much of `most` bytes for a preparation as there is, but no less than `least`; says how much. Waits as
     /// [`Self::prepare`] does.
     pub fn prepare_up_to(&self, least: u64, most: u64) -> Result<(Loading, u64), NoRoom> {
-        let admit = |peak| self.admit(Purpose::Passing, peak, |ledger| ledger.loading += peak);
         let peak = self.patiently(|| {
             std::iter::successors(Some(most), |size| Some(size - size.div_ceil(4)))
                 .take_while(|&size| size > least)
-                .find(|&size| admit(size).is_ok())
-                .map_or_else(|| admit(least).map(|()| least), Ok)
+                .find(|&size| self.admit_passing(size).is_ok())
+                .map_or_else(|| self.admit_passing(least).map(|()| least), Ok)
         })?;
-        let budget = self.clone();
-        Ok((Loading { budget, peak }, peak))
+        Ok((self.preparation(peak), peak))
     }
 
     /// Makes room for a file of so many bytes to be mapped, however much of it will be in memory.
@@ -320,7 +327,11 @@ impl Budget {
             return Ok(());
         }
         drop(ledger);
-        self.admit(Purpose::Passing, bytes, |ledger| ledger.requests += bytes)
+        let asked = |_: &Ledger| Asked {
+            peak: bytes,
+            stays: None,
+        };
+        self.admit(asked, |ledger| ledger.requests += bytes)
     }
 
     pub fn reserved(&self) -> Reserved {
@@ -344,17 +355,16 @@ impl Budget {
         self.shared.bounds.limit.as_ref().map_or(u64::MAX, |limit| limit.bytes)
     }
 
-    /// Does `enter` when `asked` bytes more fit.
-    fn admit(&self, purpose: Purpose, asked: u64, enter: impl Fn(&mut Ledger)) -> Result<(), NoRoom> {
+    /// Does `enter` when what is asked for, which depends on where the ledger stands, fits.
+    fn admit<T>(&self, asked: impl Fn(&Ledger) -> Asked, enter: impl Fn(&mut Ledger) -> T) -> Result<T, NoRoom> {
         let Some(limit) = &self.shared.bounds.limit else {
-            enter(&mut self.ledger());
-            return Ok(());
+            return Ok(enter(&mut self.ledger()));
         };
         let mut seen: Option<(u64, Option<u64>)> = None;
         let mut purged = false;
         loop {
             let mut ledger = self.ledger();
-            let position = self.position(&ledger, limit.bytes, purpose, asked);
+            let position = self.position(&ledger, limit.bytes, asked(&ledger));
             let decision = match (position.decide(), seen) {
                 (Decision::Admit, _) => Ok(()),
                 (Decision::Look, Some((epoch, used))) if epoch == ledger.epoch => match used {
@@ -370,9 +380,8 @@ impl Budget {
             };
             match decision {
                 Ok(()) => {
-                    enter(&mut ledger);
                     ledger.epoch += 1;
-                    return Ok(());
+                    return Ok(enter(&mut ledger));
                 }
                 Err(refused) if purged => return Err(refused),
                 Err(_) => {
@@ -386,21 +395,14 @@ impl Budget {
         }
     }
 
-    fn position(&self, ledger: &Ledger, limit: u64, purpose: Purpose, asked: u64) -> Position {
+    fn position(&self, ledger: &Ledger, limit: u64, asked: Asked) -> Position {
         let bounds = &self.shared.bounds;
-        let floor = match purpose {
-            Purpose::Model => ledger.floor(bounds),
-            Purpose::Passing => 0,
-        };
         Position {
             limit,
             base: self.shared.base,
-            planned: ledger.planned(bounds, floor),
+            planned: ledger.planned(bounds),
             loaded: ledger.loaded,
-            promised: ledger
-                .loading
-                .saturating_add(ledger.mapped_charge(bounds))
-                .saturating_add(floor.saturating_sub(ledger.requests)),
+            promised: ledger.loading.saturating_add(ledger.mapped_charge(bounds)),
             asked,
         }
     }
@@ -416,6 +418,10 @@ impl Budget {
 pub struct Loading {
     budget: Budget,
     peak: u64,
+    /// Bytes that were expected to stay.
+    stays: u64,
+    /// Bytes that others had vacated for it.
+    vacated: u64,
 }
 
 impl Loading {
@@ -423,10 +429,10 @@ impl Loading {
     /// is told to give the model up; the reservation tells the truth until then.
     pub fn settle(mut self, footprint: Footprint) -> Result<Loaded, (NoRoom, Loaded)> {
         let budget = self.budget.clone();
-        let reserved = std::mem::take(&mut self.peak);
-        let taken = footprint
-            .private
-            .saturating_add(percent(footprint.mapped, budget.shared.bounds.mapped_percent));
+        let bounds = &budget.shared.bounds;
+        let (reserved, expected) = (std::mem::take(&mut self.peak), self.stays);
+        let vacated = std::mem::take(&mut self.vacated);
+        let taken = footprint.total(bounds);
         let mut ledger = budget.ledger();
         ledger.loading -= reserved;
         ledger.loaded += footprint.private;
@@ -436,20 +442,38 @@ impl Loading {
         drop(ledger);
         // Tells those who wait, too.
         drop(self);
-        let loaded = Loaded { budget, footprint };
-        if taken <= reserved {
+        let mut loaded = Loaded {
+            budget: budget.clone(),
+            footprint,
+            vacates: taken,
+        };
+        if taken <= expected {
             return Ok(loaded);
         }
-        match loaded.budget.admit(Purpose::Model, 0, |_| ()) {
+        // It is there already: as one that came in the place of itself.
+        let asked = |ledger: &Ledger| Asked {
+            peak: 0,
+            stays: Some(Stays {
+                bytes: 0,
+                spare: ledger.spare(bounds, 0, 0),
+            }),
+        };
+        match budget.admit(asked, |_| ()) {
             Ok(()) => Ok(loaded),
-            Err(refused) => Err((
-                NoRoom {
-                    needed: taken,
-                    ..refused
-                },
-                loaded,
-            )),
+            Err(refused) => {
+                // It leaves what it has found.
+                loaded.vacates = vacated;
+                let needed = taken;
+                Err((NoRoom { needed, ..refused }, loaded))
+            }
         }
+    }
+}
+
+impl Footprint {
+    /// What it comes to beside other models.
+    fn total(&self, bounds: &Bounds) -> u64 {
+        self.private.saturating_add(percent(self.mapped, bounds.mapped_percent))
     }
 }
 
@@ -457,6 +481,7 @@ impl Drop for Loading {
     fn drop(&mut self) {
         let mut ledger = self.budget.ledger();
         ledger.loading -= self.peak;
+        ledger.vacated += self.vacated;
         ledger.epoch += 1;
         drop(ledger);
         self.budget.shared.settled.notify_all();
@@ -468,6 +493,8 @@ impl Drop for Loading {
 pub struct Loaded {
     budget: Budget,
     footprint: Footprint,
+    /// Bytes that the next model will find vacated.
+    vacates: u64,
 }
 
 impl Loaded {
@@ -493,6 +520,7 @@ impl Drop for Loaded {
         ledger.loaded -= self.footprint.private;
         ledger.mapped -= self.footprint.mapped;
         ledger.remove_workspace(self.footprint.workspace);
+        ledger.vacated = ledger.vacated.saturating_add(self.vacates);
         ledger.epoch += 1;
         drop(ledger);
         self.budget.shared.settled.notify_all();
@@ -528,242 +556,4 @@ impl Drop for Working {
 pub fn load_estimate(weights: u64, has_trees: bool) -> u64 {
     const FIXED: u64 = 100 << 10;
     percent(weights, if has_trees { 530 } else { 300 }).saturating_add(FIXED)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// No system to ask, and nobody else.
-    fn budget(limit: u64, reserve: u64) -> Budget {
-        let bounds = Bounds {
-            limit: Some(Limit {
-                bytes: limit,
-                usage: Usage::Group2("nowhere".into()),
-            }),
-            reserve,
-            mapped_percent: 50,
-            runs: 4,
-        };
-        Budget::new(bounds, DataBound::new(None).unwrap(), 0)
-    }
-
-    fn private(bytes: u64) -> Footprint {
-        Footprint {
-            private: bytes,
-            ..Footprint::default()
-        }
-    }
-
-    #[test]
-    fn a_load_reserves_its_peak_and_keeps_what_it_took() {
-        let budget = budget(1000, 0);
-        let loading = budget.load(900, 0).unwrap();
-        assert_eq!(budget.reserved().models, 900);
-        let loaded = loading.settle(private(400)).unwrap();
-        assert_eq!(budget.reserved().models, 400);
-        assert_eq!(
-            budget.load(700, 0).unwrap_err().available,
-            550,
-            "an eighth is lost to rounding"
-        );
-        drop(loaded);
-        assert_eq!(budget.reserved().models, 0);
-        drop(budget.load(1000, 0).unwrap());
-        assert_eq!(budget.reserved().models, 0);
-    }
-
-    #[test]
-    fn what_there_is_can_be_asked_for() {
-        let budget = budget(1000, 0);
-        let (all, bytes) = budget.prepare_up_to(100, 800).unwrap();
-        assert_eq!(bytes, 800);
-        drop(all);
-        let _loaded = budget.load(700, 0).unwrap().settle(private(700)).unwrap();
-        let (rest, bytes) = budget.prepare_up_to(50, 800).unwrap();
-        assert_eq!(bytes, 189, "three quarters of three quarters ...");
-        drop(rest);
-        let (least, bytes) = budget.prepare_up_to(205, 800).unwrap();
-        assert_eq!(bytes, 205);
-        drop(least);
-        let refused = budget.prepare_up_to(300, 800).unwrap_err();
-        assert_eq!(
-            (refused.needed, refused.available),
-            (300, 213),
-            "what was asked for last, and what there was"
-        );
-    }
-
-    #[test]
-    fn whoever_asks_for_what_there_is_waits_for_others() {
-        let budget = budget(1000, 0);
-        let other = budget.prepare(800).unwrap();
-        thread::scope(|scope| {
-            let more = scope.spawn(|| budget.prepare_up_to(400, 900));
-            drop(other);
-            let (_more, bytes) = more.join().unwrap().unwrap();
-            assert_eq!(bytes, 900);
-        });
-    }
-
-    #[test]
-    fn a_model_that_takes_more_than_there_is_has_to_be_given_up() {
-        let budget = budget(1000, 0);
-        let (refused, loaded) = budget.load(100, 0).unwrap().settle(private(1200)).unwrap_err();
-        assert_eq!((refused.needed, refused.available), (1200, 0));
-        assert_eq!(budget.load(1, 0).unwrap_err().available, 0);
-        drop(loaded);
-        assert!(budget.load(1, 0).is_ok());
-    }
-
-    #[test]
-    fn mapped_weights_count_for_their_part() {
-        let budget = budget(1000, 0);
-        let footprint = Footprint {
-            mapped: 1600,
-            ..private(80)
-        };
-        assert!(budget.load(80, 1900).is_err());
-        let _loaded = budget.load(80, 1600).unwrap().settle(footprint).unwrap();
-        assert_eq!(budget.reserved().mapped, 1600);
-        assert_eq!(budget.load(200, 0).unwrap_err().available, 110);
-    }
-
-    #[test]
-    fn requests_find_the_largest_run_on_every_thread_free() {
-        let budget = budget(1000, 100);
-        let footprint = Footprint {
-            workspace: 50,
-            ..private(80)
-        };
-        let loaded = budget.load(80, 0).unwrap().settle(footprint).unwrap();
-        assert_eq!(budget.load(800, 0).unwrap_err().available, 710);
-        let loading = budget.load(700, 0).unwrap();
-        // What was kept free is theirs, and no more.
-        let mut working = budget.request(150).unwrap();
-        working.grow(50).unwrap();
-        assert!(working.grow(50).is_err());
-        assert_eq!(budget.reserved().requests, 200);
-        drop(loading);
-        working.grow(50).unwrap();
-        drop((working, loaded));
-        assert_eq!(budget.reserved().requests, 0);
-        assert!(budget.load(900, 0).is_ok());
-    }
-
-    #[test]
-    fn a_preparation_may_have_what_is_kept_for_requests_and_they_wait_for_it() {
-        let budget = budget(1000, 100);
-        let _loaded = budget.load(720, 0).unwrap().settle(private(720)).unwrap();
-        assert_eq!(budget.load(100, 0).unwrap_err().available, 90);
-        let preparing = budget.prepare(150).unwrap();
-        assert!(budget.request_now(60).is_err());
-        thread::scope(|scope| {
-            let request = scope.spawn(|| budget.request(60));
-            drop(preparing);
-            assert!(request.join().unwrap().is_ok());
-        });
-        assert!(budget.request_now(60).is_ok());
-    }
-
-    #[test]
-    fn a_load_waits_for_another_that_turns_out_to_take_less() {
-        let budget = budget(1000, 0);
-        let first = budget.load(900, 0).unwrap();
-        thread::scope(|scope| {
-            let second = scope.spawn(|| budget.load(500, 0));
-            let _first = first.settle(private(100)).unwrap();
-            drop(second.join().unwrap().unwrap());
-        });
-    }
-
-    #[test]
-    fn what_is_really_used_decides_near_the_limit() {
-        let position = Position {
-            limit: 1000,
-            base: 100,
-            planned: 700,
-            loaded: 600,
-            promised: 100,
-            asked: 120,
-        };
-        assert!(matches!(position.decide(), Decision::Look));
-        assert_eq!(position.decide_by(780), Ok(()));
-        assert_eq!(position.decide_by(781).unwrap_err().available, 119);
-        let roomy = Position {
-            limit: 1223,
-            ..position
-        };
-        assert!(matches!(roomy.decide(), Decision::Admit));
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Load(u64),
-        Settle(u64, u64, u64),
-        Unload(usize),
-        Request(u64),
-        Answer(usize),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            (0u64..400).prop_map(Step::Load),
-            (0u64..400, 0u64..400, 0u64..50).prop_map(|(private, mapped, run)| Step::Settle(private, mapped, run)),
-            any::<usize>().prop_map(Step::Unload),
-            (0u64..300).prop_map(Step::Request),
-            any::<usize>().prop_map(Step::Answer),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-        #[test]
-        fn the_ledger_equals_the_sum_of_what_is_held(steps in proptest::collection::vec(step(), 0..60)) {
-            let budget = budget(1000, 50);
-            let mut loading: Option<Loading> = None;
-            let mut loaded: Vec<Loaded> = Vec::new();
-            let mut working: Vec<Working> = Vec::new();
-            for step in steps {
-                match step {
-                    // One at a time: a second one would wait for the first.
-                    Step::Load(peak) if loading.is_none() => loading = budget.load(peak, 0).ok(),
-                    Step::Settle(private, mapped, workspace) => {
-                        if let Some(load) = loading.take()
-                            && let Ok(model) = load.settle(Footprint { private, mapped, workspace })
-                        {
-                            loaded.push(model);
-                        }
-                    }
-                    Step::Unload(which) if !loaded.is_empty() => drop(loaded.swap_remove(which % loaded.len())),
-                    Step::Request(bytes) => working.extend(budget.request_now(bytes)),
-                    Step::Answer(which) if !working.is_empty() => drop(working.swap_remove(which % working.len())),
-                    Step::Load(_) | Step::Unload(_) | Step::Answer(_) => {}
-                }
-                let reserved = budget.reserved();
-                let private: u64 = loaded.iter().map(|model| model.footprint.private).sum();
-                let mapped: u64 = loaded.iter().map(|model| model.footprint.mapped).sum();
-                let under_way = loading.as_ref().map_or(0, |load| load.peak);
-                prop_assert_eq!(reserved.models, private + under_way);
-                prop_assert_eq!(reserved.mapped, mapped);
-                prop_assert_eq!(reserved.requests, working.iter().map(|request| request.bytes).sum::<u64>());
-                prop_assert!(private + mapped / 100 * 50 <= 1000);
-            }
-            drop((loading, loaded, working));
-            prop_assert!(budget.ledger().workspaces.is_empty());
-            prop_assert!(budget.load(950, 0).is_ok());
-        }
-    }
-
-    #[test]
-    fn an_estimate_grows_with_the_weights_and_with_trees() {
-        assert_eq!(load_estimate(0, false), 100 << 10);
-        assert_eq!(load_estimate(1_000_000, false), 3_000_000 + (100 << 10));
-        assert_eq!(load_estimate(1_000_000, true), 5_300_000 + (100 << 10));
-        assert!(load_estimate(u64::MAX, true) > u64::MAX / 2);
-    }
 }

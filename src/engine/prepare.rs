@@ -34,6 +34,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::allocator;
 use super::session::SessionError;
 
 use queue::{Next, Queue};
@@ -146,8 +147,10 @@ pub struct Preparer {
 #[derive(Debug)]
 struct Request {
     job: Job,
-    result: oneshot::Sender<Result<Findings, PrepareError>>,
+    result: oneshot::Sender<Outcome>,
 }
+
+type Outcome = Result<Findings, PrepareError>;
 
 impl Preparer {
     pub fn start(settings: &Settings) -> io::Result<Self> {
@@ -179,7 +182,7 @@ impl Preparer {
         self.begin(job).blocking_recv().map_err(|_| PrepareError::Stopping)?
     }
 
-    fn begin(&self, job: Job) -> oneshot::Receiver<Result<Findings, PrepareError>> {
+    fn begin(&self, job: Job) -> oneshot::Receiver<Outcome> {
         let (result, receiver) = oneshot::channel();
         self.requests.push(Request { job, result });
         receiver
@@ -195,16 +198,26 @@ impl Drop for Preparer {
 /// What a thread does: hands jobs to its child.
 fn serve(requests: &Queue<Request>, settings: &Settings) {
     let mut child: Option<Process> = None;
+    let mut done: Option<(oneshot::Sender<Outcome>, Outcome)> = None;
     loop {
+        let last = done.take();
+        let tell = || {
+            if let Some((result, outcome)) = last {
+                let _ = result.send(outcome);
+            }
+        };
         let next = match &child {
-            None => requests.next(),
-            Some(_) => requests.next_within(IDLE),
+            None => {
+                tell();
+                requests.next()
+            }
+            Some(_) => requests.next_within(IDLE, tell),
         };
         match next {
             Next::Job(request) if request.result.is_closed() => {}
             Next::Job(request) => {
-                let result = prepare(&mut child, &request.job, settings.timeout, || Process::start(settings));
-                let _ = request.result.send(result);
+                let outcome = prepare(&mut child, &request.job, settings.timeout, || Process::start(settings));
+                done = Some((request.result, outcome));
             }
             Next::Idle => child = None,
             Next::Closed => return,
@@ -318,7 +331,8 @@ enum Failure {
 impl Process {
     fn start(settings: &Settings) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg(COMMAND);
+        let (name, value) = allocator::FRUGAL;
+        command.arg(COMMAND).env(name, value);
         if let Some(library) = &settings.library {
             command.arg("--onnxruntime").arg(library);
         }

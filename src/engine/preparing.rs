@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::artifact::Artifact;
+use super::artifact::{Artifact, Facts};
 use super::content::ContentHash;
-use super::memory;
+use super::memory::{self, Another};
 use super::prepare::{self, Cache, CacheError, Findings, Job, Platform, PrepareError, Prepared, Preparer};
 use super::session::SessionError;
 use super::{Engine, LoadError};
@@ -59,6 +59,11 @@ impl Preparing {
             memory: settings.memory,
         })
     }
+}
+
+/// What preparing a model usually takes at the most.
+fn usual(facts: Facts) -> u64 {
+    memory::load_estimate(facts.weights, facts.has_trees).saturating_add(prepare::SLACK)
 }
 
 impl Engine {
@@ -121,6 +126,20 @@ impl Engine {
         kept.await.map_err(LoadError::Pool).map(Some)
     }
 
+    /// What it takes to come by another model of this kind.
+    pub(super) fn another(&self, facts: Facts) -> Another {
+        match &self.preparing {
+            None => Another {
+                peak: memory::load_estimate(facts.weights, facts.has_trees),
+                child: 0,
+            },
+            Some(preparing) => Another {
+                peak: usual(facts),
+                child: preparing.preparer.start_cost(),
+            },
+        }
+    }
+
     /// What a child finds out about `artifact`.
     async fn findings(
         &self,
@@ -128,8 +147,7 @@ impl Engine {
         artifact: &Artifact,
         prepared: Option<PathBuf>,
     ) -> Result<Findings, LoadError> {
-        let usual =
-            memory::load_estimate(artifact.facts.weights, artifact.facts.has_trees).saturating_add(prepare::SLACK);
+        let usual = usual(artifact.facts);
         // What no model needs: it would be a mistake to unload the others for it.
         let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
         let mut memory = usual.min(most);

@@ -17,7 +17,7 @@ use super::allocator;
 use super::artifact::{Artifact, Facts};
 use super::content::ContentHash;
 use super::gpu::Gpu;
-use super::memory::{self, Budget, Footprint, Loaded, MappedFile, NoRoom, Working};
+use super::memory::{self, Another, Budget, Footprint, Load, Loaded, MappedFile, NoRoom, Working};
 use super::placement::Pace;
 use super::prepare::{Findings, Prepared};
 use super::session::{Form, Session};
@@ -43,19 +43,25 @@ impl Resident {
         budget: &Budget,
         content: ContentHash,
         source: &Source,
+        another: Another,
         gpu: Option<&OnGpu>,
     ) -> Result<Self, LoadError> {
         let facts = source.facts;
         let known = source.findings.as_ref();
-        let peak = known.map_or_else(
-            || memory::load_estimate(facts.weights, facts.has_trees),
-            |findings| findings.load_peak.max(findings.private),
+        let (peak, private) = known.map_or_else(
+            || (memory::load_estimate(facts.weights, facts.has_trees), facts.weights),
+            |findings| (findings.load_peak, findings.private),
         );
         // What runs read where it is mapped: the weights of which the session has made no copy of its own, in another order.
         let mapped = known
             .filter(|findings| findings.prepared)
             .map_or(0, |findings| facts.weights.saturating_sub(findings.private));
-        let loading = budget.load(peak, mapped)?;
+        let loading = budget.load(&Load {
+            peak,
+            private,
+            mapped,
+            another,
+        })?;
         let file = source.is_prepared.then(|| budget.map_file(file_size(&source.file)));
         let before = allocator::thread_balance();
         let session = match gpu {
@@ -165,6 +171,10 @@ impl Source {
             facts: prepared.facts,
             findings: Some(prepared.findings),
         })
+    }
+
+    pub fn facts(&self) -> Facts {
+        self.facts
     }
 
     pub fn is_prepared(&self) -> bool {

@@ -79,7 +79,10 @@ fn fill(kind: &Kind, limit_text: &str) {
                 connection.expect_ok(&(kind.request)(&name));
                 None
             }
-            NO_ROOM => Some((index, folder)),
+            NO_ROOM => {
+                eprintln!("    refused: {}", String::from_utf8_lossy(&body));
+                Some((index, folder))
+            }
             other => panic!("a load was answered {other}: {}", String::from_utf8_lossy(&body)),
         }
     });
@@ -99,7 +102,10 @@ fn fill(kind: &Kind, limit_text: &str) {
         .filter(|index| connection.ask(&(kind.request)(&index.to_string())).0 == 200)
         .count();
     connection.expect_ok(&server::unload("0"));
-    let (retry, _) = connection.ask(&server::load("again", &folder));
+    let (retry, body) = connection.ask(&server::load("again", &folder));
+    if retry != 200 {
+        eprintln!("    refused again: {}", String::from_utf8_lossy(&body));
+    }
     let percent = |part: f64, whole: f64| format!("{:.1} %", 100.0 * part / whole);
     let killed = group.as_ref().map_or(0, Cgroup::kills) > 0 || !server.is_alive();
     row(&[

@@ -1,5 +1,7 @@
 //! Memory: 507 means "unload something and try again", and what is unloaded is gone (MM-4, MM-17, MM-18).
 
+mod filling;
+
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

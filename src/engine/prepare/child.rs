@@ -169,7 +169,10 @@ impl Timer {
     fn start() -> io::Result<Self> {
         let (begun, runs) = channel::<Arc<Cancel>>();
         let (done, is_done) = channel();
+        let (started, is_started) = channel();
         thread::Builder::new().name("timer".to_owned()).spawn(move || {
+            // What this thread takes to start is taken before a job is bounded.
+            let _ = started.send(());
             for run in runs {
                 if is_done.recv_timeout(PROBE) == Err(RecvTimeoutError::Timeout) {
                     run.cancel();
@@ -177,6 +180,7 @@ impl Timer {
                 }
             }
         })?;
+        let _ = is_started.recv();
         Ok(Self { begun, done })
     }
 

@@ -75,11 +75,13 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The next job, for a thread with a child.
-    pub fn next_within(&self, patience: Duration) -> Next<T> {
+    /// The next job, for a thread with a child. Does `finish` for the last job when this thread counts as one that waits: who
+    /// learns from it that the job is done finds the child waiting.
+    pub fn next_within(&self, patience: Duration, finish: impl FnOnce()) -> Next<T> {
+        self.state().idle += 1;
+        finish();
         let deadline = Instant::now() + patience;
         let mut state = self.state();
-        state.idle += 1;
         let next = loop {
             if let Some(next) = state.next() {
                 break next;
@@ -139,7 +141,7 @@ mod tests {
         let queue = Queue::new();
         thread::scope(|scope| {
             let without = scope.spawn(|| queue.next());
-            let with = scope.spawn(|| queue.next_within(LONG));
+            let with = scope.spawn(|| queue.next_within(LONG, || ()));
             wait_until(|| queue.has_idle_child());
             queue.push(1);
             assert_eq!(with.join().unwrap(), Next::Job(1));
@@ -150,11 +152,21 @@ mod tests {
     }
 
     #[test]
+    fn who_learns_that_a_job_is_done_finds_the_child_waiting() {
+        let queue = Queue::new();
+        let next = queue.next_within(LONG, || {
+            assert!(queue.has_idle_child());
+            queue.push(1);
+        });
+        assert_eq!(next, Next::Job(1));
+    }
+
+    #[test]
     fn a_child_without_work_ends_while_others_wait_for_work() {
         let queue = Queue::<u8>::new();
         thread::scope(|scope| {
             scope.spawn(|| queue.next());
-            assert_eq!(queue.next_within(Duration::from_millis(20)), Next::Idle);
+            assert_eq!(queue.next_within(Duration::from_millis(20), || ()), Next::Idle);
             queue.close();
         });
     }
@@ -169,7 +181,7 @@ mod tests {
                     let mut has_child = false;
                     loop {
                         let next = if has_child {
-                            queue.next_within(Duration::from_micros(50))
+                            queue.next_within(Duration::from_micros(50), || ())
                         } else {
                             queue.next()
                         };
@@ -199,6 +211,6 @@ mod tests {
         queue.push(1);
         queue.close();
         assert_eq!(queue.next(), Next::Closed);
-        assert_eq!(queue.next_within(LONG), Next::Closed);
+        assert_eq!(queue.next_within(LONG, || ()), Next::Closed);
     }
 }

@@ -57,8 +57,11 @@ pub fn close() -> io::Result<()> {
 /// Before each job: so many bytes of memory more than now, and files of a size that a prepared model can have.
 pub fn bound(memory_bytes: u64, weights: u64) -> io::Result<()> {
     const SMALL_FILE: u64 = 64 << 20;
+    /// What the allocator maps at once for its own books when its addresses come into another gibibyte. It uses a few pages
+    /// of that; where addresses lie, and so whether it happens, is chance.
+    const BOOKS: u64 = 8 << 20;
     // The prepared form is mapped, which counts as data.
-    memory::bound_data(memory_bytes.saturating_add(weights))?;
+    memory::bound_data(memory_bytes.saturating_add(weights).saturating_add(BOOKS))?;
     limit(Resource::Fsize, weights.saturating_mul(2).saturating_add(SMALL_FILE))
 }
 

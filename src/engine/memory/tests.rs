@@ -1,0 +1,323 @@
+use std::thread;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// No system to ask, and nobody else.
+fn budget(limit: u64, reserve: u64) -> Budget {
+    let bounds = Bounds {
+        limit: Some(Limit {
+            bytes: limit,
+            usage: Usage::Group2("nowhere".into()),
+        }),
+        reserve,
+        mapped_percent: 50,
+        runs: 4,
+    };
+    Budget::new(bounds, DataBound::new(None).unwrap(), 0)
+}
+
+fn private(bytes: u64) -> Footprint {
+    Footprint {
+        private: bytes,
+        ..Footprint::default()
+    }
+}
+
+/// A load of which nothing is known but its private memory.
+fn load(budget: &Budget, private: u64) -> Result<Loading, NoRoom> {
+    budget.load(&Load {
+        private,
+        ..Load::default()
+    })
+}
+
+#[test]
+fn a_load_reserves_its_peak_and_keeps_what_it_took() {
+    let budget = budget(1000, 0);
+    let loading = load(&budget, 900).unwrap();
+    assert_eq!(budget.reserved().models, 900);
+    let loaded = loading.settle(private(400)).unwrap();
+    assert_eq!(budget.reserved().models, 400);
+    assert_eq!(
+        load(&budget, 700).unwrap_err().available,
+        550,
+        "an eighth is lost to rounding"
+    );
+    drop(loaded);
+    assert_eq!(budget.reserved().models, 0);
+    drop(load(&budget, 1000).unwrap());
+    assert_eq!(budget.reserved().models, 0);
+}
+
+#[test]
+fn what_there_is_can_be_asked_for() {
+    let budget = budget(1000, 0);
+    let (all, bytes) = budget.prepare_up_to(100, 800).unwrap();
+    assert_eq!(bytes, 800);
+    drop(all);
+    let _loaded = load(&budget, 700).unwrap().settle(private(700)).unwrap();
+    let (rest, bytes) = budget.prepare_up_to(50, 800).unwrap();
+    assert_eq!(bytes, 189, "three quarters of three quarters ...");
+    drop(rest);
+    let (least, bytes) = budget.prepare_up_to(205, 800).unwrap();
+    assert_eq!(bytes, 205);
+    drop(least);
+    let refused = budget.prepare_up_to(300, 800).unwrap_err();
+    assert_eq!(
+        (refused.needed, refused.available),
+        (300, 213),
+        "what was asked for last, and what there was"
+    );
+}
+
+#[test]
+fn whoever_asks_for_what_there_is_waits_for_others() {
+    let budget = budget(1000, 0);
+    let other = budget.prepare(800).unwrap();
+    thread::scope(|scope| {
+        let more = scope.spawn(|| budget.prepare_up_to(400, 900));
+        drop(other);
+        let (_more, bytes) = more.join().unwrap().unwrap();
+        assert_eq!(bytes, 900);
+    });
+}
+
+#[test]
+fn a_model_that_takes_more_than_there_is_has_to_be_given_up() {
+    let budget = budget(1000, 0);
+    let (refused, loaded) = load(&budget, 100).unwrap().settle(private(1200)).unwrap_err();
+    assert_eq!((refused.needed, refused.available), (1200, 0));
+    assert_eq!(load(&budget, 1).unwrap_err().available, 0);
+    drop(loaded);
+    assert!(load(&budget, 1).is_ok());
+}
+
+#[test]
+fn mapped_weights_count_for_their_part() {
+    let budget = budget(1000, 0);
+    let footprint = Footprint {
+        mapped: 1600,
+        ..private(80)
+    };
+    let load_mapped = |mapped| {
+        budget.load(&Load {
+            private: 80,
+            mapped,
+            ..Load::default()
+        })
+    };
+    assert!(load_mapped(1900).is_err());
+    let _loaded = load_mapped(1600).unwrap().settle(footprint).unwrap();
+    assert_eq!(budget.reserved().mapped, 1600);
+    assert_eq!(load(&budget, 200).unwrap_err().available, 110);
+}
+
+#[test]
+fn requests_find_the_largest_run_on_every_thread_free() {
+    let budget = budget(1000, 100);
+    let footprint = Footprint {
+        workspace: 50,
+        ..private(80)
+    };
+    let loaded = load(&budget, 80).unwrap().settle(footprint).unwrap();
+    assert_eq!(load(&budget, 800).unwrap_err().available, 710);
+    let loading = load(&budget, 700).unwrap();
+    // What was kept free is theirs, and no more.
+    let mut working = budget.request(150).unwrap();
+    working.grow(50).unwrap();
+    assert!(working.grow(50).is_err());
+    assert_eq!(budget.reserved().requests, 200);
+    drop(loading);
+    working.grow(50).unwrap();
+    drop((working, loaded));
+    assert_eq!(budget.reserved().requests, 0);
+    assert!(load(&budget, 900).is_ok());
+}
+
+#[test]
+fn a_preparation_may_have_what_is_kept_for_requests_and_they_wait_for_it() {
+    let budget = budget(1000, 100);
+    let _loaded = load(&budget, 720).unwrap().settle(private(720)).unwrap();
+    assert_eq!(load(&budget, 100).unwrap_err().available, 90);
+    let preparing = budget.prepare(150).unwrap();
+    assert!(budget.request_now(60).is_err());
+    thread::scope(|scope| {
+        let request = scope.spawn(|| budget.request(60));
+        drop(preparing);
+        assert!(request.join().unwrap().is_ok());
+    });
+    assert!(budget.request_now(60).is_ok());
+}
+
+#[test]
+fn what_is_over_when_a_load_is_may_have_what_is_kept_for_requests() {
+    let budget = budget(1000, 100);
+    let _loaded = load(&budget, 700).unwrap().settle(private(700)).unwrap();
+    let with_peak = |peak| {
+        let private = 100;
+        budget.load(&Load {
+            peak,
+            private,
+            ..Load::default()
+        })
+    };
+    let refused = with_peak(220).unwrap_err();
+    assert_eq!((refused.needed, refused.available), (220, 213));
+    drop(with_peak(210).unwrap().settle(private(100)).unwrap());
+    assert!(
+        with_peak(210).unwrap().settle(private(200)).is_err(),
+        "it is larger than it was said to be"
+    );
+}
+
+#[test]
+fn room_is_left_for_preparing_another_model_of_the_kind_when_one_is_unloaded() {
+    const KIND: Another = Another { peak: 75, child: 20 };
+    let budget = budget(1000, 10);
+    let load = || {
+        budget.load(&Load {
+            private: 40,
+            another: KIND,
+            ..Load::default()
+        })
+    };
+    let prepare = || budget.prepare(KIND.peak + KIND.child);
+    let mut loaded = Vec::new();
+    let refused = loop {
+        match load() {
+            Ok(loading) => loaded.push(loading.settle(private(40)).unwrap()),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(loaded.len() > 15, "{}", loaded.len());
+    assert!(refused.needed > refused.available);
+    for _ in 0..10 {
+        loaded.pop();
+        drop(prepare().unwrap());
+        loaded.push(load().unwrap().settle(private(40)).unwrap());
+        assert!(load().is_err());
+    }
+    // Not at any price.
+    let large = Another { peak: 900, child: 0 };
+    let private = 10;
+    let mut only = Load {
+        private,
+        another: large,
+        ..Load::default()
+    };
+    loaded.clear();
+    let _only = budget.load(&only).unwrap();
+    only.private = 800;
+    assert!(budget.load(&only).is_ok());
+}
+
+#[test]
+fn a_model_fits_in_the_place_of_another_whatever_the_allocator_has_kept_of_that() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("memory.stat"), "active_file 0\ninactive_file 0\n").unwrap();
+    let used = |bytes: u64| std::fs::write(folder.path().join("memory.current"), bytes.to_string()).unwrap();
+    let bounds = Bounds {
+        limit: Some(Limit {
+            bytes: 1000,
+            usage: Usage::Group2(folder.path().to_owned()),
+        }),
+        reserve: 100,
+        mapped_percent: 50,
+        runs: 1,
+    };
+    let budget = Budget::new(bounds, DataBound::new(None).unwrap(), 0);
+    used(0);
+    let large = load(&budget, 850).unwrap().settle(private(850)).unwrap();
+    let small = load(&budget, 50).unwrap().settle(private(50)).unwrap();
+    used(900);
+    assert!(load(&budget, 50).is_err());
+    drop(small);
+    // None of it is back.
+    assert!(load(&budget, 60).is_err(), "larger");
+    drop(load(&budget, 50).unwrap());
+    let small = load(&budget, 50).unwrap().settle(private(50)).unwrap();
+    assert!(load(&budget, 50).is_err(), "one for one");
+    drop(small);
+    used(901);
+    assert!(load(&budget, 50).is_err(), "what is really there has the last word");
+    drop(large);
+}
+
+#[test]
+fn a_load_waits_for_another_that_turns_out_to_take_less() {
+    let budget = budget(1000, 0);
+    let first = load(&budget, 900).unwrap();
+    thread::scope(|scope| {
+        let second = scope.spawn(|| load(&budget, 500));
+        let _first = first.settle(private(100)).unwrap();
+        drop(second.join().unwrap().unwrap());
+    });
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Load(u64),
+    Settle(u64, u64, u64),
+    Unload(usize),
+    Request(u64),
+    Answer(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0u64..400).prop_map(Step::Load),
+        (0u64..400, 0u64..400, 0u64..50).prop_map(|(private, mapped, run)| Step::Settle(private, mapped, run)),
+        any::<usize>().prop_map(Step::Unload),
+        (0u64..300).prop_map(Step::Request),
+        any::<usize>().prop_map(Step::Answer),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn the_ledger_equals_the_sum_of_what_is_held(steps in proptest::collection::vec(step(), 0..60)) {
+        let budget = budget(1000, 50);
+        let mut loading: Option<Loading> = None;
+        let mut loaded: Vec<Loaded> = Vec::new();
+        let mut working: Vec<Working> = Vec::new();
+        for step in steps {
+            match step {
+                // One at a time: a second one would wait for the first.
+                Step::Load(peak) if loading.is_none() => loading = load(&budget, peak).ok(),
+                Step::Settle(private, mapped, workspace) => {
+                    if let Some(load) = loading.take()
+                        && let Ok(model) = load.settle(Footprint { private, mapped, workspace })
+                    {
+                        loaded.push(model);
+                    }
+                }
+                Step::Unload(which) if !loaded.is_empty() => drop(loaded.swap_remove(which % loaded.len())),
+                Step::Request(bytes) => working.extend(budget.request_now(bytes)),
+                Step::Answer(which) if !working.is_empty() => drop(working.swap_remove(which % working.len())),
+                Step::Load(_) | Step::Unload(_) | Step::Answer(_) => {}
+            }
+            let reserved = budget.reserved();
+            let private: u64 = loaded.iter().map(|model| model.footprint.private).sum();
+            let mapped: u64 = loaded.iter().map(|model| model.footprint.mapped).sum();
+            let under_way = loading.as_ref().map_or(0, |load| load.peak);
+            prop_assert_eq!(reserved.models, private + under_way);
+            prop_assert_eq!(reserved.mapped, mapped);
+            prop_assert_eq!(reserved.requests, working.iter().map(|request| request.bytes).sum::<u64>());
+            prop_assert!(private + mapped / 100 * 50 <= 1000);
+        }
+        drop((loading, loaded, working));
+        prop_assert!(budget.ledger().workspaces.is_empty());
+        prop_assert!(load(&budget, 950).is_ok());
+    }
+}
+
+#[test]
+fn an_estimate_grows_with_the_weights_and_with_trees() {
+    assert_eq!(load_estimate(0, false), 100 << 10);
+    assert_eq!(load_estimate(1_000_000, false), 3_000_000 + (100 << 10));
+    assert_eq!(load_estimate(1_000_000, true), 5_300_000 + (100 << 10));
+    assert!(load_estimate(u64::MAX, true) > u64::MAX / 2);
+}
