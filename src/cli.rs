@@ -44,6 +44,11 @@ const FEWEST_FILES: u64 = 40;
 /// How long a model that is loaded at the start may take to come out of a store: as long as the platform waits.
 const LOAD_PATIENCE: Duration = Duration::from_secs(360);
 
+/// How long a load that does not fit waits for others under way: a refusal unloads somebody's model, wherever it is, but
+/// here that costs little more than to wait.
+const PATIENCE_BEFORE_REFUSAL: Duration = Duration::from_secs(5);
+const PATIENCE_BEFORE_EVICTION: Duration = Duration::from_millis(100);
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let telemetry_is_off = engine::disable_telemetry();
@@ -208,6 +213,11 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
         memory,
         memory_reserve,
         mapped_percent: args.mapped_weights,
+        load_patience: if demand.is_some() && args.on_full == OnFull::Evict {
+            PATIENCE_BEFORE_EVICTION
+        } else {
+            PATIENCE_BEFORE_REFUSAL
+        },
         http_threads: args.http_threads(),
         prepare: (args.prepare == Prepare::Auto).then(|| engine::Prepare {
             processes: args.prepare_processes(),

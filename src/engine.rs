@@ -96,6 +96,8 @@ pub struct Settings {
     pub mapped_percent: u64,
     /// HTTP threads, which run short models themselves.
     pub http_threads: usize,
+    /// How long a load that does not fit waits for other loads under way, which hold more than they will take.
+    pub load_patience: Duration,
     /// How unknown models are prepared; `None` loads them as they are.
     pub prepare: Option<Prepare>,
     /// How long content that did harm is refused.
@@ -213,6 +215,7 @@ impl Engine {
             limit: settings.memory.clone(),
             reserve: settings.memory_reserve,
             mapped_percent: settings.mapped_percent,
+            load_patience: settings.load_patience,
             runs: (2 * settings.threads + settings.http_threads) as u64,
         };
         Ok(Self {

@@ -53,6 +53,8 @@ pub struct Bounds {
     pub mapped_percent: u64,
     /// Runs that may go on at once.
     pub runs: u64,
+    /// How long a load that does not fit waits for loads under way, which may turn out to take less than they reserved.
+    pub load_patience: Duration,
 }
 
 /// The ledger. Clones share it.
@@ -139,7 +141,7 @@ pub struct Reserved {
 /// The part of the limit, one of so many, that is kept free at the most to come by another model.
 const MOST_FOR_ANOTHER: u64 = 20;
 
-/// How long a load that does not fit waits for loads under way, which may turn out to take less than they reserved.
+/// As [`Bounds::load_patience`], of a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Ledger {
@@ -221,7 +223,7 @@ impl Budget {
                 spare: ledger.spare(bounds, stays, another).saturating_add(load.another.child),
             }),
         };
-        let vacated = self.patiently(|| {
+        let vacated = self.patiently(bounds.load_patience, || {
             self.admit(asked, |ledger| {
                 ledger.loading += peak;
                 let vacated = ledger.vacated.min(stays);
@@ -239,7 +241,7 @@ impl Budget {
 
     /// Reserves the memory of what is over in a moment, as [`Self::load`] does.
     pub fn prepare(&self, peak: u64) -> Result<Loading, NoRoom> {
-        self.patiently(|| self.admit_passing(peak))?;
+        self.patiently(self.shared.bounds.load_patience, || self.admit_passing(peak))?;
         Ok(self.preparation(peak))
     }
 
@@ -258,8 +260,8 @@ impl Budget {
     }
 
     /// Tries `admit` until nothing is in the way that will be out of it by itself, or too long.
-    fn patiently<T>(&self, admit: impl Fn() -> Result<T, NoRoom>) -> Result<T, NoRoom> {
-        let deadline = Instant::now() + PATIENCE;
+    fn patiently<T>(&self, patience: Duration, admit: impl Fn() -> Result<T, NoRoom>) -> Result<T, NoRoom> {
+        let deadline = Instant::now() + patience;
         loop {
             let refused = match admit() {
                 Ok(admitted) => return Ok(admitted),
@@ -284,7 +286,7 @@ impl Budget {
     /// As much of `most` bytes for a preparation as there is, but no less than `least`; says how much. Waits as
     /// [`Self::prepare`] does.
     pub fn prepare_up_to(&self, least: u64, most: u64) -> Result<(Loading, u64), NoRoom> {
-        let peak = self.patiently(|| {
+        let peak = self.patiently(self.shared.bounds.load_patience, || {
             std::iter::successors(Some(most), |size| Some(size - size.div_ceil(4)))
                 .take_while(|&size| size > least)
                 .find(|&size| self.admit_passing(size).is_ok())
@@ -311,7 +313,7 @@ impl Budget {
     /// Reserves the memory of a request. Waits a while for loads when only they are in the way: call it on a thread that may
     /// wait.
     pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
-        self.patiently(|| self.enter_request(bytes))?;
+        self.patiently(PATIENCE, || self.enter_request(bytes))?;
         Ok(Working {
             budget: self.clone(),
             bytes,

@@ -29,6 +29,7 @@ pub fn run() {
         memory: None,
         memory_reserve: 0,
         mapped_percent: 100,
+        load_patience: Duration::from_secs(5),
         http_threads: 1,
         prepare: None,
         bad_model_ttl: Duration::ZERO,

@@ -13,6 +13,7 @@ fn budget(limit: u64, reserve: u64) -> Budget {
         }),
         reserve,
         mapped_percent: 50,
+        load_patience: PATIENCE,
         runs: 4,
     };
     Budget::new(bounds, DataBound::new(None).unwrap(), 0)
@@ -225,6 +226,7 @@ fn a_model_fits_in_the_place_of_another_whatever_the_allocator_has_kept_of_that(
         }),
         reserve: 100,
         mapped_percent: 50,
+        load_patience: PATIENCE,
         runs: 1,
     };
     let budget = Budget::new(bounds, DataBound::new(None).unwrap(), 0);
