@@ -188,7 +188,13 @@ impl Engine {
             cores,
             spare: 0,
             stack,
+            arena: None,
             nice,
+        };
+        let models = allocator::Arena::new().map_err(|error| StartError::Allocator(error.to_string()))?;
+        let model_pool = |cores| Threads {
+            arena: Some(models),
+            ..pool(cores, LOAD_STACK, LOAD_NICE)
         };
         let compute = Pool::start(
             "compute",
@@ -197,10 +203,10 @@ impl Engine {
                 ..pool(settings.threads, DEFAULT_STACK, 0)
             },
         )?;
-        let load_threads = Pool::start("load", pool(settings.load_threads, LOAD_STACK, LOAD_NICE))?;
+        let load_threads = Pool::start("load", model_pool(settings.load_threads))?;
         // Unloads only free memory; they have a thread of their own so that slow loads do not hold them up when the
         // platform wants memory back.
-        let unload_threads = Pool::start("unload", pool(1, LOAD_STACK, LOAD_NICE))?;
+        let unload_threads = Pool::start("unload", model_pool(1))?;
         let file_threads = Pool::start("files", pool(2, DEFAULT_STACK, 0))?;
         let watchdog = Arc::new(Watchdog::start()?);
         let provider = settings.gpu.as_ref().map(|gpu| gpu.provider.name());

@@ -15,7 +15,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tikv_jemalloc_ctl::{background_thread, thread};
+use tikv_jemalloc_ctl::{background_thread, raw, thread};
 use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
@@ -106,6 +106,32 @@ pub const FRUGAL: (&str, &str) = ("MALLOC_CONF", "narenas:1,dirty_decay_ms:0");
 /// there must be no other thread when `main` begins.
 pub fn configure() -> Result<(), tikv_jemalloc_ctl::Error> {
     background_thread::write(true)
+}
+
+/// Memory of threads that make and end models, apart from that of other threads.
+///
+/// A model is a thousand small allocations that end together. When they lie between those of others, or a thread keeps some
+/// of them for its next ones, the pages that they were on cannot be given back.
+#[derive(Debug, Clone, Copy)]
+pub struct Arena {
+    index: u32,
+}
+
+impl Arena {
+    pub fn new() -> Result<Self, tikv_jemalloc_ctl::Error> {
+        // SAFETY: the command writes a number of this type.
+        let index = unsafe { raw::read(b"arenas.create\0") }?;
+        Ok(Self { index })
+    }
+
+    /// Makes this thread allocate here, and keep nothing of what it frees.
+    pub fn enter(self) -> Result<(), tikv_jemalloc_ctl::Error> {
+        // SAFETY: the commands read values of these types.
+        unsafe {
+            raw::write(b"thread.tcache.enabled\0", false)?;
+            raw::write(b"thread.arena\0", self.index)
+        }
+    }
 }
 
 /// Returns the free pages of all arenas, and this thread's cache, to the system.

@@ -23,6 +23,8 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
+use super::allocator::Arena;
+
 /// Why a job has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
@@ -45,6 +47,8 @@ pub struct Threads {
     pub spare: usize,
     /// Bytes of stack of each; the system maps what is used.
     pub stack: usize,
+    /// Where they allocate; `None` for where all threads do.
+    pub arena: Option<Arena>,
     /// How much others go first, from 0 to 19, where there is not enough of the processor for all.
     pub nice: i32,
 }
@@ -192,6 +196,9 @@ impl<J: Job> Pool<J> {
                 .spawn(move || {
                     // Of this thread alone, on Linux. Where it may not be changed, nobody goes first.
                     let _ = rustix::process::nice(threads.nice);
+                    if let Some(Err(error)) = threads.arena.map(Arena::enter) {
+                        tracing::debug!(%error, "enter an arena");
+                    }
                     shared.serve();
                 })?;
         }
@@ -490,6 +497,7 @@ mod tests {
         cores: 1,
         spare: 0,
         stack: DEFAULT_STACK,
+        arena: None,
         nice: 0,
     };
 

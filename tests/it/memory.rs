@@ -159,11 +159,6 @@ fn the_memory_of_a_thousand_models_is_free_after_their_unloads() {
         answer.expect(200);
     };
     let unload = |seed: u64| server.unload(&name(seed)).expect(200);
-    // The first ones pay for what the process makes once.
-    let warm: Vec<u64> = (MODELS..MODELS + 100).collect();
-    in_parallel(4, &warm, |&seed| load(seed));
-    in_parallel(4, &warm, |&seed| ask(seed));
-    in_parallel(4, &warm, |&seed| unload(seed));
     let before = server.process().anonymous_memory();
     let seeds: Vec<u64> = (0..MODELS).collect();
     in_parallel(4, &seeds, |&seed| {

@@ -19,6 +19,7 @@ mod unfinished;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,8 +99,9 @@ pub struct Cache {
     room: Room,
     /// What keys depend on besides the content.
     platform: String,
-    /// Files whose hash was checked, with what says that they are still the same. Locked to look up and insert.
-    checked: Mutex<HashMap<PathBuf, Stamp>>,
+    /// Files whose hash was checked, by the hash of their paths (a path is a small allocation that would stay among those of
+    /// the model), with what says that they are still the same. Locked to look up and insert.
+    checked: Mutex<HashMap<blake3::Hash, Stamp>>,
     /// Without a folder: what was found out.
     remembered: Mutex<HashMap<ContentHash, (Findings, Facts)>>,
     complained: AtomicBool,
@@ -305,7 +307,7 @@ impl Cache {
         if stamp.size != bytes {
             return false;
         }
-        if lock(&self.checked).get(file) == Some(&stamp) {
+        if lock(&self.checked).get(&path_hash(file)) == Some(&stamp) {
             return true;
         }
         let whole = hash(file).is_ok_and(|found| found == expected);
@@ -320,7 +322,7 @@ impl Cache {
         if checked.len() >= MOST_REMEMBERED {
             checked.clear();
         }
-        checked.insert(file.to_owned(), stamp);
+        checked.insert(path_hash(file), stamp);
     }
 
     fn files(&self, folder: &Path, content: &ContentHash) -> (PathBuf, PathBuf) {
@@ -336,7 +338,7 @@ impl Cache {
         for path in [description, file] {
             discard(path);
         }
-        lock(&self.checked).remove(file);
+        lock(&self.checked).remove(&path_hash(file));
     }
 
     /// Makes `bytes` more be within the bound.
@@ -441,6 +443,10 @@ fn is_in_memory(folder: &Path) -> io::Result<bool> {
     const RAMFS: i64 = 0x8584_58f6;
     let kind = rustix::fs::statfs(folder)?.f_type;
     Ok(kind == TMPFS || kind == RAMFS)
+}
+
+fn path_hash(file: &Path) -> blake3::Hash {
+    blake3::hash(file.as_os_str().as_bytes())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
