@@ -15,15 +15,15 @@ use crate::table::{bytes, head, median, row, time};
 /// Times that everything is unloaded and loaded again.
 const AGAIN: usize = 3;
 
-struct Size {
-    name: &'static str,
+pub struct Size {
+    pub name: &'static str,
     /// Different models of it, loaded beside each other.
-    count: usize,
-    make: fn(u64) -> Vec<u8>,
-    request: fn(&str) -> Vec<u8>,
+    pub count: usize,
+    pub make: fn(u64) -> Vec<u8>,
+    pub request: fn(&str) -> Vec<u8>,
 }
 
-const SIZES: [Size; 3] = [
+pub const SIZES: [Size; 3] = [
     Size {
         name: "perceptron",
         count: 100,

@@ -16,39 +16,11 @@ use longshore::archive::{self, Source};
 
 use crate::bodies;
 use crate::client::Connection;
+use crate::load::{SIZES, Size};
 use crate::server::Server;
 use crate::support::networks;
 use crate::support::random::Random;
 use crate::table::{bytes, head, median, row, time};
-
-struct Size {
-    name: &'static str,
-    /// Different models of it.
-    count: usize,
-    make: fn(u64) -> Vec<u8>,
-    request: fn(&str) -> Vec<u8>,
-}
-
-const SIZES: [Size; 3] = [
-    Size {
-        name: "perceptron",
-        count: 30,
-        make: |seed| networks::mlp(&[32, 64, 8], seed),
-        request: |name| bodies::json(name, 1, 32),
-    },
-    Size {
-        name: "recommender",
-        count: 8,
-        make: |seed| networks::recommender(20_000, 64, 16, seed),
-        request: |name| bodies::recommendation(name, 16),
-    },
-    Size {
-        name: "residual network",
-        count: 2,
-        make: |seed| networks::convolutions(100 << 20, seed),
-        request: |name| bodies::npy(name, &[1, 3, 64, 64]),
-    },
-];
 
 /// Times that a model is asked for again.
 const AGAIN: usize = 5;
@@ -82,11 +54,7 @@ fn curve(bucket: &Bucket) {
         for index in 0..size.count {
             let model = (size.make)(index as u64);
             file_bytes = model.len();
-            let files = BTreeMap::from([("model.onnx".to_owned(), Source::Bytes(model))]);
-            let mut packed = Vec::new();
-            archive::write(&files, &mut packed).expect("pack");
-            archive_bytes = packed.len();
-            bucket.put(&key(size.name, index), &packed);
+            archive_bytes = bucket.put_model(&key(size.name, index), model);
         }
         let (first, mapped, warm) = {
             let server = bucket.serve(&[]);
@@ -149,10 +117,7 @@ fn zipf(bucket: &Bucket) {
     eprintln!("  {TENANTS} models, memory for {RESIDENT}");
     let model = |seed| networks::mlp(&[512, 1_600, 128], seed);
     for index in 0..TENANTS {
-        let files = BTreeMap::from([("model.onnx".to_owned(), Source::Bytes(model(index as u64)))]);
-        let mut packed = Vec::new();
-        archive::write(&files, &mut packed).expect("pack");
-        bucket.put(&key("tenant", index), &packed);
+        bucket.put_model(&key("tenant", index), model(index as u64));
     }
     // What the process takes without models, with what a load takes beside them.
     let empty = bucket.serve(&[]);
@@ -268,8 +233,13 @@ impl Bucket {
         Some(bucket)
     }
 
-    fn put(&self, key: &str, content: &[u8]) {
-        self.send(&format!("/{}/{key}", Self::NAME), content);
+    /// Uploads an archive of `model`, and returns its size.
+    fn put_model(&self, key: &str, model: Vec<u8>) -> usize {
+        let files = BTreeMap::from([("model.onnx".to_owned(), Source::Bytes(model))]);
+        let mut packed = Vec::new();
+        archive::write(&files, &mut packed).expect("pack");
+        self.send(&format!("/{}/{key}", Self::NAME), &packed);
+        packed.len()
     }
 
     fn send(&self, path: &str, content: &[u8]) {
