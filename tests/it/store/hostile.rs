@@ -7,8 +7,9 @@ use std::path::Path;
 use tar::EntryType;
 
 use super::{Store, ask, assert_scales, files_called};
-use crate::harness::scale;
+use crate::harness::{eventually, scale};
 use crate::support::archive::{Entry, Form, tar_of};
+use crate::support::archives::{self, MAX_ENTRIES, MAX_RATIO, MAX_UNPACKED};
 
 /// What the archives would write if they could.
 const MARK: &str = "longshore-was-here";
@@ -106,11 +107,13 @@ fn hostile_archives_are_refused_by_name_and_write_nothing_elsewhere() {
         }
         // Neither where it points to nor in what it was to be unpacked into.
         assert!(!Path::new("/tmp").join(MARK).exists(), "{what}");
-        for folder in [&cache, server.models().root()] {
-            for name in [MARK, "link", "twice.bin", "big.bin", "zeros.bin", "model.onnx"] {
-                assert_eq!(files_called(folder, name), [] as [&Path; 0], "{what}");
-            }
+        let names = [MARK, "link", "twice.bin", "big.bin", "zeros.bin", "model.onnx"];
+        for name in names {
+            assert_eq!(files_called(server.models().root(), name), [] as [&Path; 0], "{what}");
         }
+        eventually("what was unpacked is removed", || {
+            names.iter().all(|name| files_called(&cache, name).is_empty())
+        });
     }
     store.put_scale("good.tar.gz", 2.0);
     assert_scales(&server, "good.tar.gz", 2.0);
@@ -148,4 +151,29 @@ fn a_prefix_with_too_many_or_too_large_files_is_refused() {
     assert!(message.contains("--max-unpacked"), "{message}");
     let filler = files_called(server.models().cache(), "filler.bin");
     assert!(filler.iter().all(|file| fs::metadata(file).is_err()), "{filler:?}");
+}
+
+#[test]
+fn what_nobody_packs_who_means_well_is_refused_for_what_it_is() {
+    let store = Store::new();
+    let server = store
+        .server()
+        .arguments(["--max-entries", &MAX_ENTRIES.to_string()])
+        .arguments(["--max-unpacked", &MAX_UNPACKED.to_string()])
+        .arguments(["--max-ratio", &MAX_RATIO.to_string()])
+        .start();
+    for (number, hostile) in archives::hostile().into_iter().enumerate() {
+        let name = format!("{number}.tar.gz");
+        store.put(&name, &hostile.bytes);
+        let refused = ask(&server, &name);
+        assert_eq!(refused.status, 503, "{}: {}", hostile.name, refused.text());
+        let message = refused.message();
+        assert!(message.contains(hostile.says), "{}: {message}", hostile.name);
+    }
+    assert_eq!(server.metric("longshore_archives"), 0);
+    eventually("nothing is left of them", || {
+        server.metric("longshore_archive_bytes") == 0
+    });
+    store.put_scale("good.tar.gz", 2.0);
+    assert_scales(&server, "good.tar.gz", 2.0);
 }
