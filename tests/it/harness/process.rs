@@ -91,9 +91,12 @@ impl Process {
         let Ok(status) = fs::read_to_string(self.file("status")) else {
             return false;
         };
-        !status
+        let is_zombie = status
             .lines()
-            .any(|line| line.starts_with("State:") && line.contains('Z'))
+            .any(|line| line.starts_with("State:") && line.contains('Z'));
+        // The first thread may be gone before others, which still hold what the process had open.
+        let threads = fs::read_dir(self.file("task")).map_or(0, Iterator::count);
+        !is_zombie || threads > 1
     }
 
     pub fn children(self) -> Vec<Self> {

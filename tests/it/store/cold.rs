@@ -89,6 +89,7 @@ fn two_hundred_first_requests_of_a_cold_model_make_one_download_and_all_are_answ
         assert_eq!(response.expect(200).json(), answer(7.0));
     }
     assert_eq!(store.sent("cold.tar.gz"), size, "{:#?}", store.proxy.requests());
+    server.wait_for_log("model loaded");
     assert_eq!(server.count_in_log("model loaded"), 1);
 }
 

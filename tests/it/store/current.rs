@@ -76,6 +76,7 @@ fn what_has_not_changed_is_asked_for_and_not_sent_again() {
         requests.iter().filter(|seen| seen.status == Some(304)).count() >= 3
     });
     assert_eq!(store.sent("a.tar.gz"), size);
+    server.wait_for_log("model loaded");
     assert_eq!(server.count_in_log("model loaded"), 1);
 }
 

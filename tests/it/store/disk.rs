@@ -72,8 +72,9 @@ fn archives_of_loaded_models_stay_however_many_there_are() {
         for index in 0..MODELS {
             assert_scales(&server, &name(index), index as f32 + 1.0);
         }
-        let loads = server.count_in_log("model loaded");
-        assert_eq!(loads, MODELS, "round {round}");
+        let loads = || server.count_in_log("model loaded");
+        eventually("the log tells all loads", || loads() >= MODELS);
+        assert_eq!(loads(), MODELS, "round {round}");
     }
     for index in 0..MODELS {
         server.unload(&name(index)).expect(200);
