@@ -98,10 +98,6 @@ unsafe impl GlobalAlloc for Lenient {
 #[unsafe(export_name = "malloc_conf")]
 static CONFIGURATION: &[u8; 50] = b"retain:false,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
-/// A variable, read before the first allocation, that makes a process of this binary keep no freed memory, in one arena for
-/// all threads: for one that is bounded closely and not in a hurry.
-pub const FRUGAL: (&str, &str) = ("MALLOC_CONF", "narenas:1,dirty_decay_ms:0");
-
 /// Starts the thread that returns freed pages. Call before the first model is loaded; not in [`CONFIGURATION`], because
 /// there must be no other thread when `main` begins.
 pub fn configure() -> Result<(), tikv_jemalloc_ctl::Error> {
@@ -132,6 +128,17 @@ impl Arena {
             raw::write(b"thread.arena\0", self.index)
         }
     }
+}
+
+/// Makes the allocator's own books for the addresses that the next `bytes` will have. It maps megabytes for them when
+/// addresses come into another gibibyte, and uses a few pages: where addresses lie, and so when that happens, is chance, and
+/// it should not be when memory is bounded.
+pub fn prepare_for(bytes: u64) {
+    let mut nothing: Vec<u8> = Vec::new();
+    // It is not touched; where there is not so much, it will not be needed.
+    let _ = usize::try_from(bytes).map(|bytes| nothing.try_reserve_exact(bytes));
+    drop(nothing);
+    give_back();
 }
 
 /// Returns the free pages of all arenas, and this thread's cache, to the system.

@@ -57,6 +57,13 @@ pub struct Bounds {
     pub load_patience: Duration,
 }
 
+impl Bounds {
+    /// What is never given away.
+    fn margin(&self) -> u64 {
+        self.reserve / 4
+    }
+}
+
 /// The ledger. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Budget {
@@ -139,7 +146,7 @@ pub struct Reserved {
 }
 
 /// The part of the limit, one of so many, that is kept free at the most to come by another model.
-const MOST_FOR_ANOTHER: u64 = 20;
+const MOST_FOR_ANOTHER: u64 = 24;
 
 /// As [`Bounds::load_patience`], of a request.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -239,12 +246,6 @@ impl Budget {
         })
     }
 
-    /// Reserves the memory of what is over in a moment, as [`Self::load`] does.
-    pub fn prepare(&self, peak: u64) -> Result<Loading, NoRoom> {
-        self.patiently(self.shared.bounds.load_patience, || self.admit_passing(peak))?;
-        Ok(self.preparation(peak))
-    }
-
     fn preparation(&self, peak: u64) -> Loading {
         Loading {
             budget: self.clone(),
@@ -254,8 +255,17 @@ impl Budget {
         }
     }
 
-    fn admit_passing(&self, peak: u64) -> Result<(), NoRoom> {
-        let asked = |_: &Ledger| Asked { peak, stays: None };
+    fn admit_preparation(&self, peak: u64, weights: u64) -> Result<(), NoRoom> {
+        let margin = self.shared.bounds.margin();
+        let asked = |ledger: &Ledger| Asked {
+            // A little more than it takes, unless it comes in the place of another: that little may have gone meanwhile.
+            peak: if ledger.vacated < weights / 2 {
+                peak.saturating_add(margin)
+            } else {
+                peak
+            },
+            stays: None,
+        };
         self.admit(asked, |ledger| ledger.loading += peak)
     }
 
@@ -283,14 +293,22 @@ impl Budget {
         }
     }
 
+    /// Reserves what preparing a model of so many `weights` takes, as [`Self::load`] does.
+    pub fn prepare(&self, peak: u64, weights: u64) -> Result<Loading, NoRoom> {
+        self.patiently(self.shared.bounds.load_patience, || {
+            self.admit_preparation(peak, weights)
+        })?;
+        Ok(self.preparation(peak))
+    }
+
     /// As much of `most` bytes for a preparation as there is, but no less than `least`; says how much. Waits as
-    /// [`Self::prepare`] does.
+    /// [`Self::load`] does.
     pub fn prepare_up_to(&self, least: u64, most: u64) -> Result<(Loading, u64), NoRoom> {
         let peak = self.patiently(self.shared.bounds.load_patience, || {
             std::iter::successors(Some(most), |size| Some(size - size.div_ceil(4)))
                 .take_while(|&size| size > least)
-                .find(|&size| self.admit_passing(size).is_ok())
-                .map_or_else(|| self.admit_passing(least).map(|()| least), Ok)
+                .find(|&size| self.admit_preparation(size, 0).is_ok())
+                .map_or_else(|| self.admit_preparation(least, 0).map(|()| least), Ok)
         })?;
         Ok((self.preparation(peak), peak))
     }
@@ -405,6 +423,7 @@ impl Budget {
             planned: ledger.planned(bounds),
             loaded: ledger.loaded,
             promised: ledger.loading.saturating_add(ledger.mapped_charge(bounds)),
+            margin: bounds.margin(),
             asked,
         }
     }

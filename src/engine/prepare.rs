@@ -34,7 +34,6 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::allocator;
 use super::session::SessionError;
 
 use queue::{Next, Queue};
@@ -50,8 +49,8 @@ pub const COMMAND: &str = "prepare";
 /// What a child takes before it has a model: ONNX Runtime's own. Measured: 9 MB.
 pub const CHILD: u64 = 10 << 20;
 
-/// What a child takes beside what a model is estimated to.
-pub const SLACK: u64 = 2 << 20;
+/// What a child takes beside what a model is estimated to, with pages that it has freed and not given back yet.
+pub const SLACK: u64 = 5 << 20;
 
 /// The longest line that a child may say: what ONNX Runtime says of a model repeats names of it, and has been seen to go on.
 const LONGEST_LINE: usize = 4 << 20;
@@ -331,8 +330,7 @@ enum Failure {
 impl Process {
     fn start(settings: &Settings) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        let (name, value) = allocator::FRUGAL;
-        command.arg(COMMAND).env(name, value);
+        command.arg(COMMAND);
         if let Some(library) = &settings.library {
             command.arg("--onnxruntime").arg(library);
         }

@@ -61,9 +61,11 @@ impl Preparing {
     }
 }
 
-/// What preparing a model usually takes at the most.
+/// What preparing a model usually takes at the most: what loading it does, and what is to be written.
 fn usual(facts: Facts) -> u64 {
-    memory::load_estimate(facts.weights, facts.has_trees).saturating_add(prepare::SLACK)
+    memory::load_estimate(facts.weights, facts.has_trees)
+        .saturating_add(facts.weights)
+        .saturating_add(prepare::SLACK)
 }
 
 impl Engine {
@@ -150,10 +152,12 @@ impl Engine {
         let usual = usual(artifact.facts);
         // What no model needs: it would be a mistake to unload the others for it.
         let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
-        let mut memory = usual.min(most);
         let budget = self.budget.clone();
         let child = preparing.preparer.start_cost();
-        let reserved = self.loads.run(move || budget.prepare(memory.saturating_add(child)));
+        let (mut memory, weights) = (usual.min(most), artifact.facts.weights);
+        let reserved = self
+            .loads
+            .run(move || budget.prepare(memory.saturating_add(child), weights));
         let mut reserved = reserved.await.map_err(LoadError::Pool)??;
         loop {
             let job = Job {

@@ -34,6 +34,11 @@ fn load(budget: &Budget, private: u64) -> Result<Loading, NoRoom> {
     })
 }
 
+/// A preparation that takes so much.
+fn prepare(budget: &Budget, bytes: u64) -> Result<Loading, NoRoom> {
+    budget.prepare(bytes, 0)
+}
+
 #[test]
 fn a_load_reserves_its_peak_and_keeps_what_it_took() {
     let budget = budget(1000, 0);
@@ -76,7 +81,7 @@ fn what_there_is_can_be_asked_for() {
 #[test]
 fn whoever_asks_for_what_there_is_waits_for_others() {
     let budget = budget(1000, 0);
-    let other = budget.prepare(800).unwrap();
+    let other = prepare(&budget, 800).unwrap();
     thread::scope(|scope| {
         let more = scope.spawn(|| budget.prepare_up_to(400, 900));
         drop(other);
@@ -124,7 +129,7 @@ fn requests_find_the_largest_run_on_every_thread_free() {
     };
     let loaded = load(&budget, 80).unwrap().settle(footprint).unwrap();
     assert_eq!(load(&budget, 800).unwrap_err().available, 710);
-    let loading = load(&budget, 700).unwrap();
+    let loading = load(&budget, 675).unwrap();
     // What was kept free is theirs, and no more.
     let mut working = budget.request(150).unwrap();
     working.grow(50).unwrap();
@@ -142,7 +147,7 @@ fn a_preparation_may_have_what_is_kept_for_requests_and_they_wait_for_it() {
     let budget = budget(1000, 100);
     let _loaded = load(&budget, 720).unwrap().settle(private(720)).unwrap();
     assert_eq!(load(&budget, 100).unwrap_err().available, 90);
-    let preparing = budget.prepare(150).unwrap();
+    let preparing = prepare(&budget, 150).unwrap();
     assert!(budget.request_now(60).is_err());
     thread::scope(|scope| {
         let request = scope.spawn(|| budget.request(60));
@@ -165,10 +170,14 @@ fn what_is_over_when_a_load_is_may_have_what_is_kept_for_requests() {
         })
     };
     let refused = with_peak(220).unwrap_err();
-    assert_eq!((refused.needed, refused.available), (220, 213));
-    drop(with_peak(210).unwrap().settle(private(100)).unwrap());
+    assert_eq!(
+        (refused.needed, refused.available),
+        (220, 188),
+        "a quarter of the reserve is nobody's"
+    );
+    drop(with_peak(185).unwrap().settle(private(100)).unwrap());
     assert!(
-        with_peak(210).unwrap().settle(private(200)).is_err(),
+        with_peak(185).unwrap().settle(private(200)).is_err(),
         "it is larger than it was said to be"
     );
 }
@@ -184,7 +193,7 @@ fn room_is_left_for_preparing_another_model_of_the_kind_when_one_is_unloaded() {
             ..Load::default()
         })
     };
-    let prepare = || budget.prepare(KIND.peak + KIND.child);
+    let prepare = || prepare(&budget, KIND.peak + KIND.child);
     let mut loaded = Vec::new();
     let refused = loop {
         match load() {
@@ -214,22 +223,43 @@ fn room_is_left_for_preparing_another_model_of_the_kind_when_one_is_unloaded() {
     assert!(budget.load(&only).is_ok());
 }
 
-#[test]
-fn a_model_fits_in_the_place_of_another_whatever_the_allocator_has_kept_of_that() {
+/// 1,000 bytes, and a way to say how much of them the system sees in use.
+fn budget_that_reads(reserve: u64) -> (Budget, impl Fn(u64)) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("memory.stat"), "active_file 0\ninactive_file 0\n").unwrap();
-    let used = |bytes: u64| std::fs::write(folder.path().join("memory.current"), bytes.to_string()).unwrap();
     let bounds = Bounds {
         limit: Some(Limit {
             bytes: 1000,
             usage: Usage::Group2(folder.path().to_owned()),
         }),
-        reserve: 100,
+        reserve,
         mapped_percent: 50,
         load_patience: PATIENCE,
         runs: 1,
     };
     let budget = Budget::new(bounds, DataBound::new(None).unwrap(), 0);
+    let used = move |bytes: u64| std::fs::write(folder.path().join("memory.current"), bytes.to_string()).unwrap();
+    (budget, used)
+}
+
+#[test]
+fn what_a_preparation_was_refused_for_fits_when_another_model_is_unloaded() {
+    let (budget, used) = budget_that_reads(100);
+    used(0);
+    let _large = load(&budget, 700).unwrap().settle(private(700)).unwrap();
+    let small = load(&budget, 100).unwrap().settle(private(100)).unwrap();
+    used(900);
+    drop(budget.prepare(50, 100).unwrap());
+    assert!(budget.prepare(51, 100).is_err());
+    drop(small);
+    drop(budget.prepare(75, 100).unwrap());
+    assert!(budget.prepare(75, 300).is_err(), "a larger one");
+    assert!(budget.prepare(76, 100).is_err());
+}
+
+#[test]
+fn a_model_fits_in_the_place_of_another_whatever_the_allocator_has_kept_of_that() {
+    let (budget, used) = budget_that_reads(100);
     used(0);
     let large = load(&budget, 850).unwrap().settle(private(850)).unwrap();
     let small = load(&budget, 50).unwrap().settle(private(50)).unwrap();

@@ -114,6 +114,11 @@ fn examine(
     job: &Job,
     expected: Option<Option<Answers>>,
 ) -> Result<(Findings, bool), SessionError> {
+    if let Form::Prepared(file) = form {
+        let bytes = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+        // Without, there is less memory for the model.
+        let _ = sandbox::allow_mapping(bytes);
+    }
     let before = allocator::thread_balance();
     let (session, load_peak) = allocator::with_peak(|| Session::open(environment, form, job.weights));
     let session = session?;

@@ -9,7 +9,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule};
 
-use crate::engine::memory;
+use crate::engine::{allocator, memory};
 
 /// Before ONNX Runtime is loaded.
 pub fn enter() -> io::Result<()> {
@@ -57,12 +57,17 @@ pub fn close() -> io::Result<()> {
 /// Before each job: so many bytes of memory more than now, and files of a size that a prepared model can have.
 pub fn bound(memory_bytes: u64, weights: u64) -> io::Result<()> {
     const SMALL_FILE: u64 = 64 << 20;
-    /// What the allocator maps at once for its own books when its addresses come into another gibibyte. It uses a few pages
-    /// of that; where addresses lie, and so whether it happens, is chance.
-    const BOOKS: u64 = 8 << 20;
-    // The prepared form is mapped, which counts as data.
-    memory::bound_data(memory_bytes.saturating_add(weights).saturating_add(BOOKS))?;
+    allocator::prepare_for(memory_bytes);
+    memory::bound_data(memory_bytes)?;
     limit(Resource::Fsize, weights.saturating_mul(2).saturating_add(SMALL_FILE))
+}
+
+/// Before a file of so many bytes is mapped, which counts as data.
+pub fn allow_mapping(bytes: u64) -> io::Result<()> {
+    match getrlimit(Resource::Data).current {
+        Some(bound) => limit(Resource::Data, bound.saturating_add(bytes)),
+        None => Ok(()),
+    }
 }
 
 /// Sets the limit that counts, and leaves the one up to which it may be raised.

@@ -116,7 +116,7 @@ fn in_a_control_group(limit: u64, kind: &Kind) {
 
 #[test]
 fn one_unload_makes_room_for_one_model_more_that_nobody_has_seen() {
-    let server = Builder::multi().arguments(["--memory-limit", "224MiB"]).start();
+    let server = Builder::multi().arguments(["--memory-limit", "400MiB"]).start();
     assert_one_unload_makes_room(&server, &PERCEPTRON_4_MB);
 }
 
@@ -128,7 +128,7 @@ fn one_unload_makes_room_for_one_tiny_model_more() {
 
 #[test]
 fn one_unload_makes_room_in_a_control_group() {
-    in_a_control_group(224 << 20, &PERCEPTRON_4_MB);
+    in_a_control_group(400 << 20, &PERCEPTRON_4_MB);
 }
 
 #[test]
