@@ -13,8 +13,9 @@ use super::error::UnpackError;
 use super::kind::{GZIP, Kind};
 use super::unpack::Bounds;
 
-/// What zstd's own tool takes without being asked to: levels up to 22, and no long windows.
-const MAX_WINDOW_LOG: u32 = 27;
+/// What zstd uses up to level 19. With --ultra and --long it is up to 128 MiB and more, which would have to be free for
+/// every archive that is fetched: what it is compressed with shows only in its bytes.
+const MAX_WINDOW_LOG: u32 = 23;
 pub const MAX_WINDOW_BYTES: u64 = 1 << MAX_WINDOW_LOG;
 
 /// What may come out of nearly nothing: small archives of zeros harm nobody.

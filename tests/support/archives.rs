@@ -368,7 +368,7 @@ fn too_much() -> Vec<Hostile> {
         Hostile {
             name: "zstd that needs memory",
             bytes: b"\x28\xb5\x2f\xfd\x00\xa0\x01\0\0".to_vec(),
-            says: "takes more than 128 MiB of memory to decompress",
+            says: "takes more than 8 MiB of memory to decompress",
         },
     ]
 }
