@@ -29,8 +29,11 @@ use tracing::level_filters::LevelFilter;
 use crate::archive;
 use crate::catalog::{self, Catalog, Demand, Journal};
 use crate::codec::Format;
-use crate::config::{self, ArchiveArgs, Cli, Command, ExamineArgs, OnFull, Prepare, PrepareArgs, Provider, ServeArgs};
+use crate::config::{
+    self, ArchiveArgs, Cli, Command, ExamineArgs, OnFull, Prepare, PrepareArgs, Provider, ServeArgs, TetherArgs,
+};
 use crate::contract::{self, Health, Invocations};
+use crate::endpoint;
 use crate::engine::{self, Engine, Examiner};
 use crate::store::{self, Store};
 use crate::supervisor::{self, Inheritance};
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Some(Command::Worker(args)) => (*args, true),
         Some(Command::Serve(args)) => (*args, false),
         Some(Command::Prepare(args)) => prepare(&args),
+        Some(Command::Tether(args)) => tether(&args),
         Some(Command::Pack(args)) => end(pack::run(&args)),
         Some(Command::Inspect(args)) => end(inspect::run(&args)),
         None => (cli.serve, false),
@@ -133,6 +137,15 @@ fn prepare(args: &PrepareArgs) -> ! {
         Ok(()) => 0,
         Err(_) => 1,
     })
+}
+
+/// Makes this process another command, tied to the process that started it.
+fn tether(args: &TetherArgs) -> ! {
+    let error = endpoint::tether::become_tied(args.parent, args.parting, &args.command);
+    let command = args.command.first().map(OsString::as_os_str).unwrap_or_default();
+    eprintln!("longshore: start {}: {error}", command.display());
+    // As a shell says it of a command that is not there.
+    engine::exit_now(127)
 }
 
 /// Keeps a worker that serves.

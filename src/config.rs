@@ -4,6 +4,7 @@
 //! images honour by convention are read too ([`Conventions`]); a flag or its own variable wins over them.
 
 use std::env;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -49,6 +50,9 @@ pub enum Command {
     /// Prepare models for the server that started this process, as it asks on standard input
     #[command(hide = true)]
     Prepare(PrepareArgs),
+    /// Become another command that does not outlive the process which started this one
+    #[command(hide = true)]
+    Tether(TetherArgs),
 }
 
 const PACK_EXAMPLE: &str = "\
@@ -167,6 +171,29 @@ pub struct ExamineArgs {
 pub struct PrepareArgs {
     #[arg(long)]
     pub onnxruntime: Option<PathBuf>,
+}
+
+/// `longshore tether`.
+#[derive(Debug, Clone, Args)]
+pub struct TetherArgs {
+    /// The process that has started this one
+    #[arg(long)]
+    pub parent: u32,
+
+    #[arg(long, value_enum)]
+    pub parting: Parting,
+
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// What a process gets when the one that started it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Parting {
+    /// SIGKILL: nobody is there to wait for it.
+    Kill,
+    /// SIGTERM, for what has to end something else.
+    Term,
 }
 
 /// `longshore serve`.

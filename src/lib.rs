@@ -1,7 +1,7 @@
 //! Longshore serves thousands of ONNX models from one machine, as a SageMaker bring-your-own container.
 //!
 //! ```text
-//! cli  ->  contract, supervisor  ->  catalog  ->  engine, codec, store  ->  archive, config, tensor, wire, telemetry
+//! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  engine, codec, store  ->  archive, config, tensor, wire, telemetry
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other.
@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`cli`] | the commands: wires the parts, owns start and stop |
 //! | [`contract`] | the container's HTTP face: routes, handlers, the table from causes to statuses |
+//! | [`endpoint`] | what the platform does around containers: starts them, keeps them alive, routes requests to them |
 //! | [`supervisor`] | the first of `serve`'s two processes: holds the socket, restarts the one that serves |
 //! | [`catalog`] | the model directory: name to loaded model; load, list, get, unload |
 //! | [`engine`] | from artifacts to sessions: memory, threads, runs; alone knows ONNX Runtime |
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod contract;
+pub mod endpoint;
 pub mod engine;
 pub mod store;
 pub mod supervisor;

@@ -21,6 +21,7 @@ mod listing;
 mod local;
 mod location;
 mod name;
+mod objects;
 mod profile;
 mod progress;
 mod remote;
@@ -47,6 +48,7 @@ pub use cache::{CacheError, Lease, Usage};
 pub use environment::Environment;
 pub use error::{OpenError as LocationError, StoreError};
 pub use name::{Name, NameError};
+pub use objects::{ObjectError, Objects};
 pub use version::Version;
 
 use cache::DiskCache;

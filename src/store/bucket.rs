@@ -12,7 +12,7 @@ use futures_util::stream::BoxStream;
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore};
+use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectStore, PutOptions};
 
 use super::clouds::Client;
 use super::error::{StoreError, is_passing};
@@ -171,6 +171,20 @@ impl Bucket {
         options.extensions.insert(exchange.clone());
         let result = lists.list_paginated(Some(prefix), options).await;
         result.map_err(|error| self.failure(url, &error, &exchange))
+    }
+
+    /// Tries once to write an object.
+    pub async fn put(&self, key: &Path, url: &str, bytes: Bytes, content_type: &str) -> Result<(), Failure> {
+        let exchange = Exchange::default();
+        let mut options = PutOptions {
+            attributes: Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())]),
+            ..PutOptions::default()
+        };
+        options.extensions.insert(exchange.clone());
+        match self.objects.put_opts(key, bytes.into(), options).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failure(url, &error, &exchange)),
+        }
     }
 
     /// What an error says that came while a body was read.

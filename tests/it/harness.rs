@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use builder::{Builder, Ended};
+pub use builder::{Builder, Ended, library};
 pub use cases::{Case, Tensor, assert_close, cases, from_text, to_text};
 pub use client::{Connection, Request, try_send};
 pub use command::{Finished, longshore};

@@ -194,7 +194,7 @@ impl Builder {
 }
 
 /// ONNX Runtime's library: the one that the tests were told of, else the checkout's, wherever cargo builds to.
-pub(super) fn library() -> Option<PathBuf> {
+pub fn library() -> Option<PathBuf> {
     if let Some(library) = env::var_os("ORT_DYLIB_PATH") {
         return Some(library.into());
     }

@@ -1,0 +1,18 @@
+//! `longshore endpoint`: what SageMaker does around a container, so that code written for AWS finds it on this machine.
+
+pub mod client;
+pub mod control;
+pub mod declare;
+pub mod error;
+pub mod event_stream;
+pub mod fault;
+pub mod fleet;
+pub mod multi_model;
+pub mod pipeline;
+pub mod runtime;
+pub mod spec;
+pub mod state;
+pub mod tether;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,249 @@
+//! HTTP/1.1 to containers.
+//!
+//! What always holds: nothing is sent but what the caller gave (reqwest adds `Accept: */*` where there is none, which means
+//! the same); no redirect is followed, no proxy asked, no body decompressed; every call ends at its deadline; and a call
+//! that may have reached the container is never repeated: it may have been obeyed.
+
+mod target;
+
+use std::sync::Once;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::HeaderMap;
+use reqwest::redirect::Policy;
+use reqwest::{Method, Response, StatusCode};
+use tokio::time::{Instant, timeout_at};
+
+pub use target::Target;
+
+use crate::endpoint::fleet::Up;
+
+/// Containers listen on this machine, and accept within 250 ms (ST-5).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Shorter than servers keep connections (gunicorn: 2 s): one that is used when the container closes it is a request lost.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// As much of an error's body is read.
+const MAX_ERROR_BYTES: usize = 1 << 20;
+
+/// What SageMaker says in place of a body that it could not read.
+const NO_BODY: &str = "could not load the entire response body";
+
+/// How long the end of a process that takes no connections may go unnoticed by who watches it.
+const NOTICE: Duration = Duration::from_secs(1);
+
+/// Connections to all containers.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    down_wait: Duration,
+}
+
+/// The client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("start the HTTP client: {0}")]
+pub struct ClientError(#[from] reqwest::Error);
+
+/// What a container is asked.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub method: Method,
+    /// As it is to be sent: encoded.
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub generation: u64,
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Nothing was sent.
+    #[error("the container is not running")]
+    Down,
+    /// Nothing was sent.
+    #[error("the container does not accept connections ({0})")]
+    NotConnected(String),
+    #[error("the connection to the container broke ({0})")]
+    Broken(String),
+    #[error("the container did not answer in time")]
+    TimedOut,
+    #[error("the container answered {status} with more than {limit} bytes")]
+    TooLarge { status: u16, limit: usize },
+}
+
+/// An answer whose body is still to come.
+#[derive(Debug)]
+pub struct Answer {
+    response: Response,
+    deadline: Instant,
+    /// Of the container that gave it.
+    pub generation: u64,
+}
+
+impl Client {
+    /// `down_wait` is how long a call waits for a container that is being started again.
+    pub fn new(down_wait: Duration) -> Result<Self, ClientError> {
+        provide_tls();
+        let http = reqwest::Client::builder()
+            .http1_only()
+            .no_proxy()
+            .referer(false)
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            // Plain HTTP needs no certificates, and reading the system's takes longer than everything else here.
+            .tls_certs_only([])
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE)
+            .build()?;
+        Ok(Self { http, down_wait })
+    }
+
+    /// Sends `call` and waits for the head of its answer. A container that is down is waited for.
+    ///
+    /// # Cancel safety
+    /// The connection is closed, by which servers notice that nobody waits any more.
+    pub async fn send(&self, target: &dyn Target, call: Call, deadline: Instant) -> Result<Answer, CallError> {
+        let until = deadline.min(Instant::now() + self.down_wait);
+        loop {
+            let Some(up) = target::up(target, until).await else {
+                return Err(CallError::Down);
+            };
+            let failed = match self.attempt(&up, call.clone(), deadline).await {
+                Err(error @ CallError::NotConnected(_)) => error,
+                result => return result,
+            };
+            if target.container().is_attached() || Instant::now() >= until {
+                return Err(failed);
+            }
+            // It has ended just now: who runs it has yet to notice.
+            let noticed = until.min(Instant::now() + NOTICE);
+            if timeout_at(noticed, target.lost(up.generation)).await.is_err() {
+                return Err(failed);
+            }
+        }
+    }
+
+    /// Sends `call` and reads its answer, of which `limit` bytes at most.
+    pub async fn exchange(
+        &self,
+        target: &dyn Target,
+        call: Call,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
+        self.send(target, call, deadline).await?.read(limit).await
+    }
+
+    async fn attempt(&self, up: &Up, call: Call, deadline: Instant) -> Result<Answer, CallError> {
+        let url = format!("{}{}", up.address, call.path);
+        let request = self
+            .http
+            .request(call.method, url)
+            .headers(call.headers)
+            .body(call.body);
+        match timeout_at(deadline, request.send()).await {
+            Ok(Ok(response)) => Ok(Answer {
+                response,
+                deadline,
+                generation: up.generation,
+            }),
+            Ok(Err(error)) => Err(failure(&error)),
+            Err(_) => Err(CallError::TimedOut),
+        }
+    }
+}
+
+impl Answer {
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// What comes next of the body.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, CallError> {
+        match timeout_at(self.deadline, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(failure(&error)),
+            Err(_) => Err(CallError::TimedOut),
+        }
+    }
+
+    /// The rest of it. That of an error may be too long or broken: its status is what matters.
+    pub async fn read(mut self, limit: usize) -> Result<Reply, CallError> {
+        let is_error = !self.status().is_success();
+        let limit = if is_error { MAX_ERROR_BYTES } else { limit };
+        let body = match self.body(limit).await {
+            Err(CallError::TooLarge { .. } | CallError::Broken(_)) if is_error => {
+                Bytes::from_static(NO_BODY.as_bytes())
+            }
+            body => body?,
+        };
+        Ok(Reply {
+            generation: self.generation,
+            status: self.status().as_u16(),
+            headers: std::mem::take(self.response.headers_mut()),
+            body,
+        })
+    }
+
+    async fn body(&mut self, limit: usize) -> Result<Bytes, CallError> {
+        let status = self.status().as_u16();
+        let too_large = CallError::TooLarge { status, limit };
+        if self.response.content_length().is_some_and(|bytes| bytes > limit as u64) {
+            return Err(too_large);
+        }
+        let mut first = None;
+        let mut all = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            if first.as_ref().map_or(0, Bytes::len) + all.len() + chunk.len() > limit {
+                return Err(too_large);
+            }
+            // Most bodies come in one piece, which is not copied.
+            match first.take() {
+                None if all.is_empty() => first = Some(chunk),
+                earlier => {
+                    all.extend_from_slice(&earlier.unwrap_or_default());
+                    all.extend_from_slice(&chunk);
+                }
+            }
+        }
+        Ok(first.unwrap_or_else(|| all.freeze()))
+    }
+}
+
+fn failure(error: &reqwest::Error) -> CallError {
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    let reason = deepest.to_string();
+    match error {
+        error if error.is_connect() => CallError::NotConnected(reason),
+        error if error.is_timeout() => CallError::TimedOut,
+        _ => CallError::Broken(reason),
+    }
+}
+
+/// reqwest demands to be told which cryptography TLS is to use, even where there is none to come.
+fn provide_tls() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // An error says that somebody else has chosen.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}

@@ -1,0 +1,207 @@
+//! The control plane: SageMaker's actions on models, endpoint configurations, endpoints and tags.
+//!
+//! Pure: an action reads or changes [`Records`], and what is to be done in the world is given back as an [`Effect`]. So
+//! that whoever calls can make a change last before it is acknowledged, reading and changing are told apart beforehand.
+//!
+//! What always holds: a refused action has changed nothing; of an endpoint, no second effect is given out until the first
+//! was [settled](Records::settle).
+
+mod arn;
+mod endpoint;
+mod endpoint_config;
+mod error;
+mod list;
+mod model;
+mod pattern;
+mod records;
+mod request;
+mod running;
+mod shape;
+mod shapes;
+mod tags;
+
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value};
+
+use super::spec::Deployment;
+
+pub use arn::{ACCOUNT, Arns, Kind};
+pub use endpoint_config::parse as parse_endpoint_config;
+pub use error::AwsError;
+pub use model::parse as parse_model;
+pub use pattern::is_valid_name as is_name;
+pub use records::{Records, Tags};
+pub use running::{Endpoint, Phase, Wish};
+
+use shape::Member;
+
+/// What stands before an action's name in `X-Amz-Target`.
+const TARGET_PREFIX: &str = "SageMaker.";
+
+/// What an action is given besides its request.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub arns: &'a Arns,
+    /// Seconds since the epoch.
+    pub now: f64,
+    pub fleet: &'a dyn StatusSource,
+}
+
+/// What only those know who run the containers.
+pub trait StatusSource: Send + Sync {
+    /// Instances of a variant that answer.
+    fn running_instances(&self, endpoint: &str, variant: &str) -> u32;
+}
+
+/// What is to be done once a change is acknowledged. How it ended is to be told by [`Records::settle`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Of an endpoint that is not there.
+    Deploy(Deployment),
+    /// In place of what is there, which serves until this does.
+    Update(Deployment),
+    SetWeights {
+        endpoint: String,
+        /// Of all variants.
+        capacities: Vec<Capacity>,
+    },
+    Remove(String),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Capacity {
+    pub variant: String,
+    pub weight: f64,
+    pub instances: u32,
+}
+
+impl Effect {
+    pub fn endpoint(&self) -> &str {
+        match self {
+            Self::Deploy(deployment) | Self::Update(deployment) => &deployment.endpoint,
+            Self::SetWeights { endpoint, .. } | Self::Remove(endpoint) => endpoint,
+        }
+    }
+}
+
+/// A reply's body, and what is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub body: Value,
+    pub effect: Option<Effect>,
+}
+
+impl Answer {
+    fn plain(body: Value) -> Self {
+        Self { body, effect: None }
+    }
+}
+
+type Read = fn(&Context<'_>, &Records, &Map<String, Value>) -> Result<Value, AwsError>;
+type Change = fn(&Context<'_>, &mut Records, &Map<String, Value>) -> Result<Answer, AwsError>;
+
+struct Action {
+    name: &'static str,
+    members: &'static [Member],
+    handler: Handler,
+}
+
+#[derive(Clone, Copy)]
+enum Handler {
+    Read(Read),
+    Change(Change),
+}
+
+#[rustfmt::skip]
+static ACTIONS: [Action; 17] = [
+    change("AddTags", shapes::ADD_TAGS, tags::add),
+    change("CreateEndpoint", shapes::CREATE_ENDPOINT, endpoint::create),
+    change("CreateEndpointConfig", shapes::CREATE_ENDPOINT_CONFIG, endpoint_config::create),
+    change("CreateModel", shapes::CREATE_MODEL, model::create),
+    change("DeleteEndpoint", shapes::ENDPOINT_BY_NAME, endpoint::delete),
+    change("DeleteEndpointConfig", shapes::ENDPOINT_CONFIG_BY_NAME, endpoint_config::delete),
+    change("DeleteModel", shapes::MODEL_BY_NAME, model::delete),
+    change("DeleteTags", shapes::DELETE_TAGS, tags::delete),
+    read("DescribeEndpoint", shapes::ENDPOINT_BY_NAME, endpoint::describe),
+    read("DescribeEndpointConfig", shapes::ENDPOINT_CONFIG_BY_NAME, endpoint_config::describe),
+    read("DescribeModel", shapes::MODEL_BY_NAME, model::describe),
+    read("ListEndpointConfigs", shapes::LIST, list::endpoint_configs),
+    read("ListEndpoints", shapes::LIST_ENDPOINTS, list::endpoints),
+    read("ListModels", shapes::LIST, list::models),
+    read("ListTags", shapes::LIST_TAGS, tags::list),
+    change("UpdateEndpoint", shapes::UPDATE_ENDPOINT, endpoint::update),
+    change("UpdateEndpointWeightsAndCapacities", shapes::UPDATE_WEIGHTS, endpoint::update_weights),
+];
+
+const fn read(name: &'static str, members: &'static [Member], handler: Read) -> Action {
+    let handler = Handler::Read(handler);
+    Action { name, members, handler }
+}
+
+const fn change(name: &'static str, members: &'static [Member], handler: Change) -> Action {
+    let handler = Handler::Change(handler);
+    Action { name, members, handler }
+}
+
+/// A request for an action, of the right shape.
+pub enum Call {
+    Read(ReadCall),
+    Change(ChangeCall),
+}
+
+pub struct ReadCall {
+    handler: Read,
+    body: Map<String, Value>,
+}
+
+pub struct ChangeCall {
+    handler: Change,
+    body: Map<String, Value>,
+}
+
+impl Call {
+    /// Reads a request: its `X-Amz-Target` and its body.
+    pub fn parse(target: &str, body: &[u8]) -> Result<Self, AwsError> {
+        let name = target.strip_prefix(TARGET_PREFIX).unwrap_or(target);
+        let Some(action) = ACTIONS.iter().find(|action| action.name == name) else {
+            let names = ACTIONS.iter().map(|action| action.name);
+            return Err(AwsError::UnknownOperation(format!(
+                "{name:?} is not an action of this endpoint, which has {}",
+                Vec::from_iter(names).join(", ")
+            )));
+        };
+        let body = match body {
+            [] => Value::Object(Map::new()),
+            body => serde_json::from_slice(body)
+                .map_err(|error| AwsError::Serialization(format!("the body is not JSON: {error}")))?,
+        };
+        let body = request::check(action.members, body)?;
+        Ok(match action.handler {
+            Handler::Read(handler) => Self::Read(ReadCall { handler, body }),
+            Handler::Change(handler) => Self::Change(ChangeCall { handler, body }),
+        })
+    }
+}
+
+impl ReadCall {
+    pub fn answer(&self, context: &Context<'_>, records: &Records) -> Result<Value, AwsError> {
+        (self.handler)(context, records, &self.body)
+    }
+}
+
+impl ChangeCall {
+    /// Leaves `records` as they were when it refuses.
+    pub fn answer(&self, context: &Context<'_>, records: &mut Records) -> Result<Answer, AwsError> {
+        (self.handler)(context, records, &self.body)
+    }
+}
+
+/// Does an action at once, for those that need not make it last.
+pub fn answer(context: &Context<'_>, records: &mut Records, target: &str, body: &[u8]) -> Result<Answer, AwsError> {
+    match Call::parse(target, body)? {
+        Call::Read(call) => call.answer(context, records).map(Answer::plain),
+        Call::Change(call) => call.answer(context, records),
+    }
+}

@@ -1,0 +1,220 @@
+//! What may be asked of an endpoint: to be made, changed, described and deleted. The doing is an [`Effect`].
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::arn::Kind;
+use super::error::AwsError;
+use super::records::Records;
+use super::request::Request;
+use super::running::{Endpoint, Phase, Wish};
+use super::{Answer, Capacity, Context, Effect};
+use crate::endpoint::spec::{Deployment, Model, Routing, Variant};
+
+pub(super) fn create(
+    context: &Context<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<Answer, AwsError> {
+    let request = Request(body);
+    let name = request.name("EndpointName");
+    let config = records.config(context.arns, request.name("EndpointConfigName"))?;
+    let mut wish = Wish::new(name, config, records, context.arns)?;
+    wish.deployment_config = request.get("DeploymentConfig").cloned();
+    let deployment = wish.deployment.clone();
+    let endpoint = Endpoint::new(wish, context.arns, context.now);
+    records.must_be_new(Kind::Endpoint, &endpoint.arn)?;
+    records.add_tags(Kind::Endpoint, name, request);
+    let body = json!({"EndpointArn": endpoint.arn});
+    records.endpoints.insert(name.to_owned(), endpoint);
+    Ok(Answer {
+        body,
+        effect: Some(Effect::Deploy(deployment)),
+    })
+}
+
+pub(super) fn update(
+    context: &Context<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<Answer, AwsError> {
+    let request = Request(body);
+    let name = request.name("EndpointName");
+    records.endpoint(context.arns, name)?;
+    let config = records.config(context.arns, request.name("EndpointConfigName"))?;
+    let mut wish = Wish::new(name, config, records, context.arns)?;
+    let endpoint = records.endpoint_mut(context.arns, name)?;
+    endpoint.begin(Phase::Updating, context.now)?;
+    if request.flag("RetainAllVariantProperties") == Some(true) {
+        let excluded = request.objects("ExcludeRetainedVariantProperties");
+        let excluded = BTreeSet::from_iter(excluded.map(|property| property.name("VariantPropertyType")));
+        retain(&mut wish.deployment, &endpoint.desired.deployment, &excluded);
+    }
+    wish.deployment_config = match request.flag("RetainDeploymentConfig") {
+        Some(true) => endpoint.desired.deployment_config.clone(),
+        _ => request.get("DeploymentConfig").cloned(),
+    };
+    let deployment = wish.deployment.clone();
+    endpoint.desired = wish;
+    Ok(Answer {
+        body: json!({"EndpointArn": endpoint.arn}),
+        effect: Some(Effect::Update(deployment)),
+    })
+}
+
+/// Variants that keep their names keep what was changed of them since they were made.
+fn retain(new: &mut Deployment, old: &Deployment, excluded: &BTreeSet<&str>) {
+    for (variant, _) in &mut new.variants {
+        let Some((old, _)) = old.variant(&variant.name) else {
+            continue;
+        };
+        if !excluded.contains("DesiredInstanceCount") {
+            variant.instances = old.instances;
+        }
+        if !excluded.contains("DesiredWeight") {
+            variant.weight = old.weight;
+        }
+    }
+}
+
+pub(super) fn update_weights(
+    context: &Context<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<Answer, AwsError> {
+    let request = Request(body);
+    let name = request.name("EndpointName");
+    let endpoint = records.endpoint_mut(context.arns, name)?;
+    let mut desired = endpoint.desired.clone();
+    for wanted in request.objects("DesiredWeightsAndCapacities") {
+        let variant_name = wanted.name("VariantName");
+        let mut variants = desired.deployment.variants.iter_mut();
+        let Some((variant, _)) = variants.find(|(variant, _)| variant.name == variant_name) else {
+            return Err(AwsError::validation(format!(
+                "The variant name(s) \"{variant_name}\" is/are not present within endpoint configuration \"{}\".",
+                desired.config.name
+            )));
+        };
+        if wanted.has("ServerlessUpdateConfig") {
+            return Err(AwsError::validation(
+                "ServerlessUpdateConfig is not supported here: no variant is serverless.",
+            ));
+        }
+        if let Some(weight) = wanted.number("DesiredWeight") {
+            variant.weight = weight;
+        }
+        if let Some(count) = wanted.integer("DesiredInstanceCount") {
+            variant.instances =
+                u32::try_from(count).map_err(|_| AwsError::validation("DesiredInstanceCount is too large."))?;
+        }
+    }
+    endpoint.begin(Phase::Updating, context.now)?;
+    endpoint.desired = desired;
+    let capacities = endpoint
+        .desired
+        .deployment
+        .variants
+        .iter()
+        .map(|(variant, _)| Capacity {
+            variant: variant.name.clone(),
+            weight: variant.weight,
+            instances: variant.instances,
+        });
+    Ok(Answer {
+        effect: Some(Effect::SetWeights {
+            endpoint: name.to_owned(),
+            capacities: capacities.collect(),
+        }),
+        body: json!({"EndpointArn": endpoint.arn}),
+    })
+}
+
+pub(super) fn delete(
+    context: &Context<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<Answer, AwsError> {
+    let name = Request(body).name("EndpointName");
+    let endpoint = records.endpoint_mut(context.arns, name)?;
+    endpoint.begin(Phase::Deleting, context.now)?;
+    Ok(Answer {
+        body: json!({}),
+        effect: Some(Effect::Remove(name.to_owned())),
+    })
+}
+
+pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
+    let endpoint = records.endpoint(context.arns, Request(body).name("EndpointName"))?;
+    let pending = endpoint.pending();
+    // Until another configuration has taken over, it is the old one that serves.
+    let shown = match (&endpoint.current, pending) {
+        (Some(current), Some(_)) => current,
+        _ => &endpoint.desired,
+    };
+    let mut description = json!({
+        "EndpointName": endpoint.name,
+        "EndpointArn": endpoint.arn,
+        "EndpointConfigName": shown.config.name,
+        "ProductionVariants": variants(context, endpoint, shown),
+        "EndpointStatus": endpoint.phase.name(),
+        "CreationTime": endpoint.created,
+        "LastModifiedTime": endpoint.modified,
+    });
+    if let Some(reason) = &endpoint.failure {
+        description["FailureReason"] = json!(reason);
+    }
+    if let Some(config) = &shown.deployment_config {
+        description["LastDeploymentConfig"] = config.clone();
+    }
+    if let Some(config) = shown.config.raw.get("AsyncInferenceConfig") {
+        description["AsyncInferenceConfig"] = config.clone();
+    }
+    if let Some(pending) = pending {
+        let variants = pending.deployment.variants.iter().map(|(variant, _)| {
+            json!({
+                "VariantName": variant.name,
+                "DesiredWeight": variant.weight,
+                "DesiredInstanceCount": variant.instances,
+            })
+        });
+        description["PendingDeploymentSummary"] = json!({
+            "EndpointConfigName": pending.config.name,
+            "StartTime": endpoint.modified,
+            "ProductionVariants": variants.collect::<Vec<_>>(),
+        });
+    }
+    Ok(description)
+}
+
+fn variants(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish) -> Vec<Value> {
+    let variants = shown.deployment.variants.iter();
+    variants
+        .map(|(variant, model)| summary(context, endpoint, variant, model))
+        .collect()
+}
+
+fn summary(context: &Context<'_>, endpoint: &Endpoint, variant: &Variant, model: &Model) -> Value {
+    let current = endpoint.current.as_ref();
+    let current = current.and_then(|current| current.deployment.variant(&variant.name));
+    let mut summary = json!({
+        "VariantName": variant.name,
+        "CurrentWeight": current.map_or(0.0, |(current, _)| current.weight),
+        "DesiredWeight": variant.weight,
+        "CurrentInstanceCount": context.fleet.running_instances(&endpoint.name, &variant.name),
+        "DesiredInstanceCount": variant.instances,
+        "RoutingConfig": {"RoutingStrategy": match variant.routing {
+            Routing::Random => "RANDOM",
+            Routing::LeastOutstandingRequests => "LEAST_OUTSTANDING_REQUESTS",
+        }},
+    });
+    let images = model.containers.iter().filter_map(|container| container.image.as_ref());
+    let images = Vec::from_iter(
+        images
+            .map(|image| json!({"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": endpoint.modified})),
+    );
+    if !images.is_empty() {
+        summary["DeployedImages"] = images.into();
+    }
+    summary
+}

@@ -1,0 +1,184 @@
+//! `CreateEndpointConfig` and what may be asked of a configuration: variants, and whether it is asynchronous.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::arn::{Arns, Kind};
+use super::error::AwsError;
+use super::records::Records;
+use super::request::{self, Request, picked};
+use super::{Answer, Context, shapes, tags};
+use crate::endpoint::spec::{Asynchronous, EndpointConfig, Routing, Variant};
+
+/// Makes a configuration of the body of a `CreateEndpointConfig`.
+pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<EndpointConfig, AwsError> {
+    build(&request::check(shapes::CREATE_ENDPOINT_CONFIG, body)?, arns, created)
+}
+
+fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<EndpointConfig, AwsError> {
+    let request = Request(body);
+    refuse_unsupported(request)?;
+    let variants = Vec::from_iter(request.objects("ProductionVariants"));
+    let variants = variants.into_iter().enumerate();
+    let variants = variants
+        .map(|(index, request)| variant(request, &format!("productionVariants.{}.member", index + 1)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut names = BTreeSet::new();
+    for variant in &variants {
+        if !names.insert(&variant.name) {
+            return Err(AwsError::validation(format!(
+                "VariantName must be unique within an endpoint configuration, and \"{}\" is given more than once.",
+                variant.name
+            )));
+        }
+    }
+    let name = request.name("EndpointConfigName");
+    Ok(EndpointConfig {
+        name: name.to_owned(),
+        arn: arns.of(Kind::EndpointConfig, name),
+        created,
+        variants,
+        asynchronous: request.object("AsyncInferenceConfig").map(asynchronous).transpose()?,
+        raw: tags::without_tags(body),
+    })
+}
+
+fn refuse_unsupported(request: Request<'_>) -> Result<(), AwsError> {
+    for (member, what) in [
+        ("ShadowProductionVariants", "shadow variants"),
+        ("ExplainerConfig", "explanations"),
+    ] {
+        if request.has(member) {
+            return Err(AwsError::validation(format!(
+                "{member}: {what} are not supported here."
+            )));
+        }
+    }
+    let capture = request.object("DataCaptureConfig");
+    if capture.is_some_and(|capture| capture.flag("EnableCapture") != Some(false)) {
+        return Err(AwsError::validation(
+            "DataCaptureConfig: data capture is not supported here; leave it out, or set EnableCapture to false.",
+        ));
+    }
+    Ok(())
+}
+
+fn variant(request: Request<'_>, path: &str) -> Result<Variant, AwsError> {
+    let refuse = |reason: &str| Err(AwsError::validation(format!("'{path}': {reason}")));
+    if request.has("ServerlessConfig") {
+        return refuse("ServerlessConfig is not supported here; give InitialInstanceCount and InstanceType.");
+    }
+    let scaling = request.object("ManagedInstanceScaling");
+    if scaling.is_some_and(|scaling| scaling.text("Status") == Some("ENABLED")) {
+        return refuse("ManagedInstanceScaling is not supported here; give InitialInstanceCount.");
+    }
+    let Some(model_name) = request.text("ModelName") else {
+        return refuse("inference components are not supported here; a variant needs ModelName.");
+    };
+    let Some(instances) = request.integer("InitialInstanceCount") else {
+        return refuse("InitialInstanceCount is required.");
+    };
+    let Ok(instances) = u32::try_from(instances) else {
+        return refuse("InitialInstanceCount is too large.");
+    };
+    let routing = request
+        .object("RoutingConfig")
+        .and_then(|routing| routing.text("RoutingStrategy"));
+    let seconds = |member| request.integer(member).map(Duration::from_secs);
+    Ok(Variant {
+        name: request.name("VariantName").to_owned(),
+        model_name: model_name.to_owned(),
+        instances,
+        weight: request.number("InitialVariantWeight").unwrap_or(1.0),
+        routing: match routing {
+            Some("LEAST_OUTSTANDING_REQUESTS") => Routing::LeastOutstandingRequests,
+            _ => Routing::Random,
+        },
+        startup_timeout: seconds("ContainerStartupHealthCheckTimeoutInSeconds"),
+        download_timeout: seconds("ModelDataDownloadTimeoutInSeconds"),
+    })
+}
+
+fn asynchronous(request: Request<'_>) -> Result<Asynchronous, AwsError> {
+    let refuse = |reason: &str| {
+        Err(AwsError::validation(format!(
+            "'asyncInferenceConfig.outputConfig': {reason}"
+        )))
+    };
+    let Some(output) = request.object("OutputConfig") else {
+        return refuse("it is required.");
+    };
+    let topics = output.object("NotificationConfig");
+    if topics.is_some_and(|topics| topics.has("SuccessTopic") || topics.has("ErrorTopic")) {
+        return refuse("NotificationConfig: topics of SNS are not supported here; look for the output object.");
+    }
+    let Some(path) = output.text("S3OutputPath") else {
+        return refuse("S3OutputPath is required here: there is no bucket of the account to fall back to.");
+    };
+    let max_concurrent = request
+        .object("ClientConfig")
+        .and_then(|client| client.integer("MaxConcurrentInvocationsPerInstance"));
+    Ok(Asynchronous {
+        output: path.to_owned(),
+        failure: output.text("S3FailurePath").map(str::to_owned),
+        max_concurrent: max_concurrent.and_then(|count| u32::try_from(count).ok()),
+    })
+}
+
+pub(super) fn create(
+    context: &Context<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<Answer, AwsError> {
+    let config = build(body, context.arns, context.now)?;
+    records.must_be_new(Kind::EndpointConfig, &config.arn)?;
+    for variant in &config.variants {
+        records.model(context.arns, &variant.model_name)?;
+    }
+    records.add_tags(Kind::EndpointConfig, &config.name, Request(body));
+    let answer = Answer::plain(json!({"EndpointConfigArn": config.arn}));
+    records.configs.insert(config.name.clone(), Arc::new(config));
+    Ok(answer)
+}
+
+pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
+    const GIVEN_BACK: [&str; 8] = [
+        "ProductionVariants",
+        "DataCaptureConfig",
+        "KmsKeyId",
+        "AsyncInferenceConfig",
+        "ExecutionRoleArn",
+        "VpcConfig",
+        "EnableNetworkIsolation",
+        "MetricsConfig",
+    ];
+    let config = records.config(context.arns, Request(body).name("EndpointConfigName"))?;
+    let mut description = picked(&config.raw, &GIVEN_BACK);
+    let variants = description.get_mut("ProductionVariants").and_then(Value::as_array_mut);
+    for variant in variants.into_iter().flatten().filter_map(Value::as_object_mut) {
+        variant.entry("InitialVariantWeight").or_insert_with(|| json!(1.0));
+    }
+    description
+        .entry("EnableNetworkIsolation")
+        .or_insert_with(|| json!(false));
+    description.insert("EndpointConfigName".to_owned(), json!(config.name));
+    description.insert("EndpointConfigArn".to_owned(), json!(config.arn));
+    description.insert("CreationTime".to_owned(), json!(config.created));
+    Ok(description.into())
+}
+
+/// Endpoints that use it go on: each has its own copy.
+pub(super) fn delete(
+    context: &Context<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<Answer, AwsError> {
+    let name = Request(body).name("EndpointConfigName");
+    records.config(context.arns, name)?;
+    records.configs.remove(name);
+    records.forget_tags(Kind::EndpointConfig, name);
+    Ok(Answer::plain(json!({})))
+}

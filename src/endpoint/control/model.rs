@@ -1,0 +1,245 @@
+//! `CreateModel` and what may be asked of a model: the containers that a request describes, checked against each other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::arn::{Arns, Kind};
+use super::error::AwsError;
+use super::records::Records;
+use super::request::{self, Request, picked};
+use super::{Answer, Context, shapes, tags};
+use crate::endpoint::spec::{Container, Execution, Mode, Model, ONLY_CONTAINER};
+
+/// Of all containers of a model, keys and values.
+const MAX_ENVIRONMENT_BYTES: usize = 32 << 10;
+
+/// Makes a model of the body of a `CreateModel`, as the API and the command line take it.
+pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<Model, AwsError> {
+    build(&request::check(shapes::CREATE_MODEL, body)?, arns, created)
+}
+
+/// Makes a model of a request that has the right shape.
+pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Model, AwsError> {
+    let request = Request(body);
+    let name = request.name("ModelName");
+    let containers = containers(request)?;
+    let execution = match request
+        .object("InferenceExecutionConfig")
+        .and_then(|config| config.text("Mode"))
+    {
+        Some("Direct") => Execution::Direct,
+        _ => Execution::Serial,
+    };
+    check_together(request, &containers, execution)?;
+    Ok(Model {
+        name: name.to_owned(),
+        arn: arns.of(Kind::Model, name),
+        created,
+        containers,
+        execution,
+        raw: tags::without_tags(body),
+    })
+}
+
+fn containers(request: Request<'_>) -> Result<Vec<Container>, AwsError> {
+    let several = Vec::from_iter(request.objects("Containers"));
+    match (request.object("PrimaryContainer"), several.as_slice()) {
+        (None, []) => Err(AwsError::validation(
+            "A model needs either PrimaryContainer or Containers.",
+        )),
+        (Some(_), [_, ..]) => Err(AwsError::validation(
+            "A model has either PrimaryContainer or Containers, not both.",
+        )),
+        // The hostname of a primary container is ignored, as SageMaker documents it.
+        (Some(primary), []) => Ok(vec![container(primary, ONLY_CONTAINER.to_owned(), "primaryContainer")?]),
+        (None, several) => {
+            let container = |(index, request): (usize, &Request<'_>)| {
+                let hostname = match (request.text("ContainerHostname"), several.len()) {
+                    (Some(given), _) => given.to_owned(),
+                    (None, 1) => ONLY_CONTAINER.to_owned(),
+                    (None, _) => format!("container-{}", index + 1),
+                };
+                container(*request, hostname, &format!("containers.{}.member", index + 1))
+            };
+            several.iter().enumerate().map(container).collect()
+        }
+    }
+}
+
+fn container(request: Request<'_>, hostname: String, path: &str) -> Result<Container, AwsError> {
+    let unsupported = [
+        ("ModelPackageName", "give Image and ModelDataUrl instead"),
+        ("InferenceSpecificationName", "give Image and ModelDataUrl instead"),
+        (
+            "AdditionalModelDataSources",
+            "put the files into the model's own archive",
+        ),
+    ];
+    for (member, instead) in unsupported {
+        if request.has(member) {
+            return Err(AwsError::validation(format!(
+                "'{path}': {member} is not supported here; {instead}."
+            )));
+        }
+    }
+    let cache_setting = request
+        .object("MultiModelConfig")
+        .and_then(|config| config.text("ModelCacheSetting"));
+    let mode = match request.text("Mode") {
+        Some("MultiModel") => Mode::MultiModel {
+            cache: cache_setting != Some("Disabled"),
+        },
+        _ => Mode::SingleModel,
+    };
+    let model_data_url = model_data_url(request, mode, path)?;
+    let environment = request.object("Environment");
+    let environment = environment.into_iter().flat_map(|environment| environment.0.iter());
+    Ok(Container {
+        hostname,
+        image: request.text("Image").map(str::to_owned),
+        mode,
+        model_data_url,
+        environment: environment
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect(),
+        address: None,
+    })
+}
+
+fn model_data_url(request: Request<'_>, mode: Mode, path: &str) -> Result<Option<String>, AwsError> {
+    let refuse = |reason: &str| Err(AwsError::validation(format!("'{path}': {reason}")));
+    let source = request.object("ModelDataSource");
+    let url = match (request.text("ModelDataUrl"), source) {
+        (Some(_), Some(_)) => return refuse("ModelDataUrl and ModelDataSource cannot both be given."),
+        (Some(url), None) => Some(url),
+        (None, Some(_)) if mode != Mode::SingleModel => {
+            return refuse("ModelDataSource is not supported for multi-model endpoints; give ModelDataUrl.");
+        }
+        (None, Some(source)) => {
+            let Some(data) = source.object("S3DataSource") else {
+                return refuse("ModelDataSource needs S3DataSource.");
+            };
+            for member in ["ManifestS3Uri", "HubAccessConfig", "ETag", "ManifestEtag"] {
+                if data.has(member) {
+                    return refuse(&format!("ModelDataSource.S3DataSource.{member} is not supported here."));
+                }
+            }
+            data.text("S3Uri")
+        }
+        (None, None) => None,
+    };
+    match (mode, url) {
+        (Mode::MultiModel { .. }, None) => refuse("ModelDataUrl is required for a container in MultiModel mode."),
+        (_, url) => Ok(url.map(str::to_owned)),
+    }
+}
+
+/// What no container can say for itself.
+fn check_together(request: Request<'_>, containers: &[Container], execution: Execution) -> Result<(), AwsError> {
+    let multi_model = containers.iter().filter(|container| container.is_multi_model()).count();
+    if multi_model > 1 {
+        return Err(AwsError::validation(
+            "More than one container in MultiModel mode is not supported with inference pipeline.",
+        ));
+    }
+    if multi_model > 0 && execution == Execution::Direct {
+        return Err(AwsError::validation(
+            "A container in MultiModel mode is not supported with InferenceExecutionConfig Mode Direct.",
+        ));
+    }
+    let several = || request.objects("Containers");
+    let named = several().filter(|container| container.has("ContainerHostname")).count();
+    if named < several().count() {
+        if execution == Execution::Direct {
+            return Err(AwsError::validation(
+                "ContainerHostname is required for every container when InferenceExecutionConfig Mode is Direct.",
+            ));
+        }
+        if named > 0 {
+            return Err(AwsError::validation(
+                "ContainerHostname must be given for every container or for none.",
+            ));
+        }
+    }
+    if execution == Execution::Direct && request.has("PrimaryContainer") {
+        return Err(AwsError::validation(
+            "InferenceExecutionConfig Mode Direct needs Containers, not PrimaryContainer.",
+        ));
+    }
+    let mut counts = BTreeMap::<_, usize>::new();
+    for container in containers {
+        *counts.entry(container.hostname.as_str()).or_default() += 1;
+    }
+    if let Some((hostname, _)) = counts.iter().find(|(_, count)| **count > 1) {
+        return Err(AwsError::validation(format!(
+            "ContainerHostname must be unique within a model, and \"{hostname}\" is given more than once."
+        )));
+    }
+    let environment = containers.iter().flat_map(|container| &container.environment);
+    let bytes = environment.map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    if bytes > MAX_ENVIRONMENT_BYTES {
+        return Err(AwsError::validation(format!(
+            "The Environment of a model's containers may have {MAX_ENVIRONMENT_BYTES} bytes in all, and has {bytes}."
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn create(
+    context: &Context<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<Answer, AwsError> {
+    let model = build(body, context.arns, context.now)?;
+    records.must_be_new(Kind::Model, &model.arn)?;
+    records.add_tags(Kind::Model, &model.name, Request(body));
+    let answer = Answer::plain(json!({"ModelArn": model.arn}));
+    records.models.insert(model.name.clone(), Arc::new(model));
+    Ok(answer)
+}
+
+pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
+    const GIVEN_BACK: [&str; 6] = [
+        "PrimaryContainer",
+        "Containers",
+        "InferenceExecutionConfig",
+        "ExecutionRoleArn",
+        "VpcConfig",
+        "EnableNetworkIsolation",
+    ];
+    let model = records.model(context.arns, Request(body).name("ModelName"))?;
+    let mut description = picked(&model.raw, &GIVEN_BACK);
+    if let Some(container) = description.get_mut("PrimaryContainer") {
+        say_mode(container);
+    }
+    let several = description.get_mut("Containers").and_then(Value::as_array_mut);
+    several.into_iter().flatten().for_each(say_mode);
+    description
+        .entry("EnableNetworkIsolation")
+        .or_insert_with(|| json!(false));
+    description.insert("ModelName".to_owned(), json!(model.name));
+    description.insert("ModelArn".to_owned(), json!(model.arn));
+    description.insert("CreationTime".to_owned(), json!(model.created));
+    Ok(description.into())
+}
+
+fn say_mode(container: &mut Value) {
+    if let Some(container) = container.as_object_mut() {
+        container.entry("Mode").or_insert_with(|| json!("SingleModel"));
+    }
+}
+
+/// Endpoints that use it go on: each has its own copy.
+pub(super) fn delete(
+    context: &Context<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<Answer, AwsError> {
+    let name = Request(body).name("ModelName");
+    records.model(context.arns, name)?;
+    records.models.remove(name);
+    records.forget_tags(Kind::Model, name);
+    Ok(Answer::plain(json!({})))
+}

@@ -1,0 +1,92 @@
+//! All that the control plane knows. Plain data: copying it copies pointers, so that a change is made to a copy, and takes
+//! effect when it is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::arn::{Arns, Kind, resource};
+use super::error::AwsError;
+use super::request::Request;
+use super::running::Endpoint;
+use super::shapes::MAX_TAGS;
+use crate::endpoint::spec::{EndpointConfig, Model};
+
+pub type Tags = BTreeMap<String, String>;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Records {
+    pub models: BTreeMap<String, Arc<Model>>,
+    pub configs: BTreeMap<String, Arc<EndpointConfig>>,
+    pub endpoints: BTreeMap<String, Endpoint>,
+    /// By what an ARN ends in, so that they outlive a change of the region: `model/a`.
+    pub tags: BTreeMap<String, Tags>,
+}
+
+impl Records {
+    pub(super) fn model(&self, arns: &Arns, name: &str) -> Result<&Arc<Model>, AwsError> {
+        self.models.get(name).ok_or_else(|| missing(arns, Kind::Model, name))
+    }
+
+    pub(super) fn config(&self, arns: &Arns, name: &str) -> Result<&Arc<EndpointConfig>, AwsError> {
+        let config = self.configs.get(name);
+        config.ok_or_else(|| missing(arns, Kind::EndpointConfig, name))
+    }
+
+    pub(super) fn endpoint(&self, arns: &Arns, name: &str) -> Result<&Endpoint, AwsError> {
+        self.endpoints
+            .get(name)
+            .ok_or_else(|| missing(arns, Kind::Endpoint, name))
+    }
+
+    pub(super) fn endpoint_mut(&mut self, arns: &Arns, name: &str) -> Result<&mut Endpoint, AwsError> {
+        self.endpoints
+            .get_mut(name)
+            .ok_or_else(|| missing(arns, Kind::Endpoint, name))
+    }
+
+    fn has(&self, kind: Kind, arn: &str) -> bool {
+        match kind {
+            Kind::Model => self.models.values().any(|model| model.arn == arn),
+            Kind::EndpointConfig => self.configs.values().any(|config| config.arn == arn),
+            Kind::Endpoint => self.endpoints.values().any(|endpoint| endpoint.arn == arn),
+        }
+    }
+
+    pub(super) fn must_be_new(&self, kind: Kind, arn: &str) -> Result<(), AwsError> {
+        match self.has(kind, arn) {
+            true => Err(AwsError::validation(format!(
+                "Cannot create already existing {kind} \"{arn}\"."
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// What `arn` names, as [`tags`](Self::tags) has it.
+    pub(super) fn resource(&self, arns: &Arns, arn: &str) -> Result<String, AwsError> {
+        match arns.resource(arn) {
+            Some(resource) if Kind::ALL.into_iter().any(|kind| self.has(kind, arn)) => Ok(resource.to_owned()),
+            _ => Err(AwsError::validation(format!("Could not find resource \"{arn}\"."))),
+        }
+    }
+
+    /// The tags of a request that makes something.
+    pub(super) fn add_tags(&mut self, kind: Kind, name: &str, request: Request<'_>) {
+        let tags = Tags::from_iter(tags(request));
+        if !tags.is_empty() {
+            self.tags.insert(resource(kind, name), tags);
+        }
+    }
+
+    pub(super) fn forget_tags(&mut self, kind: Kind, name: &str) {
+        self.tags.remove(&resource(kind, name));
+    }
+}
+
+pub(super) fn tags(request: Request<'_>) -> impl Iterator<Item = (String, String)> {
+    let tags = request.objects("Tags").take(MAX_TAGS);
+    tags.map(|tag| (tag.name("Key").to_owned(), tag.name("Value").to_owned()))
+}
+
+fn missing(arns: &Arns, kind: Kind, name: &str) -> AwsError {
+    AwsError::validation(format!("Could not find {kind} \"{}\".", arns.of(kind, name)))
+}

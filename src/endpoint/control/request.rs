@@ -1,0 +1,82 @@
+//! A request's members, once they were found to be of the right shape: reading them cannot fail.
+
+use serde_json::{Map, Value};
+
+use super::error::AwsError;
+use super::shape::{self, Member};
+
+/// A JSON object that was checked, without its nulls: a null member is an absent one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a>(pub &'a Map<String, Value>);
+
+/// Reads and checks a request's body.
+pub(super) fn check(members: &'static [Member], body: Value) -> Result<Map<String, Value>, AwsError> {
+    match without_nulls(body) {
+        Value::Object(body) => shape::check(members, &body).map(|()| body),
+        _ => Err(AwsError::Serialization("the body must be a JSON object".to_owned())),
+    }
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(members) => members
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name, without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        plain => plain,
+    }
+}
+
+impl<'a> Request<'a> {
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&'a Value> {
+        self.0.get(name)
+    }
+
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        self.get(name).and_then(Value::as_str)
+    }
+
+    /// A member that is required.
+    pub fn name(&self, name: &str) -> &'a str {
+        self.text(name).unwrap_or_default()
+    }
+
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.get(name).and_then(Value::as_f64)
+    }
+
+    pub fn integer(&self, name: &str) -> Option<u64> {
+        self.get(name).and_then(Value::as_u64)
+    }
+
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        self.get(name).and_then(Value::as_bool)
+    }
+
+    pub fn object(&self, name: &str) -> Option<Request<'a>> {
+        self.get(name).and_then(Value::as_object).map(Request)
+    }
+
+    /// The objects of a list; none when there is no list.
+    pub fn objects(&self, name: &str) -> impl Iterator<Item = Request<'a>> + use<'a> {
+        let list = self.get(name).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_object).map(Request)
+    }
+
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let list = self.get(name).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_str)
+    }
+}
+
+/// Those members that are there, to be given back.
+pub(super) fn picked(raw: &Value, names: &[&str]) -> Map<String, Value> {
+    let member = |name: &&str| Some(((*name).to_owned(), raw.get(*name)?.clone()));
+    names.iter().filter_map(member).collect()
+}

@@ -1,0 +1,269 @@
+//! What a request must look like before anything is made of it, and SageMaker's words for what does not.
+//!
+//! A shape is data, as in the service's own description, so that each constraint is written down once, next to the name of
+//! its member. All violations are told at once; a member of another type ends it, because nothing else can be said then.
+
+use serde_json::{Map, Value};
+
+use super::error::AwsError;
+use super::pattern::Pattern;
+
+/// What of a value is shown.
+const SHOWN_CHARS: usize = 256;
+
+#[derive(Debug)]
+pub(super) enum Shape {
+    Text {
+        min: usize,
+        max: usize,
+        pattern: Option<&'static Pattern>,
+    },
+    Choice(&'static [&'static str]),
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    /// Finite.
+    Number {
+        min: f64,
+    },
+    Flag,
+    /// Seconds since the epoch.
+    Time,
+    List {
+        min: usize,
+        max: usize,
+        of: &'static Shape,
+    },
+    /// From and to text.
+    Map {
+        max: usize,
+        key: &'static Shape,
+        value: &'static Shape,
+    },
+    Structure(&'static [Member]),
+    /// Taken and given back as it is.
+    Anything,
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub name: &'static str,
+    pub required: bool,
+    pub shape: Shape,
+}
+
+pub(super) const fn required(name: &'static str, shape: Shape) -> Member {
+    Member {
+        name,
+        required: true,
+        shape,
+    }
+}
+
+pub(super) const fn optional(name: &'static str, shape: Shape) -> Member {
+    Member {
+        name,
+        required: false,
+        shape,
+    }
+}
+
+pub(super) const fn text(max: usize, pattern: &'static Pattern) -> Shape {
+    Shape::Text {
+        min: 0,
+        max,
+        pattern: Some(pattern),
+    }
+}
+
+/// Checks `body` against `members`. Members that are not listed are let through, as SageMaker does.
+pub(super) fn check(members: &'static [Member], body: &Map<String, Value>) -> Result<(), AwsError> {
+    let mut check = Check::default();
+    check.structure("", members, body)?;
+    match check.violations.len() {
+        0 => Ok(()),
+        1 => Err(AwsError::Validation(format!(
+            "1 validation error detected: {}",
+            check.violations[0]
+        ))),
+        several => Err(AwsError::Validation(format!(
+            "{several} validation errors detected: {}",
+            check.violations.join("; ")
+        ))),
+    }
+}
+
+#[derive(Default)]
+struct Check {
+    violations: Vec<String>,
+}
+
+impl Check {
+    fn structure(&mut self, path: &str, members: &'static [Member], body: &Map<String, Value>) -> Result<(), AwsError> {
+        for member in members {
+            let path = below(path, member.name);
+            match body.get(member.name) {
+                Some(value) => self.value(&path, &member.shape, value)?,
+                None if member.required => self.refuse("Value null", &path, "Member must not be null"),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, path: &str, shape: &Shape, value: &Value) -> Result<(), AwsError> {
+        match (shape, value) {
+            (Shape::Text { .. } | Shape::Choice(_), Value::String(text)) => {
+                for constraint in text_constraints(shape, text) {
+                    self.refuse(&shown(text), path, &constraint);
+                }
+            }
+            (Shape::Integer { min, max }, Value::Number(number)) => {
+                let whole = number.as_i64().ok_or_else(|| mistyped(path, "an integer", value))?;
+                self.between(path, whole, *min, *max);
+            }
+            (Shape::Number { min }, Value::Number(number)) => {
+                if number.as_f64().is_none_or(|number| number < *min) {
+                    let constraint = format!("Member must have value greater than or equal to {min}");
+                    self.refuse(&format!("Value '{number}'"), path, &constraint);
+                }
+            }
+            (Shape::Flag, Value::Bool(_)) | (Shape::Time, Value::Number(_)) | (Shape::Anything, _) => {}
+            (Shape::List { min, max, of }, Value::Array(items)) => {
+                if let Some(constraint) = length_constraint(items.len(), *min, *max) {
+                    let value = if items.is_empty() { "Value '[]'" } else { "Value" };
+                    self.refuse(value, path, &constraint);
+                }
+                for (index, item) in items.iter().enumerate() {
+                    self.value(&format!("{path}.{}.member", index + 1), of, item)?;
+                }
+            }
+            (Shape::Map { max, key, value }, Value::Object(entries)) => {
+                if let Some(constraint) = length_constraint(entries.len(), 0, *max) {
+                    self.refuse("Value", path, &constraint);
+                }
+                self.entries(path, key, value, entries)?;
+            }
+            (Shape::Structure(members), Value::Object(body)) => self.structure(path, members, body)?,
+            (_, value) => return Err(mistyped(path, kind(shape), value)),
+        }
+        Ok(())
+    }
+
+    /// Values are not shown: environments hold secrets.
+    fn entries(
+        &mut self,
+        path: &str,
+        key: &Shape,
+        value: &Shape,
+        entries: &Map<String, Value>,
+    ) -> Result<(), AwsError> {
+        for (name, entry) in entries {
+            let Value::String(entry) = entry else {
+                return Err(mistyped(&format!("{path}.{name}"), "a string", entry));
+            };
+            let constraints = text_constraints(key, name);
+            if !constraints.is_empty() {
+                let constraint = format!("Map keys must satisfy constraint: [{}]", constraints.join(", "));
+                self.refuse(&shown(name), path, &constraint);
+            }
+            let constraints = text_constraints(value, entry);
+            if !constraints.is_empty() {
+                let constraint = format!("Map value must satisfy constraint: [{}]", constraints.join(", "));
+                self.refuse("Value", &format!("{path}.{name}"), &constraint);
+            }
+        }
+        Ok(())
+    }
+
+    fn between(&mut self, path: &str, number: i64, min: i64, max: i64) {
+        let constraint = match number {
+            small if small < min => format!("Member must have value greater than or equal to {min}"),
+            large if large > max => format!("Member must have value less than or equal to {max}"),
+            _ => return,
+        };
+        self.refuse(&format!("Value '{number}'"), path, &constraint);
+    }
+
+    fn refuse(&mut self, value: &str, path: &str, constraint: &str) {
+        self.violations.push(format!(
+            "{value} at '{path}' failed to satisfy constraint: {constraint}"
+        ));
+    }
+}
+
+fn text_constraints(shape: &Shape, text: &str) -> Vec<String> {
+    match shape {
+        Shape::Text { min, max, pattern } => {
+            let mut constraints = Vec::from_iter(length_constraint(text.chars().count(), *min, *max));
+            if let Some(pattern) = pattern
+                && !(pattern.matches)(text)
+            {
+                constraints.push(format!(
+                    "Member must satisfy regular expression pattern: {}",
+                    pattern.text
+                ));
+            }
+            constraints
+        }
+        Shape::Choice(choices) if !choices.contains(&text) => {
+            vec![format!("Member must satisfy enum value set: [{}]", choices.join(", "))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn length_constraint(length: usize, min: usize, max: usize) -> Option<String> {
+    if length < min {
+        Some(format!("Member must have length greater than or equal to {min}"))
+    } else if length > max {
+        Some(format!("Member must have length less than or equal to {max}"))
+    } else {
+        None
+    }
+}
+
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("Value '{}...'", &text[..end]),
+        None => format!("Value '{text}'"),
+    }
+}
+
+/// Messages name members as the service's own language does: `productionVariants.1.member.modelName`.
+fn below(path: &str, name: &str) -> String {
+    let mut letters = name.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    let dot = if path.is_empty() { "" } else { "." };
+    format!(
+        "{path}{dot}{}{}",
+        first.map(String::from).unwrap_or_default(),
+        letters.as_str()
+    )
+}
+
+fn mistyped(path: &str, expected: &str, value: &Value) -> AwsError {
+    let given = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    AwsError::Serialization(format!("'{path}' must be {expected}, and {given} was given"))
+}
+
+fn kind(shape: &Shape) -> &'static str {
+    match shape {
+        Shape::Text { .. } | Shape::Choice(_) => "a string",
+        Shape::Integer { .. } => "an integer",
+        Shape::Number { .. } => "a number",
+        Shape::Flag => "a boolean",
+        Shape::Time => "a timestamp in seconds since the epoch",
+        Shape::List { .. } => "a list",
+        Shape::Map { .. } | Shape::Structure(_) => "an object",
+        Shape::Anything => "anything",
+    }
+}

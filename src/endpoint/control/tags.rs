@@ -1,0 +1,61 @@
+//! Tags: remembered and given back, without a meaning here.
+
+use serde_json::{Map, Value, json};
+
+use super::error::AwsError;
+use super::records::{Records, Tags, tags};
+use super::request::Request;
+use super::shapes::MAX_TAGS;
+use super::{Answer, Context};
+
+pub(super) fn add(context: &Context<'_>, records: &mut Records, body: &Map<String, Value>) -> Result<Answer, AwsError> {
+    let request = Request(body);
+    let resource = records.resource(context.arns, request.name("ResourceArn"))?;
+    let mut all = records.tags.get(&resource).cloned().unwrap_or_default();
+    all.extend(tags(request));
+    if all.len() > MAX_TAGS {
+        return Err(AwsError::ResourceLimitExceeded(format!(
+            "A resource may have {MAX_TAGS} tags, and \"{resource}\" would have {}.",
+            all.len()
+        )));
+    }
+    let answer = Answer::plain(json!({"Tags": list_of(&all)}));
+    records.tags.insert(resource, all);
+    Ok(answer)
+}
+
+pub(super) fn delete(
+    context: &Context<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<Answer, AwsError> {
+    let request = Request(body);
+    let resource = records.resource(context.arns, request.name("ResourceArn"))?;
+    if let Some(tags) = records.tags.get_mut(&resource) {
+        for key in request.texts("TagKeys") {
+            tags.remove(key);
+        }
+        if tags.is_empty() {
+            records.tags.remove(&resource);
+        }
+    }
+    Ok(Answer::plain(json!({})))
+}
+
+pub(super) fn list(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
+    let resource = records.resource(context.arns, Request(body).name("ResourceArn"))?;
+    Ok(json!({"Tags": list_of(records.tags.get(&resource).unwrap_or(&Tags::new()))}))
+}
+
+fn list_of(tags: &Tags) -> Vec<Value> {
+    tags.iter()
+        .map(|(key, value)| json!({"Key": key, "Value": value}))
+        .collect()
+}
+
+/// A request as it is kept: tags are kept apart, since they change.
+pub(super) fn without_tags(body: &Map<String, Value>) -> Value {
+    let mut raw = body.clone();
+    raw.remove("Tags");
+    raw.into()
+}

@@ -1,0 +1,60 @@
+//! Configurations: what cannot be honoured is not accepted.
+
+use super::*;
+
+#[test]
+fn configurations_that_cannot_be_honoured_are_refused() {
+    let with = |with: Value| merged(config("c"), with);
+    let of = |with: Value| json!({"EndpointConfigName": "c", "ProductionVariants": [merged(variant("a"), with)]});
+    let output = |output: Value| with(json!({"AsyncInferenceConfig": {"OutputConfig": output}}));
+    let table = [
+        (
+            json!({"EndpointConfigName": "c", "ProductionVariants": [variant("a"), variant("a")]}),
+            "VariantName must be unique within an endpoint configuration, and \"a\" is given more than once.",
+        ),
+        (
+            of(json!({"ModelName": "other"})),
+            "Could not find model \"arn:aws:sagemaker:eu-central-1:000000000000:model/other\".",
+        ),
+        (
+            of(json!({"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}})),
+            "'productionVariants.1.member': ServerlessConfig is not supported here; give InitialInstanceCount and \
+             InstanceType.",
+        ),
+        (
+            of(json!({"ModelName": null})),
+            "'productionVariants.1.member': inference components are not supported here; a variant needs ModelName.",
+        ),
+        (
+            of(json!({"InitialInstanceCount": null})),
+            "'productionVariants.1.member': InitialInstanceCount is required.",
+        ),
+        (
+            of(json!({"ManagedInstanceScaling": {"Status": "ENABLED"}})),
+            "'productionVariants.1.member': ManagedInstanceScaling is not supported here; give InitialInstanceCount.",
+        ),
+        (
+            with(json!({"ShadowProductionVariants": [variant("s")]})),
+            "ShadowProductionVariants: shadow variants are not supported here.",
+        ),
+        (
+            with(json!({"DataCaptureConfig": {"EnableCapture": true}})),
+            "DataCaptureConfig: data capture is not supported here; leave it out, or set EnableCapture to false.",
+        ),
+        (
+            output(json!({})),
+            "'asyncInferenceConfig.outputConfig': S3OutputPath is required here: there is no bucket of the account to \
+             fall back to.",
+        ),
+        (
+            output(json!({"S3OutputPath": "s3://b/o", "NotificationConfig": {"ErrorTopic": "arn"}})),
+            "'asyncInferenceConfig.outputConfig': NotificationConfig: topics of SNS are not supported here; look for the \
+             output object.",
+        ),
+    ];
+    for (body, expected) in table {
+        let mut plane = Plane::new();
+        plane.must("CreateModel", model(json!({"PrimaryContainer": {}})));
+        assert_eq!(plane.refused("CreateEndpointConfig", body.clone()), expected, "{body}");
+    }
+}

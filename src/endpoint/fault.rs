@@ -1,0 +1,214 @@
+//! Faults on demand, for people who test what calls their endpoint: `--fault RULE`, off by default.
+//!
+//! ```text
+//! [ENDPOINT[/VARIANT]:]FAULT[@WHEN]
+//!
+//! latency=200ms          the answer takes that much longer
+//! error=503              ServiceUnavailable; 500 is InternalFailure, 400 ValidationError, 530 InternalDependencyException
+//! model-error=507        ModelError, as if the container had answered with that status (400 to 599)
+//! model-not-ready        ModelNotReadyException
+//! kill=container-2       that container ends while it has the request ("model" is the only one of an endpoint)
+//! memory=512MiB          containers are started with that limit; has no WHEN
+//!
+//! @10%                   of the requests, by chance, the same ones for the same seed
+//! @1/100                 exactly each hundredth
+//! ```
+//!
+//! Several rules add up: latencies are summed, and of errors the first one given wins. A rule's requests are counted from the
+//! start, each rule for itself, so that a run can be repeated.
+
+mod rule;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::endpoint::error::RuntimeError;
+
+pub use rule::{FaultError, Rule};
+
+use rule::{Kind, When};
+
+/// All rules, and how many requests each has seen.
+#[derive(Debug, Default)]
+pub struct Faults {
+    seed: u64,
+    rules: Vec<(Rule, AtomicU64)>,
+}
+
+/// What is to happen to one request.
+#[derive(Debug, Default, PartialEq)]
+pub struct Injected {
+    pub latency: Duration,
+    pub error: Option<RuntimeError>,
+    /// The hostname of a container.
+    pub kill: Option<String>,
+}
+
+impl Faults {
+    pub fn new(rules: impl IntoIterator<Item = Rule>, seed: u64) -> Self {
+        Self {
+            seed,
+            rules: rules.into_iter().map(|rule| (rule, AtomicU64::new(0))).collect(),
+        }
+    }
+
+    /// What happens to the next request for that variant; `model` is for the text of errors.
+    pub fn next(&self, endpoint: &str, variant: &str, model: Option<&str>) -> Injected {
+        let mut injected = Injected::default();
+        for (index, (rule, seen)) in self.rules.iter().enumerate() {
+            if !rule.concerns(endpoint, variant) {
+                continue;
+            }
+            let request = seen.fetch_add(1, Ordering::Relaxed);
+            if !strikes(rule.when, chance(self.seed, index as u64, request), request) {
+                continue;
+            }
+            let error = match &rule.kind {
+                Kind::Latency(latency) => {
+                    injected.latency = injected.latency.saturating_add(*latency);
+                    continue;
+                }
+                Kind::Kill(hostname) => {
+                    injected.kill.get_or_insert_with(|| hostname.clone());
+                    continue;
+                }
+                Kind::Memory(_) => continue,
+                Kind::Error(status) => error(*status),
+                Kind::ModelError(status) => RuntimeError::Model {
+                    container: "model".to_owned(),
+                    status: *status,
+                    message: BY_RULE.to_owned(),
+                },
+                Kind::ModelNotReady => RuntimeError::ModelNotReady {
+                    model: model.unwrap_or("model").to_owned(),
+                },
+            };
+            injected.error.get_or_insert(error);
+        }
+        injected
+    }
+
+    /// The memory in bytes that each container of that variant is to have.
+    pub fn memory(&self, endpoint: &str, variant: &str) -> Option<u64> {
+        let concerned = self.rules.iter().filter(|(rule, _)| rule.concerns(endpoint, variant));
+        let limits = concerned.filter_map(|(rule, _)| match rule.kind {
+            Kind::Memory(bytes) => Some(bytes),
+            _ => None,
+        });
+        limits.min()
+    }
+}
+
+/// What the callers are told, so that nobody looks for the fault elsewhere.
+const BY_RULE: &str = "a fault that was asked for by --fault";
+
+fn error(status: u16) -> RuntimeError {
+    let text = BY_RULE.to_owned();
+    match status {
+        400 => RuntimeError::Validation(text),
+        503 => RuntimeError::Unavailable(text),
+        530 => RuntimeError::Dependency(text),
+        _ => RuntimeError::Internal(text),
+    }
+}
+
+/// Whether a rule strikes at its request of that number, counted from 0.
+fn strikes(when: When, chance: f64, request: u64) -> bool {
+    match when {
+        When::Always => true,
+        When::Chance(share) => chance < share,
+        // At the end of each stretch, evenly spread.
+        When::Each { of, count } => {
+            let before = |request: u64| u128::from(request) * u128::from(count) / u128::from(of);
+            before(request.saturating_add(1)) > before(request)
+        }
+    }
+}
+
+/// A number in 0..1 that follows from the others and looks like chance (SplitMix64).
+fn chance(seed: u64, rule: u64, request: u64) -> f64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = |mut bits: u64| {
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    };
+    let stream = mixed(seed.wrapping_add(GOLDEN.wrapping_mul(rule.wrapping_add(1))));
+    let bits = mixed(stream.wrapping_add(GOLDEN.wrapping_mul(request.wrapping_add(1))));
+    (bits >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(rules: &[&str], seed: u64) -> Faults {
+        Faults::new(rules.iter().map(|rule| rule.parse().unwrap()), seed)
+    }
+
+    #[test]
+    fn nothing_happens_without_rules() {
+        assert_eq!(Faults::default().next("a", "b", None), Injected::default());
+        assert_eq!(Faults::default().memory("a", "b"), None);
+    }
+
+    #[test]
+    fn a_rule_concerns_its_endpoint_and_variant() {
+        let faults = faults(
+            &[
+                "shop/blue:latency=1s",
+                "shop:latency=10s",
+                "latency=100s",
+                "shop:memory=1MiB",
+            ],
+            0,
+        );
+        let latency = |endpoint, variant| faults.next(endpoint, variant, None).latency.as_secs();
+        assert_eq!(latency("shop", "blue"), 111);
+        assert_eq!(latency("shop", "green"), 110);
+        assert_eq!(latency("other", "blue"), 100);
+        assert_eq!(faults.memory("shop", "blue"), Some(1 << 20));
+        assert_eq!(faults.memory("other", "blue"), None);
+    }
+
+    #[test]
+    fn the_first_error_wins() {
+        let faults = faults(&["model-error=507", "error=503", "kill=a", "kill=b"], 0);
+        let injected = faults.next("a", "b", None);
+        assert!(matches!(injected.error, Some(RuntimeError::Model { status: 507, .. })));
+        assert_eq!(injected.kill.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn one_in_so_many_is_exact_and_starts_with_the_last_of_them() {
+        let struck = |rule: &str, requests: usize| -> Vec<usize> {
+            let faults = faults(&[rule], 7);
+            let strikes = (0..requests).filter(|_| faults.next("a", "b", None).error.is_some());
+            strikes.collect()
+        };
+        let which = |rule: &str| -> Vec<usize> {
+            let faults = faults(&[rule], 7);
+            (1..=12)
+                .filter(|_| faults.next("a", "b", None).error.is_some())
+                .collect()
+        };
+        assert_eq!(which("error=503@1/4"), [4, 8, 12]);
+        assert_eq!(which("error=503@2/4"), [2, 4, 6, 8, 10, 12]);
+        assert_eq!(struck("error=503@1/100", 10_000).len(), 100);
+    }
+
+    #[test]
+    fn a_share_is_kept_by_chance_and_repeats_with_the_seed() {
+        let strikes = |seed| -> Vec<bool> {
+            let faults = faults(&["latency=1s", "model-not-ready@10%"], seed);
+            (0..10_000)
+                .map(|_| faults.next("a", "b", None).error.is_some())
+                .collect()
+        };
+        let count = strikes(1).iter().filter(|strike| **strike).count();
+        // Six standard deviations of 30.
+        assert!((820..=1180).contains(&count), "{count}");
+        assert_eq!(strikes(1), strikes(1));
+        assert_ne!(strikes(1), strikes(2));
+    }
+}

@@ -1,0 +1,104 @@
+//! The environment of a container: ours first, the model's next, SageMaker's own last, as the platform has it (1.1).
+
+use std::collections::BTreeMap;
+
+use crate::endpoint::spec::Container;
+
+/// What the platform says about ports.
+pub(super) struct Ports {
+    pub main: u16,
+    /// Where the container may listen beside, inclusive.
+    pub safe: (u16, u16),
+}
+
+/// Variables of this process that are about it, or about a container that it is itself: not for those that it starts.
+const OWN: [&str; 2] = ["LONGSHORE_", "SAGEMAKER_"];
+
+/// Credentials, which a role gives on SageMaker, and the region.
+const CREDENTIALS: [&str; 5] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+];
+
+/// What a process inherits: all that is not about us. Its libraries are found by it, its GPU, its credentials, its proxy.
+pub(super) fn inherited<'a>(
+    variables: impl Iterator<Item = (&'a str, &'a str)>,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    variables.filter(|(name, _)| !OWN.iter().any(|own| name.starts_with(own)))
+}
+
+/// What goes into an image, which has an environment of its own.
+pub(super) fn credentials<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> impl Iterator<Item = &'a str> {
+    variables
+        .map(|(name, _)| name)
+        .filter(|name| CREDENTIALS.contains(name))
+}
+
+/// What is set for `container`, over what it inherits.
+pub(super) fn set<'a>(
+    container: &'a Container,
+    ours: impl IntoIterator<Item = (&'a str, String)>,
+    ports: &Ports,
+) -> BTreeMap<&'a str, String> {
+    let mut variables: BTreeMap<&str, String> = ours.into_iter().collect();
+    let given = container.environment.iter();
+    variables.extend(given.map(|(name, value)| (name.as_str(), value.clone())));
+    variables.insert("SAGEMAKER_BIND_TO_PORT", ports.main.to_string());
+    let (first, last) = ports.safe;
+    variables.insert("SAGEMAKER_SAFE_PORT_RANGE", format!("{first}-{last}"));
+    if container.is_multi_model() {
+        variables.insert("SAGEMAKER_MULTI_MODEL", "true".to_owned());
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::spec::Mode;
+
+    #[test]
+    fn the_model_wins_over_us_and_sagemaker_over_the_model() {
+        let mut container = Container::new("a");
+        container.mode = Mode::MultiModel { cache: true };
+        for (name, value) in [("LONGSHORE_THREADS", "7"), ("SAGEMAKER_BIND_TO_PORT", "1"), ("X", "y")] {
+            container.environment.insert(name.to_owned(), value.to_owned());
+        }
+        let ours = [
+            ("LONGSHORE_THREADS", "2".to_owned()),
+            ("LONGSHORE_BIND", "::1".to_owned()),
+        ];
+        let ports = Ports {
+            main: 4000,
+            safe: (4000, 4001),
+        };
+        let expected = [
+            ("LONGSHORE_BIND", "::1"),
+            ("LONGSHORE_THREADS", "7"),
+            ("SAGEMAKER_BIND_TO_PORT", "4000"),
+            ("SAGEMAKER_MULTI_MODEL", "true"),
+            ("SAGEMAKER_SAFE_PORT_RANGE", "4000-4001"),
+            ("X", "y"),
+        ];
+        let set = set(&container, ours, &ports);
+        assert_eq!(set, expected.map(|(name, value)| (name, value.to_owned())).into());
+    }
+
+    #[test]
+    fn nothing_about_us_is_inherited() {
+        let variables = [
+            ("PATH", "/bin"),
+            ("LONGSHORE_STATE", "s"),
+            ("SAGEMAKER_MULTI_MODEL", "true"),
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+            ("ORT_DYLIB_PATH", "/lib"),
+        ];
+        let kept: Vec<&str> = inherited(variables.into_iter()).map(|(name, _)| name).collect();
+        assert_eq!(kept, ["PATH", "AWS_SECRET_ACCESS_KEY", "ORT_DYLIB_PATH"]);
+        let passed: Vec<&str> = credentials(variables.into_iter()).collect();
+        assert_eq!(passed, ["AWS_SECRET_ACCESS_KEY"]);
+    }
+}

@@ -1,0 +1,246 @@
+//! What keeps a container running: starts it, asks after its health, starts it again, and ends it.
+//!
+//! ```text
+//!  start -> asked until it answers -> up: asked now and then -> ended, or ill for long
+//!    ^                                                                 |
+//!    +------------------- after a pause that grows --------------------+
+//! ```
+//!
+//! What always holds: its address is known only while a process of the current generation has answered and was not seen to
+//! end. A process that was started here is waited for here, whatever happens.
+
+mod attached;
+
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::Child;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::container::RunningContainer;
+use super::health::{Health, Prober};
+use super::logs;
+use super::row::{Ended, Next, Row};
+use super::runner::{Control, Launched, Launcher};
+
+pub(super) use attached::attend;
+
+/// Between the questions of a start: soon at first, then as the platform has it.
+const SOON: Duration = Duration::from_millis(10);
+const LATE: Duration = Duration::from_secs(1);
+
+/// Between lines of the log that say that a container is still waited for.
+const PATIENCE_SAID: Duration = Duration::from_secs(30);
+
+/// Answers in a row other than 200 after which a container is ill: half a minute, as it is asked by default. A machine that
+/// is busy with something else is not to cost models.
+const ILL: u32 = 6;
+
+/// How long a container that was asked to end may take beyond the time that it has for its requests.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// For what a container wrote last to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How containers are asked after their health.
+#[derive(Debug, Clone)]
+pub(super) struct Care {
+    pub prober: Prober,
+    /// For the first answer after a start.
+    pub start_timeout: Duration,
+    /// Between questions after that.
+    pub interval: Duration,
+    pub drain_timeout: Duration,
+}
+
+/// Keeps `container` until `stop`, or gives it up.
+pub(super) struct Keeper {
+    pub container: Arc<RunningContainer>,
+    pub launcher: Launcher,
+    pub care: Care,
+    pub stop: CancellationToken,
+}
+
+/// How a start of a container came to its end.
+enum How {
+    /// By itself.
+    Exited(ExitStatus),
+    /// It could not even be started.
+    NotStarted(String),
+    /// It did not answer within the time for a start, or not any more, and was ended.
+    Ill,
+    Stopped,
+}
+
+impl Keeper {
+    pub async fn run(self) {
+        let mut row = Row::default();
+        let reason = loop {
+            let started = Instant::now();
+            let (how, was_healthy) = self.live().await;
+            self.container.state.send_modify(|state| state.address = None);
+            let (said, hopeless) = match &how {
+                How::Stopped => break "it was stopped".to_owned(),
+                How::Exited(status) => {
+                    let code = status.code();
+                    let hopeless = code.is_some_and(|code| self.launcher.is_hopeless(code));
+                    (format!("it ended ({status})"), hopeless)
+                }
+                How::NotStarted(reason) => (format!("it could not be started: {reason}"), false),
+                How::Ill if was_healthy => ("it did not answer /ping any more".to_owned(), false),
+                How::Ill => {
+                    let seconds = self.care.start_timeout.as_secs_f64();
+                    (format!("it did not answer /ping with 200 within {seconds} s"), false)
+                }
+            };
+            let next = row.next(Ended {
+                was_healthy,
+                lived: started.elapsed(),
+                // A deployment has waited for long enough then.
+                hopeless: hopeless || matches!(how, How::Ill),
+            });
+            let container = self.container.label();
+            let said = self.with_last_line(said);
+            match next {
+                Next::GiveUp => {
+                    tracing::error!(container, "the container is given up: {said}");
+                    break said;
+                }
+                Next::Restart { after } => {
+                    let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                    tracing::warn!(container, after_ms, "the container is started again: {said}");
+                    tokio::select! {
+                        () = self.stop.cancelled() => break "it was stopped".to_owned(),
+                        () = sleep(after) => {}
+                    }
+                }
+            }
+        };
+        self.container.state.send_modify(|state| state.failure = Some(reason));
+    }
+
+    fn with_last_line(&self, said: String) -> String {
+        match self.container.tail.last(|line| self.launcher.is_telling(line)) {
+            Some(line) => format!("{said}; its last log line: {line}"),
+            None => said,
+        }
+    }
+
+    /// Starts the container and returns when it has ended, and whether it had answered.
+    async fn live(&self) -> (How, bool) {
+        let mut generation = 0;
+        self.container.state.send_modify(|state| {
+            state.generation += 1;
+            generation = state.generation;
+        });
+        let Launched { mut child, control } = match self.launcher.launch(generation).await {
+            Ok(launched) => launched,
+            Err(error) => return (How::NotStarted(error.to_string()), false),
+        };
+        tracing::info!(
+            container = self.container.label(),
+            process = child.id(),
+            generation,
+            "container started"
+        );
+        let mut words = JoinSet::new();
+        if let Some(stdout) = child.stdout.take() {
+            words.spawn(logs::follow(stdout, Arc::clone(&self.container)));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            words.spawn(logs::follow(stderr, Arc::clone(&self.container)));
+        }
+        let mut was_healthy = false;
+        let how = self.attend(&mut child, &control, &mut was_healthy).await;
+        control.clear().await;
+        // What it has started may have its output open for longer.
+        let _ = timeout(LAST_WORDS, async { while words.join_next().await.is_some() {} }).await;
+        (how, was_healthy)
+    }
+
+    async fn attend(&self, child: &mut Child, control: &Control, was_healthy: &mut bool) -> How {
+        let health = self.watch(control, was_healthy);
+        let killed = self.container.killed.notified();
+        let how = tokio::select! {
+            () = self.stop.cancelled() => How::Stopped,
+            status = child.wait() => match status {
+                Ok(status) => return How::Exited(status),
+                Err(error) => How::NotStarted(error.to_string()),
+            },
+            () = killed => {
+                control.kill(child).await;
+                return match child.wait().await {
+                    Ok(status) => How::Exited(status),
+                    Err(error) => How::NotStarted(error.to_string()),
+                };
+            }
+            () = health => How::Ill,
+        };
+        // Nobody is sent there who comes now.
+        self.container.state.send_modify(|state| state.address = None);
+        self.end(child, control).await;
+        how
+    }
+
+    /// Returns when the container is ill: it does not come to answer, or not any more.
+    async fn watch(&self, control: &Control, was_healthy: &mut bool) {
+        let started = Instant::now();
+        let starting = self.wait_for_start(control);
+        let Ok(address) = timeout(self.care.start_timeout, starting).await else {
+            return;
+        };
+        *was_healthy = true;
+        self.publish(&address, started);
+        let mut bad = 0;
+        while bad < ILL {
+            sleep(self.care.interval).await;
+            bad = match self.care.prober.ping(&address).await {
+                Health::Healthy => 0,
+                Health::Unhealthy | Health::Unreachable => bad + 1,
+            };
+        }
+    }
+
+    async fn wait_for_start(&self, control: &Control) -> Arc<str> {
+        let multi_model = self.container.spec().is_multi_model();
+        let (mut pause, mut said) = (SOON, Instant::now());
+        loop {
+            if let Some(address) = control.address().await
+                && self.care.prober.is_ready(&address, multi_model).await
+            {
+                return address;
+            }
+            if said.elapsed() >= PATIENCE_SAID {
+                said = Instant::now();
+                tracing::info!(container = self.container.label(), "waiting for /ping to say 200");
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(LATE);
+        }
+    }
+
+    fn publish(&self, address: &Arc<str>, started: Instant) {
+        let start_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(container = self.container.label(), %address, start_ms, "container in service");
+        let address = Arc::clone(address);
+        self.container.state.send_modify(|state| state.address = Some(address));
+    }
+
+    /// Asks the container to end, as the platform does (ST-3), and sees to it that it has.
+    async fn end(&self, child: &mut Child, control: &Control) {
+        let patience = self.care.drain_timeout + GRACE;
+        control.terminate(child, self.care.drain_timeout).await;
+        if timeout(patience, child.wait()).await.is_ok() {
+            return;
+        }
+        tracing::warn!(
+            container = self.container.label(),
+            "the container does not end, so it is killed"
+        );
+        control.kill(child).await;
+        let _ = child.wait().await;
+    }
+}

@@ -1,0 +1,66 @@
+//! A container that somebody else runs: it is asked after its health, and that is all.
+
+use std::sync::Arc;
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Care, ILL, LATE, SOON};
+use crate::endpoint::fleet::container::RunningContainer;
+use crate::endpoint::fleet::health::Health;
+
+/// Follows the health of the container at `address` until `stop`, or gives it up because it never was well.
+pub async fn attend(container: Arc<RunningContainer>, address: Arc<str>, care: Care, stop: CancellationToken) {
+    let following = async {
+        let ready = wait_until_ready(&container, &address, &care);
+        if timeout(care.start_timeout, ready).await.is_err() {
+            let seconds = care.start_timeout.as_secs_f64();
+            return format!("nothing at {address} answered /ping with 200 within {seconds} s");
+        }
+        loop {
+            publish(&container, &address);
+            wait_until_lost(&address, &care).await;
+            container.state.send_modify(|state| state.address = None);
+            tracing::warn!(container = container.label(), %address, "the container does not answer any more");
+            wait_until_ready(&container, &address, &care).await;
+        }
+    };
+    let reason = tokio::select! {
+        () = stop.cancelled() => "it was stopped".to_owned(),
+        reason = following => reason,
+    };
+    container.state.send_modify(|state| {
+        state.address = None;
+        state.failure = Some(reason);
+    });
+}
+
+/// What was loaded there may be gone: it is another start, as far as one can tell.
+fn publish(container: &RunningContainer, address: &Arc<str>) {
+    tracing::info!(container = container.label(), %address, "container in service");
+    container.state.send_modify(|state| {
+        state.generation += 1;
+        state.address = Some(Arc::clone(address));
+    });
+}
+
+async fn wait_until_ready(container: &RunningContainer, address: &str, care: &Care) {
+    let mut pause = SOON;
+    while !care.prober.is_ready(address, container.spec().is_multi_model()).await {
+        sleep(pause).await;
+        pause = (2 * pause).min(LATE);
+    }
+}
+
+/// Nobody else tells that it has ended, so nobody listening is enough.
+async fn wait_until_lost(address: &str, care: &Care) {
+    let mut bad = 0;
+    while bad < ILL {
+        sleep(care.interval).await;
+        bad = match care.prober.ping(address).await {
+            Health::Healthy => 0,
+            Health::Unhealthy => bad + 1,
+            Health::Unreachable => ILL,
+        };
+    }
+}

@@ -1,0 +1,121 @@
+//! What containers write: passed on to our standard error under their names, and the last of it kept, because whoever
+//! looks for the reason of a failure is shown a container's last line (ST-12).
+//!
+//! Lines are passed on as they are. A line without an end is cut, so that a container cannot fill our memory.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+
+use super::container::RunningContainer;
+
+/// Lines that are kept, and what a line may have.
+const KEPT: usize = 50;
+const MAX_LINE: usize = 16 << 10;
+
+/// The last lines of a container, over its restarts.
+#[derive(Debug, Default)]
+pub(super) struct Tail(Mutex<VecDeque<String>>);
+
+impl Tail {
+    pub fn push(&self, line: String) {
+        let mut lines = self.locked();
+        if lines.len() == KEPT {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.locked().iter().cloned().collect()
+    }
+
+    /// The last line that `wanted` likes, else the last that says anything.
+    pub fn last(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let lines = self.locked();
+        let mut telling = lines.iter().rev().filter(|line| !line.trim().is_empty());
+        let last = telling.clone().next();
+        telling.find(|line| wanted(line)).or(last).cloned()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Passes on what `source` gives until it ends.
+pub(super) async fn follow(source: impl AsyncRead + Unpin, container: Arc<RunningContainer>) {
+    let mut lines = BufReader::new(source);
+    while let Ok(Some(line)) = next(&mut lines).await {
+        // Whoever has closed our standard error does not read this, and the container is not to suffer from it.
+        let _ = writeln!(io::stderr().lock(), "[{}] {line}", container.label());
+        container.tail.push(line);
+    }
+}
+
+/// The next line without its end.
+async fn next(source: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    loop {
+        let buffer = source.fill_buf().await?;
+        if buffer.is_empty() {
+            return Ok((!line.is_empty()).then(|| text(&line)));
+        }
+        let end = buffer.iter().position(|&byte| byte == b'\n');
+        let part = &buffer[..end.unwrap_or(buffer.len())];
+        line.extend_from_slice(&part[..part.len().min(MAX_LINE - line.len())]);
+        let taken = end.map_or(buffer.len(), |end| end + 1);
+        source.consume(taken);
+        if end.is_some() {
+            return Ok(Some(text(&line)));
+        }
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    text.trim_end_matches('\r').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_read_whatever_their_ends_and_long_ones_are_cut() {
+        let long = "x".repeat(3 * MAX_LINE);
+        let source = [b"one\r\n\n", long.as_bytes(), b"\ntwo\xc3\nlast"].concat();
+        let mut source = BufReader::with_capacity(7, source.as_slice());
+        let mut lines = Vec::new();
+        while let Some(line) = next(&mut source).await.unwrap() {
+            lines.push(line);
+        }
+        let cut = &long[..MAX_LINE];
+        assert_eq!(lines, ["one", "", cut, "two\u{fffd}", "last"]);
+    }
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        let tail = Tail::default();
+        for number in 0..KEPT + 2 {
+            tail.push(number.to_string());
+        }
+        assert_eq!(tail.lines().len(), KEPT);
+        assert_eq!(tail.lines()[0], "2");
+    }
+
+    #[test]
+    fn the_line_that_tells_why_is_the_last_one_that_says_anything() {
+        let tail = Tail::default();
+        assert_eq!(tail.last(|_| true), None);
+        for line in ["docker: no such image", "see --help", " "] {
+            tail.push(line.to_owned());
+        }
+        assert_eq!(tail.last(|_| true).as_deref(), Some("see --help"));
+        let errors = |line: &str| line.starts_with("docker: ");
+        assert_eq!(tail.last(errors).as_deref(), Some("docker: no such image"));
+        assert_eq!(tail.last(|line| line == "never").as_deref(), Some("see --help"));
+    }
+}

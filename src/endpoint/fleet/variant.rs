@@ -1,0 +1,153 @@
+//! A variant that serves: its instances, and which of them gets a request.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::artifact::Artifact;
+use super::instance::{InFlight, Instance};
+use super::status::VariantStatus;
+use crate::endpoint::spec::{Deployment, Model, Routing, Variant};
+
+/// What serves an endpoint. Whoever holds one keeps its containers: those that it was replaced in end after it was let go.
+pub struct Fleet {
+    pub(super) deployment: Deployment,
+    pub(super) variants: Vec<Arc<RunningVariant>>,
+}
+
+impl Fleet {
+    pub fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+
+    /// In the order of the endpoint configuration.
+    pub fn variants(&self) -> &[Arc<RunningVariant>] {
+        &self.variants
+    }
+
+    pub fn variant(&self, name: &str) -> Option<&Arc<RunningVariant>> {
+        self.variants.iter().find(|variant| variant.name() == name)
+    }
+}
+
+/// One production variant of a [`Fleet`].
+pub struct RunningVariant {
+    pub(super) spec: Variant,
+    pub(super) model: Arc<Model>,
+    /// By the hostname of the container: each instance gets the same, also one that is started later.
+    pub(super) artifacts: HashMap<String, Arc<Artifact>>,
+    turn: AtomicUsize,
+    // Held for moments only.
+    state: Mutex<State>,
+}
+
+struct State {
+    weight: f64,
+    desired_weight: f64,
+    desired_instances: u32,
+    instances: Arc<[Arc<Instance>]>,
+}
+
+impl RunningVariant {
+    pub(super) fn new(spec: Variant, model: Arc<Model>, artifacts: HashMap<String, Arc<Artifact>>) -> Self {
+        let state = State {
+            weight: spec.weight,
+            desired_weight: spec.weight,
+            desired_instances: spec.instances,
+            instances: Arc::default(),
+        };
+        Self {
+            spec,
+            model,
+            artifacts,
+            turn: AtomicUsize::new(0),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// As of now: it may have been changed since the endpoint was deployed.
+    pub fn weight(&self) -> f64 {
+        self.state().weight
+    }
+
+    /// As of now.
+    pub fn instances(&self) -> Arc<[Arc<Instance>]> {
+        Arc::clone(&self.state().instances)
+    }
+
+    /// The instance for a request, by the variant's routing strategy among those of which all containers answer, else among
+    /// all. For SageMaker's random choice they take turns, which is as even at any length. `None` when there are none.
+    pub fn choose(&self) -> Option<InFlight> {
+        let instances = self.instances();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let up: Vec<&Arc<Instance>> = instances.iter().filter(|instance| instance.is_up()).collect();
+        let candidates = match up.is_empty() {
+            true => instances.iter().collect(),
+            false => up,
+        };
+        // Each time from another one on, so that those that are equal take turns.
+        let in_turn = (0..candidates.len()).map(|step| candidates[(turn % candidates.len() + step) % candidates.len()]);
+        let chosen = match self.spec.routing {
+            Routing::Random => in_turn.into_iter().next(),
+            Routing::LeastOutstandingRequests => in_turn.min_by_key(|instance| instance.outstanding()),
+        };
+        chosen.map(Instance::begin)
+    }
+
+    /// The instance of this id, for a session that has begun there.
+    pub fn instance(&self, id: u64) -> Option<InFlight> {
+        let instances = self.instances();
+        instances
+            .iter()
+            .find(|instance| instance.id() == id)
+            .map(Instance::begin)
+    }
+
+    pub(super) fn status(&self) -> VariantStatus {
+        let state = self.state();
+        VariantStatus {
+            name: self.spec.name.clone(),
+            current_weight: state.weight,
+            desired_weight: state.desired_weight,
+            current_instances: u32::try_from(state.instances.len()).unwrap_or(u32::MAX),
+            desired_instances: state.desired_instances,
+        }
+    }
+
+    /// Notes what is wanted from now on.
+    pub(super) fn desire(&self, weight: Option<f64>, instances: Option<u32>) {
+        let mut state = self.state();
+        state.desired_weight = weight.unwrap_or(state.desired_weight);
+        state.desired_instances = instances.unwrap_or(state.desired_instances);
+    }
+
+    /// What is wanted is what there is.
+    pub(super) fn desire_no_more(&self) {
+        let mut state = self.state();
+        state.desired_weight = state.weight;
+        state.desired_instances = u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
+    }
+
+    /// Takes the weight that was wanted, and these instances; returns those that are not among them any more.
+    pub(super) fn settle(&self, instances: Vec<Arc<Instance>>) -> Vec<Arc<Instance>> {
+        let mut state = self.state();
+        state.weight = state.desired_weight;
+        let before = std::mem::replace(&mut state.instances, instances.into());
+        let gone = before
+            .iter()
+            .filter(|old| !state.instances.iter().any(|new| new.id() == old.id()));
+        gone.cloned().collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

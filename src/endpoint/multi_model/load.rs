@@ -1,0 +1,258 @@
+//! Loads and unloads: what happens between the store, the disk and the container.
+//!
+//! ```text
+//! find, fetch -> link below the models root -> POST /models -> 507 -> DELETE others -> POST /models -> loaded
+//! ```
+//!
+//! Each step is a line in the log, with the container and the model, so that their order can be read there.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::task;
+use tokio::time::{Instant, timeout_at};
+
+use super::directory::{Room, Stay};
+use super::files::{self, Placed};
+use super::{NO_ROOM, NOT_LOADED, Platform, target_model};
+use crate::endpoint::client::{Call, Reply};
+use crate::endpoint::error::RuntimeError;
+use crate::store::{FetchError, Lease, Located, Name};
+use crate::wire::{LoadRequest, ModelPath};
+
+/// Bytes of a reply to a load or an unload, of which only errors are read.
+const MAX_REPLY: usize = 1 << 20;
+
+/// Times that a load is repeated because its container ended under it. Which model it was that ended it is not known.
+const RESTARTS: u32 = 1;
+
+impl Platform {
+    /// Loads a model, from the store to the container, and tells those who wait.
+    pub(super) async fn load(self: &Arc<Self>, name: &Name, stay: Stay) {
+        let deadline = Instant::now() + self.settings.load_timeout;
+        let result = match timeout_at(deadline, self.try_load(name, stay, deadline)).await {
+            Ok(result) => result,
+            Err(_) => Err(RuntimeError::TimedOut {
+                container: self.hostname.clone(),
+            }),
+        };
+        match result {
+            Ok(generation) => {
+                self.see_generation();
+                let stays = self.directory().loaded(name, stay, generation);
+                if !stays {
+                    self.clean_up(name).await;
+                }
+                tracing::info!(container = self.label(), model = %name, "loaded");
+            }
+            Err(error) => {
+                tracing::warn!(container = self.label(), model = %name, %error, "the model was not loaded");
+                let files = self.directory().failed(name, stay);
+                remove(files).await;
+                self.directory().unloaded(name, Some(error));
+            }
+        }
+        self.changes.send_replace(());
+        self.unload_unless_kept(name).await;
+    }
+
+    /// Returns the generation of the container that has the model.
+    async fn try_load(&self, name: &Name, stay: Stay, deadline: Instant) -> Result<u64, RuntimeError> {
+        let opaque = self.opaque(name);
+        let placed = self.place(name, stay, &opaque).await?;
+        self.directory().set_files(name, stay, placed);
+        let request = LoadRequest {
+            url: files::url(&self.root.inside, &opaque),
+            model_name: opaque,
+        };
+        let body = serde_json::to_vec(&request).map_err(|error| RuntimeError::Internal(error.to_string()))?;
+        self.post_until_it_fits(name, stay, body.into(), deadline).await
+    }
+
+    /// Brings the model's files to where the container can read them. A disk without room gets some from models that nobody
+    /// uses.
+    async fn place(&self, name: &Name, stay: Stay, opaque: &str) -> Result<Placed, RuntimeError> {
+        loop {
+            let full = match self.bring(name, opaque).await {
+                Err(FetchError::Disk(reason)) => reason,
+                result => return result.map_err(|error| self.not_brought(name, error)),
+            };
+            tracing::info!(container = self.label(), model = %name, reason = full, "no room on disk for the model");
+            if !self.unload_others(stay).await {
+                return Err(self.not_brought(name, FetchError::Disk(full)));
+            }
+            tracing::info!(container = self.label(), model = %name, "retry");
+        }
+    }
+
+    async fn bring(&self, name: &Name, opaque: &str) -> Result<Placed, FetchError> {
+        let store = &self.parts.store;
+        let lease: Lease = match store.find(name).await? {
+            Located::Here(lease) => lease,
+            Located::There(arrival) => {
+                tracing::info!(container = self.label(), model = %name, url = store.url_of(name), "download");
+                store.fetch(arrival).await?
+            }
+        };
+        let (root, opaque) = (self.root.here.clone(), opaque.to_owned());
+        let placing = task::spawn_blocking(move || Placed::new(lease, &root, &opaque));
+        let placed = placing.await.map_err(|_| FetchError::Stopping)?;
+        placed.map_err(|error| FetchError::Disk(error.to_string()))
+    }
+
+    fn not_brought(&self, name: &Name, error: FetchError) -> RuntimeError {
+        let url = self.parts.store.url_of(name);
+        match error {
+            FetchError::Store(error) => RuntimeError::Download {
+                url,
+                reason: error.to_string(),
+            },
+            FetchError::Archive { source, .. } => RuntimeError::Validation(format!(
+                "Failed to extract model data archive ({url}). Please ensure that the object located at the URL is a valid \
+                 tar.gz archive. ({source})"
+            )),
+            FetchError::Disk(_) | FetchError::Stopping => RuntimeError::Unavailable(error.to_string()),
+        }
+    }
+
+    /// Asks the container to load a model, and makes room as long as it has none.
+    async fn post_until_it_fits(
+        &self,
+        name: &Name,
+        stay: Stay,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<u64, RuntimeError> {
+        let (mut count, mut restarts) = (1, 0);
+        let mut alone = None;
+        let mut again = false;
+        loop {
+            tracing::info!(container = self.label(), model = %name, "{}", if again { "retry" } else { "load" });
+            again = true;
+            let freed = self.directory().freed();
+            let mut changes = self.changes.subscribe();
+            let reply = match self.post(name, stay, body.clone(), deadline).await {
+                Err(RuntimeError::NoAnswer { .. } | RuntimeError::Unavailable(_)) if restarts < RESTARTS => {
+                    restarts += 1;
+                    continue;
+                }
+                reply => reply?,
+            };
+            match reply.status {
+                // Loaded already: by a load whose answer was lost, or an unload that failed.
+                200 | 409 => return Ok(reply.generation),
+                NO_ROOM => tracing::info!(container = self.label(), model = %name, "507: no room for the model"),
+                _ => return Err(self.refusal(&reply)),
+            }
+            loop {
+                let room = self.directory().make_room(stay, freed, count);
+                match room {
+                    Room::Freed => break,
+                    Room::Unload(names) => {
+                        join_all(names.iter().map(|name| self.unload(name))).await;
+                        count *= 2;
+                        break;
+                    }
+                    Room::Wait => {
+                        // The sender is this one's.
+                        let _ = changes.changed().await;
+                    }
+                    Room::Nothing if alone.is_none() => {
+                        alone = self.alone.acquire().await.ok();
+                        break;
+                    }
+                    Room::Nothing => return Err(self.refusal(&reply)),
+                }
+            }
+        }
+    }
+
+    async fn post(&self, name: &Name, stay: Stay, body: Bytes, deadline: Instant) -> Result<Reply, RuntimeError> {
+        let mut headers = HeaderMap::from_iter(target_model(name));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let call = Call {
+            method: Method::POST,
+            path: "/models".to_owned(),
+            headers,
+            body,
+        };
+        self.directory().set_posted(name, stay, true);
+        let reply = self.exchange(call, MAX_REPLY, deadline).await;
+        self.directory().set_posted(name, stay, false);
+        self.changes.send_replace(());
+        reply
+    }
+
+    /// A load's refusal, as the client sees it.
+    fn refusal(&self, reply: &Reply) -> RuntimeError {
+        RuntimeError::Model {
+            container: self.hostname.clone(),
+            status: reply.status,
+            message: String::from_utf8_lossy(&reply.body).into_owned(),
+        }
+    }
+
+    /// Unloads the half of the models that were not used for longer than the others, at least one. False if there are none
+    /// that nobody uses.
+    pub(super) async fn unload_others(&self, stay: Stay) -> bool {
+        let room = {
+            let mut directory = self.directory();
+            let (freed, count) = (directory.freed(), directory.idle_count().div_ceil(2));
+            directory.make_room(stay, freed, count.max(1))
+        };
+        let Room::Unload(names) = room else { return false };
+        join_all(names.iter().map(|name| self.unload(name))).await;
+        true
+    }
+
+    /// Unloads a model that was marked for it, and removes its files. A container that refuses is believed to have unloaded it:
+    /// if it has not, it says so at the next load.
+    pub(super) async fn unload(&self, name: &Name) {
+        tracing::info!(container = self.label(), model = %name, "unload");
+        let call = Call {
+            method: Method::DELETE,
+            path: ModelPath::of(&self.opaque(name)),
+            headers: HeaderMap::from_iter(target_model(name)),
+            body: Bytes::new(),
+        };
+        let deadline = Instant::now() + self.settings.unload_timeout;
+        match self.exchange(call, MAX_REPLY, deadline).await {
+            Ok(reply) if matches!(reply.status, 200..300 | NOT_LOADED) => {}
+            Ok(reply) => {
+                let error = self.refusal(&reply);
+                tracing::warn!(container = self.label(), model = %name, %error, "the model was not unloaded");
+            }
+            Err(error) => {
+                tracing::warn!(container = self.label(), model = %name, %error, "the model was not unloaded");
+            }
+        }
+        self.clean_up(name).await;
+    }
+
+    /// Removes the files of a model that is unloading, which ends that.
+    pub(super) async fn clean_up(&self, name: &Name) {
+        let files = self.directory().take_files(name);
+        remove(files).await;
+        self.directory().unloaded(name, None);
+        self.changes.send_replace(());
+    }
+
+    /// Where nothing is to be kept, a model for which nobody waited to its end goes at once.
+    async fn unload_unless_kept(&self, name: &Name) {
+        let marked = !self.keeps && self.directory().begin_unload(name);
+        if marked {
+            self.unload(name).await;
+        }
+    }
+}
+
+async fn remove(files: Option<Placed>) {
+    if let Some(files) = files {
+        // Fails only when the runtime ends, and the folder with it.
+        let _ = task::spawn_blocking(move || files.remove()).await;
+    }
+}

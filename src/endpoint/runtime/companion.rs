@@ -1,0 +1,80 @@
+//! What the platform keeps beside each container, for as long as that exists: its models, and how many asynchronous requests
+//! it works on.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, Weak};
+
+use tokio::sync::Semaphore;
+
+use super::Runtime;
+use crate::endpoint::client::Target;
+use crate::endpoint::error::RuntimeError;
+use crate::endpoint::fleet::{Fleet, Instance, RunningContainer};
+use crate::endpoint::multi_model::{Parts, Platform};
+use crate::store::{self, OpenError, Store};
+
+/// Of a container in multi-model mode: its models, or why there are none.
+struct Models(Result<Arc<Platform>, String>);
+
+/// Of an instance's first container that is not in multi-model mode.
+struct Slots(Arc<Semaphore>);
+
+impl Runtime {
+    /// The models of a container in multi-model mode. The first time the store is opened, which looks at the disk.
+    pub(super) fn platform(&self, container: &Arc<RunningContainer>) -> Result<Arc<Platform>, RuntimeError> {
+        let models = container.companion(|| Models(self.new_platform(container)));
+        let Some(models) = models else {
+            return Err(RuntimeError::Internal("the container has no models".to_owned()));
+        };
+        models.0.clone().map_err(RuntimeError::Internal)
+    }
+
+    fn new_platform(&self, container: &Arc<RunningContainer>) -> Result<Arc<Platform>, String> {
+        let hostname = &container.spec().hostname;
+        let Some(url) = &container.spec().model_data_url else {
+            return Err(format!(
+                "container {hostname} is in multi-model mode without a ModelDataUrl"
+            ));
+        };
+        let opened = self.store(url);
+        let store = opened.map_err(|error| format!("the models of container {hostname}: {error}"))?;
+        let target = Arc::downgrade(container) as Weak<dyn Target>;
+        let parts = Parts {
+            target,
+            store,
+            client: self.client.clone(),
+            background: self.background.clone(),
+        };
+        Ok(Platform::new(&**container, parts, self.settings.multi_model.clone()))
+    }
+
+    /// How many more asynchronous requests an instance takes. Only of those without a container in multi-model mode.
+    pub(super) fn slots(&self, fleet: &Fleet, instance: &Instance) -> Option<Arc<Semaphore>> {
+        let configured = fleet.deployment().asynchronous.as_ref()?.max_concurrent;
+        let slots = configured.map_or(self.settings.async_concurrency, |slots| slots as usize);
+        let first = instance.containers().first()?;
+        let slots = first.companion(|| Slots(Arc::new(Semaphore::new(slots.max(1)))))?;
+        Some(Arc::clone(&slots.0))
+    }
+
+    fn store(&self, url: &str) -> Result<Arc<Store>, OpenError> {
+        // Held while a store is opened: two of one folder would be one too many. Nothing panics half-way.
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.retain(|_, store| store.strong_count() > 0);
+        if let Some(store) = stores.get(url).and_then(Weak::upgrade) {
+            return Ok(store);
+        }
+        let store = Arc::new(Store::open(store::Settings {
+            url: url.to_owned(),
+            folder: folder_of(&self.settings.store.folder, url),
+            ..self.settings.store.clone()
+        })?);
+        stores.insert(url.to_owned(), Arc::downgrade(&store));
+        Ok(store)
+    }
+}
+
+/// A folder for what is fetched from `url`, the same each time.
+fn folder_of(folder: &Path, url: &str) -> PathBuf {
+    folder.join(&blake3::hash(url.as_bytes()).to_hex()[..16])
+}

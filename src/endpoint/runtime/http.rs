@@ -1,0 +1,191 @@
+//! The three operations as HTTP (rest-json): requests in, replies out, nothing in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use reqwest::header::HeaderMap;
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::Runtime;
+use super::request::{Api, Request};
+use crate::endpoint::error::{AwsError, RuntimeError};
+use crate::endpoint::event_stream;
+
+const VARIANT: &str = "x-Amzn-Invoked-Production-Variant";
+const REQUEST_ID: &str = "x-amzn-RequestId";
+const ERROR_TYPE: &str = "x-amzn-ErrorType";
+/// The model's media type, where that of the reply is the frames'.
+const MODEL_CONTENT_TYPE: &str = "X-Amzn-SageMaker-Content-Type";
+
+/// How long a body that is refused is read on: a client that is still sending would see a reset instead of the reason.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// The routes of the runtime API. They expect a `web::Data<Runtime>`.
+pub fn routes(app: &mut ServiceConfig) {
+    app.route("/endpoints/{endpoint}/invocations", web::post().to(invoke))
+        .route(
+            "/endpoints/{endpoint}/invocations-response-stream",
+            web::post().to(stream),
+        )
+        .route("/endpoints/{endpoint}/async-invocations", web::post().to(asynchronous));
+}
+
+async fn invoke(
+    runtime: Data<Runtime>,
+    endpoint: web::Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> HttpResponse {
+    let limit = runtime.settings.max_body;
+    let result = async {
+        let (asked, body) = read(Api::Invoke, &request, payload, limit, runtime.settings.timeout).await?;
+        runtime.invoke(&endpoint, asked, body).await
+    };
+    match result.await {
+        Ok(response) => {
+            let mut reply = answered(&runtime, StatusCode::OK);
+            reply.insert_header((VARIANT, response.variant));
+            forward(&mut reply, &response.headers, None);
+            reply.body(response.body)
+        }
+        Err(error) => refused(&runtime, &endpoint, &error),
+    }
+}
+
+async fn stream(
+    runtime: Data<Runtime>,
+    endpoint: web::Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> HttpResponse {
+    let limit = runtime.settings.max_body;
+    let result = async {
+        let (asked, body) = read(Api::Stream, &request, payload, limit, runtime.settings.timeout).await?;
+        runtime.invoke_streaming(&endpoint, asked, body).await
+    };
+    match result.await {
+        Ok(streamed) => {
+            let mut reply = answered(&runtime, StatusCode::OK);
+            reply.insert_header((VARIANT, streamed.variant));
+            forward(&mut reply, &streamed.headers, Some(MODEL_CONTENT_TYPE));
+            reply.content_type(event_stream::CONTENT_TYPE);
+            reply.streaming(streamed.body.map(Ok::<_, actix_web::Error>))
+        }
+        Err(error) => refused(&runtime, &endpoint, &error),
+    }
+}
+
+async fn asynchronous(
+    runtime: Data<Runtime>,
+    endpoint: web::Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> HttpResponse {
+    let limit = runtime.settings.max_async_body;
+    let result = async {
+        let (asked, body) = read(Api::Async, &request, payload, limit, runtime.settings.timeout).await?;
+        runtime.invoke_async(&endpoint, asked, body)
+    };
+    match result.await {
+        Ok(written) => {
+            let mut reply = answered(&runtime, StatusCode::ACCEPTED);
+            reply.insert_header(("X-Amzn-SageMaker-OutputLocation", written.output));
+            if let Some(failure) = written.failure {
+                reply.insert_header(("X-Amzn-SageMaker-FailureLocation", failure));
+            }
+            reply.json(json!({"InferenceId": written.inference_id}))
+        }
+        Err(error) => refused(&runtime, &endpoint, &error),
+    }
+}
+
+/// The request's headers, and its body of `limit` bytes at most.
+async fn read(
+    api: Api,
+    request: &HttpRequest,
+    mut payload: Payload,
+    limit: usize,
+    time: Duration,
+) -> Result<(Request, Bytes), RuntimeError> {
+    let until = Instant::now() + time;
+    let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
+    let asked = match Request::read(api, header) {
+        Ok(asked) => asked,
+        Err(error) => {
+            discard(payload).await;
+            return Err(error);
+        }
+    };
+    let length = header("content-length").and_then(|length| std::str::from_utf8(length).ok());
+    let declared: Option<usize> = length.and_then(|length| length.parse().ok());
+    if declared.is_some_and(|declared| declared > limit) {
+        discard(payload).await;
+        return Err(RuntimeError::BodyTooLarge { limit });
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = timeout_at(until, payload.next())
+        .await
+        .map_err(|_| RuntimeError::BodyBroken("it did not arrive in time".to_owned()))?
+    {
+        let chunk = chunk.map_err(|error| RuntimeError::BodyBroken(error.to_string()))?;
+        if body.is_empty() && declared == Some(chunk.len()) {
+            return Ok((asked, chunk));
+        }
+        if body.len() + chunk.len() > limit {
+            drop(body);
+            discard(payload).await;
+            return Err(RuntimeError::BodyTooLarge { limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok((asked, body.freeze()))
+}
+
+async fn discard(mut payload: Payload) {
+    let until = Instant::now() + LINGER;
+    while let Ok(Some(Ok(_))) = timeout_at(until, payload.next()).await {}
+}
+
+fn answered(runtime: &Runtime, status: StatusCode) -> HttpResponseBuilder {
+    let mut reply = HttpResponse::build(status);
+    reply.insert_header((REQUEST_ID, runtime.ids.next()));
+    reply
+}
+
+fn refused(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> HttpResponse {
+    tracing::info!(endpoint, %error, "an invocation failed");
+    let AwsError { status, kind, body } = error.answer(runtime.at(endpoint));
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut reply = answered(runtime, status);
+    if let Some(kind) = kind {
+        reply.insert_header((ERROR_TYPE, kind));
+    }
+    reply.json(body)
+}
+
+/// Passes a container's headers on; its media type by another name, if one is given.
+fn forward(reply: &mut HttpResponseBuilder, headers: &HeaderMap, content_type: Option<&'static str>) {
+    for (name, value) in headers {
+        let name = match (name.as_str(), content_type) {
+            ("content-type", Some(other)) => other,
+            (name, _) => name,
+        };
+        // reqwest and actix have each their own version of these types.
+        let (name, value) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes()));
+        if let (Ok(name), Ok(value)) = (name, value) {
+            reply.insert_header((name, value));
+        }
+    }
+}
+
+/// What the routes are given.
+pub fn data(runtime: &Arc<Runtime>) -> Data<Runtime> {
+    Data::from(Arc::clone(runtime))
+}

@@ -1,0 +1,165 @@
+//! `InvokeEndpoint`, and what the other operations have in common with it.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Runtime;
+use super::request::Request;
+use super::routing::Chosen;
+use super::sessions::{CLOSED_SESSION_ID, NEW_SESSION_ID};
+use crate::endpoint::client::Reply;
+use crate::endpoint::error::RuntimeError;
+use crate::endpoint::fault::Injected;
+use crate::endpoint::pipeline::{self, Input, Limits};
+use crate::wire::CUSTOM_ATTRIBUTES;
+
+/// Headers of a container's reply that reach the client (IN-2).
+const FORWARDED: [&str; 4] = ["content-type", CUSTOM_ATTRIBUTES, NEW_SESSION_ID, CLOSED_SESSION_ID];
+
+/// What `InvokeEndpoint` answers.
+#[derive(Debug)]
+pub struct Response {
+    pub variant: String,
+    /// Those that are forwarded.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// What was written by an asynchronous invocation, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub inference_id: String,
+    pub output: String,
+    pub failure: Option<String>,
+}
+
+/// How much one invocation may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub reply: usize,
+    pub deadline: Instant,
+}
+
+impl Runtime {
+    /// Invokes an endpoint.
+    ///
+    /// # Cancel safety
+    /// The containers see that nobody waits any more; a model that is being loaded goes on being loaded.
+    pub async fn invoke(&self, endpoint: &str, request: Request, body: Bytes) -> Result<Response, RuntimeError> {
+        if body.len() > self.settings.max_body {
+            let limit = self.settings.max_body;
+            return Err(RuntimeError::BodyTooLarge { limit });
+        }
+        let chosen = self.choose(endpoint, &request)?;
+        let bounds = Bounds {
+            reply: self.settings.max_body,
+            deadline: Instant::now() + self.settings.timeout,
+        };
+        let reply = self.run(&chosen, request, body, bounds).await?;
+        Ok(Response {
+            variant: chosen.variant.name().to_owned(),
+            headers: forwarded(&reply.headers),
+            body: reply.body,
+        })
+    }
+
+    /// Takes a request through the containers of the instance, faults included.
+    pub(super) async fn run(
+        &self,
+        chosen: &Chosen,
+        request: Request,
+        body: Bytes,
+        bounds: Bounds,
+    ) -> Result<Reply, RuntimeError> {
+        let stages = self.stages(chosen, &request)?;
+        let injected = self.injected(chosen, &request, bounds.deadline).await?;
+        let work = pipeline::run(&self.client, &stages, input(request, body), self.limits(bounds));
+        let reply = killing(chosen, injected.kill.as_deref(), work).await?;
+        self.note_session(chosen, &reply.headers);
+        Ok(reply)
+    }
+
+    /// The faults that were asked for, as far as they come before the containers.
+    pub(super) async fn injected(
+        &self,
+        chosen: &Chosen,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Injected, RuntimeError> {
+        let model = request.target_model.as_ref().map(crate::store::Name::as_str);
+        let mut injected = self.faults.next(chosen.endpoint(), chosen.variant.name(), model);
+        if !injected.latency.is_zero() {
+            let first = chosen.instance.containers().first();
+            let container = || first.map_or_else(String::new, |first| first.spec().hostname.clone());
+            let slept = timeout_at(deadline, sleep(injected.latency)).await;
+            slept.map_err(|_| RuntimeError::TimedOut { container: container() })?;
+        }
+        match injected.error.take() {
+            Some(error) => Err(error),
+            None => Ok(injected),
+        }
+    }
+
+    pub(super) fn limits(&self, bounds: Bounds) -> Limits {
+        Limits {
+            between: self.settings.max_between,
+            reply: bounds.reply,
+            deadline: bounds.deadline,
+        }
+    }
+
+    pub(super) fn note_session(&self, chosen: &Chosen, reply: &HeaderMap) {
+        let (endpoint, variant) = (chosen.endpoint(), chosen.variant.name());
+        self.sessions
+            .note(endpoint, variant, chosen.instance.id(), reply, SystemTime::now());
+    }
+}
+
+/// Runs `work`, and ends a container once it is under way.
+pub(super) async fn killing<T>(
+    chosen: &Chosen,
+    hostname: Option<&str>,
+    work: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
+    let Some(container) = hostname.and_then(|hostname| chosen.container(hostname)) else {
+        return work.await;
+    };
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        // It has been sent by then.
+        () = tokio::task::yield_now() => {}
+    }
+    tracing::info!(container = container.label(), "killed by --fault");
+    container.kill();
+    work.await
+}
+
+pub(super) fn input(request: Request, body: Bytes) -> Input {
+    Input {
+        headers: request.headers,
+        content_type: request.content_type,
+        accept: request.accept,
+        model: request.target_model,
+        body,
+    }
+}
+
+/// The headers of a reply that reach the client.
+pub(super) fn forwarded(reply: &HeaderMap) -> HeaderMap {
+    let found = FORWARDED.iter().filter_map(|name| {
+        let value = reply.get(*name)?;
+        Some((HeaderName::from_static(name), value.clone()))
+    });
+    found.collect()
+}
+
+/// The media type of a reply, for where it is written to.
+pub(super) fn content_type(reply: &HeaderMap) -> &str {
+    let value = reply.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.unwrap_or("application/octet-stream")
+}

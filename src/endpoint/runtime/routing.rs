@@ -1,0 +1,223 @@
+//! Which variant and which instance gets a request.
+//!
+//! Variants take turns by weight. Of a variant's instances its routing strategy chooses, unless one of them has the model
+//! loaded: that one is preferred until it is much busier than the others.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::Runtime;
+use super::request::Request;
+use super::turns::Turns;
+use crate::endpoint::client::Target;
+use crate::endpoint::error::RuntimeError;
+use crate::endpoint::fleet::{Fleet, InFlight, Instance, RunningContainer, RunningVariant};
+use crate::endpoint::pipeline::Stage;
+use crate::endpoint::spec::Model;
+use crate::store::Name;
+
+/// Whose turn it is, for each endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Routing {
+    variants: Mutex<HashMap<String, Turns>>,
+    instances: AtomicUsize,
+}
+
+/// What a request goes to. Counts as one under way until it is dropped.
+pub(super) struct Chosen {
+    pub fleet: Arc<Fleet>,
+    pub variant: Arc<RunningVariant>,
+    pub instance: InFlight,
+}
+
+/// What of an instance the choice depends on.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    outstanding: usize,
+    up: bool,
+    has_model: bool,
+}
+
+/// Requests more than elsewhere that an instance may have for the sake of a model that it has loaded.
+const SPREAD: usize = 4;
+
+impl Chosen {
+    pub fn endpoint(&self) -> &str {
+        &self.fleet.deployment().endpoint
+    }
+
+    pub fn container(&self, hostname: &str) -> Option<&Arc<RunningContainer>> {
+        self.instance.container(hostname)
+    }
+}
+
+impl Routing {
+    /// The variant of that name, or the one whose turn it is.
+    pub fn variant(&self, fleet: &Fleet, name: Option<&str>) -> Result<Arc<RunningVariant>, RuntimeError> {
+        if let Some(name) = name {
+            let variant = fleet.variant(name).cloned();
+            return variant.ok_or_else(|| RuntimeError::UnknownVariant(name.to_owned()));
+        }
+        let variants = fleet.variants();
+        if let [only] = variants
+            && only.weight() > 0.0
+        {
+            return Ok(Arc::clone(only));
+        }
+        let weights = variants.iter().map(|variant| match variant.instances().is_empty() {
+            true => 0.0,
+            false => variant.weight(),
+        });
+        // Nothing under the lock panics half-way.
+        let mut turns = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = turns.entry(fleet.deployment().endpoint.clone()).or_default();
+        let next = turns.next(weights).ok_or(RuntimeError::NoCapacity)?;
+        Ok(Arc::clone(&variants[next]))
+    }
+
+    /// Of an endpoint that is gone.
+    pub fn forget(&self, endpoint: &str) {
+        let mut turns = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.remove(endpoint);
+    }
+}
+
+impl Runtime {
+    /// What gets a request; its selectors are known to suit it.
+    pub(super) fn choose(&self, endpoint: &str, request: &Request) -> Result<Chosen, RuntimeError> {
+        let fleet = self.fleet(endpoint)?;
+        let session = request.session.as_deref();
+        let session = session.and_then(|id| self.sessions.find(endpoint, id, SystemTime::now()));
+        if let (Some(session), None) = (&session, &request.target_variant)
+            && let Some(variant) = fleet.variant(&session.variant).cloned()
+            && let Some(instance) = variant.instance(session.instance)
+        {
+            suits(variant.model(), request)?;
+            return Ok(Chosen {
+                fleet,
+                variant,
+                instance,
+            });
+        }
+        let variant = self.routing.variant(&fleet, request.target_variant.as_deref())?;
+        suits(variant.model(), request)?;
+        let instance = match &request.target_model {
+            Some(model) => self.with_model(&variant, model),
+            None => variant.choose(),
+        };
+        Ok(Chosen {
+            instance: instance.ok_or(RuntimeError::NoCapacity)?,
+            fleet,
+            variant,
+        })
+    }
+
+    /// The containers that a request goes through.
+    pub(super) fn stages(&self, chosen: &Chosen, request: &Request) -> Result<Vec<Stage>, RuntimeError> {
+        let containers = chosen.instance.containers();
+        let of_request = match &request.target_hostname {
+            None => containers,
+            Some(hostname) => {
+                let position = containers
+                    .iter()
+                    .position(|container| container.spec().hostname == *hostname);
+                let position = position.ok_or_else(|| RuntimeError::UnknownHostname(hostname.clone()))?;
+                &containers[position..=position]
+            }
+        };
+        let stages = of_request.iter().map(|container| {
+            let platform = match container.spec().is_multi_model() {
+                true => Some(self.platform(container)?),
+                false => None,
+            };
+            let target = Arc::clone(container) as Arc<dyn Target>;
+            Ok(Stage { target, platform })
+        });
+        stages.collect()
+    }
+
+    /// An instance for a request that is for one of many models.
+    fn with_model(&self, variant: &RunningVariant, model: &Name) -> Option<InFlight> {
+        let instances = variant.instances();
+        let loads: Vec<_> = instances.iter().map(|instance| self.load(instance, model)).collect();
+        let start = self.routing.instances.fetch_add(1, Ordering::Relaxed);
+        choose(&loads, start).map(|chosen| instances[chosen].begin())
+    }
+
+    fn load(&self, instance: &Instance, model: &Name) -> Load {
+        let many = instance
+            .containers()
+            .iter()
+            .find(|container| container.spec().is_multi_model());
+        let platform = many.and_then(|container| self.platform(container).ok());
+        Load {
+            outstanding: instance.outstanding(),
+            up: instance.is_up(),
+            has_model: platform.is_some_and(|platform| platform.has(model)),
+        }
+    }
+}
+
+/// Whether a model understands the request's selectors.
+fn suits(model: &Model, request: &Request) -> Result<(), RuntimeError> {
+    let many = match (&request.target_hostname, model.is_direct()) {
+        (None, false) => model.multi_model().is_some(),
+        (None, true) => return Err(RuntimeError::MissingHostname),
+        (Some(_), false) => return Err(RuntimeError::HostnameNotSupported),
+        (Some(hostname), true) => match model.container(hostname) {
+            Some(container) => container.is_multi_model(),
+            None => return Err(RuntimeError::UnknownHostname(hostname.clone())),
+        },
+    };
+    match (many, &request.target_model) {
+        (true, None) => Err(RuntimeError::MissingTargetModel),
+        (false, Some(_)) => Err(RuntimeError::TargetModelNotSupported),
+        _ => Ok(()),
+    }
+}
+
+/// The instance with the least to do, from `start` on around; see [`SPREAD`]. Those that are down come last.
+fn choose(loads: &[Load], start: usize) -> Option<usize> {
+    let some_have_it = loads.iter().any(|load| load.has_model && load.up);
+    let cost = |load: &Load| {
+        let load_first = if some_have_it && !load.has_model { SPREAD } else { 0 };
+        (!load.up, load.outstanding + load_first)
+    };
+    let around = (0..loads.len()).map(|index| start.wrapping_add(index) % loads.len());
+    // Of several the first is taken.
+    around.min_by_key(|index| cost(&loads[*index]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_that_has_the_model_is_preferred_until_it_is_much_busier() {
+        const DOWN: usize = usize::MAX;
+        /// Requests under way, and whether it has the model.
+        type Instances = &'static [(usize, bool)];
+        let table: &[(Instances, usize, Option<usize>)] = &[
+            (&[], 0, None),
+            (&[(0, false), (0, false), (0, false)], 0, Some(0)),
+            (&[(0, false), (0, false), (0, false)], 4, Some(1)),
+            (&[(2, false), (1, false), (1, false)], 0, Some(1)),
+            (&[(2, false), (1, false), (1, false)], 2, Some(2)),
+            (&[(0, false), (3, true)], 0, Some(1)),
+            (&[(0, false), (5, true)], 0, Some(0)),
+            (&[(DOWN, true), (9, false)], 0, Some(1)),
+            (&[(DOWN, true), (DOWN, false)], 1, Some(1)),
+        ];
+        for (instances, start, expected) in table {
+            let load = |&(outstanding, has_model): &(usize, bool)| Load {
+                outstanding: if outstanding == DOWN { 0 } else { outstanding },
+                up: outstanding != DOWN,
+                has_model,
+            };
+            let loads: Vec<_> = instances.iter().map(load).collect();
+            assert_eq!(choose(&loads, *start), *expected, "{instances:?}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `InvokeEndpointWithResponseStream`: the container's reply in frames, as it comes.
+//!
+//! Until the first bytes are there the answer is an ordinary one, error or not; from then on the status has been sent, and
+//! what goes wrong is a frame of its own (SR-2).
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use reqwest::header::HeaderMap;
+use tokio::time::Instant;
+
+use super::Runtime;
+use super::invoke::{Bounds, forwarded, input, killing};
+use super::request::Request;
+use super::routing::Chosen;
+use crate::endpoint::client::{Answer, CallError};
+use crate::endpoint::error::RuntimeError;
+use crate::endpoint::event_stream::{MAX_PAYLOAD, StreamFault, model_stream_error, payload_part};
+use crate::endpoint::pipeline;
+
+/// What `InvokeEndpointWithResponseStream` answers.
+pub struct Streamed {
+    pub variant: String,
+    /// Those that are forwarded.
+    pub headers: HeaderMap,
+    /// Frames.
+    pub body: BoxStream<'static, Bytes>,
+}
+
+/// What is still to come.
+struct Rest {
+    answer: Answer,
+    /// Bytes that have come, and are not framed yet.
+    chunk: Bytes,
+    /// The request counts as under way until its last frame.
+    _chosen: Chosen,
+}
+
+impl Runtime {
+    /// Invokes an endpoint. Returns when the first bytes of the reply are there.
+    pub async fn invoke_streaming(
+        &self,
+        endpoint: &str,
+        request: Request,
+        body: Bytes,
+    ) -> Result<Streamed, RuntimeError> {
+        if body.len() > self.settings.max_body {
+            let limit = self.settings.max_body;
+            return Err(RuntimeError::BodyTooLarge { limit });
+        }
+        let chosen = self.choose(endpoint, &request)?;
+        let bounds = Bounds {
+            reply: self.settings.max_body,
+            deadline: Instant::now() + self.settings.stream_timeout,
+        };
+        let stages = self.stages(&chosen, &request)?;
+        let injected = self.injected(&chosen, &request, bounds.deadline).await?;
+        let last = stages
+            .last()
+            .map_or_else(String::new, |stage| stage.hostname().to_owned());
+        let work = async {
+            let limits = self.limits(bounds);
+            let mut answer = pipeline::run_streaming(&self.client, &stages, input(request, body), limits).await?;
+            let chunk = answer.chunk().await;
+            let chunk = chunk.map_err(|error| RuntimeError::of_call(&last, error))?;
+            Ok((answer, chunk))
+        };
+        let (answer, chunk) = killing(&chosen, injected.kill.as_deref(), work).await?;
+        self.note_session(&chosen, answer.headers());
+        Ok(Streamed {
+            variant: chosen.variant.name().to_owned(),
+            headers: forwarded(answer.headers()),
+            body: match chunk {
+                Some(chunk) => frames(Rest {
+                    answer,
+                    chunk,
+                    _chosen: chosen,
+                }),
+                None => stream::empty().boxed(),
+            },
+        })
+    }
+}
+
+fn frames(rest: Rest) -> BoxStream<'static, Bytes> {
+    stream::unfold(Some(rest), |rest| async {
+        let mut rest = rest?;
+        while rest.chunk.is_empty() {
+            match rest.answer.chunk().await {
+                Ok(Some(chunk)) => rest.chunk = chunk,
+                Ok(None) => return None,
+                Err(error) => return Some((broken(&error), None)),
+            }
+        }
+        let part = rest.chunk.split_to(rest.chunk.len().min(MAX_PAYLOAD));
+        Some((payload_part(&part), Some(rest)))
+    })
+    .boxed()
+}
+
+fn broken(error: &CallError) -> Bytes {
+    let fault = match error {
+        CallError::TimedOut => StreamFault::TimedOut,
+        _ => StreamFault::Broken,
+    };
+    model_stream_error(fault, &error.to_string())
+}

@@ -1,0 +1,173 @@
+//! Requests whose results are written somewhere.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::*;
+
+const PATH: &str = "/endpoints/shop/async-invocations";
+
+fn config(folder: &Path, max_concurrent: u32) -> AsyncConfig {
+    AsyncConfig {
+        output: folder.join("out").display().to_string(),
+        failure: Some(folder.join("failed").display().to_string()),
+        max_concurrent: Some(max_concurrent),
+    }
+}
+
+async fn serving(max_concurrent: u32, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> (Scene, Arc<Fake>) {
+    let scene = scene(&[], |_| ());
+    let fake = answering("model", answer);
+    let variants = vec![variant("blue", 1.0, Execution::Serial, &[&fake])];
+    let config = config(scene.folder.path(), max_concurrent);
+    scene.serve_with("shop", variants, Some(config)).await;
+    (scene, fake)
+}
+
+/// A file, once it is there.
+async fn written(path: &str) -> String {
+    loop {
+        if let Ok(text) = std::fs::read_to_string(path) {
+            return text;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_result_is_where_the_answer_says() {
+    let (scene, fake) = serving(1, |seen| Answer::new(200, seen.body.to_ascii_uppercase())).await;
+    let input = scene.folder.path().join("in.csv");
+    std::fs::write(&input, "from a file").unwrap();
+    let input = input.display().to_string();
+    let headers = [
+        ("x-amzn-sagemaker-inputlocation", &*input),
+        ("x-amzn-sagemaker-content-type", "text/csv"),
+        ("x-amzn-sagemaker-inference-id", "i-1"),
+    ];
+    let got = scene.post(PATH, &headers, "").await;
+    assert_eq!(
+        (got.status.as_u16(), got.json()),
+        (202, serde_json::json!({"InferenceId": "i-1"}))
+    );
+    assert_eq!(
+        written(got.header("x-amzn-sagemaker-outputlocation").unwrap()).await,
+        "FROM A FILE"
+    );
+    assert_eq!(fake.seen()[0].header("content-type"), Some("text/csv"));
+    let headers = [
+        ("x-amzn-sagemaker-s3outputpathextension", "a/b"),
+        ("x-amzn-sagemaker-filename", "f.out"),
+    ];
+    let got = scene.post(PATH, &headers, "inline").await;
+    let output = got.header("x-amzn-sagemaker-outputlocation").unwrap();
+    assert!(output.ends_with("/out/a/b/f.out"), "{output}");
+    assert_eq!(written(output).await, "INLINE");
+}
+
+#[tokio::test]
+async fn a_failure_is_where_the_answer_says() {
+    let (scene, _) = serving(1, |_| Answer::new(400, "bad")).await;
+    let got = scene.post(PATH, &[], "x").await;
+    assert_eq!(got.status.as_u16(), 202);
+    let failure = written(got.header("x-amzn-sagemaker-failurelocation").unwrap()).await;
+    let failure: Value = serde_json::from_str(&failure).unwrap();
+    assert_eq!(
+        (&failure["OriginalStatusCode"], &failure["OriginalMessage"]),
+        (&400.into(), &"bad".into())
+    );
+    let missing = scene.folder.path().join("missing").display().to_string();
+    let got = scene
+        .post(PATH, &[("x-amzn-sagemaker-inputlocation", &missing)], "")
+        .await;
+    let failure = written(got.header("x-amzn-sagemaker-failurelocation").unwrap()).await;
+    assert!(failure.contains("there is nothing at"), "{failure}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_accepted_is_refused_at_once() {
+    let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
+    let variants = || vec![variant("blue", 1.0, Execution::Serial, &[&fake])];
+    scene.serve_with("other", variants(), None).await;
+    let got = scene.post("/endpoints/other/async-invocations", &[], "x").await;
+    assert!(got.error().2.contains("AsyncInferenceConfig"), "{}", got.text());
+    assert!(scene.post(PATH, &[], "").await.error().2.contains("InputLocation"));
+    let got = scene
+        .post(PATH, &[("x-amzn-sagemaker-s3outputpathextension", "../a")], "x")
+        .await;
+    assert!(got.error().2.contains("s3OutputPathExtension"), "{}", got.text());
+    let remote = AsyncConfig {
+        output: "s3://bucket/out".to_owned(),
+        failure: None,
+        max_concurrent: None,
+    };
+    scene.serve_with("other", variants(), Some(remote)).await;
+    let headers = [("x-amzn-sagemaker-inputlocation", "/etc/hostname")];
+    let got = scene.post("/endpoints/other/async-invocations", &headers, "").await;
+    assert!(got.error().2.contains("must be an object"), "{}", got.text());
+}
+
+#[tokio::test]
+async fn an_instance_works_on_so_many_at_once_in_the_order_of_their_coming() {
+    let (go, gone) = channel::<()>();
+    let gone = Mutex::new(gone);
+    let (scene, fake) = serving(1, move |seen| {
+        gone.lock().unwrap().recv().unwrap();
+        Answer::new(200, seen.body.clone())
+    })
+    .await;
+    let mut outputs = Vec::new();
+    for body in ["1", "2", "3"] {
+        let got = scene.post(PATH, &[], body).await;
+        outputs.push(got.header("x-amzn-sagemaker-outputlocation").unwrap().to_owned());
+    }
+    let mut bodies = Vec::new();
+    for output in outputs {
+        let began = loop {
+            match &fake.seen()[..] {
+                [] => tokio::task::yield_now().await,
+                seen => break seen.to_vec(),
+            }
+        };
+        assert_eq!(began.len(), 1);
+        go.send(()).unwrap();
+        bodies.push(written(&output).await);
+        assert_eq!(began[0].body, bodies.last().unwrap().as_bytes());
+    }
+    assert_eq!(bodies, ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn when_the_server_stops_what_is_not_done_is_a_failure() {
+    let (scene, _) = serving(1, |_| Answer::Stall).await;
+    let mut failures = Vec::new();
+    for body in ["1", "2"] {
+        let got = scene.post(PATH, &[], body).await;
+        failures.push(got.header("x-amzn-sagemaker-failurelocation").unwrap().to_owned());
+    }
+    scene.runtime.finish(Duration::ZERO).await;
+    for failure in failures {
+        let failure = std::fs::read_to_string(failure).unwrap();
+        assert!(failure.contains("stopped before the end"), "{failure}");
+    }
+    assert_eq!(scene.post(PATH, &[], "3").await.error().0, 503);
+}
+
+#[tokio::test]
+async fn requests_of_an_endpoint_that_is_gone_fail() {
+    let (scene, fake) = serving(1, |_| Answer::Stall).await;
+    let waiting = {
+        scene.post(PATH, &[], "1").await;
+        while fake.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        scene.post(PATH, &[], "2").await
+    };
+    let fleets = Arc::clone(&scene.fleets);
+    // Waits for the first one.
+    tokio::spawn(async move { fleets.remove("shop").await });
+    let failure = written(waiting.header("x-amzn-sagemaker-failurelocation").unwrap()).await;
+    assert!(failure.contains("not found"), "{failure}");
+}

@@ -1,0 +1,105 @@
+//! Which variant and which instance.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+
+use super::*;
+
+fn named(text: &'static str) -> Arc<Fake> {
+    answering("model", move |_| Answer::new(200, text))
+}
+
+#[tokio::test]
+async fn variants_are_chosen_by_weight_or_by_name() {
+    let scene = scene(&[], |_| ());
+    let (blue, green, grey) = (named("blue"), named("green"), named("grey"));
+    let one = |name, weight, fake| variant(name, weight, Execution::Serial, &[fake]);
+    scene
+        .serve(vec![
+            one("blue", 3.0, &blue),
+            one("green", 1.0, &green),
+            one("grey", 0.0, &grey),
+        ])
+        .await;
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        order.push(scene.invoke(&[], "").await.text().to_owned());
+    }
+    assert_eq!(order, ["blue", "blue", "green", "blue"]);
+    let got = scene.invoke(&[("x-amzn-sagemaker-target-variant", "grey")], "").await;
+    assert_eq!(got.text(), "grey");
+    assert_eq!(got.header("x-amzn-invoked-production-variant"), Some("grey"));
+}
+
+#[tokio::test]
+async fn an_endpoint_without_traffic_is_unavailable_and_one_that_is_gone_unknown() {
+    let scene = scene(&[], |_| ());
+    scene
+        .serve(vec![variant("blue", 0.0, Execution::Serial, &[&named("blue")])])
+        .await;
+    let got = scene.invoke(&[], "").await;
+    assert_eq!((got.error().0, got.error().1), (503, "ServiceUnavailable"));
+    scene.fleets.remove("shop").await;
+    assert_eq!(scene.invoke(&[], "").await.status.as_u16(), 400);
+}
+
+#[tokio::test]
+async fn a_session_stays_where_it_was_opened() {
+    let scene = scene(&[], |_| ());
+    let session = |id: &'static str| {
+        answering("model", move |seen| match seen.header("x-amzn-sagemaker-session-id") {
+            Some("NEW_SESSION") => {
+                let value = format!("{id}; Expires=2999-01-01T00:00:00Z");
+                Answer::new(200, id).with("x-amzn-sagemaker-new-session-id", value)
+            }
+            _ => Answer::new(200, id),
+        })
+    };
+    let (one, two) = (session("s1"), session("s2"));
+    let on = |name, fake| variant(name, 1.0, Execution::Serial, &[fake]);
+    scene.serve(vec![on("blue", &one), on("green", &two)]).await;
+    let name = "x-amzn-sagemaker-session-id";
+    for id in ["s1", "s2"] {
+        let opened = scene.invoke(&[(name, "NEW_SESSION")], "").await;
+        assert_eq!(opened.text(), id);
+        assert!(
+            opened
+                .header("x-amzn-sagemaker-new-session-id")
+                .unwrap()
+                .starts_with(id)
+        );
+    }
+    for id in ["s2", "s2", "s1", "s2", "s1"] {
+        assert_eq!(scene.invoke(&[(name, id)], "").await.text(), id);
+    }
+}
+
+#[tokio::test]
+async fn a_request_under_way_ends_where_it_began() {
+    let scene = scene(&[], |_| ());
+    let (came, has_come) = channel();
+    let (go, gone) = channel::<()>();
+    let gone = Mutex::new(gone);
+    let old = answering("model", move |_| {
+        came.send(()).unwrap();
+        gone.lock().unwrap().recv().unwrap();
+        Answer::new(200, "old")
+    });
+    scene.serve_one(&old).await;
+    let first = scene.invoke(&[], "");
+    let rest = async {
+        wait_for(&has_come).await;
+        scene.serve_one(&named("new")).await;
+        assert_eq!(scene.invoke(&[], "").await.text(), "new");
+        go.send(()).unwrap();
+    };
+    let (first, ()) = tokio::join!(first, rest);
+    assert_eq!(first.text(), "old");
+}
+
+/// Without holding up what else goes on in this thread.
+async fn wait_for(receiver: &Receiver<()>) {
+    while receiver.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,276 @@
+//! What is acknowledged is kept, and what cannot be understood is left alone.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::endpoint::control::Effect;
+
+struct Nobody;
+
+impl StatusSource for Nobody {
+    fn running_instances(&self, _: &str, _: &str) -> u32 {
+        0
+    }
+}
+
+fn arns() -> Arns {
+    Arns::new("us-east-1")
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+async fn ask(state: &State, action: &str, body: Value) -> Result<Answer, AwsError> {
+    let body = body.to_string();
+    state
+        .answer(&format!("SageMaker.{action}"), body.as_bytes(), &Nobody)
+        .await
+}
+
+/// What a start makes of `records`.
+fn restarted(records: &Records) -> Records {
+    let mut records = records.clone();
+    let gone = records
+        .endpoints
+        .values()
+        .filter(|endpoint| endpoint.declared || endpoint.phase == Phase::Deleting)
+        .map(|endpoint| endpoint.name.clone());
+    for name in Vec::from_iter(gone) {
+        records.endpoints.remove(&name);
+        records.tags.remove(&format!("endpoint/{name}"));
+    }
+    for endpoint in records.endpoints.values_mut() {
+        endpoint.phase = Phase::Creating;
+        endpoint.current = None;
+        endpoint.failure = None;
+    }
+    records
+}
+
+fn create_model(name: &str) -> Value {
+    json!({"ModelName": name, "PrimaryContainer": {"ModelDataUrl": "/m"}, "Tags": [{"Key": "k", "Value": "v"}]})
+}
+
+fn create_config(name: &str, model: &str) -> Value {
+    json!({"EndpointConfigName": name, "ProductionVariants": [
+        {"VariantName": "a", "ModelName": model, "InitialInstanceCount": 1},
+        {"VariantName": "b", "ModelName": model, "InitialInstanceCount": 2, "InitialVariantWeight": 0.5},
+    ]})
+}
+
+/// Something that is done; most of it is refused when it comes at the wrong time, which changes nothing.
+#[derive(Debug, Clone)]
+enum Step {
+    Ask(&'static str, Value),
+    Settle(&'static str, Result<(), String>),
+}
+
+/// Steps that begin with an endpoint in service, which random ones seldom reach.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let beginning = vec![
+        Step::Ask("CreateModel", create_model("x")),
+        Step::Ask("CreateEndpointConfig", create_config("x", "x")),
+        Step::Ask(
+            "CreateEndpoint",
+            json!({"EndpointName": "x", "EndpointConfigName": "x"}),
+        ),
+        Step::Settle("x", Ok(())),
+    ];
+    prop::collection::vec(step(), 0..20).prop_map(move |random| [beginning.clone(), random].concat())
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let name = || select(vec!["x", "y"]);
+    let weight = (0u32..1000).prop_map(|hundredths| f64::from(hundredths) / 100.0);
+    prop_oneof![
+        (name(), any::<bool>()).prop_map(|(name, multi)| {
+            let mut body = create_model(name);
+            if multi {
+                body["PrimaryContainer"] = json!({"Mode": "MultiModel", "ModelDataUrl": "s3://b/m/"});
+            }
+            Step::Ask("CreateModel", body)
+        }),
+        name().prop_map(|name| Step::Ask("DeleteModel", json!({"ModelName": name}))),
+        (name(), name()).prop_map(|(name, model)| Step::Ask("CreateEndpointConfig", create_config(name, model))),
+        name().prop_map(|name| Step::Ask("DeleteEndpointConfig", json!({"EndpointConfigName": name}))),
+        (name(), name()).prop_map(|(name, config)| {
+            let body = json!({
+                "EndpointName": name,
+                "EndpointConfigName": config,
+                "Tags": [{"Key": "k", "Value": config}],
+                "DeploymentConfig": {"AutoRollbackConfiguration": {}},
+            });
+            Step::Ask("CreateEndpoint", body)
+        }),
+        (name(), name()).prop_map(|(name, config)| {
+            Step::Ask(
+                "UpdateEndpoint",
+                json!({"EndpointName": name, "EndpointConfigName": config}),
+            )
+        }),
+        (name(), weight, 0u32..4).prop_map(|(name, weight, count)| {
+            let wanted = json!({"VariantName": "b", "DesiredWeight": weight, "DesiredInstanceCount": count});
+            let body = json!({"EndpointName": name, "DesiredWeightsAndCapacities": [wanted]});
+            Step::Ask("UpdateEndpointWeightsAndCapacities", body)
+        }),
+        name().prop_map(|name| Step::Ask("DeleteEndpoint", json!({"EndpointName": name}))),
+        (name(), any::<bool>()).prop_map(|(name, well)| {
+            let outcome = if well { Ok(()) } else { Err("no".to_owned()) };
+            Step::Settle(name, outcome)
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn whatever_was_done_is_there_after_a_restart(steps in steps()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let state = State::open(path.clone(), arns()).unwrap();
+        runtime().block_on(async {
+            for step in steps {
+                match step {
+                    Step::Ask(action, body) => drop(ask(&state, action, body).await),
+                    Step::Settle(endpoint, outcome) => state.settle(endpoint, outcome).await,
+                }
+            }
+        });
+        let again = State::open(path, arns()).unwrap();
+        prop_assert_eq!(&*again.records(), &restarted(&state.records()));
+        prop_assert_eq!(again.undeployed().len(), again.records().endpoints.len());
+    }
+}
+
+#[test]
+fn a_state_without_a_file_answers_too() {
+    let state = State::in_memory(arns());
+    runtime().block_on(async {
+        ask(&state, "CreateModel", create_model("m")).await.unwrap();
+        ask(&state, "CreateEndpointConfig", create_config("c", "m"))
+            .await
+            .unwrap();
+        let body = json!({"EndpointName": "e", "EndpointConfigName": "c"});
+        let answer = ask(&state, "CreateEndpoint", body).await.unwrap();
+        let Some(Effect::Deploy(deployment)) = answer.effect else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(state.undeployed(), [deployment]);
+        state.settle("e", Ok(())).await;
+        assert_eq!(state.undeployed(), []);
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_understood_is_named_and_left_as_it_is() {
+    let model = r#"{"created": 1.0, "request": {"ModelName": "a b", "PrimaryContainer": {}}}"#;
+    let rest = r#""endpoint_configs": [], "endpoints": [], "tags": {}"#;
+    let table = [
+        (String::new(), "is damaged: EOF"),
+        ("{\"version\": 1, \"mod".to_owned(), "is damaged: EOF"),
+        ("{}".to_owned(), "is damaged: it has no version"),
+        ("{\"version\": 1}".to_owned(), "is damaged: missing field"),
+        ("{\"version\": 2}".to_owned(), "is of version 2"),
+        (
+            format!("{{\"version\": 1, \"models\": [{model}], {rest}}}"),
+            "is damaged: models[0]: 1 validation error detected: Value 'a b' at 'modelName'",
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    for (content, expected) in table {
+        fs::write(&path, &content).unwrap();
+        let message = State::open(path.clone(), arns()).unwrap_err().to_string();
+        assert!(message.contains(&path.display().to_string()), "{message}");
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("missing").join("state.json");
+    let message = State::open(path, arns()).unwrap_err().to_string();
+    assert!(message.contains("cannot be written"), "{message}");
+}
+
+#[test]
+fn a_change_that_cannot_be_written_has_not_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let state = State::open(place.join("state.json"), arns()).unwrap();
+    runtime().block_on(async {
+        ask(&state, "CreateModel", create_model("m")).await.unwrap();
+        fs::rename(&place, folder.path().join("away")).unwrap();
+        let error = ask(&state, "CreateModel", create_model("n")).await.unwrap_err();
+        assert_eq!((error.code(), error.status()), ("InternalFailure", 500));
+        let names = Vec::from_iter(state.records().models.keys().cloned());
+        assert_eq!(names, ["m"]);
+        fs::rename(folder.path().join("away"), &place).unwrap();
+        ask(&state, "CreateModel", create_model("n")).await.unwrap();
+    });
+    assert_eq!(entries(&place), ["state.json"]);
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+#[test]
+fn changes_at_once_are_all_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    let state = State::open(path.clone(), arns()).unwrap();
+    let names = Vec::from_iter((0..20).map(|index| format!("m{index:02}")));
+    runtime().block_on(async {
+        let changes = names.iter().map(|name| ask(&state, "CreateModel", create_model(name)));
+        for answer in futures_util::future::join_all(changes).await {
+            answer.unwrap();
+        }
+    });
+    let again = State::open(path, arns()).unwrap();
+    assert_eq!(Vec::from_iter(again.records().models.keys().cloned()), names);
+}
+
+#[test]
+fn a_declared_endpoint_is_in_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    let state = State::open(path.clone(), arns()).unwrap();
+    runtime().block_on(async {
+        ask(&state, "CreateModel", create_model("m")).await.unwrap();
+        ask(&state, "CreateEndpointConfig", create_config("c", "m"))
+            .await
+            .unwrap();
+        ask(
+            &state,
+            "CreateEndpoint",
+            json!({"EndpointName": "e", "EndpointConfigName": "c"}),
+        )
+        .await
+        .unwrap();
+        let deployment = state.undeployed().remove(0);
+        let declared = Deployment {
+            endpoint: "local".to_owned(),
+            ..deployment.clone()
+        };
+        state.declare(declared).await.unwrap();
+        assert!(state.declare(deployment).await.is_err());
+        assert_eq!(state.undeployed().len(), 2);
+        state.settle("local", Ok(())).await;
+    });
+    let again = State::open(path, arns()).unwrap();
+    assert_eq!(Vec::from_iter(again.records().endpoints.keys().cloned()), ["e"]);
+}

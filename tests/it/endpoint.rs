@@ -1,0 +1,4 @@
+//! `longshore endpoint`: what the platform does around containers.
+
+mod fleet;
+mod runtime;
