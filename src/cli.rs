@@ -6,6 +6,7 @@
 //!
 //! `serve` is two processes: a `supervisor`, which listens, and the worker that it starts, which does all the rest.
 
+mod endpoint;
 mod inspect;
 mod pack;
 mod source;
@@ -30,10 +31,11 @@ use crate::archive;
 use crate::catalog::{self, Catalog, Demand, Journal};
 use crate::codec::Format;
 use crate::config::{
-    self, ArchiveArgs, Cli, Command, ExamineArgs, OnFull, Prepare, PrepareArgs, Provider, ServeArgs, TetherArgs,
+    self, ArchiveArgs, Cli, Command, EndpointArgs, ExamineArgs, OnFull, Prepare, PrepareArgs, Provider, ServeArgs,
+    TetherArgs,
 };
 use crate::contract::{self, Health, Invocations};
-use crate::endpoint;
+use crate::endpoint::tether;
 use crate::engine::{self, Engine, Examiner};
 use crate::store::{self, Store};
 use crate::supervisor::{self, Inheritance};
@@ -60,7 +62,8 @@ pub fn main() -> ExitCode {
         Some(Command::Worker(args)) => (*args, true),
         Some(Command::Serve(args)) => (*args, false),
         Some(Command::Prepare(args)) => prepare(&args),
-        Some(Command::Tether(args)) => tether(&args),
+        Some(Command::Tether(args)) => become_tied(&args),
+        Some(Command::Endpoint(args)) => endpoint(&args),
         Some(Command::Pack(args)) => end(pack::run(&args)),
         Some(Command::Inspect(args)) => end(inspect::run(&args)),
         None => (cli.serve, false),
@@ -76,15 +79,16 @@ pub fn main() -> ExitCode {
     } else {
         listen(&args).and_then(|listener| System::new().block_on(serve(&args, listener, Inheritance::default())))
     };
-    let code = match ended {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{}", causes(&error));
-            1
-        }
-    };
     // Not `ExitCode`: models may still be loading, on threads that nothing can interrupt.
-    engine::exit_now(code)
+    exit(ended)
+}
+
+/// Ends the process of a command that serves; logs what went wrong.
+fn exit(ended: Result<i32>) -> ! {
+    engine::exit_now(ended.unwrap_or_else(|error| {
+        tracing::error!("{}", causes(&error));
+        1
+    }))
 }
 
 /// Ends the process of a command that does its work and is done; says what went wrong.
@@ -139,9 +143,15 @@ fn prepare(args: &PrepareArgs) -> ! {
     })
 }
 
+/// Stands in for SageMaker.
+fn endpoint(args: &EndpointArgs) -> ! {
+    telemetry::init(args.log_format, args.log_level);
+    exit(System::new().block_on(endpoint::run(args)))
+}
+
 /// Makes this process another command, tied to the process that started it.
-fn tether(args: &TetherArgs) -> ! {
-    let error = endpoint::tether::become_tied(args.parent, args.parting, &args.command);
+fn become_tied(args: &TetherArgs) -> ! {
+    let error = tether::become_tied(args.parent, args.parting, &args.command);
     let command = args.command.first().map(OsString::as_os_str).unwrap_or_default();
     eprintln!("longshore: start {}: {error}", command.display());
     // As a shell says it of a command that is not there.
@@ -371,12 +381,12 @@ fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> 
     let store = Store::open(store::Settings {
         url: url.to_owned(),
         environment: config::environment().collect(),
-        timeout: args.store_timeout,
-        retries: args.store_retries,
-        downloads: args.downloads,
-        bounds: bounds(&args.archives),
+        timeout: args.fetch.store_timeout,
+        retries: args.fetch.store_retries,
+        downloads: args.fetch.downloads,
+        bounds: bounds(&args.fetch.archives),
         folder: args.cache_dir(),
-        folder_bytes: args.archive_cache_size.as_u64(),
+        folder_bytes: args.fetch.archive_cache_size.as_u64(),
         revalidate: args.revalidate,
     })
     .context("open the model store")?;

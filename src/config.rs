@@ -3,8 +3,10 @@
 //! A flag's variable is SageMaker's own where the contract has one, else `LONGSHORE_*`. The variables that AWS's own
 //! images honour by convention are read too ([`Conventions`]); a flag or its own variable wins over them.
 
+mod endpoint;
+mod fetch;
+
 use std::env;
-use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -16,6 +18,9 @@ use clap::builder::{BoolishValueParser, Resettable};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::telemetry::{LogFormat, LogLevel};
+
+pub use endpoint::{EndpointArgs, Parting, RunnerKind, TetherArgs};
+pub use fetch::{ArchiveArgs, FetchArgs};
 
 /// Largest body by default: SageMaker's limit for real-time calls.
 const REAL_TIME_BODY: ByteSize = ByteSize::mib(25);
@@ -38,6 +43,9 @@ pub struct Cli {
 pub enum Command {
     /// Serve the SageMaker container contract (the default without a command)
     Serve(Box<ServeArgs>),
+    /// Stand in for SageMaker on this machine: boto3, the AWS CLI and the SageMaker SDK deploy to it and invoke
+    #[command(after_help = endpoint::EXAMPLE)]
+    Endpoint(Box<EndpointArgs>),
     /// Check a model, prepare it, and pack it into the model.tar.gz that SageMaker takes
     #[command(after_help = PACK_EXAMPLE)]
     Pack(PackArgs),
@@ -116,34 +124,6 @@ pub struct InspectArgs {
     pub examine: ExamineArgs,
 }
 
-/// How much an archive may hold.
-#[derive(Debug, Clone, Args)]
-pub struct ArchiveArgs {
-    /// Most entries that an archive may have
-    #[arg(
-        long,
-        env = "LONGSHORE_MAX_ENTRIES",
-        value_name = "N",
-        default_value_t = 100_000,
-        help_heading = "Archives"
-    )]
-    pub max_entries: u64,
-
-    /// Most bytes that an archive may unpack to
-    #[arg(
-        long, env = "LONGSHORE_MAX_UNPACKED", value_name = "BYTES", default_value_t = ByteSize::gib(20),
-        help_heading = "Archives"
-    )]
-    pub max_unpacked: ByteSize,
-
-    /// Most bytes that a byte of an archive may unpack to, once it is beyond what small archives unpack to
-    #[arg(
-        long, env = "LONGSHORE_MAX_RATIO", value_name = "N", default_value_t = 200,
-        value_parser = clap::value_parser!(u64).range(1..), help_heading = "Archives"
-    )]
-    pub max_ratio: u64,
-}
-
 /// What the commands that look at a model have in common.
 #[derive(Debug, Clone, Args)]
 pub struct ExamineArgs {
@@ -171,29 +151,6 @@ pub struct ExamineArgs {
 pub struct PrepareArgs {
     #[arg(long)]
     pub onnxruntime: Option<PathBuf>,
-}
-
-/// `longshore tether`.
-#[derive(Debug, Clone, Args)]
-pub struct TetherArgs {
-    /// The process that has started this one
-    #[arg(long)]
-    pub parent: u32,
-
-    #[arg(long, value_enum)]
-    pub parting: Parting,
-
-    #[arg(last = true, required = true)]
-    pub command: Vec<OsString>,
-}
-
-/// What a process gets when the one that started it has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Parting {
-    /// SIGKILL: nobody is there to wait for it.
-    Kill,
-    /// SIGTERM, for what has to end something else.
-    Term,
 }
 
 /// `longshore serve`.
@@ -335,36 +292,8 @@ pub struct ServeArgs {
     )]
     pub negative_ttl: Duration,
 
-    /// Time for the store to send something; then the request to it is made again
-    #[arg(
-        long, env = "LONGSHORE_STORE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s",
-        help_heading = "Model store"
-    )]
-    pub store_timeout: Duration,
-
-    /// Times that a request to the store is made again when it failed or was cut short
-    #[arg(
-        long, env = "LONGSHORE_STORE_RETRIES", value_name = "N", default_value_t = 4,
-        value_parser = clap::value_parser!(u32).range(0..=100), help_heading = "Model store"
-    )]
-    pub store_retries: u32,
-
-    /// Models that are fetched from the store at once
-    #[arg(
-        long, env = "LONGSHORE_DOWNLOADS", value_name = "N", value_parser = threads, default_value = "8",
-        help_heading = "Model store"
-    )]
-    pub downloads: usize,
-
-    /// Disk that models fetched from the store may take, unpacked, in --cache-dir; what was not used for longest goes first
-    #[arg(
-        long, env = "LONGSHORE_ARCHIVE_CACHE_SIZE", value_name = "BYTES", default_value_t = ByteSize::gib(20),
-        help_heading = "Model store"
-    )]
-    pub archive_cache_size: ByteSize,
-
     #[command(flatten)]
-    pub archives: ArchiveArgs,
+    pub fetch: FetchArgs,
 
     /// Time for an unload to wait for the model's running requests; the platform gives up after 360s
     #[arg(
@@ -653,10 +582,7 @@ impl ServeArgs {
     }
 
     pub fn cache_dir(&self) -> PathBuf {
-        self.cache_dir.clone().unwrap_or_else(|| {
-            let user = rustix::process::geteuid().as_raw();
-            env::temp_dir().join(format!("longshore-{user}"))
-        })
+        cache_dir(self.cache_dir.as_ref())
     }
 
     /// `MaxConcurrentTransforms` and `MaxPayloadInMB` for batch transform (BT-2): a job may not have more than 100 MB
@@ -681,6 +607,14 @@ impl ServeArgs {
 /// The process's environment, for those of others' variables that others define: credentials and endpoints of stores.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Where what may be deleted is kept, unless a flag says where: one folder for each user, which others cannot write to.
+fn cache_dir(given: Option<&PathBuf>) -> PathBuf {
+    given.cloned().unwrap_or_else(|| {
+        let user = rustix::process::geteuid().as_raw();
+        env::temp_dir().join(format!("longshore-{user}"))
+    })
 }
 
 /// `90s`, `2min`, or a bare number of seconds, as SageMaker's variables give it.

@@ -1,18 +1,6 @@
 //! Faults on demand, for people who test what calls their endpoint: `--fault RULE`, off by default.
 //!
-//! ```text
-//! [ENDPOINT[/VARIANT]:]FAULT[@WHEN]
-//!
-//! latency=200ms          the answer takes that much longer
-//! error=503              ServiceUnavailable; 500 is InternalFailure, 400 ValidationError, 530 InternalDependencyException
-//! model-error=507        ModelError, as if the container had answered with that status (400 to 599)
-//! model-not-ready        ModelNotReadyException
-//! kill=container-2       that container ends while it has the request ("model" is the only one of an endpoint)
-//! memory=512MiB          containers are started with that limit; has no WHEN
-//!
-//! @10%                   of the requests, by chance, the same ones for the same seed
-//! @1/100                 exactly each hundredth
-//! ```
+//! The words of a rule are those of `longshore endpoint --help`.
 //!
 //! Several rules add up: latencies are summed, and of errors the first one given wins. A rule's requests are counted from the
 //! start, each rule for itself, so that a run can be repeated.

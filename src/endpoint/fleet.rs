@@ -31,6 +31,7 @@ mod shared;
 mod status;
 mod thread;
 mod variant;
+mod work;
 
 use std::io;
 use std::path::PathBuf;
@@ -38,16 +39,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::fault::Faults;
 use super::spec::Deployment;
 use crate::store;
 use artifact::Artifacts;
 use health::Prober;
 use shared::{Entry, Shared, instances_of, retire};
 use thread::FleetThread;
+use work::Work;
 
 pub use container::{RunningContainer, Up};
 pub use instance::{InFlight, Instance};
@@ -69,8 +71,9 @@ pub struct Settings {
     pub prepared: PathBuf,
     /// Most instances of a variant, however many it is to have.
     pub max_instances: u32,
-    /// Bytes that a container may take.
+    /// Bytes that a container may take, unless a fault says otherwise.
     pub memory: Option<u64>,
+    pub faults: Arc<Faults>,
     /// For a container to answer after its start, unless its variant says otherwise.
     pub start_timeout: Duration,
     /// Between the questions after a container's health.
@@ -115,19 +118,16 @@ pub enum FleetError {
 /// All endpoints that run.
 pub struct Fleets {
     shared: Arc<Shared>,
-    work: Mutex<Option<TempDir>>,
+    work: Mutex<Option<Work>>,
     thread: FleetThread,
 }
 
 impl Fleets {
     pub fn start(settings: Settings) -> Result<Self, StartError> {
-        let work = tempfile::Builder::new()
-            .prefix("longshore-endpoint-")
-            .tempdir_in(&settings.folder)
-            .map_err(|source| StartError::Folder {
-                folder: settings.folder.clone(),
-                source,
-            })?;
+        let work = Work::new(&settings.folder).map_err(|source| StartError::Folder {
+            folder: settings.folder.clone(),
+            source,
+        })?;
         let shared = Shared {
             artifacts: Artifacts::new(settings.store.clone(), work.path().join("archives")),
             folder: work.path().join("instances"),
@@ -314,7 +314,7 @@ impl Fleets {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         let work = self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let removal = self.thread.runtime().spawn_blocking(move || work.map(TempDir::close));
+        let removal = self.thread.runtime().spawn_blocking(move || work.map(Work::close));
         if let Ok(Some(Err(error))) = removal.await {
             tracing::warn!(%error, "the folder of the containers is left behind");
         }

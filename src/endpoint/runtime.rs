@@ -31,7 +31,7 @@ use crate::endpoint::fleet::{Fleet, Fleets};
 use crate::endpoint::multi_model;
 use crate::store::{self, LocationError, ObjectError, Objects, Store};
 
-pub use http::{data, routes};
+pub use http::{REQUEST_ID, data, routes};
 pub use invoke::{Response, Written};
 pub use request::{Api, Request};
 pub use stream::Streamed;
@@ -147,6 +147,11 @@ impl Runtime {
             asynchronous: Asynchronous::default(),
             stores: Mutex::default(),
         }))
+    }
+
+    /// For a reply, unlike all others.
+    pub fn request_id(&self) -> String {
+        self.ids.next()
     }
 
     /// What serves an endpoint.

@@ -174,7 +174,7 @@ impl Kept {
 }
 
 /// Seconds since the epoch, to the millisecond, as AWS gives them.
-fn now() -> f64 {
+pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_secs_f64() * 1000.0).round() / 1000.0
 }

@@ -131,6 +131,10 @@ impl RunningContainer {
         self.tail.lines()
     }
 
+    pub fn has_companion(&self) -> bool {
+        self.companion.get().is_some()
+    }
+
     /// What goes with this container for as long as it exists, made when it is first asked for; `None` when what was made
     /// then is of another type.
     pub fn companion<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {

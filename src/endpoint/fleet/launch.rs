@@ -227,7 +227,9 @@ async fn start_instance(
             keepers.push(keeper::attend(container, address, care, stop).boxed());
         } else {
             let known_as = shared.known_as(id, container.label());
-            let launcher = Launcher::new(&shared.settings, spec.clone(), home, known_as)?;
+            let settings = &shared.settings;
+            let memory = settings.faults.memory(endpoint, variant.name()).or(settings.memory);
+            let launcher = Launcher::new(settings, spec.clone(), home, memory, known_as)?;
             let keeper = Keeper {
                 container,
                 launcher,

@@ -32,6 +32,8 @@ pub(super) struct Launcher {
     settings: Arc<Settings>,
     container: Container,
     home: Home,
+    /// Bytes that it may take.
+    memory: Option<u64>,
     /// In names for other programs: unique in this process.
     name: String,
     means: Means,
@@ -56,7 +58,13 @@ pub(super) enum Control {
 }
 
 impl Launcher {
-    pub fn new(settings: &Arc<Settings>, container: Container, home: Home, name: String) -> io::Result<Self> {
+    pub fn new(
+        settings: &Arc<Settings>,
+        container: Container,
+        home: Home,
+        memory: Option<u64>,
+        name: String,
+    ) -> io::Result<Self> {
         let means = match &settings.runner {
             Runner::Process => Means::Process(Port::reserve()?),
             Runner::Docker { command } => Means::Docker(command.clone()),
@@ -66,6 +74,7 @@ impl Launcher {
             settings: Arc::clone(settings),
             container,
             home,
+            memory,
             name,
             means,
         })
@@ -76,13 +85,13 @@ impl Launcher {
         let (mut command, control) = match &self.means {
             Means::Process(port) => {
                 wait_for(port).await;
-                let command = process::command(&self.settings, &self.container, &self.home, port.number());
+                let command = process::command(&self.settings, &self.container, &self.home, self.memory, port.number());
                 let address = format!("http://127.0.0.1:{}", port.number());
                 (command, Control::Process(address.into()))
             }
             Means::Docker(program) => {
                 let docker = Docker::new(program.clone(), format!("{}-{generation}", self.name));
-                let command = docker.run(&self.settings, &self.container, &self.home);
+                let command = docker.run(&self.settings, &self.container, &self.home, self.memory);
                 (command, Control::Docker(docker))
             }
         };

@@ -20,13 +20,39 @@ struct Models(Result<Arc<Platform>, String>);
 struct Slots(Arc<Semaphore>);
 
 impl Runtime {
-    /// The models of a container in multi-model mode. The first time the store is opened, which looks at the disk.
+    /// The models of a container in multi-model mode. It is to be called after
+    /// [`Self::open_stores`]: the first time the store is opened, which looks at the disk.
     pub(super) fn platform(&self, container: &Arc<RunningContainer>) -> Result<Arc<Platform>, RuntimeError> {
         let models = container.companion(|| Models(self.new_platform(container)));
         let Some(models) = models else {
             return Err(RuntimeError::Internal("the container has no models".to_owned()));
         };
         models.0.clone().map_err(RuntimeError::Internal)
+    }
+
+    /// Opens the stores of containers in multi-model mode that have none yet, away from the threads that answer.
+    pub(super) async fn open_stores(self: &Arc<Self>, endpoint: &str) {
+        let Some(fleet) = self.fleets.get(endpoint) else {
+            return;
+        };
+        let mut unopened = Vec::new();
+        for variant in fleet.variants() {
+            for instance in variant.instances().iter() {
+                let containers = instance.containers().iter();
+                unopened.extend(containers.filter(|container| is_unopened(container)).cloned());
+            }
+        }
+        if unopened.is_empty() {
+            return;
+        }
+        let runtime = Arc::clone(self);
+        let opening = self.background.spawn_blocking(move || {
+            for container in &unopened {
+                // Whoever needs it is told what is wrong.
+                let _ = runtime.platform(container);
+            }
+        });
+        let _ = opening.await;
     }
 
     fn new_platform(&self, container: &Arc<RunningContainer>) -> Result<Arc<Platform>, String> {
@@ -72,6 +98,10 @@ impl Runtime {
         stores.insert(url.to_owned(), Arc::downgrade(&store));
         Ok(store)
     }
+}
+
+fn is_unopened(container: &RunningContainer) -> bool {
+    container.spec().is_multi_model() && !container.has_companion()
 }
 
 /// A folder for what is fetched from `url`, the same each time.

@@ -19,7 +19,8 @@ use crate::endpoint::error::{AwsError, RuntimeError};
 use crate::endpoint::event_stream;
 
 const VARIANT: &str = "x-Amzn-Invoked-Production-Variant";
-const REQUEST_ID: &str = "x-amzn-RequestId";
+/// The header that numbers replies.
+pub const REQUEST_ID: &str = "x-amzn-RequestId";
 const ERROR_TYPE: &str = "x-amzn-ErrorType";
 /// The model's media type, where that of the reply is the frames'.
 const MODEL_CONTENT_TYPE: &str = "X-Amzn-SageMaker-Content-Type";

@@ -1,5 +1,6 @@
 //! `InvokeEndpoint`, and what the other operations have in common with it.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -48,11 +49,17 @@ impl Runtime {
     ///
     /// # Cancel safety
     /// The containers see that nobody waits any more; a model that is being loaded goes on being loaded.
-    pub async fn invoke(&self, endpoint: &str, request: Request, body: Bytes) -> Result<Response, RuntimeError> {
+    pub async fn invoke(
+        self: &Arc<Self>,
+        endpoint: &str,
+        request: Request,
+        body: Bytes,
+    ) -> Result<Response, RuntimeError> {
         if body.len() > self.settings.max_body {
             let limit = self.settings.max_body;
             return Err(RuntimeError::BodyTooLarge { limit });
         }
+        self.open_stores(endpoint).await;
         let chosen = self.choose(endpoint, &request)?;
         let bounds = Bounds {
             reply: self.settings.max_body,

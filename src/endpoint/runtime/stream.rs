@@ -3,6 +3,8 @@
 //! Until the first bytes are there the answer is an ordinary one, error or not; from then on the status has been sent, and
 //! what goes wrong is a frame of its own (SR-2).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use reqwest::header::HeaderMap;
@@ -38,7 +40,7 @@ struct Rest {
 impl Runtime {
     /// Invokes an endpoint. Returns when the first bytes of the reply are there.
     pub async fn invoke_streaming(
-        &self,
+        self: &Arc<Self>,
         endpoint: &str,
         request: Request,
         body: Bytes,
@@ -47,6 +49,7 @@ impl Runtime {
             let limit = self.settings.max_body;
             return Err(RuntimeError::BodyTooLarge { limit });
         }
+        self.open_stores(endpoint).await;
         let chosen = self.choose(endpoint, &request)?;
         let bounds = Bounds {
             reply: self.settings.max_body,

@@ -83,6 +83,7 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
         prepared: folder.path().join("prepared"),
         max_instances: 2,
         memory: None,
+        faults: Arc::default(),
         start_timeout: FOREVER,
         health_interval: FOREVER,
         drain_timeout: FOREVER,

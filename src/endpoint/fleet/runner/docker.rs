@@ -55,8 +55,8 @@ impl Docker {
     }
 
     /// What runs the container until it ends.
-    pub fn run(&self, settings: &Settings, container: &Container, home: &Home) -> Command {
-        let line = self.line(settings, container, home);
+    pub fn run(&self, settings: &Settings, container: &Container, home: &Home, memory: Option<u64>) -> Command {
+        let line = self.line(settings, container, home, memory);
         let words = [self.command.as_os_str()]
             .into_iter()
             .chain(line.iter().map(OsString::as_os_str));
@@ -66,7 +66,7 @@ impl Docker {
     }
 
     /// The words after `docker`.
-    fn line(&self, settings: &Settings, container: &Container, home: &Home) -> Vec<OsString> {
+    fn line(&self, settings: &Settings, container: &Container, home: &Home, memory: Option<u64>) -> Vec<OsString> {
         let mut line: Vec<OsString> = ["run", "--rm", "--name", &self.name].map(OsString::from).into();
         let mut option = |name: &str, value: &OsStr| line.extend([name.into(), value.to_owned()]);
         // Secrets go by their names, since other users can read command lines.
@@ -81,7 +81,7 @@ impl Docker {
             option("--volume", &mount(artifact.path(), "/opt/ml/model:ro"));
         }
         option("--publish", format!("127.0.0.1::{}", PORTS.main).as_ref());
-        if let Some(bytes) = settings.memory {
+        if let Some(bytes) = memory {
             option("--memory", format!("{bytes}b").as_ref());
         }
         line.extend(container.image.iter().map(OsString::from));

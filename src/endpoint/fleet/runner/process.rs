@@ -13,7 +13,13 @@ use crate::endpoint::fleet::home::Home;
 use crate::endpoint::spec::Container;
 use crate::endpoint::tether;
 
-pub(super) fn command(settings: &Settings, container: &Container, home: &Home, port: u16) -> Command {
+pub(super) fn command(
+    settings: &Settings,
+    container: &Container,
+    home: &Home,
+    memory: Option<u64>,
+    port: u16,
+) -> Command {
     let serve = [settings.program.as_os_str(), OsStr::new("serve")];
     let mut command = tied(settings, tether::arguments(Parting::Kill, serve));
     let mut ours = vec![
@@ -24,7 +30,7 @@ pub(super) fn command(settings: &Settings, container: &Container, home: &Home, p
             format!("{}ms", settings.drain_timeout.as_millis().max(1)),
         ),
     ];
-    if let Some(bytes) = settings.memory {
+    if let Some(bytes) = memory {
         ours.push(("LONGSHORE_MEMORY_LIMIT", bytes.to_string()));
     }
     // There is no other port that is known to be free.

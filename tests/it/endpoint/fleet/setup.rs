@@ -102,6 +102,7 @@ pub fn settings(folder: &Path) -> Settings {
         prepared: folder.join("prepared"),
         max_instances: 2,
         memory: None,
+        faults: Arc::default(),
         start_timeout: PATIENCE,
         health_interval: Duration::from_millis(100),
         drain_timeout: Duration::from_secs(20),

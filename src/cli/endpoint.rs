@@ -1,0 +1,200 @@
+//! `longshore endpoint`: reads what is to be served, starts what serves it, and ends both.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, stderr};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use actix_web::rt::signal::unix::{SignalKind, signal};
+use anyhow::{Context, Result, bail};
+use tokio::runtime::Handle;
+
+use super::bounds;
+use crate::config::{self, EndpointArgs, RunnerKind};
+use crate::endpoint::control::{ACCOUNT, Arns};
+use crate::endpoint::declare::Declared;
+use crate::endpoint::fault::Faults;
+use crate::endpoint::fleet::{self, Fleets, Runner};
+use crate::endpoint::http;
+use crate::endpoint::multi_model;
+use crate::endpoint::provision::Provisioner;
+use crate::endpoint::runtime::{self, Runtime};
+use crate::endpoint::spec::Deployment;
+use crate::endpoint::state::{self, State};
+use crate::store::{self, Environment};
+
+/// The region of those who never said one.
+const REGION: &str = "us-east-1";
+
+/// Serves until SIGTERM or SIGINT, then ends all containers. Returns the exit code.
+pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    let environment: Environment = config::environment().collect();
+    let region = region(args, &environment);
+    let arns = Arns::new(&region);
+    let faults = Faults::new(parsed("--fault", &args.faults)?, args.fault_seed);
+    let declared = declared(args, &arns)?;
+    let state = match &args.state {
+        Some(path) => State::open(path.clone(), arns).context("--state")?,
+        None => State::in_memory(arns),
+    };
+
+    let listener = TcpListener::bind((args.bind, args.port))
+        .with_context(|| format!("listen on {}:{}; --port chooses another", args.bind, args.port))?;
+    let address = listener.local_addr().context("read the listener's address")?;
+    let (faults, here) = (Arc::new(faults), Handle::current());
+    let fleets = Fleets::start(fleet_settings(args, &environment, Arc::clone(&faults)))?;
+    let fleets = Arc::new(fleets);
+    let settings = runtime_settings(args, environment, region);
+    let runtime = Runtime::new(settings, Arc::clone(&fleets), faults, here.clone())?;
+    let provisioner = Provisioner::new(state, Arc::clone(&fleets), here);
+    let settings = http::Settings {
+        threads: available_parallelism().map_or(1, usize::from),
+        drain_timeout: args.drain_timeout,
+    };
+    let server = http::start(listener, &settings, provisioner.clone(), &runtime).context("start the HTTP server")?;
+    let handle = server.handle();
+    let server = actix_web::rt::spawn(server);
+    greet(address);
+
+    let started = async {
+        let names: Vec<_> = declared.iter().map(|deployment| deployment.endpoint.clone()).collect();
+        let outcomes = provisioner.start(declared).await?;
+        for name in names {
+            match outcomes.get(&name) {
+                Some(Err(reason)) => bail!("the endpoint {name} could not be created: {reason}"),
+                _ => {
+                    tracing::info!(url = %format_args!("http://{address}/endpoints/{name}/invocations"), "endpoint in service");
+                }
+            }
+        }
+        // The rest was for whoever asks.
+        std::future::pending().await
+    };
+    let ended: Result<()> = tokio::select! {
+        failed = started => failed,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    tracing::info!("ending all containers");
+    provisioner.stop();
+    let end = async {
+        handle.stop(true).await;
+        // It has stopped as it was asked to, whatever it says.
+        let _ = server.await;
+        runtime.finish(args.drain_timeout).await;
+        fleets.shutdown().await;
+        tracing::info!("stopped");
+    };
+    tokio::select! {
+        // Whoever asks twice does not want to wait. The containers end with this process.
+        _ = terminate.recv() => tracing::info!("stopped at once"),
+        _ = interrupt.recv() => tracing::info!("stopped at once"),
+        () = end => {}
+    }
+    ended.map(|()| 0)
+}
+
+fn greet(address: SocketAddr) {
+    tracing::info!(%address, "listening");
+    if stderr().is_terminal() {
+        eprintln!(
+            "\n  To have code for AWS talk to this:\n  export AWS_ENDPOINT_URL_SAGEMAKER=http://{address} \
+             AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=http://{address}\n"
+        );
+    }
+}
+
+fn region(args: &EndpointArgs, environment: &Environment) -> String {
+    let given = args.region.as_deref();
+    let variable = |name| environment.get(name);
+    let region = given.or_else(|| variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")));
+    region.unwrap_or(REGION).to_owned()
+}
+
+/// What the command line says is to be served.
+fn declared(args: &EndpointArgs, arns: &Arns) -> Result<Vec<Deployment>> {
+    let declared = Declared {
+        multi_model: args.multi_model.clone(),
+        model: args.model.clone(),
+        containers: parsed("--container", &args.containers)?,
+        direct: args.direct,
+        endpoint_name: args.endpoint_name.clone(),
+        configs: args.configs.clone(),
+        instances: args.instances,
+    };
+    Ok(declared.deployments(arns, state::now())?)
+}
+
+fn parsed<T: FromStr<Err: Display>>(flag: &str, texts: &[String]) -> Result<Vec<T>> {
+    let parse = |text: &String| match text.parse() {
+        Ok(value) => Ok(value),
+        Err(error) => bail!("{flag} {text}: {error}"),
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn fleet_settings(args: &EndpointArgs, environment: &Environment, faults: Arc<Faults>) -> fleet::Settings {
+    fleet::Settings {
+        runner: match args.runner {
+            RunnerKind::Process => Runner::Process,
+            RunnerKind::Docker => Runner::Docker {
+                command: args.docker.clone(),
+            },
+        },
+        // The very same, also after another one has been put in its place on disk.
+        program: "/proc/self/exe".into(),
+        environment: environment.clone(),
+        folder: args.cache_dir(),
+        prepared: args.cache_dir(),
+        max_instances: args.max_instances,
+        memory: args.container_memory.map(|memory| memory.as_u64()),
+        faults,
+        start_timeout: args.start_timeout,
+        health_interval: args.health_interval,
+        drain_timeout: args.drain_timeout,
+        store: store_settings(args, environment.clone(), PathBuf::new()),
+    }
+}
+
+fn runtime_settings(args: &EndpointArgs, environment: Environment, region: String) -> runtime::Settings {
+    let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    let store = store_settings(args, environment, args.cache_dir().join("models"));
+    runtime::Settings {
+        account: ACCOUNT.to_owned(),
+        region,
+        max_body: bytes(args.max_body),
+        max_between: bytes(args.max_between),
+        timeout: args.request_timeout,
+        stream_timeout: args.stream_timeout,
+        async_concurrency: usize::try_from(args.async_concurrency).unwrap_or(usize::MAX),
+        max_async_object: bytes(args.max_async_object),
+        down_wait: args.down_wait,
+        multi_model: multi_model::Settings {
+            load_wait: args.load_wait,
+            load_timeout: args.load_timeout,
+            unload_timeout: args.unload_timeout,
+        },
+        ..runtime::Settings::new(store)
+    }
+}
+
+fn store_settings(args: &EndpointArgs, environment: Environment, folder: PathBuf) -> store::Settings {
+    store::Settings {
+        url: String::new(),
+        environment,
+        timeout: args.fetch.store_timeout,
+        retries: args.fetch.store_retries,
+        downloads: args.fetch.downloads,
+        bounds: bounds(&args.fetch.archives),
+        folder,
+        folder_bytes: args.fetch.archive_cache_size.as_u64(),
+        // A model that is loaded again is to be what the bucket has by then.
+        revalidate: Duration::ZERO,
+    }
+}
