@@ -73,13 +73,19 @@ impl Provisioner {
 
     async fn fulfil(&self, effect: Effect) -> Result<(), String> {
         let endpoint = effect.endpoint().to_owned();
+        let done = match &effect {
+            Effect::Deploy(_) => "endpoint in service",
+            Effect::Update(_) => "endpoint updated",
+            Effect::SetWeights { .. } => "weights and capacities changed",
+            Effect::Remove(_) => "endpoint deleted",
+        };
         let outcome = self.fulfilled(effect).await.map_err(|error| error.to_string());
         if self.stopping.is_cancelled() {
             return outcome;
         }
         match &outcome {
-            Ok(()) => tracing::info!(endpoint, "changed as asked for"),
-            Err(reason) => tracing::error!(endpoint, reason, "could not be changed"),
+            Ok(()) => tracing::info!(endpoint, "{done}"),
+            Err(reason) => tracing::error!(endpoint, reason, "the endpoint stays as it was"),
         }
         self.state.settle(&endpoint, outcome.clone()).await;
         outcome

@@ -10,12 +10,16 @@ use super::models::Models;
 use super::server::{Log, Server};
 use super::{PATIENCE, eventually};
 
+/// A flag, its variable, and what it is when neither is given.
+type Default = (&'static str, &'static str, &'static str);
+
 /// The command line and environment of a server to be started.
 #[derive(Debug)]
 #[must_use]
 pub struct Builder {
     wrapper: Vec<OsString>,
     command: Option<&'static str>,
+    defaults: &'static [Default],
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
     models: Models,
@@ -37,7 +41,7 @@ impl Ended {
 }
 
 /// In single-model mode, with the model where the platform puts it.
-impl Default for Builder {
+impl std::default::Default for Builder {
     fn default() -> Self {
         Self::bare(Models::new())
     }
@@ -67,17 +71,28 @@ impl Builder {
         variables.fold(builder, |builder, (name, value)| builder.environment(name, value))
     }
 
+    /// SageMaker's stand-in.
+    pub fn endpoint() -> Self {
+        Self {
+            command: Some("endpoint"),
+            defaults: Self::ENDPOINT,
+            ..Self::bare(Models::new())
+        }
+    }
+
     /// What is not said otherwise: a free port of the loopback interface, and few threads, since tests run side by side.
-    const DEFAULTS: [(&str, &str, &str); 3] = [
+    const SERVE: &'static [Default] = &[
         ("--bind", "LONGSHORE_BIND", "127.0.0.1"),
         ("--port", "SAGEMAKER_BIND_TO_PORT", "0"),
         ("--threads", "SAGEMAKER_MODEL_SERVER_WORKERS", "2"),
     ];
+    const ENDPOINT: &'static [Default] = &[("--port", "LONGSHORE_ENDPOINT_PORT", "0")];
 
     fn bare(models: Models) -> Self {
         Self {
             wrapper: Vec::new(),
             command: Some("serve"),
+            defaults: Self::SERVE,
             arguments: Vec::new(),
             environment: Vec::new(),
             models,
@@ -157,7 +172,8 @@ impl Builder {
         words.extend(self.command.map(OsString::from));
         words.extend(self.arguments.iter().cloned());
         let cache = self.models.cache().as_os_str();
-        let defaults = Self::DEFAULTS.map(|(flag, variable, default)| (flag, variable, OsStr::new(default)));
+        let defaults = self.defaults.iter();
+        let defaults = defaults.map(|(flag, variable, default)| (*flag, *variable, OsStr::new(default)));
         for (flag, variable, default) in defaults
             .into_iter()
             .chain([("--cache-dir", "LONGSHORE_CACHE_DIR", cache)])
