@@ -1,4 +1,5 @@
 //! `longshore endpoint`: what the platform does around containers.
 
+mod command;
 mod fleet;
 mod runtime;

@@ -1,0 +1,131 @@
+//! `longshore endpoint` as it is started by hand: what its flags say, and plain HTTP.
+
+mod desk;
+mod faults;
+mod life;
+mod wrong;
+
+use serde_json::json;
+
+use crate::harness::{Builder, Models, Request, fixture};
+use desk::Desk;
+
+#[test]
+fn a_folder_of_models_is_a_multi_model_endpoint() {
+    let models = Models::new();
+    models.place_scale("two", 2.0);
+    models.place_scale("three", 3.0);
+    let desk = Desk::start(Builder::endpoint().argument("--multi-model").argument(models.root()));
+    desk.wait_until_served("longshore");
+    for (name, answer) in [("two/model", 10.0), ("three/model", 15.0), ("two/model", 10.0)] {
+        let request = Desk::invocation("longshore").header("X-Amzn-SageMaker-Target-Model", name);
+        assert_eq!(desk.answer(request, 5.0), answer, "{name}");
+    }
+    let unnamed = desk.send(&Desk::invocation("longshore").json(&json!({"instances": [5]})));
+    assert_eq!(unnamed.header("x-amzn-errortype"), Some("ValidationError"));
+    unnamed.expect(400);
+}
+
+#[test]
+fn a_model_is_an_endpoint_with_the_name_and_the_instances_that_were_asked_for() {
+    let desk = Desk::start(
+        Builder::endpoint()
+            .argument("--model")
+            .argument(fixture("scale"))
+            .arguments(["--endpoint-name", "shop", "--instances", "2"]),
+    );
+    desk.wait_until_served("shop");
+    assert_eq!(desk.answer(Desk::invocation("shop"), 2.0), 2469.0);
+    let described = desk.control("DescribeEndpoint", &json!({"EndpointName": "shop"}));
+    let described = described.expect(200).json();
+    assert_eq!(described["EndpointStatus"], "InService");
+    assert_eq!(described["ProductionVariants"][0]["CurrentInstanceCount"], 2);
+}
+
+#[test]
+fn a_file_of_models_makes_an_endpoint_of_each() {
+    let models = Models::new();
+    models.place_scale("two", 2.0);
+    models.place_scale("three", 3.0);
+    let container =
+        |hostname: &str, model: &str| json!({"ContainerHostname": hostname, "ModelDataUrl": format!("{model}/model")});
+    let role = "arn:aws:iam::123456789012:role/service-role/sagemaker";
+    let config = json!([
+        {"ModelName": "one-of-many", "ExecutionRoleArn": role, "PrimaryContainer": {"Mode": "MultiModel", "ModelDataUrl": "."}},
+        {"ModelName": "pipeline", "ExecutionRoleArn": role, "Containers": [container("a", "two"), container("b", "three")]},
+        {
+            "ModelName": "either",
+            "Containers": [container("a", "two"), container("b", "three")],
+            "InferenceExecutionConfig": {"Mode": "Direct"}
+        },
+    ]);
+    // Paths in it are relative to the file.
+    let file = models.path("models.json");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let desk = Desk::start(Builder::endpoint().argument("--config").argument(file));
+    for endpoint in ["one-of-many", "pipeline", "either"] {
+        desk.wait_until_served(endpoint);
+    }
+    let request = Desk::invocation("one-of-many").header("X-Amzn-SageMaker-Target-Model", "three/model");
+    assert_eq!(desk.answer(request, 5.0), 15.0);
+    for (hostname, answer) in [("a", 10.0), ("b", 15.0)] {
+        let request = Desk::invocation("either").header("X-Amzn-SageMaker-Target-Container-Hostname", hostname);
+        assert_eq!(desk.answer(request, 5.0), answer, "{hostname}");
+    }
+    // What a container of ours answers to JSON is no input of the next: it is to answer CSV.
+    let passed_on = desk.send(&Desk::invocation("pipeline").json(&json!({"instances": [5]})));
+    let reason = passed_on.expect(424).json();
+    assert!(reason["Message"].as_str().unwrap().contains("from b with"), "{reason}");
+}
+
+#[test]
+fn containers_that_run_already_are_put_behind_an_endpoint() {
+    let models = Models::new();
+    let (two, three) = (models.place_scale("two", 2.0), models.place_scale("three", 3.0));
+    let csv = ["--default-accept", "text/csv"];
+    let first = Builder::single(two).arguments(csv).start();
+    let second = Builder::single(three).start();
+    let container = |name: &str, server: &crate::harness::Server| {
+        ["--container".to_owned(), format!("{name}=http://{}", server.address())]
+    };
+    let attached = [container("first", &first), container("second", &second)].concat();
+    let desk = Desk::start(Builder::endpoint().arguments(&attached));
+    desk.wait_until_served("longshore");
+    let request = Desk::invocation("longshore")
+        .header("Content-Type", "text/csv")
+        .body("5\n7");
+    let answer = desk.send(&request).expect(200);
+    assert_eq!(answer.json(), json!({"predictions": [30.0, 42.0]}));
+
+    let desk = Desk::start(Builder::endpoint().arguments(&attached).argument("--direct"));
+    desk.wait_until_served("longshore");
+    let request = Desk::invocation("longshore").header("X-Amzn-SageMaker-Target-Container-Hostname", "second");
+    assert_eq!(desk.answer(request, 5.0), 15.0);
+    drop(desk);
+    // They are somebody else's.
+    first.ping().expect(200);
+
+    let many = Builder::multi().start();
+    let place = |name: &str, factor| many.models().place_scale(name, factor);
+    place("a", 7.0);
+    let attached = container("many", &many);
+    let folder = many.models().root().to_owned();
+    let refused = Builder::endpoint()
+        .arguments(["--multi-model".into(), folder.into_os_string()])
+        .arguments(attached)
+        .arguments(["--container", "other=http://127.0.0.1:1"])
+        .run_to_end();
+    assert!(
+        refused
+            .last_line()
+            .contains("only one container can serve --multi-model")
+    );
+}
+
+#[test]
+fn requests_for_other_services_are_told_where_they_are() {
+    let desk = Desk::start(Builder::endpoint());
+    let answer = desk.send(&Request::new("PUT", "/bucket/key").body("x")).expect(404);
+    assert!(answer.message().contains("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"));
+    desk.send(&Request::get("/ping")).expect(200);
+}

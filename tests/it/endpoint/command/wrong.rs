@@ -1,0 +1,116 @@
+//! What is wrong with the command line, with requests, and with models.
+
+use std::net::TcpListener;
+
+use serde_json::json;
+
+use super::desk::Desk;
+use crate::harness::{Builder, Models, Request, fixture};
+
+#[test]
+fn a_wrong_command_line_ends_it_with_the_reason() {
+    let models = Models::new();
+    let not_json = models.path("not.json");
+    std::fs::write(&not_json, "{").unwrap();
+    let not_a_model = models.path("model.json");
+    std::fs::write(&not_a_model, "{\"ModelName\": \"a b\"}").unwrap();
+    let (not_json, not_a_model) = (not_json.to_str().unwrap(), not_a_model.to_str().unwrap());
+    let scale = fixture("scale");
+    let scale = scale.to_str().unwrap();
+    let table: &[(&[&str], &str)] = &[
+        (&["--fault", "explode"], "--fault explode: \"explode\" is no fault"),
+        (
+            &["--container", "a"],
+            "--container a: a container is given as NAME=http://host:port",
+        ),
+        (&["--container", "a=https://b"], "must be http://host:port"),
+        (&["--config", "/nowhere.json"], "/nowhere.json cannot be read"),
+        (&["--config", not_json], "not.json: EOF"),
+        (&["--config", not_a_model], "model.json: "),
+        (&["--endpoint-name", "a_b", "--model", scale], "--endpoint-name: "),
+        (&["--state", "/proc/state.json"], "--state: "),
+        (
+            &["--model", "/nowhere"],
+            "the endpoint longshore could not be created: Failed to download model data",
+        ),
+        (&["--model", "s3://"], "--model: "),
+    ];
+    for (arguments, reason) in table {
+        let ended = Builder::endpoint().arguments(*arguments).run_to_end();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}");
+        let said = ended.log.join("\n");
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+        assert!(!said.contains("panic"), "{said}");
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = Builder::endpoint().arguments(["--port", &port]).run_to_end();
+    assert!(
+        ended.last_line().contains("--port chooses another"),
+        "{}",
+        ended.last_line()
+    );
+}
+
+#[test]
+fn what_is_no_action_is_refused_as_aws_does() {
+    let desk = Desk::start(Builder::endpoint());
+    let refused = |request: Request| {
+        let response = desk.send(&request).expect(400);
+        assert_eq!(response.header("content-type"), Some("application/x-amz-json-1.1"));
+        assert!(response.header("x-amzn-requestid").is_some());
+        (
+            response.json()["__type"].as_str().unwrap().to_owned(),
+            response.message(),
+        )
+    };
+    let (kind, message) = refused(Request::post("/").body("{}"));
+    assert_eq!(kind, "UnknownOperationException");
+    assert!(message.contains("X-Amz-Target"));
+    let (kind, message) = refused(
+        Request::post("/")
+            .header("X-Amz-Target", "SageMaker.CreateNotebook")
+            .body("{}"),
+    );
+    assert_eq!(kind, "UnknownOperationException");
+    assert!(message.contains("CreateNotebook"));
+    let (kind, _) = refused(
+        Request::post("/")
+            .header("X-Amz-Target", "SageMaker.CreateModel")
+            .body("{"),
+    );
+    assert_eq!(kind, "SerializationException");
+    let large = vec![b' '; 5 << 20];
+    let (kind, _) = refused(
+        Request::post("/")
+            .header("X-Amz-Target", "SageMaker.CreateModel")
+            .body(large),
+    );
+    assert_eq!(kind, "SerializationException");
+    let (kind, _) = refused(
+        Request::post("/")
+            .header("X-Amz-Target", "SageMaker.CreateModel")
+            .body("{}"),
+    );
+    assert_eq!(kind, "ValidationException");
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_made_fails_with_what_its_container_said() {
+    let desk = Desk::start(Builder::endpoint());
+    let broken = fixture("bad/garbage");
+    desk.create("broken", broken.to_str().unwrap());
+    crate::harness::eventually("the endpoint fails", || {
+        desk.status("broken").as_deref() == Some("Failed")
+    });
+    let described = desk
+        .control("DescribeEndpoint", &json!({"EndpointName": "broken"}))
+        .json();
+    let reason = described["FailureReason"].as_str().unwrap();
+    assert!(reason.contains("did not pass the ping health check"), "{reason}");
+    assert!(reason.contains("Cause: "), "{reason}");
+    let refused = desk.send(&Desk::invocation("broken").json(&json!({"instances": [1]})));
+    assert_eq!(refused.header("x-amzn-errortype"), Some("ValidationError"));
+    desk.control("DeleteEndpoint", &json!({"EndpointName": "broken"}))
+        .expect(200);
+}
