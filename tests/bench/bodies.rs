@@ -8,9 +8,17 @@ pub fn bare(method: &str, path: &str) -> Vec<u8> {
 }
 
 pub fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    post_with(path, &[], content_type, body)
+}
+
+fn post_with(path: &str, headers: &[(&str, &str)], content_type: &str, body: &[u8]) -> Vec<u8> {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     let mut request = format!(
         "POST {path} HTTP/1.1\r\nHost: longshore\r\nContent-Type: {content_type}\r\nAccept: {content_type}\r\n\
-         Content-Length: {}\r\n\r\n",
+         {headers}Content-Length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();
@@ -20,6 +28,11 @@ pub fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
 
 /// `rows` rows of `features` numbers as JSON, for the model called `name`.
 pub fn json(name: &str, rows: usize, features: usize) -> Vec<u8> {
+    json_to(&invoke(name), &[], rows, features)
+}
+
+/// The same, to another path and with more headers.
+pub fn json_to(path: &str, headers: &[(&str, &str)], rows: usize, features: usize) -> Vec<u8> {
     let mut body = String::from("{\"instances\": [");
     for row in 0..rows {
         let values: Vec<String> = (0..features).map(|i| feature(row * features + i).to_string()).collect();
@@ -27,7 +40,7 @@ pub fn json(name: &str, rows: usize, features: usize) -> Vec<u8> {
         let _ = write!(body, "{separator}[{}]", values.join(", "));
     }
     body.push_str("]}");
-    post(&invoke(name), "application/json", body.as_bytes())
+    post_with(path, headers, "application/json", body.as_bytes())
 }
 
 /// The same as an array of this shape, as NumPy saves it.

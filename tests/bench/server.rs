@@ -18,6 +18,9 @@ use crate::process::{self, Usage};
 /// How long a stopping server is waited for.
 const STOP: Duration = Duration::from_secs(30);
 
+/// How a container is started.
+const SERVE: [&str; 5] = ["serve", "--bind", "127.0.0.1", "--port", "0"];
+
 /// Whether the binary has `flag`.
 pub fn has_flag(flag: &str) -> bool {
     static HELP: OnceLock<String> = OnceLock::new();
@@ -72,15 +75,20 @@ impl Server {
         let root = models.root.path().to_str().expect("a UTF-8 name");
         let mut arguments = vec!["--multi-model", "--models-root", root];
         arguments.extend(flags);
-        Self::spawn(cgroup, &arguments, &[])
+        Self::spawn(cgroup, &SERVE, &arguments, &[])
     }
 
     /// Starts it with these flags and no others than those that every server gets here.
     pub fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Self {
-        Self::spawn(None, flags, environment)
+        Self::spawn(None, &SERVE, flags, environment)
     }
 
-    fn spawn(cgroup: Option<&Cgroup>, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+    /// Starts SageMaker's stand-in.
+    pub fn endpoint(flags: &[&str]) -> Self {
+        Self::spawn(None, &["endpoint", "--port", "0"], flags, &[])
+    }
+
+    fn spawn(cgroup: Option<&Cgroup>, words: &[&str], flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let cache = tempfile::Builder::new()
             .prefix("longshore-cache-")
             .tempdir()
@@ -97,9 +105,8 @@ impl Server {
                 shell
             }
         };
-        command.args(["serve", "--bind", "127.0.0.1", "--port", "0"]);
-        command.envs(environment.iter().copied());
-        if has_flag("--cache-dir") {
+        command.args(words).envs(environment.iter().copied());
+        if has_flag("--cache-dir") && !flags.contains(&"--cache-dir") {
             command.arg("--cache-dir").arg(cache.path());
         }
         let mut process = command
@@ -125,6 +132,17 @@ impl Server {
             address,
             _cache: cache,
         }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What somebody else has had it load: the name of one model.
+    pub fn first_model(&self) -> String {
+        let list = self.connect().expect_ok(&bodies::bare("GET", "/models"));
+        let list: serde_json::Value = serde_json::from_slice(&list).expect("a list");
+        list["models"][0]["modelName"].as_str().expect("a model").to_owned()
     }
 
     pub fn connect(&self) -> Connection {

@@ -15,6 +15,7 @@ mod bodies;
 mod cgroup;
 mod client;
 mod density;
+mod endpoint;
 mod limit;
 mod load;
 mod process;
@@ -29,7 +30,7 @@ mod table;
 use std::process::ExitCode;
 
 /// Name, measurement, and what it shows.
-const SECTIONS: [(&str, fn(), &str); 7] = [
+const SECTIONS: [(&str, fn(), &str); 8] = [
     (
         "requests",
         requests::run,
@@ -57,6 +58,7 @@ const SECTIONS: [(&str, fn(), &str); 7] = [
         store::run,
         "models out of a bucket: the first answer, and memory for some of them",
     ),
+    ("endpoint", endpoint::run, "what SageMaker's stand-in adds to a request"),
 ];
 
 fn main() -> ExitCode {
