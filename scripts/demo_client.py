@@ -43,17 +43,24 @@ class Container:
     def __init__(self, address: str) -> None:
         self.connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
 
+    def send(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """The status and the body of the answer."""
+        self.connection.request(method, path, body, headers or {})
+        response = self.connection.getresponse()
+        return response.status, response.read()
+
     def call(
         self, timings: Timings | None, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> bytes:
+        """The answer, which must not be a refusal."""
         started = time.perf_counter()
-        self.connection.request(method, path, body, headers or {})
-        response = self.connection.getresponse()
-        answer = response.read()
+        status, answer = self.send(method, path, body, headers)
         if timings is not None:
             timings.values.append((time.perf_counter() - started) * 1e3)
-        if response.status != 200:
-            raise SystemExit(f"{method} {path}: {response.status} {answer.decode(errors='replace')}")
+        if status != 200:
+            raise SystemExit(f"{method} {path}: {status} {answer.decode(errors='replace')}")
         return answer
 
 

@@ -2,7 +2,7 @@
 """Puts the models of scripts/make_recommenders.py into a bucket, and asks a server with --model-store for each of them.
 
 Used by scripts/demo, in two steps: `upload` packs and uploads them with boto3, `ask` needs nothing beside Python 3. Every
-answer is checked; ends with status 1 when one is wrong.
+answer is checked; ends with status 1 when one is wrong. scripts/garage_check.py takes both steps by itself.
 """
 
 from __future__ import annotations
@@ -29,11 +29,8 @@ def archive(folder: Path) -> bytes:
     return packed.getvalue()
 
 
-def upload(models: Path, endpoint: str, bucket: str) -> None:
-    import boto3
-
-    s3 = boto3.client("s3", endpoint_url=endpoint)
-    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": s3.meta.region_name})
+def upload(models: Path, s3: Any, bucket: str) -> None:
+    """With a client of boto3, into a bucket that is there."""
     segments = json.loads((models / "segments.json").read_text())
     size = 0
     for segment in segments:
@@ -74,7 +71,12 @@ def main() -> None:
     step.add_argument("kinds", nargs="+", help="what each round shows, for the table")
     arguments = parser.parse_args()
     if arguments.step == "upload":
-        upload(arguments.models, arguments.endpoint, arguments.bucket)
+        import boto3
+
+        s3 = boto3.client("s3", endpoint_url=arguments.endpoint)
+        region = {"LocationConstraint": s3.meta.region_name}
+        s3.create_bucket(Bucket=arguments.bucket, CreateBucketConfiguration=region)
+        upload(arguments.models, s3, arguments.bucket)
     else:
         ask(arguments.models, arguments.address, arguments.kinds)
 

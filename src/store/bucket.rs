@@ -15,7 +15,7 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectStore, PutOptions};
 
 use super::clouds::Client;
-use super::error::{StoreError, is_passing};
+use super::error::{Answer, StoreError, is_passing};
 use super::exchange::{Exchange, Seen, shown};
 use super::location::{Cloud, Location};
 use super::tries::Failure;
@@ -255,7 +255,7 @@ impl Bucket {
                 StoreError::OtherRegion { url, region }
             }
             (401 | 403, _) | (400, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => StoreError::Denied {
-                advice: advice_on_refusal(self.cloud, code),
+                advice: advice_on_refusal(self.cloud, &answer),
                 url,
                 answer,
             },
@@ -317,10 +317,16 @@ fn advice_on_credentials(cloud: Option<Cloud>) -> &'static str {
     }
 }
 
-fn advice_on_refusal(cloud: Option<Cloud>, code: &str) -> &'static str {
-    match (cloud, code) {
-        (_, "InvalidAccessKeyId") => "correct AWS_ACCESS_KEY_ID",
-        (_, "SignatureDoesNotMatch") => "correct AWS_SECRET_ACCESS_KEY; it does not belong to the key id",
+fn advice_on_refusal(cloud: Option<Cloud>, answer: &Answer) -> &'static str {
+    const KEY_ID: &str = "correct AWS_ACCESS_KEY_ID";
+    const SECRET: &str = "correct AWS_SECRET_ACCESS_KEY; it does not belong to the key id";
+    let says = |words| answer.message.as_ref().is_some_and(|message| message.contains(words));
+    match (cloud, answer.code.as_deref().unwrap_or_default()) {
+        (_, "InvalidAccessKeyId") => KEY_ID,
+        (_, "SignatureDoesNotMatch") => SECRET,
+        // garage has one code for every refusal.
+        (Some(Cloud::Amazon), "AccessDenied") if says("No such key") => KEY_ID,
+        (Some(Cloud::Amazon), "AccessDenied") if says("Invalid signature") => SECRET,
         (_, "ExpiredToken" | "TokenRefreshRequired") => "get new credentials; these have ended",
         (_, "InvalidToken") => "correct AWS_SESSION_TOKEN; it does not belong to the keys",
         (_, "RequestTimeTooSkewed") => "set the clock of this machine",

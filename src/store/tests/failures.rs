@@ -13,10 +13,16 @@ fn about(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (String, usize) {
     (error.to_string(), server.requests().len())
 }
 
+/// What garage says of all that it refuses.
+fn denied(message: &str) -> Reply {
+    let text = format!("<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>");
+    Reply::new(403, text)
+}
+
 #[test]
 fn refusals_say_what_to_change_at_once() {
     type Make = fn() -> Reply;
-    let table: [(Make, &str); 11] = [
+    let table: [(Make, &str); 13] = [
         (
             || Reply::error(403, "AccessDenied"),
             "s3://bucket/store/a is refused: 403 AccessDenied (So it is.); allow these credentials s3:GetObject",
@@ -26,6 +32,14 @@ fn refusals_say_what_to_change_at_once() {
             "correct AWS_SECRET_ACCESS_KEY",
         ),
         (|| Reply::error(403, "InvalidAccessKeyId"), "correct AWS_ACCESS_KEY_ID"),
+        (
+            || denied("Forbidden: Invalid signature"),
+            "403 AccessDenied (Forbidden: Invalid signature); correct AWS_SECRET_ACCESS_KEY",
+        ),
+        (
+            || denied("Forbidden: No such key: GK31c2f218a2e44f485b94239e"),
+            "GK31c2f218a2e44f485b94239e); correct AWS_ACCESS_KEY_ID",
+        ),
         (|| Reply::error(403, "RequestTimeTooSkewed"), "set the clock"),
         (|| Reply::error(400, "ExpiredToken"), "get new credentials"),
         (|| Reply::error(400, "InvalidToken"), "correct AWS_SESSION_TOKEN"),
