@@ -6,13 +6,17 @@
 
 mod target;
 
+use std::convert::Infallible;
 use std::sync::Once;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::HeaderMap;
+use futures_util::stream;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap};
 use reqwest::redirect::Policy;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 pub use target::Target;
@@ -54,6 +58,8 @@ pub struct Call {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// Has the container killed while it has this. One that somebody else runs cannot be.
+    pub fatal: bool,
 }
 
 /// A whole answer.
@@ -120,7 +126,7 @@ impl Client {
             let Some(up) = target::up(target, until).await else {
                 return Err(CallError::Down);
             };
-            let failed = match self.attempt(&up, call.clone(), deadline).await {
+            let failed = match self.attempt(target, &up, call.clone(), deadline).await {
                 Err(error @ CallError::NotConnected(_)) => error,
                 result => return result,
             };
@@ -146,14 +152,16 @@ impl Client {
         self.send(target, call, deadline).await?.read(limit).await
     }
 
-    async fn attempt(&self, up: &Up, call: Call, deadline: Instant) -> Result<Answer, CallError> {
+    async fn attempt(&self, target: &dyn Target, up: &Up, call: Call, deadline: Instant) -> Result<Answer, CallError> {
         let url = format!("{}{}", up.address, call.path);
-        let request = self
-            .http
-            .request(call.method, url)
-            .headers(call.headers)
-            .body(call.body);
-        match timeout_at(deadline, request.send()).await {
+        let request = self.http.request(call.method, url).headers(call.headers);
+        let sent = async {
+            match call.fatal && !target.container().is_attached() {
+                true => send_fatal(target, request, call.body.len()).await,
+                false => request.body(call.body).send().await,
+            }
+        };
+        match timeout_at(deadline, sent).await {
             Ok(Ok(response)) => Ok(Answer {
                 response,
                 deadline,
@@ -224,6 +232,32 @@ impl Answer {
         }
         Ok(first.unwrap_or_else(|| all.freeze()))
     }
+}
+
+/// Sends the head of a request, and kills the container that waits for its body. As that never comes, no answer can be
+/// quicker.
+async fn send_fatal(target: &dyn Target, request: RequestBuilder, length: usize) -> reqwest::Result<Response> {
+    let (reached, container) = oneshot::channel();
+    let mut reached = Some(reached);
+    let body = stream::poll_fn(move |_| {
+        // It is asked for when there is a connection to write it to.
+        if let Some(reached) = reached.take() {
+            // Whoever left does not need to know.
+            let _ = reached.send(());
+        }
+        Poll::<Option<Result<Bytes, Infallible>>>::Pending
+    });
+    // Without a body to wait for, a container could answer.
+    let request = request.header(CONTENT_LENGTH, length.max(1));
+    let mut answer = std::pin::pin!(request.body(Body::wrap_stream(body)).send());
+    tokio::select! {
+        // It was refused by its head, or did not get there.
+        answer = &mut answer => return answer,
+        Ok(()) = container => {}
+    }
+    tracing::info!(container = target.label(), "killed by --fault");
+    target.kill();
+    answer.await
 }
 
 fn failure(error: &reqwest::Error) -> CallError {

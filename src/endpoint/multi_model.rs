@@ -63,6 +63,16 @@ pub struct Parts {
     pub background: Handle,
 }
 
+/// What a model is asked.
+#[derive(Clone, Copy)]
+pub struct Invocation<'a> {
+    pub model: &'a Name,
+    pub headers: &'a HeaderMap,
+    pub body: &'a Bytes,
+    /// See [`Call::fatal`].
+    pub fatal: bool,
+}
+
 /// The models of one container.
 pub struct Platform {
     parts: Parts,
@@ -140,16 +150,15 @@ impl Platform {
     /// A load that was begun goes on.
     pub async fn invoke(
         self: &Arc<Self>,
-        name: &Name,
-        headers: &HeaderMap,
-        body: &Bytes,
+        invocation: Invocation<'_>,
         limit: usize,
         deadline: Instant,
     ) -> Result<Reply, RuntimeError> {
+        let name = invocation.model;
         let (mut gone, mut full) = (0, false);
         loop {
             let used = self.loaded(name, deadline).await?;
-            let call = self.call_of(name, headers.clone(), body.clone());
+            let call = self.call_of(invocation);
             let reply = self.exchange(call, limit, deadline).await?;
             match reply.status {
                 NOT_LOADED if gone < FRESH_LOADS => {
@@ -218,13 +227,21 @@ impl Platform {
         }
     }
 
-    fn call_of(&self, name: &Name, mut headers: HeaderMap, body: Bytes) -> Call {
-        headers.extend(target_model(name));
-        Call {
-            method: Method::POST,
-            path: format!("{}/invoke", ModelPath::of(&self.opaque(name))),
+    fn call_of(&self, invocation: Invocation<'_>) -> Call {
+        let Invocation {
+            model,
             headers,
             body,
+            fatal,
+        } = invocation;
+        let mut headers = headers.clone();
+        headers.extend(target_model(model));
+        Call {
+            method: Method::POST,
+            path: format!("{}/invoke", ModelPath::of(&self.opaque(model))),
+            headers,
+            body: body.clone(),
+            fatal,
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::endpoint::client::{Answer, Call, Client, Reply, Target};
 use crate::endpoint::error::RuntimeError;
-use crate::endpoint::multi_model::Platform;
+use crate::endpoint::multi_model::{Invocation, Platform};
 use crate::store::Name;
 
 /// A container, and its models if it has many.
@@ -23,6 +23,8 @@ use crate::store::Name;
 pub struct Stage {
     pub target: Arc<dyn Target>,
     pub platform: Option<Arc<Platform>>,
+    /// The container is to be killed while it has the request.
+    pub fatal: bool,
 }
 
 /// What goes in.
@@ -55,13 +57,31 @@ impl Stage {
     async fn ask(&self, client: &Client, input: Input, limit: usize, deadline: Instant) -> Result<Reply, RuntimeError> {
         let headers = input.headers_of_call();
         match (&self.platform, &input.model) {
-            (Some(platform), Some(model)) => platform.invoke(model, &headers, &input.body, limit, deadline).await,
+            (Some(platform), Some(model)) => {
+                let invocation = Invocation {
+                    model,
+                    headers: &headers,
+                    body: &input.body,
+                    fatal: self.fatal,
+                };
+                platform.invoke(invocation, limit, deadline).await
+            }
             (Some(_), None) => Err(RuntimeError::MissingTargetModel),
             (None, _) => {
-                let call = invocation(headers, input.body);
+                let call = self.invocation(headers, input.body);
                 let result = client.exchange(&*self.target, call, limit, deadline).await;
                 result.map_err(|error| RuntimeError::of_call(self.hostname(), error))
             }
+        }
+    }
+
+    fn invocation(&self, headers: HeaderMap, body: Bytes) -> Call {
+        Call {
+            method: Method::POST,
+            path: "/invocations".to_owned(),
+            headers,
+            body,
+            fatal: self.fatal,
         }
     }
 }
@@ -72,6 +92,13 @@ impl Input {
         headers.extend(self.content_type.clone().map(|value| (CONTENT_TYPE, value)));
         headers.extend(self.accept.clone().map(|value| (ACCEPT, value)));
         headers
+    }
+}
+
+/// Has the container of that name killed by the request that reaches it.
+pub fn kill(stages: &mut [Stage], hostname: Option<&str>) {
+    for stage in stages {
+        stage.fatal = hostname == Some(stage.hostname());
     }
 }
 
@@ -100,7 +127,7 @@ pub async fn run_streaming(
         return Err(RuntimeError::MissingTargetModel);
     }
     let input = before_last(client, stages, input, limits).await?;
-    let call = invocation(input.headers_of_call(), input.body);
+    let call = last.invocation(input.headers_of_call(), input.body);
     let of_call = |error| RuntimeError::of_call(last.hostname(), error);
     let answer = client
         .send(&*last.target, call, limits.deadline)
@@ -146,15 +173,6 @@ async fn before_last(
     }
     input.accept = accept;
     Ok(input)
-}
-
-fn invocation(headers: HeaderMap, body: Bytes) -> Call {
-    Call {
-        method: Method::POST,
-        path: "/invocations".to_owned(),
-        headers,
-        body,
-    }
 }
 
 fn successful(stage: &Stage, reply: Reply) -> Result<Reply, RuntimeError> {

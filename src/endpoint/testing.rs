@@ -216,6 +216,10 @@ impl Target for Fake {
         .boxed()
     }
 
+    fn kill(&self) {
+        self.up.send_replace(None);
+    }
+
     fn models_root(&self) -> &Path {
         self.folder.path()
     }

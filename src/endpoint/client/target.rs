@@ -23,6 +23,9 @@ pub trait Target: Send + Sync + 'static {
     /// Returns when what was started under this number does not answer any more.
     fn lost(&self, generation: u64) -> BoxFuture<'_, ()>;
 
+    /// Ends it as a crash would; it is started again.
+    fn kill(&self);
+
     /// Where models are unpacked for it.
     fn models_root(&self) -> &Path;
 
@@ -48,6 +51,10 @@ impl Target for RunningContainer {
 
     fn lost(&self, generation: u64) -> BoxFuture<'_, ()> {
         self.lost(generation).boxed()
+    }
+
+    fn kill(&self) {
+        self.kill();
     }
 
     fn models_root(&self) -> &Path {

@@ -114,6 +114,14 @@ impl RunningContainer {
     pub fn kill(&self) {
         // Nobody waits while it does not run, and then there is nothing to kill.
         self.killed.notify_waiters();
+        if !self.spec.is_attached() {
+            self.gone();
+        }
+    }
+
+    /// Nobody is sent there who comes from now on.
+    pub(super) fn gone(&self) {
+        self.state.send_modify(|state| state.address = None);
     }
 
     /// Where models are to be unpacked for it: its `/opt/ml/models`.

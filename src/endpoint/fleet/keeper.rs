@@ -68,6 +68,8 @@ pub(super) struct Keeper {
 enum How {
     /// By itself.
     Exited(ExitStatus),
+    /// It was killed on demand.
+    Killed,
     /// It could not even be started.
     NotStarted(String),
     /// It did not answer within the time for a start, or not any more, and was ended.
@@ -81,9 +83,9 @@ impl Keeper {
         let reason = loop {
             let started = Instant::now();
             let (how, was_healthy) = self.live().await;
-            self.container.state.send_modify(|state| state.address = None);
             let (said, hopeless) = match &how {
                 How::Stopped => break "it was stopped".to_owned(),
+                How::Killed => ("it was killed".to_owned(), false),
                 How::Exited(status) => {
                     let code = status.code();
                     let hopeless = code.is_some_and(|code| self.launcher.is_hopeless(code));
@@ -101,6 +103,7 @@ impl Keeper {
                 lived: started.elapsed(),
                 // A deployment has waited for long enough then.
                 hopeless: hopeless || matches!(how, How::Ill),
+                on_demand: matches!(how, How::Killed),
             });
             let container = self.container.label();
             let said = self.with_last_line(said);
@@ -155,6 +158,7 @@ impl Keeper {
         }
         let mut was_healthy = false;
         let how = self.attend(&mut child, &control, &mut was_healthy).await;
+        self.container.gone();
         control.clear().await;
         // What it has started may have its output open for longer.
         let _ = timeout(LAST_WORDS, async { while words.join_next().await.is_some() {} }).await;
@@ -172,15 +176,12 @@ impl Keeper {
             },
             () = killed => {
                 control.kill(child).await;
-                return match child.wait().await {
-                    Ok(status) => How::Exited(status),
-                    Err(error) => How::NotStarted(error.to_string()),
-                };
+                let _ = child.wait().await;
+                return How::Killed;
             }
             () = health => How::Ill,
         };
-        // Nobody is sent there who comes now.
-        self.container.state.send_modify(|state| state.address = None);
+        self.container.gone();
         self.end(child, control).await;
         how
     }

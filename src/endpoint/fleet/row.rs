@@ -22,6 +22,8 @@ pub(super) struct Ended {
     pub lived: Duration,
     /// Whether another start would be the same: there is no such program, no such image.
     pub hopeless: bool,
+    /// Whether it was killed on purpose, which says nothing of how it will go.
+    pub on_demand: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,9 @@ pub(super) struct Row {
 impl Row {
     pub fn next(&mut self, ended: Ended) -> Next {
         self.ever_healthy |= ended.was_healthy;
+        if ended.on_demand {
+            return Next::Restart { after: SHORTEST };
+        }
         self.soon = match ended.was_healthy && ended.lived >= LONG {
             true => 1,
             false => self.soon.saturating_add(1),
@@ -70,6 +75,7 @@ mod tests {
             was_healthy,
             lived: Duration::from_secs(seconds),
             hopeless: false,
+            on_demand: false,
         }
     }
 
@@ -91,6 +97,19 @@ mod tests {
         let mut row = Row::default();
         row.next(ended(true, 1));
         assert_eq!(row.next(hopeless), after(200));
+    }
+
+    #[test]
+    fn what_is_killed_on_demand_is_started_again_at_once_as_often_as_it_is() {
+        let killed = |was_healthy| Ended {
+            on_demand: true,
+            ..ended(was_healthy, 1)
+        };
+        let mut row = Row::default();
+        for count in 0..20 {
+            assert_eq!(row.next(killed(count % 2 == 0)), after(100));
+        }
+        assert_eq!(row.next(ended(true, 1)), after(100), "it was not counted");
     }
 
     #[test]

@@ -179,6 +179,7 @@ impl Platform {
             path: "/models".to_owned(),
             headers,
             body,
+            fatal: false,
         };
         self.directory().set_posted(name, stay, true);
         let reply = self.exchange(call, MAX_REPLY, deadline).await;
@@ -218,6 +219,7 @@ impl Platform {
             path: ModelPath::of(&self.opaque(name)),
             headers: HeaderMap::from_iter(target_model(name)),
             body: Bytes::new(),
+            fatal: false,
         };
         let deadline = Instant::now() + self.settings.unload_timeout;
         match self.exchange(call, MAX_REPLY, deadline).await {

@@ -67,11 +67,13 @@ impl Scene {
     async fn invoke(&self, model: &str) -> Result<(u16, String), RuntimeError> {
         let name = Name::parse(model).unwrap();
         let deadline = Instant::now() + FOREVER;
-        let body = Bytes::from_static(b"1");
-        let reply = self
-            .platform
-            .invoke(&name, &HeaderMap::new(), &body, 1000, deadline)
-            .await?;
+        let invocation = Invocation {
+            model: &name,
+            headers: &HeaderMap::new(),
+            body: &Bytes::from_static(b"1"),
+            fatal: false,
+        };
+        let reply = self.platform.invoke(invocation, 1000, deadline).await?;
         Ok((reply.status, String::from_utf8(reply.body.to_vec()).unwrap()))
     }
 

@@ -16,6 +16,7 @@ fn stages(fakes: &[&Arc<Fake>]) -> Vec<Stage> {
     let stage = |fake: &&Arc<Fake>| Stage {
         target: Arc::clone(*fake) as Arc<dyn Target>,
         platform: None,
+        fatal: false,
     };
     fakes.iter().map(stage).collect()
 }

@@ -81,10 +81,10 @@ impl Runtime {
         body: Bytes,
         bounds: Bounds,
     ) -> Result<Reply, RuntimeError> {
-        let stages = self.stages(chosen, &request)?;
+        let mut stages = self.stages(chosen, &request)?;
         let injected = self.injected(chosen, &request, bounds.deadline).await?;
-        let work = pipeline::run(&self.client, &stages, input(request, body), self.limits(bounds));
-        let reply = killing(chosen, injected.kill.as_deref(), work).await?;
+        pipeline::kill(&mut stages, injected.kill.as_deref());
+        let reply = pipeline::run(&self.client, &stages, input(request, body), self.limits(bounds)).await?;
         self.note_session(chosen, &reply.headers);
         Ok(reply)
     }
@@ -123,27 +123,6 @@ impl Runtime {
         self.sessions
             .note(endpoint, variant, chosen.instance.id(), reply, SystemTime::now());
     }
-}
-
-/// Runs `work`, and ends a container once it is under way.
-pub(super) async fn killing<T>(
-    chosen: &Chosen,
-    hostname: Option<&str>,
-    work: impl Future<Output = Result<T, RuntimeError>>,
-) -> Result<T, RuntimeError> {
-    let Some(container) = hostname.and_then(|hostname| chosen.container(hostname)) else {
-        return work.await;
-    };
-    let mut work = std::pin::pin!(work);
-    tokio::select! {
-        biased;
-        done = &mut work => return done,
-        // It has been sent by then.
-        () = tokio::task::yield_now() => {}
-    }
-    tracing::info!(container = container.label(), "killed by --fault");
-    container.kill();
-    work.await
 }
 
 pub(super) fn input(request: Request, body: Bytes) -> Input {

@@ -13,7 +13,7 @@ use super::request::Request;
 use super::turns::Turns;
 use crate::endpoint::client::Target;
 use crate::endpoint::error::RuntimeError;
-use crate::endpoint::fleet::{Fleet, InFlight, Instance, RunningContainer, RunningVariant};
+use crate::endpoint::fleet::{Fleet, InFlight, Instance, RunningVariant};
 use crate::endpoint::pipeline::Stage;
 use crate::endpoint::spec::Model;
 use crate::store::Name;
@@ -46,10 +46,6 @@ const SPREAD: usize = 4;
 impl Chosen {
     pub fn endpoint(&self) -> &str {
         &self.fleet.deployment().endpoint
-    }
-
-    pub fn container(&self, hostname: &str) -> Option<&Arc<RunningContainer>> {
-        self.instance.container(hostname)
     }
 }
 
@@ -133,7 +129,11 @@ impl Runtime {
                 false => None,
             };
             let target = Arc::clone(container) as Arc<dyn Target>;
-            Ok(Stage { target, platform })
+            Ok(Stage {
+                target,
+                platform,
+                fatal: false,
+            })
         });
         stages.collect()
     }

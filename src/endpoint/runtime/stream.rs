@@ -11,7 +11,7 @@ use reqwest::header::HeaderMap;
 use tokio::time::Instant;
 
 use super::Runtime;
-use super::invoke::{Bounds, forwarded, input, killing};
+use super::invoke::{Bounds, forwarded, input};
 use super::request::Request;
 use super::routing::Chosen;
 use crate::endpoint::client::{Answer, CallError};
@@ -55,19 +55,16 @@ impl Runtime {
             reply: self.settings.max_body,
             deadline: Instant::now() + self.settings.stream_timeout,
         };
-        let stages = self.stages(&chosen, &request)?;
+        let mut stages = self.stages(&chosen, &request)?;
         let injected = self.injected(&chosen, &request, bounds.deadline).await?;
+        pipeline::kill(&mut stages, injected.kill.as_deref());
         let last = stages
             .last()
             .map_or_else(String::new, |stage| stage.hostname().to_owned());
-        let work = async {
-            let limits = self.limits(bounds);
-            let mut answer = pipeline::run_streaming(&self.client, &stages, input(request, body), limits).await?;
-            let chunk = answer.chunk().await;
-            let chunk = chunk.map_err(|error| RuntimeError::of_call(&last, error))?;
-            Ok((answer, chunk))
-        };
-        let (answer, chunk) = killing(&chosen, injected.kill.as_deref(), work).await?;
+        let limits = self.limits(bounds);
+        let mut answer = pipeline::run_streaming(&self.client, &stages, input(request, body), limits).await?;
+        let chunk = answer.chunk().await;
+        let chunk = chunk.map_err(|error| RuntimeError::of_call(&last, error))?;
         self.note_session(&chosen, answer.headers());
         Ok(Streamed {
             variant: chosen.variant.name().to_owned(),
