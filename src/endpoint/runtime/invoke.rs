@@ -1,7 +1,7 @@
 //! `InvokeEndpoint`, and what the other operations have in common with it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
@@ -55,22 +55,34 @@ impl Runtime {
         request: Request,
         body: Bytes,
     ) -> Result<Response, RuntimeError> {
-        if body.len() > self.settings.max_body {
-            let limit = self.settings.max_body;
-            return Err(RuntimeError::BodyTooLarge { limit });
-        }
-        self.open_stores(endpoint).await;
-        let chosen = self.choose(endpoint, &request)?;
-        let bounds = Bounds {
-            reply: self.settings.max_body,
-            deadline: Instant::now() + self.settings.timeout,
-        };
+        let (chosen, bounds) = self.route(endpoint, &request, &body, self.settings.timeout).await?;
         let reply = self.run(&chosen, request, body, bounds).await?;
         Ok(Response {
             variant: chosen.variant.name().to_owned(),
             headers: forwarded(&reply.headers),
             body: reply.body,
         })
+    }
+
+    /// What gets a request, and how much it may take.
+    pub(super) async fn route(
+        self: &Arc<Self>,
+        endpoint: &str,
+        request: &Request,
+        body: &Bytes,
+        timeout: Duration,
+    ) -> Result<(Chosen, Bounds), RuntimeError> {
+        let limit = self.settings.max_body;
+        if body.len() > limit {
+            return Err(RuntimeError::BodyTooLarge { limit });
+        }
+        self.open_stores(endpoint).await;
+        let chosen = self.choose(endpoint, request)?;
+        let bounds = Bounds {
+            reply: limit,
+            deadline: Instant::now() + timeout,
+        };
+        Ok((chosen, bounds))
     }
 
     /// Takes a request through the containers of the instance, faults included.

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use reqwest::header::HeaderMap;
-use tokio::time::Instant;
 
 use super::Runtime;
-use super::invoke::{Bounds, forwarded, input};
+use super::invoke::{forwarded, input};
 use super::request::Request;
 use super::routing::Chosen;
 use crate::endpoint::client::{Answer, CallError};
@@ -45,16 +44,8 @@ impl Runtime {
         request: Request,
         body: Bytes,
     ) -> Result<Streamed, RuntimeError> {
-        if body.len() > self.settings.max_body {
-            let limit = self.settings.max_body;
-            return Err(RuntimeError::BodyTooLarge { limit });
-        }
-        self.open_stores(endpoint).await;
-        let chosen = self.choose(endpoint, &request)?;
-        let bounds = Bounds {
-            reply: self.settings.max_body,
-            deadline: Instant::now() + self.settings.stream_timeout,
-        };
+        let timeout = self.settings.stream_timeout;
+        let (chosen, bounds) = self.route(endpoint, &request, &body, timeout).await?;
         let mut stages = self.stages(&chosen, &request)?;
         let injected = self.injected(&chosen, &request, bounds.deadline).await?;
         pipeline::kill(&mut stages, injected.kill.as_deref());
