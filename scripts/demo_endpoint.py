@@ -38,8 +38,7 @@ def deploy(name: str, **model: Any) -> None:
     }
     sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    # On AWS it takes minutes, and the waiter asks twice in each.
-    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name)
     print(f"CreateModel, CreateEndpointConfig, CreateEndpoint: {name} is in service after ", end="")
     print(f"{time.perf_counter() - started:.1f} s")
 

@@ -91,6 +91,13 @@ class ControlPlane(unittest.TestCase):
         self.assertEqual((gone["type"], gone["status"]), ("ValidationError", 400))
         self.assertEqual(gone["message"], "Endpoint life of account 000000000000 not found.")
 
+    def test_an_endpoint_is_in_service_when_its_creation_is_answered(self):
+        # AWS's waiters look at once, and then every half a minute.
+        sagemaker.create_model(ModelName="soon", PrimaryContainer=container(self.double))
+        configure("soon", [variant("soon")])
+        sagemaker.create_endpoint(EndpointName="soon", EndpointConfigName="soon")
+        self.assertEqual(sagemaker.describe_endpoint(EndpointName="soon")["EndpointStatus"], "InService")
+
     def test_an_endpoint_whose_model_is_broken_has_failed_and_says_why(self):
         broken = self.bucket.put_model("broken.tar.gz", b"no model")
         with self.assertRaisesRegex(WaiterError, "Failed"):

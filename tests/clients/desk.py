@@ -27,8 +27,6 @@ from botocore.exceptions import ClientError
 MODELS = Path(__file__).parent.parent / "models"
 ROLE = "arn:aws:iam::000000000000:role/service-role/shop"
 IMAGE = "000000000000.dkr.ecr.eu-central-1.amazonaws.com/longshore:1"
-# AWS's waiters ask every 30 seconds, which is for machines that are rented.
-SOON = {"Delay": 0.1, "MaxAttempts": 600}
 
 sagemaker = boto3.client("sagemaker")
 runtime = boto3.client("sagemaker-runtime")
@@ -80,7 +78,7 @@ class Bucket:
     def get(self, url: str) -> bytes:
         """What is at a URL, once it is there."""
         bucket, key = url.removeprefix("s3://").split("/", 1)
-        s3.get_waiter("object_exists").wait(Bucket=bucket, Key=key, WaiterConfig=SOON)
+        s3.get_waiter("object_exists").wait(Bucket=bucket, Key=key, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600})
         return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
@@ -119,7 +117,7 @@ def multi_model(url: str, **more: Any) -> dict[str, Any]:
 
 
 def wait(endpoint: str, what: str = "in_service") -> None:
-    sagemaker.get_waiter(f"endpoint_{what}").wait(EndpointName=endpoint, WaiterConfig=SOON)
+    sagemaker.get_waiter(f"endpoint_{what}").wait(EndpointName=endpoint)
 
 
 # Invocations

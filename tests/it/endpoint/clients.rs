@@ -11,9 +11,9 @@ use crate::harness::{Builder, CLIENTS, PythonServer, S3, Server};
 /// An endpoint that takes its models from S3.
 fn endpoint() -> Builder {
     let variables = S3::environment(S3::start().address()).into_iter();
-    variables.fold(Builder::endpoint(), |builder, (name, value)| {
-        builder.environment(name, value)
-    })
+    // However busy the machine is: a waiter that has to look twice waits for half a minute.
+    let builder = Builder::endpoint().arguments(["--settle-wait", "30s"]);
+    variables.fold(builder, |builder, (name, value)| builder.environment(name, value))
 }
 
 /// Runs a file of `tests/clients` with an endpoint.
