@@ -52,7 +52,7 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
     let fleets = Arc::new(fleets);
     let settings = runtime_settings(args, environment, region);
     let runtime = Runtime::new(settings, Arc::clone(&fleets), faults, here.clone())?;
-    let provisioner = Provisioner::new(state, Arc::clone(&fleets), here);
+    let provisioner = Provisioner::new(state, Arc::clone(&fleets), here, args.settle_wait);
     let settings = http::Settings {
         threads: available_parallelism().map_or(1, usize::from),
         drain_timeout: args.drain_timeout,

@@ -146,6 +146,14 @@ pub struct EndpointArgs {
     )]
     pub instances: u32,
 
+    /// Time for an endpoint to be created, updated or deleted before that is answered; it goes on after the answer. AWS's
+    /// waiters look at once, and then every 30 seconds
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_SETTLE_WAIT", value_name = "TIME", value_parser = duration,
+        default_value = "2s", help_heading = "Endpoints"
+    )]
+    pub settle_wait: Duration,
+
     /// Keep models, configurations and endpoints in this file, and bring them back from it [default: they end with the
     /// process]
     #[arg(

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::control::{self, AwsError, Effect, StatusSource};
@@ -24,20 +26,25 @@ pub struct Provisioner {
     fleets: Arc<Fleets>,
     /// Where everything is done, so that nothing is cut short by a client that hangs up.
     background: Handle,
+    /// For what follows from an action to be done before it is answered. AWS's waiters look once, and then not for half a
+    /// minute.
+    settle_wait: Duration,
     stopping: CancellationToken,
 }
 
 impl Provisioner {
-    pub fn new(state: State, fleets: Arc<Fleets>, background: Handle) -> Self {
+    pub fn new(state: State, fleets: Arc<Fleets>, background: Handle, settle_wait: Duration) -> Self {
         Self {
             state: Arc::new(state),
             fleets,
             background,
+            settle_wait,
             stopping: CancellationToken::new(),
         }
     }
 
-    /// Answers an action: the request's `X-Amz-Target`, and its body. What follows from it is begun, not awaited.
+    /// Answers an action: the request's `X-Amz-Target`, and its body. What follows from it is done soon, or goes on after
+    /// the answer.
     pub async fn answer(&self, target: String, body: Bytes) -> Result<Value, AwsError> {
         if self.stopping.is_cancelled() {
             return Err(stopping());
@@ -46,7 +53,10 @@ impl Provisioner {
         let answered = self.background.spawn(async move {
             let answer = this.state.answer(&target, &body, &*this.fleets).await?;
             if let Some(effect) = answer.effect {
-                let _ended_later = this.background.clone().spawn(async move { this.fulfil(effect).await });
+                let (wait, stopping) = (this.settle_wait, this.stopping.clone());
+                let fulfilled = this.background.clone().spawn(async move { this.fulfil(effect).await });
+                // Whichever it is, the answer is the same.
+                let _settled = stopping.run_until_cancelled(timeout(wait, fulfilled)).await;
             }
             Ok(answer.body)
         });

@@ -7,6 +7,7 @@ mod command;
 mod models;
 mod process;
 mod proxy;
+mod python;
 mod response;
 mod s3;
 mod sandbox;
@@ -23,6 +24,7 @@ pub use command::{Finished, longshore};
 pub use models::{Models, fixture, scale};
 pub use process::Process;
 pub use proxy::{Fault, Proxy, Rule};
+pub use python::{CLIENTS, PythonServer};
 pub use response::Response;
 pub use s3::{Bucket, S3};
 pub use sandbox::skip_unless;
@@ -40,12 +42,23 @@ pub const A_SECOND: u64 = 155_000;
 
 /// Returns when `condition` holds; fails when it does not come to hold.
 #[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(
+        eventually_within(PATIENCE, condition),
+        "it did not come to pass that {what}"
+    );
+}
+
+/// Whether `condition` comes to hold within `patience`.
+fn eventually_within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "it did not come to pass that {what}");
+        if start.elapsed() >= patience {
+            return false;
+        }
         thread::sleep(Duration::from_millis(5));
     }
+    true
 }
 
 /// Tells threads that work in the background to come to an end.

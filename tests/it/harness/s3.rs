@@ -1,18 +1,15 @@
 //! S3: moto, a real server of its protocol, one for all tests of the process.
 //!
-//! It ends with its standard input, whose other end this process holds: whatever becomes of the tests, nothing is left
-//! running. It costs a second to start, hence one; tests have buckets of their own. `scripts/moto` installs it.
+//! It costs a second to start, hence one; tests have buckets of their own. `scripts/moto` installs it.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::{Connection, Request};
+use super::python::{self, PythonServer};
 use super::response::Response;
 
 /// What stands in the path of a request as it is.
@@ -23,43 +20,10 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-static MOTO: LazyLock<Moto> = LazyLock::new(Moto::start);
+/// Never dropped: it ends with this process.
+static MOTO: LazyLock<PythonServer> = LazyLock::new(|| PythonServer::start(python::MOTO, "tests/s3/server.py"));
 
 static BUCKETS: AtomicUsize = AtomicUsize::new(0);
-
-#[derive(Debug)]
-struct Moto {
-    address: SocketAddr,
-    /// Never waited for: its standard input is closed as this process ends, however that comes about.
-    _child: Child,
-}
-
-impl Moto {
-    fn start() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = root.join(".moto/bin/python");
-        assert!(
-            python.exists(),
-            "{} is missing: run scripts/moto, once",
-            python.display()
-        );
-        let mut child = Command::new(python)
-            .arg(root.join("tests/s3/server.py"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line.trim().parse();
-        Self {
-            address: address.unwrap_or_else(|_| panic!("moto does not start: {line:?}")),
-            _child: child,
-        }
-    }
-}
 
 /// The server, which is started with the first of these.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +33,9 @@ pub struct S3 {
 
 impl S3 {
     pub fn start() -> Self {
-        Self { address: MOTO.address }
+        Self {
+            address: MOTO.address(),
+        }
     }
 
     pub fn address(&self) -> SocketAddr {

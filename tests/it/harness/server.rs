@@ -162,6 +162,10 @@ impl Server {
         self.log.lines().iter().filter(|line| line.contains(part)).count()
     }
 
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
     /// Waits for a line of the log.
     pub fn wait_for_log(&self, part: &str) {
         let found = self.log.wait_for(PATIENCE, |line| line.contains(part).then_some(()));

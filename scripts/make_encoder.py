@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Makes the model that goes before a recommender of make_recommenders.py: it turns titles of items into their numbers.
+
+    .venv/bin/python scripts/make_encoder.py models/de-berlin-families/model.onnx encoder.onnx
+
+    input   titles  string  [batch, 5]  what the last five items bought are called
+    output  bought  int64   [batch, 5]  their numbers; -1 stands for a title that there is not
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import onnx
+from make_recommenders import HISTORY, IR_VERSION, NOTHING, OPSET
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+
+def encoder_of(recommender: ModelProto) -> ModelProto:
+    """The encoder of the titles that a recommender has."""
+    (titles,) = (tensor for tensor in recommender.graph.initializer if tensor.name == "item_titles")
+    titles = list(numpy_helper.to_array(titles))
+    encoder = helper.make_node(
+        "LabelEncoder",
+        ["titles"],
+        ["bought"],
+        domain="ai.onnx.ml",
+        keys_strings=titles,
+        values_int64s=range(len(titles)),
+        default_int64=NOTHING,
+    )
+    graph = helper.make_graph(
+        [encoder],
+        "titles",
+        [helper.make_tensor_value_info("titles", TensorProto.STRING, ["batch", HISTORY])],
+        [helper.make_tensor_value_info("bought", TensorProto.INT64, ["batch", HISTORY])],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 2)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recommender", type=Path, help="its model.onnx")
+    parser.add_argument("out", type=Path, help="the file to write")
+    arguments = parser.parse_args()
+    onnx.save(encoder_of(onnx.load(arguments.recommender)), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+//! AWS's own clients, as they come: boto3, the command line, and version 2 of the SageMaker SDK.
+//!
+//! What they say to `longshore endpoint`, and what they make of its answers, is in `tests/clients`, in their language. Each
+//! test here runs one file of that, with an endpoint of its own and models in S3, and looks at what only the endpoint's log
+//! can tell. `scripts/clients` installs the clients.
+
+mod memory;
+
+use crate::harness::{Builder, CLIENTS, PythonServer, S3, Server};
+
+/// An endpoint that takes its models from S3.
+fn endpoint() -> Builder {
+    let variables = S3::environment(S3::start().address()).into_iter();
+    // However busy the machine is: a waiter that has to look twice waits for half a minute.
+    let builder = Builder::endpoint().arguments(["--settle-wait", "30s"]);
+    variables.fold(builder, |builder, (name, value)| builder.environment(name, value))
+}
+
+/// Runs a file of `tests/clients` with an endpoint.
+#[track_caller]
+fn run(server: &Server, file: &str, arguments: &[String]) {
+    let url = format!("http://{}", server.address());
+    let here = [
+        ("AWS_ENDPOINT_URL_SAGEMAKER", url.clone()),
+        ("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", url),
+        // AWS's tools for Python know only this name for it.
+        ("AWS_DEFAULT_REGION", "eu-central-1".to_owned()),
+        ("LONGSHORE_PROCESS", server.supervisor().0.to_string()),
+    ];
+    let s3 = S3::environment(S3::start().address());
+    CLIENTS.run(&format!("tests/clients/{file}"), arguments, here.into_iter().chain(s3));
+}
+
+#[test]
+fn boto3_manages_models_configurations_and_endpoints() {
+    run(&endpoint().start(), "control_plane.py", &[]);
+}
+
+#[test]
+fn boto3_invokes_the_models_of_a_bucket() {
+    run(&endpoint().start(), "multi_model.py", &[]);
+}
+
+#[test]
+fn boto3_invokes_containers_in_series_and_by_name() {
+    run(&endpoint().start(), "multi_container.py", &[]);
+}
+
+#[test]
+fn boto3_invokes_asynchronously() {
+    run(&endpoint().start(), "asynchronous.py", &[]);
+}
+
+#[test]
+fn boto3_reads_streams_and_hears_of_those_that_break() {
+    let theirs = PythonServer::start(CLIENTS, "tests/clients/streaming_container.py");
+    let container = format!("theirs=http://{}", theirs.address());
+    let server = endpoint()
+        .arguments(["--endpoint-name", "theirs", "--container", &container])
+        .start();
+    server.wait_for_log("endpoint in service");
+    run(&server, "streams.py", &[]);
+}
+
+#[test]
+fn an_update_under_boto3s_load_fails_no_request() {
+    run(&endpoint().start(), "update.py", &[]);
+}
+
+#[test]
+fn boto3_gets_a_model_error_when_a_container_is_killed_and_is_served_again() {
+    let server = endpoint().argument("--fault=by-rule:kill=model@1/3").start();
+    run(&server, "killed.py", &[]);
+}
+
+#[test]
+fn boto3_types_the_errors_that_are_made_on_demand_and_repeats_those_that_it_would_on_aws() {
+    let rules = [
+        "now-and-then:error=503@1/2",
+        "not-ready:model-not-ready",
+        "full:model-error=507",
+        "internal:error=500",
+        "dependency:error=530",
+    ];
+    let server = endpoint()
+        .arguments(rules.map(|rule| format!("--fault={rule}")))
+        .start();
+    run(&server, "faults.py", &[]);
+}
+
+#[test]
+fn the_aws_command_line_makes_asks_and_deletes_an_endpoint() {
+    run(&endpoint().start(), "command_line.py", &[]);
+}
+
+#[test]
+fn the_sagemaker_sdk_deploys_a_multi_data_model_and_predicts() {
+    run(&endpoint().start(), "sdk.py", &[]);
+}

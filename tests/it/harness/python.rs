@@ -1,0 +1,133 @@
+//! Programs in Python, each with the interpreter of the venv that has what it needs.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::{PATIENCE, eventually_within};
+
+/// What is installed by a script of ours.
+#[derive(Debug, Clone, Copy)]
+pub struct Venv {
+    folder: &'static str,
+    script: &'static str,
+}
+
+/// S3.
+pub const MOTO: Venv = Venv {
+    folder: ".moto",
+    script: "scripts/moto",
+};
+
+/// AWS's clients.
+pub const CLIENTS: Venv = Venv {
+    folder: ".clients",
+    script: "scripts/clients",
+};
+
+impl Venv {
+    /// Its interpreter with one of our programs.
+    #[track_caller]
+    fn command(self, program: &str) -> Command {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python: PathBuf = [root.as_os_str(), self.folder.as_ref(), "bin/python".as_ref()]
+            .iter()
+            .collect();
+        assert!(
+            python.exists(),
+            "{} is missing: run {}, once",
+            python.display(),
+            self.script
+        );
+        let mut command = Command::new(python);
+        command.arg(root.join(program));
+        command
+    }
+
+    /// Runs `program` to its end, with these variables and no others.
+    #[track_caller]
+    pub fn run(
+        self,
+        program: &str,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        variables: impl IntoIterator<Item = (&'static str, String)>,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("output");
+        let file = File::create(&output).unwrap();
+        let mut command = self.command(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("HOME", folder.path())
+            .envs(variables)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file);
+        let mut child = Running(command.spawn().unwrap());
+        let mut status = None;
+        let told = || fs::read_to_string(&output).unwrap_or_default();
+        let what = format!("{program} ends");
+        let in_time = eventually_within(5 * PATIENCE, || {
+            status = child.0.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(in_time, "it did not come to pass that {what}:\n{}", told());
+        assert!(status.unwrap().success(), "{program} failed:\n{}", told());
+        print!("{}", told());
+    }
+}
+
+/// Killed when the test ends before it.
+#[derive(Debug)]
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A program that prints where it listens, and ends with its standard input, whose other end this process holds: whatever
+/// becomes of the tests, nothing is left running.
+#[derive(Debug)]
+pub struct PythonServer {
+    address: SocketAddr,
+    child: Child,
+}
+
+impl PythonServer {
+    #[track_caller]
+    pub fn start(venv: Venv, program: &str) -> Self {
+        let mut child = venv
+            .command(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line.trim().parse();
+        Self {
+            address: address.unwrap_or_else(|_| panic!("{program} does not start: {line:?}")),
+            child,
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for PythonServer {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
