@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--content-type", default="application/json", help="of these requests [%(default)s]")
     parser.add_argument("--skip-image", action="store_true", help="the image with that Tag is in the repository already")
-    parser.add_argument("--docker", default="docker", metavar="COMMAND", help="what signs in and pushes [%(default)s]")
+    parser.add_argument("--docker", default="docker", metavar="COMMAND", help="what has the image, and pushes it [%(default)s]")
     parser.add_argument(
         "--sagemaker-only", action="store_true",
         help="no image, alarms, scaling or role, for stand-ins that have SageMaker's API alone; wants a Role",
@@ -149,17 +149,17 @@ def deploy(aws: Aws, wanted: argparse.Namespace) -> None:
         raise Trouble("MinInstances is greater than MaxInstances; give MaxInstances=... as well")
 
     archives = [] if mode == "MultiModel" else [str(chosen["First"]), str(chosen["Second"])]
+    models.must_have_bucket(aws, bucket)
     if wanted.upload:
-        models.must_be_there(aws, bucket, prefix, [])
         models.upload(aws, wanted.upload, bucket, prefix)
-    models.must_be_there(aws, bucket, prefix, archives)
+    models.must_have(aws, bucket, prefix, archives)
     if not wanted.skip_image and not wanted.sagemaker_only:
         repository, tag = str(chosen["Repository"]), str(chosen["Tag"])
         if not image.is_there(aws, repository, tag):
             image.must_have(aws, wanted.docker)
             place = Stack(REPOSITORY, wanted.name, {"Repository": repository}, around)
             make(aws, place)
-            image.publish(aws, wanted.docker, place.outputs()["Repository"], tag)
+            image.publish(aws, wanted.docker, place.outputs()["Repository"], tag, str(chosen["InstanceType"]))
     make(aws, stack, only(wanted))
     for target, body in wanted.smoke:
         models.smoke(aws, wanted.name, mode, target, body, wanted.content_type)

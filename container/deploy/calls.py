@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from io import BufferedIOBase
 from typing import Any
 
 import boto3
@@ -80,10 +81,18 @@ class Aws:
     def show(self, service: str, operation: str, arguments: dict[str, Any]) -> None:
         command = ["aws", COMMANDS.get(service, service), *operation.split()]
         for name, value in arguments.items():
-            if name == "Body" and not isinstance(value, bytes):
-                value = value.name
-            text = value if isinstance(value, str) else value.decode() if isinstance(value, bytes) else json.dumps(value)
-            command += [f"--{xform_name(name, '-')}", text]
+            flag = xform_name(name, "-")
+            match value:
+                case bool():
+                    command.append(f"--{flag}" if value else f"--no-{flag}")
+                case str():
+                    command += [f"--{flag}", value]
+                case bytes():
+                    command += [f"--{flag}", value.decode(), "/dev/stdout"]
+                case BufferedIOBase():
+                    command += [f"--{flag}", str(value.name)]
+                case _:
+                    command += [f"--{flag}", json.dumps(value)]
         print(shlex.join(command))
 
 

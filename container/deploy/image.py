@@ -1,6 +1,7 @@
 """Gets the image into the repository, unless it is there."""
 
 import base64
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -9,6 +10,8 @@ from calls import Aws
 from trouble import Trouble
 
 ROOT = Path(__file__).resolve().parents[2]
+# The letter behind the generation, as in ml.c7g.large.
+GRAVITON = re.compile(r"ml\.[a-z]+\d+g")
 ELSEWHERE = "push the image from elsewhere and give --skip-image and its Tag=..."
 
 
@@ -37,15 +40,18 @@ def is_there(aws: Aws, repository: str, tag: str) -> bool:
 
 def must_have(aws: Aws, docker: str) -> None:
     """That Docker is there and answers, before anything is made that needs it."""
-    if not aws.dry_run and not succeeds(docker, "version"):
+    if not aws.dry_run and asked(docker, "version") is None:
         raise Trouble(f"`{docker} version` fails: see whether Docker runs, and whether you may use it; or {ELSEWHERE}")
 
 
-def publish(aws: Aws, docker: str, uri: str, tag: str) -> None:
+def publish(aws: Aws, docker: str, uri: str, tag: str, instance_type: str) -> None:
     """Builds `uri:tag` unless Docker has it, and pushes it."""
     image = f"{uri}:{tag}"
-    if aws.dry_run or not succeeds(docker, "image", "inspect", image):
-        run(aws, [str(ROOT / "scripts/image"), "--tag", image])
+    inspect = ["image", "inspect", "--format", "{{.Architecture}}", image]
+    if aws.dry_run or asked(docker, *inspect) is None:
+        run(aws, [str(ROOT / "scripts/image"), image])
+    if not aws.dry_run:
+        must_run_on(instance_type, image, asked(docker, *inspect) or "")
     token = aws.call("ecr", "GetAuthorizationToken").get("authorizationData", [{}])[0].get("authorizationToken", "")
     password = base64.b64decode(token).decode().removeprefix("AWS:")
     registry = uri.split("/")[0]
@@ -54,14 +60,26 @@ def publish(aws: Aws, docker: str, uri: str, tag: str) -> None:
     aws.say("image", image, "pushed")
 
 
-def succeeds(docker: str, *words: str) -> bool:
+def must_run_on(instance_type: str, image: str, architecture: str) -> None:
+    """SageMaker would tell some minutes later, in the log, by an "exec format error"."""
+    wanted = "arm64" if GRAVITON.match(instance_type) else "amd64"
+    if architecture.strip() not in ("", wanted):
+        raise Trouble(
+            f"{image} is for {architecture.strip()}, and {instance_type} needs {wanted}; build it on such a machine, or give "
+            "another InstanceType=..."
+        )
+
+
+def asked(docker: str, *words: str) -> str | None:
+    """What Docker answers; nothing when it refuses."""
     try:
-        return subprocess.run([docker, *words], capture_output=True).returncode == 0
+        done = subprocess.run([docker, *words], capture_output=True, text=True)
     except OSError as error:
         raise Trouble(
             f"{docker} cannot be run ({error.strerror}); install Docker, or name a command that takes the same arguments "
             f"by --docker, or {ELSEWHERE}"
         ) from None
+    return None if done.returncode else done.stdout
 
 
 def run(aws: Aws, command: list[str], given: str = "") -> None:

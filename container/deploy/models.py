@@ -52,8 +52,8 @@ def sha256(content: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def must_be_there(aws: Aws, bucket: str, prefix: str, archives: list[str]) -> None:
-    """That the bucket can be read, and has these archives; any at all when none is named."""
+def must_have_bucket(aws: Aws, bucket: str) -> None:
+    """That there is such a bucket, where SageMaker can read it."""
     found = aws.find("s3", "HeadBucket", ABSENT, Bucket=bucket)
     if not found and not aws.dry_run:
         raise Trouble(
@@ -63,6 +63,10 @@ def must_be_there(aws: Aws, bucket: str, prefix: str, archives: list[str]) -> No
     region = (found or {}).get("BucketRegion", aws.region)
     if region != aws.region:
         raise Trouble(f"bucket {bucket} is in {region}, and SageMaker reads from its own region's; set AWS_REGION={region}")
+
+
+def must_have(aws: Aws, bucket: str, prefix: str, archives: list[str]) -> None:
+    """That these archives are there. Without any, models may come later, which is said."""
     for archive in archives:
         if not aws.find("s3", "HeadObject", ABSENT, Bucket=bucket, Key=f"{prefix}/{archive}") and not aws.dry_run:
             raise Trouble(f"there is no s3://{bucket}/{prefix}/{archive}; --upload puts it there from a folder")

@@ -108,20 +108,24 @@ fn an_endpoint_that_failed_is_made_anew() {
 }
 
 #[test]
-fn an_image_is_pushed_when_the_repository_does_not_have_it() {
+fn an_image_is_pushed_when_the_repository_does_not_have_it_and_its_machines_can_run_it() {
     let site = Site::new("pushed");
     let docker = site.program(
         "docker",
-        "echo \"$@\" >>\"$0.log\"; [ \"$1\" != login ] || cat >>\"$0.log\"",
+        "echo \"$@\" >>\"$0.log\"; case $1 in image) echo arm64 ;; login) cat >/dev/null ;; esac",
     );
     let docker = docker.to_str().unwrap();
-    let said = site
-        .deploy(["Tag=a1", "Repository=pushed", "--docker", docker])
-        .output();
-    assert!(said.contains("repository pushed: created"), "{said}");
-    let registry = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
+    let push = ["Tag=a1", "Repository=pushed", "--docker", docker];
+    let refused = site.deploy(push).refusal();
+    assert!(
+        refused.contains("is for arm64, and ml.m5.xlarge needs amd64"),
+        "{refused}"
+    );
+    let said = site.deploy(push.iter().chain(&["InstanceType=ml.m7g.large"])).output();
+    let image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/pushed:a1";
+    assert!(said.contains(&format!("image {image}: pushed")), "{said}");
     let log = std::fs::read_to_string(format!("{docker}.log")).unwrap();
-    let image = format!("{registry}/pushed:a1");
+    let (registry, _) = image.split_once('/').unwrap();
     for line in [
         format!("login --username AWS --password-stdin {registry}"),
         format!("push {image}"),
@@ -158,7 +162,7 @@ fn a_dry_run_prints_every_call_and_needs_neither_credentials_nor_a_network() {
     for call in [
         "aws s3api put-object --bucket shop --key models/scale.tar.gz",
         "aws ecr create-repository --repository-name longshore",
-        "scripts/image --tag 000000000000.dkr.ecr.us-east-1.amazonaws.com/longshore:1",
+        "scripts/image 000000000000.dkr.ecr.us-east-1.amazonaws.com/longshore:1",
         "docker push",
         "aws iam create-role --role-name dry-ExecutionRole",
         "aws iam put-role-policy",
