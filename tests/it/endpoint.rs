@@ -1,6 +1,6 @@
 //! `longshore endpoint`: what the platform does around containers.
 
 mod clients;
-mod command;
+pub mod command;
 mod fleet;
 mod runtime;

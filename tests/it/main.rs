@@ -25,6 +25,7 @@ mod api;
 mod bad_artifacts;
 mod bad_requests;
 mod batching;
+mod deploy;
 mod endpoint;
 mod exit;
 mod formats;

@@ -18,10 +18,15 @@ pub fn longshore(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Fini
     if let Some(library) = library() {
         command.env("ORT_DYLIB_PATH", library);
     }
-    Finished(command.output().unwrap())
+    Finished::after(&mut command)
 }
 
 impl Finished {
+    /// Runs `command` to its end.
+    pub fn after(command: &mut Command) -> Self {
+        Self(command.output().unwrap())
+    }
+
     /// What was printed, when it went well.
     #[track_caller]
     pub fn output(&self) -> String {
