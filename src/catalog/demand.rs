@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
 
-use super::{Catalog, CatalogError, Handle, Lent, load_error, shortened};
+use super::{Catalog, CatalogError, Handle, Lent, Presence, load_error, not_loaded, shortened};
 use crate::engine::{LoadError, PoolError};
 use crate::store::{FetchError, Lease, Located, Name, Store, Version};
 use crate::telemetry::metrics::{Eviction, Metrics, Operation};
@@ -159,6 +159,15 @@ impl Demand {
         unchecked > milliseconds(self.settings.revalidate) && !origin.is_checked.swap(true, Ordering::Relaxed)
     }
 
+    /// What failed a moment ago, and what is on its way; of a name that is both, the latter comes last.
+    pub(super) fn presences(&self) -> Vec<(String, Presence)> {
+        let failures = self.failures.iter();
+        let failed = failures.map(|(name, failure)| (name.to_string(), Presence::Failed(failure.error)));
+        let mut presences: Vec<_> = failed.collect();
+        presences.extend(self.flights().keys().map(|name| (name.clone(), Presence::Loading)));
+        presences
+    }
+
     /// What a flight failed of a moment ago.
     fn failed(&self, name: &str) -> Option<CatalogError> {
         let failure = self.failures.get(name)?;
@@ -224,6 +233,27 @@ impl Catalog {
             Ok(_) => Err(already()),
             Err(error) => Err(CatalogError::Flight(error)),
         }
+    }
+
+    /// Brings `name` from the store, or the version that is there now, when another one is loaded.
+    pub async fn load_newest(self: &Arc<Self>, name: &str) -> Result<(), CatalogError> {
+        let name = name.strip_suffix('/').unwrap_or(name);
+        let Some(demand) = &self.demand else {
+            return Err(not_loaded(name));
+        };
+        let key = Name::parse(name)?;
+        if let Some(entry) = self.models.get(name).await
+            && !entry.users.is_closed()
+        {
+            self.refresh(demand, name, &entry).await?;
+            // It may have gone: from the store, or to make room for its newer version.
+            if self.url(name).await.is_ok() {
+                return Ok(());
+            }
+        }
+        demand.failures.invalidate(name);
+        let (flight, _) = self.flight(demand, key);
+        flight.await.map(drop).map_err(CatalogError::Flight)
     }
 
     /// A request was lent `handle`: looks its model up in the store when that has not been done for long.
