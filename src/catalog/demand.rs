@@ -252,6 +252,11 @@ impl Catalog {
             }
         }
         demand.failures.invalidate(name);
+        demand
+            .store
+            .doubt(&key)
+            .await
+            .map_err(|error| fetch_error(&key, error))?;
         let (flight, _) = self.flight(demand, key);
         flight.await.map(drop).map_err(CatalogError::Flight)
     }

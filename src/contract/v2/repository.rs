@@ -6,6 +6,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, rt, web};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::catalog::Presence;
@@ -95,7 +96,10 @@ async fn read<T: Default + DeserializeOwned>(
     if body.bytes.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&body.bytes).map_err(|error| Error::RepositoryRequest {
+    // An object in any case: a struct is read from an array, too.
+    let object: Result<Map<String, Value>, _> = serde_json::from_slice(&body.bytes);
+    let read = object.and_then(|object| T::deserialize(Value::Object(object)));
+    read.map_err(|error| Error::RepositoryRequest {
         detail: error.to_string(),
     })
 }
