@@ -1,6 +1,7 @@
 """Checks the manifests of container/deploy/kserve against KServe's schemas, and prints them as one JSON array.
 
-schemas.json is an excerpt of the custom resource definitions of KServe 0.20; excerpt.py makes it.
+schemas.json is an excerpt of the custom resource definitions of KServe 0.20 (by the KServe authors, Apache-2.0), made by
+excerpt.py.
 """
 
 import json

@@ -61,7 +61,7 @@ fn what_is_no_document_of_the_protocol_is_refused() {
             b"{\"inputs\":[]}",
             "input \"x\" is missing; the model takes \"x\" float32[batch, 2]",
         ),
-        (b"{\"inputs\":[]", "EOF while parsing an object at line 1 column 12"),
+        (b"{\"inputs\":[", "EOF while parsing a list at line 1 column 11"),
     ];
     for (body, expected) in table {
         let error = error(None, body, &pairs());
