@@ -14,6 +14,7 @@
 //! takes is known when it has been loaded, and what is free depends on requests too. The longest unused model goes first,
 //! and none with requests under way while there is one without. Models that the server was started with stay.
 
+mod ahead;
 mod room;
 mod upkeep;
 
@@ -30,7 +31,7 @@ use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
 
-use super::{Catalog, CatalogError, Handle, Lent, Presence, load_error, not_loaded, shortened};
+use super::{Catalog, CatalogError, Handle, Lent, Presence, load_error, shortened};
 use crate::engine::{LoadError, PoolError};
 use crate::store::{FetchError, Lease, Located, Name, Store, Version};
 use crate::telemetry::metrics::{Eviction, Metrics, Operation};
@@ -203,62 +204,6 @@ impl Catalog {
             Ok(landed) => landed.map_err(|source| CatalogError::OnDemand { source, again: None }),
             Err(_) => Err(load_error(name, LoadError::Pool(PoolError::Deadline))),
         }
-    }
-
-    /// Loads `name` ahead of requests to it; `url` is where it is in the store. Returns the bytes that it takes.
-    pub(super) async fn load_ahead(
-        self: &Arc<Self>,
-        demand: &Arc<Demand>,
-        name: &str,
-        url: &str,
-    ) -> Result<u64, CatalogError> {
-        let key = Name::parse(name)?;
-        let expected = demand.store.url_of(&key);
-        if url != expected {
-            return Err(CatalogError::OtherUrl {
-                name: name.to_owned(),
-                url: url.to_owned(),
-                expected,
-            });
-        }
-        let already = || CatalogError::AlreadyLoaded { name: name.to_owned() };
-        if self.url(name).await.is_ok() {
-            return Err(already());
-        }
-        // Whoever asks by hand wants to know how things are now.
-        demand.failures.invalidate(name);
-        let (flight, is_own) = self.flight(demand, key);
-        match flight.await {
-            Ok(handle) if is_own => Ok(handle.as_ref().memory()),
-            Ok(_) => Err(already()),
-            Err(error) => Err(CatalogError::Flight(error)),
-        }
-    }
-
-    /// Brings `name` from the store, or the version that is there now, when another one is loaded.
-    pub async fn load_newest(self: &Arc<Self>, name: &str) -> Result<(), CatalogError> {
-        let name = name.strip_suffix('/').unwrap_or(name);
-        let Some(demand) = &self.demand else {
-            return Err(not_loaded(name));
-        };
-        let key = Name::parse(name)?;
-        if let Some(entry) = self.models.get(name).await
-            && !entry.users.is_closed()
-        {
-            self.refresh(demand, name, &entry).await?;
-            // It may have gone: from the store, or to make room for its newer version.
-            if self.url(name).await.is_ok() {
-                return Ok(());
-            }
-        }
-        demand.failures.invalidate(name);
-        demand
-            .store
-            .doubt(&key)
-            .await
-            .map_err(|error| fetch_error(&key, error))?;
-        let (flight, _) = self.flight(demand, key);
-        flight.await.map(drop).map_err(CatalogError::Flight)
     }
 
     /// A request was lent `handle`: looks its model up in the store when that has not been done for long.
