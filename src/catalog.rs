@@ -22,6 +22,7 @@
 //! before whoever asked for it.
 
 mod demand;
+mod presence;
 mod restore;
 
 use std::fmt::Debug;
@@ -43,6 +44,7 @@ use crate::store::{FetchError, NameError, Usage};
 
 use demand::Origin;
 pub use demand::{Demand, Settings as DemandSettings};
+pub use presence::Presence;
 
 /// Longest model name, in bytes. The platform's are hashes; the contract asks for 1 KiB at least (MM-6).
 pub const MAX_NAME_BYTES: usize = 4096;

@@ -26,6 +26,7 @@ mod decimal;
 mod element;
 mod error;
 mod fit;
+mod inference_header;
 mod json;
 mod json_lines;
 mod json_reader;
@@ -47,7 +48,9 @@ use bytes::Bytes;
 
 pub use self::error::{DecodeError, EncodeError, InputError};
 use self::error::{excerpt, gives};
+pub use self::inference_header::{INFERENCE_HEADER_CONTENT_LENGTH, decode as decode_open_inference};
 use self::media_type::{MediaType, Range, accept_ranges};
+pub use self::open_inference::datatype_name;
 pub use self::sample::{Sample, samples};
 use self::values::Output;
 use crate::tensor::{OutputSpec, Signature, Tensor, Value, ValueType};
@@ -101,6 +104,13 @@ impl Format {
             Self::Json | Self::TritonBinary | Self::JsonLines | Self::Csv => true,
             Self::Npy => false,
         }
+    }
+}
+
+/// As messages call it.
+impl From<Format> for &'static str {
+    fn from(format: Format) -> Self {
+        format.media_type()
     }
 }
 
@@ -203,6 +213,8 @@ fn not_a_tensor_problem(name: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     pub content_type: Cow<'static, str>,
+    /// Bytes of the JSON that the body begins with, where tensors follow it.
+    pub json_bytes: Option<usize>,
     pub body: Bytes,
 }
 
@@ -366,6 +378,7 @@ pub fn encode(
     };
     Ok(Encoded {
         content_type: format.media_type().into(),
+        json_bytes: None,
         body: body.into(),
     })
 }

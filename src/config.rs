@@ -14,7 +14,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::builder::{BoolishValueParser, Resettable};
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser, Resettable};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::telemetry::{LogFormat, LogLevel};
@@ -245,6 +245,13 @@ pub struct ServeArgs {
     /// The one model's directory or file [default: /opt/ml/model]
     #[arg(long, env = "LONGSHORE_MODEL_DIR", value_name = "PATH", help_heading = "Models")]
     pub model_dir: Option<PathBuf>,
+
+    /// What the one model is called by those who ask for it by name, as in /v2/models/NAME/infer
+    #[arg(
+        long, env = "LONGSHORE_MODEL_NAME", value_name = "NAME", default_value = "model",
+        value_parser = NonEmptyStringValueParser::new(), help_heading = "Models"
+    )]
+    pub model_name: String,
 
     /// The only places that a load's url may point to; repeatable [default: /opt/ml/models and /opt/ml/model]
     #[arg(

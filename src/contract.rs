@@ -1,8 +1,9 @@
-//! The container's HTTP face: the routes of the SageMaker contract on one port.
+//! The container's HTTP face: the routes of the SageMaker contract and, below `/v2`, of the Open Inference Protocol, on one
+//! port.
 //!
 //! Handlers are thin: they read what a request says, ask `catalog` for the model, and leave the rest to `engine`, which
 //! keeps long work off these threads. What always holds: no handler waits for anything but its own request, so `/ping` and
-//! `GET /models` answer whatever models do (PI-2, MM-16); every refusal of a request that was understood is JSON from the one table in
+//! `GET /models` answer whatever models do (PI-2, MM-16); every refusal of a request that was understood is JSON, its status from the one table in
 //! `error.rs`; a client that hangs up takes its request with it, so what it asked for uses nothing up. What is no HTTP at all (a malformed request line, a head that is too long or comes too slowly) is refused
 //! by actix with a bare status.
 
@@ -11,6 +12,7 @@ mod error;
 mod health;
 mod invoke;
 mod models;
+mod v2;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -165,9 +167,22 @@ fn routes(app: &mut web::ServiceConfig) {
             .route(web::post().to(models::load))
             .default_service(web::to(|request| not_allowed(request, "GET, POST"))),
     )
-    // All other paths: those below /models/ hold names with encoded slashes, so the raw path is read by `wire`. Plain
-    // paths above, none with a pattern: matching one costs as much as a small model's run.
-    .default_service(web::to(models::below));
+    // All other paths: those below /models/ and /v2/ hold names with encoded slashes, so the raw path is read by `wire`.
+    // Plain paths above, none with a pattern: matching one costs as much as a small model's run.
+    .default_service(web::to(below));
+}
+
+/// Below `/models/`, below `/v2`, or nowhere.
+async fn below(
+    state: web::Data<State>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, actix_web::Error> {
+    if v2::is_below(request.path()) {
+        // Apart, so that it makes no other request's future larger.
+        return Ok(Box::pin(v2::answer(state, request, payload)).await?);
+    }
+    Ok(models::below(state, request, payload).await?)
 }
 
 async fn not_allowed(request: HttpRequest, allowed: &'static str) -> Result<HttpResponse, Error> {
@@ -226,7 +241,11 @@ async fn observe(
             bytes,
             limit: state.settings.max_headers,
         };
-        request.error_response(refusal).map_into_boxed_body()
+        match v2::is_below(request.path()) {
+            true => request.error_response(v2::Refusal(refusal)),
+            false => request.error_response(refusal),
+        }
+        .map_into_boxed_body()
     } else {
         next.call(request).await?.map_into_boxed_body()
     };
@@ -254,6 +273,10 @@ fn route(request: &HttpRequest) -> Route {
             Method::POST => Route::Invoke,
             Method::DELETE => Route::Unload,
             _ => Route::Get,
+        },
+        path if v2::is_below(path) => match v2::is_inference(path) {
+            true => Route::Infer,
+            false => Route::Protocol,
         },
         _ => Route::Other,
     }

@@ -18,7 +18,7 @@
 //! | [`store`] | where models come from without a platform: object stores, and what of them is on disk |
 //! | [`archive`] | `model.tar.gz`, written and read; knows no models |
 //! | [`tensor`] | named tensors: what `codec` and `engine` hand to each other |
-//! | [`wire`] | the protocol as data: paths, headers, JSON bodies |
+//! | [`wire`] | the protocols as data: paths, headers, JSON bodies |
 //! | [`config`] | every knob, once |
 //! | [`telemetry`] | the log and the metrics |
 //!

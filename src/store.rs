@@ -237,6 +237,14 @@ impl Store {
         }
     }
 
+    /// What is on disk of `name` is not used again before the store was asked.
+    pub async fn doubt(&self, name: &Name) -> Result<(), FetchError> {
+        if let Some(here) = self.cached(&self.url_of(name)).await? {
+            here.set_unchecked();
+        }
+        Ok(())
+    }
+
     /// Looks whether the store has another version of `name` than `known`; `None` when it has not.
     pub async fn newer(&self, name: &Name, known: &Version) -> Result<Option<Located>, FetchError> {
         let Some(arrival) = self.ask(name, Some(known)).await? else {

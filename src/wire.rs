@@ -3,6 +3,8 @@
 //! Field and header names are SageMaker's. Load and unload bodies follow Multi Model Server, the reference
 //! implementation, because tools and tests expect its shapes; the platform reads the status only.
 
+pub mod v2;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
@@ -62,25 +64,28 @@ pub struct ErrorBody {
 impl ErrorBody {
     /// The body's JSON, in [`MAX_ERROR_BYTES`] at most: a longer message is cut.
     pub fn to_json(&self) -> String {
-        let mut message = self.message.as_str();
-        // JSON is never shorter than what it holds. A message may be megabytes long, when a model's names are.
-        message = &message[..message.floor_char_boundary(MAX_ERROR_BYTES)];
-        loop {
-            let body = ErrorBody {
-                code: self.code,
-                kind: self.kind.clone(),
-                message: message.to_owned(),
-            };
-            // Strings and a number always serialise.
-            let json = serde_json::to_string(&body).unwrap_or_default();
-            if json.len() <= MAX_ERROR_BYTES {
-                return json;
-            }
-            // Escapes make the JSON longer than the message, so cut by what is too much and look again.
-            let excess = json.len() - MAX_ERROR_BYTES;
-            let keep = message.len().saturating_sub(excess.max(8));
-            message = &message[..message.floor_char_boundary(keep)];
+        bounded_json(&self.message, |message| Self {
+            code: self.code,
+            kind: self.kind.clone(),
+            message: message.to_owned(),
+        })
+    }
+}
+
+/// An error's JSON with as much of `message` as leaves it within [`MAX_ERROR_BYTES`].
+fn bounded_json<'m, B: Serialize>(message: &'m str, body: impl Fn(&'m str) -> B) -> String {
+    // JSON is never shorter than what it holds. A message may be megabytes long, when a model's names are.
+    let mut message = &message[..message.floor_char_boundary(MAX_ERROR_BYTES)];
+    loop {
+        // Strings and a number always serialise.
+        let json = serde_json::to_string(&body(message)).unwrap_or_default();
+        if json.len() <= MAX_ERROR_BYTES {
+            return json;
         }
+        // Escapes make the JSON longer than the message, so cut by what is too much and look again.
+        let excess = json.len() - MAX_ERROR_BYTES;
+        let keep = message.len().saturating_sub(excess.max(8));
+        message = &message[..message.floor_char_boundary(keep)];
     }
 }
 

@@ -14,6 +14,7 @@
 //! takes is known when it has been loaded, and what is free depends on requests too. The longest unused model goes first,
 //! and none with requests under way while there is one without. Models that the server was started with stay.
 
+mod ahead;
 mod room;
 mod upkeep;
 
@@ -30,7 +31,7 @@ use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
 
-use super::{Catalog, CatalogError, Handle, Lent, load_error, shortened};
+use super::{Catalog, CatalogError, Handle, Lent, Presence, load_error, shortened};
 use crate::engine::{LoadError, PoolError};
 use crate::store::{FetchError, Lease, Located, Name, Store, Version};
 use crate::telemetry::metrics::{Eviction, Metrics, Operation};
@@ -159,6 +160,15 @@ impl Demand {
         unchecked > milliseconds(self.settings.revalidate) && !origin.is_checked.swap(true, Ordering::Relaxed)
     }
 
+    /// What failed a moment ago, and what is on its way; of a name that is both, the latter comes last.
+    pub(super) fn presences(&self) -> Vec<(String, Presence)> {
+        let failures = self.failures.iter();
+        let failed = failures.map(|(name, failure)| (name.to_string(), Presence::Failed(failure.error)));
+        let mut presences: Vec<_> = failed.collect();
+        presences.extend(self.flights().keys().map(|name| (name.clone(), Presence::Loading)));
+        presences
+    }
+
     /// What a flight failed of a moment ago.
     fn failed(&self, name: &str) -> Option<CatalogError> {
         let failure = self.failures.get(name)?;
@@ -193,36 +203,6 @@ impl Catalog {
         match timeout_at(deadline, flight).await {
             Ok(landed) => landed.map_err(|source| CatalogError::OnDemand { source, again: None }),
             Err(_) => Err(load_error(name, LoadError::Pool(PoolError::Deadline))),
-        }
-    }
-
-    /// Loads `name` ahead of requests to it; `url` is where it is in the store. Returns the bytes that it takes.
-    pub(super) async fn load_ahead(
-        self: &Arc<Self>,
-        demand: &Arc<Demand>,
-        name: &str,
-        url: &str,
-    ) -> Result<u64, CatalogError> {
-        let key = Name::parse(name)?;
-        let expected = demand.store.url_of(&key);
-        if url != expected {
-            return Err(CatalogError::OtherUrl {
-                name: name.to_owned(),
-                url: url.to_owned(),
-                expected,
-            });
-        }
-        let already = || CatalogError::AlreadyLoaded { name: name.to_owned() };
-        if self.url(name).await.is_ok() {
-            return Err(already());
-        }
-        // Whoever asks by hand wants to know how things are now.
-        demand.failures.invalidate(name);
-        let (flight, is_own) = self.flight(demand, key);
-        match flight.await {
-            Ok(handle) if is_own => Ok(handle.as_ref().memory()),
-            Ok(_) => Err(already()),
-            Err(error) => Err(CatalogError::Flight(error)),
         }
     }
 

@@ -12,9 +12,6 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::config::ServeArgs;
 use crate::engine;
 
-/// The name of the one model of single-model mode, as the platform calls the container.
-const SINGLE_MODEL: &str = "model";
-
 const ARCHIVES: [&str; 5] = [".tar.gz", ".tgz", ".tar", ".tar.zst", ".tzst"];
 
 /// Directories below the model's that are searched for archives, and what is looked at in all.
@@ -53,10 +50,10 @@ impl Source {
                 ..Self::default()
             });
         }
-        Self::of_directory(args.model_dir())
+        Self::of_directory(args.model_dir(), &args.model_name)
     }
 
-    fn of_directory(path: PathBuf) -> Result<Self> {
+    fn of_directory(path: PathBuf, model_name: &str) -> Result<Self> {
         let store = |folder: &Path| folder.to_str().map(ToOwned::to_owned);
         if path.is_file() && is_archive(&path) {
             let (folder, name) = (path.parent().unwrap_or(Path::new(".")), path.file_name());
@@ -78,7 +75,7 @@ impl Source {
         let archives = archives_below(&path).with_context(|| format!("read {}", path.display()))?;
         let single = (archives.is_empty() || engine::is_artifact(&path)).then(|| path.clone());
         let default = match (&single, &*archives) {
-            (Some(_), _) => Some(SINGLE_MODEL.to_owned()),
+            (Some(_), _) => Some(model_name.to_owned()),
             (None, [archive]) => Some(archive.clone()),
             (None, _) => None,
         };
@@ -145,7 +142,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"\x08\x07").unwrap();
         }
-        let source = Source::of_directory(folder.path().to_owned()).unwrap();
+        let source = Source::of_directory(folder.path().to_owned(), "model").unwrap();
         (source.store.is_some(), source.single.is_some(), source.default)
     }
 
@@ -172,7 +169,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.tar.gz");
         fs::write(&path, b"").unwrap();
-        let source = Source::of_directory(path).unwrap();
+        let source = Source::of_directory(path, "model").unwrap();
         assert_eq!(source.store.as_deref(), folder.path().to_str());
         assert_eq!(source.default.as_deref(), Some("m.tar.gz"));
     }

@@ -102,9 +102,9 @@ impl From<InputError> for Fault {
 
 impl DecodeError {
     #[cold]
-    pub(super) fn malformed(format: Format, problem: impl Into<String>) -> Self {
+    pub(super) fn malformed(format: impl Into<&'static str>, problem: impl Into<String>) -> Self {
         Self::Malformed {
-            format: format.media_type(),
+            format: format.into(),
             problem: problem.into(),
         }
     }

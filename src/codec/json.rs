@@ -19,7 +19,7 @@ use crate::codec::column::column;
 use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, takes};
 use crate::codec::fit::Form;
 use crate::codec::json_reader::Reader;
-use crate::codec::open_inference::{self, Envelope};
+use crate::codec::open_inference::{self, Envelope, Tail};
 use crate::codec::room;
 use crate::codec::rows::{Names, Rows, duplicate_input, is_binary_string, missing_input, unknown_input};
 use crate::codec::values::{Output, common_rows, json_bytes, write_key, write_row, write_value};
@@ -63,7 +63,7 @@ fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Reques
             }
             "inputs" => {
                 given = Some(if open_inference::begins(reader, signature)? {
-                    (open_inference::inputs(reader, signature, &mut None)?, None)
+                    (open_inference::inputs(reader, signature, &mut Tail::of_json())?, None)
                 } else {
                     (columns(reader, signature)?, Some(Dialect::Columns))
                 });

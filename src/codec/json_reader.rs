@@ -12,7 +12,6 @@ use std::ops::Range;
 use bytes::Bytes;
 use jiter::{Jiter, JiterError, JiterErrorType, JsonErrorType, LinePosition, Peek};
 
-use crate::codec::Format;
 use crate::codec::decimal::{Decimal, scan};
 use crate::codec::error::{DecodeError, Fault};
 
@@ -28,7 +27,8 @@ pub(super) struct Reader<'a> {
 /// What positions are relative to.
 #[derive(Clone, Copy)]
 struct Document<'a> {
-    format: Format,
+    /// What the text is taken for, in messages.
+    format: &'static str,
     source: &'a Bytes,
     /// Where `text` starts in `source`.
     start: usize,
@@ -39,7 +39,8 @@ struct Document<'a> {
 
 impl<'a> Reader<'a> {
     /// Over a whole body.
-    pub fn new(format: Format, source: &'a Bytes) -> Result<Self, DecodeError> {
+    pub fn new(format: impl Into<&'static str>, source: &'a Bytes) -> Result<Self, DecodeError> {
+        let format = format.into();
         let text = utf8(format, source)?;
         // Some editors and .NET put a byte order mark before UTF-8.
         let start = if text.starts_with('\u{feff}') {
@@ -57,9 +58,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Over line number `line` of a body: `text` is the part of `source` that starts at `start`.
-    pub fn line(format: Format, source: &'a Bytes, start: usize, text: &'a str, line: usize) -> Self {
+    pub fn line(format: impl Into<&'static str>, source: &'a Bytes, start: usize, text: &'a str, line: usize) -> Self {
         Self::over(Document {
-            format,
+            format: format.into(),
             source,
             start,
             text,
@@ -264,7 +265,7 @@ pub(super) fn too_deep() -> &'static str {
 }
 
 /// The body as text.
-pub(super) fn utf8(format: Format, body: &[u8]) -> Result<&str, DecodeError> {
+pub(super) fn utf8(format: impl Into<&'static str>, body: &[u8]) -> Result<&str, DecodeError> {
     std::str::from_utf8(body)
         .map_err(|e| DecodeError::malformed(format, format!("it is not UTF-8 at byte {}", e.valid_up_to())))
 }
@@ -293,6 +294,7 @@ impl Text<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Format;
 
     fn reader(body: &Bytes) -> Reader<'_> {
         Reader::new(Format::Json, body).unwrap()

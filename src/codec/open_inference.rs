@@ -28,8 +28,20 @@ use crate::tensor::{DataType, InputSpec, Shape, Signature, Tensor, Value};
 /// Longest run of brackets and field names per output in a reply.
 const FIELDS_BYTES: usize = 128;
 
-/// The tensors that follow the JSON of the binary form; `None` where nothing can follow.
-pub(super) type Tail = Option<Bytes>;
+/// What follows the JSON.
+pub(super) enum Tail {
+    /// The data of tensors, as far as it is not read yet.
+    Bytes(Bytes),
+    /// Nothing can; this is what a request with data behind the JSON has to have.
+    Needs(&'static str),
+}
+
+impl Tail {
+    /// Of a body that its content type says to be JSON.
+    pub const fn of_json() -> Self {
+        Self::Needs("content type application/vnd.sagemaker-triton.binary+json")
+    }
+}
 
 /// Whether the value of `inputs` is this protocol's: an array of objects.
 pub(super) fn begins(reader: &Reader<'_>, signature: &Signature) -> Result<bool, Fault> {
@@ -47,9 +59,7 @@ pub(super) fn decode<'a>(
     tail: &mut Tail,
 ) -> Result<Request, DecodeError> {
     if reader.peek()? != Peek::Object {
-        return Err(reader
-            .malformed("the JSON header must be an object with \"inputs\"")
-            .into());
+        return Err(reader.malformed("the JSON must be an object with \"inputs\"").into());
     }
     let mut envelope = Envelope::default();
     let mut given = None;
@@ -67,7 +77,7 @@ pub(super) fn decode<'a>(
     }
     reader.finish()?;
     let Some(inputs) = given else {
-        return Err(reader.malformed("the JSON header has no \"inputs\"").into());
+        return Err(reader.malformed("the JSON has no \"inputs\"").into());
     };
     Ok(Request {
         inputs,
@@ -100,7 +110,7 @@ pub(super) fn inputs(
         position += 1;
         next = reader.next_value()?;
     }
-    if let Some(rest) = tail
+    if let Tail::Bytes(rest) = tail
         && !rest.is_empty()
     {
         let problem = format!("{} bytes follow the binary data that the inputs announce", rest.len());
@@ -204,15 +214,12 @@ impl<'a, 's> Entry<'a, 's> {
             Data::Later(mut reader) => read_data(&mut reader, spec)?.finish_shaped(shape, Form::Declared),
             Data::Binary(size) => {
                 let bytes = match tail {
-                    Some(bytes) if size <= bytes.len() => bytes.split_to(size),
-                    Some(bytes) => {
+                    Tail::Bytes(bytes) if size <= bytes.len() => bytes.split_to(size),
+                    Tail::Bytes(bytes) => {
                         let problem = format!("binary_data_size is {size}, but {} bytes are left", bytes.len());
                         return Err(unusable(spec, problem));
                     }
-                    None => {
-                        let problem = format!("binary_data_size needs content type {}", triton_binary::MEDIA_TYPE);
-                        return Err(unusable(spec, problem));
-                    }
+                    Tail::Needs(what) => return Err(unusable(spec, format!("binary_data_size needs {what}"))),
                 };
                 triton_binary::tensor(spec, shape, bytes)
             }
@@ -222,7 +229,9 @@ impl<'a, 's> Entry<'a, 's> {
 
 impl DeclaredType {
     fn new(name: String) -> Self {
-        let known = DataType::ALL.into_iter().find(|&data_type| oip_name(data_type) == name);
+        let known = DataType::ALL
+            .into_iter()
+            .find(|&data_type| datatype_name(data_type) == name);
         Self {
             known,
             text: known.map_or_else(|| excerpt(&name), |data_type| data_type.to_string()),
@@ -230,8 +239,8 @@ impl DeclaredType {
     }
 }
 
-/// The protocol's name of an element type.
-const fn oip_name(data_type: DataType) -> &'static str {
+/// The Open Inference Protocol's name of an element type.
+pub const fn datatype_name(data_type: DataType) -> &'static str {
     match data_type {
         DataType::F16 => "FP16",
         DataType::Bf16 => "BF16",
@@ -349,7 +358,7 @@ pub(super) fn write_declaration(name: &str, tensor: &Tensor, out: &mut Vec<u8>) 
     write_key("name", out);
     write_json_string(name, out);
     out.extend_from_slice(b",\"datatype\":\"");
-    out.extend_from_slice(oip_name(tensor.data_type()).as_bytes());
+    out.extend_from_slice(datatype_name(tensor.data_type()).as_bytes());
     out.extend_from_slice(b"\",\"shape\":");
     write_sizes(tensor.shape(), out);
 }

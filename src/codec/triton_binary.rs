@@ -14,7 +14,7 @@ use crate::codec::error::{DecodeError, EncodeError, excerpt};
 use crate::codec::json_reader::Reader;
 use crate::codec::media_type::MediaType;
 use crate::codec::numbers::{MAX_STRINGS, Problem};
-use crate::codec::open_inference::{self, TensorOutput, unusable};
+use crate::codec::open_inference::{self, Tail, TensorOutput, unusable};
 use crate::codec::room;
 use crate::codec::values::tensor_json_bytes;
 use crate::codec::{Encoded, Format, Request};
@@ -30,25 +30,23 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, signature: &Signa
     let Some(given) = media_type.parameter(HEADER_SIZE) else {
         return Err(malformed(format!("the content type needs the parameter {HEADER_SIZE}")));
     };
+    let size = json_size(HEADER_SIZE, given, body).map_err(malformed)?;
+    let header = body.slice(..size);
+    let mut reader = Reader::new(Format::TritonBinary, &header)?;
+    open_inference::decode(&mut reader, signature, &mut Tail::Bytes(body.slice(size..)))
+}
+
+/// How much of `body` is JSON when `what` gives it as `given`; if that makes no sense, why.
+pub(super) fn json_size(what: &str, given: &str, body: &Bytes) -> Result<usize, String> {
     let size = given
         .bytes()
         .all(|b| b.is_ascii_digit())
         .then(|| given.parse::<usize>());
-    let Some(Ok(size)) = size else {
-        return Err(malformed(format!(
-            "{HEADER_SIZE} is {}, not a number of bytes",
-            excerpt(given)
-        )));
-    };
-    if size > body.len() {
-        return Err(malformed(format!(
-            "{HEADER_SIZE} is {size}, but the body has {} bytes",
-            body.len()
-        )));
+    match size {
+        Some(Ok(size)) if size <= body.len() => Ok(size),
+        Some(Ok(size)) => Err(format!("{what} is {size}, but the body has {} bytes", body.len())),
+        _ => Err(format!("{what} is {}, not a number of bytes", excerpt(given))),
     }
-    let header = body.slice(..size);
-    let mut reader = Reader::new(Format::TritonBinary, &header)?;
-    open_inference::decode(&mut reader, signature, &mut Some(body.slice(size..)))
 }
 
 /// A tensor from its binary data.
@@ -107,6 +105,7 @@ pub(super) fn encode(
     }
     Ok(Encoded {
         content_type: format!("{MEDIA_TYPE};{HEADER_SIZE}={header_size}").into(),
+        json_bytes: Some(header_size),
         body: body.into(),
     })
 }

@@ -46,6 +46,17 @@ pub(super) enum Error {
     BodyBroken { detail: String },
     #[error("a load's body must be JSON like {{\"model_name\": \"...\", \"url\": \"...\"}}: {detail}")]
     LoadRequest { detail: String },
+    #[error("a repository request's body must be empty or JSON: {detail}")]
+    RepositoryRequest { detail: String },
+    #[error("a model is loaded as it is in the store; the parameter \"{parameter}\" is not understood")]
+    LoadParameter { parameter: String },
+    #[error("model \"{name}\" has no version \"{version}\"; the one that it has is \"1\"")]
+    NoVersion { name: String, version: String },
+    #[error(
+        "the platform loads and unloads the models of this container, by POST /models and DELETE /models/<name>; a \
+         server that was started with --model-store does it by these routes"
+    )]
+    PlatformLoads,
     #[error("this container serves one model; with SAGEMAKER_MULTI_MODEL=true it loads and unloads models")]
     SingleModelMode,
     #[error("this container serves many models (SAGEMAKER_MULTI_MODEL=true): choose one by POST /models/<name>/invoke")]
@@ -83,9 +94,19 @@ const MODEL_REFUSED: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "ModelRefusedEx
 const INTERNAL: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException");
 
 impl Error {
+    /// The reply with this JSON as its body.
+    pub(super) fn response(&self, json: String) -> HttpResponse {
+        let mut response = HttpResponse::build(self.reply().0);
+        if let Self::MethodNotAllowed { allowed, .. } = self {
+            response.insert_header((ALLOW, *allowed));
+        }
+        response.content_type(ContentType::json()).body(json)
+    }
+
     fn reply(&self) -> Reply {
         match self {
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
+            Self::NoVersion { .. } => NOT_LOADED,
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedException"),
             Self::HeadersTooLarge { .. } => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -98,6 +119,9 @@ impl Error {
             Self::CustomAttributes
             | Self::BodyBroken { .. }
             | Self::LoadRequest { .. }
+            | Self::RepositoryRequest { .. }
+            | Self::LoadParameter { .. }
+            | Self::PlatformLoads
             | Self::SingleModelMode
             | Self::NoModelChosen
             | Self::NoTargetModel => BAD_REQUEST,
@@ -226,15 +250,11 @@ impl ResponseError for Error {
 
     fn error_response(&self) -> HttpResponse {
         let (status, kind) = self.reply();
-        let mut response = HttpResponse::build(status);
-        if let Self::MethodNotAllowed { allowed, .. } = self {
-            response.insert_header((ALLOW, *allowed));
-        }
         let body = ErrorBody {
             code: status.as_u16(),
             kind: kind.to_owned(),
             message: self.to_string(),
         };
-        response.content_type(ContentType::json()).body(body.to_json())
+        self.response(body.to_json())
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::State;
-use super::body::{self, Limit};
+use super::body::{self, Body, Limit};
 use super::error::Error;
 use super::models::text_header;
 use crate::codec::{self, Encoded, Format, ReplyPlan};
@@ -58,12 +58,8 @@ pub(super) async fn model(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
-    let limit = Limit {
-        bytes: state.settings.max_body,
-        knob: Some("--max-body"),
-    };
     // First of all: a refusal is read by a client that has sent its body, and a slow body holds up no unload.
-    let body = body::read(&state.engine, payload, content_length(request), limit, deadline).await?;
+    let body = read_body(state, request, payload, deadline).await?;
     let attributes = custom_attributes(request)?;
     refuse_encoded(request)?;
     let handle = state.catalog.get(name, deadline).await?;
@@ -90,6 +86,20 @@ pub(super) async fn model(
         response.insert_header((CUSTOM_ATTRIBUTES, attributes));
     }
     Ok(response.body(Reply(encoded.body)))
+}
+
+/// The body of an inference.
+pub(super) async fn read_body(
+    state: &State,
+    request: &HttpRequest,
+    payload: web::Payload,
+    deadline: Instant,
+) -> Result<Body, Error> {
+    let limit = Limit {
+        bytes: state.settings.max_body,
+        knob: Some("--max-body"),
+    };
+    body::read(&state.engine, payload, content_length(request), limit, deadline).await
 }
 
 /// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as long as a run, so it
@@ -125,7 +135,7 @@ impl Work for Invocation {
 
 /// A reply's body, handed to the connection piece by piece: the server copies what it is handed, so a large body at once
 /// would take its memory twice, and for as long as a slow client reads.
-struct Reply(Bytes);
+pub(super) struct Reply(pub Bytes);
 
 /// Bytes of a piece; about what a connection buffers.
 const PIECE: usize = 64 << 10;
@@ -158,7 +168,7 @@ fn custom_attributes(request: &HttpRequest) -> Result<Option<HeaderValue>, Error
 }
 
 /// A compressed body is not what its Content-Type says.
-fn refuse_encoded(request: &HttpRequest) -> Result<(), Error> {
+pub(super) fn refuse_encoded(request: &HttpRequest) -> Result<(), Error> {
     match text_header(request, CONTENT_ENCODING.as_str()) {
         Some(encoding) if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") => {
             Err(Error::ContentEncoding {

@@ -19,7 +19,7 @@ use crate::wire::{
 const PAGE: usize = 100;
 
 /// A load's body is two short strings; the name is bounded by the directory.
-const MAX_LOAD_BODY: Limit = Limit {
+pub(super) const MAX_LOAD_BODY: Limit = Limit {
     bytes: 64 << 10,
     knob: None,
 };
@@ -135,6 +135,15 @@ async fn unload(state: web::Data<State>, name: String) -> Result<HttpResponse, E
     if !state.settings.loads {
         return Err(Error::SingleModelMode);
     }
+    let name = unload_reported(state, name).await?;
+    Ok(HttpResponse::Ok().json(Status {
+        status: format!("Model \"{name}\" unregistered"),
+    }))
+}
+
+/// Unloads `name` and returns it; counts that, and tells the log.
+pub(super) async fn unload_reported(state: web::Data<State>, name: String) -> Result<String, Error> {
+    // A task of its own: it goes on when the client does not wait for the end.
     let task = rt::spawn(async move {
         let started = Instant::now();
         let unloaded = state.catalog.unload(&name).await;
@@ -147,13 +156,10 @@ async fn unload(state: web::Data<State>, name: String) -> Result<HttpResponse, E
         }
         unloaded.map(|()| name)
     });
-    let name = joined(task).await??;
-    Ok(HttpResponse::Ok().json(Status {
-        status: format!("Model \"{name}\" unregistered"),
-    }))
+    Ok(joined(task).await??)
 }
 
-async fn joined<T>(task: rt::task::JoinHandle<T>) -> Result<T, Error> {
+pub(super) async fn joined<T>(task: rt::task::JoinHandle<T>) -> Result<T, Error> {
     task.await.map_err(|error| Error::Internal(error.to_string()))
 }
 

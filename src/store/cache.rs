@@ -288,6 +288,11 @@ impl Lease {
     pub fn set_checked(&self) {
         *lock(&self.0.entry.checked) = Some(Instant::now());
     }
+
+    /// Whoever looks for it next asks the store.
+    pub fn set_unchecked(&self) {
+        *lock(&self.0.entry.checked) = None;
+    }
 }
 
 impl Drop for Leased {

@@ -67,12 +67,16 @@ pub enum Route {
     Invoke,
     Unload,
     Get,
+    /// An inference of the Open Inference Protocol.
+    Infer,
+    /// Anything else of it.
+    Protocol,
     /// Nothing that there is.
     Other,
 }
 
 impl Route {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Ping,
         Self::Invocations,
         Self::ExecutionParameters,
@@ -82,6 +86,8 @@ impl Route {
         Self::Invoke,
         Self::Unload,
         Self::Get,
+        Self::Infer,
+        Self::Protocol,
         Self::Other,
     ];
 
@@ -96,6 +102,8 @@ impl Route {
             Self::Invoke => "invoke",
             Self::Unload => "unload",
             Self::Get => "get",
+            Self::Infer => "v2-infer",
+            Self::Protocol => "v2",
             Self::Other => "other",
         }
     }

@@ -21,7 +21,7 @@ fn an_unknown_path_is_a_404() {
         "/invocations/x",
         "/model",
         "/adapters",
-        "/v2/health/ready",
+        "/v1/models/m",
         "//ping",
         "/%70ing/",
     ] {

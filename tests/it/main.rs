@@ -8,6 +8,8 @@
 //! Tests of models that come out of a store have a real S3 server, moto, which `scripts/moto` installs, and before it a
 //! proxy that makes the faults ([`harness::Proxy`]).
 //!
+//! Clients of the Open Inference Protocol are tested as they are, with `tritonclient`, which `scripts/triton` installs.
+//!
 //! Some tests need what a machine may not grant (namespaces, strace). Those say aloud that they were skipped.
 
 #![expect(
@@ -53,3 +55,4 @@ mod start;
 mod stop;
 mod store;
 mod survival;
+mod v2;

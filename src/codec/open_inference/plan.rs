@@ -58,7 +58,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The parameters that are understood; what others mean is between other clients and servers.
+/// The parameters that are understood. What others mean is between other clients and servers, but for those that say
+/// where an output goes or what is made of it: whoever sends them would take the reply for something else.
 #[derive(Default)]
 pub(super) struct Parameters {
     pub binary_data_size: Option<usize>,
@@ -80,6 +81,10 @@ pub(super) fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
             }
             "binary_data" => parameters.binary_data = Some(flag(reader, "binary_data")?),
             "binary_data_output" => parameters.binary_data_output = Some(flag(reader, "binary_data_output")?),
+            extension @ ("shared_memory_region" | "classification") => {
+                let problem = format!("the parameter {extension} belongs to an extension that is not served");
+                return Err(reader.malformed(problem));
+            }
             _ => reader.skip()?,
         }
         key = reader.next_key()?;

@@ -4,7 +4,7 @@ use crate::codec::testing::{
 use crate::codec::{Dialect, EncodeError, Format, ReplyPlan, negotiate};
 use crate::tensor::{DataType, Signature, Tensor, Value};
 
-use super::oip_name;
+use super::datatype_name;
 
 fn error(body: &str, signature: &Signature) -> String {
     decode_str("application/json", body, signature)
@@ -67,13 +67,16 @@ fn inputs_are_put_into_the_models_order() {
 
 #[test]
 fn every_datatype_has_its_own_name() {
-    let mut names: Vec<_> = DataType::ALL.into_iter().map(oip_name).collect();
+    let mut names: Vec<_> = DataType::ALL.into_iter().map(datatype_name).collect();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), DataType::ALL.len());
     for data_type in DataType::ALL {
         for other in DataType::ALL {
-            let (name, data) = (oip_name(other), if other == DataType::String { "\"\"" } else { "1" });
+            let (name, data) = (
+                datatype_name(other),
+                if other == DataType::String { "\"\"" } else { "1" },
+            );
             let body = format!(r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"{name}","data":[{data}]}}]}}"#);
             let given = decode_str("application/json", &body, &identity(data_type));
             assert_eq!(given.is_ok(), data_type == other, "{data_type} {name}");
@@ -245,6 +248,16 @@ fn outputs_that_cannot_be_given_are_refused_by_name() {
             r#","parameters":{"binary_data_output":1}"#,
             "the body is not a valid application/json request: binary_data_output must be true or false",
         ),
+        (
+            r#","outputs":[{"name":"a","parameters":{"classification":3}}]"#,
+            "the body is not a valid application/json request: the parameter classification belongs to an extension \
+             that is not served",
+        ),
+        (
+            r#","outputs":[{"name":"a","parameters":{"shared_memory_region":"r","shared_memory_byte_size":8}}]"#,
+            "the body is not a valid application/json request: the parameter shared_memory_region belongs to an \
+             extension that is not served",
+        ),
     ];
     for (more, expected) in table {
         assert_eq!(error(&request(more), &two_outputs()), expected, "{more}");
@@ -311,7 +324,7 @@ fn samples_of_every_type_survive_the_protocol() {
         let signature = identity(data_type);
         let body = format!(
             r#"{{"inputs":[{{"name":"x","shape":[],"datatype":"{}","data":[{}]}}]}}"#,
-            oip_name(data_type),
+            datatype_name(data_type),
             if data_type == DataType::String { "\"\"" } else { "0" }
         );
         let plan = decode_str("application/json", &body, &signature).unwrap().reply;

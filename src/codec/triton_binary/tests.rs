@@ -102,7 +102,7 @@ fn the_header_size_is_between_zero_and_the_length_of_the_body() {
             "json-header-size is \"18446744073709551616\", not a number of bytes",
         ),
         (";json-header-size=0", "EOF while parsing a value at line 1 column 0"),
-        (";json-header-size=2", "the JSON header has no \"inputs\""),
+        (";json-header-size=2", "the JSON has no \"inputs\""),
         (";json-header-size=1", "EOF while parsing an object at line 1 column 1"),
     ];
     for (parameter, expected) in table {

@@ -4,12 +4,14 @@ use serde_json::Value;
 
 /// The headers that the container ever sends: the platform drops others silently (IN-2), so whoever adds one should
 /// know.
-const HEADERS: [&str; 7] = [
+const HEADERS: [&str; 8] = [
     "allow",
     "connection",
     "content-length",
     "content-type",
     "date",
+    // Of the Open Inference Protocol, which the platform does not speak.
+    "inference-header-content-length",
     "transfer-encoding",
     "x-amzn-sagemaker-custom-attributes",
 ];
@@ -56,6 +58,15 @@ impl Response {
         }
     }
 
+    /// The message of an error of the Open Inference Protocol.
+    #[track_caller]
+    pub fn error(&self) -> String {
+        match &self.json()["error"] {
+            Value::String(message) => message.clone(),
+            other => panic!("no error: {other}"),
+        }
+    }
+
     /// Checks what the platform relies on in every response, whatever was asked.
     pub fn check(&self, method: &str) {
         let text = format!("{} {:?} {}", self.status, self.headers, self.text());
@@ -89,6 +100,11 @@ impl Response {
         assert!(self.body.len() <= 1024, "an error of {} bytes: {text}", self.body.len());
         let body = self.json();
         let fields: Vec<&String> = body.as_object().map(|body| body.keys().collect()).unwrap_or_default();
+        if fields == ["error"] {
+            // Of the Open Inference Protocol.
+            assert!(!self.error().is_empty(), "{text}");
+            return;
+        }
         assert_eq!(fields, ["code", "message", "type"], "{text}");
         assert_eq!(body["code"], self.status, "{text}");
         let kind = body["type"].as_str().unwrap_or_default();

@@ -1,0 +1,86 @@
+//! `POST /v2/models/{name}/infer`.
+//!
+//! The reply is JSON, with the data of those outputs behind it that the request wants as binary data. `Accept` and
+//! `Content-Type` have no say: the protocol's clients do not mean anything by them.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::check;
+use crate::codec::{self, Encoded, Format, INFERENCE_HEADER_CONTENT_LENGTH, ReplyPlan};
+use crate::contract::State;
+use crate::contract::error::Error;
+use crate::contract::invoke::{Reply, read_body, refuse_encoded};
+use crate::contract::models::text_header;
+use crate::engine::{Model, RequestMemory, Work};
+use crate::tensor::{Signature, Tensor, Value};
+use crate::wire::v2::ModelPath;
+
+/// What a body is that has more than JSON in it.
+const BINARY: &str = "application/octet-stream";
+
+pub(super) async fn infer(
+    state: &State,
+    model: &ModelPath,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    let deadline = Instant::now() + state.settings.request_timeout;
+    let body = read_body(state, request, payload, deadline).await?;
+    refuse_encoded(request)?;
+    check(state, model)?;
+    let handle = state.catalog.get(&model.name, deadline).await?;
+
+    let size = body.bytes.len();
+    let inference = Inference {
+        body: body.bytes,
+        _memory: body.memory,
+        json_bytes: text_header(request, INFERENCE_HEADER_CONTENT_LENGTH),
+        model: model.name.clone(),
+    };
+    let encoded = Model::answer(&handle, size, deadline, inference).await?;
+
+    let mut response = HttpResponse::Ok();
+    match encoded.json_bytes {
+        Some(bytes) => {
+            response
+                .content_type(BINARY)
+                .insert_header((INFERENCE_HEADER_CONTENT_LENGTH, bytes));
+        }
+        None => {
+            response.content_type(encoded.content_type.as_ref());
+        }
+    }
+    Ok(response.body(Reply(encoded.body)))
+}
+
+/// A request, as far as the model's answer depends on it.
+struct Inference {
+    body: Bytes,
+    _memory: Option<RequestMemory>,
+    /// As the header says it.
+    json_bytes: Option<String>,
+    model: String,
+}
+
+impl Work for Inference {
+    type Plan = (ReplyPlan, Format);
+    type Answer = Encoded;
+    type Error = Error;
+
+    fn decode(&self, signature: &Signature) -> Result<(Vec<Tensor>, Self::Plan), Error> {
+        let asked = codec::decode_open_inference(self.json_bytes.as_deref(), &self.body, signature)?;
+        // JSON alone, or with binary data behind it, as the request says.
+        let format = codec::negotiate(None, Format::Json, &asked.reply, signature)?;
+        Ok((asked.inputs, (asked.reply, format)))
+    }
+
+    fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {
+        reply.outputs()
+    }
+
+    fn encode(&self, (reply, format): Self::Plan, signature: &Signature, outputs: &[Value]) -> Result<Encoded, Error> {
+        Ok(codec::encode(format, &reply, &self.model, signature, outputs)?)
+    }
+}

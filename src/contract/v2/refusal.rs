@@ -1,0 +1,29 @@
+//! An error in the protocol's own form.
+
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError};
+
+use crate::contract::error::Error;
+use crate::wire::v2::error_json;
+
+/// An [`Error`] of a request below `/v2`.
+#[derive(Debug)]
+pub(in crate::contract) struct Refusal(pub Error);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ResponseError for Refusal {
+    fn status_code(&self) -> StatusCode {
+        self.0.status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.0.response(error_json(&self.0.to_string()))
+    }
+}

@@ -1,0 +1,105 @@
+//! `POST /v2/repository/..`: Triton's extension for what models there are, and which are in memory.
+//!
+//! The repository is the model store. A load brings a model into memory, or a newer version of it, and an unload frees
+//! that memory; a later request brings it again. The index names what is in memory or on its way there, and what failed a
+//! moment ago: a store may hold any number of models, and need not let anybody list them.
+
+use actix_web::{HttpRequest, HttpResponse, rt, web};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::catalog::Presence;
+use crate::contract::error::Error;
+use crate::contract::models::{MAX_LOAD_BODY, joined, unload_reported};
+use crate::contract::{State, body, invoke};
+use crate::wire::v2::{IndexEntry, IndexRequest, RepositoryRequest, VERSION};
+
+pub(super) async fn index(state: &State, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Error> {
+    let IndexRequest { ready } = read(state, request, payload).await?;
+    let models = state.catalog.presences().into_iter();
+    let entries: Vec<IndexEntry> = models
+        .map(|(name, presence)| entry(name, &presence))
+        .filter(|entry| !ready || entry.state == READY)
+        .collect();
+    Ok(HttpResponse::Ok().json(entries))
+}
+
+const READY: &str = "READY";
+
+fn entry(name: String, presence: &Presence) -> IndexEntry {
+    let (state, reason) = match presence {
+        Presence::Loaded => (READY, String::new()),
+        Presence::Restored => ("LOADING", "it was loaded before the server was restarted".to_owned()),
+        Presence::Loading => ("LOADING", String::new()),
+        Presence::Failed(error) => ("UNAVAILABLE", error.to_string()),
+    };
+    IndexEntry {
+        name,
+        version: VERSION,
+        state,
+        reason,
+    }
+}
+
+pub(super) async fn load(
+    state: web::Data<State>,
+    name: String,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    if let Err(error) = from_store(&state) {
+        body::discard(payload).await;
+        return Err(error);
+    }
+    let RepositoryRequest { parameters } = read(&state, request, payload).await?;
+    if let Some(parameter) = parameters.into_keys().next() {
+        return Err(Error::LoadParameter { parameter });
+    }
+    // A task of its own: whoever does not wait for the end finds it done.
+    let task = rt::spawn(async move { state.catalog.load_newest(&name).await });
+    joined(task).await??;
+    Ok(HttpResponse::Ok().finish())
+}
+
+/// Parameters say what else is to be unloaded, of which there is nothing.
+pub(super) async fn unload(
+    state: web::Data<State>,
+    name: String,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    body::discard(payload).await;
+    from_store(&state)?;
+    let name = name.strip_suffix('/').map(ToOwned::to_owned).unwrap_or(name);
+    unload_reported(state, name).await?;
+    Ok(HttpResponse::Ok().finish())
+}
+
+/// Whether there is a place to load from by a name alone.
+fn from_store(state: &State) -> Result<(), Error> {
+    match (state.settings.loads, state.settings.invocations.by_target) {
+        (true, true) => Ok(()),
+        (true, false) => Err(Error::PlatformLoads),
+        (false, _) => Err(Error::SingleModelMode),
+    }
+}
+
+/// A body, which may be left out.
+async fn read<T: Default + DeserializeOwned>(
+    state: &State,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<T, Error> {
+    let deadline = Instant::now() + state.settings.request_timeout;
+    let declared = invoke::content_length(request);
+    let body = body::read(&state.engine, payload, declared, MAX_LOAD_BODY, deadline).await?;
+    if body.bytes.is_empty() {
+        return Ok(T::default());
+    }
+    // An object in any case: a struct is read from an array, too.
+    let object: Result<Map<String, Value>, _> = serde_json::from_slice(&body.bytes);
+    let read = object.and_then(|object| T::deserialize(Value::Object(object)));
+    read.map_err(|error| Error::RepositoryRequest {
+        detail: error.to_string(),
+    })
+}

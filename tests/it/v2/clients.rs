@@ -1,0 +1,115 @@
+//! Clients as they are: `tritonclient`, and KServe with the manifests of `container/deploy/kserve`.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::{ask, get};
+use crate::harness::{Builder, Models, eventually, fixture};
+
+/// What a script prints; fails when it does.
+#[track_caller]
+fn python(script: &str, arguments: &[&str]) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".triton/bin/python");
+    assert!(
+        python.exists(),
+        "{} is missing: run scripts/triton, once",
+        python.display()
+    );
+    let output = Command::new(python)
+        .arg(root.join(script))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{script}: {printed}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    printed
+}
+
+#[test]
+fn a_program_that_was_written_for_triton_is_served() {
+    let models = fixture("");
+    let server = Builder::store(models.to_str().unwrap(), []).start();
+    let printed = python("tests/triton/client.py", &[&server.address().to_string()]);
+    assert_eq!(printed.lines().count(), 8, "{printed}");
+}
+
+/// The manifests, which are as KServe's schemas want them.
+#[track_caller]
+fn manifests() -> Vec<Value> {
+    serde_json::from_str(&python("tests/kserve/check.py", &[])).unwrap()
+}
+
+/// The arguments of a container in `spec`, as KServe puts them together: the runtime's, then the service's.
+fn arguments(runtime: &Value, service: &Value) -> Vec<String> {
+    let name = service["metadata"]["name"].as_str().unwrap();
+    let runtime = runtime["spec"]["containers"][0]["args"].as_array().unwrap();
+    let service = service["spec"]["predictor"]["model"]["args"].as_array();
+    runtime
+        .iter()
+        .chain(service.into_iter().flatten())
+        .map(|argument| argument.as_str().unwrap().replace("{{.Name}}", name))
+        .collect()
+}
+
+#[test]
+fn the_manifests_are_as_kserve_wants_them_and_start_a_server_that_answers() {
+    let manifests = manifests();
+    let [runtime, one, many] = &manifests[..] else {
+        panic!("{manifests:?}")
+    };
+    assert_eq!(runtime["kind"], "ClusterServingRuntime");
+    let container = &runtime["spec"]["containers"][0];
+    let models = Models::new();
+    let model = models.place_scale("m", 2.0);
+    // What KServe does: it puts the model at /mnt/models. A store is where the service says.
+    let place = |argument: String| {
+        argument
+            .replace("/mnt/models", &model)
+            .replace("s3://bucket/segments", fixture("").to_str().unwrap())
+            .replace("--port=8080", "--port=0")
+    };
+    for (service, asked) in [(one, one["metadata"]["name"].as_str().unwrap()), (many, "scale")] {
+        assert_eq!(service["kind"], "InferenceService");
+        let predictor = &service["spec"]["predictor"]["model"];
+        assert_eq!(predictor["runtime"], runtime["metadata"]["name"]);
+        assert!(
+            runtime["spec"]["supportedModelFormats"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|format| { format["name"] == predictor["modelFormat"]["name"] })
+        );
+        assert_eq!(
+            runtime["spec"]["protocolVersions"],
+            json!([predictor["protocolVersion"]])
+        );
+        let arguments = arguments(runtime, service);
+        assert!(
+            arguments.iter().any(|argument| argument == "--port=8080"),
+            "{arguments:?}"
+        );
+        let mut arguments = arguments.into_iter();
+        assert_eq!(arguments.next().as_deref(), Some("serve"));
+        let arguments: Vec<String> = arguments.map(place).collect();
+        // The builder would give another port if it did not see one.
+        let server = Builder::default()
+            .environment("SAGEMAKER_BIND_TO_PORT", "0")
+            .arguments(&arguments)
+            .start();
+        for probe in ["readinessProbe", "livenessProbe"] {
+            let probe = &container[probe]["httpGet"];
+            assert_eq!(probe["port"], 8080);
+            let path = probe["path"].as_str().unwrap();
+            eventually("the probe passes", || get(&server, path).status == 200);
+        }
+        ask(&server, asked).expect(200);
+        get(&server, &format!("/v2/models/{asked}")).expect(200);
+    }
+}

@@ -1,0 +1,188 @@
+//! Requests in JSON.
+
+use serde_json::{Value, json};
+
+use super::{answer, ask, infer, question};
+use crate::harness::{Builder, assert_close, cases, from_text, to_text};
+
+#[test]
+fn a_body_that_is_no_document_of_the_protocol_is_a_400_that_says_why() {
+    let server = Builder::multi().start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    let x = |rest: &str| format!(r#"{{"inputs":[{{"name":"x",{rest}}}]}}"#);
+    let table: [(&str, Vec<u8>, &str); 18] = [
+        ("nothing", vec![], "the body is empty"),
+        ("no JSON", b"4,-0.5".to_vec(), "must be an object with \"inputs\""),
+        ("no UTF-8", b"{\"inputs\":\"\xff\"}".to_vec(), "not UTF-8"),
+        ("half of it", question().to_string().as_bytes()[..40].to_vec(), "EOF"),
+        ("more than it", format!("{} 1", question()).into(), "trailing"),
+        (
+            "deep",
+            [b"[".repeat(30_000), b"]".repeat(30_000)].concat(),
+            "must be an object",
+        ),
+        (
+            "deep below",
+            [br#"{"x":"#.to_vec(), b"[".repeat(30_000)].concat(),
+            "too deep",
+        ),
+        // What /invocations understands.
+        ("rows", b"{\"instances\":[4,-0.5]}".to_vec(), "no \"inputs\""),
+        ("an array", b"[4,-0.5]".to_vec(), "must be an object with \"inputs\""),
+        (
+            "columns",
+            b"{\"inputs\":[4,-0.5]}".to_vec(),
+            "inputs[0] is not an object",
+        ),
+        ("no inputs", b"{\"inputs\":[]}".to_vec(), "input \"x\" is missing"),
+        ("no name", b"{\"inputs\":[{\"shape\":[1]}]}".to_vec(), "has no"),
+        (
+            "another name",
+            x("\"shape\":[1]").replace("\"x\"", "\"z\"").into(),
+            "no input \"z\"",
+        ),
+        (
+            "another type",
+            x("\"shape\":[1],\"datatype\":\"INT64\",\"data\":[1]").into(),
+            "given int64[1]",
+        ),
+        (
+            "no type",
+            x("\"shape\":[1],\"datatype\":\"float\",\"data\":[1]").into(),
+            "given \"float\"[1]",
+        ),
+        (
+            "another shape",
+            x("\"shape\":[3],\"datatype\":\"FP32\",\"data\":[1]").into(),
+            "needs 3 elements, 1 given",
+        ),
+        (
+            "words",
+            x("\"shape\":[1],\"datatype\":\"FP32\",\"data\":[\"a\"]").into(),
+            "not a number",
+        ),
+        (
+            "an output that is none",
+            x("\"shape\":[1],\"datatype\":\"FP32\",\"data\":[1]")
+                .replace("]}]}", "]}],\"outputs\":[{\"name\":\"z\"}]}")
+                .into(),
+            "requested output \"z\"",
+        ),
+    ];
+    for (what, body, part) in table {
+        let error = server.send(&infer("m").body(body)).expect(400).error();
+        assert!(error.contains(part), "{what}: {error}");
+    }
+    server.send(&infer("other").json(&question())).expect(404);
+    assert_eq!(ask(&server, "m").expect(200).json(), answer("m", 2.0));
+}
+
+#[test]
+fn a_body_over_the_limit_is_a_413() {
+    let server = Builder::multi().arguments(["--max-body", "1KiB"]).start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    let error = server.send(&infer("m").body(vec![b' '; 2000])).expect(413).error();
+    assert!(error.contains("--max-body"), "{error}");
+}
+
+#[test]
+fn parameters_that_would_change_the_reply_are_refused_and_others_passed_over() {
+    let server = Builder::multi().start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    let with = |outputs: Value, parameters: Value| {
+        let mut body = question();
+        body["outputs"] = outputs;
+        body["parameters"] = parameters;
+        server.send(&infer("m").json(&body))
+    };
+    for (parameters, part) in [
+        (json!({"classification": 2}), "classification"),
+        (
+            json!({"shared_memory_region": "r", "shared_memory_byte_size": 8}),
+            "shared_memory_region",
+        ),
+    ] {
+        let error = with(json!([{"name": "y", "parameters": parameters}]), json!({}))
+            .expect(400)
+            .error();
+        assert!(error.contains(part), "{error}");
+    }
+    let parameters = json!({"sequence_id": 1, "sequence_start": true, "priority": 2, "timeout": 1000, "own": "x"});
+    let reply = with(json!([{"name": "y", "parameters": {"own": 1.5}}]), parameters);
+    assert_eq!(reply.expect(200).json(), answer("m", 2.0));
+}
+
+#[test]
+fn the_outputs_that_are_asked_for_are_given_in_that_order() {
+    let server = Builder::multi().start();
+    let url = server.models().place("two_inputs", "m");
+    server.load("m", &url).expect(200);
+    let inputs = json!([
+        {"name": "b", "shape": [1], "datatype": "INT64", "data": [4]},
+        {"name": "a", "shape": [1, 3], "datatype": "FP32", "data": [[1, 2, 3]]},
+    ]);
+    let sum = json!({"name": "sum", "datatype": "FP32", "shape": [1, 3], "data": [5.0, 6.0, 7.0]});
+    let positive = json!({"name": "positive", "datatype": "BOOL", "shape": [1], "data": [true]});
+    for (asked, given) in [
+        (json!(["positive", "sum"]), json!([positive, sum])),
+        (json!(["positive"]), json!([positive])),
+        (json!([]), json!([sum, positive])),
+    ] {
+        let outputs: Vec<Value> = asked
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|name| json!({"name": name}))
+            .collect();
+        let reply = server
+            .send(&infer("m").json(&json!({"inputs": inputs, "outputs": outputs})))
+            .expect(200)
+            .json();
+        assert_eq!(reply["outputs"], given, "{asked}");
+        assert!(reply.get("id").is_none());
+    }
+}
+
+#[test]
+fn outputs_that_are_no_tensors_are_a_406_until_only_tensors_are_asked_for() {
+    let server = Builder::multi().start();
+    let url = server.models().place("iris_zipmap", "iris");
+    server.load("iris", &url).expect(200);
+    let mut body =
+        json!({"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]});
+    let error = server.send(&infer("iris").json(&body)).expect(406).error();
+    assert!(error.contains("output_probability"), "{error}");
+    body["outputs"] = json!([{"name": "output_label"}]);
+    let reply = server.send(&infer("iris").json(&body)).expect(200).json();
+    assert_eq!(reply["outputs"][0]["data"], json!([0]));
+}
+
+#[test]
+fn every_element_type_goes_in_and_comes_out() {
+    let server = Builder::multi().start();
+    for element in [
+        "bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "string", "uint16",
+        "uint32", "uint64", "uint8",
+    ] {
+        let model = format!("identity_{element}");
+        let url = server.models().place(&model, &model);
+        server.load(&model, &url).expect(200);
+        for case in cases(&model) {
+            let (given, expected) = (&case.inputs["x"], case.output_tensor("y").unwrap());
+            let body = json!({"inputs": [{
+                "name": "x", "shape": given.shape, "datatype": given.open_inference_type(), "data": given.data,
+            }]});
+            let reply = server
+                .send(&infer(&model).body(to_text(&body, given.is_float())))
+                .expect(200);
+            let expected = json!([{
+                "name": "y", "shape": expected.shape, "datatype": expected.open_inference_type(),
+                "data": expected.data,
+            }]);
+            assert_close(&from_text(&reply.body)["outputs"], &expected, &model);
+        }
+    }
+}
