@@ -1,5 +1,5 @@
 //! `longshore endpoint`: what the platform does around containers.
 
-mod command;
+pub mod command;
 mod fleet;
 mod runtime;

@@ -8,6 +8,8 @@
 //! Tests of models that come out of a store have a real S3 server, moto, which `scripts/moto` installs, and before it a
 //! proxy that makes the faults ([`harness::Proxy`]).
 //!
+//! Where `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of it, see `scripts/smoke`.
+//!
 //! Some tests need what a machine may not grant (namespaces, strace). Those say aloud that they were skipped.
 
 #![expect(
@@ -32,6 +34,7 @@ mod gpu;
 mod hang_up;
 mod hostile;
 mod http;
+mod image;
 mod inspect;
 mod isolation;
 mod limits;

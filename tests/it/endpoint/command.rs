@@ -1,6 +1,6 @@
 //! `longshore endpoint` as it is started by hand: what its flags say, and plain HTTP.
 
-mod desk;
+pub mod desk;
 mod faults;
 mod life;
 mod wrong;
