@@ -1,18 +1,29 @@
 //! `longshore endpoint --runner docker` with the real engine and the image.
 
+use std::fs;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::endpoint::command::desk::Desk;
 use crate::harness::{Builder, Models, docker, eventually, image_or_skip};
 
-fn desk() -> Desk {
-    Desk::start(Builder::endpoint().arguments(["--runner", "docker"]))
+fn desk(cache: &TempDir) -> Desk {
+    let builder = Builder::endpoint().arguments(["--runner", "docker", "--cache-dir"]);
+    Desk::start(builder.argument(cache.path()))
 }
 
-/// Names of containers that a desk runs, whose names have its process's number.
-fn containers(desk: u32) -> Vec<String> {
-    let filter = format!("name=longshore-{desk}-");
+/// The name of the folder of the only desk that has one in `cache`.
+fn name_in(cache: &TempDir) -> String {
+    let names = fs::read_dir(cache.path()).unwrap().flatten();
+    let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.find(|name| name.starts_with("longshore-endpoint-")).unwrap()
+}
+
+/// The containers with this in their names, whether they run or not.
+fn containers(name: &str) -> Vec<String> {
+    let filter = format!("name={name}-");
     let names = docker(["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]);
     names.lines().map(ToOwned::to_owned).collect()
 }
@@ -34,7 +45,8 @@ fn an_endpoint_runs_the_image_with_one_model_and_with_many() {
     let models = Models::new();
     let two = models.place_scale("two", 2.0);
     models.place_scale("three", 3.0);
-    let desk = desk();
+    let cache = tempfile::tempdir().unwrap();
+    let desk = desk(&cache);
     create(&desk, "one", &json!({"Image": image, "ModelDataUrl": two}));
     let root = models.root().display().to_string();
     create(
@@ -49,14 +61,14 @@ fn an_endpoint_runs_the_image_with_one_model_and_with_many() {
         let request = Desk::invocation("many").header("X-Amzn-SageMaker-Target-Model", name);
         assert_eq!(desk.answer(request, 5.0), answer, "{name}");
     }
-    let process = desk.0.supervisor().0;
-    assert_eq!(containers(process).len(), 2);
+    let name = name_in(&cache);
+    assert_eq!(containers(&name).len(), 2);
     desk.control("DeleteEndpoint", &json!({"EndpointName": "one"}))
         .expect(200);
-    eventually("its container is gone", || containers(process).len() == 1);
+    eventually("its container is gone", || containers(&name).len() == 1);
     desk.0.terminate();
     assert!(desk.0.wait_for_end().status.success());
-    assert!(containers(process).is_empty());
+    assert!(containers(&name).is_empty());
 }
 
 #[test]
@@ -64,14 +76,32 @@ fn after_a_kill_of_the_endpoint_its_containers_end() {
     let Some(image) = image_or_skip() else { return };
     let models = Models::new();
     let two = models.place_scale("two", 2.0);
-    let desk = desk();
-    create(&desk, "one", &json!({"Image": image, "ModelDataUrl": two}));
-    desk.wait_until_served("one");
-    let process = desk.0.supervisor().0;
-    assert_eq!(containers(process).len(), 1);
-    desk.0.supervisor().signal(Signal::KILL);
-    desk.0.wait_for_end();
-    eventually("the container ends", || containers(process).is_empty());
+    let cache = tempfile::tempdir().unwrap();
+    let first = desk(&cache);
+    create(&first, "one", &json!({"Image": image, "ModelDataUrl": two}));
+    first.wait_until_served("one");
+    let name = name_in(&cache);
+    assert_eq!(containers(&name).len(), 1);
+    first.0.supervisor().signal(Signal::KILL);
+    first.0.wait_for_end();
+    eventually("the container ends", || containers(&name).is_empty());
+
+    // What there would be of one that was just being made.
+    docker([
+        "create",
+        "--label",
+        "longshore.test",
+        "--name",
+        &format!("{name}-2-late"),
+        &image,
+    ]);
+    let other = format!("{name}x-2-late");
+    docker(["create", "--label", "longshore.test", "--name", &other, &image]);
+    let second = desk(&cache);
+    create(&second, "one", &json!({"Image": image, "ModelDataUrl": two}));
+    second.wait_until_served("one");
+    assert!(containers(&name).is_empty());
+    docker(["rm", &other]);
 }
 
 #[test]
@@ -79,13 +109,15 @@ fn a_container_that_is_killed_is_started_again() {
     let Some(image) = image_or_skip() else { return };
     let models = Models::new();
     let two = models.place_scale("two", 2.0);
-    let desk = desk();
+    let cache = tempfile::tempdir().unwrap();
+    let desk = desk(&cache);
     create(&desk, "one", &json!({"Image": image, "ModelDataUrl": two}));
     desk.wait_until_served("one");
-    let before = containers(desk.0.supervisor().0);
+    let name = name_in(&cache);
+    let before = containers(&name);
     docker(["kill", &before[0]]);
     eventually("there is another one", || {
-        let now = containers(desk.0.supervisor().0);
+        let now = containers(&name);
         now.len() == 1 && now != before
     });
     eventually("it answers", || {
@@ -99,7 +131,8 @@ fn an_image_that_does_not_exist_fails_the_endpoint_in_the_engines_words() {
     if image_or_skip().is_none() {
         return;
     }
-    let desk = desk();
+    let cache = tempfile::tempdir().unwrap();
+    let desk = desk(&cache);
     let missing = "127.0.0.1:1/longshore-missing:1";
     create(&desk, "missing", &json!({"Image": missing}));
     eventually("it has failed", || desk.status("missing").as_deref() == Some("Failed"));
