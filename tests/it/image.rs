@@ -3,7 +3,7 @@
 
 mod endpoint;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::thread;
@@ -38,6 +38,19 @@ fn the_image_says_what_the_platform_has_to_know() {
     assert_eq!(config["Labels"].get(streaming), None, "{config}");
     assert_eq!(config["Entrypoint"], json!(["/usr/bin/longshore"]));
     assert_eq!(config["Cmd"], json!(["serve"]));
+}
+
+#[test]
+fn the_image_has_the_certificate_authorities_that_stores_are_checked_by() {
+    let Some(image) = image_or_skip() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("authorities");
+    let container = docker(["create", "--label", "longshore.test", &image]);
+    let inside = format!("{container}:/etc/ssl/certs/ca-certificates.crt");
+    docker(["cp", &inside, &copy.display().to_string()]);
+    docker(["rm", &container]);
+    let count = fs::read_to_string(copy).unwrap().matches("BEGIN CERTIFICATE").count();
+    assert!(count > 50, "{count} certificates");
 }
 
 #[test]
