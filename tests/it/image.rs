@@ -59,7 +59,9 @@ fn a_container_without_rights_network_or_disk_serves() {
     if image_or_skip().is_none() {
         return;
     }
-    let locked_down = [
+    let server = many(&[
+        "--network",
+        "none",
         "--read-only",
         "--tmpfs=/tmp:size=20m",
         "--user=12345",
@@ -67,8 +69,8 @@ fn a_container_without_rights_network_or_disk_serves() {
         "--security-opt=no-new-privileges",
         "--pids-limit=64",
         "--ulimit=nofile=192",
-    ];
-    let server = many(&[&locked_down[..], &["--network", "none"]].concat()).start();
+    ])
+    .start();
     server.models().place_scale("m", 2.0);
     for index in 0..4 {
         server.models().place_big(&format!("big{index}"));
@@ -87,7 +89,7 @@ fn a_container_without_rights_network_or_disk_serves() {
                 connection.send(&asked).expect(200).json(),
                 json!({"predictions": [8.0]})
             );
-            // Twice as much as there is room for in /tmp.
+            // Together they are more than there is room for in /tmp.
             for index in 0..4 {
                 let name = format!("big{index}");
                 connection.send(&load(&name)).expect(200);
