@@ -413,11 +413,12 @@ fn bounds(args: &ArchiveArgs) -> archive::Bounds {
 fn gpu(args: &ServeArgs) -> Option<engine::Gpu> {
     let provider = match args.provider {
         Provider::Cpu => return None,
-        Provider::Cuda => engine::GpuProvider::Cuda,
+        Provider::Cuda | Provider::Auto => engine::GpuProvider::Cuda,
         Provider::Tensorrt => engine::GpuProvider::TensorRt,
     };
     Some(engine::Gpu {
         provider,
+        required: args.provider != Provider::Auto,
         device: args.device,
         memory_limit: args.gpu_memory_limit.map(|limit| limit.as_u64()),
     })

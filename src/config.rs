@@ -460,6 +460,8 @@ pub struct ServeArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Provider {
     Cpu,
+    /// CUDA where there is a GPU that can be used, else the CPU, with a warning
+    Auto,
     Cuda,
     /// With CUDA for what TensorRT does not implement
     Tensorrt,

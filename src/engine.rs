@@ -183,7 +183,7 @@ impl Engine {
     /// Loads ONNX Runtime and starts the threads. Once per process.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         allocator::configure().map_err(|error| StartError::Allocator(error.to_string()))?;
-        let environment = runtime::start(settings.library.as_deref(), settings.threads, settings.gpu.as_ref())?;
+        let (environment, gpu) = runtime::start(settings.library.as_deref(), settings.threads, settings.gpu.clone())?;
         let pool = |cores, stack, nice| Threads {
             cores,
             spare: 0,
@@ -209,7 +209,7 @@ impl Engine {
         let unload_threads = Pool::start("unload", model_pool(1))?;
         let file_threads = Pool::start("files", pool(2, DEFAULT_STACK, 0))?;
         let watchdog = Arc::new(Watchdog::start()?);
-        let provider = settings.gpu.as_ref().map(|gpu| gpu.provider.name());
+        let provider = gpu.as_ref().map(|gpu| gpu.provider.name());
         let platform = Arc::new(Platform::here(ort::info(), provider));
         let preparing = match &settings.prepare {
             None => None,
@@ -226,7 +226,7 @@ impl Engine {
         };
         Ok(Self {
             environment,
-            gpu: settings.gpu.clone().map(Arc::new),
+            gpu: gpu.map(Arc::new),
             gpu_loads: Arc::default(),
             budget: Budget::new(bounds, data_bound, memory::resident_anonymous()),
             quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),

@@ -124,13 +124,15 @@ pub struct Fleets {
 
 impl Fleets {
     pub fn start(settings: Settings) -> Result<Self, StartError> {
-        let work = Work::new(&settings.folder).map_err(|source| StartError::Folder {
+        let mut work = Work::new(&settings.folder).map_err(|source| StartError::Folder {
             folder: settings.folder.clone(),
             source,
         })?;
         let shared = Shared {
             artifacts: Artifacts::new(settings.store.clone(), work.path().join("archives")),
             folder: work.path().join("instances"),
+            name: work.name(),
+            killed: Mutex::new(work.take_removed()),
             settings: Arc::new(settings),
             prober: Prober::new().map_err(StartError::Client)?,
             tasks: TaskTracker::new(),

@@ -121,7 +121,7 @@ impl Examination {
 impl Examiner {
     /// Loads ONNX Runtime. Once per process.
     pub fn start(bounds: &Bounds) -> Result<Self, StartError> {
-        let environment = runtime::start(bounds.library.as_deref(), 1, None)?;
+        let (environment, _) = runtime::start(bounds.library.as_deref(), 1, None)?;
         Ok(Self {
             environment,
             platform: Platform::here(ort::info(), None),

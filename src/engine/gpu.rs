@@ -2,7 +2,7 @@
 //!
 //! Which providers there are is the library's affair, which is loaded at run time; that one is used is the operator's
 //! decision. So what is asked for and missing ends the start ([`explanation`]): a server that falls back to the CPU in
-//! silence is found out by its bill. Single operators that the provider does not implement do run on the CPU.
+//! silence is found out by its bill. Who leaves it open (`--provider auto`) is told by a warning. Single operators that the provider does not implement do run on the CPU.
 //!
 //! What always holds:
 //! - All sessions allocate from one arena of the device, which the environment owns. A limit given to each session
@@ -20,6 +20,8 @@ use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 #[derive(Debug, Clone)]
 pub struct Gpu {
     pub provider: GpuProvider,
+    /// Whether there is no start without it.
+    pub required: bool,
     /// As CUDA counts the devices that it may see.
     pub device: u16,
     /// Bytes of the device's memory for all models together; `None` for what there is.
@@ -122,6 +124,7 @@ mod tests {
     fn gpu(memory_limit: Option<u64>) -> Gpu {
         Gpu {
             provider: GpuProvider::TensorRt,
+            required: true,
             device: 3,
             memory_limit,
         }

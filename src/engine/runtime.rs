@@ -52,8 +52,12 @@ pub enum RuntimeError {
 }
 
 /// Loads the library and creates the environment with a pool of `threads` threads, the caller's included. With a `gpu`, also
-/// sees to it that sessions can be made there.
-pub fn start(library: Option<&Path>, threads: usize, gpu: Option<&Gpu>) -> Result<Environment, RuntimeError> {
+/// sees to it that sessions can be made there; it is returned when they can.
+pub fn start(
+    library: Option<&Path>,
+    threads: usize,
+    gpu: Option<Gpu>,
+) -> Result<(Environment, Option<Gpu>), RuntimeError> {
     let path = find(library)?;
     tracing::debug!(path = %path.display(), "loading ONNX Runtime");
     let builder = ort::init_from(&path).map_err(|source| RuntimeError::Load {
@@ -70,18 +74,24 @@ pub fn start(library: Option<&Path>, threads: usize, gpu: Option<&Gpu>) -> Resul
         .with_global_thread_pool(pool)
         .build()?;
     warm_up(&environment, None)?;
-    if let Some(gpu) = gpu {
-        warm_up(&environment, Some(gpu)).map_err(|error| {
-            let message = without_places(error.message());
-            RuntimeError::Provider {
-                provider: gpu.provider.name(),
-                library: path.display().to_string(),
-                explanation: gpu::explanation(&message),
-                message,
-            }
-        })?;
+    let Some(gpu) = gpu else {
+        return Ok((environment, None));
+    };
+    let Err(error) = warm_up(&environment, Some(&gpu)) else {
+        return Ok((environment, Some(gpu)));
+    };
+    let message = without_places(error.message());
+    let explanation = gpu::explanation(&message);
+    if gpu.required {
+        return Err(RuntimeError::Provider {
+            provider: gpu.provider.name(),
+            library: path.display().to_string(),
+            explanation,
+            message,
+        });
     }
-    Ok(environment)
+    tracing::warn!("models run on the CPU, since none can run on a GPU: {message} ({explanation})");
+    Ok((environment, None))
 }
 
 /// Creates and drops a session of one operator. The first session of a process makes the operator registries, 1.3 MB

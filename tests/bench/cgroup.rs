@@ -5,42 +5,55 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-/// A group with a memory limit; removed with the value.
+/// A group with a memory limit.
 #[derive(Debug)]
 pub struct Cgroup {
     folder: PathBuf,
     is_v2: bool,
+    /// Whether it was made here, to be removed with the value.
+    is_ours: bool,
 }
 
 impl Cgroup {
-    /// `None` when the system does not let us.
+    /// A new one; `None` when the system does not let us.
     pub fn new(limit: u64) -> Option<Self> {
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let path_of = |controller: &str| {
-            own.lines().find_map(|line| {
-                let (_, rest) = line.split_once(':')?;
-                let (controllers, path) = rest.split_once(':')?;
-                controllers
-                    .split(',')
-                    .any(|one| one == controller)
-                    .then(|| path.trim_start_matches('/').to_owned())
-            })
-        };
         let name = format!("longshore-bench-{}", std::process::id());
-        let v1 = path_of("memory").map(|own| (Path::new("/sys/fs/cgroup/memory").join(own), false));
         // Below version 2 a group with processes has no groups below it, so the root is tried too.
-        let v2 = path_of("").map(|own| (Path::new("/sys/fs/cgroup").join(own), true));
         let root = (PathBuf::from("/sys/fs/cgroup"), true);
-        v1.into_iter().chain(v2).chain([root]).find_map(|(parent, is_v2)| {
+        let parents = folders("self").into_iter().chain([root]);
+        parents.into_iter().find_map(|(parent, is_v2)| {
             let folder = parent.join(&name);
             fs::create_dir(&folder).ok()?;
             // From here on it is removed again when anything fails.
-            let group = Self { folder, is_v2 };
-            let limit_file = if is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
+            let group = Self {
+                folder,
+                is_v2,
+                is_ours: true,
+            };
+            let limit_file = group.limit_file();
             // Not `write`, which would make the file where the group has no such controller.
-            group.folder.join(limit_file).exists().then_some(())?;
-            fs::write(group.folder.join(limit_file), limit.to_string()).ok()?;
+            limit_file.exists().then_some(())?;
+            fs::write(limit_file, limit.to_string()).ok()?;
             Some(group)
+        })
+    }
+
+    /// The one that a process is in.
+    #[allow(dead_code, reason = "of the two that use this file, only one asks")]
+    pub fn of(process: u32) -> Option<Self> {
+        let groups = folders(&process.to_string()).into_iter().map(|(folder, is_v2)| Self {
+            folder,
+            is_v2,
+            is_ours: false,
+        });
+        groups.into_iter().find(|group| group.limit_file().exists())
+    }
+
+    fn limit_file(&self) -> PathBuf {
+        self.folder.join(if self.is_v2 {
+            "memory.max"
+        } else {
+            "memory.limit_in_bytes"
         })
     }
 
@@ -90,11 +103,29 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // The members have ended, but the system may take a moment to notice.
-        for _ in 0..50 {
+        for _ in 0..if self.is_ours { 50 } else { 0 } {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;
             }
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The groups of a process that may bound its memory, and whether each is one of version 2.
+fn folders(process: &str) -> Vec<(PathBuf, bool)> {
+    let text = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+    let path_of = |controller: &str| {
+        text.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            controllers
+                .split(',')
+                .any(|one| one == controller)
+                .then(|| path.trim_start_matches('/').to_owned())
+        })
+    };
+    let v1 = path_of("memory").map(|path| (Path::new("/sys/fs/cgroup/memory").join(path), false));
+    let v2 = path_of("").map(|path| (Path::new("/sys/fs/cgroup").join(path), true));
+    v1.into_iter().chain(v2).collect()
 }

@@ -39,6 +39,19 @@ fn a_provider_that_the_library_is_built_without_is_named_at_the_start() {
 }
 
 #[test]
+fn where_it_may_be_either_the_cpu_serves_and_the_log_says_why() {
+    if env::var_os(VARIABLE).is_some() {
+        eprintln!("SKIPPED: {VARIABLE} is set, so there is a GPU");
+        return;
+    }
+    let server = Builder::multi().arguments(["--provider", "auto"]).start();
+    server.wait_for_log("models run on the CPU");
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    server.assert_scales("m", 2.0);
+}
+
+#[test]
 fn a_provider_that_does_not_exist_is_named() {
     let ended = Builder::multi()
         .environment("LONGSHORE_PROVIDER", "abacus")

@@ -10,6 +10,8 @@
 //!
 //! Clients of the Open Inference Protocol are tested as they are, with `tritonclient`, which `scripts/triton` installs.
 //!
+//! Where `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of it, see `scripts/smoke`.
+//!
 //! Some tests need what a machine may not grant (namespaces, strace). Those say aloud that they were skipped.
 
 #![expect(
@@ -35,6 +37,7 @@ mod gpu;
 mod hang_up;
 mod hostile;
 mod http;
+mod image;
 mod inspect;
 mod isolation;
 mod limits;

@@ -46,7 +46,13 @@ pub(super) async fn fleet(shared: &Arc<Shared>, deployment: Deployment) -> Resul
 /// What can be known before anything is started.
 async fn check(shared: &Shared, deployment: &Deployment) -> Result<(), String> {
     match &shared.settings.runner {
-        Runner::Docker { command } if needs_images(deployment)? => runner::check(command).await,
+        Runner::Docker { command } if needs_images(deployment)? => {
+            runner::check(command).await?;
+            for process in shared.take_killed() {
+                runner::remove_remains(command, &process).await;
+            }
+            Ok(())
+        }
         Runner::Docker { .. } => Ok(()),
         Runner::Process => {
             let models = deployment.variants.iter().map(|(_, model)| model);

@@ -16,7 +16,7 @@ use super::home::Home;
 use super::port::Port;
 use crate::endpoint::spec::Container;
 
-pub(super) use docker::{Docker, check};
+pub(super) use docker::{Docker, check, remove_remains};
 
 /// What runs the containers.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +25,10 @@ use crate::endpoint::spec::Deployment;
 pub(super) struct Shared {
     pub settings: Arc<Settings>,
     pub folder: PathBuf,
+    /// In the names of all containers, and of no others.
+    pub name: String,
+    /// Such names of processes that were killed, and may have left containers.
+    pub killed: Mutex<Vec<String>>,
     pub artifacts: Artifacts,
     pub prober: Prober,
     /// All tasks that have something to end.
@@ -57,11 +60,16 @@ impl Shared {
         self.ids.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A name for a container that is unique on this machine, of letters that any program takes.
+    /// A name for a container that is unique wherever it may run, of letters that any program takes.
     pub fn known_as(&self, instance: u64, label: &str) -> String {
         let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
         let label: String = label.chars().map(plain).collect();
-        format!("longshore-{}-{instance}-{label}", process::id())
+        format!("{}-{instance}-{label}", self.name)
+    }
+
+    /// Names of processes that were killed, once.
+    pub fn take_killed(&self) -> Vec<String> {
+        std::mem::take(&mut self.killed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Ends a change of an endpoint as `end` says, unless there was another one meanwhile. Returns its result, and what else

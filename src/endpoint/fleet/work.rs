@@ -1,7 +1,7 @@
 //! The folder with all that containers have on disk: one for each process, gone when that has ended.
 //!
 //! A process that was killed cannot remove its own. So each keeps a lock in it as long as it lives, and who starts removes
-//! those that nobody locks.
+//! those that nobody locks. A folder's name is no other's on any machine, so it also stands in the names of containers.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -16,6 +16,8 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(super) struct Work {
     folder: TempDir,
+    /// Names of the folders of others that were removed.
+    removed: Vec<String>,
     // Unlocked when it is closed.
     _lock: File,
 }
@@ -24,11 +26,24 @@ impl Work {
     /// Makes one in `parent`, which is made for this user alone when it is not there.
     pub fn new(parent: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-        clean(parent);
+        let removed = clean(parent);
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
         let lock = File::create(folder.path().join(LOCK))?;
         lock.lock()?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self {
+            folder,
+            removed,
+            _lock: lock,
+        })
+    }
+
+    pub fn name(&self) -> String {
+        name_of(self.path())
+    }
+
+    /// Names of the folders of killed processes that were found and removed. Theirs only, once.
+    pub fn take_removed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.removed)
     }
 
     pub fn path(&self) -> &Path {
@@ -40,14 +55,27 @@ impl Work {
     }
 }
 
-/// Removes what killed processes have left behind. What cannot be removed stays.
-fn clean(parent: &Path) {
+/// Removes what killed processes have left behind, and returns its names. What cannot be removed stays.
+fn clean(parent: &Path) -> Vec<String> {
+    let mut names = Vec::new();
     for folder in left_behind(parent) {
         match fs::remove_dir_all(&folder) {
-            Ok(()) => tracing::info!(folder = %folder.display(), "removed what a killed process has left behind"),
+            Ok(()) => {
+                tracing::info!(folder = %folder.display(), "removed what a killed process has left behind");
+                names.push(name_of(&folder));
+            }
             Err(error) => tracing::warn!(folder = %folder.display(), %error, "left behind by a killed process"),
         }
     }
+    names
+}
+
+/// All of ours have names of letters and digits.
+fn name_of(folder: &Path) -> String {
+    folder
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 fn left_behind(parent: &Path) -> Vec<PathBuf> {
@@ -75,8 +103,9 @@ mod tests {
         for locked in [&dead, &other] {
             File::create(locked.join(LOCK)).unwrap();
         }
-        let second = Work::new(parent.path()).unwrap();
+        let mut second = Work::new(parent.path()).unwrap();
         assert!(!dead.exists());
+        assert_eq!(second.take_removed(), ["longshore-endpoint-dead"]);
         for kept in [living.path(), second.path(), &unfinished, &other] {
             assert!(kept.exists(), "{}", kept.display());
         }

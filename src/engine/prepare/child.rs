@@ -25,7 +25,7 @@ pub fn run(library: Option<&Path>) -> Result<(), StartError> {
     // What panics is caught, and nobody reads about it here.
     std::panic::set_hook(Box::new(|_| ()));
     // One thread: nothing but this one allocates, so what it counts is what the model takes.
-    let environment = runtime::start(library, 1, None)?;
+    let (environment, _) = runtime::start(library, 1, None)?;
     let timer = Timer::start()?;
     sandbox::close()?;
     // ONNX Runtime walks a graph by recursion; the main thread's stack is what the system gives.

@@ -4,8 +4,9 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
+use super::image::{self, Container};
 use super::models::Models;
 use super::server::{Log, Server};
 use super::{PATIENCE, eventually};
@@ -18,6 +19,8 @@ type Default = (&'static str, &'static str, &'static str);
 #[must_use]
 pub struct Builder {
     wrapper: Vec<OsString>,
+    /// Options of docker, for a container in surroundings of its own.
+    docker: Option<Vec<OsString>>,
     command: Option<&'static str>,
     defaults: &'static [Default],
     arguments: Vec<OsString>,
@@ -80,6 +83,26 @@ impl Builder {
         }
     }
 
+    /// The image that is tested, started as the platform starts it: all by variables, and its models where they belong. It
+    /// listens on a port of this machine, unless these options of docker give it a network.
+    pub fn image(options: &[&str]) -> Self {
+        let models = Models::new();
+        let mut docker = vec![
+            "--volume".to_owned(),
+            format!("{}:/opt/ml/models:ro", models.root().display()),
+        ];
+        docker.extend(options.iter().map(|&option| option.to_owned()));
+        if !options.contains(&"--network") {
+            docker.extend(["--network", "host"].map(str::to_owned));
+        }
+        Self {
+            docker: Some(docker.into_iter().map(OsString::from).collect()),
+            defaults: &[],
+            ..Self::bare(models)
+        }
+        .environment("SAGEMAKER_BIND_TO_PORT", "0")
+    }
+
     /// What is not said otherwise: a free port of the loopback interface, and few threads, since tests run side by side.
     const SERVE: &'static [Default] = &[
         ("--bind", "LONGSHORE_BIND", "127.0.0.1"),
@@ -91,6 +114,7 @@ impl Builder {
     fn bare(models: Models) -> Self {
         Self {
             wrapper: Vec::new(),
+            docker: None,
             command: Some("serve"),
             defaults: Self::SERVE,
             arguments: Vec::new(),
@@ -146,14 +170,14 @@ impl Builder {
     /// Starts the server and returns when it listens. In multi-model mode it can serve then (PI-4).
     #[track_caller]
     pub fn start(self) -> Server {
-        let child = self.spawn();
-        Server::listening(child, self.models, self.caught_panics)
+        let (child, container) = self.spawn();
+        Server::listening(child, container, self.models, self.caught_panics)
     }
 
     /// Starts the server, which is expected to end by itself.
     #[track_caller]
     pub fn run_to_end(self) -> Ended {
-        let mut child = self.spawn();
+        let (mut child, _) = self.spawn();
         let log = Log::follow(child.stderr.take().unwrap());
         let mut status = None;
         eventually("the server ends by itself", || {
@@ -166,24 +190,23 @@ impl Builder {
         }
     }
 
-    fn spawn(&self) -> std::process::Child {
-        let mut words = self.wrapper.clone();
-        words.push(env!("CARGO_BIN_EXE_longshore").into());
+    fn spawn(&self) -> (Child, Option<Container>) {
+        let container = self.container();
+        let mut words = match &container {
+            Some((container, image)) => {
+                let shared = Container::shared();
+                let options = self.docker.as_ref().unwrap_or(&shared);
+                container.run(image.clone(), options, &self.environment)
+            }
+            None => {
+                let mut words = self.wrapper.clone();
+                words.push(env!("CARGO_BIN_EXE_longshore").into());
+                words
+            }
+        };
         words.extend(self.command.map(OsString::from));
         words.extend(self.arguments.iter().cloned());
-        let cache = self.models.cache().as_os_str();
-        let defaults = self.defaults.iter();
-        let defaults = defaults.map(|(flag, variable, default)| (*flag, *variable, OsStr::new(default)));
-        for (flag, variable, default) in defaults
-            .into_iter()
-            .chain([("--cache-dir", "LONGSHORE_CACHE_DIR", cache)])
-        {
-            let given = self.arguments.iter().any(|argument| argument == flag)
-                || self.environment.iter().any(|(name, _)| name == variable);
-            if !given {
-                words.extend([flag.into(), default.to_owned()]);
-            }
-        }
+        words.extend(self.unsaid());
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -199,13 +222,39 @@ impl Builder {
                 command.env_remove(&name);
             }
         }
-        if let Some(library) = library() {
-            command.env("ORT_DYLIB_PATH", library);
+        if container.is_none() {
+            if let Some(library) = library() {
+                command.env("ORT_DYLIB_PATH", library);
+            }
+            command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         }
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
+        let child = command
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", words[0].display()))
+            .unwrap_or_else(|error| panic!("{}: {error}", words[0].display()));
+        (child, container.map(|(container, _)| container))
+    }
+
+    /// The container that is started, and its image. A server that is started through another program is not in one: the
+    /// image has no other programs.
+    fn container(&self) -> Option<(Container, String)> {
+        let is_server = self.defaults != Self::ENDPOINT && self.wrapper.is_empty();
+        let image = image::image().filter(|_| is_server)?;
+        Some((Container::new(), image))
+    }
+
+    /// The defaults that are not said otherwise.
+    fn unsaid(&self) -> Vec<OsString> {
+        let cache = ("--cache-dir", "LONGSHORE_CACHE_DIR", self.models.cache().as_os_str());
+        let cache = Some(cache).filter(|_| !self.defaults.is_empty());
+        let defaults = self.defaults.iter();
+        let defaults = defaults.map(|(flag, variable, default)| (*flag, *variable, OsStr::new(default)));
+        let unsaid = defaults.chain(cache).filter(|(flag, variable, _)| {
+            let argument = self.arguments.iter().any(|argument| argument == flag);
+            !argument && !self.environment.iter().any(|(name, _)| name == variable)
+        });
+        unsaid
+            .flat_map(|(flag, _, default)| [flag.into(), default.to_owned()])
+            .collect()
     }
 }
 

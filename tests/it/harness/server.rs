@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::builder::Ended;
 use super::client::{self, Connection, Request};
+use super::image::Container;
 use super::models::Models;
 use super::process::Process;
 use super::response::Response;
@@ -24,6 +25,7 @@ pub struct Server {
     child: Child,
     /// Of the server's processes the one that was started.
     first: Process,
+    container: Option<Container>,
     address: SocketAddr,
     log: Log,
     models: Models,
@@ -34,7 +36,12 @@ pub struct Server {
 impl Server {
     /// Waits for the line that says where the server listens.
     #[track_caller]
-    pub(super) fn listening(mut child: Child, models: Models, caught_panics: bool) -> Self {
+    pub(super) fn listening(
+        mut child: Child,
+        container: Option<Container>,
+        models: Models,
+        caught_panics: bool,
+    ) -> Self {
         let log = Log::follow(child.stderr.take().unwrap());
         let address = log.wait_for(PATIENCE, |line| {
             let (_, rest) = line.split_once("listening address=")?;
@@ -44,10 +51,14 @@ impl Server {
             let _ = child.kill();
             panic!("the server does not listen; its log:\n{}", log.tail());
         };
-        let first = Process(child.id()).find("longshore").unwrap();
+        let first = match &container {
+            Some(container) => container.process(),
+            None => Process(child.id()).find("longshore").unwrap(),
+        };
         Self {
             child,
             first,
+            container,
             address,
             log,
             models,
@@ -72,6 +83,12 @@ impl Server {
     /// The process that was started, and starts the one that serves.
     pub fn supervisor(&self) -> Process {
         self.first
+    }
+
+    /// Its name, where it is a container.
+    #[track_caller]
+    pub fn container(&self) -> &str {
+        self.container.as_ref().unwrap().name()
     }
 
     pub fn connect(&self) -> Connection {

@@ -1,8 +1,8 @@
 //! A container as what its image says, run by the docker command.
 //!
 //! `docker run` stays in the foreground: its output is the container's, its end the container's, and a SIGTERM that it gets
-//! is passed on, so that the container ends when this process is killed, too. Docker chooses the port on this machine and is
-//! asked for it.
+//! is passed on, so that the container ends when this process is killed, too. Only one that was just being made then is left,
+//! made and not started: the next process removes it. Docker chooses the port on this machine and is asked for it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -47,6 +47,19 @@ pub(in crate::endpoint::fleet) async fn check(command: &Path) -> Result<(), Stri
         "{} runs no containers: {reason}; --runner process runs models without it",
         command.display()
     ))
+}
+
+/// Removes what a killed process has left, in whose containers' names `process` stands first.
+pub(in crate::endpoint::fleet) async fn remove_remains(command: &Path, process: &str) {
+    let filter = format!("name={process}-");
+    let Ok(listed) = run(command, ["ps", "--all", "--quiet", "--filter", &filter]).await else {
+        return;
+    };
+    for id in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
+        let removed = run(command, ["rm", "--force", id]).await;
+        let removed = removed.is_ok_and(|output| output.status.success());
+        tracing::info!(container = id, removed, "a killed process has left a container behind");
+    }
 }
 
 impl Docker {

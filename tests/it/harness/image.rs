@@ -1,0 +1,107 @@
+//! Servers in containers. Where the environment names an image, each test has its server from there, by the docker command,
+//! rather than the binary that was just built: so every test of the contract is one of the image.
+//!
+//! A container has the machine's network and, at the same paths, the folders of the tests, so nothing else differs for a
+//! test. What the image has to do in surroundings of its own is in `tests/it/image.rs`.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::process::Process;
+
+const VARIABLE: &str = "LONGSHORE_TEST_IMAGE";
+
+/// By which `scripts/smoke` finds those that a test has left.
+const LABEL: &str = "longshore.test";
+
+/// The image that is tested.
+pub fn image() -> Option<String> {
+    env::var(VARIABLE).ok()
+}
+
+/// The image that is tested; `None`, and a word about it, where it is the binary.
+pub fn image_or_skip() -> Option<String> {
+    let image = image();
+    if image.is_none() {
+        eprintln!("SKIPPED: {VARIABLE} names no image; see scripts/smoke");
+    }
+    image
+}
+
+/// The docker command, for what it prints.
+#[track_caller]
+pub fn docker(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+    let output = Command::new("docker")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "docker: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A container's name, by which docker knows it.
+#[derive(Debug, Clone)]
+pub struct Container(String);
+
+impl Container {
+    pub fn new() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(format!("longshore-test-{}-{count}", std::process::id()))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// The command line that runs `image` with these options and variables, to be completed by what the image is given.
+    pub fn run<'a>(
+        &self,
+        image: String,
+        options: impl IntoIterator<Item = &'a OsString>,
+        variables: impl IntoIterator<Item = &'a (String, OsString)>,
+    ) -> Vec<OsString> {
+        let mut words = ["docker", "run", "--rm", "--label", LABEL, "--name", self.name()]
+            .map(OsString::from)
+            .to_vec();
+        words.extend(options.into_iter().cloned());
+        for (name, value) in variables {
+            let mut variable = OsString::from(format!("{name}="));
+            variable.push(value);
+            words.extend(["--env".into(), variable]);
+        }
+        words.push(image.into());
+        words
+    }
+
+    /// Options for a container that has all that a test has.
+    pub fn shared() -> Vec<OsString> {
+        let temporary = env::temp_dir().display().to_string();
+        let checkout = env!("CARGO_MANIFEST_DIR");
+        let volumes = [format!("{temporary}:{temporary}"), format!("{checkout}:{checkout}:ro")];
+        let volumes = volumes.into_iter().flat_map(|volume| ["--volume".to_owned(), volume]);
+        ["--network", "host"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(volumes)
+            .map(OsString::from)
+            .collect()
+    }
+
+    /// Its first process, as this machine knows it.
+    #[track_caller]
+    pub fn process(&self) -> Process {
+        Process(
+            docker(["inspect", "--format", "{{.State.Pid}}", self.name()])
+                .parse()
+                .unwrap(),
+        )
+    }
+}

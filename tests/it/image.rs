@@ -1,0 +1,204 @@
+//! The image, in surroundings that only a container has. `scripts/smoke` runs these, and the other tests against the image,
+//! too; elsewhere they say aloud that they were skipped.
+
+mod endpoint;
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::{Value, json};
+
+use crate::cgroup::Cgroup;
+use crate::harness::{A_SECOND, Builder, Connection, Request, Server, docker, eventually, fixture, image_or_skip};
+use crate::support::networks;
+
+/// Where the platform puts a model, as the container sees it.
+fn url(name: &str) -> String {
+    format!("/opt/ml/models/{name}/model")
+}
+
+fn many(options: &[&str]) -> Builder {
+    Builder::image(options).environment("SAGEMAKER_MULTI_MODEL", "true")
+}
+
+#[test]
+fn the_image_says_what_the_platform_has_to_know() {
+    // 1.3, ST-1, ST-2
+    let Some(image) = image_or_skip() else { return };
+    let config: Value = serde_json::from_str(&docker(["inspect", "--format", "{{json .Config}}", &image])).unwrap();
+    for capability in ["multi-models", "accept-bind-to-port"] {
+        let label = format!("com.amazonaws.sagemaker.capabilities.{capability}");
+        assert_eq!(config["Labels"][&label], "true", "{config}");
+    }
+    // Not yet.
+    let streaming = "com.amazonaws.sagemaker.capabilities.bidirectional-streaming";
+    assert_eq!(config["Labels"].get(streaming), None, "{config}");
+    assert_eq!(config["Entrypoint"], json!(["/usr/bin/longshore"]));
+    assert_eq!(config["Cmd"], json!(["serve"]));
+}
+
+#[test]
+fn the_image_has_the_certificate_authorities_that_stores_are_checked_by() {
+    let Some(image) = image_or_skip() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("authorities");
+    let container = docker(["create", "--label", "longshore.test", &image]);
+    let inside = format!("{container}:/etc/ssl/certs/ca-certificates.crt");
+    docker(["cp", &inside, &copy.display().to_string()]);
+    docker(["rm", &container]);
+    let count = fs::read_to_string(copy).unwrap().matches("BEGIN CERTIFICATE").count();
+    assert!(count > 50, "{count} certificates");
+}
+
+#[test]
+fn a_container_without_rights_network_or_disk_serves() {
+    // ST-7, ST-8, ST-10
+    if image_or_skip().is_none() {
+        return;
+    }
+    let server = many(&[
+        "--network",
+        "none",
+        "--read-only",
+        "--tmpfs=/tmp:size=20m",
+        "--user=12345",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        "--pids-limit=64",
+        "--ulimit=nofile=192",
+    ])
+    .start();
+    server.models().place_scale("m", 2.0);
+    for index in 0..4 {
+        server.models().place_big(&format!("big{index}"));
+    }
+    // Its network is not ours, so whoever speaks to it has to be there.
+    let network = File::open(format!("/proc/{}/ns/net", server.supervisor().0)).unwrap();
+    let talk = || {
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        let mut connection = Connection::open(server.address()).unwrap();
+        connection.send(&Request::get("/ping")).expect(200);
+        for _ in 0..2 {
+            let load = |name: &str| Request::post("/models").json(&json!({"model_name": name, "url": url(name)}));
+            connection.send(&load("m")).expect(200);
+            let asked = Server::invocation("m").json(&json!({"instances": [4]}));
+            assert_eq!(
+                connection.send(&asked).expect(200).json(),
+                json!({"predictions": [8.0]})
+            );
+            // Together they are more than there is room for in /tmp.
+            for index in 0..4 {
+                let name = format!("big{index}");
+                connection.send(&load(&name)).expect(200);
+                let asked = Server::invocation(&name).json(&json!({"instances": [vec![1.0; 1024]]}));
+                let answer = connection.send(&asked).expect(200).json();
+                assert_eq!(answer, json!({"predictions": [1_048_576.0]}));
+                connection.send(&Request::delete(format!("/models/{name}"))).expect(200);
+            }
+            connection.send(&Request::delete("/models/m")).expect(200);
+        }
+    };
+    thread::scope(|scope| scope.spawn(talk).join().unwrap());
+}
+
+#[test]
+fn docker_stop_ends_a_container_that_is_busy_and_its_requests_are_answered() {
+    // ST-2, ST-3
+    if image_or_skip().is_none() {
+        return;
+    }
+    let server = many(&[]).start();
+    server.models().place("spin", "spin");
+    server.load("spin", &url("spin")).expect(200);
+    thread::scope(|scope| {
+        let in_flight: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| server.send(&Server::spin("spin", A_SECOND))))
+            .collect();
+        server.wait_for_running(2);
+        docker(["stop", "--time", "30", server.container()]);
+        for request in in_flight {
+            let answer = request.join().unwrap().expect(200).json();
+            assert_eq!(answer, json!({"outputs": (A_SECOND % 64) as f64}));
+        }
+    });
+    // 137 would be a kill.
+    assert_eq!(server.wait_for_end().status.code(), Some(0));
+}
+
+#[test]
+fn a_container_that_is_full_says_so_and_is_not_killed() {
+    // MM-18: "exact" is that nearly all of the limit is in use by then, and that one unload makes room for one model.
+    const LIMIT: u64 = 256 << 20;
+    if image_or_skip().is_none() {
+        return;
+    }
+    let limit = format!("--memory={LIMIT}");
+    let server = many(&[&limit, &format!("--memory-swap={LIMIT}")]).start();
+    let load = |index: u64| {
+        let name = format!("m{index}");
+        let model = networks::recommender(10_000, 64, 2, index);
+        server.models().place_model(&name, &model);
+        server.load(&name, &url(&name)).status
+    };
+    let ask = |index: u64| {
+        let row = json!({"item": 7, "x": [0.1, 0.2]});
+        let answer = server.invoke(&format!("m{index}"), &json!({"instances": [row]}));
+        answer.expect(200);
+    };
+    let mut count = 0;
+    loop {
+        match load(count) {
+            200 => ask(count),
+            507 => break,
+            status => panic!("{status}"),
+        }
+        count += 1;
+        assert!(count < 200, "the limit is none");
+    }
+    let group = Cgroup::of(server.supervisor().0).unwrap();
+    let (all, files) = group.usage();
+    let mapped = server.metric("longshore_memory_mapped_bytes") as f64;
+    let percent = 100.0 * (all - files + mapped) / LIMIT as f64;
+    eprintln!("{count} models, {percent:.1} % of the limit");
+    for index in 0..count {
+        ask(index);
+    }
+    server.unload("m0").expect(200);
+    assert_eq!(load(count), 200);
+    ask(count);
+    assert_eq!(group.kills(), 0);
+    assert_eq!(server.metric("longshore_worker_restarts_total"), 0);
+    let killed = docker(["inspect", "--format", "{{.State.OOMKilled}}", server.container()]);
+    assert_eq!(killed, "false");
+}
+
+#[test]
+fn two_containers_in_series_have_a_port_each() {
+    // ST-6, MC-4 to MC-6: they share a network as those of an instance do.
+    if image_or_skip().is_none() {
+        return;
+    }
+    let volume = format!("{}:/opt/ml/model:ro", fixture("scale").display());
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = || {
+        let port = free();
+        let server = Builder::image(&["--volume", &volume])
+            .environment("SAGEMAKER_BIND_TO_PORT", port.to_string())
+            .environment("SAGEMAKER_SAFE_PORT_RANGE", "25000-25999")
+            .environment("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/csv")
+            .start();
+        assert_eq!(server.address().port(), port);
+        eventually("the model is loaded", || server.ping().status == 200);
+        server
+    };
+    let (first, second) = (start(), start());
+    let request = Request::post("/invocations").header("Content-Type", "text/csv; charset=utf-8");
+    let between = first.send(&request.body("2\n4")).expect(200);
+    let request = Request::post("/invocations").header("Content-Type", between.header("content-type").unwrap());
+    let answer = second.send(&request.body(between.text())).expect(200);
+    let numbers: Vec<f64> = answer.text().lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(numbers, [2.0 * 1234.5 * 1234.5, 4.0 * 1234.5 * 1234.5]);
+}
