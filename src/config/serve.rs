@@ -1,0 +1,480 @@
+//! The knobs of `longshore serve`.
+
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use clap::{ArgAction, Args, ValueEnum};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{FetchArgs, at_least_one, cache_dir, duration, threads};
+use crate::telemetry::{LogFormat, LogLevel};
+
+/// Largest body by default: SageMaker's limit for real-time calls.
+const REAL_TIME_BODY: ByteSize = ByteSize::mib(25);
+/// Largest body by default in batch transform jobs (BT-4).
+const BATCH_BODY: ByteSize = ByteSize::mib(100);
+/// Just under the platform's 60 s, so that our error wins over its own.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(58);
+
+/// `longshore serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Address to listen on; never loopback under SageMaker
+    #[arg(long, env = "LONGSHORE_BIND", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), help_heading = "HTTP")]
+    pub bind: IpAddr,
+
+    /// Port of all routes; 0 takes a free one and logs it
+    #[arg(long, env = "SAGEMAKER_BIND_TO_PORT", default_value_t = 8080, help_heading = "HTTP")]
+    pub port: u16,
+
+    /// Largest request body, e.g. 25MiB [default: 25MiB, in batch transform 100MiB]
+    #[arg(long, env = "LONGSHORE_MAX_BODY", value_name = "BYTES", help_heading = "HTTP")]
+    pub max_body: Option<ByteSize>,
+
+    /// Largest sum of a request's header names and values
+    #[arg(
+        long, env = "LONGSHORE_MAX_HEADERS", value_name = "BYTES", default_value_t = ByteSize::kib(32),
+        help_heading = "HTTP"
+    )]
+    pub max_headers: ByteSize,
+
+    /// Connections at a time; further ones wait to be accepted [default: the limit of open files less 128,
+    /// or half of it]
+    #[arg(
+        long, env = "LONGSHORE_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one, help_heading = "HTTP"
+    )]
+    pub max_connections: Option<usize>,
+
+    /// Time for a request from its head to its answer, queueing included [default: 58s]
+    #[arg(long, env = "LONGSHORE_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, help_heading = "HTTP")]
+    pub request_timeout: Option<Duration>,
+
+    /// Time for a client to send a request's head
+    #[arg(
+        long, env = "LONGSHORE_HEADER_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s",
+        help_heading = "HTTP"
+    )]
+    pub header_timeout: Duration,
+
+    /// Time for a client to take more of what it is sent; then it is disconnected
+    #[arg(
+        long, env = "LONGSHORE_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s",
+        help_heading = "HTTP"
+    )]
+    pub write_timeout: Duration,
+
+    /// Time that an idle connection is kept open
+    #[arg(
+        long, env = "LONGSHORE_KEEP_ALIVE", value_name = "TIME", value_parser = duration, default_value = "90s",
+        help_heading = "HTTP"
+    )]
+    pub keep_alive: Duration,
+
+    /// Time for running requests to end after SIGTERM; SageMaker kills after 30s
+    #[arg(
+        long, env = "LONGSHORE_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "25s",
+        help_heading = "HTTP"
+    )]
+    pub drain_timeout: Duration,
+
+    /// Media type of requests without a Content-Type
+    #[arg(
+        long,
+        env = "LONGSHORE_DEFAULT_CONTENT_TYPE",
+        value_name = "TYPE",
+        default_value = "application/json",
+        help_heading = "HTTP"
+    )]
+    pub default_content_type: String,
+
+    /// Media type of replies when Accept is absent or */*
+    #[arg(
+        long,
+        env = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
+        value_name = "TYPE",
+        default_value = "application/json",
+        help_heading = "HTTP"
+    )]
+    pub default_accept: String,
+
+    /// Serve many models, loaded and unloaded through /models, rather than one
+    #[arg(
+        long, env = "SAGEMAKER_MULTI_MODEL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new(),
+        help_heading = "Models"
+    )]
+    pub multi_model: bool,
+
+    /// The one model's directory or file [default: /opt/ml/model]
+    #[arg(long, env = "LONGSHORE_MODEL_DIR", value_name = "PATH", help_heading = "Models")]
+    pub model_dir: Option<PathBuf>,
+
+    /// What the one model is called by those who ask for it by name, as in /v2/models/NAME/infer
+    #[arg(
+        long, env = "LONGSHORE_MODEL_NAME", value_name = "NAME", default_value = "model",
+        value_parser = NonEmptyStringValueParser::new(), help_heading = "Models"
+    )]
+    pub model_name: String,
+
+    /// The only places that a load's url may point to; repeatable [default: /opt/ml/models and /opt/ml/model]
+    #[arg(
+        long = "models-root",
+        env = "LONGSHORE_MODELS_ROOT",
+        value_name = "DIR",
+        value_delimiter = ':',
+        help_heading = "Models"
+    )]
+    pub models_roots: Vec<PathBuf>,
+
+    /// Serve the models of a store, each loaded when it is asked for: s3://bucket/prefix, gs://, az://, https://, file://,
+    /// or a directory. A request names its model by the header X-Amzn-SageMaker-Target-Model
+    #[arg(
+        long,
+        env = "LONGSHORE_MODEL_STORE",
+        value_name = "URL",
+        help_heading = "Model store"
+    )]
+    pub model_store: Option<String>,
+
+    /// What happens when a model of the store is asked for and memory is full: others go, longest unused first, or the
+    /// request gets 507
+    #[arg(long, env = "LONGSHORE_ON_FULL", value_enum, default_value_t = OnFull::Evict, help_heading = "Model store")]
+    pub on_full: OnFull,
+
+    /// Time without requests after which a model of the store is unloaded [default: never]
+    #[arg(
+        long, env = "LONGSHORE_IDLE_UNLOAD", value_name = "TIME", value_parser = duration, help_heading = "Model store"
+    )]
+    pub idle_unload: Option<Duration>,
+
+    /// Time for which a model is not looked up in the store again; then it is, beside the requests, and a newer one takes
+    /// its place
+    #[arg(
+        long, env = "LONGSHORE_REVALIDATE", value_name = "TIME", value_parser = duration, default_value = "5min",
+        help_heading = "Model store"
+    )]
+    pub revalidate: Duration,
+
+    /// Time for which a model that could not be loaded from the store is not tried again
+    #[arg(
+        long, env = "LONGSHORE_NEGATIVE_TTL", value_name = "TIME", value_parser = duration, default_value = "5s",
+        help_heading = "Model store"
+    )]
+    pub negative_ttl: Duration,
+
+    #[command(flatten)]
+    pub fetch: FetchArgs,
+
+    /// Time for an unload to wait for the model's running requests; the platform gives up after 360s
+    #[arg(
+        long, env = "LONGSHORE_UNLOAD_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "340s",
+        help_heading = "Models"
+    )]
+    pub unload_timeout: Duration,
+
+    /// Time for which a model that ended a process is refused
+    #[arg(
+        long, env = "LONGSHORE_BAD_MODEL_TTL", value_name = "TIME", value_parser = duration, default_value = "10min",
+        help_heading = "Models"
+    )]
+    pub bad_model_ttl: Duration,
+
+    /// Memory that the process may use, e.g. 10GiB [default: the control group's limit or the machine's memory]
+    #[arg(
+        long,
+        env = "LONGSHORE_MEMORY_LIMIT",
+        value_name = "BYTES",
+        help_heading = "Resources"
+    )]
+    pub memory_limit: Option<ByteSize>,
+
+    /// Part of the memory limit kept free for requests [default: a fiftieth of it, at least 8MiB, at most 256MiB]
+    #[arg(
+        long,
+        env = "LONGSHORE_MEMORY_RESERVE",
+        value_name = "BYTES",
+        help_heading = "Resources"
+    )]
+    pub memory_reserve: Option<ByteSize>,
+
+    /// Models that run at once [default: the cores that the process may use]
+    #[arg(long, env = "LONGSHORE_THREADS", value_name = "N", value_parser = threads, help_heading = "Resources")]
+    pub threads: Option<usize>,
+
+    /// Threads that answer HTTP [default: as --threads]
+    #[arg(long, env = "LONGSHORE_HTTP_THREADS", value_name = "N", value_parser = threads, help_heading = "Resources")]
+    pub http_threads: Option<usize>,
+
+    /// Models that are loaded at once
+    #[arg(
+        long, env = "LONGSHORE_LOAD_THREADS", value_name = "N", value_parser = threads, default_value = "8",
+        help_heading = "Resources"
+    )]
+    pub load_threads: usize,
+
+    /// Requests that may wait for one model; the next one gets 503
+    #[arg(
+        long, env = "LONGSHORE_QUEUE", value_name = "N", value_parser = at_least_one, default_value = "1024",
+        help_heading = "Resources"
+    )]
+    pub queue: usize,
+
+    /// Percent of the weights that models map from files that must fit into memory beside all else; the system drops and
+    /// reads again what does not
+    #[arg(
+        long, env = "LONGSHORE_MAPPED_WEIGHTS", value_name = "PERCENT", default_value_t = 100,
+        value_parser = clap::value_parser!(u64).range(0..=100), help_heading = "Resources"
+    )]
+    pub mapped_weights: u64,
+    /// Rows of waiting requests that may run as one batch, where that pays; 1 for no batches
+    #[arg(
+        long, env = "LONGSHORE_MAX_BATCH", value_name = "ROWS", value_parser = at_least_one, default_value = "32",
+        help_heading = "Resources"
+    )]
+    pub max_batch: usize,
+
+    /// Serve by a second process, and start it again when a request has killed it
+    #[arg(
+        long, env = "LONGSHORE_SUPERVISE", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = true, default_missing_value = "true", value_parser = BoolishValueParser::new(),
+        help_heading = "Resources"
+    )]
+    pub supervise: bool,
+
+    /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// What runs the models; cuda and tensorrt need a GPU build of ONNX Runtime's library
+    #[arg(long, env = "LONGSHORE_PROVIDER", value_enum, default_value_t = Provider::Cpu, help_heading = "GPU")]
+    pub provider: Provider,
+
+    /// The GPU, as CUDA counts those that the process may see
+    #[arg(
+        long,
+        env = "LONGSHORE_DEVICE",
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "GPU"
+    )]
+    pub device: u16,
+
+    /// Memory of the GPU that all models may take together, CUDA's own apart [default: what there is]
+    #[arg(long, env = "LONGSHORE_GPU_MEMORY_LIMIT", value_name = "BYTES", help_heading = "GPU")]
+    pub gpu_memory_limit: Option<ByteSize>,
+
+    /// Whether a model that is not known is prepared in a process apart: tried, measured, and written in the form that is
+    /// mapped from then on
+    #[arg(long, env = "LONGSHORE_PREPARE", value_enum, default_value_t = Prepare::Auto, help_heading = "Preparation")]
+    pub prepare: Prepare,
+
+    /// Models that are prepared at once [default: the cores that the process may use, at most 4]
+    #[arg(
+        long, env = "LONGSHORE_PREPARE_PROCESSES", value_name = "N", value_parser = threads,
+        help_heading = "Preparation"
+    )]
+    pub prepare_processes: Option<usize>,
+
+    /// Time for a model to be prepared; one that takes longer is refused
+    #[arg(
+        long, env = "LONGSHORE_PREPARE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s",
+        help_heading = "Preparation"
+    )]
+    pub prepare_timeout: Duration,
+
+    /// Memory that any model may take while it is prepared; large ones may take ten times their weights
+    #[arg(
+        long, env = "LONGSHORE_PREPARE_MEMORY", value_name = "BYTES", default_value_t = ByteSize::gib(1),
+        help_heading = "Preparation"
+    )]
+    pub prepare_memory: ByteSize,
+
+    /// Where prepared models are kept, and those fetched from a store; may be shared and deleted [default: longshore-UID
+    /// in the folder for temporary files]
+    #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR", help_heading = "Preparation")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Disk that prepared models may take; what was not used for longest goes first
+    #[arg(
+        long, env = "LONGSHORE_CACHE_SIZE", value_name = "BYTES", default_value_t = ByteSize::gib(10),
+        help_heading = "Preparation"
+    )]
+    pub cache_size: ByteSize,
+
+    /// How the log on standard error is written
+    #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
+    pub log_format: LogFormat,
+
+    /// off, error, warn, info, debug or trace, or Python's 10 to 50
+    #[arg(
+        long,
+        env = "SAGEMAKER_CONTAINER_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info",
+        help_heading = "Log"
+    )]
+    pub log_level: LogLevel,
+
+    #[command(flatten)]
+    pub conventions: Conventions,
+}
+
+/// `--provider`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Provider {
+    Cpu,
+    /// CUDA where there is a GPU that can be used, else the CPU, with a warning
+    Auto,
+    Cuda,
+    /// With CUDA for what TensorRT does not implement
+    Tensorrt,
+}
+
+/// `--on-full`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnFull {
+    Evict,
+    Refuse,
+}
+
+/// `--prepare`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Prepare {
+    /// Models are prepared when they are loaded first.
+    Auto,
+    /// Models are loaded as they are uploaded, by the server itself: what crashes there ends it.
+    Off,
+}
+
+/// What AWS's images read from the environment beside the contract. No flags: hidden arguments.
+#[derive(Debug, Clone, Args)]
+pub struct Conventions {
+    #[arg(
+        long = "sagemaker-base-dir",
+        env = "SAGEMAKER_BASE_DIR",
+        default_value = "/opt/ml",
+        hide = true
+    )]
+    pub base_dir: PathBuf,
+    #[arg(
+        long = "sagemaker-batch", env = "SAGEMAKER_BATCH", action = ArgAction::Set, default_value_t = false,
+        value_parser = BoolishValueParser::new(), hide = true
+    )]
+    pub batch: bool,
+    #[arg(
+        long = "sagemaker-max-payload-in-mb",
+        env = "SAGEMAKER_MAX_PAYLOAD_IN_MB",
+        hide = true
+    )]
+    pub max_payload_in_mb: Option<u64>,
+    #[arg(long = "sagemaker-max-request-size", env = "SAGEMAKER_MAX_REQUEST_SIZE", hide = true)]
+    pub max_request_size: Option<u64>,
+    #[arg(long = "sagemaker-model-server-timeout", env = "SAGEMAKER_MODEL_SERVER_TIMEOUT", value_parser = duration, hide = true)]
+    pub model_server_timeout: Option<Duration>,
+    #[arg(
+        long = "sagemaker-model-server-workers", env = "SAGEMAKER_MODEL_SERVER_WORKERS", value_parser = threads,
+        hide = true
+    )]
+    pub model_server_workers: Option<usize>,
+}
+
+impl ServeArgs {
+    /// Bytes of the largest request body.
+    pub fn max_body(&self) -> usize {
+        let conventions = &self.conventions;
+        let bytes = self
+            .max_body
+            .map(|size| size.as_u64())
+            .or(conventions.max_request_size)
+            // 0 means "of any size" for a transform job: as much as the platform sends in one at all.
+            .or(conventions.max_payload_in_mb.map(|mb| match mb {
+                0 => ByteSize::gib(1).as_u64(),
+                mb => mb.saturating_mul(1 << 20),
+            }))
+            .unwrap_or_else(|| if conventions.batch { BATCH_BODY } else { REAL_TIME_BODY }.as_u64());
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
+            .or(self.conventions.model_server_timeout)
+            .unwrap_or(REQUEST_TIMEOUT)
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+            .or(self.conventions.model_server_workers)
+            .unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
+    }
+
+    /// Connections at a time when `open_files` may be open: models, their files and the log need some, at least half of a
+    /// few.
+    pub fn max_connections(&self, open_files: Option<u64>) -> usize {
+        const OTHERS: usize = 128;
+        self.max_connections.unwrap_or_else(|| {
+            let open_files = open_files
+                .and_then(|limit| usize::try_from(limit).ok())
+                .unwrap_or(usize::MAX);
+            open_files.saturating_sub(OTHERS).max(open_files / 2).max(1)
+        })
+    }
+
+    pub fn http_threads(&self) -> usize {
+        self.http_threads.unwrap_or_else(|| self.threads())
+    }
+
+    pub fn model_dir(&self) -> PathBuf {
+        self.model_dir
+            .clone()
+            .unwrap_or_else(|| self.conventions.base_dir.join("model"))
+    }
+
+    pub fn models_roots(&self) -> Vec<PathBuf> {
+        if self.models_roots.is_empty() {
+            vec![self.conventions.base_dir.join("models"), self.model_dir()]
+        } else {
+            self.models_roots.clone()
+        }
+    }
+
+    /// Bytes that the process may take in all; `system` is what the system grants.
+    pub fn memory_limit(&self, system: Option<u64>) -> Option<u64> {
+        self.memory_limit.map(|size| size.as_u64()).or(system)
+    }
+
+    /// Bytes of `limit` that are kept free for requests.
+    pub fn memory_reserve(&self, limit: u64) -> u64 {
+        self.memory_reserve
+            .map_or_else(|| (limit / 50).clamp(8 << 20, 256 << 20), |size| size.as_u64())
+    }
+
+    pub fn prepare_processes(&self) -> usize {
+        const MOST: usize = 4;
+        self.prepare_processes.unwrap_or_else(|| self.threads().min(MOST))
+    }
+
+    pub fn cache_dir(&self) -> PathBuf {
+        cache_dir(self.cache_dir.as_ref())
+    }
+
+    /// `MaxConcurrentTransforms` and `MaxPayloadInMB` for batch transform (BT-2): a job may not have more than 100 MB
+    /// under way at once (BT-4).
+    pub fn transform_parameters(&self) -> (usize, usize) {
+        const MOST_IN_FLIGHT_MB: usize = 100;
+        const DEFAULT_PAYLOAD_MB: usize = 6;
+        let asked = self
+            .conventions
+            .max_payload_in_mb
+            .and_then(|mb| usize::try_from(mb).ok());
+        let taken = (self.max_body() >> 20).max(1);
+        let payload = match asked {
+            None => DEFAULT_PAYLOAD_MB.min(taken),
+            Some(mb) => mb.min(MOST_IN_FLIGHT_MB).min(taken),
+        };
+        let concurrent = (MOST_IN_FLIGHT_MB / payload.max(1)).clamp(1, self.threads().max(1));
+        (concurrent, payload)
+    }
+}

@@ -1,0 +1,132 @@
+use super::*;
+
+fn serve(arguments: &[&str]) -> ServeArgs {
+    Cli::try_parse_from(std::iter::once("longshore").chain(arguments.iter().copied()))
+        .map(|cli| match cli.command {
+            Some(Command::Serve(serve) | Command::Worker(serve)) => *serve,
+            Some(_) => panic!("{arguments:?}"),
+            None => cli.serve,
+        })
+        .unwrap()
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn serve_is_the_command_with_and_without_its_name() {
+    // ST-1: the platform passes `serve`; by hand there may be nothing.
+    for arguments in [&["serve", "--port", "9000"][..], &["--port", "9000"]] {
+        assert_eq!(serve(arguments).port, 9000);
+    }
+    assert!(!serve(&[]).multi_model);
+    assert!(serve(&["serve", "--multi-model"]).multi_model);
+    assert!(!serve(&["--multi-model=false"]).multi_model);
+}
+
+#[test]
+fn the_largest_body_follows_the_most_specific_setting() {
+    let table: [(&[&str], usize); 7] = [
+        (&[], 25 << 20),
+        (&["--sagemaker-batch", "true"], 100 << 20),
+        (
+            &["--sagemaker-batch", "true", "--sagemaker-max-payload-in-mb", "0"],
+            1 << 30,
+        ),
+        (&["--sagemaker-max-payload-in-mb", "7"], 7 << 20),
+        (
+            &[
+                "--sagemaker-max-payload-in-mb",
+                "7",
+                "--sagemaker-max-request-size",
+                "1000",
+            ],
+            1000,
+        ),
+        (&["--sagemaker-max-payload-in-mb", "7", "--max-body", "1KiB"], 1024),
+        (&["--max-body", "12"], 12),
+    ];
+    for (arguments, bytes) in table {
+        assert_eq!(serve(arguments).max_body(), bytes, "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_memory_limit_is_the_flags_or_the_systems_and_a_part_is_reserved() {
+    type Case<'a> = (&'a [&'a str], Option<u64>, Option<(u64, u64)>);
+    let table: [Case<'_>; 5] = [
+        (&["--memory-limit", "100MiB"], Some(1 << 40), Some((100 << 20, 8 << 20))),
+        (
+            &["--memory-limit", "100MiB", "--memory-reserve", "0"],
+            None,
+            Some((100 << 20, 0)),
+        ),
+        (&[], Some(1000 << 20), Some((1000 << 20, 20 << 20))),
+        (&["--memory-limit", "1TiB"], None, Some((1 << 40, 256 << 20))),
+        (&[], None, None),
+    ];
+    for (arguments, system, expected) in table {
+        let serve = serve(arguments);
+        let limit = serve.memory_limit(system);
+        let found = limit.map(|limit| (limit, serve.memory_reserve(limit)));
+        assert_eq!(found, expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn connections_leave_open_files_to_models() {
+    let table: [(&[&str], Option<u64>, usize); 6] = [
+        (&[], Some(65536), 65408),
+        (&[], Some(256), 128),
+        (&[], Some(64), 32),
+        (&[], Some(1), 1),
+        (&[], None, usize::MAX - 128),
+        (&["--max-connections", "7"], Some(64), 7),
+    ];
+    for (arguments, open_files, connections) in table {
+        assert_eq!(
+            serve(arguments).max_connections(open_files),
+            connections,
+            "{open_files:?}"
+        );
+    }
+}
+
+#[test]
+fn transform_jobs_have_at_most_100_mb_under_way() {
+    let table: [(&[&str], (usize, usize)); 7] = [
+        (&["--threads", "4"], (4, 6)),
+        (&["--threads", "64"], (16, 6)),
+        (&["--threads", "4", "--sagemaker-max-payload-in-mb", "40"], (2, 40)),
+        (&["--threads", "4", "--sagemaker-max-payload-in-mb", "1000"], (1, 100)),
+        (&["--threads", "4", "--sagemaker-max-payload-in-mb", "0"], (4, 0)),
+        (&["--threads", "4", "--max-body", "2MiB"], (4, 2)),
+        (&["--threads", "4", "--max-body", "1KiB"], (4, 1)),
+    ];
+    for (arguments, expected) in table {
+        assert_eq!(serve(arguments).transform_parameters(), expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn times_are_seconds_unless_they_say_otherwise() {
+    assert_eq!(duration("60"), Ok(Duration::from_secs(60)));
+    assert_eq!(duration("60.0"), Ok(Duration::from_secs(60)));
+    assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+    for text in ["0", "18446744073709551615", "-1", "NaN", "8days"] {
+        assert!(duration(text).is_err(), "{text}");
+    }
+    assert!(duration("soon").unwrap_err().contains("expected a time such as"));
+}
+
+#[test]
+fn directories_follow_the_base_directory() {
+    let args = serve(&["--sagemaker-base-dir", "/data"]);
+    assert_eq!(args.model_dir(), PathBuf::from("/data/model"));
+    assert_eq!(
+        args.models_roots(),
+        [PathBuf::from("/data/models"), PathBuf::from("/data/model")]
+    );
+}
