@@ -27,7 +27,7 @@ use std::path::Path;
 pub use decoded::MAX_WINDOW_BYTES;
 pub use error::UnpackError;
 pub use pack::{Collected, LeftOut, PackError, Source, collect, write};
-pub use unpack::{Bounds, Unpacked, unpack};
+pub use unpack::{Bounds, Expected, Unpacked, unpack};
 
 /// tar's unit: headers are as long, and contents are filled up to a multiple of it.
 const BLOCK: usize = 512;

@@ -386,6 +386,7 @@ fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> 
         downloads: args.fetch.downloads,
         bounds: bounds(&args.fetch.archives),
         folder: args.cache_dir(),
+        names_bind: false,
         folder_bytes: args.fetch.archive_cache_size.as_u64(),
         revalidate: args.revalidate,
     })

@@ -42,7 +42,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task;
 
-use crate::archive::{self, Bounds, UnpackError};
+use crate::archive::{self, Bounds, Expected, UnpackError};
 
 pub use cache::{CacheError, Lease, Usage};
 pub use environment::Environment;
@@ -78,6 +78,9 @@ pub struct Settings {
     /// Models at once.
     pub downloads: usize,
     pub bounds: Bounds,
+    /// Whether names bind, as on SageMaker: what is called `.tar.gz` is tar and gzip, and a model that is no archive is
+    /// called `.onnx` or `.ort`. Else objects are what their content says.
+    pub names_bind: bool,
     /// Where models lie unpacked, in a folder that this process has for itself.
     pub folder: PathBuf,
     /// Bytes that they may take there.
@@ -164,6 +167,7 @@ pub struct Store {
     revalidate: Duration,
 }
 
+    names_bind: bool,
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
@@ -192,6 +196,7 @@ impl Store {
             revalidate: settings.revalidate,
         })
     }
+            names_bind: settings.names_bind,
 
     /// The store, for people: without credentials.
     pub fn url(&self) -> String {
@@ -323,9 +328,10 @@ impl Store {
             let unfinished = cache.begin().map_err(|error| FetchError::Disk(error.to_string()))?;
             match what {
                 What::Object(object) => {
+        let names_bind = self.names_bind;
                     let (version, bytes) = (object.version().clone(), object.bytes());
                     let source = Watched::new(object.into_reader(), &url, bytes);
-                    archive::unpack(source, bare_name(&name), unfinished.path(), &bounds)
+                    archive::unpack(source, expected(&name, names_bind), unfinished.path(), &bounds)
                         .map_err(|error| unpack_error(&url, error))?;
                     Ok((version, unfinished, None))
                 }
@@ -368,11 +374,13 @@ async fn blocking<T: Send + 'static>(
     task::spawn_blocking(work).await.map_err(|_| FetchError::Stopping)?
 }
 
-/// What the file is called when the object is a model and no archive.
-fn bare_name(name: &Name) -> &str {
+/// What the object of that name may be, and what the file is called when it is a model and no archive.
+fn expected(name: &Name, names_bind: bool) -> Expected<'_> {
     match name.file_name() {
-        model if model.ends_with(".onnx") || model.ends_with(".ort") => model,
-        _ => "model.onnx",
+        model if model.ends_with(".onnx") || model.ends_with(".ort") => Expected::Anything(model),
+        _ if !names_bind => Expected::Anything("model.onnx"),
+        archive if archive.ends_with(".tar.gz") || archive.ends_with(".tgz") => Expected::TarGzip,
+        _ => Expected::Archive,
     }
 }
 

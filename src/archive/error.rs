@@ -33,6 +33,10 @@ pub enum UnpackError {
     Empty,
     #[error("it is {kind}; {advice}")]
     Foreign { kind: &'static str, advice: &'static str },
+    #[error("it is no archive; pack the folder that holds the model as .tar.gz")]
+    NotArchive,
+    #[error("it is not compressed with gzip, as its name says; pack it as .tar.gz, or name it for what it is")]
+    NotGzip,
     #[error("what is compressed in it is no tar archive; pack a folder with tar, or upload the model uncompressed")]
     NotTar,
     #[error("it has no file in it; pack the folder that holds the model")]

@@ -2,7 +2,7 @@
 //!
 //! Names are not asked: `model.tar.gz` is uncompressed, or zstd, or an answer that says "access denied", more often
 //! than one would think. What is known to be something else is refused here by its name. All the rest may be a model:
-//! what loads it knows better.
+//! what loads it knows better. Whether a model may come without an archive is for the caller to say.
 
 use tar::Header;
 

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Bounds, Source, UnpackError, Unpacked, unpack, write};
+use super::{Bounds, Expected, Source, UnpackError, Unpacked, unpack, write};
 use archives::{entry, file, folder, gzip, header, long_name, noise, pax, seal, tar, zstd};
 
 const BOUNDS: Bounds = Bounds {
@@ -28,7 +28,7 @@ fn unpacked_within(archive: impl Read, bounds: &Bounds) -> Result<Files, UnpackE
     let around = tempfile::tempdir().unwrap();
     let into = around.path().join("deep/er/into");
     fs::create_dir_all(&into).unwrap();
-    let result = unpack(archive, "model.onnx", &into, bounds);
+    let result = unpack(archive, Expected::Anything("model.onnx"), &into, bounds);
     let names: Vec<_> = fs::read_dir(around.path()).unwrap().flatten().collect();
     assert_eq!(names.len(), 1, "{names:?}");
     assert_eq!(fs::read_dir(around.path().join("deep")).unwrap().count(), 1);
@@ -186,6 +186,36 @@ fn what_is_no_archive_becomes_the_file() {
 }
 
 #[test]
+fn what_is_not_expected_is_refused_before_anything_is_written() {
+    let archive = tar(&[file("model.onnx", b"model")]);
+    let (gzip, zstd, bare) = (gzip(&archive), zstd(&archive), noise(1000));
+    let archive = archive.as_slice();
+    let table: [(&[u8], Expected<'_>, Option<&str>); 8] = [
+        (&gzip, Expected::TarGzip, None),
+        (&gzip, Expected::Archive, None),
+        (archive, Expected::Archive, None),
+        (&zstd, Expected::Archive, None),
+        (archive, Expected::TarGzip, Some("it is not compressed with gzip")),
+        (&zstd, Expected::TarGzip, Some("it is not compressed with gzip")),
+        (&bare, Expected::TarGzip, Some("it is no archive")),
+        (&bare, Expected::Archive, Some("it is no archive")),
+    ];
+    for (source, expected, refusal) in table {
+        let into = tempfile::tempdir().unwrap();
+        let refused = unpack(source, expected, into.path(), &BOUNDS)
+            .err()
+            .map(|error| error.to_string());
+        let agrees = match (&refused, refusal) {
+            (Some(said), Some(refusal)) => said.starts_with(refusal),
+            (said, refusal) => said.is_none() && refusal.is_none(),
+        };
+        assert!(agrees, "{expected:?}: {refused:?}");
+        let files = fs::read_dir(into.path()).unwrap().count();
+        assert_eq!(files, usize::from(refusal.is_none()), "{expected:?}");
+    }
+}
+
+#[test]
 fn an_archive_that_just_fits_is_unpacked() {
     let archive = tar(&[folder("a/"), file("b/c", b"12345"), file("d", b"678")]);
     let table = [
@@ -326,7 +356,7 @@ fn a_source_that_fails_is_not_taken_for_a_damaged_archive() {
 fn a_folder_that_cannot_be_written_to_is_not_taken_for_a_damaged_archive() {
     let gone = tempfile::tempdir().unwrap().path().join("gone");
     for bytes in [tar(&[file("a/b", b"x")]), tar(&[folder("a/")]), noise(100)] {
-        let error = unpack(&bytes[..], "model.onnx", &gone, &BOUNDS).unwrap_err();
+        let error = unpack(&bytes[..], Expected::Anything("model.onnx"), &gone, &BOUNDS).unwrap_err();
         assert!(matches!(error, UnpackError::Write { .. }), "{error}");
     }
 }
@@ -337,7 +367,13 @@ fn times_and_permissions_are_not_taken_over() {
     bytes[100..108].copy_from_slice(b"0006777\0");
     seal(&mut bytes);
     let into = tempfile::tempdir().unwrap();
-    let unpacked = unpack(&tar(&[bytes])[..], "model.onnx", into.path(), &BOUNDS).unwrap();
+    let unpacked = unpack(
+        &tar(&[bytes])[..],
+        Expected::Anything("model.onnx"),
+        into.path(),
+        &BOUNDS,
+    )
+    .unwrap();
     assert_eq!(unpacked, Unpacked { entries: 1, bytes: 0 });
     let metadata = fs::metadata(into.path().join("run")).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o7133, 0);

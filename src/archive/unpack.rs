@@ -33,6 +33,17 @@ pub struct Bounds {
     pub ratio: u64,
 }
 
+/// What a source may be. Which of it it is, its content tells.
+#[derive(Debug, Clone, Copy)]
+pub enum Expected<'a> {
+    /// tar, as it is or compressed with gzip or zstd; what is none of them is a model, a file of this name.
+    Anything(&'a str),
+    /// The same without the last.
+    Archive,
+    /// tar compressed with gzip, which is all that SageMaker takes.
+    TarGzip,
+}
+
 /// What has come out of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpacked {
@@ -42,9 +53,13 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
-/// Unpacks what `source` yields into `folder`, which is empty and nobody else's: tar, as it is or compressed with gzip
-/// or zstd, told by its content. What is none of them is taken for a model, a file of the name `bare_name`.
-pub fn unpack(source: impl Read, bare_name: &str, folder: &Path, bounds: &Bounds) -> Result<Unpacked, UnpackError> {
+/// Unpacks what `source` yields into `folder`, which is empty and nobody else's.
+pub fn unpack(
+    source: impl Read,
+    expected: Expected<'_>,
+    folder: &Path,
+    bounds: &Bounds,
+) -> Result<Unpacked, UnpackError> {
     let (kind, from) = Decoded::open(source, bounds)?;
     let mut unpacking = Unpacking {
         from,
@@ -52,9 +67,11 @@ pub fn unpack(source: impl Read, bare_name: &str, folder: &Path, bounds: &Bounds
         buffer: vec![0; BUFFER_BYTES],
         last: String::new(),
     };
-    match kind {
-        Kind::Bare => unpacking.bare(bare_name)?,
-        Kind::Gzip | Kind::Zstd | Kind::Tar => unpacking.entries(kind)?,
+    match (kind, expected) {
+        (Kind::Bare, Expected::Anything(name)) => unpacking.bare(name)?,
+        (Kind::Bare, _) => return Err(UnpackError::NotArchive),
+        (Kind::Zstd | Kind::Tar, Expected::TarGzip) => return Err(UnpackError::NotGzip),
+        (Kind::Gzip | Kind::Zstd | Kind::Tar, _) => unpacking.entries(kind)?,
     }
     match unpacking.place {
         Place { files: 0, .. } => Err(UnpackError::NoFile),

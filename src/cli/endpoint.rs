@@ -194,6 +194,8 @@ fn store_settings(args: &EndpointArgs, environment: Environment, folder: PathBuf
         bounds: bounds(&args.fetch.archives),
         folder,
         folder_bytes: args.fetch.archive_cache_size.as_u64(),
+        // What SageMaker would refuse is to be found out here.
+        names_bind: true,
         // A model that is loaded again is to be what the bucket has by then.
         revalidate: Duration::ZERO,
     }

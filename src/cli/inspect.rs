@@ -60,7 +60,7 @@ fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
     super::progress("unpacking");
     let failed = || format!("{} cannot be unpacked", path.display());
     let file = File::open(path).with_context(failed)?;
-    archive::unpack(file, "model.onnx", folder.path(), &bounds).with_context(failed)?;
+    archive::unpack(file, archive::Expected::Anything("model.onnx"), folder.path(), &bounds).with_context(failed)?;
     Ok((folder.path().to_owned(), Some(folder)))
 }
 

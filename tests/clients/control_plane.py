@@ -108,6 +108,15 @@ class ControlPlane(unittest.TestCase):
         sagemaker.delete_endpoint(EndpointName="broken")
         wait("broken", "deleted")
 
+    def test_an_endpoint_whose_model_is_no_archive_has_failed_and_says_so(self):
+        text = self.bucket.put("text.tar.gz", b"hello")
+        with self.assertRaisesRegex(WaiterError, "Failed"):
+            deploy("text", PrimaryContainer=container(text))
+        reason = sagemaker.describe_endpoint(EndpointName="text")["FailureReason"]
+        self.assertIn(f'Failed to extract model data archive for container "model" from URL "{text}"', reason)
+        sagemaker.delete_endpoint(EndpointName="text")
+        wait("text", "deleted")
+
     def test_lists_come_in_pages_filtered_and_sorted(self):
         names = [f"page-{number:02}" for number in range(23)]
         for name in names:

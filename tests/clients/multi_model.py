@@ -1,5 +1,6 @@
 """boto3 against a multi-model endpoint: models are routed to out of the bucket, and errors are typed as AWS's."""
 
+import gzip
 import unittest
 
 from desk import (
@@ -63,6 +64,26 @@ class MultiModel(unittest.TestCase):
         # Neither harms the others.
         self.put("sound.tar.gz", 2)
         self.assertEqual(ask("many", [1], TargetModel="sound.tar.gz"), [2.0])
+
+    def test_what_is_no_archive_is_refused_as_on_sagemaker(self):
+        for name, content in (
+            ("text.tar.gz", b"hello"),
+            # SageMaker takes neither, whatever else would.
+            ("model.tar.gz", scale(2)),
+            ("model", scale(2)),
+            ("tar.tar.gz", gzip.decompress(archive({"model.onnx": scale(2)}))),
+        ):
+            self.bucket.put(f"models/no-archive/{name}", content)
+            told = refusal(ask, "many", [1], TargetModel=f"no-archive/{name}")
+            self.assertEqual((told["type"], told["status"]), ("ValidationError", 400), name)
+            self.assertIn(
+                f"Failed to extract model data archive ({self.prefix}no-archive/{name}). Please ensure that the object "
+                "located at the URL is a valid tar.gz archive.",
+                told["message"],
+            )
+        # This one cannot be meant for anything else.
+        self.bucket.put("models/bare.onnx", scale(2))
+        self.assertEqual(ask("many", [1], TargetModel="bare.onnx"), [2.0])
 
     def test_what_a_model_refuses_is_a_model_error_with_its_words(self):
         self.put("strict.tar.gz", 2)

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use longshore::archive::{Bounds, unpack};
+use longshore::archive::{Bounds, Expected, unpack};
 use longshore::engine::{ContentHash, Description};
 use serde_json::{Value, json};
 
@@ -33,7 +33,13 @@ fn packed(models: &Models, path: impl AsRef<Path>, name: &str) -> PathBuf {
         bytes: 1 << 30,
         ratio: 200,
     };
-    unpack(File::open(&archive).unwrap(), "model.onnx", &folder, &bounds).unwrap();
+    unpack(
+        File::open(&archive).unwrap(),
+        Expected::Anything("model.onnx"),
+        &folder,
+        &bounds,
+    )
+    .unwrap();
     folder
 }
 

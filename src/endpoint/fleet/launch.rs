@@ -12,7 +12,7 @@ use tokio::task::{self, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::artifact::Artifact;
+use super::artifact::{Artifact, ArtifactError};
 use super::container::RunningContainer;
 use super::home::Home;
 use super::instance::Instance;
@@ -22,6 +22,7 @@ use super::shared::Shared;
 use super::status::Capacity;
 use super::variant::{Fleet, RunningVariant};
 use crate::endpoint::spec::{Container, Deployment, Mode, Model, Variant};
+use crate::store::FetchError;
 
 /// Launches all variants. What it returns instead is a `FailureReason`.
 pub(super) async fn fleet(shared: &Arc<Shared>, deployment: Deployment) -> Result<Fleet, String> {
@@ -111,6 +112,13 @@ async fn artifact(shared: &Shared, container: &Container, limit: Duration) -> Re
     }
     let cause = match timeout(limit, shared.artifacts.fetch(url)).await {
         Ok(Ok(artifact)) => return Ok(Some(artifact)),
+        Ok(Err(ArtifactError::Fetch(FetchError::Archive { source, .. }))) => {
+            return Err(format!(
+                "Failed to extract model data archive for container \"{}\" from URL \"{url}\". Please ensure that the \
+                 object located at the URL is a valid tar.gz archive. Cause: {source}",
+                container.hostname
+            ));
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("it took longer than {} s", limit.as_secs_f64()),
     };

@@ -36,6 +36,7 @@ fn scene_with(fake: Arc<Fake>, load_wait: Duration) -> Scene {
             entries: 10,
             ratio: 100,
         },
+        names_bind: true,
         folder: store.path().join("cache"),
         folder_bytes: 1 << 20,
         revalidate: FOREVER,

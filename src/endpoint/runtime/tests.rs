@@ -70,6 +70,7 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
             entries: 10,
             ratio: 100,
         },
+        names_bind: true,
         folder: folder.path().join("cache"),
         folder_bytes: 1 << 20,
         revalidate: FOREVER,

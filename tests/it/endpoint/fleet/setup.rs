@@ -117,6 +117,7 @@ pub fn settings(folder: &Path) -> Settings {
                 bytes: 1 << 30,
                 ratio: 1_000,
             },
+            names_bind: true,
             folder: PathBuf::new(),
             folder_bytes: 1 << 30,
             revalidate: Duration::ZERO,
