@@ -2,13 +2,18 @@
 //!
 //! A `ModelDataUrl` names one archive or one folder. The store knows places that hold many, so its last segment is the name
 //! and what is before it the place. Each deployment looks anew: an archive that was replaced is what is deployed then.
+//!
+//! What always holds: a place takes threads and room on disk only as long as one of its models is deployed.
 
 use std::collections::HashMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use tempfile::TempDir;
 
 use crate::store::{FetchError, Lease, Located, Name, NameError, OpenError, Settings, Store};
 
@@ -20,6 +25,12 @@ pub enum ArtifactError {
     Name(#[from] NameError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("make a folder in {folder}: {source}")]
+    Folder {
+        folder: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }
@@ -27,7 +38,13 @@ pub enum ArtifactError {
 /// A model that lies unpacked, as long as this exists.
 pub(super) struct Artifact {
     lease: Lease,
-    _store: Arc<Store>,
+    _place: Arc<Place>,
+}
+
+/// A store, and the folder that it has for itself, which goes after it.
+struct Place {
+    store: Store,
+    _folder: TempDir,
 }
 
 impl Artifact {
@@ -41,8 +58,8 @@ pub(super) struct Artifacts {
     /// For stores of any URL.
     settings: Settings,
     folder: PathBuf,
-    /// By place. Opened once, so that what was fetched is found again.
-    stores: Mutex<HashMap<String, Arc<Store>>>,
+    /// By URL. Shared by all who use one, so that what was fetched is found again.
+    places: Mutex<HashMap<String, Weak<Place>>>,
 }
 
 impl Artifacts {
@@ -54,33 +71,41 @@ impl Artifacts {
                 ..settings
             },
             folder,
-            stores: Mutex::default(),
+            places: Mutex::default(),
         }
     }
 
     pub async fn fetch(&self, url: &str) -> Result<Artifact, ArtifactError> {
         let (place, name) = split(url)?;
-        let store = self.store(place)?;
-        let lease = match store.find(&name).await? {
+        let place = self.place(place)?;
+        let lease = match place.store.find(&name).await? {
             Located::Here(lease) => lease,
-            Located::There(arrival) => store.fetch(arrival).await?,
+            Located::There(arrival) => place.store.fetch(arrival).await?,
         };
-        Ok(Artifact { lease, _store: store })
+        Ok(Artifact { lease, _place: place })
     }
 
-    fn store(&self, place: String) -> Result<Arc<Store>, OpenError> {
-        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = stores.get(&place) {
-            return Ok(Arc::clone(store));
+    fn place(&self, url: String) -> Result<Arc<Place>, ArtifactError> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|_, place| place.strong_count() > 0);
+        if let Some(place) = places.get(&url).and_then(Weak::upgrade) {
+            return Ok(place);
         }
-        // A store has its folder for itself.
-        let store = Arc::new(Store::open(Settings {
-            url: place.clone(),
-            folder: self.folder.join(stores.len().to_string()),
-            ..self.settings.clone()
-        })?);
-        stores.insert(place, Arc::clone(&store));
-        Ok(store)
+        let made = fs::create_dir_all(&self.folder).and_then(|()| TempDir::new_in(&self.folder));
+        let folder = made.map_err(|source| ArtifactError::Folder {
+            folder: self.folder.clone(),
+            source,
+        })?;
+        let place = Arc::new(Place {
+            store: Store::open(Settings {
+                url: url.clone(),
+                folder: folder.path().to_owned(),
+                ..self.settings.clone()
+            })?,
+            _folder: folder,
+        });
+        places.insert(url, Arc::downgrade(&place));
+        Ok(place)
     }
 }
 
@@ -120,6 +145,8 @@ fn split(url: &str) -> Result<(String, Name), ArtifactError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::Bounds;
+    use crate::store::Environment;
 
     #[test]
     fn the_last_segment_is_the_name() {
@@ -139,6 +166,46 @@ mod tests {
             let (found, its_name) = split(url).unwrap();
             assert_eq!((found.as_str(), its_name.as_str()), (place, name), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_deployed_shares_its_place_and_the_last_of_it_leaves_nothing_behind() {
+        let models = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            fs::write(models.path().join(format!("{name}.onnx")), name).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            url: String::new(),
+            environment: Environment::default(),
+            timeout: Duration::from_secs(600),
+            retries: 0,
+            downloads: 1,
+            bounds: Bounds {
+                bytes: 1 << 20,
+                entries: 10,
+                ratio: 100,
+            },
+            names_bind: true,
+            folder: PathBuf::new(),
+            folder_bytes: 1 << 20,
+            revalidate: Duration::ZERO,
+        };
+        let artifacts = Artifacts::new(settings, folder.path().join("archives"));
+        let left = || fs::read_dir(folder.path().join("archives")).unwrap().count();
+        let fetch = async |name: &str| {
+            let url = models.path().join(name).display().to_string();
+            artifacts.fetch(&url).await.unwrap()
+        };
+        let (first, second) = (fetch("a.onnx").await, fetch("b.onnx").await);
+        assert_eq!(left(), 1);
+        assert_eq!(fs::read(first.path().join("a.onnx")).unwrap(), b"a");
+        drop(first);
+        assert_eq!(fs::read(second.path().join("b.onnx")).unwrap(), b"b");
+        drop(second);
+        assert_eq!(left(), 0);
+        fetch("a.onnx").await;
+        assert_eq!(left(), 0);
     }
 
     #[test]
