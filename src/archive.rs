@@ -25,7 +25,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 pub use decoded::MAX_WINDOW_BYTES;
-pub use error::UnpackError;
+pub use error::{UnpackError, is_full};
 pub use pack::{Collected, LeftOut, PackError, Source, collect, write};
 pub use unpack::{Bounds, Expected, Unpacked, unpack};
 

@@ -110,6 +110,9 @@ pub enum FetchError {
     },
     #[error("it cannot be kept on disk: {0}; see --cache-dir and --archive-cache-size")]
     Disk(String),
+    /// The disk is full, whatever the bound says, with what is in use alone.
+    #[error("it cannot be kept on disk: {0}; see --cache-dir and --archive-cache-size")]
+    NoRoom(String),
     #[error("the server is stopping")]
     Stopping,
 }
@@ -164,10 +167,10 @@ pub struct Store {
     cache: Arc<DiskCache>,
     downloads: Semaphore,
     bounds: Bounds,
+    names_bind: bool,
     revalidate: Duration,
 }
 
-    names_bind: bool,
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
@@ -193,10 +196,10 @@ impl Store {
             cache: Arc::new(DiskCache::open(&settings.folder, settings.folder_bytes)?),
             downloads: Semaphore::new(settings.downloads),
             bounds: settings.bounds,
+            names_bind: settings.names_bind,
             revalidate: settings.revalidate,
         })
     }
-            names_bind: settings.names_bind,
 
     /// The store, for people: without credentials.
     pub fn url(&self) -> String {
@@ -304,6 +307,9 @@ impl Store {
         for _ in 1..CHANGES {
             match self.attempt(arrival).await {
                 Err(FetchError::Store(StoreError::Changed { .. })) => {}
+                Err(FetchError::NoRoom(reason)) if self.cache.clear_idle() => {
+                    tracing::info!(reason, "the disk is full; what is not in use there is removed");
+                }
                 fetched => return fetched,
             }
             arrival = match self.remote.find(&name, None).await? {
@@ -322,13 +328,13 @@ impl Store {
 
     async fn attempt(&self, arrival: Arrival) -> Result<Lease, FetchError> {
         let (cache, bounds, url) = (Arc::clone(&self.cache), self.bounds, self.url_of(&arrival.name));
+        let names_bind = self.names_bind;
         let Arrival { name, what } = arrival;
         let key = url.clone();
         let (version, unfinished, folder) = blocking(move || {
-            let unfinished = cache.begin().map_err(|error| FetchError::Disk(error.to_string()))?;
+            let unfinished = cache.begin().map_err(cache_error)?;
             match what {
                 What::Object(object) => {
-        let names_bind = self.names_bind;
                     let (version, bytes) = (object.version().clone(), object.bytes());
                     let source = Watched::new(object.into_reader(), &url, bytes);
                     archive::unpack(source, expected(&name, names_bind), unfinished.path(), &bounds)
@@ -346,12 +352,7 @@ impl Store {
             folder.confirm().await?;
         }
         let cache = Arc::clone(&self.cache);
-        blocking(move || {
-            cache
-                .keep(&key, &version, unfinished)
-                .map_err(|error| FetchError::Disk(error.to_string()))
-        })
-        .await
+        blocking(move || cache.keep(&key, &version, unfinished).map_err(cache_error)).await
     }
 
     async fn cached(&self, url: &str) -> Result<Option<Lease>, FetchError> {
@@ -391,10 +392,18 @@ fn unpack_error(url: &str, error: UnpackError) -> FetchError {
             Some(error) => error.clone().into(),
             None => FetchError::Disk(error.to_string()),
         },
-        error @ (UnpackError::Write { .. } | UnpackError::NoRoom { .. }) => FetchError::Disk(error.to_string()),
+        error @ UnpackError::Write { .. } => FetchError::Disk(error.to_string()),
+        error @ UnpackError::NoRoom { .. } => FetchError::NoRoom(error.to_string()),
         source => FetchError::Archive {
             url: url.to_owned(),
             source,
         },
+    }
+}
+
+fn cache_error(error: CacheError) -> FetchError {
+    match &error {
+        CacheError::Write { source, .. } if archive::is_full(source) => FetchError::NoRoom(error.to_string()),
+        _ => FetchError::Disk(error.to_string()),
     }
 }

@@ -105,12 +105,10 @@ pub enum UnpackError {
 impl UnpackError {
     /// The error that `name` could not be written with.
     pub(super) fn write(name: &str, source: io::Error) -> Self {
-        const NO_ROOM: [Errno; 3] = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
         let name = brief(name);
-        if Errno::from_io_error(&source).is_some_and(|errno| NO_ROOM.contains(&errno)) {
-            Self::NoRoom { name, source }
-        } else {
-            Self::Write { name, source }
+        match is_full(&source) {
+            true => Self::NoRoom { name, source },
+            false => Self::Write { name, source },
         }
     }
 
@@ -124,6 +122,12 @@ impl UnpackError {
             Err(error) => Self::Damaged(error),
         }
     }
+}
+
+/// Whether something could not be written because a disk is full, or what may be written to it.
+pub fn is_full(error: &io::Error) -> bool {
+    const FULL: [Errno; 3] = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
+    Errno::from_io_error(error).is_some_and(|errno| FULL.contains(&errno))
 }
 
 /// The beginning of a name, for a message.

@@ -192,7 +192,7 @@ fn fetch(error: &FetchError) -> Reply {
     match error {
         FetchError::Store(StoreError::NotFound { .. }) => NOT_LOADED,
         FetchError::Archive { .. } => INVALID_MODEL,
-        FetchError::Store(_) | FetchError::Disk(_) | FetchError::Stopping => UNAVAILABLE,
+        FetchError::Store(_) | FetchError::Disk(_) | FetchError::NoRoom(_) | FetchError::Stopping => UNAVAILABLE,
     }
 }
 

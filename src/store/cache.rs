@@ -223,6 +223,12 @@ impl DiskCache {
         self.shared.change(|index| index.forget_url(url));
     }
 
+    /// Removes what nobody has a lease on, for room on a disk that has less than the bound. Whether there was any: it is
+    /// gone when the next folder is begun.
+    pub fn clear_idle(&self) -> bool {
+        self.shared.change(Index::forget_idle)
+    }
+
     pub fn usage(&self) -> Usage {
         let (entries, leased) = lock(&self.shared.index).count();
         Usage {

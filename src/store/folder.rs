@@ -8,12 +8,19 @@ use super::FetchError;
 use super::error::StoreError;
 use super::found::Folder;
 use super::progress::Watched;
+use crate::archive::is_full;
 
 /// Copies the files of the folder at `url` to `target`, which is empty. Their names were checked when they were listed.
 pub(super) fn copy(folder: &Folder, url: &str, target: &Path) -> Result<(), FetchError> {
     for stored in folder.files() {
         let path = target.join(stored.name.as_str());
-        let disk = |error: io::Error| FetchError::Disk(format!("write {:?}: {error}", stored.name.as_str()));
+        let disk = |error: io::Error| {
+            let said = format!("write {:?}: {error}", stored.name.as_str());
+            match is_full(&error) {
+                true => FetchError::NoRoom(said),
+                false => FetchError::Disk(said),
+            }
+        };
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(disk)?;
         }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::directory::{Room, Stay};
 use super::files::{self, Placed};
 use super::{NO_ROOM, NOT_LOADED, Platform, target_model};
+use crate::archive::is_full;
 use crate::endpoint::client::{Call, Reply};
 use crate::endpoint::error::RuntimeError;
 use crate::store::{FetchError, Lease, Located, Name};
@@ -77,12 +78,12 @@ impl Platform {
     async fn place(&self, name: &Name, stay: Stay, opaque: &str) -> Result<Placed, RuntimeError> {
         loop {
             let full = match self.bring(name, opaque).await {
-                Err(FetchError::Disk(reason)) => reason,
+                Err(FetchError::NoRoom(reason)) => reason,
                 result => return result.map_err(|error| self.not_brought(name, error)),
             };
             tracing::info!(container = self.label(), model = %name, reason = full, "no room on disk for the model");
             if !self.unload_others(stay).await {
-                return Err(self.not_brought(name, FetchError::Disk(full)));
+                return Err(self.not_brought(name, FetchError::NoRoom(full)));
             }
             tracing::info!(container = self.label(), model = %name, "retry");
         }
@@ -100,7 +101,10 @@ impl Platform {
         let (root, opaque) = (self.root.here.clone(), opaque.to_owned());
         let placing = task::spawn_blocking(move || Placed::new(lease, &root, &opaque));
         let placed = placing.await.map_err(|_| FetchError::Stopping)?;
-        placed.map_err(|error| FetchError::Disk(error.to_string()))
+        placed.map_err(|error| match is_full(&error) {
+            true => FetchError::NoRoom(error.to_string()),
+            false => FetchError::Disk(error.to_string()),
+        })
     }
 
     fn not_brought(&self, name: &Name, error: FetchError) -> RuntimeError {
@@ -114,7 +118,9 @@ impl Platform {
                 "Failed to extract model data archive ({url}). Please ensure that the object located at the URL is a valid \
                  tar.gz archive. ({source})"
             )),
-            FetchError::Disk(_) | FetchError::Stopping => RuntimeError::Unavailable(error.to_string()),
+            FetchError::Disk(_) | FetchError::NoRoom(_) | FetchError::Stopping => {
+                RuntimeError::Unavailable(error.to_string())
+            }
         }
     }
 

@@ -150,6 +150,16 @@ impl Index {
         self.settle();
     }
 
+    /// Makes all that nobody has a lease on be unknown. Whether there was any.
+    pub fn forget_idle(&mut self) -> bool {
+        let entries = self.kept.iter().map(|(_, entry)| entry);
+        let idle = Vec::from_iter(entries.filter(|entry| !self.leased.contains_key(&entry.id)));
+        for entry in &idle {
+            self.forget_url(&entry.url);
+        }
+        !idle.is_empty()
+    }
+
     /// What is to be removed since this was last asked.
     pub fn removals(&mut self) -> impl Iterator<Item = Arc<Entry>> + use<> {
         std::mem::take(&mut self.removals).into_iter()

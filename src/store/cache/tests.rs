@@ -132,6 +132,24 @@ fn what_was_kept_is_found_until_it_is_forgotten() {
 }
 
 #[test]
+fn what_nobody_has_a_lease_on_goes_when_there_is_no_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
+    let used = keep(&cache, "used", "1", 1);
+    for url in ["a", "b"] {
+        drop(keep(&cache, url, "1", 1));
+    }
+    assert!(cache.clear_idle());
+    assert_eq!(entries(&cache).len(), 1);
+    assert!(cache.get("a").is_none());
+    assert_whole(&cache.get("used").unwrap(), "used", "1");
+    assert!(!cache.clear_idle());
+    drop(used);
+    assert!(cache.clear_idle());
+    assert_eq!(entries(&cache).len(), 0);
+}
+
+#[test]
 fn a_new_version_replaces_the_old_one_which_goes_with_its_last_lease() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
