@@ -56,6 +56,7 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
     let settings = http::Settings {
         threads: available_parallelism().map_or(1, usize::from),
         drain_timeout: args.drain_timeout,
+        keep_alive: args.keep_alive,
     };
     let server = http::start(listener, &settings, provisioner.clone(), &runtime).context("start the HTTP server")?;
     let handle = server.handle();

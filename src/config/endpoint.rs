@@ -77,6 +77,13 @@ pub struct EndpointArgs {
     )]
     pub request_timeout: Duration,
 
+    /// Time that an idle connection stays open
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_KEEP_ALIVE", value_name = "TIME", value_parser = duration,
+        default_value = "90s", help_heading = "HTTP"
+    )]
+    pub keep_alive: Duration,
+
     /// Time for a reply that comes in parts
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_STREAM_TIMEOUT", value_name = "TIME", value_parser = duration,

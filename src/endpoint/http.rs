@@ -30,6 +30,8 @@ const MAX_REQUEST: usize = 4 << 20;
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub threads: usize,
+    /// For a connection without a request.
+    pub keep_alive: Duration,
     /// For requests under way when the server is stopped.
     pub drain_timeout: Duration,
 }
@@ -50,6 +52,7 @@ pub fn start(
             .configure(routes)
     })
     .workers(settings.threads)
+    .keep_alive(settings.keep_alive)
     // A client that is gone takes its invocation with it.
     .h1_allow_half_closed(false)
     // Whole seconds only.
