@@ -305,6 +305,7 @@ async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance
         Arc::clone(&health),
     )?;
     tracing::info!(
+        target: telemetry::READY,
         %address,
         mode = source.mode(),
         store,
@@ -385,8 +386,8 @@ fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> 
         retries: args.fetch.store_retries,
         downloads: args.fetch.downloads,
         bounds: bounds(&args.fetch.archives),
-        folder: args.cache_dir(),
         names_bind: false,
+        folder: args.cache_dir(),
         folder_bytes: args.fetch.archive_cache_size.as_u64(),
         revalidate: args.revalidate,
     })

@@ -50,6 +50,10 @@ impl FromStr for LogLevel {
     }
 }
 
+/// The target of the record that says where a server listens. It is written at every level but `off`: scripts wait for it,
+/// and without it nobody knows a port that was chosen by the system.
+pub const READY: &str = "longshore::ready";
+
 /// Starts the log for the process. Panics that are caught elsewhere are logged with their place.
 pub fn init(format: LogFormat, level: LogLevel) {
     let onnx_runtime = if level.0 >= LevelFilter::DEBUG {
@@ -57,9 +61,14 @@ pub fn init(format: LogFormat, level: LogLevel) {
     } else {
         LevelFilter::OFF
     };
+    let ready = match level.0 {
+        LevelFilter::OFF => LevelFilter::OFF,
+        level => level.max(LevelFilter::INFO),
+    };
     let filter = Targets::new()
         .with_default(LevelFilter::WARN.min(level.0))
         .with_target("longshore", level.0)
+        .with_target(READY, ready)
         .with_target("ort", onnx_runtime);
     let registry = tracing_subscriber::registry().with(filter);
     match format {

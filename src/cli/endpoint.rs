@@ -26,6 +26,7 @@ use crate::endpoint::runtime::{self, Runtime};
 use crate::endpoint::spec::Deployment;
 use crate::endpoint::state::{self, State};
 use crate::store::{self, Environment};
+use crate::telemetry;
 
 /// The region of those who never said one.
 const REGION: &str = "us-east-1";
@@ -55,8 +56,8 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
     let provisioner = Provisioner::new(state, Arc::clone(&fleets), here, args.settle_wait);
     let settings = http::Settings {
         threads: available_parallelism().map_or(1, usize::from),
-        drain_timeout: args.drain_timeout,
         keep_alive: args.keep_alive,
+        drain_timeout: args.drain_timeout,
     };
     let server = http::start(listener, &settings, provisioner.clone(), &runtime).context("start the HTTP server")?;
     let handle = server.handle();
@@ -102,7 +103,7 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
 }
 
 fn greet(address: SocketAddr) {
-    tracing::info!(%address, "listening");
+    tracing::info!(target: telemetry::READY, %address, "listening");
     if stderr().is_terminal() {
         eprintln!(
             "\n  To have code for AWS talk to this:\n  export AWS_ENDPOINT_URL_SAGEMAKER=http://{address} \
@@ -193,10 +194,10 @@ fn store_settings(args: &EndpointArgs, environment: Environment, folder: PathBuf
         retries: args.fetch.store_retries,
         downloads: args.fetch.downloads,
         bounds: bounds(&args.fetch.archives),
-        folder,
-        folder_bytes: args.fetch.archive_cache_size.as_u64(),
         // What SageMaker would refuse is to be found out here.
         names_bind: true,
+        folder,
+        folder_bytes: args.fetch.archive_cache_size.as_u64(),
         // A model that is loaded again is to be what the bucket has by then.
         revalidate: Duration::ZERO,
     }

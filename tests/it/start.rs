@@ -34,6 +34,17 @@ fn the_word_serve_and_no_word_start_the_same_server() {
 }
 
 #[test]
+fn where_it_listens_is_said_however_little_else_is() {
+    // Whoever starts it here waits for that.
+    for level in ["warn", "error"] {
+        for builder in [Builder::multi(), Builder::endpoint()] {
+            let server = builder.arguments(["--log-level", level]).start();
+            assert_eq!(server.count_in_log("INFO"), 1, "{level}");
+        }
+    }
+}
+
+#[test]
 fn a_multi_model_container_is_healthy_and_lists_nothing_from_the_first_moment() {
     // PI-4, PI-5: the platform asks both from the first second; a 404 ends the endpoint.
     let server = Builder::multi().start();
