@@ -48,14 +48,9 @@ impl State {
     /// All endpoints are yet to be deployed: see [`undeployed`](Self::undeployed).
     pub fn open(path: PathBuf, arns: Arns) -> Result<Self, StateError> {
         let file = StateFile::new(path);
-        let records = match file.read(&arns)? {
-            Some(records) => records,
-            None => {
-                let records = Records::default();
-                file.write(&records)?;
-                records
-            }
-        };
+        let records = file.read(&arns)?.unwrap_or_default();
+        // Whoever cannot write it is to hear of it now.
+        file.write(&records)?;
         Ok(Self::new(arns, records, Some(file)))
     }
 

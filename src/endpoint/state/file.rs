@@ -2,17 +2,18 @@
 //! API does.
 //!
 //! What always holds: the file is one whole state, the last that was acknowledged or a newer one, whenever the machine
-//! stops. A file that cannot be understood is left as it is.
+//! stops. A file that cannot be understood is left as it is. No two processes have the same file: each would undo what the
+//! other writes. Whoever has it holds a lock on it, and on what takes its place before that does.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tempfile::NamedTempFile;
 
 use crate::endpoint::control::{
     Arns, AwsError, Endpoint, Phase, Records, Tags, Wish, parse_endpoint_config, parse_model,
@@ -43,6 +44,8 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+    #[error("the state file {} is in use by another process; give each its own", path.display())]
+    InUse { path: PathBuf },
     #[error("the server is stopping")]
     Stopping,
 }
@@ -50,6 +53,8 @@ pub enum StateError {
 #[derive(Debug)]
 pub(super) struct StateFile {
     path: PathBuf,
+    /// What is there, locked.
+    held: Mutex<Option<File>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,18 +100,23 @@ struct SavedCapacity {
 
 impl StateFile {
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self {
+            path,
+            held: Mutex::default(),
+        }
     }
 
     /// `None` when there is no file.
     pub fn read(&self, arns: &Arns) -> Result<Option<Records>, StateError> {
         let path = || self.path.clone();
         let damaged = |reason: String| StateError::Damaged { path: path(), reason };
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StateError::Read { path: path(), source }),
+        let unread = |source| StateError::Read { path: path(), source };
+        let Some(mut file) = self.take()? else {
+            return Ok(None);
         };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(unread)?;
+        self.hold(file);
         let document = serde_json::from_slice::<Value>(&bytes).map_err(|error| damaged(error.to_string()))?;
         match document.get("version").and_then(Value::as_u64) {
             Some(VERSION) => {}
@@ -125,19 +135,76 @@ impl StateFile {
             })
     }
 
+    /// What is there, for this process alone.
+    fn take(&self) -> Result<Option<File>, StateError> {
+        let path = || self.path.clone();
+        let unread = |source| StateError::Read { path: path(), source };
+        loop {
+            let file = match File::open(&self.path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(source) => return Err(unread(source)),
+            };
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => return Err(StateError::InUse { path: path() }),
+                // Not every file system has locks, and then whoever shares a file has to know.
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+            }
+            // Replaced between the two, by a process that is gone by now.
+            let there = fs::metadata(&self.path).map_err(unread)?;
+            if file.metadata().map_err(unread)?.ino() == there.ino() {
+                return Ok(Some(file));
+            }
+        }
+    }
+
     fn replace(&self, document: &Document) -> io::Result<()> {
         let folder = match self.path.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
-        // Readable for its owner alone: environments hold secrets.
-        let mut file = NamedTempFile::new_in(folder)?;
-        serde_json::to_writer_pretty(&mut file, document)?;
-        file.write_all(b"\n")?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path)?;
-        File::open(folder)?.sync_all()
+        // Always of the same name, so that no more than one is left behind by processes that were killed.
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = folder.join(name);
+        let written = write_new(&new, document).and_then(|file| {
+            fs::rename(&new, &self.path)?;
+            Ok(file)
+        });
+        if written.is_err() {
+            // It is of no use, and takes room where there is too little.
+            let _ = fs::remove_file(&new);
+        }
+        self.hold(written?);
+        // What is in place by now is what was written, so this is no failure of it.
+        if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
+            tracing::warn!(path = %self.path.display(), %error, "the state file may not outlive a failure of power");
+        }
+        Ok(())
     }
+
+    fn hold(&self, file: File) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    }
+}
+
+/// Makes the file at `path`, locked and on the disk.
+fn write_new(path: &Path, document: &Document) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Readable for its owner alone: environments hold secrets.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    // See `take`.
+    let _ = file.try_lock();
+    let mut buffer = BufWriter::new(&file);
+    serde_json::to_writer_pretty(&mut buffer, document)?;
+    buffer.write_all(b"\n")?;
+    buffer.flush()?;
+    drop(buffer);
+    file.sync_all()?;
+    Ok(file)
 }
 
 impl Document {

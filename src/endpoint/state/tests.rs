@@ -1,6 +1,7 @@
 //! What is acknowledged is kept, and what cannot be understood is left alone.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -144,8 +145,10 @@ proptest! {
                 }
             }
         });
+        let records = state.records();
+        drop(state);
         let again = State::open(path, arns()).unwrap();
-        prop_assert_eq!(&*again.records(), &restarted(&state.records()));
+        prop_assert_eq!(&*again.records(), &restarted(&records));
         prop_assert_eq!(again.undeployed().len(), again.records().endpoints.len());
     }
 }
@@ -222,6 +225,50 @@ fn a_change_that_cannot_be_written_has_not_happened() {
     assert_eq!(entries(&place), ["state.json"]);
 }
 
+#[test]
+fn a_file_that_can_be_read_and_not_replaced_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    drop(State::open(path.clone(), arns()).unwrap());
+    let before = fs::read(&path).unwrap();
+    // Nobody can make a file beside this name of it.
+    let open = fs::File::open(&path).unwrap();
+    let message = State::open(format!("/proc/self/fd/{}", open.as_raw_fd()).into(), arns())
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("cannot be written"), "{message}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_file_is_of_one_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    let state = State::open(path.clone(), arns()).unwrap();
+    for name in ["m", "n"] {
+        let message = State::open(path.clone(), arns()).unwrap_err().to_string();
+        assert!(message.contains("in use by another process"), "{message}");
+        runtime()
+            .block_on(ask(&state, "CreateModel", create_model(name)))
+            .unwrap();
+    }
+    drop(state);
+    let again = State::open(path, arns()).unwrap();
+    assert_eq!(again.records().models.len(), 2);
+}
+
+#[test]
+fn what_a_killed_process_left_beside_the_file_is_not_left_for_long() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("state.json.new"), "{\"version\": 1, \"mod").unwrap();
+    let state = State::open(folder.path().join("state.json"), arns()).unwrap();
+    assert_eq!(entries(folder.path()), ["state.json"]);
+    runtime()
+        .block_on(ask(&state, "CreateModel", create_model("m")))
+        .unwrap();
+    assert_eq!(entries(folder.path()), ["state.json"]);
+}
+
 fn entries(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -240,6 +287,7 @@ fn changes_at_once_are_all_kept() {
             answer.unwrap();
         }
     });
+    drop(state);
     let again = State::open(path, arns()).unwrap();
     assert_eq!(Vec::from_iter(again.records().models.keys().cloned()), names);
 }
@@ -271,6 +319,7 @@ fn a_declared_endpoint_is_in_no_file() {
         assert_eq!(state.undeployed().len(), 2);
         state.settle("local", Ok(())).await;
     });
+    drop(state);
     let again = State::open(path, arns()).unwrap();
     assert_eq!(Vec::from_iter(again.records().endpoints.keys().cloned()), ["e"]);
 }
