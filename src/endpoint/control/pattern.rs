@@ -46,6 +46,25 @@ pub(super) const NO_SPACES: Pattern = Pattern {
     matches: |text| !text.is_empty() && !text.contains(char::is_whitespace),
 };
 
+pub(super) const NOT_BLANK: Pattern = Pattern {
+    text: r"(?!\s*$).+",
+    matches: |text| !text.trim().is_empty(),
+};
+
+pub(super) const VPC_ID: Pattern = Pattern {
+    text: "[-0-9a-zA-Z]+",
+    matches: NAME_CONTAINS.matches,
+};
+
+/// Of KMS.
+pub(super) const KEY: Pattern = Pattern {
+    text: "[a-zA-Z0-9:/_-]*",
+    matches: |text| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b":/_-".contains(&byte))
+    },
+};
+
 pub(super) const TAG: Pattern = Pattern {
     text: r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$",
     matches: |text| {
@@ -135,12 +154,19 @@ mod tests {
     #[test]
     fn patterns_decide_what_they_say() {
         let role = "arn:aws:iam::123456789012:role/service/Role+=,.@-_";
-        let table: [(&Pattern, &[&str], &[&str]); 9] = [
+        let table: [(&Pattern, &[&str], &[&str]); 12] = [
             (&NAME, &["a", "A-1", "a--b"], &["", "-a", "a-", "a_b", "a b", "ä"]),
             (&MODEL_NAME, &["a", "A-1"], &["", "a-", "a.b"]),
             (&NAME_CONTAINS, &["-", "a-"], &["", "_"]),
             (&ENVIRONMENT_KEY, &["_", "A_1"], &["", "1A", "A-B", "Ä"]),
             (&ENVIRONMENT_VALUE, &["", "any\nthing ä"], &["\0"]),
+            (&NOT_BLANK, &["an alarm", "a "], &["", " "]),
+            (&VPC_ID, &["sg-0a", "-"], &["", "sg 1", "sg_1"]),
+            (
+                &KEY,
+                &["", "arn:aws:kms:eu-central-1:000000000000:key/a_b"],
+                &["a b", "a.b"],
+            ),
             (&NO_SPACES, &["image:1@sha256:0"], &["", "a b"]),
             (&TAG, &["", "a b:ä/=+-@_.1"], &["a*", "{"]),
             (

@@ -23,7 +23,7 @@ pub(super) enum Shape {
         min: i64,
         max: i64,
     },
-    /// Finite.
+    /// What SageMaker can hold: a single-precision number that is finite.
     Number {
         min: f64,
     },
@@ -124,10 +124,13 @@ impl Check {
                 self.between(path, whole, *min, *max);
             }
             (Shape::Number { min }, Value::Number(number)) => {
-                if number.as_f64().is_none_or(|number| number < *min) {
-                    let constraint = format!("Member must have value greater than or equal to {min}");
-                    self.refuse(&format!("Value '{number}'"), path, &constraint);
-                }
+                let max = f64::from(f32::MAX);
+                let constraint = match number.as_f64() {
+                    Some(number) if number >= *min && number <= max => return Ok(()),
+                    Some(number) if number > max => format!("Member must have value less than or equal to {max:e}"),
+                    _ => format!("Member must have value greater than or equal to {min}"),
+                };
+                self.refuse(&format!("Value '{number}'"), path, &constraint);
             }
             (Shape::Flag, Value::Bool(_)) | (Shape::Time, Value::Number(_)) | (Shape::Anything, _) => {}
             (Shape::List { min, max, of }, Value::Array(items)) => {

@@ -3,12 +3,15 @@
 //! Three constraints are wider than SageMaker's: no role and no image need be given, and model data may also be a path.
 //! `InstanceType` is any text: the list of machines that can be rented changes by the month, and none is rented here.
 
+mod deployment;
+
 use super::pattern::{
-    ENVIRONMENT_KEY, ENVIRONMENT_VALUE, MAX_NAME, MODEL_DATA, MODEL_NAME, NAME, NAME_CONTAINS, NO_SPACES, OUTPUT,
-    RESOURCE, ROLE, TAG,
+    ENVIRONMENT_KEY, ENVIRONMENT_VALUE, KEY, MAX_NAME, MODEL_DATA, MODEL_NAME, NAME, NAME_CONTAINS, NO_SPACES, OUTPUT,
+    RESOURCE, ROLE, TAG, VPC_ID,
 };
 use super::shape::Shape::{Anything, Choice, Flag, Integer, List, Map, Number, Structure, Text, Time};
 use super::shape::{Member, Shape, optional, required, text};
+use deployment::DEPLOYMENT_CONFIG;
 
 const MODEL: Shape = text(MAX_NAME, &MODEL_NAME);
 const NAMED: Shape = text(MAX_NAME, &NAME);
@@ -25,6 +28,7 @@ const ROLE_ARN: Shape = Text {
 const RESOURCE_ARN: Shape = text(256, &RESOURCE);
 const ONE_OR_MORE: Shape = Integer { min: 1, max: i64::MAX };
 const NONE_OR_MORE: Shape = Integer { min: 0, max: i64::MAX };
+const KMS_KEY: Shape = text(2048, &KEY);
 const TIMEOUT_SECONDS: Shape = Integer { min: 60, max: 3600 };
 
 /// Of one resource.
@@ -47,7 +51,7 @@ const VPC_CONFIG: Shape = Structure(&[
         List {
             min: 1,
             max: 5,
-            of: &ANY_TEXT,
+            of: &text(32, &VPC_ID),
         },
     ),
     required(
@@ -55,7 +59,7 @@ const VPC_CONFIG: Shape = Structure(&[
         List {
             min: 1,
             max: 16,
-            of: &ANY_TEXT,
+            of: &text(32, &VPC_ID),
         },
     ),
 ]);
@@ -117,6 +121,17 @@ const VARIANT: Shape = Structure(&[
     optional("ModelName", MODEL),
     optional("InitialInstanceCount", ONE_OR_MORE),
     optional("InstanceType", ANY_TEXT),
+    optional("AcceleratorType", ANY_TEXT),
+    optional("InferenceAmiVersion", ANY_TEXT),
+    optional("VolumeSizeInGB", Integer { min: 1, max: 512 }),
+    optional("EnableSSMAccess", Flag),
+    optional(
+        "CoreDumpConfig",
+        Structure(&[
+            required("DestinationS3Uri", text(512, &OUTPUT)),
+            optional("KmsKeyId", KMS_KEY),
+        ]),
+    ),
     optional("InitialVariantWeight", Number { min: 0.0 }),
     optional("ServerlessConfig", Anything),
     optional("ModelDataDownloadTimeoutInSeconds", TIMEOUT_SECONDS),
@@ -138,6 +153,7 @@ const ASYNC_INFERENCE: Shape = Structure(&[
     required(
         "OutputConfig",
         Structure(&[
+            optional("KmsKeyId", KMS_KEY),
             optional("S3OutputPath", text(512, &OUTPUT)),
             optional("S3FailurePath", text(512, &OUTPUT)),
             optional(
@@ -168,14 +184,21 @@ pub(super) const CREATE_ENDPOINT_CONFIG: &[Member] = &[
     optional("DataCaptureConfig", Structure(&[optional("EnableCapture", Flag)])),
     optional("Tags", TAGS),
     optional("AsyncInferenceConfig", ASYNC_INFERENCE),
+    optional("KmsKeyId", KMS_KEY),
+    optional(
+        "MetricsConfig",
+        Structure(&[
+            optional("EnableEnhancedMetrics", Flag),
+            optional("EnableDetailedObservability", Flag),
+            optional("MetricPublishFrequencyInSeconds", ONE_OR_MORE),
+        ]),
+    ),
     optional("ExecutionRoleArn", ROLE_ARN),
     optional("VpcConfig", VPC_CONFIG),
     optional("EnableNetworkIsolation", Flag),
 ];
 
 pub(super) const ENDPOINT_CONFIG_BY_NAME: &[Member] = &[required("EndpointConfigName", NAMED)];
-
-const DEPLOYMENT_CONFIG: Shape = Structure(&[]);
 
 pub(super) const CREATE_ENDPOINT: &[Member] = &[
     required("EndpointName", NAMED),

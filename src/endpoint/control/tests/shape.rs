@@ -40,6 +40,34 @@ fn what_has_not_the_shape_of_a_request_is_refused_in_sagemakers_words() {
         ),
         (
             "CreateEndpointConfig",
+            json!({"EndpointConfigName": "c", "ProductionVariants": [
+                merged(variant("a"), json!({"InitialVariantWeight": 1e39, "VolumeSizeInGB": 513})),
+            ]}),
+            "2 validation errors detected: Value '513' at 'productionVariants.1.member.volumeSizeInGB' failed to satisfy \
+             constraint: Member must have value less than or equal to 512; Value '1e+39' at \
+             'productionVariants.1.member.initialVariantWeight' failed to satisfy constraint: Member must have value less \
+             than or equal to 3.4028234663852886e38"
+                .to_owned(),
+        ),
+        (
+            "CreateModel",
+            model(json!({"VpcConfig": {"SecurityGroupIds": ["sg 1"], "Subnets": ["subnet-1"]}})),
+            "1 validation error detected: Value 'sg 1' at 'vpcConfig.securityGroupIds.1.member' failed to satisfy \
+             constraint: Member must satisfy regular expression pattern: [-0-9a-zA-Z]+"
+                .to_owned(),
+        ),
+        (
+            "CreateEndpoint",
+            json!({"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": {
+                "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": {"Type": "CANARY"}},
+            }}),
+            "1 validation error detected: Value null at \
+             'deploymentConfig.blueGreenUpdatePolicy.trafficRoutingConfiguration.waitIntervalInSeconds' failed to satisfy \
+             constraint: Member must not be null"
+                .to_owned(),
+        ),
+        (
+            "CreateEndpointConfig",
             json!({"EndpointConfigName": "c", "ProductionVariants": []}),
             "1 validation error detected: Value '[]' at 'productionVariants' failed to satisfy constraint: Member must \
              have length greater than or equal to 1"
