@@ -43,6 +43,8 @@ pub enum RuntimeError {
     Constraint { member: &'static str, constraint: String },
     #[error("the endpoint takes no asynchronous invocations")]
     NotAsynchronous,
+    #[error("the endpoint takes asynchronous invocations only")]
+    OnlyAsynchronous,
     #[error("neither a body nor the header X-Amzn-SageMaker-InputLocation was given")]
     MissingInput,
     #[error("the body has more than {limit} bytes")]
@@ -188,6 +190,13 @@ impl RuntimeError {
             Self::NotAsynchronous => plain(
                 VALIDATION,
                 format!("Endpoint {endpoint} is not configured for asynchronous invocations (AsyncInferenceConfig)."),
+            ),
+            Self::OnlyAsynchronous => plain(
+                VALIDATION,
+                format!(
+                    "Endpoint {endpoint} is configured for asynchronous invocations (AsyncInferenceConfig), and takes \
+                     InvokeEndpointAsync only."
+                ),
             ),
             Self::MissingInput => plain(
                 VALIDATION,

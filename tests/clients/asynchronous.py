@@ -57,6 +57,8 @@ class Asynchronous(unittest.TestCase):
             refusal(self.invoke),
             refusal(self.invoke, endpoint="now", Body=b"[]"),
             refusal(self.invoke, Body=b"[]", RequestTTLSeconds=1 << 20),
+            # As on SageMaker: an endpoint is the one or the other.
+            refusal(runtime.invoke_endpoint, EndpointName="later", Body=b"[]"),
         ):
             self.assertEqual((refused["type"], refused["status"]), ("ValidationError", 400))
 

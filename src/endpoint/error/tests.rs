@@ -102,6 +102,12 @@ fn each_cause_has_the_status_and_type_that_the_clients_expect() {
             "ValidationError",
             "AsyncInferenceConfig",
         ),
+        (
+            RuntimeError::OnlyAsynchronous,
+            400,
+            "ValidationError",
+            "takes InvokeEndpointAsync only",
+        ),
         (RuntimeError::MissingInput, 400, "ValidationError", "InputLocation"),
         (
             RuntimeError::BodyTooLarge { limit: 9 },

@@ -81,9 +81,12 @@ impl Routing {
 }
 
 impl Runtime {
-    /// What gets a request; its selectors are known to suit it.
+    /// What gets a request that is answered at once; its selectors are known to suit it.
     pub(super) fn choose(&self, endpoint: &str, request: &Request) -> Result<Chosen, RuntimeError> {
         let fleet = self.fleet(endpoint)?;
+        if fleet.deployment().asynchronous.is_some() {
+            return Err(RuntimeError::OnlyAsynchronous);
+        }
         let session = request.session.as_deref();
         let session = session.and_then(|id| self.sessions.find(endpoint, id, SystemTime::now()));
         if let (Some(session), None) = (&session, &request.target_variant)

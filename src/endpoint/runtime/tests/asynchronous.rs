@@ -110,6 +110,18 @@ async fn what_cannot_be_accepted_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn an_asynchronous_endpoint_is_not_asked_for_an_answer_at_once() {
+    let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
+    for operation in ["invocations", "invocations-response-stream"] {
+        let got = scene
+            .post(&PATH.replace("async-invocations", operation), &[], "x")
+            .await;
+        assert!(got.error().2.contains("InvokeEndpointAsync only"), "{}", got.text());
+    }
+    assert!(fake.seen().is_empty());
+}
+
+#[tokio::test]
 async fn an_instance_works_on_so_many_at_once_in_the_order_of_their_coming() {
     let (go, gone) = channel::<()>();
     let gone = Mutex::new(gone);
