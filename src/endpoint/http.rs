@@ -1,17 +1,19 @@
 //! The one port: the control plane at `/` (AWS JSON 1.1), the runtime API below `/endpoints/` (rest-json).
 //!
 //! SageMaker has a host for each. Clients are given both by two variables, and the paths of the two never meet.
-//! There are no credentials to check, hence no CORS headers either: pages of other sites cannot read what is answered, nor
-//! use the control plane, whose header they may not send.
+//! There are no credentials to check, hence nothing is done for a page in a browser, which says so by an `Origin`: it could
+//! be of any site, even of one that has its own name lead to this machine. AWS's clients send none.
 
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::Server;
+use actix_web::body::BoxBody;
+use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::HeaderValue;
+use actix_web::http::header::{HeaderValue, ORIGIN};
+use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Bytes, Data, PayloadConfig, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use serde_json::{Value, json};
@@ -49,6 +51,7 @@ pub fn start(
             .app_data(provisioner.clone())
             .app_data(runtime.clone())
             .app_data(PayloadConfig::new(MAX_REQUEST))
+            .wrap(from_fn(refuse_pages))
             .configure(routes)
     })
     .workers(settings.threads)
@@ -67,6 +70,21 @@ fn routes(app: &mut ServiceConfig) {
         .route("/ping", web::get().to(HttpResponse::Ok))
         .configure(runtime::routes)
         .default_service(web::to(elsewhere));
+}
+
+async fn refuse_pages(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse, actix_web::Error> {
+    match request.headers().get(ORIGIN) {
+        None => next.call(request).await,
+        Some(origin) => {
+            tracing::warn!(
+                ?origin,
+                path = request.path(),
+                "a request of a page in a browser is refused"
+            );
+            let message = "Pages in browsers are not served here: there are no credentials to tell them apart by.";
+            Ok(request.into_response(HttpResponse::Forbidden().json(json!({"message": message}))))
+        }
+    }
 }
 
 async fn control(

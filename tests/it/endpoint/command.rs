@@ -123,6 +123,21 @@ fn containers_that_run_already_are_put_behind_an_endpoint() {
 }
 
 #[test]
+fn pages_in_browsers_are_refused_whatever_they_ask_for() {
+    let desk = Desk::start(Builder::endpoint());
+    let list = Request::post("/")
+        .header("X-Amz-Target", "SageMaker.ListModels")
+        .body("{}");
+    desk.send(&list).expect(200);
+    for request in [list, Desk::invocation("longshore").body("{}"), Request::get("/ping")] {
+        // Of a name that leads here, and the same by which it is asked for: not even another site for the browser.
+        let request = request.header("Origin", "http://rebound.example:8090");
+        let refused = desk.send(&request).expect(403);
+        assert!(refused.message().contains("browsers"), "{}", refused.text());
+    }
+}
+
+#[test]
 fn requests_for_other_services_are_told_where_they_are() {
     let desk = Desk::start(Builder::endpoint());
     let answer = desk.send(&Request::new("PUT", "/bucket/key").body("x")).expect(404);
