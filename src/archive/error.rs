@@ -33,7 +33,9 @@ pub enum UnpackError {
     Empty,
     #[error("it is {kind}; {advice}")]
     Foreign { kind: &'static str, advice: &'static str },
-    #[error("it is no archive; pack the folder that holds the model as .tar.gz")]
+    #[error(
+        "it is no archive, nor called .onnx or .ort as a model would be; pack the folder that holds the model as .tar.gz"
+    )]
     NotArchive,
     #[error("it is not compressed with gzip, as its name says; pack it as .tar.gz, or name it for what it is")]
     NotGzip,
