@@ -332,8 +332,8 @@ proptest! {
                 Step::Load(_) | Step::Unload(_) | Step::Answer(_) => {}
             }
             let reserved = budget.reserved();
-            let private: u64 = loaded.iter().map(|model| model.footprint.private).sum();
-            let mapped: u64 = loaded.iter().map(|model| model.footprint.mapped).sum();
+            let private: u64 = loaded.iter().map(|model| model.footprint().private).sum();
+            let mapped: u64 = loaded.iter().map(|model| model.footprint().mapped).sum();
             let under_way = loading.as_ref().map_or(0, |load| load.peak);
             prop_assert_eq!(reserved.models, private + under_way);
             prop_assert_eq!(reserved.mapped, mapped);
