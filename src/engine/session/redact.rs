@@ -14,12 +14,20 @@ pub(super) fn without_folders(message: String, model: &Path) -> String {
         .fold(message, |message, folder| message.replace(&*folder, "..."))
 }
 
+/// Words of a message that are kept; of one that goes on, those at both ends: names come in the middle, and may be of words
+/// without end.
+const MOST_WORDS: usize = 1000;
+
 /// The part of a message that is about the model, on one line: without places in the library's source
 /// (`/onnxruntime_src/.../file.cc:123 function(...) [with T = ...]` or `file.cc:123 function`), without this machine's path
 /// of the file and its name, which is in what follows a message of CUDA, and without the middle of names that go on for
-/// megabytes.
+/// megabytes. What is left is short enough for the searches below, whose time grows with the square of it.
 pub fn without_places(message: &str) -> String {
-    let mut message = message.split_whitespace().map(brief_word).collect::<Vec<_>>().join(" ");
+    let mut words: Vec<_> = message.split_whitespace().map(brief_word).collect();
+    if words.len() > MOST_WORDS {
+        words.splice(MOST_WORDS / 2..words.len() - MOST_WORDS / 2, [Cow::Borrowed("...")]);
+    }
+    let mut message = words.join(" ");
     if let Some(end) = message.find(" ; GPU=") {
         message.truncate(end);
     }
@@ -91,6 +99,27 @@ mod tests {
         let brief = without_places(&message);
         assert!(brief.len() < 300, "{}", brief.len());
         assert!(brief.ends_with("... with domain_version of 17"), "{brief}");
+    }
+
+    #[test]
+    fn names_of_words_without_end_are_cut_in_messages_and_what_follows_them_is_kept() {
+        for name in [
+            "all work and no play ",
+            "/onnxruntime_src/ ",
+            "/onnxruntime_src/) [with ",
+        ] {
+            let message = format!(
+                "Non-zero status code returned while running Add node. Name:'{}' Status Message: std::bad_alloc",
+                name.repeat(1 << 18)
+            );
+            let brief = without_places(&message);
+            assert!(brief.len() < 30_000, "{}", brief.len());
+            assert!(
+                brief.starts_with("Non-zero status code returned while running Add node."),
+                "{brief}"
+            );
+            assert!(brief.ends_with("Status Message: std::bad_alloc"), "{brief}");
+        }
     }
 
     #[test]
