@@ -14,17 +14,19 @@ impl Budget {
     pub(super) fn patiently<T>(&self, patience: Duration, admit: impl Fn() -> Result<T, NoRoom>) -> Result<T, NoRoom> {
         let deadline = Instant::now() + patience;
         loop {
+            // From before: a load that ends while another one is refused has made room for it.
+            let ends = self.ledger().ends;
             let refused = match admit() {
                 Ok(admitted) => return Ok(admitted),
                 Err(refused) => refused,
             };
             let ledger = self.ledger();
             let left = deadline.saturating_duration_since(Instant::now());
-            if ledger.loading == 0 || left.is_zero() {
+            let nothing_ends = ledger.loading == 0 && ledger.ends == ends;
+            if nothing_ends || left.is_zero() {
                 return Err(refused);
             }
-            let epoch = ledger.epoch;
-            let unchanged = |ledger: &mut Ledger| ledger.epoch == epoch;
+            let unchanged = |ledger: &mut Ledger| ledger.ends == ends;
             drop(
                 self.shared
                     .settled

@@ -21,6 +21,8 @@ pub(super) struct Ledger {
     pub(super) workspaces: BTreeMap<u64, u64>,
     /// Raised whenever something above grows or moves: whoever has looked at the system before then has to look again.
     pub(super) epoch: u64,
+    /// Loads that have ended and models that were unloaded: whoever was refused before may find room now.
+    pub(super) ends: u64,
 }
 
 impl Ledger {

@@ -67,6 +67,7 @@ impl Drop for Loading {
         ledger.loading -= self.peak;
         ledger.vacated += self.vacated;
         ledger.epoch += 1;
+        ledger.ends += 1;
         drop(ledger);
         self.budget.shared.settled.notify_all();
     }
@@ -105,6 +106,7 @@ impl Drop for Loaded {
         ledger.remove_workspace(self.footprint.workspace);
         ledger.vacated = ledger.vacated.saturating_add(self.vacates);
         ledger.epoch += 1;
+        ledger.ends += 1;
         drop(ledger);
         self.budget.shared.settled.notify_all();
     }
