@@ -33,7 +33,6 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(360);
 /// How long a load that does not fit waits for others under way: a refusal unloads somebody's model, wherever it is, but
 /// here that costs little more than to wait.
 const PATIENCE_BEFORE_REFUSAL: Duration = Duration::from_secs(5);
-
 const PATIENCE_BEFORE_EVICTION: Duration = Duration::from_millis(100);
 
 /// Serves until SIGTERM or SIGINT, then drains. Returns the exit code.
@@ -58,55 +57,9 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     };
 
     let store = demand.as_ref().map(Demand::url);
-    let system = engine::system_limit();
-    let memory = args
-        .memory_limit(system.as_ref().map(|limit| limit.bytes))
-        .map(|bytes| match system {
-            Some(system) if system.bytes <= bytes => system,
-            // Only what this server takes counts against a limit of its own.
-            _ => engine::Limit {
-                bytes,
-                usage: engine::Usage::Processes,
-            },
-        });
-    let memory_reserve = memory.as_ref().map_or(0, |limit| args.memory_reserve(limit.bytes));
-    let open_files = engine::raise_open_files();
-    ensure!(
-        open_files.is_none_or(|files| files >= FEWEST_FILES),
-        "{} open files are too few to serve; raise the limit (ulimit -n) to {FEWEST_FILES} at least",
-        open_files.unwrap_or_default()
-    );
-    let engine = Arc::new(Engine::start(&engine::Settings {
-        library: args.onnxruntime.clone(),
-        gpu: gpu(args),
-        threads: args.threads(),
-        load_threads: args.load_threads,
-        queue: args.queue,
-        max_batch: args.max_batch,
-        memory,
-        memory_reserve,
-        mapped_percent: args.mapped_weights,
-        load_patience: if demand.is_some() && args.on_full == OnFull::Evict {
-            PATIENCE_BEFORE_EVICTION
-        } else {
-            PATIENCE_BEFORE_REFUSAL
-        },
-        http_threads: args.http_threads(),
-        prepare: (args.prepare == Prepare::Auto).then(|| engine::Prepare {
-            processes: args.prepare_processes(),
-            timeout: args.prepare_timeout,
-            memory: args.prepare_memory.as_u64(),
-            folder: args.cache_dir(),
-            folder_bytes: args.cache_size.as_u64(),
-        }),
-        bad_model_ttl: args.bad_model_ttl,
-    })?);
+    let open_files = open_files()?;
+    let engine = Arc::new(start_engine(args, demand.is_some())?);
     let memory_for_models_bytes = engine.memory_for_models();
-    ensure!(
-        memory_for_models_bytes > 0,
-        "the memory limit leaves nothing for models: the process itself and the reserve for requests take all of it; \
-         raise --memory-limit or lower --memory-reserve"
-    );
     for refused in inheritance.refused {
         engine.refuse(refused.content, refused.reason, refused.remaining);
     }
@@ -127,28 +80,9 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     catalog.list_again(inheritance.models).await;
     metrics.worker_restarts.inc_by(inheritance.restarts);
     let health = Arc::new(Health::default());
-    let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
     let server = contract::start(
         listener,
-        contract::Settings {
-            formats,
-            invocations: Invocations {
-                by_target: source.store.is_some(),
-                default: source.default.clone(),
-            },
-            loads: source.is_platform || source.store.is_some(),
-            max_body: args.max_body(),
-            max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
-            request_timeout: args.request_timeout(),
-            header_timeout: args.header_timeout,
-            write_timeout: args.write_timeout,
-            keep_alive: args.keep_alive,
-            drain_timeout: args.drain_timeout,
-            threads: args.http_threads(),
-            max_connections: args.max_connections(open_files),
-            max_concurrent_transforms,
-            max_payload_in_mb,
-        },
+        settings(args, &source, formats, open_files),
         Arc::clone(&catalog),
         Arc::clone(&engine),
         metrics,
@@ -203,6 +137,93 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         }
     }
     Ok(0)
+}
+
+/// How many files may be open, as many as the system allows.
+fn open_files() -> Result<Option<u64>> {
+    let open_files = engine::raise_open_files();
+    ensure!(
+        open_files.is_none_or(|files| files >= FEWEST_FILES),
+        "{} open files are too few to serve; raise the limit (ulimit -n) to {FEWEST_FILES} at least",
+        open_files.unwrap_or_default()
+    );
+    Ok(open_files)
+}
+
+/// The engine with what the flags and the system give it; `has_store` when models can be brought back from one.
+fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
+    let system = engine::system_limit();
+    let memory = args
+        .memory_limit(system.as_ref().map(|limit| limit.bytes))
+        .map(|bytes| match system {
+            Some(system) if system.bytes <= bytes => system,
+            // Only what this server takes counts against a limit of its own.
+            _ => engine::Limit {
+                bytes,
+                usage: engine::Usage::Processes,
+            },
+        });
+    let memory_reserve = memory.as_ref().map_or(0, |limit| args.memory_reserve(limit.bytes));
+    let engine = Engine::start(&engine::Settings {
+        library: args.onnxruntime.clone(),
+        gpu: gpu(args),
+        threads: args.threads(),
+        load_threads: args.load_threads,
+        queue: args.queue,
+        max_batch: args.max_batch,
+        memory,
+        memory_reserve,
+        mapped_percent: args.mapped_weights,
+        load_patience: if has_store && args.on_full == OnFull::Evict {
+            PATIENCE_BEFORE_EVICTION
+        } else {
+            PATIENCE_BEFORE_REFUSAL
+        },
+        http_threads: args.http_threads(),
+        prepare: (args.prepare == Prepare::Auto).then(|| engine::Prepare {
+            processes: args.prepare_processes(),
+            timeout: args.prepare_timeout,
+            memory: args.prepare_memory.as_u64(),
+            folder: args.cache_dir(),
+            folder_bytes: args.cache_size.as_u64(),
+        }),
+        bad_model_ttl: args.bad_model_ttl,
+    })?;
+    ensure!(
+        engine.memory_for_models() > 0,
+        "the memory limit leaves nothing for models: the process itself and the reserve for requests take all of it; \
+         raise --memory-limit or lower --memory-reserve"
+    );
+    Ok(engine)
+}
+
+/// What the HTTP face is started with.
+fn settings(
+    args: &ServeArgs,
+    source: &Source,
+    formats: contract::Formats,
+    open_files: Option<u64>,
+) -> contract::Settings {
+    let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
+    contract::Settings {
+        formats,
+        invocations: Invocations {
+            by_target: source.store.is_some(),
+            default: source.default.clone(),
+        },
+        loads: source.is_platform || source.store.is_some(),
+        max_body: args.max_body(),
+        max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
+        request_timeout: args.request_timeout(),
+        header_timeout: args.header_timeout,
+        write_timeout: args.write_timeout,
+        keep_alive: args.keep_alive,
+        drain_timeout: args.drain_timeout,
+        threads: args.http_threads(),
+        max_connections: args.max_connections(open_files),
+        max_concurrent_transforms,
+        max_payload_in_mb,
+    }
 }
 
 /// Loads the model that answers requests which name none.
