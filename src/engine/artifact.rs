@@ -1,7 +1,7 @@
 //! A model artifact on disk: which file is the model, and that all it refers to lies inside the artifact.
 //!
 //! An artifact is a directory (SageMaker has unpacked the archive, MM-8) or a model file. People pack archives in many
-//! ways; the order in which a model is looked for is that of [`locate`] (AR-2, AR-6, AR-7). Two candidates without a
+//! ways; the order in which a model is looked for is that of `locate.rs` (AR-2, AR-6, AR-7). Two candidates without a
 //! hint are an error: guessing would serve the wrong model under the right name.
 
 mod error;
