@@ -15,6 +15,7 @@
 //! numbers, never while the system is asked.
 
 mod admission;
+mod data_bound;
 mod ledger;
 mod limits;
 mod position;
@@ -28,7 +29,8 @@ use std::time::Duration;
 use ledger::{Ledger, percent};
 use position::{Asked, Stays};
 
-pub use limits::{DataBound, Limit, MappedFile, Usage, bound_data, raise_open_files, resident_anonymous, system_limit};
+pub use data_bound::{DataBound, MappedFile, bound_data};
+pub use limits::{Limit, Usage, raise_open_files, resident_anonymous, system_limit};
 pub use reservation::{Loaded, Loading, Working};
 
 /// Refused: it would not fit.
