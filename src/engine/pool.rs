@@ -9,7 +9,7 @@
 //! batched. The same threads-and-lanes serve loads and unloads (a pool each, one lane): bounded, and never those that
 //! answer requests.
 //!
-//! What always holds: the lock is held to move jobs and numbers, never while a job runs; a job whose [`Place`] was
+//! What always holds: the lock is held to move jobs and numbers, never while a job runs; a job whose [`lane::Place`] was
 //! dropped before it was taken is not started; a panic ends the job, not the thread.
 
 mod lane;
