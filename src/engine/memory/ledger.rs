@@ -19,7 +19,8 @@ pub(super) struct Ledger {
     pub(super) vacated: u64,
     /// Working memories of one run of the models that are loaded, with how many models have it.
     pub(super) workspaces: BTreeMap<u64, u64>,
-    /// Raised whenever something above grows or moves: whoever has looked at the system before then has to look again.
+    /// Raised whenever something above grows or moves: whoever has looked at the system before then has to look again. Not by
+    /// requests within what is kept free for them, which come at any rate: looking would never end.
     pub(super) epoch: u64,
     /// Loads that have ended and models that were unloaded: whoever was refused before may find room now.
     pub(super) ends: u64,

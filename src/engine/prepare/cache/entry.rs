@@ -37,13 +37,14 @@ impl Entry {
     }
 }
 
-/// Identity of a file's content without reading it.
+/// Identity of a file's content without reading it. Without the time of change, which a rename moves: only this user writes here,
+/// and no file twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
     inode: u64,
     pub(super) size: u64,
-    changed: (i64, i64),
+    modified: (i64, i64),
 }
 
 impl Stamp {
@@ -53,7 +54,7 @@ impl Stamp {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.len(),
-            changed: (metadata.mtime(), metadata.mtime_nsec()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
         })
     }
 }
