@@ -80,6 +80,7 @@ def main() -> None:
             # Several parts of what longshore asks for at once.
             checks.in_parts(14)
             checks.replaced()
+            step("what is refused")
             checks.refuses(refusals(garage, checks.segment))
     print("\nAll is as it must be.")
 

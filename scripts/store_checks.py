@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import re
 import subprocess
@@ -218,10 +219,9 @@ class Checks:
         status, answer = self.send(container, name, segment)
         return None if status == 200 else (status, answer)
 
-    def refuses(self, refusals: list[Refusal]) -> None:
-        step("what is refused")
+    def refuses(self, refusals: list[Refusal], *arguments: str) -> None:
         for refusal in refusals:
-            with self.longshore(url=refusal.url, **refusal.environment) as address:
+            with self.longshore(*arguments, url=refusal.url, **refusal.environment) as address:
                 status, answer = self.send(Container(address), refusal.name, self.segment)
             must(refusal.what, status, refusal.status)
             if refusal.says not in said(answer):
@@ -230,7 +230,7 @@ class Checks:
 
     def refuses_to_start(self, what: str, says: str, **environment: str) -> None:
         folder = Path(tempfile.mkdtemp(dir=self.work))
-        variables = {"PATH": "", **self.store.environment(), **environment}
+        variables = {**os.environ, **self.store.environment(), **environment}
         command = [*map(str, self.command(None, folder))]
         ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
         if ended.returncode == 0 or says not in ended.stderr + ended.stdout:

@@ -101,10 +101,11 @@ impl Account {
     }
 }
 
-/// Whether it has a version and a signature; with a URL in front of it, it has not.
+/// Whether it has a version and a signature, and no URL in front of it.
 fn is_token(text: &str) -> bool {
     let has = |pairs: &[(String, String)], name| pairs.iter().any(|(key, _)| key == name);
-    split_sas(text).is_ok_and(|pairs| has(&pairs, "sv") && has(&pairs, "sig"))
+    let plain = |(key, _): &(String, String)| key.chars().all(|letter| letter.is_ascii_alphanumeric());
+    split_sas(text).is_ok_and(|pairs| has(&pairs, "sv") && has(&pairs, "sig") && pairs.iter().all(plain))
 }
 
 /// The account in an address of Azure's, or of a server on this machine, which has it in the path.
@@ -275,7 +276,7 @@ mod tests {
                 "the key in AZURE_STORAGE_ACCOUNT_KEY",
             ),
             (
-                &[name, ("AZURE_STORAGE_SAS_TOKEN", "https://a/b?sv=1&sig=x")],
+                &[name, ("AZURE_STORAGE_SAS_TOKEN", "https://a/b?se=1&sv=1&sig=x")],
                 "the SAS token in AZURE_STORAGE_SAS_TOKEN",
             ),
             (
