@@ -8,7 +8,7 @@ use object_store::ClientOptions;
 use object_store::azure::{AzureAccessKey, AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder, split_sas};
 use reqwest::Url;
 
-use super::clouds::{configured, is_plain, never, reason};
+use super::clouds::{check_endpoint, configured, is_plain, never, reason};
 use super::environment::Environment;
 use super::exchange::Observing;
 
@@ -21,14 +21,16 @@ const KEYS: [&str; 4] = [
 ];
 const TOKENS: [&str; 2] = ["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"];
 const ENDPOINTS: [&str; 2] = ["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"];
+/// With `AZURE_STORAGE_USE_EMULATOR`; object_store reads it by itself.
+const AZURITE: &str = "AZURITE_BLOB_STORAGE_URL";
 const CONNECTION: &str = "AZURE_STORAGE_CONNECTION_STRING";
 
 /// A storage account, as far as something is said about it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Account {
     name: Option<String>,
-    endpoint: Option<String>,
-    /// With what it was found in.
+    /// With what it was found in, as the rest.
+    endpoint: Option<(&'static str, String)>,
     key: Option<(&'static str, String)>,
     token: Option<(&'static str, String)>,
     /// One of Azurite's own.
@@ -41,9 +43,11 @@ impl Account {
             let found = |name: &&'static str| Some((*name, environment.get(name)?.to_owned()));
             names.iter().find_map(found)
         };
-        let value = |names| find(names).map(|(_, value)| value);
-        let endpoint = value(&ENDPOINTS);
-        let name = value(&NAMES).or_else(|| account_of(endpoint.as_deref()?));
+        let endpoint = find(&ENDPOINTS);
+        let name = match find(&NAMES) {
+            Some((_, name)) => Some(name),
+            None => endpoint.as_ref().and_then(|(_, url)| account_of(url)),
+        };
         let emulated = environment.is_set("AZURE_STORAGE_USE_EMULATOR");
         if name.is_none()
             && !emulated
@@ -76,7 +80,7 @@ impl Account {
         });
         Self {
             name: name.or_else(|| account_of(endpoint.as_deref()?)),
-            endpoint,
+            endpoint: endpoint.map(|url| (CONNECTION, url)),
             key: find("AccountKey").map(|key| (CONNECTION, key)),
             token: find("SharedAccessSignature").map(|token| (CONNECTION, token)),
             emulated: find("UseDevelopmentStorage").is_some_and(|value| value.eq_ignore_ascii_case("true")),
@@ -85,6 +89,9 @@ impl Account {
 
     /// What object_store would say without the name of the variable, or not before the first request.
     fn check(&self) -> Result<(), String> {
+        if let Some((name, url)) = &self.endpoint {
+            check_endpoint(name, url)?;
+        }
         if let Some((name, key)) = &self.key
             && AzureAccessKey::try_new(key).is_err()
         {
@@ -129,6 +136,9 @@ pub(super) fn build(
     let named_by_url = bucket.contains('@');
     let account = Account::of(environment, named_by_url);
     account.check()?;
+    if let Some(url) = environment.get(AZURITE) {
+        check_endpoint(AZURITE, url)?;
+    }
     if account.name.is_none() && !account.emulated && !named_by_url {
         return Err(
             "it is not said of which account the container is; set AZURE_STORAGE_ACCOUNT_NAME, or give \
@@ -146,7 +156,7 @@ fn builder(
     options: impl Fn(bool) -> ClientOptions,
 ) -> MicrosoftAzureBuilder {
     // The portal shows it with a slash at its end, which would be one too many.
-    let endpoint = account.endpoint.as_deref().map(|url| url.trim_end_matches('/'));
+    let endpoint = account.endpoint.as_ref().map(|(_, url)| url.trim_end_matches('/'));
     let builder = MicrosoftAzureBuilder::new().with_client_options(options(endpoint.is_some_and(is_plain)));
     let builder = match environment.get("IDENTITY_ENDPOINT") {
         Some(endpoint) => builder.with_msi_endpoint(endpoint),
@@ -268,7 +278,19 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_the_variable_it_is_in() {
         let name = ("AZURE_STORAGE_ACCOUNT_NAME", "a");
-        let table: [(&Variables<'_>, &str); 5] = [
+        let table: [(&Variables<'_>, &str); 8] = [
+            (
+                &[name, (ENDPOINTS[0], "localhost:1/a")],
+                "the address in AZURE_STORAGE_ENDPOINT",
+            ),
+            (
+                &[(CONNECTION, "AccountName=a;BlobEndpoint=a")],
+                "the address in AZURE_STORAGE_CONNECTION",
+            ),
+            (
+                &[name, (AZURITE, "localhost:1")],
+                "the address in AZURITE_BLOB_STORAGE_URL",
+            ),
             (&[], "set AZURE_STORAGE_ACCOUNT_NAME"),
             (&[(CONNECTION, "nothing")], "set AZURE_STORAGE_ACCOUNT_NAME"),
             (

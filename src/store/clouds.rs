@@ -11,6 +11,7 @@ use std::time::Duration;
 use object_store::http::HttpBuilder;
 use object_store::list::PaginatedListStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use reqwest::Url;
 use reqwest::header::HeaderValue;
 
 use super::bucket::deepest;
@@ -115,6 +116,16 @@ pub(super) fn configured<B>(
         .fold(builder, |builder, (name, value)| {
             set(builder, &name.to_ascii_lowercase(), value)
         })
+}
+
+/// What is wrong with the address in `name`, if anything: object_store panics at one without a host.
+pub(super) fn check_endpoint(name: &str, text: &str) -> Result<(), String> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
+        Ok(_) | Err(_) => Err(format!(
+            "the address in {name} is none; begin it with https:// or http://"
+        )),
+    }
 }
 
 /// Whether an address asks for no TLS.

@@ -9,7 +9,7 @@ use object_store::ClientOptions;
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use serde::Deserialize;
 
-use super::clouds::{configured, is_plain, never, reason};
+use super::clouds::{check_endpoint, configured, is_plain, never, reason};
 use super::environment::Environment;
 use super::exchange::Observing;
 
@@ -21,6 +21,8 @@ const PATHS: [&str; 3] = [
 ];
 const TEXT: &str = "GOOGLE_SERVICE_ACCOUNT_KEY";
 const ANY_KIND: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+
+const BASE: &str = "GOOGLE_BASE_URL";
 
 /// Of Google's client libraries: a server without credentials, as `host:port` or as a URL.
 const EMULATOR: &str = "STORAGE_EMULATOR_HOST";
@@ -81,10 +83,17 @@ fn builder(
         true => host.to_owned(),
         false => format!("http://{host}"),
     });
-    let named = environment
-        .get("GOOGLE_BASE_URL")
-        .or(facts.and_then(|facts| facts.gcs_base_url.as_deref()));
-    let base = named.or(emulator.as_deref()).map(|url| url.trim_end_matches('/'));
+    let of_facts = facts.and_then(|facts| facts.gcs_base_url.as_deref());
+    let named = match (environment.get(BASE), of_facts) {
+        (Some(url), _) => Some((BASE, url)),
+        (None, Some(url)) => Some((name, url)),
+        (None, None) => None,
+    };
+    let base = named.or(emulator.as_deref().map(|url| (EMULATOR, url)));
+    if let Some((name, url)) = base {
+        check_endpoint(name, url)?;
+    }
+    let base = base.map(|(_, url)| url.trim_end_matches('/'));
     let builder = GoogleCloudStorageBuilder::new().with_client_options(options(base.is_some_and(is_plain)));
     let builder = configured(environment, "GOOGLE_", builder, |builder, key, value| {
         match key.parse() {
@@ -103,8 +112,9 @@ fn builder(
     if let Some(base) = base {
         builder = builder.with_base_url(base);
     }
-    if named.is_none() && emulator.is_some() {
-        builder = builder.with_skip_signature(true);
+    if environment.is_set("GOOGLE_SKIP_SIGNATURE") || (named.is_none() && emulator.is_some()) {
+        // An empty token as well: without one, object_store looks for credentials when it writes.
+        builder = builder.with_skip_signature(true).with_bearer_token("");
     }
     Ok(builder)
 }
@@ -171,6 +181,22 @@ mod tests {
             assert_eq!(value("google_base_url").as_deref(), base, "{variables:?}");
             assert_eq!(value("allow_http").as_deref(), Some(plain), "{variables:?}");
             assert_eq!(value("skip_signature").as_deref(), Some(unsigned), "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        let file = file(r#"{"gcs_base_url": "localhost"}"#);
+        let path = file.path().to_str().unwrap();
+        for (name, value) in [
+            (BASE, "localhost:1"),
+            (BASE, "http://"),
+            (EMULATOR, ":"),
+            (PATHS[0], path),
+        ] {
+            let environment = Environment::from_iter([(name, value)]);
+            let message = build("gs://bucket", &environment, options).unwrap_err();
+            assert!(message.contains(&format!("the address in {name} is none")), "{message}");
         }
     }
 

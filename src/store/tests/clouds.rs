@@ -1,9 +1,12 @@
 //! What is particular to Azure and to Google Cloud Storage.
 
 use std::io::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::store::testing::{MODIFIED, PART, Reply, Server, Stored, fetched, name, read, remote, wait};
-use crate::store::{Found, Remote, StoreError};
+use crate::store::{Environment, Found, Objects, Remote, StoreError};
 
 /// The server as a container of Azure's, with the address as the portal shows it.
 fn azure(server: &Server) -> Remote {
@@ -91,6 +94,15 @@ fn google_is_asked_for_objects_as_they_are_stored() {
         assert_eq!(request.header("accept-encoding"), expected, "{}", request.target);
         assert_eq!(request.header("authorization"), None);
     }
+}
+
+#[test]
+fn objects_are_written_where_nothing_is_signed() {
+    let server = Server::start(|_| Reply::new(200, "").with("etag", "\"one\""));
+    let address = ("STORAGE_EMULATOR_HOST", server.address.to_string());
+    let objects = Objects::open(Environment::from_iter([address]), Duration::from_secs(600), 0).unwrap();
+    wait(objects.put("gs://bucket/x.out", Bytes::from_static(b"result"), "text/csv")).unwrap();
+    assert_eq!(server.requests()[0].path(), "/bucket/x.out");
 }
 
 #[test]
