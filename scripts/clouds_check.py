@@ -138,6 +138,7 @@ def in_azure(checks: Checks, azure: Azure, program: Path) -> None:
     with_identities(checks, program)
 
     step("what is refused")
+    azure.put("archived.tar.gz", checks.archive(segment), standard_blob_tier="Archive")
     checks.refuses(azure_refusals(azure, segment))
     checks.refuses_to_start("no account", "set AZURE_STORAGE_ACCOUNT_NAME", **nothing)
     checks.refuses_to_start("a key that is none", "the key in AZURE_STORAGE_ACCOUNT_KEY", AZURE_STORAGE_ACCOUNT_KEY="?")
@@ -221,6 +222,7 @@ def azure_refusals(azure: Azure, segment: str) -> list[Refusal]:
         Refusal("no signature", name, 503, refused, {"AZURE_SKIP_SIGNATURE": "true"}),
         Refusal("no credentials", name, 503, f"there are no credentials for {of}", nobody),
         Refusal("missing container", name, 503, "there is no container for az://none/", url=f"az://none/{PREFIX}"),
+        Refusal("archived blob", "archived.tar.gz", 503, "set its access tier"),
         Refusal("missing blob", "missing.tar.gz", 404, nothing),
         Refusal(
             "nobody at the endpoint",

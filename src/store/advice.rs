@@ -32,8 +32,8 @@ pub(super) fn on_credentials(cloud: Option<Cloud>) -> &'static str {
              GOOGLE_SKIP_SIGNATURE=true for a public bucket"
         }
         Some(Cloud::Azure) => {
-            "set AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_ID with its secret or token file, give the \
-             instance an identity, or set AZURE_SKIP_SIGNATURE=true for a public container"
+            "set AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID and AZURE_CLIENT_ID with its secret or \
+             token file, give the instance an identity, or set AZURE_SKIP_SIGNATURE=true for a public container"
         }
         None => "check the URL",
     }
@@ -60,6 +60,7 @@ fn amazon(answer: &Answer) -> &'static str {
         "ExpiredToken" | "TokenRefreshRequired" => "get new credentials; these have ended",
         "InvalidToken" => "correct AWS_SESSION_TOKEN; it does not belong to the keys",
         "RequestTimeTooSkewed" => "set the clock of this machine",
+        "InvalidObjectState" => "restore it from the archive first",
         _ => {
             "allow these credentials s3:GetObject on it, and s3:ListBucket on the bucket, without which a missing object is \
              refused as well"
@@ -109,6 +110,9 @@ fn azure(answer: &Answer) -> &'static str {
         "AuthorizationFailure" | "AuthorizationSourceIPMismatch" => {
             "let this machine's network through the firewall of the storage account or the addresses of the SAS token, and allow \
              it to read and list blobs"
+        }
+        "BlobArchived" | "BlobBeingRehydrated" => {
+            "set its access tier to hot, cool or cold, and wait until it is there"
         }
         "AccountIsDisabled" => "enable the storage account",
         _ => {

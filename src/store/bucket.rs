@@ -291,7 +291,7 @@ impl Bucket {
             }
             (401 | 403, _)
             | (400, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidAuthenticationInfo")
-            | (409, "PublicAccessNotPermitted") => StoreError::Denied {
+            | (409, "PublicAccessNotPermitted" | "BlobArchived" | "BlobBeingRehydrated") => StoreError::Denied {
                 advice: advice::on_refusal(self.cloud, &answer),
                 url,
                 answer,
