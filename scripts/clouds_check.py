@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from azure.storage.blob import ContentSettings, generate_container_sas
+from azure.storage.blob import ContentSettings, StandardBlobTier, generate_container_sas
 
 from cloud_servers import ACCOUNT, BUCKET, KEY, Azure, Google, Relayed, azure_in, azurite_in, google_in
 from demo_client import Container
@@ -138,7 +138,7 @@ def in_azure(checks: Checks, azure: Azure, program: Path) -> None:
     with_identities(checks, program)
 
     step("what is refused")
-    azure.put("archived.tar.gz", checks.archive(segment), standard_blob_tier="Archive")
+    azure.put("archived.tar.gz", checks.archive(segment), standard_blob_tier=StandardBlobTier.ARCHIVE)
     checks.refuses(azure_refusals(azure, segment))
     checks.refuses_to_start("no account", "set AZURE_STORAGE_ACCOUNT_NAME", **nothing)
     checks.refuses_to_start("a key that is none", "the key in AZURE_STORAGE_ACCOUNT_KEY", AZURE_STORAGE_ACCOUNT_KEY="?")
