@@ -110,7 +110,7 @@ pub enum StoreError {
     Special { url: String },
     #[error("{url} cannot be read ({reason}); make it readable for this user")]
     Local { url: String, reason: String },
-    #[error("{url} was not read because the server is stopping")]
+    #[error("reading {url} was broken off: the server is stopping, or its log has the reason")]
     Stopped { url: String },
 }
 

@@ -1,6 +1,6 @@
 """What must hold of a model store whichever server has it.
 
-Used by scripts/garage_check.py and scripts/clouds_check.py. For each check a longshore of its own with an empty cache is
+Used by tests/stores/garage_check.py and tests/stores/clouds_check.py. For each check a longshore of its own with an empty cache is
 started, which ends with it. What is not as it must be ends the program with status 1.
 """
 
@@ -93,7 +93,7 @@ def must(what: str, found: object, expected: object) -> None:
 def made(work: Path, python: Path) -> Path:
     """The folder of the recommender models, which `python` makes."""
     step(f"{MODELS} recommender models")
-    make = Path(__file__).with_name("make_recommenders.py")
+    make = Path(__file__).parents[2] / "scripts" / "make_recommenders.py"
     subprocess.run([python, make, work / "models", "--count", str(MODELS)], check=True)
     return work / "models"
 

@@ -1,6 +1,6 @@
 """Garage on free ports of the loopback interface, and what was asked of it.
 
-Used by scripts/garage_check.py. What was asked is read in garage's log, which has every request with its headers.
+Used by tests/stores/garage_check.py. What was asked is read in garage's log, which has every request with its headers.
 """
 
 from __future__ import annotations

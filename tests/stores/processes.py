@@ -1,6 +1,6 @@
 """Processes of servers, which end with the block that they are for, and free ports of the loopback interface.
 
-Used by scripts/garage_server.py, scripts/cloud_servers.py and scripts/store_checks.py.
+Used by tests/stores/garage_server.py, tests/stores/cloud_servers.py and tests/stores/store_checks.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keys, certificates and tokens as Azure and Google give them out, for servers on this machine.
 
-Used by scripts/clouds_check.py. The tokens of Azure are of the kind that Azurite looks into: it checks for whom they are, by
+Used by tests/stores/clouds_check.py. The tokens of Azure are of the kind that Azurite looks into: it checks for whom they are, by
 whom and until when, and no signature. Google's are checked by what answers in front of its server.
 """
 

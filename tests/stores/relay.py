@@ -1,6 +1,6 @@
 """A relay in front of a store's server: notes what longshore asks, and can spoil or replace answers.
 
-Used by scripts/cloud_servers.py. Whatever else talks to the server does so without it.
+Used by tests/stores/cloud_servers.py. Whatever else talks to the server does so without it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Azurite, which is Azure Blob Storage, and fake-gcs-server, which is Google Cloud Storage, on this machine.
 
-Used by scripts/clouds_check.py. Models are put there by the clouds' own client libraries; longshore asks through a relay,
+Used by tests/stores/clouds_check.py. Models are put there by the clouds' own client libraries; longshore asks through a relay,
 which does for Google what fake-gcs-server leaves out: it looks at credentials and at conditions.
 """
 
