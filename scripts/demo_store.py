@@ -2,7 +2,7 @@
 """Puts the models of scripts/make_recommenders.py into a bucket, and asks a server with --model-store for each of them.
 
 Used by scripts/demo, in two steps: `upload` packs and uploads them with boto3, `ask` needs nothing beside Python 3. Every
-answer is checked; ends with status 1 when one is wrong. scripts/garage_check.py takes both steps by itself.
+answer is checked; ends with status 1 when one is wrong. tests/stores/store_checks.py asks by it, too.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 //!
 //! A moka cache without a bound. In platform mode nothing is ever evicted: a full container answers 507 and the
 //! platform chooses what goes (MM-19), so the directory's list always equals the platform's view. In own mode models come
-//! and go by themselves (`demand.rs`). What moka brings is the key-level lock of its compute operations, which makes everything that happens to one name happen in order while
-//! other names go on:
+//! and go by themselves (`demand.rs`). What moka brings is the key-level lock of its compute operations, which makes
+//! everything that happens to one name happen in order while other names go on:
 //!
 //! | the name is | load | get, list, invoke | unload |
 //! |---|---|---|---|
@@ -22,12 +22,15 @@
 //! before whoever asked for it.
 
 mod demand;
+mod entry;
+mod error;
 mod presence;
 mod restore;
+mod roots;
 
 use std::fmt::Debug;
-use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -36,105 +39,22 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::engine::{ContentHash, Engine, LoadError, Model, PoolError, PrepareError, Quarantined, SessionError};
-use crate::store::{FetchError, NameError, Usage};
+use crate::engine::{ContentHash, Engine, LoadError, PoolError};
+use crate::store::Usage;
 
 use demand::Origin;
+use entry::{Entry, Lent, Slot};
+use error::{load_error, not_loaded, shortened};
+use roots::allowed;
+
 pub use demand::{Demand, Settings as DemandSettings};
+pub use entry::Handle;
+pub use error::CatalogError;
 pub use presence::Presence;
 
 /// Longest model name, in bytes. The platform's are hashes; the contract asks for 1 KiB at least (MM-6).
 pub const MAX_NAME_BYTES: usize = 4096;
-
-/// Why the directory refuses.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
-    #[error("model \"{}\" is loaded already", shortened(.name))]
-    AlreadyLoaded { name: String },
-    #[error("model \"{}\" is not loaded", shortened(.name))]
-    NotLoaded { name: String },
-    #[error("a model's name must have 1 to {MAX_NAME_BYTES} bytes and not be \".\" or \"..\"")]
-    Name,
-    #[error("url \"{}\" is not below {roots}; see --models-root", shortened(.url))]
-    OutsideRoots { url: String, roots: String },
-    #[error("url \"{}\" does not exist", shortened(.url))]
-    MissingUrl { url: String },
-    #[error("model \"{}\" cannot be loaded: {source}", shortened(.name))]
-    Load {
-        name: String,
-        #[source]
-        source: Arc<LoadError>,
-    },
-    /// It is on the list, and may not be run.
-    #[error("model \"{}\" is refused: {source}", shortened(.name))]
-    Refused {
-        name: String,
-        #[source]
-        source: Quarantined,
-    },
-    #[error(
-        "model \"{}\" still answers requests after {waited:?}; it takes no new ones, try again",
-        shortened(.name)
-    )]
-    StillBusy { name: String, waited: Duration },
-    #[error("{0}")]
-    StoreName(#[from] NameError),
-    #[error("model \"{}\" is at \"{expected}\" in the store, not at \"{}\"", shortened(.name), shortened(.url))]
-    OtherUrl {
-        name: String,
-        url: String,
-        expected: String,
-    },
-    #[error("model \"{}\" cannot be brought from the store: {source}", shortened(.name))]
-    Fetch {
-        name: String,
-        #[source]
-        source: FetchError,
-    },
-    /// What others waited for, too.
-    #[error("{0}")]
-    Flight(Arc<CatalogError>),
-    /// As [`Flight`](Self::Flight), for a request: what is the artifact's fault is not the caller's.
-    #[error("{source}{}", .again.map(|again| format!("; it is tried again in {again:.1?}")).unwrap_or_default())]
-    OnDemand {
-        source: Arc<CatalogError>,
-        /// When a further request would try again, where that is not now.
-        again: Option<Duration>,
-    },
-}
-
-impl CatalogError {
-    /// Whether the store has no such model.
-    fn is_not_found(&self) -> bool {
-        matches!(self, Self::Fetch { source, .. } if source.is_not_found())
-    }
-
-    /// Whether it follows from what the store has, and will not change until that does.
-    fn is_about_version(&self) -> bool {
-        match self {
-            Self::Fetch { source, .. } => matches!(source, FetchError::Archive { .. }),
-            _ => self.will_last(),
-        }
-    }
-
-    /// Whether trying again at once would most likely end in the same.
-    fn will_last(&self) -> bool {
-        match self {
-            Self::Fetch { source, .. } => !matches!(source, FetchError::Stopping),
-            Self::Load { source, .. } => !matches!(
-                &**source,
-                LoadError::NoRoom(_)
-                    | LoadError::Pool(_)
-                    | LoadError::Session(SessionError::OutOfMemory | SessionError::NoDescriptors)
-                    | LoadError::Prepare(PrepareError::Killed | PrepareError::Stopping | PrepareError::NoChild(_))
-            ),
-            _ => false,
-        }
-    }
-}
 
 /// What the directory is made with.
 #[derive(Debug, Clone)]
@@ -174,118 +94,6 @@ pub struct Catalog {
     demand: Option<Arc<Demand>>,
     /// A permit for each load after a restart.
     restores: Semaphore,
-}
-
-/// A model under its name.
-#[derive(Debug)]
-struct Entry {
-    url: String,
-    target_model: Option<String>,
-    content: ContentHash,
-    /// Locked only to look at it, to clone or to take the `Arc`: an async lock would cost more than it saves. What it is
-    /// changes only under the name's lock of the directory.
-    model: Mutex<Slot>,
-    /// A token per handle; closed when the unload begins.
-    users: TaskTracker,
-    /// Of a model that came out of the store.
-    origin: Option<Origin>,
-}
-
-#[derive(Debug)]
-enum Slot {
-    Loaded(Arc<Model>),
-    /// Was loaded before the process was restarted, and is to be loaded again.
-    Restored,
-    /// Taken out by the unload.
-    Empty,
-}
-
-/// What a request finds.
-enum Lent {
-    Model(Handle),
-    /// To be loaded first.
-    Restored,
-    Nothing,
-}
-
-/// A loaded model, lent: it stays loaded until the last handle is dropped.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    // Declared in the order in which they must be dropped: an unload takes the model when it has seen the last token.
-    model: Arc<Model>,
-    entry: Arc<Entry>,
-    _token: TaskTrackerToken,
-}
-
-impl AsRef<Model> for Handle {
-    fn as_ref(&self) -> &Model {
-        &self.model
-    }
-}
-
-impl Handle {
-    /// The Target-Model header of the load.
-    pub fn target_model(&self) -> Option<&str> {
-        self.entry.target_model.as_deref()
-    }
-}
-
-impl Entry {
-    fn new(record: Record, slot: Slot, origin: Option<Origin>) -> Arc<Self> {
-        Arc::new(Self {
-            url: record.url,
-            target_model: record.target_model,
-            content: record.content,
-            model: Mutex::new(slot),
-            users: TaskTracker::new(),
-            origin,
-        })
-    }
-
-    /// Bytes that an unload frees, while the model is loaded.
-    fn charge(&self) -> u64 {
-        match &*self.slot() {
-            Slot::Loaded(model) => model.charge(),
-            Slot::Restored | Slot::Empty => 0,
-        }
-    }
-
-    /// The entry of `model`, and a handle from before anybody can close it.
-    fn loaded(record: Record, model: Model, origin: Option<Origin>) -> (Arc<Self>, Handle) {
-        let model = Arc::new(model);
-        let entry = Self::new(record, Slot::Loaded(Arc::clone(&model)), origin);
-        let handle = Handle {
-            model,
-            _token: entry.users.token(),
-            entry: Arc::clone(&entry),
-        };
-        (entry, handle)
-    }
-
-    fn lend(self: &Arc<Self>) -> Lent {
-        let token = self.users.token();
-        // Asked for after the token is taken: an unload that closes later waits for this token.
-        if self.users.is_closed() {
-            return Lent::Nothing;
-        }
-        match &*self.slot() {
-            Slot::Loaded(model) => Lent::Model(Handle {
-                model: Arc::clone(model),
-                entry: Arc::clone(self),
-                _token: token,
-            }),
-            Slot::Restored => Lent::Restored,
-            Slot::Empty => Lent::Nothing,
-        }
-    }
-
-    fn is_to_be_loaded(&self) -> bool {
-        !self.users.is_closed() && matches!(*self.slot(), Slot::Restored)
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.model.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Catalog {
@@ -552,57 +360,4 @@ impl Catalog {
         let checked = self.engine.with_files(move || allowed(&roots, &wanted)).await;
         checked.map_err(|error| load_error(name, LoadError::Pool(error)))?
     }
-}
-
-fn not_loaded(name: &str) -> CatalogError {
-    CatalogError::NotLoaded { name: name.to_owned() }
-}
-
-fn load_error(name: &str, source: LoadError) -> CatalogError {
-    CatalogError::Load {
-        name: name.to_owned(),
-        source: Arc::new(source),
-    }
-}
-
-/// The real path of `url`, when it lies below one of the roots (MM-8). Links are followed first.
-fn allowed(roots: &[PathBuf], url: &str) -> Result<PathBuf, CatalogError> {
-    let outside = || CatalogError::OutsideRoots {
-        url: url.to_owned(),
-        roots: roots
-            .iter()
-            .map(|root| root.display().to_string())
-            .collect::<Vec<_>>()
-            .join(", "),
-    };
-    let path = Path::new(url);
-    if !path.is_absolute() {
-        return Err(outside());
-    }
-    let Ok(real) = path.canonicalize() else {
-        // Whether a path outside of the roots exists is nobody's business.
-        let below_a_root = roots.iter().any(|root| path.starts_with(root))
-            && !path.components().any(|component| component == Component::ParentDir);
-        return Err(if below_a_root {
-            CatalogError::MissingUrl { url: url.to_owned() }
-        } else {
-            outside()
-        });
-    };
-    // A root may be made after the start, so it is resolved now.
-    let mut roots = roots.iter().filter_map(|root| root.canonicalize().ok());
-    if roots.any(|root| real.starts_with(root)) {
-        Ok(real)
-    } else {
-        Err(outside())
-    }
-}
-
-/// The beginning of a name, for a message.
-fn shortened(name: &str) -> String {
-    const MOST: usize = 128;
-    if name.len() <= MOST {
-        return name.to_owned();
-    }
-    format!("{}...", &name[..name.floor_char_boundary(MOST)])
 }

@@ -1,14 +1,11 @@
 //! The commands: parses the line, wires the parts, owns start and stop.
 //!
-//! The order at the start matters to the platform: the socket listens before ONNX Runtime is loaded, so that nobody is
-//! refused, and `/ping` says 503 until the one model of single-model mode can answer (PI-3). What goes wrong before
-//! that ends the process with a line that says what to change (ST-12).
-//!
 //! `serve` is two processes: a `supervisor`, which listens, and the worker that it starts, which does all the rest.
 
 mod endpoint;
 mod inspect;
 mod pack;
+mod serve;
 mod source;
 mod table;
 
@@ -16,43 +13,20 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::rt::System;
-use actix_web::rt::signal::unix::{SignalKind, signal};
-use anyhow::{Context, Result, ensure};
-use tokio::time::Instant;
+use anyhow::{Context, Result};
 use tracing::level_filters::LevelFilter;
 
 use crate::archive;
-use crate::catalog::{self, Catalog, Demand, Journal};
-use crate::codec::Format;
-use crate::config::{
-    self, ArchiveArgs, Cli, Command, EndpointArgs, ExamineArgs, OnFull, Prepare, PrepareArgs, Provider, ServeArgs,
-    TetherArgs,
-};
-use crate::contract::{self, Health, Invocations};
+use crate::config::{ArchiveArgs, Cli, Command, EndpointArgs, ExamineArgs, PrepareArgs, ServeArgs, TetherArgs};
 use crate::endpoint::tether;
-use crate::engine::{self, Engine, Examiner};
-use crate::store::{self, Store};
+use crate::engine::{self, Examiner};
 use crate::supervisor::{self, Inheritance};
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, LogFormat, LogLevel};
-use source::Source;
 
-/// Descriptors that the process needs for itself, and for a connection and a load.
-const FEWEST_FILES: u64 = 40;
-
-/// How long a model that is loaded at the start may take to come out of a store: as long as the platform waits.
-const LOAD_PATIENCE: Duration = Duration::from_secs(360);
-
-/// How long a load that does not fit waits for others under way: a refusal unloads somebody's model, wherever it is, but
-/// here that costs little more than to wait.
-const PATIENCE_BEFORE_REFUSAL: Duration = Duration::from_secs(5);
-const PATIENCE_BEFORE_EVICTION: Duration = Duration::from_millis(100);
+use serve::serve;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -186,222 +160,6 @@ fn listen(args: &ServeArgs) -> Result<TcpListener> {
         .with_context(|| format!("listen on {}:{}; --port chooses another", args.bind, args.port))
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. Returns the exit code.
-async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance) -> Result<i32> {
-    let started = Instant::now();
-    let formats = contract::Formats {
-        default_content_type: args.default_content_type.clone(),
-        default_accept: format("--default-accept", &args.default_accept)?,
-    };
-    format("--default-content-type", &args.default_content_type)?;
-    // Installed first: as PID 1 a signal without a handler is ignored (ST-2).
-    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
-
-    let address = listener.local_addr().context("read the listener's address")?;
-    let source = Source::of(args)?;
-    let metrics = Arc::new(Metrics::new().context("register metrics")?);
-    // Before the engine, which takes what the process takes then to be what it takes without models.
-    let demand = match &source.store {
-        Some(url) => Some(demand(args, url, Arc::clone(&metrics))?),
-        None => None,
-    };
-
-    let store = demand.as_ref().map(Demand::url);
-    let system = engine::system_limit();
-    let memory = args
-        .memory_limit(system.as_ref().map(|limit| limit.bytes))
-        .map(|bytes| match system {
-            Some(system) if system.bytes <= bytes => system,
-            // Only what this server takes counts against a limit of its own.
-            _ => engine::Limit {
-                bytes,
-                usage: engine::Usage::Processes,
-            },
-        });
-    let memory_reserve = memory.as_ref().map_or(0, |limit| args.memory_reserve(limit.bytes));
-    let open_files = engine::raise_open_files();
-    ensure!(
-        open_files.is_none_or(|files| files >= FEWEST_FILES),
-        "{} open files are too few to serve; raise the limit (ulimit -n) to {FEWEST_FILES} at least",
-        open_files.unwrap_or_default()
-    );
-    let engine = Arc::new(Engine::start(&engine::Settings {
-        library: args.onnxruntime.clone(),
-        gpu: gpu(args),
-        threads: args.threads(),
-        load_threads: args.load_threads,
-        queue: args.queue,
-        max_batch: args.max_batch,
-        memory,
-        memory_reserve,
-        mapped_percent: args.mapped_weights,
-        load_patience: if demand.is_some() && args.on_full == OnFull::Evict {
-            PATIENCE_BEFORE_EVICTION
-        } else {
-            PATIENCE_BEFORE_REFUSAL
-        },
-        http_threads: args.http_threads(),
-        prepare: (args.prepare == Prepare::Auto).then(|| engine::Prepare {
-            processes: args.prepare_processes(),
-            timeout: args.prepare_timeout,
-            memory: args.prepare_memory.as_u64(),
-            folder: args.cache_dir(),
-            folder_bytes: args.cache_size.as_u64(),
-        }),
-        bad_model_ttl: args.bad_model_ttl,
-    })?);
-    let memory_for_models_bytes = engine.memory_for_models();
-    ensure!(
-        memory_for_models_bytes > 0,
-        "the memory limit leaves nothing for models: the process itself and the reserve for requests take all of it; \
-         raise --memory-limit or lower --memory-reserve"
-    );
-    for refused in inheritance.refused {
-        engine.refuse(refused.content, refused.reason, refused.remaining);
-    }
-    let link = inheritance.link;
-    // Models of a store come back when they are asked for.
-    let journal = link.clone().filter(|_| source.is_platform);
-    let catalog = Arc::new(Catalog::new(
-        Arc::clone(&engine),
-        catalog::Settings {
-            roots: args.models_roots(),
-            unload_timeout: args.unload_timeout,
-            restores: args.load_threads,
-            journal: journal.map(|link| link as Arc<dyn Journal>),
-        },
-        demand,
-    ));
-    // Before the first request: for whoever asks now, nothing has changed.
-    catalog.list_again(inheritance.models).await;
-    metrics.worker_restarts.inc_by(inheritance.restarts);
-    let health = Arc::new(Health::default());
-    let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
-    let server = contract::start(
-        listener,
-        contract::Settings {
-            formats,
-            invocations: Invocations {
-                by_target: source.store.is_some(),
-                default: source.default.clone(),
-            },
-            loads: source.is_platform || source.store.is_some(),
-            max_body: args.max_body(),
-            max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
-            request_timeout: args.request_timeout(),
-            header_timeout: args.header_timeout,
-            write_timeout: args.write_timeout,
-            keep_alive: args.keep_alive,
-            drain_timeout: args.drain_timeout,
-            threads: args.http_threads(),
-            max_connections: args.max_connections(open_files),
-            max_concurrent_transforms,
-            max_payload_in_mb,
-        },
-        Arc::clone(&catalog),
-        Arc::clone(&engine),
-        metrics,
-        Arc::clone(&health),
-    )?;
-    tracing::info!(
-        target: telemetry::READY,
-        %address,
-        mode = source.mode(),
-        store,
-        memory_for_models_bytes,
-        threads = args.threads(),
-        start_ms = millis(started),
-        "listening"
-    );
-
-    let handle = server.handle();
-    let server = actix_web::rt::spawn(server);
-    if source.is_platform {
-        // Half of the threads are left to those whom somebody waits for.
-        actix_web::rt::spawn(Arc::clone(&catalog).restore_all(args.load_threads.div_ceil(2)));
-    }
-    if source.store.is_some() {
-        actix_web::rt::spawn(Arc::clone(&catalog).unload_idle());
-    }
-    if let Some(name) = &source.default {
-        tokio::select! {
-            loaded = load_default(args, &catalog, name, source.single.as_deref()) => loaded?,
-            _ = terminate.recv() => return Ok(0),
-            _ = interrupt.recv() => return Ok(0),
-        }
-    }
-    health.set_ready();
-    if let Some(link) = &link {
-        link.ready();
-    }
-
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM, draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT, draining"),
-    }
-    health.set_draining();
-    if let Some(link) = &link {
-        link.stopping();
-    }
-    tokio::select! {
-        // Whoever asks twice does not want to wait.
-        _ = terminate.recv() => tracing::info!("stopped at once"),
-        _ = interrupt.recv() => tracing::info!("stopped at once"),
-        () = handle.stop(true) => {
-            server.await.context("wait for the server")??;
-            tracing::info!("stopped");
-        }
-    }
-    Ok(0)
-}
-
-/// Loads the model that answers requests which name none.
-async fn load_default(args: &ServeArgs, catalog: &Arc<Catalog>, name: &str, path: Option<&Path>) -> Result<()> {
-    let begun = Instant::now();
-    let failed = || {
-        format!(
-            "load the model in {}; --model-dir names another place, SAGEMAKER_MULTI_MODEL=true starts without one",
-            args.model_dir().display()
-        )
-    };
-    let Some(path) = path else {
-        return catalog
-            .get(name, begun + LOAD_PATIENCE)
-            .await
-            .map(drop)
-            .with_context(failed);
-    };
-    let bytes = catalog.load_trusted(name, path).await.with_context(failed)?;
-    tracing::info!(path = %path.display(), memory_bytes = bytes, load_ms = millis(begun), "model loaded");
-    Ok(())
-}
-
-/// Own mode with the store at `url`.
-fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> {
-    let store = Store::open(store::Settings {
-        url: url.to_owned(),
-        environment: config::environment().collect(),
-        timeout: args.fetch.store_timeout,
-        retries: args.fetch.store_retries,
-        downloads: args.fetch.downloads,
-        bounds: bounds(&args.fetch.archives),
-        names_bind: false,
-        folder: args.cache_dir(),
-        folder_bytes: args.fetch.archive_cache_size.as_u64(),
-        revalidate: args.revalidate,
-    })
-    .context("open the model store")?;
-    let settings = catalog::DemandSettings {
-        evict: args.on_full == OnFull::Evict,
-        idle_unload: args.idle_unload,
-        revalidate: args.revalidate,
-        negative_ttl: args.negative_ttl,
-        patience: args.request_timeout(),
-    };
-    Ok(Demand::new(store, settings, metrics))
-}
-
 /// How much an archive may hold.
 fn bounds(args: &ArchiveArgs) -> archive::Bounds {
     archive::Bounds {
@@ -409,31 +167,4 @@ fn bounds(args: &ArchiveArgs) -> archive::Bounds {
         bytes: args.max_unpacked.as_u64(),
         ratio: args.max_ratio,
     }
-}
-
-/// The GPU that the models run on, if they do.
-fn gpu(args: &ServeArgs) -> Option<engine::Gpu> {
-    let provider = match args.provider {
-        Provider::Cpu => return None,
-        Provider::Cuda | Provider::Auto => engine::GpuProvider::Cuda,
-        Provider::Tensorrt => engine::GpuProvider::TensorRt,
-    };
-    Some(engine::Gpu {
-        provider,
-        required: args.provider != Provider::Auto,
-        device: args.device,
-        memory_limit: args.gpu_memory_limit.map(|limit| limit.as_u64()),
-    })
-}
-
-/// The format of a media type that `flag` names.
-fn format(flag: &str, media_type: &str) -> Result<Format> {
-    Format::from_media_type(media_type).with_context(|| {
-        let supported = Format::ALL.map(Format::media_type).join(", ");
-        format!("{flag} {media_type} is not supported; choose one of {supported}")
-    })
-}
-
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

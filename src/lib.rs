@@ -1,7 +1,7 @@
 //! Longshore serves thousands of ONNX models from one machine, as a SageMaker bring-your-own container.
 //!
 //! ```text
-//! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  engine, codec, store  ->  archive, config, tensor, wire, telemetry
+//! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  engine, codec, store  ->  archive, background, config, tensor, wire, telemetry
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other.
@@ -17,6 +17,7 @@
 //! | [`codec`] | (content type, bytes) to tensors and back; pure |
 //! | [`store`] | where models come from without a platform: object stores, and what of them is on disk |
 //! | [`archive`] | `model.tar.gz`, written and read; knows no models |
+//! | [`background`] | a thread with a runtime of its own |
 //! | [`tensor`] | named tensors: what `codec` and `engine` hand to each other |
 //! | [`wire`] | the protocols as data: paths, headers, JSON bodies |
 //! | [`config`] | every knob, once |
@@ -26,6 +27,7 @@
 //! `tests/it` are named by what they say.
 
 pub mod archive;
+pub mod background;
 pub mod catalog;
 pub mod cli;
 pub mod codec;

@@ -6,7 +6,9 @@
 //! What always holds: a model is of one version, never of parts of two; what lies in the folder is whole; a copy is
 //! used without asking the store for as long as it was said to be, and beyond that only when the store cannot be asked.
 
+mod advice;
 mod aws;
+mod azure;
 mod bucket;
 mod cache;
 mod clouds;
@@ -17,6 +19,7 @@ mod error;
 mod exchange;
 mod folder;
 mod found;
+mod google;
 mod listing;
 mod local;
 mod location;

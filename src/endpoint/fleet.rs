@@ -29,7 +29,6 @@ mod row;
 mod runner;
 mod shared;
 mod status;
-mod thread;
 mod variant;
 mod work;
 
@@ -44,11 +43,11 @@ use tokio_util::task::TaskTracker;
 
 use super::fault::Faults;
 use super::spec::Deployment;
+use crate::background::{Background, BlockingWork};
 use crate::store;
 use artifact::Artifacts;
 use health::Prober;
 use shared::{Entry, Shared, instances_of, retire};
-use thread::FleetThread;
 use work::Work;
 
 pub use container::{RunningContainer, Up};
@@ -119,7 +118,9 @@ pub enum FleetError {
 pub struct Fleets {
     shared: Arc<Shared>,
     work: Mutex<Option<Work>>,
-    thread: FleetThread,
+    /// For all that goes on around containers. They are started on it: a parent-death signal is sent when the thread that
+    /// started a process ends, so that must be one that lives as long as there are containers.
+    thread: Background,
 }
 
 impl Fleets {
@@ -143,7 +144,7 @@ impl Fleets {
         Ok(Self {
             shared: Arc::new(shared),
             work: Mutex::new(Some(work)),
-            thread: FleetThread::start().map_err(StartError::Thread)?,
+            thread: Background::start("fleet", BlockingWork::Awaited).map_err(StartError::Thread)?,
         })
     }
 

@@ -2,16 +2,24 @@
 //!
 //! The same model under a thousand names is loaded once, what was learnt of it (its prepared form, what it takes, that it
 //! crashes) is known under any name, and none of that may ever be another model's: hence a cryptographic hash. BLAKE3,
-//! because it is taken on every load: it is several times faster than SHA-256 on long files.
+//! because it is taken on every load from files that are not known (`known.rs`): it is several times faster than SHA-256 on
+//! long ones.
+
+mod known;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use known::Known;
+
+/// One for the process: what a file's hash is does not depend on who asks.
+static FILES: LazyLock<Known> = LazyLock::new(Known::new);
 
 /// The hash of a model file and its external data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,13 +74,13 @@ impl<'de> Deserialize<'de> for ContentHash {
 /// order of the names. The model file's own name and place do not matter.
 pub fn hash(model: &Path, external: &[(String, PathBuf)]) -> io::Result<ContentHash> {
     let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 model content");
-    hasher.update(file_hash(model)?.as_bytes());
+    hasher.update(FILES.hash(model)?.as_bytes());
     // A file is read once, by however many names it is called: thousands of `./` before one would take hours.
     let mut known: HashMap<&Path, blake3::Hash> = HashMap::new();
     for (name, file) in external {
         let hash = match known.get(file.as_path()) {
             Some(hash) => *hash,
-            None => file_hash(file)?,
+            None => FILES.hash(file)?,
         };
         known.insert(file, hash);
         // Lengths before what has a length: two names cannot be mistaken for one.
@@ -81,12 +89,6 @@ pub fn hash(model: &Path, external: &[(String, PathBuf)]) -> io::Result<ContentH
         hasher.update(hash.as_bytes());
     }
     Ok(ContentHash(hasher.finalize().into()))
-}
-
-fn file_hash(path: &Path) -> io::Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(hasher.finalize())
 }
 
 #[cfg(test)]

@@ -14,20 +14,24 @@
 //! behind, and a model that is refused has room when one as large has been unloaded (MM-18); the ledger is locked to move
 //! numbers, never while the system is asked.
 
+mod admission;
+mod data_bound;
+mod ledger;
 mod limits;
 mod position;
+mod reservation;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::allocator;
+use ledger::{Ledger, percent};
+use position::{Asked, Stays};
 
-use position::{Asked, Decision, Position, Stays};
-
-pub use limits::{DataBound, Limit, MappedFile, Usage, bound_data, raise_open_files, resident_anonymous, system_limit};
+pub use data_bound::{DataBound, MappedFile, bound_data};
+pub use limits::{Limit, Usage, raise_open_files, resident_anonymous, system_limit};
+pub use reservation::{Loaded, Loading, Working};
 
 /// Refused: it would not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -81,25 +85,6 @@ struct Shared {
     settled: Condvar,
 }
 
-/// Bytes, by what they are for.
-#[derive(Debug, Default)]
-struct Ledger {
-    /// Sessions that exist.
-    loaded: u64,
-    /// Loads under way, at their peak.
-    loading: u64,
-    /// Mapped weights of sessions that exist.
-    mapped: u64,
-    /// Requests under way beyond what every thread may take.
-    requests: u64,
-    /// Bytes of models that were unloaded, less those of models that have been loaded since.
-    vacated: u64,
-    /// Working memories of one run of the models that are loaded, with how many models have it.
-    workspaces: BTreeMap<u64, u64>,
-    /// Raised whenever something above grows or moves: whoever has looked at the system before then has to look again.
-    epoch: u64,
-}
-
 /// What a loaded model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Footprint {
@@ -150,51 +135,6 @@ const MOST_FOR_ANOTHER: u64 = 24;
 
 /// As [`Bounds::load_patience`], of a request.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-impl Ledger {
-    /// What all of it comes to.
-    fn planned(&self, bounds: &Bounds) -> u64 {
-        self.loaded
-            .saturating_add(self.loading)
-            .saturating_add(self.mapped_charge(bounds))
-            .saturating_add(self.requests)
-    }
-
-    fn mapped_charge(&self, bounds: &Bounds) -> u64 {
-        percent(self.mapped, bounds.mapped_percent)
-    }
-
-    /// What requests are to find: the largest run, on every thread that may run one.
-    fn floor(&self, bounds: &Bounds) -> u64 {
-        let largest = self.workspaces.last_key_value().map_or(0, |(&bytes, _)| bytes);
-        bounds.reserve.max(largest.saturating_mul(bounds.runs))
-    }
-
-    /// What has to be free beside a model of `bytes` when coming by another of its kind takes `another` bytes more.
-    fn spare(&self, bounds: &Bounds, bytes: u64, another: u64) -> u64 {
-        let floor = self.floor(bounds).saturating_sub(self.requests).max(another);
-        // No two are measured to the byte.
-        let is_in_place_of_another = self.vacated >= bytes - bytes / 64;
-        if is_in_place_of_another { floor / 2 } else { floor }
-    }
-
-    fn add_workspace(&mut self, bytes: u64) {
-        *self.workspaces.entry(bytes).or_default() += 1;
-    }
-
-    fn remove_workspace(&mut self, bytes: u64) {
-        if let Some(count) = self.workspaces.get_mut(&bytes) {
-            *count -= 1;
-            if *count == 0 {
-                self.workspaces.remove(&bytes);
-            }
-        }
-    }
-}
-
-fn percent(bytes: u64, percent: u64) -> u64 {
-    (bytes / 100).saturating_mul(percent)
-}
 
 impl Budget {
     /// A budget with nothing reserved, of a process that takes `base` bytes as it is.
@@ -267,30 +207,6 @@ impl Budget {
             stays: None,
         };
         self.admit(asked, |ledger| ledger.loading += peak)
-    }
-
-    /// Tries `admit` until nothing is in the way that will be out of it by itself, or too long.
-    fn patiently<T>(&self, patience: Duration, admit: impl Fn() -> Result<T, NoRoom>) -> Result<T, NoRoom> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let refused = match admit() {
-                Ok(admitted) => return Ok(admitted),
-                Err(refused) => refused,
-            };
-            let ledger = self.ledger();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if ledger.loading == 0 || left.is_zero() {
-                return Err(refused);
-            }
-            let epoch = ledger.epoch;
-            let unchanged = |ledger: &mut Ledger| ledger.epoch == epoch;
-            drop(
-                self.shared
-                    .settled
-                    .wait_timeout_while(ledger, left, unchanged)
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
-        }
     }
 
     /// Reserves what preparing a model of so many `weights` takes, as [`Self::load`] does.
@@ -375,198 +291,9 @@ impl Budget {
         self.shared.bounds.limit.as_ref().map_or(u64::MAX, |limit| limit.bytes)
     }
 
-    /// Does `enter` when what is asked for, which depends on where the ledger stands, fits.
-    fn admit<T>(&self, asked: impl Fn(&Ledger) -> Asked, enter: impl Fn(&mut Ledger) -> T) -> Result<T, NoRoom> {
-        let Some(limit) = &self.shared.bounds.limit else {
-            return Ok(enter(&mut self.ledger()));
-        };
-        let mut seen: Option<(u64, Option<u64>)> = None;
-        let mut purged = false;
-        loop {
-            let mut ledger = self.ledger();
-            let position = self.position(&ledger, limit.bytes, asked(&ledger));
-            let decision = match (position.decide(), seen) {
-                (Decision::Admit, _) => Ok(()),
-                (Decision::Look, Some((epoch, used))) if epoch == ledger.epoch => match used {
-                    Some(used) => position.decide_by(used),
-                    None => position.decide_blindly(),
-                },
-                (Decision::Look, _) => {
-                    let epoch = ledger.epoch;
-                    drop(ledger);
-                    seen = Some((epoch, limit.usage.now()));
-                    continue;
-                }
-            };
-            match decision {
-                Ok(()) => {
-                    ledger.epoch += 1;
-                    return Ok(enter(&mut ledger));
-                }
-                Err(refused) if purged => return Err(refused),
-                Err(_) => {
-                    // Freed memory that the allocator still holds is no reason to refuse.
-                    drop(ledger);
-                    allocator::give_back();
-                    purged = true;
-                    seen = None;
-                }
-            }
-        }
-    }
-
-    fn position(&self, ledger: &Ledger, limit: u64, asked: Asked) -> Position {
-        let bounds = &self.shared.bounds;
-        Position {
-            limit,
-            base: self.shared.base,
-            planned: ledger.planned(bounds),
-            loaded: ledger.loaded,
-            promised: ledger.loading.saturating_add(ledger.mapped_charge(bounds)),
-            margin: bounds.margin(),
-            asked,
-        }
-    }
-
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Nothing panics while the ledger is locked, and every state of it is a valid one.
         self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A load under way; given back on drop.
-#[derive(Debug)]
-pub struct Loading {
-    budget: Budget,
-    peak: u64,
-    /// Bytes that were expected to stay.
-    stays: u64,
-    /// Bytes that others had vacated for it.
-    vacated: u64,
-}
-
-impl Loading {
-    /// The load has ended with a model that takes `footprint`. When that turns out not to fit beside the others, the caller
-    /// is told to give the model up; the reservation tells the truth until then.
-    pub fn settle(mut self, footprint: Footprint) -> Result<Loaded, (NoRoom, Loaded)> {
-        let budget = self.budget.clone();
-        let bounds = &budget.shared.bounds;
-        let (reserved, expected) = (std::mem::take(&mut self.peak), self.stays);
-        let vacated = std::mem::take(&mut self.vacated);
-        let taken = footprint.total(bounds);
-        let mut ledger = budget.ledger();
-        ledger.loading -= reserved;
-        ledger.loaded += footprint.private;
-        ledger.mapped += footprint.mapped;
-        ledger.add_workspace(footprint.workspace);
-        ledger.epoch += 1;
-        drop(ledger);
-        // Tells those who wait, too.
-        drop(self);
-        let mut loaded = Loaded {
-            budget: budget.clone(),
-            footprint,
-            vacates: taken,
-        };
-        if taken <= expected {
-            return Ok(loaded);
-        }
-        // It is there already: as one that came in the place of itself.
-        let asked = |ledger: &Ledger| Asked {
-            peak: 0,
-            stays: Some(Stays {
-                bytes: 0,
-                spare: ledger.spare(bounds, 0, 0),
-            }),
-        };
-        match budget.admit(asked, |_| ()) {
-            Ok(()) => Ok(loaded),
-            Err(refused) => {
-                // It leaves what it has found.
-                loaded.vacates = vacated;
-                let needed = taken;
-                Err((NoRoom { needed, ..refused }, loaded))
-            }
-        }
-    }
-}
-
-impl Footprint {
-    /// What it comes to beside other models.
-    fn total(&self, bounds: &Bounds) -> u64 {
-        self.private.saturating_add(percent(self.mapped, bounds.mapped_percent))
-    }
-}
-
-impl Drop for Loading {
-    fn drop(&mut self) {
-        let mut ledger = self.budget.ledger();
-        ledger.loading -= self.peak;
-        ledger.vacated += self.vacated;
-        ledger.epoch += 1;
-        drop(ledger);
-        self.budget.shared.settled.notify_all();
-    }
-}
-
-/// What a loaded model takes; given back on drop, so it is dropped after the model.
-#[derive(Debug)]
-pub struct Loaded {
-    budget: Budget,
-    footprint: Footprint,
-    /// Bytes that the next model will find vacated.
-    vacates: u64,
-}
-
-impl Loaded {
-    pub fn footprint(&self) -> Footprint {
-        self.footprint
-    }
-
-    /// What it counts for against the limit.
-    pub fn charge(&self) -> u64 {
-        let mapped = percent(self.footprint.mapped, self.budget.shared.bounds.mapped_percent);
-        self.footprint.private.saturating_add(mapped)
-    }
-
-    /// Reserves the memory of a request to the model.
-    pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
-        self.budget.request(bytes)
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        let mut ledger = self.budget.ledger();
-        ledger.loaded -= self.footprint.private;
-        ledger.mapped -= self.footprint.mapped;
-        ledger.remove_workspace(self.footprint.workspace);
-        ledger.vacated = ledger.vacated.saturating_add(self.vacates);
-        ledger.epoch += 1;
-        drop(ledger);
-        self.budget.shared.settled.notify_all();
-    }
-}
-
-/// What a request takes; given back on drop.
-#[derive(Debug)]
-pub struct Working {
-    budget: Budget,
-    bytes: u64,
-}
-
-impl Working {
-    /// Takes `more` bytes.
-    pub fn grow(&mut self, more: u64) -> Result<(), NoRoom> {
-        self.budget.enter_request(more)?;
-        self.bytes += more;
-        Ok(())
-    }
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.budget.ledger().requests -= self.bytes;
     }
 }
 

@@ -9,269 +9,31 @@
 //! nobody waits for any of its requests any more; one request's bad data is answered to that request alone, if need be
 //! by running each of a batch again by itself. Models have no state that a run could change.
 
-use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+mod batcher;
+mod caller;
+mod request;
 
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::InferenceError;
 use super::allocator;
-use super::batch::{self, Batching};
+use super::batch;
 use super::crash;
 use super::knee::Knee;
-use super::memory::Working;
-use super::model::{Model, Work};
-use super::placement::{is_long, thread_time};
-use super::pool::{Job, PoolError, Queued, Turn};
-use super::session::{Cancel, RunError};
-use crate::tensor::{Signature, Tensor, Value};
+use super::model::Model;
+use super::placement::thread_time;
+use super::pool::{Job, Queued, Turn};
+use super::session::RunError;
+use crate::tensor::{Tensor, Value};
 
-/// What a model needs to have batches.
-#[derive(Debug)]
-pub struct Batcher {
-    batching: Batching,
-    /// `None` once the model has turned out not to keep rows apart.
-    knee: Mutex<Option<Knee>>,
-}
+use caller::Run;
+use request::{Decoded, Ready};
 
-/// Batches so far.
-#[derive(Debug, Default)]
-pub struct Batches {
-    pub runs: AtomicU64,
-    pub requests: AtomicU64,
-}
-
-impl Batcher {
-    pub fn new(batching: Batching) -> Self {
-        let knee = Mutex::new(Some(Knee::new(batching.max_rows)));
-        Self { batching, knee }
-    }
-
-    fn with_knee<T>(&self, work: impl FnOnce(&mut Knee) -> T) -> Option<T> {
-        // Held for a little arithmetic.
-        let mut knee = self.knee.lock().unwrap_or_else(PoisonError::into_inner);
-        knee.as_mut().map(work)
-    }
-
-    /// Returns whether it was on until now.
-    fn turn_off(&self) -> bool {
-        self.knee
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-            .is_some()
-    }
-}
-
-/// A request in its lane.
-pub struct Pending {
-    /// Keeps the model loaded.
-    lent: Arc<dyn AsRef<Model> + Send + Sync>,
-    request: Box<dyn Request>,
-    caller: Arc<Caller>,
-    deadline: Instant,
-    /// Bytes of the body.
-    size: usize,
-    /// It was expected to be short, and ended where it was because it was not, by the clock.
-    was_ended: bool,
-    decoded: Option<Decoded>,
-}
-
-struct Decoded {
-    inputs: Vec<Tensor>,
-    /// When it may be part of a batch.
-    rows: Option<NonZeroUsize>,
-    took: Duration,
-    /// What all of the request is expected to take, from its decoding to its answer.
-    _memory: Option<Working>,
-}
-
-/// The part of a request that knows its types. It answers once: in `decode` when that returns nothing, else in one of
-/// the others.
-trait Request: Send {
-    fn decode(&mut self, signature: &Signature) -> Option<Vec<Tensor>>;
-    fn outputs(&self) -> Option<&[usize]>;
-    fn answer(&mut self, signature: &Signature, outputs: Result<&[Value], InferenceError>);
-    /// Instead of all of these.
-    fn refuse(&mut self, error: InferenceError);
-}
-
-struct Typed<W: Work> {
-    work: W,
-    plan: Option<W::Plan>,
-    sender: Option<oneshot::Sender<Result<W::Answer, W::Error>>>,
-}
-
-impl<W: Work> Typed<W> {
-    fn send(&mut self, answer: Result<W::Answer, W::Error>) {
-        if let Some(sender) = self.sender.take() {
-            // Whoever has left does not care.
-            let _ = sender.send(answer);
-        }
-    }
-}
-
-impl<W: Work> Request for Typed<W> {
-    fn decode(&mut self, signature: &Signature) -> Option<Vec<Tensor>> {
-        match guarded(|| self.work.decode(signature)) {
-            Ok((inputs, plan)) => {
-                self.plan = Some(plan);
-                Some(inputs)
-            }
-            Err(error) => {
-                self.send(Err(error));
-                None
-            }
-        }
-    }
-
-    fn outputs(&self) -> Option<&[usize]> {
-        self.plan.as_ref().and_then(W::outputs)
-    }
-
-    fn answer(&mut self, signature: &Signature, outputs: Result<&[Value], InferenceError>) {
-        let Some(plan) = self.plan.take() else { return };
-        let answer = match outputs {
-            Ok(outputs) => guarded(|| self.work.encode(plan, signature, outputs)),
-            Err(error) => Err(error.into()),
-        };
-        self.send(answer);
-    }
-
-    fn refuse(&mut self, error: InferenceError) {
-        self.send(Err(error.into()));
-    }
-}
-
-/// One request's panic is its own.
-pub fn guarded<T, E: From<InferenceError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(InferenceError::from(PoolError::Panicked).into()))
-}
-
-impl Pending {
-    /// A request to `model`, the caller's hold on it, and where its answer will be.
-    #[expect(
-        clippy::type_complexity,
-        reason = "three things that exist for each other; no other place has them"
-    )]
-    pub fn new<W: Work>(
-        model: &(impl AsRef<Model> + Clone + Send + Sync + 'static),
-        size: usize,
-        deadline: Instant,
-        was_ended: bool,
-        work: W,
-    ) -> (Self, Hold, oneshot::Receiver<Result<W::Answer, W::Error>>) {
-        let (sender, receiver) = oneshot::channel();
-        let caller = Arc::new(Caller::default());
-        let pending = Self {
-            lent: Arc::new(model.clone()),
-            request: Box::new(Typed {
-                work,
-                plan: None,
-                sender: Some(sender),
-            }),
-            caller: Arc::clone(&caller),
-            deadline,
-            size,
-            was_ended,
-            decoded: None,
-        };
-        (pending, Hold(caller), receiver)
-    }
-
-    fn is_wanted(&self) -> bool {
-        Instant::now() < self.deadline && !self.caller.state().left
-    }
-
-    /// Decodes the request unless that is done. `None` when it needs no run: nobody waits for it, or it has been answered.
-    fn ready(mut self, model: &Model) -> Option<Ready> {
-        if !self.is_wanted() {
-            return None;
-        }
-        let decoded = match self.decoded.take() {
-            Some(decoded) => decoded,
-            None => {
-                let started = thread_time();
-                let memory = match model.resident.reserve_request(self.size) {
-                    Ok(memory) => memory,
-                    Err(refused) => {
-                        self.request.refuse(refused.into());
-                        return None;
-                    }
-                };
-                let inputs = self.request.decode(model.signature())?;
-                let batcher = model.batcher.as_ref();
-                Decoded {
-                    rows: batcher.and_then(|batcher| batcher.batching.rows(&inputs, self.request.outputs())),
-                    inputs,
-                    _memory: memory,
-                    took: thread_time().saturating_sub(started),
-                }
-            }
-        };
-        Some(Ready { pending: self, decoded })
-    }
-}
-
-/// A decoded request.
-struct Ready {
-    pending: Pending,
-    decoded: Decoded,
-}
-
-impl Ready {
-    fn into_pending(self) -> Pending {
-        Pending {
-            decoded: Some(self.decoded),
-            ..self.pending
-        }
-    }
-
-    fn goes_with(&self, other: &Self) -> bool {
-        self.pending.request.outputs() == other.pending.request.outputs()
-            && batch::go_together(&self.decoded.inputs, &other.decoded.inputs)
-    }
-
-    /// Answers, and notes what the request took beside its run.
-    fn answer(mut self, model: &Model, ran: Duration, outputs: Result<&[Value], InferenceError>) {
-        let started = thread_time();
-        // Not needed any more, and as large as the body at least.
-        self.decoded.inputs = Vec::new();
-        self.pending.request.answer(model.signature(), outputs);
-        let took = self.decoded.took + ran + thread_time().saturating_sub(started);
-        let pace = &model.resident.pace;
-        pace.record_exactly(took, self.pending.size);
-        // On a busy machine the thread may only have been interrupted.
-        if self.pending.was_ended && is_long(took) {
-            pace.distrust();
-        }
-    }
-
-    fn run_alone(self, model: &Model) {
-        let started = thread_time();
-        let Decoded { inputs, rows, .. } = &self.decoded;
-        let run = Run::start([&self.pending]).and_then(|run| {
-            let Some(run) = run else { return Ok(None) };
-            let outputs = self.pending.request.outputs();
-            guarded(|| Ok(model.resident.session.run(inputs, outputs, &run.cancel)?)).map(Some)
-        });
-        let took = thread_time().saturating_sub(started);
-        match run {
-            Ok(None) => {}
-            Ok(Some(outputs)) => {
-                if let (Some(batcher), Some(rows)) = (&model.batcher, rows) {
-                    batcher.with_knee(|knee| knee.record(rows.get(), bytes(inputs), nanoseconds(took)));
-                }
-                self.answer(model, took, Ok(&outputs));
-            }
-            Err(error) => self.answer(model, took, Err(error)),
-        }
-    }
-}
+pub use batcher::{Batcher, Batches};
+pub use request::{Pending, guarded};
 
 impl Job for Pending {
     fn run(queued: Queued<Self>, turn: &Turn<'_, Self>) {
@@ -331,6 +93,29 @@ fn collect(first: Ready, rows: NonZeroUsize, model: &Model, batcher: &Batcher, t
     }
     turn.put_back(others);
     members
+}
+
+impl Ready {
+    fn run_alone(self, model: &Model) {
+        let started = thread_time();
+        let Decoded { inputs, rows, .. } = &self.decoded;
+        let run = Run::start([&self.pending]).and_then(|run| {
+            let Some(run) = run else { return Ok(None) };
+            let outputs = self.pending.request.outputs();
+            guarded(|| Ok(model.resident.session.run(inputs, outputs, &run.cancel)?)).map(Some)
+        });
+        let took = thread_time().saturating_sub(started);
+        match run {
+            Ok(None) => {}
+            Ok(Some(outputs)) => {
+                if let (Some(batcher), Some(rows)) = (&model.batcher, rows) {
+                    batcher.with_knee(|knee| knee.record(rows.get(), bytes(inputs), nanoseconds(took)));
+                }
+                self.answer(model, took, Ok(&outputs));
+            }
+            Err(error) => self.answer(model, took, Err(error)),
+        }
+    }
 }
 
 /// Runs several requests as one, or each alone when that does not work.
@@ -417,73 +202,4 @@ fn bytes(inputs: &[Tensor]) -> usize {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Whether somebody waits for a request, and the run that it is part of.
-#[derive(Debug, Default)]
-struct Caller(Mutex<CallerState>);
-
-#[derive(Debug, Default)]
-struct CallerState {
-    left: bool,
-    run: Option<Arc<Run>>,
-}
-
-impl Caller {
-    fn state(&self) -> MutexGuard<'_, CallerState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A caller's hold on its request. Dropping it says that nobody waits any more.
-#[derive(Debug)]
-#[must_use]
-pub struct Hold(Arc<Caller>);
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.left = true;
-        let run = state.run.take();
-        drop(state);
-        if let Some(run) = run {
-            run.leave();
-        }
-    }
-}
-
-/// A run that goes on for as long as somebody waits for one of its requests.
-#[derive(Debug)]
-struct Run {
-    cancel: Cancel,
-    waiting: AtomicUsize,
-}
-
-impl Run {
-    /// `None` when nobody waits.
-    fn start<'a>(requests: impl IntoIterator<Item = &'a Pending>) -> Result<Option<Arc<Self>>, InferenceError> {
-        let run = Arc::new(Self {
-            cancel: Cancel::new()?,
-            // Counted among those who wait until all of them are in.
-            waiting: AtomicUsize::new(1),
-        });
-        for request in requests {
-            let mut state = request.caller.state();
-            if !state.left {
-                run.waiting.fetch_add(1, Ordering::Relaxed);
-                state.run = Some(Arc::clone(&run));
-            }
-        }
-        let is_wanted = !run.leave();
-        Ok(is_wanted.then_some(run))
-    }
-
-    /// One fewer waits. Returns whether none does now.
-    fn leave(&self) -> bool {
-        let is_last = self.waiting.fetch_sub(1, Ordering::AcqRel) == 1;
-        if is_last {
-            self.cancel.cancel();
-        }
-        is_last
-    }
 }

@@ -13,7 +13,7 @@ use object_store::ClientOptions;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 use object_store::client::CredentialProvider;
 
-use super::clouds::{configured, is_plain, never};
+use super::clouds::{check_endpoint, configured, is_plain, never};
 use super::container::ContainerCredentials;
 use super::environment::Environment;
 use super::error::OpenError;
@@ -43,8 +43,15 @@ pub(super) fn builder(
     let profile = Profile::read(environment)?;
     let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
         .into_iter()
-        .find_map(|name| environment.get(name))
-        .or(profile.get("endpoint_url"));
+        .find_map(|name| Some((name, environment.get(name)?)))
+        .or(profile.get("endpoint_url").map(|url| ("endpoint_url", url)));
+    if let Some((name, url)) = endpoint {
+        check_endpoint(name, url).map_err(|reason| OpenError::Settings {
+            url: format!("{name}={url}"),
+            reason,
+        })?;
+    }
+    let endpoint = endpoint.map(|(_, url)| url);
     let mut builder = AmazonS3Builder::new().with_client_options(options(endpoint.is_some_and(is_plain)));
     builder = configured(environment, "AWS_", builder, |builder, key, value| match key.parse() {
         Ok(key) => builder.with_config(key, value),

@@ -1,6 +1,7 @@
 //! One try at a request to a store on the network: a (part of an) object on certain conditions, or a page of a list; and what
 //! a failed one means.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,12 +15,16 @@ use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedLis
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectStore, PutOptions};
 
+use super::advice;
 use super::clouds::Client;
-use super::error::{Answer, StoreError, is_passing};
+use super::error::{StoreError, is_passing};
 use super::exchange::{Exchange, Seen, shown};
 use super::location::{Cloud, Location};
 use super::tries::Failure;
 use super::version::Version;
+
+/// What the tools of Azure's data lake and Hadoop write into an empty object that stands for a folder.
+const FOLDER: Attribute = Attribute::Metadata(Cow::Borrowed("hdi_isfolder"));
 
 /// A store on the network.
 pub(super) struct Bucket {
@@ -86,10 +91,10 @@ impl Bucket {
             .range
             .clone()
             .filter(|_| !self.ignores_ranges.load(Ordering::Relaxed));
-        let exchange = Exchange::default();
+        let exchange = self.exchange();
         let result = self.request(ask, range.clone(), &exchange).await;
         let result = match (exchange.status(), result) {
-            (Some(200), Err(_)) if range.is_some() => {
+            (Some(200), Err(error)) if range.is_some() && !is_folder(&error) => {
                 self.ignores_ranges.store(true, Ordering::Relaxed);
                 self.whole(ask).await
             }
@@ -117,9 +122,16 @@ impl Bucket {
     }
 
     async fn whole(&self, ask: &Ask<'_>) -> Result<Opened, Failure> {
-        let exchange = Exchange::default();
+        let exchange = self.exchange();
         let result = self.request(ask, None, &exchange).await;
         result.map_err(|error| self.failure(ask.url, &error, &exchange))
+    }
+
+    fn exchange(&self) -> Exchange {
+        match self.cloud {
+            Some(Cloud::Google) => Exchange::as_stored(),
+            Some(Cloud::Amazon | Cloud::Azure) | None => Exchange::default(),
+        }
     }
 
     async fn request(
@@ -143,6 +155,17 @@ impl Bucket {
         }
         let result = self.objects.get_opts(ask.key, options).await?;
         let meta = &result.meta;
+        if meta.size == 0
+            && result
+                .attributes
+                .get(&FOLDER)
+                .is_some_and(|value| value.as_ref() == "true")
+        {
+            return Err(object_store::Error::NotFound {
+                path: ask.key.to_string(),
+                source: "it is the marker of a folder".into(),
+            });
+        }
         // 1970 is what object_store makes of no time.
         let modified = Some(meta.last_modified.timestamp()).filter(|seconds| *seconds != 0);
         Ok(Opened {
@@ -209,6 +232,9 @@ impl Bucket {
     fn failure(&self, url: &str, error: &object_store::Error, exchange: &Exchange) -> Failure {
         let url = url.to_owned();
         let reason = shown(&deepest(error));
+        if is_folder(error) && matches!(exchange.status(), Some(200..300)) {
+            return Failure::lasting(StoreError::NotFound { url });
+        }
         let http = find::<HttpError>(error);
         if let Some(seen) = exchange.seen()
             && !(200..300).contains(&seen.answer.status)
@@ -220,7 +246,7 @@ impl Bucket {
                 url,
                 reason,
                 tries: 0,
-                advice: advice_on_credentials(self.cloud),
+                advice: advice::on_credentials(self.cloud),
             };
             return Failure {
                 error: no_credentials,
@@ -236,7 +262,12 @@ impl Bucket {
                     tries: 0,
                 })
             }
-            Some(_) => Failure::passing(StoreError::Unreachable { url, reason, tries: 0 }),
+            Some(_) => Failure::passing(StoreError::Unreachable {
+                url,
+                reason,
+                tries: 0,
+                address: advice::on_address(self.cloud),
+            }),
             None => Failure::lasting(StoreError::Answer { url, reason }),
         }
     }
@@ -245,7 +276,11 @@ impl Bucket {
         let answer = seen.answer.clone();
         let code = answer.code.as_deref().unwrap_or_default();
         let error = match (answer.status, code) {
-            (404, "NoSuchBucket" | "ContainerNotFound") => StoreError::NoBucket { url },
+            (404, "NoSuchBucket" | "ContainerNotFound") => StoreError::NoBucket {
+                url,
+                bucket: advice::bucket(self.cloud),
+                address: advice::on_address(self.cloud),
+            },
             (404, _) => StoreError::NotFound { url },
             (412, _) => StoreError::Changed { url },
             (301 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException")
@@ -254,8 +289,10 @@ impl Bucket {
                 let region = seen.region.clone();
                 StoreError::OtherRegion { url, region }
             }
-            (401 | 403, _) | (400, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => StoreError::Denied {
-                advice: advice_on_refusal(self.cloud, &answer),
+            (401 | 403, _)
+            | (400, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidAuthenticationInfo")
+            | (409, "PublicAccessNotPermitted" | "BlobArchived" | "BlobBeingRehydrated") => StoreError::Denied {
+                advice: advice::on_refusal(self.cloud, &answer),
                 url,
                 answer,
             },
@@ -269,6 +306,11 @@ impl Bucket {
         };
         Failure::lasting(error)
     }
+}
+
+/// Whether there is a folder: Azure answers a request for one with an empty object.
+fn is_folder(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. })
 }
 
 fn could_not_connect(error: &HttpError) -> bool {
@@ -297,45 +339,4 @@ pub(super) fn deepest(error: &object_store::Error) -> String {
         deepest = source;
     }
     deepest.to_string()
-}
-
-fn advice_on_credentials(cloud: Option<Cloud>) -> &'static str {
-    match cloud {
-        Some(Cloud::Amazon) => {
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), give the container or instance a role, or \
-             set AWS_SKIP_SIGNATURE=true for a public bucket"
-        }
-        Some(Cloud::Google) => {
-            "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, give the instance a service account, or set \
-             GOOGLE_SKIP_SIGNATURE=true for a public bucket"
-        }
-        Some(Cloud::Azure) => {
-            "set AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_ID with its secret or token file, give the \
-             instance an identity, or set AZURE_SKIP_SIGNATURE=true for a public container"
-        }
-        None => "check the URL",
-    }
-}
-
-fn advice_on_refusal(cloud: Option<Cloud>, answer: &Answer) -> &'static str {
-    const KEY_ID: &str = "correct AWS_ACCESS_KEY_ID";
-    const SECRET: &str = "correct AWS_SECRET_ACCESS_KEY; it does not belong to the key id";
-    let says = |words| answer.message.as_ref().is_some_and(|message| message.contains(words));
-    match (cloud, answer.code.as_deref().unwrap_or_default()) {
-        (_, "InvalidAccessKeyId") => KEY_ID,
-        (_, "SignatureDoesNotMatch") => SECRET,
-        // garage has one code for every refusal.
-        (Some(Cloud::Amazon), "AccessDenied") if says("No such key") => KEY_ID,
-        (Some(Cloud::Amazon), "AccessDenied") if says("Invalid signature") => SECRET,
-        (_, "ExpiredToken" | "TokenRefreshRequired") => "get new credentials; these have ended",
-        (_, "InvalidToken") => "correct AWS_SESSION_TOKEN; it does not belong to the keys",
-        (_, "RequestTimeTooSkewed") => "set the clock of this machine",
-        (Some(Cloud::Amazon), _) => {
-            "allow these credentials s3:GetObject on it, and s3:ListBucket on the bucket, without which a missing object is \
-             refused as well"
-        }
-        (Some(Cloud::Google), _) => "allow these credentials storage.objects.get on it, and storage.objects.list",
-        (Some(Cloud::Azure), _) => "allow these credentials to read and list blobs (Storage Blob Data Reader)",
-        (None, _) => "check the URL, and the query if it is a signed one, which may have ended",
-    }
 }

@@ -8,19 +8,18 @@ use std::error::Error as _;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::list::PaginatedListStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use reqwest::Url;
 use reqwest::header::HeaderValue;
 
-use super::aws;
 use super::bucket::deepest;
 use super::environment::Environment;
 use super::error::OpenError;
 use super::exchange::{Observing, shown};
 use super::location::{Cloud, Location};
+use super::{aws, azure, google};
 
 /// Time to connect: longer than any healthy network takes, and short of what a request can wait.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,10 +45,11 @@ impl Client {
 /// A client of the bucket or web server at `location`.
 pub(super) fn connect(location: &Location, environment: &Environment, timeout: Duration) -> Result<Client, OpenError> {
     provide_tls();
-    let refused = |error: object_store::Error| OpenError::Settings {
+    let wrong = |reason| OpenError::Settings {
         url: location.shown(),
-        reason: reason(&error),
+        reason,
     };
+    let refused = |error: object_store::Error| wrong(reason(&error));
     match location {
         Location::Bucket {
             cloud: Cloud::Amazon,
@@ -63,18 +63,16 @@ pub(super) fn connect(location: &Location, environment: &Environment, timeout: D
             cloud: Cloud::Google,
             bucket,
             ..
-        } => google(bucket, environment, timeout)
-            .build()
+        } => google::build(bucket, environment, |http| options(timeout, http))
             .map(Client::of)
-            .map_err(refused),
+            .map_err(wrong),
         Location::Bucket {
             cloud: Cloud::Azure,
             bucket,
             ..
-        } => azure(bucket, environment, timeout)
-            .build()
+        } => azure::build(bucket, environment, |http| options(timeout, http))
             .map(Client::of)
-            .map_err(refused),
+            .map_err(wrong),
         Location::Web(url) => {
             let store = HttpBuilder::new()
                 .with_url(url.as_str())
@@ -96,53 +94,13 @@ pub(super) fn connect(location: &Location, environment: &Environment, timeout: D
 }
 
 /// What is wrong with the settings: what object_store says of it, and why.
-fn reason(error: &object_store::Error) -> String {
+pub(super) fn reason(error: &object_store::Error) -> String {
     let last = deepest(error);
     let first = error.source().map_or_else(String::new, ToString::to_string);
     shown(&match first.contains(&last) {
         true => first,
         false => format!("{first}: {last}"),
     })
-}
-
-fn google(bucket: &str, environment: &Environment, timeout: Duration) -> GoogleCloudStorageBuilder {
-    let http = environment.get("GOOGLE_BASE_URL").is_some_and(is_plain);
-    let builder = GoogleCloudStorageBuilder::new()
-        .with_client_options(options(timeout, http))
-        .with_retry(never())
-        .with_http_connector(Observing);
-    let builder = match environment.get("SERVICE_ACCOUNT") {
-        Some(path) => builder.with_service_account_path(path),
-        None => builder,
-    };
-    configured(environment, "GOOGLE_", builder, |builder, key, value| {
-        match key.parse() {
-            Ok(key) => builder.with_config(key, value),
-            Err(_) => builder,
-        }
-    })
-    .with_url(bucket)
-}
-
-fn azure(bucket: &str, environment: &Environment, timeout: Duration) -> MicrosoftAzureBuilder {
-    let endpoint = environment
-        .get("AZURE_STORAGE_ENDPOINT")
-        .or(environment.get("AZURE_ENDPOINT"));
-    let builder = MicrosoftAzureBuilder::new()
-        .with_client_options(options(timeout, endpoint.is_some_and(is_plain)))
-        .with_retry(never())
-        .with_http_connector(Observing);
-    let builder = match environment.get("IDENTITY_ENDPOINT") {
-        Some(endpoint) => builder.with_msi_endpoint(endpoint),
-        None => builder,
-    };
-    configured(environment, "AZURE_", builder, |builder, key, value| {
-        match key.parse() {
-            Ok(key) => builder.with_config(key, value),
-            Err(_) => builder,
-        }
-    })
-    .with_url(bucket)
 }
 
 /// `builder` with each variable of a cloud, by the name that object_store gives it.
@@ -158,6 +116,16 @@ pub(super) fn configured<B>(
         .fold(builder, |builder, (name, value)| {
             set(builder, &name.to_ascii_lowercase(), value)
         })
+}
+
+/// What is wrong with the address in `name`, if anything: object_store panics at one without a host.
+pub(super) fn check_endpoint(name: &str, text: &str) -> Result<(), String> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
+        Ok(_) | Err(_) => Err(format!(
+            "the address in {name} is none; begin it with https:// or http://"
+        )),
+    }
 }
 
 /// Whether an address asks for no TLS.
@@ -182,7 +150,7 @@ pub(super) fn never() -> RetryConfig {
 }
 
 /// rustls has to be told once which cryptography it uses; where somebody has, that stays.
-fn provide_tls() {
+pub(super) fn provide_tls() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -42,8 +42,12 @@ pub enum OpenError {
 pub enum StoreError {
     #[error("there is nothing at {url}, neither an object nor a folder of files that may be listed; check the name")]
     NotFound { url: String },
-    #[error("there is no bucket for {url}; check --model-store, and the region and endpoint in the environment")]
-    NoBucket { url: String },
+    #[error("there is no {bucket} for {url}; check --model-store, and {address}")]
+    NoBucket {
+        url: String,
+        bucket: &'static str,
+        address: &'static str,
+    },
     #[error(
         "{url} is in another region{}; set AWS_REGION to that of the bucket",
         in_region(region)
@@ -63,11 +67,16 @@ pub enum StoreError {
         advice: &'static str,
     },
     #[error(
-        "{url} cannot be reached{}: {reason}; check the address, the network, HTTPS_PROXY where there is a proxy, and \
+        "{url} cannot be reached{}: {reason}; check {address}, the network, HTTPS_PROXY where there is a proxy, and \
          SSL_CERT_FILE where certificates are your own",
         after(*tries)
     )]
-    Unreachable { url: String, reason: String, tries: u32 },
+    Unreachable {
+        url: String,
+        reason: String,
+        tries: u32,
+        address: &'static str,
+    },
     #[error(
         "{url} sent nothing for {}{}; raise --store-timeout if that is how slow the store is",
         humantime::format_duration(*timeout), after(*tries)
@@ -101,7 +110,7 @@ pub enum StoreError {
     Special { url: String },
     #[error("{url} cannot be read ({reason}); make it readable for this user")]
     Local { url: String, reason: String },
-    #[error("{url} was not read because the server is stopping")]
+    #[error("reading {url} was broken off: the server is stopping, or its log has the reason")]
     Stopped { url: String },
 }
 
@@ -112,6 +121,13 @@ pub struct Answer {
     /// The store's own word for it, such as `SignatureDoesNotMatch`.
     pub code: Option<String>,
     pub message: Option<String>,
+}
+
+impl Answer {
+    /// Whether `words` are in its message.
+    pub(super) fn says(&self, words: &str) -> bool {
+        self.message.as_ref().is_some_and(|message| message.contains(words))
+    }
 }
 
 impl std::fmt::Display for Answer {

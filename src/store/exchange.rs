@@ -17,6 +17,7 @@ use object_store::client::{
 };
 use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::StatusCode;
+use reqwest::header::{ACCEPT_ENCODING, HeaderValue};
 
 use super::error::Answer;
 
@@ -32,6 +33,7 @@ pub(super) struct Exchange(Arc<Notes>);
 
 #[derive(Debug, Default)]
 struct Notes {
+    as_stored: bool,
     sent: AtomicBool,
     seen: OnceLock<Seen>,
 }
@@ -45,6 +47,15 @@ pub(super) struct Seen {
 }
 
 impl Exchange {
+    /// For an object that Google may have been told is compressed: unless it is asked for as it is stored, Google
+    /// decompresses it on the way, of another size and without ranges.
+    pub fn as_stored() -> Self {
+        Self(Arc::new(Notes {
+            as_stored: true,
+            ..Notes::default()
+        }))
+    }
+
     /// Whether it came to the request: before it, credentials may have to be fetched.
     pub fn was_sent(&self) -> bool {
         self.0.sent.load(Ordering::Relaxed)
@@ -88,7 +99,7 @@ impl fmt::Debug for Observed {
 impl HttpService for Observed {
     fn call<'a, 'f>(
         &'a self,
-        request: HttpRequest,
+        mut request: HttpRequest,
     ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'f>>
     where
         'a: 'f,
@@ -96,6 +107,10 @@ impl HttpService for Observed {
     {
         let exchange = request.extensions().get::<Exchange>().cloned().unwrap_or_default();
         exchange.0.sent.store(true, Ordering::Relaxed);
+        if exchange.0.as_stored {
+            let gzip = HeaderValue::from_static("gzip");
+            request.headers_mut().insert(ACCEPT_ENCODING, gzip);
+        }
         Box::pin(async move {
             let response = self.0.execute(request).await?;
             let (parts, body) = response.into_parts();
@@ -124,10 +139,15 @@ impl HttpService for Observed {
 }
 
 fn answer(status: StatusCode, text: &str) -> Answer {
+    // The reason, where the message is the same for many: Azure's and Google's.
+    let detail = element(text, "AuthenticationErrorDetail").or_else(|| element(text, "Details"));
     Answer {
         status: status.as_u16(),
         code: element(text, "Code"),
-        message: element(text, "Message"),
+        message: match (element(text, "Message"), detail) {
+            (Some(message), Some(detail)) => Some(format!("{message} {detail}")),
+            (message, detail) => message.or(detail),
+        },
     }
 }
 
@@ -172,6 +192,10 @@ mod tests {
             "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchKey</Code><Message>It is gone.\nReally</Message></Error>";
         let found = answer(StatusCode::NOT_FOUND, text);
         assert_eq!(found.to_string(), "404 NoSuchKey (It is gone.)");
+        let text = "<Error><Code>AuthenticationFailed</Code><Message>Failed.\nRequestId: 1</Message>\
+                    <AuthenticationErrorDetail>It has ended.</AuthenticationErrorDetail></Error>";
+        let found = answer(StatusCode::FORBIDDEN, text);
+        assert_eq!(found.to_string(), "403 AuthenticationFailed (Failed. It has ended.)");
         for text in ["", "<Code>", "<Code></Code>", "<html>Not Found</html>"] {
             assert_eq!(answer(StatusCode::NOT_FOUND, text).to_string(), "404");
         }

@@ -18,8 +18,9 @@ use super::clouds;
 use super::environment::Environment;
 use super::error::{OpenError, StoreError};
 use super::location::Location;
-use super::thread::{StoreThread, on};
+use super::thread::{self, on};
 use super::tries::{Failure, Tries};
+use crate::background::Background;
 
 /// Why an object was not read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +42,7 @@ pub struct Objects {
     retries: u32,
     /// By what is before the key.
     buckets: Mutex<HashMap<String, Arc<Bucket>>>,
-    thread: StoreThread,
+    thread: Background,
 }
 
 enum Place {
@@ -60,7 +61,7 @@ impl Objects {
             timeout,
             retries,
             buckets: Mutex::default(),
-            thread: StoreThread::start()?,
+            thread: thread::start()?,
         })
     }
 

@@ -20,9 +20,10 @@ use super::listing::{self, Bounds, Listing};
 use super::local::{Directory, Entry};
 use super::location::Location;
 use super::name::Name;
-use super::thread::{StoreThread, on};
+use super::thread::{self, on};
 use super::tries::Tries;
 use super::version::Version;
+use crate::background::Background;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -47,7 +48,7 @@ pub struct RemoteSettings {
 /// A store that is open.
 pub struct Remote {
     shared: Arc<Shared>,
-    thread: StoreThread,
+    thread: Background,
 }
 
 struct Shared {
@@ -101,7 +102,7 @@ impl Remote {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            thread: StoreThread::start()?,
+            thread: thread::start()?,
         })
     }
 

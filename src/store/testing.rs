@@ -84,6 +84,10 @@ impl Reply {
         Self::new(status, text)
     }
 
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self

@@ -1,5 +1,6 @@
-//! Stores against a server that plays S3 and simpler ones.
+//! Stores against a server that plays S3, the other clouds and simpler ones.
 
+mod clouds;
 mod credentials;
 mod failures;
 mod folders;

@@ -93,6 +93,7 @@ mod tests {
             url: "s3://a".to_owned(),
             reason: "no".to_owned(),
             tries,
+            address: "the address",
         };
         let mut tries = Tries::new(1);
         assert_eq!(tries.again(Failure::passing(unreachable(0))).await, Ok(()));

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::thread;
 
 use proptest::prelude::*;
@@ -332,8 +333,8 @@ proptest! {
                 Step::Load(_) | Step::Unload(_) | Step::Answer(_) => {}
             }
             let reserved = budget.reserved();
-            let private: u64 = loaded.iter().map(|model| model.footprint.private).sum();
-            let mapped: u64 = loaded.iter().map(|model| model.footprint.mapped).sum();
+            let private: u64 = loaded.iter().map(|model| model.footprint().private).sum();
+            let mapped: u64 = loaded.iter().map(|model| model.footprint().mapped).sum();
             let under_way = loading.as_ref().map_or(0, |load| load.peak);
             prop_assert_eq!(reserved.models, private + under_way);
             prop_assert_eq!(reserved.mapped, mapped);
@@ -352,4 +353,16 @@ fn an_estimate_grows_with_the_weights_and_with_trees() {
     assert_eq!(load_estimate(1_000_000, false), 3_000_000 + (100 << 10));
     assert_eq!(load_estimate(1_000_000, true), 5_300_000 + (100 << 10));
     assert!(load_estimate(u64::MAX, true) > u64::MAX / 2);
+}
+
+#[test]
+fn a_load_that_ends_while_something_is_refused_for_it_is_a_reason_to_try_again() {
+    let budget = budget(1000, 0);
+    let under_way = Cell::new(Some(load(&budget, 900).unwrap()));
+    let admitted = budget.patiently(PATIENCE, || {
+        let asked = budget.request_now(500);
+        drop(under_way.take());
+        asked
+    });
+    assert!(admitted.is_ok(), "{admitted:?}");
 }

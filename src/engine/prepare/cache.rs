@@ -1,9 +1,9 @@
 //! Prepared models on disk, found by their content's hash.
 //!
 //! An entry is two files: `<key>.ort`, the model as it is mapped, and `<key>.json`, what was found out about it, the hash of
-//! the first, and before all that its own hash. A model that has no prepared form has the second alone. The key holds all that a prepared model depends on:
-//! content, ONNX Runtime's build and execution provider, the processor's features, the version of what is written here.
-//! On a GPU there are no prepared models; TensorRT keeps its engines in a folder `<key>.tensorrt`, which is its own affair.
+//! the first, and before all that its own hash. A model that has no prepared form has the second alone. The key holds all
+//! that a prepared model depends on: content, ONNX Runtime's build and execution provider, the processor's features, the
+//! version of what is written here. On a GPU there are no prepared models; TensorRT keeps its engines in a folder `<key>.tensorrt`, which is its own affair.
 //!
 //! What always holds:
 //! - Files appear whole, by a rename, and are never written again: a mapping outlives its file's name. The folder may be
@@ -13,27 +13,32 @@
 //! - The folder belongs to this user alone: whoever writes there answers for all models.
 //! - The sizes of finished files stay within a bound (`room.rs`); what was not used for longest goes first.
 
+mod entry;
+mod folder;
 mod room;
+#[cfg(test)]
+mod tests;
 mod unfinished;
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
-
-use serde::{Deserialize, Serialize};
 
 use super::platform::Platform;
 use super::{Findings, discard};
 use crate::engine::artifact::Facts;
 use crate::engine::content::ContentHash;
 
+use entry::{Entry, Stamp, hash};
+use folder::{Used, entries, has_room, is_in_memory, make};
 use room::{Adding, Room};
+
 pub use unfinished::Unfinished;
 
 /// Part of every key: raised when what is written changes its meaning.
@@ -65,33 +70,6 @@ pub struct Prepared {
     pub facts: Facts,
 }
 
-/// `<key>.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Entry {
-    findings: Findings,
-    facts: Facts,
-    /// Of the prepared file, when there is one.
-    hash: Option<String>,
-    bytes: u64,
-}
-
-impl Entry {
-    /// The entry as it is written: a line with the hash of the rest, the rest.
-    fn to_bytes(&self) -> io::Result<Vec<u8>> {
-        let text = serde_json::to_vec(self)?;
-        let hash = blake3::hash(&text).to_hex();
-        Ok([hash.as_bytes(), b"\n", &text].concat())
-    }
-
-    /// `None` when it is not as it was written.
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (hash, text) = bytes.split_at_checked(2 * blake3::OUT_LEN)?;
-        let text = text.strip_prefix(b"\n")?;
-        let is_whole = blake3::Hash::from_hex(hash).is_ok_and(|hash| hash == blake3::hash(text));
-        is_whole.then(|| serde_json::from_slice(text).ok()).flatten()
-    }
-}
-
 /// A folder of prepared models; or, without one, what this process remembers.
 #[derive(Debug)]
 pub struct Cache {
@@ -105,27 +83,6 @@ pub struct Cache {
     /// Without a folder: what was found out.
     remembered: Mutex<HashMap<ContentHash, (Findings, Facts)>>,
     complained: AtomicBool,
-}
-
-/// Identity of a file's content without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.len(),
-            changed: (metadata.mtime(), metadata.mtime_nsec()),
-        })
-    }
 }
 
 impl Cache {
@@ -375,83 +332,10 @@ impl Cache {
     }
 }
 
-/// Makes `folder`, if need be, and sees to it that nobody else may write there.
-fn make(folder: &Path) -> Result<(), CacheError> {
-    let unusable = |source| CacheError::Unusable {
-        folder: folder.to_owned(),
-        source,
-    };
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(folder).map_err(unusable)?;
-    let metadata = fs::symlink_metadata(folder).map_err(unusable)?;
-    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if metadata.is_dir() && ours && metadata.mode() & 0o022 == 0 {
-        Ok(())
-    } else {
-        Err(CacheError::NotOurs {
-            folder: folder.to_owned(),
-        })
-    }
-}
-
-/// An entry in the folder.
-struct Used {
-    /// Of its files, without what tells them apart.
-    path: PathBuf,
-    bytes: u64,
-    last: Option<SystemTime>,
-}
-
-/// All entries in the folder, by their files' paths without what tells them apart.
-fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, Used>> {
-    let mut entries = HashMap::new();
-    for entry in fs::read_dir(folder)?.flatten() {
-        let file = entry.path();
-        if !file.extension().is_some_and(|kind| kind == "ort" || kind == "json") {
-            continue;
-        }
-        let Ok(metadata) = entry.metadata() else { continue };
-        let path = file.with_extension("");
-        let used = entries.entry(path.clone()).or_insert(Used {
-            path,
-            bytes: 0,
-            last: None,
-        });
-        used.bytes += metadata.len();
-        // Of the two, the description is touched when it is used; neither is older than the entry.
-        used.last = used.last.max(metadata.modified().ok());
-    }
-    Ok(entries)
-}
-
-fn hash(file: &Path) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(file)?)?;
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// Whether there is room for the prepared form of a model of `weights` bytes. There is none in a folder that is gone.
-fn has_room(folder: &Path, weights: u64) -> bool {
-    const SPARE: u64 = 1 << 20;
-    let needed = weights.saturating_mul(2).saturating_add(SPARE);
-    rustix::fs::statvfs(folder).is_ok_and(|system| system.f_bavail.saturating_mul(system.f_frsize) >= needed)
-}
-
-/// Whether files there are memory: a mapping of them cannot be given up and read again.
-fn is_in_memory(folder: &Path) -> io::Result<bool> {
-    const TMPFS: i64 = 0x0102_1994;
-    const RAMFS: i64 = 0x8584_58f6;
-    let kind = rustix::fs::statfs(folder)?.f_type;
-    Ok(kind == TMPFS || kind == RAMFS)
-}
-
 fn path_hash(file: &Path) -> blake3::Hash {
     blake3::hash(file.as_os_str().as_bytes())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use ort::environment::Environment;
 
 use super::probe::{self, Answers};
-use super::{Findings, Job, Report, discard, sandbox};
+use super::protocol::{Findings, Job, Report};
+use super::{discard, sandbox};
 use crate::engine::allocator;
 use crate::engine::runtime;
 use crate::engine::session::{Cancel, Form, Session, SessionError};

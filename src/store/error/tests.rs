@@ -20,7 +20,11 @@ fn every_error_says_what_to_change() {
             false,
         ),
         (
-            StoreError::NoBucket { url: url() },
+            StoreError::NoBucket {
+                url: url(),
+                bucket: "bucket",
+                address: "the region and endpoint in the environment",
+            },
             "there is no bucket for s3://models/team/a.tar.gz; check --model-store, and the region and endpoint in the \
              environment",
             false,
@@ -57,6 +61,7 @@ fn every_error_says_what_to_change() {
                 url: url(),
                 reason: reason(),
                 tries: 4,
+                address: "the address",
             },
             "s3://models/team/a.tar.gz cannot be reached after 4 tries: connection refused; check the address, the \
              network, HTTPS_PROXY where there is a proxy, and SSL_CERT_FILE where certificates are your own",

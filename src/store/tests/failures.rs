@@ -176,7 +176,12 @@ fn stores_that_cannot_be_are_refused_when_they_are_opened() {
             vec![("AWS_SECRET_ACCESS_KEY", "a")],
             "Missing AccessKeyId",
         ),
-        ("az://container", vec![], "Account must be specified"),
+        (
+            "s3://bucket",
+            vec![("AWS_ENDPOINT_URL", "localhost:9000")],
+            "the address in AWS_ENDPOINT_URL is none; begin it with",
+        ),
+        ("az://container", vec![], "set AZURE_STORAGE_ACCOUNT_NAME"),
         (
             "gs://bucket",
             vec![("GOOGLE_SERVICE_ACCOUNT", "/nonexistent")],

@@ -1,74 +1,32 @@
 """Garage on free ports of the loopback interface, and what was asked of it.
 
-Used by scripts/garage_check.py. What was asked is read in garage's log, which has every request with its headers.
+Used by tests/stores/garage_check.py. What was asked is read in garage's log, which has every request with its headers.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import boto3
 
 from demo_store import PREFIX
+from processes import alive, free_addresses, listens, running, until
+from store_checks import Request
 
 BUCKET = "shop"
 REGION = "us-east-1"
-# For what happens within a second on any machine that is not stuck.
-PATIENCE = 30.0
 
 # In lines of the log that have what else was done in front.
 REQUEST = re.compile(r"Request \{ method: GET, uri: (\S+), .*?headers: \{(.*)\}, body")
 HEADER = re.compile(r'"([a-z0-9-]+)": "((?:[^"\\]|\\.)*)"')
-
-Found = TypeVar("Found")
-
-
-def until(what: str, look: Callable[[], Found | None]) -> Found:
-    """What is found, once something is."""
-    end = time.monotonic() + PATIENCE
-    while (found := look()) is None:
-        if time.monotonic() > end:
-            raise SystemExit(f"{what}: not within {PATIENCE:.0f} s")
-        time.sleep(0.02)
-    return found
-
-
-@contextmanager
-def running(command: list[object], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process until the block ends. When that fails, the end of its log is shown."""
-    variables = {**os.environ, **environment}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*map(str, command)], env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-    try:
-        yield process
-    except (Exception, SystemExit):
-        tail = log.read_text(errors="replace").splitlines()[-20:]
-        print(f"the end of {log.name}:", *(line[:400] for line in tail), sep="\n", file=sys.stderr)
-        raise
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def alive(process: subprocess.Popen[bytes], found: Found | None) -> Found | None:
-    """What was found, unless the process has ended."""
-    if process.poll() is not None:
-        raise SystemExit(f"{process.args!r} ended with {process.returncode}")
-    return found
 
 
 @dataclass(frozen=True)
@@ -80,20 +38,16 @@ class Keys:
     def new() -> Keys:
         return Keys(f"GK{secrets.token_hex(12)}", secrets.token_hex(32))
 
+    def environment(self) -> dict[str, str]:
+        return {"AWS_ACCESS_KEY_ID": self.id, "AWS_SECRET_ACCESS_KEY": self.secret}
 
-@dataclass(frozen=True)
-class Request:
-    """What longshore has asked of garage."""
 
-    path: str
-    headers: dict[str, str]
-
-    @staticmethod
-    def parse(line: str) -> Request | None:
-        if not (found := REQUEST.search(line)):
-            return None
-        headers = {name: value.replace('\\"', '"') for name, value in HEADER.findall(found[2])}
-        return Request(unquote(urlsplit(found[1]).path), headers)
+def parsed(line: str) -> Request | None:
+    """The request that a line of the log is about."""
+    if not (found := REQUEST.search(line)):
+        return None
+    headers = {name: value.replace('\\"', '"') for name, value in HEADER.findall(found[2])}
+    return Request(unquote(urlsplit(found[1]).path), headers)
 
 
 @dataclass(frozen=True)
@@ -106,10 +60,15 @@ class Garage:
     endpoint: str
     keys: Keys
     s3: Any
+    name: str = "garage"
+    url: str = f"s3://{BUCKET}"
+
+    def environment(self) -> dict[str, str]:
+        return {"AWS_ENDPOINT_URL_S3": self.endpoint, "AWS_REGION": REGION, **self.keys.environment()}
 
     def requests(self, name: str) -> list[Request]:
         """Those of longshore for an object."""
-        found = (Request.parse(line) for line in self.log.read_text(errors="replace").splitlines())
+        found = (parsed(line) for line in self.log.read_text(errors="replace").splitlines())
         path = f"/{BUCKET}/{PREFIX}/{name}"
         return [
             request
@@ -117,33 +76,21 @@ class Garage:
             if request and request.path == path and request.headers["user-agent"].startswith("longshore/")
         ]
 
+    def said_unchanged(self) -> bool:
+        return "304 Not Modified" in self.log.read_text(errors="replace")
+
     def put(self, name: str, body: bytes) -> str:
         """The object's tag."""
         return str(self.s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{name}", Body=body)["ETag"])
+
+    def delete(self, name: str) -> None:
+        self.s3.delete_object(Bucket=BUCKET, Key=f"{PREFIX}/{name}")
 
     def keys_without_rights(self) -> Keys:
         keys = Keys.new()
         command = [self.binary, "-c", self.config, "key", "import", "--yes", "-n", "nobody", keys.id, keys.secret]
         subprocess.run([*map(str, command)], check=True, capture_output=True)
         return keys
-
-
-def listens(address: str) -> bool | None:
-    """True if so, else nothing."""
-    host, port = address.split(":")
-    try:
-        socket.create_connection((host, int(port))).close()
-    except ConnectionRefusedError:
-        return None
-    return True
-
-
-def free_addresses(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
 
 
 @contextmanager

@@ -1,0 +1,125 @@
+//! A name's entry in the directory, and the handles by which its model is lent.
+//!
+//! What always holds: an entry that is closed lends nothing more; its model is taken out by whoever unloads it, after the
+//! last handle is gone.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::Record;
+use super::demand::Origin;
+use crate::engine::{ContentHash, Model};
+
+/// A model under its name.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) url: String,
+    pub(super) target_model: Option<String>,
+    pub(super) content: ContentHash,
+    /// Locked only to look at it, to clone or to take the `Arc`: an async lock would cost more than it saves. What it is
+    /// changes only under the name's lock of the directory.
+    pub(super) model: Mutex<Slot>,
+    /// A token per handle; closed when the unload begins.
+    pub(super) users: TaskTracker,
+    /// Of a model that came out of the store.
+    pub(super) origin: Option<Origin>,
+}
+
+impl Entry {
+    pub(super) fn new(record: Record, slot: Slot, origin: Option<Origin>) -> Arc<Self> {
+        Arc::new(Self {
+            url: record.url,
+            target_model: record.target_model,
+            content: record.content,
+            model: Mutex::new(slot),
+            users: TaskTracker::new(),
+            origin,
+        })
+    }
+
+    /// Bytes that an unload frees, while the model is loaded.
+    pub(super) fn charge(&self) -> u64 {
+        match &*self.slot() {
+            Slot::Loaded(model) => model.charge(),
+            Slot::Restored | Slot::Empty => 0,
+        }
+    }
+
+    /// The entry of `model`, and a handle from before anybody can close it.
+    pub(super) fn loaded(record: Record, model: Model, origin: Option<Origin>) -> (Arc<Self>, Handle) {
+        let model = Arc::new(model);
+        let entry = Self::new(record, Slot::Loaded(Arc::clone(&model)), origin);
+        let handle = Handle {
+            model,
+            _token: entry.users.token(),
+            entry: Arc::clone(&entry),
+        };
+        (entry, handle)
+    }
+
+    pub(super) fn lend(self: &Arc<Self>) -> Lent {
+        let token = self.users.token();
+        // Asked for after the token is taken: an unload that closes later waits for this token.
+        if self.users.is_closed() {
+            return Lent::Nothing;
+        }
+        match &*self.slot() {
+            Slot::Loaded(model) => Lent::Model(Handle {
+                model: Arc::clone(model),
+                entry: Arc::clone(self),
+                _token: token,
+            }),
+            Slot::Restored => Lent::Restored,
+            Slot::Empty => Lent::Nothing,
+        }
+    }
+
+    pub(super) fn is_to_be_loaded(&self) -> bool {
+        !self.users.is_closed() && matches!(*self.slot(), Slot::Restored)
+    }
+
+    pub(super) fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Slot {
+    Loaded(Arc<Model>),
+    /// Was loaded before the process was restarted, and is to be loaded again.
+    Restored,
+    /// Taken out by the unload.
+    Empty,
+}
+
+/// What a request finds.
+pub(super) enum Lent {
+    Model(Handle),
+    /// To be loaded first.
+    Restored,
+    Nothing,
+}
+
+/// A loaded model, lent: it stays loaded until the last handle is dropped.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    // Declared in the order in which they must be dropped: an unload takes the model when it has seen the last token.
+    model: Arc<Model>,
+    pub(super) entry: Arc<Entry>,
+    _token: TaskTrackerToken,
+}
+
+impl AsRef<Model> for Handle {
+    fn as_ref(&self) -> &Model {
+        &self.model
+    }
+}
+
+impl Handle {
+    /// The Target-Model header of the load.
+    pub fn target_model(&self) -> Option<&str> {
+        self.entry.target_model.as_deref()
+    }
+}

@@ -1,0 +1,63 @@
+//! The formats, and the media types that they go by.
+
+use super::media_type::MediaType;
+use super::triton_binary;
+
+/// A format that requests and replies can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// TF-Serving's row and column forms, a bare array, or the Open Inference Protocol: `codec/json.rs`.
+    Json,
+    /// The Open Inference Protocol with tensors behind the JSON: `codec/triton_binary.rs`.
+    TritonBinary,
+    /// One instance per line: `codec/json_lines.rs`.
+    JsonLines,
+    /// Rows without a header: `codec/csv.rs`.
+    Csv,
+    /// One array as NumPy saves it: `codec/npy.rs`.
+    Npy,
+}
+
+impl Format {
+    /// In the order in which a wildcard of `Accept` prefers them.
+    pub const ALL: [Format; 5] = [Self::Json, Self::JsonLines, Self::Csv, Self::Npy, Self::TritonBinary];
+
+    /// The type and subtype that the format goes by.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::TritonBinary => triton_binary::MEDIA_TYPE,
+            Self::JsonLines => "application/jsonlines",
+            Self::Csv => "text/csv",
+            Self::Npy => "application/x-npy",
+        }
+    }
+
+    /// The format of a media type as headers give it: in any case, with parameters, by any of its names.
+    pub fn from_media_type(media_type: &str) -> Option<Self> {
+        Self::from_essence(&MediaType::parse(media_type)?.essence)
+    }
+
+    /// The format that a type and subtype in lower case stand for.
+    pub(super) fn from_essence(essence: &str) -> Option<Self> {
+        match essence {
+            "application/x-ndjson" | "application/jsonl" => Some(Self::JsonLines),
+            _ => Self::ALL.into_iter().find(|format| format.media_type() == essence),
+        }
+    }
+
+    /// Whether a character set means anything for it.
+    pub(super) const fn is_text(self) -> bool {
+        match self {
+            Self::Json | Self::TritonBinary | Self::JsonLines | Self::Csv => true,
+            Self::Npy => false,
+        }
+    }
+}
+
+/// As messages call it.
+impl From<Format> for &'static str {
+    fn from(format: Format) -> Self {
+        format.media_type()
+    }
+}

@@ -1,0 +1,145 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const PYTHON: NonFinite = NonFinite {
+    nan: "NaN",
+    positive: "Infinity",
+    negative: "-Infinity",
+};
+
+#[test]
+fn integers_are_exact_and_whole_however_they_are_written() {
+    let table: [(&str, Result<i64, Problem>); 24] = [
+        ("0", Ok(0)),
+        ("-0", Ok(0)),
+        ("3.0", Ok(3)),
+        ("1e3", Ok(1000)),
+        ("1E+3", Ok(1000)),
+        ("2500e-2", Ok(25)),
+        ("-1.25e2", Ok(-125)),
+        ("0.00e-99999999999999999999", Ok(0)),
+        ("0e99999999999999999999", Ok(0)),
+        ("9223372036854775807", Ok(i64::MAX)),
+        ("9223372036854775807.000", Ok(i64::MAX)),
+        ("-9223372036854775808", Ok(i64::MIN)),
+        ("9223372036854775808", Err(Problem::OutOfRange)),
+        ("1e19", Err(Problem::OutOfRange)),
+        ("1e400", Err(Problem::OutOfRange)),
+        ("1e99999999999999999999", Err(Problem::OutOfRange)),
+        ("3.5", Err(Problem::NotWhole)),
+        ("1e-1", Err(Problem::NotWhole)),
+        ("1e-99999999999999999999", Err(Problem::NotWhole)),
+        (
+            "0.12345678901234567890123456789012345678901234567890",
+            Err(Problem::NotWhole),
+        ),
+        ("", Err(Problem::NotANumber)),
+        (".", Err(Problem::NotANumber)),
+        ("1e", Err(Problem::NotANumber)),
+        ("0x10", Err(Problem::NotANumber)),
+    ];
+    for (text, expected) in table {
+        assert_eq!(i64::parse(text), expected, "{text:?}");
+    }
+    assert_eq!(u64::parse("18446744073709551615"), Ok(u64::MAX));
+    assert_eq!(u64::parse("1.8446744073709551615e19"), Ok(u64::MAX));
+    assert_eq!(u64::parse("18446744073709551616"), Err(Problem::OutOfRange));
+    assert_eq!(u8::parse("-0"), Ok(0));
+    assert_eq!(u8::parse("-1"), Err(Problem::OutOfRange));
+    assert_eq!(i8::parse("128"), Err(Problem::OutOfRange));
+}
+
+#[test]
+fn a_long_run_of_digits_is_judged_by_its_value() {
+    let zeros = "0".repeat(4000);
+    assert_eq!(i32::parse(&format!("{zeros}7.{zeros}")), Ok(7));
+    assert_eq!(i32::parse(&format!("7{zeros}e-4000")), Ok(7));
+    assert_eq!(i32::parse(&format!("7{zeros}")), Err(Problem::OutOfRange));
+    assert_eq!(i32::parse(&format!("7.{zeros}1")), Err(Problem::NotWhole));
+}
+
+#[test]
+fn floats_round_once_and_refuse_to_become_infinite() {
+    // Halfway between two float32 values in decimal, just above it in the digits that float64 drops.
+    assert_eq!(f32::parse("1.00000017881393432617187499"), Ok(1.000_000_1));
+    assert_eq!(f32::parse("1.00000017881393432617187501"), Ok(1.000_000_2));
+    assert_eq!(f32::parse("3.4028235e38"), Ok(f32::MAX));
+    assert_eq!(f32::parse("3.5e38"), Err(Problem::OutOfRange));
+    assert_eq!(f64::parse("1e400"), Err(Problem::OutOfRange));
+    assert_eq!(f64::parse("-1e999"), Err(Problem::OutOfRange));
+    assert_eq!(f64::parse("1e-400"), Ok(0.0));
+    assert_eq!(f16::parse("65504"), Ok(f16::MAX));
+    assert_eq!(f16::parse("65520"), Err(Problem::OutOfRange));
+    assert_eq!(bf16::parse("3.3895314e38"), Ok(bf16::MAX));
+    assert_eq!(f32::parse("-Infinity"), Ok(f32::NEG_INFINITY));
+    assert!(f64::parse("NaN").unwrap().is_nan());
+    assert_eq!(f64::parse("one"), Err(Problem::NotANumber));
+}
+
+#[test]
+fn numbers_of_other_types_are_taken_when_they_fit() {
+    assert_eq!(f32::from_number(Number::Float(0.1)), Ok(0.1));
+    assert_eq!(f32::from_number(Number::Float(1e300)), Err(Problem::OutOfRange));
+    assert_eq!(f32::from_number(Number::Float(f64::INFINITY)), Ok(f32::INFINITY));
+    assert_eq!(i32::from_number(Number::Float(-7.0)), Ok(-7));
+    assert_eq!(i32::from_number(Number::Float(7.5)), Err(Problem::NotWhole));
+    assert_eq!(i32::from_number(Number::Float(f64::NAN)), Err(Problem::NotWhole));
+    assert_eq!(u64::from_number(Number::Float(2f64.powi(63))), Ok(1 << 63));
+    assert_eq!(u64::from_number(Number::Float(2f64.powi(64))), Err(Problem::OutOfRange));
+    assert_eq!(i64::from_number(Number::Float(-(2f64.powi(63)))), Ok(i64::MIN));
+    assert_eq!(i64::from_number(Number::Float(1e300)), Err(Problem::OutOfRange));
+    assert_eq!(i64::from_number(Number::Uint(u64::MAX)), Err(Problem::OutOfRange));
+    assert_eq!(u8::from_number(Number::Int(-1)), Err(Problem::OutOfRange));
+    assert_eq!(f16::from_number(Number::Int(70_000)), Err(Problem::OutOfRange));
+}
+
+#[test]
+fn text_bytes_bound_the_longest_value_of_each_type() {
+    fn longest<T: Numeric>(values: &[T]) {
+        for &value in values {
+            let mut out = Vec::new();
+            value.write(&PYTHON, &mut out);
+            assert!(out.len() <= T::TEXT_BYTES, "{}", String::from_utf8_lossy(&out));
+        }
+    }
+    longest(&[i8::MIN, i8::MAX]);
+    longest(&[i16::MIN, i16::MAX]);
+    longest(&[i32::MIN, i32::MAX]);
+    longest(&[i64::MIN, i64::MAX]);
+    longest(&[u8::MAX]);
+    longest(&[u16::MAX]);
+    longest(&[u32::MAX]);
+    longest(&[u64::MAX]);
+    longest(&[
+        f64::MIN,
+        f64::MIN_POSITIVE,
+        -2.225_073_858_507_201e-308,
+        f64::NEG_INFINITY,
+    ]);
+    longest(&[f32::MIN, f32::MIN_POSITIVE, -1.175_494_4e-38, -0.000_012_345_678]);
+    longest(&[f16::MIN, f16::MIN_POSITIVE]);
+    longest(&[bf16::MIN, bf16::MIN_POSITIVE]);
+}
+
+proptest! {
+    #[test]
+    fn written_numbers_are_read_back_bit_for_bit(float in any::<f64>(), single in any::<f32>(), int in any::<i64>()) {
+        fn again<T: Numeric>(value: T) -> T {
+            let mut out = Vec::new();
+            value.write(&PYTHON, &mut out);
+            assert!(out.len() <= T::TEXT_BYTES);
+            T::parse(std::str::from_utf8(&out).unwrap()).unwrap()
+        }
+        prop_assert!(float.is_nan() || again(float).to_bits() == float.to_bits());
+        prop_assert!(single.is_nan() || again(single).to_bits() == single.to_bits());
+        prop_assert_eq!(again(int), int);
+    }
+
+    #[test]
+    fn any_text_is_a_number_or_a_problem(text in "[-+0-9.eE]{0,40}") {
+        if let Ok(value) = i64::parse(&text) {
+            prop_assert!((value as f64 - text.parse::<f64>().unwrap()).abs() <= (value as f64).abs() * 1e-15);
+        }
+    }
+}

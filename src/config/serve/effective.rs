@@ -1,0 +1,117 @@
+//! What holds in the end: a flag or its variable, else a convention, else a default that follows from the rest.
+
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::ServeArgs;
+use crate::config::cache_dir;
+
+/// Largest body by default: SageMaker's limit for real-time calls.
+const REAL_TIME_BODY: ByteSize = ByteSize::mib(25);
+
+/// Largest body by default in batch transform jobs (BT-4).
+const BATCH_BODY: ByteSize = ByteSize::mib(100);
+
+/// Just under the platform's 60 s, so that our error wins over its own.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(58);
+
+impl ServeArgs {
+    /// Bytes of the largest request body.
+    pub fn max_body(&self) -> usize {
+        let conventions = &self.conventions;
+        let bytes = self
+            .max_body
+            .map(|size| size.as_u64())
+            .or(conventions.max_request_size)
+            // 0 means "of any size" for a transform job: as much as the platform sends in one at all.
+            .or(conventions.max_payload_in_mb.map(|mb| match mb {
+                0 => ByteSize::gib(1).as_u64(),
+                mb => mb.saturating_mul(1 << 20),
+            }))
+            .unwrap_or_else(|| if conventions.batch { BATCH_BODY } else { REAL_TIME_BODY }.as_u64());
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
+            .or(self.conventions.model_server_timeout)
+            .unwrap_or(REQUEST_TIMEOUT)
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+            .or(self.conventions.model_server_workers)
+            .unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
+    }
+
+    /// Connections at a time when `open_files` may be open: models, their files and the log need some, at least half of a
+    /// few.
+    pub fn max_connections(&self, open_files: Option<u64>) -> usize {
+        const OTHERS: usize = 128;
+        self.max_connections.unwrap_or_else(|| {
+            let open_files = open_files
+                .and_then(|limit| usize::try_from(limit).ok())
+                .unwrap_or(usize::MAX);
+            open_files.saturating_sub(OTHERS).max(open_files / 2).max(1)
+        })
+    }
+
+    pub fn http_threads(&self) -> usize {
+        self.http_threads.unwrap_or_else(|| self.threads())
+    }
+
+    pub fn model_dir(&self) -> PathBuf {
+        self.model_dir
+            .clone()
+            .unwrap_or_else(|| self.conventions.base_dir.join("model"))
+    }
+
+    pub fn models_roots(&self) -> Vec<PathBuf> {
+        if self.models_roots.is_empty() {
+            vec![self.conventions.base_dir.join("models"), self.model_dir()]
+        } else {
+            self.models_roots.clone()
+        }
+    }
+
+    /// Bytes that the process may take in all; `system` is what the system grants.
+    pub fn memory_limit(&self, system: Option<u64>) -> Option<u64> {
+        self.memory_limit.map(|size| size.as_u64()).or(system)
+    }
+
+    /// Bytes of `limit` that are kept free for requests.
+    pub fn memory_reserve(&self, limit: u64) -> u64 {
+        self.memory_reserve
+            .map_or_else(|| (limit / 50).clamp(8 << 20, 256 << 20), |size| size.as_u64())
+    }
+
+    pub fn prepare_processes(&self) -> usize {
+        const MOST: usize = 4;
+        self.prepare_processes.unwrap_or_else(|| self.threads().min(MOST))
+    }
+
+    pub fn cache_dir(&self) -> PathBuf {
+        cache_dir(self.cache_dir.as_ref())
+    }
+
+    /// `MaxConcurrentTransforms` and `MaxPayloadInMB` for batch transform (BT-2): a job may not have more than 100 MB
+    /// under way at once (BT-4).
+    pub fn transform_parameters(&self) -> (usize, usize) {
+        const MOST_IN_FLIGHT_MB: usize = 100;
+        const DEFAULT_PAYLOAD_MB: usize = 6;
+        let asked = self
+            .conventions
+            .max_payload_in_mb
+            .and_then(|mb| usize::try_from(mb).ok());
+        let taken = (self.max_body() >> 20).max(1);
+        let payload = match asked {
+            None => DEFAULT_PAYLOAD_MB.min(taken),
+            Some(mb) => mb.min(MOST_IN_FLIGHT_MB).min(taken),
+        };
+        let concurrent = (MOST_IN_FLIGHT_MB / payload.max(1)).clamp(1, self.threads().max(1));
+        (concurrent, payload)
+    }
+}

@@ -1,0 +1,102 @@
+//! Why an artifact is no model, in words for whoever packed it: files go by the last names of their paths, and no name that
+//! goes on is repeated in full.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::manifest::MANIFEST;
+use crate::engine::onnx_file::ScanError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    #[error("{path} does not exist")]
+    Missing { path: String },
+    /// Not the artifact's fault: the process, or the machine, has no file descriptors left.
+    #[error("{path} cannot be opened now: {source}")]
+    NoDescriptors {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} cannot be read: {source}")]
+    Unreadable {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "no model in {path}: looked for {MANIFEST}, model.onnx, model.ort, a single *.onnx and <version>/model.onnx, \
+         there and in its only sub-directory; it holds {holds}"
+    )]
+    NoModel { path: String, holds: String },
+    #[error(
+        "more than one model in {path} ({names}): name one of them model.onnx, or name it in {MANIFEST} as \
+         {{\"model\": \"...\"}}"
+    )]
+    Ambiguous { path: String, names: String },
+    #[error("{MANIFEST}: {detail}")]
+    Manifest { detail: String },
+    #[error("{file} is not a model: {source}")]
+    NotAModel {
+        file: String,
+        #[source]
+        source: ScanError,
+    },
+    #[error("{file} is not a model: its name says ONNX Runtime's own format, which its content is not")]
+    NotOrtFormat { file: String },
+    #[error("{file} refers to weights in {location:?}, which {problem}")]
+    ExternalData {
+        file: String,
+        location: String,
+        problem: &'static str,
+    },
+    #[error("{file} refers to {needed} bytes of weights in {location:?}, which has {bytes}")]
+    ShortExternalData {
+        file: String,
+        location: String,
+        needed: u64,
+        bytes: u64,
+    },
+    #[error("{file} is a link out of the artifact")]
+    Escapes { file: String },
+    /// What was read is nobody's: neither what it was hashed as, nor for certain what it is now.
+    #[error("{file}, or its weights, changed while it was loaded; try again")]
+    Changed { file: String },
+}
+
+pub(super) fn io_error(path: &Path, source: io::Error) -> ArtifactError {
+    let path = shown(path);
+    let exhausted = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    if source.kind() == io::ErrorKind::NotFound {
+        ArtifactError::Missing { path }
+    } else if exhausted.contains(&source.raw_os_error()) {
+        ArtifactError::NoDescriptors { path, source }
+    } else {
+        ArtifactError::Unreadable { path, source }
+    }
+}
+
+/// The last two components say enough: the model's folder and the file.
+pub(super) fn shown(path: &Path) -> String {
+    let names: Vec<_> = path.components().rev().take(2).collect();
+    let short: PathBuf = names.into_iter().rev().collect();
+    brief_name(&short.to_string_lossy())
+}
+
+/// The beginning of a name, for a message.
+pub(super) fn brief_name(name: &str) -> String {
+    name.chars().take(200).collect()
+}
+
+/// The first few names, for a message.
+pub(super) fn brief<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const MOST: usize = 5;
+    let count = names.len();
+    let mut text = names.take(MOST).collect::<Vec<_>>().join(", ");
+    if count > MOST {
+        text.push_str(&format!(" and {} more", count - MOST));
+    }
+    text
+}

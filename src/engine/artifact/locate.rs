@@ -1,0 +1,134 @@
+//! Which file of a directory is the model (AR-2, AR-6, AR-7).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::error::{ArtifactError, brief, io_error, shown};
+use super::inside::{inside, stays_below};
+use super::manifest::{self, MANIFEST, Manifest};
+use crate::engine::batch::Override;
+
+/// Finds the model file in a directory: the one named in the manifest; `model.onnx` or `model.ort`; the only `*.onnx`
+/// or `*.ort`; `<n>/model.onnx` with the greatest n; the same in the only sub-directory, once. Beside it, what the
+/// manifest in the same directory says of batches.
+pub(super) fn locate(root: &Path) -> Result<(PathBuf, Option<Override>), ArtifactError> {
+    let top = Listing::read(root)?;
+    if let Some(model) = top.find(root)? {
+        return Ok(model);
+    }
+    if let [only] = &*top.directories.iter().collect::<Vec<_>>() {
+        let below = inside(root, &root.join(only))?;
+        if let Some(model) = Listing::read(&below)?.find(&below)? {
+            return Ok(model);
+        }
+    }
+    Err(ArtifactError::NoModel {
+        path: shown(root),
+        holds: top.summary(),
+    })
+}
+
+/// What a directory holds, without what archives carry along (AR-3).
+struct Listing {
+    files: BTreeSet<String>,
+    directories: BTreeSet<String>,
+}
+
+impl Listing {
+    fn read(folder: &Path) -> Result<Self, ArtifactError> {
+        let mut listing = Self {
+            files: BTreeSet::new(),
+            directories: BTreeSet::new(),
+        };
+        for entry in fs::read_dir(folder).map_err(|source| io_error(folder, source))? {
+            let entry = entry.map_err(|source| io_error(folder, source))?;
+            // A name that is not UTF-8 is none that we look for.
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if name.starts_with('.') || matches!(&*name, "code" | "MAR-INF" | "__MACOSX" | "lost+found") {
+                continue;
+            }
+            if entry.path().is_dir() {
+                listing.directories.insert(name);
+            } else {
+                listing.files.insert(name);
+            }
+        }
+        Ok(listing)
+    }
+
+    fn find(&self, folder: &Path) -> Result<Option<(PathBuf, Option<Override>)>, ArtifactError> {
+        let manifest = if self.files.contains(MANIFEST) {
+            manifest::read(folder)?
+        } else {
+            Manifest::default()
+        };
+        let model = match &manifest.model {
+            Some(named) => Some(named_model(folder, named)?),
+            None => self.usual_model(folder)?,
+        };
+        Ok(model.map(|model| (model, manifest.batching)))
+    }
+
+    fn usual_model(&self, folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {
+        for name in ["model.onnx", "model.ort"] {
+            if self.files.contains(name) {
+                return Ok(Some(folder.join(name)));
+            }
+        }
+        let models: Vec<&str> = self
+            .files
+            .iter()
+            .map(String::as_str)
+            .filter(|name| name.ends_with(".onnx") || name.ends_with(".ort"))
+            .collect();
+        match *models {
+            [] => {}
+            [only] => return Ok(Some(folder.join(only))),
+            _ => {
+                return Err(ArtifactError::Ambiguous {
+                    path: shown(folder),
+                    names: brief(models.iter().copied()),
+                });
+            }
+        }
+        let newest = self
+            .directories
+            .iter()
+            .filter_map(|name| Some((name.parse::<u64>().ok()?, folder.join(name).join("model.onnx"))))
+            .filter(|(_, model)| model.is_file())
+            .max();
+        Ok(newest.map(|(_, model)| model))
+    }
+
+    fn summary(&self) -> String {
+        let names = self
+            .files
+            .iter()
+            .cloned()
+            .chain(self.directories.iter().map(|name| format!("{name}/")));
+        let names: Vec<String> = names.collect();
+        if names.is_empty() {
+            "nothing".to_owned()
+        } else {
+            brief(names.iter().map(String::as_str))
+        }
+    }
+}
+
+fn named_model(folder: &Path, model: &str) -> Result<PathBuf, ArtifactError> {
+    if !stays_below(model) {
+        return Err(ArtifactError::Manifest {
+            detail: format!("the model \"{model}\" must be a relative path inside the artifact"),
+        });
+    }
+    let path = folder.join(model);
+    if !path.is_file() {
+        return Err(ArtifactError::Manifest {
+            detail: format!("the model \"{model}\" is not in the artifact"),
+        });
+    }
+    Ok(path)
+}

@@ -1,0 +1,82 @@
+//! `longshore.json`, by which whoever packs an artifact says what the defaults do not.
+//!
+//! A word in it that is not known is an error: a misspelt one would be ignored without anybody noticing.
+
+use std::fmt;
+use std::fs;
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::error::{ArtifactError, io_error};
+use super::inside::{file_size, inside};
+use crate::engine::batch::Override;
+
+/// Says what the defaults do not: which file is the model, whether requests may run in batches.
+pub const MANIFEST: &str = "longshore.json";
+
+/// A manifest is a few lines; more is a mistake.
+const MAX_MANIFEST_BYTES: u64 = 64 << 10;
+
+/// `longshore.json`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    /// Path of the model file, relative to the manifest.
+    pub(super) model: Option<String>,
+    /// Whether waiting requests may run together: `false`, `true`, or `{"max_rows": 16}`.
+    #[serde(default, deserialize_with = "batching")]
+    pub(super) batching: Option<Override>,
+}
+
+fn batching<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Override>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Limits {
+        max_rows: NonZeroUsize,
+    }
+    struct Batching;
+    impl<'de> Visitor<'de> for Batching {
+        type Value = Override;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true, false or {\"max_rows\": N} for batching")
+        }
+
+        fn visit_bool<E: de::Error>(self, allowed: bool) -> Result<Override, E> {
+            Ok(if allowed {
+                Override::Allowed(None)
+            } else {
+                Override::Never
+            })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Override, A::Error> {
+            let limits = Limits::deserialize(MapAccessDeserializer::new(map))?;
+            Ok(Override::Allowed(Some(limits.max_rows)))
+        }
+    }
+    deserializer.deserialize_any(Batching).map(Some)
+}
+
+pub(super) fn read(folder: &Path) -> Result<Manifest, ArtifactError> {
+    let path = inside(folder, &folder.join(MANIFEST))?;
+    // A pipe would be waited for without end.
+    file_size(&path)?;
+    let mut text = String::new();
+    fs::File::open(&path)
+        .and_then(|file| file.take(MAX_MANIFEST_BYTES + 1).read_to_string(&mut text))
+        .map_err(|source| io_error(&path, source))?;
+    if text.len() as u64 > MAX_MANIFEST_BYTES {
+        return Err(ArtifactError::Manifest {
+            detail: format!("longer than {MAX_MANIFEST_BYTES} bytes"),
+        });
+    }
+    serde_json::from_str(&text).map_err(|error| ArtifactError::Manifest {
+        detail: error.to_string(),
+    })
+}

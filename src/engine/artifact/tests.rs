@@ -1,0 +1,165 @@
+use std::num::NonZeroUsize;
+
+use super::locate::locate;
+use super::*;
+
+/// A directory with empty files at `paths`; a path that ends in `/` is a directory.
+fn artifact(paths: &[&str]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for path in paths {
+        let full = root.path().join(path);
+        if path.ends_with('/') {
+            fs::create_dir_all(full).unwrap();
+        } else {
+            fs::create_dir_all(full.parent().unwrap()).unwrap();
+            fs::write(full, b"").unwrap();
+        }
+    }
+    root
+}
+
+#[test]
+fn the_model_is_found_in_the_documented_order() {
+    let table: [(&[&str], &str); 9] = [
+        (&["model.onnx", "other.onnx"], "model.onnx"),
+        (&["model.ort"], "model.ort"),
+        (&["net.onnx", "readme.txt"], "net.onnx"),
+        (&["1/model.onnx", "3/model.onnx", "10/model.onnx"], "10/model.onnx"),
+        (&["1/model.onnx", "2/"], "1/model.onnx"),
+        (&["segment/model.onnx"], "segment/model.onnx"),
+        (
+            &["segment/2/model.onnx", "segment/config.pbtxt"],
+            "segment/2/model.onnx",
+        ),
+        (
+            &["net.onnx", "code/inference.onnx", "__MACOSX/._net.onnx", ".DS_Store"],
+            "net.onnx",
+        ),
+        (&["segment/model.onnx", "code/inference.py"], "segment/model.onnx"),
+    ];
+    for (paths, expected) in table {
+        let root = artifact(paths);
+        assert_eq!(locate(root.path()).unwrap().0, root.path().join(expected), "{paths:?}");
+    }
+}
+
+#[test]
+fn two_models_without_a_hint_are_refused_by_name() {
+    let root = artifact(&["a.onnx", "b.onnx"]);
+    let error = locate(root.path()).unwrap_err().to_string();
+    assert!(error.contains("(a.onnx, b.onnx)"), "{error}");
+}
+
+#[test]
+fn a_directory_without_a_model_is_refused_with_what_it_holds() {
+    let table: [(&[&str], &str); 3] = [
+        (&[], "it holds nothing"),
+        (&["a/", "b/"], "it holds a/, b/"),
+        (&["saved_model.pb"], "it holds saved_model.pb"),
+    ];
+    for (paths, expected) in table {
+        let error = locate(artifact(paths).path()).unwrap_err().to_string();
+        assert!(error.ends_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn the_manifest_says_whether_requests_may_run_in_batches() {
+    let root = artifact(&["model.onnx", "2/model.onnx"]);
+    let limited = |rows| Some(Override::Allowed(NonZeroUsize::new(rows)));
+    let table = [
+        ("{}", None),
+        (r#"{"batching": false}"#, Some(Override::Never)),
+        (r#"{"batching": true}"#, Some(Override::Allowed(None))),
+        (r#"{"batching": {"max_rows": 16}}"#, limited(16)),
+        (r#"{"model": "2/model.onnx", "batching": {"max_rows": 2}}"#, limited(2)),
+    ];
+    for (text, expected) in table {
+        fs::write(root.path().join(MANIFEST), text).unwrap();
+        assert_eq!(locate(root.path()).unwrap().1, expected, "{text}");
+    }
+    let table = [
+        (
+            r#"{"batching": 8}"#,
+            "expected true, false or {\"max_rows\": N} for batching",
+        ),
+        (r#"{"batching": null}"#, "expected true, false or"),
+        (r#"{"batching": {"max_rows": 0}}"#, "expected a nonzero"),
+        (r#"{"batching": {"max_rows": 2, "wait": 1}}"#, "unknown field `wait`"),
+    ];
+    for (text, expected) in table {
+        fs::write(root.path().join(MANIFEST), text).unwrap();
+        let error = locate(root.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn the_manifest_names_the_model_and_is_held_to_the_artifact() {
+    let root = artifact(&["a.onnx", "b.onnx"]);
+    let manifest = root.path().join(MANIFEST);
+    fs::write(&manifest, r#"{"model": "b.onnx"}"#).unwrap();
+    assert_eq!(locate(root.path()).unwrap(), (root.path().join("b.onnx"), None));
+    let table = [
+        (r#"{"model": "c.onnx"}"#, "the model \"c.onnx\" is not in the artifact"),
+        (
+            r#"{"model": "../a.onnx"}"#,
+            "must be a relative path inside the artifact",
+        ),
+        (
+            r#"{"model": "/etc/passwd"}"#,
+            "must be a relative path inside the artifact",
+        ),
+        (r#"{"modle": "a.onnx"}"#, "unknown field `modle`"),
+        ("{", "EOF"),
+    ];
+    for (text, expected) in table {
+        fs::write(&manifest, text).unwrap();
+        let error = locate(root.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_model_that_links_out_of_the_artifact_is_refused() {
+    let outside = artifact(&["secret.onnx"]);
+    let root = artifact(&[]);
+    std::os::unix::fs::symlink(outside.path().join("secret.onnx"), root.path().join("model.onnx")).unwrap();
+    assert!(matches!(open(root.path()), Err(ArtifactError::Escapes { .. })));
+}
+
+#[test]
+fn a_directory_or_a_manifest_that_links_out_of_the_artifact_is_not_looked_into() {
+    let outside = artifact(&["a.onnx", "b.onnx", "longshore.json"]);
+    let root = artifact(&[]);
+    std::os::unix::fs::symlink(outside.path(), root.path().join("models")).unwrap();
+    assert!(matches!(locate(&real(&root)), Err(ArtifactError::Escapes { .. })));
+    let root = artifact(&["model.onnx"]);
+    std::os::unix::fs::symlink(outside.path().join(MANIFEST), root.path().join(MANIFEST)).unwrap();
+    assert!(matches!(locate(&real(&root)), Err(ArtifactError::Escapes { .. })));
+}
+
+fn real(root: &tempfile::TempDir) -> PathBuf {
+    root.path().canonicalize().unwrap()
+}
+
+#[test]
+fn the_format_goes_by_the_name_as_in_onnx_runtime() {
+    let root = artifact(&[]);
+    // A name of a producer, as ONNX; the mark of the other format, at its place.
+    fs::write(root.path().join("model.onnx"), b"\x12\x06xxORTM").unwrap();
+    assert!(!open(root.path()).unwrap().facts.has_unbounded_work);
+    fs::rename(root.path().join("model.onnx"), root.path().join("model.ort")).unwrap();
+    assert!(open(root.path()).unwrap().facts.has_unbounded_work);
+    fs::write(root.path().join("model.ort"), b"\x12\x06xxxxxx").unwrap();
+    assert!(matches!(open(root.path()), Err(ArtifactError::NotOrtFormat { .. })));
+}
+
+#[test]
+fn a_path_that_does_not_exist_is_said_to_be_missing() {
+    let root = artifact(&[]);
+    assert!(matches!(
+        open(&root.path().join("gone")),
+        Err(ArtifactError::Missing { .. })
+    ));
+}

@@ -1,0 +1,223 @@
+//! The walk through a model's messages, and what is noted on the way.
+//!
+//! What is counted or kept is bounded here: what a graph may hold of it follows from what exporters write, not from the
+//! file's size.
+
+use std::io::{self, Read};
+
+use super::schema::{Content, Message, content};
+use super::wire::Wire;
+use super::{Facts, Header, ScanError};
+
+/// Messages inside messages. A subgraph inside a subgraph is three deeper.
+pub(super) const MAX_DEPTH: usize = 96;
+
+/// Files of external data. Exporters write one for each tensor at most.
+pub(super) const MAX_EXTERNAL: usize = 100_000;
+
+/// Bytes of the names of those files, in all.
+const MAX_EXTERNAL_NAMES: usize = 16 << 20;
+
+/// Inputs and outputs of graphs. The time that it takes to learn their types grows with the square of their number: 0.8 s
+/// for this many.
+pub(super) const MAX_VALUES: usize = 20_000;
+
+/// See [`Facts::has_unbounded_work`].
+const UNBOUNDED: [&str; 11] = [
+    "Bernoulli",
+    "ConstantOfShape",
+    "Expand",
+    "Loop",
+    "OneHot",
+    "Pad",
+    "Range",
+    "Resize",
+    "Scan",
+    "Tile",
+    "Upsample",
+];
+
+pub(super) struct Scanner<R> {
+    wire: Wire<R>,
+    /// Bytes of the names in `facts.external`.
+    external_names: usize,
+    /// Inputs and outputs seen.
+    values: usize,
+    pub(super) facts: Facts,
+    pub(super) header: Header,
+}
+
+/// What the entries of a tensor say of where its data is.
+#[derive(Debug, Default)]
+struct External {
+    locations: Vec<String>,
+    offset: Option<String>,
+    length: Option<String>,
+}
+
+impl<R: Read + io::Seek> Scanner<R> {
+    pub(super) fn new(file: R) -> Self {
+        Self {
+            wire: Wire::new(file),
+            external_names: 0,
+            values: 0,
+            facts: Facts::default(),
+            header: Header::default(),
+        }
+    }
+
+    pub(super) fn message(&mut self, message: Message, end: u64, depth: usize) -> Result<(), ScanError> {
+        if depth > MAX_DEPTH {
+            return Err(ScanError::TooDeep);
+        }
+        let mut external = External::default();
+        while self.wire.position < end {
+            let (field, wire_type) = self.wire.tag(end)?;
+            let length = match wire_type {
+                0 => {
+                    let number = self.wire.varint(end)?;
+                    if let (Message::Model, 1) = (message, field) {
+                        self.header.ir_version = number;
+                    }
+                    continue;
+                }
+                1 => 8,
+                2 => self.wire.varint(end)?,
+                5 => 4,
+                _ => return Err(self.wire.malformed("an unknown wire type")),
+            };
+            let field_end = self
+                .wire
+                .position
+                .checked_add(length)
+                .filter(|&field_end| field_end <= end)
+                .ok_or_else(|| self.wire.malformed("a field longer than what holds it"))?;
+            if wire_type != 2 {
+                self.wire.skip_to(field_end)?;
+                continue;
+            }
+            match content(message, field) {
+                Content::Message(inner) => self.message(inner, field_end, depth + 1)?,
+                Content::OperatorName => {
+                    let name = self.wire.string(field_end)?;
+                    self.facts.has_trees |= name.starts_with("TreeEnsemble");
+                    self.facts.has_unbounded_work |= UNBOUNDED.contains(&name.as_str());
+                    self.header.add_operator(&name);
+                }
+                Content::Producer => self.header.producer = self.shown(field_end)?,
+                Content::ProducerVersion => self.header.producer_version = self.shown(field_end)?,
+                Content::OperatorSet => self.operator_set(field_end)?,
+                Content::ExternalEntry => self.external_entry(field_end, &mut external)?,
+                Content::InputOrOutput => {
+                    self.values += 1;
+                    if self.values > MAX_VALUES {
+                        return Err(ScanError::TooManyValues);
+                    }
+                    self.wire.skip_to(field_end)?;
+                }
+                Content::Skipped => self.wire.skip_to(field_end)?,
+            }
+        }
+        self.add_external(external)
+    }
+
+    /// A `StringStringEntryProto`: key 1, value 2. Of the keys, `location` names a file.
+    fn external_entry(&mut self, end: u64, external: &mut External) -> Result<(), ScanError> {
+        let (mut key, mut value) = (String::new(), String::new());
+        while self.wire.position < end {
+            let (field, wire_type) = self.wire.tag(end)?;
+            if wire_type != 2 {
+                return Err(self.wire.malformed("an external data entry that is no text"));
+            }
+            let text_end = self.wire.text_end(end)?;
+            match field {
+                1 => key = self.wire.string(text_end)?,
+                2 => value = self.wire.string(text_end)?,
+                _ => self.wire.skip_to(text_end)?,
+            }
+        }
+        match key.as_str() {
+            "location" => {
+                self.external_names += value.len();
+                if external.locations.len() >= MAX_EXTERNAL || self.external_names > MAX_EXTERNAL_NAMES {
+                    return Err(ScanError::TooManyFiles);
+                }
+                external.locations.push(value);
+            }
+            "offset" => external.offset = Some(value),
+            "length" => external.length = Some(value),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Notes what a tensor says of where its data is. Every location that it gives counts: which one of several is taken
+    /// is not for us to guess.
+    fn add_external(&mut self, external: External) -> Result<(), ScanError> {
+        let External {
+            locations,
+            offset,
+            length,
+        } = external;
+        for location in locations {
+            let bytes = |key, value: &Option<String>| match value.as_deref().map(str::parse::<u64>) {
+                None => Ok(0),
+                Some(Ok(bytes)) => Ok(bytes),
+                Some(Err(_)) => Err(ScanError::NoNumber {
+                    key,
+                    location: brief(&location),
+                    value: brief(value.as_deref().unwrap_or_default()),
+                }),
+            };
+            let end = bytes("offset", &offset)?.saturating_add(bytes("length", &length)?);
+            let known = self.facts.external.entry(location).or_default();
+            *known = end.max(*known);
+            if self.facts.external.len() > MAX_EXTERNAL {
+                return Err(ScanError::TooManyFiles);
+            }
+        }
+        Ok(())
+    }
+
+    /// An `OperatorSetIdProto`: domain 1, version 2.
+    fn operator_set(&mut self, end: u64) -> Result<(), ScanError> {
+        let (mut domain, mut version) = (String::new(), 0);
+        while self.wire.position < end {
+            match self.wire.tag(end)? {
+                (2, 0) => version = self.wire.varint(end)?,
+                (_, 0) => drop(self.wire.varint(end)?),
+                (field, 2) => {
+                    let text_end = self.wire.text_end(end)?;
+                    if field == 1 {
+                        domain = self.shown(text_end)?;
+                    } else {
+                        self.wire.skip_to(text_end)?;
+                    }
+                }
+                (_, wire_type @ (1 | 5)) => {
+                    let next = self.wire.position + if wire_type == 1 { 8 } else { 4 };
+                    if next > end {
+                        return Err(self.wire.malformed("a number cut off"));
+                    }
+                    self.wire.skip_to(next)?;
+                }
+                _ => return Err(self.wire.malformed("an unknown wire type")),
+            }
+        }
+        self.header.add_opset(domain, version);
+        Ok(())
+    }
+
+    /// A text that is only shown: the beginning of it, when it is long.
+    fn shown(&mut self, end: u64) -> Result<String, ScanError> {
+        const MOST: u64 = 200;
+        let text = self.wire.string(end.min(self.wire.position + MOST))?;
+        self.wire.skip_to(end)?;
+        Ok(text)
+    }
+}
+
+/// The beginning of a text that may be long, for a message.
+fn brief(text: &str) -> String {
+    text.chars().take(100).collect()
+}

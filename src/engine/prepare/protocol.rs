@@ -1,0 +1,52 @@
+//! What the server and a child say to each other, a line of JSON each, by the child's standard input and output.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What a child is to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// The uploaded model, ONNX or ORT format.
+    pub model: PathBuf,
+    /// Bytes of it and of its external data.
+    pub weights: u64,
+    pub is_ort_format: bool,
+    /// Where to write the prepared form, when there is a place for it.
+    pub prepared: Option<PathBuf>,
+    /// Bytes that the child may take for this.
+    pub memory: u64,
+    /// Whether to run the model; without it, less is known.
+    pub probe: bool,
+}
+
+/// What a child found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Whether the prepared form was written and answers as the uploaded one does. What follows is of the form that is to be
+    /// served.
+    pub prepared: bool,
+    /// Private bytes of a session that has run.
+    pub private: u64,
+    /// Private bytes while the session is created, at the most.
+    pub load_peak: u64,
+    /// Working memory of a run of one row; `None` when the model could not be run on made-up data.
+    pub run_peak: Option<u64>,
+    /// Whether rows joined along the first axis are answered as they are alone; `None` when that cannot be known.
+    pub independent_rows: Option<bool>,
+}
+
+/// What a child says, a line each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// The job has been read; from here on the child's fate is the model's doing.
+    Started,
+    /// The model has been loaded; from here on it is run.
+    Loaded,
+    Done(Findings),
+    Rejected(String),
+    Unsupported(String),
+    OutOfMemory,
+    NoDescriptors,
+}

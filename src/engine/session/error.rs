@@ -1,0 +1,76 @@
+//! Why there is no session, or no outputs: whose fault it is, and so what may be remembered of the model.
+//!
+//! ONNX Runtime reports almost everything by one code and a text, so the text decides (`message.rs`). It is first cut to
+//! what a caller may see (`redact.rs`).
+
+use super::message::{says_device_failed, says_no_descriptors, says_out_of_memory};
+use super::redact::without_places;
+
+/// Why a file did not become a session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("ONNX Runtime refuses the model: {0}")]
+    Rejected(String),
+    #[error("the model's {0}")]
+    Unsupported(String),
+    #[error("there was no memory left to load the model")]
+    OutOfMemory,
+    /// Not the model's fault: the process, or the machine, has no file descriptors left.
+    #[error("the model's file cannot be opened now: too many files are open")]
+    NoDescriptors,
+    /// Not the model's fault.
+    #[error("the GPU failed: {0}")]
+    Device(String),
+}
+
+impl SessionError {
+    /// Whether it follows from what the model's file holds.
+    pub fn is_about_content(&self) -> bool {
+        match self {
+            Self::Rejected(_) | Self::Unsupported(_) => true,
+            Self::OutOfMemory | Self::NoDescriptors | Self::Device(_) => false,
+        }
+    }
+}
+
+/// Why a run has no outputs.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The request's data made an operator fail (an index out of range, shapes that do not fit each other).
+    #[error("the model cannot run on this input: {0}")]
+    Data(String),
+    #[error("there was no memory left to run the model on this input")]
+    OutOfMemory,
+    #[error("the run was ended")]
+    Cancelled,
+    #[error("ONNX Runtime failed: {0}")]
+    Runtime(String),
+}
+
+pub(super) fn session_error(error: &ort::Error) -> SessionError {
+    let message = without_places(error.message());
+    if says_out_of_memory(&message) {
+        SessionError::OutOfMemory
+    } else if says_no_descriptors(&message) {
+        SessionError::NoDescriptors
+    } else if says_device_failed(&message) {
+        SessionError::Device(message)
+    } else {
+        SessionError::Rejected(message)
+    }
+}
+
+pub(super) fn run_error(error: &ort::Error) -> RunError {
+    let message = without_places(error.message());
+    if says_out_of_memory(&message) {
+        RunError::OutOfMemory
+    } else if says_device_failed(&message) {
+        RunError::Runtime(message)
+    } else if error.code() == ort::ErrorCode::InvalidArgument || message.contains("while running") {
+        // "Non-zero status code returned while running Gather node ...": the graph is sound, or it would not have
+        // loaded; what an operator then refuses is the request's data.
+        RunError::Data(message)
+    } else {
+        RunError::Runtime(message)
+    }
+}

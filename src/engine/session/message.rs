@@ -1,0 +1,230 @@
+//! What ONNX Runtime's messages say went wrong, where it has no error code for it.
+//!
+//! A message repeats names that the uploader chose, and such a name may read like anything. So words count only where the
+//! library itself puts them.
+
+use rustix::io::Errno;
+
+/// As the library words an `errno` (`EMFILE`, `ENFILE`): all that is said, and at the end.
+pub(super) fn says_no_descriptors(message: &str) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| {
+        message
+            .trim_end()
+            .ends_with(&format!("system error number {}", errno.raw_os_error()))
+    })
+}
+
+/// ONNX Runtime has no error code for a failed allocation, only its C++ exception's text. Names of nodes and operators
+/// are in messages too and could be that text, so it counts only where the library puts it: as all that is said, or as
+/// all that is said after one of its own introductions, or of a node.
+pub(super) fn says_out_of_memory(message: &str) -> bool {
+    let said = said(message);
+    let out_of_device_memory = said.starts_with("CUDA failure 2: ")
+        || (says_device_failed(message) && (said.contains("_ALLOC_FAILED") || said.contains("_ALLOCATION_FAILED")));
+    out_of_device_memory
+        || [Some(said), said_of_node(message)]
+            .into_iter()
+            .flatten()
+            .any(|said| ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said))
+        || is_cut_short(message)
+        // The system's, of a prepared model.
+        || (said.starts_with("mmap file ") && said.ends_with(" failed: Cannot allocate memory"))
+        // An arena's words, at its limit and at the system's.
+        || said.starts_with("Failed to allocate memory for requested buffer of size ")
+        || (said.starts_with("Available memory of ") && said.contains(" is smaller than requested bytes of "))
+}
+
+/// Whether `message` ends where there was no memory for more of it: so much of a text is kept in the library's string itself.
+fn is_cut_short(message: &str) -> bool {
+    const KEPT: usize = 15;
+    const BEGINNINGS: [&str; 5] = [
+        "Non-zero status code returned while running",
+        "Load model from ",
+        "Exception during loading: ",
+        "Exception during initialization: ",
+        "Failed to load model with error: ",
+    ];
+    BEGINNINGS.iter().any(|whole| whole[..KEPT].trim_end() == message)
+}
+
+/// What `message` says of a node when it begins with the node's description. A description is names of the uploader's
+/// choice between words of the library. It is taken to end where it can end first, so that a name that is made to look like
+/// the end leaves more to be said than the library does, never less.
+fn said_of_node(message: &str) -> Option<&str> {
+    const DESCRIPTIONS: [&[&str]; 3] = [
+        &["Exception while pre-packing node '", "': "],
+        &["This is an invalid model. In Node, (", ", Error "],
+        &["Node (", ") Op (", ") "],
+    ];
+    let message = without_introduction(message);
+    DESCRIPTIONS.iter().find_map(|words| {
+        let (first, others) = words.split_first()?;
+        let rest = message.strip_prefix(first)?;
+        others
+            .iter()
+            .try_fold(rest, |rest, word| rest.split_once(word).map(|(_, rest)| rest))
+    })
+}
+
+/// Whether CUDA or one of its libraries has failed, which is neither the model's nor the request's fault.
+pub(super) fn says_device_failed(message: &str) -> bool {
+    let said = said(message);
+    ["CUDA", "CUBLAS", "CUDNN", "CUFFT", "CURAND"].iter().any(|library| {
+        said.strip_prefix(library)
+            .is_some_and(|rest| rest.starts_with(" failure "))
+    })
+}
+
+/// What the library says before what is to be said.
+const INTRODUCTIONS: [&str; 5] = [
+    "Status Message: ",
+    "Exception during loading: ",
+    "Exception during initialization: ",
+    "Exception caught: ",
+    "Failed to load model with error: ",
+];
+
+/// `message` without an introduction that it begins with.
+fn without_introduction(message: &str) -> &str {
+    INTRODUCTIONS
+        .iter()
+        .find_map(|introduction| message.strip_prefix(introduction))
+        .unwrap_or(message)
+}
+
+/// What `message` says after the library's last introduction.
+fn said(message: &str) -> &str {
+    let said = INTRODUCTIONS
+        .iter()
+        .filter_map(|introduction| Some(message.rfind(introduction)? + introduction.len()))
+        .max()
+        .map_or(message, |start| &message[start..]);
+    // A status within a status: "[ONNXRuntimeError] : 1 : FAIL : ...".
+    said.strip_prefix("[ONNXRuntimeError] : ")
+        .and_then(|status| status.splitn(3, " : ").nth(2))
+        .unwrap_or(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_memory_is_what_the_library_says_not_what_a_node_is_called() {
+        let table = [
+            ("std::bad_alloc", true),
+            ("Exception during loading: std::bad_alloc", true),
+            ("Exception while pre-packing node 'a': std::bad_alloc", true),
+            ("Exception during initialization: std::bad_alloc", true),
+            ("Failed to load model with error: std::bad_alloc", true),
+            (
+                "Non-zero status code returned while running ConstantOfShape node. Name:'' Status Message: std::bad_alloc",
+                true,
+            ),
+            (
+                "Non-zero status code returned while running Add node. Name:'a' Status Message: Failed to allocate \
+                 memory for requested buffer of size 17592186044416",
+                true,
+            ),
+            (
+                "Exception during initialization: Available memory of 1024 is smaller than requested bytes of 4096",
+                true,
+            ),
+            // Cut short for want of memory.
+            ("Non-zero status", true),
+            ("Load model from", true),
+            ("Failed to load", true),
+            ("Load model", false),
+            ("CUDA failure 2: out of memory", true),
+            ("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory", true),
+            (
+                "Non-zero status code returned while running Conv node. Name:'c' Status Message: CUDA failure 2: out of \
+                 memory",
+                true,
+            ),
+            (
+                "Non-zero status code returned while running Gemm node. Name:'g' Status Message: CUBLAS failure 3: \
+                 CUBLAS_STATUS_ALLOC_FAILED",
+                true,
+            ),
+            (
+                "Exception during initialization: CUDNN failure 5003: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+                true,
+            ),
+            ("CUDA failure 700: an illegal memory access was encountered", false),
+            ("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", false),
+            (
+                "This is an invalid model. Error in Node:CUDA failure 2: out of memory",
+                false,
+            ),
+            (
+                "This is an invalid model. In Node, (\"\", Abs, \"\", -1) : (\"x\": tensor(float),) -> (\"z\",) , Error \
+                 std::bad_alloc",
+                true,
+            ),
+            ("Node (a) Op (Abs) std::bad_alloc", true),
+            (
+                "Exception during initialization: Node (a) Op (Abs) std::bad_alloc",
+                true,
+            ),
+            // Names that end, or begin, as messages do.
+            (
+                "This is an invalid model. In Node, (\"\", f, \"\", -1) : (\"x\": tensor(float),) -> (\"z\",) , Error \
+                 Unrecognized attribute: a for operator , Error std::bad_alloc",
+                false,
+            ),
+            (
+                "This is an invalid model. In Node, (\", Error std::bad_alloc\", Abs, \"\", -1) : (\"x\",) -> (\"z\",) , Error \
+                 Unrecognized attribute: a for operator Abs",
+                false,
+            ),
+            (
+                "Node (a) Op (Abs) std::bad_alloc) Op (Abs) [ShapeInferenceError] Incompatible dimensions",
+                false,
+            ),
+            (
+                "Node (a) Op (Abs) [TypeInferenceError] no type for ) std::bad_alloc",
+                false,
+            ),
+            ("Exception while pre-packing node 'a': std::bad_alloc': no", false),
+            (
+                "This is an invalid model. Error: two nodes with same node name (, Error std::bad_alloc",
+                false,
+            ),
+            ("No Op registered for bad_alloc with domain_version of 17", false),
+            (
+                "Non-zero status code returned while running Gather node. Name:'std::bad_alloc' Status Message: \
+                 indices element out of data bounds",
+                false,
+            ),
+        ];
+        for (message, expected) in table {
+            assert_eq!(says_out_of_memory(message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_fails_is_told_from_a_model_that_fails() {
+        let table = [
+            ("CUDA failure 700: an illegal memory access was encountered", true),
+            (
+                "Non-zero status code returned while running Conv node. Name:'c' Status Message: CUDNN failure 4: \
+                 CUDNN_STATUS_INTERNAL_ERROR",
+                true,
+            ),
+            (
+                "Exception during initialization: CUBLAS failure 1: CUBLAS_STATUS_NOT_INITIALIZED",
+                true,
+            ),
+            (
+                "Non-zero status code returned while running Gather node. Name:'CUDA failure 1' Status Message: indices \
+                 element out of data bounds",
+                false,
+            ),
+            ("Protobuf parsing failed.", false),
+        ];
+        for (message, expected) in table {
+            assert_eq!(says_device_failed(message), expected, "{message}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A request in its lane: its types hidden, so that requests of all content types wait and run together.
+//!
+//! What always holds: a request is answered once, or not at all when nobody waits for it; it keeps its model loaded.
+
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::caller::{Caller, Hold};
+use crate::engine::InferenceError;
+use crate::engine::batch;
+use crate::engine::memory::Working;
+use crate::engine::model::{Model, Work};
+use crate::engine::placement::{is_long, thread_time};
+use crate::engine::pool::PoolError;
+use crate::tensor::{Signature, Tensor, Value};
+
+/// A request in its lane.
+pub struct Pending {
+    /// Keeps the model loaded.
+    pub(super) lent: Arc<dyn AsRef<Model> + Send + Sync>,
+    pub(super) request: Box<dyn Request>,
+    pub(super) caller: Arc<Caller>,
+    deadline: Instant,
+    /// Bytes of the body.
+    pub(super) size: usize,
+    /// It was expected to be short, and ended where it was because it was not, by the clock.
+    was_ended: bool,
+    decoded: Option<Decoded>,
+}
+
+pub(super) struct Decoded {
+    pub(super) inputs: Vec<Tensor>,
+    /// When it may be part of a batch.
+    pub(super) rows: Option<NonZeroUsize>,
+    took: Duration,
+    /// What all of the request is expected to take, from its decoding to its answer.
+    _memory: Option<Working>,
+}
+
+/// The part of a request that knows its types. It answers once: in `decode` when that returns nothing, else in one of
+/// the others.
+pub(super) trait Request: Send {
+    fn decode(&mut self, signature: &Signature) -> Option<Vec<Tensor>>;
+    fn outputs(&self) -> Option<&[usize]>;
+    fn answer(&mut self, signature: &Signature, outputs: Result<&[Value], InferenceError>);
+    /// Instead of all of these.
+    fn refuse(&mut self, error: InferenceError);
+}
+
+struct Typed<W: Work> {
+    work: W,
+    plan: Option<W::Plan>,
+    sender: Option<oneshot::Sender<Result<W::Answer, W::Error>>>,
+}
+
+impl<W: Work> Typed<W> {
+    fn send(&mut self, answer: Result<W::Answer, W::Error>) {
+        if let Some(sender) = self.sender.take() {
+            // Whoever has left does not care.
+            let _ = sender.send(answer);
+        }
+    }
+}
+
+impl<W: Work> Request for Typed<W> {
+    fn decode(&mut self, signature: &Signature) -> Option<Vec<Tensor>> {
+        match guarded(|| self.work.decode(signature)) {
+            Ok((inputs, plan)) => {
+                self.plan = Some(plan);
+                Some(inputs)
+            }
+            Err(error) => {
+                self.send(Err(error));
+                None
+            }
+        }
+    }
+
+    fn outputs(&self) -> Option<&[usize]> {
+        self.plan.as_ref().and_then(W::outputs)
+    }
+
+    fn answer(&mut self, signature: &Signature, outputs: Result<&[Value], InferenceError>) {
+        let Some(plan) = self.plan.take() else { return };
+        let answer = match outputs {
+            Ok(outputs) => guarded(|| self.work.encode(plan, signature, outputs)),
+            Err(error) => Err(error.into()),
+        };
+        self.send(answer);
+    }
+
+    fn refuse(&mut self, error: InferenceError) {
+        self.send(Err(error.into()));
+    }
+}
+
+/// One request's panic is its own.
+pub fn guarded<T, E: From<InferenceError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(InferenceError::from(PoolError::Panicked).into()))
+}
+
+impl Pending {
+    /// A request to `model`, the caller's hold on it, and where its answer will be.
+    #[expect(
+        clippy::type_complexity,
+        reason = "three things that exist for each other; no other place has them"
+    )]
+    pub fn new<W: Work>(
+        model: &(impl AsRef<Model> + Clone + Send + Sync + 'static),
+        size: usize,
+        deadline: Instant,
+        was_ended: bool,
+        work: W,
+    ) -> (Self, Hold, oneshot::Receiver<Result<W::Answer, W::Error>>) {
+        let (sender, receiver) = oneshot::channel();
+        let caller = Arc::new(Caller::default());
+        let pending = Self {
+            lent: Arc::new(model.clone()),
+            request: Box::new(Typed {
+                work,
+                plan: None,
+                sender: Some(sender),
+            }),
+            caller: Arc::clone(&caller),
+            deadline,
+            size,
+            was_ended,
+            decoded: None,
+        };
+        (pending, Hold(caller), receiver)
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        Instant::now() < self.deadline && !self.caller.state().left
+    }
+
+    /// Decodes the request unless that is done. `None` when it needs no run: nobody waits for it, or it has been answered.
+    pub(super) fn ready(mut self, model: &Model) -> Option<Ready> {
+        if !self.is_wanted() {
+            return None;
+        }
+        let decoded = match self.decoded.take() {
+            Some(decoded) => decoded,
+            None => {
+                let started = thread_time();
+                let memory = match model.resident.reserve_request(self.size) {
+                    Ok(memory) => memory,
+                    Err(refused) => {
+                        self.request.refuse(refused.into());
+                        return None;
+                    }
+                };
+                let inputs = self.request.decode(model.signature())?;
+                let batcher = model.batcher.as_ref();
+                Decoded {
+                    rows: batcher.and_then(|batcher| batcher.batching.rows(&inputs, self.request.outputs())),
+                    inputs,
+                    _memory: memory,
+                    took: thread_time().saturating_sub(started),
+                }
+            }
+        };
+        Some(Ready { pending: self, decoded })
+    }
+}
+
+/// A decoded request.
+pub(super) struct Ready {
+    pub(super) pending: Pending,
+    pub(super) decoded: Decoded,
+}
+
+impl Ready {
+    pub(super) fn into_pending(self) -> Pending {
+        Pending {
+            decoded: Some(self.decoded),
+            ..self.pending
+        }
+    }
+
+    pub(super) fn goes_with(&self, other: &Self) -> bool {
+        self.pending.request.outputs() == other.pending.request.outputs()
+            && batch::go_together(&self.decoded.inputs, &other.decoded.inputs)
+    }
+
+    /// Answers, and notes what the request took beside its run.
+    pub(super) fn answer(mut self, model: &Model, ran: Duration, outputs: Result<&[Value], InferenceError>) {
+        let started = thread_time();
+        // Not needed any more, and as large as the body at least.
+        self.decoded.inputs = Vec::new();
+        self.pending.request.answer(model.signature(), outputs);
+        let took = self.decoded.took + ran + thread_time().saturating_sub(started);
+        let pace = &model.resident.pace;
+        pace.record_exactly(took, self.pending.size);
+        // On a busy machine the thread may only have been interrupted.
+        if self.pending.was_ended && is_long(took) {
+            pace.distrust();
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What to change when a store refuses, in the words and the variables of whoever runs it.
+
+use super::error::Answer;
+use super::location::Cloud;
+
+/// What says where the store is.
+pub(super) fn on_address(cloud: Option<Cloud>) -> &'static str {
+    match cloud {
+        Some(Cloud::Amazon) => "the region and endpoint in the environment",
+        Some(Cloud::Google) => "GOOGLE_BASE_URL where it is set",
+        Some(Cloud::Azure) => "AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ENDPOINT where it is set",
+        None => "the address",
+    }
+}
+
+/// What the store calls what objects are in.
+pub(super) fn bucket(cloud: Option<Cloud>) -> &'static str {
+    match cloud {
+        Some(Cloud::Azure) => "container",
+        Some(Cloud::Amazon | Cloud::Google) | None => "bucket",
+    }
+}
+
+pub(super) fn on_credentials(cloud: Option<Cloud>) -> &'static str {
+    match cloud {
+        Some(Cloud::Amazon) => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), give the container or instance a role, or \
+             set AWS_SKIP_SIGNATURE=true for a public bucket"
+        }
+        Some(Cloud::Google) => {
+            "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, give the instance a service account, or set \
+             GOOGLE_SKIP_SIGNATURE=true for a public bucket"
+        }
+        Some(Cloud::Azure) => {
+            "set AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID and AZURE_CLIENT_ID with its secret or \
+             token file, give the instance an identity, or set AZURE_SKIP_SIGNATURE=true for a public container"
+        }
+        None => "check the URL",
+    }
+}
+
+pub(super) fn on_refusal(cloud: Option<Cloud>, answer: &Answer) -> &'static str {
+    match cloud {
+        Some(Cloud::Amazon) => amazon(answer),
+        Some(Cloud::Google) => google(answer),
+        Some(Cloud::Azure) => azure(answer),
+        None => "check the URL, and the query if it is a signed one, which may have ended",
+    }
+}
+
+fn amazon(answer: &Answer) -> &'static str {
+    const KEY_ID: &str = "correct AWS_ACCESS_KEY_ID";
+    const SECRET: &str = "correct AWS_SECRET_ACCESS_KEY; it does not belong to the key id";
+    match answer.code.as_deref().unwrap_or_default() {
+        "InvalidAccessKeyId" => KEY_ID,
+        "SignatureDoesNotMatch" => SECRET,
+        // garage has one code for every refusal.
+        "AccessDenied" if answer.says("No such key") => KEY_ID,
+        "AccessDenied" if answer.says("Invalid signature") => SECRET,
+        "ExpiredToken" | "TokenRefreshRequired" => "get new credentials; these have ended",
+        "InvalidToken" => "correct AWS_SESSION_TOKEN; it does not belong to the keys",
+        "RequestTimeTooSkewed" => "set the clock of this machine",
+        "InvalidObjectState" => "restore it from the archive first",
+        _ => {
+            "allow these credentials s3:GetObject on it, and s3:ListBucket on the bucket, without which a missing object is \
+             refused as well"
+        }
+    }
+}
+
+fn google(answer: &Answer) -> &'static str {
+    match answer.code.as_deref().unwrap_or_default() {
+        _ if answer.says("Anonymous caller") => {
+            "unset GOOGLE_SKIP_SIGNATURE and give credentials, for the bucket is not public; or check its name"
+        }
+        _ if answer.says("billing account") => "give the project of the bucket a billing account",
+        _ if answer.status == 401 => {
+            "correct the credentials, whose key may be another or deleted, and see that the clock of this machine is right"
+        }
+        _ => {
+            "allow these credentials storage.objects.get on it, and storage.objects.list on the bucket (both are in the role \
+             Storage Object Viewer), without which a missing object is refused as well"
+        }
+    }
+}
+
+fn azure(answer: &Answer) -> &'static str {
+    const SIGNATURE: &str = "correct AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, which must be of the account in \
+                             AZURE_STORAGE_ACCOUNT_NAME and may have been renewed or have ended, and see that the clock of \
+                             this machine is right";
+    match answer.code.as_deref().unwrap_or_default() {
+        "PublicAccessNotPermitted" | "NoAuthenticationInformation" => {
+            "unset AZURE_SKIP_SIGNATURE and give credentials, for the container is not public"
+        }
+        "InvalidAuthenticationInfo" => {
+            "correct the identity, whose token has ended or is not one for this storage account"
+        }
+        "AuthenticationFailed" if answer.says("time frame") => {
+            "get a new AZURE_STORAGE_SAS_TOKEN, for the time of this one is over or has not come, or set the clock of this \
+             machine"
+        }
+        "AuthenticationFailed" if answer.says("ate header") => "set the clock of this machine",
+        "AuthenticationFailed" => SIGNATURE,
+        // Azurite's code for a wrong signature.
+        "AuthorizationFailure" if answer.says("failed to authenticate") => SIGNATURE,
+        "KeyBasedAuthenticationNotPermitted" => {
+            "unset AZURE_STORAGE_ACCOUNT_KEY and give an identity, for the account takes no keys"
+        }
+        "AuthorizationProtocolMismatch" => "use https, or a SAS token that allows http",
+        "AuthorizationFailure" | "AuthorizationSourceIPMismatch" => {
+            "let this machine's network through the firewall of the storage account or the addresses of the SAS token, and allow \
+             it to read and list blobs"
+        }
+        "BlobArchived" | "BlobBeingRehydrated" => {
+            "set its access tier to hot, cool or cold, and wait until it is there"
+        }
+        "AccountIsDisabled" => "enable the storage account",
+        _ => {
+            "allow these credentials to read and list blobs: by the role Storage Blob Data Reader, or sp=rl in a SAS token for \
+             the container"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cloud_has_its_own_way_to_refuse() {
+        let amazon = Some(Cloud::Amazon);
+        let google = Some(Cloud::Google);
+        let azure = Some(Cloud::Azure);
+        // As Azure begins what it says of any wrong signature.
+        let unauthentic = "Server failed to authenticate the request. Make sure the value of Authorization header is formed \
+                           correctly including the signature.";
+        let ended =
+            "Server failed to authenticate the request. Signature not valid in the specified time frame: Start [a]";
+        let table = [
+            (
+                amazon,
+                403,
+                "AccessDenied",
+                "Access Denied",
+                "allow these credentials s3:GetObject",
+            ),
+            (
+                google,
+                403,
+                "AccessDenied",
+                "Access denied.",
+                "allow these credentials storage.objects.get",
+            ),
+            (
+                google,
+                403,
+                "AccessDenied",
+                "Anonymous caller does not have",
+                "unset GOOGLE_SKIP_SIGNATURE",
+            ),
+            (
+                google,
+                403,
+                "UserProjectAccountProblem",
+                "an absent billing account",
+                "a billing account",
+            ),
+            (
+                google,
+                401,
+                "AuthenticationRequired",
+                "Authentication required.",
+                "correct the credentials",
+            ),
+            (
+                azure,
+                403,
+                "AuthenticationFailed",
+                unauthentic,
+                "correct AZURE_STORAGE_ACCOUNT_KEY",
+            ),
+            (
+                azure,
+                403,
+                "AuthenticationFailed",
+                ended,
+                "get a new AZURE_STORAGE_SAS_TOKEN",
+            ),
+            (
+                azure,
+                403,
+                "AuthorizationFailure",
+                unauthentic,
+                "correct AZURE_STORAGE_ACCOUNT_KEY",
+            ),
+            (
+                azure,
+                403,
+                "AuthorizationFailure",
+                "This request is not authorized",
+                "the firewall",
+            ),
+            (
+                azure,
+                403,
+                "AuthorizationPermissionMismatch",
+                "",
+                "Storage Blob Data Reader",
+            ),
+            (azure, 403, "AuthorizationProtocolMismatch", "", "use https"),
+            (azure, 403, "KeyBasedAuthenticationNotPermitted", "", "give an identity"),
+            (azure, 403, "AccountIsDisabled", "", "enable the storage account"),
+            (
+                azure,
+                401,
+                "InvalidAuthenticationInfo",
+                "Issuer validation failed",
+                "correct the identity",
+            ),
+            (azure, 409, "PublicAccessNotPermitted", "", "unset AZURE_SKIP_SIGNATURE"),
+            (None, 403, "SignatureDoesNotMatch", "", "check the URL"),
+        ];
+        for (cloud, status, code, message, expected) in table {
+            let answer = Answer {
+                status,
+                code: Some(code.to_owned()),
+                message: Some(message.to_owned()),
+            };
+            let advice = on_refusal(cloud, &answer);
+            assert!(advice.contains(expected), "{answer}: {advice}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Tensors put together along their first axis, and taken apart again: what batches are made of.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{Data, Elements, Tensor};
+
+impl Tensor {
+    /// The rows (what the first axis counts) of all `parts`, one after the other. `None` when the parts differ in
+    /// element type or in another axis than the first, or when there is no memory.
+    pub fn concatenate(parts: &[&Self]) -> Option<Self> {
+        let first = parts.first()?;
+        let mut rows = 0usize;
+        for part in parts {
+            let (&own, others) = part.shape.split_first()?;
+            if part.data_type != first.data_type || others != &first.shape[1..] {
+                return None;
+            }
+            rows = rows.checked_add(own)?;
+        }
+        let mut shape = first.shape.clone();
+        shape[0] = rows;
+        let data = match &first.data {
+            Data::Fixed(_) => Data::Fixed(concatenated(parts.iter().filter_map(|part| part.as_bytes()))?),
+            Data::Strings(_) => {
+                let mut values = Vec::new();
+                let all = || parts.iter().filter_map(|part| part.as_strings());
+                values.try_reserve_exact(all().map(<[Bytes]>::len).sum()).ok()?;
+                all().for_each(|part| values.extend_from_slice(part));
+                Data::Strings(values)
+            }
+        };
+        Some(Self {
+            data_type: first.data_type,
+            shape,
+            data,
+        })
+    }
+
+    /// Some of the rows, without copying their bytes. `None` when there are none such.
+    pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
+        let (&all, others) = self.shape.split_first()?;
+        if rows.start > rows.end || rows.end > all {
+            return None;
+        }
+        // As many of whatever the data is made of per row as there are in all; an empty tensor has none.
+        let part = |length: usize| {
+            let each = length.checked_div(all).unwrap_or(0);
+            rows.start * each..rows.end * each
+        };
+        let data = match &self.data {
+            Data::Fixed(bytes) => Data::Fixed(bytes.slice(part(bytes.len()))),
+            Data::Strings(values) => Data::Strings(values[part(values.len())].to_vec()),
+        };
+        let mut shape = Vec::with_capacity(self.shape.len());
+        shape.push(rows.len());
+        shape.extend_from_slice(others);
+        Some(Self {
+            data_type: self.data_type,
+            shape,
+            data,
+        })
+    }
+}
+
+/// The parts one after the other, aligned for every element type. `None` when there is no memory for them.
+fn concatenated<'a>(parts: impl Iterator<Item = &'a Bytes> + Clone) -> Option<Bytes> {
+    let length = parts
+        .clone()
+        .try_fold(0usize, |length, part| length.checked_add(part.len()))?;
+    let mut words: Vec<u64> = Vec::new();
+    words.try_reserve_exact(length.div_ceil(8)).ok()?;
+    words.resize(length.div_ceil(8), 0);
+    let mut rest = bytemuck::cast_slice_mut::<u64, u8>(&mut words);
+    for part in parts {
+        let (place, after) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = after;
+    }
+    Some(Bytes::from_owner(Elements(words)).slice(..length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floats(rows: Range<u16>, width: u16) -> Tensor {
+        let values = rows
+            .clone()
+            .flat_map(|row| (0..width).map(move |column| f64::from(row * width + column)));
+        Tensor::from_vec(vec![rows.len(), width.into()], values.collect()).unwrap()
+    }
+
+    fn strings(rows: Range<u16>) -> Tensor {
+        let values = rows.clone().map(|row| Bytes::from(format!("row {row}")));
+        Tensor::from_strings(vec![rows.len(), 1], values.collect()).unwrap()
+    }
+
+    #[test]
+    fn rows_are_what_concatenating_put_together() {
+        let cuts = [0u16, 1, 1, 4, 7, 12];
+        for make in [|rows| floats(rows, 3), |rows| floats(rows, 0), strings] {
+            let parts: Vec<Tensor> = cuts.windows(2).map(|cut| make(cut[0]..cut[1])).collect();
+            let whole = Tensor::concatenate(&parts.iter().collect::<Vec<_>>()).unwrap();
+            assert_eq!(whole, make(0..12));
+            for (cut, part) in cuts.windows(2).zip(&parts) {
+                assert_eq!(whole.rows(cut[0].into()..cut[1].into()).as_ref(), Some(part));
+            }
+            assert_eq!(whole.rows(11..13), None);
+        }
+    }
+
+    #[test]
+    fn rows_share_the_bytes_of_the_whole() {
+        let whole = floats(0..4, 2);
+        let part = whole.rows(1..3).unwrap();
+        assert_eq!(part.as_slice::<f64>().unwrap(), &[2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(
+            part.as_bytes().unwrap().as_ptr(),
+            whole.as_bytes().unwrap()[16..].as_ptr()
+        );
+    }
+
+    #[test]
+    fn what_differs_in_more_than_its_rows_is_not_concatenated() {
+        let scalar = Tensor::from_vec(vec![], vec![1f64]).unwrap();
+        let other_type = Tensor::from_vec(vec![1, 3], vec![1f32; 3]).unwrap();
+        let rows = floats(0..2, 3);
+        for other in [&floats(0..2, 2), &other_type, &scalar] {
+            assert_eq!(Tensor::concatenate(&[&rows, other]), None);
+            assert_eq!(Tensor::concatenate(&[other, &rows]), None);
+        }
+        assert_eq!(Tensor::concatenate(&[]), None);
+        assert_eq!(scalar.rows(0..1), None);
+    }
+}

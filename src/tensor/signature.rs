@@ -1,0 +1,126 @@
+//! What a model takes and gives, as it declares it: names, element types, shapes with dimensions left open.
+
+use std::fmt;
+
+use super::DataType;
+
+/// One dimension of a model's input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    Fixed(usize),
+    /// Any size; the model's name for it when it has one.
+    Dynamic(Option<String>),
+}
+
+/// What a model takes as one input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputSpec {
+    pub name: String,
+    pub data_type: DataType,
+    /// `None` when the model does not say the rank.
+    pub dims: Option<Vec<Dim>>,
+}
+
+impl InputSpec {
+    /// Whether a tensor of `shape` may be given for this input.
+    pub fn accepts(&self, shape: &[usize]) -> bool {
+        match &self.dims {
+            None => true,
+            Some(dims) => {
+                dims.len() == shape.len()
+                    && dims.iter().zip(shape).all(|(dim, &size)| match dim {
+                        Dim::Fixed(fixed) => *fixed == size,
+                        Dim::Dynamic(_) => true,
+                    })
+            }
+        }
+    }
+}
+
+/// `float32[batch, 32]`: the element type and the shape, as messages and the README write them.
+impl fmt::Display for InputSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_type(f, self.data_type, self.dims.as_deref())
+    }
+}
+
+/// What a model gives as one output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSpec {
+    pub name: String,
+    pub value_type: ValueType,
+}
+
+/// The ONNX value types that outputs may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueType {
+    Tensor {
+        data_type: DataType,
+        dims: Option<Vec<Dim>>,
+    },
+    Sequence(Box<ValueType>),
+    Map {
+        key: DataType,
+        value: Box<ValueType>,
+    },
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tensor { data_type, dims } => write_type(f, *data_type, dims.as_deref()),
+            Self::Sequence(element) => write!(f, "sequence({element})"),
+            Self::Map { key, value } => write!(f, "map({key}, {value})"),
+        }
+    }
+}
+
+/// The inputs and outputs of a model, in the model's order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Signature {
+    pub inputs: Vec<InputSpec>,
+    pub outputs: Vec<OutputSpec>,
+}
+
+fn write_type(f: &mut fmt::Formatter<'_>, data_type: DataType, dims: Option<&[Dim]>) -> fmt::Result {
+    let Some(dims) = dims else {
+        return write!(f, "{data_type} of any shape");
+    };
+    write!(f, "{data_type}[")?;
+    for (i, dim) in dims.iter().enumerate() {
+        if i > 0 {
+            f.write_str(", ")?;
+        }
+        match dim {
+            Dim::Fixed(size) => write!(f, "{size}")?,
+            Dim::Dynamic(Some(name)) => f.write_str(name)?,
+            Dim::Dynamic(None) => f.write_str("?")?,
+        }
+    }
+    f.write_str("]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_accepts_what_its_dimensions_allow() {
+        let spec = InputSpec {
+            name: "x".into(),
+            data_type: DataType::F32,
+            dims: Some(vec![Dim::Dynamic(Some("batch".into())), Dim::Fixed(32)]),
+        };
+        assert_eq!(spec.to_string(), "float32[batch, 32]");
+        let table: [(&[usize], bool); 5] = [
+            (&[1, 32], true),
+            (&[0, 32], true),
+            (&[1, 31], false),
+            (&[32], false),
+            (&[1, 1, 32], false),
+        ];
+        for (shape, accepted) in table {
+            assert_eq!(spec.accepts(shape), accepted, "{shape:?}");
+        }
+    }
+}
