@@ -57,8 +57,8 @@ def publish(aws: Aws, docker: str, uri: str, tag: str, instance_type: str) -> No
     # SageMaker would tell some minutes later, in the log, by an "exec format error".
     if found not in ("", wanted):
         raise Trouble(
-            f"Docker's {image} is for {found}, and {instance_type} needs {wanted}; build it anew by `{shlex.join(build)}`, or "
-            "give another InstanceType=..."
+            f"Docker's {image} is for {found}, and {instance_type} needs {wanted}; build it anew by "
+            f"`{shlex.join(build)}`, or give another InstanceType=..."
         )
     token = aws.call("ecr", "GetAuthorizationToken").get("authorizationData", [{}])[0].get("authorizationToken", "")
     password = base64.b64decode(token).decode().removeprefix("AWS:")
