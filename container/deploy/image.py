@@ -48,26 +48,24 @@ def publish(aws: Aws, docker: str, uri: str, tag: str, instance_type: str) -> No
     """Builds `uri:tag` unless Docker has it, and pushes it."""
     image = f"{uri}:{tag}"
     inspect = ["image", "inspect", "--format", "{{.Architecture}}", image]
+    # Of the instances, whatever this machine is.
+    wanted = "arm64" if GRAVITON.match(instance_type) else "amd64"
+    build = [str(ROOT / "scripts/image"), "--platform", f"linux/{wanted}", image]
     if aws.dry_run or asked(docker, *inspect) is None:
-        run(aws, [str(ROOT / "scripts/image"), image])
-    if not aws.dry_run:
-        must_run_on(instance_type, image, asked(docker, *inspect) or "")
+        run(aws, build)
+    found = "" if aws.dry_run else (asked(docker, *inspect) or "").strip()
+    # SageMaker would tell some minutes later, in the log, by an "exec format error".
+    if found not in ("", wanted):
+        raise Trouble(
+            f"Docker's {image} is for {found}, and {instance_type} needs {wanted}; build it anew by "
+            f"`{shlex.join(build)}`, or give another InstanceType=..."
+        )
     token = aws.call("ecr", "GetAuthorizationToken").get("authorizationData", [{}])[0].get("authorizationToken", "")
     password = base64.b64decode(token).decode().removeprefix("AWS:")
     registry = uri.split("/")[0]
     run(aws, [docker, "login", "--username", "AWS", "--password-stdin", registry], password)
     run(aws, [docker, "push", image])
     aws.say("image", image, "pushed")
-
-
-def must_run_on(instance_type: str, image: str, architecture: str) -> None:
-    """SageMaker would tell some minutes later, in the log, by an "exec format error"."""
-    wanted = "arm64" if GRAVITON.match(instance_type) else "amd64"
-    if architecture.strip() not in ("", wanted):
-        raise Trouble(
-            f"{image} is for {architecture.strip()}, and {instance_type} needs {wanted}; build it on such a machine, or give "
-            "another InstanceType=..."
-        )
 
 
 def asked(docker: str, *words: str) -> str | None:

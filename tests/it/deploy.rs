@@ -121,6 +121,7 @@ fn an_image_is_pushed_when_the_repository_does_not_have_it_and_its_machines_can_
         refused.contains("is for arm64, and ml.m5.xlarge needs amd64"),
         "{refused}"
     );
+    assert!(refused.contains("scripts/image --platform linux/amd64 "), "{refused}");
     let said = site.deploy(push.iter().chain(&["InstanceType=ml.m7g.large"])).output();
     let image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/pushed:a1";
     assert!(said.contains(&format!("image {image}: pushed")), "{said}");
@@ -162,7 +163,7 @@ fn a_dry_run_prints_every_call_and_needs_neither_credentials_nor_a_network() {
     for call in [
         "aws s3api put-object --bucket shop --key models/scale.tar.gz",
         "aws ecr create-repository --repository-name longshore",
-        "scripts/image 000000000000.dkr.ecr.us-east-1.amazonaws.com/longshore:1",
+        "scripts/image --platform linux/amd64 000000000000.dkr.ecr.us-east-1.amazonaws.com/longshore:1",
         "docker push",
         "aws iam create-role --role-name dry-ExecutionRole",
         "aws iam put-role-policy",
@@ -181,6 +182,12 @@ fn a_dry_run_prints_every_call_and_needs_neither_credentials_nor_a_network() {
         let (_, after) = found.unwrap_or_else(|| panic!("{call} is not there, or not in its turn: {said}"));
         rest = after;
     }
+    let graviton = dry(&["dry", "Bucket=shop", "Tag=1", "InstanceType=ml.c7gn.large"]);
+    assert!(
+        graviton.contains("scripts/image --platform linux/arm64 000000000000.dkr"),
+        "{graviton}"
+    );
+
     let removed = dry(&["dry", "--delete"]);
     assert!(
         removed.contains("aws sagemaker delete-endpoint --endpoint-name dry"),

@@ -168,7 +168,7 @@ fn every_error_says_what_to_change() {
         ),
         (
             StoreError::Stopped { url: url() },
-            "s3://models/team/a.tar.gz was not read because the server is stopping",
+            "reading s3://models/team/a.tar.gz was broken off: the server is stopping, or its log has the reason",
             true,
         ),
     ];

@@ -13,6 +13,9 @@ use super::process::Process;
 
 const VARIABLE: &str = "LONGSHORE_TEST_IMAGE";
 
+/// Options of `docker run` that the image needs here, with blanks between.
+const OPTIONS: &str = "LONGSHORE_TEST_DOCKER";
+
 /// By which `scripts/smoke` finds those that a test has left.
 const LABEL: &str = "longshore.test";
 
@@ -71,6 +74,8 @@ impl Container {
         let mut words = ["docker", "run", "--rm", "--label", LABEL, "--name", self.name()]
             .map(OsString::from)
             .to_vec();
+        let needed = env::var(OPTIONS).unwrap_or_default();
+        words.extend(needed.split_whitespace().map(OsString::from));
         words.extend(options.into_iter().cloned());
         for (name, value) in variables {
             let mut variable = OsString::from(format!("{name}="));
