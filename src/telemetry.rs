@@ -4,17 +4,24 @@
 //! ONNX Runtime's own log is off unless ours is at `debug`: it reports every failed run a second time, and what it says
 //! is in the error that the caller gets.
 
+mod lines;
 pub mod metrics;
 
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, Stderr, Write, stderr};
 use std::panic;
 use std::str::FromStr;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
+
+use lines::Lines;
+
+/// Standard error. It is locked while a line is written, as that of the standard library is.
+static LOG: LazyLock<Mutex<Lines<Stderr>>> = LazyLock::new(|| Mutex::new(Lines::new(stderr())));
 
 /// How records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,7 +82,7 @@ pub fn init(format: LogFormat, level: LogLevel) {
         LogFormat::Text => registry
             .with(
                 fmt::layer()
-                    .with_writer(stderr)
+                    .with_writer(|| Log)
                     .with_ansi(stderr().is_terminal())
                     .with_target(false),
             )
@@ -85,7 +92,7 @@ pub fn init(format: LogFormat, level: LogLevel) {
                 fmt::layer()
                     .json()
                     .flatten_event(true)
-                    .with_writer(stderr)
+                    .with_writer(|| Log)
                     .with_target(false),
             )
             .init(),
@@ -95,6 +102,25 @@ pub fn init(format: LogFormat, level: LogLevel) {
         let message = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(place, message, "panic");
     }));
+}
+
+/// Writes a line, which has its end, among those of the log. A reader that does not read holds nobody up (`lines.rs`).
+pub fn write_line(line: &[u8]) -> io::Result<()> {
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).write(line)
+}
+
+/// What records are written to, each by one call.
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        write_line(record)?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

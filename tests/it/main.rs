@@ -43,6 +43,7 @@ mod isolation;
 mod limits;
 mod listing;
 mod local_mode;
+mod log;
 mod memory;
 mod names;
 mod negotiation;

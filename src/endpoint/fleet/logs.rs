@@ -4,12 +4,13 @@
 //! Lines are passed on as they are. A line without an end is cut, so that a container cannot fill our memory.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use super::container::RunningContainer;
+use crate::telemetry;
 
 /// Lines that are kept, and what a line may have.
 const KEPT: usize = 50;
@@ -50,7 +51,7 @@ pub(super) async fn follow(source: impl AsyncRead + Unpin, container: Arc<Runnin
     let mut lines = BufReader::new(source);
     while let Ok(Some(line)) = next(&mut lines).await {
         // Whoever has closed our standard error does not read this, and the container is not to suffer from it.
-        let _ = writeln!(io::stderr().lock(), "[{}] {line}", container.label());
+        let _ = telemetry::write_line(format!("[{}] {line}\n", container.label()).as_bytes());
         container.tail.push(line);
     }
 }

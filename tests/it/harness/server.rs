@@ -179,6 +179,11 @@ impl Server {
         self.log.lines().iter().filter(|line| line.contains(part)).count()
     }
 
+    /// Nobody reads the log from here on, until it is read again.
+    pub fn read_log(&self, read: bool) {
+        self.log.read(read);
+    }
+
     pub fn log(&self) -> Vec<String> {
         self.log.lines()
     }
@@ -241,6 +246,8 @@ pub(super) struct Log {
 struct Lines {
     lines: Vec<String>,
     closed: bool,
+    /// Whether what comes is left where it is.
+    unread: bool,
 }
 
 impl Log {
@@ -250,13 +257,22 @@ impl Log {
         thread::spawn(move || {
             let (state, changed) = &*shared;
             for line in lines.map_while(Result::ok) {
-                state.lock().unwrap().lines.push(line);
+                let unread = |state: &mut Lines| state.unread;
+                let mut state = changed.wait_while(state.lock().unwrap(), unread).unwrap();
+                state.lines.push(line);
                 changed.notify_all();
             }
             state.lock().unwrap().closed = true;
             changed.notify_all();
         });
         log
+    }
+
+    /// Whether to read on. What comes unread stays in the pipe.
+    pub fn read(&self, read: bool) {
+        let (state, changed) = &*self.shared;
+        state.lock().unwrap().unread = !read;
+        changed.notify_all();
     }
 
     /// What `find` makes of the first line that it makes something of; `None` when no such line comes.
