@@ -42,7 +42,7 @@ pub enum OpenError {
 pub enum StoreError {
     #[error("there is nothing at {url}, neither an object nor a folder of files that may be listed; check the name")]
     NotFound { url: String },
-    #[error("there is no {bucket} for {url}; check --model-store, and {address}")]
+    #[error("there is no {bucket} for {url}; check its name, and {address}")]
     NoBucket {
         url: String,
         bucket: &'static str,
@@ -198,7 +198,7 @@ fn on_certificates(reason: &str) -> &'static str {
 fn later(answer: &Answer) -> &'static str {
     match is_passing(answer.status) {
         true => "try again later",
-        false => "check --model-store and the name",
+        false => "check the URL and the name",
     }
 }
 

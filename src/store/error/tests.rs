@@ -25,7 +25,7 @@ fn every_error_says_what_to_change() {
                 bucket: "bucket",
                 address: "the region and endpoint in the environment",
             },
-            "there is no bucket for s3://models/team/a.tar.gz; check --model-store, and the region and endpoint in the \
+            "there is no bucket for s3://models/team/a.tar.gz; check its name, and the region and endpoint in the \
              environment",
             false,
         ),
@@ -92,7 +92,7 @@ fn every_error_says_what_to_change() {
                 answer: answer(400, None),
                 tries: 1,
             },
-            "s3://models/team/a.tar.gz answered 400; check --model-store and the name",
+            "s3://models/team/a.tar.gz answered 400; check the URL and the name",
             false,
         ),
         (

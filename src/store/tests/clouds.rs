@@ -146,7 +146,7 @@ fn refusals_are_told_in_the_clouds_own_words() {
         (
             azure,
             || Reply::error(404, "ContainerNotFound"),
-            "there is no container for az://container/store/a; check --model-store, and AZURE_STORAGE_ACCOUNT_NAME",
+            "there is no container for az://container/store/a; check its name, and AZURE_STORAGE_ACCOUNT_NAME",
         ),
         (
             google,
@@ -166,7 +166,7 @@ fn refusals_are_told_in_the_clouds_own_words() {
         (
             google,
             || Reply::error(404, "NoSuchBucket"),
-            "there is no bucket for gs://bucket/store/a; check --model-store, and GOOGLE_BASE_URL",
+            "there is no bucket for gs://bucket/store/a; check its name, and GOOGLE_BASE_URL",
         ),
         (
             google,
