@@ -38,7 +38,7 @@ mod testing;
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,10 +84,6 @@ pub struct Settings {
     /// Whether names bind, as on SageMaker: what is called `.tar.gz` is tar and gzip, and a model that is no archive is
     /// called `.onnx` or `.ort`. Else objects are what their content says.
     pub names_bind: bool,
-    /// Where models lie unpacked, in a folder that this process has for itself.
-    pub folder: PathBuf,
-    /// Bytes that they may take there.
-    pub folder_bytes: u64,
     /// How long a copy is used without asking the store.
     pub revalidate: Duration,
 }
@@ -164,6 +160,17 @@ enum What {
     Folder(Folder),
 }
 
+/// Where models lie unpacked: in a folder that this process has for itself, and within a bound. Stores may share it.
+#[derive(Clone)]
+pub struct Disk(Arc<DiskCache>);
+
+impl Disk {
+    /// Below `folder`, for `bound` bytes.
+    pub fn open(folder: &Path, bound: u64) -> Result<Self, OpenError> {
+        Ok(Self(Arc::new(DiskCache::open(folder, bound)?)))
+    }
+}
+
 /// A store, and what of it is on disk.
 pub struct Store {
     remote: Remote,
@@ -183,7 +190,7 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    pub fn open(settings: Settings) -> Result<Self, OpenError> {
+    pub fn open(settings: Settings, disk: &Disk) -> Result<Self, OpenError> {
         let remote = Remote::open(&RemoteSettings {
             url: settings.url,
             environment: settings.environment,
@@ -196,7 +203,7 @@ impl Store {
         })?;
         Ok(Self {
             remote,
-            cache: Arc::new(DiskCache::open(&settings.folder, settings.folder_bytes)?),
+            cache: Arc::clone(&disk.0),
             downloads: Semaphore::new(settings.downloads),
             bounds: settings.bounds,
             names_bind: settings.names_bind,
@@ -214,7 +221,7 @@ impl Store {
         self.remote.url_of(name)
     }
 
-    /// What is on disk.
+    /// What is on disk, of all stores that share it.
     pub fn usage(&self) -> Usage {
         self.cache.usage()
     }

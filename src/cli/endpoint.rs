@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -160,13 +159,14 @@ fn fleet_settings(args: &EndpointArgs, environment: &Environment, faults: Arc<Fa
         start_timeout: args.start_timeout,
         health_interval: args.health_interval,
         drain_timeout: args.drain_timeout,
-        store: store_settings(args, environment.clone(), PathBuf::new()),
+        store: store_settings(args, environment.clone()),
+        archive_bytes: args.fetch.archive_cache_size.as_u64(),
     }
 }
 
 fn runtime_settings(args: &EndpointArgs, environment: Environment, region: String) -> runtime::Settings {
     let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
-    let store = store_settings(args, environment, args.cache_dir().join("models"));
+    let archives = (args.cache_dir().join("models"), args.fetch.archive_cache_size.as_u64());
     runtime::Settings {
         account: ACCOUNT.to_owned(),
         region,
@@ -182,11 +182,11 @@ fn runtime_settings(args: &EndpointArgs, environment: Environment, region: Strin
             load_timeout: args.load_timeout,
             unload_timeout: args.unload_timeout,
         },
-        ..runtime::Settings::new(store)
+        ..runtime::Settings::new(store_settings(args, environment), archives)
     }
 }
 
-fn store_settings(args: &EndpointArgs, environment: Environment, folder: PathBuf) -> store::Settings {
+fn store_settings(args: &EndpointArgs, environment: Environment) -> store::Settings {
     store::Settings {
         url: String::new(),
         environment,
@@ -196,8 +196,6 @@ fn store_settings(args: &EndpointArgs, environment: Environment, folder: PathBuf
         bounds: bounds(&args.fetch.archives),
         // What SageMaker would refuse is to be found out here.
         names_bind: true,
-        folder,
-        folder_bytes: args.fetch.archive_cache_size.as_u64(),
         // A model that is loaded again is to be what the bucket has by then.
         revalidate: Duration::ZERO,
     }

@@ -20,7 +20,7 @@ use crate::codec::Format;
 use crate::config::{self, OnFull, Prepare, Provider, ServeArgs};
 use crate::contract::{self, Health, Invocations};
 use crate::engine::{self, Engine};
-use crate::store::{self, Store};
+use crate::store::{self, Disk, Store};
 use crate::supervisor::Inheritance;
 use crate::telemetry::READY;
 use crate::telemetry::metrics::Metrics;
@@ -251,7 +251,7 @@ async fn load_default(args: &ServeArgs, catalog: &Arc<Catalog>, name: &str, path
 
 /// Own mode with the store at `url`.
 fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> {
-    let store = Store::open(store::Settings {
+    let settings = store::Settings {
         url: url.to_owned(),
         environment: config::environment().collect(),
         timeout: args.fetch.store_timeout,
@@ -259,11 +259,11 @@ fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> 
         downloads: args.fetch.downloads,
         bounds: bounds(&args.fetch.archives),
         names_bind: false,
-        folder: args.cache_dir(),
-        folder_bytes: args.fetch.archive_cache_size.as_u64(),
         revalidate: args.revalidate,
-    })
-    .context("open the model store")?;
+    };
+    let store = Disk::open(&args.cache_dir(), args.fetch.archive_cache_size.as_u64())
+        .and_then(|disk| Store::open(settings, &disk))
+        .context("open the model store")?;
     let settings = catalog::DemandSettings {
         evict: args.on_full == OnFull::Evict,
         idle_unload: args.idle_unload,

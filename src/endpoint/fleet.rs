@@ -79,8 +79,10 @@ pub struct Settings {
     pub health_interval: Duration,
     /// For requests to end before their containers do, and for containers to end by themselves.
     pub drain_timeout: Duration,
-    /// How models are fetched; without its URL and folder, which are up to each model.
+    /// How models are fetched; without its URL, which is each model's own.
     pub store: store::Settings,
+    /// Bytes that models of one place may take on disk.
+    pub archive_bytes: u64,
 }
 
 /// Why there can be no fleets.
@@ -130,7 +132,11 @@ impl Fleets {
             source,
         })?;
         let shared = Shared {
-            artifacts: Artifacts::new(settings.store.clone(), work.path().join("archives")),
+            artifacts: Artifacts::new(
+                settings.store.clone(),
+                work.path().join("archives"),
+                settings.archive_bytes,
+            ),
             folder: work.path().join("instances"),
             name: work.name(),
             killed: Mutex::new(work.take_removed()),

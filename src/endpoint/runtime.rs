@@ -19,6 +19,7 @@ mod turns;
 mod tests;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use crate::endpoint::error::{Place, RuntimeError};
 use crate::endpoint::fault::Faults;
 use crate::endpoint::fleet::{Fleet, Fleets};
 use crate::endpoint::multi_model;
-use crate::store::{self, LocationError, ObjectError, Objects, Store};
+use crate::store::{self, Disk, LocationError, ObjectError, Objects, OpenError, Store};
 
 pub use http::{REQUEST_ID, data, routes};
 pub use invoke::{Response, Written};
@@ -67,13 +68,15 @@ pub struct Settings {
     /// For a request to wait for a container that is being started again.
     pub down_wait: Duration,
     pub multi_model: multi_model::Settings,
-    /// How what `ModelDataUrl` names is read: all but the URL, and `folder` is where there is one for each.
+    /// How what `ModelDataUrl` names is read: all but the URL.
     pub store: store::Settings,
+    /// Where what was read for containers in multi-model mode lies unpacked, and bytes that all of it may take.
+    pub archives: (PathBuf, u64),
 }
 
 impl Settings {
     /// SageMaker's numbers (section 3.2 of the contract).
-    pub fn new(store: store::Settings) -> Self {
+    pub fn new(store: store::Settings, archives: (PathBuf, u64)) -> Self {
         let seconds = Duration::from_secs;
         Self {
             account: "000000000000".to_owned(),
@@ -94,6 +97,7 @@ impl Settings {
                 unload_timeout: seconds(360),
             },
             store,
+            archives,
         }
     }
 }
@@ -105,6 +109,8 @@ pub enum StartError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Objects(#[from] LocationError),
+    #[error(transparent)]
+    Disk(#[from] OpenError),
 }
 
 /// The runtime API.
@@ -121,6 +127,8 @@ pub struct Runtime {
     /// Where loads and asynchronous invocations run.
     background: Handle,
     asynchronous: Asynchronous,
+    /// Of all stores together.
+    disk: Disk,
     /// One for each `ModelDataUrl`, as long as somebody uses it.
     stores: Mutex<HashMap<String, Weak<Store>>>,
 }
@@ -134,9 +142,11 @@ impl Runtime {
         background: Handle,
     ) -> Result<Arc<Self>, StartError> {
         let store = &settings.store;
+        let (folder, bytes) = &settings.archives;
         Ok(Arc::new(Self {
             client: Client::new(settings.down_wait)?,
             objects: Objects::open(store.environment.clone(), store.timeout, store.retries)?,
+            disk: Disk::open(folder, *bytes)?,
             settings,
             fleets,
             faults,

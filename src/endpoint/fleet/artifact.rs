@@ -15,7 +15,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use tempfile::TempDir;
 
-use crate::store::{FetchError, Lease, Located, Name, NameError, OpenError, Settings, Store};
+use crate::store::{Disk, FetchError, Lease, Located, Name, NameError, OpenError, Settings, Store};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
@@ -58,19 +58,22 @@ pub(super) struct Artifacts {
     /// For stores of any URL.
     settings: Settings,
     folder: PathBuf,
+    /// For each place.
+    bytes: u64,
     /// By URL. Shared by all who use one, so that what was fetched is found again.
     places: Mutex<HashMap<String, Weak<Place>>>,
 }
 
 impl Artifacts {
-    /// Keeps models below `folder`.
-    pub fn new(settings: Settings, folder: PathBuf) -> Self {
+    /// Keeps models below `folder`, of each place up to so many bytes.
+    pub fn new(settings: Settings, folder: PathBuf, bytes: u64) -> Self {
         Self {
             settings: Settings {
                 revalidate: Duration::ZERO,
                 ..settings
             },
             folder,
+            bytes,
             places: Mutex::default(),
         }
     }
@@ -96,12 +99,12 @@ impl Artifacts {
             folder: self.folder.clone(),
             source,
         })?;
+        let settings = Settings {
+            url: url.clone(),
+            ..self.settings.clone()
+        };
         let place = Arc::new(Place {
-            store: Store::open(Settings {
-                url: url.clone(),
-                folder: folder.path().to_owned(),
-                ..self.settings.clone()
-            })?,
+            store: Store::open(settings, &Disk::open(folder.path(), self.bytes)?)?,
             _folder: folder,
         });
         places.insert(url, Arc::downgrade(&place));
@@ -187,11 +190,9 @@ mod tests {
                 ratio: 100,
             },
             names_bind: true,
-            folder: PathBuf::new(),
-            folder_bytes: 1 << 20,
             revalidate: Duration::ZERO,
         };
-        let artifacts = Artifacts::new(settings, folder.path().join("archives"));
+        let artifacts = Artifacts::new(settings, folder.path().join("archives"), 1 << 20);
         let left = || fs::read_dir(folder.path().join("archives")).unwrap().count();
         let fetch = async |name: &str| {
             let url = models.path().join(name).display().to_string();

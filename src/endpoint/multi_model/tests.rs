@@ -37,14 +37,13 @@ fn scene_with(fake: Arc<Fake>, load_wait: Duration) -> Scene {
             ratio: 100,
         },
         names_bind: true,
-        folder: store.path().join("cache"),
-        folder_bytes: 1 << 20,
         revalidate: FOREVER,
     };
+    let disk = store::Disk::open(&store.path().join("cache"), 1 << 20).unwrap();
     let target = fake.clone() as Arc<dyn Target>;
     let parts = Parts {
         target: Arc::downgrade(&target),
-        store: Arc::new(Store::open(settings).unwrap()),
+        store: Arc::new(Store::open(settings, &disk).unwrap()),
         client: Client::new(FOREVER).unwrap(),
         background: Handle::current(),
     };

@@ -1,7 +1,6 @@
 //! What the platform keeps beside each container, for as long as that exists: its models, and how many asynchronous requests
 //! it works on.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
@@ -84,17 +83,17 @@ impl Runtime {
     }
 
     fn store(&self, url: &str) -> Result<Arc<Store>, OpenError> {
-        // Held while a store is opened: two of one folder would be one too many. Nothing panics half-way.
+        // Held while a store is opened: one for each URL is enough. Nothing panics half-way.
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         stores.retain(|_, store| store.strong_count() > 0);
         if let Some(store) = stores.get(url).and_then(Weak::upgrade) {
             return Ok(store);
         }
-        let store = Arc::new(Store::open(store::Settings {
+        let settings = store::Settings {
             url: url.to_owned(),
-            folder: folder_of(&self.settings.store.folder, url),
             ..self.settings.store.clone()
-        })?);
+        };
+        let store = Arc::new(Store::open(settings, &self.disk)?);
         stores.insert(url.to_owned(), Arc::downgrade(&store));
         Ok(store)
     }
@@ -102,9 +101,4 @@ impl Runtime {
 
 fn is_unopened(container: &RunningContainer) -> bool {
     container.spec().is_multi_model() && !container.has_companion()
-}
-
-/// A folder for what is fetched from `url`, the same each time.
-fn folder_of(folder: &Path, url: &str) -> PathBuf {
-    folder.join(&blake3::hash(url.as_bytes()).to_hex()[..16])
 }

@@ -71,8 +71,6 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
             ratio: 100,
         },
         names_bind: true,
-        folder: folder.path().join("cache"),
-        folder_bytes: 1 << 20,
         revalidate: FOREVER,
     };
     // All containers run already.
@@ -89,9 +87,10 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
         health_interval: FOREVER,
         drain_timeout: FOREVER,
         store: store.clone(),
+        archive_bytes: 1 << 20,
     };
     let fleets = Arc::new(Fleets::start(fleets).unwrap());
-    let mut settings = Settings::new(store);
+    let mut settings = Settings::new(store, (folder.path().join("cache"), 1 << 20));
     settings.timeout = FOREVER;
     settings.down_wait = FOREVER;
     change(&mut settings);

@@ -7,7 +7,8 @@ mod wrong;
 
 use serde_json::json;
 
-use crate::harness::{Builder, Models, Request, fixture};
+use crate::harness::{Builder, Models, Request, fixture, scale};
+use crate::support::archive::archive_of;
 use desk::Desk;
 
 #[test]
@@ -76,6 +77,29 @@ fn a_file_of_models_makes_an_endpoint_of_each() {
     let passed_on = desk.send(&Desk::invocation("pipeline").json(&json!({"instances": [5]})));
     let reason = passed_on.expect(424).json();
     assert!(reason["Message"].as_str().unwrap().contains("from b with"), "{reason}");
+}
+
+#[test]
+fn multi_model_endpoints_share_one_place_on_disk_and_its_bound() {
+    let (buckets, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let multi_model = |name: &str, factor: f32| {
+        let folder = buckets.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("model.tar.gz"), archive_of(&scale(factor))).unwrap();
+        json!({"ModelName": name, "PrimaryContainer": {"Mode": "MultiModel", "ModelDataUrl": folder}})
+    };
+    let config = json!([multi_model("two", 2.0), multi_model("three", 3.0)]);
+    let file = buckets.path().join("models.json");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let builder = Builder::endpoint().argument("--cache-dir").argument(cache.path());
+    let desk = Desk::start(builder.argument("--config").argument(file));
+    for (endpoint, answer) in [("two", 10.0), ("three", 15.0)] {
+        desk.wait_until_served(endpoint);
+        let request = Desk::invocation(endpoint).header("X-Amzn-SageMaker-Target-Model", "model.tar.gz");
+        assert_eq!(desk.answer(request, 5.0), answer, "{endpoint}");
+    }
+    let places = std::fs::read_dir(cache.path().join("models")).unwrap();
+    assert_eq!(places.count(), 1);
 }
 
 #[test]

@@ -28,12 +28,14 @@ impl Shop {
     async fn open(containers: impl IntoIterator<Item = Container>) -> Self {
         let folder = tempfile::Builder::new().prefix("longshore-shop-").tempdir().unwrap();
         let fleets = setup::settings(folder.path());
-        let mut store = fleets.store.clone();
-        store.folder = folder.path().join("fetched");
+        let store = fleets.store.clone();
         let fleets = Arc::new(Fleets::start(fleets).unwrap());
         let deployed: Deployment = deployment("shop", [variant("blue", 1)], model(containers));
         fleets.deploy(deployed).await.unwrap();
-        let (settings, faults) = (Settings::new(store), Arc::new(Faults::default()));
+        let (settings, faults) = (
+            Settings::new(store, (folder.path().join("fetched"), 1 << 30)),
+            Arc::new(Faults::default()),
+        );
         let runtime = Runtime::new(settings, Arc::clone(&fleets), faults, Handle::current()).unwrap();
         Self {
             runtime,

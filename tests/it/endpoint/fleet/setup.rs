@@ -118,10 +118,9 @@ pub fn settings(folder: &Path) -> Settings {
                 ratio: 1_000,
             },
             names_bind: true,
-            folder: PathBuf::new(),
-            folder_bytes: 1 << 30,
             revalidate: Duration::ZERO,
         },
+        archive_bytes: 1 << 30,
     }
 }
 
