@@ -130,3 +130,31 @@ fn directories_follow_the_base_directory() {
         [PathBuf::from("/data/models"), PathBuf::from("/data/model")]
     );
 }
+
+#[test]
+fn a_variable_whose_value_is_refused_is_named() {
+    let refused = |variable: &'static str, value: &'static str| {
+        let mut command = Cli::command();
+        let error = command
+            .try_get_matches_from_mut(["longshore", "serve", "--queue", "zero"])
+            .unwrap_err();
+        with_variable(error, command, |name| (name == variable).then(|| value.into())).to_string()
+    };
+    let tip = "tip: the variable LONGSHORE_QUEUE has this value";
+    assert!(refused("LONGSHORE_QUEUE", "zero").contains(tip));
+    assert!(!refused("LONGSHORE_QUEUE", "7").contains("tip:"));
+    assert!(!refused("LONGSHORE_THREADS", "zero").contains("tip:"));
+}
+
+#[test]
+fn sizes_are_shown_as_they_are_given() {
+    for name in ["serve", "endpoint", "pack", "inspect"] {
+        let mut command = Cli::command();
+        let help = command
+            .find_subcommand_mut(name)
+            .unwrap()
+            .render_long_help()
+            .to_string();
+        assert!(!help.contains("[default: \""), "{name}: {help}");
+    }
+}
