@@ -57,6 +57,10 @@ pub(super) enum Error {
          server that was started with --model-store does it by these routes"
     )]
     PlatformLoads,
+    #[error(
+        "this server serves one model; one that was started with --model-store loads and unloads models by these routes"
+    )]
+    NoStore,
     #[error("this container serves one model; with SAGEMAKER_MULTI_MODEL=true it loads and unloads models")]
     SingleModelMode,
     #[error("this container serves many models (SAGEMAKER_MULTI_MODEL=true): choose one by POST /models/<name>/invoke")]
@@ -122,6 +126,7 @@ impl Error {
             | Self::RepositoryRequest { .. }
             | Self::LoadParameter { .. }
             | Self::PlatformLoads
+            | Self::NoStore
             | Self::SingleModelMode
             | Self::NoModelChosen
             | Self::NoTargetModel => BAD_REQUEST,
