@@ -20,7 +20,7 @@ use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
 /// Everything that a request can be refused for.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("there is nothing at {path}")]
+    #[error("there is nothing at {path}{}", slashes(.path))]
     NoRoute { path: String },
     #[error("{method} is not possible here; possible are {allowed}")]
     MethodNotAllowed { method: Method, allowed: &'static str },
@@ -96,6 +96,15 @@ const DEADLINE: Reply = (StatusCode::GATEWAY_TIMEOUT, "DeadlineExceededException
 const NO_MEMORY: Reply = (StatusCode::INSUFFICIENT_STORAGE, "InsufficientMemoryException");
 const MODEL_REFUSED: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "ModelRefusedException");
 const INTERNAL: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException");
+
+/// What to do about a path that would be a model's if its slashes were a name's.
+fn slashes(path: &str) -> &'static str {
+    if path.strip_prefix("/models/").is_some_and(|name| name.contains('/')) {
+        "; a slash in a model's name is %2F"
+    } else {
+        ""
+    }
+}
 
 impl Error {
     /// The reply with this JSON as its body.
