@@ -97,23 +97,18 @@ fn archive_name(text: &str) -> Result<PathBuf, String> {
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
-    const MOST: usize = 1 << 20;
-    match text.parse() {
-        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
-        Ok(_) => Err(format!("expected 1 to {MOST}")),
-        Err(error) => Err(format!("{error}")),
-    }
+    one_to(1 << 20, text)
 }
 
 fn threads(text: &str) -> Result<usize, String> {
-    const MOST: usize = 1024;
-    at_least_one(text).and_then(|number| {
-        if number <= MOST {
-            Ok(number)
-        } else {
-            Err(format!("expected 1 to {MOST}"))
-        }
-    })
+    one_to(1024, text)
+}
+
+fn one_to(most: usize, text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        Ok(_) | Err(_) => Err(format!("expected 1 to {most}")),
+    }
 }
 
 impl Cli {

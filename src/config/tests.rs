@@ -132,6 +132,15 @@ fn directories_follow_the_base_directory() {
 }
 
 #[test]
+fn numbers_say_what_they_may_be() {
+    assert_eq!((threads("1"), threads("1024")), (Ok(1), Ok(1024)));
+    for text in ["0", "1025", "-1", "many", ""] {
+        assert_eq!(threads(text), Err("expected 1 to 1024".to_owned()), "{text}");
+    }
+    assert_eq!(at_least_one("0"), Err("expected 1 to 1048576".to_owned()));
+}
+
+#[test]
 fn a_variable_whose_value_is_refused_is_named() {
     let refused = |variable: &'static str, value: &'static str| {
         let mut command = Cli::command();
