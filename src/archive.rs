@@ -21,7 +21,7 @@ mod unpack;
 mod tests;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 pub use decoded::MAX_WINDOW_BYTES;
@@ -32,9 +32,15 @@ pub use unpack::{Bounds, Expected, Unpacked, unpack};
 /// tar's unit: headers are as long, and contents are filled up to a multiple of it.
 const BLOCK: usize = 512;
 
-/// Whether the file at `path` is an archive, by its content.
-pub fn is_archive(path: &Path) -> io::Result<bool> {
+/// Whether the file at `path` is an archive, by its content. What is known to be neither that nor a model is an error.
+pub fn is_archive(path: &Path) -> Result<bool, UnpackError> {
     let mut head = Vec::new();
-    File::open(path)?.take(BLOCK as u64).read_to_end(&mut head)?;
-    Ok(kind::Kind::of(&head).is_ok_and(kind::Kind::is_archive))
+    File::open(path)
+        .and_then(|file| file.take(BLOCK as u64).read_to_end(&mut head))
+        .map_err(UnpackError::Source)?;
+    match kind::Kind::of(&head) {
+        Ok(kind) => Ok(kind.is_archive()),
+        Err(UnpackError::Empty) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -13,6 +13,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::ExitCode;
 
 use actix_web::rt::System;
@@ -74,6 +75,12 @@ fn end(result: Result<()>) -> ! {
             1
         }
     })
+}
+
+/// Whether `path` is an archive rather than a model's folder or file.
+fn is_archive(path: &Path) -> Result<bool> {
+    let failed = || format!("{} is neither a model nor an archive of one", path.display());
+    Ok(path.is_file() && archive::is_archive(path).with_context(failed)?)
 }
 
 /// What went wrong and why, where a cause is not in the text of what it caused.

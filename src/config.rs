@@ -11,12 +11,14 @@ mod serve;
 mod tests;
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::Resettable;
-use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 
 pub use endpoint::{EndpointArgs, Parting, RunnerKind, TetherArgs};
 pub use examine::{ExamineArgs, InspectArgs, PackArgs, PrepareArgs};
@@ -95,23 +97,18 @@ fn archive_name(text: &str) -> Result<PathBuf, String> {
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
-    const MOST: usize = 1 << 20;
-    match text.parse() {
-        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
-        Ok(_) => Err(format!("expected 1 to {MOST}")),
-        Err(error) => Err(format!("{error}")),
-    }
+    one_to(1 << 20, text)
 }
 
 fn threads(text: &str) -> Result<usize, String> {
-    const MOST: usize = 1024;
-    at_least_one(text).and_then(|number| {
-        if number <= MOST {
-            Ok(number)
-        } else {
-            Err(format!("expected 1 to {MOST}"))
-        }
-    })
+    one_to(1024, text)
+}
+
+fn one_to(most: usize, text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        Ok(_) | Err(_) => Err(format!("expected 1 to {most}")),
+    }
 }
 
 impl Cli {
@@ -119,11 +116,39 @@ impl Cli {
     ///
     /// A variable that is set to nothing counts as not set: templates leave such behind.
     pub fn read() -> Self {
-        let command = Self::command()
+        let mut command = Self::command()
             .mut_args(without_empty_variable)
             .mut_subcommands(|command| command.mut_args(without_empty_variable));
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+        let matches = command
+            .try_get_matches_from_mut(env::args_os())
+            .unwrap_or_else(|error| with_variable(error, command, |name| env::var_os(name)).exit());
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
+}
+
+/// An error about a value names the flag that it is for; in a container it comes from the flag's variable, and that is what
+/// has to be changed.
+fn with_variable(mut error: Error, mut command: clap::Command, variable: impl Fn(&OsStr) -> Option<OsString>) -> Error {
+    let said = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text),
+        Some(_) | None => None,
+    };
+    let (Some(flag), Some(value)) = (said(ContextKind::InvalidArg), said(ContextKind::InvalidValue)) else {
+        return error;
+    };
+    command.build();
+    let name = command
+        .get_subcommands()
+        .chain([&command])
+        .flat_map(clap::Command::get_arguments)
+        .filter(|argument| argument.to_string() == *flag)
+        .filter_map(Arg::get_env)
+        .find(|&name| variable(name).is_some_and(|set| set == value.as_str()));
+    if let Some(name) = name {
+        let tip = format!("the variable {} has this value", name.display()).into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 fn without_empty_variable(argument: Arg) -> Arg {

@@ -39,6 +39,7 @@ use std::time::Duration;
 use ort::environment::Environment;
 
 pub use artifact::{ArtifactError, Found};
+pub use batch::Override as BatchOverride;
 pub use content::ContentHash;
 pub use crash::{Note, report_to as report_crashes_to};
 pub use examine::{Bounds as ExamineBounds, Examination, Examiner, Loaded, Packing};

@@ -80,6 +80,7 @@ class Aws:
 
     def show(self, service: str, operation: str, arguments: dict[str, Any]) -> None:
         command = ["aws", COMMANDS.get(service, service), *operation.split()]
+        given = ""
         for name, value in arguments.items():
             flag = xform_name(name, "-")
             match value:
@@ -88,12 +89,14 @@ class Aws:
                 case str():
                     command += [f"--{flag}", value]
                 case bytes():
-                    command += [f"--{flag}", value.decode(), "/dev/stdout"]
+                    # As an argument, version 2 of the CLI would take it for Base64.
+                    command += [f"--{flag}", "fileb:///dev/stdin", "/dev/stdout"]
+                    given = f" <<<{shlex.quote(value.decode())}"
                 case BufferedIOBase():
                     command += [f"--{flag}", str(value.name)]
                 case _:
                     command += [f"--{flag}", json.dumps(value)]
-        print(shlex.join(command))
+        print(shlex.join(command) + given)
 
 
 def fitted(shape: Shape, value: Any) -> Any:

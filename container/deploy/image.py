@@ -12,6 +12,8 @@ from trouble import Trouble
 ROOT = Path(__file__).resolve().parents[2]
 # The letter behind the generation, as in ml.c7g.large.
 GRAVITON = re.compile(r"ml\.[a-z]+\d+g")
+# What an image is built of; models beside it, or what a README says, are not its business.
+BUILT_OF = ["Cargo.toml", "Cargo.lock", "LICENSE", ".dockerignore", "container", "scripts", "src"]
 ELSEWHERE = "push the image from elsewhere and give --skip-image and its Tag=..."
 
 
@@ -25,8 +27,10 @@ def tag_of_the_checkout() -> str:
             raise Trouble("this is no git checkout, whose commit could be the image's tag; give Tag=...") from None
         return done.stdout.strip()
 
-    if git("status", "--porcelain"):
-        raise Trouble("the checkout has changes that no commit names; commit them, or give the image's Tag=...")
+    changed = git("status", "--porcelain", "--", *BUILT_OF)
+    if changed:
+        first = changed.splitlines()[0].split(maxsplit=1)[1]
+        raise Trouble(f"no commit names what was changed in {first}; commit it, or give the image's Tag=...")
     return git("rev-parse", "--short=12", "HEAD")
 
 

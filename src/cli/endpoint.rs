@@ -3,13 +3,14 @@
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use actix_web::rt::signal::unix::{SignalKind, signal};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::runtime::Handle;
 
 use super::bounds;
@@ -120,6 +121,11 @@ fn region(args: &EndpointArgs, environment: &Environment) -> String {
 
 /// What the command line says is to be served.
 fn declared(args: &EndpointArgs, arns: &Arns) -> Result<Vec<Deployment>> {
+    if let Some(folder) = &args.multi_model {
+        // What is below a URL may come later, as on AWS; a folder that is not there is a slip of the pen.
+        let is_there = folder.contains("://") || Path::new(folder).is_dir();
+        ensure!(is_there, "--multi-model: there is no folder {folder}");
+    }
     let declared = Declared {
         multi_model: args.multi_model.clone(),
         model: args.model.clone(),

@@ -16,7 +16,7 @@ use super::table::{Table, bytes, plain, print};
 use crate::archive;
 use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
-use crate::engine::{Examination, Header, Loaded, Packing};
+use crate::engine::{BatchOverride, Examination, Header, Loaded, Packing};
 use crate::tensor::Signature;
 
 /// Operators that are told; further ones are counted.
@@ -48,8 +48,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 /// The artifact's path, and the folder that it was unpacked into when it is an archive.
 fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
     let path = &args.path;
-    let is_archive = path.is_file() && archive::is_archive(path).with_context(|| format!("read {}", path.display()))?;
-    if !is_archive {
+    if !super::is_archive(path)? {
         return Ok((path.clone(), None));
     }
     let folder = tempfile::Builder::new()
@@ -180,14 +179,18 @@ fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
             bytes(findings.load_peak.max(findings.private)),
         ),
     );
-    table.line(
-        "rows",
-        match findings.independent_rows {
-            Some(true) => "independent of each other: requests may be joined",
-            Some(false) => "not independent of each other: requests are never joined",
-            None => "whether they are independent was not seen",
-        },
-    );
+    table.line("rows", rows(examination.batching, findings.independent_rows));
+}
+
+/// Whether requests are joined: what is said counts more than what was `seen`.
+const fn rows(said: Option<BatchOverride>, seen: Option<bool>) -> &'static str {
+    match (said, seen) {
+        (Some(BatchOverride::Never), _) => "requests are never joined: longshore.json says so",
+        (Some(BatchOverride::Allowed(_)), _) => "requests may be joined: longshore.json says so",
+        (None, Some(true)) => "independent of each other: requests may be joined",
+        (None, Some(false)) => "not independent of each other: requests are never joined",
+        (None, None) => "whether they are independent was not seen: requests are never joined",
+    }
 }
 
 /// Bytes of weights that a server maps rather than holds.

@@ -18,6 +18,12 @@ pub fn run(args: &PackArgs) -> Result<()> {
     if args.output.exists() && !args.force {
         bail!("{} is there already; --force replaces it", args.output.display());
     }
+    if super::is_archive(&args.path)? {
+        bail!(
+            "{} is an archive already; give the folder or the file that it was packed from",
+            args.path.display()
+        );
+    }
     let folder = output_folder(&args.output)?;
     let examiner = super::examiner(&args.examine)?;
     super::progress("preparing");

@@ -58,14 +58,20 @@ pub struct EndpointArgs {
 
     /// Largest body of an invocation, and of its reply
     #[arg(
-        long, env = "LONGSHORE_ENDPOINT_MAX_BODY", value_name = "BYTES", default_value_t = ByteSize::mib(25),
+        long,
+        env = "LONGSHORE_ENDPOINT_MAX_BODY",
+        value_name = "BYTES",
+        default_value = "25MiB",
         help_heading = "HTTP"
     )]
     pub max_body: ByteSize,
 
     /// Largest body that a container of a serial pipeline may pass to the next one
     #[arg(
-        long, env = "LONGSHORE_ENDPOINT_MAX_BETWEEN", value_name = "BYTES", default_value_t = ByteSize::mib(5),
+        long,
+        env = "LONGSHORE_ENDPOINT_MAX_BETWEEN",
+        value_name = "BYTES",
+        default_value = "5MiB",
         help_heading = "HTTP"
     )]
     pub max_between: ByteSize,
@@ -273,7 +279,10 @@ pub struct EndpointArgs {
 
     /// Largest object that an asynchronous invocation reads, and of its result; it is in memory while it is worked on
     #[arg(
-        long, env = "LONGSHORE_ENDPOINT_MAX_ASYNC_OBJECT", value_name = "BYTES", default_value_t = ByteSize::gib(1),
+        long,
+        env = "LONGSHORE_ENDPOINT_MAX_ASYNC_OBJECT",
+        value_name = "BYTES",
+        default_value = "1GiB",
         help_heading = "Asynchronous invocations"
     )]
     pub max_async_object: ByteSize,

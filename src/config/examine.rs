@@ -49,7 +49,7 @@ pub struct PackArgs {
 /// `longshore inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// The model's directory, a model file, or an archive (.tar.gz, .tgz, .tar)
+    /// The model's directory, a model file, or an archive (.tar.gz, .tar.zst, .tar)
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
@@ -87,7 +87,7 @@ pub struct ExamineArgs {
     pub prepare_timeout: Duration,
 
     /// Memory that any model may take while it is prepared; large ones may take ten times their weights
-    #[arg(long, env = "LONGSHORE_PREPARE_MEMORY", value_name = "BYTES", default_value_t = ByteSize::gib(1))]
+    #[arg(long, env = "LONGSHORE_PREPARE_MEMORY", value_name = "BYTES", default_value = "1GiB")]
     pub prepare_memory: ByteSize,
 }
 

@@ -33,7 +33,10 @@ pub struct FetchArgs {
 
     /// Disk that models fetched from the store may take, unpacked, in --cache-dir; what was not used for longest goes first
     #[arg(
-        long, env = "LONGSHORE_ARCHIVE_CACHE_SIZE", value_name = "BYTES", default_value_t = ByteSize::gib(20),
+        long,
+        env = "LONGSHORE_ARCHIVE_CACHE_SIZE",
+        value_name = "BYTES",
+        default_value = "20GiB",
         help_heading = "Model store"
     )]
     pub archive_cache_size: ByteSize,
@@ -57,7 +60,10 @@ pub struct ArchiveArgs {
 
     /// Most bytes that an archive may unpack to
     #[arg(
-        long, env = "LONGSHORE_MAX_UNPACKED", value_name = "BYTES", default_value_t = ByteSize::gib(20),
+        long,
+        env = "LONGSHORE_MAX_UNPACKED",
+        value_name = "BYTES",
+        default_value = "20GiB",
         help_heading = "Archives"
     )]
     pub max_unpacked: ByteSize,

@@ -20,7 +20,7 @@ pub use conventions::Conventions;
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Address to listen on; never loopback under SageMaker
-    #[arg(long, env = "LONGSHORE_BIND", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), help_heading = "HTTP")]
+    #[arg(long, env = "LONGSHORE_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), help_heading = "HTTP")]
     pub bind: IpAddr,
 
     /// Port of all routes; 0 takes a free one and logs it
@@ -33,7 +33,10 @@ pub struct ServeArgs {
 
     /// Largest sum of a request's header names and values
     #[arg(
-        long, env = "LONGSHORE_MAX_HEADERS", value_name = "BYTES", default_value_t = ByteSize::kib(32),
+        long,
+        env = "LONGSHORE_MAX_HEADERS",
+        value_name = "BYTES",
+        default_value = "32KiB",
         help_heading = "HTTP"
     )]
     pub max_headers: ByteSize,
@@ -99,7 +102,7 @@ pub struct ServeArgs {
 
     /// Serve many models, loaded and unloaded through /models, rather than one
     #[arg(
-        long, env = "SAGEMAKER_MULTI_MODEL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        long, env = "SAGEMAKER_MULTI_MODEL", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new(),
         help_heading = "Models"
     )]
@@ -236,7 +239,7 @@ pub struct ServeArgs {
 
     /// Serve by a second process, and start it again when a request has killed it
     #[arg(
-        long, env = "LONGSHORE_SUPERVISE", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        long, env = "LONGSHORE_SUPERVISE", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value_t = true, default_missing_value = "true", value_parser = BoolishValueParser::new(),
         help_heading = "Resources"
     )]
@@ -285,7 +288,10 @@ pub struct ServeArgs {
 
     /// Memory that any model may take while it is prepared; large ones may take ten times their weights
     #[arg(
-        long, env = "LONGSHORE_PREPARE_MEMORY", value_name = "BYTES", default_value_t = ByteSize::gib(1),
+        long,
+        env = "LONGSHORE_PREPARE_MEMORY",
+        value_name = "BYTES",
+        default_value = "1GiB",
         help_heading = "Preparation"
     )]
     pub prepare_memory: ByteSize,
@@ -297,7 +303,10 @@ pub struct ServeArgs {
 
     /// Disk that prepared models may take; what was not used for longest goes first
     #[arg(
-        long, env = "LONGSHORE_CACHE_SIZE", value_name = "BYTES", default_value_t = ByteSize::gib(10),
+        long,
+        env = "LONGSHORE_CACHE_SIZE",
+        value_name = "BYTES",
+        default_value = "10GiB",
         help_heading = "Preparation"
     )]
     pub cache_size: ByteSize,

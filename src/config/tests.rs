@@ -130,3 +130,40 @@ fn directories_follow_the_base_directory() {
         [PathBuf::from("/data/models"), PathBuf::from("/data/model")]
     );
 }
+
+#[test]
+fn numbers_say_what_they_may_be() {
+    assert_eq!((threads("1"), threads("1024")), (Ok(1), Ok(1024)));
+    for text in ["0", "1025", "-1", "many", ""] {
+        assert_eq!(threads(text), Err("expected 1 to 1024".to_owned()), "{text}");
+    }
+    assert_eq!(at_least_one("0"), Err("expected 1 to 1048576".to_owned()));
+}
+
+#[test]
+fn a_variable_whose_value_is_refused_is_named() {
+    let refused = |variable: &'static str, value: &'static str| {
+        let mut command = Cli::command();
+        let error = command
+            .try_get_matches_from_mut(["longshore", "serve", "--queue", "zero"])
+            .unwrap_err();
+        with_variable(error, command, |name| (name == variable).then(|| value.into())).to_string()
+    };
+    let tip = "tip: the variable LONGSHORE_QUEUE has this value";
+    assert!(refused("LONGSHORE_QUEUE", "zero").contains(tip));
+    assert!(!refused("LONGSHORE_QUEUE", "7").contains("tip:"));
+    assert!(!refused("LONGSHORE_THREADS", "zero").contains("tip:"));
+}
+
+#[test]
+fn sizes_are_shown_as_they_are_given() {
+    for name in ["serve", "endpoint", "pack", "inspect"] {
+        let mut command = Cli::command();
+        let help = command
+            .find_subcommand_mut(name)
+            .unwrap()
+            .render_long_help()
+            .to_string();
+        assert!(!help.contains("[default: \""), "{name}: {help}");
+    }
+}

@@ -20,7 +20,7 @@ use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
 /// Everything that a request can be refused for.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("there is nothing at {path}")]
+    #[error("there is nothing at {path}{}", slashes(.path))]
     NoRoute { path: String },
     #[error("{method} is not possible here; possible are {allowed}")]
     MethodNotAllowed { method: Method, allowed: &'static str },
@@ -57,6 +57,10 @@ pub(super) enum Error {
          server that was started with --model-store does it by these routes"
     )]
     PlatformLoads,
+    #[error(
+        "this server serves one model; one that was started with --model-store loads and unloads models by these routes"
+    )]
+    NoStore,
     #[error("this container serves one model; with SAGEMAKER_MULTI_MODEL=true it loads and unloads models")]
     SingleModelMode,
     #[error("this container serves many models (SAGEMAKER_MULTI_MODEL=true): choose one by POST /models/<name>/invoke")]
@@ -93,6 +97,15 @@ const NO_MEMORY: Reply = (StatusCode::INSUFFICIENT_STORAGE, "InsufficientMemoryE
 const MODEL_REFUSED: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "ModelRefusedException");
 const INTERNAL: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException");
 
+/// What to do about a path that would be a model's if its slashes were a name's.
+fn slashes(path: &str) -> &'static str {
+    if path.strip_prefix("/models/").is_some_and(|name| name.contains('/')) {
+        "; a slash in a model's name is %2F"
+    } else {
+        ""
+    }
+}
+
 impl Error {
     /// The reply with this JSON as its body.
     pub(super) fn response(&self, json: String) -> HttpResponse {
@@ -122,6 +135,7 @@ impl Error {
             | Self::RepositoryRequest { .. }
             | Self::LoadParameter { .. }
             | Self::PlatformLoads
+            | Self::NoStore
             | Self::SingleModelMode
             | Self::NoModelChosen
             | Self::NoTargetModel => BAD_REQUEST,

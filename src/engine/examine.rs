@@ -12,6 +12,7 @@ use ort::environment::Environment;
 use tempfile::TempDir;
 
 use super::artifact::{self, Artifact, Found};
+use super::batch::Override;
 use super::content::ContentHash;
 use super::onnx_file::{self, Header};
 use super::packed::{Description, Packed};
@@ -59,6 +60,8 @@ pub struct Examination {
     /// What the model says of itself; `None` in ONNX Runtime's own format.
     pub header: Option<Header>,
     pub packing: Packing,
+    /// What `longshore.json` says of batches.
+    pub batching: Option<Override>,
     /// What is seen of the model once it is loaded, or why it cannot be.
     pub loaded: Result<Loaded, LoadError>,
 }
@@ -106,6 +109,7 @@ impl Examination {
             is_ort_format: uploaded.is_ort_format,
             external: uploaded.external,
             weights: uploaded.facts.weights,
+            batching: uploaded.batching,
             content,
             packing,
             loaded,

@@ -32,7 +32,7 @@ pub enum RuntimeError {
          libonnxruntime.so of release 1.31 or newer (looked in {looked_in})"
     )]
     NotFound { looked_in: String },
-    #[error("{LIBRARY_VARIABLE} names {path}, which does not exist")]
+    #[error("{path}, which --onnxruntime or {LIBRARY_VARIABLE} names, does not exist")]
     Missing { path: String },
     #[error("load {path} as ONNX Runtime 1.31 or newer")]
     Load {
@@ -195,7 +195,7 @@ mod tests {
         let error = find(Some(Path::new("/nowhere/libonnxruntime.so"))).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "ORT_DYLIB_PATH names /nowhere/libonnxruntime.so, which does not exist"
+            "/nowhere/libonnxruntime.so, which --onnxruntime or ORT_DYLIB_PATH names, does not exist"
         );
     }
 }

@@ -33,6 +33,21 @@ fn an_unknown_path_is_a_404() {
 }
 
 #[test]
+fn the_slashes_of_a_models_name_are_to_be_encoded_and_the_404_says_so() {
+    let server = Builder::multi().start();
+    let error = server
+        .send(&Request::post("/models/de/berlin/invoke"))
+        .expect(404)
+        .message();
+    assert!(error.contains("%2F"), "{error}");
+    let error = server
+        .send(&Request::post("/model/berlin/invoke"))
+        .expect(404)
+        .message();
+    assert!(!error.contains("%2F"), "{error}");
+}
+
+#[test]
 fn a_wrong_method_is_a_405_that_says_which_are_right() {
     let server = with_scale();
     let table = [

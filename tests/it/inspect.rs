@@ -113,6 +113,21 @@ fn it_says_what_the_model_is_and_what_it_takes() {
 }
 
 #[test]
+fn what_longshore_json_says_of_batches_counts_more_than_what_was_seen() {
+    let models = Models::new();
+    let folder = models.place("mlp", "m");
+    let rows = |manifest: &Value| {
+        fs::write(Path::new(&folder).join("longshore.json"), manifest.to_string()).unwrap();
+        assert_eq!(inspect(&folder)["batching"], manifest["batching"]);
+        let told = longshore(["inspect", &folder]).output();
+        told.lines().find(|line| line.starts_with("rows")).unwrap().to_owned()
+    };
+    assert!(rows(&json!({})).contains("independent"));
+    assert!(rows(&json!({"batching": false})).contains("never joined: longshore.json says so"));
+    assert!(rows(&json!({"batching": {"max_rows": 8}})).contains("may be joined: longshore.json says so"));
+}
+
+#[test]
 fn an_archive_is_inspected_as_what_it_was_packed_from() {
     let models = Models::new();
     let (folder, archive) = (models.place("mlp", "m"), models.path("m.tar.gz"));

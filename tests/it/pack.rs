@@ -292,6 +292,16 @@ fn what_cannot_be_packed_is_named_and_no_archive_is_left() {
     assert_eq!(fs::read(&output).unwrap(), b"precious");
     let refusal = pack(&folder, &models.path("gone").join("model.tar.gz"), &[]).refusal();
     assert!(refusal.contains("is no directory"), "{refusal}");
+    let archive = models.path("other.tar.gz");
+    for (content, reason) in [
+        (&b"\x1f\x8b\x08"[..], "is an archive already"),
+        (b"PK\x03\x04", "a zip archive"),
+    ] {
+        fs::write(&archive, content).unwrap();
+        let refusal = pack(&archive, &models.path("third.tar.gz"), &[]).refusal();
+        assert!(refusal.contains(reason), "{refusal}");
+    }
+    fs::remove_file(archive).unwrap();
     let left: Vec<_> = fs::read_dir(models.root())
         .unwrap()
         .flatten()

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::{Request, mapped};
-use crate::engine::{Examination, Loaded, Packing};
+use crate::engine::{BatchOverride, Examination, Loaded, Packing};
 use crate::tensor::{Dim, ValueType};
 
 pub fn report(examination: &Examination, requests: &[Request]) -> Value {
@@ -25,6 +25,7 @@ pub fn report(examination: &Examination, requests: &[Request]) -> Value {
         "bytes": examination.weights,
         "content": examination.content.to_string(),
         "packed": packing(&examination.packing),
+        "batching": examination.batching.map(batching),
     });
     let more = match &examination.loaded {
         Err(error) => json!({"refused": error.to_string()}),
@@ -71,6 +72,15 @@ fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -
         "samples": samples.into_iter().map(sample).collect::<Vec<_>>(),
         "unfit": unfit.into_iter().map(sample).collect::<Vec<_>>(),
     })
+}
+
+/// As in `longshore.json`.
+fn batching(said: BatchOverride) -> Value {
+    match said {
+        BatchOverride::Never => json!(false),
+        BatchOverride::Allowed(None) => json!(true),
+        BatchOverride::Allowed(Some(rows)) => json!({"max_rows": rows}),
+    }
 }
 
 /// Numbers, names, and null for what has neither.

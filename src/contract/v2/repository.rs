@@ -80,7 +80,7 @@ fn from_store(state: &State) -> Result<(), Error> {
     match (state.settings.loads, state.settings.invocations.by_target) {
         (true, true) => Ok(()),
         (true, false) => Err(Error::PlatformLoads),
-        (false, _) => Err(Error::SingleModelMode),
+        (false, _) => Err(Error::NoStore),
     }
 }
 

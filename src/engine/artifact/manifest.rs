@@ -37,6 +37,7 @@ fn batching<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Overrid
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Limits {
+        #[serde(deserialize_with = "rows")]
         max_rows: NonZeroUsize,
     }
     struct Batching;
@@ -63,6 +64,11 @@ fn batching<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Overrid
     deserializer.deserialize_any(Batching).map(Some)
 }
 
+fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsize, D::Error> {
+    let rows = usize::deserialize(deserializer)?;
+    NonZeroUsize::new(rows).ok_or_else(|| de::Error::custom("max_rows is 1 at least"))
+}
+
 pub(super) fn read(folder: &Path) -> Result<Manifest, ArtifactError> {
     let path = inside(folder, &folder.join(MANIFEST))?;
     // A pipe would be waited for without end.
@@ -74,6 +80,12 @@ pub(super) fn read(folder: &Path) -> Result<Manifest, ArtifactError> {
     if text.len() as u64 > MAX_MANIFEST_BYTES {
         return Err(ArtifactError::Manifest {
             detail: format!("longer than {MAX_MANIFEST_BYTES} bytes"),
+        });
+    }
+    // A struct is read from an array, too.
+    if text.trim_start().starts_with('[') {
+        return Err(ArtifactError::Manifest {
+            detail: "it must be an object, as {\"model\": \"...\"}".to_owned(),
         });
     }
     serde_json::from_str(&text).map_err(|error| ArtifactError::Manifest {

@@ -84,7 +84,8 @@ fn the_manifest_says_whether_requests_may_run_in_batches() {
             "expected true, false or {\"max_rows\": N} for batching",
         ),
         (r#"{"batching": null}"#, "expected true, false or"),
-        (r#"{"batching": {"max_rows": 0}}"#, "expected a nonzero"),
+        (r#"["model.onnx", true]"#, "it must be an object"),
+        (r#"{"batching": {"max_rows": 0}}"#, "max_rows is 1 at least"),
         (r#"{"batching": {"max_rows": 2, "wait": 1}}"#, "unknown field `wait`"),
     ];
     for (text, expected) in table {

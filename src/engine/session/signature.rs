@@ -37,8 +37,19 @@ fn unsupported(side: &str, outlet: &Outlet) -> SessionError {
     SessionError::Unsupported(format!(
         "{side} \"{}\" is {}, which no content type carries",
         outlet.name(),
-        outlet.dtype()
+        told(outlet.dtype())
     ))
+}
+
+/// A type in the words that [`ValueType`] has, as far as it has any.
+fn told(value: &ort::value::ValueType) -> String {
+    match (value_type(value, false), value) {
+        (Some(known), _) => known.to_string(),
+        (None, ort::value::ValueType::Sequence(element)) => format!("sequence({})", told(element)),
+        (None, ort::value::ValueType::Optional(value)) => format!("optional({})", told(value)),
+        (None, ort::value::ValueType::Tensor { ty, .. }) => format!("a tensor of {ty}"),
+        (None, ort::value::ValueType::Map { key, value }) => format!("map({key}, {value})"),
+    }
 }
 
 fn value_type(value: &ort::value::ValueType, has_shape: bool) -> Option<ValueType> {

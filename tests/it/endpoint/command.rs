@@ -144,6 +144,11 @@ fn containers_that_run_already_are_put_behind_an_endpoint() {
             .last_line()
             .contains("only one container can serve --multi-model")
     );
+    let gone = many.models().path("gone").into_os_string();
+    let refused = Builder::endpoint()
+        .arguments(["--multi-model".into(), gone])
+        .run_to_end();
+    assert!(refused.last_line().contains("--multi-model: there is no folder"));
 }
 
 #[test]

@@ -37,7 +37,11 @@ fn the_one_model_answers_to_its_name_and_is_neither_loaded_nor_unloaded() {
         for verb in ["load", "unload"] {
             let path = format!("/v2/repository/models/{name}/{verb}");
             let error = server.send(&Request::post(path).body("{}")).expect(400).error();
-            assert!(error.contains("serves one model"), "{error}");
+            // What would do it; SAGEMAKER_MULTI_MODEL would not.
+            assert!(
+                error.contains("serves one model") && error.contains("--model-store"),
+                "{error}"
+            );
         }
         ask(&server, name).expect(200);
         assert_eq!(server.list("")["models"][0]["modelName"], name);
