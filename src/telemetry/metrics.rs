@@ -133,6 +133,8 @@ pub enum Eviction {
 }
 
 impl Eviction {
+    const ALL: [Self; 4] = [Self::Memory, Self::Idle, Self::Replaced, Self::Gone];
+
     pub const fn label(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -169,6 +171,20 @@ impl Metrics {
                 &["route"],
             )?,
         )?;
+        let evictions = register(
+            &registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "longshore_evictions_total",
+                    "Models of the store that were unloaded without being asked to, by reason.",
+                ),
+                &["reason"],
+            )?,
+        )?;
+        // A rate needs a series that begins at none.
+        for reason in Eviction::ALL {
+            evictions.with_label_values(&[reason.label()]);
+        }
         let metrics = Self {
             routes: Route::ALL.map(|route| RouteSeries {
                 ok: requests.with_label_values(&[route.label(), &OK.to_string()]),
@@ -197,19 +213,10 @@ impl Metrics {
                 )?,
                 requests: register(
                     &registry,
-                    IntCounter::new("longshore_batched_requests_total", "Requests that such runs answered.")?,
+                    IntCounter::new("longshore_batched_requests_total", "Requests that were answered by runs that answered several.")?,
                 )?,
             }),
-            evictions: register(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "longshore_evictions_total",
-                        "Models of the store that were unloaded without being asked to, by reason.",
-                    ),
-                    &["reason"],
-                )?,
-            )?,
+            evictions,
             demand_hits: register(
                 &registry,
                 IntCounter::new(
@@ -229,7 +236,7 @@ impl Metrics {
                 "longshore_archives",
                 "Models from the store that are on disk, unpacked.",
             )?,
-            archive_bytes: gauge(&registry, "longshore_archive_bytes", "Bytes that they take there.")?,
+            archive_bytes: gauge(&registry, "longshore_archive_bytes", "Bytes that models from the store take on disk, unpacked.")?,
             models_loaded: gauge(&registry, "longshore_models_loaded", "Models that can answer.")?,
             requests_running: gauge(
                 &registry,

@@ -226,12 +226,13 @@ fn what_a_server_refuses_is_not_packed_and_for_the_same_reason() {
 }
 
 #[test]
-fn the_same_artifact_is_the_same_archive() {
+fn the_same_artifact_without_a_prepared_form_is_the_same_archive() {
     let models = Models::new();
     let [first, second] = ["first", "second"].map(|name| {
         let folder = models.place("external", name);
         let archive = models.path(&format!("{name}.tar.gz"));
-        pack(folder, &archive, &[]).output();
+        // ONNX Runtime may write a prepared form differently each time.
+        pack(folder, &archive, &["--no-prepared"]).output();
         fs::read(archive).unwrap()
     });
     assert!(first == second, "two archives of the same artifact differ");
