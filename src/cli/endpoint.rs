@@ -181,6 +181,7 @@ fn runtime_settings(args: &EndpointArgs, environment: Environment, region: Strin
         timeout: args.request_timeout,
         stream_timeout: args.stream_timeout,
         async_concurrency: usize::try_from(args.async_concurrency).unwrap_or(usize::MAX),
+        async_queue: usize::try_from(args.async_queue).unwrap_or(usize::MAX),
         max_async_object: bytes(args.max_async_object),
         down_wait: args.down_wait,
         multi_model: multi_model::Settings {

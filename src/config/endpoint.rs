@@ -277,6 +277,14 @@ pub struct EndpointArgs {
     )]
     pub async_concurrency: u32,
 
+    /// Asynchronous invocations, of all endpoints, that are accepted and not done; the next is refused (503). Each may hold
+    /// 128 KB of its own
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_ASYNC_QUEUE", value_name = "N", default_value_t = 4096,
+        value_parser = clap::value_parser!(u32).range(1..), help_heading = "Asynchronous invocations"
+    )]
+    pub async_queue: u32,
+
     /// Largest object that an asynchronous invocation reads, and of its result; it is in memory while it is worked on
     #[arg(
         long,

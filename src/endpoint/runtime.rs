@@ -65,6 +65,8 @@ pub struct Settings {
     pub async_ttl: Duration,
     /// Asynchronous requests at once on an instance, where its endpoint does not say.
     pub async_concurrency: usize,
+    /// Asynchronous requests that are accepted and not done.
+    pub async_queue: usize,
     /// For a request to wait for a container that is being started again.
     pub down_wait: Duration,
     pub multi_model: multi_model::Settings,
@@ -90,6 +92,7 @@ impl Settings {
             async_timeout: seconds(15 * 60),
             async_ttl: seconds(6 * 60 * 60),
             async_concurrency: 4,
+            async_queue: 4096,
             down_wait: seconds(10),
             multi_model: multi_model::Settings {
                 load_wait: seconds(60),

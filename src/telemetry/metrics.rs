@@ -213,7 +213,10 @@ impl Metrics {
                 )?,
                 requests: register(
                     &registry,
-                    IntCounter::new("longshore_batched_requests_total", "Requests that were answered by runs that answered several.")?,
+                    IntCounter::new(
+                        "longshore_batched_requests_total",
+                        "Requests that were answered by runs that answered several.",
+                    )?,
                 )?,
             }),
             evictions,
@@ -236,7 +239,11 @@ impl Metrics {
                 "longshore_archives",
                 "Models from the store that are on disk, unpacked.",
             )?,
-            archive_bytes: gauge(&registry, "longshore_archive_bytes", "Bytes that models from the store take on disk, unpacked.")?,
+            archive_bytes: gauge(
+                &registry,
+                "longshore_archive_bytes",
+                "Bytes that models from the store take on disk, unpacked.",
+            )?,
             models_loaded: gauge(&registry, "longshore_models_loaded", "Models that can answer.")?,
             requests_running: gauge(
                 &registry,

@@ -118,6 +118,12 @@ impl Runtime {
         if self.asynchronous.tasks.is_closed() {
             return Err(RuntimeError::Unavailable("the server is stopping".to_owned()));
         }
+        let queue = self.settings.async_queue;
+        if self.asynchronous.tasks.len() >= queue {
+            let reason =
+                format!("{queue} asynchronous invocations are not done yet; try again later, or raise --async-queue");
+            return Err(RuntimeError::Unavailable(reason));
+        }
         let job = Job {
             endpoint: endpoint.to_owned(),
             request,

@@ -18,7 +18,15 @@ fn config(folder: &Path, max_concurrent: u32) -> AsyncConfig {
 }
 
 async fn serving(max_concurrent: u32, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> (Scene, Arc<Fake>) {
-    let scene = scene(&[], |_| ());
+    serving_with(|_| (), max_concurrent, answer).await
+}
+
+async fn serving_with(
+    change: impl FnOnce(&mut Settings),
+    max_concurrent: u32,
+    answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+) -> (Scene, Arc<Fake>) {
+    let scene = scene(&[], change);
     let fake = answering("model", answer);
     let variants = vec![variant("blue", 1.0, Execution::Serial, &[&fake])];
     let config = config(scene.folder.path(), max_concurrent);
@@ -84,6 +92,35 @@ async fn a_failure_is_where_the_answer_says() {
         .await;
     let failure = written(got.header("x-amzn-sagemaker-failurelocation").unwrap()).await;
     assert!(failure.contains("there is nothing at"), "{failure}");
+}
+
+#[tokio::test]
+async fn no_more_are_accepted_than_may_wait() {
+    let (go_on, may_go_on) = channel();
+    let may_go_on = Mutex::new(may_go_on);
+    let answer = move |_: &Seen| {
+        may_go_on.lock().unwrap().recv().unwrap();
+        Answer::new(200, "done")
+    };
+    let (scene, _) = serving_with(|settings| settings.async_queue = 2, 1, answer).await;
+    let accepted = [scene.post(PATH, &[], "x").await, scene.post(PATH, &[], "x").await];
+    let refused = scene.post(PATH, &[], "x").await;
+    assert_eq!(refused.status.as_u16(), 503);
+    assert!(refused.text().contains("--async-queue"), "{}", refused.text());
+    for got in accepted {
+        assert_eq!(got.status.as_u16(), 202);
+        go_on.send(()).unwrap();
+        written(got.header("x-amzn-sagemaker-outputlocation").unwrap()).await;
+    }
+    let accepted = loop {
+        // A request is done a moment after its result can be seen.
+        let got = scene.post(PATH, &[], "x").await;
+        if got.status.as_u16() == 202 {
+            break got;
+        }
+    };
+    go_on.send(()).unwrap();
+    written(accepted.header("x-amzn-sagemaker-outputlocation").unwrap()).await;
 }
 
 #[tokio::test]
