@@ -237,7 +237,7 @@ fn a_manifest_that_says_something_else_of_batching_is_refused_with_the_reason() 
     let table = [
         (r#"{"batching": "yes"}"#, "expected true, false or"),
         (r#"{"batching": {"rows": 2}}"#, "unknown field `rows`"),
-        (r#"{"batching": {"max_rows": 0}}"#, "nonzero"),
+        (r#"{"batching": {"max_rows": 0}}"#, "max_rows is 1 at least"),
         (r#"{"batching": {}}"#, "missing field `max_rows`"),
         (r#"{"batch": true}"#, "unknown field `batch`"),
     ];
