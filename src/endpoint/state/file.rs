@@ -11,6 +11,8 @@ use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +24,11 @@ use crate::endpoint::spec::{EndpointConfig, Model};
 
 /// Raised when older programs would misread the file.
 const VERSION: u64 = 1;
+
+/// How long the file may still be another process's: one that is ending, or that has inherited it and is about to execute its
+/// program.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -139,6 +146,7 @@ impl StateFile {
     fn take(&self) -> Result<Option<File>, StateError> {
         let path = || self.path.clone();
         let unread = |source| StateError::Read { path: path(), source };
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let file = match File::open(&self.path) {
                 Ok(file) => file,
@@ -146,6 +154,10 @@ impl StateFile {
                 Err(source) => return Err(unread(source)),
             };
             match file.try_lock() {
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::sleep(LOOK_AGAIN);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Err(StateError::InUse { path: path() }),
                 // Not every file system has locks, and then whoever shares a file has to know.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
