@@ -5,8 +5,8 @@
 //! below the folder that was named, within bounds, or is refused by the name of what is wrong with it.
 //!
 //! Reading goes in one pass from whatever yields bytes: `kind.rs` sees by the first of them what they are, `decoded.rs`
-//! unpacks and counts them, `header.rs` and `extension.rs` understand tar's, `place.rs` makes files. Only buffers of a
-//! fixed size are held in memory.
+//! unpacks and counts them, `header.rs`, `extension.rs` and `sparse.rs` understand tar's, `place.rs` makes files. Only
+//! buffers of a fixed size, and the bounded map of a sparse file, are held in memory.
 
 mod decoded;
 mod error;
@@ -15,6 +15,7 @@ mod header;
 mod kind;
 mod pack;
 mod place;
+mod sparse;
 mod unpack;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::path::Path;
 
 pub use decoded::MAX_WINDOW_BYTES;
 pub use error::{UnpackError, is_full};
+pub use kind::{Foreign, HEAD_BYTES, compressed, foreign};
 pub use pack::{Collected, LeftOut, PackError, Source, collect, write};
 pub use unpack::{Bounds, Expected, Unpacked, unpack};
 

@@ -6,6 +6,7 @@ mod endpoint;
 mod inspect;
 mod pack;
 mod serve;
+mod snapshot;
 mod source;
 mod table;
 

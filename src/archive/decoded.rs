@@ -58,6 +58,8 @@ impl<R: Read> Read for Tap<R> {
 pub struct Decoded<R: Read> {
     from: Decoder<R>,
     out: u64,
+    /// Bytes of sparse files that are nowhere in the archive.
+    holes: u64,
     ratio: u64,
 }
 
@@ -97,20 +99,32 @@ impl<R: Read> Decoded<R> {
         let decoded = Self {
             from,
             out: 0,
+            holes: 0,
             ratio: bounds.ratio,
         };
         Ok((kind, decoded))
     }
 
+    /// Counts the holes of a sparse file, which come of no bytes at all.
+    pub fn count_holes(&mut self, bytes: u64) -> Result<(), UnpackError> {
+        self.holes = self.holes.saturating_add(bytes);
+        if self.is_within_ratio() {
+            Ok(())
+        } else {
+            Err(UnpackError::Ratio(self.ratio))
+        }
+    }
+
     /// Whether less was unpacked than so many bytes may become.
     fn is_within_ratio(&self) -> bool {
-        let whole = match &self.from {
-            Decoder::Plain(_) => return true,
-            Decoder::Gzip(members) => members.from.as_ref().map(GzDecoder::get_ref),
-            Decoder::Zstd(decoder) => Some(decoder.get_ref()),
+        let (whole, out) = match &self.from {
+            Decoder::Plain(whole) => (Some(whole), 0),
+            Decoder::Gzip(members) => (members.from.as_ref().map(GzDecoder::get_ref), self.out),
+            Decoder::Zstd(decoder) => (Some(decoder.get_ref()), self.out),
         };
         let read = whole.map_or(0, |whole| whole.get_ref().get_ref().1.read);
-        self.out <= read.saturating_mul(self.ratio).saturating_add(RATIO_FREE_BYTES)
+        let most = read.saturating_mul(self.ratio).saturating_add(RATIO_FREE_BYTES);
+        out.saturating_add(self.holes) <= most
     }
 }
 

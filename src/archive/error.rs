@@ -8,6 +8,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::extension::MAX_EXTENSION_BYTES;
+use super::kind::Foreign;
 use super::place::{MAX_COMPONENT_BYTES, MAX_DEPTH, MAX_NAME_BYTES};
 
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +32,8 @@ pub enum UnpackError {
 
     #[error("it is empty; upload it again")]
     Empty,
-    #[error("it is {kind}; {advice}")]
-    Foreign { kind: &'static str, advice: &'static str },
+    #[error("it is {}; {}", .0.kind, .0.advice)]
+    Foreign(Foreign),
     #[error(
         "it is no archive, nor called .onnx or .ort as a model would be; pack the folder that holds the model as .tar.gz"
     )]
@@ -87,6 +88,8 @@ pub enum UnpackError {
     Clash { name: String },
     #[error("{name:?} in it is a folder with content of its own; pack it with another tar")]
     Folder { name: String },
+    #[error("{name:?} in it is a sparse file whose map {what}; pack it without --sparse")]
+    Sparse { name: String, what: &'static str },
     #[error("{name:?} in it has two sizes, {header} and {extension} bytes; pack it with another tar")]
     Sizes { name: String, header: u64, extension: u64 },
     #[error(

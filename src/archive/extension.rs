@@ -4,6 +4,7 @@
 //! what an entry is has to be understood or refused; the rest is passed over.
 
 use super::error::{UnpackError, brief};
+use super::sparse;
 
 /// Longest extension.
 pub(super) const MAX_EXTENSION_BYTES: u64 = 64 << 10;
@@ -16,7 +17,10 @@ const LARGE: u64 = 8 << 30;
 pub struct Extension {
     name: Option<Vec<u8>>,
     size: Option<u64>,
-    is_sparse: bool,
+    /// GNU's records of a sparse file.
+    sparse: Option<sparse::Records>,
+    /// star's mark of a sparse file, whose map is not read.
+    is_star_sparse: bool,
     has_pax: bool,
 }
 
@@ -34,13 +38,19 @@ impl Extension {
         self.name.is_none() && !self.has_pax
     }
 
-    pub fn is_sparse(&self) -> bool {
-        self.is_sparse
+    pub fn is_star_sparse(&self) -> bool {
+        self.is_star_sparse
+    }
+
+    /// Takes the records of a sparse file out.
+    pub fn sparse(&mut self) -> Option<sparse::Records> {
+        self.sparse.take()
     }
 
     /// The entry's name, which in its header is `name`.
     pub fn name(&mut self, name: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
-        self.name.take().unwrap_or_else(name)
+        let of_sparse = self.sparse.as_mut().and_then(|records| records.name.take());
+        of_sparse.or_else(|| self.name.take()).unwrap_or_else(name)
     }
 
     /// The entry's size, which in its header is `size`: `Err` holds the other when there are two of them.
@@ -81,13 +91,16 @@ impl Extension {
                     let size = size.and_then(|size| size.parse().ok());
                     self.size = Some(size.ok_or_else(|| wrong("has a size that is no number"))?);
                 }
-                // star's.
-                b"SCHILY.realsize" => self.is_sparse = true,
-                key if key.starts_with(b"GNU.sparse.") => self.is_sparse = true,
-                _ => {}
+                b"SCHILY.realsize" => self.is_star_sparse = true,
+                key => {
+                    if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                        let records = self.sparse.get_or_insert_default();
+                        records.record(key, value).map_err(wrong)?;
+                    }
+                }
             }
         }
-        if scope == Scope::All && self.is_sparse {
+        if scope == Scope::All && (self.is_star_sparse || self.sparse.is_some()) {
             return Err(wrong("makes all entries sparse files"));
         }
         Ok(())

@@ -36,7 +36,7 @@ pub fn padding(size: u64) -> u64 {
 }
 
 /// A number in octal digits, or in binary where the first bit says so.
-fn number(field: &[u8]) -> Option<u64> {
+pub fn number(field: &[u8]) -> Option<u64> {
     match field {
         [0x80, rest @ ..] => {
             let (high, low) = rest.split_at_checked(rest.len().checked_sub(size_of::<u64>())?)?;

@@ -27,33 +27,52 @@ const USTAR: (usize, &[u8]) = (257, b"ustar");
 /// Where a model in ONNX Runtime's format says so. What is before it may be anything.
 const ORT: (usize, &[u8]) = (4, b"ORTM");
 
+/// Bytes of a file that tell what it is.
+pub const HEAD_BYTES: u64 = BLOCK as u64;
+
+/// A file that is neither an archive nor a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foreign {
+    /// Completes "it is ...".
+    pub kind: &'static str,
+    pub advice: &'static str,
+}
+
 const REPACK: &str = "pack it as .tar.gz";
 const EXPORT: &str = "export the model as ONNX";
+const LLM: &str = "Longshore serves ONNX models; export the model as ONNX (Hugging Face's optimum-cli does)";
 const UPLOAD: &str = "upload the model itself";
 
-/// What people take for archives or models: its beginning, what it is, what to do instead.
-const FOREIGN: [(&[u8], &str, &str); 17] = [
+/// Formats that people take for archives or models: where their mark is, the mark, the name, and the advice.
+const FOREIGN: [(usize, &[u8], &str, &str); 22] = [
     // A PyTorch checkpoint and a Keras v3 model are zip archives, too.
-    (b"PK\x03\x04", "a zip archive", REPACK),
-    (b"PK\x05\x06", "a zip archive", REPACK),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", REPACK),
-    (b"\xfd7zXZ\0", "compressed with xz", REPACK),
-    (b"BZh", "compressed with bzip2", REPACK),
-    (b"\x04\x22\x4d\x18", "compressed with lz4", REPACK),
-    (b"LZIP", "compressed with lzip", REPACK),
-    (b"\x1f\x9d", "compressed with compress", REPACK),
-    (b"Rar!\x1a\x07", "a RAR archive", REPACK),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", EXPORT),
-    (b"\x80\x02", "a Python pickle", EXPORT),
-    (b"\x80\x04", "a Python pickle", EXPORT),
-    (b"\x80\x05", "a Python pickle", EXPORT),
-    (b"GGUF", "a GGUF model", EXPORT),
-    (b"\x93NUMPY", "a NumPy array", EXPORT),
-    (b"%PDF-", "a PDF document", UPLOAD),
+    (0, b"PK\x03\x04", "a zip archive", REPACK),
+    (0, b"PK\x05\x06", "a zip archive", REPACK),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", REPACK),
+    (0, b"\xfd7zXZ\0", "compressed with xz", REPACK),
+    (0, b"BZh", "compressed with bzip2", REPACK),
+    (0, b"\x04\x22\x4d\x18", "compressed with lz4", REPACK),
+    (0, b"LZIP", "compressed with lzip", REPACK),
+    (0, b"\x1f\x9d", "compressed with compress", REPACK),
+    (0, b"Rar!\x1a\x07", "a RAR archive", REPACK),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", EXPORT),
+    (0, b"\x80\x02", "a Python pickle", EXPORT),
+    (0, b"\x80\x04", "a Python pickle", EXPORT),
+    (0, b"\x80\x05", "a Python pickle", EXPORT),
+    (0, b"GGUF", "a GGUF model", LLM),
+    // ggml's formats before GGUF; their marks are little-endian numbers.
+    (0, b"lmgg", "a GGML model", LLM),
+    (0, b"tjgg", "a GGML model", LLM),
+    (0, b"fmgg", "a GGML model", LLM),
+    (4, b"TFL3", "a TensorFlow Lite model", EXPORT),
+    (0, b"\x7fELF", "an executable", UPLOAD),
+    (0, b"\x93NUMPY", "a NumPy array", EXPORT),
+    (0, b"%PDF-", "a PDF document", UPLOAD),
     (
+        0,
         b"version https://git-lfs",
         "a pointer of Git LFS",
-        "upload what it points to (git lfs pull)",
+        "upload the file that it points to (git lfs pull)",
     ),
 ];
 
@@ -71,8 +90,8 @@ impl Kind {
             Ok(Self::Tar)
         } else if head.get(ORT.0..).is_some_and(|rest| rest.starts_with(ORT.1)) {
             Ok(Self::Bare)
-        } else if let Some((kind, advice)) = foreign(head) {
-            Err(UnpackError::Foreign { kind, advice })
+        } else if let Some(foreign) = foreign(head) {
+            Err(UnpackError::Foreign(foreign))
         } else {
             Ok(Self::Bare)
         }
@@ -93,16 +112,49 @@ fn is_tar(head: &[u8]) -> bool {
     block.is_some_and(|block| header::is_zero(block) || header::is_intact(Header::from_byte_slice(block)))
 }
 
-fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
-    let known = FOREIGN.iter().find(|(magic, ..)| head.starts_with(magic));
-    let known = known.map(|(_, kind, advice)| (*kind, *advice));
+/// Tells by its first bytes, [`HEAD_BYTES`] or all there are, what a file is that is neither an archive nor a model.
+pub fn foreign(head: &[u8]) -> Option<Foreign> {
+    if is_safetensors(head) {
+        return Some(Foreign {
+            kind: "a safetensors file",
+            advice: LLM,
+        });
+    }
+    let known = FOREIGN
+        .iter()
+        .find(|&&(at, mark, ..)| head.get(at..).is_some_and(|rest| rest.starts_with(mark)))
+        .map(|&(_, _, kind, advice)| Foreign { kind, advice });
     // No model begins so: in protobuf, these characters open what ONNX does not have.
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    known.or(match text {
-        [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..] => Some(("an HTML or XML document", UPLOAD)),
-        [b'{', b'"' | b'\'' | b'}' | b' ' | b'\r' | b'\n' | b'\t', ..] => Some(("a JSON document", UPLOAD)),
-        [b'[', b'"' | b'{' | b'[' | b']' | b' ' | b'\r' | b'\n', ..] => Some(("a JSON document", UPLOAD)),
+    let document = |kind| Some(Foreign { kind, advice: UPLOAD });
+    known.or_else(|| match text {
+        [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..] => document("an HTML or XML document"),
+        [b'{', b'"' | b'\'' | b'}' | b' ' | b'\r' | b'\n' | b'\t', ..] => document("a JSON document"),
+        [b'[', b'"' | b'{' | b'[' | b']' | b' ' | b'\r' | b'\n', ..] => document("a JSON document"),
         _ => None,
+    })
+}
+
+/// Tells whether a file that should be a model is an archive, or a compressed file.
+pub fn compressed(head: &[u8]) -> Option<Foreign> {
+    let kind = match Kind::of(head).ok()? {
+        Kind::Gzip => "compressed with gzip",
+        Kind::Zstd => "compressed with zstd",
+        // A file of zeros begins like the end of an archive.
+        Kind::Tar if !head.iter().all(|byte| *byte == 0) => "a tar archive",
+        Kind::Tar | Kind::Bare => return None,
+    };
+    Some(Foreign {
+        kind,
+        advice: "unpack it, so that the model itself has this name",
+    })
+}
+
+/// Whether the file begins with the length of a safetensors header, which is JSON of at most 100 MB.
+fn is_safetensors(head: &[u8]) -> bool {
+    const MAX_HEADER_BYTES: u64 = 100_000_000;
+    head.split_first_chunk().is_some_and(|(length, header)| {
+        (2..=MAX_HEADER_BYTES).contains(&u64::from_le_bytes(*length)) && header.starts_with(b"{\"")
     })
 }
 
@@ -113,7 +165,9 @@ mod tests {
     #[test]
     fn the_beginning_tells_what_it_is() {
         let onnx = b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x0a";
-        let table: [(&[u8], Kind); 9] = [
+        let table: [(&[u8], Kind); 10] = [
+            // A node's name may be text that a file of another format begins with.
+            (b"\x08\x08\x12\x04\x08\x08\x12\x04{\"", Kind::Bare),
             (b"\x1f\x8b\x08\0", Kind::Gzip),
             (b"\x28\xb5\x2f\xfd\x04", Kind::Zstd),
             (b"\x50\x2a\x4d\x18\x04\0\0\0", Kind::Zstd),
@@ -131,7 +185,13 @@ mod tests {
 
     #[test]
     fn what_is_something_else_is_refused_by_its_name() {
-        let table: [(&[u8], &str); 10] = [
+        let table: [(&[u8], &str); 16] = [
+            (b"GGUF\x03\0\0\0", "a GGUF model; Longshore serves ONNX models"),
+            (b"tjgg\x03\0\0\0", "a GGML model"),
+            (b"\x40\0\0\0\0\0\0\0{\"__metadata__\":", "a safetensors file"),
+            (b"\x1c\0\0\0TFL3", "a TensorFlow Lite model"),
+            (b"\x7fELF\x02", "an executable"),
+            (b"PK\x03\x04data.pkl", "a zip archive"),
             (b"", "it is empty"),
             (b"PK\x03\x04\x14", "a zip archive; pack it as .tar.gz"),
             (b"\xfd7zXZ\0\0", "compressed with xz"),

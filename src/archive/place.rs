@@ -69,6 +69,10 @@ impl<'a> Place<'a> {
 
     /// Makes a folder, which may be there already.
     pub fn folder(&mut self, name: &str) -> Result<(), UnpackError> {
+        // Python's tarfile writes the root that it packs under the name "" as "/".
+        if name.bytes().all(|byte| byte == b'/') {
+            return Ok(());
+        }
         let path = below(name)?;
         self.folders(&path, name, false)
     }

@@ -6,7 +6,7 @@ mod archives;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Cursor, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -138,6 +138,69 @@ fn files_are_unpacked_however_they_are_named() {
     ]);
     assert_eq!(unpacked(&archive).unwrap(), expected);
     assert_eq!(unpacked(&gzip(&archive)).unwrap(), expected);
+}
+
+/// Archives `file`, which has holes, with the system's tar and `options`.
+fn tar_sparse(folder: &Path, options: &[&str]) -> Vec<u8> {
+    let archive = folder.join("out.tar");
+    let done = std::process::Command::new("tar")
+        .args(["--sparse", "--create", "--file"])
+        .arg(&archive)
+        .args(options)
+        .arg("--directory")
+        .arg(folder.join("in"))
+        .args(["first", "holes", "last"])
+        .status()
+        .unwrap();
+    assert!(done.success(), "{options:?}");
+    fs::read(archive).unwrap()
+}
+
+#[test]
+fn a_sparse_file_of_any_layout_of_gnu_tar_becomes_the_whole_file() {
+    // The old layout has room for 4 pieces in a header, and for 21 in each block behind it.
+    for pieces in [0, 1, 4, 5, 30] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("in")).unwrap();
+        let mut content = vec![0; (pieces + 1) * (256 << 10)];
+        for piece in 0..pieces {
+            let at = piece * (256 << 10) + 4096;
+            content[at..at + 4096].copy_from_slice(&noise(4096));
+        }
+        let path = |name: &str| folder.path().join("in").join(name);
+        fs::write(path("first"), b"1").unwrap();
+        fs::write(path("last"), b"2").unwrap();
+        let file = fs::File::create(path("holes")).unwrap();
+        for piece in 0..pieces {
+            let at = piece * (256 << 10) + 4096;
+            file.write_all_at(&content[at..at + 4096], at as u64).unwrap();
+        }
+        file.set_len(content.len() as u64).unwrap();
+        let expected = files(&[("first", b"1"), ("holes", &content), ("last", b"2")]);
+        for layout in [
+            &["--format=gnu"][..],
+            &["--format=posix", "--sparse-version=0.0"],
+            &["--format=posix", "--sparse-version=0.1"],
+            &["--format=posix", "--sparse-version=1.0"],
+        ] {
+            let archive = tar_sparse(folder.path(), layout);
+            assert!(archive.len() < content.len(), "{layout:?} {pieces}: it has no holes");
+            let found = unpacked(&archive).unwrap_or_else(|error| panic!("{layout:?} {pieces}: {error}"));
+            assert!(found == expected, "{layout:?} {pieces}");
+            assert!(unpacked(&gzip(&archive)).unwrap() == expected, "{layout:?} {pieces}");
+        }
+    }
+}
+
+#[test]
+fn an_entry_for_the_root_makes_nothing() {
+    // GNU's tar writes "./", Python's tarfile "/" for what it packs under an empty name.
+    for root in ["./", ".", "/", "//", ""] {
+        let archive = tar(&[folder(root), file("model.onnx", b"1"), folder(root)]);
+        assert_eq!(unpacked(&archive).unwrap(), files(&[("model.onnx", b"1")]), "{root:?}");
+    }
+    let error = unpacked(&tar(&[file("/", b"")])).unwrap_err();
+    assert!(matches!(error, UnpackError::NoFile), "{error}");
 }
 
 #[test]
@@ -428,16 +491,36 @@ impl Read for Failing {
     }
 }
 
-/// A part of an archive, as somebody might make one up.
+/// A sparse file with a map that may be wrong, in the layout that has it before the data.
+fn sparse(map: &[(u64, u64)], size: u64) -> Vec<u8> {
+    let mut content = format!("{}\n", map.len());
+    for (offset, length) in map {
+        content.push_str(&format!("{offset}\n{length}\n"));
+    }
+    let mut content = content.into_bytes();
+    content.resize(content.len().next_multiple_of(512), 0);
+    content.extend(noise(map.iter().map(|(_, length)| *length as usize).sum()));
+    let records = [
+        ("GNU.sparse.major", "1"),
+        ("GNU.sparse.minor", "0"),
+        ("GNU.sparse.name", "holes"),
+        ("GNU.sparse.realsize", &size.to_string()),
+    ];
+    [pax(b'x', &records), file("holes", &content)].concat()
+}
+
+/// A part of an archive, as a stranger might make one up.
 fn part() -> impl Strategy<Value = Vec<u8>> {
     let name = || "(\\.\\./|/|\\./|a|b|a/|é|\\x00){0,4}";
     let kind = prop_oneof![4 => Just(b'0'), 2 => Just(b'5'), 1 => any::<u8>()];
-    let key = prop_oneof!["path", "size", "linkpath", "GNU.sparse.major", "hdrcharset", "comment"];
+    let key = prop_oneof!["path", "size", "linkpath", "hdrcharset", "comment"];
+    let map = prop::collection::vec((0u64..700, 0u64..700), 0..4);
     prop_oneof![
         6 => (name(), kind, prop::collection::vec(any::<u8>(), 0..600))
             .prop_map(|(name, kind, content)| entry(name.as_bytes(), kind, &content)),
         1 => name().prop_map(|name| long_name(name.as_bytes())),
         1 => (key, name()).prop_map(|(key, value)| pax(b'x', &[(&key, &value)])),
+        2 => (map, 0u64..5000).prop_map(|(map, size)| sparse(&map, size)),
         1 => prop::collection::vec(any::<u8>(), 512).prop_map(|mut bytes| {
             bytes.truncate(512);
             bytes

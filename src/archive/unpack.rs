@@ -4,16 +4,18 @@
 //! was declared is counted before it is written, and what was written is at most what the bounds say. A failure leaves
 //! files behind, in a folder that is the caller's to remove.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use tar::{EntryType, Header};
+use tar::{EntryType, GnuExtSparseHeader, Header};
 
 use super::decoded::Decoded;
 use super::error::{UnpackError, brief};
 use super::extension::{Extension, MAX_EXTENSION_BYTES, Scope};
 use super::kind::Kind;
 use super::place::Place;
+use super::sparse::{self, Map, MapReader};
 use super::{BLOCK, header};
 
 /// How much is copied at a time.
@@ -171,16 +173,21 @@ impl<R: Read> Unpacking<'_, R> {
         let name = String::from_utf8(name).map_err(|error| UnpackError::NotText {
             name: brief(&String::from_utf8_lossy(error.as_bytes())),
         })?;
-        let is_folder = is_folder(header.entry_type(), &name, extension.is_sparse()).map_err(|kind| {
+        let is_folder = is_folder(header.entry_type(), &name, extension.is_star_sparse()).map_err(|kind| {
             let name = brief(&name);
             UnpackError::Kind { name, kind }
         })?;
+        let records = extension.sparse();
         let size = extension.size(size).map_err(|extension| UnpackError::Sizes {
             name: brief(&name),
             header: size,
             extension,
         })?;
-        if !is_folder {
+        if !is_folder && header.entry_type() == EntryType::GNUSparse {
+            self.old_sparse(&name, header, size)?;
+        } else if !is_folder && let Some(records) = records {
+            self.pax_sparse(&name, records, size)?;
+        } else if !is_folder {
             self.content(&name, size)?;
         } else if size == 0 {
             self.place.folder(&name)?;
@@ -194,13 +201,19 @@ impl<R: Read> Unpacking<'_, R> {
 
     fn content(&mut self, name: &str, size: u64) -> Result<(), UnpackError> {
         self.place.bytes(size)?;
-        let short = || UnpackError::Short { name: brief(name) };
         let mut file = self.place.file(name)?;
+        self.copy(name, &mut file, size)?;
+        self.place.written += size;
+        self.end_of_content(name, size)
+    }
+
+    /// Copies the next `size` bytes to where `file` stands.
+    fn copy(&mut self, name: &str, file: &mut File, size: u64) -> Result<(), UnpackError> {
         let mut left = size;
         while left > 0 {
             let most = left.min(BUFFER_BYTES as u64) as usize;
             match self.from.read(&mut self.buffer[..most]).map_err(UnpackError::read)? {
-                0 => return Err(short()),
+                0 => return Err(UnpackError::Short { name: brief(name) }),
                 read => {
                     file.write_all(&self.buffer[..read])
                         .map_err(|error| UnpackError::write(name, error))?;
@@ -208,8 +221,87 @@ impl<R: Read> Unpacking<'_, R> {
                 }
             }
         }
-        self.place.written += size;
-        if self.padding(size)? { Ok(()) } else { Err(short()) }
+        Ok(())
+    }
+
+    /// Passes over what fills up a content of `size`.
+    fn end_of_content(&mut self, name: &str, size: u64) -> Result<(), UnpackError> {
+        if self.padding(size)? {
+            Ok(())
+        } else {
+            Err(UnpackError::Short { name: brief(name) })
+        }
+    }
+
+    /// A sparse file whose map is in its header and in the blocks behind it.
+    fn old_sparse(&mut self, name: &str, header: &Header, stored: u64) -> Result<(), UnpackError> {
+        let wrong = |what| UnpackError::Sparse {
+            name: brief(name),
+            what,
+        };
+        let unclear = || wrong("cannot be understood");
+        let header = header.as_gnu().ok_or_else(unclear)?;
+        let (mut pieces, size, mut goes_on) = sparse::in_header(header).ok_or_else(unclear)?;
+        while goes_on {
+            let mut block = GnuExtSparseHeader::new();
+            self.place.bytes(BLOCK as u64)?;
+            if self.fill(block.as_mut_bytes())? < BLOCK {
+                return Err(UnpackError::Short { name: brief(name) });
+            }
+            let (more, goes_on_then) = sparse::in_block(&block).ok_or_else(unclear)?;
+            pieces.extend(more);
+            if pieces.len() > sparse::MAX_PIECES {
+                return Err(wrong("has too many pieces"));
+            }
+            goes_on = goes_on_then;
+        }
+        self.sparse(name, &Map::new(pieces, size, stored).map_err(wrong)?)
+    }
+
+    /// A sparse file whose map is in PAX records, or before its data.
+    fn pax_sparse(&mut self, name: &str, records: sparse::Records, stored: u64) -> Result<(), UnpackError> {
+        let wrong = |what| UnpackError::Sparse {
+            name: brief(name),
+            what,
+        };
+        let (pieces, size, map_bytes) = match records.place().map_err(wrong)? {
+            sparse::Place::Records(pieces, size) => (pieces, size, 0),
+            sparse::Place::Data(size) => {
+                let mut reader = MapReader::default();
+                let mut map_bytes = 0;
+                loop {
+                    let mut block = [0; BLOCK];
+                    map_bytes += BLOCK as u64;
+                    if map_bytes > stored {
+                        return Err(wrong("does not fit the data that follow"));
+                    }
+                    self.place.bytes(BLOCK as u64)?;
+                    if self.fill(&mut block)? < BLOCK {
+                        return Err(UnpackError::Short { name: brief(name) });
+                    }
+                    if let Some(pieces) = reader.block(&block).map_err(wrong)? {
+                        break (pieces, size, map_bytes);
+                    }
+                }
+            }
+        };
+        let map = Map::new(pieces, size, stored - map_bytes).map_err(wrong)?;
+        self.sparse(name, &map)
+    }
+
+    /// Writes a sparse file: its pieces at their places, and holes between them.
+    fn sparse(&mut self, name: &str, map: &Map) -> Result<(), UnpackError> {
+        let failed = |error| UnpackError::write(name, error);
+        self.place.bytes(map.size)?;
+        self.from.count_holes(map.holes())?;
+        let mut file = self.place.file(name)?;
+        for piece in &map.pieces {
+            file.seek(SeekFrom::Start(piece.offset)).map_err(failed)?;
+            self.copy(name, &mut file, piece.length)?;
+        }
+        file.set_len(map.size).map_err(failed)?;
+        self.place.written += map.size;
+        self.end_of_content(name, map.size - map.holes())
     }
 
     /// The content of an extension.
@@ -275,11 +367,11 @@ impl<R: Read> Unpacking<'_, R> {
 }
 
 /// Whether an entry is a folder rather than a file; `Err` says what else it is.
-fn is_folder(kind: EntryType, name: &str, is_sparse: bool) -> Result<bool, &'static str> {
+fn is_folder(kind: EntryType, name: &str, is_star_sparse: bool) -> Result<bool, &'static str> {
     match kind {
-        EntryType::Regular | EntryType::GNUSparse if is_sparse || kind == EntryType::GNUSparse => Err("a sparse file"),
+        EntryType::Regular if is_star_sparse => Err("a sparse file of star's"),
         // Archives from before there were kinds say by the name's last character that it is a folder.
-        EntryType::Regular | EntryType::Continuous => Ok(name.ends_with('/')),
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Ok(name.ends_with('/')),
         EntryType::Directory => Ok(true),
         EntryType::Symlink => Err("a symbolic link"),
         EntryType::Link => Err("a hard link"),

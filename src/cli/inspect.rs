@@ -27,6 +27,8 @@ const MAX_SAMPLE_ELEMENTS: usize = 1 << 20;
 
 pub fn run(args: &InspectArgs) -> Result<()> {
     let (path, _unpacked) = artifact(args)?;
+    let copied = super::snapshot::copy(&path)?;
+    let path = copied.as_ref().map_or(path, |copied| copied.path.clone());
     let examiner = super::examiner(&args.examine)?;
     super::progress("preparing and measuring");
     let examination = examiner.examine(&path)?;

@@ -25,14 +25,16 @@ pub fn run(args: &PackArgs) -> Result<()> {
         );
     }
     let folder = output_folder(&args.output)?;
+    let copied = super::snapshot::copy(&args.path)?;
+    let path = copied.as_ref().map_or(&args.path, |copied| &copied.path);
     let examiner = super::examiner(&args.examine)?;
     super::progress("preparing");
-    let examination = examiner.examine_uploaded(&args.path)?;
+    let examination = examiner.examine_uploaded(path)?;
     let loaded = match &examination.loaded {
         Ok(loaded) => loaded,
         Err(error) => bail!("a server would refuse to load it, so it is not packed: {error}"),
     };
-    let mut collected = collect(&args.path, &examination, &args.output)?;
+    let mut collected = collect(path, &examination, &args.output)?;
     let is_prepared = !args.no_prepared && add_prepared(loaded, &mut collected)?;
     super::progress("packing");
     let (files, archive) = write(&collected.files, &args.output, &folder, args.force)?;

@@ -231,6 +231,7 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::Ambiguous { .. }
         | ArtifactError::Manifest { .. }
         | ArtifactError::NotAModel { .. }
+        | ArtifactError::Foreign { .. }
         | ArtifactError::NotOrtFormat { .. }
         | ArtifactError::ExternalData { .. }
         | ArtifactError::ShortExternalData { .. }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::Override;
 use super::content::{self, ContentHash};
 use super::onnx_file::{self, ScanError};
+use crate::archive::{self, Foreign};
 
 use error::{brief_name, io_error, shown};
 use inside::{external_file, file_size, inside};
@@ -108,9 +109,15 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
             | ScanError::TooManyValues
             | ScanError::LongName
             | ScanError::NoNumber { .. }
-            | ScanError::TooDeep => ArtifactError::NotAModel {
-                file: shown(&model),
-                source: error,
+            | ScanError::TooDeep => match foreign(&real) {
+                Some(foreign) => ArtifactError::Foreign {
+                    file: shown(&model),
+                    foreign,
+                },
+                None => ArtifactError::NotAModel {
+                    file: shown(&model),
+                    source: error,
+                },
             },
         })?;
         (has_trees, has_unbounded_work) = (facts.has_trees, facts.has_unbounded_work);
@@ -118,11 +125,17 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
             let file = external_file(&real, folder, &location)?;
             let bytes = file_size(&file)?;
             if bytes < needed {
-                return Err(ArtifactError::ShortExternalData {
-                    file: shown(&model),
-                    location: brief_name(&location),
-                    needed,
-                    bytes,
+                return Err(match foreign(&file) {
+                    Some(foreign) => ArtifactError::Foreign {
+                        file: shown(&file),
+                        foreign,
+                    },
+                    None => ArtifactError::ShortExternalData {
+                        file: shown(&model),
+                        location: brief_name(&location),
+                        needed,
+                        bytes,
+                    },
                 });
             }
             // One file may have many names.
@@ -155,13 +168,27 @@ fn is_ort_format(path: &Path) -> bool {
 
 /// Models in ONNX Runtime's format are flatbuffers with this identifier.
 fn check_ort_mark(path: &Path) -> Result<(), ArtifactError> {
-    let mut head = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(8).read_to_end(&mut head))
-        .map_err(|source| io_error(path, source))?;
+    let head = head(path, 8).map_err(|source| io_error(path, source))?;
     if head.get(4..8) == Some(b"ORTM") {
-        Ok(())
-    } else {
-        Err(ArtifactError::NotOrtFormat { file: shown(path) })
+        return Ok(());
     }
+    let file = shown(path);
+    Err(match foreign(path) {
+        Some(foreign) => ArtifactError::Foreign { file, foreign },
+        None => ArtifactError::NotOrtFormat { file },
+    })
+}
+
+/// Tells what a file is that is not a model, so that the refusal can name it.
+fn foreign(path: &Path) -> Option<Foreign> {
+    // A file that cannot be read is reported by the check that failed before.
+    let head = head(path, archive::HEAD_BYTES).ok()?;
+    archive::foreign(&head).or_else(|| archive::compressed(&head))
+}
+
+/// The first bytes of a file.
+fn head(path: &Path, bytes: u64) -> std::io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    fs::File::open(path)?.take(bytes).read_to_end(&mut head)?;
+    Ok(head)
 }

@@ -29,7 +29,7 @@ const ARTIFACTS: [(&str, &[&str]); 19] = [
         "sequence_input",
         &["input \"x\" is sequence(float32", "no content type carries"],
     ),
-    ("text", &["is not a model"]),
+    ("text", &["is an HTML or XML document"]),
     ("truncated", &["is not a model"]),
     ("unknown_domain", &["com.example.custom"]),
     ("unknown_operator", &["Frobnicate"]),

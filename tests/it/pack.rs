@@ -310,3 +310,40 @@ fn what_cannot_be_packed_is_named_and_no_archive_is_left() {
         .collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }
+
+#[test]
+fn the_links_of_a_hugging_face_snapshot_are_packed_as_files() {
+    let server = Builder::multi().start();
+    let hub = server.models().path("models--longshore--mlp");
+    let snapshot = hub.join("snapshots/0123abcd");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir(hub.join("blobs")).unwrap();
+    fs::copy(fixture("mlp").join("model.onnx"), hub.join("blobs/5e9f")).unwrap();
+    symlink("../../blobs/5e9f", snapshot.join("model.onnx")).unwrap();
+    let refusal = server
+        .load("snapshot", snapshot.to_str().unwrap())
+        .expect(400)
+        .message();
+    assert!(refusal.contains("longshore pack does so"), "{refusal}");
+    longshore(["inspect", snapshot.to_str().unwrap()]).output();
+    for (name, path) in [("folder", snapshot.clone()), ("file", snapshot.join("model.onnx"))] {
+        let folder = packed(server.models(), path, name);
+        load(&server, name, &folder);
+        assert_answers(&server, name);
+    }
+    symlink("../../../secret", snapshot.join("secret")).unwrap();
+    fs::write(server.models().path("secret"), "secret").unwrap();
+    let refusal = pack(&snapshot, &server.models().path("refused.tar.gz"), &[]).refusal();
+    assert!(refusal.contains("secret is a link"), "{refusal}");
+}
+
+#[test]
+fn a_manifest_with_a_byte_order_mark_is_read() {
+    let server = Builder::multi().start();
+    let folder = PathBuf::from(server.models().place("mlp", "marked"));
+    fs::rename(folder.join("model.onnx"), folder.join("first.onnx")).unwrap();
+    fs::copy(folder.join("first.onnx"), folder.join("second.onnx")).unwrap();
+    fs::write(folder.join("longshore.json"), "\u{feff}{\"model\": \"first.onnx\"}").unwrap();
+    load(&server, "marked", &folder);
+    assert_answers(&server, "marked");
+}

@@ -209,6 +209,14 @@ fn names() -> Vec<Hostile> {
     ]
 }
 
+/// A sparse file in GNU tar's old layout, whose header has no map.
+fn old_sparse(content: &[u8]) -> Vec<u8> {
+    let mut bytes = entry(b"holes", b'S', content);
+    bytes[257..265].copy_from_slice(b"ustar  \0");
+    seal(&mut bytes[..BLOCK]);
+    bytes
+}
+
 fn kinds() -> Vec<Hostile> {
     let link = |kind, target: &[u8]| {
         let mut bytes = header(b"weights", kind, b"00000000000\0");
@@ -259,25 +267,58 @@ fn kinds() -> Vec<Hostile> {
             "of a kind that is not known",
         ),
         one(
-            "sparse file of GNU's",
-            &[entry(b"holes", b'S', b"x")],
-            "\"holes\" in it is a sparse file",
+            "sparse file of GNU's with data that no piece takes",
+            &[old_sparse(b"x")],
+            "\"holes\" in it is a sparse file whose map does not fit the data",
         ),
         one(
-            "sparse file of PAX's",
+            "sparse file of GNU's without GNU's header",
+            &[entry(b"holes", b'S', b"x")],
+            "\"holes\" in it is a sparse file whose map cannot be understood",
+        ),
+        one(
+            "sparse file of PAX's whose map is missing",
             &[
                 pax(
                     b'x',
-                    &[("GNU.sparse.major", "1"), ("GNU.sparse.realsize", "99999999999")],
+                    &[
+                        ("GNU.sparse.major", "1"),
+                        ("GNU.sparse.minor", "0"),
+                        ("GNU.sparse.realsize", "9"),
+                    ],
                 ),
                 file("holes", b"x"),
             ],
-            "\"holes\" in it is a sparse file",
+            "\"holes\" in it is a sparse file whose map does not fit the data",
+        ),
+        one(
+            "sparse file with a piece outside of it",
+            &[
+                pax(b'x', &[("GNU.sparse.size", "9"), ("GNU.sparse.map", "9,1")]),
+                file("holes", b"x"),
+            ],
+            "\"holes\" in it is a sparse file whose map has a piece behind the end",
+        ),
+        one(
+            "sparse file that is larger than archives may be",
+            &[
+                pax(b'x', &[("GNU.sparse.size", "99999999999"), ("GNU.sparse.map", "0,1")]),
+                file("holes", b"x"),
+            ],
+            "it unpacks to more than",
+        ),
+        one(
+            "sparse file that is nearly all holes",
+            &[
+                pax(b'x', &[("GNU.sparse.size", "30000000"), ("GNU.sparse.map", "0,1")]),
+                file("holes", b"x"),
+            ],
+            "times its size",
         ),
         one(
             "sparse file of star's",
             &[pax(b'x', &[("SCHILY.realsize", "99999999999")]), file("holes", b"x")],
-            "\"holes\" in it is a sparse file",
+            "\"holes\" in it is a sparse file of star's",
         ),
         one(
             "folder with content",

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::manifest::MANIFEST;
+use crate::archive::Foreign;
 use crate::engine::onnx_file::ScanError;
 
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +29,14 @@ pub enum ArtifactError {
     },
     #[error(
         "no model in {path}: looked for {MANIFEST}, model.onnx, model.ort, a single *.onnx and <version>/model.onnx, \
-         there and in its only sub-directory; it holds {holds}"
+         there and in its only sub-directory; it holds {holds}{advice}"
     )]
-    NoModel { path: String, holds: String },
+    NoModel {
+        path: String,
+        holds: String,
+        /// A further clause, or nothing.
+        advice: &'static str,
+    },
     #[error(
         "more than one model in {path} ({names}): name one of them model.onnx, or name it in {MANIFEST} as \
          {{\"model\": \"...\"}}"
@@ -46,6 +52,8 @@ pub enum ArtifactError {
     },
     #[error("{file} is not a model: its name says ONNX Runtime's own format, which its content is not")]
     NotOrtFormat { file: String },
+    #[error("{file} is {}; {}", .foreign.kind, .foreign.advice)]
+    Foreign { file: String, foreign: Foreign },
     #[error("{file} refers to weights in {location:?}, which {problem}")]
     ExternalData {
         file: String,
@@ -59,7 +67,9 @@ pub enum ArtifactError {
         needed: u64,
         bytes: u64,
     },
-    #[error("{file} is a link out of the artifact")]
+    #[error(
+        "{file} is a link out of the artifact; put the file itself there (longshore pack does so for a Hugging Face snapshot)"
+    )]
     Escapes { file: String },
     /// What was read is nobody's: neither what it was hashed as, nor for certain what it is now.
     #[error("{file}, or its weights, changed while it was loaded; try again")]

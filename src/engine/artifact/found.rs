@@ -1,10 +1,9 @@
 //! Why a file is the model of its artifact, for a person.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
-use super::{Artifact, MANIFEST};
+use super::{Artifact, MANIFEST, manifest};
 
 /// What made a file the model, in the order in which it is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +44,10 @@ impl Found {
 
 /// Whether the manifest in `folder`, which was read before, names `model`.
 fn names(folder: &Path, model: &Path) -> bool {
-    let manifest = fs::read(folder.join(MANIFEST)).unwrap_or_default();
-    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
-    let named = manifest.get("model").and_then(serde_json::Value::as_str);
-    named.is_some_and(|named| folder.join(named).canonicalize().is_ok_and(|named| named == model))
+    let manifest = manifest::read(folder).unwrap_or_default();
+    manifest
+        .model
+        .is_some_and(|named| folder.join(named).canonicalize().is_ok_and(|named| named == model))
 }
 
 impl fmt::Display for Found {
@@ -65,6 +64,8 @@ impl fmt::Display for Found {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -88,7 +89,8 @@ mod tests {
         for name in ["a.onnx", "b.onnx"] {
             fs::write(root.path().join(name), b"\x12\x02me").unwrap();
         }
-        fs::write(root.path().join(MANIFEST), br#"{"model": "b.onnx"}"#).unwrap();
+        let manifest = "\u{feff}{\"model\": \"b.onnx\"}";
+        fs::write(root.path().join(MANIFEST), manifest).unwrap();
         let artifact = super::super::open(root.path()).unwrap();
         assert_eq!(Found::of(root.path(), &artifact), Found::Manifest);
         assert_eq!(Found::of(&root.path().join("b.onnx"), &artifact), Found::Given);

@@ -26,6 +26,7 @@ pub(super) fn locate(root: &Path) -> Result<(PathBuf, Option<Override>), Artifac
     Err(ArtifactError::NoModel {
         path: shown(root),
         holds: top.summary(),
+        advice: top.advice(),
     })
 }
 
@@ -101,6 +102,27 @@ impl Listing {
             .filter(|(_, model)| model.is_file())
             .max();
         Ok(newest.map(|(_, model)| model))
+    }
+
+    /// The advice for a folder with a model in another format.
+    fn advice(&self) -> &'static str {
+        const OTHER_FORMATS: [&str; 9] = [
+            ".safetensors",
+            ".gguf",
+            ".ggml",
+            ".pt",
+            ".pth",
+            ".bin",
+            ".h5",
+            ".keras",
+            ".tflite",
+        ];
+        let is_model = |name: &String| OTHER_FORMATS.iter().any(|ending| name.ends_with(ending));
+        if self.files.iter().any(is_model) {
+            "; export the model as ONNX first"
+        } else {
+            ""
+        }
     }
 
     fn summary(&self) -> String {

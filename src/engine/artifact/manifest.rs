@@ -82,13 +82,19 @@ pub(super) fn read(folder: &Path) -> Result<Manifest, ArtifactError> {
             detail: format!("longer than {MAX_MANIFEST_BYTES} bytes"),
         });
     }
+    parse(&text)
+}
+
+fn parse(text: &str) -> Result<Manifest, ArtifactError> {
+    // Windows editors write a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // A struct is read from an array, too.
     if text.trim_start().starts_with('[') {
         return Err(ArtifactError::Manifest {
             detail: "it must be an object, as {\"model\": \"...\"}".to_owned(),
         });
     }
-    serde_json::from_str(&text).map_err(|error| ArtifactError::Manifest {
+    serde_json::from_str(text).map_err(|error| ArtifactError::Manifest {
         detail: error.to_string(),
     })
 }

@@ -164,3 +164,47 @@ fn a_path_that_does_not_exist_is_said_to_be_missing() {
         Err(ArtifactError::Missing { .. })
     ));
 }
+
+#[test]
+fn a_file_in_the_place_of_a_model_is_refused_by_its_format() {
+    let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 90387606\n";
+    let page = "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>";
+    let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    let table: [(&[u8], &str); 8] = [
+        (
+            lfs.as_bytes(),
+            "is a pointer of Git LFS; upload the file that it points to",
+        ),
+        (page.as_bytes(), "is an HTML or XML document; upload the model itself"),
+        (b"\xef\xbb\xbf<!DOCTYPE html>", "is an HTML or XML document"),
+        (b"{\"message\": \"Forbidden\"}", "is a JSON document"),
+        (&gzip, "is compressed with gzip; unpack it"),
+        (b"PK\x03\x04data.pkl", "is a zip archive"),
+        (b"GGUF\x03\0\0\0", "is a GGUF model; Longshore serves ONNX models"),
+        (b"\x40\0\0\0\0\0\0\0{\"__metadata__\":", "is a safetensors file"),
+    ];
+    for name in ["model.onnx", "model.ort"] {
+        for (content, expected) in table {
+            let root = artifact(&[name]);
+            fs::write(root.path().join(name), content).unwrap();
+            let error = open(root.path()).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} {expected}")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_with_a_model_of_another_format_is_refused_with_advice() {
+    for (file, is_advised) in [
+        ("model.safetensors", true),
+        ("pytorch_model.bin", true),
+        ("notes.txt", false),
+    ] {
+        let error = open(artifact(&[file]).path()).unwrap_err().to_string();
+        assert_eq!(
+            error.ends_with("; export the model as ONNX first"),
+            is_advised,
+            "{error}"
+        );
+    }
+}

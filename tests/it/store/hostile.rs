@@ -49,8 +49,8 @@ fn hostile() -> Vec<(&'static str, Vec<Entry>, &'static str)> {
         ("block device", vec![Entry::new(EntryType::Block, "disk", b"")], "disk"),
         ("pipe", vec![Entry::new(EntryType::Fifo, "pipe", b"")], "pipe"),
         (
-            "sparse",
-            vec![Entry::new(EntryType::GNUSparse, "sparse", b"")],
+            "sparse without a map",
+            vec![Entry::new(EntryType::GNUSparse, "sparse", b"x")],
             "sparse",
         ),
         ("twice", vec![file("twice.bin"), file("twice.bin")], "twice.bin"),
