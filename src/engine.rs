@@ -15,6 +15,7 @@ mod crash;
 mod examine;
 mod gpu;
 mod knee;
+mod locale;
 mod memory;
 mod model;
 mod onnx_file;

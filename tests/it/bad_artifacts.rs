@@ -7,7 +7,7 @@ use crate::harness::Builder;
 
 /// What is in `tests/models/bad`, and words that the refusal must hold. Without two of them: `divide_crash` ends ONNX
 /// Runtime's process, and `function_bomb` never ends (see `isolation`).
-const ARTIFACTS: [(&str, &[&str]); 19] = [
+const ARTIFACTS: [(&str, &[&str]); 20] = [
     ("ambiguous", &["more than one model", "first.onnx", "second.onnx"]),
     ("bad_initializer", &["ONNX Runtime refuses the model"]),
     ("cyclic", &["not acyclic"]),
@@ -23,6 +23,7 @@ const ARTIFACTS: [(&str, &[&str]); 19] = [
     ("garbage", &["is not a model"]),
     ("huge_declared", &["ONNX Runtime refuses the model"]),
     ("ir_future", &["IR version"]),
+    ("locale_turkish", &["StringNormalizer", "tr_ZZ.UTF-8", "en_US.UTF-8"]),
     ("negative_dimension", &["impossible shape"]),
     ("opset_future", &["opset"]),
     (

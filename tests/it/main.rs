@@ -59,4 +59,5 @@ mod start;
 mod stop;
 mod store;
 mod survival;
+mod text;
 mod v2;

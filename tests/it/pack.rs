@@ -347,3 +347,17 @@ fn a_manifest_with_a_byte_order_mark_is_read() {
     load(&server, "marked", &folder);
     assert_answers(&server, "marked");
 }
+
+#[test]
+fn a_text_model_is_inspected_and_packed_where_the_machine_lacks_its_locale() {
+    let server = Builder::multi().start();
+    let seen = longshore(["inspect", "--json", &fixture("text_tfidf").display().to_string()]).json();
+    assert!(seen["measured"]["run_peak_bytes"].is_u64(), "{seen:#}");
+    let folder = packed(server.models(), fixture("text_tfidf"), "text");
+    assert!(prepared(&folder).is_file());
+    load(&server, "text", &folder);
+    for case in cases("text_tfidf") {
+        let answer = server.invoke("text", &json!({"inputs": {"text": case.inputs["text"].nested()}}));
+        assert_eq!(answer.expect(200).json()["outputs"]["label"], case.output("label"));
+    }
+}

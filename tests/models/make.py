@@ -9,7 +9,7 @@
 The models are committed, so the test suite itself needs no Python. Writing twice gives the same bytes.
 
 A good model is a directory as SageMaker unpacks an archive: `NAME/model.onnx`, with its external data where it has
-some, and `NAME/cases.json`, a list of requests with the answers that ONNX Runtime gives:
+some, and `NAME/cases.json`, a list of requests with the answers that ONNX Runtime gives, or scikit-learn and Python do:
 
     {"inputs": {NAME: TENSOR}, "outputs": {NAME: TENSOR or VALUE}}
 
@@ -23,10 +23,12 @@ Numbers that JSON lacks are the strings "NaN", "Infinity" and "-Infinity".
 from __future__ import annotations
 
 import argparse
+import atexit
 import ctypes
 import json
 import math
 import multiprocessing
+import os
 import shutil
 import signal
 import sys
@@ -47,6 +49,7 @@ from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.ensemble import RandomForestRegressor
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -68,13 +71,15 @@ Files = dict[str, bytes]
 class Good:
     """A model that serves, the requests whose answers are recorded, and the files beside `model.onnx`.
 
-    With `in_ort_format` it is kept in the format of ONNX Runtime itself, as `model.ort`.
+    With `in_ort_format` it is kept in the format of ONNX Runtime itself, as `model.ort`. `answers` replace those of ONNX
+    Runtime in `cases.json`: the answers of the library that the model comes from, one for each request.
     """
 
     model: ModelProto
     requests: Sequence[Inputs] = ()
     files: Files = field(default_factory=dict)
     in_ort_format: bool = False
+    answers: Sequence[Inputs] | None = None
 
 
 @dataclass(frozen=True)
@@ -304,6 +309,113 @@ def trees() -> Good:
     return Good(model, [{"X": data.data[rows].round(4).astype(np.float32)} for rows in ([0], [1, 2, 3])])
 
 
+TEXTS = {
+    "de": ["Das große Haus am See", "Über den Wolken", "STRASSE im Wald", "Ärger mit der Öffnung", "Äpfel und Öl"],
+    "fr": ["Le café NOIR à emporter", "Où est la Gare du Nord", "L'ÉTÉ sera court", "Une forêt près d'ici"],
+    "ru": ["Москва и большой ГОРОД", "Над Волгой ТУМАН", "Лес и река", "Дом у Озера"],
+    "el": ["Η Αθήνα και η θάλασσα", "ΝΗΣΙΑ και βουνά", "Καλημέρα ΚΟΣΜΕ", "Το μεγάλο βιβλίο"],
+    "hy": ["Երևան ՔԱՂԱՔ", "Մեծ ՏՈՒՆ", "Բարև Աշխարհ", "Լեռ և գետ"],
+}
+
+
+def text_tfidf() -> Good:
+    """The language of a text, as scikit-learn's users export it, with a pattern of words that knows all alphabets.
+
+    Without one the exporter writes `[a-zA-Z0-9_]+`, which scikit-learn's own pattern is not.
+    """
+    texts = [text for group in TEXTS.values() for text in group]
+    languages = [language for language, group in TEXTS.items() for _ in group]
+    vectorizer = TfidfVectorizer(lowercase=True)
+    pipeline = make_pipeline(vectorizer, LogisticRegression(max_iter=1000, C=100)).fit(texts, languages)
+    options = {id(vectorizer): {"tokenexp": r"[\p{L}\p{N}_]{2,}"}, id(pipeline): {"zipmap": False}}
+    model = convert(pipeline, "text_tfidf", [("text", StringTensorType([None, 1]))], options)
+    requests = [["ÜBER DIE STRASSE"], ["LE CAFÉ DU NORD", "МОСКВА", "ΑΘΉΝΑ ΚΑΙ ΒΟΥΝΆ", "ՔԱՂԱՔ", "nothing known", ""]]
+    return Good(
+        model,
+        [{"text": np.array([[text] for text in rows], dtype=object)} for rows in requests],
+        answers=[
+            {
+                "label": pipeline.predict(rows).astype(object),
+                "probabilities": pipeline.predict_proba(rows).astype(np.float32),
+            }
+            for rows in requests
+        ],
+    )
+
+
+def text_counts() -> Good:
+    """Counts of words, exported without any option; only English texts are split as scikit-learn does then."""
+    vectorizer = CountVectorizer().fit(["The quick brown fox", "jumps over the LAZY dog", "the end of 2 foxes"])
+    model = convert(vectorizer, "text_counts", [("text", StringTensorType([None, 1]))])
+    requests = [["THE dog jumps over THE fox"], ["Quick, quick!", "2 lazy foxes", "unknown words", ""]]
+    (output,) = model.graph.output
+    return Good(
+        model,
+        [{"text": np.array([[text] for text in rows], dtype=object)} for rows in requests],
+        answers=[{output.name: vectorizer.transform(rows).toarray().astype(np.float32)} for rows in requests],
+    )
+
+
+def normalizer(source: str, target: str, locale: str | None = None) -> NodeProto:
+    """Text in lower case by the rules of `locale`, which is en_US.UTF-8 unless it is given."""
+    attributes = {} if locale is None else {"locale": locale}
+    return helper.make_node(
+        "StringNormalizer", [source], [target], case_change_action="LOWER", is_case_sensitive=1, **attributes
+    )
+
+
+def text_case() -> Good:
+    """Lower case of many alphabets: Python's, but for the two words in which a letter depends on others.
+
+    ONNX Runtime changes letter by letter. Python writes a sigma at the end of a word as `ς`, and `İ` as two letters.
+    """
+    words = [
+        "PLAIN ascii 123",
+        "ÀÉÎÕÜ ÇÑØÅ ŁŽŠ",
+        "GROẞE STRASSE, Straße",
+        "ΑΒΓΔ ΣΊΣΥΦΕ ΆΈΉ",
+        "ПРИВЕТ, ЁЖИК ЇЄҐ",
+        "ԲԱՐԵՎ ՀԱՅԵՐ",
+        "ႠႡႢ ᲐᲑᲒ აბგ",
+        "ISPARTA ILIK",
+        "ᎠᎡᎢ ꭰꭱ",
+        "ＦＵＬＬ Ｗｉｄｔｈ",
+        "𐐀𐐁𐐂 𐐨",
+        "ⰀⰁ ⲀⲂ 𞤀𞤁 𐲀",
+        "ǅ ǈ Ω K Å",
+        "日本語 한국어 हिन्दी العربية 🚢",
+        "",
+    ]
+    dependent = {"ΟΔΥΣΣΕΥΣ": "οδυσσευσ", "İZMİR": "izmir"}
+    model = make_model(
+        [normalizer("text", "lower")],
+        [value("text", TensorProto.STRING, ["n"])],
+        [value("lower", TensorProto.STRING, ["n"])],
+    )
+    return Good(
+        model,
+        [{"text": np.array(words, dtype=object)}, {"text": np.array(list(dependent), dtype=object)}],
+        answers=[
+            {"lower": np.array([word.lower() for word in words], dtype=object)},
+            {"lower": np.array(list(dependent.values()), dtype=object)},
+        ],
+    )
+
+
+def text_locales() -> Good:
+    """The locales that exports name: those of nearly all languages have the same rules, and C knows ASCII alone."""
+    names = {"british": "en_GB.UTF-8", "german": "de_DE.UTF-8", "windows": "en-US", "short": "fr_CA", "plain": "C"}
+    model = make_model(
+        [normalizer("text", output, locale) for output, locale in names.items()],
+        [value("text", TensorProto.STRING, ["n"])],
+        [value(output, TensorProto.STRING, ["n"]) for output in names],
+    )
+    words = ["ÄRGER", "Ice", "ÇA"]
+    lower = np.array([word.lower() for word in words], dtype=object)
+    answers = dict.fromkeys(names, lower) | {"plain": np.array(["Ärger", "ice", "Ça"], dtype=object)}
+    return Good(model, [{"text": np.array(words, dtype=object)}], answers=[answers])
+
+
 def sequence() -> Good:
     """One output that is a sequence of tensors: the rows of the input."""
     kind = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
@@ -524,6 +636,12 @@ def unknown_operator(domain: str) -> Files:
     )
 
 
+def locale_turkish() -> Files:
+    """Turkish in a country that does not exist."""
+    shape = [value(name, TensorProto.STRING, ["n"]) for name in ("text", "lower")]
+    return only_model(make_model([normalizer("text", "lower", "tr_ZZ.UTF-8")], shape[:1], shape[1:]))
+
+
 def bad_initializer() -> Files:
     """Four numbers declared, two stored."""
     return only_model(add_weight(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], raw_data=bytes(8))))
@@ -627,6 +745,18 @@ def model_file(directory: Path) -> Path:
     return ort_file if ort_file.exists() else directory / "model.onnx"
 
 
+def provide_locales() -> None:
+    """Makes the locales of text models exist for this process and its children.
+
+    Slim systems lack them. The case rules of C.UTF-8 are those of all languages in the text models.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="locales-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("en_US.UTF-8", "en_GB.UTF-8", "de_DE.UTF-8", "en-US", "fr_CA"):
+        (folder / name).symlink_to("/usr/lib/locale/C.utf8")
+    os.environ["LOCPATH"] = str(folder)
+
+
 def open_session(path: Path) -> ort.InferenceSession:
     """The model loaded as a server loads it, without log lines."""
     options = ort.SessionOptions()
@@ -699,12 +829,11 @@ def from_json(tensor: dict[str, Any]) -> np.ndarray:
     return np.array(data, dtype=dtype).reshape(tensor["shape"])
 
 
-def cases(path: Path, requests: Sequence[Inputs]) -> bytes:
-    """`cases.json` for the model at `path`: one case a line."""
+def cases(path: Path, requests: Sequence[Inputs], expected: Sequence[Inputs] | None) -> bytes:
+    """`cases.json` for the model at `path`: one case a line, with the answers of ONNX Runtime unless others are given."""
     session = open_session(path)
     lines = []
-    for inputs in requests:
-        answers = run(session, inputs)
+    for inputs, answers in zip(requests, expected or [run(session, inputs) for inputs in requests], strict=True):
         case = {
             "inputs": {name: to_json(data) for name, data in inputs.items()},
             "outputs": {name: to_json(answer) for name, answer in answers.items()},
@@ -829,7 +958,7 @@ def write(root: Path) -> None:
         model = {"model.ort": to_ort_format(good.model)} if good.in_ort_format else only_model(good.model)
         write_directory(root / name, model | good.files)
         if good.requests:
-            (root / name / "cases.json").write_bytes(cases(model_file(root / name), good.requests))
+            (root / name / "cases.json").write_bytes(cases(model_file(root / name), good.requests, good.answers))
     for name, bad in BAD.items():
         write_directory(root / "bad" / name, bad.build() | {"why.txt": f"{bad.why}\n".encode()})
 
@@ -858,6 +987,10 @@ GOOD: dict[str, Callable[[], Good]] = {
     "iris_zipmap": partial(iris, None),
     "iris_zipmap_str": partial(iris, ["setosa", "versicolor", "virginica"]),
     "trees": trees,
+    "text_tfidf": text_tfidf,
+    "text_counts": text_counts,
+    "text_case": text_case,
+    "text_locales": text_locales,
     "sequence": sequence,
     "nan": nan,
     "empty_axis": empty_axis,
@@ -889,6 +1022,11 @@ BAD: dict[str, Bad] = {
         "it uses an operator of a domain that is not registered",
         partial(unknown_operator, "com.example.custom"),
         "com.example.custom",
+    ),
+    "locale_turkish": Bad(
+        "it names the locale of a language with case rules of its own, in a country where no system has it",
+        locale_turkish,
+        "Failed to construct locale",
     ),
     "bad_initializer": Bad(
         "an initializer of 4 numbers stores the bytes of 2", bad_initializer, "does not match expected size"
@@ -935,7 +1073,9 @@ def main() -> int:
     """Writes the models, or checks them."""
     parser = argparse.ArgumentParser(description="Writes the test models beside this file.")
     parser.add_argument("--check", action="store_true", help="try the files that are there with ONNX Runtime")
-    if parser.parse_args().check:
+    arguments = parser.parse_args()
+    provide_locales()
+    if arguments.check:
         return 1 if check(ROOT) else 0
     write(ROOT)
     return 0

@@ -3,8 +3,11 @@
 //! ONNX Runtime reports almost everything by one code and a text, so the text decides (`message.rs`). It is first cut to
 //! what a caller may see (`redact.rs`).
 
-use super::message::{says_device_failed, says_no_descriptors, says_out_of_memory};
+use super::message::{missing_locale, says_device_failed, says_no_descriptors, says_out_of_memory};
 use super::redact::without_places;
+
+/// Characters of a locale's name that an error repeats.
+const LONGEST_LOCALE: usize = 64;
 
 /// Why a file did not become a session.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,12 @@ pub(super) fn session_error(error: &ort::Error) -> SessionError {
         SessionError::NoDescriptors
     } else if says_device_failed(&message) {
         SessionError::Device(message)
+    } else if let Some(locale) = missing_locale(&message) {
+        SessionError::Unsupported(format!(
+            "StringNormalizer asks for the locale {:?}, which this machine lacks and which no other can stand for; install \
+             it, or export the model with the locale en_US.UTF-8",
+            locale.chars().take(LONGEST_LOCALE).collect::<String>()
+        ))
     } else {
         SessionError::Rejected(message)
     }

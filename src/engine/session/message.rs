@@ -75,6 +75,13 @@ pub(super) fn says_device_failed(message: &str) -> bool {
     })
 }
 
+/// The locale that the library could not make for an operator. Both errors that this decides between are about the model's
+/// content, so names that imitate the words mislead only their author.
+pub(super) fn missing_locale(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("Failed to construct locale with name:")?;
+    rest.rsplit_once(":locale::facet::").map(|(name, _)| name)
+}
+
 /// What the library says before what is to be said.
 const INTRODUCTIONS: [&str; 5] = [
     "Status Message: ",
@@ -200,6 +207,23 @@ mod tests {
         ];
         for (message, expected) in table {
             assert_eq!(says_out_of_memory(message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_locale_that_the_machine_lacks_is_named() {
+        let said = "Failed to construct locale with name:tr_TR.UTF-8:locale::facet::_S_create_c_locale name not \
+                    valid:Please, install necessary language-pack-XX and configure locales";
+        let table = [
+            (format!("Exception during initialization: {said}"), Some("tr_TR.UTF-8")),
+            (
+                format!("Exception during initialization: std::string&)::<lambda()> {said}"),
+                Some("tr_TR.UTF-8"),
+            ),
+            ("Protobuf parsing failed.".to_owned(), None),
+        ];
+        for (message, expected) in table {
+            assert_eq!(missing_locale(&message), expected, "{message}");
         }
     }
 
