@@ -20,7 +20,7 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 
-pub use endpoint::{EndpointArgs, Parting, RunnerKind, TetherArgs};
+pub use endpoint::{DealKind, EndpointArgs, Parting, RunnerKind, TetherArgs};
 pub use examine::{ExamineArgs, InspectArgs, PackArgs, PrepareArgs};
 pub use fetch::{ArchiveArgs, FetchArgs};
 pub use serve::{Conventions, OnFull, Prepare, Provider, ServeArgs};

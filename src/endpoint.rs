@@ -2,13 +2,16 @@
 
 pub mod client;
 pub mod control;
+pub mod deal;
 pub mod declare;
 pub mod error;
 pub mod event_stream;
 pub mod fault;
 pub mod fleet;
 pub mod http;
+pub mod loader_variables;
 pub mod multi_model;
+pub mod peer;
 pub mod pipeline;
 pub mod provision;
 pub mod runtime;

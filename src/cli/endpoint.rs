@@ -14,11 +14,12 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::runtime::Handle;
 
 use super::bounds;
-use crate::config::{self, EndpointArgs, RunnerKind};
+use crate::config::{self, DealKind, EndpointArgs, RunnerKind};
 use crate::endpoint::control::{ACCOUNT, Arns};
+use crate::endpoint::deal::Deal;
 use crate::endpoint::declare::Declared;
 use crate::endpoint::fault::Faults;
-use crate::endpoint::fleet::{self, Fleets, Runner};
+use crate::endpoint::fleet::{self, Fleets, InvocationBounds, Runner};
 use crate::endpoint::http;
 use crate::endpoint::multi_model;
 use crate::endpoint::provision::Provisioner;
@@ -30,6 +31,9 @@ use crate::telemetry;
 
 /// The region of those who never said one.
 const REGION: &str = "us-east-1";
+
+/// The most that `InvocationTimeoutSeconds` may ask for.
+const LONGEST_INVOCATION: Duration = Duration::from_secs(60 * 60);
 
 /// Serves until SIGTERM or SIGINT, then ends all containers. Returns the exit code.
 pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
@@ -58,6 +62,7 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
         threads: available_parallelism().map_or(1, usize::from),
         keep_alive: args.keep_alive,
         drain_timeout: args.drain_timeout,
+        allow_other_users: args.allow_other_users,
     };
     let server = http::start(listener, &settings, provisioner.clone(), &runtime).context("start the HTTP server")?;
     let handle = server.handle();
@@ -161,6 +166,10 @@ fn fleet_settings(args: &EndpointArgs, environment: &Environment, faults: Arc<Fa
         prepared: args.cache_dir(),
         max_instances: args.max_instances,
         memory: args.container_memory.map(|memory| memory.as_u64()),
+        asynchronous: InvocationBounds {
+            bytes: args.max_async_object.as_u64(),
+            time: args.async_timeout.max(LONGEST_INVOCATION),
+        },
         faults,
         start_timeout: args.start_timeout,
         health_interval: args.health_interval,
@@ -183,6 +192,11 @@ fn runtime_settings(args: &EndpointArgs, environment: Environment, region: Strin
         async_concurrency: usize::try_from(args.async_concurrency).unwrap_or(usize::MAX),
         async_queue: usize::try_from(args.async_queue).unwrap_or(usize::MAX),
         max_async_object: bytes(args.max_async_object),
+        async_timeout: args.async_timeout,
+        deal: match args.deal {
+            DealKind::Random => Deal::random(args.deal_seed),
+            DealKind::Even => Deal::Even,
+        },
         down_wait: args.down_wait,
         multi_model: multi_model::Settings {
             load_wait: args.load_wait,

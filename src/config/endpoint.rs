@@ -52,6 +52,11 @@ pub struct EndpointArgs {
     )]
     pub bind: IpAddr,
 
+    /// Serve every user of this machine. Without it connections of this machine are refused that are neither of the user
+    /// who runs this nor of root
+    #[arg(long, env = "LONGSHORE_ENDPOINT_ALLOW_OTHER_USERS", help_heading = "HTTP")]
+    pub allow_other_users: bool,
+
     /// Port of the control plane and of the runtime API; 0 chooses a free one and logs it
     #[arg(long, env = "LONGSHORE_ENDPOINT_PORT", default_value_t = 8090, help_heading = "HTTP")]
     pub port: u16,
@@ -295,6 +300,29 @@ pub struct EndpointArgs {
     )]
     pub max_async_object: ByteSize,
 
+    /// Time for an asynchronous invocation, unless the request has InvocationTimeoutSeconds (at most 1 hour)
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_ASYNC_TIMEOUT", value_name = "TIME", value_parser = duration,
+        default_value = "15min", help_heading = "Asynchronous invocations"
+    )]
+    pub async_timeout: Duration,
+
+    /// How variants and equal instances are chosen for requests
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_DEAL", value_enum, default_value_t = DealKind::Random,
+        help_heading = "Traffic"
+    )]
+    pub deal: DealKind,
+
+    /// Chance for --deal random: the same seed draws the same variants and instances [default: another one each time]
+    #[arg(
+        long,
+        env = "LONGSHORE_ENDPOINT_DEAL_SEED",
+        value_name = "N",
+        help_heading = "Traffic"
+    )]
+    pub deal_seed: Option<u64>,
+
     #[command(flatten)]
     pub fetch: FetchArgs,
 
@@ -352,6 +380,15 @@ pub enum RunnerKind {
     Process,
     /// Each container is what its Image says
     Docker,
+}
+
+/// `--deal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DealKind {
+    /// Each request is drawn by weight, as on SageMaker
+    Random,
+    /// Variants and instances take turns, so that each stretch of requests has the right shares
+    Even,
 }
 
 /// `longshore tether`.

@@ -53,6 +53,9 @@ pub struct Context<'a> {
 pub trait StatusSource: Send + Sync {
     /// Instances of a variant that answer.
     fn running_instances(&self, endpoint: &str, variant: &str) -> u32;
+
+    /// Whether containers are processes of this user.
+    fn runs_processes(&self) -> bool;
 }
 
 /// What is to be done once a change is acknowledged. How it ended is to be told by [`Records::settle`].

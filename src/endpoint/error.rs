@@ -2,7 +2,7 @@
 //!
 //! Spelled out to the last variant, so that a new cause does not compile until somebody has decided what a caller of
 //! SageMaker would see. The clients read the type from `x-amzn-ErrorType` and the rest from the JSON body; they repeat 500 and
-//! 503 by themselves, and nothing else of these. Texts are SageMaker's own where they are known, because people match on them.
+//! 503 by themselves, in their retry mode `legacy` also 429, and nothing else of these. Texts are SageMaker's own where they are known, because people match on them.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
@@ -18,7 +18,10 @@ pub const MAX_ORIGINAL_MESSAGE: usize = 2048;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RuntimeError {
     #[error("the endpoint is not there")]
-    UnknownEndpoint,
+    UnknownEndpoint {
+        /// The name of an endpoint that differs in the case of letters only.
+        spelled: Option<String>,
+    },
     #[error("there is no variant {0:?}")]
     UnknownVariant(String),
     #[error("no variant takes requests: all weights, or all numbers of instances, are 0")]
@@ -47,8 +50,12 @@ pub enum RuntimeError {
     OnlyAsynchronous,
     #[error("neither a body nor the header X-Amzn-SageMaker-InputLocation was given")]
     MissingInput,
+    #[error("both a body and the header X-Amzn-SageMaker-InputLocation were given")]
+    TwoInputs,
     #[error("the body has more than {limit} bytes")]
     BodyTooLarge { limit: usize },
+    #[error("the body of an asynchronous invocation has more than {limit} bytes")]
+    AsyncBodyTooLarge { limit: usize },
     #[error("the body broke off: {0}")]
     BodyBroken(String),
     #[error("the model {model:?} is still being loaded")]
@@ -72,6 +79,12 @@ pub enum RuntimeError {
         limit: usize,
         /// The container that was to take it.
         next: Option<String>,
+    },
+    #[error("{container} answered {status} with a head that SageMaker refuses: {reason}")]
+    BadReply {
+        container: String,
+        status: u16,
+        reason: String,
     },
     #[error("{0}")]
     Validation(String),
@@ -131,10 +144,15 @@ impl RuntimeError {
     pub fn answer(&self, at: Place<'_>) -> AwsError {
         let endpoint = at.endpoint;
         match self {
-            Self::UnknownEndpoint => plain(
-                VALIDATION,
-                format!("Endpoint {endpoint} of account {} not found.", at.account),
-            ),
+            Self::UnknownEndpoint { spelled } => {
+                let mut message = format!("Endpoint {endpoint} of account {} not found.", at.account);
+                if let Some(spelled) = spelled {
+                    message.push_str(&format!(
+                        " Invocations must match the case of an endpoint's name, and there is an endpoint {spelled}."
+                    ));
+                }
+                plain(VALIDATION, message)
+            }
             Self::UnknownVariant(variant) => plain(
                 VALIDATION,
                 format!(
@@ -202,6 +220,17 @@ impl RuntimeError {
                 VALIDATION,
                 "Either a body or the InputLocation header is required.".to_owned(),
             ),
+            Self::TwoInputs => plain(
+                VALIDATION,
+                "Body and InputLocation are mutually exclusive. Provide exactly one of them.".to_owned(),
+            ),
+            Self::AsyncBodyTooLarge { limit } => plain(
+                VALIDATION,
+                format!(
+                    "1 validation error detected: Value at 'body' failed to satisfy constraint: Member must have length \
+                     less than or equal to {limit}. Put a larger body into an object, and give that as InputLocation."
+                ),
+            ),
             Self::BodyTooLarge { limit } => AwsError {
                 status: 413,
                 kind: None,
@@ -238,6 +267,11 @@ impl RuntimeError {
                      memory utilization is high. ({reason})"
                 ),
             ),
+            Self::BadReply {
+                container,
+                status,
+                reason,
+            } => model_error(at, container, *status, reason),
             Self::ReplyTooLarge {
                 container,
                 status,

@@ -10,6 +10,7 @@ mod rule;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::endpoint::deal::{numbered, unit};
 use crate::endpoint::error::RuntimeError;
 
 pub use rule::{FaultError, Rule};
@@ -113,17 +114,9 @@ fn strikes(when: When, chance: f64, request: u64) -> bool {
     }
 }
 
-/// A number in 0..1 that follows from the others and looks like chance (SplitMix64).
+/// A number from 0 up to 1 that follows from the others and looks like chance.
 fn chance(seed: u64, rule: u64, request: u64) -> f64 {
-    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mixed = |mut bits: u64| {
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    };
-    let stream = mixed(seed.wrapping_add(GOLDEN.wrapping_mul(rule.wrapping_add(1))));
-    let bits = mixed(stream.wrapping_add(GOLDEN.wrapping_mul(request.wrapping_add(1))));
-    (bits >> 11) as f64 / (1_u64 << 53) as f64
+    unit(numbered(numbered(seed, rule), request))
 }
 
 #[cfg(test)]

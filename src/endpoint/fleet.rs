@@ -29,6 +29,7 @@ mod row;
 mod runner;
 mod shared;
 mod status;
+mod strategy;
 mod variant;
 mod work;
 
@@ -51,9 +52,11 @@ use shared::{Entry, Shared, instances_of, retire};
 use work::Work;
 
 pub use container::{RunningContainer, Up};
+pub use environment::InvocationBounds;
 pub use instance::{InFlight, Instance};
 pub use runner::Runner;
 pub use status::{Capacity, Phase, Status, VariantStatus};
+pub use strategy::Asked;
 pub use variant::{Fleet, RunningVariant};
 
 /// How containers are run.
@@ -72,6 +75,8 @@ pub struct Settings {
     pub max_instances: u32,
     /// Bytes that a container may take, unless a fault says otherwise.
     pub memory: Option<u64>,
+    /// For the containers of asynchronous endpoints that are processes.
+    pub asynchronous: InvocationBounds,
     pub faults: Arc<Faults>,
     /// For a container to answer after its start, unless its variant says otherwise.
     pub start_timeout: Duration,
@@ -157,6 +162,18 @@ impl Fleets {
     /// What serves `endpoint`. To be held for as long as the request that it is for.
     pub fn get(&self, endpoint: &str) -> Option<Arc<Fleet>> {
         self.shared.endpoints().get(endpoint)?.fleet.clone()
+    }
+
+    /// The name of an endpoint that differs from `endpoint` in the case of letters only.
+    pub fn spelled_otherwise(&self, endpoint: &str) -> Option<String> {
+        let endpoints = self.shared.endpoints();
+        let mut names = endpoints.keys();
+        names.find(|name| name.eq_ignore_ascii_case(endpoint)).cloned()
+    }
+
+    /// Whether containers are processes of this user, which an environment must not lead elsewhere.
+    pub fn runs_processes(&self) -> bool {
+        self.shared.settings.runner == Runner::Process
     }
 
     /// How `endpoint` is doing; `None` when it is not known, or not any more.

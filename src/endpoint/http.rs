@@ -4,6 +4,7 @@
 //! There are no credentials to check, hence nothing is done for a page in a browser, which says so by an `Origin`: it could
 //! be of any site, even of one that has its own name lead to this machine. AWS's clients send none.
 
+use std::any::Any;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -14,16 +15,21 @@ use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, ORIGIN};
 use actix_web::middleware::{Next, from_fn};
+use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Bytes, Data, PayloadConfig, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use serde_json::{Value, json};
 
 use super::control::AwsError;
+use super::peer::Peer;
 use super::provision::Provisioner;
-use super::runtime::{self, REQUEST_ID, Runtime};
+use super::runtime::{self, ERROR_TYPE, REQUEST_ID, Runtime};
 
 /// Of the control plane's requests and replies.
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+
+/// Both APIs' clients type an error by this name.
+const ACCESS_DENIED: &str = "AccessDeniedException";
 
 /// Bytes of a request to the control plane: 15 containers with all the variables that SageMaker takes are below 1 MiB.
 const MAX_REQUEST: usize = 4 << 20;
@@ -36,6 +42,8 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// For requests under way when the server is stopped.
     pub drain_timeout: Duration,
+    /// Whether other users of this machine are served.
+    pub allow_other_users: bool,
 }
 
 /// Starts to answer on `listener`. The returned future ends when the server was stopped by its handle.
@@ -46,13 +54,20 @@ pub fn start(
     runtime: &Arc<Runtime>,
 ) -> io::Result<Server> {
     let (provisioner, runtime) = (Data::new(provisioner), runtime::data(runtime));
+    let allow_other_users = settings.allow_other_users;
     let server = HttpServer::new(move || {
         App::new()
             .app_data(provisioner.clone())
             .app_data(runtime.clone())
             .app_data(PayloadConfig::new(MAX_REQUEST))
             .wrap(from_fn(refuse_pages))
+            .wrap(from_fn(refuse_strangers))
             .configure(routes)
+    })
+    .on_connect(move |connection, data| {
+        if !allow_other_users {
+            data.insert(peer_of(connection));
+        }
     })
     .workers(settings.threads)
     .keep_alive(settings.keep_alive)
@@ -70,6 +85,34 @@ fn routes(app: &mut ServiceConfig) {
         .route("/ping", web::get().to(HttpResponse::Ok))
         .configure(runtime::routes)
         .default_service(web::to(elsewhere));
+}
+
+/// Looks at the other end of a new connection.
+fn peer_of(connection: &dyn Any) -> Peer {
+    let ends = connection
+        .downcast_ref::<TcpStream>()
+        .and_then(|stream| Some((stream.local_addr().ok()?, stream.peer_addr().ok()?)));
+    let peer = ends.map_or(Peer::Unknown, |(local, remote)| Peer::of(local, remote));
+    if peer != Peer::Admitted {
+        tracing::warn!("{peer}, and is refused; --allow-other-users serves every user of this machine");
+    }
+    peer
+}
+
+async fn refuse_strangers(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse, actix_web::Error> {
+    let peer = request.conn_data::<Peer>().copied();
+    match peer.filter(|peer| *peer != Peer::Admitted) {
+        None => next.call(request).await,
+        Some(peer) => {
+            let message = format!(
+                "Refused: {peer}. This endpoint serves the user who runs it and root; --allow-other-users serves every \
+                 user of this machine."
+            );
+            let mut reply = HttpResponse::Forbidden();
+            reply.insert_header((ERROR_TYPE, ACCESS_DENIED)).force_close();
+            Ok(request.into_response(reply.json(json!({"__type": ACCESS_DENIED, "message": message}))))
+        }
+    }
 }
 
 async fn refuse_pages(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse, actix_web::Error> {

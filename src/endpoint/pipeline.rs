@@ -6,6 +6,8 @@
 //! not answer with success ends the request, and the error bears its name. A single container is a series of one, and a
 //! container that was chosen by its name is as well.
 
+mod head;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +19,8 @@ use crate::endpoint::client::{Answer, Call, Client, Reply, Target};
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::multi_model::{Invocation, Platform};
 use crate::store::Name;
+
+pub use head::{CLOSED_SESSION_ID, NEW_SESSION_ID};
 
 /// A container, and its models if it has many.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ pub struct Limits {
     pub reply: usize,
     /// For all of them.
     pub deadline: Instant,
+    /// Whether the last one's reply becomes an object, for which SageMaker asks more of it.
+    pub asynchronous: bool,
 }
 
 impl Stage {
@@ -109,7 +115,7 @@ pub async fn run(client: &Client, stages: &[Stage], input: Input, limits: Limits
     };
     let input = before_last(client, stages, input, limits).await?;
     let reply = last.ask(client, input, limits.reply, limits.deadline).await?;
-    successful(last, reply)
+    successful(last, reply, limits.asynchronous)
 }
 
 /// The same with the last container's answer as it comes. Its head is a success.
@@ -134,6 +140,7 @@ pub async fn run_streaming(
         .await
         .map_err(of_call)?;
     if answer.status().is_success() {
+        passable(last, answer.status().as_u16(), answer.headers(), false)?;
         return Ok(answer);
     }
     let reply = answer.read(limits.reply).await.map_err(of_call)?;
@@ -166,7 +173,7 @@ async fn before_last(
                     next,
                 });
             }
-            reply => successful(stage, reply?)?,
+            reply => successful(stage, reply?, false)?,
         };
         input.content_type = reply.headers.get(CONTENT_TYPE).cloned();
         input.body = reply.body;
@@ -175,11 +182,23 @@ async fn before_last(
     Ok(input)
 }
 
-fn successful(stage: &Stage, reply: Reply) -> Result<Reply, RuntimeError> {
+fn successful(stage: &Stage, reply: Reply, asynchronous: bool) -> Result<Reply, RuntimeError> {
     match reply.status {
-        200..300 => Ok(reply),
+        200..300 => {
+            passable(stage, reply.status, &reply.headers, asynchronous)?;
+            Ok(reply)
+        }
         _ => Err(refusal(stage, &reply)),
     }
+}
+
+/// Whether SageMaker would pass on a reply with these headers.
+fn passable(stage: &Stage, status: u16, headers: &HeaderMap, asynchronous: bool) -> Result<(), RuntimeError> {
+    head::check(stage.hostname(), headers, asynchronous).map_err(|reason| RuntimeError::BadReply {
+        container: stage.hostname().to_owned(),
+        status,
+        reason,
+    })
 }
 
 fn refusal(stage: &Stage, reply: &Reply) -> RuntimeError {

@@ -137,4 +137,8 @@ impl StatusSource for Fleets {
         let of_that_name = variants.into_iter().find(|status| status.name == variant);
         of_that_name.map_or(0, |status| status.current_instances)
     }
+
+    fn runs_processes(&self) -> bool {
+        self.runs_processes()
+    }
 }

@@ -9,6 +9,7 @@ mod companion;
 mod http;
 mod ids;
 mod invoke;
+mod pattern;
 mod request;
 mod routing;
 mod sessions;
@@ -26,13 +27,14 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::endpoint::client::{Client, ClientError};
+use crate::endpoint::deal::Deal;
 use crate::endpoint::error::{Place, RuntimeError};
 use crate::endpoint::fault::Faults;
 use crate::endpoint::fleet::{Fleet, Fleets};
 use crate::endpoint::multi_model;
 use crate::store::{self, Disk, LocationError, ObjectError, Objects, OpenError, Store};
 
-pub use http::{REQUEST_ID, data, routes};
+pub use http::{ERROR_TYPE, REQUEST_ID, data, routes};
 pub use invoke::{Response, Written};
 pub use request::{Api, Request};
 pub use stream::Streamed;
@@ -67,6 +69,7 @@ pub struct Settings {
     pub async_concurrency: usize,
     /// Asynchronous requests that are accepted and not done.
     pub async_queue: usize,
+    pub deal: Deal,
     /// For a request to wait for a container that is being started again.
     pub down_wait: Duration,
     pub multi_model: multi_model::Settings,
@@ -93,6 +96,7 @@ impl Settings {
             async_ttl: seconds(6 * 60 * 60),
             async_concurrency: 4,
             async_queue: 4096,
+            deal: Deal::random(None),
             down_wait: seconds(10),
             multi_model: multi_model::Settings {
                 load_wait: seconds(60),
@@ -150,12 +154,12 @@ impl Runtime {
             client: Client::new(settings.down_wait)?,
             objects: Objects::open(store.environment.clone(), store.timeout, store.retries)?,
             disk: Disk::open(folder, *bytes)?,
+            routing: Routing::new(settings.deal),
             settings,
             fleets,
             faults,
             ids: Ids::default(),
             sessions: Sessions::default(),
-            routing: Routing::default(),
             background,
             asynchronous: Asynchronous::default(),
             stores: Mutex::default(),
@@ -175,7 +179,9 @@ impl Runtime {
             self.sessions.forget(endpoint);
             self.routing.forget(endpoint);
         }
-        fleet.ok_or(RuntimeError::UnknownEndpoint)
+        fleet.ok_or_else(|| RuntimeError::UnknownEndpoint {
+            spelled: self.fleets.spelled_otherwise(endpoint),
+        })
     }
 
     fn at<'a>(&'a self, endpoint: &'a str) -> Place<'a> {

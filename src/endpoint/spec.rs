@@ -97,6 +97,14 @@ pub enum Routing {
     #[default]
     Random,
     LeastOutstandingRequests,
+    /// Requests that begin alike go to the same instance.
+    PrefixAware {
+        /// Bytes of the body that are compared.
+        bytes: usize,
+        /// Requests under way with which an instance takes no more for the sake of their prefix.
+        threshold: Option<usize>,
+    },
+    KvAware,
 }
 
 /// Where the results of `InvokeEndpointAsync` go. Only an endpoint that has this takes such requests.

@@ -4,7 +4,11 @@ The rules are in tests/it/endpoint/clients.rs: one for each endpoint here.
 """
 
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from desk import Bucket, configure, container, invoke, refusal, sagemaker, scale, variant, wait
 
 QUESTION = {"instances": [4]}
@@ -16,7 +20,7 @@ class Faults(unittest.TestCase):
         model = container(Bucket().put_model("model.tar.gz", scale(2)))
         sagemaker.create_model(ModelName="shared", PrimaryContainer=model)
         configure("shared", [variant("shared")])
-        endpoints = ("now-and-then", "not-ready", "full", "internal", "dependency")
+        endpoints = ("now-and-then", "not-ready", "full", "refused", "internal", "unavailable", "dependency")
         for endpoint in endpoints:
             sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName="shared")
         for endpoint in endpoints:
@@ -42,6 +46,32 @@ class Faults(unittest.TestCase):
         told = refusal(invoke, "full", QUESTION)
         self.assertEqual(told["OriginalStatusCode"], 507)
         self.assertIn("--fault", told["OriginalMessage"])
+
+    def test_each_retry_mode_repeats_what_it_would_on_aws(self):
+        # Attempts in the modes: none is chosen, which is standard since boto3 1.44; standard and adaptive; legacy.
+        attempts = {
+            "not-ready": (1, 1, 5),
+            "full": (1, 1, 1),
+            "refused": (1, 1, 1),
+            "internal": (3, 3, 5),
+            "unavailable": (3, 3, 5),
+            "dependency": (1, 1, 1),
+        }
+        modes = {None: 0, "standard": 1, "adaptive": 1, "legacy": 2}
+
+        def ask(mode, endpoint):
+            client = boto3.client("sagemaker-runtime", config=Config(retries={"mode": mode} if mode else None))
+            try:
+                client.invoke_endpoint(EndpointName=endpoint, Body=b"{}")
+            except ClientError as error:
+                return 1 + error.response["ResponseMetadata"]["RetryAttempts"]
+
+        # In the mode legacy the pauses add up to 15 seconds: all at once.
+        asked = [(mode, endpoint) for mode in modes for endpoint in attempts]
+        with ThreadPoolExecutor(len(asked)) as pool:
+            counts = dict(zip(asked, pool.map(ask, *zip(*asked))))
+        expected = {(mode, endpoint): attempts[endpoint][column] for mode, column in modes.items() for endpoint in attempts}
+        self.assertEqual(counts, expected)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use super::arn::Kind;
 use super::error::AwsError;
 use super::records::Records;
-use super::request::Request;
+use super::request::{Request, picked};
 use super::running::{Endpoint, Phase, Wish};
 use super::{Answer, Capacity, Context, Effect};
-use crate::endpoint::spec::{Deployment, Model, Routing, Variant};
+use crate::endpoint::spec::{Deployment, Model, Variant};
 
 pub(super) fn create(
     context: &Context<'_>,
@@ -40,11 +40,13 @@ pub(super) fn update(
     body: &Map<String, Value>,
 ) -> Result<Answer, AwsError> {
     let request = Request(body);
-    let name = request.name("EndpointName");
-    records.endpoint(context.arns, name)?;
+    let name = records
+        .endpoint(context.arns, request.name("EndpointName"))?
+        .name
+        .clone();
     let config = records.config(context.arns, request.name("EndpointConfigName"))?;
-    let mut wish = Wish::new(name, config, records, context.arns)?;
-    let endpoint = records.endpoint_mut(context.arns, name)?;
+    let mut wish = Wish::new(&name, config, records, context.arns)?;
+    let endpoint = records.endpoint_mut(context.arns, &name)?;
     endpoint.begin(Phase::Updating, context.now)?;
     if request.flag("RetainAllVariantProperties") == Some(true) {
         let excluded = request.objects("ExcludeRetainedVariantProperties");
@@ -123,7 +125,7 @@ pub(super) fn update_weights(
         });
     Ok(Answer {
         effect: Some(Effect::SetWeights {
-            endpoint: name.to_owned(),
+            endpoint: endpoint.name.clone(),
             capacities: capacities.collect(),
         }),
         body: json!({"EndpointArn": endpoint.arn}),
@@ -140,7 +142,7 @@ pub(super) fn delete(
     endpoint.begin(Phase::Deleting, context.now)?;
     Ok(Answer {
         body: json!({}),
-        effect: Some(Effect::Remove(name.to_owned())),
+        effect: Some(Effect::Remove(endpoint.name.clone())),
     })
 }
 
@@ -167,8 +169,13 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
     if let Some(config) = &shown.deployment_config {
         description["LastDeploymentConfig"] = config.clone();
     }
-    if let Some(config) = shown.config.raw.get("AsyncInferenceConfig") {
-        description["AsyncInferenceConfig"] = config.clone();
+    for member in ["AsyncInferenceConfig", "MetricsConfig", "CrossRegionTrafficConfig"] {
+        if let Some(config) = shown.config.raw.get(member) {
+            description[member] = config.clone();
+        }
+    }
+    if let Some(capture) = shown.config.raw.get("DataCaptureConfig") {
+        description["DataCaptureConfig"] = capture_summary(capture);
     }
     if let Some(pending) = pending {
         let variants = pending.deployment.variants.iter().map(|(variant, _)| {
@@ -190,24 +197,50 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
 fn variants(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish) -> Vec<Value> {
     let variants = shown.deployment.variants.iter();
     variants
-        .map(|(variant, model)| summary(context, endpoint, variant, model))
+        .map(|(variant, model)| summary(context, endpoint, shown, variant, model))
         .collect()
 }
 
-fn summary(context: &Context<'_>, endpoint: &Endpoint, variant: &Variant, model: &Model) -> Value {
+/// Data capture as an endpoint has it: off, because a configuration with it on is refused.
+fn capture_summary(config: &Value) -> Value {
+    let given = |member: &str, default: Value| config.get(member).cloned().unwrap_or(default);
+    json!({
+        "EnableCapture": false,
+        "CaptureStatus": "Stopped",
+        "CurrentSamplingPercentage": given("InitialSamplingPercentage", json!(0)),
+        "DestinationS3Uri": given("DestinationS3Uri", json!("")),
+        "KmsKeyId": given("KmsKeyId", json!("")),
+    })
+}
+
+fn summary(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish, variant: &Variant, model: &Model) -> Value {
     let current = endpoint.current.as_ref();
     let current = current.and_then(|current| current.deployment.variant(&variant.name));
+    let running = context.fleet.running_instances(&endpoint.name, &variant.name);
     let mut summary = json!({
         "VariantName": variant.name,
         "CurrentWeight": current.map_or(0.0, |(current, _)| current.weight),
         "DesiredWeight": variant.weight,
-        "CurrentInstanceCount": context.fleet.running_instances(&endpoint.name, &variant.name),
+        "CurrentInstanceCount": running,
         "DesiredInstanceCount": variant.instances,
-        "RoutingConfig": {"RoutingStrategy": match variant.routing {
-            Routing::Random => "RANDOM",
-            Routing::LeastOutstandingRequests => "LEAST_OUTSTANDING_REQUESTS",
-        }},
+        "RoutingConfig": {"RoutingStrategy": "RANDOM"},
     });
+    let given = shown.config.raw.get("ProductionVariants").and_then(Value::as_array);
+    let mut given = given.into_iter().flatten();
+    if let Some(given) = given.find(|given| given.get("VariantName") == Some(&json!(variant.name))) {
+        const GIVEN_BACK: [&str; 4] = [
+            "RoutingConfig",
+            "ManagedInstanceScaling",
+            "CapacityReservationConfig",
+            "AcceleratorPartitionLayouts",
+        ];
+        for (member, value) in picked(given, &GIVEN_BACK) {
+            summary[member] = value;
+        }
+        if let Some(pools) = pools(given, running) {
+            summary["InstancePools"] = pools;
+        }
+    }
     let images = model.containers.iter().filter_map(|container| container.image.as_ref());
     let images = Vec::from_iter(
         images
@@ -217,4 +250,16 @@ fn summary(context: &Context<'_>, endpoint: &Endpoint, variant: &Variant, model:
         summary["DeployedImages"] = images.into();
     }
     summary
+}
+
+/// The pools of a variant. No machine is rented here, so all instances are of the kind that is tried first.
+fn pools(given: &Value, running: u32) -> Option<Value> {
+    let pools = given.get("InstancePools")?.as_array()?;
+    let priority = |pool: &&Value| pool.get("Priority").and_then(Value::as_u64);
+    let first = pools.iter().min_by_key(priority)?;
+    let pools = pools.iter().map(|pool| {
+        let count = if std::ptr::eq(pool, first) { running } else { 0 };
+        json!({"InstanceType": pool.get("InstanceType"), "CurrentInstanceCount": count})
+    });
+    Some(pools.collect())
 }

@@ -13,6 +13,9 @@ use super::request::{self, Request, picked};
 use super::{Answer, Context, shapes, tags};
 use crate::endpoint::spec::{Asynchronous, EndpointConfig, Routing, Variant};
 
+/// Bytes of a prefix where a configuration does not say: the least that it may.
+const SHORTEST_PREFIX: usize = 1024;
+
 /// Makes a configuration of the body of a `CreateEndpointConfig`.
 pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<EndpointConfig, AwsError> {
     build(&request::check(shapes::CREATE_ENDPOINT_CONFIG, body)?, arns, created)
@@ -67,13 +70,19 @@ fn refuse_unsupported(request: Request<'_>) -> Result<(), AwsError> {
 }
 
 fn variant(request: Request<'_>, path: &str) -> Result<Variant, AwsError> {
-    let refuse = |reason: &str| Err(AwsError::validation(format!("'{path}': {reason}")));
+    fn refusal(path: &str, reason: &str) -> AwsError {
+        AwsError::validation(format!("'{path}': {reason}"))
+    }
+    let refuse = |reason: &str| Err(refusal(path, reason));
     if request.has("ServerlessConfig") {
         return refuse("ServerlessConfig is not supported here; give InitialInstanceCount and InstanceType.");
     }
     let scaling = request.object("ManagedInstanceScaling");
-    if scaling.is_some_and(|scaling| scaling.text("Status") == Some("ENABLED")) {
-        return refuse("ManagedInstanceScaling is not supported here; give InitialInstanceCount.");
+    let bound = |name| scaling.and_then(|scaling| scaling.integer(name));
+    if let (Some(least), Some(most)) = (bound("MinInstanceCount"), bound("MaxInstanceCount"))
+        && least > most
+    {
+        return refuse("MinInstanceCount of ManagedInstanceScaling must not be greater than its MaxInstanceCount.");
     }
     let Some(model_name) = request.text("ModelName") else {
         return refuse("inference components are not supported here; a variant needs ModelName.");
@@ -84,21 +93,52 @@ fn variant(request: Request<'_>, path: &str) -> Result<Variant, AwsError> {
     let Ok(instances) = u32::try_from(instances) else {
         return refuse("InitialInstanceCount is too large.");
     };
-    let routing = request
-        .object("RoutingConfig")
-        .and_then(|routing| routing.text("RoutingStrategy"));
+    refuse_pools(request).map_err(|reason| refusal(path, reason))?;
+    let routing = routing(request).map_err(|reason| refusal(path, reason))?;
     let seconds = |member| request.integer(member).map(Duration::from_secs);
     Ok(Variant {
         name: request.name("VariantName").to_owned(),
         model_name: model_name.to_owned(),
         instances,
         weight: request.number("InitialVariantWeight").unwrap_or(1.0),
-        routing: match routing {
-            Some("LEAST_OUTSTANDING_REQUESTS") => Routing::LeastOutstandingRequests,
-            _ => Routing::Random,
-        },
+        routing,
         startup_timeout: seconds("ContainerStartupHealthCheckTimeoutInSeconds"),
         download_timeout: seconds("ModelDataDownloadTimeoutInSeconds"),
+    })
+}
+
+/// The kinds of machines that a variant may be started on make no difference here, unless they have models of their own.
+fn refuse_pools(request: Request<'_>) -> Result<(), &'static str> {
+    match request
+        .objects("InstancePools")
+        .any(|pool| pool.has("ModelNameOverride"))
+    {
+        true => Err("ModelNameOverride of InstancePools is not supported here; every instance serves ModelName."),
+        false => Ok(()),
+    }
+}
+
+fn routing(request: Request<'_>) -> Result<Routing, &'static str> {
+    let Some(config) = request.object("RoutingConfig") else {
+        return Ok(Routing::Random);
+    };
+    let prefix = config.object("PrefixAwareRoutingConfig");
+    let strategy = config.text("RoutingStrategy");
+    if prefix.is_some() && strategy != Some("PREFIX_AWARE") {
+        return Err("PrefixAwareRoutingConfig is only for the RoutingStrategy PREFIX_AWARE.");
+    }
+    let member = |name| {
+        let value = prefix.and_then(|prefix| prefix.integer(name));
+        value.and_then(|value| usize::try_from(value).ok())
+    };
+    Ok(match strategy {
+        Some("LEAST_OUTSTANDING_REQUESTS") => Routing::LeastOutstandingRequests,
+        Some("KV_AWARE") => Routing::KvAware,
+        Some("PREFIX_AWARE") => Routing::PrefixAware {
+            bytes: member("PrefixLength").unwrap_or(SHORTEST_PREFIX),
+            threshold: member("ConcurrencyThreshold"),
+        },
+        _ => Routing::Random,
     })
 }
 
@@ -145,7 +185,7 @@ pub(super) fn create(
 }
 
 pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
-    const GIVEN_BACK: [&str; 8] = [
+    const GIVEN_BACK: [&str; 9] = [
         "ProductionVariants",
         "DataCaptureConfig",
         "KmsKeyId",
@@ -154,6 +194,7 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
         "VpcConfig",
         "EnableNetworkIsolation",
         "MetricsConfig",
+        "CrossRegionTrafficConfig",
     ];
     let config = records.config(context.arns, Request(body).name("EndpointConfigName"))?;
     let mut description = picked(&config.raw, &GIVEN_BACK);
@@ -177,8 +218,8 @@ pub(super) fn delete(
     body: &Map<String, Value>,
 ) -> Result<Answer, AwsError> {
     let name = Request(body).name("EndpointConfigName");
-    records.config(context.arns, name)?;
-    records.configs.remove(name);
-    records.forget_tags(Kind::EndpointConfig, name);
+    let name = records.config(context.arns, name)?.name.clone();
+    records.configs.remove(&name);
+    records.forget_tags(Kind::EndpointConfig, &name);
     Ok(Answer::plain(json!({})))
 }

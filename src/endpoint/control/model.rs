@@ -10,6 +10,7 @@ use super::error::AwsError;
 use super::records::Records;
 use super::request::{self, Request, picked};
 use super::{Answer, Context, shapes, tags};
+use crate::endpoint::loader_variables;
 use crate::endpoint::spec::{Container, Execution, Mode, Model, ONLY_CONTAINER};
 
 /// Of all containers of a model, keys and values.
@@ -187,12 +188,33 @@ fn check_together(request: Request<'_>, containers: &[Container], execution: Exe
     Ok(())
 }
 
+/// Refuses variables that would change the program which stands in for a container. Models that were made before, for
+/// images, are refused when they are deployed.
+fn refuse_loader_variables(request: Request<'_>) -> Result<(), AwsError> {
+    let primary = request
+        .object("PrimaryContainer")
+        .map(|container| ("primaryContainer".to_owned(), container));
+    let several = request.objects("Containers").enumerate();
+    let several = several.map(|(index, container)| (format!("containers.{}.member", index + 1), container));
+    for (path, container) in primary.into_iter().chain(several) {
+        let environment = container.object("Environment");
+        let names = environment.into_iter().flat_map(|environment| environment.0.keys());
+        if let Some(refused) = loader_variables::first_refused(names.map(String::as_str)) {
+            return Err(AwsError::validation(format!("'{path}.environment': {refused}")));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn create(
     context: &Context<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
 ) -> Result<Answer, AwsError> {
     let model = build(body, context.arns, context.now)?;
+    if context.fleet.runs_processes() {
+        refuse_loader_variables(Request(body))?;
+    }
     records.must_be_new(Kind::Model, &model.arn)?;
     records.add_tags(Kind::Model, &model.name, Request(body));
     let answer = Answer::plain(json!({"ModelArn": model.arn}));
@@ -238,8 +260,8 @@ pub(super) fn delete(
     body: &Map<String, Value>,
 ) -> Result<Answer, AwsError> {
     let name = Request(body).name("ModelName");
-    records.model(context.arns, name)?;
-    records.models.remove(name);
-    records.forget_tags(Kind::Model, name);
+    let name = records.model(context.arns, name)?.name.clone();
+    records.models.remove(&name);
+    records.forget_tags(Kind::Model, &name);
     Ok(Answer::plain(json!({})))
 }

@@ -48,7 +48,7 @@ pub(super) const NO_SPACES: Pattern = Pattern {
 
 pub(super) const NOT_BLANK: Pattern = Pattern {
     text: r"(?!\s*$).+",
-    matches: |text| !text.trim().is_empty(),
+    matches: |text| !text.trim().is_empty() && (ONE_LINE.matches)(text),
 };
 
 pub(super) const VPC_ID: Pattern = Pattern {
@@ -68,8 +68,10 @@ pub(super) const KEY: Pattern = Pattern {
 pub(super) const TAG: Pattern = Pattern {
     text: r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$",
     matches: |text| {
+        // Letters, numbers and separators: tabs and ends of lines are white space, but none of these.
+        let is_separator = |letter: char| letter.is_whitespace() && !letter.is_control();
         text.chars()
-            .all(|letter| letter.is_alphanumeric() || letter.is_whitespace() || "_.:/=+-@".contains(letter))
+            .all(|letter| letter.is_alphanumeric() || is_separator(letter) || "_.:/=+-@".contains(letter))
     },
 };
 
@@ -104,6 +106,65 @@ pub(super) const OUTPUT: Pattern = Pattern {
     matches: |text| is_bucket(text, &["s3"]) || is_local(text),
 };
 
+/// SageMaker's place for captured data and core dumps, which are not written here.
+pub(super) const S3_URI: Pattern = Pattern {
+    text: "(https|s3)://([^/])/?(.*)",
+    matches: |text| is_bucket(text, &["https", "s3"]),
+};
+
+/// SageMaker's `.*`.
+pub(super) const ONE_LINE: Pattern = Pattern {
+    text: ".*",
+    matches: |text| !text.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']),
+};
+
+pub(super) const MEDIA_TYPE: Pattern = Pattern {
+    text: r"[a-zA-Z0-9](-*[a-zA-Z0-9])*\/[a-zA-Z0-9](-*[a-zA-Z0-9.])*",
+    matches: |text| {
+        let is_subtype = |text: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+            text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+                && text.bytes().all(is_plain)
+                && !text.ends_with('-')
+        };
+        text.split_once('/')
+            .is_some_and(|(kind, subtype)| is_name(kind) && is_subtype(subtype))
+    },
+};
+
+pub(super) const TOPIC: Pattern = Pattern {
+    text: r"arn:aws[a-z\-]*:sns:[a-z0-9\-]*:[0-9]{12}:[a-zA-Z0-9_.-]+",
+    matches: |text| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        is_arn(text, "sns", |topic| !topic.is_empty() && topic.bytes().all(is_plain))
+    },
+};
+
+pub(super) const RESERVATION: Pattern = Pattern {
+    text: r"arn:aws[a-z\-]*:sagemaker:[a-z0-9\-]*:[0-9]{12}:[a-z0-9\-]{1,14}/.*",
+    matches: |text| {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        is_arn(text, "sagemaker", |resource| {
+            resource.split_once('/').is_some_and(|(kind, name)| {
+                (1..=14).contains(&kind.len()) && kind.bytes().all(is_plain) && (ONE_LINE.matches)(name)
+            })
+        })
+    },
+};
+
+pub(super) const PARTITION: Pattern = Pattern {
+    text: r"mig-[0-9]+g\.[0-9]+gb([+-][a-z0-9.]+)*",
+    matches: is_partition,
+};
+
+pub(super) const METRICS_PATH: Pattern = Pattern {
+    text: r"/(?!.*\.\.)[a-zA-Z0-9/_.\-]+",
+    matches: |text| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/_.-".contains(&byte);
+        text.len() > 1 && text.starts_with('/') && text.bytes().all(is_plain) && !text.contains("..")
+    },
+};
+
 /// Whether `text` may name a resource, a variant or a container.
 pub fn is_valid_name(text: &str) -> bool {
     text.len() <= MAX_NAME && is_name(text)
@@ -117,6 +178,40 @@ fn is_name(text: &str) -> bool {
 
 fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether `text` is an ARN of `service`, and what it names is as `matches` says.
+fn is_arn(text: &str, service: &str, matches: impl Fn(&str) -> bool) -> bool {
+    let lower = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+    let mut parts = text.splitn(6, ':');
+    parts.next() == Some("arn")
+        && parts
+            .next()
+            .and_then(|partition| partition.strip_prefix("aws"))
+            .is_some_and(|rest| rest.bytes().all(lower))
+        && parts.next() == Some(service)
+        && parts
+            .next()
+            .is_some_and(|region| region.bytes().all(|byte| lower(byte) || byte.is_ascii_digit()))
+        && parts.next().is_some_and(is_account)
+        && parts.next().is_some_and(matches)
+}
+
+fn is_partition(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((compute, memory)) = text.strip_prefix("mig-").and_then(|rest| rest.split_once("g.")) else {
+        return false;
+    };
+    let Some((memory, attributes)) = memory.split_once("gb") else {
+        return false;
+    };
+    let is_attribute = |attribute: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.';
+        !attribute.is_empty() && attribute.bytes().all(is_plain)
+    };
+    let attributes_fit = attributes.is_empty()
+        || attributes.starts_with(['+', '-']) && attributes[1..].split(['+', '-']).all(is_attribute);
+    digits(compute) && digits(memory) && attributes_fit
 }
 
 fn is_role(text: &str) -> bool {
@@ -154,13 +249,13 @@ mod tests {
     #[test]
     fn patterns_decide_what_they_say() {
         let role = "arn:aws:iam::123456789012:role/service/Role+=,.@-_";
-        let table: [(&Pattern, &[&str], &[&str]); 12] = [
+        let table: [(&Pattern, &[&str], &[&str]); 19] = [
             (&NAME, &["a", "A-1", "a--b"], &["", "-a", "a-", "a_b", "a b", "ä"]),
             (&MODEL_NAME, &["a", "A-1"], &["", "a-", "a.b"]),
             (&NAME_CONTAINS, &["-", "a-"], &["", "_"]),
             (&ENVIRONMENT_KEY, &["_", "A_1"], &["", "1A", "A-B", "Ä"]),
             (&ENVIRONMENT_VALUE, &["", "any\nthing ä"], &["\0"]),
-            (&NOT_BLANK, &["an alarm", "a "], &["", " "]),
+            (&NOT_BLANK, &["an alarm", "a "], &["", " ", "a\n"]),
             (&VPC_ID, &["sg-0a", "-"], &["", "sg 1", "sg_1"]),
             (
                 &KEY,
@@ -168,7 +263,51 @@ mod tests {
                 &["a b", "a.b"],
             ),
             (&NO_SPACES, &["image:1@sha256:0"], &["", "a b"]),
-            (&TAG, &["", "a b:ä/=+-@_.1"], &["a*", "{"]),
+            (
+                &TAG,
+                &["", "a b:ä/=+-@_.1", "a\u{a0}b\u{2028}c"],
+                &["a*", "{", "a\n", "\t"],
+            ),
+            (
+                &S3_URI,
+                &["s3://b/k", "https://h/k"],
+                &["", "a", "/a", "file:///a", "gs://b/k", "s3://", "s3://b/\n"],
+            ),
+            (&ONE_LINE, &["", "a b"], &["a\nb"]),
+            (
+                &MEDIA_TYPE,
+                &["text/csv", "application/x-npy", "a/b.c"],
+                &["", "text", "text/", "text/-a", "text/a-", "a b/c", "a/b/c"],
+            ),
+            (
+                &TOPIC,
+                &["arn:aws:sns:eu-central-1:000000000000:a_b.c"],
+                &[
+                    "",
+                    "arn:aws:sqs:eu-central-1:000000000000:a",
+                    "arn:aws:sns::1:a",
+                    "arn:aws:sns::000000000000:a b",
+                ],
+            ),
+            (
+                &RESERVATION,
+                &["arn:aws:sagemaker:eu-central-1:000000000000:training-plan/a"],
+                &[
+                    "",
+                    "arn:aws:sagemaker:r:000000000000:training-plan",
+                    "arn:aws:sagemaker:r:000000000000:A/b",
+                ],
+            ),
+            (
+                &PARTITION,
+                &["mig-3g.40gb", "mig-1g.10gb+me", "mig-1g.5gb-me.all"],
+                &["", "mig-3g", "mig-3g.40gb+", "mig-g.40gb", "mig-3g.40gbme"],
+            ),
+            (
+                &METRICS_PATH,
+                &["/metrics", "/a/b.c-d_e"],
+                &["", "/", "metrics", "/a/../b", "/a b"],
+            ),
             (
                 &ROLE,
                 &[role],

@@ -24,31 +24,34 @@ pub struct Records {
 
 impl Records {
     pub(super) fn model(&self, arns: &Arns, name: &str) -> Result<&Arc<Model>, AwsError> {
-        self.models.get(name).ok_or_else(|| missing(arns, Kind::Model, name))
+        let model = spelled(&self.models, name).and_then(|name| self.models.get(name));
+        model.ok_or_else(|| missing(arns, Kind::Model, name))
     }
 
     pub(super) fn config(&self, arns: &Arns, name: &str) -> Result<&Arc<EndpointConfig>, AwsError> {
-        let config = self.configs.get(name);
+        let config = spelled(&self.configs, name).and_then(|name| self.configs.get(name));
         config.ok_or_else(|| missing(arns, Kind::EndpointConfig, name))
     }
 
     pub(super) fn endpoint(&self, arns: &Arns, name: &str) -> Result<&Endpoint, AwsError> {
-        self.endpoints
-            .get(name)
-            .ok_or_else(|| missing(arns, Kind::Endpoint, name))
+        let endpoint = spelled(&self.endpoints, name).and_then(|name| self.endpoints.get(name));
+        endpoint.ok_or_else(|| missing(arns, Kind::Endpoint, name))
     }
 
     pub(super) fn endpoint_mut(&mut self, arns: &Arns, name: &str) -> Result<&mut Endpoint, AwsError> {
-        self.endpoints
-            .get_mut(name)
-            .ok_or_else(|| missing(arns, Kind::Endpoint, name))
+        let spelled = spelled(&self.endpoints, name).map(str::to_owned);
+        let endpoint = spelled.and_then(|name| self.endpoints.get_mut(&name));
+        endpoint.ok_or_else(|| missing(arns, Kind::Endpoint, name))
     }
 
     fn has(&self, kind: Kind, arn: &str) -> bool {
         match kind {
-            Kind::Model => self.models.values().any(|model| model.arn == arn),
-            Kind::EndpointConfig => self.configs.values().any(|config| config.arn == arn),
-            Kind::Endpoint => self.endpoints.values().any(|endpoint| endpoint.arn == arn),
+            Kind::Model => self.models.values().any(|model| model.arn.eq_ignore_ascii_case(arn)),
+            Kind::EndpointConfig => self.configs.values().any(|config| config.arn.eq_ignore_ascii_case(arn)),
+            Kind::Endpoint => self
+                .endpoints
+                .values()
+                .any(|endpoint| endpoint.arn.eq_ignore_ascii_case(arn)),
         }
     }
 
@@ -64,7 +67,9 @@ impl Records {
     /// What `arn` names, as [`tags`](Self::tags) has it.
     pub(super) fn resource(&self, arns: &Arns, arn: &str) -> Result<String, AwsError> {
         match arns.resource(arn) {
-            Some(resource) if Kind::ALL.into_iter().any(|kind| self.has(kind, arn)) => Ok(resource.to_owned()),
+            Some(resource) if Kind::ALL.into_iter().any(|kind| self.has(kind, arn)) => {
+                Ok(resource.to_ascii_lowercase())
+            }
             _ => Err(AwsError::validation(format!("Could not find resource \"{arn}\"."))),
         }
     }
@@ -79,6 +84,18 @@ impl Records {
 
     pub(super) fn forget_tags(&mut self, kind: Kind, name: &str) {
         self.tags.remove(&resource(kind, name));
+    }
+}
+
+/// The name as it was given at the creation: in the control plane the case of letters makes no difference, and no two names
+/// differ in it alone.
+fn spelled<'a, T>(records: &'a BTreeMap<String, T>, name: &'a str) -> Option<&'a str> {
+    match records.contains_key(name) {
+        true => Some(name),
+        false => {
+            let mut names = records.keys();
+            names.find(|known| known.eq_ignore_ascii_case(name)).map(String::as_str)
+        }
     }
 }
 

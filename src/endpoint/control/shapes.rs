@@ -1,17 +1,20 @@
 //! The shapes of SageMaker's requests: which members each has, and their limits.
 //!
 //! Three constraints are wider than SageMaker's: no role and no image need be given, and model data may also be a path.
-//! `InstanceType` is any text: the list of machines that can be rented changes by the month, and none is rented here.
+//! `InstanceType` and `InferenceAmiVersion` are any text: the lists of machines and their images change by the month, and no
+//! machine is rented here.
 
 mod deployment;
+mod variant;
 
 use super::pattern::{
-    ENVIRONMENT_KEY, ENVIRONMENT_VALUE, KEY, MAX_NAME, MODEL_DATA, MODEL_NAME, NAME, NAME_CONTAINS, NO_SPACES, OUTPUT,
-    RESOURCE, ROLE, TAG, VPC_ID,
+    ENVIRONMENT_KEY, ENVIRONMENT_VALUE, KEY, MAX_NAME, METRICS_PATH, MODEL_DATA, MODEL_NAME, NAME, NAME_CONTAINS,
+    NO_SPACES, ONE_LINE, RESOURCE, ROLE, TAG, VPC_ID,
 };
-use super::shape::Shape::{Anything, Choice, Flag, Integer, List, Map, Number, Structure, Text, Time};
+use super::shape::Shape::{Choice, Flag, Integer, List, Map, Number, Structure, Text, Time};
 use super::shape::{Member, Shape, optional, required, text};
 use deployment::DEPLOYMENT_CONFIG;
+use variant::{ASYNC_INFERENCE, DATA_CAPTURE, VARIANT};
 
 const MODEL: Shape = text(MAX_NAME, &MODEL_NAME);
 const NAMED: Shape = text(MAX_NAME, &NAME);
@@ -27,6 +30,10 @@ const ROLE_ARN: Shape = Text {
 };
 const RESOURCE_ARN: Shape = text(256, &RESOURCE);
 const ONE_OR_MORE: Shape = Integer { min: 1, max: i64::MAX };
+const ANY_INTEGER: Shape = Integer {
+    min: i64::MIN,
+    max: i64::MAX,
+};
 const NONE_OR_MORE: Shape = Integer { min: 0, max: i64::MAX };
 const KMS_KEY: Shape = text(2048, &KEY);
 const TIMEOUT_SECONDS: Shape = Integer { min: 60, max: 3600 };
@@ -70,12 +77,30 @@ const MODEL_DATA_SOURCE: Shape = Structure(&[optional(
         required("S3Uri", text(1024, &MODEL_DATA)),
         required("S3DataType", Choice(&["S3Prefix", "S3Object"])),
         required("CompressionType", Choice(&["None", "Gzip"])),
+        optional("ModelAccessConfig", Structure(&[required("AcceptEula", Flag)])),
     ]),
 )]);
 
 const CONTAINER: Shape = Structure(&[
     optional("ContainerHostname", NAMED),
     optional("Image", text(255, &NO_SPACES)),
+    optional(
+        "ImageConfig",
+        Structure(&[
+            required("RepositoryAccessMode", Choice(&["Platform", "Vpc"])),
+            optional(
+                "RepositoryAuthConfig",
+                Structure(&[required(
+                    "RepositoryCredentialsProviderArn",
+                    Text {
+                        min: 1,
+                        max: 2048,
+                        pattern: Some(&ONE_LINE),
+                    },
+                )]),
+            ),
+        ]),
+    ),
     optional("Mode", Choice(&["SingleModel", "MultiModel"])),
     optional("ModelDataUrl", text(1024, &MODEL_DATA)),
     optional("ModelDataSource", MODEL_DATA_SOURCE),
@@ -90,6 +115,20 @@ const CONTAINER: Shape = Structure(&[
     optional(
         "MultiModelConfig",
         Structure(&[optional("ModelCacheSetting", Choice(&["Enabled", "Disabled"]))]),
+    ),
+    optional(
+        "ContainerMetricsConfig",
+        Structure(&[optional(
+            "MetricsEndpoints",
+            List {
+                min: 0,
+                max: 1,
+                of: &Structure(&[
+                    required("MetricsEndpointPath", text(256, &METRICS_PATH)),
+                    optional("MetricPublishFrequencyInSeconds", ANY_INTEGER),
+                ]),
+            },
+        )]),
     ),
 ]);
 
@@ -116,61 +155,6 @@ pub(super) const CREATE_MODEL: &[Member] = &[
 
 pub(super) const MODEL_BY_NAME: &[Member] = &[required("ModelName", MODEL)];
 
-const VARIANT: Shape = Structure(&[
-    required("VariantName", NAMED),
-    optional("ModelName", MODEL),
-    optional("InitialInstanceCount", ONE_OR_MORE),
-    optional("InstanceType", ANY_TEXT),
-    optional("AcceleratorType", ANY_TEXT),
-    optional("InferenceAmiVersion", ANY_TEXT),
-    optional("VolumeSizeInGB", Integer { min: 1, max: 512 }),
-    optional("EnableSSMAccess", Flag),
-    optional(
-        "CoreDumpConfig",
-        Structure(&[
-            required("DestinationS3Uri", text(512, &OUTPUT)),
-            optional("KmsKeyId", KMS_KEY),
-        ]),
-    ),
-    optional("InitialVariantWeight", Number { min: 0.0 }),
-    optional("ServerlessConfig", Anything),
-    optional("ModelDataDownloadTimeoutInSeconds", TIMEOUT_SECONDS),
-    optional("ContainerStartupHealthCheckTimeoutInSeconds", TIMEOUT_SECONDS),
-    optional(
-        "RoutingConfig",
-        Structure(&[required(
-            "RoutingStrategy",
-            Choice(&["LEAST_OUTSTANDING_REQUESTS", "RANDOM"]),
-        )]),
-    ),
-    optional(
-        "ManagedInstanceScaling",
-        Structure(&[optional("Status", Choice(&["ENABLED", "DISABLED"]))]),
-    ),
-]);
-
-const ASYNC_INFERENCE: Shape = Structure(&[
-    required(
-        "OutputConfig",
-        Structure(&[
-            optional("KmsKeyId", KMS_KEY),
-            optional("S3OutputPath", text(512, &OUTPUT)),
-            optional("S3FailurePath", text(512, &OUTPUT)),
-            optional(
-                "NotificationConfig",
-                Structure(&[optional("SuccessTopic", ANY_TEXT), optional("ErrorTopic", ANY_TEXT)]),
-            ),
-        ]),
-    ),
-    optional(
-        "ClientConfig",
-        Structure(&[optional(
-            "MaxConcurrentInvocationsPerInstance",
-            Integer { min: 1, max: 1000 },
-        )]),
-    ),
-]);
-
 pub(super) const CREATE_ENDPOINT_CONFIG: &[Member] = &[
     required("EndpointConfigName", NAMED),
     required(
@@ -181,7 +165,7 @@ pub(super) const CREATE_ENDPOINT_CONFIG: &[Member] = &[
             of: &VARIANT,
         },
     ),
-    optional("DataCaptureConfig", Structure(&[optional("EnableCapture", Flag)])),
+    optional("DataCaptureConfig", DATA_CAPTURE),
     optional("Tags", TAGS),
     optional("AsyncInferenceConfig", ASYNC_INFERENCE),
     optional("KmsKeyId", KMS_KEY),
@@ -190,7 +174,14 @@ pub(super) const CREATE_ENDPOINT_CONFIG: &[Member] = &[
         Structure(&[
             optional("EnableEnhancedMetrics", Flag),
             optional("EnableDetailedObservability", Flag),
-            optional("MetricPublishFrequencyInSeconds", ONE_OR_MORE),
+            optional("MetricPublishFrequencyInSeconds", ANY_INTEGER),
+        ]),
+    ),
+    optional(
+        "CrossRegionTrafficConfig",
+        Structure(&[
+            required("MaxInvocationsPerSecondPerInstance", Integer { min: 1, max: 10_000 }),
+            required("MaxCrossRegionPercentPerEndpoint", Integer { min: 1, max: 100 }),
         ]),
     ),
     optional("ExecutionRoleArn", ROLE_ARN),

@@ -12,14 +12,20 @@ use std::cell::Cell;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::endpoint::spec::{Execution, Mode};
+use crate::endpoint::spec::{Execution, Mode, Routing};
 
 /// One instance of each variant answers.
-struct Fleet;
+struct Fleet {
+    processes: bool,
+}
 
 impl StatusSource for Fleet {
     fn running_instances(&self, _: &str, _: &str) -> u32 {
         1
+    }
+
+    fn runs_processes(&self) -> bool {
+        self.processes
     }
 }
 
@@ -28,6 +34,8 @@ struct Plane {
     arns: Arns,
     now: Cell<f64>,
     records: Records,
+    /// Whether containers are processes of this machine.
+    processes: bool,
 }
 
 impl Plane {
@@ -36,6 +44,7 @@ impl Plane {
             arns: Arns::new("eu-central-1"),
             now: Cell::new(1_790_000_000.0),
             records: Records::default(),
+            processes: true,
         }
     }
 
@@ -64,7 +73,9 @@ impl Plane {
         let context = Context {
             now: self.tick(),
             arns: &self.arns,
-            fleet: &Fleet,
+            fleet: &Fleet {
+                processes: self.processes,
+            },
         };
         let before = self.records.clone();
         let target = format!("SageMaker.{action}");

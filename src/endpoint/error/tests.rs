@@ -19,10 +19,19 @@ fn each_cause_has_the_status_and_type_that_the_clients_expect() {
     let container = || "model".to_owned();
     let table = [
         (
-            RuntimeError::UnknownEndpoint,
+            RuntimeError::UnknownEndpoint { spelled: None },
             400,
             "ValidationError",
             "Endpoint shop of account 000000000000 not found.",
+        ),
+        (
+            RuntimeError::UnknownEndpoint {
+                spelled: Some("Shop".to_owned()),
+            },
+            400,
+            "ValidationError",
+            "Endpoint shop of account 000000000000 not found. Invocations must match the case of an endpoint's name, and \
+             there is an endpoint Shop.",
         ),
         (
             RuntimeError::UnknownVariant("b".to_owned()),
@@ -109,6 +118,23 @@ fn each_cause_has_the_status_and_type_that_the_clients_expect() {
             "takes InvokeEndpointAsync only",
         ),
         (RuntimeError::MissingInput, 400, "ValidationError", "InputLocation"),
+        (RuntimeError::TwoInputs, 400, "ValidationError", "mutually exclusive"),
+        (
+            RuntimeError::AsyncBodyTooLarge { limit: 9 },
+            400,
+            "ValidationError",
+            "Value at 'body' failed to satisfy constraint: Member must have length less than or equal to 9",
+        ),
+        (
+            RuntimeError::BadReply {
+                container: container(),
+                status: 200,
+                reason: "too long".to_owned(),
+            },
+            424,
+            "ModelError",
+            "Received server error (200) from model with message \"too long\"",
+        ),
         (
             RuntimeError::BodyTooLarge { limit: 9 },
             413,

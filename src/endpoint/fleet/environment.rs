@@ -1,6 +1,7 @@
 //! The environment of a container: ours first, the model's next, SageMaker's own last, as the platform has it (1.1).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::endpoint::spec::Container;
 
@@ -35,6 +36,31 @@ pub(super) fn credentials<'a>(variables: impl Iterator<Item = (&'a str, &'a str)
     variables
         .map(|(name, _)| name)
         .filter(|name| CREDENTIALS.contains(name))
+}
+
+/// How large a body a container takes, and how long an answer to one may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvocationBounds {
+    pub bytes: u64,
+    pub time: Duration,
+}
+
+/// The variables for `bounds`, as far as the model does not set any with that meaning: those that AWS's own images have are
+/// weaker than ours.
+pub(super) fn bounds(
+    container: &Container,
+    bounds: InvocationBounds,
+) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    const BODY: [&str; 3] = [
+        "LONGSHORE_MAX_BODY",
+        "SAGEMAKER_MAX_REQUEST_SIZE",
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB",
+    ];
+    const TIME: [&str; 2] = ["LONGSHORE_REQUEST_TIMEOUT", "SAGEMAKER_MODEL_SERVER_TIMEOUT"];
+    let unsaid = |names: &[&str]| !names.iter().any(|name| container.environment.contains_key(*name));
+    let body = unsaid(&BODY).then(|| (BODY[0], bounds.bytes.to_string()));
+    let time = unsaid(&TIME).then(|| (TIME[0], format!("{}ms", bounds.time.as_millis())));
+    body.into_iter().chain(time)
 }
 
 /// What is set for `container`, over what it inherits.
@@ -85,6 +111,35 @@ mod tests {
         ];
         let set = set(&container, ours, &ports);
         assert_eq!(set, expected.map(|(name, value)| (name, value.to_owned())).into());
+    }
+
+    #[test]
+    fn wider_bounds_are_for_models_that_do_not_say_their_own() {
+        let table: &[(&[&str], &[&str])] = &[
+            (&[], &["LONGSHORE_MAX_BODY=1024", "LONGSHORE_REQUEST_TIMEOUT=3600000ms"]),
+            (&["LONGSHORE_MAX_BODY"], &["LONGSHORE_REQUEST_TIMEOUT=3600000ms"]),
+            (
+                &["SAGEMAKER_MAX_PAYLOAD_IN_MB"],
+                &["LONGSHORE_REQUEST_TIMEOUT=3600000ms"],
+            ),
+            (
+                &["SAGEMAKER_MAX_REQUEST_SIZE"],
+                &["LONGSHORE_REQUEST_TIMEOUT=3600000ms"],
+            ),
+            (&["SAGEMAKER_MODEL_SERVER_TIMEOUT"], &["LONGSHORE_MAX_BODY=1024"]),
+            (&["LONGSHORE_REQUEST_TIMEOUT", "LONGSHORE_MAX_BODY"], &[]),
+        ];
+        for (given, expected) in table {
+            let mut container = Container::new("a");
+            let given = given.iter().map(|name| ((*name).to_owned(), "7".to_owned()));
+            container.environment.extend(given);
+            let wide = InvocationBounds {
+                bytes: 1024,
+                time: Duration::from_secs(3600),
+            };
+            let set = bounds(&container, wide).map(|(name, value)| format!("{name}={value}"));
+            assert_eq!(Vec::from_iter(set), *expected, "{:?}", container.environment);
+        }
     }
 
     #[test]

@@ -17,10 +17,11 @@ use super::container::RunningContainer;
 use super::home::Home;
 use super::instance::Instance;
 use super::keeper::{self, Care, Keeper};
-use super::runner::{self, Launcher, Runner};
+use super::runner::{self, Bounds, Launcher, Runner};
 use super::shared::Shared;
 use super::status::Capacity;
 use super::variant::{Fleet, RunningVariant};
+use crate::endpoint::loader_variables::first_refused;
 use crate::endpoint::spec::{Container, Deployment, Mode, Model, Variant};
 use crate::store::FetchError;
 
@@ -30,7 +31,11 @@ pub(super) async fn fleet(shared: &Arc<Shared>, deployment: Deployment) -> Resul
     let mut launches = JoinSet::new();
     for (index, (variant, model)) in deployment.variants.iter().cloned().enumerate() {
         let (shared, endpoint) = (Arc::clone(shared), deployment.endpoint.clone());
-        launches.spawn(async move { (index, launch_variant(&shared, &endpoint, variant, model).await) });
+        let asynchronous = deployment.asynchronous.is_some();
+        launches.spawn(async move {
+            let launched = launch_variant(&shared, &endpoint, variant, model, asynchronous).await;
+            (index, launched)
+        });
     }
     let mut variants = Vec::new();
     while let Some(launched) = launches.join_next().await {
@@ -57,8 +62,17 @@ async fn check(shared: &Shared, deployment: &Deployment) -> Result<(), String> {
         Runner::Docker { .. } => Ok(()),
         Runner::Process => {
             let models = deployment.variants.iter().map(|(_, model)| model);
-            let images = models.flat_map(|model| &model.containers);
-            for image in images.filter_map(|container| container.image.as_ref()) {
+            let containers = models.flat_map(|model| &model.containers);
+            // Those that run already have an environment of their own.
+            for container in containers.clone().filter(|container| !container.is_attached()) {
+                if let Some(refused) = first_refused(container.environment.keys().map(String::as_str)) {
+                    return Err(format!(
+                        "The Environment of container {}: {refused}",
+                        container.hostname
+                    ));
+                }
+            }
+            for image in containers.filter_map(|container| container.image.as_ref()) {
                 tracing::info!(image, "this program serves in place of the image; see --runner");
             }
             Ok(())
@@ -87,6 +101,7 @@ async fn launch_variant(
     endpoint: &str,
     spec: Variant,
     model: Arc<Model>,
+    asynchronous: bool,
 ) -> Result<RunningVariant, String> {
     let limit = spec.download_timeout.unwrap_or(shared.settings.start_timeout);
     let mut artifacts = HashMap::new();
@@ -95,7 +110,7 @@ async fn launch_variant(
             artifacts.insert(container.hostname.clone(), Arc::new(artifact));
         }
     }
-    let variant = RunningVariant::new(spec, model, artifacts);
+    let variant = RunningVariant::new(spec, model, artifacts, asynchronous);
     let count = capped(shared, endpoint, variant.name(), variant.spec.instances);
     let instances = instances(shared, endpoint, &variant, 0, count).await?;
     variant.settle(instances);
@@ -242,8 +257,11 @@ async fn start_instance(
         } else {
             let known_as = shared.known_as(id, container.label());
             let settings = &shared.settings;
-            let memory = settings.faults.memory(endpoint, variant.name()).or(settings.memory);
-            let launcher = Launcher::new(settings, spec.clone(), home, memory, known_as)?;
+            let bounds = Bounds {
+                memory: settings.faults.memory(endpoint, variant.name()).or(settings.memory),
+                invocations: variant.asynchronous.then_some(settings.asynchronous),
+            };
+            let launcher = Launcher::new(settings, spec.clone(), home, bounds, known_as)?;
             let keeper = Keeper {
                 container,
                 launcher,

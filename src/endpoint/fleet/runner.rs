@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 use super::Settings;
+use super::environment::InvocationBounds;
 use super::home::Home;
 use super::port::Port;
 use crate::endpoint::spec::Container;
@@ -27,13 +28,21 @@ pub enum Runner {
     Docker { command: PathBuf },
 }
 
+/// What a container may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bounds {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// For each of its invocations, where they are not those that it has by itself.
+    pub invocations: Option<InvocationBounds>,
+}
+
 /// A container that can be started.
 pub(super) struct Launcher {
     settings: Arc<Settings>,
     container: Container,
     home: Home,
-    /// Bytes that it may take.
-    memory: Option<u64>,
+    bounds: Bounds,
     /// In names for other programs: unique in this process.
     name: String,
     means: Means,
@@ -62,7 +71,7 @@ impl Launcher {
         settings: &Arc<Settings>,
         container: Container,
         home: Home,
-        memory: Option<u64>,
+        bounds: Bounds,
         name: String,
     ) -> io::Result<Self> {
         let means = match &settings.runner {
@@ -74,7 +83,7 @@ impl Launcher {
             settings: Arc::clone(settings),
             container,
             home,
-            memory,
+            bounds,
             name,
             means,
         })
@@ -85,13 +94,13 @@ impl Launcher {
         let (mut command, control) = match &self.means {
             Means::Process(port) => {
                 wait_for(port).await;
-                let command = process::command(&self.settings, &self.container, &self.home, self.memory, port.number());
+                let command = process::command(&self.settings, &self.container, &self.home, self.bounds, port.number());
                 let address = format!("http://127.0.0.1:{}", port.number());
                 (command, Control::Process(address.into()))
             }
             Means::Docker(program) => {
                 let docker = Docker::new(program.clone(), format!("{}-{generation}", self.name));
-                let command = docker.run(&self.settings, &self.container, &self.home, self.memory);
+                let command = docker.run(&self.settings, &self.container, &self.home, self.bounds.memory);
                 (command, Control::Docker(docker))
             }
         };

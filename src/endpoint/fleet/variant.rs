@@ -1,13 +1,14 @@
 //! A variant that serves: its instances, and which of them gets a request.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::artifact::Artifact;
 use super::instance::{InFlight, Instance};
 use super::status::VariantStatus;
-use crate::endpoint::spec::{Deployment, Model, Routing, Variant};
+use super::strategy::{self, Asked, Load};
+use crate::endpoint::spec::{Deployment, Model, Variant};
 
 /// What serves an endpoint. Whoever holds one keeps its containers: those that it was replaced in end after it was let go.
 pub struct Fleet {
@@ -36,7 +37,9 @@ pub struct RunningVariant {
     pub(super) model: Arc<Model>,
     /// By the hostname of the container: each instance gets the same, also one that is started later.
     pub(super) artifacts: HashMap<String, Arc<Artifact>>,
-    turn: AtomicUsize,
+    /// Whether its endpoint takes asynchronous invocations, whose bounds are wider.
+    pub(super) asynchronous: bool,
+    turn: AtomicU64,
     // Held for moments only.
     state: Mutex<State>,
 }
@@ -49,7 +52,12 @@ struct State {
 }
 
 impl RunningVariant {
-    pub(super) fn new(spec: Variant, model: Arc<Model>, artifacts: HashMap<String, Arc<Artifact>>) -> Self {
+    pub(super) fn new(
+        spec: Variant,
+        model: Arc<Model>,
+        artifacts: HashMap<String, Arc<Artifact>>,
+        asynchronous: bool,
+    ) -> Self {
         let state = State {
             weight: spec.weight,
             desired_weight: spec.weight,
@@ -60,7 +68,8 @@ impl RunningVariant {
             spec,
             model,
             artifacts,
-            turn: AtomicUsize::new(0),
+            asynchronous,
+            turn: AtomicU64::new(0),
             state: Mutex::new(state),
         }
     }
@@ -83,23 +92,32 @@ impl RunningVariant {
         Arc::clone(&self.state().instances)
     }
 
-    /// The instance for a request, by the variant's routing strategy among those of which all containers answer, else among
-    /// all. For SageMaker's random choice they take turns, which is as even at any length. `None` when there are none.
+    /// Chooses an instance for a request of which nothing is known; equal ones take turns.
     pub fn choose(&self) -> Option<InFlight> {
+        self.choose_for(&Asked::default())
+    }
+
+    /// Chooses the instance for a request by the variant's routing strategy, among those of which all containers answer,
+    /// else among all. `None` when there are none.
+    pub fn choose_for(&self, asked: &Asked<'_>) -> Option<InFlight> {
         let instances = self.instances();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let up: Vec<&Arc<Instance>> = instances.iter().filter(|instance| instance.is_up()).collect();
         let candidates = match up.is_empty() {
             true => instances.iter().collect(),
             false => up,
         };
-        // Each time from another one on, so that those that are equal take turns.
-        let in_turn = (0..candidates.len()).map(|step| candidates[(turn % candidates.len() + step) % candidates.len()]);
-        let chosen = match self.spec.routing {
-            Routing::Random => in_turn.into_iter().next(),
-            Routing::LeastOutstandingRequests => in_turn.min_by_key(|instance| instance.outstanding()),
-        };
-        chosen.map(Instance::begin)
+        let count = u64::try_from(candidates.len()).ok().filter(|count| *count > 0)?;
+        let draw = asked.draw.unwrap_or_else(|| self.turn.fetch_add(1, Ordering::Relaxed));
+        let first = usize::try_from(draw % count).unwrap_or_default();
+        let loads: Vec<Load> = candidates
+            .iter()
+            .map(|instance| Load {
+                id: instance.id(),
+                outstanding: instance.outstanding(),
+            })
+            .collect();
+        let chosen = strategy::choose(self.spec.routing, &loads, first, asked)?;
+        candidates.get(chosen).map(|instance| instance.begin())
     }
 
     /// The instance of this id, for a session that has begun there.

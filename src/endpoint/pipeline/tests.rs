@@ -36,6 +36,7 @@ fn limits() -> Limits {
     Limits {
         between: 10,
         reply: 100,
+        asynchronous: false,
         deadline: Instant::now() + FOREVER,
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Runtime;
 use super::invoke::{Bounds, Written, content_type};
-use super::request::Request;
+use super::request::{Api, Request};
 use super::routing::Chosen;
 use crate::endpoint::error::RuntimeError;
 use crate::store::Objects;
@@ -70,8 +70,7 @@ impl Runtime {
         body: Bytes,
     ) -> Result<Written, RuntimeError> {
         if body.len() > self.settings.max_async_body {
-            let limit = self.settings.max_async_body;
-            return Err(RuntimeError::BodyTooLarge { limit });
+            return Err(Api::Async.too_large(self.settings.max_async_body));
         }
         let fleet = self.fleet(endpoint)?;
         let configured = fleet.deployment().asynchronous.as_ref();
@@ -86,6 +85,7 @@ impl Runtime {
         }
         match &request.asynchronous.input {
             None if body.is_empty() => return Err(RuntimeError::MissingInput),
+            Some(_) if !body.is_empty() => return Err(RuntimeError::TwoInputs),
             // Who may write no files here may read none either.
             Some(input) if Objects::is_local(input) && !Objects::is_local(&configured.output) => {
                 let message = "InputLocation must be an object, such as s3://bucket/key.";
@@ -211,6 +211,7 @@ impl Runtime {
         let bounds = Bounds {
             reply: limit,
             deadline: Instant::now() + timeout,
+            asynchronous: true,
         };
         let reply = self.run(&chosen, request, body, bounds).await?;
         // The next one may begin.

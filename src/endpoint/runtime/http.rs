@@ -21,7 +21,8 @@ use crate::endpoint::event_stream;
 const VARIANT: &str = "x-Amzn-Invoked-Production-Variant";
 /// The header that numbers replies.
 pub const REQUEST_ID: &str = "x-amzn-RequestId";
-const ERROR_TYPE: &str = "x-amzn-ErrorType";
+/// The header that types errors.
+pub const ERROR_TYPE: &str = "x-amzn-ErrorType";
 /// The model's media type, where that of the reply is the frames'.
 const MODEL_CONTENT_TYPE: &str = "X-Amzn-SageMaker-Content-Type";
 
@@ -128,7 +129,7 @@ async fn read(
     let declared: Option<usize> = length.and_then(|length| length.parse().ok());
     if declared.is_some_and(|declared| declared > limit) {
         discard(payload).await;
-        return Err(RuntimeError::BodyTooLarge { limit });
+        return Err(api.too_large(limit));
     }
     let mut body = BytesMut::new();
     while let Some(chunk) = timeout_at(until, payload.next())
@@ -142,7 +143,7 @@ async fn read(
         if body.len() + chunk.len() > limit {
             drop(body);
             discard(payload).await;
-            return Err(RuntimeError::BodyTooLarge { limit });
+            return Err(api.too_large(limit));
         }
         body.extend_from_slice(&chunk);
     }

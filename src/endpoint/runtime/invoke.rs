@@ -10,11 +10,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::Runtime;
 use super::request::Request;
 use super::routing::Chosen;
-use super::sessions::{CLOSED_SESSION_ID, NEW_SESSION_ID};
 use crate::endpoint::client::Reply;
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::fault::Injected;
-use crate::endpoint::pipeline::{self, Input, Limits};
+use crate::endpoint::pipeline::{self, CLOSED_SESSION_ID, Input, Limits, NEW_SESSION_ID};
 use crate::wire::CUSTOM_ATTRIBUTES;
 
 /// Headers of a container's reply that reach the client (IN-2).
@@ -42,6 +41,8 @@ pub struct Written {
 pub(super) struct Bounds {
     pub reply: usize,
     pub deadline: Instant,
+    /// Whether the reply becomes an object, for which SageMaker asks more of it.
+    pub asynchronous: bool,
 }
 
 impl Runtime {
@@ -77,10 +78,11 @@ impl Runtime {
             return Err(RuntimeError::BodyTooLarge { limit });
         }
         self.open_stores(endpoint).await;
-        let chosen = self.choose(endpoint, request)?;
+        let chosen = self.choose(endpoint, request, body)?;
         let bounds = Bounds {
             reply: limit,
             deadline: Instant::now() + timeout,
+            asynchronous: false,
         };
         Ok((chosen, bounds))
     }
@@ -127,6 +129,7 @@ impl Runtime {
             between: self.settings.max_between,
             reply: bounds.reply,
             deadline: bounds.deadline,
+            asynchronous: bounds.asynchronous,
         }
     }
 

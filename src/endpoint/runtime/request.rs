@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::pattern::{self, Pattern};
 use crate::endpoint::error::RuntimeError;
 use crate::store::Name;
 use crate::wire::{CUSTOM_ATTRIBUTES, INFERENCE_ID, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
@@ -34,6 +35,7 @@ pub struct Request {
     pub target_variant: Option<String>,
     pub target_hostname: Option<String>,
     pub session: Option<String>,
+    pub prefix_id: Option<String>,
     pub inference_id: Option<String>,
     pub asynchronous: AsyncOptions,
 }
@@ -59,6 +61,8 @@ enum Field {
     InferenceId,
     InferenceComponent,
     SessionId,
+    OpenSessionId,
+    PrefixId,
     Input,
     PathExtension,
     Filename,
@@ -66,79 +70,83 @@ enum Field {
     Timeout,
 }
 
-/// A header of an operation: its name, the API's name for what it says, and how long it may be.
-struct Known(&'static str, Field, &'static str, usize);
+/// A header of an operation: its name, the API's name for it, and how long it may be.
+struct Known {
+    header: &'static str,
+    field: Field,
+    member: &'static str,
+    min: usize,
+    max: usize,
+}
 
-const CUSTOM: Known = Known(
+const fn known(header: &'static str, field: Field, member: &'static str, min: usize, max: usize) -> Known {
+    Known {
+        header,
+        field,
+        member,
+        min,
+        max,
+    }
+}
+
+/// Names in the table below begin so, after the prefix that nearly all have in common.
+macro_rules! amzn {
+    ($name:literal) => {
+        concat!("x-amzn-sagemaker-", $name)
+    };
+}
+
+const CUSTOM: Known = known(
     CUSTOM_ATTRIBUTES,
     Field::CustomAttributes,
     "customAttributes",
+    0,
     MAX_CUSTOM_ATTRIBUTES,
 );
-const VARIANT: Known = Known(
-    "x-amzn-sagemaker-target-variant",
-    Field::TargetVariant,
-    "targetVariant",
-    63,
-);
-const HOSTNAME: Known = Known(
-    "x-amzn-sagemaker-target-container-hostname",
+const VARIANT: Known = known(amzn!("target-variant"), Field::TargetVariant, "targetVariant", 0, 63);
+const HOSTNAME: Known = known(
+    amzn!("target-container-hostname"),
     Field::TargetHostname,
     "targetContainerHostname",
+    0,
     63,
 );
-const INFERENCE: Known = Known(INFERENCE_ID, Field::InferenceId, "inferenceId", 64);
-const COMPONENT: Known = Known(
-    "x-amzn-sagemaker-inference-component",
+const INFERENCE: Known = known(INFERENCE_ID, Field::InferenceId, "inferenceId", 1, 64);
+const COMPONENT: Known = known(
+    amzn!("inference-component"),
     Field::InferenceComponent,
     "inferenceComponentName",
+    0,
     63,
 );
-const SESSION: Known = Known(SESSION_ID, Field::SessionId, "sessionId", 256);
+const PREFIX: Known = known(amzn!("prefix-aware-id"), Field::PrefixId, "prefixAwareId", 1, 64);
+const CONTENT_TYPE: Known = known("content-type", Field::ContentType, "contentType", 0, 1024);
+const ACCEPT: Known = known(amzn!("accept"), Field::Accept, "accept", 0, 1024);
 
+#[rustfmt::skip]
 const INVOKE: &[Known] = &[
-    Known("content-type", Field::ContentType, "contentType", 1024),
-    Known("accept", Field::Accept, "accept", 1024),
-    Known(TARGET_MODEL, Field::TargetModel, "targetModel", 1024),
-    CUSTOM,
-    VARIANT,
-    HOSTNAME,
-    INFERENCE,
-    COMPONENT,
-    SESSION,
+    CONTENT_TYPE,
+    known("accept", Field::Accept, "accept", 0, 1024),
+    known(TARGET_MODEL, Field::TargetModel, "targetModel", 0, 1024),
+    CUSTOM, VARIANT, HOSTNAME, INFERENCE, COMPONENT, PREFIX,
+    known(SESSION_ID, Field::SessionId, "sessionId", 0, 256),
 ];
 
+#[rustfmt::skip]
 const STREAM: &[Known] = &[
-    Known("content-type", Field::ContentType, "contentType", 1024),
-    Known("x-amzn-sagemaker-accept", Field::Accept, "accept", 1024),
-    CUSTOM,
-    VARIANT,
-    HOSTNAME,
-    INFERENCE,
-    COMPONENT,
-    SESSION,
+    CONTENT_TYPE, ACCEPT, CUSTOM, VARIANT, HOSTNAME, INFERENCE, COMPONENT, PREFIX,
+    known(SESSION_ID, Field::OpenSessionId, "sessionId", 0, 256),
 ];
 
+#[rustfmt::skip]
 const ASYNC: &[Known] = &[
-    Known("x-amzn-sagemaker-content-type", Field::ContentType, "contentType", 1024),
-    Known("x-amzn-sagemaker-accept", Field::Accept, "accept", 1024),
-    CUSTOM,
-    INFERENCE,
-    Known("x-amzn-sagemaker-inputlocation", Field::Input, "inputLocation", 1024),
-    Known(
-        "x-amzn-sagemaker-s3outputpathextension",
-        Field::PathExtension,
-        "s3OutputPathExtension",
-        512,
-    ),
-    Known("x-amzn-sagemaker-filename", Field::Filename, "filename", 32),
-    Known("x-amzn-sagemaker-requestttlseconds", Field::Ttl, "requestTTLSeconds", 5),
-    Known(
-        "x-amzn-sagemaker-invocationtimeoutseconds",
-        Field::Timeout,
-        "invocationTimeoutSeconds",
-        4,
-    ),
+    known(amzn!("content-type"), Field::ContentType, "contentType", 0, 1024),
+    ACCEPT, CUSTOM, INFERENCE,
+    known(amzn!("inputlocation"), Field::Input, "inputLocation", 1, 1024),
+    known(amzn!("s3outputpathextension"), Field::PathExtension, "s3OutputPathExtension", 1, 512),
+    known(amzn!("filename"), Field::Filename, "filename", 1, 32),
+    known(amzn!("requestttlseconds"), Field::Ttl, "requestTTLSeconds", 1, 5),
+    known(amzn!("invocationtimeoutseconds"), Field::Timeout, "invocationTimeoutSeconds", 1, 4),
 ];
 
 impl Api {
@@ -149,15 +157,23 @@ impl Api {
             Self::Async => ASYNC,
         }
     }
+
+    /// The refusal of a body of more than `limit` bytes.
+    pub fn too_large(self, limit: usize) -> RuntimeError {
+        match self {
+            Self::Invoke | Self::Stream => RuntimeError::BodyTooLarge { limit },
+            Self::Async => RuntimeError::AsyncBodyTooLarge { limit },
+        }
+    }
 }
 
 impl Request {
     /// Reads the headers that `api` has; `header` gives a header's value.
     pub fn read<'a>(api: Api, header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, RuntimeError> {
         let mut request = Self::default();
-        for Known(name, field, member, max) in api.known() {
-            if let Some(value) = header(name) {
-                request.set(*field, member, *max, value)?;
+        for known in api.known() {
+            if let Some(value) = header(known.header) {
+                request.set(known, value)?;
             }
         }
         if api == Api::Stream {
@@ -169,10 +185,17 @@ impl Request {
         Ok(request)
     }
 
-    fn set(&mut self, field: Field, member: &'static str, max: usize, bytes: &[u8]) -> Result<(), RuntimeError> {
-        let constraint = |constraint: String| RuntimeError::Constraint { member, constraint };
-        if bytes.len() > max {
-            let message = format!("Member must have length less than or equal to {max}");
+    fn set(&mut self, known: &'static Known, bytes: &[u8]) -> Result<(), RuntimeError> {
+        let constraint = |constraint: String| RuntimeError::Constraint {
+            member: known.member,
+            constraint,
+        };
+        if bytes.len() < known.min {
+            let message = format!("Member must have length greater than or equal to {}", known.min);
+            return Err(constraint(message));
+        }
+        if bytes.len() > known.max {
+            let message = format!("Member must have length less than or equal to {}", known.max);
             return Err(constraint(message));
         }
         let value = HeaderValue::from_bytes(bytes);
@@ -181,52 +204,53 @@ impl Request {
             let text = std::str::from_utf8(bytes).map(str::to_owned);
             text.map_err(|_| constraint("Member must be UTF-8".to_owned()))
         };
-        let ascii = || match bytes.is_ascii() {
-            true => Ok(value.clone()),
-            false => Err(constraint(
-                "Member must satisfy regular expression pattern: \\p{ASCII}*".to_owned(),
-            )),
-        };
-        let name = || {
-            let text = text()?;
-            match is_name(&text) {
-                true => Ok(text),
-                false => Err(constraint(format!(
-                    "Member must satisfy regular expression pattern: {NAME_PATTERN}"
-                ))),
-            }
+        let of = |pattern: &Pattern| match std::str::from_utf8(bytes) {
+            Ok(text) if (pattern.matches)(text) => Ok(text.to_owned()),
+            _ => Err(constraint(format!(
+                "Member must satisfy regular expression pattern: {}",
+                pattern.text
+            ))),
         };
         let seconds = |least: u64, most: u64| match text()?.parse::<u64>() {
             Ok(seconds) if (least..=most).contains(&seconds) => Ok(Duration::from_secs(seconds)),
             _ => Err(constraint(format!("Member must be between {least} and {most}"))),
         };
-        match field {
-            Field::ContentType => self.content_type = Some(ascii()?),
-            Field::Accept => self.accept = Some(ascii()?),
+        match known.field {
+            Field::ContentType => {
+                of(&pattern::ASCII)?;
+                self.content_type = Some(value);
+            }
+            Field::Accept => {
+                of(&pattern::ASCII)?;
+                self.accept = Some(value);
+            }
             Field::CustomAttributes => {
-                let value = ascii()?;
+                of(&pattern::ASCII)?;
                 self.pass(CUSTOM_ATTRIBUTES, value);
             }
             Field::TargetModel => {
                 let name = Name::parse(&text()?).map_err(RuntimeError::TargetModelName)?;
                 self.target_model = Some(name);
             }
-            Field::TargetVariant => self.target_variant = Some(name()?),
-            Field::TargetHostname => self.target_hostname = Some(name()?),
+            Field::TargetVariant => self.target_variant = Some(of(&pattern::NAME)?),
+            Field::TargetHostname => self.target_hostname = Some(of(&pattern::NAME)?),
             Field::InferenceId => {
-                let value = ascii()?;
-                self.inference_id = Some(text()?);
+                self.inference_id = Some(of(&pattern::PRINTABLE)?);
                 self.pass(INFERENCE_ID, value);
             }
             Field::InferenceComponent => return Err(RuntimeError::InferenceComponent),
             Field::SessionId => {
-                let value = ascii()?;
-                self.session = Some(text()?);
+                self.session = Some(of(&pattern::SESSION)?);
                 self.pass(SESSION_ID, value);
             }
-            Field::Input => self.asynchronous.input = Some(text()?),
-            Field::PathExtension => self.asynchronous.path_extension = Some(text()?),
-            Field::Filename => self.asynchronous.filename = Some(text()?),
+            Field::OpenSessionId => {
+                self.session = Some(of(&pattern::OPEN_SESSION)?);
+                self.pass(SESSION_ID, value);
+            }
+            Field::PrefixId => self.prefix_id = Some(of(&pattern::PRINTABLE)?),
+            Field::Input => self.asynchronous.input = Some(of(&pattern::LOCATION)?),
+            Field::PathExtension => self.asynchronous.path_extension = Some(of(&pattern::PATH_EXTENSION)?),
+            Field::Filename => self.asynchronous.filename = Some(of(&pattern::FILENAME)?),
             Field::Ttl => self.asynchronous.ttl = Some(seconds(60, 21600)?),
             Field::Timeout => self.asynchronous.timeout = Some(seconds(1, 3600)?),
         }
@@ -236,14 +260,6 @@ impl Request {
     fn pass(&mut self, name: &'static str, value: HeaderValue) {
         self.headers.insert(HeaderName::from_static(name), value);
     }
-}
-
-const NAME_PATTERN: &str = "[a-zA-Z0-9](-*[a-zA-Z0-9])*";
-
-/// Whether a text can be the name of an endpoint, a variant or a container.
-pub fn is_name(text: &str) -> bool {
-    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    plain && !text.is_empty() && !text.starts_with('-') && !text.ends_with('-')
 }
 
 #[cfg(test)]
@@ -334,6 +350,30 @@ mod tests {
                 "invocationTimeoutSeconds",
             ),
             (Api::Async, "X-Amzn-SageMaker-Filename", &long[..33], "filename"),
+            (Api::Async, "X-Amzn-SageMaker-Filename", b"..", "filename"),
+            (Api::Async, "X-Amzn-SageMaker-Filename", b"", "filename"),
+            (
+                Api::Async,
+                "X-Amzn-SageMaker-S3OutputPathExtension",
+                b"s3://b",
+                "s3OutputPathExtension",
+            ),
+            (
+                Api::Async,
+                "X-Amzn-SageMaker-InputLocation",
+                b"in.json",
+                "inputLocation",
+            ),
+            (Api::Async, INFERENCE_ID, b"", "inferenceId"),
+            (Api::Invoke, INFERENCE_ID, b" a", "inferenceId"),
+            (Api::Invoke, SESSION_ID, b"a_b", "sessionId"),
+            (Api::Stream, SESSION_ID, b"NEW_SESSION", "sessionId"),
+            (
+                Api::Invoke,
+                "X-Amzn-SageMaker-Prefix-Aware-Id",
+                &long[..65],
+                "prefixAwareId",
+            ),
         ];
         for (api, name, value, member) in table {
             let error = read(*api, &[(name, value)]).unwrap_err();

@@ -1,10 +1,10 @@
 //! Which variant and which instance gets a request.
 //!
-//! Variants take turns by weight. Of a variant's instances its routing strategy chooses, unless one of them has the model
-//! loaded: that one is preferred until it is much busier than the others.
+//! The variant is drawn by weight. Among its instances the variant's routing strategy chooses, unless one of them has the
+//! model loaded: that one is preferred until it is much busier than the others.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -12,17 +12,29 @@ use super::Runtime;
 use super::request::Request;
 use super::turns::Turns;
 use crate::endpoint::client::Target;
+use crate::endpoint::deal::{self, Deal, Draws};
 use crate::endpoint::error::RuntimeError;
-use crate::endpoint::fleet::{Fleet, InFlight, Instance, RunningVariant};
+use crate::endpoint::fleet::{Asked, Fleet, InFlight, Instance, RunningVariant};
 use crate::endpoint::pipeline::Stage;
 use crate::endpoint::spec::Model;
 use crate::store::Name;
 
-/// Whose turn it is, for each endpoint.
-#[derive(Debug, Default)]
+/// The deal of each endpoint.
+#[derive(Debug)]
 pub(super) struct Routing {
-    variants: Mutex<HashMap<String, Turns>>,
-    instances: AtomicUsize,
+    deal: Deal,
+    // Held for moments only.
+    endpoints: Mutex<HashMap<String, Dealt>>,
+    instances: AtomicU64,
+}
+
+/// What one endpoint has dealt so far.
+#[derive(Debug)]
+struct Dealt {
+    turns: Turns,
+    variants: Draws,
+    /// Apart from the variants, so that requests which name theirs do not change the draws of the others.
+    instances: Draws,
 }
 
 /// What a request goes to. Counts as one under way until it is dropped.
@@ -50,7 +62,15 @@ impl Chosen {
 }
 
 impl Routing {
-    /// The variant of that name, or the one whose turn it is.
+    pub fn new(deal: Deal) -> Self {
+        Self {
+            deal,
+            endpoints: Mutex::default(),
+            instances: AtomicU64::new(0),
+        }
+    }
+
+    /// The variant of that name, or one chosen by weight.
     pub fn variant(&self, fleet: &Fleet, name: Option<&str>) -> Result<Arc<RunningVariant>, RuntimeError> {
         if let Some(name) = name {
             let variant = fleet.variant(name).cloned();
@@ -66,23 +86,51 @@ impl Routing {
             true => 0.0,
             false => variant.weight(),
         });
-        // Nothing under the lock panics half-way.
-        let mut turns = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
-        let turns = turns.entry(fleet.deployment().endpoint.clone()).or_default();
-        let next = turns.next(weights).ok_or(RuntimeError::NoCapacity)?;
-        Ok(Arc::clone(&variants[next]))
+        let weights = Vec::from_iter(weights);
+        let chosen = self.of(&fleet.deployment().endpoint, |dealt| match self.deal {
+            Deal::Random { .. } => deal::by_weight(&weights, deal::unit(dealt.variants.next())),
+            Deal::Even => dealt.turns.next(weights),
+        });
+        let chosen = chosen.and_then(|index| variants.get(index));
+        chosen.cloned().ok_or(RuntimeError::NoCapacity)
     }
 
-    /// Of an endpoint that is gone.
+    /// Where the choice among equal instances begins; `None` when they take turns.
+    fn draw(&self, endpoint: &str) -> Option<u64> {
+        match self.deal {
+            Deal::Random { .. } => Some(self.of(endpoint, |dealt| dealt.instances.next())),
+            Deal::Even => None,
+        }
+    }
+
+    fn of<T>(&self, endpoint: &str, ask: impl FnOnce(&mut Dealt) -> T) -> T {
+        // Nothing under the lock panics half-way.
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dealt) = endpoints.get_mut(endpoint) {
+            return ask(dealt);
+        }
+        let seed = match self.deal {
+            Deal::Random { seed } => seed,
+            Deal::Even => 0,
+        };
+        let dealt = Dealt {
+            turns: Turns::default(),
+            variants: Draws::new(seed, endpoint),
+            instances: Draws::new(!seed, endpoint),
+        };
+        ask(endpoints.entry(endpoint.to_owned()).or_insert(dealt))
+    }
+
+    /// Drops what is kept of an endpoint that is gone.
     pub fn forget(&self, endpoint: &str) {
-        let mut turns = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.remove(endpoint);
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoints.remove(endpoint);
     }
 }
 
 impl Runtime {
     /// What gets a request that is answered at once; its selectors are known to suit it.
-    pub(super) fn choose(&self, endpoint: &str, request: &Request) -> Result<Chosen, RuntimeError> {
+    pub(super) fn choose(&self, endpoint: &str, request: &Request, body: &[u8]) -> Result<Chosen, RuntimeError> {
         let fleet = self.fleet(endpoint)?;
         if fleet.deployment().asynchronous.is_some() {
             return Err(RuntimeError::OnlyAsynchronous);
@@ -102,9 +150,14 @@ impl Runtime {
         }
         let variant = self.routing.variant(&fleet, request.target_variant.as_deref())?;
         suits(variant.model(), request)?;
+        let draw = self.routing.draw(endpoint);
         let instance = match &request.target_model {
-            Some(model) => self.with_model(&variant, model),
-            None => variant.choose(),
+            Some(model) => self.with_model(&variant, model, draw),
+            None => variant.choose_for(&Asked {
+                draw,
+                body,
+                prefix_id: request.prefix_id.as_deref(),
+            }),
         };
         Ok(Chosen {
             instance: instance.ok_or(RuntimeError::NoCapacity)?,
@@ -142,10 +195,12 @@ impl Runtime {
     }
 
     /// An instance for a request that is for one of many models.
-    fn with_model(&self, variant: &RunningVariant, model: &Name) -> Option<InFlight> {
+    fn with_model(&self, variant: &RunningVariant, model: &Name, draw: Option<u64>) -> Option<InFlight> {
         let instances = variant.instances();
         let loads: Vec<_> = instances.iter().map(|instance| self.load(instance, model)).collect();
-        let start = self.routing.instances.fetch_add(1, Ordering::Relaxed);
+        let draw = draw.unwrap_or_else(|| self.routing.instances.fetch_add(1, Ordering::Relaxed));
+        let count = u64::try_from(loads.len()).unwrap_or(u64::MAX).max(1);
+        let start = usize::try_from(draw % count).unwrap_or_default();
         choose(&loads, start).map(|chosen| instances[chosen].begin())
     }
 

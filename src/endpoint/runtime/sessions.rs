@@ -9,8 +9,7 @@ use std::time::SystemTime;
 
 use reqwest::header::HeaderMap;
 
-pub const NEW_SESSION_ID: &str = "x-amzn-sagemaker-new-session-id";
-pub const CLOSED_SESSION_ID: &str = "x-amzn-sagemaker-closed-session-id";
+use crate::endpoint::pipeline::{CLOSED_SESSION_ID, NEW_SESSION_ID};
 
 /// Sessions of all endpoints.
 #[derive(Debug, Default)]

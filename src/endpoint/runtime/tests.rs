@@ -82,6 +82,10 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
         prepared: folder.path().join("prepared"),
         max_instances: 2,
         memory: None,
+        asynchronous: fleet::InvocationBounds {
+            bytes: 1 << 20,
+            time: FOREVER,
+        },
         faults: Arc::default(),
         start_timeout: FOREVER,
         health_interval: FOREVER,
@@ -318,4 +322,28 @@ async fn faults_happen_as_they_were_asked_for() {
         statuses.push(scene.invoke(&[], "").await.status.as_u16());
     }
     assert_eq!(statuses, [200, 424, 200, 503]);
+}
+
+#[tokio::test]
+async fn a_reply_that_sagemaker_refuses_is_a_model_error_with_the_containers_status() {
+    let long = "a".repeat(1025);
+    let table = [
+        ("x-amzn-sagemaker-custom-attributes", long.as_str(), "may have 1024"),
+        ("x-amzn-sagemaker-custom-attributes", "k=\u{e9}", "US-ASCII"),
+        ("x-amzn-sagemaker-new-session-id", "s-1", "Expires="),
+        ("content-type", &long, "may have 1024"),
+    ];
+    for (name, value, reason) in table {
+        let scene = scene(&[], |_| ());
+        let value = value.to_owned();
+        let fake = answering("model", move |_| Answer::new(200, "out").with(name, value.clone()));
+        scene.serve_one(&fake).await;
+        for operation in ["invocations", "invocations-response-stream"] {
+            let got = scene.post(&format!("/endpoints/shop/{operation}"), &[], "in").await;
+            let (status, kind, message) = got.error();
+            assert_eq!((status, kind), (424, "ModelError"), "{name} {operation}");
+            assert!(message.contains(reason) && message.contains(name), "{message}");
+            assert_eq!(got.json()["OriginalStatusCode"], 200);
+        }
+    }
 }

@@ -18,6 +18,10 @@ impl StatusSource for Nobody {
     fn running_instances(&self, _: &str, _: &str) -> u32 {
         0
     }
+
+    fn runs_processes(&self) -> bool {
+        true
+    }
 }
 
 fn arns() -> Arns {

@@ -37,8 +37,14 @@ fn boto3_manages_models_configurations_and_endpoints() {
 }
 
 #[test]
+fn the_control_plane_agrees_with_botocores_description_of_every_member() {
+    run(&endpoint().start(), "service_model.py", &[]);
+}
+
+#[test]
 fn boto3_invokes_the_models_of_a_bucket() {
-    run(&endpoint().start(), "multi_model.py", &[]);
+    // Weights are to be seen in few requests.
+    run(&endpoint().arguments(["--deal", "even"]).start(), "multi_model.py", &[]);
 }
 
 #[test]
@@ -79,7 +85,9 @@ fn boto3_types_the_errors_that_are_made_on_demand_and_repeats_those_that_it_woul
         "now-and-then:error=503@1/2",
         "not-ready:model-not-ready",
         "full:model-error=507",
+        "refused:model-error=400",
         "internal:error=500",
+        "unavailable:error=503",
         "dependency:error=530",
     ];
     let server = endpoint()

@@ -3,6 +3,7 @@
 pub mod desk;
 mod faults;
 mod life;
+mod users;
 mod wrong;
 
 use serde_json::json;

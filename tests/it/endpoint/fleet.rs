@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::endpoint::fleet::{Capacity, FleetError, Phase};
-use longshore::endpoint::spec::{Container, Mode, Routing};
+use longshore::endpoint::spec::{Asynchronous, Container, Mode, Routing};
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{Builder, Request, eventually, fixture, scale};
-use setup::{Desk, container, in_multi_model_mode, invoke, send, variant, words};
+use setup::{Desk, container, deployment, in_multi_model_mode, invoke, send, variant, words};
 
 #[tokio::test]
 async fn an_endpoint_serves_when_deploy_returns_and_its_processes_end_with_it() {
@@ -107,6 +107,61 @@ async fn a_model_that_is_not_there_fails_the_deployment_before_anything_starts()
     };
     let expected = "Failed to download model data for container \"x\" from URL: ";
     assert!(reason.starts_with(expected), "{reason}");
+    desk.close().await;
+}
+
+#[tokio::test]
+async fn the_containers_of_an_asynchronous_endpoint_take_larger_bodies_for_longer() {
+    /// One float more than 25 MiB hold.
+    const ROWS: usize = (25 << 20) / 4 + 1;
+    let desk = Desk::open();
+    let model = desk.scale(2.0);
+    let asynchronous = Some(Asynchronous {
+        output: desk.folder("out").display().to_string(),
+        failure: None,
+        max_concurrent: None,
+    });
+    let mut own = container("own", model.clone());
+    let limit = ("SAGEMAKER_MAX_REQUEST_SIZE".to_owned(), "1024".to_owned());
+    own.environment.extend([limit]);
+    let table = [
+        (
+            "later",
+            container("model", model.clone()),
+            asynchronous.clone(),
+            200,
+            true,
+        ),
+        ("own", own, asynchronous, 413, true),
+        ("now", container("model", model), None, 413, false),
+    ];
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({ROWS},), }}");
+    while (header.len() + 11) % 64 != 0 {
+        header.push(' ');
+    }
+    let length = u16::try_from(header.len() + 1).unwrap().to_le_bytes();
+    let mut body = [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), b"\n"].concat();
+    body.resize(body.len() + 4 * ROWS, 0);
+    let request = Request::post("/invocations")
+        .header("Content-Type", "application/x-npy")
+        .header("Accept", "application/x-npy")
+        .body(body);
+    for (endpoint, container, asynchronous, status, is_patient) in table {
+        let mut deployment = deployment(endpoint, [variant("a", 1)], setup::model([container]));
+        deployment.asynchronous = asynchronous;
+        desk.fleets.deploy(deployment).await.unwrap();
+        let fleet = desk.fleets.get(endpoint).unwrap();
+        let instance = fleet.variant("a").unwrap().choose().unwrap();
+        send(&instance.containers()[0], &request).expect(status);
+        let variables = words(desk.only_process(), "environ");
+        let patience = variables
+            .iter()
+            .find(|word| word.starts_with("LONGSHORE_REQUEST_TIMEOUT="));
+        let expected = is_patient.then(|| "LONGSHORE_REQUEST_TIMEOUT=3600000ms".to_owned());
+        assert_eq!(patience.cloned(), expected, "{endpoint}");
+        drop((instance, fleet));
+        desk.fleets.remove(endpoint).await;
+    }
     desk.close().await;
 }
 

@@ -33,7 +33,14 @@ fn harmless_members_are_given_back() {
 
     let given = json!({
         "KmsKeyId": "key",
-        "DataCaptureConfig": {"EnableCapture": false},
+        "DataCaptureConfig": {
+            "EnableCapture": false, "InitialSamplingPercentage": 10, "DestinationS3Uri": "s3://b/captured",
+            "CaptureOptions": [{"CaptureMode": "Input"}],
+        },
+        "MetricsConfig": {"EnableDetailedObservability": true, "MetricPublishFrequencyInSeconds": 60},
+        "CrossRegionTrafficConfig": {
+            "MaxInvocationsPerSecondPerInstance": 100, "MaxCrossRegionPercentPerEndpoint": 10,
+        },
         "AsyncInferenceConfig": {
             "OutputConfig": {"S3OutputPath": "s3://b/out", "S3FailurePath": "s3://b/failed"},
             "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 4},
@@ -200,4 +207,131 @@ fn an_endpoint_is_described_as_sagemaker_does() {
     expected["ProductionVariants"][0]["CurrentWeight"] = json!(0.25);
     expected["ProductionVariants"][0]["DeployedImages"][0]["ResolutionTime"] = json!(settled);
     assert_eq!(plane.status("e"), expected);
+}
+
+#[test]
+fn what_a_variant_was_given_is_shown_by_its_endpoint() {
+    let mut plane = Plane::new();
+    plane.must("CreateModel", model(json!({"PrimaryContainer": {}})));
+    let given = json!({
+        "RoutingConfig": {
+            "RoutingStrategy": "PREFIX_AWARE",
+            "PrefixAwareRoutingConfig": {"PrefixLength": 2048, "ConcurrencyThreshold": 8},
+        },
+        "ManagedInstanceScaling": {"Status": "ENABLED", "MinInstanceCount": 0, "MaxInstanceCount": 2},
+        "CapacityReservationConfig": {"CapacityReservationPreference": "capacity-reservations-only"},
+        "AcceleratorPartitionLayouts": [{"AcceleratorPartitionTypes": ["mig-3g.40gb"]}],
+    });
+    let pools = json!({"InstancePools": [
+        {"InstanceType": "ml.g6.xlarge", "Priority": 2},
+        {"InstanceType": "ml.g5.xlarge", "Priority": 1},
+    ]});
+    let variant = merged(merged(variant("a"), given.clone()), pools);
+    let capture = json!({
+        "EnableCapture": false, "InitialSamplingPercentage": 10, "DestinationS3Uri": "s3://b/captured", "KmsKeyId": "key",
+        "CaptureOptions": [{"CaptureMode": "InputAndOutput"}],
+    });
+    plane.must(
+        "CreateEndpointConfig",
+        json!({"EndpointConfigName": "c", "ProductionVariants": [variant], "DataCaptureConfig": capture}),
+    );
+    let described = plane
+        .must("DescribeEndpointConfig", json!({"EndpointConfigName": "c"}))
+        .body;
+    assert_eq!(
+        described["ProductionVariants"][0],
+        merged(variant, json!({"InitialVariantWeight": 1.0}))
+    );
+    let answer = plane.must(
+        "CreateEndpoint",
+        json!({"EndpointName": "e", "EndpointConfigName": "c"}),
+    );
+    let Some(Effect::Deploy(deployment)) = answer.effect else {
+        panic!("{answer:?}");
+    };
+    let routing = Routing::PrefixAware {
+        bytes: 2048,
+        threshold: Some(8),
+    };
+    assert_eq!(deployment.variants[0].0.routing, routing);
+    plane.settle("e", Ok(()));
+    let status = plane.status("e");
+    let shown = &status["ProductionVariants"][0];
+    for (member, value) in given.as_object().unwrap() {
+        assert_eq!(&shown[member], value, "{member}");
+    }
+    assert_eq!(
+        shown["InstancePools"],
+        json!([
+            {"InstanceType": "ml.g6.xlarge", "CurrentInstanceCount": 0},
+            {"InstanceType": "ml.g5.xlarge", "CurrentInstanceCount": 1},
+        ])
+    );
+    assert_eq!(
+        status["DataCaptureConfig"],
+        json!({
+            "EnableCapture": false, "CaptureStatus": "Stopped", "CurrentSamplingPercentage": 10,
+            "DestinationS3Uri": "s3://b/captured", "KmsKeyId": "key",
+        })
+    );
+}
+
+#[test]
+fn names_that_differ_in_case_only_are_one_name_for_every_action() {
+    let mut plane = Plane::serving();
+    plane.must(
+        "CreateModel",
+        json!({"ModelName": "Big", "PrimaryContainer": {}, "Tags": [{"Key": "k", "Value": "v"}]}),
+    );
+    let described = |body: Value, member: &str| body[member].clone();
+    let body = plane.must("DescribeModel", json!({"ModelName": "bIG"})).body;
+    assert_eq!(described(body, "ModelName"), "Big", "as it was given");
+    plane.must(
+        "CreateEndpointConfig",
+        json!({"EndpointConfigName": "Conf", "ProductionVariants": [
+            merged(variant("a"), json!({"ModelName": "BIG"})),
+        ]}),
+    );
+    let body = plane
+        .must("DescribeEndpointConfig", json!({"EndpointConfigName": "CONF"}))
+        .body;
+    assert_eq!(described(body, "EndpointConfigName"), "Conf");
+    plane.must(
+        "CreateEndpoint",
+        json!({"EndpointName": "End", "EndpointConfigName": "cONF"}),
+    );
+    plane.settle("End", Ok(()));
+    let status = plane.status("eND");
+    assert_eq!(
+        (&status["EndpointName"], &status["EndpointConfigName"]),
+        (&json!("End"), &json!("Conf"))
+    );
+
+    let arn = "arn:aws:sagemaker:eu-central-1:000000000000:model/Big";
+    let tags = plane.must("ListTags", json!({"ResourceArn": arn})).body;
+    assert_eq!(tags, json!({"Tags": [{"Key": "k", "Value": "v"}]}));
+    plane.must("DeleteTags", json!({"ResourceArn": arn, "TagKeys": ["k"]}));
+    let tags = plane.must("ListTags", json!({"ResourceArn": arn.to_lowercase()})).body;
+    assert_eq!(tags, json!({"Tags": []}));
+
+    // What is done to the endpoint is done to the one that there is.
+    let answer = plane.must(
+        "UpdateEndpointWeightsAndCapacities",
+        json!({"EndpointName": "END", "DesiredWeightsAndCapacities": [{"VariantName": "a", "DesiredWeight": 2}]}),
+    );
+    assert_eq!(answer.effect.unwrap().endpoint(), "End");
+    plane.settle("End", Ok(()));
+    let answer = plane.must(
+        "UpdateEndpoint",
+        json!({"EndpointName": "END", "EndpointConfigName": "c"}),
+    );
+    assert_eq!(answer.effect.unwrap().endpoint(), "End");
+    plane.settle("End", Ok(()));
+    let answer = plane.must("DeleteEndpoint", json!({"EndpointName": "END"}));
+    assert_eq!(answer.effect.unwrap().endpoint(), "End");
+    plane.settle("End", Ok(()));
+    plane.must("DeleteEndpointConfig", json!({"EndpointConfigName": "CONF"}));
+    plane.must("DeleteModel", json!({"ModelName": "BIG"}));
+    assert!(!plane.records.endpoints.contains_key("End"));
+    assert_eq!((plane.records.models.len(), plane.records.configs.len()), (1, 1));
 }

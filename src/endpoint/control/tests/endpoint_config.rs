@@ -30,15 +30,28 @@ fn configurations_that_cannot_be_honoured_are_refused() {
             "'productionVariants.1.member': InitialInstanceCount is required.",
         ),
         (
-            of(json!({"ManagedInstanceScaling": {"Status": "ENABLED"}})),
-            "'productionVariants.1.member': ManagedInstanceScaling is not supported here; give InitialInstanceCount.",
+            of(json!({"ManagedInstanceScaling": {"Status": "ENABLED", "MinInstanceCount": 3, "MaxInstanceCount": 2}})),
+            "'productionVariants.1.member': MinInstanceCount of ManagedInstanceScaling must not be greater than its \
+             MaxInstanceCount.",
+        ),
+        (
+            of(json!({"InstancePools": [{"InstanceType": "ml.g5.xlarge", "Priority": 1, "ModelNameOverride": "m"}]})),
+            "'productionVariants.1.member': ModelNameOverride of InstancePools is not supported here; every instance \
+             serves ModelName.",
+        ),
+        (
+            of(json!({"RoutingConfig": {"RoutingStrategy": "RANDOM", "PrefixAwareRoutingConfig": {}}})),
+            "'productionVariants.1.member': PrefixAwareRoutingConfig is only for the RoutingStrategy PREFIX_AWARE.",
         ),
         (
             with(json!({"ShadowProductionVariants": [variant("s")]})),
             "ShadowProductionVariants: shadow variants are not supported here.",
         ),
         (
-            with(json!({"DataCaptureConfig": {"EnableCapture": true}})),
+            with(json!({"DataCaptureConfig": {
+                "EnableCapture": true, "InitialSamplingPercentage": 10, "DestinationS3Uri": "s3://b/captured",
+                "CaptureOptions": [{"CaptureMode": "Input"}],
+            }})),
             "DataCaptureConfig: data capture is not supported here; leave it out, or set EnableCapture to false.",
         ),
         (
@@ -47,7 +60,9 @@ fn configurations_that_cannot_be_honoured_are_refused() {
              fall back to.",
         ),
         (
-            output(json!({"S3OutputPath": "s3://b/o", "NotificationConfig": {"ErrorTopic": "arn"}})),
+            output(
+                json!({"S3OutputPath": "s3://b/o", "NotificationConfig": {"ErrorTopic": "arn:aws:sns:r:000000000000:t"}}),
+            ),
             "'asyncInferenceConfig.outputConfig': NotificationConfig: topics of SNS are not supported here; look for the \
              output object.",
         ),

@@ -167,3 +167,35 @@ fn model_data_is_a_url_or_its_newer_form() {
         assert_eq!(model.containers[0].model_data_url.as_deref(), expected, "{container}");
     }
 }
+
+#[test]
+fn a_variable_that_leads_a_process_elsewhere_is_refused_by_name() {
+    let with = |name: &str| json!({"Image": "i", "Environment": {"A": "1", name: "/tmp/x"}});
+    for name in [
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "ORT_DYLIB_PATH",
+        "GLIBC_TUNABLES",
+        "LONGSHORE_MODELS_ROOT",
+    ] {
+        let refused = Plane::new().refused("CreateModel", model(json!({"PrimaryContainer": with(name)})));
+        let begins =
+            format!("'primaryContainer.environment': the variable {name} is not allowed for a container that is a");
+        assert!(refused.starts_with(&begins), "{refused}");
+        let several = json!({"Containers": [{"Image": "i"}, with(name)]});
+        let refused = Plane::new().refused("CreateModel", model(several));
+        assert!(refused.starts_with("'containers.2.member.environment': "), "{refused}");
+    }
+    Plane::new().must(
+        "CreateModel",
+        model(json!({"PrimaryContainer": with("LONGSHORE_THREADS")})),
+    );
+    let mut images = Plane::new();
+    images.processes = false;
+    images.must("CreateModel", model(json!({"PrimaryContainer": with("LD_PRELOAD")})));
+    let described = images.must("DescribeModel", json!({"ModelName": "m"})).body;
+    assert_eq!(
+        described["PrimaryContainer"]["Environment"],
+        json!({"A": "1", "LD_PRELOAD": "/tmp/x"})
+    );
+}

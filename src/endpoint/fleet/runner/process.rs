@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use super::tied;
+use super::{Bounds, tied};
 use crate::config::Parting;
 use crate::endpoint::fleet::Settings;
 use crate::endpoint::fleet::environment::{self, Ports};
@@ -13,13 +13,7 @@ use crate::endpoint::fleet::home::Home;
 use crate::endpoint::spec::Container;
 use crate::endpoint::tether;
 
-pub(super) fn command(
-    settings: &Settings,
-    container: &Container,
-    home: &Home,
-    memory: Option<u64>,
-    port: u16,
-) -> Command {
+pub(super) fn command(settings: &Settings, container: &Container, home: &Home, bounds: Bounds, port: u16) -> Command {
     let serve = [settings.program.as_os_str(), OsStr::new("serve")];
     let mut command = tied(settings, tether::arguments(Parting::Kill, serve));
     let mut ours = vec![
@@ -30,7 +24,10 @@ pub(super) fn command(
             format!("{}ms", settings.drain_timeout.as_millis().max(1)),
         ),
     ];
-    if let Some(bytes) = memory {
+    if let Some(invocations) = bounds.invocations {
+        ours.extend(environment::bounds(container, invocations));
+    }
+    if let Some(bytes) = bounds.memory {
         ours.push(("LONGSHORE_MEMORY_LIMIT", bytes.to_string()));
     }
     // There is no other port that is known to be free.

@@ -95,6 +95,49 @@ async fn a_failure_is_where_the_answer_says() {
 }
 
 #[tokio::test]
+async fn a_reply_without_a_length_or_with_a_long_head_is_a_failure() {
+    let long = "a".repeat(4096);
+    let table = [
+        (
+            Answer::Chunked(vec!["out"], true),
+            "did not specify the required Content-Length header",
+        ),
+        (
+            Answer::new(200, "out").with("x-own", long),
+            "headers with length greater than 4096 bytes",
+        ),
+    ];
+    for (answer, expected) in table {
+        let (scene, _) = serving(1, move |_| answer.clone()).await;
+        let got = scene.post(PATH, &[], "x").await;
+        let failure = written(got.header("x-amzn-sagemaker-failurelocation").unwrap()).await;
+        let failure: Value = serde_json::from_str(&failure).unwrap();
+        assert!(
+            failure["OriginalMessage"].as_str().unwrap().contains(expected),
+            "{failure}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_body_has_so_many_bytes_and_no_object_beside_it() {
+    let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
+    let got = scene.post(PATH, &[], &"x".repeat(128_001)).await;
+    let (status, kind, message) = got.error();
+    assert_eq!((status, kind), (400, "ValidationError"));
+    assert!(message.contains("'body'") && message.contains("128000"), "{message}");
+    for body in ["{}", "[[1]]"] {
+        let got = scene
+            .post(PATH, &[("x-amzn-sagemaker-inputlocation", "s3://b/k")], body)
+            .await;
+        let (status, kind, message) = got.error();
+        assert_eq!((status, kind), (400, "ValidationError"));
+        assert!(message.contains("mutually exclusive"), "{message}");
+    }
+    assert!(fake.seen().is_empty());
+}
+
+#[tokio::test]
 async fn no_more_are_accepted_than_may_wait() {
     let (go_on, may_go_on) = channel();
     let may_go_on = Mutex::new(may_go_on);

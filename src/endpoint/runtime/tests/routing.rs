@@ -10,8 +10,8 @@ fn named(text: &'static str) -> Arc<Fake> {
 }
 
 #[tokio::test]
-async fn variants_are_chosen_by_weight_or_by_name() {
-    let scene = scene(&[], |_| ());
+async fn variants_are_dealt_evenly_by_weight_or_chosen_by_name() {
+    let scene = scene(&[], |settings| settings.deal = Deal::Even);
     let (blue, green, grey) = (named("blue"), named("green"), named("grey"));
     let one = |name, weight, fake| variant(name, weight, Execution::Serial, &[fake]);
     scene
@@ -32,6 +32,44 @@ async fn variants_are_chosen_by_weight_or_by_name() {
 }
 
 #[tokio::test]
+async fn variants_are_drawn_by_weight_and_a_seed_draws_them_again() {
+    let drawn = async |seed| {
+        let scene = scene(&[], |settings| settings.deal = Deal::random(seed));
+        let (blue, green, grey) = (named("blue"), named("green"), named("grey"));
+        let one = |name, weight, fake| variant(name, weight, Execution::Serial, &[fake]);
+        let variants = [("blue", 3.0, &blue), ("green", 1.0, &green), ("grey", 0.0, &grey)];
+        let variants = variants.map(|(name, weight, fake)| one(name, weight, fake));
+        scene.serve(variants.into()).await;
+        let mut order = Vec::new();
+        for _ in 0..100 {
+            order.push(scene.invoke(&[], "").await.text().to_owned());
+        }
+        order
+    };
+    let seeded = drawn(Some(7)).await;
+    assert_eq!(drawn(Some(7)).await, seeded);
+    assert_ne!(drawn(None).await, drawn(None).await);
+    let count = |name: &str| seeded.iter().filter(|drawn| *drawn == name).count();
+    assert_eq!((count("blue") + count("green"), count("grey")), (100, 0));
+    assert!((55..=92).contains(&count("blue")), "{}", count("blue"));
+    // Dealt cards would have no two greens in a row.
+    assert!(seeded.windows(2).any(|pair| pair == ["green", "green"]), "{seeded:?}");
+}
+
+#[tokio::test]
+async fn an_invocation_matches_the_case_of_the_endpoints_name() {
+    let scene = scene(&[], |_| ());
+    scene.serve_one(&named("blue")).await;
+    let got = scene.post("/endpoints/SHOP/invocations", &[], "").await;
+    let (status, kind, message) = got.error();
+    assert_eq!((status, kind), (400, "ValidationError"));
+    assert!(
+        message.starts_with("Endpoint SHOP of account 000000000000 not found. ") && message.ends_with("endpoint shop."),
+        "{message}"
+    );
+}
+
+#[tokio::test]
 async fn an_endpoint_without_traffic_is_unavailable_and_one_that_is_gone_unknown() {
     let scene = scene(&[], |_| ());
     scene
@@ -45,7 +83,7 @@ async fn an_endpoint_without_traffic_is_unavailable_and_one_that_is_gone_unknown
 
 #[tokio::test]
 async fn a_session_stays_where_it_was_opened() {
-    let scene = scene(&[], |_| ());
+    let scene = scene(&[], |settings| settings.deal = Deal::Even);
     let session = |id: &'static str| {
         answering("model", move |seen| match seen.header("x-amzn-sagemaker-session-id") {
             Some("NEW_SESSION") => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::archive::Bounds;
-use longshore::endpoint::fleet::{FleetError, Fleets, Runner, RunningContainer, Settings, Status};
+use longshore::endpoint::fleet::{FleetError, Fleets, InvocationBounds, Runner, RunningContainer, Settings, Status};
 use longshore::endpoint::spec::{Container, Deployment, Execution, Mode, Model, Variant};
 use longshore::store;
 use serde_json::Value;
@@ -102,6 +102,10 @@ pub fn settings(folder: &Path) -> Settings {
         prepared: folder.join("prepared"),
         max_instances: 2,
         memory: None,
+        asynchronous: InvocationBounds {
+            bytes: 1 << 30,
+            time: Duration::from_secs(3600),
+        },
         faults: Arc::default(),
         start_timeout: PATIENCE,
         health_interval: Duration::from_millis(100),

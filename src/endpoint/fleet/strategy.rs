@@ -1,0 +1,128 @@
+//! The routing strategies of a variant: which of its instances gets a request, decided from numbers alone.
+
+use crate::endpoint::spec::Routing;
+
+/// A request as the choice sees it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// Where the choice among equal instances begins. Without it they take turns.
+    pub draw: Option<u64>,
+    pub body: &'a [u8],
+    /// `PrefixAwareId`: requests that differ in it do not share an instance for the sake of their prefix.
+    pub prefix_id: Option<&'a str>,
+}
+
+/// An instance as the choice sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    /// Unique in this process.
+    pub id: u64,
+    /// Requests under way.
+    pub outstanding: usize,
+}
+
+/// Chooses one of `loads`; `first` is where equal ones are looked at first. `None` when there are none.
+pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Asked<'_>) -> Option<usize> {
+    let least = || {
+        let around = (0..loads.len()).map(|step| (first % loads.len() + step) % loads.len());
+        // The first one of several equals.
+        around.min_by_key(|index| loads[*index].outstanding)
+    };
+    match routing {
+        Routing::Random => (!loads.is_empty()).then(|| first % loads.len()),
+        // No container here has a cache of keys and values to ask about, and then SageMaker chooses so.
+        Routing::LeastOutstandingRequests | Routing::KvAware => least(),
+        Routing::PrefixAware { bytes, threshold } => {
+            let prefix = &asked.body[..asked.body.len().min(bytes)];
+            let mut by_prefix = Vec::from_iter(0..loads.len());
+            by_prefix.sort_by_cached_key(|index| rank(prefix, asked.prefix_id, loads[*index].id));
+            let free = |index: &usize| threshold.is_none_or(|most| loads[*index].outstanding < most);
+            by_prefix.into_iter().find(free).or_else(least)
+        }
+    }
+}
+
+/// The place of an instance in the order of a prefix. It depends on nothing else, so instances that come and go change the
+/// choice of those prefixes only that are theirs.
+fn rank(prefix: &[u8], prefix_id: Option<&str>, instance: u64) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&instance.to_le_bytes());
+    let prefix_id = prefix_id.unwrap_or_default();
+    hasher.update(&prefix_id.len().to_le_bytes());
+    hasher.update(prefix_id.as_bytes());
+    hasher.update(prefix);
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loads(outstanding: &[usize]) -> Vec<Load> {
+        let load = |(id, outstanding): (usize, &usize)| Load {
+            id: id as u64 + 10,
+            outstanding: *outstanding,
+        };
+        outstanding.iter().enumerate().map(load).collect()
+    }
+
+    fn asked<'a>(body: &'a [u8], prefix_id: Option<&'a str>) -> Asked<'a> {
+        Asked {
+            draw: None,
+            body,
+            prefix_id,
+        }
+    }
+
+    #[test]
+    fn random_takes_the_drawn_one_and_least_outstanding_the_freest_from_there_on() {
+        let table: &[(Routing, &[usize], usize, Option<usize>)] = &[
+            (Routing::Random, &[], 0, None),
+            (Routing::Random, &[9, 0], 0, Some(0)),
+            (Routing::Random, &[9, 0], 3, Some(1)),
+            (Routing::LeastOutstandingRequests, &[], 1, None),
+            (Routing::LeastOutstandingRequests, &[1, 0, 0], 0, Some(1)),
+            (Routing::LeastOutstandingRequests, &[1, 0, 0], 2, Some(2)),
+            (Routing::KvAware, &[1, 0, 0], 0, Some(1)),
+        ];
+        for (routing, outstanding, first, expected) in table {
+            let chosen = choose(*routing, &loads(outstanding), *first, &asked(b"", None));
+            assert_eq!(chosen, *expected, "{routing:?} {outstanding:?} {first}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_keeps_its_instance_until_that_is_busy() {
+        let routing = Routing::PrefixAware {
+            bytes: 4,
+            threshold: Some(2),
+        };
+        let prefix = |number: usize| format!("{number:04}");
+        let idle = loads(&[0, 0, 0]);
+        let mut counts = [0; 3];
+        for number in 0..300 {
+            let body = |rest: &str| format!("{}{rest}", prefix(number)).into_bytes();
+            let chosen = choose(routing, &idle, number, &asked(&body(""), None)).unwrap();
+            counts[chosen] += 1;
+            assert_eq!(
+                choose(routing, &idle, number + 1, &asked(&body("other"), None)),
+                Some(chosen)
+            );
+            let mut busy = idle.clone();
+            busy[chosen].outstanding = 2;
+            let other = choose(routing, &busy, 0, &asked(&body(""), None)).unwrap();
+            assert_ne!(other, chosen);
+            // Those that are left keep what is theirs.
+            let left: Vec<Load> = idle.iter().copied().filter(|load| load.id != idle[other].id).collect();
+            let kept = choose(routing, &left, 0, &asked(&body(""), None)).unwrap();
+            assert_eq!(left[kept].id, idle[chosen].id);
+        }
+        assert!(counts.iter().all(|count| *count > 60), "{counts:?}");
+        let by_hint: Vec<_> = (0..20)
+            .map(|hint| choose(routing, &idle, 0, &asked(b"same", Some(&format!("{hint}")))))
+            .collect();
+        assert!(by_hint.iter().any(|chosen| *chosen != by_hint[0]), "{by_hint:?}");
+        // All are busy: the freest one.
+        assert_eq!(choose(routing, &loads(&[5, 3, 4]), 0, &asked(b"same", None)), Some(1));
+    }
+}

@@ -1,0 +1,157 @@
+//! Variables that a model's `Environment` may not have when its containers are processes of this user.
+//!
+//! On SageMaker a container's environment reaches the container alone. Here the process that stands in for it runs as the
+//! user of the endpoint, so a variable that makes it load code, believe files of others or write where it is told would be
+//! that user's own doing. An image keeps all of them: they mean its own files.
+//!
+//! The C library's part is its own list of what it drops for programs that run as another user. Variables that choose
+//! certificates, proxies or credentials stay allowed: they lead to no code, and such a process fetches nothing.
+
+use std::fmt;
+
+/// The names that are refused, and why.
+#[derive(Debug)]
+struct Group {
+    /// A name that ends in `*` stands for all that begin so.
+    names: &'static [&'static str],
+    effect: &'static str,
+}
+
+const REFUSED: [Group; 6] = [
+    Group {
+        names: &["LD_*", "GLIBC_TUNABLES"],
+        effect: "it makes the dynamic loader load other code",
+    },
+    Group {
+        names: &["GCONV_PATH", "LOCPATH", "NLSPATH", "I18NPATH", "TZDIR", "GETCONF_DIR"],
+        effect: "it makes the C library load modules or data from elsewhere",
+    },
+    Group {
+        names: &["HOSTALIASES", "LOCALDOMAIN", "NIS_PATH", "RESOLV_*", "RES_OPTIONS"],
+        effect: "it makes the C library look up names elsewhere",
+    },
+    Group {
+        names: &["MALLOC_*", "_RJEM_MALLOC_CONF", "JE_MALLOC_CONF", "TMPDIR"],
+        effect: "it makes the process write or trust files elsewhere",
+    },
+    Group {
+        names: &[
+            "ORT_*",
+            "CUDA_INJECTION*",
+            "NVTX_INJECTION*",
+            "CUDA_CACHE_PATH",
+            "CUDA_COREDUMP_*",
+            "CUDNN_LOG*",
+            "CUBLAS_LOG*",
+            "CUBLASLT_LOG*",
+            "OPENSSL_*",
+            "SSLKEYLOGFILE",
+        ],
+        effect: "it makes a library load or write files elsewhere",
+    },
+    Group {
+        names: &[
+            "LONGSHORE_BIND",
+            "LONGSHORE_CACHE_DIR",
+            "LONGSHORE_MODEL_DIR",
+            "LONGSHORE_MODELS_ROOT",
+            "LONGSHORE_MODEL_STORE",
+            "SAGEMAKER_BASE_DIR",
+        ],
+        effect: "the endpoint decides where its process listens and which files it has",
+    },
+];
+
+/// A variable that is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    name: String,
+    effect: &'static str,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the variable {} is not allowed for a container that is a process of this machine: {}. Leave it out, or run \
+             images with --runner docker.",
+            self.name, self.effect
+        )
+    }
+}
+
+/// Finds the first of `names` that is refused.
+pub fn first_refused<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<Refused> {
+    names.find_map(|name| {
+        let group = REFUSED
+            .iter()
+            .find(|group| group.names.iter().any(|pattern| covers(pattern, name)))?;
+        Some(Refused {
+            name: name.to_owned(),
+            effect: group.effect,
+        })
+    })
+}
+
+fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leads_the_process_elsewhere_is_refused_and_nothing_else() {
+        let refused = [
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "LD_AUDIT",
+            "LD_DEBUG_OUTPUT",
+            "GLIBC_TUNABLES",
+            "GCONV_PATH",
+            "LOCPATH",
+            "MALLOC_CONF",
+            "MALLOC_TRACE",
+            "_RJEM_MALLOC_CONF",
+            "TMPDIR",
+            "HOSTALIASES",
+            "RESOLV_HOST_CONF",
+            "ORT_DYLIB_PATH",
+            "ORT_TENSORRT_EXTRA_PLUGIN_LIB_PATHS",
+            "CUDA_INJECTION64_PATH",
+            "NVTX_INJECTION64_PATH",
+            "OPENSSL_CONF",
+            "SSLKEYLOGFILE",
+            "LONGSHORE_BIND",
+            "LONGSHORE_CACHE_DIR",
+            "LONGSHORE_MODELS_ROOT",
+            "LONGSHORE_MODEL_STORE",
+            "SAGEMAKER_BASE_DIR",
+        ];
+        for name in refused {
+            let found = first_refused(["A", name].into_iter()).map(|refused| refused.to_string());
+            assert!(found.is_some_and(|text| text.contains(&format!(" {name} "))), "{name}");
+        }
+        let allowed = [
+            "LONGSHORE_THREADS",
+            "LONGSHORE_MEMORY_LIMIT",
+            "LONGSHORE_MODEL_NAME",
+            "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
+            "SAGEMAKER_PROGRAM",
+            "PATH",
+            "PYTHONPATH",
+            "HTTPS_PROXY",
+            "SSL_CERT_FILE",
+            "AWS_REGION",
+            "LANG",
+            "OLD_LD_PRELOAD",
+            "CUDA_VISIBLE_DEVICES",
+            "ld_preload",
+        ];
+        assert_eq!(first_refused(allowed.into_iter()), None);
+    }
+}
