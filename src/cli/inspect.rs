@@ -177,7 +177,7 @@ fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
         format_args!(
             "{} of its own and {} mapped from a file, {} while it is loaded; a run of one row: {run}",
             bytes(findings.private),
-            bytes(mapped(loaded, examination)),
+            bytes(findings.mapped),
             bytes(findings.load_peak.max(findings.private)),
         ),
     );
@@ -192,15 +192,6 @@ const fn rows(said: Option<BatchOverride>, seen: Option<bool>) -> &'static str {
         (None, Some(true)) => "independent of each other: requests may be joined",
         (None, Some(false)) => "not independent of each other: requests are never joined",
         (None, None) => "whether they are independent was not seen: requests are never joined",
-    }
-}
-
-/// Bytes of weights that a server maps rather than holds.
-fn mapped(loaded: &Loaded, examination: &Examination) -> u64 {
-    if loaded.findings.prepared {
-        examination.weights.saturating_sub(loaded.findings.private)
-    } else {
-        0
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod cache;
 mod child;
+mod mapping;
 mod platform;
 mod probe;
 mod process;

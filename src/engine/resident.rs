@@ -52,10 +52,7 @@ impl Resident {
             || (memory::load_estimate(facts.weights, facts.has_trees), facts.weights),
             |findings| (findings.load_peak, findings.private),
         );
-        // What runs read where it is mapped: the weights of which the session has made no copy of its own, in another order.
-        let mapped = known
-            .filter(|findings| findings.prepared)
-            .map_or(0, |findings| facts.weights.saturating_sub(findings.private));
+        let mapped = known.map_or(0, |findings| findings.mapped);
         let loading = budget.load(&Load {
             peak,
             private,

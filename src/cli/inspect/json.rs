@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{Request, mapped};
+use super::Request;
 use crate::engine::{BatchOverride, Examination, Loaded, Packing};
 use crate::tensor::{Dim, ValueType};
 
@@ -29,7 +29,7 @@ pub fn report(examination: &Examination, requests: &[Request]) -> Value {
     });
     let more = match &examination.loaded {
         Err(error) => json!({"refused": error.to_string()}),
-        Ok(loaded) => described(loaded, examination, requests),
+        Ok(loaded) => described(loaded, requests),
     };
     if let (Value::Object(report), Value::Object(more)) = (&mut report, more) {
         report.extend(more);
@@ -37,7 +37,7 @@ pub fn report(examination: &Examination, requests: &[Request]) -> Value {
     report
 }
 
-fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -> Value {
+fn described(loaded: &Loaded, requests: &[Request]) -> Value {
     let inputs = loaded.signature.inputs.iter();
     let inputs: Vec<Value> = inputs
         .map(|input| {
@@ -63,7 +63,7 @@ fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -
         "outputs": outputs,
         "measured": {
             "private_bytes": findings.private,
-            "mapped_bytes": mapped(loaded, examination),
+            "mapped_bytes": findings.mapped,
             "load_peak_bytes": findings.load_peak.max(findings.private),
             "run_peak_bytes": findings.run_peak,
             "independent_rows": findings.independent_rows,

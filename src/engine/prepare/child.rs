@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ort::environment::Environment;
 
+use super::mapping::Mapping;
 use super::probe::{self, Answers};
 use super::protocol::{Findings, Job, Report};
 use super::{discard, sandbox};
@@ -121,7 +122,14 @@ fn examine(
         let _ = sandbox::allow_mapping(bytes);
     }
     let before = allocator::thread_balance();
-    let (session, load_peak) = allocator::with_peak(|| Session::open(environment, form, job.weights));
+    let open = || allocator::with_peak(|| Session::open(environment, form, job.weights));
+    let ((session, load_peak), mapping) = match form {
+        Form::Prepared(file) => {
+            let (opened, mapping) = Mapping::created(file, open);
+            (opened, Some(mapping))
+        }
+        Form::Uploaded(_) => (open(), None),
+    };
     let session = session?;
     let (answers, run_peak) = allocator::with_peak(|| answers(&session, timer, job));
     let agrees = match &expected {
@@ -134,11 +142,13 @@ fn examine(
     let independent_rows = answers.as_ref().and_then(Answers::independent_rows);
     let run_peak = answers.as_ref().map(|_| run_peak);
     drop((answers, expected));
-    let private = allocator::thread_balance() - before;
+    let mapped = |private| mapping.map_or(0, |mapping| mapping.read_by_runs(run_peak.is_some(), private));
+    let private = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
     Ok((
         Findings {
             prepared: false,
-            private: u64::try_from(private).unwrap_or(0),
+            private,
+            mapped: mapped(private),
             load_peak,
             run_peak,
             independent_rows,

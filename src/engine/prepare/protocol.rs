@@ -28,6 +28,8 @@ pub struct Findings {
     pub prepared: bool,
     /// Private bytes of a session that has run.
     pub private: u64,
+    /// Bytes of the prepared form that runs may read where it is mapped; 0 without one.
+    pub mapped: u64,
     /// Private bytes while the session is created, at the most.
     pub load_peak: u64,
     /// Working memory of a run of one row; `None` when the model could not be run on made-up data.

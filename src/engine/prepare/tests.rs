@@ -21,6 +21,7 @@ fn findings() -> Findings {
     Findings {
         prepared: true,
         private: 1,
+        mapped: 0,
         load_peak: 2,
         run_peak: None,
         independent_rows: Some(true),

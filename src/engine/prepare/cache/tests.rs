@@ -15,6 +15,7 @@ fn findings(prepared: bool) -> Findings {
     Findings {
         prepared,
         private: 1,
+        mapped: 0,
         load_peak: 2,
         run_peak: Some(3),
         independent_rows: None,
