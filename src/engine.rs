@@ -12,6 +12,7 @@ mod artifact;
 mod batch;
 mod content;
 mod crash;
+mod division;
 mod examine;
 mod gpu;
 mod knee;

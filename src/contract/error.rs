@@ -243,9 +243,10 @@ fn artifact(error: &ArtifactError) -> Reply {
 
 fn run(error: &RunError) -> Reply {
     match error {
-        RunError::Data(_) => BAD_REQUEST,
+        RunError::Data(_) | RunError::Division => BAD_REQUEST,
         RunError::OutOfMemory => NO_MEMORY,
         RunError::Cancelled => DEADLINE,
+        RunError::Disturbed => UNAVAILABLE,
         RunError::Runtime(_) => INTERNAL,
     }
 }

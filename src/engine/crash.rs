@@ -1,9 +1,9 @@
-//! Which model a thread is busy with, told to whoever survives when the thread's crash ends the process.
+//! The content that each thread is busy with, sent to the supervisor when a crash of the thread ends the process.
 //!
-//! ONNX Runtime trusts the data of a request: an integer division of the smallest int64 by -1 raises SIGFPE in the middle
-//! of a legal model. Nothing inside of the process can go on from there, and from outside a dead process looks the same
-//! whichever model killed it. So a thread [marks](Mark) the content that it loads, runs or frees, and a handler for the
-//! signals of a crash sends the mark as a [`Note`]; then the signal takes its course.
+//! ONNX Runtime can crash in the middle of a legal model. Nothing inside of the process can go on from there (but after
+//! one kind of trap, `division.rs`), and from outside a dead process looks the same whichever model killed it. So a
+//! thread [marks](Mark) the content that it loads, runs or frees, and a handler for the signals of a crash sends the mark
+//! as a [`Note`]; then the signal takes its course.
 //!
 //! A thread of ONNX Runtime's own pool has no mark: it works for whichever model runs elsewhere. Its crash is blamed on the
 //! one content that is marked anywhere in the process, and on nobody when there are several.
@@ -24,8 +24,8 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
-/// What ends a process that has made a mistake.
-const CRASHES: [c_int; 5] = [libc::SIGFPE, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGABRT];
+/// The signals of a process that has made a mistake, but for SIGFPE, whose handler is `division.rs`'s and reports here.
+const CRASHES: [c_int; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGABRT];
 
 /// [`CONTENT`] of a thread that is busy with no model.
 const NOBODY: u64 = 0;
@@ -149,6 +149,19 @@ pub fn report_to(channel: OwnedFd) -> io::Result<()> {
 /// Sends the note. SA_RESETHAND has put the default action back, so what crashed does so again after the return, and this
 /// time ends the process with the same signal.
 extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    report(signal);
+    // SAFETY: with SA_SIGINFO the kernel passes a valid `siginfo_t`; `raise` may be called in a handler.
+    unsafe {
+        // Sent by a process (as by `abort`), not by what the thread does: it would not come again by itself.
+        if (*info).si_code <= 0 {
+            libc::raise(signal);
+        }
+    }
+}
+
+/// Sends the note of a crash by `signal`, if there is anything to say. May be called in a handler, and only there: the
+/// process is to end.
+pub(super) fn report(signal: c_int) {
     let content = match CONTENT.get() {
         NOBODY => only_one(&MARKS),
         content => Some(content),
@@ -165,13 +178,6 @@ extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, _context: *mut
                 libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
             )
         };
-    }
-    // SAFETY: with SA_SIGINFO the kernel passes a valid `siginfo_t`; `raise` may be called in a handler.
-    unsafe {
-        // Sent by a process (as by `abort`), not by what the thread does: it would not come again by itself.
-        if (*info).si_code <= 0 {
-            libc::raise(signal);
-        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! ONNX Runtime's C API, where the `ort` crate's safe one does not reach. Almost all of the crate's `unsafe` is here; the
-//! rest is the allocator (`allocator.rs`) and the handler that says whose run crashed the library (`crash.rs`).
+//! rest is the allocator (`allocator.rs`) and the handlers of a crash (`crash.rs`, `division/trap.rs`).
 //!
 //! Five things need it:
 //! - **Concurrent runs.** `ort::session::Session::run` takes `&mut self`, so one session could serve one request at a

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 
+use super::division;
 use super::gpu::{self, Gpu};
 use super::raw;
 use super::session::without_places;
@@ -42,6 +43,8 @@ pub enum RuntimeError {
     },
     #[error("create ONNX Runtime's environment")]
     Environment(#[from] ort::Error),
+    #[error("handle the signal of integer divisions without a result")]
+    Signal(#[source] std::io::Error),
     #[error("--provider {provider} cannot be used with {library}: {message} ({explanation})")]
     Provider {
         provider: &'static str,
@@ -59,6 +62,7 @@ pub fn start(
     gpu: Option<Gpu>,
 ) -> Result<(Environment, Option<Gpu>), RuntimeError> {
     let path = find(library)?;
+    division::install().map_err(RuntimeError::Signal)?;
     tracing::debug!(path = %path.display(), "loading ONNX Runtime");
     let builder = ort::init_from(&path).map_err(|source| RuntimeError::Load {
         path: path.display().to_string(),

@@ -25,6 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
+use super::division::{self, Untrusted, Watched};
 use super::gpu::Gpu;
 use super::raw;
 use crate::tensor::{Signature, Tensor, Value};
@@ -65,6 +66,8 @@ pub struct Session {
     output_names: Vec<CString>,
     /// Locked for a run, by sessions whose runs take turns.
     turn: Option<Mutex<()>>,
+    /// Whether its operators are split over the process's pool.
+    is_pooled: bool,
 }
 
 impl Session {
@@ -84,6 +87,7 @@ impl Session {
             };
             builder.commit_from_file(file)
         })
+        .map(|session| session.with_weights(weights))
     }
 
     /// As [`Self::open`], of an uploaded model on a GPU. TensorRT keeps its engines in `engines`.
@@ -108,7 +112,7 @@ impl Session {
         );
         Ok(Self {
             turn: Some(Mutex::default()),
-            ..session
+            ..session.with_weights(weights)
         })
     }
 
@@ -126,6 +130,7 @@ impl Session {
                 .with_optimized_model_path(prepared)?
                 .commit_from_file(model)
         })
+        .map(|session| session.with_weights(weights))
     }
 
     fn new(session: ort::session::Session) -> Result<Self, SessionError> {
@@ -145,7 +150,16 @@ impl Session {
             signature,
             session,
             turn: None,
+            is_pooled: false,
         })
+    }
+
+    /// The session of a model with so many bytes of weights, by which [`options`] has chosen its threads.
+    fn with_weights(self, weights: u64) -> Self {
+        Self {
+            is_pooled: weights >= POOLED_WEIGHTS,
+            ..self
+        }
     }
 
     pub fn signature(&self) -> &Signature {
@@ -174,8 +188,21 @@ impl Session {
                 Some(turn)
             }
         };
-        raw::run(&self.session, &self.input_names, inputs, &names, &cancel.options).map_err(|error| {
-            if cancel.cancelled.load(Ordering::Relaxed) {
+        let is_cancelled = || cancel.cancelled.load(Ordering::Relaxed);
+        let run = || raw::run(&self.session, &self.input_names, inputs, &names, &cancel.options);
+        let Watched { result, has_trapped } = if self.is_pooled {
+            division::pooled(is_cancelled, run).map_err(|untrusted| match untrusted {
+                Untrusted::Cancelled => RunError::Cancelled,
+                Untrusted::Disturbed => RunError::Disturbed,
+            })?
+        } else {
+            division::watched(run)
+        };
+        if has_trapped {
+            return Err(RunError::Division);
+        }
+        result.map_err(|error| {
+            if is_cancelled() {
                 RunError::Cancelled
             } else {
                 run_error(&error)
@@ -208,7 +235,17 @@ fn guarded(
 ) -> Result<Session, SessionError> {
     // `ort` panics on some declared shapes (a dimension below -1) and unexpected value types.
     let created = catch_unwind(AssertUnwindSafe(|| {
-        create().map_err(|error| session_error(&error)).and_then(Session::new)
+        let created = division::watched(create);
+        // What it computes of its constants would be used in each run.
+        if created.has_trapped {
+            return Err(SessionError::Unsupported(
+                "constants are divided: an integer by zero, or the least integer by -1".to_owned(),
+            ));
+        }
+        created
+            .result
+            .map_err(|error| session_error(&error))
+            .and_then(Session::new)
     }));
     match created {
         Ok(Err(SessionError::Rejected(message))) => Err(SessionError::Rejected(without_folders(message, model))),

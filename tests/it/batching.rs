@@ -93,6 +93,19 @@ fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
 }
 
 #[test]
+fn a_request_that_divides_without_a_result_spoils_no_batch() {
+    let server = serving("int_divide", ALLOWED, &[]);
+    let process = server.process();
+    let divide = |a: i64, b: i64| Server::invocation("m").json(&json!({"inputs": {"a": [a, a], "b": [b, b]}}));
+    let traps = cfg!(target_arch = "x86_64");
+    server.send(&divide(i64::MIN, -1)).expect(if traps { 400 } else { 200 });
+    let mut requests: Vec<Request> = (0..11).map(|number| divide(1000 * number, 7)).collect();
+    requests.push(divide(i64::MIN, -1));
+    assert_same_under_load(&server, &requests, |answered| batches(&server) > 30 && answered > 2000);
+    assert_eq!(server.process(), process);
+}
+
+#[test]
 fn requests_of_different_shapes_formats_and_outputs_are_not_mixed_up() {
     let server = serving("lookup", ALLOWED, &[]);
     let tensor = |outputs: &[&str]| {

@@ -30,6 +30,7 @@ mod bad_artifacts;
 mod bad_requests;
 mod batching;
 mod deploy;
+mod division;
 mod endpoint;
 mod exit;
 mod formats;

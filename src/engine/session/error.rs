@@ -46,6 +46,12 @@ pub enum RunError {
     OutOfMemory,
     #[error("the run was ended")]
     Cancelled,
+    /// As [`Self::Data`]: the data made an operator divide without a result.
+    #[error("the model divides integers by zero, or the least integer by -1, with this data")]
+    Division,
+    /// Not the request's fault: other requests' divisions fell into its run each time.
+    #[error("runs of other requests disturbed this one; try again")]
+    Disturbed,
     #[error("ONNX Runtime failed: {0}")]
     Runtime(String),
 }
