@@ -27,6 +27,7 @@ mod error;
 mod presence;
 mod restore;
 mod roots;
+mod usage;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ use demand::Origin;
 use entry::{Entry, Lent, Slot};
 use error::{load_error, not_loaded, shortened};
 use roots::allowed;
+use usage::Lately;
 
 pub use demand::{Demand, Settings as DemandSettings};
 pub use entry::Handle;
@@ -82,6 +84,8 @@ pub struct Record {
 pub trait Journal: Debug + Send + Sync {
     fn loaded(&self, record: Record);
     fn unloaded(&self, name: &str);
+    /// Models of these contents (`ContentHash::short`) have been asked lately.
+    fn used(&self, contents: &[u64]);
 }
 
 /// All loaded models.
@@ -94,6 +98,7 @@ pub struct Catalog {
     demand: Option<Arc<Demand>>,
     /// A permit for each load after a restart.
     restores: Semaphore,
+    lately: Lately,
 }
 
 impl Catalog {
@@ -103,6 +108,7 @@ impl Catalog {
             engine,
             demand: demand.map(Arc::new),
             restores: Semaphore::new(settings.restores),
+            lately: Lately::default(),
             settings,
         }
     }
@@ -286,7 +292,14 @@ impl Catalog {
     }
 
     async fn lend(&self, name: &str) -> Lent {
-        self.models.get(name).await.map_or(Lent::Nothing, |entry| entry.lend())
+        let Some(entry) = self.models.get(name).await else {
+            return Lent::Nothing;
+        };
+        let lent = entry.lend();
+        if self.settings.journal.is_some() && matches!(lent, Lent::Model(_)) {
+            self.lately.note(&entry);
+        }
+        lent
     }
 
     /// The `url` that `name` was loaded with.

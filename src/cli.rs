@@ -25,7 +25,7 @@ use crate::archive;
 use crate::config::{ArchiveArgs, Cli, Command, EndpointArgs, ExamineArgs, PrepareArgs, ServeArgs, TetherArgs};
 use crate::endpoint::tether;
 use crate::engine::{self, Examiner};
-use crate::supervisor::{self, Inheritance};
+use crate::supervisor::{self, Inheritance, RefusalTimes};
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 use serve::serve;
@@ -145,7 +145,10 @@ fn supervise(args: &ServeArgs) -> Result<i32> {
     let settings = supervisor::Settings {
         arguments: worker_arguments(env::args_os().skip(1)),
         // With one model there is nobody to protect from it, and no model is worse than one that fails at times.
-        bad_model_ttl: (args.multi_model || args.model_store.is_some()).then_some(args.bad_model_ttl),
+        refusals: (args.multi_model || args.model_store.is_some()).then_some(RefusalTimes {
+            first: args.first_refusal,
+            longest: args.bad_model_ttl,
+        }),
     };
     Ok(supervisor::run(listen(args)?, settings)?)
 }

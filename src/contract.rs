@@ -86,6 +86,16 @@ struct State {
     health: Arc<Health>,
 }
 
+impl State {
+    /// Waits for the model that answers requests which name none, when `name` is that one and the server has been restarted.
+    async fn default_started_by(&self, name: &str, deadline: tokio::time::Instant) -> Result<(), Error> {
+        match &self.settings.invocations.default {
+            Some(default) if default == name => self.health.started_by(deadline).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
 /// Starts serving on `listener`. The returned future ends when the server has been stopped through its handle and the
 /// requests under way have ended, or the drain timeout has passed.
 pub fn start(

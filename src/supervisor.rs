@@ -3,14 +3,15 @@
 //! A request can end the process that runs its model (`engine/crash.rs`). In one process with a thousand models, that
 //! would take all of them away from a platform that believes them loaded. So what must survive is kept where no model
 //! runs: the socket, whose backlog holds callers while there is no worker; the list of the loaded models, which the worker
-//! reports before it answers; and who is to blame. A worker that is killed is followed by another that lists the same
-//! models at once and loads them again; content that has killed two is not loaded again for a while.
+//! reports before it answers; and the kills of each content. A worker that is killed is followed by another that lists the
+//! same models at once and loads them again, those that were in use first. When a model is to blame, the next worker
+//! starts at once and refuses that content for a while; only kills without a known culprit are followed by pauses.
 //!
 //! ```text
 //! supervisor                                       worker
 //! bind, start        -- Start + listener -->
 //!                    -- Model*, Refuse*, Go -->    listens, restores
-//!                    <-- Ready, Loaded, Unloaded --
+//!                    <-- Ready, Loaded, Unloaded, Used --
 //! SIGTERM, SIGINT    == the same signal ==>        drains
 //!                    <-- Stopping --
 //!                    <-- a note of a crash --      dies
@@ -47,8 +48,9 @@ use tokio::signal::unix::{self, SignalKind, signal};
 use crate::catalog::Record;
 use crate::engine::Note;
 use ledger::Ledger;
+pub use ledger::RefusalTimes;
 use protocol::{FromWorker, MAX_MESSAGE, Received, Refusal, ToWorker};
-use restart::{Ended, How, Next, Row};
+use restart::{Culprit, Ended, How, Next, Row};
 pub use worker::{Inheritance, JoinError, Link, Refused, join};
 
 /// The command of the second process.
@@ -71,8 +73,8 @@ pub enum SuperviseError {
 pub struct Settings {
     /// What follows the command on the line, for the worker's.
     pub arguments: Vec<OsString>,
-    /// How long content that has killed two workers is refused; `None` refuses none.
-    pub bad_model_ttl: Option<Duration>,
+    /// How long content that has killed workers is refused; `None` refuses none.
+    pub refusals: Option<RefusalTimes>,
 }
 
 /// Serves on `listener` by a worker, or one after the other, and returns the exit code of the last.
@@ -107,7 +109,7 @@ struct Worker {
 impl Supervisor {
     fn new(listener: TcpListener, settings: Settings) -> io::Result<Self> {
         Ok(Self {
-            ledger: Ledger::new(settings.bad_model_ttl.unwrap_or_default()),
+            ledger: Ledger::new(settings.refusals),
             settings,
             listener: Some(listener),
             stopping: false,
@@ -125,11 +127,19 @@ impl Supervisor {
                 return Ok(0);
             };
             let how = self.attend(&mut worker).await?;
+            // A note of a crash that did not come to pass is none.
+            let note = worker.note.filter(|note| how == How::Killed(note.signal));
+            let refused = note.and_then(|note| self.ledger.killed(note.content, note.signal, Instant::now()));
             let next = row.next(Ended {
                 how,
                 was_ready: worker.ready,
                 lived: worker.started.elapsed(),
                 stopping: self.stopping,
+                culprit: match (note, refused) {
+                    (None, _) => Culprit::Unknown,
+                    (Some(_), None) => Culprit::Known,
+                    (Some(_), Some(_)) => Culprit::Refused,
+                },
             });
             let signal = match how {
                 How::Exited(_) => String::new(),
@@ -144,9 +154,7 @@ impl Supervisor {
                 }
                 Next::GiveUp => return Err(SuperviseError::NeverReady { signal }),
                 Next::Restart { after } => {
-                    // A note of a crash that did not come to pass is none.
-                    let note = worker.note.filter(|note| how == How::Killed(note.signal));
-                    self.blame(note, &signal);
+                    self.log_kill(note, refused, &signal);
                     self.restarts += 1;
                     if self.stopped_within(after).await {
                         return Ok(0);
@@ -202,7 +210,8 @@ impl Supervisor {
     /// Does what `worker` needs until it has ended.
     async fn attend(&mut self, worker: &mut Worker) -> io::Result<How> {
         let mut buffer = vec![0; MAX_MESSAGE];
-        let (models, refusals) = (self.ledger.models(), self.ledger.refusals(Instant::now()));
+        let now = Instant::now();
+        let (models, refusals) = (self.ledger.models(now), self.ledger.refusals(now));
         let listener = self.listener.as_ref().map(TcpListener::try_clone).transpose()?;
         let Worker {
             pid,
@@ -250,6 +259,7 @@ impl Supervisor {
             Received::Message(FromWorker::Ready) => *ready = true,
             Received::Message(FromWorker::Loaded(record)) => self.ledger.loaded(record),
             Received::Message(FromWorker::Unloaded { name }) => self.ledger.unloaded(&name),
+            Received::Message(FromWorker::Used { contents }) => self.ledger.used(&contents),
             // Whoever told it, told all of the server.
             Received::Message(FromWorker::Stopping) => self.set_stopping(),
             // When threads crash together, the first is the cause.
@@ -270,8 +280,8 @@ impl Supervisor {
         self.listener = None;
     }
 
-    /// Notes who has killed a worker, and logs it.
-    fn blame(&mut self, note: Option<Note>, signal: &str) {
+    /// Logs that a worker was killed, and by which model.
+    fn log_kill(&self, note: Option<Note>, refused: Option<Duration>, signal: &str) {
         let Some(note) = note else {
             tracing::error!(
                 signal,
@@ -279,8 +289,7 @@ impl Supervisor {
             );
             return;
         };
-        let refused =
-            self.ledger.killed(note.content, note.signal, Instant::now()) && self.settings.bad_model_ttl.is_some();
+        let refused_seconds = refused.map(|refused| refused.as_secs_f64());
         let models = listed(&self.ledger.names(note.content));
         // As the hash begins where it is written out.
         let content = format!("{:016x}", note.content.swap_bytes());
@@ -288,7 +297,7 @@ impl Supervisor {
             signal,
             ?models,
             content,
-            refused,
+            refused_seconds,
             "the worker was killed by a model; starting another"
         );
     }

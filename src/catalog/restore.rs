@@ -1,4 +1,5 @@
-//! After a restart: the models of the process before are on the list at once, and loaded again one by one.
+//! After a restart: the models of the process before are on the list at once, and loaded again one by one, in the order
+//! given. A request to one of them has it loaded out of turn.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,23 +22,22 @@ enum Lost {
 }
 
 impl Catalog {
-    /// Puts `models` on the list. They are loaded when somebody asks for them, or by [`Catalog::restore_all`].
-    pub async fn list_again(&self, models: Vec<Record>) {
+    /// Puts `models` on the list, and returns their names. They are loaded when somebody asks for them, or by
+    /// [`Catalog::restore_all`].
+    pub async fn list_again(&self, models: Vec<Record>) -> Vec<String> {
+        let mut names = Vec::with_capacity(models.len());
         for record in models {
+            names.push(record.name.clone());
             self.models
                 .insert(record.name.clone(), Entry::new(record, Slot::Restored, None))
                 .await;
         }
+        names
     }
 
-    /// Loads all models that are on the list only, `at_once` at a time. Ends when each of them has been tried.
-    pub async fn restore_all(self: Arc<Self>, at_once: usize) {
-        let names: Vec<String> = self
-            .models
-            .iter()
-            .filter(|(_, entry)| entry.is_to_be_loaded())
-            .map(|(name, _)| name.to_string())
-            .collect();
+    /// Loads those of `names` that are on the list only, in this order, `at_once` at a time. Ends when each of them has been
+    /// tried.
+    pub async fn restore_all(self: Arc<Self>, names: Vec<String>, at_once: usize) {
         if names.is_empty() {
             return;
         }
@@ -78,6 +78,7 @@ impl Catalog {
                 }
                 match self.load_again(name, &entry).await {
                     Ok(model) => {
+                        tracing::debug!(model = shortened(name), "model restored");
                         *entry.slot() = Slot::Loaded(Arc::new(model));
                         Ok(Op::Nop)
                     }

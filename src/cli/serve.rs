@@ -78,9 +78,9 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         demand,
     ));
     // Before the first request: for whoever asks now, nothing has changed.
-    catalog.list_again(inheritance.models).await;
+    let listed = catalog.list_again(inheritance.models).await;
     metrics.worker_restarts.inc_by(inheritance.restarts);
-    let health = Arc::new(Health::default());
+    let health = Arc::new(Health::new(inheritance.restarts > 0));
     let server = contract::start(
         listener,
         settings(args, &source, formats, open_files),
@@ -104,7 +104,8 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     let server = actix_web::rt::spawn(server);
     if source.is_platform {
         // Half of the threads are left to those whom somebody waits for.
-        actix_web::rt::spawn(Arc::clone(&catalog).restore_all(args.load_threads.div_ceil(2)));
+        actix_web::rt::spawn(Arc::clone(&catalog).restore_all(listed, args.load_threads.div_ceil(2)));
+        actix_web::rt::spawn(Arc::clone(&catalog).report_use());
     }
     if source.store.is_some() {
         actix_web::rt::spawn(Arc::clone(&catalog).unload_idle());

@@ -175,7 +175,16 @@ pub struct ServeArgs {
     )]
     pub unload_timeout: Duration,
 
-    /// Time for which a model that ended a process is refused
+    /// Time for which a model is refused once a request to it has ended the process; twice as long after each further time,
+    /// up to --bad-model-ttl
+    #[arg(
+        long, env = "LONGSHORE_FIRST_REFUSAL", value_name = "TIME", value_parser = duration, default_value = "1min",
+        help_heading = "Models"
+    )]
+    pub first_refusal: Duration,
+
+    /// Longest time for which a model that ended a process is refused; one that ended the process which prepares models is
+    /// refused for this time at once
     #[arg(
         long, env = "LONGSHORE_BAD_MODEL_TTL", value_name = "TIME", value_parser = duration, default_value = "10min",
         help_heading = "Models"

@@ -36,7 +36,7 @@ pub(super) async fn invocations(
     let chosen = match (target, &invocations.default) {
         (Some(target), _) if target.is_empty() => Err(Error::NoTargetModel),
         (Some(target), _) => Ok(target),
-        (None, Some(default)) => state.health.check().map(|()| default.clone()),
+        (None, Some(default)) => state.health.admit().map(|()| default.clone()),
         (None, None) if invocations.by_target => Err(Error::NoTargetModel),
         // MM-24: in multi-model mode the path chooses the model, and this path chooses none.
         (None, None) => Err(Error::NoModelChosen),
@@ -62,6 +62,7 @@ pub(super) async fn model(
     let body = read_body(state, request, payload, deadline).await?;
     let attributes = custom_attributes(request)?;
     refuse_encoded(request)?;
+    state.default_started_by(name, deadline).await?;
     let handle = state.catalog.get(name, deadline).await?;
     warn_of_another_target(name, handle.target_model(), request);
 

@@ -14,6 +14,7 @@ mod repository;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
+use tokio::time::Instant;
 
 use super::error::Error;
 use super::{State, body};
@@ -79,7 +80,7 @@ async fn route(
         })),
         Path::Live => Ok(HttpResponse::Ok().json(Live { live: true })),
         Path::Ready => {
-            state.health.check()?;
+            state.health.ping().await?;
             Ok(HttpResponse::Ok().json(Ready { ready: true }))
         }
         Path::Model(model) => match model.part {
@@ -95,22 +96,36 @@ async fn route(
 
 /// Whether a request to the model would be answered without loading it first.
 async fn ready(state: &State, model: &ModelPath) -> Result<HttpResponse, Error> {
-    check(state, model)?;
+    check_version(model)?;
+    if is_default(state, model) {
+        state.health.ping().await?;
+    }
     state.catalog.url(&model.name).await?;
     let (name, ready) = (model.name.as_str(), true);
     Ok(HttpResponse::Ok().json(ModelReady { name, ready }))
 }
 
-/// Refuses versions that there are not, and the one model of single-model mode while it is loaded.
-fn check(state: &State, model: &ModelPath) -> Result<(), Error> {
+/// Refuses versions that there are not, and the one model of single-model mode while it is loaded; after a restart, waits
+/// for that one until `deadline`.
+async fn check(state: &State, model: &ModelPath, deadline: Instant) -> Result<(), Error> {
+    check_version(model)?;
+    if is_default(state, model) {
+        state.health.admit()?;
+        state.health.started_by(deadline).await?;
+    }
+    Ok(())
+}
+
+fn check_version(model: &ModelPath) -> Result<(), Error> {
     if let Some(version) = model.version.as_deref().filter(|&version| version != VERSION) {
         return Err(Error::NoVersion {
             name: model.name.clone(),
             version: version.to_owned(),
         });
     }
-    if state.settings.invocations.default.as_ref() == Some(&model.name) {
-        state.health.check()?;
-    }
     Ok(())
+}
+
+fn is_default(state: &State, model: &ModelPath) -> bool {
+    state.settings.invocations.default.as_ref() == Some(&model.name)
 }

@@ -1,6 +1,12 @@
-//! What outlives a worker: which models are loaded, and which contents have killed workers before.
+//! The memory that outlives a worker: which models are loaded, which of them are in use, and which contents have killed
+//! workers.
+//!
+//! Content that has killed a worker is refused from its first kill: each kill takes the answers of all tenants away for the
+//! time of a restart. The first refusal is short, since one kill may be bad luck (a bit that flipped, a neighbour's
+//! fault); each further one is twice as long, up to a bound.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,34 +14,58 @@ use super::protocol::Refusal;
 use super::signal_name;
 use crate::catalog::Record;
 
-/// Workers that a content may kill before it is refused. Once may be bad luck: a bit that flipped, a neighbour's fault.
-const MOST_KILLS: u32 = 2;
+/// How long content is refused for the workers that it has killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusalTimes {
+    /// After the first one. Twice as long after each further one.
+    pub first: Duration,
+    /// At most.
+    pub longest: Duration,
+}
+
+impl RefusalTimes {
+    /// The time after so many kills.
+    fn after(self, kills: u32) -> Duration {
+        let doublings = kills.saturating_sub(1).min(31);
+        self.first.saturating_mul(1 << doublings).min(self.longest)
+    }
+}
 
 #[derive(Debug)]
 pub struct Ledger {
     models: BTreeMap<String, Arc<Record>>,
+    /// By content, the report that named it last.
+    used: HashMap<u64, u64>,
+    /// Reports of use so far.
+    reports: u64,
     kills: HashMap<u64, Kills>,
-    /// How long kills are held against a content, from the last one on.
-    ttl: Duration,
+    /// `None` when nothing is refused.
+    times: Option<RefusalTimes>,
 }
 
 #[derive(Debug)]
 struct Kills {
     count: u32,
-    last: Instant,
     signal: i32,
+    /// The end of the refusal.
+    until: Instant,
+    /// When it is as if there had been none.
+    forgotten: Instant,
 }
 
 impl Ledger {
-    pub fn new(ttl: Duration) -> Self {
+    pub fn new(times: Option<RefusalTimes>) -> Self {
         Self {
             models: BTreeMap::new(),
+            used: HashMap::new(),
+            reports: 0,
             kills: HashMap::new(),
-            ttl,
+            times,
         }
     }
 
     pub fn loaded(&mut self, record: Record) {
+        self.used(&[record.content.short()]);
         self.models.insert(record.name.clone(), Arc::new(record));
     }
 
@@ -43,8 +73,29 @@ impl Ledger {
         self.models.remove(name);
     }
 
-    pub fn models(&self) -> Vec<Arc<Record>> {
-        self.models.values().cloned().collect()
+    /// Notes that models of these contents have been asked since the last report.
+    pub fn used(&mut self, contents: &[u64]) {
+        self.reports += 1;
+        self.used
+            .extend(contents.iter().map(|&content| (content, self.reports)));
+        // Of contents that are loaded no more, few are kept.
+        if self.used.len() > 2 * self.models.len() + 1024 {
+            let loaded: HashSet<u64> = self.models.values().map(|model| model.content.short()).collect();
+            self.used.retain(|content, _| loaded.contains(content));
+        }
+    }
+
+    /// The loaded models, in the order in which they are to be loaded again: what was used last comes first, what is
+    /// refused comes last.
+    pub fn models(&mut self, now: Instant) -> Vec<Arc<Record>> {
+        self.forget(now);
+        let mut models: Vec<Arc<Record>> = self.models.values().cloned().collect();
+        models.sort_by_cached_key(|model| {
+            let content = model.content.short();
+            let is_refused = self.kills.get(&content).is_some_and(|kills| kills.until > now);
+            (is_refused, Reverse(self.used.get(&content).copied()))
+        });
+        models
     }
 
     /// The names under which `content` is loaded.
@@ -53,26 +104,37 @@ impl Ledger {
         with_content.map(|model| model.name.as_str()).collect()
     }
 
-    /// Notes that `content` has killed a worker, and returns whether it is refused from now on.
-    pub fn killed(&mut self, content: u64, signal: i32, now: Instant) -> bool {
+    /// Notes that `content` has killed a worker, and returns for how long it is refused from now on, if it is.
+    pub fn killed(&mut self, content: u64, signal: i32, now: Instant) -> Option<Duration> {
         self.forget(now);
+        let times = self.times?;
         let count = self.kills.get(&content).map_or(0, |kills| kills.count) + 1;
-        let last = now;
-        self.kills.insert(content, Kills { count, last, signal });
-        count >= MOST_KILLS
+        let refused = times.after(count);
+        let until = now + refused;
+        self.kills.insert(
+            content,
+            Kills {
+                count,
+                signal,
+                until,
+                // It has to hold for a while before its kills are forgotten.
+                forgotten: until + times.longest,
+            },
+        );
+        Some(refused)
     }
 
     /// What a worker that starts now is to refuse.
     pub fn refusals(&mut self, now: Instant) -> Vec<Refusal> {
         self.forget(now);
-        let refused = self.kills.iter().filter(|(_, kills)| kills.count >= MOST_KILLS);
+        let refused = self.kills.iter().filter(|(_, kills)| kills.until > now);
         let refusals = refused.map(|(&content, kills)| {
-            let left = self.ttl.saturating_sub(now.saturating_duration_since(kills.last));
+            let left = kills.until.saturating_duration_since(now);
             Refusal {
                 content,
                 reason: format!(
-                    "it has ended the server's process {} times, the last time by {}",
-                    kills.count,
+                    "it has ended the server's process {}, the last time by {}",
+                    times(kills.count),
                     signal_name(kills.signal)
                 ),
                 milliseconds: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
@@ -82,9 +144,14 @@ impl Ledger {
     }
 
     fn forget(&mut self, now: Instant) {
-        let ttl = self.ttl;
-        self.kills
-            .retain(|_, kills| now.saturating_duration_since(kills.last) < ttl);
+        self.kills.retain(|_, kills| kills.forgotten > now);
+    }
+}
+
+fn times(count: u32) -> String {
+    match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
     }
 }
 
@@ -93,7 +160,11 @@ mod tests {
     use super::*;
     use crate::engine::ContentHash;
 
-    const TTL: Duration = Duration::from_secs(600);
+    const FIRST: Duration = Duration::from_secs(60);
+    const TIMES: RefusalTimes = RefusalTimes {
+        first: FIRST,
+        longest: Duration::from_secs(600),
+    };
 
     fn record(name: &str, digit: char) -> Record {
         Record {
@@ -104,36 +175,104 @@ mod tests {
         }
     }
 
+    fn content(digit: char) -> u64 {
+        record("", digit).content.short()
+    }
+
+    fn names(ledger: &mut Ledger, now: Instant) -> Vec<String> {
+        ledger.models(now).iter().map(|model| model.name.clone()).collect()
+    }
+
     #[test]
     fn the_models_are_those_that_were_loaded_and_not_unloaded() {
-        let mut ledger = Ledger::new(TTL);
+        let mut ledger = Ledger::new(Some(TIMES));
         for (name, digit) in [("a", '1'), ("b", '2'), ("c", '1')] {
             ledger.loaded(record(name, digit));
         }
         ledger.unloaded("b");
         ledger.unloaded("never");
-        let names: Vec<String> = ledger.models().iter().map(|model| model.name.clone()).collect();
-        assert_eq!(names, ["a", "c"]);
-        assert_eq!(ledger.names(record("", '1').content.short()), ["a", "c"]);
-        assert_eq!(ledger.names(record("", '2').content.short()), [""; 0]);
+        assert_eq!(names(&mut ledger, Instant::now()), ["a", "c"]);
+        assert_eq!(ledger.names(content('1')), ["a", "c"]);
+        assert_eq!(ledger.names(content('2')), [""; 0]);
     }
 
     #[test]
-    fn a_content_is_refused_after_its_second_kill_until_its_time_is_over() {
-        let (mut ledger, now) = (Ledger::new(TTL), Instant::now());
-        assert!(!ledger.killed(1, libc::SIGFPE, now));
-        assert!(!ledger.killed(2, libc::SIGSEGV, now));
+    fn what_was_used_last_is_loaded_first_and_what_is_refused_last() {
+        let (mut ledger, now) = (Ledger::new(Some(TIMES)), Instant::now());
+        for (name, digit) in [("a", '1'), ("b", '2'), ("c", '3'), ("d", '4'), ("e", '2')] {
+            ledger.loaded(record(name, digit));
+        }
+        assert_eq!(names(&mut ledger, now), ["b", "e", "d", "c", "a"]);
+        ledger.used(&[content('3'), content('1')]);
+        ledger.used(&[content('1')]);
+        assert_eq!(names(&mut ledger, now), ["a", "c", "b", "e", "d"]);
+        ledger.killed(content('1'), libc::SIGSEGV, now);
+        assert_eq!(names(&mut ledger, now), ["c", "b", "e", "d", "a"]);
+        assert_eq!(names(&mut ledger, now + FIRST), ["a", "c", "b", "e", "d"]);
+    }
+
+    #[test]
+    fn contents_that_are_gone_take_no_memory_for_ever() {
+        let mut ledger = Ledger::new(Some(TIMES));
+        ledger.loaded(record("a", '1'));
+        for content in 0..100_000 {
+            ledger.used(&[content]);
+        }
+        assert!(ledger.used.len() < 2000, "{}", ledger.used.len());
+    }
+
+    #[test]
+    fn a_content_is_refused_from_its_first_kill_and_longer_after_each() {
+        let (mut ledger, now) = (Ledger::new(Some(TIMES)), Instant::now());
         assert_eq!(ledger.refusals(now), []);
-        assert!(ledger.killed(1, libc::SIGFPE, now + TTL / 2));
-        let refusals = ledger.refusals(now + TTL);
-        assert_eq!(refusals.len(), 1);
-        assert_eq!((refusals[0].content, refusals[0].milliseconds), (1, 300_000));
+        assert_eq!(ledger.killed(1, libc::SIGFPE, now), Some(FIRST));
+        let refusals = ledger.refusals(now + FIRST / 2);
+        assert_eq!((refusals[0].content, refusals[0].milliseconds), (1, 30_000));
         assert_eq!(
             refusals[0].reason,
-            "it has ended the server's process 2 times, the last time by SIGFPE"
+            "it has ended the server's process once, the last time by SIGFPE"
         );
-        assert_eq!(ledger.refusals(now + TTL * 2), []);
-        // It begins anew.
-        assert!(!ledger.killed(1, libc::SIGFPE, now + TTL * 2));
+        assert_eq!(ledger.refusals(now + FIRST), []);
+        let mut at = now + FIRST;
+        for (kills, expected) in [(2u64, 120), (3, 240), (4, 480), (5, 600), (6, 600)] {
+            let refused = ledger.killed(1, libc::SIGSEGV, at).unwrap();
+            assert_eq!(refused, Duration::from_secs(expected), "{kills}");
+            let reason = ledger.refusals(at).remove(0).reason;
+            assert!(
+                reason.contains(&format!("{kills} times")) && reason.ends_with("SIGSEGV"),
+                "{reason}"
+            );
+            // Another content's kills are its own.
+            assert_eq!(ledger.killed(100 + kills, libc::SIGSEGV, at), Some(FIRST));
+            at += refused;
+        }
+        // Held for as long as it was refused for at most, it begins at the beginning.
+        at += TIMES.longest;
+        assert_eq!(ledger.killed(1, libc::SIGFPE, at), Some(FIRST));
+    }
+
+    #[test]
+    fn times_of_refusals_are_bounded_whatever_was_asked_for() {
+        let second = Duration::from_secs(1);
+        let table = [
+            (second, second, 1, second),
+            // A bound below the first time holds for that, too.
+            (60 * second, 3 * second, 1, 3 * second),
+            (second, 600 * second, 100, 600 * second),
+            (Duration::MAX, Duration::MAX, 3, Duration::MAX),
+            (Duration::ZERO, second, 9, Duration::ZERO),
+        ];
+        for (first, longest, kills, expected) in table {
+            assert_eq!(RefusalTimes { first, longest }.after(kills), expected);
+        }
+    }
+
+    #[test]
+    fn without_times_nothing_is_refused() {
+        let (mut ledger, now) = (Ledger::new(None), Instant::now());
+        for _ in 0..3 {
+            assert_eq!(ledger.killed(1, libc::SIGFPE, now), None);
+        }
+        assert_eq!(ledger.refusals(now), []);
     }
 }

@@ -52,6 +52,10 @@ pub enum FromWorker {
     Unloaded {
         name: String,
     },
+    /// Models of these contents (`ContentHash::short`) have been asked since the last such message.
+    Used {
+        contents: Vec<u64>,
+    },
     /// It takes no new connections any more.
     Stopping,
 }
@@ -63,8 +67,12 @@ pub enum Received {
     Crash(Note),
 }
 
-/// Larger than any message: a name and a url have 4 KiB at most, a header is bounded by the HTTP server.
+/// Larger than any message: a name and a url have 4 KiB at most, a header is bounded by the HTTP server, and of
+/// contents there are [`MAX_CONTENTS`] in one.
 pub const MAX_MESSAGE: usize = 256 << 10;
+
+/// Contents in a message; each takes 21 bytes at most.
+pub const MAX_CONTENTS: usize = 8192;
 
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(

@@ -20,6 +20,17 @@ pub struct Ended {
     pub lived: Duration,
     /// Whether it had been asked to stop.
     pub stopping: bool,
+    pub culprit: Culprit,
+}
+
+/// What is known of the model that a worker was killed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Culprit {
+    /// Nothing, or it was no model: the kernel for lack of memory, an operator of the machine.
+    Unknown,
+    Known,
+    /// The next worker refuses it.
+    Refused,
 }
 
 /// What is done then.
@@ -34,7 +45,7 @@ pub enum Next {
     GiveUp,
 }
 
-/// The row of restarts so far.
+/// The row of restarts so far. Only those without a known culprit count: they may come again by themselves.
 #[derive(Debug, Default)]
 pub struct Row {
     /// Workers in a row that were killed soon.
@@ -47,7 +58,7 @@ pub struct Row {
 /// platform should hear of it.
 const UNREADY: u32 = 3;
 
-/// Who lives as long as this has not been killed soon.
+/// A worker that lives as long as this has not been killed soon.
 const LONG: Duration = Duration::from_secs(30);
 
 /// Between workers that were killed soon: nothing at first, then from the shortest doubling up to the longest.
@@ -66,9 +77,17 @@ impl Row {
             // Whatever it was: it was to end and has.
             return Next::End(0);
         }
+        if ended.culprit == Culprit::Refused {
+            // It cannot do so again soon, so there is nothing to wait for, and nothing to give up for.
+            return Next::Restart { after: Duration::ZERO };
+        }
         self.unready = if ended.was_ready { 0 } else { self.unready + 1 };
         if self.unready >= UNREADY {
             return Next::GiveUp;
+        }
+        if ended.culprit == Culprit::Known && ended.was_ready {
+            // A request did it. Others are answered the sooner the less is waited.
+            return Next::Restart { after: Duration::ZERO };
         }
         self.soon = if ended.lived < LONG { self.soon + 1 } else { 0 };
         Next::Restart {
@@ -79,7 +98,7 @@ impl Row {
 
 /// The pause before the restart after so many workers in a row that were killed soon.
 fn pause(soon: u32) -> Duration {
-    /// A model that crashes is refused after its second crash; until then nobody has to wait.
+    /// A few may be an accident, such as a shortage of memory that is over when the large process is gone.
     const WITHOUT: u32 = 3;
     match soon.checked_sub(WITHOUT + 1) {
         None => Duration::ZERO,
@@ -102,6 +121,14 @@ mod tests {
             was_ready,
             lived: Duration::from_secs(1),
             stopping,
+            culprit: Culprit::Unknown,
+        }
+    }
+
+    fn killed_by(culprit: Culprit, was_ready: bool) -> Ended {
+        Ended {
+            culprit,
+            ..ended(FPE, was_ready, false)
         }
     }
 
@@ -137,6 +164,37 @@ mod tests {
             assert!(matches!(row.next(ended(KILL, false, false)), Next::Restart { .. }));
         }
         assert_eq!(row.next(ended(KILL, false, false)), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_kill_whose_culprit_is_known_delays_nothing_however_often_it_comes() {
+        let mut row = Row::default();
+        for _ in 0..100 {
+            assert_eq!(row.next(killed_by(Culprit::Refused, true)), AT_ONCE);
+            // Before it was ready: while it loaded the models again. Each of them does so once.
+            assert_eq!(row.next(killed_by(Culprit::Refused, false)), AT_ONCE);
+            // With one model nothing is refused.
+            assert_eq!(row.next(killed_by(Culprit::Known, true)), AT_ONCE);
+        }
+        // They do not count for those without one, nor do they hide them.
+        let pauses = [0, 0, 0, 100, 200].map(Duration::from_millis);
+        for after in pauses {
+            assert_eq!(row.next(ended(KILL, true, false)), Next::Restart { after });
+            assert_eq!(row.next(killed_by(Culprit::Refused, true)), AT_ONCE);
+        }
+        // A model that ends each process that loads it, where it is not refused, does so for ever.
+        let mut row = Row::default();
+        for _ in 1..UNREADY {
+            assert_eq!(row.next(killed_by(Culprit::Known, false)), AT_ONCE);
+        }
+        assert_eq!(row.next(killed_by(Culprit::Known, false)), Next::GiveUp);
+        assert_eq!(
+            row.next(Ended {
+                stopping: true,
+                ..killed_by(Culprit::Refused, true)
+            }),
+            Next::End(0)
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::net::SendFlags;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::protocol::{FromWorker, MAX_MESSAGE, ToWorker, receive_start, send_to};
+use super::protocol::{FromWorker, MAX_CONTENTS, MAX_MESSAGE, ToWorker, receive_start, send_to};
 use crate::catalog::{Journal, Record};
 use crate::engine;
 
@@ -31,7 +31,7 @@ pub enum JoinError {
 pub struct Inheritance {
     /// How many workers there were before.
     pub restarts: u64,
-    /// What they had loaded.
+    /// What they had loaded, in the order in which it is to be loaded again.
     pub models: Vec<Record>,
     /// Contents that are not to be loaded.
     pub refused: Vec<Refused>,
@@ -127,5 +127,12 @@ impl Journal for Link {
 
     fn unloaded(&self, name: &str) {
         self.tell(&FromWorker::Unloaded { name: name.to_owned() });
+    }
+
+    fn used(&self, contents: &[u64]) {
+        for contents in contents.chunks(MAX_CONTENTS) {
+            let contents = contents.to_vec();
+            self.tell(&FromWorker::Used { contents });
+        }
     }
 }

@@ -6,34 +6,15 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    A_SECOND, Builder, FOREVER, Process, Request, Server, Stop, eventually, fixture, in_parallel, skip_unless, try_send,
+    A_SECOND, Builder, FOREVER, Models, Process, Request, Server, Stop, eventually, fixture, in_parallel, skip_unless,
+    try_send,
 };
-
-/// Data on which an integer division traps.
-fn deadly() -> Value {
-    json!({"inputs": {"a": [i64::MIN], "b": [-1]}})
-}
-
-fn assert_divides(server: &Server, name: &str) {
-    let answer = server
-        .invoke(name, &json!({"inputs": {"a": [7], "b": [2]}}))
-        .expect(200);
-    assert_eq!(answer.json(), json!({"outputs": [3]}));
-}
-
-/// Whether this machine's processor does not trap, so that there is nothing to see.
-fn does_not_trap() -> bool {
-    let skipped = !cfg!(target_arch = "x86_64");
-    if skipped {
-        eprintln!("SKIPPED: integer divisions do not trap on this processor");
-    }
-    skipped
-}
 
 /// Does `harm`, which kills the worker, and returns when another one answers.
 #[track_caller]
@@ -47,16 +28,36 @@ fn restart(server: &Server, harm: impl FnOnce()) {
     assert_ne!(server.process(), worker);
 }
 
-/// Sends what kills the worker, and checks that nobody is told otherwise.
+/// Crashes the worker by `signal` in the thread that runs the `spin` model called `name`, which gets the blame.
 #[track_caller]
-fn kill_by_request(server: &Server, name: &str) {
-    restart(server, || {
-        let answer = try_send(server.address(), &Server::invocation(name).json(&deadly()));
-        assert!(
-            answer.as_ref().map_or(true, |answer| answer.status >= 500),
-            "{answer:?}"
-        );
+fn crash(server: &Server, name: &str, signal: Signal) {
+    let address = server.address();
+    thread::scope(|scope| {
+        let running = scope.spawn(move || try_send(address, &Server::spin(name, FOREVER)));
+        crash_running(server, signal);
+        let ended = running.join().unwrap();
+        assert!(ended.is_err(), "{ended:?}");
     });
+}
+
+/// As [`crash`], when the model runs already.
+#[track_caller]
+fn crash_running(server: &Server, signal: Signal) {
+    server.wait_for_running(1);
+    let running = server.process().busiest_thread("compute");
+    restart(server, || running.signal(signal));
+}
+
+/// Loads the `spin` model as a content of its own.
+fn load_spin(server: &Server, name: &str) -> String {
+    let url = server.models().place_another("spin", name);
+    server.load(name, &url).expect(200);
+    url
+}
+
+fn assert_spins(server: &Server, name: &str) {
+    let answer = server.send(&Server::spin(name, 100)).expect(200).json();
+    assert_eq!(answer, json!({"outputs": 36.0}));
 }
 
 fn kill(server: &Server) {
@@ -77,12 +78,8 @@ fn list(server: &Server) -> BTreeMap<String, String> {
 
 #[test]
 fn a_request_that_kills_the_process_takes_nothing_but_itself() {
-    if does_not_trap() {
-        return;
-    }
     let server = Builder::multi().start();
-    let url = server.models().place("int_divide", "divide");
-    server.load("divide", &url).expect(200);
+    load_spin(&server, "deadly");
     let indices: Vec<usize> = (0..50).collect();
     in_parallel(4, &indices, |index| {
         let url = server.models().place_scale(&format!("m{index}"), *index as f32);
@@ -90,7 +87,7 @@ fn a_request_that_kills_the_process_takes_nothing_but_itself() {
     });
     let before = list(&server);
     assert_eq!(before.len(), 51);
-    kill_by_request(&server, "divide");
+    crash(&server, "deadly", Signal::SEGV);
 
     assert_eq!(list(&server), before);
     assert_eq!(server.describe("m7").expect(200).json()["modelUrl"], before["m7"]);
@@ -99,7 +96,6 @@ fn a_request_that_kills_the_process_takes_nothing_but_itself() {
     in_parallel(4, &indices, |index| {
         server.assert_scales(&format!("m{index}"), *index as f32);
     });
-    assert_divides(&server, "divide");
     server.unload("m7").expect(200);
     server.describe("m7").expect(404);
     server.invoke("m7", &json!({"instances": [1]})).expect(404);
@@ -107,7 +103,7 @@ fn a_request_that_kills_the_process_takes_nothing_but_itself() {
     server.assert_scales("m7", 7.0);
     assert_eq!(list(&server), before);
     assert_eq!(server.metric("longshore_worker_restarts_total"), 1);
-    server.wait_for_log("signal=\"SIGFPE\" models=[\"divide\"]");
+    server.wait_for_log("signal=\"SIGSEGV\" models=[\"deadly\"]");
     for name in before.keys() {
         server.unload(name).expect(200);
     }
@@ -146,65 +142,139 @@ fn what_was_unloaded_before_stays_unloaded_and_loads_and_unloads_after_it_count_
 }
 
 #[test]
-fn a_model_that_has_killed_twice_is_refused_with_the_reason_and_others_are_not() {
-    if does_not_trap() {
-        return;
-    }
+fn a_model_that_has_killed_is_refused_at_once_with_the_reason_and_others_are_not() {
     let server = Builder::multi().start();
-    let url = server.models().place("int_divide", "divide");
-    let same = server.models().place("int_divide", "same");
+    let url = server.models().place("spin", "deadly");
+    let same = server.models().place("spin", "same");
     let other = server.models().place_scale("other", 2.0);
-    server.load("divide", &url).expect(200);
+    server.load("deadly", &url).expect(200);
     server.load("other", &other).expect(200);
-    kill_by_request(&server, "divide");
-    assert_divides(&server, "divide");
-    kill_by_request(&server, "divide");
+    crash(&server, "deadly", Signal::FPE);
 
     let before = list(&server);
-    let refusal = server
-        .invoke("divide", &json!({"inputs": {"a": [7], "b": [2]}}))
-        .expect(500);
+    let refusal = server.send(&Server::spin("deadly", 100)).expect(500);
     assert_eq!(refusal.json()["type"], "ModelRefusedException");
-    for part in ["SIGFPE", "2 times", "again in"] {
+    for part in ["SIGFPE", "once", "again in"] {
         assert!(refusal.message().contains(part), "{}", refusal.message());
     }
     // The platform believes it loaded, and it is: only that it does not answer.
     assert_eq!(
         before,
-        BTreeMap::from([("divide".to_owned(), url.clone()), ("other".to_owned(), other)])
+        BTreeMap::from([("deadly".to_owned(), url.clone()), ("other".to_owned(), other)])
     );
     assert_eq!(list(&server), before);
-    server.load("divide", &url).expect(409);
+    server.load("deadly", &url).expect(409);
     // The content is what is bad, whatever it is called and wherever it lies.
     let refusal = server.load("same", &same).expect(400);
     assert!(refusal.message().contains("SIGFPE"), "{}", refusal.message());
     server.assert_scales("other", 2.0);
-    server.unload("divide").expect(200);
-    server.load("divide", &url).expect(400);
-    server.describe("divide").expect(404);
+    server.unload("deadly").expect(200);
+    server.load("deadly", &url).expect(400);
+    server.describe("deadly").expect(404);
     // Also in the process after.
     kill(&server);
-    server.load("divide", &url).expect(400);
+    server.load("deadly", &url).expect(400);
     server.assert_scales("other", 2.0);
 }
 
 #[test]
-fn a_refusal_has_an_end() {
-    if does_not_trap() {
-        return;
+fn a_refusal_has_an_end_and_the_next_one_is_longer() {
+    let server = Builder::multi()
+        .arguments(["--first-refusal", "1s", "--bad-model-ttl", "1h"])
+        .start();
+    load_spin(&server, "deadly");
+    let is_answered = || server.send(&Server::spin("deadly", 100)).status == 200;
+    for kills in 1..=2 {
+        crash(&server, "deadly", Signal::ABORT);
+        let logged = format!("refused_seconds={kills}.0");
+        server.wait_for_log(&logged);
+        eventually("it is tried again", is_answered);
     }
-    let server = Builder::multi().arguments(["--bad-model-ttl", "3s"]).start();
-    let url = server.models().place("int_divide", "divide");
-    server.load("divide", &url).expect(200);
-    kill_by_request(&server, "divide");
-    kill_by_request(&server, "divide");
-    server
-        .invoke("divide", &json!({"inputs": {"a": [7], "b": [2]}}))
-        .expect(500);
-    eventually("it is tried again", || {
-        let answer = server.invoke("divide", &json!({"inputs": {"a": [7], "b": [2]}}));
-        answer.status == 200
+    assert_spins(&server, "deadly");
+}
+
+#[test]
+fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
+    const CULPRITS: usize = 8;
+    let server = Builder::multi().start();
+    let names: Vec<String> = (0..CULPRITS).map(|index| format!("deadly{index}")).collect();
+    for name in &names {
+        load_spin(&server, name);
+    }
+    let good: Vec<usize> = (0..4).collect();
+    for index in &good {
+        let name = format!("good{index}");
+        let url = server.models().place_scale(&name, *index as f32);
+        server.load(&name, &url).expect(200);
+    }
+    let (address, stop) = (server.address(), Stop::default());
+    // Asks over a connection of its own each time. Returns how many answers were cut off by the end of a process.
+    let client = |index: usize| {
+        let (mut cut, mut answered) = (0, 0);
+        let request = Server::invocation(&format!("good{index}")).json(&json!({"instances": [4, -0.5]}));
+        while !stop.raised() {
+            match try_send(address, &request) {
+                Ok(answer) => {
+                    let expected = json!({"predictions": [index as f32 * 4.0, index as f32 * -0.5]});
+                    assert_eq!(answer.expect(200).json(), expected);
+                    answered += 1;
+                }
+                Err(_) => cut += 1,
+            }
+        }
+        assert!(answered > CULPRITS, "{answered}");
+        cut
+    };
+    thread::scope(|scope| {
+        let stop_clients = stop.on_drop();
+        let clients: Vec<_> = good.iter().map(|&index| scope.spawn(move || client(index))).collect();
+        let signals = [Signal::SEGV, Signal::FPE, Signal::ABORT, Signal::BUS];
+        for (name, signal) in names.iter().zip(signals.into_iter().cycle()) {
+            let running = scope.spawn(|| try_send(address, &Server::spin(name, FOREVER)));
+            crash_running(&server, signal);
+            assert!(running.join().unwrap().is_err());
+            // Whoever asks next, at once, has an answer; the culprit has its reason, and has it no second time.
+            server.assert_scales("good3", 3.0);
+            server.send(&Server::spin(name, 100)).expect(500);
+        }
+        drop(stop_clients);
+        for client in clients {
+            // What was under way in the moment of a kill, and nothing else.
+            let cut = client.join().unwrap();
+            assert!(cut <= CULPRITS, "{cut}");
+        }
     });
+    assert_eq!(server.metric("longshore_worker_restarts_total"), CULPRITS as u64);
+    for name in &names {
+        server.send(&Server::spin(name, 100)).expect(500);
+    }
+}
+
+#[test]
+fn what_was_used_last_is_loaded_again_first_and_what_killed_last() {
+    let server = Builder::multi()
+        .arguments(["--load-threads", "1"])
+        .environment("SAGEMAKER_CONTAINER_LOG_LEVEL", "debug")
+        .start();
+    load_spin(&server, "deadly");
+    for index in 0..6 {
+        let name = format!("m{index}");
+        let url = server.models().place_scale(&name, index as f32);
+        server.load(&name, &url).expect(200);
+    }
+    for index in [4, 1] {
+        server.assert_scales(&format!("m{index}"), index as f32);
+        // Which models are in use is reported once a second.
+        thread::sleep(Duration::from_secs(3));
+    }
+    crash(&server, "deadly", Signal::SEGV);
+    server.wait_for_log("models restored");
+    let log = server.log();
+    let order: Vec<&str> = log
+        .iter()
+        .filter_map(|line| line.split_once("model restored model=\"")?.1.split('"').next())
+        .collect();
+    assert_eq!(order, ["m1", "m4", "m5", "m3", "m2", "m0"]);
 }
 
 #[test]
@@ -279,16 +349,9 @@ fn requests_of_others_at_that_moment_end_and_come_through_when_they_are_made_aga
     let server = Builder::multi().start();
     let spin = server.models().place("spin", "spin");
     server.load("spin", &spin).expect(200);
-    let address = server.address();
-    thread::scope(|scope| {
-        let running = scope.spawn(move || try_send(address, &Server::spin("spin", FOREVER)));
-        server.wait_for_running(1);
-        kill(&server);
-        let ended = running.join().unwrap();
-        assert!(ended.is_err(), "{ended:?}");
-    });
-    let answer = server.send(&Server::spin("spin", 100)).expect(200).json();
-    assert_eq!(answer, json!({"outputs": 36.0}));
+    crash(&server, "spin", Signal::KILL);
+    // SIGKILL is nobody's fault.
+    assert_spins(&server, "spin");
 }
 
 #[test]
@@ -391,7 +454,7 @@ fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
             .map(|(name, url)| scope.spawn(|| client(name, url)))
             .collect();
         for _ in 0..6 {
-            thread::sleep(std::time::Duration::from_millis(300));
+            thread::sleep(Duration::from_millis(300));
             kill(&server);
         }
         drop(stop_clients);
@@ -461,7 +524,7 @@ fn a_server_that_is_told_to_stop_while_it_restarts_stops() {
         let server = Builder::multi().start();
         server.process().signal(Signal::KILL);
         // Some time into the restart: before, while and after the next one starts.
-        thread::sleep(std::time::Duration::from_millis(pause));
+        thread::sleep(Duration::from_millis(pause));
         server.terminate();
         let ended = server.wait_for_end();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
@@ -514,16 +577,73 @@ fn a_worker_that_is_killed_while_it_stops_is_not_started_again() {
 }
 
 #[test]
-fn in_single_model_mode_the_model_is_loaded_again() {
-    let server = Builder::single(fixture("int_divide")).start();
+fn in_single_model_mode_the_model_is_loaded_again_and_is_never_refused() {
+    let server = Builder::single(fixture("spin")).start();
     eventually("the model is loaded", || server.ping().status == 200);
+    let address = server.address();
+    let request = |iterations: u64| Request::post("/invocations").json(&json!({"inputs": iterations}));
     // However often: there is no other model to protect.
-    for _ in 0..3 {
-        kill(&server);
-        eventually("the model is loaded again", || server.ping().status == 200);
-        let request = Request::post("/invocations").json(&json!({"inputs": {"a": [7], "b": [2]}}));
-        assert_eq!(server.send(&request).expect(200).json(), json!({"outputs": [3]}));
+    for signal in [Signal::SEGV, Signal::KILL, Signal::ABORT, Signal::FPE] {
+        thread::scope(|scope| {
+            let running = scope.spawn(|| try_send(address, &request(FOREVER)));
+            server.wait_for_running(1);
+            restart(&server, || server.process().signal(signal));
+            assert!(running.join().unwrap().is_err());
+        });
+        let answer = server.send(&request(100)).expect(200);
+        assert_eq!(answer.json(), json!({"outputs": 36.0}));
+        server.ping().expect(200);
     }
+}
+
+#[test]
+fn in_single_model_mode_requests_wait_until_the_model_is_loaded_again() {
+    let models = Models::new();
+    let folder = models.place_slow("slow", 12);
+    let server = Builder::single(folder).arguments(["--prepare", "off"]).start();
+    let request = Request::post("/invocations").json(&json!({"instances": [1]}));
+    // Not at the first start, when the platform does not send any (PI-3).
+    server.ping().expect(503);
+    server.send(&request).expect(503);
+    eventually("the model is loaded", || server.ping().status == 200);
+    let worker = server.process();
+    worker.signal(Signal::KILL);
+    eventually("the worker is gone", || !worker.is_alive());
+    let infer = Request::post("/v2/models/model/infer").json(&json!({
+        "inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]
+    }));
+    let requests = [
+        request.clone(),
+        infer,
+        Server::invocation("model").json(&json!({"instances": [1]})),
+        Request::get("/v2/models/model"),
+        request,
+    ];
+    in_parallel(requests.len(), &requests, |request| {
+        server.send(request).expect(200);
+    });
+    assert_eq!(server.metric("longshore_worker_restarts_total"), 1);
+}
+
+#[test]
+fn in_single_model_mode_a_request_waits_for_the_model_no_longer_than_its_deadline() {
+    let models = Models::new();
+    let folder = models.place_slow("slow", 13);
+    let server = Builder::single(folder)
+        .arguments(["--prepare", "off", "--request-timeout", "100ms"])
+        .start();
+    eventually("the model is loaded", || server.ping().status == 200);
+    kill(&server);
+    let request = Request::post("/invocations").json(&json!({"instances": [1]}));
+    let mut statuses = Vec::new();
+    eventually("it is answered", || {
+        statuses.push(server.send(&request).status);
+        statuses.last() == Some(&200)
+    });
+    assert!(
+        statuses.iter().all(|status| [200, 504].contains(status)),
+        "{statuses:?}"
+    );
 }
 
 #[test]

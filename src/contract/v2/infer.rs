@@ -29,7 +29,7 @@ pub(super) async fn infer(
     let deadline = Instant::now() + state.settings.request_timeout;
     let body = read_body(state, request, payload, deadline).await?;
     refuse_encoded(request)?;
-    check(state, model)?;
+    check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;
 
     let size = body.bytes.len();

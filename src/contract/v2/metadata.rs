@@ -12,8 +12,8 @@ use crate::wire::v2::{ANY_SIZE, ModelMetadata, ModelPath, PLATFORM, TensorMetada
 
 /// Only a loaded model's are known: one of a store is loaded for it, as for an inference.
 pub(super) async fn model(state: &State, model: &ModelPath) -> Result<HttpResponse, Error> {
-    check(state, model)?;
     let deadline = Instant::now() + state.settings.request_timeout;
+    check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;
     Ok(HttpResponse::Ok().json(of(&model.name, handle.as_ref().signature())))
 }

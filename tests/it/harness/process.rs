@@ -1,9 +1,11 @@
 //! What the system knows of a process.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::eventually;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process(pub u32);
@@ -39,15 +41,11 @@ impl Process {
 
     /// User and system time used so far, in clock ticks (a hundredth of a second on Linux).
     pub fn cpu_ticks(self) -> u64 {
-        let stat = fs::read_to_string(self.file("stat")).unwrap();
-        // The command's name stands in brackets and may hold blanks.
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+        ticks_of(&self.file("stat")).unwrap()
     }
 
     /// Files of a directory that are mapped into the process.
-    pub fn maps_files_below(self, folder: &std::path::Path) -> bool {
+    pub fn maps_files_below(self, folder: &Path) -> bool {
         let maps = fs::read_to_string(self.file("maps")).unwrap();
         maps.contains(&folder.display().to_string())
     }
@@ -62,7 +60,7 @@ impl Process {
     }
 
     /// Files of a directory that the process has open.
-    pub fn opens_files_below(self, folder: &std::path::Path) -> bool {
+    pub fn opens_files_below(self, folder: &Path) -> bool {
         let descriptors = fs::read_dir(self.file("fd")).unwrap().flatten();
         let mut files = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
         files.any(|file| file.starts_with(folder))
@@ -71,6 +69,35 @@ impl Process {
     pub fn signal(self, signal: Signal) {
         // A process that is gone needs no signal.
         let _ = kill_process(Pid::from_raw(self.0.try_into().unwrap()).unwrap(), signal);
+    }
+
+    /// The thread of this name that is at work, as something that takes signals: one that is sent to it is handled by it.
+    #[track_caller]
+    pub fn busiest_thread(self, name: &str) -> Self {
+        /// More than a thread uses that is merely woken now and then.
+        const TICKS: u64 = 3;
+        let threads = || -> Vec<(Self, u64)> {
+            let threads = fs::read_dir(self.file("task")).unwrap().flatten();
+            let threads = threads.filter_map(|thread| Some(Self(thread.file_name().to_str()?.parse().ok()?)));
+            threads
+                .filter(|thread| thread.is(name))
+                .map(|thread| {
+                    // Below its own number stands what all threads have used.
+                    let stat = self.file(&format!("task/{}/stat", thread.0));
+                    (thread, ticks_of(&stat).unwrap_or_default())
+                })
+                .collect()
+        };
+        let before = threads();
+        let mut found = None;
+        eventually("a thread is at work", || {
+            found = threads().into_iter().find_map(|(thread, ticks)| {
+                let (_, then) = before.iter().find(|(known, _)| *known == thread)?;
+                (ticks >= then + TICKS).then_some(thread)
+            });
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     /// The first of this process and its descendants that runs `program`.
@@ -113,4 +140,13 @@ impl Process {
     fn file(self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.0))
     }
+}
+
+/// User and system time of a `stat` file; `None` when what it is about has ended.
+fn ticks_of(stat: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(stat).ok()?;
+    // The command's name stands in brackets and may hold blanks.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    Some(fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum())
 }
