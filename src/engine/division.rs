@@ -130,7 +130,7 @@ mod tests {
 
     /// Does what a run does whose division happens on a thread of the pool.
     fn trap_in_pool() {
-        thread::spawn(trap::trap_here).join().unwrap();
+        thread::spawn(trap::trap_here).join().expect("the thread goes on");
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn a_model_that_does_not_load_ends_the_server_with_a_line_that_says_why() {
         (gone, "does not exist"),
         (fixture("bad/truncated"), "is not a model"),
         (fixture("bad/garbage"), "is not a model"),
-        (fixture("bad/text"), "is not a model"),
+        (fixture("bad/text"), "HTML or XML"),
         (fixture("bad/ambiguous"), "more than one model"),
         (fixture("bad/unknown_operator"), "Frobnicate"),
         (fixture("bad/opset_future"), "opset"),
