@@ -45,15 +45,14 @@ Latencies add up; of errors, the first one given wins";
 /// `longshore endpoint`.
 #[derive(Debug, Clone, Args)]
 pub struct EndpointArgs {
-    /// Address to listen on. There are no credentials to check: whoever reaches it can use it
+    /// Address to listen on. There are no credentials to check: each machine that reaches it can use it
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_BIND", value_name = "ADDRESS",
         default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), help_heading = "HTTP"
     )]
     pub bind: IpAddr,
 
-    /// Serve every user of this machine. Without it connections of this machine are refused that are neither of the user
-    /// who runs this nor of root
+    /// Serve every user of this machine, not only the one who runs this and root
     #[arg(long, env = "LONGSHORE_ENDPOINT_ALLOW_OTHER_USERS", help_heading = "HTTP")]
     pub allow_other_users: bool,
 
@@ -300,21 +299,23 @@ pub struct EndpointArgs {
     )]
     pub max_async_object: ByteSize,
 
-    /// Time for an asynchronous invocation, unless the request has InvocationTimeoutSeconds (at most 1 hour)
+    /// Time for an asynchronous invocation, unless the request has InvocationTimeoutSeconds (at
+    /// most 1 hour)
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_ASYNC_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "15min", help_heading = "Asynchronous invocations"
     )]
     pub async_timeout: Duration,
 
-    /// How variants and equal instances are chosen for requests
+    /// Choice of the variant for a request, and of one among equal instances
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_DEAL", value_enum, default_value_t = DealKind::Random,
         help_heading = "Traffic"
     )]
     pub deal: DealKind,
 
-    /// Chance for --deal random: the same seed draws the same variants and instances [default: another one each time]
+    /// Seed of --deal random, which draws the same variants and instances again [default: another
+    /// one each time]
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_DEAL_SEED",

@@ -1,14 +1,15 @@
-//! The choice among variants and instances that may all take a request: drawn by chance as on SageMaker, or dealt evenly.
+//! The choice among variants and instances that may all take a request: drawn by chance as on
+//! SageMaker, or dealt evenly.
 //!
-//! A draw depends on the seed, on the endpoint and on the number of its draws so far. So a run can be repeated, and the
-//! requests of one endpoint do not change the draws of another.
+//! A draw depends on the seed, on the endpoint and on the number of its draws so far. So a run can
+//! be repeated, and the requests of one endpoint do not change the draws of another.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// How requests are dealt to variants and instances.
+/// The way in which requests are dealt to variants and instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deal {
     /// Each request is drawn for itself; equal seeds draw equally.
@@ -68,8 +69,8 @@ fn scramble(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// Chooses an index by weight: `share`, from 0 up to 1, falls into one of the weights laid end to end. Weights that are not
-/// above 0 are never chosen.
+/// Chooses an index by weight: `share`, from 0 up to 1, falls into one of the weights laid end to
+/// end. Weights that are not above 0 are never chosen.
 pub fn by_weight(weights: &[f64], share: f64) -> Option<usize> {
     let total: f64 = weights.iter().filter(|weight| **weight > 0.0).sum();
     let mut rest = share * total;
@@ -137,7 +138,8 @@ mod tests {
             let off = |(seen, expected): (&u32, f64)| (f64::from(*seen) - expected).powi(2) / expected;
             counts.iter().zip([70.0, 20.0, 10.0]).map(off).sum()
         };
-        // Two degrees of freedom: the mean is 2, that of a hundred lies within five deviations of 0.2.
+        // Two degrees of freedom: the mean is 2, that of a hundred lies within five deviations of
+        // 0.2.
         let mean = hundreds.iter().map(chi_square).sum::<f64>() / 100.0;
         assert!((1.0..3.0).contains(&mean), "{mean}");
     }

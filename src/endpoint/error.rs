@@ -1,8 +1,10 @@
 //! The one table from what can go wrong with an invocation to the error that the AWS clients type.
 //!
-//! Spelled out to the last variant, so that a new cause does not compile until somebody has decided what a caller of
-//! SageMaker would see. The clients read the type from `x-amzn-ErrorType` and the rest from the JSON body; they repeat 500 and
-//! 503 by themselves, in their retry mode `legacy` also 429, and nothing else of these. Texts are SageMaker's own where they are known, because people match on them.
+//! Spelled out to the last variant, so that a new cause does not compile until somebody has
+//! decided what a caller of SageMaker would see. The clients read the type from `x-amzn-ErrorType`
+//! and the rest from the JSON body; they repeat 500 and 503 by themselves, in their retry mode
+//! `legacy` also 429, and nothing else of these. Texts are SageMaker's own where they are known,
+//! because people match on them.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 

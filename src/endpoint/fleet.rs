@@ -171,7 +171,8 @@ impl Fleets {
         names.find(|name| name.eq_ignore_ascii_case(endpoint)).cloned()
     }
 
-    /// Whether containers are processes of this user, which an environment must not lead elsewhere.
+    /// Whether containers are processes of this user, which an environment must not lead
+    /// elsewhere.
     pub fn runs_processes(&self) -> bool {
         self.shared.settings.runner == Runner::Process
     }

@@ -1,7 +1,8 @@
 //! The one port: the control plane at `/` (AWS JSON 1.1), the runtime API below `/endpoints/` (rest-json).
 //!
 //! SageMaker has a host for each. Clients are given both by two variables, and the paths of the two never meet.
-//! There are no credentials to check, hence nothing is done for a page in a browser, which says so by an `Origin`: it could
+//! There are no credentials to check. So other users of this machine are refused, by the owner of
+//! their socket, and nothing is done for a page in a browser, which says so by an `Origin`: it could
 //! be of any site, even of one that has its own name lead to this machine. AWS's clients send none.
 
 use std::any::Any;

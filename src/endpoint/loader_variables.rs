@@ -1,11 +1,14 @@
-//! Variables that a model's `Environment` may not have when its containers are processes of this user.
+//! Variables that a model's `Environment` may not have when its containers are processes of this
+//! user.
 //!
-//! On SageMaker a container's environment reaches the container alone. Here the process that stands in for it runs as the
-//! user of the endpoint, so a variable that makes it load code, believe files of others or write where it is told would be
-//! that user's own doing. An image keeps all of them: they mean its own files.
+//! On SageMaker a container's environment reaches the container alone. Here the process that
+//! stands in for it runs as the user of the endpoint, so a variable that makes it load code,
+//! believe files of others or write where it is told would be that user's own doing. An image
+//! keeps all of them: they mean its own files.
 //!
-//! The C library's part is its own list of what it drops for programs that run as another user. Variables that choose
-//! certificates, proxies or credentials stay allowed: they lead to no code, and such a process fetches nothing.
+//! The C library's part is its own list of what it drops for programs that run as another user.
+//! Variables that choose certificates, proxies or credentials stay allowed: they lead to no code,
+//! and such a process fetches nothing.
 
 use std::fmt;
 
@@ -102,7 +105,33 @@ fn covers(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::any::TypeId;
+    use std::net::IpAddr;
+    use std::path::PathBuf;
+
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::config::Cli;
+
+    #[test]
+    fn every_variable_of_serve_that_names_a_file_or_an_address_is_refused() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let leads_elsewhere = |argument: &&clap::Arg| {
+            let kind = argument.get_value_parser().type_id();
+            kind == TypeId::of::<PathBuf>() || kind == TypeId::of::<IpAddr>()
+        };
+        let variables = serve
+            .get_arguments()
+            .filter(leads_elsewhere)
+            .filter_map(clap::Arg::get_env);
+        let variables = Vec::from_iter(variables.map(|name| name.to_str().unwrap()));
+        assert!(variables.len() >= 6, "{variables:?}");
+        for name in variables {
+            assert!(first_refused([name].into_iter()).is_some(), "{name}");
+        }
+    }
 
     #[test]
     fn what_leads_the_process_elsewhere_is_refused_and_nothing_else() {

@@ -1,11 +1,14 @@
-//! The users of this machine who may use the endpoint: its own user and root, unless a flag lets in the others.
+//! The users of this machine who may use the endpoint: its own user and root, unless a flag lets
+//! in the others.
 //!
-//! There are no credentials, and a port of the loopback interface is open to every user of the machine. But the kernel knows
-//! whose socket the other end of such a connection is, and that end is a socket of this machine as well. It is asked once
-//! for each connection. Connections from other machines come only when `--bind` asks for them, and are not looked at.
+//! There are no credentials, and a port of the loopback interface is open to every user of the
+//! machine. But the kernel knows whose socket the other end of such a connection is, and that end
+//! is a socket of this machine as well. It is asked once for each connection. Connections from
+//! other machines come only when `--bind` asks for them, and are not looked at.
 //!
-//! What always holds: a connection whose owner is not known is refused. A client that hangs up before the kernel is asked
-//! leaves a socket without an owner, which the kernel reports as root's.
+//! What always holds: a connection whose owner is not known is refused. A client that hangs up
+//! before the kernel is asked leaves a socket without an owner, which the kernel reports as
+//! root's.
 
 mod proc;
 mod sock_diag;
@@ -15,10 +18,10 @@ use std::net::SocketAddr;
 
 use rustix::process::geteuid;
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// This user, root, another machine, or whoever when all are let in.
+    /// This user, root, or another machine.
     Admitted,
     /// Another user of this machine.
     Stranger { user: u32 },
@@ -35,7 +38,8 @@ struct Owner {
 }
 
 impl Peer {
-    /// Looks at the two ends of an accepted connection. Blocks for as long as the kernel takes to answer.
+    /// Looks at the two ends of an accepted connection. Blocks for as long as the kernel takes to
+    /// answer.
     pub fn of(local: SocketAddr, remote: SocketAddr) -> Self {
         decide(remote, geteuid().as_raw(), || {
             // The other way round: the socket that is asked for is the client's.
@@ -80,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_user_and_root_are_admitted_and_whoever_is_not_known_is_not() {
+    fn this_user_and_root_are_admitted_and_an_unknown_user_is_not() {
         let owner = |user, inode| Some(Owner { user, inode });
         let stranger = |user| Peer::Stranger { user };
         let table = [
@@ -90,7 +94,7 @@ mod tests {
             ("127.8.0.1:9", owner(1001, 7), stranger(1001)),
             ("[::1]:9", owner(1001, 7), stranger(1001)),
             ("[::ffff:127.0.0.1]:9", owner(1001, 7), stranger(1001)),
-            // What is left of a socket that was closed.
+            // The rest of a socket that was closed.
             ("127.0.0.1:9", owner(0, 0), Peer::Unknown),
             ("127.0.0.1:9", None, Peer::Unknown),
             ("192.0.2.1:9", None, Peer::Admitted),
@@ -124,7 +128,11 @@ mod tests {
             let peer = || Peer::of(server.local_addr().unwrap(), server.peer_addr().unwrap());
             assert_eq!(peer(), Peer::Admitted);
             drop(client);
-            assert_eq!(peer(), Peer::Unknown, "root's for the kernel once nobody has it");
+            assert_eq!(
+                peer(),
+                Peer::Unknown,
+                "the kernel calls it root's once its process has closed it"
+            );
         }
     }
 }

@@ -252,7 +252,8 @@ fn summary(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish, variant: &V
     summary
 }
 
-/// The pools of a variant. No machine is rented here, so all instances are of the kind that is tried first.
+/// The pools of a variant. No machine is rented here, so all instances are of the kind that is
+/// tried first.
 fn pools(given: &Value, running: u32) -> Option<Value> {
     let pools = given.get("InstancePools")?.as_array()?;
     let priority = |pool: &&Value| pool.get("Priority").and_then(Value::as_u64);

@@ -107,7 +107,8 @@ fn variant(request: Request<'_>, path: &str) -> Result<Variant, AwsError> {
     })
 }
 
-/// The kinds of machines that a variant may be started on make no difference here, unless they have models of their own.
+/// The kinds of machines that a variant may be started on make no difference here, unless they
+/// have models of their own.
 fn refuse_pools(request: Request<'_>) -> Result<(), &'static str> {
     match request
         .objects("InstancePools")

@@ -188,8 +188,8 @@ fn check_together(request: Request<'_>, containers: &[Container], execution: Exe
     Ok(())
 }
 
-/// Refuses variables that would change the program which stands in for a container. Models that were made before, for
-/// images, are refused when they are deployed.
+/// Refuses variables that would change the program which stands in for a container. Models that
+/// were made before, for images, are refused when they are deployed.
 fn refuse_loader_variables(request: Request<'_>) -> Result<(), AwsError> {
     let primary = request
         .object("PrimaryContainer")

@@ -68,7 +68,8 @@ pub(super) const KEY: Pattern = Pattern {
 pub(super) const TAG: Pattern = Pattern {
     text: r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$",
     matches: |text| {
-        // Letters, numbers and separators: tabs and ends of lines are white space, but none of these.
+        // Letters, numbers and separators: tabs and ends of lines are white space, but none of
+        // these.
         let is_separator = |letter: char| letter.is_whitespace() && !letter.is_control();
         text.chars()
             .all(|letter| letter.is_alphanumeric() || is_separator(letter) || "_.:/=+-@".contains(letter))

@@ -87,8 +87,8 @@ impl Records {
     }
 }
 
-/// The name as it was given at the creation: in the control plane the case of letters makes no difference, and no two names
-/// differ in it alone.
+/// The name as it was given at the creation: in the control plane the case of letters makes no
+/// difference, and no two names differ in it alone.
 fn spelled<'a, T>(records: &'a BTreeMap<String, T>, name: &'a str) -> Option<&'a str> {
     match records.contains_key(name) {
         true => Some(name),

@@ -58,6 +58,9 @@ pub struct Endpoint {
     pub desired: Wish,
     /// By the command line: it is not kept in a file, because the next command line says it again.
     pub declared: bool,
+    /// From a state file, and not deployed since: that it comes to serve again changes nothing of
+    /// it.
+    pub restored: bool,
 }
 
 /// What an endpoint is to be, whatever becomes of that of which it was made.
@@ -121,6 +124,7 @@ impl Endpoint {
             current: None,
             desired,
             declared: false,
+            restored: false,
         }
     }
 
@@ -168,6 +172,7 @@ impl Records {
         let Some(record) = self.endpoints.get_mut(endpoint) else {
             return;
         };
+        let is_as_it_was = std::mem::take(&mut record.restored) && outcome.is_ok();
         match (record.phase, outcome) {
             (Phase::Deleting, _) => {
                 self.endpoints.remove(endpoint);
@@ -191,6 +196,8 @@ impl Records {
             }
             (Phase::InService | Phase::Failed, _) => return,
         }
-        record.modified = now;
+        if !is_as_it_was {
+            record.modified = now;
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The shapes of SageMaker's requests: which members each has, and their limits.
 //!
-//! Three constraints are wider than SageMaker's: no role and no image need be given, and model data may also be a path.
-//! `InstanceType` and `InferenceAmiVersion` are any text: the lists of machines and their images change by the month, and no
-//! machine is rented here.
+//! Three constraints are wider than SageMaker's: no role and no image need be given, and model
+//! data may also be a path. `InstanceType` and `InferenceAmiVersion` are any text: the lists of
+//! machines and their images change by the month, and no machine is rented here.
 
 mod deployment;
 mod variant;

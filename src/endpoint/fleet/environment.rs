@@ -38,15 +38,15 @@ pub(super) fn credentials<'a>(variables: impl Iterator<Item = (&'a str, &'a str)
         .filter(|name| CREDENTIALS.contains(name))
 }
 
-/// How large a body a container takes, and how long an answer to one may take.
+/// Bounds of one invocation of a container: bytes of its body, and the time for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvocationBounds {
     pub bytes: u64,
     pub time: Duration,
 }
 
-/// The variables for `bounds`, as far as the model does not set any with that meaning: those that AWS's own images have are
-/// weaker than ours.
+/// The variables for `bounds`, as far as the model does not set any with that meaning: those that
+/// AWS's own images have are weaker than ours.
 pub(super) fn bounds(
     container: &Container,
     bounds: InvocationBounds,

@@ -28,7 +28,7 @@ pub enum Runner {
     Docker { command: PathBuf },
 }
 
-/// What a container may take.
+/// Bounds of a container.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Bounds {
     /// Bytes.

@@ -1,4 +1,5 @@
-//! The routing strategies of a variant: which of its instances gets a request, decided from numbers alone.
+//! The routing strategies of a variant: which of its instances gets a request, decided from
+//! numbers alone.
 
 use crate::endpoint::spec::Routing;
 
@@ -8,7 +9,8 @@ pub struct Asked<'a> {
     /// Where the choice among equal instances begins. Without it they take turns.
     pub draw: Option<u64>,
     pub body: &'a [u8],
-    /// `PrefixAwareId`: requests that differ in it do not share an instance for the sake of their prefix.
+    /// `PrefixAwareId`: requests that differ in it do not share an instance for the sake of their
+    /// prefix.
     pub prefix_id: Option<&'a str>,
 }
 
@@ -21,7 +23,8 @@ pub(super) struct Load {
     pub outstanding: usize,
 }
 
-/// Chooses one of `loads`; `first` is where equal ones are looked at first. `None` when there are none.
+/// Chooses one of `loads`; `first` is where equal ones are looked at first. `None` when there are
+/// none.
 pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Asked<'_>) -> Option<usize> {
     let least = || {
         let around = (0..loads.len()).map(|step| (first % loads.len() + step) % loads.len());
@@ -30,7 +33,8 @@ pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Ask
     };
     match routing {
         Routing::Random => (!loads.is_empty()).then(|| first % loads.len()),
-        // No container here has a cache of keys and values to ask about, and then SageMaker chooses so.
+        // No container here has a cache of keys and values to ask about, and then SageMaker
+        // chooses so.
         Routing::LeastOutstandingRequests | Routing::KvAware => least(),
         Routing::PrefixAware { bytes, threshold } => {
             let prefix = &asked.body[..asked.body.len().min(bytes)];
@@ -42,8 +46,8 @@ pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Ask
     }
 }
 
-/// The place of an instance in the order of a prefix. It depends on nothing else, so instances that come and go change the
-/// choice of those prefixes only that are theirs.
+/// The place of an instance in the order of a prefix. It depends on nothing else, so instances
+/// that come and go change the choice of those prefixes only that are theirs.
 fn rank(prefix: &[u8], prefix_id: Option<&str>, instance: u64) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&instance.to_le_bytes());

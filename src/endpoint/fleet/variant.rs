@@ -97,8 +97,8 @@ impl RunningVariant {
         self.choose_for(&Asked::default())
     }
 
-    /// Chooses the instance for a request by the variant's routing strategy, among those of which all containers answer,
-    /// else among all. `None` when there are none.
+    /// Chooses the instance for a request by the variant's routing strategy, among those of which
+    /// all containers answer, else among all. `None` when there are none.
     pub fn choose_for(&self, asked: &Asked<'_>) -> Option<InFlight> {
         let instances = self.instances();
         let up: Vec<&Arc<Instance>> = instances.iter().filter(|instance| instance.is_up()).collect();

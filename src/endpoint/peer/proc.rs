@@ -1,4 +1,5 @@
-//! The owner of one socket, by the kernel's tables of all of them: there wherever `/proc` is, and slow where there are many.
+//! The owner of one socket, by the kernel's tables of all of them: there wherever `/proc` is, and
+//! slow where there are many.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

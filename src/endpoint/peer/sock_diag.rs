@@ -1,4 +1,5 @@
-//! The owner of one socket, by netlink's `sock_diag`: one question and one answer, however many sockets there are.
+//! The owner of one socket, by netlink's `sock_diag`: one question and one answer, however many
+//! sockets there are.
 //!
 //! Kernels may be built without it, and sandboxes may withhold it.
 

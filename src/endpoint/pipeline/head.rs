@@ -1,7 +1,8 @@
 //! The heads of containers' replies that SageMaker refuses although their status says success.
 //!
-//! The bounds of each header are those of the runtime API's reply, which carries it (IN-2, IN-3, SE-2). Asynchronous
-//! invocations have two more, in SageMaker's words: a reply says its length, and its head is short.
+//! The bounds of each header are those of the runtime API's reply, which carries it (IN-2, IN-3,
+//! SE-2). Asynchronous invocations have two more, in SageMaker's words: a reply says its length,
+//! and its head is short.
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 
@@ -32,7 +33,8 @@ pub(super) fn check(container: &str, headers: &HeaderMap, asynchronous: bool) ->
     if !asynchronous {
         return Ok(());
     }
-    // As they stand on the wire: a colon and a space between name and value, a line's end after it.
+    // As they stand on the wire: a colon and a space between name and value, a line's end after
+    // it.
     let lengths = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4);

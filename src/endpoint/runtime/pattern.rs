@@ -1,4 +1,5 @@
-//! The patterns that SageMaker's runtime API states for its members, each with the function that decides what it says.
+//! The patterns that SageMaker's runtime API states for its members, each with the function that
+//! decides what it says.
 
 /// A pattern as messages show it, and its meaning.
 #[derive(Debug)]
@@ -43,7 +44,8 @@ pub(super) const OPEN_SESSION: Pattern = Pattern {
 /// In place of the id of a session, to open one.
 const NEW_SESSION: &str = "NEW_SESSION";
 
-/// SageMaker's `^(https|s3)://([^/]+)/?(.*)$`, and what else an object may be here: in another cloud's bucket, or a file.
+/// SageMaker's `^(https|s3)://([^/]+)/?(.*)$`, and what else an object may be here: in another
+/// cloud's bucket, or a file.
 pub(super) const LOCATION: Pattern = Pattern {
     text: "^(https|s3|gs|az)://([^/]+)/?(.*)$|^(file://)?/.*$",
     matches: |text| {

@@ -1,7 +1,8 @@
 //! Which variant and which instance gets a request.
 //!
-//! The variant is drawn by weight. Among its instances the variant's routing strategy chooses, unless one of them has the
-//! model loaded: that one is preferred until it is much busier than the others.
+//! The variant is drawn by weight. Among its instances the variant's routing strategy chooses,
+//! unless one of them has the model loaded: that one is preferred until it is much busier than the
+//! others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,12 +29,13 @@ pub(super) struct Routing {
     instances: AtomicU64,
 }
 
-/// What one endpoint has dealt so far.
+/// The deal of one endpoint so far.
 #[derive(Debug)]
 struct Dealt {
     turns: Turns,
     variants: Draws,
-    /// Apart from the variants, so that requests which name theirs do not change the draws of the others.
+    /// Apart from the variants, so that requests which name theirs do not change the draws of the
+    /// others.
     instances: Draws,
 }
 

@@ -1,7 +1,8 @@
 //! Whose turn it is, by weight.
 //!
-//! Smooth weighted round robin: each gains its weight, the richest is chosen and pays the sum of all. SageMaker draws at
-//! random; this is `--deal even`, with which a test of weights 3 and 1 sees exactly three of four requests, well mixed.
+//! Smooth weighted round robin: each gains its weight, the richest is chosen and pays the sum of
+//! all. SageMaker draws at random; this is `--deal even`, with which a test of weights 3 and 1
+//! sees exactly three of four requests, well mixed.
 
 /// Who has been chosen how often, as far as it matters.
 #[derive(Debug, Default)]

@@ -340,6 +340,7 @@ impl SavedEndpoint {
         }
         Ok(Endpoint {
             modified: self.modified,
+            restored: true,
             ..Endpoint::new(desired, arns, self.created)
         })
     }

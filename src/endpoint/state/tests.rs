@@ -55,6 +55,7 @@ fn restarted(records: &Records) -> Records {
         endpoint.phase = Phase::Creating;
         endpoint.current = None;
         endpoint.failure = None;
+        endpoint.restored = true;
     }
     records
 }
@@ -173,6 +174,50 @@ fn a_state_without_a_file_answers_too() {
         assert_eq!(state.undeployed(), [deployment]);
         state.settle("e", Ok(())).await;
         assert_eq!(state.undeployed(), []);
+    });
+}
+
+#[test]
+fn a_restart_is_no_change_of_an_endpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    let described = async |state: &State| {
+        let body = json!({"EndpointName": "e"});
+        ask(state, "DescribeEndpoint", body).await.unwrap().body
+    };
+    runtime().block_on(async {
+        let state = State::open(path.clone(), arns()).unwrap();
+        let config = json!({
+            "EndpointConfigName": "c",
+            "ProductionVariants": [{"VariantName": "a", "ModelName": "m", "InitialInstanceCount": 1, "RoutingConfig": {
+                "RoutingStrategy": "PREFIX_AWARE",
+                "PrefixAwareRoutingConfig": {"PrefixLength": 2048},
+            }}],
+            "DataCaptureConfig": {
+                "EnableCapture": false, "InitialSamplingPercentage": 10, "DestinationS3Uri": "s3://b/k",
+                "CaptureOptions": [{"CaptureMode": "Input"}],
+            },
+        });
+        ask(&state, "CreateModel", create_model("m")).await.unwrap();
+        ask(&state, "CreateEndpointConfig", config).await.unwrap();
+        let body = json!({"EndpointName": "e", "EndpointConfigName": "c"});
+        ask(&state, "CreateEndpoint", body).await.unwrap();
+        state.settle("e", Ok(())).await;
+        let before = described(&state).await;
+        drop(state);
+
+        let state = State::open(path.clone(), arns()).unwrap();
+        // Times have milliseconds, so the clock has to go on.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        state.settle("e", Ok(())).await;
+        assert_eq!(described(&state).await, before);
+        let weights =
+            json!({"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "a", "DesiredWeight": 2}]});
+        ask(&state, "UpdateEndpointWeightsAndCapacities", weights)
+            .await
+            .unwrap();
+        state.settle("e", Ok(())).await;
+        assert_ne!(described(&state).await["LastModifiedTime"], before["LastModifiedTime"]);
     });
 }
 

@@ -1,6 +1,7 @@
 //! The members of an endpoint configuration: variants, asynchronous inference and data capture.
 //!
-//! Members that have no effect here have their shape all the same: what SageMaker would refuse is found out here.
+//! Members that have no effect here have their shape all the same: what SageMaker would refuse is
+//! found out here.
 
 use super::super::shape::Shape::{Anything, Choice, Flag, Integer, List, Number, Structure};
 use super::super::shape::{Shape, optional, required, text};

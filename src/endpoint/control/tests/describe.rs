@@ -314,7 +314,7 @@ fn names_that_differ_in_case_only_are_one_name_for_every_action() {
     let tags = plane.must("ListTags", json!({"ResourceArn": arn.to_lowercase()})).body;
     assert_eq!(tags, json!({"Tags": []}));
 
-    // What is done to the endpoint is done to the one that there is.
+    // Changes reach the endpoint by the name of its creation.
     let answer = plane.must(
         "UpdateEndpointWeightsAndCapacities",
         json!({"EndpointName": "END", "DesiredWeightsAndCapacities": [{"VariantName": "a", "DesiredWeight": 2}]}),

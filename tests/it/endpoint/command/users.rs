@@ -1,4 +1,4 @@
-//! Who may use the endpoint, and what a model may do to the user who runs it.
+//! Other users of the machine, and models that would run code as the user of the endpoint.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
