@@ -14,6 +14,7 @@ mod invoke;
 mod models;
 mod v2;
 
+use std::any::Any;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,12 +23,15 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::{Next, from_fn};
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::net::{Shutdown, shutdown};
 
 use crate::catalog::Catalog;
 use crate::codec::Format;
 use crate::engine::Engine;
+use crate::peer::Peer;
 use crate::telemetry::metrics::{Metrics, Route};
 use crate::wire::{ExecutionParameters, INFERENCE_ID, TARGET_MODEL};
 
@@ -71,6 +75,8 @@ pub struct Settings {
     pub threads: usize,
     /// Connections in all; further ones wait to be accepted.
     pub max_connections: usize,
+    /// Whether connections of other users of this machine are closed.
+    pub only_this_user: bool,
     /// For `GET /execution-parameters` (BT-2).
     pub max_concurrent_transforms: usize,
     pub max_payload_in_mb: usize,
@@ -108,7 +114,7 @@ pub fn start(
 ) -> std::io::Result<Server> {
     let (threads, keep_alive) = (settings.threads, settings.keep_alive);
     let (header_timeout, drain_timeout) = (settings.header_timeout, settings.drain_timeout);
-    let max_connections = settings.max_connections;
+    let (max_connections, only_this_user) = (settings.max_connections, settings.only_this_user);
     limit_unread(&listener, settings.write_timeout);
     let state = web::Data::new(State {
         settings,
@@ -123,6 +129,11 @@ pub fn start(
             .wrap(from_fn(observe))
             .configure(routes)
     })
+    .on_connect(move |connection, _| {
+        if only_this_user {
+            close_strangers(connection);
+        }
+    })
     .workers(threads)
     .keep_alive(keep_alive)
     .client_request_timeout(header_timeout)
@@ -136,6 +147,19 @@ pub fn start(
     .disable_signals()
     .listen(listener)?;
     Ok(server.run())
+}
+
+/// Closes a new connection that is of another user of this machine, before anything is read of it.
+fn close_strangers(connection: &dyn Any) {
+    let peer = Peer::of_connection(connection);
+    if peer == Peer::Admitted {
+        return;
+    }
+    tracing::warn!("{peer}, and is closed (--only-this-user)");
+    if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+        // An error says that it is closed already.
+        let _ = shutdown(stream, Shutdown::Both);
+    }
 }
 
 /// Ends connections whose client does not take what it is sent. The kernel does: actix has no time limit for that, and

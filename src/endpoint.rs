@@ -11,7 +11,6 @@ pub mod fleet;
 pub mod http;
 pub mod loader_variables;
 pub mod multi_model;
-pub mod peer;
 pub mod pipeline;
 pub mod provision;
 pub mod runtime;

@@ -166,6 +166,7 @@ fn fleet_settings(args: &EndpointArgs, environment: &Environment, faults: Arc<Fa
         prepared: args.cache_dir(),
         max_instances: args.max_instances,
         memory: args.container_memory.map(|memory| memory.as_u64()),
+        allow_other_users: args.allow_other_users,
         asynchronous: InvocationBounds {
             bytes: args.max_async_object.as_u64(),
             time: args.async_timeout.max(LONGEST_INVOCATION),

@@ -224,6 +224,7 @@ fn settings(
         drain_timeout: args.drain_timeout,
         threads: args.http_threads(),
         max_connections: args.max_connections(open_files),
+        only_this_user: args.only_this_user,
         max_concurrent_transforms,
         max_payload_in_mb,
     }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::{FetchArgs, duration};
 use crate::telemetry::{LogFormat, LogLevel};
@@ -53,7 +54,11 @@ pub struct EndpointArgs {
     pub bind: IpAddr,
 
     /// Serve every user of this machine, not only the one who runs this and root
-    #[arg(long, env = "LONGSHORE_ENDPOINT_ALLOW_OTHER_USERS", help_heading = "HTTP")]
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_ALLOW_OTHER_USERS", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), help_heading = "HTTP"
+    )]
     pub allow_other_users: bool,
 
     /// Port of the control plane and of the runtime API; 0 chooses a free one and logs it

@@ -23,6 +23,15 @@ pub struct ServeArgs {
     #[arg(long, env = "LONGSHORE_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), help_heading = "HTTP")]
     pub bind: IpAddr,
 
+    /// Close connections over the loopback interface that are of another user of this machine, except
+    /// root's
+    #[arg(
+        long, env = "LONGSHORE_ONLY_THIS_USER", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), help_heading = "HTTP"
+    )]
+    pub only_this_user: bool,
+
     /// Port of all routes; 0 takes a free one and logs it
     #[arg(long, env = "SAGEMAKER_BIND_TO_PORT", default_value_t = 8080, help_heading = "HTTP")]
     pub port: u16,

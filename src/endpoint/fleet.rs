@@ -75,6 +75,8 @@ pub struct Settings {
     pub max_instances: u32,
     /// Bytes that a container may take, unless a fault says otherwise.
     pub memory: Option<u64>,
+    /// Whether processes take connections of every user of this machine.
+    pub allow_other_users: bool,
     /// For the containers of asynchronous endpoints that are processes.
     pub asynchronous: InvocationBounds,
     pub faults: Arc<Faults>,

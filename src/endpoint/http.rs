@@ -16,15 +16,14 @@ use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, ORIGIN};
 use actix_web::middleware::{Next, from_fn};
-use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Bytes, Data, PayloadConfig, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use serde_json::{Value, json};
 
 use super::control::AwsError;
-use super::peer::Peer;
 use super::provision::Provisioner;
 use super::runtime::{self, ERROR_TYPE, REQUEST_ID, Runtime};
+use crate::peer::Peer;
 
 /// Of the control plane's requests and replies.
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
@@ -90,10 +89,7 @@ fn routes(app: &mut ServiceConfig) {
 
 /// Looks at the other end of a new connection.
 fn peer_of(connection: &dyn Any) -> Peer {
-    let ends = connection
-        .downcast_ref::<TcpStream>()
-        .and_then(|stream| Some((stream.local_addr().ok()?, stream.peer_addr().ok()?)));
-    let peer = ends.map_or(Peer::Unknown, |(local, remote)| Peer::of(local, remote));
+    let peer = Peer::of_connection(connection);
     if peer != Peer::Admitted {
         tracing::warn!("{peer}, and is refused; --allow-other-users serves every user of this machine");
     }

@@ -59,9 +59,10 @@ const REFUSED: [Group; 6] = [
             "LONGSHORE_MODEL_DIR",
             "LONGSHORE_MODELS_ROOT",
             "LONGSHORE_MODEL_STORE",
+            "LONGSHORE_ONLY_THIS_USER",
             "SAGEMAKER_BASE_DIR",
         ],
-        effect: "the endpoint decides where its process listens and which files it has",
+        effect: "the endpoint decides who reaches its process and which files it has",
     },
 ];
 

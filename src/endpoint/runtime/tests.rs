@@ -82,6 +82,7 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
         prepared: folder.path().join("prepared"),
         max_instances: 2,
         memory: None,
+        allow_other_users: false,
         asynchronous: fleet::InvocationBounds {
             bytes: 1 << 20,
             time: FOREVER,

@@ -18,6 +18,8 @@ pub(super) fn command(settings: &Settings, container: &Container, home: &Home, b
     let mut command = tied(settings, tether::arguments(Parting::Kill, serve));
     let mut ours = vec![
         ("LONGSHORE_BIND", "127.0.0.1".to_owned()),
+        // A request that goes around the endpoint meets the same refusal.
+        ("LONGSHORE_ONLY_THIS_USER", (!settings.allow_other_users).to_string()),
         ("LONGSHORE_CACHE_DIR", settings.prepared.display().to_string()),
         (
             "LONGSHORE_DRAIN_TIMEOUT",

@@ -19,7 +19,16 @@ fn asked_by_nobody(address: SocketAddr) -> String {
     let head = "POST / HTTP/1.1\\r\\nHost: a\\r\\nX-Amz-Target: SageMaker.ListModels\\r\\nContent-Length: 2\\r\\nConnection: close";
     let script = format!("exec 3<>/dev/tcp/{host}/{port}; printf '{head}\\r\\n\\r\\n{{}}' >&3; cat <&3");
     let mut bash = Command::new("bash");
-    Finished::after(bash.args(["-c", &script]).current_dir("/").uid(NOBODY).gid(NOBODY)).output()
+    // A connection that is closed at once ends bash with an error.
+    Finished::after(bash.args(["-c", &script]).current_dir("/").uid(NOBODY).gid(NOBODY)).printed()
+}
+
+/// The address of the only container.
+fn container_of(desk: &Desk) -> SocketAddr {
+    let log = desk.0.log();
+    let line = log.iter().find(|line| line.contains("container in service")).unwrap();
+    let (_, address) = line.split_once("address=http://").unwrap();
+    address.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -46,7 +55,22 @@ fn other_users_of_the_machine_are_refused_unless_a_flag_lets_them_in() {
     // This user is served as ever.
     desk.control("ListModels", &json!({})).expect(200);
 
-    let desk = Desk::start(Builder::endpoint().argument("--allow-other-users"));
+    // Nor does the port of a container lead around that.
+    let serving = |flags: &[&str]| {
+        let model = Builder::endpoint().arguments(flags).argument("--model");
+        let desk = Desk::start(model.argument(fixture("scale")));
+        desk.wait_until_served("longshore");
+        desk
+    };
+    let desk = serving(&[]);
+    assert_eq!(asked_by_nobody(container_of(&desk)), "");
+    let expected = format!("{expected}, and is closed (--only-this-user)");
+    desk.0.wait_for_log(&expected);
+    assert_eq!(desk.answer(Desk::invocation("longshore"), 2.0), 2469.0);
+
+    let desk = serving(&["--allow-other-users"]);
+    let answered = asked_by_nobody(container_of(&desk));
+    assert!(answered.starts_with("HTTP/1.1 404 "), "{answered}");
     let served = asked_by_nobody(desk.0.address());
     assert!(
         served.starts_with("HTTP/1.1 200 ") && served.contains("{\"Models\":[]}"),

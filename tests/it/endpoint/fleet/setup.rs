@@ -102,6 +102,7 @@ pub fn settings(folder: &Path) -> Settings {
         prepared: folder.join("prepared"),
         max_instances: 2,
         memory: None,
+        allow_other_users: false,
         asynchronous: InvocationBounds {
             bytes: 1 << 30,
             time: Duration::from_secs(3600),

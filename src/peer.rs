@@ -1,21 +1,21 @@
-//! The users of this machine who may use the endpoint: its own user and root, unless a flag lets
-//! in the others.
+//! The users of this machine who may use a port: the user of this process and root.
 //!
 //! There are no credentials, and a port of the loopback interface is open to every user of the
 //! machine. But the kernel knows whose socket the other end of such a connection is, and that end
-//! is a socket of this machine as well. It is asked once for each connection. Connections from
-//! other machines come only when `--bind` asks for them, and are not looked at.
+//! is a socket of this machine as well. It is asked once for each connection. Connections of other
+//! machines come only when the bound address lets them, and are not looked at.
 //!
-//! What always holds: a connection whose owner is not known is refused. A client that hangs up
-//! before the kernel is asked leaves a socket without an owner, which the kernel reports as
-//! root's.
+//! What always holds: a connection whose owner is not known is not admitted. A client that hangs up
+//! before the kernel is asked leaves a socket without an owner, which the kernel reports as root's.
 
 mod proc;
 mod sock_diag;
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 
+use actix_web::rt::net::TcpStream;
 use rustix::process::geteuid;
 
 /// The other end of a connection.
@@ -38,6 +38,14 @@ struct Owner {
 }
 
 impl Peer {
+    /// Looks at the other end of a connection that actix has accepted.
+    pub fn of_connection(connection: &dyn Any) -> Self {
+        let ends = connection
+            .downcast_ref::<TcpStream>()
+            .and_then(|stream| Some((stream.local_addr().ok()?, stream.peer_addr().ok()?)));
+        ends.map_or(Self::Unknown, |(local, remote)| Self::of(local, remote))
+    }
+
     /// Looks at the two ends of an accepted connection. Blocks for as long as the kernel takes to
     /// answer.
     pub fn of(local: SocketAddr, remote: SocketAddr) -> Self {
