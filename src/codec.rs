@@ -20,6 +20,7 @@
 //!   strings: of a fixed number of them); memory that is not there is an error (`room.rs`).
 //! - A content type names the format that is really sent (CT-2), and an error says what the caller can change.
 
+mod by_record;
 mod column;
 mod csv;
 mod decimal;
@@ -51,6 +52,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use self::by_record::{Division, divide};
 use self::error::excerpt;
 pub use self::error::{DecodeError, EncodeError, InputError};
 pub use self::format::Format;
@@ -62,7 +64,7 @@ pub use self::reply_plan::ReplyPlan;
 use self::reply_plan::{Dialect, not_a_tensor_problem};
 pub use self::sample::{Sample, samples};
 use self::values::Output;
-use crate::tensor::{Signature, Tensor, Value};
+use crate::tensor::{OutputRows, OutputSpec, Records, Signature, Tensor, Value};
 
 /// A decoded request.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,83 +109,133 @@ pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<
             "header rows are not read; send the rows alone",
         ));
     }
-    match format {
+    let Request { inputs, reply } = match format {
         Format::Json => json::decode(&body, signature),
         Format::TritonBinary => triton_binary::decode(&media_type, &body, signature),
         Format::JsonLines => json_lines::decode(&body, signature),
         Format::Csv => csv::decode(&body, signature),
         Format::Npy => npy::decode(&body, signature),
-    }
+    }?;
+    Ok(Request {
+        reply: reply.for_inputs(signature, &inputs),
+        inputs,
+    })
 }
 
-/// Writes a reply in the format that [`negotiate()`] chose. `outputs` are those of the plan, in its order.
+/// How many records have to run one by one, because the reply answers record by record and the model's outputs do not;
+/// `None` where one run for all of them does. `outputs` are those of such a run, once there was one.
+pub fn apart(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize> {
+    let Records::Separable(count) = plan.records else {
+        return None;
+    };
+    if count == 1 || !plan.is_by_record(format) {
+        return None;
+    }
+    let is_apart = match outputs {
+        None => plan.specs(signature).any(|output| output.rows == OutputRows::Whole),
+        Some(outputs) => !by_record::has_entries(outputs.iter(), count),
+    };
+    is_apart.then_some(count)
+}
+
+/// Writes a reply in the format that [`negotiate()`] chose. `runs` holds the outputs of the plan, in its order: of one run
+/// for all records, or of one for each where [`apart`] wanted that.
 pub fn encode(
     format: Format,
     plan: &ReplyPlan,
     model: &str,
     signature: &Signature,
-    outputs: &[Value],
+    runs: &[Vec<Value>],
 ) -> Result<Encoded, EncodeError> {
     let selected = plan.selected(signature);
-    if selected.len() != outputs.len() {
+    if let Some(run) = runs.iter().find(|run| run.len() != selected.len()) {
         return Err(EncodeError::OutputCount {
             expected: selected.len(),
-            given: outputs.len(),
+            given: run.len(),
         });
     }
-    let outputs: Vec<Output<'_>> = selected
-        .iter()
-        .zip(outputs)
-        .map(|(spec, value)| Output {
-            name: &spec.name,
-            value,
-        })
-        .collect();
+    let mut named = runs.iter().flat_map(|run| selected.iter().zip(run));
     if format.is_text()
-        && let Some(output) = outputs.iter().find(|output| values::is_disproportionate(output.value))
+        && let Some((output, _)) = named.find(|(_, value)| values::is_disproportionate(value))
     {
         return Err(EncodeError::CannotCarry {
             format,
-            problem: format!("output {} is empty but claims a very large shape", excerpt(output.name)),
+            problem: format!(
+                "output {} is empty but claims a very large shape",
+                excerpt(&output.name)
+            ),
         });
     }
-    let tensors = || {
-        open_inference::tensors(&outputs).map_err(|name| EncodeError::CannotCarry {
-            format,
-            problem: not_a_tensor_problem(name),
-        })
-    };
     let body = match (format, &plan.dialect) {
-        (Format::Json, Dialect::OpenInference { id, .. }) => {
-            let room = values::json_bytes(&outputs);
-            open_inference::encode(id.as_deref(), model, &tensors()?, |_| None, room)?
-        }
-        (Format::Json, dialect) => json::encode(dialect, &outputs)?,
-        (Format::TritonBinary, dialect) => {
-            let (id, binary) = match dialect {
-                // Asked for by the request: as it says for each output.
-                Dialect::OpenInference { id, binary } if binary.contains(&true) => (id.as_deref(), binary.as_slice()),
-                // Asked for by `Accept` alone: all of them.
-                Dialect::OpenInference { id, .. } => (id.as_deref(), &[][..]),
-                Dialect::Rows | Dialect::Columns => (None, &[][..]),
-            };
-            return triton_binary::encode(id, model, &tensors()?, binary);
-        }
-        (Format::JsonLines, _) => json_lines::encode(&outputs)?,
-        (Format::Csv, _) => csv::encode(&outputs)?,
-        (Format::Npy, _) => match tensors()?.as_slice() {
-            [only] => npy::encode(only.name, only.tensor)?,
-            _ => {
-                return Err(EncodeError::CannotCarry {
-                    format,
-                    problem: "an NPY file holds one array; accept application/json".to_owned(),
-                });
-            }
+        (Format::JsonLines, _) => json_lines::encode(&plan.lines(format, &selected, runs)?)?,
+        (Format::Csv, _) => csv::encode(&plan.lines(format, &selected, runs)?)?,
+        (Format::Json, Dialect::Rows) => match divide(&selected, plan.records, runs) {
+            Division::ByRecord(by_record) => json::encode_records(&by_record)?,
+            Division::Whole { .. } => json::encode_whole("predictions", &whole(&selected, runs)?)?,
         },
+        (Format::Json, Dialect::Columns) => json::encode_whole("outputs", &whole(&selected, runs)?)?,
+        (Format::Json | Format::TritonBinary | Format::Npy, dialect) => {
+            return encode_tensors(format, dialect, model, &whole(&selected, runs)?);
+        }
     };
-    Ok(Encoded {
-        content_type: format.media_type().into(),
-        json_bytes: None,
-        body: body.into(),
-    })
+    Ok(Encoded::new(format, body))
+}
+
+/// Writes the outputs in a format that knows tensors only.
+fn encode_tensors(
+    format: Format,
+    dialect: &Dialect,
+    model: &str,
+    outputs: &[Output<'_>],
+) -> Result<Encoded, EncodeError> {
+    let tensors = open_inference::tensors(outputs).map_err(|name| EncodeError::CannotCarry {
+        format,
+        problem: not_a_tensor_problem(name),
+    })?;
+    let (id, binary) = match dialect {
+        Dialect::OpenInference { id, binary } => (id.as_deref(), binary.as_slice()),
+        Dialect::Rows | Dialect::Columns => (None, &[][..]),
+    };
+    match (format, tensors.as_slice()) {
+        (Format::TritonBinary, _) => {
+            // Those that the request wants so; where only `Accept` asks for this format, all of them.
+            let binary = if binary.contains(&true) { binary } else { &[] };
+            triton_binary::encode(id, model, &tensors, binary)
+        }
+        (Format::Npy, [only]) => Ok(Encoded::new(format, npy::encode(only.name, only.tensor)?)),
+        (Format::Npy, _) => Err(EncodeError::CannotCarry {
+            format,
+            problem: "an NPY file holds one array; accept application/json".to_owned(),
+        }),
+        (Format::Json | Format::JsonLines | Format::Csv, _) => {
+            let room = values::json_bytes(outputs);
+            let body = open_inference::encode(id, model, &tensors, |_| None, room)?;
+            Ok(Encoded::new(Format::Json, body))
+        }
+    }
+}
+
+/// The outputs of the run that answers all records, by name.
+fn whole<'a>(selected: &[&'a OutputSpec], runs: &'a [Vec<Value>]) -> Result<Vec<Output<'a>>, EncodeError> {
+    let [run] = runs else {
+        return Err(EncodeError::OutputCount {
+            expected: selected.len(),
+            given: runs.iter().map(Vec::len).sum(),
+        });
+    };
+    let output = |(spec, value): (&&'a OutputSpec, &'a Value)| Output {
+        name: &spec.name,
+        value,
+    };
+    Ok(selected.iter().zip(run).map(output).collect())
+}
+
+impl Encoded {
+    fn new(format: Format, body: Vec<u8>) -> Self {
+        Self {
+            content_type: format.media_type().into(),
+            json_bytes: None,
+            body: body.into(),
+        }
+    }
 }

@@ -20,6 +20,7 @@ mod locale;
 mod memory;
 mod model;
 mod onnx_file;
+mod output_rows;
 mod packed;
 mod placement;
 mod pool;
@@ -27,6 +28,7 @@ mod prepare;
 mod preparing;
 mod quarantine;
 mod raw;
+mod records;
 mod resident;
 mod runtime;
 mod session;
@@ -386,7 +388,7 @@ impl Engine {
                     && source.is_prepared()
                     && !source.file().exists()
                 {
-                    resident = create(&Source::of(artifact, None));
+                    resident = create(&source.uploaded(artifact));
                 }
                 if resident.is_err() {
                     // What the half-made session held is free now, but still this process's (MM-18).

@@ -7,6 +7,7 @@
 //! window of the request body or memory that ONNX Runtime owns, and passing it on copies nothing.
 
 mod data_type;
+mod records;
 mod rows;
 mod signature;
 #[cfg(test)]
@@ -17,7 +18,8 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use data_type::{DataType, Element};
-pub use signature::{Dim, InputSpec, OutputSpec, Signature, ValueType};
+pub use records::Records;
+pub use signature::{Dim, InputSpec, OutputRows, OutputSpec, Signature, ValueType};
 
 #[cfg(not(target_endian = "little"))]
 compile_error!("tensors are exchanged as little-endian bytes; big-endian targets are not supported");
@@ -60,6 +62,17 @@ pub enum Value {
         keys: Tensor,
         values: Tensor,
     },
+}
+
+impl Value {
+    /// The number of entries along the first axis, or in the sequence. `None` for scalars and maps, which have no axis.
+    pub fn entries(&self) -> Option<usize> {
+        match self {
+            Self::Tensor(tensor) => tensor.shape().first().copied(),
+            Self::Sequence(values) => Some(values.len()),
+            Self::Map { .. } => None,
+        }
+    }
 }
 
 /// Number of elements of `shape`, or `None` when it overflows.

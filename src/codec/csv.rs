@@ -14,15 +14,16 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use self::records::Records;
+use crate::codec::by_record::{ByRecord, Part};
 use crate::codec::column::{Column, column};
 use crate::codec::error::{DecodeError, EncodeError, InputError, excerpt, takes};
 use crate::codec::fit::Form;
 use crate::codec::json_reader::utf8;
 use crate::codec::numbers::Problem;
 use crate::codec::room;
-use crate::codec::values::{Output, json_bytes, row_count, write_cells};
-use crate::codec::{Dialect, Format, ReplyPlan, Request};
-use crate::tensor::{Dim, InputSpec, Signature, ValueType};
+use crate::codec::values::{write_all_cells, write_cells};
+use crate::codec::{Format, ReplyPlan, Request};
+use crate::tensor::{Dim, InputSpec, OutputRows, OutputSpec, Signature, Value, ValueType};
 
 pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
     let text = utf8(Format::Csv, body)?;
@@ -137,7 +138,7 @@ impl<'s> Rows<'s> {
             .collect::<Result<_, _>>()?;
         Ok(Request {
             inputs,
-            reply: ReplyPlan::new(Dialect::Rows),
+            reply: ReplyPlan::counted(count),
         })
     }
 }
@@ -238,53 +239,86 @@ fn width_of(spec: &InputSpec) -> Option<Width> {
     })
 }
 
-/// The number of rows that an output of this type has for certain. What has no rows is one line.
-fn certain_rows(value_type: &ValueType) -> Option<usize> {
-    match value_type {
-        ValueType::Tensor { dims: Some(dims), .. } => match dims.first() {
-            Some(Dim::Fixed(rows)) => Some(*rows),
-            Some(Dim::Dynamic(_)) => None,
-            None => Some(1),
-        },
-        ValueType::Map { .. } => Some(1),
-        ValueType::Tensor { dims: None, .. } | ValueType::Sequence(_) => None,
+/// Whether a line of cells can say outputs of these types, as far as that is known before the run.
+pub(super) fn can_carry(outputs: &[&OutputSpec]) -> Result<(), String> {
+    let mut open = 0;
+    for output in outputs.iter().filter(|output| output.rows == OutputRows::Whole) {
+        if let ValueType::Tensor { dims: Some(dims), .. } = &output.value_type {
+            match dims.as_slice() {
+                [] | [Dim::Fixed(_)] => {}
+                [Dim::Dynamic(_)] => open += 1,
+                [_, _, ..] => return Err(nested(&output.name)),
+            }
+        }
+    }
+    if open > 1 {
+        Err(SEVERAL_LISTS.to_owned())
+    } else {
+        Ok(())
     }
 }
 
-/// Whether outputs of these types can have rows in common.
-pub(super) fn can_carry<'a>(mut types: impl Iterator<Item = &'a ValueType>) -> Result<(), String> {
-    let mut first = None;
-    let differs = types.any(|value_type| match (certain_rows(value_type), first) {
-        (Some(rows), Some(other)) => rows != other,
-        (rows, None) => {
-            first = rows;
-            false
-        }
-        (None, Some(_)) => false,
-    });
-    if differs { Err(UNEVEN.to_owned()) } else { Ok(()) }
+const SEVERAL_LISTS: &str = "several outputs are lists of any length, which cannot be told apart in a line; accept \
+                             application/jsonlines or application/json";
+
+fn nested(name: &str) -> String {
+    format!(
+        "output {} is a nested list for each record, which a line cannot say; accept application/jsonlines or \
+         application/json",
+        excerpt(name)
+    )
 }
 
-const UNEVEN: &str = "they have different numbers of rows; accept application/json";
-
-pub(super) fn encode(outputs: &[Output<'_>]) -> Result<Vec<u8>, EncodeError> {
-    let mut counts = outputs.iter().map(|output| row_count(output.value).unwrap_or(1));
-    let rows = counts.next().unwrap_or(0);
-    if counts.any(|count| count != rows) {
-        return Err(EncodeError::CannotCarry {
+pub(super) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
+    let mut out = room::for_all(records.json_bytes())?;
+    for record in 0..records.count() {
+        write_line(records, record, &mut out).map_err(|problem| EncodeError::CannotCarry {
             format: Format::Csv,
-            problem: UNEVEN.to_owned(),
-        });
-    }
-    let mut out = room::for_all(json_bytes(outputs))?;
-    for row in 0..rows {
-        let mut first = true;
-        for output in outputs {
-            write_cells(output.value, row, &mut first, &mut out);
-        }
-        out.push(b'\n');
+            problem,
+        })?;
     }
     Ok(out)
+}
+
+fn write_line(records: &ByRecord<'_>, record: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    let (mut is_empty, mut open) = (true, 0);
+    for (spec, part) in records.parts(record) {
+        match part {
+            Part::Entry(value, entry) => write_cells(value, entry, &mut is_empty, out),
+            Part::Whole(value) => {
+                if !is_flat(value) {
+                    return Err(nested(&spec.name));
+                }
+                open += usize::from(value.entries().is_some() && !has_fixed_length(&spec.value_type));
+                write_all_cells(value, &mut is_empty, out);
+            }
+        }
+    }
+    if open > 1 {
+        return Err(SEVERAL_LISTS.to_owned());
+    }
+    if is_empty {
+        // A blank line would be no record (BT-7).
+        out.extend_from_slice(b"[]");
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+/// Whether cells one after the other say all of a value.
+fn is_flat(value: &Value) -> bool {
+    match value {
+        Value::Tensor(tensor) => tensor.shape().len() <= 1,
+        Value::Sequence(values) => {
+            let is_scalar = |value: &Value| matches!(value, Value::Tensor(tensor) if tensor.shape().is_empty());
+            values.iter().all(is_scalar)
+        }
+        Value::Map { .. } => true,
+    }
+}
+
+fn has_fixed_length(value_type: &ValueType) -> bool {
+    matches!(value_type, ValueType::Tensor { dims: Some(dims), .. } if matches!(dims.as_slice(), [Dim::Fixed(_)]))
 }
 
 #[cfg(test)]

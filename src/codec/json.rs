@@ -15,6 +15,7 @@
 use bytes::Bytes;
 use jiter::Peek;
 
+use crate::codec::by_record::ByRecord;
 use crate::codec::column::column;
 use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, takes};
 use crate::codec::fit::Form;
@@ -22,7 +23,7 @@ use crate::codec::json_reader::Reader;
 use crate::codec::open_inference::{self, Envelope, Tail};
 use crate::codec::room;
 use crate::codec::rows::{Names, Rows, duplicate_input, is_binary_string, missing_input, unknown_input};
-use crate::codec::values::{Output, common_rows, json_bytes, write_key, write_row, write_value};
+use crate::codec::values::{Output, json_bytes, write_key, write_row, write_value};
 use crate::codec::{Dialect, Format, ReplyPlan, Request};
 use crate::tensor::{Signature, Tensor};
 
@@ -35,7 +36,7 @@ pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, Dec
         document(&mut reader, signature)?
     } else {
         Request {
-            inputs: instances(&mut reader, first, signature, Form::Whole)?,
+            inputs: instances(&mut reader, first, signature, Form::Whole)?.0,
             reply: ReplyPlan::new(Dialect::Rows),
         }
     };
@@ -45,7 +46,7 @@ pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, Dec
 
 fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Request, DecodeError> {
     let mut envelope = Envelope::default();
-    let mut given: Option<(Vec<Tensor>, Option<Dialect>)> = None;
+    let mut given: Option<(Vec<Tensor>, Option<ReplyPlan>)> = None;
     let mut key = reader.enter_object()?;
     while let Some(name) = key {
         match name {
@@ -59,13 +60,14 @@ fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Reques
                 if first != Peek::Array {
                     return Err(reader.malformed("\"instances\" must be an array").into());
                 }
-                given = Some((instances(reader, first, signature, Form::Rows)?, Some(Dialect::Rows)));
+                let (inputs, count) = instances(reader, first, signature, Form::Rows)?;
+                given = Some((inputs, Some(ReplyPlan::counted(count))));
             }
             "inputs" => {
                 given = Some(if open_inference::begins(reader, signature)? {
                     (open_inference::inputs(reader, signature, &mut Tail::of_json())?, None)
                 } else {
-                    (columns(reader, signature)?, Some(Dialect::Columns))
+                    (columns(reader, signature)?, Some(ReplyPlan::new(Dialect::Columns)))
                 });
             }
             other => match envelope.slot(other) {
@@ -77,10 +79,7 @@ fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Reques
     }
     match given {
         None => Err(reader.malformed(FORMS).into()),
-        Some((inputs, Some(dialect))) => Ok(Request {
-            inputs,
-            reply: ReplyPlan::new(dialect),
-        }),
+        Some((inputs, Some(reply))) => Ok(Request { inputs, reply }),
         Some((inputs, None)) => Ok(Request {
             inputs,
             reply: envelope.plan(signature)?,
@@ -88,19 +87,22 @@ fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Reques
     }
 }
 
-/// Rows, one after the other. Those of a single input that are no objects are one nested array, read in one go.
+/// Rows, one after the other, and how many there are. Those of a single input that are no objects are one nested array,
+/// read in one go.
 fn instances(
     reader: &mut Reader<'_>,
     first: Peek,
     signature: &Signature,
     form: Form,
-) -> Result<Vec<Tensor>, DecodeError> {
+) -> Result<(Vec<Tensor>, usize), DecodeError> {
     if let [input] = signature.inputs.as_slice()
         && !starts_with_object(reader, first, signature)?
     {
         let mut only = column(input, reader.remaining());
         only.read(reader, first, 0)?;
-        return Ok(vec![only.finish(form)?]);
+        let tensor = only.finish(form)?;
+        let count = tensor.shape().first().copied().unwrap_or(1);
+        return Ok((vec![tensor], count));
     }
     if first != Peek::Array {
         return Err(reader.malformed(FORMS).into());
@@ -170,34 +172,39 @@ pub(super) fn all_given(tensors: Vec<Option<Tensor>>, signature: &Signature) -> 
         .collect()
 }
 
-pub(super) fn encode(dialect: &Dialect, outputs: &[Output<'_>]) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(json_bytes(outputs).saturating_add(32))?;
-    match (dialect, outputs, common_rows(outputs)) {
-        (Dialect::Columns, [only], _) => {
-            out.extend_from_slice(b"{\"outputs\":");
-            write_value(only.value, &mut out);
-        }
-        (_, [only], _) => {
-            out.extend_from_slice(b"{\"predictions\":");
-            write_value(only.value, &mut out);
-        }
-        (Dialect::Rows, _, Some(rows)) => {
-            out.extend_from_slice(b"{\"predictions\":[");
-            let keys: Vec<Vec<u8>> = outputs.iter().map(Output::json_key).collect();
-            for row in 0..rows {
-                if row > 0 {
+/// `{"predictions": [..]}`, an element for each record.
+pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
+    let mut out = room::for_all(records.json_bytes().saturating_add(32))?;
+    out.extend_from_slice(b"{\"predictions\":");
+    match records.only_value() {
+        Some(value) => write_value(value, &mut out),
+        None => {
+            out.push(b'[');
+            for record in 0..records.count() {
+                if record > 0 {
                     out.push(b',');
                 }
-                write_row_object(outputs, &keys, row, &mut out);
+                records.write_json(record, &mut out);
             }
             out.push(b']');
         }
-        _ => {
-            write_columns(outputs, &mut out);
-            return Ok(out);
-        }
     }
     out.push(b'}');
+    Ok(out)
+}
+
+/// Whole outputs: the only one under `key`, several as columns.
+pub(super) fn encode_whole(key: &str, outputs: &[Output<'_>]) -> Result<Vec<u8>, EncodeError> {
+    let mut out = room::for_all(json_bytes(outputs).saturating_add(32))?;
+    match outputs {
+        [only] => {
+            out.push(b'{');
+            write_key(key, &mut out);
+            write_value(only.value, &mut out);
+            out.push(b'}');
+        }
+        _ => write_columns_of("outputs", outputs, &mut out),
+    }
     Ok(out)
 }
 
@@ -212,11 +219,6 @@ pub(super) fn write_row_object(outputs: &[Output<'_>], keys: &[Vec<u8>], row: us
         write_row(output.value, row, out);
     }
     out.push(b'}');
-}
-
-/// `{"outputs": {"name": tensor, ..}}`.
-pub(super) fn write_columns(outputs: &[Output<'_>], out: &mut Vec<u8>) {
-    write_columns_of("outputs", outputs, out);
 }
 
 /// An object of columns under the key `side`.

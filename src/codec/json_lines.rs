@@ -1,21 +1,20 @@
-//! `application/jsonlines`: one instance per line in, one line per row out (BT-6, BT-7).
+//! `application/jsonlines`: one record per line in, one line per record out (BT-6, BT-7).
 //!
 //! A line is an instance of the row form: a value for a model with one input, or an object by input name. Lines may end
-//! in `\n` or `\r\n`, the last one in nothing, and blank lines are passed over. The reply is exactly one line per row,
-//! in order: the row itself for one output, an object by output name for several. Outputs without common rows cannot
-//! be told apart by line and become one line, the document of the column form (`{"outputs": {..}}`); a single value
-//! without rows is one line. `application/x-ndjson` and `application/jsonl` are the same thing under other names; the
-//! reply is always called `application/jsonlines`.
+//! in `\n` or `\r\n`, the last one in nothing, and blank lines are passed over. The reply has exactly one line per record,
+//! in order: what the record's output is for one output, an object by output name for several. An output that cannot be
+//! told apart by record stands whole in the line of a record that ran alone; an empty one is `[]`.
+//! `application/x-ndjson` and `application/jsonl` are the same thing under other names; the reply is always called
+//! `application/jsonlines`.
 
 use bytes::Bytes;
 
+use crate::codec::by_record::ByRecord;
 use crate::codec::error::{DecodeError, EncodeError};
-use crate::codec::json::{write_columns, write_row_object};
 use crate::codec::json_reader::{Reader, utf8};
 use crate::codec::room;
 use crate::codec::rows::Rows;
-use crate::codec::values::{Output, common_rows, json_bytes, write_row, write_value};
-use crate::codec::{Dialect, Format, ReplyPlan, Request};
+use crate::codec::{Format, ReplyPlan, Request};
 use crate::tensor::Signature;
 
 pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
@@ -41,36 +40,18 @@ pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, Dec
     if empty {
         return Err(DecodeError::malformed(Format::JsonLines, "it has no lines"));
     }
+    let (inputs, count) = rows.finish()?;
     Ok(Request {
-        inputs: rows.finish()?,
-        reply: ReplyPlan::new(Dialect::Rows),
+        inputs,
+        reply: ReplyPlan::counted(count),
     })
 }
 
-pub(super) fn encode(outputs: &[Output<'_>]) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(json_bytes(outputs).saturating_add(32))?;
-    match (outputs, common_rows(outputs)) {
-        ([only], Some(rows)) => {
-            for row in 0..rows {
-                write_row(only.value, row, &mut out);
-                out.push(b'\n');
-            }
-        }
-        ([only], None) => {
-            write_value(only.value, &mut out);
-            out.push(b'\n');
-        }
-        (_, Some(rows)) => {
-            let keys: Vec<Vec<u8>> = outputs.iter().map(Output::json_key).collect();
-            for row in 0..rows {
-                write_row_object(outputs, &keys, row, &mut out);
-                out.push(b'\n');
-            }
-        }
-        (_, None) => {
-            write_columns(outputs, &mut out);
-            out.push(b'\n');
-        }
+pub(super) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
+    let mut out = room::for_all(records.json_bytes().saturating_add(32))?;
+    for record in 0..records.count() {
+        records.write_json(record, &mut out);
+        out.push(b'\n');
     }
     Ok(out)
 }

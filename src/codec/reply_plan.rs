@@ -1,8 +1,9 @@
 //! What a request says about its reply, and which formats can give that.
 
+use super::by_record::{ByRecord, Division, divide};
 use super::error::{EncodeError, excerpt, gives};
 use super::{Format, csv};
-use crate::tensor::{OutputSpec, Signature, ValueType};
+use crate::tensor::{OutputRows, OutputSpec, Records, Signature, Tensor, Value, ValueType};
 
 /// What the request says about its reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +11,10 @@ pub struct ReplyPlan {
     pub(super) dialect: Dialect,
     /// Indices of outputs of the signature, each at most once.
     pub(super) outputs: Option<Vec<usize>>,
+    /// The number of records, where the format of the request counts them: a line or an instance each.
+    pub(super) counted: Option<usize>,
+    /// The records that the inputs hold.
+    pub(super) records: Records,
 }
 
 /// The protocol that the reply belongs to, as far as the format leaves a choice.
@@ -28,7 +33,48 @@ pub(super) enum Dialect {
 
 impl ReplyPlan {
     pub(super) const fn new(dialect: Dialect) -> Self {
-        Self { dialect, outputs: None }
+        Self {
+            dialect,
+            outputs: None,
+            counted: None,
+            records: Records::One,
+        }
+    }
+
+    /// The plan of a request that has counted its records.
+    pub(super) fn counted(count: usize) -> Self {
+        Self {
+            counted: Some(count),
+            ..Self::new(Dialect::Rows)
+        }
+    }
+
+    /// The plan once the inputs are known.
+    pub(super) fn for_inputs(self, signature: &Signature, inputs: &[Tensor]) -> Self {
+        let records = match (signature.records(inputs), self.counted) {
+            // A model without inputs, say.
+            (Records::One, Some(count)) if count != 1 => Records::Together(count),
+            (records, _) => records,
+        };
+        Self { records, ..self }
+    }
+
+    /// Whether the reply answers record by record rather than with whole tensors.
+    pub(super) fn is_by_record(&self, format: Format) -> bool {
+        match (format, &self.dialect) {
+            (Format::JsonLines | Format::Csv, _) | (Format::Json, Dialect::Rows) => true,
+            (Format::Json, Dialect::Columns | Dialect::OpenInference { .. })
+            | (Format::Npy | Format::TritonBinary, _) => false,
+        }
+    }
+
+    /// The number of records that cannot be answered apart from each other if `outputs` are whole: more than one, and the
+    /// model takes no other number of them.
+    fn inseparable(&self) -> Option<usize> {
+        match self.records {
+            Records::Together(count) if self.counted.is_some() => Some(count),
+            Records::Together(_) | Records::Separable(_) | Records::One => None,
+        }
     }
 
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
@@ -38,13 +84,16 @@ impl ReplyPlan {
 
     /// The outputs that the reply holds, in its order.
     pub(super) fn selected<'s>(&self, signature: &'s Signature) -> Vec<&'s OutputSpec> {
-        match &self.outputs {
-            None => signature.outputs.iter().collect(),
-            Some(indices) => indices
-                .iter()
-                .filter_map(|&index| signature.outputs.get(index))
-                .collect(),
-        }
+        self.specs(signature).collect()
+    }
+
+    pub(super) fn specs<'s>(&self, signature: &'s Signature) -> impl Iterator<Item = &'s OutputSpec> {
+        let (all, chosen) = match &self.outputs {
+            None => (signature.outputs.as_slice(), &[][..]),
+            Some(indices) => (&[][..], indices.as_slice()),
+        };
+        let chosen = chosen.iter().filter_map(|&index| signature.outputs.get(index));
+        all.iter().chain(chosen)
     }
 
     /// The format of a reply to a client that leaves it to us. A client of the Open Inference Protocol expects its
@@ -70,9 +119,10 @@ impl ReplyPlan {
             Some(output) => Err(not_a_tensor_problem(&output.name)),
         };
         let problem = match (format, &self.dialect) {
-            (Format::Json, Dialect::Rows | Dialect::Columns) | (Format::JsonLines, _) => Ok(()),
+            (Format::Json, Dialect::Rows | Dialect::Columns) => Ok(()),
+            (Format::JsonLines, _) => self.can_be_lines(&selected),
             (Format::Json, Dialect::OpenInference { .. }) | (Format::TritonBinary, _) => tensors_only(),
-            (Format::Csv, _) => csv::can_carry(selected.iter().map(|output| &output.value_type)),
+            (Format::Csv, _) => self.can_be_lines(&selected).and_then(|()| csv::can_carry(&selected)),
             (Format::Npy, _) if selected.len() != 1 => Err(format!(
                 "an NPY file holds one array, the model gives {}; accept application/json",
                 gives(signature)
@@ -81,6 +131,40 @@ impl ReplyPlan {
         };
         problem.map_err(|problem| EncodeError::CannotCarry { format, problem })
     }
+
+    /// Whether each record can have a line, as far as that is known before the run.
+    fn can_be_lines(&self, selected: &[&OutputSpec]) -> Result<(), String> {
+        match self.inseparable() {
+            Some(records) if selected.iter().any(|output| output.rows == OutputRows::Whole) => {
+                Err(together_problem(records))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The outputs by record, for formats that give each record a line.
+    pub(super) fn lines<'a>(
+        &self,
+        format: Format,
+        selected: &[&'a OutputSpec],
+        runs: &'a [Vec<Value>],
+    ) -> Result<ByRecord<'a>, EncodeError> {
+        match (divide(selected, self.records, runs), self.counted) {
+            (Division::ByRecord(by_record), _) => Ok(by_record),
+            (Division::Whole { records }, Some(_)) if records != 1 => Err(EncodeError::CannotCarry {
+                format,
+                problem: together_problem(records),
+            }),
+            (Division::Whole { .. }, _) => Ok(ByRecord::one(selected, runs)),
+        }
+    }
+}
+
+fn together_problem(records: usize) -> String {
+    format!(
+        "the model answers the {records} records of the request together; send one record at a time, or accept \
+         application/json"
+    )
 }
 
 pub(super) fn not_a_tensor_problem(name: &str) -> String {

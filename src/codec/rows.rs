@@ -169,7 +169,8 @@ impl<'s> Rows<'s> {
         }
     }
 
-    pub fn finish(self) -> Result<Vec<Tensor>, DecodeError> {
+    /// The inputs, and the number of instances in them.
+    pub fn finish(self) -> Result<(Vec<Tensor>, usize), DecodeError> {
         let none = self.count == 0;
         let finish = |column: Box<dyn Column + 's>| {
             if none {
@@ -178,6 +179,7 @@ impl<'s> Rows<'s> {
                 column.finish(Form::Rows)
             }
         };
-        self.columns.into_iter().map(finish).collect()
+        let inputs = self.columns.into_iter().map(finish).collect::<Result<_, _>>()?;
+        Ok((inputs, self.count))
     }
 }

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use half::{bf16, f16};
 
+use crate::codec::by_record::has_entries;
 use crate::codec::{DecodeError, EncodeError, Encoded, Format, ReplyPlan, Request, decode, encode};
-use crate::tensor::{DataType, Dim, Element, InputSpec, OutputSpec, Signature, Tensor, Value, ValueType};
+use crate::tensor::{
+    DataType, Dim, Element, InputSpec, OutputRows, OutputSpec, Records, Signature, Tensor, Value, ValueType,
+};
 
 /// -1 is a dynamic axis.
 fn dims(dims: &[i64]) -> Option<Vec<Dim>> {
@@ -27,6 +30,7 @@ pub fn output(name: &str, data_type: DataType, shape: &[i64]) -> OutputSpec {
             data_type,
             dims: dims(shape),
         },
+        rows: OutputRows::PerRecord,
     }
 }
 
@@ -39,6 +43,7 @@ pub fn zip_map(name: &str, key: DataType) -> OutputSpec {
     OutputSpec {
         name: name.into(),
         value_type: ValueType::Sequence(Box::new(ValueType::Map { key, value })),
+        rows: OutputRows::PerRecord,
     }
 }
 
@@ -115,8 +120,23 @@ pub fn plan_of(body: &str) -> ReplyPlan {
     decode_str("application/json", body, &pairs()).unwrap().reply
 }
 
+/// The plan for a request with as many records as all of `outputs` have entries, if they agree.
+fn for_records_of(plan: &ReplyPlan, outputs: &[Value]) -> ReplyPlan {
+    let count = outputs.first().and_then(Value::entries);
+    let records = match count {
+        Some(count) if has_entries(outputs.iter(), count) => Records::Separable(count),
+        Some(_) | None => Records::One,
+    };
+    ReplyPlan {
+        records,
+        ..plan.clone()
+    }
+}
+
+/// The reply with the `outputs` of one run for as many records as they have entries.
 pub fn encoded(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: &[Value]) -> Encoded {
-    encode(format, plan, "m", signature, outputs).unwrap()
+    let plan = for_records_of(plan, outputs);
+    encode(format, &plan, "m", signature, &[outputs.to_vec()]).unwrap()
 }
 
 /// The body of a reply as text.
@@ -125,5 +145,6 @@ pub fn reply(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: &
 }
 
 pub fn refusal(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: &[Value]) -> EncodeError {
-    encode(format, plan, "m", signature, outputs).unwrap_err()
+    let plan = for_records_of(plan, outputs);
+    encode(format, &plan, "m", signature, &[outputs.to_vec()]).unwrap_err()
 }

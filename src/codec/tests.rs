@@ -194,6 +194,8 @@ fn a_reply_names_the_format_it_has() {
 
 #[test]
 fn a_run_that_gives_other_outputs_than_the_plan_is_an_error() {
+    let error = encode(Format::Json, &row_plan(), "m", &pairs(), &[vec![]]).unwrap_err();
+    assert_eq!(error, EncodeError::OutputCount { expected: 1, given: 0 });
     let error = encode(Format::Json, &row_plan(), "m", &pairs(), &[]).unwrap_err();
     assert_eq!(error, EncodeError::OutputCount { expected: 1, given: 0 });
 }
@@ -204,11 +206,11 @@ fn an_empty_output_with_an_enormous_shape_is_not_written_out_as_text() {
     let nested = [Value::Sequence(value.to_vec())];
     for format in [Format::Json, Format::JsonLines, Format::Csv] {
         for value in [&value, &nested] {
-            let refused = encode(format, &row_plan(), "m", &pairs(), value);
+            let refused = encode(format, &row_plan(), "m", &pairs(), &[value.to_vec()]);
             assert!(matches!(refused, Err(EncodeError::CannotCarry { .. })), "{format:?}");
         }
     }
-    assert!(encode(Format::Npy, &row_plan(), "m", &pairs(), &value).is_ok());
+    assert!(encode(Format::Npy, &row_plan(), "m", &pairs(), &[value.to_vec()]).is_ok());
 }
 
 /// What a reply says in row form is a request again.

@@ -26,18 +26,9 @@ impl Output<'_> {
     }
 }
 
-/// How many rows a value has, `None` when it has none to speak of.
-pub(super) fn row_count(value: &Value) -> Option<usize> {
-    match value {
-        Value::Tensor(tensor) => tensor.shape().first().copied(),
-        Value::Sequence(values) => Some(values.len()),
-        Value::Map { .. } => None,
-    }
-}
-
 /// The number of rows that all outputs have, if it is the same.
 pub(super) fn common_rows(outputs: &[Output<'_>]) -> Option<usize> {
-    let mut counts = outputs.iter().map(|output| row_count(output.value));
+    let mut counts = outputs.iter().map(|output| output.value.entries());
     let first = counts.next()??;
     counts.all(|count| count == Some(first)).then_some(first)
 }
@@ -174,7 +165,8 @@ pub(super) fn json_bytes(outputs: &[Output<'_>]) -> usize {
     outputs.iter().map(one).fold(0, usize::saturating_add)
 }
 
-fn value_bytes(value: &Value) -> usize {
+/// Room for a value as JSON.
+pub(super) fn value_bytes(value: &Value) -> usize {
     match value {
         Value::Tensor(tensor) => tensor_json_bytes(tensor),
         Value::Sequence(values) => values.iter().map(|value| value_bytes(value) + 1).sum::<usize>() + 2,
@@ -207,7 +199,8 @@ pub(super) fn write_cells(value: &Value, row: usize, first: &mut bool, out: &mut
     }
 }
 
-fn write_all_cells(value: &Value, first: &mut bool, out: &mut Vec<u8>) {
+/// Writes all of a value as cells.
+pub(super) fn write_all_cells(value: &Value, first: &mut bool, out: &mut Vec<u8>) {
     match value {
         Value::Tensor(tensor) => write_tensor_cells(tensor, 0..tensor.len(), first, out),
         Value::Sequence(values) => {

@@ -129,8 +129,17 @@ impl Work for Invocation {
         reply.outputs()
     }
 
-    fn encode(&self, (reply, format): Self::Plan, signature: &Signature, outputs: &[Value]) -> Result<Encoded, Error> {
-        Ok(codec::encode(format, &reply, &self.model, signature, outputs)?)
+    fn apart((reply, format): &Self::Plan, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize> {
+        codec::apart(*format, reply, signature, outputs)
+    }
+
+    fn encode(
+        &self,
+        (reply, format): Self::Plan,
+        signature: &Signature,
+        runs: &[Vec<Value>],
+    ) -> Result<Encoded, Error> {
+        Ok(codec::encode(format, &reply, &self.model, signature, runs)?)
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::num::NonZeroUsize;
 
-use crate::tensor::{Dim, Signature, Tensor, Value, ValueType};
+use crate::tensor::{Dim, OutputRows, Signature, Tensor, Value, ValueType};
 
 /// What a manifest says of batching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub fn allowed(
         return None;
     }
     let outputs = signature.outputs.iter().map(|output| match &output.value_type {
+        _ if output.rows == OutputRows::Whole => false,
         ValueType::Tensor { dims: Some(dims), .. } => matches!(dims.first(), Some(Dim::Dynamic(_))),
         ValueType::Tensor { dims: None, .. } | ValueType::Sequence(_) | ValueType::Map { .. } => false,
     });
@@ -133,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tensor::{DataType, InputSpec, OutputSpec};
+    use crate::tensor::{DataType, InputSpec, OutputRows, OutputSpec};
 
     fn signature(inputs: &[Option<&[Dim]>], outputs: &[Option<&[Dim]>]) -> Signature {
         let inputs = inputs.iter().map(|dims| InputSpec {
@@ -147,6 +148,7 @@ mod tests {
                 data_type: DataType::F32,
                 dims: dims.map(<[Dim]>::to_vec),
             },
+            rows: OutputRows::PerRecord,
         });
         Signature {
             inputs: inputs.collect(),

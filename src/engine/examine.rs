@@ -200,7 +200,8 @@ impl Examiner {
         } else {
             Form::Uploaded(&artifact.model)
         };
-        let session = self.session(form, weights)?;
+        let mut session = self.session(form, weights)?;
+        session.set_rows(&findings.rows);
         let signature = session.signature().clone();
         let example = match findings.run_peak {
             Some(_) => Cancel::new()

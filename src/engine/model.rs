@@ -9,6 +9,7 @@ use super::content::ContentHash;
 use super::crash;
 use super::placement;
 use super::pool::Lane;
+use super::records;
 use super::resident::Resident;
 use super::session::{Cancel, RunError};
 use super::turn::{Batcher, Batches, Pending, guarded};
@@ -41,8 +42,13 @@ pub trait Work: Send + 'static {
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
 
-    /// Writes the answer; `outputs` are those asked for, in that order.
-    fn encode(&self, plan: Self::Plan, signature: &Signature, outputs: &[Value]) -> Result<Self::Answer, Self::Error>;
+    /// How many records have to run one by one; `None` where one run answers them all. Asked before the run, and once more
+    /// with the outputs of a run for all records.
+    fn apart(plan: &Self::Plan, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize>;
+
+    /// Writes the answer. `runs` holds the outputs asked for, in that order, of the one run or of each record's.
+    fn encode(&self, plan: Self::Plan, signature: &Signature, runs: &[Vec<Value>])
+    -> Result<Self::Answer, Self::Error>;
 }
 
 impl Model {
@@ -101,13 +107,15 @@ impl Model {
         let _mark = crash::Mark::new(self.content().short());
         let stopwatch = self.resident.pace.stopwatch();
         let (inputs, plan) = work.decode(self.signature())?;
-        let outputs = self
-            .resident
-            .session
-            .run(&inputs, W::outputs(&plan), cancel)
-            .map_err(InferenceError::from)?;
+        let runs = records::run(
+            self.signature(),
+            &inputs,
+            |outputs| W::apart(&plan, self.signature(), outputs),
+            |inputs| self.resident.session.run(inputs, W::outputs(&plan), cancel),
+        )
+        .map_err(InferenceError::from)?;
         drop(inputs);
-        let answer = work.encode(plan, self.signature(), &outputs);
+        let answer = work.encode(plan, self.signature(), &runs);
         self.resident.pace.record(stopwatch, size);
         answer
     }

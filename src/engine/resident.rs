@@ -21,6 +21,7 @@ use super::memory::{self, Another, Budget, Footprint, Load, Loaded, MappedFile, 
 use super::placement::Pace;
 use super::prepare::{Findings, Prepared};
 use super::session::{Form, Session};
+use crate::tensor::OutputRows;
 
 /// A session, what was learnt of it, and the memory reserved for it.
 #[derive(Debug)]
@@ -61,12 +62,13 @@ impl Resident {
         })?;
         let file = source.is_prepared.then(|| budget.map_file(file_size(&source.file)));
         let before = allocator::thread_balance();
-        let session = match gpu {
+        let mut session = match gpu {
             None => Session::open(environment, source.form(), facts.weights)?,
             Some(OnGpu { gpu, engines }) => {
                 Session::open_on(gpu, environment, &source.file, facts.weights, engines.as_deref())?
             }
         };
+        session.set_rows(&source.rows);
         let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
         let footprint = Footprint {
             // A session grows in its first run, and parts of a large one are made by other threads. On a GPU it was measured
@@ -146,6 +148,8 @@ pub struct Source {
     facts: Facts,
     /// What was measured, when it is this form that was.
     findings: Option<Findings>,
+    /// What the trial says of the outputs, whichever form was tried; empty without a trial.
+    rows: Vec<OutputRows>,
 }
 
 impl Source {
@@ -156,8 +160,20 @@ impl Source {
             file: uploaded.model.clone(),
             is_prepared: false,
             facts: uploaded.facts,
+            rows: findings
+                .as_ref()
+                .map(|findings| findings.rows.clone())
+                .unwrap_or_default(),
             findings: findings.filter(|findings| !findings.prepared),
         })
+    }
+
+    /// The uploaded model, with what is known of its outputs: for when the prepared form is gone.
+    pub fn uploaded(&self, uploaded: &Artifact) -> Self {
+        Self {
+            rows: self.rows.clone(),
+            ..Self::of(uploaded, None)
+        }
     }
 
     /// The prepared form, when there is one.
@@ -166,6 +182,7 @@ impl Source {
             file: prepared.file?,
             is_prepared: true,
             facts: prepared.facts,
+            rows: prepared.findings.rows.clone(),
             findings: Some(prepared.findings),
         })
     }

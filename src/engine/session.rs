@@ -28,7 +28,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use super::division::{self, Untrusted, Watched};
 use super::gpu::Gpu;
 use super::raw;
-use crate::tensor::{Signature, Tensor, Value};
+use crate::tensor::{OutputRows, Signature, Tensor, Value};
 
 use error::{run_error, session_error};
 use redact::without_folders;
@@ -164,6 +164,15 @@ impl Session {
 
     pub fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// Takes over what is known of the outputs, one for each, beyond what the model declares.
+    pub fn set_rows(&mut self, rows: &[OutputRows]) {
+        if rows.len() == self.signature.outputs.len() {
+            for (output, &rows) in self.signature.outputs.iter_mut().zip(rows) {
+                output.rows = rows;
+            }
+        }
     }
 
     /// Runs the model on one tensor per input, in the signature's order, and returns the outputs with the given

@@ -14,6 +14,7 @@ mod caller;
 mod request;
 
 use std::num::NonZeroUsize;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use super::knee::Knee;
 use super::model::Model;
 use super::placement::thread_time;
 use super::pool::{Job, Queued, Turn};
+use super::records;
 use super::session::RunError;
 use crate::tensor::{Tensor, Value};
 
@@ -101,17 +103,27 @@ impl Ready {
         let Decoded { inputs, rows, .. } = &self.decoded;
         let run = Run::start([&self.pending]).and_then(|run| {
             let Some(run) = run else { return Ok(None) };
-            let outputs = self.pending.request.outputs();
-            guarded(|| Ok(model.resident.session.run(inputs, outputs, &run.cancel)?)).map(Some)
+            let request = &self.pending.request;
+            let signature = model.signature();
+            guarded(|| {
+                Ok(records::run(
+                    signature,
+                    inputs,
+                    |outputs| request.apart(signature, outputs),
+                    |inputs| model.resident.session.run(inputs, request.outputs(), &run.cancel),
+                )?)
+            })
+            .map(Some)
         });
         let took = thread_time().saturating_sub(started);
         match run {
             Ok(None) => {}
-            Ok(Some(outputs)) => {
-                if let (Some(batcher), Some(rows)) = (&model.batcher, rows) {
+            Ok(Some(runs)) => {
+                // What the records take one by one says nothing of batches.
+                if let (Some(batcher), Some(rows), [_]) = (&model.batcher, rows, runs.as_slice()) {
                     batcher.with_knee(|knee| knee.record(rows.get(), bytes(inputs), nanoseconds(took)));
                 }
-                self.answer(model, took, Ok(&outputs));
+                self.answer(model, took, Ok(&runs));
             }
             Err(error) => self.answer(model, took, Err(error)),
         }
@@ -140,7 +152,7 @@ fn run_together(members: Vec<Ready>, model: &Model) {
                 knee.succeeded();
             });
             for (member, outputs) in members.into_iter().zip(outputs) {
-                member.answer(model, took, Ok(&outputs));
+                member.answer(model, took, Ok(slice::from_ref(&outputs)));
             }
             return;
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::DataType;
 
 /// One dimension of a model's input or output.
@@ -49,6 +51,20 @@ impl fmt::Display for InputSpec {
 pub struct OutputSpec {
     pub name: String,
     pub value_type: ValueType,
+    pub rows: OutputRows,
+}
+
+/// The relation between an output's entries, which its first axis counts, and the records of a request.
+///
+/// A property of the model, decided once when it is loaded: in a single request the numbers may be equal by chance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputRows {
+    /// The output has one entry for each record, in the order of the records.
+    #[default]
+    PerRecord,
+    /// The entries do not follow the records. The whole output of a run answers the one record of that run.
+    Whole,
 }
 
 /// The ONNX value types that outputs may have.

@@ -1,8 +1,8 @@
 use crate::codec::testing::{
-    decode_str, identity, input, output, pairs, refusal, reply, row_plan, signature, strings, tensor, zip_map,
+    decode_str, identity, input, output, pairs, reply, row_plan, signature, strings, tensor, zip_map,
 };
-use crate::codec::{EncodeError, Format, negotiate};
-use crate::tensor::{DataType, Dim, Signature, Tensor, Value};
+use crate::codec::{Format, apart, encode, negotiate};
+use crate::tensor::{DataType, OutputRows, OutputSpec, Signature, Tensor, Value};
 
 fn inputs(body: &str, signature: &Signature) -> Vec<Tensor> {
     decode_str("text/csv", body, signature)
@@ -234,45 +234,71 @@ fn values_without_rows_are_one_line() {
     assert_eq!(written(Value::Tensor(strings(&[2], &[b"", b"\r"]))), "\"\"\n\"\r\"\n");
 }
 
+/// An output that does not follow the records.
+fn whole(name: &str, shape: &[i64]) -> OutputSpec {
+    OutputSpec {
+        rows: OutputRows::Whole,
+        ..output(name, DataType::F32, shape)
+    }
+}
+
 #[test]
-fn different_numbers_of_rows_are_refused_before_the_run_where_they_are_known() {
-    let with = |a: &[i64], b: &[i64]| signature(&[], &[output("a", DataType::F32, a), output("b", DataType::F32, b)]);
-    let table: [(&[i64], &[i64], bool); 6] = [
-        (&[-1, 2], &[-1], true),
-        (&[3], &[3, 3], true),
-        (&[3], &[-1], true),
-        (&[3], &[4], false),
-        (&[], &[2], false),
-        (&[], &[1], true),
-    ];
-    for (a, b, possible) in table {
-        let chosen = negotiate(Some("text/csv"), Format::Json, &row_plan(), &with(a, b));
-        assert_eq!(chosen.is_ok(), possible, "{a:?} {b:?}");
-        // A client that takes anything gets JSON.
-        let anything = negotiate(Some("text/csv, */*;q=0.1"), Format::Csv, &row_plan(), &with(a, b));
-        assert_eq!(anything, Ok(if possible { Format::Csv } else { Format::Json }));
-    }
-    let mut unknown = with(&[3], &[-1]);
-    if let crate::tensor::ValueType::Tensor { dims, .. } = &mut unknown.outputs[0].value_type {
-        *dims = Some(vec![Dim::Dynamic(None)]);
-    }
-    let outputs = [
-        Value::Tensor(tensor(&[3], &[1f32, 2., 3.])),
-        Value::Tensor(tensor(&[2], &[1f32, 2.])),
-    ];
-    let error = refusal(Format::Csv, &row_plan(), &unknown, &outputs);
-    assert!(
-        matches!(
-            error,
-            EncodeError::CannotCarry {
-                format: Format::Csv,
-                ..
-            }
+fn outputs_that_a_line_cannot_say_are_refused_before_the_run_where_they_are_known() {
+    let table: [(&[OutputSpec], Option<&str>); 6] = [
+        (&[whole("a", &[])], None),
+        (&[whole("a", &[-1])], None),
+        (&[whole("a", &[3]), whole("b", &[-1]), whole("c", &[4])], None),
+        (
+            &[whole("a", &[-1]), whole("b", &[-1])],
+            Some("several outputs are lists of any length"),
         ),
-        "{error}"
-    );
+        (
+            &[output("n", DataType::I64, &[-1]), whole("boxes", &[-1, 6])],
+            Some("output \"boxes\" is a nested list"),
+        ),
+        (&[output("scores", DataType::F32, &[-1, 6])], None),
+    ];
+    for (outputs, problem) in table {
+        let signature = signature(&[], outputs);
+        let chosen = negotiate(Some("text/csv"), Format::Json, &row_plan(), &signature);
+        match problem {
+            None => assert_eq!(chosen, Ok(Format::Csv), "{outputs:?}"),
+            Some(problem) => {
+                let refusal = chosen.unwrap_err().to_string();
+                assert!(refusal.contains(problem), "{refusal}");
+            }
+        }
+        // A client that takes anything gets JSON.
+        let anything = negotiate(Some("text/csv, */*;q=0.1"), Format::Csv, &row_plan(), &signature);
+        let expected = if problem.is_none() { Format::Csv } else { Format::Json };
+        assert_eq!(anything, Ok(expected));
+    }
+}
+
+#[test]
+fn a_record_that_ran_alone_has_a_line_with_its_list_or_is_refused() {
+    let signature = signature(&[input("x", DataType::F32, &[-1, 2])], &[whole("labels", &[-1])]);
+    let asked = decode_str("text/csv", "1,2\n3,4\n5,6\n", &signature).unwrap().reply;
+    assert_eq!(apart(Format::Csv, &asked, &signature, None), Some(3));
+    let run = |shape: &[usize]| vec![Value::Tensor(tensor(shape, &vec![1f32; shape.iter().product()]))];
+    let written = |runs: &[Vec<Value>]| encode(Format::Csv, &asked, "m", &signature, runs);
+    let lines = written(&[run(&[2]), run(&[0]), run(&[1])]).unwrap();
+    // BT-7: an empty list is no blank line.
+    assert_eq!(lines.body, "1.0,1.0\n[]\n1.0\n");
+    let refusal = written(&[run(&[2]), run(&[1, 2]), run(&[1])]).unwrap_err();
     assert_eq!(
-        error.to_string(),
-        "the outputs cannot be given as text/csv: they have different numbers of rows; accept application/json"
+        refusal.to_string(),
+        "the outputs cannot be given as text/csv: output \"labels\" is a nested list for each record, which a line cannot \
+         say; accept application/jsonlines or application/json"
     );
+}
+
+#[test]
+fn another_number_of_entries_than_records_is_never_dealt_out() {
+    let signature = pairs();
+    let asked = decode_str("text/csv", "1,2\n3,4\n", &signature).unwrap().reply;
+    let three = [Value::Tensor(tensor(&[3, 2], &[1f32; 6]))];
+    assert_eq!(apart(Format::Csv, &asked, &signature, None), None);
+    assert_eq!(apart(Format::Csv, &asked, &signature, Some(&three)), Some(2));
+    assert_eq!(apart(Format::Npy, &asked, &signature, Some(&three)), None);
 }

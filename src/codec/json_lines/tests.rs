@@ -1,8 +1,8 @@
-use crate::codec::Format;
 use crate::codec::testing::{
     decode_str, identity, input, output, pairs, reply, row_plan, signature, strings, tensor, zip_map,
 };
-use crate::tensor::{DataType, Signature, Tensor, Value};
+use crate::codec::{Format, apart, encode, negotiate};
+use crate::tensor::{DataType, OutputRows, OutputSpec, Signature, Tensor, Value};
 
 const LINES: &str = "application/jsonlines";
 
@@ -130,7 +130,7 @@ fn replies_have_exactly_one_line_per_row() {
 }
 
 #[test]
-fn several_outputs_are_an_object_per_line_or_one_line_when_they_have_no_rows_in_common() {
+fn several_outputs_are_an_object_per_line() {
     let signature = signature(
         &[],
         &[output("label", DataType::I64, &[-1]), zip_map("p", DataType::String)],
@@ -146,8 +146,87 @@ fn several_outputs_are_an_object_per_line_or_one_line_when_they_have_no_rows_in_
         written(&[label(&[1, 2]), p.clone()]),
         "{\"label\":1,\"p\":{\"a\":0.5}}\n{\"label\":2,\"p\":{\"a\":0.25}}\n"
     );
+    // Without records to deal them to, all of them are what one record has.
     assert_eq!(
         written(&[label(&[1, 2, 3]), p]),
-        "{\"outputs\":{\"label\":[1,2,3],\"p\":[{\"a\":0.5},{\"a\":0.25}]}}\n"
+        "{\"label\":[1,2,3],\"p\":[{\"a\":0.5},{\"a\":0.25}]}\n"
     );
+}
+
+/// A detector: another number of boxes for each image, and one name.
+fn detector() -> Signature {
+    let boxes = OutputSpec {
+        rows: OutputRows::Whole,
+        ..output("boxes", DataType::I64, &[-1, 2])
+    };
+    signature(
+        &[input("x", DataType::F32, &[-1, 2])],
+        &[boxes, output("name", DataType::I64, &[-1])],
+    )
+}
+
+#[test]
+fn records_that_ran_alone_have_a_line_each_with_their_whole_output() {
+    let run = |boxes: usize, name: i64| {
+        let values: Vec<i64> = (0..2 * boxes as i64).collect();
+        vec![
+            Value::Tensor(tensor(&[boxes, 2], &values)),
+            Value::Tensor(tensor(&[1], &[name])),
+        ]
+    };
+    let asked = decode_str(LINES, "[1, 2]\n[3, 4]\n[5, 6]", &detector()).unwrap();
+    assert_eq!(apart(Format::JsonLines, &asked.reply, &detector(), None), Some(3));
+    let runs = [run(2, 7), run(0, 8), run(1, 9)];
+    let lines = encode(Format::JsonLines, &asked.reply, "m", &detector(), &runs).unwrap();
+    assert_eq!(
+        String::from_utf8(lines.body.to_vec()).unwrap(),
+        "{\"boxes\":[[0,1],[2,3]],\"name\":7}\n{\"boxes\":[],\"name\":8}\n{\"boxes\":[[0,1]],\"name\":9}\n"
+    );
+    let rows = encode(Format::Json, &asked.reply, "m", &detector(), &runs).unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&rows.body).unwrap();
+    assert_eq!(rows["predictions"][0]["boxes"], serde_json::json!([[0, 1], [2, 3]]));
+    assert_eq!(rows["predictions"][1], serde_json::json!({"boxes": [], "name": 8}));
+}
+
+#[test]
+fn records_that_a_model_takes_only_together_are_refused_when_their_outputs_are_not_lines() {
+    let signature = |rows| {
+        signature(
+            &[input("x", DataType::F32, &[3, 2])],
+            &[OutputSpec {
+                rows,
+                ..output("y", DataType::I64, &[-1])
+            }],
+        )
+    };
+    let body = "[1, 2]\n[3, 4]\n[5, 6]";
+    let whole = signature(OutputRows::Whole);
+    let asked = decode_str(LINES, body, &whole).unwrap().reply;
+    let refusal = negotiate(Some(LINES), Format::Json, &asked, &whole).unwrap_err();
+    assert!(
+        refusal.to_string().contains("the 3 records of the request together"),
+        "{refusal}"
+    );
+    assert_eq!(negotiate(None, Format::JsonLines, &asked, &whole), Ok(Format::Json));
+    // Known by the run only.
+    let unknown = signature(OutputRows::PerRecord);
+    let run = |entries: usize| [vec![Value::Tensor(tensor(&[entries], &vec![5i64; entries]))]];
+    assert_eq!(
+        negotiate(Some(LINES), Format::Json, &asked, &unknown),
+        Ok(Format::JsonLines)
+    );
+    assert_eq!(apart(Format::JsonLines, &asked, &unknown, Some(&run(2)[0])), None);
+    let refusal = encode(Format::JsonLines, &asked, "m", &unknown, &run(2)).unwrap_err();
+    assert!(
+        refusal.to_string().contains("the 3 records of the request together"),
+        "{refusal}"
+    );
+    assert_eq!(
+        encode(Format::JsonLines, &asked, "m", &unknown, &run(3)).unwrap().body,
+        "5\n5\n5\n"
+    );
+    // A whole tensor that counts no records is one.
+    let columns = decode_str("application/json", "{\"inputs\": [[1, 2], [3, 4], [5, 6]]}", &unknown).unwrap();
+    let line = encode(Format::JsonLines, &columns.reply, "m", &unknown, &run(2)).unwrap();
+    assert_eq!(line.body, "[5,5]\n");
 }

@@ -52,8 +52,8 @@ impl<'a> Envelope<'a> {
             .map(|flag| flag.or(all_binary).unwrap_or(false))
             .collect();
         Ok(ReplyPlan {
-            dialect: Dialect::OpenInference { id, binary },
             outputs: (!requested.is_empty()).then(|| requested.into_iter().map(|(index, _)| index).collect()),
+            ..ReplyPlan::new(Dialect::OpenInference { id, binary })
         })
     }
 }

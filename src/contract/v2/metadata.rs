@@ -56,6 +56,7 @@ fn tensor<'a>(name: &'a str, data_type: DataType, dims: Option<&[Dim]>) -> Tenso
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::OutputRows;
 
     #[test]
     fn tensors_are_described_and_what_is_none_is_left_out() {
@@ -79,6 +80,7 @@ mod tests {
                         data_type: DataType::I64,
                         dims: Some(vec![]),
                     },
+                    rows: OutputRows::Whole,
                 },
                 OutputSpec {
                     name: "probabilities".to_owned(),
@@ -89,6 +91,7 @@ mod tests {
                             dims: None,
                         }),
                     },
+                    rows: OutputRows::Whole,
                 },
             ],
         };

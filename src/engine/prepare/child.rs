@@ -14,9 +14,11 @@ use super::probe::{self, Answers};
 use super::protocol::{Findings, Job, Report};
 use super::{discard, sandbox};
 use crate::engine::allocator;
+use crate::engine::output_rows::{self, Run};
 use crate::engine::runtime;
 use crate::engine::session::{Cancel, Form, Session, SessionError};
 use crate::engine::{LOAD_STACK, StartError};
+use crate::tensor::OutputRows;
 
 /// The longest that made-up data is run: what takes longer is a model for which that says nothing.
 const PROBE: Duration = Duration::from_secs(10);
@@ -141,6 +143,10 @@ fn examine(
     };
     let independent_rows = answers.as_ref().and_then(Answers::independent_rows);
     let run_peak = answers.as_ref().map(|_| run_peak);
+    let rows = match &answers {
+        Some(answers) => rows(&session, timer, answers),
+        None => session.signature().outputs.iter().map(|output| output.rows).collect(),
+    };
     drop((answers, expected));
     let mapped = |private| mapping.map_or(0, |mapping| mapping.read_by_runs(run_peak.is_some(), private));
     let private = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
@@ -152,6 +158,7 @@ fn examine(
             load_peak,
             run_peak,
             independent_rows,
+            rows,
         },
         agrees,
     ))
@@ -173,6 +180,27 @@ fn answers(session: &Session, timer: &Timer, job: &Job) -> Option<Answers> {
     say(&Report::Loaded).ok()?;
     let cancel = Arc::new(Cancel::new().ok()?);
     timer.limited(&cancel, || probe::ask(session, &cancel))
+}
+
+/// Decides for each output whether its entries follow the records of a request.
+fn rows(session: &Session, timer: &Timer, answers: &Answers) -> Vec<OutputRows> {
+    let signature = session.signature();
+    // The runs so far had the smallest data that the model takes, where a record may have one entry by chance.
+    let larger = Cancel::new().ok().map(Arc::new).and_then(|cancel| {
+        let has_open_output = signature
+            .outputs
+            .iter()
+            .any(|output| output.rows == OutputRows::PerRecord);
+        has_open_output.then(|| timer.limited(&cancel, || probe::ask_larger(session, &cancel)))?
+    });
+    let runs = answers.runs().chain(larger.as_deref().map(|outputs| (1, outputs)));
+    let runs: Vec<Run<'_>> = runs
+        .filter_map(|(rows, outputs)| {
+            let records = output_rows::records_of(&signature.inputs, rows)?;
+            Some(Run { records, outputs })
+        })
+        .collect();
+    output_rows::tried(signature, &runs)
 }
 
 /// Ends runs that take longer than [`PROBE`]. A thread from the beginning on: later there may be no memory for one.

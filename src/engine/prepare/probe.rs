@@ -12,6 +12,9 @@ use crate::tensor::{DataType, Dim, InputSpec, Signature, Tensor, Value, element_
 /// Sizes tried for dimensions that are not the first and not fixed: sequences take any, images want some pixels.
 const SIZES: [usize; 4] = [1, 8, 32, 224];
 
+/// The largest of them for a run more: it stays within the memory that the child has for a run of the smallest.
+const MODEST: usize = 32;
+
 /// Elements of an input that is made up; larger ones say nothing about real requests.
 const MAX_ELEMENTS: usize = 16 << 20;
 
@@ -38,6 +41,24 @@ pub fn ask(session: &Session, cancel: &Cancel) -> Option<Answers> {
     })
 }
 
+/// Asks `session` with one record of more data than [`ask`] does: of the next size that it answers. `None` where no size
+/// but the first axis is open, or no larger one is answered.
+pub fn ask_larger(session: &Session, cancel: &Cancel) -> Option<Vec<Value>> {
+    let signature = session.signature();
+    let is_open = |input: &InputSpec| {
+        let dims = input.dims.iter().flatten().skip(1);
+        dims.into_iter().any(|dim| matches!(dim, Dim::Dynamic(_)))
+    };
+    if !signature.inputs.iter().any(is_open) {
+        return None;
+    }
+    let answers = SIZES.into_iter().filter(|&size| size <= MODEST).filter_map(|size| {
+        let inputs = inputs(signature, size, 1)?;
+        session.run(&inputs, None, cancel).ok()
+    });
+    answers.skip(1).next()
+}
+
 /// The first data that `session` answers of those that [`ask`] asks with.
 pub fn answered(session: &Session, cancel: &Cancel) -> Option<Vec<Tensor>> {
     SIZES.into_iter().find_map(|size| {
@@ -53,6 +74,12 @@ pub fn ones(signature: &Signature) -> Option<Vec<Tensor>> {
 }
 
 impl Answers {
+    /// Each run: the rows along the first axis of the inputs, where that is open, and what the run gave.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, &[Value])> {
+        let alone = self.alone.iter().map(|outputs| (1, outputs.as_slice()));
+        alone.chain(self.together.as_deref().map(|outputs| (2, outputs)))
+    }
+
     /// Whether both are the same to the last bit.
     pub fn agree(&self, other: &Self) -> bool {
         self == other

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::tensor::OutputRows;
+
 /// What a child is to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
@@ -36,6 +38,8 @@ pub struct Findings {
     pub run_peak: Option<u64>,
     /// Whether rows joined along the first axis are answered as they are alone; `None` when that cannot be known.
     pub independent_rows: Option<bool>,
+    /// For each output its relation to the records of a request.
+    pub rows: Vec<OutputRows>,
 }
 
 /// What a child says, a line each.

@@ -25,6 +25,7 @@ fn findings() -> Findings {
         load_peak: 2,
         run_peak: None,
         independent_rows: Some(true),
+        rows: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 use ort::value::{Outlet, TensorElementType};
 
 use super::error::{SessionError, session_error};
+use crate::engine::output_rows;
 use crate::engine::raw::{self, Side};
 use crate::tensor::{DataType, Dim, InputSpec, OutputSpec, Signature, ValueType};
 
@@ -18,19 +19,18 @@ pub(super) fn signature(session: &ort::session::Session) -> Result<Signature, Se
             Some(ValueType::Sequence(_) | ValueType::Map { .. }) | None => Err(unsupported("input", input)),
         }
     });
-    let inputs = inputs.collect::<Result<_, _>>()?;
+    let inputs = inputs.collect::<Result<Vec<InputSpec>, _>>()?;
     let outputs = session.outputs().iter().enumerate().map(|(index, output)| {
         let has_shape = raw::has_shape(session, Side::Output, index).map_err(|error| session_error(&error))?;
         let value_type = value_type(output.dtype(), has_shape).ok_or_else(|| unsupported("output", output))?;
         Ok(OutputSpec {
             name: output.name().to_owned(),
+            rows: output_rows::declared(&inputs, &value_type),
             value_type,
         })
     });
-    Ok(Signature {
-        inputs,
-        outputs: outputs.collect::<Result<_, _>>()?,
-    })
+    let outputs = outputs.collect::<Result<_, _>>()?;
+    Ok(Signature { inputs, outputs })
 }
 
 fn unsupported(side: &str, outlet: &Outlet) -> SessionError {

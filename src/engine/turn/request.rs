@@ -47,7 +47,9 @@ pub(super) struct Decoded {
 pub(super) trait Request: Send {
     fn decode(&mut self, signature: &Signature) -> Option<Vec<Tensor>>;
     fn outputs(&self) -> Option<&[usize]>;
-    fn answer(&mut self, signature: &Signature, outputs: Result<&[Value], InferenceError>);
+    /// As [`Work::apart`].
+    fn apart(&self, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize>;
+    fn answer(&mut self, signature: &Signature, runs: Result<&[Vec<Value>], InferenceError>);
     /// Instead of all of these.
     fn refuse(&mut self, error: InferenceError);
 }
@@ -85,10 +87,14 @@ impl<W: Work> Request for Typed<W> {
         self.plan.as_ref().and_then(W::outputs)
     }
 
-    fn answer(&mut self, signature: &Signature, outputs: Result<&[Value], InferenceError>) {
+    fn apart(&self, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize> {
+        W::apart(self.plan.as_ref()?, signature, outputs)
+    }
+
+    fn answer(&mut self, signature: &Signature, runs: Result<&[Vec<Value>], InferenceError>) {
         let Some(plan) = self.plan.take() else { return };
-        let answer = match outputs {
-            Ok(outputs) => guarded(|| self.work.encode(plan, signature, outputs)),
+        let answer = match runs {
+            Ok(runs) => guarded(|| self.work.encode(plan, signature, runs)),
             Err(error) => Err(error.into()),
         };
         self.send(answer);
@@ -156,7 +162,8 @@ impl Pending {
                     }
                 };
                 let inputs = self.request.decode(model.signature())?;
-                let batcher = model.batcher.as_ref();
+                let is_joint = self.request.apart(model.signature(), None).is_none();
+                let batcher = model.batcher.as_ref().filter(|_| is_joint);
                 Decoded {
                     rows: batcher.and_then(|batcher| batcher.batching.rows(&inputs, self.request.outputs())),
                     inputs,
@@ -189,11 +196,11 @@ impl Ready {
     }
 
     /// Answers, and notes what the request took beside its run.
-    pub(super) fn answer(mut self, model: &Model, ran: Duration, outputs: Result<&[Value], InferenceError>) {
+    pub(super) fn answer(mut self, model: &Model, ran: Duration, runs: Result<&[Vec<Value>], InferenceError>) {
         let started = thread_time();
         // Not needed any more, and as large as the body at least.
         self.decoded.inputs = Vec::new();
-        self.pending.request.answer(model.signature(), outputs);
+        self.pending.request.answer(model.signature(), runs);
         let took = self.decoded.took + ran + thread_time().saturating_sub(started);
         let pace = &model.resident.pace;
         pace.record_exactly(took, self.pending.size);

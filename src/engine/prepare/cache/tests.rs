@@ -19,6 +19,7 @@ fn findings(prepared: bool) -> Findings {
         load_peak: 2,
         run_peak: Some(3),
         independent_rows: None,
+        rows: Vec::new(),
     }
 }
 

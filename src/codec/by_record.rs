@@ -1,0 +1,225 @@
+//! Outputs taken apart by the records of a request: for replies that answer record by record.
+//!
+//! What belongs to a record is an entry of each output ([`OutputRows::PerRecord`]), or all of an output that a run for
+//! this record alone has given. Entries and records are counted in every request: an output that has another number of
+//! them is never dealt out.
+
+use crate::codec::values::{value_bytes, write_key, write_row, write_value};
+use crate::tensor::{OutputRows, OutputSpec, Records, Value};
+
+/// How the outputs of a request's runs belong to its records.
+pub(super) enum Division<'a> {
+    ByRecord(ByRecord<'a>),
+    /// The outputs of one run belong to so many records together.
+    Whole {
+        records: usize,
+    },
+}
+
+/// The outputs of each record.
+pub(super) struct ByRecord<'a> {
+    columns: Vec<Column<'a>>,
+    runs: &'a [Vec<Value>],
+    count: usize,
+    /// One run has answered all records, of which there are none or several.
+    is_joint: bool,
+}
+
+struct Column<'a> {
+    spec: &'a OutputSpec,
+    /// The name as JSON, with the colon after it.
+    key: Vec<u8>,
+    is_whole: bool,
+}
+
+/// What an output says of one record.
+pub(super) enum Part<'a> {
+    Entry(&'a Value, usize),
+    Whole(&'a Value),
+}
+
+/// Whether outputs of these numbers of entries can be dealt to `count` records.
+pub(super) fn has_entries<'a>(mut outputs: impl Iterator<Item = &'a Value>, count: usize) -> bool {
+    outputs.all(|output| output.entries() == Some(count))
+}
+
+/// Takes apart the outputs of `runs`, of which there is one for all records or one for each. Each run has a value for
+/// each of `specs`.
+pub(super) fn divide<'a>(specs: &[&'a OutputSpec], records: Records, runs: &'a [Vec<Value>]) -> Division<'a> {
+    let count = match records {
+        Records::Separable(count) | Records::Together(count) => count,
+        Records::One => return Division::Whole { records: 1 },
+    };
+    let is_joint = runs.len() == 1 && count != 1;
+    if !is_joint && runs.len() != count {
+        return Division::Whole { records: count };
+    }
+    let entries = if is_joint { count } else { 1 };
+    let columns: Vec<Column<'a>> = specs
+        .iter()
+        .enumerate()
+        .map(|(index, &spec)| {
+            let values = runs.iter().filter_map(|run| run.get(index));
+            Column::new(spec, spec.rows == OutputRows::Whole || !has_entries(values, entries))
+        })
+        .collect();
+    if is_joint && columns.iter().any(|column| column.is_whole) {
+        return Division::Whole { records: count };
+    }
+    Division::ByRecord(ByRecord {
+        columns,
+        runs,
+        count,
+        is_joint,
+    })
+}
+
+impl<'a> Column<'a> {
+    fn new(spec: &'a OutputSpec, is_whole: bool) -> Self {
+        let mut key = Vec::with_capacity(spec.name.len() + 3);
+        write_key(&spec.name, &mut key);
+        Self { spec, key, is_whole }
+    }
+}
+
+impl<'a> ByRecord<'a> {
+    /// The outputs of one run as those of one record.
+    pub fn one(specs: &[&'a OutputSpec], runs: &'a [Vec<Value>]) -> Self {
+        Self {
+            columns: specs.iter().map(|&spec| Column::new(spec, true)).collect(),
+            runs,
+            count: runs.len().min(1),
+            is_joint: false,
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The only output, when all of its entries lie in one value.
+    pub fn only_value(&self) -> Option<&'a Value> {
+        match (self.columns.as_slice(), self.runs) {
+            ([only], [run]) if !only.is_whole => run.first(),
+            _ => None,
+        }
+    }
+
+    /// For each output what it says of a record.
+    pub fn parts(&self, record: usize) -> impl Iterator<Item = (&'a OutputSpec, Part<'a>)> {
+        let (run, entry) = if self.is_joint { (0, record) } else { (record, 0) };
+        let values = self.runs[run].iter();
+        self.columns.iter().zip(values).map(move |(column, value)| {
+            let part = if column.is_whole {
+                Part::Whole(value)
+            } else {
+                Part::Entry(value, entry)
+            };
+            (column.spec, part)
+        })
+    }
+
+    /// Writes a record as JSON: the output itself where there is one, else an object by output name.
+    pub fn write_json(&self, record: usize, out: &mut Vec<u8>) {
+        if let [_] = self.columns.as_slice() {
+            self.parts(record).for_each(|(_, part)| part.write_json(out));
+            return;
+        }
+        out.push(b'{');
+        for (index, ((_, part), column)) in self.parts(record).zip(&self.columns).enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&column.key);
+            part.write_json(out);
+        }
+        out.push(b'}');
+    }
+
+    /// Room for all records as JSON, as [`json_bytes`](crate::codec::values::json_bytes).
+    pub fn json_bytes(&self) -> usize {
+        let keys = self.columns.iter().map(|column| column.key.len() + 1);
+        let record = keys.fold(3, usize::saturating_add);
+        let values = self.runs.iter().flatten().map(value_bytes);
+        values.fold(self.count.saturating_mul(record), usize::saturating_add)
+    }
+}
+
+impl Part<'_> {
+    fn write_json(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Entry(value, entry) => write_row(value, entry, out),
+            Self::Whole(value) => write_value(value, out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::testing::{output, tensor};
+    use crate::tensor::DataType;
+
+    /// The records as JSON, or how many records an undivided output belongs to.
+    fn divided(rows: OutputRows, records: Records, entries: &[usize]) -> Result<Vec<String>, usize> {
+        let spec = OutputSpec {
+            rows,
+            ..output("y", DataType::I64, &[-1])
+        };
+        let runs: Vec<Vec<Value>> = entries
+            .iter()
+            .enumerate()
+            .map(|(run, &entries)| {
+                let values: Vec<i64> = (0..entries as i64).map(|entry| 10 * run as i64 + entry).collect();
+                vec![Value::Tensor(tensor(&[entries], &values))]
+            })
+            .collect();
+        match divide(&[&spec], records, &runs) {
+            Division::Whole { records } => Err(records),
+            Division::ByRecord(by_record) => Ok((0..by_record.count())
+                .map(|record| {
+                    let mut out = Vec::new();
+                    by_record.write_json(record, &mut out);
+                    String::from_utf8(out).unwrap()
+                })
+                .collect()),
+        }
+    }
+
+    #[test]
+    fn entries_are_dealt_to_records_only_when_there_are_as_many() {
+        use OutputRows::{PerRecord, Whole};
+        use Records::{One, Separable, Together};
+        type Case<'a> = (OutputRows, Records, &'a [usize], Result<&'a [&'a str], usize>);
+        let table: [Case<'_>; 17] = [
+            (PerRecord, Separable(3), &[3], Ok(&["0", "1", "2"])),
+            (PerRecord, Separable(1), &[1], Ok(&["0"])),
+            (PerRecord, Separable(0), &[0], Ok(&[])),
+            // Another number of entries than was known of the model.
+            (PerRecord, Separable(1), &[2], Ok(&["[0,1]"])),
+            (PerRecord, Separable(1), &[0], Ok(&["[]"])),
+            (PerRecord, Separable(2), &[3], Err(2)),
+            // Each record had a run of its own.
+            (PerRecord, Separable(2), &[1, 1], Ok(&["0", "10"])),
+            (PerRecord, Separable(2), &[1, 0], Ok(&["[0]", "[]"])),
+            (Whole, Separable(2), &[1, 2], Ok(&["[0]", "[10,11]"])),
+            (Whole, Separable(1), &[1], Ok(&["[0]"])),
+            (Whole, Separable(0), &[], Ok(&[])),
+            // The numbers are equal by chance.
+            (Whole, Separable(2), &[2], Err(2)),
+            (PerRecord, Together(3), &[3], Ok(&["0", "1", "2"])),
+            (PerRecord, Together(3), &[2], Err(3)),
+            (Whole, Together(3), &[3], Err(3)),
+            (PerRecord, One, &[1], Err(1)),
+            (Whole, One, &[3], Err(1)),
+        ];
+        for (rows, records, entries, expected) in table {
+            let expected = expected.map(|lines| lines.iter().map(ToString::to_string).collect());
+            assert_eq!(
+                divided(rows, records, entries),
+                expected,
+                "{rows:?} {records:?} {entries:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The runs of a request: one for all of its records, or one for each where the outputs cannot be told apart by record.
+
+use crate::tensor::{Signature, Tensor, Value};
+
+/// Runs a request. `apart` says how many records have to run one by one, if they do: before the run, by what is known of
+/// the model, and after it, by its outputs. Returns the outputs of the one run, or of each record's run.
+pub fn run<E>(
+    signature: &Signature,
+    inputs: &[Tensor],
+    apart: impl Fn(Option<&[Value]>) -> Option<usize>,
+    run: impl Fn(&[Tensor]) -> Result<Vec<Value>, E>,
+) -> Result<Vec<Vec<Value>>, E> {
+    let count = match apart(None) {
+        Some(count) => count,
+        None => {
+            let outputs = run(inputs)?;
+            match apart(Some(&outputs)) {
+                None => return Ok(vec![outputs]),
+                Some(count) => count,
+            }
+        }
+    };
+    (0..count).map(|index| run(&signature.record(inputs, index))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::tensor::{DataType, Dim, InputSpec};
+
+    fn vector(values: &[i64]) -> Tensor {
+        Tensor::from_vec(vec![values.len()], values.to_vec()).unwrap()
+    }
+
+    /// The inputs of each run of a request of three records.
+    fn runs(apart: impl Fn(Option<&[Value]>) -> Option<usize>) -> (usize, Vec<Tensor>) {
+        let signature = Signature {
+            inputs: vec![InputSpec {
+                name: "x".into(),
+                data_type: DataType::I64,
+                dims: Some(vec![Dim::Dynamic(None)]),
+            }],
+            outputs: Vec::new(),
+        };
+        let seen = RefCell::new(Vec::new());
+        let outputs = run(&signature, &[vector(&[1, 2, 3])], apart, |inputs| {
+            seen.borrow_mut().push(inputs[0].clone());
+            Ok::<_, ()>(Vec::new())
+        });
+        (outputs.unwrap().len(), seen.into_inner())
+    }
+
+    #[test]
+    fn records_run_together_or_each_alone() {
+        let all = vector(&[1, 2, 3]);
+        let each = [vector(&[1]), vector(&[2]), vector(&[3])];
+        assert_eq!(runs(|_| None), (1, vec![all.clone()]));
+        assert_eq!(runs(|_| Some(3)), (3, each.to_vec()));
+        let after = |outputs: Option<&[Value]>| outputs.map(|_| 3);
+        assert_eq!(runs(after), (3, [vec![all], each.to_vec()].concat()));
+        assert_eq!(runs(|_| Some(0)), (0, vec![]));
+    }
+}

@@ -1,0 +1,127 @@
+//! The records of a request, as they lie in its inputs.
+//!
+//! Records lie along the first axis of the inputs that leave its size open. Inputs of a fixed first size, or without
+//! axes, belong to each record as they are.
+
+use super::{Dim, InputSpec, Signature, Tensor};
+
+/// The records in a request's inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// So many records, each of which the model takes alone as well.
+    Separable(usize),
+    /// So many records, and the model takes no other number of them.
+    Together(usize),
+    /// No axis for records: all inputs together are one record.
+    One,
+}
+
+impl Signature {
+    /// Counts the records in `inputs`, one tensor for each input.
+    pub fn records(&self, inputs: &[Tensor]) -> Records {
+        let pairs = || self.inputs.iter().zip(inputs);
+        let mut open = pairs()
+            .filter(|(spec, tensor)| spec.has_open_first_axis(tensor))
+            .map(first);
+        if let Some(count) = open.next().flatten() {
+            return if open.all(|other| other == Some(count)) {
+                Records::Separable(count)
+            } else {
+                Records::One
+            };
+        }
+        let mut fixed = pairs().map(first);
+        match fixed.next().flatten() {
+            Some(count) if fixed.all(|other| other == Some(count)) => match count {
+                1 => Records::Separable(1),
+                count => Records::Together(count),
+            },
+            Some(_) | None => Records::One,
+        }
+    }
+
+    /// Takes the record at `index` out of the inputs of [`Records::Separable`] ones, without copying its bytes.
+    pub fn record(&self, inputs: &[Tensor], index: usize) -> Vec<Tensor> {
+        let pairs = self.inputs.iter().zip(inputs);
+        let one = |(spec, tensor): (&InputSpec, &Tensor)| {
+            let row = spec
+                .has_open_first_axis(tensor)
+                .then(|| tensor.rows(index..index.saturating_add(1)))
+                .flatten();
+            row.unwrap_or_else(|| tensor.clone())
+        };
+        pairs.map(one).collect()
+    }
+}
+
+impl InputSpec {
+    fn has_open_first_axis(&self, given: &Tensor) -> bool {
+        match self.dims.as_deref() {
+            Some([Dim::Dynamic(_), ..]) => true,
+            Some([Dim::Fixed(_), ..] | []) => false,
+            None => !given.shape().is_empty(),
+        }
+    }
+}
+
+fn first((_, tensor): (&InputSpec, &Tensor)) -> Option<usize> {
+    tensor.shape().first().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DataType;
+
+    /// -1 is an open axis; `None` an unknown rank.
+    fn signature(inputs: &[Option<&[i64]>]) -> Signature {
+        let dim = |&dim: &i64| usize::try_from(dim).map_or(Dim::Dynamic(None), Dim::Fixed);
+        let inputs = inputs.iter().map(|dims| InputSpec {
+            name: "x".into(),
+            data_type: DataType::I64,
+            dims: dims.map(|dims| dims.iter().map(dim).collect()),
+        });
+        Signature {
+            inputs: inputs.collect(),
+            outputs: Vec::new(),
+        }
+    }
+
+    fn tensor(shape: &[usize]) -> Tensor {
+        let count = i64::try_from(shape.iter().product::<usize>()).unwrap();
+        Tensor::from_vec(shape.to_vec(), (0..count).collect()).unwrap()
+    }
+
+    #[test]
+    fn records_lie_along_the_first_axis_that_the_model_leaves_open() {
+        type Case<'a> = (&'a [Option<&'a [i64]>], &'a [&'a [usize]], Records);
+        let table: [Case<'_>; 12] = [
+            (&[Some(&[-1, 2])], &[&[3, 2]], Records::Separable(3)),
+            (&[Some(&[-1, 2])], &[&[0, 2]], Records::Separable(0)),
+            (&[None], &[&[3, 2]], Records::Separable(3)),
+            (&[None], &[&[]], Records::One),
+            (&[Some(&[-1]), Some(&[-1, 2])], &[&[3], &[3, 2]], Records::Separable(3)),
+            (&[Some(&[-1]), Some(&[-1, 2])], &[&[3], &[2, 2]], Records::One),
+            (&[Some(&[-1]), Some(&[])], &[&[3], &[]], Records::Separable(3)),
+            (&[Some(&[-1]), Some(&[4])], &[&[3], &[4]], Records::Separable(3)),
+            (&[Some(&[1, 2])], &[&[1, 2]], Records::Separable(1)),
+            (&[Some(&[3, 2])], &[&[3, 2]], Records::Together(3)),
+            (&[Some(&[3, 2]), Some(&[])], &[&[3, 2], &[]], Records::One),
+            (&[], &[], Records::One),
+        ];
+        for (specs, shapes, expected) in table {
+            let inputs: Vec<Tensor> = shapes.iter().map(|shape| tensor(shape)).collect();
+            assert_eq!(signature(specs).records(&inputs), expected, "{specs:?} {shapes:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_has_its_row_of_open_inputs_and_all_of_the_others() {
+        let signature = signature(&[Some(&[-1, 2]), Some(&[4]), Some(&[])]);
+        let inputs = [tensor(&[3, 2]), tensor(&[4]), tensor(&[])];
+        let record = signature.record(&inputs, 1);
+        assert_eq!(record[0].shape(), [1, 2]);
+        assert_eq!(record[0].as_slice::<i64>().unwrap(), [2, 3]);
+        assert_eq!(record[1..], inputs[1..]);
+    }
+}
