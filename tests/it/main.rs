@@ -54,6 +54,7 @@ mod pack;
 mod prepared;
 mod proxy;
 mod races;
+mod records;
 mod sandbox;
 mod single_model;
 mod start;

@@ -371,6 +371,13 @@ impl Info {
         Self::typed(name, &Message::default().int(1, element))
     }
 
+    /// A sequence of tensors of any rank.
+    pub fn sequence(name: &str, element: i64) -> Self {
+        let tensor = Message::default().message(1, &Message::default().int(1, element));
+        let kind = Message::default().message(4, &Message::default().message(1, &tensor));
+        Self(Message::default().bytes(1, name).message(2, &kind))
+    }
+
     pub fn untyped(name: &str) -> Self {
         Self(Message::default().bytes(1, name))
     }
