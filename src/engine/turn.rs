@@ -119,9 +119,11 @@ impl Ready {
         match run {
             Ok(None) => {}
             Ok(Some(runs)) => {
-                // What the records take one by one says nothing of batches.
-                if let (Some(batcher), Some(rows), [_]) = (&model.batcher, rows, runs.as_slice()) {
-                    batcher.with_knee(|knee| knee.record(rows.get(), bytes(inputs), nanoseconds(took)));
+                match (rows, runs.as_slice()) {
+                    (None, _) => {}
+                    (Some(rows), [_]) => note(model, |knee| knee.record(rows.get(), bytes(inputs), nanoseconds(took))),
+                    // The run for all of them gave another number of rows.
+                    (Some(_), _) => turn_off_batches(model),
                 }
                 self.answer(model, took, Ok(&runs));
             }
@@ -158,19 +160,21 @@ fn run_together(members: Vec<Ready>, model: &Model) {
         }
         Outcome::Unwanted => return,
         Outcome::Failed => note(model, Knee::failed),
-        Outcome::Indivisible => {
-            if model.batcher.as_ref().is_some_and(Batcher::turn_off) {
-                tracing::warn!(
-                    content = %model.content(),
-                    "a batch gave another number of rows than it was given: this model has no batches any more"
-                );
-            }
-        }
+        Outcome::Indivisible => turn_off_batches(model),
     }
     for member in members {
         if member.pending.is_wanted() {
             member.run_alone(model);
         }
+    }
+}
+
+fn turn_off_batches(model: &Model) {
+    if model.batcher.as_ref().is_some_and(Batcher::turn_off) {
+        tracing::warn!(
+            content = %model.content(),
+            "a run gave another number of rows than it was given: this model has no batches any more"
+        );
     }
 }
 

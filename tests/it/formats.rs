@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{Builder, Case, Request, Server, Tensor, assert_close, cases, fixture, from_text, to_text};
 
 /// Models with an output that does not follow the rows of its inputs.
-const WHOLE: [&str; 2] = ["empty_axis", "one_more"];
+const WHOLE: [&str; 3] = ["allocate", "empty_axis", "one_more"];
 
 /// A case of a model that is loaded under its own name.
 struct Trial<'a> {

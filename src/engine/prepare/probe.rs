@@ -52,11 +52,11 @@ pub fn ask_larger(session: &Session, cancel: &Cancel) -> Option<Vec<Value>> {
     if !signature.inputs.iter().any(is_open) {
         return None;
     }
-    let answers = SIZES.into_iter().filter(|&size| size <= MODEST).filter_map(|size| {
+    let mut answers = SIZES.into_iter().filter(|&size| size <= MODEST).filter_map(|size| {
         let inputs = inputs(signature, size, 1)?;
         session.run(&inputs, None, cancel).ok()
     });
-    answers.skip(1).next()
+    answers.nth(1)
 }
 
 /// The first data that `session` answers of those that [`ask`] asks with.
