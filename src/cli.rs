@@ -162,7 +162,7 @@ fn worker_arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> 
 
 /// Serves for the supervisor that has started this process.
 fn work(args: &ServeArgs) -> Result<i32> {
-    let (listener, inheritance) = supervisor::join()?;
+    let (listener, inheritance) = supervisor::join(args.core_dumps)?;
     System::new().block_on(serve(args, listener, inheritance))
 }
 

@@ -263,6 +263,14 @@ pub struct ServeArgs {
     )]
     pub supervise: bool,
 
+    /// Let the system dump the memory of a process that crashed, which delays the next one by the time that takes
+    #[arg(
+        long, env = "LONGSHORE_CORE_DUMPS", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new(),
+        help_heading = "Resources"
+    )]
+    pub core_dumps: bool,
+
     /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,

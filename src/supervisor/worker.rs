@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::SendFlags;
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use super::protocol::{FromWorker, MAX_CONTENTS, MAX_MESSAGE, ToWorker, receive_start, send_to};
 use crate::catalog::{Journal, Record};
@@ -55,7 +55,11 @@ pub struct Link {
 }
 
 /// Makes this process a worker of the one that has started it. First of all in `main`: no thread may have been started.
-pub fn join() -> Result<(TcpListener, Inheritance), JoinError> {
+/// Without `core_dumps` a crash is not followed by a dump of its memory.
+pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
+    if !core_dumps {
+        forbid_core_dumps();
+    }
     // Without the supervisor nobody would hear of what is loaded, nor stop this process.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
     // Else it is called "exe" where processes are listed.
@@ -100,6 +104,19 @@ pub fn join() -> Result<(TcpListener, Inheritance), JoinError> {
         link: Some(Arc::new(Link { socket })),
     };
     Ok((TcpListener::from(descriptor), inheritance))
+}
+
+/// The supervisor hears of a crash when the dump is written, and dumps of many models take seconds and gigabytes each. Under
+/// Docker they are on by default.
+fn forbid_core_dumps() {
+    /// Of a file that is too short for anything to be written. Of 0 bytes the kernel would still start a program that takes
+    /// dumps, where the system has one; this value keeps it from that, too.
+    const BYTES: u64 = 1;
+    let limit = getrlimit(Resource::Core);
+    let current = Some(limit.maximum.map_or(BYTES, |most| most.min(BYTES)));
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current, ..limit }) {
+        tracing::debug!(%error, "forbid core dumps");
+    }
 }
 
 impl Link {

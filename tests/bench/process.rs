@@ -80,6 +80,28 @@ pub fn cpu(processes: &[u32]) -> Duration {
     tasks.filter_map(|task| schedstat(&task.path())).sum()
 }
 
+/// The thread of this name, in any process below `root`, that uses most CPU time just now.
+pub fn busiest_thread(root: u32, name: &str) -> u32 {
+    const LOOK: Duration = Duration::from_millis(50);
+    let look = || -> Vec<(u32, Duration)> {
+        let tasks = tree(root)
+            .into_iter()
+            .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok())
+            .flat_map(Iterator::flatten);
+        tasks
+            .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name))
+            .filter_map(|task| Some((task.file_name().to_str()?.parse().ok()?, schedstat(&task.path())?)))
+            .collect()
+    };
+    let before = look();
+    std::thread::sleep(LOOK);
+    let used = look().into_iter().filter_map(|(thread, now)| {
+        let (_, then) = before.iter().find(|(known, _)| *known == thread)?;
+        Some((thread, now - *then))
+    });
+    used.max_by_key(|(_, used)| *used).expect("a thread").0
+}
+
 /// CPU time of the calling thread.
 pub fn thread_cpu() -> Duration {
     schedstat(Path::new("/proc/thread-self")).expect("read schedstat")

@@ -134,6 +134,11 @@ impl Server {
         }
     }
 
+    /// The process that was started.
+    pub fn root(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn address(&self) -> &str {
         &self.address
     }

@@ -14,6 +14,7 @@ mod batching;
 mod bodies;
 mod cgroup;
 mod client;
+mod crashes;
 mod density;
 mod endpoint;
 mod limit;
@@ -30,7 +31,7 @@ mod table;
 use std::process::ExitCode;
 
 /// Name, measurement, and what it shows.
-const SECTIONS: [(&str, fn(), &str); 8] = [
+const SECTIONS: [(&str, fn(), &str); 9] = [
     (
         "requests",
         requests::run,
@@ -51,6 +52,11 @@ const SECTIONS: [(&str, fn(), &str); 8] = [
         "stalls",
         stalls::run,
         "a steady model beside loads and unloads, and beside a flood",
+    ),
+    (
+        "crashes",
+        crashes::run,
+        "twenty contents that kill the process, and the tenants beside them",
     ),
     ("limit", limit::run, "filling a memory limit until the first 507"),
     (

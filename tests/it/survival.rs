@@ -667,6 +667,23 @@ fn a_process_that_is_killed_before_it_can_serve_is_given_up_with_the_reason() {
 }
 
 #[test]
+fn a_crash_is_not_delayed_by_a_dump_of_memory_unless_one_is_wanted() {
+    let dumps = |arguments: &[&str]| {
+        let server = Builder::multi()
+            .through(["sh", "-c", "ulimit -S -c $(ulimit -H -c); exec \"$0\" \"$@\""])
+            .arguments(arguments)
+            .start();
+        server.process().soft_limit("Max core file size")
+    };
+    let allowed = dumps(&["--core-dumps"]);
+    if allowed == "0" {
+        eprintln!("SKIPPED: no process may dump its memory here");
+        return;
+    }
+    assert_eq!(dumps(&[]), "1", "bytes, instead of {allowed}");
+}
+
+#[test]
 fn the_supervisor_is_small_and_has_one_thread() {
     let server = Builder::multi().start();
     let supervisor = server.supervisor();

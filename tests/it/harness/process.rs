@@ -30,6 +30,13 @@ impl Process {
         names.filter(|name| !name.starts_with("jemalloc")).count()
     }
 
+    /// The soft limit that the system calls `name`, as it writes it.
+    pub fn soft_limit(self, name: &str) -> String {
+        let limits = fs::read_to_string(self.file("limits")).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().to_owned()
+    }
+
     /// Open sockets.
     pub fn sockets(self) -> usize {
         let files = fs::read_dir(self.file("fd")).unwrap().flatten();
