@@ -103,17 +103,16 @@ pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<
     if body.is_empty() {
         return Err(DecodeError::malformed(format, "the body is empty"));
     }
-    if format == Format::Csv && media_type.parameter("header").is_some_and(|header| header != "absent") {
-        return Err(DecodeError::malformed(
-            format,
-            "header rows are not read; send the rows alone",
-        ));
-    }
     let Request { inputs, reply } = match format {
         Format::Json => json::decode(&body, signature),
         Format::TritonBinary => triton_binary::decode(&media_type, &body, signature),
         Format::JsonLines => json_lines::decode(&body, signature),
-        Format::Csv => csv::decode(&body, signature),
+        Format::Csv => {
+            let header = csv::Said::parse(media_type.parameter("header")).ok_or_else(|| {
+                DecodeError::malformed(format, "its parameter header must be \"present\" or \"absent\"")
+            })?;
+            csv::decode(&body, signature, header)
+        }
         Format::Npy => npy::decode(&body, signature),
     }?;
     Ok(Request {

@@ -18,6 +18,9 @@ pub const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
 /// The client's id of a request. For the log only.
 pub const INFERENCE_ID: &str = "x-amzn-sagemaker-inference-id";
 
+/// Some editors and .NET write it before text in UTF-8. It is no part of the text.
+pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Error bodies stay below this: the platform shows larger ones as "could not load the entire response body".
 pub const MAX_ERROR_BYTES: usize = 1024;
 

@@ -17,7 +17,7 @@ use crate::archive;
 use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
 use crate::engine::{BatchOverride, Examination, Header, Loaded, Packing};
-use crate::tensor::Signature;
+use crate::tensor::{OutputRows, Signature};
 
 /// Operators that are told; further ones are counted.
 const OPERATORS: usize = 6;
@@ -166,7 +166,17 @@ fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
         .collect();
     let outputs: Vec<String> = outputs
         .iter()
-        .map(|output| format!("{} {}", plain(&output.name), plain(&output.value_type.to_string())))
+        .map(|output| {
+            let whole = match output.rows {
+                OutputRows::PerRecord => "",
+                OutputRows::Whole => " (whole: its entries do not follow the records of a request)",
+            };
+            format!(
+                "{} {}{whole}",
+                plain(&output.name),
+                plain(&output.value_type.to_string())
+            )
+        })
         .collect();
     table.line("inputs", inputs.join("\n"));
     table.line("outputs", outputs.join("\n"));

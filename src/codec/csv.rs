@@ -1,18 +1,22 @@
-//! `text/csv`: rows without a header, as SageMaker's own algorithms take and give them (BT-6, BT-9).
+//! `text/csv`: a line for each record, as SageMaker's own algorithms take and give them (BT-6, BT-9).
 //!
 //! The columns are dealt to the inputs in the model's order, to each as many as one row of it has; one input of unknown
-//! width may take what the others leave. Numbers may stand between spaces, and an empty cell is a missing value: NaN
-//! for floats, the empty string for strings. In the reply each row is a line with a line feed at its end, the last
-//! one too (BT-9), the columns of several outputs side by side; values without rows (a scalar, a single map) are one
-//! line. Floats that are no numbers are `nan`, `inf` and `-inf`, as NumPy's text files have them; the values of a map
-//! are in the order of their keys; strings are the bytes that they are.
+//! width may take what the others leave. A first line with the names of the inputs is a header (`header.rs`). Numbers may
+//! stand between spaces, and an empty cell is a missing value: NaN for floats, the empty string for strings. In the reply
+//! each record is a line with a line feed at its end, the last one too (BT-9), the columns of several outputs side by
+//! side. An output that cannot be told apart by record is the line of a record that ran alone where it is flat; a line
+//! without any cell is `[]`. Floats that are no numbers are `nan`, `inf` and `-inf`, as NumPy's text files have them; the
+//! values of a map are in the order of their keys; strings are the bytes that they are.
 
+mod header;
 mod records;
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
+pub(super) use self::header::Said;
+use self::header::{FirstLine, first_line};
 use self::records::Records;
 use crate::codec::by_record::{ByRecord, Part};
 use crate::codec::column::{Column, column};
@@ -25,18 +29,34 @@ use crate::codec::values::{write_all_cells, write_cells};
 use crate::codec::{Format, ReplyPlan, Request};
 use crate::tensor::{Dim, InputSpec, OutputRows, OutputSpec, Signature, Value, ValueType};
 
-pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, signature: &Signature, header: Said) -> Result<Request, DecodeError> {
     let text = utf8(Format::Csv, body)?;
     // Excel writes a byte order mark before UTF-8.
     let mut records = Records::new(text.strip_prefix('\u{feff}').unwrap_or(text));
     let malformed = |problem| DecodeError::malformed(Format::Csv, problem);
     let mut cells = Vec::new();
+    let no_rows = || Err(malformed("it has no rows".to_owned()));
     if !records.read(&mut cells).map_err(malformed)? {
-        return Err(malformed("it has no rows".to_owned()));
+        return no_rows();
     }
+    let order = match first_line(signature, &cells, header).map_err(malformed)? {
+        FirstLine::Record => None,
+        FirstLine::Header(order) => {
+            if !records.read(&mut cells).map_err(malformed)? {
+                return no_rows();
+            }
+            order
+        }
+    };
     let mut rows = Rows::new(signature, cells.len(), body.len())?;
     loop {
-        rows.push(&cells)?;
+        match &order {
+            Some(order) if order.len() == cells.len() => {
+                let ordered: Vec<Cow<'_, str>> = order.iter().map(|&column| cells[column].clone()).collect();
+                rows.push(&ordered)?;
+            }
+            Some(_) | None => rows.push(&cells)?,
+        }
         if !records.read(&mut cells).map_err(malformed)? {
             return rows.finish();
         }
@@ -109,7 +129,7 @@ impl<'s> Rows<'s> {
                     };
                     let mut problem = problem.describe(&given, spec.data_type);
                     if self.count == 1 {
-                        problem.push_str("; CSV is read without a header row");
+                        problem.push_str("; a first line is a header only where it holds the names of the inputs");
                     }
                     return Err(InputError::Value {
                         name: excerpt(&spec.name),

@@ -50,25 +50,26 @@ fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Reques
     let mut key = reader.enter_object()?;
     while let Some(name) = key {
         match name {
-            "instances" | "inputs" if given.is_some() => {
-                return Err(reader
-                    .malformed("it must have either \"instances\" or \"inputs\", once")
-                    .into());
-            }
             "instances" => {
-                let first = reader.peek()?;
-                if first != Peek::Array {
-                    return Err(reader.malformed("\"instances\" must be an array").into());
+                if !reader.skip_null()? {
+                    check_once(reader, given.is_some())?;
+                    let first = reader.peek()?;
+                    if first != Peek::Array {
+                        return Err(reader.malformed("\"instances\" must be an array").into());
+                    }
+                    let (inputs, count) = instances(reader, first, signature, Form::Rows)?;
+                    given = Some((inputs, Some(ReplyPlan::counted(count))));
                 }
-                let (inputs, count) = instances(reader, first, signature, Form::Rows)?;
-                given = Some((inputs, Some(ReplyPlan::counted(count))));
             }
             "inputs" => {
-                given = Some(if open_inference::begins(reader, signature)? {
-                    (open_inference::inputs(reader, signature, &mut Tail::of_json())?, None)
-                } else {
-                    (columns(reader, signature)?, Some(ReplyPlan::new(Dialect::Columns)))
-                });
+                if !reader.skip_null()? {
+                    check_once(reader, given.is_some())?;
+                    given = Some(if open_inference::begins(reader, signature)? {
+                        (open_inference::inputs(reader, signature, &mut Tail::of_json())?, None)
+                    } else {
+                        (columns(reader, signature)?, Some(ReplyPlan::new(Dialect::Columns)))
+                    });
+                }
             }
             other => match envelope.slot(other) {
                 Some(slot) => *slot = Some(reader.postpone()?),
@@ -84,6 +85,13 @@ fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Reques
             inputs,
             reply: envelope.plan(signature)?,
         }),
+    }
+}
+
+fn check_once(reader: &Reader<'_>, is_given: bool) -> Result<(), Fault> {
+    match is_given {
+        true => Err(reader.malformed("it must have either \"instances\" or \"inputs\", once")),
+        false => Ok(()),
     }
 }
 

@@ -191,6 +191,15 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Passes over the next value if it is null, which stands for a member that is not set.
+    pub fn skip_null(&mut self) -> Result<bool, Fault> {
+        let is_null = self.peek()? == Peek::Null;
+        if is_null {
+            self.null()?;
+        }
+        Ok(is_null)
+    }
+
     /// Passes over the next value.
     pub fn skip(&mut self) -> Result<(), Fault> {
         self.jiter.next_skip().map_err(|e| self.document.fault(&e, self.origin))

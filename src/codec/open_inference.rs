@@ -173,6 +173,11 @@ impl<'a, 's> Entry<'a, 's> {
                         .into());
                 }
                 "data" => {
+                    // A client that does not set it sends binary data.
+                    if reader.skip_null()? {
+                        key = reader.next_key()?;
+                        continue;
+                    }
                     let spec = input.map(|index: usize| &signature.inputs[index]);
                     let declared = declared.as_ref().and_then(|declared: &DeclaredType| declared.known);
                     data = Some(match spec.filter(|spec| declared == Some(spec.data_type)) {

@@ -9,10 +9,12 @@ use actix_web::error::PayloadError;
 use actix_web::web::Payload;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use serde::de::{DeserializeOwned, Error as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
 use crate::engine::{Engine, RequestMemory};
+use crate::wire::BYTE_ORDER_MARK;
 
 /// How long a body that is refused is read on.
 const LINGER: Duration = Duration::from_secs(10);
@@ -80,6 +82,16 @@ pub(super) async fn read(
         bytes: Bytes::from(body),
         memory,
     })
+}
+
+/// Reads an object out of a body of JSON, behind a byte order mark if there is one. `serde` alone would read a struct from
+/// an array, too.
+pub(super) fn json_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    match text.trim_ascii_start().first() {
+        Some(b'{') | None => serde_json::from_slice(text),
+        Some(_) => Err(serde_json::Error::custom("it must be an object")),
+    }
 }
 
 /// Reads a body that nobody wants.

@@ -22,6 +22,12 @@ use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 /// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form data.
 const CURL_DEFAULT: &str = "application/x-www-form-urlencoded";
 
+/// Whether a Content-Type, which may have parameters, says what the body is.
+fn says_something(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    !essence.is_empty() && !essence.eq_ignore_ascii_case(CURL_DEFAULT)
+}
+
 /// `POST /invocations` (IN-1).
 pub(super) async fn invocations(
     state: web::Data<State>,
@@ -67,7 +73,7 @@ pub(super) async fn model(
     warn_of_another_target(name, handle.target_model(), request);
 
     let content_type = text_header(request, CONTENT_TYPE.as_str())
-        .filter(|given| !given.is_empty() && given != CURL_DEFAULT)
+        .filter(|given| says_something(given))
         .unwrap_or_else(|| state.settings.formats.default_content_type.clone());
     let size = body.bytes.len();
     let invocation = Invocation {

@@ -43,7 +43,7 @@ pub(super) async fn load(
         deadline,
     )
     .await?;
-    let wanted: LoadRequest = serde_json::from_slice(&body.bytes).map_err(|error| Error::LoadRequest {
+    let wanted: LoadRequest = body::json_object(&body.bytes).map_err(|error| Error::LoadRequest {
         detail: error.to_string(),
     })?;
     let target_model = text_header(&request, TARGET_MODEL);

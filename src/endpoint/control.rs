@@ -26,6 +26,7 @@ mod tests;
 use serde_json::{Map, Value};
 
 use super::spec::Deployment;
+use crate::wire::BYTE_ORDER_MARK;
 
 pub use arn::{ACCOUNT, Arns, Kind};
 pub use endpoint_config::parse as parse_endpoint_config;
@@ -175,7 +176,7 @@ impl Call {
                 Vec::from_iter(names).join(", ")
             )));
         };
-        let body = match body {
+        let body = match body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body) {
             [] => Value::Object(Map::new()),
             body => serde_json::from_slice(body)
                 .map_err(|error| AwsError::Serialization(format!("the body is not JSON: {error}")))?,

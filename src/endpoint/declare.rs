@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::control::{self, Arns, parse_model};
 use super::spec::{Container, Deployment, Execution, Model, Variant};
+use crate::wire::BYTE_ORDER_MARK;
 
 /// The variant that such an endpoint has: what the SageMaker SDK calls the only one.
 pub const VARIANT: &str = "AllTraffic";
@@ -195,7 +196,8 @@ fn models_of(path: &Path, arns: &Arns, now: f64) -> Result<Vec<Model>, DeclareEr
         path: path.to_owned(),
         source,
     })?;
-    let document = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    let document = serde_json::from_slice(text).map_err(|error| wrong(error.to_string()))?;
     let (requests, listed) = match document {
         Value::Array(requests) => (requests, true),
         one => (vec![one], false),

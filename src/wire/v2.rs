@@ -147,9 +147,8 @@ pub struct TensorMetadata<'a> {
 /// Body of `POST /v2/repository/index`.
 #[derive(Debug, Default, Deserialize)]
 pub struct IndexRequest {
-    /// Only models that can answer.
-    #[serde(default)]
-    pub ready: bool,
+    /// Only models that can answer. Null is as absent, here and below.
+    pub ready: Option<bool>,
 }
 
 /// One element of the reply to it.
@@ -164,8 +163,7 @@ pub struct IndexEntry {
 /// Body of a load or an unload.
 #[derive(Debug, Default, Deserialize)]
 pub struct RepositoryRequest {
-    #[serde(default)]
-    pub parameters: BTreeMap<String, Value>,
+    pub parameters: Option<BTreeMap<String, Value>>,
 }
 
 /// Every error's body.

@@ -120,13 +120,23 @@ fn the_load_body_is_read_whatever_its_content_type_says() {
 }
 
 #[test]
+fn a_byte_order_mark_before_a_load_is_passed_over() {
+    let server = Builder::multi().start();
+    let url = server.models().place_scale("m", 2.0);
+    let load = format!("\u{feff} {}", json!({"model_name": "m", "url": url}));
+    server.send(&Request::post("/models").body(load)).expect(200);
+    server.assert_scales("m", 2.0);
+}
+
+#[test]
 fn a_load_body_that_is_no_load_is_a_400_that_shows_what_one_is() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
-    let bodies: [(&str, Vec<u8>); 11] = [
+    let bodies: [(&str, Vec<u8>); 12] = [
         ("nothing", vec![]),
         ("no JSON", b"model_name=m".to_vec()),
         ("an array", b"[]".to_vec()),
+        ("the members of one in an array", json!(["m", url]).to_string().into()),
         ("no url", json!({"model_name": "m"}).to_string().into()),
         ("no name", json!({"url": url}).to_string().into()),
         (

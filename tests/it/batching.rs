@@ -190,7 +190,8 @@ fn nothing_is_joined_where_that_is_not_known_to_be_right_or_not_wanted() {
 
 #[test]
 fn a_model_that_was_found_to_keep_rows_apart_has_batches_without_being_told() {
-    let server = serving("lookup", "{}", &[]);
+    // Null is as absent.
+    let server = serving("lookup", r#"{"batching": null, "model": null}"#, &[]);
     let requests: Vec<Request> = (0..8i64).map(|id| lookup(&[&[id, 2]])).collect();
     assert_same_under_load(&server, &requests, |_| batches(&server) > 10);
 }
@@ -256,6 +257,7 @@ fn a_manifest_that_says_something_else_of_batching_is_refused_with_the_reason() 
         (r#"{"batching": {"max_rows": 0}}"#, "max_rows is 1 at least"),
         (r#"{"batching": {}}"#, "missing field `max_rows`"),
         (r#"{"batch": true}"#, "unknown field `batch`"),
+        (r#"{"batching": {"max_rows": null}}"#, "invalid type: null"),
     ];
     for (manifest, reason) in table {
         let url = server.models().place_with_manifest("lookup", "m", manifest);

@@ -29,6 +29,7 @@ mod api;
 mod bad_artifacts;
 mod bad_requests;
 mod batching;
+mod csv_header;
 mod deploy;
 mod division;
 mod endpoint;

@@ -223,3 +223,36 @@ fn an_open_inference_request_is_answered_in_its_protocol_whatever_the_default_is
     let output = json!({"name": "y", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]});
     assert_eq!(answer.json()["outputs"], json!([output]));
 }
+
+#[test]
+fn a_type_of_forms_says_nothing_whatever_its_parameters() {
+    let server = with_identity(Builder::multi());
+    for content_type in [
+        "application/x-www-form-urlencoded",
+        "application/x-www-form-urlencoded; charset=utf-8",
+        "application/x-www-form-urlencoded;charset=UTF-8",
+        "Application/X-WWW-Form-Urlencoded ; x=y",
+        " ",
+    ] {
+        let answer = ask(&server, Some(content_type), None, b"[[1, 2]]").expect(200);
+        assert_eq!(answer.json(), json!({"predictions": [[1.0, 2.0]]}), "{content_type:?}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_body_of_text_is_passed_over() {
+    let server = with_identity(Builder::multi());
+    for (content_type, body) in [
+        ("application/json", "\u{feff}[[1, 2]]"),
+        ("application/json", "\u{feff}\r\n{\"instances\": [[1, 2]]}"),
+        ("application/jsonlines", "\u{feff}[1, 2]\n"),
+        ("text/csv", "\u{feff}1,2\n"),
+    ] {
+        let answer = ask(&server, Some(content_type), Some("application/json"), body.as_bytes()).expect(200);
+        assert_eq!(
+            answer.json(),
+            json!({"predictions": [[1.0, 2.0]]}),
+            "{content_type} {body:?}"
+        );
+    }
+}

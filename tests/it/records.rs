@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Builder, Request, Response, Server, eventually, in_parallel};
+use crate::harness::{Builder, Request, Response, Server, eventually, in_parallel, longshore};
 use crate::support::onnx::{Dim, Graph, Info, Model, Node, Tensor, element};
 
 const LINES: &str = "application/jsonlines";
@@ -409,4 +409,18 @@ fn records_that_run_one_by_one_end_with_the_deadline_of_their_request() {
     server.invoke("m", &json!({"instances": many})).expect(504);
     server.wait_for_running(0);
     server.invoke("m", &json!({"instances": [1, 2]})).expect(200);
+}
+
+#[test]
+fn inspect_says_which_outputs_do_not_follow_the_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let path = path.to_str().unwrap();
+    for (model, rows) in [(detector("batch", Columns::All), "whole"), (doubled(), "per_record")] {
+        std::fs::write(path, model).unwrap();
+        let report = longshore(["inspect", path, "--json"]).json();
+        assert_eq!(report["outputs"][0]["rows"], rows);
+        let text = longshore(["inspect", path]).output();
+        assert_eq!(text.contains("do not follow the records"), rows == "whole", "{text}");
+    }
 }

@@ -48,10 +48,13 @@ fn described(loaded: &Loaded, requests: &[Request]) -> Value {
     let outputs: Vec<Value> = outputs
         .map(|output| match &output.value_type {
             ValueType::Tensor { data_type, dims } => {
-                json!({"name": output.name, "type": data_type.name(), "shape": dims.as_deref().map(shape)})
+                json!({
+                    "name": output.name, "type": data_type.name(), "shape": dims.as_deref().map(shape),
+                    "rows": output.rows,
+                })
             }
             other @ (ValueType::Sequence(_) | ValueType::Map { .. }) => {
-                json!({"name": output.name, "type": other.to_string()})
+                json!({"name": output.name, "type": other.to_string(), "rows": output.rows})
             }
         })
         .collect();

@@ -139,7 +139,7 @@ fn errors_name_the_row_the_column_and_the_input() {
         (
             &pairs(),
             "sepal,petal\n3,4",
-            "input \"x\" at row 1 column 1: \"sepal\" is not a number, float32 is needed; CSV is read without a header row",
+            "input \"x\" at row 1 column 1: \"sepal\" is not a number, float32 is needed; a first line is a header only where it holds the names of the inputs",
         ),
         (
             &pairs(),
@@ -301,4 +301,50 @@ fn another_number_of_entries_than_records_is_never_dealt_out() {
     assert_eq!(apart(Format::Csv, &asked, &signature, None), None);
     assert_eq!(apart(Format::Csv, &asked, &signature, Some(&three)), Some(2));
     assert_eq!(apart(Format::Npy, &asked, &signature, Some(&three)), None);
+}
+
+#[test]
+fn a_first_line_with_the_names_of_the_inputs_is_no_record() {
+    let texts = signature(
+        &[
+            input("name", DataType::String, &[-1]),
+            input("city", DataType::String, &[-1, 1]),
+        ],
+        &[],
+    );
+    let expected = [strings(&[2], &[b"Ann", b"Bo"]), strings(&[2, 1], &[b"Rome", b"Oslo"])];
+    for body in [
+        "Ann,Rome\nBo,Oslo\n",
+        "name,city\nAnn,Rome\nBo,Oslo\n",
+        "city,name\r\nRome,Ann\r\nOslo,Bo\r\n",
+        "\u{feff}\"city\", name \n\nRome,Ann\nOslo,Bo",
+    ] {
+        assert_eq!(inputs(body, &texts), expected, "{body:?}");
+        assert_eq!(decode_str("text/csv", body, &texts).unwrap().reply.counted, Some(2));
+    }
+    let absent = decode_str("text/csv;header=absent", "name,city\n", &texts).unwrap();
+    assert_eq!(absent.inputs[0], strings(&[1], &[b"name"]));
+    let present = |body: &str| decode_str("text/csv; header=present", body, &texts);
+    assert_eq!(present("city,name\nRome,Ann\nOslo,Bo\n").unwrap().inputs, expected);
+    assert!(
+        present("Ann,Rome\n")
+            .unwrap_err()
+            .to_string()
+            .contains("the header must name each input")
+    );
+    assert!(error("name,city\n", &texts).ends_with("it has no rows"));
+    assert!(error("city,name\nRome,Ann,x\n", &texts).contains("row 1 has 3 columns where 2 are expected"));
+    let maybe = decode_str("text/csv;header=maybe", "Ann,Rome\n", &texts).unwrap_err();
+    assert!(
+        maybe.to_string().contains("must be \"present\" or \"absent\""),
+        "{maybe}"
+    );
+}
+
+#[test]
+fn columns_of_one_wide_input_have_a_header_only_where_the_request_says_so() {
+    let body = "sepal,petal\n3,4\n";
+    assert!(decode_str("text/csv", body, &pairs()).is_err());
+    let present = decode_str("text/csv;header=present", body, &pairs()).unwrap();
+    assert_eq!(present.inputs, [tensor(&[1, 2], &[3f32, 4.])]);
 }

@@ -30,15 +30,15 @@ impl<'a> Envelope<'a> {
 
     /// What the document asks for.
     pub fn plan(self, signature: &Signature) -> Result<ReplyPlan, DecodeError> {
-        let id = match self.id {
+        let id = match set(self.id)? {
             Some(mut reader) => Some(text(&mut reader, "\"id\"")?),
             None => None,
         };
-        let all_binary = match self.parameters {
+        let all_binary = match set(self.parameters)? {
             Some(mut reader) => parameters(&mut reader)?.binary_data_output,
             None => None,
         };
-        let requested = match self.outputs {
+        let requested = match set(self.outputs)? {
             Some(mut reader) => requested_outputs(&mut reader, signature)?,
             None => Vec::new(),
         };
@@ -58,6 +58,12 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// The value of a member, unless it is null: clients write that for members that they have not set.
+fn set(member: Option<Reader<'_>>) -> Result<Option<Reader<'_>>, Fault> {
+    let Some(mut reader) = member else { return Ok(None) };
+    Ok((reader.peek()? != Peek::Null).then_some(reader))
+}
+
 /// The parameters that are understood. What others mean is between other clients and servers, but for those that say
 /// where an output goes or what is made of it: whoever sends them would take the reply for something else.
 #[derive(Default)]
@@ -69,6 +75,9 @@ pub(super) struct Parameters {
 
 pub(super) fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
     let mut parameters = Parameters::default();
+    if reader.skip_null()? {
+        return Ok(parameters);
+    }
     if reader.peek()? != Peek::Object {
         return Err(reader.malformed("\"parameters\" must be an object"));
     }
@@ -77,14 +86,14 @@ pub(super) fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
         match name {
             "binary_data_size" => {
                 let peek = reader.peek()?;
-                parameters.binary_data_size = Some(size(reader, peek, "binary_data_size")?);
+                if !reader.skip_null()? {
+                    parameters.binary_data_size = Some(size(reader, peek, "binary_data_size")?);
+                }
             }
-            "binary_data" => parameters.binary_data = Some(flag(reader, "binary_data")?),
-            "binary_data_output" => parameters.binary_data_output = Some(flag(reader, "binary_data_output")?),
-            extension @ ("shared_memory_region" | "classification") => {
-                let problem = format!("the parameter {extension} belongs to an extension that is not served");
-                return Err(reader.malformed(problem));
-            }
+            "binary_data" => parameters.binary_data = flag(reader, "binary_data")?,
+            "binary_data_output" => parameters.binary_data_output = flag(reader, "binary_data_output")?,
+            "shared_memory_region" => refuse_extension(reader, "shared_memory_region")?,
+            "classification" => refuse_extension(reader, "classification")?,
             _ => reader.skip()?,
         }
         key = reader.next_key()?;
@@ -92,11 +101,22 @@ pub(super) fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
     Ok(parameters)
 }
 
-fn flag(reader: &mut Reader<'_>, what: &str) -> Result<bool, Fault> {
+/// A boolean; `None` for null.
+fn flag(reader: &mut Reader<'_>, what: &str) -> Result<Option<bool>, Fault> {
     match reader.peek()? {
-        peek @ (Peek::True | Peek::False) => reader.boolean(peek),
+        peek @ (Peek::True | Peek::False) => reader.boolean(peek).map(Some),
+        Peek::Null => reader.null().map(|()| None),
         _ => Err(reader.malformed(format!("{what} must be true or false"))),
     }
+}
+
+fn refuse_extension(reader: &mut Reader<'_>, name: &str) -> Result<(), Fault> {
+    if reader.skip_null()? {
+        return Ok(());
+    }
+    Err(reader.malformed(format!(
+        "the parameter {name} belongs to an extension that is not served"
+    )))
 }
 
 /// The outputs asked for, and whether each is wanted as binary data where the request says so.

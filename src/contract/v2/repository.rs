@@ -6,7 +6,6 @@
 
 use actix_web::{HttpRequest, HttpResponse, rt, web};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::catalog::Presence;
@@ -16,7 +15,10 @@ use crate::contract::{State, body, invoke};
 use crate::wire::v2::{IndexEntry, IndexRequest, RepositoryRequest, VERSION};
 
 pub(super) async fn index(state: &State, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Error> {
-    let IndexRequest { ready } = read(state, request, payload).await?;
+    let ready = read::<IndexRequest>(state, request, payload)
+        .await?
+        .ready
+        .unwrap_or(false);
     let models = state.catalog.presences().into_iter();
     let entries: Vec<IndexEntry> = models
         .map(|(name, presence)| entry(name, &presence))
@@ -53,7 +55,8 @@ pub(super) async fn load(
         return Err(error);
     }
     let RepositoryRequest { parameters } = read(&state, request, payload).await?;
-    if let Some(parameter) = parameters.into_keys().next() {
+    let mut parameters = parameters.into_iter().flatten();
+    if let Some((parameter, _)) = parameters.find(|(_, value)| !value.is_null()) {
         return Err(Error::LoadParameter { parameter });
     }
     // A task of its own: whoever does not wait for the end finds it done.
@@ -96,10 +99,7 @@ async fn read<T: Default + DeserializeOwned>(
     if body.bytes.is_empty() {
         return Ok(T::default());
     }
-    // An object in any case: a struct is read from an array, too.
-    let object: Result<Map<String, Value>, _> = serde_json::from_slice(&body.bytes);
-    let read = object.and_then(|object| T::deserialize(Value::Object(object)));
-    read.map_err(|error| Error::RepositoryRequest {
+    body::json_object(&body.bytes).map_err(|error| Error::RepositoryRequest {
         detail: error.to_string(),
     })
 }

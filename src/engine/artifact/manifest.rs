@@ -42,26 +42,30 @@ fn batching<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Overrid
     }
     struct Batching;
     impl<'de> Visitor<'de> for Batching {
-        type Value = Override;
+        type Value = Option<Override>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("true, false or {\"max_rows\": N} for batching")
         }
 
-        fn visit_bool<E: de::Error>(self, allowed: bool) -> Result<Override, E> {
-            Ok(if allowed {
-                Override::Allowed(None)
-            } else {
-                Override::Never
-            })
+        fn visit_bool<E: de::Error>(self, allowed: bool) -> Result<Self::Value, E> {
+            Ok(Some(match allowed {
+                true => Override::Allowed(None),
+                false => Override::Never,
+            }))
         }
 
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Override, A::Error> {
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
             let limits = Limits::deserialize(MapAccessDeserializer::new(map))?;
-            Ok(Override::Allowed(Some(limits.max_rows)))
+            Ok(Some(Override::Allowed(Some(limits.max_rows))))
+        }
+
+        /// As if it were not there.
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
         }
     }
-    deserializer.deserialize_any(Batching).map(Some)
+    deserializer.deserialize_any(Batching)
 }
 
 fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsize, D::Error> {

@@ -186,3 +186,67 @@ fn every_element_type_goes_in_and_comes_out() {
         }
     }
 }
+
+#[test]
+fn members_that_are_null_are_as_absent() {
+    let server = Builder::multi().start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    let input = |more: Value| {
+        let mut input = question()["inputs"][0].clone();
+        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        input
+    };
+    let plain = input(json!({}));
+    let unset = json!({"binary_data_size": null, "shared_memory_region": null, "classification": null});
+    let bodies = [
+        json!({"id": null, "inputs": [plain]}),
+        json!({"inputs": [plain], "parameters": null}),
+        json!({"inputs": [plain], "outputs": null}),
+        json!({"inputs": [input(json!({"parameters": null}))]}),
+        json!({"inputs": [input(json!({"parameters": unset}))]}),
+        json!({"inputs": [plain], "parameters": {"binary_data_output": null}}),
+        json!({"inputs": [plain], "outputs": [{"name": "y", "parameters": null}]}),
+        json!({"inputs": [plain], "outputs": [{"name": "y", "parameters": {"binary_data": null}}]}),
+        json!({"id": null, "parameters": null, "inputs": [input(json!({"parameters": null}))], "outputs": null}),
+    ];
+    let mut expected = answer("m", 2.0);
+    expected.as_object_mut().unwrap().remove("id");
+    for body in bodies {
+        assert_eq!(
+            server.send(&infer("m").json(&body)).expect(200).json(),
+            expected,
+            "{body}"
+        );
+        // The same document elsewhere.
+        assert_eq!(server.invoke("m", &body).expect(200).json(), expected, "{body}");
+    }
+    for body in [
+        json!({"instances": [4, -0.5], "inputs": null}),
+        json!({"inputs": null, "instances": [4, -0.5], "signature_name": null}),
+    ] {
+        assert_eq!(
+            server.invoke("m", &body).expect(200).json(),
+            json!({"predictions": [8.0, -1.0]})
+        );
+    }
+}
+
+#[test]
+fn a_null_in_place_of_data_is_data_behind_the_json() {
+    let server = Builder::multi().start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    let input = |size: Value| {
+        let parameters = json!({"binary_data_size": size});
+        let input = json!({"name": "x", "shape": [1], "datatype": "FP32", "data": null, "parameters": parameters});
+        json!({"inputs": [input]}).to_string()
+    };
+    let json = input(json!(4));
+    let body = [json.as_bytes(), &4f32.to_le_bytes()].concat();
+    let request = infer("m").header("Inference-Header-Content-Length", json.len().to_string());
+    let answer = server.send(&request.body(body)).expect(200).json();
+    assert_eq!(answer["outputs"][0]["data"], json!([8.0]));
+    let refusal = server.send(&infer("m").body(input(Value::Null))).expect(400).error();
+    assert!(refusal.contains("has no \"data\""), "{refusal}");
+}

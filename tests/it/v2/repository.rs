@@ -146,3 +146,20 @@ fn the_index_says_why_a_model_is_not_there() {
         answer("broken.tar.gz", 5.0)
     );
 }
+
+#[test]
+fn members_that_are_null_are_as_absent() {
+    let (_folder, server) = started(&[]);
+    for body in [
+        r#"{"parameters": null}"#,
+        r#"{"parameters": {"config": null}}"#,
+        "\u{feff}{}",
+    ] {
+        change(&server, A, "load", body).expect(200);
+        change(&server, A, "unload", body).expect(200);
+    }
+    change(&server, A, "load", r#"{"parameters": {"config": "{}"}}"#).expect(400);
+    change(&server, A, "load", "[null]").expect(400);
+    ask(&server, A).expect(200);
+    assert_eq!(index(&server, r#"{"ready": null}"#), [is(A, "READY")]);
+}
