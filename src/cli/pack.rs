@@ -53,6 +53,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
             "left_out": left_out,
             "content": examination.content.to_string(),
             "prepared_for": is_prepared.then(|| examiner.platform()),
+            "prepared_bytes": is_prepared.then(|| prepared_bytes(loaded)),
         });
         return Ok(print(format_args!("{summary:#}\n"))?);
     }
@@ -72,9 +73,12 @@ pub fn run(args: &PackArgs) -> Result<()> {
     Ok(print(table)?)
 }
 
-fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &Loaded, is_prepared: bool) -> &'static str {
-    if is_prepared {
-        "for machines like this one; others prepare the model themselves"
+fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &Loaded, is_prepared: bool) -> String {
+    let text = if is_prepared {
+        return format!(
+            "for machines like this one; others prepare the model themselves{}",
+            growth_text(prepared_bytes(loaded), examination.weights)
+        );
     } else if args.no_prepared {
         "no (--no-prepared)"
     } else if examination.is_ort_format {
@@ -83,7 +87,28 @@ fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &Loaded, is
         "no"
     } else {
         "no: the model cannot be written in ONNX Runtime's own format, or answers differently there"
+    };
+    text.to_owned()
+}
+
+fn prepared_bytes(loaded: &Loaded) -> u64 {
+    let file = loaded.prepared.as_ref().map(|(_, file)| file);
+    file.and_then(|file| fs::metadata(file).ok())
+        .map_or(0, |metadata| metadata.len())
+}
+
+/// Why the archive is much more than twice as large as the model; nothing when it is not.
+fn growth_text(prepared: u64, weights: u64) -> String {
+    const MUCH: f64 = 1.25;
+    let times = prepared as f64 / weights.max(1) as f64;
+    if times <= MUCH || prepared < weights + (1 << 20) {
+        return String::new();
     }
+    format!(
+        ". It takes {}, {times:.1} times the model: ONNX Runtime keeps there what it computes from constants, such as float32 \
+         of float16. --no-prepared leaves it out",
+        bytes(prepared)
+    )
 }
 
 /// The files of the artifact, by their path in the archive.
@@ -162,4 +187,19 @@ fn write(files: &BTreeMap<String, Source>, output: &Path, folder: &Path, force: 
     };
     kept.map_err(|error| error.error).with_context(context)?;
     Ok((bytes, fs::metadata(output).with_context(context)?.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prepared_form_that_is_much_larger_than_the_model_is_explained() {
+        let text = growth_text(58 << 20, 29 << 20);
+        assert!(text.contains("58.0 MiB, 2.0 times the model"), "{text}");
+        assert!(text.contains("--no-prepared"), "{text}");
+        for (prepared, weights) in [(30 << 20, 29 << 20), (20_000, 10_000), (100, 0)] {
+            assert_eq!(growth_text(prepared, weights), "", "{prepared} {weights}");
+        }
+    }
 }

@@ -54,9 +54,18 @@ pub struct Artifact {
 pub struct Facts {
     /// Bytes of the model file and of the external data it refers to.
     pub weights: u64,
+    /// Bytes that float16 and int8 constants grow by at the most where ONNX Runtime makes float32 of them.
+    pub widened: u64,
     pub has_trees: bool,
     /// Whether a small request can ask for any amount of work; true where that is not known.
     pub has_unbounded_work: bool,
+}
+
+impl Facts {
+    /// Bytes of the weights where all that can be is widened.
+    pub fn widest(&self) -> u64 {
+        self.weights.saturating_add(self.widened)
+    }
 }
 
 impl Artifact {
@@ -94,7 +103,7 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     };
     let real = inside(folder, &model)?;
     let mut weights = file_size(&real)?;
-    let (mut has_trees, mut has_unbounded_work) = (false, true);
+    let (mut widened, mut has_trees, mut has_unbounded_work) = (0, false, true);
     let mut external = Vec::new();
     let mut counted = BTreeSet::new();
     let is_ort_format = is_ort_format(&real);
@@ -120,7 +129,7 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
                 },
             },
         })?;
-        (has_trees, has_unbounded_work) = (facts.has_trees, facts.has_unbounded_work);
+        (widened, has_trees, has_unbounded_work) = (facts.widened, facts.has_trees, facts.has_unbounded_work);
         for (location, needed) in facts.external {
             let file = external_file(&real, folder, &location)?;
             let bytes = file_size(&file)?;
@@ -152,6 +161,7 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
         is_ort_format,
         facts: Facts {
             weights,
+            widened,
             has_trees,
             has_unbounded_work,
         },

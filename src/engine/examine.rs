@@ -181,13 +181,15 @@ impl Examiner {
     fn load(&self, artifact: &Artifact, content: &ContentHash) -> Result<Loaded, LoadError> {
         let prepared = self.folder.path().join(format!("{content}.ort"));
         let weights = artifact.facts.weights;
-        let memory = self.memory.max(weights.saturating_mul(10));
+        let memory = self.memory.max(artifact.facts.widest().saturating_mul(10));
         let job = Job {
             model: artifact.model.clone(),
             weights,
             is_ort_format: artifact.is_ort_format,
             prepared: Some(prepared.clone()),
             memory,
+            widened: artifact.facts.widened,
+            fold: true,
             probe: true,
         };
         let findings = self.preparer.prepare_blocking(job).map_err(|error| match error {

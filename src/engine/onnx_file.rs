@@ -11,6 +11,7 @@
 //! because a model must not be able to name a file to the one that it hides from the other.
 
 mod header;
+mod narrow;
 mod scanner;
 mod schema;
 #[cfg(test)]
@@ -34,6 +35,9 @@ pub struct Facts {
     /// The `location` of every tensor whose data lies in another file, as written, and how many bytes that file must
     /// have at least for what is said of offsets and lengths to be true.
     pub external: BTreeMap<String, u64>,
+    /// Bytes that constants of narrow types grow by where ONNX Runtime makes float32 of them. float16 has kernels of its own
+    /// in few operators; integers are widened by a `Cast` alone, which quantised models do without.
+    pub widened: u64,
     /// A node of the TreeEnsemble family is present: such a model takes five times its file in memory.
     pub has_trees: bool,
     /// An operator is present whose work follows from the values of its inputs rather than from their sizes, so that a
@@ -83,5 +87,6 @@ fn read(path: &Path) -> Result<(Facts, Header), ScanError> {
     }
     let mut scanner = Scanner::new(file);
     scanner.message(Message::Model, length, 0)?;
+    scanner.facts.widened = scanner.narrow.widened(scanner.header.operators.contains_key("Cast"));
     Ok((scanner.facts, scanner.header))
 }

@@ -135,6 +135,8 @@ impl Packed {
                 prepared_of: Some(*content),
                 facts: Facts {
                     weights,
+                    // It holds them as they are served.
+                    widened: 0,
                     ..uploaded.facts
                 },
                 ..uploaded.clone()

@@ -15,6 +15,7 @@
 
 mod cache;
 mod child;
+mod folding;
 mod mapping;
 mod platform;
 mod probe;
@@ -25,6 +26,7 @@ mod sandbox;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod weighing;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -63,8 +63,8 @@ impl Preparing {
 
 /// What preparing a model usually takes at the most: what loading it does, and what is to be written.
 fn usual(facts: Facts) -> u64 {
-    memory::load_estimate(facts.weights, facts.has_trees)
-        .saturating_add(facts.weights)
+    memory::load_estimate(facts.widest(), facts.has_trees)
+        .saturating_add(facts.widest())
         .saturating_add(prepare::SLACK)
 }
 
@@ -132,7 +132,7 @@ impl Engine {
     pub(super) fn another(&self, facts: Facts) -> Another {
         match &self.preparing {
             None => Another {
-                peak: memory::load_estimate(facts.weights, facts.has_trees),
+                peak: memory::load_estimate(facts.widest(), facts.has_trees),
                 child: 0,
             },
             Some(preparing) => Another {
@@ -151,14 +151,31 @@ impl Engine {
     ) -> Result<Findings, LoadError> {
         let usual = usual(artifact.facts);
         // What no model needs: it would be a mistake to unload the others for it.
-        let most = preparing.memory.max(artifact.facts.weights.saturating_mul(10));
+        let most = preparing.memory.max(artifact.facts.widest().saturating_mul(10));
         let budget = self.budget.clone();
         let child = preparing.preparer.start_cost();
         let (mut memory, weights) = (usual.min(most), artifact.facts.weights);
         let reserved = self
             .loads
             .run(move || budget.prepare(memory.saturating_add(child), weights));
-        let mut reserved = reserved.await.map_err(LoadError::Pool)??;
+        let mut reserved = match reserved.await.map_err(LoadError::Pool)? {
+            Ok(reserved) => reserved,
+            // Not all that can be widened is: rows of a float16 table are cast after they are looked up.
+            Err(_) if artifact.facts.widened > 0 => {
+                let narrow = Facts {
+                    widened: 0,
+                    ..artifact.facts
+                };
+                memory = self::usual(narrow).min(most);
+                let budget = self.budget.clone();
+                let reserved = self
+                    .loads
+                    .run(move || budget.prepare(memory.saturating_add(child), weights));
+                reserved.await.map_err(LoadError::Pool)??
+            }
+            Err(refused) => return Err(refused.into()),
+        };
+        let mut fold = true;
         loop {
             let job = Job {
                 model: artifact.model.clone(),
@@ -166,6 +183,8 @@ impl Engine {
                 is_ort_format: artifact.is_ort_format,
                 prepared: prepared.clone(),
                 memory,
+                widened: artifact.facts.widened,
+                fold,
                 probe: true,
             };
             let error = match preparing.preparer.prepare(job).await {
@@ -178,6 +197,11 @@ impl Engine {
                 PrepareError::Crashed { .. } => false,
                 _ => return Err(error.into()),
             };
+            if memory >= most && short_of_memory && fold && artifact.facts.widened > 0 {
+                // Left as they are, constants take much less.
+                fold = false;
+                continue;
+            }
             if memory >= most {
                 return Err(if short_of_memory {
                     PrepareError::MemoryBomb(most)

@@ -50,7 +50,7 @@ impl Resident {
         let facts = source.facts;
         let known = source.findings.as_ref();
         let (peak, private) = known.map_or_else(
-            || (memory::load_estimate(facts.weights, facts.has_trees), facts.weights),
+            || (memory::load_estimate(facts.widest(), facts.has_trees), facts.weights),
             |findings| (findings.load_peak, findings.private),
         );
         let mapped = known.map_or(0, |findings| findings.mapped);

@@ -48,6 +48,9 @@ const POOLED_WEIGHTS: u64 = 16 << 20;
 /// is a tenth of a few microseconds, and the copy a third of what they take.
 const UNPACKED_WEIGHTS: u64 = 64 << 10;
 
+/// Bytes of a constant from which on it is large, as ONNX Runtime reads numbers.
+const LARGE_CONSTANT: &str = "65536";
+
 /// A model's file, and how it is to be read.
 #[derive(Debug, Clone, Copy)]
 pub enum Form<'a> {
@@ -55,6 +58,14 @@ pub enum Form<'a> {
     Uploaded(&'a Path),
     /// Optimised already, in ORT format: mapped, and not to be changed as long as the session lives.
     Prepared(&'a Path),
+}
+
+/// Which constants ONNX Runtime folds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folding {
+    All,
+    /// Those whose result is small: shapes, masks, biases.
+    Small,
 }
 
 /// A session and what it takes and gives.
@@ -123,14 +134,27 @@ impl Session {
         model: &Path,
         weights: u64,
         prepared: &Path,
+        folding: Folding,
     ) -> Result<Self, SessionError> {
         guarded(model, || {
-            options(environment, weights)?
+            let builder = options(environment, weights)?;
+            let builder = match folding {
+                Folding::All => builder,
+                Folding::Small => unfolded(builder)?,
+            };
+            builder
                 .with_config_entry("session.save_model_format", "ORT")?
                 .with_optimized_model_path(prepared)?
                 .commit_from_file(model)
         })
         .map(|session| session.with_weights(weights))
+    }
+
+    /// As [`Self::open`], of an uploaded model whose large constants are left as they are.
+    pub fn open_unfolded(environment: &Environment, model: &Path, weights: u64) -> Result<Self, SessionError> {
+        guarded(model, || {
+            unfolded(options(environment, weights)?)?.commit_from_file(model)
+        })
     }
 
     fn new(session: ort::session::Session) -> Result<Self, SessionError> {
@@ -235,6 +259,17 @@ fn options(environment: &Environment, weights: u64) -> Result<SessionBuilder, or
         .with_prepacking(weights > UNPACKED_WEIGHTS)?
         .with_memory_pattern(false)?
         .with_execution_providers([cpu])?)
+}
+
+/// Leaves large constants as they are. Two parts of ONNX Runtime make others of them: one computes operators whose inputs
+/// are constants, another widens float16 for operators that know float32 alone.
+fn unfolded(builder: SessionBuilder) -> Result<SessionBuilder, ort::Error> {
+    Ok(builder
+        .with_config_entry("optimization.constant_folding_max_output_size_in_bytes", LARGE_CONSTANT)?
+        .with_config_entry(
+            "optimization.disable_specified_optimizers",
+            "FuseFp16InitializerToFp32NodeTransformer",
+        )?)
 }
 
 /// Creates a session of the file `model`, whatever is wrong with it.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +18,10 @@ pub struct Cgroup {
 impl Cgroup {
     /// A new one; `None` when the system does not let us.
     pub fn new(limit: u64) -> Option<Self> {
-        let name = format!("longshore-bench-{}", std::process::id());
+        // Tests of one process have groups at the same time.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("longshore-bench-{}-{next}", std::process::id());
         // Below version 2 a group with processes has no groups below it, so the root is tried too.
         let root = (PathBuf::from("/sys/fs/cgroup"), true);
         let parents = folders("self").into_iter().chain([root]);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cgroup::Cgroup;
 use crate::harness::{Builder, Models, Process, Server, Stop, eventually, in_parallel};
@@ -233,8 +233,49 @@ fn four_loads_at_a_time_near_the_limit_are_refused_only_when_there_is_no_room() 
     assert_big_answers(&server, "one more");
 }
 
-#[test]
-fn a_control_group_is_filled_to_its_limit_and_nobody_is_killed() {
+/// Models of one size, no two the same.
+struct Kind {
+    make: fn(u64) -> Vec<u8>,
+    row: fn() -> Value,
+    /// Bytes that each of them takes in memory, mapped or its own, at the least.
+    least: u64,
+}
+
+/// Nearly all of it is a table of float32.
+const RECOMMENDERS: Kind = Kind {
+    make: |seed| networks::recommender(10_000, 64, 2, seed),
+    row: || json!({"item": 7, "x": [0.1, 0.2]}),
+    least: 10_000 * 64 * 4,
+};
+
+/// A table that ONNX Runtime casts once for all, so that it takes twice its file.
+const CAST_TABLES: Kind = Kind {
+    make: |seed| networks::half_table(8_000, 64, true, seed),
+    row: || json!(7),
+    least: 8_000 * 64 * 4,
+};
+
+/// A table that stays as small as its file.
+const HALF_TABLES: Kind = Kind {
+    make: |seed| networks::half_table(16_000, 64, false, seed),
+    row: || json!(7),
+    least: 16_000 * 64 * 2,
+};
+
+const HALF_PERCEPTRONS: Kind = Kind {
+    make: |seed| networks::half_mlp(8, 256, None, seed),
+    row: || json!(vec![0.5; 256]),
+    least: 8 * 256 * 256 * 4,
+};
+
+const INT8_PERCEPTRONS: Kind = Kind {
+    make: |seed| networks::int8_mlp(32, 256, seed),
+    row: || json!(vec![0.5; 256]),
+    least: 32 * 256 * 256,
+};
+
+#[track_caller]
+fn fill_a_control_group(kind: &Kind) {
     const LIMIT: u64 = 256 << 20;
     let Some(group) = Cgroup::new(LIMIT) else {
         eprintln!("SKIPPED: this machine lets us make no control group");
@@ -247,16 +288,12 @@ fn a_control_group_is_filled_to_its_limit_and_nobody_is_killed() {
         .argument("--memory-reserve")
         .argument(RESERVE.to_string())
         .start();
-    // A hundredth of the limit, nearly all of it a table.
     let load = |name: &str, seed: u64| {
-        let url = server
-            .models()
-            .place_model(name, &networks::recommender(10_000, 64, 2, seed));
+        let url = server.models().place_model(name, &(kind.make)(seed));
         server.load(name, &url).status
     };
     let ask = |name: &str| {
-        let row = json!({"item": 7, "x": [0.1, 0.2]});
-        server.invoke(name, &json!({"instances": [row]})).expect(200);
+        server.invoke(name, &json!({"instances": [(kind.row)()]})).expect(200);
     };
     let mut count = 0;
     let refused = loop {
@@ -267,17 +304,28 @@ fn a_control_group_is_filled_to_its_limit_and_nobody_is_killed() {
             status => panic!("{status}"),
         }
         count += 1;
-        assert!(count < 200, "the limit is none");
+        assert!(count < 300, "the limit is none");
     };
     let (all, files) = group.usage();
+    let mapped = server.metric("longshore_memory_mapped_bytes");
     // What is kept free for requests is spoken for.
-    let used = (all - files) as u64 + server.metric("longshore_memory_mapped_bytes") + RESERVE;
+    let used = (all - files) as u64 + mapped + RESERVE;
     let percent = 100.0 * used as f64 / LIMIT as f64;
-    eprintln!("{}: {count} models, {percent:.1} %", group.describe());
+    let known = count * kind.least;
+    eprintln!(
+        "{}: {count} models, {percent:.1} %, {} MiB mapped, {} MiB known",
+        group.describe(),
+        mapped >> 20,
+        known >> 20
+    );
     // The kernel's own accounting is rough.
     assert!(
         (95.0..=101.0).contains(&percent),
         "{percent} % of the limit with {count} models"
+    );
+    assert!(
+        known < LIMIT,
+        "{count} models take {known} bytes, whatever the ledger says"
     );
     for index in 0..count {
         ask(&format!("m{index}"));
@@ -289,6 +337,31 @@ fn a_control_group_is_filled_to_its_limit_and_nobody_is_killed() {
     assert_eq!(server.metric("longshore_worker_restarts_total"), 0);
     // Before its group.
     drop(server);
+}
+
+#[test]
+fn a_control_group_is_filled_to_its_limit_and_nothing_is_killed() {
+    fill_a_control_group(&RECOMMENDERS);
+}
+
+#[test]
+fn a_control_group_is_filled_with_float16_tables_that_are_cast_once_for_all() {
+    fill_a_control_group(&CAST_TABLES);
+}
+
+#[test]
+fn a_control_group_is_filled_with_float16_tables_whose_rows_are_cast() {
+    fill_a_control_group(&HALF_TABLES);
+}
+
+#[test]
+fn a_control_group_is_filled_with_float16_layers() {
+    fill_a_control_group(&HALF_PERCEPTRONS);
+}
+
+#[test]
+fn a_control_group_is_filled_with_int8_layers() {
+    fill_a_control_group(&INT8_PERCEPTRONS);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::harness::{
     Builder, Process, Request, Response, Server, cases, eventually, fixture, in_parallel, skip_unless, to_text,
     try_send,
 };
+use crate::support::networks;
 use crate::support::onnx::{Graph, Info, Model, Node, SparseTensor, Tensor};
 
 /// A server whose prepared models are in `cache`.
@@ -482,4 +483,42 @@ fn children_end_when_there_is_no_work_and_with_the_server() {
     server.terminate();
     server.wait_for_end();
     eventually("the child is gone", || !children[0].is_alive());
+}
+
+/// Bytes of the one prepared form in `cache`.
+#[track_caller]
+fn prepared_bytes(cache: &Path) -> u64 {
+    let files = files(cache, ".ort");
+    assert_eq!(files.len(), 1, "{files:?}");
+    fs::metadata(&files[0]).unwrap().len()
+}
+
+#[test]
+fn float16_constants_are_served_folded_or_as_they_are_whichever_costs_less() {
+    // With one row, casting all weights in every run takes most of the run; with a thousand rows it hardly counts.
+    let table = [
+        ("rows of any number", networks::half_mlp(6, 512, None, 1), 2.0),
+        ("a thousand rows", networks::half_mlp(6, 512, Some(1024), 2), 1.0),
+        ("a table", networks::half_table(30_000, 64, true, 3), 2.0),
+        ("rows of a table", networks::half_table(30_000, 64, false, 4), 1.0),
+    ];
+    for (what, model, expected) in table {
+        let server = Builder::multi().start();
+        let url = server.models().place_model("m", &model);
+        server.load("m", &url).expect(200);
+        let times = prepared_bytes(server.models().cache()) as f64 / model.len() as f64;
+        assert!((times - expected).abs() < 0.1, "{what}: {times} times the model");
+        // All of it is in the ledger, as the session's own or mapped.
+        let booked = server.reserved() + server.metric("longshore_memory_mapped_bytes");
+        assert!(booked as f64 > 0.95 * expected * model.len() as f64, "{what}: {booked}");
+    }
+}
+
+#[test]
+fn a_load_that_widens_constants_is_booked_without_preparing_too() {
+    let model = networks::half_mlp(6, 512, None, 5);
+    let server = Builder::multi().arguments(["--prepare", "off"]).start();
+    let url = server.models().place_model("m", &model);
+    server.load("m", &url).expect(200);
+    assert!(server.reserved() > 2 * model.len() as u64, "{}", server.reserved());
 }

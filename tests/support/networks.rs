@@ -3,6 +3,8 @@
 //! All of them take a batch of any size along the first axis and give finite numbers: the weights are scaled so that
 //! values neither grow nor vanish from layer to layer.
 
+use half::f16;
+
 use super::onnx::{Dim, Graph, Info, Model, Node, Tensor, element};
 use super::random::Random;
 
@@ -86,6 +88,83 @@ pub fn convolutions(bytes: usize, seed: u64) -> Vec<u8> {
         .node(Node::new("GlobalAveragePool", [&*last], ["pooled"]))
         .node(Node::new("Flatten", ["pooled"], ["flat"]));
     Model::new(dense(graph, "flat", &[channels, 10], &mut random)).into_bytes()
+}
+
+/// Looks rows of a float16 table up: `y[batch, width]` of `item[batch]` (int64, below `items`). With `cast_first` the
+/// whole table is cast to float32 before the look-up, else the rows that were found.
+pub fn half_table(items: usize, width: usize, cast_first: bool, seed: u64) -> Vec<u8> {
+    let table = halves("table", &[items, width], 1, &mut Random::new(seed));
+    let graph = Graph::new()
+        .input(Info::ints("item", [batch()]))
+        .output(Info::floats("y", [batch(), (width as i64).into()]))
+        .initializer(table);
+    let cast = |from, to| Node::new("Cast", [from], [to]).attribute("to", element::FLOAT);
+    let look_up = |from, to| Node::new("Gather", [from, "item"], [to]);
+    Model::new(if cast_first {
+        graph.node(cast("table", "wide")).node(look_up("wide", "y"))
+    } else {
+        graph.node(look_up("table", "row")).node(cast("row", "y"))
+    })
+    .into_bytes()
+}
+
+/// Square layers in float16 over rows of float32: `y[rows, width]` of `x[rows, width]`. Without `rows` it takes any number.
+pub fn half_mlp(layers: usize, width: usize, rows: Option<i64>, seed: u64) -> Vec<u8> {
+    let cast = |from: &str, to: &str, element: i64| Node::new("Cast", [from], [to]).attribute("to", element);
+    let mut random = Random::new(seed);
+    let graph = square(layers, width, rows, |graph, name| {
+        graph.initializer(halves(name, &[width, width], width, &mut random))
+    });
+    let graph = graph.node(cast("x", "a0", element::FLOAT16));
+    let graph = multiplied(graph, layers);
+    Model::new(graph.node(cast(&format!("a{layers}"), "y", element::FLOAT))).into_bytes()
+}
+
+/// As [`half_mlp`], with weights in int8 and a scale for each layer.
+pub fn int8_mlp(layers: usize, width: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let scale = (6.0 / width as f32).sqrt() / 127.0;
+    let graph = square(layers, width, None, |graph, name| {
+        let data: Vec<u8> = (0..width * width)
+            .map(|_| (random.float(127.0) as i8).cast_unsigned())
+            .collect();
+        let small = format!("{name}_int8");
+        let dims = [width as i64, width as i64];
+        graph
+            .initializer(Tensor::raw(&small, element::INT8, &dims, data))
+            .node(Node::new("DequantizeLinear", [&*small, "scale"], [name]))
+    });
+    let graph = graph
+        .initializer(Tensor::floats("scale", &[], &[scale]))
+        .node(Node::new("Identity", ["x"], ["a0"]));
+    let graph = multiplied(graph, layers);
+    Model::new(graph.node(Node::new("Identity", [&*format!("a{layers}")], ["y"]))).into_bytes()
+}
+
+/// A graph from `x` to `y` with the weights of square layers, `w0` and so on, as `add` makes them.
+fn square(layers: usize, width: usize, rows: Option<i64>, mut add: impl FnMut(Graph, &str) -> Graph) -> Graph {
+    let shape = || [rows.map_or_else(batch, Dim::from), (width as i64).into()];
+    let graph = Graph::new()
+        .input(Info::floats("x", shape()))
+        .output(Info::floats("y", shape()));
+    (0..layers).fold(graph, |graph, layer| add(graph, &format!("w{layer}")))
+}
+
+/// Multiplies `a0` by the weights of all layers, one after the other.
+fn multiplied(graph: Graph, layers: usize) -> Graph {
+    (0..layers).fold(graph, |graph, layer| {
+        let (from, weights, to) = (format!("a{layer}"), format!("w{layer}"), format!("a{}", layer + 1));
+        graph.node(Node::new("MatMul", [&*from, &*weights], [&*to]))
+    })
+}
+
+fn halves(name: &str, dims: &[usize], fan_in: usize, random: &mut Random) -> Tensor {
+    let limit = (6.0 / fan_in as f32).sqrt();
+    let data: Vec<u8> = (0..dims.iter().product())
+        .flat_map(|_| f16::from_f32(random.float(limit)).to_le_bytes())
+        .collect();
+    let dims: Vec<i64> = dims.iter().map(|&dim| dim as i64).collect();
+    Tensor::raw(name, element::FLOAT16, &dims, data)
 }
 
 /// A 3x3 convolution from `from` to a value called `name`.

@@ -17,10 +17,12 @@ use super::protobuf::Message;
 pub mod element {
     pub const FLOAT: i64 = 1;
     pub const UINT8: i64 = 2;
+    pub const INT8: i64 = 3;
     pub const INT32: i64 = 6;
     pub const INT64: i64 = 7;
     pub const STRING: i64 = 8;
     pub const BOOL: i64 = 9;
+    pub const FLOAT16: i64 = 10;
     pub const DOUBLE: i64 = 11;
 }
 

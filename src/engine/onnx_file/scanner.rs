@@ -5,6 +5,7 @@
 
 use std::io::{self, Read};
 
+use super::narrow::Narrow;
 use super::schema::{Content, Message, content};
 use super::wire::Wire;
 use super::{Facts, Header, ScanError};
@@ -43,6 +44,7 @@ pub(super) struct Scanner<R> {
     external_names: usize,
     /// Inputs and outputs seen.
     values: usize,
+    pub(super) narrow: Narrow,
     pub(super) facts: Facts,
     pub(super) header: Header,
 }
@@ -61,6 +63,7 @@ impl<R: Read + io::Seek> Scanner<R> {
             wire: Wire::new(file),
             external_names: 0,
             values: 0,
+            narrow: Narrow::default(),
             facts: Facts::default(),
             header: Header::default(),
         }
@@ -71,13 +74,16 @@ impl<R: Read + io::Seek> Scanner<R> {
             return Err(ScanError::TooDeep);
         }
         let mut external = External::default();
+        let (mut data_type, mut data) = (0, 0);
         while self.wire.position < end {
             let (field, wire_type) = self.wire.tag(end)?;
             let length = match wire_type {
                 0 => {
                     let number = self.wire.varint(end)?;
-                    if let (Message::Model, 1) = (message, field) {
-                        self.header.ir_version = number;
+                    match (message, field) {
+                        (Message::Model, 1) => self.header.ir_version = number,
+                        (Message::Tensor, 2) => data_type = number,
+                        _ => {}
                     }
                     continue;
                 }
@@ -95,6 +101,10 @@ impl<R: Read + io::Seek> Scanner<R> {
             if wire_type != 2 {
                 self.wire.skip_to(field_end)?;
                 continue;
+            }
+            // `int32_data`, which holds narrow types, too, and `raw_data`.
+            if let (Message::Tensor, 5 | 9) = (message, field) {
+                data += length;
             }
             match content(message, field) {
                 Content::Message(inner) => self.message(inner, field_end, depth + 1)?,
@@ -117,6 +127,10 @@ impl<R: Read + io::Seek> Scanner<R> {
                 }
                 Content::Skipped => self.wire.skip_to(field_end)?,
             }
+        }
+        if data_type != 0 {
+            let elsewhere = external.length.as_deref().and_then(|length| length.parse().ok());
+            self.narrow.add(data_type, elsewhere.unwrap_or(data));
         }
         self.add_external(external)
     }

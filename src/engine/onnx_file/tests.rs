@@ -71,10 +71,27 @@ fn operators_and_external_files_are_found_in_subgraphs_too() {
         facts,
         Facts {
             external: BTreeMap::from([("weights.bin".to_owned(), 0)]),
+            widened: 0,
             has_trees: true,
             has_unbounded_work: false,
         }
     );
+}
+
+#[test]
+fn narrow_constants_are_counted_by_what_they_grow_when_something_casts_them() {
+    let tensor = |data_type, data: Vec<u8>| field(5, &[varint(2 << 3), varint(data_type), data].concat());
+    let half = tensor(10, field(9, &[0; 100]));
+    let bytes = tensor(3, field(9, &[0; 100]));
+    let listed = tensor(16, field(5, &[1; 100]));
+    let single = tensor(1, field(9, &[0; 100]));
+    let length = [field(1, b"length"), field(2, b"1000")].concat();
+    let place = [field(1, b"location"), field(2, b"w.bin")].concat();
+    let elsewhere = tensor(10, [field(13, &place), field(13, &length)].concat());
+    let tensors = [half, bytes, listed, single, elsewhere].concat();
+    let model = |operator: &[u8]| field(7, &[field(1, &field(4, operator)), tensors.clone()].concat());
+    assert_eq!(scan_bytes(&model(b"DequantizeLinear")).unwrap().widened, 1_200);
+    assert_eq!(scan_bytes(&model(b"Cast")).unwrap().widened, 1_500);
 }
 
 #[test]

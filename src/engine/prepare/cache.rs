@@ -42,7 +42,7 @@ use room::{Adding, Room};
 pub use unfinished::Unfinished;
 
 /// Part of every key: raised when what is written changes its meaning.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Contents remembered in memory; more are a sign of contents that do not come again.
 const MOST_REMEMBERED: usize = 100_000;
@@ -193,7 +193,7 @@ impl Cache {
         let unfinished = unfinished.filter(|_| findings.prepared);
         match &self.folder {
             // A full disk may be why there is no prepared form, which is not to be remembered of the model.
-            Some(folder) if could_be_written && !findings.prepared && !has_room(folder, facts.weights) => {
+            Some(folder) if could_be_written && !findings.prepared && !has_room(folder, facts.widest()) => {
                 self.complain(folder, &io::ErrorKind::StorageFull.into());
             }
             None => {

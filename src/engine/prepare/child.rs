@@ -12,11 +12,12 @@ use ort::environment::Environment;
 use super::mapping::Mapping;
 use super::probe::{self, Answers};
 use super::protocol::{Findings, Job, Report};
+use super::weighing::stays_small;
 use super::{discard, sandbox};
 use crate::engine::allocator;
 use crate::engine::output_rows::{self, Run};
 use crate::engine::runtime;
-use crate::engine::session::{Cancel, Form, Session, SessionError};
+use crate::engine::session::{Cancel, Folding, Form, Session, SessionError};
 use crate::engine::{LOAD_STACK, StartError};
 use crate::tensor::OutputRows;
 
@@ -45,7 +46,7 @@ fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
     for line in stdin().lock().lines() {
         let job: Job = serde_json::from_str(&line?)?;
         say(&Report::Started)?;
-        sandbox::bound(job.memory, job.weights)?;
+        sandbox::bound(job.memory, job.weights.saturating_add(job.widened))?;
         let report = match prepare(environment, timer, &job) {
             Ok(findings) => Report::Done(findings),
             Err(SessionError::Rejected(message) | SessionError::Device(message)) => Report::Rejected(message),
@@ -72,37 +73,62 @@ fn prepare(environment: &Environment, timer: &Timer, job: &Job) -> Result<Findin
     let Some(prepared) = &job.prepared else {
         return Ok(examine(environment, timer, uploaded, job, None)?.0);
     };
-    // The model as it was uploaded answers first; the prepared form has to answer the same.
-    let expected = match convert(environment, job, prepared) {
-        Ok(session) => {
-            let answers = answers(&session, timer, job);
-            drop(session);
-            allocator::give_back();
-            Some(answers)
-        }
-        Err(error @ (SessionError::OutOfMemory | SessionError::NoDescriptors)) => return Err(error),
-        // Not every model can be written in this format (2 GB are its limit); whether this one can be loaded at all is seen
-        // below.
-        Err(SessionError::Rejected(_) | SessionError::Unsupported(_) | SessionError::Device(_)) => None,
-    };
-    if let Some(expected) = expected
-        && let Ok((findings, agrees)) = examine(environment, timer, Form::Prepared(prepared), job, Some(expected))
-        && agrees
+    let folding = if job.fold { Folding::All } else { Folding::Small };
+    let mut written = write(environment, timer, job, prepared, folding)?;
+    if let Some(findings) = &written
+        && job.fold
+        && stays_small(environment, timer, job, prepared, findings)
     {
-        return Ok(Findings {
-            prepared: true,
-            ..findings
-        });
+        written = match write(environment, timer, job, prepared, Folding::Small) {
+            Ok(Some(findings)) => Some(findings),
+            Ok(None) | Err(_) => write(environment, timer, job, prepared, Folding::All)?,
+        };
+    }
+    if let Some(findings) = written {
+        return Ok(findings);
     }
     discard(prepared);
     allocator::give_back();
     Ok(examine(environment, timer, uploaded, job, None)?.0)
 }
 
+/// Writes the prepared form of the job's model and examines it. `None` when it cannot be written, or answers otherwise
+/// than the uploaded model.
+fn write(
+    environment: &Environment,
+    timer: &Timer,
+    job: &Job,
+    prepared: &Path,
+    folding: Folding,
+) -> Result<Option<Findings>, SessionError> {
+    // The model as it was uploaded answers first; the prepared form has to answer the same.
+    let expected = match convert(environment, job, prepared, folding) {
+        Ok(session) => {
+            let answers = answers(&session, timer, job);
+            drop(session);
+            allocator::give_back();
+            answers
+        }
+        Err(error @ (SessionError::OutOfMemory | SessionError::NoDescriptors)) => return Err(error),
+        // Not every model can be written in this format (2 GB are its limit); whether this one can be loaded at all is seen
+        // by the caller.
+        Err(SessionError::Rejected(_) | SessionError::Unsupported(_) | SessionError::Device(_)) => return Ok(None),
+    };
+    let examined = examine(environment, timer, Form::Prepared(prepared), job, Some(expected));
+    allocator::give_back();
+    Ok(match examined {
+        Ok((findings, true)) => Some(Findings {
+            prepared: true,
+            ..findings
+        }),
+        Ok((_, false)) | Err(_) => None,
+    })
+}
+
 /// Writes the prepared form of the job's model.
-fn convert(environment: &Environment, job: &Job, prepared: &Path) -> Result<Session, SessionError> {
+fn convert(environment: &Environment, job: &Job, prepared: &Path, folding: Folding) -> Result<Session, SessionError> {
     if !job.is_ort_format {
-        return Session::convert(environment, &job.model, job.weights, prepared);
+        return Session::convert(environment, &job.model, job.weights, prepared, folding);
     }
     // Optimised by whoever made it. What is mapped must not be the uploader's file: it could be cut while it is in use.
     let session = Session::open(environment, Form::Uploaded(&job.model), job.weights)?;
@@ -204,7 +230,7 @@ fn rows(session: &Session, timer: &Timer, answers: &Answers) -> Vec<OutputRows> 
 }
 
 /// Ends runs that take longer than [`PROBE`]. A thread from the beginning on: later there may be no memory for one.
-struct Timer {
+pub(super) struct Timer {
     begun: Sender<Arc<Cancel>>,
     done: Sender<()>,
 }
@@ -228,7 +254,7 @@ impl Timer {
         Ok(Self { begun, done })
     }
 
-    fn limited<T>(&self, cancel: &Arc<Cancel>, run: impl FnOnce() -> T) -> T {
+    pub(super) fn limited<T>(&self, cancel: &Arc<Cancel>, run: impl FnOnce() -> T) -> T {
         let _ = self.begun.send(Arc::clone(cancel));
         let result = run();
         let _ = self.done.send(());

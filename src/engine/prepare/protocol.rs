@@ -18,6 +18,10 @@ pub struct Job {
     pub prepared: Option<PathBuf>,
     /// Bytes that the child may take for this.
     pub memory: u64,
+    /// Bytes that narrow constants grow by at the most where they are folded.
+    pub widened: u64,
+    /// Whether large constants may be folded, which takes several times the memory of leaving them.
+    pub fold: bool,
     /// Whether to run the model; without it, less is known.
     pub probe: bool,
 }

@@ -13,6 +13,8 @@ fn job() -> Job {
         is_ort_format: false,
         prepared: Some("/cache/new".into()),
         memory: 1,
+        widened: 0,
+        fold: true,
         probe: true,
     }
 }
@@ -152,10 +154,13 @@ fn a_load_without_end_is_ended_and_a_run_without_end_only_means_that_less_is_kno
 }
 
 #[test]
-fn a_model_whose_prepared_form_is_too_large_has_none() {
+fn a_model_whose_prepared_form_is_too_large_is_left_unfolded_or_has_none() {
     let too_large = r#"read job; echo "$STARTED"; kill -XFSZ $$"#;
+    let unfolded = r#"read job; case "$job" in *'"fold":false'*) echo "$DONE";; esac; read more"#;
+    assert_eq!(outcome(&[too_large, unfolded], LONG), (Ok(findings()), 2, true));
     let not_written = r#"read job; case "$job" in *'"prepared":null'*) echo "$DONE";; esac; read more"#;
-    assert_eq!(outcome(&[too_large, not_written], LONG), (Ok(findings()), 2, true));
+    let scripts = [too_large, too_large, not_written];
+    assert_eq!(outcome(&scripts, LONG), (Ok(findings()), 3, true));
 }
 
 #[test]

@@ -50,7 +50,10 @@ pub(super) fn prepare(
             // It loads, but it does not run on what was made up: real data will tell.
             Err(Failure::TimedOut { loaded: true }) if job.probe => job.probe = false,
             Err(Failure::TimedOut { loaded: true }) => return Err(PrepareError::TimedOut(timeout)),
-            // The prepared form is larger than any should be: there is to be none.
+            // The prepared form is larger than any should be: constants are left as they are, or there is to be none.
+            Err(Failure::Ended {
+                status: Some(status), ..
+            }) if status.signal() == Some(Signal::XFSZ.as_raw()) && job.fold => job.fold = false,
             Err(Failure::Ended {
                 status: Some(status), ..
             }) if status.signal() == Some(Signal::XFSZ.as_raw()) && job.prepared.take().is_some() => {}

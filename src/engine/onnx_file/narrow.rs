@@ -1,0 +1,54 @@
+//! Constants of types narrower than float32, by how much they grow when they become that.
+
+/// Bytes that constants grow by, by what makes them grow.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Narrow {
+    floats: u64,
+    integers: u64,
+}
+
+impl Narrow {
+    /// Adds a constant whose elements, of this type (`TensorProto.DataType`), take so many bytes.
+    pub(super) fn add(&mut self, data_type: u64, bytes: u64) {
+        let (sum, growth) = match data_type {
+            // float16, bfloat16
+            10 | 16 => (&mut self.floats, 1),
+            // float8, float4
+            17..=20 => (&mut self.floats, 3),
+            23 => (&mut self.floats, 7),
+            // uint8, int8
+            2 | 3 => (&mut self.integers, 3),
+            // uint16, int16
+            4 | 5 => (&mut self.integers, 1),
+            // uint4, int4
+            21 | 22 => (&mut self.integers, 7),
+            _ => return,
+        };
+        *sum = sum.saturating_add(bytes.saturating_mul(growth));
+    }
+
+    /// Bytes that all of them grow by, in a graph with or without operators that cast.
+    pub(super) fn widened(self, has_casts: bool) -> u64 {
+        if has_casts {
+            self.floats.saturating_add(self.integers)
+        } else {
+            self.floats
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_grow_only_where_something_casts() {
+        let mut narrow = Narrow::default();
+        for data_type in [10, 3, 1, 7, 99] {
+            narrow.add(data_type, 100);
+        }
+        assert_eq!((narrow.widened(false), narrow.widened(true)), (100, 400));
+        narrow.add(22, u64::MAX);
+        assert_eq!(narrow.widened(true), u64::MAX);
+    }
+}
