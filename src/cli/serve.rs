@@ -96,6 +96,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         store,
         memory_for_models_bytes,
         threads = args.threads(),
+        request_timeout = ?args.request_timeout(),
         start_ms = millis(started),
         "listening"
     );
@@ -191,6 +192,10 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
             folder_bytes: args.cache_size.as_u64(),
         }),
         bad_model_ttl: args.bad_model_ttl,
+        stuck: engine::StuckSettings {
+            after: args.stuck_after,
+            most: args.max_stuck(),
+        },
     })?;
     ensure!(
         engine.memory_for_models() > 0,
