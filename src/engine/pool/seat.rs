@@ -1,8 +1,8 @@
 //! A turn as other threads see it. They can give it up when its job does not end.
 //!
 //! A thread cannot be ended from outside. So a turn that is given up keeps its thread, and the pool stops counting both:
-//! another thread takes the place, the lane may start other jobs, and the old thread ends with its job. Until then it runs
-//! at the lowest priority.
+//! another thread takes the place, the lane may start other jobs, and the old thread ends with its job. Until then others
+//! go first.
 //!
 //! What always holds: a turn is counted as long as it is neither given up nor over; the pool has as many threads as it was
 //! started with, those of given-up turns apart.
@@ -15,8 +15,9 @@ use rustix::process::{Pid, setpriority_process};
 use super::schedule::State;
 use super::{Job, Shared};
 
-/// The lowest priority that a thread can have.
-const LOWEST: i32 = 19;
+/// The niceness of a thread whose turn was given up: about a tenth of what other threads get of a busy processor. At less,
+/// a run that holds a model's memory would hardly come to its end on a busy machine.
+const GIVEN_UP: i32 = 10;
 
 /// A turn on a thread.
 pub struct Seat<J> {
@@ -102,7 +103,7 @@ impl<J: Job> GiveUp for Seat<J> {
             self.is_replaced.store(true, Ordering::Relaxed);
             drop(state);
             // Never raised again: the thread ends with the job.
-            if let Err(error) = setpriority_process(Some(self.thread), LOWEST) {
+            if let Err(error) = setpriority_process(Some(self.thread), GIVEN_UP) {
                 tracing::debug!(%error, "lower the priority of a thread whose job does not end");
             }
         }
