@@ -55,9 +55,9 @@ use crate::engine::{Culprit, Note};
 pub use ledger::RefusalTimes;
 use ledger::{Cause, Ledger};
 use liveness::Liveness;
+pub use liveness::pause as heartbeat;
 use protocol::{FromWorker, MAX_MESSAGE, Received, Refusal, ToWorker};
 use restart::{Culprit as Blame, Ended, How, Next, Row};
-pub use liveness::pause as heartbeat;
 pub use worker::{Inheritance, JoinError, Link, Refused, join};
 
 /// The command of the second process.
@@ -150,8 +150,10 @@ impl Supervisor {
             // A note of a crash that did not come to pass is none.
             let told = worker.told;
             let note = told.note.filter(|note| how == How::Killed(note.signal));
-            let refused = note
-                .and_then(|note| self.ledger.killed(note.content, Cause::Signal(note.signal), Instant::now()));
+            let refused = note.and_then(|note| {
+                self.ledger
+                    .killed(note.content, Cause::Signal(note.signal), Instant::now())
+            });
             let next = row.next(Ended {
                 how,
                 was_ready: told.ready,

@@ -129,7 +129,10 @@ fn a_request_has_58_s_in_batch_transform_an_hour_and_what_is_said_wins() {
         (&["--sagemaker-batch", "false"], 58),
         (&["--sagemaker-batch", "true"], 3598),
         (&["--sagemaker-batch", "true", "--request-timeout", "10s"], 10),
-        (&["--sagemaker-batch", "true", "--sagemaker-model-server-timeout", "900"], 900),
+        (
+            &["--sagemaker-batch", "true", "--sagemaker-model-server-timeout", "900"],
+            900,
+        ),
         (
             &["--sagemaker-model-server-timeout", "900", "--request-timeout", "10s"],
             10,

@@ -89,13 +89,11 @@ pub(super) async fn list(state: web::Data<State>, request: HttpRequest) -> HttpR
     let after = query.get("next_page_token").and_then(|token| parse_page_token(token));
     let (models, more) = state.catalog.page(after.as_deref(), limit);
     let next_page_token = models.last().filter(|_| more).map(|(name, _)| page_token(name));
-    let models = models
-        .into_iter()
-        .map(|(model_name, model_url)| ModelDescription {
-            model_name,
-            model_url,
-            stuck_runs: None,
-        });
+    let models = models.into_iter().map(|(model_name, model_url)| ModelDescription {
+        model_name,
+        model_url,
+        stuck_runs: None,
+    });
     HttpResponse::Ok().json(ModelList {
         models: models.collect(),
         next_page_token,

@@ -320,7 +320,11 @@ impl Drop for Counted {
             model = self.standing.name,
             left,
             "a stuck run has ended{}",
-            if left == 0 { "; the model takes requests again" } else { "" }
+            if left == 0 {
+                "; the model takes requests again"
+            } else {
+                ""
+            }
         );
     }
 }
@@ -336,4 +340,105 @@ fn culprits(contents: impl Iterator<Item = u64>) -> Vec<Culprit> {
     }
     culprits.sort_by_key(|culprit| (std::cmp::Reverse(culprit.runs), culprit.content));
     culprits
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const SETTINGS: Settings = Settings {
+        after: Duration::from_millis(1),
+        most: 1,
+    };
+
+    /// A turn that tells when it is given up, and whether its thread is to be replaced.
+    struct Told(Mutex<mpsc::Sender<bool>>);
+
+    impl GiveUp for Told {
+        fn give_up(&self, replace: bool) -> bool {
+            self.0.lock().unwrap().send(replace).unwrap();
+            replace
+        }
+    }
+
+    fn turn() -> (Arc<dyn GiveUp>, mpsc::Receiver<bool>) {
+        let (sender, receiver) = mpsc::channel();
+        (Arc::new(Told(Mutex::new(sender))), receiver)
+    }
+
+    fn standing(name: &str, content: u64) -> Arc<Standing> {
+        Arc::new(Standing::new(name.to_owned(), content))
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_counted_and_its_model_refuses_until_it_ends() {
+        let stuck = Stuck::watch(SETTINGS).unwrap();
+        let (standing, (turn, given_up)) = (standing("slow", 1), turn());
+        let run = stuck.track(&standing, 3, turn);
+        assert!(standing.check().is_ok());
+        Arc::clone(&run).told_to_end();
+        assert!(given_up.recv().unwrap(), "it is within the bound");
+        // Counted before the turn is given up.
+        assert_eq!((standing.runs(), standing.requests()), (1, 3));
+        let (runs, models, total) = (1, 1, 1);
+        assert_eq!(stuck.counts(), Counts { runs, models, total });
+        let refusal = standing.check().unwrap_err().to_string();
+        assert!(
+            refusal.contains("\"slow\"") && refusal.contains("a run of it goes on"),
+            "{refusal}"
+        );
+        run.ended();
+        assert!(standing.check().is_ok());
+        let (runs, models, total) = (0, 0, 1);
+        assert_eq!(stuck.counts(), Counts { runs, models, total });
+    }
+
+    #[test]
+    fn a_run_that_ends_in_time_is_not_given_up() {
+        let stuck = Stuck::watch(SETTINGS).unwrap();
+        let standing = standing("quick", 1);
+        let (first, first_given_up) = turn();
+        let ended = stuck.track(&standing, 1, first);
+        ended.ended();
+        Arc::clone(&ended).told_to_end();
+        // Looked at after the first one.
+        let (second, second_given_up) = turn();
+        let goes_on = stuck.track(&standing, 1, second);
+        Arc::clone(&goes_on).told_to_end();
+        assert!(second_given_up.recv().unwrap());
+        assert!(first_given_up.try_recv().is_err());
+        assert_eq!(stuck.counts().total, 1);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_holds_up_an_http_thread_is_one_too_many() {
+        let stuck = Stuck::watch(Settings { most: 8, ..SETTINGS }).unwrap();
+        let standing = standing("inline", 7);
+        let counted = stuck.count_on_http(&standing);
+        assert_eq!(stuck.too_many().await, [Culprit { content: 7, runs: 1 }]);
+        assert!(standing.check().is_err());
+        drop(counted);
+        assert!(standing.check().is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_run_too_many_has_no_thread_in_its_place_and_all_contents_are_to_blame() {
+        let stuck = Stuck::watch(SETTINGS).unwrap();
+        let (one, other) = (standing("one", 7), standing("other", 5));
+        let mut runs = Vec::new();
+        let mut within = Vec::new();
+        for standing in [&one, &other, &other] {
+            let (turn, given_up) = turn();
+            let run = stuck.track(standing, 1, turn);
+            Arc::clone(&run).told_to_end();
+            within.push(given_up.recv().unwrap());
+            runs.push(run);
+        }
+        assert_eq!(within, [true, false, false]);
+        let culprits = stuck.too_many().await;
+        let expected = [(5, 2), (7, 1)].map(|(content, runs)| Culprit { content, runs });
+        assert_eq!(culprits, expected);
+    }
 }

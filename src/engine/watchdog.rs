@@ -87,11 +87,7 @@ impl Watchdog {
     }
 
     /// Does `work` of a model on this thread, with a [`Cancel`] that ends its run after [`PATIENCE`].
-    pub fn watch<T>(
-        &self,
-        standing: &Arc<Standing>,
-        work: impl FnOnce(&Cancel) -> T,
-    ) -> Result<Watched<T>, RunError> {
+    pub fn watch<T>(&self, standing: &Arc<Standing>, work: impl FnOnce(&Cancel) -> T) -> Result<Watched<T>, RunError> {
         SEAT.with(|seat| {
             let seat = match seat.get() {
                 Some(seat) => seat,
@@ -142,20 +138,48 @@ impl Seat {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the run when it is older than [`PATIENCE`], and counts it as stuck when it goes on. Returns whether there is one.
+    /// Does what is due with the run. Returns whether there is one.
     fn look(&self, stuck: &Arc<Stuck>) -> bool {
         let mut run = self.run();
-        let Some(started) = run.started else { return false };
-        if run.ended {
-            run.looks += 1;
-            if run.counted.is_none() && TICK * run.looks >= stuck.after() {
-                run.counted = run.standing.as_ref().map(|standing| stuck.count_on_http(standing));
+        match run.due(stuck.after()) {
+            Due::NoRun => return false,
+            Due::Nothing => {}
+            Due::End => {
+                run.ended = true;
+                self.cancel.cancel();
             }
-        } else if started.elapsed() > PATIENCE {
-            run.ended = true;
-            self.cancel.cancel();
+            Due::Count => run.counted = run.standing.as_ref().map(|standing| stuck.count_on_http(standing)),
         }
         true
+    }
+}
+
+/// What is due with a run when it is looked at.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    NoRun,
+    Nothing,
+    /// It is older than [`PATIENCE`].
+    End,
+    /// It goes on although it was ended: it is stuck.
+    Count,
+}
+
+impl Run {
+    /// Counts a look, `after` being how long an ended run may go on.
+    fn due(&mut self, after: Duration) -> Due {
+        let Some(started) = self.started else { return Due::NoRun };
+        if !self.ended {
+            return match started.elapsed() > PATIENCE {
+                true => Due::End,
+                false => Due::Nothing,
+            };
+        }
+        self.looks = self.looks.saturating_add(1);
+        match self.counted.is_none() && TICK.saturating_mul(self.looks) >= after {
+            true => Due::Count,
+            false => Due::Nothing,
+        }
     }
 }
 
@@ -198,6 +222,37 @@ impl Shared {
 
     fn look(&self) -> bool {
         // Every seat is looked at: no short-circuit.
-        self.seats().iter().fold(false, |any, seat| seat.look(&self.stuck) | any)
+        self.seats()
+            .iter()
+            .fold(false, |any, seat| seat.look(&self.stuck) | any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::stuck::Settings;
+
+    #[test]
+    fn a_run_that_goes_on_after_its_end_is_counted_once_however_long_nobody_has_looked() {
+        const AFTER: Duration = TICK.saturating_mul(3);
+        let mut run = Run::default();
+        assert_eq!(run.due(AFTER), Due::NoRun);
+        run.started = Some(Instant::now());
+        assert_eq!(run.due(AFTER), Due::Nothing);
+        run.started = Instant::now().checked_sub(Duration::from_secs(60));
+        assert_eq!(run.due(AFTER), Due::End);
+        run.ended = true;
+        let stuck = Stuck::watch(Settings { after: AFTER, most: 8 }).unwrap();
+        let standing = Arc::new(Standing::new("inline".to_owned(), 7));
+        assert_eq!(
+            [run.due(AFTER), run.due(AFTER), run.due(AFTER)],
+            [Due::Nothing, Due::Nothing, Due::Count]
+        );
+        run.counted = Some(stuck.count_on_http(&standing));
+        assert_eq!(run.due(AFTER), Due::Nothing);
+        assert_eq!((standing.runs(), stuck.counts().runs), (1, 1));
+        drop(run);
+        assert_eq!((standing.runs(), stuck.counts().runs, stuck.counts().total), (0, 0, 1));
     }
 }

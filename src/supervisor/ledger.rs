@@ -272,7 +272,10 @@ mod tests {
                 "{reason}"
             );
             // Another content's kills are its own.
-            assert_eq!(ledger.killed(100 + kills, Cause::Signal(libc::SIGSEGV), at), Some(FIRST));
+            assert_eq!(
+                ledger.killed(100 + kills, Cause::Signal(libc::SIGSEGV), at),
+                Some(FIRST)
+            );
             at += refused;
         }
         // Held for as long as it was refused for at most, it begins at the beginning.

@@ -158,6 +158,23 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_asks_for_another_one_is_followed_by_it_at_once_unless_the_server_stops() {
+        let mut row = Row::default();
+        for how in [How::Exited(75), How::Exited(0), KILL, FPE] {
+            let asked = Ended {
+                asked: true,
+                ..ended(how, true, false)
+            };
+            assert_eq!(row.next(asked), AT_ONCE, "{how:?}");
+            let stopping = Ended {
+                stopping: true,
+                ..asked
+            };
+            assert_eq!(row.next(stopping), Next::End(0), "{how:?}");
+        }
+    }
+
+    #[test]
     fn workers_that_never_become_ready_come_to_an_end() {
         let mut row = Row::default();
         assert_eq!(row.next(ended(KILL, false, false)), AT_ONCE);

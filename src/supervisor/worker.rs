@@ -147,7 +147,10 @@ impl Link {
                 }
             }
         };
-        thread::Builder::new().name("heartbeat".to_owned()).spawn(beat).map(drop)
+        thread::Builder::new()
+            .name("heartbeat".to_owned())
+            .spawn(beat)
+            .map(drop)
     }
 
     /// Asks for another worker in the place of this one, which ends: runs of `culprits` are stuck.

@@ -41,7 +41,11 @@ impl ServeArgs {
     pub fn request_timeout(&self) -> Duration {
         self.request_timeout
             .or(self.conventions.model_server_timeout)
-            .unwrap_or(if self.conventions.batch { BATCH_TIMEOUT } else { REQUEST_TIMEOUT })
+            .unwrap_or(if self.conventions.batch {
+                BATCH_TIMEOUT
+            } else {
+                REQUEST_TIMEOUT
+            })
     }
 
     /// Stuck runs whose threads are replaced: by default as many as there are threads for runs, so that the process has as
