@@ -130,7 +130,9 @@ pub fn start(
     });
     let server = HttpServer::new(move || {
         // Called on each HTTP thread.
-        pulse.clone().map(Pulse::follow_this_thread);
+        if let Some(pulse) = pulse.clone() {
+            pulse.follow_this_thread();
+        }
         App::new()
             .app_data(state.clone())
             .wrap(from_fn(observe))

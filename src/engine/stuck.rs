@@ -184,7 +184,7 @@ impl Stuck {
 
     pub fn counts(&self) -> Counts {
         let stuck = self.stuck();
-        let models: BTreeSet<_> = stuck.iter().map(|standing| Arc::as_ptr(standing)).collect();
+        let models: BTreeSet<_> = stuck.iter().map(Arc::as_ptr).collect();
         Counts {
             runs: stuck.len(),
             models: models.len(),
