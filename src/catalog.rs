@@ -11,6 +11,7 @@
 //! | loading | waits, then as for what came of it: 409, or loads itself | 404 | waits, then unloads |
 //! | loaded | 409 | 200 | unloads |
 //! | unloading | waits, then loads | 404 | waits, then 404 |
+//! | held by stuck runs after an unload | loads | 404 | 503 while its memory is held, then 200 |
 //! | restored | 409 | 200; an invocation loads it first | takes it off the list |
 //!
 //! "Restored" is what a restarted process lists at once, because the platform believes it loaded: it is loaded again in
@@ -18,7 +19,8 @@
 //! one that cannot be loaded just now (memory), or is refused for what it did to the last process, stays.
 //!
 //! What always holds: a model is listed only while it can answer, or could before the process was restarted; an unload
-//! ends after the last request to the model has, and after its memory is free; the journal hears of a load or unload
+//! ends after the last request to the model has, and after its memory is free, or says that runs which cannot be ended
+//! hold it (`retire.rs`); the journal hears of a load or unload
 //! before whoever asked for it.
 
 mod demand;
@@ -26,6 +28,7 @@ mod entry;
 mod error;
 mod presence;
 mod restore;
+mod retire;
 mod roots;
 mod usage;
 
@@ -39,7 +42,7 @@ use moka::ops::compute::{CompResult, Op};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::engine::{ContentHash, Engine, LoadError, PoolError};
 use crate::store::Usage;
@@ -51,7 +54,7 @@ use roots::allowed;
 use usage::Lately;
 
 pub use demand::{Demand, Settings as DemandSettings};
-pub use entry::Handle;
+pub use entry::{Description, Handle};
 pub use error::CatalogError;
 pub use presence::Presence;
 
@@ -159,8 +162,11 @@ impl Catalog {
                     if !current.users.is_closed() {
                         return Ok(Op::Nop);
                     }
-                    // An unload that ran out of time left it: finish that first.
-                    self.retire(name, &current).await?;
+                    // An unload left it behind: finish that first, unless only runs that cannot be ended hold it.
+                    match self.retire(name, &current).await {
+                        Ok(()) | Err(CatalogError::StillHeld { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 match self.engine.load(path).await {
                     Ok(model) => {
@@ -217,7 +223,11 @@ impl Catalog {
             })
             .await?;
         match outcome {
-            CompResult::ReplacedWith(_) => self.retire(name, old).await,
+            CompResult::ReplacedWith(_) => match self.retire(name, old).await {
+                // Freed when they end; requests have the newer one.
+                Err(CatalogError::StillHeld { .. } | CatalogError::StillBusy { .. }) => Ok(()),
+                retired => retired,
+            },
             _ => Ok(()),
         }
     }
@@ -302,10 +312,10 @@ impl Catalog {
         lent
     }
 
-    /// The `url` that `name` was loaded with.
-    pub async fn url(&self, name: &str) -> Result<String, CatalogError> {
+    /// What is known of the loaded model `name`.
+    pub async fn describe(&self, name: &str) -> Result<Description, CatalogError> {
         match self.models.get(name).await {
-            Some(entry) if !entry.users.is_closed() => Ok(entry.url.clone()),
+            Some(entry) if !entry.users.is_closed() => Ok(entry.describe()),
             _ => Err(not_loaded(name)),
         }
     }
@@ -343,28 +353,6 @@ impl Catalog {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Closes the entry to requests, waits for the last handle, and frees the model.
-    async fn retire(&self, name: &str, entry: &Entry) -> Result<(), CatalogError> {
-        entry.users.close();
-        let waited = self.settings.unload_timeout;
-        timeout(waited, entry.users.wait())
-            .await
-            .map_err(|_| CatalogError::StillBusy {
-                name: name.to_owned(),
-                waited,
-            })?;
-        let slot = std::mem::replace(&mut *entry.slot(), Slot::Empty);
-        if let Slot::Loaded(model) = slot
-            && let Some(model) = Arc::into_inner(model)
-        {
-            self.engine.unload(model).await;
-        }
-        if let Some(journal) = &self.settings.journal {
-            journal.unloaded(name);
-        }
-        Ok(())
     }
 
     /// [`allowed`], on a thread that may wait.

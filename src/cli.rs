@@ -149,6 +149,7 @@ fn supervise(args: &ServeArgs) -> Result<i32> {
             first: args.first_refusal,
             longest: args.bad_model_ttl,
         }),
+        worker_timeout: args.worker_timeout.0,
     };
     Ok(supervisor::run(listen(args)?, settings)?)
 }

@@ -88,6 +88,19 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A time that may be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrOff(pub Option<Duration>);
+
+fn duration_or_off(text: &str) -> Result<OrOff, String> {
+    if ["off", "0"].contains(&text) {
+        return Ok(OrOff(None));
+    }
+    duration(text)
+        .map(|time| OrOff(Some(time)))
+        .map_err(|error| format!("{error}, or `off`"))
+}
+
 fn archive_name(text: &str) -> Result<PathBuf, String> {
     if [".tar.gz", ".tgz"].iter().any(|ending| text.ends_with(ending)) {
         Ok(text.into())

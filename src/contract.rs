@@ -12,6 +12,7 @@ mod error;
 mod health;
 mod invoke;
 mod models;
+mod pulse;
 mod v2;
 
 use std::any::Any;
@@ -37,6 +38,7 @@ use crate::wire::{ExecutionParameters, INFERENCE_ID, TARGET_MODEL};
 
 use error::Error;
 pub use health::Health;
+pub use pulse::Pulse;
 
 /// Media types when a request does not say.
 #[derive(Debug, Clone)]
@@ -77,6 +79,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// Whether connections of other users of this machine are closed.
     pub only_this_user: bool,
+    /// What the HTTP threads count in, where their progress is of interest.
+    pub pulse: Option<Arc<Pulse>>,
     /// For `GET /execution-parameters` (BT-2).
     pub max_concurrent_transforms: usize,
     pub max_payload_in_mb: usize,
@@ -115,6 +119,7 @@ pub fn start(
     let (threads, keep_alive) = (settings.threads, settings.keep_alive);
     let (header_timeout, drain_timeout) = (settings.header_timeout, settings.drain_timeout);
     let (max_connections, only_this_user) = (settings.max_connections, settings.only_this_user);
+    let pulse = settings.pulse.clone();
     limit_unread(&listener, settings.write_timeout);
     let state = web::Data::new(State {
         settings,
@@ -124,6 +129,10 @@ pub fn start(
         health,
     });
     let server = HttpServer::new(move || {
+        // Called on each HTTP thread.
+        if let Some(pulse) = pulse.clone() {
+            pulse.follow_this_thread();
+        }
         App::new()
             .app_data(state.clone())
             .wrap(from_fn(observe))
@@ -242,7 +251,9 @@ async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     state.metrics.models_loaded.set(gauge(state.catalog.len() as u64));
     state.metrics.requests_running.set(gauge(now.running as u64));
     state.metrics.requests_waiting.set(gauge(now.waiting as u64));
-    state.metrics.batches(now.batches, now.batched_requests);
+    state.metrics.stuck_runs.set(gauge(now.stuck.runs as u64));
+    state.metrics.stuck_models.set(gauge(now.stuck.models as u64));
+    state.metrics.follow(now.batches, now.batched_requests, now.stuck.total);
     state.metrics.memory_reserved_bytes.set(gauge(now.reserved.models));
     state.metrics.memory_mapped_bytes.set(gauge(now.reserved.mapped));
     state.metrics.memory_requests_bytes.set(gauge(now.reserved.requests));

@@ -32,6 +32,7 @@ mod records;
 mod resident;
 mod runtime;
 mod session;
+mod stuck;
 mod turn;
 mod watchdog;
 
@@ -59,6 +60,7 @@ pub use quarantine::Quarantined;
 pub use raw::{disable_telemetry, exit_now};
 pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
 pub use session::{RunError, SessionError};
+pub use stuck::{Counts as StuckCounts, Culprit, Settings as StuckSettings, Standing};
 
 use artifact::Artifact;
 use batch::Override;
@@ -68,6 +70,7 @@ use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use preparing::Preparing;
 use quarantine::Quarantine;
 use resident::{OnGpu, Resident, Residents, Source};
+use stuck::Stuck;
 use turn::{Batcher, Batches, Pending};
 use watchdog::Watchdog;
 
@@ -107,6 +110,8 @@ pub struct Settings {
     pub prepare: Option<Prepare>,
     /// How long content that did harm is refused.
     pub bad_model_ttl: Duration,
+    /// What becomes of runs that do not end when they are told to.
+    pub stuck: StuckSettings,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +150,19 @@ pub enum InferenceError {
     Run(#[from] RunError),
     #[error(transparent)]
     Pool(#[from] PoolError),
+    #[error(
+        "model \"{name}\" takes no requests for now: {} after the deadline, inside an operator that cannot be interrupted; \
+         try again when that is over",
+        runs_go_on(*.runs)
+    )]
+    Stuck { name: String, runs: usize },
+}
+
+fn runs_go_on(runs: usize) -> String {
+    match runs {
+        1 => "a run of it goes on".to_owned(),
+        runs => format!("{runs} runs of it go on"),
+    }
 }
 
 /// Loads, runs and unloads models.
@@ -161,6 +179,7 @@ pub struct Engine {
     batches: Arc<Batches>,
     compute: Pool<Pending>,
     watchdog: Arc<Watchdog>,
+    stuck: Arc<Stuck>,
     residents: Residents,
     preparing: Option<Preparing>,
     platform: Arc<Platform>,
@@ -181,6 +200,7 @@ pub struct EngineLoad {
     /// Batches that have run, and the requests that were in them.
     pub batches: u64,
     pub batched_requests: u64,
+    pub stuck: StuckCounts,
     pub reserved: Reserved,
 }
 
@@ -213,7 +233,8 @@ impl Engine {
         // platform wants memory back.
         let unload_threads = Pool::start("unload", model_pool(1))?;
         let file_threads = Pool::start("files", pool(2, DEFAULT_STACK, 0))?;
-        let watchdog = Arc::new(Watchdog::start()?);
+        let stuck = Stuck::watch(settings.stuck)?;
+        let watchdog = Arc::new(Watchdog::start(Arc::clone(&stuck))?);
         let provider = gpu.as_ref().map(|gpu| gpu.provider.name());
         let platform = Arc::new(Platform::here(ort::info(), provider));
         let preparing = match &settings.prepare {
@@ -242,6 +263,7 @@ impl Engine {
             unloads: unload_threads.lane(usize::MAX),
             compute,
             watchdog,
+            stuck,
             residents: Residents::default(),
             preparing,
             platform,
@@ -331,7 +353,7 @@ impl Engine {
     }
 
     fn model(&self, resident: Arc<Resident>, batching: Option<Override>) -> Model {
-        let signature = resident.session.signature();
+        let (signature, content) = (resident.session.signature(), resident.content);
         let batching = batch::allowed(signature, batching, resident.independent_rows, self.max_batch);
         Model {
             resident,
@@ -339,6 +361,8 @@ impl Engine {
             batcher: batching.map(Batcher::new),
             batches: Arc::clone(&self.batches),
             watchdog: Arc::clone(&self.watchdog),
+            standing: Arc::new(Standing::new(content.to_string(), content.short())),
+            stuck: Arc::clone(&self.stuck),
         }
     }
 
@@ -447,8 +471,15 @@ impl Engine {
             waiting,
             batches: self.batches.runs.load(Ordering::Relaxed),
             batched_requests: self.batches.requests.load(Ordering::Relaxed),
+            stuck: self.stuck.counts(),
             reserved: self.budget.reserved(),
         }
+    }
+
+    /// Waits until stuck runs take so much of this process that it cannot give other models their share any more. Returns the
+    /// contents that run.
+    pub async fn too_many_stuck(&self) -> Vec<Culprit> {
+        self.stuck.too_many().await
     }
 }
 

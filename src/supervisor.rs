@@ -5,13 +5,16 @@
 //! runs: the socket, whose backlog holds callers while there is no worker; the list of the loaded models, which the worker
 //! reports before it answers; and the kills of each content. A worker that is killed is followed by another that lists the
 //! same models at once and loads them again, those that were in use first. When a model is to blame, the next worker
-//! starts at once and refuses that content for a while; only kills without a known culprit are followed by pauses.
+//! starts at once and refuses that content for a while; only kills without a known culprit are followed by pauses. A worker
+//! that is alive and useless is replaced, too: it asks for that when runs that cannot be ended take too much of it, and it
+//! is killed when its HTTP threads have given no sign of life for `--worker-timeout` (`liveness.rs`).
 //!
 //! ```text
 //! supervisor                                       worker
 //! bind, start        -- Start + listener -->
 //!                    -- Model*, Refuse*, Go -->    listens, restores
-//!                    <-- Ready, Loaded, Unloaded, Used --
+//!                    <-- Ready, Loaded, Unloaded, Used, Alive --
+//!                    <-- Replace --               drains for a moment, ends
 //! SIGTERM, SIGINT    == the same signal ==>        drains
 //!                    <-- Stopping --
 //!                    <-- a note of a crash --      dies
@@ -22,6 +25,7 @@
 //! it waits for orphans, too (ST-2).
 
 mod ledger;
+mod liveness;
 mod protocol;
 mod restart;
 mod worker;
@@ -44,13 +48,16 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::runtime;
 use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::catalog::Record;
-use crate::engine::Note;
-use ledger::Ledger;
+use crate::engine::{Culprit, Note};
 pub use ledger::RefusalTimes;
+use ledger::{Cause, Ledger};
+use liveness::Liveness;
+pub use liveness::pause as heartbeat;
 use protocol::{FromWorker, MAX_MESSAGE, Received, Refusal, ToWorker};
-use restart::{Culprit, Ended, How, Next, Row};
+use restart::{Culprit as Blame, Ended, How, Next, Row};
 pub use worker::{Inheritance, JoinError, Link, Refused, join};
 
 /// The command of the second process.
@@ -75,6 +82,8 @@ pub struct Settings {
     pub arguments: Vec<OsString>,
     /// How long content that has killed workers is refused; `None` refuses none.
     pub refusals: Option<RefusalTimes>,
+    /// How long a worker may give no sign of life; `None` for as long as it likes.
+    pub worker_timeout: Option<Duration>,
 }
 
 /// Serves on `listener` by a worker, or one after the other, and returns the exit code of the last.
@@ -102,8 +111,19 @@ struct Worker {
     pid: Pid,
     socket: UnixDatagram,
     started: Instant,
+    told: Told,
+}
+
+/// What a worker has told.
+#[derive(Debug, Default)]
+struct Told {
     ready: bool,
     note: Option<Note>,
+    /// It has asked for another one in its place: runs of these contents are stuck.
+    replace: Option<Vec<Culprit>>,
+    liveness: Liveness,
+    /// It was killed for its silence.
+    was_silent: bool,
 }
 
 impl Supervisor {
@@ -128,17 +148,22 @@ impl Supervisor {
             };
             let how = self.attend(&mut worker).await?;
             // A note of a crash that did not come to pass is none.
-            let note = worker.note.filter(|note| how == How::Killed(note.signal));
-            let refused = note.and_then(|note| self.ledger.killed(note.content, note.signal, Instant::now()));
+            let told = worker.told;
+            let note = told.note.filter(|note| how == How::Killed(note.signal));
+            let refused = note.and_then(|note| {
+                self.ledger
+                    .killed(note.content, Cause::Signal(note.signal), Instant::now())
+            });
             let next = row.next(Ended {
                 how,
-                was_ready: worker.ready,
+                was_ready: told.ready,
                 lived: worker.started.elapsed(),
                 stopping: self.stopping,
+                asked: told.replace.is_some(),
                 culprit: match (note, refused) {
-                    (None, _) => Culprit::Unknown,
-                    (Some(_), None) => Culprit::Known,
-                    (Some(_), Some(_)) => Culprit::Refused,
+                    (None, _) => Blame::Unknown,
+                    (Some(_), None) => Blame::Known,
+                    (Some(_), Some(_)) => Blame::Refused,
                 },
             });
             let signal = match how {
@@ -154,7 +179,11 @@ impl Supervisor {
                 }
                 Next::GiveUp => return Err(SuperviseError::NeverReady { signal }),
                 Next::Restart { after } => {
-                    self.log_kill(note, refused, &signal);
+                    match told.replace {
+                        Some(culprits) => self.blame_stuck(&culprits),
+                        None if told.was_silent => tracing::error!("starting another worker"),
+                        None => self.log_kill(note, refused, &signal),
+                    }
                     self.restarts += 1;
                     if self.stopped_within(after).await {
                         return Ok(0);
@@ -202,8 +231,7 @@ impl Supervisor {
             pid: pid.ok_or_else(|| io::Error::other("a process without an id"))?,
             socket: watched(ours)?,
             started: Instant::now(),
-            ready: false,
-            note: None,
+            told: Told::default(),
         })
     }
 
@@ -213,13 +241,11 @@ impl Supervisor {
         let now = Instant::now();
         let (models, refusals) = (self.ledger.models(now), self.ledger.refusals(now));
         let listener = self.listener.as_ref().map(TcpListener::try_clone).transpose()?;
-        let Worker {
-            pid,
-            socket,
-            ready,
-            note,
-            ..
-        } = worker;
+        let Worker { pid, socket, told, .. } = worker;
+        let timeout = self.settings.worker_timeout;
+        let mut looks = interval(liveness::pause(timeout.unwrap_or_default()));
+        // A look that comes late is one look.
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut handover = pin!(hand_over(socket, self.restarts, listener, models, refusals));
         let (mut handing_over, mut open) = (true, true);
         loop {
@@ -234,18 +260,24 @@ impl Supervisor {
                     }
                 }
                 received = receive(socket, &mut buffer), if open => match received {
-                    Ok(Some(received)) => self.hear(received, ready, note),
+                    Ok(Some(received)) => self.hear(received, told),
                     Ok(None) => open = false,
                     Err(error) => {
                         tracing::error!(%error, "the worker is not understood");
                         open = false;
                     }
                 },
+                _ = looks.tick(), if timeout.is_some() && !self.stopping && !told.was_silent => {
+                    if told.liveness.look() {
+                        told.was_silent = true;
+                        end_silent(*pid, timeout.unwrap_or_default());
+                    }
+                }
                 _ = self.child.recv() => {
                     if let Some(how) = reap(*pid) {
                         // What it said last.
                         while let Ok(Some(received)) = protocol::receive_from(&*socket, &mut buffer) {
-                            self.hear(received, ready, note);
+                            self.hear(received, told);
                         }
                         return Ok(how);
                     }
@@ -254,16 +286,18 @@ impl Supervisor {
         }
     }
 
-    fn hear(&mut self, received: Received, ready: &mut bool, note: &mut Option<Note>) {
+    fn hear(&mut self, received: Received, told: &mut Told) {
         match received {
-            Received::Message(FromWorker::Ready) => *ready = true,
+            Received::Message(FromWorker::Ready) => told.ready = true,
             Received::Message(FromWorker::Loaded(record)) => self.ledger.loaded(record),
             Received::Message(FromWorker::Unloaded { name }) => self.ledger.unloaded(&name),
             Received::Message(FromWorker::Used { contents }) => self.ledger.used(&contents),
+            Received::Message(FromWorker::Alive) => told.liveness.heard(),
+            Received::Message(FromWorker::Replace { culprits }) => told.replace = Some(culprits),
             // Whoever told it, told all of the server.
             Received::Message(FromWorker::Stopping) => self.set_stopping(),
             // When threads crash together, the first is the cause.
-            Received::Crash(crash) => *note = note.or(Some(crash)),
+            Received::Crash(crash) => told.note = told.note.or(Some(crash)),
         }
     }
 
@@ -291,8 +325,7 @@ impl Supervisor {
         };
         let refused_seconds = refused.map(|refused| refused.as_secs_f64());
         let models = listed(&self.ledger.names(note.content));
-        // As the hash begins where it is written out.
-        let content = format!("{:016x}", note.content.swap_bytes());
+        let content = written(note.content);
         tracing::error!(
             signal,
             ?models,
@@ -300,6 +333,21 @@ impl Supervisor {
             refused_seconds,
             "the worker was killed by a model; starting another"
         );
+    }
+
+    /// Notes that runs of `culprits` were stuck in a worker that was replaced for that, and logs it.
+    fn blame_stuck(&mut self, culprits: &[Culprit]) {
+        for culprit in culprits {
+            let refused = self.ledger.killed(culprit.content, Cause::Stuck, Instant::now());
+            tracing::error!(
+                models = ?listed(&self.ledger.names(culprit.content)),
+                content = written(culprit.content),
+                stuck_runs = culprit.runs,
+                refused_seconds = refused.map(|refused| refused.as_secs_f64()),
+                "the worker was replaced for runs of a model that could not be ended"
+            );
+        }
+        tracing::error!("the worker was replaced for stuck runs; starting another");
     }
 
     /// Waits, and returns whether it is to stop.
@@ -368,6 +416,23 @@ fn reap(worker: Pid) -> Option<How> {
         }
     }
     how
+}
+
+/// Kills a worker that gives no sign of life.
+fn end_silent(worker: Pid, timeout: Duration) {
+    tracing::error!(
+        "the worker has given no sign of life for {timeout:?} (--worker-timeout): its HTTP threads are held up, or it is \
+         stopped; it is killed"
+    );
+    // It has not been waited for, so the id is still its own.
+    if let Err(error) = kill_process(worker, Signal::KILL) {
+        tracing::warn!(%error, "kill the worker");
+    }
+}
+
+/// A `ContentHash::short` as the hash begins where it is written out.
+fn written(content: u64) -> String {
+    format!("{:016x}", content.swap_bytes())
 }
 
 /// Some of the names, for the log.

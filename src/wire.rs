@@ -44,6 +44,9 @@ pub struct ModelDescription {
     pub model_name: String,
     /// As given at the load, byte for byte (MM-9).
     pub model_url: String,
+    /// Runs of it that cannot be ended, for which it takes no requests; absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stuck_runs: Option<usize>,
 }
 
 /// A page of the list (MM-10). The token is absent on the last page.

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::Record;
 use super::demand::Origin;
-use crate::engine::{ContentHash, Model};
+use super::{Record, shortened};
+use crate::engine::{ContentHash, InferenceError, Model, Standing};
 
 /// A model under its name.
 #[derive(Debug)]
@@ -28,6 +28,35 @@ pub(super) struct Entry {
     pub(super) origin: Option<Origin>,
     /// Whether a request has used it since the last report of use.
     was_used: AtomicBool,
+    pub(super) leaving: Leaving,
+}
+
+/// How far an unload has come that has closed the entry.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// The journal has heard of it.
+    pub(super) is_reported: AtomicBool,
+    /// A task frees the model when its last handle is gone.
+    pub(super) is_followed: AtomicBool,
+    /// Held while the model is freed.
+    pub(super) freeing: tokio::sync::Mutex<()>,
+}
+
+/// What is known of a loaded model.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// As given at the load.
+    pub url: String,
+    /// Runs that cannot be ended, for which it takes no requests.
+    pub stuck_runs: usize,
+    standing: Option<Arc<Standing>>,
+}
+
+impl Description {
+    /// Refuses as the model does.
+    pub fn check(&self) -> Result<(), InferenceError> {
+        self.standing.as_ref().map_or(Ok(()), |standing| standing.check())
+    }
 }
 
 impl Entry {
@@ -40,6 +69,7 @@ impl Entry {
             users: TaskTracker::new(),
             origin,
             was_used: AtomicBool::new(false),
+            leaving: Leaving::default(),
         })
     }
 
@@ -53,7 +83,7 @@ impl Entry {
 
     /// The entry of `model`, and a handle from before anybody can close it.
     pub(super) fn loaded(record: Record, model: Model, origin: Option<Origin>) -> (Arc<Self>, Handle) {
-        let model = Arc::new(model);
+        let model = Arc::new(model.called(shortened(&record.name)));
         let entry = Self::new(record, Slot::Loaded(Arc::clone(&model)), origin);
         let handle = Handle {
             model,
@@ -61,6 +91,23 @@ impl Entry {
             entry: Arc::clone(&entry),
         };
         (entry, handle)
+    }
+
+    pub(super) fn describe(&self) -> Description {
+        let standing = self.standing();
+        Description {
+            url: self.url.clone(),
+            stuck_runs: standing.as_ref().map_or(0, |standing| standing.runs()),
+            standing,
+        }
+    }
+
+    /// How the model's runs stand, while it is loaded.
+    pub(super) fn standing(&self) -> Option<Arc<Standing>> {
+        match &*self.slot() {
+            Slot::Loaded(model) => Some(Arc::clone(model.standing())),
+            Slot::Restored | Slot::Empty => None,
+        }
     }
 
     pub(super) fn lend(self: &Arc<Self>) -> Lent {

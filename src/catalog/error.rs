@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use super::MAX_NAME_BYTES;
 use crate::engine::{LoadError, PrepareError, Quarantined, SessionError};
 use crate::store::{FetchError, NameError};
@@ -38,6 +40,13 @@ pub enum CatalogError {
         shortened(.name)
     )]
     StillBusy { name: String, waited: Duration },
+    #[error(
+        "model \"{}\" is unloaded, but its memory is not free yet: {runs} of its runs cannot be ended and hold {}; it is free \
+         when they end, and the name is free for a load now",
+        shortened(.name),
+        ByteSize(*.bytes)
+    )]
+    StillHeld { name: String, runs: usize, bytes: u64 },
     #[error("{0}")]
     StoreName(#[from] NameError),
     #[error("model \"{}\" is at \"{expected}\" in the store, not at \"{}\"", shortened(.name), shortened(.url))]

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Catalog, CatalogError, Slot};
+use crate::engine::InferenceError;
 
 /// How it stands with a model.
 #[derive(Debug, Clone)]
 pub enum Presence {
     Loaded,
+    /// Loaded, and takes no requests until runs have ended that are stuck.
+    Stuck(Arc<InferenceError>),
     /// To be loaded again, since the process was restarted.
     Restored,
     /// On its way out of the store.
@@ -26,8 +29,11 @@ impl Catalog {
         }
         // Last: what is loaded is loaded, whatever else is tried.
         for (name, entry) in self.models.iter().filter(|(_, entry)| !entry.users.is_closed()) {
-            let presence = match *entry.slot() {
-                Slot::Loaded(_) => Presence::Loaded,
+            let presence = match &*entry.slot() {
+                Slot::Loaded(model) => match model.standing().check() {
+                    Ok(()) => Presence::Loaded,
+                    Err(stuck) => Presence::Stuck(Arc::new(stuck)),
+                },
                 Slot::Restored => Presence::Restored,
                 Slot::Empty => continue,
             };

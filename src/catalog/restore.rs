@@ -79,7 +79,7 @@ impl Catalog {
                 match self.load_again(name, &entry).await {
                     Ok(model) => {
                         tracing::debug!(model = shortened(name), "model restored");
-                        *entry.slot() = Slot::Loaded(Arc::new(model));
+                        *entry.slot() = Slot::Loaded(Arc::new(model.called(shortened(name))));
                         Ok(Op::Nop)
                     }
                     Err(Lost::ForNow(error)) => Err(error),

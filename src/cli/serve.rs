@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use anyhow::{Context, Result, ensure};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::bounds;
 use super::source::Source;
 use crate::catalog::{self, Catalog, Demand, Journal};
 use crate::codec::Format;
-use crate::config::{self, OnFull, Prepare, Provider, ServeArgs};
-use crate::contract::{self, Health, Invocations};
+use crate::config::{self, OnFull, OrOff, Prepare, Provider, ServeArgs};
+use crate::contract::{self, Health, Invocations, Pulse};
 use crate::engine::{self, Engine};
 use crate::store::{self, Disk, Store};
-use crate::supervisor::Inheritance;
+use crate::supervisor::{self, Inheritance, Link};
 use crate::telemetry::READY;
 use crate::telemetry::metrics::Metrics;
 
@@ -35,6 +35,12 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(360);
 /// here that costs little more than to wait.
 const PATIENCE_BEFORE_REFUSAL: Duration = Duration::from_secs(5);
 const PATIENCE_BEFORE_EVICTION: Duration = Duration::from_millis(100);
+
+/// The exit code of a worker that has asked for another one in its place.
+const REPLACED: i32 = 75;
+
+/// How much longer than the drain timeout the HTTP threads may take to stop: that has whole seconds.
+const LAST_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Serves until SIGTERM or SIGINT, then drains. Returns the exit code.
 pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance) -> Result<i32> {
@@ -81,9 +87,10 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     let listed = catalog.list_again(inheritance.models).await;
     metrics.worker_restarts.inc_by(inheritance.restarts);
     let health = Arc::new(Health::new(inheritance.restarts > 0));
+    let pulse = keep_alive(args, link.as_ref())?;
     let server = contract::start(
         listener,
-        settings(args, &source, formats, open_files),
+        settings(args, &source, formats, open_files, pulse),
         Arc::clone(&catalog),
         Arc::clone(&engine),
         metrics,
@@ -96,6 +103,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         store,
         memory_for_models_bytes,
         threads = args.threads(),
+        request_timeout = ?args.request_timeout(),
         start_ms = millis(started),
         "listening"
     );
@@ -125,6 +133,14 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM, draining"),
         _ = interrupt.recv() => tracing::info!("SIGINT, draining"),
+        culprits = engine.too_many_stuck(), if link.is_some() => {
+            // Connections that come from now on wait in the socket, which the supervisor holds.
+            if let Some(link) = &link {
+                link.replace(culprits);
+            }
+            let _ = timeout(args.replace_timeout, handle.stop(true)).await;
+            return Ok(REPLACED);
+        }
     }
     health.set_draining();
     if let Some(link) = &link {
@@ -134,6 +150,9 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         // Whoever asks twice does not want to wait.
         _ = terminate.recv() => tracing::info!("stopped at once"),
         _ = interrupt.recv() => tracing::info!("stopped at once"),
+        () = sleep(args.drain_timeout + LAST_PATIENCE) => {
+            tracing::warn!("stopped although an HTTP thread has not: a run holds it up");
+        }
         () = handle.stop(true) => {
             server.await.context("wait for the server")??;
             tracing::info!("stopped");
@@ -191,6 +210,10 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
             folder_bytes: args.cache_size.as_u64(),
         }),
         bad_model_ttl: args.bad_model_ttl,
+        stuck: engine::StuckSettings {
+            after: args.stuck_after,
+            most: args.max_stuck(),
+        },
     })?;
     ensure!(
         engine.memory_for_models() > 0,
@@ -200,12 +223,26 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
     Ok(engine)
 }
 
+/// Gives signs of life to the supervisor, where there is one that waits for them, while the returned pulse counts.
+fn keep_alive(args: &ServeArgs, link: Option<&Arc<Link>>) -> Result<Option<Arc<Pulse>>> {
+    let (Some(link), OrOff(Some(timeout))) = (link, args.worker_timeout) else {
+        return Ok(None);
+    };
+    // Often enough that there is progress between two signs.
+    let pulse = Arc::new(Pulse::new(supervisor::heartbeat(timeout) / 2));
+    let counted = Arc::clone(&pulse);
+    link.keep_alive(timeout, move || counted.count())
+        .context("start the heartbeat")?;
+    Ok(Some(pulse))
+}
+
 /// What the HTTP face is started with.
 fn settings(
     args: &ServeArgs,
     source: &Source,
     formats: contract::Formats,
     open_files: Option<u64>,
+    pulse: Option<Arc<Pulse>>,
 ) -> contract::Settings {
     let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
     contract::Settings {
@@ -225,6 +262,7 @@ fn settings(
         threads: args.http_threads(),
         max_connections: args.max_connections(open_files),
         only_this_user: args.only_this_user,
+        pulse,
         max_concurrent_transforms,
         max_payload_in_mb,
     }

@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{FetchArgs, at_least_one, duration, threads};
+use super::{FetchArgs, OrOff, at_least_one, duration, duration_or_off, threads};
 use crate::telemetry::{LogFormat, LogLevel};
 
 pub use conventions::Conventions;
@@ -57,7 +57,7 @@ pub struct ServeArgs {
     )]
     pub max_connections: Option<usize>,
 
-    /// Time for a request from its head to its answer, queueing included [default: 58s]
+    /// Time for a request from its head to its answer, queueing included [default: 58s, in batch transform 3598s]
     #[arg(long, env = "LONGSHORE_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, help_heading = "HTTP")]
     pub request_timeout: Option<Duration>,
 
@@ -239,6 +239,35 @@ pub struct ServeArgs {
         help_heading = "Resources"
     )]
     pub queue: usize,
+
+    /// Time that a run may go on after it was told to end, at its deadline or when its caller has left; then it counts as
+    /// stuck, another thread takes the place of its own, and its model takes no requests until it ends
+    #[arg(
+        long, env = "LONGSHORE_STUCK_AFTER", value_name = "TIME", value_parser = duration, default_value = "500ms",
+        help_heading = "Resources"
+    )]
+    pub stuck_after: Duration,
+
+    /// Stuck runs whose threads are replaced; with one more, the serving process is [default: twice --threads]
+    #[arg(
+        long, env = "LONGSHORE_MAX_STUCK", value_name = "N", value_parser = threads, help_heading = "Resources"
+    )]
+    pub max_stuck: Option<usize>,
+
+    /// Time for the requests under way to end before the serving process is replaced for its stuck runs
+    #[arg(
+        long, env = "LONGSHORE_REPLACE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "2s",
+        help_heading = "Resources"
+    )]
+    pub replace_timeout: Duration,
+
+    /// Time without a sign of life from the threads that answer HTTP after which the serving process is killed and started
+    /// again; `off` for never, as when a debugger holds it
+    #[arg(
+        long, env = "LONGSHORE_WORKER_TIMEOUT", value_name = "TIME", value_parser = duration_or_off,
+        default_value = "60s", help_heading = "Resources"
+    )]
+    pub worker_timeout: OrOff,
 
     /// Percent of the weights that models map from files that must fit into memory beside all else; the system drops and
     /// reads again what does not

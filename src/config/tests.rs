@@ -122,6 +122,48 @@ fn times_are_seconds_unless_they_say_otherwise() {
 }
 
 #[test]
+fn a_request_has_58_s_in_batch_transform_an_hour_and_what_is_said_wins() {
+    // BT-5
+    let table: [(&[&str], u64); 7] = [
+        (&[], 58),
+        (&["--sagemaker-batch", "false"], 58),
+        (&["--sagemaker-batch", "true"], 3598),
+        (&["--sagemaker-batch", "true", "--request-timeout", "10s"], 10),
+        (
+            &["--sagemaker-batch", "true", "--sagemaker-model-server-timeout", "900"],
+            900,
+        ),
+        (
+            &["--sagemaker-model-server-timeout", "900", "--request-timeout", "10s"],
+            10,
+        ),
+        (&["--request-timeout", "2h"], 7200),
+    ];
+    for (arguments, seconds) in table {
+        let expected = Duration::from_secs(seconds);
+        assert_eq!(serve(arguments).request_timeout(), expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_time_may_be_switched_off_where_that_is_possible() {
+    assert_eq!(duration_or_off("off"), Ok(OrOff(None)));
+    assert_eq!(duration_or_off("0"), Ok(OrOff(None)));
+    assert_eq!(duration_or_off("2min"), Ok(OrOff(Some(Duration::from_secs(120)))));
+    assert!(duration_or_off("never").unwrap_err().contains("or `off`"));
+}
+
+#[test]
+fn as_many_runs_may_be_stuck_as_there_are_threads_for_runs() {
+    for (arguments, runs) in [
+        (&["--threads", "3"][..], 6),
+        (&["--threads", "3", "--max-stuck", "1"], 1),
+    ] {
+        assert_eq!(serve(arguments).max_stuck(), runs, "{arguments:?}");
+    }
+}
+
+#[test]
 fn directories_follow_the_base_directory() {
     let args = serve(&["--sagemaker-base-dir", "/data"]);
     assert_eq!(args.model_dir(), PathBuf::from("/data/model"));

@@ -146,6 +146,7 @@ impl Error {
             Self::Inference(InferenceError::NoRoom(_)) => NO_MEMORY,
             Self::Inference(InferenceError::Run(error)) => run(error),
             Self::Inference(InferenceError::Pool(error)) => pool(*error),
+            Self::Inference(InferenceError::Stuck { .. }) => UNAVAILABLE,
             Self::Internal(_) => INTERNAL,
         }
     }
@@ -180,7 +181,8 @@ fn catalog(error: &CatalogError) -> Reply {
         | CatalogError::StoreName(_)
         | CatalogError::OtherUrl { .. } => BAD_REQUEST,
         CatalogError::MissingUrl { .. } => INVALID_MODEL,
-        CatalogError::StillBusy { .. } => UNAVAILABLE,
+        // Not 200: the memory is not free (MM-4).
+        CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. } => UNAVAILABLE,
         CatalogError::Refused { .. } => MODEL_REFUSED,
         CatalogError::Fetch { source, .. } => fetch(source),
         CatalogError::Flight(error) => catalog(error),

@@ -89,9 +89,11 @@ pub(super) async fn list(state: web::Data<State>, request: HttpRequest) -> HttpR
     let after = query.get("next_page_token").and_then(|token| parse_page_token(token));
     let (models, more) = state.catalog.page(after.as_deref(), limit);
     let next_page_token = models.last().filter(|_| more).map(|(name, _)| page_token(name));
-    let models = models
-        .into_iter()
-        .map(|(model_name, model_url)| ModelDescription { model_name, model_url });
+    let models = models.into_iter().map(|(model_name, model_url)| ModelDescription {
+        model_name,
+        model_url,
+        stuck_runs: None,
+    });
     HttpResponse::Ok().json(ModelList {
         models: models.collect(),
         next_page_token,
@@ -121,12 +123,13 @@ pub(super) async fn below(
     }
 }
 
-/// `GET /models/{name}` (MM-3).
+/// `GET /models/{name}` (MM-3); a member more while the model takes no requests (MM-11).
 async fn get(state: &State, name: &str) -> Result<HttpResponse, Error> {
-    let model_url = state.catalog.url(name).await?;
+    let about = state.catalog.describe(name).await?;
     Ok(HttpResponse::Ok().json(ModelDescription {
         model_name: name.to_owned(),
-        model_url,
+        model_url: about.url,
+        stuck_runs: (about.stuck_runs > 0).then_some(about.stuck_runs),
     }))
 }
 
@@ -187,7 +190,7 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
             | CatalogError::Flight(_)
             | CatalogError::OnDemand { .. },
         ) => "failed",
-        Err(CatalogError::StillBusy { .. }) => "busy",
+        Err(CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. }) => "busy",
     }
 }
 

@@ -94,13 +94,13 @@ async fn route(
     }
 }
 
-/// Whether a request to the model would be answered without loading it first.
+/// Whether a request to the model would be answered without loading it first, rather than refused.
 async fn ready(state: &State, model: &ModelPath) -> Result<HttpResponse, Error> {
     check_version(model)?;
     if is_default(state, model) {
         state.health.ping().await?;
     }
-    state.catalog.url(&model.name).await?;
+    state.catalog.describe(&model.name).await?.check()?;
     let (name, ready) = (model.name.as_str(), true);
     Ok(HttpResponse::Ok().json(ModelReady { name, ready }))
 }

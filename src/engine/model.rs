@@ -12,6 +12,7 @@ use super::pool::Lane;
 use super::records;
 use super::resident::Resident;
 use super::session::{Cancel, RunError};
+use super::stuck::{Standing, Stuck};
 use super::turn::{Batcher, Batches, Pending, guarded};
 use super::watchdog::{Watchdog, Watched};
 use crate::tensor::{Signature, Tensor, Value};
@@ -25,6 +26,8 @@ pub struct Model {
     pub(super) batcher: Option<Batcher>,
     pub(super) batches: Arc<Batches>,
     pub(super) watchdog: Arc<Watchdog>,
+    pub(super) standing: Arc<Standing>,
+    pub(super) stuck: Arc<Stuck>,
 }
 
 /// What a request is beside its run. In two parts, because between them it may be joined with others.
@@ -52,6 +55,17 @@ pub trait Work: Send + 'static {
 }
 
 impl Model {
+    /// The model under the name that log and refusals give it.
+    pub fn called(self, name: String) -> Self {
+        let standing = Arc::new(Standing::new(name, self.content().short()));
+        Self { standing, ..self }
+    }
+
+    /// The model's runs that are stuck. While there are any, [`Self::answer`] refuses.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
     pub fn signature(&self) -> &Signature {
         self.resident.session.signature()
     }
@@ -89,10 +103,12 @@ impl Model {
         work: W,
     ) -> Result<W::Answer, W::Error> {
         let this = model.as_ref();
+        this.standing.check()?;
         let stays = placement::stays(this.resident.pace.expected(), size);
         if stays {
             let here = |cancel: &Cancel| guarded(|| this.answer_here(size, &work, cancel));
-            if let Watched::Done(answer) = this.watchdog.watch(here).map_err(InferenceError::from)? {
+            let watched = this.watchdog.watch(&this.standing, here);
+            if let Watched::Done(answer) = watched.map_err(InferenceError::from)? {
                 return answer;
             }
             this.resident.pace.suspect();

@@ -40,8 +40,8 @@ pub struct Facts {
     pub widened: u64,
     /// A node of the TreeEnsemble family is present: such a model takes five times its file in memory.
     pub has_trees: bool,
-    /// An operator is present whose work follows from the values of its inputs rather than from their sizes, so that a
-    /// request of a few bytes can ask for any amount of it.
+    /// An operator is present whose work follows from the values of its inputs, or from a product of their sizes, so that a
+    /// request of few bytes can ask for any amount of it.
     pub has_unbounded_work: bool,
 }
 

@@ -9,11 +9,15 @@
 //! batched. The same threads-and-lanes serve loads and unloads (a pool each, one lane): bounded, and never those that
 //! answer requests.
 //!
+//! A job that does not end can be [given up](Seat::give_up): the pool stops counting it and starts another thread in the
+//! place of its own, which ends with the job (`seat.rs`).
+//!
 //! What always holds: the lock is held to move jobs and numbers, never while a job runs; a job whose [`lane::Place`] was
 //! dropped before it was taken is not started; a panic ends the job, not the thread.
 
 mod lane;
 mod schedule;
+mod seat;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -23,12 +27,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use rustix::thread::gettid;
+
 use super::allocator::Arena;
 
 use schedule::State;
+use seat::Left;
 
 pub use lane::Lane;
 pub use schedule::Queued;
+pub use seat::{GiveUp, Seat};
 pub use turn::Turn;
 
 /// Why a job has no result.
@@ -65,14 +73,14 @@ pub const DEFAULT_STACK: usize = 2 << 20;
 /// What waits in a lane.
 pub trait Job: Send + Sized + 'static {
     /// Does the job, and whatever it takes from its lane besides.
-    fn run(queued: Queued<Self>, turn: &Turn<'_, Self>);
+    fn run(queued: Queued<Self>, turn: &Turn<Self>);
 }
 
 /// A job that is all there is to it.
 pub type Task = Box<dyn FnOnce() + Send>;
 
 impl Job for Task {
-    fn run(queued: Queued<Self>, _: &Turn<'_, Self>) {
+    fn run(queued: Queued<Self>, _: &Turn<Self>) {
         (queued.job)();
     }
 }
@@ -91,6 +99,7 @@ impl<J: Job> fmt::Debug for Pool<J> {
 }
 
 struct Shared<J> {
+    name: String,
     threads: Threads,
     state: Mutex<State<J>>,
     work: Condvar,
@@ -100,23 +109,13 @@ impl<J: Job> Pool<J> {
     /// Starts the threads, called `name`.
     pub fn start(name: &str, threads: Threads) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
+            name: name.to_owned(),
             threads,
             state: Mutex::default(),
             work: Condvar::new(),
         });
         for _ in 0..threads.cores + threads.spare {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new()
-                .name(name.to_owned())
-                .stack_size(threads.stack)
-                .spawn(move || {
-                    // Of this thread alone, on Linux. Where it may not be changed, nobody goes first.
-                    let _ = rustix::process::nice(threads.nice);
-                    if let Some(Err(error)) = threads.arena.map(Arena::enter) {
-                        tracing::debug!(%error, "enter an arena");
-                    }
-                    shared.serve();
-                })?;
+            shared.spawn()?;
         }
         Ok(Self { shared })
     }
@@ -151,8 +150,26 @@ impl<J: Job> Shared<J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a thread does: takes jobs until the pool stops.
-    fn serve(&self) {
+    /// Starts a thread.
+    fn spawn(self: &Arc<Self>) -> std::io::Result<()> {
+        let shared = Arc::clone(self);
+        thread::Builder::new()
+            .name(self.name.clone())
+            .stack_size(self.threads.stack)
+            .spawn(move || {
+                // Of this thread alone, on Linux. Where it may not be changed, nobody goes first.
+                let _ = rustix::process::nice(shared.threads.nice);
+                if let Some(Err(error)) = shared.threads.arena.map(Arena::enter) {
+                    tracing::debug!(%error, "enter an arena");
+                }
+                shared.serve();
+            })
+            .map(drop)
+    }
+
+    /// The work of a thread: takes jobs until the pool stops, or until another thread has taken its place.
+    fn serve(self: &Arc<Self>) {
+        let thread = gettid();
         let mut state = self.state();
         while !state.stopping {
             let Some((lane, job)) = state.take(self.threads) else {
@@ -165,11 +182,13 @@ impl<J: Job> Shared<J> {
                 self.work.notify_one();
             }
             drop(state);
-            let turn = Turn::new(self, lane);
+            let turn = Turn::new(Arc::new(Seat::new(Arc::clone(self), lane, thread)));
             // A panic must not end the thread; what the job owned is dropped with it, which tells whoever waits.
             let _ = catch_unwind(AssertUnwindSafe(|| J::run(job, &turn)));
             state = self.state();
-            state.ended(lane, turn.jobs());
+            if turn.seat().leave(&mut state) == Left::Replaced {
+                return;
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What always holds: a request whose caller has left, or whose deadline has passed, is not started; a run is ended when
-//! nobody waits for any of its requests any more; one request's bad data is answered to that request alone, if need be
+//! nobody waits for any of its requests any more, and given up when it does not end then (`stuck.rs`); one request's bad data is answered to that request alone, if need be
 //! by running each of a batch again by itself. Models have no state that a run could change.
 
 mod batcher;
@@ -26,9 +26,10 @@ use super::crash;
 use super::knee::Knee;
 use super::model::Model;
 use super::placement::thread_time;
-use super::pool::{Job, Queued, Turn};
+use super::pool::{Job, Queued, Seat, Turn};
 use super::records;
 use super::session::RunError;
+use super::stuck::Tracked;
 use crate::tensor::{Tensor, Value};
 
 use caller::Run;
@@ -38,7 +39,7 @@ pub use batcher::{Batcher, Batches};
 pub use request::{Pending, guarded};
 
 impl Job for Pending {
-    fn run(queued: Queued<Self>, turn: &Turn<'_, Self>) {
+    fn run(queued: Queued<Self>, turn: &Turn<Self>) {
         let lent = Arc::clone(&queued.job.lent);
         let model = (*lent).as_ref();
         let _mark = crash::Mark::new(model.content().short());
@@ -50,7 +51,7 @@ impl Job for Pending {
 }
 
 /// Answers a request, and others with it when that pays. Returns the bytes of their bodies; `None` when nothing ran.
-fn serve(job: Pending, model: &Model, turn: &Turn<'_, Pending>) -> Option<usize> {
+fn serve(job: Pending, model: &Model, turn: &Turn<Pending>) -> Option<usize> {
     let first = job.ready(model)?;
     let members = match (&model.batcher, first.decoded.rows) {
         (Some(batcher), Some(rows)) => collect(first, rows, model, batcher, turn),
@@ -58,14 +59,14 @@ fn serve(job: Pending, model: &Model, turn: &Turn<'_, Pending>) -> Option<usize>
     };
     let size = members.iter().map(|member| member.pending.size).sum();
     match <[Ready; 1]>::try_from(members) {
-        Ok([only]) => only.run_alone(model),
-        Err(members) => run_together(members, model),
+        Ok([only]) => only.run_alone(model, turn),
+        Err(members) => run_together(members, model, turn),
     }
     Some(size)
 }
 
 /// Takes what waits and goes with `first`, as far as that pays.
-fn collect(first: Ready, rows: NonZeroUsize, model: &Model, batcher: &Batcher, turn: &Turn<'_, Pending>) -> Vec<Ready> {
+fn collect(first: Ready, rows: NonZeroUsize, model: &Model, batcher: &Batcher, turn: &Turn<Pending>) -> Vec<Ready> {
     let mut members = vec![first];
     let share = turn.share();
     if share < 2 {
@@ -98,19 +99,19 @@ fn collect(first: Ready, rows: NonZeroUsize, model: &Model, batcher: &Batcher, t
 }
 
 impl Ready {
-    fn run_alone(self, model: &Model) {
+    fn run_alone(self, model: &Model, turn: &Turn<Pending>) {
         let started = thread_time();
         let Decoded { inputs, rows, .. } = &self.decoded;
-        let run = Run::start([&self.pending]).and_then(|run| {
+        let run = Run::start([&self.pending], tracked(model, 1, turn)).and_then(|run| {
             let Some(run) = run else { return Ok(None) };
             let request = &self.pending.request;
             let signature = model.signature();
-            guarded(|| {
+            run.execute(|cancel| {
                 Ok(records::run(
                     signature,
                     inputs,
                     |outputs| request.apart(signature, outputs),
-                    |inputs| model.resident.session.run(inputs, request.outputs(), &run.cancel),
+                    |inputs| model.resident.session.run(inputs, request.outputs(), cancel),
                 )?)
             })
             .map(Some)
@@ -133,13 +134,13 @@ impl Ready {
 }
 
 /// Runs several requests as one, or each alone when that does not work.
-fn run_together(members: Vec<Ready>, model: &Model) {
+fn run_together(members: Vec<Ready>, model: &Model, turn: &Turn<Pending>) {
     let started = thread_time();
     let rows: Vec<usize> = members
         .iter()
         .map(|member| member.decoded.rows.map_or(0, NonZeroUsize::get))
         .collect();
-    let outcome = joined_run(&members, &rows, model);
+    let outcome = joined_run(&members, &rows, model, turn);
     let took = thread_time().saturating_sub(started);
     match outcome {
         Outcome::Outputs(outputs) => {
@@ -164,7 +165,7 @@ fn run_together(members: Vec<Ready>, model: &Model) {
     }
     for member in members {
         if member.pending.is_wanted() {
-            member.run_alone(model);
+            member.run_alone(model, turn);
         }
     }
 }
@@ -176,6 +177,12 @@ fn turn_off_batches(model: &Model) {
             "a run gave another number of rows than it was given: this model has no batches any more"
         );
     }
+}
+
+/// A run of `requests` requests on the turn's thread.
+fn tracked(model: &Model, requests: usize, turn: &Turn<Pending>) -> Arc<Tracked> {
+    let seat: Arc<Seat<Pending>> = Arc::clone(turn.seat());
+    model.stuck.track(&model.standing, requests, seat)
 }
 
 fn note(model: &Model, what: impl FnOnce(&mut Knee)) {
@@ -194,8 +201,9 @@ enum Outcome {
     Indivisible,
 }
 
-fn joined_run(members: &[Ready], rows: &[usize], model: &Model) -> Outcome {
-    let run = match Run::start(members.iter().map(|member| &member.pending)) {
+fn joined_run(members: &[Ready], rows: &[usize], model: &Model, turn: &Turn<Pending>) -> Outcome {
+    let tracked = tracked(model, members.len(), turn);
+    let run = match Run::start(members.iter().map(|member| &member.pending), tracked) {
         Ok(Some(run)) => run,
         Ok(None) => return Outcome::Unwanted,
         Err(_) => return Outcome::Failed,
@@ -205,10 +213,12 @@ fn joined_run(members: &[Ready], rows: &[usize], model: &Model) -> Outcome {
         return Outcome::Failed;
     };
     let wanted = members.first().and_then(|member| member.pending.request.outputs());
-    match guarded(|| Ok(model.resident.session.run(&inputs, wanted, &run.cancel)?)) {
+    match run.execute(|cancel| Ok(model.resident.session.run(&inputs, wanted, cancel)?)) {
         Ok(outputs) => batch::split(&outputs, rows).map_or(Outcome::Indivisible, Outcome::Outputs),
         Err(InferenceError::Run(RunError::Cancelled)) => Outcome::Unwanted,
-        Err(InferenceError::Run(_) | InferenceError::Pool(_) | InferenceError::NoRoom(_)) => Outcome::Failed,
+        Err(
+            InferenceError::Run(_) | InferenceError::Pool(_) | InferenceError::NoRoom(_) | InferenceError::Stuck { .. },
+        ) => Outcome::Failed,
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,11 +47,29 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Kills {
     count: u32,
-    signal: i32,
+    cause: Cause,
     /// The end of the refusal.
     until: Instant,
     /// When it is as if there had been none.
     forgotten: Instant,
+}
+
+/// How content has ended a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It crashed by this signal.
+    Signal(i32),
+    /// Its runs were stuck, and the worker was replaced.
+    Stuck,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => f.write_str(&signal_name(*signal)),
+            Self::Stuck => f.write_str("runs that could not be ended"),
+        }
+    }
 }
 
 impl Ledger {
@@ -104,8 +123,8 @@ impl Ledger {
         with_content.map(|model| model.name.as_str()).collect()
     }
 
-    /// Notes that `content` has killed a worker, and returns for how long it is refused from now on, if it is.
-    pub fn killed(&mut self, content: u64, signal: i32, now: Instant) -> Option<Duration> {
+    /// Notes that `content` has ended a worker, and returns for how long it is refused from now on, if it is.
+    pub fn killed(&mut self, content: u64, cause: Cause, now: Instant) -> Option<Duration> {
         self.forget(now);
         let times = self.times?;
         let count = self.kills.get(&content).map_or(0, |kills| kills.count) + 1;
@@ -115,7 +134,7 @@ impl Ledger {
             content,
             Kills {
                 count,
-                signal,
+                cause,
                 until,
                 // It has to hold for a while before its kills are forgotten.
                 forgotten: until + times.longest,
@@ -135,7 +154,7 @@ impl Ledger {
                 reason: format!(
                     "it has ended the server's process {}, the last time by {}",
                     times(kills.count),
-                    signal_name(kills.signal)
+                    kills.cause
                 ),
                 milliseconds: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             }
@@ -184,6 +203,16 @@ mod tests {
     }
 
     #[test]
+    fn content_whose_runs_were_stuck_is_refused_with_that_reason() {
+        let (mut ledger, now) = (Ledger::new(Some(TIMES)), Instant::now());
+        assert_eq!(ledger.killed(1, Cause::Stuck, now), Some(FIRST));
+        assert_eq!(
+            ledger.refusals(now)[0].reason,
+            "it has ended the server's process once, the last time by runs that could not be ended"
+        );
+    }
+
+    #[test]
     fn the_models_are_those_that_were_loaded_and_not_unloaded() {
         let mut ledger = Ledger::new(Some(TIMES));
         for (name, digit) in [("a", '1'), ("b", '2'), ("c", '1')] {
@@ -206,7 +235,7 @@ mod tests {
         ledger.used(&[content('3'), content('1')]);
         ledger.used(&[content('1')]);
         assert_eq!(names(&mut ledger, now), ["a", "c", "b", "e", "d"]);
-        ledger.killed(content('1'), libc::SIGSEGV, now);
+        ledger.killed(content('1'), Cause::Signal(libc::SIGSEGV), now);
         assert_eq!(names(&mut ledger, now), ["c", "b", "e", "d", "a"]);
         assert_eq!(names(&mut ledger, now + FIRST), ["a", "c", "b", "e", "d"]);
     }
@@ -225,7 +254,7 @@ mod tests {
     fn a_content_is_refused_from_its_first_kill_and_longer_after_each() {
         let (mut ledger, now) = (Ledger::new(Some(TIMES)), Instant::now());
         assert_eq!(ledger.refusals(now), []);
-        assert_eq!(ledger.killed(1, libc::SIGFPE, now), Some(FIRST));
+        assert_eq!(ledger.killed(1, Cause::Signal(libc::SIGFPE), now), Some(FIRST));
         let refusals = ledger.refusals(now + FIRST / 2);
         assert_eq!((refusals[0].content, refusals[0].milliseconds), (1, 30_000));
         assert_eq!(
@@ -235,7 +264,7 @@ mod tests {
         assert_eq!(ledger.refusals(now + FIRST), []);
         let mut at = now + FIRST;
         for (kills, expected) in [(2u64, 120), (3, 240), (4, 480), (5, 600), (6, 600)] {
-            let refused = ledger.killed(1, libc::SIGSEGV, at).unwrap();
+            let refused = ledger.killed(1, Cause::Signal(libc::SIGSEGV), at).unwrap();
             assert_eq!(refused, Duration::from_secs(expected), "{kills}");
             let reason = ledger.refusals(at).remove(0).reason;
             assert!(
@@ -243,12 +272,15 @@ mod tests {
                 "{reason}"
             );
             // Another content's kills are its own.
-            assert_eq!(ledger.killed(100 + kills, libc::SIGSEGV, at), Some(FIRST));
+            assert_eq!(
+                ledger.killed(100 + kills, Cause::Signal(libc::SIGSEGV), at),
+                Some(FIRST)
+            );
             at += refused;
         }
         // Held for as long as it was refused for at most, it begins at the beginning.
         at += TIMES.longest;
-        assert_eq!(ledger.killed(1, libc::SIGFPE, at), Some(FIRST));
+        assert_eq!(ledger.killed(1, Cause::Signal(libc::SIGFPE), at), Some(FIRST));
     }
 
     #[test]
@@ -271,7 +303,7 @@ mod tests {
     fn without_times_nothing_is_refused() {
         let (mut ledger, now) = (Ledger::new(None), Instant::now());
         for _ in 0..3 {
-            assert_eq!(ledger.killed(1, libc::SIGFPE, now), None);
+            assert_eq!(ledger.killed(1, Cause::Signal(libc::SIGFPE), now), None);
         }
         assert_eq!(ledger.refusals(now), []);
     }

@@ -16,7 +16,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Record;
-use crate::engine::Note;
+use crate::engine::{Culprit, Note};
 
 /// To a worker that starts, in this order: `Start` with the listening socket, what it is to know, `Go`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,12 @@ pub enum FromWorker {
     /// Models of these contents (`ContentHash::short`) have been asked since the last such message.
     Used {
         contents: Vec<u64>,
+    },
+    /// Its HTTP threads make progress.
+    Alive,
+    /// It takes no new connections, and ends: runs of these contents are stuck, and another worker is to take its place.
+    Replace {
+        culprits: Vec<Culprit>,
     },
     /// It takes no new connections any more.
     Stopping,

@@ -20,6 +20,8 @@ pub struct Ended {
     pub lived: Duration,
     /// Whether it had been asked to stop.
     pub stopping: bool,
+    /// Whether it had asked for another one in its place.
+    pub asked: bool,
     pub culprit: Culprit,
 }
 
@@ -70,15 +72,16 @@ impl Row {
     pub fn next(&mut self, ended: Ended) -> Next {
         match ended.how {
             // A wrong setting stays wrong, and whoever stopped in order is not to be started again.
-            How::Exited(code) => return Next::End(code),
-            How::Killed(_) => {}
+            How::Exited(code) if !ended.asked => return Next::End(code),
+            How::Exited(_) | How::Killed(_) => {}
         }
         if ended.stopping {
             // Whatever it was: it was to end and has.
             return Next::End(0);
         }
-        if ended.culprit == Culprit::Refused {
-            // It cannot do so again soon, so there is nothing to wait for, and nothing to give up for.
+        if ended.culprit == Culprit::Refused || ended.asked {
+            // It cannot do so again soon, so there is nothing to wait for, and nothing to give up for. Runs that make a worker
+            // ask for that take their time first.
             return Next::Restart { after: Duration::ZERO };
         }
         self.unready = if ended.was_ready { 0 } else { self.unready + 1 };
@@ -121,6 +124,7 @@ mod tests {
             was_ready,
             lived: Duration::from_secs(1),
             stopping,
+            asked: false,
             culprit: Culprit::Unknown,
         }
     }
@@ -150,6 +154,23 @@ mod tests {
         for (how, was_ready, stopping, expected) in table {
             let next = Row::default().next(ended(how, was_ready, stopping));
             assert_eq!(next, expected, "{how:?} {was_ready} {stopping}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_asks_for_another_one_is_followed_by_it_at_once_unless_the_server_stops() {
+        let mut row = Row::default();
+        for how in [How::Exited(75), How::Exited(0), KILL, FPE] {
+            let asked = Ended {
+                asked: true,
+                ..ended(how, true, false)
+            };
+            assert_eq!(row.next(asked), AT_ONCE, "{how:?}");
+            let stopping = Ended {
+                stopping: true,
+                ..asked
+            };
+            assert_eq!(row.next(stopping), Next::End(0), "{how:?}");
         }
     }
 

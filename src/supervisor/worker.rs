@@ -6,14 +6,16 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::parent_id;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rustix::net::SendFlags;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
+use super::liveness;
 use super::protocol::{FromWorker, MAX_CONTENTS, MAX_MESSAGE, ToWorker, receive_start, send_to};
 use crate::catalog::{Journal, Record};
-use crate::engine;
+use crate::engine::{self, Culprit};
 
 /// Why a process is no worker.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +125,37 @@ impl Link {
     /// Tells that this worker answers requests.
     pub fn ready(&self) {
         self.tell(&FromWorker::Ready);
+    }
+
+    /// Sends a sign of life as often as a supervisor expects that kills a worker which was silent for `timeout`, while
+    /// `progress` counts on.
+    pub fn keep_alive(
+        self: &Arc<Self>,
+        timeout: Duration,
+        progress: impl Fn() -> u64 + Send + 'static,
+    ) -> io::Result<()> {
+        let link = Arc::clone(self);
+        let beat = move || {
+            let mut before = progress();
+            loop {
+                thread::sleep(liveness::pause(timeout));
+                let now = progress();
+                if now != before {
+                    // One that does not find room is as good as sent: the supervisor has others to read.
+                    let _ = send_to(&link.socket, &FromWorker::Alive, SendFlags::DONTWAIT);
+                    before = now;
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("heartbeat".to_owned())
+            .spawn(beat)
+            .map(drop)
+    }
+
+    /// Asks for another worker in the place of this one, which ends: runs of `culprits` are stuck.
+    pub fn replace(&self, culprits: Vec<Culprit>) {
+        self.tell(&FromWorker::Replace { culprits });
     }
 
     /// Tells that this worker takes no new connections, so nobody should.

@@ -19,7 +19,7 @@ pub struct Metrics {
     routes: [RouteSeries; Route::ALL.len()],
     model_operations: IntCounterVec,
     model_operation_seconds: HistogramVec,
-    batches: Mutex<Batches>,
+    followed: Mutex<Followed>,
     evictions: IntCounterVec,
     /// Requests to models of a store that were loaded, and that were not.
     pub demand_hits: IntCounter,
@@ -32,6 +32,9 @@ pub struct Metrics {
     /// Requests that run on the compute threads, and that wait for them.
     pub requests_running: IntGauge,
     pub requests_waiting: IntGauge,
+    /// Runs that cannot be ended, and models that take no requests for that.
+    pub stuck_runs: IntGauge,
+    pub stuck_models: IntGauge,
     /// The memory ledger.
     pub memory_reserved_bytes: IntGauge,
     pub memory_mapped_bytes: IntGauge,
@@ -43,9 +46,10 @@ pub struct Metrics {
 
 /// Counted by the engine; these follow.
 #[derive(Debug)]
-struct Batches {
-    runs: IntCounter,
-    requests: IntCounter,
+struct Followed {
+    batches: IntCounter,
+    batched_requests: IntCounter,
+    stuck_runs: IntCounter,
 }
 
 /// What counts every request to a route.
@@ -206,16 +210,23 @@ impl Metrics {
                     &["operation"],
                 )?,
             )?,
-            batches: Mutex::new(Batches {
-                runs: register(
+            followed: Mutex::new(Followed {
+                batches: register(
                     &registry,
                     IntCounter::new("longshore_batches_total", "Runs that answered several requests.")?,
                 )?,
-                requests: register(
+                batched_requests: register(
                     &registry,
                     IntCounter::new(
                         "longshore_batched_requests_total",
                         "Requests that were answered by runs that answered several.",
+                    )?,
+                )?,
+                stuck_runs: register(
+                    &registry,
+                    IntCounter::new(
+                        "longshore_stuck_runs_total",
+                        "Runs that did not end when they were told to.",
                     )?,
                 )?,
             }),
@@ -254,6 +265,16 @@ impl Metrics {
                 &registry,
                 "longshore_requests_waiting",
                 "Requests waiting for a compute thread.",
+            )?,
+            stuck_runs: gauge(
+                &registry,
+                "longshore_stuck_runs",
+                "Runs that go on although they were told to end.",
+            )?,
+            stuck_models: gauge(
+                &registry,
+                "longshore_stuck_models",
+                "Models that take no requests until their stuck runs have ended.",
             )?,
             memory_reserved_bytes: gauge(
                 &registry,
@@ -310,11 +331,15 @@ impl Metrics {
         self.evictions.with_label_values(&[reason.label()]).inc();
     }
 
-    /// So many batches have run so far, and so many requests were in them.
-    pub fn batches(&self, runs: u64, requests: u64) {
+    /// So many batches have run so far, so many requests were in them, and so many runs were stuck.
+    pub fn follow(&self, batches: u64, batched_requests: u64, stuck_runs: u64) {
         // Locked because reading how far a counter is behind and making up for it is one step.
-        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        for (counter, now) in [(&batches.runs, runs), (&batches.requests, requests)] {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (counter, now) in [
+            (&followed.batches, batches),
+            (&followed.batched_requests, batched_requests),
+            (&followed.stuck_runs, stuck_runs),
+        ] {
             counter.inc_by(now.saturating_sub(counter.get()));
         }
     }
@@ -350,8 +375,8 @@ mod tests {
         metrics.model_operation(Operation::Load, "ok", 0.01);
         metrics.evictions(Eviction::Idle);
         metrics.models_loaded.set(3);
-        metrics.batches(2, 7);
-        metrics.batches(1, 5);
+        metrics.follow(2, 7, 3);
+        metrics.follow(1, 5, 2);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for line in [
             "longshore_requests_total{route=\"invoke\",status=\"200\"} 1",
@@ -362,6 +387,7 @@ mod tests {
             "longshore_models_loaded 3",
             "longshore_batches_total 2",
             "longshore_batched_requests_total 7",
+            "longshore_stuck_runs_total 3",
             "# TYPE longshore_request_seconds histogram",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use longshore::engine::{Engine, LIBRARY_VARIABLE, Settings};
+use longshore::engine::{Engine, LIBRARY_VARIABLE, Settings, StuckSettings};
 use longshore::tensor::Tensor;
 
 use crate::server::{Models, Server};
@@ -33,6 +33,10 @@ pub fn run() {
         http_threads: 1,
         prepare: None,
         bad_model_ttl: Duration::ZERO,
+        stuck: StuckSettings {
+            after: Duration::from_secs(1),
+            most: 1,
+        },
         max_batch: 1,
     })
     .expect("start the engine");

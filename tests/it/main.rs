@@ -61,6 +61,7 @@ mod single_model;
 mod start;
 mod stop;
 mod store;
+mod stuck;
 mod survival;
 mod text;
 mod v2;

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::harness::{Builder, Request, in_parallel};
+use crate::harness::{Builder, FOREVER, Request, Server, in_parallel};
 
 #[test]
 fn a_variable_that_is_set_to_nothing_is_not_set() {
@@ -125,4 +125,26 @@ fn an_idle_server_uses_no_processor() {
     std::thread::sleep(std::time::Duration::from_secs(2));
     let used = server.process().cpu_ticks() - before;
     assert!(used < 50, "{used} ticks of 10 ms in 2 s");
+}
+
+#[test]
+fn in_batch_transform_a_request_has_an_hour_unless_another_time_is_given() {
+    // BT-5
+    let started = |given: &[(&str, &str)]| {
+        let builder = Builder::multi().environment("SAGEMAKER_BATCH", "true");
+        let server = given
+            .iter()
+            .fold(builder, |builder, (name, value)| builder.environment(name, value))
+            .start();
+        let url = server.models().place("spin", "spin");
+        server.load("spin", &url).expect(200);
+        server
+    };
+    let server = started(&[]);
+    assert_eq!(server.count_in_log("request_timeout=3598s"), 1);
+    server.send(&Server::spin("spin", 100)).expect(200);
+    for variable in ["LONGSHORE_REQUEST_TIMEOUT", "SAGEMAKER_MODEL_SERVER_TIMEOUT"] {
+        let server = started(&[(variable, "1")]);
+        server.send(&Server::spin("spin", FOREVER)).expect(504);
+    }
 }

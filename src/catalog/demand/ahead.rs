@@ -25,7 +25,7 @@ impl Catalog {
             });
         }
         let already = || CatalogError::AlreadyLoaded { name: name.to_owned() };
-        if self.url(name).await.is_ok() {
+        if self.describe(name).await.is_ok() {
             return Err(already());
         }
         demand.failures.invalidate(name);
@@ -53,7 +53,7 @@ impl Catalog {
             }
             self.refresh(demand, name, &entry).await?;
             // It may have gone: from the store, or to make room for its newer version.
-            if self.url(name).await.is_ok() {
+            if self.describe(name).await.is_ok() {
                 return Ok(());
             }
         }

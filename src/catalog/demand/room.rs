@@ -121,11 +121,13 @@ impl Catalog {
         if count > 0 { Evicted::Some } else { Evicted::AllBusy }
     }
 
-    /// The loaded models that came out of the store, other than `name`, and when they were asked for last.
+    /// The loaded models that came out of the store, other than `name`, and when they were asked for last; but those with
+    /// stuck runs, whose memory an unload does not free.
     pub(super) fn evictable(&self, name: &str) -> Vec<(String, Arc<Entry>, u64)> {
         self.models
             .iter()
             .filter(|(other, entry)| other.as_str() != name && !entry.users.is_closed())
+            .filter(|(_, entry)| entry.standing().is_none_or(|standing| standing.runs() == 0))
             .filter_map(|(other, entry)| {
                 let used = entry.origin.as_ref()?.used.load(Ordering::Relaxed);
                 Some((other.to_string(), entry, used))

@@ -18,6 +18,9 @@ const BATCH_BODY: ByteSize = ByteSize::mib(100);
 /// Just under the platform's 60 s, so that our error wins over its own.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(58);
 
+/// The same in batch transform jobs, which may wait for 3,600 s (BT-5).
+const BATCH_TIMEOUT: Duration = Duration::from_secs(3598);
+
 impl ServeArgs {
     /// Bytes of the largest request body.
     pub fn max_body(&self) -> usize {
@@ -38,7 +41,17 @@ impl ServeArgs {
     pub fn request_timeout(&self) -> Duration {
         self.request_timeout
             .or(self.conventions.model_server_timeout)
-            .unwrap_or(REQUEST_TIMEOUT)
+            .unwrap_or(if self.conventions.batch {
+                BATCH_TIMEOUT
+            } else {
+                REQUEST_TIMEOUT
+            })
+    }
+
+    /// Stuck runs whose threads are replaced: by default as many as there are threads for runs, so that the process has as
+    /// many again at most.
+    pub fn max_stuck(&self) -> usize {
+        self.max_stuck.unwrap_or_else(|| 2 * self.threads())
     }
 
     pub fn threads(&self) -> usize {

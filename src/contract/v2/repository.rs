@@ -32,6 +32,7 @@ const READY: &str = "READY";
 fn entry(name: String, presence: &Presence) -> IndexEntry {
     let (state, reason) = match presence {
         Presence::Loaded => (READY, String::new()),
+        Presence::Stuck(error) => ("UNAVAILABLE", error.to_string()),
         Presence::Restored => ("LOADING", "it was loaded before the server was restarted".to_owned()),
         Presence::Loading => ("LOADING", String::new()),
         Presence::Failed(error) => ("UNAVAILABLE", error.to_string()),

@@ -23,19 +23,42 @@ const MAX_EXTERNAL_NAMES: usize = 16 << 20;
 /// for this many.
 pub(super) const MAX_VALUES: usize = 20_000;
 
-/// See [`Facts::has_unbounded_work`].
-const UNBOUNDED: [&str; 11] = [
+/// See [`Facts::has_unbounded_work`]. Also those whose work grows with a product of sizes: what a request of the usual size
+/// takes says little of the next one, and a run inside one operator cannot be ended.
+const UNBOUNDED: [&str; 33] = [
+    "AffineGrid",
+    "BeamSearch",
     "Bernoulli",
+    "BlackmanWindow",
+    "CDist",
+    "CenterCropPad",
+    "Col2Im",
     "ConstantOfShape",
+    "CropAndResize",
+    "DFT",
+    "Einsum",
     "Expand",
+    "GreedySearch",
+    "HammingWindow",
+    "HannWindow",
     "Loop",
+    "MaxRoiPool",
+    "MaxUnpool",
+    "MelWeightMatrix",
+    "NonMaxSuppression",
     "OneHot",
     "Pad",
     "Range",
     "Resize",
+    "RoiAlign",
+    "Sampling",
     "Scan",
+    "SequenceMap",
+    "STFT",
     "Tile",
+    "TopK",
     "Upsample",
+    "WhisperBeamSearch",
 ];
 
 pub(super) struct Scanner<R> {

@@ -141,6 +141,11 @@ impl<J> State<J> {
         }
     }
 
+    /// Jobs of a turn that was given up are over, too.
+    pub(super) fn ended_late(&mut self, jobs: usize) {
+        self.in_hand -= jobs;
+    }
+
     /// One more job for a thread that has one of this lane.
     pub(super) fn take_next(&mut self, id: u64) -> Option<Queued<J>> {
         let lane = self.lanes.get_mut(&id)?;

@@ -150,3 +150,73 @@ fn a_panic_is_an_error_and_the_thread_goes_on() {
         assert_eq!(lane.run(|| 7).await, Ok(7));
     });
 }
+
+/// A job that hands its seat out.
+struct Seated(Box<dyn FnOnce(Arc<Seat<Self>>) + Send>);
+
+impl Job for Seated {
+    fn run(queued: Queued<Self>, turn: &Turn<Self>) {
+        (queued.job.0)(Arc::clone(turn.seat()));
+    }
+}
+
+/// A job that tells its seat and its thread, and ends when it is released.
+fn held(seats: &mpsc::Sender<(Arc<Seat<Seated>>, thread::ThreadId)>) -> (Seated, mpsc::Sender<()>) {
+    let (release, gate) = mpsc::channel();
+    let seats = seats.clone();
+    let job = Seated(Box::new(move |seat| {
+        seats.send((seat, thread::current().id())).unwrap();
+        let _ = gate.recv();
+    }));
+    (job, release)
+}
+
+#[test]
+fn a_turn_that_is_given_up_leaves_the_count_and_another_thread_takes_its_place() {
+    let pool = Pool::start("test", ONE).unwrap();
+    let (lane, other) = (pool.lane(8), pool.lane(8));
+    let (seats, seated) = mpsc::channel();
+    let (stuck, release_stuck) = held(&seats);
+    let stuck_place = lane.submit(stuck).unwrap();
+    let (seat, stuck_thread) = seated.recv().unwrap();
+    let (next, release_next) = held(&seats);
+    let next_place = other.submit(next).unwrap();
+    assert_eq!(pool.load(), (1, 1));
+    assert!(seat.give_up(true));
+    let (_next_seat, next_thread) = seated.recv().unwrap();
+    assert_ne!(next_thread, stuck_thread);
+    assert_eq!(pool.load(), (1, 0));
+    // The old thread ends with its job: all further ones run on the new one.
+    release_stuck.send(()).unwrap();
+    release_next.send(()).unwrap();
+    for _ in 0..20 {
+        let (job, release) = held(&seats);
+        let place = lane.submit(job).unwrap();
+        let (_seat, thread) = seated.recv().unwrap();
+        assert_eq!(thread, next_thread);
+        release.send(()).unwrap();
+        drop(place);
+    }
+    drop((stuck_place, next_place));
+}
+
+#[test]
+fn a_turn_that_is_given_up_without_a_replacement_keeps_its_thread_for_the_next_job() {
+    let pool = Pool::start("test", ONE).unwrap();
+    let lane = pool.lane(8);
+    let (seats, seated) = mpsc::channel();
+    let (stuck, release) = held(&seats);
+    let stuck_place = lane.submit(stuck).unwrap();
+    let (seat, stuck_thread) = seated.recv().unwrap();
+    assert!(!seat.give_up(false));
+    assert_eq!(pool.load(), (0, 0));
+    let (next, release_next) = held(&seats);
+    let next_place = lane.submit(next).unwrap();
+    assert_eq!(pool.load(), (0, 1));
+    release.send(()).unwrap();
+    let (_seat, thread) = seated.recv().unwrap();
+    assert_eq!(thread, stuck_thread);
+    assert_eq!(pool.load(), (1, 0));
+    release_next.send(()).unwrap();
+    drop((stuck_place, next_place));
+}

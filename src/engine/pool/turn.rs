@@ -2,42 +2,35 @@
 //!
 //! A turn ends when its job does, whatever came of it: what it took and did not put back counts as done.
 
-use std::cell::Cell;
+use std::sync::Arc;
 
 use super::schedule::Queued;
-use super::{Job, Shared};
+use super::{Job, Seat};
 
 /// A lane's turn on a thread, as seen by the job that has it.
-pub struct Turn<'a, J: Job> {
-    shared: &'a Shared<J>,
-    lane: u64,
-    /// Jobs taken beside the first.
-    taken: Cell<usize>,
-}
+pub struct Turn<J: Job>(Arc<Seat<J>>);
 
-impl<'a, J: Job> Turn<'a, J> {
-    pub(super) fn new(shared: &'a Shared<J>, lane: u64) -> Self {
-        Self {
-            shared,
-            lane,
-            taken: Cell::new(0),
-        }
+impl<J: Job> Turn<J> {
+    pub(super) fn new(seat: Arc<Seat<J>>) -> Self {
+        Self(seat)
     }
 
-    /// How many jobs the turn has had.
-    pub(super) fn jobs(&self) -> usize {
-        1 + self.taken.get()
+    /// The turn as other threads see it.
+    pub fn seat(&self) -> &Arc<Seat<J>> {
+        &self.0
     }
 
     /// How many jobs this turn should have at most, the first one included, for the cores to have equal work.
     pub fn share(&self) -> usize {
-        self.shared.state().share(self.lane, self.shared.threads.cores)
+        let shared = &self.0.shared;
+        shared.state().share(self.0.lane, shared.threads.cores)
     }
 
     /// Takes the lane's next waiting job.
     pub fn take(&self) -> Option<Queued<J>> {
-        let queued = self.shared.state().take_next(self.lane)?;
-        self.taken.update(|taken| taken + 1);
+        let mut state = self.0.shared.state();
+        let queued = state.take_next(self.0.lane)?;
+        self.0.add_job(&mut state);
         Some(queued)
     }
 
@@ -46,13 +39,13 @@ impl<'a, J: Job> Turn<'a, J> {
         if jobs.is_empty() {
             return;
         }
-        let mut state = self.shared.state();
+        let mut state = self.0.shared.state();
         if state.stopping {
             return;
         }
-        self.taken.update(|taken| taken - jobs.len());
-        state.put_back(self.lane, jobs);
+        self.0.remove_jobs(&mut state, jobs.len());
+        state.put_back(self.0.lane, jobs);
         drop(state);
-        self.shared.work.notify_one();
+        self.0.shared.work.notify_one();
     }
 }

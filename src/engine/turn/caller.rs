@@ -1,11 +1,13 @@
 //! Who waits for a run: it goes on for as long as somebody does, and is ended by the last one to leave.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::request::Pending;
+use super::request::{Pending, guarded};
 use crate::engine::InferenceError;
 use crate::engine::session::Cancel;
+use crate::engine::stuck::Tracked;
 
 /// Whether somebody waits for a request, and the run that it is part of.
 #[derive(Debug, Default)]
@@ -34,26 +36,40 @@ impl Drop for Hold {
         state.left = true;
         let run = state.run.take();
         drop(state);
-        if let Some(run) = run {
-            run.leave();
+        if let Some(run) = run
+            && run.leave()
+        {
+            // It may be inside an operator that takes no notice.
+            Arc::clone(&run.tracked).told_to_end();
         }
     }
 }
 
 /// A run that goes on for as long as somebody waits for one of its requests.
-#[derive(Debug)]
 pub(super) struct Run {
-    pub(super) cancel: Cancel,
+    cancel: Cancel,
     waiting: AtomicUsize,
+    tracked: Arc<Tracked>,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("cancel", &self.cancel)
+            .field("waiting", &self.waiting)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Run {
     /// `None` when nobody waits.
     pub(super) fn start<'a>(
         requests: impl IntoIterator<Item = &'a Pending>,
+        tracked: Arc<Tracked>,
     ) -> Result<Option<Arc<Self>>, InferenceError> {
         let run = Arc::new(Self {
             cancel: Cancel::new()?,
+            tracked,
             // Counted among those who wait until all of them are in.
             waiting: AtomicUsize::new(1),
         });
@@ -66,6 +82,16 @@ impl Run {
         }
         let is_wanted = !run.leave();
         Ok(is_wanted.then_some(run))
+    }
+
+    /// Does `work` as the run, which ends with it.
+    pub(super) fn execute<T>(
+        &self,
+        work: impl FnOnce(&Cancel) -> Result<T, InferenceError>,
+    ) -> Result<T, InferenceError> {
+        let result = guarded(|| work(&self.cancel));
+        self.tracked.ended();
+        result
     }
 
     /// One fewer waits. Returns whether none does now.

@@ -150,6 +150,11 @@ impl Pending {
         if !self.is_wanted() {
             return None;
         }
+        // The request came before the model's runs were found to be stuck.
+        if let Err(stuck) = model.standing.check() {
+            self.request.refuse(stuck);
+            return None;
+        }
         let decoded = match self.decoded.take() {
             Some(decoded) => decoded,
             None => {
