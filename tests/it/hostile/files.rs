@@ -12,24 +12,28 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
     let good = networks::mlp(&[4, 4], 1);
     let no_model = &["is not a model"];
     let mut all = vec![
-        Hostile::bytes("a zip", *b"PK\x03\x04\x14\x00\x00\x00\x08\x00\x21\x5a\x4f\x5b").refused(no_model),
-        Hostile::bytes("a gzip", *b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xed\xc1\x01\x0d").refused(no_model),
-        Hostile::bytes("a tar", tar()).refused(no_model),
-        Hostile::bytes("a page", "<!DOCTYPE html><html><body>404 Not Found</body></html>").refused(no_model),
-        Hostile::bytes("an answer", r#"{"message": "Access Denied"}"#).refused(no_model),
+        Hostile::bytes("a zip", *b"PK\x03\x04\x14\x00\x00\x00\x08\x00\x21\x5a\x4f\x5b").refused(&["is a zip archive"]),
+        Hostile::bytes("a gzip", *b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xed\xc1\x01\x0d")
+            .refused(&["is compressed with gzip"]),
+        Hostile::bytes("a tar", tar()).refused(&["is a tar archive"]),
+        Hostile::bytes("a page", "<!DOCTYPE html><html><body>404 Not Found</body></html>")
+            .refused(&["is an HTML or XML document"]),
+        Hostile::bytes("an answer", r#"{"message": "Access Denied"}"#).refused(&["is a JSON document"]),
         Hostile::bytes(
             "a pointer",
             "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
         )
-        .refused(no_model),
+        .refused(&["is a pointer of Git LFS"]),
         Hostile::bytes(
             "a pickle",
             *b"\x80\x04\x95\x1b\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins",
         )
-        .refused(no_model),
-        Hostile::bytes("a program", *b"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00").refused(no_model),
+        .refused(&["is a Python pickle"]),
+        Hostile::bytes("a program", *b"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00")
+            .refused(&["is an executable"]),
         Hostile::bytes("a picture", *b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR").refused(no_model),
-        Hostile::bytes("a safetensors", *b"\x40\x00\x00\x00\x00\x00\x00\x00{\"w\":{}}").refused(no_model),
+        Hostile::bytes("a safetensors", *b"\x40\x00\x00\x00\x00\x00\x00\x00{\"w\":{}}")
+            .refused(&["is a safetensors file"]),
         Hostile::bytes("one zero", *b"\0").refused(no_model),
         Hostile::bytes("a megabyte of zeros", vec![0; 1 << 20]).refused(no_model),
         Hostile::bytes("a megabyte of ones", vec![0xff; 1 << 20]).refused(no_model),
@@ -43,7 +47,7 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
             .refused(&["ORT model verification failed"]),
         Hostile::new("a page in the other format")
             .file("model.ort", "<!DOCTYPE html>")
-            .refused(&["model.ort is not a model"]),
+            .refused(&["model.ort is an HTML or XML document"]),
         Hostile::new("no file").refused(&["no model in"]),
         Hostile::new("a pipe")
             .with("model.onnx", Content::Fifo)
