@@ -77,7 +77,7 @@ fn columns_by_name(signature: &Signature, cells: &[Cow<'_, str>]) -> Option<Vec<
 }
 
 /// A cell without blanks around it, and without quotes that blanks before them have made part of the text.
-fn name_in<'a>(cell: &'a Cow<'_, str>) -> &'a str {
+fn name_in(cell: &str) -> &str {
     let text = cell.trim();
     let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     quoted.map_or(text, str::trim)
