@@ -44,7 +44,7 @@ use tokio::sync::Semaphore;
 use tokio::task;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::{ContentHash, Engine, LoadError, PoolError};
+use crate::engine::{ArtifactPath, ContentHash, Engine, LoadError, PoolError};
 use crate::store::Usage;
 
 use demand::Origin;
@@ -140,7 +140,9 @@ impl Catalog {
     /// Loads the artifact at `path`, which whoever started the process chose: the roots do not bound it.
     pub async fn load_trusted(&self, name: &str, path: &Path) -> Result<u64, CatalogError> {
         let url = path.to_string_lossy();
-        let loaded = self.load_from(name, &url, None, path, None).await?;
+        let loaded = self
+            .load_from(name, &url, None, &ArtifactPath::trusted(path), None)
+            .await?;
         Ok(loaded.as_ref().memory())
     }
 
@@ -150,7 +152,7 @@ impl Catalog {
         name: &str,
         url: &str,
         target_model: Option<&str>,
-        path: &Path,
+        path: &ArtifactPath,
         origin: Option<Origin>,
     ) -> Result<Handle, CatalogError> {
         let mut lent = Err(CatalogError::AlreadyLoaded { name: name.to_owned() });
@@ -201,7 +203,7 @@ impl Catalog {
         name: &str,
         url: &str,
         old: &Arc<Entry>,
-        path: &Path,
+        path: &ArtifactPath,
         origin: Origin,
     ) -> Result<(), CatalogError> {
         let outcome = self
@@ -356,7 +358,7 @@ impl Catalog {
     }
 
     /// [`allowed`], on a thread that may wait.
-    async fn allowed(&self, name: &str, url: &str) -> Result<PathBuf, CatalogError> {
+    async fn allowed(&self, name: &str, url: &str) -> Result<ArtifactPath, CatalogError> {
         let (roots, wanted) = (self.settings.roots.clone(), url.to_owned());
         let checked = self.engine.with_files(move || allowed(&roots, &wanted)).await;
         checked.map_err(|error| load_error(name, LoadError::Pool(error)))?

@@ -45,6 +45,7 @@ pub fn main() -> ExitCode {
         None => (cli.serve, false),
     };
     telemetry::init(args.log_format, args.log_level);
+    hide();
     if !telemetry_is_off {
         tracing::warn!("set ORT_DISABLE_TELEMETRY=1, or ONNX Runtime may report to its vendor");
     }
@@ -57,6 +58,14 @@ pub fn main() -> ExitCode {
     };
     // Not `ExitCode`: models may still be loading, on threads that nothing can interrupt.
     exit(ended)
+}
+
+/// Keeps this process's memory, environment and descriptors from other processes of its user: those that prepare models run
+/// strangers' code, and the environment has credentials.
+fn hide() {
+    if let Err(error) = engine::hide() {
+        tracing::warn!(%error, "other processes of this user can read and change the memory of this one");
+    }
 }
 
 /// Ends the process of a command that serves; logs what went wrong.
@@ -119,7 +128,7 @@ fn examiner(args: &ExamineArgs) -> Result<Examiner> {
 /// Prepares models until the server that started this process has no more.
 fn prepare(args: &PrepareArgs) -> ! {
     // Whoever reads standard error is not there; how it ends is what the server sees.
-    engine::exit_now(match engine::run_child(args.onnxruntime.as_deref()) {
+    engine::exit_now(match engine::run_child(&args.folder, args.onnxruntime.as_deref()) {
         Ok(()) => 0,
         Err(_) => 1,
     })
@@ -128,6 +137,7 @@ fn prepare(args: &PrepareArgs) -> ! {
 /// Stands in for SageMaker.
 fn endpoint(args: &EndpointArgs) -> ! {
     telemetry::init(args.log_format, args.log_level);
+    hide();
     exit(System::new().block_on(endpoint::run(args)))
 }
 

@@ -35,6 +35,7 @@ mod session;
 mod stuck;
 mod turn;
 mod watchdog;
+mod workplace;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ use std::time::Duration;
 
 use ort::environment::Environment;
 
-pub use artifact::{ArtifactError, Found};
+pub use artifact::{ArtifactError, ArtifactPath, Found};
 pub use batch::Override as BatchOverride;
 pub use content::ContentHash;
 pub use crash::{Note, report_to as report_crashes_to};
@@ -54,7 +55,7 @@ pub use model::{Model, Work};
 pub use onnx_file::Header;
 pub use packed::{DESCRIPTION as PACKED_DESCRIPTION, Description, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL};
 pub use pool::PoolError;
-pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, run_child};
+pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, hide, run_child};
 pub use preparing::Prepare;
 pub use quarantine::Quarantined;
 pub use raw::{disable_telemetry, exit_now};
@@ -62,11 +63,12 @@ pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
 pub use session::{RunError, SessionError};
 pub use stuck::{Counts as StuckCounts, Culprit, Settings as StuckSettings, Standing};
 
-use artifact::Artifact;
+use artifact::{Artifact, PrivateCopy};
 use batch::Override;
 use memory::{Another, Bounds, Budget, DataBound};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
+use prepare::Prepared;
 use preparing::Preparing;
 use quarantine::Quarantine;
 use resident::{OnGpu, Resident, Residents, Source};
@@ -108,6 +110,8 @@ pub struct Settings {
     pub load_patience: Duration,
     /// How unknown models are prepared; `None` loads them as they are.
     pub prepare: Option<Prepare>,
+    /// Where private copies of models lie while they are loaded, if that can be.
+    pub workplace: PathBuf,
     /// How long content that did harm is refused.
     pub bad_model_ttl: Duration,
     /// What becomes of runs that do not end when they are told to.
@@ -183,6 +187,8 @@ pub struct Engine {
     residents: Residents,
     preparing: Option<Preparing>,
     platform: Arc<Platform>,
+    /// Where private copies of models lie.
+    workplace: Arc<Path>,
     loads: Lane,
     unloads: Lane,
     files: Lane,
@@ -237,9 +243,15 @@ impl Engine {
         let watchdog = Arc::new(Watchdog::start(Arc::clone(&stuck))?);
         let provider = gpu.as_ref().map(|gpu| gpu.provider.name());
         let platform = Arc::new(Platform::here(ort::info(), provider));
+        let workplace: Arc<Path> = workplace::choose(&settings.workplace).into();
         let preparing = match &settings.prepare {
             None => None,
-            Some(prepare) => Some(Preparing::start(prepare, settings.library.as_deref(), &platform)?),
+            Some(prepare) => Some(Preparing::start(
+                prepare,
+                settings.library.as_deref(),
+                &platform,
+                &workplace,
+            )?),
         };
         // Last: what the threads above have mapped is not to count against models and requests.
         let data_bound = DataBound::new(settings.memory.as_ref().map(|limit| limit.bytes))?;
@@ -267,6 +279,7 @@ impl Engine {
             residents: Residents::default(),
             preparing,
             platform,
+            workplace,
             files: file_threads.lane(usize::MAX),
             _load_threads: load_threads,
             _unload_threads: unload_threads,
@@ -274,8 +287,20 @@ impl Engine {
         })
     }
 
-    /// Loads the artifact at `path`, a directory or a model file.
-    pub async fn load(&self, path: &Path) -> Result<Model, LoadError> {
+    /// Loads the artifact at `path`, a directory or a model file. Tries again when its files have changed meanwhile.
+    pub async fn load(&self, path: &ArtifactPath) -> Result<Model, LoadError> {
+        /// A deployment replaces files once; who does so time and again waits for the end of it.
+        const TRIES: usize = 3;
+        let mut tries = 1;
+        loop {
+            match self.try_load(path).await {
+                Err(LoadError::Artifact(ArtifactError::Changed { .. })) if tries < TRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_load(&self, path: &ArtifactPath) -> Result<Model, LoadError> {
         let (path, platform) = (path.to_owned(), Arc::clone(&self.platform));
         let opened = self.loads.run(move || {
             let artifact = artifact::open(&path)?;
@@ -298,24 +323,57 @@ impl Engine {
     async fn load_opened(&self, content: ContentHash, artifact: Artifact) -> Result<Model, LoadError> {
         let place = self.residents.place(content);
         let mut place = place.lock().await;
-        // Now: whoever held the place may have found out.
+        // Now: the load that held the place may have found out.
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
             return Ok(self.model(resident, artifact.batching));
         }
+        let batching = artifact.batching;
         let artifact = Arc::new(artifact);
-        let prepared = match &self.preparing {
+        let known = match &self.preparing {
             None => None,
-            Some(preparing) => self.prepared(preparing, content, &artifact).await?,
+            Some(preparing) => self.known(preparing, content).await?,
         };
-        let source = Source::of(&artifact, prepared);
-        let resident = Arc::new(self.create(content, source, Some(Arc::clone(&artifact))).await?);
+        let source = match known.clone().and_then(Source::prepared) {
+            Some(source) => source,
+            None => self.source(content, &artifact, known).await?,
+        };
+        let resident = Arc::new(self.create(content, source, Some(artifact)).await?);
         place.set(&resident);
-        Ok(self.model(resident, artifact.batching))
+        Ok(self.model(resident, batching))
+    }
+
+    /// A private copy of `artifact`, or its prepared form when it can be made. `known` is what is known of it already.
+    async fn source(
+        &self,
+        content: ContentHash,
+        artifact: &Arc<Artifact>,
+        known: Option<Prepared>,
+    ) -> Result<Source, LoadError> {
+        let (workplace, uploaded) = (Arc::clone(&self.workplace), Arc::clone(artifact));
+        let copied = self.loads.run(move || PrivateCopy::of(&uploaded, &content, &workplace));
+        let copy = Arc::new(copied.await.map_err(LoadError::Pool)??);
+        let prepared = match (&self.preparing, known) {
+            (Some(preparing), None) => match self.prepared(preparing, content, &copy).await {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    // Removes the files.
+                    let _ = self.files.run(move || drop(copy)).await;
+                    return Err(error);
+                }
+            },
+            (_, known) => known,
+        };
+        // The cache's folder may be deleted at any time, and all that is in it.
+        let model = copy.artifact().model.clone();
+        if !self.files.run(move || model.exists()).await.map_err(LoadError::Pool)? {
+            return Err(artifact.changed().into());
+        }
+        Ok(Source::of(copy, prepared))
     }
 
     /// Loads what was loaded before from `path`: its prepared form where there is one, so that the files are not needed.
-    pub async fn restore(&self, path: &Path, content: ContentHash) -> Result<Model, LoadError> {
+    pub async fn restore(&self, path: &ArtifactPath, content: ContentHash) -> Result<Model, LoadError> {
         let Some(preparing) = &self.preparing else {
             return self.load(path).await;
         };
@@ -375,7 +433,7 @@ impl Engine {
         uploaded: Option<Arc<Artifact>>,
     ) -> Result<Resident, LoadError> {
         let (environment, budget) = (self.environment.clone(), self.budget.clone());
-        let gpu = self.gpu.clone();
+        let (gpu, workplace) = (self.gpu.clone(), Arc::clone(&self.workplace));
         // On a GPU one at a time: TensorRT chooses kernels by timing them, and many at once have crashed (onnxruntime#26610).
         let turn = match &gpu {
             None => None,
@@ -399,12 +457,7 @@ impl Engine {
                     gpu,
                 });
                 let create = |source: &Source| {
-                    let resident = Resident::create(&environment, &budget, content, source, another, on_gpu.as_ref())?;
-                    match &uploaded {
-                        Some(artifact) if !source.is_prepared() => artifact.check(&content)?,
-                        Some(_) | None => {}
-                    }
-                    Ok(resident)
+                    Resident::create(&environment, &budget, content, source, another, on_gpu.as_ref())
                 };
                 let mut resident = create(&source);
                 if resident.is_err()
@@ -412,7 +465,9 @@ impl Engine {
                     && source.is_prepared()
                     && !source.file().exists()
                 {
-                    resident = create(&source.uploaded(artifact));
+                    resident = PrivateCopy::of(artifact, &content, &workplace)
+                        .map_err(LoadError::Artifact)
+                        .and_then(|copy| create(&source.uploaded(Arc::new(copy))));
                 }
                 if resident.is_err() {
                     // What the half-made session held is free now, but still this process's (MM-18).
@@ -487,7 +542,8 @@ impl LoadError {
     /// Whether it follows from what the model's files hold, so that other files may fare better.
     fn is_about_content(&self) -> bool {
         match self {
-            Self::Artifact(_) | Self::Quarantined(_) => true,
+            Self::Artifact(error) => error.is_about_content(),
+            Self::Quarantined(_) => true,
             Self::Session(error) => error.is_about_content(),
             Self::Prepare(error) => match error {
                 PrepareError::Session(error) => error.is_about_content(),
@@ -502,7 +558,7 @@ impl LoadError {
 /// Whether there is something at `path` that is meant to be a model, sound or not.
 pub fn is_artifact(path: &Path) -> bool {
     !matches!(
-        artifact::open(path),
+        artifact::open(&ArtifactPath::trusted(path)),
         Err(ArtifactError::NoModel { .. } | ArtifactError::Ambiguous { .. } | ArtifactError::Missing { .. })
     )
 }

@@ -1,7 +1,7 @@
 //! Longshore serves thousands of ONNX models from one machine, as a SageMaker bring-your-own container.
 //!
 //! ```text
-//! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  engine, codec, store  ->  archive, background, config, peer, tensor, wire, telemetry
+//! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  engine, codec, store  ->  archive, background, config, peer, private, tensor, wire, telemetry
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other.
@@ -19,6 +19,7 @@
 //! | [`archive`] | `model.tar.gz`, written and read; knows no models |
 //! | [`background`] | a thread with a runtime of its own |
 //! | [`peer`] | which user of the machine a connection is of |
+//! | [`private`] | folders and secrets that are this user's alone |
 //! | [`tensor`] | named tensors: what `codec` and `engine` hand to each other |
 //! | [`wire`] | the protocols as data: paths, headers, JSON bodies |
 //! | [`config`] | every knob, once |
@@ -37,6 +38,7 @@ pub mod contract;
 pub mod endpoint;
 pub mod engine;
 pub mod peer;
+pub mod private;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;

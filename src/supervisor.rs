@@ -88,6 +88,8 @@ pub struct Settings {
 
 /// Serves on `listener` by a worker, or one after the other, and returns the exit code of the last.
 pub fn run(listener: TcpListener, settings: Settings) -> Result<i32, SuperviseError> {
+    // By which its worker knows it, whatever the program's file is called.
+    rustix::thread::set_name(c"longshore").map_err(io::Error::from)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut supervisor = Supervisor::new(listener, settings)?;

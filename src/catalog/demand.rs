@@ -32,7 +32,7 @@ use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::{Catalog, CatalogError, Handle, Lent, Presence, load_error, shortened};
-use crate::engine::{LoadError, PoolError};
+use crate::engine::{ArtifactPath, LoadError, PoolError};
 use crate::store::{FetchError, Lease, Located, Name, Store, Version};
 use crate::telemetry::metrics::{Eviction, Metrics, Operation};
 
@@ -294,7 +294,10 @@ impl Catalog {
         origin: impl Fn() -> Origin,
     ) -> Result<Handle, CatalogError> {
         loop {
-            match self.load_from(name, url, None, path, Some(origin())).await {
+            match self
+                .load_from(name, url, None, &ArtifactPath::trusted(path), Some(origin()))
+                .await
+            {
                 // By a flight that has landed since this one was found to be needed.
                 Err(CatalogError::AlreadyLoaded { .. }) => {
                     if let Lent::Model(handle) = self.lend(name).await {

@@ -1,15 +1,15 @@
 //! After a restart: the models of the process before are on the list at once, and loaded again one by one, in the order
 //! given. A request to one of them has it loaded out of turn.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use moka::ops::compute::Op;
 use tokio::task::JoinSet;
 
+use super::roots::unresolved;
 use super::{Catalog, CatalogError, Entry, Record, Slot, load_error, shortened};
-use crate::engine::{ArtifactError, ContentHash, LoadError, Model, SessionError};
+use crate::engine::{ArtifactError, ArtifactPath, ContentHash, LoadError, Model, SessionError};
 
 /// Why a model could not be loaded again.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +102,7 @@ impl Catalog {
         self.check(name, entry)?;
         let path = match self.allowed(name, &entry.url).await {
             Ok(path) => path,
-            Err(CatalogError::MissingUrl { url }) => PathBuf::from(url),
+            Err(CatalogError::MissingUrl { url }) => unresolved(&self.settings.roots, &url),
             Err(error @ CatalogError::Load { .. }) => return Err(Lost::ForNow(error)),
             Err(error) => return Err(Lost::ForGood(error.to_string())),
         };
@@ -121,7 +121,7 @@ impl Catalog {
         Ok(model)
     }
 
-    async fn reload(&self, path: &Path, content: ContentHash) -> Result<Model, LoadError> {
+    async fn reload(&self, path: &ArtifactPath, content: ContentHash) -> Result<Model, LoadError> {
         let permit = self.restores.acquire().await;
         let restored = self.engine.restore(path, content).await;
         drop(permit);
@@ -149,7 +149,9 @@ impl Catalog {
 /// What is the machine's fault may pass; what is the artifact's does not.
 fn lost(name: &str, error: LoadError) -> Lost {
     match error {
-        LoadError::Artifact(ArtifactError::NoDescriptors { .. })
+        LoadError::Artifact(
+            ArtifactError::NoDescriptors { .. } | ArtifactError::NoCopy { .. } | ArtifactError::Changed { .. },
+        )
         | LoadError::Session(SessionError::OutOfMemory)
         | LoadError::NoRoom(_)
         | LoadError::Prepare(_)

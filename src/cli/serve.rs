@@ -209,6 +209,7 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
             folder: args.cache_dir(),
             folder_bytes: args.cache_size.as_u64(),
         }),
+        workplace: args.cache_dir(),
         bad_model_ttl: args.bad_model_ttl,
         stuck: engine::StuckSettings {
             after: args.stuck_after,

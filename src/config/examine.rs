@@ -94,6 +94,10 @@ pub struct ExamineArgs {
 /// `longshore prepare`.
 #[derive(Debug, Clone, Args)]
 pub struct PrepareArgs {
+    /// The folder whose files the process may use
+    #[arg(long)]
+    pub folder: PathBuf,
+
     #[arg(long)]
     pub onnxruntime: Option<PathBuf>,
 }

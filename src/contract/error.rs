@@ -239,7 +239,9 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::ShortExternalData { .. }
         | ArtifactError::Escapes { .. } => INVALID_MODEL,
         // Unloading models frees none, so not 507.
-        ArtifactError::NoDescriptors { .. } | ArtifactError::Changed { .. } => UNAVAILABLE,
+        ArtifactError::NoDescriptors { .. } | ArtifactError::NoCopy { .. } | ArtifactError::Changed { .. } => {
+            UNAVAILABLE
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! ways; the order in which a model is looked for is that of `locate.rs` (AR-2, AR-6, AR-7). Two candidates without a
 //! hint are an error: guessing would serve the wrong model under the right name.
 
+mod beneath;
+mod copy;
 mod error;
 mod found;
 mod inside;
@@ -13,31 +15,65 @@ mod manifest;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::batch::Override;
 use super::content::{self, ContentHash};
-use super::onnx_file::{self, ScanError};
+use super::onnx_file::{self, Header, ScanError};
 use crate::archive::{self, Foreign};
 
-use error::{brief_name, io_error, shown};
-use inside::{external_file, file_size, inside};
+use beneath::Folder;
+use error::{brief_name, io_error, open_error, shown};
+use inside::{external_file, inside, open_file};
 use locate::locate;
 
+pub use beneath::was_exchanged;
+pub use copy::PrivateCopy;
 pub use error::ArtifactError;
 pub use found::Found;
 pub use manifest::MANIFEST;
+
+/// The path of an artifact, and the root that bounds it.
+#[derive(Debug, Clone)]
+pub struct ArtifactPath {
+    path: PathBuf,
+    /// Its real path. With one, `path` is a real path as well, and no link is followed on the way from the root.
+    root: Option<PathBuf>,
+}
+
+impl ArtifactPath {
+    /// A path that the operator of the server has chosen, or that lies in a folder of this user alone.
+    pub fn trusted(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            root: None,
+        }
+    }
+
+    /// The real path `path`, which lies below `root`, the real path of a folder that uploaders may write to.
+    pub fn below(root: PathBuf, path: PathBuf) -> Self {
+        Self {
+            // A root may be a model's file; it is the operator's choice then.
+            root: (root != path).then_some(root),
+            path,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
 
 /// The model file of an artifact and what is known of it before it is loaded.
 #[derive(Debug, Clone)]
 pub struct Artifact {
     pub model: PathBuf,
-    /// The directory that all of the artifact lies in.
-    pub folder: PathBuf,
+    /// The directory that all of the artifact lies in. All of it is read through this.
+    pub folder: Folder,
     /// External data: the name that the model calls a file by, and the file.
     pub external: Vec<(String, PathBuf)>,
     /// Whether the model is in ORT format rather than ONNX.
@@ -69,48 +105,50 @@ impl Facts {
 }
 
 impl Artifact {
-    /// What identifies the model wherever its files lie.
+    /// A hash that identifies the model wherever its files lie.
     pub fn hash(&self) -> Result<ContentHash, ArtifactError> {
-        let hash = content::hash(&self.model, &self.external).map_err(|source| io_error(&self.model, source))?;
+        let open = |file: &Path| self.folder.file(file);
+        let hash =
+            content::hash(&self.model, &self.external, open).map_err(|source| open_error(&self.model, source))?;
         Ok(self.prepared_of.map_or(hash, |of| of.with(&hash)))
     }
 
-    /// Whether the files still are `content`. Asked after they were read a second time, by ONNX Runtime: what is learnt of
-    /// them then is remembered as that content's, for all who have it.
-    pub fn check(&self, content: &ContentHash) -> Result<(), ArtifactError> {
-        match self.hash() {
-            Ok(now) if now == *content => Ok(()),
-            Err(error @ ArtifactError::NoDescriptors { .. }) => Err(error),
-            Ok(_) | Err(_) => Err(ArtifactError::Changed {
-                file: shown(&self.model),
-            }),
+    /// The statements of the model about itself; `None` in ONNX Runtime's own format.
+    pub fn header(&self) -> Option<Header> {
+        let file = (!self.is_ort_format).then(|| self.folder.file(&self.model))?.ok()?;
+        onnx_file::header(&file).ok()
+    }
+
+    /// The refusal of a load whose files were not the same from its beginning to its end.
+    pub fn changed(&self) -> ArtifactError {
+        ArtifactError::Changed {
+            file: shown(&self.model),
         }
+    }
+
+    /// Opens the file at the real path `path`, which lies in the artifact.
+    pub fn file(&self, path: &Path) -> io::Result<File> {
+        self.folder.file(path)
     }
 }
 
 /// Opens the artifact at `path`: finds the model, reads what it refers to, and checks that all of it lies inside.
-pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
-    let root = path.canonicalize().map_err(|source| io_error(path, source))?;
-    let (model, batching) = if root.is_dir() {
-        locate(&root)?
-    } else {
-        (root.clone(), None)
+pub fn open(path: &ArtifactPath) -> Result<Artifact, ArtifactError> {
+    let (folder, file) = open_folder(path)?;
+    let (model, batching) = match file {
+        None => locate(&folder)?,
+        Some(file) => (file, None),
     };
-    let folder = if root.is_dir() {
-        root.as_path()
-    } else {
-        root.parent().unwrap_or(&root)
-    };
-    let real = inside(folder, &model)?;
-    let mut weights = file_size(&real)?;
+    let real = inside(folder.path(), &model)?;
+    let (file, mut weights) = open_file(&folder, &real)?;
     let (mut widened, mut has_trees, mut has_unbounded_work) = (0, false, true);
     let mut external = Vec::new();
     let mut counted = BTreeSet::new();
     let is_ort_format = is_ort_format(&real);
     if is_ort_format {
-        check_ort_mark(&real)?;
+        check_ort_mark(&real, &file)?;
     } else {
-        let facts = onnx_file::scan(&real).map_err(|error| match error {
+        let facts = onnx_file::scan(&file).map_err(|error| match error {
             ScanError::Io(source) => io_error(&model, source),
             ScanError::Empty
             | ScanError::Malformed { .. }
@@ -118,7 +156,7 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
             | ScanError::TooManyValues
             | ScanError::LongName
             | ScanError::NoNumber { .. }
-            | ScanError::TooDeep => match foreign(&real) {
+            | ScanError::TooDeep => match foreign(&file) {
                 Some(foreign) => ArtifactError::Foreign {
                     file: shown(&model),
                     foreign,
@@ -131,10 +169,10 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
         })?;
         (widened, has_trees, has_unbounded_work) = (facts.widened, facts.has_trees, facts.has_unbounded_work);
         for (location, needed) in facts.external {
-            let file = external_file(&real, folder, &location)?;
-            let bytes = file_size(&file)?;
+            let file = external_file(&real, folder.path(), &location)?;
+            let (data, bytes) = open_file(&folder, &file)?;
             if bytes < needed {
-                return Err(match foreign(&file) {
+                return Err(match foreign(&data) {
                     Some(foreign) => ArtifactError::Foreign {
                         file: shown(&file),
                         foreign,
@@ -156,7 +194,7 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     }
     Ok(Artifact {
         model: real,
-        folder: folder.to_owned(),
+        folder,
         external,
         is_ort_format,
         facts: Facts {
@@ -170,6 +208,28 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
     })
 }
 
+/// The folder of the artifact at `path`, and its file when it is one. A link that has appeared since the path was resolved is
+/// not followed.
+fn open_folder(path: &ArtifactPath) -> Result<(Folder, Option<PathBuf>), ArtifactError> {
+    let failed = |source| open_error(&path.path, source);
+    let (root, real) = match &path.root {
+        Some(root) => (Some(Folder::open(root).map_err(failed)?), path.path.clone()),
+        None => (None, path.path.canonicalize().map_err(failed)?),
+    };
+    let open = |folder: &Path| match &root {
+        Some(root) => root.folder(folder),
+        None => Folder::open(folder),
+    };
+    match open(&real) {
+        Ok(folder) => Ok((folder, None)),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            let folder = open(real.parent().unwrap_or(&real)).map_err(failed)?;
+            Ok((folder, Some(real)))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
 /// Whether ONNX Runtime will read the file in its own format, which holds all of its weights. It goes by the name, and so
 /// must we: a file that it takes for ONNX is one that has to be scanned, whatever its first bytes are.
 fn is_ort_format(path: &Path) -> bool {
@@ -177,28 +237,29 @@ fn is_ort_format(path: &Path) -> bool {
 }
 
 /// Models in ONNX Runtime's format are flatbuffers with this identifier.
-fn check_ort_mark(path: &Path) -> Result<(), ArtifactError> {
-    let head = head(path, 8).map_err(|source| io_error(path, source))?;
+fn check_ort_mark(path: &Path, file: &File) -> Result<(), ArtifactError> {
+    let head = head(file, 8).map_err(|source| io_error(path, source))?;
     if head.get(4..8) == Some(b"ORTM") {
         return Ok(());
     }
-    let file = shown(path);
-    Err(match foreign(path) {
+    let (content, file) = (file, shown(path));
+    Err(match foreign(content) {
         Some(foreign) => ArtifactError::Foreign { file, foreign },
         None => ArtifactError::NotOrtFormat { file },
     })
 }
 
 /// Tells what a file is that is not a model, so that the refusal can name it.
-fn foreign(path: &Path) -> Option<Foreign> {
+fn foreign(file: &File) -> Option<Foreign> {
     // A file that cannot be read is reported by the check that failed before.
-    let head = head(path, archive::HEAD_BYTES).ok()?;
+    let head = head(file, archive::HEAD_BYTES).ok()?;
     archive::foreign(&head).or_else(|| archive::compressed(&head))
 }
 
 /// The first bytes of a file.
-fn head(path: &Path, bytes: u64) -> std::io::Result<Vec<u8>> {
+fn head(mut file: &File, bytes: u64) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    fs::File::open(path)?.take(bytes).read_to_end(&mut head)?;
+    file.rewind()?;
+    file.take(bytes).read_to_end(&mut head)?;
     Ok(head)
 }

@@ -9,6 +9,7 @@ mod known;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -71,24 +72,49 @@ impl<'de> Deserialize<'de> for ContentHash {
 }
 
 /// The hash of `model` and of its external data: the names that the model calls the files by, and the files, in the
-/// order of the names. The model file's own name and place do not matter.
-pub fn hash(model: &Path, external: &[(String, PathBuf)]) -> io::Result<ContentHash> {
-    let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 model content");
-    hasher.update(FILES.hash(model)?.as_bytes());
+/// order of the names, each opened by `open`. The model file's own name and place do not matter.
+pub fn hash(
+    model: &Path,
+    external: &[(String, PathBuf)],
+    open: impl Fn(&Path) -> io::Result<File>,
+) -> io::Result<ContentHash> {
+    let mut content = Content::of(FILES.hash(&open(model)?)?);
     // A file is read once, by however many names it is called: thousands of `./` before one would take hours.
     let mut known: HashMap<&Path, blake3::Hash> = HashMap::new();
     for (name, file) in external {
         let hash = match known.get(file.as_path()) {
             Some(hash) => *hash,
-            None => FILES.hash(file)?,
+            None => FILES.hash(&open(file)?)?,
         };
         known.insert(file, hash);
-        // Lengths before what has a length: two names cannot be mistaken for one.
-        hasher.update(&(name.len() as u64).to_le_bytes());
-        hasher.update(name.as_bytes());
-        hasher.update(hash.as_bytes());
+        content.add(name, hash);
     }
-    Ok(ContentHash(hasher.finalize().into()))
+    Ok(content.hash())
+}
+
+/// A content whose files have been hashed.
+#[derive(Debug)]
+pub struct Content(blake3::Hasher);
+
+impl Content {
+    /// Of a model's file.
+    pub fn of(model: blake3::Hash) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 model content");
+        hasher.update(model.as_bytes());
+        Self(hasher)
+    }
+
+    /// Adds a file of external data, in the order of the names.
+    pub fn add(&mut self, name: &str, file: blake3::Hash) {
+        // Lengths before what has a length: two names cannot be mistaken for one.
+        self.0.update(&(name.len() as u64).to_le_bytes());
+        self.0.update(name.as_bytes());
+        self.0.update(file.as_bytes());
+    }
+
+    pub fn hash(&self) -> ContentHash {
+        ContentHash(self.0.finalize().into())
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +138,7 @@ mod tests {
                 .iter()
                 .map(|(name, path)| ((*name).to_owned(), (*path).clone()))
                 .collect();
-            hash(model, &external).unwrap()
+            hash(model, &external, |path| File::open(path)).unwrap()
         };
         assert_eq!(of(&model, &[]), of(&same, &[]));
         assert_eq!(of(&model, &[("w", &weights)]), of(&same, &[("w", &weights)]));

@@ -4,17 +4,19 @@
 //! refuse is refused here for the same reason. Only what has come through that is loaded by this process, to learn its
 //! signature, and run once more on the data that it has been run on before.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use ort::environment::Environment;
 use tempfile::TempDir;
 
-use super::artifact::{self, Artifact, Found};
+use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy};
 use super::batch::Override;
 use super::content::ContentHash;
-use super::onnx_file::{self, Header};
+use super::onnx_file::Header;
 use super::packed::{Description, Packed};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
 use super::session::{Cancel, Form, Session, SessionError};
@@ -101,10 +103,8 @@ impl Examination {
         Self {
             found: Found::of(path, &uploaded),
             // The file was read through when it was opened.
-            header: (!uploaded.is_ort_format)
-                .then(|| onnx_file::header(&uploaded.model).ok())
-                .flatten(),
-            folder: uploaded.folder,
+            header: uploaded.header(),
+            folder: uploaded.folder.path().to_owned(),
             model: uploaded.model,
             is_ort_format: uploaded.is_ort_format,
             external: uploaded.external,
@@ -126,6 +126,7 @@ impl Examiner {
     /// Loads ONNX Runtime. Once per process.
     pub fn start(bounds: &Bounds) -> Result<Self, StartError> {
         let (environment, _) = runtime::start(bounds.library.as_deref(), 1, None)?;
+        let folder = tempfile::Builder::new().prefix("longshore-").tempdir()?;
         Ok(Self {
             environment,
             platform: Platform::here(ort::info(), None),
@@ -133,9 +134,10 @@ impl Examiner {
                 library: bounds.library.clone(),
                 processes: 1,
                 timeout: bounds.timeout,
+                folder: folder.path().to_owned(),
             })?,
             memory: bounds.memory,
-            folder: tempfile::Builder::new().prefix("longshore-").tempdir()?,
+            folder,
         })
     }
 
@@ -146,7 +148,7 @@ impl Examiner {
     /// Looks at the artifact at `path` as a server would that loads it: in its prepared form when it brings along one for
     /// this platform.
     pub fn examine(&self, path: &Path) -> Result<Examination, LoadError> {
-        let uploaded = artifact::open(path)?;
+        let uploaded = artifact::open(&ArtifactPath::trusted(path))?;
         let content = uploaded.hash()?;
         let (packing, loaded) = self.load_best(&uploaded, &content);
         Ok(Examination::new(path, uploaded, content, packing, loaded))
@@ -154,7 +156,7 @@ impl Examiner {
 
     /// Looks at the artifact at `path` as if nothing had been packed with it.
     pub fn examine_uploaded(&self, path: &Path) -> Result<Examination, LoadError> {
-        let uploaded = artifact::open(path)?;
+        let uploaded = artifact::open(&ArtifactPath::trusted(path))?;
         let content = uploaded.hash()?;
         let loaded = self.load(&uploaded, &content);
         Ok(Examination::new(path, uploaded, content, Packing::None, loaded))
@@ -179,7 +181,11 @@ impl Examiner {
     }
 
     fn load(&self, artifact: &Artifact, content: &ContentHash) -> Result<Loaded, LoadError> {
+        let copy = PrivateCopy::of(artifact, content, self.folder.path())?;
+        let artifact = copy.artifact();
         let prepared = self.folder.path().join(format!("{content}.ort"));
+        // It is moved to the child, which writes to it.
+        File::create(&prepared).map_err(|error| PrepareError::NoChild(Arc::new(error)))?;
         let weights = artifact.facts.weights;
         let memory = self.memory.max(artifact.facts.widest().saturating_mul(10));
         let job = Job {
@@ -190,6 +196,7 @@ impl Examiner {
             memory,
             widened: artifact.facts.widened,
             fold: true,
+            most: memory,
             probe: true,
         };
         let findings = self.preparer.prepare_blocking(job).map_err(|error| match error {
@@ -233,7 +240,7 @@ impl Examiner {
             match loading.map(thread::ScopedJoinHandle::join) {
                 Ok(Ok(session)) => session.map_err(LoadError::Session),
                 Ok(Err(_)) => Err(LoadError::Pool(super::PoolError::Panicked)),
-                Err(error) => Err(LoadError::Prepare(PrepareError::NoChild(std::sync::Arc::new(error)))),
+                Err(error) => Err(LoadError::Prepare(PrepareError::NoChild(Arc::new(error)))),
             }
         })
     }

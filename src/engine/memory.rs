@@ -29,7 +29,7 @@ use std::time::Duration;
 use ledger::{Ledger, percent};
 use position::{Asked, Stays};
 
-pub use data_bound::{DataBound, MappedFile, bound_data};
+pub use data_bound::{DataBound, MappedFile, bound_data, mapped_data};
 pub use limits::{Limit, Usage, raise_open_files, resident_anonymous, system_limit};
 pub use reservation::{Loaded, Loading, Working};
 

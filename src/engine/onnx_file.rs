@@ -21,7 +21,6 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 
 use scanner::{MAX_DEPTH, MAX_EXTERNAL, MAX_VALUES, Scanner};
 use schema::Message;
@@ -69,18 +68,17 @@ pub enum ScanError {
     Io(#[from] io::Error),
 }
 
-/// Reads `path` through.
-pub fn scan(path: &Path) -> Result<Facts, ScanError> {
-    read(path).map(|(facts, _)| facts)
+/// Reads `file`, which is at its beginning, through.
+pub fn scan(file: &File) -> Result<Facts, ScanError> {
+    read(file).map(|(facts, _)| facts)
 }
 
-/// What the file at `path` says of itself.
-pub fn header(path: &Path) -> Result<Header, ScanError> {
-    read(path).map(|(_, header)| header)
+/// The statements of a model's file about itself.
+pub fn header(file: &File) -> Result<Header, ScanError> {
+    read(file).map(|(_, header)| header)
 }
 
-fn read(path: &Path) -> Result<(Facts, Header), ScanError> {
-    let file = File::open(path)?;
+fn read(file: &File) -> Result<(Facts, Header), ScanError> {
     let length = file.metadata()?.len();
     if length == 0 {
         return Err(ScanError::Empty);

@@ -11,13 +11,13 @@
 //! - Its content hash covers both, so that what is learnt of it is known of this very pair alone, and nothing that an archive
 //!   claims reaches another artifact with the same model.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::artifact::{Artifact, Facts};
+use super::artifact::{Artifact, Facts, was_exchanged};
 use super::content::{self, ContentHash};
 use super::prepare::Platform;
 
@@ -72,7 +72,7 @@ impl Description {
         Ok(Self {
             platform,
             model: model.to_string(),
-            prepared: content::hash(prepared, &[])?.to_string(),
+            prepared: content::hash(prepared, &[], |path| File::open(path))?.to_string(),
         })
     }
 }
@@ -83,19 +83,15 @@ impl Packed {
     pub fn find(uploaded: &Artifact) -> Option<Result<Self, Unusable>> {
         let folders = uploaded.model.ancestors().skip(1);
         let folder = folders
-            .take_while(|folder| folder.starts_with(&uploaded.folder))
+            .take_while(|folder| folder.starts_with(uploaded.folder.path()))
             .map(|folder| folder.join(FOLDER))
             .find(|folder| fs::symlink_metadata(folder.join(DESCRIPTION)).is_ok())?;
-        Some(Self::read(folder))
+        Some(Self::read(uploaded, folder))
     }
 
-    fn read(folder: PathBuf) -> Result<Self, Unusable> {
-        let path = folder.join(DESCRIPTION);
-        if !fs::symlink_metadata(&folder)?.is_dir() || !is_file(&path)? {
-            return Err(Unusable::NotAFile);
-        }
+    fn read(uploaded: &Artifact, folder: PathBuf) -> Result<Self, Unusable> {
         let mut text = Vec::new();
-        fs::File::open(&path)?
+        open(uploaded, &folder.join(DESCRIPTION))?
             .take(MAX_DESCRIPTION_BYTES)
             .read_to_end(&mut text)?;
         Ok(Self {
@@ -118,11 +114,8 @@ impl Packed {
             return Err(Unusable::Model);
         }
         let model = self.folder.join(MODEL);
-        if !is_file(&model)? {
-            return Err(Unusable::NotAFile);
-        }
-        let weights = fs::metadata(&model)?.len();
-        let prepared = content::hash(&model, &[])?;
+        let weights = open(uploaded, &model)?.metadata()?.len();
+        let prepared = content::hash(&model, &[], |path| uploaded.file(path))?;
         if self.description.prepared != prepared.to_string() {
             return Err(Unusable::Damaged);
         }
@@ -145,10 +138,16 @@ impl Packed {
     }
 }
 
-/// Whether `path` itself, rather than what it links to, is a regular file: nothing else can lie inside the artifact for sure,
-/// and reading anything else may take forever.
-fn is_file(path: &Path) -> io::Result<bool> {
-    Ok(fs::symlink_metadata(path)?.is_file())
+/// Opens a file of the artifact that has no link on its way: nothing else lies inside the artifact for sure. Reading anything
+/// but a regular file may take forever.
+fn open(uploaded: &Artifact, path: &Path) -> Result<File, Unusable> {
+    uploaded.file(path).map_err(|error| {
+        if was_exchanged(&error) || error.kind() == io::ErrorKind::InvalidInput {
+            Unusable::NotAFile
+        } else {
+            Unusable::Unreadable(error)
+        }
+    })
 }
 
 #[cfg(test)]
@@ -171,7 +170,7 @@ mod tests {
         fs::create_dir_all(model.parent().unwrap()).unwrap();
         // A producer's name.
         fs::write(&model, b"\x12\x02me").unwrap();
-        let uploaded = artifact::open(root).unwrap();
+        let uploaded = artifact::open(&artifact::ArtifactPath::trusted(root)).unwrap();
         let content = uploaded.hash().unwrap();
         fs::create_dir_all(root.join(FOLDER)).unwrap();
         let prepared = root.join(FOLDER).join(MODEL);

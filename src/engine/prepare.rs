@@ -16,6 +16,7 @@
 mod cache;
 mod child;
 mod folding;
+mod home;
 mod mapping;
 mod platform;
 mod probe;
@@ -42,11 +43,12 @@ use process::Process;
 use queue::{Next, Queue};
 use verdict::prepare;
 
-pub use cache::{Cache, CacheError, Prepared};
+pub use cache::{Cache, CacheError, Prepared, free_bytes, is_in_memory};
 pub use child::run as run_child;
 pub use platform::Platform;
 pub use probe::{answered, ones};
 pub use protocol::{Findings, Job};
+pub use sandbox::hide;
 
 /// The hidden command that makes a process of this binary a child.
 pub const COMMAND: &str = "prepare";
@@ -90,6 +92,8 @@ pub struct Settings {
     pub processes: usize,
     /// The longest that a child may take for a model.
     pub timeout: Duration,
+    /// Where children have their folders; on the same file system as the files of jobs.
+    pub folder: PathBuf,
 }
 
 /// Prepares models. Its threads and their children end when it is dropped.

@@ -1,10 +1,10 @@
-//! What is known of a content before the server loads it: from the cache, or from a child that is asked now.
+//! The findings about a content before the server loads it: from the cache, or from a child that is asked now.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::artifact::{Artifact, Facts};
+use super::artifact::{Facts, PrivateCopy};
 use super::content::ContentHash;
 use super::memory::{self, Another};
 use super::prepare::{self, Cache, CacheError, Findings, Job, Platform, PrepareError, Prepared, Preparer};
@@ -38,10 +38,16 @@ pub struct Preparing {
 }
 
 impl Preparing {
-    pub fn start(settings: &Prepare, library: Option<&Path>, platform: &Platform) -> std::io::Result<Self> {
+    /// `workplace` is where private copies of models lie.
+    pub fn start(
+        settings: &Prepare,
+        library: Option<&Path>,
+        platform: &Platform,
+        workplace: &Path,
+    ) -> std::io::Result<Self> {
         let cache = match Cache::open(&settings.folder, settings.folder_bytes, platform) {
             Ok(cache) => cache,
-            Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs { .. } | CacheError::InMemory { .. })) => {
+            Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs(_) | CacheError::InMemory { .. })) => {
                 tracing::warn!(
                     "prepared models are not kept: {error}; --cache-dir names another folder. Models take longer to load \
                      and more memory"
@@ -54,6 +60,7 @@ impl Preparing {
                 library: library.map(Path::to_owned),
                 processes: settings.processes,
                 timeout: settings.timeout,
+                folder: workplace.to_owned(),
             })?,
             cache: Arc::new(cache),
             memory: settings.memory,
@@ -69,35 +76,31 @@ fn usual(facts: Facts) -> u64 {
 }
 
 impl Engine {
-    /// What is known of the model, prepared first when that is nothing. `None` when it can only be tried.
+    /// The findings about `content` and its prepared form, when this machine has seen it before.
+    pub(super) async fn known(
+        &self,
+        preparing: &Preparing,
+        content: ContentHash,
+    ) -> Result<Option<Prepared>, LoadError> {
+        let cache = Arc::clone(&preparing.cache);
+        let found = self.loads.run(move || cache.find(&content));
+        found.await.map_err(LoadError::Pool)
+    }
+
+    /// Prepares the model of which `copy` is the private copy. `None` when it can only be tried.
     pub(super) async fn prepared(
         &self,
         preparing: &Preparing,
         content: ContentHash,
-        artifact: &Arc<Artifact>,
+        copy: &PrivateCopy,
     ) -> Result<Option<Prepared>, LoadError> {
         let cache = Arc::clone(&preparing.cache);
-        // A child tries and measures on the CPU, where it can be bounded; what it would write is not good for a GPU.
+        // A child tries and measures on the CPU, where it can be bounded; its result is not good for a GPU.
         let is_written = self.gpu.is_none();
-        let found = self.loads.run(move || match cache.find(&content) {
-            Some(found) => Ok(found),
-            None => Err(is_written.then(|| cache.unfinished()).flatten()),
-        });
-        let unfinished = match found.await.map_err(LoadError::Pool)? {
-            Ok(found) => return Ok(Some(found)),
-            Err(unfinished) => unfinished,
-        };
-        let unchanged = async || {
-            let artifact = Arc::clone(artifact);
-            let checked = self.loads.run(move || artifact.check(&content));
-            checked.await.map_err(LoadError::Pool)?.map_err(LoadError::Artifact)
-        };
+        let unfinished = self.loads.run(move || is_written.then(|| cache.unfinished()).flatten());
+        let unfinished = unfinished.await.map_err(LoadError::Pool)?;
         let path = unfinished.as_ref().map(|unfinished| unfinished.path().to_owned());
-        let findings = match self.findings(preparing, artifact, path).await {
-            Ok(findings) => unchanged().await.map(|()| findings),
-            Err(error) => Err(error),
-        };
-        let findings = match findings {
+        let findings = match self.findings(preparing, copy, path).await {
             Ok(findings) => findings,
             Err(error) => {
                 // Removes the file.
@@ -107,12 +110,11 @@ impl Engine {
                         tracing::warn!(%reason, "a model is loaded unprepared: there is no process to prepare it in");
                         Ok(None)
                     }
-                    // Whoever tries these again does so for minutes, or in vain.
+                    // Another try would take minutes, or be in vain.
                     LoadError::Prepare(
                         error
                         @ (PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_)),
                     ) => {
-                        unchanged().await?;
                         self.quarantine.add(content.short(), error.to_string());
                         Err(LoadError::Prepare(error))
                     }
@@ -121,7 +123,7 @@ impl Engine {
             }
         };
         let cache = Arc::clone(&preparing.cache);
-        let facts = artifact.facts;
+        let facts = copy.artifact().facts;
         let kept = self
             .loads
             .run(move || cache.keep(&content, unfinished, findings, facts));
@@ -142,13 +144,14 @@ impl Engine {
         }
     }
 
-    /// What a child finds out about `artifact`.
+    /// The findings of a child about the artifact in `copy`.
     async fn findings(
         &self,
         preparing: &Preparing,
-        artifact: &Artifact,
+        copy: &PrivateCopy,
         prepared: Option<PathBuf>,
     ) -> Result<Findings, LoadError> {
+        let artifact = copy.artifact();
         let usual = usual(artifact.facts);
         // What no model needs: it would be a mistake to unload the others for it.
         let most = preparing.memory.max(artifact.facts.widest().saturating_mul(10));
@@ -185,6 +188,7 @@ impl Engine {
                 memory,
                 widened: artifact.facts.widened,
                 fold,
+                most,
                 probe: true,
             };
             let error = match preparing.preparer.prepare(job).await {

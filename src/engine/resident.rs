@@ -14,7 +14,7 @@ use ort::environment::Environment;
 
 use super::LoadError;
 use super::allocator;
-use super::artifact::{Artifact, Facts};
+use super::artifact::{Facts, PrivateCopy};
 use super::content::ContentHash;
 use super::gpu::Gpu;
 use super::memory::{self, Another, Budget, Footprint, Load, Loaded, MappedFile, NoRoom, Working};
@@ -140,12 +140,14 @@ pub struct OnGpu {
     pub engines: Option<PathBuf>,
 }
 
-/// What a session is made of.
+/// The files and findings that a session is made of.
 #[derive(Debug)]
 pub struct Source {
     file: PathBuf,
     is_prepared: bool,
     facts: Facts,
+    /// Keeps an uploaded model's files until the session is made.
+    _copy: Option<Arc<PrivateCopy>>,
     /// What was measured, when it is this form that was.
     findings: Option<Findings>,
     /// What the trial says of the outputs, whichever form was tried; empty without a trial.
@@ -154,22 +156,23 @@ pub struct Source {
 
 impl Source {
     /// The prepared form where there is one, else the uploaded model.
-    pub fn of(uploaded: &Artifact, prepared: Option<Prepared>) -> Self {
+    pub fn of(uploaded: Arc<PrivateCopy>, prepared: Option<Prepared>) -> Self {
         let findings = prepared.as_ref().map(|prepared| prepared.findings.clone());
         prepared.and_then(Self::prepared).unwrap_or_else(|| Self {
-            file: uploaded.model.clone(),
+            file: uploaded.artifact().model.clone(),
             is_prepared: false,
-            facts: uploaded.facts,
+            facts: uploaded.artifact().facts,
             rows: findings
                 .as_ref()
                 .map(|findings| findings.rows.clone())
                 .unwrap_or_default(),
             findings: findings.filter(|findings| !findings.prepared),
+            _copy: Some(uploaded),
         })
     }
 
     /// The uploaded model, with what is known of its outputs: for when the prepared form is gone.
-    pub fn uploaded(&self, uploaded: &Artifact) -> Self {
+    pub fn uploaded(&self, uploaded: Arc<PrivateCopy>) -> Self {
         Self {
             rows: self.rows.clone(),
             ..Self::of(uploaded, None)
@@ -184,6 +187,7 @@ impl Source {
             facts: prepared.facts,
             rows: prepared.findings.rows.clone(),
             findings: Some(prepared.findings),
+            _copy: None,
         })
     }
 

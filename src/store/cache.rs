@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::version::Version;
+use crate::private;
 use bucket::Bucket;
 use index::Index;
 use janitor::Janitor;
@@ -44,8 +45,8 @@ pub enum CacheError {
         #[source]
         source: io::Error,
     },
-    #[error("{} belongs to another user, or others may write to it; name another folder", path.display())]
-    NotOurs { path: PathBuf },
+    #[error(transparent)]
+    NotOurs(#[from] private::Refusal),
     #[error("{} is on a file system without locks ({source}); name a folder on another", path.display())]
     NoLocks {
         path: PathBuf,

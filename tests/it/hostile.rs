@@ -13,7 +13,7 @@ mod files;
 mod graphs;
 mod mutations;
 mod operators;
-mod watch;
+pub mod watch;
 
 use std::env;
 use std::path::Path;

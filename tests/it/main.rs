@@ -33,6 +33,7 @@ mod csv_header;
 mod deploy;
 mod division;
 mod endpoint;
+mod exchange;
 mod exit;
 mod formats;
 mod gpu;

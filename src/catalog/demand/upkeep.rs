@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::room::missing;
 use super::{Demand, fetch_error, milliseconds, unloaded};
 use crate::catalog::{Catalog, CatalogError, Entry, shortened};
+use crate::engine::ArtifactPath;
 use crate::store::Name;
 use crate::telemetry::metrics::Eviction;
 
@@ -60,7 +61,8 @@ impl Catalog {
             let until = started + demand.settings.patience;
             let lease = self.fetched(demand, &key, located, until).await?;
             let url = demand.store.url_of(&key);
-            let load = || self.replace(name, &url, entry, lease.path(), demand.origin(&lease));
+            let path = ArtifactPath::trusted(lease.path());
+            let load = || self.replace(name, &url, entry, &path, demand.origin(&lease));
             self.with_room(demand, name, until, load).await
         };
         match replaced.await {

@@ -3,12 +3,14 @@
 //! A process that was killed cannot remove its own. So each keeps a lock in it as long as it lives, and who starts removes
 //! those that nobody locks. A folder's name is no other's on any machine, so it also stands in the names of containers.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
+
+use crate::private;
 
 const PREFIX: &str = "longshore-endpoint-";
 const LOCK: &str = "lock";
@@ -23,11 +25,14 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Makes one in `parent`, which is made for this user alone when it is not there.
+    /// Makes one in `parent`, which is made when it is not there, and must be this user's alone.
     pub fn new(parent: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        private::make(parent).map_err(io::Error::other)?;
         let removed = clean(parent);
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+        let folder = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(parent)?;
         let lock = File::create(folder.path().join(LOCK))?;
         lock.lock()?;
         Ok(Self {

@@ -1,11 +1,12 @@
-//! Why an artifact is no model, in words for whoever packed it: files go by the last names of their paths, and no name that
-//! goes on is repeated in full.
+//! Why an artifact does not hold a model, for the person who packed it: files go by the last names of their paths, and long
+//! names are cut.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::beneath::was_exchanged;
 use super::manifest::MANIFEST;
 use crate::archive::Foreign;
 use crate::engine::onnx_file::ScanError;
@@ -71,9 +72,50 @@ pub enum ArtifactError {
         "{file} is a link out of the artifact; put the file itself there (longshore pack does so for a Hugging Face snapshot)"
     )]
     Escapes { file: String },
-    /// What was read is nobody's: neither what it was hashed as, nor for certain what it is now.
-    #[error("{file}, or its weights, changed while it was loaded; try again")]
+    /// What was read second is not what was read first, so neither is used.
+    #[error("{file}, or its weights or a folder around it, changed while it was loaded; try again")]
     Changed { file: String },
+    /// Not the artifact's fault.
+    #[error(
+        "{file} cannot be loaded now: its private copy cannot be written to {}: {source}; free {needed} bytes there, or name \
+         another folder (--cache-dir)",
+        folder.display()
+    )]
+    NoCopy {
+        file: String,
+        folder: PathBuf,
+        needed: u64,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ArtifactError {
+    /// Whether it follows from what the artifact holds, rather than from what the machine lacks just now.
+    pub fn is_about_content(&self) -> bool {
+        match self {
+            Self::NoDescriptors { .. } | Self::NoCopy { .. } | Self::Changed { .. } => false,
+            Self::Missing { .. }
+            | Self::Unreadable { .. }
+            | Self::NoModel { .. }
+            | Self::Ambiguous { .. }
+            | Self::Manifest { .. }
+            | Self::NotAModel { .. }
+            | Self::NotOrtFormat { .. }
+            | Self::ExternalData { .. }
+            | Self::ShortExternalData { .. }
+            | Self::Foreign { .. }
+            | Self::Escapes { .. } => true,
+        }
+    }
+}
+
+/// Why a real path that was judged before could not be opened.
+pub(super) fn open_error(path: &Path, source: io::Error) -> ArtifactError {
+    if was_exchanged(&source) {
+        return ArtifactError::Changed { file: shown(path) };
+    }
+    io_error(path, source)
 }
 
 pub(super) fn io_error(path: &Path, source: io::Error) -> ArtifactError {

@@ -21,11 +21,12 @@ impl Found {
         if !path.is_dir() {
             return Self::Given;
         }
-        let below = artifact.model.strip_prefix(&artifact.folder).unwrap_or(&artifact.model);
+        let root = artifact.folder.path();
+        let below = artifact.model.strip_prefix(root).unwrap_or(&artifact.model);
         let folders = artifact.model.ancestors().skip(1);
         let named = folders
-            .take_while(|folder| folder.starts_with(&artifact.folder))
-            .any(|folder| names(folder, &artifact.model));
+            .take_while(|folder| folder.starts_with(root))
+            .any(|folder| names(folder, artifact));
         if named { Self::Manifest } else { Self::by_path(below) }
     }
 
@@ -43,11 +44,19 @@ impl Found {
 }
 
 /// Whether the manifest in `folder`, which was read before, names `model`.
-fn names(folder: &Path, model: &Path) -> bool {
-    let manifest = manifest::read(folder).unwrap_or_default();
-    manifest
-        .model
-        .is_some_and(|named| folder.join(named).canonicalize().is_ok_and(|named| named == model))
+fn names(folder: &Path, artifact: &Artifact) -> bool {
+    let manifest = artifact
+        .folder
+        .folder(folder)
+        .ok()
+        .and_then(|folder| manifest::read(&folder).ok())
+        .unwrap_or_default();
+    manifest.model.is_some_and(|named| {
+        folder
+            .join(named)
+            .canonicalize()
+            .is_ok_and(|named| named == artifact.model)
+    })
 }
 
 impl fmt::Display for Found {
@@ -91,7 +100,7 @@ mod tests {
         }
         let manifest = "\u{feff}{\"model\": \"b.onnx\"}";
         fs::write(root.path().join(MANIFEST), manifest).unwrap();
-        let artifact = super::super::open(root.path()).unwrap();
+        let artifact = super::super::open(&super::super::ArtifactPath::trusted(root.path())).unwrap();
         assert_eq!(Found::of(root.path(), &artifact), Found::Manifest);
         assert_eq!(Found::of(&root.path().join("b.onnx"), &artifact), Found::Given);
     }

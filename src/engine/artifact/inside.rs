@@ -1,12 +1,13 @@
 //! What keeps an artifact to itself: no link, manifest or model makes a file outside of its folder be read.
 //!
-//! Links are followed first and the real path is judged, and it is the real path that is opened later.
+//! Links are followed first and the real path is judged; it is opened later as it is, without links (`beneath.rs`).
 
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::error::{ArtifactError, brief_name, io_error, shown};
+use super::beneath::Folder;
+use super::error::{ArtifactError, brief_name, io_error, open_error, shown};
 
 /// The real path of `path`, when that is below `folder`.
 pub(super) fn inside(folder: &Path, path: &Path) -> Result<PathBuf, ArtifactError> {
@@ -50,13 +51,9 @@ pub(super) fn stays_below(path: &str) -> bool {
     !path.is_empty() && components.all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
 }
 
-pub(super) fn file_size(path: &Path) -> Result<u64, ArtifactError> {
-    let metadata = fs::metadata(path).map_err(|source| io_error(path, source))?;
-    if !metadata.is_file() {
-        return Err(ArtifactError::Unreadable {
-            path: shown(path),
-            source: io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"),
-        });
-    }
-    Ok(metadata.len())
+/// Opens the regular file at the real path `path` below `folder`, and says how long it is.
+pub(super) fn open_file(folder: &Folder, path: &Path) -> Result<(File, u64), ArtifactError> {
+    let file = folder.file(path).map_err(|source| open_error(path, source))?;
+    let length = file.metadata().map_err(|source| io_error(path, source))?.len();
+    Ok((file, length))
 }

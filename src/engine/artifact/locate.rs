@@ -1,10 +1,10 @@
 //! Which file of a directory is the model (AR-2, AR-6, AR-7).
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::{ArtifactError, brief, io_error, shown};
+use super::beneath::Folder;
+use super::error::{ArtifactError, brief, io_error, open_error, shown};
 use super::inside::{inside, stays_below};
 use super::manifest::{self, MANIFEST, Manifest};
 use crate::engine::batch::Override;
@@ -12,19 +12,20 @@ use crate::engine::batch::Override;
 /// Finds the model file in a directory: the one named in the manifest; `model.onnx` or `model.ort`; the only `*.onnx`
 /// or `*.ort`; `<n>/model.onnx` with the greatest n; the same in the only sub-directory, once. Beside it, what the
 /// manifest in the same directory says of batches.
-pub(super) fn locate(root: &Path) -> Result<(PathBuf, Option<Override>), ArtifactError> {
+pub(super) fn locate(root: &Folder) -> Result<(PathBuf, Option<Override>), ArtifactError> {
     let top = Listing::read(root)?;
     if let Some(model) = top.find(root)? {
         return Ok(model);
     }
     if let [only] = &*top.directories.iter().collect::<Vec<_>>() {
-        let below = inside(root, &root.join(only))?;
+        let below = inside(root.path(), &root.path().join(only))?;
+        let below = root.folder(&below).map_err(|source| open_error(&below, source))?;
         if let Some(model) = Listing::read(&below)?.find(&below)? {
             return Ok(model);
         }
     }
     Err(ArtifactError::NoModel {
-        path: shown(root),
+        path: shown(root.path()),
         holds: top.summary(),
         advice: top.advice(),
     })
@@ -37,21 +38,16 @@ struct Listing {
 }
 
 impl Listing {
-    fn read(folder: &Path) -> Result<Self, ArtifactError> {
+    fn read(folder: &Folder) -> Result<Self, ArtifactError> {
         let mut listing = Self {
             files: BTreeSet::new(),
             directories: BTreeSet::new(),
         };
-        for entry in fs::read_dir(folder).map_err(|source| io_error(folder, source))? {
-            let entry = entry.map_err(|source| io_error(folder, source))?;
-            // A name that is not UTF-8 is none that we look for.
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
+        for name in folder.names().map_err(|source| io_error(folder.path(), source))? {
             if name.starts_with('.') || matches!(&*name, "code" | "MAR-INF" | "__MACOSX" | "lost+found") {
                 continue;
             }
-            if entry.path().is_dir() {
+            if folder.path().join(&name).is_dir() {
                 listing.directories.insert(name);
             } else {
                 listing.files.insert(name);
@@ -60,15 +56,15 @@ impl Listing {
         Ok(listing)
     }
 
-    fn find(&self, folder: &Path) -> Result<Option<(PathBuf, Option<Override>)>, ArtifactError> {
+    fn find(&self, folder: &Folder) -> Result<Option<(PathBuf, Option<Override>)>, ArtifactError> {
         let manifest = if self.files.contains(MANIFEST) {
             manifest::read(folder)?
         } else {
             Manifest::default()
         };
         let model = match &manifest.model {
-            Some(named) => Some(named_model(folder, named)?),
-            None => self.usual_model(folder)?,
+            Some(named) => Some(named_model(folder.path(), named)?),
+            None => self.usual_model(folder.path())?,
         };
         Ok(model.map(|model| (model, manifest.batching)))
     }

@@ -3,17 +3,16 @@
 //! A word in it that is not known is an error: a misspelt one would be ignored without anybody noticing.
 
 use std::fmt;
-use std::fs;
 use std::io::Read;
 use std::num::NonZeroUsize;
-use std::path::Path;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::beneath::Folder;
 use super::error::{ArtifactError, io_error};
-use super::inside::{file_size, inside};
+use super::inside::{inside, open_file};
 use crate::engine::batch::Override;
 
 /// Says what the defaults do not: which file is the model, whether requests may run in batches.
@@ -73,13 +72,12 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsize, D::E
     NonZeroUsize::new(rows).ok_or_else(|| de::Error::custom("max_rows is 1 at least"))
 }
 
-pub(super) fn read(folder: &Path) -> Result<Manifest, ArtifactError> {
-    let path = inside(folder, &folder.join(MANIFEST))?;
-    // A pipe would be waited for without end.
-    file_size(&path)?;
+pub(super) fn read(folder: &Folder) -> Result<Manifest, ArtifactError> {
+    let path = inside(folder.path(), &folder.path().join(MANIFEST))?;
+    let (file, _) = open_file(folder, &path)?;
     let mut text = String::new();
-    fs::File::open(&path)
-        .and_then(|file| file.take(MAX_MANIFEST_BYTES + 1).read_to_string(&mut text))
+    file.take(MAX_MANIFEST_BYTES + 1)
+        .read_to_string(&mut text)
         .map_err(|source| io_error(&path, source))?;
     if text.len() as u64 > MAX_MANIFEST_BYTES {
         return Err(ArtifactError::Manifest {

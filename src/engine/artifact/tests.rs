@@ -1,7 +1,16 @@
+use std::fs;
 use std::num::NonZeroUsize;
 
-use super::locate::locate;
 use super::*;
+
+/// The model of the directory `root`.
+fn locate(root: &Path) -> Result<(PathBuf, Option<Override>), ArtifactError> {
+    locate::locate(&Folder::open(root).unwrap())
+}
+
+fn open(path: &Path) -> Result<Artifact, ArtifactError> {
+    super::open(&ArtifactPath::trusted(path))
+}
 
 /// A directory with empty files at `paths`; a path that ends in `/` is a directory.
 fn artifact(paths: &[&str]) -> tempfile::TempDir {

@@ -8,12 +8,12 @@
 //! What always holds: a hash is remembered only of a file that had not been changed for a while before it was read, nor while
 //! it was read. File systems count time in ticks, and a second write in the tick of the first would not be seen (git has
 //! the same rule for its index). What is not seen is a write through a mapping that was writable before, until the system
-//! brings it to the disk: models are not written so.
+//! brings it to the disk. So this hash only says which content to look for: what is made of a content comes from a private
+//! copy, which is hashed as it is written (`artifact/copy.rs`).
 
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use moka::sync::Cache;
@@ -57,18 +57,17 @@ impl Known {
         }
     }
 
-    /// The hash of the file at `path`.
-    pub fn hash(&self, path: &Path) -> io::Result<blake3::Hash> {
-        let file = File::open(path)?;
+    /// The hash of `file`, which is at its beginning.
+    pub fn hash(&self, file: &File) -> io::Result<blake3::Hash> {
         let stamp = Stamp::of(&file.metadata()?);
         if stamp.length < LONG {
-            return read(&file);
+            return read(file);
         }
         if let Some(hash) = self.hashes.get(&stamp) {
             return Ok(hash);
         }
         let was_settled = stamp.is_settled(SystemTime::now(), self.settled);
-        let hash = read(&file)?;
+        let hash = read(file)?;
         if was_settled && Stamp::of(&file.metadata()?) == stamp {
             self.hashes.insert(stamp, hash);
         }
@@ -117,6 +116,10 @@ mod tests {
         file
     }
 
+    fn hash(known: &Known, path: &std::path::Path) -> blake3::Hash {
+        known.hash(&File::open(path).unwrap()).unwrap()
+    }
+
     /// How many hashes are remembered.
     fn remembered(known: &Known) -> u64 {
         known.hashes.run_pending_tasks();
@@ -129,7 +132,7 @@ mod tests {
         let content = vec![1; LONG as usize];
         let model = file(&content);
         for _ in 0..2 {
-            assert_eq!(known.hash(model.path()).unwrap(), blake3::hash(&content));
+            assert_eq!(hash(&known, model.path()), blake3::hash(&content));
         }
         assert_eq!(remembered(&known), 1);
         // Of the same length, and with the time of modification of the first.
@@ -139,7 +142,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         fs::write(model.path(), &content).unwrap();
         model.as_file().set_modified(modified).unwrap();
-        assert_eq!(known.hash(model.path()).unwrap(), blake3::hash(&content));
+        assert_eq!(hash(&known, model.path()), blake3::hash(&content));
     }
 
     #[test]
@@ -149,18 +152,18 @@ mod tests {
         let stamp = Stamp::of(&model.as_file().metadata().unwrap());
         let other = blake3::hash(b"not what it holds");
         known.hashes.insert(stamp, other);
-        assert_eq!(known.hash(model.path()).unwrap(), other);
+        assert_eq!(hash(&known, model.path()), other);
     }
 
     #[test]
     fn neither_a_short_file_nor_one_that_was_just_written_is_remembered() {
         let known = Known::settled_after(OLD);
         let short = vec![1; LONG as usize - 1];
-        assert_eq!(known.hash(file(&short).path()).unwrap(), blake3::hash(&short));
+        assert_eq!(hash(&known, file(&short).path()), blake3::hash(&short));
         assert_eq!(remembered(&known), 0);
         let known = Known::settled_after(Duration::from_secs(3600));
         let long = vec![1; LONG as usize];
-        assert_eq!(known.hash(file(&long).path()).unwrap(), blake3::hash(&long));
+        assert_eq!(hash(&known, file(&long).path()), blake3::hash(&long));
         assert_eq!(remembered(&known), 0);
     }
 

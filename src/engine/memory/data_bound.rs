@@ -71,11 +71,15 @@ impl Drop for MappedFile {
     }
 }
 
+/// Bytes of data that this process has mapped.
+pub fn mapped_data() -> io::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    Ok(kilobytes(&status, "VmData:").unwrap_or(0))
+}
+
 /// Bounds this process's data to `more` bytes than it has mapped now. Returns the bound.
 pub fn bound_data(more: u64) -> io::Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let mapped = kilobytes(&status, "VmData:").unwrap_or(0);
-    let bound = mapped.saturating_add(more);
+    let bound = mapped_data()?.saturating_add(more);
     set_data_bound(bound)?;
     Ok(bound)
 }

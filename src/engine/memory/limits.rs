@@ -79,14 +79,16 @@ fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// What this process, its children, and its parent where that is of the same program, hold for themselves.
+/// The memory that this process, its children, and its parent where that has the same name (a supervisor), hold for
+/// themselves.
 fn own_processes(proc: &Path) -> Option<u64> {
     let own = proc.join("self");
     let mut total = private_memory(&own)?;
     let parent = getppid().map(|parent| proc.join(parent.as_raw_nonzero().to_string()));
-    let program = |process: &Path| fs::read_link(process.join("exe")).ok();
+    // Not by the executable, which a process that hides does not show to others.
+    let name = |process: &Path| fs::read_to_string(process.join("comm")).ok();
     if let Some(parent) = parent
-        && program(&parent).is_some_and(|exe| Some(exe) == program(&own))
+        && name(&parent).is_some_and(|parent| Some(parent) == name(&own))
     {
         total += private_memory(&parent).unwrap_or(0);
     }

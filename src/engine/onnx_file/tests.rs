@@ -42,7 +42,7 @@ fn varint(mut value: u64) -> Vec<u8> {
 fn scan_bytes(bytes: &[u8]) -> Result<Facts, ScanError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();
-    scan(file.path())
+    scan(&File::open(file.path()).unwrap())
 }
 
 fn entry(key: &str, value: &str) -> Vec<u8> {
@@ -118,7 +118,7 @@ fn a_file_says_who_wrote_it_and_what_it_needs() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), model).unwrap();
     assert_eq!(
-        header(file.path()).unwrap(),
+        header(&File::open(file.path()).unwrap()).unwrap(),
         Header {
             ir_version: 8,
             opsets: BTreeMap::from([("ai.onnx".to_owned(), 17), ("ai.onnx.ml".to_owned(), 3)]),

@@ -1,17 +1,21 @@
 //! Prepared models on disk, found by their content's hash.
 //!
-//! An entry is two files: `<key>.ort`, the model as it is mapped, and `<key>.json`, what was found out about it, the hash of
-//! the first, and before all that its own hash. A model that has no prepared form has the second alone. The key holds all
-//! that a prepared model depends on: content, ONNX Runtime's build and execution provider, the processor's features, the
-//! version of what is written here. On a GPU there are no prepared models; TensorRT keeps its engines in a folder `<key>.tensorrt`, which is its own affair.
+//! An entry is two files: `prepared-<name>.ort`, the model as it is mapped, and `prepared-<name>.json`, the findings about
+//! it, the hash of the first, and before all that its own hash. A model that has no prepared form has the second alone. The
+//! name is a hash over all that a prepared model depends on: content, ONNX Runtime's build and execution provider, the
+//! processor's features, the version of this format. On a GPU there are no prepared models; TensorRT keeps its engines in a
+//! folder `prepared-<name>.tensorrt`.
 //!
 //! What always holds:
 //! - Files appear whole, by a rename, and are never written again: a mapping outlives its file's name. The folder may be
 //!   deleted or shared between processes at any time.
 //! - A file is believed only after its hash was checked in this process: what a crash or a bad disk has left of it is found
 //!   then, and made anew. So nothing has to be synchronised to disk while a model is waited for.
-//! - The folder belongs to this user alone: whoever writes there answers for all models.
-//! - The sizes of finished files stay within a bound (`room.rs`); what was not used for longest goes first.
+//! - The folder belongs to this user alone, and so do those around it: a user who could write there would answer for all
+//!   models (`private.rs`). Names and the hashes of descriptions depend on the folder's key, so that a file that came there
+//!   in another way is not believed.
+//! - A prepared form under a content comes from that very content: it is made of a private copy (`artifact/copy.rs`).
+//! - The sizes of finished files stay within a bound (`room.rs`); the file that was not used for longest goes first.
 
 mod entry;
 mod folder;
@@ -34,11 +38,13 @@ use super::platform::Platform;
 use super::{Findings, discard};
 use crate::engine::artifact::Facts;
 use crate::engine::content::ContentHash;
+use crate::private::{self, Key, Refusal};
 
 use entry::{Entry, Stamp, hash};
-use folder::{Used, entries, has_room, is_in_memory, make};
+use folder::{PREFIX, Used, entries, has_room, remove_foreseeable};
 use room::{Adding, Room};
 
+pub use folder::{free_bytes, is_in_memory};
 pub use unfinished::Unfinished;
 
 /// Part of every key: raised when what is written changes its meaning.
@@ -55,8 +61,8 @@ pub enum CacheError {
         #[source]
         source: io::Error,
     },
-    #[error("{} belongs to another user, or others may write to it", folder.display())]
-    NotOurs { folder: PathBuf },
+    #[error(transparent)]
+    NotOurs(#[from] Refusal),
     #[error("{} lies in memory: models prepared there would take what they are to save", folder.display())]
     InMemory { folder: PathBuf },
 }
@@ -75,8 +81,9 @@ pub struct Prepared {
 pub struct Cache {
     folder: Option<PathBuf>,
     room: Room,
-    /// What keys depend on besides the content.
+    /// What names depend on besides the content.
     platform: String,
+    key: Key,
     /// Files whose hash was checked, by the hash of their paths (a path is a small allocation that would stay among those of
     /// the model), with what says that they are still the same. Locked to look up and insert.
     checked: Mutex<HashMap<blake3::Hash, Stamp>>,
@@ -92,6 +99,7 @@ impl Cache {
             folder: None,
             room: Room::new(0),
             platform: String::new(),
+            key: Key::of_process(),
             checked: Mutex::default(),
             remembered: Mutex::default(),
             complained: AtomicBool::new(false),
@@ -100,23 +108,29 @@ impl Cache {
 
     /// Opens or makes `folder`, for at most `limit` bytes. `platform` is what writes and reads.
     pub fn open(folder: &Path, limit: u64, platform: &Platform) -> Result<Self, CacheError> {
-        make(folder)?;
         let unusable = |source| CacheError::Unusable {
             folder: folder.to_owned(),
             source,
         };
+        private::make(folder).map_err(|refusal| match refusal {
+            Refusal::Unusable { source, .. } => unusable(source),
+            refusal => refusal.into(),
+        })?;
         if is_in_memory(folder).map_err(unusable)? {
             return Err(CacheError::InMemory {
                 folder: folder.to_owned(),
             });
         }
         unfinished::tidy(folder);
+        private::tidy(folder);
+        remove_foreseeable(folder);
         // Seen now rather than at the first model: a folder that cannot be written to is as good as none.
         drop(Unfinished::new(folder).map_err(unusable)?);
         let cache = Self {
             folder: Some(folder.to_owned()),
             room: Room::new(limit),
             platform: format!("{VERSION}\n{platform}"),
+            key: Key::open(folder).map_err(unusable)?,
             ..Self::without_folder()
         };
         cache.look(folder).map_err(unusable)?;
@@ -135,7 +149,7 @@ impl Cache {
         };
         let (description, file) = self.files(folder, content);
         let bytes = fs::read(&description).ok()?;
-        let entry = Entry::from_bytes(&bytes).filter(|entry| {
+        let entry = Entry::from_bytes(&bytes, &self.key).filter(|entry| {
             let hash = entry.hash.as_deref();
             hash.is_none_or(|hash| self.is_whole(&file, hash, entry.bytes))
         });
@@ -170,8 +184,9 @@ impl Cache {
     /// Where a prepared form is to be written before [`Self::keep`]; `None` when there is no place.
     pub fn unfinished(&self) -> Option<Unfinished> {
         let folder = self.folder.as_ref()?;
-        // It may have been deleted, and the place taken by somebody else.
-        let made = make(folder).map_err(io::Error::other);
+        // It may have been deleted, and another user may have taken the place.
+        let made = private::make(folder).map_err(io::Error::other);
+        let made = made.and_then(|()| self.key.put(folder));
         match made.and_then(|()| Unfinished::new(folder)) {
             Ok(unfinished) => Some(unfinished),
             Err(error) => {
@@ -233,15 +248,20 @@ impl Cache {
         };
         let mut stamp = None;
         if let Some(unfinished) = &unfinished {
-            let written = Stamp::of(unfinished.path())?;
+            // By its descriptor; under its name there must still be this very file.
+            let written = Stamp::of_metadata(&unfinished.file().metadata()?);
+            if Stamp::of(unfinished.path())? != written {
+                return Err(io::Error::other("another file has taken the place of a prepared form"));
+            }
             entry.bytes = written.size;
-            entry.hash = Some(hash(unfinished.path())?);
+            entry.hash = Some(hash(unfinished.file())?);
             stamp = Some(written);
         }
-        let text = entry.to_bytes()?;
+        let text = entry.to_bytes(&self.key)?;
         let adding = self.make_room(folder, entry.bytes + text.len() as u64)?;
-        let mut new = Unfinished::new(folder)?;
-        new.file().write_all(&text)?;
+        let new = Unfinished::new(folder)?;
+        let mut written = new.file();
+        written.write_all(&text)?;
         if let (Some(unfinished), Some(stamp)) = (unfinished, stamp) {
             unfinished.finish(&file)?;
             self.checked(&file, stamp);
@@ -267,7 +287,9 @@ impl Cache {
         if lock(&self.checked).get(&path_hash(file)) == Some(&stamp) {
             return true;
         }
-        let whole = hash(file).is_ok_and(|found| found == expected);
+        let whole = File::open(file)
+            .and_then(|file| hash(&file))
+            .is_ok_and(|found| found == expected);
         if whole {
             self.checked(file, stamp);
         }
@@ -283,11 +305,12 @@ impl Cache {
     }
 
     fn files(&self, folder: &Path, content: &ContentHash) -> (PathBuf, PathBuf) {
-        let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 prepared model");
+        let mut hasher = self.key.hasher("longshore 2026 prepared model");
         hasher.update(content.to_string().as_bytes());
         hasher.update(self.platform.as_bytes());
-        let key = hasher.finalize().to_hex();
-        (folder.join(format!("{key}.json")), folder.join(format!("{key}.ort")))
+        let name = hasher.finalize().to_hex();
+        let file = |kind: &str| folder.join(format!("{PREFIX}{name}.{kind}"));
+        (file("json"), file("ort"))
     }
 
     fn remove(&self, description: &Path, file: &Path) {

@@ -1,5 +1,6 @@
-//! The child's side: reads jobs, does them, says what it found.
+//! The child's side: reads jobs, does them, reports its findings.
 
+use std::fs::File;
 use std::io::{self, BufRead, Write, stdin, stdout};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use ort::environment::Environment;
 use super::mapping::Mapping;
 use super::probe::{self, Answers};
 use super::protocol::{Findings, Job, Report};
+use super::sandbox;
 use super::weighing::stays_small;
-use super::{discard, sandbox};
 use crate::engine::allocator;
 use crate::engine::output_rows::{self, Run};
 use crate::engine::runtime;
@@ -24,15 +25,18 @@ use crate::tensor::OutputRows;
 /// The longest that made-up data is run: what takes longer is a model for which that says nothing.
 const PROBE: Duration = Duration::from_secs(10);
 
-/// Serves jobs from standard input until its end. `library` is ONNX Runtime's, when it is named explicitly.
-pub fn run(library: Option<&Path>) -> Result<(), StartError> {
-    sandbox::enter()?;
+/// Serves jobs from standard input until its end, with files in `folder`. `library` is ONNX Runtime's, when it is named
+/// explicitly.
+pub fn run(folder: &Path, library: Option<&Path>) -> Result<(), StartError> {
+    let mut lacking = sandbox::enter()?;
     // What panics is caught, and nobody reads about it here.
     std::panic::set_hook(Box::new(|_| ()));
     // One thread: nothing but this one allocates, so what it counts is what the model takes.
     let (environment, _) = runtime::start(library, 1, None)?;
+    // Before there is any other thread: each is bounded by what bounds the one that started it.
+    lacking.extend(sandbox::close(folder)?);
     let timer = Timer::start()?;
-    sandbox::close()?;
+    say(&Report::Ready(lacking))?;
     // ONNX Runtime walks a graph by recursion; the main thread's stack is what the system gives.
     let jobs = thread::Builder::new()
         .name("prepare".to_owned())
@@ -43,8 +47,13 @@ pub fn run(library: Option<&Path>) -> Result<(), StartError> {
 }
 
 fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
+    let mut is_capped = false;
     for line in stdin().lock().lines() {
         let job: Job = serde_json::from_str(&line?)?;
+        if !is_capped {
+            sandbox::cap(job.most, job.weights)?;
+            is_capped = true;
+        }
         say(&Report::Started)?;
         sandbox::bound(job.memory, job.weights.saturating_add(job.widened))?;
         let report = match prepare(environment, timer, &job) {
@@ -87,7 +96,7 @@ fn prepare(environment: &Environment, timer: &Timer, job: &Job) -> Result<Findin
     if let Some(findings) = written {
         return Ok(findings);
     }
-    discard(prepared);
+    // The server removes what is left of it.
     allocator::give_back();
     Ok(examine(environment, timer, uploaded, job, None)?.0)
 }
@@ -132,8 +141,14 @@ fn convert(environment: &Environment, job: &Job, prepared: &Path, folding: Foldi
     }
     // Optimised by whoever made it. What is mapped must not be the uploader's file: it could be cut while it is in use.
     let session = Session::open(environment, Form::Uploaded(&job.model), job.weights)?;
-    std::fs::copy(&job.model, prepared).map_err(|error| SessionError::Rejected(error.to_string()))?;
+    copy(&job.model, prepared).map_err(|error| SessionError::Rejected(error.to_string()))?;
     Ok(session)
+}
+
+/// Copies the bytes of a file to one that is there.
+fn copy(from: &Path, to: &Path) -> io::Result<u64> {
+    let mut target = File::options().write(true).truncate(true).open(to)?;
+    io::copy(&mut File::open(from)?, &mut target)
 }
 
 /// Loads and runs one form of the model and measures it. Also whether it answers as `expected`.

@@ -1,4 +1,4 @@
-//! What the server and a child say to each other, a line of JSON each, by the child's standard input and output.
+//! The messages between the server and a child: a line of JSON each, by the child's standard input and output.
 
 use std::path::PathBuf;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::tensor::OutputRows;
 
-/// What a child is to do.
+/// A model to be prepared. A child that does this gets it with paths in its own folder (`home.rs`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// The uploaded model, ONNX or ORT format.
+    /// The private copy of the uploaded model, ONNX or ORT format. All that lies in its folder is the model's.
     pub model: PathBuf,
     /// Bytes of it and of its external data.
     pub weights: u64,
     pub is_ort_format: bool,
-    /// Where to write the prepared form, when there is a place for it.
+    /// An empty file for the prepared form, when there is a place for it.
     pub prepared: Option<PathBuf>,
     /// Bytes that the child may take for this.
     pub memory: u64,
@@ -22,6 +22,8 @@ pub struct Job {
     pub widened: u64,
     /// Whether large constants may be folded, which takes several times the memory of leaving them.
     pub fold: bool,
+    /// Bytes that any child may take for this model.
+    pub most: u64,
     /// Whether to run the model; without it, less is known.
     pub probe: bool,
 }
@@ -46,10 +48,12 @@ pub struct Findings {
     pub rows: Vec<OutputRows>,
 }
 
-/// What a child says, a line each.
+/// A line that a child writes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
+    /// It has loaded ONNX Runtime and waits for jobs; and the layers of the sandbox that the system does not grant it.
+    Ready(Vec<String>),
     /// The job has been read; from here on the child's fate is the model's doing.
     Started,
     /// The model has been loaded; from here on it is run.

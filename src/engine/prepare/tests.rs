@@ -1,20 +1,35 @@
 use std::cell::Cell;
+use std::fs;
 use std::process::Command;
+use std::sync::LazyLock;
 
+use tempfile::TempDir;
+
+use super::home::Home;
 use super::protocol::Report;
 use super::*;
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// Where the files of jobs and the folders of children lie.
+static PLACE: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+
+/// A job with files of its own.
 fn job() -> Job {
+    let folder = TempDir::new_in(PLACE.path()).unwrap().keep();
+    let (model, prepared) = (folder.join("model/m.onnx"), folder.join("new"));
+    fs::create_dir(folder.join("model")).unwrap();
+    fs::write(&model, "").unwrap();
+    fs::write(&prepared, "").unwrap();
     Job {
-        model: "/models/m.onnx".into(),
+        model,
         weights: 1,
         is_ort_format: false,
-        prepared: Some("/cache/new".into()),
+        prepared: Some(prepared),
         memory: 1,
         widened: 0,
         fold: true,
+        most: 1,
         probe: true,
     }
 }
@@ -44,7 +59,7 @@ fn child(script: &str) -> Process {
         .env("LOADED", line(&Report::Loaded))
         .env("DONE", line(&Report::Done(findings())))
         .env("NO_MEMORY", line(&Report::OutOfMemory));
-    Process::spawn(&mut shell).unwrap()
+    Process::spawn(&mut shell, Home::new(PLACE.path()).unwrap()).unwrap()
 }
 
 const GOOD: &str = r#"while read job; do echo "$STARTED"; echo "$LOADED"; echo "$DONE"; done"#;
@@ -170,6 +185,43 @@ fn a_child_that_the_system_kills_says_nothing_of_the_model() {
     let (result, started, left) = outcome(&[killed, killed], LONG);
     assert!(result.unwrap_err().contains("memory is short"));
     assert_eq!((started, left), (2, false));
+}
+
+#[test]
+fn a_job_that_needs_more_than_the_first_one_of_a_child_gets_another_child() {
+    let mut kept = Some(child(GOOD));
+    let small = job();
+    prepare(&mut kept, &small, LONG, || panic!("there is one")).unwrap();
+    let first = kept.as_ref().unwrap().child.id();
+    for (most, weights, is_another) in [(1, 1, false), (2, 1, true), (2, 1, false), (1, 2, true), (1, 1, false)] {
+        let larger = Job {
+            most,
+            weights,
+            ..small.clone()
+        };
+        let before = kept.as_ref().unwrap().child.id();
+        prepare(&mut kept, &larger, LONG, || Ok(child(GOOD))).unwrap();
+        assert_eq!(
+            kept.as_ref().unwrap().child.id() != before,
+            is_another,
+            "{most} {weights}"
+        );
+    }
+    assert_ne!(kept.unwrap().child.id(), first);
+}
+
+#[test]
+fn a_job_has_its_files_again_however_its_child_ends() {
+    for script in [
+        GOOD,
+        r#"read job; echo "$STARTED"; kill -SEGV $$"#,
+        r#"read job; echo "$STARTED"; exec sleep 1000"#,
+        "exit 1",
+    ] {
+        let job = job();
+        let _ = prepare(&mut None, &job, Duration::from_secs(1), || Ok(child(script)));
+        assert!(job.model.exists() && job.prepared.unwrap().exists(), "{script}");
+    }
 }
 
 #[test]

@@ -23,7 +23,8 @@ pub(super) fn prepare(
     let mut job = job.clone();
     let mut was_killed = false;
     loop {
-        let (mut process, is_new) = match child.take() {
+        // The limits of a child are those of its first job.
+        let (mut process, is_new) = match child.take().filter(|process| process.has_room_for(&job)) {
             Some(process) => (process, false),
             None => (start().map_err(no_child)?, true),
         };
@@ -46,6 +47,7 @@ pub(super) fn prepare(
             }
             // Whatever else the child's memory holds may be in pieces, or merely in the way.
             Ok(Report::OutOfMemory) if is_new => return Err(SessionError::OutOfMemory.into()),
+            Err(Failure::Lost(error)) => return Err(no_child(error)),
             Err(Failure::TimedOut { loaded: false }) => return Err(PrepareError::TimedOut(timeout)),
             // It loads, but it does not run on what was made up: real data will tell.
             Err(Failure::TimedOut { loaded: true }) if job.probe => job.probe = false,
@@ -81,7 +83,8 @@ pub(super) fn prepare(
                 ))));
             }
             // Again, alone in a new child. Reports without an end do not come out of `ask`.
-            Ok(Report::OutOfMemory | Report::Started | Report::Loaded) | Err(Failure::Ended { .. } | Failure::Io) => {}
+            Ok(Report::OutOfMemory | Report::Ready(_) | Report::Started | Report::Loaded)
+            | Err(Failure::Ended { .. } | Failure::Io) => {}
         }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! archives-0/lock                            held as long as the process lives
-//!            v1/<url>-<version>-<n>/         an entry, by hashes; n tells those of the same apart
+//!            key                             a secret that the names of entries depend on
+//!            v2/<url>-<description>-<n>/     an entry, by hashes; n tells those of the same apart
 //!                   entry.json               what it is of; its time is when it was used last
 //!                   content/                 what was unpacked
 //!                   settled                  there when all of the above was written to the disk itself
-//!            v1/unfinished-<random>/         the same, being filled
-//!            v1/removed-<entry>/             the same, being removed
+//!            v2/unfinished-<random>/         the same, being filled
+//!            v2/removed-<entry>/             the same, being removed
 //! ```
 //!
 //! Processes that share the folder above take different numbers, the first that is free: a process that was killed is
@@ -16,8 +17,8 @@
 //! What always holds: whatever has the name of an entry is one, since it gets the name when it is whole and loses it
 //! before it is removed. That is so after a crash of the process; of the machine, files may survive that were never
 //! written to, and only what was settled is believed when the machine has been started anew since. Waiting for the
-//! disk with each entry would cost a first request more than the download. Nobody else may write here; all that is
-//! here is the cache's.
+//! disk with each entry would cost a first request more than the download. No other user may write here (`private.rs`);
+//! all that is here is the cache's, and what has not the name that the key gives it is not believed.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -30,15 +31,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::description::{Description, weigh};
 use super::janitor::Jobs;
 use super::{CacheError, lock};
+use crate::private::{self, Key, Refusal};
 use crate::store::version::Version;
 
 /// Processes that may share a folder.
 pub const MOST: usize = 64;
 
 const LOCK: &str = "lock";
+const KEY: &str = Key::FILE;
 
 /// Raised when what is written here changes its meaning.
-const FORMAT: &str = "v1";
+const FORMAT: &str = "v2";
 
 const DESCRIPTION: &str = "entry.json";
 const SETTLED: &str = "settled";
@@ -50,6 +53,7 @@ pub struct Bucket {
     folder: PathBuf,
     /// Held to take the place anew when somebody has deleted it.
     held: Mutex<File>,
+    key: Key,
     boot: Option<String>,
 }
 
@@ -67,9 +71,14 @@ impl Bucket {
         for number in 0..MOST {
             let folder = folder.join(format!("archives-{number}"));
             if let Some(held) = claim(&folder)? {
+                let key = Key::open(&folder).map_err(|source| CacheError::Unusable {
+                    path: folder.clone(),
+                    source,
+                })?;
                 return Ok(Self {
                     folder,
                     held: Mutex::new(held),
+                    key,
                     boot: boot(),
                 });
             }
@@ -86,7 +95,7 @@ impl Bucket {
     /// The entries that an earlier process has left, those first that were used earlier. All else is removed.
     pub fn entries(&self, jobs: &Jobs) -> Result<Vec<Found>, CacheError> {
         for path in listed(&self.folder)? {
-            if !path.ends_with(LOCK) && !path.ends_with(FORMAT) {
+            if ![LOCK, KEY, FORMAT].iter().any(|name| path.ends_with(name)) {
                 jobs.discard(&path);
             }
         }
@@ -124,7 +133,8 @@ impl Bucket {
         let used = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
         let is_settled = folder.join(SETTLED).exists();
         let is_whole = is_settled || (description.boot.is_some() && description.boot == self.boot);
-        let is_itself = name.starts_with(&description.name()) && weigh(&content).ok()? == description.bytes;
+        let is_itself =
+            name.starts_with(&description.name(&self.key).ok()?) && weigh(&content).ok()? == description.bytes;
         (is_whole && is_itself).then(|| Found {
             folder: folder.to_owned(),
             description,
@@ -169,7 +179,7 @@ impl Bucket {
             boot: self.boot.clone(),
         };
         description.write(&unfinished.join(DESCRIPTION)).map_err(write)?;
-        let name = description.name();
+        let name = description.name(&self.key).map_err(write)?;
         for number in 0u64.. {
             let folder = unfinished.with_file_name(format!("{name}-{number}"));
             match fs::rename(unfinished, &folder) {
@@ -192,7 +202,10 @@ impl Bucket {
         *held = claim(&self.folder)?.ok_or_else(|| CacheError::Lost {
             path: self.folder.clone(),
         })?;
-        Ok(())
+        self.key.put(&self.folder).map_err(|source| CacheError::Unusable {
+            path: self.folder.clone(),
+            source,
+        })
     }
 }
 
@@ -262,17 +275,9 @@ fn claim(folder: &Path) -> Result<Option<File>, CacheError> {
         source,
     };
     loop {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(unusable)?;
-        let metadata = fs::symlink_metadata(folder).map_err(unusable)?;
-        let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
-        if !metadata.is_dir() || !is_ours || metadata.mode() & 0o022 != 0 {
-            return Err(CacheError::NotOurs {
-                path: folder.to_owned(),
-            });
+        match private::make(folder) {
+            Err(Refusal::Unusable { source, .. }) => return Err(unusable(source)),
+            made => made?,
         }
         let path = folder.join(LOCK);
         let file = File::options()

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::private::Key;
 use crate::store::version::Version;
 
 /// URLs and versions are short.
@@ -42,11 +43,13 @@ impl Description {
         serde_json::from_slice(&text).ok()
     }
 
-    /// The beginning of the entry's name, by which people find it and nobody else has to.
-    pub fn name(&self) -> String {
-        let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex();
-        let (url, version) = (hash(&self.url), hash(&self.version.to_string()));
-        format!("{}-{}", &url[..16], &version[..16])
+    /// The beginning of the entry's name. It depends on all that is said here, and on the key: an entry that a process
+    /// without the key has made, or changed, does not have its name.
+    pub fn name(&self, key: &Key) -> io::Result<String> {
+        let hash = |purpose, text: &[u8]| key.hasher(purpose).update(text).finalize().to_hex();
+        let url = hash("longshore 2026 url of an archive", self.url.as_bytes());
+        let description = hash("longshore 2026 description of an archive", &serde_json::to_vec(self)?);
+        Ok(format!("{}-{}", &url[..16], &description[..32]))
     }
 }
 
@@ -96,8 +99,11 @@ mod tests {
             version: "etag \"2\"".to_owned().into(),
             ..description.clone()
         };
-        assert_ne!(description.name(), other.name());
-        assert_eq!(description.name()[..17], other.name()[..17]);
+        let key = Key::of_process();
+        let name = |description: &Description, key: &Key| description.name(key).unwrap();
+        assert_ne!(name(&description, &key), name(&other, &key));
+        assert_eq!(name(&description, &key)[..17], name(&other, &key)[..17]);
+        assert_ne!(name(&description, &key), name(&description, &Key::of_process()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::description::{Description, OVERHEAD, weigh};
 use super::*;
+use crate::private::Key;
 
 /// What an entry of one block takes.
 const SMALL: u64 = OVERHEAD + 2 * 4096;
@@ -56,7 +57,7 @@ fn assert_whole(lease: &Lease, url: &str, tag: &str) {
 /// The folders of the entries in the first place of `folder`, once nothing is left to be done.
 fn entries(cache: &DiskCache) -> BTreeSet<PathBuf> {
     cache.shared.janitor.jobs().wait();
-    let entries = fs::read_dir(cache.shared.bucket.folder().join("v1"))
+    let entries = fs::read_dir(cache.shared.bucket.folder().join("v2"))
         .into_iter()
         .flatten();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -111,7 +112,7 @@ fn after_crash(folder: &Path, urls: &[&str]) -> Vec<Option<String>> {
     // Nothing is left of what is no entry.
     assert_eq!(cache.usage().bytes, on_disk(&cache));
     assert_eq!(entries(&cache).len(), found.iter().flatten().count());
-    let left = fs::read_dir(copy.path().join("archives-0/v1")).into_iter().flatten();
+    let left = fs::read_dir(copy.path().join("archives-0/v2")).into_iter().flatten();
     assert_eq!(left.count(), found.iter().flatten().count());
     found
 }
@@ -251,7 +252,7 @@ fn a_folder_that_is_given_up_is_gone_before_the_next_one_is_begun() {
     drop(cache);
     drop(last);
     drop(next);
-    assert_eq!(fs::read_dir(folder.path().join("archives-0/v1")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path().join("archives-0/v2")).unwrap().count(), 0);
 }
 
 #[test]
@@ -314,6 +315,10 @@ fn boot_of_yesterday(entry: &Path) {
     description.boot = Some("yesterday".to_owned());
     fs::remove_file(&path).unwrap();
     description.write(&path).unwrap();
+    // As it would be called if it had been written so.
+    let key = Key::open(entry.ancestors().nth(2).unwrap()).unwrap();
+    let name = format!("{}-0", description.name(&key).unwrap());
+    fs::rename(entry, entry.with_file_name(name)).unwrap();
 }
 
 #[test]
@@ -329,6 +334,20 @@ fn what_is_not_as_it_was_kept_is_not_believed() {
     assert!(!found_after(
         |entry| fs::rename(entry, entry.with_file_name("0-0-0")).unwrap()
     ));
+}
+
+#[test]
+fn an_entry_that_was_made_without_the_key_is_not_believed() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let cache = DiskCache::open(theirs.path(), ROOMY).unwrap();
+    drop(keep(&cache, "a", "1", 1));
+    let entry = entries(&cache).pop_first().unwrap();
+    drop((cache, DiskCache::open(ours.path(), ROOMY).unwrap()));
+    let entries = ours.path().join("archives-0/v2");
+    fs::create_dir_all(&entries).unwrap();
+    fs::rename(&entry, entries.join(entry.file_name().unwrap())).unwrap();
+    assert!(DiskCache::open(ours.path(), ROOMY).unwrap().get("a").is_none());
+    assert_eq!(fs::read_dir(&entries).unwrap().count(), 0, "it is removed");
 }
 
 #[test]
@@ -348,14 +367,14 @@ fn what_the_cache_has_not_made_is_not_touched() {
     fs::write(folder.path().join("note"), "x").unwrap();
     fs::create_dir(folder.path().join("prepared")).unwrap();
     drop(DiskCache::open(folder.path(), ROOMY).unwrap().begin().unwrap());
-    let v1 = folder.path().join("archives-0/v1");
-    symlink(elsewhere.path(), v1.join("removed-link")).unwrap();
-    symlink(elsewhere.path(), v1.join("link")).unwrap();
+    let v2 = folder.path().join("archives-0/v2");
+    symlink(elsewhere.path(), v2.join("removed-link")).unwrap();
+    symlink(elsewhere.path(), v2.join("link")).unwrap();
     symlink(elsewhere.path(), folder.path().join("archives-0/v0")).unwrap();
-    fs::create_dir(v1.join("stray")).unwrap();
-    symlink(elsewhere.path(), v1.join("stray/link")).unwrap();
+    fs::create_dir(v2.join("stray")).unwrap();
+    symlink(elsewhere.path(), v2.join("stray/link")).unwrap();
     drop(open_again(folder.path(), ROOMY));
-    assert_eq!(fs::read_dir(&v1).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&v2).unwrap().count(), 0);
     assert!(!folder.path().join("archives-0/v0").is_symlink());
     assert!(elsewhere.path().join("precious").exists());
     assert!(folder.path().join("note").exists() && folder.path().join("prepared").is_dir());

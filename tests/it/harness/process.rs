@@ -1,6 +1,7 @@
 //! What the system knows of a process.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -64,6 +65,28 @@ impl Process {
             words.split(|&byte| byte == 0).nth(1) == Some(b"prepare")
         };
         self.children().into_iter().filter(is_one).collect()
+    }
+
+    /// The process's environment, a `name=value` each.
+    pub fn environment(self) -> Vec<String> {
+        let text = fs::read(self.file("environ")).unwrap();
+        let variables = text.split(|&byte| byte == 0).filter(|variable| !variable.is_empty());
+        variables
+            .map(|variable| String::from_utf8_lossy(variable).into_owned())
+            .collect()
+    }
+
+    /// The targets of the process's descriptors, as the system writes them.
+    pub fn descriptors(self) -> Vec<String> {
+        let descriptors = fs::read_dir(self.file("fd")).unwrap().flatten();
+        let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+        targets.map(|target| target.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Whether the system keeps other processes of the same user from looking at this one, whose user is not root: what it
+    /// shows of the process is root's then.
+    pub fn is_hidden(self) -> bool {
+        fs::metadata(self.file("environ")).is_ok_and(|metadata| metadata.uid() == 0)
     }
 
     /// Files of a directory that the process has open.
@@ -131,6 +154,12 @@ impl Process {
         // The first thread may be gone before others, which still hold what the process had open.
         let threads = fs::read_dir(self.file("task")).map_or(0, Iterator::count);
         !is_zombie || threads > 1
+    }
+
+    pub fn parent(self) -> Self {
+        let status = fs::read_to_string(self.file("status")).unwrap();
+        let id = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+        Self(id.trim().parse().unwrap())
     }
 
     pub fn children(self) -> Vec<Self> {

@@ -1,32 +1,15 @@
-//! The folder that the cache is kept in: ours alone, on a disk, and what lies in it.
+//! The files in the cache's folder, and the disk that it lies on.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::CacheError;
+use super::discard;
 
-/// Makes `folder`, if need be, and sees to it that nobody else may write there.
-pub(super) fn make(folder: &Path) -> Result<(), CacheError> {
-    let unusable = |source| CacheError::Unusable {
-        folder: folder.to_owned(),
-        source,
-    };
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(folder).map_err(unusable)?;
-    let metadata = fs::symlink_metadata(folder).map_err(unusable)?;
-    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if metadata.is_dir() && ours && metadata.mode() & 0o022 == 0 {
-        Ok(())
-    } else {
-        Err(CacheError::NotOurs {
-            folder: folder.to_owned(),
-        })
-    }
-}
+/// What the names of entries begin with. Those of earlier versions did not depend on a key, and had none.
+pub(super) const PREFIX: &str = "prepared-";
 
 /// An entry in the folder.
 pub(super) struct Used {
@@ -41,6 +24,9 @@ pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, Used>> {
     let mut entries = HashMap::new();
     for entry in fs::read_dir(folder)?.flatten() {
         let file = entry.path();
+        if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
         if !file.extension().is_some_and(|kind| kind == "ort" || kind == "json") {
             continue;
         }
@@ -58,15 +44,38 @@ pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, Used>> {
     Ok(entries)
 }
 
+/// Removes entries under names that could be foreseen, which earlier versions have made: another user may have.
+pub(super) fn remove_foreseeable(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_hash =
+            |stem: &str| stem.len() == 2 * blake3::OUT_LEN && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !path.file_stem().and_then(|stem| stem.to_str()).is_some_and(is_hash) {
+            continue;
+        }
+        match path.extension().and_then(|kind| kind.to_str()) {
+            Some("ort" | "json") => discard(&path),
+            Some("tensorrt") => drop(fs::remove_dir_all(&path)),
+            Some(_) | None => {}
+        }
+    }
+}
+
 /// Whether there is room for the prepared form of a model of `weights` bytes. There is none in a folder that is gone.
 pub(super) fn has_room(folder: &Path, weights: u64) -> bool {
     const SPARE: u64 = 1 << 20;
     let needed = weights.saturating_mul(2).saturating_add(SPARE);
-    rustix::fs::statvfs(folder).is_ok_and(|system| system.f_bavail.saturating_mul(system.f_frsize) >= needed)
+    free_bytes(folder).is_ok_and(|free| free >= needed)
+}
+
+/// Bytes that this user may still write there.
+pub fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let system = rustix::fs::statvfs(folder)?;
+    Ok(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 /// Whether files there are memory: a mapping of them cannot be given up and read again.
-pub(super) fn is_in_memory(folder: &Path) -> io::Result<bool> {
+pub fn is_in_memory(folder: &Path) -> io::Result<bool> {
     const TMPFS: i64 = 0x0102_1994;
     const RAMFS: i64 = 0x8584_58f6;
     let kind = rustix::fs::statfs(folder)?.f_type;

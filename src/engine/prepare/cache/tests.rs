@@ -53,9 +53,10 @@ fn assert_holds(prepared: Option<&Prepared>, bytes: &[u8]) {
     assert_eq!((&prepared.findings, prepared.facts), (&findings(true), FACTS));
 }
 
-/// Bytes of all files in `folder`, and their names.
+/// Bytes of all files in `folder` but its key, and their names.
 fn contents(folder: &Path) -> (u64, Vec<String>) {
-    let entries: Vec<_> = fs::read_dir(folder).unwrap().flatten().collect();
+    let entries = fs::read_dir(folder).unwrap().flatten();
+    let entries: Vec<_> = entries.filter(|entry| entry.file_name() != Key::FILE).collect();
     let bytes = entries.iter().map(|entry| entry.metadata().unwrap().len()).sum();
     let names = entries
         .iter()
@@ -253,6 +254,68 @@ fn a_folder_of_another_user_is_refused() {
     std::os::unix::fs::chown(folder.path(), Some(54321), None).unwrap();
     let error = Cache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
     assert!(matches!(error, CacheError::NotOurs { .. }), "{error}");
+}
+
+#[test]
+fn an_entry_that_another_user_could_have_foreseen_is_removed_and_never_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = blake3::hash(b"what anybody can hash").to_hex();
+    let old = |kind: &str| folder.path().join(format!("{name}.{kind}"));
+    fs::write(old("ort"), "model").unwrap();
+    fs::write(old("json"), "description").unwrap();
+    fs::create_dir(old("tensorrt")).unwrap();
+    open(folder.path(), PLENTY);
+    assert_eq!(contents(folder.path()).1, Vec::<String>::new());
+}
+
+#[test]
+fn an_entry_of_another_folder_is_not_believed_under_any_name() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let kept = keep(&open(ours.path(), PLENTY), 1, b"model");
+    keep(&open(theirs.path(), PLENTY), 1, b"another model");
+    // As if they could write into our folder: under their names, and under ours.
+    let our_file = kept.file.unwrap();
+    for entry in fs::read_dir(theirs.path()).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        if let Some((_, kind)) = name.rsplit_once('.') {
+            fs::copy(entry.path(), ours.path().join(&name)).unwrap();
+            fs::copy(entry.path(), our_file.with_extension(kind)).unwrap();
+        }
+    }
+    assert_eq!(open(ours.path(), PLENTY).find(&content(1)), None);
+}
+
+#[test]
+fn two_processes_share_entries_and_go_on_when_the_key_was_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (open(folder.path(), PLENTY), open(folder.path(), PLENTY));
+    keep(&first, 1, b"model");
+    assert_holds(second.find(&content(1)).as_ref(), b"model");
+    fs::remove_file(folder.path().join(Key::FILE)).unwrap();
+    keep(&first, 2, b"another");
+    assert_holds(open(folder.path(), PLENTY).find(&content(2)).as_ref(), b"another");
+}
+
+#[test]
+fn another_file_in_the_place_of_an_unfinished_one_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), PLENTY);
+    let elsewhere = tempfile::NamedTempFile::new().unwrap();
+    fs::write(elsewhere.path(), "another").unwrap();
+    for replace in [
+        |_: &Path, to: &Path| fs::write(to, "another").unwrap(),
+        |from: &Path, to: &Path| symlink(from, to).unwrap(),
+    ] {
+        let unfinished = cache.unfinished().unwrap();
+        fs::write(unfinished.path(), "model").unwrap();
+        // A new file has the number of one that is gone.
+        fs::hard_link(unfinished.path(), folder.path().join("held")).unwrap();
+        fs::remove_file(unfinished.path()).unwrap();
+        replace(elsewhere.path(), unfinished.path());
+        let kept = cache.keep(&content(1), Some(unfinished), findings(true), FACTS);
+        assert_eq!((kept.file, cache.find(&content(1))), (None, None));
+        fs::remove_file(folder.path().join("held")).unwrap();
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ const ABANDONED: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug)]
 pub struct Unfinished {
     path: PathBuf,
-    /// Holds the lock. Whoever writes by the file's name writes to this very file.
+    /// Holds the lock. A child that writes by the file's name writes to this very file.
     file: File,
 }
 
@@ -34,7 +34,8 @@ impl Unfinished {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let (process, next) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
             let path = folder.join(format!("{PREFIX}{process}-{next}-{:x}", now.as_nanos()));
-            match File::create_new(&path) {
+            // Readable, too: it is hashed by the descriptor that was made here.
+            match File::options().read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => {
                     // Not every file system has locks; there, age tells.
                     let _ = file.try_lock();
@@ -50,8 +51,8 @@ impl Unfinished {
         &self.path
     }
 
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// Gives the file its name, in place of whatever had it.

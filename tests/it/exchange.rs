@@ -1,0 +1,268 @@
+//! Files that an uploader exchanges while they are loaded: the content that was checked is the one that is used, under every
+//! name, and nothing outside of the roots is read (MM-8).
+
+use std::fs;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use crate::harness::{Builder, Models, Process, Server, scale, skip_unless};
+use crate::hostile::watch::Watch;
+
+/// Tries of each kind.
+const TRIES: u16 = 150;
+
+/// What a model under `name` multiplies by.
+#[track_caller]
+fn factor(server: &Server, name: &str) -> f64 {
+    let answer = server.invoke(name, &json!({"instances": [1]})).expect(200).json();
+    answer["predictions"][0].as_f64().unwrap()
+}
+
+/// Does `exchange` over and over while `work` is done.
+fn meanwhile<T>(exchange: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    let mut exchange = exchange;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                exchange();
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+/// Loads while an uploader exchanges two contents, each try two new ones, and then loads both from files that nobody touches.
+/// `exchange` is given the file, and the two contents in files of their own.
+fn assert_none_is_taken_for_the_other(server: &Server, exchange: impl Fn(&Path, [&Path; 2]) + Sync) {
+    let mut loaded = 0;
+    for index in 0..TRIES {
+        let factors = [2 * index + 1001, 2 * index + 1002].map(f32::from);
+        let urls = ["a", "b"].map(|name| format!("{name}{index}"));
+        let urls: Vec<String> = urls
+            .iter()
+            .zip(factors)
+            .map(|(name, factor)| server.models().place_scale(name, factor))
+            .collect();
+        let url = server.models().place_scale("exchanged", factors[0]);
+        let file = Path::new(&url).join("model.onnx");
+        let [a, b] = ["a", "b"].map(|name| server.models().path(&format!("{name}.onnx")));
+        let answer = meanwhile(
+            || {
+                for (path, factor) in [(&a, factors[0]), (&b, factors[1])] {
+                    fs::write(path, scale(factor)).unwrap();
+                }
+                exchange(&file, [&a, &b]);
+            },
+            || server.load("exchanged", &url),
+        );
+        // One of the two, or a half of one, or neither, which is said.
+        assert!(
+            [200, 400, 503].contains(&answer.status),
+            "{} {}",
+            answer.status,
+            answer.text()
+        );
+        if answer.status == 200 {
+            loaded += 1;
+            let used = factor(server, "exchanged");
+            assert!(factors.map(f64::from).contains(&used), "{used}");
+        }
+        for (name, (url, factor)) in ["clean a", "clean b"].into_iter().zip(urls.iter().zip(factors)) {
+            server.load(name, url).expect(200);
+            server.assert_scales(name, factor);
+            server.unload(name).expect(200);
+        }
+        if answer.status == 200 {
+            server.unload("exchanged").expect(200);
+        }
+    }
+    assert!(loaded > 0, "no load was good, so the test has shown nothing");
+}
+
+/// Puts the one file and the other in the place of a model.
+fn by_rename(file: &Path, contents: [&Path; 2]) {
+    for content in contents {
+        fs::rename(content, file).unwrap();
+        thread::yield_now();
+    }
+}
+
+/// Writes the one content and the other over a model.
+fn in_place(file: &Path, contents: [&Path; 2]) {
+    let file = fs::File::options().write(true).open(file).unwrap();
+    for content in contents {
+        file.write_all_at(&fs::read(content).unwrap(), 0).unwrap();
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_file_that_is_exchanged_while_it_is_prepared_is_never_taken_for_another() {
+    assert_none_is_taken_for_the_other(&Builder::multi().start(), by_rename);
+}
+
+#[test]
+fn a_file_that_is_written_over_while_it_is_prepared_is_never_taken_for_another() {
+    assert_none_is_taken_for_the_other(&Builder::multi().start(), in_place);
+}
+
+#[test]
+fn a_file_that_is_exchanged_while_it_is_loaded_unprepared_is_never_taken_for_another() {
+    let start = || Builder::multi().arguments(["--prepare", "off"]).start();
+    assert_none_is_taken_for_the_other(&start(), by_rename);
+    assert_none_is_taken_for_the_other(&start(), in_place);
+}
+
+#[test]
+fn weights_that_are_written_over_while_they_are_loaded_belong_to_the_content_they_are_of() {
+    for arguments in [&[][..], &["--prepare", "off"]] {
+        let server = Builder::multi().arguments(arguments).start();
+        let row = json!({"instances": [vec![1; 1024]]});
+        for index in 0..20 {
+            let url = server.models().place_big(&format!("m{index}"));
+            let weights = Path::new(&url).join("weights.bin");
+            let whole = fs::read(&weights).unwrap();
+            let file = fs::File::options().write(true).open(&weights).unwrap();
+            // The first weights, and others of the same length.
+            let others = 0.25f32.to_le_bytes().repeat(Models::BIG_BYTES / 4);
+            let answer = meanwhile(
+                || {
+                    file.write_all_at(&others, 0).unwrap();
+                    file.write_all_at(&whole, 0).unwrap();
+                },
+                || server.load("exchanged", &url),
+            );
+            assert!(
+                [200, 503].contains(&answer.status),
+                "{} {}",
+                answer.status,
+                answer.text()
+            );
+            // The true one, of whichever content the other was: it answers as its weights say.
+            let clean = server.models().place_big(&format!("m{index}"));
+            server.load("clean", &clean).expect(200);
+            let expected = server.invoke("clean", &row).expect(200).json();
+            let sums = expected["predictions"][0].as_array().cloned().unwrap_or_default();
+            assert!(
+                sums.iter().all(|sum| sum.as_f64() == Some(512.0)) && !sums.is_empty(),
+                "{expected}"
+            );
+            server.unload("clean").expect(200);
+            if answer.status == 200 {
+                server.unload("exchanged").expect(200);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_is_exchanged_for_a_link_leads_nowhere_outside_of_the_roots() {
+    for arguments in [&[][..], &["--prepare", "off"]] {
+        let server = Builder::multi().arguments(arguments).start();
+        let outside = tempfile::tempdir().unwrap();
+        let secret = outside.path().join("model/model.onnx");
+        fs::create_dir(outside.path().join("model")).unwrap();
+        fs::write(&secret, scale(7777.0)).unwrap();
+        let watch = Watch::on(&secret);
+        let mut loaded = 0;
+        for depth in ["", "model"] {
+            let url = server.models().place_scale("linked", 2.0);
+            let folder = server.models().path("linked").join(depth);
+            let folder = folder.components().collect::<std::path::PathBuf>();
+            let (target, aside) = (outside.path().join(depth), server.models().path("aside"));
+            for _ in 0..TRIES {
+                let exchange = || {
+                    fs::rename(&folder, &aside).unwrap();
+                    symlink(&target, &folder).unwrap();
+                    thread::yield_now();
+                    fs::remove_file(&folder).unwrap();
+                    fs::rename(&aside, &folder).unwrap();
+                    thread::yield_now();
+                };
+                let answer = meanwhile(exchange, || server.load("linked", &url));
+                assert!(
+                    [200, 400, 503].contains(&answer.status),
+                    "{} {}",
+                    answer.status,
+                    answer.text()
+                );
+                if answer.status == 200 {
+                    loaded += 1;
+                    server.assert_scales("linked", 2.0);
+                    server.unload("linked").expect(200);
+                }
+            }
+        }
+        assert!(loaded > 0, "no load was good, so the test has shown nothing");
+        watch.assert_unopened(&secret);
+    }
+}
+
+#[test]
+fn what_a_load_has_copied_is_gone_when_it_has_ended() {
+    for arguments in [&[][..], &["--prepare", "off"]] {
+        let server = Builder::multi().arguments(arguments).start();
+        let good = server.models().place_scale("good", 2.0);
+        let bad = server.models().place("bad/garbage", "bad");
+        server.load("good", &good).expect(200);
+        server.load("bad", &bad).expect(400);
+        let cache = server.models().cache();
+        let copies = || -> Vec<_> {
+            let folders = fs::read_dir(cache).unwrap().flatten().map(|entry| entry.path());
+            folders.filter(|path| path.join("model.onnx").exists()).collect()
+        };
+        assert_eq!(copies(), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+/// The one process that prepares models.
+fn preparing(server: &Server) -> Option<Process> {
+    server.process().preparing().into_iter().next()
+}
+
+#[test]
+fn the_processes_that_prepare_models_have_no_credentials_and_no_descriptors_but_their_own() {
+    let server = Builder::multi()
+        .environment("AWS_SECRET_ACCESS_KEY", "a-secret-that-is-not-passed-on")
+        .environment("LONGSHORE_STORE_TOKEN", "another")
+        .start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    // It waits for more work for some seconds.
+    let child = preparing(&server).expect("a process that prepares models");
+    let environment = child.environment();
+    assert!(!environment.is_empty());
+    for variable in &environment {
+        let (name, _) = variable.split_once('=').unwrap();
+        let known = ["LD_LIBRARY_PATH", "LOCPATH", "ORT_DISABLE_TELEMETRY"];
+        assert!(known.contains(&name), "{variable}");
+    }
+    let descriptors = child.descriptors();
+    assert!(
+        descriptors.iter().all(|target| !target.starts_with("socket:")),
+        "{descriptors:?}"
+    );
+}
+
+#[test]
+fn no_process_of_the_server_can_be_looked_at_by_others_of_its_user() {
+    let user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"];
+    if skip_unless(&[&user[..], &["true"]].concat()) {
+        return;
+    }
+    let server = Builder::multi().through(user).start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    let worker = server.process();
+    let child = preparing(&server).expect("a process that prepares models");
+    for (name, process) in [("worker", worker), ("supervisor", worker.parent()), ("child", child)] {
+        assert!(process.is_hidden(), "{name}");
+    }
+}
