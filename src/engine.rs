@@ -63,7 +63,7 @@ pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
 pub use session::{RunError, SessionError};
 pub use stuck::{Counts as StuckCounts, Culprit, Settings as StuckSettings, Standing};
 
-use artifact::{Artifact, PrivateCopy};
+use artifact::Artifact;
 use batch::Override;
 use memory::{Another, Bounds, Budget, DataBound};
 use packed::Packed;
@@ -75,6 +75,7 @@ use resident::{OnGpu, Resident, Residents, Source};
 use stuck::Stuck;
 use turn::{Batcher, Batches, Pending};
 use watchdog::Watchdog;
+use workplace::Workplace;
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
 const LOAD_STACK: usize = 256 << 20;
@@ -188,7 +189,7 @@ pub struct Engine {
     preparing: Option<Preparing>,
     platform: Arc<Platform>,
     /// Where private copies of models lie.
-    workplace: Arc<Path>,
+    workplace: Arc<Workplace>,
     loads: Lane,
     unloads: Lane,
     files: Lane,
@@ -243,15 +244,10 @@ impl Engine {
         let watchdog = Arc::new(Watchdog::start(Arc::clone(&stuck))?);
         let provider = gpu.as_ref().map(|gpu| gpu.provider.name());
         let platform = Arc::new(Platform::here(ort::info(), provider));
-        let workplace: Arc<Path> = workplace::choose(&settings.workplace).into();
+        let workplace = Arc::new(Workplace::choose(&settings.workplace));
         let preparing = match &settings.prepare {
             None => None,
-            Some(prepare) => Some(Preparing::start(
-                prepare,
-                settings.library.as_deref(),
-                &platform,
-                &workplace,
-            )?),
+            Some(prepare) => Some(Preparing::start(prepare, settings.library.as_deref(), &platform)?),
         };
         // Last: what the threads above have mapped is not to count against models and requests.
         let data_bound = DataBound::new(settings.memory.as_ref().map(|limit| limit.bytes))?;
@@ -289,18 +285,18 @@ impl Engine {
 
     /// Loads the artifact at `path`, a directory or a model file. Tries again when its files have changed meanwhile.
     pub async fn load(&self, path: &ArtifactPath) -> Result<Model, LoadError> {
-        /// A deployment replaces files once; who does so time and again waits for the end of it.
+        /// A deployment replaces files once. An uploader who replaces them time and again has to wait.
         const TRIES: usize = 3;
         let mut tries = 1;
         loop {
-            match self.try_load(path).await {
+            match self.try_load(path, tries - 1).await {
                 Err(LoadError::Artifact(ArtifactError::Changed { .. })) if tries < TRIES => tries += 1,
                 done => return done,
             }
         }
     }
 
-    async fn try_load(&self, path: &ArtifactPath) -> Result<Model, LoadError> {
+    async fn try_load(&self, path: &ArtifactPath, attempt: usize) -> Result<Model, LoadError> {
         let (path, platform) = (path.to_owned(), Arc::clone(&self.platform));
         let opened = self.loads.run(move || {
             let artifact = artifact::open(&path)?;
@@ -310,17 +306,17 @@ impl Engine {
         });
         let (content, artifact, packed) = opened.await.map_err(LoadError::Pool)??;
         if let Some((content, packed)) = packed {
-            match self.load_opened(content, packed).await {
+            match self.load_opened(content, packed, attempt).await {
                 Err(error) if error.is_about_content() => {
                     tracing::warn!(%error, "a packed prepared model is refused; the model beside it is loaded");
                 }
                 done => return done,
             }
         }
-        self.load_opened(content, artifact).await
+        self.load_opened(content, artifact, attempt).await
     }
 
-    async fn load_opened(&self, content: ContentHash, artifact: Artifact) -> Result<Model, LoadError> {
+    async fn load_opened(&self, content: ContentHash, artifact: Artifact, attempt: usize) -> Result<Model, LoadError> {
         let place = self.residents.place(content);
         let mut place = place.lock().await;
         // Now: the load that held the place may have found out.
@@ -336,7 +332,7 @@ impl Engine {
         };
         let source = match known.clone().and_then(Source::prepared) {
             Some(source) => source,
-            None => self.source(content, &artifact, known).await?,
+            None => self.source(content, &artifact, known, attempt).await?,
         };
         let resident = Arc::new(self.create(content, source, Some(artifact)).await?);
         place.set(&resident);
@@ -349,27 +345,37 @@ impl Engine {
         content: ContentHash,
         artifact: &Arc<Artifact>,
         known: Option<Prepared>,
+        attempt: usize,
     ) -> Result<Source, LoadError> {
         let (workplace, uploaded) = (Arc::clone(&self.workplace), Arc::clone(artifact));
-        let copied = self.loads.run(move || PrivateCopy::of(&uploaded, &content, &workplace));
+        let copied = self.loads.run(move || workplace.copy(&uploaded, &content, attempt));
         let copy = Arc::new(copied.await.map_err(LoadError::Pool)??);
         let prepared = match (&self.preparing, known) {
             (Some(preparing), None) => match self.prepared(preparing, content, &copy).await {
                 Ok(prepared) => prepared,
                 Err(error) => {
-                    // Removes the files.
-                    let _ = self.files.run(move || drop(copy)).await;
-                    return Err(error);
+                    // Removes the files; they may have been deleted already, which is no fault of the model.
+                    let was_there = self.files.run(move || {
+                        let was_there = copy.artifact().model.exists();
+                        drop(copy);
+                        was_there
+                    });
+                    return Err(match was_there.await {
+                        Ok(false) => artifact.changed().into(),
+                        Ok(true) | Err(_) => error,
+                    });
                 }
             },
             (_, known) => known,
         };
-        // The cache's folder may be deleted at any time, and all that is in it.
+        // A folder for copies may be deleted at any time, with all that is in it.
         let model = copy.artifact().model.clone();
-        if !self.files.run(move || model.exists()).await.map_err(LoadError::Pool)? {
-            return Err(artifact.changed().into());
+        let is_there = self.files.run(move || model.exists()).await.map_err(LoadError::Pool)?;
+        match prepared {
+            Some(prepared) if prepared.file.is_some() => Ok(Source::of(copy, Some(prepared))),
+            prepared if is_there => Ok(Source::of(copy, prepared)),
+            _ => Err(artifact.changed().into()),
         }
-        Ok(Source::of(copy, prepared))
     }
 
     /// Loads what was loaded before from `path`: its prepared form where there is one, so that the files are not needed.
@@ -462,10 +468,11 @@ impl Engine {
                 let mut resident = create(&source);
                 if resident.is_err()
                     && let Some(artifact) = &uploaded
-                    && source.is_prepared()
                     && !source.file().exists()
                 {
-                    resident = PrivateCopy::of(artifact, &content, &workplace)
+                    // Not in the folder of the cache, which is being deleted.
+                    resident = workplace
+                        .copy(artifact, &content, 1)
                         .map_err(LoadError::Artifact)
                         .and_then(|copy| create(&source.uploaded(Arc::new(copy))));
                 }

@@ -134,7 +134,6 @@ impl Examiner {
                 library: bounds.library.clone(),
                 processes: 1,
                 timeout: bounds.timeout,
-                folder: folder.path().to_owned(),
             })?,
             memory: bounds.memory,
             folder,

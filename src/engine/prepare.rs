@@ -92,8 +92,6 @@ pub struct Settings {
     pub processes: usize,
     /// The longest that a child may take for a model.
     pub timeout: Duration,
-    /// Where children have their folders; on the same file system as the files of jobs.
-    pub folder: PathBuf,
 }
 
 /// Prepares models. Its threads and their children end when it is dropped.
@@ -174,7 +172,9 @@ fn serve(requests: &Queue<Request>, settings: &Settings) {
         match next {
             Next::Job(request) if request.result.is_closed() => {}
             Next::Job(request) => {
-                let outcome = prepare(&mut child, &request.job, settings.timeout, || Process::start(settings));
+                let outcome = prepare(&mut child, &request.job, settings.timeout, || {
+                    Process::start(settings, request.job.place())
+                });
                 done = Some((request.result, outcome));
             }
             Next::Idle => child = None,

@@ -38,13 +38,7 @@ pub struct Preparing {
 }
 
 impl Preparing {
-    /// `workplace` is where private copies of models lie.
-    pub fn start(
-        settings: &Prepare,
-        library: Option<&Path>,
-        platform: &Platform,
-        workplace: &Path,
-    ) -> std::io::Result<Self> {
+    pub fn start(settings: &Prepare, library: Option<&Path>, platform: &Platform) -> std::io::Result<Self> {
         let cache = match Cache::open(&settings.folder, settings.folder_bytes, platform) {
             Ok(cache) => cache,
             Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs(_) | CacheError::InMemory { .. })) => {
@@ -60,7 +54,6 @@ impl Preparing {
                 library: library.map(Path::to_owned),
                 processes: settings.processes,
                 timeout: settings.timeout,
-                folder: workplace.to_owned(),
             })?,
             cache: Arc::new(cache),
             memory: settings.memory,

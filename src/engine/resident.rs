@@ -195,10 +195,6 @@ impl Source {
         self.facts
     }
 
-    pub fn is_prepared(&self) -> bool {
-        self.is_prepared
-    }
-
     pub fn file(&self) -> &Path {
         &self.file
     }

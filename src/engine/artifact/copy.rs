@@ -80,7 +80,11 @@ impl PrivateCopy {
             return Err(artifact.changed());
         }
         // What was seen of the files before may have been seen of other ones.
-        let opened = open(&ArtifactPath::trusted(model))?;
+        let opened = match open(&ArtifactPath::trusted(&*model)) {
+            // The place may be deleted at any time.
+            Err(ArtifactError::Missing { .. }) => Err(not_written(io::ErrorKind::NotFound.into())),
+            opened => opened,
+        }?;
         let facts = match artifact.prepared_of {
             None => opened.facts,
             Some(_) => Facts {

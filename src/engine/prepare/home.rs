@@ -41,7 +41,12 @@ impl Home {
         self.folder.path()
     }
 
-    /// Moves the job's files here.
+    /// Whether this lies in `place`, and is still there: the cache's folder may be deleted at any time.
+    pub(super) fn is_in(&self, place: &Path) -> bool {
+        self.path().parent() == Some(place) && self.path().join(INPUT).exists()
+    }
+
+    /// Moves the job's files here. Without a file for the prepared form there is none.
     pub(super) fn lend(&self, job: &Job) -> io::Result<Lent> {
         let mut lent = Lent {
             job: job.clone(),
@@ -55,8 +60,7 @@ impl Home {
         lent.job.model = model.join(name);
         if let Some(prepared) = &job.prepared {
             let file = self.path().join(OUTPUT).join("prepared.ort");
-            lent.move_to(prepared, &file)?;
-            lent.job.prepared = Some(file);
+            lent.job.prepared = lent.move_to(prepared, &file).is_ok().then_some(file);
         }
         Ok(lent)
     }
@@ -69,7 +73,7 @@ impl Lent {
         Ok(())
     }
 
-    /// Moves the files back to where they were.
+    /// Moves the files back to where they were. A prepared form that is gone is missed when it is to be kept.
     pub(super) fn take_back(mut self) -> io::Result<()> {
         self.move_back()
     }
@@ -77,7 +81,8 @@ impl Lent {
     fn move_back(&mut self) -> io::Result<()> {
         let mut result = Ok(());
         for (from, to) in self.moved.drain(..).rev() {
-            result = result.and(fs::rename(to, from));
+            // The last is the model.
+            result = fs::rename(to, from);
         }
         result
     }
@@ -122,9 +127,15 @@ mod tests {
             assert_eq!(fs::read_to_string(copy.join("m.onnx")).unwrap(), "model");
             assert_eq!(fs::read_to_string(place.path().join("new")).unwrap(), "prepared");
         }
-        // A job whose second file is gone leaves the first where it was.
+        assert!(home.is_in(place.path()) && !home.is_in(&copy));
+        // Without a file for the prepared form, there is none.
         fs::remove_file(place.path().join("new")).unwrap();
-        assert!(home.lend(&job).is_err());
+        let lent = home.lend(&job).unwrap();
+        assert_eq!(lent.job.prepared, None);
+        lent.take_back().unwrap();
         assert!(copy.join("m.onnx").exists());
+        fs::remove_dir_all(home.path()).unwrap();
+        assert!(home.lend(&job).is_err() && copy.exists());
+        assert!(!home.is_in(place.path()));
     }
 }

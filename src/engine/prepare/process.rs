@@ -5,6 +5,7 @@
 
 use std::env;
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
@@ -58,8 +59,9 @@ pub(super) enum Failure {
 }
 
 impl Process {
-    pub(super) fn start(settings: &Settings) -> io::Result<Self> {
-        let home = Home::new(&settings.folder)?;
+    /// Starts a child with a folder in `place`.
+    pub(super) fn start(settings: &Settings, place: &Path) -> io::Result<Self> {
+        let home = Home::new(place)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg(COMMAND).arg("--folder").arg(home.path());
         if let Some(library) = &settings.library {
@@ -100,10 +102,11 @@ impl Process {
         }
     }
 
-    /// Whether `job` fits within the limits that this child has set itself for its first one.
+    /// Whether `job` fits within the limits that this child has set itself for its first one, and its files can be moved to
+    /// the child's folder.
     pub(super) fn has_room_for(&self, job: &Job) -> bool {
-        self.cap
-            .is_none_or(|(memory, file)| job.most <= memory && file_bound(job.weights) <= file)
+        let fits = |(memory, file)| job.most <= memory && file_bound(job.weights) <= file;
+        self.cap.is_none_or(fits) && self.home.is_in(job.place())
     }
 
     /// Hands `job` over and reads until the report that ends it. The job's files are the child's in between.

@@ -1,6 +1,6 @@
 //! The messages between the server and a child: a line of JSON each, by the child's standard input and output.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,13 @@ pub struct Job {
     pub most: u64,
     /// Whether to run the model; without it, less is known.
     pub probe: bool,
+}
+
+impl Job {
+    /// The folder that the model's folder lies in. A child that does this has its own folder there, too.
+    pub fn place(&self) -> &Path {
+        self.model.ancestors().nth(2).unwrap_or(&self.model)
+    }
 }
 
 /// What a child found out.
