@@ -17,8 +17,7 @@ static PLACE: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap())
 /// A job with files of its own.
 fn job() -> Job {
     let folder = TempDir::new_in(PLACE.path()).unwrap().keep();
-    let (model, prepared) = (folder.join("model/m.onnx"), folder.join("new"));
-    fs::create_dir(folder.join("model")).unwrap();
+    let (model, prepared) = (folder.join("m.onnx"), folder.with_extension("new"));
     fs::write(&model, "").unwrap();
     fs::write(&prepared, "").unwrap();
     Job {
