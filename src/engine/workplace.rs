@@ -113,7 +113,7 @@ mod tests {
             assert!(copy.artifact().model.starts_with(good.canonicalize().unwrap()));
             assert_eq!(copy.artifact().hash().unwrap(), content);
         }
-        let refusal = Workplace(vec![file.clone()]).copy(&artifact, &content, 0).unwrap_err();
+        let refusal = Workplace(vec![file]).copy(&artifact, &content, 0).unwrap_err();
         assert!(refusal.to_string().contains("--cache-dir"), "{refusal}");
         // Other bytes than those that were hashed are no copy.
         fs::write(root.path().join("model.onnx"), b"\x12\x02you").unwrap();

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use longshore::engine::{Engine, LIBRARY_VARIABLE, Settings, StuckSettings};
+use longshore::engine::{ArtifactPath, Engine, LIBRARY_VARIABLE, Settings, StuckSettings};
 use longshore::tensor::Tensor;
 
 use crate::server::{Models, Server};
@@ -32,6 +32,7 @@ pub fn run() {
         load_patience: Duration::from_secs(5),
         http_threads: 1,
         prepare: None,
+        workplace: models.work(),
         bad_model_ttl: Duration::ZERO,
         stuck: StuckSettings {
             after: Duration::from_secs(1),
@@ -107,7 +108,12 @@ pub fn run() {
 /// CPU time of one run of the model, on one thread.
 fn bare_run(engine: &Engine, model: &Path, rows: usize) -> Duration {
     const RUNS: u32 = 50_000;
-    let model = actix_web::rt::System::new().block_on(async { engine.load(model).await.expect("load the model") });
+    let model = actix_web::rt::System::new().block_on(async {
+        engine
+            .load(&ArtifactPath::trusted(model))
+            .await
+            .expect("load the model")
+    });
     let values = vec![0.5f32; rows * FEATURES];
     let inputs = [Tensor::from_vec(vec![rows, FEATURES], values).expect("a tensor")];
     let run = || model.run(&inputs, None).expect("run");

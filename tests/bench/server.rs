@@ -48,6 +48,11 @@ impl Models {
         Self { root }
     }
 
+    /// A folder for private copies of models that this process loads.
+    pub fn work(&self) -> PathBuf {
+        self.root.path().join("work")
+    }
+
     /// Writes a model to where the platform would unpack it. Returns its folder.
     pub fn write(&self, name: &str, model: &[u8]) -> PathBuf {
         let folder = self.root.path().join(name);

@@ -255,6 +255,7 @@ const ON_THE_SYSTEM: &[(&str, Act)] = &[
     ("fork", |_, _| fork_by(|| c_long::from(unsafe { libc::fork() }))),
     // SAFETY: as in `forked`; no flag says otherwise.
     ("clone", |_, _| {
+        // SAFETY: as in `forked`; no flag says otherwise.
         fork_by(|| unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })
     }),
     ("clone3", |_, _| {
@@ -512,6 +513,7 @@ fn a_child_that_crashes_or_aborts_ends_by_that_signal() {
         (libc::SIGABRT, (|| std::process::abort()) as fn() -> String),
         // SAFETY: the address is not mapped, which is what it is for.
         (libc::SIGSEGV, || {
+            // SAFETY: nothing is mapped there, which ends this process; that is what it is for.
             unsafe { ptr::null::<u8>().wrapping_add(8).read_volatile() }.to_string()
         }),
     ] {
