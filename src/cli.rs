@@ -45,7 +45,10 @@ pub fn main() -> ExitCode {
         None => (cli.serve, false),
     };
     telemetry::init(args.log_format, args.log_level);
-    hide();
+    // The system dumps no process that hides. The one that may be dumped is the one that runs models.
+    if !(is_worker && args.core_dumps) {
+        hide();
+    }
     if !telemetry_is_off {
         tracing::warn!("set ORT_DISABLE_TELEMETRY=1, or ONNX Runtime may report to its vendor");
     }
