@@ -51,11 +51,11 @@ fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
     for line in stdin().lock().lines() {
         let job: Job = serde_json::from_str(&line?)?;
         if !is_capped {
-            sandbox::cap(job.most, job.weights)?;
+            sandbox::cap(job.most, job.widest())?;
             is_capped = true;
         }
         say(&Report::Started)?;
-        sandbox::bound(job.memory, job.weights.saturating_add(job.widened))?;
+        sandbox::bound(job.memory, job.widest())?;
         let report = match prepare(environment, timer, &job) {
             Ok(findings) => Report::Done(findings),
             Err(SessionError::Rejected(message) | SessionError::Device(message)) => Report::Rejected(message),

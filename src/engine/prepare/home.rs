@@ -113,6 +113,8 @@ mod tests {
             is_ort_format: false,
             prepared: Some(place.path().join("new")),
             memory: 1,
+            widened: 0,
+            fold: true,
             most: 1,
             probe: true,
         };

@@ -105,13 +105,13 @@ impl Process {
     /// Whether `job` fits within the limits that this child has set itself for its first one, and its files can be moved to
     /// the child's folder.
     pub(super) fn has_room_for(&self, job: &Job) -> bool {
-        let fits = |(memory, file)| job.most <= memory && file_bound(job.weights) <= file;
+        let fits = |(memory, file)| job.most <= memory && file_bound(job.widest()) <= file;
         self.cap.is_none_or(fits) && self.home.is_in(job.place())
     }
 
     /// Hands `job` over and reads until the report that ends it. The job's files are the child's in between.
     pub(super) fn ask(&mut self, job: &Job, deadline: Instant) -> Result<Report, Failure> {
-        self.cap.get_or_insert((job.most, file_cap(job.most, job.weights)));
+        self.cap.get_or_insert((job.most, file_cap(job.most, job.widest())));
         let lent = self.home.lend(job).map_err(Failure::Lost)?;
         let asked = self.hand_over(&lent.job, deadline);
         lent.take_back().map_err(Failure::Lost)?;

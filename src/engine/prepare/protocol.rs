@@ -29,6 +29,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Bytes of the weights where all that can be is widened.
+    pub fn widest(&self) -> u64 {
+        self.weights.saturating_add(self.widened)
+    }
+
     /// The folder that the model's folder lies in. A child that does this has its own folder there, too.
     pub fn place(&self) -> &Path {
         self.model.ancestors().nth(2).unwrap_or(&self.model)

@@ -1,5 +1,6 @@
 //! Measures whether a model costs less with its large constants as they were uploaded (`folding.rs`).
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use super::folding::{self, Cost, DECIDED_BY_DATA};
 use super::protocol::{Findings, Job};
 use super::{probe, sandbox};
 use crate::engine::allocator;
-use crate::engine::onnx_file;
+use crate::engine::onnx_file::{self, ScanError};
 use crate::engine::session::{Cancel, Form, Session, SessionError};
 
 /// Whether the model is to be served with its large constants as they were uploaded. `folded` was found of the form in
@@ -27,7 +28,10 @@ pub(super) fn stays_small(
     if job.is_ort_format || folded.run_peak.is_none() || !folding::has_grown(bytes, job.weights) {
         return false;
     }
-    let is_decided_by_data = onnx_file::header(&job.model).map_or(true, |header| {
+    let header = File::open(&job.model)
+        .map_err(ScanError::from)
+        .and_then(|file| onnx_file::header(&file));
+    let is_decided_by_data = header.map_or(true, |header| {
         DECIDED_BY_DATA
             .iter()
             .any(|operator| header.operators.contains_key(*operator))
