@@ -118,6 +118,8 @@ pub fn open(path: &Path) -> Result<Artifact, ArtifactError> {
             | ScanError::TooManyValues
             | ScanError::LongName
             | ScanError::NoNumber { .. }
+            | ScanError::TooManyNodes
+            | ScanError::Ambiguous(_)
             | ScanError::TooDeep => match foreign(&real) {
                 Some(foreign) => ArtifactError::Foreign {
                     file: shown(&model),

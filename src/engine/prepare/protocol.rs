@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::axes::Axes;
 use crate::tensor::OutputRows;
 
 /// What a child is to do.
@@ -40,7 +41,9 @@ pub struct Findings {
     pub load_peak: u64,
     /// Working memory of a run of one row; `None` when the model could not be run on made-up data.
     pub run_peak: Option<u64>,
-    /// Whether rows joined along the first axis are answered as they are alone; `None` when that cannot be known.
+    /// Where the records of a batch are in the outputs, as the graph proves it.
+    pub axes: Axes,
+    /// Whether a trial answered rows that were joined along the first axis as it did alone; `None` when there was no trial.
     pub independent_rows: Option<bool>,
     /// For each output its relation to the records of a request.
     pub rows: Vec<OutputRows>,
