@@ -9,6 +9,7 @@
 
 mod allocator;
 mod artifact;
+mod axes;
 mod batch;
 mod content;
 mod crash;
@@ -20,6 +21,7 @@ mod locale;
 mod memory;
 mod model;
 mod onnx_file;
+mod ort_file;
 mod output_rows;
 mod packed;
 mod placement;
@@ -45,7 +47,8 @@ use std::time::Duration;
 use ort::environment::Environment;
 
 pub use artifact::{ArtifactError, ArtifactPath, Found};
-pub use batch::Override as BatchOverride;
+pub use axes::{Axes, OutputAxis};
+pub use batch::{Alone, Batching, Evidence, Override as BatchOverride, decide as decide_batching};
 pub use content::ContentHash;
 pub use crash::{Note, report_to as report_crashes_to};
 pub use examine::{Bounds as ExamineBounds, Examination, Examiner, Loaded, Packing};
@@ -418,11 +421,19 @@ impl Engine {
 
     fn model(&self, resident: Arc<Resident>, batching: Option<Override>) -> Model {
         let (signature, content) = (resident.session.signature(), resident.content);
-        let batching = batch::allowed(signature, batching, resident.independent_rows, self.max_batch);
+        let batching = batch::decide(signature, batching, resident.evidence.as_ref(), self.max_batch);
+        match &batching {
+            Ok(batching) => tracing::debug!(
+                %content,
+                max_rows = batching.max_rows,
+                "requests to this model are joined{}", batching.but()
+            ),
+            Err(why) => tracing::debug!(%content, %why, "requests to this model run alone"),
+        }
         Model {
             resident,
             lane: self.compute.lane(self.queue),
-            batcher: batching.map(Batcher::new),
+            batcher: batching.ok().map(Batcher::new),
             batches: Arc::clone(&self.batches),
             watchdog: Arc::clone(&self.watchdog),
             standing: Arc::new(Standing::new(content.to_string(), content.short())),

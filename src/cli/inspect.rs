@@ -16,7 +16,7 @@ use super::table::{Table, bytes, plain, print};
 use crate::archive;
 use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
-use crate::engine::{BatchOverride, Examination, Header, Loaded, Packing};
+use crate::engine::{Alone, Batching, Evidence, Examination, Header, Loaded, Packing, decide_batching};
 use crate::tensor::{OutputRows, Signature};
 
 /// Operators that are told; further ones are counted.
@@ -191,17 +191,24 @@ fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
             bytes(findings.load_peak.max(findings.private)),
         ),
     );
-    table.line("rows", rows(examination.batching, findings.independent_rows));
+    table.line("batches", batches(&joining(loaded, examination)));
 }
 
-/// Whether requests are joined: what is said counts more than what was `seen`.
-const fn rows(said: Option<BatchOverride>, seen: Option<bool>) -> &'static str {
-    match (said, seen) {
-        (Some(BatchOverride::Never), _) => "requests are never joined: longshore.json says so",
-        (Some(BatchOverride::Allowed(_)), _) => "requests may be joined: longshore.json says so",
-        (None, Some(true)) => "independent of each other: requests may be joined",
-        (None, Some(false)) => "not independent of each other: requests are never joined",
-        (None, None) => "whether they are independent was not seen: requests are never joined",
+/// Whether a server with the usual limit joins requests to the model.
+fn joining(loaded: &Loaded, examination: &Examination) -> Result<Batching, Alone> {
+    /// `--max-batch` unless it is given.
+    const MAX_BATCH: usize = 32;
+    let evidence = Evidence {
+        axes: loaded.findings.axes.clone(),
+        trial: loaded.findings.independent_rows,
+    };
+    decide_batching(&loaded.signature, examination.batching, Some(&evidence), MAX_BATCH)
+}
+
+fn batches(joining: &Result<Batching, Alone>) -> String {
+    match joining {
+        Ok(batching) => format!("requests that wait are joined{}", plain(&batching.but())),
+        Err(why) => format!("every request runs alone: {}", plain(&why.to_string())),
     }
 }
 

@@ -156,6 +156,8 @@ pub fn open(path: &ArtifactPath) -> Result<Artifact, ArtifactError> {
             | ScanError::TooManyValues
             | ScanError::LongName
             | ScanError::NoNumber { .. }
+            | ScanError::TooManyNodes
+            | ScanError::Ambiguous(_)
             | ScanError::TooDeep => match foreign(&file) {
                 Some(foreign) => ArtifactError::Foreign {
                     file: shown(&model),

@@ -5,12 +5,13 @@
 //! as far as that pays (`knee.rs`).
 //!
 //! What always holds: requests in a batch have inputs of the same types and shapes but for the first axis, and ask for
-//! the same outputs; a model of which it is not known that it treats rows independently is never given a batch. No
-//! signature says that, since a first axis may as well be time: whoever packed the model says so in its manifest, or a
-//! probe has compared a batch with single runs.
+//! the same outputs. A model has batches only where its graph proves that no operator mixes the records of a batch
+//! (`axes.rs`) and the trial has not shown the contrary, or where the manifest says so. No signature says it, since a first
+//! axis may as well be time.
 
 use std::num::NonZeroUsize;
 
+use super::axes::{Axes, OutputAxis};
 use crate::tensor::{Dim, OutputRows, Signature, Tensor, Value, ValueType};
 
 /// What a manifest says of batching.
@@ -21,38 +22,109 @@ pub enum Override {
     Allowed(Option<NonZeroUsize>),
 }
 
-/// Whether and how a model's requests may be joined.
+/// How a model's requests are joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batching {
     /// At least 2.
     pub max_rows: usize,
     /// For each output, whether it can be taken apart by rows.
     divisible: Vec<bool>,
+    /// Why an output cannot be.
+    but: Option<String>,
 }
 
-/// Decides for a model: `None` for "never". `independent` is what a probe has found out of its rows, if there was one;
-/// what the manifest says counts more. No model has batches of more than `max_rows`.
-pub fn allowed(
+/// What preparing a model has shown of its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// What the graph proves.
+    pub axes: Axes,
+    /// Whether a trial answered rows together as it did alone.
+    pub trial: Option<bool>,
+}
+
+/// Why a model's requests run alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Alone {
+    #[error("longshore.json says so")]
+    Manifest,
+    #[error("batches have one row at most (--max-batch, or max_rows in longshore.json)")]
+    OneRow,
+    #[error("the first axis of its inputs is not one axis that is open")]
+    Inputs,
+    #[error("the first axis of its outputs is not open")]
+    Outputs,
+    #[error("the model was not prepared, so its graph was not analysed (--prepare)")]
+    NotPrepared,
+    #[error("{0}")]
+    NotProven(String),
+    #[error("in a trial, rows were answered differently together than alone")]
+    Refuted,
+}
+
+/// Decides for a model. What the manifest says counts more than the evidence. No model has batches of more than
+/// `max_rows`.
+pub fn decide(
     signature: &Signature,
     said: Option<Override>,
-    independent: Option<bool>,
+    evidence: Option<&Evidence>,
     max_rows: usize,
-) -> Option<Batching> {
-    let max_rows = match (said, independent) {
-        (Some(Override::Allowed(Some(most))), _) => most.get().min(max_rows),
-        (Some(Override::Allowed(None)), _) | (None, Some(true)) => max_rows,
-        (Some(Override::Never), _) | (None, Some(false) | None) => return None,
+) -> Result<Batching, Alone> {
+    let (max_rows, proof) = match said {
+        Some(Override::Never) => return Err(Alone::Manifest),
+        Some(Override::Allowed(Some(most))) => (most.get().min(max_rows), None),
+        Some(Override::Allowed(None)) => (max_rows, None),
+        None => {
+            let evidence = evidence.ok_or(Alone::NotPrepared)?;
+            if !evidence.axes.has_records() {
+                let reason = evidence.axes.reason();
+                return Err(Alone::NotProven(
+                    reason.unwrap_or_else(|| "it has no outputs".to_owned()),
+                ));
+            }
+            if evidence.trial == Some(false) {
+                return Err(Alone::Refuted);
+            }
+            (max_rows, Some(&evidence.axes))
+        }
     };
-    if max_rows < 2 || !inputs_have_one_dynamic_first_axis(signature) {
-        return None;
+    if max_rows < 2 {
+        return Err(Alone::OneRow);
     }
-    let outputs = signature.outputs.iter().map(|output| match &output.value_type {
-        _ if output.rows == OutputRows::Whole => false,
-        ValueType::Tensor { dims: Some(dims), .. } => matches!(dims.first(), Some(Dim::Dynamic(_))),
-        ValueType::Tensor { dims: None, .. } | ValueType::Sequence(_) | ValueType::Map { .. } => false,
+    if !inputs_have_one_dynamic_first_axis(signature) {
+        return Err(Alone::Inputs);
+    }
+    let outputs = signature.outputs.iter().map(|output| match proof {
+        Some(axes) => axes.of(&output.name) == Some(&OutputAxis::Records) && !has_fixed_first_axis(&output.value_type),
+        None => output.rows == OutputRows::PerRecord && has_open_first_axis(&output.value_type),
     });
     let divisible: Vec<bool> = outputs.collect();
-    divisible.contains(&true).then_some(Batching { max_rows, divisible })
+    if !divisible.contains(&true) {
+        return Err(Alone::Outputs);
+    }
+    let but = divisible.contains(&false).then(|| {
+        let reason = proof.and_then(Axes::reason);
+        reason.unwrap_or_else(|| Alone::Outputs.to_string())
+    });
+    Ok(Batching {
+        max_rows,
+        divisible,
+        but,
+    })
+}
+
+fn has_open_first_axis(output: &ValueType) -> bool {
+    match output {
+        ValueType::Tensor { dims: Some(dims), .. } => matches!(dims.first(), Some(Dim::Dynamic(_))),
+        ValueType::Tensor { dims: None, .. } | ValueType::Sequence(_) | ValueType::Map { .. } => false,
+    }
+}
+
+fn has_fixed_first_axis(output: &ValueType) -> bool {
+    match output {
+        ValueType::Tensor { dims: Some(dims), .. } => !matches!(dims.first(), Some(Dim::Dynamic(_))),
+        ValueType::Tensor { dims: None, .. } | ValueType::Sequence(_) => false,
+        ValueType::Map { .. } => true,
+    }
 }
 
 /// One and the same, as far as the model names it.
@@ -67,6 +139,14 @@ fn inputs_have_one_dynamic_first_axis(signature: &Signature) -> bool {
 }
 
 impl Batching {
+    /// What limits the joining, as an addition to a message: empty where nothing does.
+    pub fn but(&self) -> String {
+        match &self.but {
+            None => String::new(),
+            Some(reason) => format!(", but not those that ask for an output that keeps no rows apart: {reason}"),
+        }
+    }
+
     /// The rows of a request with these `inputs` for these outputs; `None` when it can only run alone.
     pub fn rows(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Option<NonZeroUsize> {
         let divisible = match outputs {
@@ -106,25 +186,28 @@ pub fn join(requests: &[&[Tensor]]) -> Option<Vec<Tensor>> {
 }
 
 /// Takes the outputs of a batch apart: for each request, of so many `rows`, its own. `None` when an output has not one
-/// row for each row of the inputs.
+/// row, or one item of a sequence, for each row of the inputs.
 pub fn split(outputs: &[Value], rows: &[usize]) -> Option<Vec<Vec<Value>>> {
     let all: usize = rows.iter().sum();
-    let tensors: Vec<&Tensor> = outputs
-        .iter()
-        .map(|output| match output {
-            Value::Tensor(tensor) if tensor.shape().first() == Some(&all) => Some(tensor),
-            Value::Tensor(_) | Value::Sequence(_) | Value::Map { .. } => None,
-        })
-        .collect::<Option<_>>()?;
+    let is_divisible = |output: &Value| match output {
+        Value::Tensor(tensor) => tensor.shape().first() == Some(&all),
+        Value::Sequence(items) => items.len() == all,
+        Value::Map { .. } => false,
+    };
+    if !outputs.iter().all(is_divisible) {
+        return None;
+    }
     let mut start = 0;
     rows.iter()
         .map(|count| {
             let range = start..start + count;
             start = range.end;
-            tensors
-                .iter()
-                .map(|tensor| tensor.rows(range.clone()).map(Value::Tensor))
-                .collect()
+            let part = |output: &Value| match output {
+                Value::Tensor(tensor) => tensor.rows(range.clone()).map(Value::Tensor),
+                Value::Sequence(items) => items.get(range.clone()).map(|items| Value::Sequence(items.to_vec())),
+                Value::Map { .. } => None,
+            };
+            outputs.iter().map(part).collect()
         })
         .collect()
 }
@@ -160,33 +243,61 @@ mod tests {
         Dim::Dynamic(Some(name.into()))
     }
 
+    /// What the graph and the trial say, of a model whose outputs are called `y`.
+    fn evidence(axis: OutputAxis, trial: Option<bool>) -> Evidence {
+        Evidence {
+            axes: Axes {
+                outputs: vec![("y".to_owned(), axis)],
+                unknown: None,
+            },
+            trial,
+        }
+    }
+
     #[test]
-    fn the_manifest_decides_before_the_probe_and_nobody_goes_beyond_the_limit() {
+    fn a_model_has_batches_when_the_manifest_says_so_or_the_graph_proves_it_and_the_trial_agrees() {
         let plain = signature(&[Some(&[named("n")])], &[Some(&[named("n")])]);
         let some = |rows| Some(Override::Allowed(NonZeroUsize::new(rows)));
         let any = Some(Override::Allowed(None));
+        let proven = |trial| Some(evidence(OutputAxis::Records, trial));
+        let mixed = |trial| Some(evidence(OutputAxis::Mixed("q mixes".into()), trial));
+        let not_proven = || Err(Alone::NotProven("q mixes".into()));
         let table = [
-            // the manifest, the probe, the limit; rows
-            (None, None, 32, None),
-            (None, Some(false), 32, None),
-            (None, Some(true), 32, Some(32)),
-            (None, Some(true), 1, None),
-            (Some(Override::Never), Some(true), 32, None),
-            (any, None, 32, Some(32)),
-            (any, Some(false), 32, Some(32)),
-            (some(8), None, 32, Some(8)),
-            (some(64), Some(true), 32, Some(32)),
-            (some(1), Some(true), 32, None),
-            (any, None, 1, None),
+            // the manifest, the evidence, the limit; rows
+            (None, None, 32, Err(Alone::NotPrepared)),
+            (None, proven(Some(false)), 32, Err(Alone::Refuted)),
+            (None, proven(Some(true)), 32, Ok(32)),
+            (None, proven(None), 32, Ok(32)),
+            (None, proven(Some(true)), 1, Err(Alone::OneRow)),
+            (None, mixed(Some(true)), 32, not_proven()),
+            (None, mixed(None), 32, not_proven()),
+            (Some(Override::Never), proven(Some(true)), 32, Err(Alone::Manifest)),
+            (any, None, 32, Ok(32)),
+            (any, mixed(Some(false)), 32, Ok(32)),
+            (some(8), None, 32, Ok(8)),
+            (some(64), proven(Some(true)), 32, Ok(32)),
+            (some(1), proven(Some(true)), 32, Err(Alone::OneRow)),
+            (any, None, 1, Err(Alone::OneRow)),
         ];
-        for (said, independent, limit, expected) in table {
-            let batching = allowed(&plain, said, independent, limit);
+        for (said, evidence, limit, expected) in table {
+            let batching = decide(&plain, said, evidence.as_ref(), limit);
             assert_eq!(
                 batching.map(|batching| batching.max_rows),
                 expected,
-                "{said:?} {independent:?} {limit}"
+                "{said:?} {evidence:?} {limit}"
             );
         }
+    }
+
+    #[test]
+    fn an_unread_graph_proves_nothing() {
+        let plain = signature(&[Some(&[named("n")])], &[Some(&[named("n")])]);
+        let evidence = Evidence {
+            axes: Axes::unknown("it is not read"),
+            trial: Some(true),
+        };
+        let refusal = decide(&plain, None, Some(&evidence), 32).unwrap_err();
+        assert_eq!(refusal.to_string(), "it is not read");
     }
 
     #[test]
@@ -215,8 +326,8 @@ mod tests {
             (good(), vec![None, Some(&[])], false),
         ];
         for (inputs, outputs, expected) in table {
-            let batching = allowed(&signature(&inputs, &outputs), None, Some(true), 32);
-            assert_eq!(batching.is_some(), expected, "{inputs:?} {outputs:?}");
+            let batching = decide(&signature(&inputs, &outputs), Some(Override::Allowed(None)), None, 32);
+            assert_eq!(batching.is_ok(), expected, "{inputs:?} {outputs:?}");
         }
     }
 
@@ -227,7 +338,8 @@ mod tests {
     #[test]
     fn a_request_has_the_rows_that_all_its_inputs_have() {
         let n = [named("n")];
-        let batching = allowed(&signature(&[Some(&n)], &[Some(&n), Some(&[])]), None, Some(true), 32).unwrap();
+        let said = Some(Override::Allowed(None));
+        let batching = decide(&signature(&[Some(&n)], &[Some(&n), Some(&[])]), said, None, 32).unwrap();
         type Row<'a> = (&'a [Tensor], Option<&'a [usize]>, Option<usize>);
         let table: [Row<'_>; 8] = [
             (&[tensor(&[3, 2])], Some(&[0]), Some(3)),
@@ -252,6 +364,7 @@ mod tests {
             (vec![Value::Tensor(tensor(&[5])), Value::Tensor(tensor(&[4]))], false),
             (vec![Value::Tensor(tensor(&[]))], false),
             (vec![Value::Sequence(Vec::new())], false),
+            (vec![Value::Sequence(vec![Value::Tensor(tensor(&[2])); 5])], true),
             (Vec::new(), true),
         ];
         for (outputs, expected) in table {

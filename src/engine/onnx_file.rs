@@ -10,6 +10,8 @@
 //! What ONNX Runtime would find in a file, this finds too: whatever its parser reads otherwise than ours is refused here,
 //! because a model must not be able to name a file to the one that it hides from the other.
 
+pub mod graph;
+mod graph_reader;
 mod header;
 mod narrow;
 mod scanner;
@@ -21,11 +23,15 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
+use graph_reader::{GraphReader, MAX_NODES};
+pub use graph_reader::{MAX_ELEMENTS, decoded};
 use scanner::{MAX_DEPTH, MAX_EXTERNAL, MAX_VALUES, Scanner};
 use schema::Message;
 use wire::MAX_STRING;
 
+pub use graph::{Attribute, Constant, Dimension, Function, Graph, ModelGraph, Node, Opsets};
 pub use header::Header;
 
 /// What was found.
@@ -64,6 +70,10 @@ pub enum ScanError {
     TooManyValues,
     #[error("its graph is nested more than {MAX_DEPTH} messages deep")]
     TooDeep,
+    #[error("its graphs have more than {MAX_NODES} nodes, or their names are longer than 64 MiB in all")]
+    TooManyNodes,
+    #[error("it can be read in two ways: it has {0}, or has it twice")]
+    Ambiguous(&'static str),
     #[error("read the file")]
     Io(#[from] io::Error),
 }
@@ -76,6 +86,31 @@ pub fn scan(file: &File) -> Result<Facts, ScanError> {
 /// The statements of a model's file about itself.
 pub fn header(file: &File) -> Result<Header, ScanError> {
     read(file).map(|(_, header)| header)
+}
+
+/// Reads the graph of the file at `path`.
+pub fn graph(path: &Path) -> Result<ModelGraph, ScanError> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    GraphReader::new(file).model(length)
+}
+
+/// What makes these values outputs of a model, too, when it is put behind the model's bytes: Protocol Buffers merges a
+/// message that comes twice.
+pub fn more_outputs(names: &[String]) -> Vec<u8> {
+    let field = |number: u8, content: &[u8]| {
+        let mut bytes = vec![number << 3 | 2];
+        let mut length = content.len();
+        while length >= 0x80 {
+            bytes.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        bytes.push(length as u8);
+        bytes.extend(content);
+        bytes
+    };
+    let outputs = names.iter().map(|name| field(12, &field(1, name.as_bytes())));
+    field(7, &outputs.collect::<Vec<_>>().concat())
 }
 
 fn read(file: &File) -> Result<(Facts, Header), ScanError> {

@@ -26,6 +26,7 @@ mod queue;
 mod sandbox;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod verdict;
 mod weighing;
 

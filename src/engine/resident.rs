@@ -15,6 +15,7 @@ use ort::environment::Environment;
 use super::LoadError;
 use super::allocator;
 use super::artifact::{Facts, PrivateCopy};
+use super::batch::Evidence;
 use super::content::ContentHash;
 use super::gpu::Gpu;
 use super::memory::{self, Another, Budget, Footprint, Load, Loaded, MappedFile, NoRoom, Working};
@@ -30,8 +31,8 @@ pub struct Resident {
     // Dropped in this order: memory is given back when it is free.
     pub session: Session,
     pub pace: Pace,
-    /// Whether rows joined along the first axis are answered as they are alone; `None` when nobody has looked.
-    pub independent_rows: Option<bool>,
+    /// What is known of joining requests; nothing when the model was not prepared.
+    pub evidence: Option<Evidence>,
     has_unbounded_work: bool,
     _file: Option<MappedFile>,
     memory: Loaded,
@@ -97,7 +98,10 @@ impl Resident {
             content,
             session,
             pace,
-            independent_rows: known.and_then(|findings| findings.independent_rows),
+            evidence: known.map(|findings| Evidence {
+                axes: findings.axes.clone(),
+                trial: findings.independent_rows,
+            }),
             has_unbounded_work: facts.has_unbounded_work,
             _file: file,
             memory,

@@ -157,6 +157,13 @@ impl Session {
         })
     }
 
+    /// Creates the session of an uploaded model in memory, which has no external data.
+    pub fn open_bytes(environment: &Environment, model: &[u8], weights: u64) -> Result<Self, SessionError> {
+        guarded(Path::new(""), || {
+            options(environment, weights)?.commit_from_memory(model)
+        })
+    }
+
     fn new(session: ort::session::Session) -> Result<Self, SessionError> {
         let signature = signature(&session)?;
         let names = |names: Vec<&str>| -> Result<Vec<CString>, SessionError> {

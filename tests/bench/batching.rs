@@ -33,11 +33,7 @@ pub fn run() {
         "CPU, off",
         "on",
     ]);
-    let table: [(&str, &[usize]); 2] = [
-        ("perceptron, 11 KB", &[32, 64, 8]),
-        ("perceptron, 60 MB", &[256, 3_800, 3_700, 16]),
-    ];
-    for (what, widths) in table {
+    for (what, widths) in networks::BATCHED {
         eprintln!("  {what}");
         let models = Models::new();
         let folder = models.write("mlp", &networks::mlp(widths, 1));

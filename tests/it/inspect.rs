@@ -107,24 +107,29 @@ fn it_says_what_the_model_is_and_what_it_takes() {
         assert_eq!(report[key], expected, "{key}");
     }
     assert_eq!(report["measured"]["independent_rows"], json!(true));
+    assert_eq!(report["joined"], json!(true));
+    assert_eq!(report["joined_why_not"], Value::Null);
     assert!(report["measured"]["private_bytes"].as_u64().unwrap() > 0);
     let text = longshore(["inspect", fixture("external").to_str().unwrap()]).output();
     assert!(text.contains("with external data in 1 file"), "{text}");
 }
 
 #[test]
-fn what_longshore_json_says_of_batches_counts_more_than_what_was_seen() {
+fn what_longshore_json_says_of_batches_counts_more_than_the_analysis() {
     let models = Models::new();
     let folder = models.place("mlp", "m");
-    let rows = |manifest: &Value| {
+    let batches = |manifest: &Value| {
         fs::write(Path::new(&folder).join("longshore.json"), manifest.to_string()).unwrap();
         assert_eq!(inspect(&folder)["batching"], manifest["batching"]);
         let told = longshore(["inspect", &folder]).output();
-        told.lines().find(|line| line.starts_with("rows")).unwrap().to_owned()
+        told.lines()
+            .find(|line| line.starts_with("batches"))
+            .unwrap()
+            .to_owned()
     };
-    assert!(rows(&json!({})).contains("independent"));
-    assert!(rows(&json!({"batching": false})).contains("never joined: longshore.json says so"));
-    assert!(rows(&json!({"batching": {"max_rows": 8}})).contains("may be joined: longshore.json says so"));
+    assert!(batches(&json!({})).ends_with("requests that wait are joined"));
+    assert!(batches(&json!({"batching": false})).ends_with("every request runs alone: longshore.json says so"));
+    assert!(batches(&json!({"batching": {"max_rows": 8}})).ends_with("requests that wait are joined"));
 }
 
 #[test]

@@ -43,6 +43,7 @@ mod http;
 mod image;
 mod inspect;
 mod isolation;
+mod joining;
 mod limits;
 mod listing;
 mod local_mode;

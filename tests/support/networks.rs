@@ -8,6 +8,12 @@ use half::f16;
 use super::onnx::{Dim, Graph, Info, Model, Node, Tensor, element};
 use super::random::Random;
 
+/// The perceptrons that `scripts/bench batching` measures, by their widths.
+pub const BATCHED: [(&str, &[usize]); 2] = [
+    ("perceptron, 11 KB", &[32, 64, 8]),
+    ("perceptron, 60 MB", &[256, 3_800, 3_700, 16]),
+];
+
 /// The batch axis.
 fn batch() -> Dim {
     "batch".into()
@@ -209,6 +215,57 @@ fn dense(mut graph: Graph, from: &str, widths: &[usize], random: &mut Random) ->
         }
     }
     graph
+}
+
+/// A dense layer as `quantize_dynamic` writes it: its input is quantised by the range of the whole batch.
+pub fn dynamically_quantized(inputs: usize, outputs: usize, seed: u64) -> Vec<u8> {
+    let graph = quantized_layer(Graph::new(), "x", inputs, outputs, "y", &mut Random::new(seed))
+        .input(Info::floats("x", [batch(), (inputs as i64).into()]))
+        .output(Info::floats("y", [batch(), (outputs as i64).into()]));
+    Model::new(graph).into_bytes()
+}
+
+/// A classifier of two such layers that answers nothing but the label: `label[batch]` (int64).
+pub fn dynamically_quantized_labels(inputs: usize, hidden: usize, labels: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let graph =
+        quantized_layer(Graph::new(), "x", inputs, hidden, "h", &mut random).node(Node::new("Relu", ["h"], ["a"]));
+    let graph = quantized_layer(graph, "a", hidden, labels, "s", &mut random)
+        .node(
+            Node::new("ArgMax", ["s"], ["label"])
+                .attribute("axis", 1)
+                .attribute("keepdims", 0),
+        )
+        .input(Info::floats("x", [batch(), (inputs as i64).into()]))
+        .output(Info::ints("label", [batch()]));
+    Model::new(graph).into_bytes()
+}
+
+fn quantized_layer(graph: Graph, from: &str, inputs: usize, outputs: usize, to: &str, random: &mut Random) -> Graph {
+    let name = |part: &str| format!("{to}_{part}");
+    let [weight, scale, quantized, input_scale, zero, sum, float, factor] =
+        ["w", "scale", "q", "q_scale", "q_zero", "sum", "float", "factor"].map(name);
+    let values: Vec<u8> = (0..inputs * outputs)
+        .map(|_| (random.float(127.0) as i8) as u8)
+        .collect();
+    let largest = 1.0 / (127.0 * (inputs as f32).sqrt());
+    graph
+        .initializer(Tensor::raw(
+            &weight,
+            element::INT8,
+            &[inputs as i64, outputs as i64],
+            values,
+        ))
+        .initializer(Tensor::floats(&scale, &[], &[largest]))
+        .node(Node::new(
+            "DynamicQuantizeLinear",
+            [from],
+            [&*quantized, &*input_scale, &*zero],
+        ))
+        .node(Node::new("MatMulInteger", [&*quantized, &*weight, &*zero], [&*sum]))
+        .node(Node::new("Cast", [&*sum], [&*float]).attribute("to", element::FLOAT))
+        .node(Node::new("Mul", [&*input_scale, &*scale], [&*factor]))
+        .node(Node::new("Mul", [&*float, &*factor], [to]))
 }
 
 fn weights(name: &str, dims: &[usize], fan_in: usize, random: &mut Random) -> Tensor {

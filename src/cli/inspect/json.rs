@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::Request;
-use crate::engine::{BatchOverride, Examination, Loaded, Packing};
+use crate::engine::{BatchOverride, Examination, Loaded, OutputAxis, Packing};
 use crate::tensor::{Dim, ValueType};
 
 pub fn report(examination: &Examination, requests: &[Request]) -> Value {
@@ -29,7 +29,7 @@ pub fn report(examination: &Examination, requests: &[Request]) -> Value {
     });
     let more = match &examination.loaded {
         Err(error) => json!({"refused": error.to_string()}),
-        Ok(loaded) => described(loaded, requests),
+        Ok(loaded) => described(loaded, examination, requests),
     };
     if let (Value::Object(report), Value::Object(more)) = (&mut report, more) {
         report.extend(more);
@@ -37,7 +37,7 @@ pub fn report(examination: &Examination, requests: &[Request]) -> Value {
     report
 }
 
-fn described(loaded: &Loaded, requests: &[Request]) -> Value {
+fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -> Value {
     let inputs = loaded.signature.inputs.iter();
     let inputs: Vec<Value> = inputs
         .map(|input| {
@@ -59,6 +59,13 @@ fn described(loaded: &Loaded, requests: &[Request]) -> Value {
         })
         .collect();
     let findings = &loaded.findings;
+    let joining = super::joining(loaded, examination);
+    let records: Map<String, Value> = findings
+        .axes
+        .outputs
+        .iter()
+        .map(|(output, axis)| (output.clone(), records(axis)))
+        .collect();
     let (samples, unfit): (Vec<&Request>, Vec<&Request>) =
         requests.iter().partition(|request| request.sample.body.is_ok());
     json!({
@@ -71,6 +78,9 @@ fn described(loaded: &Loaded, requests: &[Request]) -> Value {
             "run_peak_bytes": findings.run_peak,
             "independent_rows": findings.independent_rows,
         },
+        "joined": joining.is_ok(),
+        "joined_why_not": joining.as_ref().err().map(ToString::to_string),
+        "records": records,
         "has_prepared_form": findings.prepared,
         "samples": samples.into_iter().map(sample).collect::<Vec<_>>(),
         "unfit": unfit.into_iter().map(sample).collect::<Vec<_>>(),
@@ -83,6 +93,16 @@ fn batching(said: BatchOverride) -> Value {
         BatchOverride::Never => json!(false),
         BatchOverride::Allowed(None) => json!(true),
         BatchOverride::Allowed(Some(rows)) => json!({"max_rows": rows}),
+    }
+}
+
+/// Where the records of a batch are in an output.
+fn records(axis: &OutputAxis) -> Value {
+    match axis {
+        OutputAxis::Records => json!("first axis"),
+        OutputAxis::Elsewhere => json!("another axis"),
+        OutputAxis::Whole => json!("none"),
+        OutputAxis::Mixed(why) => json!({"mixed": why}),
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use super::narrow::Narrow;
 use super::schema::{Content, Message, content};
-use super::wire::Wire;
+use super::wire::{Field, Wire};
 use super::{Facts, Header, ScanError};
 
 /// Messages inside messages. A subgraph inside a subgraph is three deeper.
@@ -98,11 +98,10 @@ impl<R: Read + io::Seek> Scanner<R> {
         }
         let mut external = External::default();
         let (mut data_type, mut data) = (0, 0);
-        while self.wire.position < end {
-            let (field, wire_type) = self.wire.tag(end)?;
-            let length = match wire_type {
-                0 => {
-                    let number = self.wire.varint(end)?;
+        while let Some((field, value)) = self.wire.field(end)? {
+            let field_end = match value {
+                Field::Bytes(field_end) => field_end,
+                Field::Number(number) => {
                     match (message, field) {
                         (Message::Model, 1) => self.header.ir_version = number,
                         (Message::Tensor, 2) => data_type = number,
@@ -110,24 +109,11 @@ impl<R: Read + io::Seek> Scanner<R> {
                     }
                     continue;
                 }
-                1 => 8,
-                2 => self.wire.varint(end)?,
-                5 => 4,
-                _ => return Err(self.wire.malformed("an unknown wire type")),
+                Field::Fixed32(_) | Field::Fixed64(_) => continue,
             };
-            let field_end = self
-                .wire
-                .position
-                .checked_add(length)
-                .filter(|&field_end| field_end <= end)
-                .ok_or_else(|| self.wire.malformed("a field longer than what holds it"))?;
-            if wire_type != 2 {
-                self.wire.skip_to(field_end)?;
-                continue;
-            }
             // `int32_data`, which holds narrow types, too, and `raw_data`.
             if let (Message::Tensor, 5 | 9) = (message, field) {
-                data += length;
+                data += field_end - self.wire.position;
             }
             match content(message, field) {
                 Content::Message(inner) => self.message(inner, field_end, depth + 1)?,
@@ -219,26 +205,11 @@ impl<R: Read + io::Seek> Scanner<R> {
     /// An `OperatorSetIdProto`: domain 1, version 2.
     fn operator_set(&mut self, end: u64) -> Result<(), ScanError> {
         let (mut domain, mut version) = (String::new(), 0);
-        while self.wire.position < end {
-            match self.wire.tag(end)? {
-                (2, 0) => version = self.wire.varint(end)?,
-                (_, 0) => drop(self.wire.varint(end)?),
-                (field, 2) => {
-                    let text_end = self.wire.text_end(end)?;
-                    if field == 1 {
-                        domain = self.shown(text_end)?;
-                    } else {
-                        self.wire.skip_to(text_end)?;
-                    }
-                }
-                (_, wire_type @ (1 | 5)) => {
-                    let next = self.wire.position + if wire_type == 1 { 8 } else { 4 };
-                    if next > end {
-                        return Err(self.wire.malformed("a number cut off"));
-                    }
-                    self.wire.skip_to(next)?;
-                }
-                _ => return Err(self.wire.malformed("an unknown wire type")),
+        while let Some((field, value)) = self.wire.field(end)? {
+            match (field, value) {
+                (1, Field::Bytes(text_end)) => domain = self.shown(text_end)?,
+                (2, Field::Number(number)) => version = number,
+                (_, value) => self.wire.skip(&value)?,
             }
         }
         self.header.add_opset(domain, version);

@@ -10,6 +10,16 @@ use super::ScanError;
 /// Longer strings than this are neither operators' names nor file names.
 pub(super) const MAX_STRING: u64 = 4096;
 
+/// A field's value, or where it ends.
+#[derive(Debug)]
+pub(super) enum Field {
+    Number(u64),
+    Fixed32([u8; 4]),
+    Fixed64([u8; 8]),
+    /// Bytes from here to there.
+    Bytes(u64),
+}
+
 /// A file that is read once, from its beginning on.
 pub(super) struct Wire<R> {
     reader: BufReader<R>,
@@ -22,6 +32,53 @@ impl<R: Read + io::Seek> Wire<R> {
             reader: BufReader::new(file),
             position: 0,
         }
+    }
+
+    /// Reads the next field's number and value; of bytes, their length. `None` at `end`.
+    pub(super) fn field(&mut self, end: u64) -> Result<Option<(u64, Field)>, ScanError> {
+        if self.position >= end {
+            return Ok(None);
+        }
+        let (number, wire_type) = self.tag(end)?;
+        let field = match wire_type {
+            0 => Field::Number(self.varint(end)?),
+            1 => Field::Fixed64(self.fixed(end)?),
+            2 => {
+                let length = self.varint(end)?;
+                let field_end = self.position.checked_add(length);
+                let field_end = field_end.filter(|&field_end| field_end <= end);
+                Field::Bytes(field_end.ok_or_else(|| self.malformed("a field longer than what holds it"))?)
+            }
+            5 => Field::Fixed32(self.fixed(end)?),
+            _ => return Err(self.malformed("an unknown wire type")),
+        };
+        Ok(Some((number, field)))
+    }
+
+    /// Skips what of a field has not been read.
+    pub(super) fn skip(&mut self, field: &Field) -> Result<(), ScanError> {
+        match field {
+            Field::Bytes(end) => self.skip_to(*end),
+            Field::Number(_) | Field::Fixed32(_) | Field::Fixed64(_) => Ok(()),
+        }
+    }
+
+    fn fixed<const N: usize>(&mut self, end: u64) -> Result<[u8; N], ScanError> {
+        if end - self.position < N as u64 {
+            return Err(self.malformed("a field longer than what holds it"));
+        }
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes)?;
+        self.position += N as u64;
+        Ok(bytes)
+    }
+
+    /// Reads the bytes from here to `end`.
+    pub(super) fn bytes(&mut self, end: u64) -> Result<Vec<u8>, ScanError> {
+        let mut bytes = Vec::new();
+        self.reader.by_ref().take(end - self.position).read_to_end(&mut bytes)?;
+        self.position = end;
+        Ok(bytes)
     }
 
     /// Reads the length of a text and returns where it ends, which is not after `end`.
@@ -67,10 +124,7 @@ impl<R: Read + io::Seek> Wire<R> {
         if length > MAX_STRING {
             return Err(ScanError::LongName);
         }
-        let mut bytes = Vec::new();
-        self.reader.by_ref().take(length).read_to_end(&mut bytes)?;
-        self.position = end;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(String::from_utf8_lossy(&self.bytes(end)?).into_owned())
     }
 
     pub(super) fn skip_to(&mut self, end: u64) -> Result<(), ScanError> {

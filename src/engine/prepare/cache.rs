@@ -48,7 +48,7 @@ pub use folder::{free_bytes, is_in_memory};
 pub use unfinished::Unfinished;
 
 /// Part of every key: raised when what is written changes its meaning.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Contents remembered in memory; more are a sign of contents that do not come again.
 const MOST_REMEMBERED: usize = 100_000;

@@ -14,8 +14,11 @@ use super::mapping::Mapping;
 use super::probe::{self, Answers};
 use super::protocol::{Findings, Job, Report};
 use super::sandbox;
+use super::trial;
 use super::weighing::stays_small;
 use crate::engine::allocator;
+use crate::engine::axes::{self, Analysis, Axes, OutputAxis};
+use crate::engine::onnx_file;
 use crate::engine::output_rows::{self, Run};
 use crate::engine::runtime;
 use crate::engine::session::{Cancel, Folding, Form, Session, SessionError};
@@ -24,6 +27,10 @@ use crate::tensor::OutputRows;
 
 /// The longest that made-up data is run: what takes longer is a model for which that says nothing.
 const PROBE: Duration = Duration::from_secs(10);
+
+/// Bytes of weights up to which an uploaded model is read once more for the trial of its rows. A prepared form is mapped,
+/// whatever its size.
+const MOST_READ_AGAIN: u64 = 16 << 20;
 
 /// Serves jobs from standard input until its end, with files in `folder`. `library` is ONNX Runtime's, when it is named
 /// explicitly.
@@ -78,27 +85,136 @@ fn say(report: &Report) -> io::Result<()> {
 }
 
 fn prepare(environment: &Environment, timer: &Timer, job: &Job) -> Result<Findings, SessionError> {
+    let examined = examine_best(environment, timer, job)?;
+    // After the model was loaded: what it took then is more than its graph takes here.
+    let analysis = if job.is_ort_format {
+        axes::analyse_ort_format(&job.model)
+    } else {
+        axes::analyse(&job.model)
+    };
+    let independent_rows = try_rows(environment, timer, job, &examined, &analysis);
+    let rows = examined.outputs.iter().zip(&examined.findings.rows);
+    let rows = rows.map(|(output, &tried)| proven_rows(analysis.axes.of(output)).unwrap_or(tried));
+    let rows = rows.collect();
+    Ok(Findings {
+        rows,
+        axes: analysis.axes,
+        independent_rows,
+        ..examined.findings
+    })
+}
+
+/// The relation of an output's entries to the records, where the graph proves one.
+fn proven_rows(axis: Option<&OutputAxis>) -> Option<OutputRows> {
+    match axis? {
+        OutputAxis::Records => Some(OutputRows::PerRecord),
+        OutputAxis::Elsewhere | OutputAxis::Whole => Some(OutputRows::Whole),
+        OutputAxis::Mixed(_) => None,
+    }
+}
+
+/// Whether rows were answered together as they were alone, in the outputs that keep them apart as the graph has it.
+fn try_rows(
+    environment: &Environment,
+    timer: &Timer,
+    job: &Job,
+    examined: &Examined,
+    analysis: &Analysis,
+) -> Option<bool> {
+    let holds = examined.holds.as_ref()?;
+    let outputs: Vec<usize> = examined
+        .outputs
+        .iter()
+        .enumerate()
+        .filter(|(_, output)| analysis.axes.of(output) == Some(&OutputAxis::Records))
+        .map(|(index, _)| index)
+        .collect();
+    if outputs.is_empty() {
+        return Some(holds.iter().all(|&holds| holds));
+    }
+    if !outputs.iter().all(|&output| holds.get(output) == Some(&true)) {
+        return Some(false);
+    }
+    let keeps_apart = |session: &Session, outputs: &[usize]| {
+        let cancel = Arc::new(Cancel::new().ok()?);
+        timer.limited(&cancel, || {
+            trial::keeps_rows_apart(session, outputs, examined.size, &cancel)
+        })
+    };
+    let form = match &job.prepared {
+        Some(prepared) if examined.findings.prepared => Form::Prepared(prepared),
+        Some(_) | None => Form::Uploaded(&job.model),
+    };
+    let is_tried = examined.findings.prepared || job.weights <= MOST_READ_AGAIN;
+    if is_tried
+        && let Ok(session) = Session::open(environment, form, job.weights)
+        && keeps_apart(&session, &outputs) == Some(false)
+    {
+        return Some(false);
+    }
+    // A label hides by how much the numbers that it was chosen by are off.
+    if let Some(exposed) = exposed(environment, job, &analysis.inner) {
+        let all = exposed.signature().outputs.len();
+        let inner: Vec<usize> = (all.saturating_sub(analysis.inner.len())..all).collect();
+        if keeps_apart(&exposed, &inner) == Some(false) {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+/// The model with these inner values as further outputs; `None` for a large one.
+fn exposed(environment: &Environment, job: &Job, inner: &[String]) -> Option<Session> {
+    /// Larger ones would take more memory than was reserved for this child.
+    const MOST: u64 = 2 << 20;
+    if inner.is_empty() || job.is_ort_format || job.weights > MOST {
+        return None;
+    }
+    let mut bytes = std::fs::read(&job.model).ok()?;
+    // External data would not be found beside a model in memory.
+    if bytes.len() as u64 != job.weights {
+        return None;
+    }
+    bytes.extend(onnx_file::more_outputs(inner));
+    Session::open_bytes(environment, &bytes, job.weights).ok()
+}
+
+/// Loads, tries and measures the form of the model that is to be served.
+fn examine_best(environment: &Environment, timer: &Timer, job: &Job) -> Result<Examined, SessionError> {
     let uploaded = Form::Uploaded(&job.model);
     let Some(prepared) = &job.prepared else {
-        return Ok(examine(environment, timer, uploaded, job, None)?.0);
+        return examine(environment, timer, uploaded, job, None);
     };
     let folding = if job.fold { Folding::All } else { Folding::Small };
     let mut written = write(environment, timer, job, prepared, folding)?;
-    if let Some(findings) = &written
+    if let Some(examined) = &written
         && job.fold
-        && stays_small(environment, timer, job, prepared, findings)
+        && stays_small(environment, timer, job, prepared, &examined.findings)
     {
         written = match write(environment, timer, job, prepared, Folding::Small) {
-            Ok(Some(findings)) => Some(findings),
+            Ok(Some(examined)) => Some(examined),
             Ok(None) | Err(_) => write(environment, timer, job, prepared, Folding::All)?,
         };
     }
-    if let Some(findings) = written {
-        return Ok(findings);
+    if let Some(examined) = written {
+        return Ok(examined);
     }
     // The server removes what is left of it.
     allocator::give_back();
-    Ok(examine(environment, timer, uploaded, job, None)?.0)
+    examine(environment, timer, uploaded, job, None)
+}
+
+/// A form of the model that has been loaded, run and measured.
+struct Examined {
+    /// The names of its outputs.
+    outputs: Vec<String>,
+    findings: Findings,
+    /// Whether it answers as expected.
+    agrees: bool,
+    /// For each output, whether two rows were answered together as they were alone.
+    holds: Option<Vec<bool>>,
+    /// The size of its open dimensions but the first, in what it answered.
+    size: usize,
 }
 
 /// Writes the prepared form of the job's model and examines it. `None` when it cannot be written, or answers otherwise
@@ -109,7 +225,7 @@ fn write(
     job: &Job,
     prepared: &Path,
     folding: Folding,
-) -> Result<Option<Findings>, SessionError> {
+) -> Result<Option<Examined>, SessionError> {
     // The model as it was uploaded answers first; the prepared form has to answer the same.
     let expected = match convert(environment, job, prepared, folding) {
         Ok(session) => {
@@ -126,11 +242,14 @@ fn write(
     let examined = examine(environment, timer, Form::Prepared(prepared), job, Some(expected));
     allocator::give_back();
     Ok(match examined {
-        Ok((findings, true)) => Some(Findings {
-            prepared: true,
-            ..findings
+        Ok(examined) if examined.agrees => Some(Examined {
+            findings: Findings {
+                prepared: true,
+                ..examined.findings
+            },
+            ..examined
         }),
-        Ok((_, false)) | Err(_) => None,
+        Ok(_) | Err(_) => None,
     })
 }
 
@@ -151,14 +270,14 @@ fn copy(from: &Path, to: &Path) -> io::Result<u64> {
     io::copy(&mut File::open(from)?, &mut target)
 }
 
-/// Loads and runs one form of the model and measures it. Also whether it answers as `expected`.
+/// Loads and runs one form of the model and measures it.
 fn examine(
     environment: &Environment,
     timer: &Timer,
     form: Form<'_>,
     job: &Job,
     expected: Option<Option<Answers>>,
-) -> Result<(Findings, bool), SessionError> {
+) -> Result<Examined, SessionError> {
     if let Form::Prepared(file) = form {
         let bytes = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
         // Without, there is less memory for the model.
@@ -182,7 +301,8 @@ fn examine(
         }
         Some(None) | None => true,
     };
-    let independent_rows = answers.as_ref().and_then(Answers::independent_rows);
+    let holds = answers.as_ref().and_then(Answers::independent_rows);
+    let size = answers.as_ref().map_or(1, |answers| answers.size);
     let run_peak = answers.as_ref().map(|_| run_peak);
     let rows = match &answers {
         Some(answers) => rows(&session, timer, answers),
@@ -191,18 +311,23 @@ fn examine(
     drop((answers, expected));
     let mapped = |private| mapping.map_or(0, |mapping| mapping.read_by_runs(run_peak.is_some(), private));
     let private = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
-    Ok((
-        Findings {
+    let outputs = session.signature().outputs.iter();
+    Ok(Examined {
+        outputs: outputs.map(|output| output.name.clone()).collect(),
+        findings: Findings {
             prepared: false,
             private,
             mapped: mapped(private),
             load_peak,
             run_peak,
-            independent_rows,
+            axes: Axes::unknown("the model's graph has not been analysed"),
+            independent_rows: None,
             rows,
         },
         agrees,
-    ))
+        holds,
+        size,
+    })
 }
 
 fn is_deterministic(session: &Session, timer: &Timer, job: &Job) -> bool {

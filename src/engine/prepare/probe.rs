@@ -25,6 +25,8 @@ pub struct Answers {
     alone: [Vec<Value>; 2],
     /// To both rows together.
     together: Option<Vec<Value>>,
+    /// The open dimensions but the first had this size.
+    pub size: usize,
 }
 
 /// Asks `session`; `None` when it does not answer.
@@ -32,12 +34,12 @@ pub fn ask(session: &Session, cancel: &Cancel) -> Option<Answers> {
     let signature = session.signature();
     let run = |inputs: &[Tensor]| session.run(inputs, None, cancel).ok();
     SIZES.into_iter().find_map(|size| {
-        let rows = [1, 2].map(|seed| inputs(signature, size, seed));
+        let rows = [1, 2].map(|seed| scaled(signature, size, seed, 1.0));
         let [Some(first), Some(second)] = rows else { return None };
         let alone = [run(&first)?, run(&second)?];
         let joined = joined_axis(signature).then(|| join(&first, &second)).flatten();
         let together = joined.and_then(|joined| run(&joined));
-        Some(Answers { alone, together })
+        Some(Answers { alone, together, size })
     })
 }
 
@@ -53,7 +55,7 @@ pub fn ask_larger(session: &Session, cancel: &Cancel) -> Option<Vec<Value>> {
         return None;
     }
     let mut answers = SIZES.into_iter().filter(|&size| size <= MODEST).filter_map(|size| {
-        let inputs = inputs(signature, size, 1)?;
+        let inputs = scaled(signature, size, 1, 1.0)?;
         session.run(&inputs, None, cancel).ok()
     });
     answers.nth(1)
@@ -62,7 +64,7 @@ pub fn ask_larger(session: &Session, cancel: &Cancel) -> Option<Vec<Value>> {
 /// The first data that `session` answers of those that [`ask`] asks with.
 pub fn answered(session: &Session, cancel: &Cancel) -> Option<Vec<Tensor>> {
     SIZES.into_iter().find_map(|size| {
-        let inputs = inputs(session.signature(), size, 1)?;
+        let inputs = scaled(session.signature(), size, 1, 1.0)?;
         session.run(&inputs, None, cancel).ok().map(|_| inputs)
     })
 }
@@ -85,21 +87,17 @@ impl Answers {
         self == other
     }
 
-    /// Whether each row is answered the same in company; `None` when that was not seen: the first axis is not free, or the
-    /// answer does not depend on the data at all.
-    pub fn independent_rows(&self) -> Option<bool> {
+    /// For each output, whether each row is answered the same in company; `None` when that was not seen: the first axis is
+    /// not free, or the answer does not depend on the data at all.
+    pub fn independent_rows(&self) -> Option<Vec<bool>> {
         let together = self.together.as_ref()?;
         let [first, second] = &self.alone;
         if first == second {
             return None;
         }
-        Some(
-            together.len() == first.len()
-                && together
-                    .iter()
-                    .zip(first.iter().zip(second))
-                    .all(|(together, (first, second))| holds(together, first, second).unwrap_or(false)),
-        )
+        let pairs = together.iter().zip(first.iter().zip(second));
+        let holds = pairs.map(|(together, (first, second))| holds(together, first, second).unwrap_or(false));
+        Some(holds.collect())
     }
 }
 
@@ -114,20 +112,34 @@ fn joined_axis(signature: &Signature) -> bool {
 
 /// Whether `together` is `first` followed by `second`, but for rounding: other kernels serve other numbers of rows.
 fn holds(together: &Value, first: &Value, second: &Value) -> Option<bool> {
-    let (Value::Tensor(together), Value::Tensor(first), Value::Tensor(second)) = (together, first, second) else {
-        return None;
+    let rows = |value: &Value| match value {
+        Value::Tensor(tensor) => tensor.shape().first().copied(),
+        Value::Sequence(items) => Some(items.len()),
+        Value::Map { .. } => None,
     };
-    if together.shape().first().copied()? != first.shape().first()? + second.shape().first()? {
+    if rows(together)? != rows(first)? + rows(second)? {
         return Some(false);
     }
-    let expected = [numbers(first)?, numbers(second)?].concat();
-    let found = numbers(together)?;
+    let expected = [numbers_of(first)?, numbers_of(second)?].concat();
+    let found = numbers_of(together)?;
     let near = |(found, expected): (&f64, &f64)| {
         found == expected
             || (found.is_nan() && expected.is_nan())
             || (found - expected).abs() <= 1e-5 + 1e-3 * expected.abs()
     };
     Some(found.len() == expected.len() && found.iter().zip(&expected).all(near))
+}
+
+/// All numbers in a value, in order.
+pub(super) fn numbers_of(value: &Value) -> Option<Vec<f64>> {
+    match value {
+        Value::Tensor(tensor) => numbers(tensor),
+        Value::Sequence(items) => {
+            let items: Vec<Vec<f64>> = items.iter().map(numbers_of).collect::<Option<_>>()?;
+            Some(items.concat())
+        }
+        Value::Map { keys, values } => Some([numbers(keys)?, numbers(values)?].concat()),
+    }
 }
 
 fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
@@ -165,11 +177,14 @@ fn label(text: &Bytes) -> f64 {
     f64::from(u32::from_le_bytes(bytes))
 }
 
-fn inputs(signature: &Signature, size: usize, seed: u64) -> Option<Vec<Tensor>> {
-    signature
-        .inputs
-        .iter()
-        .map(|input| row(input, size, random(seed)))
+/// A row for each input, whose numbers are multiplied by `factor` unless they are whole.
+pub(super) fn scaled(signature: &Signature, size: usize, seed: u64, factor: f64) -> Option<Vec<Tensor>> {
+    let inputs = signature.inputs.iter();
+    inputs
+        .map(|input| {
+            let mut float = random(seed);
+            row(input, size, move || float() * factor)
+        })
         .collect()
 }
 
@@ -268,6 +283,7 @@ mod tests {
         Answers {
             alone: [vec![tensor(first)], vec![tensor(second)]],
             together: together.map(|together| vec![tensor(together)]),
+            size: 1,
         }
     }
 
@@ -288,7 +304,7 @@ mod tests {
         for (first, second, together, expected) in table {
             assert_eq!(
                 answers(first, second, together).independent_rows(),
-                expected,
+                expected.map(|expected| vec![expected]),
                 "{first:?} {second:?} {together:?}"
             );
         }

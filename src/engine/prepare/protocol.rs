@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::axes::Axes;
 use crate::tensor::OutputRows;
 
 /// A model to be prepared. A child that does this gets it with paths in its own folder (`home.rs`).
@@ -54,7 +55,9 @@ pub struct Findings {
     pub load_peak: u64,
     /// Working memory of a run of one row; `None` when the model could not be run on made-up data.
     pub run_peak: Option<u64>,
-    /// Whether rows joined along the first axis are answered as they are alone; `None` when that cannot be known.
+    /// Where the records of a batch are in the outputs, as the graph proves it.
+    pub axes: Axes,
+    /// Whether a trial answered rows that were joined along the first axis as it did alone; `None` when there was no trial.
     pub independent_rows: Option<bool>,
     /// For each output its relation to the records of a request.
     pub rows: Vec<OutputRows>,

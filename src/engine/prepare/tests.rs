@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::home::Home;
 use super::protocol::Report;
 use super::*;
+use crate::engine::axes::Axes;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -40,6 +41,7 @@ fn findings() -> Findings {
         mapped: 0,
         load_peak: 2,
         run_peak: None,
+        axes: Axes::unknown("a test"),
         independent_rows: Some(true),
         rows: Vec::new(),
     }

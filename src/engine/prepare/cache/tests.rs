@@ -4,6 +4,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::axes::Axes;
 
 const PLENTY: u64 = 1 << 20;
 
@@ -18,6 +19,7 @@ fn findings(prepared: bool) -> Findings {
         mapped: 0,
         load_peak: 2,
         run_peak: Some(3),
+        axes: Axes::unknown("a test"),
         independent_rows: None,
         rows: Vec::new(),
     }

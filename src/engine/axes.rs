@@ -1,0 +1,279 @@
+//! Proves from a model's graph which of its outputs keep the records of a batch apart.
+//!
+//! Requests of different callers run together only where that changes no answer. No trial shows that: a layer that is
+//! quantised by the largest value of the whole batch answers small random rows the same alone and together. So the graph
+//! is walked once, when a model is prepared. For each tensor the walk knows on which axis the records are (`value.rs`), and
+//! each operator's rule (`rules/`) says what becomes of that axis, or that the operator mixes the records. An operator
+//! without a rule mixes them.
+//!
+//! What always holds: a value that is not `Mixed` is, for a batch, the values of its records put together; its shape depends
+//! on the records' shape and on their number alone. Sizes are followed as products (`extent.rs`), because exporters
+//! compute the shapes that they reshape to.
+
+mod call;
+mod extent;
+mod operators;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod value;
+mod walk;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::onnx_file::{self, Dimension, ModelGraph};
+use super::ort_file;
+use extent::{Extent, Symbols};
+use value::{Batch, Place, Tensor, Value};
+use walk::Walk;
+
+/// Where the records of a batch are in the outputs of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Axes {
+    /// By the output's name, in the model's order.
+    pub outputs: Vec<(String, OutputAxis)>,
+    /// Why there is no analysis.
+    pub unknown: Option<String>,
+}
+
+/// Where the records of a batch are in an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputAxis {
+    /// Along the first axis, an index for each; or an item for each, in a sequence. Each is what it is for the record alone.
+    Records,
+    /// Along another axis, or with several indices for each.
+    Elsewhere,
+    /// Nowhere: the output is the same for every batch.
+    Whole,
+    /// The records influence each other, or may do so, for this reason.
+    Mixed(String),
+}
+
+/// What the analysis finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Analysis {
+    pub axes: Axes,
+    /// Values inside the graph that outputs are chosen by, such as the numbers that an `ArgMax` compares. Each has the
+    /// records along its first axis.
+    pub inner: Vec<String>,
+}
+
+impl Axes {
+    /// Those of a model that is not analysed, for this reason.
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self {
+            outputs: Vec::new(),
+            unknown: Some(reason.into()),
+        }
+    }
+
+    pub fn of(&self, output: &str) -> Option<&OutputAxis> {
+        self.outputs
+            .iter()
+            .find(|(name, _)| name == output)
+            .map(|(_, axis)| axis)
+    }
+
+    /// Whether an output keeps the records apart.
+    pub fn has_records(&self) -> bool {
+        self.outputs.iter().any(|(_, axis)| *axis == OutputAxis::Records)
+    }
+
+    /// The first reason why an output does not.
+    pub fn reason(&self) -> Option<String> {
+        if let Some(reason) = &self.unknown {
+            return Some(reason.clone());
+        }
+        self.outputs.iter().find_map(|(name, axis)| match axis {
+            OutputAxis::Records => None,
+            OutputAxis::Mixed(reason) => Some(reason.clone()),
+            OutputAxis::Elsewhere => Some(format!(
+                "output {name:?} does not have the records along its first axis"
+            )),
+            OutputAxis::Whole => Some(format!("output {name:?} does not depend on the records")),
+        })
+    }
+}
+
+/// Reads and analyses the ONNX model in the file at `path`.
+pub fn analyse(path: &Path) -> Analysis {
+    match onnx_file::graph(path) {
+        Ok(model) => analysis(&model),
+        Err(error) => Analysis {
+            axes: Axes::unknown(format!("the model's graph cannot be analysed: {error}")),
+            inner: Vec::new(),
+        },
+    }
+}
+
+/// Reads and analyses the model in the file at `path`, which is in ONNX Runtime's own format.
+pub fn analyse_ort_format(path: &Path) -> Analysis {
+    match ort_file::graph(path) {
+        Ok(model) => Analysis {
+            // No further outputs can be added to it.
+            inner: Vec::new(),
+            ..analysis(&model)
+        },
+        Err(error) => Analysis {
+            axes: Axes::unknown(format!("the model's graph cannot be analysed: {error}")),
+            inner: Vec::new(),
+        },
+    }
+}
+
+fn analysis(model: &ModelGraph) -> Analysis {
+    let mut walk = Walk::new(model);
+    let inputs = inputs(model, &mut walk.symbols);
+    let values = match inputs {
+        Ok(inputs) => walk.model(model, inputs),
+        Err(reason) => {
+            let outputs = model.graph.outputs.iter();
+            let mixed = || OutputAxis::Mixed(reason.clone());
+            return Analysis {
+                axes: Axes {
+                    outputs: outputs.map(|name| (name.clone(), mixed())).collect(),
+                    unknown: None,
+                },
+                inner: Vec::new(),
+            };
+        }
+    };
+    let outputs = model.graph.outputs.iter().map(|name| {
+        let axis = match values.get(&**name) {
+            Some(value) => output_axis(value),
+            None => OutputAxis::Mixed(format!("output {name:?} is not computed by the graph")),
+        };
+        (name.clone(), axis)
+    });
+    Analysis {
+        axes: Axes {
+            outputs: outputs.collect(),
+            unknown: None,
+        },
+        inner: inner_values(model, &values),
+    }
+}
+
+fn output_axis(value: &Value) -> OutputAxis {
+    match value {
+        Value::Tensor(tensor) => match &tensor.batch {
+            Batch::Same => OutputAxis::Whole,
+            Batch::Records(place) if *place == Place::plain(0) => OutputAxis::Records,
+            Batch::Records(_) => OutputAxis::Elsewhere,
+            Batch::Sizes => OutputAxis::Mixed("the output depends on the number of records".to_owned()),
+        },
+        Value::Items => OutputAxis::Records,
+        Value::Sequence(tensor) if tensor.is_same() => OutputAxis::Whole,
+        Value::Sequence(_) => OutputAxis::Elsewhere,
+        Value::Mixed(reason) => OutputAxis::Mixed(reason.to_string()),
+    }
+}
+
+/// The values of the model's inputs: the records are along the first axis of each, or the model has no batches. The names
+/// of other dimensions are not followed: no run checks that two of one name are the same.
+fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'a str, Value>, String> {
+    let constants: std::collections::HashSet<&str> =
+        model.graph.constants.iter().map(|constant| &*constant.name).collect();
+    let mut values = HashMap::new();
+    let mut first_axis: Option<&str> = None;
+    for input in &model.graph.inputs {
+        // A caller cannot give it: it has a value.
+        if constants.contains(&*input.name) {
+            continue;
+        }
+        let open = || format!("input {:?} does not have an open first axis", input.name);
+        let (first, others) = input.dims.as_deref().and_then(<[_]>::split_first).ok_or_else(open)?;
+        match (first, first_axis) {
+            (Dimension::Fixed(_), _) => return Err(open()),
+            (Dimension::Named(name), Some(known)) if name != known => {
+                return Err(format!(
+                    "the first axes of the inputs have the names {known:?} and {name:?}"
+                ));
+            }
+            (Dimension::Named(name), _) => first_axis = Some(name),
+            (Dimension::Open, _) => {}
+        }
+        let others = others.iter().map(|dim| match dim {
+            Dimension::Fixed(size) => Extent::known(*size),
+            Dimension::Named(_) | Dimension::Open => symbols.fresh(),
+        });
+        let dims = std::iter::once(Extent::BATCH).chain(others).collect();
+        let value = Value::Tensor(Tensor::records(Some(dims), Place::plain(0)));
+        if values.insert(&*input.name, value).is_some() {
+            return Err(format!("there are two inputs {:?}", input.name));
+        }
+    }
+    if values.is_empty() {
+        return Err("the model has no inputs".to_owned());
+    }
+    Ok(values)
+}
+
+/// Operators behind which small differences cannot be seen any more.
+const CHOOSING: [&str; 12] = [
+    "ArgMax",
+    "ArgMin",
+    "ArrayFeatureExtractor",
+    "Binarizer",
+    "Cast",
+    "Equal",
+    "Greater",
+    "Less",
+    "LabelEncoder",
+    "TopK",
+    "GreaterOrEqual",
+    "LessOrEqual",
+];
+
+/// Values are exposed for the trial, at most.
+const MAX_INNER: usize = 8;
+
+/// What choosing operators choose by, of those that lead to an output without a sum in between.
+fn inner_values(model: &ModelGraph, values: &HashMap<&str, Value>) -> Vec<String> {
+    const PASSING: [&str; 8] = [
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "ZipMap",
+        "Transpose",
+    ];
+    let mut producers = HashMap::new();
+    for node in &model.graph.nodes {
+        for output in &node.outputs {
+            producers.insert(&**output, node);
+        }
+    }
+    let mut inner = Vec::new();
+    let mut waiting: Vec<(&str, bool)> = model.graph.outputs.iter().map(|name| (&**name, false)).collect();
+    let mut steps = 0;
+    while let Some((name, was_chosen)) = waiting.pop() {
+        steps += 1;
+        if steps > 1000 || inner.len() >= MAX_INNER {
+            break;
+        }
+        let node = producers.get(name);
+        let operator = node.map_or("", |node| &*node.operator);
+        let is_choosing = CHOOSING.contains(&operator);
+        if is_choosing || PASSING.contains(&operator) {
+            let inputs = node.map_or(&[][..], |node| &node.inputs);
+            waiting.extend(inputs.iter().map(|input| (&**input, was_chosen || is_choosing)));
+        } else if was_chosen
+            && node.is_some()
+            && values
+                .get(name)
+                .is_some_and(|value| output_axis(value) == OutputAxis::Records)
+            && !inner.iter().any(|known| known == name)
+            && !model.graph.outputs.iter().any(|output| output == name)
+        {
+            inner.push(name.to_owned());
+        }
+    }
+    inner
+}

@@ -1,0 +1,172 @@
+//! One operator with its inputs and attributes: what a rule is asked about.
+
+use std::collections::HashMap;
+
+use super::extent::{Extent, Symbols};
+use super::value::{Batch, MIXES, Mix, Place, Tensor, Value};
+use crate::engine::onnx_file::{Attribute, Node};
+
+/// Attributes by name.
+pub type Attributes<'a> = HashMap<&'a str, &'a Attribute>;
+
+/// What a rule says: the values of the outputs.
+pub type Outcome = Result<Vec<Value>, Mix>;
+
+/// What an operator does to the records of its inputs.
+pub type Rule = fn(&mut Call<'_>) -> Outcome;
+
+/// One operator that is looked at.
+pub struct Call<'a> {
+    pub operator: &'a str,
+    pub node: &'a Node,
+    /// Those of the call that the node's function was called with.
+    pub outer: Option<&'a Attributes<'a>>,
+    /// The version of the operator's set.
+    pub opset: i64,
+    pub inputs: Vec<Option<&'a Value>>,
+    pub symbols: &'a mut Symbols,
+}
+
+/// An input is missing, or of another kind than the operator takes: no run gets this far.
+const WRONG_INPUT: Mix = Mix::new("has inputs that it cannot have");
+
+const USES_COUNT: Mix = Mix::new("computes with the number of records");
+
+pub const UNKNOWN_RANK: Mix = Mix::new("takes a tensor of which the number of dimensions is not known");
+
+pub fn one(tensor: Tensor) -> Outcome {
+    Ok(vec![Value::Tensor(tensor)])
+}
+
+impl<'a> Call<'a> {
+    pub fn attribute(&self, name: &str) -> Option<&'a Attribute> {
+        match self.node.attributes.get(name)? {
+            Attribute::Reference(outer) => self.outer?.get(&**outer).copied(),
+            attribute => Some(attribute),
+        }
+    }
+
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        match self.attribute(name) {
+            Some(Attribute::Int(value)) => *value,
+            _ => default,
+        }
+    }
+
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        match self.attribute(name) {
+            Some(Attribute::Text(Some(text))) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A list of integers. `Err` for one that is too long to be kept.
+    pub fn ints(&self, name: &str) -> Result<Option<&'a [i64]>, Mix> {
+        match self.attribute(name) {
+            Some(Attribute::Ints(Some(values))) => Ok(Some(values)),
+            Some(Attribute::Ints(None)) => Err(Mix::new("has an attribute that is too long")),
+            _ => Ok(None),
+        }
+    }
+
+    /// A tensor that may depend on the number of records.
+    pub fn any(&self, index: usize) -> Result<&'a Tensor, Mix> {
+        self.any_or_none(index)?.ok_or(WRONG_INPUT)
+    }
+
+    pub fn any_or_none(&self, index: usize) -> Result<Option<&'a Tensor>, Mix> {
+        match self.inputs.get(index).copied().flatten() {
+            None => Ok(None),
+            Some(Value::Tensor(tensor)) => Ok(Some(tensor)),
+            Some(Value::Sequence(_) | Value::Items | Value::Mixed(_)) => Err(WRONG_INPUT),
+        }
+    }
+
+    pub fn tensor(&self, index: usize) -> Result<&'a Tensor, Mix> {
+        self.tensor_or_none(index)?.ok_or(WRONG_INPUT)
+    }
+
+    pub fn tensor_or_none(&self, index: usize) -> Result<Option<&'a Tensor>, Mix> {
+        let tensor = self.any_or_none(index)?;
+        match tensor {
+            Some(tensor) if tensor.batch == Batch::Sizes => Err(USES_COUNT),
+            _ => Ok(tensor),
+        }
+    }
+
+    /// Every input from this one on is the same for every batch.
+    pub fn all_same_from(&self, first: usize) -> Result<(), Mix> {
+        for index in first..self.inputs.len() {
+            self.same_or_none(index)?;
+        }
+        Ok(())
+    }
+
+    /// An input that is the same for every batch.
+    pub fn same(&self, index: usize) -> Result<&'a Tensor, Mix> {
+        self.same_or_none(index)?.ok_or(WRONG_INPUT)
+    }
+
+    pub fn same_or_none(&self, index: usize) -> Result<Option<&'a Tensor>, Mix> {
+        match self.tensor_or_none(index)? {
+            Some(tensor) if !tensor.is_same() => Err(MIXES),
+            tensor => Ok(tensor),
+        }
+    }
+
+    pub fn sequence(&self, index: usize) -> Result<&'a Tensor, Mix> {
+        match self.inputs.get(index).copied().flatten() {
+            Some(Value::Sequence(element)) => Ok(element),
+            _ => Err(WRONG_INPUT),
+        }
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.node.outputs.len()
+    }
+
+    pub fn fresh(&mut self) -> Extent {
+        self.symbols.fresh()
+    }
+}
+
+/// The axis that a number means, which counts from the end when it is negative.
+pub fn axis(number: i64, rank: Option<usize>) -> Result<usize, Mix> {
+    let number = isize::try_from(number).map_err(|_| WRONG_INPUT)?;
+    match (usize::try_from(number), rank) {
+        (Ok(axis), Some(rank)) if axis < rank.max(1) => Ok(axis),
+        (Ok(axis), None) => Ok(axis),
+        (Err(_), Some(rank)) => rank.checked_add_signed(number).ok_or(WRONG_INPUT),
+        (Ok(_), Some(_)) => Err(WRONG_INPUT),
+        (Err(_), None) => Err(UNKNOWN_RANK),
+    }
+}
+
+/// The records are not along `axis`.
+pub fn apart(tensor: &Tensor, axis: usize) -> Result<(), Mix> {
+    match tensor.place() {
+        Some(place) if place.axis == axis => Err(MIXES),
+        Some(_) | None => Ok(()),
+    }
+}
+
+pub fn rank(tensor: &Tensor) -> Result<usize, Mix> {
+    tensor.rank().ok_or(UNKNOWN_RANK)
+}
+
+pub fn dims(tensor: &Tensor) -> Result<&[Extent], Mix> {
+    tensor.dims.as_deref().ok_or(UNKNOWN_RANK)
+}
+
+/// The place that the records of all of these have in common; `None` when there are none.
+pub fn common_place<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<Option<Place>, Mix> {
+    let mut common: Option<Place> = None;
+    for tensor in tensors {
+        match (&common, tensor.place()) {
+            (Some(common), Some(place)) if common != place => return Err(MIXES),
+            (None, Some(place)) => common = Some(place.clone()),
+            _ => {}
+        }
+    }
+    Ok(common)
+}

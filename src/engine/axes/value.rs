@@ -1,0 +1,286 @@
+//! The abstract value of a tensor: where in it the records of a batch are.
+
+use std::rc::Rc;
+
+use super::extent::{Extent, Symbols};
+
+/// Elements of a tensor that are followed one by one.
+pub const MAX_ENTRIES: usize = 256;
+
+/// What is known of one value of a graph.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Tensor(Tensor),
+    /// A sequence of tensors that are all like this one. Its length does not depend on the batch.
+    Sequence(Tensor),
+    /// A sequence with one item for each record, as `ZipMap` gives.
+    Items,
+    /// Records influence each other here, for this reason.
+    Mixed(Rc<str>),
+}
+
+/// What is known of a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// `None` for an unknown rank.
+    pub dims: Option<Vec<Extent>>,
+    pub batch: Batch,
+    /// The elements of a small tensor of rank 0 or 1 that holds sizes, axes or the like.
+    pub entries: Option<Vec<Entry>>,
+}
+
+/// How a tensor depends on the batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Batch {
+    /// Not at all: it is the same for every batch of records of the same shape.
+    Same,
+    /// Each part belongs to one record, and is what it would be if the record were alone.
+    Records(Place),
+    /// It depends on the number of records alone; its entries say how.
+    Sizes,
+}
+
+/// Where the records are: index `(p * records + i) * inner + q` of the axis belongs to record `i`, for all `p` below
+/// `outer` and `q` below `inner`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    pub axis: usize,
+    pub outer: Extent,
+    pub inner: Extent,
+}
+
+/// An element of a tensor of sizes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    Number(i64),
+    Extent(Extent),
+    /// Unknown, but the same for every batch.
+    Same,
+    /// It depends on the number of records in a way that is not followed.
+    Mixed,
+}
+
+/// Why an operator's outputs are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mix {
+    pub text: &'static str,
+    /// Also of inputs that do not depend on the batch.
+    pub always: bool,
+}
+
+/// The operator computes with more than one record at a time.
+pub const MIXES: Mix = Mix::new("mixes the records of a batch");
+
+impl Mix {
+    pub const fn new(text: &'static str) -> Self {
+        Self { text, always: false }
+    }
+}
+
+impl Place {
+    /// The records themselves, along `axis`.
+    pub const fn plain(axis: usize) -> Self {
+        Self {
+            axis,
+            outer: Extent::ONE,
+            inner: Extent::ONE,
+        }
+    }
+
+    pub fn at(&self, axis: usize) -> Self {
+        Self { axis, ..self.clone() }
+    }
+
+    /// Whether another axis holds the records in the same way.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.outer == other.outer && self.inner == other.inner
+    }
+
+    pub fn extent(&self) -> Option<Extent> {
+        self.outer.times(&Extent::BATCH)?.times(&self.inner)
+    }
+}
+
+impl Entry {
+    pub fn is_same(&self) -> bool {
+        match self {
+            Self::Number(_) | Self::Same => true,
+            Self::Extent(extent) => !extent.has_batch(),
+            Self::Mixed => false,
+        }
+    }
+
+    /// A size, where it is one for sure.
+    pub fn extent(&self) -> Option<Extent> {
+        match self {
+            Self::Number(number) => u64::try_from(*number).ok().map(Extent::known),
+            Self::Extent(extent) => Some(extent.clone()),
+            Self::Same | Self::Mixed => None,
+        }
+    }
+
+    /// The same entry in its simplest form.
+    pub fn of(extent: Extent) -> Self {
+        match extent.size().and_then(|size| i64::try_from(size).ok()) {
+            Some(number) => Self::Number(number),
+            None => Self::Extent(extent),
+        }
+    }
+}
+
+impl Tensor {
+    pub fn same(dims: Option<Vec<Extent>>) -> Self {
+        Self {
+            dims,
+            batch: Batch::Same,
+            entries: None,
+        }
+    }
+
+    pub fn scalar() -> Self {
+        Self::same(Some(Vec::new()))
+    }
+
+    /// With records at `place`, whose extent is set.
+    pub fn records(dims: Option<Vec<Extent>>, place: Place) -> Self {
+        let mut dims = dims;
+        if let Some(list) = &mut dims {
+            match (list.get_mut(place.axis), place.extent()) {
+                (Some(dim), Some(extent)) => *dim = extent,
+                // The rank says otherwise: no run gets this far.
+                _ => dims = None,
+            }
+        }
+        Self {
+            dims,
+            batch: Batch::Records(place),
+            entries: None,
+        }
+    }
+
+    /// Of these dimensions, with the records as in `self` but at `axis`.
+    pub fn placed(dims: Option<Vec<Extent>>, place: Option<Place>) -> Self {
+        match place {
+            None => Self::same(dims),
+            Some(place) => Self::records(dims, place),
+        }
+    }
+
+    /// A list of sizes, or a single one where it is a `scalar`.
+    pub fn sizes(entries: Vec<Entry>, is_scalar: bool) -> Self {
+        let dims = if is_scalar {
+            Vec::new()
+        } else {
+            vec![Extent::known(entries.len() as u64)]
+        };
+        let batch = if entries.iter().all(Entry::is_same) {
+            Batch::Same
+        } else {
+            Batch::Sizes
+        };
+        Self {
+            dims: Some(dims),
+            batch,
+            entries: (entries.len() <= MAX_ENTRIES).then_some(entries),
+        }
+    }
+
+    pub fn rank(&self) -> Option<usize> {
+        self.dims.as_ref().map(Vec::len)
+    }
+
+    pub fn place(&self) -> Option<&Place> {
+        match &self.batch {
+            Batch::Records(place) => Some(place),
+            Batch::Same | Batch::Sizes => None,
+        }
+    }
+
+    pub fn is_same(&self) -> bool {
+        self.batch == Batch::Same
+    }
+
+    pub fn without_entries(&self) -> Self {
+        Self {
+            entries: None,
+            ..self.clone()
+        }
+    }
+
+    /// The elements of a list of sizes: also of one of which only the length is known.
+    pub fn list(&self) -> Option<Vec<Entry>> {
+        match (&self.entries, self.dims.as_deref()) {
+            (Some(entries), _) => Some(entries.clone()),
+            (None, Some([])) if self.is_same() => Some(vec![Entry::Same]),
+            (None, Some([length])) if self.is_same() => {
+                let length = usize::try_from(length.size()?).ok()?;
+                (length <= MAX_ENTRIES).then(|| vec![Entry::Same; length])
+            }
+            (None, _) => None,
+        }
+    }
+
+    /// The elements of a list of numbers that are all known.
+    pub fn numbers(&self) -> Option<Vec<i64>> {
+        let number = |entry: &Entry| match entry {
+            Entry::Number(number) => Some(*number),
+            Entry::Extent(_) | Entry::Same | Entry::Mixed => None,
+        };
+        self.entries.as_ref()?.iter().map(number).collect()
+    }
+
+    pub fn number(&self) -> Option<i64> {
+        match &*self.numbers()? {
+            [number] => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// What holds of both.
+    pub fn join(&self, other: &Self, symbols: &mut Symbols) -> Option<Self> {
+        let batch = match (&self.batch, &other.batch) {
+            (one, other) if one == other => one.clone(),
+            _ => return None,
+        };
+        let entries = match (&self.entries, &other.entries) {
+            (Some(one), Some(other)) if one.len() == other.len() => {
+                let pairs = one.iter().zip(other);
+                let joined = pairs.map(|(one, other)| match (one == other, one.is_same() && other.is_same()) {
+                    (true, _) => one.clone(),
+                    (false, true) => Entry::Same,
+                    (false, false) => Entry::Mixed,
+                });
+                Some(joined.collect())
+            }
+            _ if batch == Batch::Sizes => return None,
+            _ => None,
+        };
+        let dims = match (&self.dims, &other.dims) {
+            (Some(one), Some(other)) if one.len() == other.len() => {
+                let mut dims = Vec::new();
+                for (one, other) in one.iter().zip(other) {
+                    dims.push(match (one == other, one.has_batch() || other.has_batch()) {
+                        (true, _) => one.clone(),
+                        (false, false) => symbols.fresh(),
+                        (false, true) => return None,
+                    });
+                }
+                Some(dims)
+            }
+            _ => None,
+        };
+        Some(Self { dims, batch, entries })
+    }
+}
+
+impl Value {
+    pub fn join(&self, other: &Self, symbols: &mut Symbols) -> Option<Self> {
+        match (self, other) {
+            (Self::Tensor(one), Self::Tensor(other)) => one.join(other, symbols).map(Self::Tensor),
+            (Self::Sequence(one), Self::Sequence(other)) => one.join(other, symbols).map(Self::Sequence),
+            (Self::Items, Self::Items) => Some(Self::Items),
+            (Self::Mixed(reason), _) | (_, Self::Mixed(reason)) => Some(Self::Mixed(Rc::clone(reason))),
+            _ => None,
+        }
+    }
+}

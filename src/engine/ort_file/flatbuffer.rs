@@ -1,0 +1,174 @@
+//! Flatbuffers: tables with optional fields, vectors, texts, each found by an offset that is checked.
+//!
+//! The file is read in blocks as it is asked for: most of it is weights.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::{OrtFileError, Result};
+
+const BLOCK: u64 = 16 << 10;
+
+/// Blocks that are kept.
+const MOST_BLOCKS: usize = 256;
+
+/// Bytes of a text.
+const MAX_TEXT: usize = 4096;
+
+pub(super) struct Flatbuffer {
+    file: File,
+    length: u64,
+    blocks: HashMap<u64, Vec<u8>>,
+}
+
+/// A table's place, and that of the list of its fields.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Table {
+    place: u64,
+    fields: u64,
+    /// Bytes of the list of fields.
+    size: u64,
+}
+
+impl Flatbuffer {
+    pub(super) fn new(file: File) -> Result<Self> {
+        let length = file.metadata()?.len();
+        Ok(Self {
+            file,
+            length,
+            blocks: HashMap::new(),
+        })
+    }
+
+    pub(super) fn root(&mut self) -> Result<Table> {
+        if &self.bytes::<4>(4)? != b"ORTM" {
+            return Err(OrtFileError::Malformed);
+        }
+        let place = self.follow(0)?;
+        self.table(place)
+    }
+
+    pub(super) fn table(&mut self, place: u64) -> Result<Table> {
+        let back = i64::from(i32::from_le_bytes(self.bytes(place)?));
+        let fields = place.checked_add_signed(-back).ok_or(OrtFileError::Malformed)?;
+        let size = u64::from(u16::from_le_bytes(self.bytes(fields)?));
+        Ok(Table { place, fields, size })
+    }
+
+    /// Where a field's value is; `None` when the table does not have it.
+    fn field(&mut self, table: Table, field: usize) -> Result<Option<u64>> {
+        let entry = 4 + 2 * field as u64;
+        if entry + 2 > table.size {
+            return Ok(None);
+        }
+        let offset = u16::from_le_bytes(self.bytes(table.fields + entry)?);
+        Ok((offset != 0).then(|| table.place + u64::from(offset)))
+    }
+
+    /// Where a field refers to.
+    pub(super) fn offset(&mut self, table: Table, field: usize) -> Result<Option<u64>> {
+        match self.field(table, field)? {
+            Some(place) => self.follow(place).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The place that an offset at `place` leads to.
+    pub(super) fn follow(&mut self, place: u64) -> Result<u64> {
+        let offset = u32::from_le_bytes(self.bytes(place)?);
+        Ok(place + u64::from(offset))
+    }
+
+    pub(super) fn u8(&mut self, table: Table, field: usize) -> Result<u8> {
+        match self.field(table, field)? {
+            Some(place) => Ok(self.bytes::<1>(place)?[0]),
+            None => Ok(0),
+        }
+    }
+
+    pub(super) fn i32(&mut self, table: Table, field: usize) -> Result<i32> {
+        match self.field(table, field)? {
+            Some(place) => Ok(i32::from_le_bytes(self.bytes(place)?)),
+            None => Ok(0),
+        }
+    }
+
+    pub(super) fn i64(&mut self, table: Table, field: usize) -> Result<i64> {
+        match self.field(table, field)? {
+            Some(place) => Ok(i64::from_le_bytes(self.bytes(place)?)),
+            None => Ok(0),
+        }
+    }
+
+    /// Where the elements of a vector begin, and how many there are.
+    pub(super) fn vector(&mut self, table: Table, field: usize) -> Result<Option<(u64, usize)>> {
+        let Some(place) = self.offset(table, field)? else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(self.bytes(place)?);
+        Ok(Some((place + 4, length as usize)))
+    }
+
+    /// The bytes of a vector of at most `most` elements of this size. `None` for a longer one.
+    pub(super) fn short_vector(
+        &mut self,
+        table: Table,
+        field: usize,
+        size: usize,
+        most: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        match self.vector(table, field)? {
+            None => Ok(Some(Vec::new())),
+            Some((_, length)) if length > most => Ok(None),
+            Some((start, length)) => self.read(start, length * size).map(Some),
+        }
+    }
+
+    pub(super) fn text(&mut self, place: u64) -> Result<String> {
+        let length = u32::from_le_bytes(self.bytes(place)?) as usize;
+        if length > MAX_TEXT {
+            return Err(OrtFileError::TooLarge);
+        }
+        let bytes = self.read(place + 4, length)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn bytes<const N: usize>(&mut self, place: u64) -> Result<[u8; N]> {
+        let bytes = self.read(place, N)?;
+        <[u8; N]>::try_from(bytes).map_err(|_| OrtFileError::Malformed)
+    }
+
+    fn read(&mut self, place: u64, length: usize) -> Result<Vec<u8>> {
+        let end = place.checked_add(length as u64).filter(|&end| end <= self.length);
+        let end = end.ok_or(OrtFileError::Malformed)?;
+        let mut bytes = Vec::with_capacity(length);
+        let mut at = place;
+        while at < end {
+            let number = at / BLOCK;
+            let start = (at % BLOCK) as usize;
+            let block = self.block(number)?;
+            let part = block.get(start..).ok_or(OrtFileError::Malformed)?;
+            let part = &part[..part.len().min((end - at) as usize)];
+            if part.is_empty() {
+                return Err(OrtFileError::Malformed);
+            }
+            bytes.extend_from_slice(part);
+            at += part.len() as u64;
+        }
+        Ok(bytes)
+    }
+
+    fn block(&mut self, number: u64) -> Result<&Vec<u8>> {
+        if !self.blocks.contains_key(&number) {
+            if self.blocks.len() >= MOST_BLOCKS {
+                self.blocks.clear();
+            }
+            let start = number * BLOCK;
+            let mut block = vec![0; BLOCK.min(self.length.saturating_sub(start)) as usize];
+            self.file.read_exact_at(&mut block, start)?;
+            self.blocks.insert(number, block);
+        }
+        self.blocks.get(&number).ok_or(OrtFileError::Malformed)
+    }
+}
