@@ -290,7 +290,10 @@ impl Supervisor {
 
     fn hear(&mut self, received: Received, told: &mut Told) {
         match received {
-            Received::Message(FromWorker::Ready) => told.ready = true,
+            Received::Message(FromWorker::Ready) => {
+                told.ready = true;
+                told.liveness.heard();
+            }
             Received::Message(FromWorker::Loaded(record)) => self.ledger.loaded(record),
             Received::Message(FromWorker::Unloaded { name }) => self.ledger.unloaded(&name),
             Received::Message(FromWorker::Used { contents }) => self.ledger.used(&contents),

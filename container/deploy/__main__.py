@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--upload", type=Path, metavar="FOLDER", help="first put its *.tar.gz below Bucket and Prefix")
     parser.add_argument(
         "--smoke", nargs=2, action="append", default=[], metavar=("TARGET", "BODY"),
-        help="then send a request to that model (MultiModel) or container (Direct; '-' in Serial), and print the answer; "
+        help="then send a request to that model (MultiModel) or container (Direct; '-' in Single and Serial), and print the answer; "
         "repeatable",
     )  # fmt: skip
     parser.add_argument("--content-type", default="application/json", help="of these requests [%(default)s]")
@@ -148,7 +148,14 @@ def deploy(aws: Aws, wanted: argparse.Namespace) -> None:
     if int(chosen["MinInstances"]) > int(chosen["MaxInstances"]):
         raise Trouble("MinInstances is greater than MaxInstances; give MaxInstances=... as well")
 
-    archives = [] if mode == "MultiModel" else [str(chosen["First"]), str(chosen["Second"])]
+    if chosen["AsyncPrefix"] and mode != "Single":
+        raise Trouble("an asynchronous request names neither a model nor a container; give Mode=Single with AsyncPrefix=...")
+    if chosen["AsyncPrefix"] and wanted.smoke:
+        raise Trouble("--smoke waits for the answer, which an asynchronous endpoint writes to S3; leave it out")
+
+    archives = {"MultiModel": [], "Single": [str(chosen["First"])]}.get(
+        mode, [str(chosen["First"]), str(chosen["Second"])]
+    )
     models.must_have_bucket(aws, bucket)
     if wanted.upload:
         models.upload(aws, wanted.upload, bucket, prefix)

@@ -21,7 +21,7 @@ pub fn pause(timeout: Duration) -> Duration {
 /// The signs of life of one worker.
 #[derive(Debug, Default)]
 pub struct Liveness {
-    /// The worker has given a sign. Before that it starts, which takes as long as it takes.
+    /// The worker has given a sign, or has said that it is ready. Before that it starts, which takes as long as it takes.
     has_begun: bool,
     /// Looks since the last sign.
     silent: u32,

@@ -74,6 +74,47 @@ fn an_endpoint_becomes_another_kind_without_a_break_and_what_it_was_is_removed()
 }
 
 #[test]
+fn one_model_is_served_alone_and_an_asynchronous_endpoint_gives_it_an_hour_and_a_gigabyte() {
+    let site = Site::new("single");
+    site.pack("scale", "first.tar.gz");
+    let deploy = |arguments: &[&str]| {
+        let common = ["--upload", site.models(), "--sagemaker-only", Site::ROLE, "Mode=Single"];
+        site.deploy(common.iter().chain(arguments)).output()
+    };
+    // The model and the configuration that the endpoint has now.
+    let described = || {
+        let only = |list: &str, members: &str, name: &str| {
+            let listed = site.desk.control(list, &json!({})).json();
+            let listed = listed[members].as_array().unwrap();
+            assert_eq!(listed.len(), 1, "{listed:?}");
+            listed[0][name].clone()
+        };
+        let model = only("ListModels", "Models", "ModelName");
+        let config = only("ListEndpointConfigs", "EndpointConfigs", "EndpointConfigName");
+        let model = site.desk.control("DescribeModel", &json!({"ModelName": model})).json();
+        let config = json!({"EndpointConfigName": config});
+        let config = site.desk.control("DescribeEndpointConfig", &config).json();
+        (model["PrimaryContainer"]["Environment"].clone(), config)
+    };
+    let said = deploy(&["--smoke", "-", "[2]"]);
+    assert!(said.contains("{\"predictions\":[2469.0]}"), "{said}");
+    let (environment, config) = described();
+    assert_eq!(environment, json!({"LONGSHORE_LOG_FORMAT": "json"}));
+    assert!(config.get("AsyncInferenceConfig").is_none(), "{config}");
+
+    site.run(["single", "--delete", "--sagemaker-only"]).output();
+    site.assert_empty();
+    deploy(&["AsyncPrefix=async"]);
+    let (environment, config) = described();
+    assert_eq!(environment["LONGSHORE_REQUEST_TIMEOUT"], "3600s");
+    assert_eq!(environment["LONGSHORE_MAX_BODY"], "1GiB");
+    let path = format!("s3://{}/async/", site.bucket());
+    assert_eq!(config["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"], path);
+    site.run(["single", "--delete", "--sagemaker-only"]).output();
+    site.assert_empty();
+}
+
+#[test]
 fn an_update_that_fails_leaves_what_served_and_says_why() {
     let site = Site::new("steady");
     site.pack("scale", "first.tar.gz");
@@ -216,7 +257,21 @@ fn what_is_wrong_is_said_in_one_line_with_what_to_do() {
         (&["a", "Tag=1"], "give Bucket=..."),
         (
             &["a", &bucket, "Tag=1", "Mode=Both"],
-            "it is one of MultiModel, Serial, Direct",
+            "it is one of MultiModel, Single, Serial, Direct",
+        ),
+        (&["a", &bucket, "Tag=1", "AsyncPrefix=async"], "give Mode=Single"),
+        (
+            &[
+                "a",
+                &bucket,
+                "Tag=1",
+                "Mode=Single",
+                "AsyncPrefix=async",
+                "--smoke",
+                "-",
+                "[2]",
+            ],
+            "leave it out",
         ),
         (&["a", &bucket, "Tag=1", "MinInstances=two"], "that is no number"),
         (&["a", &bucket, "Tag=1", "MinInstances=0"], "it is at least 1"),
