@@ -26,6 +26,7 @@ use crate::config::{ArchiveArgs, Cli, Command, EndpointArgs, ExamineArgs, Prepar
 use crate::endpoint::tether;
 use crate::engine::{self, Examiner};
 use crate::supervisor::{self, Inheritance, RefusalTimes};
+use crate::telemetry::escape::plain;
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 use serve::serve;
@@ -84,7 +85,7 @@ fn end(result: Result<()>) -> ! {
     engine::exit_now(match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("longshore: {}", table::plain(&causes(&error)));
+            eprintln!("longshore: {}", plain(&causes(&error)));
             1
         }
     })
@@ -148,7 +149,7 @@ fn endpoint(args: &EndpointArgs) -> ! {
 fn become_tied(args: &TetherArgs) -> ! {
     let error = tether::become_tied(args.parent, args.parting, &args.command);
     let command = args.command.first().map(OsString::as_os_str).unwrap_or_default();
-    eprintln!("longshore: start {}: {error}", command.display());
+    eprintln!("longshore: start {}: {error}", plain(&command.to_string_lossy()));
     // As a shell says it of a command that is not there.
     engine::exit_now(127)
 }

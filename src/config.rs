@@ -101,12 +101,45 @@ fn duration_or_off(text: &str) -> Result<OrOff, String> {
         .map_err(|error| format!("{error}, or `off`"))
 }
 
+/// The origin of pages in browsers: a scheme and a host, perhaps a port, or `*`.
+fn origin(text: &str) -> Result<String, String> {
+    let is_origin = |text: &str| {
+        text.split_once("://").is_some_and(|(scheme, authority)| {
+            !scheme.is_empty()
+                && !authority.is_empty()
+                && !authority.contains(|c: char| c == '/' || c == '?' || c == '#' || c == '@' || c.is_whitespace())
+        })
+    };
+    if text == "*" || text == "null" || is_origin(text) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(
+            "expected an origin such as https://app.example.com or http://localhost:3000, without a path, or *"
+                .to_owned(),
+        )
+    }
+}
+
 fn archive_name(text: &str) -> Result<PathBuf, String> {
     if [".tar.gz", ".tgz"].iter().any(|ending| text.ends_with(ending)) {
         Ok(text.into())
     } else {
         Err("what is written is a gzipped tar archive; end the name in .tar.gz".to_owned())
     }
+}
+
+/// Connections at a time when `open_files` may be open: models, their files and the log need some, at least half of a few.
+fn max_connections(open_files: Option<u64>) -> usize {
+    const OTHERS: usize = 128;
+    let open_files = open_files
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX);
+    open_files.saturating_sub(OTHERS).max(open_files / 2).max(1)
+}
+
+/// Of so many connections, those that only health checks keep.
+fn reserved_connections(given: Option<usize>, connections: usize) -> usize {
+    given.unwrap_or((connections / 16).clamp(1, 16)).min(connections - 1)
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

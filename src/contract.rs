@@ -15,22 +15,23 @@ mod models;
 mod pulse;
 mod v2;
 
-use std::any::Any;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_http::Extensions;
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use rustix::net::sockopt::set_tcp_user_timeout;
+use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
 use rustix::net::{Shutdown, shutdown};
 
 use crate::catalog::Catalog;
 use crate::codec::Format;
+use crate::connections::pages::{self, Pages, Verdict};
+use crate::connections::{self, InFlight, Server, Tracked};
 use crate::engine::Engine;
 use crate::peer::Peer;
 use crate::telemetry::metrics::{Metrics, Route};
@@ -68,15 +69,9 @@ pub struct Settings {
     /// Bytes of all header names and values of a request.
     pub max_headers: usize,
     pub request_timeout: Duration,
-    pub header_timeout: Duration,
-    /// For a client to take what it is sent.
-    pub write_timeout: Duration,
-    pub keep_alive: Duration,
-    pub drain_timeout: Duration,
-    /// HTTP threads.
-    pub threads: usize,
-    /// Connections in all; further ones wait to be accepted.
-    pub max_connections: usize,
+    pub connections: connections::Settings,
+    /// Which pages in browsers are served.
+    pub pages: Pages,
     /// Whether connections of other users of this machine are closed.
     pub only_this_user: bool,
     /// What the HTTP threads count in, where their progress is of interest.
@@ -106,8 +101,7 @@ impl State {
     }
 }
 
-/// Starts serving on `listener`. The returned future ends when the server has been stopped through its handle and the
-/// requests under way have ended, or the drain timeout has passed.
+/// Starts serving on `listener`, until the returned server is stopped.
 pub fn start(
     listener: TcpListener,
     settings: Settings,
@@ -116,11 +110,8 @@ pub fn start(
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 ) -> std::io::Result<Server> {
-    let (threads, keep_alive) = (settings.threads, settings.keep_alive);
-    let (header_timeout, drain_timeout) = (settings.header_timeout, settings.drain_timeout);
-    let (max_connections, only_this_user) = (settings.max_connections, settings.only_this_user);
-    let pulse = settings.pulse.clone();
-    limit_unread(&listener, settings.write_timeout);
+    let connections = settings.connections.clone();
+    let (only_this_user, pulse) = (settings.only_this_user, settings.pulse.clone());
     let state = web::Data::new(State {
         settings,
         catalog,
@@ -128,7 +119,7 @@ pub fn start(
         metrics,
         health,
     });
-    let server = HttpServer::new(move || {
+    let app = move || {
         // Called on each HTTP thread.
         if let Some(pulse) = pulse.clone() {
             pulse.follow_this_thread();
@@ -137,47 +128,24 @@ pub fn start(
             .app_data(state.clone())
             .wrap(from_fn(observe))
             .configure(routes)
-    })
-    .on_connect(move |connection, _| {
+    };
+    let connected = move |stream: &TcpStream, _: &mut Extensions| {
         if only_this_user {
-            close_strangers(connection);
+            close_stranger(stream);
         }
-    })
-    .workers(threads)
-    .keep_alive(keep_alive)
-    .client_request_timeout(header_timeout)
-    // A client that has closed its side is taken to have left, as by nginx: the connection is closed at once, and with it
-    // goes the handler, which gives its place in a queue back and ends its run. Otherwise a handler is only dropped when
-    // it has an answer, which nobody can be sent.
-    .h1_allow_half_closed(false)
-    .max_connections(max_connections.div_ceil(threads))
-    // Whole seconds only.
-    .shutdown_timeout(drain_timeout.as_secs_f64().ceil() as u64)
-    .disable_signals()
-    .listen(listener)?;
-    Ok(server.run())
+    };
+    connections::start(listener, &connections, connected, app)
 }
 
 /// Closes a new connection that is of another user of this machine, before anything is read of it.
-fn close_strangers(connection: &dyn Any) {
-    let peer = Peer::of_connection(connection);
+fn close_stranger(stream: &TcpStream) {
+    let peer = Peer::of_connection(stream);
     if peer == Peer::Admitted {
         return;
     }
     tracing::warn!("{peer}, and is closed (--only-this-user)");
-    if let Some(stream) = connection.downcast_ref::<TcpStream>() {
-        // An error says that it is closed already.
-        let _ = shutdown(stream, Shutdown::Both);
-    }
-}
-
-/// Ends connections whose client does not take what it is sent. The kernel does: actix has no time limit for that, and
-/// cannot be told one. Accepted sockets inherit the option.
-fn limit_unread(listener: &TcpListener, timeout: Duration) {
-    let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-    if let Err(error) = set_tcp_user_timeout(listener, milliseconds) {
-        tracing::warn!(%error, "clients that do not read their replies are not disconnected");
-    }
+    // An error says that it is closed already.
+    let _ = shutdown(stream, Shutdown::Both);
 }
 
 fn routes(app: &mut web::ServiceConfig) {
@@ -269,41 +237,99 @@ async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     Ok(HttpResponse::Ok().content_type(Metrics::CONTENT_TYPE).body(text))
 }
 
-/// Around every request: refuses header lists that are too long, counts, and logs what went wrong where it is handled.
+/// Around every request: refuses what no route should see, counts, and logs what went wrong where it is handled.
 async fn observe(
     state: web::Data<State>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
     let started = Instant::now();
+    let in_flight = InFlight::of(&request);
+    let route = route(request.request());
+    let is_v2 = v2::is_below(request.path());
+    let (verdict, mut refusal) = judge(&state, &request);
+    if refusal.is_none()
+        && !is_health_check(route, request.method())
+        && InFlight::is_crowded_out(in_flight.as_ref()).await
+    {
+        refusal = Some(Error::Crowded);
+    }
+    let mut response = match (verdict, refusal) {
+        (_, Some(refusal)) => refused(request, refusal, is_v2),
+        (Verdict::Preflight(headers), None) => {
+            let mut response = request.into_response(HttpResponse::NoContent().finish());
+            pages::add(&mut response, headers);
+            response
+        }
+        (verdict, None) => match InFlight::unless_cut(in_flight.as_ref(), next.call(request)).await {
+            Some(response) => {
+                let mut response = response?.map_into_boxed_body();
+                if let Verdict::ServePage(headers) = verdict {
+                    pages::add(&mut response, headers);
+                }
+                response
+            }
+            None => {
+                let status = Error::Cut.status_code();
+                state
+                    .metrics
+                    .request(route, status.as_u16(), started.elapsed().as_secs_f64());
+                return Err(match is_v2 {
+                    true => v2::Refusal(Error::Cut).into(),
+                    false => Error::Cut.into(),
+                });
+            }
+        },
+    };
+    pages::add(&mut response, state.settings.pages.vary().into_iter().collect());
+    let status = response.status();
+    state
+        .metrics
+        .request(route, status.as_u16(), started.elapsed().as_secs_f64());
+    if status.is_client_error() || status.is_server_error() {
+        log_refusal(&response);
+    }
+    Ok(InFlight::track(in_flight, response))
+}
+
+/// Whether a request may reach its route at all.
+fn judge(state: &State, request: &ServiceRequest) -> (Verdict, Option<Error>) {
     let bytes: usize = request
         .headers()
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum();
-    let response = if bytes > state.settings.max_headers {
-        let refusal = Error::HeadersTooLarge {
-            bytes,
-            limit: state.settings.max_headers,
-        };
-        match v2::is_below(request.path()) {
-            true => request.error_response(v2::Refusal(refusal)),
-            false => request.error_response(refusal),
-        }
-        .map_into_boxed_body()
-    } else {
-        next.call(request).await?.map_into_boxed_body()
-    };
-    let status = response.status();
-    state.metrics.request(
-        route(response.request()),
-        status.as_u16(),
-        started.elapsed().as_secs_f64(),
-    );
-    if status.is_client_error() || status.is_server_error() {
-        log_refusal(&response);
+    if bytes > state.settings.max_headers {
+        let limit = state.settings.max_headers;
+        return (Verdict::Serve, Some(Error::HeadersTooLarge { bytes, limit }));
     }
-    Ok(response)
+    match state.settings.pages.judge_request(request) {
+        Verdict::Refuse(refusal) => (Verdict::Serve, Some(refusal.into())),
+        verdict => (verdict, None),
+    }
+}
+
+fn refused(request: ServiceRequest, refusal: Error, is_v2: bool) -> ServiceResponse<BoxBody> {
+    match is_v2 {
+        true => request.error_response(v2::Refusal(refusal)),
+        false => request.error_response(refusal),
+    }
+}
+
+/// Whether a request asks how the container is (PI-5).
+fn is_health_check(route: Route, method: &Method) -> bool {
+    match route {
+        Route::Ping | Route::List | Route::Metrics => true,
+        Route::Protocol => *method == Method::GET,
+        Route::Invocations
+        | Route::ExecutionParameters
+        | Route::Load
+        | Route::Invoke
+        | Route::Unload
+        | Route::Get
+        | Route::Infer
+        | Route::Other => false,
+    }
 }
 
 fn route(request: &HttpRequest) -> Route {
@@ -338,8 +364,7 @@ fn log_refusal(response: &ServiceResponse<impl MessageBody>) {
     };
     let status = response.status().as_u16();
     let error = response.response().error().map(ToString::to_string).unwrap_or_default();
-    // Names and bodies are quoted in it: a record stays one line, and nobody writes others (ST-11).
-    let error: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // Names and bodies are quoted in it; the log escapes what would end its line (ST-11).
     let (method, path) = (request.method().as_str(), request.path());
     let (target_model, inference_id) = (header(TARGET_MODEL), header(INFERENCE_ID));
     let (target_model, inference_id) = (target_model.as_deref(), inference_id.as_deref());

@@ -34,6 +34,7 @@ pub mod catalog;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod connections;
 pub mod contract;
 pub mod endpoint;
 pub mod engine;

@@ -51,6 +51,7 @@ use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::catalog::Record;
+use crate::connections;
 use crate::engine::{Culprit, Note};
 pub use ledger::RefusalTimes;
 use ledger::{Cause, Ledger};
@@ -93,13 +94,18 @@ pub fn run(listener: TcpListener, settings: Settings) -> Result<i32, SuperviseEr
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut supervisor = Supervisor::new(listener, settings)?;
-        supervisor.supervise().await
+        let ended = supervisor.supervise().await;
+        if let Some(listener) = supervisor.listener.take() {
+            // No worker has emptied it.
+            connections::turn_away(listener);
+        }
+        ended
     })
 }
 
 struct Supervisor {
     settings: Settings,
-    /// Dropped when the worker stops: it refuses connections then, and so must the socket.
+    /// Dropped when the worker says that it stops: it refuses connections then, and so must the socket.
     listener: Option<TcpListener>,
     ledger: Ledger,
     stopping: bool,
@@ -300,23 +306,21 @@ impl Supervisor {
             Received::Message(FromWorker::Alive) => told.liveness.heard(),
             Received::Message(FromWorker::Replace { culprits }) => told.replace = Some(culprits),
             // Whoever told it, told all of the server.
-            Received::Message(FromWorker::Stopping) => self.set_stopping(),
+            Received::Message(FromWorker::Stopping) => {
+                self.stopping = true;
+                self.listener = None;
+            }
             // When threads crash together, the first is the cause.
             Received::Crash(crash) => told.note = told.note.or(Some(crash)),
         }
     }
 
     fn stop(&mut self, worker: Pid, signal: Signal) {
-        self.set_stopping();
+        self.stopping = true;
         // It has not been waited for, so the id is still its own.
         if let Err(error) = kill_process(worker, signal) {
             tracing::warn!(%error, "pass the signal on");
         }
-    }
-
-    fn set_stopping(&mut self) {
-        self.stopping = true;
-        self.listener = None;
     }
 
     /// Logs that a worker was killed, and by which model.

@@ -4,6 +4,7 @@
 //! ONNX Runtime's own log is off unless ours is at `debug`: it reports every failed run a second time, and what it says
 //! is in the error that the caller gets.
 
+pub mod escape;
 mod lines;
 pub mod metrics;
 
@@ -18,6 +19,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
+use escape::Style;
 use lines::Lines;
 
 /// Standard error. It is locked while a line is written, as that of the standard library is.
@@ -78,12 +80,14 @@ pub fn init(format: LogFormat, level: LogLevel) {
         .with_target(READY, ready)
         .with_target("ort", onnx_runtime);
     let registry = tracing_subscriber::registry().with(filter);
+    let has_colours = stderr().is_terminal();
+    let text = Style::Text { has_colours };
     match format {
         LogFormat::Text => registry
             .with(
                 fmt::layer()
-                    .with_writer(|| Log)
-                    .with_ansi(stderr().is_terminal())
+                    .with_writer(move || Log(text))
+                    .with_ansi(has_colours)
                     .with_target(false),
             )
             .init(),
@@ -92,7 +96,7 @@ pub fn init(format: LogFormat, level: LogLevel) {
                 fmt::layer()
                     .json()
                     .flatten_event(true)
-                    .with_writer(|| Log)
+                    .with_writer(|| Log(Style::Json))
                     .with_target(false),
             )
             .init(),
@@ -104,17 +108,23 @@ pub fn init(format: LogFormat, level: LogLevel) {
     }));
 }
 
-/// Writes a line, which has its end, among those of the log. A reader that does not read holds nobody up (`lines.rs`).
+/// Writes a line of text, which has its end, among those of the log. A reader that does not read holds nobody up
+/// (`lines.rs`).
 pub fn write_line(line: &[u8]) -> io::Result<()> {
-    LOG.lock().unwrap_or_else(PoisonError::into_inner).write(line)
+    write_record(line, Style::Text { has_colours: false })
+}
+
+fn write_record(record: &[u8], style: Style) -> io::Result<()> {
+    let record = escape::record(record, style);
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).write(&record)
 }
 
 /// What records are written to, each by one call.
-struct Log;
+struct Log(Style);
 
 impl Write for Log {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        write_line(record)?;
+        write_record(record, self.0)?;
         Ok(record.len())
     }
 

@@ -15,6 +15,8 @@ use tokio::runtime::Handle;
 
 use super::bounds;
 use crate::config::{self, DealKind, EndpointArgs, RunnerKind};
+use crate::connections::pages::Pages;
+use crate::connections::{self, Limits};
 use crate::endpoint::control::{ACCOUNT, Arns};
 use crate::endpoint::deal::Deal;
 use crate::endpoint::declare::Declared;
@@ -26,6 +28,7 @@ use crate::endpoint::provision::Provisioner;
 use crate::endpoint::runtime::{self, Runtime};
 use crate::endpoint::spec::Deployment;
 use crate::endpoint::state::{self, State};
+use crate::engine;
 use crate::store::{self, Environment};
 use crate::telemetry;
 
@@ -59,14 +62,11 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
     let runtime = Runtime::new(settings, Arc::clone(&fleets), faults, here.clone())?;
     let provisioner = Provisioner::new(state, Arc::clone(&fleets), here, args.settle_wait);
     let settings = http::Settings {
-        threads: available_parallelism().map_or(1, usize::from),
-        keep_alive: args.keep_alive,
-        drain_timeout: args.drain_timeout,
+        connections: connection_settings(args),
+        pages: Pages::new(args.allow_origins.clone(), args.allow_hosts.clone(), address.ip()),
         allow_other_users: args.allow_other_users,
     };
     let server = http::start(listener, &settings, provisioner.clone(), &runtime).context("start the HTTP server")?;
-    let handle = server.handle();
-    let server = actix_web::rt::spawn(server);
     greet(address);
 
     let started = async {
@@ -89,11 +89,10 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
         _ = interrupt.recv() => Ok(()),
     };
     tracing::info!("ending all containers");
-    provisioner.stop();
     let end = async {
-        handle.stop(true).await;
-        // It has stopped as it was asked to, whatever it says.
-        let _ = server.await;
+        server.stop(args.drain_timeout).await;
+        // After the requests that had arrived.
+        provisioner.stop();
         runtime.finish(args.drain_timeout).await;
         fleets.shutdown().await;
         tracing::info!("stopped");
@@ -105,6 +104,23 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
         () = end => {}
     }
     ended.map(|()| 0)
+}
+
+fn connection_settings(args: &EndpointArgs) -> connections::Settings {
+    let places = args.max_connections(engine::raise_open_files());
+    connections::Settings {
+        threads: available_parallelism().map_or(1, usize::from),
+        limits: Limits {
+            places,
+            reserved: args.reserved_connections(places),
+            header_timeout: args.header_timeout,
+            body_timeout: args.body_timeout,
+            body_rate: args.body_rate.as_u64(),
+            pressure_timeout: args.pressure_timeout,
+        },
+        keep_alive: args.keep_alive,
+        write_timeout: args.write_timeout,
+    }
 }
 
 fn greet(address: SocketAddr) {

@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::table::{Table, bytes, plain, print};
+use super::table::{Table, bytes, print};
 use crate::archive;
 use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
 use crate::engine::{Alone, Batching, Evidence, Examination, Header, Loaded, Packing, decide_batching};
+use crate::telemetry::escape::plain;
 use crate::tensor::{OutputRows, Signature};
 
 /// Operators that are told; further ones are counted.

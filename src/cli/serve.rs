@@ -4,20 +4,22 @@
 //! refused, and `/ping` says 503 until the one model of single-model mode can answer (PI-3). What goes wrong before
 //! that ends the process with a line that says what to change (ST-12).
 
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use anyhow::{Context, Result, ensure};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
 use super::bounds;
 use super::source::Source;
 use crate::catalog::{self, Catalog, Demand, Journal};
 use crate::codec::Format;
 use crate::config::{self, OnFull, OrOff, Prepare, Provider, ServeArgs};
+use crate::connections::pages::Pages;
+use crate::connections::{self, Limits};
 use crate::contract::{self, Health, Invocations, Pulse};
 use crate::engine::{self, Engine};
 use crate::store::{self, Disk, Store};
@@ -38,9 +40,6 @@ const PATIENCE_BEFORE_EVICTION: Duration = Duration::from_millis(100);
 
 /// The exit code of a worker that has asked for another one in its place.
 const REPLACED: i32 = 75;
-
-/// How much longer than the drain timeout the HTTP threads may take to stop: that has whole seconds.
-const LAST_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Serves until SIGTERM or SIGINT, then drains. Returns the exit code.
 pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: Inheritance) -> Result<i32> {
@@ -90,7 +89,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     let pulse = keep_alive(args, link.as_ref())?;
     let server = contract::start(
         listener,
-        settings(args, &source, formats, open_files, pulse),
+        settings(args, &source, formats, open_files, address.ip(), pulse),
         Arc::clone(&catalog),
         Arc::clone(&engine),
         metrics,
@@ -108,8 +107,6 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         "listening"
     );
 
-    let handle = server.handle();
-    let server = actix_web::rt::spawn(server);
     if source.is_platform {
         // Half of the threads are left to those whom somebody waits for.
         actix_web::rt::spawn(Arc::clone(&catalog).restore_all(listed, args.load_threads.div_ceil(2)));
@@ -119,10 +116,19 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         actix_web::rt::spawn(Arc::clone(&catalog).unload_idle());
     }
     if let Some(name) = &source.default {
-        tokio::select! {
-            loaded = load_default(args, &catalog, name, source.single.as_deref()) => loaded?,
-            _ = terminate.recv() => return Ok(0),
-            _ = interrupt.recv() => return Ok(0),
+        let is_loaded = tokio::select! {
+            loaded = load_default(args, &catalog, name, source.single.as_deref()) => loaded.map(|()| true)?,
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+        };
+        if !is_loaded {
+            health.set_draining();
+            if let Some(link) = &link {
+                link.stopping();
+            }
+            // The model that requests may wait for does not come any more.
+            server.stop(Duration::ZERO).await;
+            return Ok(0);
         }
     }
     health.set_ready();
@@ -138,7 +144,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
             if let Some(link) = &link {
                 link.replace(culprits);
             }
-            let _ = timeout(args.replace_timeout, handle.stop(true)).await;
+            server.leave_to_another(args.replace_timeout).await;
             return Ok(REPLACED);
         }
     }
@@ -150,13 +156,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         // Whoever asks twice does not want to wait.
         _ = terminate.recv() => tracing::info!("stopped at once"),
         _ = interrupt.recv() => tracing::info!("stopped at once"),
-        () = sleep(args.drain_timeout + LAST_PATIENCE) => {
-            tracing::warn!("stopped although an HTTP thread has not: a run holds it up");
-        }
-        () = handle.stop(true) => {
-            server.await.context("wait for the server")??;
-            tracing::info!("stopped");
-        }
+        () = server.stop(args.drain_timeout) => tracing::info!("stopped"),
     }
     Ok(0)
 }
@@ -243,8 +243,10 @@ fn settings(
     source: &Source,
     formats: contract::Formats,
     open_files: Option<u64>,
+    address: IpAddr,
     pulse: Option<Arc<Pulse>>,
 ) -> contract::Settings {
+    let places = args.max_connections(open_files);
     let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
     contract::Settings {
         formats,
@@ -256,12 +258,20 @@ fn settings(
         max_body: args.max_body(),
         max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
         request_timeout: args.request_timeout(),
-        header_timeout: args.header_timeout,
-        write_timeout: args.write_timeout,
-        keep_alive: args.keep_alive,
-        drain_timeout: args.drain_timeout,
-        threads: args.http_threads(),
-        max_connections: args.max_connections(open_files),
+        connections: connections::Settings {
+            threads: args.http_threads(),
+            limits: Limits {
+                places,
+                reserved: args.reserved_connections(places),
+                header_timeout: args.header_timeout,
+                body_timeout: args.body_timeout,
+                body_rate: args.body_rate.as_u64(),
+                pressure_timeout: args.pressure_timeout,
+            },
+            keep_alive: args.keep_alive,
+            write_timeout: args.write_timeout,
+        },
+        pages: Pages::new(args.allow_origins.clone(), args.allow_hosts.clone(), address),
         only_this_user: args.only_this_user,
         pulse,
         max_concurrent_transforms,

@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 
 use bytesize::ByteSize;
 
+use crate::telemetry::escape::plain;
+
 /// Width of the names' column.
 const NAMES: usize = 12;
 
@@ -44,11 +46,6 @@ pub fn print(text: impl fmt::Display) -> io::Result<()> {
     }
 }
 
-/// `text` on one line, without what would steer a terminal: names come from strangers' models.
-pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// `bytes` as a person reads them.
 pub fn bytes(bytes: u64) -> String {
     ByteSize(bytes).to_string()
@@ -57,6 +54,13 @@ pub fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stranger_s_name_does_not_steer_the_terminal() {
+        let mut table = Table::default();
+        table.line("inputs", "a\u{202e}b\u{1b}[2Jc\u{2028}d");
+        assert_eq!(table.to_string(), "inputs      a\\u{202e}b\\u{1b}[2Jc\\u{2028}d\n");
+    }
 
     #[test]
     fn values_stand_below_each_other() {

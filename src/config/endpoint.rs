@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{FetchArgs, duration};
+use super::{FetchArgs, at_least_one, duration, origin};
 use crate::telemetry::{LogFormat, LogLevel};
 
 pub(super) const EXAMPLE: &str = "\
@@ -98,6 +98,84 @@ pub struct EndpointArgs {
         default_value = "90s", help_heading = "HTTP"
     )]
     pub keep_alive: Duration,
+
+    /// Connections at a time; at the limit the longest idle ones are closed for new ones [default: the limit of
+    /// open files less 128, or half of it]
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one,
+        help_heading = "HTTP"
+    )]
+    pub max_connections: Option<usize>,
+
+    /// Connections that are kept for GET /ping when requests take all others [default: one in 16, at most 16]
+    #[arg(
+        long,
+        env = "LONGSHORE_ENDPOINT_RESERVED_CONNECTIONS",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    pub reserved_connections: Option<usize>,
+
+    /// Time for a client to send a request's head
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_HEADER_TIMEOUT", value_name = "TIME", value_parser = duration,
+        default_value = "10s", help_heading = "HTTP"
+    )]
+    pub header_timeout: Duration,
+
+    /// Time for a client to send a whole request, its body included; each --body-rate bytes add a second
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_BODY_TIMEOUT", value_name = "TIME", value_parser = duration,
+        default_value = "20s", help_heading = "HTTP"
+    )]
+    pub body_timeout: Duration,
+
+    /// Bytes of a body that give its client one more second
+    #[arg(
+        long,
+        env = "LONGSHORE_ENDPOINT_BODY_RATE",
+        value_name = "BYTES",
+        default_value = "16KiB",
+        help_heading = "HTTP"
+    )]
+    pub body_rate: ByteSize,
+
+    /// Time for a client to send a request when no connection is left, and while the endpoint stops
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_PRESSURE_TIMEOUT", value_name = "TIME", value_parser = duration,
+        default_value = "500ms", help_heading = "HTTP"
+    )]
+    pub pressure_timeout: Duration,
+
+    /// Time for a client to take more of what it is sent; then it is disconnected
+    #[arg(
+        long, env = "LONGSHORE_ENDPOINT_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration,
+        default_value = "60s", help_heading = "HTTP"
+    )]
+    pub write_timeout: Duration,
+
+    /// Origins of pages in browsers that are served, such as https://app.example.com, or * for all; repeatable
+    /// [default: none]
+    #[arg(
+        long = "allow-origin",
+        env = "LONGSHORE_ENDPOINT_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = origin,
+        help_heading = "HTTP"
+    )]
+    pub allow_origins: Vec<String>,
+
+    /// Names that requests may call the endpoint by when it listens on a loopback address, or * for all; repeatable
+    /// [default: localhost and the loopback addresses]
+    #[arg(
+        long = "allow-host",
+        env = "LONGSHORE_ENDPOINT_ALLOW_HOST",
+        value_name = "HOST",
+        value_delimiter = ',',
+        help_heading = "HTTP"
+    )]
+    pub allow_hosts: Vec<String>,
 
     /// Time for a reply that comes in parts
     #[arg(
@@ -374,6 +452,17 @@ pub struct EndpointArgs {
 }
 
 impl EndpointArgs {
+    /// Connections at a time when `open_files` may be open.
+    pub fn max_connections(&self, open_files: Option<u64>) -> usize {
+        self.max_connections
+            .unwrap_or_else(|| super::max_connections(open_files))
+    }
+
+    /// Of so many connections, those that only health checks keep.
+    pub fn reserved_connections(&self, connections: usize) -> usize {
+        super::reserved_connections(self.reserved_connections, connections)
+    }
+
     pub fn cache_dir(&self) -> PathBuf {
         super::cache_dir(self.cache_dir.as_ref())
     }

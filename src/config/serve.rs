@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{FetchArgs, OrOff, at_least_one, duration, duration_or_off, threads};
+use super::{FetchArgs, OrOff, at_least_one, duration, duration_or_off, origin, threads};
 use crate::telemetry::{LogFormat, LogLevel};
 
 pub use conventions::Conventions;
@@ -50,12 +50,21 @@ pub struct ServeArgs {
     )]
     pub max_headers: ByteSize,
 
-    /// Connections at a time; further ones wait to be accepted [default: the limit of open files less 128,
-    /// or half of it]
+    /// Connections at a time; at the limit the longest idle ones are closed for new ones [default: the limit of
+    /// open files less 128, or half of it]
     #[arg(
         long, env = "LONGSHORE_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one, help_heading = "HTTP"
     )]
     pub max_connections: Option<usize>,
+
+    /// Connections that are kept for health checks when requests take all others [default: one in 16, at most 16]
+    #[arg(
+        long,
+        env = "LONGSHORE_RESERVED_CONNECTIONS",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    pub reserved_connections: Option<usize>,
 
     /// Time for a request from its head to its answer, queueing included [default: 58s, in batch transform 3598s]
     #[arg(long, env = "LONGSHORE_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, help_heading = "HTTP")]
@@ -67,6 +76,31 @@ pub struct ServeArgs {
         help_heading = "HTTP"
     )]
     pub header_timeout: Duration,
+
+    /// Time for a client to send a whole request, its body included; each --body-rate bytes add a second
+    #[arg(
+        long, env = "LONGSHORE_BODY_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s",
+        help_heading = "HTTP"
+    )]
+    pub body_timeout: Duration,
+
+    /// Bytes of a body that give its client one more second
+    #[arg(
+        long,
+        env = "LONGSHORE_BODY_RATE",
+        value_name = "BYTES",
+        default_value = "16KiB",
+        help_heading = "HTTP"
+    )]
+    pub body_rate: ByteSize,
+
+    /// Time for a client to send a request when no connection is left, and while the server stops. The two times
+    /// above shrink to it from half of the connections on
+    #[arg(
+        long, env = "LONGSHORE_PRESSURE_TIMEOUT", value_name = "TIME", value_parser = duration,
+        default_value = "500ms", help_heading = "HTTP"
+    )]
+    pub pressure_timeout: Duration,
 
     /// Time for a client to take more of what it is sent; then it is disconnected
     #[arg(
@@ -82,12 +116,35 @@ pub struct ServeArgs {
     )]
     pub keep_alive: Duration,
 
-    /// Time for running requests to end after SIGTERM; SageMaker kills after 30s
+    /// Time for requests to end after SIGTERM; those left get 503. SageMaker kills after 30s
     #[arg(
         long, env = "LONGSHORE_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "25s",
         help_heading = "HTTP"
     )]
     pub drain_timeout: Duration,
+
+    /// Origins of pages in browsers that are served, such as https://app.example.com, or * for all; repeatable
+    /// [default: none]
+    #[arg(
+        long = "allow-origin",
+        env = "LONGSHORE_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = origin,
+        help_heading = "HTTP"
+    )]
+    pub allow_origins: Vec<String>,
+
+    /// Names that requests may call this server by when it listens on a loopback address, or * for all; repeatable
+    /// [default: localhost and the loopback addresses]
+    #[arg(
+        long = "allow-host",
+        env = "LONGSHORE_ALLOW_HOST",
+        value_name = "HOST",
+        value_delimiter = ',',
+        help_heading = "HTTP"
+    )]
+    pub allow_hosts: Vec<String>,
 
     /// Media type of requests without a Content-Type
     #[arg(

@@ -209,3 +209,49 @@ fn sizes_are_shown_as_they_are_given() {
         assert!(!help.contains("[default: \""), "{name}: {help}");
     }
 }
+
+#[test]
+fn an_option_names_an_origin_or_all() {
+    for text in [
+        "*",
+        "null",
+        "https://app.example.com",
+        "http://localhost:3000",
+        "http://[::1]:3000",
+    ] {
+        assert_eq!(origin(text).as_deref(), Ok(text));
+    }
+    assert_eq!(origin("HTTPS://App.Example").as_deref(), Ok("https://app.example"));
+    for text in [
+        "",
+        "app.example",
+        "https://",
+        "https://a/",
+        "https://a/b",
+        "://a",
+        "https://a b",
+        "https://u@a",
+    ] {
+        assert!(origin(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn health_checks_keep_some_of_the_connections() {
+    let table = [
+        (None, 1, 0),
+        (None, 2, 1),
+        (None, 100, 6),
+        (None, 65_408, 16),
+        (Some(0), 100, 0),
+        (Some(50), 100, 50),
+        (Some(500), 100, 99),
+    ];
+    for (given, connections, reserved) in table {
+        assert_eq!(
+            reserved_connections(given, connections),
+            reserved,
+            "{given:?} of {connections}"
+        );
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use actix_web::error::PayloadError;
 use actix_web::web::Payload;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
+use crate::connections::Receiving;
 use crate::engine::{Engine, RequestMemory};
 use crate::wire::BYTE_ORDER_MARK;
 
@@ -38,24 +40,29 @@ pub(super) struct Body {
 /// Reads at most `limit` until `deadline`. `declared` is the Content-Length, which a chunked body has not.
 pub(super) async fn read(
     engine: &Engine,
+    request: &HttpRequest,
     mut payload: Payload,
     declared: Option<usize>,
     limit: Limit,
     deadline: Instant,
 ) -> Result<Body, Error> {
     if declared.is_some_and(|declared| declared > limit.bytes) {
-        return Err(refuse(payload, limit).await);
+        return Err(refuse(request, payload, limit).await);
     }
+    let receiving = Receiving::of(request);
     let mut body = Vec::new();
     let mut memory: Option<RequestMemory> = None;
     while let Some(chunk) = timeout_at(deadline, payload.next())
         .await
         .map_err(|_| Error::BodyTimeout)?
     {
-        let chunk = chunk.map_err(|error| broken(&error))?;
+        let chunk = chunk.map_err(|error| match receiving.is_overdue() {
+            true => Error::BodyTimeout,
+            false => broken(&error),
+        })?;
         if body.len() + chunk.len() > limit.bytes {
             drop(body);
-            return Err(refuse(payload, limit).await);
+            return Err(refuse(request, payload, limit).await);
         }
         if body.is_empty() && declared == Some(chunk.len()) {
             return Ok(Body {
@@ -72,7 +79,7 @@ pub(super) async fn read(
             };
             if reserved.is_err() || body.try_reserve_exact(more).is_err() {
                 drop((body, memory));
-                discard(payload).await;
+                discard(request, payload).await;
                 return Err(Error::NoMemoryForBody);
             }
         }
@@ -95,13 +102,14 @@ pub(super) fn json_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_j
 }
 
 /// Reads a body that nobody wants.
-pub(super) async fn discard(mut payload: Payload) {
+pub(super) async fn discard(request: &HttpRequest, mut payload: Payload) {
+    let _receiving = Receiving::of(request);
     let until = Instant::now() + LINGER;
     while let Ok(Some(Ok(_))) = timeout_at(until, payload.next()).await {}
 }
 
-async fn refuse(payload: Payload, limit: Limit) -> Error {
-    discard(payload).await;
+async fn refuse(request: &HttpRequest, payload: Payload, limit: Limit) -> Error {
+    discard(request, payload).await;
     Error::BodyTooLarge {
         limit: limit.bytes,
         knob: limit.knob,

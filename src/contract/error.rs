@@ -13,6 +13,7 @@ use actix_web::{HttpResponse, ResponseError};
 
 use crate::catalog::CatalogError;
 use crate::codec::{DecodeError, EncodeError};
+use crate::connections::pages::PageRefusal;
 use crate::engine::{ArtifactError, InferenceError, LoadError, PoolError, PrepareError, RunError, SessionError};
 use crate::store::{FetchError, StoreError};
 use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
@@ -73,6 +74,15 @@ pub(super) enum Error {
     Starting,
     #[error("the container is stopping")]
     Draining,
+    #[error("the server is stopping, and the request did not end within --drain-timeout")]
+    Cut,
+    #[error(
+        "all connections are taken by requests; only health checks are answered. Try again later, or raise --max-connections \
+         and the limit of open files (ulimit -n)"
+    )]
+    Crowded,
+    #[error(transparent)]
+    Page(#[from] PageRefusal),
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error(transparent)]
@@ -92,6 +102,7 @@ const BAD_REQUEST: Reply = (StatusCode::BAD_REQUEST, "BadRequestException");
 const INVALID_MODEL: Reply = (StatusCode::BAD_REQUEST, "InvalidModelException");
 const NOT_LOADED: Reply = (StatusCode::NOT_FOUND, "ModelNotFoundException");
 const UNAVAILABLE: Reply = (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException");
+const FORBIDDEN: Reply = (StatusCode::FORBIDDEN, "AccessDeniedException");
 const DEADLINE: Reply = (StatusCode::GATEWAY_TIMEOUT, "DeadlineExceededException");
 const NO_MEMORY: Reply = (StatusCode::INSUFFICIENT_STORAGE, "InsufficientMemoryException");
 const MODEL_REFUSED: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "ModelRefusedException");
@@ -112,6 +123,9 @@ impl Error {
         let mut response = HttpResponse::build(self.reply().0);
         if let Self::MethodNotAllowed { allowed, .. } = self {
             response.insert_header((ALLOW, *allowed));
+        }
+        if matches!(self, Self::Cut | Self::Crowded) {
+            response.force_close();
         }
         response.content_type(ContentType::json()).body(json)
     }
@@ -139,7 +153,8 @@ impl Error {
             | Self::SingleModelMode
             | Self::NoModelChosen
             | Self::NoTargetModel => BAD_REQUEST,
-            Self::Starting | Self::Draining => UNAVAILABLE,
+            Self::Starting | Self::Draining | Self::Cut | Self::Crowded => UNAVAILABLE,
+            Self::Page(_) => FORBIDDEN,
             Self::Decode(error) => decode(error),
             Self::Encode(error) => encode(error),
             Self::Catalog(error) => catalog(error),

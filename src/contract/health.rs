@@ -2,7 +2,7 @@
 //!
 //! 503 until the one model of single-model mode can answer (PI-3), 200 from the first moment in multi-model mode
 //! (PI-4). Broken models do not make a container unhealthy. While the process drains, new connections are refused, and
-//! whoever still has one gets 503 (PI-6).
+//! the ping gets 503 on those that are open (PI-6); other requests that have arrived are answered.
 //!
 //! In the worker that follows one which was killed, the platform believes the model loaded. Requests to it wait until it
 //! is, within their deadline, as they do for the models of multi-model mode; the ping waits for a moment.
@@ -32,7 +32,10 @@ pub struct Health {
 enum Phase {
     Starting,
     Ready,
-    Draining,
+    /// Requests that have arrived are still answered, if the process was ready before.
+    Draining {
+        was_ready: bool,
+    },
 }
 
 impl Health {
@@ -48,22 +51,27 @@ impl Health {
     }
 
     pub fn set_draining(&self) {
-        self.phase.send_replace(Phase::Draining);
+        self.phase.send_modify(|phase| {
+            let was_ready = matches!(phase, Phase::Ready | Phase::Draining { was_ready: true });
+            *phase = Phase::Draining { was_ready };
+        });
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
         match *self.phase.borrow() {
             Phase::Starting => Err(Error::Starting),
-            Phase::Draining => Err(Error::Draining),
+            Phase::Draining { .. } => Err(Error::Draining),
             Phase::Ready => Ok(()),
         }
     }
 
-    /// As [`Self::check`], for a request that would wait by [`Self::started_by`].
+    /// Whether a request to the one model is taken: it has arrived, so it is answered while the process drains, and it
+    /// would wait by [`Self::started_by`].
     pub(super) fn admit(&self) -> Result<(), Error> {
-        match self.check() {
-            Err(Error::Starting) if self.is_restart => Ok(()),
-            checked => checked,
+        match *self.phase.borrow() {
+            Phase::Starting if !self.is_restart => Err(Error::Starting),
+            Phase::Draining { was_ready: false } => Err(Error::Draining),
+            Phase::Starting | Phase::Ready | Phase::Draining { was_ready: true } => Ok(()),
         }
     }
 
@@ -78,7 +86,7 @@ impl Health {
                 return Err(InferenceError::Pool(PoolError::Deadline).into());
             }
         }
-        Ok(())
+        self.admit()
     }
 
     /// As [`Self::check`]; after a restart it waits for a moment rather than alarm the platform.
@@ -138,8 +146,9 @@ mod tests {
         );
         assert_eq!((ready, kind(&pinged), kind(&started)), ((), "ok", "ok"));
         later.set_draining();
-        assert_eq!(kind(&later.admit()), "draining");
-        assert_eq!(kind(&later.ping().await), "draining");
+        assert_eq!((kind(&later.admit()), kind(&later.ping().await)), ("ok", "draining"));
+        first.set_draining();
+        assert_eq!(kind(&first.admit()), "draining");
         // A request that has come as far as that is answered.
         assert_eq!(kind(&later.started_by(now).await), "ok");
     }

@@ -50,7 +50,7 @@ pub(super) async fn invocations(
     match chosen {
         Ok(name) => model(&state, &name, &request, payload).await,
         Err(error) => {
-            body::discard(payload).await;
+            body::discard(&request, payload).await;
             Err(error)
         }
     }
@@ -106,7 +106,15 @@ pub(super) async fn read_body(
         bytes: state.settings.max_body,
         knob: Some("--max-body"),
     };
-    body::read(&state.engine, payload, content_length(request), limit, deadline).await
+    body::read(
+        &state.engine,
+        request,
+        payload,
+        content_length(request),
+        limit,
+        deadline,
+    )
+    .await
 }
 
 /// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as long as a run, so it

@@ -31,12 +31,13 @@ pub(super) async fn load(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     if !state.settings.loads {
-        body::discard(payload).await;
+        body::discard(&request, payload).await;
         return Err(Error::SingleModelMode);
     }
     let deadline = tokio::time::Instant::now() + state.settings.request_timeout;
     let body = body::read(
         &state.engine,
+        &request,
         payload,
         invoke::content_length(&request),
         MAX_LOAD_BODY,

@@ -45,7 +45,7 @@ pub(super) async fn answer(
         }
         path => path.as_ref().map(allowed),
     };
-    body::discard(payload).await;
+    body::discard(&request, payload).await;
     Err(Refusal(match allowed {
         Some(allowed) => Error::MethodNotAllowed {
             method: request.method().clone(),
@@ -90,7 +90,7 @@ async fn route(
         },
         Path::Index => repository::index(&state, request, payload).await,
         Path::Load(name) => repository::load(state, name, request, payload).await,
-        Path::Unload(name) => repository::unload(state, name, payload).await,
+        Path::Unload(name) => repository::unload(state, name, request, payload).await,
     }
 }
 

@@ -2,27 +2,29 @@
 //!
 //! SageMaker has a host for each. Clients are given both by two variables, and the paths of the two never meet.
 //! There are no credentials to check. So other users of this machine are refused, by the owner of
-//! their socket, and nothing is done for a page in a browser, which says so by an `Origin`: it could
-//! be of any site, even of one that has its own name lead to this machine. AWS's clients send none.
+//! their socket, and requests of pages in browsers are (`connections::pages`).
 
-use std::any::Any;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
 
-use actix_web::body::BoxBody;
-use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_http::Extensions;
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderValue, ORIGIN};
+use actix_web::http::header::HeaderValue;
 use actix_web::middleware::{Next, from_fn};
-use actix_web::web::{self, Bytes, Data, PayloadConfig, ServiceConfig};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::rt::net::TcpStream;
+use actix_web::web::{self, Bytes, Data, Payload, ServiceConfig};
+use actix_web::{App, HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
 use super::control::AwsError;
 use super::provision::Provisioner;
 use super::runtime::{self, ERROR_TYPE, REQUEST_ID, Runtime};
+use crate::connections::pages::{self, Pages, Verdict};
+use crate::connections::{self, InFlight, Receiving, Server, Tracked};
 use crate::peer::Peer;
 
 /// Of the control plane's requests and replies.
@@ -30,6 +32,7 @@ const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
 /// Both APIs' clients type an error by this name.
 const ACCESS_DENIED: &str = "AccessDeniedException";
+const UNAVAILABLE: &str = "ServiceUnavailable";
 
 /// Bytes of a request to the control plane: 15 containers with all the variables that SageMaker takes are below 1 MiB.
 const MAX_REQUEST: usize = 4 << 20;
@@ -37,16 +40,14 @@ const MAX_REQUEST: usize = 4 << 20;
 /// What the port is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub threads: usize,
-    /// For a connection without a request.
-    pub keep_alive: Duration,
-    /// For requests under way when the server is stopped.
-    pub drain_timeout: Duration,
+    pub connections: connections::Settings,
+    /// Which pages in browsers are served.
+    pub pages: Pages,
     /// Whether other users of this machine are served.
     pub allow_other_users: bool,
 }
 
-/// Starts to answer on `listener`. The returned future ends when the server was stopped by its handle.
+/// Starts to answer on `listener`, until the returned server is stopped.
 pub fn start(
     listener: TcpListener,
     settings: &Settings,
@@ -54,30 +55,22 @@ pub fn start(
     runtime: &Arc<Runtime>,
 ) -> io::Result<Server> {
     let (provisioner, runtime) = (Data::new(provisioner), runtime::data(runtime));
+    let pages = Data::new(settings.pages.clone());
     let allow_other_users = settings.allow_other_users;
-    let server = HttpServer::new(move || {
+    let app = move || {
         App::new()
             .app_data(provisioner.clone())
             .app_data(runtime.clone())
-            .app_data(PayloadConfig::new(MAX_REQUEST))
-            .wrap(from_fn(refuse_pages))
-            .wrap(from_fn(refuse_strangers))
+            .app_data(pages.clone())
+            .wrap(from_fn(attend))
             .configure(routes)
-    })
-    .on_connect(move |connection, data| {
+    };
+    let connected = move |stream: &TcpStream, data: &mut Extensions| {
         if !allow_other_users {
-            data.insert(peer_of(connection));
+            data.insert(peer_of(stream));
         }
-    })
-    .workers(settings.threads)
-    .keep_alive(settings.keep_alive)
-    // A client that is gone takes its invocation with it.
-    .h1_allow_half_closed(false)
-    // Whole seconds only.
-    .shutdown_timeout(settings.drain_timeout.as_secs_f64().ceil() as u64)
-    .disable_signals()
-    .listen(listener)?;
-    Ok(server.run())
+    };
+    connections::start(listener, &settings.connections, connected, app)
 }
 
 fn routes(app: &mut ServiceConfig) {
@@ -88,51 +81,86 @@ fn routes(app: &mut ServiceConfig) {
 }
 
 /// Looks at the other end of a new connection.
-fn peer_of(connection: &dyn Any) -> Peer {
-    let peer = Peer::of_connection(connection);
+fn peer_of(stream: &TcpStream) -> Peer {
+    let peer = Peer::of_connection(stream);
     if peer != Peer::Admitted {
         tracing::warn!("{peer}, and is refused; --allow-other-users serves every user of this machine");
     }
     peer
 }
 
-async fn refuse_strangers(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse, actix_web::Error> {
-    let peer = request.conn_data::<Peer>().copied();
-    match peer.filter(|peer| *peer != Peer::Admitted) {
-        None => next.call(request).await,
-        Some(peer) => {
-            let message = format!(
-                "Refused: {peer}. This endpoint serves the user who runs it and root; --allow-other-users serves every \
-                 user of this machine."
-            );
-            let mut reply = HttpResponse::Forbidden();
-            reply.insert_header((ERROR_TYPE, ACCESS_DENIED)).force_close();
-            Ok(request.into_response(reply.json(json!({"__type": ACCESS_DENIED, "message": message}))))
-        }
+/// Around every request: refuses what no route should see.
+async fn attend(
+    pages: Data<Pages>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
+    let in_flight = InFlight::of(&request);
+    let verdict = pages.judge_request(&request);
+    let mut refused = refuse_stranger(&request).or_else(|| refuse_page(&request, &verdict));
+    if refused.is_none() && request.path() != "/ping" && InFlight::is_crowded_out(in_flight.as_ref()).await {
+        refused = Some(crowded());
     }
+    let mut response = match (refused, verdict) {
+        (Some(refused), _) => request.into_response(refused),
+        (None, Verdict::Preflight(headers)) => {
+            let mut response = request.into_response(HttpResponse::NoContent().finish());
+            pages::add(&mut response, headers);
+            response
+        }
+        (None, verdict) => {
+            let Some(response) = InFlight::unless_cut(in_flight.as_ref(), next.call(request)).await else {
+                let message = "The endpoint is stopping, and the request did not end within --drain-timeout.";
+                let reply = refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message);
+                return Err(InternalError::from_response(message, reply).into());
+            };
+            let mut response = response?.map_into_boxed_body();
+            if let Verdict::ServePage(headers) = verdict {
+                pages::add(&mut response, headers);
+            }
+            response
+        }
+    };
+    pages::add(&mut response, pages.vary().into_iter().collect());
+    Ok(InFlight::track(in_flight, response))
 }
 
-async fn refuse_pages(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse, actix_web::Error> {
-    match request.headers().get(ORIGIN) {
-        None => next.call(request).await,
-        Some(origin) => {
-            tracing::warn!(
-                ?origin,
-                path = request.path(),
-                "a request of a page in a browser is refused"
-            );
-            let message = "Pages in browsers are not served here: there are no credentials to tell them apart by.";
-            Ok(request.into_response(HttpResponse::Forbidden().json(json!({"message": message}))))
-        }
-    }
+/// The connection ends with it.
+fn refusal(status: StatusCode, kind: &'static str, message: &str) -> HttpResponse {
+    let mut reply = HttpResponse::build(status);
+    reply.insert_header((ERROR_TYPE, kind)).force_close();
+    reply.json(json!({"__type": kind, "message": message}))
+}
+
+fn refuse_stranger(request: &ServiceRequest) -> Option<HttpResponse> {
+    let peer = request.conn_data::<Peer>().filter(|peer| **peer != Peer::Admitted)?;
+    let message = format!(
+        "Refused: {peer}. This endpoint serves the user who runs it and root; --allow-other-users serves every user of \
+         this machine."
+    );
+    Some(refusal(StatusCode::FORBIDDEN, ACCESS_DENIED, &message))
+}
+
+fn crowded() -> HttpResponse {
+    let message = "All connections are taken by requests; only GET /ping is answered. Try again later, or raise \
+                   --max-connections and the limit of open files (ulimit -n).";
+    refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+}
+
+fn refuse_page(request: &ServiceRequest, verdict: &Verdict) -> Option<HttpResponse> {
+    let Verdict::Refuse(reason) = verdict else { return None };
+    tracing::warn!(path = request.path(), %reason, "a request of a page in a browser is refused");
+    let message = format!("There are no credentials to tell callers apart by: {reason}.");
+    Some(refusal(StatusCode::FORBIDDEN, ACCESS_DENIED, &message))
 }
 
 async fn control(
     request: HttpRequest,
     provisioner: Data<Provisioner>,
     runtime: Data<Runtime>,
-    body: Result<Bytes, actix_web::Error>,
+    payload: Payload,
 ) -> HttpResponse {
+    let body = read(&request, payload).await;
     let target = request.headers().get("x-amz-target").map(HeaderValue::to_str);
     let answer = match (target, body) {
         (Some(Ok(target)), Ok(body)) => {
@@ -143,7 +171,7 @@ async fn control(
             }
             answer
         }
-        (_, Err(error)) => Err(AwsError::Serialization(error.to_string())),
+        (_, Err(error)) => Err(AwsError::Serialization(error)),
         (None | Some(Err(_)), _) => Err(AwsError::UnknownOperation(
             "POST / is SageMaker's control plane, whose requests name their action in X-Amz-Target".to_owned(),
         )),
@@ -162,6 +190,17 @@ async fn control(
         // Of actions that answer nothing.
         Value::Null => reply.finish(),
         body => reply.body(body.to_string()),
+    }
+}
+
+/// The body of a request to the control plane.
+async fn read(request: &HttpRequest, payload: Payload) -> Result<Bytes, String> {
+    let receiving = Receiving::of(request);
+    match payload.to_bytes_limited(MAX_REQUEST).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) if receiving.is_overdue() => Err("the body did not arrive in time".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("the body is larger than {MAX_REQUEST} bytes")),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// A request without a body.
 pub fn bare(method: &str, path: &str) -> Vec<u8> {
-    format!("{method} {path} HTTP/1.1\r\nHost: longshore\r\n\r\n").into_bytes()
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
 pub fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
@@ -17,7 +17,7 @@ fn post_with(path: &str, headers: &[(&str, &str)], content_type: &str, body: &[u
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
     let mut request = format!(
-        "POST {path} HTTP/1.1\r\nHost: longshore\r\nContent-Type: {content_type}\r\nAccept: {content_type}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nAccept: {content_type}\r\n\
          {headers}Content-Length: {}\r\n\r\n",
         body.len()
     )

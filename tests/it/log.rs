@@ -1,6 +1,6 @@
 //! The log (ST-11) and whoever reads it, or does not.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Builder, Request, eventually};
 
@@ -25,4 +25,32 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
         server.load(&name, &model).expect(200);
         server.count_in_log("lines of the log that nobody has read are lost: ") == 1
     });
+}
+
+#[test]
+fn a_name_can_neither_end_a_record_nor_turn_it_round() {
+    // ST-11: a record is a line, to whoever reads it.
+    let name = "a\u{2028}b\u{2029}c\u{202e}d\u{2066}e\u{200f}f\u{61c}g\u{85}h\n\u{1b}[2Ji";
+    for format in ["text", "json"] {
+        let server = Builder::multi().arguments(["--log-format", format]).start();
+        let refusal = server.load(name, "/outside").expect(400);
+        assert!(refusal.status == 400);
+        server.invoke(name, &json!([1])).expect(404);
+        server.wait_for_log("404");
+        let log = server.log();
+        for line in &log {
+            assert!(!line.contains([
+                '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}', '\u{85}', '\u{1b}'
+            ]));
+        }
+        let told = log.iter().find(|line| line.contains("404")).unwrap();
+        assert!(told.contains("u{2028}") || told.contains("u2028"), "{told}");
+        if format == "json" {
+            let record: Value = serde_json::from_str(told).unwrap();
+            assert!(
+                record.to_string().contains('\u{202e}'),
+                "the record means the same: {told}"
+            );
+        }
+    }
 }

@@ -29,6 +29,8 @@ mod api;
 mod bad_artifacts;
 mod bad_requests;
 mod batching;
+mod browsers;
+mod connections;
 mod csv_header;
 mod deploy;
 mod division;

@@ -1,12 +1,18 @@
 //! Stopping: SIGTERM drains and exits within the platform's 30 seconds (ST-2, ST-3, PI-6).
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::{A_SECOND, Builder, FOREVER, Request, Server, eventually, skip_unless, try_send};
+use crate::endpoint::command::desk::Desk;
+use crate::harness::{
+    A_SECOND, Builder, Connection, FOREVER, PATIENCE, Request, Server, eventually, fixture, skip_unless, try_send,
+};
 
 /// The platform kills 30 s after SIGTERM.
 const BEFORE_SIGKILL: Duration = Duration::from_secs(28);
@@ -51,7 +57,8 @@ fn a_request_in_flight_is_answered_and_no_new_one_is_asked_for() {
     let server = with_model("spin");
     let address = server.address();
     thread::scope(|scope| {
-        let in_flight = scope.spawn(|| server.send(&Server::spin("model", 2 * A_SECOND)));
+        // Over a connection that the client would keep.
+        let in_flight = scope.spawn(|| server.connect().send(&Server::spin("model", 2 * A_SECOND)));
         server.wait_for_running(1);
         server.terminate();
         server.wait_for_log("draining");
@@ -59,7 +66,9 @@ fn a_request_in_flight_is_answered_and_no_new_one_is_asked_for() {
         eventually("the ping fails", || {
             try_send(address, &Request::get("/ping")).map_or(true, |response| response.status == 503)
         });
-        let answer = in_flight.join().unwrap().expect(200).json();
+        let answer = in_flight.join().unwrap().expect(200);
+        let (answer, connection) = (answer.json(), answer.header("connection").map(str::to_owned));
+        assert_eq!(connection.as_deref(), Some("close"));
         assert_eq!(answer, json!({"outputs": (2 * A_SECOND % 64) as f64}));
     });
     let start = Instant::now();
@@ -80,6 +89,208 @@ fn idle_connections_do_not_hold_up_the_end() {
         // Closed by the server, by whatever means.
         let _ = connection.read_to_end();
     }
+}
+
+/// Has requests arrive while the server stands still, on connections that are new and on those that were used, and stops
+/// it. It has read none of them by then.
+fn assert_answers_what_has_arrived(server: &Server, request: &Request, expected: &[u16]) {
+    let bytes = request.to_bytes();
+    let used: Vec<Connection> = (0..20)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.write(&Request::get("/ping").to_bytes()).unwrap();
+            connection.read_unchecked("GET").unwrap();
+            connection
+        })
+        .collect();
+    let process = server.process();
+    process.signal(Signal::STOP);
+    let fresh: Vec<Connection> = (0..20).map(|_| server.connect()).collect();
+    let mut connections: Vec<Connection> = used.into_iter().chain(fresh).collect();
+    for connection in &mut connections {
+        connection.write(&bytes).unwrap();
+    }
+    server.terminate();
+    eventually("the signal waits for the process", || process.has_pending(Signal::TERM));
+    process.signal(Signal::CONT);
+    for (number, connection) in connections.iter_mut().enumerate() {
+        let answer = connection.read_unchecked(request.method());
+        let answer = answer.unwrap_or_else(|error| panic!("connection {number}: {error}"));
+        assert!(expected.contains(&answer.status), "{answer:?}");
+        assert_eq!(connection.read_to_end().unwrap(), b"");
+    }
+}
+
+#[test]
+fn requests_that_arrived_before_sigterm_are_answered() {
+    let server = with_model("scale");
+    let invocation = Server::invocation("model").json(&json!({"instances": [1]}));
+    assert_answers_what_has_arrived(&server, &invocation, &[200]);
+    assert_ends(server, Instant::now());
+    // PI-6: the platform is to send no more.
+    let server = with_model("scale");
+    assert_answers_what_has_arrived(&server, &Request::get("/ping"), &[200, 503]);
+    assert_ends(server, Instant::now());
+
+    let server = Builder::single(fixture("scale")).start();
+    eventually("the model is loaded", || server.ping().status == 200);
+    let invocation = Request::post("/invocations").json(&json!({"instances": [1]}));
+    assert_answers_what_has_arrived(&server, &invocation, &[200]);
+    assert_ends(server, Instant::now());
+}
+
+#[test]
+fn the_local_endpoint_answers_what_arrived_before_sigterm() {
+    let desk = Desk::start(Builder::endpoint());
+    let list = Request::post("/")
+        .header("X-Amz-Target", "SageMaker.ListModels")
+        .body("{}");
+    assert_answers_what_has_arrived(&desk.0, &list, &[200]);
+    assert_ends(desk.0, Instant::now());
+}
+
+#[test]
+fn requests_that_were_sent_together_are_all_answered() {
+    let server = with_model("spin");
+    let mut connection = server.connect();
+    let request = Server::spin("model", A_SECOND / 4).to_bytes();
+    connection.write(&request.repeat(4)).unwrap();
+    server.wait_for_running(1);
+    server.terminate();
+    for _ in 0..4 {
+        connection.read_response("POST").unwrap().expect(200);
+    }
+    assert_ends(server, Instant::now());
+}
+
+/// A client that asks without end, on one connection or on a new one for each request. Returns the errors of requests
+/// that were sent as a whole before `stopped`, and how many requests were.
+fn client(address: SocketAddr, request: &[u8], keeps: bool, stopped: &Mutex<Option<Instant>>) -> (Vec<String>, usize) {
+    let (mut lost, mut sent_in_time) = (Vec::new(), 0);
+    let mut kept: Option<TcpStream> = None;
+    loop {
+        let stream = match kept.take() {
+            Some(stream) => Ok(stream),
+            None => TcpStream::connect(address),
+        };
+        // Refused: the server has stopped listening.
+        let Ok(mut stream) = stream else {
+            return (lost, sent_in_time);
+        };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let is_sent = stream.write_all(request).is_ok();
+        let at = Instant::now();
+        let answer = read_answer(&mut stream);
+        let in_time = is_sent && stopped.lock().unwrap().is_none_or(|stopped| at < stopped);
+        sent_in_time += usize::from(in_time);
+        match answer {
+            Ok(closes) => kept = Some(stream).filter(|_| keeps && !closes),
+            Err(error) if in_time => lost.push(error),
+            Err(_) if stopped.lock().unwrap().is_some() => return (lost, sent_in_time),
+            Err(error) => lost.push(error),
+        }
+    }
+}
+
+/// Reads a reply of 200; whether the connection closes after it.
+fn read_answer(stream: &mut TcpStream) -> Result<bool, String> {
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(format!("closed after {} bytes", answer.len())),
+            Ok(read) => answer.extend_from_slice(&buffer[..read]),
+            Err(error) => return Err(format!("{error} after {} bytes", answer.len())),
+        }
+        let text = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .split("content-length: ")
+            .nth(1)
+            .and_then(|rest| rest.split("\r\n").next());
+        let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or_default();
+        if body.len() >= length {
+            return match head.starts_with("http/1.1 200") {
+                true => Ok(head.contains("connection: close")),
+                false => Err(text),
+            };
+        }
+    }
+}
+
+#[test]
+fn no_request_that_was_sent_before_sigterm_is_lost_under_load() {
+    for round in 0..8 {
+        let server = with_model("scale");
+        let (address, stopped) = (server.address(), Mutex::new(None));
+        let request = Server::invocation("model").json(&json!({"instances": [1]})).to_bytes();
+        let (lost, sent) = thread::scope(|scope| {
+            let clients: Vec<_> = (0..8)
+                .map(|number| {
+                    scope.spawn({
+                        let (request, stopped) = (&request, &stopped);
+                        move || client(address, request, number % 2 == 0, stopped)
+                    })
+                })
+                .collect();
+            thread::sleep(Duration::from_millis(150 + 37 * round));
+            *stopped.lock().unwrap() = Some(Instant::now());
+            server.terminate();
+            clients
+                .into_iter()
+                .map(|client| client.join().unwrap())
+                .fold((Vec::new(), 0), |(lost, sent), (more, count)| {
+                    ([lost, more].concat(), sent + count)
+                })
+        });
+        assert_eq!(lost, Vec::<String>::new(), "of {sent} requests, round {round}");
+        assert!(sent > 0);
+        assert_ends(server, Instant::now());
+    }
+}
+
+#[test]
+fn what_does_not_end_within_the_drain_timeout_gets_a_503() {
+    let server = Builder::multi()
+        .arguments(["--drain-timeout", "1s", "--threads", "1"])
+        .start();
+    let url = server.models().place("spin", "spin");
+    server.load("spin", &url).expect(200);
+    let slow = server.models().place_slow("slow", 12);
+    let load = Request::post("/models").json(&json!({"model_name": "slow", "url": slow}));
+    let requests = [
+        (Server::spin("spin", FOREVER), true),
+        // Waits for the first.
+        (Server::spin("spin", FOREVER), true),
+        // May be done in time.
+        (load, false),
+        (
+            Request::post("/v2/models/spin/infer").json(&json!({"inputs": [
+                {"name": "iterations", "shape": [], "datatype": "INT64", "data": [FOREVER]}
+            ]})),
+            false,
+        ),
+    ];
+    let mut connections: Vec<(Connection, bool)> = Vec::new();
+    for (request, is_cut) in requests {
+        let mut connection = server.connect();
+        connection.write(&request.to_bytes()).unwrap();
+        connections.push((connection, is_cut));
+    }
+    server.wait_for_running(1);
+    server.terminate();
+    for (mut connection, is_cut) in connections {
+        let answer = connection.read_response("POST").unwrap();
+        if is_cut {
+            assert_eq!(answer.header("connection"), Some("close"));
+            assert!(answer.message().contains("--drain-timeout"), "{}", answer.message());
+            answer.expect(503);
+        }
+        let _ = connection.read_to_end();
+    }
+    assert_ends(server, Instant::now());
 }
 
 #[test]
@@ -126,7 +337,7 @@ fn whoever_asks_twice_does_not_wait_for_what_runs() {
 
 #[test]
 fn a_single_model_server_stops_while_its_model_loads() {
-    let server = Builder::single(crate::harness::fixture("bad/function_bomb")).start();
+    let server = Builder::single(fixture("bad/function_bomb")).start();
     eventually("the load has begun", || server.reserved() > 0);
     assert_stops(server);
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::telemetry::escape::is_unsafe;
+
 /// Longest body in a command line: what is longer is nobody's to read, and shells have their bounds.
 const MAX_BODY: usize = 4 << 10;
 
@@ -21,7 +23,9 @@ pub fn command(url: &str, content_type: &str, body: &[u8], file: Option<&Path>) 
     }
     Some(match std::str::from_utf8(body) {
         // A leading @ would name a file.
-        Ok(text) if !text.starts_with('@') && !text.contains('\0') => format!("{head} --data-binary {}", quoted(text)),
+        Ok(text) if !text.starts_with('@') && text.chars().all(|c| c == '\n' || !is_unsafe(c)) => {
+            format!("{head} --data-binary {}", quoted(text))
+        }
         _ => format!("echo {} | base64 -d | {head} --data-binary @-", STANDARD.encode(body)),
     })
 }
@@ -39,7 +43,12 @@ mod tests {
     fn a_shell_passes_on_what_is_quoted() {
         let (url, kind) = ("http://h/i", "text/csv");
         let head = "curl 'http://h/i' -H 'Content-Type: text/csv' --data-binary";
-        let table: [(&[u8], Option<&str>, Option<String>); 5] = [
+        let table: [(&[u8], Option<&str>, Option<String>); 6] = [
+            (
+                "\u{202e}".as_bytes(),
+                None,
+                Some(format!("echo 4oCu | base64 -d | {} @-", head)),
+            ),
             (b"1,2\n", None, Some(format!("{head} '1,2\n'"))),
             (b"it's", None, Some(format!(r"{head} 'it'\''s'"))),
             (b"\x93N", None, Some(format!("echo k04= | base64 -d | {head} @-"))),

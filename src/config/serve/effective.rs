@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::ServeArgs;
-use crate::config::cache_dir;
+use crate::config::{cache_dir, max_connections, reserved_connections};
 
 /// Largest body by default: SageMaker's limit for real-time calls.
 const REAL_TIME_BODY: ByteSize = ByteSize::mib(25);
@@ -60,16 +60,14 @@ impl ServeArgs {
             .unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
     }
 
-    /// Connections at a time when `open_files` may be open: models, their files and the log need some, at least half of a
-    /// few.
+    /// Connections at a time when `open_files` may be open.
     pub fn max_connections(&self, open_files: Option<u64>) -> usize {
-        const OTHERS: usize = 128;
-        self.max_connections.unwrap_or_else(|| {
-            let open_files = open_files
-                .and_then(|limit| usize::try_from(limit).ok())
-                .unwrap_or(usize::MAX);
-            open_files.saturating_sub(OTHERS).max(open_files / 2).max(1)
-        })
+        self.max_connections.unwrap_or_else(|| max_connections(open_files))
+    }
+
+    /// Of so many connections, those that only health checks keep.
+    pub fn reserved_connections(&self, connections: usize) -> usize {
+        reserved_connections(self.reserved_connections, connections)
     }
 
     pub fn http_threads(&self) -> usize {

@@ -52,7 +52,7 @@ pub(super) async fn load(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     if let Err(error) = from_store(&state) {
-        body::discard(payload).await;
+        body::discard(request, payload).await;
         return Err(error);
     }
     let RepositoryRequest { parameters } = read(&state, request, payload).await?;
@@ -70,9 +70,10 @@ pub(super) async fn load(
 pub(super) async fn unload(
     state: web::Data<State>,
     name: String,
+    request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    body::discard(payload).await;
+    body::discard(request, payload).await;
     from_store(&state)?;
     let name = name.strip_suffix('/').map(ToOwned::to_owned).unwrap_or(name);
     unload_reported(state, name).await?;
@@ -96,7 +97,7 @@ async fn read<T: Default + DeserializeOwned>(
 ) -> Result<T, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
     let declared = invoke::content_length(request);
-    let body = body::read(&state.engine, payload, declared, MAX_LOAD_BODY, deadline).await?;
+    let body = body::read(&state.engine, request, payload, declared, MAX_LOAD_BODY, deadline).await?;
     if body.bytes.is_empty() {
         return Ok(T::default());
     }

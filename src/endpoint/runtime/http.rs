@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Runtime;
 use super::request::{Api, Request};
+use crate::connections::Receiving;
 use crate::endpoint::error::{AwsError, RuntimeError};
 use crate::endpoint::event_stream;
 
@@ -121,28 +122,29 @@ async fn read(
     let asked = match Request::read(api, header) {
         Ok(asked) => asked,
         Err(error) => {
-            discard(payload).await;
+            discard(request, payload).await;
             return Err(error);
         }
     };
     let length = header("content-length").and_then(|length| std::str::from_utf8(length).ok());
     let declared: Option<usize> = length.and_then(|length| length.parse().ok());
     if declared.is_some_and(|declared| declared > limit) {
-        discard(payload).await;
+        discard(request, payload).await;
         return Err(api.too_large(limit));
     }
+    let receiving = Receiving::of(request);
     let mut body = BytesMut::new();
-    while let Some(chunk) = timeout_at(until, payload.next())
-        .await
-        .map_err(|_| RuntimeError::BodyBroken("it did not arrive in time".to_owned()))?
-    {
-        let chunk = chunk.map_err(|error| RuntimeError::BodyBroken(error.to_string()))?;
+    while let Some(chunk) = timeout_at(until, payload.next()).await.map_err(|_| late())? {
+        let chunk = chunk.map_err(|error| match receiving.is_overdue() {
+            true => late(),
+            false => RuntimeError::BodyBroken(error.to_string()),
+        })?;
         if body.is_empty() && declared == Some(chunk.len()) {
             return Ok((asked, chunk));
         }
         if body.len() + chunk.len() > limit {
             drop(body);
-            discard(payload).await;
+            discard(request, payload).await;
             return Err(api.too_large(limit));
         }
         body.extend_from_slice(&chunk);
@@ -150,7 +152,12 @@ async fn read(
     Ok((asked, body.freeze()))
 }
 
-async fn discard(mut payload: Payload) {
+fn late() -> RuntimeError {
+    RuntimeError::BodyBroken("it did not arrive in time".to_owned())
+}
+
+async fn discard(request: &HttpRequest, mut payload: Payload) {
+    let _receiving = Receiving::of(request);
     let until = Instant::now() + LINGER;
     while let Ok(Some(Ok(_))) = timeout_at(until, payload.next()).await {}
 }

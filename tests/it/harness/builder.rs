@@ -106,10 +106,15 @@ impl Builder {
     /// What is not said otherwise: a free port of the loopback interface, and few threads, since tests run side by side.
     const SERVE: &'static [Default] = &[
         ("--bind", "LONGSHORE_BIND", "127.0.0.1"),
+        // The harness asks for SageMaker's name, tests ask for any.
+        ("--allow-host", "LONGSHORE_ALLOW_HOST", "*"),
         ("--port", "SAGEMAKER_BIND_TO_PORT", "0"),
         ("--threads", "SAGEMAKER_MODEL_SERVER_WORKERS", "2"),
     ];
-    const ENDPOINT: &'static [Default] = &[("--port", "LONGSHORE_ENDPOINT_PORT", "0")];
+    const ENDPOINT: &'static [Default] = &[
+        ("--allow-host", "LONGSHORE_ENDPOINT_ALLOW_HOST", "*"),
+        ("--port", "LONGSHORE_ENDPOINT_PORT", "0"),
+    ];
 
     fn bare(models: Models) -> Self {
         Self {

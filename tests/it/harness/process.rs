@@ -130,6 +130,14 @@ impl Process {
         found.unwrap()
     }
 
+    /// Whether the signal has been sent to the process, which has not taken it yet.
+    pub fn has_pending(self, signal: Signal) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let pending = pending.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+        pending.is_some_and(|bits| bits >> (signal.as_raw() - 1) & 1 == 1)
+    }
+
     /// The first of this process and its descendants that runs `program`.
     pub fn find(self, program: &str) -> Option<Self> {
         if self.is(program) {

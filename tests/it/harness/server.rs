@@ -44,6 +44,9 @@ impl Server {
     ) -> Self {
         let log = Log::follow(child.stderr.take().unwrap());
         let address = log.wait_for(PATIENCE, |line| {
+            if let Some((_, rest)) = line.split_once("\"listening\",\"address\":\"") {
+                return rest.split('"').next()?.parse().ok();
+            }
             let (_, rest) = line.split_once("listening address=")?;
             rest.split_whitespace().next()?.parse().ok()
         });

@@ -1,0 +1,398 @@
+//! Pages in browsers: which of their requests are served.
+//!
+//! Neither `serve` nor `endpoint` has credentials to check, so a page of any site that a user of this machine visits could
+//! load and ask models. Browsers say when a page asks: by `Origin`, by `Sec-Fetch-Site`, and by the `Host` of a name that
+//! was rebound to this machine. Requests that say so are refused unless an option names the origin or the host. SageMaker,
+//! AWS's clients and command-line tools send none of these.
+//!
+//! The crate actix-cors was weighed: it adds headers for origins that are allowed, but serves the requests of all others,
+//! and looks at neither `Sec-Fetch-Site` nor `Host`.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderName, HeaderValue, ORIGIN,
+};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
+
+/// Which pages are served.
+#[derive(Debug, Clone, Default)]
+pub struct Pages {
+    /// Origins whose pages are served, in lower case; `*` is every origin.
+    pub origins: Vec<String>,
+    /// Host names that requests may ask for; `*` is every name. `None` is every name, too.
+    pub hosts: Option<Vec<String>>,
+}
+
+/// What a request says about the page that sends it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    pub is_options: bool,
+    pub host: Option<&'a [u8]>,
+    pub origin: Option<&'a [u8]>,
+    pub fetch_site: Option<&'a [u8]>,
+    /// `Access-Control-Request-Method`.
+    pub method: Option<&'a [u8]>,
+    /// `Access-Control-Request-Headers`.
+    pub headers: Option<&'a [u8]>,
+    /// `Access-Control-Request-Private-Network`.
+    pub private_network: bool,
+}
+
+/// Whether a request is served.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Serve,
+    /// Served, and the page may read the reply.
+    ServePage(Vec<Header>),
+    /// Answered with 204 and these headers: a browser asks whether a page may send a request.
+    Preflight(Vec<Header>),
+    Refuse(PageRefusal),
+}
+
+/// A header of a reply.
+pub type Header = (&'static str, Vec<u8>);
+
+/// Why a page's request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PageRefusal {
+    #[error("pages of the origin {origin} are not served here; --allow-origin {origin} serves them")]
+    Origin { origin: String },
+    #[error(
+        "requests that a page of another site makes without an Origin are not served here; --allow-origin '*' serves them"
+    )]
+    Site,
+    #[error(
+        "this server listens on the loopback interface and does not serve the host {host}, as pages of rebound names ask \
+         for; --allow-host {host} serves it"
+    )]
+    Host { host: String },
+}
+
+/// Adds headers to a reply.
+pub fn add<B>(response: &mut ServiceResponse<B>, headers: Vec<Header>) {
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            response.headers_mut().append(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+const ALLOW_ORIGIN: &str = "access-control-allow-origin";
+const VARY: &str = "vary";
+const METHODS: &[u8] = b"GET, HEAD, POST, DELETE";
+/// Of the preflight's answer, in seconds.
+const MAX_AGE: &[u8] = b"600";
+
+impl Pages {
+    /// The policy of a server that listens on `address`. On the loopback interface only its own names and `hosts` are
+    /// served; elsewhere every name is, because the server cannot know its names.
+    pub fn new(origins: Vec<String>, hosts: Vec<String>, address: IpAddr) -> Self {
+        let is_loopback = address.to_canonical().is_loopback();
+        Self {
+            origins: origins.into_iter().map(|origin| origin.to_ascii_lowercase()).collect(),
+            hosts: is_loopback.then_some(hosts),
+        }
+    }
+
+    /// The header that replies to all requests carry: caches must keep what each origin gets apart.
+    pub fn vary(&self) -> Option<Header> {
+        let is_list = !self.origins.is_empty() && !self.serves_all();
+        is_list.then(|| (VARY, b"Origin".to_vec()))
+    }
+
+    /// Judges a request by its headers.
+    pub fn judge_request(&self, request: &ServiceRequest) -> Verdict {
+        let headers = request.headers();
+        let value = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+        let mut asked = Asked {
+            host: self.hosts.as_ref().and_then(|_| value(&HOST)),
+            origin: value(&ORIGIN),
+            fetch_site: value(&SEC_FETCH_SITE),
+            ..Asked::default()
+        };
+        if asked.origin.is_some() {
+            asked.is_options = request.method() == Method::OPTIONS;
+            asked.method = value(&ACCESS_CONTROL_REQUEST_METHOD);
+            asked.headers = value(&ACCESS_CONTROL_REQUEST_HEADERS);
+            asked.private_network = headers.contains_key(PRIVATE_NETWORK);
+        }
+        self.judge(asked)
+    }
+
+    /// Judges a request.
+    pub fn judge(&self, asked: Asked<'_>) -> Verdict {
+        if let Some(host) = asked.host
+            && !self.serves_host(host)
+        {
+            return Verdict::Refuse(PageRefusal::Host { host: shown(host) });
+        }
+        let Some(origin) = asked.origin else {
+            let is_foreign = asked
+                .fetch_site
+                .is_some_and(|site| !site.eq_ignore_ascii_case(b"none") && !site.eq_ignore_ascii_case(b"same-origin"));
+            return match is_foreign && !self.serves_all() {
+                true => Verdict::Refuse(PageRefusal::Site),
+                false => Verdict::Serve,
+            };
+        };
+        if !self.serves_origin(origin) {
+            return Verdict::Refuse(PageRefusal::Origin { origin: shown(origin) });
+        }
+        let allowed = if self.serves_all() { b"*".as_slice() } else { origin };
+        let mut reply = vec![(ALLOW_ORIGIN, allowed.to_vec())];
+        let mut say = |name, value: &[u8]| reply.push((name, value.to_vec()));
+        match asked.method {
+            Some(_) if asked.is_options => {
+                say("access-control-allow-methods", METHODS);
+                if let Some(headers) = asked.headers {
+                    say("access-control-allow-headers", headers);
+                }
+                say("access-control-max-age", MAX_AGE);
+                if asked.private_network {
+                    say("access-control-allow-private-network", b"true");
+                }
+                say(VARY, b"Access-Control-Request-Method, Access-Control-Request-Headers");
+                Verdict::Preflight(reply)
+            }
+            _ => {
+                // Without credentials this means all of them, those of AWS's APIs included.
+                say("access-control-expose-headers", b"*");
+                Verdict::ServePage(reply)
+            }
+        }
+    }
+
+    fn serves_all(&self) -> bool {
+        self.origins.iter().any(|origin| origin == "*")
+    }
+
+    fn serves_origin(&self, origin: &[u8]) -> bool {
+        self.serves_all()
+            || self
+                .origins
+                .iter()
+                .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
+    }
+
+    fn serves_host(&self, host: &[u8]) -> bool {
+        let Some(hosts) = &self.hosts else { return true };
+        let Ok(host) = std::str::from_utf8(host) else {
+            return hosts.iter().any(|allowed| allowed == "*");
+        };
+        let name = without_port(host.trim());
+        is_own(name)
+            || hosts.iter().any(|allowed| {
+                allowed == "*" || allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host)
+            })
+    }
+}
+
+/// Whether `host` is a name or an address of the loopback interface. An empty one is no page's.
+fn is_own(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_below_localhost = || {
+        name.len() > ".localhost".len()
+            && name.is_char_boundary(name.len() - ".localhost".len())
+            && name[name.len() - ".localhost".len()..].eq_ignore_ascii_case(".localhost")
+    };
+    let address = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(v6) => v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => name.parse().ok(),
+    };
+    name.is_empty()
+        || name.eq_ignore_ascii_case("localhost")
+        || is_below_localhost()
+        || address.is_some_and(|address| address.to_canonical().is_loopback())
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && (name.ends_with(']') || !name.contains(':')) =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+/// A header's value as a message shows it.
+fn shown(value: &[u8]) -> String {
+    const MOST: usize = 200;
+    let text = String::from_utf8_lossy(value);
+    text[..text.floor_char_boundary(MOST)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+    fn pages(origins: &[&str]) -> Pages {
+        let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+        Pages::new(origins, Vec::new(), EVERYWHERE)
+    }
+
+    fn from(origin: &str) -> Asked<'_> {
+        Asked {
+            origin: Some(origin.as_bytes()),
+            ..Asked::default()
+        }
+    }
+
+    #[test]
+    fn a_page_is_served_when_its_origin_is_named() {
+        let table: [(&[&str], &str, bool); 8] = [
+            (&[], "https://evil.example", false),
+            (&[], "null", false),
+            (&["https://app.example"], "https://app.example", true),
+            (&["https://APP.example"], "https://app.EXAMPLE", true),
+            (&["https://app.example"], "https://app.example:8443", false),
+            (&["https://app.example"], "http://app.example", false),
+            (&["https://app.example"], "https://app.example.evil.example", false),
+            (&["*"], "null", true),
+        ];
+        for (allowed, origin, is_served) in table {
+            let verdict = pages(allowed).judge(from(origin));
+            assert_eq!(
+                matches!(verdict, Verdict::ServePage(_)),
+                is_served,
+                "{allowed:?} {origin}"
+            );
+            assert_eq!(
+                matches!(verdict, Verdict::Refuse(_)),
+                !is_served,
+                "{allowed:?} {origin}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_served_may_read_the_reply_and_caches_keep_origins_apart() {
+        let listed = pages(&["https://app.example"]);
+        let expected = vec![
+            (ALLOW_ORIGIN, b"https://app.example".to_vec()),
+            ("access-control-expose-headers", b"*".to_vec()),
+        ];
+        assert_eq!(listed.judge(from("https://app.example")), Verdict::ServePage(expected));
+        assert_eq!(listed.vary(), Some((VARY, b"Origin".to_vec())));
+        let expected = vec![
+            (ALLOW_ORIGIN, b"*".to_vec()),
+            ("access-control-expose-headers", b"*".to_vec()),
+        ];
+        assert_eq!(
+            pages(&["*"]).judge(from("https://app.example")),
+            Verdict::ServePage(expected)
+        );
+        assert_eq!((pages(&["*"]).vary(), pages(&[]).vary()), (None, None));
+    }
+
+    #[test]
+    fn a_preflight_is_answered_for_origins_that_are_named() {
+        let preflight = Asked {
+            is_options: true,
+            method: Some(b"POST"),
+            headers: Some(b"content-type,x-amzn-sagemaker-target-model"),
+            private_network: true,
+            ..from("https://app.example")
+        };
+        let Verdict::Preflight(headers) = pages(&["https://app.example"]).judge(preflight) else {
+            panic!("no preflight");
+        };
+        for (name, value) in [
+            (ALLOW_ORIGIN, b"https://app.example".as_slice()),
+            ("access-control-allow-methods", METHODS),
+            (
+                "access-control-allow-headers",
+                b"content-type,x-amzn-sagemaker-target-model",
+            ),
+            ("access-control-allow-private-network", b"true"),
+        ] {
+            assert!(headers.contains(&(name, value.to_vec())), "{name}");
+        }
+        assert!(matches!(pages(&[]).judge(preflight), Verdict::Refuse(_)));
+        let no_preflight = Asked {
+            method: None,
+            ..preflight
+        };
+        assert!(matches!(pages(&["*"]).judge(no_preflight), Verdict::ServePage(_)));
+    }
+
+    #[test]
+    fn requests_that_a_page_of_another_site_makes_without_an_origin_are_refused() {
+        let table = [
+            (None, true),
+            (Some("none"), true),
+            (Some("same-origin"), true),
+            (Some("same-site"), false),
+            (Some("cross-site"), false),
+            (Some("Cross-Site"), false),
+            (Some("of the future"), false),
+        ];
+        for (site, is_served) in table {
+            let asked = Asked {
+                fetch_site: site.map(str::as_bytes),
+                ..Asked::default()
+            };
+            assert_eq!(pages(&[]).judge(asked) == Verdict::Serve, is_served, "{site:?}");
+            assert_eq!(pages(&["*"]).judge(asked), Verdict::Serve, "{site:?}");
+        }
+    }
+
+    #[test]
+    fn on_the_loopback_interface_only_its_own_names_are_served() {
+        let table: [(&str, bool); 22] = [
+            ("localhost", true),
+            ("LOCALHOST:8080", true),
+            ("localhost.:8080", true),
+            ("app.localhost:80", true),
+            ("127.0.0.1", true),
+            ("127.0.0.1:8080", true),
+            ("127.8.9.10:1", true),
+            ("[::1]:8080", true),
+            ("[::1]", true),
+            ("[::ffff:127.0.0.1]:8080", true),
+            ("", true),
+            ("allowed.example:8080", true),
+            ("evil.example", false),
+            ("evil.example:8080", false),
+            ("localhost.evil.example", false),
+            ("evillocalhost", false),
+            ("127.0.0.1.evil.example:8080", false),
+            ("10.0.0.1:8080", false),
+            ("[2001:db8::1]:8080", false),
+            ("0.0.0.0:8080", false),
+            ("evil.example:localhost", false),
+            ("\u{e9}.localhost", true),
+        ];
+        let pages = Pages::new(Vec::new(), vec!["allowed.example".to_owned()], LOOPBACK);
+        for (host, is_served) in table {
+            let asked = Asked {
+                host: Some(host.as_bytes()),
+                ..Asked::default()
+            };
+            assert_eq!(pages.judge(asked) == Verdict::Serve, is_served, "{host}");
+            assert_eq!(
+                Pages::new(Vec::new(), Vec::new(), EVERYWHERE).judge(asked),
+                Verdict::Serve
+            );
+            let all = Pages::new(Vec::new(), vec!["*".to_owned()], LOOPBACK);
+            assert_eq!(all.judge(asked), Verdict::Serve);
+        }
+        let no_text = Asked {
+            host: Some(b"\xff"),
+            ..Asked::default()
+        };
+        assert!(matches!(pages.judge(no_text), Verdict::Refuse(_)));
+        assert_eq!(pages.judge(Asked::default()), Verdict::Serve, "HTTP/1.0 has none");
+    }
+}

@@ -1,0 +1,182 @@
+//! The threads that serve connections, and the handle to stop them.
+
+use std::fmt::Debug;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use actix_http::{Extensions, HttpService, Request, Response};
+use actix_rt::{self as rt, Arbiter};
+use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, map_config};
+use actix_web::body::MessageBody;
+use actix_web::dev::AppConfig;
+use actix_web::rt::net::TcpStream;
+use rustix::net::sockopt::set_tcp_user_timeout;
+use tokio::sync::{mpsc as queues, oneshot};
+
+use super::acceptor::{self, Accepted, Acceptor, Stop, Worker};
+use super::choice::Limits;
+use super::registry::Registry;
+use super::stream::Stream;
+
+/// Time to read on for a client that is still sending when its connection is to close.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub threads: usize,
+    pub limits: Limits,
+    /// For a connection without a request.
+    pub keep_alive: Duration,
+    /// For a client to take what it is sent.
+    pub write_timeout: Duration,
+}
+
+/// A server that accepts connections until it is stopped.
+#[derive(Debug)]
+pub struct Server {
+    registry: Arc<Registry>,
+    stop: mpsc::Sender<Stop>,
+    arbiters: Vec<Arbiter>,
+}
+
+impl Server {
+    /// Stops accepting, answers what has arrived, and returns when all connections have ended, or `drain` has passed and
+    /// the rest has got a 503.
+    pub async fn stop(self, drain: Duration) {
+        self.end(drain, false).await;
+    }
+
+    /// As [`Self::stop`], but connections that wait to be accepted are left to another process that has the socket.
+    pub async fn leave_to_another(self, drain: Duration) {
+        self.end(drain, true).await;
+    }
+
+    async fn end(self, drain: Duration, leaves_queue: bool) {
+        let (done, ended) = oneshot::channel();
+        let stop = Stop {
+            deadline: Instant::now() + drain,
+            leaves_queue,
+            done,
+        };
+        if self.stop.send(stop).is_ok() {
+            self.registry.ring();
+            // An error is the end, too.
+            let _ = ended.await;
+        }
+        for arbiter in self.arbiters {
+            arbiter.stop();
+        }
+    }
+}
+
+/// Starts serving on `listener`. Each thread makes its own `app`; `connected` sees each connection first.
+pub fn start<F, I, S, B>(
+    listener: TcpListener,
+    settings: &Settings,
+    connected: impl Fn(&TcpStream, &mut Extensions) + Clone + Send + 'static,
+    app: F,
+) -> io::Result<Server>
+where
+    F: Fn() -> I + Clone + Send + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<actix_web::Error> + 'static,
+    S::InitError: Debug,
+    S::Response: Into<Response<B>> + 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    S::Service: 'static,
+    B: MessageBody + 'static,
+{
+    listener.set_nonblocking(true)?;
+    limit_unread(&listener, settings.write_timeout);
+    let registry = Arc::new(Registry::new(settings.limits)?);
+    let (mut arbiters, mut workers) = (Vec::new(), Vec::new());
+    for _ in 0..settings.threads {
+        let (queue, accepted) = queues::unbounded_channel();
+        let arbiter = Arbiter::try_new()?;
+        let (app, connected, settings) = (app.clone(), connected.clone(), settings.clone());
+        arbiter.spawn_fn(move || {
+            let service = HttpService::<Stream, _, _>::build()
+                .keep_alive(settings.keep_alive)
+                .client_request_timeout(settings.limits.header_timeout)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+                // A client that has closed its side is taken to have left, as by nginx: the connection is closed at
+                // once, and with it goes the handler, which gives its place in a queue back and ends its run.
+                .h1_allow_half_closed(false)
+                .on_connect_ext(move |stream: &Stream, data| {
+                    connected(stream.socket(), data);
+                    data.insert(Arc::clone(stream.connection()));
+                });
+            let app = app().into_factory().map_err(|error| error.into().error_response());
+            let made = service.h1(map_config(app, |_| AppConfig::default())).new_service(());
+            rt::spawn(async move {
+                match made.await {
+                    Ok(service) => serve(service, accepted).await,
+                    // The queue is dropped, and the acceptor says so.
+                    Err(error) => tracing::error!(?error, "start to serve connections"),
+                }
+            });
+        });
+        workers.push(Worker {
+            queue,
+            load: Arc::new(AtomicUsize::new(0)),
+        });
+        arbiters.push(arbiter);
+    }
+    let (stop, stops) = mpsc::channel();
+    acceptor::start(Acceptor::new(listener, Arc::clone(&registry), workers, stops))?;
+    Ok(Server {
+        registry,
+        stop,
+        arbiters,
+    })
+}
+
+/// Serves each connection of the queue by a task of this thread.
+async fn serve<S>(service: S, mut accepted: queues::UnboundedReceiver<Accepted>)
+where
+    S: Service<(Stream, Option<std::net::SocketAddr>), Response = ()>,
+    S::Future: Future + 'static,
+    S::Error: Debug,
+{
+    if let Err(error) = poll_fn(|context| service.poll_ready(context)).await {
+        tracing::error!(?error, "start to serve connections");
+        return;
+    }
+    while let Some(accepted) = accepted.recv().await {
+        let Accepted {
+            socket,
+            peer,
+            registered,
+            load,
+        } = accepted;
+        match TcpStream::from_std(socket) {
+            Ok(socket) => {
+                let connection = service.call((Stream::new(socket, registered), peer));
+                rt::spawn(async move {
+                    // What a client does wrong was answered, or it has left.
+                    if let Err(error) = connection.await {
+                        tracing::trace!(?error, "a connection has ended");
+                    }
+                    drop(load);
+                });
+            }
+            Err(error) => tracing::error!(%error, "serve a connection"),
+        }
+    }
+}
+
+/// Ends connections whose client does not take what it is sent. The kernel does: actix has no time limit for that, and
+/// cannot be told one. Accepted sockets inherit the option.
+fn limit_unread(listener: &TcpListener, timeout: Duration) {
+    let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(listener, milliseconds) {
+        tracing::warn!(%error, "clients that do not read their replies are not disconnected");
+    }
+}

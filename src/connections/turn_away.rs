@@ -1,0 +1,74 @@
+//! Connections that wait for a server which does not come.
+
+use std::io::Write;
+use std::net::{Shutdown, TcpListener, TcpStream};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SocketFlags, acceptfrom_with, recv};
+
+use super::acceptor::close_door;
+
+const REPLY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\
+content-length: 88\r\n\r\n\
+{\"code\":503,\"type\":\"ServiceUnavailableException\",\"message\":\"the container is stopping\"}\n";
+
+/// Answers 503 to the clients that wait to be accepted, and closes the socket. Returns how many there were.
+pub fn turn_away(listener: TcpListener) -> usize {
+    close_door(&listener);
+    // Without it the loop would wait for a client; the socket is closed instead, as it is at the end.
+    if listener.set_nonblocking(true).is_err() {
+        return 0;
+    }
+    let mut clients = 0;
+    loop {
+        match acceptfrom_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((client, _)) => {
+                clients += 1;
+                answer(&client.into());
+            }
+            Err(Errno::INTR | Errno::CONNABORTED | Errno::CONNRESET | Errno::PROTO) => {}
+            Err(_) => return clients,
+        }
+    }
+}
+
+/// Nothing is waited for: the process is about to end.
+fn answer(mut client: &TcpStream) {
+    // Bytes that nobody has read would make the reply a reset.
+    while recv(client, &mut [0; 65536], RecvFlags::DONTWAIT).is_ok_and(|(_, read)| read > 0) {}
+    // A client that has left needs no answer.
+    let _ = client.write_all(REPLY);
+    let _ = client.shutdown(Shutdown::Write);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn clients_that_wait_are_answered() {
+        let (head, body) = std::str::from_utf8(REPLY).unwrap().split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.ends_with(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+        let _: serde_json::Value = serde_json::from_str(body).unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut clients: Vec<TcpStream> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+        for client in &mut clients[1..] {
+            client.write_all(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        }
+        assert_eq!(turn_away(listener), 5);
+        for mut client in clients {
+            let mut reply = Vec::new();
+            client.read_to_end(&mut reply).unwrap();
+            assert_eq!(reply, REPLY);
+        }
+        assert!(TcpStream::connect(address).is_err());
+    }
+}
