@@ -19,10 +19,11 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_http::Extensions;
+use actix_http::{Extensions, Response};
 use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
+use actix_web::http::header::CONTENT_LENGTH;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
@@ -119,6 +120,8 @@ pub fn start(
         metrics,
         health,
     });
+    let shared = state.clone();
+    let refuses = move |head: &RequestHead| refuse_to_continue(&shared, head);
     let app = move || {
         // Called on each HTTP thread.
         if let Some(pulse) = pulse.clone() {
@@ -134,7 +137,7 @@ pub fn start(
             close_stranger(stream);
         }
     };
-    connections::start(listener, &connections, connected, app)
+    connections::start(listener, &connections, connected, refuses, app)
 }
 
 /// Closes a new connection that is of another user of this machine, before anything is read of it.
@@ -146,6 +149,36 @@ fn close_stranger(stream: &TcpStream) {
     tracing::warn!("{peer}, and is closed (--only-this-user)");
     // An error says that it is closed already.
     let _ = shutdown(stream, Shutdown::Both);
+}
+
+/// The answer to a client that announces a body over the limit and waits for leave to send it: it never has to.
+fn refuse_to_continue(state: &State, head: &RequestHead) -> Option<Response<BoxBody>> {
+    let (path, method) = (head.uri.path(), &head.method);
+    let route = route(path, method);
+    let limit = match route {
+        Route::Invocations | Route::Invoke | Route::Infer => invoke::body_limit(state),
+        Route::Load | Route::Protocol => models::MAX_LOAD_BODY,
+        Route::Ping
+        | Route::ExecutionParameters
+        | Route::Metrics
+        | Route::List
+        | Route::Get
+        | Route::Unload
+        | Route::Other => return None,
+    };
+    let declared = head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()?;
+    let refusal = (declared > limit.bytes).then_some(Error::BodyTooLarge {
+        limit: limit.bytes,
+        knob: limit.knob,
+    })?;
+    let status = refusal.status_code().as_u16();
+    state.metrics.request(route, status, 0.0);
+    tracing::info!(status, method = method.as_str(), path, "{refusal}");
+    let response = match v2::is_below(path) {
+        true => v2::Refusal(refusal).error_response(),
+        false => refusal.error_response(),
+    };
+    Some(response.into())
 }
 
 fn routes(app: &mut web::ServiceConfig) {
@@ -245,7 +278,7 @@ async fn observe(
 ) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
     let started = Instant::now();
     let in_flight = InFlight::of(&request);
-    let route = route(request.request());
+    let route = route(request.path(), request.method());
     let is_v2 = v2::is_below(request.path());
     let (verdict, mut refusal) = judge(&state, &request);
     if refusal.is_none()
@@ -332,15 +365,15 @@ fn is_health_check(route: Route, method: &Method) -> bool {
     }
 }
 
-fn route(request: &HttpRequest) -> Route {
-    match request.path() {
+fn route(path: &str, method: &Method) -> Route {
+    match path {
         "/ping" => Route::Ping,
         "/invocations" => Route::Invocations,
         "/execution-parameters" => Route::ExecutionParameters,
         "/metrics" => Route::Metrics,
-        "/models" if request.method() == Method::POST => Route::Load,
+        "/models" if *method == Method::POST => Route::Load,
         "/models" => Route::List,
-        path if path.starts_with("/models/") => match *request.method() {
+        path if path.starts_with("/models/") => match *method {
             Method::POST => Route::Invoke,
             Method::DELETE => Route::Unload,
             _ => Route::Get,

@@ -1,7 +1,7 @@
 //! The threads that serve connections, and the handle to stop them.
 
 use std::fmt::Debug;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use actix_http::{Extensions, HttpService, Request, Response};
+use actix_http::{Extensions, HttpService, Request, RequestHead, Response};
 use actix_rt::{self as rt, Arbiter};
-use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, map_config};
-use actix_web::body::MessageBody;
+use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -75,11 +75,13 @@ impl Server {
     }
 }
 
-/// Starts serving on `listener`. Each thread makes its own `app`; `connected` sees each connection first.
+/// Starts serving on `listener`. Each thread makes its own `app`; `connected` sees each connection first. A client that
+/// waits for leave to send its body (`Expect: 100-continue`) gets it, unless `refuses` answers for the head of the request.
 pub fn start<F, I, S, B>(
     listener: TcpListener,
     settings: &Settings,
     connected: impl Fn(&TcpStream, &mut Extensions) + Clone + Send + 'static,
+    refuses: impl Fn(&RequestHead) -> Option<Response<BoxBody>> + Clone + Send + 'static,
     app: F,
 ) -> io::Result<Server>
 where
@@ -100,7 +102,7 @@ where
     for _ in 0..settings.threads {
         let (queue, accepted) = queues::unbounded_channel();
         let arbiter = Arbiter::try_new()?;
-        let (app, connected, settings) = (app.clone(), connected.clone(), settings.clone());
+        let (app, connected, refuses, settings) = (app.clone(), connected.clone(), refuses.clone(), settings.clone());
         arbiter.spawn_fn(move || {
             let service = HttpService::<Stream, _, _>::build()
                 .keep_alive(settings.keep_alive)
@@ -109,6 +111,12 @@ where
                 // A client that has closed its side is taken to have left, as by nginx: the connection is closed at
                 // once, and with it goes the handler, which gives its place in a queue back and ends its run.
                 .h1_allow_half_closed(false)
+                .expect(fn_service(move |request: Request| {
+                    ready(match refuses(request.head()) {
+                        None => Ok(request),
+                        Some(refusal) => Err(refusal),
+                    })
+                }))
                 .on_connect_ext(move |stream: &Stream, data| {
                     connected(stream.socket(), data);
                     data.insert(Arc::clone(stream.connection()));

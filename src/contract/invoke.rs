@@ -95,6 +95,14 @@ pub(super) async fn model(
     Ok(response.body(Reply(encoded.body)))
 }
 
+/// The largest body of an inference.
+pub(super) const fn body_limit(state: &State) -> Limit {
+    Limit {
+        bytes: state.settings.max_body,
+        knob: Some("--max-body"),
+    }
+}
+
 /// The body of an inference.
 pub(super) async fn read_body(
     state: &State,
@@ -102,16 +110,12 @@ pub(super) async fn read_body(
     payload: web::Payload,
     deadline: Instant,
 ) -> Result<Body, Error> {
-    let limit = Limit {
-        bytes: state.settings.max_body,
-        knob: Some("--max-body"),
-    };
     body::read(
         &state.engine,
         request,
         payload,
         content_length(request),
-        limit,
+        body_limit(state),
         deadline,
     )
     .await

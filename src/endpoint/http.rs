@@ -70,7 +70,7 @@ pub fn start(
             data.insert(peer_of(stream));
         }
     };
-    connections::start(listener, &settings.connections, connected, app)
+    connections::start(listener, &settings.connections, connected, |_| None, app)
 }
 
 fn routes(app: &mut ServiceConfig) {

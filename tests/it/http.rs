@@ -167,6 +167,35 @@ fn a_client_that_waits_to_be_told_to_continue_is_told() {
 }
 
 #[test]
+fn a_client_that_waits_with_a_body_over_the_limit_is_refused_before_it_sends_one() {
+    let server = with_scale();
+    let head = |path: &str, length: u64| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             Expect: 100-continue\r\n\r\n"
+        )
+    };
+    for (path, length) in [
+        ("/models/m/invoke", 300_000_000),
+        ("/models/m/invoke", u64::MAX),
+        ("/models", 1 << 20),
+        ("/v2/models/m/infer", 300_000_000),
+        ("/v2/repository/index", 1 << 20),
+    ] {
+        let mut connection = server.connect();
+        connection.write(head(path, length).as_bytes()).unwrap();
+        // No interim status comes first: that would be read as the status.
+        let answer = connection.read_response("POST").unwrap().expect(413);
+        assert!(answer.text().contains("larger than"), "{}", answer.text());
+        // What the client sends now would be taken for that body.
+        assert_eq!(answer.header("connection"), Some("close"), "{path}");
+    }
+    let refused = "longshore_requests_total{route=\"invoke\",status=\"413\"}";
+    assert_eq!(server.metric(refused), 2);
+    server.assert_scales("m", 2.0);
+}
+
+#[test]
 fn what_is_no_http_is_refused_and_the_server_lives_on() {
     let server = with_scale();
     let invocation = "POST /models/m/invoke HTTP/1.1\r\nHost: x\r\n";
