@@ -210,7 +210,8 @@ impl Engine {
             drop(reserved);
             // In a new child: the last one is gone, or not to be trusted with more.
             let child = prepare::CHILD;
-            let (budget, least) = (self.budget.clone(), memory.saturating_mul(2).min(most));
+            // As much as there is, when that is enough more to be worth another try.
+            let (budget, least) = (self.budget.clone(), memory.saturating_add(memory / 4).min(most));
             let more = self
                 .loads
                 .run(move || budget.prepare_up_to(least.saturating_add(child), most.saturating_add(child)));
