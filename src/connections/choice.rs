@@ -188,7 +188,8 @@ mod tests {
             fate: Fate::Leave,
             ..idle(9_999)
         };
-        let table: [(&str, Vec<Seen>, Pressure, Vec<(usize, Fate)>); 8] = [
+        type Case<'a> = (&'a str, Vec<Seen>, Pressure, Vec<(usize, Fate)>);
+        let table: [Case<'_>; 8] = [
             ("room for all", vec![idle(9_000); 4], Pressure::default(), vec![]),
             (
                 "one too many",
