@@ -154,7 +154,7 @@ pub struct EndpointArgs {
     )]
     pub write_timeout: Duration,
 
-    /// Origins of pages in browsers that are served, such as https://app.example.com, or * for all; repeatable
+    /// Origins of pages in browsers that are served, such as `https://app.example.com`, or * for all; repeatable
     /// [default: none]
     #[arg(
         long = "allow-origin",

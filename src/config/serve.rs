@@ -123,7 +123,7 @@ pub struct ServeArgs {
     )]
     pub drain_timeout: Duration,
 
-    /// Origins of pages in browsers that are served, such as https://app.example.com, or * for all; repeatable
+    /// Origins of pages in browsers that are served, such as `https://app.example.com`, or * for all; repeatable
     /// [default: none]
     #[arg(
         long = "allow-origin",

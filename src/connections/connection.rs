@@ -165,7 +165,7 @@ impl InFlight {
 
     /// The future's output, or `None` when the server stops before there is one. The future is dropped then.
     ///
-    /// No timer and no list of waiters: the task that polls this is the connection's, which [`Connection::doom`] wakes.
+    /// No timer and no list of waiters: the task that polls this is the connection's, which `Connection::doom` wakes.
     pub async fn unless_cut<F: Future>(request: Option<&Self>, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|context| match future.as_mut().poll(context) {

@@ -192,7 +192,11 @@ impl Pages {
     }
 }
 
-/// Whether `host` is a name or an address of the loopback interface. An empty one is no page's.
+/// The name by which SageMaker calls a container (ST-5), and so do programs that play its part. No page can have it: names
+/// below `.local` are not in the DNS.
+const PLATFORM_HOST: &str = "model.aws.local";
+
+/// Tells whether `host` is a name or an address of the loopback interface, the platform's name, or empty.
 fn is_own(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let is_below_localhost = || {
@@ -206,6 +210,7 @@ fn is_own(host: &str) -> bool {
     };
     name.is_empty()
         || name.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case(PLATFORM_HOST)
         || is_below_localhost()
         || address.is_some_and(|address| address.to_canonical().is_loopback())
 }

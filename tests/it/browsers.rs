@@ -11,7 +11,7 @@ const PAGE: &str = "https://app.example.com";
 fn on_a_laptop(arguments: &[&str]) -> Server {
     // The harness would allow all hosts.
     let server = Builder::multi()
-        .arguments(["--allow-host", "model.aws.local"])
+        .arguments(["--allow-host", "laptop.example"])
         .arguments(arguments)
         .start();
     let url = server.models().place_scale("m", 2.0);

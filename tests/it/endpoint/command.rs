@@ -163,7 +163,8 @@ fn pages_in_browsers_are_refused_whatever_they_ask_for() {
         // Of a name that leads here, and the same by which it is asked for: not even another site for the browser.
         let request = request.header("Origin", "http://rebound.example:8090");
         let refused = desk.send(&request).expect(403);
-        assert!(refused.message().contains("browsers"), "{}", refused.text());
+        let advice = "--allow-origin http://rebound.example:8090";
+        assert!(refused.message().contains(advice), "{}", refused.text());
     }
 }
 

@@ -16,7 +16,7 @@ const NOBODY: u32 = 65534;
 /// Has another user ask for the list of models, in bash's own words for it.
 fn asked_by_nobody(address: SocketAddr) -> String {
     let (host, port) = (address.ip(), address.port());
-    let head = "POST / HTTP/1.1\\r\\nHost: a\\r\\nX-Amz-Target: SageMaker.ListModels\\r\\nContent-Length: 2\\r\\nConnection: close";
+    let head = "POST / HTTP/1.1\\r\\nHost: localhost\\r\\nX-Amz-Target: SageMaker.ListModels\\r\\nContent-Length: 2\\r\\nConnection: close";
     let script = format!("exec 3<>/dev/tcp/{host}/{port}; printf '{head}\\r\\n\\r\\n{{}}' >&3; cat <&3");
     let mut bash = Command::new("bash");
     // A connection that is closed at once ends bash with an error.
