@@ -81,9 +81,7 @@ fn a_request_under_way_keeps_its_connection_and_health_checks_find_a_place() {
     server.load("spin", &url).expect(200);
     let mut running: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
     for connection in &mut running {
-        connection
-            .write(&Server::spin("spin", 3 * A_SECOND).to_bytes())
-            .unwrap();
+        connection.write(&Server::spin("spin", A_SECOND).to_bytes()).unwrap();
     }
     eventually("all of them have arrived", || {
         let asked = ["longshore_requests_running", "longshore_requests_waiting"];

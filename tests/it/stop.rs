@@ -58,7 +58,7 @@ fn a_request_in_flight_is_answered_and_no_new_one_is_asked_for() {
     let address = server.address();
     thread::scope(|scope| {
         // Over a connection that the client would keep.
-        let in_flight = scope.spawn(|| server.connect().send(&Server::spin("model", 2 * A_SECOND)));
+        let in_flight = scope.spawn(|| server.connect().send(&Server::spin("model", A_SECOND)));
         server.wait_for_running(1);
         server.terminate();
         server.wait_for_log("draining");
@@ -69,7 +69,7 @@ fn a_request_in_flight_is_answered_and_no_new_one_is_asked_for() {
         let answer = in_flight.join().unwrap().expect(200);
         let (answer, connection) = (answer.json(), answer.header("connection").map(str::to_owned));
         assert_eq!(connection.as_deref(), Some("close"));
-        assert_eq!(answer, json!({"outputs": (2 * A_SECOND % 64) as f64}));
+        assert_eq!(answer, json!({"outputs": (A_SECOND % 64) as f64}));
     });
     let start = Instant::now();
     assert_ends(server, start);
@@ -105,6 +105,8 @@ fn assert_answers_what_has_arrived(server: &Server, request: &Request, expected:
         .collect();
     let process = server.process();
     process.signal(Signal::STOP);
+    // A signal that comes before that is taken first.
+    eventually("the process stands still", || process.is_stopped());
     let fresh: Vec<Connection> = (0..20).map(|_| server.connect()).collect();
     let mut connections: Vec<Connection> = used.into_iter().chain(fresh).collect();
     for connection in &mut connections {

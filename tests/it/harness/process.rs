@@ -130,6 +130,14 @@ impl Process {
         found.unwrap()
     }
 
+    /// Whether a signal has stopped all threads of the process.
+    pub fn is_stopped(self) -> bool {
+        let threads = fs::read_dir(self.file("task")).into_iter().flatten().flatten();
+        let states = threads.map(|thread| fs::read_to_string(thread.path().join("status")).unwrap_or_default());
+        let mut stopped = states.map(|status| status.contains("State:\tT"));
+        stopped.all(|is_stopped| is_stopped)
+    }
+
     /// Whether the signal has been sent to the process, which has not taken it yet.
     pub fn has_pending(self, signal: Signal) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
