@@ -104,9 +104,8 @@ fn assert_answers_what_has_arrived(server: &Server, request: &Request, expected:
         })
         .collect();
     let process = server.process();
-    process.signal(Signal::STOP);
     // A signal that comes before that is taken first.
-    eventually("the process stands still", || process.is_stopped());
+    process.pause();
     let fresh: Vec<Connection> = (0..20).map(|_| server.connect()).collect();
     let mut connections: Vec<Connection> = used.into_iter().chain(fresh).collect();
     for connection in &mut connections {

@@ -256,7 +256,7 @@ fn a_worker_that_is_alive_and_does_not_answer_is_replaced() {
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
     let worker = server.process();
-    worker.signal(Signal::STOP);
+    worker.pause();
     server.assert_scales("m", 2.0);
     assert_ne!(server.process(), worker);
     server.wait_for_log("--worker-timeout");
@@ -273,7 +273,7 @@ fn a_server_that_was_paused_as_a_whole_and_one_without_a_timeout_keep_their_work
     let workers = [paused.process(), patient.process()];
     let stopped = [paused.supervisor(), paused.process(), patient.process()];
     for process in stopped {
-        process.signal(Signal::STOP);
+        process.pause();
     }
     thread::sleep(PAUSE);
     // In this order: whoever looks finds the other still asleep.

@@ -130,8 +130,16 @@ impl Process {
         found.unwrap()
     }
 
+    /// Stops the process and waits until all its threads stand still: until then, one of them may still accept a
+    /// connection or answer.
+    #[track_caller]
+    pub fn pause(self) {
+        self.signal(Signal::STOP);
+        eventually("the process stands still", || self.is_stopped());
+    }
+
     /// Whether a signal has stopped all threads of the process.
-    pub fn is_stopped(self) -> bool {
+    fn is_stopped(self) -> bool {
         let threads = fs::read_dir(self.file("task")).into_iter().flatten().flatten();
         let states = threads.map(|thread| fs::read_to_string(thread.path().join("status")).unwrap_or_default());
         let mut stopped = states.map(|status| status.contains("State:\tT"));
