@@ -30,6 +30,7 @@ mod presence;
 mod restore;
 mod retire;
 mod roots;
+mod served;
 mod usage;
 
 use std::fmt::Debug;
@@ -170,23 +171,27 @@ impl Catalog {
                         Err(error) => return Err(error),
                     }
                 }
-                match self.engine.load(path).await {
-                    Ok(model) => {
+                let served = match self.engine.load(path).await {
+                    Ok(model) => self.serve(name, model).await,
+                    Err(error) => Err(load_error(name, error)),
+                };
+                match served {
+                    Ok(served) => {
                         let record = Record {
                             name: name.to_owned(),
                             url: url.to_owned(),
                             target_model: target_model.map(ToOwned::to_owned),
-                            content: *model.content(),
+                            content: *served.model.content(),
                         };
                         if let Some(journal) = &self.settings.journal {
                             journal.loaded(record.clone());
                         }
-                        let entry = Entry::loaded(record, model, origin);
+                        let entry = Entry::loaded(record, served, origin);
                         lent = Ok(entry.1);
                         Ok(Op::Put(entry.0))
                     }
                     Err(error) => {
-                        lent = Err(load_error(name, error));
+                        lent = Err(error);
                         // Nothing, or what is left of an entry that was retired.
                         Ok::<_, CatalogError>(Op::Remove)
                     }
@@ -215,13 +220,14 @@ impl Catalog {
                     return Ok(Op::Nop);
                 }
                 let model = self.engine.load(path).await.map_err(|error| load_error(name, error))?;
+                let served = self.serve(name, model).await?;
                 let record = Record {
                     name: name.to_owned(),
                     url: url.to_owned(),
                     target_model: None,
-                    content: *model.content(),
+                    content: *served.model.content(),
                 };
-                Ok::<_, CatalogError>(Op::Put(Entry::loaded(record, model, Some(origin)).0))
+                Ok::<_, CatalogError>(Op::Put(Entry::loaded(record, served, Some(origin)).0))
             })
             .await?;
         match outcome {

@@ -41,6 +41,7 @@ mod reply_plan;
 mod room;
 mod rows;
 mod sample;
+mod schema;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -63,6 +64,7 @@ pub use self::open_inference::datatype_name;
 pub use self::reply_plan::ReplyPlan;
 use self::reply_plan::{Dialect, not_a_tensor_problem};
 pub use self::sample::{Sample, samples};
+pub use self::schema::{Additions, Column, CsvRules, InputRule, Schema};
 use self::values::Output;
 use crate::tensor::{OutputRows, OutputSpec, Records, Signature, Tensor, Value};
 
@@ -84,7 +86,8 @@ pub struct Encoded {
 }
 
 /// Reads a request body. `content_type` is the header's value, or the caller's default when there is none (CT-1).
-pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+pub fn decode(content_type: &str, body: Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+    let signature = schema.signature();
     let unsupported = || DecodeError::UnsupportedMediaType {
         given: excerpt(content_type),
     };

@@ -48,7 +48,7 @@ use ort::environment::Environment;
 
 pub use artifact::{ArtifactError, ArtifactPath, Found};
 pub use axes::{Axes, OutputAxis};
-pub use batch::{Alone, Batching, Evidence, Override as BatchOverride, decide as decide_batching};
+pub use batch::{Alone, Batching, Evidence, decide as decide_batching};
 pub use content::ContentHash;
 pub use crash::{Note, report_to as report_crashes_to};
 pub use examine::{Bounds as ExamineBounds, Examination, Examiner, Loaded, Packing};
@@ -67,7 +67,6 @@ pub use session::{RunError, SessionError};
 pub use stuck::{Counts as StuckCounts, Culprit, Settings as StuckSettings, Standing};
 
 use artifact::Artifact;
-use batch::Override;
 use memory::{Another, Bounds, Budget, DataBound};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
@@ -79,6 +78,8 @@ use stuck::Stuck;
 use turn::{Batcher, Batches, Pending};
 use watchdog::Watchdog;
 use workplace::Workplace;
+
+use crate::manifest::Manifest;
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
 const LOAD_STACK: usize = 256 << 20;
@@ -325,9 +326,9 @@ impl Engine {
         // Now: the load that held the place may have found out.
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
-            return Ok(self.model(resident, artifact.batching));
+            return Ok(self.model(resident, Arc::clone(&artifact.manifest)));
         }
-        let batching = artifact.batching;
+        let manifest = Arc::clone(&artifact.manifest);
         let artifact = Arc::new(artifact);
         let known = match &self.preparing {
             None => None,
@@ -339,7 +340,7 @@ impl Engine {
         };
         let resident = Arc::new(self.create(content, source, Some(artifact)).await?);
         place.set(&resident);
-        Ok(self.model(resident, batching))
+        Ok(self.model(resident, manifest))
     }
 
     /// A private copy of `artifact`, or its prepared form when it can be made. `known` is what is known of it already.
@@ -389,10 +390,10 @@ impl Engine {
         let (cache, files) = (Arc::clone(&preparing.cache), path.to_owned());
         let found = self.loads.run(move || {
             // What the name's manifest says is not part of the content; without the files, it says nothing.
-            let batching = artifact::open(&files).ok().and_then(|artifact| artifact.batching);
-            (cache.find(&content), batching)
+            let manifest = artifact::open(&files).map_or_else(|_| Arc::default(), |artifact| artifact.manifest);
+            (cache.find(&content), manifest)
         });
-        let (found, batching) = found.await.map_err(LoadError::Pool)?;
+        let (found, manifest) = found.await.map_err(LoadError::Pool)?;
         let Some(source) = found.and_then(Source::prepared) else {
             return self.load(path).await;
         };
@@ -400,7 +401,7 @@ impl Engine {
         let mut place = place.lock().await;
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
-            return Ok(self.model(resident, batching));
+            return Ok(self.model(resident, manifest));
         }
         let file = source.file().to_owned();
         let resident = match self.create(content, source, None).await {
@@ -416,12 +417,12 @@ impl Engine {
             }
         };
         place.set(&resident);
-        Ok(self.model(resident, batching))
+        Ok(self.model(resident, manifest))
     }
 
-    fn model(&self, resident: Arc<Resident>, batching: Option<Override>) -> Model {
+    fn model(&self, resident: Arc<Resident>, manifest: Arc<Manifest>) -> Model {
         let (signature, content) = (resident.session.signature(), resident.content);
-        let batching = batch::decide(signature, batching, resident.evidence.as_ref(), self.max_batch);
+        let batching = batch::decide(signature, manifest.batching, resident.evidence.as_ref(), self.max_batch);
         match &batching {
             Ok(batching) => tracing::debug!(
                 %content,
@@ -432,6 +433,7 @@ impl Engine {
         }
         Model {
             resident,
+            manifest,
             lane: self.compute.lane(self.queue),
             batcher: batching.ok().map(Batcher::new),
             batches: Arc::clone(&self.batches),

@@ -1,7 +1,8 @@
 //! Longshore serves thousands of ONNX models from one machine, as a SageMaker bring-your-own container.
 //!
 //! ```text
-//! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  engine, codec, store  ->  archive, background, config, peer, private, tensor, wire, telemetry
+//! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
+//!      ->  archive, background, config, manifest, peer, private, tensor, wire, telemetry
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other.
@@ -13,11 +14,13 @@
 //! | [`endpoint`] | what the platform does around containers: starts them, keeps them alive, routes requests to them |
 //! | [`supervisor`] | the first of `serve`'s two processes: holds the socket, restarts the one that serves |
 //! | [`catalog`] | the model directory: name to loaded model; load, list, get, unload |
+//! | [`handler`] | what stands between a body and the tensors of one model: its manifest, resolved |
 //! | [`engine`] | from artifacts to sessions: memory, threads, runs; alone knows ONNX Runtime |
 //! | [`codec`] | (content type, bytes) to tensors and back; pure |
 //! | [`store`] | where models come from without a platform: object stores, and what of them is on disk |
 //! | [`archive`] | `model.tar.gz`, written and read; knows no models |
 //! | [`background`] | a thread with a runtime of its own |
+//! | [`manifest`] | `longshore.json`, as data |
 //! | [`peer`] | which user of the machine a connection is of |
 //! | [`private`] | folders and secrets that are this user's alone |
 //! | [`tensor`] | named tensors: what `codec` and `engine` hand to each other |
@@ -38,6 +41,8 @@ pub mod connections;
 pub mod contract;
 pub mod endpoint;
 pub mod engine;
+pub mod handler;
+pub mod manifest;
 pub mod peer;
 pub mod private;
 pub mod store;

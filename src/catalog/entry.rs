@@ -10,8 +10,10 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::demand::Origin;
+use super::served::Served;
 use super::{Record, shortened};
 use crate::engine::{ContentHash, InferenceError, Model, Standing};
+use crate::handler::Handler;
 
 /// A model under its name.
 #[derive(Debug)]
@@ -76,17 +78,17 @@ impl Entry {
     /// Bytes that an unload frees, while the model is loaded.
     pub(super) fn charge(&self) -> u64 {
         match &*self.slot() {
-            Slot::Loaded(model) => model.charge(),
+            Slot::Loaded(served) => served.model.charge(),
             Slot::Restored | Slot::Empty => 0,
         }
     }
 
     /// The entry of `model`, and a handle from before anybody can close it.
-    pub(super) fn loaded(record: Record, model: Model, origin: Option<Origin>) -> (Arc<Self>, Handle) {
-        let model = Arc::new(model.called(shortened(&record.name)));
-        let entry = Self::new(record, Slot::Loaded(Arc::clone(&model)), origin);
+    pub(super) fn loaded(record: Record, served: Served, origin: Option<Origin>) -> (Arc<Self>, Handle) {
+        let served = Arc::new(served.called(shortened(&record.name)));
+        let entry = Self::new(record, Slot::Loaded(Arc::clone(&served)), origin);
         let handle = Handle {
-            model,
+            served,
             _token: entry.users.token(),
             entry: Arc::clone(&entry),
         };
@@ -105,7 +107,7 @@ impl Entry {
     /// How the model's runs stand, while it is loaded.
     pub(super) fn standing(&self) -> Option<Arc<Standing>> {
         match &*self.slot() {
-            Slot::Loaded(model) => Some(Arc::clone(model.standing())),
+            Slot::Loaded(served) => Some(Arc::clone(served.model.standing())),
             Slot::Restored | Slot::Empty => None,
         }
     }
@@ -117,8 +119,8 @@ impl Entry {
             return Lent::Nothing;
         }
         match &*self.slot() {
-            Slot::Loaded(model) => Lent::Model(Handle {
-                model: Arc::clone(model),
+            Slot::Loaded(served) => Lent::Model(Handle {
+                served: Arc::clone(served),
                 entry: Arc::clone(self),
                 _token: token,
             }),
@@ -149,7 +151,7 @@ impl Entry {
 
 #[derive(Debug)]
 pub(super) enum Slot {
-    Loaded(Arc<Model>),
+    Loaded(Arc<Served>),
     /// Was loaded before the process was restarted, and is to be loaded again.
     Restored,
     /// Taken out by the unload.
@@ -168,18 +170,23 @@ pub(super) enum Lent {
 #[derive(Debug, Clone)]
 pub struct Handle {
     // Declared in the order in which they must be dropped: an unload takes the model when it has seen the last token.
-    model: Arc<Model>,
+    served: Arc<Served>,
     pub(super) entry: Arc<Entry>,
     _token: TaskTrackerToken,
 }
 
 impl AsRef<Model> for Handle {
     fn as_ref(&self) -> &Model {
-        &self.model
+        &self.served.model
     }
 }
 
 impl Handle {
+    /// What reads and writes the bodies of the model's requests.
+    pub fn handler(&self) -> &Arc<Handler> {
+        &self.served.handler
+    }
+
     /// The Target-Model header of the load.
     pub fn target_model(&self) -> Option<&str> {
         self.entry.target_model.as_deref()

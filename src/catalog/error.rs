@@ -7,6 +7,8 @@ use bytesize::ByteSize;
 
 use super::MAX_NAME_BYTES;
 use crate::engine::{LoadError, PrepareError, Quarantined, SessionError};
+use crate::handler::HandlerError;
+use crate::manifest::FILE;
 use crate::store::{FetchError, NameError};
 
 /// Why the directory refuses.
@@ -27,6 +29,12 @@ pub enum CatalogError {
         name: String,
         #[source]
         source: Arc<LoadError>,
+    },
+    #[error("model \"{name}\" cannot be loaded: {FILE}: {source}")]
+    Manifest {
+        name: String,
+        #[source]
+        source: HandlerError,
     },
     /// It is on the list, and may not be run.
     #[error("model \"{}\" is refused: {source}", shortened(.name))]
@@ -98,6 +106,7 @@ impl CatalogError {
                     | LoadError::Session(SessionError::OutOfMemory | SessionError::NoDescriptors)
                     | LoadError::Prepare(PrepareError::Killed | PrepareError::Stopping | PrepareError::NoChild(_))
             ),
+            Self::Manifest { .. } => true,
             _ => false,
         }
     }

@@ -30,7 +30,7 @@ impl Catalog {
         // Last: what is loaded is loaded, whatever else is tried.
         for (name, entry) in self.models.iter().filter(|(_, entry)| !entry.users.is_closed()) {
             let presence = match &*entry.slot() {
-                Slot::Loaded(model) => match model.standing().check() {
+                Slot::Loaded(served) => match served.model.standing().check() {
                     Ok(()) => Presence::Loaded,
                     Err(stuck) => Presence::Stuck(Arc::new(stuck)),
                 },

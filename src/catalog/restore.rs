@@ -8,6 +8,7 @@ use moka::ops::compute::Op;
 use tokio::task::JoinSet;
 
 use super::roots::unresolved;
+use super::served::Served;
 use super::{Catalog, CatalogError, Entry, Record, Slot, load_error, shortened};
 use crate::engine::{ArtifactError, ArtifactPath, ContentHash, LoadError, Model, SessionError};
 
@@ -77,9 +78,9 @@ impl Catalog {
                     return Ok(Op::Nop);
                 }
                 match self.load_again(name, &entry).await {
-                    Ok(model) => {
+                    Ok(served) => {
                         tracing::debug!(model = shortened(name), "model restored");
-                        *entry.slot() = Slot::Loaded(Arc::new(model.called(shortened(name))));
+                        *entry.slot() = Slot::Loaded(Arc::new(served.called(shortened(name))));
                         Ok(Op::Nop)
                     }
                     Err(Lost::ForNow(error)) => Err(error),
@@ -97,7 +98,7 @@ impl Catalog {
             .map(drop)
     }
 
-    async fn load_again(&self, name: &str, entry: &Entry) -> Result<Model, Lost> {
+    async fn load_again(&self, name: &str, entry: &Entry) -> Result<Served, Lost> {
         // Known without looking at the files again, however often somebody asks.
         self.check(name, entry)?;
         let path = match self.allowed(name, &entry.url).await {
@@ -118,7 +119,8 @@ impl Catalog {
             self.engine.unload(model).await;
             return Err(Lost::ForGood("its files hold another model now".to_owned()));
         }
-        Ok(model)
+        let served = self.serve(name, model).await;
+        served.map_err(|error| Lost::ForGood(error.to_string()))
     }
 
     async fn reload(&self, path: &ArtifactPath, content: ContentHash) -> Result<Model, LoadError> {

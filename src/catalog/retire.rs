@@ -91,10 +91,10 @@ impl Catalog {
 async fn free(engine: &Engine, entry: &Entry) {
     let _freeing = entry.leaving.freeing.lock().await;
     let slot = std::mem::replace(&mut *entry.slot(), Slot::Empty);
-    if let Slot::Loaded(model) = slot
-        && let Some(model) = Arc::into_inner(model)
+    if let Slot::Loaded(served) = slot
+        && let Some(served) = Arc::into_inner(served)
     {
-        engine.unload(model).await;
+        engine.unload(served.model).await;
     }
 }
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::table::{Table, bytes, print};
 use crate::archive;
-use crate::codec::{self, Sample};
+use crate::codec::{self, Sample, Schema};
 use crate::config::InspectArgs;
 use crate::engine::{Alone, Batching, Evidence, Examination, Header, Loaded, Packing, decide_batching};
 use crate::telemetry::escape::plain;
@@ -82,7 +82,7 @@ fn requests(loaded: &Loaded, args: &InspectArgs) -> Result<Vec<Request>> {
     if let Some(folder) = &args.samples {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
-    codec::samples(&loaded.signature, example)
+    codec::samples(&Schema::of(loaded.signature.clone()), example)
         .into_iter()
         .map(|sample| {
             let curl = match &sample.body {
@@ -203,7 +203,12 @@ fn joining(loaded: &Loaded, examination: &Examination) -> Result<Batching, Alone
         axes: loaded.findings.axes.clone(),
         trial: loaded.findings.independent_rows,
     };
-    decide_batching(&loaded.signature, examination.batching, Some(&evidence), MAX_BATCH)
+    decide_batching(
+        &loaded.signature,
+        examination.manifest.batching,
+        Some(&evidence),
+        MAX_BATCH,
+    )
 }
 
 fn batches(joining: &Result<Batching, Alone>) -> String {

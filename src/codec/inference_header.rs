@@ -6,12 +6,11 @@
 
 use bytes::Bytes;
 
-use crate::codec::Request;
 use crate::codec::error::DecodeError;
 use crate::codec::json_reader::Reader;
 use crate::codec::open_inference::{self, Tail};
 use crate::codec::triton_binary;
-use crate::tensor::Signature;
+use crate::codec::{Request, Schema};
 
 /// Of requests and replies: the bytes of the JSON, where binary data follows it.
 pub const INFERENCE_HEADER_CONTENT_LENGTH: &str = "inference-header-content-length";
@@ -23,7 +22,7 @@ const SPELLED: &str = "Inference-Header-Content-Length";
 const NAME: &str = "Open Inference Protocol";
 
 /// Reads a request body. `json_bytes` is the header's value.
-pub fn decode(json_bytes: Option<&str>, body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+pub fn decode(json_bytes: Option<&str>, body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
     if body.is_empty() {
         return Err(DecodeError::malformed(NAME, "the body is empty"));
     }
@@ -35,7 +34,7 @@ pub fn decode(json_bytes: Option<&str>, body: &Bytes, signature: &Signature) -> 
             (body.slice(..size), Tail::Bytes(body.slice(size..)))
         }
     };
-    open_inference::decode(&mut Reader::new(NAME, &json)?, signature, &mut tail)
+    open_inference::decode(&mut Reader::new(NAME, &json)?, schema.signature(), &mut tail)
 }
 
 #[cfg(test)]

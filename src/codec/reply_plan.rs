@@ -77,6 +77,11 @@ impl ReplyPlan {
         }
     }
 
+    /// Leaves it at these outputs, unless the request has chosen others.
+    pub fn choose(&mut self, outputs: &[usize]) {
+        self.outputs.get_or_insert_with(|| outputs.to_vec());
+    }
+
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
     pub fn outputs(&self) -> Option<&[usize]> {
         self.outputs.as_deref()

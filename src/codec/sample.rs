@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::json::{write_columns_of, write_row_object};
 use super::values::{Output, common_rows, write_cells, write_row, write_tensor};
-use super::{Format, decode, negotiate, npy, open_inference};
-use crate::tensor::{Signature, Tensor, Value};
+use super::{Format, Schema, decode, negotiate, npy, open_inference};
+use crate::tensor::{Tensor, Value};
 
 /// A request to a model in one of the forms that it can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,8 @@ pub struct Sample {
 }
 
 /// A request with `inputs`, one per input of the signature, in each form.
-pub fn samples(signature: &Signature, inputs: &[Tensor]) -> Vec<Sample> {
+pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
+    let signature = schema.signature();
     let values: Vec<Value> = inputs.iter().cloned().map(Value::Tensor).collect();
     let named: Vec<Output<'_>> = signature
         .inputs
@@ -32,7 +33,7 @@ pub fn samples(signature: &Signature, inputs: &[Tensor]) -> Vec<Sample> {
             value,
         })
         .collect();
-    let check = |format, body| checked(format, body, signature, inputs);
+    let check = |format, body| checked(format, body, schema, inputs);
     let sample = |name, format: Format, body: Result<Vec<u8>, String>| Sample {
         name,
         content_type: format.media_type(),
@@ -54,13 +55,13 @@ pub fn samples(signature: &Signature, inputs: &[Tensor]) -> Vec<Sample> {
 }
 
 /// `body`, when it is read as it is meant.
-fn checked(format: Format, body: Vec<u8>, signature: &Signature, inputs: &[Tensor]) -> Result<Bytes, String> {
+fn checked(format: Format, body: Vec<u8>, schema: &Schema, inputs: &[Tensor]) -> Result<Bytes, String> {
     let body = Bytes::from(body);
-    let request = decode(format.media_type(), body.clone(), signature).map_err(|error| error.to_string())?;
+    let request = decode(format.media_type(), body.clone(), schema).map_err(|error| error.to_string())?;
     if request.inputs != inputs {
         return Err("it cannot say what these inputs are".to_owned());
     }
-    negotiate(None, Format::Json, &request.reply, signature).map_err(|error| error.to_string())?;
+    negotiate(None, Format::Json, &request.reply, schema.signature()).map_err(|error| error.to_string())?;
     Ok(body)
 }
 
@@ -156,7 +157,7 @@ mod tests {
     use crate::tensor::{DataType, InputSpec, OutputSpec};
 
     fn texts(inputs: &[InputSpec], outputs: &[OutputSpec], tensors: &[Tensor]) -> Vec<Result<String, String>> {
-        samples(&signature(inputs, outputs), tensors)
+        samples(&Schema::of(signature(inputs, outputs)), tensors)
             .into_iter()
             .map(|sample| sample.body.map(|body| String::from_utf8_lossy(&body).into_owned()))
             .collect()
@@ -223,7 +224,7 @@ mod tests {
         for data_type in DataType::ALL {
             let inputs = [extremes(data_type)];
             let signature = signature(&[input("x", data_type, &[-1, 2])], &[output("y", data_type, &[-1, 2])]);
-            let samples = samples(&signature, &inputs);
+            let samples = samples(&Schema::of(signature.clone()), &inputs);
             assert!(
                 samples[0].body.is_ok() && samples[1].body.is_ok(),
                 "{data_type}: {samples:?}"

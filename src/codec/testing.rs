@@ -4,7 +4,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 use crate::codec::by_record::has_entries;
-use crate::codec::{DecodeError, EncodeError, Encoded, Format, ReplyPlan, Request, decode, encode};
+use crate::codec::{DecodeError, EncodeError, Encoded, Format, ReplyPlan, Request, Schema, encode};
 use crate::tensor::{
     DataType, Dim, Element, InputSpec, OutputRows, OutputSpec, Records, Signature, Tensor, Value, ValueType,
 };
@@ -97,6 +97,11 @@ pub fn sample(data_type: DataType) -> Tensor {
         DataType::Bool => Tensor::from_bools(shape.to_vec(), vec![1, 0, 0, 1]).unwrap(),
         DataType::String => strings(shape, &[b"plain", "é\u{1f600}".as_bytes(), b"a,\"b\"\n", b""]),
     }
+}
+
+/// Reads a request to a model without a manifest.
+pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+    crate::codec::decode(content_type, body, &Schema::of(signature.clone()))
 }
 
 pub fn decode_str(content_type: &str, body: &str, signature: &Signature) -> Result<Request, DecodeError> {

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::testing::{
-    decode_str, encoded, identity, input, inputs, output, pairs, row_plan, sample, signature, strings, tensor, zip_map,
+    decode, decode_str, encoded, identity, input, inputs, output, pairs, row_plan, sample, signature, strings, tensor,
+    zip_map,
 };
-use super::{DecodeError, EncodeError, Format, decode, encode, negotiate};
+use super::{DecodeError, EncodeError, Format, encode, negotiate};
 use crate::tensor::{DataType, Dim, Signature, Tensor, Value};
 
 const OIP: &str = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;

@@ -195,7 +195,7 @@ fn catalog(error: &CatalogError) -> Reply {
         | CatalogError::OutsideRoots { .. }
         | CatalogError::StoreName(_)
         | CatalogError::OtherUrl { .. } => BAD_REQUEST,
-        CatalogError::MissingUrl { .. } => INVALID_MODEL,
+        CatalogError::MissingUrl { .. } | CatalogError::Manifest { .. } => INVALID_MODEL,
         // Not 200: the memory is not free (MM-4).
         CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. } => UNAVAILABLE,
         CatalogError::Refused { .. } => MODEL_REFUSED,

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, MessageBody};
@@ -14,9 +15,10 @@ use super::State;
 use super::body::{self, Body, Limit};
 use super::error::Error;
 use super::models::text_header;
-use crate::codec::{self, Encoded, Format, ReplyPlan};
+use crate::codec::{Encoded, Format, ReplyPlan};
 use crate::engine::{Model, RequestMemory, Work};
-use crate::tensor::{Signature, Tensor, Value};
+use crate::handler::Handler;
+use crate::tensor::{Tensor, Value};
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
 /// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form data.
@@ -83,6 +85,7 @@ pub(super) async fn model(
         accept: accept(request),
         default: state.settings.formats.default_accept,
         model: name.to_owned(),
+        handler: Arc::clone(handle.handler()),
     };
     let encoded = Model::answer(&handle, size, deadline, invocation).await?;
 
@@ -130,6 +133,7 @@ struct Invocation {
     accept: Option<String>,
     default: Format,
     model: String,
+    handler: Arc<Handler>,
 }
 
 impl Work for Invocation {
@@ -137,9 +141,11 @@ impl Work for Invocation {
     type Answer = Encoded;
     type Error = Error;
 
-    fn decode(&self, signature: &Signature) -> Result<(Vec<Tensor>, Self::Plan), Error> {
-        let asked = codec::decode(&self.content_type, self.body.clone(), signature)?;
-        let format = codec::negotiate(self.accept.as_deref(), self.default, &asked.reply, signature)?;
+    fn decode(&self) -> Result<(Vec<Tensor>, Self::Plan), Error> {
+        let asked = self.handler.decode(&self.content_type, self.body.clone())?;
+        let format = self
+            .handler
+            .negotiate(self.accept.as_deref(), self.default, &asked.reply)?;
         Ok((asked.inputs, (asked.reply, format)))
     }
 
@@ -147,17 +153,12 @@ impl Work for Invocation {
         reply.outputs()
     }
 
-    fn apart((reply, format): &Self::Plan, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize> {
-        codec::apart(*format, reply, signature, outputs)
+    fn apart(&self, (reply, format): &Self::Plan, outputs: Option<&[Value]>) -> Option<usize> {
+        self.handler.apart(*format, reply, outputs)
     }
 
-    fn encode(
-        &self,
-        (reply, format): Self::Plan,
-        signature: &Signature,
-        runs: &[Vec<Value>],
-    ) -> Result<Encoded, Error> {
-        Ok(codec::encode(format, &reply, &self.model, signature, runs)?)
+    fn encode(&self, (reply, format): Self::Plan, runs: &[Vec<Value>]) -> Result<Encoded, Error> {
+        Ok(self.handler.encode(format, &reply, &self.model, runs)?)
     }
 }
 

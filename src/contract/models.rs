@@ -186,6 +186,7 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
         ) => "refused",
         Err(
             CatalogError::Load { .. }
+            | CatalogError::Manifest { .. }
             | CatalogError::Refused { .. }
             | CatalogError::Fetch { .. }
             | CatalogError::Flight(_)

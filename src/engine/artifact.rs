@@ -18,13 +18,14 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::batch::Override;
 use super::content::{self, ContentHash};
 use super::onnx_file::{self, Header, ScanError};
 use crate::archive::{self, Foreign};
+use crate::manifest::Manifest;
 
 use beneath::Folder;
 use error::{brief_name, io_error, open_error, shown};
@@ -35,7 +36,6 @@ pub use beneath::was_exchanged;
 pub use copy::PrivateCopy;
 pub use error::ArtifactError;
 pub use found::Found;
-pub use manifest::MANIFEST;
 
 /// The path of an artifact, and the root that bounds it.
 #[derive(Debug, Clone)]
@@ -79,8 +79,7 @@ pub struct Artifact {
     /// Whether the model is in ORT format rather than ONNX.
     pub is_ort_format: bool,
     pub facts: Facts,
-    /// What the manifest says of batches.
-    pub batching: Option<Override>,
+    pub manifest: Arc<Manifest>,
     /// The content that `model` is a prepared form of, when it came along with that (`packed.rs`).
     pub prepared_of: Option<ContentHash>,
 }
@@ -135,9 +134,9 @@ impl Artifact {
 /// Opens the artifact at `path`: finds the model, reads what it refers to, and checks that all of it lies inside.
 pub fn open(path: &ArtifactPath) -> Result<Artifact, ArtifactError> {
     let (folder, file) = open_folder(path)?;
-    let (model, batching) = match file {
+    let (model, manifest) = match file {
         None => locate(&folder)?,
-        Some(file) => (file, None),
+        Some(file) => (file, Manifest::default()),
     };
     let real = inside(folder.path(), &model)?;
     let (file, mut weights) = open_file(&folder, &real)?;
@@ -205,7 +204,7 @@ pub fn open(path: &ArtifactPath) -> Result<Artifact, ArtifactError> {
             has_trees,
             has_unbounded_work,
         },
-        batching,
+        manifest: Arc::new(manifest),
         prepared_of: None,
     })
 }

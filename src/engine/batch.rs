@@ -12,15 +12,8 @@
 use std::num::NonZeroUsize;
 
 use super::axes::{Axes, OutputAxis};
+use crate::manifest;
 use crate::tensor::{Dim, OutputRows, Signature, Tensor, Value, ValueType};
-
-/// What a manifest says of batching.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Override {
-    Never,
-    /// The rows are independent, and batches may have this many if it is said, else as many as those of any model.
-    Allowed(Option<NonZeroUsize>),
-}
 
 /// How a model's requests are joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,14 +58,14 @@ pub enum Alone {
 /// `max_rows`.
 pub fn decide(
     signature: &Signature,
-    said: Option<Override>,
+    said: Option<manifest::Batching>,
     evidence: Option<&Evidence>,
     max_rows: usize,
 ) -> Result<Batching, Alone> {
     let (max_rows, proof) = match said {
-        Some(Override::Never) => return Err(Alone::Manifest),
-        Some(Override::Allowed(Some(most))) => (most.get().min(max_rows), None),
-        Some(Override::Allowed(None)) => (max_rows, None),
+        Some(manifest::Batching::Never) => return Err(Alone::Manifest),
+        Some(manifest::Batching::Allowed(Some(most))) => (most.get().min(max_rows), None),
+        Some(manifest::Batching::Allowed(None)) => (max_rows, None),
         None => {
             let evidence = evidence.ok_or(Alone::NotPrepared)?;
             if !evidence.axes.has_records() {
@@ -257,8 +250,8 @@ mod tests {
     #[test]
     fn a_model_has_batches_when_the_manifest_says_so_or_the_graph_proves_it_and_the_trial_agrees() {
         let plain = signature(&[Some(&[named("n")])], &[Some(&[named("n")])]);
-        let some = |rows| Some(Override::Allowed(NonZeroUsize::new(rows)));
-        let any = Some(Override::Allowed(None));
+        let some = |rows| Some(manifest::Batching::Allowed(NonZeroUsize::new(rows)));
+        let any = Some(manifest::Batching::Allowed(None));
         let proven = |trial| Some(evidence(OutputAxis::Records, trial));
         let mixed = |trial| Some(evidence(OutputAxis::Mixed("q mixes".into()), trial));
         let not_proven = || Err(Alone::NotProven("q mixes".into()));
@@ -271,7 +264,12 @@ mod tests {
             (None, proven(Some(true)), 1, Err(Alone::OneRow)),
             (None, mixed(Some(true)), 32, not_proven()),
             (None, mixed(None), 32, not_proven()),
-            (Some(Override::Never), proven(Some(true)), 32, Err(Alone::Manifest)),
+            (
+                Some(manifest::Batching::Never),
+                proven(Some(true)),
+                32,
+                Err(Alone::Manifest),
+            ),
             (any, None, 32, Ok(32)),
             (any, mixed(Some(false)), 32, Ok(32)),
             (some(8), None, 32, Ok(8)),
@@ -326,7 +324,12 @@ mod tests {
             (good(), vec![None, Some(&[])], false),
         ];
         for (inputs, outputs, expected) in table {
-            let batching = decide(&signature(&inputs, &outputs), Some(Override::Allowed(None)), None, 32);
+            let batching = decide(
+                &signature(&inputs, &outputs),
+                Some(manifest::Batching::Allowed(None)),
+                None,
+                32,
+            );
             assert_eq!(batching.is_ok(), expected, "{inputs:?} {outputs:?}");
         }
     }
@@ -338,7 +341,7 @@ mod tests {
     #[test]
     fn a_request_has_the_rows_that_all_its_inputs_have() {
         let n = [named("n")];
-        let said = Some(Override::Allowed(None));
+        let said = Some(manifest::Batching::Allowed(None));
         let batching = decide(&signature(&[Some(&n)], &[Some(&n), Some(&[])]), said, None, 32).unwrap();
         type Row<'a> = (&'a [Tensor], Option<&'a [usize]>, Option<usize>);
         let table: [Row<'_>; 8] = [

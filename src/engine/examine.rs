@@ -14,13 +14,13 @@ use ort::environment::Environment;
 use tempfile::TempDir;
 
 use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy};
-use super::batch::Override;
 use super::content::ContentHash;
 use super::onnx_file::Header;
 use super::packed::{Description, Packed};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
 use super::session::{Cancel, Form, Session, SessionError};
 use super::{LOAD_STACK, LoadError, StartError, runtime};
+use crate::manifest::Manifest;
 use crate::tensor::{Signature, Tensor};
 
 /// How artifacts are looked at.
@@ -62,8 +62,7 @@ pub struct Examination {
     /// What the model says of itself; `None` in ONNX Runtime's own format.
     pub header: Option<Header>,
     pub packing: Packing,
-    /// What `longshore.json` says of batches.
-    pub batching: Option<Override>,
+    pub manifest: Arc<Manifest>,
     /// What is seen of the model once it is loaded, or why it cannot be.
     pub loaded: Result<Loaded, LoadError>,
 }
@@ -109,7 +108,7 @@ impl Examination {
             is_ort_format: uploaded.is_ort_format,
             external: uploaded.external,
             weights: uploaded.facts.weights,
-            batching: uploaded.batching,
+            manifest: uploaded.manifest,
             content,
             packing,
             loaded,

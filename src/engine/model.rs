@@ -15,12 +15,14 @@ use super::session::{Cancel, RunError};
 use super::stuck::{Standing, Stuck};
 use super::turn::{Batcher, Batches, Pending, guarded};
 use super::watchdog::{Watchdog, Watched};
+use crate::manifest::Manifest;
 use crate::tensor::{Signature, Tensor, Value};
 
 /// A loaded model. Runs for any number of callers at once.
 #[derive(Debug)]
 pub struct Model {
     pub(super) resident: Arc<Resident>,
+    pub(super) manifest: Arc<Manifest>,
     pub(super) lane: Lane<Pending>,
     /// `None` when the model has no batches.
     pub(super) batcher: Option<Batcher>,
@@ -39,19 +41,18 @@ pub trait Work: Send + 'static {
     type Answer: Send + 'static;
     type Error: From<InferenceError> + Send + 'static;
 
-    /// Reads the request: a tensor for each input of the signature, in its order.
-    fn decode(&self, signature: &Signature) -> Result<(Vec<Tensor>, Self::Plan), Self::Error>;
+    /// Reads the request: a tensor for each input of the model's signature, in its order.
+    fn decode(&self) -> Result<(Vec<Tensor>, Self::Plan), Self::Error>;
 
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
 
     /// How many records have to run one by one; `None` where one run answers them all. Asked before the run, and once more
     /// with the outputs of a run for all records.
-    fn apart(plan: &Self::Plan, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize>;
+    fn apart(&self, plan: &Self::Plan, outputs: Option<&[Value]>) -> Option<usize>;
 
     /// Writes the answer. `runs` holds the outputs asked for, in that order, of the one run or of each record's.
-    fn encode(&self, plan: Self::Plan, signature: &Signature, runs: &[Vec<Value>])
-    -> Result<Self::Answer, Self::Error>;
+    fn encode(&self, plan: Self::Plan, runs: &[Vec<Value>]) -> Result<Self::Answer, Self::Error>;
 }
 
 impl Model {
@@ -68,6 +69,11 @@ impl Model {
 
     pub fn signature(&self) -> &Signature {
         self.resident.session.signature()
+    }
+
+    /// What the artifact's manifest says.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     /// What the model's files hold.
@@ -122,16 +128,16 @@ impl Model {
     fn answer_here<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
         let _mark = crash::Mark::new(self.content().short());
         let stopwatch = self.resident.pace.stopwatch();
-        let (inputs, plan) = work.decode(self.signature())?;
+        let (inputs, plan) = work.decode()?;
         let runs = records::run(
             self.signature(),
             &inputs,
-            |outputs| W::apart(&plan, self.signature(), outputs),
+            |outputs| work.apart(&plan, outputs),
             |inputs| self.resident.session.run(inputs, W::outputs(&plan), cancel),
         )
         .map_err(InferenceError::from)?;
         drop(inputs);
-        let answer = work.encode(plan, self.signature(), &runs);
+        let answer = work.encode(plan, &runs);
         self.resident.pace.record(stopwatch, size);
         answer
     }

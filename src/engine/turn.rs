@@ -110,7 +110,7 @@ impl Ready {
                 Ok(records::run(
                     signature,
                     inputs,
-                    |outputs| request.apart(signature, outputs),
+                    |outputs| request.apart(outputs),
                     |inputs| model.resident.session.run(inputs, request.outputs(), cancel),
                 )?)
             })

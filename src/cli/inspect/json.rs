@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::Request;
-use crate::engine::{BatchOverride, Examination, Loaded, OutputAxis, Packing};
+use crate::engine::{Examination, Loaded, OutputAxis, Packing};
 use crate::tensor::{Dim, ValueType};
 
 pub fn report(examination: &Examination, requests: &[Request]) -> Value {
@@ -25,7 +25,7 @@ pub fn report(examination: &Examination, requests: &[Request]) -> Value {
         "bytes": examination.weights,
         "content": examination.content.to_string(),
         "packed": packing(&examination.packing),
-        "batching": examination.batching.map(batching),
+        "batching": examination.manifest.batching,
     });
     let more = match &examination.loaded {
         Err(error) => json!({"refused": error.to_string()}),
@@ -85,15 +85,6 @@ fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -
         "samples": samples.into_iter().map(sample).collect::<Vec<_>>(),
         "unfit": unfit.into_iter().map(sample).collect::<Vec<_>>(),
     })
-}
-
-/// As in `longshore.json`.
-fn batching(said: BatchOverride) -> Value {
-    match said {
-        BatchOverride::Never => json!(false),
-        BatchOverride::Allowed(None) => json!(true),
-        BatchOverride::Allowed(Some(rows)) => json!({"max_rows": rows}),
-    }
 }
 
 /// Where the records of a batch are in an output.

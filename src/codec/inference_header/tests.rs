@@ -1,10 +1,14 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::decode;
 use crate::codec::testing::{encoded, identity, input, pairs, sample, signature, strings, tensor};
-use crate::codec::{DecodeError, Format, datatype_name, negotiate};
+use crate::codec::{DecodeError, Format, Request, Schema, datatype_name, negotiate};
 use crate::tensor::{DataType, Signature, Value};
+
+/// Reads a request to a model without a manifest.
+fn decode(json_bytes: Option<&str>, body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+    super::decode(json_bytes, body, &Schema::of(signature.clone()))
+}
 
 fn error(json_bytes: Option<&str>, body: &[u8], signature: &Signature) -> String {
     let error = decode(json_bytes, &Bytes::copy_from_slice(body), signature).unwrap_err();

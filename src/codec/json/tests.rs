@@ -1,10 +1,11 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use crate::codec::Format;
 use crate::codec::testing::{
-    decode_str, identity, input, inputs, output, pairs, plan_of, reply, row_plan, signature, strings, tensor, zip_map,
+    decode, decode_str, identity, input, inputs, output, pairs, plan_of, reply, row_plan, signature, strings, tensor,
+    zip_map,
 };
-use crate::codec::{Format, decode};
 use crate::tensor::{DataType, Signature, Tensor, Value};
 
 const JSON: &str = "application/json";

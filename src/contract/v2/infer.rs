@@ -3,18 +3,21 @@
 //! The reply is JSON, with the data of those outputs behind it that the request wants as binary data. `Accept` and
 //! `Content-Type` have no say: the protocol's clients do not mean anything by them.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::check;
-use crate::codec::{self, Encoded, Format, INFERENCE_HEADER_CONTENT_LENGTH, ReplyPlan};
+use crate::codec::{Encoded, Format, INFERENCE_HEADER_CONTENT_LENGTH, ReplyPlan};
 use crate::contract::State;
 use crate::contract::error::Error;
 use crate::contract::invoke::{Reply, read_body, refuse_encoded};
 use crate::contract::models::text_header;
 use crate::engine::{Model, RequestMemory, Work};
-use crate::tensor::{Signature, Tensor, Value};
+use crate::handler::Handler;
+use crate::tensor::{Tensor, Value};
 use crate::wire::v2::ModelPath;
 
 /// What a body is that has more than JSON in it.
@@ -38,6 +41,7 @@ pub(super) async fn infer(
         _memory: body.memory,
         json_bytes: text_header(request, INFERENCE_HEADER_CONTENT_LENGTH),
         model: model.name.clone(),
+        handler: Arc::clone(handle.handler()),
     };
     let encoded = Model::answer(&handle, size, deadline, inference).await?;
 
@@ -62,6 +66,7 @@ struct Inference {
     /// As the header says it.
     json_bytes: Option<String>,
     model: String,
+    handler: Arc<Handler>,
 }
 
 impl Work for Inference {
@@ -69,10 +74,12 @@ impl Work for Inference {
     type Answer = Encoded;
     type Error = Error;
 
-    fn decode(&self, signature: &Signature) -> Result<(Vec<Tensor>, Self::Plan), Error> {
-        let asked = codec::decode_open_inference(self.json_bytes.as_deref(), &self.body, signature)?;
+    fn decode(&self) -> Result<(Vec<Tensor>, Self::Plan), Error> {
+        let asked = self
+            .handler
+            .decode_open_inference(self.json_bytes.as_deref(), &self.body)?;
         // JSON alone, or with binary data behind it, as the request says.
-        let format = codec::negotiate(None, Format::Json, &asked.reply, signature)?;
+        let format = self.handler.negotiate(None, Format::Json, &asked.reply)?;
         Ok((asked.inputs, (asked.reply, format)))
     }
 
@@ -80,16 +87,11 @@ impl Work for Inference {
         reply.outputs()
     }
 
-    fn apart((reply, format): &Self::Plan, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize> {
-        codec::apart(*format, reply, signature, outputs)
+    fn apart(&self, (reply, format): &Self::Plan, outputs: Option<&[Value]>) -> Option<usize> {
+        self.handler.apart(*format, reply, outputs)
     }
 
-    fn encode(
-        &self,
-        (reply, format): Self::Plan,
-        signature: &Signature,
-        runs: &[Vec<Value>],
-    ) -> Result<Encoded, Error> {
-        Ok(codec::encode(format, &reply, &self.model, signature, runs)?)
+    fn encode(&self, (reply, format): Self::Plan, runs: &[Vec<Value>]) -> Result<Encoded, Error> {
+        Ok(self.handler.encode(format, &reply, &self.model, runs)?)
     }
 }

@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::{ArtifactError, open_error, shown};
 use super::{Artifact, ArtifactPath, Facts, open};
@@ -94,7 +95,7 @@ impl PrivateCopy {
         };
         let artifact = Artifact {
             facts,
-            batching: artifact.batching,
+            manifest: Arc::clone(&artifact.manifest),
             prepared_of: artifact.prepared_of,
             ..opened
         };

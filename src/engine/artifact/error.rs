@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::beneath::was_exchanged;
-use super::manifest::MANIFEST;
 use crate::archive::Foreign;
 use crate::engine::onnx_file::ScanError;
+use crate::manifest::FILE as MANIFEST;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{Artifact, MANIFEST, manifest};
+use super::{Artifact, manifest};
+use crate::manifest::FILE;
 
 /// What made a file the model, in the order in which it is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Given => f.write_str("the file that was given"),
-            Self::Manifest => write!(f, "{MANIFEST} names it"),
+            Self::Manifest => write!(f, "{FILE} names it"),
             Self::Name => f.write_str("it goes by the usual name"),
             Self::Only => f.write_str("the only model file"),
             Self::Version => f.write_str("the greatest version"),
@@ -99,7 +100,7 @@ mod tests {
             fs::write(root.path().join(name), b"\x12\x02me").unwrap();
         }
         let manifest = "\u{feff}{\"model\": \"b.onnx\"}";
-        fs::write(root.path().join(MANIFEST), manifest).unwrap();
+        fs::write(root.path().join(FILE), manifest).unwrap();
         let artifact = super::super::open(&super::super::ArtifactPath::trusted(root.path())).unwrap();
         assert_eq!(Found::of(root.path(), &artifact), Found::Manifest);
         assert_eq!(Found::of(&root.path().join("b.onnx"), &artifact), Found::Given);

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use super::beneath::Folder;
 use super::error::{ArtifactError, brief, io_error, open_error, shown};
 use super::inside::{inside, stays_below};
-use super::manifest::{self, MANIFEST, Manifest};
-use crate::engine::batch::Override;
+use super::manifest;
+use crate::manifest::{self as file, Manifest};
 
 /// Finds the model file in a directory: the one named in the manifest; `model.onnx` or `model.ort`; the only `*.onnx`
-/// or `*.ort`; `<n>/model.onnx` with the greatest n; the same in the only sub-directory, once. Beside it, what the
-/// manifest in the same directory says of batches.
-pub(super) fn locate(root: &Folder) -> Result<(PathBuf, Option<Override>), ArtifactError> {
+/// or `*.ort`; `<n>/model.onnx` with the greatest n; the same in the only sub-directory, once. Beside it, the
+/// manifest in the same directory.
+pub(super) fn locate(root: &Folder) -> Result<(PathBuf, Manifest), ArtifactError> {
     let top = Listing::read(root)?;
     if let Some(model) = top.find(root)? {
         return Ok(model);
@@ -56,8 +56,8 @@ impl Listing {
         Ok(listing)
     }
 
-    fn find(&self, folder: &Folder) -> Result<Option<(PathBuf, Option<Override>)>, ArtifactError> {
-        let manifest = if self.files.contains(MANIFEST) {
+    fn find(&self, folder: &Folder) -> Result<Option<(PathBuf, Manifest)>, ArtifactError> {
+        let manifest = if self.files.contains(file::FILE) {
             manifest::read(folder)?
         } else {
             Manifest::default()
@@ -66,7 +66,7 @@ impl Listing {
             Some(named) => Some(named_model(folder.path(), named)?),
             None => self.usual_model(folder.path())?,
         };
-        Ok(model.map(|model| (model, manifest.batching)))
+        Ok(model.map(|model| (model, manifest)))
     }
 
     fn usual_model(&self, folder: &Path) -> Result<Option<PathBuf>, ArtifactError> {

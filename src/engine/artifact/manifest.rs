@@ -1,79 +1,17 @@
-//! `longshore.json`, by which whoever packs an artifact says what the defaults do not.
-//!
-//! A word in it that is not known is an error: a misspelt one would be ignored without anybody noticing.
+//! Reads `longshore.json` out of an artifact.
 
-use std::fmt;
 use std::io::Read;
-use std::num::NonZeroUsize;
-
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 
 use super::beneath::Folder;
 use super::error::{ArtifactError, io_error};
 use super::inside::{inside, open_file};
-use crate::engine::batch::Override;
+use crate::manifest::{FILE, Manifest};
 
-/// Says what the defaults do not: which file is the model, whether requests may run in batches.
-pub const MANIFEST: &str = "longshore.json";
-
-/// A manifest is a few lines; more is a mistake.
-const MAX_MANIFEST_BYTES: u64 = 64 << 10;
-
-/// `longshore.json`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Manifest {
-    /// Path of the model file, relative to the manifest.
-    pub(super) model: Option<String>,
-    /// Whether waiting requests may run together: `false`, `true`, or `{"max_rows": 16}`.
-    #[serde(default, deserialize_with = "batching")]
-    pub(super) batching: Option<Override>,
-}
-
-fn batching<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Override>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Limits {
-        #[serde(deserialize_with = "rows")]
-        max_rows: NonZeroUsize,
-    }
-    struct Batching;
-    impl<'de> Visitor<'de> for Batching {
-        type Value = Option<Override>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("true, false or {\"max_rows\": N} for batching")
-        }
-
-        fn visit_bool<E: de::Error>(self, allowed: bool) -> Result<Self::Value, E> {
-            Ok(Some(match allowed {
-                true => Override::Allowed(None),
-                false => Override::Never,
-            }))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            let limits = Limits::deserialize(MapAccessDeserializer::new(map))?;
-            Ok(Some(Override::Allowed(Some(limits.max_rows))))
-        }
-
-        /// As if it were not there.
-        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-    }
-    deserializer.deserialize_any(Batching)
-}
-
-fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsize, D::Error> {
-    let rows = usize::deserialize(deserializer)?;
-    NonZeroUsize::new(rows).ok_or_else(|| de::Error::custom("max_rows is 1 at least"))
-}
+/// A manifest is a few lines, and perhaps a few hundred columns and labels.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 pub(super) fn read(folder: &Folder) -> Result<Manifest, ArtifactError> {
-    let path = inside(folder.path(), &folder.path().join(MANIFEST))?;
+    let path = inside(folder.path(), &folder.path().join(FILE))?;
     let (file, _) = open_file(folder, &path)?;
     let mut text = String::new();
     file.take(MAX_MANIFEST_BYTES + 1)

@@ -2,9 +2,10 @@ use std::fs;
 use std::num::NonZeroUsize;
 
 use super::*;
+use crate::manifest::{Batching, FILE as MANIFEST};
 
 /// The model of the directory `root`.
-fn locate(root: &Path) -> Result<(PathBuf, Option<Override>), ArtifactError> {
+fn locate(root: &Path) -> Result<(PathBuf, Manifest), ArtifactError> {
     locate::locate(&Folder::open(root).unwrap())
 }
 
@@ -75,18 +76,18 @@ fn a_directory_without_a_model_is_refused_with_what_it_holds() {
 #[test]
 fn the_manifest_says_whether_requests_may_run_in_batches() {
     let root = artifact(&["model.onnx", "2/model.onnx"]);
-    let limited = |rows| Some(Override::Allowed(NonZeroUsize::new(rows)));
+    let limited = |rows| Some(Batching::Allowed(NonZeroUsize::new(rows)));
     let table = [
         ("{}", None),
         (r#"{"batching": null}"#, None),
-        (r#"{"batching": false}"#, Some(Override::Never)),
-        (r#"{"batching": true}"#, Some(Override::Allowed(None))),
+        (r#"{"batching": false}"#, Some(Batching::Never)),
+        (r#"{"batching": true}"#, Some(Batching::Allowed(None))),
         (r#"{"batching": {"max_rows": 16}}"#, limited(16)),
         (r#"{"model": "2/model.onnx", "batching": {"max_rows": 2}}"#, limited(2)),
     ];
     for (text, expected) in table {
         fs::write(root.path().join(MANIFEST), text).unwrap();
-        assert_eq!(locate(root.path()).unwrap().1, expected, "{text}");
+        assert_eq!(locate(root.path()).unwrap().1.batching, expected, "{text}");
     }
     let table = [
         (
@@ -109,7 +110,7 @@ fn the_manifest_names_the_model_and_is_held_to_the_artifact() {
     let root = artifact(&["a.onnx", "b.onnx"]);
     let manifest = root.path().join(MANIFEST);
     fs::write(&manifest, r#"{"model": "b.onnx"}"#).unwrap();
-    assert_eq!(locate(root.path()).unwrap(), (root.path().join("b.onnx"), None));
+    assert_eq!(locate(root.path()).unwrap().0, root.path().join("b.onnx"));
     let table = [
         (r#"{"model": "c.onnx"}"#, "the model \"c.onnx\" is not in the artifact"),
         (

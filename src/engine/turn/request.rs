@@ -17,7 +17,7 @@ use crate::engine::memory::Working;
 use crate::engine::model::{Model, Work};
 use crate::engine::placement::{is_long, thread_time};
 use crate::engine::pool::PoolError;
-use crate::tensor::{Signature, Tensor, Value};
+use crate::tensor::{Tensor, Value};
 
 /// A request in its lane.
 pub struct Pending {
@@ -45,11 +45,11 @@ pub(super) struct Decoded {
 /// The part of a request that knows its types. It answers once: in `decode` when that returns nothing, else in one of
 /// the others.
 pub(super) trait Request: Send {
-    fn decode(&mut self, signature: &Signature) -> Option<Vec<Tensor>>;
+    fn decode(&mut self) -> Option<Vec<Tensor>>;
     fn outputs(&self) -> Option<&[usize]>;
     /// As [`Work::apart`].
-    fn apart(&self, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize>;
-    fn answer(&mut self, signature: &Signature, runs: Result<&[Vec<Value>], InferenceError>);
+    fn apart(&self, outputs: Option<&[Value]>) -> Option<usize>;
+    fn answer(&mut self, runs: Result<&[Vec<Value>], InferenceError>);
     /// Instead of all of these.
     fn refuse(&mut self, error: InferenceError);
 }
@@ -70,8 +70,8 @@ impl<W: Work> Typed<W> {
 }
 
 impl<W: Work> Request for Typed<W> {
-    fn decode(&mut self, signature: &Signature) -> Option<Vec<Tensor>> {
-        match guarded(|| self.work.decode(signature)) {
+    fn decode(&mut self) -> Option<Vec<Tensor>> {
+        match guarded(|| self.work.decode()) {
             Ok((inputs, plan)) => {
                 self.plan = Some(plan);
                 Some(inputs)
@@ -87,14 +87,14 @@ impl<W: Work> Request for Typed<W> {
         self.plan.as_ref().and_then(W::outputs)
     }
 
-    fn apart(&self, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize> {
-        W::apart(self.plan.as_ref()?, signature, outputs)
+    fn apart(&self, outputs: Option<&[Value]>) -> Option<usize> {
+        self.work.apart(self.plan.as_ref()?, outputs)
     }
 
-    fn answer(&mut self, signature: &Signature, runs: Result<&[Vec<Value>], InferenceError>) {
+    fn answer(&mut self, runs: Result<&[Vec<Value>], InferenceError>) {
         let Some(plan) = self.plan.take() else { return };
         let answer = match runs {
-            Ok(runs) => guarded(|| self.work.encode(plan, signature, runs)),
+            Ok(runs) => guarded(|| self.work.encode(plan, runs)),
             Err(error) => Err(error.into()),
         };
         self.send(answer);
@@ -166,8 +166,8 @@ impl Pending {
                         return None;
                     }
                 };
-                let inputs = self.request.decode(model.signature())?;
-                let is_joint = self.request.apart(model.signature(), None).is_none();
+                let inputs = self.request.decode()?;
+                let is_joint = self.request.apart(None).is_none();
                 let batcher = model.batcher.as_ref().filter(|_| is_joint);
                 Decoded {
                     rows: batcher.and_then(|batcher| batcher.batching.rows(&inputs, self.request.outputs())),
@@ -205,7 +205,7 @@ impl Ready {
         let started = thread_time();
         // Not needed any more, and as large as the body at least.
         self.decoded.inputs = Vec::new();
-        self.pending.request.answer(model.signature(), runs);
+        self.pending.request.answer(runs);
         let took = self.decoded.took + ran + thread_time().saturating_sub(started);
         let pace = &model.resident.pace;
         pace.record_exactly(took, self.pending.size);

@@ -1,0 +1,316 @@
+//! How requests name, order and fill the inputs of one model: its signature, and what its manifest adds.
+//!
+//! A schema is built once, when the model is loaded, so that a request looks names up and decides nothing twice. A model
+//! without a manifest has the schema of its signature alone ([`Schema::of`]).
+//!
+//! What always holds: the schema's signature has the inputs and outputs of the model's, in their order; only the names of
+//! outputs may be others, as the manifest renames them.
+
+use std::collections::HashMap;
+
+use super::error::{DecodeError, InputError, excerpt, takes};
+use crate::tensor::{Dim, InputSpec, Signature, Tensor};
+
+/// SageMaker's name for the only input of a model.
+const FEATURES: &str = "features";
+
+/// How requests name, order and fill the inputs of one model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schema {
+    signature: Signature,
+    /// One for each input of the signature.
+    rules: Vec<InputRule>,
+    /// The columns of a table, in the order of a line. Empty where they have no names.
+    columns: Vec<Column>,
+    /// All names that requests may use.
+    names: HashMap<String, Target>,
+    /// Whether names that are not known are left out rather than refused.
+    ignores_unknown: bool,
+    csv: CsvRules,
+}
+
+/// What is known of an input beside its type.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InputRule {
+    /// Stands in for the input where a request has none; the row of one record where the first axis is open, else the whole.
+    pub default: Option<Tensor>,
+    /// No request may set the input; it is always `default`.
+    pub is_constant: bool,
+    pub aliases: Vec<String>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub aliases: Vec<String>,
+    /// The input that it belongs to. The columns of an input are in order.
+    pub input: usize,
+    /// The cell that stands in where a row has none.
+    pub default: Option<String>,
+}
+
+/// How CSV bodies are written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CsvRules {
+    pub has_header: Option<bool>,
+    pub delimiter: Option<u8>,
+    /// Cells that are as good as empty ones.
+    pub missing: Vec<String>,
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// An input, by its position in the signature.
+    Input(usize),
+    /// One of several columns of an input, by its position among all columns.
+    Column(usize),
+}
+
+/// What a manifest adds to a signature.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Additions {
+    /// One for each input of the signature, or none at all.
+    pub rules: Vec<InputRule>,
+    pub columns: Vec<Column>,
+    pub ignores_unknown: bool,
+    pub csv: CsvRules,
+}
+
+impl Schema {
+    /// The schema of a model that says no more than its signature.
+    pub fn of(signature: Signature) -> Self {
+        Self::new(signature, Additions::default())
+    }
+
+    /// The schema of a model with a manifest. Names that stand for several things stand for the first of them.
+    pub fn new(signature: Signature, additions: Additions) -> Self {
+        let Additions {
+            mut rules,
+            columns,
+            ignores_unknown,
+            csv,
+        } = additions;
+        rules.resize(signature.inputs.len(), InputRule::default());
+        let mut names = HashMap::new();
+        let mut add = |name: &str, target| {
+            names.entry(name.to_owned()).or_insert(target);
+        };
+        for (index, input) in signature.inputs.iter().enumerate() {
+            add(&input.name, Target::Input(index));
+        }
+        let only = |column: &Column| columns.iter().filter(|other| other.input == column.input).count() == 1;
+        for (index, column) in columns.iter().enumerate() {
+            let target = if only(column) {
+                Target::Input(column.input)
+            } else {
+                Target::Column(index)
+            };
+            add(&column.name, target);
+            column.aliases.iter().for_each(|alias| add(alias, target));
+        }
+        for (index, (input, rule)) in signature.inputs.iter().zip(&rules).enumerate() {
+            rule.aliases.iter().for_each(|alias| add(alias, Target::Input(index)));
+            // TensorFlow's names of tensors end in the number of the operator's output.
+            if let Some(short) = input.name.strip_suffix(":0") {
+                add(short, Target::Input(index));
+            }
+        }
+        if let [_] = signature.inputs.as_slice() {
+            add(FEATURES, Target::Input(0));
+        }
+        Self {
+            signature,
+            rules,
+            columns,
+            names,
+            ignores_unknown,
+            csv,
+        }
+    }
+
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    pub(super) fn csv(&self) -> &CsvRules {
+        &self.csv
+    }
+
+    pub(super) fn ignores_unknown(&self) -> bool {
+        self.ignores_unknown
+    }
+
+    pub(super) fn rule(&self, input: usize) -> &InputRule {
+        &self.rules[input]
+    }
+
+    /// What `name` stands for: as it is; or as exporters write it, who replace what is neither a letter, a digit nor `_`.
+    pub(super) fn find(&self, name: &str) -> Option<Target> {
+        let found = self.names.get(name).or_else(|| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let exported: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+            self.names.get(&exported)
+        });
+        found.copied()
+    }
+
+    /// The input that a request for whole inputs names.
+    pub(super) fn find_input(&self, name: &str) -> Option<usize> {
+        match self.find(name)? {
+            Target::Input(index) => Some(index),
+            Target::Column(_) => None,
+        }
+    }
+
+    /// The only input that a request has to give; `None` where there are several, or none.
+    pub(super) fn only_input(&self) -> Option<usize> {
+        let mut open = self.rules.iter().enumerate().filter(|(_, rule)| rule.default.is_none());
+        match (self.rules.len(), open.next(), open.next()) {
+            (1, _, _) => Some(0),
+            (_, Some((index, _)), None) => Some(index),
+            (_, _, _) => None,
+        }
+    }
+
+    /// The inputs in the model's order, with defaults for those that a request leaves out. `records` is the number of
+    /// records in the request, as far as it says; without it, that of the first input with an open first axis.
+    pub(super) fn complete(
+        &self,
+        mut given: Vec<Option<Tensor>>,
+        records: Option<usize>,
+    ) -> Result<Vec<Tensor>, DecodeError> {
+        given.resize(self.rules.len(), None);
+        let pairs = || self.signature.inputs.iter().zip(&given);
+        let counted = || pairs().find_map(|(spec, tensor)| first_axis(spec, tensor.as_ref()?));
+        let records = records.or_else(counted).unwrap_or(1);
+        let complete = |(index, tensor): (usize, Option<Tensor>)| {
+            let spec = &self.signature.inputs[index];
+            let rule = &self.rules[index];
+            match (tensor, &rule.default) {
+                (Some(_), Some(_)) if rule.is_constant => Err(InputError::Value {
+                    name: excerpt(&spec.name),
+                    at: String::new(),
+                    problem: "the model's manifest sets this input; leave it out".to_owned(),
+                }
+                .into()),
+                (Some(tensor), _) => Ok(tensor),
+                (None, Some(default)) => repeated(spec, default, records),
+                (None, None) => Err(InputError::Missing {
+                    name: excerpt(&spec.name),
+                    at: String::new(),
+                    takes: takes(&self.signature),
+                }
+                .into()),
+            }
+        };
+        given.into_iter().enumerate().map(complete).collect()
+    }
+}
+
+/// The number of records that a tensor of an input with an open first axis holds.
+fn first_axis(spec: &InputSpec, tensor: &Tensor) -> Option<usize> {
+    match spec.dims.as_deref() {
+        Some([Dim::Dynamic(_), ..]) | None => tensor.shape().first().copied(),
+        Some([Dim::Fixed(_), ..] | []) => None,
+    }
+}
+
+/// A default for so many records.
+fn repeated(spec: &InputSpec, default: &Tensor, records: usize) -> Result<Tensor, DecodeError> {
+    let is_open = first_axis(spec, default).is_some();
+    match (is_open, default.shape().first()) {
+        (true, Some(1)) if records != 1 => {
+            let copies = vec![default; records];
+            let none = || default.rows(0..0);
+            let joined = if records == 0 {
+                none()
+            } else {
+                Tensor::concatenate(&copies)
+            };
+            joined.ok_or(DecodeError::OutOfMemory)
+        }
+        (_, _) => Ok(default.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::testing::{input, signature, tensor};
+    use crate::tensor::DataType::{F32, I64};
+
+    fn column(name: &str, input: usize) -> Column {
+        Column {
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            input,
+            default: None,
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_graph_of_columns_and_of_exporters() {
+        let signature = signature(
+            &[
+                input("Culmen_Length__mm_", F32, &[-1, 1]),
+                input("image:0", F32, &[-1, 2]),
+            ],
+            &[],
+        );
+        let schema = Schema::new(
+            signature,
+            Additions {
+                columns: vec![column("length", 0), column("red", 1), column("blue", 1)],
+                ..Additions::default()
+            },
+        );
+        let table = [
+            ("Culmen_Length__mm_", Some(Target::Input(0))),
+            ("Culmen Length (mm)", Some(Target::Input(0))),
+            ("length", Some(Target::Input(0))),
+            ("image:0", Some(Target::Input(1))),
+            ("image", Some(Target::Input(1))),
+            ("blue", Some(Target::Column(2))),
+            ("features", None),
+            ("Length", None),
+        ];
+        for (name, expected) in table {
+            assert_eq!(schema.find(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_repeated_for_each_record() {
+        let signature = signature(
+            &[input("x", F32, &[-1]), input("k", I64, &[-1, 2]), input("s", I64, &[])],
+            &[],
+        );
+        let default = |tensor| InputRule {
+            default: Some(tensor),
+            ..InputRule::default()
+        };
+        let schema = Schema::new(
+            signature,
+            Additions {
+                rules: vec![
+                    InputRule::default(),
+                    default(tensor(&[1, 2], &[7i64, 8])),
+                    default(tensor(&[], &[9i64])),
+                ],
+                ..Additions::default()
+            },
+        );
+        assert_eq!(schema.only_input(), Some(0));
+        let x = tensor(&[2], &[1f32, 2.]);
+        let inputs = schema.complete(vec![Some(x.clone())], None).unwrap();
+        assert_eq!(inputs, [x, tensor(&[2, 2], &[7i64, 8, 7, 8]), tensor(&[], &[9i64])]);
+        let missing = schema.complete(Vec::new(), None).unwrap_err();
+        assert!(missing.to_string().starts_with("input \"x\" is missing"), "{missing}");
+    }
+}

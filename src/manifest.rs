@@ -1,0 +1,288 @@
+//! The manifest of an artifact: what a client may send to its model and what it gets back, as data.
+//!
+//! An artifact may carry [`FILE`]. Everything in it is optional; a model without one is served by what its graph declares.
+//! This module is a leaf: it knows the file and neither ONNX Runtime nor any request.
+//!
+//! What always holds: a key that is not known is an error that names the key and the nearest known one, because a
+//! misspelt key that is ignored would change answers without a word.
+
+use std::num::NonZeroUsize;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+/// The name of the file.
+pub const FILE: &str = "longshore.json";
+
+/// The contents of [`FILE`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Manifest {
+    /// Path of the model file, relative to the manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The task that the model was made for, as Hugging Face names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The columns of a table, in the order of a CSV line. Where their names are those of inputs, each column is that
+    /// input; else they are dealt to the inputs in the model's order, to each as many as one row of it has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<Column>,
+    /// What there is to say of single inputs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Input>,
+    /// What happens to columns and input names that the model does not have.
+    #[serde(skip_serializing_if = "is_default")]
+    pub unknown_inputs: UnknownInputs,
+    /// The outputs that go out, in this order; all of them in the model's order when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<Output>,
+    /// The name of each class, by its number.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// How CSV bodies are written.
+    #[serde(skip_serializing_if = "is_default")]
+    pub csv: Csv,
+    /// Whether waiting requests may run together: `false`, `true`, or `{"max_rows": 16}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batching: Option<Batching>,
+    /// Requests that run when the model is loaded, before any other request does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warmup: Vec<Request>,
+    /// Requests with their right answers. The load is refused when the model gives another answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub golden: Vec<Golden>,
+}
+
+/// An input of the model as clients see it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// The name in the graph.
+    pub name: String,
+    /// Further names that requests may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The value for one record, for requests that leave the input out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Json>,
+    /// The value for every request. No request may set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constant: Option<Json>,
+}
+
+/// A column of a table: its name, or an object where there is more to say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "ColumnForm", into = "ColumnForm")]
+pub struct Column {
+    pub name: String,
+    /// Further names that requests may use.
+    pub aliases: Vec<String>,
+    /// The value for rows that leave the column out.
+    pub default: Option<Json>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum ColumnForm {
+    Name(String),
+    Object(ColumnObject),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ColumnObject {
+    name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    aliases: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    default: Option<Json>,
+}
+
+/// What happens to names in a request that the model does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownInputs {
+    /// The request is refused.
+    #[default]
+    Refuse,
+    /// They are left out.
+    Ignore,
+}
+
+/// An output: its name in the graph, or an object where it goes out under another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OutputForm", into = "OutputForm")]
+pub struct Output {
+    pub name: String,
+    /// The name in replies.
+    pub rename: Option<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum OutputForm {
+    Name(String),
+    Object(OutputObject),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputObject {
+    name: String,
+    #[serde(rename = "as")]
+    rename: String,
+}
+
+/// How CSV bodies are written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Csv {
+    /// Whether the first line is a header; decided by the names in it when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
+    /// One of `,`, `;`, a tab and `|`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
+    /// Cells that stand for a missing value, beside empty ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
+/// What the manifest says of batching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BatchingForm", into = "BatchingForm")]
+pub enum Batching {
+    Never,
+    /// The rows are independent, and batches may have this many if it is said, else as many as those of any model.
+    Allowed(Option<NonZeroUsize>),
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(untagged)]
+enum BatchingForm {
+    Switch(bool),
+    Limits(BatchingLimits),
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchingLimits {
+    max_rows: NonZeroUsize,
+}
+
+/// A request that the artifact carries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// `application/json` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept: Option<String>,
+    /// The body: a string as it is, anything else as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Json>,
+    /// A file with the body, relative to the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+/// A request and its right answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Golden {
+    pub request: Request,
+    /// The answer: a string as it is, anything else as JSON.
+    pub response: Json,
+    /// The relative difference that numbers may have.
+    #[serde(default = "default_rtol")]
+    pub rtol: f64,
+    /// The absolute difference that numbers may have.
+    #[serde(default = "default_atol")]
+    pub atol: f64,
+}
+
+const fn default_rtol() -> f64 {
+    1e-4
+}
+
+const fn default_atol() -> f64 {
+    1e-6
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl From<ColumnForm> for Column {
+    fn from(form: ColumnForm) -> Self {
+        match form {
+            ColumnForm::Name(name) => Self::from(name.as_str()),
+            ColumnForm::Object(ColumnObject { name, aliases, default }) => Self { name, aliases, default },
+        }
+    }
+}
+
+impl From<Column> for ColumnForm {
+    fn from(column: Column) -> Self {
+        let Column { name, aliases, default } = column;
+        if aliases.is_empty() && default.is_none() {
+            Self::Name(name)
+        } else {
+            Self::Object(ColumnObject { name, aliases, default })
+        }
+    }
+}
+
+/// A column of this name.
+impl From<&str> for Column {
+    fn from(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            default: None,
+        }
+    }
+}
+
+impl From<OutputForm> for Output {
+    fn from(form: OutputForm) -> Self {
+        match form {
+            OutputForm::Name(name) => Self { name, rename: None },
+            OutputForm::Object(OutputObject { name, rename }) => Self {
+                name,
+                rename: Some(rename),
+            },
+        }
+    }
+}
+
+impl From<Output> for OutputForm {
+    fn from(Output { name, rename }: Output) -> Self {
+        match rename {
+            None => Self::Name(name),
+            Some(rename) => Self::Object(OutputObject { name, rename }),
+        }
+    }
+}
+
+impl From<BatchingForm> for Batching {
+    fn from(form: BatchingForm) -> Self {
+        match form {
+            BatchingForm::Switch(false) => Self::Never,
+            BatchingForm::Switch(true) => Self::Allowed(None),
+            BatchingForm::Limits(BatchingLimits { max_rows }) => Self::Allowed(Some(max_rows)),
+        }
+    }
+}
+
+impl From<Batching> for BatchingForm {
+    fn from(batching: Batching) -> Self {
+        match batching {
+            Batching::Never => Self::Switch(false),
+            Batching::Allowed(None) => Self::Switch(true),
+            Batching::Allowed(Some(max_rows)) => Self::Limits(BatchingLimits { max_rows }),
+        }
+    }
+}
