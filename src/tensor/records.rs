@@ -40,14 +40,19 @@ impl Signature {
         }
     }
 
-    /// Takes the record at `index` out of the inputs of [`Records::Separable`] ones, without copying its bytes.
+    /// Takes the inputs of the run for the record at `index` out of those of [`Records::Separable`] ones, without copying their
+    /// bytes. A model that takes a fixed number of records gets as many in each run.
     pub fn record(&self, inputs: &[Tensor], index: usize) -> Vec<Tensor> {
         let pairs = self.inputs.iter().zip(inputs);
         let one = |(spec, tensor): (&InputSpec, &Tensor)| {
-            let row = spec
-                .has_open_first_axis(tensor)
-                .then(|| tensor.rows(index..index.saturating_add(1)))
-                .flatten();
+            let size = match spec.dims.as_deref() {
+                Some([Dim::Fixed(size), ..]) if first((spec, tensor)) != Some(*size) => Some(*size),
+                _ => spec.has_open_first_axis(tensor).then_some(1),
+            };
+            let row = size.and_then(|size| {
+                let start = index.checked_mul(size)?;
+                tensor.rows(start..start.checked_add(size)?)
+            });
             row.unwrap_or_else(|| tensor.clone())
         };
         pairs.map(one).collect()
