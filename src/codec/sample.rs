@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::json::{write_columns_of, write_row_object};
 use super::values::{Output, common_rows, write_cells, write_row, write_tensor};
-use super::{Format, Schema, decode, negotiate, npy, open_inference};
+use super::{Documents, Format, Schema, decode, negotiate, npy, open_inference};
 use crate::tensor::{Tensor, Value};
 
 /// A request to a model in one of the forms that it can have.
@@ -57,7 +57,8 @@ pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
 /// `body`, when it is read as it is meant.
 fn checked(format: Format, body: Vec<u8>, schema: &Schema, inputs: &[Tensor]) -> Result<Bytes, String> {
     let body = Bytes::from(body);
-    let request = decode(format.media_type(), body.clone(), schema).map_err(|error| error.to_string())?;
+    let request =
+        decode(format.media_type(), body.clone(), schema, Documents::One).map_err(|error| error.to_string())?;
     if request.inputs != inputs {
         return Err("it cannot say what these inputs are".to_owned());
     }
