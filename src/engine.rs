@@ -66,7 +66,7 @@ pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
 pub use session::{RunError, SessionError};
 pub use stuck::{Counts as StuckCounts, Culprit, Settings as StuckSettings, Standing};
 
-use artifact::Artifact;
+use artifact::{Artifact, Processor};
 use memory::{Another, Bounds, Budget, DataBound};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
@@ -302,8 +302,12 @@ impl Engine {
 
     async fn try_load(&self, path: &ArtifactPath, attempt: usize) -> Result<Model, LoadError> {
         let (path, platform) = (path.to_owned(), Arc::clone(&self.platform));
+        let processor = self.processor();
         let opened = self.loads.run(move || {
-            let artifact = artifact::open(&path)?;
+            let artifact = artifact::open(&path, processor)?;
+            if let Found::Precision { .. } = artifact.found {
+                tracing::info!(model = %artifact.model.display(), "the model was chosen: {}", artifact.found);
+            }
             let content = artifact.hash()?;
             let packed = packed(&artifact, &content, &platform);
             Ok::<_, ArtifactError>((content, artifact, packed))
@@ -387,10 +391,11 @@ impl Engine {
         let Some(preparing) = &self.preparing else {
             return self.load(path).await;
         };
-        let (cache, files) = (Arc::clone(&preparing.cache), path.to_owned());
+        let (cache, files, processor) = (Arc::clone(&preparing.cache), path.to_owned(), self.processor());
         let found = self.loads.run(move || {
             // What the name's manifest says is not part of the content; without the files, it says nothing.
-            let manifest = artifact::open(&files).map_or_else(|_| Arc::default(), |artifact| artifact.manifest);
+            let manifest =
+                artifact::open(&files, processor).map_or_else(|_| Arc::default(), |artifact| artifact.manifest);
             (cache.find(&content), manifest)
         });
         let (found, manifest) = found.await.map_err(LoadError::Pool)?;
@@ -418,6 +423,14 @@ impl Engine {
         };
         place.set(&resident);
         Ok(self.model(resident, manifest))
+    }
+
+    /// Where models run.
+    fn processor(&self) -> Processor {
+        match &self.gpu {
+            None => Processor::Cpu,
+            Some(_) => Processor::Gpu,
+        }
     }
 
     fn model(&self, resident: Arc<Resident>, manifest: Arc<Manifest>) -> Model {
@@ -578,8 +591,11 @@ impl LoadError {
 /// Whether there is something at `path` that is meant to be a model, sound or not.
 pub fn is_artifact(path: &Path) -> bool {
     !matches!(
-        artifact::open(&ArtifactPath::trusted(path)),
-        Err(ArtifactError::NoModel { .. } | ArtifactError::Ambiguous { .. } | ArtifactError::Missing { .. })
+        artifact::open(&ArtifactPath::trusted(path), Processor::Cpu),
+        Err(ArtifactError::NoModel { .. }
+            | ArtifactError::Ambiguous { .. }
+            | ArtifactError::SeveralGraphs { .. }
+            | ArtifactError::Missing { .. })
     )
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ort::environment::Environment;
 use tempfile::TempDir;
 
-use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy};
+use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy, Processor};
 use super::content::ContentHash;
 use super::onnx_file::Header;
 use super::packed::{Description, Packed};
@@ -92,15 +92,8 @@ pub struct Loaded {
 }
 
 impl Examination {
-    fn new(
-        path: &Path,
-        uploaded: Artifact,
-        content: ContentHash,
-        packing: Packing,
-        loaded: Result<Loaded, LoadError>,
-    ) -> Self {
+    fn new(uploaded: Artifact, content: ContentHash, packing: Packing, loaded: Result<Loaded, LoadError>) -> Self {
         Self {
-            found: Found::of(path, &uploaded),
             // The file was read through when it was opened.
             header: uploaded.header(),
             folder: uploaded.folder.path().to_owned(),
@@ -109,6 +102,7 @@ impl Examination {
             external: uploaded.external,
             weights: uploaded.facts.weights,
             manifest: uploaded.manifest,
+            found: uploaded.found,
             content,
             packing,
             loaded,
@@ -146,18 +140,18 @@ impl Examiner {
     /// Looks at the artifact at `path` as a server would that loads it: in its prepared form when it brings along one for
     /// this platform.
     pub fn examine(&self, path: &Path) -> Result<Examination, LoadError> {
-        let uploaded = artifact::open(&ArtifactPath::trusted(path))?;
+        let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
         let content = uploaded.hash()?;
         let (packing, loaded) = self.load_best(&uploaded, &content);
-        Ok(Examination::new(path, uploaded, content, packing, loaded))
+        Ok(Examination::new(uploaded, content, packing, loaded))
     }
 
     /// Looks at the artifact at `path` as if nothing had been packed with it.
     pub fn examine_uploaded(&self, path: &Path) -> Result<Examination, LoadError> {
-        let uploaded = artifact::open(&ArtifactPath::trusted(path))?;
+        let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
         let content = uploaded.hash()?;
         let loaded = self.load(&uploaded, &content);
-        Ok(Examination::new(path, uploaded, content, Packing::None, loaded))
+        Ok(Examination::new(uploaded, content, Packing::None, loaded))
     }
 
     fn load_best(&self, uploaded: &Artifact, content: &ContentHash) -> (Packing, Result<Loaded, LoadError>) {
