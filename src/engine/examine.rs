@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ort::environment::Environment;
 use tempfile::TempDir;
 
 use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy, Processor};
@@ -18,6 +17,7 @@ use super::content::ContentHash;
 use super::onnx_file::Header;
 use super::packed::{Description, Packed};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
+use super::runtime::{Environment, Libraries};
 use super::session::{Cancel, Form, Session, SessionError};
 use super::{LOAD_STACK, LoadError, StartError, runtime};
 use crate::manifest::Manifest;
@@ -26,8 +26,7 @@ use crate::tensor::{Signature, Tensor};
 /// How artifacts are looked at.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// ONNX Runtime's library, when it is named explicitly.
-    pub library: Option<PathBuf>,
+    pub libraries: Libraries,
     /// The longest that preparing may take.
     pub timeout: Duration,
     /// Bytes that any model may take while it is prepared; larger ones may take ten times their weights.
@@ -118,13 +117,13 @@ impl Examination {
 impl Examiner {
     /// Loads ONNX Runtime. Once per process.
     pub fn start(bounds: &Bounds) -> Result<Self, StartError> {
-        let (environment, _) = runtime::start(bounds.library.as_deref(), 1, None)?;
+        let (environment, _) = runtime::start(&bounds.libraries, 1, None)?;
         let folder = tempfile::Builder::new().prefix("longshore-").tempdir()?;
         Ok(Self {
+            platform: Platform::here(ort::info(), None, environment.operators()),
             environment,
-            platform: Platform::here(ort::info(), None),
             preparer: Preparer::start(&prepare::Settings {
-                library: bounds.library.clone(),
+                libraries: bounds.libraries.clone(),
                 processes: 1,
                 timeout: bounds.timeout,
             })?,

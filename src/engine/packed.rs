@@ -159,6 +159,7 @@ mod tests {
         Platform {
             onnxruntime: onnxruntime.to_owned(),
             provider: None,
+            operators: String::new(),
             architecture: "x86_64".to_owned(),
             features: "avx2".to_owned(),
         }

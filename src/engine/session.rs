@@ -22,12 +22,12 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use ort::environment::Environment;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use super::division::{self, Untrusted, Watched};
 use super::gpu::Gpu;
 use super::raw;
+use super::runtime::Environment;
 use crate::tensor::{OutputRows, Signature, Tensor, Value};
 
 use error::{run_error, session_error};
@@ -253,7 +253,7 @@ impl Session {
 
 /// What all sessions have in common.
 fn options(environment: &Environment, weights: u64) -> Result<SessionBuilder, ort::Error> {
-    let mut builder = ort::session::Session::builder(environment)?;
+    let mut builder = environment.session()?;
     if weights < POOLED_WEIGHTS {
         // "A pool of its own, of one thread" is the caller's thread: none is made.
         builder = builder
