@@ -43,18 +43,20 @@ impl Signature {
     /// Takes the record at `index` out of the inputs of [`Records::Separable`] ones, without copying its bytes.
     pub fn record(&self, inputs: &[Tensor], index: usize) -> Vec<Tensor> {
         let pairs = self.inputs.iter().zip(inputs);
-        let one = |(spec, tensor): (&InputSpec, &Tensor)| {
-            let row = spec
-                .has_open_first_axis(tensor)
-                .then(|| tensor.rows(index..index.saturating_add(1)))
-                .flatten();
-            row.unwrap_or_else(|| tensor.clone())
-        };
-        pairs.map(one).collect()
+        pairs.map(|(spec, tensor)| spec.record(tensor, index)).collect()
     }
 }
 
 impl InputSpec {
+    /// The part of the record at `index` in `tensor`.
+    pub(super) fn record(&self, tensor: &Tensor, index: usize) -> Tensor {
+        let row = self
+            .has_open_first_axis(tensor)
+            .then(|| tensor.rows(index..index.saturating_add(1)))
+            .flatten();
+        row.unwrap_or_else(|| tensor.clone())
+    }
+
     fn has_open_first_axis(&self, given: &Tensor) -> bool {
         match self.dims.as_deref() {
             Some([Dim::Dynamic(_), ..]) => true,
@@ -82,6 +84,7 @@ mod tests {
             dims: dims.map(|dims| dims.iter().map(dim).collect()),
         });
         Signature {
+            optional: Vec::new(),
             inputs: inputs.collect(),
             outputs: Vec::new(),
         }
