@@ -42,8 +42,9 @@ mod room;
 mod rows;
 mod sample;
 mod schema;
+mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod triton_binary;
@@ -55,7 +56,7 @@ use bytes::Bytes;
 
 use self::by_record::{Division, divide};
 use self::error::excerpt;
-pub use self::error::{DecodeError, EncodeError, InputError};
+pub use self::error::{DecodeError, EncodeError, InputError, gives, takes};
 pub use self::format::Format;
 pub use self::inference_header::{INFERENCE_HEADER_CONTENT_LENGTH, decode as decode_open_inference};
 use self::media_type::MediaType;
@@ -64,7 +65,8 @@ pub use self::open_inference::datatype_name;
 pub use self::reply_plan::ReplyPlan;
 use self::reply_plan::{Dialect, not_a_tensor_problem};
 pub use self::sample::{Sample, samples};
-pub use self::schema::{Additions, Column, CsvRules, InputRule, Schema};
+pub use self::schema::{Additions, Column, CsvRules, InputDefault, InputRule, Schema};
+pub use self::table::deal_columns;
 use self::values::Output;
 use crate::tensor::{OutputRows, OutputSpec, Records, Signature, Tensor, Value};
 
@@ -93,28 +95,21 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema) -> Result<Reques
     };
     let media_type = MediaType::parse(content_type).ok_or_else(unsupported)?;
     let format = Format::from_essence(&media_type.essence).ok_or_else(unsupported)?;
-    if format.is_text()
-        && let Some(charset) = media_type.parameter("charset")
-        && !["utf-8", "utf8", "us-ascii", "ascii"]
-            .iter()
-            .any(|known| charset.eq_ignore_ascii_case(known))
-    {
-        return Err(DecodeError::UnsupportedCharset {
-            given: excerpt(charset),
-        });
-    }
+    let body = match media_type.parameter("charset") {
+        Some(charset) if format.is_text() => utf8_from(charset, body)?,
+        Some(_) | None => body,
+    };
     if body.is_empty() {
         return Err(DecodeError::malformed(format, "the body is empty"));
     }
     let Request { inputs, reply } = match format {
-        Format::Json => json::decode(&body, signature),
-        Format::TritonBinary => triton_binary::decode(&media_type, &body, signature),
-        Format::JsonLines => json_lines::decode(&body, signature),
+        Format::Json => json::decode(&body, schema),
+        Format::TritonBinary => triton_binary::decode(&media_type, &body, schema),
+        Format::JsonLines => json_lines::decode(&body, schema),
         Format::Csv => {
-            let header = csv::Said::parse(media_type.parameter("header")).ok_or_else(|| {
-                DecodeError::malformed(format, "its parameter header must be \"present\" or \"absent\"")
-            })?;
-            csv::decode(&body, signature, header)
+            let told = csv::Told::parse(media_type.parameter("header"), media_type.parameter("delimiter"));
+            let told = told.map_err(|problem| DecodeError::malformed(format, problem))?;
+            csv::decode(&body, schema, told)
         }
         Format::Npy => npy::decode(&body, signature),
     }?;
@@ -122,6 +117,28 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema) -> Result<Reques
         reply: reply.for_inputs(signature, &inputs),
         inputs,
     })
+}
+
+/// A body in `charset` as UTF-8.
+fn utf8_from(charset: &str, body: Bytes) -> Result<Bytes, DecodeError> {
+    let is_one_of = |names: &[&str]| names.iter().any(|name| charset.eq_ignore_ascii_case(name));
+    if is_one_of(&["utf-8", "utf8", "us-ascii", "ascii"]) {
+        return Ok(body);
+    }
+    if !is_one_of(&["iso-8859-1", "latin-1", "latin1"]) {
+        return Err(DecodeError::UnsupportedCharset {
+            given: excerpt(charset),
+        });
+    }
+    if body.is_ascii() {
+        return Ok(body);
+    }
+    // A byte of Latin-1 is the character of that number, and takes two bytes at the most.
+    let mut text: Vec<u8> = room::for_all(body.len().saturating_mul(2))?;
+    for &byte in &body {
+        text.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes());
+    }
+    Ok(text.into())
 }
 
 /// How many records have to run one by one, because the reply answers record by record and the model's outputs do not;

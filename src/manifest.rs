@@ -110,13 +110,15 @@ pub enum UnknownInputs {
     Ignore,
 }
 
-/// An output: its name in the graph, or an object where it goes out under another name.
+/// An output: its name in the graph, or an object where there is more to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "OutputForm", into = "OutputForm")]
 pub struct Output {
     pub name: String,
     /// The name in replies.
     pub rename: Option<String>,
+    /// Whether its classes go out under the names of the manifest's `labels`.
+    pub labels: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -130,8 +132,10 @@ enum OutputForm {
 #[serde(deny_unknown_fields)]
 struct OutputObject {
     name: String,
-    #[serde(rename = "as")]
-    rename: String,
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    rename: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    labels: bool,
 }
 
 /// How CSV bodies are written.
@@ -249,20 +253,21 @@ impl From<&str> for Column {
 impl From<OutputForm> for Output {
     fn from(form: OutputForm) -> Self {
         match form {
-            OutputForm::Name(name) => Self { name, rename: None },
-            OutputForm::Object(OutputObject { name, rename }) => Self {
+            OutputForm::Name(name) => Self {
                 name,
-                rename: Some(rename),
+                rename: None,
+                labels: false,
             },
+            OutputForm::Object(OutputObject { name, rename, labels }) => Self { name, rename, labels },
         }
     }
 }
 
 impl From<Output> for OutputForm {
-    fn from(Output { name, rename }: Output) -> Self {
-        match rename {
-            None => Self::Name(name),
-            Some(rename) => Self::Object(OutputObject { name, rename }),
+    fn from(Output { name, rename, labels }: Output) -> Self {
+        match (rename, labels) {
+            (None, false) => Self::Name(name),
+            (rename, labels) => Self::Object(OutputObject { name, rename, labels }),
         }
     }
 }

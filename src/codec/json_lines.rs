@@ -14,12 +14,11 @@ use crate::codec::error::{DecodeError, EncodeError};
 use crate::codec::json_reader::{Reader, utf8};
 use crate::codec::room;
 use crate::codec::rows::Rows;
-use crate::codec::{Format, ReplyPlan, Request};
-use crate::tensor::Signature;
+use crate::codec::{Format, ReplyPlan, Request, Schema};
 
-pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
     let text = utf8(Format::JsonLines, body)?;
-    let mut rows = Rows::new(signature, text.len());
+    let mut rows = Rows::new(schema, text.len());
     let mut start = if text.starts_with('\u{feff}') {
         '\u{feff}'.len_utf8()
     } else {
@@ -42,7 +41,7 @@ pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, Dec
     }
     let (inputs, count) = rows.finish()?;
     Ok(Request {
-        inputs,
+        inputs: schema.complete(inputs, Some(count))?,
         reply: ReplyPlan::counted(count),
     })
 }

@@ -60,7 +60,7 @@ impl ReplyPlan {
     }
 
     /// Whether the reply answers record by record rather than with whole tensors.
-    pub(super) fn is_by_record(&self, format: Format) -> bool {
+    pub fn is_by_record(&self, format: Format) -> bool {
         match (format, &self.dialect) {
             (Format::JsonLines | Format::Csv, _) | (Format::Json, Dialect::Rows) => true,
             (Format::Json, Dialect::Columns | Dialect::OpenInference { .. })
@@ -79,7 +79,29 @@ impl ReplyPlan {
 
     /// Leaves it at these outputs, unless the request has chosen others.
     pub fn choose(&mut self, outputs: &[usize]) {
-        self.outputs.get_or_insert_with(|| outputs.to_vec());
+        if self.outputs.is_some() {
+            return;
+        }
+        if let Dialect::OpenInference { binary, .. } = &mut self.dialect {
+            let chosen = outputs.iter().map(|&output| binary.get(output) == Some(&true));
+            *binary = chosen.collect();
+        }
+        self.outputs = Some(outputs.to_vec());
+    }
+
+    /// The records that the request holds.
+    pub fn records(&self) -> Records {
+        self.records
+    }
+
+    /// Whether the reply is read by people and programs that know classes by their names, rather than tensors.
+    pub fn has_names(&self, format: Format) -> bool {
+        let is_tensors = matches!(self.dialect, Dialect::OpenInference { .. });
+        match format {
+            Format::Json => !is_tensors,
+            Format::JsonLines | Format::Csv => true,
+            Format::Npy | Format::TritonBinary => false,
+        }
     }
 
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
@@ -88,7 +110,7 @@ impl ReplyPlan {
     }
 
     /// The outputs that the reply holds, in its order.
-    pub(super) fn selected<'s>(&self, signature: &'s Signature) -> Vec<&'s OutputSpec> {
+    pub fn selected<'s>(&self, signature: &'s Signature) -> Vec<&'s OutputSpec> {
         self.specs(signature).collect()
     }
 

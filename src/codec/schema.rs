@@ -8,11 +8,17 @@
 
 use std::collections::HashMap;
 
-use super::error::{DecodeError, InputError, excerpt, takes};
-use crate::tensor::{Dim, InputSpec, Signature, Tensor};
+use bytes::Bytes;
+
+use super::column::column;
+use super::error::{DecodeError, InputError, excerpt};
+use super::fit::Form;
+use super::json_reader::Reader;
+use super::table::may_be_one_column;
+use crate::tensor::{InputSpec, Signature, Tensor};
 
 /// SageMaker's name for the only input of a model.
-const FEATURES: &str = "features";
+pub(super) const FEATURES: &str = "features";
 
 /// How requests name, order and fill the inputs of one model.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,11 +38,39 @@ pub struct Schema {
 /// What is known of an input beside its type.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InputRule {
-    /// Stands in for the input where a request has none; the row of one record where the first axis is open, else the whole.
-    pub default: Option<Tensor>,
+    /// Stands in for the input where a request has none.
+    pub default: Option<InputDefault>,
     /// No request may set the input; it is always `default`.
     pub is_constant: bool,
     pub aliases: Vec<String>,
+}
+
+/// The value of an input for requests that leave it out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputDefault {
+    /// The input of one record where the first axis is open, else the whole input.
+    tensor: Tensor,
+    /// The value in JSON, as a row has it.
+    pub(super) json: Bytes,
+}
+
+impl InputDefault {
+    /// Reads the value of an input as an instance of a request would give it.
+    pub fn new(spec: &InputSpec, value: &serde_json::Value) -> Result<Self, DecodeError> {
+        let json = Bytes::from(value.to_string());
+        let mut reader = Reader::new("default", &json)?;
+        let first = reader.peek()?;
+        let mut column = column(spec, json.len());
+        let is_open = spec.has_record_axis();
+        column.read(&mut reader, first, usize::from(is_open))?;
+        let form = if is_open { Form::Rows } else { Form::Whole };
+        let tensor = if is_open {
+            column.finish_rows(1, true)?
+        } else {
+            column.finish(form)?
+        };
+        Ok(Self { tensor, json })
+    }
 }
 
 /// A column of a table.
@@ -160,6 +194,11 @@ impl Schema {
         found.copied()
     }
 
+    /// The input of one column that a column of this name is.
+    pub fn input_of_column(&self, name: &str) -> Option<usize> {
+        self.find_input(name).filter(|&input| self.is_one_column(input))
+    }
+
     /// The input that a request for whole inputs names.
     pub(super) fn find_input(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
@@ -168,14 +207,67 @@ impl Schema {
         }
     }
 
+    /// Whether one cell, or one value in an object, is a row of the input.
+    pub(super) fn is_one_column(&self, input: usize) -> bool {
+        match self.columns.iter().filter(|column| column.input == input).count() {
+            0 => may_be_one_column(&self.signature.inputs[input]),
+            columns => columns == 1,
+        }
+    }
+
+    /// Whether the columns of a table of this width have names that a header can hold.
+    pub(super) fn has_named_columns(&self, width: usize) -> bool {
+        if !self.columns.is_empty() {
+            return true;
+        }
+        match self.signature.inputs.as_slice() {
+            [_] if width != 1 => false,
+            inputs => inputs.iter().all(may_be_one_column),
+        }
+    }
+
+    /// The columns of a table in the order of the model's inputs. Inputs of one column stand for themselves.
+    pub(super) fn table_order(&self) -> Vec<Target> {
+        let targets = self.settable_inputs().flat_map(|input| {
+            let own = self
+                .columns
+                .iter()
+                .enumerate()
+                .filter(move |(_, column)| column.input == input);
+            let own: Vec<Target> = own.map(|(index, _)| Target::Column(index)).collect();
+            match own.len() {
+                0 | 1 if self.is_one_column(input) => vec![Target::Input(input)],
+                _ => own,
+            }
+        });
+        targets.collect()
+    }
+
+    /// The inputs that every request has to give.
+    pub(super) fn inputs_without_default(&self) -> impl Iterator<Item = usize> {
+        let rules = self.rules.iter().enumerate();
+        rules.filter(|(_, rule)| rule.default.is_none()).map(|(index, _)| index)
+    }
+
+    /// The inputs that a request may give.
+    pub(super) fn settable_inputs(&self) -> impl Iterator<Item = usize> {
+        let rules = self.rules.iter().enumerate();
+        rules.filter(|(_, rule)| !rule.is_constant).map(|(index, _)| index)
+    }
+
     /// The only input that a request has to give; `None` where there are several, or none.
     pub(super) fn only_input(&self) -> Option<usize> {
-        let mut open = self.rules.iter().enumerate().filter(|(_, rule)| rule.default.is_none());
-        match (self.rules.len(), open.next(), open.next()) {
-            (1, _, _) => Some(0),
-            (_, Some((index, _)), None) => Some(index),
-            (_, _, _) => None,
+        if self.rules.len() == 1 {
+            return Some(0);
         }
+        // A list of several columns is a row of all of them.
+        if let Some(first) = self.columns.first()
+            && self.columns.iter().any(|column| column.input != first.input)
+        {
+            return None;
+        }
+        let mut open = self.inputs_without_default();
+        open.next().filter(|_| open.next().is_none())
     }
 
     /// The inputs in the model's order, with defaults for those that a request leaves out. `records` is the number of
@@ -200,13 +292,8 @@ impl Schema {
                 }
                 .into()),
                 (Some(tensor), _) => Ok(tensor),
-                (None, Some(default)) => repeated(spec, default, records),
-                (None, None) => Err(InputError::Missing {
-                    name: excerpt(&spec.name),
-                    at: String::new(),
-                    takes: takes(&self.signature),
-                }
-                .into()),
+                (None, Some(default)) => repeated(spec, &default.tensor, records),
+                (None, None) => Err(self.missing(&spec.name, String::new()).into()),
             }
         };
         given.into_iter().enumerate().map(complete).collect()
@@ -215,10 +302,8 @@ impl Schema {
 
 /// The number of records that a tensor of an input with an open first axis holds.
 fn first_axis(spec: &InputSpec, tensor: &Tensor) -> Option<usize> {
-    match spec.dims.as_deref() {
-        Some([Dim::Dynamic(_), ..]) | None => tensor.shape().first().copied(),
-        Some([Dim::Fixed(_), ..] | []) => None,
-    }
+    let is_open = spec.has_record_axis();
+    tensor.shape().first().copied().filter(|_| is_open)
 }
 
 /// A default for so many records.
@@ -241,6 +326,8 @@ fn repeated(spec: &InputSpec, default: &Tensor, records: usize) -> Result<Tensor
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::codec::testing::{input, signature, tensor};
     use crate::tensor::DataType::{F32, I64};
@@ -291,18 +378,14 @@ mod tests {
             &[input("x", F32, &[-1]), input("k", I64, &[-1, 2]), input("s", I64, &[])],
             &[],
         );
-        let default = |tensor| InputRule {
-            default: Some(tensor),
+        let default = |input: usize, value| InputRule {
+            default: Some(InputDefault::new(&signature.inputs[input], &value).unwrap()),
             ..InputRule::default()
         };
         let schema = Schema::new(
-            signature,
+            signature.clone(),
             Additions {
-                rules: vec![
-                    InputRule::default(),
-                    default(tensor(&[1, 2], &[7i64, 8])),
-                    default(tensor(&[], &[9i64])),
-                ],
+                rules: vec![InputRule::default(), default(1, json!([7, 8])), default(2, json!(9))],
                 ..Additions::default()
             },
         );

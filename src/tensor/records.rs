@@ -40,7 +40,8 @@ impl Signature {
         }
     }
 
-    /// Takes the record at `index` out of the inputs of [`Records::Separable`] ones, without copying its bytes.
+    /// Takes the inputs of the run for the record at `index` out of those of [`Records::Separable`] ones, without copying their
+    /// bytes. A model that takes a fixed number of records gets as many in each run.
     pub fn record(&self, inputs: &[Tensor], index: usize) -> Vec<Tensor> {
         let pairs = self.inputs.iter().zip(inputs);
         pairs.map(|(spec, tensor)| spec.record(tensor, index)).collect()
@@ -50,10 +51,14 @@ impl Signature {
 impl InputSpec {
     /// The part of the record at `index` in `tensor`.
     pub(super) fn record(&self, tensor: &Tensor, index: usize) -> Tensor {
-        let row = self
-            .has_open_first_axis(tensor)
-            .then(|| tensor.rows(index..index.saturating_add(1)))
-            .flatten();
+        let size = match self.dims.as_deref() {
+            Some([Dim::Fixed(size), ..]) if first((self, tensor)) != Some(*size) => Some(*size),
+            _ => self.has_open_first_axis(tensor).then_some(1),
+        };
+        let row = size.and_then(|size| {
+            let start = index.checked_mul(size)?;
+            tensor.rows(start..start.checked_add(size)?)
+        });
         row.unwrap_or_else(|| tensor.clone())
     }
 

@@ -1,4 +1,4 @@
-//! Splits CSV text into records, as RFC 4180 has them.
+//! Splits CSV text into records, as RFC 4180 has them, but for the delimiter.
 //!
 //! The body is in memory and becomes numbers at once, so a cell is a window of it; only a quoted cell with quotes in it
 //! is copied. A general CSV reader copies every record, and preparing its automaton alone takes longer than reading a
@@ -9,13 +9,18 @@ use std::borrow::Cow;
 
 pub(super) struct Records<'a> {
     rest: &'a str,
+    delimiter: u8,
     /// Records so far, for messages.
     count: usize,
 }
 
 impl<'a> Records<'a> {
-    pub fn new(text: &'a str) -> Self {
-        Self { rest: text, count: 0 }
+    pub fn new(text: &'a str, delimiter: u8) -> Self {
+        Self {
+            rest: text,
+            delimiter,
+            count: 0,
+        }
     }
 
     /// Puts the cells of the next record into `cells`; false when there is none.
@@ -38,12 +43,12 @@ impl<'a> Records<'a> {
                 let bytes = self.rest.as_bytes();
                 let end = bytes
                     .iter()
-                    .position(|b| matches!(b, b',' | b'\n'))
+                    .position(|&b| b == self.delimiter || b == b'\n')
                     .unwrap_or(bytes.len());
                 let (cell, rest) = self.rest.split_at(end);
                 self.rest = rest;
                 // The last cell of a line has the first half of a `\r\n` at its end.
-                let is_last = !rest.starts_with(',');
+                let is_last = rest.as_bytes().first() != Some(&self.delimiter);
                 Cow::Borrowed(if is_last {
                     cell.strip_suffix('\r').unwrap_or(cell)
                 } else {
@@ -52,8 +57,8 @@ impl<'a> Records<'a> {
             }
         };
         cells.push(cell);
-        if let Some(rest) = self.rest.strip_prefix(',') {
-            self.rest = rest;
+        if self.rest.as_bytes().first() == Some(&self.delimiter) {
+            self.rest = &self.rest[1..];
             return Ok(true);
         }
         let end = ["\r\n", "\n", "\r"]
@@ -111,7 +116,7 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Result<Vec<Vec<String>>, String> {
-        let mut records = Records::new(text);
+        let mut records = Records::new(text, b',');
         let (mut cells, mut all) = (Vec::new(), Vec::new());
         while records.read(&mut cells)? {
             all.push(cells.iter().map(|cell| cell.to_string()).collect());
