@@ -46,6 +46,7 @@ mod image;
 mod inspect;
 mod isolation;
 mod joining;
+mod layouts;
 mod limits;
 mod listing;
 mod local_mode;
