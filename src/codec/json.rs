@@ -31,7 +31,7 @@ use crate::codec::rows::{Rows, duplicate_input, is_binary_string, unknown_input}
 use crate::codec::schema::FEATURES;
 use crate::codec::values::{Output, json_bytes, write_key, write_row, write_value};
 use crate::codec::{Dialect, Format, ReplyPlan, Request, Schema};
-use crate::tensor::Tensor;
+use crate::tensor::{Inputs, Tensor};
 
 const FORMS: &str = "it must be an array of instances, an object with \"instances\" or \"inputs\", or one of the other forms \
                      in docs/formats.md";
@@ -43,10 +43,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
         document(&mut reader, schema)?
     } else {
         let (inputs, _) = instances(&mut reader, first, schema, Form::Whole)?;
-        Request {
-            inputs,
-            reply: ReplyPlan::new(Dialect::Rows),
-        }
+        Request::new(inputs, ReplyPlan::new(Dialect::Rows))
     };
     reader.finish()?;
     Ok(request)
@@ -69,7 +66,7 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
     let start = reader.clone();
     let mut envelope = Envelope::default();
     let mut members = Members::default();
-    let mut given: Option<(Vec<Tensor>, Option<ReplyPlan>)> = None;
+    let mut given: Option<(Inputs, Option<ReplyPlan>)> = None;
     let mut key = reader.enter_object()?;
     while let Some(name) = key {
         match name {
@@ -115,11 +112,8 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
     }
     match given {
         None => other_forms(start, members, envelope, schema),
-        Some((inputs, Some(reply))) => Ok(Request { inputs, reply }),
-        Some((inputs, None)) => Ok(Request {
-            inputs,
-            reply: envelope.plan(schema.signature())?,
-        }),
+        Some((inputs, Some(reply))) => Ok(Request::new(inputs, reply)),
+        Some((inputs, None)) => Ok(Request::new(inputs, envelope.plan(schema.signature())?)),
     }
 }
 
@@ -141,10 +135,7 @@ fn other_forms<'a>(
     mut envelope: Envelope<'a>,
     schema: &Schema,
 ) -> Result<Request, DecodeError> {
-    let rows = |(inputs, count): (Vec<Tensor>, usize)| Request {
-        inputs,
-        reply: ReplyPlan::counted(count),
-    };
+    let rows = |(inputs, count): (Inputs, usize)| Request::new(inputs, ReplyPlan::counted(count));
     if let Some(mut split) = members.take("dataframe_split") {
         return frame::split(&mut split, schema).map(rows);
     }
@@ -189,10 +180,7 @@ fn other_forms<'a>(
         } else {
             columns(&mut outputs, schema, true)?
         };
-        return Ok(Request {
-            inputs,
-            reply: ReplyPlan::new(Dialect::Columns),
-        });
+        return Ok(Request::new(inputs, ReplyPlan::new(Dialect::Columns)));
     }
     if let Some(records) = frame::by_index(&members.named, schema)? {
         return Ok(rows(records));
@@ -207,7 +195,7 @@ pub(super) fn instances(
     first: Peek,
     schema: &Schema,
     form: Form,
-) -> Result<(Vec<Tensor>, usize), DecodeError> {
+) -> Result<(Inputs, usize), DecodeError> {
     if let Some(index) = schema.only_input()
         && !starts_with_object(reader, first, schema)?
     {
@@ -241,7 +229,7 @@ pub(super) fn instances(
 }
 
 /// The inputs of rows that are complete, and the number of rows.
-fn finish(rows: Rows<'_>, schema: &Schema) -> Result<(Vec<Tensor>, usize), DecodeError> {
+fn finish(rows: Rows<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let (inputs, count) = rows.finish()?;
     Ok((schema.complete(inputs, Some(count))?, count))
 }
@@ -256,9 +244,9 @@ fn starts_with_object(reader: &Reader<'_>, first: Peek, schema: &Schema) -> Resu
 }
 
 /// Whole inputs by name, or that of the only input. Of a reply, only what the model takes is read.
-fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<Vec<Tensor>, DecodeError> {
+fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<Inputs, DecodeError> {
     let first = reader.peek()?;
-    let mut tensors = vec![None; schema.signature().inputs.len()];
+    let mut tensors = schema.places();
     if starts_with_object(reader, first, schema)? {
         return Ok(instances(reader, first, schema, Form::Rows)?.0);
     }
@@ -267,7 +255,13 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<V
         let mut key = reader.enter_object()?;
         while let Some(name) = key {
             let name = name.to_owned();
-            match schema.find_input(&name) {
+            // Of a reply, only what a request has to give.
+            let place = if is_reply {
+                schema.find_input(&name)
+            } else {
+                schema.find_place(&name)
+            };
+            match place {
                 Some(index) => read_column(reader, schema, index, &mut tensors)?,
                 None if is_reply || schema.ignores_unknown() => members.push(reader.postpone()?),
                 None => return Err(unknown_input(schema.signature(), &name, String::new()).into()),
@@ -307,7 +301,7 @@ fn read_column(
         return Err(duplicate_input(schema.signature(), index, String::new()).into());
     }
     let first = reader.peek()?;
-    let mut column = column(&schema.signature().inputs[index], reader.remaining());
+    let mut column = column(schema.at_place(index), reader.remaining());
     column.read(reader, first, 0)?;
     tensors[index] = Some(column.finish(Form::Whole)?);
     Ok(())
