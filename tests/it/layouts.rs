@@ -2,6 +2,7 @@
 
 mod operators;
 mod optional;
+mod snapshots;
 
 use std::fs;
 use std::path::Path;
