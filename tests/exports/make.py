@@ -51,6 +51,8 @@ class Export:
     files: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     """Columns that requests may leave out: the frame has their default."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other names of columns. Where there are some, names that the server does not know are passed over."""
 
     def write(self, folder: Path) -> Path:
         """Writes the artifact as a training job leaves it."""
@@ -161,7 +163,11 @@ def scikit_learn_numbers():
     # The same with names for the columns, and the probabilities alone under another name.
     names = list(frame.columns)
     columns = [*names[:-1], {"name": names[-1], "aliases": ["prolin"], "default": 1000}]
-    manifest = {"columns": columns, "outputs": [{"name": "probabilities", "as": "scores"}]}
+    manifest = {
+        "columns": columns,
+        "outputs": [{"name": "probabilities", "as": "scores"}],
+        "unknown_inputs": "ignore",
+    }
     defaulted = x.copy()
     defaulted[:, -1] = 1000
     yield wide(
@@ -175,6 +181,24 @@ def scikit_learn_numbers():
         names_known=True,
         manifest=manifest,
         missing=names[-1:],
+        aliases={names[-1]: "prolin"},
+    )
+    varieties = ["barolo", "grignolino", "barbera"]
+    yield wide(
+        "sklearn_labels",
+        "labels",
+        arrays,
+        x,
+        {"variety": [varieties[index] for index in label], "scores": maps(varieties, probabilities)},
+        (),
+        frame=frame,
+        manifest={
+            "labels": varieties,
+            "outputs": [
+                {"name": "label", "as": "variety", "labels": True},
+                {"name": "probabilities", "as": "scores", "labels": True},
+            ],
+        },
     )
     signature = ", ".join(f'{{"type": "float", "name": "{name}", "required": true}}' for name in names)
     mlmodel = (
@@ -335,6 +359,24 @@ def boosted():
     model = onnxmltools.convert_xgboost(classifier, initial_types=types)
     answer = {"label": classifier.predict(some), "probabilities": classifier.predict_proba(some)}
     yield wide("xgboost_classifier", "numbers", model, some, answer, both, frame=frame)
+
+    holes = x.copy()
+    holes[np.random.default_rng(5).random(x.shape) < 0.2] = np.nan
+    classifier = xgboost.XGBClassifier(n_estimators=12, max_depth=3, random_state=0, n_jobs=1).fit(holes, y)
+    model = onnxmltools.convert_xgboost(classifier, initial_types=types)
+    few = holes[[0, 19, 100]]
+    answer = {"label": classifier.predict(few), "probabilities": classifier.predict_proba(few)}
+    manifest = {"csv": {"missing": ["NA", "unknown"]}}
+    yield wide(
+        "xgboost_missing",
+        "missing values",
+        model,
+        few,
+        answer,
+        both,
+        frame=pd.DataFrame(few, columns=data.feature_names),
+        manifest=manifest,
+    )
 
     regressor = xgboost.XGBRegressor(n_estimators=12, max_depth=3, random_state=0, n_jobs=1).fit(x, x[:, 0] * 2)
     model = onnxmltools.convert_xgboost(regressor, initial_types=types)

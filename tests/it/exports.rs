@@ -17,10 +17,12 @@ const BEGIN: &str = "<!-- The test `exports` writes this table: UPDATE=1 cargo t
 const END: &str = "<!-- The end of the table. -->";
 
 /// The kinds of models, in the order of the table's columns.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 12] = [
     "numbers",
     "named numbers",
     "MLmodel",
+    "labels",
+    "missing values",
     "columns",
     "text",
     "two targets",
@@ -124,4 +126,20 @@ fn real_exports_are_answered_as_their_libraries_answer_and_documented() {
         documented == right,
         "docs/formats.md is not what the test has seen: run UPDATE=1 cargo test --test it exports, and read the difference\n{right}"
     );
+}
+
+#[test]
+fn bad_bodies_are_refused_within_bounds_and_the_server_lives() {
+    let server = Builder::multi().start();
+    let folder = server.models().root().display().to_string();
+    let process = server.process();
+    let told = EXPORTS.output(
+        "tests/exports/hostile.py",
+        [server.address().to_string(), folder, process.0.to_string()],
+        [("OMP_NUM_THREADS", "1".to_owned())],
+    );
+    assert!(told.lines().count() > 10, "{told}");
+    // The process that was measured is the one that has answered to the end.
+    server.ping().expect(200);
+    assert!(process.is_alive(), "{told}");
 }
