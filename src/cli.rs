@@ -123,7 +123,10 @@ fn progress(what: &str) {
 fn examiner(args: &ExamineArgs) -> Result<Examiner> {
     telemetry::init(LogFormat::Text, LogLevel(LevelFilter::WARN));
     Ok(Examiner::start(&engine::ExamineBounds {
-        library: args.onnxruntime.clone(),
+        libraries: engine::Libraries {
+            onnxruntime: args.onnxruntime.clone(),
+            operators: args.operators.clone(),
+        },
         timeout: args.prepare_timeout,
         memory: args.prepare_memory.as_u64(),
     })?)
@@ -131,8 +134,12 @@ fn examiner(args: &ExamineArgs) -> Result<Examiner> {
 
 /// Prepares models until the server that started this process has no more.
 fn prepare(args: &PrepareArgs) -> ! {
+    let libraries = engine::Libraries {
+        onnxruntime: args.onnxruntime.clone(),
+        operators: args.operators.clone(),
+    };
     // Whoever reads standard error is not there; how it ends is what the server sees.
-    engine::exit_now(match engine::run_child(&args.folder, args.onnxruntime.as_deref()) {
+    engine::exit_now(match engine::run_child(&args.folder, &libraries) {
         Ok(()) => 0,
         Err(_) => 1,
     })

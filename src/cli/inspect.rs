@@ -19,7 +19,7 @@ use crate::config::InspectArgs;
 use crate::engine::{Alone, Batching, Evidence, Examination, Header, Loaded, Packing, decide_batching};
 use crate::handler::Handler;
 use crate::telemetry::escape::plain;
-use crate::tensor::{OutputRows, Signature};
+use crate::tensor::{InputSpec, OutputRows, Signature};
 
 /// Operators that are told; further ones are counted.
 const OPERATORS: usize = 6;
@@ -164,11 +164,19 @@ fn report(examination: &Examination, requests: &[Request]) -> Table {
 }
 
 fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
-    let Signature { inputs, outputs } = &loaded.signature;
-    let inputs: Vec<String> = inputs
-        .iter()
-        .map(|input| format!("{} {}", plain(&input.name), plain(&input.to_string())))
-        .collect();
+    /// Old exporters declare each weight as an input that may be given.
+    const MOST_OPTIONAL: usize = 16;
+    let Signature {
+        inputs,
+        optional,
+        outputs,
+    } = &loaded.signature;
+    let told = |input: &InputSpec| format!("{} {}", plain(&input.name), plain(&input.to_string()));
+    let inputs: Vec<String> = inputs.iter().map(told).collect();
+    let mut may_be_given: Vec<String> = optional.iter().take(MOST_OPTIONAL).map(told).collect();
+    if optional.len() > MOST_OPTIONAL {
+        may_be_given.push(format!("and {} more", optional.len() - MOST_OPTIONAL));
+    }
     let outputs: Vec<String> = outputs
         .iter()
         .map(|output| {
@@ -184,6 +192,9 @@ fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
         })
         .collect();
     table.line("inputs", inputs.join("\n"));
+    if !may_be_given.is_empty() {
+        table.line("optional", may_be_given.join("\n"));
+    }
     table.line("outputs", outputs.join("\n"));
     let findings = &loaded.findings;
     let run = findings.run_peak.map_or_else(|| "not measured".to_owned(), bytes);

@@ -192,7 +192,10 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
         });
     let memory_reserve = memory.as_ref().map_or(0, |limit| args.memory_reserve(limit.bytes));
     let engine = Engine::start(&engine::Settings {
-        library: args.onnxruntime.clone(),
+        libraries: engine::Libraries {
+            onnxruntime: args.onnxruntime.clone(),
+            operators: args.operators.clone(),
+        },
         gpu: gpu(args),
         threads: args.threads(),
         load_threads: args.load_threads,

@@ -227,6 +227,7 @@ mod tests {
     #[test]
     fn a_signature_of_many_inputs_with_long_names_makes_a_short_list() {
         let signature = Signature {
+            optional: Vec::new(),
             inputs: (0..200)
                 .map(|i| InputSpec {
                     name: format!("{i}{}", "n".repeat(5000)),

@@ -49,6 +49,7 @@ pub fn zip_map(name: &str, key: DataType) -> OutputSpec {
 
 pub fn signature(inputs: &[InputSpec], outputs: &[OutputSpec]) -> Signature {
     Signature {
+        optional: Vec::new(),
         inputs: inputs.to_vec(),
         outputs: outputs.to_vec(),
     }

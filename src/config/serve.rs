@@ -361,6 +361,17 @@ pub struct ServeArgs {
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,
 
+    /// A library of custom operators for ONNX Runtime, such as that of ONNX Runtime Extensions, whose code runs as part of this
+    /// server; repeatable [default: none]
+    #[arg(
+        long,
+        env = "LONGSHORE_OPERATORS",
+        value_name = "LIBRARY",
+        value_delimiter = ':',
+        help_heading = "Resources"
+    )]
+    pub operators: Vec<PathBuf>,
+
     /// What runs the models; cuda and tensorrt need a GPU build of ONNX Runtime's library
     #[arg(long, env = "LONGSHORE_PROVIDER", value_enum, default_value_t = Provider::Cpu, help_heading = "GPU")]
     pub provider: Provider,

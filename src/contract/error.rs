@@ -246,6 +246,7 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::Unreadable { .. }
         | ArtifactError::NoModel { .. }
         | ArtifactError::Ambiguous { .. }
+        | ArtifactError::SeveralGraphs { .. }
         | ArtifactError::Manifest { .. }
         | ArtifactError::NotAModel { .. }
         | ArtifactError::Foreign { .. }

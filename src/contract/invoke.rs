@@ -18,7 +18,7 @@ use super::models::text_header;
 use crate::codec::{Documents, Encoded, Format, ReplyPlan};
 use crate::engine::{Model, RequestMemory, Work};
 use crate::handler::Handler;
-use crate::tensor::{Tensor, Value};
+use crate::tensor::{Inputs, Value};
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
 /// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form data.
@@ -143,14 +143,14 @@ impl Work for Invocation {
     type Answer = Encoded;
     type Error = Error;
 
-    fn decode(&self) -> Result<(Vec<Tensor>, Self::Plan), Error> {
+    fn decode(&self) -> Result<(Inputs, Self::Plan), Error> {
         let asked = self
             .handler
             .decode(&self.content_type, self.body.clone(), self.documents)?;
         let format = self
             .handler
             .negotiate(self.accept.as_deref(), self.default, &asked.reply)?;
-        Ok((asked.inputs, (asked.reply, format)))
+        Ok((asked.inputs.into(), (asked.reply, format)))
     }
 
     fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {

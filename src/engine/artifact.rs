@@ -11,6 +11,8 @@ mod found;
 mod inside;
 mod locate;
 mod manifest;
+mod mlmodel;
+mod precision;
 #[cfg(test)]
 mod tests;
 
@@ -30,12 +32,13 @@ use crate::manifest::Manifest;
 use beneath::Folder;
 use error::{brief_name, io_error, open_error, shown};
 use inside::{external_file, inside, open_file};
-use locate::locate;
+use locate::{Located, locate};
 
 pub use beneath::was_exchanged;
 pub use copy::PrivateCopy;
 pub use error::ArtifactError;
 pub use found::Found;
+pub use precision::Processor;
 
 /// The path of an artifact, and the root that bounds it.
 #[derive(Debug, Clone)]
@@ -80,6 +83,7 @@ pub struct Artifact {
     pub is_ort_format: bool,
     pub facts: Facts,
     pub manifest: Arc<Manifest>,
+    pub found: Found,
     /// The content that `model` is a prepared form of, when it came along with that (`packed.rs`).
     pub prepared_of: Option<ContentHash>,
 }
@@ -131,12 +135,17 @@ impl Artifact {
     }
 }
 
-/// Opens the artifact at `path`: finds the model, reads what it refers to, and checks that all of it lies inside.
-pub fn open(path: &ArtifactPath) -> Result<Artifact, ArtifactError> {
+/// Opens the artifact at `path`, to be served on `processor`: finds the model, reads what it refers to, and checks that all of
+/// it lies inside.
+pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, ArtifactError> {
     let (folder, file) = open_folder(path)?;
-    let (model, manifest) = match file {
-        None => locate(&folder)?,
-        Some(file) => (file, Manifest::default()),
+    let Located { model, manifest, found } = match file {
+        None => locate(&folder, processor)?,
+        Some(model) => Located {
+            model,
+            manifest: Manifest::default(),
+            found: Found::Given,
+        },
     };
     let real = inside(folder.path(), &model)?;
     let (file, mut weights) = open_file(&folder, &real)?;
@@ -205,6 +214,7 @@ pub fn open(path: &ArtifactPath) -> Result<Artifact, ArtifactError> {
             has_unbounded_work,
         },
         manifest: Arc::new(manifest),
+        found,
         prepared_of: None,
     })
 }

@@ -44,22 +44,24 @@ impl Signature {
     /// bytes. A model that takes a fixed number of records gets as many in each run.
     pub fn record(&self, inputs: &[Tensor], index: usize) -> Vec<Tensor> {
         let pairs = self.inputs.iter().zip(inputs);
-        let one = |(spec, tensor): (&InputSpec, &Tensor)| {
-            let size = match spec.dims.as_deref() {
-                Some([Dim::Fixed(size), ..]) if first((spec, tensor)) != Some(*size) => Some(*size),
-                _ => spec.has_open_first_axis(tensor).then_some(1),
-            };
-            let row = size.and_then(|size| {
-                let start = index.checked_mul(size)?;
-                tensor.rows(start..start.checked_add(size)?)
-            });
-            row.unwrap_or_else(|| tensor.clone())
-        };
-        pairs.map(one).collect()
+        pairs.map(|(spec, tensor)| spec.record(tensor, index)).collect()
     }
 }
 
 impl InputSpec {
+    /// The part of the record at `index` in `tensor`.
+    pub(super) fn record(&self, tensor: &Tensor, index: usize) -> Tensor {
+        let size = match self.dims.as_deref() {
+            Some([Dim::Fixed(size), ..]) if first((self, tensor)) != Some(*size) => Some(*size),
+            _ => self.has_open_first_axis(tensor).then_some(1),
+        };
+        let row = size.and_then(|size| {
+            let start = index.checked_mul(size)?;
+            tensor.rows(start..start.checked_add(size)?)
+        });
+        row.unwrap_or_else(|| tensor.clone())
+    }
+
     fn has_open_first_axis(&self, given: &Tensor) -> bool {
         match self.dims.as_deref() {
             Some([Dim::Dynamic(_), ..]) => true,
@@ -87,6 +89,7 @@ mod tests {
             dims: dims.map(|dims| dims.iter().map(dim).collect()),
         });
         Signature {
+            optional: Vec::new(),
             inputs: inputs.collect(),
             outputs: Vec::new(),
         }

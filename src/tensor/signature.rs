@@ -103,6 +103,8 @@ impl fmt::Display for ValueType {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Signature {
     pub inputs: Vec<InputSpec>,
+    /// Inputs that a request may leave out: the model has a value for them, or does without.
+    pub optional: Vec<InputSpec>,
     pub outputs: Vec<OutputSpec>,
 }
 

@@ -50,6 +50,7 @@ mod image;
 mod inspect;
 mod isolation;
 mod joining;
+mod layouts;
 mod limits;
 mod listing;
 mod local_mode;

@@ -17,7 +17,7 @@ use crate::contract::invoke::{Reply, read_body, refuse_encoded};
 use crate::contract::models::text_header;
 use crate::engine::{Model, RequestMemory, Work};
 use crate::handler::Handler;
-use crate::tensor::{Tensor, Value};
+use crate::tensor::{Inputs, Value};
 use crate::wire::v2::ModelPath;
 
 /// What a body is that has more than JSON in it.
@@ -74,13 +74,13 @@ impl Work for Inference {
     type Answer = Encoded;
     type Error = Error;
 
-    fn decode(&self) -> Result<(Vec<Tensor>, Self::Plan), Error> {
+    fn decode(&self) -> Result<(Inputs, Self::Plan), Error> {
         let asked = self
             .handler
             .decode_open_inference(self.json_bytes.as_deref(), &self.body)?;
         // JSON alone, or with binary data behind it, as the request says.
         let format = self.handler.negotiate(None, Format::Json, &asked.reply)?;
-        Ok((asked.inputs, (asked.reply, format)))
+        Ok((asked.inputs.into(), (asked.reply, format)))
     }
 
     fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {

@@ -6,11 +6,12 @@ use crate::manifest::{Batching, FILE as MANIFEST};
 
 /// The model of the directory `root`.
 fn locate(root: &Path) -> Result<(PathBuf, Manifest), ArtifactError> {
-    locate::locate(&Folder::open(root).unwrap())
+    let located = locate::locate(&Folder::open(root).unwrap(), Processor::Cpu)?;
+    Ok((located.model, located.manifest))
 }
 
 fn open(path: &Path) -> Result<Artifact, ArtifactError> {
-    super::open(&ArtifactPath::trusted(path))
+    super::open(&ArtifactPath::trusted(path), Processor::Cpu)
 }
 
 /// A directory with empty files at `paths`; a path that ends in `/` is a directory.
@@ -50,6 +51,149 @@ fn the_model_is_found_in_the_documented_order() {
     for (paths, expected) in table {
         let root = artifact(paths);
         assert_eq!(locate(root.path()).unwrap().0, root.path().join(expected), "{paths:?}");
+    }
+}
+
+/// The files of a folder as they are published, the model's path, and why it is the model.
+type Published<'a> = (&'a [&'a str], &'a str, Found);
+
+#[test]
+fn published_folders_are_read_as_they_are() {
+    let precision = |why, others: &str| Found::Precision {
+        why,
+        others: others.to_owned(),
+    };
+    let table: [Published<'_>; 9] = [
+        // sentence-transformers
+        (
+            &[
+                ".gitattributes",
+                "1_Pooling/config.json",
+                "README.md",
+                "config.json",
+                "model.safetensors",
+                "onnx/model.onnx",
+                "onnx/model_O4.onnx",
+                "onnx/model_qint8_avx512.onnx",
+                "openvino/openvino_model.xml",
+                "tokenizer.json",
+            ],
+            "onnx/model.onnx",
+            Found::Name,
+        ),
+        // Transformers.js, of which somebody has kept the small files.
+        (
+            &[
+                "config.json",
+                "onnx/model_fp16.onnx",
+                "onnx/model_quantized.onnx",
+                "tokenizer.json",
+            ],
+            "onnx/model_quantized.onnx",
+            precision(
+                "of several precisions of one model, 8 bits come first on a CPU",
+                "model_fp16.onnx",
+            ),
+        ),
+        (
+            &["onnx/model_int8.onnx", "assets/"],
+            "onnx/model_int8.onnx",
+            Found::Only,
+        ),
+        // The same in an archive's only folder.
+        (
+            &["minilm/onnx/model.onnx", "minilm/1_Pooling/", "minilm/openvino/"],
+            "minilm/onnx/model.onnx",
+            Found::Name,
+        ),
+        // MLflow
+        (
+            &[
+                "MLmodel",
+                "conda.yaml",
+                "model.onnx",
+                "python_env.yaml",
+                "requirements.txt",
+            ],
+            "model.onnx",
+            Found::MlModel,
+        ),
+        (
+            &["config.pbtxt", "labels.txt", "1/model.onnx", "2/model.onnx"],
+            "2/model.onnx",
+            Found::Version,
+        ),
+        // MLflow's archive with a folder of the file's name.
+        (
+            &["requirements.txt", "code/", "metadata/", "model.onnx/model.onnx"],
+            "model.onnx/model.onnx",
+            Found::Name,
+        ),
+        (
+            &["net_O2.onnx", "net_O4.onnx", "readme.txt"],
+            "net_O2.onnx",
+            precision(
+                "of several precisions of one model, the one it was trained in",
+                "net_O4.onnx",
+            ),
+        ),
+        // A model at the top comes before a folder.
+        (&["net.onnx", "onnx/model.onnx"], "net.onnx", Found::Only),
+    ];
+    for (paths, model, found) in table {
+        let root = artifact(paths);
+        if paths.contains(&"MLmodel") {
+            fs::write(root.path().join("MLmodel"), "flavors:\n  onnx:\n    data: model.onnx\n").unwrap();
+        }
+        let located = locate::locate(&Folder::open(root.path()).unwrap(), Processor::Cpu).unwrap();
+        assert_eq!(located.model, root.path().join(model), "{paths:?}");
+        assert_eq!(located.found, found, "{paths:?}");
+    }
+}
+
+#[test]
+fn mlflow_names_one_of_several_models_and_only_one_that_is_inside() {
+    let root = artifact(&["a.onnx", "b.onnx"]);
+    let named = |data: &str| {
+        let text = format!("flavors:\n  onnx:\n    data: {data}\n");
+        fs::write(root.path().join("MLmodel"), text).unwrap();
+        locate(root.path())
+    };
+    assert_eq!(named("b.onnx").unwrap().0, root.path().join("b.onnx"));
+    for data in ["c.onnx", "../a.onnx", "/etc/passwd"] {
+        assert!(matches!(named(data), Err(ArtifactError::Ambiguous { .. })), "{data}");
+    }
+}
+
+#[test]
+fn a_manifest_at_the_top_counts_for_a_model_below_unless_there_is_one_beside_it() {
+    let root = artifact(&["onnx/model.onnx", "openvino/"]);
+    let write = |path: &str, task: &str| {
+        fs::write(root.path().join(path), format!("{{\"task\": \"{task}\"}}")).unwrap();
+    };
+    write(MANIFEST, "top");
+    assert_eq!(locate(root.path()).unwrap().1.task.as_deref(), Some("top"));
+    write("onnx/longshore.json", "beside");
+    assert_eq!(locate(root.path()).unwrap().1.task.as_deref(), Some("beside"));
+}
+
+#[test]
+fn the_parts_of_a_generator_are_refused_as_several_graphs() {
+    for paths in [
+        &[
+            "encoder_model.onnx",
+            "decoder_model.onnx",
+            "decoder_with_past_model.onnx",
+        ][..],
+        &["onnx/encoder_model_int8.onnx", "onnx/decoder_model_merged_int8.onnx"],
+        &["vision_encoder.onnx", "embed_tokens.onnx"],
+    ] {
+        let error = locate(artifact(paths).path()).unwrap_err();
+        assert!(matches!(error, ArtifactError::SeveralGraphs { .. }), "{error}");
+        assert!(
+            error.to_string().contains("holds a model of several graphs ("),
+            "{error}"
+        );
     }
 }
 
