@@ -28,7 +28,7 @@ use crate::codec::json_reader::Reader;
 use crate::codec::open_inference::{self, Envelope, Tail};
 use crate::codec::room;
 use crate::codec::rows::{Rows, duplicate_input, is_binary_string, unknown_input};
-use crate::codec::schema::FEATURES;
+use crate::codec::schema::{FEATURES, Target};
 use crate::codec::values::{Output, json_bytes, write_key, write_row, write_value};
 use crate::codec::{Dialect, Documents, Format, ReplyPlan, Request, Schema};
 use crate::tensor::{Records, Tensor};
@@ -316,10 +316,15 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<V
         return Ok(instances(reader, first, schema, Form::Rows)?.0);
     }
     if first == Peek::Object && !is_binary_string(reader, schema)? {
+        let start = reader.clone();
         let mut members = Vec::new();
         let mut key = reader.enter_object()?;
         while let Some(name) = key {
             let name = name.to_owned();
+            if let Some(Target::Column(_)) = schema.find(&name) {
+                *reader = start;
+                return frame::columns_of_inputs(reader, schema);
+            }
             match schema.find_input(&name) {
                 Some(index) => read_column(reader, schema, index, &mut tensors)?,
                 None if is_reply || schema.ignores_unknown() => members.push(reader.postpone()?),

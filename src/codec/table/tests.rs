@@ -172,6 +172,10 @@ fn the_named_columns_of_one_wide_input_are_read_in_every_dialect() {
         ),
         (JSON, r#"{"alcohol": [1, 4], "acid": [2, 5], "ash": [3, 6]}"#),
         (
+            JSON,
+            r#"{"inputs": {"alcohol": [1, 4], "acid": [2, 5], "ash": [3, 6]}}"#,
+        ),
+        (
             LINES,
             "{\"ash\": 3, \"alcohol\": 1, \"acid\": 2}\n{\"alcohol\": 4, \"acid\": 5, \"ash\": 6}\n",
         ),
@@ -294,6 +298,11 @@ fn the_manifest_fills_ignores_and_reads_missing_values() {
             all(&[1., 2.], &[5, 7]),
         ),
         (JSON, r#"[1, 2]"#, all(&[1., 2.], &[7, 7])),
+        (
+            JSON,
+            r#"{"instances": [{"features": [1]}, {"features": [2]}]}"#,
+            all(&[1., 2.], &[7, 7]),
+        ),
         (JSON, r#"{"inputs": {"a": [1, 2]}}"#, all(&[1., 2.], &[7, 7])),
         (
             JSON,
@@ -344,6 +353,20 @@ fn inputs_without_an_axis_for_records_are_given_once_or_alike() {
     let differing = body.replacen("\"rate\": 8", "\"rate\": 9", 1);
     let error = read(&schema, JSON, &differing).unwrap_err().to_string();
     assert!(error.contains("all instances have to give the same value"), "{error}");
+}
+
+#[test]
+fn the_flat_values_of_a_row_take_the_shape_of_the_model() {
+    let schema = Schema::of(signature(&[input("x", DataType::F32, &[-1, 2, 2])], &[]));
+    let expected = [tensor(&[1, 2, 2], &[1f32, 2., 3., 4.])];
+    for body in [
+        r#"{"instances": [{"data": {"features": {"values": [1, 2, 3, 4]}}}]}"#,
+        r#"{"instances": [[[1, 2], [3, 4]]]}"#,
+        r#"{"instances": [{"features": [[1, 2], [3, 4]]}]}"#,
+    ] {
+        let request = read(&schema, JSON, body).unwrap_or_else(|error| panic!("{body}: {error}"));
+        assert_eq!(request.inputs, expected, "{body}");
+    }
 }
 
 #[test]
