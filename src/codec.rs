@@ -101,7 +101,7 @@ pub struct Encoded {
 }
 
 /// Reads a request body. `content_type` is the header's value, or the caller's default when there is none (CT-1).
-pub fn decode(content_type: &str, body: Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Documents) -> Result<Request, DecodeError> {
     let signature = schema.signature();
     let unsupported = || DecodeError::UnsupportedMediaType {
         given: excerpt(content_type),
@@ -120,7 +120,7 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema) -> Result<Reques
         optional,
         reply,
     } = match format {
-        Format::Json => json::decode(&body, schema),
+        Format::Json => json::decode(&body, schema, documents),
         Format::TritonBinary => triton_binary::decode(&media_type, &body, schema),
         Format::JsonLines => json_lines::decode(&body, schema),
         Format::Csv => {
@@ -135,6 +135,14 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema) -> Result<Reques
         inputs,
         optional,
     })
+}
+
+/// How many JSON documents a body may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Documents {
+    One,
+    /// As the strategy `MultiRecord` of a batch transform joins them.
+    Several,
 }
 
 /// A body in `charset` as UTF-8.
@@ -206,6 +214,9 @@ pub fn encode(
     let body = match (format, &plan.dialect) {
         (Format::JsonLines, _) => json_lines::encode(&plan.lines(format, &selected, runs)?)?,
         (Format::Csv, _) => csv::encode(&plan.lines(format, &selected, runs)?)?,
+        (Format::Json, Dialect::Documents(counts)) => {
+            json::encode_documents(&plan.lines(format, &selected, runs)?, counts)?
+        }
         (Format::Json, Dialect::Rows) => match divide(&selected, plan.records, runs) {
             Division::ByRecord(by_record) => json::encode_records(&by_record)?,
             Division::Whole { .. } => json::encode_whole("predictions", &whole(&selected, runs)?)?,
@@ -231,7 +242,7 @@ fn encode_tensors(
     })?;
     let (id, binary) = match dialect {
         Dialect::OpenInference { id, binary } => (id.as_deref(), binary.as_slice()),
-        Dialect::Rows | Dialect::Columns => (None, &[][..]),
+        Dialect::Rows | Dialect::Documents(_) | Dialect::Columns => (None, &[][..]),
     };
     match (format, tensors.as_slice()) {
         (Format::TritonBinary, _) => {

@@ -30,7 +30,7 @@ use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
 use rustix::net::{Shutdown, shutdown};
 
 use crate::catalog::Catalog;
-use crate::codec::Format;
+use crate::codec::{Documents, Format};
 use crate::connections::pages::{self, Pages, Verdict};
 use crate::connections::{self, InFlight, Server, Tracked};
 use crate::engine::Engine;
@@ -47,6 +47,8 @@ pub use pulse::Pulse;
 pub struct Formats {
     pub default_content_type: String,
     pub default_accept: Format,
+    /// How many JSON documents a body may hold.
+    pub documents: Documents,
 }
 
 /// Which model answers `POST /invocations`.

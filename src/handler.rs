@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::codec::{self, DecodeError, EncodeError, Encoded, Format, ReplyPlan, Request, Schema};
+use crate::codec::{self, DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan, Request, Schema};
 use crate::manifest::Manifest;
 use crate::tensor::{Signature, Value};
 
@@ -50,8 +50,8 @@ impl Handler {
     }
 
     /// Reads a request body. `content_type` is the header's value, or the caller's default when there is none (CT-1).
-    pub fn decode(&self, content_type: &str, body: Bytes) -> Result<Request, DecodeError> {
-        self.complete(codec::decode(content_type, body, &self.schema)?)
+    pub fn decode(&self, content_type: &str, body: Bytes, documents: Documents) -> Result<Request, DecodeError> {
+        self.complete(codec::decode(content_type, body, &self.schema, documents)?)
     }
 
     /// Reads a request of the Open Inference Protocol. `json_bytes` is the value of the header that says where the JSON ends.

@@ -14,9 +14,10 @@ use tempfile::TempDir;
 
 use super::table::{Table, bytes, print};
 use crate::archive;
-use crate::codec::{self, Sample, Schema};
+use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
 use crate::engine::{Alone, Batching, Evidence, Examination, Header, Loaded, Packing, decide_batching};
+use crate::handler::Handler;
 use crate::telemetry::escape::plain;
 use crate::tensor::{InputSpec, OutputRows, Signature};
 
@@ -34,7 +35,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     super::progress("preparing and measuring");
     let examination = examiner.examine(&path)?;
     let requests = match &examination.loaded {
-        Ok(loaded) => requests(loaded, args)?,
+        Ok(loaded) => requests(loaded, &examination, args)?,
         Err(_) => Vec::new(),
     };
     if args.examine.json {
@@ -73,7 +74,7 @@ struct Request {
     curl: Option<String>,
 }
 
-fn requests(loaded: &Loaded, args: &InspectArgs) -> Result<Vec<Request>> {
+fn requests(loaded: &Loaded, examination: &Examination, args: &InspectArgs) -> Result<Vec<Request>> {
     let example = loaded.example.as_deref().unwrap_or_default();
     let elements: usize = example.iter().map(crate::tensor::Tensor::len).sum();
     if (example.is_empty() && !loaded.signature.inputs.is_empty()) || elements > MAX_SAMPLE_ELEMENTS {
@@ -82,7 +83,8 @@ fn requests(loaded: &Loaded, args: &InspectArgs) -> Result<Vec<Request>> {
     if let Some(folder) = &args.samples {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
-    codec::samples(&Schema::of(loaded.signature.clone()), example)
+    let handler = Handler::new(&examination.manifest, &loaded.signature)?;
+    codec::samples(handler.schema(), example)
         .into_iter()
         .map(|sample| {
             let curl = match &sample.body {
@@ -109,6 +111,8 @@ fn file_name(sample: &Sample) -> &'static str {
         "JSON" => "request.json",
         "JSON lines" => "request.jsonl",
         "CSV" => "request.csv",
+        "CSV with a header" => "request.header.csv",
+        "JSON table" => "request.table.json",
         "NPY" => "request.npy",
         _ => "request.v2.json",
     }

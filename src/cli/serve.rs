@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::bounds;
 use super::source::Source;
 use crate::catalog::{self, Catalog, Demand, Journal};
-use crate::codec::Format;
+use crate::codec::{Documents, Format};
 use crate::config::{self, OnFull, OrOff, Prepare, Provider, ServeArgs};
 use crate::connections::pages::Pages;
 use crate::connections::{self, Limits};
@@ -47,6 +47,11 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     let formats = contract::Formats {
         default_content_type: args.default_content_type.clone(),
         default_accept: format("--default-accept", &args.default_accept)?,
+        documents: if args.conventions.batch {
+            Documents::Several
+        } else {
+            Documents::One
+        },
     };
     format("--default-content-type", &args.default_content_type)?;
     // Installed first: as PID 1 a signal without a handler is ignored (ST-2).

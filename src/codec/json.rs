@@ -22,31 +22,98 @@ use jiter::Peek;
 
 use crate::codec::by_record::ByRecord;
 use crate::codec::column::column;
-use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, takes};
+use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, excerpt, takes};
 use crate::codec::fit::Form;
 use crate::codec::json_reader::Reader;
 use crate::codec::open_inference::{self, Envelope, Tail};
 use crate::codec::room;
 use crate::codec::rows::{Rows, duplicate_input, is_binary_string, unknown_input};
-use crate::codec::schema::FEATURES;
+use crate::codec::schema::{FEATURES, Target};
 use crate::codec::values::{Output, json_bytes, write_key, write_row, write_value};
-use crate::codec::{Dialect, Format, ReplyPlan, Request, Schema};
-use crate::tensor::{Inputs, Tensor};
+use crate::codec::{Dialect, Documents, Format, ReplyPlan, Request, Schema};
+use crate::tensor::{Inputs, Records, Tensor};
 
 const FORMS: &str = "it must be an array of instances, an object with \"instances\" or \"inputs\", or one of the other forms \
                      in docs/formats.md";
 
-pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema, documents: Documents) -> Result<Request, DecodeError> {
     let mut reader = Reader::new(Format::Json, body)?;
-    let first = reader.peek()?;
-    let request = if first == Peek::Object && !is_binary_string(&reader, schema)? {
-        document(&mut reader, schema)?
-    } else {
-        let (inputs, _) = instances(&mut reader, first, schema, Form::Whole)?;
-        Request::new(inputs, ReplyPlan::new(Dialect::Rows))
-    };
+    let request = one(&mut reader, schema)?;
+    if documents == Documents::Several && !reader.is_at_end() {
+        return several(request, reader, schema);
+    }
     reader.finish()?;
     Ok(request)
+}
+
+/// Reads the documents that follow the one of `first`; each is answered by a document of its own.
+fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Request, DecodeError> {
+    let mut requests = vec![first];
+    while !reader.is_at_end() {
+        requests.push(one(&mut reader, schema)?);
+    }
+    let signature = schema.signature();
+    let mut counts = Vec::with_capacity(requests.len());
+    for request in &requests {
+        match (&request.reply.dialect, signature.records(&request.inputs)) {
+            (Dialect::Rows, Records::Separable(count)) => counts.push(count),
+            (_, _) => {
+                let problem =
+                    "each of several documents must be an array of instances, or an object with \"instances\"";
+                return Err(reader.malformed(problem).into());
+            }
+        }
+    }
+    let mut inputs = Vec::with_capacity(signature.inputs.len());
+    for (index, spec) in signature.inputs.iter().enumerate() {
+        let parts: Vec<&Tensor> = requests
+            .iter()
+            .filter_map(|request| request.inputs.get(index))
+            .collect();
+        let joined = match parts.as_slice() {
+            [first, others @ ..] if !spec.has_record_axis() => {
+                others.iter().all(|other| other == first).then(|| (*first).clone())
+            }
+            parts => Tensor::concatenate(parts),
+        };
+        inputs.push(joined.ok_or_else(|| InputError::Value {
+            name: excerpt(&spec.name),
+            at: String::new(),
+            problem: "the documents of the body give it in different shapes; send one document at a time".to_owned(),
+        })?);
+    }
+    // Each document has a value of its own, and a run has one for all of them.
+    let [first, others @ ..] = requests.as_slice() else {
+        return Err(reader.malformed("it has no document").into());
+    };
+    let optional = &first.optional;
+    let is_shared = |(position, _): &(usize, Tensor)| !signature.optional[*position].has_record_axis();
+    if !optional.iter().all(is_shared) || others.iter().any(|other| other.optional != *optional) {
+        let problem = "several documents can only give the same optional inputs; send one document at a time";
+        return Err(reader.malformed(problem).into());
+    }
+    let inputs = Inputs {
+        tensors: inputs,
+        optional: optional.clone(),
+    };
+    Ok(Request::new(
+        inputs,
+        ReplyPlan {
+            dialect: Dialect::Documents(counts.clone()),
+            ..ReplyPlan::counted(counts.iter().sum())
+        },
+    ))
+}
+
+/// Reads one document.
+fn one<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, DecodeError> {
+    let first = reader.peek()?;
+    Ok(if first == Peek::Object && !is_binary_string(reader, schema)? {
+        document(reader, schema)?
+    } else {
+        let (inputs, _) = instances(reader, first, schema, Form::Whole)?;
+        Request::new(inputs, ReplyPlan::new(Dialect::Rows))
+    })
 }
 
 /// What a document holds beside `instances` and `inputs`; read when it is known to hold neither.
@@ -251,10 +318,15 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<I
         return Ok(instances(reader, first, schema, Form::Rows)?.0);
     }
     if first == Peek::Object && !is_binary_string(reader, schema)? {
+        let start = reader.clone();
         let mut members = Vec::new();
         let mut key = reader.enter_object()?;
         while let Some(name) = key {
             let name = name.to_owned();
+            if let Some(Target::Column(_)) = schema.find(&name) {
+                *reader = start;
+                return frame::columns_of_inputs(reader, schema);
+            }
             // Of a reply, only what a request has to give.
             let place = if is_reply {
                 schema.find_input(&name)
@@ -325,6 +397,25 @@ pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeEr
         }
     }
     out.push(b'}');
+    Ok(out)
+}
+
+/// `{"predictions": [..]}` for each of several documents, which hold so many records each, and a line feed behind it.
+pub(super) fn encode_documents(records: &ByRecord<'_>, counts: &[usize]) -> Result<Vec<u8>, EncodeError> {
+    let overhead = counts.len().saturating_mul(32);
+    let mut out = room::for_all(records.json_bytes().saturating_add(overhead))?;
+    let mut next = 0;
+    for &count in counts {
+        out.extend_from_slice(b"{\"predictions\":[");
+        for record in next..next + count {
+            if record > next {
+                out.push(b',');
+            }
+            records.write_json(record, &mut out);
+        }
+        next += count;
+        out.extend_from_slice(b"]}\n");
+    }
     Ok(out)
 }
 

@@ -22,6 +22,8 @@ pub struct ReplyPlan {
 pub(super) enum Dialect {
     /// TF-Serving's `predictions`.
     Rows,
+    /// As [`Dialect::Rows`], a document for each of the request's, which hold so many records each.
+    Documents(Vec<usize>),
     /// TF-Serving's `outputs`.
     Columns,
     OpenInference {
@@ -62,7 +64,7 @@ impl ReplyPlan {
     /// Whether the reply answers record by record rather than with whole tensors.
     pub fn is_by_record(&self, format: Format) -> bool {
         match (format, &self.dialect) {
-            (Format::JsonLines | Format::Csv, _) | (Format::Json, Dialect::Rows) => true,
+            (Format::JsonLines | Format::Csv, _) | (Format::Json, Dialect::Rows | Dialect::Documents(_)) => true,
             (Format::Json, Dialect::Columns | Dialect::OpenInference { .. })
             | (Format::Npy | Format::TritonBinary, _) => false,
         }
@@ -127,7 +129,7 @@ impl ReplyPlan {
     /// protocol, whatever the default for others is.
     pub(super) fn implied_format(&self, default: Format) -> Format {
         match &self.dialect {
-            Dialect::Rows | Dialect::Columns => default,
+            Dialect::Rows | Dialect::Documents(_) | Dialect::Columns => default,
             Dialect::OpenInference { binary, .. } if binary.contains(&true) => Format::TritonBinary,
             Dialect::OpenInference { .. } => Format::Json,
         }
@@ -147,7 +149,7 @@ impl ReplyPlan {
         };
         let problem = match (format, &self.dialect) {
             (Format::Json, Dialect::Rows | Dialect::Columns) => Ok(()),
-            (Format::JsonLines, _) => self.can_be_lines(&selected),
+            (Format::JsonLines, _) | (Format::Json, Dialect::Documents(_)) => self.can_be_lines(&selected),
             (Format::Json, Dialect::OpenInference { .. }) | (Format::TritonBinary, _) => tensors_only(),
             (Format::Csv, _) => self.can_be_lines(&selected).and_then(|()| csv::can_carry(&selected)),
             (Format::Npy, _) if selected.len() != 1 => Err(format!(

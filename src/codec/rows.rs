@@ -114,6 +114,11 @@ impl<'s> Rows<'s> {
             }
             .into());
         }
+        self.read_list(reader)
+    }
+
+    /// A list of cells.
+    fn read_list(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
         let mut cells = Vec::new();
         let mut next = reader.enter_array()?;
         while next.is_some() {
@@ -146,7 +151,7 @@ impl<'s> Rows<'s> {
     fn built_in_row(&mut self, reader: &mut Reader<'_>) -> Result<Option<()>, Fault> {
         let mut ahead = reader.clone();
         let is_built_in = match ahead.enter_object()? {
-            Some(name) if name == FEATURES => self.schema.only_input().is_none() && self.schema.find(name).is_none(),
+            Some(name) if name == FEATURES => self.schema.find(name).is_none(),
             Some("data") => self.schema.find("data").is_none() && ahead.peek()? == Peek::Object,
             Some(_) | None => false,
         };
@@ -163,8 +168,7 @@ impl<'s> Rows<'s> {
                 }
                 FEATURES if !is_given => {
                     is_given = true;
-                    let first = reader.peek()?;
-                    self.read_bare(reader, first)?;
+                    self.read_values(reader)?;
                 }
                 // Labels, weights and the like.
                 _ => reader.skip()?,
@@ -191,8 +195,7 @@ impl<'s> Rows<'s> {
             match name {
                 "values" if !is_given => {
                     is_given = true;
-                    let first = reader.peek()?;
-                    self.read_bare(reader, first)?;
+                    self.read_values(reader)?;
                 }
                 "keys" => {
                     return Err(reader.malformed("sparse \"features\" with \"keys\" are not read; send all \"values\""));
@@ -205,6 +208,22 @@ impl<'s> Rows<'s> {
             return Err(malformed(reader));
         }
         Ok(())
+    }
+
+    /// Reads the values of one row, which are one flat list whatever shape the model wants.
+    fn read_values(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+        let first = reader.peek()?;
+        let only = self
+            .schema
+            .only_input()
+            .map(|input| &self.schema.signature().inputs[input]);
+        let is_deep = only
+            .and_then(|spec| spec.dims.as_ref())
+            .is_some_and(|dims| dims.len() > 2);
+        if is_deep && first == Peek::Array {
+            return self.read_list(reader);
+        }
+        self.read_bare(reader, first)
     }
 
     /// Reads an object by the names of columns.

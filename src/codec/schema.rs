@@ -15,7 +15,7 @@ use super::error::{DecodeError, InputError, excerpt};
 use super::fit::Form;
 use super::json_reader::Reader;
 use super::table::may_be_one_column;
-use crate::tensor::{InputSpec, Inputs, Signature, Tensor};
+use crate::tensor::{Dim, InputSpec, Inputs, Signature, Tensor};
 
 /// SageMaker's name for the only input of a model.
 pub(super) const FEATURES: &str = "features";
@@ -58,16 +58,20 @@ impl InputDefault {
     /// Reads the value of an input as an instance of a request would give it.
     pub fn new(spec: &InputSpec, value: &serde_json::Value) -> Result<Self, DecodeError> {
         let json = Bytes::from(value.to_string());
-        let mut reader = Reader::new("default", &json)?;
-        let first = reader.peek()?;
-        let mut column = column(spec, json.len());
-        let is_open = spec.has_record_axis();
-        column.read(&mut reader, first, usize::from(is_open))?;
-        let form = if is_open { Form::Rows } else { Form::Whole };
-        let tensor = if is_open {
-            column.finish_rows(1, true)?
-        } else {
-            column.finish(form)?
+        let read = |outer: usize| -> Result<Tensor, DecodeError> {
+            let mut reader = Reader::new("default", &json)?;
+            let first = reader.peek()?;
+            let mut column = column(spec, json.len());
+            column.read(&mut reader, first, outer)?;
+            match outer {
+                0 => column.finish(Form::Whole),
+                _ => column.finish_rows(1, true),
+            }
+        };
+        // As an instance gives it, or the whole of an input that has the records on another axis.
+        let tensor = match read(1) {
+            Err(_) if !spec.has_record_axis() => read(0)?,
+            row => row?,
         };
         Ok(Self { tensor, json })
     }
@@ -156,17 +160,18 @@ impl Schema {
         for (index, input) in signature.optional.iter().enumerate() {
             add(&input.name, Target::Optional(index));
         }
-        if let [_] = signature.inputs.as_slice() {
-            add(FEATURES, Target::Input(0));
-        }
-        Self {
+        let mut schema = Self {
             signature,
             rules,
             columns,
             names,
             ignores_unknown,
             csv,
+        };
+        if let Some(only) = schema.only_input() {
+            schema.names.entry(FEATURES.to_owned()).or_insert(Target::Input(only));
         }
+        schema
     }
 
     pub fn signature(&self) -> &Signature {
@@ -311,6 +316,15 @@ impl Schema {
         let pairs = || self.signature.inputs.iter().zip(&given);
         let counted = || pairs().find_map(|(spec, tensor)| first_axis(spec, tensor.as_ref()?));
         let records = records.or_else(counted).unwrap_or(1);
+        // What the graph calls the axis that counts records.
+        let symbol = self
+            .signature
+            .inputs
+            .iter()
+            .find_map(|spec| match spec.dims.as_deref() {
+                Some([Dim::Dynamic(Some(symbol)), ..]) => Some(symbol.as_str()),
+                Some(_) | None => None,
+            });
         let complete = |(index, tensor): (usize, Option<Tensor>)| {
             let spec = &self.signature.inputs[index];
             let rule = &self.rules[index];
@@ -322,7 +336,7 @@ impl Schema {
                 }
                 .into()),
                 (Some(tensor), _) => Ok(tensor),
-                (None, Some(default)) => repeated(spec, &default.tensor, records),
+                (None, Some(default)) => repeated(spec, &default.tensor, records, symbol),
                 (None, None) => Err(self.missing(&spec.name, String::new()).into()),
             }
         };
@@ -340,21 +354,30 @@ fn first_axis(spec: &InputSpec, tensor: &Tensor) -> Option<usize> {
     tensor.shape().first().copied().filter(|_| is_open)
 }
 
-/// A default for so many records.
-fn repeated(spec: &InputSpec, default: &Tensor, records: usize) -> Result<Tensor, DecodeError> {
-    let is_open = first_axis(spec, default).is_some();
-    match (is_open, default.shape().first()) {
-        (true, Some(1)) if records != 1 => {
-            let copies = vec![default; records];
-            let none = || default.rows(0..0);
-            let joined = if records == 0 {
-                none()
-            } else {
-                Tensor::concatenate(&copies)
-            };
-            joined.ok_or(DecodeError::OutOfMemory)
+/// A default for so many records: repeated along the axis that counts them, where there is one.
+fn repeated(spec: &InputSpec, default: &Tensor, records: usize, symbol: Option<&str>) -> Result<Tensor, DecodeError> {
+    let axis = if spec.has_record_axis() {
+        Some(0)
+    } else {
+        let mut open = spec
+            .dims
+            .iter()
+            .flatten()
+            .enumerate()
+            .filter_map(|(axis, dim)| match dim {
+                Dim::Dynamic(name) => Some((axis, name.as_deref())),
+                Dim::Fixed(_) => None,
+            });
+        let only = open.next().filter(|_| open.next().is_none());
+        // Another axis counts records when the graph calls it so.
+        only.filter(|(_, name)| symbol.is_some() && *name == symbol)
+            .map(|(axis, _)| axis)
+    };
+    match axis {
+        Some(axis) if default.shape().get(axis) == Some(&1) && records != 1 => {
+            default.repeated(axis, records).ok_or(DecodeError::OutOfMemory)
         }
-        (_, _) => Ok(default.clone()),
+        Some(_) | None => Ok(default.clone()),
     }
 }
 
@@ -403,6 +426,34 @@ mod tests {
         ];
         for (name, expected) in table {
             assert_eq!(schema.find(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_default_with_the_records_on_another_axis_is_repeated_there() {
+        // The axis that counts records has the name that it has in `x`.
+        let signature = signature(&[input("x", F32, &[-1]), input("h", I64, &[2, -1, 2])], &[]);
+        for value in [json!([[1, 2], [3, 4]]), json!([[[1, 2]], [[3, 4]]])] {
+            let default = Some(InputDefault::new(&signature.inputs[1], &value).unwrap());
+            let rules = vec![
+                InputRule::default(),
+                InputRule {
+                    default,
+                    ..InputRule::default()
+                },
+            ];
+            let schema = Schema::new(
+                signature.clone(),
+                Additions {
+                    rules,
+                    ..Additions::default()
+                },
+            );
+            let inputs = schema
+                .complete(vec![Some(tensor(&[3], &[1f32, 2., 3.]))], None)
+                .unwrap();
+            let expected = tensor(&[2, 3, 2], &[1i64, 2, 1, 2, 1, 2, 3, 4, 3, 4, 3, 4]);
+            assert_eq!(inputs.tensors[1], expected);
         }
     }
 

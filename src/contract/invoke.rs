@@ -15,7 +15,7 @@ use super::State;
 use super::body::{self, Body, Limit};
 use super::error::Error;
 use super::models::text_header;
-use crate::codec::{Encoded, Format, ReplyPlan};
+use crate::codec::{Documents, Encoded, Format, ReplyPlan};
 use crate::engine::{Model, RequestMemory, Work};
 use crate::handler::Handler;
 use crate::tensor::{Inputs, Value};
@@ -84,6 +84,7 @@ pub(super) async fn model(
         content_type,
         accept: accept(request),
         default: state.settings.formats.default_accept,
+        documents: state.settings.formats.documents,
         model: name.to_owned(),
         handler: Arc::clone(handle.handler()),
     };
@@ -132,6 +133,7 @@ struct Invocation {
     content_type: String,
     accept: Option<String>,
     default: Format,
+    documents: Documents,
     model: String,
     handler: Arc<Handler>,
 }
@@ -142,7 +144,9 @@ impl Work for Invocation {
     type Error = Error;
 
     fn decode(&self) -> Result<(Inputs, Self::Plan), Error> {
-        let asked = self.handler.decode(&self.content_type, self.body.clone())?;
+        let asked = self
+            .handler
+            .decode(&self.content_type, self.body.clone(), self.documents)?;
         let format = self
             .handler
             .negotiate(self.accept.as_deref(), self.default, &asked.reply)?;

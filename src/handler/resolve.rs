@@ -15,7 +15,7 @@ pub enum HandlerError {
     #[error("inputs: {name:?} is there twice")]
     RepeatedInput { name: String },
     #[error("inputs: the value of {name:?} does not fit: {source}")]
-    Value { name: String, source: DecodeError },
+    Value { name: String, source: Box<DecodeError> },
     #[error("columns: {problem}; the model takes {takes}")]
     Columns { problem: String, takes: String },
     #[error("outputs: the model has no output {name:?}; it gives {gives}")]
@@ -45,7 +45,7 @@ pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Hand
         {
             let default = InputDefault::new(spec, default).map_err(|source| HandlerError::Value {
                 name: column.name.clone(),
-                source,
+                source: Box::new(source),
             })?;
             rules[index].default = Some(default);
         }
@@ -96,7 +96,7 @@ fn rules(manifest: &Manifest, signature: &Signature) -> Result<Vec<InputRule>, H
         rules[index] = InputRule {
             default: default.map_err(|source| HandlerError::Value {
                 name: input.name.clone(),
-                source,
+                source: Box::new(source),
             })?,
             is_constant: input.constant.is_some(),
             aliases: input.aliases.clone(),

@@ -22,7 +22,7 @@ fn answer(
     accept: &str,
     run: impl Fn(&[Tensor]) -> Vec<Value>,
 ) -> String {
-    let request = handler.decode(content_type, body(text)).unwrap();
+    let request = handler.decode(content_type, body(text), Documents::One).unwrap();
     let format = handler.negotiate(Some(accept), Format::Json, &request.reply).unwrap();
     let selected = |all: Vec<Value>| match request.reply.outputs() {
         None => all,
@@ -190,11 +190,18 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
     let handler = Handler::new(&manifest(said), &texts).unwrap();
     let expected = [strings(&[1, 1], &[b"Biscoe"]), tensor(&[1, 1], &[39.5f32])];
     assert_eq!(
-        handler.decode("text/csv", body("39.5,Biscoe\n")).unwrap().inputs,
+        handler
+            .decode("text/csv", body("39.5,Biscoe\n"), Documents::One)
+            .unwrap()
+            .inputs,
         expected
     );
     let defaulted = handler
-        .decode("application/json", body(r#"[{"Culmen Length (mm)": 39.5}]"#))
+        .decode(
+            "application/json",
+            body(r#"[{"Culmen Length (mm)": 39.5}]"#),
+            Documents::One,
+        )
         .unwrap();
     assert_eq!(defaulted.inputs[0], strings(&[1, 1], &[b"Dream"]));
 
@@ -203,7 +210,10 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
         &[],
     );
     let handler = Handler::new(&manifest(json!({"columns": ["p", "q", "r"]})), &wide).unwrap();
-    let inputs = handler.decode("text/csv", body("r,q,p\n3,2,1\n")).unwrap().inputs;
+    let inputs = handler
+        .decode("text/csv", body("r,q,p\n3,2,1\n"), Documents::One)
+        .unwrap()
+        .inputs;
     assert_eq!(inputs, [tensor(&[1, 2], &[1f32, 2.]), tensor(&[1], &[3i64])]);
 }
 
@@ -261,9 +271,9 @@ fn a_model_of_a_fixed_batch_size_answers_any_number_of_records() {
 fn records_that_may_depend_on_each_other_are_not_put_apart() {
     let (model, _) = sums(2);
     let handler = Handler::new(&Manifest::default(), &model).unwrap();
-    assert!(handler.decode("text/csv", body("1,2\n3,4\n")).is_ok());
+    assert!(handler.decode("text/csv", body("1,2\n3,4\n"), Documents::One).is_ok());
     let error = handler
-        .decode("text/csv", body("1,2\n3,4\n5,6\n"))
+        .decode("text/csv", body("1,2\n3,4\n5,6\n"), Documents::One)
         .unwrap_err()
         .to_string();
     assert!(error.contains("the model takes float32[2, 2]"), "{error}");
@@ -289,7 +299,7 @@ fn an_output_without_an_entry_for_each_record_is_not_joined() {
         run,
     );
     assert_eq!(lines.lines().count(), 2, "{lines}");
-    let request = handler.decode("text/csv", body("1,2\n3,4\n")).unwrap();
+    let request = handler.decode("text/csv", body("1,2\n3,4\n"), Documents::One).unwrap();
     let runs = [run(&[]), run(&[])];
     let error = handler
         .encode(Format::Npy, &request.reply, "m", &runs)

@@ -38,6 +38,34 @@ impl Tensor {
         })
     }
 
+    /// The tensor `count` times along an axis of size 1. `None` when the axis has another size, or when there is no memory.
+    pub fn repeated(&self, axis: usize, count: usize) -> Option<Self> {
+        if self.shape.get(axis) != Some(&1) {
+            return None;
+        }
+        let inner: usize = self.shape[axis + 1..].iter().product();
+        let outer: usize = self.shape[..axis].iter().product();
+        let mut flat = self.clone();
+        flat.shape = vec![outer, inner];
+        let parts: Option<Vec<Self>> = (0..outer).map(|row| flat.rows(row..row + 1)).collect();
+        let parts = parts?;
+        let mut all = Vec::new();
+        all.try_reserve_exact(outer.checked_mul(count)?).ok()?;
+        for part in &parts {
+            all.extend(std::iter::repeat_n(part, count));
+        }
+        let mut shape = self.shape.clone();
+        shape[axis] = count;
+        if all.is_empty() {
+            let mut none = flat.rows(0..0)?;
+            none.shape = shape;
+            return Some(none);
+        }
+        let mut whole = Self::concatenate(&all)?;
+        whole.shape = shape;
+        Some(whole)
+    }
+
     /// Some of the rows, without copying their bytes. `None` when there are none such.
     pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
         let (&all, others) = self.shape.split_first()?;

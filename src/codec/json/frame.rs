@@ -142,6 +142,19 @@ pub(super) fn by_name(
     finish(rows, schema)
 }
 
+/// Reads an object of columns in the place of an object of inputs.
+pub(super) fn columns_of_inputs(reader: &mut Reader<'_>, schema: &Schema) -> Result<Inputs, DecodeError> {
+    let start = reader.clone();
+    let mut members = Vec::new();
+    let mut key = reader.enter_object()?;
+    while let Some(name) = key {
+        let name = name.to_owned();
+        members.push((name, reader.postpone()?));
+        key = reader.next_key()?;
+    }
+    Ok(by_name(start, &members, schema)?.0)
+}
+
 /// Reads columns, each a list of values or an object of values by the rows' labels.
 fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let mut columns = Vec::with_capacity(members.len());

@@ -282,8 +282,7 @@ fn errors_name_the_input_the_place_and_what_to_change() {
         (
             &pairs(),
             "{}",
-            "the body is not a valid application/json request: it must be an array of instances or an object with \
-             \"instances\" or \"inputs\"",
+            "the body is not a valid application/json request: it must be an array of instances, an object with \"instances\" or \"inputs\", or one of the other forms in docs/formats.md",
         ),
         (
             &pairs(),

@@ -5,11 +5,16 @@ use serde_json::json;
 
 use crate::codec::schema::{Additions, Column, CsvRules, InputDefault, InputRule, Schema};
 use crate::codec::testing::{input, output, signature, strings, tensor};
-use crate::codec::{DecodeError, Request, decode};
-use crate::tensor::{DataType, Tensor};
+use crate::codec::{DecodeError, Documents, Format, Request, decode, encode};
+use crate::tensor::{DataType, Tensor, Value};
 
 fn read(schema: &Schema, content_type: &str, body: &str) -> Result<Request, DecodeError> {
-    decode(content_type, Bytes::copy_from_slice(body.as_bytes()), schema)
+    decode(
+        content_type,
+        Bytes::copy_from_slice(body.as_bytes()),
+        schema,
+        Documents::One,
+    )
 }
 
 fn column(name: &str, input: usize) -> Column {
@@ -167,6 +172,10 @@ fn the_named_columns_of_one_wide_input_are_read_in_every_dialect() {
         ),
         (JSON, r#"{"alcohol": [1, 4], "acid": [2, 5], "ash": [3, 6]}"#),
         (
+            JSON,
+            r#"{"inputs": {"alcohol": [1, 4], "acid": [2, 5], "ash": [3, 6]}}"#,
+        ),
+        (
             LINES,
             "{\"ash\": 3, \"alcohol\": 1, \"acid\": 2}\n{\"alcohol\": 4, \"acid\": 5, \"ash\": 6}\n",
         ),
@@ -289,6 +298,11 @@ fn the_manifest_fills_ignores_and_reads_missing_values() {
             all(&[1., 2.], &[5, 7]),
         ),
         (JSON, r#"[1, 2]"#, all(&[1., 2.], &[7, 7])),
+        (
+            JSON,
+            r#"{"instances": [{"features": [1]}, {"features": [2]}]}"#,
+            all(&[1., 2.], &[7, 7]),
+        ),
         (JSON, r#"{"inputs": {"a": [1, 2]}}"#, all(&[1., 2.], &[7, 7])),
         (
             JSON,
@@ -342,6 +356,20 @@ fn inputs_without_an_axis_for_records_are_given_once_or_alike() {
 }
 
 #[test]
+fn the_flat_values_of_a_row_take_the_shape_of_the_model() {
+    let schema = Schema::of(signature(&[input("x", DataType::F32, &[-1, 2, 2])], &[]));
+    let expected = [tensor(&[1, 2, 2], &[1f32, 2., 3., 4.])];
+    for body in [
+        r#"{"instances": [{"data": {"features": {"values": [1, 2, 3, 4]}}}]}"#,
+        r#"{"instances": [[[1, 2], [3, 4]]]}"#,
+        r#"{"instances": [{"features": [[1, 2], [3, 4]]}]}"#,
+    ] {
+        let request = read(&schema, JSON, body).unwrap_or_else(|error| panic!("{body}: {error}"));
+        assert_eq!(request.inputs, expected, "{body}");
+    }
+}
+
+#[test]
 fn replies_are_requests() {
     let one = Schema::of(signature(&[input("x", DataType::F32, &[-1, 2])], &[]));
     let expected = [tensor(&[2, 2], &[1f32, 2., 3., 4.])];
@@ -368,10 +396,40 @@ fn replies_are_requests() {
     }
 }
 
+/// BT-7: a batch transform joins records by line feeds, and takes a line for each.
+#[test]
+fn several_documents_of_a_batch_have_a_reply_each() {
+    let schema = Schema::of(signature(
+        &[input("x", DataType::F32, &[-1, 2])],
+        &[output("y", DataType::F32, &[-1, 2])],
+    ));
+    let body = Bytes::from_static(b"{\"instances\": [[1, 2], [3, 4]]}\n[5, 6]\n[]\n[[7, 8]]\n");
+    assert!(decode(JSON, body.clone(), &schema, Documents::One).is_err());
+    let request = decode(JSON, body, &schema, Documents::Several).unwrap();
+    assert_eq!(request.inputs, [tensor(&[4, 2], &[1f32, 2., 3., 4., 5., 6., 7., 8.])]);
+    let outputs = vec![Value::Tensor(request.inputs[0].clone())];
+    let reply = encode(Format::Json, &request.reply, "m", schema.signature(), &[outputs]).unwrap();
+    let expected = "{\"predictions\":[[1.0,2.0],[3.0,4.0]]}\n{\"predictions\":[[5.0,6.0]]}\n{\"predictions\":[]}\n\
+                    {\"predictions\":[[7.0,8.0]]}\n";
+    assert_eq!(reply.body, expected);
+    for body in ["[1, 2]\n{\"inputs\": [[1, 2]]}", "[1, 2]\n[1, 2, 3]", "[1, 2] x"] {
+        assert!(
+            decode(JSON, Bytes::from_static(body.as_bytes()), &schema, Documents::Several).is_err(),
+            "{body}"
+        );
+    }
+}
+
 #[test]
 fn latin_1_is_read_where_the_charset_says_so() {
     let body = Bytes::from_static(b"Caf\xe9,1\n");
-    let request = decode("text/csv; charset=ISO-8859-1", body.clone(), &penguins()).unwrap();
+    let request = decode(
+        "text/csv; charset=ISO-8859-1",
+        body.clone(),
+        &penguins(),
+        Documents::One,
+    )
+    .unwrap();
     assert_eq!(request.inputs[0], strings(&[1, 1], &["Café".as_bytes()]));
-    assert!(decode("text/csv", body, &penguins()).is_err());
+    assert!(decode("text/csv", body, &penguins(), Documents::One).is_err());
 }
