@@ -56,7 +56,7 @@ fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Re
     let mut counts = Vec::with_capacity(requests.len());
     for request in &requests {
         match (&request.reply.dialect, signature.records(&request.inputs)) {
-            (Dialect::Rows, Records::Separable(count)) if request.optional.is_empty() => counts.push(count),
+            (Dialect::Rows, Records::Separable(count)) => counts.push(count),
             (_, _) => {
                 let problem =
                     "each of several documents must be an array of instances, or an object with \"instances\"";
@@ -82,11 +82,27 @@ fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Re
             problem: "the documents of the body give it in different shapes; send one document at a time".to_owned(),
         })?);
     }
-    let reply = ReplyPlan {
-        dialect: Dialect::Documents(counts.clone()),
-        ..ReplyPlan::counted(counts.iter().sum())
+    // Each document has a value of its own, and a run has one for all of them.
+    let [first, others @ ..] = requests.as_slice() else {
+        return Err(reader.malformed("it has no document").into());
     };
-    Ok(Request::new(inputs, reply))
+    let optional = &first.optional;
+    let is_shared = |(position, _): &(usize, Tensor)| !signature.optional[*position].has_record_axis();
+    if !optional.iter().all(is_shared) || others.iter().any(|other| other.optional != *optional) {
+        let problem = "several documents can only give the same optional inputs; send one document at a time";
+        return Err(reader.malformed(problem).into());
+    }
+    let inputs = Inputs {
+        tensors: inputs,
+        optional: optional.clone(),
+    };
+    Ok(Request::new(
+        inputs,
+        ReplyPlan {
+            dialect: Dialect::Documents(counts.clone()),
+            ..ReplyPlan::counted(counts.iter().sum())
+        },
+    ))
 }
 
 /// Reads one document.
