@@ -68,14 +68,27 @@ pub use self::sample::{Sample, samples};
 pub use self::schema::{Additions, Column, CsvRules, InputDefault, InputRule, Schema};
 pub use self::table::deal_columns;
 use self::values::Output;
-use crate::tensor::{OutputRows, OutputSpec, Records, Signature, Tensor, Value};
+use crate::tensor::{Inputs, OutputRows, OutputSpec, Records, Signature, Tensor, Value};
 
 /// A decoded request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// One per input of the signature, in its order.
     pub inputs: Vec<Tensor>,
+    /// The optional inputs of the signature that are given, by their positions.
+    pub optional: Vec<(usize, Tensor)>,
     pub reply: ReplyPlan,
+}
+
+impl Request {
+    fn new(inputs: impl Into<Inputs>, reply: ReplyPlan) -> Self {
+        let Inputs { tensors, optional } = inputs.into();
+        Self {
+            inputs: tensors,
+            optional,
+            reply,
+        }
+    }
 }
 
 /// A reply, ready to send.
@@ -102,7 +115,11 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
     if body.is_empty() {
         return Err(DecodeError::malformed(format, "the body is empty"));
     }
-    let Request { inputs, reply } = match format {
+    let Request {
+        inputs,
+        optional,
+        reply,
+    } = match format {
         Format::Json => json::decode(&body, schema, documents),
         Format::TritonBinary => triton_binary::decode(&media_type, &body, schema),
         Format::JsonLines => json_lines::decode(&body, schema),
@@ -116,6 +133,7 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
     Ok(Request {
         reply: reply.for_inputs(signature, &inputs),
         inputs,
+        optional,
     })
 }
 

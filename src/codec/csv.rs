@@ -61,10 +61,10 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
         }
     }
     let (inputs, count) = rows.finish()?;
-    Ok(Request {
-        inputs: schema.complete(inputs, Some(count))?,
-        reply: ReplyPlan::counted(count),
-    })
+    Ok(Request::new(
+        schema.complete(inputs, Some(count))?,
+        ReplyPlan::counted(count),
+    ))
 }
 
 /// What the media type of a request tells of its lines.

@@ -31,7 +31,7 @@ use crate::codec::rows::{Rows, duplicate_input, is_binary_string, unknown_input}
 use crate::codec::schema::{FEATURES, Target};
 use crate::codec::values::{Output, json_bytes, write_key, write_row, write_value};
 use crate::codec::{Dialect, Documents, Format, ReplyPlan, Request, Schema};
-use crate::tensor::{Records, Tensor};
+use crate::tensor::{Inputs, Records, Tensor};
 
 const FORMS: &str = "it must be an array of instances, an object with \"instances\" or \"inputs\", or one of the other forms \
                      in docs/formats.md";
@@ -56,7 +56,7 @@ fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Re
     let mut counts = Vec::with_capacity(requests.len());
     for request in &requests {
         match (&request.reply.dialect, signature.records(&request.inputs)) {
-            (Dialect::Rows, Records::Separable(count)) => counts.push(count),
+            (Dialect::Rows, Records::Separable(count)) if request.optional.is_empty() => counts.push(count),
             (_, _) => {
                 let problem =
                     "each of several documents must be an array of instances, or an object with \"instances\"";
@@ -82,13 +82,11 @@ fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Re
             problem: "the documents of the body give it in different shapes; send one document at a time".to_owned(),
         })?);
     }
-    Ok(Request {
-        inputs,
-        reply: ReplyPlan {
-            dialect: Dialect::Documents(counts.clone()),
-            ..ReplyPlan::counted(counts.iter().sum())
-        },
-    })
+    let reply = ReplyPlan {
+        dialect: Dialect::Documents(counts.clone()),
+        ..ReplyPlan::counted(counts.iter().sum())
+    };
+    Ok(Request::new(inputs, reply))
 }
 
 /// Reads one document.
@@ -98,10 +96,7 @@ fn one<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, DecodeEr
         document(reader, schema)?
     } else {
         let (inputs, _) = instances(reader, first, schema, Form::Whole)?;
-        Request {
-            inputs,
-            reply: ReplyPlan::new(Dialect::Rows),
-        }
+        Request::new(inputs, ReplyPlan::new(Dialect::Rows))
     })
 }
 
@@ -122,7 +117,7 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
     let start = reader.clone();
     let mut envelope = Envelope::default();
     let mut members = Members::default();
-    let mut given: Option<(Vec<Tensor>, Option<ReplyPlan>)> = None;
+    let mut given: Option<(Inputs, Option<ReplyPlan>)> = None;
     let mut key = reader.enter_object()?;
     while let Some(name) = key {
         match name {
@@ -168,11 +163,8 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
     }
     match given {
         None => other_forms(start, members, envelope, schema),
-        Some((inputs, Some(reply))) => Ok(Request { inputs, reply }),
-        Some((inputs, None)) => Ok(Request {
-            inputs,
-            reply: envelope.plan(schema.signature())?,
-        }),
+        Some((inputs, Some(reply))) => Ok(Request::new(inputs, reply)),
+        Some((inputs, None)) => Ok(Request::new(inputs, envelope.plan(schema.signature())?)),
     }
 }
 
@@ -194,10 +186,7 @@ fn other_forms<'a>(
     mut envelope: Envelope<'a>,
     schema: &Schema,
 ) -> Result<Request, DecodeError> {
-    let rows = |(inputs, count): (Vec<Tensor>, usize)| Request {
-        inputs,
-        reply: ReplyPlan::counted(count),
-    };
+    let rows = |(inputs, count): (Inputs, usize)| Request::new(inputs, ReplyPlan::counted(count));
     if let Some(mut split) = members.take("dataframe_split") {
         return frame::split(&mut split, schema).map(rows);
     }
@@ -242,10 +231,7 @@ fn other_forms<'a>(
         } else {
             columns(&mut outputs, schema, true)?
         };
-        return Ok(Request {
-            inputs,
-            reply: ReplyPlan::new(Dialect::Columns),
-        });
+        return Ok(Request::new(inputs, ReplyPlan::new(Dialect::Columns)));
     }
     if let Some(records) = frame::by_index(&members.named, schema)? {
         return Ok(rows(records));
@@ -260,7 +246,7 @@ pub(super) fn instances(
     first: Peek,
     schema: &Schema,
     form: Form,
-) -> Result<(Vec<Tensor>, usize), DecodeError> {
+) -> Result<(Inputs, usize), DecodeError> {
     if let Some(index) = schema.only_input()
         && !starts_with_object(reader, first, schema)?
     {
@@ -294,7 +280,7 @@ pub(super) fn instances(
 }
 
 /// The inputs of rows that are complete, and the number of rows.
-fn finish(rows: Rows<'_>, schema: &Schema) -> Result<(Vec<Tensor>, usize), DecodeError> {
+fn finish(rows: Rows<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let (inputs, count) = rows.finish()?;
     Ok((schema.complete(inputs, Some(count))?, count))
 }
@@ -309,9 +295,9 @@ fn starts_with_object(reader: &Reader<'_>, first: Peek, schema: &Schema) -> Resu
 }
 
 /// Whole inputs by name, or that of the only input. Of a reply, only what the model takes is read.
-fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<Vec<Tensor>, DecodeError> {
+fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<Inputs, DecodeError> {
     let first = reader.peek()?;
-    let mut tensors = vec![None; schema.signature().inputs.len()];
+    let mut tensors = schema.places();
     if starts_with_object(reader, first, schema)? {
         return Ok(instances(reader, first, schema, Form::Rows)?.0);
     }
@@ -325,7 +311,13 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<V
                 *reader = start;
                 return frame::columns_of_inputs(reader, schema);
             }
-            match schema.find_input(&name) {
+            // Of a reply, only what a request has to give.
+            let place = if is_reply {
+                schema.find_input(&name)
+            } else {
+                schema.find_place(&name)
+            };
+            match place {
                 Some(index) => read_column(reader, schema, index, &mut tensors)?,
                 None if is_reply || schema.ignores_unknown() => members.push(reader.postpone()?),
                 None => return Err(unknown_input(schema.signature(), &name, String::new()).into()),
@@ -365,7 +357,7 @@ fn read_column(
         return Err(duplicate_input(schema.signature(), index, String::new()).into());
     }
     let first = reader.peek()?;
-    let mut column = column(&schema.signature().inputs[index], reader.remaining());
+    let mut column = column(schema.at_place(index), reader.remaining());
     column.read(reader, first, 0)?;
     tensors[index] = Some(column.finish(Form::Whole)?);
     Ok(())

@@ -40,10 +40,10 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
         return Err(DecodeError::malformed(Format::JsonLines, "it has no lines"));
     }
     let (inputs, count) = rows.finish()?;
-    Ok(Request {
-        inputs: schema.complete(inputs, Some(count))?,
-        reply: ReplyPlan::counted(count),
-    })
+    Ok(Request::new(
+        schema.complete(inputs, Some(count))?,
+        ReplyPlan::counted(count),
+    ))
 }
 
 pub(super) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {

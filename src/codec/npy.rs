@@ -133,10 +133,10 @@ pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, Dec
     }
     let shape = fit(spec, header.shape.clone(), Form::Whole).map_err(|_| mismatch(spec, given))?;
     let tensor = tensor(spec, descr, &header, data)?;
-    Ok(Request {
-        inputs: vec![tensor.reshape(shape).map_err(|error| wrong_size(spec, &error))?],
-        reply: ReplyPlan::new(Dialect::Rows),
-    })
+    Ok(Request::new(
+        vec![tensor.reshape(shape).map_err(|error| wrong_size(spec, &error))?],
+        ReplyPlan::new(Dialect::Rows),
+    ))
 }
 
 /// The header's text and where the data starts.

@@ -19,10 +19,11 @@ use crate::codec::fit::{Form, fit, mismatch};
 use crate::codec::json_reader::{Reader, too_deep};
 use crate::codec::room;
 use crate::codec::rows::{duplicate_input, is_binary_string, unknown_input};
+use crate::codec::schema::Target;
 use crate::codec::triton_binary;
 use crate::codec::values::{Output, write_key, write_tensor};
 use crate::codec::{Request, Schema};
-use crate::tensor::{DataType, InputSpec, Shape, Tensor, Value};
+use crate::tensor::{DataType, InputSpec, Inputs, Shape, Tensor, Value};
 
 /// Longest run of brackets and field names per output in a reply.
 const FIELDS_BYTES: usize = 128;
@@ -52,7 +53,12 @@ pub(super) fn begins(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault
         return Ok(false);
     }
     // Records, which have the names of the model's own, are no tensors.
-    Ok(ahead.enter_object()?.is_none_or(|name| schema.find(name).is_none()))
+    let is_of_record = |name: &str| match schema.find(name) {
+        Some(Target::Input(_) | Target::Column(_)) => true,
+        Some(Target::Optional(_)) => !["name", "shape", "datatype", "parameters", "data"].contains(&name),
+        None => false,
+    };
+    Ok(ahead.enter_object()?.is_none_or(|name| !is_of_record(name)))
 }
 
 /// Reads a document that has to be of this protocol.
@@ -76,20 +82,14 @@ pub(super) fn decode<'a>(reader: &mut Reader<'a>, schema: &Schema, tail: &mut Ta
     }
     reader.finish()?;
     if let Some(inputs) = given {
-        return Ok(Request {
-            inputs,
-            reply: envelope.plan(schema.signature())?,
-        });
+        return Ok(Request::new(inputs, envelope.plan(schema.signature())?));
     }
     // A reply, which names outputs as a request names inputs.
     let Some(mut outputs) = envelope.take_outputs() else {
         return Err(reader.malformed("the JSON has no \"inputs\"").into());
     };
     let inputs = inputs(&mut outputs, schema, tail, true)?;
-    Ok(Request {
-        inputs,
-        reply: envelope.plan(schema.signature())?,
-    })
+    Ok(Request::new(inputs, envelope.plan(schema.signature())?))
 }
 
 /// Reads the array of inputs; those with binary data take it from the front of `tail`, in order.
@@ -98,9 +98,9 @@ pub(super) fn inputs(
     schema: &Schema,
     tail: &mut Tail,
     is_reply: bool,
-) -> Result<Vec<Tensor>, DecodeError> {
+) -> Result<Inputs, DecodeError> {
     let signature = schema.signature();
-    let mut tensors: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
+    let mut tensors = schema.places();
     if reader.peek()? != Peek::Array {
         return Err(reader
             .malformed("\"inputs\" must be an array of objects with name, shape, datatype and data")
@@ -130,7 +130,7 @@ pub(super) fn inputs(
             next = reader.next_value()?;
             continue;
         };
-        let tensor = entry.tensor(&signature.inputs[index], tail)?;
+        let tensor = entry.tensor(schema.at_place(index), tail)?;
         if tensors[index].replace(tensor).is_some() {
             return Err(duplicate_input(signature, index, String::new()).into());
         }
@@ -148,7 +148,7 @@ pub(super) fn inputs(
 
 /// One element of `inputs`.
 struct Entry<'a, 's> {
-    /// Its index in the signature; `None` for an output of a reply that the model does not take.
+    /// Its place in the schema; `None` for an output of a reply that the model does not take.
     input: Option<usize>,
     declared: DeclaredType,
     shape: Vec<usize>,
@@ -193,7 +193,13 @@ impl<'a, 's> Entry<'a, 's> {
                 "name" => {
                     let name = text(reader, "the name of an input")?;
                     is_named = true;
-                    input = schema.find_input(&name).or(stand_in);
+                    // Of a reply, only what a request has to give.
+                    let place = if is_reply {
+                        schema.find_input(&name)
+                    } else {
+                        schema.find_place(&name)
+                    };
+                    input = place.or(stand_in);
                     if input.is_none() && !is_reply && !schema.ignores_unknown() {
                         return Err(unknown_input(signature, &name, String::new()).into());
                     }
@@ -211,7 +217,7 @@ impl<'a, 's> Entry<'a, 's> {
                         key = reader.next_key()?;
                         continue;
                     }
-                    let spec = input.map(|index: usize| &signature.inputs[index]);
+                    let spec = input.map(|index: usize| schema.at_place(index));
                     let declared = declared.as_ref().and_then(|declared: &DeclaredType| declared.known);
                     data = Some(match spec.filter(|spec| declared == Some(spec.data_type)) {
                         Some(spec) => Data::Read(read_data(reader, spec)?),

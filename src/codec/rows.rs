@@ -21,7 +21,7 @@ use crate::codec::fit::Form;
 use crate::codec::json_reader::Reader;
 use crate::codec::schema::{FEATURES, Schema, Target};
 use crate::codec::table::{self, Layout};
-use crate::tensor::{Signature, Tensor};
+use crate::tensor::{InputSpec, Signature, Tensor};
 
 #[cold]
 pub(super) fn unknown_input(signature: &Signature, name: &str, at: String) -> Fault {
@@ -36,7 +36,7 @@ pub(super) fn unknown_input(signature: &Signature, name: &str, at: String) -> Fa
 #[cold]
 pub(super) fn duplicate_input(signature: &Signature, index: usize, at: String) -> Fault {
     InputError::Duplicate {
-        name: excerpt(&signature.inputs[index].name),
+        name: excerpt(signature.all_inputs().nth(index).map_or("", |input| &input.name)),
         at,
     }
     .into()
@@ -243,6 +243,7 @@ impl<'s> Rows<'s> {
         self.count += 1;
         let is_cell = |(name, _): &(String, Reader<'_>)| match self.schema.find(name) {
             Some(Target::Column(_)) | None => true,
+            Some(Target::Optional(_)) => false,
             Some(Target::Input(input)) => self.schema.is_one_column(input),
         };
         if (!members.is_empty() && members.iter().all(is_cell)) || matches!(self.form, Some(InstanceForm::Cells(_))) {
@@ -331,6 +332,16 @@ fn mixed(schema: &Schema) -> Fault {
     schema.layout_error(problem).into()
 }
 
+#[cold]
+fn partly_given(spec: &InputSpec, at: String) -> Fault {
+    InputError::Value {
+        name: excerpt(&spec.name),
+        at,
+        problem: "the input is optional: give it in all instances or in none".to_owned(),
+    }
+    .into()
+}
+
 fn place(line: Option<usize>, count: usize) -> String {
     match line {
         Some(line) => format!(" at line {line}"),
@@ -342,11 +353,22 @@ fn place(line: Option<usize>, count: usize) -> String {
 struct Inputs<'s> {
     schema: &'s Schema,
     columns: Vec<Box<dyn Column + 's>>,
+    /// Optional inputs that instances have given.
+    optional: Vec<Optional<'s>>,
     /// For each input the number of instances after which it was last seen.
     seen: Vec<usize>,
     /// Where the next name probably is: objects mostly have their keys in the model's order.
     guess: usize,
     count: usize,
+}
+
+/// An optional input that the first instance has given, and so all of them.
+struct Optional<'s> {
+    /// Its position among the signature's.
+    position: usize,
+    column: Box<dyn Column + 's>,
+    /// The number of instances that have given it.
+    seen: usize,
 }
 
 impl<'s> Inputs<'s> {
@@ -356,6 +378,7 @@ impl<'s> Inputs<'s> {
         Self {
             schema,
             columns: inputs.iter().map(|input| column(input, most)).collect(),
+            optional: Vec::new(),
             seen: vec![0; inputs.len()],
             guess: 0,
             count: 0,
@@ -386,6 +409,41 @@ impl<'s> Inputs<'s> {
         Ok(())
     }
 
+    /// Reads the value of the optional input at `position` in the current instance.
+    fn read_optional(
+        &mut self,
+        reader: &mut Reader<'_>,
+        position: usize,
+        at: &dyn Fn() -> String,
+    ) -> Result<(), Fault> {
+        let schema = self.schema;
+        let spec = &schema.signature().optional[position];
+        let found = self.optional.iter().position(|own| own.position == position);
+        let index = match found {
+            Some(index) => index,
+            None if self.count == 1 => {
+                self.optional.push(Optional {
+                    position,
+                    column: column(spec, reader.remaining()),
+                    seen: 0,
+                });
+                self.optional.len() - 1
+            }
+            None => return Err(partly_given(spec, at())),
+        };
+        let optional = &mut self.optional[index];
+        if optional.seen == self.count {
+            let (name, at) = (excerpt(&spec.name), at());
+            return Err(InputError::Duplicate { name, at }.into());
+        }
+        if optional.seen + 1 != self.count {
+            return Err(partly_given(spec, at()));
+        }
+        optional.seen = self.count;
+        let first = reader.peek()?;
+        optional.column.read(reader, first, 1)
+    }
+
     fn read_object(&mut self, reader: &mut Reader<'_>) -> Result<Step, Fault> {
         let signature = self.schema.signature();
         let mut given = 0;
@@ -394,6 +452,12 @@ impl<'s> Inputs<'s> {
             let index = match self.find(name) {
                 Some(Target::Input(index)) => index,
                 Some(Target::Column(_)) if given == 0 => return Ok(Step::HasColumns),
+                Some(Target::Optional(position)) => {
+                    let (line, count) = (reader.line_number(), self.count);
+                    self.read_optional(reader, position, &|| place(line, count))?;
+                    key = reader.next_key()?;
+                    continue;
+                }
                 None if self.schema.ignores_unknown() => {
                     reader.skip()?;
                     key = reader.next_key()?;
@@ -436,11 +500,17 @@ impl<'s> Inputs<'s> {
         let signature = self.schema.signature();
         let mut given = 0;
         for (name, mut value) in members {
-            let Some(Target::Input(index)) = self.schema.find(&name) else {
-                if self.schema.ignores_unknown() {
+            let index = match self.schema.find(&name) {
+                Some(Target::Input(index)) => index,
+                Some(Target::Optional(position)) => {
+                    let count = self.count;
+                    self.read_optional(&mut value, position, &|| place(None, count))?;
                     continue;
                 }
-                return Err(unknown_input(signature, &name, place(None, self.count)));
+                Some(Target::Column(_)) | None if self.schema.ignores_unknown() => continue,
+                Some(Target::Column(_)) | None => {
+                    return Err(unknown_input(signature, &name, place(None, self.count)));
+                }
             };
             if self.seen[index] == self.count {
                 return Err(duplicate_input(signature, index, place(None, self.count)));
@@ -461,7 +531,7 @@ impl<'s> Inputs<'s> {
         let found = self.schema.find(name);
         self.guess = match found {
             Some(Target::Input(index)) => index + 1,
-            Some(Target::Column(_)) | None => 0,
+            Some(Target::Column(_) | Target::Optional(_)) | None => 0,
         };
         found
     }
@@ -471,8 +541,28 @@ impl<'s> Inputs<'s> {
         place(reader.line_number(), self.count)
     }
 
-    /// The inputs that were given.
+    /// The inputs that were given, and after them the optional ones where any were.
     fn finish(mut self) -> Result<Vec<Option<Tensor>>, DecodeError> {
+        let (schema, optional) = (self.schema, std::mem::take(&mut self.optional));
+        let count = self.count;
+        let mut inputs = self.finish_inputs()?;
+        if optional.is_empty() {
+            return Ok(inputs);
+        }
+        let first = inputs.len();
+        inputs.resize(schema.places().len(), None);
+        let has_records = schema.signature().has_open_records();
+        for Optional { position, column, seen } in optional {
+            if seen != count {
+                let spec = &schema.signature().optional[position];
+                return Err(partly_given(spec, place(None, seen + 1)).into());
+            }
+            inputs[first + position] = Some(column.finish_rows(count, has_records)?);
+        }
+        Ok(inputs)
+    }
+
+    fn finish_inputs(mut self) -> Result<Vec<Option<Tensor>>, DecodeError> {
         let count = self.count;
         for input in 0..self.columns.len() {
             // An input that no instance gives is left to its default as a whole.

@@ -30,7 +30,7 @@ pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
         given[index] = inputs.get(index).cloned();
     }
     let inputs = match schema.complete(given, None) {
-        Ok(inputs) => inputs,
+        Ok(inputs) => inputs.tensors,
         Err(_) => inputs.to_vec(),
     };
     let values: Vec<Value> = inputs.iter().cloned().map(Value::Tensor).collect();

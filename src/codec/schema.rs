@@ -15,7 +15,7 @@ use super::error::{DecodeError, InputError, excerpt};
 use super::fit::Form;
 use super::json_reader::Reader;
 use super::table::may_be_one_column;
-use crate::tensor::{Dim, InputSpec, Signature, Tensor};
+use crate::tensor::{Dim, InputSpec, Inputs, Signature, Tensor};
 
 /// SageMaker's name for the only input of a model.
 pub(super) const FEATURES: &str = "features";
@@ -104,6 +104,8 @@ pub(super) enum Target {
     Input(usize),
     /// One of several columns of an input, by its position among all columns.
     Column(usize),
+    /// An input that a request may leave out, by its position among the signature's optional ones.
+    Optional(usize),
 }
 
 /// What a manifest adds to a signature.
@@ -154,6 +156,9 @@ impl Schema {
             if let Some(short) = input.name.strip_suffix(":0") {
                 add(short, Target::Input(index));
             }
+        }
+        for (index, input) in signature.optional.iter().enumerate() {
+            add(&input.name, Target::Optional(index));
         }
         let mut schema = Self {
             signature,
@@ -208,8 +213,29 @@ impl Schema {
     pub(super) fn find_input(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
             Target::Input(index) => Some(index),
+            Target::Column(_) | Target::Optional(_) => None,
+        }
+    }
+
+    /// The place of the input that a request for whole inputs names, among those that [`Self::complete`] takes: the inputs of
+    /// the signature, and after them its optional ones.
+    pub(super) fn find_place(&self, name: &str) -> Option<usize> {
+        match self.find(name)? {
+            Target::Input(index) => Some(index),
+            Target::Optional(index) => Some(self.rules.len() + index),
             Target::Column(_) => None,
         }
+    }
+
+    /// The input at a place.
+    pub(super) fn at_place(&self, place: usize) -> &InputSpec {
+        let Signature { inputs, optional, .. } = &self.signature;
+        inputs.get(place).unwrap_or_else(|| &optional[place - inputs.len()])
+    }
+
+    /// Room for a tensor at each place.
+    pub(super) fn places(&self) -> Vec<Option<Tensor>> {
+        vec![None; self.rules.len() + self.signature.optional.len()]
     }
 
     /// Whether one cell, or one value in an object, is a row of the input.
@@ -275,13 +301,17 @@ impl Schema {
         open.next().filter(|_| open.next().is_none())
     }
 
-    /// The inputs in the model's order, with defaults for those that a request leaves out. `records` is the number of
-    /// records in the request, as far as it says; without it, that of the first input with an open first axis.
+    /// The inputs in the model's order, with defaults for those that a request leaves out, and the optional inputs that are
+    /// given, which follow the others in `given`. `records` is the number of records in the request, as far as it says;
+    /// without it, that of the first input with an open first axis.
     pub(super) fn complete(
         &self,
         mut given: Vec<Option<Tensor>>,
         records: Option<usize>,
-    ) -> Result<Vec<Tensor>, DecodeError> {
+    ) -> Result<Inputs, DecodeError> {
+        let optional = given.split_off(self.rules.len().min(given.len()));
+        let optional = optional.into_iter().enumerate();
+        let optional = optional.filter_map(|(position, tensor)| Some((position, tensor?)));
         given.resize(self.rules.len(), None);
         let pairs = || self.signature.inputs.iter().zip(&given);
         let counted = || pairs().find_map(|(spec, tensor)| first_axis(spec, tensor.as_ref()?));
@@ -310,7 +340,11 @@ impl Schema {
                 (None, None) => Err(self.missing(&spec.name, String::new()).into()),
             }
         };
-        given.into_iter().enumerate().map(complete).collect()
+        let tensors = given.into_iter().enumerate().map(complete);
+        Ok(Inputs {
+            tensors: tensors.collect::<Result<_, _>>()?,
+            optional: optional.collect(),
+        })
     }
 }
 
@@ -419,7 +453,7 @@ mod tests {
                 .complete(vec![Some(tensor(&[3], &[1f32, 2., 3.]))], None)
                 .unwrap();
             let expected = tensor(&[2, 3, 2], &[1i64, 2, 1, 2, 1, 2, 3, 4, 3, 4, 3, 4]);
-            assert_eq!(inputs[1], expected);
+            assert_eq!(inputs.tensors[1], expected);
         }
     }
 
@@ -442,7 +476,7 @@ mod tests {
         );
         assert_eq!(schema.only_input(), Some(0));
         let x = tensor(&[2], &[1f32, 2.]);
-        let inputs = schema.complete(vec![Some(x.clone())], None).unwrap();
+        let inputs = schema.complete(vec![Some(x.clone())], None).unwrap().tensors;
         assert_eq!(inputs, [x, tensor(&[2, 2], &[7i64, 8, 7, 8]), tensor(&[], &[9i64])]);
         let missing = schema.complete(Vec::new(), None).unwrap_err();
         assert!(missing.to_string().starts_with("input \"x\" is missing"), "{missing}");

@@ -99,7 +99,7 @@ impl Layout {
             let slot = match schema.find(name) {
                 Some(Target::Column(column)) => &mut columns[column],
                 Some(Target::Input(input)) if schema.is_one_column(input) => &mut inputs[input],
-                Some(Target::Input(_)) | None => {
+                Some(Target::Input(_) | Target::Optional(_)) | None => {
                     named.unknown.push(name);
                     continue;
                 }
@@ -180,6 +180,8 @@ impl Layout {
             match *target {
                 Target::Column(column) => columns[column] = Some(position),
                 Target::Input(input) => inputs[input] = Some(position),
+                // A table has no columns of these.
+                Target::Optional(_) => {}
             }
         }
         let layout = Self::of_columns(schema, &columns, &inputs, order.len());

@@ -150,7 +150,11 @@ impl Work for Invocation {
         let format = self
             .handler
             .negotiate(self.accept.as_deref(), self.default, &asked.reply)?;
-        Ok((asked.inputs.into(), (asked.reply, format)))
+        let inputs = Inputs {
+            tensors: asked.inputs,
+            optional: asked.optional,
+        };
+        Ok((inputs, (asked.reply, format)))
     }
 
     fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {

@@ -147,7 +147,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
             found: Found::Given,
         },
     };
-    let real = inside(folder.path(), &model)?;
+    let real = inside(&folder, &model)?;
     let (file, mut weights) = open_file(&folder, &real)?;
     let (mut widened, mut has_trees, mut has_unbounded_work) = (0, false, true);
     let mut external = Vec::new();
@@ -179,7 +179,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
         })?;
         (widened, has_trees, has_unbounded_work) = (facts.widened, facts.has_trees, facts.has_unbounded_work);
         for (location, needed) in facts.external {
-            let file = external_file(&real, folder.path(), &location)?;
+            let file = external_file(&real, &folder, &location)?;
             let (data, bytes) = open_file(&folder, &file)?;
             if bytes < needed {
                 return Err(match foreign(&data) {
@@ -232,12 +232,29 @@ fn open_folder(path: &ArtifactPath) -> Result<(Folder, Option<PathBuf>), Artifac
         None => Folder::open(folder),
     };
     match open(&real) {
-        Ok(folder) => Ok((folder, None)),
+        Ok(folder) => Ok((folder.with_blobs(root.as_ref()), None)),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            // A file of a snapshot is one of the snapshot, rather than of the blobs.
+            if let (None, Some(name)) = (&root, path.path.file_name())
+                && let Some(Ok(parent)) = path.path.parent().map(|parent| parent_of(parent).canonicalize())
+                && let Ok(folder) = Folder::open(&parent).map(|folder| folder.with_blobs(None))
+                && folder.is_blob(&real)
+            {
+                return Ok((folder, Some(parent.join(name))));
+            }
             let folder = open(real.parent().unwrap_or(&real)).map_err(failed)?;
             Ok((folder, Some(real)))
         }
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// A parent as a path that can be opened: that of a name alone is the working directory.
+fn parent_of(parent: &Path) -> &Path {
+    if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
     }
 }
 

@@ -115,6 +115,13 @@ impl Signature {
     }
 }
 
+impl Signature {
+    /// The inputs, and after them the optional ones.
+    pub fn all_inputs(&self) -> impl Iterator<Item = &InputSpec> {
+        self.inputs.iter().chain(&self.optional)
+    }
+}
+
 fn write_type(f: &mut fmt::Formatter<'_>, data_type: DataType, dims: Option<&[Dim]>) -> fmt::Result {
     let Some(dims) = dims else {
         return write!(f, "{data_type} of any shape");

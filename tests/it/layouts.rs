@@ -1,6 +1,8 @@
 //! Folders as they are published: what is served without a change, what is refused and why.
 
 mod operators;
+mod optional;
+mod snapshots;
 
 use std::fs;
 use std::path::Path;

@@ -87,7 +87,7 @@ fn is_numbers(schema: &Schema, names: &[&str]) -> bool {
         let input = match schema.find(name) {
             Some(Target::Input(input)) => input,
             Some(Target::Column(column)) => schema.columns()[column].input,
-            None => return true,
+            Some(Target::Optional(_)) | None => return true,
         };
         let data_type = schema.signature().inputs[input].data_type;
         data_type != DataType::String && with_kind!(data_type, K => K::from_cell(name).is_ok())

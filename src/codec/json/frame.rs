@@ -17,10 +17,10 @@ use crate::codec::error::{DecodeError, excerpt};
 use crate::codec::json_reader::Reader;
 use crate::codec::rows::{Rows, is_binary_string, unknown_input};
 use crate::codec::schema::{Schema, Target};
-use crate::tensor::{Records, Tensor};
+use crate::tensor::{Inputs, Records};
 
 /// Reads a table with the names of its columns apart from its rows.
-pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Vec<Tensor>, usize), DecodeError> {
+pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let malformed = |reader: &Reader<'_>| -> DecodeError {
         reader
             .malformed("a table must have \"columns\", a list of names, and \"data\", a list of rows")
@@ -103,9 +103,13 @@ pub(super) fn by_name(
     mut start: Reader<'_>,
     members: &[(String, Reader<'_>)],
     schema: &Schema,
-) -> Result<(Vec<Tensor>, usize), DecodeError> {
-    let (mut lists, mut objects, mut has_columns) = (0, 0, false);
+) -> Result<(Inputs, usize), DecodeError> {
+    let (mut lists, mut objects, mut has_columns, mut optional) = (0, 0, false, 0);
     for (name, value) in members {
+        if let Some(Target::Optional(_)) = schema.find(name) {
+            optional += 1;
+            continue;
+        }
         let mut ahead = value.clone();
         match ahead.peek()? {
             Peek::Array => lists += 1,
@@ -117,17 +121,17 @@ pub(super) fn by_name(
     if objects == members.len() || (lists == members.len() && has_columns) {
         return by_column(members, schema);
     }
-    if lists == members.len() {
-        let mut tensors = vec![None; schema.signature().inputs.len()];
+    if lists + optional == members.len() {
+        let mut tensors = schema.places();
         for (name, value) in members {
-            match schema.find_input(name) {
+            match schema.find_place(name) {
                 Some(index) => read_column(&mut value.clone(), schema, index, &mut tensors)?,
                 None if schema.ignores_unknown() => {}
                 None => return Err(unknown_input(schema.signature(), name, String::new()).into()),
             }
         }
         let inputs = schema.complete(tensors, None)?;
-        let count = match schema.signature().records(&inputs) {
+        let count = match schema.signature().records(&inputs.tensors) {
             Records::Separable(count) | Records::Together(count) => count,
             Records::One => 1,
         };
@@ -139,7 +143,7 @@ pub(super) fn by_name(
 }
 
 /// Reads an object of columns in the place of an object of inputs.
-pub(super) fn columns_of_inputs(reader: &mut Reader<'_>, schema: &Schema) -> Result<Vec<Tensor>, DecodeError> {
+pub(super) fn columns_of_inputs(reader: &mut Reader<'_>, schema: &Schema) -> Result<Inputs, DecodeError> {
     let start = reader.clone();
     let mut members = Vec::new();
     let mut key = reader.enter_object()?;
@@ -152,7 +156,7 @@ pub(super) fn columns_of_inputs(reader: &mut Reader<'_>, schema: &Schema) -> Res
 }
 
 /// Reads columns, each a list of values or an object of values by the rows' labels.
-fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Vec<Tensor>, usize), DecodeError> {
+fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let mut columns = Vec::with_capacity(members.len());
     let mut labels: Option<Vec<String>> = None;
     for (name, value) in members {
@@ -201,7 +205,7 @@ fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Vec<T
 pub(super) fn by_index(
     members: &[(String, Reader<'_>)],
     schema: &Schema,
-) -> Result<Option<(Vec<Tensor>, usize)>, DecodeError> {
+) -> Result<Option<(Inputs, usize)>, DecodeError> {
     let Some((_, first)) = members.first() else {
         return Ok(None);
     };
@@ -244,7 +248,7 @@ pub(super) fn records_without(
     reader: &mut Reader<'_>,
     passed_over: &[String],
     schema: &Schema,
-) -> Result<(Vec<Tensor>, usize), DecodeError> {
+) -> Result<(Inputs, usize), DecodeError> {
     let malformed = |reader: &Reader<'_>| -> DecodeError {
         reader
             .malformed("\"data\" must be a list of records beside \"schema\"")

@@ -11,10 +11,10 @@ use crate::codec::fit::Form;
 use crate::codec::json_reader::Reader;
 use crate::codec::rows::Rows;
 use crate::codec::schema::Schema;
-use crate::tensor::Tensor;
+use crate::tensor::Inputs;
 
 /// Reads the value of `predictions`.
-pub(super) fn predictions(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Vec<Tensor>, usize), DecodeError> {
+pub(super) fn predictions(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let first = reader.peek()?;
     if !starts_with_object(reader, first, schema)? {
         return instances(reader, first, schema, Form::Whole);

@@ -80,7 +80,11 @@ impl Work for Inference {
             .decode_open_inference(self.json_bytes.as_deref(), &self.body)?;
         // JSON alone, or with binary data behind it, as the request says.
         let format = self.handler.negotiate(None, Format::Json, &asked.reply)?;
-        Ok((asked.inputs.into(), (asked.reply, format)))
+        let inputs = Inputs {
+            tensors: asked.inputs,
+            optional: asked.optional,
+        };
+        Ok((inputs, (asked.reply, format)))
     }
 
     fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {

@@ -74,7 +74,8 @@ pub enum ArtifactError {
         bytes: u64,
     },
     #[error(
-        "{file} is a link out of the artifact; put the file itself there (longshore pack does so for a Hugging Face snapshot)"
+        "{file} is a link out of the artifact; put the file itself there. The links of a Hugging Face snapshot are followed to \
+         the blobs of its own repository, where that lies below the folder that the server was started with"
     )]
     Escapes { file: String },
     /// What was read second is not what was read first, so neither is used.

@@ -127,7 +127,7 @@ impl Listing {
     }
 
     fn enter(&self, folder: &Folder, name: &str) -> Result<(Folder, Self), ArtifactError> {
-        let below = inside(folder.path(), &folder.path().join(name))?;
+        let below = inside(folder, &folder.path().join(name))?;
         let below = folder.folder(&below).map_err(|source| open_error(&below, source))?;
         let listing = Self::read(&below, self.processor)?;
         Ok((below, listing))

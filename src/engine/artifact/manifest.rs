@@ -11,7 +11,7 @@ use crate::manifest::{FILE, Manifest};
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 pub(super) fn read(folder: &Folder) -> Result<Manifest, ArtifactError> {
-    let path = inside(folder.path(), &folder.path().join(FILE))?;
+    let path = inside(folder, &folder.path().join(FILE))?;
     let (file, _) = open_file(folder, &path)?;
     let mut text = String::new();
     file.take(MAX_MANIFEST_BYTES + 1)

@@ -23,7 +23,7 @@ const MAX_BYTES: u64 = 4 << 20;
 
 /// The path that `MLmodel` in `folder` names, relative to it.
 pub(super) fn data(folder: &Folder) -> Result<Option<String>, ArtifactError> {
-    let path = inside(folder.path(), &folder.path().join(FILE))?;
+    let path = inside(folder, &folder.path().join(FILE))?;
     let (file, _) = open_file(folder, &path)?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES)

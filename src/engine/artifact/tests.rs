@@ -284,6 +284,41 @@ fn a_model_that_links_out_of_the_artifact_is_refused() {
 }
 
 #[test]
+fn the_files_of_a_snapshot_keep_their_names_and_are_read_from_the_blobs() {
+    let hub = artifact(&["models--x/snapshots/abc/onnx/", "models--x/blobs/", "secret"]);
+    let repository = real(&hub).join("models--x");
+    let snapshot = repository.join("snapshots/abc");
+    // A name of a producer.
+    fs::write(repository.join("blobs/1"), b"\x12\x02me").unwrap();
+    fs::write(repository.join("blobs/2"), r#"{"task": "ranking"}"#).unwrap();
+    let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, snapshot.join(name)).unwrap();
+    link("../../../blobs/1", "onnx/model.onnx");
+    link("../../blobs/2", "longshore.json");
+    let model = snapshot.join("onnx/model.onnx");
+    for path in [
+        ArtifactPath::trusted(&*snapshot),
+        ArtifactPath::trusted(&*model),
+        ArtifactPath::below(real(&hub), snapshot.clone()),
+    ] {
+        let opened = super::open(&path, Processor::Cpu).unwrap();
+        assert_eq!(opened.model, model, "{path:?}");
+        assert_eq!(opened.file(&opened.model).unwrap().metadata().unwrap().len(), 4);
+        if path.path() == snapshot {
+            assert_eq!(opened.manifest.task.as_deref(), Some("ranking"));
+        }
+    }
+    // The operator has named the folder of snapshots alone: what is beside it is out of bounds.
+    let narrow = ArtifactPath::below(repository.join("snapshots"), snapshot.clone());
+    assert!(matches!(
+        super::open(&narrow, Processor::Cpu),
+        Err(ArtifactError::Escapes { .. })
+    ));
+    fs::remove_file(snapshot.join("longshore.json")).unwrap();
+    link("../../../secret", "longshore.json");
+    assert!(matches!(open(&snapshot), Err(ArtifactError::Escapes { .. })));
+}
+
+#[test]
 fn a_directory_or_a_manifest_that_links_out_of_the_artifact_is_not_looked_into() {
     let outside = artifact(&["a.onnx", "b.onnx", "longshore.json"]);
     let root = artifact(&[]);
