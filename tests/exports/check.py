@@ -650,44 +650,57 @@ def read_recordio(body: bytes) -> list[dict]:
     return rows
 
 
+def numbers(message: bytes) -> list[int]:
+    """Numbers of any length, one after the other."""
+    out, value, shift = [], 0, 0
+    for byte in message:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            out.append(value)
+            value = shift = 0
+    assert shift == 0, message
+    return out
+
+
 def fields(message: bytes):
     """The members of a message of which each has a length."""
     at = 0
 
-    def number():
+    def number() -> int:
         nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
+        start = at
+        while message[at] >= 0x80:
             at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
+        at += 1
+        return numbers(message[start:at])[0]
 
     while at < len(message):
         tag = number()
         assert tag & 7 == 2, tag
         size = number()
+        assert at + size <= len(message), size
         yield tag >> 3, message[at : at + size]
         at += size
 
 
 def entries(message: bytes):
-    for _, entry in fields(message):
+    """The labels of a record: names and values."""
+    for map_of, entry in fields(message):
+        assert map_of == 2, map_of
         parts = dict(fields(entry))
         [(kind, tensor)] = fields(parts[2])
         values = dict(fields(tensor)).get(1, b"")
-        kinds = {FLOAT32: np.float32, FLOAT64: np.float64, INT32: np.int32}
-        yield parts[1].decode(), np.frombuffer(values, kinds[kind]).tolist()
+        if kind == INT32:
+            # A negative number is written as if it had 64 bits.
+            yield parts[1].decode(), [value - (value >> 63 << 64) for value in numbers(values)]
+        else:
+            yield parts[1].decode(), np.frombuffer(values, {FLOAT32: "<f4", FLOAT64: "<f8"}[kind]).tolist()
 
 
 def reply_recordio(export, answer):
-    rows = read_recordio(answer.body)
-    expected = [list(row.values()) for row in export.rows]
-    got = [list(row.values()) for row in rows]
-    listed = lambda value: leaves(value)
-    compare([listed(row) for row in got], [listed(row) for row in expected])
+    expected = [{name: leaves(value) for name, value in row.items()} for row in export.rows]
+    compare(read_recordio(answer.body), expected)
 
 
 def reply_tensors(export, answer):
