@@ -155,14 +155,14 @@ pub struct Csv {
 
 /// What the manifest says of batching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "BatchingForm", into = "BatchingForm")]
+#[serde(try_from = "Json", into = "BatchingForm")]
 pub enum Batching {
     Never,
     /// The rows are independent, and batches may have this many if it is said, else as many as those of any model.
     Allowed(Option<NonZeroUsize>),
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize)]
 #[serde(untagged)]
 enum BatchingForm {
     Switch(bool),
@@ -272,12 +272,22 @@ impl From<Output> for OutputForm {
     }
 }
 
-impl From<BatchingForm> for Batching {
-    fn from(form: BatchingForm) -> Self {
+impl TryFrom<Json> for Batching {
+    type Error = String;
+
+    fn try_from(form: Json) -> Result<Self, String> {
         match form {
-            BatchingForm::Switch(false) => Self::Never,
-            BatchingForm::Switch(true) => Self::Allowed(None),
-            BatchingForm::Limits(BatchingLimits { max_rows }) => Self::Allowed(Some(max_rows)),
+            Json::Bool(false) => Ok(Self::Never),
+            Json::Bool(true) => Ok(Self::Allowed(None)),
+            Json::Object(limits) if limits.get("max_rows").and_then(Json::as_u64) == Some(0) => {
+                Err("max_rows is 1 at least".to_owned())
+            }
+            limits @ Json::Object(_) => serde_json::from_value::<BatchingLimits>(limits)
+                .map(|limits| Self::Allowed(Some(limits.max_rows)))
+                .map_err(|error| format!("batching: {error}")),
+            Json::Null | Json::Number(_) | Json::String(_) | Json::Array(_) => {
+                Err("expected true, false or {\"max_rows\": N} for batching".to_owned())
+            }
         }
     }
 }
