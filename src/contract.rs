@@ -8,6 +8,7 @@
 //! by actix with a bare status.
 
 mod body;
+mod coding;
 mod error;
 mod health;
 mod invoke;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub loads: bool,
     /// Bytes of the largest request body.
     pub max_body: usize,
+    /// The least bytes of a reply that is compressed for clients that accept it; `None` for no reply.
+    pub compress_above: Option<usize>,
     /// Bytes of all header names and values of a request.
     pub max_headers: usize,
     pub request_timeout: Duration,

@@ -264,6 +264,9 @@ fn settings(
         },
         loads: source.is_platform || source.store.is_some(),
         max_body: args.max_body(),
+        compress_above: args
+            .compress_above
+            .map(|least| usize::try_from(least.as_u64()).unwrap_or(usize::MAX)),
         max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
         request_timeout: args.request_timeout(),
         connections: connections::Settings {

@@ -56,7 +56,7 @@ fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Re
     let mut counts = Vec::with_capacity(requests.len());
     for request in &requests {
         match (&request.reply.dialect, signature.records(&request.inputs)) {
-            (Dialect::Rows, Records::Separable(count)) if request.optional.is_empty() => counts.push(count),
+            (Dialect::Rows, Records::Separable(count)) => counts.push(count),
             (_, _) => {
                 let problem =
                     "each of several documents must be an array of instances, or an object with \"instances\"";

@@ -40,6 +40,11 @@ pub struct ServeArgs {
     #[arg(long, env = "LONGSHORE_MAX_BODY", value_name = "BYTES", help_heading = "HTTP")]
     pub max_body: Option<ByteSize>,
 
+    /// Least size of a reply that is compressed for clients whose Accept-Encoding has gzip or zstd, e.g. 64KiB. Never unless
+    /// given: SageMaker does not ask for it, and a client on a fast network waits longer for it
+    #[arg(long, env = "LONGSHORE_COMPRESS_ABOVE", value_name = "BYTES", help_heading = "HTTP")]
+    pub compress_above: Option<ByteSize>,
+
     /// Largest sum of a request's header names and values
     #[arg(
         long,

@@ -31,16 +31,22 @@ PENDING = {
     "application/octet-stream",
 }
 """Formats that the server does not have yet."""
-PENDING_KINDS = {"MLmodel", "state by default"}
+PENDING_KINDS = {"MLmodel"}
 """Artifacts that the server does not serve rightly yet."""
-FLAT = '`instances`, `{"data": {"features": {"values": [..]}}}`'
-PENDING_DIALECTS = {("named numbers", "MLflow `inputs`"), ("fixed batch", FLAT), ("fixed batch", FLAT.removeprefix("`instances`, "))}
+PENDING_DIALECTS = {
+    ("state by default", "the model's type"),
+    ("state by default", "float64, Fortran order"),
+    ("state", "`instances`, objects by input"),
+    ("state", "an array of objects"),
+    ("state", "objects by input"),
+}
 """Dialects that the server does not answer for these kinds yet."""
 
 REFUSED = {
     # A line of cells cannot say nested lists, or lists of any length.
     ("two targets", "reply", "text/csv", "*"): 406,
     ("detector", "reply", "text/csv", "*"): 406,
+    ("state", "reply", "text/csv", "*"): 406,
 }
 """Refusals that are right: the status by kind or model, direction, format and dialect; `*` for any."""
 
@@ -50,8 +56,9 @@ DIALECTS = []
 
 
 def dialect(media_type: str, name: str):
-    """Adds a way to write a request: a function from an export to a body, or to a content type and a body, or to None
-    where the export does not fit. A content type is MEDIA_TYPE unless the function gives another."""
+    """Adds a way to write a request: a function from an export to a body, or to None where the export does not fit. It may
+    give a tuple of the content type and the body, and of the number of records where the body does not hold all of them.
+    """
 
     def add(function):
         DIALECTS.append((media_type, name, function))
@@ -75,7 +82,7 @@ def flat(export: Export):
     """Cells, also of an only input of any shape."""
     if export.cells is not None:
         return export.cells
-    if export.only is not None and export.by_record and export.only.shape[1:] and "fixed" in export.kind:
+    if export.kind == "fixed batch":
         return export.only.reshape(RECORDS, -1).tolist()
     return None
 
@@ -190,7 +197,7 @@ def lists(export: Export):
     """Each record without names: a list of cells, or the value of the only input."""
     if export.cells is not None:
         return export.cells
-    return export.only.tolist() if export.only is not None and export.by_record else None
+    return export.only.tolist() if export.only is not None else None
 
 
 def bare(export: Export):
@@ -280,6 +287,28 @@ def _(export):
 @dialect("application/json", "`inputs`, the only one")
 def _(export):
     return js({"inputs": export.only}) if export.only is not None else None
+
+
+@dialect("application/json", "`inputs`, lists of cells")
+def _(export):
+    return (rows := export.cells) and js({"inputs": rows})
+
+
+@dialect("application/json", "columns without more around them")
+def _(export):
+    return js(export.frame.to_dict(orient="list")) if export.names_known else None
+
+
+@dialect("application/json", "one record, an object")
+def _(export):
+    rows = named_rows(export)
+    return ("application/json", js(rows[0]), 1) if rows else None
+
+
+@dialect("application/json", "one record, a list")
+def _(export):
+    rows = export.cells
+    return ("application/json", js(rows[0]), 1) if rows and len(rows[0]) > 1 else None
 
 
 @dialect("application/json", "`{\"data\": [[..], ..]}`")
@@ -699,6 +728,8 @@ REPLIES = [
 ]
 PENDING_REPLIES = {
     ("labels", "text/csv"),
+    ("state", "application/json"),
+    ("state", "application/jsonlines"),
     "application/x-npz",
     "application/x-recordio-protobuf",
     ("application/x-npy", "the first output"),
@@ -767,11 +798,11 @@ def open_inference(answer) -> dict:
     return out
 
 
-def assert_right(export: Export, answer) -> None:
-    """Compares a reply in JSON, in whatever form it answers the request."""
+def assert_right(export: Export, answer, count=RECORDS) -> None:
+    """Compares a reply for so many records, in whatever form it answers the request."""
     document = json.loads(answer.body) if answer.content_type == "application/json" else {}
     if "predictions" in document:
-        compare(predictions(export, document), export.rows)
+        compare(predictions(export, document), export.rows[:count])
     elif isinstance(document.get("outputs"), list) and "model_name" in document or not document:
         compare(open_inference(answer), whole_of(export, export.tensors))
     else:
@@ -815,10 +846,12 @@ class Server:
 
 
 def request_body(export: Export, media_type: str, write):
+    """The content type, the body, and the number of records; None where the export does not fit."""
     made = write(export)
     if not made:
         return None
-    return made if isinstance(made, tuple) else (media_type, made)
+    made = made if isinstance(made, tuple) else (media_type, made)
+    return made if len(made) == 3 else (*made, RECORDS)
 
 
 def right_refusal(export: Export, direction: str, media_type: str, name: str):
@@ -848,20 +881,20 @@ def requests(server: Server, export: Export):
         made = request_body(export, media_type, write)
         if made is None:
             continue
-        content_type, body = made
+        content_type, body, count = made
         is_pending = media_type in PENDING or (export.kind, name) in PENDING_DIALECTS or ("*", name) in PENDING_DIALECTS
         answer = server.invoke(export, content_type, body, "application/json")
         outcome = judge(
-            answer, right_refusal(export, "request", media_type, name), lambda answer: assert_right(export, answer)
+            answer,
+            right_refusal(export, "request", media_type, name),
+            lambda answer: assert_right(export, answer, count),
         )
         yield "request", media_type, name, body, outcome, is_pending
 
 
 def replies(server: Server, export: Export):
     rows = lists(export)
-    body = js({"instances": rows if rows is not None else export.records}) if export.by_record else None
-    if body is None:
-        return
+    body = js({"instances": rows if rows is not None else export.records})
     for media_type, name, accept, fits, check in REPLIES:
         if not fits(export):
             continue

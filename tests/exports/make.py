@@ -43,8 +43,8 @@ class Export:
     """The records as users of the library have them."""
     names_known: bool = False
     """Whether the server knows the names of the frame's columns."""
-    by_record: bool = True
-    """Whether the first axis of each input counts records."""
+    axes: dict[str, int] = field(default_factory=dict)
+    """The axis that counts records, of inputs where that is not the first."""
     tensors: tuple[str, ...] = ()
     """The outputs that are tensors."""
     manifest: dict | None = None
@@ -80,21 +80,18 @@ class Export:
     @property
     def cells(self) -> list[list] | None:
         """A list of values for each record, as a table has them."""
-        if not self.by_record:
-            return None
         if (matrix := self.matrix) is not None:
             return matrix.tolist()
-        if all(array.size == RECORDS for array in self.inputs.values()):
+        if not self.axes and all(array.size == RECORDS for array in self.inputs.values()):
             return [list(row) for row in zip(*(array.ravel().tolist() for array in self.inputs.values()))]
         return None
 
     @property
-    def records(self) -> list[dict] | None:
+    def records(self) -> list[dict]:
         """The value of each input for each record."""
-        if not self.by_record:
-            return None
         scalar = lambda value: value[0] if isinstance(value, list) and len(value) == 1 else value
-        columns = {name: array.tolist() for name, array in self.inputs.items()}
+        moved = {name: np.moveaxis(array, self.axes.get(name, 0), 0) for name, array in self.inputs.items()}
+        columns = {name: array.tolist() for name, array in moved.items()}
         if self.cells is not None:
             columns = {name: [scalar(value) for value in values] for name, values in columns.items()}
         return [{name: values[index] for name, values in columns.items()} for index in range(RECORDS)]
@@ -469,7 +466,7 @@ def networks():
         inputs,
         [{"y": plain(y[index]), "hn": plain(hn[:, index : index + 1])} for index in range(RECORDS)],
         {"y": plain(y), "hn": plain(hn)},
-        by_record=False,
+        axes={"h0": 1, "c0": 1},
         tensors=("y", "hn"),
     )
     # The same, whose requests leave the states out.

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use super::check;
 use crate::codec::{Encoded, Format, INFERENCE_HEADER_CONTENT_LENGTH, ReplyPlan};
 use crate::contract::State;
+use crate::contract::coding;
 use crate::contract::error::Error;
-use crate::contract::invoke::{Reply, read_body, refuse_encoded};
+use crate::contract::invoke::{body_limit, read_body, reply};
 use crate::contract::models::text_header;
 use crate::engine::{Model, RequestMemory, Work};
 use crate::handler::Handler;
@@ -31,7 +32,7 @@ pub(super) async fn infer(
 ) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
     let body = read_body(state, request, payload, deadline).await?;
-    refuse_encoded(request)?;
+    let body = coding::unpacked(state, request, body, body_limit(state)).await?;
     check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;
 
@@ -56,7 +57,7 @@ pub(super) async fn infer(
             response.content_type(encoded.content_type.as_ref());
         }
     }
-    Ok(response.body(Reply(encoded.body)))
+    Ok(reply(state, request, response, encoded.body).await)
 }
 
 /// A request, as far as the model's answer depends on it.
