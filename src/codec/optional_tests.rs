@@ -1,6 +1,9 @@
 //! Optional inputs, in each form that names inputs.
 
+use bytes::Bytes;
+
 use super::testing::{decode_str, input, output, signature, tensor};
+use super::{Documents, Schema};
 use crate::tensor::DataType::{F32, I64};
 use crate::tensor::{Signature, Tensor};
 
@@ -101,4 +104,29 @@ fn what_optional_inputs_cannot_be_is_refused_by_name() {
         let error = decode_str("application/json", body, &model()).unwrap_err().to_string();
         assert!(error.contains(expected), "{body}: {error}");
     }
+}
+
+#[test]
+fn several_documents_give_the_same_optional_inputs_or_none() {
+    let decode = |body: &str| {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        crate::codec::decode("application/json", body, &Schema::of(model()), Documents::Several)
+    };
+    let request = decode(
+        "{\"instances\": [{\"x\": [1, 2], \"threshold\": 0.5}]}\n{\"instances\": [{\"x\": [3, 4], \"threshold\": 0.5}]}",
+    )
+    .unwrap();
+    assert_eq!(request.optional, [(0, scalar(0.5))]);
+    assert_eq!(request.inputs, [tensor(&[2, 2], &[1f32, 2., 3., 4.])]);
+    for second in [
+        r#"{"x": [3, 4], "threshold": 0.25}"#,
+        r#"{"x": [3, 4]}"#,
+        r#"{"x": [3, 4], "threshold": 0.5, "bias": 1}"#,
+    ] {
+        let body = format!("{{\"instances\": [{{\"x\": [1, 2], \"threshold\": 0.5}}]}} {{\"instances\": [{second}]}}");
+        let error = decode(&body).unwrap_err().to_string();
+        assert!(error.contains("can only give the same optional inputs"), "{error}");
+    }
+    let each = "{\"instances\": [{\"x\": [1, 2], \"bias\": 1}]}";
+    assert!(decode(&format!("{each} {each}")).is_err());
 }

@@ -32,15 +32,11 @@ PENDING = {
     "application/octet-stream",
 }
 """Formats that the server does not have yet."""
-PENDING_KINDS = {"MLmodel"}
+PENDING_KINDS = set()
 """Artifacts that the server does not serve rightly yet."""
 PENDING_DIALECTS = {
     ("state by default", "the model's type"),
     ("state by default", "float64, Fortran order"),
-    ("state", "`instances`, objects by input"),
-    ("state", "an array of objects"),
-    ("state", "objects by input"),
-    ("state", "`Content-Encoding: gzip`"),
 }
 """Dialects that the server does not answer for these kinds yet."""
 
@@ -750,9 +746,6 @@ REPLIES = [
     ),
 ]
 PENDING_REPLIES = {
-    ("labels", "text/csv"),
-    ("state", "application/json"),
-    ("state", "application/jsonlines"),
     "application/x-npz",
     "application/x-recordio-protobuf",
     ("application/x-npy", "the first output"),

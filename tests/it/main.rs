@@ -55,6 +55,7 @@ mod limits;
 mod listing;
 mod local_mode;
 mod log;
+mod manifest;
 mod memory;
 mod names;
 mod negotiation;
