@@ -25,6 +25,7 @@ use crate::archive;
 use crate::config::{ArchiveArgs, Cli, Command, EndpointArgs, ExamineArgs, PrepareArgs, ServeArgs, TetherArgs};
 use crate::endpoint::tether;
 use crate::engine::{self, Examiner};
+use crate::manifest;
 use crate::supervisor::{self, Inheritance, RefusalTimes};
 use crate::telemetry::escape::plain;
 use crate::telemetry::{self, LogFormat, LogLevel};
@@ -43,6 +44,7 @@ pub fn main() -> ExitCode {
         Some(Command::Endpoint(args)) => endpoint(&args),
         Some(Command::Pack(args)) => end(pack::run(&args)),
         Some(Command::Inspect(args)) => end(inspect::run(&args)),
+        Some(Command::Schema) => end(table::print(format_args!("{:#}\n", manifest::schema())).map_err(Into::into)),
         None => (cli.serve, false),
     };
     telemetry::init(args.log_format, args.log_level);

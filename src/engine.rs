@@ -78,7 +78,7 @@ use turn::{Batcher, Batches, Pending};
 use watchdog::Watchdog;
 use workplace::Workplace;
 
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Overlay};
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
 const LOAD_STACK: usize = 256 << 20;
@@ -101,6 +101,8 @@ pub struct Settings {
     pub queue: usize,
     /// Rows of requests that may run together; 1 for no batches.
     pub max_batch: usize,
+    /// Keys that count more than those of the artifacts' manifests.
+    pub manifest: Option<Arc<Overlay>>,
     /// Bytes for everything, and where to see how much is used; `None` for no limit.
     pub memory: Option<Limit>,
     /// Bytes of it that requests are to find free.
@@ -183,6 +185,7 @@ pub struct Engine {
     quarantine: Arc<Quarantine>,
     queue: usize,
     max_batch: usize,
+    overlay: Option<Arc<Overlay>>,
     batches: Arc<Batches>,
     compute: Pool<Pending>,
     watchdog: Arc<Watchdog>,
@@ -268,6 +271,7 @@ impl Engine {
             quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),
             queue: settings.queue,
             max_batch: settings.max_batch,
+            overlay: settings.manifest.clone(),
             batches: Arc::default(),
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
@@ -299,7 +303,7 @@ impl Engine {
     }
 
     async fn try_load(&self, path: &ArtifactPath, attempt: usize) -> Result<Model, LoadError> {
-        let (path, platform) = (path.to_owned(), Arc::clone(&self.platform));
+        let (path, platform) = (self.with_overlay(path), Arc::clone(&self.platform));
         let processor = self.processor();
         let opened = self.loads.run(move || {
             let artifact = artifact::open(&path, processor)?;
@@ -389,7 +393,7 @@ impl Engine {
         let Some(preparing) = &self.preparing else {
             return self.load(path).await;
         };
-        let (cache, files, processor) = (Arc::clone(&preparing.cache), path.to_owned(), self.processor());
+        let (cache, files, processor) = (Arc::clone(&preparing.cache), self.with_overlay(path), self.processor());
         let found = self.loads.run(move || {
             // What the name's manifest says is not part of the content; without the files, it says nothing.
             let manifest =
@@ -429,6 +433,10 @@ impl Engine {
             None => Processor::Cpu,
             Some(_) => Processor::Gpu,
         }
+    }
+
+    fn with_overlay(&self, path: &ArtifactPath) -> ArtifactPath {
+        path.clone().with_overlay(self.overlay.clone())
     }
 
     fn model(&self, resident: Arc<Resident>, manifest: Arc<Manifest>) -> Model {

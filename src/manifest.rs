@@ -3,19 +3,31 @@
 //! An artifact may carry [`FILE`]. Everything in it is optional; a model without one is served by what its graph declares.
 //! This module is a leaf: it knows the file and neither ONNX Runtime nor any request.
 //!
+//! - `parse`: from text to a [`Manifest`], and the JSON Schema of the file.
+//! - `sidecars`: what exporters write beside a model, as far as it says the same things.
+//!
 //! What always holds: a key that is not known is an error that names the key and the nearest known one, because a
 //! misspelt key that is ignored would change answers without a word.
 
+mod parse;
+mod sidecars;
+#[cfg(test)]
+mod tests;
+
 use std::num::NonZeroUsize;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+
+pub use parse::{ManifestError, Overlay, schema};
+pub use sidecars::{Sidecar, SidecarError};
 
 /// The name of the file.
 pub const FILE: &str = "longshore.json";
 
 /// The contents of [`FILE`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Manifest {
     /// Path of the model file, relative to the manifest.
@@ -52,10 +64,25 @@ pub struct Manifest {
     /// Requests with their right answers. The load is refused when the model gives another answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub golden: Vec<Golden>,
+    /// What exporters have left beside the model; no key of the file. It counts where the file says nothing and where it fits the
+    /// model.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(skip)]
+    pub hints: Hints,
+}
+
+/// What exporters write beside a model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hints {
+    /// The files that were understood.
+    pub files: Vec<String>,
+    /// Columns of MLflow's signature.
+    pub columns: Vec<Column>,
 }
 
 /// An input of the model as clients see it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
     /// The name in the graph.
@@ -72,7 +99,7 @@ pub struct Input {
 }
 
 /// A column of a table: its name, or an object where there is more to say.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "ColumnForm", into = "ColumnForm")]
 pub struct Column {
     pub name: String,
@@ -82,14 +109,17 @@ pub struct Column {
     pub default: Option<Json>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a name, or an object with \"name\" and perhaps \"aliases\" and \"default\""
+)]
 enum ColumnForm {
     Name(String),
     Object(ColumnObject),
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ColumnObject {
     name: String,
@@ -100,7 +130,7 @@ struct ColumnObject {
 }
 
 /// What happens to names in a request that the model does not have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownInputs {
     /// The request is refused.
@@ -111,7 +141,7 @@ pub enum UnknownInputs {
 }
 
 /// An output: its name in the graph, or an object where there is more to say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "OutputForm", into = "OutputForm")]
 pub struct Output {
     pub name: String,
@@ -121,14 +151,17 @@ pub struct Output {
     pub labels: bool,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a name, or an object with \"name\" and perhaps \"as\" and \"labels\""
+)]
 enum OutputForm {
     Name(String),
     Object(OutputObject),
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OutputObject {
     name: String,
@@ -139,7 +172,7 @@ struct OutputObject {
 }
 
 /// How CSV bodies are written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Csv {
     /// Whether the first line is a header; decided by the names in it when absent.
@@ -154,29 +187,32 @@ pub struct Csv {
 }
 
 /// What the manifest says of batching.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Json", into = "BatchingForm")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "BatchingForm", into = "BatchingForm")]
 pub enum Batching {
     Never,
     /// The rows are independent, and batches may have this many if it is said, else as many as those of any model.
     Allowed(Option<NonZeroUsize>),
 }
 
-#[derive(Clone, Copy, Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected true, false or {\"max_rows\": N} with an N of 1 or more"
+)]
 enum BatchingForm {
     Switch(bool),
     Limits(BatchingLimits),
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BatchingLimits {
     max_rows: NonZeroUsize,
 }
 
 /// A request that the artifact carries.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// `application/json` when absent.
@@ -193,7 +229,7 @@ pub struct Request {
 }
 
 /// A request and its right answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Golden {
     pub request: Request,
@@ -272,22 +308,12 @@ impl From<Output> for OutputForm {
     }
 }
 
-impl TryFrom<Json> for Batching {
-    type Error = String;
-
-    fn try_from(form: Json) -> Result<Self, String> {
+impl From<BatchingForm> for Batching {
+    fn from(form: BatchingForm) -> Self {
         match form {
-            Json::Bool(false) => Ok(Self::Never),
-            Json::Bool(true) => Ok(Self::Allowed(None)),
-            Json::Object(limits) if limits.get("max_rows").and_then(Json::as_u64) == Some(0) => {
-                Err("max_rows is 1 at least".to_owned())
-            }
-            limits @ Json::Object(_) => serde_json::from_value::<BatchingLimits>(limits)
-                .map(|limits| Self::Allowed(Some(limits.max_rows)))
-                .map_err(|error| format!("batching: {error}")),
-            Json::Null | Json::Number(_) | Json::String(_) | Json::Array(_) => {
-                Err("expected true, false or {\"max_rows\": N} for batching".to_owned())
-            }
+            BatchingForm::Switch(false) => Self::Never,
+            BatchingForm::Switch(true) => Self::Allowed(None),
+            BatchingForm::Limits(BatchingLimits { max_rows }) => Self::Allowed(Some(max_rows)),
         }
     }
 }

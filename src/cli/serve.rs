@@ -60,6 +60,11 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
 
     let address = listener.local_addr().context("read the listener's address")?;
     let source = Source::of(args)?;
+    ensure!(
+        args.manifest.is_none() || source.single.is_some(),
+        "LONGSHORE_MANIFEST (--manifest) speaks of one model, and this server has several; put a longshore.json into each \
+         archive"
+    );
     let metrics = Arc::new(Metrics::new().context("register metrics")?);
     // Before the engine, which takes what the process takes then to be what it takes without models.
     let demand = match &source.store {
@@ -201,6 +206,7 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
         load_threads: args.load_threads,
         queue: args.queue,
         max_batch: args.max_batch,
+        manifest: args.manifest.clone(),
         memory,
         memory_reserve,
         mapped_percent: args.mapped_weights,

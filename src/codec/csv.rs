@@ -34,7 +34,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
         Some(delimiter) => delimiter,
         None => delimiter_of(text, schema, header),
     };
-    let mut records = Records::new(text, delimiter);
+    let mut records = Records::new(text, delimiter, schema.most_cells());
     let mut cells = Vec::new();
     let no_rows = || Err(malformed("it has no rows".to_owned()));
     if !records.read(&mut cells).map_err(malformed)? {
@@ -51,10 +51,11 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
     };
     let layout = match layout {
         Some(layout) => layout,
-        None => Layout::by_position(schema, cells.len()).map_err(|problem| schema.layout_error(problem))?,
+        None => Layout::by_position(schema, records.width).map_err(|problem| schema.layout_error(problem))?,
     };
     let mut rows = Rows::new(schema, layout, body.len());
     loop {
+        rows.check_width(records.width)?;
         rows.push_text(&cells)?;
         if !records.read(&mut cells).map_err(malformed)? {
             break;
@@ -103,7 +104,10 @@ pub(super) const DELIMITERS: [u8; 4] = *b",;\t|";
 fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
     let reads = |delimiter: u8| {
         let mut cells = Vec::new();
-        if !matches!(Records::new(text, delimiter).read(&mut cells), Ok(true)) {
+        if !matches!(
+            Records::new(text, delimiter, schema.most_cells()).read(&mut cells),
+            Ok(true)
+        ) {
             return false;
         }
         let is_plain = cells.len() > 1 || delimiter == DELIMITERS[0];

@@ -15,7 +15,7 @@ use super::error::{DecodeError, InputError, excerpt};
 use super::fit::Form;
 use super::json_reader::Reader;
 use super::table::may_be_one_column;
-use crate::tensor::{Dim, InputSpec, Inputs, Signature, Tensor};
+use crate::tensor::{InputSpec, Inputs, Signature, Tensor};
 
 /// SageMaker's name for the only input of a model.
 pub(super) const FEATURES: &str = "features";
@@ -316,15 +316,7 @@ impl Schema {
         let pairs = || self.signature.inputs.iter().zip(&given);
         let counted = || pairs().find_map(|(spec, tensor)| first_axis(spec, tensor.as_ref()?));
         let records = records.or_else(counted).unwrap_or(1);
-        // What the graph calls the axis that counts records.
-        let symbol = self
-            .signature
-            .inputs
-            .iter()
-            .find_map(|spec| match spec.dims.as_deref() {
-                Some([Dim::Dynamic(Some(symbol)), ..]) => Some(symbol.as_str()),
-                Some(_) | None => None,
-            });
+        let symbol = self.signature.record_symbol();
         let complete = |(index, tensor): (usize, Option<Tensor>)| {
             let spec = &self.signature.inputs[index];
             let rule = &self.rules[index];
@@ -356,23 +348,7 @@ fn first_axis(spec: &InputSpec, tensor: &Tensor) -> Option<usize> {
 
 /// A default for so many records: repeated along the axis that counts them, where there is one.
 fn repeated(spec: &InputSpec, default: &Tensor, records: usize, symbol: Option<&str>) -> Result<Tensor, DecodeError> {
-    let axis = if spec.has_record_axis() {
-        Some(0)
-    } else {
-        let mut open = spec
-            .dims
-            .iter()
-            .flatten()
-            .enumerate()
-            .filter_map(|(axis, dim)| match dim {
-                Dim::Dynamic(name) => Some((axis, name.as_deref())),
-                Dim::Fixed(_) => None,
-            });
-        let only = open.next().filter(|_| open.next().is_none());
-        // Another axis counts records when the graph calls it so.
-        only.filter(|(_, name)| symbol.is_some() && *name == symbol)
-            .map(|(axis, _)| axis)
-    };
+    let axis = spec.record_axis(symbol);
     match axis {
         Some(axis) if default.shape().get(axis) == Some(&1) && records != 1 => {
             default.repeated(axis, records).ok_or(DecodeError::OutOfMemory)

@@ -353,6 +353,19 @@ impl<'s> Rows<'s> {
         }
     }
 
+    /// Refuses a row of another width than the first one.
+    pub fn check_width(&self, width: usize) -> Result<(), DecodeError> {
+        if width == self.layout.width {
+            return Ok(());
+        }
+        let problem = format!(
+            "row {} has {width} columns where {} are expected",
+            self.count + 1,
+            self.layout.width
+        );
+        Err(self.schema.layout_error(problem))
+    }
+
     /// Adds a row of text.
     pub fn push_text(&mut self, cells: &[Cow<'_, str>]) -> Result<(), DecodeError> {
         self.begin(cells.len())?;
@@ -452,15 +465,9 @@ impl<'s> Rows<'s> {
     }
 
     fn begin(&mut self, width: usize) -> Result<(), DecodeError> {
+        self.check_width(width)?;
         self.count += 1;
-        if width == self.layout.width {
-            return Ok(());
-        }
-        let problem = format!(
-            "row {} has {width} columns where {} are expected",
-            self.count, self.layout.width
-        );
-        Err(self.schema.layout_error(problem))
+        Ok(())
     }
 
     /// The inputs that the rows hold, by their position in the signature, and the number of rows.
@@ -479,6 +486,19 @@ impl<'s> Rows<'s> {
 }
 
 impl Schema {
+    /// Most cells of a line that can mean anything. A line of more is refused by their number.
+    pub(super) fn most_cells(&self) -> usize {
+        /// Of a header with columns that are passed over.
+        const MOST: usize = 1 << 16;
+        let width = |input: usize| match width_of(&self.signature().inputs[input]) {
+            Some(Width::Known { width, .. }) => width,
+            Some(Width::Open { .. }) | None => usize::MAX,
+        };
+        let own = self.settable_inputs().map(width).fold(1, usize::saturating_add);
+        let own = own.max(self.columns().len().saturating_add(1));
+        if self.ignores_unknown() { own.max(MOST) } else { own }
+    }
+
     /// The refusal of rows that are laid out wrongly.
     #[cold]
     pub(super) fn layout_error(&self, problem: String) -> DecodeError {

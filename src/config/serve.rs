@@ -5,6 +5,7 @@ mod effective;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -12,6 +13,7 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::{FetchArgs, OrOff, at_least_one, duration, duration_or_off, origin, threads};
+use crate::manifest::Overlay;
 use crate::telemetry::{LogFormat, LogLevel};
 
 pub use conventions::Conventions;
@@ -182,6 +184,14 @@ pub struct ServeArgs {
     /// The one model's directory or file [default: /opt/ml/model]
     #[arg(long, env = "LONGSHORE_MODEL_DIR", value_name = "PATH", help_heading = "Models")]
     pub model_dir: Option<PathBuf>,
+
+    /// Keys of longshore.json, as JSON, that count more than those of the one model's own file, e.g.
+    /// '{"outputs": ["probabilities"]}'; `longshore schema` prints which there are
+    #[arg(
+        long, env = "LONGSHORE_MANIFEST", value_name = "JSON", value_parser = manifest, allow_hyphen_values = true,
+        help_heading = "Models"
+    )]
+    pub manifest: Option<Arc<Overlay>>,
 
     /// What the one model is called by those who ask for it by name, as in /v2/models/NAME/infer
     #[arg(
@@ -482,4 +492,9 @@ pub enum Prepare {
     Auto,
     /// Models are loaded as they are uploaded, by the server itself: what crashes there ends it.
     Off,
+}
+
+/// Keys of a manifest.
+fn manifest(text: &str) -> Result<Arc<Overlay>, String> {
+    Overlay::parse(text).map(Arc::new).map_err(|error| error.to_string())
 }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::content::{self, ContentHash};
 use super::onnx_file::{self, Header, ScanError};
 use crate::archive::{self, Foreign};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Overlay};
 
 use beneath::Folder;
 use error::{brief_name, io_error, open_error, shown};
@@ -46,6 +46,8 @@ pub struct ArtifactPath {
     path: PathBuf,
     /// Its real path. With one, `path` is a real path as well, and no link is followed on the way from the root.
     root: Option<PathBuf>,
+    /// Keys that count more than those of the artifact's manifest.
+    overlay: Option<Arc<Overlay>>,
 }
 
 impl ArtifactPath {
@@ -54,6 +56,7 @@ impl ArtifactPath {
         Self {
             path: path.into(),
             root: None,
+            overlay: None,
         }
     }
 
@@ -63,11 +66,17 @@ impl ArtifactPath {
             // A root may be a model's file; it is the operator's choice then.
             root: (root != path).then_some(root),
             path,
+            overlay: None,
         }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same path, with keys that count more than those of the artifact's manifest.
+    pub(super) fn with_overlay(self, overlay: Option<Arc<Overlay>>) -> Self {
+        Self { overlay, ..self }
     }
 }
 
@@ -140,14 +149,18 @@ impl Artifact {
 pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, ArtifactError> {
     let (folder, file) = open_folder(path)?;
     let Located { model, manifest, found } = match file {
-        None => locate(&folder, processor)?,
+        None => locate(&folder, processor, path.overlay.as_deref())?,
         Some(model) => Located {
             model,
-            manifest: Manifest::default(),
+            manifest: manifest::parse(None, path.overlay.as_deref())?,
             found: Found::Given,
         },
     };
     let real = inside(&folder, &model)?;
+    let mut manifest = manifest;
+    if found != Found::Given {
+        manifest::add_sidecars(&folder, &real, &mut manifest);
+    }
     let (file, mut weights) = open_file(&folder, &real)?;
     let (mut widened, mut has_trees, mut has_unbounded_work) = (0, false, true);
     let mut external = Vec::new();

@@ -6,8 +6,8 @@
 //! | floats with as many columns as there are classes | a map from name to number for each record |
 //! | maps by class number, as `ZipMap` makes them | maps by name |
 //!
-//! Formats of tensors (NPY, the Open Inference Protocol) carry the numbers as they are. A number that no class has goes out
-//! as its digits.
+//! Formats of tensors (NPY, the Open Inference Protocol) carry the numbers as they are, and so does CSV but for numbers of
+//! classes: a line has no names for its cells. A number that no class has goes out as its digits.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(super) fn apply(labels: &[Option<Labels>], format: Format, plan: &ReplyPlan,
                 .outputs()
                 .map_or(Some(position), |outputs| outputs.get(position).copied());
             if let Some(Some(labels)) = index.and_then(|index| labels.get(index))
-                && let Some(named) = labels.name(value)
+                && let Some(named) = labels.name(format, value)
             {
                 *value = named;
             }
@@ -55,13 +55,18 @@ impl Labels {
     }
 
     /// The value under names; `None` where it has none, and goes out as it is.
-    fn name(&self, value: &Value) -> Option<Value> {
+    fn name(&self, format: Format, value: &Value) -> Option<Value> {
         match value {
+            // A line of cells has no names, and its numbers stay in the order of the classes.
+            _ if format == Format::Csv => match value {
+                Value::Tensor(tensor) => self.strings(tensor).map(Value::Tensor),
+                Value::Sequence(_) | Value::Map { .. } => None,
+            },
             Value::Tensor(tensor) => self.name_tensor(tensor),
             Value::Sequence(values) => {
                 let named = values
                     .iter()
-                    .map(|value| self.name(value).unwrap_or_else(|| value.clone()));
+                    .map(|value| self.name(format, value).unwrap_or_else(|| value.clone()));
                 Some(Value::Sequence(named.collect()))
             }
             Value::Map { keys, values } => Some(Value::Map {

@@ -33,13 +33,15 @@ pub enum HandlerError {
 pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Handler, HandlerError> {
     let mut seen = signature.clone();
     let mut rules = rules(manifest, signature)?;
-    let columns = columns(manifest, signature, &rules)?;
+    let (said, columns) = if manifest.columns.is_empty() {
+        let hints = &manifest.hints.columns;
+        // What exporters say may be of another form of the model.
+        (hints, columns_of(hints, signature, &rules).unwrap_or_default())
+    } else {
+        (&manifest.columns, columns_of(&manifest.columns, signature, &rules)?)
+    };
     for (index, spec) in signature.inputs.iter().enumerate() {
-        let mut own = manifest
-            .columns
-            .iter()
-            .zip(&columns)
-            .filter(|(_, column)| column.input == index);
+        let mut own = said.iter().zip(&columns).filter(|(_, column)| column.input == index);
         if let (Some((column, _)), None) = (own.next(), own.next())
             && let (Some(default), None) = (&column.default, &rules[index].default)
         {
@@ -105,9 +107,13 @@ fn rules(manifest: &Manifest, signature: &Signature) -> Result<Vec<InputRule>, H
     Ok(rules)
 }
 
-/// The manifest's columns, each with the input that it belongs to: those of the same names, else one after the other.
-fn columns(manifest: &Manifest, signature: &Signature, rules: &[InputRule]) -> Result<Vec<Column>, HandlerError> {
-    if manifest.columns.is_empty() {
+/// Columns, each with the input that it belongs to: those of the same names, else one after the other.
+fn columns_of(
+    said: &[manifest::Column],
+    signature: &Signature,
+    rules: &[InputRule],
+) -> Result<Vec<Column>, HandlerError> {
+    if said.is_empty() {
         return Ok(Vec::new());
     }
     let schema = Schema::of(signature.clone());
@@ -115,7 +121,7 @@ fn columns(manifest: &Manifest, signature: &Signature, rules: &[InputRule]) -> R
         let mut names = std::iter::once(&column.name).chain(&column.aliases);
         names.find_map(|name| schema.input_of_column(name))
     };
-    let by_name: Option<Vec<usize>> = manifest.columns.iter().map(of_name).collect();
+    let by_name: Option<Vec<usize>> = said.iter().map(of_name).collect();
     let distinct = |inputs: &Vec<usize>| {
         let mut sorted = inputs.clone();
         sorted.sort_unstable();
@@ -126,7 +132,7 @@ fn columns(manifest: &Manifest, signature: &Signature, rules: &[InputRule]) -> R
         None => {
             let open = rules.iter().enumerate().filter(|(_, rule)| rule.default.is_none());
             let open: Vec<usize> = open.map(|(index, _)| index).collect();
-            deal_columns(signature, &open, manifest.columns.len()).map_err(|problem| HandlerError::Columns {
+            deal_columns(signature, &open, said.len()).map_err(|problem| HandlerError::Columns {
                 problem,
                 takes: takes(signature),
             })?
@@ -141,7 +147,7 @@ fn columns(manifest: &Manifest, signature: &Signature, rules: &[InputRule]) -> R
             other => other.to_string(),
         }),
     };
-    Ok(manifest.columns.iter().zip(inputs).map(column).collect())
+    Ok(said.iter().zip(inputs).map(column).collect())
 }
 
 /// The outputs that go out, as indices, and the labels of each output of the model. Renames them in the signature.

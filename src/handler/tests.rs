@@ -84,6 +84,11 @@ fn the_manifest_chooses_renames_and_labels_outputs() {
             "{\"predictions\":[{\"label\":\"no\",\"probabilities\":{\"no\":0.25,\"yes\":0.75}}]}",
         ),
         (
+            json!({"labels": ["yes", "no"], "outputs": [{"name": "label", "labels": true}, {"name": "probabilities", "labels": true}]}),
+            "text/csv",
+            "yes,0.25,0.75\n",
+        ),
+        (
             json!({"labels": ["no"], "outputs": [{"name": "label", "labels": true}]}),
             "application/jsonlines",
             "\"no\"\n",

@@ -41,6 +41,7 @@ pub fn run() {
             after: Duration::from_secs(1),
             most: 1,
         },
+        manifest: None,
         max_batch: 1,
     })
     .expect("start the engine");

@@ -8,6 +8,7 @@ is printed: `{"model": .., "kind": .., "direction": "request" or "reply", "forma
 fails if anything is wrong. With `--pending` it asks what PENDING holds, too, which no outcome of makes it fail.
 """
 
+import gzip
 import http.client
 import io
 import json
@@ -39,6 +40,7 @@ PENDING_DIALECTS = {
     ("state", "`instances`, objects by input"),
     ("state", "an array of objects"),
     ("state", "objects by input"),
+    ("state", "`Content-Encoding: gzip`"),
 }
 """Dialects that the server does not answer for these kinds yet."""
 
@@ -57,7 +59,8 @@ DIALECTS = []
 
 def dialect(media_type: str, name: str):
     """Adds a way to write a request: a function from an export to a body, or to None where the export does not fit. It may
-    give a tuple of the content type and the body, and of the number of records where the body does not hold all of them.
+    give a tuple of the content type, the body, the number of records where the body does not hold all of them, and further
+    headers.
     """
 
     def add(function):
@@ -357,6 +360,13 @@ def _(export):
     return js({"inputs": export.only}) if export.only is not None else None
 
 
+@dialect("application/json", "`Content-Encoding: gzip`")
+def _(export):
+    rows = lists(export)
+    body = js({"instances": rows if rows is not None else export.records})
+    return "application/json", gzip.compress(body), RECORDS, {"Content_Encoding": "gzip"}
+
+
 def lines(rows) -> bytes:
     return b"".join(js(row) + b"\n" for row in rows)
 
@@ -640,44 +650,57 @@ def read_recordio(body: bytes) -> list[dict]:
     return rows
 
 
+def numbers(message: bytes) -> list[int]:
+    """Numbers of any length, one after the other."""
+    out, value, shift = [], 0, 0
+    for byte in message:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            out.append(value)
+            value = shift = 0
+    assert shift == 0, message
+    return out
+
+
 def fields(message: bytes):
     """The members of a message of which each has a length."""
     at = 0
 
-    def number():
+    def number() -> int:
         nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
+        start = at
+        while message[at] >= 0x80:
             at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
+        at += 1
+        return numbers(message[start:at])[0]
 
     while at < len(message):
         tag = number()
         assert tag & 7 == 2, tag
         size = number()
+        assert at + size <= len(message), size
         yield tag >> 3, message[at : at + size]
         at += size
 
 
 def entries(message: bytes):
-    for _, entry in fields(message):
+    """The labels of a record: names and values."""
+    for map_of, entry in fields(message):
+        assert map_of == 2, map_of
         parts = dict(fields(entry))
         [(kind, tensor)] = fields(parts[2])
         values = dict(fields(tensor)).get(1, b"")
-        kinds = {FLOAT32: np.float32, FLOAT64: np.float64, INT32: np.int32}
-        yield parts[1].decode(), np.frombuffer(values, kinds[kind]).tolist()
+        if kind == INT32:
+            # A negative number is written as if it had 64 bits.
+            yield parts[1].decode(), [value - (value >> 63 << 64) for value in numbers(values)]
+        else:
+            yield parts[1].decode(), np.frombuffer(values, {FLOAT32: "<f4", FLOAT64: "<f8"}[kind]).tolist()
 
 
 def reply_recordio(export, answer):
-    rows = read_recordio(answer.body)
-    expected = [list(row.values()) for row in export.rows]
-    got = [list(row.values()) for row in rows]
-    listed = lambda value: leaves(value)
-    compare([listed(row) for row in got], [listed(row) for row in expected])
+    expected = [{name: leaves(value) for name, value in row.items()} for row in export.rows]
+    compare(read_recordio(answer.body), expected)
 
 
 def reply_tensors(export, answer):
@@ -841,17 +864,17 @@ class Server:
         if answer.status != 200:
             raise Different(f"load: {answer.status} {answer.message}")
 
-    def invoke(self, export: Export, content_type: str, body: bytes, accept: str) -> Answer:
-        return self.ask(f"/models/{export.name}/invoke", body, Content_Type=content_type, Accept=accept)
+    def invoke(self, export: Export, content_type: str, body: bytes, accept: str, **headers: str) -> Answer:
+        return self.ask(f"/models/{export.name}/invoke", body, Content_Type=content_type, Accept=accept, **headers)
 
 
 def request_body(export: Export, media_type: str, write):
-    """The content type, the body, and the number of records; None where the export does not fit."""
+    """The content type, the body, the number of records, and headers; None where the export does not fit."""
     made = write(export)
     if not made:
         return None
     made = made if isinstance(made, tuple) else (media_type, made)
-    return made if len(made) == 3 else (*made, RECORDS)
+    return made + (RECORDS, {})[len(made) - 2 :]
 
 
 def right_refusal(export: Export, direction: str, media_type: str, name: str):
@@ -881,9 +904,9 @@ def requests(server: Server, export: Export):
         made = request_body(export, media_type, write)
         if made is None:
             continue
-        content_type, body, count = made
+        content_type, body, count, headers = made
         is_pending = media_type in PENDING or (export.kind, name) in PENDING_DIALECTS or ("*", name) in PENDING_DIALECTS
-        answer = server.invoke(export, content_type, body, "application/json")
+        answer = server.invoke(export, content_type, body, "application/json", **headers)
         outcome = judge(
             answer,
             right_refusal(export, "request", media_type, name),

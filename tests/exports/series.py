@@ -70,7 +70,8 @@ class Series(unittest.TestCase):
         for media_type, name, write in check.DIALECTS:
             if media_type not in check.PENDING and ("numbers", name) not in check.PENDING_DIALECTS:
                 made = check.request_body(self.first, media_type, write)
-                if made is not None and made[2] == make.RECORDS:
+                # boto3 has no parameter for other headers.
+                if made is not None and made[2:] == (make.RECORDS, {}):
                     yield made[:2]
 
     def test_every_dialect_of_a_request_passes_through_every_format_between(self):

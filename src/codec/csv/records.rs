@@ -10,15 +10,21 @@ use std::borrow::Cow;
 pub(super) struct Records<'a> {
     rest: &'a str,
     delimiter: u8,
+    /// Cells of a record that are kept; further ones are only counted.
+    most: usize,
+    /// Cells of the last record.
+    pub width: usize,
     /// Records so far, for messages.
     count: usize,
 }
 
 impl<'a> Records<'a> {
-    pub fn new(text: &'a str, delimiter: u8) -> Self {
+    pub fn new(text: &'a str, delimiter: u8, most: usize) -> Self {
         Self {
             rest: text,
             delimiter,
+            most,
+            width: 0,
             count: 0,
         }
     }
@@ -26,6 +32,7 @@ impl<'a> Records<'a> {
     /// Puts the cells of the next record into `cells`; false when there is none.
     pub fn read(&mut self, cells: &mut Vec<Cow<'a, str>>) -> Result<bool, String> {
         cells.clear();
+        self.width = 0;
         self.rest = self.rest.trim_start_matches(['\n', '\r']);
         if self.rest.is_empty() {
             return Ok(false);
@@ -38,7 +45,7 @@ impl<'a> Records<'a> {
     /// Reads one cell; true when the record goes on behind it.
     fn read_cell(&mut self, cells: &mut Vec<Cow<'a, str>>) -> Result<bool, String> {
         let cell = match self.rest.strip_prefix('"') {
-            Some(quoted) => self.quoted(quoted).ok_or_else(|| self.unclosed(cells.len()))?,
+            Some(quoted) => self.quoted(quoted).ok_or_else(|| self.unclosed(self.width))?,
             None => {
                 let bytes = self.rest.as_bytes();
                 let end = bytes
@@ -56,7 +63,10 @@ impl<'a> Records<'a> {
                 })
             }
         };
-        cells.push(cell);
+        self.width += 1;
+        if self.width <= self.most {
+            cells.push(cell);
+        }
         if self.rest.as_bytes().first() == Some(&self.delimiter) {
             self.rest = &self.rest[1..];
             return Ok(true);
@@ -68,7 +78,7 @@ impl<'a> Records<'a> {
             Some(rest) => self.rest = rest,
             None if self.rest.is_empty() => {}
             None => {
-                let at = cells.len();
+                let at = self.width;
                 return Err(format!(
                     "row {} column {at} has text after its closing quote",
                     self.count
@@ -116,7 +126,7 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Result<Vec<Vec<String>>, String> {
-        let mut records = Records::new(text, b',');
+        let mut records = Records::new(text, b',', usize::MAX);
         let (mut cells, mut all) = (Vec::new(), Vec::new());
         while records.read(&mut cells)? {
             all.push(cells.iter().map(|cell| cell.to_string()).collect());

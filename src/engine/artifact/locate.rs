@@ -9,7 +9,7 @@ use super::found::Found;
 use super::inside::{inside, stays_below};
 use super::precision::{self, Processor};
 use super::{manifest, mlmodel};
-use crate::manifest::{self as file, Manifest};
+use crate::manifest::{self as file, Manifest, Overlay};
 
 /// The folders that exporters put the model in, beside folders for other things: Optimum and sentence-transformers write
 /// `onnx/`.
@@ -30,8 +30,8 @@ pub(super) struct Located {
 /// the only `*.onnx` or `*.ort`, or the one of several precisions that suits `processor`; `<n>/model.onnx` with the greatest
 /// n; the same in `onnx/`; the same in the only sub-directory, once. Beside it, the manifest in the same directory, else the
 /// one at the top.
-pub(super) fn locate(root: &Folder, processor: Processor) -> Result<Located, ArtifactError> {
-    let top = Listing::read(root, processor)?;
+pub(super) fn locate(root: &Folder, processor: Processor, overlay: Option<&Overlay>) -> Result<Located, ArtifactError> {
+    let top = Listing::read(root, processor, overlay)?;
     let manifest = top.manifest(root)?;
     if let Some((model, found)) = top.find(root, &manifest)? {
         return Ok(Located { model, manifest, found });
@@ -69,16 +69,18 @@ impl Below {
 }
 
 /// What a directory holds, without what archives carry along (AR-3).
-struct Listing {
+struct Listing<'a> {
     processor: Processor,
+    overlay: Option<&'a Overlay>,
     files: BTreeSet<String>,
     directories: BTreeSet<String>,
 }
 
-impl Listing {
-    fn read(folder: &Folder, processor: Processor) -> Result<Self, ArtifactError> {
+impl<'a> Listing<'a> {
+    fn read(folder: &Folder, processor: Processor, overlay: Option<&'a Overlay>) -> Result<Self, ArtifactError> {
         let mut listing = Self {
             processor,
+            overlay,
             files: BTreeSet::new(),
             directories: BTreeSet::new(),
         };
@@ -97,9 +99,9 @@ impl Listing {
 
     fn manifest(&self, folder: &Folder) -> Result<Manifest, ArtifactError> {
         if self.files.contains(file::FILE) {
-            manifest::read(folder)
+            manifest::read(folder, self.overlay)
         } else {
-            Ok(Manifest::default())
+            manifest::parse(None, self.overlay)
         }
     }
 
@@ -129,7 +131,7 @@ impl Listing {
     fn enter(&self, folder: &Folder, name: &str) -> Result<(Folder, Self), ArtifactError> {
         let below = inside(folder, &folder.path().join(name))?;
         let below = folder.folder(&below).map_err(|source| open_error(&below, source))?;
-        let listing = Self::read(&below, self.processor)?;
+        let listing = Self::read(&below, self.processor, self.overlay)?;
         Ok((below, listing))
     }
 

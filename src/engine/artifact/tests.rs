@@ -6,7 +6,7 @@ use crate::manifest::{Batching, FILE as MANIFEST};
 
 /// The model of the directory `root`.
 fn locate(root: &Path) -> Result<(PathBuf, Manifest), ArtifactError> {
-    let located = locate::locate(&Folder::open(root).unwrap(), Processor::Cpu)?;
+    let located = locate::locate(&Folder::open(root).unwrap(), Processor::Cpu, None)?;
     Ok((located.model, located.manifest))
 }
 
@@ -145,7 +145,7 @@ fn published_folders_are_read_as_they_are() {
         if paths.contains(&"MLmodel") {
             fs::write(root.path().join("MLmodel"), "flavors:\n  onnx:\n    data: model.onnx\n").unwrap();
         }
-        let located = locate::locate(&Folder::open(root.path()).unwrap(), Processor::Cpu).unwrap();
+        let located = locate::locate(&Folder::open(root.path()).unwrap(), Processor::Cpu, None).unwrap();
         assert_eq!(located.model, root.path().join(model), "{paths:?}");
         assert_eq!(located.found, found, "{paths:?}");
     }
@@ -236,11 +236,14 @@ fn the_manifest_says_whether_requests_may_run_in_batches() {
     let table = [
         (
             r#"{"batching": 8}"#,
-            "expected true, false or {\"max_rows\": N} for batching",
+            "batching: expected true, false or {\"max_rows\": N}",
         ),
         (r#"["model.onnx", true]"#, "it must be an object"),
-        (r#"{"batching": {"max_rows": 0}}"#, "max_rows is 1 at least"),
-        (r#"{"batching": {"max_rows": 2, "wait": 1}}"#, "unknown field `wait`"),
+        (r#"{"batching": {"max_rows": 0}}"#, "with an N of 1 or more"),
+        (
+            r#"{"batching": {"max_rows": 2, "wait": 1}}"#,
+            "\"batching.wait\" is not a key of longshore.json",
+        ),
     ];
     for (text, expected) in table {
         fs::write(root.path().join(MANIFEST), text).unwrap();
@@ -265,7 +268,7 @@ fn the_manifest_names_the_model_and_is_held_to_the_artifact() {
             r#"{"model": "/etc/passwd"}"#,
             "must be a relative path inside the artifact",
         ),
-        (r#"{"modle": "a.onnx"}"#, "unknown field `modle`"),
+        (r#"{"modle": "a.onnx"}"#, "did you mean \"model\"?"),
         ("{", "EOF"),
     ];
     for (text, expected) in table {
