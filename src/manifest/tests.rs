@@ -33,7 +33,7 @@ fn every_key_is_read_and_written_again() {
         NonZeroUsize::new(16).map(|rows| Batching::Allowed(Some(rows)))
     );
     assert_eq!(manifest.columns[1].default, Some(json!(0.5)));
-    assert_eq!(serde_json::to_value(&manifest).unwrap(), text.clone());
+    assert_eq!(serde_json::to_value(&manifest).unwrap(), text);
     let marked = format!("\u{feff}{text}");
     assert_eq!(parse(&marked).unwrap(), manifest);
     assert_eq!(serde_json::to_value(Manifest::default()).unwrap(), json!({}));
