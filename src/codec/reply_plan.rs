@@ -64,7 +64,7 @@ impl ReplyPlan {
         match (format, &self.dialect) {
             (Format::JsonLines | Format::Csv, _) | (Format::Json, Dialect::Rows) => true,
             (Format::Json, Dialect::Columns | Dialect::OpenInference { .. })
-            | (Format::Npy | Format::TritonBinary, _) => false,
+            | (Format::Npy | Format::Npz | Format::TritonBinary, _) => false,
         }
     }
 
@@ -126,7 +126,7 @@ impl ReplyPlan {
         let problem = match (format, &self.dialect) {
             (Format::Json, Dialect::Rows | Dialect::Columns) => Ok(()),
             (Format::JsonLines, _) => self.can_be_lines(&selected),
-            (Format::Json, Dialect::OpenInference { .. }) | (Format::TritonBinary, _) => tensors_only(),
+            (Format::Json, Dialect::OpenInference { .. }) | (Format::TritonBinary | Format::Npz, _) => tensors_only(),
             (Format::Csv, _) => self.can_be_lines(&selected).and_then(|()| csv::can_carry(&selected)),
             (Format::Npy, _) if selected.len() != 1 => Err(format!(
                 "an NPY file holds one array, the model gives {}; accept application/json",
