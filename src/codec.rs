@@ -20,6 +20,7 @@
 //!   strings: of a fixed number of them); memory that is not there is an error (`room.rs`).
 //! - A content type names the format that is really sent (CT-2), and an error says what the caller can change.
 
+mod bind;
 mod by_record;
 mod column;
 mod csv;
@@ -35,6 +36,7 @@ mod json_reader;
 mod media_type;
 mod negotiate;
 mod npy;
+mod npz;
 mod numbers;
 mod open_inference;
 mod reply_plan;
@@ -42,6 +44,7 @@ mod room;
 mod rows;
 mod sample;
 mod schema;
+mod sparse;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -128,7 +131,8 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
             let told = told.map_err(|problem| DecodeError::malformed(format, problem))?;
             csv::decode(&body, schema, told)
         }
-        Format::Npy => npy::decode(&body, signature),
+        Format::Npy => npy::decode(&body, schema),
+        Format::Npz => npz::decode(&body, schema),
     }?;
     Ok(Request {
         reply: reply.for_inputs(signature, &inputs),
@@ -165,6 +169,21 @@ fn utf8_from(charset: &str, body: Bytes) -> Result<Bytes, DecodeError> {
         text.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes());
     }
     Ok(text.into())
+}
+
+/// Bytes that reading a body takes, as far as that is more than its own and it says so itself: compressed arrays, sparse
+/// rows. What a body claims beyond what is ever made of one is for [`decode`] to refuse.
+pub fn weight(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let is = |format: Format| essence.eq_ignore_ascii_case(format.media_type());
+    let weight = if is(Format::Npz) {
+        npz::weight(body, schema)
+    } else {
+        None
+    };
+    weight
+        .filter(|&weight| weight <= 2 * sparse::MAX_DENSE_BYTES)
+        .map_or(body.len(), |weight| weight.max(body.len()))
 }
 
 /// How many records have to run one by one, because the reply answers record by record and the model's outputs do not;
@@ -222,7 +241,7 @@ pub fn encode(
             Division::Whole { .. } => json::encode_whole("predictions", &whole(&selected, runs)?)?,
         },
         (Format::Json, Dialect::Columns) => json::encode_whole("outputs", &whole(&selected, runs)?)?,
-        (Format::Json | Format::TritonBinary | Format::Npy, dialect) => {
+        (Format::Json | Format::TritonBinary | Format::Npy | Format::Npz, dialect) => {
             return encode_tensors(format, dialect, model, &whole(&selected, runs)?);
         }
     };
@@ -251,6 +270,7 @@ fn encode_tensors(
             triton_binary::encode(id, model, &tensors, binary)
         }
         (Format::Npy, [only]) => Ok(Encoded::new(format, npy::encode(only.name, only.tensor)?)),
+        (Format::Npz, _) => Ok(Encoded::new(format, npz::encode(&tensors)?)),
         (Format::Npy, _) => Err(EncodeError::CannotCarry {
             format,
             problem: "an NPY file holds one array; accept application/json".to_owned(),

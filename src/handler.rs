@@ -54,6 +54,11 @@ impl Handler {
         self.complete(codec::decode(content_type, body, &self.schema, documents)?)
     }
 
+    /// Bytes that reading a body takes, as far as that is more than its own.
+    pub fn weight(&self, content_type: &str, body: &Bytes) -> usize {
+        codec::weight(content_type, body, &self.schema)
+    }
+
     /// Reads a request of the Open Inference Protocol. `json_bytes` is the value of the header that says where the JSON ends.
     pub fn decode_open_inference(&self, json_bytes: Option<&str>, body: &Bytes) -> Result<Request, DecodeError> {
         self.complete(codec::decode_open_inference(json_bytes, body, &self.schema)?)

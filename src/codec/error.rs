@@ -32,6 +32,9 @@ pub enum DecodeError {
     /// The body is well-formed, but the model cannot take what it holds: 400.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// What the body stands for is larger than is made of one request: 413.
+    #[error("{what} is larger than {limit} bytes once unpacked; send fewer rows in one request")]
+    TooLarge { what: String, limit: usize },
     /// 507: for this request alone.
     #[error("there is no memory left to read the body; send less at a time, or try again later")]
     OutOfMemory,

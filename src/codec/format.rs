@@ -16,11 +16,20 @@ pub enum Format {
     Csv,
     /// One array as NumPy saves it: `codec/npy.rs`.
     Npy,
+    /// Several arrays by name, or a sparse matrix: `codec/npz.rs`.
+    Npz,
 }
 
 impl Format {
     /// In the order in which a wildcard of `Accept` prefers them.
-    pub const ALL: [Format; 5] = [Self::Json, Self::JsonLines, Self::Csv, Self::Npy, Self::TritonBinary];
+    pub const ALL: [Format; 6] = [
+        Self::Json,
+        Self::JsonLines,
+        Self::Csv,
+        Self::Npy,
+        Self::TritonBinary,
+        Self::Npz,
+    ];
 
     /// The type and subtype that the format goes by.
     pub const fn media_type(self) -> &'static str {
@@ -30,6 +39,7 @@ impl Format {
             Self::JsonLines => "application/jsonlines",
             Self::Csv => "text/csv",
             Self::Npy => "application/x-npy",
+            Self::Npz => "application/x-npz",
         }
     }
 
@@ -50,7 +60,7 @@ impl Format {
     pub(super) const fn is_text(self) -> bool {
         match self {
             Self::Json | Self::TritonBinary | Self::JsonLines | Self::Csv => true,
-            Self::Npy => false,
+            Self::Npy | Self::Npz => false,
         }
     }
 }

@@ -15,14 +15,15 @@ use half::f16;
 
 use self::header::Header;
 pub(super) use self::write::encode;
+use crate::codec::bind::{Array, Given, bind};
 use crate::codec::column::wrong_size;
 use crate::codec::element::{Kind, with_kind};
-use crate::codec::error::{DecodeError, InputError, clipped, excerpt, takes};
-use crate::codec::fit::{Form, fit, mismatch};
+use crate::codec::error::{DecodeError, InputError, clipped, excerpt};
+use crate::codec::fit::mismatch;
 use crate::codec::numbers::{MAX_STRINGS, Number, Numeric, Problem};
 use crate::codec::room::{self, NoMemory};
-use crate::codec::{Dialect, Format, ReplyPlan, Request};
-use crate::tensor::{DataType, InputSpec, Shape, Signature, Tensor, element_count};
+use crate::codec::{Dialect, Format, ReplyPlan, Request, Schema};
+use crate::tensor::{DataType, InputSpec, Shape, Tensor, element_count};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Bytes of a character in a `U` array.
@@ -31,12 +32,12 @@ const CHARACTER_BYTES: usize = 4;
 /// What a NumPy type string says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Descr {
-    stored: Stored,
+    stored: Storage,
     big_endian: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
+enum Storage {
     /// Never `Bf16` or `String`, which NumPy does not have.
     Fixed(DataType),
     /// UTF-32, this many characters each.
@@ -53,18 +54,18 @@ impl Descr {
             _ => ("=", text),
         };
         let stored = match name {
-            "f2" => Stored::Fixed(DataType::F16),
-            "f4" => Stored::Fixed(DataType::F32),
-            "f8" => Stored::Fixed(DataType::F64),
-            "i1" => Stored::Fixed(DataType::I8),
-            "i2" => Stored::Fixed(DataType::I16),
-            "i4" => Stored::Fixed(DataType::I32),
-            "i8" => Stored::Fixed(DataType::I64),
-            "u1" => Stored::Fixed(DataType::U8),
-            "u2" => Stored::Fixed(DataType::U16),
-            "u4" => Stored::Fixed(DataType::U32),
-            "u8" => Stored::Fixed(DataType::U64),
-            "b1" => Stored::Fixed(DataType::Bool),
+            "f2" => Storage::Fixed(DataType::F16),
+            "f4" => Storage::Fixed(DataType::F32),
+            "f8" => Storage::Fixed(DataType::F64),
+            "i1" => Storage::Fixed(DataType::I8),
+            "i2" => Storage::Fixed(DataType::I16),
+            "i4" => Storage::Fixed(DataType::I32),
+            "i8" => Storage::Fixed(DataType::I64),
+            "u1" => Storage::Fixed(DataType::U8),
+            "u2" => Storage::Fixed(DataType::U16),
+            "u4" => Storage::Fixed(DataType::U32),
+            "u8" => Storage::Fixed(DataType::U64),
+            "b1" => Storage::Fixed(DataType::Bool),
             _ => {
                 let length = |digits: &str| {
                     let digits = digits.bytes().all(|b| b.is_ascii_digit()).then_some(digits)?;
@@ -72,8 +73,8 @@ impl Descr {
                     digits.parse().ok().filter(|&length| length > 0)
                 };
                 match name.split_at_checked(1)? {
-                    ("U", digits) => Stored::Unicode(length(digits)?),
-                    ("S", digits) => Stored::Bytes(length(digits)?),
+                    ("U", digits) => Storage::Unicode(length(digits)?),
+                    ("S", digits) => Storage::Bytes(length(digits)?),
                     _ => return None,
                 }
             }
@@ -87,56 +88,147 @@ impl Descr {
     /// Bytes of one element.
     fn size(self) -> Option<usize> {
         match self.stored {
-            Stored::Fixed(data_type) => data_type.size(),
-            Stored::Unicode(length) => length.checked_mul(CHARACTER_BYTES),
-            Stored::Bytes(length) => Some(length),
+            Storage::Fixed(data_type) => data_type.size(),
+            Storage::Unicode(length) => length.checked_mul(CHARACTER_BYTES),
+            Storage::Bytes(length) => Some(length),
         }
     }
 
     fn data_type(self) -> DataType {
         match self.stored {
-            Stored::Fixed(data_type) => data_type,
-            Stored::Unicode(_) | Stored::Bytes(_) => DataType::String,
+            Storage::Fixed(data_type) => data_type,
+            Storage::Unicode(_) | Storage::Bytes(_) => DataType::String,
         }
     }
 }
 
-pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
-    let [spec] = signature.inputs.as_slice() else {
-        return Err(InputError::Unnamed {
-            what: "an NPY array",
-            takes: takes(signature),
-            instead: "send application/json with the inputs by name",
-        }
-        .into());
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+    let stored = Stored::parse(body).map_err(|problem| DecodeError::malformed(Format::Npy, problem))?;
+    let given = Given {
+        name: None,
+        array: Array::Stored(stored),
     };
-    let malformed = |problem: String| DecodeError::malformed(Format::Npy, problem);
-    let (header, data_start) = split_header(body).map_err(malformed)?;
-    let header = Header::parse(header).map_err(malformed)?;
-    let descr = Descr::parse(&header.descr).ok_or_else(|| malformed(unsupported(&header.descr)))?;
-    let data = body.slice(data_start..);
-    let count = element_count(&header.shape);
-    let size = count
-        .zip(descr.size())
-        .and_then(|(count, size)| count.checked_mul(size));
-    if size != Some(data.len()) {
-        return Err(malformed(format!(
-            "an array of {} and shape {} is announced, but {} bytes of data follow",
-            excerpt(&header.descr),
-            clipped(Shape(&header.shape), 120),
-            data.len()
-        )));
+    let inputs = bind(vec![given], schema, "an NPY array")?;
+    Ok(Request::new(inputs, ReplyPlan::new(Dialect::Rows)))
+}
+
+/// An array as NumPy stores it.
+pub(super) struct Stored {
+    descr: Descr,
+    header: Header,
+    /// As many bytes as the header says.
+    data: Bytes,
+}
+
+impl Stored {
+    /// Reads what `numpy.save` wrote.
+    pub fn parse(file: &Bytes) -> Result<Self, String> {
+        let (header, data_start) = split_header(file)?;
+        let header = Header::parse(header)?;
+        let descr = Descr::parse(&header.descr).ok_or_else(|| unsupported(&header.descr))?;
+        let data = file.slice(data_start..);
+        let count = element_count(&header.shape);
+        let size = count
+            .zip(descr.size())
+            .and_then(|(count, size)| count.checked_mul(size));
+        if size != Some(data.len()) {
+            return Err(format!(
+                "an array of {} and shape {} is announced, but {} bytes of data follow",
+                excerpt(&header.descr),
+                clipped(Shape(&header.shape), 120),
+                data.len()
+            ));
+        }
+        Ok(Self { descr, header, data })
     }
-    let given = format!("{}{}", descr.data_type(), clipped(Shape(&header.shape), 80));
-    if (descr.data_type() == DataType::String) != (spec.data_type == DataType::String) {
-        return Err(mismatch(spec, given).into());
+
+    /// An array of little-endian numbers, row by row. `None` when the bytes are not as many, or NumPy has no such numbers.
+    pub fn plain(data_type: DataType, shape: Vec<usize>, data: Bytes) -> Option<Self> {
+        let size = data_type.size().filter(|_| data_type != DataType::Bf16)?;
+        let bytes = element_count(&shape)?.checked_mul(size)?;
+        let descr = Descr {
+            stored: Storage::Fixed(data_type),
+            big_endian: false,
+        };
+        (bytes == data.len()).then(|| Self {
+            descr,
+            header: Header {
+                descr: String::new(),
+                fortran_order: false,
+                shape,
+            },
+            data,
+        })
     }
-    let shape = fit(spec, header.shape.clone(), Form::Whole).map_err(|_| mismatch(spec, given))?;
-    let tensor = tensor(spec, descr, &header, data)?;
-    Ok(Request::new(
-        vec![tensor.reshape(shape).map_err(|error| wrong_size(spec, &error))?],
-        ReplyPlan::new(Dialect::Rows),
-    ))
+
+    pub fn shape(&self) -> &[usize] {
+        &self.header.shape
+    }
+
+    /// Elements in the array.
+    pub fn len(&self) -> usize {
+        element_count(&self.header.shape).unwrap_or(0)
+    }
+
+    pub fn data_type(&self) -> DataType {
+        self.descr.data_type()
+    }
+
+    /// The array's type, for messages.
+    pub fn given(&self) -> String {
+        format!("{}{}", self.data_type(), clipped(Shape(&self.header.shape), 80))
+    }
+
+    /// The elements in row-major order and of the type of `spec`, under the array's own shape.
+    pub fn tensor(&self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
+        tensor(spec, self.descr, &self.header, self.data.clone())
+    }
+
+    /// As [`Self::tensor`], for values that have no shape of their own.
+    pub fn flat(&self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
+        if self.data_type() == DataType::String {
+            return Err(mismatch(spec, self.given()).into());
+        }
+        self.tensor(spec)
+    }
+
+    /// The elements as whole numbers that are not negative: places, sizes.
+    pub fn indices(&self) -> Result<Vec<u64>, String> {
+        let spec = InputSpec {
+            name: String::new(),
+            data_type: DataType::U64,
+            dims: None,
+        };
+        let whole = |data_type| {
+            !matches!(
+                data_type,
+                DataType::F16 | DataType::F32 | DataType::F64 | DataType::Bool | DataType::String
+            )
+        };
+        if !whole(self.data_type()) {
+            return Err(format!("it has {}, whole numbers are needed", self.given()));
+        }
+        let tensor = self.tensor(&spec).map_err(|error| match error {
+            DecodeError::Input(InputError::Value { at, problem, .. }) => format!("a value{at}: {problem}"),
+            error => error.to_string(),
+        })?;
+        Ok(tensor.as_slice::<u64>().map(<[u64]>::to_vec).unwrap_or_default())
+    }
+
+    /// The only element, when it is text.
+    pub fn text(&self) -> Option<String> {
+        let spec = InputSpec {
+            name: String::new(),
+            data_type: DataType::String,
+            dims: None,
+        };
+        if self.data_type() != DataType::String || self.len() != 1 {
+            return None;
+        }
+        let tensor = self.tensor(&spec).ok()?;
+        let [text] = tensor.as_strings()? else { return None };
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
 }
 
 /// The header's text and where the data starts.
@@ -173,13 +265,13 @@ fn unsupported(descr: &str) -> String {
 
 /// The elements in row-major order and of the model's type, under the header's shape.
 fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Result<Tensor, DecodeError> {
-    let is_text = matches!(descr.stored, Stored::Unicode(_) | Stored::Bytes(_));
+    let is_text = matches!(descr.stored, Storage::Unicode(_) | Storage::Bytes(_));
     if is_text && element_count(&header.shape).is_none_or(|count| count > MAX_STRINGS) {
         let problem = Problem::TooManyStrings.describe("", DataType::String);
         return Err(value_error(spec, MAX_STRINGS, header, problem).into());
     }
     let stored = match descr.stored {
-        Stored::Unicode(length) => {
+        Storage::Unicode(length) => {
             let strings = data
                 .chunks_exact(length * CHARACTER_BYTES)
                 .enumerate()
@@ -189,7 +281,7 @@ fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Resul
                 });
             return arranged::<String>(spec, header, strings.collect::<Result<_, _>>()?);
         }
-        Stored::Bytes(length) => {
+        Storage::Bytes(length) => {
             let strings = (0..data.len() / length).map(|i| {
                 let element = &data[i * length..(i + 1) * length];
                 let used = element.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
@@ -197,7 +289,7 @@ fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Resul
             });
             return arranged::<String>(spec, header, strings.collect());
         }
-        Stored::Fixed(data_type) => data_type,
+        Storage::Fixed(data_type) => data_type,
     };
     if stored == DataType::Bool
         && let Some(at) = data.iter().position(|&byte| byte > 1)

@@ -66,7 +66,7 @@ impl ReplyPlan {
         match (format, &self.dialect) {
             (Format::JsonLines | Format::Csv, _) | (Format::Json, Dialect::Rows | Dialect::Documents(_)) => true,
             (Format::Json, Dialect::Columns | Dialect::OpenInference { .. })
-            | (Format::Npy | Format::TritonBinary, _) => false,
+            | (Format::Npy | Format::Npz | Format::TritonBinary, _) => false,
         }
     }
 
@@ -102,7 +102,7 @@ impl ReplyPlan {
         match format {
             Format::Json => !is_tensors,
             Format::JsonLines | Format::Csv => true,
-            Format::Npy | Format::TritonBinary => false,
+            Format::Npy | Format::Npz | Format::TritonBinary => false,
         }
     }
 
@@ -150,7 +150,7 @@ impl ReplyPlan {
         let problem = match (format, &self.dialect) {
             (Format::Json, Dialect::Rows | Dialect::Columns) => Ok(()),
             (Format::JsonLines, _) | (Format::Json, Dialect::Documents(_)) => self.can_be_lines(&selected),
-            (Format::Json, Dialect::OpenInference { .. }) | (Format::TritonBinary, _) => tensors_only(),
+            (Format::Json, Dialect::OpenInference { .. }) | (Format::TritonBinary | Format::Npz, _) => tensors_only(),
             (Format::Csv, _) => self.can_be_lines(&selected).and_then(|()| csv::can_carry(&selected)),
             (Format::Npy, _) if selected.len() != 1 => Err(format!(
                 "an NPY file holds one array, the model gives {}; accept application/json",

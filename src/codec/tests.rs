@@ -38,7 +38,6 @@ fn a_content_type_is_known_by_type_and_subtype_alone() {
     }
     for unknown in [
         "text/html",
-        "application/x-npz",
         "application/octet-stream",
         "text/*",
         "*/*",
@@ -221,7 +220,9 @@ fn as_request(format: Format, body: &[u8]) -> Bytes {
             .unwrap()
             .replacen("predictions", "instances", 1)
             .into(),
-        Format::JsonLines | Format::Csv | Format::Npy | Format::TritonBinary => Bytes::copy_from_slice(body),
+        Format::JsonLines | Format::Csv | Format::Npy | Format::TritonBinary | Format::Npz => {
+            Bytes::copy_from_slice(body)
+        }
     }
 }
 
@@ -229,7 +230,7 @@ fn as_request(format: Format, body: &[u8]) -> Bytes {
 fn every_type_goes_through_every_format_and_back() {
     for data_type in DataType::ALL {
         let signature = identity(data_type);
-        for format in [Format::Json, Format::JsonLines, Format::Csv, Format::Npy] {
+        for format in [Format::Json, Format::JsonLines, Format::Csv, Format::Npy, Format::Npz] {
             let body = encoded(format, &row_plan(), &signature, &[Value::Tensor(sample(data_type))]).body;
             let request = decode(format.media_type(), as_request(format, &body), &signature);
             assert_eq!(request.unwrap().inputs, [sample(data_type)], "{data_type} {format:?}");

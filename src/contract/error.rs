@@ -175,6 +175,7 @@ fn decode(error: &DecodeError) -> Reply {
         DecodeError::UnsupportedMediaType { .. } | DecodeError::UnsupportedCharset { .. } => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException")
         }
+        DecodeError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException"),
         DecodeError::OutOfMemory => NO_MEMORY,
         DecodeError::Malformed { .. } | DecodeError::Input(_) | DecodeError::RequestedOutput { .. } => BAD_REQUEST,
     }

@@ -80,7 +80,7 @@ pub(super) async fn model(
     let content_type = text_header(request, CONTENT_TYPE.as_str())
         .filter(|given| says_something(given))
         .unwrap_or_else(|| state.settings.formats.default_content_type.clone());
-    let size = body.bytes.len();
+    let size = handle.handler().weight(&content_type, &body.bytes);
     let invocation = Invocation {
         body: body.bytes,
         _memory: body.memory,

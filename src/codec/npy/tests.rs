@@ -346,7 +346,7 @@ fn an_array_is_for_a_model_with_one_input() {
     );
     assert_eq!(
         error(file("<f4", false, "(1,)", &[0; 4]), &two),
-        "an NPY array cannot say which input it is for; send application/json with the inputs by name; the model takes \"a\" float32[batch], \"b\" int64[batch, 3]"
+        "an NPY array cannot say which input it is for; send application/x-npz or application/json with the inputs by name; the model takes \"a\" float32[batch], \"b\" int64[batch, 3]"
     );
 }
 
