@@ -4,10 +4,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::testing::{
-    decode, decode_str, encoded, identity, input, inputs, output, pairs, row_plan, sample, signature, strings, tensor,
-    zip_map,
+    decode, decode_str, encoded, identity, input, inputs, negotiate, output, pairs, row_plan, sample, signature,
+    strings, tensor, zip_map,
 };
-use super::{DecodeError, EncodeError, Format, encode, negotiate};
+use super::{DecodeError, EncodeError, Format, encode};
 use crate::tensor::{DataType, Dim, Signature, Tensor, Value};
 
 const OIP: &str = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
@@ -220,9 +220,14 @@ fn as_request(format: Format, body: &[u8]) -> Bytes {
             .unwrap()
             .replacen("predictions", "instances", 1)
             .into(),
-        Format::JsonLines | Format::Csv | Format::Npy | Format::TritonBinary | Format::Npz => {
-            Bytes::copy_from_slice(body)
-        }
+        Format::JsonLines
+        | Format::Csv
+        | Format::Npy
+        | Format::TritonBinary
+        | Format::Npz
+        | Format::RecordIo
+        | Format::LibSvm
+        | Format::Octets => Bytes::copy_from_slice(body),
     }
 }
 

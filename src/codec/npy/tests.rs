@@ -2,9 +2,9 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 use crate::codec::testing::{
-    decode, encoded, identity, input, output, pairs, refusal, row_plan, sample, signature, strings, tensor,
+    decode, encoded, identity, input, negotiate, output, pairs, refusal, row_plan, sample, signature, strings, tensor,
 };
-use crate::codec::{DecodeError, EncodeError, Format, negotiate};
+use crate::codec::{DecodeError, EncodeError, Format};
 use crate::tensor::{DataType, Signature, Tensor, Value};
 
 /// What `numpy.save` writes.
