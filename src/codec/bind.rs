@@ -11,7 +11,7 @@ use super::fit::{Form, fit, mismatch};
 use super::npy::Stored;
 use super::schema::Schema;
 use super::sparse::Sparse;
-use crate::tensor::{DataType, Dim, InputSpec, Shape, Tensor};
+use crate::tensor::{DataType, InputSpec, Shape, Tensor};
 
 /// An array of a request.
 pub(super) struct Given {
@@ -24,27 +24,6 @@ pub(super) enum Array {
     /// Numbers or strings as NumPy stores them.
     Stored(Stored),
     /// A matrix of which only some elements are given.
-    Sparse(Sparse),
-    /// One row per record; a row is a run of elements whose shape the model knows.
-    Rows(Rows),
-}
-
-/// Rows of equally many elements.
-pub(super) struct Rows {
-    pub rows: usize,
-    /// Elements of each row.
-    pub width: usize,
-    /// The shape of a row, where the request says it.
-    pub shape: Option<Vec<usize>>,
-    pub elements: Elements,
-}
-
-pub(super) enum Elements {
-    /// Under the shape `[rows, width]`.
-    Numbers(Stored),
-    /// Under the same shape, by row.
-    Strings(Vec<bytes::Bytes>),
-    /// A matrix of the same shape.
     Sparse(Sparse),
 }
 
@@ -103,7 +82,6 @@ impl Array {
                 let shape = fit(spec, sparse.shape().to_vec(), Form::Whole).map_err(|_| mismatch(spec, given()))?;
                 reshaped(spec, sparse.dense(spec)?, shape)
             }
-            Self::Rows(rows) => rows.tensor(spec),
         }
     }
 }
@@ -118,61 +96,6 @@ fn of_stored(spec: &InputSpec, stored: &Stored) -> Result<Tensor, DecodeError> {
 
 fn reshaped(spec: &InputSpec, tensor: Tensor, shape: Vec<usize>) -> Result<Tensor, DecodeError> {
     tensor.reshape(shape).map_err(|error| wrong_size(spec, &error).into())
-}
-
-impl Rows {
-    fn tensor(self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
-        let shape = self.shape(spec);
-        let given = |data_type: DataType| mismatch(spec, format_args!("{data_type}{}", Shape(&shape)));
-        let tensor = match self.elements {
-            Elements::Strings(_) if spec.data_type != DataType::String => return Err(given(DataType::String).into()),
-            Elements::Numbers(stored) if spec.data_type == DataType::String => {
-                return Err(given(stored.data_type()).into());
-            }
-            Elements::Strings(items) => {
-                let fitted = fit(spec, shape.clone(), Form::Rows).map_err(|_| given(DataType::String))?;
-                return Tensor::from_strings(fitted, items).map_err(|error| wrong_size(spec, &error).into());
-            }
-            Elements::Numbers(stored) => {
-                let fitted = fit(spec, shape.clone(), Form::Rows).map_err(|_| given(stored.data_type()))?;
-                (stored.tensor(spec)?, fitted)
-            }
-            Elements::Sparse(sparse) => {
-                let fitted = fit(spec, shape.clone(), Form::Rows)
-                    .map_err(|_| mismatch(spec, format_args!("sparse rows of shape {}", Shape(&shape))))?;
-                (sparse.dense(spec)?, fitted)
-            }
-        };
-        reshaped(spec, tensor.0, tensor.1)
-    }
-
-    /// The shape of all rows: as the request says, else as the model has it, else one run of elements.
-    fn shape(&self, spec: &InputSpec) -> Vec<usize> {
-        let mut shape = vec![self.rows];
-        match (&self.shape, row_shape(spec)) {
-            (Some(row), _) if product(row) == Some(self.width) && row.len() > 1 => shape.extend(row),
-            (_, Some(row)) if product(&row) == Some(self.width) => shape.extend(row),
-            (_, _) => shape.push(self.width),
-        }
-        shape
-    }
-}
-
-/// The shape of one row of an input, where the model leaves none of it open.
-pub(super) fn row_shape(spec: &InputSpec) -> Option<Vec<usize>> {
-    let (_, row) = spec.dims.as_deref()?.split_first()?;
-    row.iter()
-        .map(|dim| match dim {
-            Dim::Fixed(size) => Some(*size),
-            Dim::Dynamic(_) => None,
-        })
-        .collect()
-}
-
-pub(super) fn product(sizes: &[usize]) -> Option<usize> {
-    sizes
-        .iter()
-        .try_fold(1usize, |product, &size| product.checked_mul(size))
 }
 
 #[cfg(test)]
@@ -241,27 +164,5 @@ mod tests {
             let refusal = refusal(given);
             assert!(refusal.contains(text), "{refusal}");
         }
-    }
-
-    #[test]
-    fn rows_take_the_shape_that_the_model_has() {
-        let rows = |dims: &[i64], width: usize, shape: Option<Vec<usize>>| {
-            let data = Bytes::from(vec![0; 2 * width * 8]);
-            let rows = Rows {
-                rows: 2,
-                width,
-                shape,
-                elements: Elements::Numbers(Stored::plain(F64, vec![2, width], data).unwrap()),
-            };
-            rows.tensor(&input("x", F32, dims))
-                .map(|tensor| tensor.shape().to_vec())
-        };
-        assert_eq!(rows(&[-1, 3], 3, None).unwrap(), [2, 3]);
-        assert_eq!(rows(&[-1], 1, None).unwrap(), [2]);
-        assert_eq!(rows(&[-1, 1], 1, None).unwrap(), [2, 1]);
-        assert_eq!(rows(&[-1, 1, 2, 2], 4, None).unwrap(), [2, 1, 2, 2]);
-        assert_eq!(rows(&[-1, -1, -1], 6, Some(vec![3, 2])).unwrap(), [2, 3, 2]);
-        assert_eq!(rows(&[-1, -1], 5, Some(vec![5])).unwrap(), [2, 5]);
-        assert!(rows(&[-1, 3], 4, None).is_err());
     }
 }

@@ -144,7 +144,8 @@ impl Stored {
         Ok(Self { descr, header, data })
     }
 
-    /// An array of little-endian numbers, row by row. `None` when the bytes are not as many, or NumPy has no such numbers.
+    /// An array of little-endian numbers, row by row, for tests. `None` when the bytes are not as many, or NumPy has no such numbers.
+    #[cfg(test)]
     pub fn plain(data_type: DataType, shape: Vec<usize>, data: Bytes) -> Option<Self> {
         let size = data_type.size().filter(|_| data_type != DataType::Bf16)?;
         let bytes = element_count(&shape)?.checked_mul(size)?;
