@@ -25,6 +25,7 @@ use crate::archive;
 use crate::config::{ArchiveArgs, Cli, Command, EndpointArgs, ExamineArgs, PrepareArgs, ServeArgs, TetherArgs};
 use crate::endpoint::tether;
 use crate::engine::{self, Examiner};
+use crate::manifest;
 use crate::supervisor::{self, Inheritance, RefusalTimes};
 use crate::telemetry::escape::plain;
 use crate::telemetry::{self, LogFormat, LogLevel};
@@ -43,6 +44,7 @@ pub fn main() -> ExitCode {
         Some(Command::Endpoint(args)) => endpoint(&args),
         Some(Command::Pack(args)) => end(pack::run(&args)),
         Some(Command::Inspect(args)) => end(inspect::run(&args)),
+        Some(Command::Schema) => end(table::print(format_args!("{:#}\n", manifest::schema())).map_err(Into::into)),
         None => (cli.serve, false),
     };
     telemetry::init(args.log_format, args.log_level);
@@ -123,7 +125,10 @@ fn progress(what: &str) {
 fn examiner(args: &ExamineArgs) -> Result<Examiner> {
     telemetry::init(LogFormat::Text, LogLevel(LevelFilter::WARN));
     Ok(Examiner::start(&engine::ExamineBounds {
-        library: args.onnxruntime.clone(),
+        libraries: engine::Libraries {
+            onnxruntime: args.onnxruntime.clone(),
+            operators: args.operators.clone(),
+        },
         timeout: args.prepare_timeout,
         memory: args.prepare_memory.as_u64(),
     })?)
@@ -131,8 +136,12 @@ fn examiner(args: &ExamineArgs) -> Result<Examiner> {
 
 /// Prepares models until the server that started this process has no more.
 fn prepare(args: &PrepareArgs) -> ! {
+    let libraries = engine::Libraries {
+        onnxruntime: args.onnxruntime.clone(),
+        operators: args.operators.clone(),
+    };
     // Whoever reads standard error is not there; how it ends is what the server sees.
-    engine::exit_now(match engine::run_child(&args.folder, args.onnxruntime.as_deref()) {
+    engine::exit_now(match engine::run_child(&args.folder, &libraries) {
         Ok(()) => 0,
         Err(_) => 1,
     })

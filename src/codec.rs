@@ -45,8 +45,9 @@ mod rows;
 mod sample;
 mod schema;
 mod sparse;
+mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod triton_binary;
@@ -58,7 +59,7 @@ use bytes::Bytes;
 
 use self::by_record::{Division, divide};
 use self::error::excerpt;
-pub use self::error::{DecodeError, EncodeError, InputError};
+pub use self::error::{DecodeError, EncodeError, InputError, gives, takes};
 pub use self::format::Format;
 pub use self::inference_header::{INFERENCE_HEADER_CONTENT_LENGTH, decode as decode_open_inference};
 use self::media_type::MediaType;
@@ -67,16 +68,30 @@ pub use self::open_inference::datatype_name;
 pub use self::reply_plan::ReplyPlan;
 use self::reply_plan::{Dialect, not_a_tensor_problem};
 pub use self::sample::{Sample, samples};
-pub use self::schema::{Additions, Column, CsvRules, InputRule, Schema};
+pub use self::schema::{Additions, Column, CsvRules, InputDefault, InputRule, Schema};
+pub use self::table::deal_columns;
 use self::values::Output;
-use crate::tensor::{OutputRows, OutputSpec, Records, Signature, Tensor, Value};
+use crate::tensor::{Inputs, OutputRows, OutputSpec, Records, Signature, Tensor, Value};
 
 /// A decoded request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// One per input of the signature, in its order.
     pub inputs: Vec<Tensor>,
+    /// The optional inputs of the signature that are given, by their positions.
+    pub optional: Vec<(usize, Tensor)>,
     pub reply: ReplyPlan,
+}
+
+impl Request {
+    fn new(inputs: impl Into<Inputs>, reply: ReplyPlan) -> Self {
+        let Inputs { tensors, optional } = inputs.into();
+        Self {
+            inputs: tensors,
+            optional,
+            reply,
+        }
+    }
 }
 
 /// A reply, ready to send.
@@ -89,35 +104,32 @@ pub struct Encoded {
 }
 
 /// Reads a request body. `content_type` is the header's value, or the caller's default when there is none (CT-1).
-pub fn decode(content_type: &str, body: Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Documents) -> Result<Request, DecodeError> {
     let signature = schema.signature();
     let unsupported = || DecodeError::UnsupportedMediaType {
         given: excerpt(content_type),
     };
     let media_type = MediaType::parse(content_type).ok_or_else(unsupported)?;
     let format = Format::from_essence(&media_type.essence).ok_or_else(unsupported)?;
-    if format.is_text()
-        && let Some(charset) = media_type.parameter("charset")
-        && !["utf-8", "utf8", "us-ascii", "ascii"]
-            .iter()
-            .any(|known| charset.eq_ignore_ascii_case(known))
-    {
-        return Err(DecodeError::UnsupportedCharset {
-            given: excerpt(charset),
-        });
-    }
+    let body = match media_type.parameter("charset") {
+        Some(charset) if format.is_text() => utf8_from(charset, body)?,
+        Some(_) | None => body,
+    };
     if body.is_empty() {
         return Err(DecodeError::malformed(format, "the body is empty"));
     }
-    let Request { inputs, reply } = match format {
-        Format::Json => json::decode(&body, signature),
-        Format::TritonBinary => triton_binary::decode(&media_type, &body, signature),
-        Format::JsonLines => json_lines::decode(&body, signature),
+    let Request {
+        inputs,
+        optional,
+        reply,
+    } = match format {
+        Format::Json => json::decode(&body, schema, documents),
+        Format::TritonBinary => triton_binary::decode(&media_type, &body, schema),
+        Format::JsonLines => json_lines::decode(&body, schema),
         Format::Csv => {
-            let header = csv::Said::parse(media_type.parameter("header")).ok_or_else(|| {
-                DecodeError::malformed(format, "its parameter header must be \"present\" or \"absent\"")
-            })?;
-            csv::decode(&body, signature, header)
+            let told = csv::Told::parse(media_type.parameter("header"), media_type.parameter("delimiter"));
+            let told = told.map_err(|problem| DecodeError::malformed(format, problem))?;
+            csv::decode(&body, schema, told)
         }
         Format::Npy => npy::decode(&body, schema),
         Format::Npz => npz::decode(&body, schema),
@@ -125,7 +137,38 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema) -> Result<Reques
     Ok(Request {
         reply: reply.for_inputs(signature, &inputs),
         inputs,
+        optional,
     })
+}
+
+/// How many JSON documents a body may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Documents {
+    One,
+    /// As the strategy `MultiRecord` of a batch transform joins them.
+    Several,
+}
+
+/// A body in `charset` as UTF-8.
+fn utf8_from(charset: &str, body: Bytes) -> Result<Bytes, DecodeError> {
+    let is_one_of = |names: &[&str]| names.iter().any(|name| charset.eq_ignore_ascii_case(name));
+    if is_one_of(&["utf-8", "utf8", "us-ascii", "ascii"]) {
+        return Ok(body);
+    }
+    if !is_one_of(&["iso-8859-1", "latin-1", "latin1"]) {
+        return Err(DecodeError::UnsupportedCharset {
+            given: excerpt(charset),
+        });
+    }
+    if body.is_ascii() {
+        return Ok(body);
+    }
+    // A byte of Latin-1 is the character of that number, and takes two bytes at the most.
+    let mut text: Vec<u8> = room::for_all(body.len().saturating_mul(2))?;
+    for &byte in &body {
+        text.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes());
+    }
+    Ok(text.into())
 }
 
 /// Bytes that reading a body takes, as far as that is more than its own and it says so itself: compressed arrays, sparse
@@ -190,6 +233,9 @@ pub fn encode(
     let body = match (format, &plan.dialect) {
         (Format::JsonLines, _) => json_lines::encode(&plan.lines(format, &selected, runs)?)?,
         (Format::Csv, _) => csv::encode(&plan.lines(format, &selected, runs)?)?,
+        (Format::Json, Dialect::Documents(counts)) => {
+            json::encode_documents(&plan.lines(format, &selected, runs)?, counts)?
+        }
         (Format::Json, Dialect::Rows) => match divide(&selected, plan.records, runs) {
             Division::ByRecord(by_record) => json::encode_records(&by_record)?,
             Division::Whole { .. } => json::encode_whole("predictions", &whole(&selected, runs)?)?,
@@ -215,7 +261,7 @@ fn encode_tensors(
     })?;
     let (id, binary) = match dialect {
         Dialect::OpenInference { id, binary } => (id.as_deref(), binary.as_slice()),
-        Dialect::Rows | Dialect::Columns => (None, &[][..]),
+        Dialect::Rows | Dialect::Documents(_) | Dialect::Columns => (None, &[][..]),
     };
     match (format, tensors.as_slice()) {
         (Format::TritonBinary, _) => {

@@ -48,6 +48,9 @@ pub enum Command {
     /// Say what a model takes and gives, what was measured of it, and how it is asked
     #[command(after_help = examine::INSPECT_EXAMPLE)]
     Inspect(InspectArgs),
+    /// Print the JSON Schema of longshore.json, the file by which an artifact says what its graph does not
+    #[command(after_help = SCHEMA_HELP)]
+    Schema,
     /// The process that `serve` starts, and starts again
     #[command(hide = true)]
     Worker(Box<ServeArgs>),
@@ -58,6 +61,11 @@ pub enum Command {
     #[command(hide = true)]
     Tether(TetherArgs),
 }
+
+const SCHEMA_HELP: &str = "\
+Editors check the file against it and complete its keys, e.g. in VS Code's settings:
+  longshore schema > longshore.schema.json
+  \"json.schemas\": [{\"fileMatch\": [\"longshore.json\"], \"url\": \"./longshore.schema.json\"}]";
 
 /// The process's environment, for those of others' variables that others define: credentials and endpoints of stores.
 pub fn environment() -> impl Iterator<Item = (String, String)> {

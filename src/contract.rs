@@ -8,6 +8,7 @@
 //! by actix with a bare status.
 
 mod body;
+mod coding;
 mod error;
 mod health;
 mod invoke;
@@ -30,7 +31,7 @@ use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
 use rustix::net::{Shutdown, shutdown};
 
 use crate::catalog::Catalog;
-use crate::codec::Format;
+use crate::codec::{Documents, Format};
 use crate::connections::pages::{self, Pages, Verdict};
 use crate::connections::{self, InFlight, Server, Tracked};
 use crate::engine::Engine;
@@ -47,6 +48,8 @@ pub use pulse::Pulse;
 pub struct Formats {
     pub default_content_type: String,
     pub default_accept: Format,
+    /// How many JSON documents a body may hold.
+    pub documents: Documents,
 }
 
 /// Which model answers `POST /invocations`.
@@ -67,6 +70,8 @@ pub struct Settings {
     pub loads: bool,
     /// Bytes of the largest request body.
     pub max_body: usize,
+    /// The least bytes of a reply that is compressed for clients that accept it; `None` for no reply.
+    pub compress_above: Option<usize>,
     /// Bytes of all header names and values of a request.
     pub max_headers: usize,
     pub request_timeout: Duration,

@@ -44,8 +44,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ort::environment::Environment;
-
 pub use artifact::{ArtifactError, ArtifactPath, Found};
 pub use axes::{Axes, OutputAxis};
 pub use batch::{Alone, Batching, Evidence, decide as decide_batching};
@@ -62,11 +60,11 @@ pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, 
 pub use preparing::Prepare;
 pub use quarantine::Quarantined;
 pub use raw::{disable_telemetry, exit_now};
-pub use runtime::{LIBRARY_VARIABLE, RuntimeError};
+pub use runtime::{LIBRARY_VARIABLE, Libraries, RuntimeError};
 pub use session::{RunError, SessionError};
 pub use stuck::{Counts as StuckCounts, Culprit, Settings as StuckSettings, Standing};
 
-use artifact::Artifact;
+use artifact::{Artifact, Processor};
 use memory::{Another, Bounds, Budget, DataBound};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
@@ -74,12 +72,13 @@ use prepare::Prepared;
 use preparing::Preparing;
 use quarantine::Quarantine;
 use resident::{OnGpu, Resident, Residents, Source};
+use runtime::Environment;
 use stuck::Stuck;
 use turn::{Batcher, Batches, Pending};
 use watchdog::Watchdog;
 use workplace::Workplace;
 
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Overlay};
 
 /// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
 const LOAD_STACK: usize = 256 << 20;
@@ -91,8 +90,7 @@ const LOAD_NICE: i32 = 5;
 /// What an engine is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// ONNX Runtime's library, when it is named explicitly.
-    pub library: Option<PathBuf>,
+    pub libraries: Libraries,
     /// Where models run; `None` for the CPU.
     pub gpu: Option<Gpu>,
     /// Runs at once, and threads of ONNX Runtime's pool.
@@ -103,6 +101,8 @@ pub struct Settings {
     pub queue: usize,
     /// Rows of requests that may run together; 1 for no batches.
     pub max_batch: usize,
+    /// Keys that count more than those of the artifacts' manifests.
+    pub manifest: Option<Arc<Overlay>>,
     /// Bytes for everything, and where to see how much is used; `None` for no limit.
     pub memory: Option<Limit>,
     /// Bytes of it that requests are to find free.
@@ -185,6 +185,7 @@ pub struct Engine {
     quarantine: Arc<Quarantine>,
     queue: usize,
     max_batch: usize,
+    overlay: Option<Arc<Overlay>>,
     batches: Arc<Batches>,
     compute: Pool<Pending>,
     watchdog: Arc<Watchdog>,
@@ -219,7 +220,7 @@ impl Engine {
     /// Loads ONNX Runtime and starts the threads. Once per process.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         allocator::configure().map_err(|error| StartError::Allocator(error.to_string()))?;
-        let (environment, gpu) = runtime::start(settings.library.as_deref(), settings.threads, settings.gpu.clone())?;
+        let (environment, gpu) = runtime::start(&settings.libraries, settings.threads, settings.gpu.clone())?;
         let pool = |cores, stack, nice| Threads {
             cores,
             spare: 0,
@@ -247,11 +248,11 @@ impl Engine {
         let stuck = Stuck::watch(settings.stuck)?;
         let watchdog = Arc::new(Watchdog::start(Arc::clone(&stuck))?);
         let provider = gpu.as_ref().map(|gpu| gpu.provider.name());
-        let platform = Arc::new(Platform::here(ort::info(), provider));
+        let platform = Arc::new(Platform::here(ort::info(), provider, environment.operators()));
         let workplace = Arc::new(Workplace::choose(&settings.workplace));
         let preparing = match &settings.prepare {
             None => None,
-            Some(prepare) => Some(Preparing::start(prepare, settings.library.as_deref(), &platform)?),
+            Some(prepare) => Some(Preparing::start(prepare, &settings.libraries, &platform)?),
         };
         // Last: what the threads above have mapped is not to count against models and requests.
         let data_bound = DataBound::new(settings.memory.as_ref().map(|limit| limit.bytes))?;
@@ -270,6 +271,7 @@ impl Engine {
             quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),
             queue: settings.queue,
             max_batch: settings.max_batch,
+            overlay: settings.manifest.clone(),
             batches: Arc::default(),
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
@@ -301,9 +303,13 @@ impl Engine {
     }
 
     async fn try_load(&self, path: &ArtifactPath, attempt: usize) -> Result<Model, LoadError> {
-        let (path, platform) = (path.to_owned(), Arc::clone(&self.platform));
+        let (path, platform) = (self.with_overlay(path), Arc::clone(&self.platform));
+        let processor = self.processor();
         let opened = self.loads.run(move || {
-            let artifact = artifact::open(&path)?;
+            let artifact = artifact::open(&path, processor)?;
+            if let Found::Precision { .. } = artifact.found {
+                tracing::info!(model = %artifact.model.display(), "the model was chosen: {}", artifact.found);
+            }
             let content = artifact.hash()?;
             let packed = packed(&artifact, &content, &platform);
             Ok::<_, ArtifactError>((content, artifact, packed))
@@ -387,10 +393,11 @@ impl Engine {
         let Some(preparing) = &self.preparing else {
             return self.load(path).await;
         };
-        let (cache, files) = (Arc::clone(&preparing.cache), path.to_owned());
+        let (cache, files, processor) = (Arc::clone(&preparing.cache), self.with_overlay(path), self.processor());
         let found = self.loads.run(move || {
             // What the name's manifest says is not part of the content; without the files, it says nothing.
-            let manifest = artifact::open(&files).map_or_else(|_| Arc::default(), |artifact| artifact.manifest);
+            let manifest =
+                artifact::open(&files, processor).map_or_else(|_| Arc::default(), |artifact| artifact.manifest);
             (cache.find(&content), manifest)
         });
         let (found, manifest) = found.await.map_err(LoadError::Pool)?;
@@ -418,6 +425,18 @@ impl Engine {
         };
         place.set(&resident);
         Ok(self.model(resident, manifest))
+    }
+
+    /// Where models run.
+    fn processor(&self) -> Processor {
+        match &self.gpu {
+            None => Processor::Cpu,
+            Some(_) => Processor::Gpu,
+        }
+    }
+
+    fn with_overlay(&self, path: &ArtifactPath) -> ArtifactPath {
+        path.clone().with_overlay(self.overlay.clone())
     }
 
     fn model(&self, resident: Arc<Resident>, manifest: Arc<Manifest>) -> Model {
@@ -578,8 +597,11 @@ impl LoadError {
 /// Whether there is something at `path` that is meant to be a model, sound or not.
 pub fn is_artifact(path: &Path) -> bool {
     !matches!(
-        artifact::open(&ArtifactPath::trusted(path)),
-        Err(ArtifactError::NoModel { .. } | ArtifactError::Ambiguous { .. } | ArtifactError::Missing { .. })
+        artifact::open(&ArtifactPath::trusted(path), Processor::Cpu),
+        Err(ArtifactError::NoModel { .. }
+            | ArtifactError::Ambiguous { .. }
+            | ArtifactError::SeveralGraphs { .. }
+            | ArtifactError::Missing { .. })
     )
 }
 

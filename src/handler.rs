@@ -3,16 +3,28 @@
 //! A handler is built once, when a model is loaded, and is pure from then on: a body becomes named tensors, outputs become
 //! a body. It knows the formats (`codec`) and what a model declares, but not ONNX Runtime. A model without a manifest has
 //! a handler that adds nothing, and is served at the cost of the formats alone.
+//!
+//! - `resolve`: from a manifest and a signature to what requests may say, or why the one does not fit the other.
+//! - `labels`: class numbers and probabilities under the names of the classes.
+//! - `chunks`: a model of a fixed batch size answers any number of records.
+
+mod chunks;
+mod labels;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::codec::{self, DecodeError, EncodeError, Encoded, Format, ReplyPlan, Request, Schema};
+use crate::codec::{self, DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan, Request, Schema};
 use crate::manifest::Manifest;
 use crate::tensor::{Signature, Value};
 
-/// Why a manifest does not fit its model.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HandlerError {}
+use chunks::Chunks;
+use labels::Labels;
+pub use resolve::HandlerError;
 
 /// Reads and writes the bodies of one model's requests.
 #[derive(Debug)]
@@ -20,14 +32,16 @@ pub struct Handler {
     schema: Schema,
     /// The outputs that go out where a request does not choose, in this order; `None` for all of them.
     outputs: Option<Vec<usize>>,
+    /// For each output, the names that its numbers go out under.
+    labels: Vec<Option<Labels>>,
+    /// How records are put into runs, for a model of a fixed batch size.
+    chunks: Option<Chunks>,
 }
 
 impl Handler {
-    pub fn new(_manifest: &Manifest, signature: &Signature) -> Result<Self, HandlerError> {
-        Ok(Self {
-            schema: Schema::of(signature.clone()),
-            outputs: None,
-        })
+    /// The handler of a model. The error names what of the manifest does not fit the model.
+    pub fn new(manifest: &Manifest, signature: &Signature) -> Result<Self, HandlerError> {
+        resolve::resolve(manifest, signature)
     }
 
     /// What requests may say of the model's inputs.
@@ -36,8 +50,8 @@ impl Handler {
     }
 
     /// Reads a request body. `content_type` is the header's value, or the caller's default when there is none (CT-1).
-    pub fn decode(&self, content_type: &str, body: Bytes) -> Result<Request, DecodeError> {
-        Ok(self.choose(codec::decode(content_type, body, &self.schema)?))
+    pub fn decode(&self, content_type: &str, body: Bytes, documents: Documents) -> Result<Request, DecodeError> {
+        self.complete(codec::decode(content_type, body, &self.schema, documents)?)
     }
 
     /// Bytes that reading a body takes, as far as that is more than its own.
@@ -47,7 +61,7 @@ impl Handler {
 
     /// Reads a request of the Open Inference Protocol. `json_bytes` is the value of the header that says where the JSON ends.
     pub fn decode_open_inference(&self, json_bytes: Option<&str>, body: &Bytes) -> Result<Request, DecodeError> {
-        Ok(self.choose(codec::decode_open_inference(json_bytes, body, &self.schema)?))
+        self.complete(codec::decode_open_inference(json_bytes, body, &self.schema)?)
     }
 
     /// Chooses the format of the reply, before the model runs.
@@ -55,9 +69,13 @@ impl Handler {
         codec::negotiate(accept, default, plan, self.schema.signature())
     }
 
-    /// How many records have to run one by one; `None` where one run answers them all.
+    /// How many runs answer the records of a request; `None` where one run answers them all. Asked before the run, and once
+    /// more with the outputs of a run for all records.
     pub fn apart(&self, format: Format, plan: &ReplyPlan, outputs: Option<&[Value]>) -> Option<usize> {
-        codec::apart(format, plan, self.schema.signature(), outputs)
+        match &self.chunks {
+            Some(chunks) => chunks.runs(plan, outputs.is_some()),
+            None => codec::apart(format, plan, self.schema.signature(), outputs),
+        }
     }
 
     /// Writes a reply. `runs` holds the outputs of the plan, in its order: of one run for all records, or of one for each.
@@ -68,13 +86,24 @@ impl Handler {
         model: &str,
         runs: &[Vec<Value>],
     ) -> Result<Encoded, EncodeError> {
-        codec::encode(format, plan, model, self.schema.signature(), runs)
+        let mut runs = Cow::Borrowed(runs);
+        if let Some(chunks) = &self.chunks {
+            runs = chunks.joined(format, plan, self.schema.signature(), runs)?;
+        }
+        if self.labels.iter().any(Option::is_some) {
+            labels::apply(&self.labels, format, plan, runs.to_mut());
+        }
+        codec::encode(format, plan, model, self.schema.signature(), &runs)
     }
 
-    fn choose(&self, mut request: Request) -> Request {
+    fn complete(&self, mut request: Request) -> Result<Request, DecodeError> {
         if let Some(outputs) = &self.outputs {
             request.reply.choose(outputs);
         }
-        request
+        if let Some(chunks) = &self.chunks {
+            let inputs = std::mem::take(&mut request.inputs);
+            request.inputs = chunks.fill(&request.reply, inputs).ok_or(DecodeError::OutOfMemory)?;
+        }
+        Ok(request)
     }
 }

@@ -3,19 +3,31 @@
 //! An artifact may carry [`FILE`]. Everything in it is optional; a model without one is served by what its graph declares.
 //! This module is a leaf: it knows the file and neither ONNX Runtime nor any request.
 //!
+//! - `parse`: from text to a [`Manifest`], and the JSON Schema of the file.
+//! - `sidecars`: what exporters write beside a model, as far as it says the same things.
+//!
 //! What always holds: a key that is not known is an error that names the key and the nearest known one, because a
 //! misspelt key that is ignored would change answers without a word.
 
+mod parse;
+mod sidecars;
+#[cfg(test)]
+mod tests;
+
 use std::num::NonZeroUsize;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+
+pub use parse::{ManifestError, Overlay, schema};
+pub use sidecars::{Sidecar, SidecarError};
 
 /// The name of the file.
 pub const FILE: &str = "longshore.json";
 
 /// The contents of [`FILE`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Manifest {
     /// Path of the model file, relative to the manifest.
@@ -52,10 +64,25 @@ pub struct Manifest {
     /// Requests with their right answers. The load is refused when the model gives another answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub golden: Vec<Golden>,
+    /// What exporters have left beside the model; no key of the file. It counts where the file says nothing and where it fits the
+    /// model.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(skip)]
+    pub hints: Hints,
+}
+
+/// What exporters write beside a model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hints {
+    /// The files that were understood.
+    pub files: Vec<String>,
+    /// Columns of MLflow's signature.
+    pub columns: Vec<Column>,
 }
 
 /// An input of the model as clients see it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
     /// The name in the graph.
@@ -72,7 +99,7 @@ pub struct Input {
 }
 
 /// A column of a table: its name, or an object where there is more to say.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "ColumnForm", into = "ColumnForm")]
 pub struct Column {
     pub name: String,
@@ -82,14 +109,17 @@ pub struct Column {
     pub default: Option<Json>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a name, or an object with \"name\" and perhaps \"aliases\" and \"default\""
+)]
 enum ColumnForm {
     Name(String),
     Object(ColumnObject),
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ColumnObject {
     name: String,
@@ -100,7 +130,7 @@ struct ColumnObject {
 }
 
 /// What happens to names in a request that the model does not have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownInputs {
     /// The request is refused.
@@ -110,32 +140,39 @@ pub enum UnknownInputs {
     Ignore,
 }
 
-/// An output: its name in the graph, or an object where it goes out under another name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An output: its name in the graph, or an object where there is more to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "OutputForm", into = "OutputForm")]
 pub struct Output {
     pub name: String,
     /// The name in replies.
     pub rename: Option<String>,
+    /// Whether its classes go out under the names of the manifest's `labels`.
+    pub labels: bool,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a name, or an object with \"name\" and perhaps \"as\" and \"labels\""
+)]
 enum OutputForm {
     Name(String),
     Object(OutputObject),
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OutputObject {
     name: String,
-    #[serde(rename = "as")]
-    rename: String,
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    rename: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    labels: bool,
 }
 
 /// How CSV bodies are written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Csv {
     /// Whether the first line is a header; decided by the names in it when absent.
@@ -150,7 +187,7 @@ pub struct Csv {
 }
 
 /// What the manifest says of batching.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "BatchingForm", into = "BatchingForm")]
 pub enum Batching {
     Never,
@@ -158,21 +195,24 @@ pub enum Batching {
     Allowed(Option<NonZeroUsize>),
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected true, false or {\"max_rows\": N} with an N of 1 or more"
+)]
 enum BatchingForm {
     Switch(bool),
     Limits(BatchingLimits),
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BatchingLimits {
     max_rows: NonZeroUsize,
 }
 
 /// A request that the artifact carries.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// `application/json` when absent.
@@ -189,7 +229,7 @@ pub struct Request {
 }
 
 /// A request and its right answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Golden {
     pub request: Request,
@@ -249,20 +289,21 @@ impl From<&str> for Column {
 impl From<OutputForm> for Output {
     fn from(form: OutputForm) -> Self {
         match form {
-            OutputForm::Name(name) => Self { name, rename: None },
-            OutputForm::Object(OutputObject { name, rename }) => Self {
+            OutputForm::Name(name) => Self {
                 name,
-                rename: Some(rename),
+                rename: None,
+                labels: false,
             },
+            OutputForm::Object(OutputObject { name, rename, labels }) => Self { name, rename, labels },
         }
     }
 }
 
 impl From<Output> for OutputForm {
-    fn from(Output { name, rename }: Output) -> Self {
-        match rename {
-            None => Self::Name(name),
-            Some(rename) => Self::Object(OutputObject { name, rename }),
+    fn from(Output { name, rename, labels }: Output) -> Self {
+        match (rename, labels) {
+            (None, false) => Self::Name(name),
+            (rename, labels) => Self::Object(OutputObject { name, rename, labels }),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! window of the request body or memory that ONNX Runtime owns, and passing it on copies nothing.
 
 mod data_type;
+mod inputs;
 mod records;
 mod rows;
 mod signature;
@@ -18,6 +19,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use data_type::{DataType, Element};
+pub use inputs::Inputs;
 pub use records::Records;
 pub use signature::{Dim, InputSpec, OutputRows, OutputSpec, Signature, ValueType};
 

@@ -14,11 +14,12 @@ use tempfile::TempDir;
 
 use super::table::{Table, bytes, print};
 use crate::archive;
-use crate::codec::{self, Sample, Schema};
+use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
 use crate::engine::{Alone, Batching, Evidence, Examination, Header, Loaded, Packing, decide_batching};
+use crate::handler::Handler;
 use crate::telemetry::escape::plain;
-use crate::tensor::{OutputRows, Signature};
+use crate::tensor::{InputSpec, OutputRows, Signature};
 
 /// Operators that are told; further ones are counted.
 const OPERATORS: usize = 6;
@@ -34,7 +35,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     super::progress("preparing and measuring");
     let examination = examiner.examine(&path)?;
     let requests = match &examination.loaded {
-        Ok(loaded) => requests(loaded, args)?,
+        Ok(loaded) => requests(loaded, &examination, args)?,
         Err(_) => Vec::new(),
     };
     if args.examine.json {
@@ -73,7 +74,7 @@ struct Request {
     curl: Option<String>,
 }
 
-fn requests(loaded: &Loaded, args: &InspectArgs) -> Result<Vec<Request>> {
+fn requests(loaded: &Loaded, examination: &Examination, args: &InspectArgs) -> Result<Vec<Request>> {
     let example = loaded.example.as_deref().unwrap_or_default();
     let elements: usize = example.iter().map(crate::tensor::Tensor::len).sum();
     if (example.is_empty() && !loaded.signature.inputs.is_empty()) || elements > MAX_SAMPLE_ELEMENTS {
@@ -82,7 +83,8 @@ fn requests(loaded: &Loaded, args: &InspectArgs) -> Result<Vec<Request>> {
     if let Some(folder) = &args.samples {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
-    codec::samples(&Schema::of(loaded.signature.clone()), example)
+    let handler = Handler::new(&examination.manifest, &loaded.signature)?;
+    codec::samples(handler.schema(), example)
         .into_iter()
         .map(|sample| {
             let curl = match &sample.body {
@@ -109,6 +111,8 @@ fn file_name(sample: &Sample) -> &'static str {
         "JSON" => "request.json",
         "JSON lines" => "request.jsonl",
         "CSV" => "request.csv",
+        "CSV with a header" => "request.header.csv",
+        "JSON table" => "request.table.json",
         "NPY" => "request.npy",
         _ => "request.v2.json",
     }
@@ -160,11 +164,19 @@ fn report(examination: &Examination, requests: &[Request]) -> Table {
 }
 
 fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
-    let Signature { inputs, outputs } = &loaded.signature;
-    let inputs: Vec<String> = inputs
-        .iter()
-        .map(|input| format!("{} {}", plain(&input.name), plain(&input.to_string())))
-        .collect();
+    /// Old exporters declare each weight as an input that may be given.
+    const MOST_OPTIONAL: usize = 16;
+    let Signature {
+        inputs,
+        optional,
+        outputs,
+    } = &loaded.signature;
+    let told = |input: &InputSpec| format!("{} {}", plain(&input.name), plain(&input.to_string()));
+    let inputs: Vec<String> = inputs.iter().map(told).collect();
+    let mut may_be_given: Vec<String> = optional.iter().take(MOST_OPTIONAL).map(told).collect();
+    if optional.len() > MOST_OPTIONAL {
+        may_be_given.push(format!("and {} more", optional.len() - MOST_OPTIONAL));
+    }
     let outputs: Vec<String> = outputs
         .iter()
         .map(|output| {
@@ -180,6 +192,9 @@ fn describe(loaded: &Loaded, examination: &Examination, table: &mut Table) {
         })
         .collect();
     table.line("inputs", inputs.join("\n"));
+    if !may_be_given.is_empty() {
+        table.line("optional", may_be_given.join("\n"));
+    }
     table.line("outputs", outputs.join("\n"));
     let findings = &loaded.findings;
     let run = findings.run_peak.map_or_else(|| "not measured".to_owned(), bytes);

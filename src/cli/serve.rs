@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::bounds;
 use super::source::Source;
 use crate::catalog::{self, Catalog, Demand, Journal};
-use crate::codec::Format;
+use crate::codec::{Documents, Format};
 use crate::config::{self, OnFull, OrOff, Prepare, Provider, ServeArgs};
 use crate::connections::pages::Pages;
 use crate::connections::{self, Limits};
@@ -47,6 +47,11 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     let formats = contract::Formats {
         default_content_type: args.default_content_type.clone(),
         default_accept: format("--default-accept", &args.default_accept)?,
+        documents: if args.conventions.batch {
+            Documents::Several
+        } else {
+            Documents::One
+        },
     };
     format("--default-content-type", &args.default_content_type)?;
     // Installed first: as PID 1 a signal without a handler is ignored (ST-2).
@@ -55,6 +60,11 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
 
     let address = listener.local_addr().context("read the listener's address")?;
     let source = Source::of(args)?;
+    ensure!(
+        args.manifest.is_none() || source.single.is_some(),
+        "LONGSHORE_MANIFEST (--manifest) speaks of one model, and this server has several; put a longshore.json into each \
+         archive"
+    );
     let metrics = Arc::new(Metrics::new().context("register metrics")?);
     // Before the engine, which takes what the process takes then to be what it takes without models.
     let demand = match &source.store {
@@ -187,12 +197,16 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
         });
     let memory_reserve = memory.as_ref().map_or(0, |limit| args.memory_reserve(limit.bytes));
     let engine = Engine::start(&engine::Settings {
-        library: args.onnxruntime.clone(),
+        libraries: engine::Libraries {
+            onnxruntime: args.onnxruntime.clone(),
+            operators: args.operators.clone(),
+        },
         gpu: gpu(args),
         threads: args.threads(),
         load_threads: args.load_threads,
         queue: args.queue,
         max_batch: args.max_batch,
+        manifest: args.manifest.clone(),
         memory,
         memory_reserve,
         mapped_percent: args.mapped_weights,
@@ -256,6 +270,9 @@ fn settings(
         },
         loads: source.is_platform || source.store.is_some(),
         max_body: args.max_body(),
+        compress_above: args
+            .compress_above
+            .map(|least| usize::try_from(least.as_u64()).unwrap_or(usize::MAX)),
         max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
         request_timeout: args.request_timeout(),
         connections: connections::Settings {

@@ -11,7 +11,7 @@ use super::fit::{Form, fit, mismatch};
 use super::npy::Stored;
 use super::schema::Schema;
 use super::sparse::Sparse;
-use crate::tensor::{DataType, InputSpec, Shape, Tensor};
+use crate::tensor::{DataType, Dim, InputSpec, Inputs, Shape, Tensor};
 
 /// An array of a request.
 pub(super) struct Given {
@@ -25,15 +25,36 @@ pub(super) enum Array {
     Stored(Stored),
     /// A matrix of which only some elements are given.
     Sparse(Sparse),
+    /// One row per record; a row is a run of elements whose shape the model knows.
+    Rows(Rows),
+}
+
+/// Rows of equally many elements.
+pub(super) struct Rows {
+    pub rows: usize,
+    /// Elements of each row.
+    pub width: usize,
+    /// The shape of a row, where the request says it.
+    pub shape: Option<Vec<usize>>,
+    pub elements: Elements,
+}
+
+pub(super) enum Elements {
+    /// Under the shape `[rows, width]`.
+    Numbers(Stored),
+    /// Under the same shape, by row.
+    Strings(Vec<bytes::Bytes>),
+    /// A matrix of the same shape.
+    Sparse(Sparse),
 }
 
 /// The inputs that `given` makes. `what` is an array of the format, for messages.
-pub(super) fn bind(given: Vec<Given>, schema: &Schema, what: &'static str) -> Result<Vec<Tensor>, DecodeError> {
+pub(super) fn bind(given: Vec<Given>, schema: &Schema, what: &'static str) -> Result<Inputs, DecodeError> {
     let signature = schema.signature();
     let is_only = given.len() == 1;
-    let mut inputs: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
+    let mut inputs = schema.places();
     for Given { name, array } in given {
-        let named = name.as_deref().and_then(|name| schema.find_input(name));
+        let named = name.as_deref().and_then(|name| schema.find_place(name));
         let index = match (named, &name) {
             (Some(index), _) => index,
             (None, Some(_)) if !is_only && schema.ignores_unknown() => continue,
@@ -58,9 +79,7 @@ pub(super) fn bind(given: Vec<Given>, schema: &Schema, what: &'static str) -> Re
                 },
             })?,
         };
-        let Some((spec, place)) = signature.inputs.get(index).zip(inputs.get_mut(index)) else {
-            continue;
-        };
+        let (spec, place) = (schema.at_place(index), &mut inputs[index]);
         if place.is_some() {
             return Err(InputError::Duplicate {
                 name: excerpt(&spec.name),
@@ -82,6 +101,7 @@ impl Array {
                 let shape = fit(spec, sparse.shape().to_vec(), Form::Whole).map_err(|_| mismatch(spec, given()))?;
                 reshaped(spec, sparse.dense(spec)?, shape)
             }
+            Self::Rows(rows) => rows.tensor(spec),
         }
     }
 }
@@ -98,10 +118,65 @@ fn reshaped(spec: &InputSpec, tensor: Tensor, shape: Vec<usize>) -> Result<Tenso
     tensor.reshape(shape).map_err(|error| wrong_size(spec, &error).into())
 }
 
+impl Rows {
+    fn tensor(self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
+        let shape = self.shape(spec);
+        let given = |data_type: DataType| mismatch(spec, format_args!("{data_type}{}", Shape(&shape)));
+        let tensor = match self.elements {
+            Elements::Strings(_) if spec.data_type != DataType::String => return Err(given(DataType::String).into()),
+            Elements::Numbers(stored) if spec.data_type == DataType::String => {
+                return Err(given(stored.data_type()).into());
+            }
+            Elements::Strings(items) => {
+                let fitted = fit(spec, shape.clone(), Form::Rows).map_err(|_| given(DataType::String))?;
+                return Tensor::from_strings(fitted, items).map_err(|error| wrong_size(spec, &error).into());
+            }
+            Elements::Numbers(stored) => {
+                let fitted = fit(spec, shape.clone(), Form::Rows).map_err(|_| given(stored.data_type()))?;
+                (stored.tensor(spec)?, fitted)
+            }
+            Elements::Sparse(sparse) => {
+                let fitted = fit(spec, shape.clone(), Form::Rows)
+                    .map_err(|_| mismatch(spec, format_args!("sparse rows of shape {}", Shape(&shape))))?;
+                (sparse.dense(spec)?, fitted)
+            }
+        };
+        reshaped(spec, tensor.0, tensor.1)
+    }
+
+    /// The shape of all rows: as the request says, else as the model has it, else one run of elements.
+    fn shape(&self, spec: &InputSpec) -> Vec<usize> {
+        let mut shape = vec![self.rows];
+        match (&self.shape, row_shape(spec)) {
+            (Some(row), _) if product(row) == Some(self.width) && row.len() > 1 => shape.extend(row),
+            (_, Some(row)) if product(&row) == Some(self.width) => shape.extend(row),
+            (_, _) => shape.push(self.width),
+        }
+        shape
+    }
+}
+
+/// The shape of one row of an input, where the model leaves none of it open.
+pub(super) fn row_shape(spec: &InputSpec) -> Option<Vec<usize>> {
+    let (_, row) = spec.dims.as_deref()?.split_first()?;
+    row.iter()
+        .map(|dim| match dim {
+            Dim::Fixed(size) => Some(*size),
+            Dim::Dynamic(_) => None,
+        })
+        .collect()
+}
+
+pub(super) fn product(sizes: &[usize]) -> Option<usize> {
+    sizes
+        .iter()
+        .try_fold(1usize, |product, &size| product.checked_mul(size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::schema::{Additions, InputRule};
+    use crate::codec::schema::{Additions, InputDefault, InputRule};
     use crate::codec::testing::{input, signature, tensor};
     use crate::tensor::DataType::{F32, F64, I64};
     use bytes::Bytes;
@@ -115,8 +190,9 @@ mod tests {
     }
 
     /// Inputs `a` and `b`; `b` has a default where there is one.
-    fn schema(default: Option<Tensor>) -> Schema {
+    fn schema(default: Option<i64>) -> Schema {
         let signature = signature(&[input("a", F32, &[-1, 2]), input("b", I64, &[-1])], &[]);
+        let default = default.map(|value| InputDefault::new(&signature.inputs[1], &value.into()).unwrap());
         let rule = InputRule {
             default,
             ..InputRule::default()
@@ -133,16 +209,16 @@ mod tests {
     #[test]
     fn arrays_go_to_the_inputs_that_they_name() {
         let given = vec![array(Some("b"), &[1], &[7.]), array(Some("a"), &[2], &[1., 2.])];
-        let inputs = bind(given, &schema(None), "an array").unwrap();
+        let inputs = bind(given, &schema(None), "an array").unwrap().tensors;
         assert_eq!(inputs, [tensor(&[1, 2], &[1f32, 2.]), tensor(&[1], &[7i64])]);
     }
 
     #[test]
     fn the_only_array_goes_to_the_only_input_that_has_no_default() {
-        let default = tensor(&[1], &[5i64]);
-        let schema = schema(Some(default));
+        let schema = schema(Some(5));
         for name in [None, Some("arr_0"), Some("probabilities"), Some("a")] {
-            let inputs = bind(vec![array(name, &[2, 2], &[1., 2., 3., 4.])], &schema, "an array").unwrap();
+            let given = vec![array(name, &[2, 2], &[1., 2., 3., 4.])];
+            let inputs = bind(given, &schema, "an array").unwrap().tensors;
             let expected = [tensor(&[2, 2], &[1f32, 2., 3., 4.]), tensor(&[2], &[5i64, 5])];
             assert_eq!(inputs, expected, "{name:?}");
         }
@@ -164,5 +240,27 @@ mod tests {
             let refusal = refusal(given);
             assert!(refusal.contains(text), "{refusal}");
         }
+    }
+
+    #[test]
+    fn rows_take_the_shape_that_the_model_has() {
+        let rows = |dims: &[i64], width: usize, shape: Option<Vec<usize>>| {
+            let data = Bytes::from(vec![0; 2 * width * 8]);
+            let rows = Rows {
+                rows: 2,
+                width,
+                shape,
+                elements: Elements::Numbers(Stored::plain(F64, vec![2, width], data).unwrap()),
+            };
+            rows.tensor(&input("x", F32, dims))
+                .map(|tensor| tensor.shape().to_vec())
+        };
+        assert_eq!(rows(&[-1, 3], 3, None).unwrap(), [2, 3]);
+        assert_eq!(rows(&[-1], 1, None).unwrap(), [2]);
+        assert_eq!(rows(&[-1, 1], 1, None).unwrap(), [2, 1]);
+        assert_eq!(rows(&[-1, 1, 2, 2], 4, None).unwrap(), [2, 1, 2, 2]);
+        assert_eq!(rows(&[-1, -1, -1], 6, Some(vec![3, 2])).unwrap(), [2, 3, 2]);
+        assert_eq!(rows(&[-1, -1], 5, Some(vec![5])).unwrap(), [2, 5]);
+        assert!(rows(&[-1, 3], 4, None).is_err());
     }
 }

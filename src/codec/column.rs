@@ -31,6 +31,9 @@ pub(super) trait Column {
     fn push_cell(&mut self, cell: &str) -> Result<(), Problem>;
     /// The tensor, shaped as it was nested and fitted to the model's shape.
     fn finish(self: Box<Self>, form: Form) -> Result<Tensor, DecodeError>;
+    /// The tensor of `count` rows that were read one after the other. `has_records` says whether the model has inputs whose
+    /// first axis counts records: an input that has none then is given whole in every row, or has the records on another axis.
+    fn finish_rows(self: Box<Self>, count: usize, has_records: bool) -> Result<Tensor, DecodeError>;
     /// The tensor under a shape that is known otherwise.
     fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: Form) -> Result<Tensor, DecodeError>;
 }
@@ -111,11 +114,66 @@ impl<K: Kind> Column for Typed<'_, K> {
         self.finish_shaped(shape, form)
     }
 
+    fn finish_rows(mut self: Box<Self>, count: usize, has_records: bool) -> Result<Tensor, DecodeError> {
+        let shape = self.axes.shape();
+        let is_stacked =
+            self.spec.has_record_axis() || !has_records && fit(self.spec, shape.clone(), Form::Rows).is_ok();
+        if is_stacked || shape.first() != Some(&count) {
+            return self.finish_shaped(shape, Form::Rows);
+        }
+        let row = &shape[1..];
+        if self.spec.accepts(row) {
+            let length = self.items.len() / count.max(1);
+            let (first, others) = self.items.split_at(length.min(self.items.len()));
+            if others.chunks(length.max(1)).any(|other| other != first) {
+                return Err(InputError::Value {
+                    name: excerpt(&self.spec.name),
+                    at: String::new(),
+                    problem: "it has no axis for records, so all instances have to give the same value".to_owned(),
+                }
+                .into());
+            }
+            self.items.truncate(length);
+            let row = row.to_vec();
+            return self.finish_shaped(row, Form::Declared);
+        }
+        if let Some(axis) = records_axis(self.spec, row) {
+            let mut moved = row.to_vec();
+            moved.insert(axis, count);
+            let inner: usize = row[axis..].iter().product();
+            let length: usize = row.iter().product();
+            let mut items = room::for_all(self.items.len())?;
+            for outer in 0..length.checked_div(inner).unwrap_or(0) {
+                for record in 0..count {
+                    let start = record * length + outer * inner;
+                    items.extend_from_slice(&self.items[start..start + inner]);
+                }
+            }
+            self.items = items;
+            return self.finish_shaped(moved, Form::Declared);
+        }
+        self.finish_shaped(shape, Form::Rows)
+    }
+
     fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: Form) -> Result<Tensor, DecodeError> {
         let shape = fit(self.spec, shape, form)
             .map_err(|shape| mismatch(self.spec, format_args!("an array of shape {}", Shape(&shape))))?;
         K::tensor(shape, self.items).map_err(|error| wrong_size(self.spec, &error).into())
     }
+}
+
+/// The axis of an input that the records of a request are counted by, where it is not the first one: the only open axis, if
+/// `row`, which is the input of one record, has all others.
+fn records_axis(spec: &InputSpec, row: &[usize]) -> Option<usize> {
+    let dims = spec.dims.as_deref()?;
+    let mut open = dims
+        .iter()
+        .enumerate()
+        .filter(|(_, dim)| matches!(dim, Dim::Dynamic(_)));
+    let (axis, _) = open.next().filter(|_| open.next().is_none())?;
+    let others = dims.iter().enumerate().filter(|(index, _)| *index != axis);
+    let is_row = dims.len() == row.len() + 1 && others.zip(row).all(|((_, dim), size)| *dim == Dim::Fixed(*size));
+    is_row.then_some(axis)
 }
 
 /// A declared shape that the data does not fill.

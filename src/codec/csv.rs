@@ -1,7 +1,7 @@
 //! `text/csv`: a line for each record, as SageMaker's own algorithms take and give them (BT-6, BT-9).
 //!
-//! The columns are dealt to the inputs in the model's order, to each as many as one row of it has; one input of unknown
-//! width may take what the others leave. A first line with the names of the inputs is a header (`header.rs`). Numbers may
+//! The columns are dealt to the inputs by position or, under a header, by name (`table.rs`, `header.rs`). Cells are
+//! separated by commas, or by `;`, a tab or `|` where the request, the manifest or the first line says so. Numbers may
 //! stand between spaces, and an empty cell is a missing value: NaN for floats, the empty string for strings. In the reply
 //! each record is a line with a line feed at its end, the last one too (BT-9), the columns of several outputs side by
 //! side. An output that cannot be told apart by record is the line of a record that ran alone where it is flat; a line
@@ -11,252 +11,130 @@
 mod header;
 mod records;
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
-pub(super) use self::header::Said;
 use self::header::{FirstLine, first_line};
 use self::records::Records;
 use crate::codec::by_record::{ByRecord, Part};
-use crate::codec::column::{Column, column};
-use crate::codec::error::{DecodeError, EncodeError, InputError, excerpt, takes};
-use crate::codec::fit::Form;
+use crate::codec::error::{DecodeError, EncodeError, excerpt};
 use crate::codec::json_reader::utf8;
-use crate::codec::numbers::Problem;
 use crate::codec::room;
+use crate::codec::table::{Layout, Rows};
 use crate::codec::values::{write_all_cells, write_cells};
-use crate::codec::{Format, ReplyPlan, Request};
-use crate::tensor::{Dim, InputSpec, OutputRows, OutputSpec, Signature, Value, ValueType};
+use crate::codec::{Format, ReplyPlan, Request, Schema};
+use crate::tensor::{Dim, OutputRows, OutputSpec, Value, ValueType};
 
-pub(super) fn decode(body: &Bytes, signature: &Signature, header: Said) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Request, DecodeError> {
     let text = utf8(Format::Csv, body)?;
     // Excel writes a byte order mark before UTF-8.
-    let mut records = Records::new(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let malformed = |problem| DecodeError::malformed(Format::Csv, problem);
+    let header = told.header.or(schema.csv().has_header);
+    let delimiter = match told.delimiter.or(schema.csv().delimiter) {
+        Some(delimiter) => delimiter,
+        None => delimiter_of(text, schema, header),
+    };
+    let mut records = Records::new(text, delimiter, schema.most_cells());
     let mut cells = Vec::new();
     let no_rows = || Err(malformed("it has no rows".to_owned()));
     if !records.read(&mut cells).map_err(malformed)? {
         return no_rows();
     }
-    let order = match first_line(signature, &cells, header).map_err(malformed)? {
+    let layout = match first_line(schema, &cells, header)? {
         FirstLine::Record => None,
-        FirstLine::Header(order) => {
+        FirstLine::Header(layout) => {
             if !records.read(&mut cells).map_err(malformed)? {
                 return no_rows();
             }
-            order
+            layout
         }
     };
-    let mut rows = Rows::new(signature, cells.len(), body.len())?;
+    let layout = match layout {
+        Some(layout) => layout,
+        None => Layout::by_position(schema, records.width).map_err(|problem| schema.layout_error(problem))?,
+    };
+    let mut rows = Rows::new(schema, layout, body.len());
     loop {
-        match &order {
-            Some(order) if order.len() == cells.len() => {
-                let ordered: Vec<Cow<'_, str>> = order.iter().map(|&column| cells[column].clone()).collect();
-                rows.push(&ordered)?;
-            }
-            Some(_) | None => rows.push(&cells)?,
-        }
+        rows.check_width(records.width)?;
+        rows.push_text(&cells)?;
         if !records.read(&mut cells).map_err(malformed)? {
-            return rows.finish();
+            break;
         }
     }
+    let (inputs, count) = rows.finish()?;
+    Ok(Request::new(
+        schema.complete(inputs, Some(count))?,
+        ReplyPlan::counted(count),
+    ))
 }
 
-/// How many of a row's cells belong to an input.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Share {
-    width: usize,
-    /// The sizes of the axes after the first; `None` for a model's input without axes.
-    row: Option<Vec<usize>>,
+/// What the media type of a request tells of its lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Whether the first line is a header.
+    pub header: Option<bool>,
+    pub delimiter: Option<u8>,
 }
 
-/// What one row of an input is.
-enum Width {
-    Known(Share),
-    /// One axis, at this position among those after the first, takes any multiple of the product of the others.
-    Open {
-        row: Vec<usize>,
-        axis: usize,
-    },
-}
-
-struct Rows<'s> {
-    signature: &'s Signature,
-    shares: Vec<Share>,
-    columns: Vec<Box<dyn Column + 's>>,
-    count: usize,
-}
-
-impl<'s> Rows<'s> {
-    /// Deals the columns of the first row, which says how many there are.
-    fn new(signature: &'s Signature, width: usize, body_len: usize) -> Result<Self, DecodeError> {
-        let shares = deal(signature, width)?;
-        let most = body_len / signature.inputs.len().max(1);
-        Ok(Self {
-            signature,
-            shares,
-            columns: signature.inputs.iter().map(|input| column(input, most)).collect(),
-            count: 0,
-        })
-    }
-
-    fn push(&mut self, cells: &[Cow<'_, str>]) -> Result<(), DecodeError> {
-        self.count += 1;
-        let expected: usize = self.shares.iter().map(|share| share.width).sum();
-        if cells.len() != expected {
-            return Err(layout(
-                self.signature,
-                format!(
-                    "row {} has {} columns where {expected} are expected",
-                    self.count,
-                    cells.len()
-                ),
-            ));
-        }
-        let mut cells = cells.iter().enumerate();
-        for (input, (share, column)) in self.shares.iter().zip(&mut self.columns).enumerate() {
-            for (at, cell) in cells.by_ref().take(share.width) {
-                if let Err(problem) = column.push_cell(cell) {
-                    if problem == Problem::NoMemory {
-                        return Err(DecodeError::OutOfMemory);
-                    }
-                    let spec = &self.signature.inputs[input];
-                    let given = if cell.is_empty() {
-                        "an empty cell".to_owned()
-                    } else {
-                        excerpt(cell)
-                    };
-                    let mut problem = problem.describe(&given, spec.data_type);
-                    if self.count == 1 {
-                        problem.push_str("; a first line is a header only where it holds the names of the inputs");
-                    }
-                    return Err(InputError::Value {
-                        name: excerpt(&spec.name),
-                        at: format!(" at row {} column {}", self.count, at + 1),
-                        problem,
-                    }
-                    .into());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Request, DecodeError> {
-        let count = self.count;
-        let tensor = |(share, column): (Share, Box<dyn Column + 's>)| match share.row {
-            Some(row) => column.finish_shaped(std::iter::once(count).chain(row).collect(), Form::Whole),
-            None if count == 1 => column.finish_shaped(Vec::new(), Form::Whole),
-            None => column.finish_shaped(vec![count], Form::Whole),
+impl Told {
+    /// Reads the parameters `header` and `delimiter`. The error is a sentence for the caller.
+    pub fn parse(header: Option<&str>, delimiter: Option<&str>) -> Result<Self, &'static str> {
+        let header = match header {
+            None => None,
+            Some(value) if value.eq_ignore_ascii_case("present") => Some(true),
+            Some(value) if value.eq_ignore_ascii_case("absent") => Some(false),
+            Some(_) => return Err("its parameter header must be \"present\" or \"absent\""),
         };
-        let inputs = self
-            .shares
-            .into_iter()
-            .zip(self.columns)
-            .map(tensor)
-            .collect::<Result<_, _>>()?;
-        Ok(Request {
-            inputs,
-            reply: ReplyPlan::counted(count),
-        })
+        let delimiter = match delimiter {
+            None => None,
+            Some("tab" | "\\t") => Some(b'\t'),
+            Some(value) => match value.as_bytes() {
+                [byte] if DELIMITERS.contains(byte) => Some(*byte),
+                _ => return Err("its parameter delimiter must be \",\", \";\", \"|\" or \"tab\""),
+            },
+        };
+        Ok(Self { header, delimiter })
     }
 }
 
-#[cold]
-fn layout(signature: &Signature, problem: String) -> DecodeError {
-    InputError::Layout {
-        problem,
-        takes: takes(signature),
-    }
-    .into()
-}
+/// The delimiters that are understood; the first one is assumed where nothing tells another.
+pub(super) const DELIMITERS: [u8; 4] = *b",;\t|";
 
-/// Deals `width` columns to the inputs.
-fn deal(signature: &Signature, width: usize) -> Result<Vec<Share>, DecodeError> {
-    let widths = signature
-        .inputs
-        .iter()
-        .map(width_of)
-        .collect::<Option<Vec<Width>>>()
-        .ok_or_else(|| {
-            layout(
-                signature,
-                "columns cannot be dealt to an input with several axes of unknown size; send JSON or NPY".to_owned(),
-            )
-        })?;
-    let known = |width: &Width| match width {
-        Width::Known(share) => share.width,
-        Width::Open { .. } => 0,
-    };
-    let taken = widths.iter().map(known).fold(0, usize::saturating_add);
-    let open = widths
-        .iter()
-        .filter(|width| matches!(width, Width::Open { .. }))
-        .count();
-    if open > 1 {
-        let problem = "columns cannot be dealt to several inputs of unknown width; send JSON".to_owned();
-        return Err(layout(signature, problem));
-    }
-    if width < taken || (open == 0 && width != taken) {
-        let least = if open == 0 { "" } else { "at least " };
-        return Err(layout(
-            signature,
-            format!("row 1 has {width} columns where {least}{taken} are expected"),
-        ));
-    }
-    let share = |width_of: Width| match width_of {
-        Width::Known(share) => Ok(share),
-        Width::Open { mut row, axis } => {
-            let rest = width - taken;
-            let others = row.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, dim)| *dim);
-            let unit = others.fold(1, usize::saturating_mul);
-            if rest == 0 || unit == 0 || !rest.is_multiple_of(unit) {
-                return Err(layout(
-                    signature,
-                    format!(
-                        "row 1 has {rest} columns for the input of unknown width where a multiple of {unit} is expected"
-                    ),
-                ));
-            }
-            row[axis] = rest / unit;
-            Ok(Share {
-                width: rest,
-                row: Some(row),
-            })
+/// The delimiter that the first line shows: the comma, unless the line can be read with one other delimiter only.
+fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
+    let reads = |delimiter: u8| {
+        let mut cells = Vec::new();
+        if !matches!(
+            Records::new(text, delimiter, schema.most_cells()).read(&mut cells),
+            Ok(true)
+        ) {
+            return false;
         }
-    };
-    widths.into_iter().map(share).collect()
-}
-
-/// `None` when several axes are unknown, so that the columns of a row could be shaped in several ways.
-fn width_of(spec: &InputSpec) -> Option<Width> {
-    let Some(dims) = &spec.dims else {
-        return Some(Width::Open { row: vec![0], axis: 0 });
-    };
-    let Some((_, dims)) = dims.split_first() else {
-        return Some(Width::Known(Share { width: 1, row: None }));
-    };
-    let mut open = None;
-    let mut row = Vec::with_capacity(dims.len());
-    for (axis, dim) in dims.iter().enumerate() {
-        match dim {
-            Dim::Fixed(size) => row.push(*size),
-            Dim::Dynamic(_) => {
-                row.push(0);
-                if open.replace(axis).is_some() {
-                    return None;
+        let is_plain = cells.len() > 1 || delimiter == DELIMITERS[0];
+        is_plain
+            && match first_line(schema, &cells, header) {
+                Ok(FirstLine::Header(Some(_))) => true,
+                Ok(FirstLine::Header(None)) => Layout::by_position(schema, cells.len()).is_ok(),
+                Ok(FirstLine::Record) => {
+                    Layout::by_position(schema, cells.len()).is_ok_and(|layout| layout.reads(schema, &cells))
                 }
+                Err(_) => false,
             }
-        }
+    };
+    let line = text.trim_start_matches(['\n', '\r']).lines().next().unwrap_or_default();
+    let mut present = DELIMITERS[1..]
+        .iter()
+        .copied()
+        .filter(|delimiter| line.as_bytes().contains(delimiter))
+        .peekable();
+    if present.peek().is_none() || reads(DELIMITERS[0]) {
+        return DELIMITERS[0];
     }
-    Some(match open {
-        Some(axis) => Width::Open { row, axis },
-        None => Width::Known(Share {
-            width: row.iter().copied().fold(1, usize::saturating_mul),
-            row: Some(row),
-        }),
-    })
+    let mut readable = present.filter(|delimiter| reads(*delimiter));
+    match (readable.next(), readable.next()) {
+        (Some(only), None) => only,
+        (_, _) => DELIMITERS[0],
+    }
 }
 
 /// Whether a line of cells can say outputs of these types, as far as that is known before the run.

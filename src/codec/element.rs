@@ -18,7 +18,7 @@ use crate::tensor::{DataType, Tensor, TensorError};
 /// An element type as the text formats see it.
 pub(super) trait Kind: 'static {
     /// What a tensor of this type stores: a byte for a boolean, bytes for a string.
-    type Item: Clone + Send + Sync + 'static;
+    type Item: Clone + PartialEq + Send + Sync + 'static;
     const DATA_TYPE: DataType;
     /// Most bytes that an element takes as text; strings add their own length.
     const TEXT_BYTES: usize;
@@ -126,8 +126,9 @@ macro_rules! numeric_kinds {
 
             fn from_json_string(text: Text<'_>) -> Result<Self, Problem> {
                 match text.as_str() {
-                    "NaN" | "Infinity" | "-Infinity" => Self::from_number_text(text.as_str()),
-                    _ => Err(Problem::NotANumber),
+                    // Readers of CSV that make objects of it leave numbers as they stood there.
+                    text if text.trim_ascii().is_empty() => Err(Problem::NotANumber),
+                    text => Self::from_number_text(text.trim_ascii()),
                 }
             }
 
@@ -206,8 +207,11 @@ impl Kind for bool {
         }
     }
 
-    fn from_json_string(_: Text<'_>) -> Result<u8, Problem> {
-        Err(Problem::NotABoolean)
+    fn from_json_string(text: Text<'_>) -> Result<u8, Problem> {
+        match text.as_str().trim_ascii() {
+            "" => Err(Problem::NotABoolean),
+            text => Self::from_cell(text),
+        }
     }
 
     fn from_bool(value: bool) -> Result<u8, Problem> {

@@ -24,7 +24,7 @@ pub enum DecodeError {
     #[error("content type {given} is not supported; send one of {}", supported())]
     UnsupportedMediaType { given: String },
     /// CT-1: 415.
-    #[error("charset {given} is not supported; send the body as utf-8")]
+    #[error("charset {given} is not supported; send the body as utf-8 or iso-8859-1")]
     UnsupportedCharset { given: String },
     /// The body is not what its content type says, or not one of the documents understood: 400.
     #[error("the body is not a valid {format} request: {problem}")]
@@ -176,7 +176,7 @@ pub(super) fn type_text(value_type: impl fmt::Display) -> String {
 }
 
 /// What the model takes: `"x" float32[batch, 32], "y" int64[batch] and 198 more`.
-pub(super) fn takes(signature: &Signature) -> String {
+pub fn takes(signature: &Signature) -> String {
     listed(
         signature
             .inputs
@@ -186,7 +186,7 @@ pub(super) fn takes(signature: &Signature) -> String {
 }
 
 /// What the model gives, as [`takes`].
-pub(super) fn gives(signature: &Signature) -> String {
+pub fn gives(signature: &Signature) -> String {
     listed(
         signature
             .outputs
@@ -196,7 +196,7 @@ pub(super) fn gives(signature: &Signature) -> String {
 }
 
 /// As many of `items` as fit into [`LIST_BYTES`], and how many were left out.
-fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
+pub(super) fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
     let count = items.len();
     let mut text = String::new();
     for (i, item) in items.enumerate() {
@@ -230,6 +230,7 @@ mod tests {
     #[test]
     fn a_signature_of_many_inputs_with_long_names_makes_a_short_list() {
         let signature = Signature {
+            optional: Vec::new(),
             inputs: (0..200)
                 .map(|i| InputSpec {
                     name: format!("{i}{}", "n".repeat(5000)),

@@ -34,7 +34,7 @@ pub fn decode(json_bytes: Option<&str>, body: &Bytes, schema: &Schema) -> Result
             (body.slice(..size), Tail::Bytes(body.slice(size..)))
         }
     };
-    open_inference::decode(&mut Reader::new(NAME, &json)?, schema.signature(), &mut tail)
+    open_inference::decode(&mut Reader::new(NAME, &json)?, schema, &mut tail)
 }
 
 #[cfg(test)]

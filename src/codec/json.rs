@@ -6,47 +6,134 @@
 //! | `{"inputs": tensor}` or `{"inputs": {"name": tensor, ..}}` | `{"outputs": ..}` |
 //! | `[..]`, as `instances`; without the array of rows it is one row | `{"predictions": ..}` |
 //! | `{"inputs": [{"name": .., "shape": .., "datatype": .., "data": ..}, ..]}` | [`open_inference`] |
+//! | tables as pandas and MLflow write them, and one row by name (`json/frame.rs`) | `{"predictions": ..}` |
+//! | `{"predictions": ..}` and `{"outputs": ..}`: a reply as a request (`json/reply.rs`) | as the reply it was |
 //!
 //! Other keys of the document (`signature_name`, `configuration`) are passed over, as the protocols say. In row form
 //! several outputs become one object per row; when they have no rows in common, the reply has the column form instead,
 //! because dropping or repeating values would be worse. Floats that are no numbers are written as the bare tokens
 //! `NaN`, `Infinity` and `-Infinity`: TF-Serving's documented form, read by Python's `json` and by this module.
 
+mod frame;
+mod reply;
+
 use bytes::Bytes;
 use jiter::Peek;
 
 use crate::codec::by_record::ByRecord;
 use crate::codec::column::column;
-use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, takes};
+use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, excerpt, takes};
 use crate::codec::fit::Form;
 use crate::codec::json_reader::Reader;
 use crate::codec::open_inference::{self, Envelope, Tail};
 use crate::codec::room;
-use crate::codec::rows::{Names, Rows, duplicate_input, is_binary_string, missing_input, unknown_input};
+use crate::codec::rows::{Rows, duplicate_input, is_binary_string, unknown_input};
+use crate::codec::schema::{FEATURES, Target};
 use crate::codec::values::{Output, json_bytes, write_key, write_row, write_value};
-use crate::codec::{Dialect, Format, ReplyPlan, Request};
-use crate::tensor::{Signature, Tensor};
+use crate::codec::{Dialect, Documents, Format, ReplyPlan, Request, Schema};
+use crate::tensor::{Inputs, Records, Tensor};
 
-const FORMS: &str = "it must be an array of instances or an object with \"instances\" or \"inputs\"";
+const FORMS: &str = "it must be an array of instances, an object with \"instances\" or \"inputs\", or one of the other forms \
+                     in docs/formats.md";
 
-pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema, documents: Documents) -> Result<Request, DecodeError> {
     let mut reader = Reader::new(Format::Json, body)?;
-    let first = reader.peek()?;
-    let request = if first == Peek::Object && !is_binary_string(&reader, signature)? {
-        document(&mut reader, signature)?
-    } else {
-        Request {
-            inputs: instances(&mut reader, first, signature, Form::Whole)?.0,
-            reply: ReplyPlan::new(Dialect::Rows),
-        }
-    };
+    let request = one(&mut reader, schema)?;
+    if documents == Documents::Several && !reader.is_at_end() {
+        return several(request, reader, schema);
+    }
     reader.finish()?;
     Ok(request)
 }
 
-fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Request, DecodeError> {
+/// Reads the documents that follow the one of `first`; each is answered by a document of its own.
+fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Request, DecodeError> {
+    let mut requests = vec![first];
+    while !reader.is_at_end() {
+        requests.push(one(&mut reader, schema)?);
+    }
+    let signature = schema.signature();
+    let mut counts = Vec::with_capacity(requests.len());
+    for request in &requests {
+        match (&request.reply.dialect, signature.records(&request.inputs)) {
+            (Dialect::Rows, Records::Separable(count)) => counts.push(count),
+            (_, _) => {
+                let problem =
+                    "each of several documents must be an array of instances, or an object with \"instances\"";
+                return Err(reader.malformed(problem).into());
+            }
+        }
+    }
+    let mut inputs = Vec::with_capacity(signature.inputs.len());
+    for (index, spec) in signature.inputs.iter().enumerate() {
+        let parts: Vec<&Tensor> = requests
+            .iter()
+            .filter_map(|request| request.inputs.get(index))
+            .collect();
+        let joined = match parts.as_slice() {
+            [first, others @ ..] if !spec.has_record_axis() => {
+                others.iter().all(|other| other == first).then(|| (*first).clone())
+            }
+            parts => Tensor::concatenate(parts),
+        };
+        inputs.push(joined.ok_or_else(|| InputError::Value {
+            name: excerpt(&spec.name),
+            at: String::new(),
+            problem: "the documents of the body give it in different shapes; send one document at a time".to_owned(),
+        })?);
+    }
+    // Each document has a value of its own, and a run has one for all of them.
+    let [first, others @ ..] = requests.as_slice() else {
+        return Err(reader.malformed("it has no document").into());
+    };
+    let optional = &first.optional;
+    let is_shared = |(position, _): &(usize, Tensor)| !signature.optional[*position].has_record_axis();
+    if !optional.iter().all(is_shared) || others.iter().any(|other| other.optional != *optional) {
+        let problem = "several documents can only give the same optional inputs; send one document at a time";
+        return Err(reader.malformed(problem).into());
+    }
+    let inputs = Inputs {
+        tensors: inputs,
+        optional: optional.clone(),
+    };
+    Ok(Request::new(
+        inputs,
+        ReplyPlan {
+            dialect: Dialect::Documents(counts.clone()),
+            ..ReplyPlan::counted(counts.iter().sum())
+        },
+    ))
+}
+
+/// Reads one document.
+fn one<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, DecodeError> {
+    let first = reader.peek()?;
+    Ok(if first == Peek::Object && !is_binary_string(reader, schema)? {
+        document(reader, schema)?
+    } else {
+        let (inputs, _) = instances(reader, first, schema, Form::Whole)?;
+        Request::new(inputs, ReplyPlan::new(Dialect::Rows))
+    })
+}
+
+/// What a document holds beside `instances` and `inputs`; read when it is known to hold neither.
+#[derive(Default)]
+struct Members<'a> {
+    named: Vec<(String, Reader<'a>)>,
+}
+
+impl<'a> Members<'a> {
+    fn take(&mut self, name: &str) -> Option<Reader<'a>> {
+        let position = self.named.iter().position(|(own, _)| own == name)?;
+        Some(self.named.swap_remove(position).1)
+    }
+}
+
+fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, DecodeError> {
+    let start = reader.clone();
     let mut envelope = Envelope::default();
-    let mut given: Option<(Vec<Tensor>, Option<ReplyPlan>)> = None;
+    let mut members = Members::default();
+    let mut given: Option<(Inputs, Option<ReplyPlan>)> = None;
     let mut key = reader.enter_object()?;
     while let Some(name) = key {
         match name {
@@ -57,36 +144,48 @@ fn document<'a>(reader: &mut Reader<'a>, signature: &Signature) -> Result<Reques
                     if first != Peek::Array {
                         return Err(reader.malformed("\"instances\" must be an array").into());
                     }
-                    let (inputs, count) = instances(reader, first, signature, Form::Rows)?;
+                    let (inputs, count) = instances(reader, first, schema, Form::Rows)?;
                     given = Some((inputs, Some(ReplyPlan::counted(count))));
                 }
             }
             "inputs" => {
                 if !reader.skip_null()? {
                     check_once(reader, given.is_some())?;
-                    given = Some(if open_inference::begins(reader, signature)? {
-                        (open_inference::inputs(reader, signature, &mut Tail::of_json())?, None)
+                    given = Some(if open_inference::begins(reader, schema)? {
+                        (
+                            open_inference::inputs(reader, schema, &mut Tail::of_json(), false)?,
+                            None,
+                        )
                     } else {
-                        (columns(reader, signature)?, Some(ReplyPlan::new(Dialect::Columns)))
+                        (columns(reader, schema, false)?, Some(ReplyPlan::new(Dialect::Columns)))
                     });
                 }
             }
-            other => match envelope.slot(other) {
-                Some(slot) => *slot = Some(reader.postpone()?),
-                None => reader.skip()?,
-            },
+            other => {
+                let other = other.to_owned();
+                let value = reader.postpone()?;
+                match envelope.slot(&other) {
+                    Some(slot) => *slot = Some(value),
+                    None if members.named.len() < MAX_MEMBERS => members.named.push((other, value)),
+                    None => {
+                        return Err(reader
+                            .malformed(format!("it has more than {MAX_MEMBERS} members"))
+                            .into());
+                    }
+                }
+            }
         }
         key = reader.next_key()?;
     }
     match given {
-        None => Err(reader.malformed(FORMS).into()),
-        Some((inputs, Some(reply))) => Ok(Request { inputs, reply }),
-        Some((inputs, None)) => Ok(Request {
-            inputs,
-            reply: envelope.plan(signature)?,
-        }),
+        None => other_forms(start, members, envelope, schema),
+        Some((inputs, Some(reply))) => Ok(Request::new(inputs, reply)),
+        Some((inputs, None)) => Ok(Request::new(inputs, envelope.plan(schema.signature())?)),
     }
 }
+
+/// Most members of a document. A model has no more inputs and columns.
+const MAX_MEMBERS: usize = 1 << 16;
 
 fn check_once(reader: &Reader<'_>, is_given: bool) -> Result<(), Fault> {
     match is_given {
@@ -95,89 +194,189 @@ fn check_once(reader: &Reader<'_>, is_given: bool) -> Result<(), Fault> {
     }
 }
 
+/// A document with neither `instances` nor `inputs`: names of the model's own, tables as pandas and MLflow write them, and
+/// the replies of a server like this one. `start` stands before the document.
+fn other_forms<'a>(
+    mut start: Reader<'a>,
+    mut members: Members<'a>,
+    mut envelope: Envelope<'a>,
+    schema: &Schema,
+) -> Result<Request, DecodeError> {
+    let rows = |(inputs, count): (Inputs, usize)| Request::new(inputs, ReplyPlan::counted(count));
+    if let Some(mut split) = members.take("dataframe_split") {
+        return frame::split(&mut split, schema).map(rows);
+    }
+    if let Some(mut records) = members.take("dataframe_records") {
+        let first = records.peek()?;
+        return instances(&mut records, first, schema, Form::Rows).map(rows);
+    }
+    if members.named.iter().any(|(name, _)| schema.find(name).is_some()) {
+        return frame::by_name(start, &members.named, schema).map(rows);
+    }
+    let is_table = members.named.iter().any(|(name, _)| name == "columns");
+    if is_table && members.named.iter().any(|(name, _)| name == "data") {
+        return frame::split(&mut start, schema).map(rows);
+    }
+    if let Some(mut data) = members.take("data") {
+        let first = data.peek()?;
+        if first == Peek::Object {
+            let mut instance = Rows::new(schema, start.remaining());
+            instance.read(&mut start, Peek::Object)?;
+            return finish(instance, schema).map(rows);
+        }
+        let keys = match members.take("schema") {
+            Some(mut table) => frame::primary_key(&mut table)?,
+            None => Vec::new(),
+        };
+        if keys.is_empty() {
+            return instances(&mut data, first, schema, Form::Rows).map(rows);
+        }
+        return frame::records_without(&mut data, &keys, schema).map(rows);
+    }
+    if members.named.iter().any(|(name, _)| name == FEATURES) {
+        let mut instance = Rows::new(schema, start.remaining());
+        instance.read(&mut start, Peek::Object)?;
+        return finish(instance, schema).map(rows);
+    }
+    if let Some(mut predictions) = members.take("predictions") {
+        return reply::predictions(&mut predictions, schema).map(rows);
+    }
+    if let Some(mut outputs) = envelope.take_outputs() {
+        let inputs = if open_inference::begins(&outputs, schema)? {
+            open_inference::inputs(&mut outputs, schema, &mut Tail::of_json(), true)?
+        } else {
+            columns(&mut outputs, schema, true)?
+        };
+        return Ok(Request::new(inputs, ReplyPlan::new(Dialect::Columns)));
+    }
+    if let Some(records) = frame::by_index(&members.named, schema)? {
+        return Ok(rows(records));
+    }
+    Err(start.malformed(FORMS).into())
+}
+
 /// Rows, one after the other, and how many there are. Those of a single input that are no objects are one nested array,
 /// read in one go.
-fn instances(
+pub(super) fn instances(
     reader: &mut Reader<'_>,
     first: Peek,
-    signature: &Signature,
+    schema: &Schema,
     form: Form,
-) -> Result<(Vec<Tensor>, usize), DecodeError> {
-    if let [input] = signature.inputs.as_slice()
-        && !starts_with_object(reader, first, signature)?
+) -> Result<(Inputs, usize), DecodeError> {
+    if let Some(index) = schema.only_input()
+        && !starts_with_object(reader, first, schema)?
     {
-        let mut only = column(input, reader.remaining());
+        let spec = &schema.signature().inputs[index];
+        let mut only = column(spec, reader.remaining());
         only.read(reader, first, 0)?;
         let tensor = only.finish(form)?;
         let count = tensor.shape().first().copied().unwrap_or(1);
-        return Ok((vec![tensor], count));
+        let mut inputs = vec![None; schema.signature().inputs.len()];
+        inputs[index] = Some(tensor);
+        return Ok((schema.complete(inputs, Some(count))?, count));
     }
     if first != Peek::Array {
         return Err(reader.malformed(FORMS).into());
     }
-    let mut rows = Rows::new(signature, reader.remaining());
+    let mut rows = Rows::new(schema, reader.remaining());
+    let mut ahead = reader.clone();
+    let is_one_row = form == Form::Whole
+        && schema.only_input().is_none()
+        && !matches!(ahead.enter_array()?, None | Some(Peek::Array | Peek::Object));
+    if is_one_row {
+        rows.read(reader, first)?;
+        return finish(rows, schema);
+    }
     let mut next = reader.enter_array()?;
     while let Some(first) = next {
         rows.read(reader, first)?;
         next = reader.next_value()?;
     }
-    rows.finish()
+    finish(rows, schema)
+}
+
+/// The inputs of rows that are complete, and the number of rows.
+fn finish(rows: Rows<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
+    let (inputs, count) = rows.finish()?;
+    Ok((schema.complete(inputs, Some(count))?, count))
 }
 
 /// Whether an array's first element is an object by input name.
-fn starts_with_object(reader: &Reader<'_>, first: Peek, signature: &Signature) -> Result<bool, Fault> {
+fn starts_with_object(reader: &Reader<'_>, first: Peek, schema: &Schema) -> Result<bool, Fault> {
     if first != Peek::Array {
         return Ok(false);
     }
     let mut ahead = reader.clone();
-    Ok(ahead.enter_array()? == Some(Peek::Object) && !is_binary_string(&ahead, signature)?)
+    Ok(ahead.enter_array()? == Some(Peek::Object) && !is_binary_string(&ahead, schema)?)
 }
 
-fn columns(reader: &mut Reader<'_>, signature: &Signature) -> Result<Vec<Tensor>, DecodeError> {
+/// Whole inputs by name, or that of the only input. Of a reply, only what the model takes is read.
+fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<Inputs, DecodeError> {
     let first = reader.peek()?;
-    if first == Peek::Object && !is_binary_string(reader, signature)? {
-        return named_columns(reader, signature);
+    let mut tensors = schema.places();
+    if starts_with_object(reader, first, schema)? {
+        return Ok(instances(reader, first, schema, Form::Rows)?.0);
     }
-    let [input] = signature.inputs.as_slice() else {
+    if first == Peek::Object && !is_binary_string(reader, schema)? {
+        let start = reader.clone();
+        let mut members = Vec::new();
+        let mut key = reader.enter_object()?;
+        while let Some(name) = key {
+            let name = name.to_owned();
+            if let Some(Target::Column(_)) = schema.find(&name) {
+                *reader = start;
+                return frame::columns_of_inputs(reader, schema);
+            }
+            // Of a reply, only what a request has to give.
+            let place = if is_reply {
+                schema.find_input(&name)
+            } else {
+                schema.find_place(&name)
+            };
+            match place {
+                Some(index) => read_column(reader, schema, index, &mut tensors)?,
+                None if is_reply || schema.ignores_unknown() => members.push(reader.postpone()?),
+                None => return Err(unknown_input(schema.signature(), &name, String::new()).into()),
+            }
+            key = reader.next_key()?;
+        }
+        if let ([only], Some(index)) = (members.as_mut_slice(), schema.only_input())
+            && is_reply
+            && tensors[index].is_none()
+        {
+            read_column(only, schema, index, &mut tensors)?;
+        }
+        return schema.complete(tensors, None);
+    }
+    let Some(index) = schema.only_input() else {
+        if first == Peek::Array {
+            return Ok(instances(reader, first, schema, Form::Whole)?.0);
+        }
         return Err(InputError::Unnamed {
             what: "\"inputs\" without names",
-            takes: takes(signature),
+            takes: takes(schema.signature()),
             instead: "give an object by input name",
         }
         .into());
     };
-    let mut only = column(input, reader.remaining());
-    only.read(reader, first, 0)?;
-    Ok(vec![only.finish(Form::Whole)?])
+    read_column(reader, schema, index, &mut tensors)?;
+    schema.complete(tensors, None)
 }
 
-fn named_columns(reader: &mut Reader<'_>, signature: &Signature) -> Result<Vec<Tensor>, DecodeError> {
-    let mut names = Names::new(signature);
-    let mut tensors: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
-    let mut key = reader.enter_object()?;
-    while let Some(name) = key {
-        let Some(index) = names.find(name) else {
-            let name = name.to_owned();
-            return Err(unknown_input(signature, &name, String::new()).into());
-        };
-        if tensors[index].is_some() {
-            return Err(duplicate_input(signature, index, String::new()).into());
-        }
-        let first = reader.peek()?;
-        let mut column = column(&signature.inputs[index], reader.remaining());
-        column.read(reader, first, 0)?;
-        tensors[index] = Some(column.finish(Form::Whole)?);
-        key = reader.next_key()?;
+fn read_column(
+    reader: &mut Reader<'_>,
+    schema: &Schema,
+    index: usize,
+    tensors: &mut [Option<Tensor>],
+) -> Result<(), DecodeError> {
+    if tensors[index].is_some() {
+        return Err(duplicate_input(schema.signature(), index, String::new()).into());
     }
-    all_given(tensors, signature)
-}
-
-/// The inputs in the model's order, when none is missing.
-pub(super) fn all_given(tensors: Vec<Option<Tensor>>, signature: &Signature) -> Result<Vec<Tensor>, DecodeError> {
-    let given = tensors.into_iter().enumerate();
-    given
-        .map(|(i, tensor)| tensor.ok_or_else(|| missing_input(signature, i, String::new()).into()))
-        .collect()
+    let first = reader.peek()?;
+    let mut column = column(schema.at_place(index), reader.remaining());
+    column.read(reader, first, 0)?;
+    tensors[index] = Some(column.finish(Form::Whole)?);
+    Ok(())
 }
 
 /// `{"predictions": [..]}`, an element for each record.
@@ -198,6 +397,25 @@ pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeEr
         }
     }
     out.push(b'}');
+    Ok(out)
+}
+
+/// `{"predictions": [..]}` for each of several documents, which hold so many records each, and a line feed behind it.
+pub(super) fn encode_documents(records: &ByRecord<'_>, counts: &[usize]) -> Result<Vec<u8>, EncodeError> {
+    let overhead = counts.len().saturating_mul(32);
+    let mut out = room::for_all(records.json_bytes().saturating_add(overhead))?;
+    let mut next = 0;
+    for &count in counts {
+        out.extend_from_slice(b"{\"predictions\":[");
+        for record in next..next + count {
+            if record > next {
+                out.push(b',');
+            }
+            records.write_json(record, &mut out);
+        }
+        next += count;
+        out.extend_from_slice(b"]}\n");
+    }
     Ok(out)
 }
 

@@ -14,12 +14,11 @@ use crate::codec::error::{DecodeError, EncodeError};
 use crate::codec::json_reader::{Reader, utf8};
 use crate::codec::room;
 use crate::codec::rows::Rows;
-use crate::codec::{Format, ReplyPlan, Request};
-use crate::tensor::Signature;
+use crate::codec::{Format, ReplyPlan, Request, Schema};
 
-pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
     let text = utf8(Format::JsonLines, body)?;
-    let mut rows = Rows::new(signature, text.len());
+    let mut rows = Rows::new(schema, text.len());
     let mut start = if text.starts_with('\u{feff}') {
         '\u{feff}'.len_utf8()
     } else {
@@ -41,10 +40,10 @@ pub(super) fn decode(body: &Bytes, signature: &Signature) -> Result<Request, Dec
         return Err(DecodeError::malformed(Format::JsonLines, "it has no lines"));
     }
     let (inputs, count) = rows.finish()?;
-    Ok(Request {
-        inputs,
-        reply: ReplyPlan::counted(count),
-    })
+    Ok(Request::new(
+        schema.complete(inputs, Some(count))?,
+        ReplyPlan::counted(count),
+    ))
 }
 
 pub(super) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {

@@ -212,6 +212,11 @@ impl<'a> Reader<'a> {
         Ok(here)
     }
 
+    /// Whether only white space follows.
+    pub fn is_at_end(&self) -> bool {
+        self.document.text[self.position()..].trim_ascii_start().is_empty()
+    }
+
     /// Only white space may follow.
     pub fn finish(&mut self) -> Result<(), Fault> {
         self.jiter.finish().map_err(|e| self.document.fault(&e, self.origin))

@@ -108,10 +108,8 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
         name: None,
         array: Array::Stored(stored),
     };
-    Ok(Request {
-        inputs: bind(vec![given], schema, "an NPY array")?,
-        reply: ReplyPlan::new(Dialect::Rows),
-    })
+    let inputs = bind(vec![given], schema, "an NPY array")?;
+    Ok(Request::new(inputs, ReplyPlan::new(Dialect::Rows)))
 }
 
 /// An array as NumPy stores it.
@@ -144,8 +142,7 @@ impl Stored {
         Ok(Self { descr, header, data })
     }
 
-    /// An array of little-endian numbers, row by row, for tests. `None` when the bytes are not as many, or NumPy has no such numbers.
-    #[cfg(test)]
+    /// An array of little-endian numbers, row by row. `None` when the bytes are not as many, or NumPy has no such numbers.
     pub fn plain(data_type: DataType, shape: Vec<usize>, data: Bytes) -> Option<Self> {
         let size = data_type.size().filter(|_| data_type != DataType::Bf16)?;
         let bytes = element_count(&shape)?.checked_mul(size)?;

@@ -56,10 +56,8 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
             })
             .collect(),
     };
-    Ok(Request {
-        inputs: bind(given, schema, "a sparse matrix")?,
-        reply: ReplyPlan::new(Dialect::Rows),
-    })
+    let inputs = bind(given, schema, "a sparse matrix")?;
+    Ok(Request::new(inputs, ReplyPlan::new(Dialect::Rows)))
 }
 
 /// Bytes that reading the archive takes, as far as it says so itself.

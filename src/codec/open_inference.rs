@@ -12,18 +12,18 @@ use jiter::Peek;
 
 pub(super) use self::plan::Envelope;
 use self::plan::{parameters, size, text};
-use crate::codec::Request;
 use crate::codec::column::{Column, MAX_DEPTH, column};
 use crate::codec::element::write_json_string;
 use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, excerpt};
 use crate::codec::fit::{Form, fit, mismatch};
-use crate::codec::json::all_given;
 use crate::codec::json_reader::{Reader, too_deep};
 use crate::codec::room;
-use crate::codec::rows::{Names, duplicate_input, is_binary_string, unknown_input};
+use crate::codec::rows::{duplicate_input, is_binary_string, unknown_input};
+use crate::codec::schema::Target;
 use crate::codec::triton_binary;
 use crate::codec::values::{Output, write_key, write_tensor};
-use crate::tensor::{DataType, InputSpec, Shape, Signature, Tensor, Value};
+use crate::codec::{Request, Schema};
+use crate::tensor::{DataType, InputSpec, Inputs, Shape, Tensor, Value};
 
 /// Longest run of brackets and field names per output in a reply.
 const FIELDS_BYTES: usize = 128;
@@ -43,21 +43,26 @@ impl Tail {
     }
 }
 
-/// Whether the value of `inputs` is this protocol's: an array of objects.
-pub(super) fn begins(reader: &Reader<'_>, signature: &Signature) -> Result<bool, Fault> {
+/// Whether the value of `inputs` is this protocol's: an array of objects that are no records by the model's own names.
+pub(super) fn begins(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault> {
     let mut ahead = reader.clone();
     if ahead.peek()? != Peek::Array {
         return Ok(false);
     }
-    Ok(ahead.enter_array()? == Some(Peek::Object) && !is_binary_string(&ahead, signature)?)
+    if ahead.enter_array()? != Some(Peek::Object) || is_binary_string(&ahead, schema)? {
+        return Ok(false);
+    }
+    // Records, which have the names of the model's own, are no tensors.
+    let is_of_record = |name: &str| match schema.find(name) {
+        Some(Target::Input(_) | Target::Column(_)) => true,
+        Some(Target::Optional(_)) => !["name", "shape", "datatype", "parameters", "data"].contains(&name),
+        None => false,
+    };
+    Ok(ahead.enter_object()?.is_none_or(|name| !is_of_record(name)))
 }
 
 /// Reads a document that has to be of this protocol.
-pub(super) fn decode<'a>(
-    reader: &mut Reader<'a>,
-    signature: &Signature,
-    tail: &mut Tail,
-) -> Result<Request, DecodeError> {
+pub(super) fn decode<'a>(reader: &mut Reader<'a>, schema: &Schema, tail: &mut Tail) -> Result<Request, DecodeError> {
     if reader.peek()? != Peek::Object {
         return Err(reader.malformed("the JSON must be an object with \"inputs\"").into());
     }
@@ -67,7 +72,7 @@ pub(super) fn decode<'a>(
     while let Some(name) = key {
         match name {
             "inputs" if given.is_some() => return Err(reader.malformed("it has \"inputs\" twice").into()),
-            "inputs" => given = Some(inputs(reader, signature, tail)?),
+            "inputs" => given = Some(inputs(reader, schema, tail, false)?),
             other => match envelope.slot(other) {
                 Some(slot) => *slot = Some(reader.postpone()?),
                 None => reader.skip()?,
@@ -76,34 +81,56 @@ pub(super) fn decode<'a>(
         key = reader.next_key()?;
     }
     reader.finish()?;
-    let Some(inputs) = given else {
+    if let Some(inputs) = given {
+        return Ok(Request::new(inputs, envelope.plan(schema.signature())?));
+    }
+    // A reply, which names outputs as a request names inputs.
+    let Some(mut outputs) = envelope.take_outputs() else {
         return Err(reader.malformed("the JSON has no \"inputs\"").into());
     };
-    Ok(Request {
-        inputs,
-        reply: envelope.plan(signature)?,
-    })
+    let inputs = inputs(&mut outputs, schema, tail, true)?;
+    Ok(Request::new(inputs, envelope.plan(schema.signature())?))
 }
 
 /// Reads the array of inputs; those with binary data take it from the front of `tail`, in order.
 pub(super) fn inputs(
     reader: &mut Reader<'_>,
-    signature: &Signature,
+    schema: &Schema,
     tail: &mut Tail,
-) -> Result<Vec<Tensor>, DecodeError> {
-    let mut names = Names::new(signature);
-    let mut tensors: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
+    is_reply: bool,
+) -> Result<Inputs, DecodeError> {
+    let signature = schema.signature();
+    let mut tensors = schema.places();
     if reader.peek()? != Peek::Array {
         return Err(reader
             .malformed("\"inputs\" must be an array of objects with name, shape, datatype and data")
             .into());
     }
     let mut position = 0;
+    let is_single = {
+        let mut ahead = reader.clone();
+        let mut count = usize::from(ahead.enter_array()?.is_some());
+        while count == 1 {
+            ahead.skip()?;
+            if ahead.next_value()?.is_none() {
+                break;
+            }
+            count += 1;
+        }
+        count == 1
+    };
+    // The only output of a reply is the only input, whatever it is called.
+    let stand_in = schema.only_input().filter(|_| is_reply && is_single);
     let mut next = reader.enter_array()?;
     while next.is_some() {
-        let entry = Entry::read(reader, signature, &mut names, position)?;
-        let index = entry.input;
-        let tensor = entry.tensor(&signature.inputs[index], tail)?;
+        let entry = Entry::read(reader, schema, stand_in, is_reply, position)?;
+        let Some(index) = entry.input else {
+            entry.pass_over(tail)?;
+            position += 1;
+            next = reader.next_value()?;
+            continue;
+        };
+        let tensor = entry.tensor(schema.at_place(index), tail)?;
         if tensors[index].replace(tensor).is_some() {
             return Err(duplicate_input(signature, index, String::new()).into());
         }
@@ -116,13 +143,13 @@ pub(super) fn inputs(
         let problem = format!("{} bytes follow the binary data that the inputs announce", rest.len());
         return Err(reader.malformed(problem).into());
     }
-    all_given(tensors, signature)
+    schema.complete(tensors, None)
 }
 
 /// One element of `inputs`.
 struct Entry<'a, 's> {
-    /// Its index in the signature.
-    input: usize,
+    /// Its place in the schema; `None` for an output of a reply that the model does not take.
+    input: Option<usize>,
     declared: DeclaredType,
     shape: Vec<usize>,
     data: Data<'a, 's>,
@@ -144,26 +171,38 @@ struct DeclaredType {
 impl<'a, 's> Entry<'a, 's> {
     fn read(
         reader: &mut Reader<'a>,
-        signature: &'s Signature,
-        names: &mut Names<'s>,
+        schema: &'s Schema,
+        stand_in: Option<usize>,
+        is_reply: bool,
         position: usize,
     ) -> Result<Self, DecodeError> {
-        let (mut input, mut declared, mut shape, mut data, mut binary) = (None, None, None, None, None);
+        let signature = schema.signature();
+        let (mut is_named, mut input, mut declared, mut shape, mut data, mut binary) =
+            (false, None, None, None, None, None);
         if reader.peek()? != Peek::Object {
             return Err(reader.malformed(format!("inputs[{position}] is not an object")).into());
         }
         let mut key = reader.enter_object()?;
         while let Some(name) = key {
             match name {
-                "name" if input.is_some() => {
+                "name" if is_named => {
                     return Err(reader
                         .malformed(format!("inputs[{position}] has \"name\" twice"))
                         .into());
                 }
                 "name" => {
                     let name = text(reader, "the name of an input")?;
-                    let found = names.find(&name);
-                    input = Some(found.ok_or_else(|| unknown_input(signature, &name, String::new()))?);
+                    is_named = true;
+                    // Of a reply, only what a request has to give.
+                    let place = if is_reply {
+                        schema.find_input(&name)
+                    } else {
+                        schema.find_place(&name)
+                    };
+                    input = place.or(stand_in);
+                    if input.is_none() && !is_reply && !schema.ignores_unknown() {
+                        return Err(unknown_input(signature, &name, String::new()).into());
+                    }
                 }
                 "datatype" => declared = Some(DeclaredType::new(text(reader, "the datatype of an input")?)),
                 "shape" => shape = Some(read_shape(reader)?),
@@ -178,7 +217,7 @@ impl<'a, 's> Entry<'a, 's> {
                         key = reader.next_key()?;
                         continue;
                     }
-                    let spec = input.map(|index: usize| &signature.inputs[index]);
+                    let spec = input.map(|index: usize| schema.at_place(index));
                     let declared = declared.as_ref().and_then(|declared: &DeclaredType| declared.known);
                     data = Some(match spec.filter(|spec| declared == Some(spec.data_type)) {
                         Some(spec) => Data::Read(read_data(reader, spec)?),
@@ -201,11 +240,23 @@ impl<'a, 's> Entry<'a, 's> {
             (None, None) => return Err(lacks("\"data\"")),
         };
         Ok(Self {
-            input: input.ok_or_else(|| lacks("\"name\""))?,
+            input: if is_named { input } else { return Err(lacks("\"name\"")) },
             declared: declared.ok_or_else(|| lacks("\"datatype\""))?,
             shape: shape.ok_or_else(|| lacks("\"shape\""))?,
             data,
         })
+    }
+
+    /// Leaves the binary data of an output that the model does not take.
+    fn pass_over(self, tail: &mut Tail) -> Result<(), DecodeError> {
+        if let (Data::Binary(size), Tail::Bytes(bytes)) = (self.data, tail) {
+            if size > bytes.len() {
+                let problem = format!("binary_data_size is {size}, but {} bytes are left", bytes.len());
+                return Err(DecodeError::malformed("Open Inference Protocol", problem));
+            }
+            drop(bytes.split_to(size));
+        }
+        Ok(())
     }
 
     fn tensor(self, spec: &'s InputSpec, tail: &mut Tail) -> Result<Tensor, DecodeError> {

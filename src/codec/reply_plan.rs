@@ -22,6 +22,8 @@ pub struct ReplyPlan {
 pub(super) enum Dialect {
     /// TF-Serving's `predictions`.
     Rows,
+    /// As [`Dialect::Rows`], a document for each of the request's, which hold so many records each.
+    Documents(Vec<usize>),
     /// TF-Serving's `outputs`.
     Columns,
     OpenInference {
@@ -60,9 +62,9 @@ impl ReplyPlan {
     }
 
     /// Whether the reply answers record by record rather than with whole tensors.
-    pub(super) fn is_by_record(&self, format: Format) -> bool {
+    pub fn is_by_record(&self, format: Format) -> bool {
         match (format, &self.dialect) {
-            (Format::JsonLines | Format::Csv, _) | (Format::Json, Dialect::Rows) => true,
+            (Format::JsonLines | Format::Csv, _) | (Format::Json, Dialect::Rows | Dialect::Documents(_)) => true,
             (Format::Json, Dialect::Columns | Dialect::OpenInference { .. })
             | (Format::Npy | Format::Npz | Format::TritonBinary, _) => false,
         }
@@ -79,7 +81,29 @@ impl ReplyPlan {
 
     /// Leaves it at these outputs, unless the request has chosen others.
     pub fn choose(&mut self, outputs: &[usize]) {
-        self.outputs.get_or_insert_with(|| outputs.to_vec());
+        if self.outputs.is_some() {
+            return;
+        }
+        if let Dialect::OpenInference { binary, .. } = &mut self.dialect {
+            let chosen = outputs.iter().map(|&output| binary.get(output) == Some(&true));
+            *binary = chosen.collect();
+        }
+        self.outputs = Some(outputs.to_vec());
+    }
+
+    /// The records that the request holds.
+    pub fn records(&self) -> Records {
+        self.records
+    }
+
+    /// Whether the reply is read by people and programs that know classes by their names, rather than tensors.
+    pub fn has_names(&self, format: Format) -> bool {
+        let is_tensors = matches!(self.dialect, Dialect::OpenInference { .. });
+        match format {
+            Format::Json => !is_tensors,
+            Format::JsonLines | Format::Csv => true,
+            Format::Npy | Format::Npz | Format::TritonBinary => false,
+        }
     }
 
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
@@ -88,7 +112,7 @@ impl ReplyPlan {
     }
 
     /// The outputs that the reply holds, in its order.
-    pub(super) fn selected<'s>(&self, signature: &'s Signature) -> Vec<&'s OutputSpec> {
+    pub fn selected<'s>(&self, signature: &'s Signature) -> Vec<&'s OutputSpec> {
         self.specs(signature).collect()
     }
 
@@ -105,7 +129,7 @@ impl ReplyPlan {
     /// protocol, whatever the default for others is.
     pub(super) fn implied_format(&self, default: Format) -> Format {
         match &self.dialect {
-            Dialect::Rows | Dialect::Columns => default,
+            Dialect::Rows | Dialect::Documents(_) | Dialect::Columns => default,
             Dialect::OpenInference { binary, .. } if binary.contains(&true) => Format::TritonBinary,
             Dialect::OpenInference { .. } => Format::Json,
         }
@@ -125,7 +149,7 @@ impl ReplyPlan {
         };
         let problem = match (format, &self.dialect) {
             (Format::Json, Dialect::Rows | Dialect::Columns) => Ok(()),
-            (Format::JsonLines, _) => self.can_be_lines(&selected),
+            (Format::JsonLines, _) | (Format::Json, Dialect::Documents(_)) => self.can_be_lines(&selected),
             (Format::Json, Dialect::OpenInference { .. }) | (Format::TritonBinary | Format::Npz, _) => tensors_only(),
             (Format::Csv, _) => self.can_be_lines(&selected).and_then(|()| csv::can_carry(&selected)),
             (Format::Npy, _) if selected.len() != 1 => Err(format!(

@@ -1,9 +1,16 @@
 //! Instances, one after the other, as they become rows of the inputs: the row form of TF-Serving and JSON Lines.
 //!
-//! An instance is an object by input name, or, for a model with one input, that input's row itself. A model with one
-//! input also takes the name `features`, which is what SageMaker's own algorithms call theirs.
-
-use std::collections::HashMap;
+//! An instance is one of these:
+//!
+//! | instance | where |
+//! |---|---|
+//! | an object by the names of inputs | any model |
+//! | an object by the names of columns | a model whose manifest names its columns |
+//! | `{"features": [..]}`, `{"data": {"features": {"values": [..]}}}` | as SageMaker's own algorithms take a row |
+//! | the row itself | a model with one input to give |
+//! | a list of cells, one after the other as in a line of CSV | a model with several inputs |
+//!
+//! What always holds: all instances of a request are read in the same form, that of the first one.
 
 use jiter::Peek;
 
@@ -12,49 +19,9 @@ use crate::codec::element::Kind;
 use crate::codec::error::{DecodeError, Fault, InputError, excerpt, takes};
 use crate::codec::fit::Form;
 use crate::codec::json_reader::Reader;
-use crate::tensor::{Signature, Tensor};
-
-/// SageMaker's name for the only input.
-const ALIAS: &str = "features";
-/// From this many inputs on, names are looked up in a table.
-const MANY: usize = 16;
-
-/// The inputs of a signature by name.
-pub(super) struct Names<'s> {
-    signature: &'s Signature,
-    table: HashMap<&'s str, usize>,
-    /// Where the next name probably is: objects mostly have their keys in the model's order.
-    guess: usize,
-}
-
-impl<'s> Names<'s> {
-    pub fn new(signature: &'s Signature) -> Self {
-        let inputs = signature.inputs.iter().enumerate();
-        Self {
-            signature,
-            table: if signature.inputs.len() < MANY {
-                HashMap::new()
-            } else {
-                inputs.map(|(i, input)| (input.name.as_str(), i)).collect()
-            },
-            guess: 0,
-        }
-    }
-
-    pub fn find(&mut self, name: &str) -> Option<usize> {
-        let inputs = &self.signature.inputs;
-        let found = if inputs.get(self.guess).is_some_and(|input| input.name == name) {
-            Some(self.guess)
-        } else if self.table.is_empty() {
-            inputs.iter().position(|input| input.name == name)
-        } else {
-            self.table.get(name).copied()
-        };
-        let found = found.or_else(|| (name == ALIAS && inputs.len() == 1).then_some(0));
-        self.guess = found.map_or(0, |i| i + 1);
-        found
-    }
-}
+use crate::codec::schema::{FEATURES, Schema, Target};
+use crate::codec::table::{self, Layout};
+use crate::tensor::{InputSpec, Signature, Tensor};
 
 #[cold]
 pub(super) fn unknown_input(signature: &Signature, name: &str, at: String) -> Fault {
@@ -67,19 +34,9 @@ pub(super) fn unknown_input(signature: &Signature, name: &str, at: String) -> Fa
 }
 
 #[cold]
-pub(super) fn missing_input(signature: &Signature, index: usize, at: String) -> Fault {
-    InputError::Missing {
-        name: excerpt(&signature.inputs[index].name),
-        at,
-        takes: takes(signature),
-    }
-    .into()
-}
-
-#[cold]
 pub(super) fn duplicate_input(signature: &Signature, index: usize, at: String) -> Fault {
     InputError::Duplicate {
-        name: excerpt(&signature.inputs[index].name),
+        name: excerpt(signature.all_inputs().nth(index).map_or("", |input| &input.name)),
         at,
     }
     .into()
@@ -87,8 +44,8 @@ pub(super) fn duplicate_input(signature: &Signature, index: usize, at: String) -
 
 /// Whether the object that comes next is a binary string (`{"b64": ".."}`) of a model with one string input, and not
 /// an object by input name.
-pub(super) fn is_binary_string(reader: &Reader<'_>, signature: &Signature) -> Result<bool, Fault> {
-    let [input] = signature.inputs.as_slice() else {
+pub(super) fn is_binary_string(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault> {
+    let Some(input) = schema.only_input().map(|index| &schema.signature().inputs[index]) else {
         return Ok(false);
     };
     if input.data_type != <String as Kind>::DATA_TYPE || input.name == "b64" {
@@ -100,23 +57,35 @@ pub(super) fn is_binary_string(reader: &Reader<'_>, signature: &Signature) -> Re
 
 /// The inputs while instances are added to them.
 pub(super) struct Rows<'s> {
-    signature: &'s Signature,
-    names: Names<'s>,
-    columns: Vec<Box<dyn Column + 's>>,
-    /// For each input the number of instances after which it was last seen.
-    seen: Vec<usize>,
+    schema: &'s Schema,
+    /// A bound on the number of elements that can come.
+    most: usize,
+    form: Option<InstanceForm<'s>>,
     count: usize,
+}
+
+/// The form of the instances of a request.
+enum InstanceForm<'s> {
+    /// Values by input, nested as they like.
+    Inputs(Inputs<'s>),
+    /// Cells, by the names of columns or by position.
+    Cells(Box<table::Rows<'s>>),
+}
+
+/// What reading an instance finds that another form would read.
+enum Step {
+    Done,
+    /// The instance is an object by column names.
+    HasColumns,
 }
 
 impl<'s> Rows<'s> {
     /// `most` is a bound on the number of elements that can come, of all inputs together.
-    pub fn new(signature: &'s Signature, most: usize) -> Self {
-        let most = most / signature.inputs.len().max(1);
+    pub fn new(schema: &'s Schema, most: usize) -> Self {
         Self {
-            signature,
-            names: Names::new(signature),
-            columns: signature.inputs.iter().map(|input| column(input, most)).collect(),
-            seen: vec![0; signature.inputs.len()],
+            schema,
+            most,
+            form: None,
             count: 0,
         }
     }
@@ -124,62 +93,498 @@ impl<'s> Rows<'s> {
     /// Adds the instance that `first` begins.
     pub fn read(&mut self, reader: &mut Reader<'_>, first: Peek) -> Result<(), Fault> {
         self.count += 1;
-        if first == Peek::Object && !is_binary_string(reader, self.signature)? {
-            return self.read_object(reader);
-        }
-        match self.columns.as_mut_slice() {
-            [only] => only.read(reader, first, 1),
-            _ => Err(InputError::Unnamed {
-                what: "an instance that is not an object",
-                takes: takes(self.signature),
-                instead: "give objects by input name",
-            }
-            .into()),
+        match first {
+            Peek::Object if !is_binary_string(reader, self.schema)? => self.read_object(reader),
+            _ => self.read_bare(reader, first),
         }
     }
 
-    fn read_object(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
-        let mut given = 0;
-        let mut key = reader.enter_object()?;
-        while let Some(name) = key {
-            let Some(index) = self.names.find(name) else {
-                let name = name.to_owned();
-                return Err(unknown_input(self.signature, &name, self.place(reader)));
-            };
-            if std::mem::replace(&mut self.seen[index], self.count) == self.count {
-                return Err(duplicate_input(self.signature, index, self.place(reader)));
+    /// An instance without names.
+    fn read_bare(&mut self, reader: &mut Reader<'_>, first: Peek) -> Result<(), Fault> {
+        if let Some(only) = self.schema.only_input()
+            && !matches!(self.form, Some(InstanceForm::Cells(_)))
+        {
+            return self.inputs()?.read_value(reader, first, only);
+        }
+        if first != Peek::Array {
+            return Err(InputError::Unnamed {
+                what: "an instance that is neither an object nor a list",
+                takes: takes(self.schema.signature()),
+                instead: "give objects by input name, or a list of the columns",
             }
-            given += 1;
-            let first = reader.peek()?;
-            self.columns[index].read(reader, first, 1)?;
+            .into());
+        }
+        self.read_list(reader)
+    }
+
+    /// A list of cells.
+    fn read_list(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+        let mut cells = Vec::new();
+        let mut next = reader.enter_array()?;
+        while next.is_some() {
+            cells.push(Some(reader.postpone()?));
+            next = reader.next_value()?;
+        }
+        self.push_cells(&cells, reader.line_number(), |schema| {
+            Layout::by_position(schema, cells.len())
+        })
+    }
+
+    fn read_object(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+        if let Some(row) = self.built_in_row(reader)? {
+            return Ok(row);
+        }
+        if !matches!(self.form, Some(InstanceForm::Cells(_))) {
+            let (start, is_first) = (reader.clone(), self.form.is_none());
+            match self.inputs()?.read_object(reader)? {
+                Step::Done => return Ok(()),
+                Step::HasColumns => *reader = start,
+            }
+            if is_first {
+                self.form = None;
+            }
+        }
+        self.read_columns(reader)
+    }
+
+    /// Reads an instance in the form of SageMaker's own algorithms, where `features` or `data` is no name of the model's.
+    fn built_in_row(&mut self, reader: &mut Reader<'_>) -> Result<Option<()>, Fault> {
+        let mut ahead = reader.clone();
+        let is_built_in = match ahead.enter_object()? {
+            Some(name) if name == FEATURES => self.schema.find(name).is_none(),
+            Some("data") => self.schema.find("data").is_none() && ahead.peek()? == Peek::Object,
+            Some(_) | None => false,
+        };
+        if !is_built_in {
+            return Ok(None);
+        }
+        let mut key = reader.enter_object()?;
+        let mut is_given = false;
+        while let Some(name) = key {
+            match name {
+                "data" if !is_given => {
+                    is_given = true;
+                    self.built_in_features(reader)?;
+                }
+                FEATURES if !is_given => {
+                    is_given = true;
+                    self.read_values(reader)?;
+                }
+                // Labels, weights and the like.
+                _ => reader.skip()?,
+            }
             key = reader.next_key()?;
         }
-        if given < self.columns.len()
-            && let Some(index) = self.seen.iter().position(|&seen| seen != self.count)
-        {
-            return Err(missing_input(self.signature, index, self.place(reader)));
+        Ok(Some(()))
+    }
+
+    /// Reads `{"features": {"values": [..]}}`.
+    fn built_in_features(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+        let malformed = |reader: &Reader<'_>| {
+            reader.malformed("\"data\" of an instance must be {\"features\": {\"values\": [..]}}")
+        };
+        if reader.peek()? != Peek::Object || reader.enter_object()? != Some(FEATURES) {
+            return Err(malformed(reader));
+        }
+        if reader.peek()? != Peek::Object {
+            return Err(malformed(reader));
+        }
+        let mut is_given = false;
+        let mut key = reader.enter_object()?;
+        while let Some(name) = key {
+            match name {
+                "values" if !is_given => {
+                    is_given = true;
+                    self.read_values(reader)?;
+                }
+                "keys" => {
+                    return Err(reader.malformed("sparse \"features\" with \"keys\" are not read; send all \"values\""));
+                }
+                _ => reader.skip()?,
+            }
+            key = reader.next_key()?;
+        }
+        if !is_given || reader.next_key()?.is_some() {
+            return Err(malformed(reader));
         }
         Ok(())
     }
 
-    fn place(&self, reader: &Reader<'_>) -> String {
-        match reader.line_number() {
-            Some(line) => format!(" at line {line}"),
-            None => format!(" in instance [{}]", self.count - 1),
+    /// Reads the values of one row, which are one flat list whatever shape the model wants.
+    fn read_values(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+        let first = reader.peek()?;
+        let only = self
+            .schema
+            .only_input()
+            .map(|input| &self.schema.signature().inputs[input]);
+        let is_deep = only
+            .and_then(|spec| spec.dims.as_ref())
+            .is_some_and(|dims| dims.len() > 2);
+        if is_deep && first == Peek::Array {
+            return self.read_list(reader);
+        }
+        self.read_bare(reader, first)
+    }
+
+    /// Reads an object by the names of columns.
+    fn read_columns(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+        let mut members = Vec::new();
+        let mut key = reader.enter_object()?;
+        while let Some(name) = key {
+            let name = name.to_owned();
+            members.push((name, reader.postpone()?));
+            key = reader.next_key()?;
+        }
+        self.push_columns(members, reader.line_number())
+    }
+
+    /// Adds an instance of these members.
+    pub fn push_record(&mut self, members: Vec<(String, Reader<'_>)>) -> Result<(), Fault> {
+        self.count += 1;
+        let is_cell = |(name, _): &(String, Reader<'_>)| match self.schema.find(name) {
+            Some(Target::Column(_)) | None => true,
+            Some(Target::Optional(_)) => false,
+            Some(Target::Input(input)) => self.schema.is_one_column(input),
+        };
+        if (!members.is_empty() && members.iter().all(is_cell)) || matches!(self.form, Some(InstanceForm::Cells(_))) {
+            return self.push_columns(members, None);
+        }
+        self.inputs()?.read_members(members)
+    }
+
+    /// Adds a row of cells, each under its name.
+    fn push_columns(&mut self, members: Vec<(String, Reader<'_>)>, line: Option<usize>) -> Result<(), Fault> {
+        // All rows have the layout of the schema's own columns, whatever the order in which an object names them.
+        let order = self.schema.table_order();
+        let mut row: Vec<Option<Reader<'_>>> = vec![None; order.len()];
+        for (name, cell) in members {
+            let target = self.schema.find(&name);
+            let Some(position) = order.iter().position(|own| Some(*own) == target) else {
+                if self.schema.ignores_unknown() {
+                    continue;
+                }
+                return Err(unknown_input(self.schema.signature(), &name, self.place(line)));
+            };
+            if row[position].replace(cell).is_some() {
+                let (name, at) = (excerpt(&name), self.place(line));
+                return Err(InputError::Duplicate { name, at }.into());
+            }
+        }
+        self.push_cells(&row, line, |schema| Layout::of_order(schema, &order))
+    }
+
+    /// Adds an instance that is a list of cells, one after the other.
+    pub fn push_list(&mut self, cells: &[Option<Reader<'_>>]) -> Result<(), Fault> {
+        self.count += 1;
+        self.push_cells(cells, None, |schema| Layout::by_position(schema, cells.len()))
+    }
+
+    /// Adds a row of cells in the layout of the first row.
+    fn push_cells(
+        &mut self,
+        cells: &[Option<Reader<'_>>],
+        line: Option<usize>,
+        layout: impl FnOnce(&Schema) -> Result<Layout, String>,
+    ) -> Result<(), Fault> {
+        let at = self.place(line);
+        if self.form.is_none() {
+            let layout = layout(self.schema).map_err(|problem| Fault::from(self.schema.layout_error(problem)))?;
+            let rows = table::Rows::new(self.schema, layout, self.most);
+            self.form = Some(InstanceForm::Cells(Box::new(rows)));
+        }
+        match &mut self.form {
+            Some(InstanceForm::Cells(rows)) => rows.push_json(cells, &|| at.clone()),
+            Some(InstanceForm::Inputs(_)) | None => Err(mixed(self.schema)),
         }
     }
 
-    /// The inputs, and the number of instances in them.
-    pub fn finish(self) -> Result<(Vec<Tensor>, usize), DecodeError> {
-        let none = self.count == 0;
-        let finish = |column: Box<dyn Column + 's>| {
-            if none {
-                column.finish_shaped(vec![0], Form::Rows)
-            } else {
-                column.finish(Form::Rows)
+    fn inputs(&mut self) -> Result<&mut Inputs<'s>, Fault> {
+        let (schema, most, count) = (self.schema, self.most, self.count);
+        let form = self
+            .form
+            .get_or_insert_with(|| InstanceForm::Inputs(Inputs::new(schema, most)));
+        match form {
+            InstanceForm::Inputs(inputs) => {
+                inputs.count = count;
+                Ok(inputs)
             }
+            InstanceForm::Cells(_) => Err(mixed(schema)),
+        }
+    }
+
+    fn place(&self, line: Option<usize>) -> String {
+        place(line, self.count)
+    }
+
+    /// The inputs that were given, and the number of instances in them.
+    pub fn finish(self) -> Result<(Vec<Option<Tensor>>, usize), DecodeError> {
+        match self.form {
+            Some(InstanceForm::Cells(rows)) => rows.finish(),
+            Some(InstanceForm::Inputs(inputs)) => Ok((inputs.finish()?, self.count)),
+            None => Ok((Inputs::new(self.schema, 0).finish()?, 0)),
+        }
+    }
+}
+
+#[cold]
+fn mixed(schema: &Schema) -> Fault {
+    let problem = "some instances are lists of columns, others name inputs; give all in one form".to_owned();
+    schema.layout_error(problem).into()
+}
+
+#[cold]
+fn partly_given(spec: &InputSpec, at: String) -> Fault {
+    InputError::Value {
+        name: excerpt(&spec.name),
+        at,
+        problem: "the input is optional: give it in all instances or in none".to_owned(),
+    }
+    .into()
+}
+
+fn place(line: Option<usize>, count: usize) -> String {
+    match line {
+        Some(line) => format!(" at line {line}"),
+        None => format!(" in instance [{}]", count - 1),
+    }
+}
+
+/// Inputs that instances name.
+struct Inputs<'s> {
+    schema: &'s Schema,
+    columns: Vec<Box<dyn Column + 's>>,
+    /// Optional inputs that instances have given.
+    optional: Vec<Optional<'s>>,
+    /// For each input the number of instances after which it was last seen.
+    seen: Vec<usize>,
+    /// Where the next name probably is: objects mostly have their keys in the model's order.
+    guess: usize,
+    count: usize,
+}
+
+/// An optional input that the first instance has given, and so all of them.
+struct Optional<'s> {
+    /// Its position among the signature's.
+    position: usize,
+    column: Box<dyn Column + 's>,
+    /// The number of instances that have given it.
+    seen: usize,
+}
+
+impl<'s> Inputs<'s> {
+    fn new(schema: &'s Schema, most: usize) -> Self {
+        let inputs = &schema.signature().inputs;
+        let most = most / inputs.len().max(1);
+        Self {
+            schema,
+            columns: inputs.iter().map(|input| column(input, most)).collect(),
+            optional: Vec::new(),
+            seen: vec![0; inputs.len()],
+            guess: 0,
+            count: 0,
+        }
+    }
+
+    fn read_value(&mut self, reader: &mut Reader<'_>, first: Peek, input: usize) -> Result<(), Fault> {
+        self.fill(input, self.count - 1)?;
+        self.seen[input] = self.count;
+        self.columns[input].read(reader, first, 1)
+    }
+
+    /// Adds the default of an input for instances that have left it out, up to number `count`.
+    fn fill(&mut self, input: usize, count: usize) -> Result<(), Fault> {
+        if self.seen[input] >= count {
+            return Ok(());
+        }
+        let Some(default) = &self.schema.rule(input).default else {
+            let name = &self.schema.signature().inputs[input].name;
+            return Err(self.schema.missing(name, place(None, self.seen[input] + 1)));
         };
-        let inputs = self.columns.into_iter().map(finish).collect::<Result<_, _>>()?;
-        Ok((inputs, self.count))
+        for _ in self.seen[input]..count {
+            let mut reader = Reader::new("default", &default.json).map_err(Fault::from)?;
+            let first = reader.peek()?;
+            self.columns[input].read(&mut reader, first, 1)?;
+        }
+        self.seen[input] = count;
+        Ok(())
+    }
+
+    /// Reads the value of the optional input at `position` in the current instance.
+    fn read_optional(
+        &mut self,
+        reader: &mut Reader<'_>,
+        position: usize,
+        at: &dyn Fn() -> String,
+    ) -> Result<(), Fault> {
+        let schema = self.schema;
+        let spec = &schema.signature().optional[position];
+        let found = self.optional.iter().position(|own| own.position == position);
+        let index = match found {
+            Some(index) => index,
+            None if self.count == 1 => {
+                self.optional.push(Optional {
+                    position,
+                    column: column(spec, reader.remaining()),
+                    seen: 0,
+                });
+                self.optional.len() - 1
+            }
+            None => return Err(partly_given(spec, at())),
+        };
+        let optional = &mut self.optional[index];
+        if optional.seen == self.count {
+            let (name, at) = (excerpt(&spec.name), at());
+            return Err(InputError::Duplicate { name, at }.into());
+        }
+        if optional.seen + 1 != self.count {
+            return Err(partly_given(spec, at()));
+        }
+        optional.seen = self.count;
+        let first = reader.peek()?;
+        optional.column.read(reader, first, 1)
+    }
+
+    fn read_object(&mut self, reader: &mut Reader<'_>) -> Result<Step, Fault> {
+        let signature = self.schema.signature();
+        let mut given = 0;
+        let mut key = reader.enter_object()?;
+        while let Some(name) = key {
+            let index = match self.find(name) {
+                Some(Target::Input(index)) => index,
+                Some(Target::Column(_)) if given == 0 => return Ok(Step::HasColumns),
+                Some(Target::Optional(position)) => {
+                    let (line, count) = (reader.line_number(), self.count);
+                    self.read_optional(reader, position, &|| place(line, count))?;
+                    key = reader.next_key()?;
+                    continue;
+                }
+                None if self.schema.ignores_unknown() => {
+                    reader.skip()?;
+                    key = reader.next_key()?;
+                    continue;
+                }
+                Some(Target::Column(_)) | None => {
+                    let name = name.to_owned();
+                    return Err(unknown_input(signature, &name, self.place(reader)));
+                }
+            };
+            if self.seen[index] == self.count {
+                return Err(duplicate_input(signature, index, self.place(reader)));
+            }
+            given += 1;
+            let first = reader.peek()?;
+            self.read_value(reader, first, index)?;
+            key = reader.next_key()?;
+        }
+        if given == 0 && !self.schema.columns().is_empty() {
+            return Ok(Step::HasColumns);
+        }
+        self.check_complete(given, &|| self.place(reader))?;
+        Ok(Step::Done)
+    }
+
+    /// Checks that the current instance, which gives so many inputs, lacks none without a default.
+    fn check_complete(&self, given: usize, at: &dyn Fn() -> String) -> Result<(), Fault> {
+        if given == self.columns.len() {
+            return Ok(());
+        }
+        let missing = |input: &usize| self.seen[*input] != self.count;
+        match self.schema.inputs_without_default().find(missing) {
+            Some(index) => Err(self.schema.missing(&self.schema.signature().inputs[index].name, at())),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads an object that has been taken apart.
+    fn read_members(&mut self, members: Vec<(String, Reader<'_>)>) -> Result<(), Fault> {
+        let signature = self.schema.signature();
+        let mut given = 0;
+        for (name, mut value) in members {
+            let index = match self.schema.find(&name) {
+                Some(Target::Input(index)) => index,
+                Some(Target::Optional(position)) => {
+                    let count = self.count;
+                    self.read_optional(&mut value, position, &|| place(None, count))?;
+                    continue;
+                }
+                Some(Target::Column(_)) | None if self.schema.ignores_unknown() => continue,
+                Some(Target::Column(_)) | None => {
+                    return Err(unknown_input(signature, &name, place(None, self.count)));
+                }
+            };
+            if self.seen[index] == self.count {
+                return Err(duplicate_input(signature, index, place(None, self.count)));
+            }
+            given += 1;
+            let first = value.peek()?;
+            self.read_value(&mut value, first, index)?;
+        }
+        self.check_complete(given, &|| place(None, self.count))
+    }
+
+    fn find(&mut self, name: &str) -> Option<Target> {
+        let inputs = &self.schema.signature().inputs;
+        if inputs.get(self.guess).is_some_and(|input| input.name == name) {
+            self.guess += 1;
+            return Some(Target::Input(self.guess - 1));
+        }
+        let found = self.schema.find(name);
+        self.guess = match found {
+            Some(Target::Input(index)) => index + 1,
+            Some(Target::Column(_) | Target::Optional(_)) | None => 0,
+        };
+        found
+    }
+
+    #[cold]
+    fn place(&self, reader: &Reader<'_>) -> String {
+        place(reader.line_number(), self.count)
+    }
+
+    /// The inputs that were given, and after them the optional ones where any were.
+    fn finish(mut self) -> Result<Vec<Option<Tensor>>, DecodeError> {
+        let (schema, optional) = (self.schema, std::mem::take(&mut self.optional));
+        let count = self.count;
+        let mut inputs = self.finish_inputs()?;
+        if optional.is_empty() {
+            return Ok(inputs);
+        }
+        let first = inputs.len();
+        inputs.resize(schema.places().len(), None);
+        let has_records = schema.signature().has_open_records();
+        for Optional { position, column, seen } in optional {
+            if seen != count {
+                let spec = &schema.signature().optional[position];
+                return Err(partly_given(spec, place(None, seen + 1)).into());
+            }
+            inputs[first + position] = Some(column.finish_rows(count, has_records)?);
+        }
+        Ok(inputs)
+    }
+
+    fn finish_inputs(mut self) -> Result<Vec<Option<Tensor>>, DecodeError> {
+        let count = self.count;
+        for input in 0..self.columns.len() {
+            // An input that no instance gives is left to its default as a whole.
+            if self.seen[input] > 0 {
+                self.fill(input, count)?;
+            }
+        }
+        let inputs = self.columns.into_iter().zip(self.seen).enumerate();
+        let has_records = self.schema.signature().has_open_records();
+        let tensor = |(index, (column, seen)): (usize, (Box<dyn Column + 's>, usize))| {
+            if count == 0 {
+                let is_left_out = self.schema.rule(index).default.is_some();
+                return match is_left_out {
+                    true => Ok(None),
+                    false => column.finish_shaped(vec![0], Form::Rows).map(Some),
+                };
+            }
+            if seen == 0 {
+                return Ok(None);
+            }
+            column.finish_rows(count, has_records).map(Some)
+        };
+        inputs.map(tensor).collect()
     }
 }

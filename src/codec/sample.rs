@@ -6,8 +6,8 @@
 use bytes::Bytes;
 
 use super::json::{write_columns_of, write_row_object};
-use super::values::{Output, common_rows, write_cells, write_row, write_tensor};
-use super::{Format, Schema, decode, negotiate, npy, open_inference};
+use super::values::{Output, common_rows, write_all_cells, write_cells, write_row, write_tensor};
+use super::{Documents, Format, Schema, decode, negotiate, npy, open_inference};
 use crate::tensor::{Tensor, Value};
 
 /// A request to a model in one of the forms that it can have.
@@ -23,23 +23,31 @@ pub struct Sample {
 /// A request with `inputs`, one per input of the signature, in each form.
 pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
     let signature = schema.signature();
+    // What no request may set is what the manifest sets.
+    let settable: Vec<usize> = schema.settable_inputs().collect();
+    let mut given = vec![None; inputs.len()];
+    for &index in &settable {
+        given[index] = inputs.get(index).cloned();
+    }
+    let inputs = match schema.complete(given, None) {
+        Ok(inputs) => inputs.tensors,
+        Err(_) => inputs.to_vec(),
+    };
     let values: Vec<Value> = inputs.iter().cloned().map(Value::Tensor).collect();
-    let named: Vec<Output<'_>> = signature
-        .inputs
+    let named: Vec<Output<'_>> = settable
         .iter()
-        .zip(&values)
-        .map(|(input, value)| Output {
-            name: &input.name,
-            value,
+        .map(|&index| Output {
+            name: &signature.inputs[index].name,
+            value: &values[index],
         })
         .collect();
-    let check = |format, body| checked(format, body, schema, inputs);
+    let check = |format, body| checked(format, body, schema, &inputs);
     let sample = |name, format: Format, body: Result<Vec<u8>, String>| Sample {
         name,
         content_type: format.media_type(),
         body: body.and_then(|body| check(format, body)),
     };
-    vec![
+    let mut samples = vec![
         Sample {
             name: "JSON",
             content_type: Format::Json.media_type(),
@@ -49,15 +57,133 @@ pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
         },
         sample("Open Inference Protocol", Format::Json, Ok(open_inference(&named))),
         sample("JSON lines", Format::JsonLines, json_lines(&named)),
-        sample("CSV", Format::Csv, cells(&named)),
+        sample("CSV", Format::Csv, lines_of_cells(schema, &inputs, false)),
         sample("NPY", Format::Npy, array(&named)),
-    ]
+    ];
+    if schema.has_named_columns(0) && signature.inputs.len() + schema.columns().len() > 1 {
+        samples.push(sample(
+            "CSV with a header",
+            Format::Csv,
+            lines_of_cells(schema, &inputs, true),
+        ));
+        samples.push(sample("JSON table", Format::Json, table(schema, &inputs)));
+    }
+    samples
+}
+
+/// A cell of each row: the name of its column, its input, and its place in the row of that input.
+struct CellOf<'a> {
+    name: &'a str,
+    input: usize,
+    offset: usize,
+}
+
+/// The cells of a row in the order of a line.
+fn cells_of<'a>(schema: &'a Schema, inputs: &[Tensor], rows: usize) -> Vec<CellOf<'a>> {
+    let mut next = vec![0; inputs.len()];
+    let mut cells: Vec<CellOf<'a>> = schema
+        .columns()
+        .iter()
+        .map(|column| {
+            let offset = next[column.input];
+            next[column.input] += 1;
+            CellOf {
+                name: &column.name,
+                input: column.input,
+                offset,
+            }
+        })
+        .collect();
+    for input in schema.settable_inputs() {
+        if !cells.iter().any(|cell| cell.input == input) && schema.columns().is_empty() {
+            let width = inputs[input].len().checked_div(rows).unwrap_or(0);
+            let name = &schema.signature().inputs[input].name;
+            cells.extend((0..width).map(|offset| CellOf { name, input, offset }));
+        }
+    }
+    cells
+}
+
+/// The number of rows that the inputs of a table have in common. Values without axes are one row.
+fn rows_of_cells(schema: &Schema, inputs: &[Tensor]) -> Result<usize, String> {
+    let mut counts = schema
+        .settable_inputs()
+        .map(|input| inputs[input].shape().first().copied().unwrap_or(1));
+    let first = counts.next().unwrap_or(0);
+    let is_common = counts.all(|count| count == first);
+    is_common
+        .then_some(first)
+        .ok_or_else(|| "the inputs have no rows in common".to_owned())
+}
+
+/// A line of cells for each row, below a line of names where there is to be one.
+fn lines_of_cells(schema: &Schema, inputs: &[Tensor], has_header: bool) -> Result<Vec<u8>, String> {
+    let rows = rows_of_cells(schema, inputs)?;
+    let cells = cells_of(schema, inputs, rows);
+    let mut lines = Vec::with_capacity(rows + 1);
+    if has_header {
+        let names = cells.iter().map(|cell| Bytes::copy_from_slice(cell.name.as_bytes()));
+        let names = Tensor::from_strings(vec![cells.len()], names.collect()).map_err(|error| error.to_string())?;
+        let (mut line, mut first) = (Vec::new(), true);
+        write_all_cells(&Value::Tensor(names), &mut first, &mut line);
+        lines.push(line);
+    }
+    for row in 0..rows {
+        let (mut line, mut first) = (Vec::new(), true);
+        for cell in &cells {
+            write_cells(
+                &element(&inputs[cell.input], rows, row, cell.offset)?,
+                0,
+                &mut first,
+                &mut line,
+            );
+        }
+        lines.push(line);
+    }
+    Ok(lines.join(&b'\n'))
+}
+
+/// `{"dataframe_split": {"columns": [..], "data": [[..], ..]}}`.
+fn table(schema: &Schema, inputs: &[Tensor]) -> Result<Vec<u8>, String> {
+    let rows = rows_of_cells(schema, inputs)?;
+    let cells = cells_of(schema, inputs, rows);
+    let mut out = b"{\"dataframe_split\":{\"columns\":".to_vec();
+    let names: Vec<&str> = cells.iter().map(|cell| cell.name).collect();
+    serde_json::to_writer(&mut out, &names).map_err(|error| error.to_string())?;
+    out.extend_from_slice(b",\"data\":[");
+    for row in 0..rows {
+        out.extend_from_slice(if row > 0 { b",[" } else { b"[" });
+        for (position, cell) in cells.iter().enumerate() {
+            if position > 0 {
+                out.push(b',');
+            }
+            write_row(&element(&inputs[cell.input], rows, row, cell.offset)?, 0, &mut out);
+        }
+        out.push(b']');
+    }
+    out.extend_from_slice(b"]}}");
+    Ok(out)
+}
+
+/// One element of a row of a tensor, as a list of one.
+fn element(tensor: &Tensor, rows: usize, row: usize, offset: usize) -> Result<Value, String> {
+    let width = tensor.len().checked_div(rows).unwrap_or(0);
+    let flat = tensor
+        .clone()
+        .reshape(vec![tensor.len()])
+        .map_err(|error| error.to_string())?;
+    let at = row * width + offset;
+    let element = flat.rows(at..at + 1).filter(|_| offset < width);
+    element
+        .map(Value::Tensor)
+        .ok_or_else(|| "the columns do not fit the inputs".to_owned())
 }
 
 /// `body`, when it is read as it is meant.
 fn checked(format: Format, body: Vec<u8>, schema: &Schema, inputs: &[Tensor]) -> Result<Bytes, String> {
     let body = Bytes::from(body);
-    let request = decode(format.media_type(), body.clone(), schema).map_err(|error| error.to_string())?;
+    let request =
+        decode(format.media_type(), body.clone(), schema, Documents::One).map_err(|error| error.to_string())?;
     if request.inputs != inputs {
         return Err("it cannot say what these inputs are".to_owned());
     }
@@ -124,20 +250,6 @@ fn open_inference(inputs: &[Output<'_>]) -> Vec<u8> {
     out
 }
 
-fn cells(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
-    // Values without axes are one row.
-    let is_scalar = |input: &Output<'_>| matches!(input.value, Value::Tensor(tensor) if tensor.shape().is_empty());
-    let rows = if inputs.iter().all(is_scalar) { 1 } else { rows(inputs)? };
-    let line = |row| {
-        let (mut line, mut first) = (Vec::new(), true);
-        for input in inputs {
-            write_cells(input.value, row, &mut first, &mut line);
-        }
-        line
-    };
-    Ok((0..rows).map(line).collect::<Vec<_>>().join(&b'\n'))
-}
-
 fn array(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
     match inputs {
         [
@@ -153,6 +265,7 @@ fn array(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::schema::{Additions, Column};
     use crate::codec::testing::{input, output, sample as extremes, signature, tensor, zip_map};
     use crate::tensor::{DataType, InputSpec, OutputSpec};
 
@@ -193,6 +306,46 @@ mod tests {
         assert_eq!(bodies[2].as_deref(), Ok(r#"{"a":[0.5,1.0],"b":7}"#));
         assert_eq!(bodies[3].as_deref(), Ok("0.5,1.0,7"));
         assert!(bodies[4].is_err());
+    }
+
+    #[test]
+    fn named_columns_are_shown_with_their_names() {
+        let bodies = texts(
+            &[
+                input("age", DataType::F32, &[-1, 1]),
+                input("home town", DataType::String, &[-1, 1]),
+            ],
+            &[output("y", DataType::F32, &[-1])],
+            &[
+                tensor(&[1, 1], &[0.5f32]),
+                crate::codec::testing::strings(&[1, 1], &[b"a,b"]),
+            ],
+        );
+        assert_eq!(bodies[5].as_deref(), Ok("age,home town\n0.5,\"a,b\""));
+        let table = r#"{"dataframe_split":{"columns":["age","home town"],"data":[[0.5,"a,b"]]}}"#;
+        assert_eq!(bodies[6].as_deref(), Ok(table));
+
+        let column = |name: &str| Column {
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            input: 0,
+            default: None,
+        };
+        let schema = Schema::new(
+            signature(
+                &[input("X", DataType::F32, &[-1, 2])],
+                &[output("y", DataType::F32, &[-1])],
+            ),
+            Additions {
+                columns: vec![column("alcohol"), column("acid")],
+                ..Additions::default()
+            },
+        );
+        let samples = samples(&schema, &[tensor(&[2, 2], &[1f32, 2., 3., 4.])]);
+        assert_eq!(
+            samples[5].body.as_ref().map(|body| &body[..]),
+            Ok(&b"alcohol,acid\n1.0,2.0\n3.0,4.0"[..])
+        );
     }
 
     #[test]

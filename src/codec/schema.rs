@@ -8,11 +8,17 @@
 
 use std::collections::HashMap;
 
-use super::error::{DecodeError, InputError, excerpt, takes};
-use crate::tensor::{Dim, InputSpec, Signature, Tensor};
+use bytes::Bytes;
+
+use super::column::column;
+use super::error::{DecodeError, InputError, excerpt};
+use super::fit::Form;
+use super::json_reader::Reader;
+use super::table::may_be_one_column;
+use crate::tensor::{InputSpec, Inputs, Signature, Tensor};
 
 /// SageMaker's name for the only input of a model.
-const FEATURES: &str = "features";
+pub(super) const FEATURES: &str = "features";
 
 /// How requests name, order and fill the inputs of one model.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,11 +38,43 @@ pub struct Schema {
 /// What is known of an input beside its type.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InputRule {
-    /// Stands in for the input where a request has none; the row of one record where the first axis is open, else the whole.
-    pub default: Option<Tensor>,
+    /// Stands in for the input where a request has none.
+    pub default: Option<InputDefault>,
     /// No request may set the input; it is always `default`.
     pub is_constant: bool,
     pub aliases: Vec<String>,
+}
+
+/// The value of an input for requests that leave it out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputDefault {
+    /// The input of one record where the first axis is open, else the whole input.
+    tensor: Tensor,
+    /// The value in JSON, as a row has it.
+    pub(super) json: Bytes,
+}
+
+impl InputDefault {
+    /// Reads the value of an input as an instance of a request would give it.
+    pub fn new(spec: &InputSpec, value: &serde_json::Value) -> Result<Self, DecodeError> {
+        let json = Bytes::from(value.to_string());
+        let read = |outer: usize| -> Result<Tensor, DecodeError> {
+            let mut reader = Reader::new("default", &json)?;
+            let first = reader.peek()?;
+            let mut column = column(spec, json.len());
+            column.read(&mut reader, first, outer)?;
+            match outer {
+                0 => column.finish(Form::Whole),
+                _ => column.finish_rows(1, true),
+            }
+        };
+        // As an instance gives it, or the whole of an input that has the records on another axis.
+        let tensor = match read(1) {
+            Err(_) if !spec.has_record_axis() => read(0)?,
+            row => row?,
+        };
+        Ok(Self { tensor, json })
+    }
 }
 
 /// A column of a table.
@@ -66,6 +104,8 @@ pub(super) enum Target {
     Input(usize),
     /// One of several columns of an input, by its position among all columns.
     Column(usize),
+    /// An input that a request may leave out, by its position among the signature's optional ones.
+    Optional(usize),
 }
 
 /// What a manifest adds to a signature.
@@ -117,17 +157,21 @@ impl Schema {
                 add(short, Target::Input(index));
             }
         }
-        if let [_] = signature.inputs.as_slice() {
-            add(FEATURES, Target::Input(0));
+        for (index, input) in signature.optional.iter().enumerate() {
+            add(&input.name, Target::Optional(index));
         }
-        Self {
+        let mut schema = Self {
             signature,
             rules,
             columns,
             names,
             ignores_unknown,
             csv,
+        };
+        if let Some(only) = schema.only_input() {
+            schema.names.entry(FEATURES.to_owned()).or_insert(Target::Input(only));
         }
+        schema
     }
 
     pub fn signature(&self) -> &Signature {
@@ -160,35 +204,119 @@ impl Schema {
         found.copied()
     }
 
+    /// The input of one column that a column of this name is.
+    pub fn input_of_column(&self, name: &str) -> Option<usize> {
+        self.find_input(name).filter(|&input| self.is_one_column(input))
+    }
+
     /// The input that a request for whole inputs names.
     pub(super) fn find_input(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
             Target::Input(index) => Some(index),
+            Target::Column(_) | Target::Optional(_) => None,
+        }
+    }
+
+    /// The place of the input that a request for whole inputs names, among those that [`Self::complete`] takes: the inputs of
+    /// the signature, and after them its optional ones.
+    pub(super) fn find_place(&self, name: &str) -> Option<usize> {
+        match self.find(name)? {
+            Target::Input(index) => Some(index),
+            Target::Optional(index) => Some(self.rules.len() + index),
             Target::Column(_) => None,
         }
     }
 
-    /// The only input that a request has to give; `None` where there are several, or none.
-    pub(super) fn only_input(&self) -> Option<usize> {
-        let mut open = self.rules.iter().enumerate().filter(|(_, rule)| rule.default.is_none());
-        match (self.rules.len(), open.next(), open.next()) {
-            (1, _, _) => Some(0),
-            (_, Some((index, _)), None) => Some(index),
-            (_, _, _) => None,
+    /// The input at a place.
+    pub(super) fn at_place(&self, place: usize) -> &InputSpec {
+        let Signature { inputs, optional, .. } = &self.signature;
+        inputs.get(place).unwrap_or_else(|| &optional[place - inputs.len()])
+    }
+
+    /// Room for a tensor at each place.
+    pub(super) fn places(&self) -> Vec<Option<Tensor>> {
+        vec![None; self.rules.len() + self.signature.optional.len()]
+    }
+
+    /// Whether one cell, or one value in an object, is a row of the input.
+    pub(super) fn is_one_column(&self, input: usize) -> bool {
+        match self.columns.iter().filter(|column| column.input == input).count() {
+            0 => may_be_one_column(&self.signature.inputs[input]),
+            columns => columns == 1,
         }
     }
 
-    /// The inputs in the model's order, with defaults for those that a request leaves out. `records` is the number of
-    /// records in the request, as far as it says; without it, that of the first input with an open first axis.
+    /// Whether the columns of a table of this width have names that a header can hold.
+    pub(super) fn has_named_columns(&self, width: usize) -> bool {
+        if !self.columns.is_empty() {
+            return true;
+        }
+        match self.signature.inputs.as_slice() {
+            [_] if width != 1 => false,
+            inputs => inputs.iter().all(may_be_one_column),
+        }
+    }
+
+    /// The columns of a table in the order of the model's inputs. Inputs of one column stand for themselves.
+    pub(super) fn table_order(&self) -> Vec<Target> {
+        let targets = self.settable_inputs().flat_map(|input| {
+            let own = self
+                .columns
+                .iter()
+                .enumerate()
+                .filter(move |(_, column)| column.input == input);
+            let own: Vec<Target> = own.map(|(index, _)| Target::Column(index)).collect();
+            match own.len() {
+                0 | 1 if self.is_one_column(input) => vec![Target::Input(input)],
+                _ => own,
+            }
+        });
+        targets.collect()
+    }
+
+    /// The inputs that every request has to give.
+    pub(super) fn inputs_without_default(&self) -> impl Iterator<Item = usize> {
+        let rules = self.rules.iter().enumerate();
+        rules.filter(|(_, rule)| rule.default.is_none()).map(|(index, _)| index)
+    }
+
+    /// The inputs that a request may give.
+    pub(super) fn settable_inputs(&self) -> impl Iterator<Item = usize> {
+        let rules = self.rules.iter().enumerate();
+        rules.filter(|(_, rule)| !rule.is_constant).map(|(index, _)| index)
+    }
+
+    /// The only input that a request has to give; `None` where there are several, or none.
+    pub(super) fn only_input(&self) -> Option<usize> {
+        if self.rules.len() == 1 {
+            return Some(0);
+        }
+        // A list of several columns is a row of all of them.
+        if let Some(first) = self.columns.first()
+            && self.columns.iter().any(|column| column.input != first.input)
+        {
+            return None;
+        }
+        let mut open = self.inputs_without_default();
+        open.next().filter(|_| open.next().is_none())
+    }
+
+    /// The inputs in the model's order, with defaults for those that a request leaves out, and the optional inputs that are
+    /// given, which follow the others in `given`. `records` is the number of records in the request, as far as it says;
+    /// without it, that of the first input with an open first axis.
     pub(super) fn complete(
         &self,
         mut given: Vec<Option<Tensor>>,
         records: Option<usize>,
-    ) -> Result<Vec<Tensor>, DecodeError> {
+    ) -> Result<Inputs, DecodeError> {
+        let optional = given.split_off(self.rules.len().min(given.len()));
+        let optional = optional.into_iter().enumerate();
+        let optional = optional.filter_map(|(position, tensor)| Some((position, tensor?)));
         given.resize(self.rules.len(), None);
         let pairs = || self.signature.inputs.iter().zip(&given);
         let counted = || pairs().find_map(|(spec, tensor)| first_axis(spec, tensor.as_ref()?));
         let records = records.or_else(counted).unwrap_or(1);
+        let symbol = self.signature.record_symbol();
         let complete = |(index, tensor): (usize, Option<Tensor>)| {
             let spec = &self.signature.inputs[index];
             let rule = &self.rules[index];
@@ -200,47 +328,39 @@ impl Schema {
                 }
                 .into()),
                 (Some(tensor), _) => Ok(tensor),
-                (None, Some(default)) => repeated(spec, default, records),
-                (None, None) => Err(InputError::Missing {
-                    name: excerpt(&spec.name),
-                    at: String::new(),
-                    takes: takes(&self.signature),
-                }
-                .into()),
+                (None, Some(default)) => repeated(spec, &default.tensor, records, symbol),
+                (None, None) => Err(self.missing(&spec.name, String::new()).into()),
             }
         };
-        given.into_iter().enumerate().map(complete).collect()
+        let tensors = given.into_iter().enumerate().map(complete);
+        Ok(Inputs {
+            tensors: tensors.collect::<Result<_, _>>()?,
+            optional: optional.collect(),
+        })
     }
 }
 
 /// The number of records that a tensor of an input with an open first axis holds.
 fn first_axis(spec: &InputSpec, tensor: &Tensor) -> Option<usize> {
-    match spec.dims.as_deref() {
-        Some([Dim::Dynamic(_), ..]) | None => tensor.shape().first().copied(),
-        Some([Dim::Fixed(_), ..] | []) => None,
-    }
+    let is_open = spec.has_record_axis();
+    tensor.shape().first().copied().filter(|_| is_open)
 }
 
-/// A default for so many records.
-fn repeated(spec: &InputSpec, default: &Tensor, records: usize) -> Result<Tensor, DecodeError> {
-    let is_open = first_axis(spec, default).is_some();
-    match (is_open, default.shape().first()) {
-        (true, Some(1)) if records != 1 => {
-            let copies = vec![default; records];
-            let none = || default.rows(0..0);
-            let joined = if records == 0 {
-                none()
-            } else {
-                Tensor::concatenate(&copies)
-            };
-            joined.ok_or(DecodeError::OutOfMemory)
+/// A default for so many records: repeated along the axis that counts them, where there is one.
+fn repeated(spec: &InputSpec, default: &Tensor, records: usize, symbol: Option<&str>) -> Result<Tensor, DecodeError> {
+    let axis = spec.record_axis(symbol);
+    match axis {
+        Some(axis) if default.shape().get(axis) == Some(&1) && records != 1 => {
+            default.repeated(axis, records).ok_or(DecodeError::OutOfMemory)
         }
-        (_, _) => Ok(default.clone()),
+        Some(_) | None => Ok(default.clone()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::codec::testing::{input, signature, tensor};
     use crate::tensor::DataType::{F32, I64};
@@ -286,29 +406,53 @@ mod tests {
     }
 
     #[test]
+    fn a_default_with_the_records_on_another_axis_is_repeated_there() {
+        // The axis that counts records has the name that it has in `x`.
+        let signature = signature(&[input("x", F32, &[-1]), input("h", I64, &[2, -1, 2])], &[]);
+        for value in [json!([[1, 2], [3, 4]]), json!([[[1, 2]], [[3, 4]]])] {
+            let default = Some(InputDefault::new(&signature.inputs[1], &value).unwrap());
+            let rules = vec![
+                InputRule::default(),
+                InputRule {
+                    default,
+                    ..InputRule::default()
+                },
+            ];
+            let schema = Schema::new(
+                signature.clone(),
+                Additions {
+                    rules,
+                    ..Additions::default()
+                },
+            );
+            let inputs = schema
+                .complete(vec![Some(tensor(&[3], &[1f32, 2., 3.]))], None)
+                .unwrap();
+            let expected = tensor(&[2, 3, 2], &[1i64, 2, 1, 2, 1, 2, 3, 4, 3, 4, 3, 4]);
+            assert_eq!(inputs.tensors[1], expected);
+        }
+    }
+
+    #[test]
     fn defaults_are_repeated_for_each_record() {
         let signature = signature(
             &[input("x", F32, &[-1]), input("k", I64, &[-1, 2]), input("s", I64, &[])],
             &[],
         );
-        let default = |tensor| InputRule {
-            default: Some(tensor),
+        let default = |input: usize, value| InputRule {
+            default: Some(InputDefault::new(&signature.inputs[input], &value).unwrap()),
             ..InputRule::default()
         };
         let schema = Schema::new(
-            signature,
+            signature.clone(),
             Additions {
-                rules: vec![
-                    InputRule::default(),
-                    default(tensor(&[1, 2], &[7i64, 8])),
-                    default(tensor(&[], &[9i64])),
-                ],
+                rules: vec![InputRule::default(), default(1, json!([7, 8])), default(2, json!(9))],
                 ..Additions::default()
             },
         );
         assert_eq!(schema.only_input(), Some(0));
         let x = tensor(&[2], &[1f32, 2.]);
-        let inputs = schema.complete(vec![Some(x.clone())], None).unwrap();
+        let inputs = schema.complete(vec![Some(x.clone())], None).unwrap().tensors;
         assert_eq!(inputs, [x, tensor(&[2, 2], &[7i64, 8, 7, 8]), tensor(&[], &[9i64])]);
         let missing = schema.complete(Vec::new(), None).unwrap_err();
         assert!(missing.to_string().starts_with("input \"x\" is missing"), "{missing}");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 use crate::codec::by_record::has_entries;
-use crate::codec::{DecodeError, EncodeError, Encoded, Format, ReplyPlan, Request, Schema, encode};
+use crate::codec::{DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan, Request, Schema, encode};
 use crate::tensor::{
     DataType, Dim, Element, InputSpec, OutputRows, OutputSpec, Records, Signature, Tensor, Value, ValueType,
 };
@@ -49,6 +49,7 @@ pub fn zip_map(name: &str, key: DataType) -> OutputSpec {
 
 pub fn signature(inputs: &[InputSpec], outputs: &[OutputSpec]) -> Signature {
     Signature {
+        optional: Vec::new(),
         inputs: inputs.to_vec(),
         outputs: outputs.to_vec(),
     }
@@ -101,7 +102,7 @@ pub fn sample(data_type: DataType) -> Tensor {
 
 /// Reads a request to a model without a manifest.
 pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<Request, DecodeError> {
-    crate::codec::decode(content_type, body, &Schema::of(signature.clone()))
+    crate::codec::decode(content_type, body, &Schema::of(signature.clone()), Documents::One)
 }
 
 pub fn decode_str(content_type: &str, body: &str, signature: &Signature) -> Result<Request, DecodeError> {

@@ -29,7 +29,7 @@ fn a_content_type_is_known_by_type_and_subtype_alone() {
             "{known}"
         );
     }
-    for charset in ["latin-1", "utf-16", "\"utf-8 \"", "iso-8859-1"] {
+    for charset in ["utf-16", "\"utf-8 \"", "windows-1252"] {
         let error = decode_str(&format!("text/csv;charset={charset}"), csv, &pairs()).unwrap_err();
         assert!(
             matches!(error, DecodeError::UnsupportedCharset { .. }),

@@ -17,15 +17,15 @@ use crate::codec::numbers::{MAX_STRINGS, Problem};
 use crate::codec::open_inference::{self, Tail, TensorOutput, unusable};
 use crate::codec::room;
 use crate::codec::values::tensor_json_bytes;
-use crate::codec::{Encoded, Format, Request};
-use crate::tensor::{DataType, InputSpec, Signature, Tensor, element_count};
+use crate::codec::{Encoded, Format, Request, Schema};
+use crate::tensor::{DataType, InputSpec, Tensor, element_count};
 
 pub(super) const MEDIA_TYPE: &str = "application/vnd.sagemaker-triton.binary+json";
 const HEADER_SIZE: &str = "json-header-size";
 /// Bytes of the length in front of a string.
 const PREFIX_BYTES: usize = 4;
 
-pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
     let malformed = |problem: String| DecodeError::malformed(Format::TritonBinary, problem);
     let Some(given) = media_type.parameter(HEADER_SIZE) else {
         return Err(malformed(format!("the content type needs the parameter {HEADER_SIZE}")));
@@ -33,7 +33,7 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, signature: &Signa
     let size = json_size(HEADER_SIZE, given, body).map_err(malformed)?;
     let header = body.slice(..size);
     let mut reader = Reader::new(Format::TritonBinary, &header)?;
-    open_inference::decode(&mut reader, signature, &mut Tail::Bytes(body.slice(size..)))
+    open_inference::decode(&mut reader, schema, &mut Tail::Bytes(body.slice(size..)))
 }
 
 /// How much of `body` is JSON when `what` gives it as `given`; if that makes no sense, why.

@@ -80,6 +80,10 @@ pub struct ExamineArgs {
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
 
+    /// A library of custom operators for ONNX Runtime; repeatable [default: none]
+    #[arg(long, env = "LONGSHORE_OPERATORS", value_name = "LIBRARY", value_delimiter = ':')]
+    pub operators: Vec<PathBuf>,
+
     /// Time for the model to be prepared; one that takes longer is refused
     #[arg(
         long, env = "LONGSHORE_PREPARE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s"
@@ -100,4 +104,7 @@ pub struct PrepareArgs {
 
     #[arg(long)]
     pub onnxruntime: Option<PathBuf>,
+
+    #[arg(long)]
+    pub operators: Vec<PathBuf>,
 }

@@ -5,6 +5,7 @@ mod effective;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -12,6 +13,7 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::{FetchArgs, OrOff, at_least_one, duration, duration_or_off, origin, threads};
+use crate::manifest::Overlay;
 use crate::telemetry::{LogFormat, LogLevel};
 
 pub use conventions::Conventions;
@@ -39,6 +41,11 @@ pub struct ServeArgs {
     /// Largest request body, e.g. 25MiB [default: 25MiB, in batch transform 100MiB]
     #[arg(long, env = "LONGSHORE_MAX_BODY", value_name = "BYTES", help_heading = "HTTP")]
     pub max_body: Option<ByteSize>,
+
+    /// Least size of a reply that is compressed for clients whose Accept-Encoding has gzip or zstd, e.g. 64KiB. Never unless
+    /// given: SageMaker does not ask for it, and a client on a fast network waits longer for it
+    #[arg(long, env = "LONGSHORE_COMPRESS_ABOVE", value_name = "BYTES", help_heading = "HTTP")]
+    pub compress_above: Option<ByteSize>,
 
     /// Largest sum of a request's header names and values
     #[arg(
@@ -177,6 +184,14 @@ pub struct ServeArgs {
     /// The one model's directory or file [default: /opt/ml/model]
     #[arg(long, env = "LONGSHORE_MODEL_DIR", value_name = "PATH", help_heading = "Models")]
     pub model_dir: Option<PathBuf>,
+
+    /// Keys of longshore.json, as JSON, that count more than those of the one model's own file, e.g.
+    /// '{"outputs": ["probabilities"]}'; `longshore schema` prints which there are
+    #[arg(
+        long, env = "LONGSHORE_MANIFEST", value_name = "JSON", value_parser = manifest, allow_hyphen_values = true,
+        help_heading = "Models"
+    )]
+    pub manifest: Option<Arc<Overlay>>,
 
     /// What the one model is called by those who ask for it by name, as in /v2/models/NAME/infer
     #[arg(
@@ -361,6 +376,17 @@ pub struct ServeArgs {
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,
 
+    /// A library of custom operators for ONNX Runtime, such as that of ONNX Runtime Extensions, whose code runs as part of this
+    /// server; repeatable [default: none]
+    #[arg(
+        long,
+        env = "LONGSHORE_OPERATORS",
+        value_name = "LIBRARY",
+        value_delimiter = ':',
+        help_heading = "Resources"
+    )]
+    pub operators: Vec<PathBuf>,
+
     /// What runs the models; cuda and tensorrt need a GPU build of ONNX Runtime's library
     #[arg(long, env = "LONGSHORE_PROVIDER", value_enum, default_value_t = Provider::Cpu, help_heading = "GPU")]
     pub provider: Provider,
@@ -466,4 +492,9 @@ pub enum Prepare {
     Auto,
     /// Models are loaded as they are uploaded, by the server itself: what crashes there ends it.
     Off,
+}
+
+/// Keys of a manifest.
+fn manifest(text: &str) -> Result<Arc<Overlay>, String> {
+    Overlay::parse(text).map(Arc::new).map_err(|error| error.to_string())
 }

@@ -39,8 +39,10 @@ pub(super) enum Error {
     },
     #[error("there is no memory left for the body; try again later, unload a model, or raise --memory-reserve")]
     NoMemoryForBody,
-    #[error("bodies in the content encoding {encoding} are not understood; send them as they are")]
+    #[error("bodies in the content encoding {encoding} are not understood; send gzip or zstd, or the body as it is")]
     ContentEncoding { encoding: String },
+    #[error("the body is not valid {encoding}, as its Content-Encoding says: {detail}")]
+    BodyEncoding { encoding: &'static str, detail: String },
     #[error("the body did not arrive in time")]
     BodyTimeout,
     #[error("the body is broken: {detail}")]
@@ -145,6 +147,7 @@ impl Error {
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException"),
             Self::CustomAttributes
             | Self::BodyBroken { .. }
+            | Self::BodyEncoding { .. }
             | Self::LoadRequest { .. }
             | Self::RepositoryRequest { .. }
             | Self::LoadParameter { .. }
@@ -247,6 +250,7 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::Unreadable { .. }
         | ArtifactError::NoModel { .. }
         | ArtifactError::Ambiguous { .. }
+        | ArtifactError::SeveralGraphs { .. }
         | ArtifactError::Manifest { .. }
         | ArtifactError::NotAModel { .. }
         | ArtifactError::Foreign { .. }

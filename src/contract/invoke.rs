@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, MessageBody};
-use actix_web::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, VARY,
+};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::State;
 use super::body::{self, Body, Limit};
+use super::coding;
 use super::error::Error;
 use super::models::text_header;
-use crate::codec::{Encoded, Format, ReplyPlan};
+use crate::codec::{Documents, Encoded, Format, ReplyPlan};
 use crate::engine::{Model, RequestMemory, Work};
 use crate::handler::Handler;
-use crate::tensor::{Tensor, Value};
+use crate::tensor::{Inputs, Value};
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
 /// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form data.
@@ -69,7 +72,7 @@ pub(super) async fn model(
     // First of all: a refusal is read by a client that has sent its body, and a slow body holds up no unload.
     let body = read_body(state, request, payload, deadline).await?;
     let attributes = custom_attributes(request)?;
-    refuse_encoded(request)?;
+    let body = coding::unpacked(state, request, body, body_limit(state)).await?;
     state.default_started_by(name, deadline).await?;
     let handle = state.catalog.get(name, deadline).await?;
     warn_of_another_target(name, handle.target_model(), request);
@@ -84,6 +87,7 @@ pub(super) async fn model(
         content_type,
         accept: accept(request),
         default: state.settings.formats.default_accept,
+        documents: state.settings.formats.documents,
         model: name.to_owned(),
         handler: Arc::clone(handle.handler()),
     };
@@ -95,7 +99,28 @@ pub(super) async fn model(
     if let Some(attributes) = attributes {
         response.insert_header((CUSTOM_ATTRIBUTES, attributes));
     }
-    Ok(response.body(Reply(encoded.body)))
+    Ok(reply(state, request, response, encoded.body).await)
+}
+
+/// Ends a response with a body, in an encoding where that pays and the client accepts it.
+pub(super) async fn reply(
+    state: &State,
+    request: &HttpRequest,
+    mut response: HttpResponseBuilder,
+    body: Bytes,
+) -> HttpResponse {
+    if state.settings.compress_above.is_some() {
+        response.insert_header((VARY, ACCEPT_ENCODING.as_str()));
+    }
+    let packed = coding::packed(state, request, &body).await;
+    let body = match packed {
+        Some((coding, packed)) => {
+            response.insert_header((CONTENT_ENCODING, coding.name()));
+            packed
+        }
+        None => body,
+    };
+    response.body(Reply(body))
 }
 
 /// The largest body of an inference.
@@ -132,6 +157,7 @@ struct Invocation {
     content_type: String,
     accept: Option<String>,
     default: Format,
+    documents: Documents,
     model: String,
     handler: Arc<Handler>,
 }
@@ -141,12 +167,18 @@ impl Work for Invocation {
     type Answer = Encoded;
     type Error = Error;
 
-    fn decode(&self) -> Result<(Vec<Tensor>, Self::Plan), Error> {
-        let asked = self.handler.decode(&self.content_type, self.body.clone())?;
+    fn decode(&self) -> Result<(Inputs, Self::Plan), Error> {
+        let asked = self
+            .handler
+            .decode(&self.content_type, self.body.clone(), self.documents)?;
         let format = self
             .handler
             .negotiate(self.accept.as_deref(), self.default, &asked.reply)?;
-        Ok((asked.inputs, (asked.reply, format)))
+        let inputs = Inputs {
+            tensors: asked.inputs,
+            optional: asked.optional,
+        };
+        Ok((inputs, (asked.reply, format)))
     }
 
     fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {
@@ -194,18 +226,6 @@ fn custom_attributes(request: &HttpRequest) -> Result<Option<HeaderValue>, Error
     };
     let acceptable = value.len() <= MAX_CUSTOM_ATTRIBUTES && value.to_str().is_ok();
     acceptable.then(|| Some(value.clone())).ok_or(Error::CustomAttributes)
-}
-
-/// A compressed body is not what its Content-Type says.
-pub(super) fn refuse_encoded(request: &HttpRequest) -> Result<(), Error> {
-    match text_header(request, CONTENT_ENCODING.as_str()) {
-        Some(encoding) if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") => {
-            Err(Error::ContentEncoding {
-                encoding: encoding.chars().take(64).collect(),
-            })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// All Accept headers as one list.

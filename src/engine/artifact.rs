@@ -11,6 +11,8 @@ mod found;
 mod inside;
 mod locate;
 mod manifest;
+mod mlmodel;
+mod precision;
 #[cfg(test)]
 mod tests;
 
@@ -25,17 +27,18 @@ use serde::{Deserialize, Serialize};
 use super::content::{self, ContentHash};
 use super::onnx_file::{self, Header, ScanError};
 use crate::archive::{self, Foreign};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Overlay};
 
 use beneath::Folder;
 use error::{brief_name, io_error, open_error, shown};
 use inside::{external_file, inside, open_file};
-use locate::locate;
+use locate::{Located, locate};
 
 pub use beneath::was_exchanged;
 pub use copy::PrivateCopy;
 pub use error::ArtifactError;
 pub use found::Found;
+pub use precision::Processor;
 
 /// The path of an artifact, and the root that bounds it.
 #[derive(Debug, Clone)]
@@ -43,6 +46,8 @@ pub struct ArtifactPath {
     path: PathBuf,
     /// Its real path. With one, `path` is a real path as well, and no link is followed on the way from the root.
     root: Option<PathBuf>,
+    /// Keys that count more than those of the artifact's manifest.
+    overlay: Option<Arc<Overlay>>,
 }
 
 impl ArtifactPath {
@@ -51,6 +56,7 @@ impl ArtifactPath {
         Self {
             path: path.into(),
             root: None,
+            overlay: None,
         }
     }
 
@@ -60,11 +66,17 @@ impl ArtifactPath {
             // A root may be a model's file; it is the operator's choice then.
             root: (root != path).then_some(root),
             path,
+            overlay: None,
         }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same path, with keys that count more than those of the artifact's manifest.
+    pub(super) fn with_overlay(self, overlay: Option<Arc<Overlay>>) -> Self {
+        Self { overlay, ..self }
     }
 }
 
@@ -80,6 +92,7 @@ pub struct Artifact {
     pub is_ort_format: bool,
     pub facts: Facts,
     pub manifest: Arc<Manifest>,
+    pub found: Found,
     /// The content that `model` is a prepared form of, when it came along with that (`packed.rs`).
     pub prepared_of: Option<ContentHash>,
 }
@@ -131,14 +144,23 @@ impl Artifact {
     }
 }
 
-/// Opens the artifact at `path`: finds the model, reads what it refers to, and checks that all of it lies inside.
-pub fn open(path: &ArtifactPath) -> Result<Artifact, ArtifactError> {
+/// Opens the artifact at `path`, to be served on `processor`: finds the model, reads what it refers to, and checks that all of
+/// it lies inside.
+pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, ArtifactError> {
     let (folder, file) = open_folder(path)?;
-    let (model, manifest) = match file {
-        None => locate(&folder)?,
-        Some(file) => (file, Manifest::default()),
+    let Located { model, manifest, found } = match file {
+        None => locate(&folder, processor, path.overlay.as_deref())?,
+        Some(model) => Located {
+            model,
+            manifest: manifest::parse(None, path.overlay.as_deref())?,
+            found: Found::Given,
+        },
     };
-    let real = inside(folder.path(), &model)?;
+    let real = inside(&folder, &model)?;
+    let mut manifest = manifest;
+    if found != Found::Given {
+        manifest::add_sidecars(&folder, &real, &mut manifest);
+    }
     let (file, mut weights) = open_file(&folder, &real)?;
     let (mut widened, mut has_trees, mut has_unbounded_work) = (0, false, true);
     let mut external = Vec::new();
@@ -170,7 +192,7 @@ pub fn open(path: &ArtifactPath) -> Result<Artifact, ArtifactError> {
         })?;
         (widened, has_trees, has_unbounded_work) = (facts.widened, facts.has_trees, facts.has_unbounded_work);
         for (location, needed) in facts.external {
-            let file = external_file(&real, folder.path(), &location)?;
+            let file = external_file(&real, &folder, &location)?;
             let (data, bytes) = open_file(&folder, &file)?;
             if bytes < needed {
                 return Err(match foreign(&data) {
@@ -205,6 +227,7 @@ pub fn open(path: &ArtifactPath) -> Result<Artifact, ArtifactError> {
             has_unbounded_work,
         },
         manifest: Arc::new(manifest),
+        found,
         prepared_of: None,
     })
 }
@@ -222,12 +245,29 @@ fn open_folder(path: &ArtifactPath) -> Result<(Folder, Option<PathBuf>), Artifac
         None => Folder::open(folder),
     };
     match open(&real) {
-        Ok(folder) => Ok((folder, None)),
+        Ok(folder) => Ok((folder.with_blobs(root.as_ref()), None)),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            // A file of a snapshot is one of the snapshot, rather than of the blobs.
+            if let (None, Some(name)) = (&root, path.path.file_name())
+                && let Some(Ok(parent)) = path.path.parent().map(|parent| parent_of(parent).canonicalize())
+                && let Ok(folder) = Folder::open(&parent).map(|folder| folder.with_blobs(None))
+                && folder.is_blob(&real)
+            {
+                return Ok((folder, Some(parent.join(name))));
+            }
             let folder = open(real.parent().unwrap_or(&real)).map_err(failed)?;
             Ok((folder, Some(real)))
         }
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// A parent as a path that can be opened: that of a name alone is the working directory.
+fn parent_of(parent: &Path) -> &Path {
+    if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
     }
 }
 

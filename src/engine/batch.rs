@@ -227,6 +227,7 @@ mod tests {
             rows: OutputRows::PerRecord,
         });
         Signature {
+            optional: Vec::new(),
             inputs: inputs.collect(),
             outputs: outputs.collect(),
         }

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ort::environment::Environment;
 use tempfile::TempDir;
 
-use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy};
+use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy, Processor};
 use super::content::ContentHash;
 use super::onnx_file::Header;
 use super::packed::{Description, Packed};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
+use super::runtime::{Environment, Libraries};
 use super::session::{Cancel, Form, Session, SessionError};
 use super::{LOAD_STACK, LoadError, StartError, runtime};
 use crate::manifest::Manifest;
@@ -26,8 +26,7 @@ use crate::tensor::{Signature, Tensor};
 /// How artifacts are looked at.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// ONNX Runtime's library, when it is named explicitly.
-    pub library: Option<PathBuf>,
+    pub libraries: Libraries,
     /// The longest that preparing may take.
     pub timeout: Duration,
     /// Bytes that any model may take while it is prepared; larger ones may take ten times their weights.
@@ -92,15 +91,8 @@ pub struct Loaded {
 }
 
 impl Examination {
-    fn new(
-        path: &Path,
-        uploaded: Artifact,
-        content: ContentHash,
-        packing: Packing,
-        loaded: Result<Loaded, LoadError>,
-    ) -> Self {
+    fn new(uploaded: Artifact, content: ContentHash, packing: Packing, loaded: Result<Loaded, LoadError>) -> Self {
         Self {
-            found: Found::of(path, &uploaded),
             // The file was read through when it was opened.
             header: uploaded.header(),
             folder: uploaded.folder.path().to_owned(),
@@ -109,6 +101,7 @@ impl Examination {
             external: uploaded.external,
             weights: uploaded.facts.weights,
             manifest: uploaded.manifest,
+            found: uploaded.found,
             content,
             packing,
             loaded,
@@ -124,13 +117,13 @@ impl Examination {
 impl Examiner {
     /// Loads ONNX Runtime. Once per process.
     pub fn start(bounds: &Bounds) -> Result<Self, StartError> {
-        let (environment, _) = runtime::start(bounds.library.as_deref(), 1, None)?;
+        let (environment, _) = runtime::start(&bounds.libraries, 1, None)?;
         let folder = tempfile::Builder::new().prefix("longshore-").tempdir()?;
         Ok(Self {
+            platform: Platform::here(ort::info(), None, environment.operators()),
             environment,
-            platform: Platform::here(ort::info(), None),
             preparer: Preparer::start(&prepare::Settings {
-                library: bounds.library.clone(),
+                libraries: bounds.libraries.clone(),
                 processes: 1,
                 timeout: bounds.timeout,
             })?,
@@ -146,18 +139,18 @@ impl Examiner {
     /// Looks at the artifact at `path` as a server would that loads it: in its prepared form when it brings along one for
     /// this platform.
     pub fn examine(&self, path: &Path) -> Result<Examination, LoadError> {
-        let uploaded = artifact::open(&ArtifactPath::trusted(path))?;
+        let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
         let content = uploaded.hash()?;
         let (packing, loaded) = self.load_best(&uploaded, &content);
-        Ok(Examination::new(path, uploaded, content, packing, loaded))
+        Ok(Examination::new(uploaded, content, packing, loaded))
     }
 
     /// Looks at the artifact at `path` as if nothing had been packed with it.
     pub fn examine_uploaded(&self, path: &Path) -> Result<Examination, LoadError> {
-        let uploaded = artifact::open(&ArtifactPath::trusted(path))?;
+        let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
         let content = uploaded.hash()?;
         let loaded = self.load(&uploaded, &content);
-        Ok(Examination::new(path, uploaded, content, Packing::None, loaded))
+        Ok(Examination::new(uploaded, content, Packing::None, loaded))
     }
 
     fn load_best(&self, uploaded: &Artifact, content: &ContentHash) -> (Packing, Result<Loaded, LoadError>) {

@@ -16,7 +16,7 @@ use super::stuck::{Standing, Stuck};
 use super::turn::{Batcher, Batches, Pending, guarded};
 use super::watchdog::{Watchdog, Watched};
 use crate::manifest::Manifest;
-use crate::tensor::{Signature, Tensor, Value};
+use crate::tensor::{Inputs, Signature, Tensor, Value};
 
 /// A loaded model. Runs for any number of callers at once.
 #[derive(Debug)]
@@ -41,8 +41,8 @@ pub trait Work: Send + 'static {
     type Answer: Send + 'static;
     type Error: From<InferenceError> + Send + 'static;
 
-    /// Reads the request: a tensor for each input of the model's signature, in its order.
-    fn decode(&self) -> Result<(Vec<Tensor>, Self::Plan), Self::Error>;
+    /// Reads the request.
+    fn decode(&self) -> Result<(Inputs, Self::Plan), Self::Error>;
 
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
@@ -133,7 +133,11 @@ impl Model {
             self.signature(),
             &inputs,
             |outputs| work.apart(&plan, outputs),
-            |inputs| self.resident.session.run(inputs, W::outputs(&plan), cancel),
+            |inputs| {
+                self.resident
+                    .session
+                    .run_given(&inputs.tensors, &inputs.optional, W::outputs(&plan), cancel)
+            },
         )
         .map_err(InferenceError::from)?;
         drop(inputs);

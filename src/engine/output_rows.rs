@@ -192,6 +192,7 @@ mod tests {
         ];
         for (runs, rows, expected) in table {
             let signature = Signature {
+                optional: Vec::new(),
                 inputs: vec![input(&[-1, 4])],
                 outputs: vec![OutputSpec {
                     name: "y".into(),

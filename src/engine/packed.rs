@@ -159,6 +159,7 @@ mod tests {
         Platform {
             onnxruntime: onnxruntime.to_owned(),
             provider: None,
+            operators: String::new(),
             architecture: "x86_64".to_owned(),
             features: "avx2".to_owned(),
         }
@@ -170,7 +171,7 @@ mod tests {
         fs::create_dir_all(model.parent().unwrap()).unwrap();
         // A producer's name.
         fs::write(&model, b"\x12\x02me").unwrap();
-        let uploaded = artifact::open(&artifact::ArtifactPath::trusted(root)).unwrap();
+        let uploaded = artifact::open(&artifact::ArtifactPath::trusted(root), artifact::Processor::Cpu).unwrap();
         let content = uploaded.hash().unwrap();
         fs::create_dir_all(root.join(FOLDER)).unwrap();
         let prepared = root.join(FOLDER).join(MODEL);

@@ -31,13 +31,14 @@ mod verdict;
 mod weighing;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::runtime::Libraries;
 use super::session::SessionError;
 
 use process::Process;
@@ -87,8 +88,7 @@ pub enum PrepareError {
 /// How children are started and bounded.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// ONNX Runtime's library, when it is named explicitly.
-    pub library: Option<PathBuf>,
+    pub libraries: Libraries,
     /// Children at a time.
     pub processes: usize,
     /// The longest that a child may take for a model.

@@ -1,6 +1,6 @@
 //! The findings about a content before the server loads it: from the cache, or from a child that is asked now.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use super::artifact::{Facts, PrivateCopy};
 use super::content::ContentHash;
 use super::memory::{self, Another};
 use super::prepare::{self, Cache, CacheError, Findings, Job, Platform, PrepareError, Prepared, Preparer};
+use super::runtime::Libraries;
 use super::session::SessionError;
 use super::{Engine, LoadError};
 
@@ -38,7 +39,7 @@ pub struct Preparing {
 }
 
 impl Preparing {
-    pub fn start(settings: &Prepare, library: Option<&Path>, platform: &Platform) -> std::io::Result<Self> {
+    pub fn start(settings: &Prepare, libraries: &Libraries, platform: &Platform) -> std::io::Result<Self> {
         let cache = match Cache::open(&settings.folder, settings.folder_bytes, platform) {
             Ok(cache) => cache,
             Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs(_) | CacheError::InMemory { .. })) => {
@@ -51,7 +52,7 @@ impl Preparing {
         };
         Ok(Self {
             preparer: Preparer::start(&prepare::Settings {
-                library: library.map(Path::to_owned),
+                libraries: libraries.clone(),
                 processes: settings.processes,
                 timeout: settings.timeout,
             })?,

@@ -16,7 +16,7 @@
 mod value;
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, c_char};
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -69,23 +69,47 @@ pub fn has_shape(session: &Session, side: Side, index: usize) -> ort::Result<boo
         // SAFETY: the session is alive, `info` is a valid place for the result; an index out of range is an error.
         Side::Input => ortsys![unsafe SessionGetInputTypeInfo(session, index, &mut info)?],
         // SAFETY: as above.
+        Side::Overridable => ortsys![unsafe SessionGetOverridableInitializerTypeInfo(session, index, &mut info)?],
+        // SAFETY: as above.
         Side::Output => ortsys![unsafe SessionGetOutputTypeInfo(session, index, &mut info)?],
     }
-    let mut tensor = ptr::null();
-    // SAFETY: `info` was filled by the call above and is released once, below; `tensor` borrows from it, is null for a
-    // value that is no tensor, and is not used after the release.
+    // SAFETY: `info` was filled by the call above and is released once, here; nothing that borrows from it is left.
     unsafe {
-        let cast = (ortsys![CastTypeInfoToTensorInfo])(info, &mut tensor);
-        let has_shape = !tensor.is_null() && (ortsys![TensorTypeAndShape_HasShape])(tensor);
+        let has_shape = tensor_has_shape(info);
         (ortsys![ReleaseTypeInfo])(info);
-        ort::Error::result_from_status(cast)?;
-        Ok(has_shape)
+        has_shape
     }
+}
+
+/// Whether `info` is of a tensor, or of an optional tensor, that declares a shape.
+///
+/// # Safety
+/// `info` is a live type's.
+unsafe fn tensor_has_shape(info: *const OrtTypeInfo) -> ort::Result<bool> {
+    let (mut optional, mut contained, mut tensor) = (ptr::null(), ptr::null_mut(), ptr::null());
+    // SAFETY: `info` is alive, and both places are valid. What is given borrows from `info`; it is null for another type.
+    ortsys![unsafe CastTypeInfoToOptionalTypeInfo(info, &mut optional)?];
+    if !optional.is_null() {
+        // SAFETY: `optional` is alive as long as `info`. What is given is a copy of ours.
+        ortsys![unsafe GetOptionalContainedTypeInfo(optional, &mut contained)?];
+        // SAFETY: the copy is alive, it is no optional type again, and it is released once, here.
+        return unsafe {
+            let has_shape = tensor_has_shape(contained);
+            (ortsys![ReleaseTypeInfo])(contained);
+            has_shape
+        };
+    }
+    // SAFETY: as above.
+    ortsys![unsafe CastTypeInfoToTensorInfo(info, &mut tensor)?];
+    // SAFETY: it is not null, and it borrows from `info`.
+    Ok(!tensor.is_null() && unsafe { (ortsys![TensorTypeAndShape_HasShape])(tensor) })
 }
 
 #[derive(Debug, Clone, Copy)]
 pub enum Side {
     Input,
+    /// Inputs that have an initializer.
+    Overridable,
     Output,
 }
 
@@ -148,27 +172,29 @@ pub fn nodes_by_provider(session: &Session) -> ort::Result<BTreeMap<String, usiz
     Ok(nodes)
 }
 
-/// Runs `session` and returns the values of `output_names`, in that order.
+/// Runs `session` on `inputs`, each by its name, and returns the values of `output_names`, in that order.
 ///
 /// May be called from any number of threads for one session that has the CPU's execution provider alone.
-pub fn run(
+pub fn run<'a>(
     session: &Session,
-    input_names: &[CString],
-    inputs: &[Tensor],
+    inputs: impl Iterator<Item = (&'a CStr, &'a Tensor)>,
     output_names: &[*const c_char],
     options: &RunOptions,
 ) -> ort::Result<Vec<Value>> {
-    debug_assert_eq!(input_names.len(), inputs.len());
-    let given = inputs.iter().map(input_value).collect::<ort::Result<Vec<_>>>()?;
+    let (input_names, inputs): (Vec<*const c_char>, Vec<&Tensor>) =
+        inputs.map(|(name, tensor)| (name.as_ptr(), tensor)).unzip();
+    let given = inputs
+        .iter()
+        .map(|tensor| input_value(tensor))
+        .collect::<ort::Result<Vec<_>>>()?;
     let input_values: Vec<*const OrtValue> = given.iter().map(|value| value.0.as_ptr().cast_const()).collect();
-    let input_names: Vec<*const c_char> = input_names.iter().map(|name| name.as_ptr()).collect();
     let mut outputs: Vec<*mut OrtValue> = vec![ptr::null_mut(); output_names.len()];
 
     // SAFETY:
     // - `Run` may be called concurrently for one session; it takes the session as `*mut` only because C has no notion
     //   of shared mutability, and `ort` never forms a `&mut Session` while we hold `&Session`.
     // - The names are NUL-terminated and outlive the call, as do the input values and the buffers they borrow
-    //   (`inputs` is borrowed for the whole function). ONNX Runtime does not write to graph inputs.
+    //   (the tensors are borrowed for the whole function). ONNX Runtime does not write to graph inputs.
     // - The run options may be told to terminate by another thread meanwhile: that is what the C API has the call for,
     //   and it does nothing but set a flag that the run reads.
     // - `outputs` has a null pointer per name, which asks ONNX Runtime to allocate; what it has not filled stays null.
@@ -194,7 +220,7 @@ pub fn run(
     outputs
         .into_iter()
         .map(|value| match value {
-            Some(value) => output_value(value, inputs),
+            Some(value) => output_value(value, &inputs),
             None => Err(ort::Error::new("the model left an output without a value")),
         })
         .collect()

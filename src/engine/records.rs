@@ -1,14 +1,14 @@
 //! The runs of a request: one for all of its records, or one for each where the outputs cannot be told apart by record.
 
-use crate::tensor::{Signature, Tensor, Value};
+use crate::tensor::{Inputs, Signature, Value};
 
 /// Runs a request. `apart` says how many records have to run one by one, if they do: before the run, by what is known of
 /// the model, and after it, by its outputs. Returns the outputs of the one run, or of each record's run.
 pub fn run<E>(
     signature: &Signature,
-    inputs: &[Tensor],
+    inputs: &Inputs,
     apart: impl Fn(Option<&[Value]>) -> Option<usize>,
-    run: impl Fn(&[Tensor]) -> Result<Vec<Value>, E>,
+    run: impl Fn(&Inputs) -> Result<Vec<Value>, E>,
 ) -> Result<Vec<Vec<Value>>, E> {
     let count = match apart(None) {
         Some(count) => count,
@@ -20,7 +20,7 @@ pub fn run<E>(
             }
         }
     };
-    (0..count).map(|index| run(&signature.record(inputs, index))).collect()
+    (0..count).map(|index| run(&inputs.record(signature, index))).collect()
 }
 
 #[cfg(test)]
@@ -28,7 +28,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::tensor::{DataType, Dim, InputSpec};
+    use crate::tensor::{DataType, Dim, InputSpec, Tensor};
 
     fn vector(values: &[i64]) -> Tensor {
         Tensor::from_vec(vec![values.len()], values.to_vec()).unwrap()
@@ -37,6 +37,7 @@ mod tests {
     /// The inputs of each run of a request of three records.
     fn runs(apart: impl Fn(Option<&[Value]>) -> Option<usize>) -> (usize, Vec<Tensor>) {
         let signature = Signature {
+            optional: Vec::new(),
             inputs: vec![InputSpec {
                 name: "x".into(),
                 data_type: DataType::I64,
@@ -45,8 +46,8 @@ mod tests {
             outputs: Vec::new(),
         };
         let seen = RefCell::new(Vec::new());
-        let outputs = run(&signature, &[vector(&[1, 2, 3])], apart, |inputs| {
-            seen.borrow_mut().push(inputs[0].clone());
+        let outputs = run(&signature, &vec![vector(&[1, 2, 3])].into(), apart, |inputs| {
+            seen.borrow_mut().push(inputs.tensors[0].clone());
             Ok::<_, ()>(Vec::new())
         });
         (outputs.unwrap().len(), seen.into_inner())

@@ -10,8 +10,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use ort::environment::Environment;
-
 use super::LoadError;
 use super::allocator;
 use super::artifact::{Facts, PrivateCopy};
@@ -21,6 +19,7 @@ use super::gpu::Gpu;
 use super::memory::{self, Another, Budget, Footprint, Load, Loaded, MappedFile, NoRoom, Working};
 use super::placement::Pace;
 use super::prepare::{Findings, Prepared};
+use super::runtime::Environment;
 use super::session::{Form, Session};
 use crate::tensor::OutputRows;
 

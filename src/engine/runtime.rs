@@ -8,9 +8,12 @@
 //! looked for where people put it, in the order of [`candidates`], and only there.
 
 use std::env;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ort::environment::{Environment, GlobalThreadPoolOptions};
+use ort::environment::GlobalThreadPoolOptions;
+use ort::session::builder::SessionBuilder;
 
 use super::division;
 use super::gpu::{self, Gpu};
@@ -41,6 +44,17 @@ pub enum RuntimeError {
         #[source]
         source: ort::LoadDynamicError,
     },
+    #[error("{path}, which --operators or LONGSHORE_OPERATORS names, cannot be read: {source}")]
+    OperatorsFile {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "{path}, which --operators or LONGSHORE_OPERATORS names, is not a library of operators for this ONNX Runtime: {message}; \
+         expected a shared library for this machine that exports RegisterCustomOps"
+    )]
+    Operators { path: String, message: String },
     #[error("create ONNX Runtime's environment")]
     Environment(#[from] ort::Error),
     #[error("handle the signal of integer divisions without a result")]
@@ -54,14 +68,55 @@ pub enum RuntimeError {
     },
 }
 
-/// Loads the library and creates the environment with a pool of `threads` threads, the caller's included. With a `gpu`, also
+/// The shared libraries that a process runs models with.
+#[derive(Debug, Clone, Default)]
+pub struct Libraries {
+    /// ONNX Runtime's, when it is named explicitly.
+    pub onnxruntime: Option<PathBuf>,
+    /// Those of custom operators, which the operator of the server trusts as much as the server itself.
+    pub operators: Vec<PathBuf>,
+}
+
+/// ONNX Runtime's environment, and what every session in it gets.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    ort: ort::environment::Environment,
+    operators: Arc<[Operators]>,
+}
+
+/// A library of custom operators.
+#[derive(Debug)]
+struct Operators {
+    /// Its real path. The library's loader knows a library that is loaded by its path, and opens no file again: a sandboxed
+    /// process can make sessions with libraries that it cannot read any more.
+    path: PathBuf,
+    hash: blake3::Hash,
+}
+
+impl Environment {
+    /// The options of a new session, with the custom operators registered.
+    pub fn session(&self) -> Result<SessionBuilder, ort::Error> {
+        let builder = ort::session::Session::builder(&self.ort)?;
+        self.operators.iter().try_fold(builder, |builder, operators| {
+            Ok(builder.with_operator_library(&operators.path)?)
+        })
+    }
+
+    /// What identifies the custom operators; empty without any.
+    pub fn operators(&self) -> String {
+        let hashes = self.operators.iter().map(|operators| operators.hash.to_hex());
+        hashes.map(|hash| hash.to_string()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Loads the libraries and creates the environment with a pool of `threads` threads, the caller's included. With a `gpu`, also
 /// sees to it that sessions can be made there; it is returned when they can.
 pub fn start(
-    library: Option<&Path>,
+    libraries: &Libraries,
     threads: usize,
     gpu: Option<Gpu>,
 ) -> Result<(Environment, Option<Gpu>), RuntimeError> {
-    let path = find(library)?;
+    let path = find(libraries.onnxruntime.as_deref())?;
     division::install().map_err(RuntimeError::Signal)?;
     tracing::debug!(path = %path.display(), "loading ONNX Runtime");
     let builder = ort::init_from(&path).map_err(|source| RuntimeError::Load {
@@ -77,11 +132,20 @@ pub fn start(
         .with_telemetry(false)
         .with_global_thread_pool(pool)
         .build()?;
+    // First: the registries of a process's first session are not to be charged to a library.
     warm_up(&environment, None)?;
+    let operators = libraries
+        .operators
+        .iter()
+        .map(|path| load_operators(&environment, path));
+    let environment = Environment {
+        operators: operators.collect::<Result<_, _>>()?,
+        ort: environment,
+    };
     let Some(gpu) = gpu else {
         return Ok((environment, None));
     };
-    let Err(error) = warm_up(&environment, Some(&gpu)) else {
+    let Err(error) = warm_up(&environment.ort, Some(&gpu)) else {
         return Ok((environment, Some(gpu)));
     };
     let message = without_places(error.message());
@@ -98,9 +162,34 @@ pub fn start(
     Ok((environment, None))
 }
 
+/// Loads a library of custom operators for as long as the process lives, and tries whether it can be registered.
+fn load_operators(environment: &ort::environment::Environment, path: &Path) -> Result<Operators, RuntimeError> {
+    let unreadable = |source| RuntimeError::OperatorsFile {
+        path: path.display().to_string(),
+        source,
+    };
+    // A name without a folder would be looked for in the system's folders.
+    let real = path.canonicalize().map_err(unreadable)?;
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(&real).map_err(unreadable)?;
+    hasher.update_reader(file).map_err(unreadable)?;
+    let builder = ort::session::Session::builder(environment)?
+        .with_operator_library(&real)
+        .map_err(|error| RuntimeError::Operators {
+            path: path.display().to_string(),
+            message: without_places(error.message()),
+        })?;
+    // ONNX Runtime unloads a library with the last options and session that have it.
+    std::mem::forget(builder);
+    Ok(Operators {
+        path: real,
+        hash: hasher.finalize(),
+    })
+}
+
 /// Creates and drops a session of one operator. The first session of a process makes the operator registries, 1.3 MB
 /// that would otherwise be charged to the first model, and the first one on a GPU CUDA's context, some hundred MB.
-fn warm_up(environment: &Environment, gpu: Option<&Gpu>) -> ort::Result<()> {
+fn warm_up(environment: &ort::environment::Environment, gpu: Option<&Gpu>) -> ort::Result<()> {
     /// An ONNX model, `y = Identity(x)` over one float, as protobuf.
     const IDENTITY: &[u8] = b"\x08\x08::\
         \x0a\x10\x0a\x01x\x12\x01y\x22\x08Identity\x12\x04warm\

@@ -22,12 +22,12 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use ort::environment::Environment;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use super::division::{self, Untrusted, Watched};
 use super::gpu::Gpu;
 use super::raw;
+use super::runtime::Environment;
 use crate::tensor::{OutputRows, Signature, Tensor, Value};
 
 use error::{run_error, session_error};
@@ -74,6 +74,7 @@ pub struct Session {
     session: ort::session::Session,
     signature: Signature,
     input_names: Vec<CString>,
+    optional_names: Vec<CString>,
     output_names: Vec<CString>,
     /// Locked for a run, by sessions whose runs take turns.
     turn: Option<Mutex<()>>,
@@ -177,6 +178,7 @@ impl Session {
         };
         Ok(Self {
             input_names: names(signature.inputs.iter().map(|input| &*input.name).collect())?,
+            optional_names: names(signature.optional.iter().map(|input| &*input.name).collect())?,
             output_names: names(signature.outputs.iter().map(|output| &*output.name).collect())?,
             signature,
             session,
@@ -209,6 +211,22 @@ impl Session {
     /// Runs the model on one tensor per input, in the signature's order, and returns the outputs with the given
     /// indices (all of them for `None`), in that order. What is not asked for is not computed where that is possible.
     pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>, cancel: &Cancel) -> Result<Vec<Value>, RunError> {
+        self.run_given(inputs, &[], outputs, cancel)
+    }
+
+    /// As [`Self::run`], with `optional` inputs by their positions among the signature's.
+    pub fn run_given(
+        &self,
+        inputs: &[Tensor],
+        optional: &[(usize, Tensor)],
+        outputs: Option<&[usize]>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Value>, RunError> {
+        debug_assert_eq!(self.input_names.len(), inputs.len());
+        let optional = optional
+            .iter()
+            .filter_map(|(position, tensor)| Some((&**self.optional_names.get(*position)?, tensor)));
+        let given = self.input_names.iter().map(|name| &**name).zip(inputs).chain(optional);
         let names: Vec<*const c_char> = match outputs {
             None => self.output_names.iter().map(|name| name.as_ptr()).collect(),
             Some(indices) => indices
@@ -229,7 +247,7 @@ impl Session {
             }
         };
         let is_cancelled = || cancel.cancelled.load(Ordering::Relaxed);
-        let run = || raw::run(&self.session, &self.input_names, inputs, &names, &cancel.options);
+        let run = || raw::run(&self.session, given.clone(), &names, &cancel.options);
         let Watched { result, has_trapped } = if self.is_pooled {
             division::pooled(is_cancelled, run).map_err(|untrusted| match untrusted {
                 Untrusted::Cancelled => RunError::Cancelled,
@@ -253,7 +271,7 @@ impl Session {
 
 /// What all sessions have in common.
 fn options(environment: &Environment, weights: u64) -> Result<SessionBuilder, ort::Error> {
-    let mut builder = ort::session::Session::builder(environment)?;
+    let mut builder = environment.session()?;
     if weights < POOLED_WEIGHTS {
         // "A pool of its own, of one thread" is the caller's thread: none is made.
         builder = builder

@@ -111,7 +111,10 @@ impl Ready {
                     signature,
                     inputs,
                     |outputs| request.apart(outputs),
-                    |inputs| model.resident.session.run(inputs, request.outputs(), cancel),
+                    |inputs| {
+                        let session = &model.resident.session;
+                        session.run_given(&inputs.tensors, &inputs.optional, request.outputs(), cancel)
+                    },
                 )?)
             })
             .map(Some)
@@ -122,7 +125,9 @@ impl Ready {
             Ok(Some(runs)) => {
                 match (rows, runs.as_slice()) {
                     (None, _) => {}
-                    (Some(rows), [_]) => note(model, |knee| knee.record(rows.get(), bytes(inputs), nanoseconds(took))),
+                    (Some(rows), [_]) => note(model, |knee| {
+                        knee.record(rows.get(), inputs.byte_len(), nanoseconds(took))
+                    }),
                     // The run for all of them gave another number of rows.
                     (Some(_), _) => turn_off_batches(model),
                 }
@@ -150,7 +155,7 @@ fn run_together(members: Vec<Ready>, model: &Model, turn: &Turn<Pending>) {
                 .requests
                 .fetch_add(members.len() as u64, Ordering::Relaxed);
             note(model, |knee| {
-                let bytes = members.iter().map(|member| bytes(&member.decoded.inputs)).sum();
+                let bytes = members.iter().map(|member| member.decoded.inputs.byte_len()).sum();
                 knee.record(rows.iter().sum(), bytes, nanoseconds(took));
                 knee.succeeded();
             });
@@ -208,7 +213,7 @@ fn joined_run(members: &[Ready], rows: &[usize], model: &Model, turn: &Turn<Pend
         Ok(None) => return Outcome::Unwanted,
         Err(_) => return Outcome::Failed,
     };
-    let requests: Vec<&[Tensor]> = members.iter().map(|member| &*member.decoded.inputs).collect();
+    let requests: Vec<&[Tensor]> = members.iter().map(|member| &*member.decoded.inputs.tensors).collect();
     let Some(inputs) = batch::join(&requests) else {
         return Outcome::Failed;
     };
@@ -220,10 +225,6 @@ fn joined_run(members: &[Ready], rows: &[usize], model: &Model, turn: &Turn<Pend
             InferenceError::Run(_) | InferenceError::Pool(_) | InferenceError::NoRoom(_) | InferenceError::Stuck { .. },
         ) => Outcome::Failed,
     }
-}
-
-fn bytes(inputs: &[Tensor]) -> usize {
-    inputs.iter().map(Tensor::byte_len).sum()
 }
 
 fn nanoseconds(time: Duration) -> u64 {

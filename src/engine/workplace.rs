@@ -105,7 +105,7 @@ mod tests {
         let (file, good) = (root.path().join("file"), root.path().join("good"));
         fs::write(&file, "").unwrap();
         fs::write(root.path().join("model.onnx"), b"\x12\x02me").unwrap();
-        let artifact = artifact::open(&ArtifactPath::trusted(root.path())).unwrap();
+        let artifact = artifact::open(&ArtifactPath::trusted(root.path()), artifact::Processor::Cpu).unwrap();
         let content = artifact.hash().unwrap();
         let work = Workplace(vec![file.clone(), good.clone()]);
         for attempt in 0..3 {

@@ -41,6 +41,11 @@ impl DataType {
         Self::String,
     ];
 
+    /// Whether the elements are whole numbers or floats.
+    pub const fn is_number(self) -> bool {
+        !matches!(self, Self::Bool | Self::String)
+    }
+
     /// Bytes of one element; `None` for strings, whose elements differ in size.
     pub const fn size(self) -> Option<usize> {
         Some(match self {

@@ -40,21 +40,64 @@ impl Signature {
         }
     }
 
-    /// Takes the record at `index` out of the inputs of [`Records::Separable`] ones, without copying its bytes.
+    /// Takes the inputs of the run for the record at `index` out of those of [`Records::Separable`] ones, without copying their
+    /// bytes. A model that takes a fixed number of records gets as many in each run.
     pub fn record(&self, inputs: &[Tensor], index: usize) -> Vec<Tensor> {
+        let symbol = self.record_symbol();
         let pairs = self.inputs.iter().zip(inputs);
-        let one = |(spec, tensor): (&InputSpec, &Tensor)| {
-            let row = spec
-                .has_open_first_axis(tensor)
-                .then(|| tensor.rows(index..index.saturating_add(1)))
-                .flatten();
-            row.unwrap_or_else(|| tensor.clone())
-        };
-        pairs.map(one).collect()
+        pairs
+            .map(|(spec, tensor)| {
+                let elsewhere = spec.record_axis(symbol).filter(|axis| *axis > 0);
+                elsewhere
+                    .and_then(|axis| tensor.slice_of_axis(axis, index))
+                    .unwrap_or_else(|| spec.record(tensor, index))
+            })
+            .collect()
+    }
+
+    /// What the graph calls the axis that counts records.
+    pub fn record_symbol(&self) -> Option<&str> {
+        self.inputs.iter().find_map(|spec| match spec.dims.as_deref() {
+            Some([Dim::Dynamic(Some(symbol)), ..]) => Some(symbol.as_str()),
+            Some(_) | None => None,
+        })
     }
 }
 
 impl InputSpec {
+    /// The axis that counts records: the first one where it is open, or the only open one when the graph calls it by the
+    /// `symbol` of the records.
+    pub fn record_axis(&self, symbol: Option<&str>) -> Option<usize> {
+        if self.has_record_axis() {
+            return Some(0);
+        }
+        let mut open = self
+            .dims
+            .iter()
+            .flatten()
+            .enumerate()
+            .filter_map(|(axis, dim)| match dim {
+                Dim::Dynamic(name) => Some((axis, name.as_deref())),
+                Dim::Fixed(_) => None,
+            });
+        let only = open.next().filter(|_| open.next().is_none());
+        only.filter(|(_, name)| symbol.is_some() && *name == symbol)
+            .map(|(axis, _)| axis)
+    }
+
+    /// The part of the record at `index` in `tensor`.
+    pub(super) fn record(&self, tensor: &Tensor, index: usize) -> Tensor {
+        let size = match self.dims.as_deref() {
+            Some([Dim::Fixed(size), ..]) if first((self, tensor)) != Some(*size) => Some(*size),
+            _ => self.has_open_first_axis(tensor).then_some(1),
+        };
+        let row = size.and_then(|size| {
+            let start = index.checked_mul(size)?;
+            tensor.rows(start..start.checked_add(size)?)
+        });
+        row.unwrap_or_else(|| tensor.clone())
+    }
+
     fn has_open_first_axis(&self, given: &Tensor) -> bool {
         match self.dims.as_deref() {
             Some([Dim::Dynamic(_), ..]) => true,
@@ -82,6 +125,7 @@ mod tests {
             dims: dims.map(|dims| dims.iter().map(dim).collect()),
         });
         Signature {
+            optional: Vec::new(),
             inputs: inputs.collect(),
             outputs: Vec::new(),
         }
@@ -113,6 +157,27 @@ mod tests {
             let inputs: Vec<Tensor> = shapes.iter().map(|shape| tensor(shape)).collect();
             assert_eq!(signature(specs).records(&inputs), expected, "{specs:?} {shapes:?}");
         }
+    }
+
+    #[test]
+    fn a_record_has_its_part_of_an_input_with_the_records_on_another_axis() {
+        let named = |dims: Vec<Dim>| InputSpec {
+            name: "x".into(),
+            data_type: DataType::I64,
+            dims: Some(dims),
+        };
+        let records = || Dim::Dynamic(Some("N".to_owned()));
+        let signature = Signature {
+            inputs: vec![
+                named(vec![records(), Dim::Fixed(1)]),
+                named(vec![Dim::Fixed(2), records()]),
+            ],
+            optional: Vec::new(),
+            outputs: Vec::new(),
+        };
+        let record = signature.record(&[tensor(&[3, 1]), tensor(&[2, 3])], 1);
+        assert_eq!(record[1].shape(), [2, 1]);
+        assert_eq!(record[1].as_slice::<i64>().unwrap(), [1, 4]);
     }
 
     #[test]

@@ -38,6 +38,58 @@ impl Tensor {
         })
     }
 
+    /// The part at `index` along an axis, which keeps the axis with a size of 1. `None` when there is none such, or no memory.
+    pub fn slice_of_axis(&self, axis: usize, index: usize) -> Option<Self> {
+        let &size = self.shape.get(axis)?;
+        if index >= size {
+            return None;
+        }
+        let inner: usize = self.shape[axis + 1..].iter().product();
+        let outer: usize = self.shape[..axis].iter().product();
+        let mut shape = self.shape.clone();
+        shape[axis] = 1;
+        let mut flat = self.clone();
+        flat.shape = vec![outer * size, inner];
+        let parts: Option<Vec<Self>> = (0..outer)
+            .map(|row| flat.rows(row * size + index..row * size + index + 1))
+            .collect();
+        let parts = parts?;
+        let mut part = match parts.iter().collect::<Vec<_>>().as_slice() {
+            [] => flat.rows(0..0)?,
+            parts => Self::concatenate(parts)?,
+        };
+        part.shape = shape;
+        Some(part)
+    }
+
+    /// The tensor `count` times along an axis of size 1. `None` when the axis has another size, or when there is no memory.
+    pub fn repeated(&self, axis: usize, count: usize) -> Option<Self> {
+        if self.shape.get(axis) != Some(&1) {
+            return None;
+        }
+        let inner: usize = self.shape[axis + 1..].iter().product();
+        let outer: usize = self.shape[..axis].iter().product();
+        let mut flat = self.clone();
+        flat.shape = vec![outer, inner];
+        let parts: Option<Vec<Self>> = (0..outer).map(|row| flat.rows(row..row + 1)).collect();
+        let parts = parts?;
+        let mut all = Vec::new();
+        all.try_reserve_exact(outer.checked_mul(count)?).ok()?;
+        for part in &parts {
+            all.extend(std::iter::repeat_n(part, count));
+        }
+        let mut shape = self.shape.clone();
+        shape[axis] = count;
+        if all.is_empty() {
+            let mut none = flat.rows(0..0)?;
+            none.shape = shape;
+            return Some(none);
+        }
+        let mut whole = Self::concatenate(&all)?;
+        whole.shape = shape;
+        Some(whole)
+    }
+
     /// Some of the rows, without copying their bytes. `None` when there are none such.
     pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
         let (&all, others) = self.shape.split_first()?;
@@ -119,6 +171,26 @@ mod tests {
         assert_eq!(
             part.as_bytes().unwrap().as_ptr(),
             whole.as_bytes().unwrap()[16..].as_ptr()
+        );
+    }
+
+    #[test]
+    fn a_slice_is_what_repeating_repeats() {
+        let whole = Tensor::from_vec(vec![2, 3, 2], (0..12).map(f64::from).collect()).unwrap();
+        let slice = whole.slice_of_axis(1, 2).unwrap();
+        assert_eq!(
+            (slice.shape(), slice.as_slice::<f64>().unwrap()),
+            (&[2, 1, 2][..], &[4.0, 5.0, 10.0, 11.0][..])
+        );
+        assert_eq!(slice.repeated(1, 3).unwrap().slice_of_axis(1, 1).unwrap(), slice);
+        assert_eq!(whole.slice_of_axis(0, 1).unwrap().shape(), [1, 3, 2]);
+        assert_eq!(
+            (
+                whole.slice_of_axis(1, 3),
+                whole.slice_of_axis(3, 0),
+                whole.repeated(1, 2)
+            ),
+            (None, None, None)
         );
     }
 

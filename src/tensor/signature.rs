@@ -24,6 +24,14 @@ pub struct InputSpec {
 }
 
 impl InputSpec {
+    /// Whether the first axis, which counts records where it is open, takes any size.
+    pub fn has_record_axis(&self) -> bool {
+        match self.dims.as_deref() {
+            Some([Dim::Dynamic(_), ..]) | None => true,
+            Some([Dim::Fixed(_), ..] | []) => false,
+        }
+    }
+
     /// Whether a tensor of `shape` may be given for this input.
     pub fn accepts(&self, shape: &[usize]) -> bool {
         match &self.dims {
@@ -95,7 +103,23 @@ impl fmt::Display for ValueType {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Signature {
     pub inputs: Vec<InputSpec>,
+    /// Inputs that a request may leave out: the model has a value for them, or does without.
+    pub optional: Vec<InputSpec>,
     pub outputs: Vec<OutputSpec>,
+}
+
+impl Signature {
+    /// Whether there is an input whose first axis counts records.
+    pub fn has_open_records(&self) -> bool {
+        self.inputs.iter().any(InputSpec::has_record_axis)
+    }
+}
+
+impl Signature {
+    /// The inputs, and after them the optional ones.
+    pub fn all_inputs(&self) -> impl Iterator<Item = &InputSpec> {
+        self.inputs.iter().chain(&self.optional)
+    }
 }
 
 fn write_type(f: &mut fmt::Formatter<'_>, data_type: DataType, dims: Option<&[Dim]>) -> fmt::Result {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use longshore::engine::{ArtifactPath, Engine, LIBRARY_VARIABLE, Settings, StuckSettings};
+use longshore::engine::{ArtifactPath, Engine, LIBRARY_VARIABLE, Libraries, Settings, StuckSettings};
 use longshore::tensor::Tensor;
 
 use crate::server::{Models, Server};
@@ -21,7 +21,10 @@ pub fn run() {
     let models = Models::new();
     let model = models.write("mlp", &networks::mlp(&[FEATURES, 64, 8], 1));
     let engine = Engine::start(&Settings {
-        library: std::env::var_os(LIBRARY_VARIABLE).map(Into::into),
+        libraries: Libraries {
+            onnxruntime: std::env::var_os(LIBRARY_VARIABLE).map(Into::into),
+            ..Libraries::default()
+        },
         gpu: None,
         threads: 1,
         load_threads: 1,
@@ -38,6 +41,7 @@ pub fn run() {
             after: Duration::from_secs(1),
             most: 1,
         },
+        manifest: None,
         max_batch: 1,
     })
     .expect("start the engine");

@@ -22,17 +22,26 @@ const ARTIFACTS: [(&str, &[&str]); 20] = [
     ),
     ("garbage", &["is not a model"]),
     ("huge_declared", &["ONNX Runtime refuses the model"]),
-    ("ir_future", &["IR version"]),
+    (
+        "ir_future",
+        &["IR version", "export the model with IR version 13 at most"],
+    ),
     ("locale_turkish", &["StringNormalizer", "tr_ZZ.UTF-8", "en_US.UTF-8"]),
     ("negative_dimension", &["impossible shape"]),
-    ("opset_future", &["opset"]),
+    (
+        "opset_future",
+        &["opset", "export the model with opset ", " of ai.onnx at most"],
+    ),
     (
         "sequence_input",
         &["input \"x\" is sequence(float32", "no content type carries"],
     ),
     ("text", &["is an HTML or XML document"]),
     ("truncated", &["is not a model"]),
-    ("unknown_domain", &["com.example.custom"]),
+    (
+        "unknown_domain",
+        &["domain \"com.example.custom\"", "--operators LIBRARY"],
+    ),
     ("unknown_operator", &["Frobnicate"]),
 ];
 

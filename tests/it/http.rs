@@ -1,5 +1,7 @@
 //! HTTP itself: routes, methods, connections, odd requests.
 
+use std::io::{Read, Write};
+
 use serde_json::json;
 
 use crate::harness::{Builder, Request, Response, Server, cases, eventually, fixture};
@@ -243,18 +245,84 @@ fn a_client_that_hangs_up_in_the_middle_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_compressed_body_is_refused() {
-    // It would be read as what it is not.
-    let server = with_scale();
-    let request = Server::invocation("m")
-        .header("Content-Encoding", "gzip")
-        .json(&json!([1.0]));
-    let refusal = server.send(&request).expect(415);
-    assert!(refusal.message().contains("gzip"), "{}", refusal.message());
-    let plain = Server::invocation("m")
-        .header("Content-Encoding", "identity")
-        .json(&json!([1.0]));
-    server.send(&plain).expect(200);
+fn a_compressed_body_is_unpacked_within_the_limit_of_a_body() {
+    const LIMIT: usize = 256 << 10;
+    let server = Builder::multi().arguments(["--max-body", "256KiB"]).start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    let send = |encoding: &str, body: Vec<u8>| {
+        let request = Server::invocation("m").header("Content-Encoding", encoding);
+        server.send(&request.header("Content-Type", "application/json").body(body))
+    };
+    // As much white space as a body may have makes no difference to JSON.
+    let body = |spaces: usize| [b"[1.0]".as_slice(), &vec![b' '; spaces]].concat();
+    for spaces in [0, 100_000, LIMIT - 5] {
+        let body = body(spaces);
+        let expected = server.invoke("m", &json!([1.0])).expect(200).json();
+        assert_eq!(send("gzip", gzip(&body)).expect(200).json(), expected);
+        assert_eq!(
+            send("zstd", zstd::encode_all(&body[..], 1).unwrap()).expect(200).json(),
+            expected
+        );
+        assert_eq!(send("identity", body).expect(200).json(), expected);
+    }
+    // A bomb: 64 MiB in 64 KB, or in 6.
+    let bomb = body(64 << 20);
+    for (encoding, body) in [("gzip", gzip(&bomb)), ("zstd", zstd::encode_all(&bomb[..], 1).unwrap())] {
+        assert!(body.len() < LIMIT);
+        let refusal = send(encoding, body).expect(413);
+        assert!(refusal.message().contains("--max-body"), "{}", refusal.message());
+    }
+    let cut = |mut packed: Vec<u8>| {
+        packed.truncate(packed.len() - 4);
+        packed
+    };
+    for (encoding, body) in [
+        ("gzip", b"[1.0]".to_vec()),
+        ("zstd", b"[1.0]".to_vec()),
+        ("gzip", cut(gzip(b"[1.0]"))),
+        ("zstd", cut(zstd::encode_all(&b"[1.0]"[..], 1).unwrap())),
+    ] {
+        let refusal = send(encoding, body).expect(400);
+        assert!(refusal.message().contains(encoding), "{}", refusal.message());
+    }
+    let refusal = send("br", b"[1.0]".to_vec()).expect(415);
+    assert!(refusal.message().contains("gzip or zstd"), "{}", refusal.message());
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_long_reply_is_compressed_for_clients_that_accept_it_where_the_operator_wants_that() {
+    let server = Builder::multi().arguments(["--compress-above", "1KiB"]).start();
+    let url = server.models().place_scale("m", 2.0);
+    server.load("m", &url).expect(200);
+    let ask = |values: usize, accepted: &str| {
+        let request = Server::invocation("m").header("Accept-Encoding", accepted);
+        server.send(&request.json(&json!(vec![1.0; values]))).expect(200)
+    };
+    let plain = ask(1000, "br");
+    assert_eq!(plain.header("content-encoding"), None);
+    assert_eq!(plain.header("vary"), Some("accept-encoding"));
+    let zipped = ask(1000, "gzip, deflate");
+    assert_eq!(zipped.header("content-encoding"), Some("gzip"));
+    let mut text = Vec::new();
+    flate2::read::GzDecoder::new(&zipped.body[..])
+        .read_to_end(&mut text)
+        .unwrap();
+    assert_eq!(text, plain.body);
+    let packed = ask(1000, "gzip, zstd");
+    assert_eq!(packed.header("content-encoding"), Some("zstd"));
+    assert_eq!(zstd::decode_all(&packed.body[..]).unwrap(), plain.body);
+    assert_eq!(ask(4, "gzip").header("content-encoding"), None);
+    let quiet = with_scale();
+    let request = Server::invocation("m").header("Accept-Encoding", "gzip");
+    let reply = quiet.send(&request.json(&json!(vec![1.0; 1000]))).expect(200);
+    assert_eq!((reply.header("content-encoding"), reply.header("vary")), (None, None));
 }
 
 #[test]

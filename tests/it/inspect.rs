@@ -46,7 +46,9 @@ fn every_sample_request_is_answered() {
         let samples = report["samples"].as_array().unwrap();
         // Whatever a model takes, one of the JSON forms carries it.
         assert!(!samples.is_empty(), "{report}");
-        assert_eq!(samples.len() + report["unfit"].as_array().unwrap().len(), 5);
+        // Two more where the columns have names.
+        let forms = samples.len() + report["unfit"].as_array().unwrap().len();
+        assert!([5, 7].contains(&forms), "{report}");
         for sample in samples {
             let request = Server::invocation(&model)
                 .header("content-type", sample["content_type"].as_str().unwrap())

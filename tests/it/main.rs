@@ -10,6 +10,9 @@
 //!
 //! Clients of the Open Inference Protocol are tested as they are, with `tritonclient`, which `scripts/triton` installs.
 //!
+//! Models that libraries export (scikit-learn, XGBoost, LightGBM, CatBoost) are compared with these libraries themselves,
+//! which `scripts/exports` installs.
+//!
 //! Where `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of it, see `scripts/smoke`.
 //!
 //! Some tests need what a machine may not grant (namespaces, strace). Those say aloud that they were skipped.
@@ -37,6 +40,7 @@ mod division;
 mod endpoint;
 mod exchange;
 mod exit;
+mod exports;
 mod formats;
 mod gpu;
 mod hang_up;
@@ -46,10 +50,12 @@ mod image;
 mod inspect;
 mod isolation;
 mod joining;
+mod layouts;
 mod limits;
 mod listing;
 mod local_mode;
 mod log;
+mod manifest;
 mod memory;
 mod names;
 mod negotiation;

@@ -348,16 +348,7 @@ pub struct Info(Message);
 
 impl Info {
     pub fn tensor(name: &str, element: i64, dims: impl IntoIterator<Item = Dim>) -> Self {
-        let mut shape = Message::default();
-        for dim in dims {
-            let dim = match dim {
-                Dim::Fixed(size) => Message::default().int(1, size),
-                Dim::Symbol(symbol) => Message::default().bytes(2, symbol),
-                Dim::Open => Message::default(),
-            };
-            shape = shape.message(1, &dim);
-        }
-        Self::typed(name, &Message::default().int(1, element).message(2, &shape))
+        Self::typed(name, &tensor_type(element, dims))
     }
 
     pub fn floats(name: &str, dims: impl IntoIterator<Item = Dim>) -> Self {
@@ -380,6 +371,13 @@ impl Info {
         Self(Message::default().bytes(1, name).message(2, &kind))
     }
 
+    /// An optional tensor.
+    pub fn optional(name: &str, element: i64, dims: impl IntoIterator<Item = Dim>) -> Self {
+        let kind = Message::default().message(1, &tensor_type(element, dims));
+        let kind = Message::default().message(9, &Message::default().message(1, &kind));
+        Self(Message::default().bytes(1, name).message(2, &kind))
+    }
+
     pub fn untyped(name: &str) -> Self {
         Self(Message::default().bytes(1, name))
     }
@@ -388,6 +386,20 @@ impl Info {
         let kind = Message::default().message(1, tensor);
         Self(Message::default().bytes(1, name).message(2, &kind))
     }
+}
+
+/// `TypeProto.Tensor`.
+fn tensor_type(element: i64, dims: impl IntoIterator<Item = Dim>) -> Message {
+    let mut shape = Message::default();
+    for dim in dims {
+        let dim = match dim {
+            Dim::Fixed(size) => Message::default().int(1, size),
+            Dim::Symbol(symbol) => Message::default().bytes(2, symbol),
+            Dim::Open => Message::default(),
+        };
+        shape = shape.message(1, &dim);
+    }
+    Message::default().int(1, element).message(2, &shape)
 }
 
 /// One dimension of an [`Info`].

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Request;
 use crate::engine::{Examination, Loaded, OutputAxis, Packing};
-use crate::tensor::{Dim, ValueType};
+use crate::tensor::{Dim, InputSpec, ValueType};
 
 pub fn report(examination: &Examination, requests: &[Request]) -> Value {
     let model = examination.model_in_artifact();
@@ -38,12 +38,14 @@ pub fn report(examination: &Examination, requests: &[Request]) -> Value {
 }
 
 fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -> Value {
-    let inputs = loaded.signature.inputs.iter();
-    let inputs: Vec<Value> = inputs
-        .map(|input| {
-            json!({"name": input.name, "type": input.data_type.name(), "shape": input.dims.as_deref().map(shape)})
-        })
-        .collect();
+    let described = |inputs: &[InputSpec]| -> Vec<Value> {
+        let inputs = inputs.iter();
+        inputs
+            .map(|input| {
+                json!({"name": input.name, "type": input.data_type.name(), "shape": input.dims.as_deref().map(shape)})
+            })
+            .collect()
+    };
     let outputs = loaded.signature.outputs.iter();
     let outputs: Vec<Value> = outputs
         .map(|output| match &output.value_type {
@@ -69,7 +71,8 @@ fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -
     let (samples, unfit): (Vec<&Request>, Vec<&Request>) =
         requests.iter().partition(|request| request.sample.body.is_ok());
     json!({
-        "inputs": inputs,
+        "inputs": described(&loaded.signature.inputs),
+        "optional_inputs": described(&loaded.signature.optional),
         "outputs": outputs,
         "measured": {
             "private_bytes": findings.private,

@@ -1,79 +1,77 @@
-//! Whether the first line of a CSV body is a header, decided by the names of the model's inputs.
+//! Whether the first line of a CSV body is a header, decided by the names that requests may use.
 //!
-//! A table has column names only where each input is one column. A first line that holds exactly these names, in any
-//! order, is a header: the columns are dealt to the inputs by name. The media type's `header` parameter (RFC 4180) is
-//! heard: `absent` makes the first line a record in any case, `present` makes it a header in any case.
+//! A first line whose cells are all names of inputs or of the manifest's columns, in any order, is a header: the columns
+//! are then dealt by name. The media type's `header` parameter (RFC 4180) and the manifest are heard: `absent` makes the
+//! first line a record in any case, `present` makes it a header in any case.
 
 use std::borrow::Cow;
 
 use crate::codec::element::{Kind, with_kind};
-use crate::codec::error::{excerpt, takes};
-use crate::tensor::{DataType, Dim, InputSpec, Signature};
-
-/// What a request says of its first line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::codec) enum Said {
-    Nothing,
-    Present,
-    Absent,
-}
-
-impl Said {
-    /// Reads the `header` parameter of a media type.
-    pub fn parse(parameter: Option<&str>) -> Option<Self> {
-        match parameter {
-            None => Some(Self::Nothing),
-            Some(value) if value.eq_ignore_ascii_case("present") => Some(Self::Present),
-            Some(value) if value.eq_ignore_ascii_case("absent") => Some(Self::Absent),
-            Some(_) => None,
-        }
-    }
-}
+use crate::codec::error::{DecodeError, InputError, excerpt, listed, takes};
+use crate::codec::schema::{Schema, Target};
+use crate::codec::table::{Layout, Named};
+use crate::tensor::DataType;
 
 /// What a first line is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FirstLine {
     Record,
-    /// A header, and for each input the position of its column; `None` where the columns are in the model's order.
-    Header(Option<Vec<usize>>),
+    /// A header; `None` where the columns are dealt by position all the same, because they have no names of their own.
+    Header(Option<Layout>),
 }
 
-/// Decides what the line with these `cells` is.
-pub(super) fn first_line(signature: &Signature, cells: &[Cow<'_, str>], said: Said) -> Result<FirstLine, String> {
-    let named = columns_by_name(signature, cells);
-    match (said, named) {
-        (Said::Absent, _) | (Said::Nothing, None) => Ok(FirstLine::Record),
-        (Said::Nothing, Some(_)) if is_numbers(signature, cells) => Ok(FirstLine::Record),
-        (Said::Nothing | Said::Present, Some(order)) => {
-            let is_in_order = order.iter().enumerate().all(|(input, column)| input == *column);
-            Ok(FirstLine::Header((!is_in_order).then_some(order)))
+/// Decides what the line with these `cells` is. `is_header` is what the request or the manifest says of it.
+pub(super) fn first_line(
+    schema: &Schema,
+    cells: &[Cow<'_, str>],
+    is_header: Option<bool>,
+) -> Result<FirstLine, DecodeError> {
+    let names: Vec<&str> = cells.iter().map(|cell| name_in(cell)).collect();
+    match is_header {
+        Some(false) => Ok(FirstLine::Record),
+        None => {
+            // A cell that no line of names has is found soon in most bodies.
+            if !schema.ignores_unknown() && names.first().is_none_or(|name| schema.find(name).is_none()) {
+                return Ok(FirstLine::Record);
+            }
+            let named = Layout::by_name(schema, &names);
+            let is_all_names = named.unknown.is_empty() || (schema.ignores_unknown() && named.layout.is_ok());
+            if named.known == 0 || named.repeated.is_some() || !is_all_names || is_numbers(schema, &names) {
+                return Ok(FirstLine::Record);
+            }
+            by_name(schema, named)
         }
-        // The columns of an input have no names of their own.
-        (Said::Present, None) if !signature.inputs.iter().all(may_be_one_column) => Ok(FirstLine::Header(None)),
-        (Said::Present, None) => match signature.inputs.as_slice() {
-            [_] if cells.len() != 1 => Ok(FirstLine::Header(None)),
-            _ => Err(format!(
-                "the header must name each input of the model once, as it takes {}; it begins with {}",
-                takes(signature),
-                excerpt(cells.first().map_or("", |cell| cell))
-            )),
-        },
+        Some(true) => {
+            let named = Layout::by_name(schema, &names);
+            if named.known == 0 && !schema.has_named_columns(cells.len()) {
+                return Ok(FirstLine::Header(None));
+            }
+            by_name(schema, named)
+        }
     }
 }
 
-/// For each input the position of the cell that is its name, when the cells are all names and nothing else.
-fn columns_by_name(signature: &Signature, cells: &[Cow<'_, str>]) -> Option<Vec<usize>> {
-    if cells.len() != signature.inputs.len() || !signature.inputs.iter().all(may_be_one_column) {
-        return None;
+fn by_name(schema: &Schema, named: Named<'_>) -> Result<FirstLine, DecodeError> {
+    if let Some(name) = named.repeated {
+        let (name, at) = (excerpt(name), " in the header".to_owned());
+        return Err(InputError::Duplicate { name, at }.into());
     }
-    // Names of inputs differ from each other, so as many names found are all cells.
-    let position = |input: &InputSpec| cells.iter().position(|cell| name_in(cell) == input.name.trim());
-    let order = signature.inputs.iter().map(position).collect::<Option<Vec<usize>>>()?;
-    let mut seen = vec![false; cells.len()];
-    order
-        .iter()
-        .all(|&column| !std::mem::replace(&mut seen[column], true))
-        .then_some(order)
+    if !named.unknown.is_empty() && !schema.ignores_unknown() {
+        let unknown = listed(named.unknown.iter().map(|name| excerpt(name)));
+        return Err(schema.layout_error(format!(
+            "the header names {unknown}, which the model does not take; leave them out, or set unknown_inputs to \"ignore\" \
+             in longshore.json"
+        )));
+    }
+    match named.layout {
+        Ok(layout) => Ok(FirstLine::Header(Some(layout))),
+        Err(missing) => Err(InputError::Missing {
+            name: excerpt(&missing),
+            at: " in the header".to_owned(),
+            takes: takes(schema.signature()),
+        }
+        .into()),
+    }
 }
 
 /// A cell without blanks around it, and without quotes that blanks before them have made part of the text.
@@ -83,78 +81,132 @@ fn name_in(cell: &str) -> &str {
     quoted.map_or(text, str::trim)
 }
 
-/// Whether a row of the input can be one cell.
-fn may_be_one_column(input: &InputSpec) -> bool {
-    let dims = input.dims.iter().flatten().skip(1);
-    dims.into_iter().all(|dim| match dim {
-        Dim::Fixed(size) => *size == 1,
-        Dim::Dynamic(_) => true,
-    })
-}
-
 /// Whether the names are numbers, as those of old exporters, and the inputs take them: the line is a record then.
-fn is_numbers(signature: &Signature, cells: &[Cow<'_, str>]) -> bool {
-    let mut pairs = signature.inputs.iter().zip(cells);
-    pairs.all(|(input, cell)| {
-        input.data_type != DataType::String && with_kind!(input.data_type, K => K::from_cell(cell.trim()).is_ok())
+fn is_numbers(schema: &Schema, names: &[&str]) -> bool {
+    names.iter().all(|name| {
+        let input = match schema.find(name) {
+            Some(Target::Input(input)) => input,
+            Some(Target::Column(column)) => schema.columns()[column].input,
+            Some(Target::Optional(_)) | None => return true,
+        };
+        let data_type = schema.signature().inputs[input].data_type;
+        data_type != DataType::String && with_kind!(data_type, K => K::from_cell(name).is_ok())
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::schema::{Additions, Column};
     use crate::codec::testing::{input, signature};
+    use crate::tensor::InputSpec;
 
-    fn decided(inputs: &[InputSpec], line: &str, said: Said) -> Result<FirstLine, String> {
+    /// What becomes of a first line: the beginning of the refusal, if there is one.
+    #[derive(Debug, PartialEq)]
+    enum Decided {
+        Record,
+        ByName,
+        ByPosition,
+        Refused(String),
+    }
+
+    fn decided(schema: &Schema, line: &str, is_header: Option<bool>) -> Decided {
         let cells: Vec<Cow<'_, str>> = line.split(',').map(Cow::Borrowed).collect();
-        first_line(&signature(inputs, &[]), &cells, said)
+        match first_line(schema, &cells, is_header) {
+            Ok(FirstLine::Record) => Decided::Record,
+            Ok(FirstLine::Header(Some(_))) => Decided::ByName,
+            Ok(FirstLine::Header(None)) => Decided::ByPosition,
+            Err(error) => Decided::Refused(error.to_string()),
+        }
     }
 
     #[test]
-    fn a_line_that_holds_the_names_of_the_inputs_is_a_header() {
+    fn a_line_that_holds_names_of_the_model_is_a_header() {
         use DataType::{F32, String as Text};
-        use FirstLine::{Header, Record};
-        use Said::{Absent, Nothing, Present};
+        use Decided::{ByName, ByPosition, Record};
         let texts = [input("name", Text, &[-1]), input("city", Text, &[-1, 1])];
         let mixed = [input("age", F32, &[-1, 1]), input("city", Text, &[-1, 1])];
         let wide = [input("x", Text, &[-1, 13])];
         let open = [input("x", Text, &[-1, -1])];
         let number = [input("0", F32, &[-1, 1])];
-        let table: [(&[InputSpec], &str, Said, FirstLine); 18] = [
-            (&texts, "name,city", Nothing, Header(None)),
-            (&texts, " city ,name", Nothing, Header(Some(vec![1, 0]))),
-            (&texts, "name, \"city\"", Nothing, Header(None)),
-            (&texts, "name,city", Absent, Record),
-            (&texts, "name,town", Nothing, Record),
-            (&texts, "name,name", Nothing, Record),
-            (&texts, "name", Nothing, Record),
-            (&texts, "Name,City", Nothing, Record),
-            (&mixed, "age,city", Nothing, Header(None)),
-            (&mixed, "7,city", Nothing, Record),
-            (&wide, "x", Nothing, Record),
-            (&wide, "a,b,c", Present, Header(None)),
-            (&open, "x", Nothing, Header(None)),
-            (&open, "a,b", Nothing, Record),
-            (&open, "a,b", Present, Header(None)),
-            (&number, "0", Nothing, Record),
-            (&number, "0", Present, Header(None)),
-            (&[], "x", Nothing, Record),
+        let exported = [input("Culmen_Length__mm_", F32, &[-1, 1]), input("x:0", F32, &[-1, 1])];
+        let (present, absent) = (Some(true), Some(false));
+        let table: [(&[InputSpec], &str, Option<bool>, Decided); 18] = [
+            (&texts, "name,city", None, ByName),
+            (&texts, " city ,name", None, ByName),
+            (&texts, "name, \"city\"", None, ByName),
+            (&texts, "name,city", absent, Record),
+            (&texts, "name,town", None, Record),
+            (&texts, "name,name", None, Record),
+            (&texts, "Name,City", None, Record),
+            (&mixed, "age,city", None, ByName),
+            (&mixed, "7,city", None, Record),
+            (&wide, "x", None, Record),
+            (&wide, "a,b,c", present, ByPosition),
+            (&open, "x", None, ByName),
+            (&open, "a,b", None, Record),
+            (&open, "a,b", present, ByPosition),
+            (&number, "0", None, Record),
+            (&number, "0", present, ByName),
+            (&exported, "Culmen Length (mm),x", None, ByName),
+            (&[], "x", None, Record),
         ];
-        for (inputs, line, said, expected) in table {
-            assert_eq!(decided(inputs, line, said), Ok(expected), "{line} {said:?} {inputs:?}");
+        for (inputs, line, is_header, expected) in table {
+            let schema = Schema::of(signature(inputs, &[]));
+            assert_eq!(
+                decided(&schema, line, is_header),
+                expected,
+                "{line} {is_header:?} {inputs:?}"
+            );
         }
-        let refusal = decided(&texts, "name,town", Present).unwrap_err();
-        assert!(
-            refusal.starts_with("the header must name each input of the model once"),
-            "{refusal}"
-        );
     }
 
     #[test]
-    fn the_parameter_is_present_or_absent() {
-        assert_eq!(Said::parse(None), Some(Said::Nothing));
-        assert_eq!(Said::parse(Some("Present")), Some(Said::Present));
-        assert_eq!(Said::parse(Some("absent")), Some(Said::Absent));
-        assert_eq!(Said::parse(Some("maybe")), None);
+    fn the_columns_of_a_manifest_are_names_and_what_is_missing_or_too_much_is_named() {
+        let column = |name: &str, default: Option<&str>| Column {
+            name: name.to_owned(),
+            aliases: vec![format!("{name}_old")],
+            input: 0,
+            default: default.map(ToOwned::to_owned),
+        };
+        let schema = |ignores_unknown| {
+            Schema::new(
+                signature(&[input("x", DataType::F32, &[-1, 3])], &[]),
+                Additions {
+                    columns: vec![column("a", None), column("b", None), column("c", Some("0"))],
+                    ignores_unknown,
+                    ..Additions::default()
+                },
+            )
+        };
+        let (strict, lenient) = (schema(false), schema(true));
+        let missing = "input \"b\" is missing in the header";
+        let unknown = "the header names \"other\", which the model does not take";
+        let table = [
+            (&strict, "c,b,a", None, Ok(Decided::ByName)),
+            (&strict, "b_old,a", None, Ok(Decided::ByName)),
+            (&strict, "1,2,3", None, Ok(Decided::Record)),
+            (&strict, "a,b,other", None, Ok(Decided::Record)),
+            (&strict, "a,c", None, Err(missing)),
+            (&strict, "a,b,other", Some(true), Err(unknown)),
+            (
+                &strict,
+                "a,a_old,b",
+                Some(true),
+                Err("input \"a_old\" is given twice in the header"),
+            ),
+            (&lenient, "other,b,a", None, Ok(Decided::ByName)),
+            (&lenient, "other,a", None, Ok(Decided::Record)),
+            (&lenient, "other,a", Some(true), Err(missing)),
+        ];
+        for (schema, line, is_header, expected) in table {
+            let decided = decided(schema, line, is_header);
+            match (expected, decided) {
+                (Err(beginning), Decided::Refused(refusal)) => {
+                    assert!(refusal.starts_with(beginning), "{line}: {refusal}")
+                }
+                (expected, decided) => assert_eq!(Ok(decided), expected, "{line} {is_header:?}"),
+            }
+        }
     }
 }

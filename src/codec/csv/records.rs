@@ -1,4 +1,4 @@
-//! Splits CSV text into records, as RFC 4180 has them.
+//! Splits CSV text into records, as RFC 4180 has them, but for the delimiter.
 //!
 //! The body is in memory and becomes numbers at once, so a cell is a window of it; only a quoted cell with quotes in it
 //! is copied. A general CSV reader copies every record, and preparing its automaton alone takes longer than reading a
@@ -9,18 +9,30 @@ use std::borrow::Cow;
 
 pub(super) struct Records<'a> {
     rest: &'a str,
+    delimiter: u8,
+    /// Cells of a record that are kept; further ones are only counted.
+    most: usize,
+    /// Cells of the last record.
+    pub width: usize,
     /// Records so far, for messages.
     count: usize,
 }
 
 impl<'a> Records<'a> {
-    pub fn new(text: &'a str) -> Self {
-        Self { rest: text, count: 0 }
+    pub fn new(text: &'a str, delimiter: u8, most: usize) -> Self {
+        Self {
+            rest: text,
+            delimiter,
+            most,
+            width: 0,
+            count: 0,
+        }
     }
 
     /// Puts the cells of the next record into `cells`; false when there is none.
     pub fn read(&mut self, cells: &mut Vec<Cow<'a, str>>) -> Result<bool, String> {
         cells.clear();
+        self.width = 0;
         self.rest = self.rest.trim_start_matches(['\n', '\r']);
         if self.rest.is_empty() {
             return Ok(false);
@@ -33,17 +45,17 @@ impl<'a> Records<'a> {
     /// Reads one cell; true when the record goes on behind it.
     fn read_cell(&mut self, cells: &mut Vec<Cow<'a, str>>) -> Result<bool, String> {
         let cell = match self.rest.strip_prefix('"') {
-            Some(quoted) => self.quoted(quoted).ok_or_else(|| self.unclosed(cells.len()))?,
+            Some(quoted) => self.quoted(quoted).ok_or_else(|| self.unclosed(self.width))?,
             None => {
                 let bytes = self.rest.as_bytes();
                 let end = bytes
                     .iter()
-                    .position(|b| matches!(b, b',' | b'\n'))
+                    .position(|&b| b == self.delimiter || b == b'\n')
                     .unwrap_or(bytes.len());
                 let (cell, rest) = self.rest.split_at(end);
                 self.rest = rest;
                 // The last cell of a line has the first half of a `\r\n` at its end.
-                let is_last = !rest.starts_with(',');
+                let is_last = rest.as_bytes().first() != Some(&self.delimiter);
                 Cow::Borrowed(if is_last {
                     cell.strip_suffix('\r').unwrap_or(cell)
                 } else {
@@ -51,9 +63,12 @@ impl<'a> Records<'a> {
                 })
             }
         };
-        cells.push(cell);
-        if let Some(rest) = self.rest.strip_prefix(',') {
-            self.rest = rest;
+        self.width += 1;
+        if self.width <= self.most {
+            cells.push(cell);
+        }
+        if self.rest.as_bytes().first() == Some(&self.delimiter) {
+            self.rest = &self.rest[1..];
             return Ok(true);
         }
         let end = ["\r\n", "\n", "\r"]
@@ -63,7 +78,7 @@ impl<'a> Records<'a> {
             Some(rest) => self.rest = rest,
             None if self.rest.is_empty() => {}
             None => {
-                let at = cells.len();
+                let at = self.width;
                 return Err(format!(
                     "row {} column {at} has text after its closing quote",
                     self.count
@@ -111,7 +126,7 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Result<Vec<Vec<String>>, String> {
-        let mut records = Records::new(text);
+        let mut records = Records::new(text, b',', usize::MAX);
         let (mut cells, mut all) = (Vec::new(), Vec::new());
         while records.read(&mut cells)? {
             all.push(cells.iter().map(|cell| cell.to_string()).collect());

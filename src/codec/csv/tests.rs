@@ -139,7 +139,7 @@ fn errors_name_the_row_the_column_and_the_input() {
         (
             &pairs(),
             "sepal,petal\n3,4",
-            "input \"x\" at row 1 column 1: \"sepal\" is not a number, float32 is needed; a first line is a header only where it holds the names of the inputs",
+            "input \"x\" at row 1 column 1: \"sepal\" is not a number, float32 is needed; a first line is a header only where it holds the names of the inputs, or with header=present",
         ),
         (
             &pairs(),
@@ -330,7 +330,7 @@ fn a_first_line_with_the_names_of_the_inputs_is_no_record() {
         present("Ann,Rome\n")
             .unwrap_err()
             .to_string()
-            .contains("the header must name each input")
+            .starts_with("the header names \"Ann\", \"Rome\", which the model does not take")
     );
     assert!(error("name,city\n", &texts).ends_with("it has no rows"));
     assert!(error("city,name\nRome,Ann,x\n", &texts).contains("row 1 has 3 columns where 2 are expected"));

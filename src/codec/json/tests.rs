@@ -160,7 +160,7 @@ fn strings_are_text_or_base64() {
 fn errors_name_the_input_the_place_and_what_to_change() {
     let ints = identity(DataType::I64);
     let texts = identity(DataType::String);
-    let table: [(&Signature, &str, &str); 31] = [
+    let table: [(&Signature, &str, &str); 32] = [
         (
             &ints,
             "[[1, 2], [3, 3.5]]",
@@ -174,8 +174,8 @@ fn errors_name_the_input_the_place_and_what_to_change() {
         ),
         (
             &ints,
-            r#"["7"]"#,
-            "input \"x\" at [0]: the string \"7\" is not a number, int64 is needed",
+            r#"["7a"]"#,
+            "input \"x\" at [0]: the string \"7a\" is not a number, int64 is needed",
         ),
         (
             &ints,
@@ -267,18 +267,22 @@ fn errors_name_the_input_the_place_and_what_to_change() {
         (
             &mixed(),
             "[[1, 2]]",
-            "an instance that is not an object cannot say which input it is for; give objects by input name; the model takes \"x\" float32[batch, 2], \"n\" int64[batch, 1], \"s\" string[batch]",
+            "row 1 has 2 columns where 4 are expected; the model takes \"x\" float32[batch, 2], \"n\" int64[batch, 1], \"s\" string[batch]",
         ),
         (
             &mixed(),
             r#"{"inputs": [[1, 2]]}"#,
+            "row 1 has 2 columns where 4 are expected; the model takes \"x\" float32[batch, 2], \"n\" int64[batch, 1], \"s\" string[batch]",
+        ),
+        (
+            &mixed(),
+            r#"{"inputs": 1}"#,
             "\"inputs\" without names cannot say which input it is for; give an object by input name; the model takes \"x\" float32[batch, 2], \"n\" int64[batch, 1], \"s\" string[batch]",
         ),
         (
             &pairs(),
             "{}",
-            "the body is not a valid application/json request: it must be an array of instances or an object with \
-             \"instances\" or \"inputs\"",
+            "the body is not a valid application/json request: it must be an array of instances, an object with \"instances\" or \"inputs\", or one of the other forms in docs/formats.md",
         ),
         (
             &pairs(),

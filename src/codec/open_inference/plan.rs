@@ -28,6 +28,11 @@ impl<'a> Envelope<'a> {
         }
     }
 
+    /// The value of `outputs`, for a document that is a reply.
+    pub fn take_outputs(&mut self) -> Option<Reader<'a>> {
+        self.outputs.take()
+    }
+
     /// What the document asks for.
     pub fn plan(self, signature: &Signature) -> Result<ReplyPlan, DecodeError> {
         let id = match set(self.id)? {

@@ -275,7 +275,7 @@ fn the_keys_of_this_protocol_mean_nothing_to_the_others() {
 fn binary_flags_follow_the_request_and_its_outputs() {
     let flags = |more: &str| match plan(more).dialect {
         Dialect::OpenInference { binary, .. } => binary,
-        Dialect::Rows | Dialect::Columns => panic!("{more}"),
+        Dialect::Rows | Dialect::Documents(_) | Dialect::Columns => panic!("{more}"),
     };
     assert_eq!(flags(""), [false, false]);
     assert_eq!(flags(r#","parameters":{"binary_data_output":true}"#), [true, true]);

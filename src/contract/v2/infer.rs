@@ -12,12 +12,13 @@ use tokio::time::Instant;
 use super::check;
 use crate::codec::{Encoded, Format, INFERENCE_HEADER_CONTENT_LENGTH, ReplyPlan};
 use crate::contract::State;
+use crate::contract::coding;
 use crate::contract::error::Error;
-use crate::contract::invoke::{Reply, read_body, refuse_encoded};
+use crate::contract::invoke::{body_limit, read_body, reply};
 use crate::contract::models::text_header;
 use crate::engine::{Model, RequestMemory, Work};
 use crate::handler::Handler;
-use crate::tensor::{Tensor, Value};
+use crate::tensor::{Inputs, Value};
 use crate::wire::v2::ModelPath;
 
 /// What a body is that has more than JSON in it.
@@ -31,7 +32,7 @@ pub(super) async fn infer(
 ) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
     let body = read_body(state, request, payload, deadline).await?;
-    refuse_encoded(request)?;
+    let body = coding::unpacked(state, request, body, body_limit(state)).await?;
     check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;
 
@@ -56,7 +57,7 @@ pub(super) async fn infer(
             response.content_type(encoded.content_type.as_ref());
         }
     }
-    Ok(response.body(Reply(encoded.body)))
+    Ok(reply(state, request, response, encoded.body).await)
 }
 
 /// A request, as far as the model's answer depends on it.
@@ -74,13 +75,17 @@ impl Work for Inference {
     type Answer = Encoded;
     type Error = Error;
 
-    fn decode(&self) -> Result<(Vec<Tensor>, Self::Plan), Error> {
+    fn decode(&self) -> Result<(Inputs, Self::Plan), Error> {
         let asked = self
             .handler
             .decode_open_inference(self.json_bytes.as_deref(), &self.body)?;
         // JSON alone, or with binary data behind it, as the request says.
         let format = self.handler.negotiate(None, Format::Json, &asked.reply)?;
-        Ok((asked.inputs, (asked.reply, format)))
+        let inputs = Inputs {
+            tensors: asked.inputs,
+            optional: asked.optional,
+        };
+        Ok((inputs, (asked.reply, format)))
     }
 
     fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {

@@ -61,6 +61,7 @@ mod tests {
     #[test]
     fn tensors_are_described_and_what_is_none_is_left_out() {
         let signature = Signature {
+            optional: Vec::new(),
             inputs: vec![
                 InputSpec {
                     name: "x".to_owned(),

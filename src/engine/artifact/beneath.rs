@@ -3,10 +3,16 @@
 //! A path names whatever is there when it is used: between a check and a use an uploader can put another folder, or a link
 //! to anywhere, in its place. So links are resolved once, the real path is judged, and from then on everything is opened
 //! relative to a descriptor along that real path, which has no links: a link that has appeared there since is refused.
+//!
+//! One kind of link is followed: a file of a snapshot in Hugging Face's cache, `models--x/snapshots/REVISION/model.onnx`, is a
+//! link to `models--x/blobs/HASH`. Such a folder holds a second descriptor, of `blobs`. The text of the link is read, and must
+//! be the path of a file right in there; that file is then opened relative to that descriptor, without links again.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +24,15 @@ use rustix::io::Errno;
 pub struct Folder {
     path: PathBuf,
     descriptor: Arc<OwnedFd>,
+    /// The folder that links of files may lead to.
+    blobs: Option<Arc<Blobs>>,
+}
+
+/// The files of one repository in Hugging Face's cache.
+#[derive(Debug)]
+struct Blobs {
+    path: PathBuf,
+    descriptor: OwnedFd,
 }
 
 impl Folder {
@@ -27,7 +42,29 @@ impl Folder {
         Ok(Self {
             descriptor: Arc::new(rustix::fs::openat(CWD, path, flags, Mode::empty())?),
             path: path.to_owned(),
+            blobs: None,
         })
+    }
+
+    /// This folder, with the links of a snapshot followed: when it is one, or is in one, of a repository in Hugging Face's
+    /// cache that lies below `root`, where there is a root.
+    pub fn with_blobs(self, root: Option<&Self>) -> Self {
+        let opened = repository_of(&self.path).and_then(|repository| {
+            let path = repository.join("blobs");
+            let opened = match root {
+                Some(root) => root.open_below(&path, OFlags::DIRECTORY),
+                None => Self::open(repository).and_then(|repository| repository.open_below(&path, OFlags::DIRECTORY)),
+            };
+            let descriptor = opened.ok()?;
+            Some(Arc::new(Blobs { path, descriptor }))
+        });
+        Self { blobs: opened, ..self }
+    }
+
+    /// Whether the real path `path` is that of a file which a link in this folder may lead to.
+    pub fn is_blob(&self, path: &Path) -> bool {
+        let parent = path.parent();
+        self.blobs.as_ref().is_some_and(|blobs| parent == Some(&blobs.path))
     }
 
     pub fn path(&self) -> &Path {
@@ -39,13 +76,19 @@ impl Folder {
         Ok(Self {
             descriptor: Arc::new(self.open_below(path, OFlags::DIRECTORY)?),
             path: path.to_owned(),
+            blobs: self.blobs.clone(),
         })
     }
 
-    /// Opens the regular file at `path`, a real path below this folder.
+    /// Opens the regular file at `path`, a real path below this folder, or that of a link to a blob.
     pub fn file(&self, path: &Path) -> io::Result<File> {
         // A pipe would be waited for without end.
-        let file = File::from(self.open_below(path, OFlags::NONBLOCK | OFlags::NOCTTY)?);
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = match (self.open_below(path, flags), &self.blobs) {
+            (Err(error), Some(blobs)) if is_link(&error) => self.open_blob(blobs, path, flags)?,
+            (opened, _) => opened?,
+        };
+        let file = File::from(opened);
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
@@ -65,6 +108,24 @@ impl Folder {
         Ok(names)
     }
 
+    /// Opens the blob that the link at `path` names.
+    fn open_blob(&self, blobs: &Blobs, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::LOOP.into());
+        };
+        let held = self.open_below(parent, OFlags::DIRECTORY)?;
+        let target = rustix::fs::readlinkat(&held, name, Vec::new())?;
+        let target = parent.join(OsStr::from_bytes(target.as_bytes()));
+        // `parent` has no links, so that `..` is the folder before.
+        let blob = match without_dots(&target) {
+            Some(target) if target.parent() == Some(&blobs.path) => target,
+            _ => return Err(Errno::LOOP.into()),
+        };
+        let name = blob.file_name().ok_or(Errno::LOOP)?;
+        let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(rustix::fs::openat(&blobs.descriptor, name, flags, Mode::empty())?)
+    }
+
     fn open_below(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let below = path.strip_prefix(&self.path).map_err(|_| Errno::XDEV)?;
         let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -78,6 +139,36 @@ impl Folder {
             opened => Ok(opened?),
         }
     }
+}
+
+/// The repository of the snapshot at or around the real path `folder`: `models--x` of `models--x/snapshots/REVISION`.
+fn repository_of(folder: &Path) -> Option<&Path> {
+    let snapshots = folder.ancestors().skip(1).find(|above| above.ends_with("snapshots"))?;
+    let repository = snapshots.parent()?;
+    let name = repository.file_name()?.to_str()?;
+    name.starts_with("models--").then_some(repository)
+}
+
+/// An absolute path without `.` and `..`; `None` when it leads above the root.
+fn without_dots(path: &Path) -> Option<PathBuf> {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                if !plain.pop() {
+                    return None;
+                }
+            }
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) | Component::Normal(_) => plain.push(component),
+        }
+    }
+    Some(plain)
+}
+
+/// Whether opening failed because there is a link on the way, or at its end.
+fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 /// As `openat2` without links: opens one folder after the other.
@@ -148,6 +239,92 @@ mod tests {
         assert!(folder.file(&real.join("secret")).is_err());
         assert!(folder.file(&artifact.join("sub")).is_err(), "no regular file");
         assert!(folder.file(&artifact.join("gone")).is_err());
+    }
+
+    /// A hub with a snapshot: its folder, and a link in it.
+    fn snapshot(hub: &Path, repository: &str, target: &str) -> PathBuf {
+        let snapshot = hub.join(repository).join("snapshots/abc/onnx");
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir_all(hub.join(repository).join("blobs/deep")).unwrap();
+        fs::write(hub.join(repository).join("blobs/1234"), "blob").unwrap();
+        fs::write(hub.join(repository).join("blobs/deep/5678"), "deep").unwrap();
+        let link = snapshot.join("model.onnx");
+        let _ = fs::remove_file(&link);
+        symlink(target, link).unwrap();
+        snapshot.parent().unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_links_of_a_snapshot_are_followed_to_the_blobs_of_its_own_repository_only() {
+        let root = tempfile::tempdir().unwrap();
+        let hub = root.path().canonicalize().unwrap();
+        snapshot(&hub, "models--other", "x");
+        fs::write(hub.join("secret"), "secret").unwrap();
+        symlink("../../secret", hub.join("models--other/blobs/link")).unwrap();
+        let absolute = hub.join("models--mine/blobs/1234").display().to_string();
+        symlink("1234", {
+            snapshot(&hub, "models--mine", "x");
+            hub.join("models--mine/blobs/second")
+        })
+        .unwrap();
+        let table = [
+            ("models--mine", "../../../blobs/1234", true),
+            ("models--mine", &absolute, true),
+            ("models--mine", "../../../blobs/deep/5678", false),
+            // A link among the blobs.
+            ("models--mine", "../../../blobs/second", false),
+            ("models--mine", "../../../../models--other/blobs/1234", false),
+            ("models--mine", "../../../../secret", false),
+            ("models--mine", "/etc/passwd", false),
+            ("models--mine", "../../../../../../../../../../../../../..", false),
+            ("models--mine", "../../../blobs/gone", false),
+            ("models--mine", "../../../blobs", false),
+            // No cache of Hugging Face's.
+            ("mine", "../../../blobs/1234", false),
+        ];
+        let opened = Folder::open(&hub).unwrap();
+        for (repository, target, is_followed) in table {
+            let path = snapshot(&hub, repository, target);
+            for folder in [
+                Folder::open(&path).unwrap().with_blobs(None),
+                opened.folder(&path).unwrap().with_blobs(Some(&opened)),
+            ] {
+                let file = folder.file(&path.join("onnx/model.onnx"));
+                assert_eq!(file.is_ok(), is_followed, "{repository} {target}");
+                if let Ok(file) = file {
+                    assert_eq!(text(file), "blob");
+                }
+                let below = folder.folder(&path.join("onnx")).unwrap();
+                assert_eq!(below.file(&path.join("onnx/model.onnx")).is_ok(), is_followed);
+            }
+            assert!(
+                Folder::open(&path)
+                    .unwrap()
+                    .file(&path.join("onnx/model.onnx"))
+                    .is_err()
+            );
+        }
+    }
+
+    #[test]
+    fn blobs_outside_of_the_root_or_behind_a_link_are_not_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let hub = root.path().canonicalize().unwrap();
+        let path = snapshot(&hub, "models--mine", "../../../blobs/1234");
+        let model = path.join("onnx/model.onnx");
+        // The root is the snapshot.
+        let narrow = Folder::open(path.parent().unwrap()).unwrap();
+        let folder = narrow.folder(&path).unwrap().with_blobs(Some(&narrow));
+        assert!(folder.file(&model).is_err());
+        fs::rename(hub.join("models--mine/blobs"), hub.join("elsewhere")).unwrap();
+        symlink(hub.join("elsewhere"), hub.join("models--mine/blobs")).unwrap();
+        let wide = Folder::open(&hub).unwrap();
+        for folder in [
+            wide.folder(&path).unwrap().with_blobs(Some(&wide)),
+            Folder::open(&path).unwrap().with_blobs(None),
+        ] {
+            assert!(folder.file(&model).is_err());
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{ArtifactError, open_error, shown};
-use super::{Artifact, ArtifactPath, Facts, open};
+use super::{Artifact, ArtifactPath, Facts, Processor, open};
 use crate::engine::content::{Content, ContentHash};
 use crate::private::{self, Temporary};
 
@@ -81,7 +81,7 @@ impl PrivateCopy {
             return Err(artifact.changed());
         }
         // What was seen of the files before may have been seen of other ones.
-        let opened = match open(&ArtifactPath::trusted(&*model)) {
+        let opened = match open(&ArtifactPath::trusted(&*model), Processor::Cpu) {
             // The place may be deleted at any time.
             Err(ArtifactError::Missing { .. }) => Err(not_written(io::ErrorKind::NotFound.into())),
             opened => opened,
@@ -96,6 +96,7 @@ impl PrivateCopy {
         let artifact = Artifact {
             facts,
             manifest: Arc::clone(&artifact.manifest),
+            found: artifact.found.clone(),
             prepared_of: artifact.prepared_of,
             ..opened
         };

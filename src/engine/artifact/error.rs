@@ -30,7 +30,7 @@ pub enum ArtifactError {
     },
     #[error(
         "no model in {path}: looked for {MANIFEST}, model.onnx, model.ort, a single *.onnx and <version>/model.onnx, \
-         there and in its only sub-directory; it holds {holds}{advice}"
+         there, in onnx/ and in its only sub-directory; it holds {holds}{advice}"
     )]
     NoModel {
         path: String,
@@ -43,6 +43,11 @@ pub enum ArtifactError {
          {{\"model\": \"...\"}}"
     )]
     Ambiguous { path: String, names: String },
+    #[error(
+        "{path} holds a model of several graphs ({names}), which a program runs one after another; Longshore serves one \
+         graph: export the model as one, or name the part to be served in {MANIFEST} as {{\"model\": \"...\"}}"
+    )]
+    SeveralGraphs { path: String, names: String },
     #[error("{MANIFEST}: {detail}")]
     Manifest { detail: String },
     #[error("{file} is not a model: {source}")]
@@ -69,7 +74,8 @@ pub enum ArtifactError {
         bytes: u64,
     },
     #[error(
-        "{file} is a link out of the artifact; put the file itself there (longshore pack does so for a Hugging Face snapshot)"
+        "{file} is a link out of the artifact; put the file itself there. The links of a Hugging Face snapshot are followed to \
+         the blobs of its own repository, where that lies below the folder that the server was started with"
     )]
     Escapes { file: String },
     /// What was read second is not what was read first, so neither is used.
@@ -99,6 +105,7 @@ impl ArtifactError {
             | Self::Unreadable { .. }
             | Self::NoModel { .. }
             | Self::Ambiguous { .. }
+            | Self::SeveralGraphs { .. }
             | Self::Manifest { .. }
             | Self::NotAModel { .. }
             | Self::NotOrtFormat { .. }

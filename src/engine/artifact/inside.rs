@@ -9,17 +9,27 @@ use std::path::{Component, Path, PathBuf};
 use super::beneath::Folder;
 use super::error::{ArtifactError, brief_name, io_error, open_error, shown};
 
-/// The real path of `path`, when that is below `folder`.
-pub(super) fn inside(folder: &Path, path: &Path) -> Result<PathBuf, ArtifactError> {
+/// The real path of `path`, when that is below `folder`; the path of a link to one of the folder's blobs as it is.
+pub(super) fn inside(folder: &Folder, path: &Path) -> Result<PathBuf, ArtifactError> {
     let real = path.canonicalize().map_err(|source| io_error(path, source))?;
-    if real.starts_with(folder) {
-        Ok(real)
-    } else {
-        Err(ArtifactError::Escapes { file: shown(path) })
-    }
+    within(folder, path, real)
+        .map_err(|source| io_error(path, source))?
+        .ok_or_else(|| ArtifactError::Escapes { file: shown(path) })
 }
 
-pub(super) fn external_file(model: &Path, folder: &Path, location: &str) -> Result<PathBuf, ArtifactError> {
+/// As [`inside`], of a path whose real path is known. `None` when it is neither.
+fn within(folder: &Folder, path: &Path, real: PathBuf) -> io::Result<Option<PathBuf>> {
+    if real.starts_with(folder.path()) {
+        return Ok(Some(real));
+    }
+    if let (true, Some(parent), Some(name)) = (folder.is_blob(&real), path.parent(), path.file_name()) {
+        let parent = parent.canonicalize()?;
+        return Ok(parent.starts_with(folder.path()).then(|| parent.join(name)));
+    }
+    Ok(None)
+}
+
+pub(super) fn external_file(model: &Path, folder: &Folder, location: &str) -> Result<PathBuf, ArtifactError> {
     let refuse = |problem| ArtifactError::ExternalData {
         file: shown(model),
         location: brief_name(location),
@@ -34,15 +44,14 @@ pub(super) fn external_file(model: &Path, folder: &Path, location: &str) -> Resu
             "is outside the artifact: external data must lie beside the model",
         ));
     }
-    let path = model.parent().unwrap_or(folder).join(location);
+    let path = model.parent().unwrap_or(folder.path()).join(location);
     let real = path.canonicalize().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => refuse("is not in the artifact"),
         _ => io_error(&path, source),
     })?;
-    if !real.starts_with(folder) {
-        return Err(refuse("is a link out of the artifact"));
-    }
-    Ok(real)
+    within(folder, &path, real)
+        .map_err(|source| io_error(&path, source))?
+        .ok_or_else(|| refuse("is a link out of the artifact"))
 }
 
 /// Whether joining `path` to a directory stays in it.

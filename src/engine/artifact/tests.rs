@@ -6,11 +6,12 @@ use crate::manifest::{Batching, FILE as MANIFEST};
 
 /// The model of the directory `root`.
 fn locate(root: &Path) -> Result<(PathBuf, Manifest), ArtifactError> {
-    locate::locate(&Folder::open(root).unwrap())
+    let located = locate::locate(&Folder::open(root).unwrap(), Processor::Cpu, None)?;
+    Ok((located.model, located.manifest))
 }
 
 fn open(path: &Path) -> Result<Artifact, ArtifactError> {
-    super::open(&ArtifactPath::trusted(path))
+    super::open(&ArtifactPath::trusted(path), Processor::Cpu)
 }
 
 /// A directory with empty files at `paths`; a path that ends in `/` is a directory.
@@ -53,6 +54,149 @@ fn the_model_is_found_in_the_documented_order() {
     }
 }
 
+/// The files of a folder as they are published, the model's path, and why it is the model.
+type Published<'a> = (&'a [&'a str], &'a str, Found);
+
+#[test]
+fn published_folders_are_read_as_they_are() {
+    let precision = |why, others: &str| Found::Precision {
+        why,
+        others: others.to_owned(),
+    };
+    let table: [Published<'_>; 9] = [
+        // sentence-transformers
+        (
+            &[
+                ".gitattributes",
+                "1_Pooling/config.json",
+                "README.md",
+                "config.json",
+                "model.safetensors",
+                "onnx/model.onnx",
+                "onnx/model_O4.onnx",
+                "onnx/model_qint8_avx512.onnx",
+                "openvino/openvino_model.xml",
+                "tokenizer.json",
+            ],
+            "onnx/model.onnx",
+            Found::Name,
+        ),
+        // Transformers.js, of which somebody has kept the small files.
+        (
+            &[
+                "config.json",
+                "onnx/model_fp16.onnx",
+                "onnx/model_quantized.onnx",
+                "tokenizer.json",
+            ],
+            "onnx/model_quantized.onnx",
+            precision(
+                "of several precisions of one model, 8 bits come first on a CPU",
+                "model_fp16.onnx",
+            ),
+        ),
+        (
+            &["onnx/model_int8.onnx", "assets/"],
+            "onnx/model_int8.onnx",
+            Found::Only,
+        ),
+        // The same in an archive's only folder.
+        (
+            &["minilm/onnx/model.onnx", "minilm/1_Pooling/", "minilm/openvino/"],
+            "minilm/onnx/model.onnx",
+            Found::Name,
+        ),
+        // MLflow
+        (
+            &[
+                "MLmodel",
+                "conda.yaml",
+                "model.onnx",
+                "python_env.yaml",
+                "requirements.txt",
+            ],
+            "model.onnx",
+            Found::MlModel,
+        ),
+        (
+            &["config.pbtxt", "labels.txt", "1/model.onnx", "2/model.onnx"],
+            "2/model.onnx",
+            Found::Version,
+        ),
+        // MLflow's archive with a folder of the file's name.
+        (
+            &["requirements.txt", "code/", "metadata/", "model.onnx/model.onnx"],
+            "model.onnx/model.onnx",
+            Found::Name,
+        ),
+        (
+            &["net_O2.onnx", "net_O4.onnx", "readme.txt"],
+            "net_O2.onnx",
+            precision(
+                "of several precisions of one model, the one it was trained in",
+                "net_O4.onnx",
+            ),
+        ),
+        // A model at the top comes before a folder.
+        (&["net.onnx", "onnx/model.onnx"], "net.onnx", Found::Only),
+    ];
+    for (paths, model, found) in table {
+        let root = artifact(paths);
+        if paths.contains(&"MLmodel") {
+            fs::write(root.path().join("MLmodel"), "flavors:\n  onnx:\n    data: model.onnx\n").unwrap();
+        }
+        let located = locate::locate(&Folder::open(root.path()).unwrap(), Processor::Cpu, None).unwrap();
+        assert_eq!(located.model, root.path().join(model), "{paths:?}");
+        assert_eq!(located.found, found, "{paths:?}");
+    }
+}
+
+#[test]
+fn mlflow_names_one_of_several_models_and_only_one_that_is_inside() {
+    let root = artifact(&["a.onnx", "b.onnx"]);
+    let named = |data: &str| {
+        let text = format!("flavors:\n  onnx:\n    data: {data}\n");
+        fs::write(root.path().join("MLmodel"), text).unwrap();
+        locate(root.path())
+    };
+    assert_eq!(named("b.onnx").unwrap().0, root.path().join("b.onnx"));
+    for data in ["c.onnx", "../a.onnx", "/etc/passwd"] {
+        assert!(matches!(named(data), Err(ArtifactError::Ambiguous { .. })), "{data}");
+    }
+}
+
+#[test]
+fn a_manifest_at_the_top_counts_for_a_model_below_unless_there_is_one_beside_it() {
+    let root = artifact(&["onnx/model.onnx", "openvino/"]);
+    let write = |path: &str, task: &str| {
+        fs::write(root.path().join(path), format!("{{\"task\": \"{task}\"}}")).unwrap();
+    };
+    write(MANIFEST, "top");
+    assert_eq!(locate(root.path()).unwrap().1.task.as_deref(), Some("top"));
+    write("onnx/longshore.json", "beside");
+    assert_eq!(locate(root.path()).unwrap().1.task.as_deref(), Some("beside"));
+}
+
+#[test]
+fn the_parts_of_a_generator_are_refused_as_several_graphs() {
+    for paths in [
+        &[
+            "encoder_model.onnx",
+            "decoder_model.onnx",
+            "decoder_with_past_model.onnx",
+        ][..],
+        &["onnx/encoder_model_int8.onnx", "onnx/decoder_model_merged_int8.onnx"],
+        &["vision_encoder.onnx", "embed_tokens.onnx"],
+    ] {
+        let error = locate(artifact(paths).path()).unwrap_err();
+        assert!(matches!(error, ArtifactError::SeveralGraphs { .. }), "{error}");
+        assert!(
+            error.to_string().contains("holds a model of several graphs ("),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn two_models_without_a_hint_are_refused_by_name() {
     let root = artifact(&["a.onnx", "b.onnx"]);
@@ -92,11 +236,14 @@ fn the_manifest_says_whether_requests_may_run_in_batches() {
     let table = [
         (
             r#"{"batching": 8}"#,
-            "expected true, false or {\"max_rows\": N} for batching",
+            "batching: expected true, false or {\"max_rows\": N}",
         ),
         (r#"["model.onnx", true]"#, "it must be an object"),
-        (r#"{"batching": {"max_rows": 0}}"#, "max_rows is 1 at least"),
-        (r#"{"batching": {"max_rows": 2, "wait": 1}}"#, "unknown field `wait`"),
+        (r#"{"batching": {"max_rows": 0}}"#, "with an N of 1 or more"),
+        (
+            r#"{"batching": {"max_rows": 2, "wait": 1}}"#,
+            "\"batching.wait\" is not a key of longshore.json",
+        ),
     ];
     for (text, expected) in table {
         fs::write(root.path().join(MANIFEST), text).unwrap();
@@ -121,7 +268,7 @@ fn the_manifest_names_the_model_and_is_held_to_the_artifact() {
             r#"{"model": "/etc/passwd"}"#,
             "must be a relative path inside the artifact",
         ),
-        (r#"{"modle": "a.onnx"}"#, "unknown field `modle`"),
+        (r#"{"modle": "a.onnx"}"#, "did you mean \"model\"?"),
         ("{", "EOF"),
     ];
     for (text, expected) in table {
@@ -137,6 +284,41 @@ fn a_model_that_links_out_of_the_artifact_is_refused() {
     let root = artifact(&[]);
     std::os::unix::fs::symlink(outside.path().join("secret.onnx"), root.path().join("model.onnx")).unwrap();
     assert!(matches!(open(root.path()), Err(ArtifactError::Escapes { .. })));
+}
+
+#[test]
+fn the_files_of_a_snapshot_keep_their_names_and_are_read_from_the_blobs() {
+    let hub = artifact(&["models--x/snapshots/abc/onnx/", "models--x/blobs/", "secret"]);
+    let repository = real(&hub).join("models--x");
+    let snapshot = repository.join("snapshots/abc");
+    // A name of a producer.
+    fs::write(repository.join("blobs/1"), b"\x12\x02me").unwrap();
+    fs::write(repository.join("blobs/2"), r#"{"task": "ranking"}"#).unwrap();
+    let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, snapshot.join(name)).unwrap();
+    link("../../../blobs/1", "onnx/model.onnx");
+    link("../../blobs/2", "longshore.json");
+    let model = snapshot.join("onnx/model.onnx");
+    for path in [
+        ArtifactPath::trusted(&*snapshot),
+        ArtifactPath::trusted(&*model),
+        ArtifactPath::below(real(&hub), snapshot.clone()),
+    ] {
+        let opened = super::open(&path, Processor::Cpu).unwrap();
+        assert_eq!(opened.model, model, "{path:?}");
+        assert_eq!(opened.file(&opened.model).unwrap().metadata().unwrap().len(), 4);
+        if path.path() == snapshot {
+            assert_eq!(opened.manifest.task.as_deref(), Some("ranking"));
+        }
+    }
+    // The operator has named the folder of snapshots alone: what is beside it is out of bounds.
+    let narrow = ArtifactPath::below(repository.join("snapshots"), snapshot.clone());
+    assert!(matches!(
+        super::open(&narrow, Processor::Cpu),
+        Err(ArtifactError::Escapes { .. })
+    ));
+    fs::remove_file(snapshot.join("longshore.json")).unwrap();
+    link("../../../secret", "longshore.json");
+    assert!(matches!(open(&snapshot), Err(ArtifactError::Escapes { .. })));
 }
 
 #[test]

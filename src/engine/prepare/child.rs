@@ -8,8 +8,6 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use ort::environment::Environment;
-
 use super::mapping::Mapping;
 use super::probe::{self, Answers};
 use super::protocol::{Findings, Job, Report};
@@ -20,7 +18,7 @@ use crate::engine::allocator;
 use crate::engine::axes::{self, Analysis, Axes, OutputAxis};
 use crate::engine::onnx_file;
 use crate::engine::output_rows::{self, Run};
-use crate::engine::runtime;
+use crate::engine::runtime::{self, Environment, Libraries};
 use crate::engine::session::{Cancel, Folding, Form, Session, SessionError};
 use crate::engine::{LOAD_STACK, StartError};
 use crate::tensor::OutputRows;
@@ -32,14 +30,13 @@ const PROBE: Duration = Duration::from_secs(10);
 /// whatever its size.
 const MOST_READ_AGAIN: u64 = 16 << 20;
 
-/// Serves jobs from standard input until its end, with files in `folder`. `library` is ONNX Runtime's, when it is named
-/// explicitly.
-pub fn run(folder: &Path, library: Option<&Path>) -> Result<(), StartError> {
+/// Serves jobs from standard input until its end, with files in `folder`.
+pub fn run(folder: &Path, libraries: &Libraries) -> Result<(), StartError> {
     let mut lacking = sandbox::enter()?;
     // What panics is caught, and nobody reads about it here.
     std::panic::set_hook(Box::new(|_| ()));
     // One thread: nothing but this one allocates, so what it counts is what the model takes.
-    let (environment, _) = runtime::start(library, 1, None)?;
+    let (environment, _) = runtime::start(libraries, 1, None)?;
     // Before there is any other thread: each is bounded by what bounds the one that started it.
     lacking.extend(sandbox::close(folder)?);
     let timer = Timer::start()?;

@@ -17,6 +17,9 @@ pub struct Platform {
     pub onnxruntime: String,
     /// The execution provider, where it is not the processor's own.
     pub provider: Option<String>,
+    /// Hashes of the libraries of custom operators, in their order, with blanks between.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub operators: String,
     /// `x86_64` or `aarch64`.
     pub architecture: String,
     /// The processor's instruction sets for numbers, sorted, with blanks between.
@@ -24,13 +27,15 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Of this machine, with the `library` that is loaded (`ort::info()`) and an execution provider beside the processor's.
-    pub fn here(library: &str, provider: Option<&str>) -> Self {
+    /// Of this machine, with the `library` that is loaded (`ort::info()`), an execution provider beside the processor's, and
+    /// custom `operators`.
+    pub fn here(library: &str, provider: Option<&str>, operators: String) -> Self {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let architecture = std::env::consts::ARCH;
         Self {
             onnxruntime: library.to_owned(),
             provider: provider.map(ToOwned::to_owned),
+            operators,
             architecture: architecture.to_owned(),
             features: features(architecture, &text),
         }
@@ -44,6 +49,8 @@ impl Platform {
             Some("another build of ONNX Runtime")
         } else if self.provider != other.provider {
             Some("another execution provider")
+        } else if self.operators != other.operators {
+            Some("other libraries of custom operators (--operators)")
         } else if self.features != other.features {
             Some("a processor with other instruction sets")
         } else {
@@ -58,11 +65,17 @@ impl fmt::Display for Platform {
         let provider = self.provider.as_deref().unwrap_or_default();
         let Self {
             onnxruntime,
+            operators,
             architecture,
             features,
             ..
         } = self;
-        write!(f, "{onnxruntime}\n{provider}\n{architecture}\n{features}")
+        write!(f, "{onnxruntime}\n{provider}\n{architecture}\n{features}")?;
+        if operators.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "\n{operators}")
+        }
     }
 }
 
@@ -106,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_differs_is_named() {
-        let here = Platform::here("1.31", None);
+        let here = Platform::here("1.31", None, String::new());
         assert_eq!(here.difference(&here), None);
         let table = [
             (
@@ -125,6 +138,13 @@ mod tests {
             ),
             (
                 Platform {
+                    operators: "0123".to_owned(),
+                    ..here.clone()
+                },
+                "other libraries of custom operators (--operators)",
+            ),
+            (
+                Platform {
                     architecture: "riscv64".to_owned(),
                     ..here.clone()
                 },
@@ -140,6 +160,7 @@ mod tests {
         ];
         for (other, expected) in table {
             assert_eq!(here.difference(&other), Some(expected));
+            assert_ne!(here.to_string(), other.to_string(), "{expected}");
         }
     }
 }

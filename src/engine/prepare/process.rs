@@ -64,8 +64,11 @@ impl Process {
         let home = Home::new(place)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg(COMMAND).arg("--folder").arg(home.path());
-        if let Some(library) = &settings.library {
+        if let Some(library) = &settings.libraries.onnxruntime {
             command.arg("--onnxruntime").arg(library);
+        }
+        for library in &settings.libraries.operators {
+            command.arg("--operators").arg(library);
         }
         let passed_on = PASSED_ON
             .into_iter()

@@ -5,14 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ort::environment::Environment;
-
 use super::child::Timer;
 use super::folding::{self, Cost, DECIDED_BY_DATA};
 use super::protocol::{Findings, Job};
 use super::{probe, sandbox};
 use crate::engine::allocator;
 use crate::engine::onnx_file::{self, ScanError};
+use crate::engine::runtime::Environment;
 use crate::engine::session::{Cancel, Form, Session, SessionError};
 
 /// Whether the model is to be served with its large constants as they were uploaded. `folded` was found of the form in

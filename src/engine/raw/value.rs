@@ -145,7 +145,7 @@ fn cpu_memory() -> ort::Result<&'static MemoryInfo<'static>> {
     Ok(MEMORY.get_or_init(|| memory))
 }
 
-pub(super) fn output_value(value: OwnedValue, inputs: &[Tensor]) -> ort::Result<Value> {
+pub(super) fn output_value(value: OwnedValue, inputs: &[&Tensor]) -> ort::Result<Value> {
     let kind = value.kind()?;
     if kind == ONNXType::ONNX_TYPE_TENSOR {
         return output_tensor(value, inputs).map(Value::Tensor);
@@ -169,7 +169,7 @@ pub(super) fn output_value(value: OwnedValue, inputs: &[Tensor]) -> ort::Result<
     ))
 }
 
-fn output_tensor(value: OwnedValue, inputs: &[Tensor]) -> ort::Result<Tensor> {
+fn output_tensor(value: OwnedValue, inputs: &[&Tensor]) -> ort::Result<Tensor> {
     let (data_type, shape) = value.tensor_type()?;
     let tensor = match data_type.size() {
         None => Tensor::from_strings(shape, output_strings(&value)?),
@@ -188,7 +188,7 @@ fn output_tensor(value: OwnedValue, inputs: &[Tensor]) -> ort::Result<Tensor> {
     tensor.map_err(ort::Error::wrap)
 }
 
-fn output_bytes(value: OwnedValue, length: usize, inputs: &[Tensor]) -> ort::Result<Bytes> {
+fn output_bytes(value: OwnedValue, length: usize, inputs: &[&Tensor]) -> ort::Result<Bytes> {
     let data = value.data()?.cast::<u8>().cast_const();
     let memory = OutputMemory {
         data,
@@ -196,7 +196,7 @@ fn output_bytes(value: OwnedValue, length: usize, inputs: &[Tensor]) -> ort::Res
         _value: value,
     };
     // A graph that passes an input through returns the input's own buffer, which this value does not keep alive.
-    let aliases_an_input = inputs.iter().filter_map(Tensor::as_bytes).any(|input| {
+    let aliases_an_input = inputs.iter().filter_map(|input| input.as_bytes()).any(|input| {
         let start = input.as_ptr().addr();
         (start..start + input.len()).contains(&data.addr())
     });

@@ -3,7 +3,7 @@
 //! ONNX Runtime reports almost everything by one code and a text, so the text decides (`message.rs`). It is first cut to
 //! what a caller may see (`redact.rs`).
 
-use super::message::{missing_locale, says_device_failed, says_no_descriptors, says_out_of_memory};
+use super::message::{missing_locale, remedy, says_device_failed, says_no_descriptors, says_out_of_memory};
 use super::redact::without_places;
 
 /// Characters of a locale's name that an error repeats.
@@ -70,6 +70,8 @@ pub(super) fn session_error(error: &ort::Error) -> SessionError {
              it, or export the model with the locale en_US.UTF-8",
             locale.chars().take(LONGEST_LOCALE).collect::<String>()
         ))
+    } else if let Some(remedy) = remedy(&message) {
+        SessionError::Rejected(format!("{message}; {remedy}"))
     } else {
         SessionError::Rejected(message)
     }

@@ -82,6 +82,52 @@ pub(super) fn missing_locale(message: &str) -> Option<&str> {
     rest.rsplit_once(":locale::facet::").map(|(name, _)| name)
 }
 
+/// The domain of the operators of ONNX Runtime Extensions.
+const EXTENSIONS: &str = "ai.onnx.contrib";
+
+/// Characters of a domain's name that a remedy repeats.
+const LONGEST_DOMAIN: usize = 64;
+
+/// The change to the model, or to the server, that a refusal for want of an operator or for too new a format calls for. It is
+/// said of the model's content to the person who exported it, so a name that imitates the words misleads only its author.
+pub(super) fn remedy(message: &str) -> Option<String> {
+    if let Some((_, rest)) = message.split_once("max supported IR version: ") {
+        let most = number(rest)?;
+        return Some(format!("export the model with IR version {most} at most"));
+    }
+    if message.contains(" is under development and support for this is limited") {
+        let (_, rest) = message.rsplit_once("Current official support for domain ")?;
+        let (domain, rest) = rest.split_once(" is till opset ")?;
+        let domain = domain.chars().take(LONGEST_DOMAIN).collect::<String>();
+        return Some(format!(
+            "export the model with opset {} of {domain} at most",
+            number(rest)?
+        ));
+    }
+    let (operator, _) = message
+        .strip_prefix("Fatal error: ")?
+        .split_once(" is not a registered function/op")?;
+    let (domain, _) = operator.rsplit_once(':')?;
+    Some(match domain {
+        "" | "ai.onnx" | "ai.onnx.ml" => return None,
+        EXTENSIONS => format!(
+            "{EXTENSIONS} is the domain of ONNX Runtime Extensions: export the model without it, or start the server with \
+             --operators LIBRARY, where LIBRARY is libortextensions.so"
+        ),
+        domain => format!(
+            "this ONNX Runtime has no operators of the domain {:?}: export the model without them, or start the server with \
+             --operators LIBRARY, where LIBRARY is the library of these operators",
+            domain.chars().take(LONGEST_DOMAIN).collect::<String>()
+        ),
+    })
+}
+
+/// The number that `text` begins with.
+fn number(text: &str) -> Option<&str> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (end > 0).then(|| &text[..end])
+}
+
 /// What the library says before what is to be said.
 const INTRODUCTIONS: [&str; 5] = [
     "Status Message: ",
@@ -224,6 +270,43 @@ mod tests {
         ];
         for (message, expected) in table {
             assert_eq!(missing_locale(&message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_export_instead() {
+        let table = [
+            (
+                "Unsupported model IR version: 99, max supported IR version: 13",
+                Some("export the model with IR version 13 at most"),
+            ),
+            (
+                "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions. Opset \
+                 999 is under development and support for this is limited. The operator schemas and or other functionality \
+                 may change before next ONNX release and in this case ONNX Runtime will not guarantee backward \
+                 compatibility. Current official support for domain ai.onnx is till opset 26.",
+                Some("export the model with opset 26 of ai.onnx at most"),
+            ),
+            (
+                "Fatal error: ai.onnx.contrib:BertTokenizer(-1) is not a registered function/op",
+                Some(
+                    "ai.onnx.contrib is the domain of ONNX Runtime Extensions: export the model without it, or start the \
+                     server with --operators LIBRARY, where LIBRARY is libortextensions.so",
+                ),
+            ),
+            (
+                "Fatal error: com.example:Frob(-1) is not a registered function/op",
+                Some(
+                    "this ONNX Runtime has no operators of the domain \"com.example\": export the model without them, or \
+                     start the server with --operators LIBRARY, where LIBRARY is the library of these operators",
+                ),
+            ),
+            ("Fatal error: ai.onnx.ml:Frob(-1) is not a registered function/op", None),
+            ("This is an invalid model. Error No Op registered for Frob", None),
+            ("Unsupported model IR version: 99, max supported IR version: many", None),
+        ];
+        for (message, expected) in table {
+            assert_eq!(remedy(message).as_deref(), expected, "{message}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a session takes and gives, in our own words; refused where no content type could carry it.
 
-use ort::value::{Outlet, TensorElementType};
+use ort::value::TensorElementType;
 
 use super::error::{SessionError, session_error};
 use crate::engine::output_rows;
@@ -8,21 +8,25 @@ use crate::engine::raw::{self, Side};
 use crate::tensor::{DataType, Dim, InputSpec, OutputSpec, Signature, ValueType};
 
 pub(super) fn signature(session: &ort::session::Session) -> Result<Signature, SessionError> {
-    let inputs = session.inputs().iter().enumerate().map(|(index, input)| {
-        let has_shape = raw::has_shape(session, Side::Input, index).map_err(|error| session_error(&error))?;
-        match value_type(input.dtype(), has_shape) {
-            Some(ValueType::Tensor { data_type, dims }) => Ok(InputSpec {
-                name: input.name().to_owned(),
-                data_type,
-                dims,
-            }),
-            Some(ValueType::Sequence(_) | ValueType::Map { .. }) | None => Err(unsupported("input", input)),
-        }
-    });
-    let inputs = inputs.collect::<Result<Vec<InputSpec>, _>>()?;
+    let has_shape = |side, index| raw::has_shape(session, side, index).map_err(|error| session_error(&error));
+    let (mut inputs, mut optional) = (Vec::new(), Vec::new());
+    for (index, input) in session.inputs().iter().enumerate() {
+        // ONNX Runtime runs without an optional input that it is not given, and takes a plain tensor for it.
+        let (list, dtype) = match input.dtype() {
+            ort::value::ValueType::Optional(contained) => (&mut optional, &**contained),
+            dtype => (&mut inputs, dtype),
+        };
+        let spec = input_spec(input.name(), dtype, has_shape(Side::Input, index)?);
+        list.push(spec.ok_or_else(|| unsupported("input", input.name(), input.dtype()))?);
+    }
+    for (index, input) in session.overridable_initializers().iter().enumerate() {
+        let spec = input_spec(input.name(), input.dtype(), has_shape(Side::Overridable, index)?);
+        // One that no request could carry has a value in any case.
+        optional.extend(spec);
+    }
     let outputs = session.outputs().iter().enumerate().map(|(index, output)| {
-        let has_shape = raw::has_shape(session, Side::Output, index).map_err(|error| session_error(&error))?;
-        let value_type = value_type(output.dtype(), has_shape).ok_or_else(|| unsupported("output", output))?;
+        let value_type = value_type(output.dtype(), has_shape(Side::Output, index)?)
+            .ok_or_else(|| unsupported("output", output.name(), output.dtype()))?;
         Ok(OutputSpec {
             name: output.name().to_owned(),
             rows: output_rows::declared(&inputs, &value_type),
@@ -30,14 +34,28 @@ pub(super) fn signature(session: &ort::session::Session) -> Result<Signature, Se
         })
     });
     let outputs = outputs.collect::<Result<_, _>>()?;
-    Ok(Signature { inputs, outputs })
+    Ok(Signature {
+        inputs,
+        optional,
+        outputs,
+    })
 }
 
-fn unsupported(side: &str, outlet: &Outlet) -> SessionError {
+fn input_spec(name: &str, dtype: &ort::value::ValueType, has_shape: bool) -> Option<InputSpec> {
+    match value_type(dtype, has_shape)? {
+        ValueType::Tensor { data_type, dims } => Some(InputSpec {
+            name: name.to_owned(),
+            data_type,
+            dims,
+        }),
+        ValueType::Sequence(_) | ValueType::Map { .. } => None,
+    }
+}
+
+fn unsupported(side: &str, name: &str, dtype: &ort::value::ValueType) -> SessionError {
     SessionError::Unsupported(format!(
-        "{side} \"{}\" is {}, which no content type carries",
-        outlet.name(),
-        told(outlet.dtype())
+        "{side} \"{name}\" is {}, which no content type carries",
+        told(dtype)
     ))
 }
 

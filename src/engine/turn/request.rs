@@ -17,7 +17,7 @@ use crate::engine::memory::Working;
 use crate::engine::model::{Model, Work};
 use crate::engine::placement::{is_long, thread_time};
 use crate::engine::pool::PoolError;
-use crate::tensor::{Tensor, Value};
+use crate::tensor::{Inputs, Value};
 
 /// A request in its lane.
 pub struct Pending {
@@ -34,7 +34,7 @@ pub struct Pending {
 }
 
 pub(super) struct Decoded {
-    pub(super) inputs: Vec<Tensor>,
+    pub(super) inputs: Inputs,
     /// When it may be part of a batch.
     pub(super) rows: Option<NonZeroUsize>,
     took: Duration,
@@ -45,7 +45,7 @@ pub(super) struct Decoded {
 /// The part of a request that knows its types. It answers once: in `decode` when that returns nothing, else in one of
 /// the others.
 pub(super) trait Request: Send {
-    fn decode(&mut self) -> Option<Vec<Tensor>>;
+    fn decode(&mut self) -> Option<Inputs>;
     fn outputs(&self) -> Option<&[usize]>;
     /// As [`Work::apart`].
     fn apart(&self, outputs: Option<&[Value]>) -> Option<usize>;
@@ -70,7 +70,7 @@ impl<W: Work> Typed<W> {
 }
 
 impl<W: Work> Request for Typed<W> {
-    fn decode(&mut self) -> Option<Vec<Tensor>> {
+    fn decode(&mut self) -> Option<Inputs> {
         match guarded(|| self.work.decode()) {
             Ok((inputs, plan)) => {
                 self.plan = Some(plan);
@@ -167,10 +167,12 @@ impl Pending {
                     }
                 };
                 let inputs = self.request.decode()?;
-                let is_joint = self.request.apart(None).is_none();
+                // Others have not given the same optional inputs, and a run has one value of each.
+                let is_joint = inputs.optional.is_empty() && self.request.apart(None).is_none();
                 let batcher = model.batcher.as_ref().filter(|_| is_joint);
+                let outputs = self.request.outputs();
                 Decoded {
-                    rows: batcher.and_then(|batcher| batcher.batching.rows(&inputs, self.request.outputs())),
+                    rows: batcher.and_then(|batcher| batcher.batching.rows(&inputs.tensors, outputs)),
                     inputs,
                     _memory: memory,
                     took: thread_time().saturating_sub(started),
@@ -197,14 +199,14 @@ impl Ready {
 
     pub(super) fn goes_with(&self, other: &Self) -> bool {
         self.pending.request.outputs() == other.pending.request.outputs()
-            && batch::go_together(&self.decoded.inputs, &other.decoded.inputs)
+            && batch::go_together(&self.decoded.inputs.tensors, &other.decoded.inputs.tensors)
     }
 
     /// Answers, and notes what the request took beside its run.
     pub(super) fn answer(mut self, model: &Model, ran: Duration, runs: Result<&[Vec<Value>], InferenceError>) {
         let started = thread_time();
         // Not needed any more, and as large as the body at least.
-        self.decoded.inputs = Vec::new();
+        self.decoded.inputs = Inputs::default();
         self.pending.request.answer(runs);
         let took = self.decoded.took + ran + thread_time().saturating_sub(started);
         let pace = &model.resident.pace;

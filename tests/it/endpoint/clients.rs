@@ -4,9 +4,10 @@
 //! test here runs one file of that, with an endpoint of its own and models in S3, and looks at what only the endpoint's log
 //! can tell. `scripts/clients` installs the clients.
 
+mod exports;
 mod memory;
 
-use crate::harness::{Builder, CLIENTS, PythonServer, S3, Server};
+use crate::harness::{Builder, CLIENTS, PythonServer, S3, Server, Venv};
 
 /// An endpoint that takes its models from S3.
 fn endpoint() -> Builder {
@@ -19,6 +20,12 @@ fn endpoint() -> Builder {
 /// Runs a file of `tests/clients` with an endpoint.
 #[track_caller]
 fn run(server: &Server, file: &str, arguments: &[String]) {
+    run_in(CLIENTS, server, &format!("tests/clients/{file}"), arguments);
+}
+
+/// Runs a program with an endpoint.
+#[track_caller]
+fn run_in(venv: Venv, server: &Server, program: &str, arguments: &[String]) {
     let url = format!("http://{}", server.address());
     let here = [
         ("AWS_ENDPOINT_URL_SAGEMAKER", url.clone()),
@@ -28,7 +35,7 @@ fn run(server: &Server, file: &str, arguments: &[String]) {
         ("LONGSHORE_PROCESS", server.supervisor().0.to_string()),
     ];
     let s3 = S3::environment(S3::start().address());
-    CLIENTS.run(&format!("tests/clients/{file}"), arguments, here.into_iter().chain(s3));
+    venv.run(program, arguments, here.into_iter().chain(s3));
 }
 
 #[test]

@@ -28,6 +28,12 @@ pub const CLIENTS: Venv = Venv {
     script: "scripts/clients",
 };
 
+/// The libraries whose exports are served.
+pub const EXPORTS: Venv = Venv {
+    folder: ".exports",
+    script: "scripts/exports",
+};
+
 impl Venv {
     /// Its interpreter with one of our programs.
     #[track_caller]
@@ -47,7 +53,7 @@ impl Venv {
         command
     }
 
-    /// Runs `program` to its end, with these variables and no others.
+    /// Runs `program` to its end, with these variables and no others, and prints what it prints.
     #[track_caller]
     pub fn run(
         self,
@@ -55,6 +61,17 @@ impl Venv {
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         variables: impl IntoIterator<Item = (&'static str, String)>,
     ) {
+        print!("{}", self.output(program, arguments, variables));
+    }
+
+    /// As [`Self::run`], with what `program` prints for the test to read.
+    #[track_caller]
+    pub fn output(
+        self,
+        program: &str,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        variables: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> String {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("output");
         let file = File::create(&output).unwrap();
@@ -77,7 +94,7 @@ impl Venv {
         });
         assert!(in_time, "it did not come to pass that {what}:\n{}", told());
         assert!(status.unwrap().success(), "{program} failed:\n{}", told());
-        print!("{}", told());
+        told()
     }
 }
 

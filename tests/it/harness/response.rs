@@ -4,15 +4,18 @@ use serde_json::Value;
 
 /// The headers that the container ever sends: the platform drops others silently (IN-2), so whoever adds one should
 /// know.
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 10] = [
     "allow",
     "connection",
+    // Where the operator has replies compressed, which the platform does not ask for.
+    "content-encoding",
     "content-length",
     "content-type",
     "date",
     // Of the Open Inference Protocol, which the platform does not speak.
     "inference-header-content-length",
     "transfer-encoding",
+    "vary",
     "x-amzn-sagemaker-custom-attributes",
 ];
 

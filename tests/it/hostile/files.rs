@@ -85,7 +85,7 @@ pub fn all(secret: &Path) -> Vec<Hostile> {
             .serves(),
         manifest("a manifest that is no JSON", "model: model.onnx").refused(&["longshore.json"]),
         manifest("a manifest that is a list", "[]").refused(&["longshore.json"]),
-        manifest("a manifest too long", " ".repeat(1 << 20)).refused(&["longshore.json", "longer than"]),
+        manifest("a manifest too long", " ".repeat(1 << 21)).refused(&["longshore.json", "longer than"]),
         manifest("a manifest nested deeply", "[".repeat(60_000)).refused(&["longshore.json"]),
         manifest("a manifest that points up", r#"{"model": "../good/model.onnx"}"#).refused(&["inside the artifact"]),
         manifest("a manifest that points to the root", r#"{"model": "/etc/passwd"}"#).refused(&["inside the artifact"]),

@@ -117,7 +117,7 @@ fn nothing_else_is_asked_of_the_store() {
         server.send(&Request::get(path));
     }
     server
-        .send(&request("a.tar.gz", &question()).header("Content-Encoding", "gzip"))
+        .send(&request("a.tar.gz", &question()).header("Content-Encoding", "br"))
         .expect(415);
     assert_eq!(store.proxy.requests(), []);
 }

@@ -481,7 +481,7 @@ fn near(one: &[f32], other: &[f32]) -> bool {
 
 #[test]
 fn what_is_proven_is_answered_together_as_alone() {
-    let (environment, _) = runtime::start(None, 1, None).unwrap();
+    let (environment, _) = runtime::start(&runtime::Libraries::default(), 1, None).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     let (proven, mixed) = (Cell::new(0), Cell::new(0));

@@ -34,7 +34,7 @@ const FACTS: Facts = Facts {
 
 /// This machine, with a build of ONNX Runtime.
 fn platform(build: &str) -> Platform {
-    Platform::here(build, None)
+    Platform::here(build, None, String::new())
 }
 
 fn open(folder: &Path, limit: u64) -> Cache {

@@ -1,0 +1,560 @@
+//! Tables: rows of cells, and the inputs that the cells are dealt to.
+//!
+//! A row's cells are dealt by position, in the order of the manifest's columns or of the model's inputs, or by the names
+//! in a header. Either way a [`Layout`] is made once for a request; its rows then go straight into the inputs.
+//!
+//! What always holds: each cell of an input comes from one place, and the cells of an input are read in order.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::codec::column::{Column, column};
+use crate::codec::error::{DecodeError, Fault, InputError, excerpt, takes};
+use crate::codec::fit::Form;
+use crate::codec::json_reader::Reader;
+use crate::codec::numbers::Problem;
+use crate::codec::schema::{Schema, Target};
+use crate::tensor::{Dim, InputSpec, Signature, Tensor};
+
+/// Where the cells of each input stand in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layout {
+    shares: Vec<Share>,
+    /// Cells in a row.
+    pub width: usize,
+}
+
+/// The cells of one input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Share {
+    input: usize,
+    /// The sizes of the axes after the first; `None` for a model's input without axes.
+    row: Option<Vec<usize>>,
+    cells: Cells,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cells {
+    /// These of the row, one after the other.
+    Range(Range<usize>),
+    /// Each by its own rule.
+    Each(Vec<Cell>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cell {
+    /// The position in the row; `None` where the row lacks the column.
+    position: Option<usize>,
+    /// The column of the schema, where there is one.
+    column: Option<usize>,
+}
+
+/// A row of names, as far as the schema knows them.
+pub(super) struct Named<'a> {
+    /// Names that the schema does not have.
+    pub unknown: Vec<&'a str>,
+    /// A name that stands for something that an earlier name stands for.
+    pub repeated: Option<&'a str>,
+    /// How many names are known.
+    pub known: usize,
+    /// The layout, or the name of a column that is missing.
+    pub layout: Result<Layout, String>,
+}
+
+impl Layout {
+    /// Deals the cells of a row of `width` cells by their position.
+    pub fn by_position(schema: &Schema, width: usize) -> Result<Self, String> {
+        let columns = schema.columns();
+        if !columns.is_empty() {
+            if width != columns.len() {
+                return Err(format!(
+                    "row 1 has {width} columns where {} are expected",
+                    columns.len()
+                ));
+            }
+            let positions: Vec<Option<usize>> = (0..width).map(Some).collect();
+            return Self::of_columns(schema, &positions, &vec![None; schema.signature().inputs.len()], width);
+        }
+        let needed: Vec<usize> = schema.inputs_without_default().collect();
+        let settable: Vec<usize> = schema.settable_inputs().collect();
+        deal(schema, &needed, width).or_else(|problem| {
+            if settable == needed {
+                return Err(problem);
+            }
+            deal(schema, &settable, width).map_err(|_| problem)
+        })
+    }
+
+    /// Deals the cells of a row by the names of its columns.
+    pub fn by_name<'a>(schema: &Schema, names: &[&'a str]) -> Named<'a> {
+        let mut columns = vec![None; schema.columns().len()];
+        let mut inputs = vec![None; schema.signature().inputs.len()];
+        let mut named = Named {
+            unknown: Vec::new(),
+            repeated: None,
+            known: 0,
+            layout: Err(String::new()),
+        };
+        for (position, &name) in names.iter().enumerate() {
+            let slot = match schema.find(name) {
+                Some(Target::Column(column)) => &mut columns[column],
+                Some(Target::Input(input)) if schema.is_one_column(input) => &mut inputs[input],
+                Some(Target::Input(_) | Target::Optional(_)) | None => {
+                    named.unknown.push(name);
+                    continue;
+                }
+            };
+            named.known += 1;
+            if slot.replace(position).is_some() {
+                named.repeated.get_or_insert(name);
+            }
+        }
+        named.layout = Self::of_columns(schema, &columns, &inputs, names.len());
+        named
+    }
+
+    /// The layout of rows of `width` cells where the columns of the schema, and inputs of one column, stand at these
+    /// positions. The error is the name of a column that is missing.
+    fn of_columns(
+        schema: &Schema,
+        columns: &[Option<usize>],
+        inputs: &[Option<usize>],
+        width: usize,
+    ) -> Result<Self, String> {
+        let mut shares = Vec::new();
+        for (input, spec) in schema.signature().inputs.iter().enumerate() {
+            let own = schema
+                .columns()
+                .iter()
+                .enumerate()
+                .filter(|(_, column)| column.input == input);
+            let mut cells: Vec<Cell> = own
+                .map(|(index, _)| Cell {
+                    position: columns[index],
+                    column: Some(index),
+                })
+                .collect();
+            match cells.as_mut_slice() {
+                [] => {
+                    let Some(position) = inputs[input] else {
+                        // A default of the input, if there is one, stands in for all rows.
+                        if schema.rule(input).default.is_none() {
+                            return Err(spec.name.clone());
+                        }
+                        continue;
+                    };
+                    cells.push(Cell {
+                        position: Some(position),
+                        column: None,
+                    });
+                }
+                [only] => only.position = only.position.or(inputs[input]),
+                _ => {}
+            }
+            if cells.iter().all(|cell| cell.position.is_none()) && schema.rule(input).default.is_some() {
+                continue;
+            }
+            for cell in &cells {
+                if let (None, Some(column)) = (cell.position, cell.column) {
+                    let column = &schema.columns()[column];
+                    if column.default.is_none() {
+                        return Err(column.name.clone());
+                    }
+                }
+            }
+            let row = row_of(spec, cells.len()).ok_or_else(|| spec.name.clone())?;
+            shares.push(Share {
+                input,
+                row,
+                cells: Cells::Each(cells),
+            });
+        }
+        Ok(Self { shares, width })
+    }
+
+    /// The layout of rows whose cells stand in this order, of which a row may lack some.
+    pub fn of_order(schema: &Schema, order: &[Target]) -> Result<Self, String> {
+        let mut columns = vec![None; schema.columns().len()];
+        let mut inputs = vec![None; schema.signature().inputs.len()];
+        for (position, target) in order.iter().enumerate() {
+            match *target {
+                Target::Column(column) => columns[column] = Some(position),
+                Target::Input(input) => inputs[input] = Some(position),
+                // A table has no columns of these.
+                Target::Optional(_) => {}
+            }
+        }
+        let layout = Self::of_columns(schema, &columns, &inputs, order.len());
+        layout.map_err(|missing| format!("input {} cannot be given by columns", excerpt(&missing)))
+    }
+
+    /// Whether a row with these cells can be read.
+    pub fn reads(&self, schema: &Schema, cells: &[Cow<'_, str>]) -> bool {
+        let mut rows = Rows::new(schema, self.clone(), cells.len());
+        rows.push_text(cells).is_ok()
+    }
+}
+
+/// Whether a row of the input can be one cell.
+pub(super) fn may_be_one_column(input: &InputSpec) -> bool {
+    let mut dims = input.dims.iter().flatten().skip(1);
+    dims.all(|dim| match dim {
+        Dim::Fixed(size) => *size == 1,
+        Dim::Dynamic(_) => true,
+    })
+}
+
+/// The axes after the first of an input whose rows have so many cells; `None` when no row has.
+fn row_of(spec: &InputSpec, width: usize) -> Option<Option<Vec<usize>>> {
+    match width_of(spec)? {
+        Width::Known { width: own, row } => (own == width).then_some(row),
+        Width::Open { mut row, axis } => {
+            let others = row.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, dim)| *dim);
+            let unit = others.fold(1, usize::saturating_mul);
+            if width == 0 || unit == 0 || !width.is_multiple_of(unit) {
+                return None;
+            }
+            row[axis] = width / unit;
+            Some(Some(row))
+        }
+    }
+}
+
+/// How many cells one row of an input has.
+enum Width {
+    Known {
+        width: usize,
+        row: Option<Vec<usize>>,
+    },
+    /// One axis, at this position among those after the first, takes any multiple of the product of the others.
+    Open {
+        row: Vec<usize>,
+        axis: usize,
+    },
+}
+
+/// `None` when several axes are unknown, so that the cells of a row could be shaped in several ways.
+fn width_of(spec: &InputSpec) -> Option<Width> {
+    let Some(dims) = &spec.dims else {
+        return Some(Width::Open { row: vec![0], axis: 0 });
+    };
+    let Some((_, dims)) = dims.split_first() else {
+        return Some(Width::Known { width: 1, row: None });
+    };
+    let mut open = None;
+    let mut row = Vec::with_capacity(dims.len());
+    for (axis, dim) in dims.iter().enumerate() {
+        match dim {
+            Dim::Fixed(size) => row.push(*size),
+            Dim::Dynamic(_) => {
+                row.push(0);
+                if open.replace(axis).is_some() {
+                    return None;
+                }
+            }
+        }
+    }
+    Some(match open {
+        Some(axis) => Width::Open { row, axis },
+        None => Width::Known {
+            width: row.iter().copied().fold(1, usize::saturating_mul),
+            row: Some(row),
+        },
+    })
+}
+
+/// The input of each of `count` columns, dealt to `inputs` in their order, to each as many as one row of it has.
+pub fn deal_columns(signature: &Signature, inputs: &[usize], count: usize) -> Result<Vec<usize>, String> {
+    let layout = deal(&Schema::of(signature.clone()), inputs, count).map_err(|problem| {
+        problem
+            .replace("row 1 has", "there are")
+            .replace(" columns where", " where")
+    })?;
+    let share = |share: Share| match share.cells {
+        Cells::Range(range) => std::iter::repeat_n(share.input, range.len()),
+        Cells::Each(cells) => std::iter::repeat_n(share.input, cells.len()),
+    };
+    Ok(layout.shares.into_iter().flat_map(share).collect())
+}
+
+/// Deals `width` cells to `inputs`, to each as many as one row of it has.
+fn deal(schema: &Schema, inputs: &[usize], width: usize) -> Result<Layout, String> {
+    let specs = &schema.signature().inputs;
+    let widths: Option<Vec<Width>> = inputs.iter().map(|&input| width_of(&specs[input])).collect();
+    let widths = widths.ok_or_else(|| {
+        "columns cannot be dealt to an input with several axes of unknown size; send JSON or NPY".to_owned()
+    })?;
+    let known = |width: &Width| match width {
+        Width::Known { width, .. } => *width,
+        Width::Open { .. } => 0,
+    };
+    let taken = widths.iter().map(known).fold(0, usize::saturating_add);
+    let open = widths
+        .iter()
+        .filter(|width| matches!(width, Width::Open { .. }))
+        .count();
+    if open > 1 {
+        return Err("columns cannot be dealt to several inputs of unknown width; send JSON".to_owned());
+    }
+    if width < taken || (open == 0 && width != taken) {
+        let least = if open == 0 { "" } else { "at least " };
+        return Err(format!("row 1 has {width} columns where {least}{taken} are expected"));
+    }
+    let mut shares = Vec::with_capacity(inputs.len());
+    let mut start = 0;
+    for (&input, width_of) in inputs.iter().zip(widths) {
+        let (own, row) = match width_of {
+            Width::Known { width, row } => (width, row),
+            Width::Open { mut row, axis } => {
+                let rest = width - taken;
+                let others = row.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, dim)| *dim);
+                let unit = others.fold(1, usize::saturating_mul);
+                if rest == 0 || unit == 0 || !rest.is_multiple_of(unit) {
+                    return Err(format!(
+                        "row 1 has {rest} columns for the input of unknown width where a multiple of {unit} is expected"
+                    ));
+                }
+                row[axis] = rest / unit;
+                (rest, Some(row))
+            }
+        };
+        shares.push(Share {
+            input,
+            row,
+            cells: Cells::Range(start..start + own),
+        });
+        start += own;
+    }
+    Ok(Layout { shares, width })
+}
+
+/// The inputs while rows are added to them.
+pub(super) struct Rows<'s> {
+    schema: &'s Schema,
+    layout: Layout,
+    /// One for each share.
+    columns: Vec<Box<dyn Column + 's>>,
+    count: usize,
+}
+
+impl<'s> Rows<'s> {
+    /// `most` is a bound on the number of cells that can come.
+    pub fn new(schema: &'s Schema, layout: Layout, most: usize) -> Self {
+        let most = most / layout.shares.len().max(1);
+        let inputs = layout.shares.iter().map(|share| share.input);
+        let columns = inputs
+            .map(|input| column(&schema.signature().inputs[input], most))
+            .collect();
+        Self {
+            schema,
+            layout,
+            columns,
+            count: 0,
+        }
+    }
+
+    /// Refuses a row of another width than the first one.
+    pub fn check_width(&self, width: usize) -> Result<(), DecodeError> {
+        if width == self.layout.width {
+            return Ok(());
+        }
+        let problem = format!(
+            "row {} has {width} columns where {} are expected",
+            self.count + 1,
+            self.layout.width
+        );
+        Err(self.schema.layout_error(problem))
+    }
+
+    /// Adds a row of text.
+    pub fn push_text(&mut self, cells: &[Cow<'_, str>]) -> Result<(), DecodeError> {
+        self.begin(cells.len())?;
+        let missing = &self.schema.csv().missing;
+        let is_missing = |cell: &str| {
+            let cell = cell.trim_ascii();
+            cell.is_empty() || missing.iter().any(|other| other == cell)
+        };
+        for (share, column) in self.layout.shares.iter().zip(&mut self.columns) {
+            let mut push = |cell: &str, position: Option<usize>| {
+                let pushed = if !missing.is_empty() && is_missing(cell) {
+                    column.push_cell("")
+                } else {
+                    column.push_cell(cell)
+                };
+                pushed.map_err(|problem| {
+                    self.schema
+                        .unusable_cell(share.input, cell, position, self.count, problem)
+                })
+            };
+            match &share.cells {
+                Cells::Range(range) => {
+                    for (position, cell) in range.clone().zip(&cells[range.clone()]) {
+                        push(cell, Some(position))?;
+                    }
+                }
+                Cells::Each(each) => {
+                    for cell in each {
+                        let given = cell.position.map(|position| &*cells[position]);
+                        let default = cell
+                            .column
+                            .and_then(|column| self.schema.columns()[column].default.as_deref());
+                        match (given, default) {
+                            (Some(given), Some(default)) if is_missing(given) => push(default, None)?,
+                            (Some(given), _) => push(given, cell.position)?,
+                            (None, default) => push(default.unwrap_or_default(), None)?,
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a row of JSON values, each of which a reader stands before; `None` where the row has none.
+    pub fn push_json(&mut self, cells: &[Option<Reader<'_>>], at: &dyn Fn() -> String) -> Result<(), Fault> {
+        self.begin(cells.len())?;
+        for (share, column) in self.layout.shares.iter().zip(&mut self.columns) {
+            let mut push = |position: Option<usize>, schema_column: Option<usize>| -> Result<(), Fault> {
+                let default = schema_column.and_then(|column| self.schema.columns()[column].default.as_deref());
+                let of_input = self
+                    .schema
+                    .rule(share.input)
+                    .default
+                    .as_ref()
+                    .filter(|_| schema_column.is_none());
+                if let Some(reader) = position.and_then(|position| cells[position].as_ref()) {
+                    let mut reader = reader.clone();
+                    let is_absent = default.is_some() && reader.clone().skip_null()?;
+                    if !is_absent {
+                        let first = reader.peek()?;
+                        return column.read(&mut reader, first, 1);
+                    }
+                }
+                if let Some(default) = of_input {
+                    let mut reader = Reader::new("default", &default.json)?;
+                    let first = reader.peek()?;
+                    return column.read(&mut reader, first, 1);
+                }
+                let Some(default) = default else {
+                    let name = schema_column.map_or_else(
+                        || self.schema.signature().inputs[share.input].name.clone(),
+                        |column| self.schema.columns()[column].name.clone(),
+                    );
+                    return Err(self.schema.missing(&name, at()));
+                };
+                column.push_cell(default).map_err(|problem| {
+                    self.schema
+                        .unusable_cell(share.input, default, None, self.count, problem)
+                        .into()
+                })
+            };
+            match &share.cells {
+                Cells::Range(range) => {
+                    for position in range.clone() {
+                        push(Some(position), None)?;
+                    }
+                }
+                Cells::Each(each) => {
+                    for cell in each {
+                        push(cell.position, cell.column)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, width: usize) -> Result<(), DecodeError> {
+        self.check_width(width)?;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The inputs that the rows hold, by their position in the signature, and the number of rows.
+    pub fn finish(self) -> Result<(Vec<Option<Tensor>>, usize), DecodeError> {
+        let mut tensors = vec![None; self.schema.signature().inputs.len()];
+        for (share, column) in self.layout.shares.into_iter().zip(self.columns) {
+            let shape = match share.row {
+                Some(row) => std::iter::once(self.count).chain(row).collect(),
+                None if self.count == 1 => Vec::new(),
+                None => vec![self.count],
+            };
+            tensors[share.input] = Some(column.finish_shaped(shape, Form::Whole)?);
+        }
+        Ok((tensors, self.count))
+    }
+}
+
+impl Schema {
+    /// Most cells of a line that can mean anything. A line of more is refused by their number.
+    pub(super) fn most_cells(&self) -> usize {
+        /// Of a header with columns that are passed over.
+        const MOST: usize = 1 << 16;
+        let width = |input: usize| match width_of(&self.signature().inputs[input]) {
+            Some(Width::Known { width, .. }) => width,
+            Some(Width::Open { .. }) | None => usize::MAX,
+        };
+        let own = self.settable_inputs().map(width).fold(1, usize::saturating_add);
+        let own = own.max(self.columns().len().saturating_add(1));
+        if self.ignores_unknown() { own.max(MOST) } else { own }
+    }
+
+    /// The refusal of rows that are laid out wrongly.
+    #[cold]
+    pub(super) fn layout_error(&self, problem: String) -> DecodeError {
+        InputError::Layout {
+            problem,
+            takes: takes(self.signature()),
+        }
+        .into()
+    }
+
+    /// The refusal of a request without an input or column of this name.
+    #[cold]
+    pub(super) fn missing(&self, name: &str, at: String) -> Fault {
+        InputError::Missing {
+            name: excerpt(name),
+            at,
+            takes: takes(self.signature()),
+        }
+        .into()
+    }
+
+    #[cold]
+    fn unusable_cell(
+        &self,
+        input: usize,
+        cell: &str,
+        position: Option<usize>,
+        row: usize,
+        problem: Problem,
+    ) -> DecodeError {
+        if problem == Problem::NoMemory {
+            return DecodeError::OutOfMemory;
+        }
+        let spec = &self.signature().inputs[input];
+        let given = match (position, cell.is_empty()) {
+            (None, _) => format!("the default {}", excerpt(cell)),
+            (Some(_), true) => "an empty cell".to_owned(),
+            (Some(_), false) => excerpt(cell),
+        };
+        let mut problem = problem.describe(&given, spec.data_type);
+        if row == 1 && position.is_some() {
+            problem.push_str(
+                "; a first line is a header only where it holds the names of the inputs, or with header=present",
+            );
+        }
+        InputError::Value {
+            name: excerpt(&spec.name),
+            at: position.map_or_else(
+                || format!(" at row {row}"),
+                |at| format!(" at row {row} column {}", at + 1),
+            ),
+            problem,
+        }
+        .into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

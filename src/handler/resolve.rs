@@ -1,0 +1,208 @@
+//! From a manifest and a signature to what requests may say, or why the one does not fit the other.
+
+use super::chunks::Chunks;
+use super::labels::Labels;
+use super::{Handler, Schema};
+use crate::codec::{Additions, Column, CsvRules, DecodeError, InputDefault, InputRule, deal_columns, gives, takes};
+use crate::manifest::{self, Manifest, UnknownInputs};
+use crate::tensor::{Signature, ValueType};
+
+/// Why a manifest does not fit its model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandlerError {
+    #[error("inputs: the model has no input {name:?}; it takes {takes}")]
+    UnknownInput { name: String, takes: String },
+    #[error("inputs: {name:?} is there twice")]
+    RepeatedInput { name: String },
+    #[error("inputs: the value of {name:?} does not fit: {source}")]
+    Value { name: String, source: Box<DecodeError> },
+    #[error("columns: {problem}; the model takes {takes}")]
+    Columns { problem: String, takes: String },
+    #[error("outputs: the model has no output {name:?}; it gives {gives}")]
+    UnknownOutput { name: String, gives: String },
+    #[error("outputs: {name:?} is there twice")]
+    RepeatedOutput { name: String },
+    #[error("outputs: {name:?} is to go out under labels, but \"labels\" is empty")]
+    NoLabels { name: String },
+    #[error(
+        "outputs: {name:?} is {value_type}, which holds no classes: labels go with whole numbers and probabilities"
+    )]
+    NotClasses { name: String, value_type: String },
+}
+
+pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Handler, HandlerError> {
+    let mut seen = signature.clone();
+    let mut rules = rules(manifest, signature)?;
+    let (said, columns) = if manifest.columns.is_empty() {
+        let hints = &manifest.hints.columns;
+        // What exporters say may be of another form of the model.
+        (hints, columns_of(hints, signature, &rules).unwrap_or_default())
+    } else {
+        (&manifest.columns, columns_of(&manifest.columns, signature, &rules)?)
+    };
+    for (index, spec) in signature.inputs.iter().enumerate() {
+        let mut own = said.iter().zip(&columns).filter(|(_, column)| column.input == index);
+        if let (Some((column, _)), None) = (own.next(), own.next())
+            && let (Some(default), None) = (&column.default, &rules[index].default)
+        {
+            let default = InputDefault::new(spec, default).map_err(|source| HandlerError::Value {
+                name: column.name.clone(),
+                source: Box::new(source),
+            })?;
+            rules[index].default = Some(default);
+        }
+    }
+    let (outputs, labels) = outputs(manifest, &mut seen)?;
+    let chunks = Chunks::of(signature, manifest.batching);
+    if chunks.is_some() {
+        Chunks::open(&mut seen);
+    }
+    let csv = &manifest.csv;
+    let additions = Additions {
+        rules,
+        columns,
+        ignores_unknown: manifest.unknown_inputs == UnknownInputs::Ignore,
+        csv: CsvRules {
+            has_header: csv.header,
+            delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
+            missing: csv.missing.clone(),
+        },
+    };
+    Ok(Handler {
+        schema: Schema::new(seen, additions),
+        outputs,
+        labels,
+        chunks,
+    })
+}
+
+/// What the manifest says of each input.
+fn rules(manifest: &Manifest, signature: &Signature) -> Result<Vec<InputRule>, HandlerError> {
+    let mut rules = vec![InputRule::default(); signature.inputs.len()];
+    let mut is_named = vec![false; rules.len()];
+    for input in &manifest.inputs {
+        let position = signature.inputs.iter().position(|spec| spec.name == input.name);
+        let index = position.ok_or_else(|| HandlerError::UnknownInput {
+            name: input.name.clone(),
+            takes: takes(signature),
+        })?;
+        if std::mem::replace(&mut is_named[index], true) {
+            return Err(HandlerError::RepeatedInput {
+                name: input.name.clone(),
+            });
+        }
+        let value = input.constant.as_ref().or(input.default.as_ref());
+        let default = value
+            .map(|value| InputDefault::new(&signature.inputs[index], value))
+            .transpose();
+        rules[index] = InputRule {
+            default: default.map_err(|source| HandlerError::Value {
+                name: input.name.clone(),
+                source: Box::new(source),
+            })?,
+            is_constant: input.constant.is_some(),
+            aliases: input.aliases.clone(),
+        };
+    }
+    Ok(rules)
+}
+
+/// Columns, each with the input that it belongs to: those of the same names, else one after the other.
+fn columns_of(
+    said: &[manifest::Column],
+    signature: &Signature,
+    rules: &[InputRule],
+) -> Result<Vec<Column>, HandlerError> {
+    if said.is_empty() {
+        return Ok(Vec::new());
+    }
+    let schema = Schema::of(signature.clone());
+    let of_name = |column: &manifest::Column| {
+        let mut names = std::iter::once(&column.name).chain(&column.aliases);
+        names.find_map(|name| schema.input_of_column(name))
+    };
+    let by_name: Option<Vec<usize>> = said.iter().map(of_name).collect();
+    let distinct = |inputs: &Vec<usize>| {
+        let mut sorted = inputs.clone();
+        sorted.sort_unstable();
+        sorted.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    let inputs = match by_name.filter(distinct) {
+        Some(inputs) => inputs,
+        None => {
+            let open = rules.iter().enumerate().filter(|(_, rule)| rule.default.is_none());
+            let open: Vec<usize> = open.map(|(index, _)| index).collect();
+            deal_columns(signature, &open, said.len()).map_err(|problem| HandlerError::Columns {
+                problem,
+                takes: takes(signature),
+            })?
+        }
+    };
+    let column = |(column, input): (&manifest::Column, usize)| Column {
+        name: column.name.clone(),
+        aliases: column.aliases.clone(),
+        input,
+        default: column.default.as_ref().map(|default| match default {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }),
+    };
+    Ok(said.iter().zip(inputs).map(column).collect())
+}
+
+/// The outputs that go out, as indices, and the labels of each output of the model. Renames them in the signature.
+#[expect(clippy::type_complexity, reason = "two answers to one list, used once")]
+fn outputs(
+    manifest: &Manifest,
+    signature: &mut Signature,
+) -> Result<(Option<Vec<usize>>, Vec<Option<Labels>>), HandlerError> {
+    let mut labels = vec![None; signature.outputs.len()];
+    let mut chosen = Vec::with_capacity(manifest.outputs.len());
+    let names: Vec<String> = signature.outputs.iter().map(|output| output.name.clone()).collect();
+    for output in &manifest.outputs {
+        let name = &output.name;
+        let position = names.iter().position(|own| own == name);
+        let index = position.ok_or_else(|| HandlerError::UnknownOutput {
+            name: name.clone(),
+            gives: gives(signature),
+        })?;
+        if chosen.contains(&index) {
+            return Err(HandlerError::RepeatedOutput { name: name.clone() });
+        }
+        chosen.push(index);
+        if output.labels {
+            if manifest.labels.is_empty() {
+                return Err(HandlerError::NoLabels { name: name.clone() });
+            }
+            let value_type = &signature.outputs[index].value_type;
+            if !Labels::fit(value_type) {
+                return Err(HandlerError::NotClasses {
+                    name: name.clone(),
+                    value_type: value_type.to_string(),
+                });
+            }
+            labels[index] = Some(Labels::new(&manifest.labels));
+        }
+        if let Some(rename) = &output.rename {
+            signature.outputs[index].name.clone_from(rename);
+        }
+    }
+    let mut going_out = chosen.iter().map(|&index| &signature.outputs[index].name);
+    while let Some(name) = going_out.next() {
+        if going_out.clone().any(|other| other == name) {
+            return Err(HandlerError::RepeatedOutput { name: name.clone() });
+        }
+    }
+    Ok(((!chosen.is_empty()).then_some(chosen), labels))
+}
+
+impl Labels {
+    /// Whether values of this type are class numbers, or numbers for each class.
+    fn fit(value_type: &ValueType) -> bool {
+        match value_type {
+            ValueType::Tensor { data_type, .. } => data_type.is_number(),
+            ValueType::Sequence(element) => Self::fit(element),
+            ValueType::Map { key, .. } => key.is_number(),
+        }
+    }
+}

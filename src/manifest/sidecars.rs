@@ -1,0 +1,221 @@
+//! What exporters write beside a model, as far as it says what a manifest says.
+//!
+//! | file | written by | what is read |
+//! |---|---|---|
+//! | `MLmodel` | MLflow | the columns of the signature's inputs, in their order |
+//! | `config.pbtxt` | people, for Triton | `max_batch_size`, where `dynamic_batching` says that requests may be joined |
+//! | `config.json` | Hugging Face's libraries | `id2label` |
+//! | `labels.txt` | people | a label on each line |
+//!
+//! These files are written for other programs. One that is not understood is passed over, and what it says never counts more
+//! than the manifest.
+
+use std::num::NonZeroUsize;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use super::{Batching, Column, Manifest};
+
+/// A file that exporters write beside a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sidecar {
+    MlModel,
+    Triton,
+    HuggingFace,
+    Labels,
+}
+
+/// Why a file is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SidecarError(String);
+
+impl Sidecar {
+    /// In the order in which they count.
+    pub const ALL: [Self; 4] = [Self::MlModel, Self::Triton, Self::HuggingFace, Self::Labels];
+
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::MlModel => "MLmodel",
+            Self::Triton => "config.pbtxt",
+            Self::HuggingFace => "config.json",
+            Self::Labels => "labels.txt",
+        }
+    }
+
+    /// Adds what the file with this text says to `manifest`, where that says nothing. Returns whether there was anything in it.
+    pub fn read(self, text: &str, manifest: &mut Manifest) -> Result<bool, SidecarError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        match self {
+            Self::MlModel => {
+                let columns = mlflow_columns(text)?;
+                let is_told = !columns.is_empty();
+                if manifest.hints.columns.is_empty() {
+                    manifest.hints.columns = columns;
+                }
+                Ok(is_told)
+            }
+            Self::Triton => {
+                let batching = triton_batching(text)?;
+                manifest.batching = manifest.batching.or(batching);
+                Ok(batching.is_some())
+            }
+            Self::HuggingFace => {
+                let labels = hugging_face_labels(text)?;
+                Ok(set_labels(manifest, labels))
+            }
+            Self::Labels => {
+                let labels = text
+                    .lines()
+                    .map(|line| line.trim_end_matches('\r').to_owned())
+                    .collect();
+                Ok(set_labels(manifest, labels))
+            }
+        }
+    }
+}
+
+fn set_labels(manifest: &mut Manifest, labels: Vec<String>) -> bool {
+    let is_told = !labels.is_empty();
+    if manifest.labels.is_empty() {
+        manifest.labels = labels;
+    }
+    is_told
+}
+
+/// A column of MLflow's signature. Tensors have no columns.
+#[derive(Deserialize)]
+struct MlflowColumn {
+    name: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// The columns of `signature.inputs`, which is JSON in a string of YAML.
+fn mlflow_columns(text: &str) -> Result<Vec<Column>, SidecarError> {
+    let Some(json) = yaml_string(text, &["signature", "inputs"]) else {
+        return Ok(Vec::new());
+    };
+    let columns: Vec<MlflowColumn> =
+        serde_json::from_str(&json).map_err(|error| SidecarError(format!("signature.inputs: {error}")))?;
+    if columns
+        .iter()
+        .any(|column| column.kind == "tensor" || column.name.is_none())
+    {
+        return Ok(Vec::new());
+    }
+    Ok(columns
+        .into_iter()
+        .filter_map(|column| column.name)
+        .map(|name| Column::from(name.as_str()))
+        .collect())
+}
+
+/// The string at a path of keys in block YAML, as MLflow writes it: a key on each line, a long string folded over several.
+fn yaml_string(text: &str, path: &[&str]) -> Option<String> {
+    let mut lines = text.lines().peekable();
+    let mut indent = None;
+    for (depth, wanted) in path.iter().enumerate() {
+        loop {
+            let line = lines.next()?;
+            let key = line.trim_start();
+            let own = line.len() - key.len();
+            if key.is_empty() || key.starts_with('#') {
+                continue;
+            }
+            // Deeper than the keys of this depth, or out of the parent.
+            let expected = *indent.get_or_insert(if depth == 0 { 0 } else { own });
+            if own > expected {
+                continue;
+            }
+            if own < expected {
+                return None;
+            }
+            let Some(rest) = key.strip_prefix(wanted).and_then(|rest| rest.strip_prefix(':')) else {
+                continue;
+            };
+            if depth + 1 < path.len() {
+                indent = None;
+                break;
+            }
+            let mut value = rest.trim().to_owned();
+            while let Some(next) = lines.peek() {
+                let more = next.trim_start();
+                if more.is_empty() || next.len() - more.len() <= own {
+                    break;
+                }
+                value.push(' ');
+                value.push_str(more.trim_end());
+                lines.next();
+            }
+            return unquoted(&value);
+        }
+    }
+    None
+}
+
+/// The text of a scalar of YAML.
+fn unquoted(scalar: &str) -> Option<String> {
+    if let Some(inner) = scalar.strip_prefix('\'') {
+        return Some(inner.strip_suffix('\'')?.replace("''", "'"));
+    }
+    if scalar.starts_with('"') {
+        // Close enough to JSON's strings for what a program writes; a backslash at a fold is YAML's own.
+        return serde_json::from_str(&scalar.replace("\\ ", "")).ok();
+    }
+    Some(scalar.to_owned())
+}
+
+/// The batches that Triton's configuration allows.
+fn triton_batching(text: &str) -> Result<Option<Batching>, SidecarError> {
+    let mut depth = 0i32;
+    let (mut most, mut is_dynamic) = (None, false);
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if depth == 0 {
+            if let Some(value) = line.strip_prefix("max_batch_size") {
+                let value = value.trim_start().trim_start_matches(':').trim();
+                let number = value.parse::<usize>();
+                most = Some(number.map_err(|_| SidecarError(format!("max_batch_size: {value:?} is not a number")))?);
+            }
+            is_dynamic |= line
+                .strip_prefix("dynamic_batching")
+                .is_some_and(|rest| rest.trim_start().starts_with(['{', ':']) || rest.trim().is_empty());
+        }
+        depth += brackets(line);
+        if depth < 0 {
+            return Err(SidecarError("a bracket is closed that was not opened".to_owned()));
+        }
+    }
+    let most = most.and_then(NonZeroUsize::new);
+    Ok(most.filter(|_| is_dynamic).map(|most| Batching::Allowed(Some(most))))
+}
+
+/// Brackets that a line opens, less those that it closes, outside of strings.
+fn brackets(line: &str) -> i32 {
+    let (mut open, mut quote) = (0, None);
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (Some(_), '\\') => drop(characters.next()),
+            (Some(own), _) if own == character => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(character),
+            (None, '{' | '[') => open += 1,
+            (None, '}' | ']') => open -= 1,
+            (None, _) => {}
+        }
+    }
+    open
+}
+
+/// The labels of `id2label`, where its keys are the numbers from 0 on.
+fn hugging_face_labels(text: &str) -> Result<Vec<String>, SidecarError> {
+    let config: Json = serde_json::from_str(text).map_err(|error| SidecarError(error.to_string()))?;
+    let Some(Json::Object(labels)) = config.get("id2label") else {
+        return Ok(Vec::new());
+    };
+    let by_number = (0..labels.len()).map(|number| labels.get(&number.to_string())?.as_str().map(ToOwned::to_owned));
+    Ok(by_number.collect::<Option<_>>().unwrap_or_default())
+}
