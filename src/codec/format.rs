@@ -40,6 +40,11 @@ impl Format {
         Self::Octets,
     ];
 
+    /// Whether replies can have it.
+    pub const fn is_written(self) -> bool {
+        !matches!(self, Self::LibSvm)
+    }
+
     /// The type and subtype that the format goes by.
     pub const fn media_type(self) -> &'static str {
         match self {

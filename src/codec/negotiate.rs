@@ -93,7 +93,7 @@ fn candidates(range: &Range, implied: Format) -> impl Iterator<Item = Format> {
     let offered = chosen
         .into_iter()
         .chain(wildcard.iter().copied())
-        .filter(|format| range.matches(format.media_type()));
+        .filter(|format| format.is_written() && range.matches(format.media_type()));
     named.into_iter().chain(offered)
 }
 
