@@ -24,20 +24,11 @@ from make import RECORDS, Export, plain
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 
-PENDING = {
-    "application/x-npz",
-    "application/x-recordio-protobuf",
-    "text/libsvm",
-    "text/x-libsvm",
-    "application/octet-stream",
-}
+PENDING = set()
 """Formats that the server does not have yet."""
 PENDING_KINDS = set()
 """Artifacts that the server does not serve rightly yet."""
-PENDING_DIALECTS = {
-    ("state by default", "the model's type"),
-    ("state by default", "float64, Fortran order"),
-}
+PENDING_DIALECTS = set()
 """Dialects that the server does not answer for these kinds yet."""
 
 REFUSED = {
@@ -745,12 +736,7 @@ REPLIES = [
         reply_recordio,
     ),
 ]
-PENDING_REPLIES = {
-    "application/x-npz",
-    "application/x-recordio-protobuf",
-    ("application/x-npy", "the first output"),
-    ("application/x-npy", "`; output=probabilities`"),
-}
+PENDING_REPLIES = set()
 
 # ---------------------------------------------------------------------------------------------- comparison
 

@@ -239,7 +239,7 @@ def sparse_coo(shape) -> bytes:
     )
 
 
-PENDING = {"npz", "sparse", "recordio", "text/libsvm", "text/x-libsvm", "octets"}
+PENDING = set()
 """Readers that the server does not have yet."""
 
 
