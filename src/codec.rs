@@ -33,17 +33,21 @@ mod inference_header;
 mod json;
 mod json_lines;
 mod json_reader;
+mod libsvm;
 mod media_type;
 mod negotiate;
 mod npy;
 mod npz;
 mod numbers;
+mod octets;
 mod open_inference;
+mod recordio;
 mod reply_plan;
 mod room;
 mod rows;
 mod sample;
 mod schema;
+mod score;
 mod sparse;
 mod table;
 #[cfg(test)]
@@ -133,6 +137,9 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
         }
         Format::Npy => npy::decode(&body, schema),
         Format::Npz => npz::decode(&body, schema),
+        Format::RecordIo => recordio::decode(&body, schema),
+        Format::LibSvm => libsvm::decode(&media_type, &body, schema),
+        Format::Octets => octets::decode(&media_type, &body, schema),
     }?;
     Ok(Request {
         reply: reply.for_inputs(signature, &inputs),
@@ -140,6 +147,8 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
         optional,
     })
 }
+
+const LIBSVM_IN_ONLY: &str = "LIBSVM is read, not written; accept text/csv or application/json";
 
 /// How many JSON documents a body may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +187,10 @@ pub fn weight(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
     let is = |format: Format| essence.eq_ignore_ascii_case(format.media_type());
     let weight = if is(Format::Npz) {
         npz::weight(body, schema)
+    } else if is(Format::RecordIo) {
+        recordio::weight(body, schema)
+    } else if is(Format::LibSvm) || essence.eq_ignore_ascii_case("text/x-libsvm") {
+        libsvm::weight(body, schema)
     } else {
         None
     };
@@ -231,6 +244,16 @@ pub fn encode(
         });
     }
     let body = match (format, &plan.dialect) {
+        (Format::Json | Format::JsonLines, _) if plan.has_scores => {
+            score::encode(format, &plan.lines(format, &selected, runs)?)?
+        }
+        (Format::RecordIo, _) => recordio::encode(&plan.lines(format, &selected, runs)?)?,
+        (Format::LibSvm, _) => {
+            return Err(EncodeError::CannotCarry {
+                format,
+                problem: LIBSVM_IN_ONLY.to_owned(),
+            });
+        }
         (Format::JsonLines, _) => json_lines::encode(&plan.lines(format, &selected, runs)?)?,
         (Format::Csv, _) => csv::encode(&plan.lines(format, &selected, runs)?)?,
         (Format::Json, Dialect::Documents(counts)) => {
@@ -241,7 +264,7 @@ pub fn encode(
             Division::Whole { .. } => json::encode_whole("predictions", &whole(&selected, runs)?)?,
         },
         (Format::Json, Dialect::Columns) => json::encode_whole("outputs", &whole(&selected, runs)?)?,
-        (Format::Json | Format::TritonBinary | Format::Npy | Format::Npz, dialect) => {
+        (Format::Json | Format::TritonBinary | Format::Npy | Format::Npz | Format::Octets, dialect) => {
             return encode_tensors(format, dialect, model, &whole(&selected, runs)?);
         }
     };
@@ -255,7 +278,32 @@ fn encode_tensors(
     model: &str,
     outputs: &[Output<'_>],
 ) -> Result<Encoded, EncodeError> {
-    let tensors = open_inference::tensors(outputs).map_err(|name| EncodeError::CannotCarry {
+    // A list of maps is an array where the format has no better word for it.
+    let mut arrays = Vec::new();
+    if matches!(format, Format::Npy | Format::Npz | Format::Octets) {
+        for output in outputs {
+            arrays.push(Value::Tensor(values::as_array(output.value).map_err(|problem| {
+                EncodeError::CannotCarry {
+                    format,
+                    problem: format!("output {} {problem}; accept application/json", excerpt(output.name)),
+                }
+            })?));
+        }
+    }
+    let as_arrays: Vec<Output<'_>> = outputs
+        .iter()
+        .zip(&arrays)
+        .map(|(output, value)| Output {
+            name: output.name,
+            value,
+        })
+        .collect();
+    let chosen = if as_arrays.is_empty() {
+        outputs
+    } else {
+        as_arrays.as_slice()
+    };
+    let tensors = open_inference::tensors(chosen).map_err(|name| EncodeError::CannotCarry {
         format,
         problem: not_a_tensor_problem(name),
     })?;
@@ -271,11 +319,20 @@ fn encode_tensors(
         }
         (Format::Npy, [only]) => Ok(Encoded::new(format, npy::encode(only.name, only.tensor)?)),
         (Format::Npz, _) => Ok(Encoded::new(format, npz::encode(&tensors)?)),
+        (Format::Octets, [only]) => Ok(Encoded {
+            content_type: format.media_type().into(),
+            json_bytes: None,
+            body: octets::encode(only.name, only.tensor)?,
+        }),
+        (Format::Octets, _) => Err(EncodeError::CannotCarry {
+            format,
+            problem: "a run of bytes holds one array; accept application/x-npz or application/json".to_owned(),
+        }),
         (Format::Npy, _) => Err(EncodeError::CannotCarry {
             format,
             problem: "an NPY file holds one array; accept application/json".to_owned(),
         }),
-        (Format::Json | Format::JsonLines | Format::Csv, _) => {
+        (Format::Json | Format::JsonLines | Format::Csv | Format::RecordIo | Format::LibSvm, _) => {
             let room = values::json_bytes(outputs);
             let body = open_inference::encode(id, model, &tensors, |_| None, room)?;
             Ok(Encoded::new(Format::Json, body))

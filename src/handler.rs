@@ -74,7 +74,12 @@ impl Handler {
     }
 
     /// Chooses the format of the reply, before the model runs.
-    pub fn negotiate(&self, accept: Option<&str>, default: Format, plan: &ReplyPlan) -> Result<Format, EncodeError> {
+    pub fn negotiate(
+        &self,
+        accept: Option<&str>,
+        default: Format,
+        plan: &ReplyPlan,
+    ) -> Result<(Format, ReplyPlan), EncodeError> {
         codec::negotiate(accept, default, plan, self.schema.signature())
     }
 

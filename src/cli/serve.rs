@@ -360,9 +360,14 @@ fn gpu(args: &ServeArgs) -> Option<engine::Gpu> {
 
 /// The format of a media type that `flag` names.
 fn format(flag: &str, media_type: &str) -> Result<Format> {
-    Format::from_media_type(media_type).with_context(|| {
-        let supported = Format::ALL.map(Format::media_type).join(", ");
-        format!("{flag} {media_type} is not supported; choose one of {supported}")
+    let format = Format::from_media_type(media_type).filter(|format| format.is_written());
+    format.with_context(|| {
+        let written = Format::ALL.into_iter().filter(|format| format.is_written());
+        let written: Vec<_> = written.map(Format::media_type).collect();
+        format!(
+            "{flag} {media_type} is not supported; choose one of {}",
+            written.join(", ")
+        )
     })
 }
 

@@ -37,6 +37,8 @@ pub(super) trait Kind: 'static {
     fn from_cell(cell: &str) -> Result<Self::Item, Problem>;
     /// A number of another element type.
     fn from_number(number: Number) -> Result<Self::Item, Problem>;
+    /// An element as a number of any type; `None` for strings.
+    fn to_number(item: &Self::Item) -> Option<Number>;
 
     fn tensor(shape: Vec<usize>, items: Vec<Self::Item>) -> Result<Tensor, TensorError>;
     /// The elements of a tensor of this type.
@@ -164,6 +166,11 @@ macro_rules! numeric_kinds {
                 <Self as Numeric>::from_number(number)
             }
 
+            #[inline]
+            fn to_number(item: &Self) -> Option<Number> {
+                Some(<Self as Numeric>::to_number(*item))
+            }
+
             fn tensor(shape: Vec<usize>, items: Vec<Self>) -> Result<Tensor, TensorError> {
                 Tensor::from_vec(shape, items)
             }
@@ -247,6 +254,10 @@ impl Kind for bool {
         }
     }
 
+    fn to_number(item: &u8) -> Option<Number> {
+        Some(Number::Uint(u64::from(*item)))
+    }
+
     fn tensor(shape: Vec<usize>, items: Vec<u8>) -> Result<Tensor, TensorError> {
         Tensor::from_bools(shape, items)
     }
@@ -299,6 +310,10 @@ impl Kind for String {
 
     fn from_number(_: Number) -> Result<Bytes, Problem> {
         Err(Problem::NotAString)
+    }
+
+    fn to_number(_: &Bytes) -> Option<Number> {
+        None
     }
 
     fn tensor(shape: Vec<usize>, items: Vec<Bytes>) -> Result<Tensor, TensorError> {

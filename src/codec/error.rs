@@ -74,7 +74,7 @@ pub enum InputError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// CT-4: 406.
-    #[error("none of the types in Accept {accept} can be given; accept one of {}", supported())]
+    #[error("none of the types in Accept {accept} can be given; accept one of {}", written())]
     NotAcceptable { accept: String },
     /// The form exists, but these outputs do not fit into it: 406.
     #[error("the outputs cannot be given as {}: {problem}", format.media_type())]
@@ -111,6 +111,11 @@ impl DecodeError {
             problem: problem.into(),
         }
     }
+}
+
+fn written() -> String {
+    let written = Format::ALL.into_iter().filter(|format| format.is_written());
+    written.map(Format::media_type).collect::<Vec<_>>().join(", ")
 }
 
 fn supported() -> String {

@@ -18,18 +18,32 @@ pub enum Format {
     Npy,
     /// Several arrays by name, or a sparse matrix: `codec/npz.rs`.
     Npz,
+    /// Records of SageMaker's built-in algorithms: `codec/recordio.rs`.
+    RecordIo,
+    /// Values with their places, in requests only: `codec/libsvm.rs`.
+    LibSvm,
+    /// The elements of one tensor: `codec/octets.rs`.
+    Octets,
 }
 
 impl Format {
     /// In the order in which a wildcard of `Accept` prefers them.
-    pub const ALL: [Format; 6] = [
+    pub const ALL: [Format; 9] = [
         Self::Json,
         Self::JsonLines,
         Self::Csv,
         Self::Npy,
         Self::TritonBinary,
         Self::Npz,
+        Self::RecordIo,
+        Self::LibSvm,
+        Self::Octets,
     ];
+
+    /// Whether replies can have it.
+    pub const fn is_written(self) -> bool {
+        !matches!(self, Self::LibSvm)
+    }
 
     /// The type and subtype that the format goes by.
     pub const fn media_type(self) -> &'static str {
@@ -40,6 +54,9 @@ impl Format {
             Self::Csv => "text/csv",
             Self::Npy => "application/x-npy",
             Self::Npz => "application/x-npz",
+            Self::RecordIo => "application/x-recordio-protobuf",
+            Self::LibSvm => "text/libsvm",
+            Self::Octets => "application/octet-stream",
         }
     }
 
@@ -52,6 +69,7 @@ impl Format {
     pub(super) fn from_essence(essence: &str) -> Option<Self> {
         match essence {
             "application/x-ndjson" | "application/jsonl" => Some(Self::JsonLines),
+            "text/x-libsvm" => Some(Self::LibSvm),
             _ => Self::ALL.into_iter().find(|format| format.media_type() == essence),
         }
     }
@@ -59,8 +77,8 @@ impl Format {
     /// Whether a character set means anything for it.
     pub(super) const fn is_text(self) -> bool {
         match self {
-            Self::Json | Self::TritonBinary | Self::JsonLines | Self::Csv => true,
-            Self::Npy | Self::Npz => false,
+            Self::Json | Self::TritonBinary | Self::JsonLines | Self::Csv | Self::LibSvm => true,
+            Self::Npy | Self::Npz | Self::RecordIo | Self::Octets => false,
         }
     }
 }

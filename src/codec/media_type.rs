@@ -57,6 +57,9 @@ pub(super) struct Range {
     pub sub: String,
     /// The `q` value in thousandths; 0 means "not this".
     pub quality: u16,
+    /// Those parameters that say what the reply is to hold.
+    pub output: Option<String>,
+    pub form: Option<String>,
 }
 
 impl Range {
@@ -72,15 +75,32 @@ impl Range {
         if !is_token(main) || !is_token(sub) || (main == "*" && sub != "*") {
             return None;
         }
-        let quality = parts
-            .filter_map(|part| part.split_once('='))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
-            .map_or(1000, |(_, value)| thousandths(value.trim()));
-        Some(Self {
+        let mut range = Self {
             main: main.to_ascii_lowercase(),
             sub: sub.to_ascii_lowercase(),
-            quality,
-        })
+            quality: 1000,
+            output: None,
+            form: None,
+        };
+        let mut has_quality = false;
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            let (name, value) = (name.trim(), value.trim());
+            let text = || unquote(value).map_or_else(|| value.to_owned(), Cow::into_owned);
+            if name.eq_ignore_ascii_case("q") && !has_quality {
+                range.quality = thousandths(value);
+                has_quality = true;
+            } else if name.eq_ignore_ascii_case("output") {
+                range.output.get_or_insert_with(text);
+            } else if name.eq_ignore_ascii_case("form") {
+                range.form.get_or_insert_with(text);
+            }
+        }
+        Some(range)
+    }
+
+    /// `type/subtype`.
+    pub fn essence(&self) -> String {
+        format!("{}/{}", self.main, self.sub)
     }
 
     pub fn matches(&self, essence: &str) -> bool {

@@ -1,6 +1,6 @@
 //! The format of a reply, chosen before the model runs.
 
-use super::error::{EncodeError, excerpt};
+use super::error::{EncodeError, excerpt, gives};
 use super::media_type::{Range, accept_ranges};
 use super::{Format, ReplyPlan};
 use crate::tensor::Signature;
@@ -11,12 +11,16 @@ use crate::tensor::Signature;
 /// in that protocol. `type/*` is the default too when that is of this type, else the first format that is. Where a
 /// wildcard leaves the choice and the default cannot carry the outputs, JSON does. A type that exists but cannot carry
 /// the outputs is only an error when nothing else in `Accept` does better; so is having nothing in common (406).
+///
+/// Returns the plan as well: the parameter `output` of a media type leaves it at one output, `form=score` asks for the form of
+/// SageMaker's built-in algorithms, and a format that holds one array leaves it at the first output, as scikit-learn's
+/// container answers predictions.
 pub fn negotiate(
     accept: Option<&str>,
     default: Format,
     plan: &ReplyPlan,
     signature: &Signature,
-) -> Result<Format, EncodeError> {
+) -> Result<(Format, ReplyPlan), EncodeError> {
     let implied = plan.implied_format(default);
     let accept = match accept.map(str::trim) {
         None | Some("") => "*/*",
@@ -26,8 +30,9 @@ pub fn negotiate(
     let mut refusal = None;
     for range in ranges.iter().filter(|range| range.quality > 0) {
         for format in candidates(range, implied).filter(|format| !is_excluded(*format, &ranges)) {
-            match plan.fits(format, signature) {
-                Ok(()) => return Ok(format),
+            let wanted = wanted(range, format, plan, signature);
+            match wanted.and_then(|wanted| wanted.fits(format, signature).map(|()| wanted)) {
+                Ok(wanted) => return Ok((format, wanted)),
                 Err(error) => {
                     refusal.get_or_insert(error);
                 }
@@ -39,6 +44,43 @@ pub fn negotiate(
     }))
 }
 
+/// What an element of `Accept` wants in a format.
+fn wanted(range: &Range, format: Format, plan: &ReplyPlan, signature: &Signature) -> Result<ReplyPlan, EncodeError> {
+    let mut wanted = plan.clone();
+    if let Some(name) = &range.output {
+        let position = signature.outputs.iter().position(|output| output.name == *name);
+        let index = position.ok_or_else(|| EncodeError::CannotCarry {
+            format,
+            problem: format!(
+                "the model has no output {}; it gives {}",
+                excerpt(name),
+                gives(signature)
+            ),
+        })?;
+        wanted.leave(&[index]);
+    } else if matches!(format, Format::Npy | Format::Octets) && Format::from_essence(&range.essence()) == Some(format) {
+        let first = match wanted.outputs() {
+            None => (!signature.outputs.is_empty()).then_some(0),
+            Some(outputs) => outputs.first().copied(),
+        };
+        wanted.leave(&Vec::from_iter(first));
+    }
+    match range.form.as_deref() {
+        None => {}
+        Some("score") if matches!(format, Format::Json | Format::JsonLines) => wanted.has_scores = true,
+        Some(form) => {
+            return Err(EncodeError::CannotCarry {
+                format,
+                problem: format!(
+                    "the form {} is not known; application/json and application/jsonlines have form=score",
+                    excerpt(form)
+                ),
+            });
+        }
+    }
+    Ok(wanted)
+}
+
 /// The formats that an element of `Accept` asks for, the best first.
 fn candidates(range: &Range, implied: Format) -> impl Iterator<Item = Format> {
     let wildcard: &[Format] = match (range.main.as_str(), range.sub.as_str()) {
@@ -46,12 +88,12 @@ fn candidates(range: &Range, implied: Format) -> impl Iterator<Item = Format> {
         (_, "*") => &Format::ALL,
         _ => &[],
     };
-    let named = Format::from_essence(&format!("{}/{}", range.main, range.sub));
+    let named = Format::from_essence(&range.essence());
     let chosen = (!wildcard.is_empty()).then_some(implied);
     let offered = chosen
         .into_iter()
         .chain(wildcard.iter().copied())
-        .filter(|format| range.matches(format.media_type()));
+        .filter(|format| format.is_written() && range.matches(format.media_type()));
     named.into_iter().chain(offered)
 }
 

@@ -159,8 +159,11 @@ impl<'a> Archive<'a> {
         limited
             .read_to_end(&mut file)
             .map_err(|error| problem(format!("it cannot be unpacked ({error})")))?;
-        let more = limited.into_inner().read(&mut [0]);
-        if file.len() != size || !matches!(more, Ok(0)) {
+        let more = limited
+            .into_inner()
+            .read(&mut [0])
+            .map_err(|error| problem(format!("it cannot be unpacked ({error})")))?;
+        if file.len() != size || more != 0 {
             return Err(problem(format!("it does not have the {size} bytes that are announced")));
         }
         let stored = Stored::parse(&Bytes::from(file)).map_err(problem)?;

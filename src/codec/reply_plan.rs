@@ -2,7 +2,7 @@
 
 use super::by_record::{ByRecord, Division, divide};
 use super::error::{EncodeError, excerpt, gives};
-use super::{Format, csv};
+use super::{Format, LIBSVM_IN_ONLY, csv};
 use crate::tensor::{OutputRows, OutputSpec, Records, Signature, Tensor, Value, ValueType};
 
 /// What the request says about its reply.
@@ -15,6 +15,8 @@ pub struct ReplyPlan {
     pub(super) counted: Option<usize>,
     /// The records that the inputs hold.
     pub(super) records: Records,
+    /// Whether the reply has the form of SageMaker's built-in algorithms.
+    pub(super) has_scores: bool,
 }
 
 /// The protocol that the reply belongs to, as far as the format leaves a choice.
@@ -40,6 +42,7 @@ impl ReplyPlan {
             outputs: None,
             counted: None,
             records: Records::One,
+            has_scores: false,
         }
     }
 
@@ -64,9 +67,11 @@ impl ReplyPlan {
     /// Whether the reply answers record by record rather than with whole tensors.
     pub fn is_by_record(&self, format: Format) -> bool {
         match (format, &self.dialect) {
-            (Format::JsonLines | Format::Csv, _) | (Format::Json, Dialect::Rows | Dialect::Documents(_)) => true,
+            (Format::Json, _) if self.has_scores => true,
+            (Format::JsonLines | Format::Csv | Format::RecordIo, _)
+            | (Format::Json, Dialect::Rows | Dialect::Documents(_)) => true,
             (Format::Json, Dialect::Columns | Dialect::OpenInference { .. })
-            | (Format::Npy | Format::Npz | Format::TritonBinary, _) => false,
+            | (Format::Npy | Format::Npz | Format::TritonBinary | Format::LibSvm | Format::Octets, _) => false,
         }
     }
 
@@ -81,9 +86,13 @@ impl ReplyPlan {
 
     /// Leaves it at these outputs, unless the request has chosen others.
     pub fn choose(&mut self, outputs: &[usize]) {
-        if self.outputs.is_some() {
-            return;
+        if self.outputs.is_none() {
+            self.leave(outputs);
         }
+    }
+
+    /// Leaves it at these outputs.
+    pub(super) fn leave(&mut self, outputs: &[usize]) {
         if let Dialect::OpenInference { binary, .. } = &mut self.dialect {
             let chosen = outputs.iter().map(|&output| binary.get(output) == Some(&true));
             *binary = chosen.collect();
@@ -101,8 +110,8 @@ impl ReplyPlan {
         let is_tensors = matches!(self.dialect, Dialect::OpenInference { .. });
         match format {
             Format::Json => !is_tensors,
-            Format::JsonLines | Format::Csv => true,
-            Format::Npy | Format::Npz | Format::TritonBinary => false,
+            Format::JsonLines | Format::Csv | Format::RecordIo => true,
+            Format::Npy | Format::Npz | Format::TritonBinary | Format::LibSvm | Format::Octets => false,
         }
     }
 
@@ -147,16 +156,30 @@ impl ReplyPlan {
             None => Ok(()),
             Some(output) => Err(not_a_tensor_problem(&output.name)),
         };
+        let one_array = |holds: &str| match selected.as_slice() {
+            [only] if is_array(&only.value_type) => Ok(()),
+            [only] => Err(not_a_tensor_problem(&only.name)),
+            _ => Err(format!(
+                "{holds} holds one array, the model gives {}; name one, as in {}; output=NAME, or accept application/json",
+                gives(signature),
+                format.media_type()
+            )),
+        };
+        let arrays_only = || match selected.iter().find(|output| !is_array(&output.value_type)) {
+            None => Ok(()),
+            Some(output) => Err(not_a_tensor_problem(&output.name)),
+        };
         let problem = match (format, &self.dialect) {
+            (Format::Json | Format::JsonLines, _) if self.has_scores => self.can_be_lines(&selected),
+            (Format::LibSvm, _) => Err(LIBSVM_IN_ONLY.to_owned()),
+            (Format::RecordIo, _) => self.can_be_lines(&selected).and_then(|()| arrays_only()),
+            (Format::Octets, _) => one_array("a run of bytes"),
+            (Format::Npy, _) => one_array("an NPY file"),
+            (Format::Npz, _) => arrays_only(),
             (Format::Json, Dialect::Rows | Dialect::Columns) => Ok(()),
             (Format::JsonLines, _) | (Format::Json, Dialect::Documents(_)) => self.can_be_lines(&selected),
-            (Format::Json, Dialect::OpenInference { .. }) | (Format::TritonBinary | Format::Npz, _) => tensors_only(),
+            (Format::Json, Dialect::OpenInference { .. }) | (Format::TritonBinary, _) => tensors_only(),
             (Format::Csv, _) => self.can_be_lines(&selected).and_then(|()| csv::can_carry(&selected)),
-            (Format::Npy, _) if selected.len() != 1 => Err(format!(
-                "an NPY file holds one array, the model gives {}; accept application/json",
-                gives(signature)
-            )),
-            (Format::Npy, _) => tensors_only(),
         };
         problem.map_err(|problem| EncodeError::CannotCarry { format, problem })
     }
@@ -186,6 +209,15 @@ impl ReplyPlan {
             }),
             (Division::Whole { .. }, _) => Ok(ByRecord::one(selected, runs)),
         }
+    }
+}
+
+/// Whether outputs of this type are one array each: tensors, and lists of maps from a class to a number.
+fn is_array(value_type: &ValueType) -> bool {
+    match value_type {
+        ValueType::Tensor { .. } => true,
+        ValueType::Sequence(element) => matches!(&**element, ValueType::Map { value, .. } if is_array(value)),
+        ValueType::Map { value, .. } => is_array(value),
     }
 }
 

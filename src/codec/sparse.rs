@@ -114,7 +114,7 @@ impl Sparse {
             let mut items = room::for_all(count)?;
             items.resize(count, zero);
             for (&place, value) in self.places.iter().zip(K::items(&values)) {
-                items[place] = value.clone();
+                items[place].clone_from(value);
             }
             K::tensor(shape.to_vec(), items)
         })

@@ -100,6 +100,16 @@ pub fn sample(data_type: DataType) -> Tensor {
     }
 }
 
+/// The format that is chosen for a reply.
+pub fn negotiate(
+    accept: Option<&str>,
+    default: Format,
+    plan: &ReplyPlan,
+    signature: &Signature,
+) -> Result<Format, EncodeError> {
+    crate::codec::negotiate(accept, default, plan, signature).map(|(format, _)| format)
+}
+
 /// Reads a request to a model without a manifest.
 pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<Request, DecodeError> {
     crate::codec::decode(content_type, body, &Schema::of(signature.clone()), Documents::One)

@@ -216,6 +216,62 @@ pub(super) fn write_all_cells(value: &Value, first: &mut bool, out: &mut Vec<u8>
     }
 }
 
+/// The values of a map of numbers, in the order of its keys.
+pub(super) fn map_array(value: &Value) -> Option<Tensor> {
+    let Value::Map { keys, values } = value else {
+        return None;
+    };
+    let order = key_order(keys);
+    if order.iter().any(|&at| at >= values.len()) {
+        return None;
+    }
+    let picked = with_kind!(values.data_type(), K => {
+        let items = K::items(values);
+        K::tensor(vec![order.len()], order.iter().map(|&at| items[at].clone()).collect())
+    });
+    picked.ok()
+}
+
+/// A list of maps that have the same keys as one array, a row for each map.
+fn maps_array(maps: &[Value]) -> Result<Tensor, &'static str> {
+    let keys = |value: &Value| match value {
+        Value::Map { keys, .. } => {
+            let order = key_order(keys);
+            with_kind!(keys.data_type(), K => {
+                let items = K::items(keys);
+                let ordered = order.iter().map(|&at| items[at].clone()).collect();
+                K::tensor(vec![order.len()], ordered)
+            })
+            .ok()
+        }
+        Value::Tensor(_) | Value::Sequence(_) => None,
+    };
+    let Some(first) = maps.first() else {
+        return Tensor::from_vec(vec![0, 0], Vec::<f32>::new()).map_err(|_| "has no rows");
+    };
+    let names = keys(first).ok_or("is neither a tensor nor a list of maps")?;
+    let mut rows = Vec::with_capacity(maps.len());
+    for map in maps {
+        if keys(map).as_ref() != Some(&names) {
+            return Err("has other keys in one row than in another");
+        }
+        let row = map_array(map).ok_or("is neither a tensor nor a list of maps")?;
+        let shape = vec![1, row.len()];
+        rows.push(row.reshape(shape).map_err(|_| "has uneven rows")?);
+    }
+    let rows: Vec<&Tensor> = rows.iter().collect();
+    Tensor::concatenate(&rows).ok_or("has values of different types")
+}
+
+/// An output as one array: a tensor as it is, a list of maps by the order of their keys.
+pub(super) fn as_array(value: &Value) -> Result<Tensor, &'static str> {
+    match value {
+        Value::Tensor(tensor) => Ok(tensor.clone()),
+        Value::Sequence(values) => maps_array(values),
+        Value::Map { .. } => map_array(value).ok_or("is not a map of numbers"),
+    }
+}
+
 /// The indices of a map's entries by key, so that a column means the same in every row.
 fn key_order(keys: &Tensor) -> Vec<usize> {
     let mut order: Vec<usize> = (0..keys.len()).collect();

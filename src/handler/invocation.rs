@@ -45,14 +45,14 @@ impl Work for Invocation {
         let asked = self
             .handler
             .decode(&self.content_type, self.body.clone(), self.documents)?;
-        let format = self
+        let (format, reply) = self
             .handler
             .negotiate(self.accept.as_deref(), self.default, &asked.reply)?;
         let inputs = Inputs {
             tensors: asked.inputs,
             optional: asked.optional,
         };
-        Ok((inputs, (asked.reply, format)))
+        Ok((inputs, (reply, format)))
     }
 
     fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {

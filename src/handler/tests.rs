@@ -23,18 +23,18 @@ fn answer(
     run: impl Fn(&[Tensor]) -> Vec<Value>,
 ) -> String {
     let request = handler.decode(content_type, body(text), Documents::One).unwrap();
-    let format = handler.negotiate(Some(accept), Format::Json, &request.reply).unwrap();
-    let selected = |all: Vec<Value>| match request.reply.outputs() {
+    let (format, reply) = handler.negotiate(Some(accept), Format::Json, &request.reply).unwrap();
+    let selected = |all: Vec<Value>| match reply.outputs() {
         None => all,
         Some(outputs) => outputs.iter().map(|&output| all[output].clone()).collect(),
     };
-    let runs = match handler.apart(format, &request.reply, None) {
+    let runs = match handler.apart(format, &reply, None) {
         None => vec![selected(run(&request.inputs))],
         Some(count) => (0..count)
             .map(|index| selected(run(&model.record(&request.inputs, index))))
             .collect(),
     };
-    let encoded = handler.encode(format, &request.reply, "m", &runs).unwrap();
+    let encoded = handler.encode(format, &reply, "m", &runs).unwrap();
     String::from_utf8_lossy(&encoded.body).into_owned()
 }
 

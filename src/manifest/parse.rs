@@ -87,11 +87,11 @@ fn check_keys(json: &Json, schema: &Json, root: &Json, path: &str) -> Result<(),
                 return Ok(());
             };
             for (key, value) in members {
-                let own = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
+                let below = |key: &str| match path {
+                    "" => key.to_owned(),
+                    path => format!("{path}.{key}"),
                 };
+                let own = below(key);
                 let Some(property) = known.get(key) else {
                     // An object that may have any keys.
                     if object.get("additionalProperties") != Some(&Json::Bool(false)) {
@@ -103,7 +103,7 @@ fn check_keys(json: &Json, schema: &Json, root: &Json, path: &str) -> Result<(),
                         .filter(|(likeness, _)| *likeness > 0.7)
                         .max_by(|one, other| one.0.total_cmp(&other.0));
                     return Err(ManifestError::UnknownKey {
-                        nearest: nearest.map(|(_, known)| own.replace(key.as_str(), known)),
+                        nearest: nearest.map(|(_, known)| below(known)),
                         path: own,
                     });
                 };

@@ -145,7 +145,12 @@ fn yaml_string(text: &str, path: &[&str]) -> Option<String> {
                 if more.is_empty() || next.len() - more.len() <= own {
                     break;
                 }
-                value.push(' ');
+                // In double quotes a backslash at the end of a line joins it to the next one as it is.
+                if value.starts_with('"') && value.ends_with('\\') {
+                    value.pop();
+                } else {
+                    value.push(' ');
+                }
                 value.push_str(more.trim_end());
                 lines.next();
             }
@@ -161,53 +166,76 @@ fn unquoted(scalar: &str) -> Option<String> {
         return Some(inner.strip_suffix('\'')?.replace("''", "'"));
     }
     if scalar.starts_with('"') {
-        // Close enough to JSON's strings for what a program writes; a backslash at a fold is YAML's own.
-        return serde_json::from_str(&scalar.replace("\\ ", "")).ok();
+        // JSON's strings but for the blank at a fold, which YAML writes with a backslash.
+        return serde_json::from_str(&scalar.replace("\\ ", " ")).ok();
     }
     Some(scalar.to_owned())
 }
 
 /// The batches that Triton's configuration allows.
 fn triton_batching(text: &str) -> Result<Option<Batching>, SidecarError> {
-    let mut depth = 0i32;
-    let (mut most, mut is_dynamic) = (None, false);
-    for line in text.lines() {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        if depth == 0 {
-            if let Some(value) = line.strip_prefix("max_batch_size") {
-                let value = value.trim_start().trim_start_matches(':').trim();
+    let mut depth = 0usize;
+    let (mut most, mut is_dynamic, mut is_size) = (None, false, false);
+    for word in words(text) {
+        match word {
+            "{" | "[" => depth += 1,
+            "}" | "]" => {
+                let above = depth.checked_sub(1);
+                depth = above.ok_or_else(|| SidecarError("a bracket is closed that was not opened".to_owned()))?;
+            }
+            ":" | "," | ";" => {}
+            value if is_size => {
                 let number = value.parse::<usize>();
                 most = Some(number.map_err(|_| SidecarError(format!("max_batch_size: {value:?} is not a number")))?);
+                is_size = false;
             }
-            is_dynamic |= line
-                .strip_prefix("dynamic_batching")
-                .is_some_and(|rest| rest.trim_start().starts_with(['{', ':']) || rest.trim().is_empty());
-        }
-        depth += brackets(line);
-        if depth < 0 {
-            return Err(SidecarError("a bracket is closed that was not opened".to_owned()));
+            name if depth == 0 => {
+                is_size = name == "max_batch_size";
+                is_dynamic |= name == "dynamic_batching";
+            }
+            _ => {}
         }
     }
     let most = most.and_then(NonZeroUsize::new);
     Ok(most.filter(|_| is_dynamic).map(|most| Batching::Allowed(Some(most))))
 }
 
-/// Brackets that a line opens, less those that it closes, outside of strings.
-fn brackets(line: &str) -> i32 {
-    let (mut open, mut quote) = (0, None);
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match (quote, character) {
-            (Some(_), '\\') => drop(characters.next()),
-            (Some(own), _) if own == character => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(character),
-            (None, '{' | '[') => open += 1,
-            (None, '}' | ']') => open -= 1,
-            (None, _) => {}
+/// The words of a text of Protocol Buffers: names and numbers, strings with their quotes, and each other mark by itself.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            rest = rest.trim_start();
+            match rest.strip_prefix('#') {
+                Some(comment) => rest = comment.split_once('\n').map_or("", |(_, after)| after),
+                None => break,
+            }
         }
+        let first = rest.chars().next()?;
+        let length = match first {
+            '"' | '\'' => string_length(rest, first),
+            _ => {
+                let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '+' | '.');
+                rest.find(|c| !is_part(c)).unwrap_or(rest.len()).max(first.len_utf8())
+            }
+        };
+        let (word, after) = rest.split_at(length);
+        rest = after;
+        Some(word)
+    })
+}
+
+/// Bytes of the string that `text` begins with, up to its closing quote.
+fn string_length(text: &str, quote: char) -> usize {
+    let mut is_escaped = true;
+    for (at, character) in text.char_indices() {
+        if character == quote && !is_escaped {
+            return at + character.len_utf8();
+        }
+        // The opening quote counts as escaped.
+        is_escaped = character == '\\' && !is_escaped;
     }
-    open
+    text.len()
 }
 
 /// The labels of `id2label`, where its keys are the numbers from 0 on.

@@ -60,6 +60,10 @@ fn a_mistake_is_named_by_its_place_and_the_nearest_key() {
             r#"{"golden": [{"request": {"bdy": 1}, "response": 1}]}"#,
             r#""golden[0].request.bdy" is not a key of longshore.json; did you mean "golden[0].request.body"?"#,
         ),
+        (
+            r#"{"inputs": [{"nam": "x"}]}"#,
+            r#""inputs[0].nam" is not a key of longshore.json; did you mean "inputs[0].name"?"#,
+        ),
         (r#"{"zzz": 1}"#, r#""zzz" is not a key of longshore.json"#),
         (r#"{"hints": {}}"#, r#""hints" is not a key of longshore.json"#),
         (
@@ -167,6 +171,12 @@ fn what_exporters_write_is_read_where_the_manifest_says_nothing() {
         .map(|column| column.name.as_str())
         .collect();
     assert_eq!(names, ["fixed acidity", "owner's town"]);
+    let folded =
+        "signature:\n  inputs: \"[{\\\"type\\\": \\\"double\\\", \\\"name\\\": \\\"sepal\\\n    \\ length\\\"}]\"\n";
+    assert_eq!(
+        read(Sidecar::MlModel, folded).unwrap().hints.columns,
+        [Column::from("sepal length")]
+    );
     let tensors = "signature:\n  inputs: '[{\"type\": \"tensor\", \"tensor-spec\": {\"dtype\": \"float32\", \"shape\": [-1, 2]}}]'\n";
     assert_eq!(read(Sidecar::MlModel, tensors).unwrap(), Manifest::default());
     assert_eq!(
@@ -188,6 +198,11 @@ fn what_exporters_write_is_read_where_the_manifest_says_nothing() {
             None,
         ),
         ("max_batch_size: 0\ndynamic_batching { }\n", None),
+        ("max_batch_size: 8 dynamic_batching { }", allowed(8)),
+        (
+            "parameters { key: \"a#b{\" } max_batch_size: 4 # {\ndynamic_batching: { }\n",
+            allowed(4),
+        ),
         ("", None),
     ];
     for (text, expected) in table {

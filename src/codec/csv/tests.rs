@@ -1,7 +1,7 @@
 use crate::codec::testing::{
-    decode_str, identity, input, output, pairs, reply, row_plan, signature, strings, tensor, zip_map,
+    decode_str, identity, input, negotiate, output, pairs, reply, row_plan, signature, strings, tensor, zip_map,
 };
-use crate::codec::{Format, apart, encode, negotiate};
+use crate::codec::{Format, apart, encode};
 use crate::tensor::{DataType, OutputRows, OutputSpec, Signature, Tensor, Value};
 
 fn inputs(body: &str, signature: &Signature) -> Vec<Tensor> {

@@ -1,8 +1,8 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::codec::testing::{encoded, identity, input, pairs, sample, signature, strings, tensor};
-use crate::codec::{DecodeError, Format, Request, Schema, datatype_name, negotiate};
+use crate::codec::testing::{encoded, identity, input, negotiate, pairs, sample, signature, strings, tensor};
+use crate::codec::{DecodeError, Format, Request, Schema, datatype_name};
 use crate::tensor::{DataType, Signature, Value};
 
 /// Reads a request to a model without a manifest.

@@ -2,9 +2,9 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 use crate::codec::testing::{
-    decode, encoded, identity, input, output, pairs, refusal, row_plan, sample, signature, strings, tensor,
+    decode, encoded, identity, input, negotiate, output, pairs, refusal, row_plan, sample, signature, strings, tensor,
 };
-use crate::codec::{DecodeError, EncodeError, Format, negotiate};
+use crate::codec::{DecodeError, Format};
 use crate::tensor::{DataType, Signature, Tensor, Value};
 
 /// What `numpy.save` writes.
@@ -430,23 +430,23 @@ fn strings_are_not_padded_beyond_reason() {
 }
 
 #[test]
-fn one_tensor_fits_into_a_file_and_anything_else_is_refused_before_the_run() {
+fn a_file_holds_one_output_the_first_or_the_one_that_is_named() {
     let two = signature(
         &[input("x", DataType::F32, &[-1])],
         &[output("a", DataType::F32, &[-1]), output("b", DataType::I64, &[-1])],
     );
-    let error = negotiate(Some("application/x-npy"), Format::Json, &row_plan(), &two).unwrap_err();
-    assert!(matches!(
-        error,
-        EncodeError::CannotCarry {
-            format: Format::Npy,
-            ..
-        }
-    ));
+    // scikit-learn's container answers predictions, which come first.
+    let chosen = |accept: &str| crate::codec::negotiate(Some(accept), Format::Json, &row_plan(), &two);
+    let (format, plan) = chosen("application/x-npy").unwrap();
+    assert_eq!((format, plan.outputs()), (Format::Npy, Some(&[0][..])));
+    let (format, plan) = chosen("application/x-npy; output=b").unwrap();
+    assert_eq!((format, plan.outputs()), (Format::Npy, Some(&[1][..])));
+    let (format, plan) = chosen("application/json; output=\"b\"").unwrap();
+    assert_eq!((format, plan.outputs()), (Format::Json, Some(&[1][..])));
     assert_eq!(
-        error.to_string(),
-        "the outputs cannot be given as application/x-npy: an NPY file holds one array, the model gives \"a\" \
-         float32[batch], \"b\" int64[batch]; accept application/json"
+        chosen("application/x-npy; output=c").unwrap_err().to_string(),
+        "the outputs cannot be given as application/x-npy: the model has no output \"c\"; it gives \"a\" float32[batch], \"b\" \
+         int64[batch]"
     );
     let one = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}],"outputs":[{"name":"b"}]}"#;
     let plan = decode("application/json", Bytes::from(one), &two).unwrap().reply;

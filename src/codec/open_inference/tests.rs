@@ -1,7 +1,8 @@
 use crate::codec::testing::{
-    decode_str, identity, input, inputs, output, pairs, plan_of, reply, sample, signature, strings, tensor, zip_map,
+    decode_str, identity, input, inputs, negotiate, output, pairs, plan_of, reply, sample, signature, strings, tensor,
+    zip_map,
 };
-use crate::codec::{Dialect, EncodeError, Format, ReplyPlan, negotiate};
+use crate::codec::{Dialect, EncodeError, Format, ReplyPlan};
 use crate::tensor::{DataType, Signature, Tensor, Value};
 
 use super::datatype_name;

@@ -1,9 +1,9 @@
 use bytes::Bytes;
 
 use crate::codec::testing::{
-    decode, encoded, identity, input, output, refusal, row_plan, sample, signature, strings, tensor, zip_map,
+    decode, encoded, identity, input, negotiate, output, refusal, row_plan, sample, signature, strings, tensor, zip_map,
 };
-use crate::codec::{DecodeError, Format, Request, negotiate};
+use crate::codec::{DecodeError, Format, Request};
 use crate::tensor::{DataType, Signature, Value};
 
 fn content_type(size: impl std::fmt::Display) -> String {

@@ -80,12 +80,12 @@ impl Work for Inference {
             .handler
             .decode_open_inference(self.json_bytes.as_deref(), &self.body)?;
         // JSON alone, or with binary data behind it, as the request says.
-        let format = self.handler.negotiate(None, Format::Json, &asked.reply)?;
+        let (format, reply) = self.handler.negotiate(None, Format::Json, &asked.reply)?;
         let inputs = Inputs {
             tensors: asked.inputs,
             optional: asked.optional,
         };
-        Ok((inputs, (asked.reply, format)))
+        Ok((inputs, (reply, format)))
     }
 
     fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {

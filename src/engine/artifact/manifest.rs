@@ -47,22 +47,23 @@ pub(super) fn add_sidecars(folder: &Folder, model: &Path, manifest: &mut Manifes
         let Some(text) = places.into_iter().find_map(|path| sidecar_text(folder, &path)) else {
             continue;
         };
-        match sidecar.read(&text, manifest) {
+        let read = text.and_then(|text| sidecar.read(&text, manifest).map_err(|error| error.to_string()));
+        match read {
             Ok(true) => manifest.hints.files.push(name.to_owned()),
             Ok(false) => {}
-            Err(error) => tracing::warn!(file = name, %error, "a file beside the model is passed over"),
+            Err(error) => tracing::warn!(file = name, error, "a file beside the model is passed over"),
         }
     }
 }
 
-/// The text of the file at `path`, when it is a file of the artifact and not too long.
-fn sidecar_text(folder: &Folder, path: &Path) -> Option<String> {
+/// The text of the file at `path`, when it is a file of the artifact; or why it cannot be read.
+fn sidecar_text(folder: &Folder, path: &Path) -> Option<Result<String, String>> {
     let path = inside(folder, path).ok()?;
     let (file, length) = open_file(folder, &path).ok()?;
     if length > MAX_SIDECAR_BYTES {
-        return None;
+        return Some(Err(format!("it is longer than {MAX_SIDECAR_BYTES} bytes")));
     }
     let mut text = String::new();
-    file.take(MAX_SIDECAR_BYTES).read_to_string(&mut text).ok()?;
-    Some(text)
+    let read = file.take(MAX_SIDECAR_BYTES).read_to_string(&mut text);
+    Some(read.map(|_| text).map_err(|error| error.to_string()))
 }

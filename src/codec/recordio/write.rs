@@ -1,0 +1,166 @@
+//! Replies: one record per record, its outputs as labels.
+
+use std::borrow::Cow;
+
+use super::wire::{put_bytes, put_varint};
+use super::{
+    BYTES_VALUE, ENTRY_KEY, ENTRY_VALUE, MAGIC, PART_BITS, RECORD_LABEL, TENSOR_SHAPE, TENSOR_VALUES, VALUE_BYTES,
+    VALUE_FLOAT32, VALUE_FLOAT64, VALUE_INT32,
+};
+use crate::codec::Format;
+use crate::codec::by_record::{ByRecord, Part};
+use crate::codec::element::{Kind, with_kind};
+use crate::codec::error::{EncodeError, excerpt};
+use crate::codec::numbers::{Number, Numeric};
+use crate::codec::room;
+use crate::codec::values::map_array;
+use crate::tensor::{DataType, Tensor, Value};
+
+/// Writes each record's outputs under their names. Of integers those that the format does not have become doubles where that
+/// loses nothing.
+pub(in crate::codec) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
+    let mut out: Vec<u8> = room::for_all(records.json_bytes())?;
+    for record in 0..records.count() {
+        let mut message = Vec::new();
+        for (spec, part) in records.parts(record) {
+            let problem = |problem: &str| EncodeError::CannotCarry {
+                format: Format::RecordIo,
+                problem: format!("output {} {problem}; accept application/json", excerpt(&spec.name)),
+            };
+            let tensor = row(&part).ok_or_else(|| problem("is neither a tensor nor a map of numbers"))?;
+            let value = value(&tensor).ok_or_else(|| problem("has whole numbers that no double holds"))?;
+            let mut entry = Vec::with_capacity(spec.name.len() + value.len() + 16);
+            put_bytes(ENTRY_KEY, spec.name.as_bytes(), &mut entry);
+            put_bytes(ENTRY_VALUE, &value, &mut entry);
+            put_bytes(RECORD_LABEL, &entry, &mut message);
+        }
+        let length = u32::try_from(message.len())
+            .ok()
+            .filter(|length| length >> PART_BITS == 0)
+            .ok_or_else(|| EncodeError::CannotCarry {
+                format: Format::RecordIo,
+                problem: "a record is larger than 512 MiB; accept application/json".to_owned(),
+            })?;
+        out.try_reserve(message.len() + 12)
+            .map_err(|_| EncodeError::OutOfMemory)?;
+        out.extend_from_slice(&MAGIC.to_le_bytes());
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&message);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+    Ok(out)
+}
+
+/// The part of an output that belongs to one record. A map's values stand in the order of its keys.
+pub(in crate::codec) fn row<'a>(part: &Part<'a>) -> Option<Cow<'a, Tensor>> {
+    match *part {
+        Part::Whole(Value::Tensor(tensor)) => Some(Cow::Borrowed(tensor)),
+        Part::Entry(Value::Tensor(tensor), entry) => {
+            let row = tensor.rows(entry..entry + 1)?;
+            let shape = row.shape().get(1..)?.to_vec();
+            row.reshape(shape).ok().map(Cow::Owned)
+        }
+        Part::Entry(Value::Sequence(values), entry) => match values.get(entry)? {
+            Value::Tensor(tensor) => Some(Cow::Borrowed(tensor)),
+            map => map_array(map).map(Cow::Owned),
+        },
+        Part::Entry(map @ Value::Map { .. }, _) | Part::Whole(map) => map_array(map).map(Cow::Owned),
+    }
+}
+
+/// The message `Value` of a tensor. `None` where it has integers that the format cannot say.
+fn value(tensor: &Tensor) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    let number = match tensor.data_type() {
+        DataType::String => {
+            for string in tensor.as_strings().unwrap_or_default() {
+                put_bytes(BYTES_VALUE, string, &mut content);
+            }
+            let mut message = Vec::with_capacity(content.len() + 8);
+            put_bytes(VALUE_BYTES, &content, &mut message);
+            return Some(message);
+        }
+        DataType::F64 => {
+            put_bytes(TENSOR_VALUES, tensor.as_bytes()?, &mut content);
+            VALUE_FLOAT64
+        }
+        DataType::F32 => {
+            put_bytes(TENSOR_VALUES, tensor.as_bytes()?, &mut content);
+            VALUE_FLOAT32
+        }
+        DataType::F16 | DataType::Bf16 => {
+            let packed: Vec<u8> = numbers(tensor)
+                .into_iter()
+                .flat_map(|number| (float(number) as f32).to_le_bytes())
+                .collect();
+            put_bytes(TENSOR_VALUES, &packed, &mut content);
+            VALUE_FLOAT32
+        }
+        DataType::I8
+        | DataType::I16
+        | DataType::I32
+        | DataType::I64
+        | DataType::U8
+        | DataType::U16
+        | DataType::U32
+        | DataType::U64
+        | DataType::Bool => {
+            let numbers = numbers(tensor);
+            let whole: Option<Vec<i32>> = numbers
+                .iter()
+                .map(|&number| <i32 as Numeric>::from_number(number).ok())
+                .collect();
+            let mut packed = Vec::with_capacity(numbers.len() * 8);
+            match whole {
+                Some(whole) => {
+                    whole
+                        .iter()
+                        .for_each(|&value| put_varint(i64::from(value) as u64, &mut packed));
+                    put_bytes(TENSOR_VALUES, &packed, &mut content);
+                    VALUE_INT32
+                }
+                None => {
+                    for number in numbers {
+                        packed.extend_from_slice(&exact(number)?.to_le_bytes());
+                    }
+                    put_bytes(TENSOR_VALUES, &packed, &mut content);
+                    VALUE_FLOAT64
+                }
+            }
+        }
+    };
+    if tensor.shape().len() > 1 {
+        let mut shape = Vec::new();
+        tensor
+            .shape()
+            .iter()
+            .for_each(|&size| put_varint(size as u64, &mut shape));
+        put_bytes(TENSOR_SHAPE, &shape, &mut content);
+    }
+    let mut message = Vec::with_capacity(content.len() + 8);
+    put_bytes(number, &content, &mut message);
+    Some(message)
+}
+
+/// The elements as numbers; a boolean is 0 or 1, strings are none.
+fn numbers(tensor: &Tensor) -> Vec<Number> {
+    with_kind!(tensor.data_type(), K => K::items(tensor).iter().filter_map(<K as Kind>::to_number).collect())
+}
+
+fn float(number: Number) -> f64 {
+    match number {
+        Number::Int(value) => value as f64,
+        Number::Uint(value) => value as f64,
+        Number::Float(value) => value,
+    }
+}
+
+/// The double that is exactly this number.
+fn exact(number: Number) -> Option<f64> {
+    const LIMIT: u64 = 1 << f64::MANTISSA_DIGITS;
+    match number {
+        Number::Int(value) if value.unsigned_abs() > LIMIT => None,
+        Number::Uint(value) if value > LIMIT => None,
+        number => Some(float(number)),
+    }
+}
