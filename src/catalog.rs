@@ -27,6 +27,7 @@ mod demand;
 mod entry;
 mod error;
 mod presence;
+mod rehearse;
 mod restore;
 mod retire;
 mod roots;
@@ -52,6 +53,7 @@ use demand::Origin;
 use entry::{Entry, Lent, Slot};
 use error::{load_error, not_loaded, shortened};
 use roots::allowed;
+use served::Requests;
 use usage::Lately;
 
 pub use demand::{Demand, Settings as DemandSettings};
@@ -69,6 +71,8 @@ pub struct Settings {
     pub roots: Vec<PathBuf>,
     /// How long an unload waits for the model's last requests.
     pub unload_timeout: Duration,
+    /// How long the requests of a model's manifest may take at its load, all of them together.
+    pub rehearsal_timeout: Duration,
     /// How many models are loaded again at once.
     pub restores: usize,
     /// Is told what is on the list, so that it can be restored.
@@ -82,6 +86,10 @@ pub struct Record {
     pub url: String,
     pub target_model: Option<String>,
     pub content: ContentHash,
+    /// The manifest as JSON, without its requests, where there is something in it. Apart from the rest of the record in
+    /// messages, because it may be long.
+    #[serde(skip)]
+    pub manifest: Option<String>,
 }
 
 /// Outlives this process, and is told of each load and unload before whoever asked for it.
@@ -172,7 +180,7 @@ impl Catalog {
                     }
                 }
                 let served = match self.engine.load(path).await {
-                    Ok(model) => self.serve(name, model).await,
+                    Ok(model) => self.serve(name, model, Requests::Run).await,
                     Err(error) => Err(load_error(name, error)),
                 };
                 match served {
@@ -182,6 +190,7 @@ impl Catalog {
                             url: url.to_owned(),
                             target_model: target_model.map(ToOwned::to_owned),
                             content: *served.model.content(),
+                            manifest: served.manifest(),
                         };
                         if let Some(journal) = &self.settings.journal {
                             journal.loaded(record.clone());
@@ -220,12 +229,13 @@ impl Catalog {
                     return Ok(Op::Nop);
                 }
                 let model = self.engine.load(path).await.map_err(|error| load_error(name, error))?;
-                let served = self.serve(name, model).await?;
+                let served = self.serve(name, model, Requests::Run).await?;
                 let record = Record {
                     name: name.to_owned(),
                     url: url.to_owned(),
                     target_model: None,
                     content: *served.model.content(),
+                    manifest: None,
                 };
                 Ok::<_, CatalogError>(Op::Put(Entry::loaded(record, served, Some(origin)).0))
             })

@@ -388,27 +388,27 @@ impl Engine {
         }
     }
 
-    /// Loads what was loaded before from `path`: its prepared form where there is one, so that the files are not needed.
-    pub async fn restore(&self, path: &ArtifactPath, content: ContentHash) -> Result<Model, LoadError> {
+    /// Loads what was loaded before from `path`, with the manifest that it had: its prepared form where there is one, so that
+    /// the files are not needed.
+    pub async fn restore(
+        &self,
+        path: &ArtifactPath,
+        content: ContentHash,
+        manifest: &Arc<Manifest>,
+    ) -> Result<Model, LoadError> {
         let Some(preparing) = &self.preparing else {
-            return self.load(path).await;
+            return self.load_with(path, manifest).await;
         };
-        let (cache, files, processor) = (Arc::clone(&preparing.cache), self.with_overlay(path), self.processor());
-        let found = self.loads.run(move || {
-            // What the name's manifest says is not part of the content; without the files, it says nothing.
-            let manifest =
-                artifact::open(&files, processor).map_or_else(|_| Arc::default(), |artifact| artifact.manifest);
-            (cache.find(&content), manifest)
-        });
-        let (found, manifest) = found.await.map_err(LoadError::Pool)?;
-        let Some(source) = found.and_then(Source::prepared) else {
-            return self.load(path).await;
+        let cache = Arc::clone(&preparing.cache);
+        let found = self.loads.run(move || cache.find(&content)).await;
+        let Some(source) = found.map_err(LoadError::Pool)?.and_then(Source::prepared) else {
+            return self.load_with(path, manifest).await;
         };
         let place = self.residents.place(content);
         let mut place = place.lock().await;
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
-            return Ok(self.model(resident, manifest));
+            return Ok(self.model(resident, Arc::clone(manifest)));
         }
         let file = source.file().to_owned();
         let resident = match self.create(content, source, None).await {
@@ -418,13 +418,19 @@ impl Engine {
                 let is_there = self.files.run(move || file.exists()).await;
                 // Prepared models may be deleted at any time, then as well.
                 return match is_there {
-                    Ok(false) => self.load(path).await,
+                    Ok(false) => self.load_with(path, manifest).await,
                     Ok(true) | Err(_) => Err(error),
                 };
             }
         };
         place.set(&resident);
-        Ok(self.model(resident, manifest))
+        Ok(self.model(resident, Arc::clone(manifest)))
+    }
+
+    /// Loads the artifact at `path` with another manifest than its own. Which file is the model is still for its own to say.
+    async fn load_with(&self, path: &ArtifactPath, manifest: &Arc<Manifest>) -> Result<Model, LoadError> {
+        let model = self.load(path).await?;
+        Ok(self.model(model.resident, Arc::clone(manifest)))
     }
 
     /// Where models run.

@@ -7,9 +7,14 @@
 //! - `resolve`: from a manifest and a signature to what requests may say, or why the one does not fit the other.
 //! - `labels`: class numbers and probabilities under the names of the classes.
 //! - `chunks`: a model of a fixed batch size answers any number of records.
+//! - `invocation`: a request on its way through a handler and its model.
+//! - `rehearsal`: the requests that a manifest brings along; `compare`: whether an answer is the expected one.
 
 mod chunks;
+mod compare;
+mod invocation;
 mod labels;
+mod rehearsal;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -24,6 +29,10 @@ use crate::tensor::{Signature, Value};
 
 use chunks::Chunks;
 use labels::Labels;
+
+pub use compare::Difference;
+pub use invocation::{Invocation, InvocationError};
+pub use rehearsal::{Rehearsal, RehearsalError, Which, rehearsals};
 pub use resolve::HandlerError;
 
 /// Reads and writes the bodies of one model's requests.

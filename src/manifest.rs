@@ -16,6 +16,7 @@ mod tests;
 
 use std::num::NonZeroUsize;
 
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -226,6 +227,9 @@ pub struct Request {
     /// A file with the body, relative to the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// The contents of `file`, once it has been read.
+    #[serde(skip)]
+    pub bytes: Option<Bytes>,
 }
 
 /// A request and its right answer.

@@ -57,7 +57,7 @@ pub use ledger::RefusalTimes;
 use ledger::{Cause, Ledger};
 use liveness::Liveness;
 pub use liveness::pause as heartbeat;
-use protocol::{FromWorker, MAX_MESSAGE, Received, Refusal, ToWorker};
+use protocol::{FromWorker, MAX_MESSAGE, ManifestParts, Received, Refusal, ToWorker, manifest_parts};
 use restart::{Culprit as Blame, Ended, How, Next, Row};
 pub use worker::{Inheritance, JoinError, Link, Refused, join};
 
@@ -130,6 +130,8 @@ struct Told {
     /// It has asked for another one in its place: runs of these contents are stuck.
     replace: Option<Vec<Culprit>>,
     liveness: Liveness,
+    /// Of the next record.
+    manifest: ManifestParts,
     /// It was killed for its silence.
     was_silent: bool,
 }
@@ -300,7 +302,8 @@ impl Supervisor {
                 told.ready = true;
                 told.liveness.heard();
             }
-            Received::Message(FromWorker::Loaded(record)) => self.ledger.loaded(record),
+            Received::Message(FromWorker::ManifestPart(part)) => told.manifest.push(&part),
+            Received::Message(FromWorker::Loaded(record)) => self.ledger.loaded(told.manifest.complete(record)),
             Received::Message(FromWorker::Unloaded { name }) => self.ledger.unloaded(&name),
             Received::Message(FromWorker::Used { contents }) => self.ledger.used(&contents),
             Received::Message(FromWorker::Alive) => told.liveness.heard(),
@@ -397,7 +400,10 @@ async fn hand_over(
     };
     // The first message finds an empty socket.
     protocol::send_with(socket, &start, listener.as_fd())?;
-    let models = models.iter().map(|record| ToWorker::Model(Cow::Borrowed(&**record)));
+    let models = models.iter().flat_map(|record| {
+        let parts = manifest_parts(record.manifest.as_deref()).map(|part| ToWorker::ManifestPart(Cow::Borrowed(part)));
+        parts.chain([ToWorker::Model(Cow::Borrowed(&**record))])
+    });
     let refusals = refusals.into_iter().map(ToWorker::Refuse);
     for message in models.chain(refusals).chain([ToWorker::Go]) {
         let send = || protocol::send_to(socket, &message, SendFlags::DONTWAIT);

@@ -21,6 +21,8 @@ pub(super) struct Entry {
     pub(super) url: String,
     pub(super) target_model: Option<String>,
     pub(super) content: ContentHash,
+    /// As in the [`Record`], of one that is to be loaded again.
+    pub(super) manifest: Option<String>,
     /// Locked only to look at it, to clone or to take the `Arc`: an async lock would cost more than it saves. What it is
     /// changes only under the name's lock of the directory.
     pub(super) model: Mutex<Slot>,
@@ -67,6 +69,7 @@ impl Entry {
             url: record.url,
             target_model: record.target_model,
             content: record.content,
+            manifest: record.manifest,
             model: Mutex::new(slot),
             users: TaskTracker::new(),
             origin,
@@ -84,8 +87,9 @@ impl Entry {
     }
 
     /// The entry of `model`, and a handle from before anybody can close it.
-    pub(super) fn loaded(record: Record, served: Served, origin: Option<Origin>) -> (Arc<Self>, Handle) {
+    pub(super) fn loaded(mut record: Record, served: Served, origin: Option<Origin>) -> (Arc<Self>, Handle) {
         let served = Arc::new(served.called(shortened(&record.name)));
+        record.manifest = None;
         let entry = Self::new(record, Slot::Loaded(Arc::clone(&served)), origin);
         let handle = Handle {
             served,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::MAX_NAME_BYTES;
-use crate::engine::{LoadError, PrepareError, Quarantined, SessionError};
-use crate::handler::HandlerError;
+use crate::engine::{InferenceError, LoadError, PrepareError, Quarantined, RunError, SessionError};
+use crate::handler::{HandlerError, InvocationError, RehearsalError};
 use crate::manifest::FILE;
 use crate::store::{FetchError, NameError};
 
@@ -35,6 +35,12 @@ pub enum CatalogError {
         name: String,
         #[source]
         source: HandlerError,
+    },
+    #[error("model \"{name}\" cannot be loaded: {FILE}: {source}")]
+    Rehearsal {
+        name: String,
+        #[source]
+        source: Box<RehearsalError>,
     },
     /// It is on the list, and may not be run.
     #[error("model \"{}\" is refused: {source}", shortened(.name))]
@@ -107,6 +113,16 @@ impl CatalogError {
                     | LoadError::Prepare(PrepareError::Killed | PrepareError::Stopping | PrepareError::NoChild(_))
             ),
             Self::Manifest { .. } => true,
+            Self::Rehearsal { source, .. } => match &**source {
+                RehearsalError::Failed {
+                    source: InvocationError::Inference(error),
+                    ..
+                } => matches!(
+                    error,
+                    InferenceError::Run(RunError::Data(_) | RunError::Division | RunError::Runtime(_))
+                ),
+                RehearsalError::Failed { .. } | RehearsalError::Differs { .. } => true,
+            },
             _ => false,
         }
     }

@@ -8,9 +8,10 @@ use moka::ops::compute::Op;
 use tokio::task::JoinSet;
 
 use super::roots::unresolved;
-use super::served::Served;
+use super::served::{Requests, Served};
 use super::{Catalog, CatalogError, Entry, Record, Slot, load_error, shortened};
 use crate::engine::{ArtifactError, ArtifactPath, ContentHash, LoadError, Model, SessionError};
+use crate::manifest::{FILE, Manifest};
 
 /// Why a model could not be loaded again.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +108,11 @@ impl Catalog {
             Err(error @ CatalogError::Load { .. }) => return Err(Lost::ForNow(error)),
             Err(error) => return Err(Lost::ForGood(error.to_string())),
         };
-        let model = match self.reload(&path, entry.content).await {
+        let manifest = match entry.manifest.as_deref().map(serde_json::from_str).transpose() {
+            Ok(manifest) => Arc::new(manifest.unwrap_or_default()),
+            Err(error) => return Err(Lost::ForGood(format!("{FILE}: {error}"))),
+        };
+        let model = match self.reload(&path, entry.content, &manifest).await {
             Ok(model) => model,
             Err(error) => {
                 // It may have become known by this very try.
@@ -119,20 +124,25 @@ impl Catalog {
             self.engine.unload(model).await;
             return Err(Lost::ForGood("its files hold another model now".to_owned()));
         }
-        let served = self.serve(name, model).await;
+        let served = self.serve(name, model, Requests::Skip).await;
         served.map_err(|error| Lost::ForGood(error.to_string()))
     }
 
-    async fn reload(&self, path: &ArtifactPath, content: ContentHash) -> Result<Model, LoadError> {
+    async fn reload(
+        &self,
+        path: &ArtifactPath,
+        content: ContentHash,
+        manifest: &Arc<Manifest>,
+    ) -> Result<Model, LoadError> {
         let permit = self.restores.acquire().await;
-        let restored = self.engine.restore(path, content).await;
+        let restored = self.engine.restore(path, content, manifest).await;
         drop(permit);
         match restored {
             // A load needs more memory while it goes on than afterwards: where several have no room, one may.
             Err(LoadError::NoRoom(_) | LoadError::Session(SessionError::OutOfMemory)) => {
                 let all = u32::try_from(self.settings.restores).unwrap_or(u32::MAX);
                 let _alone = self.restores.acquire_many(all).await;
-                self.engine.restore(path, content).await
+                self.engine.restore(path, content, manifest).await
             }
             restored => restored,
         }

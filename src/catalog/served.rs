@@ -4,7 +4,17 @@ use super::error::CatalogError;
 use super::{Catalog, shortened};
 use crate::engine::Model;
 use crate::handler::Handler;
+use crate::manifest::Manifest;
 use std::sync::Arc;
+
+/// What becomes of the requests in a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Requests {
+    /// They run before any other.
+    Run,
+    /// The model has passed them before.
+    Skip,
+}
 
 /// A model that takes requests.
 #[derive(Debug)]
@@ -14,6 +24,13 @@ pub(super) struct Served {
 }
 
 impl Served {
+    /// The manifest as JSON, for a record; `None` where there is nothing in it.
+    pub fn manifest(&self) -> Option<String> {
+        let manifest = self.model.manifest();
+        let says_something = *manifest != Manifest::default();
+        says_something.then(|| serde_json::to_string(manifest).ok()).flatten()
+    }
+
     /// The model under the name that log and refusals give it.
     pub fn called(self, name: String) -> Self {
         Self {
@@ -24,13 +41,21 @@ impl Served {
 }
 
 impl Catalog {
-    /// Makes a loaded model ready for requests. One whose manifest does not fit it is unloaded again.
-    pub(super) async fn serve(&self, name: &str, model: Model) -> Result<Served, CatalogError> {
+    /// Makes a loaded model ready for requests. One whose manifest does not fit it, or that fails the requests of its manifest,
+    /// is unloaded again.
+    pub(super) async fn serve(&self, name: &str, model: Model, requests: Requests) -> Result<Served, CatalogError> {
         match Handler::new(model.manifest(), model.signature()) {
-            Ok(handler) => Ok(Served {
-                model,
-                handler: Arc::new(handler),
-            }),
+            Ok(handler) => {
+                let mut served = Served {
+                    model,
+                    handler: Arc::new(handler),
+                };
+                if requests == Requests::Run {
+                    served = self.rehearse(name, served).await?;
+                }
+                served.model.forget_requests();
+                Ok(served)
+            }
             Err(source) => {
                 self.engine.unload(model).await;
                 Err(CatalogError::Manifest {

@@ -62,6 +62,7 @@ mod tests {
             url: String::new(),
             target_model: None,
             content: ContentHash::parse(&digit.to_string().repeat(64)).unwrap(),
+            manifest: None,
         };
         Entry::new(record, Slot::Restored, None)
     }

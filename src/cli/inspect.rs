@@ -5,6 +5,7 @@
 
 mod curl;
 mod json;
+mod manifest;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
 use crate::engine::{Alone, Batching, Evidence, Examination, Header, Loaded, Packing, decide_batching};
 use crate::handler::Handler;
+use crate::manifest::FILE;
 use crate::telemetry::escape::plain;
 use crate::tensor::{InputSpec, OutputRows, Signature};
 
@@ -34,18 +36,23 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let examiner = super::examiner(&args.examine)?;
     super::progress("preparing and measuring");
     let examination = examiner.examine(&path)?;
-    let requests = match &examination.loaded {
-        Ok(loaded) => requests(loaded, &examination, args)?,
-        Err(_) => Vec::new(),
+    let handler = match &examination.loaded {
+        Ok(loaded) => Some(Handler::new(&examination.manifest, &loaded.signature)),
+        Err(_) => None,
+    };
+    let requests = match (&examination.loaded, &handler) {
+        (Ok(loaded), Some(Ok(handler))) => requests(loaded, handler, args)?,
+        _ => Vec::new(),
     };
     if args.examine.json {
-        print(format_args!("{:#}\n", json::report(&examination, &requests)))?;
+        print(format_args!("{:#}\n", json::report(&examination, &requests)?))?;
     } else {
         print(report(&examination, &requests))?;
     }
-    match &examination.loaded {
-        Ok(_) => Ok(()),
-        Err(error) => bail!("a server would refuse to load it: {error}"),
+    match (&examination.loaded, &handler) {
+        (Err(error), _) => bail!("a server would refuse to load it: {error}"),
+        (Ok(_), Some(Err(error))) => bail!("a server would refuse to load it: {FILE}: {error}"),
+        (Ok(_), _) => Ok(()),
     }
 }
 
@@ -74,7 +81,7 @@ struct Request {
     curl: Option<String>,
 }
 
-fn requests(loaded: &Loaded, examination: &Examination, args: &InspectArgs) -> Result<Vec<Request>> {
+fn requests(loaded: &Loaded, handler: &Handler, args: &InspectArgs) -> Result<Vec<Request>> {
     let example = loaded.example.as_deref().unwrap_or_default();
     let elements: usize = example.iter().map(crate::tensor::Tensor::len).sum();
     if (example.is_empty() && !loaded.signature.inputs.is_empty()) || elements > MAX_SAMPLE_ELEMENTS {
@@ -83,7 +90,6 @@ fn requests(loaded: &Loaded, examination: &Examination, args: &InspectArgs) -> R
     if let Some(folder) = &args.samples {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
-    let handler = Handler::new(&examination.manifest, &loaded.signature)?;
     codec::samples(handler.schema(), example)
         .into_iter()
         .map(|sample| {
@@ -138,6 +144,10 @@ fn report(examination: &Examination, requests: &[Request]) -> Table {
     table.line("size", bytes(examination.weights) + &external);
     table.line("content", examination.content);
     table.line("packed", packing(&examination.packing));
+    let told = manifest::lines(&examination.manifest);
+    if !told.is_empty() {
+        table.line("manifest", told.join("\n"));
+    }
     if let Ok(loaded) = &examination.loaded {
         describe(loaded, examination, &mut table);
         for request in requests {

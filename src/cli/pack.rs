@@ -5,6 +5,7 @@ use std::fs::{self, Permissions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -13,6 +14,8 @@ use super::table::{Table, bytes, print};
 use crate::archive::{self, Collected, LeftOut, Source};
 use crate::config::PackArgs;
 use crate::engine::{Examination, Loaded, PACKED_DESCRIPTION, PACKED_FOLDER, PACKED_MODEL};
+use crate::handler::{Handler, rehearsals};
+use crate::manifest::FILE;
 
 pub fn run(args: &PackArgs) -> Result<()> {
     if args.output.exists() && !args.force {
@@ -34,6 +37,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
         Ok(loaded) => loaded,
         Err(error) => bail!("a server would refuse to load it, so it is not packed: {error}"),
     };
+    rehearse(&examination, loaded)?;
     let mut collected = collect(path, &examination, &args.output)?;
     let is_prepared = !args.no_prepared && add_prepared(loaded, &mut collected)?;
     super::progress("packing");
@@ -71,6 +75,30 @@ pub fn run(args: &PackArgs) -> Result<()> {
     table.line("content", examination.content);
     table.line("prepared", prepared_text(args, &examination, loaded, is_prepared));
     Ok(print(table)?)
+}
+
+/// Checks that the manifest fits the model, and runs its requests, as a load does.
+fn rehearse(examination: &Examination, loaded: &Loaded) -> Result<()> {
+    const REFUSED: &str = "a server would refuse to load it, so it is not packed";
+    let manifest = &examination.manifest;
+    let handler = match Handler::new(manifest, &loaded.signature) {
+        Ok(handler) => Arc::new(handler),
+        Err(error) => bail!("{REFUSED}: {FILE}: {error}"),
+    };
+    if !(manifest.warmup.is_empty() && manifest.golden.is_empty()) {
+        super::progress("running the requests of the manifest");
+    }
+    for rehearsal in rehearsals(manifest) {
+        let invocation = rehearsal.invocation(rehearsal.body(), None, "model".to_owned(), Arc::clone(&handler));
+        let answer = loaded.answer(&invocation);
+        let checked = answer
+            .map_err(|error| rehearsal.failed(error))
+            .and_then(|answer| rehearsal.check(&answer));
+        if let Err(error) = checked {
+            bail!("{REFUSED}: {FILE}: {error}");
+        }
+    }
+    Ok(())
 }
 
 fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &Loaded, is_prepared: bool) -> String {
@@ -114,7 +142,11 @@ fn growth_text(prepared: u64, weights: u64) -> String {
 /// The files of the artifact, by their path in the archive.
 fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Collected> {
     let external = examination.external.iter().map(|(_, file)| file.clone());
-    let needed: Vec<PathBuf> = std::iter::once(examination.model.clone()).chain(external).collect();
+    let requests = examination.request_files.iter().cloned();
+    let needed: Vec<PathBuf> = std::iter::once(examination.model.clone())
+        .chain(external)
+        .chain(requests)
+        .collect();
     if path.is_dir() {
         let output = output.canonicalize().unwrap_or_default();
         return Ok(archive::collect(&examination.folder, &needed, &output)?);

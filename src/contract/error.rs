@@ -15,6 +15,7 @@ use crate::catalog::CatalogError;
 use crate::codec::{DecodeError, EncodeError};
 use crate::connections::pages::PageRefusal;
 use crate::engine::{ArtifactError, InferenceError, LoadError, PoolError, PrepareError, RunError, SessionError};
+use crate::handler::{InvocationError, RehearsalError};
 use crate::store::{FetchError, StoreError};
 use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
 
@@ -161,10 +162,7 @@ impl Error {
             Self::Decode(error) => decode(error),
             Self::Encode(error) => encode(error),
             Self::Catalog(error) => catalog(error),
-            Self::Inference(InferenceError::NoRoom(_)) => NO_MEMORY,
-            Self::Inference(InferenceError::Run(error)) => run(error),
-            Self::Inference(InferenceError::Pool(error)) => pool(*error),
-            Self::Inference(InferenceError::Stuck { .. }) => UNAVAILABLE,
+            Self::Inference(error) => inference(error),
             Self::Internal(_) => INTERNAL,
         }
     }
@@ -203,6 +201,7 @@ fn catalog(error: &CatalogError) -> Reply {
         // Not 200: the memory is not free (MM-4).
         CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. } => UNAVAILABLE,
         CatalogError::Refused { .. } => MODEL_REFUSED,
+        CatalogError::Rehearsal { source, .. } => rehearsal(source),
         CatalogError::Fetch { source, .. } => fetch(source),
         CatalogError::Flight(error) => catalog(error),
         CatalogError::OnDemand { source, .. } => match catalog(source) {
@@ -220,6 +219,33 @@ fn catalog(error: &CatalogError) -> Reply {
             LoadError::Prepare(error) => prepare(error),
             LoadError::Pool(error) => pool(*error),
         },
+    }
+}
+
+/// Of a request that came with the artifact: what would be the caller's fault is the artifact's.
+fn rehearsal(error: &RehearsalError) -> Reply {
+    match error {
+        RehearsalError::Differs { .. } => INVALID_MODEL,
+        RehearsalError::Failed { source, .. } => {
+            let reply = match source {
+                InvocationError::Decode(error) => decode(error),
+                InvocationError::Encode(error) => encode(error),
+                InvocationError::Inference(error) => inference(error),
+            };
+            match reply {
+                NO_MEMORY | UNAVAILABLE | DEADLINE => reply,
+                _ => INVALID_MODEL,
+            }
+        }
+    }
+}
+
+fn inference(error: &InferenceError) -> Reply {
+    match error {
+        InferenceError::NoRoom(_) => NO_MEMORY,
+        InferenceError::Run(error) => run(error),
+        InferenceError::Pool(error) => pool(*error),
+        InferenceError::Stuck { .. } => UNAVAILABLE,
     }
 }
 
@@ -280,6 +306,16 @@ fn pool(error: PoolError) -> Reply {
         PoolError::QueueFull { .. } | PoolError::Stopping => UNAVAILABLE,
         PoolError::Deadline => DEADLINE,
         PoolError::Panicked => INTERNAL,
+    }
+}
+
+impl From<InvocationError> for Error {
+    fn from(error: InvocationError) -> Self {
+        match error {
+            InvocationError::Decode(error) => Self::Decode(error),
+            InvocationError::Encode(error) => Self::Encode(error),
+            InvocationError::Inference(error) => Self::Inference(error),
+        }
     }
 }
 

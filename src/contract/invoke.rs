@@ -18,10 +18,8 @@ use super::body::{self, Body, Limit};
 use super::coding;
 use super::error::Error;
 use super::models::text_header;
-use crate::codec::{Documents, Encoded, Format, ReplyPlan};
-use crate::engine::{Model, RequestMemory, Work};
-use crate::handler::Handler;
-use crate::tensor::{Inputs, Value};
+use crate::engine::Model;
+use crate::handler::Invocation;
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
 /// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form data.
@@ -83,7 +81,7 @@ pub(super) async fn model(
     let size = handle.handler().weight(&content_type, &body.bytes);
     let invocation = Invocation {
         body: body.bytes,
-        _memory: body.memory,
+        memory: body.memory,
         content_type,
         accept: accept(request),
         default: state.settings.formats.default_accept,
@@ -147,51 +145,6 @@ pub(super) async fn read_body(
         deadline,
     )
     .await
-}
-
-/// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as long as a run, so it
-/// is done where the model runs.
-struct Invocation {
-    body: Bytes,
-    _memory: Option<RequestMemory>,
-    content_type: String,
-    accept: Option<String>,
-    default: Format,
-    documents: Documents,
-    model: String,
-    handler: Arc<Handler>,
-}
-
-impl Work for Invocation {
-    type Plan = (ReplyPlan, Format);
-    type Answer = Encoded;
-    type Error = Error;
-
-    fn decode(&self) -> Result<(Inputs, Self::Plan), Error> {
-        let asked = self
-            .handler
-            .decode(&self.content_type, self.body.clone(), self.documents)?;
-        let (format, reply) = self
-            .handler
-            .negotiate(self.accept.as_deref(), self.default, &asked.reply)?;
-        let inputs = Inputs {
-            tensors: asked.inputs,
-            optional: asked.optional,
-        };
-        Ok((inputs, (reply, format)))
-    }
-
-    fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {
-        reply.outputs()
-    }
-
-    fn apart(&self, (reply, format): &Self::Plan, outputs: Option<&[Value]>) -> Option<usize> {
-        self.handler.apart(*format, reply, outputs)
-    }
-
-    fn encode(&self, (reply, format): Self::Plan, runs: &[Vec<Value>]) -> Result<Encoded, Error> {
-        Ok(self.handler.encode(format, &reply, &self.model, runs)?)
-    }
 }
 
 /// A reply's body, handed to the connection piece by piece: the server copies what it is handed, so a large body at once

@@ -187,6 +187,7 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
         Err(
             CatalogError::Load { .. }
             | CatalogError::Manifest { .. }
+            | CatalogError::Rehearsal { .. }
             | CatalogError::Refused { .. }
             | CatalogError::Fetch { .. }
             | CatalogError::Flight(_)

@@ -13,6 +13,7 @@ mod locate;
 mod manifest;
 mod mlmodel;
 mod precision;
+mod requests;
 #[cfg(test)]
 mod tests;
 
@@ -92,6 +93,8 @@ pub struct Artifact {
     pub is_ort_format: bool,
     pub facts: Facts,
     pub manifest: Arc<Manifest>,
+    /// The files that the manifest's requests refer to.
+    pub request_files: Vec<PathBuf>,
     pub found: Found,
     /// The content that `model` is a prepared form of, when it came along with that (`packed.rs`).
     pub prepared_of: Option<ContentHash>,
@@ -148,16 +151,22 @@ impl Artifact {
 /// it lies inside.
 pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, ArtifactError> {
     let (folder, file) = open_folder(path)?;
-    let Located { model, manifest, found } = match file {
+    let Located {
+        model,
+        mut manifest,
+        manifest_folder,
+        found,
+    } = match file {
         None => locate(&folder, processor, path.overlay.as_deref())?,
         Some(model) => Located {
             model,
             manifest: manifest::parse(None, path.overlay.as_deref())?,
+            manifest_folder: folder.path().to_owned(),
             found: Found::Given,
         },
     };
     let real = inside(&folder, &model)?;
-    let mut manifest = manifest;
+    let request_files = requests::complete(&mut manifest, &folder, &manifest_folder)?;
     if found != Found::Given {
         manifest::add_sidecars(&folder, &real, &mut manifest);
     }
@@ -227,6 +236,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
             has_unbounded_work,
         },
         manifest: Arc::new(manifest),
+        request_files,
         found,
         prepared_of: None,
     })

@@ -19,9 +19,9 @@ use super::packed::{Description, Packed};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
 use super::runtime::{Environment, Libraries};
 use super::session::{Cancel, Form, Session, SessionError};
-use super::{LOAD_STACK, LoadError, StartError, runtime};
+use super::{InferenceError, LOAD_STACK, LoadError, StartError, Work, records, runtime};
 use crate::manifest::Manifest;
-use crate::tensor::{Signature, Tensor};
+use crate::tensor::{Inputs, Signature, Tensor};
 
 /// How artifacts are looked at.
 #[derive(Debug, Clone)]
@@ -62,6 +62,8 @@ pub struct Examination {
     pub header: Option<Header>,
     pub packing: Packing,
     pub manifest: Arc<Manifest>,
+    /// The files that its requests refer to.
+    pub request_files: Vec<PathBuf>,
     /// What is seen of the model once it is loaded, or why it cannot be.
     pub loaded: Result<Loaded, LoadError>,
 }
@@ -88,6 +90,22 @@ pub struct Loaded {
     pub prepared: Option<(Description, PathBuf)>,
     /// Data for one request; `None` when none could be made up.
     pub example: Option<Vec<Tensor>>,
+    session: Session,
+}
+
+impl Loaded {
+    /// Does `work` on this thread, for as long as it takes.
+    pub fn answer<W: Work>(&self, work: &W) -> Result<W::Answer, W::Error> {
+        let cancel = Cancel::new().map_err(InferenceError::from)?;
+        let (inputs, plan) = work.decode()?;
+        let run = |inputs: &Inputs| {
+            let outputs = W::outputs(&plan);
+            self.session
+                .run_given(&inputs.tensors, &inputs.optional, outputs, &cancel)
+        };
+        let runs = records::run(&self.signature, &inputs, |outputs| work.apart(&plan, outputs), run);
+        work.encode(plan, &runs.map_err(InferenceError::from)?)
+    }
 }
 
 impl Examination {
@@ -101,6 +119,7 @@ impl Examination {
             external: uploaded.external,
             weights: uploaded.facts.weights,
             manifest: uploaded.manifest,
+            request_files: uploaded.request_files,
             found: uploaded.found,
             content,
             packing,
@@ -218,6 +237,7 @@ impl Examiner {
             findings,
             prepared,
             example,
+            session,
         })
     }
 

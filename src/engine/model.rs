@@ -76,6 +76,16 @@ impl Model {
         &self.manifest
     }
 
+    /// Drops the manifest's requests, which are of no use once they have run.
+    pub fn forget_requests(&mut self) {
+        let Manifest { warmup, golden, .. } = &*self.manifest;
+        if !(warmup.is_empty() && golden.is_empty()) {
+            let mut manifest = Manifest::clone(&self.manifest);
+            (manifest.warmup, manifest.golden) = (Vec::new(), Vec::new());
+            self.manifest = Arc::new(manifest);
+        }
+    }
+
     /// What the model's files hold.
     pub fn content(&self) -> &ContentHash {
         &self.resident.content

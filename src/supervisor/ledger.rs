@@ -191,6 +191,7 @@ mod tests {
             url: format!("/{name}"),
             target_model: None,
             content: ContentHash::parse(&digit.to_string().repeat(64)).unwrap(),
+            manifest: None,
         }
     }
 

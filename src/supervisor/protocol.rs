@@ -6,7 +6,8 @@
 
 use std::borrow::Cow;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::iter;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
@@ -27,6 +28,8 @@ pub enum ToWorker<'a> {
         /// The sender's process id.
         supervisor: u32,
     },
+    /// A piece of the manifest in the next record; see [`manifest_parts`].
+    ManifestPart(Cow<'a, str>),
     /// Was loaded when the last worker ended.
     Model(Cow<'a, Record>),
     Refuse(Refusal),
@@ -48,6 +51,8 @@ pub struct Refusal {
 #[serde(rename_all = "snake_case")]
 pub enum FromWorker {
     Ready,
+    /// A piece of the manifest in the next record that is `Loaded`; see [`manifest_parts`].
+    ManifestPart(String),
     Loaded(Record),
     Unloaded {
         name: String,
@@ -79,6 +84,36 @@ pub const MAX_MESSAGE: usize = 256 << 10;
 
 /// Contents in a message; each takes 21 bytes at most.
 pub const MAX_CONTENTS: usize = 8192;
+
+/// Bytes of a manifest in a message. As a string in JSON they may be twice as many, and a socket takes about 200 KiB at once.
+const MANIFEST_PART: usize = 64 << 10;
+
+/// The pieces in which a manifest is sent before the record that it belongs to.
+pub fn manifest_parts(manifest: Option<&str>) -> impl Iterator<Item = &str> {
+    let mut rest = manifest.unwrap_or_default();
+    iter::from_fn(move || {
+        let (part, more) = rest.split_at(rest.floor_char_boundary(MANIFEST_PART));
+        rest = more;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+/// Puts the pieces of a manifest together: those that came since the last record are the next one's.
+#[derive(Debug, Default)]
+pub struct ManifestParts(String);
+
+impl ManifestParts {
+    pub fn push(&mut self, part: &str) {
+        self.0.push_str(part);
+    }
+
+    /// The record with its manifest.
+    pub fn complete(&mut self, mut record: Record) -> Record {
+        let manifest = mem::take(&mut self.0);
+        record.manifest = (!manifest.is_empty()).then_some(manifest);
+        record
+    }
+}
 
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(
@@ -157,6 +192,7 @@ mod tests {
             url: "/opt/ml/models/\"x\"\n/model".to_owned(),
             target_model: Some("☃.tar.gz".to_owned()),
             content: crate::engine::ContentHash::parse(&"0f".repeat(32)).unwrap(),
+            manifest: None,
         }
     }
 
@@ -198,6 +234,35 @@ mod tests {
         }
         let end = receive_start(&theirs, &mut buffer).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_long_manifest_comes_through_in_pieces_and_stays_with_its_record() {
+        let (ours, theirs) = pair().unwrap();
+        let manifest = "\"\u{2603}\\".repeat(60_000);
+        let sender = {
+            let manifest = manifest.clone();
+            std::thread::spawn(move || {
+                for part in manifest_parts(Some(&manifest)) {
+                    send_to(&ours, &ToWorker::ManifestPart(Cow::Borrowed(part)), SendFlags::empty()).unwrap();
+                }
+                for name in ["with", "without"] {
+                    send_to(&ours, &ToWorker::Model(Cow::Owned(record(name))), SendFlags::empty()).unwrap();
+                }
+            })
+        };
+        let (mut buffer, mut parts, mut records) = (vec![0; MAX_MESSAGE], ManifestParts::default(), Vec::new());
+        while records.len() < 2 {
+            match receive_start(&theirs, &mut buffer).unwrap().0 {
+                ToWorker::ManifestPart(part) => parts.push(&part),
+                ToWorker::Model(record) => records.push(parts.complete(record.into_owned())),
+                other => panic!("{other:?}"),
+            }
+        }
+        sender.join().unwrap();
+        assert_eq!(records[0].manifest.as_deref(), Some(&*manifest));
+        assert_eq!(records[1].manifest, None);
+        assert_eq!(manifest_parts(None).count() + manifest_parts(Some("")).count(), 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::parent_id;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use rustix::net::SendFlags;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use super::liveness;
-use super::protocol::{FromWorker, MAX_CONTENTS, MAX_MESSAGE, ToWorker, receive_start, send_to};
+use super::protocol::{
+    FromWorker, MAX_CONTENTS, MAX_MESSAGE, ManifestParts, ToWorker, manifest_parts, receive_start, send_to,
+};
 use crate::catalog::{Journal, Record};
 use crate::engine::{self, Culprit};
 
@@ -54,6 +56,8 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct Link {
     socket: OwnedFd,
+    /// Held while a record is sent, which may be several messages.
+    record: Mutex<()>,
 }
 
 /// Makes this process a worker of the one that has started it. First of all in `main`: no thread may have been started.
@@ -85,10 +89,11 @@ pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
     if parent_id() != supervisor {
         return Err(JoinError::NoSupervisor);
     }
-    let (mut models, mut refused) = (Vec::new(), Vec::new());
+    let (mut models, mut refused, mut manifest) = (Vec::new(), Vec::new(), ManifestParts::default());
     loop {
         match receive_start(&socket, &mut buffer)?.0 {
-            ToWorker::Model(record) => models.push(record.into_owned()),
+            ToWorker::ManifestPart(part) => manifest.push(&part),
+            ToWorker::Model(record) => models.push(manifest.complete(record.into_owned())),
             ToWorker::Refuse(refusal) => refused.push(Refused {
                 content: refusal.content,
                 reason: refusal.reason,
@@ -103,7 +108,10 @@ pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
         restarts,
         models,
         refused,
-        link: Some(Arc::new(Link { socket })),
+        link: Some(Arc::new(Link {
+            socket,
+            record: Mutex::default(),
+        })),
     };
     Ok((TcpListener::from(descriptor), inheritance))
 }
@@ -172,6 +180,10 @@ impl Link {
 
 impl Journal for Link {
     fn loaded(&self, record: Record) {
+        let _alone = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        for part in manifest_parts(record.manifest.as_deref()) {
+            self.tell(&FromWorker::ManifestPart(part.to_owned()));
+        }
         self.tell(&FromWorker::Loaded(record));
     }
 

@@ -42,6 +42,7 @@ mod exchange;
 mod exit;
 mod exports;
 mod formats;
+mod golden;
 mod gpu;
 mod hang_up;
 mod hostile;

@@ -8,7 +8,7 @@ use super::Request;
 use crate::engine::{Examination, Loaded, OutputAxis, Packing};
 use crate::tensor::{Dim, InputSpec, ValueType};
 
-pub fn report(examination: &Examination, requests: &[Request]) -> Value {
+pub fn report(examination: &Examination, requests: &[Request]) -> serde_json::Result<Value> {
     let model = examination.model_in_artifact();
     let external: Vec<&String> = examination.external.iter().map(|(name, _)| name).collect();
     let header = examination.header.as_ref();
@@ -26,6 +26,7 @@ pub fn report(examination: &Examination, requests: &[Request]) -> Value {
         "content": examination.content.to_string(),
         "packed": packing(&examination.packing),
         "batching": examination.manifest.batching,
+        "manifest": super::manifest::report(&examination.manifest)?,
     });
     let more = match &examination.loaded {
         Err(error) => json!({"refused": error.to_string()}),
@@ -34,7 +35,7 @@ pub fn report(examination: &Examination, requests: &[Request]) -> Value {
     if let (Value::Object(report), Value::Object(more)) = (&mut report, more) {
         report.extend(more);
     }
-    report
+    Ok(report)
 }
 
 fn described(loaded: &Loaded, examination: &Examination, requests: &[Request]) -> Value {

@@ -96,6 +96,7 @@ impl PrivateCopy {
         let artifact = Artifact {
             facts,
             manifest: Arc::clone(&artifact.manifest),
+            request_files: artifact.request_files.clone(),
             found: artifact.found.clone(),
             prepared_of: artifact.prepared_of,
             ..opened

@@ -23,6 +23,8 @@ const PARTS: [&str; 2] = ["encoder", "decoder"];
 pub(super) struct Located {
     pub(super) model: PathBuf,
     pub(super) manifest: Manifest,
+    /// The folder that its paths start from.
+    pub(super) manifest_folder: PathBuf,
     pub(super) found: Found,
 }
 
@@ -34,15 +36,20 @@ pub(super) fn locate(root: &Folder, processor: Processor, overlay: Option<&Overl
     let top = Listing::read(root, processor, overlay)?;
     let manifest = top.manifest(root)?;
     if let Some((model, found)) = top.find(root, &manifest)? {
-        return Ok(Located { model, manifest, found });
+        return Ok(Located {
+            model,
+            manifest,
+            manifest_folder: root.path().to_owned(),
+            found,
+        });
     }
     if let [only] = &*top.directories.iter().collect::<Vec<_>>()
         && let Some(below) = top.below(root, only)?
     {
-        return Ok(below.or_manifest(manifest));
+        return Ok(below.or_manifest(manifest, root));
     }
     if let Some(below) = top.model_folder(root)? {
-        return Ok(below.or_manifest(manifest));
+        return Ok(below.or_manifest(manifest, root));
     }
     Err(ArtifactError::NoModel {
         path: shown(root.path()),
@@ -54,15 +61,18 @@ pub(super) fn locate(root: &Folder, processor: Processor, overlay: Option<&Overl
 /// A model below the top, and the manifest beside it where there is one.
 struct Below {
     model: PathBuf,
-    manifest: Option<Manifest>,
+    /// With its folder.
+    manifest: Option<(Manifest, PathBuf)>,
     found: Found,
 }
 
 impl Below {
-    fn or_manifest(self, above: Manifest) -> Located {
+    fn or_manifest(self, above: Manifest, root: &Folder) -> Located {
+        let (manifest, manifest_folder) = self.manifest.unwrap_or_else(|| (above, root.path().to_owned()));
         Located {
             model: self.model,
-            manifest: self.manifest.unwrap_or(above),
+            manifest,
+            manifest_folder,
             found: self.found,
         }
     }
@@ -112,7 +122,9 @@ impl<'a> Listing<'a> {
             return Ok(Some(model));
         }
         let manifest = listing.files.contains(file::FILE).then(|| listing.manifest(&below));
-        let manifest = manifest.transpose()?;
+        let manifest = manifest
+            .transpose()?
+            .map(|manifest| (manifest, below.path().to_owned()));
         Ok(listing.model_folder(&below)?.map(|model| Below {
             manifest: model.manifest.or(manifest),
             ..model
@@ -140,7 +152,10 @@ impl<'a> Listing<'a> {
         let found = self.find(folder, &manifest)?;
         Ok(found.map(|(model, found)| Below {
             model,
-            manifest: self.files.contains(file::FILE).then_some(manifest),
+            manifest: self
+                .files
+                .contains(file::FILE)
+                .then(|| (manifest, folder.path().to_owned())),
             found,
         }))
     }

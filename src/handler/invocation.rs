@@ -1,0 +1,69 @@
+//! A request's body on its way through a handler and its model.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Handler;
+use crate::codec::{DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan};
+use crate::engine::{InferenceError, RequestMemory, Work};
+use crate::tensor::{Inputs, Value};
+
+/// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as long as a run, so it
+/// is done where the model runs.
+#[derive(Debug)]
+pub struct Invocation {
+    pub body: Bytes,
+    /// The reservation for the body.
+    pub memory: Option<RequestMemory>,
+    pub content_type: String,
+    pub accept: Option<String>,
+    /// The format of the reply where `accept` leaves it open.
+    pub default: Format,
+    pub documents: Documents,
+    pub model: String,
+    pub handler: Arc<Handler>,
+}
+
+/// Why an invocation has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum InvocationError {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+}
+
+impl Work for Invocation {
+    type Plan = (ReplyPlan, Format);
+    type Answer = Encoded;
+    type Error = InvocationError;
+
+    fn decode(&self) -> Result<(Inputs, Self::Plan), InvocationError> {
+        let asked = self
+            .handler
+            .decode(&self.content_type, self.body.clone(), self.documents)?;
+        let (format, reply) = self
+            .handler
+            .negotiate(self.accept.as_deref(), self.default, &asked.reply)?;
+        let inputs = Inputs {
+            tensors: asked.inputs,
+            optional: asked.optional,
+        };
+        Ok((inputs, (reply, format)))
+    }
+
+    fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {
+        reply.outputs()
+    }
+
+    fn apart(&self, (reply, format): &Self::Plan, outputs: Option<&[Value]>) -> Option<usize> {
+        self.handler.apart(*format, reply, outputs)
+    }
+
+    fn encode(&self, (reply, format): Self::Plan, runs: &[Vec<Value>]) -> Result<Encoded, InvocationError> {
+        Ok(self.handler.encode(format, &reply, &self.model, runs)?)
+    }
+}
