@@ -79,7 +79,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The places of a line and their values. The first cell may be a label.
-fn cells<'a>(line: &'a str, row: usize) -> impl Iterator<Item = Result<(u64, &'a str), DecodeError>> {
+fn cells(line: &str, row: usize) -> impl Iterator<Item = Result<(u64, &str), DecodeError>> {
     let cells = line.split_ascii_whitespace().enumerate();
     cells.filter_map(move |(position, cell)| {
         let Some((place, value)) = cell.split_once(':') else {

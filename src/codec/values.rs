@@ -227,7 +227,7 @@ pub(super) fn map_array(value: &Value) -> Option<Tensor> {
     }
     let picked = with_kind!(values.data_type(), K => {
         let items = K::items(values);
-        K::tensor(vec![order.len()], order.iter().map(|&at| items[at].clone()).collect())
+        K::tensor(vec![order.len()], order.iter().filter_map(|&at| items.get(at)).cloned().collect())
     });
     picked.ok()
 }
@@ -239,7 +239,7 @@ fn maps_array(maps: &[Value]) -> Result<Tensor, &'static str> {
             let order = key_order(keys);
             with_kind!(keys.data_type(), K => {
                 let items = K::items(keys);
-                let ordered = order.iter().map(|&at| items[at].clone()).collect();
+                let ordered = order.iter().filter_map(|&at| items.get(at)).cloned().collect();
                 K::tensor(vec![order.len()], ordered)
             })
             .ok()

@@ -49,6 +49,7 @@ const REFUSED: [Group; 6] = [
             "CUBLASLT_LOG*",
             "OPENSSL_*",
             "SSLKEYLOGFILE",
+            "LONGSHORE_OPERATORS",
         ],
         effect: "it makes a library load or write files elsewhere",
     },

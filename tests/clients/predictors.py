@@ -43,7 +43,6 @@ FOLDER = Path(sys.argv[1])
 CLASSIFIER, REGRESSOR, COLUMNS = "sklearn_arrays", "xgboost_regressor", "sklearn_columns"
 ENDPOINT = "predictors"
 
-pending = unittest.skipUnless("--pending" in sys.argv, "the server does not have the format yet")
 
 
 class Export:
@@ -87,13 +86,11 @@ class Predictors(unittest.TestCase):
         np.testing.assert_array_equal([row["label"] for row in rows], export.output("label"))
         self.assert_close([row["probabilities"] for row in rows], export.output("probabilities"))
 
-    @pending
     def test_the_scikit_learn_predictor_gets_what_predict_gives(self):
         predictor = SKLearnPredictor(ENDPOINT, self.session)
         answer = predictor.predict(self.classifier.matrix, target_model=f"{CLASSIFIER}.tar.gz")
         np.testing.assert_array_equal(answer, self.classifier.output("label"))
 
-    @pending
     def test_the_xgboost_predictor_sends_libsvm_and_reads_csv(self):
         predictor = XGBoostPredictor(ENDPOINT, self.session)
         lines = (
@@ -115,7 +112,6 @@ class Predictors(unittest.TestCase):
         answer = self.predict(CLASSIFIER, self.classifier.matrix, NumpySerializer(), JSONDeserializer())
         self.assert_predictions({"predictions": by_row(answer["outputs"])} if "outputs" in answer else answer, self.classifier)
 
-    @pending
     def test_sparse_matrices(self):
         for layout in ("csr", "csc", "coo"):
             data = scipy.sparse.coo_matrix(self.classifier.matrix).asformat(layout)
@@ -123,7 +119,6 @@ class Predictors(unittest.TestCase):
             answer = {"predictions": by_row(answer["outputs"])} if "outputs" in answer else answer
             self.assert_predictions(answer, self.classifier)
 
-    @pending
     def test_records_in_and_out(self):
         for kind in (np.float32, np.float64):
             data = self.regressor.matrix.astype(kind)
@@ -164,7 +159,6 @@ class Predictors(unittest.TestCase):
         answer = self.predict(COLUMNS, records, JSONLinesSerializer(), JSONDeserializer())
         self.assert_predictions(answer, self.columns)
 
-    @pending
     def test_libsvm_without_labels(self):
         lines = (
             " ".join(f"{column}:{float(value)!r}" for column, value in enumerate(row)) for row in self.regressor.matrix

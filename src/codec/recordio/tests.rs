@@ -113,7 +113,7 @@ fn what_is_no_record_is_refused_by_its_number() {
         (cut(good.clone(), good.len() - 8), "in the middle of a record"),
         (parts, "split into parts"),
         (
-            [good.clone(), dense(&[1., 2.])].concat(),
+            [good, dense(&[1., 2.])].concat(),
             "record 1 has 2 values where 3 are expected",
         ),
         (sparse(&[1.], &[3], 3), "the key 3"),
