@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::json::{write_columns_of, write_row_object};
 use super::values::{Output, common_rows, write_all_cells, write_cells, write_row, write_tensor};
-use super::{Documents, Format, Schema, decode, negotiate, npy, open_inference};
+use super::{Documents, Format, Schema, decode, negotiate, npy, npz, open_inference};
 use crate::tensor::{Tensor, Value};
 
 /// A request to a model in one of the forms that it can have.
@@ -59,6 +59,9 @@ pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
         sample("JSON lines", Format::JsonLines, json_lines(&named)),
         sample("CSV", Format::Csv, lines_of_cells(schema, &inputs, false)),
         sample("NPY", Format::Npy, array(&named)),
+        sample("NPZ", Format::Npz, arrays(&named)),
+        sample("LIBSVM", Format::LibSvm, places(schema, &inputs)),
+        sample("raw elements", Format::Octets, elements(schema, &inputs)),
     ];
     if schema.has_named_columns(0) && signature.inputs.len() + schema.columns().len() > 1 {
         samples.push(sample(
@@ -250,6 +253,49 @@ fn open_inference(inputs: &[Output<'_>]) -> Vec<u8> {
     out
 }
 
+/// All inputs by name.
+fn arrays(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
+    let tensors = open_inference::tensors(inputs).map_err(|name| format!("{name} is not a tensor"))?;
+    npz::encode(&tensors).map_err(|error| error.to_string())
+}
+
+/// The only input that a request has to give.
+fn only<'a>(schema: &Schema, inputs: &'a [Tensor]) -> Result<&'a Tensor, String> {
+    let index = schema
+        .only_input()
+        .ok_or("it holds one input, the model takes several")?;
+    inputs.get(index).ok_or_else(|| "the model takes nothing".to_owned())
+}
+
+/// `0:0.5 1:2.0`, a line for each row.
+fn places(schema: &Schema, inputs: &[Tensor]) -> Result<Vec<u8>, String> {
+    let tensor = only(schema, inputs)?;
+    let rows = tensor
+        .shape()
+        .first()
+        .copied()
+        .filter(|_| tensor.data_type().is_number());
+    let rows = rows.ok_or("it holds rows of numbers")?;
+    let width = tensor.len().checked_div(rows).unwrap_or(0);
+    let mut lines = Vec::with_capacity(rows);
+    for row in 0..rows {
+        let mut line = Vec::new();
+        for place in 0..width {
+            line.extend_from_slice(format!("{}{place}:", if place > 0 { " " } else { "" }).as_bytes());
+            write_cells(&element(tensor, rows, row, place)?, 0, &mut true, &mut line);
+        }
+        lines.push(line);
+    }
+    Ok(lines.join(&b'\n'))
+}
+
+fn elements(schema: &Schema, inputs: &[Tensor]) -> Result<Vec<u8>, String> {
+    let bytes = only(schema, inputs)?.as_bytes();
+    bytes
+        .map(|bytes| bytes.to_vec())
+        .ok_or_else(|| "strings have no size".to_owned())
+}
+
 fn array(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
     match inputs {
         [
@@ -293,6 +339,9 @@ mod tests {
             assert_eq!(body.as_deref(), Ok(expected));
         }
         assert!(bodies[4].as_deref().is_ok_and(|npy| npy.contains("NUMPY")));
+        assert!(bodies[5].as_deref().is_ok_and(|npz| npz.contains("x.npy")));
+        assert_eq!(bodies[6].as_deref(), Ok("0:0.5 1:-1.0\n0:2.25 1:3.0"));
+        assert!(bodies[7].is_ok());
     }
 
     #[test]
@@ -321,9 +370,9 @@ mod tests {
                 crate::codec::testing::strings(&[1, 1], &[b"a,b"]),
             ],
         );
-        assert_eq!(bodies[5].as_deref(), Ok("age,home town\n0.5,\"a,b\""));
+        assert_eq!(bodies[8].as_deref(), Ok("age,home town\n0.5,\"a,b\""));
         let table = r#"{"dataframe_split":{"columns":["age","home town"],"data":[[0.5,"a,b"]]}}"#;
-        assert_eq!(bodies[6].as_deref(), Ok(table));
+        assert_eq!(bodies[9].as_deref(), Ok(table));
 
         let column = |name: &str| Column {
             name: name.to_owned(),
@@ -343,7 +392,7 @@ mod tests {
         );
         let samples = samples(&schema, &[tensor(&[2, 2], &[1f32, 2., 3., 4.])]);
         assert_eq!(
-            samples[5].body.as_ref().map(|body| &body[..]),
+            samples[8].body.as_ref().map(|body| &body[..]),
             Ok(&b"alcohol,acid\n1.0,2.0\n3.0,4.0"[..])
         );
     }
