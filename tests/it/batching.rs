@@ -253,11 +253,17 @@ fn a_manifest_that_says_something_else_of_batching_is_refused_with_the_reason() 
     let server = Builder::multi().start();
     let table = [
         (r#"{"batching": "yes"}"#, "expected true, false or"),
-        (r#"{"batching": {"rows": 2}}"#, "unknown field `rows`"),
-        (r#"{"batching": {"max_rows": 0}}"#, "max_rows is 1 at least"),
-        (r#"{"batching": {}}"#, "missing field `max_rows`"),
-        (r#"{"batch": true}"#, "unknown field `batch`"),
-        (r#"{"batching": {"max_rows": null}}"#, "invalid type: null"),
+        (
+            r#"{"batching": {"rows": 2}}"#,
+            "\"batching.rows\" is not a key of longshore.json",
+        ),
+        (r#"{"batching": {"max_rows": 0}}"#, "with an N of 1 or more"),
+        (r#"{"batching": {}}"#, "expected true, false or {\"max_rows\": N}"),
+        (r#"{"batch": true}"#, "did you mean \"batching\"?"),
+        (
+            r#"{"batching": {"max_rows": null}}"#,
+            "expected true, false or {\"max_rows\": N}",
+        ),
     ];
     for (manifest, reason) in table {
         let url = server.models().place_with_manifest("lookup", "m", manifest);
