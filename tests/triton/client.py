@@ -164,7 +164,8 @@ def refuses_in_words(client):
     refused("400", "no such output", client.infer, "two_inputs", [a, b], outputs=[wanted("z", True)])
     classes = [triton.InferRequestedOutput("sum", class_count=2)]
     refused("400", "classification", client.infer, "two_inputs", [a, b], outputs=classes)
-    refused("415", "gzip", client.infer, "two_inputs", [a, b], request_compression_algorithm="gzip")
+    refused("415", "gzip or zstd", client.infer, "two_inputs", [a, b], request_compression_algorithm="deflate")
+    client.infer("two_inputs", [a, b], request_compression_algorithm="gzip")
     refused("503", "bad/truncated", client.infer, "bad/truncated", [a])
     refused("404", "/v2/models/two_inputs/config", client.get_model_config, "two_inputs")
     # None of that has done any harm.
