@@ -97,6 +97,10 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     let listed = catalog.list_again(inheritance.models).await;
     metrics.worker_restarts.inc_by(inheritance.restarts);
     let health = Arc::new(Health::new(inheritance.restarts > 0));
+    if source.default.is_none() {
+        // Nothing has to be loaded first, so the first request already finds the server ready.
+        health.set_ready();
+    }
     let pulse = keep_alive(args, link.as_ref())?;
     let server = contract::start(
         listener,
