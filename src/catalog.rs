@@ -1,9 +1,10 @@
 //! The model directory: name to loaded model.
 //!
-//! A moka cache without a bound. In platform mode nothing is ever evicted: a full container answers 507 and the
-//! platform chooses what goes (MM-19), so the directory's list always equals the platform's view. In own mode models come
-//! and go by themselves (`demand.rs`). What moka brings is the key-level lock of its compute operations, which makes
-//! everything that happens to one name happen in order while other names go on:
+//! A moka cache without a bound. In platform mode nothing is ever evicted: a full container answers
+//! 507 and the platform chooses what goes (MM-19), so the directory's list always equals the
+//! platform's view. In own mode models come and go by themselves (`demand.rs`). What moka brings is
+//! the key-level lock of its compute operations, which makes everything that happens to one name
+//! happen in order while other names go on:
 //!
 //! | the name is | load | get, list, invoke | unload |
 //! |---|---|---|---|
@@ -14,14 +15,15 @@
 //! | held by stuck runs after an unload | loads | 404 | 503 while its memory is held, then 200 |
 //! | restored | 409 | 200; an invocation loads it first | takes it off the list |
 //!
-//! "Restored" is what a restarted process lists at once, because the platform believes it loaded: it is loaded again in
-//! the background, or by the first request to it, whichever comes first. One that cannot be loaded again leaves the list;
-//! one that cannot be loaded just now (memory), or is refused for what it did to the last process, stays.
+//! "Restored" is what a restarted process lists at once, because the platform believes it loaded:
+//! it is loaded again in the background, or by the first request to it, whichever comes first. One
+//! that cannot be loaded again leaves the list; one that cannot be loaded just now (memory), or is
+//! refused for what it did to the last process, stays.
 //!
-//! What always holds: a model is listed only while it can answer, or could before the process was restarted; an unload
-//! ends after the last request to the model has, and after its memory is free, or says that runs which cannot be ended
-//! hold it (`retire.rs`); the journal hears of a load or unload
-//! before whoever asked for it.
+//! What always holds: a model is listed only while it can answer, or could before the process was
+//! restarted; an unload ends after the last request to the model has, and after its memory is free,
+//! or says that runs which cannot be ended hold it (`retire.rs`); the journal hears of a load or
+//! unload before whoever asked for it.
 
 mod demand;
 mod entry;
@@ -61,7 +63,8 @@ pub use entry::{Description, Handle};
 pub use error::CatalogError;
 pub use presence::Presence;
 
-/// Longest model name, in bytes. The platform's are hashes; the contract asks for 1 KiB at least (MM-6).
+/// Longest model name, in bytes. The platform's are hashes; the contract asks for 1 KiB at least
+/// (MM-6).
 pub const MAX_NAME_BYTES: usize = 4096;
 
 /// What the directory is made with.
@@ -86,8 +89,8 @@ pub struct Record {
     pub url: String,
     pub target_model: Option<String>,
     pub content: ContentHash,
-    /// The manifest as JSON, without its requests, where there is something in it. Apart from the rest of the record in
-    /// messages, because it may be long.
+    /// The manifest as JSON, without its requests, where there is something in it. Apart from the
+    /// rest of the record in messages, because it may be long.
     #[serde(skip)]
     pub manifest: Option<String>,
 }
@@ -146,7 +149,8 @@ impl Catalog {
         Ok(loaded.as_ref().memory())
     }
 
-    /// Loads the artifact at `path`, which whoever started the process chose: the roots do not bound it.
+    /// Loads the artifact at `path`, which whoever started the process chose: the roots do not
+    /// bound it.
     pub async fn load_trusted(&self, name: &str, path: &Path) -> Result<u64, CatalogError> {
         let url = path.to_string_lossy();
         let loaded = self
@@ -173,7 +177,8 @@ impl Catalog {
                     if !current.users.is_closed() {
                         return Ok(Op::Nop);
                     }
-                    // An unload left it behind: finish that first, unless only runs that cannot be ended hold it.
+                    // An unload left it behind: finish that first, unless only runs that cannot be
+                    // ended hold it.
                     match self.retire(name, &current).await {
                         Ok(()) | Err(CatalogError::StillHeld { .. }) => {}
                         Err(error) => return Err(error),
@@ -210,8 +215,8 @@ impl Catalog {
         lent
     }
 
-    /// Loads the artifact at `path` and puts it in the place of `old`, when that is still what `name` stands for; requests
-    /// find the one or the other.
+    /// Loads the artifact at `path` and puts it in the place of `old`, when that is still what
+    /// `name` stands for; requests find the one or the other.
     async fn replace(
         &self,
         name: &str,
@@ -250,10 +255,12 @@ impl Catalog {
         }
     }
 
-    /// Unloads `name`: takes no new requests, waits for the running ones, gives the memory back (MM-4, MM-15).
+    /// Unloads `name`: takes no new requests, waits for the running ones, gives the memory back
+    /// (MM-4, MM-15).
     ///
     /// # Cancel safety
-    /// When the future is dropped the model takes no requests any more, and a further unload or load finishes.
+    /// When the future is dropped the model takes no requests any more, and a further unload or
+    /// load finishes.
     pub async fn unload(&self, name: &str) -> Result<(), CatalogError> {
         if self.unload_if(name, |_| true).await? {
             Ok(())
@@ -284,7 +291,8 @@ impl Catalog {
         Ok(matches!(outcome, CompResult::Removed(_)))
     }
 
-    /// Lends `name` for a request, which waits until `deadline` at most when the model has to be loaded again.
+    /// Lends `name` for a request, which waits until `deadline` at most when the model has to be
+    /// loaded again.
     pub async fn get(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<Handle, CatalogError> {
         let name = match &self.demand {
             // A folder of objects is one model, however its name is written.
@@ -303,7 +311,8 @@ impl Catalog {
                 None => Err(not_loaded(name)),
             },
             Lent::Restored => {
-                // A task of its own: when one request does not wait for the end, the next one finds it further on.
+                // A task of its own: when one request does not wait for the end, the next one finds
+                // it further on.
                 let (catalog, restored) = (Arc::clone(self), name.to_owned());
                 let task = task::spawn(async move { catalog.restore(&restored).await });
                 match timeout_at(deadline, task).await {
@@ -338,8 +347,8 @@ impl Catalog {
         }
     }
 
-    /// Up to `limit` loaded models whose names come after `after`, sorted by name, each with its `url`, and whether
-    /// there are more.
+    /// Up to `limit` loaded models whose names come after `after`, sorted by name, each with its
+    /// `url`, and whether there are more.
     pub fn page(&self, after: Option<&str>, limit: usize) -> (Vec<(String, String)>, bool) {
         let mut page: Vec<(Arc<String>, Arc<Entry>)> = self
             .models

@@ -1,6 +1,7 @@
 //! The commands: parses the line, wires the parts, owns start and stop.
 //!
-//! `serve` is two processes: a `supervisor`, which listens, and the worker that it starts, which does all the rest.
+//! `serve` is two processes: a `supervisor`, which listens, and the worker that it starts, which
+//! does all the rest.
 
 mod endpoint;
 mod inspect;
@@ -48,7 +49,8 @@ pub fn main() -> ExitCode {
         None => (cli.serve, false),
     };
     telemetry::init(args.log_format, args.log_level);
-    // The system dumps no process that hides. The one that may be dumped is the one that runs models.
+    // The system dumps no process that hides. The one that may be dumped is the one that runs
+    // models.
     if !(is_worker && args.core_dumps) {
         hide();
     }
@@ -66,8 +68,8 @@ pub fn main() -> ExitCode {
     exit(ended)
 }
 
-/// Keeps this process's memory, environment and descriptors from other processes of its user: those that prepare models run
-/// strangers' code, and the environment has credentials.
+/// Keeps this process's memory, environment and descriptors from other processes of its user: those
+/// that prepare models run strangers' code, and the environment has credentials.
 fn hide() {
     if let Err(error) = engine::hide() {
         tracing::warn!(%error, "other processes of this user can read and change the memory of this one");
@@ -167,7 +169,8 @@ fn become_tied(args: &TetherArgs) -> ! {
 fn supervise(args: &ServeArgs) -> Result<i32> {
     let settings = supervisor::Settings {
         arguments: worker_arguments(env::args_os().skip(1)),
-        // With one model there is nobody to protect from it, and no model is worse than one that fails at times.
+        // With one model there is nobody to protect from it, and no model is worse than one that
+        // fails at times.
         refusals: (args.multi_model || args.model_store.is_some()).then_some(RefusalTimes {
             first: args.first_refusal,
             longest: args.bad_model_ttl,

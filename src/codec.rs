@@ -1,9 +1,10 @@
 //! Wire formats: (content type, bytes) to named tensors and back.
 //!
-//! A request is read in one pass straight into the tensors that the model's signature asks for; there is no tree of
-//! values in between, because for a batch of numbers that tree costs more than everything else. What a reply has to look
-//! like follows from the request ([`ReplyPlan`]) and from `Accept`, and is settled by [`negotiate()`] before the model
-//! runs: a caller who cannot be answered should not cost a run.
+//! A request is read in one pass straight into the tensors that the model's signature asks for;
+//! there is no tree of values in between, because for a batch of numbers that tree costs more than
+//! everything else. What a reply has to look like follows from the request ([`ReplyPlan`]) and from
+//! `Accept`, and is settled by [`negotiate()`] before the model runs: a caller who cannot be
+//! answered should not cost a run.
 //!
 //! ```text
 //! decode(content type, body, signature)  ->  inputs, plan
@@ -14,11 +15,13 @@
 //!
 //! What always holds:
 //! - Everything here is a pure function of its arguments: no I/O, no state, no ONNX Runtime.
-//! - The inputs that [`decode`] returns are one per input of the signature, in its order, each of that input's element
-//!   type and of a shape that it accepts.
-//! - No body panics, recurses deeper than a constant, or makes more memory than a small multiple of its own size (for
-//!   strings: of a fixed number of them); memory that is not there is an error (`room.rs`).
-//! - A content type names the format that is really sent (CT-2), and an error says what the caller can change.
+//! - The inputs that [`decode`] returns are one per input of the signature, in its order, each of
+//!   that input's element type and of a shape that it accepts.
+//! - No body panics, recurses deeper than a constant, or makes more memory than a small multiple of
+//!   its own size (for strings: of a fixed number of them); memory that is not there is an error
+//!   (`room.rs`).
+//! - A content type names the format that is really sent (CT-2), and an error says what the caller
+//!   can change.
 
 mod bind;
 mod by_record;
@@ -107,7 +110,8 @@ pub struct Encoded {
     pub body: Bytes,
 }
 
-/// Reads a request body. `content_type` is the header's value, or the caller's default when there is none (CT-1).
+/// Reads a request body. `content_type` is the header's value, or the caller's default when there
+/// is none (CT-1).
 pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Documents) -> Result<Request, DecodeError> {
     let signature = schema.signature();
     let unsupported = || DecodeError::UnsupportedMediaType {
@@ -154,7 +158,7 @@ const LIBSVM_IN_ONLY: &str = "LIBSVM is read, not written; accept text/csv or ap
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Documents {
     One,
-    /// As the strategy `MultiRecord` of a batch transform joins them.
+    /// Any number, as the strategy `MultiRecord` of a batch transform joins them.
     Several,
 }
 
@@ -180,8 +184,9 @@ fn utf8_from(charset: &str, body: Bytes) -> Result<Bytes, DecodeError> {
     Ok(text.into())
 }
 
-/// Bytes that reading a body takes, as far as that is more than its own and it says so itself: compressed arrays, sparse
-/// rows. What a body claims beyond what is ever made of one is for [`decode`] to refuse.
+/// Bytes that reading a body takes, as far as that is more than its own and it says so itself:
+/// compressed arrays, sparse rows. What a body claims beyond what is ever made of one is for
+/// [`decode`] to refuse.
 pub fn weight(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let is = |format: Format| essence.eq_ignore_ascii_case(format.media_type());
@@ -199,8 +204,9 @@ pub fn weight(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
         .map_or(body.len(), |weight| weight.max(body.len()))
 }
 
-/// How many records have to run one by one, because the reply answers record by record and the model's outputs do not;
-/// `None` where one run for all of them does. `outputs` are those of such a run, once there was one.
+/// How many records have to run one by one, because the reply answers record by record and the
+/// model's outputs do not; `None` where one run for all of them does. `outputs` are those of such a
+/// run, once there was one.
 pub fn apart(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize> {
     let Records::Separable(count) = plan.records else {
         return None;
@@ -215,8 +221,8 @@ pub fn apart(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: O
     is_apart.then_some(count)
 }
 
-/// Writes a reply in the format that [`negotiate()`] chose. `runs` holds the outputs of the plan, in its order: of one run
-/// for all records, or of one for each where [`apart`] wanted that.
+/// Writes a reply in the format that [`negotiate()`] chose. `runs` holds the outputs of the plan,
+/// in its order: of one run for all records, or of one for each where [`apart`] wanted that.
 pub fn encode(
     format: Format,
     plan: &ReplyPlan,
@@ -313,7 +319,8 @@ fn encode_tensors(
     };
     match (format, tensors.as_slice()) {
         (Format::TritonBinary, _) => {
-            // Those that the request wants so; where only `Accept` asks for this format, all of them.
+            // Those that the request wants so; where only `Accept` asks for this format, all of
+            // them.
             let binary = if binary.contains(&true) { binary } else { &[] };
             triton_binary::encode(id, model, &tensors, binary)
         }

@@ -1,7 +1,9 @@
-//! Every knob, once: flag, environment variable, default, unit, reason. Nothing else reads the environment.
+//! Every knob, once: flag, environment variable, default, unit, reason. Nothing else reads the
+//! environment.
 //!
-//! A flag's variable is SageMaker's own where the contract has one, else `LONGSHORE_*`. The variables that AWS's own
-//! images honour by convention are read too ([`Conventions`]); a flag or its own variable wins over them.
+//! A flag's variable is SageMaker's own where the contract has one, else `LONGSHORE_*`. The
+//! variables that AWS's own images honour by convention are read too ([`Conventions`]); a flag or
+//! its own variable wins over them.
 
 mod endpoint;
 mod examine;
@@ -39,7 +41,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the SageMaker container contract (the default without a command)
     Serve(Box<ServeArgs>),
-    /// Stand in for SageMaker on this machine: boto3, the AWS CLI and the SageMaker SDK deploy to it and invoke
+    /// Stand in for SageMaker on this machine: boto3, the AWS CLI and the SageMaker SDK deploy to
+    /// it and invoke
     #[command(after_help = endpoint::EXAMPLE)]
     Endpoint(Box<EndpointArgs>),
     /// Check a model, prepare it, and pack it into the model.tar.gz that SageMaker takes
@@ -48,7 +51,8 @@ pub enum Command {
     /// Say what a model takes and gives, what was measured of it, and how it is asked
     #[command(after_help = examine::INSPECT_EXAMPLE)]
     Inspect(InspectArgs),
-    /// Print the JSON Schema of longshore.json, the file by which an artifact says what its graph does not
+    /// Print the JSON Schema of longshore.json, the file by which an artifact says what its graph
+    /// does not
     #[command(after_help = SCHEMA_HELP)]
     Schema,
     /// The process that `serve` starts, and starts again
@@ -67,12 +71,14 @@ Editors check the file against it and complete its keys, e.g. in VS Code's setti
   longshore schema > longshore.schema.json
   \"json.schemas\": [{\"fileMatch\": [\"longshore.json\"], \"url\": \"./longshore.schema.json\"}]";
 
-/// The process's environment, for those of others' variables that others define: credentials and endpoints of stores.
+/// The process's environment, for those of others' variables that others define: credentials and
+/// endpoints of stores.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Where what may be deleted is kept, unless a flag says where: one folder for each user, which others cannot write to.
+/// Where what may be deleted is kept, unless a flag says where: one folder for each user, which
+/// others cannot write to.
 fn cache_dir(given: Option<&PathBuf>) -> PathBuf {
     given.cloned().unwrap_or_else(|| {
         let user = rustix::process::geteuid().as_raw();
@@ -136,7 +142,8 @@ fn archive_name(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Connections at a time when `open_files` may be open: models, their files and the log need some, at least half of a few.
+/// Connections at a time when `open_files` may be open: models, their files and the log need some,
+/// at least half of a few.
 fn max_connections(open_files: Option<u64>) -> usize {
     const OTHERS: usize = 128;
     let open_files = open_files
@@ -166,7 +173,8 @@ fn one_to(most: usize, text: &str) -> Result<usize, String> {
 }
 
 impl Cli {
-    /// Reads the command line and the environment of this process; what is wrong ends it with a message.
+    /// Reads the command line and the environment of this process; what is wrong ends it with a
+    /// message.
     ///
     /// A variable that is set to nothing counts as not set: templates leave such behind.
     pub fn read() -> Self {
@@ -180,8 +188,8 @@ impl Cli {
     }
 }
 
-/// An error about a value names the flag that it is for; in a container it comes from the flag's variable, and that is what
-/// has to be changed.
+/// An error about a value names the flag that it is for; in a container it comes from the flag's
+/// variable, and that is what has to be changed.
 fn with_variable(mut error: Error, mut command: clap::Command, variable: impl Fn(&OsStr) -> Option<OsString>) -> Error {
     let said = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text),

@@ -1,11 +1,13 @@
-//! The container's HTTP face: the routes of the SageMaker contract and, below `/v2`, of the Open Inference Protocol, on one
-//! port.
+//! The container's HTTP face: the routes of the SageMaker contract and, below `/v2`, of the Open
+//! Inference Protocol, on one port.
 //!
-//! Handlers are thin: they read what a request says, ask `catalog` for the model, and leave the rest to `engine`, which
-//! keeps long work off these threads. What always holds: no handler waits for anything but its own request, so `/ping` and
-//! `GET /models` answer whatever models do (PI-2, MM-16); every refusal of a request that was understood is JSON, its status from the one table in
-//! `error.rs`; a client that hangs up takes its request with it, so what it asked for uses nothing up. What is no HTTP at all (a malformed request line, a head that is too long or comes too slowly) is refused
-//! by actix with a bare status.
+//! Handlers are thin: they read what a request says, ask `catalog` for the model, and leave the
+//! rest to `engine`, which keeps long work off these threads. What always holds: no handler waits
+//! for anything but its own request, so `/ping` and `GET /models` answer whatever models do (PI-2,
+//! MM-16); every refusal of a request that was understood is JSON, its status from the one table in
+//! `error.rs`; a client that hangs up takes its request with it, so what it asked for uses nothing
+//! up. What is no HTTP at all (a malformed request line, a head that is too long or comes too
+//! slowly) is refused by actix with a bare status.
 
 mod body;
 mod coding;
@@ -70,7 +72,8 @@ pub struct Settings {
     pub loads: bool,
     /// Bytes of the largest request body.
     pub max_body: usize,
-    /// The least bytes of a reply that is compressed for clients that accept it; `None` for no reply.
+    /// The least bytes of a reply that is compressed for clients that accept it; `None` for no
+    /// reply.
     pub compress_above: Option<usize>,
     /// Bytes of all header names and values of a request.
     pub max_headers: usize,
@@ -98,7 +101,8 @@ struct State {
 }
 
 impl State {
-    /// Waits for the model that answers requests which name none, when `name` is that one and the server has been restarted.
+    /// Waits for the model that answers requests which name none, when `name` is that one and the
+    /// server has been restarted.
     async fn default_started_by(&self, name: &str, deadline: tokio::time::Instant) -> Result<(), Error> {
         match &self.settings.invocations.default {
             Some(default) if default == name => self.health.started_by(deadline).await,
@@ -156,7 +160,8 @@ fn close_stranger(stream: &TcpStream) {
     let _ = shutdown(stream, Shutdown::Both);
 }
 
-/// The answer to a client that announces a body over the limit and waits for leave to send it: it never has to.
+/// The answer to a client that announces a body over the limit and waits for leave to send it: it
+/// never has to.
 fn refuse_to_continue(state: &State, head: &RequestHead) -> Option<Response<BoxBody>> {
     let (path, method) = (head.uri.path(), &head.method);
     let route = route(path, method);
@@ -216,8 +221,9 @@ fn routes(app: &mut web::ServiceConfig) {
             .route(web::post().to(models::load))
             .default_service(web::to(|request| not_allowed(request, "GET, POST"))),
     )
-    // All other paths: those below /models/ and /v2/ hold names with encoded slashes, so the raw path is read by `wire`.
-    // Plain paths above, none with a pattern: matching one costs as much as a small model's run.
+    // All other paths: those below /models/ and /v2/ hold names with encoded slashes, so the raw
+    // path is read by `wire`. Plain paths above, none with a pattern: matching one costs as much as
+    // a small model's run.
     .default_service(web::to(below));
 }
 
@@ -275,7 +281,8 @@ async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     Ok(HttpResponse::Ok().content_type(Metrics::CONTENT_TYPE).body(text))
 }
 
-/// Around every request: refuses what no route should see, counts, and logs what went wrong where it is handled.
+/// Around every request: refuses what no route should see, counts, and logs what went wrong where
+/// it is handled.
 async fn observe(
     state: web::Data<State>,
     request: ServiceRequest,
@@ -391,7 +398,8 @@ fn route(path: &str, method: &Method) -> Route {
     }
 }
 
-/// The opaque name of the path and the client's name together: the log is where one is looked up for the other.
+/// The opaque name of the path and the client's name together: the log is where one is looked up
+/// for the other.
 fn log_refusal(response: &ServiceResponse<impl MessageBody>) {
     let request = response.request();
     let header = |name| {

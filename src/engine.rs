@@ -1,11 +1,12 @@
 //! Loaded models: from files to sessions, admitted by memory, run fairly.
 //!
-//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::answer`] answers, [`Engine::unload`] gives
-//! the memory back. Names, and what is loaded under them, are `catalog`'s; bytes on the wire are `codec`'s.
-//! [`Examiner`] looks at artifacts without serving them.
+//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::answer`] answers,
+//! [`Engine::unload`] gives the memory back. Names, and what is loaded under them, are `catalog`'s;
+//! bytes on the wire are `codec`'s. [`Examiner`] looks at artifacts without serving them.
 //!
-//! What always holds: a model that exists has its memory reserved; a load that failed has left nothing; loads, unloads
-//! and all runs but those expected to be short (`placement.rs`) have threads apart from those that answer HTTP.
+//! What always holds: a model that exists has its memory reserved; a load that failed has left
+//! nothing; loads, unloads and all runs but those expected to be short (`placement.rs`) have
+//! threads apart from those that answer HTTP.
 
 mod allocator;
 mod artifact;
@@ -80,11 +81,12 @@ use workplace::Workplace;
 
 use crate::manifest::{Manifest, Overlay};
 
-/// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300 KB, overrun 8 MiB.
+/// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300
+/// KB, overrun 8 MiB.
 const LOAD_STACK: usize = 256 << 20;
 
-/// Loads and unloads let requests go first: they get about a third of what a busy request thread does. Much less, and a load
-/// on a saturated machine would not end within the platform's minute.
+/// Loads and unloads let requests go first: they get about a third of what a busy request thread
+/// does. Much less, and a load on a saturated machine would not end within the platform's minute.
 const LOAD_NICE: i32 = 5;
 
 /// What an engine is started with.
@@ -111,7 +113,8 @@ pub struct Settings {
     pub mapped_percent: u64,
     /// HTTP threads, which run short models themselves.
     pub http_threads: usize,
-    /// How long a load that does not fit waits for other loads under way, which hold more than they will take.
+    /// How long a load that does not fit waits for other loads under way, which hold more than they
+    /// will take.
     pub load_patience: Duration,
     /// How unknown models are prepared; `None` loads them as they are.
     pub prepare: Option<Prepare>,
@@ -160,7 +163,7 @@ pub enum InferenceError {
     #[error(transparent)]
     Pool(#[from] PoolError),
     #[error(
-        "model \"{name}\" takes no requests for now: {} after the deadline, inside an operator that cannot be interrupted; \
+        "model \"{name}\" refuses requests: {} after the deadline, inside an operator that cannot be interrupted; \
          try again when that is over",
         runs_go_on(*.runs)
     )]
@@ -241,8 +244,8 @@ impl Engine {
             },
         )?;
         let load_threads = Pool::start("load", model_pool(settings.load_threads))?;
-        // Unloads only free memory; they have a thread of their own so that slow loads do not hold them up when the
-        // platform wants memory back.
+        // Unloads only free memory; they have a thread of their own so that slow loads do not hold
+        // them up when the platform wants memory back.
         let unload_threads = Pool::start("unload", model_pool(1))?;
         let file_threads = Pool::start("files", pool(2, DEFAULT_STACK, 0))?;
         let stuck = Stuck::watch(settings.stuck)?;
@@ -289,9 +292,11 @@ impl Engine {
         })
     }
 
-    /// Loads the artifact at `path`, a directory or a model file. Tries again when its files have changed meanwhile.
+    /// Loads the artifact at `path`, a directory or a model file. Tries again when its files have
+    /// changed meanwhile.
     pub async fn load(&self, path: &ArtifactPath) -> Result<Model, LoadError> {
-        /// A deployment replaces files once. An uploader who replaces them time and again has to wait.
+        /// A deployment replaces files once. An uploader who replaces them time and again has to
+        /// wait.
         const TRIES: usize = 3;
         let mut tries = 1;
         loop {
@@ -349,7 +354,8 @@ impl Engine {
         Ok(self.model(resident, manifest))
     }
 
-    /// A private copy of `artifact`, or its prepared form when it can be made. `known` is what is known of it already.
+    /// A private copy of `artifact`, or its prepared form when it can be made. `known` is what is
+    /// known of it already.
     async fn source(
         &self,
         content: ContentHash,
@@ -364,7 +370,8 @@ impl Engine {
             (Some(preparing), None) => match self.prepared(preparing, content, &copy).await {
                 Ok(prepared) => prepared,
                 Err(error) => {
-                    // Removes the files; they may have been deleted already, which is no fault of the model.
+                    // Removes the files; they may have been deleted already, which is no fault of
+                    // the model.
                     let was_there = self.files.run(move || {
                         let was_there = copy.artifact().model.exists();
                         drop(copy);
@@ -388,8 +395,8 @@ impl Engine {
         }
     }
 
-    /// Loads what was loaded before from `path`, with the manifest that it had: its prepared form where there is one, so that
-    /// the files are not needed.
+    /// Loads what was loaded before from `path`, with the manifest that it had: its prepared form
+    /// where there is one, so that the files are not needed.
     pub async fn restore(
         &self,
         path: &ArtifactPath,
@@ -427,7 +434,8 @@ impl Engine {
         Ok(self.model(resident, Arc::clone(manifest)))
     }
 
-    /// Loads the artifact at `path` with another manifest than its own. Which file is the model is still for its own to say.
+    /// Loads the artifact at `path` with another manifest than its own. Which file is the model is
+    /// still for its own to say.
     async fn load_with(&self, path: &ArtifactPath, manifest: &Arc<Manifest>) -> Result<Model, LoadError> {
         let model = self.load(path).await?;
         Ok(self.model(model.resident, Arc::clone(manifest)))
@@ -468,8 +476,8 @@ impl Engine {
         }
     }
 
-    /// Makes a session of `source`; of `uploaded`, where there is one, when the prepared form has been deleted since it was
-    /// found.
+    /// Makes a session of `source`; of `uploaded`, where there is one, when the prepared form has
+    /// been deleted since it was found.
     async fn create(
         &self,
         content: ContentHash,
@@ -478,7 +486,8 @@ impl Engine {
     ) -> Result<Resident, LoadError> {
         let (environment, budget) = (self.environment.clone(), self.budget.clone());
         let (gpu, workplace) = (self.gpu.clone(), Arc::clone(&self.workplace));
-        // On a GPU one at a time: TensorRT chooses kernels by timing them, and many at once have crashed (onnxruntime#26610).
+        // On a GPU one at a time: TensorRT chooses kernels by timing them, and many at once have
+        // crashed (onnxruntime#26610).
         let turn = match &gpu {
             None => None,
             Some(_) => Some(Arc::clone(&self.gpu_loads).lock_owned().await),
@@ -515,7 +524,8 @@ impl Engine {
                         .and_then(|copy| create(&source.uploaded(Arc::new(copy))));
                 }
                 if resident.is_err() {
-                    // What the half-made session held is free now, but still this process's (MM-18).
+                    // What the half-made session held is free now, but still this process's
+                    // (MM-18).
                     allocator::give_back();
                 }
                 resident
@@ -554,7 +564,8 @@ impl Engine {
         self.budget.for_models()
     }
 
-    /// Refuses `content` (a [`ContentHash::short`]) for the reason given, under whatever name it comes.
+    /// Refuses `content` (a [`ContentHash::short`]) for the reason given, under whatever name it
+    /// comes.
     pub fn refuse(&self, content: u64, reason: String, remaining: Duration) {
         self.quarantine.add_for(content, reason, remaining);
     }
@@ -576,8 +587,8 @@ impl Engine {
         }
     }
 
-    /// Waits until stuck runs take so much of this process that it cannot give other models their share any more. Returns the
-    /// contents that run.
+    /// Waits until stuck runs take so much of this process that it cannot give other models their
+    /// share any more. Returns the contents that run.
     pub async fn too_many_stuck(&self) -> Vec<Culprit> {
         self.stuck.too_many().await
     }

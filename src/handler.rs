@@ -1,14 +1,18 @@
-//! What stands between a request's body and the tensors of one model: its manifest, resolved against its signature.
+//! The step between a request's body and the tensors of one model: its manifest, resolved
+//! against its signature.
 //!
-//! A handler is built once, when a model is loaded, and is pure from then on: a body becomes named tensors, outputs become
-//! a body. It knows the formats (`codec`) and what a model declares, but not ONNX Runtime. A model without a manifest has
-//! a handler that adds nothing, and is served at the cost of the formats alone.
+//! A handler is built once, when a model is loaded, and is pure from then on: a body becomes named
+//! tensors, outputs become a body. It knows the formats (`codec`) and what a model declares, but
+//! not ONNX Runtime. A model without a manifest has a handler that adds nothing, and is served at
+//! the cost of the formats alone.
 //!
-//! - `resolve`: from a manifest and a signature to what requests may say, or why the one does not fit the other.
+//! - `resolve`: from a manifest and a signature to what requests may say, or why the one does not
+//!   fit the other.
 //! - `labels`: class numbers and probabilities under the names of the classes.
 //! - `chunks`: a model of a fixed batch size answers any number of records.
 //! - `invocation`: a request on its way through a handler and its model.
-//! - `rehearsal`: the requests that a manifest brings along; `compare`: whether an answer is the expected one.
+//! - `rehearsal`: the requests that a manifest brings along; `compare`: whether an answer is the
+//!   expected one.
 
 mod chunks;
 mod compare;
@@ -39,7 +43,8 @@ pub use resolve::HandlerError;
 #[derive(Debug)]
 pub struct Handler {
     schema: Schema,
-    /// The outputs that go out where a request does not choose, in this order; `None` for all of them.
+    /// The outputs that go out where a request does not choose, in this order; `None` for all of
+    /// them.
     outputs: Option<Vec<usize>>,
     /// For each output, the names that its numbers go out under.
     labels: Vec<Option<Labels>>,
@@ -53,12 +58,13 @@ impl Handler {
         resolve::resolve(manifest, signature)
     }
 
-    /// What requests may say of the model's inputs.
+    /// The names, columns and defaults of the model's inputs.
     pub fn schema(&self) -> &Schema {
         &self.schema
     }
 
-    /// Reads a request body. `content_type` is the header's value, or the caller's default when there is none (CT-1).
+    /// Reads a request body. `content_type` is the header's value, or the caller's default when
+    /// there is none (CT-1).
     pub fn decode(&self, content_type: &str, body: Bytes, documents: Documents) -> Result<Request, DecodeError> {
         self.complete(codec::decode(content_type, body, &self.schema, documents)?)
     }
@@ -68,7 +74,8 @@ impl Handler {
         codec::weight(content_type, body, &self.schema)
     }
 
-    /// Reads a request of the Open Inference Protocol. `json_bytes` is the value of the header that says where the JSON ends.
+    /// Reads a request of the Open Inference Protocol. `json_bytes` is the value of the header that
+    /// says where the JSON ends.
     pub fn decode_open_inference(&self, json_bytes: Option<&str>, body: &Bytes) -> Result<Request, DecodeError> {
         self.complete(codec::decode_open_inference(json_bytes, body, &self.schema)?)
     }
@@ -83,8 +90,8 @@ impl Handler {
         codec::negotiate(accept, default, plan, self.schema.signature())
     }
 
-    /// How many runs answer the records of a request; `None` where one run answers them all. Asked before the run, and once
-    /// more with the outputs of a run for all records.
+    /// How many runs answer the records of a request; `None` where one run answers them all. Asked
+    /// before the run, and once more with the outputs of a run for all records.
     pub fn apart(&self, format: Format, plan: &ReplyPlan, outputs: Option<&[Value]>) -> Option<usize> {
         match &self.chunks {
             Some(chunks) => chunks.runs(plan, outputs.is_some()),
@@ -92,7 +99,8 @@ impl Handler {
         }
     }
 
-    /// Writes a reply. `runs` holds the outputs of the plan, in its order: of one run for all records, or of one for each.
+    /// Writes a reply. `runs` holds the outputs of the plan, in its order: of one run for all
+    /// records, or of one for each.
     pub fn encode(
         &self,
         format: Format,

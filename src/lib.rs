@@ -1,4 +1,5 @@
-//! Longshore serves thousands of ONNX models from one machine, as a SageMaker bring-your-own container.
+//! Longshore serves thousands of ONNX models from one machine, as a SageMaker bring-your-own
+//! container.
 //!
 //! ```text
 //! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
@@ -28,8 +29,8 @@
 //! | [`config`] | every knob, once |
 //! | [`telemetry`] | the log and the metrics |
 //!
-//! Ids such as `MM-18` name clauses of the SageMaker container contract, which `container/contract.md` lists; the tests in
-//! `tests/it` are named by what they say.
+//! Ids such as `MM-18` name clauses of the SageMaker container contract, which
+//! `container/contract.md` lists; the tests in `tests/it` are named by what they say.
 
 pub mod archive;
 pub mod background;

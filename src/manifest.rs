@@ -1,13 +1,14 @@
 //! The manifest of an artifact: what a client may send to its model and what it gets back, as data.
 //!
-//! An artifact may carry [`FILE`]. Everything in it is optional; a model without one is served by what its graph declares.
-//! This module is a leaf: it knows the file and neither ONNX Runtime nor any request.
+//! An artifact may carry [`FILE`]. Everything in it is optional; a model without one is served by
+//! what its graph declares. This module is a leaf: it knows the file and neither ONNX Runtime nor
+//! any request.
 //!
 //! - `parse`: from text to a [`Manifest`], and the JSON Schema of the file.
 //! - `sidecars`: what exporters write beside a model, as far as it says the same things.
 //!
-//! What always holds: a key that is not known is an error that names the key and the nearest known one, because a
-//! misspelt key that is ignored would change answers without a word.
+//! What always holds: a key that is not known is an error that names the key and the nearest known
+//! one, because a misspelt key that is ignored would change answers without a word.
 
 mod parse;
 mod sidecars;
@@ -37,14 +38,15 @@ pub struct Manifest {
     /// The task that the model was made for, as Hugging Face names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// The columns of a table, in the order of a CSV line. Where their names are those of inputs, each column is that
-    /// input; else they are dealt to the inputs in the model's order, to each as many as one row of it has.
+    /// The columns of a table, in the order of a CSV line. Where their names are those of inputs,
+    /// each column is that input; else they are dealt to the inputs in the model's order, to each
+    /// as many as one row of it has.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Column>,
-    /// What there is to say of single inputs.
+    /// Aliases, defaults and constants of single inputs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Input>,
-    /// What happens to columns and input names that the model does not have.
+    /// The treatment of columns and input names that the model does not have.
     #[serde(skip_serializing_if = "is_default")]
     pub unknown_inputs: UnknownInputs,
     /// The outputs that go out, in this order; all of them in the model's order when empty.
@@ -65,8 +67,8 @@ pub struct Manifest {
     /// Requests with their right answers. The load is refused when the model gives another answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub golden: Vec<Golden>,
-    /// What exporters have left beside the model; no key of the file. It counts where the file says nothing and where it fits the
-    /// model.
+    /// Hints from files of exporters beside the model; not a key of the file. They count where the
+    /// file says nothing and where it fits the model.
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(skip)]
     pub hints: Hints,
@@ -130,7 +132,7 @@ struct ColumnObject {
     default: Option<Json>,
 }
 
-/// What happens to names in a request that the model does not have.
+/// The treatment of names in a request that the model does not have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownInputs {
@@ -187,12 +189,13 @@ pub struct Csv {
     pub missing: Vec<String>,
 }
 
-/// What the manifest says of batching.
+/// Whether and how waiting requests may run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "BatchingForm", into = "BatchingForm")]
 pub enum Batching {
     Never,
-    /// The rows are independent, and batches may have this many if it is said, else as many as those of any model.
+    /// The rows are independent, and batches may have this many if it is said, else as many as
+    /// those of any model.
     Allowed(Option<NonZeroUsize>),
 }
 

@@ -1,13 +1,16 @@
-//! The first of two processes: it holds the listening socket and starts the one that serves, as often as that takes.
+//! The first of two processes: it holds the listening socket and starts the one that serves, as
+//! often as that takes.
 //!
-//! A request can end the process that runs its model (`engine/crash.rs`). In one process with a thousand models, that
-//! would take all of them away from a platform that believes them loaded. So what must survive is kept where no model
-//! runs: the socket, whose backlog holds callers while there is no worker; the list of the loaded models, which the worker
-//! reports before it answers; and the kills of each content. A worker that is killed is followed by another that lists the
-//! same models at once and loads them again, those that were in use first. When a model is to blame, the next worker
-//! starts at once and refuses that content for a while; only kills without a known culprit are followed by pauses. A worker
-//! that is alive and useless is replaced, too: it asks for that when runs that cannot be ended take too much of it, and it
-//! is killed when its HTTP threads have given no sign of life for `--worker-timeout` (`liveness.rs`).
+//! A request can end the process that runs its model (`engine/crash.rs`). In one process with a
+//! thousand models, that would take all of them away from a platform that believes them loaded. So
+//! what must survive is kept where no model runs: the socket, whose backlog holds callers while
+//! there is no worker; the list of the loaded models, which the worker reports before it answers;
+//! and the kills of each content. A worker that is killed is followed by another that lists the
+//! same models at once and loads them again, those that were in use first. When a model is to
+//! blame, the next worker starts at once and refuses that content for a while; only kills without a
+//! known culprit are followed by pauses. A worker that is alive and useless is replaced, too: it
+//! asks for that when runs that cannot be ended take too much of it, and it is killed when its HTTP
+//! threads have given no sign of life for `--worker-timeout` (`liveness.rs`).
 //!
 //! ```text
 //! supervisor                                       worker
@@ -20,9 +23,9 @@
 //!                    <-- a note of a crash --      dies
 //! ```
 //!
-//! What always holds: this process has one thread and neither ONNX Runtime nor requests in it; it ends as its worker ends
-//! by itself, and says nothing after a worker that has said why; a worker does not outlive it. As process 1 of a container
-//! it waits for orphans, too (ST-2).
+//! What always holds: this process has one thread and neither ONNX Runtime nor requests in it; it
+//! ends as its worker ends by itself, and says nothing after a worker that has said why; a worker
+//! does not outlive it. As process 1 of a container it waits for orphans, too (ST-2).
 
 mod ledger;
 mod liveness;
@@ -105,7 +108,8 @@ pub fn run(listener: TcpListener, settings: Settings) -> Result<i32, SuperviseEr
 
 struct Supervisor {
     settings: Settings,
-    /// Dropped when the worker says that it stops: it refuses connections then, and so must the socket.
+    /// Dropped when the worker says that it stops: it refuses connections then, and so must the
+    /// socket.
     listener: Option<TcpListener>,
     ledger: Ledger,
     stopping: bool,
@@ -212,7 +216,8 @@ impl Supervisor {
             tries += 1;
             match self.spawn() {
                 Ok(worker) => return Ok(Some(worker)),
-                // What has killed the last one, memory that was short, may be why there cannot be a next one yet.
+                // What has killed the last one, memory that was short, may be why there cannot be a
+                // next one yet.
                 Err(error) if self.restarts > 0 && tries < TRIES => {
                     tracing::warn!(%error, "no worker could be started; trying again");
                     if self.stopped_within(PAUSE).await {
@@ -347,7 +352,8 @@ impl Supervisor {
         );
     }
 
-    /// Notes that runs of `culprits` were stuck in a worker that was replaced for that, and logs it.
+    /// Notes that runs of `culprits` were stuck in a worker that was replaced for that, and logs
+    /// it.
     fn blame_stuck(&mut self, culprits: &[Culprit]) {
         for culprit in culprits {
             let refused = self.ledger.killed(culprit.content, Cause::Stuck, Instant::now());
@@ -375,8 +381,9 @@ impl Supervisor {
     }
 }
 
-/// `socket` for this process's one thread. It is no datagram socket, but one that keeps messages apart, too, and the type
-/// only says how it is waited for: what is read and written is up to `protocol`.
+/// `socket` for this process's one thread. It is no datagram socket, but one that keeps messages
+/// apart, too, and the type only says how it is waited for: what is read and written is up to
+/// `protocol`.
 fn watched(socket: OwnedFd) -> io::Result<UnixDatagram> {
     let socket = std::os::unix::net::UnixDatagram::from(socket);
     socket.set_nonblocking(true)?;
@@ -417,8 +424,8 @@ async fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<Option<
     socket.async_io(Interest::READABLE, receive).await
 }
 
-/// Waits for all children that have ended; as process 1 those are not only our own (ST-2). Returns how `worker` ended,
-/// if it has.
+/// Waits for all children that have ended; as process 1 those are not only our own (ST-2). Returns
+/// how `worker` ended, if it has.
 fn reap(worker: Pid) -> Option<How> {
     let mut how = None;
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {

@@ -1,8 +1,8 @@
-//! The log: one line per record on standard error, as text or JSON (ST-11: the platform ships both streams to
-//! CloudWatch line by line).
+//! The log: one line per record on standard error, as text or JSON (ST-11: the platform ships both
+//! streams to CloudWatch line by line).
 //!
-//! ONNX Runtime's own log is off unless ours is at `debug`: it reports every failed run a second time, and what it says
-//! is in the error that the caller gets.
+//! ONNX Runtime's own log is off unless ours is at `debug`: it reports every failed run a second
+//! time, and what it says is in the error that the caller gets.
 
 pub mod escape;
 mod lines;
@@ -34,7 +34,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// The least severe level that is written. Names, or Python's numbers as AWS's containers take them.
+/// The least severe level that is written. Names, or Python's numbers as AWS's containers take
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLevel(pub LevelFilter);
 
@@ -59,8 +60,8 @@ impl FromStr for LogLevel {
     }
 }
 
-/// The target of the record that says where a server listens. It is written at every level but `off`: scripts wait for it,
-/// and without it nobody knows a port that was chosen by the system.
+/// The target of the record that says where a server listens. It is written at every level but
+/// `off`: scripts wait for it, and without it nobody knows a port that was chosen by the system.
 pub const READY: &str = "longshore::ready";
 
 /// Starts the log for the process. Panics that are caught elsewhere are logged with their place.
@@ -108,8 +109,8 @@ pub fn init(format: LogFormat, level: LogLevel) {
     }));
 }
 
-/// Writes a line of text, which has its end, among those of the log. A reader that does not read holds nobody up
-/// (`lines.rs`).
+/// Writes a line of text, which has its end, among those of the log. A reader that does not read
+/// holds nobody up (`lines.rs`).
 pub fn write_line(line: &[u8]) -> io::Result<()> {
     write_record(line, Style::Text { has_colours: false })
 }

@@ -1,10 +1,11 @@
 //! Named tensors: what `codec` and `engine` hand to each other.
 //!
-//! The neutral middle between the wire formats and ONNX Runtime: a codec test needs no runtime, an engine test no
-//! JSON. What always holds for a [`Tensor`]: its element count equals the product of its shape (checked, never
-//! wrapping), and the bytes of a fixed-size element type are little-endian and aligned for that type, so that both
-//! sides may borrow them as a slice. A tensor of fixed-size elements is one reference-counted buffer: it can be a
-//! window of the request body or memory that ONNX Runtime owns, and passing it on copies nothing.
+//! The neutral middle between the wire formats and ONNX Runtime: a codec test needs no runtime, an
+//! engine test no JSON. What always holds for a [`Tensor`]: its element count equals the product of
+//! its shape (checked, never wrapping), and the bytes of a fixed-size element type are
+//! little-endian and aligned for that type, so that both sides may borrow them as a slice. A tensor
+//! of fixed-size elements is one reference-counted buffer: it can be a window of the request body
+//! or memory that ONNX Runtime owns, and passing it on copies nothing.
 
 mod data_type;
 mod inputs;
@@ -54,7 +55,8 @@ enum Data {
     Strings(Vec<Bytes>),
 }
 
-/// An output of a run. Sequences and maps come from scikit-learn exports (`ZipMap`) and sequence operators.
+/// An output of a run. Sequences and maps come from scikit-learn exports (`ZipMap`) and sequence
+/// operators.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Tensor(Tensor),
@@ -67,7 +69,8 @@ pub enum Value {
 }
 
 impl Value {
-    /// The number of entries along the first axis, or in the sequence. `None` for scalars and maps, which have no axis.
+    /// The number of entries along the first axis, or in the sequence. `None` for scalars and maps,
+    /// which have no axis.
     pub fn entries(&self) -> Option<usize> {
         match self {
             Self::Tensor(tensor) => tensor.shape().first().copied(),
@@ -108,8 +111,8 @@ impl Tensor {
         })
     }
 
-    /// Little-endian bytes of fixed-size elements. Borrows `bytes` when it is aligned for the element type, else
-    /// copies it once.
+    /// Little-endian bytes of fixed-size elements. Borrows `bytes` when it is aligned for the
+    /// element type, else copies it once.
     ///
     /// # Panics
     /// When `data_type` is [`DataType::String`]: strings come through [`Tensor::from_strings`].
@@ -164,7 +167,8 @@ impl Tensor {
         }
     }
 
-    /// The little-endian bytes of fixed-size elements (a boolean is one byte, 0 or 1); `None` for strings.
+    /// The little-endian bytes of fixed-size elements (a boolean is one byte, 0 or 1); `None` for
+    /// strings.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.data {
             Data::Fixed(bytes) => Some(bytes),

@@ -1,7 +1,7 @@
 //! A name's entry in the directory, and the handles by which its model is lent.
 //!
-//! What always holds: an entry that is closed lends nothing more; its model is taken out by whoever unloads it, after the
-//! last handle is gone.
+//! What always holds: an entry that is closed lends nothing more; its model is taken out by whoever
+//! unloads it, after the last handle is gone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,10 +21,10 @@ pub(super) struct Entry {
     pub(super) url: String,
     pub(super) target_model: Option<String>,
     pub(super) content: ContentHash,
-    /// As in the [`Record`], of one that is to be loaded again.
+    /// The manifest of the [`Record`], for a model that is to be loaded again.
     pub(super) manifest: Option<String>,
-    /// Locked only to look at it, to clone or to take the `Arc`: an async lock would cost more than it saves. What it is
-    /// changes only under the name's lock of the directory.
+    /// Locked only to look at it, to clone or to take the `Arc`: an async lock would cost more than
+    /// it saves. What it is changes only under the name's lock of the directory.
     pub(super) model: Mutex<Slot>,
     /// A token per handle; closed when the unload begins.
     pub(super) users: TaskTracker,
@@ -173,7 +173,8 @@ pub(super) enum Lent {
 /// A loaded model, lent: it stays loaded until the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    // Declared in the order in which they must be dropped: an unload takes the model when it has seen the last token.
+    // Declared in the order in which they must be dropped: an unload takes the model when it has
+    // seen the last token.
     served: Arc<Served>,
     pub(super) entry: Arc<Entry>,
     _token: TaskTrackerToken,
@@ -186,7 +187,7 @@ impl AsRef<Model> for Handle {
 }
 
 impl Handle {
-    /// What reads and writes the bodies of the model's requests.
+    /// The handler that reads and writes the bodies of the model's requests.
     pub fn handler(&self) -> &Arc<Handler> {
         &self.served.handler
     }

@@ -78,7 +78,8 @@ pub enum CatalogError {
     /// What others waited for, too.
     #[error("{0}")]
     Flight(Arc<CatalogError>),
-    /// As [`Flight`](Self::Flight), for a request: what is the artifact's fault is not the caller's.
+    /// As [`Flight`](Self::Flight), for a request: what is the artifact's fault is not the
+    /// caller's.
     #[error("{source}{}", .again.map(|again| format!("; it is tried again in {again:.1?}")).unwrap_or_default())]
     OnDemand {
         source: Arc<CatalogError>,

@@ -1,4 +1,5 @@
-//! How things stand with each model that is known of, for people and for those who look after several servers.
+//! How things stand with each model that is known of, for people and for those who look after
+//! several servers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -15,7 +15,8 @@ use crate::handler::{Handler, RehearsalError, rehearsals};
 /// The model, lent to its runs.
 #[derive(Debug, Clone)]
 struct Lent {
-    // Declared in the order in which they must be dropped: the last token gone, nothing else holds the model.
+    // Declared in the order in which they must be dropped: the last token gone, nothing else holds
+    // the model.
     model: Arc<Model>,
     _token: TaskTrackerToken,
 }
@@ -27,7 +28,8 @@ impl AsRef<Model> for Lent {
 }
 
 impl Catalog {
-    /// Runs the requests of the manifest of `served` one after the other. A model that fails one of them is unloaded again.
+    /// Runs the requests of the manifest of `served` one after the other. A model that fails one of
+    /// them is unloaded again.
     pub(super) async fn rehearse(&self, name: &str, served: Served) -> Result<Served, CatalogError> {
         let Served { model, handler } = served.called(shortened(name));
         let users = TaskTracker::new();
@@ -39,7 +41,8 @@ impl Catalog {
         users.close();
         let Lent { model, _token: token } = lent;
         drop(token);
-        // A run on a compute thread lets go of the model a moment after its answer, or when it can be ended.
+        // A run on a compute thread lets go of the model a moment after its answer, or when it can
+        // be ended.
         let is_free = timeout(self.settings.unload_timeout, users.wait()).await.is_ok();
         match (outcome, Arc::into_inner(model)) {
             (Ok(()), Some(model)) => Ok(Served { model, handler }),

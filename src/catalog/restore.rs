@@ -1,5 +1,5 @@
-//! After a restart: the models of the process before are on the list at once, and loaded again one by one, in the order
-//! given. A request to one of them has it loaded out of turn.
+//! After a restart: the models of the process before are on the list at once, and loaded again one
+//! by one, in the order given. A request to one of them has it loaded out of turn.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -24,8 +24,8 @@ enum Lost {
 }
 
 impl Catalog {
-    /// Puts `models` on the list, and returns their names. They are loaded when somebody asks for them, or by
-    /// [`Catalog::restore_all`].
+    /// Puts `models` on the list, and returns their names. They are loaded when somebody asks for
+    /// them, or by [`Catalog::restore_all`].
     pub async fn list_again(&self, models: Vec<Record>) -> Vec<String> {
         let mut names = Vec::with_capacity(models.len());
         for record in models {
@@ -37,8 +37,8 @@ impl Catalog {
         names
     }
 
-    /// Loads those of `names` that are on the list only, in this order, `at_once` at a time. Ends when each of them has been
-    /// tried.
+    /// Loads those of `names` that are on the list only, in this order, `at_once` at a time. Ends
+    /// when each of them has been tried.
     pub async fn restore_all(self: Arc<Self>, names: Vec<String>, at_once: usize) {
         if names.is_empty() {
             return;
@@ -66,8 +66,9 @@ impl Catalog {
         tracing::info!(models, not_yet, restore_ms, "models restored");
     }
 
-    /// Loads `name` again, when it is on the list only. Once, however many ask for it. When that is not possible for
-    /// good, the model leaves the list, which is no error: a further request does not find it (MM-20).
+    /// Loads `name` again, when it is on the list only. Once, however many ask for it. When that is
+    /// not possible for good, the model leaves the list, which is no error: a further request does
+    /// not find it (MM-20).
     pub(super) async fn restore(&self, name: &str) -> Result<(), CatalogError> {
         self.models
             .entry_by_ref(name)
@@ -138,7 +139,8 @@ impl Catalog {
         let restored = self.engine.restore(path, content, manifest).await;
         drop(permit);
         match restored {
-            // A load needs more memory while it goes on than afterwards: where several have no room, one may.
+            // A load needs more memory while it goes on than afterwards: where several have no
+            // room, one may.
             Err(LoadError::NoRoom(_) | LoadError::Session(SessionError::OutOfMemory)) => {
                 let all = u32::try_from(self.settings.restores).unwrap_or(u32::MAX);
                 let _alone = self.restores.acquire_many(all).await;

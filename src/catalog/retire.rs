@@ -6,9 +6,10 @@
 //! | requests | waits for them, for `unload_timeout` at most ([`CatalogError::StillBusy`]) |
 //! | runs that are stuck, and nobody else | does not wait: a run that cannot be ended may take hours ([`CatalogError::StillHeld`]) |
 //!
-//! What always holds: a closed entry's model is freed when its last handle is gone, by the unload that waits for it or by a
-//! task that goes on after that unload; its memory is reserved until then. A closed entry stays under its name, so that a
-//! further unload can say how things are, until that unload succeeds or a load takes the name.
+//! What always holds: a closed entry's model is freed when its last handle is gone, by the unload
+//! that waits for it or by a task that goes on after that unload; its memory is reserved until
+//! then. A closed entry stays under its name, so that a further unload can say how things are,
+//! until that unload succeeds or a load takes the name.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -87,7 +88,8 @@ impl Catalog {
     }
 }
 
-/// Frees the model of an entry that nobody holds. Ends when that is done, by this call or another one.
+/// Frees the model of an entry that nobody holds. Ends when that is done, by this call or another
+/// one.
 async fn free(engine: &Engine, entry: &Entry) {
     let _freeing = entry.leaving.freeing.lock().await;
     let slot = std::mem::replace(&mut *entry.slot(), Slot::Empty);
@@ -99,7 +101,8 @@ async fn free(engine: &Engine, entry: &Entry) {
 }
 
 impl Entry {
-    /// Waits until nobody holds the model of this closed entry, or only stuck runs do, or `patience` is over.
+    /// Waits until nobody holds the model of this closed entry, or only stuck runs do, or
+    /// `patience` is over.
     async fn holders_after(&self, patience: Duration) -> Holders {
         let deadline = Instant::now() + patience;
         loop {

@@ -7,7 +7,7 @@ use crate::handler::Handler;
 use crate::manifest::Manifest;
 use std::sync::Arc;
 
-/// What becomes of the requests in a manifest.
+/// The treatment of the requests in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Requests {
     /// They run before any other.
@@ -41,8 +41,8 @@ impl Served {
 }
 
 impl Catalog {
-    /// Makes a loaded model ready for requests. One whose manifest does not fit it, or that fails the requests of its manifest,
-    /// is unloaded again.
+    /// Makes a loaded model ready for requests. One whose manifest does not fit it, or that fails
+    /// the requests of its manifest, is unloaded again.
     pub(super) async fn serve(&self, name: &str, model: Model, requests: Requests) -> Result<Served, CatalogError> {
         match Handler::new(model.manifest(), model.signature()) {
             Ok(handler) => {

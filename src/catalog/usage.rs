@@ -1,4 +1,5 @@
-//! Which models are in use, told to the journal now and then: after a restart those are loaded again first.
+//! Which models are in use, told to the journal now and then: after a restart those are loaded
+//! again first.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

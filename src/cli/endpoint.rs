@@ -143,7 +143,8 @@ fn region(args: &EndpointArgs, environment: &Environment) -> String {
 /// What the command line says is to be served.
 fn declared(args: &EndpointArgs, arns: &Arns) -> Result<Vec<Deployment>> {
     if let Some(folder) = &args.multi_model {
-        // What is below a URL may come later, as on AWS; a folder that is not there is a slip of the pen.
+        // What is below a URL may come later, as on AWS; a folder that is not there is a slip of
+        // the pen.
         let is_there = folder.contains("://") || Path::new(folder).is_dir();
         ensure!(is_there, "--multi-model: there is no folder {folder}");
     }

@@ -1,7 +1,7 @@
 //! `longshore inspect`: what is to know of an artifact before it is deployed.
 //!
-//! What is seen of the files is shown also of a model that cannot be loaded; then why it cannot be is the error that the
-//! command ends with.
+//! What is seen of the files is shown also of a model that cannot be loaded; then why it cannot be
+//! is the error that the command ends with.
 
 mod curl;
 mod json;

@@ -197,8 +197,8 @@ fn output_folder(output: &Path) -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// Writes the archive beside `output` and renames it, so that it is there whole or not at all. Returns the bytes of its files
-/// and its own.
+/// Writes the archive beside `output` and renames it, so that it is there whole or not at all.
+/// Returns the bytes of its files and its own.
 fn write(files: &BTreeMap<String, Source>, output: &Path, folder: &Path, force: bool) -> Result<(u64, u64)> {
     let context = || format!("write {}", output.display());
     let unfinished = tempfile::Builder::new()

@@ -1,8 +1,10 @@
-//! `longshore serve`, or its worker: makes the parts of a server out of the flags, and ends them in order.
+//! `longshore serve`, or its worker: makes the parts of a server out of the flags, and ends them in
+//! order.
 //!
-//! The order at the start matters to the platform: the socket listens before ONNX Runtime is loaded, so that nobody is
-//! refused, and `/ping` says 503 until the one model of single-model mode can answer (PI-3). What goes wrong before
-//! that ends the process with a line that says what to change (ST-12).
+//! The order at the start matters to the platform: the socket listens before ONNX Runtime is
+//! loaded, so that nobody is refused, and `/ping` says 503 until the one model of single-model mode
+//! can answer (PI-3). What goes wrong before that ends the process with a line that says what to
+//! change (ST-12).
 
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;
@@ -30,11 +32,12 @@ use crate::telemetry::metrics::Metrics;
 /// Descriptors that the process needs for itself, and for a connection and a load.
 const FEWEST_FILES: u64 = 40;
 
-/// How long a model that is loaded at the start may take to come out of a store: as long as the platform waits.
+/// How long a model that is loaded at the start may take to come out of a store: as long as the
+/// platform waits.
 const LOAD_PATIENCE: Duration = Duration::from_secs(360);
 
-/// How long a load that does not fit waits for others under way: a refusal unloads somebody's model, wherever it is, but
-/// here that costs little more than to wait.
+/// How long a load that does not fit waits for others under way: a refusal unloads somebody's
+/// model, wherever it is, but here that costs little more than to wait.
 const PATIENCE_BEFORE_REFUSAL: Duration = Duration::from_secs(5);
 const PATIENCE_BEFORE_EVICTION: Duration = Duration::from_millis(100);
 
@@ -66,7 +69,8 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
          archive"
     );
     let metrics = Arc::new(Metrics::new().context("register metrics")?);
-    // Before the engine, which takes what the process takes then to be what it takes without models.
+    // Before the engine, which takes what the process takes then to be what it takes without
+    // models.
     let demand = match &source.store {
         Some(url) => Some(demand(args, url, Arc::clone(&metrics))?),
         None => None,
@@ -187,7 +191,8 @@ fn open_files() -> Result<Option<u64>> {
     Ok(open_files)
 }
 
-/// The engine with what the flags and the system give it; `has_store` when models can be brought back from one.
+/// The engine with what the flags and the system give it; `has_store` when models can be brought
+/// back from one.
 fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
     let system = engine::system_limit();
     let memory = args
@@ -243,7 +248,8 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
     Ok(engine)
 }
 
-/// Gives signs of life to the supervisor, where there is one that waits for them, while the returned pulse counts.
+/// Gives signs of life to the supervisor, where there is one that waits for them, while the
+/// returned pulse counts.
 fn keep_alive(args: &ServeArgs, link: Option<&Arc<Link>>) -> Result<Option<Arc<Pulse>>> {
     let (Some(link), OrOff(Some(timeout))) = (link, args.worker_timeout) else {
         return Ok(None);

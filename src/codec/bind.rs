@@ -1,9 +1,11 @@
-//! Arrays, with names or without, become the inputs of a model: the rules that all array formats share.
+//! Arrays, with names or without, become the inputs of a model: the rules that all array formats
+//! share.
 //!
-//! A name is looked up as every other name is ([`Schema::find_input`]). An array without a name, or the only array of a
-//! request under a name that fits nothing, goes to the only input that a request has to give: so the reply of one
-//! container is a request to the next, whatever its outputs are called. Defaults fill what is left ([`Schema::complete`]).
-//! Numbers are converted to the model's type and shapes fitted as NPY always was.
+//! A name is looked up as every other name is ([`Schema::find_input`]). An array without a name, or
+//! the only array of a request under a name that fits nothing, goes to the only input that a
+//! request has to give: so the reply of one container is a request to the next, whatever its
+//! outputs are called. Defaults fill what is left ([`Schema::complete`]). Numbers are converted to
+//! the model's type and shapes fitted as NPY always was.
 
 use super::column::wrong_size;
 use super::error::{DecodeError, InputError, excerpt, takes};
@@ -144,7 +146,8 @@ impl Rows {
         reshaped(spec, tensor.0, tensor.1)
     }
 
-    /// The shape of all rows: as the request says, else as the model has it, else one run of elements.
+    /// The shape of all rows: as the request says, else as the model has it, else one run of
+    /// elements.
     fn shape(&self, spec: &InputSpec) -> Vec<usize> {
         let mut shape = vec![self.rows];
         match (&self.shape, row_shape(spec)) {

@@ -1,8 +1,8 @@
 //! One input while it is being read: its elements in one flat vector, its shape learnt on the way.
 //!
-//! Nested arrays are read with a counter per depth instead of a vector per array, so a batch costs one allocation
-//! that doubles, and depth is bounded by [`MAX_DEPTH`] without any recursion. The first array at each depth says how
-//! long the others have to be.
+//! Nested arrays are read with a counter per depth instead of a vector per array, so a batch costs
+//! one allocation that doubles, and depth is bounded by [`MAX_DEPTH`] without any recursion. The
+//! first array at each depth says how long the others have to be.
 
 use std::fmt::{self, Write};
 
@@ -25,20 +25,23 @@ const MAX_PATH: usize = 8;
 
 /// An input being read, whatever its element type.
 pub(super) trait Column {
-    /// Reads the value that `first` begins, inside of `outer` arrays (0 or 1) that the caller walks through.
+    /// Reads the value that `first` begins, inside of `outer` arrays (0 or 1) that the caller walks
+    /// through.
     fn read(&mut self, reader: &mut Reader<'_>, first: Peek, outer: usize) -> Result<(), Fault>;
     /// Adds an element from a CSV cell.
     fn push_cell(&mut self, cell: &str) -> Result<(), Problem>;
     /// The tensor, shaped as it was nested and fitted to the model's shape.
     fn finish(self: Box<Self>, form: Form) -> Result<Tensor, DecodeError>;
-    /// The tensor of `count` rows that were read one after the other. `has_records` says whether the model has inputs whose
-    /// first axis counts records: an input that has none then is given whole in every row, or has the records on another axis.
+    /// The tensor of `count` rows that were read one after the other. `has_records` says whether
+    /// the model has inputs whose first axis counts records: an input that has none then is given
+    /// whole in every row, or has the records on another axis.
     fn finish_rows(self: Box<Self>, count: usize, has_records: bool) -> Result<Tensor, DecodeError>;
     /// The tensor under a shape that is known otherwise.
     fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: Form) -> Result<Tensor, DecodeError>;
 }
 
-/// Starts an input that `most` elements are expected for at most; room is made for one row or them, whichever is less.
+/// Starts an input that `most` elements are expected for at most; room is made for one row or them,
+/// whichever is less.
 pub(super) fn column(spec: &InputSpec, most: usize) -> Box<dyn Column + '_> {
     let fixed = spec.dims.iter().flatten().filter_map(|dim| match dim {
         Dim::Fixed(size) => Some(*size),
@@ -162,8 +165,8 @@ impl<K: Kind> Column for Typed<'_, K> {
     }
 }
 
-/// The axis of an input that the records of a request are counted by, where it is not the first one: the only open axis, if
-/// `row`, which is the input of one record, has all others.
+/// The axis of an input that the records of a request are counted by, where it is not the first
+/// one: the only open axis, if `row`, which is the input of one record, has all others.
 fn records_axis(spec: &InputSpec, row: &[usize]) -> Option<usize> {
     let dims = spec.dims.as_deref()?;
     let mut open = dims
@@ -229,7 +232,8 @@ impl<K: Kind> Typed<'_, K> {
     }
 }
 
-/// The shape of nested arrays: how long the arrays at each depth are, and how far the open ones have got.
+/// The shape of nested arrays: how long the arrays at each depth are, and how far the open ones
+/// have got.
 struct Axes {
     /// Arrays that are open.
     depth: usize,
@@ -242,7 +246,8 @@ struct Axes {
     counts: [usize; MAX_DEPTH],
 }
 
-/// Arrays of different lengths or depths; the value that differs stands inside of [`Axes::depth`] arrays.
+/// Arrays of different lengths or depths; the value that differs stands inside of [`Axes::depth`]
+/// arrays.
 enum Uneven {
     ArrayForValue,
     ValueForArray,
@@ -332,7 +337,8 @@ impl Axes {
         Ok(())
     }
 
-    /// The outer array that a caller walks through never closes here: its size is how far it has got.
+    /// The outer array that a caller walks through never closes here: its size is how far it has
+    /// got.
     fn shape(&self) -> Vec<usize> {
         let rank = self.rank.unwrap_or(self.deepest);
         let size = |axis: usize| self.sizes[axis].unwrap_or(self.counts[axis]);

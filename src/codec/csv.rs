@@ -1,12 +1,15 @@
-//! `text/csv`: a line for each record, as SageMaker's own algorithms take and give them (BT-6, BT-9).
+//! `text/csv`: a line for each record, as SageMaker's own algorithms take and give them (BT-6,
+//! BT-9).
 //!
-//! The columns are dealt to the inputs by position or, under a header, by name (`table.rs`, `header.rs`). Cells are
-//! separated by commas, or by `;`, a tab or `|` where the request, the manifest or the first line says so. Numbers may
-//! stand between spaces, and an empty cell is a missing value: NaN for floats, the empty string for strings. In the reply
-//! each record is a line with a line feed at its end, the last one too (BT-9), the columns of several outputs side by
-//! side. An output that cannot be told apart by record is the line of a record that ran alone where it is flat; a line
-//! without any cell is `[]`. Floats that are no numbers are `nan`, `inf` and `-inf`, as NumPy's text files have them; the
-//! values of a map are in the order of their keys; strings are the bytes that they are.
+//! The columns are dealt to the inputs by position or, under a header, by name (`table.rs`,
+//! `header.rs`). Cells are separated by commas, or by `;`, a tab or `|` where the request, the
+//! manifest or the first line says so. Numbers may stand between spaces, and an empty cell is a
+//! missing value: NaN for floats, the empty string for strings. In the reply each record is a line
+//! with a line feed at its end, the last one too (BT-9), the columns of several outputs side by
+//! side. An output that cannot be told apart by record is the line of a record that ran alone where
+//! it is flat; a line without any cell is `[]`. Floats that are no numbers are `nan`, `inf` and
+//! `-inf`, as NumPy's text files have them; the values of a map are in the order of their keys;
+//! strings are the bytes that they are.
 
 mod header;
 mod records;
@@ -68,7 +71,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
     ))
 }
 
-/// What the media type of a request tells of its lines.
+/// The parameters of a CSV media type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Told {
     /// Whether the first line is a header.
@@ -100,7 +103,8 @@ impl Told {
 /// The delimiters that are understood; the first one is assumed where nothing tells another.
 pub(super) const DELIMITERS: [u8; 4] = *b",;\t|";
 
-/// The delimiter that the first line shows: the comma, unless the line can be read with one other delimiter only.
+/// The delimiter that the first line shows: the comma, unless the line can be read with one other
+/// delimiter only.
 fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
     let reads = |delimiter: u8| {
         let mut cells = Vec::new();

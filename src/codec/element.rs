@@ -1,7 +1,8 @@
-//! What each ONNX element type means to the text formats: one implementation of [`Kind`] per [`DataType`].
+//! What each ONNX element type means to the text formats: one implementation of [`Kind`] per
+//! [`DataType`].
 //!
-//! The formats are written once over `Kind` and picked at run time by [`with_kind!`], so that a loop over elements is
-//! compiled for its type and has no choice to make per element.
+//! The formats are written once over `Kind` and picked at run time by [`with_kind!`], so that a
+//! loop over elements is compiled for its type and has no choice to make per element.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

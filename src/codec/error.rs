@@ -1,9 +1,9 @@
 //! What can be wrong with a request or a reply, by cause.
 //!
-//! The variants are the causes that need different statuses; the texts are for the caller and say what to change. Every
-//! text is bounded: it quotes at most [`EXCERPT_BYTES`] bytes of what was sent and at most [`LIST_BYTES`] bytes of what
-//! the model takes, so that a message stays far below the 1 KiB that the platform passes on, whatever the request or the
-//! signature holds.
+//! The variants are the causes that need different statuses; the texts are for the caller and say
+//! what to change. Every text is bounded: it quotes at most [`EXCERPT_BYTES`] bytes of what was
+//! sent and at most [`LIST_BYTES`] bytes of what the model takes, so that a message stays far below
+//! the 1 KiB that the platform passes on, whatever the request or the signature holds.
 
 use std::fmt::{self, Write};
 
@@ -32,7 +32,7 @@ pub enum DecodeError {
     /// The body is well-formed, but the model cannot take what it holds: 400.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// What the body stands for is larger than is made of one request: 413.
+    /// The body unpacks to more than one request may hold: 413.
     #[error("{what} is larger than {limit} bytes once unpacked; send fewer rows in one request")]
     TooLarge { what: String, limit: usize },
     /// 507: for this request alone.
@@ -47,7 +47,8 @@ pub enum DecodeError {
     },
 }
 
-/// What is wrong with one of the inputs. The names are quoted and, like the other texts, already bounded.
+/// What is wrong with one of the inputs. The names are quoted and, like the other texts, already
+/// bounded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InputError {
     #[error("input {name}: given {given}, the model takes {takes}")]
@@ -87,7 +88,8 @@ pub enum EncodeError {
     OutputCount { expected: usize, given: usize },
 }
 
-/// An error on its way out of a loop over elements: one word wide, so that the good path stays in registers.
+/// An error on its way out of a loop over elements: one word wide, so that the good path stays in
+/// registers.
 pub(super) type Fault = Box<DecodeError>;
 
 impl From<Fault> for DecodeError {

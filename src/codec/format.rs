@@ -6,7 +6,8 @@ use super::triton_binary;
 /// A format that requests and replies can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// TF-Serving's row and column forms, a bare array, or the Open Inference Protocol: `codec/json.rs`.
+    /// TF-Serving's row and column forms, a bare array, or the Open Inference Protocol:
+    /// `codec/json.rs`.
     Json,
     /// The Open Inference Protocol with tensors behind the JSON: `codec/triton_binary.rs`.
     TritonBinary,
@@ -60,7 +61,8 @@ impl Format {
         }
     }
 
-    /// The format of a media type as headers give it: in any case, with parameters, by any of its names.
+    /// The format of a media type as headers give it: in any case, with parameters, by any of its
+    /// names.
     pub fn from_media_type(media_type: &str) -> Option<Self> {
         Self::from_essence(&MediaType::parse(media_type)?.essence)
     }

@@ -1,8 +1,9 @@
 //! The Open Inference Protocol on routes of its own, where nothing else can be meant.
 //!
-//! The body is an [`open_inference`] document whatever its Content-Type says: clients of the protocol send
-//! `application/octet-stream`, or `curl`'s default. The header `Inference-Header-Content-Length`, where there is one, says
-//! how much of the body is JSON; the rest is binary data, as in [`triton_binary`].
+//! The body is an [`open_inference`] document whatever its Content-Type says: clients of the
+//! protocol send `application/octet-stream`, or `curl`'s default. The header
+//! `Inference-Header-Content-Length`, where there is one, says how much of the body is JSON; the
+//! rest is binary data, as in [`triton_binary`].
 
 use bytes::Bytes;
 

@@ -9,10 +9,11 @@
 //! | tables as pandas and MLflow write them, and one row by name (`json/frame.rs`) | `{"predictions": ..}` |
 //! | `{"predictions": ..}` and `{"outputs": ..}`: a reply as a request (`json/reply.rs`) | as the reply it was |
 //!
-//! Other keys of the document (`signature_name`, `configuration`) are passed over, as the protocols say. In row form
-//! several outputs become one object per row; when they have no rows in common, the reply has the column form instead,
-//! because dropping or repeating values would be worse. Floats that are no numbers are written as the bare tokens
-//! `NaN`, `Infinity` and `-Infinity`: TF-Serving's documented form, read by Python's `json` and by this module.
+//! Other keys of the document (`signature_name`, `configuration`) are passed over, as the protocols
+//! say. In row form several outputs become one object per row; when they have no rows in common,
+//! the reply has the column form instead, because dropping or repeating values would be worse.
+//! Floats that are no numbers are written as the bare tokens `NaN`, `Infinity` and `-Infinity`:
+//! TF-Serving's documented form, read by Python's `json` and by this module.
 
 mod frame;
 mod reply;
@@ -116,7 +117,7 @@ fn one<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, DecodeEr
     })
 }
 
-/// What a document holds beside `instances` and `inputs`; read when it is known to hold neither.
+/// The members of a document beside `instances` and `inputs`, for documents with neither.
 #[derive(Default)]
 struct Members<'a> {
     named: Vec<(String, Reader<'a>)>,
@@ -194,8 +195,9 @@ fn check_once(reader: &Reader<'_>, is_given: bool) -> Result<(), Fault> {
     }
 }
 
-/// A document with neither `instances` nor `inputs`: names of the model's own, tables as pandas and MLflow write them, and
-/// the replies of a server like this one. `start` stands before the document.
+/// A document with neither `instances` nor `inputs`: names of the model's own, tables as pandas and
+/// MLflow write them, and the replies of a server like this one. `start` stands before the
+/// document.
 fn other_forms<'a>(
     mut start: Reader<'a>,
     mut members: Members<'a>,
@@ -255,8 +257,8 @@ fn other_forms<'a>(
     Err(start.malformed(FORMS).into())
 }
 
-/// Rows, one after the other, and how many there are. Those of a single input that are no objects are one nested array,
-/// read in one go.
+/// Rows, one after the other, and how many there are. Those of a single input that are no objects
+/// are one nested array, read in one go.
 pub(super) fn instances(
     reader: &mut Reader<'_>,
     first: Peek,
@@ -400,7 +402,8 @@ pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeEr
     Ok(out)
 }
 
-/// `{"predictions": [..]}` for each of several documents, which hold so many records each, and a line feed behind it.
+/// `{"predictions": [..]}` for each of several documents, which hold so many records each, and a
+/// line feed behind it.
 pub(super) fn encode_documents(records: &ByRecord<'_>, counts: &[usize]) -> Result<Vec<u8>, EncodeError> {
     let overhead = counts.len().saturating_mul(32);
     let mut out = room::for_all(records.json_bytes().saturating_add(overhead))?;

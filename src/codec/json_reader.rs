@@ -1,9 +1,11 @@
-//! A pull reader of JSON: what is asked for is parsed where it stands, the rest is skipped or kept for later.
+//! A pull reader of JSON: what is asked for is parsed where it stands, the rest is skipped or kept
+//! for later.
 //!
-//! Thin over `jiter`, for three things that every JSON form here needs. A value whose type is not known yet (OIP `data`
-//! before `name`) is passed over and read later, because a reader is a position that can be cloned. Strings without
-//! escapes are windows of the body, not copies. And errors say where they are and stay small. Python's `NaN`,
-//! `Infinity` and `-Infinity` are numbers, as they are for TF-Serving and for `json.dumps`.
+//! Thin over `jiter`, for three things that every JSON form here needs. A value whose type is not
+//! known yet (OIP `data` before `name`) is passed over and read later, because a reader is a
+//! position that can be cloned. Strings without escapes are windows of the body, not copies. And
+//! errors say where they are and stay small. Python's `NaN`, `Infinity` and `-Infinity` are
+//! numbers, as they are for TF-Serving and for `json.dumps`.
 //!
 //! What always holds: nothing here recurses, so no body is too deep for the stack.
 
@@ -20,7 +22,8 @@ use crate::codec::error::{DecodeError, Fault};
 pub(super) struct Reader<'a> {
     document: Document<'a>,
     jiter: Jiter<'a>,
-    /// Where the parser's text starts in the document: it is set anew behind what [`Reader::numbers`] reads.
+    /// Where the parser's text starts in the document: it is set anew behind what
+    /// [`Reader::numbers`] reads.
     origin: usize,
 }
 
@@ -129,10 +132,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a number, or `in_array` all that follow with commas between them, for as long as they are plain and `take`
-    /// accepts them, and says how many there were. The reader then stands behind the last one, as if each had been read by itself.
+    /// Reads a number, or `in_array` all that follow with commas between them, for as long as they
+    /// are plain and `take` accepts them, and says how many there were. The reader then stands
+    /// behind the last one, as if each had been read by itself.
     ///
-    /// This is the loop that most of a request's time is spent in; see [`decimal`](crate::codec::decimal).
+    /// This is the loop that most of a request's time is spent in; see
+    /// [`decimal`](crate::codec::decimal).
     #[inline]
     pub fn numbers(&mut self, in_array: bool, mut take: impl FnMut(&Decimal) -> bool) -> usize {
         let text = self.document.text.as_bytes();

@@ -1,12 +1,15 @@
-//! `text/libsvm` and `text/x-libsvm`: a row for each line, its values with their places (`1 0:17.99 3:1001`).
+//! `text/libsvm` and `text/x-libsvm`: a row for each line, its values with their places (`1 0:17.99
+//! 3:1001`).
 //!
-//! A label at the beginning of a line, `qid:` and what follows a `#` are passed over, as XGBoost's container does for
-//! requests. How many values a row has is the model's to say. Places count from 0, which is what that container reads by
-//! default; they count from 1 where the parameter `base=1` says so, or where no line has a place 0 and one has the place
-//! that only counting from 1 reaches. A place that a line leaves out is 0, as in a sparse matrix of SciPy, or with the
-//! parameter `absent=nan` a missing value, as in XGBoost's own.
+//! A label at the beginning of a line, `qid:` and what follows a `#` are passed over, as XGBoost's
+//! container does for requests. How many values a row has is the model's to say. Places count from
+//! 0, which is what that container reads by default; they count from 1 where the parameter `base=1`
+//! says so, or where no line has a place 0 and one has the place that only counting from 1 reaches.
+//! A place that a line leaves out is 0, as in a sparse matrix of SciPy, or with the parameter
+//! `absent=nan` a missing value, as in XGBoost's own.
 //!
-//! What always holds: a few bytes claim no more than a row of the model's width, and all rows are bounded.
+//! What always holds: a few bytes claim at most a row of the model's width, and all rows are
+//! bounded.
 
 use bytes::Bytes;
 
@@ -96,7 +99,7 @@ fn cells(line: &str, row: usize) -> impl Iterator<Item = Result<(u64, &str), Dec
     })
 }
 
-/// What the places of all lines count from.
+/// The number that the places of all lines count from: 0 or 1.
 fn base_of(lines: &[&str], width: usize) -> Result<u64, DecodeError> {
     let (mut has_zero, mut most) = (false, 0);
     for (row, line) in lines.iter().enumerate() {

@@ -1,9 +1,10 @@
 //! `Content-Type` and `Accept` (CT-1, CT-2, MC-6).
 //!
-//! Types are matched by type and subtype alone, in any case: a container of a pipeline passes on what the one before
-//! answered, parameters included (MC-6). A parameter is looked at only where it changes the meaning of the body:
-//! `charset`, and `json-header-size` of the Triton type. What always holds: a header of any bytes is either understood
-//! or refused, and neither a parameter nor an `Accept` element that makes no sense takes another one down with it.
+//! Types are matched by type and subtype alone, in any case: a container of a pipeline passes on
+//! what the one before answered, parameters included (MC-6). A parameter is looked at only where it
+//! changes the meaning of the body: `charset`, and `json-header-size` of the Triton type. What
+//! always holds: a header of any bytes is either understood or refused, and neither a parameter nor
+//! an `Accept` element that makes no sense takes another one down with it.
 
 use std::borrow::Cow;
 
@@ -30,7 +31,8 @@ impl<'a> MediaType<'a> {
                 continue;
             };
             let value = value.trim_start();
-            // What is neither a token nor a quoted string is no known value of anything, but still a value.
+            // What is neither a token nor a quoted string is no known value of anything, but still
+            // a value.
             let value = unquote(value).unwrap_or(Cow::Borrowed(value));
             parameters.push((name.trim_end().to_ascii_lowercase(), value));
         }
@@ -115,7 +117,8 @@ impl Range {
     }
 }
 
-/// The elements of `Accept`, the most wanted first; equally wanted ones in the order they were written.
+/// The elements of `Accept`, the most wanted first; equally wanted ones in the order they were
+/// written.
 pub(super) fn accept_ranges(accept: &str) -> Vec<Range> {
     let mut ranges: Vec<Range> = split_unquoted(accept, b',').filter_map(Range::parse).collect();
     ranges.sort_by_key(|range| std::cmp::Reverse(range.quality));

@@ -5,16 +5,18 @@ use super::media_type::{Range, accept_ranges};
 use super::{Format, ReplyPlan};
 use crate::tensor::Signature;
 
-/// Chooses the format of the reply (CT-2): the most wanted type of `Accept` that exists and that can carry the outputs.
+/// Chooses the format of the reply (CT-2): the most wanted type of `Accept` that exists and that
+/// can carry the outputs.
 ///
-/// Without `Accept`, and for `*/*`, it is `default`, except that a request of the Open Inference Protocol is answered
-/// in that protocol. `type/*` is the default too when that is of this type, else the first format that is. Where a
-/// wildcard leaves the choice and the default cannot carry the outputs, JSON does. A type that exists but cannot carry
-/// the outputs is only an error when nothing else in `Accept` does better; so is having nothing in common (406).
+/// Without `Accept`, and for `*/*`, it is `default`, except that a request of the Open Inference
+/// Protocol is answered in that protocol. `type/*` is the default too when that is of this type,
+/// else the first format that is. Where a wildcard leaves the choice and the default cannot carry
+/// the outputs, JSON does. A type that exists but cannot carry the outputs is only an error when
+/// nothing else in `Accept` does better; so is having nothing in common (406).
 ///
-/// Returns the plan as well: the parameter `output` of a media type leaves it at one output, `form=score` asks for the form of
-/// SageMaker's built-in algorithms, and a format that holds one array leaves it at the first output, as scikit-learn's
-/// container answers predictions.
+/// Returns the plan as well: the parameter `output` of a media type leaves it at one output,
+/// `form=score` asks for the form of SageMaker's built-in algorithms, and a format that holds one
+/// array leaves it at the first output, as scikit-learn's container answers predictions.
 pub fn negotiate(
     accept: Option<&str>,
     default: Format,
@@ -44,7 +46,7 @@ pub fn negotiate(
     }))
 }
 
-/// What an element of `Accept` wants in a format.
+/// The plan of a reply in a format, as an element of `Accept` wants it.
 fn wanted(range: &Range, format: Format, plan: &ReplyPlan, signature: &Signature) -> Result<ReplyPlan, EncodeError> {
     let mut wanted = plan.clone();
     if let Some(name) = &range.output {

@@ -1,11 +1,12 @@
 //! `application/x-npy`: what `numpy.save` writes, versions 1 to 3 in, version 1.0 out.
 //!
-//! NumPy's default types are `float64` and `int64`, models mostly take `float32`, so numbers are converted to the
-//! model's type under the rules of [`numbers`](crate::codec::numbers): rounding is fine, another value is not. An array
-//! that already has the model's type is not copied. NumPy has no bfloat16: models that take it are given any other
-//! float, and what they give is sent as `float32`, which holds every bfloat16. Strings go out as `U` (padded with NUL to the
-//! longest, as NumPy has them), or as `S` when one is not UTF-8. Object arrays are pickles, which are programs: they
-//! are refused.
+//! NumPy's default types are `float64` and `int64`, models mostly take `float32`, so numbers are
+//! converted to the model's type under the rules of [`numbers`](crate::codec::numbers): rounding is
+//! fine, another value is not. An array that already has the model's type is not copied. NumPy has
+//! no bfloat16: models that take it are given any other float, and what they give is sent as
+//! `float32`, which holds every bfloat16. Strings go out as `U` (padded with NUL to the longest, as
+//! NumPy has them), or as `S` when one is not UTF-8. Object arrays are pickles, which are programs:
+//! they are refused.
 
 mod header;
 mod write;
@@ -116,7 +117,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
 pub(super) struct Stored {
     descr: Descr,
     header: Header,
-    /// As many bytes as the header says.
+    /// The data, which has the length that the header says.
     data: Bytes,
 }
 
@@ -142,7 +143,8 @@ impl Stored {
         Ok(Self { descr, header, data })
     }
 
-    /// An array of little-endian numbers, row by row. `None` when the bytes are not as many, or NumPy has no such numbers.
+    /// An array of little-endian numbers, row by row. `None` when the bytes are not as many, or
+    /// NumPy has no such numbers.
     pub fn plain(data_type: DataType, shape: Vec<usize>, data: Bytes) -> Option<Self> {
         let size = data_type.size().filter(|_| data_type != DataType::Bf16)?;
         let bytes = element_count(&shape)?.checked_mul(size)?;
@@ -184,7 +186,7 @@ impl Stored {
         tensor(spec, self.descr, &self.header, self.data.clone())
     }
 
-    /// As [`Self::tensor`], for values that have no shape of their own.
+    /// Returns the elements like [`Self::tensor`], for values that have no shape of their own.
     pub fn flat(&self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
         if self.data_type() == DataType::String {
             return Err(mismatch(spec, self.given()).into());

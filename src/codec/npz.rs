@@ -1,12 +1,13 @@
-//! `application/x-npz`: several arrays by name, as `numpy.savez` and `savez_compressed` write them, and the sparse matrix
-//! that `scipy.sparse.save_npz` writes.
+//! `application/x-npz`: several arrays by name, as `numpy.savez` and `savez_compressed` write them,
+//! and the sparse matrix that `scipy.sparse.save_npz` writes.
 //!
-//! A file is a ZIP archive with a member `name.npy` for each array. A sparse matrix is several arrays that together are
-//! one: `format`, `shape` and `data` beside the places of the values. It is made dense for the only input.
+//! A file is a ZIP archive with a member `name.npy` for each array. A sparse matrix is several
+//! arrays that together are one: `format`, `shape` and `data` beside the places of the values. It
+//! is made dense for the only input.
 //!
-//! What always holds: the sizes that the archive declares are added up before anything is unpacked, and bounded; a member
-//! that is not exactly as large as declared is refused; so are members that are encrypted, that are there twice, or that
-//! another method than deflate compresses.
+//! What always holds: the sizes that the archive declares are added up before anything is unpacked,
+//! and bounded; a member that is not exactly as large as declared is refused; so are members that
+//! are encrypted, that are there twice, or that another method than deflate compresses.
 
 use std::io::{Cursor, Read, Write};
 
@@ -23,9 +24,10 @@ use super::schema::Schema;
 use super::sparse::{MAX_DENSE_BYTES, Outside, Sparse, SparseError, dense_bytes, too_large};
 use super::{Dialect, Format, ReplyPlan, Request};
 
-/// Most members of an archive: what is known of each takes more memory than the few bytes that it can have.
+/// Most members of an archive: what is known of each takes more memory than the few bytes that it
+/// can have.
 const MAX_MEMBERS: usize = 1024;
-/// What begins an entry of an archive's directory.
+/// The signature of an entry of an archive's directory.
 const ENTRY: &[u8; 4] = b"PK\x01\x02";
 /// Ends the names of members that are arrays.
 const SUFFIX: &str = ".npy";
@@ -89,7 +91,7 @@ struct Archive<'a> {
 struct Member {
     /// Without the suffix.
     name: String,
-    /// As declared.
+    /// The declared size.
     bytes: u64,
 }
 

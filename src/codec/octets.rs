@@ -1,7 +1,9 @@
-//! `application/octet-stream`: the elements of one tensor, little-endian, row by row, and nothing else.
+//! `application/octet-stream`: the elements of one tensor, little-endian, row by row, and nothing
+//! else.
 //!
-//! The model says their type. Their shape follows from their number, where the model leaves one axis open at the most, or is
-//! said by the parameter `shape` (`application/octet-stream; shape="2,3,224,224"`).
+//! The model says their type. Their shape follows from their number, where the model leaves one
+//! axis open at the most, or is said by the parameter `shape` (`application/octet-stream;
+//! shape="2,3,224,224"`).
 
 use bytes::Bytes;
 
@@ -28,7 +30,11 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) 
     let spec = &schema.signature().inputs[input];
     let size = spec.data_type.size().ok_or_else(|| mismatch(spec, "bytes"))?;
     if !body.len().is_multiple_of(size) {
-        let problem = format!("{} bytes are no whole number of {}", body.len(), spec.data_type);
+        let problem = format!(
+            "{} bytes are not a multiple of the size of {}",
+            body.len(),
+            spec.data_type
+        );
         return Err(malformed(problem));
     }
     let count = body.len() / size;
@@ -70,7 +76,8 @@ fn said(text: &str) -> Result<Vec<usize>, DecodeError> {
         .collect()
 }
 
-/// The shape of `count` elements of an input; `None` where the model leaves more than one axis open, or another number.
+/// The shape of `count` elements of an input; `None` where the model leaves more than one axis
+/// open, or another number.
 fn shape_of(spec: &InputSpec, count: usize) -> Option<Vec<usize>> {
     let dims = spec.dims.as_deref()?;
     let fixed = dims.iter().filter_map(|dim| match dim {
@@ -141,7 +148,7 @@ mod tests {
                 "application/octet-stream",
                 &[-1, 3],
                 23,
-                "23 bytes are no whole number of float32",
+                "23 bytes are not a multiple of the size of float32",
             ),
             (
                 "application/octet-stream; shape=2,a",

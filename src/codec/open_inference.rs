@@ -1,9 +1,10 @@
 //! The Open Inference Protocol, version 2 (also KServe's and Triton's), in JSON.
 //!
-//! Types and shapes are declared by the caller and taken at their word: they have to be the model's own, and the data
-//! has to fill the shape. `data` may be nested instead of flat, and the keys may come in any order: data that comes
-//! before its name is passed over and read when its type is known. The header of the binary form
-//! ([`triton_binary`]) is the same document; its tensors follow the JSON.
+//! Types and shapes are declared by the caller and taken at their word: they have to be the model's
+//! own, and the data has to fill the shape. `data` may be nested instead of flat, and the keys may
+//! come in any order: data that comes before its name is passed over and read when its type is
+//! known. The header of the binary form ([`triton_binary`]) is the same document; its tensors
+//! follow the JSON.
 
 mod plan;
 
@@ -43,7 +44,8 @@ impl Tail {
     }
 }
 
-/// Whether the value of `inputs` is this protocol's: an array of objects that are no records by the model's own names.
+/// Whether the value of `inputs` is this protocol's: an array of objects that are no records by the
+/// model's own names.
 pub(super) fn begins(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault> {
     let mut ahead = reader.clone();
     if ahead.peek()? != Peek::Array {
@@ -367,7 +369,8 @@ pub(super) fn tensors<'a>(outputs: &[Output<'a>]) -> Result<Vec<TensorOutput<'a>
     outputs.iter().map(tensor).collect()
 }
 
-/// Writes the response document. Where `binary_size` gives a size, the output's data is not in the JSON.
+/// Writes the response document. Where `binary_size` gives a size, the output's data is not in the
+/// JSON.
 pub(super) fn encode(
     id: Option<&str>,
     model: &str,

@@ -1,13 +1,15 @@
-//! `application/x-recordio-protobuf`: records as SageMaker's built-in algorithms exchange them, and as the SDK's
-//! `RecordSerializer` and `RecordDeserializer` write and read them.
+//! `application/x-recordio-protobuf`: records as SageMaker's built-in algorithms exchange them, and
+//! as the SDK's `RecordSerializer` and `RecordDeserializer` write and read them.
 //!
-//! A body is a run of frames (RecordIO: a magic number, a length, the bytes, padding to four), each of which holds one
-//! record (Protocol Buffers: maps of named vectors, dense or sparse). A request's vectors are its features; a reply's are
-//! its labels, one record for each record of the request. A request without any features is a reply of this kind, and its
-//! labels are read: so one container's reply is the next one's request.
+//! A body is a run of frames (RecordIO: a magic number, a length, the bytes, padding to four), each
+//! of which holds one record (Protocol Buffers: maps of named vectors, dense or sparse). A
+//! request's vectors are its features; a reply's are its labels, one record for each record of the
+//! request. A request without any features is a reply of this kind, and its labels are read: so one
+//! container's reply is the next one's request.
 //!
-//! The messages are read as they lie in the body (`wire.rs`), without a tree in between: numbers go from there into one
-//! vector per feature. Fields that are not known are passed over, as the format wants it.
+//! The messages are read as they lie in the body (`wire.rs`), without a tree in between: numbers go
+//! from there into one vector per feature. Fields that are not known are passed over, as the format
+//! wants it.
 
 mod wire;
 mod write;
@@ -171,7 +173,8 @@ impl<'a> Vector<'a> {
         }
     }
 
-    /// Whether only some elements are given. The SDK writes a row of zeros as a shape and nothing else.
+    /// Whether only some elements are given. The SDK writes a row of zeros as a shape and nothing
+    /// else.
     fn is_sparse(&self) -> bool {
         !self.keys.is_empty() || (self.len() == 0 && !self.shape.is_empty() && !self.shape.contains(&0))
     }

@@ -11,7 +11,8 @@ pub struct ReplyPlan {
     pub(super) dialect: Dialect,
     /// Indices of outputs of the signature, each at most once.
     pub(super) outputs: Option<Vec<usize>>,
-    /// The number of records, where the format of the request counts them: a line or an instance each.
+    /// The number of records, where the format of the request counts them: a line or an instance
+    /// each.
     pub(super) counted: Option<usize>,
     /// The records that the inputs hold.
     pub(super) records: Records,
@@ -24,7 +25,8 @@ pub struct ReplyPlan {
 pub(super) enum Dialect {
     /// TF-Serving's `predictions`.
     Rows,
-    /// As [`Dialect::Rows`], a document for each of the request's, which hold so many records each.
+    /// [`Dialect::Rows`] with a document for each of the request's, which hold so many records
+    /// each.
     Documents(Vec<usize>),
     /// TF-Serving's `outputs`.
     Columns,
@@ -75,8 +77,8 @@ impl ReplyPlan {
         }
     }
 
-    /// The number of records that cannot be answered apart from each other if `outputs` are whole: more than one, and the
-    /// model takes no other number of them.
+    /// The number of records that cannot be answered apart from each other if `outputs` are whole:
+    /// more than one, and the model takes no other number of them.
     fn inseparable(&self) -> Option<usize> {
         match self.records {
             Records::Together(count) if self.counted.is_some() => Some(count),
@@ -105,7 +107,8 @@ impl ReplyPlan {
         self.records
     }
 
-    /// Whether the reply is read by people and programs that know classes by their names, rather than tensors.
+    /// Whether the reply is read by people and programs that know classes by their names, rather
+    /// than tensors.
     pub fn has_names(&self, format: Format) -> bool {
         let is_tensors = matches!(self.dialect, Dialect::OpenInference { .. });
         match format {
@@ -134,8 +137,8 @@ impl ReplyPlan {
         all.iter().chain(chosen)
     }
 
-    /// The format of a reply to a client that leaves it to us. A client of the Open Inference Protocol expects its
-    /// protocol, whatever the default for others is.
+    /// The format of a reply to a client that leaves it to us. A client of the Open Inference
+    /// Protocol expects its protocol, whatever the default for others is.
     pub(super) fn implied_format(&self, default: Format) -> Format {
         match &self.dialect {
             Dialect::Rows | Dialect::Documents(_) | Dialect::Columns => default,
@@ -212,7 +215,8 @@ impl ReplyPlan {
     }
 }
 
-/// Whether outputs of this type are one array each: tensors, and lists of maps from a class to a number.
+/// Whether outputs of this type are one array each: tensors, and lists of maps from a class to a
+/// number.
 fn is_array(value_type: &ValueType) -> bool {
     match value_type {
         ValueType::Tensor { .. } => true,

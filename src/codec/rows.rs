@@ -1,4 +1,5 @@
-//! Instances, one after the other, as they become rows of the inputs: the row form of TF-Serving and JSON Lines.
+//! Instances, one after the other, as they become rows of the inputs: the row form of TF-Serving
+//! and JSON Lines.
 //!
 //! An instance is one of these:
 //!
@@ -42,8 +43,8 @@ pub(super) fn duplicate_input(signature: &Signature, index: usize, at: String) -
     .into()
 }
 
-/// Whether the object that comes next is a binary string (`{"b64": ".."}`) of a model with one string input, and not
-/// an object by input name.
+/// Whether the object that comes next is a binary string (`{"b64": ".."}`) of a model with one
+/// string input, and not an object by input name.
 pub(super) fn is_binary_string(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault> {
     let Some(input) = schema.only_input().map(|index| &schema.signature().inputs[index]) else {
         return Ok(false);
@@ -72,7 +73,7 @@ enum InstanceForm<'s> {
     Cells(Box<table::Rows<'s>>),
 }
 
-/// What reading an instance finds that another form would read.
+/// The outcome of reading an instance in one form.
 enum Step {
     Done,
     /// The instance is an object by column names.
@@ -147,7 +148,8 @@ impl<'s> Rows<'s> {
         self.read_columns(reader)
     }
 
-    /// Reads an instance in the form of SageMaker's own algorithms, where `features` or `data` is no name of the model's.
+    /// Reads an instance in the form of SageMaker's own algorithms, where `features` or `data` is
+    /// no name of the model's.
     fn built_in_row(&mut self, reader: &mut Reader<'_>) -> Result<Option<()>, Fault> {
         let mut ahead = reader.clone();
         let is_built_in = match ahead.enter_object()? {
@@ -254,7 +256,8 @@ impl<'s> Rows<'s> {
 
     /// Adds a row of cells, each under its name.
     fn push_columns(&mut self, members: Vec<(String, Reader<'_>)>, line: Option<usize>) -> Result<(), Fault> {
-        // All rows have the layout of the schema's own columns, whatever the order in which an object names them.
+        // All rows have the layout of the schema's own columns, whatever the order in which an
+        // object names them.
         let order = self.schema.table_order();
         let mut row: Vec<Option<Reader<'_>>> = vec![None; order.len()];
         for (name, cell) in members {

@@ -1,7 +1,7 @@
 //! Requests that a person can start from: the same inputs in each content type that can carry them.
 //!
-//! What always holds: a sample is decoded by this very module to the inputs that it was written from, and its reply can be
-//! given to a client that does not care how.
+//! What always holds: a sample is decoded by this very module to the inputs that it was written
+//! from, and its reply can be given to a client that does not care how.
 
 use bytes::Bytes;
 

@@ -1,10 +1,12 @@
-//! How requests name, order and fill the inputs of one model: its signature, and what its manifest adds.
+//! How requests name, order and fill the inputs of one model: its signature, and what its manifest
+//! adds.
 //!
-//! A schema is built once, when the model is loaded, so that a request looks names up and decides nothing twice. A model
-//! without a manifest has the schema of its signature alone ([`Schema::of`]).
+//! A schema is built once, when the model is loaded, so that a request looks names up and decides
+//! nothing twice. A model without a manifest has the schema of its signature alone
+//! ([`Schema::of`]).
 //!
-//! What always holds: the schema's signature has the inputs and outputs of the model's, in their order; only the names of
-//! outputs may be others, as the manifest renames them.
+//! What always holds: the schema's signature has the inputs and outputs of the model's, in their
+//! order; only the names of outputs may be others, as the manifest renames them.
 
 use std::collections::HashMap;
 
@@ -35,7 +37,7 @@ pub struct Schema {
     csv: CsvRules,
 }
 
-/// What is known of an input beside its type.
+/// The manifest's rules for one input.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InputRule {
     /// Stands in for the input where a request has none.
@@ -97,7 +99,7 @@ pub struct CsvRules {
     pub missing: Vec<String>,
 }
 
-/// What a name stands for.
+/// The input or column that a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     /// An input, by its position in the signature.
@@ -108,7 +110,7 @@ pub(super) enum Target {
     Optional(usize),
 }
 
-/// What a manifest adds to a signature.
+/// The parts of a schema that come from a manifest.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Additions {
     /// One for each input of the signature, or none at all.
@@ -124,7 +126,8 @@ impl Schema {
         Self::new(signature, Additions::default())
     }
 
-    /// The schema of a model with a manifest. Names that stand for several things stand for the first of them.
+    /// The schema of a model with a manifest. Names that stand for several things stand for the
+    /// first of them.
     pub fn new(signature: Signature, additions: Additions) -> Self {
         let Additions {
             mut rules,
@@ -194,7 +197,8 @@ impl Schema {
         &self.rules[input]
     }
 
-    /// What `name` stands for: as it is; or as exporters write it, who replace what is neither a letter, a digit nor `_`.
+    /// Looks up `name`: as it is; or as exporters write it, who replace what is neither a
+    /// letter, a digit nor `_`.
     pub(super) fn find(&self, name: &str) -> Option<Target> {
         let found = self.names.get(name).or_else(|| {
             let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -217,8 +221,8 @@ impl Schema {
         }
     }
 
-    /// The place of the input that a request for whole inputs names, among those that [`Self::complete`] takes: the inputs of
-    /// the signature, and after them its optional ones.
+    /// The place of the input that a request for whole inputs names, among those that
+    /// [`Self::complete`] takes: the inputs of the signature, and after them its optional ones.
     pub(super) fn find_place(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
             Target::Input(index) => Some(index),
@@ -257,7 +261,8 @@ impl Schema {
         }
     }
 
-    /// The columns of a table in the order of the model's inputs. Inputs of one column stand for themselves.
+    /// The columns of a table in the order of the model's inputs. Inputs of one column stand for
+    /// themselves.
     pub(super) fn table_order(&self) -> Vec<Target> {
         let targets = self.settable_inputs().flat_map(|input| {
             let own = self
@@ -301,9 +306,10 @@ impl Schema {
         open.next().filter(|_| open.next().is_none())
     }
 
-    /// The inputs in the model's order, with defaults for those that a request leaves out, and the optional inputs that are
-    /// given, which follow the others in `given`. `records` is the number of records in the request, as far as it says;
-    /// without it, that of the first input with an open first axis.
+    /// The inputs in the model's order, with defaults for those that a request leaves out, and the
+    /// optional inputs that are given, which follow the others in `given`. `records` is the number
+    /// of records in the request, as far as it says; without it, that of the first input with an
+    /// open first axis.
     pub(super) fn complete(
         &self,
         mut given: Vec<Option<Tensor>>,

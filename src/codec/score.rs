@@ -1,12 +1,14 @@
-//! Replies in the form of SageMaker's built-in algorithms, where `Accept` asks for them: `application/json; form=score`.
+//! Replies in the form of SageMaker's built-in algorithms, where `Accept` asks for them:
+//! `application/json; form=score`.
 //!
 //! ```text
 //! {"predictions": [{"score": 0.98, "predicted_label": 1}, ..]}
 //! ```
 //!
-//! The label is the first output that has one whole number, string or boolean for each record, the score the first one with
-//! floats or a map of them. Of two classes the score is that of the second one, as the linear learner has it; of more it is
-//! the list of all. A model without labels has scores alone.
+//! The label is the first output that has one whole number, string or boolean for each record, the
+//! score the first one with floats or a map of them. Of two classes the score is that of the second
+//! one, as the linear learner has it; of more it is the list of all. A model without labels has
+//! scores alone.
 
 use std::borrow::Cow;
 

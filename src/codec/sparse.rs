@@ -1,7 +1,9 @@
-//! Matrices of which only the elements that are not zero are given, made dense: no model takes them otherwise.
+//! Matrices of which only the elements that are not zero are given, made dense: no model takes them
+//! otherwise.
 //!
-//! Few bytes can claim a matrix of any size, so what a matrix becomes is bounded ([`MAX_DENSE_BYTES`]) and checked before
-//! any of it is made. An element that is given twice is refused: some writers mean the sum, others the last.
+//! Few bytes can claim a matrix of any size, so what a matrix becomes is bounded
+//! ([`MAX_DENSE_BYTES`]) and checked before any of it is made. An element that is given twice is
+//! refused: some writers mean the sum, others the last.
 
 use super::element::{Kind, with_kind};
 use super::error::{DecodeError, InputError, excerpt};
@@ -11,7 +13,8 @@ use super::numbers::Number;
 use super::room;
 use crate::tensor::{DataType, InputSpec, Shape, Tensor};
 
-/// Most bytes that a request becomes when sparse rows are made dense, or compressed arrays are unpacked.
+/// Most bytes that a request becomes when sparse rows are made dense, or compressed arrays are
+/// unpacked.
 pub(super) const MAX_DENSE_BYTES: usize = 256 << 20;
 
 /// A matrix, its elements by place.
@@ -30,11 +33,11 @@ pub(super) struct Outside {
     pub column: u64,
 }
 
-/// Why there is no such matrix.
+/// The reason why places and values make no matrix.
 #[derive(Debug)]
 pub(super) enum SparseError {
     Outside(Outside),
-    /// As many places as values.
+    /// The numbers of places and of values differ.
     Count {
         places: usize,
         values: usize,

@@ -1,9 +1,11 @@
 //! Tables: rows of cells, and the inputs that the cells are dealt to.
 //!
-//! A row's cells are dealt by position, in the order of the manifest's columns or of the model's inputs, or by the names
-//! in a header. Either way a [`Layout`] is made once for a request; its rows then go straight into the inputs.
+//! A row's cells are dealt by position, in the order of the manifest's columns or of the model's
+//! inputs, or by the names in a header. Either way a [`Layout`] is made once for a request; its
+//! rows then go straight into the inputs.
 //!
-//! What always holds: each cell of an input comes from one place, and the cells of an input are read in order.
+//! What always holds: each cell of an input comes from one place, and the cells of an input are
+//! read in order.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -113,8 +115,8 @@ impl Layout {
         named
     }
 
-    /// The layout of rows of `width` cells where the columns of the schema, and inputs of one column, stand at these
-    /// positions. The error is the name of a column that is missing.
+    /// The layout of rows of `width` cells where the columns of the schema, and inputs of one
+    /// column, stand at these positions. The error is the name of a column that is missing.
     fn of_columns(
         schema: &Schema,
         columns: &[Option<usize>],
@@ -226,14 +228,16 @@ enum Width {
         width: usize,
         row: Option<Vec<usize>>,
     },
-    /// One axis, at this position among those after the first, takes any multiple of the product of the others.
+    /// One axis, at this position among those after the first, takes any multiple of the product of
+    /// the others.
     Open {
         row: Vec<usize>,
         axis: usize,
     },
 }
 
-/// `None` when several axes are unknown, so that the cells of a row could be shaped in several ways.
+/// `None` when several axes are unknown, so that the cells of a row could be shaped in several
+/// ways.
 fn width_of(spec: &InputSpec) -> Option<Width> {
     let Some(dims) = &spec.dims else {
         return Some(Width::Open { row: vec![0], axis: 0 });
@@ -263,7 +267,8 @@ fn width_of(spec: &InputSpec) -> Option<Width> {
     })
 }
 
-/// The input of each of `count` columns, dealt to `inputs` in their order, to each as many as one row of it has.
+/// The input of each of `count` columns, dealt to `inputs` in their order, to each as many as one
+/// row of it has.
 pub fn deal_columns(signature: &Signature, inputs: &[usize], count: usize) -> Result<Vec<usize>, String> {
     let layout = deal(&Schema::of(signature.clone()), inputs, count).map_err(|problem| {
         problem
@@ -410,7 +415,8 @@ impl<'s> Rows<'s> {
         Ok(())
     }
 
-    /// Adds a row of JSON values, each of which a reader stands before; `None` where the row has none.
+    /// Adds a row of JSON values, each of which a reader stands before; `None` where the row has
+    /// none.
     pub fn push_json(&mut self, cells: &[Option<Reader<'_>>], at: &dyn Fn() -> String) -> Result<(), Fault> {
         self.begin(cells.len())?;
         for (share, column) in self.layout.shares.iter().zip(&mut self.columns) {
@@ -488,7 +494,7 @@ impl<'s> Rows<'s> {
 impl Schema {
     /// Most cells of a line that can mean anything. A line of more is refused by their number.
     pub(super) fn most_cells(&self) -> usize {
-        /// Of a header with columns that are passed over.
+        /// Most columns of a header, where unknown ones are passed over.
         const MOST: usize = 1 << 16;
         let width = |input: usize| match width_of(&self.signature().inputs[input]) {
             Some(Width::Known { width, .. }) => width,

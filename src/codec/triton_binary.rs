@@ -1,10 +1,12 @@
 //! `application/vnd.sagemaker-triton.binary+json;json-header-size=N`: the first N bytes are an
-//! [`open_inference`] document, the rest is the data of those tensors that announce a `binary_data_size`, in order.
+//! [`open_inference`] document, the rest is the data of those tensors that announce a
+//! `binary_data_size`, in order.
 //!
-//! The parameter stands for the header `Inference-Header-Content-Length`, which SageMaker does not pass on. Data is
-//! little-endian as tensors are in memory, so that a fixed-size tensor is a window of the body. Strings (`BYTES`) are
-//! each led by their length in four bytes. The sizes have to add up to the body exactly: a byte more or less means that
-//! one side has another idea of the layout than the other.
+//! The parameter stands for the header `Inference-Header-Content-Length`, which SageMaker does not
+//! pass on. Data is little-endian as tensors are in memory, so that a fixed-size tensor is a window
+//! of the body. Strings (`BYTES`) are each led by their length in four bytes. The sizes have to add
+//! up to the body exactly: a byte more or less means that one side has another idea of the layout
+//! than the other.
 
 use bytes::Bytes;
 

@@ -1,8 +1,8 @@
 //! The model's outputs as text: whole, or row by row.
 //!
-//! A row is what belongs to one instance: an index of a tensor's first axis, or an element of a sequence (which is how
-//! scikit-learn's `ZipMap` gives its probabilities, a map per row). What has neither, a scalar or a single map, has no
-//! rows.
+//! A row is what belongs to one instance: an index of a tensor's first axis, or an element of a
+//! sequence (which is how scikit-learn's `ZipMap` gives its probabilities, a map per row). What has
+//! neither, a scalar or a single map, has no rows.
 
 use std::ops::Range;
 
@@ -47,7 +47,8 @@ pub(super) fn write_key(name: &str, out: &mut Vec<u8>) {
     out.push(b':');
 }
 
-/// Writes a value as JSON: nested arrays, a sequence as an array, a map as an object with string keys.
+/// Writes a value as JSON: nested arrays, a sequence as an array, a map as an object with string
+/// keys.
 pub(super) fn write_value(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Tensor(tensor) => write_tensor(tensor, tensor.shape(), 0..tensor.len(), out),
@@ -103,7 +104,8 @@ fn write_map_key(keys: &Tensor, index: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes elements of a tensor as nested arrays of `shape`, flat when that is the number of elements.
+/// Writes elements of a tensor as nested arrays of `shape`, flat when that is the number of
+/// elements.
 pub(super) fn write_tensor(tensor: &Tensor, shape: &[usize], elements: Range<usize>, out: &mut Vec<u8>) {
     with_kind!(tensor.data_type(), K => write_nested::<K>(&K::items(tensor)[elements], shape, out));
 }
@@ -151,7 +153,8 @@ fn write_run<K: Kind>(items: &[K::Item], out: &mut Vec<u8>) {
     }
 }
 
-/// Room for the outputs as JSON: enough for anything but strings that are mostly escapes, so that one allocation does.
+/// Room for the outputs as JSON: enough for anything but strings that are mostly escapes, so that
+/// one allocation does.
 pub(super) fn json_bytes(outputs: &[Output<'_>]) -> usize {
     // Names are repeated per row when there are several.
     let repeats = match outputs {
@@ -177,7 +180,8 @@ pub(super) fn value_bytes(value: &Value) -> usize {
 pub(super) fn tensor_json_bytes(tensor: &Tensor) -> usize {
     let per_element = with_kind!(tensor.data_type(), K => K::TEXT_BYTES) + 1;
     let text: usize = tensor.as_strings().unwrap_or_default().iter().map(|s| s.len()).sum();
-    // A list costs two brackets and a comma; an axis of size 1 makes as many lists as there are below it.
+    // A list costs two brackets and a comma; an axis of size 1 makes as many lists as there are
+    // below it.
     let mut lists = 1usize;
     let mut brackets = 3usize;
     for &dim in tensor.shape().iter().take_while(|&&dim| dim != 0) {
@@ -190,7 +194,8 @@ pub(super) fn tensor_json_bytes(tensor: &Tensor) -> usize {
         .saturating_add(brackets.saturating_sub(innermost))
 }
 
-/// Writes a row as cells with commas between them; `first` says whether a cell has been written before.
+/// Writes a row as cells with commas between them; `first` says whether a cell has been written
+/// before.
 pub(super) fn write_cells(value: &Value, row: usize, first: &mut bool, out: &mut Vec<u8>) {
     match value {
         Value::Tensor(tensor) => write_tensor_cells(tensor, tensor_row(tensor, row), first, out),

@@ -1,6 +1,7 @@
 //! The knobs of `longshore endpoint`, and of what it starts processes by.
 //!
-//! Its variables begin with `LONGSHORE_ENDPOINT_`, because a shell that has set some for `serve` means containers with them.
+//! Its variables begin with `LONGSHORE_ENDPOINT_`, because a shell that has set some for `serve`
+//! means containers with them.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
@@ -46,7 +47,8 @@ Latencies add up; of errors, the first one given wins";
 /// `longshore endpoint`.
 #[derive(Debug, Clone, Args)]
 pub struct EndpointArgs {
-    /// Address to listen on. There are no credentials to check: each machine that reaches it can use it
+    /// Address to listen on. There are no credentials to check: each machine that reaches it can
+    /// use it
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_BIND", value_name = "ADDRESS",
         default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), help_heading = "HTTP"
@@ -99,15 +101,16 @@ pub struct EndpointArgs {
     )]
     pub keep_alive: Duration,
 
-    /// Connections at a time; at the limit the longest idle ones are closed for new ones [default: the limit of
-    /// open files less 128, or half of it]
+    /// Connections at a time; at the limit the longest idle ones are closed for new ones [default:
+    /// the limit of open files less 128, or half of it]
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one,
         help_heading = "HTTP"
     )]
     pub max_connections: Option<usize>,
 
-    /// Connections that are kept for GET /ping when requests take all others [default: one in 16, at most 16]
+    /// Connections that are kept for GET /ping when requests take all others [default: one in 16,
+    /// at most 16]
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_RESERVED_CONNECTIONS",
@@ -123,7 +126,8 @@ pub struct EndpointArgs {
     )]
     pub header_timeout: Duration,
 
-    /// Time for a client to send a whole request, its body included; each --body-rate bytes add a second
+    /// Time for a client to send a whole request, its body included; each --body-rate bytes add a
+    /// second
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_BODY_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "20s", help_heading = "HTTP"
@@ -154,8 +158,8 @@ pub struct EndpointArgs {
     )]
     pub write_timeout: Duration,
 
-    /// Origins of pages in browsers that are served, such as `https://app.example.com`, or * for all; repeatable
-    /// [default: none]
+    /// Origins of pages in browsers that are served, such as `https://app.example.com`, or * for
+    /// all; repeatable [default: none]
     #[arg(
         long = "allow-origin",
         env = "LONGSHORE_ENDPOINT_ALLOW_ORIGIN",
@@ -166,8 +170,8 @@ pub struct EndpointArgs {
     )]
     pub allow_origins: Vec<String>,
 
-    /// Names that requests may call the endpoint by when it listens on a loopback address, or * for all; repeatable
-    /// [default: localhost and the loopback addresses]
+    /// Names that requests may call the endpoint by when it listens on a loopback address, or * for
+    /// all; repeatable [default: localhost and the loopback addresses]
     #[arg(
         long = "allow-host",
         env = "LONGSHORE_ENDPOINT_ALLOW_HOST",
@@ -203,8 +207,8 @@ pub struct EndpointArgs {
     )]
     pub model: Option<String>,
 
-    /// Put a container that runs already behind an endpoint; repeatable, in the order of the pipeline. With --multi-model,
-    /// the one that loads those models
+    /// Put a container that runs already behind an endpoint; repeatable, in the order of the
+    /// pipeline. With --multi-model, the one that loads those models
     #[arg(
         long = "container",
         env = "LONGSHORE_ENDPOINT_CONTAINER",
@@ -228,8 +232,8 @@ pub struct EndpointArgs {
     )]
     pub endpoint_name: String,
 
-    /// A CreateModel request as `aws sagemaker create-model --cli-input-json` takes it, or a list of them; repeatable. Each
-    /// model is served by the endpoint of its name
+    /// A CreateModel request as `aws sagemaker create-model --cli-input-json` takes it, or a list
+    /// of them; repeatable. Each model is served by the endpoint of its name
     #[arg(
         long = "config",
         env = "LONGSHORE_ENDPOINT_CONFIG",
@@ -246,16 +250,16 @@ pub struct EndpointArgs {
     )]
     pub instances: u32,
 
-    /// Time for an endpoint to be created, updated or deleted before that is answered; it goes on after the answer. AWS's
-    /// waiters look at once, and then every 30 seconds
+    /// Time for an endpoint to be created, updated or deleted before that is answered; it goes on
+    /// after the answer. AWS's waiters look at once, and then every 30 seconds
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_SETTLE_WAIT", value_name = "TIME", value_parser = duration,
         default_value = "2s", help_heading = "Endpoints"
     )]
     pub settle_wait: Duration,
 
-    /// Keep models, configurations and endpoints in this file, and bring them back from it [default: they end with the
-    /// process]
+    /// Keep models, configurations and endpoints in this file, and bring them back from it
+    /// [default: they end with the process]
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_STATE",
@@ -335,7 +339,8 @@ pub struct EndpointArgs {
     )]
     pub drain_timeout: Duration,
 
-    /// Time for a request to wait for its model; then it gets ModelNotReadyException, and the load goes on
+    /// Time for a request to wait for its model; then it gets ModelNotReadyException, and the load
+    /// goes on
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_LOAD_WAIT", value_name = "TIME", value_parser = duration,
         default_value = "60s", help_heading = "Multi-model endpoints"
@@ -364,15 +369,16 @@ pub struct EndpointArgs {
     )]
     pub async_concurrency: u32,
 
-    /// Asynchronous invocations, of all endpoints, that are accepted and not done; the next is refused (503). Each may hold
-    /// 128 KB of its own
+    /// Asynchronous invocations, of all endpoints, that are accepted and not done; the next is
+    /// refused (503). Each may hold 128 KB of its own
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_ASYNC_QUEUE", value_name = "N", default_value_t = 4096,
         value_parser = clap::value_parser!(u32).range(1..), help_heading = "Asynchronous invocations"
     )]
     pub async_queue: u32,
 
-    /// Largest object that an asynchronous invocation reads, and of its result; it is in memory while it is worked on
+    /// Largest object that an asynchronous invocation reads, and of its result; it is in memory
+    /// while it is worked on
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_MAX_ASYNC_OBJECT",
@@ -431,8 +437,8 @@ pub struct EndpointArgs {
     )]
     pub fault_seed: u64,
 
-    /// Where fetched and prepared models are kept, and what containers have on disk; may be deleted when nothing runs
-    /// [default: longshore-UID in the folder for temporary files]
+    /// Where fetched and prepared models are kept, and what containers have on disk; may be deleted
+    /// when nothing runs [default: longshore-UID in the folder for temporary files]
     #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR", help_heading = "Containers")]
     pub cache_dir: Option<PathBuf>,
 

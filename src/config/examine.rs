@@ -57,8 +57,8 @@ pub struct InspectArgs {
     #[arg(long, value_name = "URL", default_value = "http://localhost:8080/invocations")]
     pub url: String,
 
-    /// Also write the bodies of the sample requests into this directory: those too long for a command line are sent from
-    /// there
+    /// Also write the bodies of the sample requests into this directory: those too long for a
+    /// command line are sent from there
     #[arg(long, value_name = "DIR")]
     pub samples: Option<PathBuf>,
 
@@ -76,7 +76,8 @@ pub struct ExamineArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
+    /// ONNX Runtime's library [default: beside the executable, in ../lib, or where
+    /// scripts/onnxruntime puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
 
@@ -90,7 +91,8 @@ pub struct ExamineArgs {
     )]
     pub prepare_timeout: Duration,
 
-    /// Memory that any model may take while it is prepared; large ones may take ten times their weights
+    /// Memory that any model may take while it is prepared; large ones may take ten times their
+    /// weights
     #[arg(long, env = "LONGSHORE_PREPARE_MEMORY", value_name = "BYTES", default_value = "1GiB")]
     pub prepare_memory: ByteSize,
 }

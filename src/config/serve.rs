@@ -25,8 +25,8 @@ pub struct ServeArgs {
     #[arg(long, env = "LONGSHORE_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), help_heading = "HTTP")]
     pub bind: IpAddr,
 
-    /// Close connections over the loopback interface that are of another user of this machine, except
-    /// root's
+    /// Close connections over the loopback interface that are of another user of this machine,
+    /// except root's
     #[arg(
         long, env = "LONGSHORE_ONLY_THIS_USER", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
         require_equals = true, default_value_t = false, default_missing_value = "true",
@@ -42,8 +42,9 @@ pub struct ServeArgs {
     #[arg(long, env = "LONGSHORE_MAX_BODY", value_name = "BYTES", help_heading = "HTTP")]
     pub max_body: Option<ByteSize>,
 
-    /// Least size of a reply that is compressed for clients whose Accept-Encoding has gzip or zstd, e.g. 64KiB. Never unless
-    /// given: SageMaker does not ask for it, and a client on a fast network waits longer for it
+    /// Least size of a reply that is compressed for clients whose Accept-Encoding has gzip or zstd,
+    /// e.g. 64KiB. Never unless given: SageMaker does not ask for it, and a client on a fast
+    /// network waits longer for it
     #[arg(long, env = "LONGSHORE_COMPRESS_ABOVE", value_name = "BYTES", help_heading = "HTTP")]
     pub compress_above: Option<ByteSize>,
 
@@ -57,14 +58,15 @@ pub struct ServeArgs {
     )]
     pub max_headers: ByteSize,
 
-    /// Connections at a time; at the limit the longest idle ones are closed for new ones [default: the limit of
-    /// open files less 128, or half of it]
+    /// Connections at a time; at the limit the longest idle ones are closed for new ones [default:
+    /// the limit of open files less 128, or half of it]
     #[arg(
         long, env = "LONGSHORE_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one, help_heading = "HTTP"
     )]
     pub max_connections: Option<usize>,
 
-    /// Connections that are kept for health checks when requests take all others [default: one in 16, at most 16]
+    /// Connections that are kept for health checks when requests take all others [default: one in
+    /// 16, at most 16]
     #[arg(
         long,
         env = "LONGSHORE_RESERVED_CONNECTIONS",
@@ -73,7 +75,8 @@ pub struct ServeArgs {
     )]
     pub reserved_connections: Option<usize>,
 
-    /// Time for a request from its head to its answer, queueing included [default: 58s, in batch transform 3598s]
+    /// Time for a request from its head to its answer, queueing included [default: 58s, in batch
+    /// transform 3598s]
     #[arg(long, env = "LONGSHORE_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, help_heading = "HTTP")]
     pub request_timeout: Option<Duration>,
 
@@ -84,7 +87,8 @@ pub struct ServeArgs {
     )]
     pub header_timeout: Duration,
 
-    /// Time for a client to send a whole request, its body included; each --body-rate bytes add a second
+    /// Time for a client to send a whole request, its body included; each --body-rate bytes add a
+    /// second
     #[arg(
         long, env = "LONGSHORE_BODY_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s",
         help_heading = "HTTP"
@@ -101,8 +105,8 @@ pub struct ServeArgs {
     )]
     pub body_rate: ByteSize,
 
-    /// Time for a client to send a request when no connection is left, and while the server stops. The two times
-    /// above shrink to it from half of the connections on
+    /// Time for a client to send a request when no connection is left, and while the server stops.
+    /// The two times above shrink to it from half of the connections on
     #[arg(
         long, env = "LONGSHORE_PRESSURE_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "500ms", help_heading = "HTTP"
@@ -130,8 +134,8 @@ pub struct ServeArgs {
     )]
     pub drain_timeout: Duration,
 
-    /// Origins of pages in browsers that are served, such as `https://app.example.com`, or * for all; repeatable
-    /// [default: none]
+    /// Origins of pages in browsers that are served, such as `https://app.example.com`, or * for
+    /// all; repeatable [default: none]
     #[arg(
         long = "allow-origin",
         env = "LONGSHORE_ALLOW_ORIGIN",
@@ -142,8 +146,8 @@ pub struct ServeArgs {
     )]
     pub allow_origins: Vec<String>,
 
-    /// Names that requests may call this server by when it listens on a loopback address, or * for all; repeatable
-    /// [default: localhost and the loopback addresses]
+    /// Names that requests may call this server by when it listens on a loopback address, or * for
+    /// all; repeatable [default: localhost and the loopback addresses]
     #[arg(
         long = "allow-host",
         env = "LONGSHORE_ALLOW_HOST",
@@ -185,8 +189,8 @@ pub struct ServeArgs {
     #[arg(long, env = "LONGSHORE_MODEL_DIR", value_name = "PATH", help_heading = "Models")]
     pub model_dir: Option<PathBuf>,
 
-    /// Keys of longshore.json, as JSON, that count more than those of the one model's own file, e.g.
-    /// '{"outputs": ["probabilities"]}'; `longshore schema` prints which there are
+    /// Keys of longshore.json, as JSON, that count more than those of the one model's own file,
+    /// e.g. '{"outputs": ["probabilities"]}'; `longshore schema` prints which there are
     #[arg(
         long, env = "LONGSHORE_MANIFEST", value_name = "JSON", value_parser = manifest, allow_hyphen_values = true,
         help_heading = "Models"
@@ -200,7 +204,8 @@ pub struct ServeArgs {
     )]
     pub model_name: String,
 
-    /// The only places that a load's url may point to; repeatable [default: /opt/ml/models and /opt/ml/model]
+    /// The only places that a load's url may point to; repeatable [default: /opt/ml/models and
+    /// /opt/ml/model]
     #[arg(
         long = "models-root",
         env = "LONGSHORE_MODELS_ROOT",
@@ -210,8 +215,9 @@ pub struct ServeArgs {
     )]
     pub models_roots: Vec<PathBuf>,
 
-    /// Serve the models of a store, each loaded when it is asked for: s3://bucket/prefix, gs://, az://, https://, file://,
-    /// or a directory. A request names its model by the header X-Amzn-SageMaker-Target-Model
+    /// Serve the models of a store, each loaded when it is asked for: s3://bucket/prefix, gs://,
+    /// az://, https://, file://, or a directory. A request names its model by the header
+    /// X-Amzn-SageMaker-Target-Model
     #[arg(
         long,
         env = "LONGSHORE_MODEL_STORE",
@@ -220,8 +226,8 @@ pub struct ServeArgs {
     )]
     pub model_store: Option<String>,
 
-    /// What happens when a model of the store is asked for and memory is full: others go, longest unused first, or the
-    /// request gets 507
+    /// What happens when a model of the store is asked for and memory is full: others go, longest
+    /// unused first, or the request gets 507
     #[arg(long, env = "LONGSHORE_ON_FULL", value_enum, default_value_t = OnFull::Evict, help_heading = "Model store")]
     pub on_full: OnFull,
 
@@ -231,8 +237,8 @@ pub struct ServeArgs {
     )]
     pub idle_unload: Option<Duration>,
 
-    /// Time for which a model is not looked up in the store again; then it is, beside the requests, and a newer one takes
-    /// its place
+    /// Time for which a model is not looked up in the store again; then it is, beside the requests,
+    /// and a newer one takes its place
     #[arg(
         long, env = "LONGSHORE_REVALIDATE", value_name = "TIME", value_parser = duration, default_value = "5min",
         help_heading = "Model store"
@@ -249,30 +255,32 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub fetch: FetchArgs,
 
-    /// Time for an unload to wait for the model's running requests; the platform gives up after 360s
+    /// Time for an unload to wait for the model's running requests; the platform gives up after
+    /// 360s
     #[arg(
         long, env = "LONGSHORE_UNLOAD_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "340s",
         help_heading = "Models"
     )]
     pub unload_timeout: Duration,
 
-    /// Time for which a model is refused once a request to it has ended the process; twice as long after each further time,
-    /// up to --bad-model-ttl
+    /// Time for which a model is refused once a request to it has ended the process; twice as long
+    /// after each further time, up to --bad-model-ttl
     #[arg(
         long, env = "LONGSHORE_FIRST_REFUSAL", value_name = "TIME", value_parser = duration, default_value = "1min",
         help_heading = "Models"
     )]
     pub first_refusal: Duration,
 
-    /// Longest time for which a model that ended a process is refused; one that ended the process which prepares models is
-    /// refused for this time at once
+    /// Longest time for which a model that ended a process is refused; one that ended the process
+    /// which prepares models is refused for this time at once
     #[arg(
         long, env = "LONGSHORE_BAD_MODEL_TTL", value_name = "TIME", value_parser = duration, default_value = "10min",
         help_heading = "Models"
     )]
     pub bad_model_ttl: Duration,
 
-    /// Memory that the process may use, e.g. 10GiB [default: the control group's limit or the machine's memory]
+    /// Memory that the process may use, e.g. 10GiB [default: the control group's limit or the
+    /// machine's memory]
     #[arg(
         long,
         env = "LONGSHORE_MEMORY_LIMIT",
@@ -281,7 +289,8 @@ pub struct ServeArgs {
     )]
     pub memory_limit: Option<ByteSize>,
 
-    /// Part of the memory limit kept free for requests [default: a fiftieth of it, at least 8MiB, at most 256MiB]
+    /// Part of the memory limit kept free for requests [default: a fiftieth of it, at least 8MiB,
+    /// at most 256MiB]
     #[arg(
         long,
         env = "LONGSHORE_MEMORY_RESERVE",
@@ -312,37 +321,40 @@ pub struct ServeArgs {
     )]
     pub queue: usize,
 
-    /// Time that a run may go on after it was told to end, at its deadline or when its caller has left; then it counts as
-    /// stuck, another thread takes the place of its own, and its model takes no requests until it ends
+    /// Time that a run may go on after it was told to end, at its deadline or when its caller has
+    /// left; then it counts as stuck, another thread takes the place of its own, and its model
+    /// takes no requests until it ends
     #[arg(
         long, env = "LONGSHORE_STUCK_AFTER", value_name = "TIME", value_parser = duration, default_value = "500ms",
         help_heading = "Resources"
     )]
     pub stuck_after: Duration,
 
-    /// Stuck runs whose threads are replaced; with one more, the serving process is [default: twice --threads]
+    /// Stuck runs whose threads are replaced; with one more, the serving process is [default: twice
+    /// --threads]
     #[arg(
         long, env = "LONGSHORE_MAX_STUCK", value_name = "N", value_parser = threads, help_heading = "Resources"
     )]
     pub max_stuck: Option<usize>,
 
-    /// Time for the requests under way to end before the serving process is replaced for its stuck runs
+    /// Time for the requests under way to end before the serving process is replaced for its stuck
+    /// runs
     #[arg(
         long, env = "LONGSHORE_REPLACE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "2s",
         help_heading = "Resources"
     )]
     pub replace_timeout: Duration,
 
-    /// Time without a sign of life from the threads that answer HTTP after which the serving process is killed and started
-    /// again; `off` for never, as when a debugger holds it
+    /// Time without a sign of life from the threads that answer HTTP after which the serving
+    /// process is killed and started again; `off` for never, as when a debugger holds it
     #[arg(
         long, env = "LONGSHORE_WORKER_TIMEOUT", value_name = "TIME", value_parser = duration_or_off,
         default_value = "60s", help_heading = "Resources"
     )]
     pub worker_timeout: OrOff,
 
-    /// Percent of the weights that models map from files that must fit into memory beside all else; the system drops and
-    /// reads again what does not
+    /// Percent of the weights that models map from files that must fit into memory beside all else;
+    /// the system drops and reads again what does not
     #[arg(
         long, env = "LONGSHORE_MAPPED_WEIGHTS", value_name = "PERCENT", default_value_t = 100,
         value_parser = clap::value_parser!(u64).range(0..=100), help_heading = "Resources"
@@ -364,7 +376,8 @@ pub struct ServeArgs {
     )]
     pub supervise: bool,
 
-    /// Let the system dump the memory of a process that crashed, which delays the next one by the time that takes
+    /// Let the system dump the memory of a process that crashed, which delays the next one by the
+    /// time that takes
     #[arg(
         long, env = "LONGSHORE_CORE_DUMPS", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new(),
@@ -372,12 +385,13 @@ pub struct ServeArgs {
     )]
     pub core_dumps: bool,
 
-    /// ONNX Runtime's library [default: beside the executable, in ../lib, or where scripts/onnxruntime puts it]
+    /// ONNX Runtime's library [default: beside the executable, in ../lib, or where
+    /// scripts/onnxruntime puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,
 
-    /// A library of custom operators for ONNX Runtime, such as that of ONNX Runtime Extensions, whose code runs as part of this
-    /// server; repeatable [default: none]
+    /// A library of custom operators for ONNX Runtime, such as that of ONNX Runtime Extensions,
+    /// whose code runs as part of this server; repeatable [default: none]
     #[arg(
         long,
         env = "LONGSHORE_OPERATORS",
@@ -401,12 +415,13 @@ pub struct ServeArgs {
     )]
     pub device: u16,
 
-    /// Memory of the GPU that all models may take together, CUDA's own apart [default: what there is]
+    /// Memory of the GPU that all models may take together, CUDA's own apart [default: what there
+    /// is]
     #[arg(long, env = "LONGSHORE_GPU_MEMORY_LIMIT", value_name = "BYTES", help_heading = "GPU")]
     pub gpu_memory_limit: Option<ByteSize>,
 
-    /// Whether a model that is not known is prepared in a process apart: tried, measured, and written in the form that is
-    /// mapped from then on
+    /// Whether a model that is not known is prepared in a process apart: tried, measured, and
+    /// written in the form that is mapped from then on
     #[arg(long, env = "LONGSHORE_PREPARE", value_enum, default_value_t = Prepare::Auto, help_heading = "Preparation")]
     pub prepare: Prepare,
 
@@ -424,7 +439,8 @@ pub struct ServeArgs {
     )]
     pub prepare_timeout: Duration,
 
-    /// Memory that any model may take while it is prepared; large ones may take ten times their weights
+    /// Memory that any model may take while it is prepared; large ones may take ten times their
+    /// weights
     #[arg(
         long,
         env = "LONGSHORE_PREPARE_MEMORY",
@@ -434,8 +450,8 @@ pub struct ServeArgs {
     )]
     pub prepare_memory: ByteSize,
 
-    /// Where prepared models are kept, and those fetched from a store; may be shared and deleted [default: longshore-UID
-    /// in the folder for temporary files]
+    /// Where prepared models are kept, and those fetched from a store; may be shared and deleted
+    /// [default: longshore-UID in the folder for temporary files]
     #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR", help_heading = "Preparation")]
     pub cache_dir: Option<PathBuf>,
 

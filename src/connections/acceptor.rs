@@ -1,8 +1,10 @@
-//! The thread that accepts connections, enforces their deadlines, and ends them when the server stops.
+//! The thread that accepts connections, enforces their deadlines, and ends them when the server
+//! stops.
 //!
-//! The stop, in order: the kernel takes no further connection (a filter on the listening socket drops what comes); the
-//! thread accepts those that wait until there are none, and closes the socket; every connection is to leave once all that
-//! has arrived is answered; at the end of the drain timeout the requests that are left get a 503.
+//! The stop, in order: the kernel takes no further connection (a filter on the listening socket
+//! drops what comes); the thread accepts those that wait until there are none, and closes the
+//! socket; every connection is to leave once all that has arrived is answered; at the end of the
+//! drain timeout the requests that are left get a 503.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -161,7 +163,8 @@ impl Acceptor {
         self.registry.silence();
     }
 
-    /// Whether another connection may be accepted. Those that wait when the server stops are, whatever the limit.
+    /// Whether another connection may be accepted. Those that wait when the server stops are,
+    /// whatever the limit.
     fn has_place(&self) -> bool {
         self.stopping.is_some() || self.registry.live() < self.registry.limits.places
     }
@@ -317,8 +320,8 @@ impl Acceptor {
     }
 }
 
-/// Has the kernel drop what comes to `listener` from now on, so that no connection is accepted by the kernel and then
-/// reset. Their clients try again, and find the socket closed.
+/// Has the kernel drop what comes to `listener` from now on, so that no connection is accepted by
+/// the kernel and then reset. Their clients try again, and find the socket closed.
 pub fn close_door(listener: &TcpListener) {
     /// `BPF_RET | BPF_K` with 0: keep no byte of the packet.
     const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);

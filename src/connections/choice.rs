@@ -79,8 +79,8 @@ pub struct Pressure {
 
 /// Chooses the connections whose fate changes, by their index.
 ///
-/// Requests that arrive too slowly go first. If more than the general places are then taken, the connections that have
-/// been idle for the longest time go.
+/// Requests that arrive too slowly go first. If more than the general places are then taken, the
+/// connections that have been idle for the longest time go.
 pub fn choose(limits: &Limits, pressure: Pressure, seen: &[Seen]) -> Vec<(usize, Fate)> {
     let staying = seen.iter().filter(|seen| seen.fate == Fate::Stay).count();
     let mut chosen: Vec<(usize, Fate)> = seen
@@ -121,7 +121,8 @@ fn is_overdue(limits: &Limits, pressure: Pressure, staying: usize, seen: &Seen) 
     seen.age >= tightened(full, limits.pressure_timeout, taken, limits.general()).saturating_add(earned)
 }
 
-/// The deadline when `taken` of `places` are taken: `full` up to a half, `least` when all are, in proportion between.
+/// The deadline when `taken` of `places` are taken: `full` up to a half, `least` when all are, in
+/// proportion between.
 fn tightened(full: Duration, least: Duration, taken: usize, places: usize) -> Duration {
     if full <= least || taken.saturating_mul(2) <= places {
         return full;

@@ -1,7 +1,8 @@
 //! The state of one connection.
 //!
-//! The task that serves the connection writes the phase; the accepting thread reads it and sets the fate. All of it are
-//! atomics without a lock: a wrong look costs nothing, because the task judges the fate by the phase that it has itself.
+//! The task that serves the connection writes the phase; the accepting thread reads it and sets the
+//! fate. All of it are atomics without a lock: a wrong look costs nothing, because the task judges
+//! the fate by the phase that it has itself.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -144,8 +145,9 @@ impl InFlight {
         Some(Self(Arc::clone(connection)))
     }
 
-    /// Whether the request must be refused: its connection keeps one of the reserved places, which only health checks may,
-    /// and no other becomes free. The connection ends after the request then.
+    /// Whether the request must be refused: its connection keeps one of the reserved places, which
+    /// only health checks may, and no other becomes free. The connection ends after the request
+    /// then.
     pub async fn is_crowded_out(request: Option<&Self>) -> bool {
         let Some(Self(connection)) = request.filter(|request| request.0.is_extra.load(Ordering::Relaxed)) else {
             return false;
@@ -163,9 +165,11 @@ impl InFlight {
         self.0.fate() == Fate::Cut
     }
 
-    /// The future's output, or `None` when the server stops before there is one. The future is dropped then.
+    /// The future's output, or `None` when the server stops before there is one. The future is
+    /// dropped then.
     ///
-    /// No timer and no list of waiters: the task that polls this is the connection's, which `Connection::doom` wakes.
+    /// No timer and no list of waiters: the task that polls this is the connection's, which
+    /// `Connection::doom` wakes.
     pub async fn unless_cut<F: Future>(request: Option<&Self>, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|context| match future.as_mut().poll(context) {
@@ -176,8 +180,8 @@ impl InFlight {
         .await
     }
 
-    /// The response, which keeps the request under way until its body is written. It says so when it is the connection's
-    /// last.
+    /// The response, which keeps the request under way until its body is written. It says so when
+    /// it is the connection's last.
     pub fn track(request: Option<Self>, mut response: ServiceResponse<BoxBody>) -> ServiceResponse<Tracked> {
         if request.as_ref().is_some_and(|request| request.0.fate() != Fate::Stay) {
             response

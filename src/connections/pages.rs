@@ -1,12 +1,13 @@
 //! Pages in browsers: which of their requests are served.
 //!
-//! Neither `serve` nor `endpoint` has credentials to check, so a page of any site that a user of this machine visits could
-//! load and ask models. Browsers say when a page asks: by `Origin`, by `Sec-Fetch-Site`, and by the `Host` of a name that
-//! was rebound to this machine. Requests that say so are refused unless an option names the origin or the host. SageMaker,
-//! AWS's clients and command-line tools send none of these.
+//! Neither `serve` nor `endpoint` has credentials to check, so a page of any site that a user of
+//! this machine visits could load and ask models. Browsers say when a page asks: by `Origin`, by
+//! `Sec-Fetch-Site`, and by the `Host` of a name that was rebound to this machine. Requests that
+//! say so are refused unless an option names the origin or the host. SageMaker, AWS's clients and
+//! command-line tools send none of these.
 //!
-//! The crate actix-cors was weighed: it adds headers for origins that are allowed, but serves the requests of all others,
-//! and looks at neither `Sec-Fetch-Site` nor `Host`.
+//! The crate actix-cors was weighed: it adds headers for origins that are allowed, but serves the
+//! requests of all others, and looks at neither `Sec-Fetch-Site` nor `Host`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -89,8 +90,9 @@ const METHODS: &[u8] = b"GET, HEAD, POST, DELETE";
 const MAX_AGE: &[u8] = b"600";
 
 impl Pages {
-    /// The policy of a server that listens on `address`. On the loopback interface only its own names and `hosts` are
-    /// served; elsewhere every name is, because the server cannot know its names.
+    /// The policy of a server that listens on `address`. On the loopback interface only its own
+    /// names and `hosts` are served; elsewhere every name is, because the server cannot know its
+    /// names.
     pub fn new(origins: Vec<String>, hosts: Vec<String>, address: IpAddr) -> Self {
         let is_loopback = address.to_canonical().is_loopback();
         Self {
@@ -192,11 +194,12 @@ impl Pages {
     }
 }
 
-/// The name by which SageMaker calls a container (ST-5), and so do programs that play its part. No page can have it: names
-/// below `.local` are not in the DNS.
+/// The name by which SageMaker calls a container (ST-5), and so do programs that play its part. No
+/// page can have it: names below `.local` are not in the DNS.
 const PLATFORM_HOST: &str = "model.aws.local";
 
-/// Tells whether `host` is a name or an address of the loopback interface, the platform's name, or empty.
+/// Tells whether `host` is a name or an address of the loopback interface, the platform's name, or
+/// empty.
 fn is_own(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let is_below_localhost = || {

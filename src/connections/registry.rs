@@ -31,8 +31,8 @@ impl Crowd {
         self.staying() > self.general
     }
 
-    /// Waits for a general place to become free. Returns at once when requests take all of them: each of those may take
-    /// long, and whoever waits keeps a reserved place from a health check.
+    /// Waits for a general place to become free. Returns at once when requests take all of them:
+    /// each of those may take long, and whoever waits keeps a reserved place from a health check.
     pub async fn wait_for_place(&self) {
         /// The accepting thread looks as often.
         const PAUSE: Duration = Duration::from_millis(10);

@@ -46,13 +46,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Stops accepting, answers what has arrived, and returns when all connections have ended, or `drain` has passed and
-    /// the rest has got a 503.
+    /// Stops accepting, answers what has arrived, and returns when all connections have ended, or
+    /// `drain` has passed and the rest has got a 503.
     pub async fn stop(self, drain: Duration) {
         self.end(drain, false).await;
     }
 
-    /// As [`Self::stop`], but connections that wait to be accepted are left to another process that has the socket.
+    /// As [`Self::stop`], but connections that wait to be accepted are left to another process that
+    /// has the socket.
     pub async fn leave_to_another(self, drain: Duration) {
         self.end(drain, true).await;
     }
@@ -75,8 +76,9 @@ impl Server {
     }
 }
 
-/// Starts serving on `listener`. Each thread makes its own `app`; `connected` sees each connection first. A client that
-/// waits for leave to send its body (`Expect: 100-continue`) gets it, unless `refuses` answers for the head of the request.
+/// Starts serving on `listener`. Each thread makes its own `app`; `connected` sees each connection
+/// first. A client that waits for leave to send its body (`Expect: 100-continue`) gets it, unless
+/// `refuses` answers for the head of the request.
 pub fn start<F, I, S, B>(
     listener: TcpListener,
     settings: &Settings,
@@ -108,8 +110,9 @@ where
                 .keep_alive(settings.keep_alive)
                 .client_request_timeout(settings.limits.header_timeout)
                 .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-                // A client that has closed its side is taken to have left, as by nginx: the connection is closed at
-                // once, and with it goes the handler, which gives its place in a queue back and ends its run.
+                // A client that has closed its side is taken to have left, as by nginx: the
+                // connection is closed at once, and with it goes the handler, which gives its place
+                // in a queue back and ends its run.
                 .h1_allow_half_closed(false)
                 .expect(fn_service(move |request: Request| {
                     ready(match refuses(request.head()) {
@@ -180,8 +183,8 @@ where
     }
 }
 
-/// Ends connections whose client does not take what it is sent. The kernel does: actix has no time limit for that, and
-/// cannot be told one. Accepted sockets inherit the option.
+/// Ends connections whose client does not take what it is sent. The kernel does: actix has no time
+/// limit for that, and cannot be told one. Accepted sockets inherit the option.
 fn limit_unread(listener: &TcpListener, timeout: Duration) {
     let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(listener, milliseconds) {

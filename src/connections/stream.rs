@@ -1,8 +1,8 @@
 //! A connection's socket as actix sees it.
 //!
-//! A connection that is to go ends as if the client had closed it, so actix needs to know nothing of it. It does so only
-//! when the kernel holds no more bytes: a request that has arrived is read and answered, also when tokio has not seen it
-//! yet.
+//! A connection that is to go ends as if the client had closed it, so actix needs to know nothing
+//! of it. It does so only when the kernel holds no more bytes: a request that has arrived is read
+//! and answered, also when tokio has not seen it yet.
 
 use std::io;
 use std::pin::Pin;

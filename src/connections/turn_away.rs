@@ -12,10 +12,12 @@ const REPLY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n
 content-length: 88\r\n\r\n\
 {\"code\":503,\"type\":\"ServiceUnavailableException\",\"message\":\"the container is stopping\"}\n";
 
-/// Answers 503 to the clients that wait to be accepted, and closes the socket. Returns how many there were.
+/// Answers 503 to the clients that wait to be accepted, and closes the socket. Returns how many
+/// there were.
 pub fn turn_away(listener: TcpListener) -> usize {
     close_door(&listener);
-    // Without it the loop would wait for a client; the socket is closed instead, as it is at the end.
+    // Without it the loop would wait for a client; the socket is closed instead, as it is at the
+    // end.
     if listener.set_nonblocking(true).is_err() {
         return 0;
     }

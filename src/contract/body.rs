@@ -1,7 +1,8 @@
 //! Reads a request's body into one buffer.
 //!
-//! A body that is not wanted, or is over the limit, is read to its end, though not kept: a client that is still sending
-//! would otherwise see its connection reset rather than the answer that says why.
+//! A body that is not wanted, or is over the limit, is read to its end, though not kept: a client
+//! that is still sending would otherwise see its connection reset rather than the answer that says
+//! why.
 
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ pub(super) struct Body {
     pub memory: Option<RequestMemory>,
 }
 
-/// Reads at most `limit` until `deadline`. `declared` is the Content-Length, which a chunked body has not.
+/// Reads at most `limit` until `deadline`. `declared` is the Content-Length, which a chunked body
+/// has not.
 pub(super) async fn read(
     engine: &Engine,
     request: &HttpRequest,
@@ -70,7 +72,8 @@ pub(super) async fn read(
                 memory: None,
             });
         }
-        // Grows as bytes arrive, whatever was declared; memory that is not there refuses this request alone.
+        // Grows as bytes arrive, whatever was declared; memory that is not there refuses this
+        // request alone.
         if body.capacity() - body.len() < chunk.len() {
             let more = chunk.len().max(body.capacity());
             let reserved = match &mut memory {
@@ -91,8 +94,8 @@ pub(super) async fn read(
     })
 }
 
-/// Reads an object out of a body of JSON, behind a byte order mark if there is one. `serde` alone would read a struct from
-/// an array, too.
+/// Reads an object out of a body of JSON, behind a byte order mark if there is one. `serde` alone
+/// would read a struct from an array, too.
 pub(super) fn json_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     match text.trim_ascii_start().first() {

@@ -1,7 +1,9 @@
-//! Bodies in a content encoding: gzip and zstd, in requests and, where the operator wants that, in replies.
+//! Bodies in a content encoding: gzip and zstd, in requests and, where the operator wants that, in
+//! replies.
 //!
-//! What always holds: a body is unpacked piece by piece, so that neither more memory than is reserved nor a byte more than
-//! `--max-body` is ever made of it, whatever it claims; unpacking and packing run on threads that may take their time.
+//! What always holds: a body is unpacked piece by piece, so that neither more memory than is
+//! reserved nor a byte more than `--max-body` is ever made of it, whatever it claims; unpacking and
+//! packing run on threads that may take their time.
 
 use std::io::{self, Read, Write};
 
@@ -25,7 +27,8 @@ pub(super) enum Coding {
 /// Bytes that are unpacked at a time.
 const PIECE: usize = 64 << 10;
 
-/// The largest window of zstd that is unpacked, as a power of two: 8 MiB, which every decoder has to support (RFC 8878).
+/// The largest window of zstd that is unpacked, as a power of two: 8 MiB, which every decoder has
+/// to support (RFC 8878).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 impl Coding {
@@ -139,8 +142,8 @@ fn unpack(coding: Coding, packed: &[u8], limit: Limit, engine: &Engine) -> Resul
     })
 }
 
-/// A reply's body in an encoding that the client accepts, where it is at least as long as `--compress-above` says and gets
-/// shorter by that.
+/// A reply's body in an encoding that the client accepts, where it is at least as long as
+/// `--compress-above` says and gets shorter by that.
 pub(super) async fn packed(state: &State, request: &HttpRequest, body: &Bytes) -> Option<(Coding, Bytes)> {
     let least = state.settings.compress_above?;
     if body.len() < least {

@@ -1,9 +1,10 @@
 //! The one table from causes to HTTP statuses.
 //!
-//! Spelled out to the last variant, so that a new cause does not compile until somebody has decided what the caller
-//! should see. The distinctions that the platform acts on: 409 is "loaded already", 404 "not loaded", 507 "unload
-//! something and retry", and any other refusal of a load means that the model is broken (MM-18). Causes that the
-//! caller can change are 4xx: CloudWatch counts 5xx as faults of the model.
+//! Spelled out to the last variant, so that a new cause does not compile until somebody has decided
+//! what the caller should see. The distinctions that the platform acts on: 409 is "loaded already",
+//! 404 "not loaded", 507 "unload something and retry", and any other refusal of a load means that
+//! the model is broken (MM-18). Causes that the caller can change are 4xx: CloudWatch counts 5xx as
+//! faults of the model.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
@@ -222,7 +223,8 @@ fn catalog(error: &CatalogError) -> Reply {
     }
 }
 
-/// Of a request that came with the artifact: what would be the caller's fault is the artifact's.
+/// The status for a request that came with the artifact: what would be the caller's fault is the
+/// artifact's.
 fn rehearsal(error: &RehearsalError) -> Reply {
     match error {
         RehearsalError::Differs { .. } => INVALID_MODEL,

@@ -1,11 +1,13 @@
 //! `/ping`: whether requests should come here.
 //!
-//! 503 until the one model of single-model mode can answer (PI-3), 200 from the first moment in multi-model mode
-//! (PI-4). Broken models do not make a container unhealthy. While the process drains, new connections are refused, and
-//! the ping gets 503 on those that are open (PI-6); other requests that have arrived are answered.
+//! 503 until the one model of single-model mode can answer (PI-3), 200 from the first moment in
+//! multi-model mode (PI-4). Broken models do not make a container unhealthy. While the process
+//! drains, new connections are refused, and the ping gets 503 on those that are open (PI-6); other
+//! requests that have arrived are answered.
 //!
-//! In the worker that follows one which was killed, the platform believes the model loaded. Requests to it wait until it
-//! is, within their deadline, as they do for the models of multi-model mode; the ping waits for a moment.
+//! In the worker that follows one which was killed, the platform believes the model loaded.
+//! Requests to it wait until it is, within their deadline, as they do for the models of multi-model
+//! mode; the ping waits for a moment.
 
 use std::time::Duration;
 
@@ -65,8 +67,8 @@ impl Health {
         }
     }
 
-    /// Whether a request to the one model is taken: it has arrived, so it is answered while the process drains, and it
-    /// would wait by [`Self::started_by`].
+    /// Whether a request to the one model is taken: it has arrived, so it is answered while the
+    /// process drains, and it would wait by [`Self::started_by`].
     pub(super) fn admit(&self) -> Result<(), Error> {
         match *self.phase.borrow() {
             Phase::Starting if !self.is_restart => Err(Error::Starting),
@@ -75,7 +77,8 @@ impl Health {
         }
     }
 
-    /// Waits until the process has started, where it follows another one. Afterwards, `Ok` says that the start is over.
+    /// Waits until the process has started, where it follows another one. Afterwards, `Ok` says
+    /// that the start is over.
     pub(super) async fn started_by(&self, deadline: Instant) -> Result<(), Error> {
         if self.is_starting() {
             if !self.is_restart {

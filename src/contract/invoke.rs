@@ -22,7 +22,8 @@ use crate::engine::Model;
 use crate::handler::Invocation;
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
-/// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form data.
+/// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form
+/// data.
 const CURL_DEFAULT: &str = "application/x-www-form-urlencoded";
 
 /// Whether a Content-Type, which may have parameters, says what the body is.
@@ -59,7 +60,8 @@ pub(super) async fn invocations(
     }
 }
 
-/// Answers a request with the model called `name` (MM-5). The path alone chooses it, never a header (MM-7).
+/// Answers a request with the model called `name` (MM-5). The path alone chooses it, never a header
+/// (MM-7).
 pub(super) async fn model(
     state: &State,
     name: &str,
@@ -67,7 +69,8 @@ pub(super) async fn model(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
-    // First of all: a refusal is read by a client that has sent its body, and a slow body holds up no unload.
+    // First of all: a refusal is read by a client that has sent its body, and a slow body holds up
+    // no unload.
     let body = read_body(state, request, payload, deadline).await?;
     let attributes = custom_attributes(request)?;
     let body = coding::unpacked(state, request, body, body_limit(state)).await?;
@@ -92,7 +95,8 @@ pub(super) async fn model(
     let encoded = Model::answer(&handle, size, deadline, invocation).await?;
 
     let mut response = HttpResponse::Ok();
-    // IN-2, CT-2: what was really sent, exactly: in a pipeline it is the next container's Content-Type (MC-4).
+    // IN-2, CT-2: what was really sent, exactly: in a pipeline it is the next container's
+    // Content-Type (MC-4).
     response.content_type(encoded.content_type.as_ref());
     if let Some(attributes) = attributes {
         response.insert_header((CUSTOM_ATTRIBUTES, attributes));
@@ -147,8 +151,8 @@ pub(super) async fn read_body(
     .await
 }
 
-/// A reply's body, handed to the connection piece by piece: the server copies what it is handed, so a large body at once
-/// would take its memory twice, and for as long as a slow client reads.
+/// A reply's body, handed to the connection piece by piece: the server copies what it is handed, so
+/// a large body at once would take its memory twice, and for as long as a slow client reads.
 pub(super) struct Reply(pub Bytes);
 
 /// Bytes of a piece; about what a connection buffers.
@@ -195,7 +199,8 @@ pub(super) fn content_length(request: &HttpRequest) -> Option<usize> {
     request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// A caller that names another model than the one loaded under this path has mixed something up (MM-7).
+/// A caller that names another model than the one loaded under this path has mixed something up
+/// (MM-7).
 fn warn_of_another_target(name: &str, loaded: Option<&str>, request: &HttpRequest) {
     let Some(loaded) = loaded else { return };
     if let Some(asked) = request.headers().get(TARGET_MODEL)

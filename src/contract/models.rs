@@ -48,7 +48,8 @@ pub(super) async fn load(
         detail: error.to_string(),
     })?;
     let target_model = text_header(&request, TARGET_MODEL);
-    // A task of its own: the platform gives up after a minute, while the load goes on and is to be found done (MM-14).
+    // A task of its own: the platform gives up after a minute, while the load goes on and is to be
+    // found done (MM-14).
     let task = rt::spawn(async move {
         let started = Instant::now();
         let loaded = state
@@ -80,7 +81,8 @@ pub(super) async fn load(
     }))
 }
 
-/// `GET /models` (MM-2, MM-10). Parameters that make no sense mean their defaults, as in the reference server.
+/// `GET /models` (MM-2, MM-10). Parameters that make no sense mean their defaults, as in the
+/// reference server.
 pub(super) async fn list(state: web::Data<State>, request: HttpRequest) -> HttpResponse {
     let query = web::Query::<HashMap<String, String>>::from_query(request.query_string())
         .map(web::Query::into_inner)

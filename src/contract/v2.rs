@@ -1,11 +1,13 @@
-//! The Open Inference Protocol, version 2, for the clients of KServe and Triton: the same models, engine and limits under
-//! other paths.
+//! The Open Inference Protocol, version 2, for the clients of KServe and Triton: the same models,
+//! engine and limits under other paths.
 //!
-//! Which models there are is the mode's business, not the protocol's. With a model store a model is brought when it is asked
-//! for, as by `/invocations`, and the repository routes bring and unload it. Where the platform loads models they only
-//! list: what is loaded otherwise than through `/models` would make the platform's view wrong (MM-19).
+//! Which models there are is the mode's business, not the protocol's. With a model store a model is
+//! brought when it is asked for, as by `/invocations`, and the repository routes bring and unload
+//! it. Where the platform loads models they only list: what is loaded otherwise than through
+//! `/models` would make the platform's view wrong (MM-19).
 //!
-//! What always holds: an error is `{"error": ".."}` with the status that the same cause has elsewhere.
+//! What always holds: an error is `{"error": ".."}` with the status that the same cause has
+//! elsewhere.
 
 mod infer;
 mod metadata;
@@ -105,8 +107,8 @@ async fn ready(state: &State, model: &ModelPath) -> Result<HttpResponse, Error> 
     Ok(HttpResponse::Ok().json(ModelReady { name, ready }))
 }
 
-/// Refuses versions that there are not, and the one model of single-model mode while it is loaded; after a restart, waits
-/// for that one until `deadline`.
+/// Refuses versions that there are not, and the one model of single-model mode while it is loaded;
+/// after a restart, waits for that one until `deadline`.
 async fn check(state: &State, model: &ModelPath, deadline: Instant) -> Result<(), Error> {
     check_version(model)?;
     if is_default(state, model) {

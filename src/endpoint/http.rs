@@ -1,8 +1,9 @@
-//! The one port: the control plane at `/` (AWS JSON 1.1), the runtime API below `/endpoints/` (rest-json).
+//! The one port: the control plane at `/` (AWS JSON 1.1), the runtime API below `/endpoints/`
+//! (rest-json).
 //!
-//! SageMaker has a host for each. Clients are given both by two variables, and the paths of the two never meet.
-//! There are no credentials to check. So other users of this machine are refused, by the owner of
-//! their socket, and requests of pages in browsers are (`connections::pages`).
+//! SageMaker has a host for each. Clients are given both by two variables, and the paths of the two
+//! never meet. There are no credentials to check. So other users of this machine are refused, by
+//! the owner of their socket, and requests of pages in browsers are (`connections::pages`).
 
 use std::io;
 use std::net::TcpListener;
@@ -34,7 +35,8 @@ const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const ACCESS_DENIED: &str = "AccessDeniedException";
 const UNAVAILABLE: &str = "ServiceUnavailable";
 
-/// Bytes of a request to the control plane: 15 containers with all the variables that SageMaker takes are below 1 MiB.
+/// Bytes of a request to the control plane: 15 containers with all the variables that SageMaker
+/// takes are below 1 MiB.
 const MAX_REQUEST: usize = 4 << 20;
 
 /// What the port is started with.

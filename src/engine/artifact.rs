@@ -1,8 +1,10 @@
-//! A model artifact on disk: which file is the model, and that all it refers to lies inside the artifact.
+//! A model artifact on disk: which file is the model, and that all it refers to lies inside the
+//! artifact.
 //!
-//! An artifact is a directory (SageMaker has unpacked the archive, MM-8) or a model file. People pack archives in many
-//! ways; the order in which a model is looked for is that of `locate.rs` (AR-2, AR-6, AR-7). Two candidates without a
-//! hint are an error: guessing would serve the wrong model under the right name.
+//! An artifact is a directory (SageMaker has unpacked the archive, MM-8) or a model file. People
+//! pack archives in many ways; the order in which a model is looked for is that of `locate.rs`
+//! (AR-2, AR-6, AR-7). Two candidates without a hint are an error: guessing would serve the wrong
+//! model under the right name.
 
 mod beneath;
 mod copy;
@@ -45,14 +47,16 @@ pub use precision::Processor;
 #[derive(Debug, Clone)]
 pub struct ArtifactPath {
     path: PathBuf,
-    /// Its real path. With one, `path` is a real path as well, and no link is followed on the way from the root.
+    /// Its real path. With one, `path` is a real path as well, and no link is followed on the way
+    /// from the root.
     root: Option<PathBuf>,
     /// Keys that count more than those of the artifact's manifest.
     overlay: Option<Arc<Overlay>>,
 }
 
 impl ArtifactPath {
-    /// A path that the operator of the server has chosen, or that lies in a folder of this user alone.
+    /// A path that the operator of the server has chosen, or that lies in a folder of this user
+    /// alone.
     pub fn trusted(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -61,7 +65,8 @@ impl ArtifactPath {
         }
     }
 
-    /// The real path `path`, which lies below `root`, the real path of a folder that uploaders may write to.
+    /// The real path `path`, which lies below `root`, the real path of a folder that uploaders may
+    /// write to.
     pub fn below(root: PathBuf, path: PathBuf) -> Self {
         Self {
             // A root may be a model's file; it is the operator's choice then.
@@ -105,7 +110,8 @@ pub struct Artifact {
 pub struct Facts {
     /// Bytes of the model file and of the external data it refers to.
     pub weights: u64,
-    /// Bytes that float16 and int8 constants grow by at the most where ONNX Runtime makes float32 of them.
+    /// Bytes that float16 and int8 constants grow by at the most where ONNX Runtime makes float32
+    /// of them.
     pub widened: u64,
     pub has_trees: bool,
     /// Whether a small request can ask for any amount of work; true where that is not known.
@@ -147,8 +153,8 @@ impl Artifact {
     }
 }
 
-/// Opens the artifact at `path`, to be served on `processor`: finds the model, reads what it refers to, and checks that all of
-/// it lies inside.
+/// Opens the artifact at `path`, to be served on `processor`: finds the model, reads what it refers
+/// to, and checks that all of it lies inside.
 pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, ArtifactError> {
     let (folder, file) = open_folder(path)?;
     let Located {
@@ -242,8 +248,8 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
     })
 }
 
-/// The folder of the artifact at `path`, and its file when it is one. A link that has appeared since the path was resolved is
-/// not followed.
+/// The folder of the artifact at `path`, and its file when it is one. A link that has appeared
+/// since the path was resolved is not followed.
 fn open_folder(path: &ArtifactPath) -> Result<(Folder, Option<PathBuf>), ArtifactError> {
     let failed = |source| open_error(&path.path, source);
     let (root, real) = match &path.root {
@@ -281,8 +287,9 @@ fn parent_of(parent: &Path) -> &Path {
     }
 }
 
-/// Whether ONNX Runtime will read the file in its own format, which holds all of its weights. It goes by the name, and so
-/// must we: a file that it takes for ONNX is one that has to be scanned, whatever its first bytes are.
+/// Whether ONNX Runtime will read the file in its own format, which holds all of its weights. It
+/// goes by the name, and so must we: a file that it takes for ONNX is one that has to be scanned,
+/// whatever its first bytes are.
 fn is_ort_format(path: &Path) -> bool {
     path.to_string_lossy().to_ascii_lowercase().ends_with(".ort")
 }

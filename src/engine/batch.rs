@@ -1,13 +1,13 @@
-//! Which requests may run together: a batch is their rows, joined along the first axis of every input and taken apart
-//! along that of every output.
+//! Which requests may run together: a batch is their rows, joined along the first axis of every
+//! input and taken apart along that of every output.
 //!
-//! A request is never held back for others to come. Only what has queued up behind a busy model is joined (`turn.rs`),
-//! as far as that pays (`knee.rs`).
+//! A request is never held back for others to come. Only what has queued up behind a busy model is
+//! joined (`turn.rs`), as far as that pays (`knee.rs`).
 //!
-//! What always holds: requests in a batch have inputs of the same types and shapes but for the first axis, and ask for
-//! the same outputs. A model has batches only where its graph proves that no operator mixes the records of a batch
-//! (`axes.rs`) and the trial has not shown the contrary, or where the manifest says so. No signature says it, since a first
-//! axis may as well be time.
+//! What always holds: requests in a batch have inputs of the same types and shapes but for the
+//! first axis, and ask for the same outputs. A model has batches only where its graph proves that
+//! no operator mixes the records of a batch (`axes.rs`) and the trial has not shown the contrary,
+//! or where the manifest says so. No signature says it, since a first axis may as well be time.
 
 use std::num::NonZeroUsize;
 
@@ -54,8 +54,8 @@ pub enum Alone {
     Refuted,
 }
 
-/// Decides for a model. What the manifest says counts more than the evidence. No model has batches of more than
-/// `max_rows`.
+/// Decides for a model. What the manifest says counts more than the evidence. No model has batches
+/// of more than `max_rows`.
 pub fn decide(
     signature: &Signature,
     said: Option<manifest::Batching>,
@@ -140,7 +140,8 @@ impl Batching {
         }
     }
 
-    /// The rows of a request with these `inputs` for these outputs; `None` when it can only run alone.
+    /// The rows of a request with these `inputs` for these outputs; `None` when it can only run
+    /// alone.
     pub fn rows(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Option<NonZeroUsize> {
         let divisible = match outputs {
             None => !self.divisible.contains(&false),
@@ -167,7 +168,8 @@ pub fn go_together(one: &[Tensor], other: &[Tensor]) -> bool {
             .all(|(one, other)| differ_in_rows_only(one, other))
 }
 
-/// The inputs of all `requests` as those of one. `None` when they do not go together, or there is no memory for it.
+/// The inputs of all `requests` as those of one. `None` when they do not go together, or there is
+/// no memory for it.
 pub fn join(requests: &[&[Tensor]]) -> Option<Vec<Tensor>> {
     let inputs = requests.first()?.len();
     (0..inputs)
@@ -178,8 +180,8 @@ pub fn join(requests: &[&[Tensor]]) -> Option<Vec<Tensor>> {
         .collect()
 }
 
-/// Takes the outputs of a batch apart: for each request, of so many `rows`, its own. `None` when an output has not one
-/// row, or one item of a sequence, for each row of the inputs.
+/// Takes the outputs of a batch apart: for each request, of so many `rows`, its own. `None` when an
+/// output has not one row, or one item of a sequence, for each row of the inputs.
 pub fn split(outputs: &[Value], rows: &[usize]) -> Option<Vec<Vec<Value>>> {
     let all: usize = rows.iter().sum();
     let is_divisible = |output: &Value| match output {

@@ -1,8 +1,10 @@
-//! Looking at an artifact without serving it: what `longshore pack` and `longshore inspect` ask of the engine.
+//! Looking at an artifact without serving it: what `longshore pack` and `longshore inspect` ask of
+//! the engine.
 //!
-//! The artifact is opened, prepared and tried as by a load, in a process apart and within the same bounds; what a load would
-//! refuse is refused here for the same reason. Only what has come through that is loaded by this process, to learn its
-//! signature, and run once more on the data that it has been run on before.
+//! The artifact is opened, prepared and tried as by a load, in a process apart and within the same
+//! bounds; what a load would refuse is refused here for the same reason. Only what has come through
+//! that is loaded by this process, to learn its signature, and run once more on the data that it
+//! has been run on before.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,8 @@ pub struct Bounds {
     pub libraries: Libraries,
     /// The longest that preparing may take.
     pub timeout: Duration,
-    /// Bytes that any model may take while it is prepared; larger ones may take ten times their weights.
+    /// Bytes that any model may take while it is prepared; larger ones may take ten times their
+    /// weights.
     pub memory: u64,
 }
 
@@ -86,7 +89,8 @@ pub enum Packing {
 pub struct Loaded {
     pub signature: Signature,
     pub findings: Findings,
-    /// The prepared form, for as long as the examiner is there. `None` when there is none, or when it was there before.
+    /// The prepared form, for as long as the examiner is there. `None` when there is none, or when
+    /// it was there before.
     pub prepared: Option<(Description, PathBuf)>,
     /// Data for one request; `None` when none could be made up.
     pub example: Option<Vec<Tensor>>,
@@ -155,8 +159,8 @@ impl Examiner {
         &self.platform
     }
 
-    /// Looks at the artifact at `path` as a server would that loads it: in its prepared form when it brings along one for
-    /// this platform.
+    /// Looks at the artifact at `path` as a server would that loads it: in its prepared form when
+    /// it brings along one for this platform.
     pub fn examine(&self, path: &Path) -> Result<Examination, LoadError> {
         let uploaded = artifact::open(&ArtifactPath::trusted(path), Processor::Cpu)?;
         let content = uploaded.hash()?;

@@ -32,9 +32,11 @@ pub struct Model {
     pub(super) stuck: Arc<Stuck>,
 }
 
-/// What a request is beside its run. In two parts, because between them it may be joined with others.
+/// What a request is beside its run. In two parts, because between them it may be joined with
+/// others.
 ///
-/// Both may be called more than once for one request; they run on whatever thread the model runs on.
+/// Both may be called more than once for one request; they run on whatever thread the model runs
+/// on.
 pub trait Work: Send + 'static {
     /// What decoding finds out for encoding.
     type Plan: Send + 'static;
@@ -47,11 +49,12 @@ pub trait Work: Send + 'static {
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
 
-    /// How many records have to run one by one; `None` where one run answers them all. Asked before the run, and once more
-    /// with the outputs of a run for all records.
+    /// How many records have to run one by one; `None` where one run answers them all. Asked before
+    /// the run, and once more with the outputs of a run for all records.
     fn apart(&self, plan: &Self::Plan, outputs: Option<&[Value]>) -> Option<usize>;
 
-    /// Writes the answer. `runs` holds the outputs asked for, in that order, of the one run or of each record's.
+    /// Writes the answer. `runs` holds the outputs asked for, in that order, of the one run or of
+    /// each record's.
     fn encode(&self, plan: Self::Plan, runs: &[Vec<Value>]) -> Result<Self::Answer, Self::Error>;
 }
 
@@ -71,7 +74,7 @@ impl Model {
         self.resident.session.signature()
     }
 
-    /// What the artifact's manifest says.
+    /// The artifact's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -91,27 +94,30 @@ impl Model {
         &self.resident.content
     }
 
-    /// Bytes of memory that the model was measured to take, shared with all models of the same content. Mapped weights are
-    /// not among them.
+    /// Bytes of memory that the model was measured to take, shared with all models of the same
+    /// content. Mapped weights are not among them.
     pub fn memory(&self) -> u64 {
         self.resident.footprint().private
     }
 
-    /// Bytes that are free for others when it is unloaded, unless another name has the same content.
+    /// Bytes that are free for others when it is unloaded, unless another name has the same
+    /// content.
     pub fn charge(&self) -> u64 {
         self.resident.charge()
     }
 
-    /// Does `work` for a request of `size` bytes: here and now when that is expected to be short, else on a compute
-    /// thread when it is this model's turn, perhaps in a batch with others that wait. At `deadline` the result is
-    /// [`Deadline`](super::PoolError::Deadline) and a run that goes on for this request alone is ended. Work on a compute
-    /// thread holds a clone of `model`, and so keeps it loaded, until it is over, which may be later than this future ends.
+    /// Does `work` for a request of `size` bytes: here and now when that is expected to be short,
+    /// else on a compute thread when it is this model's turn, perhaps in a batch with others that
+    /// wait. At `deadline` the result is [`Deadline`](super::PoolError::Deadline) and a run that
+    /// goes on for this request alone is ended. Work on a compute thread holds a clone of `model`,
+    /// and so keeps it loaded, until it is over, which may be later than this future ends.
     ///
-    /// Work that turns out to be long where it was expected to be short is ended and done again on a compute thread;
-    /// models have no state that a run could change.
+    /// Work that turns out to be long where it was expected to be short is ended and done again on
+    /// a compute thread; models have no state that a run could change.
     ///
     /// # Cancel safety
-    /// Dropping the future ends a run that goes on, unless others wait for it too, and gives the place in the queue back.
+    /// Dropping the future ends a run that goes on, unless others wait for it too, and gives the
+    /// place in the queue back.
     pub async fn answer<W: Work>(
         model: &(impl AsRef<Model> + Clone + Send + Sync + 'static),
         size: usize,

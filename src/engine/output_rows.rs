@@ -1,7 +1,9 @@
-//! Decides for each output of a model whether it has one entry for each record of a request ([`OutputRows`]).
+//! Decides for each output of a model whether it has one entry for each record of a request
+//! ([`OutputRows`]).
 //!
-//! Two sources: the shapes that the model declares, and the trial that the preparing child makes. The trial counts more:
-//! exporters often leave the size of the example in an output's shape, or give a time axis the name of the batch.
+//! Two sources: the shapes that the model declares, and the trial that the preparing child makes.
+//! The trial counts more: exporters often leave the size of the example in an output's shape, or
+//! give a time axis the name of the batch.
 
 use crate::tensor::{Dim, InputSpec, OutputRows, Signature, Value, ValueType};
 
@@ -48,7 +50,8 @@ pub fn declared(inputs: &[InputSpec], output: &ValueType) -> OutputRows {
     }
 }
 
-/// Decides for each output of `signature`, which holds the decision by declared types, with the runs of a trial.
+/// Decides for each output of `signature`, which holds the decision by declared types, with the
+/// runs of a trial.
 pub fn tried(signature: &Signature, runs: &[Run<'_>]) -> Vec<OutputRows> {
     let outputs = signature.outputs.iter().enumerate();
     outputs
@@ -60,8 +63,8 @@ pub fn tried(signature: &Signature, runs: &[Run<'_>]) -> Vec<OutputRows> {
         .collect()
 }
 
-/// The number of records in a trial run whose open first axes have `rows` entries; `None` when the inputs have no axis of
-/// records.
+/// The number of records in a trial run whose open first axes have `rows` entries; `None` when the
+/// inputs have no axis of records.
 pub fn records_of(inputs: &[InputSpec], rows: usize) -> Option<usize> {
     match axis(inputs) {
         Axis::Open => Some(rows),

@@ -1,15 +1,17 @@
-//! The prepared form that an artifact may bring along: what `longshore pack` puts into `.longshore/`.
+//! The prepared form that an artifact may bring along: what `longshore pack` puts into
+//! `.longshore/`.
 //!
-//! It saves the machine that loads the artifact the preparation, and it is only ever a shortcut: where anything about it is
-//! not as it should be, the model beside it is loaded as if it were not there. What brings it along is a stranger's archive,
-//! so it is believed nothing: it goes the way of any uploaded model in ONNX Runtime's format, through a process apart into
-//! the cache.
+//! It saves the machine that loads the artifact the preparation, and it is only ever a shortcut:
+//! where anything about it is not as it should be, the model beside it is loaded as if it were not
+//! there. What brings it along is a stranger's archive, so it is believed nothing: it goes the way
+//! of any uploaded model in ONNX Runtime's format, through a process apart into the cache.
 //!
 //! What always holds:
-//! - It is taken only for the platform that it was made for, and only while both its own content and that of the model
-//!   beside it are those that were packed: whoever changes the model gets the changed model.
-//! - Its content hash covers both, so that what is learnt of it is known of this very pair alone, and nothing that an archive
-//!   claims reaches another artifact with the same model.
+//! - It is taken only for the platform that it was made for, and only while both its own content
+//!   and that of the model beside it are those that were packed: whoever changes the model gets the
+//!   changed model.
+//! - Its content hash covers both, so that what is learnt of it is known of this very pair alone,
+//!   and nothing that an archive claims reaches another artifact with the same model.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -78,8 +80,8 @@ impl Description {
 }
 
 impl Packed {
-    /// What came along with `uploaded`: beside the model, or in a folder around it inside the artifact. `None` when nothing
-    /// did.
+    /// What came along with `uploaded`: beside the model, or in a folder around it inside the
+    /// artifact. `None` when nothing did.
     pub fn find(uploaded: &Artifact) -> Option<Result<Self, Unusable>> {
         let folders = uploaded.model.ancestors().skip(1);
         let folder = folders
@@ -100,7 +102,8 @@ impl Packed {
         })
     }
 
-    /// The artifact to be loaded on `platform` instead of `uploaded`, whose content hash is `content`; and its own.
+    /// The artifact to be loaded on `platform` instead of `uploaded`, whose content hash is
+    /// `content`; and its own.
     pub fn artifact(
         &self,
         platform: &Platform,
@@ -138,8 +141,8 @@ impl Packed {
     }
 }
 
-/// Opens a file of the artifact that has no link on its way: nothing else lies inside the artifact for sure. Reading anything
-/// but a regular file may take forever.
+/// Opens a file of the artifact that has no link on its way: nothing else lies inside the artifact
+/// for sure. Reading anything but a regular file may take forever.
 fn open(uploaded: &Artifact, path: &Path) -> Result<File, Unusable> {
     uploaded.file(path).map_err(|error| {
         if was_exchanged(&error) || error.kind() == io::ErrorKind::InvalidInput {

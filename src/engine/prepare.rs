@@ -1,17 +1,19 @@
 //! Preparing: what is done once with a model that this machine has not seen, in a process apart.
 //!
-//! An uploaded model is a program by a stranger. Loading one has been seen to abort the library, to hang it, and to take
-//! any amount of memory, and there is no way to end a load in one's own process. So a child (`child.rs`) loads it first,
-//! bounded in memory and time and without a network: what goes wrong there is a verdict on the content and touches nobody
-//! else. The same child writes the optimised model in ORT format, which the server then maps in a fraction of the time and
-//! the memory, runs it on made-up data (`probe.rs`) and measures what all of it takes. `cache.rs` keeps the result under the
-//! content's hash.
+//! An uploaded model is a program by a stranger. Loading one has been seen to abort the library, to
+//! hang it, and to take any amount of memory, and there is no way to end a load in one's own
+//! process. So a child (`child.rs`) loads it first, bounded in memory and time and without a
+//! network: what goes wrong there is a verdict on the content and touches nobody else. The same
+//! child writes the optimised model in ORT format, which the server then maps in a fraction of the
+//! time and the memory, runs it on made-up data (`probe.rs`) and measures what all of it takes.
+//! `cache.rs` keeps the result under the content's hash.
 //!
-//! A child is used again as long as nothing goes wrong: starting one costs more than preparing a small model. That a model
-//! crashes, or takes too much memory, is believed only of a child that has seen no other model.
+//! A child is used again as long as nothing goes wrong: starting one costs more than preparing a
+//! small model. That a model crashes, or takes too much memory, is believed only of a child that
+//! has seen no other model.
 //!
-//! What always holds: no more children than threads here; each ends with its thread, with this process, and after a few
-//! idle seconds.
+//! What always holds: no more children than threads here; each ends with its thread, with this
+//! process, and after a few idle seconds.
 
 mod cache;
 mod child;
@@ -58,7 +60,8 @@ pub const COMMAND: &str = "prepare";
 /// What a child takes before it has a model: ONNX Runtime's own. Measured: 9 MB.
 pub const CHILD: u64 = 10 << 20;
 
-/// What a child takes beside what a model is estimated to, with pages that it has freed and not given back yet.
+/// What a child takes beside what a model is estimated to, with pages that it has freed and not
+/// given back yet.
 pub const SLACK: u64 = 5 << 20;
 
 /// How long a child without work is kept: the models of a deployment arrive one after another.

@@ -1,4 +1,5 @@
-//! The findings about a content before the server loads it: from the cache, or from a child that is asked now.
+//! The findings about a content before the server loads it: from the cache, or from a child that is
+//! asked now.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use super::runtime::Libraries;
 use super::session::SessionError;
 use super::{Engine, LoadError};
 
-/// As many times what models like it take is enough for any that is sound. More would make room for a hostile one.
+/// As many times what models like it take is enough for any that is sound. More would make room for
+/// a hostile one.
 const PLENTY: u64 = 4;
 
 /// How unknown models are prepared.
@@ -22,7 +24,8 @@ pub struct Prepare {
     pub processes: usize,
     /// The longest that a child may take for a model.
     pub timeout: Duration,
-    /// Bytes that any model may take while it is prepared; larger ones may take ten times their weights.
+    /// Bytes that any model may take while it is prepared; larger ones may take ten times their
+    /// weights.
     pub memory: u64,
     /// Where prepared models are kept.
     pub folder: PathBuf,
@@ -62,7 +65,8 @@ impl Preparing {
     }
 }
 
-/// What preparing a model usually takes at the most: what loading it does, and what is to be written.
+/// What preparing a model usually takes at the most: what loading it does, and what is to be
+/// written.
 fn usual(facts: Facts) -> u64 {
     memory::load_estimate(facts.widest(), facts.has_trees)
         .saturating_add(facts.widest())
@@ -89,7 +93,8 @@ impl Engine {
         copy: &PrivateCopy,
     ) -> Result<Option<Prepared>, LoadError> {
         let cache = Arc::clone(&preparing.cache);
-        // A child tries and measures on the CPU, where it can be bounded; its result is not good for a GPU.
+        // A child tries and measures on the CPU, where it can be bounded; its result is not good
+        // for a GPU.
         let is_written = self.gpu.is_none();
         let unfinished = self.loads.run(move || is_written.then(|| cache.unfinished()).flatten());
         let unfinished = unfinished.await.map_err(LoadError::Pool)?;
@@ -157,7 +162,8 @@ impl Engine {
             .run(move || budget.prepare(memory.saturating_add(child), weights));
         let mut reserved = match reserved.await.map_err(LoadError::Pool)? {
             Ok(reserved) => reserved,
-            // Not all that can be widened is: rows of a float16 table are cast after they are looked up.
+            // Not all that can be widened is: rows of a float16 table are cast after they are
+            // looked up.
             Err(_) if artifact.facts.widened > 0 => {
                 let narrow = Facts {
                     widened: 0,
@@ -218,7 +224,8 @@ impl Engine {
                 .run(move || budget.prepare_up_to(least.saturating_add(child), most.saturating_add(child)));
             match more.await.map_err(LoadError::Pool)? {
                 Ok((more, bytes)) => (reserved, memory) = (more, bytes - child),
-                // A crash may be an allocation that failed, too; so it is believed only of a child that had plenty.
+                // A crash may be an allocation that failed, too; so it is believed only of a child
+                // that had plenty.
                 Err(refused) if short_of_memory || memory < usual.saturating_mul(PLENTY) => return Err(refused.into()),
                 Err(_) => return Err(error.into()),
             }

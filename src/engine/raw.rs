@@ -1,15 +1,19 @@
-//! ONNX Runtime's C API, where the `ort` crate's safe one does not reach. Almost all of the crate's `unsafe` is here; the
-//! rest is the allocator (`allocator.rs`) and the handlers of a crash (`crash.rs`, `division/trap.rs`).
+//! ONNX Runtime's C API, where the `ort` crate's safe one does not reach. Almost all of the crate's
+//! `unsafe` is here; the rest is the allocator (`allocator.rs`) and the handlers of a crash
+//! (`crash.rs`, `division/trap.rs`).
 //!
 //! Five things need it:
-//! - **Concurrent runs.** `ort::session::Session::run` takes `&mut self`, so one session could serve one request at a
-//!   time. The C API's `Run` is documented as thread-safe for a session ("multiple threads can run the same session"),
-//!   and is so for the CPU execution provider; sessions with another one take turns (`session.rs`). [`run`] calls it behind
-//!   `&Session`.
-//! - **Borrowed tensors.** Inputs are handed over as windows of the request body, outputs are taken over as the memory
-//!   ONNX Runtime allocated. Nothing is copied on the way, except strings and an output that aliases an input.
-//! - **Shapes that are not declared.** The C API tells a scalar from a value of unknown rank; `ort` does not.
-//! - **One arena for all sessions on a GPU** ([`share_arena`]), and **where a graph's nodes run** ([`nodes_by_provider`]).
+//! - **Concurrent runs.** `ort::session::Session::run` takes `&mut self`, so one session could
+//!   serve one request at a time. The C API's `Run` is documented as thread-safe for a session
+//!   ("multiple threads can run the same session"), and is so for the CPU execution provider;
+//!   sessions with another one take turns (`session.rs`). [`run`] calls it behind `&Session`.
+//! - **Borrowed tensors.** Inputs are handed over as windows of the request body, outputs are taken
+//!   over as the memory ONNX Runtime allocated. Nothing is copied on the way, except strings and an
+//!   output that aliases an input.
+//! - **Shapes that are not declared.** The C API tells a scalar from a value of unknown rank; `ort`
+//!   does not.
+//! - **One arena for all sessions on a GPU** ([`share_arena`]), and **where a graph's nodes run**
+//!   ([`nodes_by_provider`]).
 
 #![expect(unsafe_code, reason = "the C API of ONNX Runtime; every block says why it is sound")]
 
@@ -34,9 +38,10 @@ pub use value::data_type;
 
 /// Keeps ONNX Runtime from reporting home.
 ///
-/// Official builds from 1.29 on start an uploader while the environment is created, before the API call that turns it
-/// off can be made. A variable, read by the library at that moment, keeps it from starting. Call this first of all in
-/// `main`: it returns false, having done nothing, when other threads run already or that cannot be known.
+/// Official builds from 1.29 on start an uploader while the environment is created, before the API
+/// call that turns it off can be made. A variable, read by the library at that moment, keeps it
+/// from starting. Call this first of all in `main`: it returns false, having done nothing, when
+/// other threads run already or that cannot be known.
 #[must_use]
 pub fn disable_telemetry() -> bool {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
@@ -51,8 +56,9 @@ pub fn disable_telemetry() -> bool {
     alone
 }
 
-/// Ends the process at once, without running C++ static destructors: a thread that is still inside a session would
-/// crash in them, and giving memory back one session at a time is wasted work when all of it goes.
+/// Ends the process at once, without running C++ static destructors: a thread that is still inside
+/// a session would crash in them, and giving memory back one session at a time is wasted work when
+/// all of it goes.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` is in every libc, takes any status and touches no memory of ours.
     unsafe extern "C" {
@@ -61,19 +67,22 @@ pub fn exit_now(code: i32) -> ! {
     _exit(code)
 }
 
-/// Whether the `index`-th input (or output) declares a shape at all. Without one every rank is accepted.
+/// Whether the `index`-th input (or output) declares a shape at all. Without one every rank is
+/// accepted.
 pub fn has_shape(session: &Session, side: Side, index: usize) -> ort::Result<bool> {
     let mut info: *mut OrtTypeInfo = ptr::null_mut();
     let session = session.ptr();
     match side {
-        // SAFETY: the session is alive, `info` is a valid place for the result; an index out of range is an error.
+        // SAFETY: the session is alive, `info` is a valid place for the result; an index out of
+        // range is an error.
         Side::Input => ortsys![unsafe SessionGetInputTypeInfo(session, index, &mut info)?],
         // SAFETY: as above.
         Side::Overridable => ortsys![unsafe SessionGetOverridableInitializerTypeInfo(session, index, &mut info)?],
         // SAFETY: as above.
         Side::Output => ortsys![unsafe SessionGetOutputTypeInfo(session, index, &mut info)?],
     }
-    // SAFETY: `info` was filled by the call above and is released once, here; nothing that borrows from it is left.
+    // SAFETY: `info` was filled by the call above and is released once, here; nothing that borrows
+    // from it is left.
     unsafe {
         let has_shape = tensor_has_shape(info);
         (ortsys![ReleaseTypeInfo])(info);
@@ -87,7 +96,8 @@ pub fn has_shape(session: &Session, side: Side, index: usize) -> ort::Result<boo
 /// `info` is a live type's.
 unsafe fn tensor_has_shape(info: *const OrtTypeInfo) -> ort::Result<bool> {
     let (mut optional, mut contained, mut tensor) = (ptr::null(), ptr::null_mut(), ptr::null());
-    // SAFETY: `info` is alive, and both places are valid. What is given borrows from `info`; it is null for another type.
+    // SAFETY: `info` is alive, and both places are valid. What is given borrows from `info`; it is
+    // null for another type.
     ortsys![unsafe CastTypeInfoToOptionalTypeInfo(info, &mut optional)?];
     if !optional.is_null() {
         // SAFETY: `optional` is alive as long as `info`. What is given is a copy of ours.
@@ -113,8 +123,8 @@ pub enum Side {
     Output,
 }
 
-/// Makes an arena for the memory of the CUDA device `device`, of at most `limit` bytes, for all sessions of `environment`
-/// that have `session.use_env_allocators` set. Once per device.
+/// Makes an arena for the memory of the CUDA device `device`, of at most `limit` bytes, for all
+/// sessions of `environment` that have `session.use_env_allocators` set. Once per device.
 pub fn share_arena(environment: &Environment, device: u16, limit: Option<usize>) -> ort::Result<()> {
     /// Extends by growing steps, so that what different models leave behind is in few pieces.
     const NEXT_POWER_OF_TWO: usize = 0;
@@ -128,11 +138,12 @@ pub fn share_arena(environment: &Environment, device: u16, limit: Option<usize>)
     let keys = [c"max_mem".as_ptr(), c"arena_extend_strategy".as_ptr()];
     let values = [limit.unwrap_or(WITHOUT_LIMIT), NEXT_POWER_OF_TWO];
     let mut configuration = ptr::null_mut();
-    // SAFETY: both arrays have as many items as is said, the keys are NUL-terminated, and `configuration` is a valid place
-    // for the result.
+    // SAFETY: both arrays have as many items as is said, the keys are NUL-terminated, and
+    // `configuration` is a valid place for the result.
     ortsys![unsafe CreateArenaCfgV2(keys.as_ptr(), values.as_ptr(), keys.len(), &mut configuration)?];
-    // SAFETY: environment, memory info and configuration are alive, the environment synchronises changes to its allocators
-    // and copies what it needs; there are no provider options. The configuration is ours and released once.
+    // SAFETY: environment, memory info and configuration are alive, the environment synchronises
+    // changes to its allocators and copies what it needs; there are no provider options. The
+    // configuration is ours and released once.
     unsafe {
         let status = (ortsys![CreateAndRegisterAllocatorV2])(
             environment.ptr().cast_mut(),
@@ -148,8 +159,8 @@ pub fn share_arena(environment: &Environment, device: u16, limit: Option<usize>)
     }
 }
 
-/// How many of the graph's nodes which execution provider runs. The session must have been created with
-/// `session.record_ep_graph_assignment_info` set.
+/// How many of the graph's nodes which execution provider runs. The session must have been created
+/// with `session.record_ep_graph_assignment_info` set.
 pub fn nodes_by_provider(session: &Session) -> ort::Result<BTreeMap<String, usize>> {
     let (mut parts, mut count) = (ptr::null(), 0);
     // SAFETY: the session is alive, and both places are valid. The array belongs to the session.
@@ -158,7 +169,8 @@ pub fn nodes_by_provider(session: &Session) -> ort::Result<BTreeMap<String, usiz
     if count == 0 {
         return Ok(nodes);
     }
-    // SAFETY: the library has just said that `count` items lie there; they live as long as the session.
+    // SAFETY: the library has just said that `count` items lie there; they live as long as the
+    // session.
     for &part in unsafe { slice::from_raw_parts(parts, count) } {
         let (mut name, mut of_part, mut count) = (ptr::null(), ptr::null(), 0);
         // SAFETY: `part` is one of the session's; the place is valid.
@@ -172,9 +184,11 @@ pub fn nodes_by_provider(session: &Session) -> ort::Result<BTreeMap<String, usiz
     Ok(nodes)
 }
 
-/// Runs `session` on `inputs`, each by its name, and returns the values of `output_names`, in that order.
+/// Runs `session` on `inputs`, each by its name, and returns the values of `output_names`, in that
+/// order.
 ///
-/// May be called from any number of threads for one session that has the CPU's execution provider alone.
+/// May be called from any number of threads for one session that has the CPU's execution provider
+/// alone.
 pub fn run<'a>(
     session: &Session,
     inputs: impl Iterator<Item = (&'a CStr, &'a Tensor)>,
@@ -191,13 +205,16 @@ pub fn run<'a>(
     let mut outputs: Vec<*mut OrtValue> = vec![ptr::null_mut(); output_names.len()];
 
     // SAFETY:
-    // - `Run` may be called concurrently for one session; it takes the session as `*mut` only because C has no notion
-    //   of shared mutability, and `ort` never forms a `&mut Session` while we hold `&Session`.
-    // - The names are NUL-terminated and outlive the call, as do the input values and the buffers they borrow
-    //   (the tensors are borrowed for the whole function). ONNX Runtime does not write to graph inputs.
-    // - The run options may be told to terminate by another thread meanwhile: that is what the C API has the call for,
-    //   and it does nothing but set a flag that the run reads.
-    // - `outputs` has a null pointer per name, which asks ONNX Runtime to allocate; what it has not filled stays null.
+    // - `Run` may be called concurrently for one session; it takes the session as `*mut` only
+    //   because C has no notion of shared mutability, and `ort` never forms a `&mut Session` while
+    //   we hold `&Session`.
+    // - The names are NUL-terminated and outlive the call, as do the input values and the buffers
+    //   they borrow (the tensors are borrowed for the whole function). ONNX Runtime does not write
+    //   to graph inputs.
+    // - The run options may be told to terminate by another thread meanwhile: that is what the C
+    //   API has the call for, and it does nothing but set a flag that the run reads.
+    // - `outputs` has a null pointer per name, which asks ONNX Runtime to allocate; what it has not
+    //   filled stays null.
     let status = unsafe {
         (ortsys![Run])(
             session.ptr().cast_mut(),

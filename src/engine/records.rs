@@ -1,9 +1,11 @@
-//! The runs of a request: one for all of its records, or one for each where the outputs cannot be told apart by record.
+//! The runs of a request: one for all of its records, or one for each where the outputs cannot be
+//! told apart by record.
 
 use crate::tensor::{Inputs, Signature, Value};
 
-/// Runs a request. `apart` says how many records have to run one by one, if they do: before the run, by what is known of
-/// the model, and after it, by its outputs. Returns the outputs of the one run, or of each record's run.
+/// Runs a request. `apart` says how many records have to run one by one, if they do: before the
+/// run, by what is known of the model, and after it, by its outputs. Returns the outputs of the one
+/// run, or of each record's run.
 pub fn run<E>(
     signature: &Signature,
     inputs: &Inputs,

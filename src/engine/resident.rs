@@ -1,7 +1,8 @@
 //! What is in memory of a model: one session for all names under which the same content is loaded.
 //!
-//! A thousand tenants often start from the same model. Sessions may be shared because they have no state that a run could
-//! change; what belongs to a name, such as its place in the queue, is `model.rs`'s.
+//! A thousand tenants often start from the same model. Sessions may be shared because they have no
+//! state that a run could change; what belongs to a name, such as its place in the queue, is
+//! `model.rs`'s.
 //!
 //! What always holds: at most one session of a content exists, or is being made, at a time.
 
@@ -37,8 +38,8 @@ pub struct Resident {
     memory: Loaded,
 }
 
-/// What a model takes beside its session: its place in the directory, and what reads and writes the bodies of its requests.
-/// Measured: 1.3 KB without a manifest.
+/// Bytes of a model beside its session: its place in the directory, and what reads and writes the
+/// bodies of its requests. Measured: 1.3 KB without a manifest.
 const BESIDE_SESSION: u64 = 2 << 10;
 
 impl Resident {
@@ -75,8 +76,8 @@ impl Resident {
         session.set_rows(&source.rows);
         let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
         let footprint = Footprint {
-            // A session grows in its first run, and parts of a large one are made by other threads. On a GPU it was measured
-            // with weights that are not in this memory.
+            // A session grows in its first run, and parts of a large one are made by other threads.
+            // On a GPU it was measured with weights that are not in this memory.
             private: BESIDE_SESSION
                 + match known {
                     Some(findings) if gpu.is_none() => taken.max(findings.private),
@@ -121,7 +122,8 @@ impl Resident {
         self.memory.charge()
     }
 
-    /// Reserves what a request with a body of `size` bytes is expected to take; nothing where that is little.
+    /// Reserves what a request with a body of `size` bytes is expected to take; nothing where that
+    /// is little.
     pub fn reserve_request(&self, size: usize) -> Result<Option<Working>, NoRoom> {
         const LITTLE: u64 = 64 << 10;
         let usual = self.footprint().workspace;
@@ -222,7 +224,8 @@ pub struct Residents {
     places: Mutex<HashMap<ContentHash, Arc<tokio::sync::Mutex<Place>>>>,
 }
 
-/// Where a content's resident is found. Locked while it is made, so that others wait for it rather than make another.
+/// Where a content's resident is found. Locked while it is made, so that others wait for it rather
+/// than make another.
 #[derive(Debug, Default)]
 pub struct Place(Weak<Resident>);
 

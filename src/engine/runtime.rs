@@ -1,11 +1,13 @@
 //! The process-wide ONNX Runtime environment, committed once, before any session.
 //!
-//! ONNX Runtime's defaults suit one model in one process: a thread pool per session, whose threads spin while they
-//! wait. With hundreds of models the spinning threads of idle sessions starve the busy ones. So there is one pool for
-//! all sessions that are worth it (`session.rs`) and it does not spin; a session makes no threads of its own.
+//! ONNX Runtime's defaults suit one model in one process: a thread pool per session, whose threads
+//! spin while they wait. With hundreds of models the spinning threads of idle sessions starve the
+//! busy ones. So there is one pool for all sessions that are worth it (`session.rs`) and it does
+//! not spin; a session makes no threads of its own.
 //!
-//! The library is loaded at run time, so that one binary serves with the CPU build and with a GPU build alike. It is
-//! looked for where people put it, in the order of [`candidates`], and only there.
+//! The library is loaded at run time, so that one binary serves with the CPU build and with a GPU
+//! build alike. It is looked for where people put it, in the order of [`candidates`], and only
+//! there.
 
 use std::env;
 use std::fs::File;
@@ -73,7 +75,8 @@ pub enum RuntimeError {
 pub struct Libraries {
     /// ONNX Runtime's, when it is named explicitly.
     pub onnxruntime: Option<PathBuf>,
-    /// Those of custom operators, which the operator of the server trusts as much as the server itself.
+    /// Those of custom operators, which the operator of the server trusts as much as the server
+    /// itself.
     pub operators: Vec<PathBuf>,
 }
 
@@ -87,8 +90,9 @@ pub struct Environment {
 /// A library of custom operators.
 #[derive(Debug)]
 struct Operators {
-    /// Its real path. The library's loader knows a library that is loaded by its path, and opens no file again: a sandboxed
-    /// process can make sessions with libraries that it cannot read any more.
+    /// Its real path. The library's loader knows a library that is loaded by its path, and opens no
+    /// file again: a sandboxed process can make sessions with libraries that it cannot read any
+    /// more.
     path: PathBuf,
     hash: blake3::Hash,
 }
@@ -102,15 +106,16 @@ impl Environment {
         })
     }
 
-    /// What identifies the custom operators; empty without any.
+    /// A hash of the custom operator libraries; empty without any.
     pub fn operators(&self) -> String {
         let hashes = self.operators.iter().map(|operators| operators.hash.to_hex());
         hashes.map(|hash| hash.to_string()).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// Loads the libraries and creates the environment with a pool of `threads` threads, the caller's included. With a `gpu`, also
-/// sees to it that sessions can be made there; it is returned when they can.
+/// Loads the libraries and creates the environment with a pool of `threads` threads, the caller's
+/// included. With a `gpu`, also sees to it that sessions can be made there; it is returned when
+/// they can.
 pub fn start(
     libraries: &Libraries,
     threads: usize,
@@ -162,7 +167,8 @@ pub fn start(
     Ok((environment, None))
 }
 
-/// Loads a library of custom operators for as long as the process lives, and tries whether it can be registered.
+/// Loads a library of custom operators for as long as the process lives, and tries whether it can
+/// be registered.
 fn load_operators(environment: &ort::environment::Environment, path: &Path) -> Result<Operators, RuntimeError> {
     let unreadable = |source| RuntimeError::OperatorsFile {
         path: path.display().to_string(),
@@ -187,8 +193,9 @@ fn load_operators(environment: &ort::environment::Environment, path: &Path) -> R
     })
 }
 
-/// Creates and drops a session of one operator. The first session of a process makes the operator registries, 1.3 MB
-/// that would otherwise be charged to the first model, and the first one on a GPU CUDA's context, some hundred MB.
+/// Creates and drops a session of one operator. The first session of a process makes the operator
+/// registries, 1.3 MB that would otherwise be charged to the first model, and the first one on a
+/// GPU CUDA's context, some hundred MB.
 fn warm_up(environment: &ort::environment::Environment, gpu: Option<&Gpu>) -> ort::Result<()> {
     /// An ONNX model, `y = Identity(x)` over one float, as protobuf.
     const IDENTITY: &[u8] = b"\x08\x08::\
@@ -198,7 +205,8 @@ fn warm_up(environment: &ort::environment::Environment, gpu: Option<&Gpu>) -> or
         B\x02\x10\x11";
     let mut builder = ort::session::Session::builder(environment)?;
     if let Some(gpu) = gpu {
-        // In this order: the arena is the provider's, whose library this loads, and what is wrong with that is said best here.
+        // In this order: the arena is the provider's, whose library this loads, and what is wrong
+        // with that is said best here.
         builder = builder.with_execution_providers(gpu.providers(None))?;
         raw::share_arena(environment, gpu.device, gpu.limit())?;
         builder = builder.with_config_entry("session.use_env_allocators", "1")?;
@@ -206,7 +214,8 @@ fn warm_up(environment: &ort::environment::Environment, gpu: Option<&Gpu>) -> or
     builder.commit_from_memory(IDENTITY).map(drop)
 }
 
-/// The library's path: `library` (the value of [`LIBRARY_VARIABLE`]) when given, else the first candidate that exists.
+/// The library's path: `library` (the value of [`LIBRARY_VARIABLE`]) when given, else the first
+/// candidate that exists.
 fn find(library: Option<&Path>) -> Result<PathBuf, RuntimeError> {
     if let Some(library) = library {
         return if library.is_file() {
@@ -234,8 +243,8 @@ fn find(library: Option<&Path>) -> Result<PathBuf, RuntimeError> {
         })
 }
 
-/// Beside the executable; in `../lib`; in the folder of scripts/onnxruntime, when the executable is cargo's
-/// (`target/<profile>/` or, for test programs, `target/<profile>/deps/`).
+/// Beside the executable; in `../lib`; in the folder of scripts/onnxruntime, when the executable is
+/// cargo's (`target/<profile>/` or, for test programs, `target/<profile>/deps/`).
 fn candidates(executable: &Path) -> Vec<PathBuf> {
     let Some(folder) = executable.parent() else {
         return Vec::new();

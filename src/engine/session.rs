@@ -1,14 +1,16 @@
 //! One model's ONNX Runtime session: its options, its signature, its run.
 //!
-//! What always holds: a session makes no threads, keeps no arena (freed tensors go back to the allocator, which gives them
-//! back to the system), and runs for any number of callers at once. A large one shares the process's one pool of threads
-//! within a run; a small one runs on its caller's thread alone ([`POOLED_WEIGHTS`]).
+//! What always holds: a session makes no threads, keeps no arena (freed tensors go back to the
+//! allocator, which gives them back to the system), and runs for any number of callers at once. A
+//! large one shares the process's one pool of threads within a run; a small one runs on its
+//! caller's thread alone ([`POOLED_WEIGHTS`]).
 //!
-//! A session on a GPU is another matter: its memory on the device is the shared arena's (`gpu.rs`), and its runs take turns.
-//! ONNX Runtime allows concurrent runs there too, but they have given wrong states and illegal memory accesses, which end the
-//! process (onnxruntime#3828, pykeio/ort#348), and are why the `ort` crate wants `&mut` for every run (pykeio/ort#402).
-//! TensorRT's provider locks around its one execution context in any case. A device that is busy with one run has little
-//! to give to the next.
+//! A session on a GPU is another matter: its memory on the device is the shared arena's (`gpu.rs`),
+//! and its runs take turns. ONNX Runtime allows concurrent runs there too, but they have given
+//! wrong states and illegal memory accesses, which end the process (onnxruntime#3828,
+//! pykeio/ort#348), and are why the `ort` crate wants `&mut` for every run (pykeio/ort#402).
+//! TensorRT's provider locks around its one execution context in any case. A device that is busy
+//! with one run has little to give to the next.
 
 mod cancel;
 mod error;
@@ -38,14 +40,16 @@ pub use cancel::Cancel;
 pub use error::{RunError, SessionError};
 pub use redact::without_places;
 
-/// Bytes of weights from which on a session splits its operators over the process's pool. Below, waking a thread of the
-/// pool costs more than it saves: for 32 rows through an 11 KB model it doubled the CPU time of the request. Above, a
-/// lone request is answered sooner (1.8 times on two cores for a 100 MB ResNet-50).
+/// Bytes of weights from which on a session splits its operators over the process's pool. Below,
+/// waking a thread of the pool costs more than it saves: for 32 rows through an 11 KB model it
+/// doubled the CPU time of the request. Above, a lone request is answered sooner (1.8 times on two
+/// cores for a 100 MB ResNet-50).
 const POOLED_WEIGHTS: u64 = 16 << 20;
 
-/// Bytes of weights up to which they are used as they lie in the file. Above, ONNX Runtime repacks what its matrix
-/// kernels read, which makes runs up to three times faster and takes the weights a second time. For tiny models the gain
-/// is a tenth of a few microseconds, and the copy a third of what they take.
+/// Bytes of weights up to which they are used as they lie in the file. Above, ONNX Runtime repacks
+/// what its matrix kernels read, which makes runs up to three times faster and takes the weights a
+/// second time. For tiny models the gain is a tenth of a few microseconds, and the copy a third of
+/// what they take.
 const UNPACKED_WEIGHTS: u64 = 64 << 10;
 
 /// Bytes of a constant from which on it is large, as ONNX Runtime reads numbers.
@@ -56,7 +60,8 @@ const LARGE_CONSTANT: &str = "65536";
 pub enum Form<'a> {
     /// As it was uploaded: ONNX, or ORT format, read into memory and optimised.
     Uploaded(&'a Path),
-    /// Optimised already, in ORT format: mapped, and not to be changed as long as the session lives.
+    /// Optimised already, in ORT format: mapped, and not to be changed as long as the session
+    /// lives.
     Prepared(&'a Path),
 }
 
@@ -83,8 +88,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Creates the session of a model with so many bytes of `weights`. Takes as long as the model is large; call it on a
-    /// thread that may wait.
+    /// Creates the session of a model with so many bytes of `weights`. Takes as long as the model
+    /// is large; call it on a thread that may wait.
     pub fn open(environment: &Environment, form: Form<'_>, weights: u64) -> Result<Self, SessionError> {
         let (Form::Uploaded(file) | Form::Prepared(file)) = form;
         guarded(file, || {
@@ -128,8 +133,9 @@ impl Session {
         })
     }
 
-    /// Creates the session of an uploaded model as [`Self::open`] does, and writes its optimised graph to `prepared`, in
-    /// ORT format: a file to be opened as [`Form::Prepared`], by the same library on the same kind of processor.
+    /// Creates the session of an uploaded model as [`Self::open`] does, and writes its optimised
+    /// graph to `prepared`, in ORT format: a file to be opened as [`Form::Prepared`], by the same
+    /// library on the same kind of processor.
     pub fn convert(
         environment: &Environment,
         model: &Path,
@@ -187,7 +193,8 @@ impl Session {
         })
     }
 
-    /// The session of a model with so many bytes of weights, by which [`options`] has chosen its threads.
+    /// The session of a model with so many bytes of weights, by which [`options`] has chosen its
+    /// threads.
     fn with_weights(self, weights: u64) -> Self {
         Self {
             is_pooled: weights >= POOLED_WEIGHTS,
@@ -208,13 +215,14 @@ impl Session {
         }
     }
 
-    /// Runs the model on one tensor per input, in the signature's order, and returns the outputs with the given
-    /// indices (all of them for `None`), in that order. What is not asked for is not computed where that is possible.
+    /// Runs the model on one tensor per input, in the signature's order, and returns the outputs
+    /// with the given indices (all of them for `None`), in that order. What is not asked for is not
+    /// computed where that is possible.
     pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>, cancel: &Cancel) -> Result<Vec<Value>, RunError> {
         self.run_given(inputs, &[], outputs, cancel)
     }
 
-    /// As [`Self::run`], with `optional` inputs by their positions among the signature's.
+    /// Runs like [`Self::run`], with `optional` inputs by their positions among the signature's.
     pub fn run_given(
         &self,
         inputs: &[Tensor],
@@ -286,8 +294,9 @@ fn options(environment: &Environment, weights: u64) -> Result<SessionBuilder, or
         .with_execution_providers([cpu])?)
 }
 
-/// Leaves large constants as they are. Two parts of ONNX Runtime make others of them: one computes operators whose inputs
-/// are constants, another widens float16 for operators that know float32 alone.
+/// Leaves large constants as they are. Two parts of ONNX Runtime make others of them: one computes
+/// operators whose inputs are constants, another widens float16 for operators that know float32
+/// alone.
 fn unfolded(builder: SessionBuilder) -> Result<SessionBuilder, ort::Error> {
     Ok(builder
         .with_config_entry("optimization.constant_folding_max_output_size_in_bytes", LARGE_CONSTANT)?

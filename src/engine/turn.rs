@@ -5,9 +5,11 @@
 //!                             (while some wait and it pays)
 //! ```
 //!
-//! What always holds: a request whose caller has left, or whose deadline has passed, is not started; a run is ended when
-//! nobody waits for any of its requests any more, and given up when it does not end then (`stuck.rs`); one request's bad data is answered to that request alone, if need be
-//! by running each of a batch again by itself. Models have no state that a run could change.
+//! What always holds: a request whose caller has left, or whose deadline has passed, is not
+//! started; a run is ended when nobody waits for any of its requests any more, and given up when it
+//! does not end then (`stuck.rs`); one request's bad data is answered to that request alone, if
+//! need be by running each of a batch again by itself. Models have no state that a run could
+//! change.
 
 mod batcher;
 mod caller;
@@ -50,7 +52,8 @@ impl Job for Pending {
     }
 }
 
-/// Answers a request, and others with it when that pays. Returns the bytes of their bodies; `None` when nothing ran.
+/// Answers a request, and others with it when that pays. Returns the bytes of their bodies; `None`
+/// when nothing ran.
 fn serve(job: Pending, model: &Model, turn: &Turn<Pending>) -> Option<usize> {
     let first = job.ready(model)?;
     let members = match (&model.batcher, first.decoded.rows) {

@@ -1,7 +1,8 @@
-//! The folder for what a load needs for a while: private copies of models, and the files of the processes that prepare them.
+//! The folder for what a load needs for a while: private copies of models, and the files of the
+//! processes that prepare them.
 //!
-//! The cache's folder is that, too, where it can be: finished forms are then moved, not copied. A container may have no disk
-//! that it can write to, so there are others to fall back on.
+//! The cache's folder is that, too, where it can be: finished forms are then moved, not copied. A
+//! container may have no disk that it can write to, so there are others to fall back on.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -19,8 +20,9 @@ const MEMORY: &str = "/dev/shm";
 pub struct Workplace(Vec<PathBuf>);
 
 impl Workplace {
-    /// Folders that can be used: those on a disk first, the cache's before others, then those in memory, the one with the
-    /// most room first. `cache` alone where no folder can be used, which loads then say.
+    /// Folders that can be used: those on a disk first, the cache's before others, then those in
+    /// memory, the one with the most room first. `cache` alone where no folder can be used, which
+    /// loads then say.
     pub fn choose(cache: &Path) -> Self {
         let user = rustix::process::geteuid().as_raw();
         let name = format!("longshore-{user}");
@@ -43,8 +45,9 @@ impl Workplace {
         Self(usable)
     }
 
-    /// Copies `artifact`, which has been hashed as `content`, to the first folder that takes it. A folder may be deleted at
-    /// any time, also with a copy in it; another `attempt` begins with another folder.
+    /// Copies `artifact`, which has been hashed as `content`, to the first folder that takes it. A
+    /// folder may be deleted at any time, also with a copy in it; another `attempt` begins with
+    /// another folder.
     pub fn copy(
         &self,
         artifact: &Artifact,

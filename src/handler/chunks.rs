@@ -1,10 +1,12 @@
 //! A model that was exported for a fixed number of records answers any number of them.
 //!
-//! Its records run in chunks of that number. A model for one record takes them one by one. One for several records takes
-//! chunks only where the manifest says that its records are independent, because the last chunk is filled up with copies
-//! of its last record; without that word it takes the number that it was exported for and no other.
+//! Its records run in chunks of that number. A model for one record takes them one by one. One for
+//! several records takes chunks only where the manifest says that its records are independent,
+//! because the last chunk is filled up with copies of its last record; without that word it takes
+//! the number that it was exported for and no other.
 //!
-//! What always holds: a record is answered by the run that it was in, and nothing of the copies is in any reply.
+//! What always holds: a record is answered by the run that it was in, and nothing of the copies is
+//! in any reply.
 
 use std::borrow::Cow;
 
@@ -20,7 +22,8 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// The chunks of a model; `None` for one that takes any number of records, or whose records may not be put apart.
+    /// The chunks of a model; `None` for one that takes any number of records, or whose records may
+    /// not be put apart.
     pub fn of(signature: &Signature, batching: Option<Batching>) -> Option<Self> {
         // A scalar belongs to each record as it is.
         let inputs = signature

@@ -1,8 +1,9 @@
 //! Compares an answer with the one that a manifest expects.
 //!
-//! JSON is compared by its structure and CSV cell by cell, numbers of both within a tolerance; other text has to be the same
-//! to the last byte. JSON has no token for NaN and the infinities: a manifest writes `"NaN"`, `"Infinity"`, `"-Infinity"`,
-//! which is what the bare tokens of an answer are compared as.
+//! JSON is compared by its structure and CSV cell by cell, numbers of both within a tolerance;
+//! other text has to be the same to the last byte. JSON has no token for NaN and the infinities: a
+//! manifest writes `"NaN"`, `"Infinity"`, `"-Infinity"`, which is what the bare tokens of an answer
+//! are compared as.
 
 use std::fmt;
 
@@ -57,7 +58,8 @@ fn brief(text: &str) -> String {
     }
 }
 
-/// The first difference between an answer and the expected one: a string as the text of the answer, anything else as JSON.
+/// The first difference between an answer and the expected one: a string as the text of the answer,
+/// anything else as JSON.
 pub fn compare(expected: &Json, content_type: &str, body: &[u8], tolerance: Tolerance) -> Result<(), Difference> {
     let Ok(text) = std::str::from_utf8(body) else {
         return Err(Difference::new(
@@ -264,7 +266,8 @@ fn is_same_cell(expected: &str, answer: &str, tolerance: Tolerance) -> bool {
     }
 }
 
-/// The cells of CSV with commas and double quotes, as replies have them. The end of the last line may be left out.
+/// The cells of CSV with commas and double quotes, as replies have them. The end of the last line
+/// may be left out.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
     let (mut in_quotes, mut is_open) = (false, false);

@@ -9,8 +9,8 @@ use crate::codec::{DecodeError, Documents, EncodeError, Encoded, Format, ReplyPl
 use crate::engine::{InferenceError, RequestMemory, Work};
 use crate::tensor::{Inputs, Value};
 
-/// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as long as a run, so it
-/// is done where the model runs.
+/// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as
+/// long as a run, so it is done where the model runs.
 #[derive(Debug)]
 pub struct Invocation {
     pub body: Bytes,

@@ -6,8 +6,9 @@
 //! | floats with as many columns as there are classes | a map from name to number for each record |
 //! | maps by class number, as `ZipMap` makes them | maps by name |
 //!
-//! Formats of tensors (NPY, the Open Inference Protocol) carry the numbers as they are, and so does CSV but for numbers of
-//! classes: a line has no names for its cells. A number that no class has goes out as its digits.
+//! Formats of tensors (NPY, the Open Inference Protocol) carry the numbers as they are, and so does
+//! CSV but for numbers of classes: a line has no names for its cells. A number that no class has
+//! goes out as its digits.
 
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ use crate::tensor::{Tensor, Value};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Labels(Arc<[Bytes]>);
 
-/// Puts names in the place of numbers in the outputs of each run. `labels` has an entry for each output of the model.
+/// Puts names in the place of numbers in the outputs of each run. `labels` has an entry for each
+/// output of the model.
 pub(super) fn apply(labels: &[Option<Labels>], format: Format, plan: &ReplyPlan, runs: &mut [Vec<Value>]) {
     if !plan.has_names(format) {
         return;

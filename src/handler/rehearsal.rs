@@ -54,7 +54,8 @@ pub enum RehearsalError {
     },
 }
 
-/// The requests of `manifest`, in the order in which they run: those that warm the model up come first.
+/// The requests of `manifest`, in the order in which they run: those that warm the model up come
+/// first.
 pub fn rehearsals(manifest: &Manifest) -> impl Iterator<Item = Rehearsal<'_>> {
     let warmup = manifest.warmup.iter().zip(1..).map(|(request, number)| Rehearsal {
         which: Which::Warmup(number),
@@ -79,8 +80,8 @@ impl Rehearsal<'_> {
         }
     }
 
-    /// The request as one to the model called `model`. What the operator of a server has set for requests does not change
-    /// it: the answer has to be the same everywhere.
+    /// The request as one to the model called `model`. What the operator of a server has set for
+    /// requests does not change it: the answer has to be the same everywhere.
     pub fn invocation(
         &self,
         body: Bytes,

@@ -76,7 +76,7 @@ pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Hand
     })
 }
 
-/// What the manifest says of each input.
+/// Resolves the manifest's rules for each input.
 fn rules(manifest: &Manifest, signature: &Signature) -> Result<Vec<InputRule>, HandlerError> {
     let mut rules = vec![InputRule::default(); signature.inputs.len()];
     let mut is_named = vec![false; rules.len()];
@@ -107,7 +107,8 @@ fn rules(manifest: &Manifest, signature: &Signature) -> Result<Vec<InputRule>, H
     Ok(rules)
 }
 
-/// Columns, each with the input that it belongs to: those of the same names, else one after the other.
+/// Columns, each with the input that it belongs to: those of the same names, else one after the
+/// other.
 fn columns_of(
     said: &[manifest::Column],
     signature: &Signature,
@@ -150,7 +151,8 @@ fn columns_of(
     Ok(said.iter().zip(inputs).map(column).collect())
 }
 
-/// The outputs that go out, as indices, and the labels of each output of the model. Renames them in the signature.
+/// The outputs that go out, as indices, and the labels of each output of the model. Renames them in
+/// the signature.
 #[expect(clippy::type_complexity, reason = "two answers to one list, used once")]
 fn outputs(
     manifest: &Manifest,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{FILE, Manifest};
 
-/// Why a text is no manifest.
+/// The reason why a text is not a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     #[error("it is not JSON: {0}")]
@@ -41,7 +41,8 @@ impl Overlay {
 }
 
 impl Manifest {
-    /// Reads the text of the file, if there is one, with the keys of `overlay` in the place of its own.
+    /// Reads the text of the file, if there is one, with the keys of `overlay` in the place of its
+    /// own.
     pub fn parse(text: Option<&str>, overlay: Option<&Overlay>) -> Result<Self, ManifestError> {
         let mut keys = text.map(object).transpose()?.unwrap_or_default();
         if let Some(Overlay(more)) = overlay {
@@ -78,7 +79,8 @@ fn read(keys: Map<String, Json>) -> Result<Manifest, ManifestError> {
     Ok(manifest)
 }
 
-/// Refuses keys that the schema does not have. `schema` describes `json`, and refers to definitions in `root`.
+/// Refuses keys that the schema does not have. `schema` describes `json`, and refers to definitions
+/// in `root`.
 fn check_keys(json: &Json, schema: &Json, root: &Json, path: &str) -> Result<(), ManifestError> {
     let schema = resolved(schema, root);
     match json {
@@ -143,7 +145,7 @@ fn object_schema<'a>(schema: &'a Json, root: &'a Json) -> Option<(&'a Json, &'a 
         .find_map(|choice| object_schema(resolved(choice, root), root))
 }
 
-/// What can be wrong with keys that are all known and of the right types.
+/// Checks what types cannot say: keys that exclude each other, repeated names, bounds.
 fn check(manifest: &Manifest) -> Result<(), ManifestError> {
     let refuse = |path: String, problem: String| {
         Err(ManifestError::Value {

@@ -1,4 +1,4 @@
-//! What exporters write beside a model, as far as it says what a manifest says.
+//! Files of exporters beside a model, as far as they say what a manifest says.
 //!
 //! | file | written by | what is read |
 //! |---|---|---|
@@ -7,8 +7,8 @@
 //! | `config.json` | Hugging Face's libraries | `id2label` |
 //! | `labels.txt` | people | a label on each line |
 //!
-//! These files are written for other programs. One that is not understood is passed over, and what it says never counts more
-//! than the manifest.
+//! These files are written for other programs. One that is not understood is passed over, and what
+//! it says never counts more than the manifest.
 
 use std::num::NonZeroUsize;
 
@@ -44,7 +44,8 @@ impl Sidecar {
         }
     }
 
-    /// Adds what the file with this text says to `manifest`, where that says nothing. Returns whether there was anything in it.
+    /// Adds what the file with this text says to `manifest`, where that says nothing. Returns
+    /// whether there was anything in it.
     pub fn read(self, text: &str, manifest: &mut Manifest) -> Result<bool, SidecarError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match self {
@@ -112,7 +113,8 @@ fn mlflow_columns(text: &str) -> Result<Vec<Column>, SidecarError> {
         .collect())
 }
 
-/// The string at a path of keys in block YAML, as MLflow writes it: a key on each line, a long string folded over several.
+/// The string at a path of keys in block YAML, as MLflow writes it: a key on each line, a long
+/// string folded over several.
 fn yaml_string(text: &str, path: &[&str]) -> Option<String> {
     let mut lines = text.lines().peekable();
     let mut indent = None;
@@ -145,7 +147,8 @@ fn yaml_string(text: &str, path: &[&str]) -> Option<String> {
                 if more.is_empty() || next.len() - more.len() <= own {
                     break;
                 }
-                // In double quotes a backslash at the end of a line joins it to the next one as it is.
+                // In double quotes a backslash at the end of a line joins it to the next one as it
+                // is.
                 if value.starts_with('"') && value.ends_with('\\') {
                     value.pop();
                 } else {
@@ -200,7 +203,8 @@ fn triton_batching(text: &str) -> Result<Option<Batching>, SidecarError> {
     Ok(most.filter(|_| is_dynamic).map(|most| Batching::Allowed(Some(most))))
 }
 
-/// The words of a text of Protocol Buffers: names and numbers, strings with their quotes, and each other mark by itself.
+/// The words of a text of Protocol Buffers: names and numbers, strings with their quotes, and each
+/// other mark by itself.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,9 +1,10 @@
-//! The memory that outlives a worker: which models are loaded, which of them are in use, and which contents have killed
-//! workers.
+//! The memory that outlives a worker: which models are loaded, which of them are in use, and which
+//! contents have killed workers.
 //!
-//! Content that has killed a worker is refused from its first kill: each kill takes the answers of all tenants away for the
-//! time of a restart. The first refusal is short, since one kill may be bad luck (a bit that flipped, a neighbour's
-//! fault); each further one is twice as long, up to a bound.
+//! Content that has killed a worker is refused from its first kill: each kill takes the answers of
+//! all tenants away for the time of a restart. The first refusal is short, since one kill may be
+//! bad luck (a bit that flipped, a neighbour's fault); each further one is twice as long, up to a
+//! bound.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -104,8 +105,8 @@ impl Ledger {
         }
     }
 
-    /// The loaded models, in the order in which they are to be loaded again: what was used last comes first, what is
-    /// refused comes last.
+    /// The loaded models, in the order in which they are to be loaded again: what was used last
+    /// comes first, what is refused comes last.
     pub fn models(&mut self, now: Instant) -> Vec<Arc<Record>> {
         self.forget(now);
         let mut models: Vec<Arc<Record>> = self.models.values().cloned().collect();
@@ -123,7 +124,8 @@ impl Ledger {
         with_content.map(|model| model.name.as_str()).collect()
     }
 
-    /// Notes that `content` has ended a worker, and returns for how long it is refused from now on, if it is.
+    /// Notes that `content` has ended a worker, and returns for how long it is refused from now on,
+    /// if it is.
     pub fn killed(&mut self, content: u64, cause: Cause, now: Instant) -> Option<Duration> {
         self.forget(now);
         let times = self.times?;

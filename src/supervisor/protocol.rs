@@ -1,8 +1,8 @@
 //! What supervisor and worker tell each other, and the socket they do it over.
 //!
-//! A pair of Unix sockets that keep messages apart (`SOCK_SEQPACKET`): a note of a crash can come from any thread at any
-//! time and must not end up in the middle of another message. What was sent is there to be read after the sender's
-//! death. Messages are JSON, but for that note.
+//! A pair of Unix sockets that keep messages apart (`SOCK_SEQPACKET`): a note of a crash can come
+//! from any thread at any time and must not end up in the middle of another message. What was sent
+//! is there to be read after the sender's death. Messages are JSON, but for that note.
 
 use std::borrow::Cow;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Record;
 use crate::engine::{Culprit, Note};
 
-/// To a worker that starts, in this order: `Start` with the listening socket, what it is to know, `Go`.
+/// To a worker that starts, in this order: `Start` with the listening socket, what it is to know,
+/// `Go`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToWorker<'a> {
@@ -63,7 +64,8 @@ pub enum FromWorker {
     },
     /// Its HTTP threads make progress.
     Alive,
-    /// It takes no new connections, and ends: runs of these contents are stuck, and another worker is to take its place.
+    /// It takes no new connections, and ends: runs of these contents are stuck, and another worker
+    /// is to take its place.
     Replace {
         culprits: Vec<Culprit>,
     },
@@ -78,14 +80,15 @@ pub enum Received {
     Crash(Note),
 }
 
-/// Larger than any message: a name and a url have 4 KiB at most, a header is bounded by the HTTP server, and of
-/// contents there are [`MAX_CONTENTS`] in one.
+/// Larger than any message: a name and a url have 4 KiB at most, a header is bounded by the HTTP
+/// server, and of contents there are [`MAX_CONTENTS`] in one.
 pub const MAX_MESSAGE: usize = 256 << 10;
 
 /// Contents in a message; each takes 21 bytes at most.
 pub const MAX_CONTENTS: usize = 8192;
 
-/// Bytes of a manifest in a message. As a string in JSON they may be twice as many, and a socket takes about 200 KiB at once.
+/// Bytes of a manifest in a message. As a string in JSON they may be twice as many, and a socket
+/// takes about 200 KiB at once.
 const MANIFEST_PART: usize = 64 << 10;
 
 /// The pieces in which a manifest is sent before the record that it belongs to.
@@ -98,7 +101,8 @@ pub fn manifest_parts(manifest: Option<&str>) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Puts the pieces of a manifest together: those that came since the last record are the next one's.
+/// Puts the pieces of a manifest together: those that came since the last record are the next
+/// one's.
 #[derive(Debug, Default)]
 pub struct ManifestParts(String);
 
@@ -164,7 +168,8 @@ pub fn receive_start(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(ToWork
     Ok((serde_json::from_slice(json)?, descriptor))
 }
 
-/// The next message of a worker, `None` after the last. Does not wait: without one it fails with `WouldBlock`.
+/// The next message of a worker, `None` after the last. Does not wait: without one it fails with
+/// `WouldBlock`.
 pub fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<Received>> {
     let (_, length) = recv(socket, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
     let Some(message) = buffer.get(..length) else {

@@ -60,8 +60,8 @@ pub struct Link {
     record: Mutex<()>,
 }
 
-/// Makes this process a worker of the one that has started it. First of all in `main`: no thread may have been started.
-/// Without `core_dumps` a crash is not followed by a dump of its memory.
+/// Makes this process a worker of the one that has started it. First of all in `main`: no thread
+/// may have been started. Without `core_dumps` a crash is not followed by a dump of its memory.
 pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
     if !core_dumps {
         forbid_core_dumps();
@@ -116,11 +116,12 @@ pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
     Ok((TcpListener::from(descriptor), inheritance))
 }
 
-/// The supervisor hears of a crash when the dump is written, and dumps of many models take seconds and gigabytes each. Under
-/// Docker they are on by default.
+/// The supervisor hears of a crash when the dump is written, and dumps of many models take seconds
+/// and gigabytes each. Under Docker they are on by default.
 fn forbid_core_dumps() {
-    /// Of a file that is too short for anything to be written. Of 0 bytes the kernel would still start a program that takes
-    /// dumps, where the system has one; this value keeps it from that, too.
+    /// Of a file that is too short for anything to be written. Of 0 bytes the kernel would still
+    /// start a program that takes dumps, where the system has one; this value keeps it from that,
+    /// too.
     const BYTES: u64 = 1;
     let limit = getrlimit(Resource::Core);
     let current = Some(limit.maximum.map_or(BYTES, |most| most.min(BYTES)));
@@ -135,8 +136,8 @@ impl Link {
         self.tell(&FromWorker::Ready);
     }
 
-    /// Sends a sign of life as often as a supervisor expects that kills a worker which was silent for `timeout`, while
-    /// `progress` counts on.
+    /// Sends a sign of life as often as a supervisor expects that kills a worker which was silent
+    /// for `timeout`, while `progress` counts on.
     pub fn keep_alive(
         self: &Arc<Self>,
         timeout: Duration,
@@ -149,7 +150,8 @@ impl Link {
                 thread::sleep(liveness::pause(timeout));
                 let now = progress();
                 if now != before {
-                    // One that does not find room is as good as sent: the supervisor has others to read.
+                    // One that does not find room is as good as sent: the supervisor has others to
+                    // read.
                     let _ = send_to(&link.socket, &FromWorker::Alive, SendFlags::DONTWAIT);
                     before = now;
                 }

@@ -1,15 +1,17 @@
 //! Characters that would change how a line reads.
 //!
-//! Names, paths and messages of strangers get into the log and onto terminals. A line separator would end a record early
-//! and let a stranger write the next one; a bidirectional control would show text in another order than it has; an escape
-//! sequence would steer a terminal. All of them are written as escapes, so a reader sees that they were there.
+//! Names, paths and messages of strangers get into the log and onto terminals. A line separator
+//! would end a record early and let a stranger write the next one; a bidirectional control would
+//! show text in another order than it has; an escape sequence would steer a terminal. All of them
+//! are written as escapes, so a reader sees that they were there.
 
 use std::borrow::Cow;
 
 /// How escapes are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// `\n`, `\u{2028}`. The log's own colours, which begin with an escape character, stay when they are there.
+    /// `\n`, `\u{2028}`. The log's own colours, which begin with an escape character, stay when
+    /// they are there.
     Text { has_colours: bool },
     /// `\u2028`, for a line of JSON: such characters are in its strings only.
     Json,
@@ -27,7 +29,8 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     escaped(text, Style::Text { has_colours: false })
 }
 
-/// A record of the log, with escapes in place of unsafe characters. A newline at the end and tabs stay.
+/// A record of the log, with escapes in place of unsafe characters. A newline at the end and tabs
+/// stay.
 pub fn record(line: &[u8], style: Style) -> Cow<'_, [u8]> {
     // Of UTF-8, the first bytes of all characters that are unsafe, and of some that are not.
     let is_suspect = |byte: u8| matches!(byte, 0..=0x1F | 0x7F | 0xC2 | 0xD8 | 0xE2);

@@ -84,7 +84,8 @@ impl fmt::Display for DataType {
     }
 }
 
-/// A Rust type that is stored as it is in a tensor's buffer. `bool` is not one: its tensors hold one byte, 0 or 1.
+/// A Rust type that is stored as it is in a tensor's buffer. `bool` is not one: its tensors hold
+/// one byte, 0 or 1.
 pub trait Element: bytemuck::Pod + Send + Sync {
     const DATA_TYPE: DataType;
 }

@@ -7,7 +7,8 @@ use super::{Signature, Tensor};
 pub struct Inputs {
     /// One for each input of the signature, in its order.
     pub tensors: Vec<Tensor>,
-    /// Those of the signature's optional inputs that are given, each with its position among these. No position comes twice.
+    /// Those of the signature's optional inputs that are given, each with its position among these.
+    /// No position comes twice.
     pub optional: Vec<(usize, Tensor)>,
 }
 
@@ -17,8 +18,8 @@ impl Inputs {
         self.all().map(Tensor::byte_len).sum()
     }
 
-    /// Takes the record at `index` out of them, without copying its bytes. An optional input with an open first axis has a row
-    /// for each record; one without belongs to each record as it is.
+    /// Takes the record at `index` out of them, without copying its bytes. An optional input with
+    /// an open first axis has a row for each record; one without belongs to each record as it is.
     pub fn record(&self, signature: &Signature, index: usize) -> Self {
         let optional = self.optional.iter().map(|(position, tensor)| {
             let row = signature.optional.get(*position).map(|spec| spec.record(tensor, index));

@@ -1,7 +1,7 @@
 //! The records of a request, as they lie in its inputs.
 //!
-//! Records lie along the first axis of the inputs that leave its size open. Inputs of a fixed first size, or without
-//! axes, belong to each record as they are.
+//! Records lie along the first axis of the inputs that leave its size open. Inputs of a fixed first
+//! size, or without axes, belong to each record as they are.
 
 use super::{Dim, InputSpec, Signature, Tensor};
 
@@ -40,8 +40,9 @@ impl Signature {
         }
     }
 
-    /// Takes the inputs of the run for the record at `index` out of those of [`Records::Separable`] ones, without copying their
-    /// bytes. A model that takes a fixed number of records gets as many in each run.
+    /// Takes the inputs of the run for the record at `index` out of those of [`Records::Separable`]
+    /// ones, without copying their bytes. A model that takes a fixed number of records gets as many
+    /// in each run.
     pub fn record(&self, inputs: &[Tensor], index: usize) -> Vec<Tensor> {
         let symbol = self.record_symbol();
         let pairs = self.inputs.iter().zip(inputs);
@@ -55,7 +56,7 @@ impl Signature {
             .collect()
     }
 
-    /// What the graph calls the axis that counts records.
+    /// The graph's name for the axis that counts records.
     pub fn record_symbol(&self) -> Option<&str> {
         self.inputs.iter().find_map(|spec| match spec.dims.as_deref() {
             Some([Dim::Dynamic(Some(symbol)), ..]) => Some(symbol.as_str()),
@@ -65,8 +66,8 @@ impl Signature {
 }
 
 impl InputSpec {
-    /// The axis that counts records: the first one where it is open, or the only open one when the graph calls it by the
-    /// `symbol` of the records.
+    /// The axis that counts records: the first one where it is open, or the only open one when the
+    /// graph calls it by the `symbol` of the records.
     pub fn record_axis(&self, symbol: Option<&str>) -> Option<usize> {
         if self.has_record_axis() {
             return Some(0);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::{Data, Elements, Tensor};
 
 impl Tensor {
-    /// The rows (what the first axis counts) of all `parts`, one after the other. `None` when the parts differ in
-    /// element type or in another axis than the first, or when there is no memory.
+    /// The rows (what the first axis counts) of all `parts`, one after the other. `None` when the
+    /// parts differ in element type or in another axis than the first, or when there is no memory.
     pub fn concatenate(parts: &[&Self]) -> Option<Self> {
         let first = parts.first()?;
         let mut rows = 0usize;
@@ -38,7 +38,8 @@ impl Tensor {
         })
     }
 
-    /// The part at `index` along an axis, which keeps the axis with a size of 1. `None` when there is none such, or no memory.
+    /// The part at `index` along an axis, which keeps the axis with a size of 1. `None` when there
+    /// is none such, or no memory.
     pub fn slice_of_axis(&self, axis: usize, index: usize) -> Option<Self> {
         let &size = self.shape.get(axis)?;
         if index >= size {
@@ -62,7 +63,8 @@ impl Tensor {
         Some(part)
     }
 
-    /// The tensor `count` times along an axis of size 1. `None` when the axis has another size, or when there is no memory.
+    /// The tensor `count` times along an axis of size 1. `None` when the axis has another size, or
+    /// when there is no memory.
     pub fn repeated(&self, axis: usize, count: usize) -> Option<Self> {
         if self.shape.get(axis) != Some(&1) {
             return None;
@@ -96,7 +98,8 @@ impl Tensor {
         if rows.start > rows.end || rows.end > all {
             return None;
         }
-        // As many of whatever the data is made of per row as there are in all; an empty tensor has none.
+        // As many of whatever the data is made of per row as there are in all; an empty tensor has
+        // none.
         let part = |length: usize| {
             let each = length.checked_div(all).unwrap_or(0);
             rows.start * each..rows.end * each
@@ -116,7 +119,8 @@ impl Tensor {
     }
 }
 
-/// The parts one after the other, aligned for every element type. `None` when there is no memory for them.
+/// The parts one after the other, aligned for every element type. `None` when there is no memory
+/// for them.
 fn concatenated<'a>(parts: impl Iterator<Item = &'a Bytes> + Clone) -> Option<Bytes> {
     let length = parts
         .clone()

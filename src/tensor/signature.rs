@@ -1,4 +1,5 @@
-//! What a model takes and gives, as it declares it: names, element types, shapes with dimensions left open.
+//! What a model takes and gives, as it declares it: names, element types, shapes with dimensions
+//! left open.
 
 use std::fmt;
 
@@ -62,16 +63,19 @@ pub struct OutputSpec {
     pub rows: OutputRows,
 }
 
-/// The relation between an output's entries, which its first axis counts, and the records of a request.
+/// The relation between an output's entries, which its first axis counts, and the records of a
+/// request.
 ///
-/// A property of the model, decided once when it is loaded: in a single request the numbers may be equal by chance.
+/// A property of the model, decided once when it is loaded: in a single request the numbers may be
+/// equal by chance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputRows {
     /// The output has one entry for each record, in the order of the records.
     #[default]
     PerRecord,
-    /// The entries do not follow the records. The whole output of a run answers the one record of that run.
+    /// The entries do not follow the records. The whole output of a run answers the one record of
+    /// that run.
     Whole,
 }
 

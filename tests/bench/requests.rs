@@ -1,5 +1,5 @@
-//! What serving costs over the bare model: requests per second, latency, and the server's CPU time per request, beside
-//! the same model run in a loop in this process.
+//! What serving costs over the bare model: requests per second, latency, and the server's CPU time
+//! per request, beside the same model run in a loop in this process.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,12 +1,12 @@
-//! A model that cannot be loaded is refused as broken, never as "no room" or "loaded already" (MM-18), and harms nobody
-//! (PI-4).
+//! A model that cannot be loaded is refused as broken, never as "no room" or "loaded already"
+//! (MM-18), and harms nobody (PI-4).
 
 use serde_json::json;
 
 use crate::harness::Builder;
 
-/// What is in `tests/models/bad`, and words that the refusal must hold. Without two of them: `divide_crash` ends ONNX
-/// Runtime's process, and `function_bomb` never ends (see `isolation`).
+/// What is in `tests/models/bad`, and words that the refusal must hold. Without two of them:
+/// `divide_crash` ends ONNX Runtime's process, and `function_bomb` never ends (see `isolation`).
 const ARTIFACTS: [(&str, &[&str]); 20] = [
     ("ambiguous", &["more than one model", "first.onnx", "second.onnx"]),
     ("bad_initializer", &["ONNX Runtime refuses the model"]),

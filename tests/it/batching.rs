@@ -10,7 +10,8 @@ use crate::harness::{Builder, Request, Response, Server, Stop, eventually};
 /// Rows are independent, says whoever packed the model.
 const ALLOWED: &str = r#"{"batching": true}"#;
 
-/// A server with a model of `tests/models` under the name `m`. One thread runs it, so that requests wait.
+/// A server with a model of `tests/models` under the name `m`. One thread runs it, so that requests
+/// wait.
 fn serving(fixture: &str, manifest: &str, arguments: &[&str]) -> Server {
     let server = Builder::multi()
         .arguments(["--threads", "1", "--http-threads", "2"])
@@ -35,8 +36,8 @@ fn seen(response: &Response) -> (u16, Option<&str>, &[u8]) {
     (response.status, response.header("content-type"), &response.body)
 }
 
-/// Asks each of `requests` alone; then lets a client for each ask it over and over, all of them at once, and compares
-/// every answer with that first one, `until` something has happened.
+/// Asks each of `requests` alone; then lets a client for each ask it over and over, all of them at
+/// once, and compares every answer with that first one, `until` something has happened.
 #[track_caller]
 fn assert_same_under_load(server: &Server, requests: &[Request], until: impl Fn(usize) -> bool) {
     let alone: Vec<Response> = requests.iter().map(|request| server.send(request)).collect();

@@ -1,7 +1,9 @@
-//! Models as libraries export them, asked in every format and dialect that fits, and compared with the libraries.
+//! Models as libraries export them, asked in every format and dialect that fits, and compared with
+//! the libraries.
 //!
-//! `tests/exports` makes the models, asks and compares, in the libraries' language; `scripts/exports` installs them. What
-//! it has seen is the table in `docs/formats.md`; `UPDATE=1` rewrites it.
+//! `tests/exports` makes the models, asks and compares, in the libraries' language;
+//! `scripts/exports` installs them. What it has seen is the table in `docs/formats.md`; `UPDATE=1`
+//! rewrites it.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -32,7 +34,7 @@ const KINDS: [&str; 12] = [
     "detector",
 ];
 
-/// What became of one model, format and dialect.
+/// The outcome of one model, format and dialect.
 #[derive(Debug, Deserialize)]
 struct Outcome {
     model: String,

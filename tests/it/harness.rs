@@ -32,8 +32,8 @@ pub use s3::{Bucket, S3};
 pub use sandbox::skip_unless;
 pub use server::Server;
 
-/// Far longer than anything takes that works, even on a busy machine, and much shorter than what never ends: a model of
-/// `bad/function_bomb`, a run of [`FOREVER`].
+/// Far longer than anything takes that works, even on a busy machine, and much shorter than what
+/// never ends: a model of `bad/function_bomb`, a run of [`FOREVER`].
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Iterations of the `spin` model that take days.
@@ -67,7 +67,8 @@ fn eventually_within(patience: Duration, mut condition: impl FnMut() -> bool) ->
 #[derive(Debug, Default)]
 pub struct Stop(AtomicBool);
 
-/// Raises its [`Stop`] when it is dropped, so also when the test fails: a scope waits for its threads in any case.
+/// Raises its [`Stop`] when it is dropped, so also when the test fails: a scope waits for its
+/// threads in any case.
 #[derive(Debug)]
 pub struct StopOnDrop<'a>(&'a Stop);
 
@@ -87,7 +88,8 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Does `work` for each of `items` on `threads` threads, and returns the results in the order of the items.
+/// Does `work` for each of `items` on `threads` threads, and returns the results in the order of
+/// the items.
 pub fn in_parallel<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let share = items.len().div_ceil(threads).max(1);
     thread::scope(|scope| {

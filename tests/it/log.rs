@@ -6,7 +6,8 @@ use crate::harness::{Builder, Request, eventually};
 
 #[test]
 fn a_log_that_nobody_reads_holds_nobody_up() {
-    // A test that keeps standard error in a pipe, a log driver that hangs: the pipe is full after 64 KiB.
+    // A test that keeps standard error in a pipe, a log driver that hangs: the pipe is full after
+    // 64 KiB.
     let server = Builder::multi().start();
     let model = server.models().place("iris_zipmap", "iris");
     let name = "n".repeat(1000);

@@ -1,21 +1,26 @@
-//! The container's contract, checked from outside: every test starts the real binary and speaks HTTP to it.
+//! The container's contract, checked from outside: every test starts the real binary and speaks
+//! HTTP to it.
 //!
-//! Tests are named by what the contract says; ids such as `MM-18` are its clauses. The `harness` holds what they share:
-//! a server that is started and stopped with the test, an HTTP client that checks of every response what holds for all
-//! of them, the models, and what `/proc` knows of the server. A test never asserts how long something takes; where it
-//! would hang forever if the server were wrong, the harness has a generous bound ([`harness::PATIENCE`]).
+//! Tests are named by what the contract says; ids such as `MM-18` are its clauses. The `harness`
+//! holds what they share: a server that is started and stopped with the test, an HTTP client that
+//! checks of every response what holds for all of them, the models, and what `/proc` knows of the
+//! server. A test never asserts how long something takes; where it would hang forever if the server
+//! were wrong, the harness has a generous bound ([`harness::PATIENCE`]).
 //!
-//! Tests of models that come out of a store have a real S3 server, moto, which `scripts/moto` installs, and before it a
-//! proxy that makes the faults ([`harness::Proxy`]).
+//! Tests of models that come out of a store have a real S3 server, moto, which `scripts/moto`
+//! installs, and before it a proxy that makes the faults ([`harness::Proxy`]).
 //!
-//! Clients of the Open Inference Protocol are tested as they are, with `tritonclient`, which `scripts/triton` installs.
+//! Clients of the Open Inference Protocol are tested as they are, with `tritonclient`, which
+//! `scripts/triton` installs.
 //!
-//! Models that libraries export (scikit-learn, XGBoost, LightGBM, CatBoost) are compared with these libraries themselves,
-//! which `scripts/exports` installs.
+//! Models that libraries export (scikit-learn, XGBoost, LightGBM, CatBoost) are compared with these
+//! libraries themselves, which `scripts/exports` installs.
 //!
-//! Where `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of it, see `scripts/smoke`.
+//! Where `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of it, see
+//! `scripts/smoke`.
 //!
-//! Some tests need what a machine may not grant (namespaces, strace). Those say aloud that they were skipped.
+//! Some tests need what a machine may not grant (namespaces, strace). Those say aloud that they
+//! were skipped.
 
 #![expect(
     clippy::unwrap_used,

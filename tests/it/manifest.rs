@@ -1,4 +1,4 @@
-//! What an artifact's manifest, the environment and the files of exporters say, as clients see it.
+//! Manifests, the environment and files of exporters, as clients see their effect.
 
 use std::fs;
 use std::path::Path;

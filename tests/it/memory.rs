@@ -1,4 +1,5 @@
-//! Memory: 507 means "unload something and try again", and what is unloaded is gone (MM-4, MM-17, MM-18).
+//! Memory: 507 means "unload something and try again", and what is unloaded is gone (MM-4, MM-17,
+//! MM-18).
 
 mod filling;
 
@@ -225,7 +226,8 @@ fn four_loads_at_a_time_near_the_limit_are_refused_only_when_there_is_no_room() 
     server.load("one more", &url).expect(507);
     let names = server.list("")["models"].as_array().unwrap().clone();
     assert_eq!(names.len(), loaded.into_inner());
-    // A model that is not known takes more while it is prepared than one that is unloaded gives back, but not more than two.
+    // A model that is not known takes more while it is prepared than one that is unloaded gives
+    // back, but not more than two.
     for model in &names[..2] {
         server.unload(model["modelName"].as_str().unwrap()).expect(200);
     }
@@ -318,8 +320,8 @@ fn fill_a_control_group(kind: &Kind) {
         mapped >> 20,
         known >> 20
     );
-    // The kernel's own accounting is rough. On a busy machine no process may be waiting to prepare the next model, and what
-    // starting one takes, 10 MiB, has to be free as well.
+    // The kernel's own accounting is rough. On a busy machine no process may be waiting to prepare
+    // the next model, and what starting one takes, 10 MiB, has to be free as well.
     let least = if server.process().preparing().is_empty() {
         91.0
     } else {
@@ -336,7 +338,8 @@ fn fill_a_control_group(kind: &Kind) {
     for index in 0..count {
         ask(&format!("m{index}"));
     }
-    // One is enough where a process waits that prepares the model; on a busy machine it may have to be started.
+    // One is enough where a process waits that prepares the model; on a busy machine it may have to
+    // be started.
     let mut unloaded = 0;
     let status = loop {
         server.unload(&format!("m{unloaded}")).expect(200);

@@ -91,8 +91,8 @@ fn idle_connections_do_not_hold_up_the_end() {
     }
 }
 
-/// Has requests arrive while the server stands still, on connections that are new and on those that were used, and stops
-/// it. It has read none of them by then.
+/// Has requests arrive while the server stands still, on connections that are new and on those that
+/// were used, and stops it. It has read none of them by then.
 fn assert_answers_what_has_arrived(server: &Server, request: &Request, expected: &[u16]) {
     let bytes = request.to_bytes();
     let used: Vec<Connection> = (0..20)
@@ -164,8 +164,8 @@ fn requests_that_were_sent_together_are_all_answered() {
     assert_ends(server, Instant::now());
 }
 
-/// A client that asks without end, on one connection or on a new one for each request. Returns the errors of requests
-/// that were sent as a whole before `stopped`, and how many requests were.
+/// A client that asks without end, on one connection or on a new one for each request. Returns the
+/// errors of requests that were sent as a whole before `stopped`, and how many requests were.
 fn client(address: SocketAddr, request: &[u8], keeps: bool, stopped: &Mutex<Option<Instant>>) -> (Vec<String>, usize) {
     let (mut lost, mut sent_in_time) = (Vec::new(), 0);
     let mut kept: Option<TcpStream> = None;

@@ -1,5 +1,5 @@
-//! A run inside one operator cannot be ended: it outlives its deadline. What must not suffer are other models, unloads, the
-//! end of the server, and the ledger.
+//! A run inside one operator cannot be ended: it outlives its deadline. What must not suffer are
+//! other models, unloads, the end of the server, and the ledger.
 
 use std::thread;
 use std::time::Duration;

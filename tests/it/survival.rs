@@ -1,5 +1,5 @@
-//! A request, or the kernel, may kill the process that serves: the next one takes over where it was, and whoever did not
-//! ask just then notices nothing.
+//! A request, or the kernel, may kill the process that serves: the next one takes over where it
+//! was, and whoever did not ask just then notices nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,7 +28,8 @@ fn restart(server: &Server, harm: impl FnOnce()) {
     assert_ne!(server.process(), worker);
 }
 
-/// Crashes the worker by `signal` in the thread that runs the `spin` model called `name`, which gets the blame.
+/// Crashes the worker by `signal` in the thread that runs the `spin` model called `name`, which
+/// gets the blame.
 #[track_caller]
 fn crash(server: &Server, name: &str, signal: Signal) {
     let address = server.address();
@@ -208,7 +209,8 @@ fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
         server.load(&name, &url).expect(200);
     }
     let (address, stop) = (server.address(), Stop::default());
-    // Asks over a connection of its own each time. Returns how many answers were cut off by the end of a process.
+    // Asks over a connection of its own each time. Returns how many answers were cut off by the end
+    // of a process.
     let client = |index: usize| {
         let (mut cut, mut answered) = (0, 0);
         let request = Server::invocation(&format!("good{index}")).json(&json!({"instances": [4, -0.5]}));
@@ -233,7 +235,8 @@ fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
             let running = scope.spawn(|| try_send(address, &Server::spin(name, FOREVER)));
             crash_running(&server, signal);
             assert!(running.join().unwrap().is_err());
-            // Whoever asks next, at once, has an answer; the culprit has its reason, and has it no second time.
+            // Whoever asks next, at once, has an answer; the culprit has its reason, and has it no
+            // second time.
             server.assert_scales("good3", 3.0);
             server.send(&Server::spin(name, 100)).expect(500);
         }
@@ -425,7 +428,8 @@ fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
         .iter()
         .map(|name| server.models().place_scale(name, 2.0))
         .collect();
-    // Loads and unloads a model in turns, and returns what it must be: loaded or not, if that is known.
+    // Loads and unloads a model in turns, and returns what it must be: loaded or not, if that is
+    // known.
     let client = |name: &str, url: &str| {
         let load = Request::post("/models").json(&json!({"model_name": name, "url": url}));
         let unload = Request::delete(format!("/models/{name}"));
@@ -476,8 +480,8 @@ fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
 
 #[test]
 fn a_nearly_full_server_is_as_full_after_a_restart() {
-    // Models that had room one after another have it again, though they are loaded several at a time and a load takes
-    // more memory than the model.
+    // Models that had room one after another have it again, though they are loaded several at a
+    // time and a load takes more memory than the model.
     let server = Builder::multi()
         .arguments(["--memory-limit", "160MiB", "--prepare", "off"])
         .start();
@@ -650,7 +654,8 @@ fn in_single_model_mode_a_request_waits_for_the_model_no_longer_than_its_deadlin
 
 #[test]
 fn a_process_that_is_killed_before_it_can_serve_is_given_up_with_the_reason() {
-    // ST-12: a model that takes the process along whenever it is loaded. Here somebody else does it.
+    // ST-12: a model that takes the process along whenever it is loaded. Here somebody else does
+    // it.
     let server = Builder::single(fixture("bad/function_bomb")).start();
     let mut killed: Vec<Process> = Vec::new();
     eventually("three workers have been killed", || {
@@ -719,7 +724,8 @@ fn the_first_process_of_a_container_waits_for_orphans() {
     if skip_unless(&[&namespace[..], &["true"]].concat()) {
         return;
     }
-    // The shell becomes the server, and so the server the parent of what the shell's child leaves behind.
+    // The shell becomes the server, and so the server the parent of what the shell's child leaves
+    // behind.
     let script = "(sleep 0.2 & ) ; exec \"$@\"";
     let server = Builder::multi()
         .through(namespace)

@@ -9,7 +9,8 @@
 //! fs::write("model.onnx", Model::new(graph).into_bytes())?;
 //! ```
 //!
-//! Nothing is checked: the models that a server must survive are written with the same calls as those that it serves.
+//! Nothing is checked: the models that a server must survive are written with the same calls as
+//! those that it serves.
 
 use super::protobuf::Message;
 
@@ -26,7 +27,8 @@ pub mod element {
     pub const DOUBLE: i64 = 11;
 }
 
-/// The versions that models have unless told otherwise: every ONNX Runtime of the last years reads them.
+/// The versions that models have unless told otherwise: every ONNX Runtime of the last years reads
+/// them.
 const IR_VERSION: i64 = 8;
 const OPSET: i64 = 17;
 
@@ -318,7 +320,8 @@ impl Tensor {
         Self(message.floats(4, values.iter().copied()))
     }
 
-    /// A float tensor whose data lies in another file, as `entries` say: `location`, `offset`, `length`.
+    /// A float tensor whose data lies in another file, as `entries` say: `location`, `offset`,
+    /// `length`.
     pub fn external(name: &str, dims: &[i64], entries: &[(&str, &str)]) -> Self {
         let mut message = Self::empty(name, element::FLOAT, dims).0.int(14, 1);
         for (key, value) in entries {
@@ -334,7 +337,8 @@ impl Tensor {
 pub struct SparseTensor(Message);
 
 impl SparseTensor {
-    /// The `values` at the `indices` of a tensor of `dims` that is 0 elsewhere. Its name is that of the values.
+    /// The `values` at the `indices` of a tensor of `dims` that is 0 elsewhere. Its name is that of
+    /// the values.
     pub fn new(values: Tensor, indices: Tensor, dims: &[i64]) -> Self {
         let message = Message::default().message(1, &values.0).message(2, &indices.0);
         Self(message.ints(3, dims.iter().copied()))

@@ -7,10 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::telemetry::escape::is_unsafe;
 
-/// Longest body in a command line: what is longer is nobody's to read, and shells have their bounds.
+/// Longest body in a command line: what is longer is nobody's to read, and shells have their
+/// bounds.
 const MAX_BODY: usize = 4 << 10;
 
-/// Sends `body` to `url`; from `file`, which holds it, when it is long. `None` when it is long and in no file.
+/// Sends `body` to `url`; from `file`, which holds it, when it is long. `None` when it is long and
+/// in no file.
 pub fn command(url: &str, content_type: &str, body: &[u8], file: Option<&Path>) -> Option<String> {
     let head = format!(
         "curl {} -H {}",

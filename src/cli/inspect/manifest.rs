@@ -1,11 +1,11 @@
-//! What an artifact's manifest says, for a person and for a program.
+//! The contents of an artifact's manifest, for a person and for a program.
 
 use serde_json::{Value, json};
 
 use crate::manifest::{Manifest, UnknownInputs};
 use crate::telemetry::escape::plain;
 
-/// Names that are told; further ones are counted.
+/// Most names that are printed; further ones are counted.
 const MOST: usize = 16;
 
 /// A line for each thing that the manifest says; none where it says nothing.

@@ -1,8 +1,9 @@
 //! Whether the first line of a CSV body is a header, decided by the names that requests may use.
 //!
-//! A first line whose cells are all names of inputs or of the manifest's columns, in any order, is a header: the columns
-//! are then dealt by name. The media type's `header` parameter (RFC 4180) and the manifest are heard: `absent` makes the
-//! first line a record in any case, `present` makes it a header in any case.
+//! A first line whose cells are all names of inputs or of the manifest's columns, in any order, is
+//! a header: the columns are then dealt by name. The media type's `header` parameter (RFC 4180) and
+//! the manifest are heard: `absent` makes the first line a record in any case, `present` makes it a
+//! header in any case.
 
 use std::borrow::Cow;
 
@@ -16,11 +17,13 @@ use crate::tensor::DataType;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FirstLine {
     Record,
-    /// A header; `None` where the columns are dealt by position all the same, because they have no names of their own.
+    /// A header; `None` where the columns are dealt by position all the same, because they have no
+    /// names of their own.
     Header(Option<Layout>),
 }
 
-/// Decides what the line with these `cells` is. `is_header` is what the request or the manifest says of it.
+/// Decides what the line with these `cells` is. `is_header` is what the request or the manifest
+/// says of it.
 pub(super) fn first_line(
     schema: &Schema,
     cells: &[Cow<'_, str>],
@@ -74,14 +77,16 @@ fn by_name(schema: &Schema, named: Named<'_>) -> Result<FirstLine, DecodeError> 
     }
 }
 
-/// A cell without blanks around it, and without quotes that blanks before them have made part of the text.
+/// A cell without blanks around it, and without quotes that blanks before them have made part of
+/// the text.
 fn name_in(cell: &str) -> &str {
     let text = cell.trim();
     let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     quoted.map_or(text, str::trim)
 }
 
-/// Whether the names are numbers, as those of old exporters, and the inputs take them: the line is a record then.
+/// Whether the names are numbers, as those of old exporters, and the inputs take them: the line is
+/// a record then.
 fn is_numbers(schema: &Schema, names: &[&str]) -> bool {
     names.iter().all(|name| {
         let input = match schema.find(name) {
@@ -101,7 +106,7 @@ mod tests {
     use crate::codec::testing::{input, signature};
     use crate::tensor::InputSpec;
 
-    /// What becomes of a first line: the beginning of the refusal, if there is one.
+    /// The decision about a first line.
     #[derive(Debug, PartialEq)]
     enum Decided {
         Record,

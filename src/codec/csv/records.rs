@@ -1,9 +1,10 @@
 //! Splits CSV text into records, as RFC 4180 has them, but for the delimiter.
 //!
-//! The body is in memory and becomes numbers at once, so a cell is a window of it; only a quoted cell with quotes in it
-//! is copied. A general CSV reader copies every record, and preparing its automaton alone takes longer than reading a
-//! row of thirty numbers. Lines end in `\n` or `\r\n`, the last one in nothing if it likes (BT-6), and blank lines are no
-//! records. A quote that is not closed, or is followed by more text, is refused: how to read on would be a guess.
+//! The body is in memory and becomes numbers at once, so a cell is a window of it; only a quoted
+//! cell with quotes in it is copied. A general CSV reader copies every record, and preparing its
+//! automaton alone takes longer than reading a row of thirty numbers. Lines end in `\n` or `\r\n`,
+//! the last one in nothing if it likes (BT-6), and blank lines are no records. A quote that is not
+//! closed, or is followed by more text, is refused: how to read on would be a guess.
 
 use std::borrow::Cow;
 

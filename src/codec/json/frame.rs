@@ -81,7 +81,8 @@ pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs,
     finish(rows, schema)
 }
 
-/// A list of names. Numbers, which are pandas' names where nobody has given any, are names as they are written.
+/// A list of names. Numbers, which are pandas' default names, are names as they
+/// are written.
 fn names(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
     let mut names = Vec::new();
     let mut next = reader.enter_array()?;
@@ -98,7 +99,8 @@ fn names(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
     Ok(names)
 }
 
-/// Reads a document whose members are inputs or columns: one record, or a list or an object of values for each.
+/// Reads a document whose members are inputs or columns: one record, or a list or an object of
+/// values for each.
 pub(super) fn by_name(
     mut start: Reader<'_>,
     members: &[(String, Reader<'_>)],

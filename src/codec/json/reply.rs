@@ -1,7 +1,8 @@
 //! Replies as requests: what one container of a pipeline answers, the next one reads.
 //!
-//! A reply names the outputs of another model. Those that this model has as inputs are read, the others are passed over; when
-//! no name is known, there is only one output and one input to give, that is it.
+//! A reply names the outputs of another model. Those that this model has as inputs are read, the
+//! others are passed over; when no name is known, there is only one output and one input to give,
+//! that is it.
 
 use jiter::Peek;
 

@@ -502,8 +502,8 @@ fn a_string_element_is_a_window_of_the_body() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// serde_json reads numbers correctly rounded with the feature that this crate does not need, so its own writing of
-    /// a value is taken: what it writes has to come back bit for bit.
+    /// serde_json reads numbers correctly rounded with the feature that this crate does not need,
+    /// so its own writing of a value is taken: what it writes has to come back bit for bit.
     #[test]
     fn numbers_are_what_serde_json_wrote(values in prop::collection::vec((any::<f64>(), any::<i64>(), any::<u64>()), 1..20)) {
         let floats: Vec<f64> = values.iter().map(|v| v.0).filter(|v| v.is_finite()).collect();
@@ -540,7 +540,8 @@ proptest! {
         prop_assert_eq!(document["outputs"]["s"][0].as_str(), Some(text.as_str()));
     }
 
-    /// Whether a text is JSON at all is the same question for us as for serde_json, up to the tokens that we add.
+    /// Whether a text is JSON at all is the same question for us as for serde_json, up to the
+    /// tokens that we add.
     #[test]
     fn what_serde_json_refuses_is_refused(body in "[\\[\\]{}:,\"a0-9.eE+ -]{0,24}") {
         if serde_json::from_str::<serde::de::IgnoredAny>(&body).is_err() {

@@ -8,8 +8,8 @@ use crate::codec::numbers::Numeric;
 use crate::codec::{Dialect, ReplyPlan};
 use crate::tensor::Signature;
 
-/// The keys of the document that say what to reply. They can stand before `inputs`, which tells whether this is the
-/// protocol at all, so they are only read at the end.
+/// The keys of the document that say what to reply. They can stand before `inputs`, which tells
+/// whether this is the protocol at all, so they are only read at the end.
 #[derive(Default)]
 pub(in crate::codec) struct Envelope<'a> {
     id: Option<Reader<'a>>,
@@ -69,8 +69,9 @@ fn set(member: Option<Reader<'_>>) -> Result<Option<Reader<'_>>, Fault> {
     Ok((reader.peek()? != Peek::Null).then_some(reader))
 }
 
-/// The parameters that are understood. What others mean is between other clients and servers, but for those that say
-/// where an output goes or what is made of it: whoever sends them would take the reply for something else.
+/// The parameters that are understood. What others mean is between other clients and servers, but
+/// for those that say where an output goes or what is made of it: whoever sends them would take the
+/// reply for something else.
 #[derive(Default)]
 pub(super) struct Parameters {
     pub binary_data_size: Option<usize>,

@@ -1,7 +1,8 @@
 //! The fields of a Protocol Buffers message, as they lie in the body.
 //!
-//! A message is walked, not unpacked into a tree: one of a megabyte costs no memory of its own. What always holds: nothing
-//! is read beyond the end of what holds it, and a message nests no deeper than its reader calls itself.
+//! A message is walked, not unpacked into a tree: one of a megabyte costs no memory of its own.
+//! What always holds: nothing is read beyond the end of what holds it, and a message nests no
+//! deeper than its reader calls itself.
 
 /// A field's value.
 #[derive(Debug, Clone, Copy)]

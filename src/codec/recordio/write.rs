@@ -16,8 +16,8 @@ use crate::codec::room;
 use crate::codec::values::map_array;
 use crate::tensor::{DataType, Tensor, Value};
 
-/// Writes each record's outputs under their names. Of integers those that the format does not have become doubles where that
-/// loses nothing.
+/// Writes each record's outputs under their names. Of integers those that the format does not have
+/// become doubles where that loses nothing.
 pub(in crate::codec) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
     let mut out: Vec<u8> = room::for_all(records.json_bytes())?;
     for record in 0..records.count() {

@@ -26,7 +26,8 @@ fn column(name: &str, input: usize) -> Column {
     }
 }
 
-/// `Island: string[batch, 1]` and `Culmen_Length__mm_: float32[batch, 1]`, as an exporter writes pandas' names.
+/// `Island: string[batch, 1]` and `Culmen_Length__mm_: float32[batch, 1]`, as an exporter writes
+/// pandas' names.
 fn penguins() -> Schema {
     Schema::of(signature(
         &[
@@ -188,7 +189,8 @@ fn the_named_columns_of_one_wide_input_are_read_in_every_dialect() {
             "{body}"
         );
     }
-    // Without a manifest the columns have no names, and a table that orders them is taken at its word.
+    // Without a manifest the columns have no names, and a table that orders them is taken at its
+    // word.
     let unnamed = Schema::of(signature(&[input("X", DataType::F32, &[-1, 3])], &[]));
     let split = r#"{"columns": ["p", "q", "r"], "data": [[1, 2, 3], [4, 5, 6]]}"#;
     assert_eq!(read(&unnamed, JSON, split).unwrap().inputs, expected);

@@ -1,4 +1,5 @@
-//! What holds in the end: a flag or its variable, else a convention, else a default that follows from the rest.
+//! What holds in the end: a flag or its variable, else a convention, else a default that follows
+//! from the rest.
 
 use std::path::PathBuf;
 use std::thread::available_parallelism;
@@ -29,7 +30,8 @@ impl ServeArgs {
             .max_body
             .map(|size| size.as_u64())
             .or(conventions.max_request_size)
-            // 0 means "of any size" for a transform job: as much as the platform sends in one at all.
+            // 0 means "of any size" for a transform job: as much as the platform sends in one at
+            // all.
             .or(conventions.max_payload_in_mb.map(|mb| match mb {
                 0 => ByteSize::gib(1).as_u64(),
                 mb => mb.saturating_mul(1 << 20),
@@ -48,8 +50,8 @@ impl ServeArgs {
             })
     }
 
-    /// Stuck runs whose threads are replaced: by default as many as there are threads for runs, so that the process has as
-    /// many again at most.
+    /// Stuck runs whose threads are replaced: by default as many as there are threads for runs, so
+    /// that the process has as many again at most.
     pub fn max_stuck(&self) -> usize {
         self.max_stuck.unwrap_or_else(|| 2 * self.threads())
     }
@@ -108,8 +110,8 @@ impl ServeArgs {
         cache_dir(self.cache_dir.as_ref())
     }
 
-    /// `MaxConcurrentTransforms` and `MaxPayloadInMB` for batch transform (BT-2): a job may not have more than 100 MB
-    /// under way at once (BT-4).
+    /// `MaxConcurrentTransforms` and `MaxPayloadInMB` for batch transform (BT-2): a job may not
+    /// have more than 100 MB under way at once (BT-4).
     pub fn transform_parameters(&self) -> (usize, usize) {
         const MOST_IN_FLIGHT_MB: usize = 100;
         const DEFAULT_PAYLOAD_MB: usize = 6;

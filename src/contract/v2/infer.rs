@@ -1,7 +1,8 @@
 //! `POST /v2/models/{name}/infer`.
 //!
-//! The reply is JSON, with the data of those outputs behind it that the request wants as binary data. `Accept` and
-//! `Content-Type` have no say: the protocol's clients do not mean anything by them.
+//! The reply is JSON, with the data of those outputs behind it that the request wants as binary
+//! data. `Accept` and `Content-Type` have no say: the protocol's clients do not mean anything by
+//! them.
 
 use std::sync::Arc;
 

@@ -40,7 +40,8 @@ fn output(spec: &OutputSpec) -> Option<TensorMetadata<'_>> {
     }
 }
 
-/// `dims` of `None` are any number of any size, which the protocol cannot say: one is the least wrong.
+/// `dims` of `None` are any number of any size, which the protocol cannot say: one is the least
+/// wrong.
 fn tensor<'a>(name: &'a str, data_type: DataType, dims: Option<&[Dim]>) -> TensorMetadata<'a> {
     let size = |dim: &Dim| match dim {
         Dim::Fixed(size) => i64::try_from(*size).unwrap_or(i64::MAX),

@@ -1,8 +1,9 @@
 //! `POST /v2/repository/..`: Triton's extension for what models there are, and which are in memory.
 //!
-//! The repository is the model store. A load brings a model into memory, or a newer version of it, and an unload frees
-//! that memory; a later request brings it again. The index names what is in memory or on its way there, and what failed a
-//! moment ago: a store may hold any number of models, and need not let anybody list them.
+//! The repository is the model store. A load brings a model into memory, or a newer version of it,
+//! and an unload frees that memory; a later request brings it again. The index names what is in
+//! memory or on its way there, and what failed a moment ago: a store may hold any number of models,
+//! and need not let anybody list them.
 
 use actix_web::{HttpRequest, HttpResponse, rt, web};
 use serde::de::DeserializeOwned;

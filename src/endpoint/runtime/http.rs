@@ -27,7 +27,8 @@ pub const ERROR_TYPE: &str = "x-amzn-ErrorType";
 /// The model's media type, where that of the reply is the frames'.
 const MODEL_CONTENT_TYPE: &str = "X-Amzn-SageMaker-Content-Type";
 
-/// How long a body that is refused is read on: a client that is still sending would see a reset instead of the reason.
+/// How long a body that is refused is read on: a client that is still sending would see a reset
+/// instead of the reason.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// The routes of the runtime API. They expect a `web::Data<Runtime>`.

@@ -1,12 +1,14 @@
 //! A folder that stays the one that was opened, and the files below it.
 //!
-//! A path names whatever is there when it is used: between a check and a use an uploader can put another folder, or a link
-//! to anywhere, in its place. So links are resolved once, the real path is judged, and from then on everything is opened
-//! relative to a descriptor along that real path, which has no links: a link that has appeared there since is refused.
+//! A path names whatever is there when it is used: between a check and a use an uploader can put
+//! another folder, or a link to anywhere, in its place. So links are resolved once, the real path
+//! is judged, and from then on everything is opened relative to a descriptor along that real path,
+//! which has no links: a link that has appeared there since is refused.
 //!
-//! One kind of link is followed: a file of a snapshot in Hugging Face's cache, `models--x/snapshots/REVISION/model.onnx`, is a
-//! link to `models--x/blobs/HASH`. Such a folder holds a second descriptor, of `blobs`. The text of the link is read, and must
-//! be the path of a file right in there; that file is then opened relative to that descriptor, without links again.
+//! One kind of link is followed: a file of a snapshot in Hugging Face's cache,
+//! `models--x/snapshots/REVISION/model.onnx`, is a link to `models--x/blobs/HASH`. Such a folder
+//! holds a second descriptor, of `blobs`. The text of the link is read, and must be the path of a
+//! file right in there; that file is then opened relative to that descriptor, without links again.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -46,8 +48,8 @@ impl Folder {
         })
     }
 
-    /// This folder, with the links of a snapshot followed: when it is one, or is in one, of a repository in Hugging Face's
-    /// cache that lies below `root`, where there is a root.
+    /// This folder, with the links of a snapshot followed: when it is one, or is in one, of a
+    /// repository in Hugging Face's cache that lies below `root`, where there is a root.
     pub fn with_blobs(self, root: Option<&Self>) -> Self {
         let opened = repository_of(&self.path).and_then(|repository| {
             let path = repository.join("blobs");
@@ -80,7 +82,8 @@ impl Folder {
         })
     }
 
-    /// Opens the regular file at `path`, a real path below this folder, or that of a link to a blob.
+    /// Opens the regular file at `path`, a real path below this folder, or that of a link to a
+    /// blob.
     pub fn file(&self, path: &Path) -> io::Result<File> {
         // A pipe would be waited for without end.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -141,7 +144,8 @@ impl Folder {
     }
 }
 
-/// The repository of the snapshot at or around the real path `folder`: `models--x` of `models--x/snapshots/REVISION`.
+/// The repository of the snapshot at or around the real path `folder`: `models--x` of
+/// `models--x/snapshots/REVISION`.
 fn repository_of(folder: &Path) -> Option<&Path> {
     let snapshots = folder.ancestors().skip(1).find(|above| above.ends_with("snapshots"))?;
     let repository = snapshots.parent()?;
@@ -189,8 +193,8 @@ fn step_by_step(folder: &OwnedFd, below: &Path, flags: OFlags) -> io::Result<Own
     Ok(opened)
 }
 
-/// Whether opening failed because a link or another kind of file is where the real path had a folder or a file: what is
-/// there has been exchanged since the path was resolved.
+/// Whether opening failed because a link or another kind of file is where the real path had a
+/// folder or a file: what is there has been exchanged since the path was resolved.
 pub fn was_exchanged(error: &io::Error) -> bool {
     let exchanged = [Errno::LOOP, Errno::NOTDIR, Errno::XDEV].map(|errno| Some(errno.raw_os_error()));
     exchanged.contains(&error.raw_os_error())

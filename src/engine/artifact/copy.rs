@@ -1,11 +1,13 @@
 //! A private copy of the files that a model consists of: what is checked is what is used.
 //!
-//! Uploaders may change their files at any time, in place too, and ONNX Runtime reads a file for as long as a load takes and
-//! maps external data for as long as the model is served. What it reads must be the content that was hashed, since a
-//! prepared form and all that is learnt are kept under that hash, for everyone who has that content. So the files are copied
-//! first, to a folder of this user alone, and hashed on the way: the bytes that are written are the bytes that were hashed.
+//! Uploaders may change their files at any time, in place too, and ONNX Runtime reads a file for as
+//! long as a load takes and maps external data for as long as the model is served. What it reads
+//! must be the content that was hashed, since a prepared form and all that is learnt are kept under
+//! that hash, for everyone who has that content. So the files are copied first, to a folder of this
+//! user alone, and hashed on the way: the bytes that are written are the bytes that were hashed.
 //!
-//! A content that is known already is not copied: its prepared form is used, which came from such a copy.
+//! A content that is known already is not copied: its prepared form is used, which came from such a
+//! copy.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -149,7 +151,8 @@ fn copy_file(artifact: &Artifact, from: &Path, to: &Path) -> Result<blake3::Hash
         .create_new(true)
         .open(to)
         .map_err(CopyError::Target)?;
-    // Some file systems share the blocks. The clone is this process's own, so it can be read afterwards.
+    // Some file systems share the blocks. The clone is this process's own, so it can be read
+    // afterwards.
     if rustix::fs::ioctl_ficlone(&target, source.as_fd()).is_ok() {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(&target).map_err(CopyError::Target)?;

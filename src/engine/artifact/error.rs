@@ -1,5 +1,5 @@
-//! Why an artifact does not hold a model, for the person who packed it: files go by the last names of their paths, and long
-//! names are cut.
+//! Why an artifact does not hold a model, for the person who packed it: files go by the last names
+//! of their paths, and long names are cut.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,7 +97,8 @@ pub enum ArtifactError {
 }
 
 impl ArtifactError {
-    /// Whether it follows from what the artifact holds, rather than from what the machine lacks just now.
+    /// Whether it follows from what the artifact holds, rather than from what the machine lacks
+    /// just now.
     pub fn is_about_content(&self) -> bool {
         match self {
             Self::NoDescriptors { .. } | Self::NoCopy { .. } | Self::Changed { .. } => false,

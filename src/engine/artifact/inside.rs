@@ -1,6 +1,8 @@
-//! What keeps an artifact to itself: no link, manifest or model makes a file outside of its folder be read.
+//! What keeps an artifact to itself: no link, manifest or model makes a file outside of its folder
+//! be read.
 //!
-//! Links are followed first and the real path is judged; it is opened later as it is, without links (`beneath.rs`).
+//! Links are followed first and the real path is judged; it is opened later as it is, without links
+//! (`beneath.rs`).
 
 use std::fs::File;
 use std::io;
@@ -9,7 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use super::beneath::Folder;
 use super::error::{ArtifactError, brief_name, io_error, open_error, shown};
 
-/// The real path of `path`, when that is below `folder`; the path of a link to one of the folder's blobs as it is.
+/// The real path of `path`, when that is below `folder`; the path of a link to one of the folder's
+/// blobs as it is.
 pub(super) fn inside(folder: &Folder, path: &Path) -> Result<PathBuf, ArtifactError> {
     let real = path.canonicalize().map_err(|source| io_error(path, source))?;
     within(folder, path, real)
@@ -35,7 +38,8 @@ pub(super) fn external_file(model: &Path, folder: &Folder, location: &str) -> Re
         location: brief_name(location),
         problem,
     };
-    // Beside file names, ONNX Runtime knows this one, behind which an address in its process follows.
+    // Beside file names, ONNX Runtime knows this one, behind which an address in its process
+    // follows.
     if location.contains("_ORT_MEM_ADDR_") {
         return Err(refuse("is an address in memory rather than a file"));
     }

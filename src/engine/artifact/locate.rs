@@ -11,11 +11,12 @@ use super::precision::{self, Processor};
 use super::{manifest, mlmodel};
 use crate::manifest::{self as file, Manifest, Overlay};
 
-/// The folders that exporters put the model in, beside folders for other things: Optimum and sentence-transformers write
-/// `onnx/`.
+/// The folders that exporters put the model in, beside folders for other things: Optimum and
+/// sentence-transformers write `onnx/`.
 const MODEL_FOLDERS: [&str; 2] = ["onnx", "model.onnx"];
 
-/// Names of the parts of a model that a program runs one after another, as exporters of generators write them.
+/// Names of the parts of a model that a program runs one after another, as exporters of generators
+/// write them.
 const PARTS: [&str; 2] = ["encoder", "decoder"];
 
 /// The model of a directory.
@@ -28,10 +29,11 @@ pub(super) struct Located {
     pub(super) found: Found,
 }
 
-/// Finds the model file in a directory: the one named in the manifest or in MLflow's `MLmodel`; `model.onnx` or `model.ort`;
-/// the only `*.onnx` or `*.ort`, or the one of several precisions that suits `processor`; `<n>/model.onnx` with the greatest
-/// n; the same in `onnx/`; the same in the only sub-directory, once. Beside it, the manifest in the same directory, else the
-/// one at the top.
+/// Finds the model file in a directory: the one named in the manifest or in MLflow's `MLmodel`;
+/// `model.onnx` or `model.ort`; the only `*.onnx` or `*.ort`, or the one of several precisions that
+/// suits `processor`; `<n>/model.onnx` with the greatest n; the same in `onnx/`; the same in the
+/// only sub-directory, once. Beside it, the manifest in the same directory, else the one at the
+/// top.
 pub(super) fn locate(root: &Folder, processor: Processor, overlay: Option<&Overlay>) -> Result<Located, ArtifactError> {
     let top = Listing::read(root, processor, overlay)?;
     let manifest = top.manifest(root)?;

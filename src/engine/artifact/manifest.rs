@@ -11,7 +11,7 @@ use crate::manifest::{FILE, Manifest, Overlay, Sidecar};
 /// A manifest is a few lines, and perhaps a few hundred columns and labels.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
-/// What exporters write beside a model is as short.
+/// Longest file of an exporter that is read.
 const MAX_SIDECAR_BYTES: u64 = 4 << 20;
 
 /// Reads the manifest in `folder`, which has one.
@@ -37,8 +37,8 @@ pub(super) fn parse(text: Option<&str>, overlay: Option<&Overlay>) -> Result<Man
     })
 }
 
-/// Adds what exporters have written beside `model`, or at the top of the artifact. A file that is not understood is passed over: it
-/// was not written for this server.
+/// Adds what exporters have written beside `model`, or at the top of the artifact. A file that is
+/// not understood is passed over: it was not written for this server.
 pub(super) fn add_sidecars(folder: &Folder, model: &Path, manifest: &mut Manifest) {
     let beside = model.parent().filter(|beside| *beside != folder.path());
     for sidecar in Sidecar::ALL {

@@ -6,8 +6,8 @@
 //!     data: model.onnx
 //! ```
 //!
-//! MLflow writes the file as YAML with a line for each key, which is all that is read here: where the key is not found as
-//! MLflow writes it, the model is looked for as in any other folder.
+//! MLflow writes the file as YAML with a line for each key, which is all that is read here: where
+//! the key is not found as MLflow writes it, the model is looked for as in any other folder.
 
 use std::io::Read;
 
@@ -35,7 +35,8 @@ pub(super) fn data(folder: &Folder) -> Result<Option<String>, ArtifactError> {
 /// The value at `flavors`, `onnx`, `data`.
 fn data_of(text: &str) -> Option<String> {
     const WANTED: [&str; 3] = ["flavors", "onnx", "data"];
-    // The indents of the keys that lead to the line at hand, of those that are wanted; and of the keys below the last of them.
+    // The indents of the keys that lead to the line at hand, of those that are wanted; and of the
+    // keys below the last of them.
     let (mut path, mut below): (Vec<usize>, Option<usize>) = (Vec::new(), Some(0));
     for line in text.lines() {
         let key = line.trim_start();

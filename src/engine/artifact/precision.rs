@@ -1,8 +1,10 @@
-//! The precisions of one model: which of several files is served where exporters write one model at several widths.
+//! The precisions of one model: which of several files is served where exporters write one model at
+//! several widths.
 //!
-//! Optimum, Transformers.js and sentence-transformers write `model.onnx`, `model_fp16.onnx`, `model_quantized.onnx` and the
-//! like. The part behind the common stem says how the weights are stored. All of these answer the same requests with about
-//! the same numbers, so one of them can be chosen. Files whose names say anything else are different models.
+//! Optimum, Transformers.js and sentence-transformers write `model.onnx`, `model_fp16.onnx`,
+//! `model_quantized.onnx` and the like. The part behind the common stem says how the weights are
+//! stored. All of these answer the same requests with about the same numbers, so one of them can be
+//! chosen. Files whose names say anything else are different models.
 
 /// Where the model is to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +25,8 @@ enum Precision {
     Narrow,
 }
 
-/// Words that name a precision, in lower case. Where a file has several, as in `q4f16`, the narrowest counts.
+/// Words that name a precision, in lower case. Where a file has several, as in `q4f16`, the
+/// narrowest counts.
 const WORDS: [(&str, Precision); 31] = [
     ("fp32", Precision::Plain),
     ("f32", Precision::Plain),
@@ -59,7 +62,8 @@ const WORDS: [(&str, Precision); 31] = [
     ("bnb4", Precision::Narrow),
 ];
 
-/// Words for the processor that a quantised file was made for. Quantised for another family, it runs, but slowly.
+/// Words for the processor that a quantised file was made for. Quantised for another family, it
+/// runs, but slowly.
 const PROCESSORS: [(&str, &str); 6] = [
     ("avx2", "x86_64"),
     ("avx512", "x86_64"),
@@ -79,8 +83,8 @@ struct Named<'a> {
     is_foreign: bool,
 }
 
-/// The one of `names`, all of ONNX files, that is to be served on `processor`, and why; `None` when they are not precisions
-/// of one model.
+/// The one of `names`, all of ONNX files, that is to be served on `processor`, and why; `None` when
+/// they are not precisions of one model.
 pub(super) fn choose<'a>(names: &[&'a str], processor: Processor) -> Option<(&'a str, &'static str)> {
     let files: Vec<Named<'_>> = names.iter().map(|name| taken_apart(name)).collect::<Option<_>>()?;
     let stem = files.first()?.stem;
@@ -95,13 +99,15 @@ pub(super) fn choose<'a>(names: &[&'a str], processor: Processor) -> Option<(&'a
     Some((best.name, why(best.precision, processor)))
 }
 
-/// The stem that the names of a model's precisions share; for others, all of the name before its ending.
+/// The stem that the names of a model's precisions share; for others, all of the name before its
+/// ending.
 pub(super) fn stem(name: &str) -> &str {
     taken_apart(name).map_or(name, |file| file.stem)
 }
 
-/// The order in which files are preferred; the first is the best. The plain file answers as the model was trained. A CPU
-/// computes with eight bits faster than with float32, and has to widen float16 first; a GPU is made for float16.
+/// The order in which files are preferred; the first is the best. The plain file answers as the
+/// model was trained. A CPU computes with eight bits faster than with float32, and has to widen
+/// float16 first; a GPU is made for float16.
 fn rank(precision: Precision, processor: Processor) -> u8 {
     match (precision, processor) {
         (Precision::Plain, _) => 0,

@@ -16,8 +16,8 @@ const MAX_REQUESTS: usize = 64;
 /// Bytes of all files together: they are in memory while the model is loaded.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Bounds the requests of `manifest`, which lies in the folder `beside` of the artifact, and reads their files. Returns the
-/// paths of those.
+/// Bounds the requests of `manifest`, which lies in the folder `beside` of the artifact, and reads
+/// their files. Returns the paths of those.
 pub(super) fn complete(manifest: &mut Manifest, folder: &Folder, beside: &Path) -> Result<Vec<PathBuf>, ArtifactError> {
     for (kind, count) in [("warmup", manifest.warmup.len()), ("golden", manifest.golden.len())] {
         if count > MAX_REQUESTS {

@@ -26,8 +26,8 @@ use crate::tensor::OutputRows;
 /// The longest that made-up data is run: what takes longer is a model for which that says nothing.
 const PROBE: Duration = Duration::from_secs(10);
 
-/// Bytes of weights up to which an uploaded model is read once more for the trial of its rows. A prepared form is mapped,
-/// whatever its size.
+/// Bytes of weights up to which an uploaded model is read once more for the trial of its rows. A
+/// prepared form is mapped, whatever its size.
 const MOST_READ_AGAIN: u64 = 16 << 20;
 
 /// Serves jobs from standard input until its end, with files in `folder`.
@@ -110,7 +110,8 @@ fn proven_rows(axis: Option<&OutputAxis>) -> Option<OutputRows> {
     }
 }
 
-/// Whether rows were answered together as they were alone, in the outputs that keep them apart as the graph has it.
+/// Whether rows were answered together as they were alone, in the outputs that keep them apart as
+/// the graph has it.
 fn try_rows(
     environment: &Environment,
     timer: &Timer,
@@ -214,8 +215,8 @@ struct Examined {
     size: usize,
 }
 
-/// Writes the prepared form of the job's model and examines it. `None` when it cannot be written, or answers otherwise
-/// than the uploaded model.
+/// Writes the prepared form of the job's model and examines it. `None` when it cannot be written,
+/// or answers otherwise than the uploaded model.
 fn write(
     environment: &Environment,
     timer: &Timer,
@@ -232,8 +233,8 @@ fn write(
             answers
         }
         Err(error @ (SessionError::OutOfMemory | SessionError::NoDescriptors)) => return Err(error),
-        // Not every model can be written in this format (2 GB are its limit); whether this one can be loaded at all is seen
-        // by the caller.
+        // Not every model can be written in this format (2 GB are its limit); whether this one can
+        // be loaded at all is seen by the caller.
         Err(SessionError::Rejected(_) | SessionError::Unsupported(_) | SessionError::Device(_)) => return Ok(None),
     };
     let examined = examine(environment, timer, Form::Prepared(prepared), job, Some(expected));
@@ -255,7 +256,8 @@ fn convert(environment: &Environment, job: &Job, prepared: &Path, folding: Foldi
     if !job.is_ort_format {
         return Session::convert(environment, &job.model, job.weights, prepared, folding);
     }
-    // Optimised by whoever made it. What is mapped must not be the uploader's file: it could be cut while it is in use.
+    // Optimised by whoever made it. What is mapped must not be the uploader's file: it could be cut
+    // while it is in use.
     let session = Session::open(environment, Form::Uploaded(&job.model), job.weights)?;
     copy(&job.model, prepared).map_err(|error| SessionError::Rejected(error.to_string()))?;
     Ok(session)
@@ -292,7 +294,8 @@ fn examine(
     let session = session?;
     let (answers, run_peak) = allocator::with_peak(|| answers(&session, timer, job));
     let agrees = match &expected {
-        // Drawn numbers differ in every run; a model that does not agree with itself is judged by nobody.
+        // Drawn numbers differ in every run; a model that does not agree with itself is judged by
+        // nobody.
         Some(Some(expected)) => {
             answers.as_ref().is_some_and(|answers| answers.agree(expected)) || !is_deterministic(&session, timer, job)
         }
@@ -348,7 +351,8 @@ fn answers(session: &Session, timer: &Timer, job: &Job) -> Option<Answers> {
 /// Decides for each output whether its entries follow the records of a request.
 fn rows(session: &Session, timer: &Timer, answers: &Answers) -> Vec<OutputRows> {
     let signature = session.signature();
-    // The runs so far had the smallest data that the model takes, where a record may have one entry by chance.
+    // The runs so far had the smallest data that the model takes, where a record may have one entry
+    // by chance.
     let larger = Cancel::new().ok().map(Arc::new).and_then(|cancel| {
         let has_open_output = signature
             .outputs
@@ -366,7 +370,8 @@ fn rows(session: &Session, timer: &Timer, answers: &Answers) -> Vec<OutputRows> 
     output_rows::tried(signature, &runs)
 }
 
-/// Ends runs that take longer than [`PROBE`]. A thread from the beginning on: later there may be no memory for one.
+/// Ends runs that take longer than [`PROBE`]. A thread from the beginning on: later there may be no
+/// memory for one.
 pub(super) struct Timer {
     begun: Sender<Arc<Cancel>>,
     done: Sender<()>,

@@ -1,8 +1,8 @@
 //! What a prepared model is made by and for.
 //!
-//! ONNX Runtime lays weights out and folds constants as suits the processor that it runs on, and writes operators that only
-//! the same build is sure to know. So a prepared model is good where all of this is the same; elsewhere it is slower at
-//! best, and wrong at worst.
+//! ONNX Runtime lays weights out and folds constants as suits the processor that it runs on, and
+//! writes operators that only the same build is sure to know. So a prepared model is good where all
+//! of this is the same; elsewhere it is slower at best, and wrong at worst.
 
 use std::fmt;
 use std::fs;
@@ -27,8 +27,8 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Of this machine, with the `library` that is loaded (`ort::info()`), an execution provider beside the processor's, and
-    /// custom `operators`.
+    /// Of this machine, with the `library` that is loaded (`ort::info()`), an execution provider
+    /// beside the processor's, and custom `operators`.
     pub fn here(library: &str, provider: Option<&str>, operators: String) -> Self {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let architecture = std::env::consts::ARCH;
@@ -79,8 +79,9 @@ impl fmt::Display for Platform {
     }
 }
 
-/// Those of the first processor's features by which ONNX Runtime chooses kernels and layouts. The others on x86-64 are about
-/// memory, virtual machines and flaws, and which of them are listed differs between kernels.
+/// Those of the first processor's features by which ONNX Runtime chooses kernels and layouts. The
+/// others on x86-64 are about memory, virtual machines and flaws, and which of them are listed
+/// differs between kernels.
 fn features(architecture: &str, cpuinfo: &str) -> String {
     const NUMERIC: [&str; 6] = ["amx", "avx", "f16c", "fma", "sse", "ssse3"];
     let mut features: Vec<&str> = cpuinfo

@@ -1,7 +1,7 @@
 //! The server's side of a child: starts it, hands it a job, reads what it says, ends it.
 //!
-//! What always holds: a child ends with its owner here; what it says is read no further than a line should go, and waited
-//! for no longer than its job may take.
+//! What always holds: a child ends with its owner here; what it says is read no further than a line
+//! should go, and waited for no longer than its job may take.
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -18,14 +18,16 @@ use super::protocol::{Job, Report};
 use super::sandbox::{file_bound, file_cap};
 use super::{COMMAND, Settings};
 
-/// How long a child may take to load ONNX Runtime, which takes a tenth of a second where there is nothing else to do.
+/// How long a child may take to load ONNX Runtime, which takes a tenth of a second where there is
+/// nothing else to do.
 const START: Duration = Duration::from_secs(60);
 
-/// Variables that a child gets of the server's: where libraries and locales are, and that ONNX Runtime reports nothing.
-/// Credentials are in others.
+/// Variables that a child gets of the server's: where libraries and locales are, and that ONNX
+/// Runtime reports nothing. Credentials are in others.
 const PASSED_ON: [&str; 3] = ["LD_LIBRARY_PATH", "LOCPATH", "ORT_DISABLE_TELEMETRY"];
 
-/// The longest line that a child may say: what ONNX Runtime says of a model repeats names of it, and has been seen to go on.
+/// The longest line that a child may say: what ONNX Runtime says of a model repeats names of it,
+/// and has been seen to go on.
 const LONGEST_LINE: usize = 4 << 20;
 
 /// A child, killed when it is dropped.
@@ -105,14 +107,15 @@ impl Process {
         }
     }
 
-    /// Whether `job` fits within the limits that this child has set itself for its first one, and its files can be moved to
-    /// the child's folder.
+    /// Whether `job` fits within the limits that this child has set itself for its first one, and
+    /// its files can be moved to the child's folder.
     pub(super) fn has_room_for(&self, job: &Job) -> bool {
         let fits = |(memory, file)| job.most <= memory && file_bound(job.widest()) <= file;
         self.cap.is_none_or(fits) && self.home.is_in(job.place())
     }
 
-    /// Hands `job` over and reads until the report that ends it. The job's files are the child's in between.
+    /// Hands `job` over and reads until the report that ends it. The job's files are the child's in
+    /// between.
     pub(super) fn ask(&mut self, job: &Job, deadline: Instant) -> Result<Report, Failure> {
         self.cap.get_or_insert((job.most, file_cap(job.most, job.widest())));
         let lent = self.home.lend(job).map_err(Failure::Lost)?;

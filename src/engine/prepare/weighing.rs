@@ -1,4 +1,5 @@
-//! Measures whether a model costs less with its large constants as they were uploaded (`folding.rs`).
+//! Measures whether a model costs less with its large constants as they were uploaded
+//! (`folding.rs`).
 
 use std::fs::File;
 use std::path::Path;
@@ -14,8 +15,8 @@ use crate::engine::onnx_file::{self, ScanError};
 use crate::engine::runtime::Environment;
 use crate::engine::session::{Cancel, Form, Session, SessionError};
 
-/// Whether the model is to be served with its large constants as they were uploaded. `folded` was found of the form in
-/// `prepared`.
+/// Whether the model is to be served with its large constants as they were uploaded. `folded` was
+/// found of the form in `prepared`.
 pub(super) fn stays_small(
     environment: &Environment,
     timer: &Timer,

@@ -1,7 +1,8 @@
-//! Tensors and other values, ours and ONNX Runtime's: what is lent to a run and what is taken over from it.
+//! Tensors and other values, ours and ONNX Runtime's: what is lent to a run and what is taken over
+//! from it.
 //!
-//! What always holds: a value is released once, by whoever owns it here; memory of an output lives as long as a tensor that
-//! shows it.
+//! What always holds: a value is released once, by whoever owns it here; memory of an output lives
+//! as long as a tensor that shows it.
 
 use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
@@ -15,11 +16,13 @@ use ort::{AsPointer, ortsys};
 
 use crate::tensor::{DataType, Tensor, Value, element_count};
 
-/// A value to be released by us. It may outlive its session: ONNX Runtime counts references to the allocator that made
-/// a tensor's memory, and the tensor holds one; initializers that are outputs are copied by the run.
+/// A value to be released by us. It may outlive its session: ONNX Runtime counts references to the
+/// allocator that made a tensor's memory, and the tensor holds one; initializers that are outputs
+/// are copied by the run.
 pub(super) struct OwnedValue(pub(super) NonNull<OrtValue>);
 
-// SAFETY: an OrtValue is a reference-counted handle without thread affinity; `OwnedValue` is its only owner here.
+// SAFETY: an OrtValue is a reference-counted handle without thread affinity; `OwnedValue` is its
+// only owner here.
 unsafe impl Send for OwnedValue {}
 // SAFETY: shared access only reads the tensor's memory, which nothing writes after the run.
 unsafe impl Sync for OwnedValue {}
@@ -55,7 +58,8 @@ impl OwnedValue {
             .map(|index| {
                 let index = i32::try_from(index).map_err(|_| ort::Error::new("a sequence is too long"))?;
                 let mut child = ptr::null_mut();
-                // SAFETY: the value and the allocator are alive; `child` is a valid place for a new value of ours.
+                // SAFETY: the value and the allocator are alive; `child` is a valid place for a new
+                // value of ours.
                 ortsys![unsafe GetValue(self.0.as_ptr(), index, allocator.ptr().cast_mut(), &mut child)?];
                 OwnedValue::from_out(child)
             })
@@ -101,8 +105,9 @@ pub(super) fn input_value(tensor: &Tensor) -> ort::Result<OwnedValue> {
     let mut value = ptr::null_mut();
     if let Some(bytes) = tensor.as_bytes() {
         let memory = cpu_memory()?;
-        // SAFETY: `Tensor` guarantees that the bytes are as long as shape and type need and aligned for the type. The
-        // value borrows them: the caller keeps the tensor until the value is released, and ONNX Runtime only reads.
+        // SAFETY: `Tensor` guarantees that the bytes are as long as shape and type need and aligned
+        // for the type. The value borrows them: the caller keeps the tensor until the value is
+        // released, and ONNX Runtime only reads.
         ortsys![unsafe CreateTensorWithDataAsOrtValue(
             memory.ptr(),
             bytes.as_ptr().cast_mut().cast(),
@@ -115,7 +120,8 @@ pub(super) fn input_value(tensor: &Tensor) -> ort::Result<OwnedValue> {
         return OwnedValue::from_out(value);
     }
     let allocator = Allocator::default();
-    // SAFETY: the allocator and the shape are alive; `value` is a valid place for a new value of ours.
+    // SAFETY: the allocator and the shape are alive; `value` is a valid place for a new value of
+    // ours.
     ortsys![unsafe CreateTensorAsOrtValue(
         allocator.ptr().cast_mut(),
         shape.as_ptr(),
@@ -126,10 +132,11 @@ pub(super) fn input_value(tensor: &Tensor) -> ort::Result<OwnedValue> {
     let owned = OwnedValue::from_out(value)?;
     for (index, text) in tensor.as_strings().unwrap_or_default().iter().enumerate() {
         let mut buffer: *mut c_char = ptr::null_mut();
-        // SAFETY: `index` is below the element count that the value was created with; ONNX Runtime resizes its own
-        // string to `text.len()` and returns where it lies.
+        // SAFETY: `index` is below the element count that the value was created with; ONNX Runtime
+        // resizes its own string to `text.len()` and returns where it lies.
         ortsys![unsafe GetResizedStringTensorElementBuffer(owned.0.as_ptr(), index, text.len(), &mut buffer)?];
-        // SAFETY: `buffer` holds `text.len()` bytes of the value's own memory; the regions cannot overlap.
+        // SAFETY: `buffer` holds `text.len()` bytes of the value's own memory; the regions cannot
+        // overlap.
         unsafe { ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, text.len()) };
     }
     Ok(owned)
@@ -195,7 +202,8 @@ fn output_bytes(value: OwnedValue, length: usize, inputs: &[&Tensor]) -> ort::Re
         length,
         _value: value,
     };
-    // A graph that passes an input through returns the input's own buffer, which this value does not keep alive.
+    // A graph that passes an input through returns the input's own buffer, which this value does
+    // not keep alive.
     let aliases_an_input = inputs.iter().filter_map(|input| input.as_bytes()).any(|input| {
         let start = input.as_ptr().addr();
         (start..start + input.len()).contains(&data.addr())
@@ -221,8 +229,9 @@ unsafe impl Sync for OutputMemory {}
 
 impl AsRef<[u8]> for OutputMemory {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: ONNX Runtime allocated `length` bytes for the tensor's shape and type and initialised them in the
-        // run; they live as long as `_value`, and nothing writes to them any more.
+        // SAFETY: ONNX Runtime allocated `length` bytes for the tensor's shape and type and
+        // initialised them in the run; they live as long as `_value`, and nothing writes to them
+        // any more.
         unsafe { slice::from_raw_parts(self.data, self.length) }
     }
 }

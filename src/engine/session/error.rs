@@ -1,7 +1,8 @@
-//! Why there is no session, or no outputs: whose fault it is, and so what may be remembered of the model.
+//! Why there is no session, or no outputs: whose fault it is, and so what may be remembered of the
+//! model.
 //!
-//! ONNX Runtime reports almost everything by one code and a text, so the text decides (`message.rs`). It is first cut to
-//! what a caller may see (`redact.rs`).
+//! ONNX Runtime reports almost everything by one code and a text, so the text decides
+//! (`message.rs`). It is first cut to what a caller may see (`redact.rs`).
 
 use super::message::{missing_locale, remedy, says_device_failed, says_no_descriptors, says_out_of_memory};
 use super::redact::without_places;
@@ -39,7 +40,8 @@ impl SessionError {
 /// Why a run has no outputs.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The request's data made an operator fail (an index out of range, shapes that do not fit each other).
+    /// The request's data made an operator fail (an index out of range, shapes that do not fit each
+    /// other).
     #[error("the model cannot run on this input: {0}")]
     Data(String),
     #[error("there was no memory left to run the model on this input")]
@@ -84,8 +86,8 @@ pub(super) fn run_error(error: &ort::Error) -> RunError {
     } else if says_device_failed(&message) {
         RunError::Runtime(message)
     } else if error.code() == ort::ErrorCode::InvalidArgument || message.contains("while running") {
-        // "Non-zero status code returned while running Gather node ...": the graph is sound, or it would not have
-        // loaded; what an operator then refuses is the request's data.
+        // "Non-zero status code returned while running Gather node ...": the graph is sound, or it
+        // would not have loaded; what an operator then refuses is the request's data.
         RunError::Data(message)
     } else {
         RunError::Runtime(message)

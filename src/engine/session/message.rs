@@ -1,7 +1,7 @@
 //! What ONNX Runtime's messages say went wrong, where it has no error code for it.
 //!
-//! A message repeats names that the uploader chose, and such a name may read like anything. So words count only where the
-//! library itself puts them.
+//! A message repeats names that the uploader chose, and such a name may read like anything. So
+//! words count only where the library itself puts them.
 
 use rustix::io::Errno;
 
@@ -14,9 +14,10 @@ pub(super) fn says_no_descriptors(message: &str) -> bool {
     })
 }
 
-/// ONNX Runtime has no error code for a failed allocation, only its C++ exception's text. Names of nodes and operators
-/// are in messages too and could be that text, so it counts only where the library puts it: as all that is said, or as
-/// all that is said after one of its own introductions, or of a node.
+/// ONNX Runtime has no error code for a failed allocation, only its C++ exception's text. Names of
+/// nodes and operators are in messages too and could be that text, so it counts only where the
+/// library puts it: as all that is said, or as all that is said after one of its own introductions,
+/// or of a node.
 pub(super) fn says_out_of_memory(message: &str) -> bool {
     let said = said(message);
     let out_of_device_memory = said.starts_with("CUDA failure 2: ")
@@ -34,7 +35,8 @@ pub(super) fn says_out_of_memory(message: &str) -> bool {
         || (said.starts_with("Available memory of ") && said.contains(" is smaller than requested bytes of "))
 }
 
-/// Whether `message` ends where there was no memory for more of it: so much of a text is kept in the library's string itself.
+/// Whether `message` ends where there was no memory for more of it: so much of a text is kept in
+/// the library's string itself.
 fn is_cut_short(message: &str) -> bool {
     const KEPT: usize = 15;
     const BEGINNINGS: [&str; 5] = [
@@ -47,9 +49,10 @@ fn is_cut_short(message: &str) -> bool {
     BEGINNINGS.iter().any(|whole| whole[..KEPT].trim_end() == message)
 }
 
-/// What `message` says of a node when it begins with the node's description. A description is names of the uploader's
-/// choice between words of the library. It is taken to end where it can end first, so that a name that is made to look like
-/// the end leaves more to be said than the library does, never less.
+/// The part of `message` after the description of a node that it begins with. A description is
+/// names of the uploader's choice between words of the library. It is taken to end where it can end
+/// first, so that a name that is made to look like the end leaves more to be said than the library
+/// does, never less.
 fn said_of_node(message: &str) -> Option<&str> {
     const DESCRIPTIONS: [&[&str]; 3] = [
         &["Exception while pre-packing node '", "': "],
@@ -66,7 +69,8 @@ fn said_of_node(message: &str) -> Option<&str> {
     })
 }
 
-/// Whether CUDA or one of its libraries has failed, which is neither the model's nor the request's fault.
+/// Whether CUDA or one of its libraries has failed, which is neither the model's nor the request's
+/// fault.
 pub(super) fn says_device_failed(message: &str) -> bool {
     let said = said(message);
     ["CUDA", "CUBLAS", "CUDNN", "CUFFT", "CURAND"].iter().any(|library| {
@@ -75,8 +79,9 @@ pub(super) fn says_device_failed(message: &str) -> bool {
     })
 }
 
-/// The locale that the library could not make for an operator. Both errors that this decides between are about the model's
-/// content, so names that imitate the words mislead only their author.
+/// The locale that the library could not make for an operator. Both errors that this decides
+/// between are about the model's content, so names that imitate the words mislead only their
+/// author.
 pub(super) fn missing_locale(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("Failed to construct locale with name:")?;
     rest.rsplit_once(":locale::facet::").map(|(name, _)| name)
@@ -88,8 +93,9 @@ const EXTENSIONS: &str = "ai.onnx.contrib";
 /// Characters of a domain's name that a remedy repeats.
 const LONGEST_DOMAIN: usize = 64;
 
-/// The change to the model, or to the server, that a refusal for want of an operator or for too new a format calls for. It is
-/// said of the model's content to the person who exported it, so a name that imitates the words misleads only its author.
+/// The change to the model, or to the server, that a refusal for want of an operator or for too new
+/// a format calls for. It is said of the model's content to the person who exported it, so a name
+/// that imitates the words misleads only its author.
 pub(super) fn remedy(message: &str) -> Option<String> {
     if let Some((_, rest)) = message.split_once("max supported IR version: ") {
         let most = number(rest)?;

@@ -11,7 +11,8 @@ pub(super) fn signature(session: &ort::session::Session) -> Result<Signature, Se
     let has_shape = |side, index| raw::has_shape(session, side, index).map_err(|error| session_error(&error));
     let (mut inputs, mut optional) = (Vec::new(), Vec::new());
     for (index, input) in session.inputs().iter().enumerate() {
-        // ONNX Runtime runs without an optional input that it is not given, and takes a plain tensor for it.
+        // ONNX Runtime runs without an optional input that it is not given, and takes a plain
+        // tensor for it.
         let (list, dtype) = match input.dtype() {
             ort::value::ValueType::Optional(contained) => (&mut optional, &**contained),
             dtype => (&mut inputs, dtype),

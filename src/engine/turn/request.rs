@@ -1,6 +1,8 @@
-//! A request in its lane: its types hidden, so that requests of all content types wait and run together.
+//! A request in its lane: its types hidden, so that requests of all content types wait and run
+//! together.
 //!
-//! What always holds: a request is answered once, or not at all when nobody waits for it; it keeps its model loaded.
+//! What always holds: a request is answered once, or not at all when nobody waits for it; it keeps
+//! its model loaded.
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,8 +44,8 @@ pub(super) struct Decoded {
     _memory: Option<Working>,
 }
 
-/// The part of a request that knows its types. It answers once: in `decode` when that returns nothing, else in one of
-/// the others.
+/// The part of a request that knows its types. It answers once: in `decode` when that returns
+/// nothing, else in one of the others.
 pub(super) trait Request: Send {
     fn decode(&mut self) -> Option<Inputs>;
     fn outputs(&self) -> Option<&[usize]>;
@@ -145,7 +147,8 @@ impl Pending {
         Instant::now() < self.deadline && !self.caller.state().left
     }
 
-    /// Decodes the request unless that is done. `None` when it needs no run: nobody waits for it, or it has been answered.
+    /// Decodes the request unless that is done. `None` when it needs no run: nobody waits for it,
+    /// or it has been answered.
     pub(super) fn ready(mut self, model: &Model) -> Option<Ready> {
         if !self.is_wanted() {
             return None;

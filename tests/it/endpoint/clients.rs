@@ -1,8 +1,9 @@
 //! AWS's own clients, as they come: boto3, the command line, and version 2 of the SageMaker SDK.
 //!
-//! What they say to `longshore endpoint`, and what they make of its answers, is in `tests/clients`, in their language. Each
-//! test here runs one file of that, with an endpoint of its own and models in S3, and looks at what only the endpoint's log
-//! can tell. `scripts/clients` installs the clients.
+//! What they say to `longshore endpoint`, and what they make of its answers, is in `tests/clients`,
+//! in their language. Each test here runs one file of that, with an endpoint of its own and models
+//! in S3, and looks at what only the endpoint's log can tell. `scripts/clients` installs the
+//! clients.
 
 mod exports;
 mod memory;

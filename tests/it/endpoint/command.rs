@@ -159,7 +159,8 @@ fn pages_in_browsers_are_refused_whatever_they_ask_for() {
         .body("{}");
     desk.send(&list).expect(200);
     for request in [list, Desk::invocation("longshore").body("{}"), Request::get("/ping")] {
-        // Of a name that leads here, and the same by which it is asked for: not even another site for the browser.
+        // Of a name that leads here, and the same by which it is asked for: not even another site
+        // for the browser.
         let request = request.header("Origin", "http://rebound.example:8090");
         let refused = desk.send(&request).expect(403);
         let advice = "--allow-origin http://rebound.example:8090";

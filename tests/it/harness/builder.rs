@@ -66,8 +66,8 @@ impl Builder {
         Self::default().argument("--model-dir").argument(folder)
     }
 
-    /// In own mode: models come out of the store at `url`, which the server reaches by these variables, as they are asked
-    /// for.
+    /// In own mode: models come out of the store at `url`, which the server reaches by these
+    /// variables, as they are asked for.
     pub fn store(url: &str, variables: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         let builder = Self::bare(Models::new()).argument("--model-store").argument(url);
         let variables = variables.into_iter();
@@ -83,8 +83,9 @@ impl Builder {
         }
     }
 
-    /// The image that is tested, started as the platform starts it: all by variables, and its models where they belong. It
-    /// listens on a port of this machine, unless these options of docker give it a network.
+    /// The image that is tested, started as the platform starts it: all by variables, and its
+    /// models where they belong. It listens on a port of this machine, unless these options of
+    /// docker give it a network.
     pub fn image(options: &[&str]) -> Self {
         let models = Models::new();
         let mut docker = vec![
@@ -103,7 +104,8 @@ impl Builder {
         .environment("SAGEMAKER_BIND_TO_PORT", "0")
     }
 
-    /// What is not said otherwise: a free port of the loopback interface, and few threads, since tests run side by side.
+    /// What is not said otherwise: a free port of the loopback interface, and few threads, since
+    /// tests run side by side.
     const SERVE: &'static [Default] = &[
         ("--bind", "LONGSHORE_BIND", "127.0.0.1"),
         // The harness asks for SageMaker's name, tests ask for any.
@@ -239,8 +241,8 @@ impl Builder {
         (child, container.map(|(container, _)| container))
     }
 
-    /// The container that is started, and its image. A server that is started through another program is not in one: the
-    /// image has no other programs.
+    /// The container that is started, and its image. A server that is started through another
+    /// program is not in one: the image has no other programs.
     fn container(&self) -> Option<(Container, String)> {
         let is_server = self.defaults != Self::ENDPOINT && self.wrapper.is_empty();
         let image = image::image().filter(|_| is_server)?;
@@ -263,7 +265,8 @@ impl Builder {
     }
 }
 
-/// ONNX Runtime's library: the one that the tests were told of, else the checkout's, wherever cargo builds to.
+/// ONNX Runtime's library: the one that the tests were told of, else the checkout's, wherever cargo
+/// builds to.
 pub fn library() -> Option<PathBuf> {
     if let Some(library) = env::var_os("ORT_DYLIB_PATH") {
         return Some(library.into());

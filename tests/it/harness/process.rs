@@ -24,7 +24,8 @@ impl Process {
         Some(line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024)
     }
 
-    /// The process's threads, less those with which jemalloc purges, which it starts one by one as it sees fit.
+    /// The process's threads, less those with which jemalloc purges, which it starts one by one as
+    /// it sees fit.
     pub fn threads(self) -> usize {
         let threads = fs::read_dir(self.file("task")).unwrap().flatten();
         let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
@@ -83,8 +84,8 @@ impl Process {
         targets.map(|target| target.to_string_lossy().into_owned()).collect()
     }
 
-    /// Whether the system keeps other processes of the same user from looking at this one, whose user is not root: what it
-    /// shows of the process is root's then.
+    /// Whether the system keeps other processes of the same user from looking at this one, whose
+    /// user is not root: what it shows of the process is root's then.
     pub fn is_hidden(self) -> bool {
         fs::metadata(self.file("environ")).is_ok_and(|metadata| metadata.uid() == 0)
     }
@@ -101,7 +102,8 @@ impl Process {
         let _ = kill_process(Pid::from_raw(self.0.try_into().unwrap()).unwrap(), signal);
     }
 
-    /// The thread of this name that is at work, as something that takes signals: one that is sent to it is handled by it.
+    /// The thread of this name that is at work, as something that takes signals: one that is sent
+    /// to it is handled by it.
     #[track_caller]
     pub fn busiest_thread(self, name: &str) -> Self {
         /// More than a thread uses that is merely woken now and then.
@@ -130,8 +132,8 @@ impl Process {
         found.unwrap()
     }
 
-    /// Stops the process and waits until all its threads stand still: until then, one of them may still accept a
-    /// connection or answer.
+    /// Stops the process and waits until all its threads stand still: until then, one of them may
+    /// still accept a connection or answer.
     #[track_caller]
     pub fn pause(self) {
         self.signal(Signal::STOP);

@@ -64,7 +64,7 @@ impl Venv {
         print!("{}", self.output(program, arguments, variables));
     }
 
-    /// As [`Self::run`], with what `program` prints for the test to read.
+    /// Runs like [`Self::run`], and returns what `program` prints.
     #[track_caller]
     pub fn output(
         self,
@@ -109,8 +109,8 @@ impl Drop for Running {
     }
 }
 
-/// A program that prints where it listens, and ends with its standard input, whose other end this process holds: whatever
-/// becomes of the tests, nothing is left running.
+/// A program that prints where it listens, and ends with its standard input, whose other end this
+/// process holds: whatever becomes of the tests, nothing is left running.
 #[derive(Debug)]
 pub struct PythonServer {
     address: SocketAddr,

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-/// The headers that the container ever sends: the platform drops others silently (IN-2), so whoever adds one should
-/// know.
+/// The headers that the container ever sends: the platform drops others silently (IN-2), so whoever
+/// adds one should know.
 const HEADERS: [&str; 10] = [
     "allow",
     "connection",

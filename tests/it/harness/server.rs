@@ -278,7 +278,8 @@ impl Log {
         changed.notify_all();
     }
 
-    /// What `find` makes of the first line that it makes something of; `None` when no such line comes.
+    /// What `find` makes of the first line that it makes something of; `None` when no such line
+    /// comes.
     pub fn wait_for<T>(&self, patience: Duration, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let (state, changed) = &*self.shared;
         let mut seen = 0;

@@ -32,7 +32,8 @@ fn compile(source: &Path, file: &Path, options: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// `y = Times(x) + Times(1)`. The second part is a constant, which is folded when the model is prepared.
+/// `y = Times(x) + Times(1)`. The second part is a constant, which is folded when the model is
+/// prepared.
 fn model() -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats("x", ["n".into()]))

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::harness::{Builder, Models, Server, in_parallel, longshore};
 use crate::support::onnx::{Graph, Info, Model, Node, Tensor, element};
 
-/// `y = (x > threshold) * 2 * scale`, where `threshold` and `scale` have values that a request may replace.
+/// `y = (x > threshold) * 2 * scale`, where `threshold` and `scale` have values that a request may
+/// replace.
 fn defaults() -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats("x", ["n".into(), 3.into()]))

@@ -28,7 +28,8 @@ fn names_that_lead_out_of_the_prefix_are_refused_before_the_store_is_asked() {
     ] {
         let message = ask(&server, name).expect(400).message();
         assert!(message.contains("name"), "{name}: {message}");
-        // In a path, too, where it comes with its slashes encoded. Two dots there may be no model's path at all.
+        // In a path, too, where it comes with its slashes encoded. Two dots there may be no model's
+        // path at all.
         let refusal = server.invoke(name, &question());
         assert!([400, 404].contains(&refusal.status), "{name}: {}", refusal.text());
     }

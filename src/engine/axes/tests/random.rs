@@ -1,4 +1,5 @@
-//! Random graphs, run by ONNX Runtime: what is proven to keep records apart is answered together as it is alone.
+//! Random graphs, run by ONNX Runtime: what is proven to keep records apart is answered together as
+//! it is alone.
 
 use std::cell::Cell;
 
@@ -541,7 +542,8 @@ fn what_is_proven_is_answered_together_as_alone() {
         }
         Ok(())
     };
-    // The same graphs every time: a graph on which ONNX Runtime ends the process would end the tests.
+    // The same graphs every time: a graph on which ONNX Runtime ends the process would end the
+    // tests.
     let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     TestRunner::new_with_rng(config, random).run(&steps(), check).unwrap();
     // The generator has to make both.

@@ -1,4 +1,5 @@
-//! Real exports behind the endpoint: the SageMaker SDK's predictors with their own defaults, and containers in series.
+//! Real exports behind the endpoint: the SageMaker SDK's predictors with their own defaults, and
+//! containers in series.
 
 use super::{endpoint, run, run_in};
 use crate::harness::EXPORTS;
