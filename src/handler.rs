@@ -35,7 +35,7 @@ use chunks::Chunks;
 use labels::Labels;
 
 pub use compare::Difference;
-pub use invocation::{Invocation, InvocationError};
+pub use invocation::{Invocation, InvocationError, Protocol};
 pub use rehearsal::{Rehearsal, RehearsalError, Which, rehearsals};
 pub use resolve::HandlerError;
 

@@ -19,7 +19,7 @@ use super::coding;
 use super::error::Error;
 use super::models::text_header;
 use crate::engine::Model;
-use crate::handler::Invocation;
+use crate::handler::{Invocation, Protocol};
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
 /// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form
@@ -85,10 +85,12 @@ pub(super) async fn model(
     let invocation = Invocation {
         body: body.bytes,
         memory: body.memory,
-        content_type,
-        accept: accept(request),
-        default: state.settings.formats.default_accept,
-        documents: state.settings.formats.documents,
+        protocol: Protocol::Headers {
+            content_type,
+            accept: accept(request),
+            default: state.settings.formats.default_accept,
+            documents: state.settings.formats.documents,
+        },
         model: name.to_owned(),
         handler: Arc::clone(handle.handler()),
     };

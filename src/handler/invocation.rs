@@ -16,13 +16,24 @@ pub struct Invocation {
     pub body: Bytes,
     /// The reservation for the body.
     pub memory: Option<RequestMemory>,
-    pub content_type: String,
-    pub accept: Option<String>,
-    /// The format of the reply where `accept` leaves it open.
-    pub default: Format,
-    pub documents: Documents,
+    pub protocol: Protocol,
     pub model: String,
     pub handler: Arc<Handler>,
+}
+
+/// The way in which a request says what its body is and what the reply has to be.
+#[derive(Debug)]
+pub enum Protocol {
+    /// By its headers, as SageMaker passes them on.
+    Headers {
+        content_type: String,
+        accept: Option<String>,
+        /// The format of the reply where `accept` leaves it open.
+        default: Format,
+        documents: Documents,
+    },
+    /// By the body itself. `json_bytes` is the header that says where its JSON ends.
+    OpenInference { json_bytes: Option<String> },
 }
 
 /// Why an invocation has no answer.
@@ -42,12 +53,23 @@ impl Work for Invocation {
     type Error = InvocationError;
 
     fn decode(&self) -> Result<(Inputs, Self::Plan), InvocationError> {
-        let asked = self
-            .handler
-            .decode(&self.content_type, self.body.clone(), self.documents)?;
-        let (format, reply) = self
-            .handler
-            .negotiate(self.accept.as_deref(), self.default, &asked.reply)?;
+        let (asked, accept, default) = match &self.protocol {
+            Protocol::Headers {
+                content_type,
+                accept,
+                default,
+                documents,
+            } => {
+                let asked = self.handler.decode(content_type, self.body.clone(), *documents)?;
+                (asked, accept.as_deref(), *default)
+            }
+            Protocol::OpenInference { json_bytes } => {
+                let asked = self.handler.decode_open_inference(json_bytes.as_deref(), &self.body)?;
+                // JSON alone, or with binary data behind it, as the request says.
+                (asked, None, Format::Json)
+            }
+        };
+        let (format, reply) = self.handler.negotiate(accept, default, &asked.reply)?;
         let inputs = Inputs {
             tensors: asked.inputs,
             optional: asked.optional,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::Value as Json;
 
 use super::compare::{Difference, Tolerance, compare};
-use super::{Handler, Invocation, InvocationError};
+use super::{Handler, Invocation, InvocationError, Protocol};
 use crate::codec::{Documents, Encoded, Format};
 use crate::engine::RequestMemory;
 use crate::manifest::{Golden, Manifest, Request};
@@ -93,10 +93,12 @@ impl Rehearsal<'_> {
         Invocation {
             body,
             memory,
-            content_type: content_type.unwrap_or(Format::Json.media_type()).to_owned(),
-            accept: self.request.accept.clone(),
-            default: Format::Json,
-            documents: Documents::One,
+            protocol: Protocol::Headers {
+                content_type: content_type.unwrap_or(Format::Json.media_type()).to_owned(),
+                accept: self.request.accept.clone(),
+                default: Format::Json,
+                documents: Documents::One,
+            },
             model,
             handler,
         }
