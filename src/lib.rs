@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
-//!      ->  archive, background, config, manifest, peer, private, tensor, wire, telemetry
+//!      ->  vision, text, audio, task  ->  archive, background, config, manifest, peer, private,
+//!          tensor, wire, telemetry
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other.
@@ -19,6 +20,10 @@
 //! | [`engine`] | from artifacts to sessions: memory, threads, runs; alone knows ONNX Runtime |
 //! | [`codec`] | (content type, bytes) to tensors and back; pure |
 //! | [`store`] | where models come from without a platform: object stores, and what of them is on disk |
+//! | [`vision`] | pictures to tensors |
+//! | [`text`] | sentences to tensors |
+//! | [`audio`] | sound to tensors |
+//! | [`task`] | tensors to the answers of a task: labels, boxes, spans, embeddings |
 //! | [`archive`] | `model.tar.gz`, written and read; knows no models |
 //! | [`background`] | a thread with a runtime of its own |
 //! | [`manifest`] | `longshore.json`, as data |
@@ -33,6 +38,7 @@
 //! `container/contract.md` lists; the tests in `tests/it` are named by what they say.
 
 pub mod archive;
+pub mod audio;
 pub mod background;
 pub mod catalog;
 pub mod cli;
@@ -48,6 +54,9 @@ pub mod peer;
 pub mod private;
 pub mod store;
 pub mod supervisor;
+pub mod task;
 pub mod telemetry;
 pub mod tensor;
+pub mod text;
+pub mod vision;
 pub mod wire;

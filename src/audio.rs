@@ -1,0 +1,1 @@
+//! Sound to samples at the rate of the model.

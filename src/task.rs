@@ -1,0 +1,1 @@
+//! Outputs of a model as the answer of its task.

@@ -1,0 +1,1 @@
+//! Sentences to token ids, as the model's tokenizer file describes.

@@ -1,0 +1,1 @@
+//! Pictures to tensors, as the model's preprocessor file describes.
