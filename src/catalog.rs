@@ -34,6 +34,7 @@ mod restore;
 mod retire;
 mod roots;
 mod served;
+mod tokenizers;
 mod usage;
 
 use std::fmt::Debug;
@@ -49,13 +50,17 @@ use tokio::task;
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::{ArtifactPath, ContentHash, Engine, LoadError, PoolError};
+use crate::handler::MediaLimits;
+use crate::shared::Shared;
 use crate::store::Usage;
+use crate::text::Pool;
 
 use demand::Origin;
 use entry::{Entry, Lent, Slot};
 use error::{load_error, not_loaded, shortened};
 use roots::allowed;
 use served::Requests;
+use tokenizers::Counted;
 use usage::Lately;
 
 pub use demand::{Demand, Settings as DemandSettings};
@@ -76,6 +81,8 @@ pub struct Settings {
     pub unload_timeout: Duration,
     /// How long the requests of a model's manifest may take at its load, all of them together.
     pub rehearsal_timeout: Duration,
+    /// Bounds on the pictures, texts and sounds of a request.
+    pub media: MediaLimits,
     /// How many models are loaded again at once.
     pub restores: usize,
     /// Is told what is on the list, so that it can be restored.
@@ -114,6 +121,10 @@ pub struct Catalog {
     /// A permit for each load after a restart.
     restores: Semaphore,
     lately: Lately,
+    /// By the hash of their files.
+    tokenizers: Shared<blake3::Hash, Counted>,
+    /// Their files, which several of them may share.
+    tokenizer_files: Arc<Pool>,
 }
 
 impl Catalog {
@@ -124,6 +135,8 @@ impl Catalog {
             demand: demand.map(Arc::new),
             restores: Semaphore::new(settings.restores),
             lately: Lately::default(),
+            tokenizers: Shared::default(),
+            tokenizer_files: Arc::default(),
             settings,
         }
     }
@@ -185,7 +198,7 @@ impl Catalog {
                     }
                 }
                 let served = match self.engine.load(path).await {
-                    Ok(model) => self.serve(name, model, Requests::Run).await,
+                    Ok(model) => self.serve(name, path, model, Requests::Run).await,
                     Err(error) => Err(load_error(name, error)),
                 };
                 match served {
@@ -234,7 +247,7 @@ impl Catalog {
                     return Ok(Op::Nop);
                 }
                 let model = self.engine.load(path).await.map_err(|error| load_error(name, error))?;
-                let served = self.serve(name, model, Requests::Run).await?;
+                let served = self.serve(name, path, model, Requests::Run).await?;
                 let record = Record {
                     name: name.to_owned(),
                     url: url.to_owned(),

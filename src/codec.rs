@@ -101,6 +101,30 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The request that prepared tensors make: each of them by the name of its input, for so many
+    /// records. Defaults fill what is left.
+    pub fn of_records(given: Vec<(&str, Tensor)>, records: usize, schema: &Schema) -> Result<Self, DecodeError> {
+        let mut places = schema.places();
+        for (name, tensor) in given {
+            if let Some(place) = schema.find_place(name).and_then(|index| places.get_mut(index)) {
+                *place = Some(tensor);
+            }
+        }
+        let request = Self::new(schema.complete(places, Some(records))?, ReplyPlan::counted(records));
+        Ok(Self {
+            reply: request.reply.for_inputs(schema.signature(), &request.inputs),
+            ..request
+        })
+    }
+
+    /// The request that the inputs of a model make, one for each, for so many records.
+    pub fn of_inputs(inputs: Inputs, records: usize, schema: &Schema) -> Self {
+        let reply = ReplyPlan::counted(records).for_inputs(schema.signature(), &inputs.tensors);
+        Self::new(inputs, reply)
+    }
+}
+
 /// A reply, ready to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {

@@ -8,6 +8,7 @@
 mod endpoint;
 mod examine;
 mod fetch;
+mod media;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use clap::{Arg, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 pub use endpoint::{DealKind, EndpointArgs, Parting, RunnerKind, TetherArgs};
 pub use examine::{ExamineArgs, InspectArgs, PackArgs, PrepareArgs};
 pub use fetch::{ArchiveArgs, FetchArgs};
+pub use media::MediaArgs;
 pub use serve::{Conventions, OnFull, Prepare, Provider, ServeArgs};
 
 /// Serves thousands of ONNX models from one machine, as a SageMaker container.

@@ -52,8 +52,10 @@ pub use content::ContentHash;
 pub use crash::{Note, report_to as report_crashes_to};
 pub use examine::{Bounds as ExamineBounds, Examination, Examiner, Loaded, Packing};
 pub use gpu::{Gpu, GpuProvider};
-pub use memory::{Limit, NoRoom, Reserved, Usage, Working as RequestMemory, raise_open_files, system_limit};
-pub use model::{Model, Work};
+pub use memory::{
+    Footprint, Limit, Loaded as Held, Loading as Holding, NoRoom, Reserved, Usage, Working as RequestMemory, raise_open_files, system_limit,
+};
+pub use model::{Ledger, Model, Work};
 pub use onnx_file::Header;
 pub use packed::{DESCRIPTION as PACKED_DESCRIPTION, Description, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL};
 pub use pool::PoolError;
@@ -557,6 +559,44 @@ impl Engine {
     /// Reserves memory for a request's body. What its run takes is reserved when it runs.
     pub fn reserve_body(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
         self.budget.request_now(bytes)
+    }
+
+    /// Reserves memory for something that models share beside their sessions: `peak` bytes while it
+    /// is made, `stays` for as long as it is there. Waits for loads that are in the way: call it
+    /// on a thread that may wait.
+    pub fn hold(&self, peak: u64, stays: u64) -> Result<Holding, NoRoom> {
+        self.budget.load(&memory::Load {
+            peak,
+            private: stays,
+            mapped: 0,
+            another: Another::default(),
+        })
+    }
+
+    /// Keeps `bytes`, a file beside a model, so that the model can be loaded again without its
+    /// artifact. Waits for the disk.
+    pub fn keep_beside(&self, hash: &blake3::Hash, bytes: &[u8]) {
+        if let Some(preparing) = &self.preparing {
+            preparing.cache.keep_beside(hash, bytes);
+        }
+    }
+
+    /// The bytes of hash `hash`: as they were kept, or as `file` of the artifact at `path` still
+    /// has them. Waits for the disk.
+    pub fn beside(&self, hash: &blake3::Hash, path: &ArtifactPath, file: &str) -> Option<Vec<u8>> {
+        let kept = self.preparing.as_ref().and_then(|preparing| preparing.cache.beside(hash));
+        kept.or_else(|| {
+            let bytes = artifact::tokenizer(path, file).ok()?;
+            (blake3::hash(&bytes) == *hash).then_some(bytes)
+        })
+    }
+
+    /// Does `work` on a thread for loads.
+    pub async fn with_loads<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolError> {
+        self.loads.run(work).await
     }
 
     /// Bytes for models, when the process itself and the reserve for requests have theirs.

@@ -18,24 +18,30 @@ mod chunks;
 mod compare;
 mod invocation;
 mod labels;
+mod media;
 mod rehearsal;
 mod resolve;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::codec::{self, DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan, Request, Schema};
-use crate::manifest::Manifest;
-use crate::tensor::{Signature, Value};
+use crate::engine::Ledger;
+use crate::manifest::{Manifest, PassedOver};
+use crate::tensor::{Records, Signature, Value};
+use crate::text::{FileLimits, Tokenizer};
 
 use chunks::Chunks;
 use labels::Labels;
+use media::{Media, Reply};
 
 pub use compare::Difference;
 pub use invocation::{Invocation, InvocationError, Protocol};
+pub use media::{Limits as MediaLimits, MediaError, Seen, SharedTokenizer};
 pub use rehearsal::{Rehearsal, RehearsalError, Which, rehearsals};
 pub use resolve::HandlerError;
 
@@ -50,12 +56,68 @@ pub struct Handler {
     labels: Vec<Option<Labels>>,
     /// How records are put into runs, for a model of a fixed batch size.
     chunks: Option<Chunks>,
+    /// The steps from pictures, texts and sounds, and to the answer of the task.
+    media: Option<Box<Media>>,
+    /// The files beside the model that were not understood.
+    passed_over: Vec<PassedOver>,
+}
+
+/// A tokenizer that no other handler has.
+struct Own(Tokenizer);
+
+impl AsRef<Tokenizer> for Own {
+    fn as_ref(&self) -> &Tokenizer {
+        &self.0
+    }
+}
+
+/// A request that has been read.
+#[derive(Debug)]
+pub struct Asked {
+    pub request: Request,
+    /// What the answer of the task depends on, where the task answers.
+    pub seen: Option<Box<Seen>>,
+}
+
+/// The tokenizer and the bounds that a handler is made with.
+#[derive(Debug, Clone, Default)]
+pub struct Tools {
+    pub tokenizer: Option<SharedTokenizer>,
+    pub limits: MediaLimits,
 }
 
 impl Handler {
     /// The handler of a model. The error names what of the manifest does not fit the model.
-    pub fn new(manifest: &Manifest, signature: &Signature) -> Result<Self, HandlerError> {
-        resolve::resolve(manifest, signature)
+    pub fn new(manifest: &Manifest, signature: &Signature, tools: Tools) -> Result<Self, HandlerError> {
+        let media = Media::of(manifest, signature, tools.tokenizer, tools.limits)?;
+        Ok(Self {
+            media: media.map(Box::new),
+            passed_over: manifest.hints.passed_over.clone(),
+            ..resolve::resolve(manifest, signature)?
+        })
+    }
+
+    /// The handler of an artifact that is looked at outside of a server.
+    pub fn of_artifact(manifest: &Manifest, signature: &Signature) -> Result<Self, HandlerError> {
+        let file = manifest.wanted_tokenizer().and_then(|file| file.bytes.as_ref());
+        let parsed = file.map(|bytes| Tokenizer::parse(bytes, &manifest.hints.text, &FileLimits::default()));
+        let tokenizer = parsed.transpose().map_err(|error| HandlerError::Text(error.to_string()))?;
+        let tools = Tools {
+            tokenizer: tokenizer.map(|tokenizer| SharedTokenizer::new(Arc::new(Own(tokenizer)))),
+            limits: MediaLimits::default(),
+        };
+        Self::new(manifest, signature, tools)
+    }
+
+    /// The steps from a body to the model and from there to the answer, for people; empty for a
+    /// model of tensors alone.
+    pub fn steps(&self) -> Vec<String> {
+        self.media.as_ref().map(|media| media.steps()).unwrap_or_default()
+    }
+
+    /// The content type and an example of what the model takes beside tensors.
+    pub fn example(&self) -> Option<(&'static str, &'static str)> {
+        self.media.as_ref()?.example()
     }
 
     /// The names, columns and defaults of the model's inputs.
@@ -65,13 +127,46 @@ impl Handler {
 
     /// Reads a request body. `content_type` is the header's value, or the caller's default when
     /// there is none (CT-1).
-    pub fn decode(&self, content_type: &str, body: Bytes, documents: Documents) -> Result<Request, DecodeError> {
-        self.complete(codec::decode(content_type, body, &self.schema, documents)?)
+    pub fn decode(
+        &self,
+        content_type: &str,
+        body: Bytes,
+        documents: Documents,
+        ledger: &dyn Ledger,
+    ) -> Result<Asked, InvocationError> {
+        if let Some(media) = &self.media {
+            if let Some((request, seen)) = media.decode(content_type, &body, &self.schema, ledger)? {
+                return Ok(Asked {
+                    request: self.complete(request)?,
+                    seen: Some(Box::new(seen)),
+                });
+            }
+        }
+        let request = codec::decode(content_type, body, &self.schema, documents).map_err(|error| match &error {
+            DecodeError::UnsupportedMediaType { .. } => {
+                let why = media::why_not(content_type, &self.passed_over);
+                why.map_or(error.into(), InvocationError::Media)
+            }
+            _ => error.into(),
+        });
+        let request = self.complete(request?)?;
+        let seen = self.media.as_ref().and_then(|media| {
+            let records = match request.reply.records() {
+                Records::Separable(count) | Records::Together(count) => count,
+                Records::One => 1,
+            };
+            media.seen_of_tensors(records)
+        });
+        Ok(Asked {
+            request,
+            seen: seen.map(Box::new),
+        })
     }
 
     /// Bytes that reading a body takes, as far as that is more than its own.
     pub fn weight(&self, content_type: &str, body: &Bytes) -> usize {
-        codec::weight(content_type, body, &self.schema)
+        let media = self.media.as_ref().and_then(|media| media.weight(content_type, body));
+        media.unwrap_or_else(|| codec::weight(content_type, body, &self.schema))
     }
 
     /// Reads a request of the Open Inference Protocol. `json_bytes` is the value of the header that
@@ -116,6 +211,48 @@ impl Handler {
             labels::apply(&self.labels, format, plan, runs.to_mut());
         }
         codec::encode(format, plan, model, self.schema.signature(), &runs)
+    }
+
+    /// Writes the answer of the task. `runs` is as for [`Self::encode`].
+    pub(self) fn answer(
+        &self,
+        seen: &Seen,
+        form: Reply,
+        plan: &ReplyPlan,
+        runs: &[Vec<Value>],
+    ) -> Result<Encoded, InvocationError> {
+        let Some(media) = &self.media else {
+            return Err(EncodeError::OutputCount { expected: 1, given: 0 }.into());
+        };
+        let mut runs = Cow::Borrowed(runs);
+        if let Some(chunks) = &self.chunks {
+            runs = chunks.joined(Format::Json, plan, self.schema.signature(), runs)?;
+        }
+        Ok(media.encode(seen, form, plan, self.schema.signature(), &runs)?)
+    }
+
+    /// The form of the answer of the task for a reply of this format; `None` where the outputs go
+    /// out as they are.
+    pub(self) fn answer_form(&self, format: Format) -> Option<Reply> {
+        let media = self.media.as_ref().filter(|media| media.answers_in(format))?;
+        debug_assert!(media.answers_in(format));
+        match format {
+            Format::Json => Some(Reply::Json),
+            Format::JsonLines => Some(Reply::JsonLines),
+            Format::Csv => Some(Reply::Csv),
+            Format::Npy
+            | Format::Npz
+            | Format::TritonBinary
+            | Format::RecordIo
+            | Format::LibSvm
+            | Format::Octets => None,
+        }
+    }
+
+    /// Whether `accept` asks for a picture that the task gives.
+    pub(self) fn wants_picture(&self, accept: Option<&str>) -> bool {
+        let is_asked = accept.is_some_and(|accept| accept.to_ascii_lowercase().contains("image/png"));
+        is_asked && self.media.as_ref().is_some_and(|media| media.gives_pictures())
     }
 
     fn complete(&self, mut request: Request) -> Result<Request, DecodeError> {

@@ -4,7 +4,7 @@
 //! ```text
 //! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
 //!      ->  vision, text, audio, task  ->  archive, background, config, manifest, peer, private,
-//!          tensor, wire, telemetry
+//!          shared, tensor, wire, telemetry
 //! ```
 //!
 //! Imports go down only, and modules of one layer do not import each other.
@@ -28,6 +28,7 @@
 //! | [`background`] | a thread with a runtime of its own |
 //! | [`manifest`] | `longshore.json`, as data |
 //! | [`peer`] | which user of the machine a connection is of |
+//! | [`shared`] | one value for a key at a time |
 //! | [`private`] | folders and secrets that are this user's alone |
 //! | [`tensor`] | named tensors: what `codec` and `engine` hand to each other |
 //! | [`wire`] | the protocols as data: paths, headers, JSON bodies |
@@ -52,6 +53,7 @@ pub mod handler;
 pub mod manifest;
 pub mod peer;
 pub mod private;
+pub mod shared;
 pub mod store;
 pub mod supervisor;
 pub mod task;

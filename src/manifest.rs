@@ -20,13 +20,19 @@ use std::num::NonZeroUsize;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
+
+use crate::task::{self, SentenceModules, Task};
+use crate::{audio, text, vision};
 
 pub use parse::{ManifestError, Overlay, schema};
 pub use sidecars::{Sidecar, SidecarError};
 
 /// The name of the file.
 pub const FILE: &str = "longshore.json";
+
+/// The name of the file with a tokenizer.
+pub const TOKENIZER: &str = "tokenizer.json";
 
 /// The contents of [`FILE`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +55,23 @@ pub struct Manifest {
     /// The treatment of columns and input names that the model does not have.
     #[serde(skip_serializing_if = "is_default")]
     pub unknown_inputs: UnknownInputs,
+    /// Pictures in requests: the keys of Hugging Face's `preprocessor_config.json` and a few more
+    /// (docs/pictures.md). They count more than that file; `false` makes the model one of tensors
+    /// alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<Step>,
+    /// Sentences in requests: how the tokenizer beside the model is applied (docs/text.md). `false`
+    /// makes the model one of tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<Step>,
+    /// Sound in requests: sampling rate, element type, chunks (docs/sound.md). `false` makes the
+    /// model one of tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio: Option<Step>,
+    /// How outputs become the answer of the task: `top_k`, `threshold`, `pooling` and others
+    /// (docs/tasks.md). `false` leaves it at the outputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Step>,
     /// The outputs that go out, in this order; all of them in the model's order when empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Output>,
@@ -82,6 +105,69 @@ pub struct Hints {
     pub files: Vec<String>,
     /// Columns of MLflow's signature.
     pub columns: Vec<Column>,
+    /// The steps of `preprocessor_config.json`, or of timm's `config.json`.
+    pub image: Option<vision::Processor>,
+    /// `tokenizer.json`, and the files about it.
+    pub tokenizer: Option<TokenizerFile>,
+    pub text: text::TokenizerConfig,
+    /// The steps of a `preprocessor_config.json` for sound.
+    pub audio: Option<audio::AudioProcessor>,
+    pub task: Option<Task>,
+    /// What `config.json` says of the classes.
+    pub answer: task::Settings,
+    /// The steps of sentence-transformers after the network.
+    pub modules: Option<SentenceModules>,
+    /// The files that were not understood, and why.
+    pub passed_over: Vec<PassedOver>,
+}
+
+impl Manifest {
+    /// The tokenizer beside the model, unless the manifest switches sentences off.
+    pub fn wanted_tokenizer(&self) -> Option<&TokenizerFile> {
+        self.hints.tokenizer.as_ref().filter(|_| !Step::is_off(self.text.as_ref()))
+    }
+}
+
+/// A file beside a model that was not understood.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    pub file: String,
+    pub why: String,
+}
+
+/// A `tokenizer.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenizerFile {
+    /// BLAKE3 of its bytes, in hexadecimal digits.
+    pub hash: String,
+    /// The path relative to the artifact.
+    pub path: String,
+    /// The contents, until the tokenizer has been made.
+    #[serde(skip)]
+    pub bytes: Option<Bytes>,
+}
+
+/// A step before or after the model: its settings, or whether it takes place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected an object, or false")]
+pub enum Step {
+    Switch(bool),
+    Settings(Map<String, Json>),
+}
+
+impl Step {
+    /// Whether the manifest switches the step off.
+    pub fn is_off(step: Option<&Self>) -> bool {
+        matches!(step, Some(Self::Switch(false)))
+    }
+
+    /// The settings that the manifest has for the step.
+    pub fn settings(step: Option<&Self>) -> Option<&Map<String, Json>> {
+        match step {
+            Some(Self::Settings(settings)) => Some(settings),
+            Some(Self::Switch(_)) | None => None,
+        }
+    }
 }
 
 /// An input of the model as clients see it.

@@ -8,8 +8,9 @@ use bytesize::ByteSize;
 use super::MAX_NAME_BYTES;
 use crate::engine::{InferenceError, LoadError, PrepareError, Quarantined, RunError, SessionError};
 use crate::handler::{HandlerError, InvocationError, RehearsalError};
-use crate::manifest::FILE;
+use crate::manifest::{FILE, TOKENIZER};
 use crate::store::{FetchError, NameError};
+use crate::text::TextError;
 
 /// Why the directory refuses.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,14 @@ pub enum CatalogError {
         #[source]
         source: HandlerError,
     },
+    #[error("model \"{}\" cannot be loaded: {TOKENIZER}: {source}", shortened(.name))]
+    Tokenizer {
+        name: String,
+        #[source]
+        source: TextError,
+    },
+    #[error("model \"{}\" cannot be loaded again: its {TOKENIZER} is gone or has changed", shortened(.name))]
+    TokenizerGone { name: String },
     #[error("model \"{name}\" cannot be loaded: {FILE}: {source}")]
     Rehearsal {
         name: String,
@@ -113,7 +122,7 @@ impl CatalogError {
                     | LoadError::Session(SessionError::OutOfMemory | SessionError::NoDescriptors)
                     | LoadError::Prepare(PrepareError::Killed | PrepareError::Stopping | PrepareError::NoChild(_))
             ),
-            Self::Manifest { .. } => true,
+            Self::Manifest { .. } | Self::Tokenizer { .. } | Self::TokenizerGone { .. } => true,
             Self::Rehearsal { source, .. } => match &**source {
                 RehearsalError::Failed {
                     source: InvocationError::Inference(error),

@@ -125,7 +125,7 @@ impl Catalog {
             self.engine.unload(model).await;
             return Err(Lost::ForGood("its files hold another model now".to_owned()));
         }
-        let served = self.serve(name, model, Requests::Skip).await;
+        let served = self.serve(name, &path, model, Requests::Skip).await;
         served.map_err(|error| Lost::ForGood(error.to_string()))
     }
 

@@ -2,8 +2,8 @@
 
 use super::error::CatalogError;
 use super::{Catalog, shortened};
-use crate::engine::Model;
-use crate::handler::Handler;
+use crate::engine::{ArtifactPath, Model};
+use crate::handler::{Handler, SharedTokenizer, Tools};
 use crate::manifest::Manifest;
 use std::sync::Arc;
 
@@ -41,10 +41,33 @@ impl Served {
 }
 
 impl Catalog {
+    fn tools(&self, tokenizer: Option<SharedTokenizer>) -> Tools {
+        Tools {
+            tokenizer,
+            limits: self.settings.media,
+        }
+    }
+
     /// Makes a loaded model ready for requests. One whose manifest does not fit it, or that fails
     /// the requests of its manifest, is unloaded again.
-    pub(super) async fn serve(&self, name: &str, model: Model, requests: Requests) -> Result<Served, CatalogError> {
-        match Handler::new(model.manifest(), model.signature()) {
+    pub(super) async fn serve(
+        &self,
+        name: &str,
+        path: &ArtifactPath,
+        model: Model,
+        requests: Requests,
+    ) -> Result<Served, CatalogError> {
+        let tokenizer = match model.manifest().wanted_tokenizer() {
+            None => None,
+            Some(file) => match self.tokenizer(name, file, &model.manifest().hints.text, path).await {
+                Ok(tokenizer) => Some(tokenizer),
+                Err(error) => {
+                    self.engine.unload(model).await;
+                    return Err(error);
+                }
+            },
+        };
+        match Handler::new(model.manifest(), model.signature(), self.tools(tokenizer)) {
             Ok(handler) => {
                 let mut served = Served {
                     model,
@@ -53,7 +76,7 @@ impl Catalog {
                 if requests == Requests::Run {
                     served = self.rehearse(name, served).await?;
                 }
-                served.model.forget_requests();
+                served.model.forget_files();
                 Ok(served)
             }
             Err(source) => {

@@ -37,17 +37,24 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     super::progress("preparing and measuring");
     let examination = examiner.examine(&path)?;
     let handler = match &examination.loaded {
-        Ok(loaded) => Some(Handler::new(&examination.manifest, &loaded.signature)),
+        Ok(loaded) => Some(Handler::of_artifact(&examination.manifest, &loaded.signature)),
         Err(_) => None,
     };
     let requests = match (&examination.loaded, &handler) {
         (Ok(loaded), Some(Ok(handler))) => requests(loaded, handler, args)?,
         _ => Vec::new(),
     };
+    let prepared = match &handler {
+        Some(Ok(handler)) => Prepared {
+            steps: handler.steps(),
+            curl: handler.example().map(|(content_type, body)| curl::example(&args.url, content_type, body)),
+        },
+        Some(Err(_)) | None => Prepared::default(),
+    };
     if args.examine.json {
-        print(format_args!("{:#}\n", json::report(&examination, &requests)?))?;
+        print(format_args!("{:#}\n", json::report(&examination, &requests, &prepared)?))?;
     } else {
-        print(report(&examination, &requests))?;
+        print(report(&examination, &requests, &prepared))?;
     }
     match (&examination.loaded, &handler) {
         (Err(error), _) => bail!("a server would refuse to load it: {error}"),
@@ -72,6 +79,15 @@ fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
     let file = File::open(path).with_context(failed)?;
     archive::unpack(file, archive::Expected::Anything("model.onnx"), folder.path(), &bounds).with_context(failed)?;
     Ok((folder.path().to_owned(), Some(folder)))
+}
+
+/// What is done for a model that takes more than tensors.
+#[derive(Debug, Default)]
+struct Prepared {
+    /// From a body to the answer, in order.
+    steps: Vec<String>,
+    /// A command line with a body of this kind.
+    curl: Option<String>,
 }
 
 /// A sample, and how it is sent.
@@ -127,7 +143,7 @@ fn file_name(sample: &Sample) -> &'static str {
     }
 }
 
-fn report(examination: &Examination, requests: &[Request]) -> Table {
+fn report(examination: &Examination, requests: &[Request], prepared: &Prepared) -> Table {
     let mut table = Table::default();
     let model = examination.model_in_artifact();
     table.line("model", format_args!("{} ({})", model.display(), examination.found));
@@ -153,6 +169,13 @@ fn report(examination: &Examination, requests: &[Request]) -> Table {
     }
     if let Ok(loaded) = &examination.loaded {
         describe(loaded, examination, &mut table);
+        if !prepared.steps.is_empty() {
+            let steps: Vec<String> = prepared.steps.iter().map(|step| plain(step).into_owned()).collect();
+            table.line("steps", steps.join("\n"));
+        }
+        if let Some(curl) = &prepared.curl {
+            table.text(&format!("From a file or a text to the answer\n  {curl}"));
+        }
         for request in requests {
             let title = format!("{} ({})", request.sample.name, request.sample.content_type);
             let text = match (&request.sample.body, &request.curl) {

@@ -81,7 +81,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
 fn rehearse(examination: &Examination, loaded: &Loaded) -> Result<()> {
     const REFUSED: &str = "a server would refuse to load it, so it is not packed";
     let manifest = &examination.manifest;
-    let handler = match Handler::new(manifest, &loaded.signature) {
+    let handler = match Handler::of_artifact(manifest, &loaded.signature) {
         Ok(handler) => Arc::new(handler),
         Err(error) => bail!("{REFUSED}: {FILE}: {error}"),
     };

@@ -92,6 +92,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
             roots: args.models_roots(),
             unload_timeout: args.unload_timeout,
             rehearsal_timeout: args.request_timeout(),
+            media: args.media.limits(),
             restores: args.load_threads,
             journal: journal.map(|link| link as Arc<dyn Journal>),
         },

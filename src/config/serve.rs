@@ -12,7 +12,7 @@ use bytesize::ByteSize;
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{FetchArgs, OrOff, at_least_one, duration, duration_or_off, origin, threads};
+use super::{FetchArgs, MediaArgs, OrOff, at_least_one, duration, duration_or_off, origin, threads};
 use crate::manifest::Overlay;
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -254,6 +254,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub fetch: FetchArgs,
+
+    #[command(flatten)]
+    pub media: MediaArgs,
 
     /// Time for an unload to wait for the model's running requests; the platform gives up after
     /// 360s

@@ -12,12 +12,17 @@ use actix_web::http::header::{ALLOW, ContentType};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 
+use crate::audio::AudioError;
 use crate::catalog::CatalogError;
 use crate::codec::{DecodeError, EncodeError};
 use crate::connections::pages::PageRefusal;
 use crate::engine::{ArtifactError, InferenceError, LoadError, PoolError, PrepareError, RunError, SessionError};
-use crate::handler::{InvocationError, RehearsalError};
+use crate::handler::{InvocationError, MediaError, RehearsalError};
 use crate::store::{FetchError, StoreError};
+use crate::task::TaskError;
+use crate::text::TextError;
+use crate::text::request::RequestError;
+use crate::vision::VisionError;
 use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
 
 /// Everything that a request can be refused for.
@@ -90,6 +95,8 @@ pub(super) enum Error {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error(transparent)]
+    Media(#[from] MediaError),
+    #[error(transparent)]
     Encode(#[from] EncodeError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -161,6 +168,7 @@ impl Error {
             Self::Starting | Self::Draining | Self::Cut | Self::Crowded => UNAVAILABLE,
             Self::Page(_) => FORBIDDEN,
             Self::Decode(error) => decode(error),
+            Self::Media(error) => media(error),
             Self::Encode(error) => encode(error),
             Self::Catalog(error) => catalog(error),
             Self::Inference(error) => inference(error),
@@ -177,6 +185,65 @@ fn decode(error: &DecodeError) -> Reply {
         DecodeError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException"),
         DecodeError::OutOfMemory => NO_MEMORY,
         DecodeError::Malformed { .. } | DecodeError::Input(_) | DecodeError::RequestedOutput { .. } => BAD_REQUEST,
+    }
+}
+
+const TOO_LARGE: Reply = (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException");
+
+fn media(error: &MediaError) -> Reply {
+    match error {
+        MediaError::Body(_) | MediaError::DifferentShapes => BAD_REQUEST,
+        MediaError::NotUnderstood { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException"),
+        MediaError::Inputs(error) => decode(error),
+        MediaError::NoRoom(_) => NO_MEMORY,
+        MediaError::Picture { source, .. } => match source {
+            VisionError::TooManyBytes { .. } | VisionError::TooManyPixels { .. } => TOO_LARGE,
+            VisionError::OutOfMemory => NO_MEMORY,
+            VisionError::NotAPicture { .. }
+            | VisionError::Malformed { .. }
+            | VisionError::Unsupported { .. }
+            | VisionError::Shape { .. } => BAD_REQUEST,
+        },
+        MediaError::TextRequest(error) => match error {
+            RequestError::TooLarge { .. } => TOO_LARGE,
+            RequestError::Json { .. }
+            | RequestError::Utf8 { .. }
+            | RequestError::Item { .. }
+            | RequestError::Empty => BAD_REQUEST,
+        },
+        MediaError::Text(error) => match error {
+            TextError::TooLarge { .. } => TOO_LARGE,
+            TextError::OutOfMemory => NO_MEMORY,
+            TextError::Deadline => DEADLINE,
+            TextError::File { .. }
+            | TextError::FileTooLarge { .. }
+            | TextError::Pattern { .. }
+            | TextError::PatternBound { .. }
+            | TextError::TooLong { .. }
+            | TextError::Options(_)
+            | TextError::NoPadToken
+            | TextError::Refused { .. }
+            | TextError::Inputs { .. }
+            | TextError::InputType { .. } => BAD_REQUEST,
+        },
+        MediaError::Sound { source, .. } => match source {
+            AudioError::TooLarge { .. } => TOO_LARGE,
+            AudioError::OutOfMemory => NO_MEMORY,
+            AudioError::Unsupported(_)
+            | AudioError::Malformed(_)
+            | AudioError::Empty
+            | AudioError::NotFinite { .. } => BAD_REQUEST,
+        },
+        MediaError::Task(error) => match error {
+            TaskError::UnknownTask { .. }
+            | TaskError::UnknownSetting { .. }
+            | TaskError::Setting(_)
+            | TaskError::Input(_)
+            | TaskError::Unsupported(_) => BAD_REQUEST,
+            TaskError::CannotCarry { .. } => (StatusCode::NOT_ACCEPTABLE, "NotAcceptableException"),
+            TaskError::OutOfMemory => NO_MEMORY,
+            TaskError::Outputs { .. } | TaskError::Context { .. } => INTERNAL,
+        },
     }
 }
 
@@ -198,7 +265,10 @@ fn catalog(error: &CatalogError) -> Reply {
         | CatalogError::OutsideRoots { .. }
         | CatalogError::StoreName(_)
         | CatalogError::OtherUrl { .. } => BAD_REQUEST,
-        CatalogError::MissingUrl { .. } | CatalogError::Manifest { .. } => INVALID_MODEL,
+        CatalogError::MissingUrl { .. }
+        | CatalogError::Manifest { .. }
+        | CatalogError::Tokenizer { .. }
+        | CatalogError::TokenizerGone { .. } => INVALID_MODEL,
         // Not 200: the memory is not free (MM-4).
         CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. } => UNAVAILABLE,
         CatalogError::Refused { .. } => MODEL_REFUSED,
@@ -232,6 +302,7 @@ fn rehearsal(error: &RehearsalError) -> Reply {
             let reply = match source {
                 InvocationError::Decode(error) => decode(error),
                 InvocationError::Encode(error) => encode(error),
+                InvocationError::Media(error) => media(error),
                 InvocationError::Inference(error) => inference(error),
             };
             match reply {
@@ -316,6 +387,7 @@ impl From<InvocationError> for Error {
         match error {
             InvocationError::Decode(error) => Self::Decode(error),
             InvocationError::Encode(error) => Self::Encode(error),
+            InvocationError::Media(error) => Self::Media(error),
             InvocationError::Inference(error) => Self::Inference(error),
         }
     }

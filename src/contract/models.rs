@@ -189,6 +189,8 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
         Err(
             CatalogError::Load { .. }
             | CatalogError::Manifest { .. }
+            | CatalogError::Tokenizer { .. }
+            | CatalogError::TokenizerGone { .. }
             | CatalogError::Rehearsal { .. }
             | CatalogError::Refused { .. }
             | CatalogError::Fetch { .. }

@@ -14,6 +14,7 @@ mod inside;
 mod locate;
 mod manifest;
 mod mlmodel;
+mod passthrough;
 mod precision;
 mod requests;
 #[cfg(test)]
@@ -157,13 +158,11 @@ impl Artifact {
 /// to, and checks that all of it lies inside.
 pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, ArtifactError> {
     let (folder, file) = open_folder(path)?;
-    let Located {
-        model,
-        mut manifest,
-        manifest_folder,
-        found,
-    } = match file {
-        None => locate(&folder, processor, path.overlay.as_deref())?,
+    let located = match file {
+        None => match locate(&folder, processor, path.overlay.as_deref()) {
+            Err(error @ ArtifactError::NoModel { .. }) => return open_without_graph(folder, path, error),
+            located => located?,
+        },
         Some(model) => Located {
             model,
             manifest: manifest::parse(None, path.overlay.as_deref())?,
@@ -171,6 +170,12 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
             found: Found::Given,
         },
     };
+    let Located {
+        model,
+        mut manifest,
+        manifest_folder,
+        found,
+    } = located;
     let real = inside(&folder, &model)?;
     let request_files = requests::complete(&mut manifest, &folder, &manifest_folder)?;
     if found != Found::Given {
@@ -246,6 +251,46 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
         found,
         prepared_of: None,
     })
+}
+
+/// Opens an artifact without a model: one that is a step before or after one. `none` is the refusal
+/// of an artifact that is no such step.
+fn open_without_graph(folder: Folder, path: &ArtifactPath, none: ArtifactError) -> Result<Artifact, ArtifactError> {
+    let (mut manifest, beside) = locate::manifest_alone(&folder, path.overlay.as_deref())?;
+    let place = beside.join(passthrough::FILE);
+    manifest::add_sidecars(&folder, &place, &mut manifest);
+    let ports = passthrough::ports(&manifest);
+    // Beside weights in another format, the files are those of a model that was not exported.
+    let is_model = matches!(&none, ArtifactError::NoModel { advice, .. } if !advice.is_empty());
+    if ports.is_empty() || is_model {
+        return Err(none);
+    }
+    let request_files = requests::complete(&mut manifest, &folder, &beside)?;
+    let graph = passthrough::graph(&ports);
+    let weights = graph.len() as u64;
+    let folder = folder.with_generated(place.clone(), graph);
+    Ok(Artifact {
+        model: place,
+        folder,
+        external: Vec::new(),
+        is_ort_format: false,
+        facts: Facts {
+            weights,
+            widened: 0,
+            has_trees: false,
+            has_unbounded_work: false,
+        },
+        manifest: Arc::new(manifest),
+        request_files,
+        found: Found::NoGraph,
+        prepared_of: None,
+    })
+}
+
+/// The bytes of the tokenizer at `tokenizer` in the artifact at `path`.
+pub fn tokenizer(path: &ArtifactPath, tokenizer: &str) -> Result<Vec<u8>, ArtifactError> {
+    let (folder, _) = open_folder(path)?;
+    manifest::tokenizer_again(&folder, tokenizer)
 }
 
 /// The folder of the artifact at `path`, and its file when it is one. A link that has appeared

@@ -21,7 +21,7 @@ use super::packed::{Description, Packed};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
 use super::runtime::{Environment, Libraries};
 use super::session::{Cancel, Form, Session, SessionError};
-use super::{InferenceError, LOAD_STACK, LoadError, StartError, Work, records, runtime};
+use super::{InferenceError, LOAD_STACK, Ledger, LoadError, NoRoom, RequestMemory, StartError, Work, records, runtime};
 use crate::manifest::Manifest;
 use crate::tensor::{Inputs, Signature, Tensor};
 
@@ -97,11 +97,20 @@ pub struct Loaded {
     session: Session,
 }
 
+/// The ledger of a command that answers one request and then ends.
+struct Uncounted;
+
+impl Ledger for Uncounted {
+    fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
+        Ok(None)
+    }
+}
+
 impl Loaded {
     /// Does `work` on this thread, for as long as it takes.
     pub fn answer<W: Work>(&self, work: &W) -> Result<W::Answer, W::Error> {
         let cancel = Cancel::new().map_err(InferenceError::from)?;
-        let (inputs, plan) = work.decode()?;
+        let (inputs, plan) = work.decode(&Uncounted)?;
         let run = |inputs: &Inputs| {
             let outputs = W::outputs(&plan);
             self.session

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::InferenceError;
 use super::content::ContentHash;
 use super::crash;
+use super::memory::{NoRoom, Working};
 use super::placement;
 use super::pool::Lane;
 use super::records;
@@ -32,6 +33,13 @@ pub struct Model {
     pub(super) stuck: Arc<Stuck>,
 }
 
+/// The memory that a request may reserve beyond what requests of its size are expected to take,
+/// before it touches it: only reading a picture's header tells how large the picture becomes.
+pub trait Ledger {
+    /// `None` where nothing is counted.
+    fn reserve(&self, bytes: u64) -> Result<Option<Working>, NoRoom>;
+}
+
 /// What a request is beside its run. In two parts, because between them it may be joined with
 /// others.
 ///
@@ -44,7 +52,7 @@ pub trait Work: Send + 'static {
     type Error: From<InferenceError> + Send + 'static;
 
     /// Reads the request.
-    fn decode(&self) -> Result<(Inputs, Self::Plan), Self::Error>;
+    fn decode(&self, ledger: &dyn Ledger) -> Result<(Inputs, Self::Plan), Self::Error>;
 
     /// The outputs to run for, as indices into the signature's; `None` for all of them.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
@@ -79,12 +87,17 @@ impl Model {
         &self.manifest
     }
 
-    /// Drops the manifest's requests, which are of no use once they have run.
-    pub fn forget_requests(&mut self) {
-        let Manifest { warmup, golden, .. } = &*self.manifest;
-        if !(warmup.is_empty() && golden.is_empty()) {
+    /// Drops what is of no use once the model is ready: the manifest's requests, and the bytes of
+    /// its tokenizer.
+    pub fn forget_files(&mut self) {
+        let Manifest { warmup, golden, hints, .. } = &*self.manifest;
+        let has_bytes = hints.tokenizer.as_ref().is_some_and(|file| file.bytes.is_some());
+        if has_bytes || !(warmup.is_empty() && golden.is_empty()) {
             let mut manifest = Manifest::clone(&self.manifest);
             (manifest.warmup, manifest.golden) = (Vec::new(), Vec::new());
+            if let Some(file) = &mut manifest.hints.tokenizer {
+                file.bytes = None;
+            }
             self.manifest = Arc::new(manifest);
         }
     }
@@ -144,7 +157,7 @@ impl Model {
     fn answer_here<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
         let _mark = crash::Mark::new(self.content().short());
         let stopwatch = self.resident.pace.stopwatch();
-        let (inputs, plan) = work.decode()?;
+        let (inputs, plan) = work.decode(&*self.resident)?;
         let runs = records::run(
             self.signature(),
             &inputs,

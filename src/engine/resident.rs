@@ -6,10 +6,9 @@
 //!
 //! What always holds: at most one session of a content exists, or is being made, at a time.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use super::LoadError;
 use super::allocator;
@@ -18,10 +17,12 @@ use super::batch::Evidence;
 use super::content::ContentHash;
 use super::gpu::Gpu;
 use super::memory::{self, Another, Budget, Footprint, Load, Loaded, MappedFile, NoRoom, Working};
+use super::model::Ledger;
 use super::placement::Pace;
 use super::prepare::{Findings, Prepared};
 use super::runtime::Environment;
 use super::session::{Form, Session};
+use crate::shared::Shared;
 use crate::tensor::OutputRows;
 
 /// A session, what was learnt of it, and the memory reserved for it.
@@ -137,6 +138,12 @@ impl Resident {
     }
 }
 
+impl Ledger for Resident {
+    fn reserve(&self, bytes: u64) -> Result<Option<Working>, NoRoom> {
+        self.memory.request(bytes).map(Some)
+    }
+}
+
 /// 0 for a file that is gone, which the library says better.
 fn file_size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
@@ -218,55 +225,5 @@ impl Source {
     }
 }
 
-/// All residents, by content. Holds none of them: a resident goes when its last model does.
-#[derive(Debug, Default)]
-pub struct Residents {
-    places: Mutex<HashMap<ContentHash, Arc<tokio::sync::Mutex<Place>>>>,
-}
-
-/// Where a content's resident is found. Locked while it is made, so that others wait for it rather
-/// than make another.
-#[derive(Debug, Default)]
-pub struct Place(Weak<Resident>);
-
-impl Place {
-    pub fn get(&self) -> Option<Arc<Resident>> {
-        self.0.upgrade()
-    }
-
-    pub fn set(&mut self, resident: &Arc<Resident>) {
-        self.0 = Arc::downgrade(resident);
-    }
-}
-
-impl Residents {
-    pub fn place(&self, content: ContentHash) -> Arc<tokio::sync::Mutex<Place>> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() >= 64 && places.len().is_power_of_two() {
-            // Now and then: what nobody has a handle of, and whose resident is gone, is forgotten.
-            places.retain(|_, place| {
-                Arc::strong_count(place) > 1 || place.try_lock().map_or(true, |place| place.0.strong_count() > 0)
-            });
-        }
-        Arc::clone(places.entry(content).or_default())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_of_contents_that_nobody_loads_any_more_are_forgotten() {
-        let residents = Residents::default();
-        let content = |index: u64| ContentHash::parse(&blake3::hash(&index.to_le_bytes()).to_hex()).unwrap();
-        let wanted = residents.place(content(0));
-        for index in 1..10_000 {
-            residents.place(content(index));
-        }
-        let places = residents.places.lock().unwrap().len();
-        assert!(places <= 64, "{places}");
-        // Whoever waits at a place and whoever comes later meet at the same one.
-        assert!(Arc::ptr_eq(&wanted, &residents.place(content(0))));
-    }
-}
+/// All residents, by content.
+pub type Residents = Shared<ContentHash, Resident>;

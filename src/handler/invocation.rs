@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Handler;
+use super::media::Reply;
+use super::{Asked, Handler, MediaError, Seen};
 use crate::codec::{DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan};
-use crate::engine::{InferenceError, RequestMemory, Work};
+use crate::engine::{InferenceError, Ledger, RequestMemory, Work};
 use crate::tensor::{Inputs, Value};
 
 /// A request, as far as the model's answer depends on it. Parsing and writing large bodies takes as
@@ -44,15 +45,44 @@ pub enum InvocationError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     #[error(transparent)]
+    Media(#[from] MediaError),
+    #[error(transparent)]
     Inference(#[from] InferenceError),
 }
 
+/// What reading a request has settled about its reply.
+#[derive(Debug)]
+pub struct Plan {
+    reply: ReplyPlan,
+    format: Format,
+    /// Where the task answers rather than the outputs.
+    answer: Option<(Box<Seen>, Reply)>,
+}
+
+impl Plan {
+    fn outputs(reply: ReplyPlan, format: Format) -> Self {
+        Self {
+            reply,
+            format,
+            answer: None,
+        }
+    }
+
+    fn answer(reply: ReplyPlan, format: Format, seen: Box<Seen>, form: Reply) -> Self {
+        Self {
+            reply,
+            format,
+            answer: Some((seen, form)),
+        }
+    }
+}
+
 impl Work for Invocation {
-    type Plan = (ReplyPlan, Format);
+    type Plan = Plan;
     type Answer = Encoded;
     type Error = InvocationError;
 
-    fn decode(&self) -> Result<(Inputs, Self::Plan), InvocationError> {
+    fn decode(&self, ledger: &dyn Ledger) -> Result<(Inputs, Self::Plan), InvocationError> {
         let (asked, accept, default) = match &self.protocol {
             Protocol::Headers {
                 content_type,
@@ -60,32 +90,52 @@ impl Work for Invocation {
                 default,
                 documents,
             } => {
-                let asked = self.handler.decode(content_type, self.body.clone(), *documents)?;
+                let body = self.body.clone();
+                let asked = self.handler.decode(content_type, body, *documents, ledger)?;
                 (asked, accept.as_deref(), *default)
             }
             Protocol::OpenInference { json_bytes } => {
-                let asked = self.handler.decode_open_inference(json_bytes.as_deref(), &self.body)?;
+                let request = self.handler.decode_open_inference(json_bytes.as_deref(), &self.body)?;
+                let asked = Asked { request, seen: None };
                 // JSON alone, or with binary data behind it, as the request says.
                 (asked, None, Format::Json)
             }
         };
-        let (format, reply) = self.handler.negotiate(accept, default, &asked.reply)?;
+        let Asked { request, seen } = asked;
         let inputs = Inputs {
-            tensors: asked.inputs,
-            optional: asked.optional,
+            tensors: request.inputs,
+            optional: request.optional,
         };
-        Ok((inputs, (reply, format)))
+        if let Some(seen) = seen {
+            // The task reads what it needs of all outputs.
+            if self.handler.wants_picture(accept) {
+                return Ok((inputs, Plan::answer(request.reply, Format::Json, seen, Reply::Png)));
+            }
+            let (format, reply) = self.handler.negotiate(accept, default, &request.reply)?;
+            return Ok((
+                inputs,
+                match self.handler.answer_form(format) {
+                    Some(form) => Plan::answer(request.reply, format, seen, form),
+                    None => Plan::outputs(reply, format),
+                },
+            ));
+        }
+        let (format, reply) = self.handler.negotiate(accept, default, &request.reply)?;
+        Ok((inputs, Plan::outputs(reply, format)))
     }
 
-    fn outputs((reply, _): &Self::Plan) -> Option<&[usize]> {
-        reply.outputs()
+    fn outputs(plan: &Plan) -> Option<&[usize]> {
+        plan.reply.outputs()
     }
 
-    fn apart(&self, (reply, format): &Self::Plan, outputs: Option<&[Value]>) -> Option<usize> {
-        self.handler.apart(*format, reply, outputs)
+    fn apart(&self, plan: &Plan, outputs: Option<&[Value]>) -> Option<usize> {
+        self.handler.apart(plan.format, &plan.reply, outputs)
     }
 
-    fn encode(&self, (reply, format): Self::Plan, runs: &[Vec<Value>]) -> Result<Encoded, InvocationError> {
-        Ok(self.handler.encode(format, &reply, &self.model, runs)?)
+    fn encode(&self, plan: Plan, runs: &[Vec<Value>]) -> Result<Encoded, InvocationError> {
+        match &plan.answer {
+            Some((seen, form)) => self.handler.answer(seen, *form, &plan.reply, runs),
+            None => Ok(self.handler.encode(plan.format, &plan.reply, &self.model, runs)?),
+        }
     }
 }

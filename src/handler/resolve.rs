@@ -28,6 +28,14 @@ pub enum HandlerError {
         "outputs: {name:?} is {value_type}, which holds no classes: labels go with whole numbers and probabilities"
     )]
     NotClasses { name: String, value_type: String },
+    #[error("image: {0}")]
+    Image(String),
+    #[error("text: {0}")]
+    Text(String),
+    #[error("audio: {0}")]
+    Audio(String),
+    #[error("task: {0}")]
+    Task(String),
 }
 
 pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Handler, HandlerError> {
@@ -73,6 +81,8 @@ pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Hand
         outputs,
         labels,
         chunks,
+        media: None,
+        passed_over: Vec::new(),
     })
 }
 

@@ -2,8 +2,18 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
+use crate::engine::{NoRoom, RequestMemory};
 use crate::codec::testing::{input, output, signature, strings, tensor, zip_map};
 use crate::tensor::{DataType, OutputRows, OutputSpec, Tensor};
+
+/// Counts nothing.
+struct Uncounted;
+
+impl Ledger for Uncounted {
+    fn reserve(&self, _: u64) -> Result<Option<RequestMemory>, NoRoom> {
+        Ok(None)
+    }
+}
 
 fn manifest(json: serde_json::Value) -> Manifest {
     serde_json::from_value(json).unwrap()
@@ -22,7 +32,8 @@ fn answer(
     accept: &str,
     run: impl Fn(&[Tensor]) -> Vec<Value>,
 ) -> String {
-    let request = handler.decode(content_type, body(text), Documents::One).unwrap();
+    let request = handler.decode(content_type, body(text), Documents::One, &Uncounted)
+            .map(|asked| asked.request).unwrap();
     let (format, reply) = handler.negotiate(Some(accept), Format::Json, &request.reply).unwrap();
     let selected = |all: Vec<Value>| match reply.outputs() {
         None => all,
@@ -95,13 +106,13 @@ fn the_manifest_chooses_renames_and_labels_outputs() {
         ),
     ];
     for (said, accept, expected) in table {
-        let handler = Handler::new(&manifest(said), &model).unwrap();
+        let handler = Handler::new(&manifest(said), &model, Tools::default()).unwrap();
         assert_eq!(
             answer(&handler, &model, "text/csv", "1,2\n", accept, classify),
             expected
         );
     }
-    let chosen = Handler::new(&manifest(json!({"outputs": ["probabilities"]})), &model).unwrap();
+    let chosen = Handler::new(&manifest(json!({"outputs": ["probabilities"]})), &model, Tools::default()).unwrap();
     // What a request chooses counts more; the protocol's tensors keep their numbers.
     let request = r#"{"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}], "outputs": [{"name": "label"}]}"#;
     let reply = answer(&chosen, &model, "application/json", request, "*/*", classify);
@@ -121,7 +132,7 @@ fn the_manifest_chooses_renames_and_labels_outputs() {
 fn maps_by_class_number_go_out_by_name() {
     let model = signature(&[input("X", DataType::F32, &[-1, 1])], &[zip_map("p", DataType::I64)]);
     let said = json!({"labels": ["no", "yes"], "outputs": [{"name": "p", "labels": true}]});
-    let handler = Handler::new(&manifest(said), &model).unwrap();
+    let handler = Handler::new(&manifest(said), &model, Tools::default()).unwrap();
     let run = |_: &[Tensor]| {
         vec![Value::Sequence(vec![Value::Map {
             keys: tensor(&[3], &[0i64, 1, 9]),
@@ -167,7 +178,7 @@ fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
         ),
     ];
     for (said, expected) in table {
-        let error = Handler::new(&manifest(said.clone()), &classifier())
+        let error = Handler::new(&manifest(said.clone()), &classifier(), Tools::default())
             .unwrap_err()
             .to_string();
         assert!(error.contains(expected), "{said}: {error}");
@@ -177,7 +188,7 @@ fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
         &[output("y", DataType::String, &[-1])],
     );
     let said = json!({"labels": ["a"], "outputs": [{"name": "y", "labels": true}]});
-    let error = Handler::new(&manifest(said), &texts).unwrap_err().to_string();
+    let error = Handler::new(&manifest(said), &texts, Tools::default()).unwrap_err().to_string();
     assert!(error.contains("holds no classes"), "{error}");
 }
 
@@ -192,11 +203,12 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
     );
     // The order of the file's lines is the manifest's, whatever the model's is.
     let said = json!({"columns": ["Culmen Length (mm)", {"name": "Island", "default": "Dream"}]});
-    let handler = Handler::new(&manifest(said), &texts).unwrap();
+    let handler = Handler::new(&manifest(said), &texts, Tools::default()).unwrap();
     let expected = [strings(&[1, 1], &[b"Biscoe"]), tensor(&[1, 1], &[39.5f32])];
     assert_eq!(
         handler
-            .decode("text/csv", body("39.5,Biscoe\n"), Documents::One)
+            .decode("text/csv", body("39.5,Biscoe\n"), Documents::One, &Uncounted)
+            .map(|asked| asked.request)
             .unwrap()
             .inputs,
         expected
@@ -206,7 +218,9 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
             "application/json",
             body(r#"[{"Culmen Length (mm)": 39.5}]"#),
             Documents::One,
+            &Uncounted,
         )
+        .map(|asked| asked.request)
         .unwrap();
     assert_eq!(defaulted.inputs[0], strings(&[1, 1], &[b"Dream"]));
 
@@ -214,9 +228,10 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
         &[input("a", DataType::F32, &[-1, 2]), input("b", DataType::I64, &[-1])],
         &[],
     );
-    let handler = Handler::new(&manifest(json!({"columns": ["p", "q", "r"]})), &wide).unwrap();
+    let handler = Handler::new(&manifest(json!({"columns": ["p", "q", "r"]})), &wide, Tools::default()).unwrap();
     let inputs = handler
-        .decode("text/csv", body("r,q,p\n3,2,1\n"), Documents::One)
+        .decode("text/csv", body("r,q,p\n3,2,1\n"), Documents::One, &Uncounted)
+            .map(|asked| asked.request)
         .unwrap()
         .inputs;
     assert_eq!(inputs, [tensor(&[1, 2], &[1f32, 2.]), tensor(&[1], &[3i64])]);
@@ -248,7 +263,7 @@ fn a_model_of_a_fixed_batch_size_answers_any_number_of_records() {
     };
     for size in [1, 2, 4] {
         let (model, run) = sums(size);
-        let handler = Handler::new(&manifest(json!({"batching": true})), &model).unwrap();
+        let handler = Handler::new(&manifest(json!({"batching": true})), &model, Tools::default()).unwrap();
         let reply = |text: &str, accept: &str| answer(&handler, &model, "text/csv", text, accept, &run);
         assert_eq!(reply("1,2\n3,4\n5,6\n", "text/csv"), "3.0\n7.0\n11.0\n", "{size}");
         assert_eq!(reply("1,2\n", "text/csv"), "3.0\n", "{size}");
@@ -275,10 +290,12 @@ fn a_model_of_a_fixed_batch_size_answers_any_number_of_records() {
 #[test]
 fn records_that_may_depend_on_each_other_are_not_put_apart() {
     let (model, _) = sums(2);
-    let handler = Handler::new(&Manifest::default(), &model).unwrap();
-    assert!(handler.decode("text/csv", body("1,2\n3,4\n"), Documents::One).is_ok());
+    let handler = Handler::new(&Manifest::default(), &model, Tools::default()).unwrap();
+    assert!(handler.decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
+            .map(|asked| asked.request).is_ok());
     let error = handler
-        .decode("text/csv", body("1,2\n3,4\n5,6\n"), Documents::One)
+        .decode("text/csv", body("1,2\n3,4\n5,6\n"), Documents::One, &Uncounted)
+            .map(|asked| asked.request)
         .unwrap_err()
         .to_string();
     assert!(error.contains("the model takes float32[2, 2]"), "{error}");
@@ -294,7 +311,7 @@ fn an_output_without_an_entry_for_each_record_is_not_joined() {
         ..signature(&[input("image", DataType::F32, &[1, 2])], &[])
     };
     let run = |_: &[Tensor]| vec![Value::Tensor(tensor(&[2, 4], &[0f32; 8]))];
-    let handler = Handler::new(&Manifest::default(), &detector).unwrap();
+    let handler = Handler::new(&Manifest::default(), &detector, Tools::default()).unwrap();
     let lines = answer(
         &handler,
         &detector,
@@ -304,7 +321,8 @@ fn an_output_without_an_entry_for_each_record_is_not_joined() {
         run,
     );
     assert_eq!(lines.lines().count(), 2, "{lines}");
-    let request = handler.decode("text/csv", body("1,2\n3,4\n"), Documents::One).unwrap();
+    let request = handler.decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
+            .map(|asked| asked.request).unwrap();
     let runs = [run(&[]), run(&[])];
     let error = handler
         .encode(Format::Npy, &request.reply, "m", &runs)

@@ -4,7 +4,11 @@
 //! |---|---|---|
 //! | `MLmodel` | MLflow | the columns of the signature's inputs, in their order |
 //! | `config.pbtxt` | people, for Triton | `max_batch_size`, where `dynamic_batching` says that requests may be joined |
-//! | `config.json` | Hugging Face's libraries | `id2label` |
+//! | `config.json` | Hugging Face's libraries | `id2label`, the task of `architectures`, `problem_type` |
+//! | `config.json` | timm | `label_names`, the steps of `pretrained_cfg` |
+//! | `preprocessor_config.json` | Hugging Face's libraries | the steps for pictures, or for sound |
+//! | `tokenizer_config.json`, `special_tokens_map.json`, `sentence_bert_config.json` | Hugging Face's libraries | lengths, padding, special tokens |
+//! | `README.md` | Hugging Face's hub | `pipeline_tag` |
 //! | `labels.txt` | people | a label on each line |
 //!
 //! These files are written for other programs. One that is not understood is passed over, and what
@@ -16,6 +20,9 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::{Batching, Column, Manifest};
+use crate::audio::AudioProcessor;
+use crate::task::Task;
+use crate::vision;
 
 /// A file that exporters write beside a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +30,11 @@ pub enum Sidecar {
     MlModel,
     Triton,
     HuggingFace,
+    Preprocessor,
+    TokenizerConfig,
+    SpecialTokens,
+    SentenceBert,
+    ModelCard,
     Labels,
 }
 
@@ -33,13 +45,28 @@ pub struct SidecarError(String);
 
 impl Sidecar {
     /// In the order in which they count.
-    pub const ALL: [Self; 4] = [Self::MlModel, Self::Triton, Self::HuggingFace, Self::Labels];
+    pub const ALL: [Self; 9] = [
+        Self::MlModel,
+        Self::Triton,
+        Self::HuggingFace,
+        Self::Preprocessor,
+        Self::TokenizerConfig,
+        Self::SpecialTokens,
+        Self::SentenceBert,
+        Self::ModelCard,
+        Self::Labels,
+    ];
 
     pub const fn file(self) -> &'static str {
         match self {
             Self::MlModel => "MLmodel",
             Self::Triton => "config.pbtxt",
             Self::HuggingFace => "config.json",
+            Self::Preprocessor => "preprocessor_config.json",
+            Self::TokenizerConfig => "tokenizer_config.json",
+            Self::SpecialTokens => "special_tokens_map.json",
+            Self::SentenceBert => "sentence_bert_config.json",
+            Self::ModelCard => "README.md",
             Self::Labels => "labels.txt",
         }
     }
@@ -62,9 +89,16 @@ impl Sidecar {
                 manifest.batching = manifest.batching.or(batching);
                 Ok(batching.is_some())
             }
-            Self::HuggingFace => {
-                let labels = hugging_face_labels(text)?;
-                Ok(set_labels(manifest, labels))
+            Self::HuggingFace => hugging_face(text, manifest),
+            Self::Preprocessor => preprocessor(text, manifest),
+            Self::TokenizerConfig | Self::SpecialTokens | Self::SentenceBert => {
+                let read = manifest.hints.text.read(self.file(), text);
+                read.map_err(|error| SidecarError(error.to_string()))
+            }
+            Self::ModelCard => {
+                let task = pipeline_tag(text).and_then(|tag| tag.parse().ok());
+                manifest.hints.task = task.or(manifest.hints.task);
+                Ok(task.is_some())
             }
             Self::Labels => {
                 let labels = text
@@ -242,12 +276,65 @@ fn string_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// The labels of `id2label`, where its keys are the numbers from 0 on.
-fn hugging_face_labels(text: &str) -> Result<Vec<String>, SidecarError> {
+/// What `config.json` says of a network of Hugging Face's libraries, or of timm.
+fn hugging_face(text: &str, manifest: &mut Manifest) -> Result<bool, SidecarError> {
     let config: Json = serde_json::from_str(text).map_err(|error| SidecarError(error.to_string()))?;
-    let Some(Json::Object(labels)) = config.get("id2label") else {
-        return Ok(Vec::new());
-    };
-    let by_number = (0..labels.len()).map(|number| labels.get(&number.to_string())?.as_str().map(ToOwned::to_owned));
-    Ok(by_number.collect::<Option<_>>().unwrap_or_default())
+    let mut is_told = set_labels(manifest, labels_of(&config));
+    if let Some(task) = Task::from_config(&config) {
+        manifest.hints.task = Some(task);
+        is_told = true;
+    }
+    if let Some(kind) = config.get("problem_type").and_then(|kind| serde_json::from_value(kind.clone()).ok()) {
+        manifest.hints.answer.problem_type = Some(kind);
+    }
+    manifest
+        .hints
+        .text
+        .read("config.json", text)
+        .map_err(|error| SidecarError(error.to_string()))?;
+    // timm has the steps for pictures in this file.
+    if config.get("pretrained_cfg").is_some() || config.get("input_size").is_some() {
+        let image = vision::Processor::parse(text).map_err(|error| SidecarError(error.to_string()))?;
+        is_told |= image.is_some();
+        if image.is_some() && manifest.hints.task.is_none() {
+            manifest.hints.task = Some(Task::ImageClassification);
+        }
+        manifest.hints.image = image.or(manifest.hints.image.take());
+    }
+    Ok(is_told)
+}
+
+/// The steps of `preprocessor_config.json`, for pictures or for sound.
+fn preprocessor(text: &str, manifest: &mut Manifest) -> Result<bool, SidecarError> {
+    if let Some(image) = vision::Processor::parse(text).map_err(|error| SidecarError(error.to_string()))? {
+        manifest.hints.image = Some(image);
+        return Ok(true);
+    }
+    let audio = AudioProcessor::parse(text).map_err(|error| SidecarError(error.to_string()))?;
+    let is_told = audio.is_some();
+    manifest.hints.audio = audio.or(manifest.hints.audio.take());
+    Ok(is_told)
+}
+
+/// The value of `pipeline_tag` in the front matter of a model card.
+fn pipeline_tag(card: &str) -> Option<&str> {
+    let mut lines = card.lines();
+    if lines.next()?.trim_end() != "---" {
+        return None;
+    }
+    let lines = lines.take_while(|line| line.trim_end() != "---");
+    let tag = lines.filter_map(|line| line.strip_prefix("pipeline_tag:")).next()?;
+    Some(tag.trim().trim_matches(['"', '\'']))
+}
+
+/// The labels of `id2label`, where its keys are the numbers from 0 on, or timm's `label_names`.
+fn labels_of(config: &Json) -> Vec<String> {
+    if let Some(Json::Object(labels)) = config.get("id2label") {
+        let label = |number: usize| labels.get(&number.to_string())?.as_str().map(ToOwned::to_owned);
+        return (0..labels.len()).map(label).collect::<Option<_>>().unwrap_or_default();
+    }
+    let timm = config.get("pretrained_cfg").and_then(|own| own.get("label_names"));
+    let names = config.get("label_names").or(timm).and_then(Json::as_array);
+    let names = names.into_iter().flatten().map(|name| name.as_str().map(ToOwned::to_owned));
+    names.collect::<Option<_>>().unwrap_or_default()
 }

@@ -62,6 +62,7 @@ mod listing;
 mod local_mode;
 mod log;
 mod manifest;
+mod media;
 mod memory;
 mod names;
 mod negotiation;

@@ -4,11 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::Request;
+use super::{Prepared, Request};
 use crate::engine::{Examination, Loaded, OutputAxis, Packing};
 use crate::tensor::{Dim, InputSpec, ValueType};
 
-pub fn report(examination: &Examination, requests: &[Request]) -> serde_json::Result<Value> {
+pub fn report(examination: &Examination, requests: &[Request], prepared: &Prepared) -> serde_json::Result<Value> {
     let model = examination.model_in_artifact();
     let external: Vec<&String> = examination.external.iter().map(|(name, _)| name).collect();
     let header = examination.header.as_ref();
@@ -27,6 +27,8 @@ pub fn report(examination: &Examination, requests: &[Request]) -> serde_json::Re
         "packed": packing(&examination.packing),
         "batching": examination.manifest.batching,
         "manifest": super::manifest::report(&examination.manifest)?,
+        "steps": prepared.steps,
+        "example": prepared.curl,
     });
     let more = match &examination.loaded {
         Err(error) => json!({"refused": error.to_string()}),

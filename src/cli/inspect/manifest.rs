@@ -56,6 +56,11 @@ pub fn lines(manifest: &Manifest) -> Vec<String> {
         .map(|(count, kind)| format!("{count} {kind}"));
     tell("requests", requests.collect());
     tell("files of exporters", manifest.hints.files.clone());
+    let passed_over = manifest.hints.passed_over.iter();
+    tell(
+        "not understood",
+        passed_over.map(|passed| format!("{}: {}", passed.file, passed.why)).collect(),
+    );
     tell("columns of exporters", columns(&manifest.hints.columns));
     lines
 }

@@ -12,13 +12,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Dir, MemfdFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// A folder that is held by a descriptor.
@@ -28,6 +28,15 @@ pub struct Folder {
     descriptor: Arc<OwnedFd>,
     /// The folder that links of files may lead to.
     blobs: Option<Arc<Blobs>>,
+    /// A file that is in memory rather than on disk.
+    generated: Option<Arc<Generated>>,
+}
+
+/// A file that the artifact does not hold and that is read as if it did.
+#[derive(Debug)]
+struct Generated {
+    path: PathBuf,
+    content: Vec<u8>,
 }
 
 /// The files of one repository in Hugging Face's cache.
@@ -45,7 +54,14 @@ impl Folder {
             descriptor: Arc::new(rustix::fs::openat(CWD, path, flags, Mode::empty())?),
             path: path.to_owned(),
             blobs: None,
+            generated: None,
         })
+    }
+
+    /// This folder with one more file, at `path`, whose content is in memory.
+    pub fn with_generated(self, path: PathBuf, content: Vec<u8>) -> Self {
+        let generated = Some(Arc::new(Generated { path, content }));
+        Self { generated, ..self }
     }
 
     /// This folder, with the links of a snapshot followed: when it is one, or is in one, of a
@@ -79,12 +95,16 @@ impl Folder {
             descriptor: Arc::new(self.open_below(path, OFlags::DIRECTORY)?),
             path: path.to_owned(),
             blobs: self.blobs.clone(),
+            generated: self.generated.clone(),
         })
     }
 
     /// Opens the regular file at `path`, a real path below this folder, or that of a link to a
     /// blob.
     pub fn file(&self, path: &Path) -> io::Result<File> {
+        if let Some(generated) = self.generated.as_ref().filter(|generated| generated.path == path) {
+            return in_memory(&generated.content);
+        }
         // A pipe would be waited for without end.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let opened = match (self.open_below(path, flags), &self.blobs) {
@@ -142,6 +162,14 @@ impl Folder {
             opened => Ok(opened?),
         }
     }
+}
+
+/// A file without a place in any folder.
+fn in_memory(content: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("model", MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// The repository of the snapshot at or around the real path `folder`: `models--x` of

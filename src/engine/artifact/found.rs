@@ -19,6 +19,8 @@ pub enum Found {
         others: String,
     },
     Version,
+    /// The artifact has no graph: its inputs go out as they are prepared.
+    NoGraph,
 }
 
 impl fmt::Display for Found {
@@ -31,6 +33,7 @@ impl fmt::Display for Found {
             Self::Only => f.write_str("the only model file"),
             Self::Precision { why, others } => write!(f, "{why}; beside it are {others}"),
             Self::Version => f.write_str("the greatest version"),
+            Self::NoGraph => f.write_str("the artifact has no graph: what goes in goes out"),
         }
     }
 }

@@ -60,6 +60,17 @@ pub(super) fn locate(root: &Folder, processor: Processor, overlay: Option<&Overl
     })
 }
 
+/// The manifest of an artifact without a model, and the folder that it lies in or would: the top,
+/// else the only sub-directory.
+pub(super) fn manifest_alone(root: &Folder, overlay: Option<&Overlay>) -> Result<(Manifest, PathBuf), ArtifactError> {
+    let top = Listing::read(root, Processor::Cpu, overlay)?;
+    if let (true, [only]) = (top.files.is_empty(), &*top.directories.iter().collect::<Vec<_>>()) {
+        let (below, listing) = top.enter(root, only)?;
+        return Ok((listing.manifest(&below)?, below.path().to_owned()));
+    }
+    Ok((top.manifest(root)?, root.path().to_owned()))
+}
+
 /// A model below the top, and the manifest beside it where there is one.
 struct Below {
     model: PathBuf,

@@ -5,11 +5,18 @@ use std::path::Path;
 
 use super::beneath::Folder;
 use super::error::{ArtifactError, io_error};
-use super::inside::{inside, open_file};
-use crate::manifest::{FILE, Manifest, Overlay, Sidecar};
+use super::inside::{inside, open_file, stays_below};
+use crate::manifest::{FILE, Manifest, Overlay, PassedOver, Sidecar, TOKENIZER, TokenizerFile};
+use crate::task::{SentenceModules, Task};
 
 /// A manifest is a few lines, and perhaps a few hundred columns and labels.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+
+/// Longest tokenizer that is read: twice the largest that is published (256,000 tokens).
+const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+
+/// The steps of a network of sentence-transformers.
+const MODULES: &str = "modules.json";
 
 /// Longest file of an exporter that is read.
 const MAX_SIDECAR_BYTES: u64 = 4 << 20;
@@ -40,30 +47,84 @@ pub(super) fn parse(text: Option<&str>, overlay: Option<&Overlay>) -> Result<Man
 /// Adds what exporters have written beside `model`, or at the top of the artifact. A file that is
 /// not understood is passed over: it was not written for this server.
 pub(super) fn add_sidecars(folder: &Folder, model: &Path, manifest: &mut Manifest) {
-    let beside = model.parent().filter(|beside| *beside != folder.path());
     for sidecar in Sidecar::ALL {
         let name = sidecar.file();
-        let places = beside.into_iter().chain([folder.path()]).map(|place| place.join(name));
-        let Some(text) = places.into_iter().find_map(|path| sidecar_text(folder, &path)) else {
+        let Some((_, read)) = beside(folder, model, name, MAX_SIDECAR_BYTES) else {
             continue;
         };
+        let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
         let read = text.and_then(|text| sidecar.read(&text, manifest).map_err(|error| error.to_string()));
         match read {
             Ok(true) => manifest.hints.files.push(name.to_owned()),
             Ok(false) => {}
-            Err(error) => tracing::warn!(file = name, error, "a file beside the model is passed over"),
+            Err(why) => pass_over(manifest, name, why),
         }
+    }
+    add_modules(folder, model, manifest);
+    match beside(folder, model, TOKENIZER, MAX_TOKENIZER_BYTES) {
+        None => {}
+        Some((path, Ok(bytes))) => {
+            manifest.hints.files.push(TOKENIZER.to_owned());
+            manifest.hints.tokenizer = Some(TokenizerFile {
+                hash: blake3::hash(&bytes).to_hex().to_string(),
+                path,
+                bytes: Some(bytes.into()),
+            });
+        }
+        Some((_, Err(why))) => pass_over(manifest, TOKENIZER, why),
     }
 }
 
-/// The text of the file at `path`, when it is a file of the artifact; or why it cannot be read.
-fn sidecar_text(folder: &Folder, path: &Path) -> Option<Result<String, String>> {
-    let path = inside(folder, path).ok()?;
-    let (file, length) = open_file(folder, &path).ok()?;
-    if length > MAX_SIDECAR_BYTES {
-        return Some(Err(format!("it is longer than {MAX_SIDECAR_BYTES} bytes")));
+/// Adds the steps that sentence-transformers has after the network.
+fn add_modules(folder: &Folder, model: &Path, manifest: &mut Manifest) {
+    let text = |name: &str| {
+        let (_, read) = beside(folder, model, name, MAX_SIDECAR_BYTES)?;
+        String::from_utf8(read.ok()?).ok()
+    };
+    let Some(modules) = text(MODULES) else { return };
+    match SentenceModules::parse(&modules, |name| stays_below(name).then(|| text(name)).flatten()) {
+        Ok(modules) => {
+            manifest.hints.files.push(MODULES.to_owned());
+            manifest.hints.modules = Some(modules);
+            manifest.hints.task = Some(Task::SentenceSimilarity);
+        }
+        Err(error) => pass_over(manifest, MODULES, error.to_string()),
     }
-    let mut text = String::new();
-    let read = file.take(MAX_SIDECAR_BYTES).read_to_string(&mut text);
-    Some(read.map(|_| text).map_err(|error| error.to_string()))
+}
+
+/// Notes that a file was not understood. Requests that need it are refused with the reason.
+fn pass_over(manifest: &mut Manifest, file: &str, why: String) {
+    tracing::warn!(file, error = why, "a file beside the model is passed over");
+    let file = file.to_owned();
+    manifest.hints.passed_over.push(PassedOver { file, why });
+}
+
+/// The file `name` in the folder of `model`, or in the nearest folder around it inside the
+/// artifact: its path relative to the artifact, and its bytes or why they cannot be read.
+fn beside(folder: &Folder, model: &Path, name: &str, limit: u64) -> Option<(String, Result<Vec<u8>, String>)> {
+    let around = model.ancestors().skip(1);
+    let around = around.take_while(|above| above.starts_with(folder.path()));
+    let (path, (file, length)) = around.map(|above| above.join(name)).find_map(|path| {
+        let real = inside(folder, &path).ok()?;
+        let file = open_file(folder, &real).ok()?;
+        Some((path, file))
+    })?;
+    let relative = path.strip_prefix(folder.path()).unwrap_or(&path);
+    let relative = relative.to_string_lossy().into_owned();
+    if length > limit {
+        return Some((relative, Err(format!("it is longer than {limit} bytes"))));
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(limit).read_to_end(&mut bytes);
+    Some((relative, read.map(|_| bytes).map_err(|error| error.to_string())))
+}
+
+/// The bytes of a tokenizer that was loaded from `path` in the artifact before.
+pub(super) fn tokenizer_again(folder: &Folder, path: &str) -> Result<Vec<u8>, ArtifactError> {
+    let path = inside(folder, &folder.path().join(path))?;
+    let (file, _) = open_file(folder, &path)?;
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_TOKENIZER_BYTES).read_to_end(&mut bytes);
+    read.map_err(|source| io_error(&path, source))?;
+    Ok(bytes)
 }

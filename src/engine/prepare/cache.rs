@@ -17,6 +17,7 @@
 //! - A prepared form under a content comes from that very content: it is made of a private copy (`artifact/copy.rs`).
 //! - The sizes of finished files stay within a bound (`room.rs`); the file that was not used for longest goes first.
 
+mod beside;
 mod entry;
 mod folder;
 mod room;

@@ -16,7 +16,7 @@ use super::caller::{Caller, Hold};
 use crate::engine::InferenceError;
 use crate::engine::batch;
 use crate::engine::memory::Working;
-use crate::engine::model::{Model, Work};
+use crate::engine::model::{Ledger, Model, Work};
 use crate::engine::placement::{is_long, thread_time};
 use crate::engine::pool::PoolError;
 use crate::tensor::{Inputs, Value};
@@ -47,7 +47,7 @@ pub(super) struct Decoded {
 /// The part of a request that knows its types. It answers once: in `decode` when that returns
 /// nothing, else in one of the others.
 pub(super) trait Request: Send {
-    fn decode(&mut self) -> Option<Inputs>;
+    fn decode(&mut self, ledger: &dyn Ledger) -> Option<Inputs>;
     fn outputs(&self) -> Option<&[usize]>;
     /// As [`Work::apart`].
     fn apart(&self, outputs: Option<&[Value]>) -> Option<usize>;
@@ -72,8 +72,8 @@ impl<W: Work> Typed<W> {
 }
 
 impl<W: Work> Request for Typed<W> {
-    fn decode(&mut self) -> Option<Inputs> {
-        match guarded(|| self.work.decode()) {
+    fn decode(&mut self, ledger: &dyn Ledger) -> Option<Inputs> {
+        match guarded(|| self.work.decode(ledger)) {
             Ok((inputs, plan)) => {
                 self.plan = Some(plan);
                 Some(inputs)
@@ -169,7 +169,7 @@ impl Pending {
                         return None;
                     }
                 };
-                let inputs = self.request.decode()?;
+                let inputs = self.request.decode(&*model.resident)?;
                 // Others have not given the same optional inputs, and a run has one value of each.
                 let is_joint = inputs.optional.is_empty() && self.request.apart(None).is_none();
                 let batcher = model.batcher.as_ref().filter(|_| is_joint);

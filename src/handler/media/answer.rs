@@ -1,0 +1,279 @@
+//! Outputs as the answer of the model's task.
+
+use std::ops::Range;
+
+use serde_json::{Map, Value as Json};
+
+use super::body::Frame;
+use super::error::MediaError;
+use super::picture::Placed;
+use super::text::{Texts, Words};
+use super::{Media, Seen, Source, is_asked_for};
+use crate::codec::{Encoded, Format, ReplyPlan};
+use crate::handler::HandlerError;
+use crate::manifest::{Manifest, Step};
+use crate::task::{Answer, Context, Form, Labels, Output, Parameters, PlacedPicture, Question, Settings, Task, TaskError};
+use crate::tensor::{Signature, Value, ValueType};
+
+/// The task of a model, and what the manifest sets for its answers.
+#[derive(Debug)]
+pub(super) struct Answering {
+    task: Task,
+    settings: Settings,
+    labels: Labels,
+    /// Whether requests of tensors are answered by the task as well.
+    answers_tensors: bool,
+}
+
+/// Tasks of Hugging Face that have no answer here: the outputs are the answer.
+const PLAIN: [&str; 16] = [
+    "tabular-classification",
+    "tabular-regression",
+    "time-series-forecasting",
+    "text-generation",
+    "text2text-generation",
+    "translation",
+    "summarization",
+    "automatic-speech-recognition",
+    "text-to-speech",
+    "image-to-text",
+    "image-to-image",
+    "depth-estimation",
+    "mask-generation",
+    "reinforcement-learning",
+    "graph-ml",
+    "other",
+];
+
+impl Answering {
+    pub fn of(
+        manifest: &Manifest,
+        signature: &Signature,
+        source: Option<&Source>,
+    ) -> Result<Option<Self>, HandlerError> {
+        let step = manifest.answer.as_ref();
+        if Step::is_off(step) {
+            return Ok(None);
+        }
+        let refused = |source: TaskError| HandlerError::Task(source.to_string());
+        let is_told = is_asked_for(step);
+        let named = match manifest.task.as_deref() {
+            Some(name) if PLAIN.contains(&name) && !is_told => return Ok(None),
+            Some(name) => Some(name.parse::<Task>().map_err(refused)?),
+            None => None,
+        };
+        // What files say of a network counts where its inputs are prepared here, too: for a model of
+        // tensors alone, they say nothing new.
+        let hinted = || source.and_then(|source| manifest.hints.task.or_else(|| guessed(manifest, signature, source)));
+        let is_bare = manifest.hints.files.iter().any(|file| file == "config.json") && is_passthrough(signature);
+        let logits = || (is_bare || is_told).then_some(manifest.hints.task.or(Some(Task::TextClassification))).flatten();
+        let Some(task) = named.or_else(hinted).or_else(logits) else {
+            return Ok(None);
+        };
+        let own = match Step::settings(step) {
+            Some(settings) => Parameters::read(task, settings).map_err(refused)?.settings,
+            None => Settings::default(),
+        };
+        let modules = match &manifest.hints.modules {
+            Some(modules) if task == Task::SentenceSimilarity => modules.check(signature).map_err(refused)?,
+            Some(_) | None => Settings::default(),
+        };
+        let mut settings = own.over(&modules);
+        if task.settings().contains(&"problem_type") {
+            settings = settings.over(&manifest.hints.answer);
+        }
+        match task.check(signature, &settings, manifest.labels.len()) {
+            Ok(()) => {}
+            Err(error) if named.is_some() || is_told => return Err(refused(error)),
+            Err(error) => {
+                tracing::info!(%task, "the outputs go out as they are: {error}");
+                return Ok(None);
+            }
+        }
+        let needs_more = task.needs_tokens() || task == Task::ObjectDetection;
+        Ok(Some(Self {
+            task,
+            settings,
+            labels: Labels::new(&manifest.labels),
+            answers_tensors: (named.is_some() || is_told || is_bare) && !needs_more,
+        }))
+    }
+
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
+    pub fn step(&self) -> String {
+        format!("answer as {}", self.task)
+    }
+
+    /// The settings of the manifest with a request's parameters over them.
+    pub fn settings(&self, parameters: &Map<String, Json>) -> Result<Settings, MediaError> {
+        let parameters = Parameters::read(self.task, parameters)?;
+        Ok(parameters.settings.over(&self.settings))
+    }
+}
+
+/// Whether the model hands on what goes in: one input and one output of the same name.
+fn is_passthrough(signature: &Signature) -> bool {
+    match (&*signature.inputs, &*signature.outputs) {
+        ([input], [output]) => input.name == output.name,
+        _ => false,
+    }
+}
+
+/// The task that follows from pictures, labels, and an output with a column for each label.
+fn guessed(manifest: &Manifest, signature: &Signature, source: &Source) -> Option<Task> {
+    let [output] = &*signature.outputs else { return None };
+    let ValueType::Tensor { dims: Some(dims), .. } = &output.value_type else {
+        return None;
+    };
+    let is_row = dims.len() == 2 && dims[1] == crate::tensor::Dim::Fixed(manifest.labels.len());
+    let task = match source {
+        Source::Pictures(_) => Task::ImageClassification,
+        Source::Sounds(_) => Task::AudioClassification,
+        Source::Texts(_) => Task::TextClassification,
+    };
+    (is_row && !manifest.labels.is_empty()).then_some(task)
+}
+
+impl Media {
+    /// The settings of a request over those of the manifest.
+    pub(super) fn settings_over(&self, settings: Settings) -> Settings {
+        match &self.answering {
+            Some(answering) => settings.over(&answering.settings),
+            None => settings,
+        }
+    }
+
+    /// What a request of tensors leaves behind, where the task answers it.
+    pub fn seen_of_tensors(&self, records: usize) -> Option<Seen> {
+        let answering = self.answering.as_ref().filter(|answering| answering.answers_tensors)?;
+        Some(Seen::of_tensors(records, answering.settings.clone()))
+    }
+
+    /// Whether the task has an answer in a format; where it has none, the outputs go out.
+    pub fn answers_in(&self, format: Format) -> bool {
+        self.answering.is_some() && matches!(format, Format::Json | Format::JsonLines | Format::Csv)
+    }
+
+    /// Whether the answer is a map of classes, which goes out as a picture where that is asked for.
+    pub fn gives_pictures(&self) -> bool {
+        let task = self.answering.as_ref().map(|answering| answering.task);
+        task == Some(Task::ImageSegmentation)
+    }
+
+    /// The answer to a request, in one of the formats of [`Self::answers_in`], or as a picture.
+    pub fn encode(
+        &self,
+        seen: &Seen,
+        form: Reply,
+        plan: &ReplyPlan,
+        signature: &Signature,
+        runs: &[Vec<Value>],
+    ) -> Result<Encoded, MediaError> {
+        let Some(answering) = &self.answering else {
+            return Err(MediaError::Task(TaskError::OutOfMemory));
+        };
+        let names: Vec<&str> = plan.selected(signature).iter().map(|spec| spec.name.as_str()).collect();
+        let mut answers = Vec::with_capacity(runs.len());
+        for (index, run) in runs.iter().enumerate() {
+            // One run for all records, or one for each.
+            let part = if runs.len() == 1 { 0..seen.records } else { index..index + 1 };
+            let outputs = names.iter().zip(run).map(|(name, value)| Output { name, value });
+            answers.push(self.answer(answering, seen, part, &outputs.collect::<Vec<_>>())?);
+        }
+        reply(seen, form, &answers)
+    }
+
+    fn answer(
+        &self,
+        answering: &Answering,
+        seen: &Seen,
+        part: Range<usize>,
+        outputs: &[Output<'_>],
+    ) -> Result<Answer, MediaError> {
+        let placed: Vec<Placed<'_>> = seen.placements.get(part.clone()).unwrap_or_default().iter().map(Placed).collect();
+        let pictures: Vec<&dyn PlacedPicture> = placed.iter().map(|placed| placed as &dyn PlacedPicture).collect();
+        let context = Context {
+            pictures: &pictures,
+            ..Context::new(part.len(), &answering.labels, &seen.settings)
+        };
+        let answer = match (&self.source, &seen.texts) {
+            (Some(Source::Texts(texts)), Some(seen)) => {
+                let words = Words(Texts::tokenizer(texts));
+                seen.with_context(part, |question: Question<'_>, tokens| {
+                    let context = Context {
+                        tokens,
+                        question,
+                        vocabulary: Some(&words),
+                        ..context
+                    };
+                    answering.task.answer(outputs, &context)
+                })
+            }
+            _ => answering.task.answer(outputs, &context),
+        };
+        Ok(answer?)
+    }
+}
+
+/// The form that an answer goes out in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::handler) enum Reply {
+    Json,
+    JsonLines,
+    Csv,
+    Png,
+}
+
+fn reply(seen: &Seen, form: Reply, answers: &[Answer]) -> Result<Encoded, MediaError> {
+    let is_one = seen.form == Form::One;
+    let (content_type, body) = match form {
+        Reply::Json => {
+            let is_framed = seen.frame == Frame::Predictions;
+            let json = match answers {
+                [only] if is_one && !is_framed => only.to_json(Form::One)?,
+                [only] => only.to_json(Form::List)?,
+                several => {
+                    let mut list = b"[".to_vec();
+                    for (index, answer) in several.iter().enumerate() {
+                        if index > 0 {
+                            list.push(b',');
+                        }
+                        list.extend(answer.to_json(Form::One)?);
+                    }
+                    list.push(b']');
+                    list
+                }
+            };
+            let json = if is_framed {
+                [br#"{"predictions":"#.as_slice(), &json, b"}"].concat()
+            } else {
+                json
+            };
+            (Format::Json.media_type(), json)
+        }
+        Reply::JsonLines => {
+            let lines: Result<Vec<_>, _> = answers.iter().map(Answer::to_json_lines).collect();
+            (Format::JsonLines.media_type(), lines?.concat())
+        }
+        Reply::Csv => {
+            let lines: Result<Vec<_>, _> = answers.iter().map(Answer::to_csv).collect();
+            (Format::Csv.media_type(), lines?.concat())
+        }
+        Reply::Png => match answers {
+            [only] => ("image/png", only.to_png()?),
+            _ => {
+                return Err(MediaError::Task(TaskError::Input(
+                    "a picture answers one picture; send one at a time, or accept application/json".to_owned(),
+                )));
+            }
+        },
+    };
+    Ok(Encoded {
+        content_type: content_type.into(),
+        json_bytes: None,
+        body: body.into(),
+    })
+}

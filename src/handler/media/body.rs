@@ -1,0 +1,345 @@
+//! The pictures or recordings in a body, in each of the ways that clients send them.
+//!
+//! | content type | the body |
+//! |---|---|
+//! | `image/*`, `audio/*`, `application/x-image`, `application/octet-stream` | one file |
+//! | `multipart/form-data`, `multipart/mixed` | a file in each part; the field `parameters` as JSON |
+//! | `application/json` | `{"inputs": FILE}`, `{"inputs": [FILE, ...], "parameters": {...}}`, `{"instances": [FILE, ...]}`, `{"image": FILE}`, FILE or a list of them |
+//! | `application/jsonlines` | one of these on each line |
+//!
+//! In JSON a FILE is a string in base64 or a `data:` URL, or an object that holds one under `b64`
+//! (as TensorFlow Serving has it), `image`, `image_bytes`, `audio`, `bytes` or `data`.
+//!
+//! What always holds: JSON with a number where a file would be is no body of files, and is left to
+//! the formats of tensors; that is found out at the first number.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value as Json};
+
+use super::multipart;
+
+/// The keys that a file may stand under in an object.
+const FILE_KEYS: [&str; 6] = ["b64", "image", "image_bytes", "audio", "bytes", "data"];
+
+/// The keys of a request, each with the frame of its reply.
+const REQUEST_KEYS: [(&str, Frame); 7] = [
+    ("inputs", Frame::Bare),
+    ("instances", Frame::Predictions),
+    ("images", Frame::Bare),
+    ("image", Frame::Bare),
+    ("audio", Frame::Bare),
+    ("b64", Frame::Bare),
+    ("image_bytes", Frame::Bare),
+];
+
+/// The files of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::handler) struct Files {
+    pub files: Vec<Bytes>,
+    /// Whether the request holds one file rather than a list, which may have one as well.
+    pub is_single: bool,
+    pub frame: Frame,
+    pub parameters: Map<String, Json>,
+}
+
+/// The JSON around the answers of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::handler) enum Frame {
+    /// The answer of each record as it is: Hugging Face's form.
+    Bare,
+    /// `{"predictions": [...]}`, as TensorFlow Serving has it.
+    Predictions,
+}
+
+/// Why a body holds no files that can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::handler) struct BodyProblem(pub String);
+
+/// The files of a form.
+pub(in crate::handler) fn of_form(body: &Bytes, boundary: &str) -> Result<Files, BodyProblem> {
+    let (mut files, mut parameters) = (Vec::new(), Map::new());
+    for part in multipart::parts(body, boundary).map_err(BodyProblem)? {
+        if part.name == "parameters" && !part.is_file {
+            parameters = serde_json::from_slice(&part.body)
+                .map_err(|error| BodyProblem(format!("the field \"parameters\" is not a JSON object: {error}")))?;
+        } else if part.is_file || !part.body.is_empty() {
+            files.push(part.body);
+        }
+    }
+    if files.is_empty() {
+        return Err(BodyProblem("the form holds no file".to_owned()));
+    }
+    Ok(Files {
+        is_single: files.len() == 1,
+        files,
+        frame: Frame::Bare,
+        parameters,
+    })
+}
+
+/// The one file that a body is.
+pub(in crate::handler) fn of_file(body: Bytes) -> Files {
+    Files {
+        files: vec![body],
+        is_single: true,
+        frame: Frame::Bare,
+        parameters: Map::new(),
+    }
+}
+
+/// The files in a JSON document; `None` when it is a document of tensors.
+pub(in crate::handler) fn of_json(body: &[u8]) -> Option<Result<Files, BodyProblem>> {
+    let node: Node = serde_json::from_slice(body).ok()?;
+    let mut parameters = Map::new();
+    let (value, frame) = match node {
+        Node::Object(mut members) => {
+            let (key, frame) = REQUEST_KEYS
+                .into_iter()
+                .find(|(key, _)| members.iter().any(|(own, _)| own == key))?;
+            let mut value = None;
+            for (own, member) in members.drain(..) {
+                match member {
+                    Node::Parameters(object) => parameters = object,
+                    member if own == key => value = Some(member),
+                    Node::Text(_) | Node::List(_) | Node::Object(_) | Node::Nothing => {}
+                }
+            }
+            (value?, frame)
+        }
+        other => (other, Frame::Bare),
+    };
+    let is_single = !matches!(value, Node::List(_));
+    let mut files = Vec::new();
+    if let Err(problem) = gather(value, &mut files) {
+        return Some(Err(problem));
+    }
+    if files.is_empty() {
+        return None;
+    }
+    Some(Ok(Files {
+        files,
+        is_single,
+        frame,
+        parameters,
+    }))
+}
+
+/// The files of lines of JSON; `None` when they hold tensors.
+pub(in crate::handler) fn of_lines(body: &[u8]) -> Option<Result<Files, BodyProblem>> {
+    let mut all: Option<Files> = None;
+    for (number, line) in body.split(|&byte| byte == b'\n').enumerate() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match of_json(line)? {
+            Ok(mut own) => {
+                if own.files.len() != 1 {
+                    let problem = format!("line {} holds {} files; a line holds one", number + 1, own.files.len());
+                    return Some(Err(BodyProblem(problem)));
+                }
+                match &mut all {
+                    Some(all) => all.files.append(&mut own.files),
+                    None => all = Some(Files { is_single: false, ..own }),
+                }
+            }
+            Err(BodyProblem(problem)) => return Some(Err(BodyProblem(format!("line {}: {problem}", number + 1)))),
+        }
+    }
+    all.map(Ok)
+}
+
+/// Collects the files of a value.
+fn gather(value: Node, files: &mut Vec<Bytes>) -> Result<(), BodyProblem> {
+    match value {
+        Node::Text(text) => files.push(decoded(&text)?),
+        Node::List(items) => items.into_iter().try_for_each(|item| gather(item, files))?,
+        Node::Object(mut members) => {
+            let position = members.iter().position(|(key, _)| FILE_KEYS.contains(&&**key));
+            match position {
+                Some(position) => gather(members.swap_remove(position).1, files)?,
+                None => {
+                    return Err(BodyProblem(format!(
+                        "an object must hold a file in base64 under one of {}",
+                        FILE_KEYS.join(", ")
+                    )));
+                }
+            }
+        }
+        Node::Nothing | Node::Parameters(_) => {
+            return Err(BodyProblem("there is null, true or false where a file was expected".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a string in base64, or of a `data:` URL.
+fn decoded(text: &str) -> Result<Bytes, BodyProblem> {
+    let text = text.trim();
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return Err(BodyProblem(
+            "the server fetches no addresses; send the file itself, in base64 or as the body".to_owned(),
+        ));
+    }
+    let coded = match text.strip_prefix("data:") {
+        Some(url) => {
+            let (about, data) = url.split_once(',').unwrap_or((url, ""));
+            if !about.ends_with(";base64") {
+                return Err(BodyProblem("a data: URL must be in base64".to_owned()));
+            }
+            data
+        }
+        None => text,
+    };
+    // Some encoders break lines.
+    let unbroken: String;
+    let coded = if coded.contains(['\n', '\r']) {
+        unbroken = coded.replace(['\n', '\r'], "");
+        &unbroken
+    } else {
+        coded
+    };
+    let is_url_safe = coded.contains(['-', '_']);
+    let is_padded = coded.ends_with('=');
+    let bytes = match (is_url_safe, is_padded) {
+        (false, true) => STANDARD.decode(coded),
+        (false, false) => STANDARD_NO_PAD.decode(coded),
+        (true, true) => URL_SAFE.decode(coded),
+        (true, false) => URL_SAFE_NO_PAD.decode(coded),
+    };
+    match bytes {
+        Ok(bytes) if !bytes.is_empty() => Ok(bytes.into()),
+        Ok(_) => Err(BodyProblem("a file is empty".to_owned())),
+        Err(error) => Err(BodyProblem(format!("a file is not in base64: {error}"))),
+    }
+}
+
+/// JSON without numbers, but for those of `parameters`.
+enum Node {
+    Text(String),
+    List(Vec<Node>),
+    Object(Vec<(String, Node)>),
+    /// The value of `parameters`.
+    Parameters(Map<String, Json>),
+    /// `null`, `true` or `false`.
+    Nothing,
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Nodes;
+
+        impl<'de> Visitor<'de> for Nodes {
+            type Value = Node;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("files in base64")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Node, E> {
+                Ok(Node::Text(text.to_owned()))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Node, E> {
+                Ok(Node::Text(text))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+                Ok(Node::Nothing)
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Node, E> {
+                Ok(Node::Nothing)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = list.next_element()? {
+                    items.push(item);
+                }
+                Ok(Node::List(items))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+                let mut members = Vec::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    let value = if key == "parameters" {
+                        Node::Parameters(map.next_value::<Option<Map<String, Json>>>()?.unwrap_or_default())
+                    } else {
+                        map.next_value()?
+                    };
+                    members.push((key, value));
+                }
+                Ok(Node::Object(members))
+            }
+        }
+
+        deserializer.deserialize_any(Nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Option<Result<Files, String>> {
+        of_json(text.as_bytes()).map(|files| files.map_err(|BodyProblem(problem)| problem))
+    }
+
+    #[test]
+    fn each_way_to_send_files_in_json_gives_the_same_files() {
+        let cases = [
+            (r#"{"inputs": "YWJj"}"#, 1, true, Frame::Bare),
+            (r#"{"inputs": ["YWJj", "YWJj"], "parameters": {"top_k": 2}}"#, 2, false, Frame::Bare),
+            (r#"{"instances": [{"b64": "YWJj"}]}"#, 1, false, Frame::Predictions),
+            (r#"{"instances": [{"image_bytes": {"b64": "YWJj"}}]}"#, 1, false, Frame::Predictions),
+            (r#"{"image": "data:image/png;base64,YWJj"}"#, 1, true, Frame::Bare),
+            (r#""YWJj""#, 1, true, Frame::Bare),
+            (r#"["YW\nJj"]"#, 1, false, Frame::Bare),
+        ];
+        for (text, count, is_single, frame) in cases {
+            let files = json(text).unwrap().unwrap();
+            assert_eq!((files.files.len(), files.is_single, files.frame), (count, is_single, frame), "{text}");
+            assert!(files.files.iter().all(|file| &**file == b"abc"), "{text}");
+        }
+        let with = json(r#"{"inputs": "YWJj", "parameters": {"top_k": 2}}"#).unwrap().unwrap();
+        assert_eq!(with.parameters["top_k"], 2);
+    }
+
+    #[test]
+    fn json_with_numbers_is_left_to_the_formats_of_tensors() {
+        for text in ["[[1, 2]]", r#"{"inputs": {"x": [1.5]}}"#, r#"{"instances": [[0]]}"#, "{", "{}", "[]", "nonsense"] {
+            assert!(json(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_in_words() {
+        let cases = [
+            (r#"{"inputs": "https://example.com/cat.jpg"}"#, "fetches no addresses"),
+            (r#"{"inputs": "not base64!"}"#, "not in base64"),
+            (r#"{"inputs": {"url": "YWJj"}}"#, "under one of b64"),
+            (r#"{"inputs": [null]}"#, "where a file was expected"),
+            (r#"{"inputs": ""}"#, "a file is empty"),
+            (r#"{"inputs": "data:text/plain,abc"}"#, "must be in base64"),
+        ];
+        for (text, expected) in cases {
+            let problem = json(text).unwrap().unwrap_err();
+            assert!(problem.contains(expected), "{text}: {problem}");
+        }
+    }
+
+    #[test]
+    fn each_line_holds_one_file() {
+        let files = of_lines(b"{\"inputs\": \"YWJj\"}\n\n\"YWJj\"\n").unwrap().unwrap();
+        assert_eq!((files.files.len(), files.is_single), (2, false));
+        let two = of_lines(b"[\"YWJj\", \"YWJj\"]\n").unwrap().unwrap_err();
+        assert!(two.0.contains("line 1 holds 2 files"), "{}", two.0);
+        assert!(of_lines(b"[1]\n").is_none());
+    }
+}

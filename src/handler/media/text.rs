@@ -1,0 +1,451 @@
+//! Sentences as the inputs of a model.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use super::body::Frame;
+use super::error::MediaError;
+use super::{Media, Seen, SharedTokenizer, is_asked_for};
+use crate::codec::{Request, Schema};
+use crate::engine::Ledger;
+use crate::handler::HandlerError;
+use crate::manifest::{Manifest, Step};
+use crate::task::{Form, Parameters, Question, Settings, Task, Tokens, Vocabulary};
+use crate::tensor::{Inputs, Signature};
+use crate::text::request::{self, ReadOptions, TextForm, TextRequest};
+use crate::text::{Encoded, Options, Padding, Side, TextError, TextInput, TextInputs, Tokenizer, Truncation};
+
+/// The inputs that take tokens, and the tokenizer.
+#[derive(Debug)]
+pub(super) struct Texts {
+    tokenizer: SharedTokenizer,
+    inputs: TextInputs,
+    options: Options,
+    /// Put before each text, as some networks for embeddings want it.
+    prompt: String,
+}
+
+/// The manifest's `text` object.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Keys {
+    max_length: Option<usize>,
+    padding: Option<Padding>,
+    pad_to_multiple_of: Option<usize>,
+    padding_side: Option<Side>,
+    truncation: Option<Truncation>,
+    truncation_side: Option<Side>,
+    add_special_tokens: Option<bool>,
+    prompt: String,
+}
+
+/// What the answer to texts depends on.
+#[derive(Debug)]
+pub(super) struct SeenTexts {
+    /// As they were tokenised: the texts of a zero-shot classification are pairs.
+    inputs: Vec<TextInput>,
+    encoded: Encoded,
+    question: Asked,
+}
+
+/// [`Question`], with what it borrows.
+#[derive(Debug)]
+enum Asked {
+    Records,
+    Similarity,
+    Ranking,
+    ZeroShot(Vec<String>),
+    Spans(Vec<usize>),
+}
+
+impl Texts {
+    /// The texts of a model; `None` for one that takes none.
+    pub fn of(
+        manifest: &Manifest,
+        signature: &Signature,
+        tokenizer: Option<SharedTokenizer>,
+    ) -> Result<Option<Self>, HandlerError> {
+        let step = manifest.text.as_ref();
+        if Step::is_off(step) {
+            return Ok(None);
+        }
+        let Some(tokenizer) = tokenizer else {
+            return match is_asked_for(step) {
+                true => Err(HandlerError::Text("there is no tokenizer.json beside the model".to_owned())),
+                false => Ok(None),
+            };
+        };
+        let keys: Keys = match Step::settings(step) {
+            None => Keys::default(),
+            Some(settings) => serde_json::from_value(Json::Object(settings.clone()))
+                .map_err(|error| HandlerError::Text(error.to_string()))?,
+        };
+        let inputs = match TextInputs::bind(signature) {
+            Ok(Some(inputs)) => inputs,
+            Ok(None) if is_asked_for(step) => {
+                let problem = "the model has no input for tokens, which is called input_ids and int64 or int32";
+                return Err(HandlerError::Text(problem.to_owned()));
+            }
+            Err(error) if is_asked_for(step) => return Err(HandlerError::Text(error.to_string())),
+            Ok(None) | Err(_) => return Ok(None),
+        };
+        let options = Options {
+            add_special_tokens: keys.add_special_tokens.unwrap_or(true),
+            padding: keys.padding.unwrap_or_default(),
+            pad_to_multiple_of: keys.pad_to_multiple_of,
+            padding_side: keys.padding_side,
+            truncation: keys.truncation.unwrap_or_default(),
+            truncation_side: keys.truncation_side,
+            max_length: keys.max_length,
+            fixed_length: inputs.fixed_length(),
+            ..Options::default()
+        };
+        Ok(Some(Self {
+            tokenizer,
+            inputs,
+            options,
+            prompt: keys.prompt,
+        }))
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.tokenizer.get()
+    }
+
+    pub fn steps(&self) -> Vec<String> {
+        self.tokenizer().steps(&self.options)
+    }
+
+    /// Reads a body of texts; `None` for one of tensors.
+    pub fn decode(
+        &self,
+        media: &Media,
+        essence: &str,
+        body: &Bytes,
+        schema: &Schema,
+        ledger: &dyn Ledger,
+    ) -> Result<Option<(Request, Seen)>, MediaError> {
+        /// Bytes that a byte of text takes as tokens: an id, its type, mask, offsets and word, for
+        /// texts of which each byte is a token.
+        const TOKEN_BYTES: u64 = 96;
+        let task = media.answering.as_ref().map(|answering| answering.task());
+        let options = ReadOptions {
+            pairs: matches!(task, Some(Task::TextRanking | Task::TextClassification)),
+            csv_header: None,
+            limits: media.limits.text,
+        };
+        // A header of input names is one of tensors.
+        if essence == "text/csv" && names_an_input(body, schema) {
+            return Ok(None);
+        }
+        let Some(request) = request::read(essence, body, &options)? else {
+            return Ok(None);
+        };
+        let memory = ledger.reserve((body.len() as u64).saturating_mul(TOKEN_BYTES))?;
+        let TextRequest {
+            inputs,
+            form,
+            mut parameters,
+            rest,
+        } = request;
+        // Clients of text-embeddings-inference put them beside the texts.
+        parameters.extend(rest.into_iter().filter(|(key, _)| key != "model"));
+        let (settings, about_input) = match task {
+            None => (Settings::default(), parameters),
+            Some(task) => {
+                let Parameters { settings, input } = Parameters::read(task, &parameters)?;
+                (media.settings_over(settings), input)
+            }
+        };
+        let mut options = self.options(&about_input)?;
+        options.limits = media.limits.text;
+        options.offsets = matches!(task, Some(Task::TokenClassification | Task::QuestionAnswering));
+        let (mut inputs, question) = question(task, inputs, &form, &settings);
+        if !self.prompt.is_empty() {
+            inputs = inputs.into_iter().map(|input| prompted(&self.prompt, input)).collect();
+        }
+        if task == Some(Task::QuestionAnswering) && options.truncation == Truncation::LongestFirst {
+            options.truncation = Truncation::OnlySecond;
+        }
+        let encoded = self.tokenizer().encode(&inputs, &options)?;
+        if !self.inputs.has_mask() && encoded.rows.iter().any(|row| row.len() != encoded.rows[0].len()) {
+            return Err(MediaError::Text(TextError::Options(
+                "the model is not told which tokens are padding, so texts of different lengths cannot be answered \
+                 together; send one at a time"
+                    .to_owned(),
+            )));
+        }
+        let records = encoded.rows.len();
+        let tensors: Inputs = self.inputs.tensors(&encoded)?;
+        let seen = Seen {
+            form: match form {
+                TextForm::One => Form::One,
+                // One question with its context, one sentence to compare with.
+                TextForm::Similarity | TextForm::Ranking => Form::One,
+                TextForm::List | TextForm::Instances | TextForm::Lines(_) => Form::List,
+            },
+            frame: match form {
+                TextForm::Instances => Frame::Predictions,
+                _ => Frame::Bare,
+            },
+            records,
+            settings,
+            placements: Vec::new(),
+            texts: Some(SeenTexts {
+                inputs,
+                encoded,
+                question,
+            }),
+            _memory: memory,
+        };
+        Ok(Some((Request::of_inputs(tensors, records, schema), seen)))
+    }
+
+    /// The options of a request with these parameters.
+    fn options(&self, parameters: &Map<String, Json>) -> Result<Options, MediaError> {
+        let mut options = self.options.clone();
+        let wrong = |key: &str, allowed: &str| {
+            MediaError::Text(TextError::Options(format!("parameter \"{key}\": expected {allowed}")))
+        };
+        for (key, value) in parameters {
+            match (key.as_str(), value) {
+                (_, Json::Null) => {}
+                ("truncation" | "truncate", Json::Bool(true)) => options.truncation = self.options.truncation,
+                ("truncation" | "truncate", Json::Bool(false)) => options.truncation = Truncation::Never,
+                ("truncation" | "padding", Json::String(_)) => {
+                    let read = serde_json::from_value(value.clone());
+                    if key == "truncation" {
+                        let allowed = "true, false, \"longest_first\", \"only_first\" or \"only_second\"";
+                        options.truncation = read.map_err(|_| wrong(key, allowed))?;
+                    } else {
+                        let read = serde_json::from_value(value.clone());
+                        options.padding = read.map_err(|_| wrong(key, "true, \"longest\" or \"max_length\""))?;
+                    }
+                }
+                ("padding", Json::Bool(_)) => {}
+                ("truncation_direction", Json::String(side)) => {
+                    options.truncation_side = match side.to_ascii_lowercase().as_str() {
+                        "left" => Some(Side::Left),
+                        "right" => Some(Side::Right),
+                        _ => return Err(wrong(key, "\"left\" or \"right\"")),
+                    };
+                }
+                ("max_length" | "max_seq_len", Json::Number(number)) => {
+                    let length = number.as_u64().filter(|&length| length > 0);
+                    let length = length.and_then(|length| usize::try_from(length).ok());
+                    options.max_length = Some(length.ok_or_else(|| wrong(key, "a number of 1 or more"))?);
+                }
+                ("add_special_tokens", Json::Bool(is_on)) => options.add_special_tokens = *is_on,
+                _ => {
+                    return Err(MediaError::Text(TextError::Options(format!(
+                        "parameter \"{key}\" is not one of this model; known are truncation, truncate, \
+                         truncation_direction, padding, max_length, add_special_tokens"
+                    ))));
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// The texts to be tokenised, and how their answers belong together.
+fn question(task: Option<Task>, inputs: Vec<TextInput>, form: &TextForm, settings: &Settings) -> (Vec<TextInput>, Asked) {
+    match (task, form) {
+        (Some(Task::ZeroShotClassification), _) => {
+            let labels = settings.candidate_labels.as_deref().unwrap_or_default();
+            let sequences: Vec<String> = inputs
+                .into_iter()
+                .map(|input| match input {
+                    TextInput::One(text) | TextInput::Pair(text, _) => text,
+                })
+                .collect();
+            let pairs = sequences.iter().flat_map(|sequence| {
+                let pair = |label: &String| TextInput::Pair(sequence.clone(), settings.hypothesis(label));
+                labels.iter().map(pair)
+            });
+            (pairs.collect(), Asked::ZeroShot(sequences))
+        }
+        (Some(Task::SentenceSimilarity), TextForm::Similarity) => (inputs, Asked::Similarity),
+        (Some(Task::TextRanking), TextForm::Ranking) => (inputs, Asked::Ranking),
+        (Some(Task::QuestionAnswering), _) => {
+            let rows = vec![1; inputs.len()];
+            (inputs, Asked::Spans(rows))
+        }
+        _ => (inputs, Asked::Records),
+    }
+}
+
+/// Whether a cell of the first line is the name of an input.
+fn names_an_input(csv: &[u8], schema: &Schema) -> bool {
+    let line = csv.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let mut cells = line.split(|byte| matches!(byte, b',' | b';' | b'\t' | b'|'));
+    let mut names = schema.signature().inputs.iter().map(|spec| spec.name.as_bytes());
+    cells.any(|cell| names.any(|name| cell.trim_ascii() == name))
+}
+
+fn prompted(prompt: &str, input: TextInput) -> TextInput {
+    match input {
+        TextInput::One(text) => TextInput::One(format!("{prompt}{text}")),
+        TextInput::Pair(first, second) => TextInput::Pair(format!("{prompt}{first}"), second),
+    }
+}
+
+/// The tokens of a row as tasks ask for them, with its padding.
+struct Row {
+    ids: Vec<u32>,
+    attention: Vec<u32>,
+    special: Vec<u32>,
+    offsets: Vec<(usize, usize)>,
+    words: Vec<Option<u32>>,
+    sequences: Vec<Option<usize>>,
+}
+
+impl SeenTexts {
+    /// Calls `answer` with the question and the tokens of the rows in `part`.
+    pub fn with_context<T>(&self, part: Range<usize>, answer: impl FnOnce(Question<'_>, &[Tokens<'_>]) -> T) -> T {
+        let rows: Vec<Row> = part.clone().map(|row| self.row(row)).collect();
+        let text = |input: &TextInput| -> String {
+            match input {
+                TextInput::One(text) | TextInput::Pair(_, text) => text.clone(),
+            }
+        };
+        let texts: Vec<String> = part.filter_map(|row| self.inputs.get(row)).map(text).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let tokens: Vec<Tokens<'_>> = rows
+            .iter()
+            .zip(&texts)
+            .map(|(row, text)| Tokens {
+                text,
+                ids: &row.ids,
+                attention: &row.attention,
+                special: &row.special,
+                offsets: &row.offsets,
+                words: &row.words,
+                sequences: &row.sequences,
+            })
+            .collect();
+        match &self.question {
+            Asked::Records => answer(Question::Records, &tokens),
+            Asked::Similarity => answer(Question::Similarity, &tokens),
+            Asked::Ranking => answer(Question::Ranking { texts: &texts }, &tokens),
+            Asked::ZeroShot(sequences) => {
+                let sequences: Vec<&str> = sequences.iter().map(String::as_str).collect();
+                answer(Question::ZeroShot { sequences: &sequences }, &tokens)
+            }
+            Asked::Spans(rows) => answer(Question::Spans { rows }, &tokens),
+        }
+    }
+
+    fn row(&self, number: usize) -> Row {
+        let columns = self.encoded.columns(number);
+        let length = self.encoded.length();
+        let Some(row) = self.encoded.rows.get(number) else {
+            return Row {
+                ids: Vec::new(),
+                attention: Vec::new(),
+                special: Vec::new(),
+                offsets: Vec::new(),
+                words: Vec::new(),
+                sequences: Vec::new(),
+            };
+        };
+        let at = |column: usize| columns.contains(&column).then(|| column - columns.start);
+        let padded = |value: &dyn Fn(usize) -> u32, pad: u32| -> Vec<u32> {
+            (0..length).map(|column| at(column).map_or(pad, value)).collect()
+        };
+        let offsets = match self.inputs.get(number) {
+            Some(input) if !row.offsets.is_empty() => {
+                // Those of a pair count in the text that they are of; answers are about the second.
+                let text = input.texts().last().unwrap_or_default();
+                let first = input.texts().next().unwrap_or_default();
+                let own = |token: usize| row.sequences.get(token).copied().flatten();
+                let in_second = crate::text::characters(text, &row.offsets);
+                let in_first = crate::text::characters(first, &row.offsets);
+                let place = |column: usize| {
+                    at(column).map_or((0, 0), |token| {
+                        let is_first = matches!(input, TextInput::Pair(..)) && own(token) == Some(0);
+                        let range = if is_first { &in_first[token] } else { &in_second[token] };
+                        (range.start, range.end)
+                    })
+                };
+                (0..length).map(place).collect()
+            }
+            _ => Vec::new(),
+        };
+        let optional = |is_known: bool| if is_known { length } else { 0 };
+        Row {
+            ids: padded(&|token| row.ids[token], self.encoded.pad_id),
+            attention: padded(&|_| 1, 0),
+            special: padded(&|token| u32::from(row.special.get(token).copied().unwrap_or(false)), 1),
+            offsets,
+            words: (0..optional(!row.words.is_empty()))
+                .map(|column| at(column).and_then(|token| row.words.get(token).copied().flatten()))
+                .collect(),
+            sequences: (0..optional(!row.sequences.is_empty()))
+                .map(|column| at(column).and_then(|token| row.sequences.get(token).copied().flatten()))
+                .map(|sequence| sequence.map(usize::from))
+                .collect(),
+        }
+    }
+}
+
+/// A tokenizer, as tasks ask it.
+pub(super) struct Words<'a>(pub &'a Tokenizer);
+
+impl Words<'_> {
+    fn named(&self, names: &[&str]) -> Option<u32> {
+        names.iter().find_map(|name| self.0.token_to_id(name))
+    }
+}
+
+impl Vocabulary for Words<'_> {
+    fn token(&self, id: u32) -> Option<String> {
+        self.0.id_to_token(id)
+    }
+
+    fn id(&self, token: &str) -> Option<u32> {
+        self.0.token_to_id(token)
+    }
+
+    fn first_id(&self, text: &str) -> Option<u32> {
+        let options = Options {
+            add_special_tokens: false,
+            ..Options::default()
+        };
+        let encoded = self.0.encode(&[TextInput::One(text.to_owned())], &options).ok()?;
+        encoded.rows.first()?.ids.first().copied()
+    }
+
+    fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        self.0.decode(ids, skip_special)
+    }
+
+    fn join(&self, tokens: &[&str]) -> String {
+        self.0.join(tokens)
+    }
+
+    fn unknown(&self) -> Option<u32> {
+        self.named(&["[UNK]", "<unk>"])
+    }
+
+    fn mask(&self) -> Option<(u32, String)> {
+        let configured = self.0.config().mask_token.as_deref();
+        let names = configured.into_iter().chain(["[MASK]", "<mask>"]);
+        names.into_iter().find_map(|name| Some((self.0.token_to_id(name)?, name.to_owned())))
+    }
+
+    fn padding(&self) -> Option<u32> {
+        self.0.pad_id()
+    }
+
+    fn beginning(&self) -> Option<u32> {
+        self.named(&["[CLS]", "<s>"])
+    }
+
+    fn marks_continuation(&self) -> bool {
+        self.0.marks_continuation()
+    }
+}
