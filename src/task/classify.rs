@@ -60,7 +60,13 @@ pub(super) fn answer(task: Task, outputs: &[Output<'_>], context: &Context<'_>) 
         scores.extend_from_slice(rows.row(row)?);
         apply(function, &mut scores);
         let best = top(&scores, most).into_iter();
-        records.push(best.map(|class| Scored { class, score: scores[class] }).collect());
+        records.push(
+            best.map(|class| Scored {
+                class,
+                score: scores[class],
+            })
+            .collect(),
+        );
     }
     Ok(Answer::new(task, context.labels, Body::Labels { records, is_flat }))
 }

@@ -87,7 +87,9 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
         } else if let Some(TopK::Most(most)) = settings.top_k {
             found.truncate(most.get());
         }
-        let placed = found.into_iter().map(|candidate| place(candidate, reader.relative(), *picture));
+        let placed = found
+            .into_iter()
+            .map(|candidate| place(candidate, reader.relative(), *picture));
         records.push(placed.collect());
     }
     Ok(Answer::new(TASK, context.labels, Body::Boxes(records)))
@@ -147,13 +149,17 @@ pub(super) mod testing {
     pub fn candidates(boxes: &[((f32, f32), (f32, f32), f32, usize)]) -> Vec<Box> {
         let corners = |(x, y): (f32, f32), (width, height): (f32, f32)| [x, y, x + width, y + height];
         let all = boxes.iter();
-        all.map(|&(at, size, score, class)| (corners(at, size), score, class)).collect()
+        all.map(|&(at, size, score, class)| (corners(at, size), score, class))
+            .collect()
     }
 
     pub fn suppress(boxes: &[Box], most_overlap: f32, most: usize) -> Vec<Box> {
-        let candidates = boxes.iter().map(|&(corners, score, class)| Candidate { corners, score, class });
+        let candidates = boxes
+            .iter()
+            .map(|&(corners, score, class)| Candidate { corners, score, class });
         let kept = suppress::suppress(candidates.collect(), most_overlap, most).into_iter();
-        kept.map(|candidate| (candidate.corners, candidate.score, candidate.class)).collect()
+        kept.map(|candidate| (candidate.corners, candidate.score, candidate.class))
+            .collect()
     }
 
     pub fn overlap(one: &Box, other: &Box) -> f32 {

@@ -37,7 +37,10 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     let mut rows = Rows::new(TASK, tensor, context.records, 2)?;
     let mut records = Vec::new();
     for row in 0..rows.count() {
-        let tokens = context.tokens.get(row).ok_or_else(|| missing("the tokens of each text"))?;
+        let tokens = context
+            .tokens
+            .get(row)
+            .ok_or_else(|| missing("the tokens of each text"))?;
         if tokens.ids.len() != length || tokens.offsets.len() != length {
             return Err(missing("the ids and the offsets of all tokens"));
         }

@@ -13,7 +13,14 @@ fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
     let search = Search {
         task: TASK,
         settings,
-        names: &["lasthiddenstate", "tokenembeddings", "sentenceembedding", "embeddings", "imageembeds", "textembeds"],
+        names: &[
+            "lasthiddenstate",
+            "tokenembeddings",
+            "sentenceembedding",
+            "embeddings",
+            "imageembeds",
+            "textembeds",
+        ],
         expected: "one output of numbers with a row for each record",
     };
     search.find(faces, |face| {

@@ -71,7 +71,15 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
             let start = (row * length + place) * classes;
             let mut scores = rows.part(start..start + classes)?.to_vec();
             softmax(&mut scores);
-            fills.push(best(tokens, place, &scores, targets.as_deref(), most, masks.len() == 1, vocabulary));
+            fills.push(best(
+                tokens,
+                place,
+                &scores,
+                targets.as_deref(),
+                most,
+                masks.len() == 1,
+                vocabulary,
+            ));
         }
         records.push(fills);
     }
@@ -91,7 +99,8 @@ fn best(
     let chosen: Vec<(u32, f32)> = match targets {
         None => {
             let best = top(scores, most).into_iter();
-            best.filter_map(|at| Some((u32::try_from(at).ok()?, scores[at]))).collect()
+            best.filter_map(|at| Some((u32::try_from(at).ok()?, scores[at])))
+                .collect()
         }
         Some(targets) => {
             let of = |&id: &u32| scores.get(id as usize).copied().unwrap_or(f32::NAN);
@@ -125,7 +134,9 @@ fn targets(settings: &Settings, vocabulary: &dyn Vocabulary) -> Result<Option<Ve
     ids.sort_unstable();
     ids.dedup();
     match ids.is_empty() {
-        true => Err(TaskError::Input("targets: none of them is a token of this model".to_owned())),
+        true => Err(TaskError::Input(
+            "targets: none of them is a token of this model".to_owned(),
+        )),
         false => Ok(Some(ids)),
     }
 }

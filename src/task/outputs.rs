@@ -254,9 +254,7 @@ impl<'a> Rows<'a> {
         }
         self.buffer.clear();
         let length = range.len();
-        self.buffer
-            .try_reserve(length)
-            .map_err(|_| TaskError::OutOfMemory)?;
+        self.buffer.try_reserve(length).map_err(|_| TaskError::OutOfMemory)?;
         extend(self.tensor, range, &mut self.buffer);
         Ok(&self.buffer)
     }
@@ -268,7 +266,8 @@ pub(super) fn floats(tensor: &Tensor) -> Result<Cow<'_, [f32]>, TaskError> {
         return Ok(Cow::Borrowed(floats));
     }
     let mut all = Vec::new();
-    all.try_reserve_exact(tensor.len()).map_err(|_| TaskError::OutOfMemory)?;
+    all.try_reserve_exact(tensor.len())
+        .map_err(|_| TaskError::OutOfMemory)?;
     extend(tensor, 0..tensor.len(), &mut all);
     Ok(Cow::Owned(all))
 }

@@ -19,7 +19,7 @@ pub use parameters::Parameters;
 /// The settings of an answer. `None` is the default of the task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Map<String, Json>")]
-#[schemars(deny_unknown_fields)]
+#[schemars(!try_from, deny_unknown_fields)]
 pub struct Settings {
     /// The name of the output that is read, where the model has several that could be.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -34,7 +34,11 @@ fn find(faces: &[Face<'_>], settings: &Settings) -> Result<(usize, usize), TaskE
         position.ok_or_else(|| search(&[]).refusal(faces, format!("there is no {name}")))
     };
     let (start, end) = (named("startlogits"), named("endlogits"));
-    let mut others = faces.iter().enumerate().filter(|(_, face)| fits(face)).map(|(at, _)| at);
+    let mut others = faces
+        .iter()
+        .enumerate()
+        .filter(|(_, face)| fits(face))
+        .map(|(at, _)| at);
     match (start, end) {
         (Ok(start), Ok(end)) => Ok((start, end)),
         // The first two outputs are the logits, whatever their names.
@@ -69,7 +73,9 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     }
     let wanted = most(settings, 1, usize::MAX);
     if wanted > MOST && wanted < usize::MAX {
-        return Err(TaskError::Input(format!("top_k: at most {MOST} answers to a question can be given")));
+        return Err(TaskError::Input(format!(
+            "top_k: at most {MOST} answers to a question can be given"
+        )));
     }
     let wanted = wanted.min(MOST);
     let beginning = context.vocabulary.and_then(|vocabulary| vocabulary.beginning());
@@ -96,7 +102,11 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
             let characters = Characters::new(tokens.text);
             for (first, last, score) in pairs(&start, &end, longest, wanted) {
                 if allowed[first] && allowed[last] {
-                    add(&mut spans, &mut by_text, span(tokens, &characters, first, last, score, settings));
+                    add(
+                        &mut spans,
+                        &mut by_text,
+                        span(tokens, &characters, first, last, score, settings),
+                    );
                 }
             }
         }
@@ -124,7 +134,9 @@ fn is_allowed(tokens: &Tokens<'_>, at: usize, beginning: Option<u32>) -> bool {
 
 fn probabilities(logits: &[f32], allowed: &[bool]) -> Vec<f32> {
     let masked = logits.iter().zip(allowed);
-    let mut row: Vec<f32> = masked.map(|(&logit, &allowed)| if allowed { logit } else { NEVER }).collect();
+    let mut row: Vec<f32> = masked
+        .map(|(&logit, &allowed)| if allowed { logit } else { NEVER })
+        .collect();
     softmax(&mut row);
     row
 }
@@ -143,7 +155,11 @@ fn pairs(start: &[f32], end: &[f32], longest: usize, wanted: usize) -> Vec<(usiz
             scores.push(begins * ends);
             places.push(last);
         }
-        best.extend(top(&scores, wanted).into_iter().map(|at| (first, places[at], scores[at])));
+        best.extend(
+            top(&scores, wanted)
+                .into_iter()
+                .map(|at| (first, places[at], scores[at])),
+        );
         if best.len() > 2 * wanted.max(512) {
             keep_best(&mut best, wanted);
         }
@@ -170,8 +186,15 @@ fn span(
         // The words that the tokens are parts of.
         (None | Some(true), Some(first_word), Some(last_word)) => {
             let is_of = |at: &usize, wanted: u32| tokens.sequences[*at] == Some(1) && word(*at) == Some(wanted);
-            let begin = (0..=first).rev().take_while(|at| is_of(at, first_word)).last().unwrap_or(first);
-            let finish = (last..tokens.ids.len()).take_while(|at| is_of(at, last_word)).last().unwrap_or(last);
+            let begin = (0..=first)
+                .rev()
+                .take_while(|at| is_of(at, first_word))
+                .last()
+                .unwrap_or(first);
+            let finish = (last..tokens.ids.len())
+                .take_while(|at| is_of(at, last_word))
+                .last()
+                .unwrap_or(last);
             (tokens.offsets[begin].0, tokens.offsets[finish].1)
         }
         _ => (tokens.offsets[first].0, tokens.offsets[last].1),

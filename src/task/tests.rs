@@ -51,7 +51,11 @@ fn an_unknown_task_is_answered_with_the_nearest_and_all_known_ones() {
     for task in Task::ALL {
         assert!(error.contains(task.name()), "{error}");
     }
-    let far = "text-to-video-of-the-moon".repeat(100).parse::<Task>().unwrap_err().to_string();
+    let far = "text-to-video-of-the-moon"
+        .repeat(100)
+        .parse::<Task>()
+        .unwrap_err()
+        .to_string();
     assert!(!far.contains("did you mean") && far.len() < 600, "{far}");
 }
 
@@ -101,7 +105,12 @@ fn settings_go_into_json_and_back() {
     assert_eq!(read.hypothesis("a {} b"), "It is a {} b.");
     // The schema has every key and no other.
     let schema = schemars::schema_for!(Settings).to_value();
-    let mut known: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    let mut known: Vec<&str> = schema["properties"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     let mut own: Vec<&str> = keys.as_object().unwrap().keys().map(String::as_str).collect();
     known.sort_unstable();
     own.sort_unstable();
@@ -111,14 +120,38 @@ fn settings_go_into_json_and_back() {
 #[test]
 fn a_wrong_setting_is_named_with_what_is_allowed() {
     for (keys, text) in [
-        (json!({"top_k": 0}), "top_k: expected a whole number of 1 or more, or null for all, 0 given"),
-        (json!({"top_k": 1.5}), "top_k: expected a whole number of 1 or more, or null for all, 1.5 given"),
-        (json!({"threshold": 50}), "threshold: expected a number from 0 to 1, 50 given"),
-        (json!({"boxes": "yolo"}), "boxes: expected \"detr\", \"yolov5\", \"yolov8\", \"end-to-end\" or \"separate\", \"yolo\" given"),
-        (json!({"normalize": "yes"}), "normalize: expected true or false, \"yes\" given"),
-        (json!({"hypothesis_template": "It is"}), "hypothesis_template: expected a string with {} in the place of the label, \"It is\" given"),
-        (json!({"candidate_labels": " , "}), "candidate_labels: expected a list of one or more labels, or a string with commas between them, \" , \" given"),
-        (json!({"treshold": 1}), "\"treshold\" is not a known setting; did you mean \"threshold\"?"),
+        (
+            json!({"top_k": 0}),
+            "top_k: expected a whole number of 1 or more, or null for all, 0 given",
+        ),
+        (
+            json!({"top_k": 1.5}),
+            "top_k: expected a whole number of 1 or more, or null for all, 1.5 given",
+        ),
+        (
+            json!({"threshold": 50}),
+            "threshold: expected a number from 0 to 1, 50 given",
+        ),
+        (
+            json!({"boxes": "yolo"}),
+            "boxes: expected \"detr\", \"yolov5\", \"yolov8\", \"end-to-end\" or \"separate\", \"yolo\" given",
+        ),
+        (
+            json!({"normalize": "yes"}),
+            "normalize: expected true or false, \"yes\" given",
+        ),
+        (
+            json!({"hypothesis_template": "It is"}),
+            "hypothesis_template: expected a string with {} in the place of the label, \"It is\" given",
+        ),
+        (
+            json!({"candidate_labels": " , "}),
+            "candidate_labels: expected a list of one or more labels, or a string with commas between them, \" , \" given",
+        ),
+        (
+            json!({"treshold": 1}),
+            "\"treshold\" is not a known setting; did you mean \"threshold\"?",
+        ),
     ] {
         let error = serde_json::from_value::<Settings>(keys).unwrap_err().to_string();
         assert_eq!(error, text);

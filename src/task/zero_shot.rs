@@ -45,7 +45,9 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
     let mut rows = Rows::new(TASK, tensor(TASK, outputs, at)?, context.records, 1)?;
     let classes = rows.width();
     // Without a name the last class is the one, as in transformers.
-    let named = context.labels.position(|name| name.to_lowercase().starts_with("entail"));
+    let named = context
+        .labels
+        .position(|name| name.to_lowercase().starts_with("entail"));
     let entailment = named.filter(|&at| at < classes).unwrap_or(classes.saturating_sub(1));
     let contradiction = if entailment == 0 { classes.saturating_sub(1) } else { 0 };
     let is_each = context.settings.multi_label == Some(true) || candidates.len() == 1;

@@ -154,7 +154,7 @@ def embeddings():
     case("one sentence has one embedding", "sentence-similarity", {"sentence_embedding": ready[:1]}, ready[0], form="one")
     mean = pooled(tokens, mask, ["mean"])
     near = normalized(mean)
-    case("a sentence is compared with the others", "sentence-similarity", outputs, near[1:] @ near[0], records=3, tokens=rows, question={"similarity": True})
+    case("a sentence is compared with the others", "sentence-similarity", outputs, near[1:] @ near[0], records=3, tokens=rows, question="similarity")
     # FeatureExtractionPipeline runs each text alone, so that none has padding.
     expected = [[row[keep == 1]] for row, keep in zip(tokens, mask)]
     case("features have no padding", "feature-extraction", outputs, expected, records=3, tokens=rows)

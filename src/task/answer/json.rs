@@ -48,11 +48,7 @@ impl Answer {
             Body::Ranking(ranked) => ranked.len().saturating_mul(48),
             Body::Labels { records, .. } => records.iter().map(|labels| labels.len().saturating_mul(64)).sum(),
             Body::Boxes(records) => records.iter().map(|boxes| boxes.len().saturating_mul(120)).sum(),
-            Body::ClassMaps(_)
-            | Body::Entities(_)
-            | Body::Fills(_)
-            | Body::ZeroShot(_)
-            | Body::Spans(_) => 256,
+            Body::ClassMaps(_) | Body::Entities(_) | Body::Fills(_) | Body::ZeroShot(_) | Body::Spans(_) => 256,
         };
         each.saturating_add(self.records().saturating_mul(4)).saturating_add(16)
     }

@@ -1,8 +1,8 @@
 //! Which family of networks wrote the boxes.
 
+use super::{Candidate, tensor};
 use super::{Context, Face, Output, Relative, Search, Settings, TASK, TaskError, detr, separate, yolo};
 use crate::task::settings::{BoxFamily, BoxLayout, BoxUnit, Function};
-use super::{Candidate, tensor};
 
 /// Most boxes that a network writes after suppression. One that writes more has not suppressed.
 const MOST_SUPPRESSED: usize = 1000;
@@ -136,9 +136,12 @@ impl Family {
                 let form = yolo::Form::Columns { classes };
                 Reader::Yolo(yolo::Yolo::new(of(output)?, records, form, relative(unit))?)
             }
-            Self::EndToEnd { output, unit } => {
-                Reader::Yolo(yolo::Yolo::new(of(output)?, records, yolo::Form::Finished, relative(unit))?)
-            }
+            Self::EndToEnd { output, unit } => Reader::Yolo(yolo::Yolo::new(
+                of(output)?,
+                records,
+                yolo::Form::Finished,
+                relative(unit),
+            )?),
             Self::Separate {
                 boxes,
                 scores,
@@ -194,19 +197,36 @@ fn separated(faces: &[Face<'_>], settings: &Settings) -> Option<Family> {
         let rank = face.may_have_rank(3) || face.may_have_rank(2);
         face.is_number() && rank && face.last_dim().is_none_or(|size| size == 4)
     };
-    let boxes = named(faces, &["boxes", "detectionboxes", "detboxes", "bboxes", "bbox", "predboxes"], has_four)?;
-    let scores = named(faces, &["scores", "detectionscores", "detscores", "score", "confidences"], Face::is_float)?;
+    let boxes = named(
+        faces,
+        &["boxes", "detectionboxes", "detboxes", "bboxes", "bbox", "predboxes"],
+        has_four,
+    )?;
+    let scores = named(
+        faces,
+        &["scores", "detectionscores", "detscores", "score", "confidences"],
+        |face| face.is_float(),
+    )?;
     let classes = named(
         faces,
-        &["labels", "classes", "detectionclasses", "detclasses", "classids", "label"],
-        Face::is_number,
+        &[
+            "labels",
+            "classes",
+            "detectionclasses",
+            "detclasses",
+            "classids",
+            "label",
+        ],
+        |face| face.is_number(),
     );
     let rank = |at: usize| faces[at].dims.as_ref().map(Vec::len);
     let is_by_class = rank(scores).is_some() && rank(scores) == rank(boxes);
     if classes.is_none() && !is_by_class {
         return None;
     }
-    let count = named(faces, &["numdetections", "numdets", "numboxes"], Face::is_number);
+    let count = named(faces, &["numdetections", "numdets", "numboxes"], |face| {
+        face.is_number()
+    });
     // TensorFlow's models have the vertical coordinate first, in parts of the picture.
     let is_tensorflow = faces[boxes].plain_name() == "detectionboxes";
     let usual = match is_tensorflow {

@@ -58,11 +58,18 @@ impl<'a> Separate<'a> {
     pub fn read(&mut self, record: usize, threshold: f32) -> Result<Vec<Candidate>, TaskError> {
         let boxes = self.boxes.width() / 4;
         let counted = match &self.counts {
-            Some(counts) => counts.get(record).map_or(0, |&count| class(count).unwrap_or(0)).min(boxes),
+            Some(counts) => counts
+                .get(record)
+                .map_or(0, |&count| class(count).unwrap_or(0))
+                .min(boxes),
             None => boxes,
         };
         let scores = self.scores.row(record)?;
-        let width = if self.is_by_class { scores.len().checked_div(boxes).unwrap_or(0) } else { 1 };
+        let width = if self.is_by_class {
+            scores.len().checked_div(boxes).unwrap_or(0)
+        } else {
+            1
+        };
         if scores.len() != boxes * width {
             return Err(missing("as many scores as boxes"));
         }

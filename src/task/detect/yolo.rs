@@ -80,13 +80,7 @@ fn rows(numbers: &[f32], width: usize, classes: Option<usize>, threshold: f32) -
     found
 }
 
-fn columns(
-    numbers: &[f32],
-    height: usize,
-    boxes: usize,
-    classes: Option<usize>,
-    threshold: f32,
-) -> Vec<Candidate> {
+fn columns(numbers: &[f32], height: usize, boxes: usize, classes: Option<usize>, threshold: f32) -> Vec<Candidate> {
     let count = classes.map_or(height - 4, |count| count.min(height - 4));
     // The scores of a class lie side by side, so the classes are the outer loop.
     let mut best = vec![(f32::NEG_INFINITY, 0usize); boxes];
@@ -98,7 +92,10 @@ fn columns(
         }
     }
     let number = |axis: usize, at: usize| numbers[axis * boxes + at];
-    let chosen = best.into_iter().enumerate().filter(|(_, (score, _))| *score > threshold);
+    let chosen = best
+        .into_iter()
+        .enumerate()
+        .filter(|(_, (score, _))| *score > threshold);
     let placed = chosen.map(|(at, (score, class))| Candidate {
         corners: corners([number(0, at), number(1, at), number(2, at), number(3, at)]),
         score,

@@ -58,7 +58,9 @@ impl SentenceModules {
     /// where the model gives the embeddings of sentences itself.
     pub fn check(&self, signature: &Signature) -> Result<Settings, TaskError> {
         let faces = Face::declared(signature);
-        let is_pooled = faces.iter().any(|face| super::POOLED.contains(&face.plain_name().as_str()));
+        let is_pooled = faces
+            .iter()
+            .any(|face| super::POOLED.contains(&face.plain_name().as_str()));
         match &self.unsupported {
             Some(step) if !is_pooled => Err(TaskError::Unsupported(format!(
                 "modules.json: the module {step} is not supported after the network; export the model with an \
@@ -85,12 +87,16 @@ fn pooling(file: &str, text: &str) -> Result<Vec<Pooling>, TaskError> {
     let config: Json = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
     if let Some(name) = config.get("pooling_mode").filter(|name| !name.is_null()) {
         let mut settings = Settings::default();
-        settings.set("pooling", name).map_err(|error| wrong(&error.to_string()))?;
+        settings
+            .set("pooling", name)
+            .map_err(|error| wrong(&error.to_string()))?;
         return settings.pooling.ok_or_else(|| wrong("no pooling"));
     }
     let is_set = |flag: &str| config.get(flag).and_then(Json::as_bool);
     // The class has the mean by default.
-    let flags = FLAGS.into_iter().filter(|&(flag, pooling)| is_set(flag).unwrap_or(pooling == Pooling::Mean));
+    let flags = FLAGS
+        .into_iter()
+        .filter(|&(flag, pooling)| is_set(flag).unwrap_or(pooling == Pooling::Mean));
     let poolings: Vec<Pooling> = flags.map(|(_, pooling)| pooling).collect();
     match poolings.is_empty() {
         true => Err(wrong("no pooling is set")),

@@ -93,7 +93,12 @@ pub(super) fn exceeding(logits: &[f32], bound: f32, columns: &Axis, lines: &Axis
     let mut mixed = vec![0f32; columns.length];
     for line in &lines.places {
         mix(logits, line, &mut mixed);
-        map.extend(columns.places.iter().map(|place| u16::from(between(&mixed, place) > bound)));
+        map.extend(
+            columns
+                .places
+                .iter()
+                .map(|place| u16::from(between(&mixed, place) > bound)),
+        );
     }
     Ok(map)
 }
@@ -128,7 +133,10 @@ fn between(line: &[f32], place: &Place) -> f32 {
 
 fn room(columns: &Axis, lines: &Axis) -> Result<Vec<u16>, TaskError> {
     let mut map = Vec::new();
-    let pixels = columns.pixels().checked_mul(lines.pixels()).ok_or(TaskError::OutOfMemory)?;
+    let pixels = columns
+        .pixels()
+        .checked_mul(lines.pixels())
+        .ok_or(TaskError::OutOfMemory)?;
     map.try_reserve_exact(pixels).map_err(|_| TaskError::OutOfMemory)?;
     Ok(map)
 }

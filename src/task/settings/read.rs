@@ -104,7 +104,9 @@ impl Settings {
                 self.function_to_apply = read(key, Function::ALLOWED, value, |json| Function::named(json.as_str()?))?;
             }
             "problem_type" => {
-                self.problem_type = read(key, ProblemType::ALLOWED, value, |json| ProblemType::named(json.as_str()?))?;
+                self.problem_type = read(key, ProblemType::ALLOWED, value, |json| {
+                    ProblemType::named(json.as_str()?)
+                })?;
             }
             "threshold" => self.threshold = read(key, PART, value, part)?,
             "iou_threshold" => self.iou_threshold = read(key, PART, value, part)?,

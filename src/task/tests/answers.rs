@@ -12,7 +12,8 @@ fn answer(task: Task, name: &str, value: &Value, records: usize, labels: &[&str]
     let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
     let labels = Labels::new(&labels);
     let outputs = [Output { name, value }];
-    task.answer(&outputs, &Context::new(records, &labels, settings)).unwrap()
+    task.answer(&outputs, &Context::new(records, &labels, settings))
+        .unwrap()
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -33,7 +34,14 @@ fn labels_are_lists_lines_or_cells() {
         text(many.to_csv().unwrap()),
         "\"c,d\",0.75,\"a \"\"b\"\"\",0.25\n\"a \"\"b\"\"\",0.5,\"c,d\",nan\n"
     );
-    let one = answer(Task::TextClassification, "probs", &scores, 2, &labels, &Settings::default());
+    let one = answer(
+        Task::TextClassification,
+        "probs",
+        &scores,
+        2,
+        &labels,
+        &Settings::default(),
+    );
     assert_eq!(
         text(one.to_json_lines().unwrap()),
         "{\"label\":\"c,d\",\"score\":0.75}\n{\"label\":\"a \\\"b\\\"\",\"score\":0.5}\n"
@@ -43,16 +51,31 @@ fn labels_are_lists_lines_or_cells() {
 #[test]
 fn embeddings_go_out_for_several_clients() {
     let numbers = floats(&[2, 2], &[0.1, -2.5, 3.0, f32::INFINITY]);
-    let embeddings = answer(Task::SentenceSimilarity, "sentence_embedding", &numbers, 2, &[], &Settings::default());
-    assert_eq!(text(embeddings.to_json(Form::List).unwrap()), "[[0.1,-2.5],[3.0,Infinity]]");
-    assert_eq!(text(embeddings.to_json_lines().unwrap()), "[0.1,-2.5]\n[3.0,Infinity]\n");
+    let embeddings = answer(
+        Task::SentenceSimilarity,
+        "sentence_embedding",
+        &numbers,
+        2,
+        &[],
+        &Settings::default(),
+    );
+    assert_eq!(
+        text(embeddings.to_json(Form::List).unwrap()),
+        "[[0.1,-2.5],[3.0,Infinity]]"
+    );
+    assert_eq!(
+        text(embeddings.to_json_lines().unwrap()),
+        "[0.1,-2.5]\n[3.0,Infinity]\n"
+    );
     assert_eq!(text(embeddings.to_csv().unwrap()), "0.1,-2.5\n3.0,inf\n");
     assert_eq!(
         text(embeddings.to_open_ai("mini", 7, EncodingFormat::Float).unwrap()),
         r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2.5]},{"object":"embedding","index":1,"embedding":[3.0,Infinity]}],"model":"mini","usage":{"prompt_tokens":7,"total_tokens":7}}"#
     );
     let encoded = read(&embeddings.to_open_ai("mini", 7, EncodingFormat::Base64).unwrap());
-    let bytes = STANDARD.decode(encoded["data"][0]["embedding"].as_str().unwrap()).unwrap();
+    let bytes = STANDARD
+        .decode(encoded["data"][0]["embedding"].as_str().unwrap())
+        .unwrap();
     assert_eq!(bytes, [0.1f32.to_le_bytes(), (-2.5f32).to_le_bytes()].concat());
     assert!(embeddings.to_png().is_err());
 }
@@ -72,21 +95,23 @@ fn similarities_and_rankings_are_one_answer_to_all_records() {
     let near = Task::SentenceSimilarity.answer(&outputs, &context).unwrap();
     assert_eq!(text(near.to_json(Form::One).unwrap()), "[0.0,-1.0]");
     assert_eq!(text(near.to_csv().unwrap()), "0.0\n-1.0\n");
-    let logits = floats(&[3, 1], &[-50.0, 0.0, 50.0]);
+    let logits = floats(&[3, 1], &[f32::NEG_INFINITY, 0.0, 50.0]);
     let outputs = [Output {
         name: "logits",
         value: &logits,
     }];
     let context = Context {
-        question: Question::Ranking { texts: &["a", "b", "c"] },
+        question: Question::Ranking {
+            texts: &["a", "b", "c"],
+        },
         ..context
     };
     let ranked = Task::TextRanking.answer(&outputs, &context).unwrap();
     assert_eq!(
         text(ranked.to_json(Form::One).unwrap()),
-        r#"[{"index":2,"score":1.0},{"index":1,"score":0.5},{"index":0,"score":1.9287498e-22}]"#
+        r#"[{"index":2,"score":1.0},{"index":1,"score":0.5},{"index":0,"score":0.0}]"#
     );
-    assert_eq!(text(ranked.to_csv().unwrap()), "2,1.0\n1,0.5\n0,1.9287498e-22\n");
+    assert_eq!(text(ranked.to_csv().unwrap()), "2,1.0\n1,0.5\n0,0.0\n");
 }
 
 /// A picture that is resized and nothing else.

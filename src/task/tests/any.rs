@@ -84,8 +84,18 @@ proptest! {
 /// An output with a name that tasks look for.
 fn any_output() -> impl Strategy<Value = (String, Value)> {
     let names = [
-        "logits", "scores", "boxes", "labels", "pred_boxes", "num_detections", "last_hidden_state",
-        "sentence_embedding", "start_logits", "end_logits", "output0", "probs",
+        "logits",
+        "scores",
+        "boxes",
+        "labels",
+        "pred_boxes",
+        "num_detections",
+        "last_hidden_state",
+        "sentence_embedding",
+        "start_logits",
+        "end_logits",
+        "output0",
+        "probs",
     ];
     let dims = vec(prop_oneof![6 => 0usize..7, 1 => Just(4), 1 => Just(6)], 0..5);
     (prop::sample::select(names.to_vec()), dims, any::<u8>()).prop_flat_map(|(name, dims, kind)| {
@@ -98,7 +108,10 @@ fn any_output() -> impl Strategy<Value = (String, Value)> {
 fn value(kind: u8, dims: &[usize], numbers: &[f32]) -> Value {
     let dims = dims.to_vec();
     let tensor = match kind % 8 {
-        0 => Tensor::from_vec(dims, numbers.iter().map(|&number| half::f16::from_f32(number)).collect()),
+        0 => Tensor::from_vec(
+            dims,
+            numbers.iter().map(|&number| half::f16::from_f32(number)).collect(),
+        ),
         1 => Tensor::from_vec(dims, numbers.iter().map(|&number| f64::from(number)).collect()),
         2 => Tensor::from_vec(dims, numbers.iter().map(|&number| number as i64).collect()),
         3 => Tensor::from_vec(dims, numbers.iter().map(|&number| number as u8).collect()),
@@ -174,7 +187,9 @@ fn answer(
         question,
         ..Context::new(records, &labels, &settings)
     };
-    let Ok(answer) = task.answer(&outputs, &context) else { return };
+    let Ok(answer) = task.answer(&outputs, &context) else {
+        return;
+    };
     for form in [Form::One, Form::List] {
         let _ = answer.to_json(form);
     }

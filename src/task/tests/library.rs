@@ -66,7 +66,7 @@ struct VocabularyCase {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum QuestionCase {
-    Similarity(bool),
+    Similarity,
     Ranking(Vec<String>),
     ZeroShot(Vec<String>),
 }
@@ -174,11 +174,11 @@ fn problem(case: &Case) -> Option<String> {
         Some(QuestionCase::Ranking(texts) | QuestionCase::ZeroShot(texts)) => {
             texts.iter().map(String::as_str).collect()
         }
-        Some(QuestionCase::Similarity(_)) | None => Vec::new(),
+        Some(QuestionCase::Similarity) | None => Vec::new(),
     };
     let question = match &case.question {
         None => Question::Records,
-        Some(QuestionCase::Similarity(_)) => Question::Similarity,
+        Some(QuestionCase::Similarity) => Question::Similarity,
         Some(QuestionCase::Ranking(_)) => Question::Ranking { texts: &texts },
         Some(QuestionCase::ZeroShot(_)) => Question::ZeroShot { sequences: &texts },
     };

@@ -32,19 +32,53 @@ fn a_model_of_the_task_passes() {
     let usual = Settings::default();
     let cases: [(Task, &[(&str, DataType, &[i64])]); 14] = [
         (Task::TextClassification, &[("logits", DataType::F32, &[-1, 2])]),
-        (Task::ImageClassification, &[("output", DataType::F16, &[-1, 1000, 1, 1])]),
-        (Task::ObjectDetection, &[("logits", DataType::F32, &[-1, 100, 92]), ("pred_boxes", DataType::F32, &[-1, 100, 4])]),
+        (
+            Task::ImageClassification,
+            &[("output", DataType::F16, &[-1, 1000, 1, 1])],
+        ),
+        (
+            Task::ObjectDetection,
+            &[
+                ("logits", DataType::F32, &[-1, 100, 92]),
+                ("pred_boxes", DataType::F32, &[-1, 100, 4]),
+            ],
+        ),
         (Task::ObjectDetection, &[("output0", DataType::F32, &[1, 84, 8400])]),
         (Task::ObjectDetection, &[("output0", DataType::F32, &[1, 25200, 85])]),
         (Task::ObjectDetection, &[("output0", DataType::F32, &[1, 300, 6])]),
-        (Task::ObjectDetection, &[("boxes", DataType::F32, &[-1, 4]), ("labels", DataType::I64, &[-1]), ("scores", DataType::F32, &[-1])]),
-        (Task::ImageSegmentation, &[("logits", DataType::F32, &[-1, 150, -1, -1])]),
+        (
+            Task::ObjectDetection,
+            &[
+                ("boxes", DataType::F32, &[-1, 4]),
+                ("labels", DataType::I64, &[-1]),
+                ("scores", DataType::F32, &[-1]),
+            ],
+        ),
+        (
+            Task::ImageSegmentation,
+            &[("logits", DataType::F32, &[-1, 150, -1, -1])],
+        ),
         (Task::TokenClassification, &[("logits", DataType::F32, &[-1, -1, 9])]),
-        (Task::FeatureExtraction, &[("last_hidden_state", DataType::F32, &[-1, -1, 384])]),
-        (Task::SentenceSimilarity, &[("last_hidden_state", DataType::F32, &[-1, -1, 384]), ("pooler_output", DataType::F32, &[-1, 384])]),
+        (
+            Task::FeatureExtraction,
+            &[("last_hidden_state", DataType::F32, &[-1, -1, 384])],
+        ),
+        (
+            Task::SentenceSimilarity,
+            &[
+                ("last_hidden_state", DataType::F32, &[-1, -1, 384]),
+                ("pooler_output", DataType::F32, &[-1, 384]),
+            ],
+        ),
         (Task::TextRanking, &[("logits", DataType::F32, &[-1, 1])]),
         (Task::FillMask, &[("logits", DataType::F32, &[-1, -1, 30522])]),
-        (Task::QuestionAnswering, &[("start_logits", DataType::F32, &[-1, -1]), ("end_logits", DataType::F32, &[-1, -1])]),
+        (
+            Task::QuestionAnswering,
+            &[
+                ("start_logits", DataType::F32, &[-1, -1]),
+                ("end_logits", DataType::F32, &[-1, -1]),
+            ],
+        ),
     ];
     for (task, outputs) in cases {
         assert_eq!(check(task, outputs, &usual), Ok(()), "{task}");
@@ -55,7 +89,12 @@ fn a_model_of_the_task_passes() {
 fn a_model_of_another_task_is_refused_with_what_is_expected() {
     let usual = Settings::default();
     assert_eq!(
-        check(Task::TextClassification, &[("hidden", DataType::F32, &[-1, -1, 384])], &usual).unwrap_err(),
+        check(
+            Task::TextClassification,
+            &[("hidden", DataType::F32, &[-1, -1, 384])],
+            &usual
+        )
+        .unwrap_err(),
         "the outputs are not those of text-classification: none of them is one; expected one output of numbers of \
          shape [records, classes]; the model gives \"hidden\" float32[?, ?, 384]"
     );
@@ -67,15 +106,23 @@ fn a_model_of_another_task_is_refused_with_what_is_expected() {
     );
     let detr = settings(json!({"boxes": "detr"}));
     assert!(
-        check(Task::ObjectDetection, &[("output0", DataType::F32, &[1, 84, 8400])], &detr)
-            .unwrap_err()
-            .contains("there are no logits and pred_boxes")
+        check(
+            Task::ObjectDetection,
+            &[("output0", DataType::F32, &[1, 84, 8400])],
+            &detr
+        )
+        .unwrap_err()
+        .contains("there are no logits and pred_boxes")
     );
     let masks: &[(&str, DataType, &[i64])] = &[
         ("class_queries_logits", DataType::F32, &[-1, 100, 134]),
         ("masks_queries_logits", DataType::F32, &[-1, 100, -1, -1]),
     ];
-    assert!(check(Task::ImageSegmentation, masks, &usual).unwrap_err().contains("masks of queries"));
+    assert!(
+        check(Task::ImageSegmentation, masks, &usual)
+            .unwrap_err()
+            .contains("masks of queries")
+    );
     for task in Task::ALL {
         let strings: &[(&str, DataType, &[i64])] = &[("logits", DataType::String, &[-1, 2])];
         assert!(check(task, strings, &usual).is_err(), "{task}");
@@ -97,7 +144,12 @@ fn settings_that_do_not_fit_the_model_are_refused_when_it_is_loaded() {
     );
     let embeddings: &[(&str, DataType, &[i64])] = &[("sentence_embedding", DataType::F32, &[-1, 384])];
     assert_eq!(
-        check(Task::SentenceSimilarity, embeddings, &settings(json!({"dimensions": 512}))).unwrap_err(),
+        check(
+            Task::SentenceSimilarity,
+            embeddings,
+            &settings(json!({"dimensions": 512}))
+        )
+        .unwrap_err(),
         "dimensions: 512 asked for, the embeddings of this model have 384"
     );
 }
@@ -112,7 +164,10 @@ const MODULES: &str = r#"[
 fn modules_of_sentence_transformers_are_pooling_and_normalising() {
     let read = |path: &str| {
         assert_eq!(path, "1_Pooling/config.json");
-        Some(r#"{"word_embedding_dimension": 384, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#.to_owned())
+        Some(
+            r#"{"word_embedding_dimension": 384, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#
+                .to_owned(),
+        )
     };
     let modules = SentenceModules::parse(MODULES, read).unwrap();
     assert_eq!(modules.settings, settings(json!({"pooling": "cls", "normalize": true})));
@@ -123,7 +178,10 @@ fn modules_of_sentence_transformers_are_pooling_and_normalising() {
     assert_eq!(modules.check(&pooled).unwrap(), Settings::default());
     let flags = r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#;
     let several = SentenceModules::parse(MODULES, |_| Some(flags.to_owned())).unwrap();
-    assert_eq!(several.settings.pooling, settings(json!({"pooling": ["max", "mean"]})).pooling);
+    assert_eq!(
+        several.settings.pooling,
+        settings(json!({"pooling": ["max", "mean"]})).pooling
+    );
     let named = SentenceModules::parse(MODULES, |_| Some(r#"{"pooling_mode": "lasttoken"}"#.to_owned())).unwrap();
     assert_eq!(named.settings.pooling, settings(json!({"pooling": "last"})).pooling);
     assert!(SentenceModules::parse(MODULES, |_| None).is_err());
