@@ -181,7 +181,7 @@ impl Normalizer for NormalizeRun<'_> {
         }
         self.apply(text).map_err(|error| {
             let kept = self.fault.get_or_init(|| error);
-            Box::new(kept.clone()).into()
+            kept.clone().into()
         })
     }
 }

@@ -52,7 +52,7 @@ impl PreTokenize {
                     behavior,
                     is_inverted,
                 } => text.split(|_, part| {
-                    let mut pieces = pattern.pieces(part.get(), clock).map_err(Box::new)?;
+                    let mut pieces = pattern.pieces(part.get(), clock)?;
                     if *is_inverted {
                         pieces.iter_mut().for_each(|(_, is_match)| *is_match = !*is_match);
                     }

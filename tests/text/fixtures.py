@@ -12,6 +12,8 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
+from itertools import groupby
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -179,11 +181,23 @@ def template(first, last, pair_last, types):
 
 
 def bert(lowercase):
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    words = pre_tokenizers.BertPreTokenizer()
+    # The library's trainer breaks ties by the order of a hash table, so the pieces are chosen here.
+    pieces = Counter()
+    for line in CORPUS:
+        for word, _ in words.pre_tokenize_str(normalizer.normalize_str(line)):
+            for start in range(len(word)):
+                for end in range(start + 1, min(len(word), start + 9) + 1):
+                    pieces["##" * (start > 0) + word[start:end]] += end - start
+    single = sorted(piece for piece in pieces if len(piece.removeprefix("##")) == 1)
+    best = sorted(pieces, key=lambda piece: (-pieces[piece], piece))
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=520, special_tokens=special, show_progress=False))
+    vocabulary = dict.fromkeys(special + single + best[:300])
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = words
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = template("[CLS]", "[SEP]", "", 1)(tokenizer)
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
@@ -361,17 +375,11 @@ def described(encoding):
     """An encoding: its ids where they are few, and a hash of everything."""
     words = [0xFFFFFFFF if word is None else word for word in encoding.word_ids]
     sequences = [0xFFFFFFFF if sequence is None else sequence for sequence in encoding.sequence_ids]
-    columns = {
-        "ids": fnv(encoding.ids),
-        "type_ids": fnv(encoding.type_ids),
-        "special": fnv(encoding.special_tokens_mask),
-        "offsets": fnv(n for offset in encoding.offsets for n in offset),
-        "words": fnv(words),
-        "sequences": fnv(sequences),
-    }
-    entry = {"count": len(encoding.ids), "hash": columns}
-    if len(encoding.ids) <= 24:
-        entry["ids"] = encoding.ids
+    offsets = [n for offset in encoding.offsets for n in offset]
+    columns = [encoding.type_ids, encoding.special_tokens_mask, offsets, words, sequences]
+    entry = [len(encoding.ids), fnv(encoding.ids), fnv(n for column in columns for n in column)]
+    if 2 < len(encoding.ids) <= 12:
+        entry.append(encoding.ids)
     return entry
 
 
@@ -397,7 +405,7 @@ OPTIONS = [
     {"padding": True, "truncation": False},
     {"padding": "max_length", "truncation": True, "max_length": 12},
     {"padding": "max_length", "truncation": False, "max_length": 8},
-    {"padding": True, "truncation": True, "max_length": 7, "pad_to_multiple_of": 8},
+    {"padding": True, "truncation": True, "max_length": 12, "pad_to_multiple_of": 6},
     {"padding": True, "truncation": False, "pad_to_multiple_of": 16},
     {"padding": True, "truncation": True, "max_length": 9, "padding_side": "left"},
     {"padding": True, "truncation": True, "max_length": 9, "truncation_side": "left"},
@@ -420,6 +428,11 @@ CONFIGS = {
 }
 
 
+def runs(rows):
+    """Rows of few different numbers, as the lengths of their runs: [[0, 3], [1, 2]]."""
+    return [[[value, len(list(run))] for value, run in groupby(row)] for row in rows]
+
+
 def batches():
     """What transformers' fast tokenizers make of batches, with every option."""
     from transformers import PreTrainedTokenizerFast
@@ -434,7 +447,7 @@ def batches():
                     if side in options:
                         own[side] = options.pop(side)
                 tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(FOLDER / f"{name}.json"), **own)
-                case = {"tokenizer": name, "config": own, "texts": texts, "options": options}
+                case = {"tokenizer": name, "config": own, "pairs": isinstance(texts[0], list), "options": options}
                 if isinstance(texts[0], list):
                     arguments = ([a for a, _ in texts], [b for _, b in texts])
                 else:
@@ -442,8 +455,8 @@ def batches():
                 try:
                     encoded = tokenizer(*arguments, return_token_type_ids=True, **options)
                     case["input_ids"] = encoded["input_ids"]
-                    case["attention_mask"] = ["".join(map(str, row)) for row in encoded["attention_mask"]]
-                    case["token_type_ids"] = ["".join(map(str, row)) for row in encoded["token_type_ids"]]
+                    case["attention_mask"] = runs(encoded["attention_mask"])
+                    case["token_type_ids"] = runs(encoded["token_type_ids"])
                 except BaseException as error:  # The library panics on some.
                     case["error"] = type(error).__name__
                 cases.append(case)
@@ -470,7 +483,9 @@ def main():
         )
         lines.append(f'"{name}":{{{parts}}}')
     (HERE / "expected.json").write_text("{" + ",\n".join(lines) + "}\n")
-    (HERE / "batches.json").write_text("[" + ",\n".join(map(compact, batches())) + "]\n")
+    cases = ",\n".join(map(compact, batches()))
+    texts = compact({"texts": BATCH, "pairs": BATCH_PAIRS})
+    (HERE / "batches.json").write_text(f"[{texts},\n{cases}]\n")
 
 
 if __name__ == "__main__":
