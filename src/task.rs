@@ -1,1 +1,104 @@
 //! Outputs of a model as the answer of its task.
+//!
+//! A network gives tensors; a person wants a label, a box, the part of a text. What stands between
+//! them is here: pure functions from the outputs of one request, all records as rows, to an
+//! [`Answer`], which writes itself as JSON, CSV or a picture. Nothing here knows HTTP, files or the
+//! runtime, and what reading the request left behind comes in as a [`Context`].
+//!
+//! An answer equals that of the library that named the task: the pipelines of transformers,
+//! sentence-transformers, text-embeddings-inference, and for boxes the networks'
+//! own post-processing. The numbers in the tests come from there (`tests/task/fixtures.py`).
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `name` | the tasks, and what files say about the task of a model |
+//! | `settings` | the manifest's `answer`, and the `parameters` of a request |
+//! | `outputs` | the outputs that a task reads, and their numbers |
+//! | `classify` | the three classifications |
+//! | `detect`, `segment` | boxes, and classes of pixels |
+//! | `features`, `embed`, `rank` | arrays, embeddings of sentences, ranking |
+//! | `entities`, `fill`, `zero_shot`, `spans` | the tasks of tokens |
+//! | `answer` | the answer, and the forms in which it goes out |
+//!
+//! What always holds: no output can make a function here panic, and numbers that are none (NaN)
+//! count least wherever there is an order. A model whose outputs cannot be of its task is refused
+//! when it is loaded, in words, by the same code that looks for the outputs of a request.
+
+mod answer;
+mod classify;
+mod context;
+mod detect;
+mod embed;
+mod entities;
+mod error;
+mod features;
+mod fill;
+mod labels;
+mod name;
+mod outputs;
+mod rank;
+mod scores;
+mod segment;
+mod settings;
+mod spans;
+#[cfg(test)]
+mod tests;
+mod zero_shot;
+
+pub use answer::{
+    Answer, Body, ClassMap, Detection, Embeddings, EncodingFormat, Entity, Features, Fill, Form, Ranked, Scored, Span,
+    ZeroShot,
+};
+pub use context::{Context, PlacedPicture, Question, Tokens, Vocabulary};
+pub use embed::SentenceModules;
+pub use error::{SettingError, TaskError};
+pub use labels::Labels;
+pub use name::Task;
+pub use outputs::Output;
+pub use settings::{
+    Aggregation, BoxFamily, BoxLayout, BoxUnit, Function, Parameters, Pooling, ProblemType, Settings, TopK,
+};
+
+use crate::tensor::Signature;
+use outputs::Face;
+
+impl Task {
+    /// Refuses a model whose outputs cannot be of this task, and settings that the task does not
+    /// take. `labels` is how many classes have names.
+    pub fn check(self, signature: &Signature, settings: &Settings, labels: usize) -> Result<(), TaskError> {
+        settings.check(self)?;
+        let faces = Face::declared(signature);
+        match self {
+            Self::ImageClassification | Self::TextClassification | Self::AudioClassification => {
+                classify::check(self, &faces, settings)
+            }
+            Self::ObjectDetection => detect::check(&faces, settings, labels),
+            Self::ImageSegmentation => segment::check(&faces, settings),
+            Self::TokenClassification => entities::check(&faces, settings),
+            Self::FeatureExtraction => features::check(&faces, settings),
+            Self::SentenceSimilarity => embed::check(&faces, settings),
+            Self::TextRanking => rank::check(&faces, settings),
+            Self::FillMask => fill::check(&faces, settings),
+            Self::ZeroShotClassification => zero_shot::check(&faces, settings),
+            Self::QuestionAnswering => spans::check(&faces, settings),
+        }
+    }
+
+    /// The answer that the outputs of a request are.
+    pub fn answer(self, outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
+        match self {
+            Self::ImageClassification | Self::TextClassification | Self::AudioClassification => {
+                classify::answer(self, outputs, context)
+            }
+            Self::ObjectDetection => detect::answer(outputs, context),
+            Self::ImageSegmentation => segment::answer(outputs, context),
+            Self::TokenClassification => entities::answer(outputs, context),
+            Self::FeatureExtraction => features::answer(outputs, context),
+            Self::SentenceSimilarity => embed::answer(outputs, context),
+            Self::TextRanking => rank::answer(outputs, context),
+            Self::FillMask => fill::answer(outputs, context),
+            Self::ZeroShotClassification => zero_shot::answer(outputs, context),
+            Self::QuestionAnswering => spans::answer(outputs, context),
+        }
+    }
+}

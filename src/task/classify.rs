@@ -1,0 +1,106 @@
+//! Classification of pictures, texts and sounds: the best labels with their scores.
+//!
+//! | outputs | scores |
+//! |---|---|
+//! | called `probabilities`, `probs`, `scores`, `softmax..` | as they are |
+//! | of a regression | as they are |
+//! | one column, or a model of several labels for a record | the sigmoid of each |
+//! | others | the softmax of the row |
+//!
+//! Whether numbers are probabilities already is told by the name of the output alone: a row of
+//! logits may look like probabilities by chance. `function_to_apply` says it where the name does
+//! not. Sounds have the softmax even where a record may have several labels, as in transformers.
+
+use super::answer::Scored;
+use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::scores::{sigmoid, softmax, top};
+use super::settings::{Function, ProblemType, TopK};
+use super::{Answer, Context, Settings, Task, TaskError, answer::Body};
+
+const EXPECTED: &str = "one output of numbers of shape [records, classes]";
+
+/// The output to read.
+fn find(task: Task, faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+    let search = Search {
+        task,
+        settings,
+        names: &["logits", "probabilities", "probs", "scores", "output", "outputs"],
+        expected: EXPECTED,
+    };
+    search.find(faces, |face| face.is_number() && is_row(face))
+}
+
+/// Whether a record has one axis, apart from axes of size 1 after it.
+fn is_row(face: &Face<'_>) -> bool {
+    let Some(dims) = &face.dims else { return true };
+    let others = dims.iter().skip(2);
+    !dims.is_empty() && others.into_iter().all(|dim| dim.is_none_or(|size| size == 1))
+}
+
+pub(super) fn check(task: Task, faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
+    find(task, faces, settings).map(drop)
+}
+
+pub(super) fn answer(task: Task, outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
+    let faces = Face::given(outputs);
+    let at = find(task, &faces, context.settings)?;
+    let mut rows = Rows::new(task, tensor(task, outputs, at)?, context.records, 1)?;
+    let function = function(task, &faces[at], rows.width(), context.settings);
+    // The pipeline for texts has one label for a record, and no list around it, unless it is asked.
+    let is_flat = task == Task::TextClassification && context.settings.top_k.is_none();
+    let most = match (context.settings.top_k, task) {
+        (Some(top_k), _) => top_k.of(rows.width()),
+        (None, Task::TextClassification) => 1.min(rows.width()),
+        (None, _) => 5.min(rows.width()),
+    };
+    let mut records = Vec::new();
+    let mut scores = Vec::new();
+    for row in 0..rows.count() {
+        scores.clear();
+        scores.extend_from_slice(rows.row(row)?);
+        apply(function, &mut scores);
+        let best = top(&scores, most).into_iter();
+        records.push(
+            best.map(|class| Scored {
+                class,
+                score: scores[class],
+            })
+            .collect(),
+        );
+    }
+    Ok(Answer::new(task, context.labels, Body::Labels { records, is_flat }))
+}
+
+pub(super) fn apply(function: Function, row: &mut [f32]) {
+    match function {
+        Function::Softmax => softmax(row),
+        Function::Sigmoid => row.iter_mut().for_each(|number| *number = sigmoid(*number)),
+        Function::None => {}
+    }
+}
+
+fn function(task: Task, face: &Face<'_>, classes: usize, settings: &Settings) -> Function {
+    let is_audio = task == Task::AudioClassification;
+    match settings.function_to_apply {
+        Some(function) => function,
+        None if are_probabilities(face) => Function::None,
+        None if settings.problem_type == Some(ProblemType::Regression) && !is_audio => Function::None,
+        None if classes == 1 => Function::Sigmoid,
+        None if settings.problem_type == Some(ProblemType::MultiLabel) && !is_audio => Function::Sigmoid,
+        None => Function::Softmax,
+    }
+}
+
+/// Whether the name of an output says that its numbers are probabilities.
+pub(super) fn are_probabilities(face: &Face<'_>) -> bool {
+    let name = face.plain_name();
+    name.contains("prob") || name.contains("softmax") || name.contains("sigmoid") || name == "scores" || name == "score"
+}
+
+/// Most entries by default for tasks that have no other rule.
+pub(super) fn most(settings: &Settings, usual: usize, count: usize) -> usize {
+    match settings.top_k {
+        Some(top_k) => TopK::of(top_k, count),
+        None => usual.min(count),
+    }
+}

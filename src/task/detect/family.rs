@@ -1,0 +1,286 @@
+//! Which family of networks wrote the boxes.
+
+use super::{Candidate, tensor};
+use super::{Context, Face, Output, Relative, Search, Settings, TASK, TaskError, detr, separate, yolo};
+use crate::task::settings::{BoxFamily, BoxLayout, BoxUnit, Function};
+
+/// Most boxes that a network writes after suppression. One that writes more has not suppressed.
+const MOST_SUPPRESSED: usize = 1000;
+
+const EXPECTED: &str = "logits and pred_boxes; or one output of shape [records, boxes, 5 + classes], \
+                        [records, 4 + classes, boxes] or [records, boxes, 6]; or boxes, scores and labels";
+
+/// The outputs of a family, by their positions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Family {
+    Detr {
+        logits: usize,
+        boxes: usize,
+        is_sigmoid: bool,
+    },
+    /// The axis of the numbers of a box, and the number of classes where it is told.
+    YoloV5 {
+        output: usize,
+        classes: Option<usize>,
+        unit: BoxUnit,
+    },
+    YoloV8 {
+        output: usize,
+        classes: Option<usize>,
+        unit: BoxUnit,
+    },
+    EndToEnd {
+        output: usize,
+        unit: BoxUnit,
+    },
+    Separate {
+        boxes: usize,
+        scores: usize,
+        classes: Option<usize>,
+        count: Option<usize>,
+        layout: BoxLayout,
+        unit: BoxUnit,
+        /// Whether each box has a score for each class.
+        is_by_class: bool,
+    },
+}
+
+/// The candidates of a record.
+pub(super) enum Reader<'a> {
+    Detr(detr::Detr<'a>),
+    Yolo(yolo::Yolo<'a>),
+    Separate(Box<separate::Separate<'a>>),
+}
+
+impl Reader<'_> {
+    /// The candidates of a record whose scores exceed `threshold`.
+    pub fn read(&mut self, record: usize, threshold: f32) -> Result<Vec<Candidate>, TaskError> {
+        match self {
+            Self::Detr(detr) => detr.read(record, threshold),
+            Self::Yolo(yolo) => yolo.read(record, threshold),
+            Self::Separate(separate) => separate.read(record, threshold),
+        }
+    }
+
+    pub fn relative(&self) -> Relative {
+        match self {
+            Self::Detr(_) => Relative::PartsOfOriginal,
+            Self::Yolo(yolo) => yolo.relative,
+            Self::Separate(separate) => separate.relative,
+        }
+    }
+}
+
+impl Family {
+    /// The family of these outputs. `labels` is how many classes have names, or 0.
+    pub fn recognise(faces: &[Face<'_>], settings: &Settings, labels: usize) -> Result<Self, TaskError> {
+        let search = Search {
+            task: TASK,
+            settings,
+            names: &[],
+            expected: EXPECTED,
+        };
+        match settings.boxes {
+            Some(BoxFamily::Detr) => {
+                let found = detr(faces, settings, labels);
+                found.ok_or_else(|| search.refusal(faces, "there are no logits and pred_boxes".to_owned()))
+            }
+            Some(BoxFamily::Separate) => {
+                let found = separated(faces, settings);
+                found.ok_or_else(|| search.refusal(faces, "there are no boxes and scores".to_owned()))
+            }
+            Some(family) => one(faces, &search, settings, labels, Some(family)),
+            None => match detr(faces, settings, labels).or_else(|| separated(faces, settings)) {
+                Some(family) => Ok(family),
+                None => one(faces, &search, settings, labels, None),
+            },
+        }
+    }
+
+    pub fn usual_threshold(&self) -> f64 {
+        match self {
+            Self::Detr { .. } | Self::Separate { .. } => 0.5,
+            Self::YoloV5 { .. } | Self::YoloV8 { .. } | Self::EndToEnd { .. } => 0.25,
+        }
+    }
+
+    /// The overlap above which the lesser box is dropped; `None` where the graph has done it.
+    pub fn overlap(&self, settings: &Settings) -> Option<f64> {
+        let usual = match self {
+            Self::Detr { .. } | Self::EndToEnd { .. } => None,
+            Self::YoloV8 { .. } => Some(0.7),
+            Self::YoloV5 { .. } => Some(0.45),
+            Self::Separate { is_by_class, .. } => is_by_class.then_some(0.45),
+        };
+        settings.iou_threshold.or(usual)
+    }
+
+    pub fn reader<'a>(self, outputs: &[Output<'a>], context: &Context<'_>) -> Result<Reader<'a>, TaskError> {
+        let records = context.records;
+        let of = |at| tensor(TASK, outputs, at);
+        let relative = |unit| match unit {
+            BoxUnit::Pixels => Relative::Input,
+            BoxUnit::Parts => Relative::PartsOfInput,
+        };
+        Ok(match self {
+            Self::Detr {
+                logits,
+                boxes,
+                is_sigmoid,
+            } => Reader::Detr(detr::Detr::new(of(logits)?, of(boxes)?, records, is_sigmoid)?),
+            Self::YoloV5 { output, classes, unit } => {
+                let form = yolo::Form::Rows { classes };
+                Reader::Yolo(yolo::Yolo::new(of(output)?, records, form, relative(unit))?)
+            }
+            Self::YoloV8 { output, classes, unit } => {
+                let form = yolo::Form::Columns { classes };
+                Reader::Yolo(yolo::Yolo::new(of(output)?, records, form, relative(unit))?)
+            }
+            Self::EndToEnd { output, unit } => Reader::Yolo(yolo::Yolo::new(
+                of(output)?,
+                records,
+                yolo::Form::Finished,
+                relative(unit),
+            )?),
+            Self::Separate {
+                boxes,
+                scores,
+                classes,
+                count,
+                layout,
+                unit,
+                is_by_class,
+            } => {
+                let parts = separate::Parts {
+                    boxes: of(boxes)?,
+                    scores: of(scores)?,
+                    classes: classes.map(of).transpose()?,
+                    count: count.map(of).transpose()?,
+                };
+                let separate = separate::Separate::new(parts, records, layout, relative(unit), is_by_class)?;
+                Reader::Separate(Box::new(separate))
+            }
+        })
+    }
+}
+
+fn position(faces: &[Face<'_>], names: &[&str]) -> Option<usize> {
+    names
+        .iter()
+        .find_map(|name| faces.iter().position(|face| face.plain_name() == *name))
+}
+
+/// The first output that has one of these names and fits.
+fn named(faces: &[Face<'_>], names: &[&str], fits: impl Fn(&Face<'_>) -> bool) -> Option<usize> {
+    position(faces, names).filter(|&at| fits(&faces[at]))
+}
+
+fn detr(faces: &[Face<'_>], settings: &Settings, labels: usize) -> Option<Family> {
+    let is_number = |face: &Face<'_>| face.is_number() && face.may_have_rank(3);
+    let boxes = named(faces, &["predboxes"], |face| is_number(face) && face.may_have_dim(2, 4))?;
+    let logits = named(faces, &["logits", "predlogits", "scores"], is_number)?;
+    // Every other network has a class for "none".
+    let is_sigmoid = match settings.function_to_apply {
+        Some(Function::Sigmoid) => true,
+        Some(Function::Softmax | Function::None) => false,
+        None => labels > 0 && faces[logits].last_dim() == Some(labels),
+    };
+    Some(Family::Detr {
+        logits,
+        boxes,
+        is_sigmoid,
+    })
+}
+
+fn separated(faces: &[Face<'_>], settings: &Settings) -> Option<Family> {
+    let has_four = |face: &Face<'_>| {
+        let rank = face.may_have_rank(3) || face.may_have_rank(2);
+        face.is_number() && rank && face.last_dim().is_none_or(|size| size == 4)
+    };
+    let boxes = named(
+        faces,
+        &["boxes", "detectionboxes", "detboxes", "bboxes", "bbox", "predboxes"],
+        has_four,
+    )?;
+    let scores = named(
+        faces,
+        &["scores", "detectionscores", "detscores", "score", "confidences"],
+        |face| face.is_float(),
+    )?;
+    let classes = named(
+        faces,
+        &[
+            "labels",
+            "classes",
+            "detectionclasses",
+            "detclasses",
+            "classids",
+            "label",
+        ],
+        |face| face.is_number(),
+    );
+    let rank = |at: usize| faces[at].dims.as_ref().map(Vec::len);
+    let is_by_class = rank(scores).is_some() && rank(scores) == rank(boxes);
+    if classes.is_none() && !is_by_class {
+        return None;
+    }
+    let count = named(faces, &["numdetections", "numdets", "numboxes"], |face| {
+        face.is_number()
+    });
+    // TensorFlow's models have the vertical coordinate first, in parts of the picture.
+    let is_tensorflow = faces[boxes].plain_name() == "detectionboxes";
+    let usual = match is_tensorflow {
+        true => (BoxLayout::CornersRowFirst, BoxUnit::Parts),
+        false => (BoxLayout::Corners, BoxUnit::Pixels),
+    };
+    Some(Family::Separate {
+        boxes,
+        scores,
+        classes,
+        count,
+        layout: settings.box_layout.unwrap_or(usual.0),
+        unit: settings.box_unit.unwrap_or(usual.1),
+        is_by_class,
+    })
+}
+
+/// The family of a network that has all in one output.
+fn one(
+    faces: &[Face<'_>],
+    search: &Search<'_>,
+    settings: &Settings,
+    labels: usize,
+    family: Option<BoxFamily>,
+) -> Result<Family, TaskError> {
+    let output = search.find(faces, |face| face.is_float() && face.may_have_rank(3))?;
+    let face = &faces[output];
+    let unit = settings.box_unit.unwrap_or(BoxUnit::Pixels);
+    let classes = (labels > 0).then_some(labels);
+    let (rows, columns) = (face.dim(1), face.dim(2));
+    let refuse = |problem: &str| Err(search.refusal(faces, format!("its shape is not that of {problem}")));
+    let is_less = |one: Option<usize>, other: Option<usize>| matches!((one, other), (Some(a), Some(b)) if a < b);
+    let family = match family {
+        Some(family) => family,
+        None if columns == Some(6) => {
+            // A row of six numbers is corners, score and class, or centre, objectness and one class.
+            let is_one_class = labels <= 1 && rows.is_some_and(|rows| rows > MOST_SUPPRESSED);
+            match is_one_class {
+                true => BoxFamily::YoloV5,
+                false => BoxFamily::EndToEnd,
+            }
+        }
+        None if columns.is_some() && columns == classes.map(|count| count + 5) => BoxFamily::YoloV5,
+        None if rows.is_some() && rows == classes.map(|count| count + 4) => BoxFamily::YoloV8,
+        None if is_less(rows, columns) || (rows.is_some() && columns.is_none()) => BoxFamily::YoloV8,
+        // All open: the run says it, and every row of numbers can be one of this family.
+        None => BoxFamily::YoloV5,
+    };
+    match family {
+        BoxFamily::EndToEnd if columns.is_some_and(|size| size < 6) => refuse("end-to-end"),
+        BoxFamily::YoloV5 if columns.is_some_and(|size| size < 6) => refuse("yolov5"),
+        BoxFamily::YoloV8 if rows.is_some_and(|size| size < 5) => refuse("yolov8"),
+        BoxFamily::EndToEnd => Ok(Family::EndToEnd { output, unit }),
+        BoxFamily::YoloV8 => Ok(Family::YoloV8 { output, classes, unit }),
+        BoxFamily::YoloV5 | BoxFamily::Detr | BoxFamily::Separate => Ok(Family::YoloV5 { output, classes, unit }),
+    }
+}

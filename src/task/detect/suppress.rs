@@ -1,0 +1,35 @@
+//! Non-maximum suppression: of boxes of one class that overlap, the best one stays.
+
+use super::Candidate;
+
+/// The boxes that overlap none of their class with a greater score by more than `most_overlap`, the
+/// best one first, and at most `most` of them.
+///
+/// A box is compared with those that were kept, which are few, and only with those of its class.
+pub(super) fn suppress(mut candidates: Vec<Candidate>, most_overlap: f32, most: usize) -> Vec<Candidate> {
+    // Equal scores stay in their order.
+    candidates.sort_by(|one, other| other.score.total_cmp(&one.score));
+    let mut kept: Vec<Candidate> = Vec::new();
+    for candidate in candidates {
+        if kept.len() == most {
+            break;
+        }
+        let is_covered = kept
+            .iter()
+            .filter(|other| other.class == candidate.class)
+            .any(|other| overlap(&other.corners, &candidate.corners) > most_overlap);
+        if !is_covered {
+            kept.push(candidate);
+        }
+    }
+    kept
+}
+
+/// The part of the area of two boxes that is in both.
+pub(super) fn overlap(one: &[f32; 4], other: &[f32; 4]) -> f32 {
+    let area = |corners: &[f32; 4]| (corners[2] - corners[0]) * (corners[3] - corners[1]);
+    let width = one[2].min(other[2]) - one[0].max(other[0]);
+    let height = one[3].min(other[3]) - one[1].max(other[1]);
+    let both = width.max(0.0) * height.max(0.0);
+    both / (area(one) + area(other) - both)
+}

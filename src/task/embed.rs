@@ -1,0 +1,210 @@
+//! Embeddings of sentences, as sentence-transformers makes them of the embeddings of tokens.
+//!
+//! The steps are pooling, cutting (`dimensions`, for networks whose first numbers stand for the
+//! whole), and normalising, in this order: a cut embedding of length 1 has the length 1 again. An
+//! output that is pooled already is taken as it is. Folders of sentence-transformers say the steps
+//! in `modules.json`; a step that is none of these is refused by its name.
+
+mod modules;
+mod pool;
+
+pub use modules::SentenceModules;
+
+use super::answer::{Body, Embeddings};
+use super::context::Question;
+use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::settings::Pooling;
+use super::{Answer, Context, Settings, Task, TaskError};
+
+const TASK: Task = Task::SentenceSimilarity;
+const EXPECTED: &str = "embeddings of shape [records, dimensions], or of tokens as [records, tokens, dimensions]";
+
+/// Names of outputs that are pooled, as [`Face::plain_name`] has them.
+const POOLED: [&str; 6] = [
+    "sentenceembedding",
+    "sentenceembeddings",
+    "embeddings",
+    "embedding",
+    "textembeds",
+    "imageembeds",
+];
+const TOKENS: [&str; 3] = ["tokenembeddings", "lasthiddenstate", "hiddenstates"];
+
+/// An output, and whether it is pooled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Pooled(usize),
+    Tokens(usize),
+}
+
+fn find(faces: &[Face<'_>], settings: &Settings) -> Result<Source, TaskError> {
+    let search = |names| Search {
+        task: TASK,
+        settings,
+        names,
+        expected: EXPECTED,
+    };
+    let is_pooled = |face: &Face<'_>| face.is_number() && face.dims.as_ref().is_some_and(|dims| dims.len() == 2);
+    let is_tokens = |face: &Face<'_>| face.is_number() && face.dims.as_ref().is_none_or(|dims| dims.len() == 3);
+    if settings.output.is_some() {
+        let at = search(&[]).find(faces, |face| is_pooled(face) || is_tokens(face))?;
+        return Ok(if is_pooled(&faces[at]) {
+            Source::Pooled(at)
+        } else {
+            Source::Tokens(at)
+        });
+    }
+    let named = |names: &[&str], fits: &dyn Fn(&Face<'_>) -> bool| {
+        names.iter().find_map(|name| {
+            let mut faces = faces.iter();
+            faces.position(|face| face.plain_name() == *name && fits(face))
+        })
+    };
+    if let Some(at) = named(&POOLED, &is_pooled) {
+        return Ok(Source::Pooled(at));
+    }
+    // BERT's `pooler_output` comes after the tokens, and is not what sentence-transformers takes.
+    if let Some(at) = named(&TOKENS, &is_tokens) {
+        return Ok(Source::Tokens(at));
+    }
+    if let Some(at) = faces.iter().position(is_tokens) {
+        return Ok(Source::Tokens(at));
+    }
+    search(&[]).find(faces, is_pooled).map(Source::Pooled)
+}
+
+pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
+    let source = find(faces, settings)?;
+    let (Source::Pooled(at) | Source::Tokens(at)) = source;
+    let Some(width) = faces[at].last_dim() else {
+        return Ok(());
+    };
+    let parts = match source {
+        Source::Pooled(_) => 1,
+        Source::Tokens(_) => settings.pooling.as_ref().map_or(1, Vec::len),
+    };
+    let all = width.saturating_mul(parts);
+    match settings.dimensions {
+        Some(kept) if kept.get() > all => Err(too_many(kept.get(), all)),
+        _ => Ok(()),
+    }
+}
+
+fn too_many(asked: usize, given: usize) -> TaskError {
+    TaskError::Input(format!(
+        "dimensions: {asked} asked for, the embeddings of this model have {given}"
+    ))
+}
+
+pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
+    let source = find(&Face::given(outputs), context.settings)?;
+    let settings = context.settings;
+    let mut embeddings = match source {
+        Source::Pooled(at) => {
+            let mut rows = Rows::new(TASK, tensor(TASK, outputs, at)?, context.records, 1)?;
+            let width = rows.width();
+            let mut all = room(rows.count(), width)?;
+            for row in 0..rows.count() {
+                all.extend_from_slice(rows.row(row)?);
+            }
+            Flat { all, width }
+        }
+        Source::Tokens(at) => {
+            let tensor = tensor(TASK, outputs, at)?;
+            let &[records, length, width] = tensor.shape() else {
+                return Err(TaskError::Context {
+                    task: TASK,
+                    what: "embeddings of tokens",
+                });
+            };
+            let mut rows = Rows::new(TASK, tensor, context.records, 2)?;
+            let usual = [Pooling::Mean];
+            let poolings = pool::ordered(settings.pooling.as_deref().unwrap_or(&usual));
+            let mut all = room(records, width.saturating_mul(poolings.len()))?;
+            let all_attended = vec![1; length];
+            for row in 0..rows.count() {
+                let given = context.tokens.get(row).map(|tokens| tokens.attention);
+                let attention = given.filter(|mask| mask.len() == length).unwrap_or(&all_attended);
+                for &pooling in &poolings {
+                    pool::pool(pooling, rows.row(row)?, width, attention, &mut all);
+                }
+            }
+            Flat {
+                all,
+                width: width.saturating_mul(poolings.len()),
+            }
+        }
+    };
+    if let Some(kept) = settings.dimensions {
+        embeddings.cut(kept.get())?;
+    }
+    if settings.normalize == Some(true) {
+        embeddings.normalize();
+    }
+    let body = match context.question {
+        Question::Similarity => Body::Similarities(embeddings.similarities()),
+        _ => Body::Embeddings(Embeddings::new(embeddings.all, context.records, embeddings.width)?),
+    };
+    Ok(Answer::new(TASK, context.labels, body))
+}
+
+fn room(records: usize, width: usize) -> Result<Vec<f32>, TaskError> {
+    let mut all = Vec::new();
+    let count = records.checked_mul(width).ok_or(TaskError::OutOfMemory)?;
+    all.try_reserve_exact(count).map_err(|_| TaskError::OutOfMemory)?;
+    Ok(all)
+}
+
+/// Embeddings one after the other.
+struct Flat {
+    all: Vec<f32>,
+    width: usize,
+}
+
+impl Flat {
+    /// Keeps the first numbers of each embedding.
+    fn cut(&mut self, kept: usize) -> Result<(), TaskError> {
+        if kept > self.width {
+            return Err(too_many(kept, self.width));
+        }
+        if kept < self.width {
+            let records = self.all.len() / self.width;
+            for record in 0..records {
+                let start = record * self.width;
+                self.all.copy_within(start..start + kept, record * kept);
+            }
+            self.all.truncate(records * kept);
+            self.width = kept;
+        }
+        Ok(())
+    }
+
+    fn normalize(&mut self) {
+        for embedding in self.all.chunks_exact_mut(self.width.max(1)) {
+            let length = length(embedding);
+            embedding.iter_mut().for_each(|number| *number /= length);
+        }
+    }
+
+    /// The cosines of the angles between the first embedding and the others.
+    fn similarities(&self) -> Vec<f32> {
+        let mut embeddings = self.all.chunks_exact(self.width.max(1));
+        let Some(source) = embeddings.next() else {
+            return Vec::new();
+        };
+        let own = f64::from(length(source));
+        let cosine = |other: &[f32]| {
+            let products = source.iter().zip(other).map(|(&a, &b)| f64::from(a) * f64::from(b));
+            (products.sum::<f64>() / own / f64::from(length(other))) as f32
+        };
+        embeddings.map(cosine).collect()
+    }
+}
+
+/// The length of a vector, which is not 0.
+fn length(vector: &[f32]) -> f32 {
+    let squares: f64 = vector.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
+    let length = squares.sqrt() as f32;
+    // `f32::max` takes a number rather than none.
+    if length.is_nan() { length } else { length.max(1e-12) }
+}

@@ -1,0 +1,59 @@
+//! Ranking by cross-encoders: a score for each pair of a query and a text.
+//!
+//! The score is the sigmoid of the one logit, or the logit itself with `raw_scores`. Texts of one
+//! query go out in the order of their scores, each with its place in the request, as in
+//! text-embeddings-inference; pairs by themselves have their scores in the order of the request.
+
+use super::answer::{Body, Ranked};
+use super::classify::{apply, are_probabilities, most};
+use super::context::Question;
+use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::scores::top;
+use super::settings::Function;
+use super::{Answer, Context, Settings, Task, TaskError};
+
+const TASK: Task = Task::TextRanking;
+
+fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+    let search = Search {
+        task: TASK,
+        settings,
+        names: &["logits", "scores", "score"],
+        expected: "one output of numbers of shape [pairs, 1]",
+    };
+    search.find(faces, |face| {
+        let others = |dims: &Vec<Option<usize>>| dims.iter().skip(1).all(|dim| dim.is_none_or(|size| size == 1));
+        face.is_number() && face.dims.as_ref().is_none_or(|dims| !dims.is_empty() && others(dims))
+    })
+}
+
+pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
+    find(faces, settings).map(drop)
+}
+
+pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
+    let faces = Face::given(outputs);
+    let at = find(&faces, context.settings)?;
+    let mut rows = Rows::new(TASK, tensor(TASK, outputs, at)?, context.records, 1)?;
+    let function = match (context.settings.raw_scores, context.settings.function_to_apply) {
+        (Some(true), _) => Function::None,
+        (_, Some(Function::None)) => Function::None,
+        (None | Some(false), None) if are_probabilities(&faces[at]) => Function::None,
+        // The softmax of a single number is 1 whatever the number.
+        _ => Function::Sigmoid,
+    };
+    let count = rows.count() * rows.width();
+    let mut scores = rows.part(0..count)?.to_vec();
+    apply(function, &mut scores);
+    let Question::Ranking { texts } = context.question else {
+        return Ok(Answer::new(TASK, context.labels, Body::Scores(scores)));
+    };
+    let has_texts = context.settings.return_text == Some(true);
+    let best = top(&scores, most(context.settings, scores.len(), scores.len()));
+    let ranked = best.into_iter().map(|index| Ranked {
+        index,
+        score: scores[index],
+        text: texts.get(index).filter(|_| has_texts).map(|&text| text.to_owned()),
+    });
+    Ok(Answer::new(TASK, context.labels, Body::Ranking(ranked.collect())))
+}

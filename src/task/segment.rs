@@ -1,0 +1,91 @@
+//! Semantic segmentation: the class of each pixel of the original picture.
+//!
+//! Logits are enlarged to the size of the original and the best class is taken of each pixel, as
+//! transformers does for SegFormer; a map of classes is enlarged by taking the nearest pixel. One
+//! channel alone is a yes or no for each pixel: class 1 where its sigmoid exceeds one half. Where
+//! the model's picture had borders or was cropped, the enlarged part is the one that shows the
+//! original.
+
+mod enlarge;
+
+use enlarge::Axis;
+
+use super::answer::{Body, ClassMap};
+use super::classify::are_probabilities;
+use super::context::PlacedPicture;
+use super::outputs::{Face, Output, Rows, Search, tensor};
+use super::{Answer, Context, Settings, Task, TaskError};
+
+const TASK: Task = Task::ImageSegmentation;
+
+/// Most classes, whose numbers a map holds in 16 bits.
+const MOST_CLASSES: usize = 1 << 16;
+
+fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {
+    let search = Search {
+        task: TASK,
+        settings,
+        names: &["logits", "output", "outputs", "out"],
+        expected: "one output of floats of shape [records, classes, height, width], or of whole numbers of shape \
+                   [records, height, width]; networks of masks and queries (MaskFormer, Mask2Former) are not supported",
+    };
+    if faces.iter().any(|face| face.plain_name() == "masksquerieslogits") {
+        return Err(search.refusal(faces, "they are masks of queries".to_owned()));
+    }
+    search.find(faces, |face| {
+        let is_map = face.is_integer() && (face.may_have_rank(3) || (face.may_have_rank(4) && face.may_have_dim(1, 1)));
+        let is_logits = face.is_float() && face.may_have_rank(4);
+        is_map || (is_logits && face.dim(1).is_none_or(|classes| (1..=MOST_CLASSES).contains(&classes)))
+    })
+}
+
+pub(super) fn check(faces: &[Face<'_>], settings: &Settings) -> Result<(), TaskError> {
+    find(faces, settings).map(drop)
+}
+
+pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<Answer, TaskError> {
+    let faces = Face::given(outputs);
+    let at = find(&faces, context.settings)?;
+    let tensor = tensor(TASK, outputs, at)?;
+    let (classes, height, width) = match *tensor.shape() {
+        [_, classes, height, width] if faces[at].is_float() => (Some(classes), height, width),
+        [_, 1, height, width] | [_, height, width] => (None, height, width),
+        _ => return Err(missing("a class or logits for each pixel")),
+    };
+    if context.pictures.len() != context.records {
+        return Err(missing("the size of each picture"));
+    }
+    let inner = tensor.shape().len() - 1;
+    let mut rows = Rows::new(TASK, tensor, context.records, inner)?;
+    let mut maps = Vec::new();
+    for (record, picture) in context.pictures.iter().enumerate() {
+        let (columns, lines) = axes(*picture, width, height)?;
+        let numbers = rows.row(record)?;
+        let map = match classes {
+            Some(0) => return Err(missing("logits of one class or more")),
+            Some(1) => {
+                let bound = if are_probabilities(&faces[at]) { 0.5 } else { 0.0 };
+                enlarge::exceeding(numbers, bound, &columns, &lines)?
+            }
+            Some(classes) => enlarge::best(numbers, classes, &columns, &lines)?,
+            None => enlarge::nearest(numbers, &columns, &lines)?,
+        };
+        let (width, height) = picture.size();
+        maps.push(ClassMap::new(width, height, map));
+    }
+    Ok(Answer::new(TASK, context.labels, Body::ClassMaps(maps)))
+}
+
+fn missing(what: &'static str) -> TaskError {
+    TaskError::Context { task: TASK, what }
+}
+
+/// For each column and each line of the original where it is in the output.
+fn axes(picture: &dyn PlacedPicture, width: usize, height: usize) -> Result<(Axis, Axis), TaskError> {
+    let (all_width, all_height) = picture.size();
+    let (input_width, input_height) = picture.input_size();
+    let [left, top, right, bottom] = picture.content();
+    let columns = Axis::new(all_width, width, (left, right), input_width)?;
+    let lines = Axis::new(all_height, height, (top, bottom), input_height)?;
+    Ok((columns, lines))
+}

@@ -1,0 +1,217 @@
+//! Refusals and their words.
+
+use serde_json::json;
+
+use super::{floats, settings};
+use crate::task::{Context, Labels, Output, SentenceModules, Settings, Task};
+use crate::tensor::{DataType, Dim, OutputRows, OutputSpec, Signature, ValueType};
+
+fn signature(outputs: &[(&str, DataType, &[i64])]) -> Signature {
+    let dim = |&size: &i64| usize::try_from(size).map_or(Dim::Dynamic(None), Dim::Fixed);
+    let outputs = outputs.iter().map(|&(name, data_type, dims)| OutputSpec {
+        name: name.to_owned(),
+        value_type: ValueType::Tensor {
+            data_type,
+            dims: Some(dims.iter().map(dim).collect()),
+        },
+        rows: OutputRows::PerRecord,
+    });
+    Signature {
+        outputs: outputs.collect(),
+        ..Signature::default()
+    }
+}
+
+fn check(task: Task, outputs: &[(&str, DataType, &[i64])], settings: &Settings) -> Result<(), String> {
+    task.check(&signature(outputs), settings, 0)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_model_of_the_task_passes() {
+    let usual = Settings::default();
+    let cases: [(Task, &[(&str, DataType, &[i64])]); 14] = [
+        (Task::TextClassification, &[("logits", DataType::F32, &[-1, 2])]),
+        (
+            Task::ImageClassification,
+            &[("output", DataType::F16, &[-1, 1000, 1, 1])],
+        ),
+        (
+            Task::ObjectDetection,
+            &[
+                ("logits", DataType::F32, &[-1, 100, 92]),
+                ("pred_boxes", DataType::F32, &[-1, 100, 4]),
+            ],
+        ),
+        (Task::ObjectDetection, &[("output0", DataType::F32, &[1, 84, 8400])]),
+        (Task::ObjectDetection, &[("output0", DataType::F32, &[1, 25200, 85])]),
+        (Task::ObjectDetection, &[("output0", DataType::F32, &[1, 300, 6])]),
+        (
+            Task::ObjectDetection,
+            &[
+                ("boxes", DataType::F32, &[-1, 4]),
+                ("labels", DataType::I64, &[-1]),
+                ("scores", DataType::F32, &[-1]),
+            ],
+        ),
+        (
+            Task::ImageSegmentation,
+            &[("logits", DataType::F32, &[-1, 150, -1, -1])],
+        ),
+        (Task::TokenClassification, &[("logits", DataType::F32, &[-1, -1, 9])]),
+        (
+            Task::FeatureExtraction,
+            &[("last_hidden_state", DataType::F32, &[-1, -1, 384])],
+        ),
+        (
+            Task::SentenceSimilarity,
+            &[
+                ("last_hidden_state", DataType::F32, &[-1, -1, 384]),
+                ("pooler_output", DataType::F32, &[-1, 384]),
+            ],
+        ),
+        (Task::TextRanking, &[("logits", DataType::F32, &[-1, 1])]),
+        (Task::FillMask, &[("logits", DataType::F32, &[-1, -1, 30522])]),
+        (
+            Task::QuestionAnswering,
+            &[
+                ("start_logits", DataType::F32, &[-1, -1]),
+                ("end_logits", DataType::F32, &[-1, -1]),
+            ],
+        ),
+    ];
+    for (task, outputs) in cases {
+        assert_eq!(check(task, outputs, &usual), Ok(()), "{task}");
+    }
+}
+
+#[test]
+fn a_model_of_another_task_is_refused_with_what_is_expected() {
+    let usual = Settings::default();
+    assert_eq!(
+        check(
+            Task::TextClassification,
+            &[("hidden", DataType::F32, &[-1, -1, 384])],
+            &usual
+        )
+        .unwrap_err(),
+        "the outputs are not those of text-classification: none of them is one; expected one output of numbers of \
+         shape [records, classes]; the model gives \"hidden\" float32[?, ?, 384]"
+    );
+    assert_eq!(
+        check(Task::ObjectDetection, &[("logits", DataType::F32, &[-1, 1000])], &usual).unwrap_err(),
+        "the outputs are not those of object-detection: none of them is one; expected logits and pred_boxes; or one \
+         output of shape [records, boxes, 5 + classes], [records, 4 + classes, boxes] or [records, boxes, 6]; or \
+         boxes, scores and labels; the model gives \"logits\" float32[?, 1000]"
+    );
+    let detr = settings(json!({"boxes": "detr"}));
+    assert!(
+        check(
+            Task::ObjectDetection,
+            &[("output0", DataType::F32, &[1, 84, 8400])],
+            &detr
+        )
+        .unwrap_err()
+        .contains("there are no logits and pred_boxes")
+    );
+    let masks: &[(&str, DataType, &[i64])] = &[
+        ("class_queries_logits", DataType::F32, &[-1, 100, 134]),
+        ("masks_queries_logits", DataType::F32, &[-1, 100, -1, -1]),
+    ];
+    assert!(
+        check(Task::ImageSegmentation, masks, &usual)
+            .unwrap_err()
+            .contains("masks of queries")
+    );
+    for task in Task::ALL {
+        let strings: &[(&str, DataType, &[i64])] = &[("logits", DataType::String, &[-1, 2])];
+        assert!(check(task, strings, &usual).is_err(), "{task}");
+        assert!(check(task, &[], &usual).is_err(), "{task}");
+    }
+}
+
+#[test]
+fn settings_that_do_not_fit_the_model_are_refused_when_it_is_loaded() {
+    let logits: &[(&str, DataType, &[i64])] = &[("logits", DataType::F32, &[-1, 2])];
+    assert_eq!(
+        check(Task::TextClassification, logits, &settings(json!({"output": "scores"}))).unwrap_err(),
+        "the outputs are not those of text-classification: there is no output \"scores\"; expected one output of \
+         numbers of shape [records, classes]; the model gives \"logits\" float32[?, 2]"
+    );
+    assert_eq!(
+        check(Task::TextClassification, logits, &settings(json!({"pooling": "mean"}))).unwrap_err(),
+        "\"pooling\" is not a setting of text-classification; it takes top_k, function_to_apply, problem_type, output"
+    );
+    let embeddings: &[(&str, DataType, &[i64])] = &[("sentence_embedding", DataType::F32, &[-1, 384])];
+    assert_eq!(
+        check(
+            Task::SentenceSimilarity,
+            embeddings,
+            &settings(json!({"dimensions": 512}))
+        )
+        .unwrap_err(),
+        "dimensions: 512 asked for, the embeddings of this model have 384"
+    );
+}
+
+const MODULES: &str = r#"[
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}
+]"#;
+
+#[test]
+fn modules_of_sentence_transformers_are_pooling_and_normalising() {
+    let read = |path: &str| {
+        assert_eq!(path, "1_Pooling/config.json");
+        Some(
+            r#"{"word_embedding_dimension": 384, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#
+                .to_owned(),
+        )
+    };
+    let modules = SentenceModules::parse(MODULES, read).unwrap();
+    assert_eq!(modules.settings, settings(json!({"pooling": "cls", "normalize": true})));
+    let tokens = signature(&[("last_hidden_state", DataType::F32, &[-1, -1, 384])]);
+    assert_eq!(modules.check(&tokens).unwrap(), modules.settings);
+    // The graph has pooled and normalised already.
+    let pooled = signature(&[("sentence_embedding", DataType::F32, &[-1, 384])]);
+    assert_eq!(modules.check(&pooled).unwrap(), Settings::default());
+    let flags = r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#;
+    let several = SentenceModules::parse(MODULES, |_| Some(flags.to_owned())).unwrap();
+    assert_eq!(
+        several.settings.pooling,
+        settings(json!({"pooling": ["max", "mean"]})).pooling
+    );
+    let named = SentenceModules::parse(MODULES, |_| Some(r#"{"pooling_mode": "lasttoken"}"#.to_owned())).unwrap();
+    assert_eq!(named.settings.pooling, settings(json!({"pooling": "last"})).pooling);
+    assert!(SentenceModules::parse(MODULES, |_| None).is_err());
+    assert!(SentenceModules::parse("{}", |_| None).is_err());
+}
+
+#[test]
+fn a_dense_module_is_refused_by_its_name_unless_the_graph_has_it() {
+    let modules = r#"[{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]"#;
+    let modules = SentenceModules::parse(modules, |_| None).unwrap();
+    let tokens = signature(&[("last_hidden_state", DataType::F32, &[-1, -1, 384])]);
+    assert_eq!(
+        modules.check(&tokens).unwrap_err().to_string(),
+        "modules.json: the module \"Dense\" in \"2_Dense\" is not supported after the network; export the model with \
+         an output sentence_embedding"
+    );
+    let pooled = signature(&[("sentence_embedding", DataType::F32, &[-1, 384])]);
+    assert!(modules.check(&pooled).is_ok());
+}
+
+#[test]
+fn outputs_of_another_number_of_records_are_refused() {
+    let logits = floats(&[3, 2], &[0.0; 6]);
+    let (labels, settings) = (Labels::default(), Settings::default());
+    let outputs = [Output {
+        name: "logits",
+        value: &logits,
+    }];
+    for task in Task::ALL {
+        let error = task.answer(&outputs, &Context::new(2, &labels, &settings));
+        assert!(error.is_err(), "{task}");
+    }
+}

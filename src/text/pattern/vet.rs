@@ -1,0 +1,563 @@
+//! Checks a regular expression before it is compiled.
+//!
+//! The reference library compiles patterns with Oniguruma in Ruby's syntax, this one with
+//! fancy-regex. Most of what tokenizer files contain means the same in both. What does not is
+//! rewritten here, or refused by name: a pattern that splits texts at other places would give other
+//! tokens without an error.
+
+/// Most bytes of a pattern. The longest published one has about 500.
+const PATTERN_BYTES: usize = 4096;
+/// Most repetitions that a pattern may count.
+const REPEAT: u32 = 256;
+/// Deepest nesting of groups and classes.
+const DEPTH: usize = 16;
+/// Most items of a variable length in a branch that needs backtracking.
+const VARIABLE_ITEMS: usize = 6;
+
+/// Word characters as Oniguruma has them. The `\w` of Rust adds the two joiners.
+const WORD: &str = r"\p{L}\p{M}\p{Nd}\p{Pc}";
+
+/// A pattern that means the same in both engines.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Vetted {
+    /// The pattern for fancy-regex.
+    pub pattern: String,
+    /// Whether it needs the engine that backtracks.
+    pub is_backtracking: bool,
+    /// Whether an attempt at one place of a text takes a number of steps that is bounded by the
+    /// engine's own limit, each of them short. Always true for patterns that do not backtrack.
+    pub is_simple: bool,
+}
+
+pub(super) fn vet(pattern: &str) -> Result<Vetted, String> {
+    if pattern.len() > PATTERN_BYTES {
+        return Err(format!("it is longer than {PATTERN_BYTES} bytes"));
+    }
+    let mut scan = Scan {
+        rest: pattern,
+        out: String::with_capacity(pattern.len()),
+        is_backtracking: false,
+        is_simple: true,
+        depth: 0,
+        branch: Branch::default(),
+    };
+    scan.alternatives(true)?;
+    if !scan.rest.is_empty() {
+        return Err("it has a closing parenthesis too many".to_owned());
+    }
+    Ok(Vetted {
+        pattern: scan.out,
+        is_backtracking: scan.is_backtracking,
+        is_simple: scan.is_simple,
+    })
+}
+
+struct Scan<'a> {
+    rest: &'a str,
+    out: String,
+    is_backtracking: bool,
+    is_simple: bool,
+    depth: usize,
+    branch: Branch,
+}
+
+/// A branch of the outermost alternation, as far as it is read.
+#[derive(Default)]
+struct Branch {
+    /// It has an item that makes the engine backtrack.
+    is_hard: bool,
+    /// It has a group with an item of a variable length in it, or repeats a group.
+    has_nesting: bool,
+    /// Items of a variable length.
+    variable: usize,
+    /// An item without an upper bound came, from which the engine backtracks.
+    has_loop: bool,
+    /// A look-around came; nothing may follow it in a simple branch.
+    is_closed: bool,
+    /// The order of its items lets one step be a long one.
+    is_crooked: bool,
+}
+
+impl<'a> Scan<'a> {
+    fn peek(&self) -> Option<char> {
+        self.rest.chars().next()
+    }
+
+    /// Passes a character on.
+    fn take(&mut self) -> Option<char> {
+        let c = self.skip()?;
+        self.out.push(c);
+        Some(c)
+    }
+
+    fn skip(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.rest = &self.rest[c.len_utf8()..];
+        Some(c)
+    }
+
+    fn take_str(&mut self, prefix: &str) -> bool {
+        match self.rest.strip_prefix(prefix) {
+            Some(rest) => {
+                self.rest = rest;
+                self.out.push_str(prefix);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Reads up to the end, or to the parenthesis that closes the group.
+    fn alternatives(&mut self, is_top: bool) -> Result<(), String> {
+        if self.depth > DEPTH {
+            return Err(format!("it is nested deeper than {DEPTH} levels"));
+        }
+        while let Some(c) = self.peek() {
+            match c {
+                ')' => break,
+                '|' => {
+                    self.take();
+                    if is_top {
+                        self.end_branch();
+                    }
+                }
+                _ => self.item(is_top)?,
+            }
+        }
+        if is_top {
+            self.end_branch();
+        }
+        Ok(())
+    }
+
+    fn end_branch(&mut self) {
+        let branch = std::mem::take(&mut self.branch);
+        if branch.is_hard && (branch.has_nesting || branch.is_crooked || branch.variable > VARIABLE_ITEMS) {
+            self.is_simple = false;
+        }
+    }
+
+    fn item(&mut self, is_top: bool) -> Result<(), String> {
+        if is_top && self.branch.is_closed {
+            self.branch.is_crooked = true;
+        }
+        let is_group = match self.peek() {
+            Some('(') => {
+                let is_start = self.out.is_empty();
+                if self.group(is_start)? {
+                    // A look-around or a flag, which has no quantifier.
+                    return Ok(());
+                }
+                true
+            }
+            Some('[') => {
+                self.class()?;
+                false
+            }
+            Some('\\') => {
+                self.escape(false)?;
+                false
+            }
+            Some(c @ ('^' | '$')) => {
+                return Err(format!(
+                    "{c} means the end of a line here and of a text there; use \\A or \\z"
+                ));
+            }
+            Some(c @ ('*' | '+' | '?')) => return Err(format!("{c} follows nothing that it repeats")),
+            Some(_) => {
+                self.take();
+                false
+            }
+            None => return Ok(()),
+        };
+        self.quantifier(is_top, is_group)
+    }
+
+    /// Reads a group from its opening parenthesis; true where it takes no quantifier.
+    fn group(&mut self, is_start: bool) -> Result<bool, String> {
+        const PLAIN: [&str; 4] = ["(?:", "(?i:", "(?-i:", "(?>"];
+        const LOOK: [&str; 4] = ["(?=", "(?!", "(?<=", "(?<!"];
+        if is_start && self.take_str("(?i)") {
+            return Ok(true);
+        }
+        if LOOK.iter().any(|look| self.take_str(look)) {
+            let from = self.out.len();
+            let is_ahead = self.out.ends_with("(?=") || self.out.ends_with("(?!");
+            self.is_backtracking = true;
+            self.body()?;
+            let body = &self.out[from..self.out.len() - 1];
+            let is_atom = is_one_atom(body);
+            self.branch.is_hard = true;
+            // In a group it may be tried at each round of a loop.
+            self.branch.is_crooked |= !is_atom || !is_ahead || self.depth > 0;
+            self.branch.is_closed = true;
+            if matches!(self.peek(), Some('*' | '+' | '?' | '{')) {
+                return Err("a look-around is repeated".to_owned());
+            }
+            return Ok(true);
+        }
+        if !PLAIN.iter().any(|plain| self.take_str(plain)) {
+            if self.rest.starts_with("(?") {
+                return Err("only the groups (?:, (?i:, (?=, (?!, (?<=, (?<! and (?> are accepted".to_owned());
+            }
+            self.take();
+        }
+        if self.out.ends_with("(?>") {
+            self.is_backtracking = true;
+            self.branch.is_hard = true;
+            self.branch.has_nesting = true;
+        }
+        self.body()?;
+        Ok(false)
+    }
+
+    /// Reads the rest of a group with its closing parenthesis.
+    fn body(&mut self) -> Result<(), String> {
+        self.depth += 1;
+        self.alternatives(false)?;
+        self.depth -= 1;
+        match self.take() {
+            Some(_) => Ok(()),
+            None => Err("a group is not closed".to_owned()),
+        }
+    }
+
+    fn quantifier(&mut self, is_top: bool, is_group: bool) -> Result<(), String> {
+        let (is_variable, is_endless, is_counted) = match self.peek() {
+            Some('*' | '+') => {
+                self.take();
+                (true, true, false)
+            }
+            Some('?') => {
+                self.take();
+                (true, false, false)
+            }
+            Some('{') => {
+                let (low, high) = self.counts()?;
+                (high != Some(low), high.is_none(), true)
+            }
+            _ => (false, false, false),
+        };
+        let is_quantified = is_variable || is_counted;
+        let mut is_possessive = false;
+        if is_quantified {
+            match self.peek() {
+                Some('?' | '+') if is_counted => {
+                    return Err("{n,m} followed by ? or + means different things in different engines".to_owned());
+                }
+                Some('?') => {
+                    self.take();
+                }
+                Some('+') => {
+                    self.take();
+                    is_possessive = true;
+                }
+                _ => {}
+            }
+            if matches!(self.peek(), Some('*' | '+' | '?' | '{')) {
+                return Err("a repetition is repeated; put the inner one into (?: )".to_owned());
+            }
+        }
+        let branch = &mut self.branch;
+        if is_possessive {
+            self.is_backtracking = true;
+            branch.is_hard = true;
+            // Each step back into the loop runs this one again.
+            branch.is_crooked |= branch.has_loop || is_group || !is_top;
+        } else if is_variable {
+            branch.variable += 1;
+            branch.has_loop |= is_endless;
+            branch.has_nesting |= !is_top || is_group && is_endless;
+        }
+        Ok(())
+    }
+
+    /// Reads `{n}`, `{n,}` or `{n,m}`.
+    fn counts(&mut self) -> Result<(u32, Option<u32>), String> {
+        let odd = || "a brace that is not {n}, {n,} or {n,m} must be written as \\{".to_owned();
+        let end = self.rest.find('}').ok_or_else(odd)?;
+        let inner = &self.rest[1..end];
+        let number = |text: &str| -> Result<u32, String> {
+            let is_digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            let value = if is_digits { text.parse().ok() } else { None };
+            match value {
+                Some(value) if value <= REPEAT => Ok(value),
+                Some(_) => Err(format!("it repeats something more than {REPEAT} times")),
+                None if is_digits => Err(format!("it repeats something more than {REPEAT} times")),
+                None => Err(odd()),
+            }
+        };
+        let counts = match inner.split_once(',') {
+            None => {
+                let count = number(inner)?;
+                (count, Some(count))
+            }
+            Some((low, "")) => (number(low)?, None),
+            Some((low, high)) => (number(low)?, Some(number(high)?)),
+        };
+        self.out.push_str(&self.rest[..=end]);
+        self.rest = &self.rest[end + 1..];
+        Ok(counts)
+    }
+
+    fn class(&mut self) -> Result<(), String> {
+        self.depth += 1;
+        if self.depth > DEPTH {
+            return Err(format!("it is nested deeper than {DEPTH} levels"));
+        }
+        self.take();
+        self.take_str("^");
+        if self.peek() == Some(']') {
+            return Err("a class begins with ]; write it as \\]".to_owned());
+        }
+        loop {
+            match self.peek() {
+                None => return Err("a class is not closed".to_owned()),
+                Some(']') => {
+                    self.take();
+                    break;
+                }
+                Some('[') if self.rest.starts_with("[:") => {
+                    return Err("POSIX brackets such as [:punct:] mean different characters in different engines".to_owned());
+                }
+                Some('[') => self.class()?,
+                Some('\\') => self.escape(true)?,
+                Some(c @ ('-' | '~')) if self.rest[1..].starts_with(c) => {
+                    return Err(format!("{c}{c} in a class means different things in different engines"));
+                }
+                Some(_) => {
+                    self.take();
+                }
+            }
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn escape(&mut self, is_in_class: bool) -> Result<(), String> {
+        self.skip();
+        let Some(c) = self.peek() else {
+            return Err("it ends in a backslash".to_owned());
+        };
+        match c {
+            'w' | 'W' => {
+                self.skip();
+                let negation = if c == 'W' { "^" } else { "" };
+                self.out.push_str(&format!("[{negation}{WORD}]"));
+            }
+            'd' | 'D' | 's' | 'S' | 'n' | 'r' | 't' | 'f' => {
+                self.out.push('\\');
+                self.take();
+            }
+            'A' | 'z' | 'b' | 'B' if !is_in_class => {
+                self.out.push('\\');
+                self.take();
+            }
+            'p' | 'P' => self.property()?,
+            'x' | 'u' => self.code_point(c)?,
+            _ if c.is_ascii_punctuation() || c == ' ' => {
+                self.skip();
+                push_literal(&mut self.out, c);
+            }
+            _ => return Err(format!("\\{c} is not accepted")),
+        }
+        Ok(())
+    }
+
+    /// Reads `p{..}` behind the backslash.
+    fn property(&mut self) -> Result<(), String> {
+        // Names that stand for other characters there than here.
+        const POSIX: [&str; 14] = [
+            "alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "xdigit",
+            "word", "ascii",
+        ];
+        let letter = self.skip().unwrap_or('p');
+        let name = self
+            .rest
+            .strip_prefix('{')
+            .and_then(|rest| rest.split_once('}'))
+            .map(|(name, _)| name)
+            .filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_'))
+            .ok_or_else(|| format!("\\{letter} is not followed by the name of a property, as in \\p{{L}}"))?;
+        if POSIX.iter().any(|posix| name.eq_ignore_ascii_case(posix)) {
+            return Err(format!(
+                "\\p{{{name}}} means different characters in different engines; name a general category, as in \\p{{P}}"
+            ));
+        }
+        self.out.push('\\');
+        self.out.push(letter);
+        let length = name.len() + 2;
+        self.out.push_str(&self.rest[..length]);
+        self.rest = &self.rest[length..];
+        Ok(())
+    }
+
+    /// Reads `x41`, `x{41}` or `u0041` behind the backslash.
+    fn code_point(&mut self, kind: char) -> Result<(), String> {
+        self.skip();
+        let odd = || format!("\\{kind} is not followed by the number of a character");
+        let (digits, length) = match self.rest.strip_prefix('{') {
+            Some(rest) if kind == 'x' => {
+                let (digits, _) = rest.split_once('}').ok_or_else(odd)?;
+                (digits, digits.len() + 2)
+            }
+            _ => {
+                let length = if kind == 'x' { 2 } else { 4 };
+                (self.rest.get(..length).ok_or_else(odd)?, length)
+            }
+        };
+        let is_hex = !digits.is_empty() && digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = if is_hex { u32::from_str_radix(digits, 16).ok() } else { None };
+        let number = number.ok_or_else(odd)?;
+        if kind == 'x' && !self.rest.starts_with('{') && number > 0x7f {
+            // A byte of the UTF-8 there, a character here.
+            return Err(format!("\\x{digits} is a byte there and a character here; use \\x{{{digits}}}"));
+        }
+        if char::from_u32(number).is_none() {
+            return Err(odd());
+        }
+        self.out.push_str(&format!("\\x{{{number:x}}}"));
+        self.rest = &self.rest[length..];
+        Ok(())
+    }
+}
+
+/// Writes an escaped punctuation mark so that both engines take it for itself. `\<` and `\>` are
+/// word boundaries in fancy-regex.
+fn push_literal(out: &mut String, c: char) {
+    if matches!(c, '<' | '>' | ' ') {
+        out.push_str(&format!("\\x{{{:x}}}", u32::from(c)));
+    } else {
+        out.push('\\');
+        out.push(c);
+    }
+}
+
+/// Whether the body of a look-around is one character or one class.
+fn is_one_atom(body: &str) -> bool {
+    let mut chars = body.chars();
+    match chars.next() {
+        Some('[') => {
+            // The whole is one class where its bracket is closed by the last character only.
+            let (mut depth, mut is_escaped) = (0, false);
+            for (at, c) in body.char_indices() {
+                match c {
+                    _ if is_escaped => is_escaped = false,
+                    '\\' => is_escaped = true,
+                    '[' => depth += 1,
+                    ']' => {
+                        depth -= 1;
+                        if depth == 0 {
+                            return at + 1 == body.len();
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            false
+        }
+        Some('\\') => match chars.next() {
+            Some('p' | 'P' | 'x') => body.find('}').is_some_and(|at| at + 1 == body.len()),
+            Some(_) => chars.next().is_none(),
+            None => false,
+        },
+        Some('(' | '.' | '*' | '+' | '?' | '{' | '|') | None => false,
+        Some(_) => chars.next().is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+    #[test]
+    fn published_patterns_are_accepted_and_simple() {
+        let table = [
+            (GPT_2, true),
+            (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+", true),
+            (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+", true),
+            (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+", true),
+            (r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##, true),
+            (r" ?[^(\s|[.,!?…。，、।۔،])]+", false),
+            (r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", false),
+            (" {2,}", false),
+            (r"[0-9][0-9][0-9]", false),
+            (r"\s{2,}|[\n\r\t]", false),
+            (r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"##, false),
+            (r"\d{1,3}(?=(?:\d{3})*\b)", true),
+        ];
+        for (pattern, is_backtracking) in table {
+            let vetted = vet(pattern).unwrap_or_else(|problem| panic!("{pattern}: {problem}"));
+            assert_eq!(vetted.is_backtracking, is_backtracking, "{pattern}");
+            assert_eq!(vetted.is_simple, !pattern.contains(r"\d{1,3}(?="), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn constructs_that_mean_different_things_are_refused_by_name() {
+        let table = [
+            (r"^a", "^ means the end of a line"),
+            (r"\s+$", "$ means the end of a line"),
+            (r"[[:punct:]]", "POSIX brackets"),
+            (r"\p{Punct}", "general category"),
+            (r"\pL", "name of a property"),
+            (r"a{1,3}+", "{n,m} followed by"),
+            (r"a{2}?", "{n,m} followed by"),
+            (r"a{,3}", "a brace that is not"),
+            (r"a{1,300}", "more than 256 times"),
+            (r"a{99999999999}", "more than 256 times"),
+            (r"a**", "a repetition is repeated"),
+            (r"(a)\1", r"\1 is not accepted"),
+            (r"(?m:a)", "only the groups"),
+            (r"a(?i)b", "only the groups"),
+            (r"(?<name>a)", "only the groups"),
+            (r"\h", r"\h is not accepted"),
+            (r"\G", r"\G is not accepted"),
+            (r"[a--b]", "-- in a class"),
+            (r"[]a]", "begins with ]"),
+            (r"[a", "a class is not closed"),
+            (r"(a", "a group is not closed"),
+            (r"a)", "a closing parenthesis too many"),
+            (r"*a", "* follows nothing"),
+            (r"\", "ends in a backslash"),
+            (r"[\b]", r"\b is not accepted"),
+            (r"\xe9", "is a byte there"),
+            (r"(?!a)*", "a look-around is repeated"),
+        ];
+        for (pattern, problem) in table {
+            let given = vet(pattern).expect_err(pattern);
+            assert!(given.contains(problem), "{pattern}: {given}");
+        }
+        assert!(vet(&"(".repeat(5000)).unwrap_err().contains("longer than 4096 bytes"));
+        assert!(vet(&"(".repeat(500)).unwrap_err().contains("nested deeper"));
+        assert!(vet(&"[".repeat(500)).unwrap_err().contains("nested deeper"));
+    }
+
+    #[test]
+    fn patterns_that_can_take_long_at_one_place_are_not_simple() {
+        let table = [
+            (r"\s+(?!\S)", true),
+            (r"(?:a|b)*?(?!x)[^z]*z", false),
+            (r"(a+)+(?!b)", false),
+            (r"[ab]*[ab]++c", false),
+            (r"a++b*c", true),
+            (r"(?=[^z]*z)a", false),
+            (r"(?<=a)b", false),
+            (r"a?a?a?a?a?a?a?a?a?(?!b)", false),
+            (r"(?>a+)b", false),
+            (r"(?:a(?!b))*", false),
+        ];
+        for (pattern, is_simple) in table {
+            assert_eq!(vet(pattern).unwrap().is_simple, is_simple, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn word_characters_are_those_of_the_reference() {
+        assert_eq!(vet(r"\w+|[\W-]").unwrap().pattern, format!("[{WORD}]+|[[^{WORD}]-]"));
+        assert_eq!(vet(r"\<\|a\|\>").unwrap().pattern, r"\x{3c}\|a\|\x{3e}");
+        assert_eq!(vet(r"\u00e9\x41\x{1F600}").unwrap().pattern, r"\x{e9}\x{41}\x{1f600}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Equal tokenizer files of different models are one tokenizer in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::config::TokenizerConfig;
+use super::error::TextError;
+use super::limits::FileLimits;
+use super::tokenizer::{Core, Overrides, Tokenizer};
+
+/// The tokenizers in use. Each is gone with the last [`Tokenizer`] that uses it.
+#[derive(Default)]
+pub struct Pool {
+    /// A standard lock, held for the look-up only: a file is read under its own slot's lock, where
+    /// nobody else waits but for the same file.
+    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+}
+
+/// The hash of a file, and what its model's configuration changes about it.
+type Key = (blake3::Hash, Overrides);
+
+/// A tokenizer, if it is in use. The lock is held while its file is read.
+type Slot = Mutex<Weak<Core>>;
+
+impl Pool {
+    /// The tokenizer of a file: one that is in memory, or else a new one.
+    pub fn get(&self, json: &[u8], config: &TokenizerConfig, limits: &FileLimits) -> Result<Tokenizer, TextError> {
+        // A file that is refused for its size is not worth hashing.
+        if json.len() > limits.bytes {
+            return Tokenizer::parse(json, config, limits);
+        }
+        let overrides = Overrides::new(config);
+        let key = (blake3::hash(json), overrides);
+        let slot = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.retain(|_, slot| Self::is_used(slot));
+            slots.entry(key).or_default().clone()
+        };
+        let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let core = match held.upgrade() {
+            Some(core) => core,
+            None => {
+                let core = Arc::new(Core::parse(json, overrides, limits)?);
+                *held = Arc::downgrade(&core);
+                core
+            }
+        };
+        Ok(Tokenizer::new(core, config))
+    }
+
+    /// The number of tokenizers in memory.
+    pub fn len(&self) -> usize {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.values().filter(|slot| Self::is_used(slot)).count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a slot has a tokenizer, or will have one.
+    fn is_used(slot: &Arc<Slot>) -> bool {
+        // Who reads the file holds the slot, and its lock after that.
+        Arc::strong_count(slot) > 1
+            || match slot.try_lock() {
+                Ok(core) => core.strong_count() > 0,
+                Err(_) => true,
+            }
+    }
+}

@@ -1,0 +1,192 @@
+//! Requests whose records are texts: from a body to the texts in it.
+//!
+//! Nothing here knows a tokenizer, so a model that takes strings can use it as well. A body that
+//! carries numbers where texts would be is not an error: it is the request of somebody who
+//! tokenizes by himself, and [`read`] leaves it to the readers of tensors at the first number.
+
+mod csv;
+mod error;
+mod json;
+
+use std::mem;
+
+use memchr::memchr_iter;
+use serde_json::{Map, Value};
+
+pub use self::error::RequestError;
+use super::limits::Limits;
+
+/// A text to be tokenized, or two that belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextInput {
+    One(String),
+    Pair(String, String),
+}
+
+impl TextInput {
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let (first, second) = match self {
+            Self::One(text) => (text, None),
+            Self::Pair(first, second) => (first, Some(second.as_str())),
+        };
+        std::iter::once(first.as_str()).chain(second)
+    }
+
+    fn bytes(&self) -> usize {
+        self.texts().map(str::len).max().unwrap_or(0)
+    }
+}
+
+/// How the texts stood in the request, from which the form of the answer follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextForm {
+    /// One text by itself.
+    One,
+    /// A list.
+    List,
+    /// A list under `instances`; the answers go under `predictions`.
+    Instances,
+    /// Lines of JSON or CSV: the number of texts of each.
+    Lines(Vec<usize>),
+    /// The first text is to be compared with each of the others.
+    Similarity,
+    /// Pairs of the one query and each of the texts.
+    Ranking,
+}
+
+/// The texts of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextRequest {
+    pub inputs: Vec<TextInput>,
+    pub form: TextForm,
+    /// The object `parameters`.
+    pub parameters: Map<String, Value>,
+    /// The other keys of the body, such as `truncate`, `normalize` or `model`.
+    pub rest: Map<String, Value>,
+}
+
+/// What the reader of requests has to know.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadOptions {
+    /// Whether a list of two texts, or a line of two columns, is a pair: the model's task ranks or
+    /// classifies pairs.
+    pub pairs: bool,
+    /// Whether the first line of CSV is a header; decided by the names in it when absent.
+    pub csv_header: Option<bool>,
+    pub limits: Limits,
+}
+
+/// Reads the texts of a body. `essence` is its content type in lower case, without parameters.
+/// `None` where the body is of another type or carries no texts.
+pub fn read(essence: &str, body: &[u8], options: &ReadOptions) -> Result<Option<TextRequest>, RequestError> {
+    match essence {
+        "application/json" => json::read(body, options),
+        "application/jsonlines" | "application/jsonl" | "application/x-ndjson" | "application/x-jsonlines"
+        | "application/json-lines" => read_lines(body, options),
+        "text/csv" | "application/csv" => csv::read(utf8(body)?, options).map(Some),
+        "text/plain" => {
+            let text = utf8(body)?;
+            // The line end that files and shells put behind a text is none of its own.
+            let text = text.strip_suffix('\n').unwrap_or(text);
+            let text = text.strip_suffix('\r').unwrap_or(text);
+            let mut collected = Collected::new(&options.limits);
+            collected.push(TextInput::One(text.to_owned()))?;
+            Ok(Some(collected.finish(TextForm::One)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Reads lines of JSON, each of them a request of its own.
+fn read_lines(body: &[u8], options: &ReadOptions) -> Result<Option<TextRequest>, RequestError> {
+    let mut collected = Collected::new(&options.limits);
+    let mut counts = Vec::new();
+    let mut parameters: Option<(Map<String, Value>, Map<String, Value>)> = None;
+    let mut start = 0;
+    for (index, end) in memchr_iter(b'\n', body).chain([body.len()]).enumerate() {
+        let line = body[start..end].trim_ascii();
+        start = end + 1;
+        if line.is_empty() {
+            continue;
+        }
+        let at = |error: RequestError| error.in_line(index + 1);
+        let Some(mut request) = json::read(line, options).map_err(at)? else {
+            if counts.is_empty() {
+                return Ok(None);
+            }
+            return Err(RequestError::item(format!("line {}", index + 1), "it carries no text"));
+        };
+        counts.push(request.inputs.len());
+        for input in mem::take(&mut request.inputs) {
+            collected.push(input)?;
+        }
+        let own = (request.parameters, request.rest);
+        if parameters.as_ref().is_some_and(|first| *first != own) {
+            return Err(RequestError::item(
+                format!("line {}", index + 1),
+                "its parameters are not those of the first line",
+            ));
+        }
+        parameters = Some(own);
+    }
+    let mut request = collected.finish(TextForm::Lines(counts));
+    if request.inputs.is_empty() {
+        return Err(RequestError::Empty);
+    }
+    (request.parameters, request.rest) = parameters.unwrap_or_default();
+    Ok(Some(request))
+}
+
+fn utf8(body: &[u8]) -> Result<&str, RequestError> {
+    let text = std::str::from_utf8(body).map_err(|error| RequestError::Utf8 {
+        at: error.valid_up_to(),
+    })?;
+    // Windows editors write a byte order mark.
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// The texts so far, within the limits.
+struct Collected<'a> {
+    inputs: Vec<TextInput>,
+    limits: &'a Limits,
+}
+
+impl<'a> Collected<'a> {
+    fn new(limits: &'a Limits) -> Self {
+        Self {
+            inputs: Vec::new(),
+            limits,
+        }
+    }
+
+    fn push(&mut self, input: TextInput) -> Result<(), RequestError> {
+        if self.inputs.len() >= self.limits.texts {
+            return Err(RequestError::TooLarge {
+                what: "texts of a request".to_owned(),
+                given: self.inputs.len() as u64 + 1,
+                limit: self.limits.texts as u64,
+            });
+        }
+        if input.bytes() > self.limits.text_bytes {
+            return Err(RequestError::TooLarge {
+                what: format!("bytes of text {}", self.inputs.len()),
+                given: input.bytes() as u64,
+                limit: self.limits.text_bytes as u64,
+            });
+        }
+        self.inputs.push(input);
+        Ok(())
+    }
+
+    fn finish(self, form: TextForm) -> TextRequest {
+        TextRequest {
+            inputs: self.inputs,
+            form,
+            parameters: Map::new(),
+            rest: Map::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! From texts to tokens: the steps of the library, in its order.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use tokenizers::{
+    Encoding, Model, OffsetType, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
+
+use super::{Core, Tokenizer};
+use crate::text::encoded::{Encoded, TokenRow};
+use crate::text::error::{TextError, excerpt};
+use crate::text::options::{Options, Padding, Side, Truncation};
+use crate::text::pattern::Clock;
+use crate::text::request::TextInput;
+
+impl Tokenizer {
+    /// Turns the texts of a request into tokens.
+    pub fn encode(&self, inputs: &[TextInput], options: &Options) -> Result<Encoded, TextError> {
+        let limits = &options.limits;
+        if inputs.len() > limits.texts {
+            return Err(TextError::TooLarge {
+                what: "texts of a request".to_owned(),
+                given: inputs.len() as u64,
+                limit: limits.texts as u64,
+                advice: "send fewer texts at a time",
+            });
+        }
+        let plan = Plan::new(self, options)?;
+        let mut rows = Vec::with_capacity(inputs.len());
+        let (mut longest, mut shortest) = (plan.least_length, usize::MAX);
+        for (index, input) in inputs.iter().enumerate() {
+            if limits.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(TextError::Deadline);
+            }
+            for text in input.texts() {
+                if text.len() > limits.text_bytes {
+                    return Err(TextError::TooLarge {
+                        what: format!("bytes of text {index}"),
+                        given: text.len() as u64,
+                        limit: limits.text_bytes as u64,
+                        advice: "send it in parts",
+                    });
+                }
+            }
+            // A panic of the library on a text is this text's error, and no other request's.
+            let row = catch_unwind(AssertUnwindSafe(|| self.row(index, input, &plan)));
+            let row = row.unwrap_or_else(|_| Err(refused(index, "the tokenizer library fails on it")))?;
+            longest = longest.max(row.len());
+            shortest = shortest.min(row.len());
+            rows.push(row);
+            let tokens = longest.saturating_mul(rows.len());
+            if tokens > limits.tokens {
+                return Err(TextError::TooLarge {
+                    what: "tokens of a request".to_owned(),
+                    given: tokens as u64,
+                    limit: limits.tokens as u64,
+                    advice: "send fewer texts at a time",
+                });
+            }
+        }
+        let mut encoded = Encoded {
+            rows,
+            pad_id: 0,
+            pad_type_id: self.core.pad_type_id.unwrap_or(0),
+            pad_side: self.padding_side(options),
+            least_length: plan.least_length,
+            multiple_of: plan.multiple_of,
+        };
+        match self.pad_id() {
+            Some(id) => encoded.pad_id = id,
+            None if shortest < encoded.length() => return Err(TextError::NoPadToken),
+            None => {}
+        }
+        Ok(encoded)
+    }
+
+    fn row(&self, index: usize, input: &TextInput, plan: &Plan<'_>) -> Result<TokenRow, TextError> {
+        let options = plan.options;
+        let core = &*self.core;
+        let (first, second) = match input {
+            TextInput::One(text) => (text, None),
+            TextInput::Pair(first, second) => (first, Some(second)),
+        };
+        let is_pair = second.is_some();
+        let encode = |text: &str, type_id| {
+            let text = match self.config.lower_texts {
+                Some(true) => Cow::Owned(text.to_lowercase()),
+                Some(false) | None => Cow::Borrowed(text),
+            };
+            core.sequence(index, &text, type_id, plan.stop(type_id, is_pair), options)
+        };
+        let mut first = encode(first, 0)?;
+        let mut second = second.map(|text| encode(text, 1)).transpose()?;
+
+        let mut is_cut = false;
+        if let Some(most) = plan.max_length {
+            let added = if options.add_special_tokens {
+                core.post_process.added(is_pair)
+            } else {
+                0
+            };
+            let Some(room) = most.checked_sub(added) else {
+                return Err(TextError::Options(format!(
+                    "a text of at most {most} tokens has no room for the {added} special tokens"
+                )));
+            };
+            let given = first.len() + second.as_ref().map_or(0, Encoding::len);
+            let Some(strategy) = plan.strategy else {
+                if given > room {
+                    return Err(TextError::TooLong {
+                        index,
+                        given: given + added,
+                        limit: most,
+                    });
+                }
+                return self.finish(first, second, is_cut, options);
+            };
+            if given > room {
+                let params = TruncationParams {
+                    direction: plan.direction,
+                    max_length: room,
+                    strategy,
+                    stride: 0,
+                };
+                (first, second) =
+                    truncate_encodings(first, second, &params).map_err(|error| refused(index, &error.to_string()))?;
+                // What is behind the cut would be processed and joined, too.
+                first.take_overflowing();
+                second.as_mut().map(Encoding::take_overflowing);
+                is_cut = true;
+            }
+        }
+        self.finish(first, second, is_cut, options)
+    }
+
+    fn finish(
+        &self,
+        first: Encoding,
+        second: Option<Encoding>,
+        is_cut: bool,
+        options: &Options,
+    ) -> Result<TokenRow, TextError> {
+        let encoding = self.core.post_process.apply(first, second, options.add_special_tokens)?;
+        let mut row = TokenRow {
+            ids: encoding.get_ids().to_vec(),
+            type_ids: encoding.get_type_ids().to_vec(),
+            special: encoding.get_special_tokens_mask().iter().map(|&mask| mask != 0).collect(),
+            is_cut,
+            ..TokenRow::default()
+        };
+        if options.offsets {
+            row.offsets = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
+            row.words = encoding.get_word_ids().to_vec();
+            let sequences = encoding.get_sequence_ids().into_iter();
+            row.sequences = sequences.map(|sequence| u8::try_from(sequence?).ok()).collect();
+        }
+        Ok(row)
+    }
+}
+
+impl Core {
+    /// Tokens of one text, without special ones.
+    fn sequence(
+        &self,
+        index: usize,
+        text: &str,
+        type_id: u32,
+        stop: Option<(usize, TruncationDirection)>,
+        options: &Options,
+    ) -> Result<Encoding, TextError> {
+        let clock = Clock::start(&options.limits);
+        let run = self.normalize.run(text.len(), clock);
+        let mut parts = self.added.extract_and_normalize(Some(&run), text);
+        run.finish()?;
+        self.pre_tokenize.apply(&mut parts, &clock)?;
+        let offsets = if options.offsets {
+            OffsetType::Byte
+        } else {
+            OffsetType::None
+        };
+        let encoding = self
+            .model
+            .tokenize_in_pretokenized(&mut parts, stop)
+            .and_then(|()| parts.into_encoding(None, type_id, offsets));
+        let mut encoding = encoding.map_err(|error| refused(index, &excerpt(&error.to_string())))?;
+        // Without offsets, the library leaves it out.
+        encoding.set_type_ids(vec![type_id; encoding.len()]);
+        Ok(encoding)
+    }
+}
+
+#[cold]
+fn refused(index: usize, problem: &str) -> TextError {
+    TextError::Refused {
+        index,
+        problem: problem.to_owned(),
+    }
+}
+
+/// The options of a request, resolved for a tokenizer.
+struct Plan<'a> {
+    options: &'a Options,
+    max_length: Option<usize>,
+    strategy: Option<TruncationStrategy>,
+    direction: TruncationDirection,
+    least_length: usize,
+    multiple_of: usize,
+}
+
+impl<'a> Plan<'a> {
+    fn new(tokenizer: &Tokenizer, options: &'a Options) -> Result<Self, TextError> {
+        let max_length = tokenizer.max_length(options);
+        let least_length = match (options.fixed_length, options.padding) {
+            (Some(length), _) => length,
+            (None, Padding::Longest) => 0,
+            (None, Padding::MaxLength) => max_length.ok_or_else(|| {
+                TextError::Options(
+                    "padding to max_length needs one, and neither the request nor the model's files say it".to_owned(),
+                )
+            })?,
+        };
+        Ok(Self {
+            options,
+            max_length,
+            strategy: match options.truncation {
+                Truncation::LongestFirst => Some(TruncationStrategy::LongestFirst),
+                Truncation::OnlyFirst => Some(TruncationStrategy::OnlyFirst),
+                Truncation::OnlySecond => Some(TruncationStrategy::OnlySecond),
+                Truncation::Never => None,
+            },
+            direction: match tokenizer.truncation_side(options) {
+                Side::Left => TruncationDirection::Left,
+                Side::Right => TruncationDirection::Right,
+            },
+            least_length,
+            multiple_of: match options.fixed_length {
+                Some(_) => 1,
+                None => options.pad_to_multiple_of.unwrap_or(1).max(1),
+            },
+        })
+    }
+
+    /// The number of tokens behind which a text is not read on, as the library has it.
+    fn stop(&self, type_id: u32, is_pair: bool) -> Option<(usize, TruncationDirection)> {
+        let strategy = self.strategy?;
+        if strategy == TruncationStrategy::OnlySecond && type_id == 0 {
+            return None;
+        }
+        // One more for a text alone, to see whether there is more. The lengths of pairs decide
+        // which one is cut.
+        Some((self.max_length? + usize::from(!is_pair), self.direction))
+    }
+}

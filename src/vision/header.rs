@@ -1,0 +1,122 @@
+//! Headers of picture files: what is known of a picture before anything is decoded.
+//!
+//! Sizes are read here, by code of our own, so that every bound is checked before a decoder makes
+//! its first buffer. Where a decoder later finds other sizes than these, the file is refused.
+
+pub(super) mod bmp;
+pub(super) mod cursor;
+pub(super) mod gif;
+pub(super) mod jpeg;
+pub(super) mod png;
+pub(super) mod webp;
+
+use crate::vision::format::PictureFormat;
+use crate::vision::orientation::Orientation;
+use crate::vision::read::tiff;
+use crate::vision::{Limits, VisionError};
+
+/// The header of a picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    pub format: PictureFormat,
+    /// Sizes of the upright picture.
+    pub width: u32,
+    pub height: u32,
+    memory: u64,
+}
+
+impl Probe {
+    /// Peak bytes that reading takes, the picture that comes of it included and the file apart.
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Bytes of the picture once it is read.
+    pub fn picture_bytes(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height) * 3
+    }
+}
+
+/// The parts of a header that the readers share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    /// Sizes as stored.
+    pub width: u32,
+    pub height: u32,
+    pub orientation: Orientation,
+    /// Peak bytes of the decoder and of the RGB pixels that it makes.
+    pub decoding: u64,
+}
+
+impl Header {
+    pub(super) fn pixels(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
+/// Small buffers and tables that every decoder has.
+const DECODER_BYTES: u64 = 1 << 20;
+
+/// Reads the header of a picture and checks it against the limits.
+pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, VisionError> {
+    let (format, header) = checked(bytes, limits)?;
+    let (width, height) = header.orientation.upright((header.width, header.height));
+    // Turning makes a copy where rows become columns, after the decoder is gone.
+    let copies = if header.orientation.swaps_edges() { 2 } else { 1 };
+    let turning = header.pixels().saturating_mul(3 * copies);
+    Ok(Probe {
+        format,
+        width,
+        height,
+        memory: header.decoding.max(turning).saturating_add(DECODER_BYTES),
+    })
+}
+
+/// The format and the header of a picture that is within the limits.
+pub(super) fn checked(bytes: &[u8], limits: &Limits) -> Result<(PictureFormat, Header), VisionError> {
+    let given = bytes.len() as u64;
+    if given > limits.bytes {
+        return Err(VisionError::TooManyBytes {
+            given,
+            limit: limits.bytes,
+        });
+    }
+    let format = PictureFormat::from_magic(bytes).ok_or_else(|| not_a_picture(bytes))?;
+    let header = match format {
+        PictureFormat::Jpeg => jpeg::Jpeg::parse(bytes)?.header(bytes.len()),
+        PictureFormat::Png => png::Png::parse(bytes)?.header(),
+        PictureFormat::WebP => webp::parse(bytes)?,
+        PictureFormat::Gif => gif::Gif::parse(bytes)?.header(),
+        PictureFormat::Bmp => bmp::Bmp::parse(bytes)?.header(),
+        PictureFormat::Tiff => tiff::header(bytes)?,
+    };
+    if header.width == 0 || header.height == 0 {
+        return Err(VisionError::malformed(
+            format,
+            format!("it has {} x {} pixels", header.width, header.height),
+        ));
+    }
+    if header.pixels() > limits.pixels {
+        return Err(VisionError::TooManyPixels {
+            width: header.width,
+            height: header.height,
+            limit: limits.pixels,
+        });
+    }
+    Ok((format, header))
+}
+
+/// Quotes the first bytes: as text where they are text, else in hexadecimal.
+fn not_a_picture(bytes: &[u8]) -> VisionError {
+    const QUOTED: usize = 12;
+    let head = &bytes[..bytes.len().min(QUOTED)];
+    let head = if head.is_empty() {
+        "with nothing: the body is empty".to_owned()
+    } else if head.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        format!("{:?}", String::from_utf8_lossy(head))
+    } else {
+        let hexadecimal: Vec<_> = head.iter().map(|byte| format!("{byte:02x}")).collect();
+        hexadecimal.join(" ")
+    };
+    VisionError::NotAPicture { head }
+}

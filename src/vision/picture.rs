@@ -1,0 +1,31 @@
+//! A decoded picture.
+
+/// Rows of RGB pixels, a byte for each colour, upright.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Picture {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// Three bytes for each pixel, `width * height` of them.
+    pub(super) rgb: Vec<u8>,
+}
+
+impl Picture {
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The pixels, row by row, as red, green, blue.
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+}
+
+impl std::fmt::Debug for Picture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Picture({} x {})", self.width, self.height)
+    }
+}

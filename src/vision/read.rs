@@ -1,0 +1,156 @@
+//! Pictures from bytes, as `ImageOps.exif_transpose(Image.open(f)).convert("RGB")` of Pillow has
+//! them.
+//!
+//! The decoders are those of the `image` crate; for GIF and TIFF the ones below it, because what
+//! `image` makes of them loses what Pillow keeps: the colour under transparent pixels, palettes,
+//! grey with alpha.
+//!
+//! What always holds:
+//! - Alpha is dropped, as `convert("RGB")` does; the colour below it stays.
+//! - Of samples with 16 bits the higher eight count. Pillow does so for colour; for grey it clips
+//!   at 255, which leaves a white picture, and is not followed.
+//! - Of animations the first frame is read.
+//! - No decoder starts before the header's sizes are within the limits, and a decoder that panics
+//!   on a crafted file is an error of that file.
+
+mod bmp;
+mod gif;
+mod jpeg;
+pub(super) mod tiff;
+
+use std::error::Error;
+use std::io::{self, Cursor};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{ColorType, ImageDecoder, ImageError};
+
+use crate::vision::header::{Header, checked};
+use crate::vision::room::{byte_count, filled, room_for};
+use crate::vision::{Limits, Picture, PictureFormat, VisionError};
+
+/// Reads a picture that is within the limits.
+pub fn read(bytes: &[u8], limits: &Limits) -> Result<Picture, VisionError> {
+    let (format, header) = checked(bytes, limits)?;
+    let decoded = || match format {
+        PictureFormat::Jpeg => jpeg::read(bytes, &header),
+        PictureFormat::Png => {
+            let mut bounds = image::Limits::no_limits();
+            bounds.max_alloc = Some(decoder_room(&header));
+            let decoder = PngDecoder::with_limits(Cursor::new(bytes), bounds);
+            decode(decoder.map_err(|error| cause(format, &error))?, format, &header)
+        }
+        PictureFormat::WebP => {
+            let decoder = WebPDecoder::new(Cursor::new(bytes));
+            decode(decoder.map_err(|error| cause(format, &error))?, format, &header)
+        }
+        PictureFormat::Gif => gif::read(bytes),
+        PictureFormat::Bmp => bmp::read(bytes, &header),
+        PictureFormat::Tiff => tiff::read(bytes),
+    };
+    let picture = catch_unwind(AssertUnwindSafe(decoded)).unwrap_or_else(|_| {
+        let problem = "its data is damaged in a way that the decoder does not expect";
+        Err(VisionError::malformed(format, problem))
+    })?;
+    header.orientation.undo(picture)
+}
+
+/// Bytes that a decoder may have: those of the header's bound, and room for tables and metadata.
+fn decoder_room(header: &Header) -> u64 {
+    const TABLES: u64 = 16 << 20;
+    header.decoding.saturating_add(TABLES)
+}
+
+/// Runs a decoder of the `image` crate.
+fn decode(mut decoder: impl ImageDecoder, format: PictureFormat, header: &Header) -> Result<Picture, VisionError> {
+    check_sizes(format, header, decoder.dimensions())?;
+    let mut bounds = image::Limits::no_limits();
+    bounds.max_image_width = Some(header.width);
+    bounds.max_image_height = Some(header.height);
+    bounds.max_alloc = Some(decoder_room(header));
+    decoder.set_limits(bounds).map_err(|error| cause(format, &error))?;
+    let colour = decoder.color_type();
+    let (channels, sample_bytes) = match colour {
+        ColorType::L8 => (1, 1),
+        ColorType::La8 => (2, 1),
+        ColorType::Rgb8 => (3, 1),
+        ColorType::Rgba8 => (4, 1),
+        ColorType::L16 => (1, 2),
+        ColorType::La16 => (2, 2),
+        ColorType::Rgb16 => (3, 2),
+        ColorType::Rgba16 => (4, 2),
+        other => return Err(VisionError::unsupported(format, format!("pixels of {other:?}"))),
+    };
+    let mut samples = filled(0u8, byte_count(header.width, header.height, channels * sample_bytes)?)?;
+    decoder
+        .read_image(&mut samples)
+        .map_err(|error| cause(format, &error))?;
+    Ok(Picture {
+        width: header.width,
+        height: header.height,
+        rgb: rgb_of(samples, channels, sample_bytes)?,
+    })
+}
+
+fn check_sizes(format: PictureFormat, header: &Header, found: (u32, u32)) -> Result<(), VisionError> {
+    if found == (header.width, header.height) {
+        return Ok(());
+    }
+    let problem = format!(
+        "its header says {} x {} pixels, its data {} x {}",
+        header.width, header.height, found.0, found.1
+    );
+    Err(VisionError::malformed(format, problem))
+}
+
+/// The colours of pixels with more or fewer samples: grey is spread, alpha dropped, and of samples
+/// with two bytes (little-endian) the higher one kept. Works in place where pixels shrink.
+fn rgb_of(mut samples: Vec<u8>, channels: usize, sample_bytes: usize) -> Result<Vec<u8>, VisionError> {
+    let pixel_bytes = channels * sample_bytes;
+    let high = sample_bytes - 1;
+    match (channels, sample_bytes) {
+        (3, 1) => Ok(samples),
+        (1 | 2, _) => {
+            let mut rgb = room_for(samples.len() / pixel_bytes * 3)?;
+            for pixel in samples.chunks_exact(pixel_bytes) {
+                rgb.extend_from_slice(&[pixel[high]; 3]);
+            }
+            Ok(rgb)
+        }
+        _ => {
+            let pixels = samples.len() / pixel_bytes;
+            for pixel in 0..pixels {
+                let from = pixel * pixel_bytes + high;
+                let colour = [0, 1, 2].map(|channel| samples[from + channel * sample_bytes]);
+                samples[pixel * 3..][..3].copy_from_slice(&colour);
+            }
+            samples.truncate(pixels * 3);
+            Ok(samples)
+        }
+    }
+}
+
+/// The cause of a decoder's error, for the caller.
+fn cause(format: PictureFormat, error: &ImageError) -> VisionError {
+    match error {
+        ImageError::Unsupported(error) => VisionError::unsupported(format, error.to_string()),
+        ImageError::Limits(_) => VisionError::malformed(format, "it needs more memory than its header says"),
+        ImageError::Decoding(_) | ImageError::Encoding(_) | ImageError::Parameter(_) | ImageError::IoError(_) => {
+            cause_of(format, error)
+        }
+    }
+}
+
+/// The cause of any decoder's error that is not about a missing feature.
+fn cause_of(format: PictureFormat, error: &(dyn Error + 'static)) -> VisionError {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
+            return VisionError::truncated(format);
+        }
+        source = error.source();
+    }
+    VisionError::malformed(format, error.to_string())
+}

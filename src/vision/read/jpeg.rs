@@ -1,0 +1,46 @@
+//! JPEG files.
+
+use std::borrow::Cow;
+use std::io::Cursor;
+
+use image::codecs::jpeg::JpegDecoder;
+
+use super::{cause, decode};
+use crate::vision::header::Header;
+use crate::vision::header::jpeg::Jpeg;
+use crate::vision::{Picture, PictureFormat, VisionError};
+
+pub(super) fn read(bytes: &[u8], header: &Header) -> Result<Picture, VisionError> {
+    let jpeg = Jpeg::parse(bytes)?;
+    let scans = jpeg.scans(bytes)?;
+    let bytes = named_as_rgb(bytes, &jpeg, &scans);
+    let decoder = JpegDecoder::new(Cursor::new(&bytes[..]));
+    let decoder = decoder.map_err(|error| cause(PictureFormat::Jpeg, &error))?;
+    decode(decoder, PictureFormat::Jpeg, header)
+}
+
+/// A file whose three components are red, green and blue, with their names as identifiers.
+///
+/// Adobe's segment says so for files without a colour transform. The decoder takes such a file for
+/// CMYK, unless its components have these identifiers.
+fn named_as_rgb<'a>(bytes: &'a [u8], jpeg: &Jpeg, scans: &[usize]) -> Cow<'a, [u8]> {
+    const NAMES: [u8; 3] = *b"RGB";
+    let ids: Vec<u8> = jpeg.components.iter().map(|component| component.id).collect();
+    if jpeg.adobe != Some(0) || ids.len() != NAMES.len() || ids == NAMES {
+        return Cow::Borrowed(bytes);
+    }
+    let mut renamed = bytes.to_vec();
+    for (component, name) in jpeg.components.iter().zip(NAMES) {
+        renamed[component.at] = name;
+    }
+    for &scan in scans {
+        let count = usize::from(bytes[scan]);
+        for at in (0..count).map(|index| scan + 1 + 2 * index) {
+            let position = bytes.get(at).and_then(|id| ids.iter().position(|known| known == id));
+            if let Some(position) = position {
+                renamed[at] = NAMES[position];
+            }
+        }
+    }
+    Cow::Owned(renamed)
+}

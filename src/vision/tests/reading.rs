@@ -1,0 +1,106 @@
+use super::{LIMITS, bytes_of, fixture, json, number};
+use crate::vision::{Limits, PictureFormat, VisionError, is_picture, probe, read};
+
+/// How far a decoder may be from Pillow's: the largest difference of a level, and the mean one.
+fn tolerance(name: &str) -> (u8, f64) {
+    match name.rsplit_once('.') {
+        // Inverse transforms round differently, and chroma is spread by other filters.
+        Some((stem, "jpg")) if stem.contains("cmyk") || stem.contains("ycck") => (8, 1.5),
+        Some((stem, "jpg")) if stem.contains("444") || stem.contains("grey") || stem.contains("rgb") => (4, 0.7),
+        Some((_, "jpg")) => (24, 2.0),
+        Some((stem, "webp")) if stem.starts_with("lossy") => (4, 0.7),
+        _ => (0, 0.0),
+    }
+}
+
+#[test]
+fn every_fixture_has_the_pixels_that_pillow_gives_it() {
+    let expected = json("reading.json");
+    let mut wrong = Vec::new();
+    for (name, picture) in expected.as_object().unwrap() {
+        let bytes = std::fs::read(fixture("pictures").join(name)).unwrap();
+        assert!(is_picture(&bytes[..bytes.len().min(32)]), "{name}");
+        let probe = match probe(&bytes, &LIMITS) {
+            Ok(probe) => probe,
+            Err(error) => {
+                wrong.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        let size = (number(&picture["width"]), number(&picture["height"]));
+        if (probe.width, probe.height) != size {
+            wrong.push(format!(
+                "{name}: probed {} x {}, not {size:?}",
+                probe.width, probe.height
+            ));
+        }
+        let read = match read(&bytes, &LIMITS) {
+            Ok(read) => read,
+            Err(error) => {
+                wrong.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        let rgb = bytes_of(&picture["rgb"]);
+        if (read.width(), read.height()) != size || read.rgb().len() != rgb.len() {
+            wrong.push(format!("{name}: {} x {}, not {size:?}", read.width(), read.height()));
+            continue;
+        }
+        let differences = read.rgb().iter().zip(&rgb).map(|(one, other)| one.abs_diff(*other));
+        let largest = differences.clone().max().unwrap();
+        let mean = differences.map(f64::from).sum::<f64>() / rgb.len() as f64;
+        let (most, most_mean) = tolerance(name);
+        if largest > most || mean > most_mean {
+            wrong.push(format!("{name}: differs by up to {largest}, {mean:.2} in the mean"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn formats_are_told_apart_by_their_first_bytes() {
+    let table: [(&[u8], Option<PictureFormat>); 9] = [
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", Some(PictureFormat::Jpeg)),
+        (b"\x89PNG\r\n\x1a\n", Some(PictureFormat::Png)),
+        (b"RIFF\0\0\0\0WEBPVP8 ", Some(PictureFormat::WebP)),
+        (b"RIFF\0\0\0\0WAVEfmt ", None),
+        (b"GIF89a", Some(PictureFormat::Gif)),
+        (b"BM\0\0\0\0\0\0\0\0\0\0\0\0\x28\0\0\0", Some(PictureFormat::Bmp)),
+        (b"BMI is the body mass index", None),
+        (b"II*\0", Some(PictureFormat::Tiff)),
+        (b"", None),
+    ];
+    for (head, expected) in table {
+        assert_eq!(PictureFormat::from_magic(head), expected, "{head:?}");
+    }
+}
+
+#[test]
+fn other_bytes_are_refused_with_their_beginning() {
+    let refusal = |bytes: &[u8]| read(bytes, &LIMITS).unwrap_err().to_string();
+    assert!(refusal(b"{\"instances\": [1]}").contains("they begin \"{\\\"instances\\\"\""));
+    assert!(refusal(b"\x93NUMPY\x01\0").contains("they begin 93 4e 55"));
+    assert!(refusal(b"").contains("the body is empty"));
+}
+
+#[test]
+fn both_bounds_are_named_before_anything_is_decoded() {
+    let bytes = std::fs::read(fixture("pictures/rgb.png")).unwrap();
+    let limits = Limits { pixels: 390, ..LIMITS };
+    let refusal = read(&bytes, &limits).unwrap_err();
+    assert_eq!(
+        refusal,
+        VisionError::TooManyPixels {
+            width: 23,
+            height: 17,
+            limit: 390
+        }
+    );
+    assert_eq!(
+        refusal.to_string(),
+        "the picture has 23 x 17 = 391 pixels; at most 390 are accepted"
+    );
+    let limits = Limits { bytes: 100, ..LIMITS };
+    let refusal = probe(&bytes, &limits).unwrap_err().to_string();
+    assert!(refusal.ends_with("at most 100 are accepted"), "{refusal}");
+}
