@@ -1,5 +1,5 @@
 //! The container's HTTP face: the routes of the SageMaker contract and, below `/v2`, of the Open
-//! Inference Protocol, on one port.
+//! Inference Protocol, on one port; beside them the interfaces of text servers (`texts.rs`).
 //!
 //! Handlers are thin: they read what a request says, ask `catalog` for the model, and leave the
 //! rest to `engine`, which keeps long work off these threads. What always holds: no handler waits
@@ -16,6 +16,7 @@ mod health;
 mod invoke;
 mod models;
 mod pulse;
+mod texts;
 mod v2;
 
 use std::net::TcpListener;
@@ -227,7 +228,7 @@ fn routes(app: &mut web::ServiceConfig) {
     .default_service(web::to(below));
 }
 
-/// Below `/models/`, below `/v2`, or nowhere.
+/// Below `/models/`, below `/v2`, one of the interfaces for texts, or nowhere.
 async fn below(
     state: web::Data<State>,
     request: HttpRequest,
@@ -236,6 +237,9 @@ async fn below(
     if v2::is_below(request.path()) {
         // Apart, so that it makes no other request's future larger.
         return Ok(Box::pin(v2::answer(state, request, payload)).await?);
+    }
+    if let Some(api) = texts::api(request.path()) {
+        return Ok(Box::pin(texts::answer(&state, api, &request, payload)).await?);
     }
     Ok(models::below(state, request, payload).await?)
 }
@@ -394,6 +398,7 @@ fn route(path: &str, method: &Method) -> Route {
             true => Route::Infer,
             false => Route::Protocol,
         },
+        path if texts::api(path).is_some() => Route::Invocations,
         _ => Route::Other,
     }
 }

@@ -53,7 +53,8 @@ pub use crash::{Note, report_to as report_crashes_to};
 pub use examine::{Bounds as ExamineBounds, Examination, Examiner, Loaded, Packing};
 pub use gpu::{Gpu, GpuProvider};
 pub use memory::{
-    Footprint, Limit, Loaded as Held, Loading as Holding, NoRoom, Reserved, Usage, Working as RequestMemory, raise_open_files, system_limit,
+    Footprint, Limit, Loaded as Held, Loading as Holding, NoRoom, Reserved, Usage, Working as RequestMemory,
+    raise_open_files, system_limit,
 };
 pub use model::{Ledger, Model, Work};
 pub use onnx_file::Header;
@@ -584,7 +585,10 @@ impl Engine {
     /// The bytes of hash `hash`: as they were kept, or as `file` of the artifact at `path` still
     /// has them. Waits for the disk.
     pub fn beside(&self, hash: &blake3::Hash, path: &ArtifactPath, file: &str) -> Option<Vec<u8>> {
-        let kept = self.preparing.as_ref().and_then(|preparing| preparing.cache.beside(hash));
+        let kept = self
+            .preparing
+            .as_ref()
+            .and_then(|preparing| preparing.cache.beside(hash));
         kept.or_else(|| {
             let bytes = artifact::tokenizer(path, file).ok()?;
             (blake3::hash(&bytes) == *hash).then_some(bytes)

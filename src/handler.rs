@@ -40,7 +40,7 @@ use labels::Labels;
 use media::{Media, Reply};
 
 pub use compare::Difference;
-pub use invocation::{Invocation, InvocationError, Protocol};
+pub use invocation::{Invocation, InvocationError, Protocol, TextApi};
 pub use media::{Limits as MediaLimits, MediaError, Seen, SharedTokenizer};
 pub use rehearsal::{Rehearsal, RehearsalError, Which, rehearsals};
 pub use resolve::HandlerError;
@@ -101,7 +101,9 @@ impl Handler {
     pub fn of_artifact(manifest: &Manifest, signature: &Signature) -> Result<Self, HandlerError> {
         let file = manifest.wanted_tokenizer().and_then(|file| file.bytes.as_ref());
         let parsed = file.map(|bytes| Tokenizer::parse(bytes, &manifest.hints.text, &FileLimits::default()));
-        let tokenizer = parsed.transpose().map_err(|error| HandlerError::Text(error.to_string()))?;
+        let tokenizer = parsed
+            .transpose()
+            .map_err(|error| HandlerError::Text(error.to_string()))?;
         let tools = Tools {
             tokenizer: tokenizer.map(|tokenizer| SharedTokenizer::new(Arc::new(Own(tokenizer)))),
             limits: MediaLimits::default(),
@@ -163,6 +165,18 @@ impl Handler {
         })
     }
 
+    /// Reads a request of another server of texts.
+    fn decode_texts(
+        &self,
+        api: TextApi,
+        body: Bytes,
+        ledger: &dyn Ledger,
+    ) -> Result<(Request, Box<Seen>, Reply), InvocationError> {
+        let media = self.media.as_ref().ok_or_else(media::no_texts)?;
+        let (request, seen, form) = media.decode_texts(api, &body, &self.schema, ledger)?;
+        Ok((self.complete(request)?, Box::new(seen), form))
+    }
+
     /// Bytes that reading a body takes, as far as that is more than its own.
     pub fn weight(&self, content_type: &str, body: &Bytes) -> usize {
         let media = self.media.as_ref().and_then(|media| media.weight(content_type, body));
@@ -219,6 +233,7 @@ impl Handler {
         seen: &Seen,
         form: Reply,
         plan: &ReplyPlan,
+        model: &str,
         runs: &[Vec<Value>],
     ) -> Result<Encoded, InvocationError> {
         let Some(media) = &self.media else {
@@ -228,7 +243,7 @@ impl Handler {
         if let Some(chunks) = &self.chunks {
             runs = chunks.joined(Format::Json, plan, self.schema.signature(), runs)?;
         }
-        Ok(media.encode(seen, form, plan, self.schema.signature(), &runs)?)
+        Ok(media.encode(seen, form, plan, model, self.schema.signature(), &runs)?)
     }
 
     /// The form of the answer of the task for a reply of this format; `None` where the outputs go
@@ -240,12 +255,9 @@ impl Handler {
             Format::Json => Some(Reply::Json),
             Format::JsonLines => Some(Reply::JsonLines),
             Format::Csv => Some(Reply::Csv),
-            Format::Npy
-            | Format::Npz
-            | Format::TritonBinary
-            | Format::RecordIo
-            | Format::LibSvm
-            | Format::Octets => None,
+            Format::Npy | Format::Npz | Format::TritonBinary | Format::RecordIo | Format::LibSvm | Format::Octets => {
+                None
+            }
         }
     }
 

@@ -56,20 +56,20 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "is_default")]
     pub unknown_inputs: UnknownInputs,
     /// Pictures in requests: the keys of Hugging Face's `preprocessor_config.json` and a few more
-    /// (docs/pictures.md). They count more than that file; `false` makes the model one of tensors
+    /// (docs/media.md). They count more than that file; `false` makes the model one of tensors
     /// alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<Step>,
-    /// Sentences in requests: how the tokenizer beside the model is applied (docs/text.md). `false`
+    /// Sentences in requests: how the tokenizer beside the model is applied (docs/media.md). `false`
     /// makes the model one of tensors alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<Step>,
-    /// Sound in requests: sampling rate, element type, chunks (docs/sound.md). `false` makes the
+    /// Sound in requests: sampling rate, element type, chunks (docs/media.md). `false` makes the
     /// model one of tensors alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio: Option<Step>,
     /// How outputs become the answer of the task: `top_k`, `threshold`, `pooling` and others
-    /// (docs/tasks.md). `false` leaves it at the outputs.
+    /// (docs/media.md). `false` leaves it at the outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Step>,
     /// The outputs that go out, in this order; all of them in the model's order when empty.
@@ -124,7 +124,10 @@ pub struct Hints {
 impl Manifest {
     /// The tokenizer beside the model, unless the manifest switches sentences off.
     pub fn wanted_tokenizer(&self) -> Option<&TokenizerFile> {
-        self.hints.tokenizer.as_ref().filter(|_| !Step::is_off(self.text.as_ref()))
+        self.hints
+            .tokenizer
+            .as_ref()
+            .filter(|_| !Step::is_off(self.text.as_ref()))
     }
 }
 

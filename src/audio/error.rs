@@ -26,15 +26,16 @@ pub enum AudioProcessorError {
     #[error("it is not JSON: {0}")]
     Json(String),
     #[error("\"{key}\" is not a key of \"audio\"{}", .nearest.map(|known| format!("; did you mean \"{known}\"?")).unwrap_or_default())]
-    UnknownKey {
-        key: String,
-        nearest: Option<&'static str>,
-    },
+    UnknownKey { key: String, nearest: Option<&'static str> },
     #[error("\"{key}\": {problem}")]
     Value { key: &'static str, problem: String },
     /// The extractor makes something else of the samples.
-    #[error("{extractor} makes spectrograms of the samples, which is not supported; export the model with its features, or send tensors")]
+    #[error(
+        "{extractor} makes spectrograms of the samples, which is not supported; export the model with its features, or send tensors"
+    )]
     Spectrogram { extractor: String },
-    #[error("input {name} is {given}; samples are float32, float16 or int16 in the shape [samples], [sounds, samples] or [sounds, 1, samples]")]
+    #[error(
+        "input {name} is {given}; samples are float32, float16 or int16 in the shape [samples], [sounds, samples] or [sounds, 1, samples]"
+    )]
     Input { name: String, given: String },
 }

@@ -129,7 +129,9 @@ impl AudioProcessor {
             let nearest = KEYS.into_iter().map(|known| (strsim::jaro_winkler(known, key), known));
             let nearest = nearest.filter(|(likeness, _)| *likeness > 0.7);
             return Err(AudioProcessorError::UnknownKey {
-                nearest: nearest.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, known)| known),
+                nearest: nearest
+                    .max_by(|one, other| one.0.total_cmp(&other.0))
+                    .map(|(_, known)| known),
                 key: key.clone(),
             });
         }
@@ -153,7 +155,10 @@ impl AudioProcessor {
                 problem: problem.to_owned(),
             })
         };
-        if self.sampling_rate.is_some_and(|rate| !(1_000..=384_000).contains(&rate)) {
+        if self
+            .sampling_rate
+            .is_some_and(|rate| !(1_000..=384_000).contains(&rate))
+        {
             return refuse("sampling_rate", "it is not between 1000 and 384000");
         }
         if !self.padding_value.is_finite() {
@@ -168,9 +173,10 @@ impl AudioProcessor {
         }
         match (self.chunk_seconds, self.stride_seconds) {
             (None, Some(_)) => refuse("stride_seconds", "it needs \"chunk_seconds\""),
-            (Some(chunk), Some(stride)) if stride > chunk => {
-                refuse("stride_seconds", "it is longer than \"chunk_seconds\", so that samples would be left out")
-            }
+            (Some(chunk), Some(stride)) if stride > chunk => refuse(
+                "stride_seconds",
+                "it is longer than \"chunk_seconds\", so that samples would be left out",
+            ),
             _ => Ok(()),
         }
     }
@@ -318,7 +324,10 @@ impl AudioInput {
         let tensor = match self.sample_type {
             SampleType::Float32 => self.fill(shape, &rows, length, |sample| sample),
             SampleType::Float16 => self.fill(shape, &rows, length, f16::from_f32),
-            #[expect(clippy::cast_possible_truncation, reason = "a cast of a float keeps to the type's ends")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a cast of a float keeps to the type's ends"
+            )]
             SampleType::Int16 => self.fill(shape, &rows, length, |sample| (sample * 32_768.0).round() as i16),
         }?;
         Ok(Samples {
@@ -343,14 +352,20 @@ impl AudioInput {
             rows.push(samples);
             return Ok(is_cut);
         };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a day at 384 kHz at the most")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a day at 384 kHz at the most"
+        )]
         let count = |seconds: f64| ((seconds * f64::from(rate)).round() as usize).max(1);
         // A model of a fixed length says best how long its chunks are.
         let chunk = self.length.unwrap_or_else(|| count(seconds));
         let stride = self.processor.stride_seconds.map_or(chunk, count).min(chunk);
         // Chunks that overlap hold samples more than once.
         let chunks = samples.len().saturating_sub(chunk).div_ceil(stride) + 1;
-        let total = chunks.saturating_add(rows.len()).saturating_mul(chunk.min(samples.len()));
+        let total = chunks
+            .saturating_add(rows.len())
+            .saturating_mul(chunk.min(samples.len()));
         check_total(total, limits)?;
         for number in 0..chunks {
             let start = number * stride;
@@ -391,11 +406,19 @@ fn check_total(samples: usize, limits: &AudioLimits) -> Result<(), AudioError> {
 }
 
 /// Brings samples to a mean of 0 and a variance of 1, as the extractor of Wav2Vec2 does.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "samples are single floats")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "samples are single floats"
+)]
 fn normalize(samples: &mut [f32]) {
     let count = samples.len() as f64;
     let mean = samples.iter().map(|&sample| f64::from(sample)).sum::<f64>() / count;
-    let variance = samples.iter().map(|&sample| (f64::from(sample) - mean).powi(2)).sum::<f64>() / count;
+    let variance = samples
+        .iter()
+        .map(|&sample| (f64::from(sample) - mean).powi(2))
+        .sum::<f64>()
+        / count;
     let scale = 1.0 / (variance + 1e-7).sqrt();
     for sample in samples {
         *sample = ((f64::from(*sample) - mean) * scale) as f32;

@@ -59,7 +59,9 @@ pub fn resample(samples: &[f32], from: u32, to: u32, most: u64) -> Result<Vec<f3
     );
     let phases = Phases::new(up, down)?;
     let mut resampled = Vec::new();
-    resampled.try_reserve_exact(length).map_err(|_| AudioError::OutOfMemory)?;
+    resampled
+        .try_reserve_exact(length)
+        .map_err(|_| AudioError::OutOfMemory)?;
     // The place of a new sample among the old ones: a whole part, and a phase between two of them.
     let (mut whole, mut phase) = (0usize, 0usize);
     let (step, rest) = (down / up, down % up);
@@ -88,7 +90,9 @@ impl Phases {
         let half = 10 * up.max(down);
         let filter = filter(half, up, up.max(down))?;
         let mut values = Vec::new();
-        values.try_reserve_exact(filter.len()).map_err(|_| AudioError::OutOfMemory)?;
+        values
+            .try_reserve_exact(filter.len())
+            .map_err(|_| AudioError::OutOfMemory)?;
         let mut starts = Vec::with_capacity(up + 1);
         for phase in 0..up {
             // The value at `half + phase + back * up` belongs to the sample `back` before the place.
@@ -130,15 +134,25 @@ fn dot(samples: &[f32], values: &[f32]) -> f32 {
             *sum += sample * value;
         }
     }
-    let rest: f32 = sample_rest.iter().zip(value_rest).map(|(sample, value)| sample * value).sum();
+    let rest: f32 = sample_rest
+        .iter()
+        .zip(value_rest)
+        .map(|(sample, value)| sample * value)
+        .sum();
     sums.iter().sum::<f32>() + rest
 }
 
 /// `up * scipy.signal.firwin(2 * half + 1, 1 / lower, window=("kaiser", 5.0))`.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a filter of a few million values")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a filter of a few million values"
+)]
 fn filter(half: usize, up: usize, lower: usize) -> Result<Vec<f32>, AudioError> {
     let mut values: Vec<f64> = Vec::new();
-    values.try_reserve_exact(half + 1).map_err(|_| AudioError::OutOfMemory)?;
+    values
+        .try_reserve_exact(half + 1)
+        .map_err(|_| AudioError::OutOfMemory)?;
     // One side of it: the other one is the same.
     values.extend((0..=half).map(|i| {
         let x = i as f64 / lower as f64;
@@ -149,8 +163,17 @@ fn filter(half: usize, up: usize, lower: usize) -> Result<Vec<f32>, AudioError> 
     let sum = 2.0 * values.iter().sum::<f64>() - values[0];
     let scale = up as f64 / sum;
     let mut filter = Vec::new();
-    filter.try_reserve_exact(2 * half + 1).map_err(|_| AudioError::OutOfMemory)?;
-    filter.extend(values.iter().skip(1).rev().chain(&values).map(|value| (value * scale) as f32));
+    filter
+        .try_reserve_exact(2 * half + 1)
+        .map_err(|_| AudioError::OutOfMemory)?;
+    filter.extend(
+        values
+            .iter()
+            .skip(1)
+            .rev()
+            .chain(&values)
+            .map(|value| (value * scale) as f32),
+    );
     Ok(filter)
 }
 
@@ -174,7 +197,12 @@ mod tests {
 
     #[test]
     fn lengths_are_rounded_up() {
-        let table = [(44_100, 44_100, 16_000, 16_000), (1, 44_100, 16_000, 1), (3, 8_000, 16_000, 6), (0, 1, 2, 0)];
+        let table = [
+            (44_100, 44_100, 16_000, 16_000),
+            (1, 44_100, 16_000, 1),
+            (3, 8_000, 16_000, 6),
+            (0, 1, 2, 0),
+        ];
         for (length, from, to, resampled) in table {
             assert_eq!(resampled_length(length, from, to), Some(resampled));
             let given = resample(&vec![0.0; length as usize], from, to, u64::MAX).unwrap();
@@ -193,14 +221,25 @@ mod tests {
     #[test]
     fn a_slow_tone_stays_what_it_was() {
         let tone = |rate: f64, count: usize| -> Vec<f32> {
-            (0..count).map(|i| (2.0 * PI * 440.0 * i as f64 / rate).sin() as f32).collect()
+            (0..count)
+                .map(|i| (2.0 * PI * 440.0 * i as f64 / rate).sin() as f32)
+                .collect()
         };
-        for (from, to) in [(44_100, 16_000), (8_000, 16_000), (48_000, 16_000), (22_050, 48_000), (11_025, 16_000)] {
+        for (from, to) in [
+            (44_100, 16_000),
+            (8_000, 16_000),
+            (48_000, 16_000),
+            (22_050, 48_000),
+            (11_025, 16_000),
+        ] {
             let given = resample(&tone(f64::from(from), from as usize), from, to, u64::MAX).unwrap();
             let expected = tone(f64::from(to), given.len());
             // Its ends are where the sound begins and ends at once.
             let middle = given.len() / 10..given.len() * 9 / 10;
-            let worst = given[middle.clone()].iter().zip(&expected[middle]).map(|(a, b)| (a - b).abs());
+            let worst = given[middle.clone()]
+                .iter()
+                .zip(&expected[middle])
+                .map(|(a, b)| (a - b).abs());
             let worst = worst.fold(0.0, f32::max);
             assert!(worst < 3e-3, "{from} to {to}: {worst}");
         }

@@ -18,7 +18,12 @@ fn expected() -> Value {
 
 fn floats(value: &Value) -> Vec<f32> {
     let bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
-    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect()
 }
 
 fn wav(name: &str) -> Vec<u8> {
@@ -29,7 +34,10 @@ fn wav(name: &str) -> Vec<u8> {
 fn assert_close(given: &[f32], expected: &[f32], most: f32) {
     assert_eq!(given.len(), expected.len());
     for (at, (given, expected)) in given.iter().zip(expected).enumerate() {
-        assert!((given - expected).abs() <= most, "sample {at}: {given} and not {expected}");
+        assert!(
+            (given - expected).abs() <= most,
+            "sample {at}: {given} and not {expected}"
+        );
     }
 }
 
@@ -37,7 +45,11 @@ fn spec(data_type: DataType, dims: &[Option<usize>]) -> InputSpec {
     InputSpec {
         name: "input_values".to_owned(),
         data_type,
-        dims: Some(dims.iter().map(|dim| dim.map_or(Dim::Dynamic(None), Dim::Fixed)).collect()),
+        dims: Some(
+            dims.iter()
+                .map(|dim| dim.map_or(Dim::Dynamic(None), Dim::Fixed))
+                .collect(),
+        ),
     }
 }
 
@@ -66,7 +78,9 @@ fn resampling_is_that_of_scipy() {
     assert_eq!(cases.len(), 13);
     for case in cases {
         let number = |key: &str| u32::try_from(case[key].as_u64().unwrap()).unwrap();
-        let length = case["length"].as_u64().map_or(sound.len(), |length| usize::try_from(length).unwrap());
+        let length = case["length"]
+            .as_u64()
+            .map_or(sound.len(), |length| usize::try_from(length).unwrap());
         let given = resample(&sound[..length], number("from"), number("to"), u64::MAX).unwrap();
         assert_close(&given, &floats(&case["samples"]), 1e-5);
     }
@@ -81,7 +95,9 @@ fn sounds_become_the_features_of_wav2vec2() {
         sound(sound_of[100..220].iter().map(|sample| sample * 0.01).collect()),
     ];
     for case in expected["extractor"].as_array().unwrap() {
-        let processor = AudioProcessor::parse(case["config"].as_str().unwrap()).unwrap().unwrap();
+        let processor = AudioProcessor::parse(case["config"].as_str().unwrap())
+            .unwrap()
+            .unwrap();
         assert_eq!(processor.sampling_rate, Some(16_000));
         assert_eq!(processor.return_attention_mask, Some(true));
         let input = processor.bind(&spec(DataType::F32, &[None, None])).unwrap();
@@ -89,8 +105,19 @@ fn sounds_become_the_features_of_wav2vec2() {
         assert_eq!(samples.tensor.shape(), [2, 300]);
         let values = case["input_values"].as_array().unwrap().iter().flat_map(floats);
         assert_close(samples.tensor.as_slice().unwrap(), &values.collect::<Vec<_>>(), 1e-5);
-        let mask: String = case["attention_mask"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        let given: String = samples.mask.as_slice::<i64>().unwrap().iter().map(i64::to_string).collect();
+        let mask: String = case["attention_mask"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        let given: String = samples
+            .mask
+            .as_slice::<i64>()
+            .unwrap()
+            .iter()
+            .map(i64::to_string)
+            .collect();
         assert_eq!(given, mask);
         assert_eq!((samples.rows, samples.is_cut), (vec![1, 1], vec![false, false]));
     }
@@ -113,13 +140,20 @@ fn a_fixed_length_is_filled_up_or_cut() {
 #[test]
 fn a_sound_of_16_bits_reaches_a_model_of_int16_as_it_is() {
     let bytes = wav("i16");
-    let expected: Vec<i16> = bytes[44..].as_chunks().0.iter().map(|&bytes| i16::from_le_bytes(bytes)).collect();
+    let expected: Vec<i16> = bytes[44..]
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&bytes| i16::from_le_bytes(bytes))
+        .collect();
     let input = AudioProcessor::default().bind(&spec(DataType::I16, &[None])).unwrap();
     let sound = read(&bytes, &AudioLimits::default()).unwrap();
     let samples = input.apply(vec![sound.clone()], &AudioLimits::default()).unwrap();
     assert_eq!(samples.tensor.shape(), [80]);
     assert_eq!(samples.tensor.as_slice::<i16>().unwrap(), expected);
-    let error = input.apply(vec![sound.clone(), sound], &AudioLimits::default()).unwrap_err();
+    let error = input
+        .apply(vec![sound.clone(), sound], &AudioLimits::default())
+        .unwrap_err();
     assert!(error.to_string().contains("for a model that takes one: 2"), "{error}");
 }
 
@@ -160,8 +194,14 @@ fn chunks_that_would_take_too_much_are_refused_before_they_are_made() {
 
 #[test]
 fn extractors_are_told_apart_by_their_files() {
-    let spectrogram = AudioProcessor::parse(r#"{"feature_extractor_type": "WhisperFeatureExtractor", "sampling_rate": 16000}"#);
-    assert!(spectrogram.unwrap_err().to_string().contains("WhisperFeatureExtractor makes spectrograms"));
+    let spectrogram =
+        AudioProcessor::parse(r#"{"feature_extractor_type": "WhisperFeatureExtractor", "sampling_rate": 16000}"#);
+    assert!(
+        spectrogram
+            .unwrap_err()
+            .to_string()
+            .contains("WhisperFeatureExtractor makes spectrograms")
+    );
     for picture in [
         r#"{"image_processor_type": "ViTImageProcessor", "image_mean": [0.5]}"#,
         r#"{"feature_extractor_type": "ViTFeatureExtractor", "image_mean": [0.5]}"#,
@@ -171,7 +211,10 @@ fn extractors_are_told_apart_by_their_files() {
     }
     let table = [
         ("{", "not JSON"),
-        (r#"{"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 2}"#, "one channel"),
+        (
+            r#"{"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 2}"#,
+            "one channel",
+        ),
         (r#"{"sampling_rate": "fast"}"#, "\"sampling_rate\": it is not a number"),
         (r#"{"sampling_rate": 1}"#, "\"sampling_rate\": it is not between"),
     ];
@@ -233,10 +276,16 @@ fn headers_that_lie_are_refused_by_name() {
         (header(1, 1, 16_000, 5, 40, 4, &four), "samples of 5 bytes"),
         (header(3, 1, 16_000, 2, 16, 4, &four), "samples of 2 bytes"),
         (header(2, 1, 16_000, 2, 16, 4, &four), "compressed (format 2)"),
-        (header(1, 1, 16_000, 2, 16, 1000, &four), "has 1000 bytes, of which 4 are there"),
+        (
+            header(1, 1, 16_000, 2, 16, 1000, &four),
+            "has 1000 bytes, of which 4 are there",
+        ),
         (header(1, 1, 16_000, 2, 16, 0, &four), "no samples"),
         (header(1, 1, 16_000, 2, 16, u32::MAX, &[]), "no samples"),
-        (header(3, 1, 16_000, 4, 32, 4, &f32::NAN.to_le_bytes()), "sample 0 of the sound is not a finite"),
+        (
+            header(3, 1, 16_000, 4, 32, 4, &f32::NAN.to_le_bytes()),
+            "sample 0 of the sound is not a finite",
+        ),
         (b"RF64\0\0\0\0WAVE".to_vec(), "of the kind RIFF"),
         (b"RIFF\0\0\0\0AVI ".to_vec(), "not a WAV file"),
         (b"RIFF\0\0\0\0WAVE".to_vec(), "no fmt chunk"),
@@ -255,7 +304,10 @@ fn headers_that_lie_are_refused_by_name() {
         ..AudioLimits::default()
     };
     let error = read(&header(1, 1, 16_000, 2, 16, 4, &four), &few).unwrap_err();
-    assert!(matches!(error, AudioError::TooLarge { given: 2, limit: 1, .. }), "{error}");
+    assert!(
+        matches!(error, AudioError::TooLarge { given: 2, limit: 1, .. }),
+        "{error}"
+    );
 }
 
 #[test]

@@ -93,10 +93,14 @@ pub fn is_wav(head: &[u8]) -> bool {
 pub fn probe(bytes: &[u8], limits: &AudioLimits) -> Result<WavProbe, AudioError> {
     match bytes.get(..4) {
         Some(b"RF64" | b"BW64" | b"RIFX") => {
-            return Err(AudioError::Unsupported("only WAV files of the kind RIFF are".to_owned()));
+            return Err(AudioError::Unsupported(
+                "only WAV files of the kind RIFF are".to_owned(),
+            ));
         }
         _ if !is_wav(bytes) => {
-            return Err(AudioError::Unsupported("it is not a WAV file, which begins with RIFF and WAVE".to_owned()));
+            return Err(AudioError::Unsupported(
+                "it is not a WAV file, which begins with RIFF and WAVE".to_owned(),
+            ));
         }
         _ => {}
     }
@@ -115,7 +119,8 @@ pub fn probe(bytes: &[u8], limits: &AudioLimits) -> Result<WavProbe, AudioError>
                 format = Some(Format::read(body, limits)?);
             }
             b"data" => {
-                let format = format.ok_or_else(|| AudioError::Malformed("its data chunk is before its fmt chunk".to_owned()))?;
+                let format =
+                    format.ok_or_else(|| AudioError::Malformed("its data chunk is before its fmt chunk".to_owned()))?;
                 return format.over(at + 8, rest.len(), length, limits);
             }
             _ => {}
@@ -182,10 +187,14 @@ impl Format {
         }
         let (least, most) = limits.rates;
         if !(least..=most).contains(&rate) {
-            return malformed(format!("it has {rate} samples per second where {least} to {most} are accepted"));
+            return malformed(format!(
+                "it has {rate} samples per second where {least} to {most} are accepted"
+            ));
         }
         if block % channels != 0 || block == 0 {
-            return malformed(format!("its frames of {block} bytes do not divide among {channels} channels"));
+            return malformed(format!(
+                "its frames of {block} bytes do not divide among {channels} channels"
+            ));
         }
         // Samples of odd widths stand in whole bytes, at their upper end.
         let width = block / channels;
@@ -260,7 +269,10 @@ pub fn read(bytes: &[u8], limits: &AudioLimits) -> Result<Sound, AudioError> {
         SampleFormat::I24 => mono(&probe, bytes, |[a, b, c]: [u8; 3]| whole([0, a, b, c])),
         SampleFormat::I32 => mono(&probe, bytes, whole),
         SampleFormat::F32 => mono(&probe, bytes, f32::from_le_bytes),
-        #[expect(clippy::cast_possible_truncation, reason = "samples are floats of single precision from here on")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "samples are floats of single precision from here on"
+        )]
         SampleFormat::F64 => mono(&probe, bytes, |b| f64::from_le_bytes(b) as f32),
     }?;
     if let Some(at) = samples.iter().position(|sample| !sample.is_finite()) {

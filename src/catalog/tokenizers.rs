@@ -79,7 +79,9 @@ impl Catalog {
             let made = || {
                 let holding = engine.hold(size.saturating_mul(PEAK_TIMES), size.saturating_mul(STAYS_TIMES));
                 let holding = holding.map_err(Refusal::NoRoom)?;
-                let tokenizer = pool.get(&bytes, &config, &FileLimits::default()).map_err(Refusal::Text)?;
+                let tokenizer = pool
+                    .get(&bytes, &config, &FileLimits::default())
+                    .map_err(Refusal::Text)?;
                 let footprint = Footprint {
                     private: tokenizer.memory(),
                     ..Footprint::default()

@@ -47,12 +47,17 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let prepared = match &handler {
         Some(Ok(handler)) => Prepared {
             steps: handler.steps(),
-            curl: handler.example().map(|(content_type, body)| curl::example(&args.url, content_type, body)),
+            curl: handler
+                .example()
+                .map(|(content_type, body)| curl::example(&args.url, content_type, body)),
         },
         Some(Err(_)) | None => Prepared::default(),
     };
     if args.examine.json {
-        print(format_args!("{:#}\n", json::report(&examination, &requests, &prepared)?))?;
+        print(format_args!(
+            "{:#}\n",
+            json::report(&examination, &requests, &prepared)?
+        ))?;
     } else {
         print(report(&examination, &requests, &prepared))?;
     }

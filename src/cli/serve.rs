@@ -24,6 +24,7 @@ use crate::connections::pages::Pages;
 use crate::connections::{self, Limits};
 use crate::contract::{self, Health, Invocations, Pulse};
 use crate::engine::{self, Engine};
+use crate::manifest::Overlay;
 use crate::store::{self, Disk, Store};
 use crate::supervisor::{self, Inheritance, Link};
 use crate::telemetry::READY;
@@ -67,6 +68,11 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         args.manifest.is_none() || source.single.is_some(),
         "LONGSHORE_MANIFEST (--manifest) speaks of one model, and this server has several; put a longshore.json into each \
          archive"
+    );
+    ensure!(
+        args.task.is_none() || source.single.is_some(),
+        "HF_TASK (--task) speaks of one model, and this server has several; put {{\"task\": ...}} into the longshore.json of \
+         each archive"
     );
     let metrics = Arc::new(Metrics::new().context("register metrics")?);
     // Before the engine, which takes what the process takes then to be what it takes without
@@ -192,6 +198,14 @@ fn open_files() -> Result<Option<u64>> {
     Ok(open_files)
 }
 
+/// Keys of the manifest that come from flags and variables.
+fn overlay(args: &ServeArgs) -> Option<Arc<Overlay>> {
+    match &args.task {
+        Some(task) => Some(Arc::new(Overlay::with_task(args.manifest.as_deref(), task))),
+        None => args.manifest.clone(),
+    }
+}
+
 /// The engine with what the flags and the system give it; `has_store` when models can be brought
 /// back from one.
 fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
@@ -217,7 +231,7 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
         load_threads: args.load_threads,
         queue: args.queue,
         max_batch: args.max_batch,
-        manifest: args.manifest.clone(),
+        manifest: overlay(args),
         memory,
         memory_reserve,
         mapped_percent: args.mapped_weights,

@@ -243,10 +243,12 @@ impl<'s> Rows<'s> {
     /// Adds an instance of these members.
     pub fn push_record(&mut self, members: Vec<(String, Reader<'_>)>) -> Result<(), Fault> {
         self.count += 1;
-        let is_cell = |(name, _): &(String, Reader<'_>)| match self.schema.find(name) {
+        // A list is no cell: it is the row of an input whose width is open.
+        let is_list = |value: &Reader<'_>| matches!(value.clone().peek(), Ok(Peek::Array));
+        let is_cell = |(name, value): &(String, Reader<'_>)| match self.schema.find(name) {
             Some(Target::Column(_)) | None => true,
             Some(Target::Optional(_)) => false,
-            Some(Target::Input(input)) => self.schema.is_one_column(input),
+            Some(Target::Input(input)) => self.schema.is_one_column(input) && !is_list(value),
         };
         if (!members.is_empty() && members.iter().all(is_cell)) || matches!(self.form, Some(InstanceForm::Cells(_))) {
             return self.push_columns(members, None);

@@ -19,7 +19,10 @@ pub struct MediaArgs {
 
     /// Longest text in a request
     #[arg(
-        long, env = "LONGSHORE_MAX_TEXT", value_name = "SIZE", default_value = "1MiB",
+        long,
+        env = "LONGSHORE_MAX_TEXT",
+        value_name = "SIZE",
+        default_value = "1MiB",
         help_heading = "Pictures, texts and sound"
     )]
     pub max_text: ByteSize,

@@ -197,6 +197,11 @@ pub struct ServeArgs {
     )]
     pub manifest: Option<Arc<Overlay>>,
 
+    /// The task of the one model, as Hugging Face names it, e.g. text-classification: requests are
+    /// answered as its pipeline answers them
+    #[arg(long, env = "HF_TASK", value_name = "TASK", help_heading = "Models")]
+    pub task: Option<String>,
+
     /// What the one model is called by those who ask for it by name, as in /v2/models/NAME/infer
     #[arg(
         long, env = "LONGSHORE_MODEL_NAME", value_name = "NAME", default_value = "model",

@@ -192,7 +192,7 @@ const TOO_LARGE: Reply = (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeE
 
 fn media(error: &MediaError) -> Reply {
     match error {
-        MediaError::Body(_) | MediaError::DifferentShapes => BAD_REQUEST,
+        MediaError::Body(_) | MediaError::Request(_) | MediaError::DifferentShapes => BAD_REQUEST,
         MediaError::NotUnderstood { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException"),
         MediaError::Inputs(error) => decode(error),
         MediaError::NoRoom(_) => NO_MEMORY,
@@ -206,10 +206,9 @@ fn media(error: &MediaError) -> Reply {
         },
         MediaError::TextRequest(error) => match error {
             RequestError::TooLarge { .. } => TOO_LARGE,
-            RequestError::Json { .. }
-            | RequestError::Utf8 { .. }
-            | RequestError::Item { .. }
-            | RequestError::Empty => BAD_REQUEST,
+            RequestError::Json { .. } | RequestError::Utf8 { .. } | RequestError::Item { .. } | RequestError::Empty => {
+                BAD_REQUEST
+            }
         },
         MediaError::Text(error) => match error {
             TextError::TooLarge { .. } => TOO_LARGE,

@@ -90,7 +90,9 @@ impl Model {
     /// Drops what is of no use once the model is ready: the manifest's requests, and the bytes of
     /// its tokenizer.
     pub fn forget_files(&mut self) {
-        let Manifest { warmup, golden, hints, .. } = &*self.manifest;
+        let Manifest {
+            warmup, golden, hints, ..
+        } = &*self.manifest;
         let has_bytes = hints.tokenizer.as_ref().is_some_and(|file| file.bytes.is_some());
         if has_bytes || !(warmup.is_empty() && golden.is_empty()) {
             let mut manifest = Manifest::clone(&self.manifest);

@@ -35,6 +35,21 @@ pub enum Protocol {
     },
     /// By the body itself. `json_bytes` is the header that says where its JSON ends.
     OpenInference { json_bytes: Option<String> },
+    /// As another server of texts has it.
+    Texts(TextApi),
+}
+
+/// An interface of another server of texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextApi {
+    /// `POST /embed` of text-embeddings-inference: a list of embeddings.
+    Embed,
+    /// `POST /rerank`: the texts of a query, the best one first.
+    Rerank,
+    /// `POST /predict`: the scores of all labels.
+    Predict,
+    /// `POST /v1/embeddings` of OpenAI.
+    OpenAi,
 }
 
 /// Why an invocation has no answer.
@@ -94,6 +109,14 @@ impl Work for Invocation {
                 let asked = self.handler.decode(content_type, body, *documents, ledger)?;
                 (asked, accept.as_deref(), *default)
             }
+            Protocol::Texts(api) => {
+                let (request, seen, form) = self.handler.decode_texts(*api, self.body.clone(), ledger)?;
+                let inputs = Inputs {
+                    tensors: request.inputs,
+                    optional: request.optional,
+                };
+                return Ok((inputs, Plan::answer(request.reply, Format::Json, seen, form)));
+            }
             Protocol::OpenInference { json_bytes } => {
                 let request = self.handler.decode_open_inference(json_bytes.as_deref(), &self.body)?;
                 let asked = Asked { request, seen: None };
@@ -134,7 +157,7 @@ impl Work for Invocation {
 
     fn encode(&self, plan: Plan, runs: &[Vec<Value>]) -> Result<Encoded, InvocationError> {
         match &plan.answer {
-            Some((seen, form)) => self.handler.answer(seen, *form, &plan.reply, runs),
+            Some((seen, form)) => self.handler.answer(seen, *form, &plan.reply, &self.model, runs),
             None => Ok(self.handler.encode(plan.format, &plan.reply, &self.model, runs)?),
         }
     }

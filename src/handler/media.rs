@@ -25,11 +25,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::HandlerError;
+use serde_json::{Map, Value as Json};
+
+use super::{HandlerError, TextApi};
 use crate::codec::{Request, Schema};
 use crate::engine::{Ledger, RequestMemory};
 use crate::manifest::{Manifest, PassedOver, Step};
-use crate::task::{Form, Settings};
+use crate::task::{EncodingFormat, Form, Settings, Task, TopK};
 use crate::tensor::Signature;
 use crate::text::Tokenizer;
 use crate::{audio, text as texts, vision};
@@ -208,8 +210,67 @@ impl Media {
         }
     }
 
+    /// Reads a request of another server of texts.
+    pub fn decode_texts(
+        &self,
+        api: TextApi,
+        body: &Bytes,
+        schema: &Schema,
+        ledger: &dyn Ledger,
+    ) -> Result<(Request, Seen, Reply), MediaError> {
+        let (Some(Source::Texts(texts)), Some(answering)) = (&self.source, &self.answering) else {
+            return Err(no_texts());
+        };
+        let is_meant = match api {
+            TextApi::Embed | TextApi::OpenAi => answering.task() == Task::SentenceSimilarity,
+            TextApi::Rerank => answering.task() == Task::TextRanking,
+            TextApi::Predict => answering.task() == Task::TextClassification,
+        };
+        if !is_meant {
+            return Err(no_texts());
+        }
+        let mut format = EncodingFormat::Float;
+        let mut plain = None;
+        if api == TextApi::OpenAi {
+            // Keys of OpenAI's that are none of Hugging Face's.
+            let read: Result<Map<String, Json>, _> = serde_json::from_slice(body);
+            let mut keys =
+                read.map_err(|error| MediaError::Request(format!("the body is not a JSON object: {error}")))?;
+            format = match keys.remove("encoding_format") {
+                None | Some(Json::Null) => EncodingFormat::Float,
+                Some(Json::String(name)) if name == "float" => EncodingFormat::Float,
+                Some(Json::String(name)) if name == "base64" => EncodingFormat::Base64,
+                Some(_) => {
+                    return Err(MediaError::Request(
+                        "\"encoding_format\" must be \"float\" or \"base64\"".to_owned(),
+                    ));
+                }
+            };
+            keys.remove("user");
+            plain = Some(Bytes::from(serde_json::to_vec(&keys).unwrap_or_default()));
+        }
+        let body = plain.as_ref().unwrap_or(body);
+        let read = texts.decode(self, "application/json", body, schema, ledger)?;
+        let Some((request, mut seen)) = read else {
+            return Err(MediaError::Request("the body carries no texts".to_owned()));
+        };
+        let form = match api {
+            TextApi::OpenAi => Reply::OpenAi(format),
+            TextApi::Embed => {
+                seen.form = Form::List;
+                Reply::Json
+            }
+            TextApi::Predict => {
+                seen.settings.top_k = Some(TopK::All);
+                Reply::Json
+            }
+            TextApi::Rerank => Reply::Json,
+        };
+        Ok((request, seen, form))
+    }
+
     /// The settings of an answer to a request with these parameters.
-    fn settings(&self, parameters: &serde_json::Map<String, serde_json::Value>) -> Result<Settings, MediaError> {
+    fn settings(&self, parameters: &Map<String, Json>) -> Result<Settings, MediaError> {
         match &self.answering {
             Some(answering) => answering.settings(parameters),
             None => Ok(Settings::default()),
@@ -230,6 +291,8 @@ impl Media {
             Source::Texts(_) => false,
         };
         let files = match essence {
+            // What a client says by default, over a file that says what it is.
+            "application/json" if is_meant(body) => Some(Ok(body::of_file(body.clone()))),
             "application/json" => body::of_json(body),
             "application/jsonlines" | "application/jsonl" | "application/x-ndjson" => body::of_lines(body),
             "multipart/form-data" | "multipart/mixed" => {
@@ -245,7 +308,9 @@ impl Media {
             _ if is_meant(body) => Some(Ok(body::of_file(body.clone()))),
             _ => None,
         };
-        files.transpose().map_err(|body::BodyProblem(problem)| MediaError::Body(problem))
+        files
+            .transpose()
+            .map_err(|body::BodyProblem(problem)| MediaError::Body(problem))
     }
 }
 
@@ -268,8 +333,14 @@ impl Seen {
 pub(super) fn why_not(content_type: &str, passed_over: &[PassedOver]) -> Option<MediaError> {
     let essence = essence(content_type);
     let (kind, advice) = match essence.split('/').next() {
-        Some("image") => ("pictures", "\"image\" in longshore.json or a preprocessor_config.json beside it"),
-        Some("audio") => ("sound", "\"audio\" in longshore.json or a preprocessor_config.json beside it"),
+        Some("image") => (
+            "pictures",
+            "\"image\" in longshore.json or a preprocessor_config.json beside it",
+        ),
+        Some("audio") => (
+            "sound",
+            "\"audio\" in longshore.json or a preprocessor_config.json beside it",
+        ),
         _ if essence == "application/x-image" => ("pictures", "\"image\" in longshore.json"),
         _ if essence == "text/plain" => ("texts", "a tokenizer.json beside it"),
         _ => return None,
@@ -283,6 +354,11 @@ pub(super) fn why_not(content_type: &str, passed_over: &[PassedOver]) -> Option<
         None => format!("nothing in its artifact says how they become its inputs; {advice} does"),
     };
     Some(MediaError::NotUnderstood { kind, why })
+}
+
+/// The refusal of a request of texts to a model that has no answer to one.
+pub(super) fn no_texts() -> MediaError {
+    MediaError::Request("the model takes no texts, or has another task than this path is for".to_owned())
 }
 
 /// Whether the settings of a step are in the manifest.

@@ -2,8 +2,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
-use crate::engine::{NoRoom, RequestMemory};
 use crate::codec::testing::{input, output, signature, strings, tensor, zip_map};
+use crate::engine::{NoRoom, RequestMemory};
 use crate::tensor::{DataType, OutputRows, OutputSpec, Tensor};
 
 /// Counts nothing.
@@ -32,8 +32,10 @@ fn answer(
     accept: &str,
     run: impl Fn(&[Tensor]) -> Vec<Value>,
 ) -> String {
-    let request = handler.decode(content_type, body(text), Documents::One, &Uncounted)
-            .map(|asked| asked.request).unwrap();
+    let request = handler
+        .decode(content_type, body(text), Documents::One, &Uncounted)
+        .map(|asked| asked.request)
+        .unwrap();
     let (format, reply) = handler.negotiate(Some(accept), Format::Json, &request.reply).unwrap();
     let selected = |all: Vec<Value>| match reply.outputs() {
         None => all,
@@ -112,7 +114,12 @@ fn the_manifest_chooses_renames_and_labels_outputs() {
             expected
         );
     }
-    let chosen = Handler::new(&manifest(json!({"outputs": ["probabilities"]})), &model, Tools::default()).unwrap();
+    let chosen = Handler::new(
+        &manifest(json!({"outputs": ["probabilities"]})),
+        &model,
+        Tools::default(),
+    )
+    .unwrap();
     // What a request chooses counts more; the protocol's tensors keep their numbers.
     let request = r#"{"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}], "outputs": [{"name": "label"}]}"#;
     let reply = answer(&chosen, &model, "application/json", request, "*/*", classify);
@@ -188,7 +195,9 @@ fn a_manifest_that_does_not_fit_the_model_is_refused_by_name() {
         &[output("y", DataType::String, &[-1])],
     );
     let said = json!({"labels": ["a"], "outputs": [{"name": "y", "labels": true}]});
-    let error = Handler::new(&manifest(said), &texts, Tools::default()).unwrap_err().to_string();
+    let error = Handler::new(&manifest(said), &texts, Tools::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("holds no classes"), "{error}");
 }
 
@@ -231,7 +240,7 @@ fn columns_are_those_of_inputs_of_the_same_names_or_dealt_in_order() {
     let handler = Handler::new(&manifest(json!({"columns": ["p", "q", "r"]})), &wide, Tools::default()).unwrap();
     let inputs = handler
         .decode("text/csv", body("r,q,p\n3,2,1\n"), Documents::One, &Uncounted)
-            .map(|asked| asked.request)
+        .map(|asked| asked.request)
         .unwrap()
         .inputs;
     assert_eq!(inputs, [tensor(&[1, 2], &[1f32, 2.]), tensor(&[1], &[3i64])]);
@@ -291,11 +300,15 @@ fn a_model_of_a_fixed_batch_size_answers_any_number_of_records() {
 fn records_that_may_depend_on_each_other_are_not_put_apart() {
     let (model, _) = sums(2);
     let handler = Handler::new(&Manifest::default(), &model, Tools::default()).unwrap();
-    assert!(handler.decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
-            .map(|asked| asked.request).is_ok());
+    assert!(
+        handler
+            .decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
+            .map(|asked| asked.request)
+            .is_ok()
+    );
     let error = handler
         .decode("text/csv", body("1,2\n3,4\n5,6\n"), Documents::One, &Uncounted)
-            .map(|asked| asked.request)
+        .map(|asked| asked.request)
         .unwrap_err()
         .to_string();
     assert!(error.contains("the model takes float32[2, 2]"), "{error}");
@@ -321,8 +334,10 @@ fn an_output_without_an_entry_for_each_record_is_not_joined() {
         run,
     );
     assert_eq!(lines.lines().count(), 2, "{lines}");
-    let request = handler.decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
-            .map(|asked| asked.request).unwrap();
+    let request = handler
+        .decode("text/csv", body("1,2\n3,4\n"), Documents::One, &Uncounted)
+        .map(|asked| asked.request)
+        .unwrap();
     let runs = [run(&[]), run(&[])];
     let error = handler
         .encode(Format::Npy, &request.reply, "m", &runs)

@@ -40,6 +40,15 @@ impl Overlay {
     }
 }
 
+impl Overlay {
+    /// The overlay with this task, where it says none itself.
+    pub fn with_task(overlay: Option<&Self>, task: &str) -> Self {
+        let mut keys = overlay.map(|Self(keys)| keys.clone()).unwrap_or_default();
+        keys.entry("task").or_insert_with(|| task.into());
+        Self(keys)
+    }
+}
+
 impl Manifest {
     /// Reads the text of the file, if there is one, with the keys of `overlay` in the place of its
     /// own.

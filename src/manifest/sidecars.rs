@@ -284,7 +284,10 @@ fn hugging_face(text: &str, manifest: &mut Manifest) -> Result<bool, SidecarErro
         manifest.hints.task = Some(task);
         is_told = true;
     }
-    if let Some(kind) = config.get("problem_type").and_then(|kind| serde_json::from_value(kind.clone()).ok()) {
+    if let Some(kind) = config
+        .get("problem_type")
+        .and_then(|kind| serde_json::from_value(kind.clone()).ok())
+    {
         manifest.hints.answer.problem_type = Some(kind);
     }
     manifest
@@ -335,6 +338,9 @@ fn labels_of(config: &Json) -> Vec<String> {
     }
     let timm = config.get("pretrained_cfg").and_then(|own| own.get("label_names"));
     let names = config.get("label_names").or(timm).and_then(Json::as_array);
-    let names = names.into_iter().flatten().map(|name| name.as_str().map(ToOwned::to_owned));
+    let names = names
+        .into_iter()
+        .flatten()
+        .map(|name| name.as_str().map(ToOwned::to_owned));
     names.collect::<Option<_>>().unwrap_or_default()
 }

@@ -144,7 +144,16 @@ impl TokenizerConfig {
         let kind = source.text("model_type")?;
         let is_shifted = matches!(
             kind.as_deref(),
-            Some("roberta" | "xlm-roberta" | "xlm-roberta-xl" | "camembert" | "mpnet" | "longformer" | "data2vec-text" | "xmod")
+            Some(
+                "roberta"
+                    | "xlm-roberta"
+                    | "xlm-roberta-xl"
+                    | "camembert"
+                    | "mpnet"
+                    | "longformer"
+                    | "data2vec-text"
+                    | "xmod"
+            )
         );
         if is_shifted {
             let pad = source.length("pad_token_id")?.unwrap_or(1);
@@ -210,7 +219,11 @@ impl Source<'_> {
             value.as_f64().filter(|number| *number >= 0.0 && number.fract() == 0.0)
         })?;
         let number = number.filter(|number| *number < NO_LIMIT);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number below 1e15")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number below 1e15"
+        )]
         Ok(number.map(|number| number as usize))
     }
 
@@ -267,9 +280,18 @@ mod tests {
                     "tokenizer_class": "BertTokenizer", "pad_token": {"content": "[PAD]", "lstrip": false},
                     "model_input_names": ["input_ids", "attention_mask"], "added_tokens_decoder": {}}"#,
             ),
-            ("special_tokens_map.json", r#"{"pad_token": "<pad>", "mask_token": "[MASK]"}"#),
-            ("sentence_bert_config.json", r#"{"max_seq_length": 256, "do_lower_case": false}"#),
-            ("config.json", r#"{"model_type": "bert", "max_position_embeddings": 512, "architectures": ["BertModel"]}"#),
+            (
+                "special_tokens_map.json",
+                r#"{"pad_token": "<pad>", "mask_token": "[MASK]"}"#,
+            ),
+            (
+                "sentence_bert_config.json",
+                r#"{"max_seq_length": 256, "do_lower_case": false}"#,
+            ),
+            (
+                "config.json",
+                r#"{"model_type": "bert", "max_position_embeddings": 512, "architectures": ["BertModel"]}"#,
+            ),
         ]);
         assert_eq!(config.model_max_length, Some(512));
         assert_eq!(config.max_seq_length, Some(256));
@@ -280,7 +302,10 @@ mod tests {
         assert_eq!(config.mask_token.as_deref(), Some("[MASK]"));
         assert_eq!(config.do_lower_case, Some(true));
         assert_eq!(config.lower_texts, Some(false));
-        assert_eq!(config.model_input_names.as_deref(), Some(&["input_ids".to_owned(), "attention_mask".to_owned()][..]));
+        assert_eq!(
+            config.model_input_names.as_deref(),
+            Some(&["input_ids".to_owned(), "attention_mask".to_owned()][..])
+        );
         let journal = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<TokenizerConfig>(&journal).unwrap(), config);
         assert_eq!(serde_json::to_string(&TokenizerConfig::default()).unwrap(), "{}");
@@ -294,7 +319,11 @@ mod tests {
             r#"{"model_max_length": null}"#,
             "{}",
         ] {
-            assert_eq!(read(&[("tokenizer_config.json", text)]).model_max_length, None, "{text}");
+            assert_eq!(
+                read(&[("tokenizer_config.json", text)]).model_max_length,
+                None,
+                "{text}"
+            );
         }
     }
 
@@ -310,11 +339,31 @@ mod tests {
     #[test]
     fn mistakes_are_named_by_file_and_key() {
         let table = [
-            ("tokenizer_config.json", r#"{"model_max_length": "long"}"#, "\"model_max_length\" is not a number"),
-            ("tokenizer_config.json", r#"{"model_max_length": -1}"#, "\"model_max_length\" is not a number"),
-            ("tokenizer_config.json", r#"{"padding_side": "up"}"#, "\"padding_side\" is not \"left\" or \"right\""),
-            ("special_tokens_map.json", r#"{"pad_token": 3}"#, "\"pad_token\" is not a token"),
-            ("tokenizer_config.json", r#"{"model_input_names": [1]}"#, "is not a list of names"),
+            (
+                "tokenizer_config.json",
+                r#"{"model_max_length": "long"}"#,
+                "\"model_max_length\" is not a number",
+            ),
+            (
+                "tokenizer_config.json",
+                r#"{"model_max_length": -1}"#,
+                "\"model_max_length\" is not a number",
+            ),
+            (
+                "tokenizer_config.json",
+                r#"{"padding_side": "up"}"#,
+                "\"padding_side\" is not \"left\" or \"right\"",
+            ),
+            (
+                "special_tokens_map.json",
+                r#"{"pad_token": 3}"#,
+                "\"pad_token\" is not a token",
+            ),
+            (
+                "tokenizer_config.json",
+                r#"{"model_input_names": [1]}"#,
+                "is not a list of names",
+            ),
             ("config.json", "[]", "it is not an object"),
             ("config.json", "{", "it is not JSON"),
         ];

@@ -53,7 +53,9 @@ impl Encoded {
     pub fn length(&self) -> usize {
         let longest = self.rows.iter().map(TokenRow::len).max().unwrap_or(0);
         let length = longest.max(self.least_length);
-        length.checked_next_multiple_of(self.multiple_of.max(1)).unwrap_or(length)
+        length
+            .checked_next_multiple_of(self.multiple_of.max(1))
+            .unwrap_or(length)
     }
 
     /// The columns of the tensors that hold the tokens of a row.
@@ -160,7 +162,10 @@ mod tests {
     #[expect(clippy::single_range_in_vec_init, reason = "a list of one range")]
     fn bytes_are_counted_as_characters() {
         let text = "né👩x";
-        assert_eq!(characters(text, &[0..1, 1..3, 3..7, 7..8, 0..0]), [0..1, 1..2, 2..3, 3..4, 0..0]);
+        assert_eq!(
+            characters(text, &[0..1, 1..3, 3..7, 7..8, 0..0]),
+            [0..1, 1..2, 2..3, 3..4, 0..0]
+        );
         assert_eq!(characters("abc", &[1..2]), [1..2]);
     }
 }

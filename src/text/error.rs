@@ -32,9 +32,7 @@ pub enum TextError {
     #[error("the deadline passed while the texts were tokenized")]
     Deadline,
     /// A text is longer than the model takes, and the request forbids to cut it.
-    #[error(
-        "text {index} has {given} tokens where the model takes at most {limit}; shorten it, or allow truncation"
-    )]
+    #[error("text {index} has {given} tokens where the model takes at most {limit}; shorten it, or allow truncation")]
     TooLong { index: usize, given: usize, limit: usize },
     /// The options do not fit each other or the tokenizer.
     #[error("{0}")]
@@ -48,7 +46,9 @@ pub enum TextError {
     #[error("the tokenizer refuses text {index}: {problem}")]
     Refused { index: usize, problem: String },
     /// The model has inputs that texts do not give.
-    #[error("the model has inputs that texts do not give: {names}; token inputs are named as input_ids, attention_mask, token_type_ids or position_ids")]
+    #[error(
+        "the model has inputs that texts do not give: {names}; token inputs are named as input_ids, attention_mask, token_type_ids or position_ids"
+    )]
     Inputs { names: String },
     /// An input has a name for tokens and a type or shape that they do not fit.
     #[error("input {name} is {given}; tokens are {expected}")]

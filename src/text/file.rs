@@ -21,6 +21,7 @@ pub(super) struct File {
     pub normalizer: Value,
     pub pre_tokenizer: Value,
     pub post_processor: Value,
+    pub decoder: Value,
     pub added_tokens: Vec<AddedToken>,
     pub truncation: Option<TruncationParams>,
     pub padding: Option<PaddingParams>,
@@ -63,6 +64,7 @@ impl<'de> Visitor<'de> for FileVisitor<'_> {
         let budget = Cell::new(STEP_VALUES);
         let mut model = None;
         let (mut normalizer, mut pre_tokenizer, mut post_processor) = (Value::Null, Value::Null, Value::Null);
+        let mut decoder = Value::Null;
         let mut added_tokens = Vec::new();
         let (mut truncation, mut padding) = (None, None);
         while let Some(key) = map.next_key::<String>()? {
@@ -76,6 +78,7 @@ impl<'de> Visitor<'de> for FileVisitor<'_> {
                 "model" => model = Some(map.next_value_seed(ModelSeed(self.0))?),
                 "normalizer" => normalizer = map.next_value_seed(Bounded(&budget))?,
                 "pre_tokenizer" => pre_tokenizer = map.next_value_seed(Bounded(&budget))?,
+                "decoder" => decoder = map.next_value_seed(Bounded(&budget))?,
                 "post_processor" => post_processor = map.next_value_seed(Bounded(&budget))?,
                 "added_tokens" => added_tokens = map.next_value_seed(AddedSeed(self.0))?,
                 "truncation" => truncation = map.next_value()?,
@@ -92,6 +95,7 @@ impl<'de> Visitor<'de> for FileVisitor<'_> {
             normalizer,
             pre_tokenizer,
             post_processor,
+            decoder,
             added_tokens,
             truncation,
             padding,

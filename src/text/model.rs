@@ -143,7 +143,9 @@ impl Fields {
         let longest = vocabulary.keys().map(String::len).max().unwrap_or(0);
         for (index, (left, right)) in merges.iter().enumerate() {
             // The library copies both into a buffer of the longest token.
-            let joined = right.strip_prefix(prefix.as_str()).map(|right| left.len() + right.len());
+            let joined = right
+                .strip_prefix(prefix.as_str())
+                .map(|right| left.len() + right.len());
             if joined.is_none_or(|length| length > longest) {
                 return Err(format!("merge {index} makes a token that the vocabulary does not have"));
             }
@@ -195,7 +197,10 @@ impl VocabularySeed<'_> {
         self.1.tokens += 1;
         self.1.token_bytes += token.len();
         if self.1.tokens > self.0.tokens {
-            return Err(E::custom(format!("the vocabulary has more than {} tokens", self.0.tokens)));
+            return Err(E::custom(format!(
+                "the vocabulary has more than {} tokens",
+                self.0.tokens
+            )));
         }
         if token.len() > TOKEN_BYTES {
             return Err(E::custom(format!("a token is longer than {TOKEN_BYTES} bytes")));
@@ -271,7 +276,10 @@ impl<'de> Visitor<'de> for MergesSeed<'_> {
         let mut merges = Merges::new();
         while let Some(merge) = list.next_element::<Merge>()? {
             if merges.len() == self.0.merges {
-                return Err(A::Error::custom(format!("the model has more than {} merges", self.0.merges)));
+                return Err(A::Error::custom(format!(
+                    "the model has more than {} merges",
+                    self.0.merges
+                )));
             }
             merges.extend(merge.0);
         }

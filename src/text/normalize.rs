@@ -77,7 +77,9 @@ fn push(value: &Value, steps: &mut Vec<Step>) -> Result<(), TextError> {
             given: text.len() as u64,
             limit: REPLACEMENT_BYTES as u64,
         }),
-        None => Err(TextError::file(format!("a normalizer of the type {kind} has no \"{key}\""))),
+        None => Err(TextError::file(format!(
+            "a normalizer of the type {kind} has no \"{key}\""
+        ))),
     };
     let step = match kind {
         "Replace" => Step::Replace {
@@ -113,7 +115,9 @@ pub(super) fn pattern(value: &Value) -> Result<Pattern, TextError> {
     match (text("String"), text("Regex")) {
         (Some(text), None) => Pattern::literal(text),
         (None, Some(regex)) => Pattern::regex(regex),
-        _ => Err(TextError::file("a \"pattern\" is neither {\"String\": ..} nor {\"Regex\": ..}")),
+        _ => Err(TextError::file(
+            "a \"pattern\" is neither {\"String\": ..} nor {\"Regex\": ..}",
+        )),
     }
 }
 

@@ -242,7 +242,9 @@ mod tests {
     #[test]
     fn an_engine_that_gives_up_is_an_error_and_not_a_piece() {
         let pattern = Pattern::regex(r"(?:(?:a|b|ab)*)(?=c)").unwrap();
-        let error = pattern.pieces(&"ab".repeat(200), &clock(Duration::from_secs(60))).unwrap_err();
+        let error = pattern
+            .pieces(&"ab".repeat(200), &clock(Duration::from_secs(60)))
+            .unwrap_err();
         assert!(matches!(error, TextError::PatternBound { .. }), "{error}");
         assert!(error.to_string().contains("(?:a|b|ab)*"), "{error}");
     }
@@ -274,6 +276,9 @@ mod tests {
     fn a_literal_is_itself() {
         let pattern = Pattern::literal(".*").unwrap();
         let pieces = pattern.pieces("a.*b.*", &clock(Duration::from_secs(60))).unwrap();
-        assert_eq!(pieces, [((0, 1), false), ((1, 3), true), ((3, 4), false), ((4, 6), true)]);
+        assert_eq!(
+            pieces,
+            [((0, 1), false), ((1, 3), true), ((3, 4), false), ((4, 6), true)]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Equal tokenizer files of different models are one tokenizer in memory.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::config::TokenizerConfig;
@@ -66,5 +67,11 @@ impl Pool {
                 Ok(core) => core.strong_count() > 0,
                 Err(_) => true,
             }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("tokenizers", &self.len()).finish()
     }
 }

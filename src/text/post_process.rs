@@ -54,7 +54,8 @@ impl PostProcess {
                     .map(|encodings| Encoding::merge(encodings, false))
             }
         };
-        processed.map_err(|error| TextError::Options(format!("the post-processor fails: {}", excerpt(&error.to_string()))))
+        processed
+            .map_err(|error| TextError::Options(format!("the post-processor fails: {}", excerpt(&error.to_string()))))
     }
 }
 
@@ -91,7 +92,12 @@ fn check_template(template: Option<&Value>, tokens: &Value, is_pair: bool) -> Re
         });
     }
     for piece in pieces {
-        let id = |kind: &str| piece.get(kind).and_then(|piece| piece.get("id")).and_then(Value::as_str);
+        let id = |kind: &str| {
+            piece
+                .get(kind)
+                .and_then(|piece| piece.get("id"))
+                .and_then(Value::as_str)
+        };
         if let Some(id) = id("SpecialToken") {
             let count = |key: &str| tokens.get(id)?.get(key)?.as_array().map(Vec::len);
             let count = count("ids").filter(|ids| count("tokens") == Some(*ids));
@@ -130,9 +136,18 @@ mod tests {
         let table = [
             (template(json!([cls, a]), json!([a, b]), json!({})), "does not describe"),
             (template(json!([cls, a]), json!([a, b]), uneven), "does not describe"),
-            (template(json!([cls, a]), json!([a, b]), many), "tokens that the post-processor adds"),
-            (template(json!([a, b]), json!([a, b]), known.clone()), "the second one, $B"),
-            (template(json!([a]), json!(vec![a.clone(); 65]), known), "pieces of a template"),
+            (
+                template(json!([cls, a]), json!([a, b]), many),
+                "tokens that the post-processor adds",
+            ),
+            (
+                template(json!([a, b]), json!([a, b]), known.clone()),
+                "the second one, $B",
+            ),
+            (
+                template(json!([a]), json!(vec![a.clone(); 65]), known),
+                "pieces of a template",
+            ),
             (template(json!("$A"), json!([a, b]), json!({})), "not a list of pieces"),
         ];
         for (value, problem) in table {

@@ -122,7 +122,9 @@ fn push(value: &Value, steps: &mut Vec<Step>) -> Result<(), TextError> {
         }
         _ => {
             if kind == "FixedLength" && value.get("length").is_some_and(|length| *length == 0) {
-                return Err(TextError::file("a pre-tokenizer of the type FixedLength has the length 0"));
+                return Err(TextError::file(
+                    "a pre-tokenizer of the type FixedLength has the length 0",
+                ));
             }
             steps.push(Step::Library(serde_json::from_value(value.clone()).map_err(refuse)?));
         }

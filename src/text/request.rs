@@ -81,7 +81,10 @@ pub struct ReadOptions {
 pub fn read(essence: &str, body: &[u8], options: &ReadOptions) -> Result<Option<TextRequest>, RequestError> {
     match essence {
         "application/json" => json::read(body, options),
-        "application/jsonlines" | "application/jsonl" | "application/x-ndjson" | "application/x-jsonlines"
+        "application/jsonlines"
+        | "application/jsonl"
+        | "application/x-ndjson"
+        | "application/x-jsonlines"
         | "application/json-lines" => read_lines(body, options),
         "text/csv" | "application/csv" => csv::read(utf8(body)?, options).map(Some),
         "text/plain" => {

@@ -34,7 +34,9 @@ impl TextRole {
             "input_ids" | "inputs_ids" | "token_ids" | "tokens" | "ids" | "input_word_ids" | "input.1" | "input"
             | "text_input_ids" => Self::Ids,
             "attention_mask" | "input_mask" | "mask" | "text_attention_mask" => Self::Mask,
-            "token_type_ids" | "segment_ids" | "input_type_ids" | "token_types" | "segments" | "type_ids" => Self::Types,
+            "token_type_ids" | "segment_ids" | "input_type_ids" | "token_types" | "segments" | "type_ids" => {
+                Self::Types
+            }
             "position_ids" | "positions" => Self::Positions,
             _ => return None,
         })
@@ -119,7 +121,10 @@ impl TextInputs {
     /// together where it does not.
     pub fn has_mask(&self) -> bool {
         let optional = self.optional.iter().map(|(_, bound)| bound);
-        self.required.iter().chain(optional).any(|bound| bound.role == TextRole::Mask)
+        self.required
+            .iter()
+            .chain(optional)
+            .any(|bound| bound.role == TextRole::Mask)
     }
 
     /// The tensors of the model's inputs, in its order.
@@ -147,8 +152,8 @@ fn bound(
     length: &mut Option<usize>,
 ) -> Result<Bound, TextError> {
     let is_mask = role == TextRole::Mask;
-    let may_be = is_whole(spec.data_type)
-        || is_mask && matches!(spec.data_type, DataType::F32 | DataType::F16 | DataType::Bool);
+    let may_be =
+        is_whole(spec.data_type) || is_mask && matches!(spec.data_type, DataType::F32 | DataType::F16 | DataType::Bool);
     let refuse = |expected| TextError::InputType {
         name: spec.name.clone(),
         given: spec.to_string(),

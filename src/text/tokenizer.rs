@@ -1,5 +1,6 @@
 //! A tokenizer: texts to the ids of their tokens.
 
+mod decode;
 mod encode;
 mod memory;
 
@@ -8,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::ModelWrapper;
 use tokenizers::{AddedVocabulary, Encoding, Model, PaddingDirection, Token, TruncationDirection};
 
@@ -38,6 +40,8 @@ pub(super) struct Core {
     normalize: Normalize,
     pre_tokenize: PreTokenize,
     post_process: PostProcess,
+    /// From tokens back to text; `None` where they are joined by blanks.
+    decoder: Option<DecoderWrapper>,
     /// The names of the steps before and behind the model, for people.
     parts: [Option<String>; 3],
     /// From the file's `truncation` and `padding`, as far as they are more than a strategy.
@@ -156,14 +160,26 @@ impl Tokenizer {
 
     /// Most tokens of a text, the special ones among them; `None` where nothing says it.
     pub fn max_length(&self, options: &Options) -> Option<usize> {
-        let own = self.config.max_seq_length.or(self.config.model_max_length).or(self.core.max_length);
-        let lengths = [options.max_length.or(own), self.config.max_positions, options.fixed_length];
+        let own = self
+            .config
+            .max_seq_length
+            .or(self.config.model_max_length)
+            .or(self.core.max_length);
+        let lengths = [
+            options.max_length.or(own),
+            self.config.max_positions,
+            options.fixed_length,
+        ];
         lengths.into_iter().flatten().min()
     }
 
     /// The id that texts are filled up with.
     pub fn pad_id(&self) -> Option<u32> {
-        let named = self.config.pad_token.as_deref().and_then(|token| self.token_to_id(token));
+        let named = self
+            .config
+            .pad_token
+            .as_deref()
+            .and_then(|token| self.token_to_id(token));
         named.or(self.core.pad_id)
     }
 
@@ -173,7 +189,11 @@ impl Tokenizer {
     }
 
     fn truncation_side(&self, options: &Options) -> Side {
-        let sides = [options.truncation_side, self.config.truncation_side, self.core.truncation_side];
+        let sides = [
+            options.truncation_side,
+            self.config.truncation_side,
+            self.core.truncation_side,
+        ];
         sides.into_iter().flatten().next().unwrap_or_default()
     }
 
@@ -254,6 +274,7 @@ impl Core {
             normalize,
             pre_tokenize,
             post_process,
+            decoder: serde_json::from_value(file.decoder).ok(),
             parts,
             max_length: file.truncation.as_ref().map(|truncation| truncation.max_length),
             truncation_side: file.truncation.as_ref().map(|truncation| match truncation.direction {

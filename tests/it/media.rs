@@ -17,14 +17,19 @@ use crate::support::onnx::{Graph, Info, Model, Node, Tensor, element};
 /// A picture of one colour.
 fn picture(colour: [u8; 3], format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    RgbImage::from_pixel(40, 30, Rgb(colour)).write_to(&mut bytes, format).unwrap();
+    RgbImage::from_pixel(40, 30, Rgb(colour))
+        .write_to(&mut bytes, format)
+        .unwrap();
     bytes.into_inner()
 }
 
 /// The colour that is most of a picture: the logits are the means of its channels.
 fn colours() -> Vec<u8> {
     let graph = Graph::new()
-        .input(Info::floats("pixel_values", ["batch".into(), 3.into(), 8.into(), 8.into()]))
+        .input(Info::floats(
+            "pixel_values",
+            ["batch".into(), 3.into(), 8.into(), 8.into()],
+        ))
         .node(Node::new("GlobalAveragePool", ["pixel_values"], ["means"]))
         .node(Node::new("Flatten", ["means"], ["logits"]))
         .output(Info::floats("logits", ["batch".into(), 3.into()]));
@@ -50,7 +55,9 @@ fn folder(server: &Server, name: &str) -> String {
 
 fn id2label(labels: &[&str]) -> Value {
     let labels = labels.iter().enumerate();
-    labels.map(|(number, label)| (number.to_string(), json!(label))).collect()
+    labels
+        .map(|(number, label)| (number.to_string(), json!(label)))
+        .collect()
 }
 
 /// A server with the model of colours as a library of Hugging Face would publish it.
@@ -65,12 +72,19 @@ fn with_colours() -> Server {
 }
 
 fn send(server: &Server, model: &str, content_type: &str, body: &[u8], accept: &str) -> Response {
-    let request = Server::invocation(model).header("Content-Type", content_type).body(body);
+    let request = Server::invocation(model)
+        .header("Content-Type", content_type)
+        .body(body);
     server.send(&request.header("Accept", accept))
 }
 
 fn labels(answer: &Value) -> Vec<&str> {
-    answer.as_array().unwrap().iter().map(|entry| entry["label"].as_str().unwrap()).collect()
+    answer
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["label"].as_str().unwrap())
+        .collect()
 }
 
 #[test]
@@ -79,7 +93,11 @@ fn a_picture_is_answered_with_labels_however_it_is_sent() {
     let green = [20, 200, 90];
     let png = picture(green, ImageFormat::Png);
     let coded = STANDARD.encode(&png);
-    let form = [b"--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n\r\n".as_slice(), &png, b"\r\n--x--\r\n"];
+    let form = [
+        b"--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n\r\n".as_slice(),
+        &png,
+        b"\r\n--x--\r\n",
+    ];
     let form = form.concat();
     let single: Vec<(&str, Vec<u8>)> = vec![
         ("image/png", png.clone()),
@@ -94,25 +112,54 @@ fn a_picture_is_answered_with_labels_however_it_is_sent() {
         ("application/x-www-form-urlencoded", png.clone()),
         ("multipart/form-data; boundary=x", form),
         ("application/json", json!({"inputs": coded}).to_string().into_bytes()),
-        ("application/json", json!({"inputs": {"image_bytes": {"b64": coded}}}).to_string().into_bytes()),
+        (
+            "application/json",
+            json!({"inputs": {"image_bytes": {"b64": coded}}})
+                .to_string()
+                .into_bytes(),
+        ),
     ];
     for (content_type, body) in single {
-        let answer = send(&server, "colours", content_type, &body, "application/json").expect(200).json();
+        let answer = send(&server, "colours", content_type, &body, "application/json")
+            .expect(200)
+            .json();
         assert_eq!(labels(&answer), ["green", "blue", "red"], "{content_type}");
-        let scores: f64 = answer.as_array().unwrap().iter().map(|entry| entry["score"].as_f64().unwrap()).sum();
+        let scores: f64 = answer
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["score"].as_f64().unwrap())
+            .sum();
         assert!((scores - 1.0).abs() < 1e-5, "{content_type}: {answer}");
     }
     let blue = STANDARD.encode(picture([0, 0, 255], ImageFormat::Png));
     let two = json!({"inputs": [coded, blue], "parameters": {"top_k": 1}}).to_string();
-    let answer = send(&server, "colours", "application/json", two.as_bytes(), "*/*").expect(200).json();
-    assert_eq!([&answer[0][0]["label"], &answer[1][0]["label"]], ["green", "blue"], "{answer}");
+    let answer = send(&server, "colours", "application/json", two.as_bytes(), "*/*")
+        .expect(200)
+        .json();
+    assert_eq!(
+        [&answer[0][0]["label"], &answer[1][0]["label"]],
+        ["green", "blue"],
+        "{answer}"
+    );
     let instances = json!({"instances": [{"b64": coded}]}).to_string();
-    let answer = send(&server, "colours", "application/json", instances.as_bytes(), "*/*").expect(200).json();
+    let answer = send(&server, "colours", "application/json", instances.as_bytes(), "*/*")
+        .expect(200)
+        .json();
     assert_eq!(labels(&answer["predictions"][0])[0], "green", "{answer}");
     let lines = format!("{}\n{}\n", json!({"inputs": coded}), json!({"inputs": blue}));
-    let answer = send(&server, "colours", "application/jsonlines", lines.as_bytes(), "application/jsonlines").expect(200);
+    let answer = send(
+        &server,
+        "colours",
+        "application/jsonlines",
+        lines.as_bytes(),
+        "application/jsonlines",
+    )
+    .expect(200);
     assert_eq!(answer.text().lines().count(), 2);
-    let csv = send(&server, "colours", "image/png", &png, "text/csv").expect(200).text();
+    let csv = send(&server, "colours", "image/png", &png, "text/csv")
+        .expect(200)
+        .text();
     assert!(csv.starts_with("green,"), "{csv}");
     // The tensors are there for programs.
     let npy = send(&server, "colours", "image/png", &png, "application/x-npy").expect(200);
@@ -135,13 +182,23 @@ fn what_is_no_picture_is_refused_in_words_and_costs_nothing() {
     huge[29..33].copy_from_slice(&crc.to_be_bytes());
     huge.extend_from_slice(&[0; 2000]);
     let table: [(&str, Vec<u8>, u16, &str); 8] = [
-        ("image/png", png[..png.len() / 2].to_vec(), 400, "truncated"),
+        ("image/png", png[..png.len() / 2].to_vec(), 400, "end of file"),
         ("image/png", huge, 413, "--max-pixels"),
         ("image/png", b"GIF".to_vec(), 400, "begin"),
         ("image/jpeg", vec![0xff; 100], 400, "begin"),
         ("application/x-image", Vec::new(), 400, "begin"),
-        ("application/json", br#"{"inputs": "https://example.com/a.png"}"#.to_vec(), 400, "fetches no addresses"),
-        ("application/json", br#"{"inputs": "abc"}"#.to_vec(), 400, "base64"),
+        (
+            "application/json",
+            br#"{"inputs": "https://example.com/a.png"}"#.to_vec(),
+            400,
+            "fetches no addresses",
+        ),
+        (
+            "application/json",
+            br#"{"inputs": "a picture!"}"#.to_vec(),
+            400,
+            "base64",
+        ),
         ("multipart/form-data; boundary=x", b"--y--".to_vec(), 400, "boundary"),
     ];
     for (content_type, body, status, part) in table {
@@ -170,22 +227,45 @@ fn crc32(bytes: &[u8]) -> u32 {
 fn a_step_that_is_not_known_is_refused_by_name_and_the_model_still_takes_tensors() {
     let server = Builder::multi().start();
     let url = server.models().place_model("colours", &colours());
-    write(&url, "preprocessor_config.json", r#"{"image_processor_type": "LlavaNextImageProcessor", "size": {"shortest_edge": 8}, "image_grid_pinpoints": [[1, 1]]}"#);
+    write(
+        &url,
+        "preprocessor_config.json",
+        r#"{"image_processor_type": "LlavaNextImageProcessor", "size": {"shortest_edge": 8}, "image_grid_pinpoints": [[1, 1]]}"#,
+    );
     server.load("colours", &url).expect(200);
-    let refusal = send(&server, "colours", "image/png", &picture([1, 2, 3], ImageFormat::Png), "*/*").expect(415);
-    assert!(refusal.message().contains("preprocessor_config.json"), "{}", refusal.message());
+    let refusal = send(
+        &server,
+        "colours",
+        "image/png",
+        &picture([1, 2, 3], ImageFormat::Png),
+        "*/*",
+    )
+    .expect(415);
+    assert!(
+        refusal.message().contains("preprocessor_config.json"),
+        "{}",
+        refusal.message()
+    );
     let ones = json!({"instances": [vec![vec![vec![1.0; 8]; 8]; 3]]});
     server.invoke("colours", &ones).expect(200);
     // What the manifest says has to be right.
     write(&url, "longshore.json", r#"{"image": {"sise": 8}}"#);
     let refusal = server.load("other", &url).expect(400);
-    assert!(refusal.message().contains("did you mean \"size\""), "{}", refusal.message());
+    assert!(
+        refusal.message().contains("did you mean \"size\""),
+        "{}",
+        refusal.message()
+    );
 }
 
 #[test]
 fn three_small_archives_are_a_pipeline_from_a_picture_to_a_label() {
     let server = with_colours();
-    let (pixels, bare, names) = (folder(&server, "pixels"), server.models().place_model("bare", &colours()), folder(&server, "names"));
+    let (pixels, bare, names) = (
+        folder(&server, "pixels"),
+        server.models().place_model("bare", &colours()),
+        folder(&server, "names"),
+    );
     write(&pixels, "preprocessor_config.json", PREPROCESSOR);
     let config = json!({"architectures": ["ViTForImageClassification"], "id2label": id2label(&COLOURS)});
     write(&names, "config.json", &config.to_string());
@@ -193,11 +273,15 @@ fn three_small_archives_are_a_pipeline_from_a_picture_to_a_label() {
         server.load(name, url).expect(200);
     }
     let red = picture([200, 30, 20], ImageFormat::Png);
-    let whole = send(&server, "colours", "image/png", &red, "application/json").expect(200).json();
+    let whole = send(&server, "colours", "image/png", &red, "application/json")
+        .expect(200)
+        .json();
     for between in ["application/x-npy", "application/json", "application/jsonlines"] {
         let pixels = send(&server, "pixels", "image/png", &red, between).expect(200);
         let logits = send(&server, "bare", between, &pixels.body, between).expect(200);
-        let answer = send(&server, "names", between, &logits.body, "application/json").expect(200).json();
+        let answer = send(&server, "names", between, &logits.body, "application/json")
+            .expect(200)
+            .json();
         assert_eq!(labels(&answer), labels(&whole), "{between}");
         for (one, other) in answer.as_array().unwrap().iter().zip(whole.as_array().unwrap()) {
             let difference = one["score"].as_f64().unwrap() - other["score"].as_f64().unwrap();
@@ -207,14 +291,21 @@ fn three_small_archives_are_a_pipeline_from_a_picture_to_a_label() {
     // Weights in another format are a model that was not exported, rather than a step.
     write(&pixels, "model.safetensors", "x");
     let refusal = server.load("again", &pixels).expect(400);
-    assert!(refusal.message().contains("export the model as ONNX"), "{}", refusal.message());
+    assert!(
+        refusal.message().contains("export the model as ONNX"),
+        "{}",
+        refusal.message()
+    );
 }
 
 /// A tokenizer of whole words.
 fn tokenizer(words: &[&str]) -> String {
     let special = ["[PAD]", "[UNK]"].into_iter();
-    let vocabulary: serde_json::Map<String, Value> =
-        special.chain(words.iter().copied()).enumerate().map(|(id, word)| (word.to_owned(), json!(id))).collect();
+    let vocabulary: serde_json::Map<String, Value> = special
+        .chain(words.iter().copied())
+        .enumerate()
+        .map(|(id, word)| (word.to_owned(), json!(id)))
+        .collect();
     json!({
         "version": "1.0", "truncation": null, "added_tokens": [],
         "padding": {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
@@ -226,10 +317,22 @@ fn tokenizer(words: &[&str]) -> String {
 
 /// Adds up what each word says for and against.
 fn moods() -> Vec<u8> {
+    sums_of_words("logits")
+}
+
+fn sums_of_words(output: &str) -> Vec<u8> {
     let table = [0., 0., 0., 0., 0., 3., 3., 0.];
     let graph = Graph::new()
-        .input(Info::tensor("input_ids", element::INT64, ["batch".into(), "sequence".into()]))
-        .input(Info::tensor("attention_mask", element::INT64, ["batch".into(), "sequence".into()]))
+        .input(Info::tensor(
+            "input_ids",
+            element::INT64,
+            ["batch".into(), "sequence".into()],
+        ))
+        .input(Info::tensor(
+            "attention_mask",
+            element::INT64,
+            ["batch".into(), "sequence".into()],
+        ))
         .initializer(Tensor::floats("table", &[4, 2], &table))
         .initializer(Tensor::ints("last", &[1], &[2]))
         .initializer(Tensor::ints("words", &[1], &[1]))
@@ -237,15 +340,16 @@ fn moods() -> Vec<u8> {
         .node(Node::new("Cast", ["attention_mask"], ["mask"]).attribute("to", element::FLOAT))
         .node(Node::new("Unsqueeze", ["mask", "last"], ["wide"]))
         .node(Node::new("Mul", ["each", "wide"], ["kept"]))
-        .node(Node::new("ReduceSum", ["kept", "words"], ["logits"]).attribute("keepdims", 0))
-        .output(Info::floats("logits", ["batch".into(), 2.into()]));
+        .node(Node::new("ReduceSum", ["kept", "words"], [output]).attribute("keepdims", 0))
+        .output(Info::floats(output, ["batch".into(), 2.into()]));
     Model::new(graph).opset(13).into_bytes()
 }
 
 fn place_moods(server: &Server, name: &str) -> String {
     let url = server.models().place_model(name, &moods());
     write(&url, "tokenizer.json", &tokenizer(&["good", "bad"]));
-    let config = json!({"architectures": ["BertForSequenceClassification"], "id2label": id2label(&["NEGATIVE", "POSITIVE"])});
+    let config =
+        json!({"architectures": ["BertForSequenceClassification"], "id2label": id2label(&["NEGATIVE", "POSITIVE"])});
     write(&url, "config.json", &config.to_string());
     url
 }
@@ -260,25 +364,39 @@ fn a_sentence_is_answered_with_a_label_however_it_is_sent() {
         ("application/json", r#"{"text": "A good ferry"}"#),
         ("text/plain", "A good ferry"),
     ] {
-        let answer = send(&server, "moods", content_type, body.as_bytes(), "application/json").expect(200).json();
+        let answer = send(&server, "moods", content_type, body.as_bytes(), "application/json")
+            .expect(200)
+            .json();
         assert_eq!(labels(&answer), ["POSITIVE"], "{content_type} {body}");
     }
     let two = r#"{"inputs": ["good", "bad bad and bad"], "parameters": {"top_k": null}}"#;
-    let answer = send(&server, "moods", "application/json", two.as_bytes(), "*/*").expect(200).json();
+    let answer = send(&server, "moods", "application/json", two.as_bytes(), "*/*")
+        .expect(200)
+        .json();
     assert_eq!(labels(&answer[0]), ["POSITIVE", "NEGATIVE"], "{answer}");
     assert_eq!(labels(&answer[1]), ["NEGATIVE", "POSITIVE"], "{answer}");
-    let csv = send(&server, "moods", "text/csv", b"good\nbad\n", "text/csv").expect(200).text();
+    let csv = send(&server, "moods", "text/csv", b"good\nbad\n", "text/csv")
+        .expect(200)
+        .text();
     let first: Vec<&str> = csv.lines().map(|line| line.split(',').next().unwrap()).collect();
     assert_eq!(first, ["POSITIVE", "NEGATIVE"], "{csv}");
     let ids = json!({"inputs": {"input_ids": [[2, 2]], "attention_mask": [[1, 1]]}});
-    assert_eq!(server.invoke("moods", &ids).expect(200).json()["outputs"][0], json!([0.0, 6.0]));
+    assert_eq!(
+        server.invoke("moods", &ids).expect(200).json()["outputs"][0],
+        json!([0.0, 6.0])
+    );
 
     let long = "a ".repeat(600_000);
     for (content_type, body, status, part) in [
         ("text/plain", long.as_bytes(), 413, "--max-text"),
         ("text/plain", b"caf\xe9".as_slice(), 400, "UTF-8"),
         ("application/json", br#"{"inputs": []}"#, 400, "no texts"),
-        ("application/json", br#"{"inputs": "a", "parameters": {"max_length": "x"}}"#, 400, "max_length"),
+        (
+            "application/json",
+            br#"{"inputs": "a", "parameters": {"max_length": "x"}}"#,
+            400,
+            "max_length",
+        ),
     ] {
         let refusal = send(&server, "moods", content_type, body, "*/*").expect(status);
         assert!(refusal.message().contains(part), "{}", refusal.message());
@@ -288,12 +406,28 @@ fn a_sentence_is_answered_with_a_label_however_it_is_sent() {
 #[test]
 fn a_tokenizer_alone_gives_the_tokens_of_a_sentence() {
     let server = Builder::multi().start();
-    let (url, model) = (folder(&server, "tokens"), server.models().place_model("moods", &moods()));
+    let (url, model) = (
+        folder(&server, "tokens"),
+        server.models().place_model("moods", &moods()),
+    );
     write(&url, "tokenizer.json", &tokenizer(&["good", "bad"]));
     server.load("tokens", &url).expect(200);
     server.load("moods", &model).expect(200);
-    let tokens = send(&server, "tokens", "application/json", br#"{"inputs": ["good", "bad bad"]}"#, "application/json");
-    let logits = send(&server, "moods", "application/json", &tokens.expect(200).body, "application/json").expect(200);
+    let tokens = send(
+        &server,
+        "tokens",
+        "application/json",
+        br#"{"inputs": ["good", "bad bad"]}"#,
+        "application/json",
+    );
+    let logits = send(
+        &server,
+        "moods",
+        "application/json",
+        &tokens.expect(200).body,
+        "application/json",
+    )
+    .expect(200);
     assert_eq!(logits.json()["predictions"], json!([[0.0, 3.0], [6.0, 0.0]]));
 }
 
@@ -327,10 +461,89 @@ fn equal_tokenizers_are_one_in_memory() {
     }
     let first = reserved[1] - reserved[0];
     let others = reserved[3] - reserved[1];
-    assert!(reserved[0] > 500_000, "a tokenizer of 20,000 words is counted: {reserved:?}");
+    assert!(
+        reserved[0] > 500_000,
+        "a tokenizer of 20,000 words is counted: {reserved:?}"
+    );
     assert!(first < reserved[0] / 10 && others < reserved[0] / 10, "{reserved:?}");
     for number in 0..4 {
         server.unload(&format!("m{number}")).expect(200);
     }
-    assert!(server.reserved() < reserved[0] / 10, "{} {reserved:?}", server.reserved());
+    assert!(
+        server.reserved() < reserved[0] / 10,
+        "{} {reserved:?}",
+        server.reserved()
+    );
+}
+
+/// An embedding of two numbers, which no sentence but an empty one lacks.
+fn place_embeddings(server: &Server, name: &str) -> String {
+    let url = server.models().place_model(name, &sums_of_words("sentence_embedding"));
+    write(&url, "tokenizer.json", &tokenizer(&["good", "bad"]));
+    write(
+        &url,
+        "longshore.json",
+        r#"{"task": "sentence-similarity", "answer": {"normalize": true}}"#,
+    );
+    url
+}
+
+#[test]
+fn clients_of_text_servers_are_answered_in_their_own_words() {
+    let server = Builder::multi().start();
+    let url = place_embeddings(&server, "words");
+    server.load("words", &url).expect(200);
+    let post = |path: &str, body: &Value| server.send(&Request::post(path).json(body));
+    let answer = post(
+        "/v1/embeddings",
+        &json!({"model": "words", "input": ["good", "bad bad"], "user": "u"}),
+    )
+    .expect(200);
+    let answer = answer.json();
+    assert_eq!(answer["data"][0]["embedding"], json!([0.0, 1.0]), "{answer}");
+    assert_eq!(answer["data"][1]["embedding"], json!([1.0, 0.0]), "{answer}");
+    assert_eq!(
+        (&answer["model"], &answer["usage"]["total_tokens"]),
+        (&json!("words"), &json!(3)),
+        "{answer}"
+    );
+    let coded = json!({"model": "words", "input": "good", "encoding_format": "base64"});
+    let answer = post("/v1/embeddings", &coded).expect(200).json();
+    let bytes = STANDARD
+        .decode(answer["data"][0]["embedding"].as_str().unwrap())
+        .unwrap();
+    assert_eq!(bytes, [0f32.to_le_bytes(), 1f32.to_le_bytes()].concat());
+    let compared = json!({"inputs": {"source_sentence": "good", "sentences": ["good good", "bad"]}});
+    assert_eq!(server.invoke("words", &compared).expect(200).json(), json!([1.0, 0.0]));
+    post("/v1/embeddings", &json!({"model": "nobody", "input": "good"})).expect(404);
+    post(
+        "/v1/embeddings",
+        &json!({"model": "words", "input": "good", "encoding_format": "hex"}),
+    )
+    .expect(400);
+
+    let single = Builder::single(&url).start();
+    eventually("the model is loaded", || single.ping().status == 200);
+    let post = |path: &str, body: &Value| single.send(&Request::post(path).json(body));
+    assert_eq!(
+        post("/embed", &json!({"inputs": "good"})).expect(200).json(),
+        json!([[0.0, 1.0]])
+    );
+    let refusal = post("/rerank", &json!({"query": "good", "texts": ["bad"]})).expect(400);
+    assert!(refusal.message().contains("another task"), "{}", refusal.message());
+    single.send(&Request::get("/embed")).expect(405);
+
+    let moods = place_moods(&server, "moods");
+    let single = Builder::single(&moods).start();
+    eventually("the model is loaded", || single.ping().status == 200);
+    let answer = single
+        .send(&Request::post("/predict").json(&json!({"inputs": "bad"})))
+        .expect(200)
+        .json();
+    assert_eq!(labels(&answer), ["NEGATIVE", "POSITIVE"], "{answer}");
+    // The environment may name the task.
+    let ranking = Builder::single(&moods)
+        .environment("HF_TASK", "no-such-task")
+        .run_to_end();
+    assert!(ranking.last_line().contains("no-such-task"), "{}", ranking.last_line());
 }

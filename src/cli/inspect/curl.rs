@@ -35,7 +35,12 @@ pub fn command(url: &str, content_type: &str, body: &[u8], file: Option<&Path>) 
 /// Sends an example of what a model takes beside tensors; `body` is as `--data-binary` has it.
 pub fn example(url: &str, content_type: &str, body: &str) -> String {
     let header = format!("Content-Type: {content_type}");
-    format!("curl {} -H {} --data-binary {}", quoted(url), quoted(&header), quoted(body))
+    format!(
+        "curl {} -H {} --data-binary {}",
+        quoted(url),
+        quoted(&header),
+        quoted(body)
+    )
 }
 
 /// `text` as one word of any POSIX shell.

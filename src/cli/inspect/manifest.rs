@@ -59,7 +59,9 @@ pub fn lines(manifest: &Manifest) -> Vec<String> {
     let passed_over = manifest.hints.passed_over.iter();
     tell(
         "not understood",
-        passed_over.map(|passed| format!("{}: {}", passed.file, passed.why)).collect(),
+        passed_over
+            .map(|passed| format!("{}: {}", passed.file, passed.why))
+            .collect(),
     );
     tell("columns of exporters", columns(&manifest.hints.columns));
     lines

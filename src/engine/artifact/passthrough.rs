@@ -27,7 +27,9 @@ pub(super) fn ports(manifest: &Manifest) -> Vec<InputSpec> {
     let is_wanted = |step: &Option<Step>| !Step::is_off(step.as_ref());
     if is_wanted(&manifest.image) && (hints.image.is_some() || has_settings(&manifest.image)) {
         let layout = Step::settings(manifest.image.as_ref()).and_then(|settings| settings.get("layout"));
-        let is_last = layout.and_then(|layout| layout.as_str()).is_some_and(|layout| layout.eq_ignore_ascii_case("NHWC"));
+        let is_last = layout
+            .and_then(|layout| layout.as_str())
+            .is_some_and(|layout| layout.eq_ignore_ascii_case("NHWC"));
         let dims: [&str; 4] = match is_last {
             true => ["batch", "height", "width", "3"],
             false => ["batch", "3", "height", "width"],
@@ -45,7 +47,11 @@ pub(super) fn ports(manifest: &Manifest) -> Vec<InputSpec> {
         };
     }
     if is_wanted(&manifest.answer) && !manifest.labels.is_empty() {
-        return vec![port("logits", DataType::F32, &["batch", &manifest.labels.len().to_string()])];
+        return vec![port(
+            "logits",
+            DataType::F32,
+            &["batch", &manifest.labels.len().to_string()],
+        )];
     }
     Vec::new()
 }

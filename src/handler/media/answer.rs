@@ -7,12 +7,15 @@ use serde_json::{Map, Value as Json};
 use super::body::Frame;
 use super::error::MediaError;
 use super::picture::Placed;
-use super::text::{Texts, Words};
+use super::text::{SeenTexts, Texts, Words};
 use super::{Media, Seen, Source, is_asked_for};
 use crate::codec::{Encoded, Format, ReplyPlan};
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
-use crate::task::{Answer, Context, Form, Labels, Output, Parameters, PlacedPicture, Question, Settings, Task, TaskError};
+use crate::task::{
+    Answer, Context, EncodingFormat, Form, Labels, Output, Parameters, PlacedPicture, Question, Settings, Task,
+    TaskError,
+};
 use crate::tensor::{Signature, Value, ValueType};
 
 /// The task of a model, and what the manifest sets for its answers.
@@ -66,7 +69,11 @@ impl Answering {
         // tensors alone, they say nothing new.
         let hinted = || source.and_then(|source| manifest.hints.task.or_else(|| guessed(manifest, signature, source)));
         let is_bare = manifest.hints.files.iter().any(|file| file == "config.json") && is_passthrough(signature);
-        let logits = || (is_bare || is_told).then_some(manifest.hints.task.or(Some(Task::TextClassification))).flatten();
+        let logits = || {
+            (is_bare || is_told)
+                .then_some(manifest.hints.task.or(Some(Task::TextClassification)))
+                .flatten()
+        };
         let Some(task) = named.or_else(hinted).or_else(logits) else {
             return Ok(None);
         };
@@ -169,6 +176,7 @@ impl Media {
         seen: &Seen,
         form: Reply,
         plan: &ReplyPlan,
+        model: &str,
         signature: &Signature,
         runs: &[Vec<Value>],
     ) -> Result<Encoded, MediaError> {
@@ -179,11 +187,15 @@ impl Media {
         let mut answers = Vec::with_capacity(runs.len());
         for (index, run) in runs.iter().enumerate() {
             // One run for all records, or one for each.
-            let part = if runs.len() == 1 { 0..seen.records } else { index..index + 1 };
+            let part = if runs.len() == 1 {
+                0..seen.records
+            } else {
+                index..index + 1
+            };
             let outputs = names.iter().zip(run).map(|(name, value)| Output { name, value });
             answers.push(self.answer(answering, seen, part, &outputs.collect::<Vec<_>>())?);
         }
-        reply(seen, form, &answers)
+        reply(seen, form, model, &answers)
     }
 
     fn answer(
@@ -193,7 +205,13 @@ impl Media {
         part: Range<usize>,
         outputs: &[Output<'_>],
     ) -> Result<Answer, MediaError> {
-        let placed: Vec<Placed<'_>> = seen.placements.get(part.clone()).unwrap_or_default().iter().map(Placed).collect();
+        let placed: Vec<Placed<'_>> = seen
+            .placements
+            .get(part.clone())
+            .unwrap_or_default()
+            .iter()
+            .map(Placed)
+            .collect();
         let pictures: Vec<&dyn PlacedPicture> = placed.iter().map(|placed| placed as &dyn PlacedPicture).collect();
         let context = Context {
             pictures: &pictures,
@@ -225,9 +243,11 @@ pub(in crate::handler) enum Reply {
     JsonLines,
     Csv,
     Png,
+    /// Embeddings as OpenAI's clients read them.
+    OpenAi(EncodingFormat),
 }
 
-fn reply(seen: &Seen, form: Reply, answers: &[Answer]) -> Result<Encoded, MediaError> {
+fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<Encoded, MediaError> {
     let is_one = seen.form == Form::One;
     let (content_type, body) = match form {
         Reply::Json => {
@@ -262,6 +282,13 @@ fn reply(seen: &Seen, form: Reply, answers: &[Answer]) -> Result<Encoded, MediaE
             let lines: Result<Vec<_>, _> = answers.iter().map(Answer::to_csv).collect();
             (Format::Csv.media_type(), lines?.concat())
         }
+        Reply::OpenAi(encoding) => match answers {
+            [only] => {
+                let tokens = seen.texts.as_ref().map_or(0, SeenTexts::tokens);
+                (Format::Json.media_type(), only.to_open_ai(model, tokens, encoding)?)
+            }
+            _ => return Err(super::no_texts()),
+        },
         Reply::Png => match answers {
             [only] => ("image/png", only.to_png()?),
             _ => {

@@ -145,7 +145,12 @@ pub(in crate::handler) fn of_lines(body: &[u8]) -> Option<Result<Files, BodyProb
                 }
                 match &mut all {
                     Some(all) => all.files.append(&mut own.files),
-                    None => all = Some(Files { is_single: false, ..own }),
+                    None => {
+                        all = Some(Files {
+                            is_single: false,
+                            ..own
+                        })
+                    }
                 }
             }
             Err(BodyProblem(problem)) => return Some(Err(BodyProblem(format!("line {}: {problem}", number + 1)))),
@@ -172,7 +177,9 @@ fn gather(value: Node, files: &mut Vec<Bytes>) -> Result<(), BodyProblem> {
             }
         }
         Node::Nothing | Node::Parameters(_) => {
-            return Err(BodyProblem("there is null, true or false where a file was expected".to_owned()));
+            return Err(BodyProblem(
+                "there is null, true or false where a file was expected".to_owned(),
+            ));
         }
     }
     Ok(())
@@ -295,25 +302,49 @@ mod tests {
     fn each_way_to_send_files_in_json_gives_the_same_files() {
         let cases = [
             (r#"{"inputs": "YWJj"}"#, 1, true, Frame::Bare),
-            (r#"{"inputs": ["YWJj", "YWJj"], "parameters": {"top_k": 2}}"#, 2, false, Frame::Bare),
+            (
+                r#"{"inputs": ["YWJj", "YWJj"], "parameters": {"top_k": 2}}"#,
+                2,
+                false,
+                Frame::Bare,
+            ),
             (r#"{"instances": [{"b64": "YWJj"}]}"#, 1, false, Frame::Predictions),
-            (r#"{"instances": [{"image_bytes": {"b64": "YWJj"}}]}"#, 1, false, Frame::Predictions),
+            (
+                r#"{"instances": [{"image_bytes": {"b64": "YWJj"}}]}"#,
+                1,
+                false,
+                Frame::Predictions,
+            ),
             (r#"{"image": "data:image/png;base64,YWJj"}"#, 1, true, Frame::Bare),
             (r#""YWJj""#, 1, true, Frame::Bare),
             (r#"["YW\nJj"]"#, 1, false, Frame::Bare),
         ];
         for (text, count, is_single, frame) in cases {
             let files = json(text).unwrap().unwrap();
-            assert_eq!((files.files.len(), files.is_single, files.frame), (count, is_single, frame), "{text}");
+            assert_eq!(
+                (files.files.len(), files.is_single, files.frame),
+                (count, is_single, frame),
+                "{text}"
+            );
             assert!(files.files.iter().all(|file| &**file == b"abc"), "{text}");
         }
-        let with = json(r#"{"inputs": "YWJj", "parameters": {"top_k": 2}}"#).unwrap().unwrap();
+        let with = json(r#"{"inputs": "YWJj", "parameters": {"top_k": 2}}"#)
+            .unwrap()
+            .unwrap();
         assert_eq!(with.parameters["top_k"], 2);
     }
 
     #[test]
     fn json_with_numbers_is_left_to_the_formats_of_tensors() {
-        for text in ["[[1, 2]]", r#"{"inputs": {"x": [1.5]}}"#, r#"{"instances": [[0]]}"#, "{", "{}", "[]", "nonsense"] {
+        for text in [
+            "[[1, 2]]",
+            r#"{"inputs": {"x": [1.5]}}"#,
+            r#"{"instances": [[0]]}"#,
+            "{",
+            "{}",
+            "[]",
+            "nonsense",
+        ] {
             assert!(json(text).is_none(), "{text}");
         }
     }

@@ -13,6 +13,8 @@ use crate::vision::VisionError;
 pub enum MediaError {
     #[error("the body holds no file that can be read: {0}")]
     Body(String),
+    #[error("{0}")]
+    Request(String),
     #[error("{}{source}{}", .of.map(|number| format!("picture {number}: ")).unwrap_or_default(), picture_knob(source))]
     Picture {
         /// Which one, where there are several.

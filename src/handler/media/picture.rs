@@ -41,7 +41,8 @@ impl Pictures {
         let Some(input) = signature.inputs.iter().find(is_picture) else {
             if is_asked_for(step) {
                 return Err(HandlerError::Image(
-                    "the model has no input of pictures, which is float32, float16 or uint8 of four dimensions".to_owned(),
+                    "the model has no input of pictures, which is float32, float16 or uint8 of four dimensions"
+                        .to_owned(),
                 ));
             }
             return Ok(None);
@@ -83,7 +84,12 @@ impl Pictures {
     ) -> Result<(Request, Seen), MediaError> {
         let count = files.files.len();
         let numbered = |index: usize| (count > 1).then_some(index + 1);
-        let failed = |index: usize| move |source| MediaError::Picture { of: numbered(index), source };
+        let failed = |index: usize| {
+            move |source| MediaError::Picture {
+                of: numbered(index),
+                source,
+            }
+        };
         // All headers first: what is over a bound costs no decoding, and no memory is taken before
         // it is reserved.
         let (mut largest, mut total) = (0, 0);

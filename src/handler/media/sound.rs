@@ -94,7 +94,11 @@ impl Sounds {
         }
         let request = Request::of_records(given, rows, schema)?;
         let seen = Seen {
-            form: if files.is_single && rows == 1 { Form::One } else { Form::List },
+            form: if files.is_single && rows == 1 {
+                Form::One
+            } else {
+                Form::List
+            },
             frame: files.frame,
             records: rows,
             settings,

@@ -74,7 +74,9 @@ impl Texts {
         }
         let Some(tokenizer) = tokenizer else {
             return match is_asked_for(step) {
-                true => Err(HandlerError::Text("there is no tokenizer.json beside the model".to_owned())),
+                true => Err(HandlerError::Text(
+                    "there is no tokenizer.json beside the model".to_owned(),
+                )),
                 false => Ok(None),
             };
         };
@@ -252,7 +254,12 @@ impl Texts {
 }
 
 /// The texts to be tokenised, and how their answers belong together.
-fn question(task: Option<Task>, inputs: Vec<TextInput>, form: &TextForm, settings: &Settings) -> (Vec<TextInput>, Asked) {
+fn question(
+    task: Option<Task>,
+    inputs: Vec<TextInput>,
+    form: &TextForm,
+    settings: &Settings,
+) -> (Vec<TextInput>, Asked) {
     match (task, form) {
         (Some(Task::ZeroShotClassification), _) => {
             let labels = settings.candidate_labels.as_deref().unwrap_or_default();
@@ -304,6 +311,11 @@ struct Row {
 }
 
 impl SeenTexts {
+    /// Tokens of the request, without padding.
+    pub fn tokens(&self) -> usize {
+        self.encoded.rows.iter().map(|row| row.len()).sum()
+    }
+
     /// Calls `answer` with the question and the tokens of the rows in `part`.
     pub fn with_context<T>(&self, part: Range<usize>, answer: impl FnOnce(Question<'_>, &[Tokens<'_>]) -> T) -> T {
         let rows: Vec<Row> = part.clone().map(|row| self.row(row)).collect();
@@ -434,7 +446,9 @@ impl Vocabulary for Words<'_> {
     fn mask(&self) -> Option<(u32, String)> {
         let configured = self.0.config().mask_token.as_deref();
         let names = configured.into_iter().chain(["[MASK]", "<mask>"]);
-        names.into_iter().find_map(|name| Some((self.0.token_to_id(name)?, name.to_owned())))
+        names
+            .into_iter()
+            .find_map(|name| Some((self.0.token_to_id(name)?, name.to_owned())))
     }
 
     fn padding(&self) -> Option<u32> {

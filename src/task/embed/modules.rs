@@ -8,6 +8,7 @@
 //! 2_Normalize/
 //! ```
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::task::error::excerpt;
@@ -17,7 +18,7 @@ use crate::task::{Settings, TaskError};
 use crate::tensor::Signature;
 
 /// The steps after the network.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SentenceModules {
     /// The pooling and whether embeddings are normalised.
     pub settings: Settings,

@@ -15,7 +15,8 @@ use crate::text::error::TextError;
 /// times what it replaces.
 pub(super) fn check(value: &Value, growth: usize) -> Result<(), TextError> {
     let text = value.get("precompiled_charsmap").and_then(Value::as_str);
-    let text = text.ok_or_else(|| TextError::file("a normalizer of the type Precompiled has no \"precompiled_charsmap\""))?;
+    let text =
+        text.ok_or_else(|| TextError::file("a normalizer of the type Precompiled has no \"precompiled_charsmap\""))?;
     let bytes = STANDARD.decode(text).map_err(|_| refuse("it is not base64"))?;
     let (trie, replacements) = split(&bytes).ok_or_else(|| refuse("it is shorter than it says"))?;
     let replacements = std::str::from_utf8(replacements).map_err(|_| refuse("its texts are not UTF-8"))?;
@@ -56,7 +57,9 @@ fn walk(trie: &[u32], replacements: &str, growth: usize) -> Result<(), TextError
             }
             if unit >> 8 & 1 == 1 {
                 let start = usize::try_from(at(next)? & (u32::MAX >> 1)).map_err(|_| outside())?;
-                let text = replacements.get(start..).ok_or_else(|| refuse("a replacement lies outside its texts"))?;
+                let text = replacements
+                    .get(start..)
+                    .ok_or_else(|| refuse("a replacement lies outside its texts"))?;
                 let length = text.find('\0').unwrap_or(text.len());
                 if length > growth * (depth + 1) {
                     return Err(refuse("a replacement is too long for what it replaces"));
@@ -100,10 +103,8 @@ mod tests {
     #[test]
     fn a_table_whose_walks_stay_inside_is_accepted() {
         check(&charsmap(&one_key(0), "b\0"), 16).unwrap();
-        let normalizer: tokenizers::normalizers::Precompiled =
-            serde_json::from_value(charsmap(&one_key(0), "b\0")).unwrap_or_else(|_| {
-                serde_json::from_str(&charsmap(&one_key(0), "b\0").to_string()).unwrap()
-            });
+        let normalizer: tokenizers::normalizers::Precompiled = serde_json::from_value(charsmap(&one_key(0), "b\0"))
+            .unwrap_or_else(|_| serde_json::from_str(&charsmap(&one_key(0), "b\0").to_string()).unwrap());
         assert_eq!(normalizer.transform("a"), Some("b"));
     }
 
@@ -116,9 +117,18 @@ mod tests {
             (charsmap(&[], "b\0"), "leads out"),
             (charsmap(&[256 << 10], "b\0"), "leads out"),
             (charsmap(&[u32::MAX], "b\0"), "leads out"),
-            (json!({"type": "Precompiled", "precompiled_charsmap": "!"}), "not base64"),
-            (json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="}), "shorter than it says"),
-            (json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAP8="}), "not UTF-8"),
+            (
+                json!({"type": "Precompiled", "precompiled_charsmap": "!"}),
+                "not base64",
+            ),
+            (
+                json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="}),
+                "shorter than it says",
+            ),
+            (
+                json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAP8="}),
+                "not UTF-8",
+            ),
             (json!({"type": "Precompiled"}), "has no"),
         ];
         for (value, problem) in table {

@@ -318,7 +318,9 @@ impl<'a> Scan<'a> {
                     break;
                 }
                 Some('[') if self.rest.starts_with("[:") => {
-                    return Err("POSIX brackets such as [:punct:] mean different characters in different engines".to_owned());
+                    return Err(
+                        "POSIX brackets such as [:punct:] mean different characters in different engines".to_owned(),
+                    );
                 }
                 Some('[') => self.class()?,
                 Some('\\') => self.escape(true)?,
@@ -368,8 +370,8 @@ impl<'a> Scan<'a> {
     fn property(&mut self) -> Result<(), String> {
         // Names that stand for other characters there than here.
         const POSIX: [&str; 14] = [
-            "alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "xdigit",
-            "word", "ascii",
+            "alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper",
+            "xdigit", "word", "ascii",
         ];
         let letter = self.skip().unwrap_or('p');
         let name = self
@@ -407,11 +409,17 @@ impl<'a> Scan<'a> {
             }
         };
         let is_hex = !digits.is_empty() && digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let number = if is_hex { u32::from_str_radix(digits, 16).ok() } else { None };
+        let number = if is_hex {
+            u32::from_str_radix(digits, 16).ok()
+        } else {
+            None
+        };
         let number = number.ok_or_else(odd)?;
         if kind == 'x' && !self.rest.starts_with('{') && number > 0x7f {
             // A byte of the UTF-8 there, a character here.
-            return Err(format!("\\x{digits} is a byte there and a character here; use \\x{{{digits}}}"));
+            return Err(format!(
+                "\\x{digits} is a byte there and a character here; use \\x{{{digits}}}"
+            ));
         }
         if char::from_u32(number).is_none() {
             return Err(odd());
@@ -476,12 +484,27 @@ mod tests {
     fn published_patterns_are_accepted_and_simple() {
         let table = [
             (GPT_2, true),
-            (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+", true),
-            (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+", true),
-            (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+", true),
-            (r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##, true),
+            (
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                true,
+            ),
+            (
+                r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                true,
+            ),
+            (
+                r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+                true,
+            ),
+            (
+                r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
+                true,
+            ),
             (r" ?[^(\s|[.,!?…。，、।۔،])]+", false),
-            (r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", false),
+            (
+                r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+                false,
+            ),
             (" {2,}", false),
             (r"[0-9][0-9][0-9]", false),
             (r"\s{2,}|[\n\r\t]", false),

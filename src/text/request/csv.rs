@@ -81,11 +81,7 @@ fn record(
         ([first, second], Some(_)) => Ok(TextInput::Pair(take(second), take(first))),
         ([first, second], None) if options.pairs => Ok(TextInput::Pair(take(first), take(second))),
         _ => {
-            let most = if options.pairs {
-                "a text or a pair"
-            } else {
-                "one text"
-            };
+            let most = if options.pairs { "a text or a pair" } else { "one text" };
             refuse(format!(
                 "it has {width} columns where a line is {most}; put texts with commas into double quotes"
             ))

@@ -154,7 +154,11 @@ impl<'a> Reader<'a> {
                         TextForm::One
                     }
                 };
-                found.form = Some(if key == Key::Instances { TextForm::Instances } else { form });
+                found.form = Some(if key == Key::Instances {
+                    TextForm::Instances
+                } else {
+                    form
+                });
             }
             // A list of texts, where `text` stands for `inputs`.
             Key::Text if peek == Peek::Array => {
@@ -263,18 +267,24 @@ impl<'a> Reader<'a> {
                 }
                 Ok(TextForm::Similarity)
             }
-            (None, None, Some(_), None, None, None, None) => {
-                Err(RequestError::item("text_pair", "the first text of the pair is missing; give it as \"text\"").into())
-            }
+            (None, None, Some(_), None, None, None, None) => Err(RequestError::item(
+                "text_pair",
+                "the first text of the pair is missing; give it as \"text\"",
+            )
+            .into()),
             (None, None, None, Some(_), None, None, None) => {
                 Err(RequestError::item("query", "the texts to rank are missing; give them as \"texts\"").into())
             }
-            (None, None, None, None, None, Some(_), None) => {
-                Err(RequestError::item("source_sentence", "the other texts are missing; give them as \"sentences\"").into())
-            }
-            (None, None, None, None, None, None, Some(_)) => {
-                Err(RequestError::item("sentences", "the text to compare with is missing; give it as \"source_sentence\"").into())
-            }
+            (None, None, None, None, None, Some(_), None) => Err(RequestError::item(
+                "source_sentence",
+                "the other texts are missing; give them as \"sentences\"",
+            )
+            .into()),
+            (None, None, None, None, None, None, Some(_)) => Err(RequestError::item(
+                "sentences",
+                "the text to compare with is missing; give it as \"source_sentence\"",
+            )
+            .into()),
             _ => Err(mixed()),
         }
     }
@@ -443,7 +453,11 @@ impl<'a> Reader<'a> {
         if !self.has_text {
             return Stop::NoText;
         }
-        RequestError::item(path, "it is not understood; a text is \"...\" or {\"text\": .., \"text_pair\": ..}").into()
+        RequestError::item(
+            path,
+            "it is not understood; a text is \"...\" or {\"text\": .., \"text_pair\": ..}",
+        )
+        .into()
     }
 
     /// A mistake in the JSON, which other readers name where it is not ours.

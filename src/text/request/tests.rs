@@ -27,7 +27,11 @@ fn each_dialect_gives_its_texts_and_its_form() {
     let table: [(&str, Vec<TextInput>, TextForm); 19] = [
         (r#"{"inputs": "a"}"#, vec![one("a")], TextForm::One),
         (r#"{"inputs": ["a", "b"]}"#, vec![one("a"), one("b")], TextForm::List),
-        (r#"{"inputs": {"text": "a", "text_pair": "b"}}"#, vec![pair("a", "b")], TextForm::One),
+        (
+            r#"{"inputs": {"text": "a", "text_pair": "b"}}"#,
+            vec![pair("a", "b")],
+            TextForm::One,
+        ),
         (r#"{"inputs": {"text": "a"}}"#, vec![one("a")], TextForm::One),
         (
             r#"{"inputs": [{"text": "a"}, {"text": "b", "text_pair": "c"}]}"#,
@@ -41,12 +45,20 @@ fn each_dialect_gives_its_texts_and_its_form() {
         ),
         (r#"{"text": "a"}"#, vec![one("a")], TextForm::One),
         (r#"{"text": ["a", "b"]}"#, vec![one("a"), one("b")], TextForm::List),
-        (r#"{"text": "a", "text_pair": "b"}"#, vec![pair("a", "b")], TextForm::One),
+        (
+            r#"{"text": "a", "text_pair": "b"}"#,
+            vec![pair("a", "b")],
+            TextForm::One,
+        ),
         (r#"{"instances": ["a"]}"#, vec![one("a")], TextForm::Instances),
         (r#"{"instances": [{"text": "a"}]}"#, vec![one("a")], TextForm::Instances),
         (r#""a""#, vec![one("a")], TextForm::One),
         (r#"["a", "b"]"#, vec![one("a"), one("b")], TextForm::List),
-        (r#"{"question": "a", "context": "b"}"#, vec![pair("a", "b")], TextForm::One),
+        (
+            r#"{"question": "a", "context": "b"}"#,
+            vec![pair("a", "b")],
+            TextForm::One,
+        ),
         (
             r#"{"inputs": {"question": "a", "context": "b"}}"#,
             vec![pair("a", "b")],
@@ -59,7 +71,11 @@ fn each_dialect_gives_its_texts_and_its_form() {
         ),
         (r#"{"input": ["a"]}"#, vec![one("a")], TextForm::List),
         (r#"{"inputs": [["a"]]}"#, vec![one("a")], TextForm::List),
-        (r#" { "inputs" : "\ud83d\udc69\u0000\n" } "#, vec![one("👩\0\n")], TextForm::One),
+        (
+            r#" { "inputs" : "\ud83d\udc69\u0000\n" } "#,
+            vec![one("👩\0\n")],
+            TextForm::One,
+        ),
     ];
     for (body, inputs, form) in table {
         let request = json_of(body).unwrap().unwrap_or_else(|| panic!("{body}"));
@@ -70,7 +86,9 @@ fn each_dialect_gives_its_texts_and_its_form() {
 #[test]
 fn pairs_in_lists_are_read_where_the_task_takes_them() {
     let body = r#"{"inputs": [["a", "b"], ["c", "d"]]}"#;
-    let request = read("application/json", body.as_bytes(), &with_pairs()).unwrap().unwrap();
+    let request = read("application/json", body.as_bytes(), &with_pairs())
+        .unwrap()
+        .unwrap();
     assert_eq!(request.inputs, [pair("a", "b"), pair("c", "d")]);
     let error = json_of(body).unwrap_err().to_string();
     assert!(error.contains("inputs[0]") && error.contains("text_pair"), "{error}");
@@ -78,7 +96,8 @@ fn pairs_in_lists_are_read_where_the_task_takes_them() {
 
 #[test]
 fn parameters_and_other_keys_are_handed_out() {
-    let body = r#"{"parameters": {"top_k": 2, "deep": [1]}, "inputs": "a", "truncate": true, "model": "m", "stop": ["x"]}"#;
+    let body =
+        r#"{"parameters": {"top_k": 2, "deep": [1]}, "inputs": "a", "truncate": true, "model": "m", "stop": ["x"]}"#;
     let request = json_of(body).unwrap().unwrap();
     assert_eq!(Value::Object(request.parameters), json!({"top_k": 2, "deep": [1]}));
     assert_eq!(
@@ -128,12 +147,21 @@ fn bodies_of_numbers_are_left_to_the_readers_of_tensors() {
 #[test]
 fn mistakes_are_named_by_their_place() {
     let table = [
-        (r#"{"inputs": ["a", 1]}"#, "inputs[1]: it is a number where a text is expected"),
+        (
+            r#"{"inputs": ["a", 1]}"#,
+            "inputs[1]: it is a number where a text is expected",
+        ),
         (r#"["a", null]"#, "[1]: it is null where a text is expected"),
-        (r#"{"inputs": ["a", ["b", "c", "d"]]}"#, "inputs[1][2]: it is a text too many"),
+        (
+            r#"{"inputs": ["a", ["b", "c", "d"]]}"#,
+            "inputs[1][2]: it is a text too many",
+        ),
         (r#"{"inputs": "a", "inputs": "b"}"#, "given twice"),
         (r#"{"inputs": "a", "text": "b"}"#, "several keys"),
-        (r#"{"inputs": [{"text": "a", "x": 1}]}"#, "inputs[0].x: it is not understood"),
+        (
+            r#"{"inputs": [{"text": "a", "x": 1}]}"#,
+            "inputs[0].x: it is not understood",
+        ),
         (r#"{"inputs": "a", "parameters": 5}"#, "parameters: it is not an object"),
         (r#"{"text_pair": "a"}"#, "the first text of the pair is missing"),
         (r#"{"query": "a"}"#, "the texts to rank are missing"),
@@ -186,7 +214,9 @@ fn plain_text_is_one_text_without_its_last_line_end() {
         ("\u{feff}a", "a"),
         ("", ""),
     ] {
-        let request = read("text/plain", body.as_bytes(), &ReadOptions::default()).unwrap().unwrap();
+        let request = read("text/plain", body.as_bytes(), &ReadOptions::default())
+            .unwrap()
+            .unwrap();
         assert_eq!(request.inputs, [one(text)]);
     }
     let error = read("text/plain", b"ab\xff", &ReadOptions::default()).unwrap_err();
@@ -203,11 +233,23 @@ fn csv_has_a_text_or_a_pair_in_each_line() {
     let plain = ReadOptions::default();
     assert_eq!(texts("a\nb\r\n\nc", &plain), ["a", "b", "c"].map(one));
     assert_eq!(texts("text\n\"a, \"\"b\"\"\nc\"\n", &plain), [one("a, \"b\"\nc")]);
-    assert_eq!(texts("a,b\n\"c,d\",e", &with_pairs()), [pair("a", "b"), pair("c,d", "e")]);
+    assert_eq!(
+        texts("a,b\n\"c,d\",e", &with_pairs()),
+        [pair("a", "b"), pair("c,d", "e")]
+    );
     assert_eq!(texts("text,text_pair\na,b", &plain), [pair("a", "b")]);
     assert_eq!(texts("text_pair,text\na,b", &plain), [pair("b", "a")]);
     assert_eq!(texts("sentence1,sentence2\na,b", &plain), [pair("a", "b")]);
-    assert_eq!(texts("text\r", &ReadOptions { csv_header: Some(false), ..plain }), [one("text")]);
+    assert_eq!(
+        texts(
+            "text\r",
+            &ReadOptions {
+                csv_header: Some(false),
+                ..plain
+            }
+        ),
+        [one("text")]
+    );
     let table = [
         ("Hello, world", "line 1: it has 2 columns where a line is one text"),
         ("a,b,c,d", "line 1: it has 4 columns"),
@@ -234,9 +276,21 @@ fn limits_are_named() {
         ..ReadOptions::default()
     };
     let table = [
-        ("application/json", r#"["a", "b", "c"]"#, "texts of a request: 3 where at most 2"),
-        ("application/json", r#"{"query": "a", "texts": ["a", "b", "c"]}"#, "texts of a request: 3"),
-        ("application/json", r#"["a", "abcdef"]"#, "bytes of text 1: 6 where at most 5"),
+        (
+            "application/json",
+            r#"["a", "b", "c"]"#,
+            "texts of a request: 3 where at most 2",
+        ),
+        (
+            "application/json",
+            r#"{"query": "a", "texts": ["a", "b", "c"]}"#,
+            "texts of a request: 3",
+        ),
+        (
+            "application/json",
+            r#"["a", "abcdef"]"#,
+            "bytes of text 1: 6 where at most 5",
+        ),
         ("text/plain", "abcdef", "bytes of text 0: 6"),
         ("text/csv", "a\nb\nc", "texts of a request: 3"),
         ("application/jsonlines", "\"a\"\n\"b\"\n\"c\"", "texts of a request: 3"),

@@ -44,7 +44,10 @@ fn files_are_refused_by_name() {
         with("model", bpe)
     };
     let replace = |pattern: &str, content: &str| {
-        with("normalizer", json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": content}))
+        with(
+            "normalizer",
+            json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": content}),
+        )
     };
     let table = [
         (json!([]), "a tokenizer"),
@@ -53,37 +56,111 @@ fn files_are_refused_by_name() {
         (model(json!({"type": "Magic"})), "none of BPE, WordPiece"),
         (model(json!({"type": "Unigram"})), "the form of another model"),
         (model(json!({"vocab": {"a": 4_294_967_296u64}})), "4294967296"),
-        (model(json!({"vocab": {"a": 2_147_483_648u64}})), "greater than an int32"),
+        (
+            model(json!({"vocab": {"a": 2_147_483_648u64}})),
+            "greater than an int32",
+        ),
         (model(json!({"vocab": {"a": -1}})), "-1"),
         (model(json!({"vocab": {"a".repeat(4096): 1}})), "longer than 2048 bytes"),
-        (model(json!({"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 1_000_000})), "max_input_chars_per_word"),
-        (model(json!({"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 5})), "unk_id"),
-        (bpe(json!({"a": 0, "b": 1}), json!(["a b"]), Value::Null), "merge 0 makes a token"),
-        (bpe(json!({"a": 0, "#": 1}), json!([["a", "#"]]), json!("##")), "merge 0 makes a token"),
+        (
+            model(
+                json!({"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 1_000_000}),
+            ),
+            "max_input_chars_per_word",
+        ),
+        (
+            model(json!({"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 5})),
+            "unk_id",
+        ),
+        (
+            bpe(json!({"a": 0, "b": 1}), json!(["a b"]), Value::Null),
+            "merge 0 makes a token",
+        ),
+        (
+            bpe(json!({"a": 0, "#": 1}), json!([["a", "#"]]), json!("##")),
+            "merge 0 makes a token",
+        ),
         (bpe(json!({"a": 0}), json!(["a b c"]), Value::Null), "not two tokens"),
-        (bpe(json!({"a": 0}), json!([["a", "b", "c"]]), Value::Null), "not two tokens"),
+        (
+            bpe(json!({"a": 0}), json!([["a", "b", "c"]]), Value::Null),
+            "not two tokens",
+        ),
         (replace("(a+)+$", ""), "$ means the end of a line"),
         (replace("(", ""), "a group is not closed"),
-        (replace("a", &"b".repeat(2000)), "bytes of the text that a normalizer inserts"),
-        (with("normalizer", json!({"type": "Prepend", "prepend": "b".repeat(2000)})), "inserts"),
-        (with("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})), "precompiled_charsmap"),
+        (
+            replace("a", &"b".repeat(2000)),
+            "bytes of the text that a normalizer inserts",
+        ),
+        (
+            with("normalizer", json!({"type": "Prepend", "prepend": "b".repeat(2000)})),
+            "inserts",
+        ),
+        (
+            with(
+                "normalizer",
+                json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+            ),
+            "precompiled_charsmap",
+        ),
         (with("normalizer", json!({"type": "Magic"})), "normalizer Magic"),
-        (with("normalizer", json!({"pattern": {"Regex": "a"}, "content": ""})), "has no \"type\""),
-        (with("normalizer", json!({"type": "Sequence", "normalizers": vec![json!({"type": "NFC"}); 100]})), "steps of the normalizer"),
-        (with("pre_tokenizer", json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "Whitespace"}); 100]})), "steps of the pre-tokenizer"),
-        (with("pre_tokenizer", json!({"type": "FixedLength", "length": 0})), "the length 0"),
-        (with("pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Isolated"})), "invert"),
-        (with("post_processor", json!({"type": "Sequence", "processors": vec![json!({"type": "ByteLevel"}); 100]})), "steps of the post-processor"),
+        (
+            with("normalizer", json!({"pattern": {"Regex": "a"}, "content": ""})),
+            "has no \"type\"",
+        ),
+        (
+            with(
+                "normalizer",
+                json!({"type": "Sequence", "normalizers": vec![json!({"type": "NFC"}); 100]}),
+            ),
+            "steps of the normalizer",
+        ),
+        (
+            with(
+                "pre_tokenizer",
+                json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "Whitespace"}); 100]}),
+            ),
+            "steps of the pre-tokenizer",
+        ),
+        (
+            with("pre_tokenizer", json!({"type": "FixedLength", "length": 0})),
+            "the length 0",
+        ),
+        (
+            with(
+                "pre_tokenizer",
+                json!({"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Isolated"}),
+            ),
+            "invert",
+        ),
+        (
+            with(
+                "post_processor",
+                json!({"type": "Sequence", "processors": vec![json!({"type": "ByteLevel"}); 100]}),
+            ),
+            "steps of the post-processor",
+        ),
         (with("post_processor", json!(vec![0; 30_000])), "more than 20000 values"),
-        (with("added_tokens", json!([added(&"a".repeat(4096))])), "longer than 2048 bytes"),
-        (with("added_tokens", json!([added("a"), {"id": 5_000_000_000u64}])), "5000000000"),
+        (
+            with("added_tokens", json!([added(&"a".repeat(4096))])),
+            "longer than 2048 bytes",
+        ),
+        (
+            with("added_tokens", json!([added("a"), {"id": 5_000_000_000u64}])),
+            "5000000000",
+        ),
     ];
     for (json, expected) in table {
         let given = problem(&json);
         assert!(given.contains(expected), "{expected}: {given}");
         assert!(given.len() < 1024, "{given}");
     }
-    for text in ["", "{", "\u{feff}", "null", "{\"model\": {\"vocab\": {\"\\ud800\": 1}}}"] {
+    for text in [
+        "",
+        "{",
+        "\u{feff}",
+        "null",
+        "{\"model\": {\"vocab\": {\"\\ud800\": 1}}}",
+    ] {
         assert!(matches!(parse(text.as_bytes()), Err(TextError::File { .. })), "{text}");
     }
     assert!(parse(b"{\"version\": \"\xff\"}").is_err());
@@ -100,10 +177,25 @@ fn files_beyond_the_limits_are_refused() {
     let vocab = json!({"a": 0, "b": 1, "ab": 2});
     let table = [
         (with("decoder", json!("x".repeat(3000))), "bytes: "),
-        (with("model", json!({"vocab": {"a": 0, "b": 1, "c": 2, "d": 3}, "unk_token": "a"})), "more than 3 tokens"),
-        (with("model", json!({"vocab": [["a", 0], ["b", 0], ["c", 0], ["d", 0]]})), "more than 3 tokens"),
-        (with("model", json!({"vocab": vocab, "merges": ["a b", "a b", "a b"]})), "more than 2 merges"),
-        (with("added_tokens", json!([added("x"), added("y"), added("z")])), "more than 2 added tokens"),
+        (
+            with(
+                "model",
+                json!({"vocab": {"a": 0, "b": 1, "c": 2, "d": 3}, "unk_token": "a"}),
+            ),
+            "more than 3 tokens",
+        ),
+        (
+            with("model", json!({"vocab": [["a", 0], ["b", 0], ["c", 0], ["d", 0]]})),
+            "more than 3 tokens",
+        ),
+        (
+            with("model", json!({"vocab": vocab, "merges": ["a b", "a b", "a b"]})),
+            "more than 2 merges",
+        ),
+        (
+            with("added_tokens", json!([added("x"), added("y"), added("z")])),
+            "more than 2 added tokens",
+        ),
     ];
     for (json, expected) in table {
         let error = Tokenizer::parse(json.to_string().as_bytes(), &TokenizerConfig::default(), &limits);
@@ -127,7 +219,10 @@ fn deep_files_are_refused_and_not_a_full_stack() {
         "{\"type\":\"NFC\"}",
         "]}".repeat(60)
     );
-    let file = format!("{{\"version\": \"1.0\", \"normalizer\": {nested}, \"model\": {}}}", model());
+    let file = format!(
+        "{{\"version\": \"1.0\", \"normalizer\": {nested}, \"model\": {}}}",
+        model()
+    );
     parse(file.as_bytes()).unwrap();
 }
 
@@ -146,13 +241,21 @@ fn normalizers_that_blow_texts_up_are_stopped() {
     let steps = json!({"type": "Sequence", "normalizers": vec![step; 10]});
     let tokenizer = parse(with("normalizer", steps).to_string().as_bytes()).unwrap();
     let error = tokenizer.encode(&[one("aaaa")], &Options::default()).unwrap_err();
-    assert!(error.to_string().contains("bytes of a text after its normalization"), "{error}");
+    assert!(
+        error.to_string().contains("bytes of a text after its normalization"),
+        "{error}"
+    );
     // A text that is inserted before each part between added tokens.
     let mut file = with("normalizer", json!({"type": "Prepend", "prepend": "b".repeat(1000)}));
     file["added_tokens"] = json!([added("x")]);
     let tokenizer = parse(file.to_string().as_bytes()).unwrap();
-    let error = tokenizer.encode(&[one(&"ax".repeat(1000))], &Options::default()).unwrap_err();
-    assert!(error.to_string().contains("bytes of a text after its normalization"), "{error}");
+    let error = tokenizer
+        .encode(&[one(&"ax".repeat(1000))], &Options::default())
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("bytes of a text after its normalization"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -162,7 +265,9 @@ fn a_pattern_that_gives_up_is_the_error_of_the_text() {
             "pattern": {"Regex": "(?:a|b|ab)*(?=c)"}, "content": "", "behavior": "Isolated", "invert": false});
         let tokenizer = parse(with(key, part).to_string().as_bytes()).unwrap();
         tokenizer.encode(&[one("abc")], &Options::default()).unwrap();
-        let error = tokenizer.encode(&[one(&"ab".repeat(500))], &Options::default()).unwrap_err();
+        let error = tokenizer
+            .encode(&[one(&"ab".repeat(500))], &Options::default())
+            .unwrap_err();
         assert!(matches!(error, TextError::PatternBound { .. }), "{key}: {error}");
     }
 }
@@ -178,15 +283,24 @@ fn requests_beyond_the_limits_are_refused() {
         texts: 1,
         ..Limits::default()
     });
-    let error = tokenizer.encode(&[one("a"), one("b")], &options).unwrap_err().to_string();
+    let error = tokenizer
+        .encode(&[one("a"), one("b")], &options)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("texts of a request: 2 where at most 1"), "{error}");
-    let error = tokenizer.encode(&[one(&"a".repeat(10 << 20))], &Options::default()).unwrap_err().to_string();
+    let error = tokenizer
+        .encode(&[one(&"a".repeat(10 << 20))], &Options::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("bytes of text 0: 10485760"), "{error}");
     let options = limited(Limits {
         tokens: 10,
         ..Limits::default()
     });
-    let error = tokenizer.encode(&[one("a b c d e f"), one("a")], &options).unwrap_err().to_string();
+    let error = tokenizer
+        .encode(&[one("a b c d e f"), one("a")], &options)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("tokens of a request: 16 where at most 10"), "{error}");
     let options = limited(Limits {
         deadline: Some(Instant::now() - Duration::from_secs(1)),
@@ -222,14 +336,24 @@ fn lengths_that_do_not_fit_are_refused_by_name() {
         padding: Padding::MaxLength,
         ..Options::default()
     };
-    assert!(encode(&unknown).unwrap_err().to_string().contains("padding to max_length needs one"));
+    assert!(
+        encode(&unknown)
+            .unwrap_err()
+            .to_string()
+            .contains("padding to max_length needs one")
+    );
     assert_eq!(encode(&Options::default()), Err(TextError::NoPadToken));
     assert!(tokenizer.encode(&[one("a"), one("b")], &Options::default()).is_ok());
 }
 
 #[test]
 fn a_million_characters_and_their_added_tokens_are_tokenized() {
-    for (name, part) in [("roberta", "<mask>"), ("bert_uncased", "\u{fdfa}"), ("xlm_roberta", "①½ﷺ "), ("llama", "敏捷")] {
+    for (name, part) in [
+        ("roberta", "<mask>"),
+        ("bert_uncased", "\u{fdfa}"),
+        ("xlm_roberta", "①½ﷺ "),
+        ("llama", "敏捷"),
+    ] {
         let text = part.repeat((1 << 20) / part.len());
         let options = Options {
             max_length: Some(512),
@@ -245,8 +369,22 @@ fn any_text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         "\\PC{0,6}",
         any::<char>().prop_map(String::from),
-        prop::sample::select(vec![" ", "  ", "\n", "\u{200d}", "\u{301}", "<mask>", "[SEP]", "'s", "é", "敏", "👩‍👩‍👧", "\u{fdfa}", "\0"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            " ",
+            "  ",
+            "\n",
+            "\u{200d}",
+            "\u{301}",
+            "<mask>",
+            "[SEP]",
+            "'s",
+            "é",
+            "敏",
+            "👩‍👩‍👧",
+            "\u{fdfa}",
+            "\0"
+        ])
+        .prop_map(str::to_owned),
     ];
     prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
 }

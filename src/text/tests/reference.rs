@@ -50,10 +50,20 @@ fn check(name: &str, tokenizer: &Tokenizer, input: &TextInput, add_special_token
     };
     if let Some(ids) = expected[3].as_array() {
         let ids: Vec<u64> = ids.iter().filter_map(Value::as_u64).collect();
-        assert_eq!(row.ids.iter().map(|&id| u64::from(id)).collect::<Vec<_>>(), ids, "{}", what());
+        assert_eq!(
+            row.ids.iter().map(|&id| u64::from(id)).collect::<Vec<_>>(),
+            ids,
+            "{}",
+            what()
+        );
     }
     assert_eq!(row.ids.len() as u64, expected[0].as_u64().unwrap(), "{}", what());
-    assert_eq!(fnv(row.ids.iter().copied()), expected[1].as_str().unwrap(), "{}", what());
+    assert_eq!(
+        fnv(row.ids.iter().copied()),
+        expected[1].as_str().unwrap(),
+        "{}",
+        what()
+    );
     // Python counts characters.
     let mut offsets = row.offsets.clone();
     for (sequence, text) in texts.iter().enumerate() {
@@ -66,14 +76,27 @@ fn check(name: &str, tokenizer: &Tokenizer, input: &TextInput, add_special_token
     }
     let columns = (row.type_ids.iter().copied())
         .chain(row.special.iter().map(|&special| u32::from(special)))
-        .chain(offsets.iter().flat_map(|range| [number(range.start), number(range.end)]))
+        .chain(
+            offsets
+                .iter()
+                .flat_map(|range| [number(range.start), number(range.end)]),
+        )
         .chain(row.words.iter().map(|word| word.unwrap_or(u32::MAX)))
-        .chain(row.sequences.iter().map(|sequence| sequence.map_or(u32::MAX, u32::from)));
+        .chain(
+            row.sequences
+                .iter()
+                .map(|sequence| sequence.map_or(u32::MAX, u32::from)),
+        );
     assert_eq!(fnv(columns), expected[2].as_str().unwrap(), "{}: {row:?}", what());
     // The short way gives the same tokens.
     options.offsets = false;
     let short = tokenizer.encode(std::slice::from_ref(input), &options).unwrap();
-    assert_eq!((&short.rows[0].ids, &short.rows[0].type_ids), (&row.ids, &row.type_ids), "{}", what());
+    assert_eq!(
+        (&short.rows[0].ids, &short.rows[0].type_ids),
+        (&row.ids, &row.type_ids),
+        "{}",
+        what()
+    );
 }
 
 #[test]
@@ -133,12 +156,17 @@ fn batches_are_cut_and_filled_up_as_transformers_does_it() {
     for case in cases {
         let name = case["tokenizer"].as_str().unwrap();
         let mut config = TokenizerConfig::default();
-        config.read("tokenizer_config.json", &case["config"].to_string()).unwrap();
+        config
+            .read("tokenizer_config.json", &case["config"].to_string())
+            .unwrap();
         let tokenizer = Tokenizer::parse(&file(name), &config, &FileLimits::default()).unwrap();
         let kind = if case["pairs"] == true { "pairs" } else { "texts" };
         let text = |text: &Value| match text.as_str() {
             Some(text) => one(text),
-            None => TextInput::Pair(text[0].as_str().unwrap().to_owned(), text[1].as_str().unwrap().to_owned()),
+            None => TextInput::Pair(
+                text[0].as_str().unwrap().to_owned(),
+                text[1].as_str().unwrap().to_owned(),
+            ),
         };
         let texts: Vec<TextInput> = list(texts, kind).iter().map(text).collect();
         let what = format!("{name} {} {kind}", case["options"]);
@@ -162,7 +190,11 @@ fn batches_are_cut_and_filled_up_as_transformers_does_it() {
         for (role, key) in [(TextRole::Mask, "attention_mask"), (TextRole::Types, "token_type_ids")] {
             let runs: Vec<Vec<(i64, usize)>> = serde_json::from_value(case[key].clone()).unwrap();
             let row = |runs: &Vec<(i64, usize)>| runs.iter().flat_map(|&(value, count)| vec![value; count]).collect();
-            assert_eq!(rows(role), runs.iter().map(row).collect::<Vec<Vec<i64>>>(), "{what} {key}");
+            assert_eq!(
+                rows(role),
+                runs.iter().map(row).collect::<Vec<Vec<i64>>>(),
+                "{what} {key}"
+            );
         }
     }
     assert!(compared > cases.len() / 2, "{compared} of {}", cases.len());
@@ -211,7 +243,9 @@ fn the_configuration_of_bert_counts_more_than_its_file() {
     assert!(!cased.is_shared_with(&uncased));
 
     let mut lowered = TokenizerConfig::default();
-    lowered.read("sentence_bert_config.json", r#"{"do_lower_case": true}"#).unwrap();
+    lowered
+        .read("sentence_bert_config.json", r#"{"do_lower_case": true}"#)
+        .unwrap();
     let lowered = Tokenizer::parse(&file("bert_cased"), &lowered, &FileLimits::default()).unwrap();
     assert_eq!(ids(&lowered, "THE Fox"), ids(&lowered, "the fox"));
 }

@@ -6,7 +6,8 @@ use std::thread;
 use super::*;
 
 fn get(pool: &Pool, name: &str) -> Tokenizer {
-    pool.get(&file(name), &TokenizerConfig::default(), &FileLimits::default()).unwrap()
+    pool.get(&file(name), &TokenizerConfig::default(), &FileLimits::default())
+        .unwrap()
 }
 
 #[test]
@@ -30,12 +31,18 @@ fn what_a_configuration_changes_in_the_file_makes_another_tokenizer() {
     let with = |text: &str| {
         let mut config = TokenizerConfig::default();
         config.read("tokenizer_config.json", text).unwrap();
-        pool.get(&file("bert_uncased"), &config, &FileLimits::default()).unwrap()
+        pool.get(&file("bert_uncased"), &config, &FileLimits::default())
+            .unwrap()
     };
     let plain = get(&pool, "bert_uncased");
     assert!(plain.is_shared_with(&with(r#"{"model_max_length": 128}"#)));
-    assert_eq!(with(r#"{"model_max_length": 128}"#).config().model_max_length, Some(128));
-    assert!(!plain.is_shared_with(&with(r#"{"tokenizer_class": "BertTokenizerFast", "do_lower_case": false}"#)));
+    assert_eq!(
+        with(r#"{"model_max_length": 128}"#).config().model_max_length,
+        Some(128)
+    );
+    assert!(!plain.is_shared_with(&with(
+        r#"{"tokenizer_class": "BertTokenizerFast", "do_lower_case": false}"#
+    )));
 }
 
 #[test]
@@ -50,12 +57,19 @@ fn threads_that_ask_at_once_share_one() {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    assert!(tokenizers.iter().all(|tokenizer| tokenizer.is_shared_with(&tokenizers[0])));
+    assert!(
+        tokenizers
+            .iter()
+            .all(|tokenizer| tokenizer.is_shared_with(&tokenizers[0]))
+    );
 }
 
 #[test]
 fn a_file_that_is_refused_leaves_nothing_behind() {
     let pool = Pool::default();
-    assert!(pool.get(b"{}", &TokenizerConfig::default(), &FileLimits::default()).is_err());
+    assert!(
+        pool.get(b"{}", &TokenizerConfig::default(), &FileLimits::default())
+            .is_err()
+    );
     assert!(pool.is_empty());
 }

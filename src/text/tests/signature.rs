@@ -7,7 +7,11 @@ fn spec(name: &str, data_type: DataType, dims: &[Option<usize>]) -> InputSpec {
     InputSpec {
         name: name.to_owned(),
         data_type,
-        dims: Some(dims.iter().map(|dim| dim.map_or(Dim::Dynamic(None), Dim::Fixed)).collect()),
+        dims: Some(
+            dims.iter()
+                .map(|dim| dim.map_or(Dim::Dynamic(None), Dim::Fixed))
+                .collect(),
+        ),
     }
 }
 
@@ -52,7 +56,10 @@ fn each_input_gets_what_its_name_asks_for() {
         spec("serving_default_input_ids:0", DataType::I32, open),
         spec("position_ids", DataType::I64, open),
     ]);
-    signature.optional = vec![spec("other", DataType::F32, open), spec("attention_mask", DataType::F32, open)];
+    signature.optional = vec![
+        spec("other", DataType::F32, open),
+        spec("attention_mask", DataType::F32, open),
+    ];
     let inputs = TextInputs::bind(&signature).unwrap().unwrap();
     assert!(inputs.has_mask());
     assert_eq!((inputs.fixed_batch(), inputs.fixed_length()), (None, None));
@@ -79,7 +86,10 @@ fn each_input_gets_what_its_name_asks_for() {
 #[test]
 fn a_fixed_length_is_filled_up_to() {
     let fixed = &[Some(1), Some(8)];
-    let inputs = vec![spec("input_ids", DataType::I64, fixed), spec("mask", DataType::Bool, fixed)];
+    let inputs = vec![
+        spec("input_ids", DataType::I64, fixed),
+        spec("mask", DataType::Bool, fixed),
+    ];
     let inputs = TextInputs::bind(&signature(inputs)).unwrap().unwrap();
     assert_eq!((inputs.fixed_batch(), inputs.fixed_length()), (Some(1), Some(8)));
     let options = Options {
@@ -110,10 +120,22 @@ fn inputs_that_texts_do_not_give_are_named() {
     let error = error.unwrap_err().to_string();
     assert!(error.contains("decoder_input_ids, past_key_values.0.key;"), "{error}");
     let table = [
-        (spec("attention_mask", DataType::F64, open), "is float64[?, ?]; tokens are int64 or int32"),
-        (spec("token_type_ids", DataType::F32, open), "is float32[?, ?]; tokens are int64"),
-        (spec("attention_mask", DataType::I64, &[None]), "tokens are of the shape [texts, tokens]"),
-        (spec("attention_mask", DataType::I64, &[None, Some(4)]), "of one shape for all inputs"),
+        (
+            spec("attention_mask", DataType::F64, open),
+            "is float64[?, ?]; tokens are int64 or int32",
+        ),
+        (
+            spec("token_type_ids", DataType::F32, open),
+            "is float32[?, ?]; tokens are int64",
+        ),
+        (
+            spec("attention_mask", DataType::I64, &[None]),
+            "tokens are of the shape [texts, tokens]",
+        ),
+        (
+            spec("attention_mask", DataType::I64, &[None, Some(4)]),
+            "of one shape for all inputs",
+        ),
     ];
     for (other, problem) in table {
         let ids = spec("input_ids", DataType::I64, &[None, Some(8)]);
@@ -124,10 +146,12 @@ fn inputs_that_texts_do_not_give_are_named() {
 
 #[test]
 fn without_a_model_the_tokenizer_says_which_tensors_it_gives() {
-    let names = |tokenizer: &Tokenizer| -> Vec<String> {
-        tokenizer.outputs().into_iter().map(|(name, _)| name).collect()
-    };
-    assert_eq!(names(&tokenizer("bert_cased")), ["input_ids", "token_type_ids", "attention_mask"]);
+    let names =
+        |tokenizer: &Tokenizer| -> Vec<String> { tokenizer.outputs().into_iter().map(|(name, _)| name).collect() };
+    assert_eq!(
+        names(&tokenizer("bert_cased")),
+        ["input_ids", "token_type_ids", "attention_mask"]
+    );
     assert_eq!(names(&tokenizer("roberta")), ["input_ids", "attention_mask"]);
     let mut config = TokenizerConfig::default();
     let text = r#"{"model_input_names": ["input_ids", "attention_mask", "pixel_values"]}"#;

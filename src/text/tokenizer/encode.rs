@@ -142,11 +142,18 @@ impl Tokenizer {
         is_cut: bool,
         options: &Options,
     ) -> Result<TokenRow, TextError> {
-        let encoding = self.core.post_process.apply(first, second, options.add_special_tokens)?;
+        let encoding = self
+            .core
+            .post_process
+            .apply(first, second, options.add_special_tokens)?;
         let mut row = TokenRow {
             ids: encoding.get_ids().to_vec(),
             type_ids: encoding.get_type_ids().to_vec(),
-            special: encoding.get_special_tokens_mask().iter().map(|&mask| mask != 0).collect(),
+            special: encoding
+                .get_special_tokens_mask()
+                .iter()
+                .map(|&mask| mask != 0)
+                .collect(),
             is_cut,
             ..TokenRow::default()
         };

@@ -1,0 +1,81 @@
+//! Texts in the words of other servers: `POST /embed`, `/rerank` and `/predict` as
+//! text-embeddings-inference has them, `POST /v1/embeddings` as OpenAI's clients call it.
+//!
+//! They are for desks and clusters: the platform sends nothing but `/invocations` and `/models`.
+//! The model is the one that `/invocations` would choose; `/v1/embeddings` names it in `model` where
+//! the server has several. What always holds: the answer is that of `/invocations`, in another
+//! form.
+
+use std::sync::Arc;
+
+use actix_web::http::Method;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::State;
+use super::coding;
+use super::error::Error;
+use super::invoke::{body_limit, read_body, reply};
+use super::models::text_header;
+use crate::engine::Model;
+use crate::handler::{Invocation, Protocol, TextApi};
+use crate::wire::TARGET_MODEL;
+
+/// The interface that a path belongs to.
+pub(super) fn api(path: &str) -> Option<TextApi> {
+    Some(match path {
+        "/embed" => TextApi::Embed,
+        "/rerank" => TextApi::Rerank,
+        "/predict" => TextApi::Predict,
+        "/v1/embeddings" => TextApi::OpenAi,
+        _ => return None,
+    })
+}
+
+/// The member of the body that chooses the model.
+#[derive(Deserialize)]
+struct Named {
+    model: Option<String>,
+}
+
+/// Answers a request of one of these interfaces.
+pub(super) async fn answer(
+    state: &State,
+    api: TextApi,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    if request.method() != Method::POST {
+        return Err(Error::MethodNotAllowed {
+            method: request.method().clone(),
+            allowed: "POST",
+        });
+    }
+    let deadline = Instant::now() + state.settings.request_timeout;
+    let body = read_body(state, request, payload, deadline).await?;
+    let body = coding::unpacked(state, request, body, body_limit(state)).await?;
+    let invocations = &state.settings.invocations;
+    let name = match (&invocations.default, text_header(request, TARGET_MODEL)) {
+        (Some(default), _) => state.health.admit().map(|()| default.clone())?,
+        (None, Some(target)) if !target.is_empty() => target,
+        (None, _) => serde_json::from_slice::<Named>(&body.bytes)
+            .ok()
+            .and_then(|named| named.model)
+            .ok_or(Error::NoTargetModel)?,
+    };
+    state.default_started_by(&name, deadline).await?;
+    let handle = state.catalog.get(&name, deadline).await?;
+    let size = handle.handler().weight("application/json", &body.bytes);
+    let invocation = Invocation {
+        body: body.bytes,
+        memory: body.memory,
+        protocol: Protocol::Texts(api),
+        model: name,
+        handler: Arc::clone(handle.handler()),
+    };
+    let encoded = Model::answer(&handle, size, deadline, invocation).await?;
+    let mut response = HttpResponse::Ok();
+    response.content_type(encoded.content_type.as_ref());
+    Ok(reply(state, request, response, encoded.body).await)
+}

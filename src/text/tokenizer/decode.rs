@@ -1,0 +1,34 @@
+//! From tokens back to text.
+
+use tokenizers::Decoder;
+
+use super::Tokenizer;
+
+impl Tokenizer {
+    /// The text of tokens; without special ones where `skip_special` says so.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let is_kept = |id: &&u32| {
+            let token = self.core.added.get_added_tokens_decoder().get(id);
+            !(skip_special && token.is_some_and(|token| token.special))
+        };
+        let tokens = ids.iter().filter(is_kept).filter_map(|&id| self.id_to_token(id));
+        self.joined(tokens.collect())
+    }
+
+    /// The text of tokens that are given as text.
+    pub fn join(&self, tokens: &[&str]) -> String {
+        self.joined(tokens.iter().map(|&token| token.to_owned()).collect())
+    }
+
+    fn joined(&self, tokens: Vec<String>) -> String {
+        match &self.core.decoder {
+            Some(decoder) => decoder.decode(tokens).unwrap_or_default(),
+            None => tokens.join(" "),
+        }
+    }
+
+    /// Whether tokens inside of a word have a mark, as WordPiece's `##`.
+    pub fn marks_continuation(&self) -> bool {
+        matches!(self.core.model, tokenizers::models::ModelWrapper::WordPiece(_))
+    }
+}
