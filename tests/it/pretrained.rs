@@ -336,7 +336,7 @@ fn pretrained_networks_answer_as_their_own_pipelines() {
     let pixels_then_labels = series(&server, &root);
     wrong.extend(pixels_then_labels.err());
     assert!(wrong.is_empty(), "{} answers are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(folders.len() >= 12 && cases > 120, "{} artifacts, {cases} requests", folders.len());
+    assert!(folders.len() >= 13 && cases > 120, "{} artifacts, {cases} requests", folders.len());
 }
 
 /// One request through three artifacts, as a pipeline of three containers passes it on: pixels, the

@@ -50,8 +50,12 @@ def framing() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
 
 
-def silero() -> Network:
-    """Silero's network for whole recordings, with the package's framing before it in the graph: samples in, probabilities out."""
+def silero() -> list[Network]:
+    """Silero's network for whole recordings: as it is, and with the package's framing before it in the graph.
+
+    As it is it takes frames, which the manifest has the server make: chunks that begin before the last has ended. The
+    package has zeros before the first frame; so has the recording then.
+    """
     folder = installed("silero_vad")
     file = folder / "data/silero_vad_16k_sequence.onnx"
     # Of PyTorch the package's other classes need more than a name.
@@ -65,26 +69,43 @@ def silero() -> Network:
     from silero_vad.sequence_vad import SileroVADSequence
 
     vad = SileroVADSequence(str(file))
-    network = onnx.load(file)
-    whole = compose.merge_models(framing(), network, io_map=[("frames", "input")], prefix1="framing_")
+    package = "silero-vad 6.2.3"
     state = np.zeros((1, 1, 128), np.float32).tolist()
     manifest = {
         "inputs": [{"name": "h", "constant": state}, {"name": "c", "constant": state}],
         "outputs": ["speech_probs"],
         "batching": False,
     }
-    files = {
-        "model.onnx": whole.SerializeToString(),
-        "longshore.json": manifest,
-        "preprocessor_config.json": {
-            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-            "feature_size": 1,
-            "sampling_rate": samples.RATE,
-            "padding_value": 0.0,
-            "do_normalize": False,
-            "return_attention_mask": False,
-        },
+    extractor = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": samples.RATE,
+        "padding_value": 0.0,
+        "do_normalize": False,
+        "return_attention_mask": False,
     }
+    model = compose.merge_models(framing(), onnx.load(file), io_map=[("frames", "input")], prefix1="framing_")
+    whole = Network(
+        "silero_vad",
+        package,
+        "voice activity",
+        {
+            "model.onnx": model.SerializeToString(),
+            "longshore.json": manifest,
+            "preprocessor_config.json": extractor,
+        },
+    )
+    chunks = {
+        "sampling_rate": samples.RATE,
+        "chunk_seconds": (CONTEXT + FRAME) / samples.RATE,
+        "stride_seconds": FRAME / samples.RATE,
+    }
+    frames = Network(
+        "silero_vad_frames",
+        package,
+        "voice activity",
+        {"model.onnx": file, "longshore.json": manifest | {"audio": chunks}},
+    )
     sounds = {
         "a voice": samples.speech(3, 3.0),
         "another voice": samples.speech(8, 2.5),
@@ -94,11 +115,12 @@ def silero() -> Network:
         "less than a frame": samples.speech(2, 0.5)[:300],
         "a voice in noise": samples.speech(5, 4.0) + samples.noise(6, 4.0),
     }
-    cases = []
-    for channels in (1, 2):
-        for name, sound in sounds.items():
+    for name, sound in sounds.items():
+        for channels in (1, 2):
             body, heard = samples.wav(sound, channels)
             right = vad.audio_forward(heard, samples.RATE)
-            name = name if channels == 1 else f"{name}, stereo"
-            cases.append(Case(name, "audio/wav", body, {}, NPY, right))
-    return Network("silero_vad", "silero-vad 6.2.3", "voice activity", files, cases)
+            described = name if channels == 1 else f"{name}, stereo"
+            whole.cases.append(Case(described, "audio/wav", body, {}, NPY, right))
+        body, _ = samples.wav(np.concatenate([np.zeros(CONTEXT, np.float32), sound]))
+        frames.cases.append(Case(name, "audio/wav", body, {}, NPY, right))
+    return [whole, frames]

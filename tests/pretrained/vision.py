@@ -51,8 +51,8 @@ NSFW_IMAGE = {
     "do_normalize": True,
     "image_mean": [104, 117, 123],
     "image_std": [1, 1, 1],
-    "channel_order": "bgr",
-    "layout": "nhwc",
+    "channel_order": "BGR",
+    "layout": "NHWC",
 }
 NSFW_LABELS = ["sfw", "nsfw"]
 
@@ -118,7 +118,7 @@ def page_direction() -> Network:
         "do_rescale": True,
         "do_normalize": True,
         **IMAGENET,
-        "channel_order": "bgr",
+        "channel_order": "BGR",
     }
     manifest = {
         "task": "image-classification",
@@ -157,30 +157,37 @@ def rapidocr_settings(part: str) -> dict:
     return settings | {"model_path": str(folder / settings["model_path"])}
 
 
+def line_image(width: int) -> dict:
+    """As high as a line, and no wider than that; behind the end of the line the tensor is zero."""
+    size = {"height": 48, "width": width}
+    return {
+        "size": {"max_height": 48, "max_width": width},
+        "resample": BILINEAR,
+        "do_pad": True,
+        "pad_size": size,
+        "do_rescale": True,
+        "do_normalize": True,
+        **HALVES,
+        "channel_order": "BGR",
+    }
+
+
 def line_direction() -> Network:
     from rapidocr_onnxruntime.ch_ppocr_cls import TextClassifier
 
     settings = rapidocr_settings("Cls")
     package = TextClassifier(settings)
-    image = {
-        "size": {"height": 48, "width": 192},
-        "resample": BILINEAR,
-        "do_rescale": True,
-        "do_normalize": True,
-        **HALVES,
-        "channel_order": "bgr",
-    }
     manifest = {
         "task": "image-classification",
         "labels": settings["label_list"],
-        "image": image,
+        "image": line_image(192),
         "answer": {"function_to_apply": "none"},
     }
     files = {"model.onnx": Path(settings["model_path"]), "longshore.json": manifest}
     network = Network("line_direction", "rapidocr-onnxruntime 1.4.4", "image-classification", files)
-    for text in samples.LINES:
+    for number, text in enumerate(samples.LINES):
         for angle in (0, 180):
-            picture = samples.line(text, 192, 48).rotate(angle)
+            picture = samples.line(text, 192 - 24 * (number % 3), 48).rotate(angle)
             _, [[label, score]], _ = package(bgr(picture))
             (row,) = package.infer(package.resize_norm_img(bgr(picture))[np.newaxis])[0]
             assert settings["label_list"][int(row.argmax())] == label and abs(row.max() - score) < 1e-6
@@ -195,7 +202,7 @@ def text_places() -> Network:
 
     settings = rapidocr_settings("Det")
     package = TextDetector(settings)
-    image = {"do_resize": False, "do_rescale": True, "do_normalize": True, **HALVES, "channel_order": "bgr"}
+    image = {"do_resize": False, "do_rescale": True, "do_normalize": True, **HALVES, "channel_order": "BGR"}
     files = {"model.onnx": Path(settings["model_path"]), "longshore.json": {"image": image}}
     network = Network("text_places", "rapidocr-onnxruntime 1.4.4", "a map of text", files)
     # A size that the package's pipeline leaves as it is.
@@ -214,18 +221,10 @@ def text_lines() -> Network:
 
     settings = rapidocr_settings("Rec")
     package = TextRecognizer(settings)
-    image = {
-        "size": {"height": 48, "width": 320},
-        "resample": BILINEAR,
-        "do_rescale": True,
-        "do_normalize": True,
-        **HALVES,
-        "channel_order": "bgr",
-    }
-    files = {"model.onnx": Path(settings["model_path"]), "longshore.json": {"image": image}}
+    files = {"model.onnx": Path(settings["model_path"]), "longshore.json": {"image": line_image(320)}}
     network = Network("text_lines", "rapidocr-onnxruntime 1.4.4", "characters of a line", files)
-    for text in samples.LINES:
-        picture = samples.line(text, 320, 48)
+    for number, text in enumerate(samples.LINES):
+        picture = samples.line(text, 320 - 30 * (number % 2), 48)
         [(read, _)], _ = package(bgr(picture))
         assert read.replace(" ", "") == text.replace(" ", ""), f"the package reads {read!r}"
         right = package.session(package.resize_norm_img(bgr(picture), 320 / 48)[np.newaxis])[0]
@@ -271,19 +270,22 @@ def text_boxes() -> Network:
 
     package = DetectionEngine()
     edge = 416
+    # A letterbox with the picture at the top left.
     image = {
-        "letterbox": {"height": edge, "width": edge, "position": "top-left"},
-        "pad_value": 114,
+        "size": {"longest_edge": edge},
         "resample": BILINEAR,
+        "do_pad": True,
+        "pad_size": {"height": edge, "width": edge},
+        "pad_value": 114,
         "do_rescale": False,
         "do_normalize": False,
-        "channel_order": "bgr",
+        "channel_order": "BGR",
     }
     manifest = {
         "task": "object-detection",
         "labels": ["text"],
         "image": image,
-        "answer": {"threshold": 0.1, "iou_threshold": 0.45},
+        "answer": {"boxes": "yolov5", "threshold": 0.1, "iou_threshold": 0.45},
     }
     model = with_places(onnx.load(installed("ddddocr") / "common_det.onnx"), edge)
     files = {"model.onnx": model.SerializeToString(), "longshore.json": manifest}
