@@ -13,7 +13,7 @@ Each folder in the one that is named is an artifact. The first container of a pi
     review-to-opinion  the two of them as one artifact
     stars              a regressor: the probabilities of opinions in, a number of stars out
 
-Pictures show things of one colour on a plain ground; reviews are put together from the words of a shop. Both networks are
+Pictures show balls of a colour and a pattern; reviews are put together from the words of a shop. Both networks are
 fitted by least squares to such pictures and reviews, the last layer of the one and all of the other. `questions.json` has
 others, with the right answers, and the pictures lie beside it as JPEG. Needs NumPy and onnx, and no other library of
 pictures or of text.
@@ -37,41 +37,45 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 # Pictures
 
 COLOURS = {"red": (200, 40, 45), "green": (50, 150, 70), "blue": (45, 80, 190), "yellow": (235, 200, 40)}
-SHAPES = ("ball", "box", "ring")
-THINGS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+PATTERNS = ("plain", "striped", "dotted")
+THINGS = [f"{pattern} {colour} ball" for colour in COLOURS for pattern in PATTERNS]
 EDGE = 64
 """Of the network's input, in pixels."""
 WIDTH, HEIGHT = 320, 240
 """Of the pictures that are asked about."""
 FILTERS = (32, 64)
-EXAMPLES = 40
+EXAMPLES = 60
 """Of each thing, to fit."""
 ASKED = 24
+CLEAR = 2.0
+"""How far the best logit of a picture that is asked about is from the others, so that rounding cannot swap them."""
 
 
 class Scene:
-    """A thing on a ground, in places of a square from -1 to 1."""
+    """A ball on a ground, in places of a square from -1 to 1."""
 
     def __init__(self, thing: str, random: np.random.Generator) -> None:
-        colour, self.shape = thing.split()
+        self.pattern, colour, _ = thing.split()
         self.colour = np.clip(random.normal(COLOURS[colour], 14), 0, 255)
         self.ground = random.uniform(90, 235) + random.normal(0, 8, 3)
-        self.light = random.normal(0, 18, 2)
+        self.light = random.normal(0, 12, 2)
         self.place = random.uniform(-0.3, 0.3, 2)
-        self.size = random.uniform(0.4, 0.65)
+        self.size = random.uniform(0.5, 0.75)
         self.turn = random.uniform(0, np.pi)
         self.random = random
 
     def covers(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Whether the thing covers a place."""
+        """Whether a place is of the ball's colour, or white, or of the ground: 1, 2 and 0."""
         x, y = x - self.place[0], y - self.place[1]
-        distance = np.hypot(x, y)
-        if self.shape == "ball":
-            return distance < self.size
-        if self.shape == "ring":
-            return (distance < self.size) & (distance > 0.55 * self.size)
         sin, cos = np.sin(self.turn), np.cos(self.turn)
-        return np.maximum(np.abs(cos * x + sin * y), np.abs(cos * y - sin * x)) < 0.8 * self.size
+        along, across = (cos * x + sin * y) / self.size, (cos * y - sin * x) / self.size
+        if self.pattern == "striped":
+            is_white = np.mod(across, 0.4) < 0.15
+        elif self.pattern == "dotted":
+            is_white = np.hypot(np.mod(along, 0.45) - 0.22, np.mod(across, 0.45) - 0.22) < 0.13
+        else:
+            is_white = np.zeros_like(x, dtype=bool)
+        return np.where(np.hypot(x, y) < self.size, 1 + is_white, 0)
 
     def draw(self, width: int, height: int) -> np.ndarray:
         """The pixels, with the square in the middle."""
@@ -80,10 +84,12 @@ class Scene:
         x = (np.arange(width * finer) + 0.5) * scale - width * finer * scale / 2
         y = (np.arange(height * finer) + 0.5) * scale - height * finer * scale / 2
         x, y = np.meshgrid(x, y)
-        share = self.covers(x, y).reshape(height, finer, width, finer).mean((1, 3))[:, :, np.newaxis]
-        x, y = (axis.reshape(height, finer, width, finer).mean((1, 3))[:, :, np.newaxis] for axis in (x, y))
-        light = self.light[0] * x + self.light[1] * y
-        pixels = share * self.colour + (1 - share) * self.ground + light + self.random.normal(0, 3, (height, width, 3))
+        mean = lambda fine: fine.reshape(height, finer, width, finer).mean((1, 3))[:, :, np.newaxis]
+        covers = self.covers(x, y)
+        parts = zip((0, 1, 2), (self.ground, self.colour, np.full(3, 245)))
+        pixels = sum(mean(covers == part) * colour for part, colour in parts)
+        pixels = pixels + self.light[0] * mean(x) + self.light[1] * mean(y)
+        pixels = pixels + self.random.normal(0, 3, (height, width, 3))
         return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 
 
@@ -185,7 +191,7 @@ def least_squares(values: np.ndarray, targets: np.ndarray, penalty: float) -> tu
 
 
 def fit_things(random: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Filters, which are patches of pictures and random mixtures of those, and the last layer, which is fitted."""
+    """Filters, which are patches of the pictures and of what the filters before make of them, and the fitted last layer."""
     classes = np.repeat(np.arange(len(THINGS)), EXAMPLES)
     pixels = np.stack([Scene(THINGS[number], random).draw(EDGE, EDGE) for number in classes])
     values = (pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255 - 0.5) / 0.5
@@ -196,14 +202,28 @@ def fit_things(random: np.random.Generator) -> tuple[list[np.ndarray], np.ndarra
             picture = values[random.integers(len(values))]
             y, x = (random.integers(length - size) for length in picture.shape[1:])
             patch = picture[:, y : y + size, x : x + size]
-            patch = patch - (patch.mean() if len(patches) % 2 else 0) + random.normal(0, 0.05, patch.shape)
-            patches.append(patch / np.linalg.norm(patch) * random.choice([-1, 1]))
+            patch = patch - patch.mean()
+            # A plain ground tells nothing.
+            if patch.std() > 0.05:
+                patches.append(patch / np.linalg.norm(patch) * random.choice([-1, 1]))
         filters.append(np.stack(patches).astype(np.float32))
         values = convolved(values, filters[-1])
     targets = np.eye(len(THINGS))[classes]
-    weights, constants = least_squares(features(pixels, filters), targets, 0.05)
+    found = features(pixels, filters)
+    mean, spread = found.mean(0), found.std(0) + 1e-3
+    weights, constants = least_squares((found - mean) / spread, targets, 1.0)
+    weights = weights / spread[:, np.newaxis]
+    constants = constants - mean @ weights
     # A difference of one between the best and the others, as far as it goes, becomes one of ten.
     return filters, 10 * weights, 10 * constants
+
+
+def is_clear(scene: Scene, thing: str, fitted: tuple[list[np.ndarray], np.ndarray, np.ndarray]) -> bool:
+    """Whether the network is right about a scene, and sure."""
+    filters, weights, constants = fitted
+    (logits,) = features(scene.draw(EDGE, EDGE)[np.newaxis], filters) @ weights + constants
+    *_, second, best = np.argsort(logits)
+    return THINGS[best] == thing and logits[best] - logits[second] > CLEAR
 
 
 def network_of_things(filters: list[np.ndarray], weights: np.ndarray, constants: np.ndarray) -> ModelProto:
@@ -476,11 +496,13 @@ def main() -> None:
     write(out / "stars", {"model.onnx": network_of_stars(weights, random)})
 
     pictures = {}
-    for number in range(ASKED):
-        thing = THINGS[number % len(THINGS)]
-        name = f"{number:02} {thing}.jpg".replace(" ", "-")
-        (out / name).write_bytes(jpeg(Scene(thing, random).draw(WIDTH, HEIGHT)))
-        pictures[name] = thing
+    while len(pictures) < ASKED:
+        thing = THINGS[len(pictures) % len(THINGS)]
+        scene = Scene(thing, random)
+        if is_clear(scene, thing, fitted):
+            name = f"{len(pictures):02}-{thing}.jpg".replace(" ", "-")
+            (out / name).write_bytes(jpeg(scene.draw(WIDTH, HEIGHT)))
+            pictures[name] = thing
     questions = {"pictures": pictures, "reviews": dict(ASKED_REVIEWS)}
     (out / "questions.json").write_text(json.dumps(questions, indent=1), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.glob("*.jpg")) / ASKED / 1024

@@ -8,7 +8,6 @@ FOLDER/requests.json says what each is asked. Run with .preprocessing/bin/python
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
@@ -32,8 +31,11 @@ def jpeg(picture: Image.Image) -> bytes:
 
 
 def thing(width: int, height: int) -> bytes:
-    """A picture of a thing, as a camera writes it."""
-    return jpeg(Image.fromarray(make_pipelines.Scene("red ring", np.random.default_rng(1)).draw(width, height)))
+    """A picture of a ball, as a camera writes it."""
+    scene = make_pipelines.Scene("striped red ball", np.random.default_rng(1))
+    picture = Image.fromarray(scene.draw(width // 2, height // 2)).resize((width, height), Image.BICUBIC)
+    noise = np.random.default_rng(2).normal(0, 4, (height, width, 1)).astype(np.float32)
+    return jpeg(Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)))
 
 
 def main() -> None:
