@@ -175,7 +175,11 @@ fn compare_embeddings(answer: &Value, right: &[Vec<f64>]) -> Compared {
     let width = right.first().map_or(0, Vec::len);
     if all.len() != width * right.len() {
         let told: String = answer.to_string().chars().take(200).collect();
-        return Err(format!("{} numbers, must be {} times {width}: {told}", all.len(), right.len()));
+        return Err(format!(
+            "{} numbers, must be {} times {width}: {told}",
+            all.len(),
+            right.len()
+        ));
     }
     let mut nearest = 1f64;
     for (row, must) in all.chunks_exact(width).zip(right) {
@@ -280,10 +284,14 @@ fn array(bytes: &[u8]) -> Option<(String, Vec<f32>)> {
 fn compare_arrays(answer: &[u8], right: &[u8]) -> Compared {
     let (must_shape, must) = array(right).unwrap();
     let (shape, numbers) = array(answer).ok_or("the answer is no array of floats")?;
-    if shape != must_shape {
+    if shape != must_shape || numbers.len() != must.len() {
         return Err(format!("the shape is {shape}, must be {must_shape}"));
     }
-    let differences = numbers.iter().zip(&must).map(|(one, other)| f64::from((one - other).abs()));
+    // What is no number is as far as anything can be.
+    let differences = numbers.iter().zip(&must).map(|(one, other)| match (one - other).abs() {
+        difference if difference.is_nan() => f64::INFINITY,
+        difference => f64::from(difference),
+    });
     within(differences.fold(0.0, f64::max), TOLERANCE, "a number")
 }
 
@@ -305,7 +313,10 @@ fn pretrained_networks_answer_as_their_own_pipelines() {
         [root.display().to_string()],
         [("OMP_NUM_THREADS", "2".to_owned())],
     );
-    let mut folders: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut folders: Vec<_> = fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     folders.sort();
     let (mut wrong, mut table, mut cases) = (Vec::new(), String::new(), 0);
     for folder in &folders {
@@ -335,8 +346,17 @@ fn pretrained_networks_answer_as_their_own_pipelines() {
     println!("| artifact | task | package | requests | greatest difference |\n|---|---|---|---|---|\n{table}");
     let pixels_then_labels = series(&server, &root);
     wrong.extend(pixels_then_labels.err());
-    assert!(wrong.is_empty(), "{} answers are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(folders.len() >= 13 && cases > 120, "{} artifacts, {cases} requests", folders.len());
+    assert!(
+        wrong.is_empty(),
+        "{} answers are wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(
+        folders.len() >= 13 && cases > 120,
+        "{} artifacts, {cases} requests",
+        folders.len()
+    );
 }
 
 /// One request through three artifacts, as a pipeline of three containers passes it on: pixels, the
