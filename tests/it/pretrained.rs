@@ -14,8 +14,6 @@ use serde_json::Value;
 
 use crate::harness::{Builder, PRETRAINED, Request, Response, Server};
 
-/// How far a score, or a number of a tensor, may be from the package's.
-const TOLERANCE: f64 = 1e-3;
 /// How near an embedding must be to the package's: the cosine.
 const NEARNESS: f64 = 0.9999;
 /// How many pixels an edge of a box may be from the package's: boxes are answered in whole ones.
@@ -39,6 +37,8 @@ struct Case {
     accept: String,
     /// A file beside this one.
     body: String,
+    /// How far a score, or a number of a tensor, may be from the package's.
+    tolerance: f64,
     expected: Expected,
 }
 
@@ -92,11 +92,14 @@ impl Case {
         }
         let json = || serde_json::from_slice::<Value>(&response.body).map_err(|error| error.to_string());
         match &self.expected {
-            Expected::Scores(right) => compare_scores(&json()?, right),
+            Expected::Scores(right) => compare_scores(&json()?, right, self.tolerance),
             Expected::Embeddings(right) => compare_embeddings(&json()?, right),
             Expected::Tokens(right) => compare_tokens(&json()?, right),
-            Expected::Boxes(right) => compare_boxes(&json()?, right),
-            Expected::Tensor(file) => compare_arrays(&response.body, &fs::read(folder.join(file)).unwrap()),
+            Expected::Boxes(right) => compare_boxes(&json()?, right, self.tolerance),
+            Expected::Tensor(file) => {
+                let right = fs::read(folder.join(file)).unwrap();
+                compare_arrays(&response.body, &right, self.tolerance)
+            }
         }
     }
 }
@@ -139,7 +142,7 @@ fn only<T>(items: &[T]) -> Option<&T> {
     }
 }
 
-fn compare_scores(answer: &Value, right: &BTreeMap<String, f64>) -> Compared {
+fn compare_scores(answer: &Value, right: &BTreeMap<String, f64>, tolerance: f64) -> Compared {
     let labelled = labelled(answer).ok_or_else(|| format!("no labels in {answer}"))?;
     let (&(first, _), highest) = (
         labelled.first().ok_or("no label")?,
@@ -151,10 +154,10 @@ fn compare_scores(answer: &Value, right: &BTreeMap<String, f64>) -> Compared {
         greatest = greatest.max((score - must).abs());
     }
     // Of two that are equally likely either may come first.
-    if highest - right[first] > TOLERANCE {
+    if highest - right[first] > tolerance {
         return Err(format!("the first label is {first}, must be that with {highest}"));
     }
-    within(greatest, TOLERANCE, "a score")
+    within(greatest, tolerance, "a score")
 }
 
 // Embeddings
@@ -230,7 +233,7 @@ fn compare_tokens(answer: &Value, right: &BTreeMap<String, Vec<Vec<i64>>>) -> Co
 
 // Boxes
 
-fn compare_boxes(answer: &Value, right: &[Detection]) -> Compared {
+fn compare_boxes(answer: &Value, right: &[Detection], tolerance: f64) -> Compared {
     let mut found: Vec<Detection> =
         serde_json::from_value(answer.clone()).map_err(|error| format!("{error} in {answer}"))?;
     if found.len() != right.len() {
@@ -258,7 +261,7 @@ fn compare_boxes(answer: &Value, right: &[Detection]) -> Compared {
         within(distance(&nearest), PIXELS, "an edge")?;
         greatest = greatest.max((nearest.score - must.score).abs());
     }
-    within(greatest, TOLERANCE, "a score")
+    within(greatest, tolerance, "a score")
 }
 
 // Tensors
@@ -281,7 +284,7 @@ fn array(bytes: &[u8]) -> Option<(String, Vec<f32>)> {
     Some((shape.to_owned(), numbers.collect()))
 }
 
-fn compare_arrays(answer: &[u8], right: &[u8]) -> Compared {
+fn compare_arrays(answer: &[u8], right: &[u8], tolerance: f64) -> Compared {
     let (must_shape, must) = array(right).unwrap();
     let (shape, numbers) = array(answer).ok_or("the answer is no array of floats")?;
     if shape != must_shape || numbers.len() != must.len() {
@@ -292,7 +295,7 @@ fn compare_arrays(answer: &[u8], right: &[u8]) -> Compared {
         difference if difference.is_nan() => f64::INFINITY,
         difference => f64::from(difference),
     });
-    within(differences.fold(0.0, f64::max), TOLERANCE, "a number")
+    within(differences.fold(0.0, f64::max), tolerance, "a number")
 }
 
 /// `difference`, when it is not more than `bound`.
@@ -331,7 +334,7 @@ fn pretrained_networks_answer_as_their_own_pipelines() {
         for case in &network.cases {
             match case.compare(&server.send(&case.request(name, folder, &case.accept)), folder) {
                 Ok(difference) => greatest = greatest.max(difference),
-                Err(difference) => wrong.push(format!("{name}, {}: {difference}", case.name)),
+                Err(difference) => wrong.push(format!("{name}, {:?}: {difference}", case.name)),
             }
         }
         cases += network.cases.len();
@@ -379,7 +382,7 @@ fn series(server: &Server, root: &Path) -> Compared {
                 .body(between.body);
         }
         let difference = case.compare(&server.send(&request), &folder);
-        greatest = greatest.max(difference.map_err(|error| format!("in series, {}: {error}", case.name))?);
+        greatest = greatest.max(difference.map_err(|error| format!("in series, {:?}: {error}", case.name))?);
     }
     Ok(greatest)
 }

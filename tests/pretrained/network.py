@@ -25,6 +25,8 @@ class Case:
     accept: str = JSON
     array: np.ndarray | None = None
     """The right answer where it is a tensor."""
+    tolerance: float = 1e-3
+    """How far a score, or a number of a tensor, may be from the right one."""
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Network:
                     "content_type": case.content_type,
                     "accept": case.accept,
                     "body": body,
+                    "tolerance": case.tolerance,
                     "expected": expected,
                 }
             )

@@ -80,11 +80,18 @@ def open_nsfw() -> list[Network]:
 
     for seed in range(6):
         picture = settled(samples.photo(seed, 320, 240))
-        files = {"PNG": png(picture), "JPEG": encoded(picture, "JPEG")}
+        grey = settled(picture.convert("L").convert("RGB"))
+        files = {
+            "PNG": png(picture),
+            "JPEG": encoded(picture, "JPEG"),
+            "grey JPEG": encoded(grey.convert("L"), "JPEG"),
+        }
         for kind, data in files.items():
-            media_type = f"image/{kind.lower()}"
+            media_type = "image/png" if kind == "PNG" else "image/jpeg"
             score = classifier.score_bytes(data)
-            whole.cases.append(Case(f"photo {seed}, {kind}", media_type, data, right(score)))
+            # Decoders of JPEG differ by a level here and there, and in how they make up the colours of pixels in between.
+            tolerance = 1e-3 if kind == "PNG" else 5e-3
+            whole.cases.append(Case(f"photo {seed}, {kind}", media_type, data, right(score), tolerance=tolerance))
             if kind == "PNG":
                 pixels = preprocess_bytes(data)[np.newaxis]
                 before.cases.append(Case(f"photo {seed}, {kind}", media_type, data, {}, NPY, pixels))
