@@ -134,7 +134,7 @@ fn corners([x, y, width, height]: [f32; 4]) -> [f32; 4] {
 /// The class that a number stands for.
 fn class(number: f32) -> Option<usize> {
     // No model has more classes than `f32` counts exactly.
-    (number >= 0.0 && number < 16_777_216.0).then_some(number as usize)
+    (0.0..16_777_216.0).contains(&number).then_some(number as usize)
 }
 
 #[cfg(test)]
@@ -146,7 +146,10 @@ pub(super) mod testing {
     /// Corners, score and class.
     pub type Box = ([f32; 4], f32, usize);
 
-    pub fn candidates(boxes: &[((f32, f32), (f32, f32), f32, usize)]) -> Vec<Box> {
+    /// Left and top, width and height, score and class.
+    pub type Placed = ((f32, f32), (f32, f32), f32, usize);
+
+    pub fn candidates(boxes: &[Placed]) -> Vec<Box> {
         let corners = |(x, y): (f32, f32), (width, height): (f32, f32)| [x, y, x + width, y + height];
         let all = boxes.iter();
         all.map(|&(at, size, score, class)| (corners(at, size), score, class))

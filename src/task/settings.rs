@@ -280,6 +280,15 @@ impl Settings {
         }
     }
 
+    /// What a `config.json` of transformers says on answers: the kind of the classes.
+    pub fn from_config(config: &Json) -> Self {
+        let kind = config.get("problem_type").and_then(Json::as_str);
+        Self {
+            problem_type: kind.and_then(ProblemType::named),
+            ..Self::default()
+        }
+    }
+
     /// The sentence that stands for a candidate label of a zero-shot classification.
     pub fn hypothesis(&self, label: &str) -> String {
         let template = self.hypothesis_template.as_deref().unwrap_or("This example is {}.");

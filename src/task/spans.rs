@@ -78,6 +78,11 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
         )));
     }
     let wanted = wanted.min(MOST);
+    // Pairs of tokens that are parts of the same words become one answer, so more are looked at.
+    let looked_at = match settings.align_to_words {
+        Some(false) => wanted,
+        None | Some(true) => 2 * wanted + 10,
+    };
     let beginning = context.vocabulary.and_then(|vocabulary| vocabulary.beginning());
     let mut row = 0;
     let mut records = Vec::new();
@@ -100,7 +105,7 @@ pub(super) fn answer(outputs: &[Output<'_>], context: &Context<'_>) -> Result<An
             }
             let longest = settings.max_answer_len.map_or(15, std::num::NonZeroUsize::get);
             let characters = Characters::new(tokens.text);
-            for (first, last, score) in pairs(&start, &end, longest, wanted) {
+            for (first, last, score) in pairs(&start, &end, longest, looked_at) {
                 if allowed[first] && allowed[last] {
                     add(
                         &mut spans,

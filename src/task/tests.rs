@@ -103,6 +103,15 @@ fn settings_go_into_json_and_back() {
     assert_eq!(read.clone().over(&Settings::default()), read);
     assert_eq!(Settings::default().over(&read), read);
     assert_eq!(read.hypothesis("a {} b"), "It is a {} b.");
+    let config = json!({"problem_type": "multi_label_classification", "id2label": {"0": "a"}});
+    assert_eq!(
+        Settings::from_config(&config),
+        settings(json!({"problem_type": "multi_label_classification"}))
+    );
+    assert_eq!(
+        Settings::from_config(&json!({"problem_type": null})),
+        Settings::default()
+    );
     // The schema has every key and no other.
     let schema = schemars::schema_for!(Settings).to_value();
     let mut known: Vec<&str> = schema["properties"]

@@ -12,12 +12,21 @@ pub fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn post_with(path: &str, headers: &[(&str, &str)], content_type: &str, body: &[u8]) -> Vec<u8> {
+    write(path, headers, content_type, content_type, body)
+}
+
+/// A request in one format for an answer in another.
+pub fn ask(path: &str, content_type: &str, accept: &str, body: &[u8]) -> Vec<u8> {
+    write(path, &[], content_type, accept, body)
+}
+
+fn write(path: &str, headers: &[(&str, &str)], content_type: &str, accept: &str, body: &[u8]) -> Vec<u8> {
     let headers: String = headers
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
     let mut request = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nAccept: {content_type}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nAccept: {accept}\r\n\
          {headers}Content-Length: {}\r\n\r\n",
         body.len()
     )

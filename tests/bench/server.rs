@@ -48,6 +48,11 @@ impl Models {
         Self { root }
     }
 
+    /// Where they lie.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
     /// A folder for private copies of models that this process loads.
     pub fn work(&self) -> PathBuf {
         self.root.path().join("work")
@@ -174,12 +179,7 @@ impl Server {
 
     /// Asks as [`client::drive`] does, after a moment of warming up, and takes the server's CPU time for it.
     pub fn measure(&self, requests: &[Vec<u8>], connections: usize, time: Duration) -> Measured {
-        client::drive(&self.address, requests, connections, time / 8);
-        let processes = process::tree(self.process.id());
-        let before = process::cpu(&processes);
-        let mut measured = client::drive(&self.address, requests, connections, time);
-        measured.cpu = process::cpu(&processes).saturating_sub(before);
-        measured
+        measure(&self.address, self.process.id(), requests, connections, time)
     }
 
     /// Asks as [`client::pace`] does, after a moment of warming up.
@@ -217,6 +217,16 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Asks a server, whose first process is `root`, as [`Server::measure`] says.
+pub fn measure(address: &str, root: u32, requests: &[Vec<u8>], connections: usize, time: Duration) -> Measured {
+    client::drive(address, requests, connections, time / 8);
+    let processes = process::tree(root);
+    let before = process::cpu(&processes);
+    let mut measured = client::drive(address, requests, connections, time);
+    measured.cpu = process::cpu(&processes).saturating_sub(before);
+    measured
 }
 
 pub fn load(name: &str, model: &Path) -> Vec<u8> {

@@ -19,6 +19,7 @@ mod density;
 mod endpoint;
 mod limit;
 mod load;
+mod preprocessing;
 mod process;
 mod requests;
 mod server;
@@ -31,7 +32,7 @@ mod table;
 use std::process::ExitCode;
 
 /// Name, measurement, and what it shows.
-const SECTIONS: [(&str, fn(), &str); 9] = [
+const SECTIONS: [(&str, fn(), &str); 10] = [
     (
         "requests",
         requests::run,
@@ -65,6 +66,11 @@ const SECTIONS: [(&str, fn(), &str); 9] = [
         "models out of a bucket: the first answer, and memory for some of them",
     ),
     ("endpoint", endpoint::run, "what SageMaker's stand-in adds to a request"),
+    (
+        "preprocessing",
+        preprocessing::run,
+        "from a JPEG or a sentence to a label, beside FastAPI with Pillow or tokenizers",
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -81,7 +87,7 @@ fn main() -> ExitCode {
     {
         eprintln!("there is no section \"{unknown}\"; choose from");
         for (name, _, shows) in SECTIONS {
-            eprintln!("  {name:10} {shows}");
+            eprintln!("  {name:13} {shows}");
         }
         return ExitCode::FAILURE;
     }

@@ -14,7 +14,8 @@
 //! `scripts/triton` installs.
 //!
 //! Models that libraries export (scikit-learn, XGBoost, LightGBM, CatBoost) are compared with these
-//! libraries themselves, which `scripts/exports` installs.
+//! libraries themselves, which `scripts/exports` installs. Pretrained networks are compared with the
+//! pipelines of the packages that carry them, which `scripts/pretrained` installs.
 //!
 //! Where `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of it, see
 //! `scripts/smoke`.
@@ -70,6 +71,7 @@ mod network;
 mod networks;
 mod pack;
 mod prepared;
+mod pretrained;
 mod proxy;
 mod races;
 mod records;

@@ -482,17 +482,24 @@ def question_answering():
     sequences = [None, 0, 0, None] + [1] * 13 + [None, None]
     attention = [1] * 18 + [0]
     row = {"text": text, "ids": ids, "attention": attention, "special": [0] * 19, "offsets": offsets, "words": words, "sequences": sequences}
-    start, end = random(24, 1, 19), random(25, 1, 19)
+    start, end = random(24, 2, 19), random(25, 2, 19)
     vocabulary = {"tokens": WORDS, "unknown": 1, "mask": 4, "padding": 0, "beginning": 2, "marks": True}
 
-    def answers(top_k, longest, align, impossible):
+    def answers(top_k, longest, align, impossible, count=1):
+        found, null = [], 1000000
+        for i in range(count):
+            null = min(null, collect(found, start[i], end[i], top_k, longest, align))
+        if impossible:
+            found.append({"score": null, "start": 0, "end": 0, "answer": ""})
+        return sorted(found, key=lambda entry: -entry["score"])[:top_k]
+
+    def collect(found, start, end, top_k, longest, align):
         allowed = np.array([(s == 1 or i == 2) and a for s, i, a in zip(sequences, ids, attention)])
-        first, last = (softmax(np.where(allowed, x[0], np.float32(-10000))) for x in (start, end))
+        first, last = (softmax(np.where(allowed, x, np.float32(-10000))) for x in (start, end))
         null = first[0] * last[0]
         first[0] = last[0] = 0
         table = np.tril(np.triu(np.outer(first, last)), longest - 1)
-        found = []
-        for flat in np.argsort(-table.ravel(), kind="stable")[:top_k]:
+        for flat in np.argsort(-table.ravel(), kind="stable")[: top_k * 2 + 10 if align else top_k]:
             s, e = divmod(int(flat), 19)
             if not (allowed[s] and allowed[e]):
                 continue
@@ -505,16 +512,16 @@ def question_answering():
                 same[0]["score"] += table[s, e]
             else:
                 found.append({"score": table[s, e], "start": begin, "end": finish, "answer": text[begin:finish]})
-        if impossible:
-            found.append({"score": null, "start": 0, "end": 0, "answer": ""})
-        return sorted(found, key=lambda entry: -entry["score"])[:top_k]
+        return null
 
-    outputs = {"start_logits": start, "end_logits": end}
+    outputs = {"start_logits": start[:1], "end_logits": end[:1]}
     shared = {"tokens": [row], "vocabulary": vocabulary, "form": "one"}
     case("a part of the text answers the question", "question-answering", outputs, answers(1, 15, True, False)[0], **shared)
     case("several answers", "question-answering", outputs, answers(4, 15, True, False), settings={"top_k": 4}, **shared)
     case("answers in tokens", "question-answering", outputs, answers(4, 3, False, False), settings={"top_k": 4, "max_answer_len": 3, "align_to_words": False}, **shared)
     case("answers that may be none", "question-answering", outputs, answers(4, 15, True, True), settings={"top_k": 4, "handle_impossible_answer": True}, **shared)
+    outputs = {"start_logits": start, "end_logits": end}
+    case("answers of a text in several rows", "question-answering", outputs, answers(4, 15, True, True, 2), settings={"top_k": 4, "handle_impossible_answer": True}, question={"spans": [2]}, **{**shared, "tokens": [row, row]})
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ impl<'a> Yolo<'a> {
             Form::Columns { .. } => first >= 5,
         };
         // No boxes have no numbers.
-        if !least && tensor.len() > 0 {
+        if !least && !tensor.is_empty() {
             return Err(missing("boxes with scores"));
         }
         Ok(Self {

@@ -35,7 +35,7 @@ pub(super) fn pool(pooling: Pooling, tokens: &[f32], width: usize, attention: &[
             }
         }
         Pooling::LastToken => {
-            if let Some((_, token)) = counted().last() {
+            if let Some((_, token)) = counted().next_back() {
                 embedding.copy_from_slice(token);
             }
         }

@@ -1,8 +1,9 @@
 //! Maps and logits at the size of the original.
 //!
-//! The classes are gone through line by line: two lines of logits of a class are mixed into one, and
-//! that one is mixed along the line while the best class of each pixel is kept. So the memory is
-//! that of a line, however many classes there are, and not that of all enlarged logits.
+//! A pixel of the original lies between four pixels of the output. Where one class is the best of
+//! all four, it is the best of everything between them, because each score between them is a mean of
+//! the four with the same weights. So only pixels at the edges of things have their logits mixed,
+//! and enlarged logits are never held, however many classes there are.
 
 use super::{TaskError, missing};
 
@@ -29,10 +30,7 @@ impl Axis {
     pub fn new(pixels: u32, length: usize, content: (f32, f32), input: u32) -> Result<Self, TaskError> {
         let last = u32::try_from(length).ok().and_then(|length| length.checked_sub(1));
         let last = last.ok_or_else(|| missing("outputs of one pixel or more"))?;
-        let mut places = Vec::new();
-        places
-            .try_reserve_exact(pixels as usize)
-            .map_err(|_| TaskError::OutOfMemory)?;
+        let mut places = room(pixels as usize, 1)?;
         let (start, end) = content;
         // For a picture without borders this is `length / pixels`, computed as PyTorch does.
         let is_whole = start == 0.0 && end == input as f32;
@@ -59,46 +57,73 @@ impl Axis {
     fn pixels(&self) -> usize {
         self.places.len()
     }
+
+    /// The pixels that lie between the same two numbers.
+    fn runs(&self) -> impl Iterator<Item = &[Place]> {
+        self.places.chunk_by(|one, next| one.first == next.first)
+    }
 }
 
 /// The best class of each pixel.
 pub(super) fn best(logits: &[f32], classes: usize, columns: &Axis, lines: &Axis) -> Result<Vec<u16>, TaskError> {
-    let mut map = room(columns, lines)?;
-    let plane = columns.length * lines.length;
-    let mut scores = vec![0f32; columns.pixels()];
-    let mut mixed = vec![0f32; columns.length];
+    let width = columns.length;
+    let scores = by_pixel(logits, classes)?;
+    let mut own = room(width, lines.length)?;
+    own.extend(scores.chunks_exact(classes).map(greatest));
+    let mut map = room(columns.pixels(), lines.pixels())?;
+    let mut mixed = Mixed::new(classes);
     for line in &lines.places {
-        let start = map.len();
-        map.resize(start + columns.pixels(), 0u16);
-        let best = &mut map[start..];
-        scores.fill(f32::NEG_INFINITY);
-        for class in 0..classes {
-            mix(&logits[class * plane..(class + 1) * plane], line, &mut mixed);
-            let number = class as u16;
-            for ((score, best), place) in scores.iter_mut().zip(best.iter_mut()).zip(&columns.places) {
-                let here = between(&mixed, place);
-                if here > *score {
-                    *score = here;
-                    *best = number;
-                }
+        let (above, below) = (line.first as usize * width, line.second as usize * width);
+        for run in columns.runs() {
+            let (left, right) = (run[0].first as usize, run[0].second as usize);
+            let class = own[above + left];
+            let corners = [above + right, below + left, below + right];
+            if corners.into_iter().all(|at| own[at] == class) {
+                map.extend(std::iter::repeat_n(class, run.len()));
+                continue;
+            }
+            let of = |at: usize| &scores[at * classes..(at + 1) * classes];
+            mix(of(above + left), of(below + left), line.weight, &mut mixed.left);
+            mix(of(above + right), of(below + right), line.weight, &mut mixed.right);
+            for place in run {
+                mix(&mixed.left, &mixed.right, place.weight, &mut mixed.between);
+                map.push(greatest(&mixed.between));
             }
         }
     }
     Ok(map)
 }
 
+/// Scores of all classes at the ends of a line between two pixels, and on it.
+struct Mixed {
+    left: Vec<f32>,
+    right: Vec<f32>,
+    between: Vec<f32>,
+}
+
+impl Mixed {
+    fn new(classes: usize) -> Self {
+        Self {
+            left: vec![0.0; classes],
+            right: vec![0.0; classes],
+            between: vec![0.0; classes],
+        }
+    }
+}
+
 /// Class 1 where the only channel exceeds `bound`, else class 0.
 pub(super) fn exceeding(logits: &[f32], bound: f32, columns: &Axis, lines: &Axis) -> Result<Vec<u16>, TaskError> {
-    let mut map = room(columns, lines)?;
-    let mut mixed = vec![0f32; columns.length];
+    let width = columns.length;
+    let mut map = room(columns.pixels(), lines.pixels())?;
+    let mut mixed = vec![0f32; width];
     for line in &lines.places {
-        mix(logits, line, &mut mixed);
-        map.extend(
-            columns
-                .places
-                .iter()
-                .map(|place| u16::from(between(&mixed, place) > bound)),
-        );
+        let of = |at: u32| &logits[at as usize * width..(at as usize + 1) * width];
+        mix(of(line.first), of(line.second), line.weight, &mut mixed);
+        let score = |place: &Place| {
+            let (left, right) = (mixed[place.first as usize], mixed[place.second as usize]);
+            left * (1.0 - place.weight) + right * place.weight
+        };
+        map.extend(columns.places.iter().map(|place| u16::from(score(place) > bound)));
     }
     Ok(map)
 }
@@ -108,7 +133,7 @@ pub(super) fn nearest(classes: &[f32], columns: &Axis, lines: &Axis) -> Result<V
     if classes.iter().any(|class| !(0.0..=f32::from(u16::MAX)).contains(class)) {
         return Err(missing("classes from 0 to 65535"));
     }
-    let mut map = room(columns, lines)?;
+    let mut map = room(columns.pixels(), lines.pixels())?;
     for line in &lines.places {
         let start = line.nearest as usize * columns.length;
         let own = &classes[start..start + columns.length];
@@ -117,26 +142,54 @@ pub(super) fn nearest(classes: &[f32], columns: &Axis, lines: &Axis) -> Result<V
     Ok(map)
 }
 
-/// The line between two lines of a plane.
-fn mix(plane: &[f32], line: &Place, out: &mut [f32]) {
-    let width = out.len();
-    let of = |at: u32| &plane[at as usize * width..(at as usize + 1) * width];
-    let (above, below) = (of(line.first), of(line.second));
-    for ((out, &above), &below) in out.iter_mut().zip(above).zip(below) {
-        *out = above * (1.0 - line.weight) + below * line.weight;
+/// The scores of each pixel side by side, out of planes of one class each.
+fn by_pixel(logits: &[f32], classes: usize) -> Result<Vec<f32>, TaskError> {
+    // As many pixels at a time as the cache holds lines for.
+    const PIXELS: usize = 16;
+    let plane = logits.len() / classes.max(1);
+    let mut scores = room(logits.len(), 1)?;
+    scores.resize(logits.len(), 0f32);
+    for (block, out) in scores.chunks_mut(PIXELS * classes).enumerate() {
+        let start = block * PIXELS;
+        for class in 0..classes {
+            let own = &logits[class * plane + start..];
+            for (pixel, &score) in out.chunks_exact_mut(classes).zip(own) {
+                pixel[class] = score;
+            }
+        }
+    }
+    Ok(scores)
+}
+
+/// The numbers between two lists of them.
+fn mix(one: &[f32], other: &[f32], weight: f32, out: &mut [f32]) {
+    for ((out, &one), &other) in out.iter_mut().zip(one).zip(other) {
+        *out = one * (1.0 - weight) + other * weight;
     }
 }
 
-fn between(line: &[f32], place: &Place) -> f32 {
-    line[place.first as usize] * (1.0 - place.weight) + line[place.second as usize] * place.weight
+/// The class with the greatest score, the first one of equals.
+fn greatest(scores: &[f32]) -> u16 {
+    const LANES: usize = 8;
+    // Several at a time, which compilers make vectors of.
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (blocks, rest) = scores.as_chunks::<LANES>();
+    for block in blocks {
+        for (lane, &score) in lanes.iter_mut().zip(block) {
+            *lane = if score > *lane { score } else { *lane };
+        }
+    }
+    let all = lanes.iter().chain(rest);
+    let greatest = all.fold(
+        f32::NEG_INFINITY,
+        |best, &score| if score > best { score } else { best },
+    );
+    scores.iter().position(|&score| score == greatest).unwrap_or(0) as u16
 }
 
-fn room(columns: &Axis, lines: &Axis) -> Result<Vec<u16>, TaskError> {
-    let mut map = Vec::new();
-    let pixels = columns
-        .pixels()
-        .checked_mul(lines.pixels())
-        .ok_or(TaskError::OutOfMemory)?;
-    map.try_reserve_exact(pixels).map_err(|_| TaskError::OutOfMemory)?;
-    Ok(map)
+fn room<T>(count: usize, times: usize) -> Result<Vec<T>, TaskError> {
+    let mut all = Vec::new();
+    let count = count.checked_mul(times).ok_or(TaskError::OutOfMemory)?;
+    all.try_reserve_exact(count).map_err(|_| TaskError::OutOfMemory)?;
+    Ok(all)
 }

@@ -69,6 +69,7 @@ enum QuestionCase {
     Similarity,
     Ranking(Vec<String>),
     ZeroShot(Vec<String>),
+    Spans(Vec<usize>),
 }
 
 impl PlacedPicture for PictureCase {
@@ -174,13 +175,14 @@ fn problem(case: &Case) -> Option<String> {
         Some(QuestionCase::Ranking(texts) | QuestionCase::ZeroShot(texts)) => {
             texts.iter().map(String::as_str).collect()
         }
-        Some(QuestionCase::Similarity) | None => Vec::new(),
+        Some(QuestionCase::Similarity | QuestionCase::Spans(_)) | None => Vec::new(),
     };
     let question = match &case.question {
         None => Question::Records,
         Some(QuestionCase::Similarity) => Question::Similarity,
         Some(QuestionCase::Ranking(_)) => Question::Ranking { texts: &texts },
         Some(QuestionCase::ZeroShot(_)) => Question::ZeroShot { sequences: &texts },
+        Some(QuestionCase::Spans(rows)) => Question::Spans { rows },
     };
     let context = Context {
         pictures: &pictures,

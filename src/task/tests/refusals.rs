@@ -2,11 +2,15 @@
 
 use serde_json::json;
 
+use super::toy::Toy;
 use super::{floats, settings};
-use crate::task::{Context, Labels, Output, SentenceModules, Settings, Task};
+use crate::task::{Context, Labels, Output, SentenceModules, Settings, Task, Tokens};
 use crate::tensor::{DataType, Dim, OutputRows, OutputSpec, Signature, ValueType};
 
-fn signature(outputs: &[(&str, DataType, &[i64])]) -> Signature {
+/// The name, type and dimensions of an output; -1 is an open dimension.
+type Declared<'a> = (&'a str, DataType, &'a [i64]);
+
+fn signature(outputs: &[Declared<'_>]) -> Signature {
     let dim = |&size: &i64| usize::try_from(size).map_or(Dim::Dynamic(None), Dim::Fixed);
     let outputs = outputs.iter().map(|&(name, data_type, dims)| OutputSpec {
         name: name.to_owned(),
@@ -22,7 +26,7 @@ fn signature(outputs: &[(&str, DataType, &[i64])]) -> Signature {
     }
 }
 
-fn check(task: Task, outputs: &[(&str, DataType, &[i64])], settings: &Settings) -> Result<(), String> {
+fn check(task: Task, outputs: &[Declared<'_>], settings: &Settings) -> Result<(), String> {
     task.check(&signature(outputs), settings, 0)
         .map_err(|error| error.to_string())
 }
@@ -30,7 +34,7 @@ fn check(task: Task, outputs: &[(&str, DataType, &[i64])], settings: &Settings) 
 #[test]
 fn a_model_of_the_task_passes() {
     let usual = Settings::default();
-    let cases: [(Task, &[(&str, DataType, &[i64])]); 14] = [
+    let cases: [(Task, &[Declared<'_>]); 14] = [
         (Task::TextClassification, &[("logits", DataType::F32, &[-1, 2])]),
         (
             Task::ImageClassification,
@@ -114,7 +118,7 @@ fn a_model_of_another_task_is_refused_with_what_is_expected() {
         .unwrap_err()
         .contains("there are no logits and pred_boxes")
     );
-    let masks: &[(&str, DataType, &[i64])] = &[
+    let masks: &[Declared<'_>] = &[
         ("class_queries_logits", DataType::F32, &[-1, 100, 134]),
         ("masks_queries_logits", DataType::F32, &[-1, 100, -1, -1]),
     ];
@@ -124,15 +128,68 @@ fn a_model_of_another_task_is_refused_with_what_is_expected() {
             .contains("masks of queries")
     );
     for task in Task::ALL {
-        let strings: &[(&str, DataType, &[i64])] = &[("logits", DataType::String, &[-1, 2])];
+        let strings: &[Declared<'_>] = &[("logits", DataType::String, &[-1, 2])];
         assert!(check(task, strings, &usual).is_err(), "{task}");
         assert!(check(task, &[], &usual).is_err(), "{task}");
     }
 }
 
 #[test]
+fn a_request_that_cannot_be_answered_is_refused_in_words() {
+    let (labels, usual) = (Labels::default(), Settings::default());
+    let logits = floats(&[1, 3, 7], &[0.0; 21]);
+    let outputs = [Output {
+        name: "logits",
+        value: &logits,
+    }];
+    let toy = Toy {
+        tokens: ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "New", "York"]
+            .map(ToOwned::to_owned)
+            .to_vec(),
+        marks: true,
+    };
+    let fill = |ids: &[u32], keys: serde_json::Value| {
+        let settings = settings(keys);
+        let tokens = [Tokens {
+            ids,
+            ..Tokens::default()
+        }];
+        let context = Context {
+            tokens: &tokens,
+            vocabulary: Some(&toy),
+            ..Context::new(1, &labels, &settings)
+        };
+        Task::FillMask
+            .answer(&outputs, &context)
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(fill(&[2, 4, 3], json!({})), Ok(()));
+    assert_eq!(
+        fill(&[2, 5, 3], json!({})).unwrap_err(),
+        "text 1: there is no mask in it; write \"[MASK]\" in the place of the word to be guessed"
+    );
+    assert_eq!(
+        fill(&[2, 4, 3], json!({"targets": ["Paris"]})).unwrap_err(),
+        "targets: none of them is a token of this model"
+    );
+    let pairs = floats(&[1, 3], &[0.0; 3]);
+    let outputs = [Output {
+        name: "logits",
+        value: &pairs,
+    }];
+    assert_eq!(
+        Task::ZeroShotClassification
+            .answer(&outputs, &Context::new(1, &labels, &usual))
+            .unwrap_err()
+            .to_string(),
+        "candidate_labels: give the labels to choose from in the parameters"
+    );
+}
+
+#[test]
 fn settings_that_do_not_fit_the_model_are_refused_when_it_is_loaded() {
-    let logits: &[(&str, DataType, &[i64])] = &[("logits", DataType::F32, &[-1, 2])];
+    let logits: &[Declared<'_>] = &[("logits", DataType::F32, &[-1, 2])];
     assert_eq!(
         check(Task::TextClassification, logits, &settings(json!({"output": "scores"}))).unwrap_err(),
         "the outputs are not those of text-classification: there is no output \"scores\"; expected one output of \
@@ -142,7 +199,7 @@ fn settings_that_do_not_fit_the_model_are_refused_when_it_is_loaded() {
         check(Task::TextClassification, logits, &settings(json!({"pooling": "mean"}))).unwrap_err(),
         "\"pooling\" is not a setting of text-classification; it takes top_k, function_to_apply, problem_type, output"
     );
-    let embeddings: &[(&str, DataType, &[i64])] = &[("sentence_embedding", DataType::F32, &[-1, 384])];
+    let embeddings: &[Declared<'_>] = &[("sentence_embedding", DataType::F32, &[-1, 384])];
     assert_eq!(
         check(
             Task::SentenceSimilarity,

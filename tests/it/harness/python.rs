@@ -34,6 +34,12 @@ pub const EXPORTS: Venv = Venv {
     script: "scripts/exports",
 };
 
+/// Pretrained networks, and the pipelines of the packages that carry them.
+pub const PRETRAINED: Venv = Venv {
+    folder: ".pretrained",
+    script: "scripts/pretrained",
+};
+
 impl Venv {
     /// Its interpreter with one of our programs.
     #[track_caller]

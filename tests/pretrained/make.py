@@ -1,0 +1,59 @@
+"""Pretrained networks as packages carry them: artifacts, requests, and what the packages' own pipelines answer.
+
+usage: make.py FOLDER [NETWORK...]
+
+Writes FOLDER/NETWORK/model, an artifact, and FOLDER/NETWORK/cases.json with requests and right answers, whose bodies and
+tensors lie beside it. Nothing here knows the server: tests/it/pretrained.rs asks it. Run with .pretrained/bin/python, which
+scripts/pretrained makes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import filetypes
+import onnxruntime
+import sound
+import text
+import vision
+
+NETWORKS = {
+    "minilm": text.minilm,
+    "modernbert_tokens": text.modernbert_tokens,
+    "open_nsfw": vision.open_nsfw,
+    "page_direction": vision.page_direction,
+    "line_direction": vision.line_direction,
+    "text_places": vision.text_places,
+    "text_lines": vision.text_lines,
+    "text_boxes": vision.text_boxes,
+    "silero_vad": sound.silero,
+    "magika": filetypes.magika,
+}
+
+
+class OneThread(onnxruntime.InferenceSession):
+    """What the packages run their networks with: other tests want the cores, too, and threads that wait for work spin."""
+
+    def __init__(self, model, sess_options=None, **more) -> None:
+        options = sess_options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        super().__init__(model, options, **more)
+
+
+def main() -> None:
+    # The packages are imported behind this line.
+    onnxruntime.InferenceSession = OneThread
+    folder, *wanted = sys.argv[1:]
+    for name in wanted or NETWORKS:
+        started = time.monotonic()
+        made = NETWORKS[name]()
+        for network in made if isinstance(made, list) else [made]:
+            network.write(Path(folder))
+            print(f"{network.name}: {len(network.cases)} cases", file=sys.stderr)
+        print(f"{name}: {time.monotonic() - started:.1f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
