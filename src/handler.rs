@@ -136,13 +136,13 @@ impl Handler {
         documents: Documents,
         ledger: &dyn Ledger,
     ) -> Result<Asked, InvocationError> {
-        if let Some(media) = &self.media {
-            if let Some((request, seen)) = media.decode(content_type, &body, &self.schema, ledger)? {
-                return Ok(Asked {
-                    request: self.complete(request)?,
-                    seen: Some(Box::new(seen)),
-                });
-            }
+        if let Some(media) = &self.media
+            && let Some((request, seen)) = media.decode(content_type, &body, &self.schema, ledger)?
+        {
+            return Ok(Asked {
+                request: self.complete(request)?,
+                seen: Some(Box::new(seen)),
+            });
         }
         let request = codec::decode(content_type, body, &self.schema, documents).map_err(|error| match &error {
             DecodeError::UnsupportedMediaType { .. } => {
