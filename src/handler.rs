@@ -31,7 +31,7 @@ use bytes::Bytes;
 
 use crate::codec::{self, DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan, Request, Schema};
 use crate::engine::Ledger;
-use crate::manifest::{Manifest, PassedOver};
+use crate::manifest::{Manifest, PassedOver, TOKENIZER};
 use crate::tensor::{Records, Signature, Value};
 use crate::text::{FileLimits, Tokenizer};
 
@@ -83,6 +83,8 @@ pub struct Asked {
 #[derive(Debug, Clone, Default)]
 pub struct Tools {
     pub tokenizer: Option<SharedTokenizer>,
+    /// Why there is none, where the file beside the model is not understood.
+    pub no_tokenizer: Option<String>,
     pub limits: MediaLimits,
 }
 
@@ -90,9 +92,14 @@ impl Handler {
     /// The handler of a model. The error names what of the manifest does not fit the model.
     pub fn new(manifest: &Manifest, signature: &Signature, tools: Tools) -> Result<Self, HandlerError> {
         let media = Media::of(manifest, signature, tools.tokenizer, tools.limits)?;
+        let mut passed_over = manifest.hints.passed_over.clone();
+        passed_over.extend(tools.no_tokenizer.map(|why| PassedOver {
+            file: TOKENIZER.to_owned(),
+            why,
+        }));
         Ok(Self {
             media: media.map(Box::new),
-            passed_over: manifest.hints.passed_over.clone(),
+            passed_over,
             ..resolve::resolve(manifest, signature)?
         })
     }
@@ -100,14 +107,15 @@ impl Handler {
     /// The handler of an artifact that is looked at outside of a server.
     pub fn of_artifact(manifest: &Manifest, signature: &Signature) -> Result<Self, HandlerError> {
         let file = manifest.wanted_tokenizer().and_then(|file| file.bytes.as_ref());
-        let parsed = file.map(|bytes| Tokenizer::parse(bytes, &manifest.hints.text, &FileLimits::default()));
-        let tokenizer = parsed
-            .transpose()
-            .map_err(|error| HandlerError::Text(error.to_string()))?;
-        let tools = Tools {
-            tokenizer: tokenizer.map(|tokenizer| SharedTokenizer::new(Arc::new(Own(tokenizer)))),
-            limits: MediaLimits::default(),
-        };
+        let mut tools = Tools::default();
+        match file.map(|bytes| Tokenizer::parse(bytes, &manifest.hints.text, &FileLimits::default())) {
+            Some(Ok(tokenizer)) => tools.tokenizer = Some(SharedTokenizer::new(Arc::new(Own(tokenizer)))),
+            Some(Err(error)) if manifest.needs_tokenizer(signature) => {
+                return Err(HandlerError::Text(error.to_string()));
+            }
+            Some(Err(error)) => tools.no_tokenizer = Some(error.to_string()),
+            None => {}
+        }
         Self::new(manifest, signature, tools)
     }
 
@@ -146,7 +154,7 @@ impl Handler {
         }
         let request = codec::decode(content_type, body, &self.schema, documents).map_err(|error| match &error {
             DecodeError::UnsupportedMediaType { .. } => {
-                let why = media::why_not(content_type, &self.passed_over);
+                let why = media::why_not(content_type, &self.passed_over, &error);
                 why.map_or(error.into(), InvocationError::Media)
             }
             _ => error.into(),

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use crate::task::{self, SentenceModules, Task};
+use crate::tensor::Signature;
 use crate::{audio, text, vision};
 
 pub use parse::{ManifestError, Overlay, schema};
@@ -122,6 +123,16 @@ pub struct Hints {
 }
 
 impl Manifest {
+    /// Whether a model of this signature is of no use without its tokenizer: the manifest asks for
+    /// it, or there is no graph behind it.
+    pub fn needs_tokenizer(&self, signature: &Signature) -> bool {
+        let has_graph = !signature.outputs.iter().all(|output| {
+            let mut inputs = signature.inputs.iter();
+            inputs.any(|input| input.name == output.name)
+        });
+        matches!(self.text, Some(Step::Settings(_) | Step::Switch(true))) || !has_graph
+    }
+
     /// The tokenizer beside the model, unless the manifest switches sentences off.
     pub fn wanted_tokenizer(&self) -> Option<&TokenizerFile> {
         self.hints

@@ -41,9 +41,10 @@ impl Served {
 }
 
 impl Catalog {
-    fn tools(&self, tokenizer: Option<SharedTokenizer>) -> Tools {
+    fn tools(&self, tokenizer: Option<SharedTokenizer>, no_tokenizer: Option<String>) -> Tools {
         Tools {
             tokenizer,
+            no_tokenizer,
             limits: self.settings.media,
         }
     }
@@ -57,17 +58,23 @@ impl Catalog {
         model: Model,
         requests: Requests,
     ) -> Result<Served, CatalogError> {
+        let mut refused = None;
         let tokenizer = match model.manifest().wanted_tokenizer() {
             None => None,
             Some(file) => match self.tokenizer(name, file, &model.manifest().hints.text, path).await {
                 Ok(tokenizer) => Some(tokenizer),
+                Err(CatalogError::Tokenizer { source, .. }) if !model.manifest().needs_tokenizer(model.signature()) => {
+                    tracing::warn!(model = shortened(name), "no sentences are taken: {source}");
+                    refused = Some(source.to_string());
+                    None
+                }
                 Err(error) => {
                     self.engine.unload(model).await;
                     return Err(error);
                 }
             },
         };
-        match Handler::new(model.manifest(), model.signature(), self.tools(tokenizer)) {
+        match Handler::new(model.manifest(), model.signature(), self.tools(tokenizer, refused)) {
             Ok(handler) => {
                 let mut served = Served {
                     model,

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value as Json};
 
 use super::{HandlerError, TextApi};
-use crate::codec::{Request, Schema};
+use crate::codec::{DecodeError, Request, Schema};
 use crate::engine::{Ledger, RequestMemory};
 use crate::manifest::{Manifest, PassedOver, Step};
 use crate::task::{EncodingFormat, Form, Settings, Task, TopK};
@@ -330,7 +330,7 @@ impl Seen {
 }
 
 /// Why a model takes no files of this content type; `None` for other types.
-pub(super) fn why_not(content_type: &str, passed_over: &[PassedOver]) -> Option<MediaError> {
+pub(super) fn why_not(content_type: &str, passed_over: &[PassedOver], error: &DecodeError) -> Option<MediaError> {
     let essence = essence(content_type);
     let (kind, advice) = match essence.split('/').next() {
         Some("image") => (
@@ -353,6 +353,8 @@ pub(super) fn why_not(content_type: &str, passed_over: &[PassedOver]) -> Option<
         Some(PassedOver { file, why }) => format!("{file}: {why}"),
         None => format!("nothing in its artifact says how they become its inputs; {advice} does"),
     };
+    // Which types there are for tensors.
+    let why = format!("{why}; {error}");
     Some(MediaError::NotUnderstood { kind, why })
 }
 

@@ -205,7 +205,7 @@ fn what_is_no_picture_is_refused_in_words_and_costs_nothing() {
         let refusal = send(&server, "colours", content_type, &body, "*/*").expect(status);
         assert!(refusal.message().contains(part), "{}", refusal.message());
     }
-    let wrong = json!({"inputs": STANDARD.encode(&png), "parameters": {"topk": 1}}).to_string();
+    let wrong = json!({"inputs": STANDARD.encode(&png), "parameters": {"top_q": 1}}).to_string();
     let refusal = send(&server, "colours", "application/json", wrong.as_bytes(), "*/*").expect(400);
     assert!(refusal.message().contains("top_k"), "{}", refusal.message());
     send(&server, "colours", "image/png", &png, "*/*").expect(200);
