@@ -37,7 +37,7 @@ use crate::text::{FileLimits, Tokenizer};
 
 use chunks::Chunks;
 use labels::Labels;
-use media::{Media, Reply};
+use media::{Frame, Media, Reply};
 
 pub use compare::Difference;
 pub use invocation::{Invocation, InvocationError, Protocol, TextApi};
@@ -152,6 +152,7 @@ impl Handler {
                 seen: Some(Box::new(seen)),
             });
         }
+        let frame = Frame::of_tensors(&body);
         let request = codec::decode(content_type, body, &self.schema, documents).map_err(|error| match &error {
             DecodeError::UnsupportedMediaType { .. } => {
                 let why = media::why_not(content_type, &self.passed_over, &error);
@@ -165,7 +166,7 @@ impl Handler {
                 Records::Separable(count) | Records::Together(count) => count,
                 Records::One => 1,
             };
-            media.seen_of_tensors(records)
+            media.seen_of_tensors(records, frame)
         });
         Ok(Asked {
             request,

@@ -37,12 +37,13 @@ use crate::text::Tokenizer;
 use crate::{audio, text as texts, vision};
 
 use answer::Answering;
-use body::{Files, Frame};
+use body::Files;
 use picture::Pictures;
 use sound::Sounds;
 use text::Texts;
 
 pub(super) use answer::Reply;
+pub(super) use body::Frame;
 pub use error::MediaError;
 
 /// A tokenizer that other models may have as well, with whatever has to live as long as it.
@@ -316,10 +317,10 @@ impl Media {
 
 impl Seen {
     /// What is left of a request of tensors that the task answers as well.
-    fn of_tensors(records: usize, settings: Settings) -> Self {
+    fn of_tensors(records: usize, frame: Frame, settings: Settings) -> Self {
         Self {
             form: if records == 1 { Form::One } else { Form::List },
-            frame: Frame::Bare,
+            frame,
             records,
             settings,
             placements: Vec::new(),

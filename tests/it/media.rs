@@ -164,10 +164,10 @@ fn a_picture_is_answered_with_labels_however_it_is_sent() {
     // The tensors are there for programs.
     let npy = send(&server, "colours", "image/png", &png, "application/x-npy").expect(200);
     assert!(npy.body.starts_with(b"\x93NUMPY"));
-    // And tensors go in as ever, and come out.
+    // And tensors go in as ever.
     let ones = json!({"instances": [vec![vec![vec![1.0; 8]; 8]; 3]]});
     let answer = server.invoke("colours", &ones).expect(200).json();
-    assert_eq!(answer["predictions"][0], json!([1.0, 1.0, 1.0]));
+    assert_eq!(answer["predictions"][0].as_array().unwrap().len(), 3, "{answer}");
 }
 
 #[test]
@@ -381,10 +381,11 @@ fn a_sentence_is_answered_with_a_label_however_it_is_sent() {
     let first: Vec<&str> = csv.lines().map(|line| line.split(',').next().unwrap()).collect();
     assert_eq!(first, ["POSITIVE", "NEGATIVE"], "{csv}");
     let ids = json!({"inputs": {"input_ids": [[2, 2]], "attention_mask": [[1, 1]]}});
-    assert_eq!(
-        server.invoke("moods", &ids).expect(200).json()["outputs"][0],
-        json!([0.0, 6.0])
-    );
+    assert_eq!(labels(&server.invoke("moods", &ids).expect(200).json()), ["POSITIVE"]);
+    let npz = Server::invocation("moods")
+        .json(&ids)
+        .header("Accept", "application/x-npy");
+    assert!(server.send(&npz).expect(200).body.starts_with(b"\x93NUMPY"));
 
     let long = "a ".repeat(600_000);
     for (content_type, body, status, part) in [

@@ -65,9 +65,8 @@ impl Answering {
             Some(name) => Some(name.parse::<Task>().map_err(refused)?),
             None => None,
         };
-        // What files say of a network counts where its inputs are prepared here, too: for a model of
-        // tensors alone, they say nothing new.
-        let hinted = || source.and_then(|source| manifest.hints.task.or_else(|| guessed(manifest, signature, source)));
+        let guess = || source.and_then(|source| guessed(manifest, signature, source));
+        let hinted = || manifest.hints.task.or_else(guess);
         let is_bare = manifest.hints.files.iter().any(|file| file == "config.json") && is_passthrough(signature);
         let logits = || {
             (is_bare || is_told)
@@ -102,7 +101,7 @@ impl Answering {
             task,
             settings,
             labels: Labels::new(&manifest.labels),
-            answers_tensors: (named.is_some() || is_told || is_bare) && !needs_more,
+            answers_tensors: !needs_more,
         }))
     }
 
@@ -154,9 +153,9 @@ impl Media {
     }
 
     /// What a request of tensors leaves behind, where the task answers it.
-    pub fn seen_of_tensors(&self, records: usize) -> Option<Seen> {
+    pub fn seen_of_tensors(&self, records: usize, frame: Frame) -> Option<Seen> {
         let answering = self.answering.as_ref().filter(|answering| answering.answers_tensors)?;
-        Some(Seen::of_tensors(records, answering.settings.clone()))
+        Some(Seen::of_tensors(records, frame, answering.settings.clone()))
     }
 
     /// Whether the task has an answer in a format; where it has none, the outputs go out.

@@ -57,6 +57,15 @@ pub(in crate::handler) enum Frame {
     Predictions,
 }
 
+impl Frame {
+    /// The frame of the answer to a body of tensors: TensorFlow Serving's where the body has that
+    /// form.
+    pub fn of_tensors(body: &[u8]) -> Self {
+        let is_instances = body.trim_ascii_start().starts_with(br#"{"instances""#);
+        if is_instances { Self::Predictions } else { Self::Bare }
+    }
+}
+
 /// Why a body holds no files that can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::handler) struct BodyProblem(pub String);
