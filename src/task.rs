@@ -2,8 +2,8 @@
 //!
 //! A network gives tensors; a person wants a label, a box, the part of a text. What stands between
 //! them is here: pure functions from the outputs of one request, all records as rows, to an
-//! [`Answer`], which writes itself as JSON, CSV or a picture. Nothing here knows HTTP, files or the
-//! runtime, and what reading the request left behind comes in as a [`Context`].
+//! [`Answer`], which writes itself as JSON, CSV or a picture. Nothing here knows HTTP, files or
+//! the runtime, and what reading the request left behind comes in as a [`Context`].
 //!
 //! An answer equals that of the library that named the task: the pipelines of transformers,
 //! sentence-transformers, text-embeddings-inference, and for boxes the networks'

@@ -46,7 +46,8 @@ pub(super) fn answer(task: Task, outputs: &[Output<'_>], context: &Context<'_>) 
     let at = find(task, &faces, context.settings)?;
     let mut rows = Rows::new(task, tensor(task, outputs, at)?, context.records, 1)?;
     let function = function(task, &faces[at], rows.width(), context.settings);
-    // The pipeline for texts has one label for a record, and no list around it, unless it is asked.
+    // The pipeline for texts has one label for a record, and no list around it, unless it is
+    // asked.
     let is_flat = task == Task::TextClassification && context.settings.top_k.is_none();
     let most = match (context.settings.top_k, task) {
         (Some(top_k), _) => top_k.of(rows.width()),

@@ -47,7 +47,8 @@ pub enum Question<'a> {
     Similarity,
     /// The records are pairs of one query with these texts, which are to be ranked.
     Ranking { texts: &'a [&'a str] },
-    /// Each of these sequences made a record with each candidate label, in the order of the labels.
+    /// Each of these sequences made a record with each candidate label, in the order of the
+    /// labels.
     ZeroShot { sequences: &'a [&'a str] },
     /// The rows of each question, whose number of rows this is: a long text makes several.
     Spans { rows: &'a [usize] },
@@ -91,8 +92,8 @@ pub struct Tokens<'a> {
     pub attention: &'a [u32],
     /// 1 for tokens that stand for no text.
     pub special: &'a [u32],
-    /// The characters that each token stands for, from the first one to the one after the last one:
-    /// characters of Unicode and not bytes, as Python counts them.
+    /// The characters that each token stands for, from the first one to the one after the last
+    /// one: characters of Unicode and not bytes, as Python counts them.
     pub offsets: &'a [(usize, usize)],
     /// The number of the word that each token is of.
     pub words: &'a [Option<u32>],

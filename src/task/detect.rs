@@ -9,15 +9,15 @@
 //! | `separate` | boxes, scores and classes by their names | torchvision, SSD |
 //!
 //! Scores of `detr` are a softmax whose last class is "none"; where there are as many classes as
-//! labels (RT-DETR, Deformable DETR) they are sigmoids, and the best pairs of a query and a class go
-//! out. Scores of `yolov5` are objectness times class. Others are taken as they are. Boxes of
+//! labels (RT-DETR, Deformable DETR) they are sigmoids, and the best pairs of a query and a class
+//! go out. Scores of `yolov5` are objectness times class. Others are taken as they are. Boxes of
 //! `yolov5` and `yolov8` are suppressed here, and so are those of `separate` whose scores are by
 //! class; the other graphs have done it, and do it again only where `iou_threshold` is set.
 //!
 //! The family is recognised by names and shapes, and where those fit several, by the number of
-//! labels. `threshold` is 0.5 by default and 0.25 for the three YOLO forms, `iou_threshold` 0.7 for
-//! `yolov8`, else 0.45. Boxes of `detr` go out as transformers leaves them; the others are cut at
-//! the edges of the picture. Coordinates are whole numbers, cut towards 0, as in transformers.
+//! labels. `threshold` is 0.5 by default and 0.25 for the three YOLO forms, `iou_threshold` 0.7
+//! for `yolov8`, else 0.45. Boxes of `detr` go out as transformers leaves them; the others are cut
+//! at the edges of the picture. Coordinates are whole numbers, cut towards 0, as in transformers.
 
 mod detr;
 mod family;

@@ -1,7 +1,8 @@
 //! Feature extraction: the first output of a network, as nested arrays.
 //!
-//! A text alone has no padding, and its answer is the same in a request of many: the rows of padding
-//! are left out. As in transformers the answer to each record has an axis of size 1 around it.
+//! A text alone has no padding, and its answer is the same in a request of many: the rows of
+//! padding are left out. As in transformers the answer to each record has an axis of size 1 around
+//! it.
 
 use super::answer::{Body, Features};
 use super::outputs::{Face, Output, Search, tensor};

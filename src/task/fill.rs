@@ -13,8 +13,8 @@ use super::{Answer, Context, Settings, Task, TaskError};
 
 const TASK: Task = Task::FillMask;
 
-/// Most tokens that go out for one text. Each has the text around it, so that they would be a large
-/// answer to a small request.
+/// Most tokens that go out for one text. Each has the text around it, so that they would be a
+/// large answer to a small request.
 const MOST: usize = 4096;
 
 fn find(faces: &[Face<'_>], settings: &Settings) -> Result<usize, TaskError> {

@@ -1,8 +1,9 @@
-//! The outputs of a model, as declared and as given by a run: which one is which, and their numbers.
+//! The outputs of a model, as declared and as given by a run: which one is which, and their
+//! numbers.
 //!
 //! A task finds its outputs by name and shape, in the same way when the model is loaded and when a
-//! request is answered. So both are looked at as a [`Face`]: what is refused at one time is refused
-//! at the other, and only a dimension that the model leaves open can make the difference.
+//! request is answered. So both are looked at as a [`Face`]: what is refused at one time is
+//! refused at the other, and only a dimension that the model leaves open can make the difference.
 
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -19,7 +19,8 @@ pub(super) fn sigmoid(number: f32) -> f32 {
     1.0 / (1.0 + (-number).exp())
 }
 
-/// The position of the greatest number, the first one of equals. Numbers that are none count least.
+/// The position of the greatest number, the first one of equals. Numbers that are none count
+/// least.
 pub(super) fn greatest(row: &[f32]) -> Option<usize> {
     let mut best: Option<(usize, f32)> = None;
     for (at, &number) in row.iter().enumerate() {

@@ -2,8 +2,8 @@
 //!
 //! Both have the same keys. What a request sets counts more than what the manifest sets, and where
 //! neither says anything the task has its default, which is that of the library that gave the task
-//! its name. A key that the task does not know is an error that names it and the nearest known one,
-//! because a misspelt key that is passed over changes answers without a word.
+//! its name. A key that the task does not know is an error that names it and the nearest known
+//! one, because a misspelt key that is passed over changes answers without a word.
 
 mod parameters;
 mod read;
@@ -65,8 +65,8 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub ignore_labels: Option<Vec<String>>,
-    /// The way from the embeddings of tokens to that of the sentence. Several are put one after the
-    /// other.
+    /// The way from the embeddings of tokens to that of the sentence. Several are put one after
+    /// the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
     pub pooling: Option<Vec<Pooling>>,

@@ -1,8 +1,8 @@
 //! Question answering: the part of a text that answers a question.
 //!
-//! A long text makes several rows of tokens that overlap. Each row has a probability for each token
-//! to begin and to end the answer; the best pairs of all rows are the answers, and pairs with the
-//! same text are one, whose score is their sum, as in transformers.
+//! A long text makes several rows of tokens that overlap. Each row has a probability for each
+//! token to begin and to end the answer; the best pairs of all rows are the answers, and pairs
+//! with the same text are one, whose score is their sum, as in transformers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

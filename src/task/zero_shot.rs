@@ -1,8 +1,8 @@
 //! Zero-shot classification: how far a text implies what each label says.
 //!
-//! The network says for a pair of texts whether the first implies the second. Each label made a pair
-//! with the text; the scores are the softmax over the labels, or where several may be right over
-//! "implies" and "contradicts" for each label by itself.
+//! The network says for a pair of texts whether the first implies the second. Each label made a
+//! pair with the text; the scores are the softmax over the labels, or where several may be right
+//! over "implies" and "contradicts" for each label by itself.
 
 use super::answer::{Body, ZeroShot};
 use super::context::Question;

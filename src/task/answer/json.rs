@@ -5,8 +5,8 @@ use super::{Answer, Body, Entity, Features, Fill, Form, Ranked, Span, ZeroShot, 
 use crate::task::TaskError;
 
 impl Answer {
-    /// The answer as one document: that to the only record where the request was of one thing, else
-    /// a list.
+    /// The answer as one document: that to the only record where the request was of one thing,
+    /// else a list.
     pub fn to_json(&self, form: Form) -> Result<Vec<u8>, TaskError> {
         let mut out = room(self.json_bytes())?;
         let records = self.records();

@@ -262,7 +262,8 @@ fn one(
     let family = match family {
         Some(family) => family,
         None if columns == Some(6) => {
-            // A row of six numbers is corners, score and class, or centre, objectness and one class.
+            // A row of six numbers is corners, score and class, or centre, objectness and one
+            // class.
             let is_one_class = labels <= 1 && rows.is_some_and(|rows| rows > MOST_SUPPRESSED);
             match is_one_class {
                 true => BoxFamily::YoloV5,

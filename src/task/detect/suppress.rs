@@ -2,8 +2,8 @@
 
 use super::Candidate;
 
-/// The boxes that overlap none of their class with a greater score by more than `most_overlap`, the
-/// best one first, and at most `most` of them.
+/// The boxes that overlap none of their class with a greater score by more than `most_overlap`,
+/// the best one first, and at most `most` of them.
 ///
 /// A box is compared with those that were kept, which are few, and only with those of its class.
 pub(super) fn suppress(mut candidates: Vec<Candidate>, most_overlap: f32, most: usize) -> Vec<Candidate> {

@@ -15,8 +15,8 @@ pub(super) fn ordered(asked: &[Pooling]) -> Vec<Pooling> {
     order.into_iter().filter(|pooling| asked.contains(pooling)).collect()
 }
 
-/// Appends the embedding that a pooling makes of `tokens`, each of which has `width` numbers. A row
-/// without any token that counts has the embedding 0.
+/// Appends the embedding that a pooling makes of `tokens`, each of which has `width` numbers. A
+/// row without any token that counts has the embedding 0.
 pub(super) fn pool(pooling: Pooling, tokens: &[f32], width: usize, attention: &[u32], out: &mut Vec<f32>) {
     let start = out.len();
     out.resize(start + width, 0.0);

@@ -1,9 +1,9 @@
 //! Maps and logits at the size of the original.
 //!
 //! A pixel of the original lies between four pixels of the output. Where one class is the best of
-//! all four, it is the best of everything between them, because each score between them is a mean of
-//! the four with the same weights. So only pixels at the edges of things have their logits mixed,
-//! and enlarged logits are never held, however many classes there are.
+//! all four, it is the best of everything between them, because each score between them is a mean
+//! of the four with the same weights. So only pixels at the edges of things have their logits
+//! mixed, and enlarged logits are never held, however many classes there are.
 
 use super::{TaskError, missing};
 

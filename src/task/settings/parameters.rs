@@ -122,8 +122,8 @@ impl Task {
 }
 
 impl Settings {
-    /// Refuses what is set and that the task does not take: the manifest's mistakes, when a model is
-    /// loaded. `problem_type` comes from `config.json` for any task.
+    /// Refuses what is set and that the task does not take: the manifest's mistakes, when a model
+    /// is loaded. `problem_type` comes from `config.json` for any task.
     pub(in crate::task) fn check(&self, task: Task) -> Result<(), TaskError> {
         let Ok(Json::Object(keys)) = serde_json::to_value(self) else {
             return Ok(());
