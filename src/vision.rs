@@ -25,6 +25,7 @@ mod family;
 mod format;
 mod header;
 mod keys;
+mod levels;
 mod orientation;
 mod picture;
 mod placement;
@@ -35,6 +36,7 @@ mod resample;
 mod room;
 mod shape;
 mod size;
+mod spec;
 mod steps;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,12 @@
 //! From the keys of a file to what is done with every picture.
 
 use crate::vision::ProcessorError;
-use crate::vision::family::{DefaultSize, Family, Rule};
-use crate::vision::keys::{ChannelOrder, Channels, CropMode, Keys, SizeKey};
+use crate::vision::family::{Family, Rule};
+use crate::vision::keys::{CropMode, Keys};
+use crate::vision::levels::norm_values;
 use crate::vision::resample::{Filter, Resampling};
 use crate::vision::size::{Size, Target};
+use crate::vision::spec::{MAX_EDGE, Spec, exact};
 
 /// The steps between a picture and a tensor, levels apart.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,33 +55,6 @@ pub(super) enum Pad {
     Multiple { multiple: u32, centred: bool },
 }
 
-/// What is done with the levels of the pixels.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Levels {
-    pub scale: Option<f64>,
-    /// Whether 1 is subtracted after scaling.
-    pub offset: bool,
-    pub norm: Option<(Vec<f32>, Vec<f32>)>,
-    /// Whether the levels are divided by the standard deviation once more.
-    pub again: bool,
-    /// Whether blue comes first, and whether mean and deviation are in that order, too.
-    pub flips: bool,
-    pub norm_is_flipped: bool,
-}
-
-/// Most pixels of an edge that a file may ask for.
-const MAX_EDGE: u32 = 16_384;
-
-/// A size as a file says it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Spec {
-    Exact(Size),
-    Shortest(u32),
-    ShortestUpTo(u32, u32),
-    Longest(u32),
-    Within(Size),
-}
-
 impl Plan {
     /// Makes the plan. `model` is the size that the model takes, where it is fixed; it counts
     /// where the file says nothing.
@@ -95,9 +70,9 @@ impl Plan {
             .do_center_crop
             .unwrap_or(family.crops || (family.stem.is_empty() && keys.crop_size.is_some()));
         let (spec, of_model) = match &keys.size {
-            Some(size) => (Some(spec("size", size, family, keys)?), false),
+            Some(size) => (Some(Spec::of_key(size, family, keys)?), false),
             None if resizes && family.rule != Rule::Glpn => {
-                let (spec, of_model) = default_spec(family, model).ok_or(ProcessorError::OpenSize)?;
+                let (spec, of_model) = Spec::by_default(family, model).ok_or(ProcessorError::OpenSize)?;
                 (Some(spec), of_model)
             }
             None => (None, false),
@@ -312,31 +287,6 @@ fn timm(family: &Family, keys: &Keys, model: Option<Size>) -> Result<Plan, Proce
     })
 }
 
-/// The size where the file says none, and whether it is the model's.
-fn default_spec(family: &Family, model: Option<Size>) -> Option<(Spec, bool)> {
-    let own = match family.size {
-        DefaultSize::Open => None,
-        DefaultSize::Square(edge) => Some(Spec::Exact(Size::square(edge))),
-        DefaultSize::Shortest(edge) => Some(Spec::Shortest(edge)),
-        DefaultSize::ShortestUpTo(edge, longest) => Some(Spec::ShortestUpTo(edge, longest)),
-        DefaultSize::Longest(edge) => Some(Spec::Longest(edge)),
-    };
-    let Some(model) = model else {
-        return own.map(|spec| (spec, false));
-    };
-    let output = match (family.crops, family.crop, family.pads, family.size) {
-        (true, Some(edge), _, _) | (false, _, Some(edge), _) | (false, _, None, DefaultSize::Square(edge)) => {
-            Some(Size::square(edge))
-        }
-        _ => None,
-    };
-    match own {
-        Some(own) if output == Some(model) => Some((own, false)),
-        Some(Spec::Shortest(_)) if model.height == model.width => Some((Spec::Shortest(model.height), true)),
-        _ => Some((Spec::Exact(model), true)),
-    }
-}
-
 fn crop_size(
     family: &Family,
     keys: &Keys,
@@ -403,157 +353,5 @@ fn pad(family: &Family, keys: &Keys) -> Result<Option<Pad>, ProcessorError> {
         )),
         // A batch of one picture is as large as the picture.
         _ => Ok(None),
-    }
-}
-
-/// The size that a key says for both edges.
-fn exact(key: &str, size: &SizeKey) -> Result<Size, ProcessorError> {
-    let size = match size {
-        SizeKey::Edge(edge) => Size::square(*edge),
-        SizeKey::HeightWidth([height, width]) => Size {
-            height: *height,
-            width: *width,
-        },
-        SizeKey::Edges(edges) => match (edges.height, edges.width, edges.shortest_edge) {
-            (Some(height), Some(width), _) => Size { height, width },
-            (None, None, Some(edge)) => Size::square(edge),
-            _ => return Err(ProcessorError::value(key, "expected \"height\" and \"width\"")),
-        },
-    };
-    check_edges(key, &[size.height, size.width])?;
-    Ok(size)
-}
-
-fn spec(key: &str, size: &SizeKey, family: &Family, keys: &Keys) -> Result<Spec, ProcessorError> {
-    let square = keys.default_to_square.unwrap_or(family.square);
-    let spec = match size {
-        SizeKey::Edge(edge) if square => Spec::Exact(Size::square(*edge)),
-        SizeKey::Edge(edge) => {
-            let longest = match family.size {
-                DefaultSize::ShortestUpTo(_, longest) => Some(longest),
-                _ => None,
-            };
-            match keys.max_size.or(longest) {
-                Some(longest) => Spec::ShortestUpTo(*edge, longest),
-                None if matches!(family.rule, Rule::Sam) => Spec::Longest(*edge),
-                None => Spec::Shortest(*edge),
-            }
-        }
-        SizeKey::HeightWidth(_) => Spec::Exact(exact(key, size)?),
-        SizeKey::Edges(edges) => match (
-            (edges.height, edges.width),
-            (edges.shortest_edge, edges.longest_edge),
-            (edges.max_height, edges.max_width),
-        ) {
-            ((Some(height), Some(width)), _, _) => Spec::Exact(Size { height, width }),
-            (_, (Some(shortest), Some(longest)), _) => Spec::ShortestUpTo(shortest, longest),
-            (_, (Some(shortest), None), _) => Spec::Shortest(shortest),
-            (_, (None, Some(longest)), _) => Spec::Longest(longest),
-            (_, _, (Some(height), Some(width))) => Spec::Within(Size { height, width }),
-            _ => {
-                let problem = "expected \"height\" and \"width\", \"shortest_edge\", \"longest_edge\", or \
-                               \"max_height\" and \"max_width\"";
-                return Err(ProcessorError::value(key, problem));
-            }
-        },
-    };
-    match spec {
-        Spec::Exact(size) | Spec::Within(size) => check_edges(key, &[size.height, size.width])?,
-        Spec::Shortest(edge) | Spec::Longest(edge) => check_edges(key, &[edge])?,
-        Spec::ShortestUpTo(shortest, longest) => check_edges(key, &[shortest, longest])?,
-    }
-    Ok(spec)
-}
-
-fn check_edges(key: &str, edges: &[u32]) -> Result<(), ProcessorError> {
-    match edges.iter().find(|edge| !(1..=MAX_EDGE).contains(edge)) {
-        None => Ok(()),
-        Some(edge) => Err(ProcessorError::value(
-            key,
-            format!("{edge} is no edge of a picture; expected 1 to {MAX_EDGE} pixels"),
-        )),
-    }
-}
-
-/// Mean and standard deviation.
-fn norm_values(family: &Family, keys: &Keys) -> (Vec<f32>, Vec<f32>) {
-    let listed = |channels: &Option<Channels>, default: Option<[f32; 3]>, neutral: f32| match channels {
-        Some(Channels::One(value)) => vec![*value],
-        Some(Channels::Each(values)) => values.clone(),
-        None => default.map_or_else(|| vec![neutral], |values| values.to_vec()),
-    };
-    (
-        listed(&keys.image_mean, family.norm.map(|norm| norm.mean), 0.0),
-        listed(&keys.image_std, family.norm.map(|norm| norm.std), 1.0),
-    )
-}
-
-impl Levels {
-    pub(super) fn new(family: &Family, keys: &Keys) -> Result<Self, ProcessorError> {
-        let said = keys.image_mean.is_some() || keys.image_std.is_some();
-        let normalizes = keys
-            .do_normalize
-            .unwrap_or(family.normalizes || (family.stem.is_empty() && said));
-        let again = family.divides_again && keys.include_top.unwrap_or(true);
-        let (mean, std) = norm_values(family, keys);
-        for (key, values) in [("image_mean", &mean), ("image_std", &std)] {
-            let problem = if !matches!(values.len(), 1 | 3) {
-                Some(format!("it has {} numbers; expected 1 or 3", values.len()))
-            } else if values
-                .iter()
-                .any(|value| !value.is_finite() || (key == "image_std" && *value == 0.0))
-            {
-                Some("expected numbers to subtract and to divide by".to_owned())
-            } else {
-                None
-            };
-            if let Some(problem) = problem {
-                return Err(ProcessorError::value(key, problem));
-            }
-        }
-        let factor = keys.rescale_factor.map_or(1.0 / 255.0, |factor| factor.0);
-        if !factor.is_finite() {
-            return Err(ProcessorError::value("rescale_factor", "expected a finite number"));
-        }
-        let blue_first = keys.channel_order == Some(ChannelOrder::Bgr);
-        let flips = keys.do_flip_channel_order.unwrap_or(family.flips);
-        if keys.channel_order.is_some() && keys.do_flip_channel_order == Some(!blue_first) {
-            let problem = "it contradicts \"do_flip_channel_order\"";
-            return Err(ProcessorError::value("channel_order", problem));
-        }
-        Ok(Self {
-            scale: keys.do_rescale.unwrap_or(family.rescales).then_some(factor),
-            offset: keys.rescale_offset.unwrap_or(false),
-            norm: normalizes.then(|| (mean.clone(), std.clone())),
-            again,
-            flips: if keys.channel_order.is_some() {
-                blue_first
-            } else {
-                flips
-            },
-            norm_is_flipped: keys.channel_order.is_some() && blue_first && !flips,
-        })
-    }
-
-    /// The numbers that each level of a channel becomes, as transformers computes them: scaled in
-    /// double precision, then normalised in single precision.
-    pub(super) fn table(&self, channel: usize) -> [f32; 256] {
-        let pick = |values: &[f32]| values.get(channel).copied().unwrap_or(values[0]);
-        std::array::from_fn(|level| {
-            let mut value = match self.scale {
-                Some(scale) => (level as f64 * scale) as f32,
-                None => level as f32,
-            };
-            if self.offset && self.scale.is_some() {
-                value -= 1.0;
-            }
-            if let Some((mean, std)) = &self.norm {
-                value = (value - pick(mean)) / pick(std);
-                if self.again {
-                    value /= pick(std);
-                }
-            }
-            value
-        })
     }
 }

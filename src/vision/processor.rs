@@ -7,7 +7,8 @@ use crate::tensor::InputSpec;
 use crate::vision::bound::{Bound, ModelInput};
 use crate::vision::family::{self, Family, TIMM, is_known};
 use crate::vision::keys::{Keys, Real, SizeKey};
-use crate::vision::plan::{Levels, Plan};
+use crate::vision::levels::Levels;
+use crate::vision::plan::Plan;
 use crate::vision::size::Size;
 use crate::vision::{ProcessorError, steps};
 
@@ -153,9 +154,9 @@ impl Processor {
         let family = self.family();
         match Plan::new(&family, &self.keys, None) {
             // The model may say it; the other keys can be wrong all the same.
-            Err(ProcessorError::OpenSize) => drop(Plan::new(&family, &self.keys, Some(Size::OF_MODEL))?),
-            plan => drop(plan?),
-        }
+            Err(ProcessorError::OpenSize) => Plan::new(&family, &self.keys, Some(Size::OF_MODEL)),
+            plan => plan,
+        }?;
         Levels::new(&family, &self.keys)?;
         Ok(self)
     }

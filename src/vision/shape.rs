@@ -6,6 +6,9 @@ use crate::vision::plan::{Frame, Pad, Plan, Rounding};
 use crate::vision::resample::Part;
 use crate::vision::size::{Size, Target, letterbox_gain};
 
+/// Numbers across and down.
+type Pair = (u32, u32);
+
 /// Most pixels of a tensor. What models take is far below; files may ask for more by mistake.
 const MAX_OUTPUT_PIXELS: u64 = 1 << 26;
 
@@ -161,7 +164,7 @@ fn overlap(start: i64, frame: u32, picture: u32) -> Overlap {
 }
 
 /// Sizes of the padded tensor and the frame's place in it.
-fn padded(pad: Option<Pad>, (width, height): (u32, u32)) -> Result<((u32, u32), (u32, u32)), String> {
+fn padded(pad: Option<Pad>, (width, height): Pair) -> Result<(Pair, Pair), String> {
     match pad {
         None => Ok(((width, height), (0, 0))),
         Some(Pad::To(size)) if width <= size.width && height <= size.height => Ok(((size.width, size.height), (0, 0))),

@@ -1,7 +1,8 @@
 //! The steps of a processor in words.
 
 use crate::vision::keys::Layout;
-use crate::vision::plan::{Frame, Levels, Pad, Plan};
+use crate::vision::levels::Levels;
+use crate::vision::plan::{Frame, Pad, Plan};
 use crate::vision::size::Target;
 
 pub(super) fn describe(plan: &Plan, levels: &Levels, layout: Option<Layout>) -> Vec<String> {

@@ -237,6 +237,11 @@ def reading():
     files["white-is-zero.tiff"] = tiff_by_hand("<", rgb[:, :, :1], photometric=0)
     files["premultiplied.tiff"] = tiff_by_hand("<", alpha, extra=1)
     files["big.tiff"] = saved(colour, format="TIFF", big_tiff=True)
+    files["jpeg.tiff"] = saved(Image.fromarray(noise(61, 43, smooth=True)), format="TIFF", compression="jpeg", quality=92)
+    large = noise(61, 43, smooth=True)
+    file = saved(Image.fromarray(large), format="JPEG", quality=92, subsampling=2)
+    files["jpeg-420.tiff"] = tiff_by_hand("<", large, photometric=6, jpeg=file)
+    files["jpeg-grey.tiff"] = saved(gentle.convert("L"), format="TIFF", compression="jpeg", quality=92)
     for orientation in (3, 6):
         files[f"orientation-{orientation}.tiff"] = saved(colour, format="TIFF", tiffinfo={274: orientation})
 
@@ -309,10 +314,12 @@ def with_adobe(data, transform):
     return data
 
 
-def tiff_by_hand(order, array, planar=False, tile=None, photometric=None, extra=None):
+def tiff_by_hand(order, array, planar=False, tile=None, photometric=None, extra=None, jpeg=None):
     height, width, samples = array.shape
     kind = array.dtype.newbyteorder(order)
-    if tile:
+    if jpeg:
+        chunks = [jpeg]
+    elif tile:
         pad = np.zeros((-(-height // tile) * tile, -(-width // tile) * tile, samples), array.dtype)
         pad[:height, :width] = array
         chunks = [
@@ -326,12 +333,15 @@ def tiff_by_hand(order, array, planar=False, tile=None, photometric=None, extra=
         chunks = [array[y : y + 5].astype(kind).tobytes() for y in range(0, height, 5)]
     if photometric is None:
         photometric = 2 if samples >= 3 else 1
-    entries = [(256, 4, [width]), (257, 4, [height]), (258, 3, [array.dtype.itemsize * 8] * samples), (259, 3, [1])]
+    entries = [(256, 4, [width]), (257, 4, [height]), (258, 3, [array.dtype.itemsize * 8] * samples)]
+    entries += [(259, 3, [7 if jpeg else 1])]
     entries += [(262, 3, [photometric])]
     offsets_tag, counts_tag = (324, 325) if tile else (273, 279)
     entries += [(offsets_tag, 4, None), (counts_tag, 4, [len(c) for c in chunks]), (277, 3, [samples])]
     entries += [(284, 3, [2 if planar else 1])]
-    entries += [(322, 4, [tile]), (323, 4, [tile])] if tile else [(278, 4, [height if planar else 5])]
+    entries += [(322, 4, [tile]), (323, 4, [tile])] if tile else [(278, 4, [height if planar or jpeg else 5])]
+    if jpeg:
+        entries += [(530, 3, [2, 2])]
     if extra is not None:
         entries += [(338, 3, [extra])]
     entries.sort()

@@ -12,8 +12,18 @@ use crate::vision::{Picture, PictureFormat, VisionError};
 
 pub(super) fn read(bytes: &[u8], header: &Header) -> Result<Picture, VisionError> {
     let jpeg = Jpeg::parse(bytes)?;
+    let has_no_transform = jpeg.adobe == Some(0);
+    decoded(bytes, &jpeg, has_no_transform, header)
+}
+
+/// Decodes a file that is parsed. `is_rgb`: its three components are red, green and blue.
+pub(super) fn decoded(bytes: &[u8], jpeg: &Jpeg, is_rgb: bool, header: &Header) -> Result<Picture, VisionError> {
     let scans = jpeg.scans(bytes)?;
-    let bytes = named_as_rgb(bytes, &jpeg, &scans);
+    let bytes = if is_rgb {
+        named_as_rgb(bytes, jpeg, &scans)
+    } else {
+        Cow::Borrowed(bytes)
+    };
     let decoder = JpegDecoder::new(Cursor::new(&bytes[..]));
     let decoder = decoder.map_err(|error| cause(PictureFormat::Jpeg, &error))?;
     decode(decoder, PictureFormat::Jpeg, header)
@@ -21,12 +31,12 @@ pub(super) fn read(bytes: &[u8], header: &Header) -> Result<Picture, VisionError
 
 /// A file whose three components are red, green and blue, with their names as identifiers.
 ///
-/// Adobe's segment says so for files without a colour transform. The decoder takes such a file for
+/// Adobe's segment says that a file has no colour transform. The decoder takes such a file for
 /// CMYK, unless its components have these identifiers.
 fn named_as_rgb<'a>(bytes: &'a [u8], jpeg: &Jpeg, scans: &[usize]) -> Cow<'a, [u8]> {
     const NAMES: [u8; 3] = *b"RGB";
     let ids: Vec<u8> = jpeg.components.iter().map(|component| component.id).collect();
-    if jpeg.adobe != Some(0) || ids.len() != NAMES.len() || ids == NAMES {
+    if ids.len() != NAMES.len() || ids == NAMES {
         return Cow::Borrowed(bytes);
     }
     let mut renamed = bytes.to_vec();

@@ -1,5 +1,9 @@
 //! The first picture of TIFF files.
 
+mod jpeg;
+mod palette;
+mod samples;
+
 use std::borrow::Cow;
 use std::io::Cursor;
 
@@ -7,6 +11,8 @@ use tiff::decoder::{ChunkType, Decoder, Limits};
 use tiff::tags::{CompressionMethod, ExtraSamples, PhotometricInterpretation, SampleFormat, Tag};
 use tiff::{ColorType, TiffError};
 
+use self::palette::{as_grey, colour_map};
+use self::samples::{divide_by_alpha, interleaved, rgb_of_cmyk, unpacked};
 use super::{cause_of, rgb_of};
 use crate::vision::header::Header;
 use crate::vision::orientation::Orientation;
@@ -42,6 +48,10 @@ enum Samples {
         bytes: usize,
         samples: usize,
     },
+    /// JPEG files, one for each strip or tile.
+    Jpeg {
+        is_rgb: bool,
+    },
 }
 
 /// A file as far as it is known before its pixels are read.
@@ -69,8 +79,10 @@ pub(in crate::vision) fn header(bytes: &[u8]) -> Result<Header, VisionError> {
         Samples::Float => 7,
         Samples::Colour { bytes, samples } | Samples::Cmyk { bytes, samples } => (bytes * samples) as u64,
         Samples::Premultiplied => 4,
+        // The pixels of the picture, and of a strip with its coefficients.
+        Samples::Jpeg { .. } => 8,
     };
-    let copied = if matches!(samples, Samples::Palette { .. }) {
+    let copied = if matches!(samples, Samples::Palette { .. } | Samples::Jpeg { .. }) {
         bytes.len() as u64
     } else {
         0
@@ -92,6 +104,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
         height,
         samples,
     } = open(bytes)?;
+    if let Samples::Jpeg { is_rgb } = samples {
+        return jpeg::read(&mut decoder, bytes, (width, height), is_rgb);
+    }
     let planar = decoder.image_buffer_layout().map_err(|error| cause(&error))?;
     let row_bytes = planar.row_stride.map_or(0, |bytes| bytes.get());
     // Twice the bound of a picture's bytes: eight bytes a pixel are the most that is read.
@@ -147,6 +162,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, VisionError> {
             rgb_of(data, 4, 1)
         }
         Samples::Cmyk { bytes, samples } => Ok(rgb_of_cmyk(data, samples, bytes)),
+        // Read above.
+        Samples::Jpeg { .. } => Ok(data),
     }?;
     if rgb.len() != byte_count(width, height, 3)? {
         return Err(VisionError::malformed(FORMAT, "its samples do not fit its sizes"));
@@ -165,7 +182,13 @@ fn open(bytes: &[u8]) -> Result<Opened<'_>, VisionError> {
         .find_tag_unsigned_vec(Tag::BitsPerSample)
         .map_err(|error| cause(&error))?
         .unwrap_or_else(|| vec![1]);
-    let samples = if photometric == Some(PhotometricInterpretation::RGBPalette) {
+    let compression: u16 = decoder
+        .find_tag_unsigned(Tag::Compression)
+        .map_err(|error| cause(&error))?
+        .unwrap_or(1);
+    let samples = if CompressionMethod::from_u16_exhaustive(compression) == CompressionMethod::ModernJPEG {
+        jpeg::check(&mut decoder, photometric)?
+    } else if photometric == Some(PhotometricInterpretation::RGBPalette) {
         // The decoder reads no palettes; to it the indices are levels of grey.
         decoder = self::decoder(Cow::Owned(as_grey(bytes)?))?;
         match bits[..] {
@@ -178,19 +201,8 @@ fn open(bytes: &[u8]) -> Result<Opened<'_>, VisionError> {
             }
         }
     } else {
-        samples(&mut decoder)?
+        meaning(&mut decoder)?
     };
-    let compression: u16 = decoder
-        .find_tag_unsigned(Tag::Compression)
-        .map_err(|error| cause(&error))?
-        .unwrap_or(1);
-    if matches!(
-        CompressionMethod::from_u16_exhaustive(compression),
-        CompressionMethod::JPEG | CompressionMethod::ModernJPEG
-    ) {
-        // Each strip is a JPEG file with sizes of its own, which the decoder believes.
-        return Err(VisionError::unsupported(FORMAT, "JPEG compression"));
-    }
     let (width, height) = decoder.dimensions().map_err(|error| cause(&error))?;
     check_chunks(&decoder, width, height)?;
     Ok(Opened {
@@ -209,7 +221,7 @@ fn decoder(bytes: Cow<'_, [u8]>) -> Result<Source<'_>, VisionError> {
     Ok(decoder.with_limits(limits))
 }
 
-fn samples(decoder: &mut Source<'_>) -> Result<Samples, VisionError> {
+fn meaning(decoder: &mut Source<'_>) -> Result<Samples, VisionError> {
     let colour = decoder.colortype().map_err(|error| cause(&error))?;
     let formats: Vec<u16> = decoder
         .find_tag_unsigned_vec(Tag::SampleFormat)
@@ -278,136 +290,14 @@ fn check_chunks(decoder: &Source<'_>, width: u32, height: u32) -> Result<(), Vis
     Ok(())
 }
 
-/// The file with its pixels declared as levels of grey.
-fn as_grey(bytes: &[u8]) -> Result<Vec<u8>, VisionError> {
-    let not_found = || VisionError::malformed(FORMAT, "its directory cannot be read");
-    let little = bytes.first() == Some(&b'I');
-    let number = |at: usize, count: usize| -> Option<usize> {
-        let field = bytes.get(at..at.checked_add(count)?)?;
-        let fold = |sum: u64, &byte: &u8| sum << 8 | u64::from(byte);
-        let value = if little {
-            field.iter().rev().fold(0, fold)
-        } else {
-            field.iter().fold(0, fold)
-        };
-        usize::try_from(value).ok()
-    };
-    let find = || -> Option<usize> {
-        // BigTIFF has wider fields.
-        let big = number(2, 2)? == 43;
-        let (directory, count_bytes, entry_bytes, value_at) = if big {
-            (number(8, 8)?, 8, 20, 12)
-        } else {
-            (number(4, 4)?, 2, 12, 8)
-        };
-        let entries = number(directory, count_bytes)?;
-        let first = directory.checked_add(count_bytes)?;
-        (0..entries)
-            .map_while(|index| first.checked_add(entry_bytes * index))
-            .map_while(|at| Some((at, number(at, 2)?)))
-            .find(|&(_, tag)| tag == usize::from(Tag::PhotometricInterpretation.to_u16()))
-            .map(|(at, _)| at + value_at)
-    };
-    let at = find().ok_or_else(not_found)?;
-    let mut grey: Vec<u8> = room_for(bytes.len())?;
-    grey.extend_from_slice(bytes);
-    let value = PhotometricInterpretation::BlackIsZero.to_u16();
-    let value = if little {
-        value.to_le_bytes()
-    } else {
-        value.to_be_bytes()
-    };
-    grey.get_mut(at..at + 2).ok_or_else(not_found)?.copy_from_slice(&value);
-    Ok(grey)
-}
-
-/// The colours of a palette; of their 16 bits the higher eight count.
-fn colour_map(decoder: &mut Source<'_>, bits: u8) -> Result<[[u8; 3]; 256], VisionError> {
-    let map: Vec<u16> = decoder
-        .find_tag_unsigned_vec(Tag::ColorMap)
-        .map_err(|error| cause(&error))?
-        .unwrap_or_default();
-    let count = 1usize << bits;
-    if map.len() < 3 * count {
-        return Err(VisionError::malformed(FORMAT, "its colour map is too short"));
-    }
-    let mut colours = [[0; 3]; 256];
-    for (index, colour) in colours.iter_mut().enumerate().take(count) {
-        *colour = [0, 1, 2].map(|channel| (map[channel * count + index] >> 8) as u8);
-    }
-    Ok(colours)
-}
-
 fn sample_bytes(samples: Samples) -> usize {
     match samples {
         Samples::Grey { bits, .. } => usize::from(bits).div_ceil(8),
         Samples::Palette { .. } | Samples::Premultiplied => 1,
         Samples::Float => 4,
         Samples::Colour { bytes, .. } | Samples::Cmyk { bytes, .. } => bytes,
+        Samples::Jpeg { .. } => 1,
     }
-}
-
-/// Pixels whose samples come one after another, from planes of single samples.
-fn interleaved(data: &[u8], plane_bytes: usize, planes: usize, sample_bytes: usize) -> Result<Vec<u8>, VisionError> {
-    let mut pixels = room_for(plane_bytes * planes)?;
-    for at in (0..plane_bytes).step_by(sample_bytes) {
-        for plane in 0..planes {
-            let sample = data
-                .get(plane * plane_bytes + at..)
-                .and_then(|rest| rest.get(..sample_bytes));
-            pixels.extend_from_slice(sample.ok_or_else(|| VisionError::truncated(FORMAT))?);
-        }
-    }
-    Ok(pixels)
-}
-
-/// One byte for each sample of fewer than eight bits, the first in the highest bits.
-fn unpacked(data: &[u8], row_bytes: usize, width: u32, bits: u8) -> Result<Vec<u8>, VisionError> {
-    let width = width as usize;
-    let in_byte = usize::from(8 / bits);
-    let mask = ((1u16 << bits) - 1) as u8;
-    let rows = data.chunks_exact(row_bytes.max(1));
-    let mut samples = room_for(rows.len() * width)?;
-    for row in rows {
-        for x in 0..width {
-            let Some(byte) = row.get(x / in_byte) else {
-                return Err(VisionError::malformed(FORMAT, "its rows are too short"));
-            };
-            let shift = 8 - usize::from(bits) * (x % in_byte + 1);
-            samples.push(byte >> shift & mask);
-        }
-    }
-    Ok(samples)
-}
-
-/// Undoes the multiplication of colours by alpha, rounding as Pillow does.
-fn divide_by_alpha(pixels: &mut [u8]) {
-    for [red, green, blue, alpha] in pixels.as_chunks_mut::<4>().0 {
-        let divide = |level: u8| match *alpha {
-            0 => 0,
-            255 => level,
-            alpha => (u32::from(level) * 255 / u32::from(alpha)).min(255) as u8,
-        };
-        (*red, *green, *blue) = (divide(*red), divide(*green), divide(*blue));
-    }
-}
-
-/// The colours that Pillow makes of inks: 255 is full ink.
-fn rgb_of_cmyk(mut data: Vec<u8>, samples: usize, sample_bytes: usize) -> Vec<u8> {
-    let pixel_bytes = samples * sample_bytes;
-    let pixels = data.len() / pixel_bytes;
-    for pixel in 0..pixels {
-        let from = pixel * pixel_bytes + sample_bytes - 1;
-        let [cyan, magenta, yellow, black] = [0, 1, 2, 3].map(|ink| data[from + ink * sample_bytes]);
-        let light = u32::from(255 - black);
-        let colour = [cyan, magenta, yellow].map(|ink| {
-            let product = u32::from(ink) * light + 128;
-            (light - (product + (product >> 8) >> 8)) as u8
-        });
-        data[pixel * 3..][..3].copy_from_slice(&colour);
-    }
-    data.truncate(pixels * 3);
-    data
 }
 
 fn cause(error: &TiffError) -> VisionError {

@@ -8,6 +8,7 @@ fn tolerance(name: &str) -> (u8, f64) {
         Some((stem, "jpg")) if stem.contains("cmyk") || stem.contains("ycck") => (8, 1.5),
         Some((stem, "jpg")) if stem.contains("444") || stem.contains("grey") || stem.contains("rgb") => (4, 0.7),
         Some((_, "jpg")) => (24, 2.0),
+        Some((stem, "tiff")) if stem.starts_with("jpeg") => (24, 2.0),
         Some((stem, "webp")) if stem.starts_with("lossy") => (4, 0.7),
         _ => (0, 0.0),
     }

@@ -83,7 +83,8 @@ fn sizes_round_as_their_references_do() {
         longest: Some(1333),
         multiple: 1,
     };
-    let table: [(Target, (u32, u32), (u64, u64)); 12] = [
+    type Row = (Target, (u32, u32), (u64, u64));
+    let table: [Row; 12] = [
         // int(256 * 500 / 333) = 384
         (shortest(256), (500, 333), (384, 256)),
         (shortest(256), (333, 500), (256, 384)),
