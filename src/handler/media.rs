@@ -259,6 +259,8 @@ impl Media {
             TextApi::OpenAi => Reply::OpenAi(format),
             TextApi::Embed => {
                 seen.form = Form::List;
+                // The default of that server.
+                seen.settings.normalize.get_or_insert(true);
                 Reply::Json
             }
             TextApi::Predict => {
