@@ -84,7 +84,7 @@ def compare(name: str, content_type: str, questions: dict[str, tuple[bytes, str]
             ]
             check(what, right, *answers)
             if not number:
-                print(f"  {what:<58}{answers[0][0]['label']:<14}{answers[0][0]['score']:.3f}")
+                print(f"  {what:<58}{answers[0][0]['label']:<22}{answers[0][0]['score']:.3f}")
     print(f"  {'':<28}{'calls':>7}{'median ms':>12}{'p99 ms':>12}{'max ms':>12}")
     for kind in timings.values():
         print(kind.row())
