@@ -16,6 +16,7 @@ mod sidecars;
 mod tests;
 
 use std::num::NonZeroUsize;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -123,6 +124,17 @@ pub struct Hints {
 }
 
 impl Manifest {
+    /// The manifest to be held by a model. Models whose manifests say nothing hold the same one: a
+    /// manifest is large beside a small model.
+    pub fn shared(self) -> Arc<Self> {
+        static NOTHING: LazyLock<Arc<Manifest>> = LazyLock::new(Arc::default);
+        if self == **NOTHING {
+            Arc::clone(&NOTHING)
+        } else {
+            Arc::new(self)
+        }
+    }
+
     /// Whether a model of this signature is of no use without its tokenizer: the manifest asks for
     /// it, or there is no graph behind it.
     pub fn needs_tokenizer(&self, signature: &Signature) -> bool {

@@ -109,8 +109,13 @@ impl Catalog {
             Err(error @ CatalogError::Load { .. }) => return Err(Lost::ForNow(error)),
             Err(error) => return Err(Lost::ForGood(error.to_string())),
         };
-        let manifest = match entry.manifest.as_deref().map(serde_json::from_str).transpose() {
-            Ok(manifest) => Arc::new(manifest.unwrap_or_default()),
+        let manifest = match entry
+            .manifest
+            .as_deref()
+            .map(serde_json::from_str::<Manifest>)
+            .transpose()
+        {
+            Ok(manifest) => manifest.unwrap_or_default().shared(),
             Err(error) => return Err(Lost::ForGood(format!("{FILE}: {error}"))),
         };
         let model = match self.reload(&path, entry.content, &manifest).await {
