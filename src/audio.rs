@@ -15,6 +15,7 @@
 
 mod error;
 mod g711;
+mod input;
 mod processor;
 mod resample;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 mod wav;
 
 pub use error::{AudioError, AudioProcessorError};
-pub use processor::{AudioInput, AudioProcessor, SampleType, Samples};
+pub use input::{AudioInput, Samples};
+pub use processor::{AudioProcessor, SampleType};
 pub use resample::{resample, resampled_length};
 pub use wav::{AudioLimits, SampleFormat, Sound, WavProbe, is_wav, probe, read};

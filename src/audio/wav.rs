@@ -26,7 +26,7 @@ impl Default for AudioLimits {
     }
 }
 
-/// How a sample is written.
+/// The encoding of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleFormat {
     /// Unsigned, with 128 for silence.
@@ -52,7 +52,7 @@ impl SampleFormat {
     }
 }
 
-/// What the header of a WAV file says.
+/// The header of a WAV file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WavProbe {
     pub rate: u32,
@@ -226,7 +226,7 @@ impl Format {
 
     /// With the data chunk, whose bytes begin at `start` and are `there` at the most.
     fn over(self, start: usize, there: usize, length: u32, limits: &AudioLimits) -> Result<WavProbe, AudioError> {
-        /// What writes into a pipe does not know the length, and says about the most.
+        /// A recorder that writes into a pipe does not know the length, and says about the most.
         const UNKNOWN: u32 = 0x7fff_0000;
         let length = match usize::try_from(length) {
             Ok(length) if length <= there => length,

@@ -1,4 +1,4 @@
-//! What the files beside a tokenizer say about it.
+//! The settings of a tokenizer in the files beside it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -46,6 +46,9 @@ pub struct TokenizerConfig {
     /// `do_lower_case` of `sentence_bert_config.json`: the texts are lowered before anything else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lower_texts: Option<bool>,
+    /// Whether white space around the texts is taken off, as sentence-transformers does it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strip_texts: Option<bool>,
 }
 
 /// The reason why a file beside a tokenizer cannot be used.
@@ -101,7 +104,6 @@ impl TokenizerConfig {
 
     fn read_tokenizer_config(&mut self, source: &Source<'_>) -> Result<(), ConfigError> {
         let config = Self {
-            files: Vec::new(),
             model_max_length: source.length("model_max_length")?,
             padding_side: source.side("padding_side")?,
             truncation_side: source.side("truncation_side")?,
@@ -112,9 +114,7 @@ impl TokenizerConfig {
             do_lower_case: source.switch("do_lower_case")?,
             strip_accents: source.switch("strip_accents")?,
             tokenize_chinese_chars: source.switch("tokenize_chinese_chars")?,
-            max_seq_length: None,
-            max_positions: None,
-            lower_texts: None,
+            ..Self::default()
         };
         self.complete(config);
         Ok(())
@@ -133,6 +133,7 @@ impl TokenizerConfig {
         self.complete(Self {
             max_seq_length: source.length("max_seq_length")?,
             lower_texts: source.switch("do_lower_case")?,
+            strip_texts: Some(true),
             ..Self::default()
         });
         Ok(())
@@ -186,6 +187,7 @@ impl TokenizerConfig {
         fill(&mut self.strip_accents, other.strip_accents);
         fill(&mut self.tokenize_chinese_chars, other.tokenize_chinese_chars);
         fill(&mut self.lower_texts, other.lower_texts);
+        fill(&mut self.strip_texts, other.strip_texts);
     }
 }
 
@@ -301,7 +303,7 @@ mod tests {
         assert_eq!(config.pad_token.as_deref(), Some("[PAD]"));
         assert_eq!(config.mask_token.as_deref(), Some("[MASK]"));
         assert_eq!(config.do_lower_case, Some(true));
-        assert_eq!(config.lower_texts, Some(false));
+        assert_eq!((config.lower_texts, config.strip_texts), (Some(false), Some(true)));
         assert_eq!(
             config.model_input_names.as_deref(),
             Some(&["input_ids".to_owned(), "attention_mask".to_owned()][..])

@@ -5,7 +5,7 @@ use std::fmt;
 /// Most bytes of outside data in a message.
 const EXCERPT_BYTES: usize = 64;
 
-/// What can be wrong with a tokenizer or with texts, by cause.
+/// The mistakes of a tokenizer file or of texts, by cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     /// The file cannot be used.

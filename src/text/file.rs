@@ -6,17 +6,16 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Number, Value};
-use tokenizers::models::ModelWrapper;
 use tokenizers::{AddedToken, PaddingParams, TruncationParams};
 
 use super::error::TextError;
 use super::limits::{FileLimits, STEP_VALUES, TOKEN_BYTES};
-use super::model::{ModelSeed, ModelSize};
+use super::model::{ModelSeed, ModelSize, TokenModel};
 
 /// The parts of a tokenizer file. The decoder is not among them: tokens only go in.
 #[derive(Debug)]
 pub(super) struct File {
-    pub model: ModelWrapper,
+    pub model: TokenModel,
     pub size: ModelSize,
     pub normalizer: Value,
     pub pre_tokenizer: Value,

@@ -16,7 +16,7 @@ use super::error::{TextError, excerpt};
 use super::limits::{REPLACEMENT_BYTES, STEPS};
 use super::pattern::{Clock, Found, Pattern};
 
-/// How many times longer than the text the normalized text may be. Unicode's compatibility forms
+/// The greatest length of a normalized text, in lengths of the text. Unicode's compatibility forms
 /// grow to eleven times at the most.
 const GROWTH: usize = 16;
 /// Bytes that any text may grow by.
@@ -26,6 +26,17 @@ const ROOM: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Normalize {
     steps: Vec<Step>,
+}
+
+/// The growth of a text by a normalizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Growth {
+    /// By as much as other characters or markers take.
+    Little,
+    /// Characters beyond ASCII may become many.
+    Compatibility,
+    /// Any character may become many.
+    Any,
 }
 
 #[derive(Debug)]
@@ -42,6 +53,18 @@ impl Normalize {
             push(value, &mut steps)?;
         }
         Ok(Self { steps })
+    }
+
+    pub fn growth(&self) -> Growth {
+        let growth = |step: &Step| match step {
+            Step::Replace { content, .. } if content.len() > 3 => Growth::Any,
+            Step::Library(NormalizerWrapper::Prepend(step)) if step.prepend.len() > 3 => Growth::Any,
+            Step::Library(
+                NormalizerWrapper::NFKC(_) | NormalizerWrapper::NFKD(_) | NormalizerWrapper::Precompiled(_),
+            ) => Growth::Compatibility,
+            Step::Replace { .. } | Step::Library(_) => Growth::Little,
+        };
+        self.steps.iter().map(growth).max().unwrap_or(Growth::Little)
     }
 
     /// The normalizer for one text of `length` bytes.
@@ -148,7 +171,7 @@ impl NormalizeRun<'_> {
                     let matches = pieces.iter().filter(|(_, is_match)| *is_match).count();
                     self.check(text.get().len().saturating_add(matches.saturating_mul(content.len())))?;
                     if matches > 0 {
-                        text.replace(Found(pieces), content).map_err(library)?;
+                        text.replace(Found::new(pieces), content).map_err(library)?;
                     }
                 }
                 Step::Library(step) => {

@@ -1,4 +1,4 @@
-//! How texts are cut and filled up.
+//! The options of tokenizing: where texts are cut and filled up.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub enum Side {
     Right,
 }
 
-/// To which length the texts of a request are filled up.
+/// The length to which the texts of a request are filled up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
@@ -24,7 +24,7 @@ pub enum Padding {
     MaxLength,
 }
 
-/// Which text of a pair is cut where both together are too long.
+/// The text of a pair that is cut where both together are too long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Truncation {
@@ -38,7 +38,7 @@ pub enum Truncation {
     Never,
 }
 
-/// What a request and a model ask of a tokenizer. The default is what transformers does for
+/// The wishes of a request and a model. The default is what transformers does for
 /// `tokenizer(texts, padding=True, truncation=True)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {

@@ -8,6 +8,7 @@
 
 mod vet;
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use fancy_regex::{Regex, RegexBuilder};
@@ -17,9 +18,9 @@ use self::vet::vet;
 use super::error::{TextError, excerpt};
 use super::limits::Limits;
 
-/// How often the engine may go back in one attempt of a pattern whose steps are short.
+/// Most steps back of the engine in one attempt of a pattern whose steps are short.
 const STEPS: usize = 1_000_000;
-/// How often it may go back where a step may read the rest of the text.
+/// Most steps back where one step may read the rest of the text.
 const LONG_STEPS: usize = 1_000;
 /// Most bytes of a compiled part of a pattern.
 const COMPILED_BYTES: usize = 4 << 20;
@@ -129,7 +130,7 @@ impl Pattern {
     }
 }
 
-/// How far the search for matches has come.
+/// The state of a search for matches.
 #[derive(Default)]
 struct Search {
     from: usize,
@@ -175,12 +176,19 @@ impl Clock {
     }
 }
 
-/// Pieces that are found already, for the library's functions that take a pattern.
-pub(super) struct Found(pub Pieces);
+/// Pieces that are found already, for the one call of a function of the library that takes a
+/// pattern.
+pub(super) struct Found(Cell<Pieces>);
+
+impl Found {
+    pub fn new(pieces: Pieces) -> Self {
+        Self(Cell::new(pieces))
+    }
+}
 
 impl tokenizers::pattern::Pattern for Found {
     fn find_matches(&self, _: &str) -> tokenizers::Result<Pieces> {
-        Ok(self.0.clone())
+        Ok(self.0.take())
     }
 }
 

@@ -12,8 +12,8 @@ use super::tokenizer::{Core, Overrides, Tokenizer};
 /// The tokenizers in use. Each is gone with the last [`Tokenizer`] that uses it.
 #[derive(Default)]
 pub struct Pool {
-    /// A standard lock, held for the look-up only: a file is read under its own slot's lock, where
-    /// nobody else waits but for the same file.
+    /// A standard lock, held for the look-up only. A file is read under the lock of its own slot,
+    /// for which requests for the same file wait.
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
 }
 

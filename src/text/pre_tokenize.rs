@@ -56,7 +56,7 @@ impl PreTokenize {
                     if *is_inverted {
                         pieces.iter_mut().for_each(|(_, is_match)| *is_match = !*is_match);
                     }
-                    part.split(Found(pieces), *behavior)
+                    part.split(Found::new(pieces), *behavior)
                 }),
                 Step::PrefixSpace => text.split(|_, mut part| {
                     if !part.get().starts_with(' ') {

@@ -1,8 +1,8 @@
 //! Requests whose records are texts: from a body to the texts in it.
 //!
 //! Nothing here knows a tokenizer, so a model that takes strings can use it as well. A body that
-//! carries numbers where texts would be is not an error: it is the request of somebody who
-//! tokenizes by himself, and [`read`] leaves it to the readers of tensors at the first number.
+//! carries numbers where texts would be is not an error: the client tokenizes by itself, and
+//! [`read`] leaves the body to the readers of tensors at the first number.
 
 mod csv;
 mod error;
@@ -37,7 +37,7 @@ impl TextInput {
     }
 }
 
-/// How the texts stood in the request, from which the form of the answer follows.
+/// The place of the texts in the request, from which the form of the answer follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextForm {
     /// One text by itself.
@@ -65,7 +65,7 @@ pub struct TextRequest {
     pub rest: Map<String, Value>,
 }
 
-/// What the reader of requests has to know.
+/// The options of reading a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadOptions {
     /// Whether a list of two texts, or a line of two columns, is a pair: the model's task ranks or

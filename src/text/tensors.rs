@@ -11,7 +11,7 @@ use super::options::Side;
 use super::tokenizer::Tokenizer;
 use crate::tensor::{DataType, Dim, InputSpec, Inputs, Signature, Tensor, TensorError};
 
-/// What an input of a model is to be given of the tokens.
+/// The part of the tokens that an input of a model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextRole {
     /// The ids of the tokens.
@@ -258,7 +258,7 @@ impl Encoded {
             TextRole::Ids => self.pad_id,
             TextRole::Types => self.pad_type_id,
             TextRole::Mask => 0,
-            // Of padding before a text, as transformers has it.
+            // Transformers gives this place to padding before a text.
             TextRole::Positions => 1,
         }
     }

@@ -1,4 +1,6 @@
 mod hostile;
+mod limits;
+mod memory;
 mod reference;
 mod shared;
 mod signature;

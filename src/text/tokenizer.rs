@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokenizers::decoders::DecoderWrapper;
-use tokenizers::models::ModelWrapper;
 use tokenizers::{AddedVocabulary, Encoding, Model, PaddingDirection, Token, TruncationDirection};
 
 use self::memory::Measure;
@@ -18,7 +17,7 @@ use super::config::TokenizerConfig;
 use super::error::TextError;
 use super::file::File;
 use super::limits::{FileLimits, Limits};
-use super::model::ModelSize;
+use super::model::{ModelSize, TokenModel};
 use super::normalize::Normalize;
 use super::options::{Options, Side};
 use super::pattern::Clock;
@@ -34,7 +33,7 @@ pub struct Tokenizer {
 
 /// A tokenizer file in memory.
 pub(super) struct Core {
-    model: ModelWrapper,
+    model: TokenModel,
     size: ModelSize,
     added: AddedVocabulary,
     normalize: Normalize,
@@ -206,13 +205,7 @@ impl Tokenizer {
         }
         steps.extend(normalizer.as_ref().map(|name| format!("normalize by {name}")));
         steps.extend(pre_tokenizer.as_ref().map(|name| format!("split by {name}")));
-        let model = match &self.core.model {
-            ModelWrapper::BPE(_) => "BPE",
-            ModelWrapper::WordPiece(_) => "WordPiece",
-            ModelWrapper::WordLevel(_) => "WordLevel",
-            ModelWrapper::Unigram(_) => "Unigram",
-        };
-        steps.push(format!("{model} of {} tokens", self.vocabulary()));
+        steps.push(format!("{} of {} tokens", self.core.model.name(), self.vocabulary()));
         if let Some(length) = self.max_length(options) {
             steps.push(format!("cut to {length} tokens"));
         }

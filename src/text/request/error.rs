@@ -2,7 +2,7 @@
 
 use jiter::{Jiter, JiterError, JsonError};
 
-/// What is wrong with a request of texts, by cause.
+/// The mistakes of a request of texts, by cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     #[error("the body is not JSON: {problem} at line {line} column {column}")]

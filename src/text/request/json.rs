@@ -4,9 +4,14 @@
 //! would be ends it, unless a text came before: a body of five megabytes of numbers costs a few
 //! bytes.
 
+mod found;
+
+use std::ops::Range;
+
 use jiter::{Jiter, JiterError, Peek};
 use serde_json::{Map, Value};
 
+use self::found::{Found, Key};
 use super::{Collected, ReadOptions, RequestError, TextForm, TextInput, TextRequest};
 use crate::text::error::excerpt;
 
@@ -42,37 +47,6 @@ impl From<RequestError> for Stop {
     }
 }
 
-/// The keys under which a body has its texts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Inputs,
-    Instances,
-    Text,
-    TextPair,
-    Query,
-    Texts,
-    Source,
-    Sentences,
-    Parameters,
-}
-
-impl Key {
-    fn of(key: &str) -> Option<Self> {
-        Some(match key {
-            "inputs" | "input" => Self::Inputs,
-            "instances" => Self::Instances,
-            "text" | "question" | "sentence" => Self::Text,
-            "text_pair" | "context" => Self::TextPair,
-            "query" => Self::Query,
-            "texts" | "documents" => Self::Texts,
-            "source_sentence" => Self::Source,
-            "sentences" => Self::Sentences,
-            "parameters" => Self::Parameters,
-            _ => return None,
-        })
-    }
-}
-
 struct Reader<'a> {
     jiter: Jiter<'a>,
     body: &'a [u8],
@@ -80,21 +54,6 @@ struct Reader<'a> {
     /// Whether a text was read, after which the body can be nothing else.
     has_text: bool,
     collected: Collected<'a>,
-}
-
-/// Texts by the key they stood under; what they are for is known at the end of the object.
-#[derive(Default)]
-struct Found {
-    text: Option<String>,
-    text_pair: Option<String>,
-    query: Option<String>,
-    source: Option<String>,
-    texts: Option<Vec<String>>,
-    sentences: Option<Vec<String>>,
-    form: Option<TextForm>,
-    parameters: Option<Map<String, Value>>,
-    /// Keys that are none of the above, and where their values are.
-    rest: Vec<(String, std::ops::Range<usize>)>,
 }
 
 impl<'a> Reader<'a> {
@@ -130,7 +89,7 @@ impl<'a> Reader<'a> {
             self.member(&name, &mut found)?;
             key = self.next_key()?;
         }
-        let form = self.assemble(&mut found)?;
+        let form = found.assemble(&mut self.collected)?.ok_or(Stop::NoText)?;
         Ok((form, found))
     }
 
@@ -225,70 +184,6 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Puts together what stood under several keys.
-    fn assemble(&mut self, found: &mut Found) -> Result<TextForm, Stop> {
-        let mix = "texts are given under several keys that do not belong together";
-        let mixed = || Stop::from(RequestError::item("the body", mix));
-        let parts = (
-            found.form.take(),
-            found.text.take(),
-            found.text_pair.take(),
-            found.query.take(),
-            found.texts.take(),
-            found.source.take(),
-            found.sentences.take(),
-        );
-        match parts {
-            (None, None, None, None, None, None, None) => Err(Stop::NoText),
-            (Some(form), None, None, None, None, None, None) => Ok(form),
-            (None, Some(text), None, None, None, None, None) => {
-                self.collected.push(TextInput::One(text))?;
-                Ok(TextForm::One)
-            }
-            (None, Some(text), Some(pair), None, None, None, None) => {
-                self.collected.push(TextInput::Pair(text, pair))?;
-                Ok(TextForm::One)
-            }
-            (None, None, None, Some(query), Some(texts), None, None) => {
-                for text in texts {
-                    self.collected.push(TextInput::Pair(query.clone(), text))?;
-                }
-                Ok(TextForm::Ranking)
-            }
-            (None, None, None, None, Some(texts), None, None) => {
-                for text in texts {
-                    self.collected.push(TextInput::One(text))?;
-                }
-                Ok(TextForm::List)
-            }
-            (None, None, None, None, None, Some(source), Some(sentences)) => {
-                for text in std::iter::once(source).chain(sentences) {
-                    self.collected.push(TextInput::One(text))?;
-                }
-                Ok(TextForm::Similarity)
-            }
-            (None, None, Some(_), None, None, None, None) => Err(RequestError::item(
-                "text_pair",
-                "the first text of the pair is missing; give it as \"text\"",
-            )
-            .into()),
-            (None, None, None, Some(_), None, None, None) => {
-                Err(RequestError::item("query", "the texts to rank are missing; give them as \"texts\"").into())
-            }
-            (None, None, None, None, None, Some(_), None) => Err(RequestError::item(
-                "source_sentence",
-                "the other texts are missing; give them as \"sentences\"",
-            )
-            .into()),
-            (None, None, None, None, None, None, Some(_)) => Err(RequestError::item(
-                "sentences",
-                "the text to compare with is missing; give it as \"source_sentence\"",
-            )
-            .into()),
-            _ => Err(mixed()),
-        }
-    }
-
     /// Reads the object under `inputs`.
     fn object_of_inputs(&mut self, path: &str) -> Result<TextForm, Stop> {
         let mut found = Found::default();
@@ -302,7 +197,7 @@ impl<'a> Reader<'a> {
             }
             key = self.next_key()?;
         }
-        self.assemble(&mut found)
+        found.assemble(&mut self.collected)?.ok_or(Stop::NoText)
     }
 
     /// Reads a list of texts from its bracket.
@@ -424,7 +319,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over a value and says where it is.
-    fn skip(&mut self) -> Result<std::ops::Range<usize>, Stop> {
+    fn skip(&mut self) -> Result<Range<usize>, Stop> {
         let start = self.jiter.current_index();
         let end = self.jiter.next_skip();
         end.map_err(|error| self.syntax(&error))?;

@@ -242,12 +242,23 @@ fn the_configuration_of_bert_counts_more_than_its_file() {
     assert_ne!(ids(&cased, "THE fox"), ids(&cased, "the fox"));
     assert!(!cased.is_shared_with(&uncased));
 
+    // Sentence-transformers prepares the texts itself.
     let mut lowered = TokenizerConfig::default();
     lowered
         .read("sentence_bert_config.json", r#"{"do_lower_case": true}"#)
         .unwrap();
     let lowered = Tokenizer::parse(&file("bert_cased"), &lowered, &FileLimits::default()).unwrap();
     assert_eq!(ids(&lowered, "THE Fox"), ids(&lowered, "the fox"));
+    let mut stripped = TokenizerConfig::default();
+    stripped.read("sentence_bert_config.json", "{}").unwrap();
+    let stripped = Tokenizer::parse(&file("gpt2"), &stripped, &FileLimits::default()).unwrap();
+    assert_eq!(ids(&stripped, " \u{1c}\nfox\u{3000}"), ids(&stripped, "fox"));
+    let options = Options {
+        offsets: true,
+        ..Options::default()
+    };
+    let encoded = stripped.encode(&[one("  a b ")], &options).unwrap();
+    assert_eq!(encoded.rows[0].offsets, [2..3, 3..5]);
 }
 
 #[test]

@@ -29,6 +29,6 @@ impl Tokenizer {
 
     /// Whether tokens inside of a word have a mark, as WordPiece's `##`.
     pub fn marks_continuation(&self) -> bool {
-        matches!(self.core.model, tokenizers::models::ModelWrapper::WordPiece(_))
+        self.core.model.name() == "WordPiece"
     }
 }

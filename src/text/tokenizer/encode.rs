@@ -85,10 +85,7 @@ impl Tokenizer {
         };
         let is_pair = second.is_some();
         let encode = |text: &str, type_id| {
-            let text = match self.config.lower_texts {
-                Some(true) => Cow::Owned(text.to_lowercase()),
-                Some(false) | None => Cow::Borrowed(text),
-            };
+            let text = self.prepared(text);
             core.sequence(index, &text, type_id, plan.stop(type_id, is_pair), options)
         };
         let mut first = encode(first, 0)?;
@@ -115,7 +112,7 @@ impl Tokenizer {
                         limit: most,
                     });
                 }
-                return self.finish(first, second, is_cut, options);
+                return self.finish(input, first, second, is_cut, options);
             };
             if given > room {
                 let params = TruncationParams {
@@ -126,17 +123,30 @@ impl Tokenizer {
                 };
                 (first, second) =
                     truncate_encodings(first, second, &params).map_err(|error| refused(index, &error.to_string()))?;
-                // What is behind the cut would be processed and joined, too.
+                // The library would process and join the parts behind the cut, too.
                 first.take_overflowing();
                 second.as_mut().map(Encoding::take_overflowing);
                 is_cut = true;
             }
         }
-        self.finish(first, second, is_cut, options)
+        self.finish(input, first, second, is_cut, options)
+    }
+
+    /// The text as sentence-transformers hands it to the tokenizer.
+    fn prepared<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let stripped = match self.config.strip_texts {
+            Some(true) => text.trim_matches(is_python_space),
+            Some(false) | None => text,
+        };
+        match self.config.lower_texts {
+            Some(true) => Cow::Owned(stripped.to_lowercase()),
+            Some(false) | None => Cow::Borrowed(stripped),
+        }
     }
 
     fn finish(
         &self,
+        input: &TextInput,
         first: Encoding,
         second: Option<Encoding>,
         is_cut: bool,
@@ -158,13 +168,37 @@ impl Tokenizer {
             ..TokenRow::default()
         };
         if options.offsets {
-            row.offsets = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
             row.words = encoding.get_word_ids().to_vec();
             let sequences = encoding.get_sequence_ids().into_iter();
             row.sequences = sequences.map(|sequence| u8::try_from(sequence?).ok()).collect();
+            let texts: Vec<&str> = input.texts().collect();
+            let offsets = encoding.get_offsets().iter().zip(&row.sequences);
+            let range = |(&(from, to), sequence): (&(usize, usize), &Option<u8>)| {
+                let text = sequence.and_then(|sequence| texts.get(usize::from(sequence)));
+                text.map_or(0..0, |text| self.place(text, from)..self.place(text, to))
+            };
+            row.offsets = offsets.map(range).collect();
         }
         Ok(row)
     }
+}
+
+impl Tokenizer {
+    /// A place of the prepared text in the text.
+    fn place(&self, text: &str, at: usize) -> usize {
+        let start = match self.config.strip_texts {
+            Some(true) => text.len() - text.trim_start_matches(is_python_space).len(),
+            Some(false) | None => 0,
+        };
+        // A lowered text may have another length.
+        let at = text.len().min(start + at);
+        (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+    }
+}
+
+/// Whether Python's `str.strip` takes a character off.
+fn is_python_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
 impl Core {
