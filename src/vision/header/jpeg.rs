@@ -143,8 +143,8 @@ impl Jpeg {
             width: self.width.into(),
             height: self.height.into(),
             orientation: self.orientation,
-            // The decoder has a copy of the file.
-            decoding: output + coefficients + row + file_bytes as u64,
+            // The decoder has a copy of the file, and may be given one with other names.
+            decoding: output + coefficients + row + 2 * file_bytes as u64,
         }
     }
 }

@@ -13,6 +13,7 @@ pub(in crate::vision) struct Png {
     width: u32,
     height: u32,
     bytes_per_pixel: u64,
+    is_grey: bool,
     orientation: Orientation,
 }
 
@@ -61,14 +62,15 @@ impl Png {
             width,
             height,
             bytes_per_pixel: if depth == 16 { 2 * channels } else { channels },
+            is_grey: matches!(colour, 0 | 4),
             orientation: Orientation::from_metadata(exif, xmp),
         })
     }
 
     pub(in crate::vision) fn header(&self) -> Header {
         let pixels = u64::from(self.width) * u64::from(self.height);
-        // Fewer than three bytes a pixel are spread into a second buffer; more are packed in place.
-        let spread = if self.bytes_per_pixel < 3 { 3 } else { 0 };
+        // Grey is spread into a second buffer; colours are packed in place.
+        let spread = if self.is_grey { 3 } else { 0 };
         Header {
             width: self.width,
             height: self.height,

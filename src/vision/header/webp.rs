@@ -39,7 +39,7 @@ pub(in crate::vision) fn parse(bytes: &[u8]) -> Result<Header, VisionError> {
         b"VP8X" => (
             source.u24_le(contents + 4)? + 1,
             source.u24_le(contents + 7)? + 1,
-            if source.u8(contents)? & 2 == 0 { 10 } else { 18 },
+            if source.u8(contents)? & 2 == 0 { 12 } else { 18 },
         ),
         name => {
             let problem = format!("its first chunk is {:?}", String::from_utf8_lossy(name));
