@@ -113,6 +113,7 @@ impl Ready {
                 Ok(records::run(
                     signature,
                     inputs,
+                    request.further(),
                     |outputs| request.apart(outputs),
                     |inputs| {
                         let session = &model.resident.session;
