@@ -12,12 +12,12 @@ mod allocator;
 mod artifact;
 mod axes;
 mod batch;
+mod batch_limit;
 mod content;
 mod crash;
 mod division;
 mod examine;
 mod gpu;
-mod knee;
 mod locale;
 mod memory;
 mod model;
@@ -47,10 +47,10 @@ use std::time::Duration;
 
 pub use artifact::{ArtifactError, ArtifactPath, Found};
 pub use axes::{Axes, OutputAxis};
-pub use batch::{Alone, Batching, Evidence, decide as decide_batching};
+pub use batch::{Batching, BatchingEvidence, NoBatching, decide as decide_batching};
 pub use content::ContentHash;
-pub use crash::{Note, report_to as report_crashes_to};
-pub use examine::{Bounds as ExamineBounds, Examination, Examiner, Loaded, Packing};
+pub use crash::{CrashReport, report_to as report_crashes_to};
+pub use examine::{Examination, ExamineBounds, ExaminedModel, Examiner, Packing};
 pub use gpu::{Gpu, GpuProvider};
 pub use memory::{
     Footprint, Limit, Loaded as Held, Loading as Holding, NoRoom, Reserved, Usage, Working as RequestMemory,
@@ -463,7 +463,7 @@ impl Engine {
             Ok(batching) => tracing::debug!(
                 %content,
                 max_rows = batching.max_rows,
-                "requests to this model are joined{}", batching.but()
+                "requests to this model are joined{}", batching.exception()
             ),
             Err(why) => tracing::debug!(%content, %why, "requests to this model run alone"),
         }
@@ -503,7 +503,7 @@ impl Engine {
         };
         self.loads
             .run(move || {
-                let _mark = crash::Mark::new(content.short());
+                let _mark = crash::CrashMarker::new(content.short());
                 let _turn = turn;
                 let on_gpu = gpu.map(|gpu| OnGpu {
                     engines: match gpu.provider {
@@ -540,7 +540,7 @@ impl Engine {
     /// Frees `model` and returns its memory to the system before the future ends (MM-4).
     pub async fn unload(&self, model: Model) {
         let freed = self.unloads.run(move || {
-            let _mark = crash::Mark::new(model.content().short());
+            let _mark = crash::CrashMarker::new(model.content().short());
             drop(model);
             allocator::give_back();
         });

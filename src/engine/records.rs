@@ -1,11 +1,12 @@
-//! The runs of a request: one for all of its records, or one for each where the outputs cannot be
-//! told apart by record.
+//! The runs of a request: one for all of its records, or one for each record if the outputs cannot
+//! be split by record.
 
 use crate::tensor::{Inputs, Signature, Value};
 
-/// Runs a request. `apart` says how many records have to run one by one, if they do: before the
-/// run, by what is known of the model, and after it, by its outputs. Returns the outputs of the one
-/// run, or of each record's run.
+/// Runs a request. Returns the outputs of its single run, or those of the run of each record.
+///
+/// `apart` returns the number of records if they have to run one by one. It is called before the
+/// run, without outputs, to decide by the model alone, and after it, with the outputs.
 pub fn run<E>(
     signature: &Signature,
     inputs: &Inputs,
@@ -36,7 +37,7 @@ mod tests {
         Tensor::from_vec(vec![values.len()], values.to_vec()).unwrap()
     }
 
-    /// The inputs of each run of a request of three records.
+    /// The number of outputs, and the inputs of each run, of a request of three records.
     fn runs(apart: impl Fn(Option<&[Value]>) -> Option<usize>) -> (usize, Vec<Tensor>) {
         let signature = Signature {
             optional: Vec::new(),
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn records_run_together_or_each_alone() {
+    fn records_run_together_or_one_by_one() {
         let all = vector(&[1, 2, 3]);
         let each = [vector(&[1]), vector(&[2]), vector(&[3])];
         assert_eq!(runs(|_| None), (1, vec![all.clone()]));
