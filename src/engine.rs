@@ -57,8 +57,8 @@ pub use memory::{
     raise_open_files, system_limit,
 };
 pub use model::{Ledger, Model, Work};
-pub use onnx_file::Header;
-pub use packed::{DESCRIPTION as PACKED_DESCRIPTION, Description, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL};
+pub use onnx_file::OnnxHeader;
+pub use packed::{DESCRIPTION as PACKED_DESCRIPTION, PackedDescription, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL};
 pub use pool::PoolError;
 pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, hide, run_child};
 pub use preparing::Prepare;

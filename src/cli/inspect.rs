@@ -18,7 +18,7 @@ use crate::archive;
 use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
 use crate::engine::{
-    Batching, BatchingEvidence, Examination, ExaminedModel, Header, NoBatching, Packing, decide_batching,
+    Batching, BatchingEvidence, Examination, ExaminedModel, OnnxHeader, NoBatching, Packing, decide_batching,
 };
 use crate::handler::Handler;
 use crate::manifest::FILE;
@@ -292,7 +292,7 @@ fn format(examination: &Examination) -> String {
     )
 }
 
-fn operators(header: &Header) -> String {
+fn operators(header: &OnnxHeader) -> String {
     let mut operators: Vec<(&String, &u64)> = header.operators.iter().collect();
     operators.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), *name));
     let total: u64 = header.operators.values().sum();
@@ -334,9 +334,9 @@ mod tests {
     fn the_most_frequent_operators_are_told() {
         let told = |counts: &[(&str, u64)]| {
             let counts = counts.iter().map(|(name, count)| ((*name).to_owned(), *count));
-            operators(&Header {
+            operators(&OnnxHeader {
                 operators: counts.collect(),
-                ..Header::default()
+                ..OnnxHeader::default()
             })
         };
         assert_eq!(told(&[("Add", 1), ("Gemm", 3)]), "4: Gemm 3, Add 1");

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::content::{self, ContentHash};
-use super::onnx_file::{self, Header, ScanError};
+use super::onnx_file::{self, OnnxHeader, ScanError};
 use crate::archive::{self, Foreign};
 use crate::manifest::{Manifest, Overlay};
 
@@ -136,7 +136,7 @@ impl Artifact {
     }
 
     /// The statements of the model about itself; `None` in ONNX Runtime's own format.
-    pub fn header(&self) -> Option<Header> {
+    pub fn header(&self) -> Option<OnnxHeader> {
         let file = (!self.is_ort_format).then(|| self.folder.file(&self.model))?.ok()?;
         onnx_file::header(&file).ok()
     }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::onnx_file::{self, Dimension, ModelGraph};
 use super::ort_file;
 use extent::{Extent, Symbols};
-use value::{Batch, Place, Tensor, Value};
+use value::{AbstractTensor, AbstractValue, Batch, RecordPlace};
 use walk::Walk;
 
 /// Where the records of a batch are in the outputs of a model.
@@ -158,24 +158,24 @@ fn analysis(model: &ModelGraph) -> Analysis {
     }
 }
 
-fn output_axis(value: &Value) -> OutputAxis {
+fn output_axis(value: &AbstractValue) -> OutputAxis {
     match value {
-        Value::Tensor(tensor) => match &tensor.batch {
+        AbstractValue::Tensor(tensor) => match &tensor.batch {
             Batch::Same => OutputAxis::Whole,
-            Batch::Records(place) if *place == Place::plain(0) => OutputAxis::Records,
+            Batch::Records(place) if *place == RecordPlace::plain(0) => OutputAxis::Records,
             Batch::Records(_) => OutputAxis::Elsewhere,
             Batch::Sizes => OutputAxis::Mixed("the output depends on the number of records".to_owned()),
         },
-        Value::Items => OutputAxis::Records,
-        Value::Sequence(tensor) if tensor.is_same() => OutputAxis::Whole,
-        Value::Sequence(_) => OutputAxis::Elsewhere,
-        Value::Mixed(reason) => OutputAxis::Mixed(reason.to_string()),
+        AbstractValue::Items => OutputAxis::Records,
+        AbstractValue::Sequence(tensor) if tensor.is_same() => OutputAxis::Whole,
+        AbstractValue::Sequence(_) => OutputAxis::Elsewhere,
+        AbstractValue::Mixed(reason) => OutputAxis::Mixed(reason.to_string()),
     }
 }
 
 /// The values of the model's inputs: the records are along the first axis of each, or the model has no batches. The names
 /// of other dimensions are not followed: no run checks that two of one name are the same.
-fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'a str, Value>, String> {
+fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'a str, AbstractValue>, String> {
     let constants: std::collections::HashSet<&str> =
         model.graph.constants.iter().map(|constant| &*constant.name).collect();
     let mut values = HashMap::new();
@@ -202,7 +202,7 @@ fn inputs<'a>(model: &'a ModelGraph, symbols: &mut Symbols) -> Result<HashMap<&'
             Dimension::Named(_) | Dimension::Open => symbols.fresh(),
         });
         let dims = std::iter::once(Extent::BATCH).chain(others).collect();
-        let value = Value::Tensor(Tensor::records(Some(dims), Place::plain(0)));
+        let value = AbstractValue::Tensor(AbstractTensor::records(Some(dims), RecordPlace::plain(0)));
         if values.insert(&*input.name, value).is_some() {
             return Err(format!("there are two inputs {:?}", input.name));
         }
@@ -233,7 +233,7 @@ const CHOOSING: [&str; 12] = [
 const MAX_INNER: usize = 8;
 
 /// What choosing operators choose by, of those that lead to an output without a sum in between.
-fn inner_values(model: &ModelGraph, values: &HashMap<&str, Value>) -> Vec<String> {
+fn inner_values(model: &ModelGraph, values: &HashMap<&str, AbstractValue>) -> Vec<String> {
     const PASSING: [&str; 8] = [
         "Flatten",
         "Gather",

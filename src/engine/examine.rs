@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy, Processor};
 use super::content::ContentHash;
-use super::onnx_file::Header;
-use super::packed::{Description, Packed};
+use super::onnx_file::OnnxHeader;
+use super::packed::{PackedDescription, Packed};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
 use super::runtime::{Environment, Libraries};
 use super::session::{Cancel, Form, Session, SessionError};
@@ -60,7 +60,7 @@ pub struct Examination {
     pub weights: u64,
     pub content: ContentHash,
     /// The model's own description of itself; `None` in ONNX Runtime's own format.
-    pub header: Option<Header>,
+    pub header: Option<OnnxHeader>,
     pub packing: Packing,
     pub manifest: Arc<Manifest>,
     /// Files that the artifact's example requests refer to.
@@ -74,10 +74,10 @@ pub struct Examination {
 pub enum Packing {
     None,
     /// A form that a server on this machine loads.
-    Usable(Description),
+    Usable(PackedDescription),
     /// A form that a server on this machine ignores.
     Unusable {
-        description: Option<Description>,
+        description: Option<PackedDescription>,
         why: String,
     },
 }
@@ -89,7 +89,7 @@ pub struct ExaminedModel {
     pub findings: Findings,
     /// The prepared form, whose file exists as long as the examiner. `None` if none was made, or
     /// if the artifact is already in ONNX Runtime's format.
-    pub prepared: Option<(Description, PathBuf)>,
+    pub prepared: Option<(PackedDescription, PathBuf)>,
     /// Data for one request; `None` if none could be generated.
     pub example: Option<Vec<Tensor>>,
     session: Session,
@@ -244,7 +244,7 @@ impl Examiner {
                 .and_then(|cancel| prepare::answered(&session, &cancel)),
             None => prepare::ones(&signature),
         };
-        let prepared = match Description::new(self.platform.clone(), content, &prepared) {
+        let prepared = match PackedDescription::new(self.platform.clone(), content, &prepared) {
             Ok(description) if findings.prepared && !artifact.is_ort_format => Some((description, prepared)),
             Ok(_) | Err(_) => None,
         };

@@ -32,11 +32,11 @@ use schema::Message;
 use wire::MAX_STRING;
 
 pub use graph::{Attribute, Constant, Dimension, Function, Graph, ModelGraph, Node, Opsets};
-pub use header::Header;
+pub use header::OnnxHeader;
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct OnnxFacts {
     /// The `location` of every tensor whose data lies in another file, as written, and how many bytes that file must
     /// have at least for what is said of offsets and lengths to be true.
     pub external: BTreeMap<String, u64>,
@@ -79,12 +79,12 @@ pub enum ScanError {
 }
 
 /// Reads `file`, which is at its beginning, through.
-pub fn scan(file: &File) -> Result<Facts, ScanError> {
+pub fn scan(file: &File) -> Result<OnnxFacts, ScanError> {
     read(file).map(|(facts, _)| facts)
 }
 
 /// The statements of a model's file about itself.
-pub fn header(file: &File) -> Result<Header, ScanError> {
+pub fn header(file: &File) -> Result<OnnxHeader, ScanError> {
     read(file).map(|(_, header)| header)
 }
 
@@ -113,7 +113,7 @@ pub fn more_outputs(names: &[String]) -> Vec<u8> {
     field(7, &outputs.collect::<Vec<_>>().concat())
 }
 
-fn read(file: &File) -> Result<(Facts, Header), ScanError> {
+fn read(file: &File) -> Result<(OnnxFacts, OnnxHeader), ScanError> {
     let length = file.metadata()?.len();
     if length == 0 {
         return Err(ScanError::Empty);

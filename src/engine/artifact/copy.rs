@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::error::{ArtifactError, open_error, shown};
 use super::{Artifact, ArtifactPath, Facts, Processor, open};
-use crate::engine::content::{Content, ContentHash};
+use crate::engine::content::{ContentHasher, ContentHash};
 use crate::private::{self, Temporary};
 
 /// Bytes that are read and written at a time.
@@ -62,7 +62,7 @@ impl PrivateCopy {
         let mut copied: HashMap<&Path, (PathBuf, blake3::Hash)> = HashMap::new();
         let hash = copy(&artifact.model, &model)?;
         copied.insert(&artifact.model, (model.clone(), hash));
-        let mut found = Content::of(hash);
+        let mut found = ContentHasher::of(hash);
         for (name, file) in &artifact.external {
             let target = folder.path().join(below(name));
             let hash = match copied.get(file.as_path()) {

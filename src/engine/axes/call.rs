@@ -3,27 +3,27 @@
 use std::collections::HashMap;
 
 use super::extent::{Extent, Symbols};
-use super::value::{Batch, MIXES, Mix, Place, Tensor, Value};
+use super::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, RecordPlace};
 use crate::engine::onnx_file::{Attribute, Node};
 
 /// Attributes by name.
 pub type Attributes<'a> = HashMap<&'a str, &'a Attribute>;
 
 /// What a rule says: the values of the outputs.
-pub type Outcome = Result<Vec<Value>, Mix>;
+pub type RuleOutcome = Result<Vec<AbstractValue>, Mix>;
 
 /// What an operator does to the records of its inputs.
-pub type Rule = fn(&mut Call<'_>) -> Outcome;
+pub type Rule = fn(&mut OperatorCall<'_>) -> RuleOutcome;
 
 /// One operator that is looked at.
-pub struct Call<'a> {
+pub struct OperatorCall<'a> {
     pub operator: &'a str,
     pub node: &'a Node,
     /// Those of the call that the node's function was called with.
     pub outer: Option<&'a Attributes<'a>>,
     /// The version of the operator's set.
     pub opset: i64,
-    pub inputs: Vec<Option<&'a Value>>,
+    pub inputs: Vec<Option<&'a AbstractValue>>,
     pub symbols: &'a mut Symbols,
 }
 
@@ -34,11 +34,11 @@ const USES_COUNT: Mix = Mix::new("computes with the number of records");
 
 pub const UNKNOWN_RANK: Mix = Mix::new("takes a tensor of which the number of dimensions is not known");
 
-pub fn one(tensor: Tensor) -> Outcome {
-    Ok(vec![Value::Tensor(tensor)])
+pub fn one(tensor: AbstractTensor) -> RuleOutcome {
+    Ok(vec![AbstractValue::Tensor(tensor)])
 }
 
-impl<'a> Call<'a> {
+impl<'a> OperatorCall<'a> {
     pub fn attribute(&self, name: &str) -> Option<&'a Attribute> {
         match self.node.attributes.get(name)? {
             Attribute::Reference(outer) => self.outer?.get(&**outer).copied(),
@@ -70,23 +70,23 @@ impl<'a> Call<'a> {
     }
 
     /// A tensor that may depend on the number of records.
-    pub fn any(&self, index: usize) -> Result<&'a Tensor, Mix> {
+    pub fn any(&self, index: usize) -> Result<&'a AbstractTensor, Mix> {
         self.any_or_none(index)?.ok_or(WRONG_INPUT)
     }
 
-    pub fn any_or_none(&self, index: usize) -> Result<Option<&'a Tensor>, Mix> {
+    pub fn any_or_none(&self, index: usize) -> Result<Option<&'a AbstractTensor>, Mix> {
         match self.inputs.get(index).copied().flatten() {
             None => Ok(None),
-            Some(Value::Tensor(tensor)) => Ok(Some(tensor)),
-            Some(Value::Sequence(_) | Value::Items | Value::Mixed(_)) => Err(WRONG_INPUT),
+            Some(AbstractValue::Tensor(tensor)) => Ok(Some(tensor)),
+            Some(AbstractValue::Sequence(_) | AbstractValue::Items | AbstractValue::Mixed(_)) => Err(WRONG_INPUT),
         }
     }
 
-    pub fn tensor(&self, index: usize) -> Result<&'a Tensor, Mix> {
+    pub fn tensor(&self, index: usize) -> Result<&'a AbstractTensor, Mix> {
         self.tensor_or_none(index)?.ok_or(WRONG_INPUT)
     }
 
-    pub fn tensor_or_none(&self, index: usize) -> Result<Option<&'a Tensor>, Mix> {
+    pub fn tensor_or_none(&self, index: usize) -> Result<Option<&'a AbstractTensor>, Mix> {
         let tensor = self.any_or_none(index)?;
         match tensor {
             Some(tensor) if tensor.batch == Batch::Sizes => Err(USES_COUNT),
@@ -103,20 +103,20 @@ impl<'a> Call<'a> {
     }
 
     /// An input that is the same for every batch.
-    pub fn same(&self, index: usize) -> Result<&'a Tensor, Mix> {
+    pub fn same(&self, index: usize) -> Result<&'a AbstractTensor, Mix> {
         self.same_or_none(index)?.ok_or(WRONG_INPUT)
     }
 
-    pub fn same_or_none(&self, index: usize) -> Result<Option<&'a Tensor>, Mix> {
+    pub fn same_or_none(&self, index: usize) -> Result<Option<&'a AbstractTensor>, Mix> {
         match self.tensor_or_none(index)? {
             Some(tensor) if !tensor.is_same() => Err(MIXES),
             tensor => Ok(tensor),
         }
     }
 
-    pub fn sequence(&self, index: usize) -> Result<&'a Tensor, Mix> {
+    pub fn sequence(&self, index: usize) -> Result<&'a AbstractTensor, Mix> {
         match self.inputs.get(index).copied().flatten() {
-            Some(Value::Sequence(element)) => Ok(element),
+            Some(AbstractValue::Sequence(element)) => Ok(element),
             _ => Err(WRONG_INPUT),
         }
     }
@@ -143,24 +143,24 @@ pub fn axis(number: i64, rank: Option<usize>) -> Result<usize, Mix> {
 }
 
 /// The records are not along `axis`.
-pub fn apart(tensor: &Tensor, axis: usize) -> Result<(), Mix> {
+pub fn apart(tensor: &AbstractTensor, axis: usize) -> Result<(), Mix> {
     match tensor.place() {
         Some(place) if place.axis == axis => Err(MIXES),
         Some(_) | None => Ok(()),
     }
 }
 
-pub fn rank(tensor: &Tensor) -> Result<usize, Mix> {
+pub fn rank(tensor: &AbstractTensor) -> Result<usize, Mix> {
     tensor.rank().ok_or(UNKNOWN_RANK)
 }
 
-pub fn dims(tensor: &Tensor) -> Result<&[Extent], Mix> {
+pub fn dims(tensor: &AbstractTensor) -> Result<&[Extent], Mix> {
     tensor.dims.as_deref().ok_or(UNKNOWN_RANK)
 }
 
 /// The place that the records of all of these have in common; `None` when there are none.
-pub fn common_place<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<Option<Place>, Mix> {
-    let mut common: Option<Place> = None;
+pub fn common_place<'a>(tensors: impl IntoIterator<Item = &'a AbstractTensor>) -> Result<Option<RecordPlace>, Mix> {
+    let mut common: Option<RecordPlace> = None;
     for tensor in tensors {
         match (&common, tensor.place()) {
             (Some(common), Some(place)) if common != place => return Err(MIXES),

@@ -11,7 +11,7 @@ mod random;
 use std::collections::HashMap;
 
 use super::*;
-use crate::engine::onnx_file::graph::{Attribute, Constant, Function, Graph, Input, Node};
+use crate::engine::onnx_file::graph::{Attribute, Constant, Function, Graph, GraphInput, Node};
 
 /// A graph with inputs such as `x:n,3` and these statements. Its output is `y`.
 pub(super) fn model(opset: i64, inputs: &str, statements: &str) -> ModelGraph {
@@ -41,14 +41,14 @@ fn graph(statements: &str) -> Graph {
     graph
 }
 
-fn input(text: &str) -> Input {
+fn input(text: &str) -> GraphInput {
     let (name, dims) = text.split_once(':').unwrap();
     let dims = dims.split(',').map(|dim| match (dim, dim.parse()) {
         ("?", _) => Dimension::Open,
         (_, Ok(size)) => Dimension::Fixed(size),
         (name, Err(_)) => Dimension::Named(name.to_owned()),
     });
-    Input {
+    GraphInput {
         name: name.to_owned(),
         dims: Some(dims.collect()),
     }
@@ -696,7 +696,7 @@ fn with_body(model: &mut ModelGraph, index: usize, name: &str, inputs: &[&str], 
     let mut graph = graph(body);
     graph.inputs = inputs
         .iter()
-        .map(|name| Input {
+        .map(|name| GraphInput {
             name: (*name).to_owned(),
             dims: None,
         })

@@ -9,10 +9,10 @@ pub const MAX_ENTRIES: usize = 256;
 
 /// What is known of one value of a graph.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    Tensor(Tensor),
+pub enum AbstractValue {
+    Tensor(AbstractTensor),
     /// A sequence of tensors that are all like this one. Its length does not depend on the batch.
-    Sequence(Tensor),
+    Sequence(AbstractTensor),
     /// A sequence with one item for each record, as `ZipMap` gives.
     Items,
     /// Records influence each other here, for this reason.
@@ -21,12 +21,12 @@ pub enum Value {
 
 /// What is known of a tensor.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tensor {
+pub struct AbstractTensor {
     /// `None` for an unknown rank.
     pub dims: Option<Vec<Extent>>,
     pub batch: Batch,
     /// The elements of a small tensor of rank 0 or 1 that holds sizes, axes or the like.
-    pub entries: Option<Vec<Entry>>,
+    pub entries: Option<Vec<SizeEntry>>,
 }
 
 /// How a tensor depends on the batch.
@@ -35,7 +35,7 @@ pub enum Batch {
     /// Not at all: it is the same for every batch of records of the same shape.
     Same,
     /// Each part belongs to one record, and is what it would be if the record were alone.
-    Records(Place),
+    Records(RecordPlace),
     /// It depends on the number of records alone; its entries say how.
     Sizes,
 }
@@ -43,7 +43,7 @@ pub enum Batch {
 /// Where the records are: index `(p * records + i) * inner + q` of the axis belongs to record `i`, for all `p` below
 /// `outer` and `q` below `inner`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Place {
+pub struct RecordPlace {
     pub axis: usize,
     pub outer: Extent,
     pub inner: Extent,
@@ -51,7 +51,7 @@ pub struct Place {
 
 /// An element of a tensor of sizes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Entry {
+pub enum SizeEntry {
     Number(i64),
     Extent(Extent),
     /// Unknown, but the same for every batch.
@@ -77,7 +77,7 @@ impl Mix {
     }
 }
 
-impl Place {
+impl RecordPlace {
     /// The records themselves, along `axis`.
     pub const fn plain(axis: usize) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-impl Entry {
+impl SizeEntry {
     pub fn is_same(&self) -> bool {
         match self {
             Self::Number(_) | Self::Same => true,
@@ -128,7 +128,7 @@ impl Entry {
     }
 }
 
-impl Tensor {
+impl AbstractTensor {
     pub fn same(dims: Option<Vec<Extent>>) -> Self {
         Self {
             dims,
@@ -142,7 +142,7 @@ impl Tensor {
     }
 
     /// With records at `place`, whose extent is set.
-    pub fn records(dims: Option<Vec<Extent>>, place: Place) -> Self {
+    pub fn records(dims: Option<Vec<Extent>>, place: RecordPlace) -> Self {
         let mut dims = dims;
         if let Some(list) = &mut dims {
             match (list.get_mut(place.axis), place.extent()) {
@@ -159,7 +159,7 @@ impl Tensor {
     }
 
     /// Of these dimensions, with the records as in `self` but at `axis`.
-    pub fn placed(dims: Option<Vec<Extent>>, place: Option<Place>) -> Self {
+    pub fn placed(dims: Option<Vec<Extent>>, place: Option<RecordPlace>) -> Self {
         match place {
             None => Self::same(dims),
             Some(place) => Self::records(dims, place),
@@ -167,13 +167,13 @@ impl Tensor {
     }
 
     /// A list of sizes, or a single one where it is a `scalar`.
-    pub fn sizes(entries: Vec<Entry>, is_scalar: bool) -> Self {
+    pub fn sizes(entries: Vec<SizeEntry>, is_scalar: bool) -> Self {
         let dims = if is_scalar {
             Vec::new()
         } else {
             vec![Extent::known(entries.len() as u64)]
         };
-        let batch = if entries.iter().all(Entry::is_same) {
+        let batch = if entries.iter().all(SizeEntry::is_same) {
             Batch::Same
         } else {
             Batch::Sizes
@@ -189,7 +189,7 @@ impl Tensor {
         self.dims.as_ref().map(Vec::len)
     }
 
-    pub fn place(&self) -> Option<&Place> {
+    pub fn place(&self) -> Option<&RecordPlace> {
         match &self.batch {
             Batch::Records(place) => Some(place),
             Batch::Same | Batch::Sizes => None,
@@ -208,13 +208,13 @@ impl Tensor {
     }
 
     /// The elements of a list of sizes: also of one of which only the length is known.
-    pub fn list(&self) -> Option<Vec<Entry>> {
+    pub fn list(&self) -> Option<Vec<SizeEntry>> {
         match (&self.entries, self.dims.as_deref()) {
             (Some(entries), _) => Some(entries.clone()),
-            (None, Some([])) if self.is_same() => Some(vec![Entry::Same]),
+            (None, Some([])) if self.is_same() => Some(vec![SizeEntry::Same]),
             (None, Some([length])) if self.is_same() => {
                 let length = usize::try_from(length.size()?).ok()?;
-                (length <= MAX_ENTRIES).then(|| vec![Entry::Same; length])
+                (length <= MAX_ENTRIES).then(|| vec![SizeEntry::Same; length])
             }
             (None, _) => None,
         }
@@ -222,9 +222,9 @@ impl Tensor {
 
     /// The elements of a list of numbers that are all known.
     pub fn numbers(&self) -> Option<Vec<i64>> {
-        let number = |entry: &Entry| match entry {
-            Entry::Number(number) => Some(*number),
-            Entry::Extent(_) | Entry::Same | Entry::Mixed => None,
+        let number = |entry: &SizeEntry| match entry {
+            SizeEntry::Number(number) => Some(*number),
+            SizeEntry::Extent(_) | SizeEntry::Same | SizeEntry::Mixed => None,
         };
         self.entries.as_ref()?.iter().map(number).collect()
     }
@@ -247,8 +247,8 @@ impl Tensor {
                 let pairs = one.iter().zip(other);
                 let joined = pairs.map(|(one, other)| match (one == other, one.is_same() && other.is_same()) {
                     (true, _) => one.clone(),
-                    (false, true) => Entry::Same,
-                    (false, false) => Entry::Mixed,
+                    (false, true) => SizeEntry::Same,
+                    (false, false) => SizeEntry::Mixed,
                 });
                 Some(joined.collect())
             }
@@ -273,7 +273,7 @@ impl Tensor {
     }
 }
 
-impl Value {
+impl AbstractValue {
     pub fn join(&self, other: &Self, symbols: &mut Symbols) -> Option<Self> {
         match (self, other) {
             (Self::Tensor(one), Self::Tensor(other)) => one.join(other, symbols).map(Self::Tensor),

@@ -6,10 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::call::{Attributes, Call};
+use super::call::{Attributes, OperatorCall};
 use super::extent::{Extent, Symbols};
 use super::operators;
-use super::value::{Batch, Entry, MIXES, Mix, Tensor, Value};
+use super::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, SizeEntry};
 use crate::engine::onnx_file::{Attribute, Constant, Function, Graph, ModelGraph, Node, Opsets};
 
 /// Operators that are looked at.
@@ -38,7 +38,7 @@ pub struct Walk<'a> {
 
 /// The names that a node sees.
 pub struct Scope<'s, 'a> {
-    pub values: HashMap<&'a str, Value>,
+    pub values: HashMap<&'a str, AbstractValue>,
     outer: Option<&'s Scope<'s, 'a>>,
     opsets: &'a Opsets,
     /// The attributes that the function is called with.
@@ -65,7 +65,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Looks at the model's own graph, whose inputs are `values`.
-    pub fn model(&mut self, model: &'a ModelGraph, values: HashMap<&'a str, Value>) -> HashMap<&'a str, Value> {
+    pub fn model(
+        &mut self,
+        model: &'a ModelGraph,
+        values: HashMap<&'a str, AbstractValue>,
+    ) -> HashMap<&'a str, AbstractValue> {
         let mut scope = Scope {
             values,
             outer: None,
@@ -80,7 +84,7 @@ impl<'a> Walk<'a> {
 
     fn constants(&mut self, graph: &'a Graph, scope: &mut Scope<'_, 'a>) {
         for constant in &graph.constants {
-            let value = Value::Tensor(constant_value(constant));
+            let value = AbstractValue::Tensor(constant_value(constant));
             scope.define(&constant.name, value);
         }
     }
@@ -99,18 +103,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn node(&mut self, node: &'a Node, scope: &Scope<'_, 'a>) -> Vec<Value> {
-        let all = |value: Value| vec![value; node.outputs.len()];
+    fn node(&mut self, node: &'a Node, scope: &Scope<'_, 'a>) -> Vec<AbstractValue> {
+        let all = |value: AbstractValue| vec![value; node.outputs.len()];
         self.steps += 1;
         if self.steps > MAX_STEPS || scope.depth > MAX_DEPTH {
-            return all(Value::Mixed("the graph has too many operators to be looked at".into()));
+            return all(AbstractValue::Mixed(
+                "the graph has too many operators to be looked at".into(),
+            ));
         }
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for name in &node.inputs {
             inputs.push(match &**name {
                 "" => None,
                 name => match scope.find(name) {
-                    Some(Value::Mixed(reason)) => return all(Value::Mixed(Rc::clone(reason))),
+                    Some(AbstractValue::Mixed(reason)) => return all(AbstractValue::Mixed(Rc::clone(reason))),
                     Some(value) => Some(value),
                     None => return all(mixed(node, Mix::new("has an input that comes after it"))),
                 },
@@ -149,7 +155,7 @@ impl<'a> Walk<'a> {
                     always: true,
                 }),
                 Some(rule) => {
-                    let mut call = Call {
+                    let mut call = OperatorCall {
                         operator,
                         node,
                         outer: scope.attributes,
@@ -165,7 +171,7 @@ impl<'a> Walk<'a> {
             Ok(values) => values,
             // Whatever it computes, it is the same for every batch.
             Err(mix) if !mix.always && inputs.iter().flatten().all(|input| is_same(input)) && !has_body(node) => {
-                all(Value::Tensor(Tensor::same(None)))
+                all(AbstractValue::Tensor(AbstractTensor::same(None)))
             }
             Err(mix) => all(mixed(node, mix)),
         }
@@ -175,9 +181,9 @@ impl<'a> Walk<'a> {
         &mut self,
         function: &'a Function,
         node: &'a Node,
-        inputs: &[Option<&Value>],
+        inputs: &[Option<&AbstractValue>],
         scope: &Scope<'_, 'a>,
-    ) -> Vec<Value> {
+    ) -> Vec<AbstractValue> {
         let mut attributes: Attributes<'a> = function.defaults.iter().map(|(name, value)| (&**name, value)).collect();
         for (name, value) in &node.attributes {
             match value {
@@ -227,7 +233,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The outputs of a body whose inputs are `values`.
-    fn body(&mut self, graph: &'a Graph, values: Vec<Value>, scope: &Scope<'_, 'a>) -> Vec<Value> {
+    fn body(&mut self, graph: &'a Graph, values: Vec<AbstractValue>, scope: &Scope<'_, 'a>) -> Vec<AbstractValue> {
         let named = graph.inputs.iter().map(|input| &*input.name).zip(values).collect();
         let mut inner = Scope {
             values: named,
@@ -240,12 +246,17 @@ impl<'a> Walk<'a> {
         self.nodes(&graph.nodes, &mut inner);
         let outputs = graph.outputs.iter().map(|name| {
             let value = inner.find(name).cloned();
-            value.unwrap_or_else(|| Value::Mixed("a body has an output that is not known".into()))
+            value.unwrap_or_else(|| AbstractValue::Mixed("a body has an output that is not known".into()))
         });
         outputs.collect()
     }
 
-    fn choose(&mut self, node: &'a Node, inputs: &[Option<&Value>], scope: &Scope<'_, 'a>) -> Result<Vec<Value>, Mix> {
+    fn choose(
+        &mut self,
+        node: &'a Node,
+        inputs: &[Option<&AbstractValue>],
+        scope: &Scope<'_, 'a>,
+    ) -> Result<Vec<AbstractValue>, Mix> {
         const BRANCHES: Mix = Mix::new("chooses by the data or the number of the records");
         let condition = same(inputs.first()).ok_or(BRANCHES)?;
         let (Some(yes), Some(no)) = (graph(node, "then_branch"), graph(node, "else_branch")) else {
@@ -262,7 +273,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn joined(&mut self, node: &Node, one: &[Value], other: &[Value]) -> Vec<Value> {
+    fn joined(&mut self, node: &Node, one: &[AbstractValue], other: &[AbstractValue]) -> Vec<AbstractValue> {
         let pairs = one.iter().zip(other);
         pairs
             .map(|(one, other)| {
@@ -274,19 +285,29 @@ impl<'a> Walk<'a> {
 
     /// `trip count, condition, values...`; the body takes `round, condition, values...` and gives
     /// `condition, values..., elements...`.
-    fn repeat(&mut self, node: &'a Node, inputs: &[Option<&Value>], scope: &Scope<'_, 'a>) -> Result<Vec<Value>, Mix> {
+    fn repeat(
+        &mut self,
+        node: &'a Node,
+        inputs: &[Option<&AbstractValue>],
+        scope: &Scope<'_, 'a>,
+    ) -> Result<Vec<AbstractValue>, Mix> {
         const ROUNDS: Mix = Mix::new("repeats as often as the data or the number of the records says");
         let body = graph(node, "body").ok_or(MIXES)?;
         for control in inputs.iter().take(2).flatten() {
             same(Some(&Some(*control))).ok_or(ROUNDS)?;
         }
         let initial = carried(inputs.get(2..).unwrap_or_default())?;
-        let before = [Value::Tensor(Tensor::scalar()), Value::Tensor(Tensor::scalar())];
+        let before = [
+            AbstractValue::Tensor(AbstractTensor::scalar()),
+            AbstractValue::Tensor(AbstractTensor::scalar()),
+        ];
         let (state, outputs) =
             self.fixed_point(node, body, initial, scope, |state| [&before[..], state].concat(), 1)?;
         match outputs.first() {
-            Some(Value::Tensor(condition)) if condition.is_same() => {}
-            Some(Value::Mixed(reason)) => return Ok(vec![Value::Mixed(Rc::clone(reason)); node.outputs.len()]),
+            Some(AbstractValue::Tensor(condition)) if condition.is_same() => {}
+            Some(AbstractValue::Mixed(reason)) => {
+                return Ok(vec![AbstractValue::Mixed(Rc::clone(reason)); node.outputs.len()]);
+            }
             _ => return Err(ROUNDS),
         }
         let elements = outputs.get(1 + state.len()..).unwrap_or_default();
@@ -303,22 +324,22 @@ impl<'a> Walk<'a> {
         &mut self,
         node: &'a Node,
         body: &'a Graph,
-        initial: Vec<Value>,
+        initial: Vec<AbstractValue>,
         scope: &Scope<'_, 'a>,
-        arguments: impl Fn(&[Value]) -> Vec<Value>,
+        arguments: impl Fn(&[AbstractValue]) -> Vec<AbstractValue>,
         first: usize,
-    ) -> Result<(Vec<Value>, Vec<Value>), Mix> {
+    ) -> Result<(Vec<AbstractValue>, Vec<AbstractValue>), Mix> {
         let mut state = initial;
         for _ in 0..MAX_ROUNDS {
             let outputs = self.body(body, arguments(&state), scope);
             let next = outputs.get(first..first + state.len()).ok_or(MIXES)?;
-            let next: Vec<Value> = next.iter().map(without_entries).collect();
+            let next: Vec<AbstractValue> = next.iter().map(without_entries).collect();
             if state.iter().zip(&next).all(|(state, next)| self.covers(state, next)) {
                 return Ok((state, outputs));
             }
             state = self.joined(node, &state, &next);
             for value in &state {
-                if let Value::Tensor(Tensor { dims: Some(dims), .. }) = value {
+                if let AbstractValue::Tensor(AbstractTensor { dims: Some(dims), .. }) = value {
                     self.loop_sizes.extend(dims.iter().filter_map(Extent::symbol));
                 }
             }
@@ -327,9 +348,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether all that `next` may be is said by `state`.
-    fn covers(&self, state: &Value, next: &Value) -> bool {
+    fn covers(&self, state: &AbstractValue, next: &AbstractValue) -> bool {
         match (state, next) {
-            (Value::Tensor(state), Value::Tensor(next)) | (Value::Sequence(state), Value::Sequence(next)) => {
+            (AbstractValue::Tensor(state), AbstractValue::Tensor(next))
+            | (AbstractValue::Sequence(state), AbstractValue::Sequence(next)) => {
                 state.batch == next.batch
                     && match (&state.dims, &next.dims) {
                         (None, _) => true,
@@ -344,16 +366,16 @@ impl<'a> Walk<'a> {
                         (Some(_), None) => false,
                     }
             }
-            (Value::Mixed(_), _) => true,
+            (AbstractValue::Mixed(_), _) => true,
             (state, next) => state == next,
         }
     }
 
     /// The elements of all rounds along a new axis.
-    fn stacked(&mut self, node: &Node, element: &Value, axis: usize) -> Value {
+    fn stacked(&mut self, node: &Node, element: &AbstractValue, axis: usize) -> AbstractValue {
         let tensor = match element {
-            Value::Tensor(tensor) if tensor.batch != Batch::Sizes => tensor,
-            Value::Mixed(reason) => return Value::Mixed(Rc::clone(reason)),
+            AbstractValue::Tensor(tensor) if tensor.batch != Batch::Sizes => tensor,
+            AbstractValue::Mixed(reason) => return AbstractValue::Mixed(Rc::clone(reason)),
             _ => return mixed(node, MIXES),
         };
         let dims = tensor.dims.as_ref().map(|dims| {
@@ -364,17 +386,17 @@ impl<'a> Walk<'a> {
         let place = tensor
             .place()
             .map(|place| place.at(place.axis + usize::from(place.axis >= axis)));
-        Value::Tensor(Tensor::placed(dims, place))
+        AbstractValue::Tensor(AbstractTensor::placed(dims, place))
     }
 
     /// `values..., sequences...`; the body takes and gives `values..., elements...`.
     fn scan(
         &mut self,
         node: &'a Node,
-        inputs: &[Option<&Value>],
+        inputs: &[Option<&AbstractValue>],
         scope: &Scope<'_, 'a>,
         opset: i64,
-    ) -> Result<Vec<Value>, Mix> {
+    ) -> Result<Vec<AbstractValue>, Mix> {
         const NOT_FOLLOWED: Mix = Mix::new("goes along axes that are not followed");
         let body = graph(node, "body").ok_or(MIXES)?;
         let sequences = match node.attributes.get("num_scan_inputs") {
@@ -395,7 +417,7 @@ impl<'a> Walk<'a> {
         }
         let mut elements = Vec::new();
         for (index, sequence) in sequences.iter().enumerate() {
-            let Some(Value::Tensor(sequence)) = sequence else {
+            let Some(AbstractValue::Tensor(sequence)) = sequence else {
                 return Err(NOT_FOLLOWED);
             };
             let axis = super::call::axis(input_axes.get(index).copied().unwrap_or(0), sequence.rank())?;
@@ -412,7 +434,7 @@ impl<'a> Walk<'a> {
             let place = sequence
                 .place()
                 .map(|place| place.at(place.axis - usize::from(place.axis > axis)));
-            elements.push(Value::Tensor(Tensor::placed(dims, place)));
+            elements.push(AbstractValue::Tensor(AbstractTensor::placed(dims, place)));
         }
         let initial = carried(initial)?;
         let (state, outputs) =
@@ -429,7 +451,7 @@ impl<'a> Walk<'a> {
 }
 
 impl<'a> Scope<'_, 'a> {
-    fn find(&self, name: &str) -> Option<&Value> {
+    fn find(&self, name: &str) -> Option<&AbstractValue> {
         let mut scope = self;
         loop {
             match (scope.values.get(name), scope.outer) {
@@ -440,8 +462,8 @@ impl<'a> Scope<'_, 'a> {
         }
     }
 
-    fn define(&mut self, name: &'a str, value: Value) {
-        let twice = || Value::Mixed("a value of the graph is defined twice".into());
+    fn define(&mut self, name: &'a str, value: AbstractValue) {
+        let twice = || AbstractValue::Mixed("a value of the graph is defined twice".into());
         let known = self.values.entry(name);
         known.and_modify(|known| *known = twice()).or_insert(value);
     }
@@ -459,31 +481,31 @@ fn has_body(node: &Node) -> bool {
 }
 
 /// A tensor that is the same for every batch.
-fn same<'v>(value: Option<&Option<&'v Value>>) -> Option<&'v Tensor> {
+fn same<'v>(value: Option<&Option<&'v AbstractValue>>) -> Option<&'v AbstractTensor> {
     match value.copied().flatten()? {
-        Value::Tensor(tensor) if tensor.is_same() => Some(tensor),
+        AbstractValue::Tensor(tensor) if tensor.is_same() => Some(tensor),
         _ => None,
     }
 }
 
-fn is_same(value: &Value) -> bool {
+fn is_same(value: &AbstractValue) -> bool {
     match value {
-        Value::Tensor(tensor) | Value::Sequence(tensor) => tensor.is_same(),
-        Value::Items | Value::Mixed(_) => false,
+        AbstractValue::Tensor(tensor) | AbstractValue::Sequence(tensor) => tensor.is_same(),
+        AbstractValue::Items | AbstractValue::Mixed(_) => false,
     }
 }
 
-fn without_entries(value: &Value) -> Value {
+fn without_entries(value: &AbstractValue) -> AbstractValue {
     match value {
-        Value::Tensor(tensor) => Value::Tensor(tensor.without_entries()),
+        AbstractValue::Tensor(tensor) => AbstractValue::Tensor(tensor.without_entries()),
         other => other.clone(),
     }
 }
 
 /// The values that a loop starts with.
-fn carried(inputs: &[Option<&Value>]) -> Result<Vec<Value>, Mix> {
+fn carried(inputs: &[Option<&AbstractValue>]) -> Result<Vec<AbstractValue>, Mix> {
     let carried = inputs.iter().map(|value| match value {
-        Some(Value::Tensor(tensor)) if tensor.batch == Batch::Sizes => {
+        Some(AbstractValue::Tensor(tensor)) if tensor.batch == Batch::Sizes => {
             Err(Mix::new("computes with the number of records"))
         }
         Some(value) => Ok(without_entries(value)),
@@ -493,17 +515,17 @@ fn carried(inputs: &[Option<&Value>]) -> Result<Vec<Value>, Mix> {
 }
 
 /// `Name mixes the records of a batch`, with the operator's name or that of its first output.
-fn mixed(node: &Node, mix: Mix) -> Value {
+fn mixed(node: &Node, mix: Mix) -> AbstractValue {
     let name = if node.name.is_empty() {
         node.outputs.first().map_or("", |name| name)
     } else {
         &node.name
     };
     let short = |text: &str| -> String { text.chars().take(100).collect() };
-    Value::Mixed(format!("{} {:?} {}", short(&node.operator), short(name), mix.text).into())
+    AbstractValue::Mixed(format!("{} {:?} {}", short(&node.operator), short(name), mix.text).into())
 }
 
-fn constant_node(node: &Node, scope: &Scope<'_, '_>) -> Result<Vec<Value>, Mix> {
+fn constant_node(node: &Node, scope: &Scope<'_, '_>) -> Result<Vec<AbstractValue>, Mix> {
     const NAMES: [&str; 7] = [
         "value",
         "value_int",
@@ -520,40 +542,40 @@ fn constant_node(node: &Node, scope: &Scope<'_, '_>) -> Result<Vec<Value>, Mix> 
     };
     let whole = |value: f32| {
         if value.fract() == 0.0 && value.abs() < 16_777_216.0 {
-            Entry::Number(value as i64)
+            SizeEntry::Number(value as i64)
         } else {
-            Entry::Same
+            SizeEntry::Same
         }
     };
     let list = |length: usize| Some(vec![Extent::known(length as u64)]);
     let tensor = match found {
         Some(Attribute::Tensor(constant)) => constant_value(constant),
-        Some(Attribute::Int(value)) => Tensor::sizes(vec![Entry::Number(*value)], true),
-        Some(Attribute::Float(value)) => Tensor::sizes(vec![whole(*value)], true),
+        Some(Attribute::Int(value)) => AbstractTensor::sizes(vec![SizeEntry::Number(*value)], true),
+        Some(Attribute::Float(value)) => AbstractTensor::sizes(vec![whole(*value)], true),
         Some(Attribute::Ints(Some(values))) => {
-            Tensor::sizes(values.iter().map(|&value| Entry::Number(value)).collect(), false)
+            AbstractTensor::sizes(values.iter().map(|&value| SizeEntry::Number(value)).collect(), false)
         }
         Some(Attribute::Floats(Some(values))) => {
-            Tensor::sizes(values.iter().map(|&value| whole(value)).collect(), false)
+            AbstractTensor::sizes(values.iter().map(|&value| whole(value)).collect(), false)
         }
-        Some(Attribute::Text(_)) => Tensor::scalar(),
-        Some(Attribute::Texts(count)) => Tensor::same(list(*count)),
+        Some(Attribute::Text(_)) => AbstractTensor::scalar(),
+        Some(Attribute::Texts(count)) => AbstractTensor::same(list(*count)),
         // A sparse tensor, or a long list.
-        Some(_) | None => Tensor::same(None),
+        Some(_) | None => AbstractTensor::same(None),
     };
-    Ok(vec![Value::Tensor(tensor)])
+    Ok(vec![AbstractValue::Tensor(tensor)])
 }
 
-fn constant_value(constant: &Constant) -> Tensor {
+fn constant_value(constant: &Constant) -> AbstractTensor {
     let entries = match (&constant.numbers, constant.dims.len()) {
         (Some(numbers), 0 | 1) => {
-            let entry = |number: &Option<i64>| number.map_or(Entry::Same, Entry::Number);
+            let entry = |number: &Option<i64>| number.map_or(SizeEntry::Same, SizeEntry::Number);
             Some(numbers.iter().map(entry).collect())
         }
         _ => None,
     };
-    Tensor {
+    AbstractTensor {
         entries,
-        ..Tensor::same(Some(constant.dims.iter().map(|&dim| Extent::known(dim)).collect()))
+        ..AbstractTensor::same(Some(constant.dims.iter().map(|&dim| Extent::known(dim)).collect()))
     }
 }

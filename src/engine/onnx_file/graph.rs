@@ -20,7 +20,7 @@ pub type Opsets = BTreeMap<String, i64>;
 pub struct Graph {
     pub nodes: Vec<Node>,
     pub constants: Vec<Constant>,
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<GraphInput>,
     pub outputs: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ pub struct Constant {
 
 /// An input of a graph.
 #[derive(Debug, Default)]
-pub struct Input {
+pub struct GraphInput {
     pub name: String,
     /// The declared dimensions of a tensor; `None` when they are open, or when it is not a tensor.
     pub dims: Option<Vec<Dimension>>,

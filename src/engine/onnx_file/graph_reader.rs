@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::io::{Read, Seek};
 
 use super::ScanError;
-use super::graph::{Attribute, Constant, Dimension, Function, Graph, Input, ModelGraph, Node, Opsets};
+use super::graph::{Attribute, Constant, Dimension, Function, Graph, GraphInput, ModelGraph, Node, Opsets};
 use super::scanner::MAX_DEPTH;
-use super::wire::{Field, MAX_STRING, Wire};
+use super::wire::{MAX_STRING, Wire, WireField};
 
 /// Nodes of all graphs and functions.
 pub(super) const MAX_NODES: usize = 200_000;
@@ -45,12 +45,12 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut has_graph = false;
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (7, Field::Bytes(end)) => {
+                (7, WireField::Bytes(end)) => {
                     once(&mut has_graph, "graph")?;
                     model.graph = self.graph(end, 0)?;
                 }
-                (8, Field::Bytes(end)) => self.opset(end, &mut model.opsets)?,
-                (25, Field::Bytes(end)) => {
+                (8, WireField::Bytes(end)) => self.opset(end, &mut model.opsets)?,
+                (25, WireField::Bytes(end)) => {
                     let function = self.function(end)?;
                     model.functions.push(function);
                 }
@@ -67,23 +67,23 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut graph = Graph::default();
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => {
                     let node = self.node(end, depth)?;
                     graph.nodes.push(node);
                 }
-                (5, Field::Bytes(end)) => {
+                (5, WireField::Bytes(end)) => {
                     let constant = self.tensor(end)?;
                     graph.constants.push(constant);
                 }
-                (11, Field::Bytes(end)) => {
+                (11, WireField::Bytes(end)) => {
                     let input = self.value_info(end)?;
                     graph.inputs.push(input);
                 }
-                (12, Field::Bytes(end)) => {
+                (12, WireField::Bytes(end)) => {
                     let output = self.value_info(end)?;
                     graph.outputs.push(output.name);
                 }
-                (15, Field::Bytes(end)) => {
+                (15, WireField::Bytes(end)) => {
                     let constant = self.sparse_tensor(end)?;
                     graph.constants.push(constant);
                 }
@@ -97,20 +97,20 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut function = Function::default();
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => function.name = self.name(end)?,
-                (4, Field::Bytes(end)) => function.inputs.push(self.name(end)?),
-                (5, Field::Bytes(end)) => function.outputs.push(self.name(end)?),
-                (7, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => function.name = self.name(end)?,
+                (4, WireField::Bytes(end)) => function.inputs.push(self.name(end)?),
+                (5, WireField::Bytes(end)) => function.outputs.push(self.name(end)?),
+                (7, WireField::Bytes(end)) => {
                     let node = self.node(end, 0)?;
                     function.nodes.push(node);
                 }
-                (9, Field::Bytes(end)) => self.opset(end, &mut function.opsets)?,
-                (10, Field::Bytes(end)) => function.domain = self.domain(end)?,
-                (11, Field::Bytes(end)) => {
+                (9, WireField::Bytes(end)) => self.opset(end, &mut function.opsets)?,
+                (10, WireField::Bytes(end)) => function.domain = self.domain(end)?,
+                (11, WireField::Bytes(end)) => {
                     let (name, value) = self.attribute(end, 0)?;
                     add(&mut function.defaults, name, value)?;
                 }
-                (13, Field::Bytes(end)) => function.overload = self.name(end)?,
+                (13, WireField::Bytes(end)) => function.overload = self.name(end)?,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
@@ -125,16 +125,16 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut node = Node::default();
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => node.inputs.push(self.name(end)?),
-                (2, Field::Bytes(end)) => node.outputs.push(self.name(end)?),
-                (3, Field::Bytes(end)) => node.name = self.name(end)?,
-                (4, Field::Bytes(end)) => node.operator = self.name(end)?,
-                (5, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => node.inputs.push(self.name(end)?),
+                (2, WireField::Bytes(end)) => node.outputs.push(self.name(end)?),
+                (3, WireField::Bytes(end)) => node.name = self.name(end)?,
+                (4, WireField::Bytes(end)) => node.operator = self.name(end)?,
+                (5, WireField::Bytes(end)) => {
                     let (name, value) = self.attribute(end, depth)?;
                     add(&mut node.attributes, name, value)?;
                 }
-                (7, Field::Bytes(end)) => node.domain = self.domain(end)?,
-                (8, Field::Bytes(end)) => node.overload = self.name(end)?,
+                (7, WireField::Bytes(end)) => node.domain = self.domain(end)?,
+                (8, WireField::Bytes(end)) => node.overload = self.name(end)?,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
@@ -150,26 +150,26 @@ impl<R: Read + Seek> GraphReader<R> {
         let (mut has_tensor, mut has_graph) = (false, false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => name = self.name(end)?,
-                (2, Field::Fixed32(bytes)) => float = f32::from_le_bytes(bytes),
-                (3, Field::Number(number)) => int = number as i64,
-                (4, Field::Bytes(end)) => text = self.text(end)?,
-                (5, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => name = self.name(end)?,
+                (2, WireField::Fixed32(bytes)) => float = f32::from_le_bytes(bytes),
+                (3, WireField::Number(number)) => int = number as i64,
+                (4, WireField::Bytes(end)) => text = self.text(end)?,
+                (5, WireField::Bytes(end)) => {
                     once(&mut has_tensor, "tensor of an attribute")?;
                     tensor = Some(self.tensor(end)?);
                 }
-                (6, Field::Bytes(end)) => {
+                (6, WireField::Bytes(end)) => {
                     once(&mut has_graph, "graph of an attribute")?;
                     graph = Some(Box::new(self.graph(end, depth + 1)?));
                 }
                 (7, field) => self.floats(field, &mut floats)?,
                 (8, field) => self.ints(field, &mut ints)?,
-                (9, Field::Bytes(end)) => {
+                (9, WireField::Bytes(end)) => {
                     texts += 1;
                     self.wire.skip_to(end)?;
                 }
-                (20, Field::Number(number)) => kind = Some(number),
-                (21, Field::Bytes(end)) => reference = self.name(end)?,
+                (20, WireField::Number(number)) => kind = Some(number),
+                (21, WireField::Bytes(end)) => reference = self.name(end)?,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
@@ -198,7 +198,7 @@ impl<R: Read + Seek> GraphReader<R> {
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
                 (1, field) => self.ints(field, &mut dims)?,
-                (2, Field::Number(number)) => data_type = number,
+                (2, WireField::Number(number)) => data_type = number,
                 (4, field) => {
                     has_typed = true;
                     self.floats(field, &mut floats)?;
@@ -207,8 +207,8 @@ impl<R: Read + Seek> GraphReader<R> {
                     has_typed = true;
                     self.ints(field, &mut ints)?;
                 }
-                (8, Field::Bytes(end)) => constant.name = self.name(end)?,
-                (9, Field::Bytes(end)) => {
+                (8, WireField::Bytes(end)) => constant.name = self.name(end)?,
+                (9, WireField::Bytes(end)) => {
                     has_raw = true;
                     raw = self.raw(end)?;
                 }
@@ -216,7 +216,7 @@ impl<R: Read + Seek> GraphReader<R> {
                     has_typed = true;
                     self.doubles(field, &mut doubles)?;
                 }
-                (14, Field::Number(number)) => is_external = number != 0,
+                (14, WireField::Number(number)) => is_external = number != 0,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
@@ -250,7 +250,7 @@ impl<R: Read + Seek> GraphReader<R> {
         let (mut dims, mut has_values) = (Some(Vec::new()), false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => {
                     once(&mut has_values, "values of a sparse tensor")?;
                     constant.name = self.tensor(end)?.name;
                 }
@@ -267,13 +267,13 @@ impl<R: Read + Seek> GraphReader<R> {
         Ok(constant)
     }
 
-    fn value_info(&mut self, end: u64) -> Result<Input> {
-        let mut input = Input::default();
+    fn value_info(&mut self, end: u64) -> Result<GraphInput> {
+        let mut input = GraphInput::default();
         let mut has_type = false;
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => input.name = self.name(end)?,
-                (2, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => input.name = self.name(end)?,
+                (2, WireField::Bytes(end)) => {
                     once(&mut has_type, "type of an input or output")?;
                     input.dims = self.value_type(end)?;
                 }
@@ -288,11 +288,11 @@ impl<R: Read + Seek> GraphReader<R> {
         let (mut dims, mut has_kind) = (None, false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => {
                     once(&mut has_kind, "kind of a type")?;
                     dims = self.tensor_type(end)?;
                 }
-                (4 | 5 | 8 | 9, Field::Bytes(end)) => {
+                (4 | 5 | 8 | 9, WireField::Bytes(end)) => {
                     once(&mut has_kind, "kind of a type")?;
                     self.wire.skip_to(end)?;
                 }
@@ -306,7 +306,7 @@ impl<R: Read + Seek> GraphReader<R> {
         let (mut dims, mut has_shape) = (None, false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (2, Field::Bytes(end)) => {
+                (2, WireField::Bytes(end)) => {
                     once(&mut has_shape, "shape of a type")?;
                     dims = Some(self.shape(end)?);
                 }
@@ -320,14 +320,14 @@ impl<R: Read + Seek> GraphReader<R> {
         let mut dims = Vec::new();
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => {
+                (1, WireField::Bytes(end)) => {
                     let mut dim = Dimension::Open;
                     while let Some((number, field)) = self.wire.field(end)? {
                         match (number, field) {
-                            (1, Field::Number(size)) => {
+                            (1, WireField::Number(size)) => {
                                 dim = i64::try_from(size).map_or(Dimension::Open, |size| Dimension::Fixed(size as u64));
                             }
-                            (2, Field::Bytes(end)) => {
+                            (2, WireField::Bytes(end)) => {
                                 let name = self.name(end)?;
                                 dim = if name.is_empty() {
                                     Dimension::Open
@@ -353,8 +353,8 @@ impl<R: Read + Seek> GraphReader<R> {
         let (mut domain, mut version) = (String::new(), 0);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
-                (1, Field::Bytes(end)) => domain = self.domain(end)?,
-                (2, Field::Number(number)) => version = number as i64,
+                (1, WireField::Bytes(end)) => domain = self.domain(end)?,
+                (2, WireField::Number(number)) => version = number as i64,
                 (_, field) => self.wire.skip(&field)?,
             }
         }
@@ -394,10 +394,10 @@ impl<R: Read + Seek> GraphReader<R> {
     }
 
     /// Adds the integers of a field, packed or not, to `list`, which is `None` once it is too long.
-    fn ints(&mut self, field: Field, list: &mut Option<Vec<i64>>) -> Result<()> {
+    fn ints(&mut self, field: WireField, list: &mut Option<Vec<i64>>) -> Result<()> {
         match field {
-            Field::Number(number) => push(list, number as i64),
-            Field::Bytes(end) => {
+            WireField::Number(number) => push(list, number as i64),
+            WireField::Bytes(end) => {
                 while self.wire.position < end {
                     let number = self.wire.varint(end)?;
                     push(list, number as i64);
@@ -406,15 +406,15 @@ impl<R: Read + Seek> GraphReader<R> {
                     }
                 }
             }
-            field @ (Field::Fixed32(_) | Field::Fixed64(_)) => self.wire.skip(&field)?,
+            field @ (WireField::Fixed32(_) | WireField::Fixed64(_)) => self.wire.skip(&field)?,
         }
         self.keep(8)
     }
 
-    fn floats(&mut self, field: Field, list: &mut Option<Vec<f32>>) -> Result<()> {
+    fn floats(&mut self, field: WireField, list: &mut Option<Vec<f32>>) -> Result<()> {
         match field {
-            Field::Fixed32(bytes) => push(list, f32::from_le_bytes(bytes)),
-            Field::Bytes(end) => match self.raw(end)? {
+            WireField::Fixed32(bytes) => push(list, f32::from_le_bytes(bytes)),
+            WireField::Bytes(end) => match self.raw(end)? {
                 Some(bytes) => bytes
                     .as_chunks::<4>()
                     .0
@@ -422,15 +422,15 @@ impl<R: Read + Seek> GraphReader<R> {
                     .for_each(|bytes| push(list, f32::from_le_bytes(*bytes))),
                 None => *list = None,
             },
-            field @ (Field::Number(_) | Field::Fixed64(_)) => self.wire.skip(&field)?,
+            field @ (WireField::Number(_) | WireField::Fixed64(_)) => self.wire.skip(&field)?,
         }
         self.keep(8)
     }
 
-    fn doubles(&mut self, field: Field, list: &mut Option<Vec<f64>>) -> Result<()> {
+    fn doubles(&mut self, field: WireField, list: &mut Option<Vec<f64>>) -> Result<()> {
         match field {
-            Field::Fixed64(bytes) => push(list, f64::from_le_bytes(bytes)),
-            Field::Bytes(end) => match self.raw(end)? {
+            WireField::Fixed64(bytes) => push(list, f64::from_le_bytes(bytes)),
+            WireField::Bytes(end) => match self.raw(end)? {
                 Some(bytes) => bytes
                     .as_chunks::<8>()
                     .0
@@ -438,7 +438,7 @@ impl<R: Read + Seek> GraphReader<R> {
                     .for_each(|bytes| push(list, f64::from_le_bytes(*bytes))),
                 None => *list = None,
             },
-            field @ (Field::Number(_) | Field::Fixed32(_)) => self.wire.skip(&field)?,
+            field @ (WireField::Number(_) | WireField::Fixed32(_)) => self.wire.skip(&field)?,
         }
         self.keep(8)
     }

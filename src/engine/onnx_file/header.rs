@@ -10,7 +10,7 @@ const MAX_OPSETS: usize = 100;
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Header {
+pub struct OnnxHeader {
     pub ir_version: u64,
     /// Version by domain; the standard's own domain is `ai.onnx`.
     pub opsets: BTreeMap<String, u64>,
@@ -21,7 +21,7 @@ pub struct Header {
     pub operators: BTreeMap<String, u64>,
 }
 
-impl Header {
+impl OnnxHeader {
     pub(super) fn add_opset(&mut self, domain: String, version: u64) {
         let domain = if domain.is_empty() {
             "ai.onnx".to_owned()

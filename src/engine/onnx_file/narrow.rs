@@ -2,12 +2,12 @@
 
 /// Bytes that constants grow by, by what makes them grow.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Narrow {
+pub(super) struct NarrowConstants {
     floats: u64,
     integers: u64,
 }
 
-impl Narrow {
+impl NarrowConstants {
     /// Adds a constant whose elements, of this type (`TensorProto.DataType`), take so many bytes.
     pub(super) fn add(&mut self, data_type: u64, bytes: u64) {
         let (sum, growth) = match data_type {
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn integers_grow_only_where_something_casts() {
-        let mut narrow = Narrow::default();
+        let mut narrow = NarrowConstants::default();
         for data_type in [10, 3, 1, 7, 99] {
             narrow.add(data_type, 100);
         }

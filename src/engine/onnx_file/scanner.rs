@@ -5,10 +5,10 @@
 
 use std::io::{self, Read};
 
-use super::narrow::Narrow;
-use super::schema::{Content, Message, content};
-use super::wire::{Field, Wire};
-use super::{Facts, Header, ScanError};
+use super::narrow::NarrowConstants;
+use super::schema::{FieldContent, Message, content};
+use super::wire::{Wire, WireField};
+use super::{OnnxFacts, OnnxHeader, ScanError};
 
 /// Messages inside messages. A subgraph inside a subgraph is three deeper.
 pub(super) const MAX_DEPTH: usize = 96;
@@ -23,7 +23,7 @@ const MAX_EXTERNAL_NAMES: usize = 16 << 20;
 /// for this many.
 pub(super) const MAX_VALUES: usize = 20_000;
 
-/// See [`Facts::has_unbounded_work`]. Also those whose work grows with a product of sizes: what a request of the usual size
+/// See [`OnnxFacts::has_unbounded_work`]. Also those whose work grows with a product of sizes: what a request of the usual size
 /// takes says little of the next one, and a run inside one operator cannot be ended.
 const UNBOUNDED: [&str; 33] = [
     "AffineGrid",
@@ -67,9 +67,9 @@ pub(super) struct Scanner<R> {
     external_names: usize,
     /// Inputs and outputs seen.
     values: usize,
-    pub(super) narrow: Narrow,
-    pub(super) facts: Facts,
-    pub(super) header: Header,
+    pub(super) narrow: NarrowConstants,
+    pub(super) facts: OnnxFacts,
+    pub(super) header: OnnxHeader,
 }
 
 /// What the entries of a tensor say of where its data is.
@@ -86,9 +86,9 @@ impl<R: Read + io::Seek> Scanner<R> {
             wire: Wire::new(file),
             external_names: 0,
             values: 0,
-            narrow: Narrow::default(),
-            facts: Facts::default(),
-            header: Header::default(),
+            narrow: NarrowConstants::default(),
+            facts: OnnxFacts::default(),
+            header: OnnxHeader::default(),
         }
     }
 
@@ -100,8 +100,8 @@ impl<R: Read + io::Seek> Scanner<R> {
         let (mut data_type, mut data) = (0, 0);
         while let Some((field, value)) = self.wire.field(end)? {
             let field_end = match value {
-                Field::Bytes(field_end) => field_end,
-                Field::Number(number) => {
+                WireField::Bytes(field_end) => field_end,
+                WireField::Number(number) => {
                     match (message, field) {
                         (Message::Model, 1) => self.header.ir_version = number,
                         (Message::Tensor, 2) => data_type = number,
@@ -109,32 +109,32 @@ impl<R: Read + io::Seek> Scanner<R> {
                     }
                     continue;
                 }
-                Field::Fixed32(_) | Field::Fixed64(_) => continue,
+                WireField::Fixed32(_) | WireField::Fixed64(_) => continue,
             };
             // `int32_data`, which holds narrow types, too, and `raw_data`.
             if let (Message::Tensor, 5 | 9) = (message, field) {
                 data += field_end - self.wire.position;
             }
             match content(message, field) {
-                Content::Message(inner) => self.message(inner, field_end, depth + 1)?,
-                Content::OperatorName => {
+                FieldContent::Message(inner) => self.message(inner, field_end, depth + 1)?,
+                FieldContent::OperatorName => {
                     let name = self.wire.string(field_end)?;
                     self.facts.has_trees |= name.starts_with("TreeEnsemble");
                     self.facts.has_unbounded_work |= UNBOUNDED.contains(&name.as_str());
                     self.header.add_operator(&name);
                 }
-                Content::Producer => self.header.producer = self.shown(field_end)?,
-                Content::ProducerVersion => self.header.producer_version = self.shown(field_end)?,
-                Content::OperatorSet => self.operator_set(field_end)?,
-                Content::ExternalEntry => self.external_entry(field_end, &mut external)?,
-                Content::InputOrOutput => {
+                FieldContent::Producer => self.header.producer = self.shown(field_end)?,
+                FieldContent::ProducerVersion => self.header.producer_version = self.shown(field_end)?,
+                FieldContent::OperatorSet => self.operator_set(field_end)?,
+                FieldContent::ExternalEntry => self.external_entry(field_end, &mut external)?,
+                FieldContent::InputOrOutput => {
                     self.values += 1;
                     if self.values > MAX_VALUES {
                         return Err(ScanError::TooManyValues);
                     }
                     self.wire.skip_to(field_end)?;
                 }
-                Content::Skipped => self.wire.skip_to(field_end)?,
+                FieldContent::Skipped => self.wire.skip_to(field_end)?,
             }
         }
         if data_type != 0 {
@@ -207,8 +207,8 @@ impl<R: Read + io::Seek> Scanner<R> {
         let (mut domain, mut version) = (String::new(), 0);
         while let Some((field, value)) = self.wire.field(end)? {
             match (field, value) {
-                (1, Field::Bytes(text_end)) => domain = self.shown(text_end)?,
-                (2, Field::Number(number)) => version = number,
+                (1, WireField::Bytes(text_end)) => domain = self.shown(text_end)?,
+                (2, WireField::Number(number)) => version = number,
                 (_, value) => self.wire.skip(&value)?,
             }
         }

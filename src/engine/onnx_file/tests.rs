@@ -39,7 +39,7 @@ fn varint(mut value: u64) -> Vec<u8> {
     bytes
 }
 
-fn scan_bytes(bytes: &[u8]) -> Result<Facts, ScanError> {
+fn scan_bytes(bytes: &[u8]) -> Result<OnnxFacts, ScanError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();
     scan(&File::open(file.path()).unwrap())
@@ -69,7 +69,7 @@ fn operators_and_external_files_are_found_in_subgraphs_too() {
     let facts = scan_bytes(&nested()).unwrap();
     assert_eq!(
         facts,
-        Facts {
+        OnnxFacts {
             external: BTreeMap::from([("weights.bin".to_owned(), 0)]),
             widened: 0,
             has_trees: true,
@@ -119,7 +119,7 @@ fn a_file_says_who_wrote_it_and_what_it_needs() {
     fs::write(file.path(), model).unwrap();
     assert_eq!(
         header(&File::open(file.path()).unwrap()).unwrap(),
-        Header {
+        OnnxHeader {
             ir_version: 8,
             opsets: BTreeMap::from([("ai.onnx".to_owned(), 17), ("ai.onnx.ml".to_owned(), 3)]),
             producer: "skl2onnx".to_owned(),
@@ -152,7 +152,10 @@ fn a_file_of_weights_must_be_as_long_as_the_furthest_tensor_in_it_says() {
         );
     }
     // Where no file is named, nothing is said of one.
-    assert_eq!(scan_bytes(&tensor(&[("offset", "many")])).unwrap(), Facts::default());
+    assert_eq!(
+        scan_bytes(&tensor(&[("offset", "many")])).unwrap(),
+        OnnxFacts::default()
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(super) const MAX_STRING: u64 = 4096;
 
 /// A field's value, or where it ends.
 #[derive(Debug)]
-pub(super) enum Field {
+pub(super) enum WireField {
     Number(u64),
     Fixed32([u8; 4]),
     Fixed64([u8; 8]),
@@ -35,31 +35,31 @@ impl<R: Read + io::Seek> Wire<R> {
     }
 
     /// Reads the next field's number and value; of bytes, their length. `None` at `end`.
-    pub(super) fn field(&mut self, end: u64) -> Result<Option<(u64, Field)>, ScanError> {
+    pub(super) fn field(&mut self, end: u64) -> Result<Option<(u64, WireField)>, ScanError> {
         if self.position >= end {
             return Ok(None);
         }
         let (number, wire_type) = self.tag(end)?;
         let field = match wire_type {
-            0 => Field::Number(self.varint(end)?),
-            1 => Field::Fixed64(self.fixed(end)?),
+            0 => WireField::Number(self.varint(end)?),
+            1 => WireField::Fixed64(self.fixed(end)?),
             2 => {
                 let length = self.varint(end)?;
                 let field_end = self.position.checked_add(length);
                 let field_end = field_end.filter(|&field_end| field_end <= end);
-                Field::Bytes(field_end.ok_or_else(|| self.malformed("a field longer than what holds it"))?)
+                WireField::Bytes(field_end.ok_or_else(|| self.malformed("a field longer than what holds it"))?)
             }
-            5 => Field::Fixed32(self.fixed(end)?),
+            5 => WireField::Fixed32(self.fixed(end)?),
             _ => return Err(self.malformed("an unknown wire type")),
         };
         Ok(Some((number, field)))
     }
 
     /// Skips what of a field has not been read.
-    pub(super) fn skip(&mut self, field: &Field) -> Result<(), ScanError> {
+    pub(super) fn skip(&mut self, field: &WireField) -> Result<(), ScanError> {
         match field {
-            Field::Bytes(end) => self.skip_to(*end),
-            Field::Number(_) | Field::Fixed32(_) | Field::Fixed64(_) => Ok(()),
+            WireField::Bytes(end) => self.skip_to(*end),
+            WireField::Number(_) | WireField::Fixed32(_) | WireField::Fixed64(_) => Ok(()),
         }
     }
 

@@ -1,27 +1,27 @@
 //! Operators that keep all elements and give them other axes.
 
-use crate::engine::axes::call::{Call, Outcome, UNKNOWN_RANK, apart, axis, common_place, dims, one, rank};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, apart, axis, common_place, dims, one, rank};
 use crate::engine::axes::extent::{Extent, Symbols};
-use crate::engine::axes::value::{Batch, Entry, MIXES, Mix, Place, Tensor, Value};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, RecordPlace, SizeEntry};
 
 const NOT_FOLLOWED: Mix = Mix::new("gives its output a shape that is not known to keep the records apart");
 
-pub fn reshape(call: &mut Call<'_>) -> Outcome {
+pub fn reshape(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let copies_zero = call.int("allowzero", 0) == 0;
     let target = call.any(1)?.list().ok_or(NOT_FOLLOWED)?;
     let x = call.any(0)?;
     if let Some(entries) = &x.entries
         && target.len() <= 1
     {
-        return one(Tensor::sizes(entries.clone(), target.is_empty()));
+        return one(AbstractTensor::sizes(entries.clone(), target.is_empty()));
     }
     let x = call.tensor(0)?;
     let mut sizes = Vec::with_capacity(target.len());
     for (index, entry) in target.into_iter().enumerate() {
         let own = x.dims.as_ref().and_then(|dims| dims.get(index));
         sizes.push(match entry {
-            Entry::Number(-1) => None,
-            Entry::Number(0) if copies_zero => Some(match own {
+            SizeEntry::Number(-1) => None,
+            SizeEntry::Number(0) if copies_zero => Some(match own {
                 Some(own) => own.clone(),
                 None => match x.place() {
                     Some(place) if place.axis == index => place.extent().ok_or(NOT_FOLLOWED)?,
@@ -29,17 +29,17 @@ pub fn reshape(call: &mut Call<'_>) -> Outcome {
                 },
             }),
             // It may be 0, and copy the number of records.
-            Entry::Same if copies_zero && x.place().is_some_and(|place| place.axis == index) => {
+            SizeEntry::Same if copies_zero && x.place().is_some_and(|place| place.axis == index) => {
                 return Err(NOT_FOLLOWED);
             }
-            Entry::Same => Some(call.fresh()),
+            SizeEntry::Same => Some(call.fresh()),
             entry => Some(entry.extent().ok_or(NOT_FOLLOWED)?),
         });
     }
     one(reshaped(x, sizes, call.symbols)?)
 }
 
-pub fn flatten(call: &mut Call<'_>) -> Outcome {
+pub fn flatten(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let number = call.int("axis", 1);
     let sizes = match &x.dims {
@@ -63,7 +63,7 @@ pub fn flatten(call: &mut Call<'_>) -> Outcome {
 }
 
 /// The elements of `x` in row-major order under these sizes, of which one may be left to be computed.
-pub fn reshaped(x: &Tensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -> Result<Tensor, Mix> {
+pub fn reshaped(x: &AbstractTensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
     let open = sizes.iter().filter(|size| size.is_none()).count();
     let given = Extent::product(sizes.iter().flatten());
     let Some(place) = x.place() else {
@@ -77,7 +77,7 @@ pub fn reshaped(x: &Tensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -
             let rest = rest.clone();
             size.or(rest).unwrap_or_else(|| symbols.fresh())
         });
-        return Ok(Tensor::same(Some(dims.collect())));
+        return Ok(AbstractTensor::same(Some(dims.collect())));
     };
     // In memory: `before` times the records, each with `after` elements.
     let (before, after) = match &x.dims {
@@ -116,9 +116,9 @@ pub fn reshaped(x: &Tensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -
     let outer = outer.ok_or(NOT_FOLLOWED)?;
     let blocks = outer.times(&Extent::BATCH).ok_or(NOT_FOLLOWED)?;
     let inner = dims[new].over(&blocks).ok_or(NOT_FOLLOWED)?;
-    Ok(Tensor::records(
+    Ok(AbstractTensor::records(
         Some(dims),
-        Place {
+        RecordPlace {
             axis: new,
             outer,
             inner,
@@ -126,7 +126,7 @@ pub fn reshaped(x: &Tensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -
     ))
 }
 
-pub fn transpose(call: &mut Call<'_>) -> Outcome {
+pub fn transpose(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.any(0)?;
     if x.rank().is_some_and(|rank| rank < 2) {
         return one(x.clone());
@@ -151,11 +151,11 @@ pub fn transpose(call: &mut Call<'_>) -> Outcome {
         Some(_) => return Err(NOT_FOLLOWED),
         None => call.symbols.fresh_dims(order.len()),
     };
-    one(Tensor::placed(Some(dims), place))
+    one(AbstractTensor::placed(Some(dims), place))
 }
 
 /// The axes of an operator that takes them as an attribute at first and as its second input later. `None` for all.
-fn axes(call: &Call<'_>) -> Result<Option<Vec<i64>>, Mix> {
+fn axes(call: &OperatorCall<'_>) -> Result<Option<Vec<i64>>, Mix> {
     if let Some(axes) = call.ints("axes")? {
         return Ok(Some(axes.to_vec()));
     }
@@ -165,13 +165,13 @@ fn axes(call: &Call<'_>) -> Result<Option<Vec<i64>>, Mix> {
     }
 }
 
-pub fn squeeze(call: &mut Call<'_>) -> Outcome {
+pub fn squeeze(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let numbers = axes(call)?;
     let x = call.any(0)?;
     if let Some(entries) = &x.entries
         && entries.len() == 1
     {
-        return one(Tensor::sizes(entries.clone(), true));
+        return one(AbstractTensor::sizes(entries.clone(), true));
     }
     let x = call.tensor(0)?;
     let Some(numbers) = numbers else {
@@ -182,7 +182,7 @@ pub fn squeeze(call: &mut Call<'_>) -> Outcome {
         };
         let is_known = dims.iter().all(|dim| dim.size().is_some());
         let left: Vec<Extent> = dims.iter().filter(|dim| !dim.is_one()).cloned().collect();
-        return one(Tensor::same(is_known.then_some(left)));
+        return one(AbstractTensor::same(is_known.then_some(left)));
     };
     let removed = numbers
         .iter()
@@ -197,17 +197,17 @@ pub fn squeeze(call: &mut Call<'_>) -> Outcome {
         .dims
         .as_ref()
         .map(|dims| (0..dims.len()).filter(kept).map(|axis| dims[axis].clone()).collect());
-    one(Tensor::placed(dims, place))
+    one(AbstractTensor::placed(dims, place))
 }
 
-pub fn unsqueeze(call: &mut Call<'_>) -> Outcome {
+pub fn unsqueeze(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let numbers = axes(call)?.ok_or(NOT_FOLLOWED)?;
     let x = call.any(0)?;
     if let Some(entries) = &x.entries
         && x.rank() == Some(0)
         && numbers.len() == 1
     {
-        return one(Tensor::sizes(entries.clone(), false));
+        return one(AbstractTensor::sizes(entries.clone(), false));
     }
     let x = call.tensor(0)?;
     let new_rank = x.rank().map(|rank| rank + numbers.len());
@@ -231,10 +231,10 @@ pub fn unsqueeze(call: &mut Call<'_>) -> Outcome {
         }
         new
     });
-    one(Tensor::placed(dims, place))
+    one(AbstractTensor::placed(dims, place))
 }
 
-pub fn concat(call: &mut Call<'_>) -> Outcome {
+pub fn concat(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let number = call.int("axis", 0);
     let parts = (0..call.inputs.len()).map(|index| call.any(index));
     let parts = parts.collect::<Result<Vec<_>, _>>()?;
@@ -242,12 +242,12 @@ pub fn concat(call: &mut Call<'_>) -> Outcome {
         .iter()
         .all(|part| part.rank() == Some(1) && part.place().is_none())
     {
-        let lists: Option<Vec<Vec<Entry>>> = parts.iter().map(|part| part.list()).collect();
+        let lists: Option<Vec<Vec<SizeEntry>>> = parts.iter().map(|part| part.list()).collect();
         match lists {
-            Some(lists) => return one(Tensor::sizes(lists.concat(), false)),
+            Some(lists) => return one(AbstractTensor::sizes(lists.concat(), false)),
             None if parts.iter().all(|part| part.is_same()) => {
                 let length = vec![call.fresh()];
-                return one(Tensor::same(Some(length)));
+                return one(AbstractTensor::same(Some(length)));
             }
             None => return Err(NOT_FOLLOWED),
         }
@@ -258,7 +258,7 @@ pub fn concat(call: &mut Call<'_>) -> Outcome {
 }
 
 /// The tensors one after the other along an axis.
-pub fn joined(tensors: &[&Tensor], number: i64, symbols: &mut Symbols) -> Result<Tensor, Mix> {
+pub fn joined(tensors: &[&AbstractTensor], number: i64, symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
     let known_rank = tensors.iter().find_map(|tensor| tensor.rank());
     let along = axis(number, known_rank)?;
     let place = common_place(tensors.iter().copied())?;
@@ -273,7 +273,7 @@ pub fn joined(tensors: &[&Tensor], number: i64, symbols: &mut Symbols) -> Result
         }
     }
     let Some(rank) = known_rank else {
-        return Ok(Tensor::placed(None, place));
+        return Ok(AbstractTensor::placed(None, place));
     };
     let mut result = vec![None; rank];
     let mut sum = Some(0u64);
@@ -299,10 +299,10 @@ pub fn joined(tensors: &[&Tensor], number: i64, symbols: &mut Symbols) -> Result
         .into_iter()
         .map(|dim| dim.unwrap_or_else(|| symbols.fresh()))
         .collect();
-    Ok(Tensor::placed(Some(dims), place))
+    Ok(AbstractTensor::placed(Some(dims), place))
 }
 
-pub fn split(call: &mut Call<'_>) -> Outcome {
+pub fn split(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let along = call.int("axis", 0);
     let lengths = match call.ints("split")? {
         Some(lengths) => Some(lengths.to_vec()),
@@ -319,7 +319,7 @@ pub fn split(call: &mut Call<'_>) -> Outcome {
         for &length in lengths {
             let length = usize::try_from(length).map_err(|_| NOT_FOLLOWED)?;
             let (list, after) = rest.split_at_checked(length).ok_or(NOT_FOLLOWED)?;
-            lists.push(Value::Tensor(Tensor::sizes(list.to_vec(), false)));
+            lists.push(AbstractValue::Tensor(AbstractTensor::sizes(list.to_vec(), false)));
             rest = after;
         }
         return Ok(lists);
@@ -348,17 +348,17 @@ pub fn split(call: &mut Call<'_>) -> Outcome {
             }
             dims
         });
-        values.push(Value::Tensor(Tensor::placed(dims, x.place().cloned())));
+        values.push(AbstractValue::Tensor(AbstractTensor::placed(dims, x.place().cloned())));
     }
     Ok(values)
 }
 
 /// The dimensions of a tensor as a list of sizes.
-pub fn shape(call: &mut Call<'_>) -> Outcome {
+pub fn shape(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.any(0)?;
     let Some(dims) = &x.dims else {
         return match x.batch {
-            Batch::Same => one(Tensor::same(Some(vec![call.fresh()]))),
+            Batch::Same => one(AbstractTensor::same(Some(vec![call.fresh()]))),
             Batch::Records(_) | Batch::Sizes => Err(UNKNOWN_RANK),
         };
     };
@@ -376,21 +376,24 @@ pub fn shape(call: &mut Call<'_>) -> Outcome {
     let start = bound(call.int("start", 0)).map_err(|_| UNKNOWN_RANK)?;
     let end = bound(call.int("end", rank)).map_err(|_| UNKNOWN_RANK)?;
     let entries = dims.get(start..end.max(start)).unwrap_or_default();
-    one(Tensor::sizes(entries.iter().cloned().map(Entry::of).collect(), false))
+    one(AbstractTensor::sizes(
+        entries.iter().cloned().map(SizeEntry::of).collect(),
+        false,
+    ))
 }
 
-pub fn size(call: &mut Call<'_>) -> Outcome {
+pub fn size(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.any(0)?;
     let entry = match x.dims.as_ref().map(Extent::product) {
-        Some(Some(total)) => Entry::of(total),
-        Some(None) | None if x.is_same() => Entry::Same,
+        Some(Some(total)) => SizeEntry::of(total),
+        Some(None) | None if x.is_same() => SizeEntry::Same,
         Some(None) | None => return Err(NOT_FOLLOWED),
     };
-    one(Tensor::sizes(vec![entry], true))
+    one(AbstractTensor::sizes(vec![entry], true))
 }
 
 /// Blocks of an image's channels for blocks of its pixels: `[n, c, h, w]`.
-pub fn depth_and_space(call: &mut Call<'_>) -> Outcome {
+pub fn depth_and_space(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     if x.place().is_some_and(|place| place.axis != 0) {
         return Err(MIXES);
@@ -404,11 +407,11 @@ pub fn depth_and_space(call: &mut Call<'_>) -> Outcome {
         Some(_) => return Err(NOT_FOLLOWED),
         None => dims,
     };
-    one(Tensor::placed(Some(dims), x.place().cloned()))
+    one(AbstractTensor::placed(Some(dims), x.place().cloned()))
 }
 
 /// `y_scale, y_zero_point`, then a tensor, its scale and its zero point, over and over.
-pub fn qlinear_concat(call: &mut Call<'_>) -> Outcome {
+pub fn qlinear_concat(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.same_or_none(0)?;
     call.same_or_none(1)?;
     let mut tensors = Vec::new();

@@ -1,13 +1,13 @@
 //! Operators that compute along some axes: sums, maxima, normalisations, sorting.
 
-use crate::engine::axes::call::{Call, Outcome, UNKNOWN_RANK, apart, axis, dims, one, rank};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, apart, axis, dims, one, rank};
 use crate::engine::axes::extent::Extent;
-use crate::engine::axes::value::{MIXES, Mix, Tensor, Value};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix};
 
 const UNKNOWN_AXES: Mix = Mix::new("has axes that are not known");
 
 /// Sums and the like over the axes that an attribute or the second input names.
-pub fn reduce(call: &mut Call<'_>) -> Outcome {
+pub fn reduce(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let numbers = match call.ints("axes")? {
         Some(axes) => axes.to_vec(),
@@ -24,12 +24,12 @@ pub fn reduce(call: &mut Call<'_>) -> Outcome {
 }
 
 /// The index of the largest or smallest element along one axis.
-pub fn arg(call: &mut Call<'_>) -> Outcome {
+pub fn arg(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     reduced(x, &[call.int("axis", 0)], call.int("keepdims", 1) != 0)
 }
 
-fn reduced(x: &Tensor, numbers: &[i64], keeps: bool) -> Outcome {
+fn reduced(x: &AbstractTensor, numbers: &[i64], keeps: bool) -> RuleOutcome {
     let reduced = if numbers.is_empty() {
         // All of them.
         if x.place().is_some() {
@@ -58,23 +58,23 @@ fn reduced(x: &Tensor, numbers: &[i64], keeps: bool) -> Outcome {
         })
         .collect()
     });
-    one(Tensor::placed(dims, place))
+    one(AbstractTensor::placed(dims, place))
 }
 
 /// Before version 13 the axis and all after it are one.
-pub fn softmax(call: &mut Call<'_>) -> Outcome {
+pub fn softmax(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let is_flattened = call.opset < 13;
     normalised(call, is_flattened)
 }
 
 /// The opset that counts is an attribute.
-pub fn qlinear_softmax(call: &mut Call<'_>) -> Outcome {
+pub fn qlinear_softmax(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(1)?;
     let is_flattened = call.int("opset", 0) < 13;
     normalised(call, is_flattened)
 }
 
-fn normalised(call: &mut Call<'_>, is_flattened: bool) -> Outcome {
+fn normalised(call: &mut OperatorCall<'_>, is_flattened: bool) -> RuleOutcome {
     let x = call.tensor(0)?;
     let number = call.int("axis", if is_flattened { 1 } else { -1 });
     if let Some(place) = x.place() {
@@ -87,7 +87,7 @@ fn normalised(call: &mut Call<'_>, is_flattened: bool) -> Outcome {
 }
 
 /// A normalisation along one axis.
-pub fn along_axis(call: &mut Call<'_>) -> Outcome {
+pub fn along_axis(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(1)?;
     let x = call.tensor(0)?;
     if x.place().is_some() {
@@ -97,7 +97,7 @@ pub fn along_axis(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Sums of what comes before, along an axis that is an input.
-pub fn cumulative(call: &mut Call<'_>) -> Outcome {
+pub fn cumulative(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let along = call.same(1)?.number();
     if x.place().is_some() {
@@ -107,7 +107,7 @@ pub fn cumulative(call: &mut Call<'_>) -> Outcome {
 }
 
 /// The largest elements along an axis, and where they are.
-pub fn top_k(call: &mut Call<'_>) -> Outcome {
+pub fn top_k(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let count = match call.same_or_none(1)? {
         Some(count) => count.number(),
@@ -121,12 +121,12 @@ pub fn top_k(call: &mut Call<'_>) -> Outcome {
     if let Some(dim) = dims.as_mut().and_then(|dims| dims.get_mut(along)) {
         *dim = count;
     }
-    let values = Value::Tensor(Tensor::placed(dims, x.place().cloned()));
+    let values = AbstractValue::Tensor(AbstractTensor::placed(dims, x.place().cloned()));
     Ok(vec![values.clone(), values])
 }
 
 /// `x, scale, bias`: over the axis and all after it. The other outputs are the means and deviations.
-pub fn layer_norm(call: &mut Call<'_>) -> Outcome {
+pub fn layer_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let rank = rank(x)?;
     let first = axis(call.int("axis", -1), Some(rank))?;
@@ -140,14 +140,14 @@ pub fn layer_norm(call: &mut Call<'_>) -> Outcome {
         }
     }
     let mut dims = dims(x)?.to_vec();
-    let normalised = Value::Tensor(x.without_entries());
+    let normalised = AbstractValue::Tensor(x.without_entries());
     dims[first..].fill(Extent::ONE);
-    let statistics = Value::Tensor(Tensor::placed(Some(dims), x.place().cloned()));
+    let statistics = AbstractValue::Tensor(AbstractTensor::placed(Some(dims), x.place().cloned()));
     Ok(vec![normalised, statistics.clone(), statistics])
 }
 
 /// `x, skip, scale, bias, bias`: the sum of the first two, over the last axis. The fourth output is the sum.
-pub fn skip_layer_norm(call: &mut Call<'_>) -> Outcome {
+pub fn skip_layer_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(2)?;
     for index in 2..call.inputs.len() {
         if call
@@ -163,13 +163,13 @@ pub fn skip_layer_norm(call: &mut Call<'_>) -> Outcome {
         return Err(MIXES);
     }
     *dims.last_mut().ok_or(UNKNOWN_RANK)? = Extent::ONE;
-    let statistics = Value::Tensor(Tensor::placed(Some(dims), sum.place().cloned()));
-    let sum = Value::Tensor(sum);
+    let statistics = AbstractValue::Tensor(AbstractTensor::placed(Some(dims), sum.place().cloned()));
+    let sum = AbstractValue::Tensor(sum);
     Ok(vec![sum.clone(), statistics.clone(), statistics, sum])
 }
 
 /// Over the axes that an attribute names: the records' too, unless they are left out.
-pub fn mean_variance(call: &mut Call<'_>) -> Outcome {
+pub fn mean_variance(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let across = call.int("across_channels", 0);
     for &number in call.ints("axes")?.unwrap_or(&[0, 2, 3]) {
@@ -182,7 +182,7 @@ pub fn mean_variance(call: &mut Call<'_>) -> Outcome {
 }
 
 /// `x, scale, bias, mean, variance`: by numbers for each channel, unless it is training.
-pub fn batch_norm(call: &mut Call<'_>) -> Outcome {
+pub fn batch_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     const TRAINS: Mix = Mix::new("computes the mean of all records, as in training");
     let x = call.tensor(0)?;
     let is_training = call.int("training_mode", 0) != 0
@@ -198,7 +198,7 @@ pub fn batch_norm(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Everything that is not along the first axis: `x[n, ...]`, with parameters for each channel.
-pub fn first_axis(call: &mut Call<'_>) -> Outcome {
+pub fn first_axis(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.all_same_from(1)?;
     if x.place().is_some_and(|place| place.axis != 0) {
@@ -208,7 +208,7 @@ pub fn first_axis(call: &mut Call<'_>) -> Outcome {
 }
 
 /// To or from a quantised type, by one scale or by one for each index of an axis.
-pub fn quantise(call: &mut Call<'_>) -> Outcome {
+pub fn quantise(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.all_same_from(1)?;
     if let Some(place) = x.place() {
@@ -223,11 +223,11 @@ pub fn quantise(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Nothing that has the records of a batch is computed by this operator record by record.
-pub fn mixes(_: &mut Call<'_>) -> Outcome {
+pub fn mixes(_: &mut OperatorCall<'_>) -> RuleOutcome {
     Err(MIXES)
 }
 
-pub fn draws(_: &mut Call<'_>) -> Outcome {
+pub fn draws(_: &mut OperatorCall<'_>) -> RuleOutcome {
     Err(Mix {
         text: "draws random numbers",
         always: true,
@@ -235,7 +235,7 @@ pub fn draws(_: &mut Call<'_>) -> Outcome {
 }
 
 /// A tensor of unknown shape that depends on nothing of the batch, because no input does.
-pub fn from_same(call: &mut Call<'_>) -> Outcome {
+pub fn from_same(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(0)?;
-    one(Tensor::same(None))
+    one(AbstractTensor::same(None))
 }

@@ -1,7 +1,7 @@
 //! Operators with several inputs that each have the records along a fixed axis, or none.
 
-use crate::engine::axes::call::{Call, Outcome};
-use crate::engine::axes::value::{MIXES, Mix, Place, Tensor, Value};
+use crate::engine::axes::call::{OperatorCall, RuleOutcome};
+use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix, RecordPlace};
 
 /// What an input of an operator has to do with the records.
 #[derive(Debug, Clone, Copy)]
@@ -25,8 +25,8 @@ struct Roles {
     outputs: &'static [(usize, Option<usize>)],
 }
 
-fn apply(call: &mut Call<'_>, roles: &Roles) -> Outcome {
-    let mut common: Option<Place> = None;
+fn apply(call: &mut OperatorCall<'_>, roles: &Roles) -> RuleOutcome {
+    let mut common: Option<RecordPlace> = None;
     let mut has_same = false;
     for index in 0..call.inputs.len() {
         let Some(input) = call.tensor_or_none(index)? else {
@@ -69,13 +69,16 @@ fn apply(call: &mut Call<'_>, roles: &Roles) -> Outcome {
     let rank = call.tensor(0)?.rank();
     let outputs = roles.outputs.iter().take(call.outputs()).map(|&(axis, own)| {
         let dims = own.or(rank).map(|rank| call.symbols.fresh_dims(rank));
-        Value::Tensor(Tensor::placed(dims, common.as_ref().map(|place| place.at(axis))))
+        AbstractValue::Tensor(AbstractTensor::placed(
+            dims,
+            common.as_ref().map(|place| place.at(axis)),
+        ))
     });
     Ok(outputs.collect())
 }
 
 /// The axis has one index.
-fn is_one(input: &Tensor, axis: usize) -> bool {
+fn is_one(input: &AbstractTensor, axis: usize) -> bool {
     let dims = input.dims.as_deref();
     dims.is_some_and(|dims| dims.get(axis).is_some_and(crate::engine::axes::extent::Extent::is_one))
 }
@@ -84,7 +87,7 @@ macro_rules! roles {
     ($($(#[$doc:meta])* $name:ident: [$($input:expr),*] -> [$($output:expr),*];)*) => {
         $(
             $(#[$doc])*
-            pub fn $name(call: &mut Call<'_>) -> Outcome {
+            pub fn $name(call: &mut OperatorCall<'_>) -> RuleOutcome {
                 apply(call, &Roles { inputs: &[$($input),*], outputs: &[$($output),*] })
             }
         )*
@@ -127,7 +130,7 @@ roles! {
 }
 
 /// LSTM, GRU, RNN.
-pub fn recurrent(call: &mut Call<'_>) -> Outcome {
+pub fn recurrent(call: &mut OperatorCall<'_>) -> RuleOutcome {
     if call.int("layout", 0) == 0 {
         recurrent_steps_first(call)
     } else {
