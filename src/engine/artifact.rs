@@ -196,7 +196,7 @@ pub fn open(path: &ArtifactPath, processor: Processor) -> Result<Artifact, Artif
             | ScanError::TooManyFiles
             | ScanError::TooManyValues
             | ScanError::LongName
-            | ScanError::NoNumber { .. }
+            | ScanError::InvalidNumber { .. }
             | ScanError::TooManyNodes
             | ScanError::Ambiguous(_)
             | ScanError::TooDeep => match foreign(&file) {

@@ -1,47 +1,47 @@
-//! The abstract value of a tensor: where in it the records of a batch are.
+//! The abstract values of the analysis, which track where the records of a batch are in a tensor.
 
 use std::rc::Rc;
 
 use super::extent::{Extent, Symbols};
 
-/// Elements of a tensor that are followed one by one.
+/// Limit on the elements of a tensor that are tracked one by one.
 pub const MAX_ENTRIES: usize = 256;
 
-/// What is known of one value of a graph.
+/// The analysis' knowledge about a value of the graph.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AbstractValue {
     Tensor(AbstractTensor),
-    /// A sequence of tensors that are all like this one. Its length does not depend on the batch.
+    /// A sequence of tensors that all match this one. Its length does not depend on the batch.
     Sequence(AbstractTensor),
-    /// A sequence with one item for each record, as `ZipMap` gives.
+    /// A sequence with one item for each record, as `ZipMap` returns.
     Items,
     /// Records influence each other here, for this reason.
     Mixed(Rc<str>),
 }
 
-/// What is known of a tensor.
+/// The analysis' knowledge about a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AbstractTensor {
     /// `None` for an unknown rank.
     pub dims: Option<Vec<Extent>>,
     pub batch: Batch,
-    /// The elements of a small tensor of rank 0 or 1 that holds sizes, axes or the like.
+    /// The elements of a small tensor of rank 0 or 1, such as sizes or axes.
     pub entries: Option<Vec<SizeEntry>>,
 }
 
-/// How a tensor depends on the batch.
+/// The dependence of a tensor on the batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Batch {
-    /// Not at all: it is the same for every batch of records of the same shape.
+    /// None: it is the same for every batch of records of the same shape.
     Same,
-    /// Each part belongs to one record, and is what it would be if the record were alone.
+    /// Each part belongs to one record, and is the same as for the record alone.
     Records(RecordPlace),
-    /// It depends on the number of records alone; its entries say how.
+    /// It depends only on the number of records, in the way that its entries show.
     Sizes,
 }
 
-/// Where the records are: index `(p * records + i) * inner + q` of the axis belongs to record `i`, for all `p` below
-/// `outer` and `q` below `inner`.
+/// The place of the records in a tensor: index `(p * records + i) * inner + q` of the axis
+/// belongs to record `i`, for all `p` below `outer` and `q` below `inner`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordPlace {
     pub axis: usize,
@@ -56,15 +56,15 @@ pub enum SizeEntry {
     Extent(Extent),
     /// Unknown, but the same for every batch.
     Same,
-    /// It depends on the number of records in a way that is not followed.
+    /// It depends on the number of records in a way that is not tracked.
     Mixed,
 }
 
-/// Why an operator's outputs are not known.
+/// The reason that an operator's outputs are unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mix {
     pub text: &'static str,
-    /// Also of inputs that do not depend on the batch.
+    /// Whether this also applies if no input depends on the batch.
     pub always: bool,
 }
 
@@ -78,7 +78,7 @@ impl Mix {
 }
 
 impl RecordPlace {
-    /// The records themselves, along `axis`.
+    /// One index for each record, along `axis`.
     pub const fn plain(axis: usize) -> Self {
         Self {
             axis,
@@ -91,7 +91,7 @@ impl RecordPlace {
         Self { axis, ..self.clone() }
     }
 
-    /// Whether another axis holds the records in the same way.
+    /// Whether `other` has the same layout, possibly on another axis.
     pub fn is_like(&self, other: &Self) -> bool {
         self.outer == other.outer && self.inner == other.inner
     }
@@ -110,7 +110,7 @@ impl SizeEntry {
         }
     }
 
-    /// A size, where it is one for sure.
+    /// The extent; `None` if the element may not be a size.
     pub fn extent(&self) -> Option<Extent> {
         match self {
             Self::Number(number) => u64::try_from(*number).ok().map(Extent::known),
@@ -119,7 +119,7 @@ impl SizeEntry {
         }
     }
 
-    /// The same entry in its simplest form.
+    /// The entry for an extent, in its simplest form.
     pub fn of(extent: Extent) -> Self {
         match extent.size().and_then(|size| i64::try_from(size).ok()) {
             Some(number) => Self::Number(number),
@@ -141,13 +141,13 @@ impl AbstractTensor {
         Self::same(Some(Vec::new()))
     }
 
-    /// With records at `place`, whose extent is set.
+    /// A tensor with records at `place`. Sets the extent of that axis.
     pub fn records(dims: Option<Vec<Extent>>, place: RecordPlace) -> Self {
         let mut dims = dims;
         if let Some(list) = &mut dims {
             match (list.get_mut(place.axis), place.extent()) {
                 (Some(dim), Some(extent)) => *dim = extent,
-                // The rank says otherwise: no run gets this far.
+                // The rank contradicts the place. ONNX Runtime rejects such a model.
                 _ => dims = None,
             }
         }
@@ -158,7 +158,7 @@ impl AbstractTensor {
         }
     }
 
-    /// Of these dimensions, with the records as in `self` but at `axis`.
+    /// A tensor of these dimensions, with records at `place` if there is one.
     pub fn placed(dims: Option<Vec<Extent>>, place: Option<RecordPlace>) -> Self {
         match place {
             None => Self::same(dims),
@@ -166,7 +166,7 @@ impl AbstractTensor {
         }
     }
 
-    /// A list of sizes, or a single one where it is a `scalar`.
+    /// A list of sizes, or a single size if it is a scalar.
     pub fn sizes(entries: Vec<SizeEntry>, is_scalar: bool) -> Self {
         let dims = if is_scalar {
             Vec::new()
@@ -207,7 +207,7 @@ impl AbstractTensor {
         }
     }
 
-    /// The elements of a list of sizes: also of one of which only the length is known.
+    /// The elements of a list of sizes, even if only its length is known.
     pub fn list(&self) -> Option<Vec<SizeEntry>> {
         match (&self.entries, self.dims.as_deref()) {
             (Some(entries), _) => Some(entries.clone()),
@@ -220,7 +220,7 @@ impl AbstractTensor {
         }
     }
 
-    /// The elements of a list of numbers that are all known.
+    /// The elements of a list; `None` unless all are known numbers.
     pub fn numbers(&self) -> Option<Vec<i64>> {
         let number = |entry: &SizeEntry| match entry {
             SizeEntry::Number(number) => Some(*number),
@@ -236,7 +236,7 @@ impl AbstractTensor {
         }
     }
 
-    /// What holds of both.
+    /// The knowledge that holds for both tensors. `None` if they place the records differently.
     pub fn join(&self, other: &Self, symbols: &mut Symbols) -> Option<Self> {
         let batch = match (&self.batch, &other.batch) {
             (one, other) if one == other => one.clone(),

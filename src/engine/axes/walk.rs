@@ -1,7 +1,9 @@
-//! The walk through a graph, in the order of its nodes, with its functions and the bodies of its control flow.
+//! Walks through a graph in the order of its nodes, including its functions and the bodies of its
+//! control flow operators.
 //!
-//! A function is looked at where it is called, and the body of a loop until what is known of its values does not change
-//! any more. Both are bounded by a number of steps: functions that call each other may have any number of them.
+//! A function is analysed at each call. The body of a loop is analysed until the knowledge about
+//! its values does not change any more. The number of steps is limited, because functions that
+//! call each other can need any number of them.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -12,36 +14,36 @@ use super::operators;
 use super::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, SizeEntry};
 use crate::engine::onnx_file::{Attribute, Constant, Function, Graph, ModelGraph, Node, Opsets};
 
-/// Operators that are looked at.
+/// Limit on the operators that are analysed.
 const MAX_STEPS: usize = 500_000;
 
-/// The versions of the standard's operators whose rules are known. Earlier ones broadcast in other ways, and ONNX Runtime
-/// does not promise to run them.
+/// The versions of the standard's operators that the rules cover. Earlier ones broadcast
+/// differently, and ONNX Runtime does not guarantee to run them.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=26;
 
-/// Domains whose operators need not be imported.
+/// Domains whose operators a model may use without importing them.
 const ANY_MODELS: [&str; 3] = ["ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"];
 
-/// Functions and bodies inside each other.
+/// Limit on the nesting of functions and bodies.
 const MAX_DEPTH: usize = 64;
 
-/// Rounds through the body of a loop until what is known does not change any more.
+/// Limit on the rounds through the body of a loop.
 const MAX_ROUNDS: usize = 8;
 
 pub struct Walk<'a> {
     functions: HashMap<(&'a str, &'a str, &'a str), Option<&'a Function>>,
     pub symbols: Symbols,
-    /// Sizes that may be another in each round of a loop.
+    /// Sizes that may differ between the rounds of a loop.
     loop_sizes: HashSet<u32>,
     steps: usize,
 }
 
-/// The names that a node sees.
+/// The names that are visible to a node.
 pub struct Scope<'s, 'a> {
     pub values: HashMap<&'a str, AbstractValue>,
     outer: Option<&'s Scope<'s, 'a>>,
     opsets: &'a Opsets,
-    /// The attributes that the function is called with.
+    /// The attributes of the node that called the function.
     attributes: Option<&'s Attributes<'a>>,
     depth: usize,
 }
@@ -51,7 +53,7 @@ impl<'a> Walk<'a> {
         let mut functions = HashMap::new();
         for function in &model.functions {
             let key = (&*function.domain, &*function.name, &*function.overload);
-            // One that comes twice, or that has the name of a known operator, could be either.
+            // A function that is defined twice, or has the name of a known operator, is ambiguous.
             let is_known = operators::rule(&function.domain, &function.name).is_some();
             let is_new = !functions.contains_key(&key) && !is_known;
             functions.insert(key, is_new.then_some(function));
@@ -64,7 +66,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Looks at the model's own graph, whose inputs are `values`.
+    /// Analyses the model's main graph, whose inputs are `values`.
     pub fn model(
         &mut self,
         model: &'a ModelGraph,
@@ -96,7 +98,7 @@ impl<'a> Walk<'a> {
             for name in node.outputs.iter().map(|name| &**name) {
                 let value = values.next();
                 if !name.is_empty() {
-                    let missing = || mixed(node, Mix::new("has an output that is not known"));
+                    let missing = || mixed(node, Mix::new("has an unknown output"));
                     scope.define(name, value.unwrap_or_else(missing));
                 }
             }
@@ -108,7 +110,7 @@ impl<'a> Walk<'a> {
         self.steps += 1;
         if self.steps > MAX_STEPS || scope.depth > MAX_DEPTH {
             return all(AbstractValue::Mixed(
-                "the graph has too many operators to be looked at".into(),
+                "the graph has too many operators to be analysed".into(),
             ));
         }
         let mut inputs = Vec::with_capacity(node.inputs.len());
@@ -118,7 +120,7 @@ impl<'a> Walk<'a> {
                 name => match scope.find(name) {
                     Some(AbstractValue::Mixed(reason)) => return all(AbstractValue::Mixed(Rc::clone(reason))),
                     Some(value) => Some(value),
-                    None => return all(mixed(node, Mix::new("has an input that comes after it"))),
+                    None => return all(mixed(node, Mix::new("has an input that is not computed before it"))),
                 },
             });
         }
@@ -126,7 +128,7 @@ impl<'a> Walk<'a> {
         if let Some(function) = self.functions.get(&key).copied() {
             return match function {
                 Some(function) => self.function(function, node, &inputs, scope),
-                None => all(mixed(node, Mix::new("is a function whose name is taken"))),
+                None => all(mixed(node, Mix::new("is a function with an ambiguous name"))),
             };
         }
         let Some(&opset) = scope.opsets.get(&node.domain).or_else(|| {
@@ -135,13 +137,13 @@ impl<'a> Walk<'a> {
         }) else {
             return all(mixed(
                 node,
-                Mix::new("is of an operator set that the model does not import"),
+                Mix::new("belongs to an operator set that the model does not import"),
             ));
         };
         if node.domain.is_empty() && !OPSETS.contains(&opset) {
             return all(mixed(
                 node,
-                Mix::new("is of a version of the operator set that is not known"),
+                Mix::new("belongs to an unknown version of the operator set"),
             ));
         }
         let outcome = match (&*node.domain, &*node.operator) {
@@ -169,7 +171,7 @@ impl<'a> Walk<'a> {
         };
         match outcome {
             Ok(values) => values,
-            // Whatever it computes, it is the same for every batch.
+            // No input depends on the batch, so the outputs do not either.
             Err(mix) if !mix.always && inputs.iter().flatten().all(|input| is_same(input)) && !has_body(node) => {
                 all(AbstractValue::Tensor(AbstractTensor::same(None)))
             }
@@ -217,7 +219,7 @@ impl<'a> Walk<'a> {
             depth: scope.depth + 1,
         };
         if !absent.is_empty() {
-            // Its nodes have an input less then, which is another operator.
+            // Nodes that use the missing input have one input less, which changes their meaning.
             let text = Mix::new("is a function that is called without an input");
             let uses = |node: &Node| node.inputs.iter().any(|name| absent.contains(&**name));
             if function.nodes.iter().any(uses) {
@@ -227,12 +229,12 @@ impl<'a> Walk<'a> {
         self.nodes(&function.nodes, &mut inner);
         let outputs = function.outputs.iter().map(|name| {
             let value = inner.values.get(&**name).cloned();
-            value.unwrap_or_else(|| mixed(node, Mix::new("is a function without that output")))
+            value.unwrap_or_else(|| mixed(node, Mix::new("is a function that does not compute this output")))
         });
         outputs.collect()
     }
 
-    /// The outputs of a body whose inputs are `values`.
+    /// Analyses a body whose inputs are `values`, and returns its outputs.
     fn body(&mut self, graph: &'a Graph, values: Vec<AbstractValue>, scope: &Scope<'_, 'a>) -> Vec<AbstractValue> {
         let named = graph.inputs.iter().map(|input| &*input.name).zip(values).collect();
         let mut inner = Scope {
@@ -246,7 +248,7 @@ impl<'a> Walk<'a> {
         self.nodes(&graph.nodes, &mut inner);
         let outputs = graph.outputs.iter().map(|name| {
             let value = inner.find(name).cloned();
-            value.unwrap_or_else(|| AbstractValue::Mixed("a body has an output that is not known".into()))
+            value.unwrap_or_else(|| AbstractValue::Mixed("a body has an output that it does not compute".into()))
         });
         outputs.collect()
     }
@@ -257,7 +259,7 @@ impl<'a> Walk<'a> {
         inputs: &[Option<&AbstractValue>],
         scope: &Scope<'_, 'a>,
     ) -> Result<Vec<AbstractValue>, Mix> {
-        const BRANCHES: Mix = Mix::new("chooses by the data or the number of the records");
+        const BRANCHES: Mix = Mix::new("has a condition that depends on the data or on the number of records");
         let condition = same(inputs.first()).ok_or(BRANCHES)?;
         let (Some(yes), Some(no)) = (graph(node, "then_branch"), graph(node, "else_branch")) else {
             return Err(MIXES);
@@ -278,20 +280,25 @@ impl<'a> Walk<'a> {
         pairs
             .map(|(one, other)| {
                 let joined = one.join(other, &mut self.symbols);
-                joined.unwrap_or_else(|| mixed(node, Mix::new("has the records in different places")))
+                joined.unwrap_or_else(|| {
+                    mixed(
+                        node,
+                        Mix::new("has the records in different places in different branches or rounds"),
+                    )
+                })
             })
             .collect()
     }
 
-    /// `trip count, condition, values...`; the body takes `round, condition, values...` and gives
-    /// `condition, values..., elements...`.
+    /// `Loop`, with the inputs `trip count, condition, values...`. The body takes
+    /// `round, condition, values...` and returns `condition, values..., elements...`.
     fn repeat(
         &mut self,
         node: &'a Node,
         inputs: &[Option<&AbstractValue>],
         scope: &Scope<'_, 'a>,
     ) -> Result<Vec<AbstractValue>, Mix> {
-        const ROUNDS: Mix = Mix::new("repeats as often as the data or the number of the records says");
+        const ROUNDS: Mix = Mix::new("repeats as often as the data or the number of records determines");
         let body = graph(node, "body").ok_or(MIXES)?;
         for control in inputs.iter().take(2).flatten() {
             same(Some(&Some(*control))).ok_or(ROUNDS)?;
@@ -318,8 +325,8 @@ impl<'a> Walk<'a> {
         Ok(values)
     }
 
-    /// What is known of the values that a body carries from round to round, and the outputs of the last round, of which
-    /// the values are those from `first` on.
+    /// Returns the knowledge about the values that a body carries from round to round, and the
+    /// outputs of the last round. The carried values are the outputs from `first` on.
     fn fixed_point(
         &mut self,
         node: &'a Node,
@@ -344,10 +351,12 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        Err(Mix::new("changes its values in a way that is not followed"))
+        Err(Mix::new(
+            "changes its values in a way that the analysis does not follow",
+        ))
     }
 
-    /// Whether all that `next` may be is said by `state`.
+    /// Whether `state` covers everything that `next` may be.
     fn covers(&self, state: &AbstractValue, next: &AbstractValue) -> bool {
         match (state, next) {
             (AbstractValue::Tensor(state), AbstractValue::Tensor(next))
@@ -371,7 +380,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The elements of all rounds along a new axis.
+    /// The elements of all rounds, stacked along a new axis.
     fn stacked(&mut self, node: &Node, element: &AbstractValue, axis: usize) -> AbstractValue {
         let tensor = match element {
             AbstractValue::Tensor(tensor) if tensor.batch != Batch::Sizes => tensor,
@@ -389,7 +398,8 @@ impl<'a> Walk<'a> {
         AbstractValue::Tensor(AbstractTensor::placed(dims, place))
     }
 
-    /// `values..., sequences...`; the body takes and gives `values..., elements...`.
+    /// `Scan`, with the inputs `values..., sequences...`. The body takes and returns
+    /// `values..., elements...`.
     fn scan(
         &mut self,
         node: &'a Node,
@@ -397,7 +407,7 @@ impl<'a> Walk<'a> {
         scope: &Scope<'_, 'a>,
         opset: i64,
     ) -> Result<Vec<AbstractValue>, Mix> {
-        const NOT_FOLLOWED: Mix = Mix::new("goes along axes that are not followed");
+        const NOT_FOLLOWED: Mix = Mix::new("iterates over axes that the analysis does not follow");
         let body = graph(node, "body").ok_or(MIXES)?;
         let sequences = match node.attributes.get("num_scan_inputs") {
             Some(Attribute::Int(count)) => usize::try_from(*count).map_err(|_| NOT_FOLLOWED)?,
@@ -422,7 +432,7 @@ impl<'a> Walk<'a> {
             };
             let axis = super::call::axis(input_axes.get(index).copied().unwrap_or(0), sequence.rank())?;
             if sequence.batch == Batch::Sizes || sequence.place().is_some_and(|place| place.axis == axis) {
-                return Err(Mix::new("goes along the records of a batch"));
+                return Err(Mix::new("iterates over the records of a batch"));
             }
             let dims = sequence.dims.as_ref().map(|dims| {
                 let mut dims = dims.clone();
@@ -480,7 +490,7 @@ fn has_body(node: &Node) -> bool {
     node.domain.is_empty() && operators::CONTROL_FLOW.contains(&&*node.operator)
 }
 
-/// A tensor that is the same for every batch.
+/// The tensor, if it is the same for every batch.
 fn same<'v>(value: Option<&Option<&'v AbstractValue>>) -> Option<&'v AbstractTensor> {
     match value.copied().flatten()? {
         AbstractValue::Tensor(tensor) if tensor.is_same() => Some(tensor),
@@ -514,7 +524,8 @@ fn carried(inputs: &[Option<&AbstractValue>]) -> Result<Vec<AbstractValue>, Mix>
     carried.collect()
 }
 
-/// `Name mixes the records of a batch`, with the operator's name or that of its first output.
+/// Builds the message `Operator "name" mixes the records of a batch`, with the name of the node
+/// or of its first output.
 fn mixed(node: &Node, mix: Mix) -> AbstractValue {
     let name = if node.name.is_empty() {
         node.outputs.first().map_or("", |name| name)

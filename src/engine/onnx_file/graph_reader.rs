@@ -1,7 +1,8 @@
-//! Reads a model's graph, within bounds.
+//! Reads a model's graph, within limits.
 //!
-//! The file is a stranger's, and what is concluded from it decides about other callers' answers. So a field that Protocol
-//! Buffers would merge or overwrite when it comes twice is an error here: this reader and ONNX Runtime's must see one graph.
+//! The file is untrusted, and the analysis of its graph decides whether requests of different
+//! clients are batched. So this reader and ONNX Runtime must see the same graph. A field that
+//! Protocol Buffers would merge or overwrite if it occurs twice is an error here.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};
@@ -11,16 +12,16 @@ use super::graph::{Attribute, Constant, Dimension, Function, Graph, GraphInput, 
 use super::scanner::MAX_DEPTH;
 use super::wire::{MAX_STRING, Wire, WireField};
 
-/// Nodes of all graphs and functions.
+/// Limit on the nodes of all graphs and functions.
 pub(super) const MAX_NODES: usize = 200_000;
 
-/// Bytes of names and lists that are kept.
+/// Limit on the bytes of names and lists that are kept.
 const MAX_KEPT: u64 = 64 << 20;
 
-/// Elements of a list, or of a tensor, that are kept.
+/// Limit on the elements of a list, or of a tensor, that is kept.
 pub const MAX_ELEMENTS: usize = 256;
 
-/// Dimensions of a tensor.
+/// Limit on the dimensions of a tensor.
 const MAX_RANK: usize = 64;
 
 pub(super) struct GraphReader<R> {
@@ -46,7 +47,7 @@ impl<R: Read + Seek> GraphReader<R> {
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
                 (7, WireField::Bytes(end)) => {
-                    once(&mut has_graph, "graph")?;
+                    once(&mut has_graph, "two graphs")?;
                     model.graph = self.graph(end, 0)?;
                 }
                 (8, WireField::Bytes(end)) => self.opset(end, &mut model.opsets)?,
@@ -141,7 +142,7 @@ impl<R: Read + Seek> GraphReader<R> {
         Ok(node)
     }
 
-    /// An attribute by its name. Its type decides which of its fields holds the value.
+    /// Reads the name and the value of an attribute. Its type decides which field holds the value.
     fn attribute(&mut self, end: u64, depth: usize) -> Result<(String, Attribute)> {
         let (mut name, mut kind, mut reference) = (String::new(), None, String::new());
         let (mut int, mut float, mut text) = (0, 0f32, Some(String::new()));
@@ -155,11 +156,11 @@ impl<R: Read + Seek> GraphReader<R> {
                 (3, WireField::Number(number)) => int = number as i64,
                 (4, WireField::Bytes(end)) => text = self.text(end)?,
                 (5, WireField::Bytes(end)) => {
-                    once(&mut has_tensor, "tensor of an attribute")?;
+                    once(&mut has_tensor, "an attribute with two tensors")?;
                     tensor = Some(self.tensor(end)?);
                 }
                 (6, WireField::Bytes(end)) => {
-                    once(&mut has_graph, "graph of an attribute")?;
+                    once(&mut has_graph, "an attribute with two graphs")?;
                     graph = Some(Box::new(self.graph(end, depth + 1)?));
                 }
                 (7, field) => self.floats(field, &mut floats)?,
@@ -222,7 +223,7 @@ impl<R: Read + Seek> GraphReader<R> {
         }
         let dims = dims.filter(|dims| dims.len() <= MAX_RANK).unwrap_or_default();
         let dims: Option<Vec<u64>> = dims.iter().map(|&dim| u64::try_from(dim).ok()).collect();
-        constant.dims = dims.ok_or(ScanError::Ambiguous("a negative dimension of a tensor"))?;
+        constant.dims = dims.ok_or(ScanError::Ambiguous("a tensor with a negative dimension"))?;
         let whole = |value: f64| (value.fract() == 0.0 && value.abs() < 2f64.powi(24)).then_some(value as i64);
         let numbers: Option<Vec<Option<i64>>> = match (has_raw, has_typed) {
             _ if is_external => None,
@@ -244,14 +245,14 @@ impl<R: Read + Seek> GraphReader<R> {
         Ok(constant)
     }
 
-    /// A sparse tensor has the name of its values and dimensions of its own.
+    /// Reads a sparse tensor, which has the name of its values, but its own dimensions.
     fn sparse_tensor(&mut self, end: u64) -> Result<Constant> {
         let mut constant = Constant::default();
         let (mut dims, mut has_values) = (Some(Vec::new()), false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
                 (1, WireField::Bytes(end)) => {
-                    once(&mut has_values, "values of a sparse tensor")?;
+                    once(&mut has_values, "a sparse tensor with two lists of values")?;
                     constant.name = self.tensor(end)?.name;
                 }
                 (3, field) => self.ints(field, &mut dims)?,
@@ -263,7 +264,7 @@ impl<R: Read + Seek> GraphReader<R> {
             .iter()
             .map(|&dim| u64::try_from(dim).ok())
             .collect();
-        constant.dims = dims.ok_or(ScanError::Ambiguous("a negative dimension of a tensor"))?;
+        constant.dims = dims.ok_or(ScanError::Ambiguous("a tensor with a negative dimension"))?;
         Ok(constant)
     }
 
@@ -274,7 +275,7 @@ impl<R: Read + Seek> GraphReader<R> {
             match (number, field) {
                 (1, WireField::Bytes(end)) => input.name = self.name(end)?,
                 (2, WireField::Bytes(end)) => {
-                    once(&mut has_type, "type of an input or output")?;
+                    once(&mut has_type, "an input or output with two types")?;
                     input.dims = self.value_type(end)?;
                 }
                 (_, field) => self.wire.skip(&field)?,
@@ -283,17 +284,17 @@ impl<R: Read + Seek> GraphReader<R> {
         Ok(input)
     }
 
-    /// The dimensions of a type, when it is that of a tensor.
+    /// The dimensions of a type; `None` if it is not that of a tensor.
     fn value_type(&mut self, end: u64) -> Result<Option<Vec<Dimension>>> {
         let (mut dims, mut has_kind) = (None, false);
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
                 (1, WireField::Bytes(end)) => {
-                    once(&mut has_kind, "kind of a type")?;
+                    once(&mut has_kind, "a type of two kinds")?;
                     dims = self.tensor_type(end)?;
                 }
                 (4 | 5 | 8 | 9, WireField::Bytes(end)) => {
-                    once(&mut has_kind, "kind of a type")?;
+                    once(&mut has_kind, "a type of two kinds")?;
                     self.wire.skip_to(end)?;
                 }
                 (_, field) => self.wire.skip(&field)?,
@@ -307,7 +308,7 @@ impl<R: Read + Seek> GraphReader<R> {
         while let Some((number, field)) = self.wire.field(end)? {
             match (number, field) {
                 (2, WireField::Bytes(end)) => {
-                    once(&mut has_shape, "shape of a type")?;
+                    once(&mut has_shape, "a type with two shapes")?;
                     dims = Some(self.shape(end)?);
                 }
                 (_, field) => self.wire.skip(&field)?,
@@ -370,13 +371,13 @@ impl<R: Read + Seek> GraphReader<R> {
         self.wire.string(end)
     }
 
-    /// A domain. The standard's own has two names.
+    /// Reads a domain. That of the standard has two names.
     fn domain(&mut self, end: u64) -> Result<String> {
         let domain = self.name(end)?;
         Ok(if domain == "ai.onnx" { String::new() } else { domain })
     }
 
-    /// A text, when it is short.
+    /// Reads a text; `None` if it is long.
     fn text(&mut self, end: u64) -> Result<Option<String>> {
         if end - self.wire.position > MAX_STRING {
             self.wire.skip_to(end)?;
@@ -393,7 +394,8 @@ impl<R: Read + Seek> GraphReader<R> {
         self.wire.bytes(end).map(Some)
     }
 
-    /// Adds the integers of a field, packed or not, to `list`, which is `None` once it is too long.
+    /// Adds the integers of a field, packed or not, to `list`, which becomes `None` once it is
+    /// too long.
     fn ints(&mut self, field: WireField, list: &mut Option<Vec<i64>>) -> Result<()> {
         match field {
             WireField::Number(number) => push(list, number as i64),
@@ -469,12 +471,13 @@ fn once(seen: &mut bool, what: &'static str) -> Result<()> {
 
 fn add(attributes: &mut HashMap<String, Attribute>, name: String, value: Attribute) -> Result<()> {
     match attributes.insert(name, value) {
-        Some(_) => Err(ScanError::Ambiguous("an attribute")),
+        Some(_) => Err(ScanError::Ambiguous("two attributes of one name")),
         None => Ok(()),
     }
 }
 
-/// The little-endian elements of a small tensor.
+/// Decodes the little-endian elements of a small tensor. An element is `None` if it is not a whole
+/// number.
 pub fn decoded(data_type: u64, raw: &[u8]) -> Option<Vec<Option<i64>>> {
     macro_rules! whole {
         ($type:ty) => {{

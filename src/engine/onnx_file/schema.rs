@@ -1,6 +1,6 @@
-//! The part of `onnx.proto` that is looked into, by its field numbers; all else is skipped over.
+//! The field numbers of `onnx.proto` that the scanner reads; it skips all others.
 
-/// The messages of `onnx.proto` that are looked into.
+/// The messages of `onnx.proto` that the scanner enters.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Message {
     Model,
@@ -12,7 +12,7 @@ pub(super) enum Message {
     SparseTensor,
 }
 
-/// What a length-delimited field holds.
+/// The content of a length-delimited field.
 pub(super) enum FieldContent {
     Message(Message),
     OperatorName,

@@ -1,33 +1,33 @@
-//! Operators that compute each element by itself, of one tensor or of several that are broadcast.
+//! Operators that compute each element separately, from one tensor or from several broadcast ones.
 
 use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, one};
 use crate::engine::axes::extent::{Extent, Symbols};
 use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix, RecordPlace, SizeEntry};
 
-/// From here on, a float may not hold a whole number exactly.
+/// From this number on, a float may not represent a whole number exactly.
 const LARGE: i64 = 1 << 24;
 
-/// Of the first input alone; the others are parameters for all elements.
+/// Operators on the first input, whose other inputs are parameters for all elements.
 pub fn unary(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     parameters(call, 1)?;
     one(x.without_entries())
 }
 
-/// As [`unary`], where each further input is one number for all elements.
+/// Checks that each input from `first` on is a single number for all elements.
 fn parameters(call: &OperatorCall<'_>, first: usize) -> Result<(), Mix> {
     for index in first..call.inputs.len() {
         if call
             .same_or_none(index)?
             .is_some_and(|parameter| !is_one_element(parameter))
         {
-            return Err(Mix::new("has a parameter that is not a single number for sure"));
+            return Err(Mix::new("has a parameter that may not be a single number"));
         }
     }
     Ok(())
 }
 
-/// The tensor as it is, with what is known of its elements.
+/// `Identity`: the tensor unchanged, with its known elements.
 pub fn identity(call: &mut OperatorCall<'_>) -> RuleOutcome {
     match call.inputs.first().copied().flatten() {
         Some(value) => Ok(vec![value.clone()]),
@@ -35,7 +35,8 @@ pub fn identity(call: &mut OperatorCall<'_>) -> RuleOutcome {
     }
 }
 
-/// To another type. Small whole numbers stay what they are, and sizes do as integers.
+/// Conversions to another type. Small whole numbers keep their values, and sizes do so as
+/// integers.
 pub fn cast(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (x, to) = (call.any(0)?, call.int("to", 0));
     let keeps_sizes = matches!(to, 6 | 7);
@@ -55,14 +56,14 @@ pub fn cast_like(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(call.tensor(0)?.without_entries())
 }
 
-/// All inputs broadcast against each other.
+/// Operators that broadcast all inputs against each other.
 pub fn broadcast_all(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let inputs = (0..call.inputs.len()).map(|index| call.tensor(index));
     let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
     one(broadcast(&inputs, call.symbols)?)
 }
 
-/// Arithmetic, which is followed where it computes sizes.
+/// Arithmetic, which is evaluated where it computes sizes.
 pub fn arithmetic(call: &mut OperatorCall<'_>) -> RuleOutcome {
     if call.inputs.len() == 2
         && let (Some(left), Some(right)) = (call.any(0)?.list(), call.any(1)?.list())
@@ -134,7 +135,7 @@ fn computed(operator: &str, left: &SizeEntry, right: &SizeEntry) -> SizeEntry {
     }
 }
 
-/// A choice by a condition, which is followed where it computes sizes.
+/// A choice by a condition, which is evaluated where it computes sizes.
 pub fn choose(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let parts = [call.any(0)?, call.any(1)?, call.any(2)?];
     if let [Some(condition), Some(yes), Some(no)] = parts.map(AbstractTensor::list)
@@ -166,7 +167,7 @@ pub fn choose(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(broadcast(&parts, call.symbols)?)
 }
 
-/// Keeps the elements but for those that are dropped in training.
+/// `Dropout`: keeps all elements, except in training.
 pub fn dropout(call: &mut OperatorCall<'_>) -> RuleOutcome {
     const TRAINS: Mix = Mix {
         text: "draws random numbers",
@@ -181,7 +182,7 @@ pub fn dropout(call: &mut OperatorCall<'_>) -> RuleOutcome {
     Ok(vec![AbstractValue::Tensor(x.clone()), AbstractValue::Tensor(x)])
 }
 
-/// One more axis than its input, at the end or where it says.
+/// `OneHot`: adds an axis at the end, or where an attribute says.
 pub fn one_hot(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let depth = call.same(1)?.list();
@@ -210,29 +211,30 @@ pub fn is_one_element(tensor: &AbstractTensor) -> bool {
     tensor.dims.as_ref().is_some_and(|dims| dims.iter().all(Extent::is_one))
 }
 
-/// The extent of an axis where two tensors are broadcast.
+/// The extent of an axis after two tensors are broadcast.
 pub fn broadcast_extent(one: &Extent, other: &Extent, symbols: &mut Symbols) -> Extent {
     match (one.size(), other.size()) {
         _ if one == other => one.clone(),
         (Some(1), _) => other.clone(),
         (_, Some(1)) => one.clone(),
-        // The other is this or 1.
+        // The other size is this one or 1.
         (Some(size), None) | (None, Some(size)) if size > 1 => Extent::known(size),
         _ => symbols.fresh(),
     }
 }
 
-/// A scalar or a list of one: it changes the rank of nothing that has one.
+/// Whether the tensor is a scalar or a list of one element. Broadcasting it does not change the
+/// rank of a tensor that has axes.
 fn is_small(tensor: &AbstractTensor) -> bool {
     is_one_element(tensor) && tensor.dims.as_ref().is_some_and(|dims| dims.len() <= 1)
 }
 
-/// The tensors broadcast against each other, aligned at their last axes.
+/// Broadcasts the tensors against each other, aligned at their last axes.
 pub fn broadcast(parts: &[&AbstractTensor], symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
     let records: Vec<&&AbstractTensor> = parts.iter().filter(|part| part.place().is_some()).collect();
     let ranks: Option<Vec<usize>> = parts.iter().map(|part| part.rank()).collect();
     let Some(ranks) = ranks else {
-        // Of unknown rank: what only small ones are added to stays what it is.
+        // The rank is unknown. A tensor that is only combined with small ones keeps its shape.
         return match &records[..] {
             [] => Ok(AbstractTensor::same(None)),
             [first] if parts.iter().all(|part| part.place().is_some() || is_small(part)) => Ok(first.without_entries()),
@@ -263,7 +265,7 @@ pub fn broadcast(parts: &[&AbstractTensor], symbols: &mut Symbols) -> Result<Abs
             };
             if is_batch && part.place().is_none() && !dim.is_one() {
                 return Err(Mix::new(
-                    "combines records with a tensor that may have a row for each of them",
+                    "combines the records with a tensor that may have one row for each",
                 ));
             }
             extent = broadcast_extent(&extent, dim, symbols);
@@ -281,7 +283,7 @@ pub fn qlinear_binary(call: &mut OperatorCall<'_>) -> RuleOutcome {
             .same_or_none(index)?
             .is_some_and(|parameter| !is_one_element(parameter))
         {
-            return Err(Mix::new("has a parameter that is not a single number for sure"));
+            return Err(Mix::new("has a parameter that may not be a single number"));
         }
     }
     one(broadcast(&[call.tensor(0)?, call.tensor(3)?], call.symbols)?)

@@ -1,4 +1,4 @@
-//! Convolutions, pools and what else is computed over the pixels of `x[n, c, ...]`.
+//! Operators over the pixels of `x[n, c, ...]`, such as convolutions and pools.
 
 use crate::engine::axes::call::{OperatorCall, RuleOutcome, dims, one};
 use crate::engine::axes::extent::Extent;
@@ -29,7 +29,7 @@ impl Windows {
         })
     }
 
-    /// The windows along one axis of so many pixels. `None` where that is not certain.
+    /// The number of windows along an axis of `pixels` pixels. `None` if it is not certain.
     fn count(&self, axis: usize, pixels: i64) -> Option<u64> {
         let (kernel, stride) = (*self.kernel.get(axis)?, *self.strides.get(axis)?);
         let extent = kernel
@@ -46,19 +46,19 @@ impl Windows {
                         .get(axis)?
                         .checked_add(*self.pads.get(axis + self.kernel.len())?)?
                 };
-                let room = pixels.checked_add(pads)?.checked_sub(extent)?;
-                // Rounding up has rules of its own at the edge.
-                if self.rounds_up && room.checked_rem(stride)? != 0 {
+                let travel = pixels.checked_add(pads)?.checked_sub(extent)?;
+                // Rounding up follows special rules at the edge.
+                if self.rounds_up && travel.checked_rem(stride)? != 0 {
                     return None;
                 }
-                room.checked_div(stride)?.checked_add(1)?
+                travel.checked_div(stride)?.checked_add(1)?
             }
             _ => return None,
         };
         (stride > 0).then(|| u64::try_from(count).ok()).flatten()
     }
 
-    /// `[n, c, ...]` of an input with these dimensions.
+    /// The dimensions `[n, c, ...]` of the output for an input with the dimensions `own`.
     fn dims(&self, call: &mut OperatorCall<'_>, own: &[Extent], channels: Extent) -> Option<Vec<Extent>> {
         let mut result = vec![own.first()?.clone(), channels];
         for (axis, dim) in own.iter().skip(2).enumerate() {
@@ -72,7 +72,7 @@ impl Windows {
     }
 }
 
-/// The records of an image are along the first axis.
+/// Returns an input of images. `Err` if it has the records on another axis than the first.
 fn images<'a>(call: &OperatorCall<'a>, index: usize) -> Result<&'a AbstractTensor, Mix> {
     let x = call.tensor(index)?;
     match x.place() {
@@ -81,7 +81,7 @@ fn images<'a>(call: &OperatorCall<'a>, index: usize) -> Result<&'a AbstractTenso
     }
 }
 
-/// `x, w, b`, and `z`, which is added, where the operator is fused with an addition.
+/// `x, w, b`, and `z`, which is added if the operator is fused with an addition.
 pub fn conv(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (x, w) = (images(call, 0)?, call.same(1)?);
     call.same_or_none(2)?;
@@ -132,7 +132,7 @@ fn convolved(call: &mut OperatorCall<'_>, x: &AbstractTensor, w: &AbstractTensor
     one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// The dimensions of what comes out are not computed, but for their number.
+/// `ConvTranspose`. Of the output's dimensions only their number is tracked.
 pub fn conv_transpose(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     call.all_same_from(1)?;
@@ -140,7 +140,7 @@ pub fn conv_transpose(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// The second output counts elements across all records.
+/// Pools. The second output of `MaxPool` counts elements across all records.
 pub fn pool(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     call.all_same_from(1)?;
@@ -174,9 +174,10 @@ pub fn global_pool(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// `x, roi, scales, sizes`, or `x, scales` at first: by factors or to sizes, of which the records' is no other.
+/// `x, roi, scales, sizes`, or `x, scales` in early versions: resizes by factors or to sizes. The
+/// axis of the records must keep its size.
 pub fn resize(call: &mut OperatorCall<'_>) -> RuleOutcome {
-    const NOT_FOLLOWED: Mix = Mix::new("has scales or sizes that are not known to leave the records alone");
+    const NOT_FOLLOWED: Mix = Mix::new("has scales or sizes that may change the axis of the records");
     let x = call.tensor(0)?;
     if call.text("coordinate_transformation_mode") == Some("tf_crop_and_resize") && x.place().is_some() {
         return Err(NOT_FOLLOWED);
@@ -245,7 +246,7 @@ pub fn resize(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(Some(result), x.place().cloned()))
 }
 
-/// An operator on blocks of channels: an image for each image, of other dimensions.
+/// Operators on blocks of channels. They return one image for each image, with other dimensions.
 pub fn reordered(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     call.all_same_from(1)?;
@@ -253,7 +254,7 @@ pub fn reordered(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(Some(dims), x.place().cloned()))
 }
 
-/// As [`reordered`]; a fourth input is added.
+/// Like [`reordered`], with a fourth input that is added.
 pub fn blocked_conv(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = images(call, 0)?;
     if let Some(added) = call.tensor_or_none(3)?

@@ -1,12 +1,12 @@
-//! Operators that take, place, repeat or make elements by their indices.
+//! Operators that select, scatter, repeat or generate elements by their indices.
 
 use super::elementwise::broadcast_extent;
 use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, apart, axis, common_place, dims, one, rank};
 use crate::engine::axes::extent::Extent;
 use crate::engine::axes::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, RecordPlace, SizeEntry};
 
-const UNKNOWN_AXES: Mix = Mix::new("has axes or bounds that are not known");
-const NOT_FOLLOWED: Mix = Mix::new("gives its output a shape that is not known to keep the records apart");
+const UNKNOWN_AXES: Mix = Mix::new("has unknown axes or bounds");
+const NOT_FOLLOWED: Mix = Mix::new("gives its output a shape that may not keep the records apart");
 
 pub fn slice(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (starts, ends, axes, steps) = if call.opset < 10 {
@@ -67,7 +67,7 @@ pub fn slice(call: &mut OperatorCall<'_>) -> RuleOutcome {
         let whole = is_whole(&starts[index], &ends[index], &steps[index], own, x.place(), along);
         if x.place().is_some_and(|place| place.axis == along) {
             if !whole {
-                return Err(Mix::new("takes some of the records of a batch"));
+                return Err(Mix::new("selects some of the records of a batch"));
             }
             continue;
         }
@@ -86,7 +86,7 @@ pub fn slice(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// Whether a slice is all of its axis, however long that is.
+/// Whether a slice covers its whole axis, whatever its length.
 fn is_whole(
     start: &SizeEntry,
     end: &SizeEntry,
@@ -98,7 +98,7 @@ fn is_whole(
     let records = place.filter(|place| place.axis == along).and_then(RecordPlace::extent);
     let own = own.or(records.as_ref());
     let ends = match end {
-        // More than any axis has.
+        // Beyond the end of any axis.
         SizeEntry::Number(number) => *number >= i64::from(i32::MAX),
         SizeEntry::Extent(end) => own == Some(end),
         SizeEntry::Same | SizeEntry::Mixed => false,
@@ -106,13 +106,13 @@ fn is_whole(
     *start == SizeEntry::Number(0) && *step == SizeEntry::Number(1) && ends
 }
 
-/// What is left of an extent that is known.
+/// The extent after a slice; `None` if it is unknown.
 fn sliced(start: &SizeEntry, end: &SizeEntry, step: &SizeEntry, dim: &Extent) -> Option<Extent> {
     let (SizeEntry::Number(start), SizeEntry::Number(end), SizeEntry::Number(1)) = (start, end, step) else {
         return None;
     };
     let Some(size) = dim.size().and_then(|size| i64::try_from(size).ok()) else {
-        // `x[:, 0:1]` of an axis that may have none, and `x[:, -1:]`: one at most.
+        // The axis may be empty, so even `x[:, 0:1]` and `x[:, -1:]` have zero or one element.
         return None;
     };
     let bound = |number: i64| {
@@ -164,7 +164,8 @@ pub fn gather(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(dims, place))
 }
 
-/// For each index the element at that index along an axis, at the same place in all other axes.
+/// `GatherElements`: for each index, the element at that index along an axis, at the same
+/// position on all other axes.
 pub fn gather_elements(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (data, indices) = (call.tensor(0)?, call.tensor(1)?);
     let along = axis(call.int("axis", 0), data.rank().or(indices.rank()))?;
@@ -200,7 +201,8 @@ pub fn gather_nd(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(dims, place))
 }
 
-/// `data, indices, updates`, all with the records along the same axis, which is not the one that the indices count.
+/// `data, indices, updates`. All have the records along the same axis, which is not the indexed
+/// one.
 pub fn scatter_elements(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let tensors = [call.tensor(0)?, call.tensor(1)?, call.tensor(2)?];
     let along = axis(call.int("axis", 0), tensors.iter().find_map(|tensor| tensor.rank()))?;
@@ -236,7 +238,7 @@ pub fn expand(call: &mut OperatorCall<'_>) -> RuleOutcome {
             Some(entry) => match entry.extent() {
                 Some(extent) if is_records || extent.has_batch() => {
                     if dim.is_one() && place.is_none() {
-                        // Each record gets the same.
+                        // Each record gets the same elements.
                         let inner = extent.over(&Extent::BATCH).ok_or(NOT_FOLLOWED)?;
                         place = Some(RecordPlace {
                             axis,
@@ -336,7 +338,7 @@ pub fn pad(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(Some(result), x.place().cloned()))
 }
 
-/// A tensor of one value, of a shape that may have the number of records in it.
+/// `ConstantOfShape`: a tensor of equal elements, whose shape may contain the number of records.
 pub fn constant_of_shape(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let shape = call.any(0)?;
     if shape.place().is_some() {
@@ -386,7 +388,7 @@ pub fn constant_of_shape(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(Some(dims), place))
 }
 
-/// Numbers in a row, as many as its inputs say.
+/// `Range`: consecutive numbers, as many as the inputs say.
 pub fn range(call: &mut OperatorCall<'_>) -> RuleOutcome {
     for index in 0..3 {
         if !call.any(index)?.is_same() {
@@ -399,7 +401,7 @@ pub fn range(call: &mut OperatorCall<'_>) -> RuleOutcome {
     {
         return one(AbstractTensor::same(Some(vec![Extent::known(length)])));
     }
-    // The same symbol as the limit's, where that is a size.
+    // The symbol of the limit, if that is a size.
     let length = match (&numbers[0], call.any(1)?.entries.as_deref(), &numbers[2]) {
         (Some(0), Some([SizeEntry::Extent(limit)]), Some(1)) => limit.clone(),
         _ => call.fresh(),
@@ -407,7 +409,8 @@ pub fn range(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::same(Some(vec![length])))
 }
 
-/// The elements where a condition holds, along an axis that is not the records'.
+/// `Compress`: the indices of an axis for which a condition holds. It must not be the axis of the
+/// records.
 pub fn compress(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.same(1)?;
@@ -423,7 +426,7 @@ pub fn compress(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// The upper or lower triangle of the last two axes.
+/// `Trilu`: the upper or lower triangle of the last two axes.
 pub fn triangle(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.same_or_none(1)?;
@@ -437,7 +440,7 @@ pub fn triangle(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(x.without_entries())
 }
 
-/// Elements in the reverse order, as far as each record's sequence goes.
+/// `ReverseSequence`: reverses the elements within the length of each record's sequence.
 pub fn reverse_sequence(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (x, lengths) = (call.tensor(0)?, call.tensor(1)?);
     let records = usize::try_from(call.int("batch_axis", 1)).map_err(|_| MIXES)?;
@@ -449,14 +452,14 @@ pub fn reverse_sequence(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(x.without_entries())
 }
 
-/// Positions of what is not 0: as many as the data has.
+/// `NonZero`: the positions of elements other than 0. Their number depends on the data.
 pub fn non_zero(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     if !x.is_same() {
         return Err(MIXES);
     }
     let dims = match x.rank() {
-        // Each element of a list of ones is counted.
+        // In a list without zeros, every element counts.
         Some(1) => match x.dims.as_deref() {
             Some([length])
                 if x.numbers()

@@ -1,10 +1,10 @@
-//! Operators that keep all elements and give them other axes.
+//! Operators that keep all elements and change their axes.
 
 use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, apart, axis, common_place, dims, one, rank};
 use crate::engine::axes::extent::{Extent, Symbols};
 use crate::engine::axes::value::{AbstractTensor, AbstractValue, Batch, MIXES, Mix, RecordPlace, SizeEntry};
 
-const NOT_FOLLOWED: Mix = Mix::new("gives its output a shape that is not known to keep the records apart");
+const NOT_FOLLOWED: Mix = Mix::new("gives its output a shape that may not keep the records apart");
 
 pub fn reshape(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let copies_zero = call.int("allowzero", 0) == 0;
@@ -28,7 +28,7 @@ pub fn reshape(call: &mut OperatorCall<'_>) -> RuleOutcome {
                     Some(_) | None => call.fresh(),
                 },
             }),
-            // It may be 0, and copy the number of records.
+            // The number may be 0, which copies the number of records.
             SizeEntry::Same if copies_zero && x.place().is_some_and(|place| place.axis == index) => {
                 return Err(NOT_FOLLOWED);
             }
@@ -62,13 +62,13 @@ pub fn flatten(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(reshaped(x, sizes, call.symbols)?)
 }
 
-/// The elements of `x` in row-major order under these sizes, of which one may be left to be computed.
+/// Reshapes `x` in row-major order to `sizes`, of which one may be open.
 pub fn reshaped(x: &AbstractTensor, sizes: Vec<Option<Extent>>, symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
     let open = sizes.iter().filter(|size| size.is_none()).count();
     let given = Extent::product(sizes.iter().flatten());
     let Some(place) = x.place() else {
         let total = x.dims.as_ref().and_then(Extent::product);
-        // Of a tensor that is the same for every batch, none of whose sizes is their number.
+        // The tensor is the same for every batch, so no size can be the number of records.
         if sizes.iter().flatten().any(Extent::has_batch) {
             return Err(NOT_FOLLOWED);
         }
@@ -79,7 +79,7 @@ pub fn reshaped(x: &AbstractTensor, sizes: Vec<Option<Extent>>, symbols: &mut Sy
         });
         return Ok(AbstractTensor::same(Some(dims.collect())));
     };
-    // In memory: `before` times the records, each with `after` elements.
+    // The layout in memory: `before` times the records, each with `after` elements.
     let (before, after) = match &x.dims {
         Some(dims) => (
             Extent::product(dims.get(..place.axis).unwrap_or_default()),
@@ -96,7 +96,7 @@ pub fn reshaped(x: &AbstractTensor, sizes: Vec<Option<Extent>>, symbols: &mut Sy
     let given = given.ok_or(NOT_FOLLOWED)?;
     let rest = match (open, given.has_batch()) {
         (0, _) => None,
-        // Whatever is left has no part of the number of records.
+        // The open size does not contain the number of records.
         (1, true) => {
             let total = before.times(&after).ok_or(NOT_FOLLOWED)?;
             let per_record = given.over(&Extent::BATCH).ok_or(NOT_FOLLOWED)?;
@@ -154,13 +154,14 @@ pub fn transpose(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(Some(dims), place))
 }
 
-/// The axes of an operator that takes them as an attribute at first and as its second input later. `None` for all.
+/// The axes of an operator that has them as an attribute in early versions and as its second
+/// input in later ones. `None` for all axes.
 fn axes(call: &OperatorCall<'_>) -> Result<Option<Vec<i64>>, Mix> {
     if let Some(axes) = call.ints("axes")? {
         return Ok(Some(axes.to_vec()));
     }
     match call.same_or_none(1)? {
-        Some(axes) => Ok(Some(axes.numbers().ok_or(Mix::new("has axes that are not known"))?)),
+        Some(axes) => Ok(Some(axes.numbers().ok_or(Mix::new("has unknown axes"))?)),
         None => Ok(None),
     }
 }
@@ -175,7 +176,7 @@ pub fn squeeze(call: &mut OperatorCall<'_>) -> RuleOutcome {
     }
     let x = call.tensor(0)?;
     let Some(numbers) = numbers else {
-        // A batch of one record would lose its axis.
+        // A batch of one record would lose the axis of the records.
         let dims = match x.place() {
             Some(_) => return Err(Mix::new("removes the axis of the records when there is one record")),
             None => dims(x)?,
@@ -215,17 +216,17 @@ pub fn unsqueeze(call: &mut OperatorCall<'_>) -> RuleOutcome {
         .iter()
         .map(|&number| axis(number, new_rank))
         .collect::<Result<Vec<_>, _>>()?;
-    // The old axes, in order, take the places that are left.
-    let most = new_rank
+    // The old axes fill the other places in order.
+    let total = new_rank
         .or_else(|| x.place().map(|place| place.axis + 1 + added.len()))
         .unwrap_or(0);
-    let old: Vec<usize> = (0..most).filter(|axis| !added.contains(axis)).collect();
+    let old: Vec<usize> = (0..total).filter(|axis| !added.contains(axis)).collect();
     let place = match x.place() {
         None => None,
         Some(place) => Some(place.at(*old.get(place.axis).ok_or(NOT_FOLLOWED)?)),
     };
     let dims = x.dims.as_ref().map(|dims| {
-        let mut new = vec![Extent::ONE; most];
+        let mut new = vec![Extent::ONE; total];
         for (&to, dim) in old.iter().zip(dims) {
             new[to] = dim.clone();
         }
@@ -257,7 +258,7 @@ pub fn concat(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(joined(&tensors, number, call.symbols)?)
 }
 
-/// The tensors one after the other along an axis.
+/// Concatenates the tensors along an axis.
 pub fn joined(tensors: &[&AbstractTensor], number: i64, symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
     let known_rank = tensors.iter().find_map(|tensor| tensor.rank());
     let along = axis(number, known_rank)?;
@@ -268,7 +269,7 @@ pub fn joined(tensors: &[&AbstractTensor], number: i64, symbols: &mut Symbols) -
         }
         if tensors.iter().any(|tensor| tensor.place().is_none()) {
             return Err(Mix::new(
-                "puts a tensor beside the records that has not one row for each",
+                "joins the records with a tensor that does not have one row for each",
             ));
         }
     }
@@ -334,7 +335,7 @@ pub fn split(call: &mut OperatorCall<'_>) -> RuleOutcome {
                 .get(part)
                 .and_then(|&length| u64::try_from(length).ok())
                 .map(Extent::known),
-            // Equal parts, where that is what comes out.
+            // Equal parts, if the size is divisible by their number.
             None => x
                 .dims
                 .as_ref()
@@ -353,7 +354,7 @@ pub fn split(call: &mut OperatorCall<'_>) -> RuleOutcome {
     Ok(values)
 }
 
-/// The dimensions of a tensor as a list of sizes.
+/// `Shape`: the dimensions of a tensor as a list of sizes.
 pub fn shape(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.any(0)?;
     let Some(dims) = &x.dims else {
@@ -392,7 +393,7 @@ pub fn size(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::sizes(vec![entry], true))
 }
 
-/// Blocks of an image's channels for blocks of its pixels: `[n, c, h, w]`.
+/// `DepthToSpace` and `SpaceToDepth`: exchange channels and pixels of `[n, c, h, w]`.
 pub fn depth_and_space(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     if x.place().is_some_and(|place| place.axis != 0) {
@@ -410,7 +411,7 @@ pub fn depth_and_space(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(Some(dims), x.place().cloned()))
 }
 
-/// `y_scale, y_zero_point`, then a tensor, its scale and its zero point, over and over.
+/// `y_scale, y_zero_point`, followed by `tensor, scale, zero_point` for each tensor.
 pub fn qlinear_concat(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.same_or_none(0)?;
     call.same_or_none(1)?;

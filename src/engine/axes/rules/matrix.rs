@@ -1,4 +1,4 @@
-//! Products of matrices.
+//! Matrix products.
 
 use super::elementwise::{broadcast, broadcast_extent, is_one_element};
 use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, dims, one};
@@ -10,17 +10,20 @@ pub fn matmul(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(product(a, b, call.symbols)?)
 }
 
-/// With operands that may be transposed first.
+/// A product whose operands may be transposed first.
 pub fn fused_matmul(call: &mut OperatorCall<'_>) -> RuleOutcome {
     if call.int("transBatchA", 0) != 0 || call.int("transBatchB", 0) != 0 {
-        return Err(Mix::new("transposes its operands in a way that is not followed"));
+        return Err(Mix::new(
+            "transposes its operands in a way that the analysis does not follow",
+        ));
     }
     let a = flipped(call.tensor(0)?, call.int("transA", 0) != 0)?;
     let b = flipped(call.tensor(1)?, call.int("transB", 0) != 0)?;
     one(product(&a, &b, call.symbols)?)
 }
 
-/// With zero points of either operand after them, which are single numbers for the one with the records.
+/// `a, b, a_zero_point, b_zero_point`. The zero point of the operand with the records is a single
+/// number.
 pub fn matmul_integer(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (a, b) = (call.tensor(0)?, call.tensor(1)?);
     parameters_of(call, a, &[2])?;
@@ -69,7 +72,7 @@ pub fn gemm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     })
 }
 
-/// Weights that are packed in some way: `y[..., n]` of `a[..., k]`.
+/// Products with packed weights: `y[..., n]` from `a[..., k]`.
 pub fn packed_weights(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let a = call.tensor(0)?;
     call.all_same_from(1)?;
@@ -87,7 +90,7 @@ pub fn packed_weights(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(Some(dims), a.place().cloned()))
 }
 
-/// These inputs are parameters of an operand: single numbers where that has records, of any shape where not.
+/// Checks the parameters of an operand: single numbers if it has records, of any shape otherwise.
 fn parameters_of(call: &OperatorCall<'_>, operand: &AbstractTensor, parameters: &[usize]) -> Result<(), Mix> {
     for &index in parameters {
         let parameter = call.same_or_none(index)?;
@@ -98,7 +101,7 @@ fn parameters_of(call: &OperatorCall<'_>, operand: &AbstractTensor, parameters: 
     Ok(())
 }
 
-/// With its last two axes changed for each other.
+/// The tensor with its last two axes swapped, if `is_flipped`.
 fn flipped(tensor: &AbstractTensor, is_flipped: bool) -> Result<AbstractTensor, Mix> {
     if !is_flipped {
         return Ok(tensor.without_entries());
@@ -116,13 +119,14 @@ fn flipped(tensor: &AbstractTensor, is_flipped: bool) -> Result<AbstractTensor, 
     Ok(AbstractTensor::placed(Some(dims), place))
 }
 
-/// `numpy.matmul`.
+/// The product as defined by `numpy.matmul`.
 pub fn product(a: &AbstractTensor, b: &AbstractTensor, symbols: &mut Symbols) -> Result<AbstractTensor, Mix> {
     let (mut a_dims, mut b_dims) = (dims(a)?.to_vec(), dims(b)?.to_vec());
     if a_dims.is_empty() || b_dims.is_empty() {
         return Err(UNKNOWN_RANK);
     }
-    // Counted from the end: 1 is the last axis, and axes before the last two are those of a batch of matrices.
+    // Axes are counted from the end: 1 is the last one. Axes before the last two form a batch of
+    // matrices.
     let from_end = |tensor: &AbstractTensor| tensor.place().zip(tensor.rank()).map(|(place, rank)| rank - place.axis);
     let (a_records, mut b_records) = (from_end(a), from_end(b));
     let (a_is_row, b_is_column) = (a_dims.len() == 1, b_dims.len() == 1);
@@ -179,9 +183,9 @@ pub fn product(a: &AbstractTensor, b: &AbstractTensor, symbols: &mut Symbols) ->
     Ok(AbstractTensor::placed(Some(result), place))
 }
 
-/// The sum of products that an equation describes.
+/// `Einsum`: the sum of products that an equation describes.
 pub fn einsum(call: &mut OperatorCall<'_>) -> RuleOutcome {
-    const NOT_FOLLOWED: Mix = Mix::new("has an equation that is not followed");
+    const NOT_FOLLOWED: Mix = Mix::new("has an equation that the analysis does not follow");
     let equation: String = call.text("equation").ok_or(NOT_FOLLOWED)?.split_whitespace().collect();
     let (left, right) = equation.split_once("->").ok_or(NOT_FOLLOWED)?;
     let terms: Vec<&str> = left.split(',').collect();
@@ -217,7 +221,8 @@ pub fn einsum(call: &mut OperatorCall<'_>) -> RuleOutcome {
             for (index, term) in terms.iter().enumerate() {
                 let tensor = call.tensor(index)?;
                 let times = term.bytes().filter(|&own| own == label).count();
-                // A tensor without records may be the same for all of them, and has no diagonal over them.
+                // A tensor without records may be shared by all of them, but must not select a
+                // diagonal.
                 let is_shared = || {
                     let axis = term.bytes().position(|own| own == label);
                     times == 0

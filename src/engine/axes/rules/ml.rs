@@ -1,4 +1,4 @@
-//! The operators of classical machine learning, which take a row of numbers or texts for each record.
+//! Operators of classical machine learning, which take a row of numbers or texts for each record.
 
 use super::layout::reshaped;
 use crate::engine::axes::call::{OperatorCall, RuleOutcome, common_place, one, rank};
@@ -6,7 +6,7 @@ use crate::engine::axes::extent::Extent;
 use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix};
 use crate::engine::onnx_file::Attribute;
 
-/// `x[n, features]`. A list of numbers would be one record of that many features.
+/// Returns the input `x[n, features]`. A list of numbers is rejected: it would be one record.
 fn rows<'a>(call: &OperatorCall<'a>) -> Result<&'a AbstractTensor, Mix> {
     let x = call.tensor(0)?;
     match x.place() {
@@ -15,14 +15,14 @@ fn rows<'a>(call: &OperatorCall<'a>) -> Result<&'a AbstractTensor, Mix> {
     }
 }
 
-/// The first axis of `x`, and one more for what is computed of each record.
+/// The first axis of `x`, and one for the values that are computed for each record.
 fn row_dims(call: &mut OperatorCall<'_>, x: &AbstractTensor) -> Vec<Extent> {
     let first = x.dims.as_ref().and_then(|dims| dims.first().cloned());
     let first = first.unwrap_or_else(|| call.fresh());
     vec![first, call.fresh()]
 }
 
-/// Numbers for each record.
+/// Operators that return numbers for each record.
 pub fn regressor(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = rows(call)?;
     call.all_same_from(1)?;
@@ -30,7 +30,7 @@ pub fn regressor(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(Some(dims), x.place().cloned()))
 }
 
-/// A label for each record, and numbers.
+/// Operators that return a label and numbers for each record.
 pub fn classifier(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = rows(call)?;
     let scores = row_dims(call, x);
@@ -39,18 +39,18 @@ pub fn classifier(call: &mut OperatorCall<'_>) -> RuleOutcome {
     Ok(vec![value(labels), value(scores)])
 }
 
-/// The features of each record, scaled or filled in.
+/// Operators that scale or complete the features of each record.
 pub fn features(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(rows(call)?.without_entries())
 }
 
-/// Each element by itself.
+/// Operators that map each element separately.
 pub fn elements(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(call.tensor(0)?.without_entries())
 }
 
-/// Several rows of features beside each other.
-pub fn beside(call: &mut OperatorCall<'_>) -> RuleOutcome {
+/// `FeatureVectorizer`: concatenates rows of features.
+pub fn concatenated(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let tensors = (0..call.inputs.len()).map(|index| call.tensor(index));
     let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
     let place = common_place(tensors.iter().copied())?;
@@ -62,12 +62,12 @@ pub fn beside(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(Some(dims), place))
 }
 
-/// Some columns of the last axis.
+/// `ArrayFeatureExtractor`: selects columns of the last axis.
 pub fn extract(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let (x, columns) = (call.tensor(0)?, call.tensor(1)?);
     let rank = rank(x)?;
     if columns.place().is_some() {
-        // One of a list of labels for each record: `[1, n]`.
+        // One element of a list of labels for each record: `[1, n]`.
         if !x.is_same() || rank > 1 {
             return Err(MIXES);
         }
@@ -88,7 +88,7 @@ pub fn extract(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// One more axis at the end, with as many places as there are categories.
+/// `OneHotEncoder`: adds an axis at the end, with one index for each category.
 pub fn one_hot(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let categories = match (call.attribute("cats_int64s"), call.attribute("cats_strings")) {
@@ -105,7 +105,7 @@ pub fn one_hot(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(AbstractTensor::placed(dims, x.place().cloned()))
 }
 
-/// A map for each record.
+/// `ZipMap`: a map for each record.
 pub fn zip_map(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = rows(call)?;
     match x.place() {
@@ -114,15 +114,15 @@ pub fn zip_map(call: &mut OperatorCall<'_>) -> RuleOutcome {
     }
 }
 
-/// Counts of the n-grams of each record.
+/// `TfIdfVectorizer`: counts the n-grams of each record.
 pub fn n_grams(call: &mut OperatorCall<'_>) -> RuleOutcome {
     regressor(call)
 }
 
-/// Each text by itself, unless some are left out.
+/// `StringNormalizer`: maps each text separately, unless it removes some.
 pub fn normalised_texts(call: &mut OperatorCall<'_>) -> RuleOutcome {
     if matches!(call.attribute("stopwords"), Some(Attribute::Texts(count)) if *count > 0) {
-        return Err(Mix::new("leaves out some of the texts of a batch"));
+        return Err(Mix::new("removes some of the texts of a batch"));
     }
     elements(call)
 }

@@ -1,12 +1,12 @@
-//! Operators that compute along some axes: sums, maxima, normalisations, sorting.
+//! Operators that compute along axes: sums, maxima, normalisations, sorting.
 
 use crate::engine::axes::call::{OperatorCall, RuleOutcome, UNKNOWN_RANK, apart, axis, dims, one, rank};
 use crate::engine::axes::extent::Extent;
 use crate::engine::axes::value::{AbstractTensor, AbstractValue, MIXES, Mix};
 
-const UNKNOWN_AXES: Mix = Mix::new("has axes that are not known");
+const UNKNOWN_AXES: Mix = Mix::new("has unknown axes");
 
-/// Sums and the like over the axes that an attribute or the second input names.
+/// Reductions over the axes in an attribute or in the second input.
 pub fn reduce(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let numbers = match call.ints("axes")? {
@@ -23,7 +23,7 @@ pub fn reduce(call: &mut OperatorCall<'_>) -> RuleOutcome {
     reduced(x, &numbers, keeps)
 }
 
-/// The index of the largest or smallest element along one axis.
+/// `ArgMax` and `ArgMin`: the index of the largest or smallest element along an axis.
 pub fn arg(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     reduced(x, &[call.int("axis", 0)], call.int("keepdims", 1) != 0)
@@ -31,7 +31,7 @@ pub fn arg(call: &mut OperatorCall<'_>) -> RuleOutcome {
 
 fn reduced(x: &AbstractTensor, numbers: &[i64], keeps: bool) -> RuleOutcome {
     let reduced = if numbers.is_empty() {
-        // All of them.
+        // No axes stand for all axes.
         if x.place().is_some() {
             return Err(MIXES);
         }
@@ -61,13 +61,13 @@ fn reduced(x: &AbstractTensor, numbers: &[i64], keeps: bool) -> RuleOutcome {
     one(AbstractTensor::placed(dims, place))
 }
 
-/// Before version 13 the axis and all after it are one.
+/// `Softmax` and similar. Before version 13 the axis and all later ones are normalised together.
 pub fn softmax(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let is_flattened = call.opset < 13;
     normalised(call, is_flattened)
 }
 
-/// The opset that counts is an attribute.
+/// `QLinearSoftmax`, which has the version of the operator set as an attribute.
 pub fn qlinear_softmax(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(1)?;
     let is_flattened = call.int("opset", 0) < 13;
@@ -86,7 +86,7 @@ fn normalised(call: &mut OperatorCall<'_>, is_flattened: bool) -> RuleOutcome {
     one(x.without_entries())
 }
 
-/// A normalisation along one axis.
+/// Normalisations along one axis.
 pub fn along_axis(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(1)?;
     let x = call.tensor(0)?;
@@ -96,7 +96,7 @@ pub fn along_axis(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(x.without_entries())
 }
 
-/// Sums of what comes before, along an axis that is an input.
+/// `CumSum`: cumulative sums along the axis in the second input.
 pub fn cumulative(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let along = call.same(1)?.number();
@@ -106,7 +106,7 @@ pub fn cumulative(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(x.without_entries())
 }
 
-/// The largest elements along an axis, and where they are.
+/// `TopK`: the largest elements along an axis, and their indices.
 pub fn top_k(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let count = match call.same_or_none(1)? {
@@ -125,7 +125,8 @@ pub fn top_k(call: &mut OperatorCall<'_>) -> RuleOutcome {
     Ok(vec![values.clone(), values])
 }
 
-/// `x, scale, bias`: over the axis and all after it. The other outputs are the means and deviations.
+/// `x, scale, bias`: normalises over the axis and all later ones. The other outputs are the means
+/// and deviations.
 pub fn layer_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let rank = rank(x)?;
@@ -146,7 +147,8 @@ pub fn layer_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     Ok(vec![normalised, statistics.clone(), statistics])
 }
 
-/// `x, skip, scale, bias, bias`: the sum of the first two, over the last axis. The fourth output is the sum.
+/// `x, skip, scale, bias, bias`: normalises the sum of the first two over the last axis. The
+/// fourth output is the sum.
 pub fn skip_layer_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(2)?;
     for index in 2..call.inputs.len() {
@@ -168,7 +170,8 @@ pub fn skip_layer_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     Ok(vec![sum.clone(), statistics.clone(), statistics, sum])
 }
 
-/// Over the axes that an attribute names: the records' too, unless they are left out.
+/// `MeanVarianceNormalization` over the axes in an attribute. By default they include that of the
+/// records.
 pub fn mean_variance(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     let across = call.int("across_channels", 0);
@@ -181,7 +184,8 @@ pub fn mean_variance(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(x.without_entries())
 }
 
-/// `x, scale, bias, mean, variance`: by numbers for each channel, unless it is training.
+/// `x, scale, bias, mean, variance`: normalises with fixed numbers for each channel, except in
+/// training.
 pub fn batch_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     const TRAINS: Mix = Mix::new("computes the mean of all records, as in training");
     let x = call.tensor(0)?;
@@ -197,7 +201,7 @@ pub fn batch_norm(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(x.without_entries())
 }
 
-/// Everything that is not along the first axis: `x[n, ...]`, with parameters for each channel.
+/// Operators that normalise each `x[n, ...]` separately, with parameters for each channel.
 pub fn first_axis(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.all_same_from(1)?;
@@ -207,7 +211,7 @@ pub fn first_axis(call: &mut OperatorCall<'_>) -> RuleOutcome {
     one(x.without_entries())
 }
 
-/// To or from a quantised type, by one scale or by one for each index of an axis.
+/// Conversions to or from a quantised type, with one scale or with one for each index of an axis.
 pub fn quantise(call: &mut OperatorCall<'_>) -> RuleOutcome {
     let x = call.tensor(0)?;
     call.all_same_from(1)?;
@@ -216,17 +220,18 @@ pub fn quantise(call: &mut OperatorCall<'_>) -> RuleOutcome {
         match scale.rank() {
             _ if super::elementwise::is_one_element(scale) => {}
             Some(1) if axis(call.int("axis", 1), x.rank())? != place.axis && call.int("block_size", 0) == 0 => {}
-            Some(_) | None => return Err(Mix::new("has a scale that may be another for each record")),
+            Some(_) | None => return Err(Mix::new("has a scale that may differ between records")),
         }
     }
     one(x.without_entries())
 }
 
-/// Nothing that has the records of a batch is computed by this operator record by record.
+/// Operators that never compute record by record.
 pub fn mixes(_: &mut OperatorCall<'_>) -> RuleOutcome {
     Err(MIXES)
 }
 
+/// Operators that draw random numbers.
 pub fn draws(_: &mut OperatorCall<'_>) -> RuleOutcome {
     Err(Mix {
         text: "draws random numbers",
@@ -234,7 +239,7 @@ pub fn draws(_: &mut OperatorCall<'_>) -> RuleOutcome {
     })
 }
 
-/// A tensor of unknown shape that depends on nothing of the batch, because no input does.
+/// Operators on inputs that do not depend on the batch. The shape of the output is unknown.
 pub fn from_same(call: &mut OperatorCall<'_>) -> RuleOutcome {
     call.all_same_from(0)?;
     one(AbstractTensor::same(None))
