@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-pub use artifact::{ArtifactError, ArtifactPath, Found};
+pub use artifact::{ArtifactError, ArtifactPath, FoundBy};
 pub use axes::{Axes, OutputAxis};
 pub use batch::{Batching, BatchingEvidence, NoBatching, decide as decide_batching};
 pub use content::ContentHash;
@@ -315,7 +315,7 @@ impl Engine {
         let processor = self.processor();
         let opened = self.loads.run(move || {
             let artifact = artifact::open(&path, processor)?;
-            if let Found::Precision { .. } = artifact.found {
+            if let FoundBy::Precision { .. } = artifact.found {
                 tracing::info!(model = %artifact.model.display(), "the model was chosen: {}", artifact.found);
             }
             let content = artifact.hash()?;

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy, Processor};
+use super::artifact::{self, Artifact, ArtifactPath, FoundBy, PrivateCopy, Processor};
 use super::content::ContentHash;
 use super::onnx_file::OnnxHeader;
-use super::packed::{PackedDescription, Packed};
+use super::packed::{Packed, PackedDescription};
 use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
 use super::runtime::{Environment, Libraries};
 use super::session::{Cancel, Form, Session, SessionError};
@@ -52,7 +52,7 @@ pub struct Examination {
     pub folder: PathBuf,
     /// The model's file.
     pub model: PathBuf,
-    pub found: Found,
+    pub found: FoundBy,
     pub is_ort_format: bool,
     /// External data: for each file its name in the model and its path.
     pub external: Vec<(String, PathBuf)>,
