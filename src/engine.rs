@@ -58,7 +58,9 @@ pub use memory::{
 };
 pub use model::{Ledger, Model, Work};
 pub use onnx_file::OnnxHeader;
-pub use packed::{DESCRIPTION as PACKED_DESCRIPTION, PackedDescription, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL};
+pub use packed::{
+    DESCRIPTION as PACKED_DESCRIPTION, FOLDER as PACKED_FOLDER, MODEL as PACKED_MODEL, PackedDescription,
+};
 pub use pool::PoolError;
 pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, hide, run_child};
 pub use preparing::Prepare;

@@ -18,7 +18,7 @@ use crate::archive;
 use crate::codec::{self, Sample};
 use crate::config::InspectArgs;
 use crate::engine::{
-    Batching, BatchingEvidence, Examination, ExaminedModel, OnnxHeader, NoBatching, Packing, decide_batching,
+    Batching, BatchingEvidence, Examination, ExaminedModel, NoBatching, OnnxHeader, Packing, decide_batching,
 };
 use crate::handler::Handler;
 use crate::manifest::FILE;

@@ -141,7 +141,7 @@ impl Arena {
 /// Makes the allocator create its metadata for the addresses of the next `bytes` now.
 ///
 /// jemalloc maps megabytes of metadata, and uses a few pages of it, when addresses reach another
-/// gibibyte. When that happens is chance. It must not happen once memory is limited.
+/// gibibyte. The moment is unpredictable, and must not come after memory is limited.
 pub fn prepare_for(bytes: u64) {
     let mut nothing: Vec<u8> = Vec::new();
     // The memory is never touched. If there is less than this, the metadata will not be needed.

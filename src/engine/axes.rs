@@ -236,8 +236,8 @@ const CHOOSING: [&str; 12] = [
 /// Limit on the inner values that are exposed for the trial.
 const MAX_INNER: usize = 8;
 
-/// Finds the values by which choosing operators choose. Only operators that lead to an output
-/// without a computation in between count.
+/// Finds the values by which choosing operators choose. Only operators whose choice reaches an
+/// output without a computation in between count.
 fn inner_values(model: &ModelGraph, values: &HashMap<&str, AbstractValue>) -> Vec<String> {
     const PASSING: [&str; 8] = [
         "Flatten",

@@ -48,7 +48,7 @@ pub enum NoBatching {
     Inputs,
     #[error("none of its outputs has an open first axis")]
     Outputs,
-    #[error("the model was not prepared, so its graph was not analysed; set --prepare")]
+    #[error("the model was not prepared (--prepare), so its graph was not analysed")]
     NotPrepared,
     #[error("{0}")]
     NotProven(String),

@@ -65,8 +65,8 @@ pub struct Watched<T> {
 pub enum Untrusted {
     /// It was cancelled while it waited for the pool.
     Cancelled,
-    /// Other runs may have trapped during each attempt, and the work did not get exclusive use of
-    /// the pool.
+    /// A trap occurred during each shared attempt, possibly in another run, and the work did not
+    /// get exclusive use of the pool.
     Disturbed,
 }
 

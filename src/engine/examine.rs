@@ -127,7 +127,7 @@ impl Examination {
         loaded: Result<ExaminedModel, LoadError>,
     ) -> Self {
         Self {
-            // Opening the artifact has already read the whole file.
+            // The file was scanned when the artifact was opened, so reading its header succeeds.
             header: uploaded.header(),
             folder: uploaded.folder.path().to_owned(),
             model: uploaded.model,

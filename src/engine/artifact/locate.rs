@@ -38,7 +38,7 @@ pub(super) struct Located {
 /// 5. the same in the only sub-directory, one level deep, including its `onnx/` or `model.onnx/`;
 /// 6. the same in `onnx/` or `model.onnx/`.
 ///
-/// The manifest is the one in the model's directory, or the one at the top.
+/// The manifest is the one in the searched directory, or else the nearest one above it.
 pub(super) fn locate(root: &Folder, processor: Processor, overlay: Option<&Overlay>) -> Result<Located, ArtifactError> {
     let top = Listing::read(root, processor, overlay)?;
     let manifest = top.manifest(root)?;

@@ -15,7 +15,8 @@ use crate::tensor::{DataType, Dim, InputSpec};
 /// The name of the generated graph in an artifact. A file of this name is never read.
 pub(super) const FILE: &str = "passthrough.onnx";
 
-/// The versions of ONNX Runtime 1.14. Every later version reads them.
+/// The IR version and the operator set that were current with ONNX Runtime 1.14. Every later
+/// version reads them.
 const IR_VERSION: u64 = 8;
 const OPSET: u64 = 17;
 
@@ -71,16 +72,16 @@ fn port(name: &str, data_type: DataType, dims: &[&str]) -> InputSpec {
 
 /// Returns the bytes of an ONNX file whose graph returns `ports` unchanged.
 pub(super) fn graph(ports: &[InputSpec]) -> Vec<u8> {
-    let mut graph = Message::default();
+    let mut graph = MessageWriter::default();
     graph.text(2, "passthrough");
     for field in [11, 12] {
         for port in ports {
             graph.message(field, value_info(port));
         }
     }
-    let mut opset = Message::default();
+    let mut opset = MessageWriter::default();
     opset.varint(2, OPSET);
-    let mut model = Message::default();
+    let mut model = MessageWriter::default();
     model.varint(1, IR_VERSION);
     model.text(2, "longshore");
     model.message(7, graph);
@@ -89,13 +90,13 @@ pub(super) fn graph(ports: &[InputSpec]) -> Vec<u8> {
 }
 
 /// A `ValueInfoProto`: the name and the type of an input or output.
-fn value_info(port: &InputSpec) -> Message {
-    let mut tensor = Message::default();
+fn value_info(port: &InputSpec) -> MessageWriter {
+    let mut tensor = MessageWriter::default();
     tensor.varint(1, element_type(port.data_type));
     if let Some(dims) = &port.dims {
-        let mut shape = Message::default();
+        let mut shape = MessageWriter::default();
         for dim in dims {
-            let mut dimension = Message::default();
+            let mut dimension = MessageWriter::default();
             match dim {
                 Dim::Fixed(size) => dimension.varint(1, *size as u64),
                 Dim::Dynamic(Some(name)) => dimension.text(2, name),
@@ -105,9 +106,9 @@ fn value_info(port: &InputSpec) -> Message {
         }
         tensor.message(2, shape);
     }
-    let mut value_type = Message::default();
+    let mut value_type = MessageWriter::default();
     value_type.message(1, tensor);
-    let mut info = Message::default();
+    let mut info = MessageWriter::default();
     info.text(1, &port.name);
     info.message(2, value_type);
     info
@@ -135,9 +136,9 @@ const fn element_type(data_type: DataType) -> u64 {
 
 /// Writes a message of Protocol Buffers.
 #[derive(Debug, Default)]
-struct Message(Vec<u8>);
+struct MessageWriter(Vec<u8>);
 
-impl Message {
+impl MessageWriter {
     fn varint(&mut self, field: u64, value: u64) {
         self.number(field << 3);
         self.number(value);

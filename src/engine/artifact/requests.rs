@@ -13,7 +13,7 @@ use crate::manifest::{Manifest, Request};
 /// Limit on the requests of a kind. Each of them costs time in every load.
 const MAX_REQUESTS: usize = 64;
 
-/// Limit on the bytes of all files together. They are in memory as long as the model.
+/// Limit on the bytes of all files together. They are in memory during the load.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Checks the number of requests in `manifest`, which is in the folder `base` of the artifact,
@@ -26,7 +26,7 @@ pub(super) fn complete(manifest: &mut Manifest, folder: &Folder, base: &Path) ->
             )));
         }
     }
-    let mut files = Files {
+    let mut files = RequestFiles {
         folder,
         base,
         left: MAX_FILE_BYTES,
@@ -42,7 +42,7 @@ pub(super) fn complete(manifest: &mut Manifest, folder: &Folder, base: &Path) ->
 }
 
 /// Reads the files of a manifest's requests.
-struct Files<'a> {
+struct RequestFiles<'a> {
     folder: &'a Folder,
     base: &'a Path,
     /// Bytes that the remaining files may have.
@@ -50,7 +50,7 @@ struct Files<'a> {
     paths: Vec<PathBuf>,
 }
 
-impl Files<'_> {
+impl RequestFiles<'_> {
     fn complete(&mut self, request: &mut Request, which: &str) -> Result<(), ArtifactError> {
         let Some(file) = &request.file else {
             return Ok(());

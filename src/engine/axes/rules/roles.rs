@@ -44,7 +44,7 @@ fn apply(call: &mut OperatorCall<'_>, roles: &Roles) -> RuleOutcome {
                 continue;
             }
             (RecordsOrOne(axis), None) => {
-                // The check is skipped below if no other input has records.
+                // This matters only if another input has records.
                 has_same |= !is_one(input, axis);
                 continue;
             }
