@@ -199,8 +199,8 @@ fn listen(args: &ServeArgs) -> Result<TcpListener> {
 }
 
 /// How much an archive may hold.
-fn bounds(args: &ArchiveArgs) -> archive::Bounds {
-    archive::Bounds {
+fn bounds(args: &ArchiveArgs) -> archive::UnpackLimits {
+    archive::UnpackLimits {
         entries: args.max_entries,
         bytes: args.max_unpacked.as_u64(),
         ratio: args.max_ratio,

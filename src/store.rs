@@ -45,7 +45,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task;
 
-use crate::archive::{self, Bounds, Expected, UnpackError};
+use crate::archive::{self, Expected, UnpackError, UnpackLimits};
 
 pub use cache::{CacheError, Lease, Usage};
 pub use environment::Environment;
@@ -80,7 +80,7 @@ pub struct Settings {
     pub retries: u32,
     /// Models at once.
     pub downloads: usize,
-    pub bounds: Bounds,
+    pub bounds: UnpackLimits,
     /// Whether names bind, as on SageMaker: what is called `.tar.gz` is tar and gzip, and a model that is no archive is
     /// called `.onnx` or `.ort`. Else objects are what their content says.
     pub names_bind: bool,
@@ -176,7 +176,7 @@ pub struct Store {
     remote: Remote,
     cache: Arc<DiskCache>,
     downloads: Semaphore,
-    bounds: Bounds,
+    bounds: UnpackLimits,
     names_bind: bool,
     revalidate: Duration,
 }

@@ -1,17 +1,19 @@
-//! Sparse files as GNU tar writes them: the archive holds a file's data without its holes, and a map of where it goes.
+//! Sparse files as GNU tar writes them: a file's data without its holes, and a map of where each
+//! piece goes.
 //!
-//! Four layouts are in use. The old GNU one has the map in the header and in blocks behind it. The three PAX ones
-//! have it in records (0.0: a pair of records for each piece; 0.1: one list) or before the data (1.0).
+//! Four layouts are in use. The old GNU layout has the map in the header and in blocks after it.
+//! The three PAX layouts have it in records (0.0: a pair of records for each piece; 0.1: one list)
+//! or before the data (1.0).
 //! <https://www.gnu.org/software/tar/manual/html_section/Sparse-Formats.html> documents them.
 //!
-//! A [`Map`] is checked when it is made: its pieces are in order, do not overlap, lie inside the file, and take exactly
-//! the bytes that the archive holds. So every reader makes the same file of it.
+//! A [`Map`] is checked when it is built: its pieces are in order, do not overlap, lie inside the
+//! file, and use exactly the bytes that the archive holds. So every reader produces the same file.
 
 use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader};
 
 use super::header;
 
-/// Pieces of one file. A map is held in memory while the file is written.
+/// Most pieces of one file. The map stays in memory while the file is written.
 pub(super) const MAX_PIECES: usize = 100_000;
 
 /// A run of data in a sparse file.
@@ -30,7 +32,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// Checks `pieces` of a file of `size` bytes, for which the archive holds `stored` bytes of data.
+    /// Checks the `pieces` of a file of `size` bytes whose data take `stored` bytes in the archive.
     pub fn new(pieces: Vec<Piece>, size: u64, stored: u64) -> Result<Self, &'static str> {
         let mut end = 0;
         let mut held = 0u64;
@@ -59,13 +61,14 @@ impl Map {
     }
 }
 
-/// The old GNU layout: the beginning of the map, the file's size, and whether another block of the map follows.
+/// Reads the old GNU layout: the beginning of the map, the file's size, and whether another block
+/// of the map follows.
 pub fn in_header(header: &GnuHeader) -> Option<(Vec<Piece>, u64, bool)> {
     let size = header::number(&header.realsize)?;
     Some((pieces(&header.sparse)?, size, header.isextended[0] != 0))
 }
 
-/// A block of the old GNU layout's map, and whether another one follows.
+/// Reads a block of the old GNU layout's map, and whether another one follows.
 pub fn in_block(block: &GnuExtSparseHeader) -> Option<(Vec<Piece>, bool)> {
     Some((pieces(&block.sparse)?, block.isextended[0] != 0))
 }
@@ -82,28 +85,29 @@ fn pieces(fields: &[GnuSparseHeader]) -> Option<Vec<Piece>> {
     .collect()
 }
 
-/// What PAX records say of a sparse file.
+/// The PAX records of a sparse file.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// The file's name: the entry's own is made up for readers that do not know the layout.
+    /// The file's name. The entry's own name is a substitute for readers that do not know the
+    /// layout.
     pub name: Option<Vec<u8>>,
     size: Option<u64>,
     major: Option<u64>,
     minor: Option<u64>,
-    /// Offsets and lengths, one after the other, as 0.0 and 0.1 have them.
+    /// Offsets and lengths in turn, as layouts 0.0 and 0.1 have them.
     numbers: Vec<u64>,
 }
 
-/// Where the map of a file with PAX records is.
+/// The location of the map of a file with PAX records.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum MapLocation {
     Records(Vec<Piece>, u64),
-    /// Before the data; the file has this size.
+    /// Before the data. Holds the file's size.
     Data(u64),
 }
 
 impl Records {
-    /// Takes in the record `GNU.sparse.{key}`.
+    /// Reads the record `GNU.sparse.{key}`.
     pub fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
         const WRONG: &str = "has a sparse file's map that cannot be understood";
         let number = || decimal(value).ok_or(WRONG);
@@ -112,7 +116,7 @@ impl Records {
             b"size" | b"realsize" => self.size = Some(number()?),
             b"major" => self.major = Some(number()?),
             b"minor" => self.minor = Some(number()?),
-            // The pieces are counted as they come.
+            // Redundant: the pieces are counted as they come.
             b"numblocks" => {}
             b"offset" if self.numbers.len().is_multiple_of(2) => self.numbers.push(number()?),
             b"numbytes" if !self.numbers.len().is_multiple_of(2) => self.numbers.push(number()?),
@@ -125,24 +129,24 @@ impl Records {
         Ok(())
     }
 
-    /// Where the map is. `Err` says what is wrong with the records.
-    pub fn place(self) -> Result<Place, &'static str> {
+    /// Finds the map. `Err` describes what is wrong with the records.
+    pub fn location(self) -> Result<MapLocation, &'static str> {
         let size = self.size.ok_or("does not give the file's size")?;
         match (self.major, self.minor) {
-            (Some(1), Some(0)) if self.numbers.is_empty() => Ok(Place::Data(size)),
+            (Some(1), Some(0)) if self.numbers.is_empty() => Ok(MapLocation::Data(size)),
             (None | Some(0), _) if self.numbers.len().is_multiple_of(2) => {
                 let pieces = self.numbers.chunks_exact(2).map(|pair| Piece {
                     offset: pair[0],
                     length: pair[1],
                 });
-                Ok(Place::Records(pieces.collect(), size))
+                Ok(MapLocation::Records(pieces.collect(), size))
             }
             _ => Err("is in a layout that is not known"),
         }
     }
 }
 
-/// Reads the map that stands before the data: its length and its numbers, a line each.
+/// Parses the map that precedes the data: the number of pieces, then their numbers, one per line.
 #[derive(Debug, Default)]
 pub struct MapReader {
     line: Vec<u8>,
@@ -151,9 +155,9 @@ pub struct MapReader {
 }
 
 impl MapReader {
-    /// Takes in a block. Returns the pieces when the map ends in it.
+    /// Parses the next block. Returns the pieces when the map ends in it.
     pub fn block(&mut self, block: &[u8]) -> Result<Option<Vec<Piece>>, &'static str> {
-        /// Digits of the greatest number.
+        /// Digits of the largest number.
         const MAX_DIGITS: usize = 20;
         for byte in block {
             if *byte != b'\n' {
@@ -185,7 +189,7 @@ impl MapReader {
     }
 }
 
-/// A number of digits alone.
+/// Parses a number that consists of digits only.
 fn decimal(text: &[u8]) -> Option<u64> {
     let digits = text.iter().all(u8::is_ascii_digit);
     str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_covers_the_stored_data_in_order_and_inside_the_file() {
+    fn a_map_must_cover_the_stored_data_in_order_and_inside_the_file() {
         type Case<'a> = (&'a [(u64, u64)], u64, u64, Result<u64, &'a str>);
         let table: [Case<'_>; 9] = [
             (&[], 0, 0, Ok(0)),
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_before_the_data_is_read_from_any_number_of_blocks() {
+    fn a_map_before_the_data_may_span_several_blocks() {
         let text = b"2\n0\n10\n20\n5\n\0\0\0\0";
         for split in 0..text.len() {
             let mut reader = MapReader::default();
@@ -238,8 +242,8 @@ mod tests {
     }
 
     #[test]
-    fn records_give_the_map_or_say_that_it_is_before_the_data() {
-        type Case<'a> = (&'a [(&'a str, &'a str)], Option<Place>);
+    fn records_hold_the_map_or_locate_it_before_the_data() {
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<MapLocation>);
         let table: [Case<'_>; 8] = [
             (
                 &[
@@ -250,15 +254,15 @@ mod tests {
                     ("offset", "20"),
                     ("numbytes", "5"),
                 ],
-                Some(Place::Records(pieces(&[(0, 10), (20, 5)]), 30)),
+                Some(MapLocation::Records(pieces(&[(0, 10), (20, 5)]), 30)),
             ),
             (
                 &[("size", "30"), ("map", "0,10,20,5"), ("name", "x")],
-                Some(Place::Records(pieces(&[(0, 10), (20, 5)]), 30)),
+                Some(MapLocation::Records(pieces(&[(0, 10), (20, 5)]), 30)),
             ),
             (
                 &[("major", "1"), ("minor", "0"), ("realsize", "30")],
-                Some(Place::Data(30)),
+                Some(MapLocation::Data(30)),
             ),
             (&[("major", "2"), ("minor", "0"), ("realsize", "30")], None),
             (&[("map", "0,10")], None),
@@ -271,7 +275,7 @@ mod tests {
             let taken = given
                 .iter()
                 .try_for_each(|(key, value)| records.record(key.as_bytes(), value.as_bytes()));
-            let found = taken.and_then(|()| records.place()).ok();
+            let found = taken.and_then(|()| records.location()).ok();
             assert_eq!(found, expected, "{given:?}");
         }
     }

@@ -16,7 +16,7 @@ use super::version::Version;
 
 /// How much a folder may hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct ListingLimits {
     pub files: u64,
     pub bytes: u64,
 }
@@ -35,7 +35,11 @@ pub(super) struct Listing(BTreeMap<Name, StoredFile>);
 
 impl Listing {
     /// Refuses more than `bounds` as soon as it is there.
-    pub fn collect(url: &str, files: impl IntoIterator<Item = StoredFile>, bounds: Bounds) -> Result<Self, StoreError> {
+    pub fn collect(
+        url: &str,
+        files: impl IntoIterator<Item = StoredFile>,
+        bounds: ListingLimits,
+    ) -> Result<Self, StoreError> {
         let mut listing = Self(BTreeMap::new());
         let mut bytes = 0u64;
         for file in files {
@@ -44,7 +48,7 @@ impl Listing {
         listing.without_markers(url)
     }
 
-    fn add(&mut self, url: &str, file: StoredFile, bytes: &mut u64, bounds: Bounds) -> Result<(), StoreError> {
+    fn add(&mut self, url: &str, file: StoredFile, bytes: &mut u64, bounds: ListingLimits) -> Result<(), StoreError> {
         let url = || url.to_owned();
         *bytes = bytes.saturating_add(file.bytes);
         if *bytes > bounds.bytes {
@@ -102,7 +106,7 @@ pub(super) async fn list(
     bucket: &Bucket,
     folder: &Path,
     url: &str,
-    bounds: Bounds,
+    bounds: ListingLimits,
     retries: u32,
 ) -> Result<Option<Listing>, StoreError> {
     let prefix = format!("{folder}/");
@@ -164,7 +168,7 @@ fn stored(meta: &ObjectMeta, prefix: &str, url: &str) -> Result<Option<StoredFil
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { files: 4, bytes: 100 };
+    const BOUNDS: ListingLimits = ListingLimits { files: 4, bytes: 100 };
 
     fn file(name: &str, bytes: u64) -> StoredFile {
         StoredFile {

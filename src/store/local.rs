@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{OpenError, StoreError};
-use super::listing::{Bounds, Listing, StoredFile};
+use super::listing::{Listing, ListingLimits, StoredFile};
 use super::name::Name;
 use super::version::Version;
 
@@ -38,7 +38,7 @@ impl Directory {
         Ok(Self { root })
     }
 
-    pub fn find(&self, name: &Name, url: &str, bounds: Bounds) -> Result<Entry, StoreError> {
+    pub fn find(&self, name: &Name, url: &str, bounds: ListingLimits) -> Result<Entry, StoreError> {
         let (path, about) = self.resolve(&self.root.join(name.as_str()), url)?;
         if about.is_file() {
             return Ok(Entry::File {
@@ -91,7 +91,7 @@ impl Directory {
     }
 
     /// All files below `folder`. Folders count as files do, so that links in a circle come to an end.
-    fn files(&self, folder: &Path, url: &str, bounds: Bounds) -> Result<Vec<StoredFile>, StoreError> {
+    fn files(&self, folder: &Path, url: &str, bounds: ListingLimits) -> Result<Vec<StoredFile>, StoreError> {
         let mut files = Vec::new();
         let mut folders = vec![(folder.to_owned(), String::new())];
         let mut count = 0u64;

@@ -16,7 +16,7 @@ use super::download::{Download, Plan};
 use super::environment::Environment;
 use super::error::{OpenError, StoreError};
 use super::found::{Bytes, Folder, Found, Object, Reader};
-use super::listing::{self, Bounds, Listing};
+use super::listing::{self, Listing, ListingLimits};
 use super::local::{Directory, Entry};
 use super::location::Location;
 use super::name::Name;
@@ -54,7 +54,7 @@ pub struct Remote {
 struct Shared {
     location: Location,
     place: Place,
-    bounds: Bounds,
+    bounds: ListingLimits,
     plan: Plan,
 }
 
@@ -90,7 +90,7 @@ impl Remote {
         let shared = Shared {
             location,
             place,
-            bounds: Bounds {
+            bounds: ListingLimits {
                 files: settings.max_files,
                 bytes: settings.max_bytes,
             },

@@ -148,7 +148,7 @@ fn split(url: &str) -> Result<(String, Name), ArtifactError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::Bounds;
+    use crate::archive::UnpackLimits;
     use crate::store::Environment;
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
             timeout: Duration::from_secs(600),
             retries: 0,
             downloads: 1,
-            bounds: Bounds {
+            bounds: UnpackLimits {
                 bytes: 1 << 20,
                 entries: 10,
                 ratio: 100,

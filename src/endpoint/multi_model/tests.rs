@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use super::*;
-use crate::archive::Bounds;
+use crate::archive::UnpackLimits;
 use crate::endpoint::spec::Container;
 use crate::endpoint::testing::{Answer, FOREVER, Fake};
 use crate::store::{self, Environment};
@@ -31,7 +31,7 @@ fn scene_with(fake: Arc<Fake>, load_wait: Duration) -> Scene {
         timeout: FOREVER,
         retries: 0,
         downloads: 4,
-        bounds: Bounds {
+        bounds: UnpackLimits {
             bytes: 1 << 20,
             entries: 10,
             ratio: 100,
