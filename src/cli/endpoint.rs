@@ -225,8 +225,8 @@ fn runtime_settings(args: &EndpointArgs, environment: Environment, region: Strin
     }
 }
 
-fn store_settings(args: &EndpointArgs, environment: Environment) -> store::Settings {
-    store::Settings {
+fn store_settings(args: &EndpointArgs, environment: Environment) -> store::StoreConfig {
+    store::StoreConfig {
         url: String::new(),
         environment,
         timeout: args.fetch.store_timeout,

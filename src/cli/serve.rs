@@ -345,7 +345,7 @@ async fn load_default(args: &ServeArgs, catalog: &Arc<Catalog>, name: &str, path
 
 /// Own mode with the store at `url`.
 fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> {
-    let settings = store::Settings {
+    let settings = store::StoreConfig {
         url: url.to_owned(),
         environment: config::environment().collect(),
         timeout: args.fetch.store_timeout,

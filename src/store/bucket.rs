@@ -1,5 +1,5 @@
-//! One try at a request to a store on the network: a (part of an) object on certain conditions, or a page of a list; and what
-//! a failed one means.
+//! A single attempt at a request to a store on the network: an object or a part of one under
+//! conditions, or a page of a listing. Also classifies failures.
 
 use std::borrow::Cow;
 use std::error::Error as _;
@@ -16,14 +16,14 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectStore, PutOptions};
 
 use super::advice;
-use super::clouds::Client;
+use super::clouds::StoreClient;
 use super::error::{StoreError, is_passing};
-use super::exchange::{Exchange, Seen, shown};
+use super::exchange::{Exchange, ResponseHead, shown};
 use super::location::{Cloud, Location};
 use super::tries::Failure;
 use super::version::Version;
 
-/// What the tools of Azure's data lake and Hadoop write into an empty object that stands for a folder.
+/// The attribute by which tools of Azure Data Lake and Hadoop mark an empty object as a folder.
 const FOLDER: Attribute = Attribute::Metadata(Cow::Borrowed("hdi_isfolder"));
 
 /// A store on the network.
@@ -32,30 +32,31 @@ pub(super) struct Bucket {
     lists: Option<Arc<dyn PaginatedListStore>>,
     cloud: Option<Cloud>,
     timeout: Duration,
-    /// Simple web servers answer requests for a part with the whole; they are asked for it from then on.
+    /// Set once the server answered a range request with the whole object, as simple web servers
+    /// do; later requests then ask for the whole.
     ignores_ranges: AtomicBool,
 }
 
-/// What is asked for.
+/// A request for an object.
 #[derive(Debug, Clone)]
-pub(super) struct Ask<'a> {
+pub(super) struct GetRequest<'a> {
     pub key: &'a Path,
-    /// For people.
+    /// The URL for messages.
     pub url: &'a str,
-    /// All of it, if none.
+    /// The requested range; `None` for the whole object.
     pub range: Option<Range<u64>>,
-    /// Only if it is still this one.
+    /// Only this version of the object.
     pub matching: Option<&'a Version>,
-    /// Only if it is another one than this.
+    /// Only a version other than this one.
     pub unless: Option<&'a Version>,
 }
 
-/// An object whose bytes are about to come.
+/// A response with an object whose bytes are about to come.
 pub(super) struct Opened {
     pub version: Version,
-    /// Of the object, whatever part was asked for.
+    /// Size of the whole object.
     pub bytes: u64,
-    /// What comes.
+    /// The range that `body` yields.
     pub range: Range<u64>,
     pub body: BoxStream<'static, object_store::Result<Bytes>>,
 }
@@ -67,7 +68,7 @@ impl Opened {
 }
 
 impl Bucket {
-    pub fn new(client: Client, location: &Location, timeout: Duration) -> Self {
+    pub fn new(client: StoreClient, location: &Location, timeout: Duration) -> Self {
         let cloud = match location {
             Location::Bucket { cloud, .. } => Some(*cloud),
             Location::Directory(_) | Location::Web(_) => None,
@@ -85,8 +86,8 @@ impl Bucket {
         self.lists.is_some()
     }
 
-    /// Tries once; nothing if it is still the version that was known.
-    pub async fn get(&self, ask: &Ask<'_>) -> Result<Option<Opened>, Failure> {
+    /// Makes one attempt. Returns `None` if the object has the known version.
+    pub async fn get(&self, ask: &GetRequest<'_>) -> Result<Option<Opened>, Failure> {
         let range = ask
             .range
             .clone()
@@ -98,7 +99,7 @@ impl Bucket {
                 self.ignores_ranges.store(true, Ordering::Relaxed);
                 self.whole(ask).await
             }
-            // No part of an empty object can be had.
+            // An empty object has no ranges.
             (Some(416), Err(_)) if range.is_some_and(|range| range.start == 0) => self.whole(ask).await,
             (Some(416), Err(_)) => Err(Failure::lasting(StoreError::Changed {
                 url: ask.url.to_owned(),
@@ -121,7 +122,7 @@ impl Bucket {
         }
     }
 
-    async fn whole(&self, ask: &Ask<'_>) -> Result<Opened, Failure> {
+    async fn whole(&self, ask: &GetRequest<'_>) -> Result<Opened, Failure> {
         let exchange = self.exchange();
         let result = self.request(ask, None, &exchange).await;
         result.map_err(|error| self.failure(ask.url, &error, &exchange))
@@ -136,7 +137,7 @@ impl Bucket {
 
     async fn request(
         &self,
-        ask: &Ask<'_>,
+        ask: &GetRequest<'_>,
         range: Option<Range<u64>>,
         exchange: &Exchange,
     ) -> object_store::Result<Opened> {
@@ -166,7 +167,7 @@ impl Bucket {
                 source: "it is the marker of a folder".into(),
             });
         }
-        // 1970 is what object_store makes of no time.
+        // object_store reports a missing time as 1970.
         let modified = Some(meta.last_modified.timestamp()).filter(|seconds| *seconds != 0);
         Ok(Opened {
             version: Version::of(meta.e_tag.as_deref(), modified, meta.size),
@@ -176,7 +177,7 @@ impl Bucket {
         })
     }
 
-    /// Tries once to get a page of the objects below `prefix`.
+    /// Makes one attempt at a page of the objects below `prefix`.
     pub async fn list(
         &self,
         prefix: &str,
@@ -196,7 +197,7 @@ impl Bucket {
         result.map_err(|error| self.failure(url, &error, &exchange))
     }
 
-    /// Tries once to write an object.
+    /// Makes one attempt to write an object.
     pub async fn put(&self, key: &Path, url: &str, bytes: Bytes, content_type: &str) -> Result<(), Failure> {
         let exchange = Exchange::default();
         let mut options = PutOptions {
@@ -210,7 +211,7 @@ impl Bucket {
         }
     }
 
-    /// What an error says that came while a body was read.
+    /// Classifies an error that ended a body.
     pub fn broken(&self, url: &str, error: &object_store::Error, read: u64, bytes: u64) -> Failure {
         let url = url.to_owned();
         Failure::passing(match find::<HttpError>(error).map(HttpError::kind) {
@@ -237,7 +238,7 @@ impl Bucket {
         }
         let http = find::<HttpError>(error);
         if let Some(seen) = exchange.seen()
-            && !(200..300).contains(&seen.answer.status)
+            && !(200..300).contains(&seen.response.status)
         {
             return self.refused(url, seen);
         }
@@ -250,7 +251,8 @@ impl Bucket {
             };
             return Failure {
                 error: no_credentials,
-                // Where nobody answers there are none; where somebody does, it may have been a bad moment.
+                // Without a connection there is no source of credentials. With one, the failure may
+                // pass.
                 again: http.is_some_and(|error| !could_not_connect(error)),
             };
         }
@@ -268,14 +270,14 @@ impl Bucket {
                 tries: 0,
                 address: advice::on_address(self.cloud),
             }),
-            None => Failure::lasting(StoreError::Answer { url, reason }),
+            None => Failure::lasting(StoreError::InvalidResponse { url, reason }),
         }
     }
 
-    fn refused(&self, url: String, seen: &Seen) -> Failure {
-        let answer = seen.answer.clone();
-        let code = answer.code.as_deref().unwrap_or_default();
-        let error = match (answer.status, code) {
+    fn refused(&self, url: String, seen: &ResponseHead) -> Failure {
+        let response = seen.response.clone();
+        let code = response.code.as_deref().unwrap_or_default();
+        let error = match (response.status, code) {
             (404, "NoSuchBucket" | "ContainerNotFound") => StoreError::NoBucket {
                 url,
                 bucket: advice::bucket(self.cloud),
@@ -292,12 +294,16 @@ impl Bucket {
             (401 | 403, _)
             | (400, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidAuthenticationInfo")
             | (409, "PublicAccessNotPermitted" | "BlobArchived" | "BlobBeingRehydrated") => StoreError::Denied {
-                advice: advice::on_refusal(self.cloud, &answer),
+                advice: advice::on_refusal(self.cloud, &response),
                 url,
-                answer,
+                response,
             },
             (status, _) => {
-                let status_error = StoreError::Status { url, answer, tries: 0 };
+                let status_error = StoreError::Status {
+                    url,
+                    response,
+                    tries: 0,
+                };
                 return Failure {
                     error: status_error,
                     again: is_passing(status),
@@ -308,7 +314,7 @@ impl Bucket {
     }
 }
 
-/// Whether there is a folder: Azure answers a request for one with an empty object.
+/// Whether the object stands for a folder: Azure sends an empty object for one.
 fn is_folder(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. })
 }
@@ -320,7 +326,7 @@ fn could_not_connect(error: &HttpError) -> bool {
     error.kind() == HttpErrorKind::Connect || by_client.is_some_and(reqwest::Error::is_connect)
 }
 
-/// The error of type `E` in the chain.
+/// The error of type `E` in the chain of sources.
 fn find<E: std::error::Error + 'static>(error: &object_store::Error) -> Option<&E> {
     let mut next = error.source();
     while let Some(error) = next {
@@ -332,7 +338,7 @@ fn find<E: std::error::Error + 'static>(error: &object_store::Error) -> Option<&
     None
 }
 
-/// What the end of the chain says: those above it repeat it, some with the whole URL.
+/// The text of the innermost source. The errors above repeat it, some with the whole URL.
 pub(super) fn deepest(error: &object_store::Error) -> String {
     let mut deepest: &dyn std::error::Error = error;
     while let Some(source) = deepest.source() {

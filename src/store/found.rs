@@ -1,4 +1,4 @@
-//! What was found in a store: an object or a folder, and the bytes of its files.
+//! Search results of a store: an object or a folder, and readers of their files.
 
 use std::io::{self, Read};
 
@@ -7,39 +7,40 @@ use super::download::Incoming;
 use super::error::StoreError;
 use super::listing::StoredFile;
 use super::local::LocalFile;
-use super::remote::At;
-use super::thread::on;
+use super::remote::RemoteName;
+use super::thread::run_on;
 use super::version::Version;
 
-/// What a name means in a store.
+/// The result of a search for a name.
 pub enum Found {
-    /// It is the version that was known.
+    /// The object or folder has the known version.
     Unchanged,
     Object(Object),
     Folder(Folder),
 }
 
-/// A single object, of which the first bytes may be on their way: read it soon or drop it.
+/// A single object. Its first bytes may be in transit, so read it soon or drop it.
 pub struct Object {
-    pub(super) found: At,
+    pub(super) found: RemoteName,
     pub(super) version: Version,
     pub(super) bytes: u64,
     /// None for a local file.
     pub(super) opened: Option<Opened>,
 }
 
-/// Files below a common prefix.
+/// The files below a common prefix.
 pub struct Folder {
-    pub(super) found: At,
+    pub(super) found: RemoteName,
     pub(super) version: Version,
     pub(super) files: Vec<StoredFile>,
 }
 
-/// The bytes of a file in a store, in order. Reading blocks, so it is for threads that may; its errors have a [`StoreError`]
-/// inside ([`StoreError::of`]). Dropping it ends the download.
-pub struct Reader(pub(super) Bytes);
+/// The bytes of a file in a store, in order. Reading blocks, so it belongs on threads that may
+/// block. Errors contain a [`StoreError`] ([`StoreError::of`]). Dropping the reader ends the
+/// download.
+pub struct Reader(pub(super) ReaderSource);
 
-pub(super) enum Bytes {
+pub(super) enum ReaderSource {
     Local(LocalFile),
     Incoming(Incoming),
     Failed(StoreError),
@@ -50,12 +51,12 @@ impl Object {
         &self.version
     }
 
-    /// Its size.
+    /// The size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Reads it. [`StoreError::Changed`] means that it is to be found anew.
+    /// Reads the object. [`StoreError::Changed`] means that it has to be searched for again.
     pub fn into_reader(self) -> Reader {
         self.found.read(None, &self.version, self.bytes, self.opened)
     }
@@ -66,7 +67,7 @@ impl Folder {
         &self.version
     }
 
-    /// Its files, in the order of their names.
+    /// The files, in the order of their names.
     pub fn files(&self) -> &[StoredFile] {
         &self.files
     }
@@ -76,16 +77,17 @@ impl Folder {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// Reads one of its files.
+    /// Reads one of the files.
     pub fn reader(&self, file: &StoredFile) -> Reader {
         self.found.read(Some(&file.name), &file.version, file.bytes, None)
     }
 
-    /// Whether it is still the same: each file is of the version that was found, and this says that they belong together.
+    /// Confirms that the folder is unchanged. Each file has the version that was found; this check
+    /// confirms that the files belong together.
     pub async fn confirm(&self) -> Result<(), StoreError> {
         let (at, version) = (self.found.clone(), self.version.clone());
         let (runtime, url) = (at.runtime.clone(), at.url.clone());
-        on(&runtime, url.clone(), async move {
+        run_on(&runtime, url.clone(), async move {
             match at.listing().await {
                 Ok(listing) if listing.version() == version => Ok(()),
                 Ok(_) | Err(StoreError::NotFound { .. }) => Err(StoreError::Changed { url }),
@@ -97,7 +99,7 @@ impl Folder {
 }
 
 impl StoreError {
-    /// The reason that reading from a store failed for.
+    /// The store error inside an error of a [`Reader`].
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
@@ -106,9 +108,9 @@ impl StoreError {
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
-            Bytes::Local(file) => file.read(buffer),
-            Bytes::Incoming(incoming) => incoming.read(buffer),
-            Bytes::Failed(error) => Err(io::Error::other(error.clone())),
+            ReaderSource::Local(file) => file.read(buffer),
+            ReaderSource::Incoming(incoming) => incoming.read(buffer),
+            ReaderSource::Failed(error) => Err(io::Error::other(error.clone())),
         }
     }
 }

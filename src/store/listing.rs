@@ -1,7 +1,7 @@
-//! A folder of files in a store: an artifact that nobody packed.
+//! A folder of files in a store: an artifact that is not packed.
 //!
-//! Keys are the store's, so they are strangers' names: each is checked as a [`Name`] before it becomes a path here. How many
-//! files and bytes there may be is counted while the list comes in.
+//! The store's keys are untrusted: each is checked as a [`Name`] before it becomes a path. Files
+//! and bytes are counted against their limits while the listing arrives.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::name::Name;
 use super::tries::Tries;
 use super::version::Version;
 
-/// How much a folder may hold.
+/// Limits on the contents of a folder.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ListingLimits {
     pub files: u64,
@@ -24,17 +24,17 @@ pub(super) struct ListingLimits {
 /// A file of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredFile {
-    /// Below the folder.
+    /// The name below the folder.
     pub name: Name,
     pub bytes: u64,
     pub(super) version: Version,
 }
 
-/// What is in a folder, in the order of the names.
+/// The files of a folder, in the order of their names.
 pub(super) struct Listing(BTreeMap<Name, StoredFile>);
 
 impl Listing {
-    /// Refuses more than `bounds` as soon as it is there.
+    /// Collects `files`, and fails as soon as they exceed `bounds`.
     pub fn collect(
         url: &str,
         files: impl IntoIterator<Item = StoredFile>,
@@ -67,7 +67,8 @@ impl Listing {
         Ok(())
     }
 
-    /// Consoles make folders by empty objects with a name that ends in a slash, which object_store takes off.
+    /// Removes folder markers. Consoles mark folders by empty objects with a name that ends in a
+    /// slash, which object_store strips.
     fn without_markers(mut self, url: &str) -> Result<Self, StoreError> {
         let folders: Vec<Name> = self.0.keys().filter(|name| self.has_below(name)).cloned().collect();
         for name in folders {
@@ -84,7 +85,7 @@ impl Listing {
     fn has_below(&self, name: &Name) -> bool {
         let folder = format!("{name}/");
         let mut after = self.0.range(name.clone()..).skip(1).map(|(name, _)| name.as_str());
-        // Between `a` and `a/b` are names such as `a b`, `a.b` and `a-b`.
+        // Names such as `a b`, `a.b` and `a-b` sort between `a` and `a/b`.
         after
             .by_ref()
             .take_while(|other| other.starts_with(name.as_str()))
@@ -101,7 +102,7 @@ impl Listing {
     }
 }
 
-/// What is below `folder`; none if nothing is.
+/// Lists the files below `folder`; `None` if there are none.
 pub(super) async fn list(
     bucket: &Bucket,
     folder: &Path,
@@ -136,15 +137,15 @@ pub(super) async fn list(
     }
 }
 
-/// The file that `meta` is about; none for the marker of the folder itself.
+/// The file that `meta` describes; `None` for the marker of the folder itself.
 fn stored(meta: &ObjectMeta, prefix: &str, url: &str) -> Result<Option<StoredFile>, StoreError> {
     let key = meta.location.as_ref();
     let Some(name) = key.strip_prefix(prefix) else {
         return match prefix.strip_suffix('/') {
             Some(folder) if folder == key => Ok(None),
-            _ => Err(StoreError::Answer {
+            _ => Err(StoreError::InvalidResponse {
                 url: url.to_owned(),
-                reason: "it lists what is not in the folder".to_owned(),
+                reason: "it lists keys outside of the folder".to_owned(),
             }),
         };
     };
@@ -152,7 +153,7 @@ fn stored(meta: &ObjectMeta, prefix: &str, url: &str) -> Result<Option<StoredFil
         url: url.to_owned(),
         reason,
     })?;
-    // Azure's lists leave out the quotes, with which a tag goes into a header.
+    // Azure's listings omit the quotes that the tag has in a header.
     let tag = meta.e_tag.as_deref().map(|tag| match tag.ends_with('"') {
         true => tag.to_owned(),
         false => format!("\"{tag}\""),
@@ -185,19 +186,19 @@ mod tests {
     }
 
     #[test]
-    fn markers_of_folders_are_no_files() {
+    fn folder_markers_are_not_files() {
         let files = [("b", 0), ("b.c", 1), ("b/c", 1), ("a", 0)];
         assert_eq!(collected(&files).unwrap(), ["a", "b.c", "b/c"]);
     }
 
     #[test]
-    fn a_name_is_a_file_or_a_folder() {
+    fn a_name_is_either_a_file_or_a_folder() {
         let error = collected(&[("b", 1), ("b/c/d", 1)]).unwrap_err();
         assert!(matches!(error, StoreError::FileAndFolder { name, .. } if name == "b"));
     }
 
     #[test]
-    fn folders_are_bounded() {
+    fn folders_are_limited() {
         let error = collected(&[("a", 0), ("b", 0), ("c", 0), ("d", 0), ("e", 0)]).unwrap_err();
         assert!(matches!(error, StoreError::TooManyFiles { limit: 4, .. }));
         let error = collected(&[("a", 60), ("b", 41)]).unwrap_err();
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_names_are_checked() {
+    fn names_from_the_store_are_checked() {
         let meta = |key: &str| ObjectMeta {
             location: Path::parse(key).unwrap(),
             last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
@@ -218,6 +219,6 @@ mod tests {
         assert_eq!(name("p/m/a b%/c"), Ok(Some("a b%/c".to_owned())));
         assert_eq!(name("p/m"), Ok(None));
         assert!(matches!(name("p/m/a\\b"), Err(StoreError::FileName { .. })));
-        assert!(matches!(name("p/other"), Err(StoreError::Answer { .. })));
+        assert!(matches!(name("p/other"), Err(StoreError::InvalidResponse { .. })));
     }
 }

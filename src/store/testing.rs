@@ -1,4 +1,4 @@
-//! A store of objects for tests: a web server that answers as a test says, and notes what it was asked.
+//! An object store for tests: a web server with scripted replies that records its requests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -59,11 +59,11 @@ pub struct Reply {
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
     after: usize,
-    then: Then,
+    then: EarlyEnd,
 }
 
-/// What happens where a body ends early.
-enum Then {
+/// The way in which a body ends early.
+enum EarlyEnd {
     Cut,
     Stall,
 }
@@ -75,7 +75,7 @@ impl Reply {
             headers: Vec::new(),
             body: body.into(),
             after: usize::MAX,
-            then: Then::Cut,
+            then: EarlyEnd::Cut,
         }
     }
 
@@ -93,20 +93,20 @@ impl Reply {
         self
     }
 
-    /// The connection is closed after so many bytes of the body.
+    /// Closes the connection after so many bytes of the body.
     pub fn cut(mut self, after: usize) -> Self {
-        (self.after, self.then) = (after, Then::Cut);
+        (self.after, self.then) = (after, EarlyEnd::Cut);
         self
     }
 
-    /// Nothing comes after so many bytes of the body, until the client leaves.
+    /// Sends nothing after so many bytes of the body, until the client disconnects.
     pub fn stall(mut self, after: usize) -> Self {
-        (self.after, self.then) = (after, Then::Stall);
+        (self.after, self.then) = (after, EarlyEnd::Stall);
         self
     }
 }
 
-/// An object as S3 gives it out.
+/// An object as S3 serves it.
 #[derive(Clone)]
 pub struct Stored {
     pub bytes: Vec<u8>,
@@ -118,7 +118,7 @@ pub struct Stored {
 pub const MODIFIED: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
 
 impl Stored {
-    /// So many bytes that differ.
+    /// An object of so many varying bytes.
     pub fn new(bytes: usize) -> Self {
         Self {
             bytes: (0..bytes)
@@ -169,7 +169,7 @@ impl Stored {
     }
 }
 
-/// A page of a list, as S3 gives it out.
+/// A page of a listing, as S3 serves it.
 pub fn page(files: &[(&str, &Stored)], next: Option<&str>) -> Reply {
     let contents: String = files
         .iter()
@@ -206,7 +206,7 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (answer, noted, leaving) = (answer.clone(), noted.clone(), leaving.clone());
-                // An error is a client that left, as tests let them.
+                // Errors are clients that disconnected, as tests let them.
                 thread::spawn(move || serve(&stream.unwrap(), &*answer, &noted, &leaving));
             }
         });
@@ -217,17 +217,17 @@ impl Server {
         }
     }
 
-    /// What it was asked since the last time.
+    /// The requests since the last call.
     pub fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 
-    /// Waits until a client has left a reply that stalls.
+    /// Waits until a client has disconnected from a stalled reply.
     pub fn wait_for_leaver(&self) {
         self.left.recv_timeout(Duration::from_secs(30)).unwrap();
     }
 
-    /// What a store here has to be told.
+    /// The environment of a store at this server.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
@@ -286,14 +286,14 @@ fn serve(
         };
         let head = format!("HTTP/1.1 {status} Status\r\n{length}{headers}\r\n");
         let mut writer = stream;
-        // Not even the head, where nothing is to come.
+        // Without any bytes of the body, the head is not sent either.
         if reply.after > 0 {
             writer.write_all(head.as_bytes()).ok()?;
         }
         let body = &reply.body[..reply.body.len().min(reply.after)];
         writer.write_all(body).ok()?;
         if body.len() < reply.body.len() {
-            if let Then::Stall = reply.then {
+            if let EarlyEnd::Stall = reply.then {
                 let _ = reader.read(&mut [0]);
                 let _ = leaving.send(());
             }
@@ -309,7 +309,7 @@ pub fn settings<V: Into<String>>(
     RemoteSettings {
         url: url.to_owned(),
         environment: Environment::from_iter(environment),
-        // Longer than any test waits: what ends is ended by somebody.
+        // Longer than any test waits, so that a timeout cannot end a test.
         timeout: Duration::from_secs(600),
         retries: 2,
         part_bytes: PART,
@@ -327,13 +327,13 @@ pub fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
-/// Waits for a future on a runtime that is not the store's.
+/// Awaits a future on a runtime that is not the store's.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(future)
 }
 
-/// All that comes.
+/// Reads to the end.
 pub fn read(mut reader: Reader) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
     match reader.read_to_end(&mut bytes) {
@@ -342,10 +342,10 @@ pub fn read(mut reader: Reader) -> Result<Vec<u8>, StoreError> {
     }
 }
 
-/// Finds what is a single object, and reads it.
+/// Finds a single object, and reads it.
 pub fn fetched(remote: &Remote, text: &str) -> Result<Vec<u8>, StoreError> {
     match wait(remote.find(&name(text), None))? {
         Found::Object(object) => read(object.into_reader()),
-        Found::Unchanged | Found::Folder(_) => panic!("{text} is no object"),
+        Found::Unchanged | Found::Folder(_) => panic!("{text} is not an object"),
     }
 }

@@ -25,7 +25,7 @@ fn scene_with(fake: Arc<Fake>, load_wait: Duration) -> Scene {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("model.onnx"), "x").unwrap();
     }
-    let settings = store::Settings {
+    let settings = store::StoreConfig {
         url: store.path().join("models").display().to_string(),
         environment: Environment::default(),
         timeout: FOREVER,

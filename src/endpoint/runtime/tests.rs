@@ -59,7 +59,7 @@ impl Got {
 
 pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scene {
     let folder = tempfile::tempdir().unwrap();
-    let store = store::Settings {
+    let store = store::StoreConfig {
         url: String::new(),
         environment: Environment::default(),
         timeout: FOREVER,

@@ -111,7 +111,7 @@ pub fn settings(folder: &Path) -> Settings {
         start_timeout: PATIENCE,
         health_interval: Duration::from_millis(100),
         drain_timeout: Duration::from_secs(20),
-        store: store::Settings {
+        store: store::StoreConfig {
             url: String::new(),
             environment,
             timeout: Duration::from_secs(10),
