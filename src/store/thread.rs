@@ -10,7 +10,7 @@ use crate::background::{Background, BlockingWork};
 
 pub(super) fn start() -> Result<Background, LocationError> {
     // A blocked host name lookup may take a minute, and changes nothing.
-    Background::start("store", BlockingWork::Left).map_err(|error| LocationError::Thread {
+    Background::start("store", BlockingWork::Detached).map_err(|error| LocationError::Thread {
         reason: error.to_string(),
     })
 }
