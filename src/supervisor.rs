@@ -237,8 +237,8 @@ impl Supervisor {
 
     fn spawn(&self) -> io::Result<Worker> {
         let (ours, theirs) = protocol::pair()?;
-        let mut words = env::args_os();
-        let name = words.next().unwrap_or_else(|| "longshore".into());
+        let mut arguments = env::args_os();
+        let name = arguments.next().unwrap_or_else(|| "longshore".into());
         let worker = Command::new(EXECUTABLE)
             .arg0(name)
             .arg(WORKER_COMMAND)
@@ -467,10 +467,10 @@ fn written(content: u64) -> String {
 
 /// The first names, for the log.
 fn listed(names: &[&str]) -> Vec<String> {
-    const MOST: usize = 10;
-    let mut listed: Vec<String> = names.iter().take(MOST).map(|name| (*name).to_owned()).collect();
-    if names.len() > MOST {
-        listed.push(format!("and {} more", names.len() - MOST));
+    const MAX_NAMES: usize = 10;
+    let mut listed: Vec<String> = names.iter().take(MAX_NAMES).map(|name| (*name).to_owned()).collect();
+    if names.len() > MAX_NAMES {
+        listed.push(format!("and {} more", names.len() - MAX_NAMES));
     }
     listed
 }

@@ -138,8 +138,8 @@ pub fn is_full(error: &io::Error) -> bool {
 
 /// The beginning of a name, for a message.
 pub(super) fn brief(name: &str) -> String {
-    const MOST: usize = 200;
-    name.chars().take(MOST).collect()
+    const MAX_CHARS: usize = 200;
+    name.chars().take(MAX_CHARS).collect()
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Map {
             held += piece.length;
         }
         if end > size {
-            Err("has a piece behind the end of the file")
+            Err("has a piece past the end of the file")
         } else if held != stored {
             Err("does not fit the data that follow")
         } else {
@@ -213,7 +213,7 @@ mod tests {
             (&[(0, 10), (10, 5)], 15, 15, Ok(0)),
             (&[(0, 10), (9, 5)], 100, 15, Err("overlap")),
             (&[(20, 5), (0, 10)], 100, 15, Err("overlap")),
-            (&[(90, 20)], 100, 20, Err("behind the end")),
+            (&[(90, 20)], 100, 20, Err("past the end")),
             (&[(u64::MAX, 2)], u64::MAX, 2, Err("without end")),
             (&[(0, 10)], 100, 11, Err("does not fit")),
         ];

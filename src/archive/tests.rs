@@ -272,8 +272,8 @@ fn an_unexpected_format_is_refused_before_anything_is_written() {
             .err()
             .map(|error| error.to_string());
         let agrees = match (&refused, refusal) {
-            (Some(said), Some(refusal)) => said.starts_with(refusal),
-            (said, refusal) => said.is_none() && refusal.is_none(),
+            (Some(message), Some(refusal)) => message.starts_with(refusal),
+            (message, refusal) => message.is_none() && refusal.is_none(),
         };
         assert!(agrees, "{expected:?}: {refused:?}");
         let files = fs::read_dir(into.path()).unwrap().count();

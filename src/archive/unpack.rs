@@ -243,19 +243,19 @@ impl<R: Read> Unpacking<'_, R> {
         };
         let unclear = || wrong("cannot be understood");
         let header = header.as_gnu().ok_or_else(unclear)?;
-        let (mut pieces, size, mut goes_on) = sparse::in_header(header).ok_or_else(unclear)?;
-        while goes_on {
+        let (mut pieces, size, mut has_more) = sparse::in_header(header).ok_or_else(unclear)?;
+        while has_more {
             let mut block = GnuExtSparseHeader::new();
             self.writer.bytes(BLOCK as u64)?;
             if self.fill(block.as_mut_bytes())? < BLOCK {
                 return Err(UnpackError::Short { name: brief(name) });
             }
-            let (more, goes_on_then) = sparse::in_block(&block).ok_or_else(unclear)?;
+            let (more, more_follows) = sparse::in_block(&block).ok_or_else(unclear)?;
             pieces.extend(more);
             if pieces.len() > sparse::MAX_PIECES {
                 return Err(wrong("has too many pieces"));
             }
-            goes_on = goes_on_then;
+            has_more = more_follows;
         }
         self.sparse(name, &Map::new(pieces, size, stored).map_err(wrong)?)
     }

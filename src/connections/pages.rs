@@ -111,30 +111,30 @@ impl Pages {
     pub fn judge_request(&self, request: &ServiceRequest) -> Verdict {
         let headers = request.headers();
         let value = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
-        let mut asked = PageRequest {
+        let mut page = PageRequest {
             host: self.hosts.as_ref().and_then(|_| value(&HOST)),
             origin: value(&ORIGIN),
             fetch_site: value(&SEC_FETCH_SITE),
             ..PageRequest::default()
         };
-        if asked.origin.is_some() {
-            asked.is_options = request.method() == Method::OPTIONS;
-            asked.method = value(&ACCESS_CONTROL_REQUEST_METHOD);
-            asked.headers = value(&ACCESS_CONTROL_REQUEST_HEADERS);
-            asked.private_network = headers.contains_key(PRIVATE_NETWORK);
+        if page.origin.is_some() {
+            page.is_options = request.method() == Method::OPTIONS;
+            page.method = value(&ACCESS_CONTROL_REQUEST_METHOD);
+            page.headers = value(&ACCESS_CONTROL_REQUEST_HEADERS);
+            page.private_network = headers.contains_key(PRIVATE_NETWORK);
         }
-        self.judge(asked)
+        self.judge(page)
     }
 
     /// Judges a request.
-    pub fn judge(&self, asked: PageRequest<'_>) -> Verdict {
-        if let Some(host) = asked.host
+    pub fn judge(&self, page: PageRequest<'_>) -> Verdict {
+        if let Some(host) = page.host
             && !self.serves_host(host)
         {
             return Verdict::Refuse(PageRefusal::Host { host: shown(host) });
         }
-        let Some(origin) = asked.origin else {
-            let is_foreign = asked
+        let Some(origin) = page.origin else {
+            let is_foreign = page
                 .fetch_site
                 .is_some_and(|site| !site.eq_ignore_ascii_case(b"none") && !site.eq_ignore_ascii_case(b"same-origin"));
             return match is_foreign && !self.serves_all() {
@@ -147,23 +147,23 @@ impl Pages {
         }
         let allowed = if self.serves_all() { b"*".as_slice() } else { origin };
         let mut reply = vec![(ALLOW_ORIGIN, allowed.to_vec())];
-        let mut say = |name, value: &[u8]| reply.push((name, value.to_vec()));
-        match asked.method {
-            Some(_) if asked.is_options => {
-                say("access-control-allow-methods", METHODS);
-                if let Some(headers) = asked.headers {
-                    say("access-control-allow-headers", headers);
+        let mut add_header = |name, value: &[u8]| reply.push((name, value.to_vec()));
+        match page.method {
+            Some(_) if page.is_options => {
+                add_header("access-control-allow-methods", METHODS);
+                if let Some(headers) = page.headers {
+                    add_header("access-control-allow-headers", headers);
                 }
-                say("access-control-max-age", MAX_AGE);
-                if asked.private_network {
-                    say("access-control-allow-private-network", b"true");
+                add_header("access-control-max-age", MAX_AGE);
+                if page.private_network {
+                    add_header("access-control-allow-private-network", b"true");
                 }
-                say(VARY, b"Access-Control-Request-Method, Access-Control-Request-Headers");
+                add_header(VARY, b"Access-Control-Request-Method, Access-Control-Request-Headers");
                 Verdict::Preflight(reply)
             }
             _ => {
                 // Without credentials, `*` means all headers, those of AWS's APIs included.
-                say("access-control-expose-headers", b"*");
+                add_header("access-control-expose-headers", b"*");
                 Verdict::ServePage(reply)
             }
         }
@@ -230,9 +230,9 @@ fn without_port(host: &str) -> &str {
 
 /// A header's value for a message.
 fn shown(value: &[u8]) -> String {
-    const MOST: usize = 200;
+    const MAX_BYTES: usize = 200;
     let text = String::from_utf8_lossy(value);
-    text[..text.floor_char_boundary(MOST)].to_owned()
+    text[..text.floor_char_boundary(MAX_BYTES)].to_owned()
 }
 
 #[cfg(test)]
@@ -346,12 +346,12 @@ mod tests {
             (Some("of the future"), false),
         ];
         for (site, is_served) in table {
-            let asked = PageRequest {
+            let page = PageRequest {
                 fetch_site: site.map(str::as_bytes),
                 ..PageRequest::default()
             };
-            assert_eq!(pages(&[]).judge(asked) == Verdict::Serve, is_served, "{site:?}");
-            assert_eq!(pages(&["*"]).judge(asked), Verdict::Serve, "{site:?}");
+            assert_eq!(pages(&[]).judge(page) == Verdict::Serve, is_served, "{site:?}");
+            assert_eq!(pages(&["*"]).judge(page), Verdict::Serve, "{site:?}");
         }
     }
 
@@ -383,17 +383,17 @@ mod tests {
         ];
         let pages = Pages::new(Vec::new(), vec!["allowed.example".to_owned()], LOOPBACK);
         for (host, is_served) in table {
-            let asked = PageRequest {
+            let page = PageRequest {
                 host: Some(host.as_bytes()),
                 ..PageRequest::default()
             };
-            assert_eq!(pages.judge(asked) == Verdict::Serve, is_served, "{host}");
+            assert_eq!(pages.judge(page) == Verdict::Serve, is_served, "{host}");
             assert_eq!(
-                Pages::new(Vec::new(), Vec::new(), EVERYWHERE).judge(asked),
+                Pages::new(Vec::new(), Vec::new(), EVERYWHERE).judge(page),
                 Verdict::Serve
             );
             let all = Pages::new(Vec::new(), vec!["*".to_owned()], LOOPBACK);
-            assert_eq!(all.judge(asked), Verdict::Serve);
+            assert_eq!(all.judge(page), Verdict::Serve);
         }
         let no_text = PageRequest {
             host: Some(b"\xff"),

@@ -76,9 +76,9 @@ impl Server {
     }
 }
 
-/// Starts serving on `listener`. Each thread creates its own `app`; `connected` sees each connection
-/// first. A client that asks whether to send its body (`Expect: 100-continue`) gets a yes, unless
-/// `refuses` answers to the head of the request.
+/// Starts serving on `listener`. Each thread creates its own `app`; `connected` sees each
+/// connection first. A client that asks whether to send its body (`Expect: 100-continue`) gets a
+/// yes, unless `refuses` answers to the head of the request.
 pub fn start<F, I, S, B>(
     listener: TcpListener,
     settings: &ConnectionConfig,

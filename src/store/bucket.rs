@@ -17,7 +17,7 @@ use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectStore, Put
 
 use super::advice;
 use super::clouds::StoreClient;
-use super::error::{StoreError, is_passing};
+use super::error::{StoreError, is_transient_status};
 use super::exchange::{Exchange, ResponseHead, shown};
 use super::location::{Cloud, Location};
 use super::tries::Failure;
@@ -87,45 +87,45 @@ impl Bucket {
     }
 
     /// Makes one attempt. Returns `None` if the object has the known version.
-    pub async fn get(&self, ask: &GetRequest<'_>) -> Result<Option<Opened>, Failure> {
-        let range = ask
+    pub async fn get(&self, request: &GetRequest<'_>) -> Result<Option<Opened>, Failure> {
+        let range = request
             .range
             .clone()
             .filter(|_| !self.ignores_ranges.load(Ordering::Relaxed));
         let exchange = self.exchange();
-        let result = self.request(ask, range.clone(), &exchange).await;
+        let result = self.request(request, range.clone(), &exchange).await;
         let result = match (exchange.status(), result) {
             (Some(200), Err(error)) if range.is_some() && !is_folder(&error) => {
                 self.ignores_ranges.store(true, Ordering::Relaxed);
-                self.whole(ask).await
+                self.whole(request).await
             }
             // An empty object has no ranges.
-            (Some(416), Err(_)) if range.is_some_and(|range| range.start == 0) => self.whole(ask).await,
-            (Some(416), Err(_)) => Err(Failure::lasting(StoreError::Changed {
-                url: ask.url.to_owned(),
+            (Some(416), Err(_)) if range.is_some_and(|range| range.start == 0) => self.whole(request).await,
+            (Some(416), Err(_)) => Err(Failure::permanent(StoreError::Changed {
+                url: request.url.to_owned(),
             })),
             (Some(304), Err(_)) => return Ok(None),
-            (_, result) => result.map_err(|error| self.failure(ask.url, &error, &exchange)),
+            (_, result) => result.map_err(|error| self.failure(request.url, &error, &exchange)),
         };
         match result {
             Ok(opened)
-                if ask
+                if request
                     .matching
                     .is_some_and(|version| !version.agrees_with(&opened.version)) =>
             {
-                Err(Failure::lasting(StoreError::Changed {
-                    url: ask.url.to_owned(),
+                Err(Failure::permanent(StoreError::Changed {
+                    url: request.url.to_owned(),
                 }))
             }
-            Ok(opened) if ask.unless.is_some_and(|version| *version == opened.version) => Ok(None),
+            Ok(opened) if request.unless.is_some_and(|version| *version == opened.version) => Ok(None),
             result => result.map(Some),
         }
     }
 
-    async fn whole(&self, ask: &GetRequest<'_>) -> Result<Opened, Failure> {
+    async fn whole(&self, request: &GetRequest<'_>) -> Result<Opened, Failure> {
         let exchange = self.exchange();
-        let result = self.request(ask, None, &exchange).await;
-        result.map_err(|error| self.failure(ask.url, &error, &exchange))
+        let result = self.request(request, None, &exchange).await;
+        result.map_err(|error| self.failure(request.url, &error, &exchange))
     }
 
     fn exchange(&self) -> Exchange {
@@ -137,7 +137,7 @@ impl Bucket {
 
     async fn request(
         &self,
-        ask: &GetRequest<'_>,
+        request: &GetRequest<'_>,
         range: Option<Range<u64>>,
         exchange: &Exchange,
     ) -> object_store::Result<Opened> {
@@ -146,15 +146,15 @@ impl Bucket {
             ..GetOptions::default()
         };
         options.extensions.insert(exchange.clone());
-        if let Some(version) = ask.matching {
+        if let Some(version) = request.matching {
             options.if_match = version.strong_tag().map(str::to_owned);
             options.if_unmodified_since = version.modified().map(Into::into);
         }
-        if let Some(version) = ask.unless {
+        if let Some(version) = request.unless {
             options.if_none_match = version.tag().map(str::to_owned);
             options.if_modified_since = version.modified().map(Into::into);
         }
-        let result = self.objects.get_opts(ask.key, options).await?;
+        let result = self.objects.get_opts(request.key, options).await?;
         let meta = &result.meta;
         if meta.size == 0
             && result
@@ -163,7 +163,7 @@ impl Bucket {
                 .is_some_and(|value| value.as_ref() == "true")
         {
             return Err(object_store::Error::NotFound {
-                path: ask.key.to_string(),
+                path: request.key.to_string(),
                 source: "it is the marker of a folder".into(),
             });
         }
@@ -185,7 +185,7 @@ impl Bucket {
         page_token: Option<String>,
     ) -> Result<PaginatedListResult, Failure> {
         let Some(lists) = &self.lists else {
-            return Err(Failure::lasting(StoreError::NotFound { url: url.to_owned() }));
+            return Err(Failure::permanent(StoreError::NotFound { url: url.to_owned() }));
         };
         let exchange = Exchange::default();
         let mut options = PaginatedListOptions {
@@ -214,7 +214,7 @@ impl Bucket {
     /// Classifies an error that ended a body.
     pub fn broken(&self, url: &str, error: &object_store::Error, read: u64, bytes: u64) -> Failure {
         let url = url.to_owned();
-        Failure::passing(match find::<HttpError>(error).map(HttpError::kind) {
+        Failure::transient(match find::<HttpError>(error).map(HttpError::kind) {
             Some(HttpErrorKind::Timeout) => StoreError::TimedOut {
                 url,
                 timeout: self.timeout,
@@ -234,7 +234,7 @@ impl Bucket {
         let url = url.to_owned();
         let reason = shown(&deepest(error));
         if is_folder(error) && matches!(exchange.status(), Some(200..300)) {
-            return Failure::lasting(StoreError::NotFound { url });
+            return Failure::permanent(StoreError::NotFound { url });
         }
         let http = find::<HttpError>(error);
         if let Some(seen) = exchange.seen()
@@ -253,24 +253,24 @@ impl Bucket {
                 error: no_credentials,
                 // Without a connection there is no source of credentials. With one, the failure may
                 // pass.
-                again: http.is_some_and(|error| !could_not_connect(error)),
+                is_transient: http.is_some_and(|error| !could_not_connect(error)),
             };
         }
         match http {
             Some(error) if error.kind() == HttpErrorKind::Timeout && !could_not_connect(error) => {
-                Failure::passing(StoreError::TimedOut {
+                Failure::transient(StoreError::TimedOut {
                     url,
                     timeout: self.timeout,
                     tries: 0,
                 })
             }
-            Some(_) => Failure::passing(StoreError::Unreachable {
+            Some(_) => Failure::transient(StoreError::Unreachable {
                 url,
                 reason,
                 tries: 0,
                 address: advice::on_address(self.cloud),
             }),
-            None => Failure::lasting(StoreError::InvalidResponse { url, reason }),
+            None => Failure::permanent(StoreError::InvalidResponse { url, reason }),
         }
     }
 
@@ -306,11 +306,11 @@ impl Bucket {
                 };
                 return Failure {
                     error: status_error,
-                    again: is_passing(status),
+                    is_transient: is_transient_status(status),
                 };
             }
         };
-        Failure::lasting(error)
+        Failure::permanent(error)
     }
 }
 

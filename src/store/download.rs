@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::bucket::{Bucket, GetRequest, Opened};
 use super::error::StoreError;
-use super::tries::{Failure, Tries};
+use super::tries::{Failure, Retries};
 use super::version::Version;
 
 /// The limits of a download.
@@ -122,7 +122,7 @@ impl Download {
         chunks: &mpsc::UnboundedSender<Result<Chunk, StoreError>>,
     ) -> Result<(), StoreError> {
         let room = Arc::new(Semaphore::new(self.room()));
-        let mut tries = Tries::new(self.plan.retries);
+        let mut tries = Retries::new(self.plan.retries);
         while !range.is_empty() {
             let before = range.start;
             let opening = match opened.take() {
@@ -138,22 +138,22 @@ impl Download {
                 if range.start - before >= (self.plan.part_bytes / 8).max(1) {
                     tries.reset();
                 }
-                tries.again(failure).await?;
+                tries.next_attempt(failure).await?;
             }
         }
         Ok(())
     }
 
     async fn open(&self, range: Range<u64>) -> Result<Opened, Failure> {
-        let asked = GetRequest {
+        let request = GetRequest {
             key: &self.key,
             url: &self.url,
             range: Some(range),
             matching: Some(&self.version),
             unless: None,
         };
-        let changed = || Failure::lasting(StoreError::Changed { url: self.url.clone() });
-        match self.bucket.get(&asked).await {
+        let changed = || Failure::permanent(StoreError::Changed { url: self.url.clone() });
+        match self.bucket.get(&request).await {
             Ok(Some(opened)) if opened.bytes == self.bytes => Ok(opened),
             Ok(_) => Err(changed()),
             Err(Failure {
@@ -182,7 +182,7 @@ impl Download {
                     return Err(self.resumable(failure, range.start));
                 }
                 None => {
-                    let failure = Failure::passing(StoreError::CutShort {
+                    let failure = Failure::transient(StoreError::CutShort {
                         url: self.url.clone(),
                         read: range.start,
                         bytes: self.bytes,
@@ -201,7 +201,7 @@ impl Download {
                 continue;
             }
             let count = u32::try_from(bytes.len().min(self.room())).unwrap_or(u32::MAX);
-            let stopped = || Failure::lasting(StoreError::Stopped { url: self.url.clone() });
+            let stopped = || Failure::permanent(StoreError::Stopped { url: self.url.clone() });
             let permit = room.clone().acquire_many_owned(count).await.map_err(|_| stopped())?;
             range.start += bytes.len() as u64;
             chunks.send(Ok((bytes, permit))).map_err(|_| stopped())?;
@@ -212,15 +212,15 @@ impl Download {
     /// Without a known version, a started download cannot be resumed.
     fn resumable(&self, failure: Failure, read: u64) -> Failure {
         match self.version.is_unknown() && read > 0 {
-            true => Failure::lasting(failure.error),
+            true => Failure::permanent(failure.error),
             false => failure,
         }
     }
 
     /// Bytes of a part that may wait to be read.
     fn room(&self) -> usize {
-        const MOST: u64 = u32::MAX as u64;
-        usize::try_from(self.plan.part_bytes.clamp(1, MOST)).unwrap_or(usize::MAX)
+        const MAX_PERMITS: u64 = u32::MAX as u64;
+        usize::try_from(self.plan.part_bytes.clamp(1, MAX_PERMITS)).unwrap_or(usize::MAX)
     }
 }
 

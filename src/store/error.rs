@@ -157,7 +157,7 @@ impl StoreError {
             | Self::CutShort { .. }
             | Self::Changed { .. }
             | Self::Stopped { .. } => true,
-            Self::Status { response, .. } => is_passing(response.status),
+            Self::Status { response, .. } => is_transient_status(response.status),
             Self::NotFound { .. }
             | Self::NoBucket { .. }
             | Self::OtherRegion { .. }
@@ -189,7 +189,7 @@ impl StoreError {
 }
 
 /// Whether a status means that the store has a problem of its own or is overloaded.
-pub(super) fn is_passing(status: u16) -> bool {
+pub(super) fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..)
 }
 
@@ -201,7 +201,7 @@ fn on_certificates(reason: &str) -> &'static str {
 }
 
 fn later(response: &StoreResponse) -> &'static str {
-    match is_passing(response.status) {
+    match is_transient_status(response.status) {
         true => "try again later",
         false => "check the URL and the name",
     }

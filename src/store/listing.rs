@@ -11,7 +11,7 @@ use object_store::path::Path;
 use super::bucket::Bucket;
 use super::error::StoreError;
 use super::name::Name;
-use super::tries::Tries;
+use super::tries::Retries;
 use super::version::Version;
 
 /// Limits on the contents of a folder.
@@ -114,11 +114,11 @@ pub(super) async fn list(
     let mut listing = Listing(BTreeMap::new());
     let (mut bytes, mut page_token) = (0, None);
     loop {
-        let mut tries = Tries::new(retries);
+        let mut tries = Retries::new(retries);
         let page = loop {
             match bucket.list(&prefix, url, page_token.clone()).await {
                 Ok(page) => break page,
-                Err(failure) => tries.again(failure).await?,
+                Err(failure) => tries.next_attempt(failure).await?,
             }
         };
         for meta in page.result.objects {

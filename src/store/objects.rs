@@ -20,7 +20,7 @@ use super::environment::Environment;
 use super::error::{LocationError, StoreError};
 use super::location::Location;
 use super::thread::{self, run_on};
-use super::tries::{Failure, Tries};
+use super::tries::{Failure, Retries};
 use crate::background::Background;
 
 /// Reasons why an object was not read or written.
@@ -82,11 +82,11 @@ impl Objects {
         };
         let (url, retries) = (url.to_owned(), self.retries);
         let whole = async move {
-            let mut tries = Tries::new(retries);
+            let mut tries = Retries::new(retries);
             loop {
                 match whole(&bucket, &key, &url, limit).await {
                     Ok(bytes) => return Ok(bytes),
-                    Err(failure) => tries.again(failure).await?,
+                    Err(failure) => tries.next_attempt(failure).await?,
                 }
             }
         };
@@ -107,11 +107,11 @@ impl Objects {
         };
         let (url, retries, content_type) = (url.to_owned(), self.retries, content_type.to_owned());
         let written = async move {
-            let mut tries = Tries::new(retries);
+            let mut tries = Retries::new(retries);
             loop {
                 match bucket.put(&key, &url, bytes.clone(), &content_type).await {
                     Ok(()) => return Ok(()),
-                    Err(failure) => tries.again(failure).await?,
+                    Err(failure) => tries.next_attempt(failure).await?,
                 }
             }
         };
@@ -157,15 +157,15 @@ impl Objects {
 type Whole = Result<Result<Bytes, ObjectError>, Failure>;
 
 async fn whole(bucket: &Bucket, key: &Path, url: &str, limit: usize) -> Whole {
-    let ask = GetRequest {
+    let request = GetRequest {
         key,
         url,
         range: None,
         matching: None,
         unless: None,
     };
-    let gone = || Failure::lasting(StoreError::NotFound { url: url.to_owned() });
-    let mut opened = bucket.get(&ask).await?.ok_or_else(gone)?;
+    let gone = || Failure::permanent(StoreError::NotFound { url: url.to_owned() });
+    let mut opened = bucket.get(&request).await?.ok_or_else(gone)?;
     let too_large = || ObjectError::TooLarge {
         url: url.to_owned(),
         limit,

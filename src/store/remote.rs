@@ -22,7 +22,7 @@ use super::local::{Directory, LocalEntry};
 use super::location::Location;
 use super::name::Name;
 use super::thread::{self, run_on};
-use super::tries::Tries;
+use super::tries::Retries;
 use super::version::Version;
 use crate::background::Background;
 
@@ -182,19 +182,19 @@ impl RemoteName {
     /// one version.
     async fn object(&self, bucket: &Bucket, key: &Path, known: Option<&Version>) -> Result<Option<Opened>, StoreError> {
         let plan = self.shared.plan;
-        let mut asked = GetRequest {
+        let mut request = GetRequest {
             key,
             url: &self.url,
             range: Some(0..plan.part_bytes),
             matching: None,
             unless: known,
         };
-        let mut tries = Tries::new(plan.retries);
+        let mut tries = Retries::new(plan.retries);
         loop {
-            match bucket.get(&asked).await {
-                Ok(Some(opened)) if !opened.is_whole() && opened.version.is_unknown() => asked.range = None,
+            match bucket.get(&request).await {
+                Ok(Some(opened)) if !opened.is_whole() && opened.version.is_unknown() => request.range = None,
                 Ok(opened) => return Ok(opened),
-                Err(failure) => tries.again(failure).await?,
+                Err(failure) => tries.next_attempt(failure).await?,
             }
         }
     }

@@ -18,12 +18,12 @@ pub const PART: u64 = 1000;
 pub const PARTS: usize = 3;
 
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct TestRequest {
     pub target: String,
     headers: BTreeMap<String, String>,
 }
 
-impl Request {
+impl TestRequest {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
@@ -130,7 +130,7 @@ impl Stored {
         }
     }
 
-    pub fn answer(&self, request: &Request) -> Reply {
+    pub fn answer(&self, request: &TestRequest) -> Reply {
         let headers = |mut reply: Reply| {
             if let Some(tag) = &self.tag {
                 reply = reply.with("etag", tag);
@@ -141,18 +141,18 @@ impl Stored {
             }
         };
         let (tag, modified) = (self.tag.as_deref(), self.modified);
-        if request.header("if-match").is_some_and(|asked| Some(asked) != tag) {
+        if request.header("if-match").is_some_and(|sent| Some(sent) != tag) {
             return Reply::error(412, "PreconditionFailed");
         }
         let unmodified_since = request.header("if-unmodified-since");
-        if unmodified_since.is_some_and(|asked| Some(asked) != modified) {
+        if unmodified_since.is_some_and(|sent| Some(sent) != modified) {
             return Reply::error(412, "PreconditionFailed");
         }
         let not_modified = match request.header("if-none-match") {
-            Some(asked) => Some(asked) == tag,
+            Some(sent) => Some(sent) == tag,
             None => request
                 .header("if-modified-since")
-                .is_some_and(|asked| Some(asked) == modified),
+                .is_some_and(|sent| Some(sent) == modified),
         };
         if not_modified {
             return headers(Reply::new(304, ""));
@@ -191,23 +191,23 @@ pub fn page(files: &[(&str, &Stored)], next: Option<&str>) -> Reply {
 
 pub struct Server {
     pub address: SocketAddr,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<TestRequest>>>,
     left: Receiver<()>,
 }
 
 impl Server {
-    pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn start(answer: impl Fn(&TestRequest) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let requests = Arc::<Mutex<Vec<Request>>>::default();
-        let (answer, noted) = (Arc::new(answer), requests.clone());
+        let requests = Arc::<Mutex<Vec<TestRequest>>>::default();
+        let (answer, recorded) = (Arc::new(answer), requests.clone());
         let (leaving, left) = channel();
         // Ends with the process of the test.
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (answer, noted, leaving) = (answer.clone(), noted.clone(), leaving.clone());
+                let (answer, recorded, leaving) = (answer.clone(), recorded.clone(), leaving.clone());
                 // Errors are clients that disconnected, as tests let them.
-                thread::spawn(move || serve(&stream.unwrap(), &*answer, &noted, &leaving));
+                thread::spawn(move || serve(&stream.unwrap(), &*answer, &recorded, &leaving));
             }
         });
         Self {
@@ -218,7 +218,7 @@ impl Server {
     }
 
     /// The requests since the last call.
-    pub fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<TestRequest> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 
@@ -249,8 +249,8 @@ impl Server {
 
 fn serve(
     stream: &TcpStream,
-    answer: &dyn Fn(&Request) -> Reply,
-    noted: &Mutex<Vec<Request>>,
+    answer: &dyn Fn(&TestRequest) -> Reply,
+    recorded: &Mutex<Vec<TestRequest>>,
     leaving: &Sender<()>,
 ) -> Option<()> {
     let mut reader = BufReader::new(stream);
@@ -258,7 +258,7 @@ fn serve(
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         let mut words = line.split_whitespace();
-        let mut request = Request {
+        let mut request = TestRequest {
             target: words.nth(1)?.to_owned(),
             headers: BTreeMap::new(),
         };
@@ -272,7 +272,7 @@ fn serve(
                 .headers
                 .insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
-        noted.lock().unwrap().push(request.clone());
+        recorded.lock().unwrap().push(request.clone());
         let reply = answer(&request);
         let headers: String = reply
             .headers

@@ -15,36 +15,42 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Failure {
     pub error: StoreError,
-    pub again: bool,
+    pub is_transient: bool,
 }
 
 impl Failure {
-    pub fn lasting(error: StoreError) -> Self {
-        Self { error, again: false }
+    pub fn permanent(error: StoreError) -> Self {
+        Self {
+            error,
+            is_transient: false,
+        }
     }
 
-    pub fn passing(error: StoreError) -> Self {
-        Self { error, again: true }
+    pub fn transient(error: StoreError) -> Self {
+        Self {
+            error,
+            is_transient: true,
+        }
     }
 }
 
 /// The attempts at one request.
 #[derive(Debug)]
-pub(super) struct Tries {
+pub(super) struct Retries {
     made: u32,
     retries: u32,
 }
 
-impl Tries {
+impl Retries {
     pub fn new(retries: u32) -> Self {
         Self { made: 0, retries }
     }
 
     /// Returns when it is time for the next attempt, or the error when there is none left.
-    pub async fn again(&mut self, failure: Failure) -> Result<(), StoreError> {
+    pub async fn next_attempt(&mut self, failure: Failure) -> Result<(), StoreError> {
         self.made = self.made.saturating_add(1);
         let error = failure.error.after(self.made);
-        if !failure.again || self.made > self.retries {
+        if !failure.is_transient || self.made > self.retries {
             return Err(error);
         }
         let pause = pause(self.made, RandomState::new().hash_one(self.made));
@@ -96,10 +102,13 @@ mod tests {
             tries,
             address: "the address",
         };
-        let mut tries = Tries::new(1);
-        assert_eq!(tries.again(Failure::passing(unreachable(0))).await, Ok(()));
-        assert_eq!(tries.again(Failure::passing(unreachable(0))).await, Err(unreachable(2)));
-        let lasting = Failure::lasting(unreachable(0));
-        assert_eq!(Tries::new(9).again(lasting).await, Err(unreachable(1)));
+        let mut tries = Retries::new(1);
+        assert_eq!(tries.next_attempt(Failure::transient(unreachable(0))).await, Ok(()));
+        assert_eq!(
+            tries.next_attempt(Failure::transient(unreachable(0))).await,
+            Err(unreachable(2))
+        );
+        let permanent = Failure::permanent(unreachable(0));
+        assert_eq!(Retries::new(9).next_attempt(permanent).await, Err(unreachable(1)));
     }
 }

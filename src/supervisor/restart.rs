@@ -162,14 +162,14 @@ mod tests {
     fn a_requested_replacement_follows_at_once_unless_the_server_stops() {
         let mut backoff = Backoff::default();
         for how in [WorkerEnd::Exited(75), WorkerEnd::Exited(0), KILL, FPE] {
-            let asked = EndedWorker {
+            let replaced = EndedWorker {
                 requested_replacement: true,
                 ..ended(how, true, false)
             };
-            assert_eq!(backoff.next(asked), AT_ONCE, "{how:?}");
+            assert_eq!(backoff.next(replaced), AT_ONCE, "{how:?}");
             let stopping = EndedWorker {
                 stopping: true,
-                ..asked
+                ..replaced
             };
             assert_eq!(backoff.next(stopping), NextStep::End(0), "{how:?}");
         }

@@ -297,7 +297,7 @@ fn kinds() -> Vec<Hostile> {
                 pax(b'x', &[("GNU.sparse.size", "9"), ("GNU.sparse.map", "9,1")]),
                 file("holes", b"x"),
             ],
-            "\"holes\" in it is a sparse file whose map has a piece behind the end",
+            "\"holes\" in it is a sparse file whose map has a piece past the end",
         ),
         one(
             "sparse file that is larger than archives may be",

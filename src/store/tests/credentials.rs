@@ -1,7 +1,7 @@
 //! Sources of credentials.
 
 use crate::store::StoreError;
-use crate::store::testing::{Reply, Request, Server, Stored, fetched, remote};
+use crate::store::testing::{Reply, Server, Stored, TestRequest, fetched, remote};
 
 const KEYS: &str = r#"{"AccessKeyId": "role", "SecretAccessKey": "s", "Token": "session", "Code": "Success",
     "Type": "AWS-HMAC", "LastUpdated": "2015-10-21T07:28:00Z", "Expiration": "2115-10-21T07:28:00Z"}"#;
@@ -21,7 +21,7 @@ fn endpoint(server: &Server) -> (&'static str, String) {
     ("AWS_ENDPOINT_URL", format!("http://{}", server.address))
 }
 
-fn signed_by_the_role(requests: &[Request]) -> bool {
+fn signed_by_the_role(requests: &[TestRequest]) -> bool {
     requests.last().is_some_and(|request| {
         request.header("x-amz-security-token") == Some("session")
             && request

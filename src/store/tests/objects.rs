@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::store::testing::{PART, PARTS, Reply, Request, Server, Stored, fetched, name, read, remote, wait};
+use crate::store::testing::{PART, PARTS, Reply, Server, Stored, TestRequest, fetched, name, read, remote, wait};
 use crate::store::{Found, Object, Remote, StoreError, Version};
 
 fn found(remote: &Remote, known: Option<&Version>) -> Option<Object> {
@@ -98,7 +98,7 @@ fn names_reach_the_server_unchanged() {
     for text in names {
         for (remote, root) in [(server.remote(), "/bucket/store"), (server.web(), "/store")] {
             fetched(&remote, text).unwrap();
-            let paths: Vec<_> = server.requests().iter().map(Request::path).collect();
+            let paths: Vec<_> = server.requests().iter().map(TestRequest::path).collect();
             assert_eq!(paths, [format!("{root}/{text}")]);
         }
     }
@@ -259,11 +259,11 @@ fn the_number_of_parts_in_transit_is_limited() {
     let expected = stored.bytes.clone();
     // Upper limit of the bytes read, recorded before each read.
     let read = Arc::new(AtomicUsize::new(0));
-    let (noted, too_early) = (read.clone(), Arc::new(AtomicUsize::new(0)));
+    let (recorded, too_early) = (read.clone(), Arc::new(AtomicUsize::new(0)));
     let early = too_early.clone();
     let server = Server::start(move |request| {
         let part = request.range().unwrap().start / PART as usize;
-        if part >= noted.load(Ordering::SeqCst) / PART as usize + PARTS {
+        if part >= recorded.load(Ordering::SeqCst) / PART as usize + PARTS {
             early.fetch_add(1, Ordering::SeqCst);
         }
         stored.answer(request)
@@ -368,6 +368,6 @@ fn several_stores_on_one_server_are_separate() {
     for store in &stores {
         fetched(store, "a").unwrap();
     }
-    let paths: Vec<_> = server.requests().iter().map(Request::path).collect();
+    let paths: Vec<_> = server.requests().iter().map(TestRequest::path).collect();
     assert_eq!(paths, ["/one/a", "/two/x/a"]);
 }
