@@ -1,5 +1,5 @@
 //! The supervisor, the first of two processes: it holds the listening socket, and starts the worker
-//! that serves as often as necessary.
+//! that serves requests, as often as necessary.
 //!
 //! A request can crash the process that runs its model (`engine/crash.rs`). In one process with a
 //! thousand models, a crash would remove all of them while the platform believes them loaded. So
@@ -15,8 +15,8 @@
 //! `--worker-timeout` (`liveness.rs`).
 //!
 //! ```text
-//! supervisor                                       worker bind, start        -- Start + listener
-//! -->
+//! supervisor                                       worker
+//! bind, start        -- Start + listener -->
 //!                    -- Model*, Refuse*, Go -->    listens, restores
 //!                    <-- Ready, Loaded, Unloaded, Used, Alive --
 //!                    <-- Replace --               drains for a moment, ends
@@ -98,7 +98,8 @@ pub struct SupervisorConfig {
 
 /// Serves on `listener` with one worker after the other. Returns the exit code of the last one.
 pub fn run(listener: TcpListener, settings: SupervisorConfig) -> Result<i32, SuperviseError> {
-    // The worker checks this name of its parent, which does not depend on the program's file name.
+    // The worker recognizes its supervisor by this name, which does not depend on the program's
+    // file name.
     rustix::thread::set_name(c"longshore").map_err(io::Error::from)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

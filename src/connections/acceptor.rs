@@ -34,7 +34,7 @@ const SHORT_TICK: Duration = Duration::from_millis(10);
 const BACKOFF: Duration = Duration::from_millis(20);
 
 /// Time to write the last responses after the drain timeout.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// An accepted connection, on its way to the thread that serves it.
 #[derive(Debug)]
@@ -316,7 +316,7 @@ impl Acceptor {
                 "requests are still in progress at the end of the drain timeout; they get a 503"
             );
         }
-        now >= stop.deadline + LAST_WORDS
+        now >= stop.deadline + LAST_WRITES
     }
 }
 

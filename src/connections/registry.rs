@@ -26,7 +26,7 @@ pub struct Occupancy {
 }
 
 impl Occupancy {
-    /// Whether all general places are taken, and more.
+    /// Whether more than the general places are taken.
     pub fn is_full(&self) -> bool {
         self.staying() > self.general
     }

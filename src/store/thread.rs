@@ -16,7 +16,7 @@ pub(super) fn start() -> Result<Background, LocationError> {
 }
 
 /// Runs `future` on `runtime`. Dropping the returned future ends it.
-pub(super) async fn on<T: Send + 'static>(
+pub(super) async fn run_on<T: Send + 'static>(
     runtime: &Handle,
     url: String,
     future: impl Future<Output = Result<T, StoreError>> + Send + 'static,
