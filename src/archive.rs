@@ -30,8 +30,8 @@ use std::path::Path;
 pub use decoded::MAX_WINDOW_BYTES;
 pub use error::{UnpackError, is_full};
 pub use kind::{Foreign, HEAD_BYTES, compressed, foreign};
-pub use pack::{Collected, LeftOut, PackError, PackSource, collect, write};
-pub use unpack::{Expected, UnpackLimits, Unpacked, unpack};
+pub use pack::{CollectedFiles, LeftOut, PackError, PackSource, collect, write};
+pub use unpack::{ExpectedFormat, UnpackLimits, Unpacked, unpack};
 
 /// tar's unit: each header is one block, and contents are padded to a multiple of it.
 const BLOCK: usize = 512;
@@ -43,7 +43,7 @@ pub fn is_archive(path: &Path) -> Result<bool, UnpackError> {
     File::open(path)
         .and_then(|file| file.take(BLOCK as u64).read_to_end(&mut head))
         .map_err(UnpackError::Source)?;
-    match kind::Kind::of(&head) {
+    match kind::FileFormat::of(&head) {
         Ok(kind) => Ok(kind.is_archive()),
         Err(UnpackError::Empty) => Ok(false),
         Err(error) => Err(error),

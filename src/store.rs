@@ -46,9 +46,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task;
 
-use crate::archive::{self, Expected, UnpackError, UnpackLimits};
+use crate::archive::{self, ExpectedFormat, UnpackError, UnpackLimits};
 
-pub use cache::{CacheError, Lease, Usage};
+pub use cache::{DiskCacheError, Lease, Usage};
 pub use environment::Environment;
 pub use error::{LocationError, StoreError};
 pub use name::{Name, NameError};
@@ -56,7 +56,7 @@ pub use objects::{ObjectError, Objects};
 pub use version::Version;
 
 use cache::DiskCache;
-use found::{Folder, Found, Object};
+use found::{Folder, FoundModel, Object};
 use progress::ProgressReader;
 use remote::{Remote, RemoteSettings};
 
@@ -94,7 +94,7 @@ pub enum OpenError {
     #[error(transparent)]
     Location(#[from] LocationError),
     #[error("--cache-dir: {0}")]
-    Cache(#[from] CacheError),
+    Cache(#[from] DiskCacheError),
 }
 
 /// Reasons why a model was not fetched.
@@ -286,9 +286,9 @@ impl Store {
     /// Looks for `name` in the store; `None` when it is the version `known`.
     async fn ask(&self, name: &Name, known: Option<&Version>) -> Result<Option<Arrival>, FetchError> {
         match self.remote.find(name, known).await {
-            Ok(Found::Unchanged) => Ok(None),
-            Ok(Found::Object(object)) => Ok(Some(arriving(name, ArrivalSource::Object(object)))),
-            Ok(Found::Folder(folder)) => Ok(Some(arriving(name, ArrivalSource::Folder(folder)))),
+            Ok(FoundModel::Unchanged) => Ok(None),
+            Ok(FoundModel::Object(object)) => Ok(Some(arriving(name, ArrivalSource::Object(object)))),
+            Ok(FoundModel::Folder(folder)) => Ok(Some(arriving(name, ArrivalSource::Folder(folder)))),
             Err(error) => {
                 if matches!(error, StoreError::NotFound { .. }) {
                     let (cache, url) = (Arc::clone(&self.cache), self.url_of(name));
@@ -331,9 +331,9 @@ impl Store {
                 fetched => return fetched,
             }
             arrival = match self.remote.find(&name, None).await? {
-                Found::Object(object) => arriving(&name, ArrivalSource::Object(object)),
-                Found::Folder(folder) => arriving(&name, ArrivalSource::Folder(folder)),
-                Found::Unchanged => {
+                FoundModel::Object(object) => arriving(&name, ArrivalSource::Object(object)),
+                FoundModel::Folder(folder) => arriving(&name, ArrivalSource::Folder(folder)),
+                FoundModel::Unchanged => {
                     return Err(StoreError::Changed {
                         url: self.url_of(&name),
                     }
@@ -395,12 +395,12 @@ async fn blocking<T: Send + 'static>(
 
 /// The formats that an object of this name may have, and the file name of a model outside an
 /// archive.
-fn expected(name: &Name, names_bind: bool) -> Expected<'_> {
+fn expected(name: &Name, names_bind: bool) -> ExpectedFormat<'_> {
     match name.file_name() {
-        model if model.ends_with(".onnx") || model.ends_with(".ort") => Expected::Anything(model),
-        _ if !names_bind => Expected::Anything("model.onnx"),
-        archive if archive.ends_with(".tar.gz") || archive.ends_with(".tgz") => Expected::TarGzip,
-        _ => Expected::Archive,
+        model if model.ends_with(".onnx") || model.ends_with(".ort") => ExpectedFormat::Anything(model),
+        _ if !names_bind => ExpectedFormat::Anything("model.onnx"),
+        archive if archive.ends_with(".tar.gz") || archive.ends_with(".tgz") => ExpectedFormat::TarGzip,
+        _ => ExpectedFormat::Archive,
     }
 }
 
@@ -420,9 +420,9 @@ fn unpack_error(url: &str, error: UnpackError) -> FetchError {
     }
 }
 
-fn cache_error(error: CacheError) -> FetchError {
+fn cache_error(error: DiskCacheError) -> FetchError {
     match &error {
-        CacheError::Write { source, .. } if archive::is_full(source) => FetchError::NoRoom(error.to_string()),
+        DiskCacheError::Write { source, .. } if archive::is_full(source) => FetchError::NoRoom(error.to_string()),
         _ => FetchError::Disk(error.to_string()),
     }
 }

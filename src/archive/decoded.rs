@@ -11,7 +11,7 @@ use flate2::bufread::GzDecoder;
 
 use super::BLOCK;
 use super::error::UnpackError;
-use super::kind::{GZIP, Kind};
+use super::kind::{FileFormat, GZIP};
 use super::unpack::UnpackLimits;
 
 /// zstd's largest window up to level 19. With --ultra and --long it reaches 128 MiB and more.
@@ -27,10 +27,10 @@ const RATIO_FREE_BYTES: u64 = 16 << 20;
 const BUFFER_BYTES: usize = 128 << 10;
 
 /// The head that was read to detect the format, and then the rest of the source.
-type Whole<R> = BufReader<Chain<Cursor<Vec<u8>>, Tap<R>>>;
+type WholeSource<R> = BufReader<Chain<Cursor<Vec<u8>>, CountedSource<R>>>;
 
 /// Reads a source and counts its bytes.
-pub struct Tap<R> {
+pub struct CountedSource<R> {
     source: R,
     read: u64,
     most: u64,
@@ -38,7 +38,7 @@ pub struct Tap<R> {
     bytes: u64,
 }
 
-impl<R: Read> Read for Tap<R> {
+impl<R: Read> Read for CountedSource<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             return match self.source.read(buffer) {
@@ -57,7 +57,7 @@ impl<R: Read> Read for Tap<R> {
     }
 }
 
-pub struct Decoded<R: Read> {
+pub struct DecodedArchive<R: Read> {
     from: Decoder<R>,
     out: u64,
     /// Bytes of holes in sparse files, which the archive does not store.
@@ -66,17 +66,17 @@ pub struct Decoded<R: Read> {
 }
 
 enum Decoder<R: Read> {
-    Plain(Whole<R>),
-    Gzip(Members<Whole<R>>),
-    Zstd(zstd::stream::read::Decoder<'static, Whole<R>>),
+    Plain(WholeSource<R>),
+    Gzip(GzipMembers<WholeSource<R>>),
+    Zstd(zstd::stream::read::Decoder<'static, WholeSource<R>>),
 }
 
-impl<R: Read> Decoded<R> {
+impl<R: Read> DecodedArchive<R> {
     /// Reads the first block of `source` and detects its format.
-    pub fn open(source: R, bounds: &UnpackLimits) -> Result<(Kind, Self), UnpackError> {
+    pub fn open(source: R, bounds: &UnpackLimits) -> Result<(FileFormat, Self), UnpackError> {
         // A tar archive's headers and padding are not part of what it unpacks to.
         let around = bounds.entries.saturating_mul(2 * BLOCK as u64);
-        let mut tap = Tap {
+        let mut tap = CountedSource {
             source,
             read: 0,
             most: bounds.bytes.saturating_add(around).max(RATIO_FREE_BYTES),
@@ -87,12 +87,12 @@ impl<R: Read> Decoded<R> {
             .take(BLOCK as u64)
             .read_to_end(&mut head)
             .map_err(UnpackError::read)?;
-        let kind = Kind::of(&head)?;
+        let kind = FileFormat::of(&head)?;
         let whole = BufReader::with_capacity(BUFFER_BYTES, Cursor::new(head).chain(tap));
         let from = match kind {
-            Kind::Tar | Kind::Bare => Decoder::Plain(whole),
-            Kind::Gzip => Decoder::Gzip(Members::new(whole)),
-            Kind::Zstd => {
+            FileFormat::Tar | FileFormat::Bare => Decoder::Plain(whole),
+            FileFormat::Gzip => Decoder::Gzip(GzipMembers::new(whole)),
+            FileFormat::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(whole).map_err(UnpackError::Damaged)?;
                 decoder.window_log_max(MAX_WINDOW_LOG).map_err(UnpackError::Damaged)?;
                 Decoder::Zstd(decoder)
@@ -130,7 +130,7 @@ impl<R: Read> Decoded<R> {
     }
 }
 
-impl<R: Read> Read for Decoded<R> {
+impl<R: Read> Read for DecodedArchive<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &mut self.from {
             Decoder::Plain(from) => from.read(buffer),
@@ -148,12 +148,12 @@ impl<R: Read> Read for Decoded<R> {
 
 /// Concatenated gzip members, as parallel compressors write them. Zeros may follow: tapes and disks
 /// pad with them.
-struct Members<B> {
+struct GzipMembers<B> {
     /// None after the last.
     from: Option<GzDecoder<B>>,
 }
 
-impl<B: BufRead> Members<B> {
+impl<B: BufRead> GzipMembers<B> {
     fn new(from: B) -> Self {
         Self {
             from: Some(GzDecoder::new(from)),
@@ -174,7 +174,7 @@ impl<B: BufRead> Members<B> {
     }
 }
 
-impl<B: BufRead> Read for Members<B> {
+impl<B: BufRead> Read for GzipMembers<B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);

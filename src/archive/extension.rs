@@ -18,7 +18,7 @@ pub struct Extension {
     name: Option<Vec<u8>>,
     size: Option<u64>,
     /// GNU's records of a sparse file.
-    sparse: Option<sparse::Records>,
+    sparse: Option<sparse::SparseRecords>,
     /// Whether star marked a sparse file, whose map is not read.
     is_star_sparse: bool,
     has_pax: bool,
@@ -26,7 +26,7 @@ pub struct Extension {
 
 /// The entries that an extended header applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum ExtensionScope {
     Next,
     /// All entries that follow.
     All,
@@ -43,7 +43,7 @@ impl Extension {
     }
 
     /// Takes the records of a sparse file.
-    pub fn sparse(&mut self) -> Option<sparse::Records> {
+    pub fn sparse(&mut self) -> Option<sparse::SparseRecords> {
         self.sparse.take()
     }
 
@@ -69,12 +69,12 @@ impl Extension {
     }
 
     /// Reads PAX records.
-    pub fn records(&mut self, text: &[u8], scope: Scope, after: &str) -> Result<(), UnpackError> {
+    pub fn records(&mut self, text: &[u8], scope: ExtensionScope, after: &str) -> Result<(), UnpackError> {
         let wrong = |what| UnpackError::Extension {
             after: after.to_owned(),
             what,
         };
-        if scope == Scope::Next && std::mem::replace(&mut self.has_pax, true) {
+        if scope == ExtensionScope::Next && std::mem::replace(&mut self.has_pax, true) {
             return Err(wrong("is there twice"));
         }
         let mut rest = text;
@@ -83,7 +83,7 @@ impl Extension {
             rest = next;
             match key {
                 b"hdrcharset" => charset(value, after)?,
-                b"path" | b"size" | b"linkpath" if scope == Scope::All => {
+                b"path" | b"size" | b"linkpath" if scope == ExtensionScope::All => {
                     return Err(wrong("gives all entries one name or size"));
                 }
                 b"path" => self.rename(value, after)?,
@@ -101,7 +101,7 @@ impl Extension {
                 }
             }
         }
-        if scope == Scope::All && (self.is_star_sparse || self.sparse.is_some()) {
+        if scope == ExtensionScope::All && (self.is_star_sparse || self.sparse.is_some()) {
             return Err(wrong("makes all entries sparse files"));
         }
         Ok(())
@@ -119,10 +119,10 @@ impl Extension {
 }
 
 /// Key, value, and what follows the record.
-type Record<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+type PaxRecord<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
 /// Splits off the first PAX record, such as "8 key=x\n", which begins with its own length.
-fn record(text: &[u8]) -> Option<Record<'_>> {
+fn record(text: &[u8]) -> Option<PaxRecord<'_>> {
     let digits = text.iter().position(|byte| *byte == b' ')?;
     let length = text
         .get(..digits)
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_record_must_have_the_length_that_it_states() {
-        let table: [(&[u8], Option<Record<'_>>); 12] = [
+        let table: [(&[u8], Option<PaxRecord<'_>>); 12] = [
             (b"8 key=x\n", Some((b"key", b"x", b""))),
             (b"8 key=x\n8 key=y\n", Some((b"key", b"x", b"8 key=y\n"))),
             (b"12 key=a\nb=\n", Some((b"key", b"a\nb=", b""))),
@@ -185,7 +185,7 @@ mod tests {
             if let Some(size) = extended {
                 let length = size.len() + if size.len() == 1 { 8 } else { 9 };
                 let text = format!("{length} size={size}\n");
-                extension.records(text.as_bytes(), Scope::Next, "").unwrap();
+                extension.records(text.as_bytes(), ExtensionScope::Next, "").unwrap();
             }
             assert_eq!(extension.size(header), expected, "{extended:?} {header}");
         }

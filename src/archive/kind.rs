@@ -11,7 +11,7 @@ use super::error::UnpackError;
 use super::{BLOCK, header};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileFormat {
     Gzip,
     Zstd,
     Tar,
@@ -79,7 +79,7 @@ const FOREIGN: [(usize, &[u8], &str, &str); 22] = [
     ),
 ];
 
-impl Kind {
+impl FileFormat {
     /// Detects the format of a file that begins with `head`, at least a block unless the file is
     /// shorter.
     pub fn of(head: &[u8]) -> Result<Self, UnpackError> {
@@ -142,12 +142,12 @@ pub fn foreign(head: &[u8]) -> Option<Foreign> {
 
 /// Detects an archive or a compressed file in place of a model.
 pub fn compressed(head: &[u8]) -> Option<Foreign> {
-    let kind = match Kind::of(head).ok()? {
-        Kind::Gzip => "compressed with gzip",
-        Kind::Zstd => "compressed with zstd",
+    let kind = match FileFormat::of(head).ok()? {
+        FileFormat::Gzip => "compressed with gzip",
+        FileFormat::Zstd => "compressed with zstd",
         // A file of zeros looks like the end of an archive.
-        Kind::Tar if !head.iter().all(|byte| *byte == 0) => "a tar archive",
-        Kind::Tar | Kind::Bare => return None,
+        FileFormat::Tar if !head.iter().all(|byte| *byte == 0) => "a tar archive",
+        FileFormat::Tar | FileFormat::Bare => return None,
     };
     Some(Foreign {
         kind,
@@ -171,21 +171,21 @@ mod tests {
     #[test]
     fn the_first_bytes_tell_the_format() {
         let onnx = b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x0a";
-        let table: [(&[u8], Kind); 10] = [
+        let table: [(&[u8], FileFormat); 10] = [
             // A node's name may contain text that files of another format begin with.
-            (b"\x08\x08\x12\x04\x08\x08\x12\x04{\"", Kind::Bare),
-            (b"\x1f\x8b\x08\0", Kind::Gzip),
-            (b"\x28\xb5\x2f\xfd\x04", Kind::Zstd),
-            (b"\x50\x2a\x4d\x18\x04\0\0\0", Kind::Zstd),
-            (&[0; BLOCK], Kind::Tar),
-            (onnx, Kind::Bare),
-            (b"\x80\x02\0\0ORTM", Kind::Bare),
-            (&[0; 100], Kind::Bare),
-            (b"\x08", Kind::Bare),
-            (&[b'x'; 600], Kind::Bare),
+            (b"\x08\x08\x12\x04\x08\x08\x12\x04{\"", FileFormat::Bare),
+            (b"\x1f\x8b\x08\0", FileFormat::Gzip),
+            (b"\x28\xb5\x2f\xfd\x04", FileFormat::Zstd),
+            (b"\x50\x2a\x4d\x18\x04\0\0\0", FileFormat::Zstd),
+            (&[0; BLOCK], FileFormat::Tar),
+            (onnx, FileFormat::Bare),
+            (b"\x80\x02\0\0ORTM", FileFormat::Bare),
+            (&[0; 100], FileFormat::Bare),
+            (b"\x08", FileFormat::Bare),
+            (&[b'x'; 600], FileFormat::Bare),
         ];
         for (head, expected) in table {
-            assert_eq!(Kind::of(head).unwrap(), expected, "{}", head.escape_ascii());
+            assert_eq!(FileFormat::of(head).unwrap(), expected, "{}", head.escape_ascii());
         }
     }
 
@@ -213,7 +213,7 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         ];
         for (head, expected) in table {
-            let error = Kind::of(head).unwrap_err().to_string();
+            let error = FileFormat::of(head).unwrap_err().to_string();
             assert!(error.contains(expected), "{}: {error}", head.escape_ascii());
         }
     }

@@ -42,7 +42,7 @@ pub enum PackSource {
 
 /// The files of a folder that go into an archive, by their path in it.
 #[derive(Debug, Default)]
-pub struct Collected {
+pub struct CollectedFiles {
     pub files: BTreeMap<String, PackSource>,
     pub left_out: Vec<LeftOut>,
 }
@@ -57,12 +57,12 @@ pub struct LeftOut {
 /// Collects the files below `root`. Names that start with a dot or belong to an operating system
 /// are left out unless they are in `needed`. So is `output`, which is the archive itself. `root`,
 /// `needed` and `output` are real paths.
-pub fn collect(root: &Path, needed: &[PathBuf], output: &Path) -> Result<Collected, PackError> {
+pub fn collect(root: &Path, needed: &[PathBuf], output: &Path) -> Result<CollectedFiles, PackError> {
     let mut collector = Collector {
         root,
         needed,
         output,
-        collected: Collected::default(),
+        collected: CollectedFiles::default(),
     };
     collector.folder(root, false)?;
     collector.collected.left_out.sort_by(|a, b| a.path.cmp(&b.path));
@@ -73,7 +73,7 @@ struct Collector<'a> {
     root: &'a Path,
     needed: &'a [PathBuf],
     output: &'a Path,
-    collected: Collected,
+    collected: CollectedFiles,
 }
 
 impl Collector<'_> {
@@ -211,7 +211,7 @@ mod tests {
         (folder, root)
     }
 
-    fn names(collected: &Collected) -> Vec<&str> {
+    fn names(collected: &CollectedFiles) -> Vec<&str> {
         collected.files.keys().map(String::as_str).collect()
     }
 

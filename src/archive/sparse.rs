@@ -6,8 +6,9 @@
 //! or before the data (1.0).
 //! <https://www.gnu.org/software/tar/manual/html_section/Sparse-Formats.html> documents them.
 //!
-//! A [`Map`] is checked when it is built: its pieces are in order, do not overlap, lie inside the
-//! file, and use exactly the bytes that the archive holds. So every reader produces the same file.
+//! A [`SparseMap`] is checked when it is built: its pieces are in order, do not overlap, lie inside
+//! the file, and use exactly the bytes that the archive holds. So every reader produces the same
+//! file.
 
 use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader};
 
@@ -18,22 +19,22 @@ pub(super) const MAX_PIECES: usize = 100_000;
 
 /// A run of data in a sparse file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
+pub struct SparsePiece {
     pub offset: u64,
     pub length: u64,
 }
 
 /// The layout of one sparse file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Map {
-    pub pieces: Vec<Piece>,
+pub struct SparseMap {
+    pub pieces: Vec<SparsePiece>,
     /// Bytes of the file, holes included.
     pub size: u64,
 }
 
-impl Map {
+impl SparseMap {
     /// Checks the `pieces` of a file of `size` bytes whose data take `stored` bytes in the archive.
-    pub fn new(pieces: Vec<Piece>, size: u64, stored: u64) -> Result<Self, &'static str> {
+    pub fn new(pieces: Vec<SparsePiece>, size: u64, stored: u64) -> Result<Self, &'static str> {
         let mut end = 0;
         let mut held = 0u64;
         for piece in &pieces {
@@ -63,21 +64,21 @@ impl Map {
 
 /// Reads the old GNU layout: the beginning of the map, the file's size, and whether another block
 /// of the map follows.
-pub fn in_header(header: &GnuHeader) -> Option<(Vec<Piece>, u64, bool)> {
+pub fn in_header(header: &GnuHeader) -> Option<(Vec<SparsePiece>, u64, bool)> {
     let size = header::number(&header.realsize)?;
     Some((pieces(&header.sparse)?, size, header.isextended[0] != 0))
 }
 
 /// Reads a block of the old GNU layout's map, and whether another one follows.
-pub fn in_block(block: &GnuExtSparseHeader) -> Option<(Vec<Piece>, bool)> {
+pub fn in_block(block: &GnuExtSparseHeader) -> Option<(Vec<SparsePiece>, bool)> {
     Some((pieces(&block.sparse)?, block.isextended[0] != 0))
 }
 
 /// The pieces up to the first unused field.
-fn pieces(fields: &[GnuSparseHeader]) -> Option<Vec<Piece>> {
+fn pieces(fields: &[GnuSparseHeader]) -> Option<Vec<SparsePiece>> {
     let used = fields.iter().take_while(|field| !field.is_empty());
     used.map(|field| {
-        Some(Piece {
+        Some(SparsePiece {
             offset: header::number(&field.offset)?,
             length: header::number(&field.numbytes)?,
         })
@@ -87,7 +88,7 @@ fn pieces(fields: &[GnuSparseHeader]) -> Option<Vec<Piece>> {
 
 /// The PAX records of a sparse file.
 #[derive(Debug, Default)]
-pub struct Records {
+pub struct SparseRecords {
     /// The file's name. The entry's own name is a substitute for readers that do not know the
     /// layout.
     pub name: Option<Vec<u8>>,
@@ -101,12 +102,12 @@ pub struct Records {
 /// The location of the map of a file with PAX records.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MapLocation {
-    Records(Vec<Piece>, u64),
+    Records(Vec<SparsePiece>, u64),
     /// Before the data. Holds the file's size.
     Data(u64),
 }
 
-impl Records {
+impl SparseRecords {
     /// Reads the record `GNU.sparse.{key}`.
     pub fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
         const WRONG: &str = "has a sparse file's map that cannot be understood";
@@ -135,7 +136,7 @@ impl Records {
         match (self.major, self.minor) {
             (Some(1), Some(0)) if self.numbers.is_empty() => Ok(MapLocation::Data(size)),
             (None | Some(0), _) if self.numbers.len().is_multiple_of(2) => {
-                let pieces = self.numbers.chunks_exact(2).map(|pair| Piece {
+                let pieces = self.numbers.chunks_exact(2).map(|pair| SparsePiece {
                     offset: pair[0],
                     length: pair[1],
                 });
@@ -156,7 +157,7 @@ pub struct MapReader {
 
 impl MapReader {
     /// Parses the next block. Returns the pieces when the map ends in it.
-    pub fn block(&mut self, block: &[u8]) -> Result<Option<Vec<Piece>>, &'static str> {
+    pub fn block(&mut self, block: &[u8]) -> Result<Option<Vec<SparsePiece>>, &'static str> {
         /// Digits of the largest number.
         const MAX_DIGITS: usize = 20;
         for byte in block {
@@ -178,7 +179,7 @@ impl MapReader {
             }
             if self.pieces.is_some_and(|pieces| self.numbers.len() == 2 * pieces) {
                 let pairs = self.numbers.chunks_exact(2);
-                let pieces = pairs.map(|pair| Piece {
+                let pieces = pairs.map(|pair| SparsePiece {
                     offset: pair[0],
                     length: pair[1],
                 });
@@ -199,8 +200,11 @@ fn decimal(text: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn pieces(pairs: &[(u64, u64)]) -> Vec<Piece> {
-        pairs.iter().map(|&(offset, length)| Piece { offset, length }).collect()
+    fn pieces(pairs: &[(u64, u64)]) -> Vec<SparsePiece> {
+        pairs
+            .iter()
+            .map(|&(offset, length)| SparsePiece { offset, length })
+            .collect()
     }
 
     #[test]
@@ -218,7 +222,7 @@ mod tests {
             (&[(0, 10)], 100, 11, Err("does not fit")),
         ];
         for (map, size, stored, expected) in table {
-            match (Map::new(pieces(map), size, stored), expected) {
+            match (SparseMap::new(pieces(map), size, stored), expected) {
                 (Ok(map), Ok(holes)) => assert_eq!(map.holes(), holes, "{map:?}"),
                 (Err(error), Err(expected)) => assert!(error.contains(expected), "{map:?}: {error}"),
                 (found, expected) => panic!("{map:?}: {found:?}, not {expected:?}"),
@@ -271,7 +275,7 @@ mod tests {
             (&[("size", "30"), ("unknown", "1")], None),
         ];
         for (given, expected) in table {
-            let mut records = Records::default();
+            let mut records = SparseRecords::default();
             let taken = given
                 .iter()
                 .try_for_each(|(key, value)| records.record(key.as_bytes(), value.as_bytes()));

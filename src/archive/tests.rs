@@ -11,7 +11,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Expected, PackSource, UnpackError, UnpackLimits, Unpacked, unpack, write};
+use super::{ExpectedFormat, PackSource, UnpackError, UnpackLimits, Unpacked, unpack, write};
 use archives::{entry, file, folder, gzip, header, long_name, noise, pax, seal, tar, zstd};
 
 const BOUNDS: UnpackLimits = UnpackLimits {
@@ -28,7 +28,7 @@ fn unpacked_within(archive: impl Read, bounds: &UnpackLimits) -> Result<Files, U
     let around = tempfile::tempdir().unwrap();
     let into = around.path().join("deep/er/into");
     fs::create_dir_all(&into).unwrap();
-    let result = unpack(archive, Expected::Anything("model.onnx"), &into, bounds);
+    let result = unpack(archive, ExpectedFormat::Anything("model.onnx"), &into, bounds);
     let names: Vec<_> = fs::read_dir(around.path()).unwrap().flatten().collect();
     assert_eq!(names.len(), 1, "{names:?}");
     assert_eq!(fs::read_dir(around.path().join("deep")).unwrap().count(), 1);
@@ -256,15 +256,15 @@ fn an_unexpected_format_is_refused_before_anything_is_written() {
     let archive = tar(&[file("model.onnx", b"model")]);
     let (gzip, zstd, bare) = (gzip(&archive), zstd(&archive), noise(1000));
     let archive = archive.as_slice();
-    let table: [(&[u8], Expected<'_>, Option<&str>); 8] = [
-        (&gzip, Expected::TarGzip, None),
-        (&gzip, Expected::Archive, None),
-        (archive, Expected::Archive, None),
-        (&zstd, Expected::Archive, None),
-        (archive, Expected::TarGzip, Some("it is not compressed with gzip")),
-        (&zstd, Expected::TarGzip, Some("it is not compressed with gzip")),
-        (&bare, Expected::TarGzip, Some("it is not an archive")),
-        (&bare, Expected::Archive, Some("it is not an archive")),
+    let table: [(&[u8], ExpectedFormat<'_>, Option<&str>); 8] = [
+        (&gzip, ExpectedFormat::TarGzip, None),
+        (&gzip, ExpectedFormat::Archive, None),
+        (archive, ExpectedFormat::Archive, None),
+        (&zstd, ExpectedFormat::Archive, None),
+        (archive, ExpectedFormat::TarGzip, Some("it is not compressed with gzip")),
+        (&zstd, ExpectedFormat::TarGzip, Some("it is not compressed with gzip")),
+        (&bare, ExpectedFormat::TarGzip, Some("it is not an archive")),
+        (&bare, ExpectedFormat::Archive, Some("it is not an archive")),
     ];
     for (source, expected, refusal) in table {
         let into = tempfile::tempdir().unwrap();
@@ -418,7 +418,7 @@ fn a_failing_source_is_not_reported_as_a_damaged_archive() {
 fn a_folder_that_cannot_be_written_is_not_reported_as_a_damaged_archive() {
     let gone = tempfile::tempdir().unwrap().path().join("gone");
     for bytes in [tar(&[file("a/b", b"x")]), tar(&[folder("a/")]), noise(100)] {
-        let error = unpack(&bytes[..], Expected::Anything("model.onnx"), &gone, &BOUNDS).unwrap_err();
+        let error = unpack(&bytes[..], ExpectedFormat::Anything("model.onnx"), &gone, &BOUNDS).unwrap_err();
         assert!(matches!(error, UnpackError::Write { .. }), "{error}");
     }
 }
@@ -431,7 +431,7 @@ fn times_and_permissions_of_the_archive_are_ignored() {
     let into = tempfile::tempdir().unwrap();
     let unpacked = unpack(
         &tar(&[bytes])[..],
-        Expected::Anything("model.onnx"),
+        ExpectedFormat::Anything("model.onnx"),
         into.path(),
         &BOUNDS,
     )

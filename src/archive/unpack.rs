@@ -10,12 +10,12 @@ use std::path::Path;
 
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
-use super::decoded::Decoded;
+use super::decoded::DecodedArchive;
 use super::error::{UnpackError, brief};
-use super::extension::{Extension, MAX_EXTENSION_BYTES, Scope};
-use super::kind::Kind;
+use super::extension::{Extension, ExtensionScope, MAX_EXTENSION_BYTES};
+use super::kind::FileFormat;
 use super::place::EntryWriter;
-use super::sparse::{self, Map, MapReader};
+use super::sparse::{self, MapReader, SparseMap};
 use super::{BLOCK, header};
 
 /// Bytes copied at a time.
@@ -38,7 +38,7 @@ pub struct UnpackLimits {
 
 /// The formats that a caller accepts. The content decides which one a source has.
 #[derive(Debug, Clone, Copy)]
-pub enum Expected<'a> {
+pub enum ExpectedFormat<'a> {
     /// tar, uncompressed or compressed with gzip or zstd. Any other content is a model, a file of
     /// this name.
     Anything(&'a str),
@@ -60,11 +60,11 @@ pub struct Unpacked {
 /// Unpacks `source` into `folder`, which is empty and used by nothing else.
 pub fn unpack(
     source: impl Read,
-    expected: Expected<'_>,
+    expected: ExpectedFormat<'_>,
     folder: &Path,
     bounds: &UnpackLimits,
 ) -> Result<Unpacked, UnpackError> {
-    let (kind, from) = Decoded::open(source, bounds)?;
+    let (kind, from) = DecodedArchive::open(source, bounds)?;
     let mut unpacking = Unpacking {
         from,
         writer: EntryWriter::new(folder, bounds),
@@ -72,10 +72,10 @@ pub fn unpack(
         last: String::new(),
     };
     match (kind, expected) {
-        (Kind::Bare, Expected::Anything(name)) => unpacking.bare(name)?,
-        (Kind::Bare, _) => return Err(UnpackError::NotArchive),
-        (Kind::Zstd | Kind::Tar, Expected::TarGzip) => return Err(UnpackError::NotGzip),
-        (Kind::Gzip | Kind::Zstd | Kind::Tar, _) => unpacking.entries(kind)?,
+        (FileFormat::Bare, ExpectedFormat::Anything(name)) => unpacking.bare(name)?,
+        (FileFormat::Bare, _) => return Err(UnpackError::NotArchive),
+        (FileFormat::Zstd | FileFormat::Tar, ExpectedFormat::TarGzip) => return Err(UnpackError::NotGzip),
+        (FileFormat::Gzip | FileFormat::Zstd | FileFormat::Tar, _) => unpacking.entries(kind)?,
     }
     match unpacking.writer {
         EntryWriter { files: 0, .. } => Err(UnpackError::NoFile),
@@ -87,7 +87,7 @@ pub fn unpack(
 }
 
 struct Unpacking<'a, R: Read> {
-    from: Decoded<R>,
+    from: DecodedArchive<R>,
     writer: EntryWriter<'a>,
     buffer: Vec<u8>,
     /// Name of the previous entry, which error messages use as a position.
@@ -111,7 +111,7 @@ impl<R: Read> Unpacking<'_, R> {
         }
     }
 
-    fn entries(&mut self, kind: Kind) -> Result<(), UnpackError> {
+    fn entries(&mut self, kind: FileFormat) -> Result<(), UnpackError> {
         let mut extension = Extension::default();
         let mut block = [0; BLOCK];
         let mut is_first = true;
@@ -119,7 +119,7 @@ impl<R: Read> Unpacking<'_, R> {
             match self.fill(&mut block)? {
                 0 if is_first => return Err(UnpackError::Empty),
                 BLOCK => {}
-                _ if is_first && kind != Kind::Tar => return Err(UnpackError::NotTar),
+                _ if is_first && kind != FileFormat::Tar => return Err(UnpackError::NotTar),
                 _ => return Err(UnpackError::NoEnd),
             }
             if header::is_zero(&block) {
@@ -127,7 +127,7 @@ impl<R: Read> Unpacking<'_, R> {
             }
             let header = Header::from_byte_slice(&block);
             if !header::is_intact(header) {
-                return Err(if is_first && kind != Kind::Tar {
+                return Err(if is_first && kind != FileFormat::Tar {
                     UnpackError::NotTar
                 } else {
                     self.no_header()
@@ -157,12 +157,12 @@ impl<R: Read> Unpacking<'_, R> {
             }
             EntryType::XHeader => {
                 let text = self.text(size)?;
-                extension.records(&text, Scope::Next, &self.after())
+                extension.records(&text, ExtensionScope::Next, &self.after())
             }
             // Comments on the archive, such as git's.
             EntryType::XGlobalHeader => {
                 let text = self.text(size)?;
-                Extension::default().records(&text, Scope::All, &self.after())
+                Extension::default().records(&text, ExtensionScope::All, &self.after())
             }
             // Target of the next link, which is refused by its own name.
             EntryType::GNULongLink => self.text(size).map(drop),
@@ -257,11 +257,11 @@ impl<R: Read> Unpacking<'_, R> {
             }
             has_more = more_follows;
         }
-        self.sparse(name, &Map::new(pieces, size, stored).map_err(wrong)?)
+        self.sparse(name, &SparseMap::new(pieces, size, stored).map_err(wrong)?)
     }
 
     /// Unpacks a sparse file whose map is in PAX records, or before its data.
-    fn pax_sparse(&mut self, name: &str, records: sparse::Records, stored: u64) -> Result<(), UnpackError> {
+    fn pax_sparse(&mut self, name: &str, records: sparse::SparseRecords, stored: u64) -> Result<(), UnpackError> {
         let wrong = |what| UnpackError::Sparse {
             name: brief(name),
             what,
@@ -287,12 +287,12 @@ impl<R: Read> Unpacking<'_, R> {
                 }
             }
         };
-        let map = Map::new(pieces, size, stored - map_bytes).map_err(wrong)?;
+        let map = SparseMap::new(pieces, size, stored - map_bytes).map_err(wrong)?;
         self.sparse(name, &map)
     }
 
     /// Writes a sparse file: its pieces at their offsets, with holes between them.
-    fn sparse(&mut self, name: &str, map: &Map) -> Result<(), UnpackError> {
+    fn sparse(&mut self, name: &str, map: &SparseMap) -> Result<(), UnpackError> {
         let failed = |error| UnpackError::write(name, error);
         self.writer.bytes(map.size)?;
         self.from.count_holes(map.holes())?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::table::{Table, bytes, print};
-use crate::archive::{self, Collected, LeftOut, PackSource};
+use crate::archive::{self, CollectedFiles, LeftOut, PackSource};
 use crate::config::PackArgs;
 use crate::engine::{Examination, Loaded, PACKED_DESCRIPTION, PACKED_FOLDER, PACKED_MODEL};
 use crate::handler::{Handler, rehearsals};
@@ -140,7 +140,7 @@ fn growth_text(prepared: u64, weights: u64) -> String {
 }
 
 /// The files of the artifact, by their path in the archive.
-fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Collected> {
+fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<CollectedFiles> {
     let external = examination.external.iter().map(|(_, file)| file.clone());
     let requests = examination.request_files.iter().cloned();
     let needed: Vec<PathBuf> = std::iter::once(examination.model.clone())
@@ -152,7 +152,7 @@ fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Coll
         return Ok(archive::collect(&examination.folder, &needed, &output)?);
     }
     // A model file brings what it refers to, and nothing else that lies beside it.
-    let mut collected = Collected::default();
+    let mut collected = CollectedFiles::default();
     for file in needed {
         let name = file.strip_prefix(&examination.folder).unwrap_or(&file);
         let name = name
@@ -164,7 +164,7 @@ fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Coll
 }
 
 /// Adds the prepared form, when there is one.
-fn add_prepared(loaded: &Loaded, collected: &mut Collected) -> Result<bool> {
+fn add_prepared(loaded: &Loaded, collected: &mut CollectedFiles) -> Result<bool> {
     let Some((description, file)) = &loaded.prepared else {
         return Ok(false);
     };

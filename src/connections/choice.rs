@@ -33,7 +33,7 @@ impl ConnectionLimits {
 
 /// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum ConnectionPhase {
     /// Nothing has arrived yet.
     Fresh,
     /// A request's head is arriving.
@@ -61,7 +61,7 @@ pub enum Fate {
 /// The properties of a connection on which the choice depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionState {
-    pub phase: Phase,
+    pub phase: ConnectionPhase,
     pub fate: Fate,
     /// Time since the connection became idle, or the request began to arrive.
     pub age: Duration,
@@ -99,7 +99,7 @@ pub fn choose(limits: &ConnectionLimits, pressure: Pressure, seen: &[ConnectionS
         let mut idle: Vec<usize> = seen
             .iter()
             .enumerate()
-            .filter(|(_, seen)| seen.fate == Fate::Stay && seen.phase == Phase::Idle && seen.age >= SETTLED)
+            .filter(|(_, seen)| seen.fate == Fate::Stay && seen.phase == ConnectionPhase::Idle && seen.age >= SETTLED)
             .map(|(index, _)| index)
             .collect();
         idle.sort_by_key(|&index| Reverse(seen[index].age));
@@ -110,13 +110,13 @@ pub fn choose(limits: &ConnectionLimits, pressure: Pressure, seen: &[ConnectionS
 
 fn is_overdue(limits: &ConnectionLimits, pressure: Pressure, staying: usize, seen: &ConnectionState) -> bool {
     let full = match seen.phase {
-        Phase::Fresh | Phase::Head => limits.header_timeout,
-        Phase::Body => limits.body_timeout,
-        Phase::Answering | Phase::Idle => return false,
+        ConnectionPhase::Fresh | ConnectionPhase::Head => limits.header_timeout,
+        ConnectionPhase::Body => limits.body_timeout,
+        ConnectionPhase::Answering | ConnectionPhase::Idle => return false,
     };
     let taken = if pressure.is_highest { limits.general() } else { staying };
     let earned = match seen.phase {
-        Phase::Body => Duration::from_millis(seen.received.saturating_mul(1000) / limits.body_rate.max(1)),
+        ConnectionPhase::Body => Duration::from_millis(seen.received.saturating_mul(1000) / limits.body_rate.max(1)),
         _ => Duration::ZERO,
     };
     seen.age >= tightened(full, limits.pressure_timeout, taken, limits.general()).saturating_add(earned)
@@ -151,7 +151,7 @@ mod tests {
         pressure_timeout: ms(500),
     };
 
-    fn seen(phase: Phase, age: u64) -> ConnectionState {
+    fn seen(phase: ConnectionPhase, age: u64) -> ConnectionState {
         ConnectionState {
             phase,
             fate: Fate::Stay,
@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn idle(age: u64) -> ConnectionState {
-        seen(Phase::Idle, age)
+        seen(ConnectionPhase::Idle, age)
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn only_the_longest_idle_connections_make_room() {
-        use Phase::{Answering, Fresh, Head};
+        use ConnectionPhase::{Answering, Fresh, Head};
         let busy = seen(Answering, 1_000_000);
         let leaving = ConnectionState {
             fate: Fate::Leave,
@@ -247,7 +247,7 @@ mod tests {
     fn only_a_body_below_the_minimum_rate_is_overdue() {
         let body = |age, received| ConnectionState {
             received,
-            ..seen(Phase::Body, age)
+            ..seen(ConnectionPhase::Body, age)
         };
         let highest = Pressure {
             wanted: 0,
@@ -274,7 +274,7 @@ mod tests {
             wanted in 0..10_usize,
             is_highest: bool,
         ) {
-            let phases = [Phase::Fresh, Phase::Head, Phase::Body, Phase::Answering, Phase::Idle];
+            let phases = [ConnectionPhase::Fresh, ConnectionPhase::Head, ConnectionPhase::Body, ConnectionPhase::Answering, ConnectionPhase::Idle];
             let seen: Vec<ConnectionState> = connections
                 .into_iter()
                 .map(|(phase, age, received)| ConnectionState { received, ..seen(phases[usize::from(phase)], age) })
@@ -282,8 +282,8 @@ mod tests {
             let chosen = choose(&LIMITS, Pressure { wanted, is_highest }, &seen);
             let mut indices: Vec<usize> = chosen.iter().map(|(index, _)| *index).collect();
             for (index, fate) in chosen {
-                prop_assert!(seen[index].phase != Phase::Answering);
-                prop_assert_eq!(fate == Fate::Leave, seen[index].phase == Phase::Idle);
+                prop_assert!(seen[index].phase != ConnectionPhase::Answering);
+                prop_assert_eq!(fate == Fate::Leave, seen[index].phase == ConnectionPhase::Idle);
             }
             indices.sort_unstable();
             prop_assert!(indices.is_sorted_by(|a, b| a < b), "each connection is chosen at most once");

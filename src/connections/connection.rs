@@ -19,10 +19,16 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::choice::{ConnectionState, Fate, Phase};
+use super::choice::{ConnectionPhase, ConnectionState, Fate};
 use super::registry::Occupancy;
 
-const PHASES: [Phase; 5] = [Phase::Fresh, Phase::Head, Phase::Body, Phase::Answering, Phase::Idle];
+const PHASES: [ConnectionPhase; 5] = [
+    ConnectionPhase::Fresh,
+    ConnectionPhase::Head,
+    ConnectionPhase::Body,
+    ConnectionPhase::Answering,
+    ConnectionPhase::Idle,
+];
 const FATES: [Fate; 4] = [Fate::Stay, Fate::Leave, Fate::Overdue, Fate::Cut];
 
 /// Milliseconds of a clock that is read from memory and lags by some milliseconds.
@@ -50,7 +56,7 @@ pub struct Connection {
 impl Connection {
     pub fn new(occupancy: Arc<Occupancy>) -> Self {
         Self {
-            phase: AtomicU8::new(Phase::Fresh as u8),
+            phase: AtomicU8::new(ConnectionPhase::Fresh as u8),
             since: AtomicU64::new(now()),
             received: AtomicU64::new(0),
             fate: AtomicU8::new(Fate::Stay as u8),
@@ -69,11 +75,11 @@ impl Connection {
         }
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ConnectionPhase {
         PHASES[usize::from(self.phase.load(Ordering::Relaxed))]
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: ConnectionPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -101,13 +107,13 @@ impl Connection {
     /// Records that bytes have arrived.
     pub fn received(&self, bytes: usize) {
         match self.phase() {
-            Phase::Fresh => self.enter(Phase::Head),
-            Phase::Idle => {
+            ConnectionPhase::Fresh => self.enter(ConnectionPhase::Head),
+            ConnectionPhase::Idle => {
                 self.since.store(now(), Ordering::Relaxed);
                 self.received.store(0, Ordering::Relaxed);
-                self.enter(Phase::Head);
+                self.enter(ConnectionPhase::Head);
             }
-            Phase::Head | Phase::Body | Phase::Answering => {}
+            ConnectionPhase::Head | ConnectionPhase::Body | ConnectionPhase::Answering => {}
         }
         let received = self.received.load(Ordering::Relaxed);
         self.received
@@ -117,10 +123,11 @@ impl Connection {
     /// Whether the connection ends, given that nothing is left to read.
     pub fn ends(&self) -> bool {
         match (self.fate(), self.phase()) {
-            (Fate::Stay, _) | (_, Phase::Answering) => false,
-            (_, Phase::Idle) | (Fate::Overdue, _) => true,
-            (Fate::Leave, Phase::Fresh | Phase::Head | Phase::Body) | (Fate::Cut, Phase::Body) => false,
-            (Fate::Cut, Phase::Fresh | Phase::Head) => true,
+            (Fate::Stay, _) | (_, ConnectionPhase::Answering) => false,
+            (_, ConnectionPhase::Idle) | (Fate::Overdue, _) => true,
+            (Fate::Leave, ConnectionPhase::Fresh | ConnectionPhase::Head | ConnectionPhase::Body)
+            | (Fate::Cut, ConnectionPhase::Body) => false,
+            (Fate::Cut, ConnectionPhase::Fresh | ConnectionPhase::Head) => true,
         }
     }
 }
@@ -141,7 +148,7 @@ impl InFlight {
     /// The request's connection, unless the request came without one, as in unit tests.
     pub fn of(request: &ServiceRequest) -> Option<Self> {
         let connection = request.conn_data::<Arc<Connection>>()?;
-        connection.enter(Phase::Answering);
+        connection.enter(ConnectionPhase::Answering);
         Some(Self(Arc::clone(connection)))
     }
 
@@ -199,7 +206,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.since.store(now(), Ordering::Relaxed);
-        self.0.enter(Phase::Idle);
+        self.0.enter(ConnectionPhase::Idle);
     }
 }
 
@@ -230,7 +237,7 @@ impl<'a> Receiving<'a> {
     pub fn of(request: &'a HttpRequest) -> Self {
         let connection = request.conn_data::<Arc<Connection>>().map(|connection| &**connection);
         if let Some(connection) = connection {
-            connection.enter(Phase::Body);
+            connection.enter(ConnectionPhase::Body);
         }
         Self(connection)
     }
@@ -244,7 +251,7 @@ impl<'a> Receiving<'a> {
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.0 {
-            connection.enter(Phase::Answering);
+            connection.enter(ConnectionPhase::Answering);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::time::{Duration, Instant, sleep};
 
-use super::choice::{ConnectionLimits, Fate, Phase, Pressure, choose};
+use super::choice::{ConnectionLimits, ConnectionPhase, Fate, Pressure, choose};
 use super::connection::{Connection, now};
 
 /// Counts of connections.
@@ -110,7 +110,7 @@ impl Registry {
         let chosen = choose(&self.limits, pressure, &seen);
         let answering = seen
             .iter()
-            .filter(|seen| seen.fate == Fate::Stay && seen.phase == Phase::Answering)
+            .filter(|seen| seen.fate == Fate::Stay && seen.phase == ConnectionPhase::Answering)
             .count();
         let is_busy = answering >= self.occupancy.general;
         self.occupancy.is_busy.store(is_busy, Ordering::Relaxed);

@@ -20,7 +20,7 @@ use super::clouds::StoreClient;
 use super::error::{StoreError, is_transient_status};
 use super::exchange::{Exchange, ResponseHead, shown};
 use super::location::{Cloud, Location};
-use super::tries::Failure;
+use super::tries::AttemptFailure;
 use super::version::Version;
 
 /// The attribute by which tools of Azure Data Lake and Hadoop mark an empty object as a folder.
@@ -52,7 +52,7 @@ pub(super) struct GetRequest<'a> {
 }
 
 /// A response with an object whose bytes are about to come.
-pub(super) struct Opened {
+pub(super) struct OpenedObject {
     pub version: Version,
     /// Size of the whole object.
     pub bytes: u64,
@@ -61,7 +61,7 @@ pub(super) struct Opened {
     pub body: BoxStream<'static, object_store::Result<Bytes>>,
 }
 
-impl Opened {
+impl OpenedObject {
     pub fn is_whole(&self) -> bool {
         self.range == (0..self.bytes)
     }
@@ -87,7 +87,7 @@ impl Bucket {
     }
 
     /// Makes one attempt. Returns `None` if the object has the known version.
-    pub async fn get(&self, request: &GetRequest<'_>) -> Result<Option<Opened>, Failure> {
+    pub async fn get(&self, request: &GetRequest<'_>) -> Result<Option<OpenedObject>, AttemptFailure> {
         let range = request
             .range
             .clone()
@@ -101,7 +101,7 @@ impl Bucket {
             }
             // An empty object has no ranges.
             (Some(416), Err(_)) if range.is_some_and(|range| range.start == 0) => self.whole(request).await,
-            (Some(416), Err(_)) => Err(Failure::permanent(StoreError::Changed {
+            (Some(416), Err(_)) => Err(AttemptFailure::permanent(StoreError::Changed {
                 url: request.url.to_owned(),
             })),
             (Some(304), Err(_)) => return Ok(None),
@@ -113,7 +113,7 @@ impl Bucket {
                     .matching
                     .is_some_and(|version| !version.agrees_with(&opened.version)) =>
             {
-                Err(Failure::permanent(StoreError::Changed {
+                Err(AttemptFailure::permanent(StoreError::Changed {
                     url: request.url.to_owned(),
                 }))
             }
@@ -122,7 +122,7 @@ impl Bucket {
         }
     }
 
-    async fn whole(&self, request: &GetRequest<'_>) -> Result<Opened, Failure> {
+    async fn whole(&self, request: &GetRequest<'_>) -> Result<OpenedObject, AttemptFailure> {
         let exchange = self.exchange();
         let result = self.request(request, None, &exchange).await;
         result.map_err(|error| self.failure(request.url, &error, &exchange))
@@ -140,7 +140,7 @@ impl Bucket {
         request: &GetRequest<'_>,
         range: Option<Range<u64>>,
         exchange: &Exchange,
-    ) -> object_store::Result<Opened> {
+    ) -> object_store::Result<OpenedObject> {
         let mut options = GetOptions {
             range: range.map(GetRange::Bounded),
             ..GetOptions::default()
@@ -169,7 +169,7 @@ impl Bucket {
         }
         // object_store reports a missing time as 1970.
         let modified = Some(meta.last_modified.timestamp()).filter(|seconds| *seconds != 0);
-        Ok(Opened {
+        Ok(OpenedObject {
             version: Version::of(meta.e_tag.as_deref(), modified, meta.size),
             bytes: meta.size,
             range: result.range.clone(),
@@ -183,9 +183,9 @@ impl Bucket {
         prefix: &str,
         url: &str,
         page_token: Option<String>,
-    ) -> Result<PaginatedListResult, Failure> {
+    ) -> Result<PaginatedListResult, AttemptFailure> {
         let Some(lists) = &self.lists else {
-            return Err(Failure::permanent(StoreError::NotFound { url: url.to_owned() }));
+            return Err(AttemptFailure::permanent(StoreError::NotFound { url: url.to_owned() }));
         };
         let exchange = Exchange::default();
         let mut options = PaginatedListOptions {
@@ -198,7 +198,7 @@ impl Bucket {
     }
 
     /// Makes one attempt to write an object.
-    pub async fn put(&self, key: &Path, url: &str, bytes: Bytes, content_type: &str) -> Result<(), Failure> {
+    pub async fn put(&self, key: &Path, url: &str, bytes: Bytes, content_type: &str) -> Result<(), AttemptFailure> {
         let exchange = Exchange::default();
         let mut options = PutOptions {
             attributes: Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())]),
@@ -212,9 +212,9 @@ impl Bucket {
     }
 
     /// Classifies an error that ended a body.
-    pub fn broken(&self, url: &str, error: &object_store::Error, read: u64, bytes: u64) -> Failure {
+    pub fn broken(&self, url: &str, error: &object_store::Error, read: u64, bytes: u64) -> AttemptFailure {
         let url = url.to_owned();
-        Failure::transient(match find::<HttpError>(error).map(HttpError::kind) {
+        AttemptFailure::transient(match find::<HttpError>(error).map(HttpError::kind) {
             Some(HttpErrorKind::Timeout) => StoreError::TimedOut {
                 url,
                 timeout: self.timeout,
@@ -230,11 +230,11 @@ impl Bucket {
         })
     }
 
-    fn failure(&self, url: &str, error: &object_store::Error, exchange: &Exchange) -> Failure {
+    fn failure(&self, url: &str, error: &object_store::Error, exchange: &Exchange) -> AttemptFailure {
         let url = url.to_owned();
         let reason = shown(&deepest(error));
         if is_folder(error) && matches!(exchange.status(), Some(200..300)) {
-            return Failure::permanent(StoreError::NotFound { url });
+            return AttemptFailure::permanent(StoreError::NotFound { url });
         }
         let http = find::<HttpError>(error);
         if let Some(seen) = exchange.seen()
@@ -249,7 +249,7 @@ impl Bucket {
                 tries: 0,
                 advice: advice::on_credentials(self.cloud),
             };
-            return Failure {
+            return AttemptFailure {
                 error: no_credentials,
                 // Without a connection there is no source of credentials. With one, the failure may
                 // pass.
@@ -258,23 +258,23 @@ impl Bucket {
         }
         match http {
             Some(error) if error.kind() == HttpErrorKind::Timeout && !could_not_connect(error) => {
-                Failure::transient(StoreError::TimedOut {
+                AttemptFailure::transient(StoreError::TimedOut {
                     url,
                     timeout: self.timeout,
                     tries: 0,
                 })
             }
-            Some(_) => Failure::transient(StoreError::Unreachable {
+            Some(_) => AttemptFailure::transient(StoreError::Unreachable {
                 url,
                 reason,
                 tries: 0,
                 address: advice::on_address(self.cloud),
             }),
-            None => Failure::permanent(StoreError::InvalidResponse { url, reason }),
+            None => AttemptFailure::permanent(StoreError::InvalidResponse { url, reason }),
         }
     }
 
-    fn refused(&self, url: String, seen: &ResponseHead) -> Failure {
+    fn refused(&self, url: String, seen: &ResponseHead) -> AttemptFailure {
         let response = seen.response.clone();
         let code = response.code.as_deref().unwrap_or_default();
         let error = match (response.status, code) {
@@ -304,13 +304,13 @@ impl Bucket {
                     response,
                     tries: 0,
                 };
-                return Failure {
+                return AttemptFailure {
                     error: status_error,
                     is_transient: is_transient_status(status),
                 };
             }
         };
-        Failure::permanent(error)
+        AttemptFailure::permanent(error)
     }
 }
 

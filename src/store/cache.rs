@@ -41,7 +41,7 @@ use janitor::Janitor;
 const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
-pub enum CacheError {
+pub enum DiskCacheError {
     #[error("{} cannot be used: {source}", path.display())]
     Unusable {
         path: PathBuf,
@@ -132,9 +132,9 @@ struct LeaseHolder {
 impl DiskCache {
     /// Opens a subfolder of `folder` for this process alone, limited to `bound` bytes. The entries
     /// of an earlier process there are taken over.
-    pub fn open(folder: &Path, bound: u64) -> Result<Self, CacheError> {
+    pub fn open(folder: &Path, bound: u64) -> Result<Self, DiskCacheError> {
         let bucket = EntryFolders::open(folder)?;
-        let janitor = Janitor::start().map_err(|source| CacheError::Unusable {
+        let janitor = Janitor::start().map_err(|source| DiskCacheError::Unusable {
             path: folder.to_owned(),
             source,
         })?;
@@ -194,7 +194,7 @@ impl DiskCache {
 
     /// Creates a folder to be filled. Waits for queued deletions, so that they do not fill up the
     /// disk.
-    pub fn begin(&self) -> Result<Unfinished, CacheError> {
+    pub fn begin(&self) -> Result<Unfinished, DiskCacheError> {
         self.shared.janitor.jobs().wait();
         let folder = self.shared.bucket.unfinished()?;
         Ok(Unfinished {
@@ -207,7 +207,7 @@ impl DiskCache {
 
     /// Keeps a filled folder as `version` of `url`, in place of any other entry of it. Waits for
     /// the disk.
-    pub fn keep(&self, url: &str, version: &Version, mut unfinished: Unfinished) -> Result<Lease, CacheError> {
+    pub fn keep(&self, url: &str, version: &Version, mut unfinished: Unfinished) -> Result<Lease, DiskCacheError> {
         let shared = &self.shared;
         let (folder, bytes) = shared.bucket.finish(&unfinished.folder, url, version)?;
         unfinished.is_kept = true;

@@ -19,9 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::bucket::{Bucket, GetRequest, Opened};
+use super::bucket::{Bucket, GetRequest, OpenedObject};
 use super::error::StoreError;
-use super::tries::{Failure, Retries};
+use super::tries::{AttemptFailure, Retries};
 use super::version::Version;
 
 /// The limits of a download.
@@ -68,7 +68,7 @@ type Chunk = (Bytes, OwnedSemaphorePermit);
 
 impl Download {
     /// Starts the download on `runtime`, with the first response if it has come already.
-    pub fn start(self, first: Option<Opened>, runtime: &Handle) -> Incoming {
+    pub fn start(self, first: Option<OpenedObject>, runtime: &Handle) -> Incoming {
         let (sender, parts) = mpsc::channel(self.plan.parts);
         Incoming {
             left: self.bytes,
@@ -81,11 +81,11 @@ impl Download {
         }
     }
 
-    async fn run(self: Arc<Self>, mut first: Option<Opened>, parts: mpsc::Sender<DownloadPart>) {
+    async fn run(self: Arc<Self>, mut first: Option<OpenedObject>, parts: mpsc::Sender<DownloadPart>) {
         let permits = Arc::new(Semaphore::new(self.plan.parts));
         let mut tasks = JoinSet::new();
         // One part, whatever the size, where the first response is the whole object.
-        let whole = first.as_ref().is_some_and(Opened::is_whole);
+        let whole = first.as_ref().is_some_and(OpenedObject::is_whole);
         let step = if whole { self.bytes } else { self.plan.part_bytes }.max(1);
         let mut start = 0;
         while start < self.bytes {
@@ -118,7 +118,7 @@ impl Download {
     async fn part(
         &self,
         mut range: Range<u64>,
-        mut opened: Option<Opened>,
+        mut opened: Option<OpenedObject>,
         chunks: &mpsc::UnboundedSender<Result<Chunk, StoreError>>,
     ) -> Result<(), StoreError> {
         let room = Arc::new(Semaphore::new(self.room()));
@@ -144,7 +144,7 @@ impl Download {
         Ok(())
     }
 
-    async fn open(&self, range: Range<u64>) -> Result<Opened, Failure> {
+    async fn open(&self, range: Range<u64>) -> Result<OpenedObject, AttemptFailure> {
         let request = GetRequest {
             key: &self.key,
             url: &self.url,
@@ -152,11 +152,11 @@ impl Download {
             matching: Some(&self.version),
             unless: None,
         };
-        let changed = || Failure::permanent(StoreError::Changed { url: self.url.clone() });
+        let changed = || AttemptFailure::permanent(StoreError::Changed { url: self.url.clone() });
         match self.bucket.get(&request).await {
             Ok(Some(opened)) if opened.bytes == self.bytes => Ok(opened),
             Ok(_) => Err(changed()),
-            Err(Failure {
+            Err(AttemptFailure {
                 error: StoreError::NotFound { .. },
                 ..
             }) => Err(changed()),
@@ -167,11 +167,11 @@ impl Download {
     /// Forwards the body to the reader. On return, `range` begins after the forwarded bytes.
     async fn pour(
         &self,
-        mut opened: Opened,
+        mut opened: OpenedObject,
         range: &mut Range<u64>,
         room: &Arc<Semaphore>,
         chunks: &mpsc::UnboundedSender<Result<Chunk, StoreError>>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AttemptFailure> {
         // A store without ranges begins with bytes that were received before.
         let mut known = range.start.saturating_sub(opened.range.start);
         while !range.is_empty() {
@@ -182,7 +182,7 @@ impl Download {
                     return Err(self.resumable(failure, range.start));
                 }
                 None => {
-                    let failure = Failure::transient(StoreError::CutShort {
+                    let failure = AttemptFailure::transient(StoreError::CutShort {
                         url: self.url.clone(),
                         read: range.start,
                         bytes: self.bytes,
@@ -201,7 +201,7 @@ impl Download {
                 continue;
             }
             let count = u32::try_from(bytes.len().min(self.room())).unwrap_or(u32::MAX);
-            let stopped = || Failure::permanent(StoreError::Stopped { url: self.url.clone() });
+            let stopped = || AttemptFailure::permanent(StoreError::Stopped { url: self.url.clone() });
             let permit = room.clone().acquire_many_owned(count).await.map_err(|_| stopped())?;
             range.start += bytes.len() as u64;
             chunks.send(Ok((bytes, permit))).map_err(|_| stopped())?;
@@ -210,9 +210,9 @@ impl Download {
     }
 
     /// Without a known version, a started download cannot be resumed.
-    fn resumable(&self, failure: Failure, read: u64) -> Failure {
+    fn resumable(&self, failure: AttemptFailure, read: u64) -> AttemptFailure {
         match self.version.is_unknown() && read > 0 {
-            true => Failure::permanent(failure.error),
+            true => AttemptFailure::permanent(failure.error),
             false => failure,
         }
     }

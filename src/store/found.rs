@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::bucket::Opened;
+use super::bucket::OpenedObject;
 use super::download::Incoming;
 use super::error::StoreError;
 use super::listing::StoredFile;
@@ -12,7 +12,7 @@ use super::thread::run_on;
 use super::version::Version;
 
 /// The result of a search for a name.
-pub enum Found {
+pub enum FoundModel {
     /// The object or folder has the known version.
     Unchanged,
     Object(Object),
@@ -25,7 +25,7 @@ pub struct Object {
     pub(super) version: Version,
     pub(super) bytes: u64,
     /// None for a local file.
-    pub(super) opened: Option<Opened>,
+    pub(super) opened: Option<OpenedObject>,
 }
 
 /// The files below a common prefix.
@@ -38,7 +38,7 @@ pub struct Folder {
 /// The bytes of a file in a store, in order. Reading blocks, so it belongs on threads that may
 /// block. Errors contain a [`StoreError`] ([`StoreError::of`]). Dropping the reader ends the
 /// download.
-pub struct Reader(pub(super) ReaderSource);
+pub struct StoreReader(pub(super) ReaderSource);
 
 pub(super) enum ReaderSource {
     Local(LocalFile),
@@ -57,7 +57,7 @@ impl Object {
     }
 
     /// Reads the object. [`StoreError::Changed`] means that it has to be searched for again.
-    pub fn into_reader(self) -> Reader {
+    pub fn into_reader(self) -> StoreReader {
         self.found.read(None, &self.version, self.bytes, self.opened)
     }
 }
@@ -78,7 +78,7 @@ impl Folder {
     }
 
     /// Reads one of the files.
-    pub fn reader(&self, file: &StoredFile) -> Reader {
+    pub fn reader(&self, file: &StoredFile) -> StoreReader {
         self.found.read(Some(&file.name), &file.version, file.bytes, None)
     }
 
@@ -99,13 +99,13 @@ impl Folder {
 }
 
 impl StoreError {
-    /// The store error inside an error of a [`Reader`].
+    /// The store error inside an error of a [`StoreReader`].
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 }
 
-impl Read for Reader {
+impl Read for StoreReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             ReaderSource::Local(file) => file.read(buffer),

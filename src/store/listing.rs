@@ -31,9 +31,9 @@ pub struct StoredFile {
 }
 
 /// The files of a folder, in the order of their names.
-pub(super) struct Listing(BTreeMap<Name, StoredFile>);
+pub(super) struct FolderListing(BTreeMap<Name, StoredFile>);
 
-impl Listing {
+impl FolderListing {
     /// Collects `files`, and fails as soon as they exceed `bounds`.
     pub fn collect(
         url: &str,
@@ -109,9 +109,9 @@ pub(super) async fn list(
     url: &str,
     bounds: ListingLimits,
     retries: u32,
-) -> Result<Option<Listing>, StoreError> {
+) -> Result<Option<FolderListing>, StoreError> {
     let prefix = format!("{folder}/");
-    let mut listing = Listing(BTreeMap::new());
+    let mut listing = FolderListing(BTreeMap::new());
     let (mut bytes, mut page_token) = (0, None);
     loop {
         let mut tries = Retries::new(retries);
@@ -181,7 +181,7 @@ mod tests {
 
     fn collected(files: &[(&str, u64)]) -> Result<Vec<String>, StoreError> {
         let files = files.iter().map(|(name, bytes)| file(name, *bytes));
-        let listing = Listing::collect("s3://a", files, BOUNDS)?;
+        let listing = FolderListing::collect("s3://a", files, BOUNDS)?;
         Ok(listing.into_files().iter().map(|file| file.name.to_string()).collect())
     }
 

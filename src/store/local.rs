@@ -10,13 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{LocationError, StoreError};
-use super::listing::{Listing, ListingLimits, StoredFile};
+use super::listing::{FolderListing, ListingLimits, StoredFile};
 use super::name::Name;
 use super::version::Version;
 
 /// A store that is a directory.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct DirectoryStore {
     /// Path without links.
     root: PathBuf,
 }
@@ -24,10 +24,10 @@ pub(super) struct Directory {
 /// The file or folder of a name.
 pub(super) enum LocalEntry {
     File { version: Version, bytes: u64 },
-    Folder(Listing),
+    Folder(FolderListing),
 }
 
-impl Directory {
+impl DirectoryStore {
     pub fn open(path: &Path) -> Result<Self, LocationError> {
         let unreadable = |error: io::Error| LocationError::Directory {
             path: path.to_owned(),
@@ -50,7 +50,7 @@ impl Directory {
         let files = self.files(&path, url, bounds)?;
         match files.is_empty() {
             true => Err(StoreError::NotFound { url: url.to_owned() }),
-            false => Listing::collect(url, files, bounds).map(LocalEntry::Folder),
+            false => FolderListing::collect(url, files, bounds).map(LocalEntry::Folder),
         }
     }
 

@@ -20,7 +20,7 @@ use super::environment::Environment;
 use super::error::{LocationError, StoreError};
 use super::location::Location;
 use super::thread::{self, run_on};
-use super::tries::{Failure, Retries};
+use super::tries::{AttemptFailure, Retries};
 use crate::background::Background;
 
 /// Reasons why an object was not read or written.
@@ -154,7 +154,7 @@ impl Objects {
     }
 }
 
-type Whole = Result<Result<Bytes, ObjectError>, Failure>;
+type Whole = Result<Result<Bytes, ObjectError>, AttemptFailure>;
 
 async fn whole(bucket: &Bucket, key: &Path, url: &str, limit: usize) -> Whole {
     let request = GetRequest {
@@ -164,7 +164,7 @@ async fn whole(bucket: &Bucket, key: &Path, url: &str, limit: usize) -> Whole {
         matching: None,
         unless: None,
     };
-    let gone = || Failure::permanent(StoreError::NotFound { url: url.to_owned() });
+    let gone = || AttemptFailure::permanent(StoreError::NotFound { url: url.to_owned() });
     let mut opened = bucket.get(&request).await?.ok_or_else(gone)?;
     let too_large = || ObjectError::TooLarge {
         url: url.to_owned(),

@@ -11,14 +11,14 @@ use std::time::Duration;
 use object_store::path::Path;
 use tokio::runtime::Handle;
 
-use super::bucket::{Bucket, GetRequest, Opened};
+use super::bucket::{Bucket, GetRequest, OpenedObject};
 use super::clouds;
 use super::download::{Download, DownloadPlan};
 use super::environment::Environment;
 use super::error::{LocationError, StoreError};
-use super::found::{Folder, Found, Object, Reader, ReaderSource};
-use super::listing::{self, Listing, ListingLimits};
-use super::local::{Directory, LocalEntry};
+use super::found::{Folder, FoundModel, Object, ReaderSource, StoreReader};
+use super::listing::{self, FolderListing, ListingLimits};
+use super::local::{DirectoryStore, LocalEntry};
 use super::location::Location;
 use super::name::Name;
 use super::thread::{self, run_on};
@@ -60,7 +60,7 @@ struct RemoteShared {
 }
 
 enum Backend {
-    Directory(Directory),
+    Directory(DirectoryStore),
     Network { bucket: Arc<Bucket>, prefix: Option<Name> },
 }
 
@@ -78,7 +78,7 @@ impl Remote {
     pub fn open(settings: &RemoteSettings) -> Result<Self, LocationError> {
         let location = Location::parse(&settings.url)?;
         let backend = match &location {
-            Location::Directory(path) => Backend::Directory(Directory::open(path)?),
+            Location::Directory(path) => Backend::Directory(DirectoryStore::open(path)?),
             Location::Bucket { prefix, .. } => Backend::Network {
                 bucket: bucket(&location, settings)?,
                 prefix: prefix.clone(),
@@ -121,7 +121,7 @@ impl Remote {
     ///
     /// # Cancel safety
     /// Requests in progress end with the future.
-    pub async fn find(&self, name: &Name, known: Option<&Version>) -> Result<Found, StoreError> {
+    pub async fn find(&self, name: &Name, known: Option<&Version>) -> Result<FoundModel, StoreError> {
         let at = RemoteName {
             shared: self.shared.clone(),
             runtime: self.thread.runtime().clone(),
@@ -135,13 +135,13 @@ impl Remote {
 }
 
 impl RemoteName {
-    async fn find(self, known: Option<&Version>) -> Result<Found, StoreError> {
+    async fn find(self, known: Option<&Version>) -> Result<FoundModel, StoreError> {
         if let Backend::Network { bucket, prefix } = &self.shared.backend {
             let key = key(prefix.as_ref(), &self.name, &self.url)?;
             match self.object(bucket, &key, known).await {
-                Ok(None) => return Ok(Found::Unchanged),
+                Ok(None) => return Ok(FoundModel::Unchanged),
                 Ok(Some(opened)) => {
-                    return Ok(Found::Object(Object {
+                    return Ok(FoundModel::Object(Object {
                         version: opened.version.clone(),
                         bytes: opened.bytes,
                         opened: Some(opened),
@@ -155,8 +155,8 @@ impl RemoteName {
             return Ok(self.folder(listing, known));
         }
         match self.local().await? {
-            LocalEntry::File { version, .. } if known == Some(&version) => Ok(Found::Unchanged),
-            LocalEntry::File { version, bytes } => Ok(Found::Object(Object {
+            LocalEntry::File { version, .. } if known == Some(&version) => Ok(FoundModel::Unchanged),
+            LocalEntry::File { version, bytes } => Ok(FoundModel::Object(Object {
                 found: self,
                 version,
                 bytes,
@@ -166,11 +166,11 @@ impl RemoteName {
         }
     }
 
-    fn folder(self, listing: Listing, known: Option<&Version>) -> Found {
+    fn folder(self, listing: FolderListing, known: Option<&Version>) -> FoundModel {
         let version = listing.version();
         match known {
-            Some(known) if *known == version => Found::Unchanged,
-            _ => Found::Folder(Folder {
+            Some(known) if *known == version => FoundModel::Unchanged,
+            _ => FoundModel::Folder(Folder {
                 found: self,
                 version,
                 files: listing.into_files(),
@@ -180,7 +180,12 @@ impl RemoteName {
 
     /// Requests the beginning of the object, or all of it where its parts could not be matched to
     /// one version.
-    async fn object(&self, bucket: &Bucket, key: &Path, known: Option<&Version>) -> Result<Option<Opened>, StoreError> {
+    async fn object(
+        &self,
+        bucket: &Bucket,
+        key: &Path,
+        known: Option<&Version>,
+    ) -> Result<Option<OpenedObject>, StoreError> {
         let plan = self.shared.plan;
         let mut request = GetRequest {
             key,
@@ -200,7 +205,7 @@ impl RemoteName {
     }
 
     /// Lists the folder's current files.
-    pub async fn listing(&self) -> Result<Listing, StoreError> {
+    pub async fn listing(&self) -> Result<FolderListing, StoreError> {
         let gone = || StoreError::NotFound { url: self.url.clone() };
         match &self.shared.backend {
             Backend::Directory(_) => match self.local().await? {
@@ -231,7 +236,13 @@ impl RemoteName {
     }
 
     /// Reads the object that was found, or a file of the folder.
-    pub fn read(&self, file: Option<&Name>, version: &Version, bytes: u64, opened: Option<Opened>) -> Reader {
+    pub fn read(
+        &self,
+        file: Option<&Name>,
+        version: &Version,
+        bytes: u64,
+        opened: Option<OpenedObject>,
+    ) -> StoreReader {
         let url = match file {
             Some(file) => format!("{}/{file}", self.url),
             None => self.url.clone(),
@@ -239,8 +250,8 @@ impl RemoteName {
         let (bucket, prefix) = match &self.shared.backend {
             Backend::Directory(directory) => {
                 return match directory.read(&self.name, file, &url, version) {
-                    Ok(file) => Reader(ReaderSource::Local(file)),
-                    Err(error) => Reader(ReaderSource::Failed(error)),
+                    Ok(file) => StoreReader(ReaderSource::Local(file)),
+                    Err(error) => StoreReader(ReaderSource::Failed(error)),
                 };
             }
             Backend::Network { bucket, prefix } => (bucket.clone(), prefix.as_ref()),
@@ -248,7 +259,7 @@ impl RemoteName {
         let name = file.map_or_else(|| self.name.to_string(), |file| format!("{}/{file}", self.name));
         let key = match joined(prefix, &name, &url) {
             Ok(key) => key,
-            Err(error) => return Reader(ReaderSource::Failed(error)),
+            Err(error) => return StoreReader(ReaderSource::Failed(error)),
         };
         let download = Download {
             bucket,
@@ -258,7 +269,7 @@ impl RemoteName {
             bytes,
             plan: self.shared.plan,
         };
-        Reader(ReaderSource::Incoming(download.start(opened, &self.runtime)))
+        StoreReader(ReaderSource::Incoming(download.start(opened, &self.runtime)))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use super::found::{Found, Reader};
+use super::found::{FoundModel, StoreReader};
 use super::{Environment, Name, Remote, RemoteSettings, StoreError};
 
 pub const PART: u64 = 1000;
@@ -334,7 +334,7 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Reads to the end.
-pub fn read(mut reader: Reader) -> Result<Vec<u8>, StoreError> {
+pub fn read(mut reader: StoreReader) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
     match reader.read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
@@ -345,7 +345,7 @@ pub fn read(mut reader: Reader) -> Result<Vec<u8>, StoreError> {
 /// Finds a single object, and reads it.
 pub fn fetched(remote: &Remote, text: &str) -> Result<Vec<u8>, StoreError> {
     match wait(remote.find(&name(text), None))? {
-        Found::Object(object) => read(object.into_reader()),
-        Found::Unchanged | Found::Folder(_) => panic!("{text} is not an object"),
+        FoundModel::Object(object) => read(object.into_reader()),
+        FoundModel::Unchanged | FoundModel::Folder(_) => panic!("{text} is not an object"),
     }
 }

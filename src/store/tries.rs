@@ -13,12 +13,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A failed attempt, and whether another one may succeed.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct AttemptFailure {
     pub error: StoreError,
     pub is_transient: bool,
 }
 
-impl Failure {
+impl AttemptFailure {
     pub fn permanent(error: StoreError) -> Self {
         Self {
             error,
@@ -47,7 +47,7 @@ impl Retries {
     }
 
     /// Returns when it is time for the next attempt, or the error when there is none left.
-    pub async fn next_attempt(&mut self, failure: Failure) -> Result<(), StoreError> {
+    pub async fn next_attempt(&mut self, failure: AttemptFailure) -> Result<(), StoreError> {
         self.made = self.made.saturating_add(1);
         let error = failure.error.after(self.made);
         if !failure.is_transient || self.made > self.retries {
@@ -103,12 +103,15 @@ mod tests {
             address: "the address",
         };
         let mut tries = Retries::new(1);
-        assert_eq!(tries.next_attempt(Failure::transient(unreachable(0))).await, Ok(()));
         assert_eq!(
-            tries.next_attempt(Failure::transient(unreachable(0))).await,
+            tries.next_attempt(AttemptFailure::transient(unreachable(0))).await,
+            Ok(())
+        );
+        assert_eq!(
+            tries.next_attempt(AttemptFailure::transient(unreachable(0))).await,
             Err(unreachable(2))
         );
-        let permanent = Failure::permanent(unreachable(0));
+        let permanent = AttemptFailure::permanent(unreachable(0));
         assert_eq!(Retries::new(9).next_attempt(permanent).await, Err(unreachable(1)));
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use longshore::archive::{Expected, UnpackLimits, unpack};
+use longshore::archive::{ExpectedFormat, UnpackLimits, unpack};
 use longshore::engine::{ContentHash, Description};
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ fn packed(models: &Models, path: impl AsRef<Path>, name: &str) -> PathBuf {
     };
     unpack(
         File::open(&archive).unwrap(),
-        Expected::Anything("model.onnx"),
+        ExpectedFormat::Anything("model.onnx"),
         &folder,
         &bounds,
     )

@@ -32,7 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::description::{EntryDescription, weigh};
 use super::janitor::Jobs;
-use super::{CacheError, lock};
+use super::{DiskCacheError, lock};
 use crate::private::{self, Key, Refusal};
 use crate::store::version::Version;
 
@@ -69,11 +69,11 @@ pub struct FoundEntry {
 
 impl EntryFolders {
     /// Claims the first free number in `folder`.
-    pub fn open(folder: &Path) -> Result<Self, CacheError> {
+    pub fn open(folder: &Path) -> Result<Self, DiskCacheError> {
         for number in 0..MAX_PROCESSES {
             let folder = folder.join(format!("archives-{number}"));
             if let Some(held) = claim(&folder)? {
-                let key = Key::open(&folder).map_err(|source| CacheError::Unusable {
+                let key = Key::open(&folder).map_err(|source| DiskCacheError::Unusable {
                     path: folder.clone(),
                     source,
                 })?;
@@ -85,7 +85,7 @@ impl EntryFolders {
                 });
             }
         }
-        Err(CacheError::Taken {
+        Err(DiskCacheError::Taken {
             path: folder.to_owned(),
         })
     }
@@ -96,7 +96,7 @@ impl EntryFolders {
 
     /// The entries of an earlier process, the least recently used first. Everything else is
     /// removed.
-    pub fn entries(&self, jobs: &Jobs) -> Result<Vec<FoundEntry>, CacheError> {
+    pub fn entries(&self, jobs: &Jobs) -> Result<Vec<FoundEntry>, DiskCacheError> {
         for path in listed(&self.folder)? {
             if ![LOCK, KEY, FORMAT].iter().any(|name| path.ends_with(name)) {
                 jobs.discard(&path);
@@ -147,10 +147,10 @@ impl EntryFolders {
     }
 
     /// Creates a folder to be filled.
-    pub fn unfinished(&self) -> Result<PathBuf, CacheError> {
+    pub fn unfinished(&self) -> Result<PathBuf, DiskCacheError> {
         self.ensure_held()?;
         let format = self.folder.join(FORMAT);
-        let unusable = |source| CacheError::Unusable {
+        let unusable = |source| DiskCacheError::Unusable {
             path: format.clone(),
             source,
         };
@@ -168,8 +168,8 @@ impl EntryFolders {
     }
 
     /// Turns a filled folder into an entry. Returns its folder and its bytes on disk.
-    pub fn finish(&self, unfinished: &Path, url: &str, version: &Version) -> Result<(PathBuf, u64), CacheError> {
-        let write = |source| CacheError::Write {
+    pub fn finish(&self, unfinished: &Path, url: &str, version: &Version) -> Result<(PathBuf, u64), DiskCacheError> {
+        let write = |source| DiskCacheError::Write {
             path: unfinished.to_owned(),
             source,
         };
@@ -196,16 +196,16 @@ impl EntryFolders {
     }
 
     /// Ensures that the folder still belongs to this process.
-    fn ensure_held(&self) -> Result<(), CacheError> {
+    fn ensure_held(&self) -> Result<(), DiskCacheError> {
         let mut held = lock(&self.held);
         if is_at(&held, &self.folder.join(LOCK)) {
             return Ok(());
         }
         tracing::warn!(folder = %self.folder.display(), "the folder of fetched models was deleted; it is created again");
-        *held = claim(&self.folder)?.ok_or_else(|| CacheError::Lost {
+        *held = claim(&self.folder)?.ok_or_else(|| DiskCacheError::Lost {
             path: self.folder.clone(),
         })?;
-        self.key.put(&self.folder).map_err(|source| CacheError::Unusable {
+        self.key.put(&self.folder).map_err(|source| DiskCacheError::Unusable {
             path: self.folder.clone(),
             source,
         })
@@ -272,8 +272,8 @@ pub fn settle(folder: &Path) -> io::Result<()> {
 }
 
 /// Creates and locks `folder`; `None` when another process holds it.
-fn claim(folder: &Path) -> Result<Option<File>, CacheError> {
-    let unusable = |source| CacheError::Unusable {
+fn claim(folder: &Path) -> Result<Option<File>, DiskCacheError> {
+    let unusable = |source| DiskCacheError::Unusable {
         path: folder.to_owned(),
         source,
     };
@@ -296,7 +296,7 @@ fn claim(folder: &Path) -> Result<Option<File>, CacheError> {
             Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(source)) => {
-                return Err(CacheError::NoLocks {
+                return Err(DiskCacheError::NoLocks {
                     path: folder.to_owned(),
                     source,
                 });
@@ -322,8 +322,8 @@ fn is_there(error: &io::Error) -> bool {
 }
 
 /// The paths in `folder`, which may be missing.
-fn listed(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
-    let unusable = |source| CacheError::Unusable {
+fn listed(folder: &Path) -> Result<Vec<PathBuf>, DiskCacheError> {
+    let unusable = |source| DiskCacheError::Unusable {
         path: folder.to_owned(),
         source,
     };

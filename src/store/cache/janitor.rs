@@ -22,7 +22,7 @@ use super::{CacheEntry, bucket};
 /// Time without jobs after which entries are synced to the disk.
 const QUIET: Duration = Duration::from_secs(5);
 
-enum Job {
+enum JanitorJob {
     /// The folder of an entry, and its bytes.
     Remove(PathBuf, u64),
     /// The folder of an entry to be removed when its leases end.
@@ -44,7 +44,7 @@ pub struct Janitor {
 /// Queues jobs, from any thread.
 #[derive(Debug, Clone)]
 pub struct Jobs {
-    sender: Sender<Job>,
+    sender: Sender<JanitorJob>,
     /// Bytes of the entries on disk.
     bytes: Arc<AtomicU64>,
 }
@@ -73,7 +73,7 @@ impl Janitor {
 
 impl Drop for Janitor {
     fn drop(&mut self) {
-        self.jobs.ask(Job::End);
+        self.jobs.ask(JanitorJob::End);
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was reported when it happened.
             let _ = thread.join();
@@ -93,25 +93,25 @@ impl Jobs {
     }
 
     pub fn remove(&self, entry: &CacheEntry) {
-        self.ask(Job::Remove(entry.folder.clone(), entry.bytes));
+        self.ask(JanitorJob::Remove(entry.folder.clone(), entry.bytes));
     }
 
     /// Hides an entry with leases from the next process.
     pub fn disown(&self, entry: &CacheEntry) {
-        self.ask(Job::Disown(entry.folder.clone()));
+        self.ask(JanitorJob::Disown(entry.folder.clone()));
     }
 
     pub fn touch(&self, folder: &Path) {
-        self.ask(Job::Touch(folder.to_owned()));
+        self.ask(JanitorJob::Touch(folder.to_owned()));
     }
 
     pub fn settle(&self, folder: &Path) {
-        self.ask(Job::Settle(folder.to_owned()));
+        self.ask(JanitorJob::Settle(folder.to_owned()));
     }
 
     pub fn discard(&self, path: &Path) {
         // The cache may have ended before a folder was filled.
-        if !self.ask(Job::Discard(path.to_owned())) {
+        if !self.ask(JanitorJob::Discard(path.to_owned())) {
             report(bucket::discard(path), "removed", path);
         }
     }
@@ -119,18 +119,18 @@ impl Jobs {
     /// Waits until the jobs queued before are done.
     pub fn wait(&self) {
         let (sender, receiver) = mpsc::channel();
-        if self.ask(Job::Signal(sender)) {
+        if self.ask(JanitorJob::Signal(sender)) {
             // Without an answer, the thread has ended.
             let _ = receiver.recv();
         }
     }
 
-    fn ask(&self, job: Job) -> bool {
+    fn ask(&self, job: JanitorJob) -> bool {
         self.sender.send(job).is_ok()
     }
 }
 
-fn work(jobs: &Receiver<Job>, bytes: &AtomicU64) {
+fn work(jobs: &Receiver<JanitorJob>, bytes: &AtomicU64) {
     let mut unsettled = VecDeque::new();
     loop {
         let job = if unsettled.is_empty() {
@@ -139,24 +139,24 @@ fn work(jobs: &Receiver<Job>, bytes: &AtomicU64) {
             jobs.recv_timeout(QUIET)
         };
         match job {
-            Ok(Job::Remove(folder, size)) => {
+            Ok(JanitorJob::Remove(folder, size)) => {
                 let removed = bucket::remove(&folder);
                 if removed.is_ok() {
                     bytes.fetch_sub(size, Ordering::Relaxed);
                 }
                 report(removed, "removed", &folder);
             }
-            Ok(Job::Disown(folder)) => report(bucket::disown(&folder), "marked", &folder),
-            Ok(Job::Touch(folder)) => report(bucket::touch(&folder), "marked", &folder),
-            Ok(Job::Discard(path)) => report(bucket::discard(&path), "removed", &path),
-            Ok(Job::Settle(folder)) => unsettled.push_back(folder),
-            Ok(Job::Signal(asker)) => drop(asker),
+            Ok(JanitorJob::Disown(folder)) => report(bucket::disown(&folder), "marked", &folder),
+            Ok(JanitorJob::Touch(folder)) => report(bucket::touch(&folder), "marked", &folder),
+            Ok(JanitorJob::Discard(path)) => report(bucket::discard(&path), "removed", &path),
+            Ok(JanitorJob::Settle(folder)) => unsettled.push_back(folder),
+            Ok(JanitorJob::Signal(asker)) => drop(asker),
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(folder) = unsettled.pop_front() {
                     report(bucket::settle(&folder), "written to the disk", &folder);
                 }
             }
-            Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(JanitorJob::End) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

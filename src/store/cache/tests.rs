@@ -459,7 +459,7 @@ fn a_number_that_another_process_has_claimed_meanwhile_is_not_shared() {
     fs::remove_dir_all(folder.path().join("archives-0")).unwrap();
     let other = DiskCache::open(folder.path(), ROOMY).unwrap();
     let error = cache.begin().unwrap_err();
-    assert!(matches!(error, CacheError::Lost { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::Lost { .. }), "{error}");
     drop(other);
     assert!(cache.begin().is_ok());
 }
@@ -484,18 +484,18 @@ fn a_folder_that_cannot_be_used_is_refused_with_its_cause() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let error = DiskCache::open(&file, ROOMY).unwrap_err();
-    assert!(matches!(error, CacheError::Unusable { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::Unusable { .. }), "{error}");
     let error = DiskCache::open(Path::new("/proc/self"), ROOMY).unwrap_err();
-    assert!(matches!(error, CacheError::Unusable { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::Unusable { .. }), "{error}");
     let place = folder.path().join("archives-0");
     fs::create_dir(&place).unwrap();
     fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
     let error = DiskCache::open(folder.path(), ROOMY).unwrap_err();
-    assert!(matches!(error, CacheError::NotOurs { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::NotOurs { .. }), "{error}");
     fs::remove_dir(&place).unwrap();
     symlink("/tmp", &place).unwrap();
     let error = DiskCache::open(folder.path(), ROOMY).unwrap_err();
-    assert!(matches!(error, CacheError::NotOurs { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::NotOurs { .. }), "{error}");
 }
 
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::store::testing::{MODIFIED, PART, Reply, Server, Stored, fetched, name, read, remote, wait};
-use crate::store::{Environment, Found, Objects, Remote, StoreError};
+use crate::store::{Environment, FoundModel, Objects, Remote, StoreError};
 
 /// The server as a container of Azure's, with the address in the form of the portal.
 fn azure(server: &Server) -> Remote {
@@ -57,7 +57,7 @@ fn folder_markers_of_azure_are_not_objects() {
             },
         });
         let remote = azure(&server);
-        let Found::Folder(folder) = wait(remote.find(&name("m"), None)).unwrap() else {
+        let FoundModel::Folder(folder) = wait(remote.find(&name("m"), None)).unwrap() else {
             panic!("{marker:?} is an object");
         };
         assert_eq!(

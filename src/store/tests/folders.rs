@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::store::testing::{PART, Reply, Server, Stored, name, page, read, wait};
-use crate::store::{Folder, Found, Remote, StoreError, Version};
+use crate::store::{Folder, FoundModel, Remote, StoreError, Version};
 
 /// A bucket with these objects, two on a page of the listing.
 fn bucket(objects: Vec<(String, Stored)>) -> Server {
@@ -38,9 +38,9 @@ fn with(keys: &[(&str, usize)]) -> Server {
 
 fn found(remote: &Remote, known: Option<&Version>) -> Result<Option<Folder>, StoreError> {
     match wait(remote.find(&name("m"), known))? {
-        Found::Folder(folder) => Ok(Some(folder)),
-        Found::Unchanged => Ok(None),
-        Found::Object(_) => panic!("it is an object"),
+        FoundModel::Folder(folder) => Ok(Some(folder)),
+        FoundModel::Unchanged => Ok(None),
+        FoundModel::Object(_) => panic!("it is an object"),
     }
 }
 

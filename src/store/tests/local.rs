@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::store::testing::{fetched, name, read, remote, settings, wait};
-use crate::store::{Found, Remote, StoreError};
+use crate::store::{FoundModel, Remote, StoreError};
 
 fn store() -> (TempDir, Remote) {
     let folder = tempfile::tempdir().unwrap();
@@ -52,18 +52,18 @@ fn a_file_url_is_a_directory() {
 fn a_file_has_the_known_version_until_it_is_written() {
     let (folder, remote) = store();
     write(folder.path(), "a", "one");
-    let Found::Object(object) = wait(remote.find(&name("a"), None)).unwrap() else {
+    let FoundModel::Object(object) = wait(remote.find(&name("a"), None)).unwrap() else {
         panic!("it is not an object");
     };
     let known = object.version().clone();
     assert!(matches!(
         wait(remote.find(&name("a"), Some(&known))),
-        Ok(Found::Unchanged)
+        Ok(FoundModel::Unchanged)
     ));
     write(folder.path(), "a", "other");
     assert!(matches!(
         wait(remote.find(&name("a"), Some(&known))),
-        Ok(Found::Object(_))
+        Ok(FoundModel::Object(_))
     ));
     // The file that was found is not the one that would be read now.
     assert!(matches!(read(object.into_reader()), Err(StoreError::Changed { .. })));
@@ -73,7 +73,7 @@ fn a_file_has_the_known_version_until_it_is_written() {
 fn a_write_during_the_read_is_an_error() {
     let (folder, remote) = store();
     write(folder.path(), "a", "one");
-    let Ok(Found::Object(object)) = wait(remote.find(&name("a"), None)) else {
+    let Ok(FoundModel::Object(object)) = wait(remote.find(&name("a"), None)) else {
         panic!("it is not an object");
     };
     let reader = object.into_reader();
@@ -85,7 +85,7 @@ fn a_write_during_the_read_is_an_error() {
 fn a_file_that_is_replaced_during_the_read_is_read_to_its_end() {
     let (folder, remote) = store();
     write(folder.path(), "a", "one");
-    let Ok(Found::Object(object)) = wait(remote.find(&name("a"), None)) else {
+    let Ok(FoundModel::Object(object)) = wait(remote.find(&name("a"), None)) else {
         panic!("it is not an object");
     };
     let reader = object.into_reader();
@@ -99,7 +99,7 @@ fn folders_are_listed_and_confirmed() {
     let (folder, remote) = store();
     write(folder.path(), "m/model.onnx", "model");
     write(folder.path(), "m/data/x", "data");
-    let Ok(Found::Folder(found)) = wait(remote.find(&name("m"), None)) else {
+    let Ok(FoundModel::Folder(found)) = wait(remote.find(&name("m"), None)) else {
         panic!("it is not a folder");
     };
     let names: Vec<_> = found.files().iter().map(|file| file.name.as_str()).collect();
@@ -109,7 +109,7 @@ fn folders_are_listed_and_confirmed() {
     let known = found.version();
     assert!(matches!(
         wait(remote.find(&name("m"), Some(known))),
-        Ok(Found::Unchanged)
+        Ok(FoundModel::Unchanged)
     ));
     write(folder.path(), "m/more", "more");
     assert!(matches!(wait(found.confirm()), Err(StoreError::Changed { .. })));
@@ -141,7 +141,7 @@ fn links_are_followed_as_long_as_they_stay_inside() {
 fn a_file_replaced_by_a_link_to_the_outside_is_not_read() {
     let (folder, remote) = store();
     write(folder.path(), "m/a", "one");
-    let Ok(Found::Folder(found)) = wait(remote.find(&name("m"), None)) else {
+    let Ok(FoundModel::Folder(found)) = wait(remote.find(&name("m"), None)) else {
         panic!("it is not a folder");
     };
     fs::remove_file(folder.path().join("m/a")).unwrap();

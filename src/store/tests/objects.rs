@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::store::testing::{PART, PARTS, Reply, Server, Stored, TestRequest, fetched, name, read, remote, wait};
-use crate::store::{Found, Object, Remote, StoreError, Version};
+use crate::store::{FoundModel, Object, Remote, StoreError, Version};
 
 fn found(remote: &Remote, known: Option<&Version>) -> Option<Object> {
     match wait(remote.find(&name("a.tar.gz"), known)).unwrap() {
-        Found::Object(object) => Some(object),
-        Found::Unchanged => None,
-        Found::Folder(_) => panic!("it is a folder"),
+        FoundModel::Object(object) => Some(object),
+        FoundModel::Unchanged => None,
+        FoundModel::Folder(_) => panic!("it is a folder"),
     }
 }
 
