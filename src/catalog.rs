@@ -135,7 +135,7 @@ impl Catalog {
             demand: demand.map(Arc::new),
             restores: Semaphore::new(settings.restores),
             lately: Lately::default(),
-            tokenizers: Shared::default(),
+            tokenizers: SharedMap::default(),
             tokenizer_files: Arc::default(),
             settings,
         }
