@@ -5,7 +5,7 @@
 //!
 //! Invariants: a model consists of one version, never of parts of two. A model in the cache is
 //! complete. A cached copy is used without asking the store for the configured time, and beyond
-//! that only when the store does not answer.
+//! that only when the request to the store fails.
 
 mod advice;
 mod aws;
@@ -253,7 +253,7 @@ impl Store {
             Err(error) => {
                 tracing::warn!(
                     url,
-                    "the store did not answer; the copy on disk is used, which may be out of date: {error}"
+                    "the store could not be checked; the copy on disk is used, which may be out of date: {error}"
                 );
                 Ok(Located::OnDisk(here))
             }
