@@ -1,7 +1,8 @@
-//! A thread with an asynchronous runtime of its own, for what is to go on whoever has asked for it, and however busy the
-//! workers of the HTTP server are.
+//! A thread with an asynchronous runtime of its own, for work that must go on when its requester is
+//! gone or the workers of the HTTP server are busy.
 //!
-//! What always holds: the thread lives exactly as long as its [`Background`]; what still runs on it then is dropped.
+//! Invariant: the thread lives exactly as long as its [`Background`]; tasks that still run then are
+//! dropped.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -9,10 +10,10 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 
-/// Threads that look up host names and wait for file systems.
+/// Threads for host name lookups and file systems.
 const MAX_BLOCKING: usize = 4;
 
-/// The thread; it ends with this.
+/// The handle of the thread, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Background {
     runtime: Handle,
@@ -20,16 +21,16 @@ pub struct Background {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What becomes of work that waits for a file system, or a name, when its thread ends.
+/// The treatment of blocking work (file systems, host names) when its thread ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockingWork {
     Awaited,
-    /// It goes on by itself, and nobody waits for it.
-    Left,
+    /// The work continues by itself, and its result is dropped.
+    Detached,
 }
 
 impl Background {
-    /// Starts the thread called `name`, which must not be longer than the system shows: 15 bytes.
+    /// Starts the thread `name`. The system shows at most 15 bytes of it.
     pub fn start(name: &'static str, at_end: BlockingWork) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -39,11 +40,11 @@ impl Background {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            // An error is the sender's end, which means the same.
+            // An error means that the sender is gone, which is a stop as well.
             let _ = runtime.block_on(stopped);
             match at_end {
                 BlockingWork::Awaited => drop(runtime),
-                BlockingWork::Left => runtime.shutdown_background(),
+                BlockingWork::Detached => runtime.shutdown_background(),
             }
         })?;
         Ok(Self {
@@ -62,7 +63,7 @@ impl Drop for Background {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It was ended by a panic if this fails, which has been logged.
+            // Fails if the thread panicked, which has been logged.
             let _ = thread.join();
         }
     }
@@ -78,19 +79,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_runs_on_it_is_dropped_with_it() {
-        struct Note(mpsc::Sender<()>);
-        impl Drop for Note {
+    fn tasks_are_dropped_with_the_thread() {
+        struct DropSignal(mpsc::Sender<()>);
+        impl Drop for DropSignal {
             fn drop(&mut self) {
                 let _ = self.0.send(());
             }
         }
-        for at_end in [BlockingWork::Awaited, BlockingWork::Left] {
+        for at_end in [BlockingWork::Awaited, BlockingWork::Detached] {
             let background = Background::start("test", at_end).unwrap();
             let ((started, has_started), (dropped, was_dropped)) = (mpsc::channel(), mpsc::channel());
-            let note = Note(dropped);
+            let signal = DropSignal(dropped);
             background.runtime().spawn(async move {
-                let _note = note;
+                let _signal = signal;
                 started.send(()).unwrap();
                 std::future::pending::<()>().await;
             });

@@ -51,7 +51,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::engine::{ArtifactPath, ContentHash, Engine, LoadError, PoolError};
 use crate::handler::MediaLimits;
-use crate::shared::Shared;
+use crate::shared::SharedMap;
 use crate::store::Usage;
 use crate::text::Pool;
 
@@ -122,7 +122,7 @@ pub struct Catalog {
     restores: Semaphore,
     lately: Lately,
     /// By the hash of their files.
-    tokenizers: Shared<blake3::Hash, Counted>,
+    tokenizers: SharedMap<blake3::Hash, Counted>,
     /// Their files, which several of them may share.
     tokenizer_files: Arc<Pool>,
 }
@@ -135,7 +135,7 @@ impl Catalog {
             demand: demand.map(Arc::new),
             restores: Semaphore::new(settings.restores),
             lately: Lately::default(),
-            tokenizers: Shared::default(),
+            tokenizers: SharedMap::default(),
             tokenizer_files: Arc::default(),
             settings,
         }

@@ -167,7 +167,7 @@ fn become_tied(args: &TetherArgs) -> ! {
 
 /// Keeps a worker that serves.
 fn supervise(args: &ServeArgs) -> Result<i32> {
-    let settings = supervisor::Settings {
+    let settings = supervisor::SupervisorConfig {
         arguments: worker_arguments(env::args_os().skip(1)),
         // With one model there is nobody to protect from it, and no model is worse than one that
         // fails at times.
@@ -199,8 +199,8 @@ fn listen(args: &ServeArgs) -> Result<TcpListener> {
 }
 
 /// How much an archive may hold.
-fn bounds(args: &ArchiveArgs) -> archive::Bounds {
-    archive::Bounds {
+fn bounds(args: &ArchiveArgs) -> archive::UnpackLimits {
+    archive::UnpackLimits {
         entries: args.max_entries,
         bytes: args.max_unpacked.as_u64(),
         ratio: args.max_ratio,

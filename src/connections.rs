@@ -1,25 +1,26 @@
-//! Connections: which are accepted, which are closed when places run out, and how they end when the
-//! server stops.
+//! Accepts connections, chooses which to close when places run out, and ends them when the server
+//! stops.
 //!
-//! `serve` and `endpoint` listen through this module. It takes the place of actix's own server,
-//! which was weighed: that one stops accepting at its limit, whoever holds the places; its stop
-//! drops connections that wait for a thread, and closes connections whose request has arrived but
-//! was not read. The HTTP itself is still actix's, on a socket type of this module ([`Stream`]).
+//! `serve` and `endpoint` listen through this module. It replaces actix's own server, which was
+//! considered: that one stops accepting at its limit, even if idle connections hold the places. Its
+//! stop drops connections that wait for a thread, and closes connections whose request has arrived
+//! but was not read. The HTTP protocol itself is still actix's, on a socket type of this module
+//! ([`Stream`]).
 //!
-//! - `choice`: which connections to close, decided from their states alone.
+//! - `choice`: selects the connections to close, from their states alone.
 //! - `connection`: the state of one connection. The task that serves it writes, the accepting
 //!   thread reads.
-//! - `stream`: the socket as actix sees it. A connection that is to go is read to its last byte
-//!   before it ends.
+//! - `stream`: the socket as actix sees it. A connection that has to end is first read to its last
+//!   byte.
 //! - `registry`: all connections.
 //! - `acceptor`: the thread that accepts, enforces deadlines and stops.
-//! - `pages`: which requests of pages in browsers are served.
+//! - `pages`: decides which requests of web pages are served.
 //! - `server`: the threads that serve, and the handle to stop them.
-//! - `turn_away`: the answer to clients that wait when no server is left to take them.
+//! - `turn_away`: answers clients that wait when no server will accept them.
 //!
-//! What always holds: a connection with a request under way is closed by nothing but the end of the
-//! drain timeout; what has arrived is read before a connection is closed; a request costs a few
-//! stores and no system call more than without this module.
+//! Invariants: only the end of the drain timeout closes a connection with a request in progress.
+//! Bytes that have arrived are read before a connection is closed. This module costs each request a
+//! few stores and no system call.
 
 mod acceptor;
 mod choice;
@@ -30,8 +31,8 @@ mod server;
 mod stream;
 mod turn_away;
 
-pub use choice::Limits;
+pub use choice::ConnectionLimits;
 pub use connection::{InFlight, Receiving, Tracked};
-pub use server::{Server, Settings, start};
+pub use server::{ConnectionConfig, Server, start};
 pub use stream::Stream;
 pub use turn_away::turn_away;

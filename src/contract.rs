@@ -79,7 +79,7 @@ pub struct Settings {
     /// Bytes of all header names and values of a request.
     pub max_headers: usize,
     pub request_timeout: Duration,
-    pub connections: connections::Settings,
+    pub connections: connections::ConnectionConfig,
     /// Which pages in browsers are served.
     pub pages: Pages,
     /// Whether connections of other users of this machine are closed.

@@ -339,7 +339,7 @@ impl Engine {
     }
 
     async fn load_opened(&self, content: ContentHash, artifact: Artifact, attempt: usize) -> Result<Model, LoadError> {
-        let place = self.residents.place(content);
+        let place = self.residents.slot(content);
         let mut place = place.lock().await;
         // Now: the load that held the place may have found out.
         self.quarantine.check(&content)?;
@@ -418,7 +418,7 @@ impl Engine {
         let Some(source) = found.map_err(LoadError::Pool)?.and_then(Source::prepared) else {
             return self.load_with(path, manifest).await;
         };
-        let place = self.residents.place(content);
+        let place = self.residents.slot(content);
         let mut place = place.lock().await;
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {

@@ -1,12 +1,12 @@
-//! The users of this machine who may use a port: the user of this process and root.
+//! Admits connections of this process's user and of root, and refuses other users of this machine.
 //!
-//! There are no credentials, and a port of the loopback interface is open to every user of the
-//! machine. But the kernel knows whose socket the other end of such a connection is, and that end
-//! is a socket of this machine as well. It is asked once for each connection. Connections of other
-//! machines come only when the bound address lets them, and are not looked at.
+//! Requests carry no credentials, and every user of the machine can connect to a port of the
+//! loopback interface. But the other end of such a connection is a socket of this machine as well,
+//! and the kernel knows its owner. This module asks the kernel once for each connection.
+//! Connections from other machines come only if the bound address allows them, and are not checked.
 //!
-//! What always holds: a connection whose owner is not known is not admitted. A client that hangs up
-//! before the kernel is asked leaves a socket without an owner, which the kernel reports as root's.
+//! Invariants: a connection with an unknown owner is not admitted. A client that disconnects before
+//! the check leaves a socket without an owner, which the kernel reports as root's.
 
 mod proc;
 mod sock_diag;
@@ -24,21 +24,21 @@ pub enum Peer {
     /// This user, root, or another machine.
     Admitted,
     /// Another user of this machine.
-    Stranger { user: u32 },
-    /// A socket of this machine whose user the kernel did not tell.
+    OtherUser { user: u32 },
+    /// A socket of this machine whose owner the kernel did not report.
     Unknown,
 }
 
-/// A socket's owner as the kernel tells it.
+/// The owner of a socket, as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Owner {
+struct SocketOwner {
     user: u32,
-    /// 0 when no process has the socket any more; the user says nothing then.
+    /// 0 when no process has the socket any more; the user is meaningless then.
     inode: u64,
 }
 
 impl Peer {
-    /// Looks at the other end of a connection that actix has accepted.
+    /// Checks the other end of a connection that actix has accepted.
     pub fn of_connection(connection: &dyn Any) -> Self {
         let ends = connection
             .downcast_ref::<TcpStream>()
@@ -46,41 +46,41 @@ impl Peer {
         ends.map_or(Self::Unknown, |(local, remote)| Self::of(local, remote))
     }
 
-    /// Looks at the two ends of an accepted connection. Blocks for as long as the kernel takes to
+    /// Checks the two ends of an accepted connection. Blocks for as long as the kernel takes to
     /// answer.
     pub fn of(local: SocketAddr, remote: SocketAddr) -> Self {
         decide(remote, geteuid().as_raw(), || {
-            // The other way round: the socket that is asked for is the client's.
+            // The ends are swapped, because the client's socket is looked up.
             let (local, remote) = (canonical(remote), canonical(local));
             sock_diag::owner(local, remote).or_else(|| proc::owner(local, remote))
         })
     }
 }
 
-/// In a refusal: why the connection is not served.
+/// The reason for a refusal.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Admitted => f.write_str("the connection is admitted"),
-            Self::Stranger { user } => write!(f, "the connection is of the user with the id {user}"),
-            Self::Unknown => f.write_str("the user of the connection is not known"),
+            Self::OtherUser { user } => write!(f, "the connection belongs to the user with the id {user}"),
+            Self::Unknown => f.write_str("the user of the connection is unknown"),
         }
     }
 }
 
-fn decide(remote: SocketAddr, own: u32, owner: impl FnOnce() -> Option<Owner>) -> Peer {
+fn decide(remote: SocketAddr, own: u32, owner: impl FnOnce() -> Option<SocketOwner>) -> Peer {
     const ROOT: u32 = 0;
     if !remote.ip().to_canonical().is_loopback() {
         return Peer::Admitted;
     }
     match owner() {
-        None | Some(Owner { inode: 0, .. }) => Peer::Unknown,
-        Some(Owner { user, .. }) if user == own || user == ROOT => Peer::Admitted,
-        Some(Owner { user, .. }) => Peer::Stranger { user },
+        None | Some(SocketOwner { inode: 0, .. }) => Peer::Unknown,
+        Some(SocketOwner { user, .. }) if user == own || user == ROOT => Peer::Admitted,
+        Some(SocketOwner { user, .. }) => Peer::OtherUser { user },
     }
 }
 
-/// An IPv4 address as such, also where an IPv6 socket has it.
+/// Turns an IPv4 address of an IPv6 socket into a plain IPv4 address.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -93,16 +93,16 @@ mod tests {
 
     #[test]
     fn this_user_and_root_are_admitted_and_an_unknown_user_is_not() {
-        let owner = |user, inode| Some(Owner { user, inode });
-        let stranger = |user| Peer::Stranger { user };
+        let owner = |user, inode| Some(SocketOwner { user, inode });
+        let other_user = |user| Peer::OtherUser { user };
         let table = [
             ("127.0.0.1:9", owner(1000, 7), Peer::Admitted),
             ("127.0.0.1:9", owner(0, 7), Peer::Admitted),
-            ("127.0.0.1:9", owner(1001, 7), stranger(1001)),
-            ("127.8.0.1:9", owner(1001, 7), stranger(1001)),
-            ("[::1]:9", owner(1001, 7), stranger(1001)),
-            ("[::ffff:127.0.0.1]:9", owner(1001, 7), stranger(1001)),
-            // The rest of a socket that was closed.
+            ("127.0.0.1:9", owner(1001, 7), other_user(1001)),
+            ("127.8.0.1:9", owner(1001, 7), other_user(1001)),
+            ("[::1]:9", owner(1001, 7), other_user(1001)),
+            ("[::ffff:127.0.0.1]:9", owner(1001, 7), other_user(1001)),
+            // The remains of a closed socket.
             ("127.0.0.1:9", owner(0, 0), Peer::Unknown),
             ("127.0.0.1:9", None, Peer::Unknown),
             ("192.0.2.1:9", None, Peer::Admitted),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_the_owner_of_a_connection_both_ways() {
+    fn both_lookups_find_the_owner_of_a_connection() {
         let own = geteuid().as_raw();
         for address in ["127.0.0.1:0", "[::1]:0"] {
             // Not every machine has IPv6.
@@ -131,16 +131,12 @@ mod tests {
             assert_eq!(found.user, own);
             assert_ne!(found.inode, 0);
             if let Some(owner) = sock_diag::owner(local, remote) {
-                assert_eq!(owner, found, "the two agree");
+                assert_eq!(owner, found, "both lookups agree");
             }
             let peer = || Peer::of(server.local_addr().unwrap(), server.peer_addr().unwrap());
             assert_eq!(peer(), Peer::Admitted);
             drop(client);
-            assert_eq!(
-                peer(),
-                Peer::Unknown,
-                "the kernel calls it root's once its process has closed it"
-            );
+            assert_eq!(peer(), Peer::Unknown, "the kernel reports a closed socket as root's");
         }
     }
 }

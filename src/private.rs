@@ -1,9 +1,10 @@
-//! Folders and secrets that are this user's alone.
+//! Folders and secrets that only this user can read and write.
 //!
-//! The cache outlives processes, and its usual place is below the temporary directory, where every user of the machine may
-//! make folders. Two things keep strangers out. A folder is refused when anybody but this user or root could replace it:
-//! itself, and each folder and link on the way to it. And what lies in it goes by names that depend on a random key, which
-//! only this user can read: a stranger who finds a way to write there after all cannot foresee the name of an entry.
+//! The cache outlives processes, and its default location is below the temporary directory, where
+//! every user of the machine may create folders. Two measures keep other users out. A folder is
+//! refused when any user but this one or root could replace it, or a folder or link on the path to
+//! it. And entry names depend on a random key that only this user can read: an intruder who could
+//! write there after all cannot predict the name of an entry.
 
 mod folder;
 mod key;

@@ -1,30 +1,30 @@
-//! One value for a key at a time: made once, shared by all who want it, gone with its last user.
+//! Values shared by key: each is created once, shared by all its users, and dropped with the last.
 //!
-//! What always holds: at most one value of a key exists, or is being made, at a time; the table
-//! itself keeps none alive, and forgets keys that have no value and no waiter.
+//! Invariants: at most one value of a key exists or is being created. The table keeps no value
+//! alive, and forgets keys without a value and without a waiting task.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// All values, by key.
+/// The values by key.
 #[derive(Debug)]
-pub struct Shared<K, T> {
-    places: Mutex<HashMap<K, Arc<tokio::sync::Mutex<Place<T>>>>>,
+pub struct SharedMap<K, T> {
+    slots: Mutex<HashMap<K, Arc<tokio::sync::Mutex<SharedSlot<T>>>>>,
 }
 
-/// Where a key's value is found. Locked while the value is made, so that others wait for it rather
-/// than make another.
+/// The slot of a key's value. Locked while the value is created, so that others wait for it rather
+/// than create a second one.
 #[derive(Debug)]
-pub struct Place<T>(Weak<T>);
+pub struct SharedSlot<T>(Weak<T>);
 
-impl<T> Default for Place<T> {
+impl<T> Default for SharedSlot<T> {
     fn default() -> Self {
         Self(Weak::new())
     }
 }
 
-impl<T> Place<T> {
+impl<T> SharedSlot<T> {
     pub fn get(&self) -> Option<Arc<T>> {
         self.0.upgrade()
     }
@@ -34,24 +34,24 @@ impl<T> Place<T> {
     }
 }
 
-impl<K, T> Default for Shared<K, T> {
+impl<K, T> Default for SharedMap<K, T> {
     fn default() -> Self {
         Self {
-            places: Mutex::default(),
+            slots: Mutex::default(),
         }
     }
 }
 
-impl<K: Eq + Hash, T> Shared<K, T> {
-    pub fn place(&self, key: K) -> Arc<tokio::sync::Mutex<Place<T>>> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() >= 64 && places.len().is_power_of_two() {
-            // A scan at each doubling: places without a value and without a waiter are forgotten.
-            places.retain(|_, place| {
-                Arc::strong_count(place) > 1 || place.try_lock().map_or(true, |place| place.0.strong_count() > 0)
+impl<K: Eq + Hash, T> SharedMap<K, T> {
+    pub fn slot(&self, key: K) -> Arc<tokio::sync::Mutex<SharedSlot<T>>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= 64 && slots.len().is_power_of_two() {
+            // At each doubling, slots without a value and without a waiting task are removed.
+            slots.retain(|_, slot| {
+                Arc::strong_count(slot) > 1 || slot.try_lock().map_or(true, |slot| slot.0.strong_count() > 0)
             });
         }
-        Arc::clone(places.entry(key).or_default())
+        Arc::clone(slots.entry(key).or_default())
     }
 }
 
@@ -60,25 +60,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_without_a_value_or_a_waiter_are_forgotten() {
-        let shared = Shared::<u64, ()>::default();
-        let wanted = shared.place(0);
+    fn slots_without_a_value_or_a_waiting_task_are_forgotten() {
+        let shared = SharedMap::<u64, ()>::default();
+        let wanted = shared.slot(0);
         for key in 1..10_000 {
-            shared.place(key);
+            shared.slot(key);
         }
-        let places = shared.places.lock().unwrap().len();
-        assert!(places <= 64, "{places}");
-        // One that waits at a place and one that comes later meet at the same place.
-        assert!(Arc::ptr_eq(&wanted, &shared.place(0)));
+        let slots = shared.slots.lock().unwrap().len();
+        assert!(slots <= 64, "{slots}");
+        // A waiting task and a later one get the same slot.
+        assert!(Arc::ptr_eq(&wanted, &shared.slot(0)));
     }
 
     #[test]
-    fn a_value_is_found_for_as_long_as_it_has_a_user() {
-        let shared = Shared::<u64, u64>::default();
+    fn a_value_is_found_as_long_as_it_has_a_user() {
+        let shared = SharedMap::<u64, u64>::default();
         let value = Arc::new(7);
-        shared.place(1).try_lock().unwrap().set(&value);
-        assert_eq!(shared.place(1).try_lock().unwrap().get().as_deref(), Some(&7));
+        shared.slot(1).try_lock().unwrap().set(&value);
+        assert_eq!(shared.slot(1).try_lock().unwrap().get().as_deref(), Some(&7));
         drop(value);
-        assert!(shared.place(1).try_lock().unwrap().get().is_none());
+        assert!(shared.slot(1).try_lock().unwrap().get().is_none());
     }
 }

@@ -1,10 +1,11 @@
-//! Where models come from when there is no platform that brings them: a store of objects, and a folder in which what was
-//! fetched from it lies unpacked.
+//! The model store of standalone mode and of the local endpoint: finds models in object storage or
+//! a folder, and keeps unpacked copies in a cache on disk.
 //!
-//! Finding and fetching are two steps, so that whoever wants a model can make room in between.
+//! Finding and fetching are two steps, so that the caller can make room in between.
 //!
-//! What always holds: a model is of one version, never of parts of two; what lies in the folder is whole; a copy is
-//! used without asking the store for as long as it was said to be, and beyond that only when the store cannot be asked.
+//! Invariants: a model consists of one version, never of parts of two. A model in the cache is
+//! complete. A cached copy is used without asking the store for the configured time, and beyond
+//! that only when the request to the store fails.
 
 mod advice;
 mod aws;
@@ -45,46 +46,46 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task;
 
-use crate::archive::{self, Bounds, Expected, UnpackError};
+use crate::archive::{self, ExpectedFormat, UnpackError, UnpackLimits};
 
-pub use cache::{CacheError, Lease, Usage};
+pub use cache::{DiskCacheError, Lease, Usage};
 pub use environment::Environment;
-pub use error::{OpenError as LocationError, StoreError};
+pub use error::{LocationError, StoreError};
 pub use name::{Name, NameError};
 pub use objects::{ObjectError, Objects};
 pub use version::Version;
 
 use cache::DiskCache;
-use found::{Folder, Found, Object};
-use progress::Watched;
+use found::{Folder, FoundModel, Object};
+use progress::ProgressReader;
 use remote::{Remote, RemoteSettings};
 
-/// What is asked for at once of a large object, and how many of it: 16 MiB under way hide the time that a store takes to
-/// answer, and are little beside such an object's model.
+/// Size and number of the parts of a large object that are requested at once: 16 MiB in transit
+/// hide a store's latency, and are little next to the model in such an object.
 const PART_BYTES: u64 = 4 << 20;
 const PARTS: usize = 4;
 
-/// Times that a model is looked for when it is replaced again and again while it is read.
+/// Attempts at a model that is replaced again and again while it is read.
 const CHANGES: usize = 4;
 
-/// What a store is opened with.
+/// The options of a store.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// `s3://bucket/prefix`, a directory, and so on.
+pub struct StoreConfig {
+    /// The store's address, such as `s3://bucket/prefix` or a directory.
     pub url: String,
-    /// The environment, for credentials and endpoints.
+    /// Environment variables, for credentials and endpoints.
     pub environment: Environment,
-    /// For the store to send something.
+    /// Longest time in which the store sends nothing.
     pub timeout: Duration,
-    /// Of a request that failed or was cut short.
+    /// Retries of a request that failed or was cut short.
     pub retries: u32,
-    /// Models at once.
+    /// Most models that are downloaded at once.
     pub downloads: usize,
-    pub bounds: Bounds,
-    /// Whether names bind, as on SageMaker: what is called `.tar.gz` is tar and gzip, and a model that is no archive is
-    /// called `.onnx` or `.ort`. Else objects are what their content says.
+    pub bounds: UnpackLimits,
+    /// Whether names bind, as on SageMaker: a `.tar.gz` has to be tar and gzip, and a model that is
+    /// not in an archive has to be named `.onnx` or `.ort`. Otherwise the content decides.
     pub names_bind: bool,
-    /// How long a copy is used without asking the store.
+    /// Time for which a copy is used without asking the store.
     pub revalidate: Duration,
 }
 
@@ -93,10 +94,10 @@ pub enum OpenError {
     #[error(transparent)]
     Location(#[from] LocationError),
     #[error("--cache-dir: {0}")]
-    Cache(#[from] CacheError),
+    Cache(#[from] DiskCacheError),
 }
 
-/// Why a model was not brought.
+/// Reasons why a model was not fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error(transparent)]
@@ -109,7 +110,7 @@ pub enum FetchError {
     },
     #[error("it cannot be kept on disk: {0}; see --cache-dir and --archive-cache-size")]
     Disk(String),
-    /// The disk is full, whatever the bound says, with what is in use alone.
+    /// The disk is full although the cache is within its limit and holds only entries in use.
     #[error("it cannot be kept on disk: {0}; see --cache-dir and --archive-cache-size")]
     NoRoom(String),
     #[error("the server is stopping")]
@@ -123,60 +124,61 @@ impl FetchError {
     }
 }
 
-/// Where a model of the version that is to be used is.
+/// The current version of a model, and its location.
 pub enum Located {
     /// On disk.
-    Here(Lease),
+    OnDisk(Lease),
     /// In the store.
-    There(Arrival),
+    InStore(Arrival),
 }
 
 impl Located {
     pub fn version(&self) -> &Version {
         match self {
-            Self::Here(lease) => lease.version(),
-            Self::There(arrival) => arrival.version(),
+            Self::OnDisk(lease) => lease.version(),
+            Self::InStore(arrival) => arrival.version(),
         }
     }
 }
 
-/// A model that is to be fetched, soon: its first bytes may be on their way.
+/// A model to be fetched soon: its first bytes may be in transit.
 pub struct Arrival {
     name: Name,
-    what: What,
+    source: ArrivalSource,
 }
 
 impl Arrival {
     fn version(&self) -> &Version {
-        match &self.what {
-            What::Object(object) => object.version(),
-            What::Folder(folder) => folder.version(),
+        match &self.source {
+            ArrivalSource::Object(object) => object.version(),
+            ArrivalSource::Folder(folder) => folder.version(),
         }
     }
 }
 
-enum What {
+enum ArrivalSource {
     Object(Object),
     Folder(Folder),
 }
 
-/// Where models lie unpacked: in a folder that this process has for itself, and within a bound. Stores may share it.
+/// A folder of unpacked models that this process has to itself, limited in size. Stores may share
+/// it.
 #[derive(Clone)]
 pub struct Disk(Arc<DiskCache>);
 
 impl Disk {
-    /// Below `folder`, for `bound` bytes.
+    /// Opens the cache below `folder`, limited to `bound` bytes.
     pub fn open(folder: &Path, bound: u64) -> Result<Self, OpenError> {
         Ok(Self(Arc::new(DiskCache::open(folder, bound)?)))
     }
 }
 
-/// A store, and what of it is on disk.
+/// A model store and its cache on disk.
 pub struct Store {
     remote: Remote,
     cache: Arc<DiskCache>,
     downloads: Semaphore,
-    bounds: Bounds,
+    bounds: UnpackLimits,
     names_bind: bool,
     revalidate: Duration,
 }
@@ -190,7 +192,7 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    pub fn open(settings: Settings, disk: &Disk) -> Result<Self, OpenError> {
+    pub fn open(settings: StoreConfig, disk: &Disk) -> Result<Self, OpenError> {
         let remote = Remote::open(&RemoteSettings {
             url: settings.url,
             environment: settings.environment,
@@ -211,27 +213,27 @@ impl Store {
         })
     }
 
-    /// The store, for people: without credentials.
+    /// The store's URL without credentials, for messages.
     pub fn url(&self) -> String {
         self.remote.url()
     }
 
-    /// Where the model called `name` is, for people and for the list of models: without credentials.
+    /// The URL of the model `name` without credentials, for messages and for the list of models.
     pub fn url_of(&self, name: &Name) -> String {
         self.remote.url_of(name)
     }
 
-    /// What is on disk, of all stores that share it.
+    /// Usage of the disk by all stores that share it.
     pub fn usage(&self) -> Usage {
         self.cache.usage()
     }
 
-    /// Looks for `name`: on disk, while what is there is fresh, else in the store.
+    /// Looks for `name`: on disk while the copy there is fresh, otherwise in the store.
     pub async fn find(&self, name: &Name) -> Result<Located, FetchError> {
         let url = self.url_of(name);
         let Some(here) = self.cached(&url).await? else {
             return match self.ask(name, None).await? {
-                Some(arrival) => Ok(Located::There(arrival)),
+                Some(arrival) => Ok(Located::InStore(arrival)),
                 None => Err(StoreError::Changed { url }.into()),
             };
         };
@@ -239,31 +241,34 @@ impl Store {
             .checked()
             .is_some_and(|checked| checked.elapsed() < self.revalidate)
         {
-            return Ok(Located::Here(here));
+            return Ok(Located::OnDisk(here));
         }
         match self.ask(name, Some(here.version())).await {
-            Ok(Some(arrival)) => Ok(Located::There(arrival)),
+            Ok(Some(arrival)) => Ok(Located::InStore(arrival)),
             Ok(None) => {
                 here.set_checked();
-                Ok(Located::Here(here))
+                Ok(Located::OnDisk(here))
             }
             Err(error) if error.is_not_found() => Err(error),
             Err(error) => {
-                tracing::warn!(url, "what is on disk is used, which may be old: {error}");
-                Ok(Located::Here(here))
+                tracing::warn!(
+                    url,
+                    "the store could not be checked; the copy on disk is used, which may be out of date: {error}"
+                );
+                Ok(Located::OnDisk(here))
             }
         }
     }
 
-    /// What is on disk of `name` is not used again before the store was asked.
-    pub async fn doubt(&self, name: &Name) -> Result<(), FetchError> {
+    /// Makes the next [`find`](Self::find) of `name` ask the store.
+    pub async fn expire(&self, name: &Name) -> Result<(), FetchError> {
         if let Some(here) = self.cached(&self.url_of(name)).await? {
             here.set_unchecked();
         }
         Ok(())
     }
 
-    /// Looks whether the store has another version of `name` than `known`; `None` when it has not.
+    /// Looks for a version of `name` in the store other than `known`; `None` when there is not any.
     pub async fn newer(&self, name: &Name, known: &Version) -> Result<Option<Located>, FetchError> {
         let Some(arrival) = self.ask(name, Some(known)).await? else {
             return Ok(None);
@@ -272,18 +277,18 @@ impl Store {
         Ok(Some(match here {
             Some(here) if here.version() == arrival.version() => {
                 here.set_checked();
-                Located::Here(here)
+                Located::OnDisk(here)
             }
-            Some(_) | None => Located::There(arrival),
+            Some(_) | None => Located::InStore(arrival),
         }))
     }
 
-    /// What the store has under `name`; `None` when that is `known`.
+    /// Looks for `name` in the store; `None` when it is the version `known`.
     async fn ask(&self, name: &Name, known: Option<&Version>) -> Result<Option<Arrival>, FetchError> {
         match self.remote.find(name, known).await {
-            Ok(Found::Unchanged) => Ok(None),
-            Ok(Found::Object(object)) => Ok(Some(arriving(name, What::Object(object)))),
-            Ok(Found::Folder(folder)) => Ok(Some(arriving(name, What::Folder(folder)))),
+            Ok(FoundModel::Unchanged) => Ok(None),
+            Ok(FoundModel::Object(object)) => Ok(Some(arriving(name, ArrivalSource::Object(object)))),
+            Ok(FoundModel::Folder(folder)) => Ok(Some(arriving(name, ArrivalSource::Folder(folder)))),
             Err(error) => {
                 if matches!(error, StoreError::NotFound { .. }) {
                     let (cache, url) = (Arc::clone(&self.cache), self.url_of(name));
@@ -298,19 +303,19 @@ impl Store {
         }
     }
 
-    /// Memory that fetching `arrival` takes at most.
+    /// Most memory that fetching `arrival` takes.
     pub fn memory(&self, arrival: &Arrival) -> u64 {
         const BUFFERS: u64 = 512 << 10;
-        let bytes = match &arrival.what {
-            What::Object(object) => object.bytes(),
-            What::Folder(folder) => folder.bytes(),
+        let bytes = match &arrival.source {
+            ArrivalSource::Object(object) => object.bytes(),
+            ArrivalSource::Folder(folder) => folder.bytes(),
         };
-        // What has arrived and was not read yet, and what decompressing remembers.
+        // Parts that arrived and were not read yet, and the decompressor's window.
         let arrived = bytes.min(PART_BYTES * PARTS as u64);
         arrived + bytes.min(archive::MAX_WINDOW_BYTES) + BUFFERS
     }
 
-    /// Brings what was found to the disk. The folder of one that is given up is removed.
+    /// Downloads a located model to disk. An abandoned attempt removes its folder.
     pub async fn fetch(&self, mut arrival: Arrival) -> Result<Lease, FetchError> {
         let _turn = self.downloads.acquire().await.map_err(|_| FetchError::Stopping)?;
         let name = arrival.name.clone();
@@ -318,14 +323,17 @@ impl Store {
             match self.attempt(arrival).await {
                 Err(FetchError::Store(StoreError::Changed { .. })) => {}
                 Err(FetchError::NoRoom(reason)) if self.cache.clear_idle() => {
-                    tracing::info!(reason, "the disk is full; what is not in use there is removed");
+                    tracing::info!(
+                        reason,
+                        "the disk is full; fetched models that are not in use are removed"
+                    );
                 }
                 fetched => return fetched,
             }
             arrival = match self.remote.find(&name, None).await? {
-                Found::Object(object) => arriving(&name, What::Object(object)),
-                Found::Folder(folder) => arriving(&name, What::Folder(folder)),
-                Found::Unchanged => {
+                FoundModel::Object(object) => arriving(&name, ArrivalSource::Object(object)),
+                FoundModel::Folder(folder) => arriving(&name, ArrivalSource::Folder(folder)),
+                FoundModel::Unchanged => {
                     return Err(StoreError::Changed {
                         url: self.url_of(&name),
                     }
@@ -339,19 +347,19 @@ impl Store {
     async fn attempt(&self, arrival: Arrival) -> Result<Lease, FetchError> {
         let (cache, bounds, url) = (Arc::clone(&self.cache), self.bounds, self.url_of(&arrival.name));
         let names_bind = self.names_bind;
-        let Arrival { name, what } = arrival;
+        let Arrival { name, source } = arrival;
         let key = url.clone();
         let (version, unfinished, folder) = blocking(move || {
             let unfinished = cache.begin().map_err(cache_error)?;
-            match what {
-                What::Object(object) => {
+            match source {
+                ArrivalSource::Object(object) => {
                     let (version, bytes) = (object.version().clone(), object.bytes());
-                    let source = Watched::new(object.into_reader(), &url, bytes);
+                    let source = ProgressReader::new(object.into_reader(), &url, bytes);
                     archive::unpack(source, expected(&name, names_bind), unfinished.path(), &bounds)
                         .map_err(|error| unpack_error(&url, error))?;
                     Ok((version, unfinished, None))
                 }
-                What::Folder(folder) => {
+                ArrivalSource::Folder(folder) => {
                     folder::copy(&folder, &url, unfinished.path())?;
                     Ok((folder.version().clone(), unfinished, Some(folder)))
                 }
@@ -371,31 +379,32 @@ impl Store {
     }
 }
 
-fn arriving(name: &Name, what: What) -> Arrival {
+fn arriving(name: &Name, source: ArrivalSource) -> Arrival {
     Arrival {
         name: name.clone(),
-        what,
+        source,
     }
 }
 
-/// Does `work`, which waits for a disk or a network.
+/// Runs `work`, which waits for a disk or a network, on a blocking thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
 ) -> Result<T, FetchError> {
     task::spawn_blocking(work).await.map_err(|_| FetchError::Stopping)?
 }
 
-/// What the object of that name may be, and what the file is called when it is a model and no archive.
-fn expected(name: &Name, names_bind: bool) -> Expected<'_> {
+/// The formats that an object of this name may have, and the file name of a model outside an
+/// archive.
+fn expected(name: &Name, names_bind: bool) -> ExpectedFormat<'_> {
     match name.file_name() {
-        model if model.ends_with(".onnx") || model.ends_with(".ort") => Expected::Anything(model),
-        _ if !names_bind => Expected::Anything("model.onnx"),
-        archive if archive.ends_with(".tar.gz") || archive.ends_with(".tgz") => Expected::TarGzip,
-        _ => Expected::Archive,
+        model if model.ends_with(".onnx") || model.ends_with(".ort") => ExpectedFormat::Anything(model),
+        _ if !names_bind => ExpectedFormat::Anything("model.onnx"),
+        archive if archive.ends_with(".tar.gz") || archive.ends_with(".tgz") => ExpectedFormat::TarGzip,
+        _ => ExpectedFormat::Archive,
     }
 }
 
-/// What failed: the store, the disk, or what was sent.
+/// Attributes the failure to the store, the disk, or the archive.
 fn unpack_error(url: &str, error: UnpackError) -> FetchError {
     match error {
         UnpackError::Source(error) => match StoreError::of(&error) {
@@ -411,9 +420,9 @@ fn unpack_error(url: &str, error: UnpackError) -> FetchError {
     }
 }
 
-fn cache_error(error: CacheError) -> FetchError {
+fn cache_error(error: DiskCacheError) -> FetchError {
     match &error {
-        CacheError::Write { source, .. } if archive::is_full(source) => FetchError::NoRoom(error.to_string()),
+        DiskCacheError::Write { source, .. } if archive::is_full(source) => FetchError::NoRoom(error.to_string()),
         _ => FetchError::Disk(error.to_string()),
     }
 }

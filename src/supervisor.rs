@@ -1,16 +1,18 @@
-//! The first of two processes: it holds the listening socket and starts the one that serves, as
-//! often as that takes.
+//! The supervisor, the first of two processes: it holds the listening socket, and starts the worker
+//! that serves requests, as often as necessary.
 //!
-//! A request can end the process that runs its model (`engine/crash.rs`). In one process with a
-//! thousand models, that would take all of them away from a platform that believes them loaded. So
-//! what must survive is kept where no model runs: the socket, whose backlog holds callers while
-//! there is no worker; the list of the loaded models, which the worker reports before it answers;
-//! and the kills of each content. A worker that is killed is followed by another that lists the
-//! same models at once and loads them again, those that were in use first. When a model is to
-//! blame, the next worker starts at once and refuses that content for a while; only kills without a
-//! known culprit are followed by pauses. A worker that is alive and useless is replaced, too: it
-//! asks for that when runs that cannot be ended take too much of it, and it is killed when its HTTP
-//! threads have given no sign of life for `--worker-timeout` (`liveness.rs`).
+//! A request can crash the process that runs its model (`engine/crash.rs`). In one process with a
+//! thousand models, a crash would remove all of them while the platform believes them loaded. So
+//! the state that must survive lives where no model runs: the socket, whose backlog holds clients
+//! while there is no worker; the list of the loaded models, which the worker reports before it
+//! answers; and the kills of each content.
+//!
+//! A killed worker is followed by another one, which lists the same models at once and loads them
+//! again, the most recently used first. When a model is to blame, the next worker starts at once
+//! and refuses that content for a while. Pauses follow only kills without a known culprit. A worker
+//! that lives but cannot serve is replaced, too: it requests its replacement when stuck runs hold
+//! too much of it, and the supervisor kills it when its HTTP threads have sent no heartbeat for
+//! `--worker-timeout` (`liveness.rs`).
 //!
 //! ```text
 //! supervisor                                       worker
@@ -20,12 +22,13 @@
 //!                    <-- Replace --               drains for a moment, ends
 //! SIGTERM, SIGINT    == the same signal ==>        drains
 //!                    <-- Stopping --
-//!                    <-- a note of a crash --      dies
+//!                    <-- a crash report --         dies
 //! ```
 //!
-//! What always holds: this process has one thread and neither ONNX Runtime nor requests in it; it
-//! ends as its worker ends by itself, and says nothing after a worker that has said why; a worker
-//! does not outlive it. As process 1 of a container it waits for orphans, too (ST-2).
+//! Invariants: this process has one thread, and neither ONNX Runtime nor requests in it. It ends
+//! with its worker when that exits by itself, and prints nothing after a worker that has reported
+//! the reason. A worker does not outlive the supervisor. As process 1 of a container, the
+//! supervisor also waits for orphans (ST-2).
 
 mod ledger;
 mod liveness;
@@ -57,49 +60,53 @@ use crate::catalog::Record;
 use crate::connections;
 use crate::engine::{CrashReport, Culprit};
 pub use ledger::RefusalTimes;
-use ledger::{Cause, Ledger};
+use ledger::{KillCause, Ledger};
 use liveness::Liveness;
 pub use liveness::pause as heartbeat;
-use protocol::{FromWorker, MAX_MESSAGE, ManifestParts, Received, Refusal, ToWorker, manifest_parts};
-use restart::{Culprit as Blame, Ended, How, Next, Row};
-pub use worker::{Inheritance, JoinError, Link, Refused, join};
+use protocol::{ContentRefusal, FromWorker, MAX_MESSAGE, ManifestParts, Received, ToWorker, manifest_parts};
+use restart::{Backoff, Blame, EndedWorker, NextStep, WorkerEnd};
+pub use worker::{Inheritance, JoinError, RefusedContent, SupervisorLink, join};
 
-/// The command of the second process.
+/// The command of the worker process.
 pub const WORKER_COMMAND: &str = "worker";
 
-/// This program, also when its file has been replaced since.
+/// The running program, even when its file has been replaced since.
 const EXECUTABLE: &str = "/proc/self/exe";
 
 #[derive(Debug, thiserror::Error)]
 pub enum SuperviseError {
-    #[error("start a worker; --supervise=false does without")]
+    #[error("start a worker; --supervise=false serves without one")]
     Start(#[source] io::Error),
     #[error("supervise a worker")]
     System(#[from] io::Error),
-    #[error("the worker was killed by {signal} before it could serve, as those before it; there will be no other")]
+    #[error(
+        "the worker was killed by {signal} during startup {} times in a row; giving up",
+        restart::UNREADY
+    )]
     NeverReady { signal: String },
 }
 
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// What follows the command on the line, for the worker's.
+pub struct SupervisorConfig {
+    /// Arguments after the command, passed on to the worker.
     pub arguments: Vec<OsString>,
-    /// How long content that has killed workers is refused; `None` refuses none.
+    /// Time for which content that has killed workers is refused; `None` refuses none.
     pub refusals: Option<RefusalTimes>,
-    /// How long a worker may give no sign of life; `None` for as long as it likes.
+    /// Longest time without a heartbeat of the worker; `None` for no limit.
     pub worker_timeout: Option<Duration>,
 }
 
-/// Serves on `listener` by a worker, or one after the other, and returns the exit code of the last.
-pub fn run(listener: TcpListener, settings: Settings) -> Result<i32, SuperviseError> {
-    // By which its worker knows it, whatever the program's file is called.
+/// Serves on `listener` with one worker after the other. Returns the exit code of the last one.
+pub fn run(listener: TcpListener, settings: SupervisorConfig) -> Result<i32, SuperviseError> {
+    // The worker recognizes its supervisor by this name, which does not depend on the program's
+    // file name.
     rustix::thread::set_name(c"longshore").map_err(io::Error::from)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut supervisor = Supervisor::new(listener, settings)?;
         let ended = supervisor.supervise().await;
         if let Some(listener) = supervisor.listener.take() {
-            // No worker has emptied it.
+            // No worker has emptied the backlog.
             connections::turn_away(listener);
         }
         ended
@@ -107,8 +114,8 @@ pub fn run(listener: TcpListener, settings: Settings) -> Result<i32, SuperviseEr
 }
 
 struct Supervisor {
-    settings: Settings,
-    /// Dropped when the worker says that it stops: it refuses connections then, and so must the
+    settings: SupervisorConfig,
+    /// Dropped when the worker reports that it stops: it refuses connections then, and so must this
     /// socket.
     listener: Option<TcpListener>,
     ledger: Ledger,
@@ -123,25 +130,25 @@ struct Worker {
     pid: Pid,
     socket: UnixDatagram,
     started: Instant,
-    told: Told,
+    report: WorkerReport,
 }
 
-/// What a worker has told.
+/// The reports of a worker so far.
 #[derive(Debug, Default)]
-struct Told {
+struct WorkerReport {
     ready: bool,
     note: Option<CrashReport>,
-    /// It has asked for another one in its place: runs of these contents are stuck.
+    /// The worker requested its replacement, because runs of these contents are stuck.
     replace: Option<Vec<Culprit>>,
     liveness: Liveness,
-    /// Of the next record.
+    /// The manifest of the next record.
     manifest: ManifestParts,
-    /// It was killed for its silence.
+    /// Whether the worker was killed because its heartbeats stopped.
     was_silent: bool,
 }
 
 impl Supervisor {
-    fn new(listener: TcpListener, settings: Settings) -> io::Result<Self> {
+    fn new(listener: TcpListener, settings: SupervisorConfig) -> io::Result<Self> {
         Ok(Self {
             ledger: Ledger::new(settings.refusals),
             settings,
@@ -155,25 +162,25 @@ impl Supervisor {
     }
 
     async fn supervise(&mut self) -> Result<i32, SuperviseError> {
-        let mut row = Row::default();
+        let mut backoff = Backoff::default();
         loop {
             let Some(mut worker) = self.start().await? else {
                 return Ok(0);
             };
-            let how = self.attend(&mut worker).await?;
-            // A note of a crash that did not come to pass is none.
-            let told = worker.told;
-            let note = told.note.filter(|note| how == How::Killed(note.signal));
+            let how = self.watch_worker(&mut worker).await?;
+            // A crash report counts only if the worker died of that signal.
+            let report = worker.report;
+            let note = report.note.filter(|note| how == WorkerEnd::Killed(note.signal));
             let refused = note.and_then(|note| {
                 self.ledger
-                    .killed(note.content, Cause::Signal(note.signal), Instant::now())
+                    .killed(note.content, KillCause::Signal(note.signal), Instant::now())
             });
-            let next = row.next(Ended {
+            let next = backoff.next(EndedWorker {
                 how,
-                was_ready: told.ready,
+                was_ready: report.ready,
                 lived: worker.started.elapsed(),
                 stopping: self.stopping,
-                asked: told.replace.is_some(),
+                requested_replacement: report.replace.is_some(),
                 culprit: match (note, refused) {
                     (None, _) => Blame::Unknown,
                     (Some(_), None) => Blame::Known,
@@ -181,21 +188,21 @@ impl Supervisor {
                 },
             });
             let signal = match how {
-                How::Exited(_) => String::new(),
-                How::Killed(signal) => signal_name(signal),
+                WorkerEnd::Exited(_) => String::new(),
+                WorkerEnd::Killed(signal) => signal_name(signal),
             };
             match next {
-                Next::End(code) => {
-                    if let How::Killed(_) = how {
-                        tracing::warn!(signal, "the worker was killed when it was to stop");
+                NextStep::End(code) => {
+                    if let WorkerEnd::Killed(_) = how {
+                        tracing::warn!(signal, "the worker was killed while it was stopping");
                     }
                     return Ok(code);
                 }
-                Next::GiveUp => return Err(SuperviseError::NeverReady { signal }),
-                Next::Restart { after } => {
-                    match told.replace {
+                NextStep::GiveUp => return Err(SuperviseError::NeverReady { signal }),
+                NextStep::Restart { after } => {
+                    match report.replace {
                         Some(culprits) => self.blame_stuck(&culprits),
-                        None if told.was_silent => tracing::error!("starting another worker"),
+                        None if report.was_silent => tracing::error!("starting another worker"),
                         None => self.log_kill(note, refused, &signal),
                     }
                     self.restarts += 1;
@@ -207,7 +214,7 @@ impl Supervisor {
         }
     }
 
-    /// Starts a worker; `None` when it is to stop before there is one.
+    /// Starts a worker; `None` when the server stops before there is one.
     async fn start(&mut self) -> Result<Option<Worker>, SuperviseError> {
         const TRIES: u32 = 5;
         const PAUSE: Duration = Duration::from_secs(1);
@@ -216,8 +223,8 @@ impl Supervisor {
             tries += 1;
             match self.spawn() {
                 Ok(worker) => return Ok(Some(worker)),
-                // What has killed the last one, memory that was short, may be why there cannot be a
-                // next one yet.
+                // The cause of the last kill, such as a lack of memory, may also prevent this start
+                // for a while.
                 Err(error) if self.restarts > 0 && tries < TRIES => {
                     tracing::warn!(%error, "no worker could be started; trying again");
                     if self.stopped_within(PAUSE).await {
@@ -231,36 +238,39 @@ impl Supervisor {
 
     fn spawn(&self) -> io::Result<Worker> {
         let (ours, theirs) = protocol::pair()?;
-        let mut words = env::args_os();
-        let name = words.next().unwrap_or_else(|| "longshore".into());
+        let mut arguments = env::args_os();
+        let name = arguments.next().unwrap_or_else(|| "longshore".into());
         let worker = Command::new(EXECUTABLE)
             .arg0(name)
             .arg(WORKER_COMMAND)
             .args(&self.settings.arguments)
             .stdin(Stdio::from(theirs))
-            // Ctrl-C at a terminal reaches a whole group, and a second SIGINT means "at once".
+            // Ctrl-C in a terminal reaches the whole process group, and a second SIGINT means "at
+            // once".
             .process_group(0)
             .spawn()?;
         let pid = i32::try_from(worker.id()).ok().and_then(Pid::from_raw);
         Ok(Worker {
             pid: pid.ok_or_else(|| io::Error::other("a process without an id"))?,
-            socket: watched(ours)?,
+            socket: nonblocking(ours)?,
             started: Instant::now(),
-            told: Told::default(),
+            report: WorkerReport::default(),
         })
     }
 
-    /// Does what `worker` needs until it has ended.
-    async fn attend(&mut self, worker: &mut Worker) -> io::Result<How> {
+    /// Serves the messages and signals of `worker` until it has ended.
+    async fn watch_worker(&mut self, worker: &mut Worker) -> io::Result<WorkerEnd> {
         let mut buffer = vec![0; MAX_MESSAGE];
         let now = Instant::now();
         let (models, refusals) = (self.ledger.models(now), self.ledger.refusals(now));
         let listener = self.listener.as_ref().map(TcpListener::try_clone).transpose()?;
-        let Worker { pid, socket, told, .. } = worker;
+        let Worker {
+            pid, socket, report, ..
+        } = worker;
         let timeout = self.settings.worker_timeout;
-        let mut looks = interval(liveness::pause(timeout.unwrap_or_default()));
-        // A look that comes late is one look.
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut checks = interval(liveness::pause(timeout.unwrap_or_default()));
+        // A late check counts as one check.
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut handover = pin!(hand_over(socket, self.restarts, listener, models, refusals));
         let (mut handing_over, mut open) = (true, true);
         loop {
@@ -271,28 +281,28 @@ impl Supervisor {
                     handing_over = false;
                     if let Err(error) = handed_over {
                         // The worker has ended, or is about to.
-                        tracing::debug!(%error, "the worker took no start");
+                        tracing::debug!(%error, "the worker did not take its start messages");
                     }
                 }
                 received = receive(socket, &mut buffer), if open => match received {
-                    Ok(Some(received)) => self.hear(received, told),
+                    Ok(Some(received)) => self.handle_message(received, report),
                     Ok(None) => open = false,
                     Err(error) => {
-                        tracing::error!(%error, "the worker is not understood");
+                        tracing::error!(%error, "a message of the worker cannot be read");
                         open = false;
                     }
                 },
-                _ = looks.tick(), if timeout.is_some() && !self.stopping && !told.was_silent => {
-                    if told.liveness.look() {
-                        told.was_silent = true;
+                _ = checks.tick(), if timeout.is_some() && !self.stopping && !report.was_silent => {
+                    if report.liveness.check() {
+                        report.was_silent = true;
                         end_silent(*pid, timeout.unwrap_or_default());
                     }
                 }
                 _ = self.child.recv() => {
                     if let Some(how) = reap(*pid) {
-                        // What it said last.
+                        // The worker's last messages.
                         while let Ok(Some(received)) = protocol::receive_from(&*socket, &mut buffer) {
-                            self.hear(received, told);
+                            self.handle_message(received, report);
                         }
                         return Ok(how);
                     }
@@ -301,42 +311,42 @@ impl Supervisor {
         }
     }
 
-    fn hear(&mut self, received: Received, told: &mut Told) {
+    fn handle_message(&mut self, received: Received, report: &mut WorkerReport) {
         match received {
             Received::Message(FromWorker::Ready) => {
-                told.ready = true;
-                told.liveness.heard();
+                report.ready = true;
+                report.liveness.heard();
             }
-            Received::Message(FromWorker::ManifestPart(part)) => told.manifest.push(&part),
-            Received::Message(FromWorker::Loaded(record)) => self.ledger.loaded(told.manifest.complete(record)),
+            Received::Message(FromWorker::ManifestPart(part)) => report.manifest.push(&part),
+            Received::Message(FromWorker::Loaded(record)) => self.ledger.loaded(report.manifest.complete(record)),
             Received::Message(FromWorker::Unloaded { name }) => self.ledger.unloaded(&name),
             Received::Message(FromWorker::Used { contents }) => self.ledger.used(&contents),
-            Received::Message(FromWorker::Alive) => told.liveness.heard(),
-            Received::Message(FromWorker::Replace { culprits }) => told.replace = Some(culprits),
-            // Whoever told it, told all of the server.
+            Received::Message(FromWorker::Alive) => report.liveness.heard(),
+            Received::Message(FromWorker::Replace { culprits }) => report.replace = Some(culprits),
+            // A signal to the worker alone means the whole server.
             Received::Message(FromWorker::Stopping) => {
                 self.stopping = true;
                 self.listener = None;
             }
-            // When threads crash together, the first is the cause.
-            Received::Crash(crash) => told.note = told.note.or(Some(crash)),
+            // When several threads crash, the first report is the cause.
+            Received::Crash(crash) => report.note = report.note.or(Some(crash)),
         }
     }
 
     fn stop(&mut self, worker: Pid, signal: Signal) {
         self.stopping = true;
-        // It has not been waited for, so the id is still its own.
+        // The worker has not been waited for, so the id still belongs to it.
         if let Err(error) = kill_process(worker, signal) {
             tracing::warn!(%error, "pass the signal on");
         }
     }
 
-    /// Logs that a worker was killed, and by which model.
+    /// Logs the kill of a worker, and the models to blame.
     fn log_kill(&self, note: Option<CrashReport>, refused: Option<Duration>, signal: &str) {
         let Some(note) = note else {
             tracing::error!(
                 signal,
-                "the worker was killed, by no model that is known; starting another"
+                "the worker was killed, but not by a known model; starting another"
             );
             return;
         };
@@ -352,27 +362,26 @@ impl Supervisor {
         );
     }
 
-    /// Notes that runs of `culprits` were stuck in a worker that was replaced for that, and logs
-    /// it.
+    /// Records and logs the stuck runs of `culprits`, for which a worker was replaced.
     fn blame_stuck(&mut self, culprits: &[Culprit]) {
         for culprit in culprits {
-            let refused = self.ledger.killed(culprit.content, Cause::Stuck, Instant::now());
+            let refused = self.ledger.killed(culprit.content, KillCause::Stuck, Instant::now());
             tracing::error!(
                 models = ?listed(&self.ledger.names(culprit.content)),
                 content = written(culprit.content),
                 stuck_runs = culprit.runs,
                 refused_seconds = refused.map(|refused| refused.as_secs_f64()),
-                "the worker was replaced for runs of a model that could not be ended"
+                "the worker was replaced because runs of a model could not be ended"
             );
         }
-        tracing::error!("the worker was replaced for stuck runs; starting another");
+        tracing::error!("the worker was replaced because of stuck runs; starting another");
     }
 
-    /// Waits, and returns whether it is to stop.
+    /// Waits for `pause`, and returns whether the server is to stop.
     async fn stopped_within(&mut self, pause: Duration) -> bool {
         let end = tokio::time::sleep(pause);
         tokio::select! {
-            // A signal that has come is looked at before a pause of nothing.
+            // Signals that have arrived are handled also before a pause of zero.
             biased;
             _ = self.terminate.recv() => true,
             _ = self.interrupt.recv() => true,
@@ -381,31 +390,31 @@ impl Supervisor {
     }
 }
 
-/// `socket` for this process's one thread. It is no datagram socket, but one that keeps messages
-/// apart, too, and the type only says how it is waited for: what is read and written is up to
-/// `protocol`.
-fn watched(socket: OwnedFd) -> io::Result<UnixDatagram> {
+/// Registers `socket` with the runtime. The type stands for a datagram socket and this one is not,
+/// but it keeps messages apart as well, and the type only determines how the runtime waits: all
+/// reading and writing happens in `protocol`.
+fn nonblocking(socket: OwnedFd) -> io::Result<UnixDatagram> {
     let socket = std::os::unix::net::UnixDatagram::from(socket);
     socket.set_nonblocking(true)?;
     UnixDatagram::from_std(socket)
 }
 
-/// Tells a new worker what it is to know.
+/// Sends a new worker its start messages.
 async fn hand_over(
     socket: &UnixDatagram,
     restarts: u64,
     listener: Option<TcpListener>,
     models: Vec<Arc<Record>>,
-    refusals: Vec<Refusal>,
+    refusals: Vec<ContentRefusal>,
 ) -> io::Result<()> {
     let Some(listener) = listener else {
-        return Err(io::Error::other("it is to stop"));
+        return Err(io::Error::other("the server is stopping"));
     };
     let start = ToWorker::Start {
         restarts,
         supervisor: process::id(),
     };
-    // The first message finds an empty socket.
+    // The first message meets an empty socket, so it cannot block.
     protocol::send_with(socket, &start, listener.as_fd())?;
     let models = models.iter().flat_map(|record| {
         let parts = manifest_parts(record.manifest.as_deref()).map(|part| ToWorker::ManifestPart(Cow::Borrowed(part)));
@@ -424,15 +433,15 @@ async fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<Option<
     socket.async_io(Interest::READABLE, receive).await
 }
 
-/// Waits for all children that have ended; as process 1 those are not only our own (ST-2). Returns
-/// how `worker` ended, if it has.
-fn reap(worker: Pid) -> Option<How> {
+/// Reaps all ended children; as process 1, orphans are among them (ST-2). Returns how `worker`
+/// ended, if it has.
+fn reap(worker: Pid) -> Option<WorkerEnd> {
     let mut how = None;
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == worker {
             how = match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => Some(How::Exited(code)),
-                (None, Some(signal)) => Some(How::Killed(signal)),
+                (Some(code), _) => Some(WorkerEnd::Exited(code)),
+                (None, Some(signal)) => Some(WorkerEnd::Killed(signal)),
                 (None, None) => how,
             };
         }
@@ -440,29 +449,29 @@ fn reap(worker: Pid) -> Option<How> {
     how
 }
 
-/// Kills a worker that gives no sign of life.
+/// Kills a worker whose heartbeats have stopped.
 fn end_silent(worker: Pid, timeout: Duration) {
     tracing::error!(
-        "the worker has given no sign of life for {timeout:?} (--worker-timeout): its HTTP threads are held up, or it is \
-         stopped; it is killed"
+        "no heartbeat from the worker for {timeout:?} (--worker-timeout): its HTTP threads are blocked, or its process is \
+         stopped; killing it"
     );
-    // It has not been waited for, so the id is still its own.
+    // The worker has not been waited for, so the id still belongs to it.
     if let Err(error) = kill_process(worker, Signal::KILL) {
         tracing::warn!(%error, "kill the worker");
     }
 }
 
-/// A `ContentHash::short` as the hash begins where it is written out.
+/// Formats a `ContentHash::short` like the beginning of the full hash.
 fn written(content: u64) -> String {
     format!("{:016x}", content.swap_bytes())
 }
 
-/// Some of the names, for the log.
+/// The first names, for the log.
 fn listed(names: &[&str]) -> Vec<String> {
-    const MOST: usize = 10;
-    let mut listed: Vec<String> = names.iter().take(MOST).map(|name| (*name).to_owned()).collect();
-    if names.len() > MOST {
-        listed.push(format!("and {} more", names.len() - MOST));
+    const MAX_NAMES: usize = 10;
+    let mut listed: Vec<String> = names.iter().take(MAX_NAMES).map(|name| (*name).to_owned()).collect();
+    if names.len() > MAX_NAMES {
+        listed.push(format!("and {} more", names.len() - MAX_NAMES));
     }
     listed
 }

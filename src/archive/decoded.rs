@@ -1,8 +1,9 @@
-//! The bytes of an archive as they come out of its compression.
+//! The decompressed bytes of an archive.
 //!
-//! Errors of whatever yields the archive go through a decompressor on their way, which has errors of its own. So that
-//! nobody takes a cut connection for a damaged archive or the other way round, the former travel as an [`UnpackError`]
-//! inside of an [`io::Error`], and so do the bounds that are watched here: how much is read, and how much comes of it.
+//! Errors of the source pass through a decompressor, which has errors of its own. A broken
+//! connection must not look like a damaged archive, nor the other way round. So source errors
+//! travel as an [`UnpackError`] inside an [`io::Error`]. The limits that are checked here, on bytes
+//! read and bytes decompressed, travel the same way.
 
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
@@ -10,33 +11,34 @@ use flate2::bufread::GzDecoder;
 
 use super::BLOCK;
 use super::error::UnpackError;
-use super::kind::{GZIP, Kind};
-use super::unpack::Bounds;
+use super::kind::{FileFormat, GZIP};
+use super::unpack::UnpackLimits;
 
-/// What zstd uses up to level 19. With --ultra and --long it is up to 128 MiB and more, which would have to be free for
-/// every archive that is fetched: what it is compressed with shows only in its bytes.
+/// zstd's largest window up to level 19. With --ultra and --long it reaches 128 MiB and more.
+/// Memory for the largest window allowed here has to be free for every archive that is fetched,
+/// because only the archive's bytes reveal which one it needs.
 const MAX_WINDOW_LOG: u32 = 23;
 pub const MAX_WINDOW_BYTES: u64 = 1 << MAX_WINDOW_LOG;
 
-/// What may come out of nearly nothing: small archives of zeros harm nobody.
+/// Decompressed bytes to which the ratio does not apply: small archives of zeros do no harm.
 const RATIO_FREE_BYTES: u64 = 16 << 20;
 
-/// How much is asked of the source at a time.
+/// Bytes of one read from the source.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// The first bytes, which were looked at, and what follows them.
-type Whole<R> = BufReader<Chain<Cursor<Vec<u8>>, Tap<R>>>;
+/// The head that was read to detect the format, and then the rest of the source.
+type WholeSource<R> = BufReader<Chain<Cursor<Vec<u8>>, CountedSource<R>>>;
 
-/// Reads a source and counts what it has yielded.
-pub struct Tap<R> {
+/// Reads a source and counts its bytes.
+pub struct CountedSource<R> {
     source: R,
     read: u64,
     most: u64,
-    /// What is said when there is more.
+    /// The limit that the error names.
     bytes: u64,
 }
 
-impl<R: Read> Read for Tap<R> {
+impl<R: Read> Read for CountedSource<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             return match self.source.read(buffer) {
@@ -44,7 +46,7 @@ impl<R: Read> Read for Tap<R> {
                 Err(error) => Err(io::Error::other(UnpackError::Source(error))),
                 Ok(read) => {
                     self.read = self.read.saturating_add(read as u64);
-                    // Compressed data may go on without end and yield nothing.
+                    // A compressed stream may go on without end and yield nothing.
                     if self.read > self.most {
                         return Err(io::Error::other(UnpackError::TooLarge(self.bytes)));
                     }
@@ -55,26 +57,26 @@ impl<R: Read> Read for Tap<R> {
     }
 }
 
-pub struct Decoded<R: Read> {
+pub struct DecodedArchive<R: Read> {
     from: Decoder<R>,
     out: u64,
-    /// Bytes of sparse files that are nowhere in the archive.
+    /// Bytes of holes in sparse files, which the archive does not store.
     holes: u64,
     ratio: u64,
 }
 
 enum Decoder<R: Read> {
-    Plain(Whole<R>),
-    Gzip(Members<Whole<R>>),
-    Zstd(zstd::stream::read::Decoder<'static, Whole<R>>),
+    Plain(WholeSource<R>),
+    Gzip(GzipMembers<WholeSource<R>>),
+    Zstd(zstd::stream::read::Decoder<'static, WholeSource<R>>),
 }
 
-impl<R: Read> Decoded<R> {
-    /// Looks at the beginning of `source`.
-    pub fn open(source: R, bounds: &Bounds) -> Result<(Kind, Self), UnpackError> {
+impl<R: Read> DecodedArchive<R> {
+    /// Reads the first block of `source` and detects its format.
+    pub fn open(source: R, bounds: &UnpackLimits) -> Result<(FileFormat, Self), UnpackError> {
         // A tar archive's headers and padding are not part of what it unpacks to.
         let around = bounds.entries.saturating_mul(2 * BLOCK as u64);
-        let mut tap = Tap {
+        let mut tap = CountedSource {
             source,
             read: 0,
             most: bounds.bytes.saturating_add(around).max(RATIO_FREE_BYTES),
@@ -85,12 +87,12 @@ impl<R: Read> Decoded<R> {
             .take(BLOCK as u64)
             .read_to_end(&mut head)
             .map_err(UnpackError::read)?;
-        let kind = Kind::of(&head)?;
+        let kind = FileFormat::of(&head)?;
         let whole = BufReader::with_capacity(BUFFER_BYTES, Cursor::new(head).chain(tap));
         let from = match kind {
-            Kind::Tar | Kind::Bare => Decoder::Plain(whole),
-            Kind::Gzip => Decoder::Gzip(Members::new(whole)),
-            Kind::Zstd => {
+            FileFormat::Tar | FileFormat::Bare => Decoder::Plain(whole),
+            FileFormat::Gzip => Decoder::Gzip(GzipMembers::new(whole)),
+            FileFormat::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(whole).map_err(UnpackError::Damaged)?;
                 decoder.window_log_max(MAX_WINDOW_LOG).map_err(UnpackError::Damaged)?;
                 Decoder::Zstd(decoder)
@@ -105,7 +107,7 @@ impl<R: Read> Decoded<R> {
         Ok((kind, decoded))
     }
 
-    /// Counts the holes of a sparse file, which come of no bytes at all.
+    /// Counts the holes of a sparse file against the ratio, as no archived bytes stand for them.
     pub fn count_holes(&mut self, bytes: u64) -> Result<(), UnpackError> {
         self.holes = self.holes.saturating_add(bytes);
         if self.is_within_ratio() {
@@ -115,7 +117,7 @@ impl<R: Read> Decoded<R> {
         }
     }
 
-    /// Whether less was unpacked than so many bytes may become.
+    /// Whether the decompressed bytes are at most what the bytes read may become.
     fn is_within_ratio(&self) -> bool {
         let (whole, out) = match &self.from {
             Decoder::Plain(whole) => (Some(whole), 0),
@@ -128,7 +130,7 @@ impl<R: Read> Decoded<R> {
     }
 }
 
-impl<R: Read> Read for Decoded<R> {
+impl<R: Read> Read for DecodedArchive<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &mut self.from {
             Decoder::Plain(from) => from.read(buffer),
@@ -144,21 +146,21 @@ impl<R: Read> Read for Decoded<R> {
     }
 }
 
-/// One gzip member after another, as parallel compressors write them. Zeros may follow: tapes and disks fill up with
-/// them.
-struct Members<B> {
+/// Concatenated gzip members, as parallel compressors write them. Zeros may follow: tapes and disks
+/// pad with them.
+struct GzipMembers<B> {
     /// None after the last.
     from: Option<GzDecoder<B>>,
 }
 
-impl<B: BufRead> Members<B> {
+impl<B: BufRead> GzipMembers<B> {
     fn new(from: B) -> Self {
         Self {
             from: Some(GzDecoder::new(from)),
         }
     }
 
-    /// Whether there is another member.
+    /// Moves to the next member. Returns whether there is one.
     fn advance(&mut self) -> io::Result<bool> {
         let Some(mut from) = self.from.take().map(GzDecoder::into_inner) else {
             return Ok(false);
@@ -172,7 +174,7 @@ impl<B: BufRead> Members<B> {
     }
 }
 
-impl<B: BufRead> Read for Members<B> {
+impl<B: BufRead> Read for GzipMembers<B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
@@ -187,7 +189,7 @@ impl<B: BufRead> Read for Members<B> {
     }
 }
 
-/// Reads to the end, where nothing but zeros may be.
+/// Reads to the end, and refuses anything other than zeros.
 fn zeros(from: &mut impl BufRead) -> io::Result<()> {
     loop {
         let rest = from.fill_buf()?;

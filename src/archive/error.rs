@@ -1,7 +1,7 @@
-//! Why an archive was not unpacked.
+//! Reasons why an archive was not unpacked.
 //!
-//! The message goes on after the archive's name, which is not known here. What comes from the archive is quoted, and
-//! cut where it is long: it ends up in logs and answers.
+//! Each message continues after the archive's name, which this module does not know. Text from the
+//! archive is quoted and cut where it is long, because it ends up in logs and responses.
 
 use std::io;
 
@@ -13,17 +13,17 @@ use super::place::{MAX_COMPONENT_BYTES, MAX_DEPTH, MAX_NAME_BYTES};
 
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// What yields the archive has failed. That says nothing of the archive.
-    #[error("reading it has failed: {0}")]
+    /// The source of the archive failed, and the archive itself may be fine.
+    #[error("reading it failed: {0}")]
     Source(#[source] io::Error),
-    /// What is written to has failed. Nor does that.
+    /// The target could not be written, and the archive itself may be fine.
     #[error("write {name:?}: {source}")]
     Write {
         name: String,
         #[source]
         source: io::Error,
     },
-    #[error("there is no room for {name:?} of it ({source}); free space on the disk, or use another")]
+    #[error("the disk has no room for its {name:?} ({source}); free space on the disk, or use another")]
     NoRoom {
         name: String,
         #[source]
@@ -35,12 +35,13 @@ pub enum UnpackError {
     #[error("it is {}; {}", .0.kind, .0.advice)]
     Foreign(Foreign),
     #[error(
-        "it is no archive, nor called .onnx or .ort as a model would be; pack the folder that holds the model as .tar.gz"
+        "it is not an archive, and its name does not end in .onnx or .ort as a model's does; pack the folder that \
+         holds the model as .tar.gz"
     )]
     NotArchive,
     #[error("it is not compressed with gzip, as its name says; pack it as .tar.gz, or name it for what it is")]
     NotGzip,
-    #[error("what is compressed in it is no tar archive; pack a folder with tar, or upload the model uncompressed")]
+    #[error("its compressed content is not a tar archive; pack a folder with tar, or upload the model uncompressed")]
     NotTar,
     #[error("it has no file in it; pack the folder that holds the model")]
     NoFile,
@@ -51,13 +52,13 @@ pub enum UnpackError {
     CutShort,
     #[error("it is damaged: it is cut short in {name:?}; pack or upload it again")]
     Short { name: String },
-    #[error("it is damaged: the mark of its end is missing; pack or upload it again")]
+    #[error("it is damaged: its end-of-archive marker is missing; pack or upload it again")]
     NoEnd,
-    #[error("it is damaged: after {after} there is no header of tar's; pack or upload it again")]
+    #[error("it is damaged: after {after} there is no valid tar header; pack or upload it again")]
     Header { after: String },
     #[error("it is damaged: the extension after {after} {what}; pack it with another tar")]
     Extension { after: String, what: &'static str },
-    #[error("something follows its end; pack it as one archive with nothing behind it")]
+    #[error("something follows its end; pack it as one archive with nothing after it")]
     Trailing,
     #[error(
         "it takes more than {} MiB of memory to decompress; compress it without zstd's --long and --ultra",
@@ -69,18 +70,18 @@ pub enum UnpackError {
     Kind { name: String, kind: &'static str },
     #[error("{name:?} in it leads out of the archive; pack files by relative paths without \"..\"")]
     Path { name: String },
-    #[error("{name:?} in it is no file's name; rename the file, or pack the folder that it lies in")]
+    #[error("{name:?} in it is not a file name; rename the file, or pack the folder that it lies in")]
     Nameless { name: String },
     #[error("{name:?} in it has a name that is not UTF-8; rename the file")]
     NotText { name: String },
     #[error("{name:?} in it has a name with a NUL character; rename the file")]
     Nul { name: String },
     #[error(
-        "{name:?}... in it has too long a name (parts may have {MAX_COMPONENT_BYTES} bytes, all of it \
-         {MAX_NAME_BYTES}); rename the file"
+        "{name:?}... in it has too long a name (a path may have {MAX_NAME_BYTES} bytes, each part of it \
+         {MAX_COMPONENT_BYTES}); rename the file"
     )]
     LongName { name: String },
-    #[error("{name:?} in it lies more than {MAX_DEPTH} folders deep; pack it less deep")]
+    #[error("{name:?} in it lies more than {MAX_DEPTH} folders deep; pack it in fewer folders")]
     Deep { name: String },
     #[error("{name:?} in it is there twice; pack it once")]
     Duplicate { name: String },
@@ -108,7 +109,7 @@ pub enum UnpackError {
 }
 
 impl UnpackError {
-    /// The error that `name` could not be written with.
+    /// The error for a failed write of `name`.
     pub(super) fn write(name: &str, source: io::Error) -> Self {
         let name = brief(name);
         match is_full(&source) {
@@ -117,19 +118,19 @@ impl UnpackError {
         }
     }
 
-    /// The error that reading what was unpacked has failed with.
+    /// The error for a failed read of decompressed bytes.
     pub(super) fn read(error: io::Error) -> Self {
         match error.downcast::<Self>() {
             Ok(cause) => cause,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::CutShort,
-            // The code is lost on the way here; the text is the library's name of it.
+            // The zstd crate keeps only the text of its error code.
             Err(error) if error.to_string().contains("too much memory") => Self::Window,
             Err(error) => Self::Damaged(error),
         }
     }
 }
 
-/// Whether something could not be written because a disk is full, or what may be written to it.
+/// Whether a write failed because the disk is full, or a quota or file size limit is reached.
 pub fn is_full(error: &io::Error) -> bool {
     const FULL: [Errno; 3] = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
     Errno::from_io_error(error).is_some_and(|errno| FULL.contains(&errno))
@@ -137,8 +138,8 @@ pub fn is_full(error: &io::Error) -> bool {
 
 /// The beginning of a name, for a message.
 pub(super) fn brief(name: &str) -> String {
-    const MOST: usize = 200;
-    name.chars().take(MOST).collect()
+    const MAX_CHARS: usize = 200;
+    name.chars().take(MAX_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_told_from_other_failures() {
+    fn a_full_disk_is_distinguished_from_other_failures() {
         let table = [
             (Errno::NOSPC, true),
             (Errno::DQUOT, true),

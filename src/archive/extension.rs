@@ -1,7 +1,7 @@
-//! What goes before an entry and says of it what its header has no room for.
+//! PAX and GNU extended headers, which precede an entry: long names and large sizes.
 //!
-//! GNU's tar writes long names so, PAX writes names, sizes and much that is nobody's business here. Whatever changes
-//! what an entry is has to be understood or refused; the rest is passed over.
+//! GNU tar writes long names this way. PAX writes names, sizes and much that does not matter here.
+//! A record that changes what an entry is has to be understood or refused; the rest is skipped.
 
 use super::error::{UnpackError, brief};
 use super::sparse;
@@ -9,31 +9,31 @@ use super::sparse;
 /// Longest extension.
 pub(super) const MAX_EXTENSION_BYTES: u64 = 64 << 10;
 
-/// From which size on a header may have no room for it.
+/// The size from which a header may be too small to hold it.
 const LARGE: u64 = 8 << 30;
 
-/// What the extensions before an entry say of it.
+/// The contents of the extended headers before an entry.
 #[derive(Debug, Default)]
 pub struct Extension {
     name: Option<Vec<u8>>,
     size: Option<u64>,
     /// GNU's records of a sparse file.
-    sparse: Option<sparse::Records>,
-    /// star's mark of a sparse file, whose map is not read.
+    sparse: Option<sparse::SparseRecords>,
+    /// Whether star marked a sparse file, whose map is not read.
     is_star_sparse: bool,
     has_pax: bool,
 }
 
-/// Whose extension it is.
+/// The entries that an extended header applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum ExtensionScope {
     Next,
-    /// Of all entries that follow.
+    /// All entries that follow.
     All,
 }
 
 impl Extension {
-    /// Whether there was none.
+    /// Whether there was no extended header.
     pub fn is_empty(&self) -> bool {
         self.name.is_none() && !self.has_pax
     }
@@ -42,18 +42,19 @@ impl Extension {
         self.is_star_sparse
     }
 
-    /// Takes the records of a sparse file out.
-    pub fn sparse(&mut self) -> Option<sparse::Records> {
+    /// Takes the records of a sparse file.
+    pub fn sparse(&mut self) -> Option<sparse::SparseRecords> {
         self.sparse.take()
     }
 
-    /// The entry's name, which in its header is `name`.
+    /// The entry's name; `name` is the one in its header.
     pub fn name(&mut self, name: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
         let of_sparse = self.sparse.as_mut().and_then(|records| records.name.take());
         of_sparse.or_else(|| self.name.take()).unwrap_or_else(name)
     }
 
-    /// The entry's size, which in its header is `size`: `Err` holds the other when there are two of them.
+    /// The entry's size; `size` is the one in its header. `Err` holds the extended size where the
+    /// two contradict each other.
     pub fn size(&self, size: u64) -> Result<u64, u64> {
         match self.size {
             Some(extended) if extended != size && extended < LARGE => Err(extended),
@@ -61,19 +62,19 @@ impl Extension {
         }
     }
 
-    /// Takes in GNU's long name.
+    /// Reads GNU's long name.
     pub fn long_name(&mut self, text: &[u8], after: &str) -> Result<(), UnpackError> {
         let end = text.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         self.rename(&text[..end], after)
     }
 
-    /// Takes in PAX's records.
-    pub fn records(&mut self, text: &[u8], scope: Scope, after: &str) -> Result<(), UnpackError> {
+    /// Reads PAX records.
+    pub fn records(&mut self, text: &[u8], scope: ExtensionScope, after: &str) -> Result<(), UnpackError> {
         let wrong = |what| UnpackError::Extension {
             after: after.to_owned(),
             what,
         };
-        if scope == Scope::Next && std::mem::replace(&mut self.has_pax, true) {
+        if scope == ExtensionScope::Next && std::mem::replace(&mut self.has_pax, true) {
             return Err(wrong("is there twice"));
         }
         let mut rest = text;
@@ -82,14 +83,14 @@ impl Extension {
             rest = next;
             match key {
                 b"hdrcharset" => charset(value, after)?,
-                b"path" | b"size" | b"linkpath" if scope == Scope::All => {
+                b"path" | b"size" | b"linkpath" if scope == ExtensionScope::All => {
                     return Err(wrong("gives all entries one name or size"));
                 }
                 b"path" => self.rename(value, after)?,
                 b"size" => {
                     let size = str::from_utf8(value).ok().filter(|size| !size.starts_with('+'));
                     let size = size.and_then(|size| size.parse().ok());
-                    self.size = Some(size.ok_or_else(|| wrong("has a size that is no number"))?);
+                    self.size = Some(size.ok_or_else(|| wrong("has a size that is not a number"))?);
                 }
                 b"SCHILY.realsize" => self.is_star_sparse = true,
                 key => {
@@ -100,7 +101,7 @@ impl Extension {
                 }
             }
         }
-        if scope == Scope::All && (self.is_star_sparse || self.sparse.is_some()) {
+        if scope == ExtensionScope::All && (self.is_star_sparse || self.sparse.is_some()) {
             return Err(wrong("makes all entries sparse files"));
         }
         Ok(())
@@ -118,10 +119,10 @@ impl Extension {
 }
 
 /// Key, value, and what follows the record.
-type Record<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+type PaxRecord<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
-/// The first of PAX's records, "8 key=x\n" with its own length before it.
-fn record(text: &[u8]) -> Option<Record<'_>> {
+/// Splits off the first PAX record, such as "8 key=x\n", which begins with its own length.
+fn record(text: &[u8]) -> Option<PaxRecord<'_>> {
     let digits = text.iter().position(|byte| *byte == b' ')?;
     let length = text
         .get(..digits)
@@ -133,7 +134,7 @@ fn record(text: &[u8]) -> Option<Record<'_>> {
     Some((&record[..equals], &record[equals + 1..], rest))
 }
 
-/// Names are UTF-8, or bytes that will be seen to be UTF-8 or not.
+/// Accepts UTF-8 names, and raw bytes, whose encoding is checked later.
 fn charset(charset: &[u8], after: &str) -> Result<(), UnpackError> {
     match charset {
         b"ISO-IR 10646 2000 UTF-8" | b"BINARY" => Ok(()),
@@ -149,8 +150,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_as_long_as_they_say() {
-        let table: [(&[u8], Option<Record<'_>>); 12] = [
+    fn a_record_must_have_the_length_that_it_states() {
+        let table: [(&[u8], Option<PaxRecord<'_>>); 12] = [
             (b"8 key=x\n", Some((b"key", b"x", b""))),
             (b"8 key=x\n8 key=y\n", Some((b"key", b"x", b"8 key=y\n"))),
             (b"12 key=a\nb=\n", Some((b"key", b"a\nb=", b""))),
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_of_its_own_is_for_what_a_header_has_no_room_for() {
+    fn an_extended_size_may_differ_only_where_the_header_is_too_small_for_it() {
         let table = [
             (None, 5, Ok(5)),
             (Some("5"), 5, Ok(5)),
@@ -184,7 +185,7 @@ mod tests {
             if let Some(size) = extended {
                 let length = size.len() + if size.len() == 1 { 8 } else { 9 };
                 let text = format!("{length} size={size}\n");
-                extension.records(text.as_bytes(), Scope::Next, "").unwrap();
+                extension.records(text.as_bytes(), ExtensionScope::Next, "").unwrap();
             }
             assert_eq!(extension.size(header), expected, "{extended:?} {header}");
         }

@@ -1,17 +1,17 @@
-//! One header of a tar archive.
+//! A header of a tar archive.
 //!
-//! Every tool writes headers a little differently, and readers that disagree on one are how a file slips past those who
-//! look archives through. So what is not plain here is refused rather than guessed.
+//! Tools write headers a little differently. Where two readers disagree on one, a file can slip
+//! past a scanner of archives. So this reader refuses an ambiguous header instead of guessing.
 
 use tar::Header;
 
 use super::BLOCK;
 
-/// Where numbers lie in a header.
+/// Byte ranges of the numbers in a header.
 const SIZE: std::ops::Range<usize> = 124..136;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 
-/// Whether it is a block of the mark that ends an archive.
+/// Whether a block belongs to the end-of-archive marker.
 pub fn is_zero(block: &[u8]) -> bool {
     block.iter().all(|byte| *byte == 0)
 }
@@ -25,17 +25,17 @@ pub fn is_intact(header: &Header) -> bool {
     number(&bytes[CHECKSUM]) == Some(expected)
 }
 
-/// Bytes of the entry's content.
+/// Size of the entry's content in bytes.
 pub fn size(header: &Header) -> Option<u64> {
     number(&header.as_bytes()[SIZE])
 }
 
-/// Bytes that follow a content of `size` up to the next header.
+/// Bytes of padding between a content of `size` bytes and the next header.
 pub fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
 }
 
-/// A number in octal digits, or in binary where the first bit says so.
+/// Parses a number in octal digits, or in binary where the first bit is set.
 pub fn number(field: &[u8]) -> Option<u64> {
     match field {
         [0x80, rest @ ..] => {
@@ -43,7 +43,7 @@ pub fn number(field: &[u8]) -> Option<u64> {
             let low: [u8; size_of::<u64>()] = low.try_into().ok()?;
             is_zero(high).then(|| u64::from_be_bytes(low))
         }
-        // Negative, or over the number of bytes that a disk may have.
+        // Negative, or more bytes than a disk can have.
         [0x81..=0xff, ..] => None,
         digits => {
             let end = digits.iter().position(|byte| *byte == 0).unwrap_or(digits.len());
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_fill_whole_blocks() {
+    fn contents_are_padded_to_whole_blocks() {
         let table = [(0, 0), (1, 511), (511, 1), (512, 0), (513, 511), (u64::MAX, 1)];
         for (size, expected) in table {
             assert_eq!(padding(size), expected, "{size}");

@@ -1,8 +1,9 @@
-//! What bytes are, by the first of them.
+//! Detects the format of an archive or model from its first bytes.
 //!
-//! Names are not asked: `model.tar.gz` is uncompressed, or zstd, or an answer that says "access denied", more often
-//! than one would think. What is known to be something else is refused here by its name. All the rest may be a model:
-//! what loads it knows better. Whether a model may come without an archive is for the caller to say.
+//! Names are not evidence: a `model.tar.gz` turns out to be uncompressed, or zstd, or an "access
+//! denied" response more often than one would think. Known other formats are refused here by name.
+//! Everything else may be a model, which the loader judges better. The caller decides whether a
+//! model may come without an archive.
 
 use tar::Header;
 
@@ -10,24 +11,26 @@ use super::error::UnpackError;
 use super::{BLOCK, header};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileFormat {
     Gzip,
     Zstd,
     Tar,
-    /// None of an archive's.
+    /// Not an archive.
     Bare,
 }
 
 pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Where a tar archive says that it is one. The oldest do not say so, but their headers add up.
+/// The magic bytes of a tar archive and their offset. The oldest archives lack them, but their
+/// headers have a valid checksum.
 const USTAR: (usize, &[u8]) = (257, b"ustar");
 
-/// Where a model in ONNX Runtime's format says so. What is before it may be anything.
+/// The magic bytes of a model in ONNX Runtime's format and their offset. The bytes before them
+/// vary.
 const ORT: (usize, &[u8]) = (4, b"ORTM");
 
-/// Bytes of a file that tell what it is.
+/// Bytes at the beginning of a file that suffice to detect its format.
 pub const HEAD_BYTES: u64 = BLOCK as u64;
 
 /// A file that is neither an archive nor a model.
@@ -43,7 +46,7 @@ const EXPORT: &str = "export the model as ONNX";
 const LLM: &str = "Longshore serves ONNX models; export the model as ONNX (Hugging Face's optimum-cli does)";
 const UPLOAD: &str = "upload the model itself";
 
-/// Formats that people take for archives or models: where their mark is, the mark, the name, and the advice.
+/// Formats that users mistake for archives or models: offset, magic bytes, name, and advice.
 const FOREIGN: [(usize, &[u8], &str, &str); 22] = [
     // A PyTorch checkpoint and a Keras v3 model are zip archives, too.
     (0, b"PK\x03\x04", "a zip archive", REPACK),
@@ -60,7 +63,7 @@ const FOREIGN: [(usize, &[u8], &str, &str); 22] = [
     (0, b"\x80\x04", "a Python pickle", EXPORT),
     (0, b"\x80\x05", "a Python pickle", EXPORT),
     (0, b"GGUF", "a GGUF model", LLM),
-    // ggml's formats before GGUF; their marks are little-endian numbers.
+    // ggml's formats before GGUF; their magic bytes are little-endian numbers.
     (0, b"lmgg", "a GGML model", LLM),
     (0, b"tjgg", "a GGML model", LLM),
     (0, b"fmgg", "a GGML model", LLM),
@@ -76,8 +79,9 @@ const FOREIGN: [(usize, &[u8], &str, &str); 22] = [
     ),
 ];
 
-impl Kind {
-    /// What begins with `head`, which is shorter than a block only if that is all.
+impl FileFormat {
+    /// Detects the format of a file that begins with `head`, at least a block unless the file is
+    /// shorter.
     pub fn of(head: &[u8]) -> Result<Self, UnpackError> {
         let (at, mark) = USTAR;
         if head.is_empty() {
@@ -102,7 +106,7 @@ impl Kind {
     }
 }
 
-/// zstd's frames for what is not to be decompressed, which parallel compressors begin with.
+/// Whether the bytes begin a skippable zstd frame, which parallel compressors write first.
 fn is_skippable(head: &[u8]) -> bool {
     matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
@@ -112,7 +116,8 @@ fn is_tar(head: &[u8]) -> bool {
     block.is_some_and(|block| header::is_zero(block) || header::is_intact(Header::from_byte_slice(block)))
 }
 
-/// Tells by its first bytes, [`HEAD_BYTES`] or all there are, what a file is that is neither an archive nor a model.
+/// Detects formats that are neither an archive nor a model. `head` has [`HEAD_BYTES`], or the whole
+/// file where it is shorter.
 pub fn foreign(head: &[u8]) -> Option<Foreign> {
     if is_safetensors(head) {
         return Some(Foreign {
@@ -124,7 +129,7 @@ pub fn foreign(head: &[u8]) -> Option<Foreign> {
         .iter()
         .find(|&&(at, mark, ..)| head.get(at..).is_some_and(|rest| rest.starts_with(mark)))
         .map(|&(_, _, kind, advice)| Foreign { kind, advice });
-    // No model begins so: in protobuf, these characters open what ONNX does not have.
+    // No model begins so: in protobuf, these characters start fields that ONNX does not have.
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     let document = |kind| Some(Foreign { kind, advice: UPLOAD });
     known.or_else(|| match text {
@@ -135,14 +140,14 @@ pub fn foreign(head: &[u8]) -> Option<Foreign> {
     })
 }
 
-/// Tells whether a file that should be a model is an archive, or a compressed file.
+/// Detects an archive or a compressed file in place of a model.
 pub fn compressed(head: &[u8]) -> Option<Foreign> {
-    let kind = match Kind::of(head).ok()? {
-        Kind::Gzip => "compressed with gzip",
-        Kind::Zstd => "compressed with zstd",
-        // A file of zeros begins like the end of an archive.
-        Kind::Tar if !head.iter().all(|byte| *byte == 0) => "a tar archive",
-        Kind::Tar | Kind::Bare => return None,
+    let kind = match FileFormat::of(head).ok()? {
+        FileFormat::Gzip => "compressed with gzip",
+        FileFormat::Zstd => "compressed with zstd",
+        // A file of zeros looks like the end of an archive.
+        FileFormat::Tar if !head.iter().all(|byte| *byte == 0) => "a tar archive",
+        FileFormat::Tar | FileFormat::Bare => return None,
     };
     Some(Foreign {
         kind,
@@ -150,7 +155,8 @@ pub fn compressed(head: &[u8]) -> Option<Foreign> {
     })
 }
 
-/// Whether the file begins with the length of a safetensors header, which is JSON of at most 100 MB.
+/// Whether the file begins with the length of a safetensors header, which is JSON of at most 100
+/// MB.
 fn is_safetensors(head: &[u8]) -> bool {
     const MAX_HEADER_BYTES: u64 = 100_000_000;
     head.split_first_chunk().is_some_and(|(length, header)| {
@@ -163,28 +169,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_beginning_tells_what_it_is() {
+    fn the_first_bytes_tell_the_format() {
         let onnx = b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x0a";
-        let table: [(&[u8], Kind); 10] = [
-            // A node's name may be text that a file of another format begins with.
-            (b"\x08\x08\x12\x04\x08\x08\x12\x04{\"", Kind::Bare),
-            (b"\x1f\x8b\x08\0", Kind::Gzip),
-            (b"\x28\xb5\x2f\xfd\x04", Kind::Zstd),
-            (b"\x50\x2a\x4d\x18\x04\0\0\0", Kind::Zstd),
-            (&[0; BLOCK], Kind::Tar),
-            (onnx, Kind::Bare),
-            (b"\x80\x02\0\0ORTM", Kind::Bare),
-            (&[0; 100], Kind::Bare),
-            (b"\x08", Kind::Bare),
-            (&[b'x'; 600], Kind::Bare),
+        let table: [(&[u8], FileFormat); 10] = [
+            // A node's name may contain text that files of another format begin with.
+            (b"\x08\x08\x12\x04\x08\x08\x12\x04{\"", FileFormat::Bare),
+            (b"\x1f\x8b\x08\0", FileFormat::Gzip),
+            (b"\x28\xb5\x2f\xfd\x04", FileFormat::Zstd),
+            (b"\x50\x2a\x4d\x18\x04\0\0\0", FileFormat::Zstd),
+            (&[0; BLOCK], FileFormat::Tar),
+            (onnx, FileFormat::Bare),
+            (b"\x80\x02\0\0ORTM", FileFormat::Bare),
+            (&[0; 100], FileFormat::Bare),
+            (b"\x08", FileFormat::Bare),
+            (&[b'x'; 600], FileFormat::Bare),
         ];
         for (head, expected) in table {
-            assert_eq!(Kind::of(head).unwrap(), expected, "{}", head.escape_ascii());
+            assert_eq!(FileFormat::of(head).unwrap(), expected, "{}", head.escape_ascii());
         }
     }
 
     #[test]
-    fn what_is_something_else_is_refused_by_its_name() {
+    fn other_formats_are_refused_by_name() {
         let table: [(&[u8], &str); 16] = [
             (b"GGUF\x03\0\0\0", "a GGUF model; Longshore serves ONNX models"),
             (b"tjgg\x03\0\0\0", "a GGML model"),
@@ -207,7 +213,7 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         ];
         for (head, expected) in table {
-            let error = Kind::of(head).unwrap_err().to_string();
+            let error = FileFormat::of(head).unwrap_err().to_string();
             assert!(error.contains(expected), "{}: {error}", head.escape_ascii());
         }
     }

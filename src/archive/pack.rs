@@ -1,4 +1,4 @@
-//! Writing: which files of a folder go into an archive, and the archive.
+//! Selects the files of a folder for an archive, and writes the archive.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::{Compression, GzBuilder};
 
-/// The time of all files, 2000-01-01: a fixed one, and not so old that tools warn of it.
+/// Modification time of all files, 2000-01-01: fixed, and recent enough that tools do not warn.
 const TIME: u64 = 946_684_800;
 
 /// gzip's "unknown" operating system.
@@ -23,45 +23,46 @@ pub enum PackError {
     },
     #[error("write the archive: {0}")]
     Write(#[source] io::Error),
-    #[error("{} is a link to what is not a file of the artifact; put the file itself there", path.display())]
+    #[error("{} is a link to something that is not a file of the artifact; put the file itself there", path.display())]
     Link { path: PathBuf },
     #[error("{} is neither a file nor a directory; take it out of the artifact", path.display())]
     Special { path: PathBuf },
     #[error("the name of {} is not UTF-8; rename it", path.display())]
     Name { path: PathBuf },
-    #[error("{} has changed while it was packed; pack again when nothing writes to it", path.display())]
+    #[error("{} changed while it was packed; pack again when nothing writes to it", path.display())]
     Changed { path: PathBuf },
 }
 
-/// What a file in an archive is made of.
+/// The content of a file in an archive.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum PackSource {
     File(PathBuf),
     Bytes(Vec<u8>),
 }
 
-/// The files of a folder that go into an archive, by their path there.
+/// The files of a folder that go into an archive, by their path in it.
 #[derive(Debug, Default)]
-pub struct Collected {
-    pub files: BTreeMap<String, Source>,
+pub struct CollectedFiles {
+    pub files: BTreeMap<String, PackSource>,
     pub left_out: Vec<LeftOut>,
 }
 
-/// What does not go into an archive.
+/// A file or folder that does not go into an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     pub path: String,
     pub why: &'static str,
 }
 
-/// Collects the files below `root`. What starts with a dot or belongs to an operating system is left out, unless it is one
-/// of `needed`; `output`, the archive, is not put into itself. Both are real paths, as `root` is.
-pub fn collect(root: &Path, needed: &[PathBuf], output: &Path) -> Result<Collected, PackError> {
+/// Collects the files below `root`. Names that start with a dot or belong to an operating system
+/// are left out unless they are in `needed`. So is `output`, which is the archive itself. `root`,
+/// `needed` and `output` are real paths.
+pub fn collect(root: &Path, needed: &[PathBuf], output: &Path) -> Result<CollectedFiles, PackError> {
     let mut collector = Collector {
         root,
         needed,
         output,
-        collected: Collected::default(),
+        collected: CollectedFiles::default(),
     };
     collector.folder(root, false)?;
     collector.collected.left_out.sort_by(|a, b| a.path.cmp(&b.path));
@@ -72,11 +73,11 @@ struct Collector<'a> {
     root: &'a Path,
     needed: &'a [PathBuf],
     output: &'a Path,
-    collected: Collected,
+    collected: CollectedFiles,
 }
 
 impl Collector<'_> {
-    /// Collects what is in `folder`; of a hidden one, only what is needed.
+    /// Collects the contents of `folder`; of a hidden one, only the needed files.
     fn folder(&mut self, folder: &Path, is_hidden: bool) -> Result<(), PackError> {
         let failed = |source| PackError::Read {
             path: folder.to_owned(),
@@ -125,7 +126,7 @@ impl Collector<'_> {
         } else {
             return Err(PackError::Special { path: below.to_owned() });
         };
-        self.collected.files.insert(name.to_owned(), Source::File(source));
+        self.collected.files.insert(name.to_owned(), PackSource::File(source));
         Ok(())
     }
 
@@ -134,7 +135,7 @@ impl Collector<'_> {
     }
 }
 
-/// Why archives should not carry what has this name, when they should not.
+/// The reason why archives should leave out a name like this, if there is one.
 fn why_hidden(path: &Path) -> Option<&'static str> {
     match path.file_name()?.to_str()? {
         "__MACOSX" | "lost+found" => Some("an operating system's own"),
@@ -143,8 +144,8 @@ fn why_hidden(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// Writes `files` as a gzipped tar archive. Returns the bytes of the files.
-pub fn write(files: &BTreeMap<String, Source>, out: impl Write) -> Result<u64, PackError> {
+/// Writes `files` as a gzipped tar archive. Returns the total size of the files in bytes.
+pub fn write(files: &BTreeMap<String, PackSource>, out: impl Write) -> Result<u64, PackError> {
     let out = GzBuilder::new()
         .mtime(0)
         .operating_system(NO_SYSTEM)
@@ -153,8 +154,8 @@ pub fn write(files: &BTreeMap<String, Source>, out: impl Write) -> Result<u64, P
     let mut total = 0;
     for (path, source) in files {
         total += match source {
-            Source::Bytes(bytes) => append(&mut archive, path, bytes.len() as u64, &bytes[..])?,
-            Source::File(file) => {
+            PackSource::Bytes(bytes) => append(&mut archive, path, bytes.len() as u64, &bytes[..])?,
+            PackSource::File(file) => {
                 let failed = |source| PackError::Read {
                     path: file.clone(),
                     source,
@@ -210,12 +211,12 @@ mod tests {
         (folder, root)
     }
 
-    fn names(collected: &Collected) -> Vec<&str> {
+    fn names(collected: &CollectedFiles) -> Vec<&str> {
         collected.files.keys().map(String::as_str).collect()
     }
 
     #[test]
-    fn what_belongs_to_the_artifact_goes_in_and_the_rest_is_named() {
+    fn hidden_files_are_left_out_and_listed_unless_they_are_needed() {
         let (_folder, root) = folder(&[
             "model.onnx",
             "weights/w.bin",
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_out_is_refused_by_name() {
+    fn a_link_to_anything_but_a_file_of_the_artifact_is_refused_by_name() {
         for target in ["/etc/passwd", "../secret", "gone", "folder"] {
             let (_folder, root) = folder(&["model.onnx", "folder/x"]);
             symlink(target, root.join("link")).unwrap();
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_files_are_the_same_bytes() {
+    fn the_same_files_give_the_same_bytes() {
         let archive = |names: &[&str]| {
             let (_folder, root) = folder(names);
             for (index, name) in names.iter().enumerate() {

@@ -1,11 +1,13 @@
-//! Where entries go: files and folders below one folder, which was empty.
+//! Creates the files and folders of an archive's entries below one folder, which starts empty.
 //!
-//! What always holds: nothing is made but regular files and folders, no file is opened that was there before, and no
-//! link is ever in the way, since none is made and the folder is nobody else's. So a path that has no `..` cannot lead
-//! out, and the file system itself knows what was there already, however much it is.
+//! Invariants: only regular files and folders are created, and no existing file is opened. Links
+//! cannot be in the way, since none are created and nothing else writes to the folder. So a path
+//! without `..` cannot lead out, and the file system itself detects duplicates, however many
+//! entries there are.
 //!
-//! Neither owners, permissions nor times are taken from an archive: a file may be read by all and written by its
-//! owner, so far as the process's umask lets it, and a folder entered; nothing can be executed.
+//! Owners, permissions and times of the archive are ignored. Files are readable by all and writable
+//! by their owner, folders can be entered, both as far as the process's umask allows. Nothing is
+//! executable.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -13,31 +15,31 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use super::error::{UnpackError, brief};
-use super::unpack::Bounds;
+use super::unpack::UnpackLimits;
 
-/// What file systems take for one part of a path.
+/// The longest part of a path that file systems accept.
 pub(super) const MAX_COMPONENT_BYTES: usize = 255;
 
 /// Paths may have 4096 bytes, of which the folder above needs some.
 pub(super) const MAX_NAME_BYTES: usize = 2048;
 
-/// Deeper than what anyone packs, and no trouble to whoever walks it.
+/// Deeper than real artifacts, and shallow enough to walk safely.
 pub(super) const MAX_DEPTH: usize = 64;
 
-pub struct Place<'a> {
+pub struct EntryWriter<'a> {
     folder: &'a Path,
-    bounds: &'a Bounds,
-    /// Counted together with the folders that are made on the way to an entry.
+    bounds: &'a UnpackLimits,
+    /// Entries so far, including the folders created on the way to them.
     pub(super) entries: u64,
     bytes: u64,
     pub(super) files: u64,
     pub(super) written: u64,
-    /// The folder that was made last: most entries lie where the one before them does.
+    /// The folder that was created last: most entries lie in the same folder as the one before.
     last: PathBuf,
 }
 
-impl<'a> Place<'a> {
-    pub fn new(folder: &'a Path, bounds: &'a Bounds) -> Self {
+impl<'a> EntryWriter<'a> {
+    pub fn new(folder: &'a Path, bounds: &'a UnpackLimits) -> Self {
         Self {
             folder,
             bounds,
@@ -58,7 +60,7 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Counts bytes of contents, before they are there.
+    /// Counts bytes of contents before they are written.
     pub fn bytes(&mut self, bytes: u64) -> Result<(), UnpackError> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > self.bounds.bytes {
@@ -67,9 +69,9 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Makes a folder, which may be there already.
+    /// Creates a folder, which may exist.
     pub fn folder(&mut self, name: &str) -> Result<(), UnpackError> {
-        // Python's tarfile writes the root that it packs under the name "" as "/".
+        // Python's tarfile writes "/" for a root that it packs under the name "".
         if name.bytes().all(|byte| byte == b'/') {
             return Ok(());
         }
@@ -77,7 +79,7 @@ impl<'a> Place<'a> {
         self.folders(&path, name, false)
     }
 
-    /// Makes a file, which must not be there.
+    /// Creates a file, which must not exist.
     pub fn file(&mut self, name: &str) -> Result<File, UnpackError> {
         let path = below(name)?;
         let parent = path
@@ -95,7 +97,8 @@ impl<'a> Place<'a> {
         Ok(file)
     }
 
-    /// Makes the folders down to `path`, for the sake of `name`. Those that have no entry of their own count as one.
+    /// Creates the folders down to `path` for the entry `name`. A folder without an entry of its
+    /// own counts as an entry.
     fn folders(&mut self, path: &Path, name: &str, all_count: bool) -> Result<(), UnpackError> {
         if path == self.last {
             return Ok(());
@@ -121,7 +124,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The path that `name` stands for, which is below where it starts.
+/// Turns an entry's name into a path below the folder.
 fn below(name: &str) -> Result<PathBuf, UnpackError> {
     let shown = || brief(name);
     if name.contains('\0') {
@@ -157,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stand_for_paths_below() {
+    fn names_become_paths_below_the_folder() {
         let table = [
             ("a", "a"),
             ("./a", "a"),
@@ -180,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_stays_below_or_is_refused(name in "[a./\\x00é]{0,12}") {
+        fn a_name_stays_below_the_folder_or_is_refused(name in "[a./\\x00é]{0,12}") {
             if let Ok(path) = below(&name) {
                 prop_assert!(path.components().all(|component| matches!(component, Component::Normal(_))));
             }

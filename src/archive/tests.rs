@@ -1,4 +1,4 @@
-//! What unpacking makes of archives that are well, hostile, damaged, and of anything at all.
+//! Unpacking of valid, hostile, damaged and random archives.
 
 #[path = "../../tests/support/archives.rs"]
 mod archives;
@@ -11,10 +11,10 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Bounds, Expected, Source, UnpackError, Unpacked, unpack, write};
+use super::{ExpectedFormat, PackSource, UnpackError, UnpackLimits, Unpacked, unpack, write};
 use archives::{entry, file, folder, gzip, header, long_name, noise, pax, seal, tar, zstd};
 
-const BOUNDS: Bounds = Bounds {
+const BOUNDS: UnpackLimits = UnpackLimits {
     entries: archives::MAX_ENTRIES,
     bytes: archives::MAX_UNPACKED,
     ratio: archives::MAX_RATIO,
@@ -22,13 +22,13 @@ const BOUNDS: Bounds = Bounds {
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// Unpacks an archive within `bounds`. Checks what holds of any: nothing is outside of the folder, and what is in it
-/// is within the bounds and has the permissions it should have. Returns the files.
-fn unpacked_within(archive: impl Read, bounds: &Bounds) -> Result<Files, UnpackError> {
+/// Unpacks an archive within `bounds`, and checks the invariants: nothing is outside of the folder,
+/// and its contents are within the limits and have the right permissions. Returns the files.
+fn unpacked_within(archive: impl Read, bounds: &UnpackLimits) -> Result<Files, UnpackError> {
     let around = tempfile::tempdir().unwrap();
     let into = around.path().join("deep/er/into");
     fs::create_dir_all(&into).unwrap();
-    let result = unpack(archive, Expected::Anything("model.onnx"), &into, bounds);
+    let result = unpack(archive, ExpectedFormat::Anything("model.onnx"), &into, bounds);
     let names: Vec<_> = fs::read_dir(around.path()).unwrap().flatten().collect();
     assert_eq!(names.len(), 1, "{names:?}");
     assert_eq!(fs::read_dir(around.path().join("deep")).unwrap().count(), 1);
@@ -48,7 +48,7 @@ fn unpacked(archive: &[u8]) -> Result<Files, UnpackError> {
     unpacked_within(archive, &BOUNDS)
 }
 
-/// Reads what is in `folder`; returns the number of files and folders.
+/// Reads the contents of `folder`. Returns the number of files and folders.
 fn walk(folder: &Path, root: &Path, files: &mut Files) -> u64 {
     let mut entries = 0;
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -76,7 +76,7 @@ fn files(expected: &[(&str, &[u8])]) -> Files {
         .collect()
 }
 
-/// An archive of two files, and these.
+/// An archive of two files, and the files.
 fn two() -> (Vec<u8>, Files) {
     let content = noise(1500);
     let archive = tar(&[folder("a/"), file("a/one", &content), file("two", b"2")]);
@@ -84,7 +84,7 @@ fn two() -> (Vec<u8>, Files) {
 }
 
 #[test]
-fn hostile_archives_are_refused_by_their_name() {
+fn hostile_archives_are_refused_with_their_defect() {
     let mut names = BTreeSet::new();
     for hostile in archives::hostile() {
         let error = unpacked(&hostile.bytes).map(drop).unwrap_err().to_string();
@@ -94,10 +94,10 @@ fn hostile_archives_are_refused_by_their_name() {
 }
 
 #[test]
-fn files_are_unpacked_however_they_are_named() {
+fn every_way_to_write_a_name_is_understood() {
     let long = "l".repeat(180);
     let mut old = header(b"old", 0, b"1");
-    // Before there were marks of what an archive is.
+    // As before archives had magic bytes.
     old[257..265].fill(0);
     seal(&mut old);
     old.extend([b'0'; 512]);
@@ -157,8 +157,8 @@ fn tar_sparse(folder: &Path, options: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn a_sparse_file_of_any_layout_of_gnu_tar_becomes_the_whole_file() {
-    // The old layout has room for 4 pieces in a header, and for 21 in each block behind it.
+fn a_sparse_file_in_any_layout_of_gnu_tar_becomes_the_whole_file() {
+    // The old layout has room for 4 pieces in a header, and for 21 in each block after it.
     for pieces in [0, 1, 4, 5, 30] {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("in")).unwrap();
@@ -184,7 +184,10 @@ fn a_sparse_file_of_any_layout_of_gnu_tar_becomes_the_whole_file() {
             &["--format=posix", "--sparse-version=1.0"],
         ] {
             let archive = tar_sparse(folder.path(), layout);
-            assert!(archive.len() < content.len(), "{layout:?} {pieces}: it has no holes");
+            assert!(
+                archive.len() < content.len(),
+                "{layout:?} {pieces}: the archive stores the holes"
+            );
             let found = unpacked(&archive).unwrap_or_else(|error| panic!("{layout:?} {pieces}: {error}"));
             assert!(found == expected, "{layout:?} {pieces}");
             assert!(unpacked(&gzip(&archive)).unwrap() == expected, "{layout:?} {pieces}");
@@ -193,8 +196,8 @@ fn a_sparse_file_of_any_layout_of_gnu_tar_becomes_the_whole_file() {
 }
 
 #[test]
-fn an_entry_for_the_root_makes_nothing() {
-    // GNU's tar writes "./", Python's tarfile "/" for what it packs under an empty name.
+fn an_entry_for_the_root_creates_nothing() {
+    // GNU tar writes "./", and Python's tarfile "/", for a root that it packs under an empty name.
     for root in ["./", ".", "/", "//", ""] {
         let archive = tar(&[folder(root), file("model.onnx", b"1"), folder(root)]);
         assert_eq!(unpacked(&archive).unwrap(), files(&[("model.onnx", b"1")]), "{root:?}");
@@ -204,7 +207,7 @@ fn an_entry_for_the_root_makes_nothing() {
 }
 
 #[test]
-fn all_that_compressors_write_is_read() {
+fn every_output_of_common_compressors_is_read() {
     let (archive, expected) = two();
     let (first, second) = archive.split_at(1000);
     let skippable = b"\x5a\x2a\x4d\x18\x03\0\0\0abc";
@@ -218,50 +221,50 @@ fn all_that_compressors_write_is_read() {
         ("tar", archive.clone()),
         ("tar with a short end", one_zero_block),
         ("tar in records", record),
-        ("tar with odd zeros behind it", odd),
+        ("tar with odd zeros after it", odd),
         ("gzip", gzip(&archive)),
         ("gzip in members", [gzip(first), gzip(b""), gzip(second)].concat()),
-        ("gzip with zeros behind it", [gzip(&archive), vec![0; 300]].concat()),
+        ("gzip with zeros after it", [gzip(&archive), vec![0; 300]].concat()),
         ("zstd", zstd(&archive)),
         ("zstd in frames", [zstd(first), zstd(b""), zstd(second)].concat()),
         (
-            "zstd with what is to be skipped",
+            "zstd with skippable frames",
             [skippable, &zstd(first)[..], skippable, &zstd(second)[..], skippable].concat(),
         ),
     ];
     for (name, bytes) in table {
         let found = unpacked(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(found, expected, "{name}");
-        // However little comes at a time.
+        // Also where one byte comes at a time.
         let found = unpacked_within(Trickle::of(bytes), &BOUNDS);
         assert_eq!(found.unwrap(), expected, "{name}");
     }
 }
 
 #[test]
-fn what_is_no_archive_becomes_the_file() {
+fn a_source_that_is_not_an_archive_becomes_the_file() {
     for bytes in [noise(300_000), b"\x08\x08\x12\x07pytorch".to_vec(), vec![8]] {
         assert_eq!(unpacked(&bytes).unwrap(), files(&[("model.onnx", &bytes)]));
     }
-    let bounds = Bounds { bytes: 1000, ..BOUNDS };
+    let bounds = UnpackLimits { bytes: 1000, ..BOUNDS };
     let error = unpacked_within(&noise(1001)[..], &bounds).unwrap_err();
     assert!(matches!(error, UnpackError::TooLarge(1000)), "{error}");
 }
 
 #[test]
-fn what_is_not_expected_is_refused_before_anything_is_written() {
+fn an_unexpected_format_is_refused_before_anything_is_written() {
     let archive = tar(&[file("model.onnx", b"model")]);
     let (gzip, zstd, bare) = (gzip(&archive), zstd(&archive), noise(1000));
     let archive = archive.as_slice();
-    let table: [(&[u8], Expected<'_>, Option<&str>); 8] = [
-        (&gzip, Expected::TarGzip, None),
-        (&gzip, Expected::Archive, None),
-        (archive, Expected::Archive, None),
-        (&zstd, Expected::Archive, None),
-        (archive, Expected::TarGzip, Some("it is not compressed with gzip")),
-        (&zstd, Expected::TarGzip, Some("it is not compressed with gzip")),
-        (&bare, Expected::TarGzip, Some("it is no archive")),
-        (&bare, Expected::Archive, Some("it is no archive")),
+    let table: [(&[u8], ExpectedFormat<'_>, Option<&str>); 8] = [
+        (&gzip, ExpectedFormat::TarGzip, None),
+        (&gzip, ExpectedFormat::Archive, None),
+        (archive, ExpectedFormat::Archive, None),
+        (&zstd, ExpectedFormat::Archive, None),
+        (archive, ExpectedFormat::TarGzip, Some("it is not compressed with gzip")),
+        (&zstd, ExpectedFormat::TarGzip, Some("it is not compressed with gzip")),
+        (&bare, ExpectedFormat::TarGzip, Some("it is not an archive")),
+        (&bare, ExpectedFormat::Archive, Some("it is not an archive")),
     ];
     for (source, expected, refusal) in table {
         let into = tempfile::tempdir().unwrap();
@@ -269,8 +272,8 @@ fn what_is_not_expected_is_refused_before_anything_is_written() {
             .err()
             .map(|error| error.to_string());
         let agrees = match (&refused, refusal) {
-            (Some(said), Some(refusal)) => said.starts_with(refusal),
-            (said, refusal) => said.is_none() && refusal.is_none(),
+            (Some(message), Some(refusal)) => message.starts_with(refusal),
+            (message, refusal) => message.is_none() && refusal.is_none(),
         };
         assert!(agrees, "{expected:?}: {refused:?}");
         let files = fs::read_dir(into.path()).unwrap().count();
@@ -279,11 +282,11 @@ fn what_is_not_expected_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn an_archive_that_just_fits_is_unpacked() {
+fn an_archive_exactly_at_the_limits_is_unpacked() {
     let archive = tar(&[folder("a/"), file("b/c", b"12345"), file("d", b"678")]);
     let table = [
         (
-            Bounds {
+            UnpackLimits {
                 entries: 4,
                 bytes: 8,
                 ratio: 1,
@@ -291,7 +294,7 @@ fn an_archive_that_just_fits_is_unpacked() {
             None,
         ),
         (
-            Bounds {
+            UnpackLimits {
                 entries: 3,
                 bytes: 8,
                 ratio: 1,
@@ -299,7 +302,7 @@ fn an_archive_that_just_fits_is_unpacked() {
             Some("more than 3 entries"),
         ),
         (
-            Bounds {
+            UnpackLimits {
                 entries: 4,
                 bytes: 7,
                 ratio: 1,
@@ -320,8 +323,8 @@ fn an_archive_that_just_fits_is_unpacked() {
 }
 
 #[test]
-fn small_archives_of_zeros_pass_and_large_ones_uncompressed() {
-    let bounds = Bounds { ratio: 1, ..BOUNDS };
+fn the_ratio_applies_neither_to_small_archives_nor_to_uncompressed_ones() {
+    let bounds = UnpackLimits { ratio: 1, ..BOUNDS };
     let zeros = vec![0; 15 << 20];
     let archive = tar(&[file("zeros", &zeros)]);
     let expected = files(&[("zeros", &zeros)]);
@@ -339,22 +342,18 @@ fn small_archives_of_zeros_pass_and_large_ones_uncompressed() {
 }
 
 #[test]
-fn what_goes_on_without_end_is_given_up() {
-    let bounds = Bounds {
+fn an_endless_source_is_cut_off_at_the_limit() {
+    let bounds = UnpackLimits {
         bytes: 1 << 20,
         ..BOUNDS
     };
     let archive = two().0;
     let skippable: Vec<u8> = [b"\x50\x2a\x4d\x18\xf8\xff\0\0", &[1; 0xfff8][..]].concat();
-    // A gzip header and deflate's empty blocks.
+    // A gzip header, and then empty deflate blocks.
     let gzip_header = b"\x1f\x8b\x08\0\0\0\0\0\0\xff".to_vec();
     let table: [(&str, Vec<u8>, Vec<u8>); 6] = [
-        ("frames to be skipped", zstd(&archive), skippable),
-        (
-            "blocks with nothing in them",
-            gzip_header,
-            b"\0\0\0\xff\xff".repeat(1000),
-        ),
+        ("skippable frames", zstd(&archive), skippable),
+        ("empty blocks", gzip_header, b"\0\0\0\xff\xff".repeat(1000)),
         ("zeros after the archive", archive.clone(), vec![0; 4096]),
         ("zeros after gzip", gzip(&archive), vec![0; 4096]),
         ("files", Vec::new(), file("a", &[1; 4000])),
@@ -372,7 +371,7 @@ fn what_goes_on_without_end_is_given_up() {
 }
 
 #[test]
-fn an_archive_that_is_cut_anywhere_is_refused() {
+fn an_archive_cut_at_any_point_is_refused() {
     let (archive, _) = two();
     let kinds = [
         ("tar", archive[..archive.len() - 512].to_vec()),
@@ -382,12 +381,12 @@ fn an_archive_that_is_cut_anywhere_is_refused() {
     for (kind, bytes) in kinds {
         for length in (0..bytes.len()).step_by(37).chain(bytes.len() - 9..bytes.len()) {
             match unpacked(&bytes[..length]) {
-                // Nothing is known yet of what it is.
+                // So few bytes do not tell the format yet.
                 Ok(found) if length < 4 => assert_eq!(found, files(&[("model.onnx", &bytes[..length])])),
                 Ok(found) if kind == "tar" && length < 512 => assert_eq!(found.len(), 1),
                 Ok(_) => panic!("{kind} of {length} bytes"),
                 Err(UnpackError::Source(_) | UnpackError::Write { .. } | UnpackError::NoRoom { .. }) => {
-                    panic!("{kind} of {length} bytes is not to blame")
+                    panic!("{kind} of {length} bytes: the error does not blame the archive")
                 }
                 Err(_) => {}
             }
@@ -396,7 +395,7 @@ fn an_archive_that_is_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn a_source_that_fails_is_not_taken_for_a_damaged_archive() {
+fn a_failing_source_is_not_reported_as_a_damaged_archive() {
     let (archive, _) = two();
     let zeros = [gzip(&archive), vec![0; 300]].concat();
     for bytes in [archive.clone(), gzip(&archive), zstd(&archive), zeros, noise(3000)] {
@@ -416,23 +415,23 @@ fn a_source_that_fails_is_not_taken_for_a_damaged_archive() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_to_is_not_taken_for_a_damaged_archive() {
+fn a_folder_that_cannot_be_written_is_not_reported_as_a_damaged_archive() {
     let gone = tempfile::tempdir().unwrap().path().join("gone");
     for bytes in [tar(&[file("a/b", b"x")]), tar(&[folder("a/")]), noise(100)] {
-        let error = unpack(&bytes[..], Expected::Anything("model.onnx"), &gone, &BOUNDS).unwrap_err();
+        let error = unpack(&bytes[..], ExpectedFormat::Anything("model.onnx"), &gone, &BOUNDS).unwrap_err();
         assert!(matches!(error, UnpackError::Write { .. }), "{error}");
     }
 }
 
 #[test]
-fn times_and_permissions_are_not_taken_over() {
+fn times_and_permissions_of_the_archive_are_ignored() {
     let mut bytes = header(b"run", b'0', b"00000000000\0");
     bytes[100..108].copy_from_slice(b"0006777\0");
     seal(&mut bytes);
     let into = tempfile::tempdir().unwrap();
     let unpacked = unpack(
         &tar(&[bytes])[..],
-        Expected::Anything("model.onnx"),
+        ExpectedFormat::Anything("model.onnx"),
         into.path(),
         &BOUNDS,
     )
@@ -444,7 +443,7 @@ fn times_and_permissions_are_not_taken_over() {
     assert!(age.as_secs() < 24 * 60 * 60, "{age:?}");
 }
 
-/// Yields one byte at a time, and is interrupted before each.
+/// Yields one byte at a time, with an interrupt before each.
 struct Trickle {
     bytes: Cursor<Vec<u8>>,
     is_interrupted: bool,
@@ -491,7 +490,7 @@ impl Read for Failing {
     }
 }
 
-/// A sparse file with a map that may be wrong, in the layout that has it before the data.
+/// A sparse file with a map that may be wrong, in the layout that has the map before the data.
 fn sparse(map: &[(u64, u64)], size: u64) -> Vec<u8> {
     let mut content = format!("{}\n", map.len());
     for (offset, length) in map {
@@ -509,7 +508,7 @@ fn sparse(map: &[(u64, u64)], size: u64) -> Vec<u8> {
     [pax(b'x', &records), file("holes", &content)].concat()
 }
 
-/// A part of an archive, as a stranger might make one up.
+/// A part of an archive, as an attacker might write it.
 fn part() -> impl Strategy<Value = Vec<u8>> {
     let name = || "(\\.\\./|/|\\./|a|b|a/|é|\\x00){0,4}";
     let kind = prop_oneof![4 => Just(b'0'), 2 => Just(b'5'), 1 => any::<u8>()];
@@ -532,7 +531,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn whatever_it_is_made_of_an_archive_stays_within_its_folder_and_bounds(
+    fn an_archive_of_arbitrary_parts_stays_within_its_folder_and_limits(
         parts in prop::collection::vec(part(), 0..12),
         entries in 0u64..12,
         bytes in 0u64..3000,
@@ -540,11 +539,11 @@ proptest! {
     ) {
         let archive = tar(&parts);
         let archive = match kind { 0 => archive, 1 => gzip(&archive), _ => zstd(&archive) };
-        let _ = unpacked_within(&archive[..], &Bounds { entries, bytes, ratio: 1 });
+        let _ = unpacked_within(&archive[..], &UnpackLimits { entries, bytes, ratio: 1 });
     }
 
     #[test]
-    fn whatever_bytes_they_are_nothing_is_outside(bytes: Vec<u8>, beginning in 0..5) {
+    fn arbitrary_bytes_write_nothing_outside_the_folder(bytes: Vec<u8>, beginning in 0..5) {
         let beginning: &[u8] = match beginning {
             0 => b"",
             1 => b"\x1f\x8b\x08\0\0\0\0\0\0\xff",
@@ -556,7 +555,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_is_found_where_there_are_checksums(at: prop::sample::Index, byte in 1u8.., is_gzip: bool) {
+    fn checksums_detect_a_changed_byte(at: prop::sample::Index, byte in 1u8.., is_gzip: bool) {
         let (archive, expected) = two();
         let mut bytes = if is_gzip { gzip(&archive) } else { zstd(&archive) };
         let at = at.index(bytes.len());
@@ -568,14 +567,14 @@ proptest! {
     }
 
     #[test]
-    fn what_was_packed_comes_back(
+    fn a_packed_artifact_unpacks_to_the_same_files(
         contents in prop::collection::btree_map(
             "[a-zé]{1,8}(/[f-k ]{1,120}){0,3}\\.x",
             prop::collection::vec(any::<u8>(), 0..2000),
             1..8,
         ),
     ) {
-        let sources = contents.iter().map(|(name, bytes)| (name.clone(), Source::Bytes(bytes.clone()))).collect();
+        let sources = contents.iter().map(|(name, bytes)| (name.clone(), PackSource::Bytes(bytes.clone()))).collect();
         let mut archive = Vec::new();
         write(&sources, &mut archive).unwrap();
         prop_assert_eq!(unpacked(&archive).unwrap(), contents);

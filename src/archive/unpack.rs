@@ -1,8 +1,8 @@
-//! Reading: an archive by a stranger becomes files below a folder, in one pass.
+//! Unpacks an untrusted archive into a folder, in one pass.
 //!
-//! What always holds: the source is read to its end before anything is called right, since checksums come last; what
-//! was declared is counted before it is written, and what was written is at most what the bounds say. A failure leaves
-//! files behind, in a folder that is the caller's to remove.
+//! Invariants: the source is read to its end before anything counts as valid, since checksums come
+//! last. Declared sizes are counted before data are written, and the written bytes stay within the
+//! limits. A failure leaves files behind; the caller removes the folder.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,74 +10,76 @@ use std::path::Path;
 
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
-use super::decoded::Decoded;
+use super::decoded::DecodedArchive;
 use super::error::{UnpackError, brief};
-use super::extension::{Extension, MAX_EXTENSION_BYTES, Scope};
-use super::kind::Kind;
-use super::place::Place;
-use super::sparse::{self, Map, MapReader};
+use super::extension::{Extension, ExtensionScope, MAX_EXTENSION_BYTES};
+use super::kind::FileFormat;
+use super::place::EntryWriter;
+use super::sparse::{self, MapReader, SparseMap};
 use super::{BLOCK, header};
 
-/// How much is copied at a time.
+/// Bytes copied at a time.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// Zeros that may follow an archive uncounted: tools write it in records, of which this is a large one.
+/// Zeros that may follow an archive uncounted: tools pad it to whole records, of which this is a
+/// large one.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
 
-/// How much an archive may hold.
+/// Limits on the contents of an archive.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// Files, folders, and what goes before them to describe them.
+pub struct UnpackLimits {
+    /// Most files, folders and extended headers.
     pub entries: u64,
-    /// Of all entries together.
+    /// Most bytes of all entries together.
     pub bytes: u64,
-    /// How many bytes one compressed byte may become, beyond the first few MiB.
+    /// Most bytes that one compressed byte may become, beyond the first few MiB.
     pub ratio: u64,
 }
 
-/// What a source may be. Which of it it is, its content tells.
+/// The formats that a caller accepts. The content decides which one a source has.
 #[derive(Debug, Clone, Copy)]
-pub enum Expected<'a> {
-    /// tar, as it is or compressed with gzip or zstd; what is none of them is a model, a file of this name.
+pub enum ExpectedFormat<'a> {
+    /// tar, uncompressed or compressed with gzip or zstd. Any other content is a model, a file of
+    /// this name.
     Anything(&'a str),
-    /// The same without the last.
+    /// tar, uncompressed or compressed with gzip or zstd.
     Archive,
-    /// tar compressed with gzip, which is all that SageMaker takes.
+    /// tar compressed with gzip, the only format that SageMaker takes.
     TarGzip,
 }
 
-/// What has come out of an archive.
+/// Totals of an unpacked archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Files, folders, and what was before them to describe them.
+    /// Files, folders and extended headers.
     pub entries: u64,
-    /// Of all files together.
+    /// Bytes of all files together.
     pub bytes: u64,
 }
 
-/// Unpacks what `source` yields into `folder`, which is empty and nobody else's.
+/// Unpacks `source` into `folder`, which is empty and used by nothing else.
 pub fn unpack(
     source: impl Read,
-    expected: Expected<'_>,
+    expected: ExpectedFormat<'_>,
     folder: &Path,
-    bounds: &Bounds,
+    bounds: &UnpackLimits,
 ) -> Result<Unpacked, UnpackError> {
-    let (kind, from) = Decoded::open(source, bounds)?;
+    let (kind, from) = DecodedArchive::open(source, bounds)?;
     let mut unpacking = Unpacking {
         from,
-        place: Place::new(folder, bounds),
+        writer: EntryWriter::new(folder, bounds),
         buffer: vec![0; BUFFER_BYTES],
         last: String::new(),
     };
     match (kind, expected) {
-        (Kind::Bare, Expected::Anything(name)) => unpacking.bare(name)?,
-        (Kind::Bare, _) => return Err(UnpackError::NotArchive),
-        (Kind::Zstd | Kind::Tar, Expected::TarGzip) => return Err(UnpackError::NotGzip),
-        (Kind::Gzip | Kind::Zstd | Kind::Tar, _) => unpacking.entries(kind)?,
+        (FileFormat::Bare, ExpectedFormat::Anything(name)) => unpacking.bare(name)?,
+        (FileFormat::Bare, _) => return Err(UnpackError::NotArchive),
+        (FileFormat::Zstd | FileFormat::Tar, ExpectedFormat::TarGzip) => return Err(UnpackError::NotGzip),
+        (FileFormat::Gzip | FileFormat::Zstd | FileFormat::Tar, _) => unpacking.entries(kind)?,
     }
-    match unpacking.place {
-        Place { files: 0, .. } => Err(UnpackError::NoFile),
-        Place { entries, written, .. } => Ok(Unpacked {
+    match unpacking.writer {
+        EntryWriter { files: 0, .. } => Err(UnpackError::NoFile),
+        EntryWriter { entries, written, .. } => Ok(Unpacked {
             entries,
             bytes: written,
         }),
@@ -85,31 +87,31 @@ pub fn unpack(
 }
 
 struct Unpacking<'a, R: Read> {
-    from: Decoded<R>,
-    place: Place<'a>,
+    from: DecodedArchive<R>,
+    writer: EntryWriter<'a>,
     buffer: Vec<u8>,
-    /// The entry before, which says where in the archive something is.
+    /// Name of the previous entry, which error messages use as a position.
     last: String,
 }
 
 impl<R: Read> Unpacking<'_, R> {
-    /// The whole of it is one file.
+    /// Writes the whole source as one file.
     fn bare(&mut self, name: &str) -> Result<(), UnpackError> {
-        self.place.entry()?;
-        let mut file = self.place.file(name)?;
+        self.writer.entry()?;
+        let mut file = self.writer.file(name)?;
         loop {
             let read = self.from.read(&mut self.buffer).map_err(UnpackError::read)?;
             if read == 0 {
                 return Ok(());
             }
-            self.place.bytes(read as u64)?;
-            self.place.written += read as u64;
+            self.writer.bytes(read as u64)?;
+            self.writer.written += read as u64;
             file.write_all(&self.buffer[..read])
                 .map_err(|error| UnpackError::write(name, error))?;
         }
     }
 
-    fn entries(&mut self, kind: Kind) -> Result<(), UnpackError> {
+    fn entries(&mut self, kind: FileFormat) -> Result<(), UnpackError> {
         let mut extension = Extension::default();
         let mut block = [0; BLOCK];
         let mut is_first = true;
@@ -117,7 +119,7 @@ impl<R: Read> Unpacking<'_, R> {
             match self.fill(&mut block)? {
                 0 if is_first => return Err(UnpackError::Empty),
                 BLOCK => {}
-                _ if is_first && kind != Kind::Tar => return Err(UnpackError::NotTar),
+                _ if is_first && kind != FileFormat::Tar => return Err(UnpackError::NotTar),
                 _ => return Err(UnpackError::NoEnd),
             }
             if header::is_zero(&block) {
@@ -125,13 +127,13 @@ impl<R: Read> Unpacking<'_, R> {
             }
             let header = Header::from_byte_slice(&block);
             if !header::is_intact(header) {
-                return Err(if is_first && kind != Kind::Tar {
+                return Err(if is_first && kind != FileFormat::Tar {
                     UnpackError::NotTar
                 } else {
                     self.no_header()
                 });
             }
-            self.place.entry()?;
+            self.writer.entry()?;
             self.header(header, &mut extension)?;
             is_first = false;
         }
@@ -140,12 +142,12 @@ impl<R: Read> Unpacking<'_, R> {
         } else {
             Err(UnpackError::Extension {
                 after: self.after(),
-                what: "is the last there is",
+                what: "has no entry that it describes",
             })
         }
     }
 
-    /// An entry, or an extension of the next one.
+    /// Handles an entry, or an extended header of the next one.
     fn header(&mut self, header: &Header, extension: &mut Extension) -> Result<(), UnpackError> {
         let size = header::size(header).ok_or_else(|| self.no_header())?;
         match header.entry_type() {
@@ -155,14 +157,14 @@ impl<R: Read> Unpacking<'_, R> {
             }
             EntryType::XHeader => {
                 let text = self.text(size)?;
-                extension.records(&text, Scope::Next, &self.after())
+                extension.records(&text, ExtensionScope::Next, &self.after())
             }
             // Comments on the archive, such as git's.
             EntryType::XGlobalHeader => {
                 let text = self.text(size)?;
-                Extension::default().records(&text, Scope::All, &self.after())
+                Extension::default().records(&text, ExtensionScope::All, &self.after())
             }
-            // Of the link that follows, which is refused by its name.
+            // Target of the next link, which is refused by its own name.
             EntryType::GNULongLink => self.text(size).map(drop),
             _ => self.entry(header, size, std::mem::take(extension)),
         }
@@ -190,9 +192,9 @@ impl<R: Read> Unpacking<'_, R> {
         } else if !is_folder {
             self.content(&name, size)?;
         } else if size == 0 {
-            self.place.folder(&name)?;
+            self.writer.folder(&name)?;
         } else {
-            // Some readers skip it and some do not.
+            // Readers disagree on whether the content is skipped.
             return Err(UnpackError::Folder { name: brief(&name) });
         }
         self.last = name;
@@ -200,14 +202,14 @@ impl<R: Read> Unpacking<'_, R> {
     }
 
     fn content(&mut self, name: &str, size: u64) -> Result<(), UnpackError> {
-        self.place.bytes(size)?;
-        let mut file = self.place.file(name)?;
+        self.writer.bytes(size)?;
+        let mut file = self.writer.file(name)?;
         self.copy(name, &mut file, size)?;
-        self.place.written += size;
+        self.writer.written += size;
         self.end_of_content(name, size)
     }
 
-    /// Copies the next `size` bytes to where `file` stands.
+    /// Copies the next `size` bytes to the current position of `file`.
     fn copy(&mut self, name: &str, file: &mut File, size: u64) -> Result<(), UnpackError> {
         let mut left = size;
         while left > 0 {
@@ -224,7 +226,7 @@ impl<R: Read> Unpacking<'_, R> {
         Ok(())
     }
 
-    /// Passes over what fills up a content of `size`.
+    /// Skips the padding of a content of `size` bytes.
     fn end_of_content(&mut self, name: &str, size: u64) -> Result<(), UnpackError> {
         if self.padding(size)? {
             Ok(())
@@ -233,7 +235,7 @@ impl<R: Read> Unpacking<'_, R> {
         }
     }
 
-    /// A sparse file whose map is in its header and in the blocks behind it.
+    /// Unpacks a sparse file whose map is in its header and in the blocks after it.
     fn old_sparse(&mut self, name: &str, header: &Header, stored: u64) -> Result<(), UnpackError> {
         let wrong = |what| UnpackError::Sparse {
             name: brief(name),
@@ -241,32 +243,32 @@ impl<R: Read> Unpacking<'_, R> {
         };
         let unclear = || wrong("cannot be understood");
         let header = header.as_gnu().ok_or_else(unclear)?;
-        let (mut pieces, size, mut goes_on) = sparse::in_header(header).ok_or_else(unclear)?;
-        while goes_on {
+        let (mut pieces, size, mut has_more) = sparse::in_header(header).ok_or_else(unclear)?;
+        while has_more {
             let mut block = GnuExtSparseHeader::new();
-            self.place.bytes(BLOCK as u64)?;
+            self.writer.bytes(BLOCK as u64)?;
             if self.fill(block.as_mut_bytes())? < BLOCK {
                 return Err(UnpackError::Short { name: brief(name) });
             }
-            let (more, goes_on_then) = sparse::in_block(&block).ok_or_else(unclear)?;
+            let (more, more_follows) = sparse::in_block(&block).ok_or_else(unclear)?;
             pieces.extend(more);
             if pieces.len() > sparse::MAX_PIECES {
                 return Err(wrong("has too many pieces"));
             }
-            goes_on = goes_on_then;
+            has_more = more_follows;
         }
-        self.sparse(name, &Map::new(pieces, size, stored).map_err(wrong)?)
+        self.sparse(name, &SparseMap::new(pieces, size, stored).map_err(wrong)?)
     }
 
-    /// A sparse file whose map is in PAX records, or before its data.
-    fn pax_sparse(&mut self, name: &str, records: sparse::Records, stored: u64) -> Result<(), UnpackError> {
+    /// Unpacks a sparse file whose map is in PAX records, or before its data.
+    fn pax_sparse(&mut self, name: &str, records: sparse::SparseRecords, stored: u64) -> Result<(), UnpackError> {
         let wrong = |what| UnpackError::Sparse {
             name: brief(name),
             what,
         };
-        let (pieces, size, map_bytes) = match records.place().map_err(wrong)? {
-            sparse::Place::Records(pieces, size) => (pieces, size, 0),
-            sparse::Place::Data(size) => {
+        let (pieces, size, map_bytes) = match records.location().map_err(wrong)? {
+            sparse::MapLocation::Records(pieces, size) => (pieces, size, 0),
+            sparse::MapLocation::Data(size) => {
                 let mut reader = MapReader::default();
                 let mut map_bytes = 0;
                 loop {
@@ -275,7 +277,7 @@ impl<R: Read> Unpacking<'_, R> {
                     if map_bytes > stored {
                         return Err(wrong("does not fit the data that follow"));
                     }
-                    self.place.bytes(BLOCK as u64)?;
+                    self.writer.bytes(BLOCK as u64)?;
                     if self.fill(&mut block)? < BLOCK {
                         return Err(UnpackError::Short { name: brief(name) });
                     }
@@ -285,44 +287,44 @@ impl<R: Read> Unpacking<'_, R> {
                 }
             }
         };
-        let map = Map::new(pieces, size, stored - map_bytes).map_err(wrong)?;
+        let map = SparseMap::new(pieces, size, stored - map_bytes).map_err(wrong)?;
         self.sparse(name, &map)
     }
 
-    /// Writes a sparse file: its pieces at their places, and holes between them.
-    fn sparse(&mut self, name: &str, map: &Map) -> Result<(), UnpackError> {
+    /// Writes a sparse file: its pieces at their offsets, with holes between them.
+    fn sparse(&mut self, name: &str, map: &SparseMap) -> Result<(), UnpackError> {
         let failed = |error| UnpackError::write(name, error);
-        self.place.bytes(map.size)?;
+        self.writer.bytes(map.size)?;
         self.from.count_holes(map.holes())?;
-        let mut file = self.place.file(name)?;
+        let mut file = self.writer.file(name)?;
         for piece in &map.pieces {
             file.seek(SeekFrom::Start(piece.offset)).map_err(failed)?;
             self.copy(name, &mut file, piece.length)?;
         }
         file.set_len(map.size).map_err(failed)?;
-        self.place.written += map.size;
+        self.writer.written += map.size;
         self.end_of_content(name, map.size - map.holes())
     }
 
-    /// The content of an extension.
+    /// Reads the content of an extended header.
     fn text(&mut self, size: u64) -> Result<Vec<u8>, UnpackError> {
         if size > MAX_EXTENSION_BYTES {
             return Err(UnpackError::LongExtension { after: self.after() });
         }
-        self.place.bytes(size)?;
+        self.writer.bytes(size)?;
         let mut text = vec![0; size as usize];
         let is_whole = self.fill(&mut text)? == text.len() && self.padding(size)?;
         is_whole.then_some(text).ok_or(UnpackError::NoEnd)
     }
 
-    /// Whether what fills up a content of `size` is there.
+    /// Skips the padding of a content of `size` bytes. Returns whether it is complete.
     fn padding(&mut self, size: u64) -> Result<bool, UnpackError> {
         let mut block = [0; BLOCK];
         let padding = &mut block[..header::padding(size) as usize];
         Ok(self.fill(padding)? == padding.len())
     }
 
-    /// Nothing but zeros may follow.
+    /// Reads to the end, and refuses anything other than zeros.
     fn rest(&mut self) -> Result<(), UnpackError> {
         let mut total = 0;
         loop {
@@ -335,12 +337,12 @@ impl<R: Read> Unpacking<'_, R> {
             }
             total += read as u64;
             if total > MAX_RECORD_BYTES {
-                self.place.bytes(read as u64)?;
+                self.writer.bytes(read as u64)?;
             }
         }
     }
 
-    /// Reads into all of `buffer`, or until the end. Returns how much that is.
+    /// Fills `buffer` unless the source ends before. Returns the number of bytes read.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, UnpackError> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -352,7 +354,7 @@ impl<R: Read> Unpacking<'_, R> {
         Ok(filled)
     }
 
-    /// Where it is, for a message.
+    /// The current position, for an error message.
     fn after(&self) -> String {
         if self.last.is_empty() {
             "its beginning".to_owned()
@@ -366,17 +368,17 @@ impl<R: Read> Unpacking<'_, R> {
     }
 }
 
-/// Whether an entry is a folder rather than a file; `Err` says what else it is.
+/// Whether an entry is a folder rather than a file. `Err` names any other type.
 fn is_folder(kind: EntryType, name: &str, is_star_sparse: bool) -> Result<bool, &'static str> {
     match kind {
-        EntryType::Regular if is_star_sparse => Err("a sparse file of star's"),
-        // Archives from before there were kinds say by the name's last character that it is a folder.
+        EntryType::Regular if is_star_sparse => Err("a sparse file in star's format"),
+        // Archives older than entry types mark a folder by a slash at the end of its name.
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Ok(name.ends_with('/')),
         EntryType::Directory => Ok(true),
         EntryType::Symlink => Err("a symbolic link"),
         EntryType::Link => Err("a hard link"),
         EntryType::Block | EntryType::Char => Err("a device"),
         EntryType::Fifo => Err("a pipe"),
-        _ => Err("of a kind that is not known"),
+        _ => Err("of an unknown type"),
     }
 }

@@ -318,8 +318,8 @@ impl Catalog {
         until: Instant,
     ) -> Result<Lease, CatalogError> {
         let arrival = match located {
-            Located::Here(lease) => return Ok(lease),
-            Located::There(arrival) => arrival,
+            Located::OnDisk(lease) => return Ok(lease),
+            Located::InStore(arrival) => arrival,
         };
         let bytes = demand.store.memory(&arrival);
         let reserve = || async {

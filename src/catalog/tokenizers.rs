@@ -60,7 +60,7 @@ impl Catalog {
     ) -> Result<SharedTokenizer, CatalogError> {
         let gone = || CatalogError::TokenizerGone { name: name.to_owned() };
         let hash = blake3::Hash::from_hex(&file.hash).map_err(|_| gone())?;
-        let place = self.tokenizers.place(key(&hash, config));
+        let place = self.tokenizers.slot(key(&hash, config));
         let mut place = place.lock().await;
         if let Some(counted) = place.get() {
             return Ok(SharedTokenizer::new(counted));

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use super::bounds;
 use crate::config::{self, DealKind, EndpointArgs, RunnerKind};
 use crate::connections::pages::Pages;
-use crate::connections::{self, Limits};
+use crate::connections::{self, ConnectionLimits};
 use crate::endpoint::control::{ACCOUNT, Arns};
 use crate::endpoint::deal::Deal;
 use crate::endpoint::declare::Declared;
@@ -106,11 +106,11 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
     ended.map(|()| 0)
 }
 
-fn connection_settings(args: &EndpointArgs) -> connections::Settings {
+fn connection_settings(args: &EndpointArgs) -> connections::ConnectionConfig {
     let places = args.max_connections(engine::raise_open_files());
-    connections::Settings {
+    connections::ConnectionConfig {
         threads: available_parallelism().map_or(1, usize::from),
-        limits: Limits {
+        limits: ConnectionLimits {
             places,
             reserved: args.reserved_connections(places),
             header_timeout: args.header_timeout,
@@ -225,8 +225,8 @@ fn runtime_settings(args: &EndpointArgs, environment: Environment, region: Strin
     }
 }
 
-fn store_settings(args: &EndpointArgs, environment: Environment) -> store::Settings {
-    store::Settings {
+fn store_settings(args: &EndpointArgs, environment: Environment) -> store::StoreConfig {
+    store::StoreConfig {
         url: String::new(),
         environment,
         timeout: args.fetch.store_timeout,

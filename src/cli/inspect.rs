@@ -84,7 +84,13 @@ fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
     super::progress("unpacking");
     let failed = || format!("{} cannot be unpacked", path.display());
     let file = File::open(path).with_context(failed)?;
-    archive::unpack(file, archive::Expected::Anything("model.onnx"), folder.path(), &bounds).with_context(failed)?;
+    archive::unpack(
+        file,
+        archive::ExpectedFormat::Anything("model.onnx"),
+        folder.path(),
+        &bounds,
+    )
+    .with_context(failed)?;
     Ok((folder.path().to_owned(), Some(folder)))
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::table::{Table, bytes, print};
-use crate::archive::{self, Collected, LeftOut, Source};
+use crate::archive::{self, CollectedFiles, LeftOut, PackSource};
 use crate::config::PackArgs;
 use crate::engine::{Examination, ExaminedModel, PACKED_DESCRIPTION, PACKED_FOLDER, PACKED_MODEL};
 use crate::handler::{Handler, rehearsals};
@@ -140,7 +140,7 @@ fn growth_text(prepared: u64, weights: u64) -> String {
 }
 
 /// The files of the artifact, by their path in the archive.
-fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Collected> {
+fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<CollectedFiles> {
     let external = examination.external.iter().map(|(_, file)| file.clone());
     let requests = examination.request_files.iter().cloned();
     let needed: Vec<PathBuf> = std::iter::once(examination.model.clone())
@@ -152,19 +152,19 @@ fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Coll
         return Ok(archive::collect(&examination.folder, &needed, &output)?);
     }
     // A model file brings what it refers to, and nothing else that lies beside it.
-    let mut collected = Collected::default();
+    let mut collected = CollectedFiles::default();
     for file in needed {
         let name = file.strip_prefix(&examination.folder).unwrap_or(&file);
         let name = name
             .to_str()
             .with_context(|| format!("the name of {} is not UTF-8; rename it", name.display()))?;
-        collected.files.insert(name.to_owned(), Source::File(file.clone()));
+        collected.files.insert(name.to_owned(), PackSource::File(file.clone()));
     }
     Ok(collected)
 }
 
 /// Adds the prepared form, when there is one.
-fn add_prepared(loaded: &ExaminedModel, collected: &mut Collected) -> Result<bool> {
+fn add_prepared(loaded: &ExaminedModel, collected: &mut CollectedFiles) -> Result<bool> {
     let Some((description, file)) = &loaded.prepared else {
         return Ok(false);
     };
@@ -175,8 +175,8 @@ fn add_prepared(loaded: &ExaminedModel, collected: &mut Collected) -> Result<boo
         .left_out
         .retain(|left| left.path.trim_end_matches('/') != PACKED_FOLDER);
     for (name, source) in [
-        (PACKED_DESCRIPTION, Source::Bytes(text)),
-        (PACKED_MODEL, Source::File(file.clone())),
+        (PACKED_DESCRIPTION, PackSource::Bytes(text)),
+        (PACKED_MODEL, PackSource::File(file.clone())),
     ] {
         collected.files.insert(format!("{PACKED_FOLDER}/{name}"), source);
     }
@@ -199,7 +199,7 @@ fn output_folder(output: &Path) -> Result<PathBuf> {
 
 /// Writes the archive beside `output` and renames it, so that it is there whole or not at all.
 /// Returns the bytes of its files and its own.
-fn write(files: &BTreeMap<String, Source>, output: &Path, folder: &Path, force: bool) -> Result<(u64, u64)> {
+fn write(files: &BTreeMap<String, PackSource>, output: &Path, folder: &Path, force: bool) -> Result<(u64, u64)> {
     let context = || format!("write {}", output.display());
     let unfinished = tempfile::Builder::new()
         .prefix(".longshore-")

@@ -21,12 +21,12 @@ use crate::catalog::{self, Catalog, Demand, Journal};
 use crate::codec::{Documents, Format};
 use crate::config::{self, OnFull, OrOff, Prepare, Provider, ServeArgs};
 use crate::connections::pages::Pages;
-use crate::connections::{self, Limits};
+use crate::connections::{self, ConnectionLimits};
 use crate::contract::{self, Health, Invocations, Pulse};
 use crate::engine::{self, Engine};
 use crate::manifest::Overlay;
 use crate::store::{self, Disk, Store};
-use crate::supervisor::{self, Inheritance, Link};
+use crate::supervisor::{self, Inheritance, SupervisorLink};
 use crate::telemetry::READY;
 use crate::telemetry::metrics::Metrics;
 
@@ -265,7 +265,7 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
 
 /// Gives signs of life to the supervisor, where there is one that waits for them, while the
 /// returned pulse counts.
-fn keep_alive(args: &ServeArgs, link: Option<&Arc<Link>>) -> Result<Option<Arc<Pulse>>> {
+fn keep_alive(args: &ServeArgs, link: Option<&Arc<SupervisorLink>>) -> Result<Option<Arc<Pulse>>> {
     let (Some(link), OrOff(Some(timeout))) = (link, args.worker_timeout) else {
         return Ok(None);
     };
@@ -301,9 +301,9 @@ fn settings(
             .map(|least| usize::try_from(least.as_u64()).unwrap_or(usize::MAX)),
         max_headers: usize::try_from(args.max_headers.as_u64()).unwrap_or(usize::MAX),
         request_timeout: args.request_timeout(),
-        connections: connections::Settings {
+        connections: connections::ConnectionConfig {
             threads: args.http_threads(),
-            limits: Limits {
+            limits: ConnectionLimits {
                 places,
                 reserved: args.reserved_connections(places),
                 header_timeout: args.header_timeout,
@@ -345,7 +345,7 @@ async fn load_default(args: &ServeArgs, catalog: &Arc<Catalog>, name: &str, path
 
 /// Own mode with the store at `url`.
 fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> {
-    let settings = store::Settings {
+    let settings = store::StoreConfig {
         url: url.to_owned(),
         environment: config::environment().collect(),
         timeout: args.fetch.store_timeout,

@@ -1,10 +1,10 @@
 //! The thread that accepts connections, enforces their deadlines, and ends them when the server
 //! stops.
 //!
-//! The stop, in order: the kernel takes no further connection (a filter on the listening socket
-//! drops what comes); the thread accepts those that wait until there are none, and closes the
-//! socket; every connection is to leave once all that has arrived is answered; at the end of the
-//! drain timeout the requests that are left get a 503.
+//! The steps of a stop: the kernel takes no new connections (a filter on the listening socket drops
+//! their packets). The thread accepts the waiting connections and closes the socket. Every
+//! connection ends once all that has arrived is answered. At the end of the drain timeout, the
+//! remaining requests get a 503.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,34 +23,34 @@ use tokio::sync::oneshot;
 use super::choice::{Fate, Pressure};
 use super::registry::{Registered, Registry};
 
-/// Time between two looks at all connections; thousands of them are looked at less often.
+/// Time between two sweeps of all connections; longer with thousands of connections.
 const TICK: Duration = Duration::from_millis(200);
 const TICK_FOR_EACH: Duration = Duration::from_micros(20);
 
-/// Time between two looks for a place, when none was found.
+/// Time between two sweeps when no place is free.
 const SHORT_TICK: Duration = Duration::from_millis(10);
 
-/// Time after which a listener that failed is tried again.
+/// Pause after an error of the listener.
 const BACKOFF: Duration = Duration::from_millis(20);
 
-/// Time for the last replies to be written, once the drain timeout is over.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Time to write the last responses after the drain timeout.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
-/// A connection on its way to the thread that serves it.
+/// An accepted connection, on its way to the thread that serves it.
 #[derive(Debug)]
 pub struct Accepted {
-    // Closed before its place is given back.
+    // Declared first, so that the socket is closed before its place is released.
     pub socket: TcpStream,
     pub peer: Option<SocketAddr>,
     pub registered: Registered,
-    pub load: Load,
+    pub load: LoadShare,
 }
 
-/// A share of a thread's load, given back when it is dropped.
+/// A share of a thread's load, released on drop.
 #[derive(Debug)]
-pub struct Load(Arc<AtomicUsize>);
+pub struct LoadShare(Arc<AtomicUsize>);
 
-impl Drop for Load {
+impl Drop for LoadShare {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -58,17 +58,17 @@ impl Drop for Load {
 
 /// A thread that serves connections.
 #[derive(Debug)]
-pub struct Worker {
+pub struct ServingThread {
     pub queue: UnboundedSender<Accepted>,
-    /// Connections that it has.
+    /// Number of the thread's connections.
     pub load: Arc<AtomicUsize>,
 }
 
-/// The end of the server.
+/// A request to stop the server.
 #[derive(Debug)]
-pub struct Stop {
+pub struct StopRequest {
     pub deadline: Instant,
-    /// Whether connections that wait to be accepted are another process's.
+    /// Whether waiting connections are left to another process.
     pub leaves_queue: bool,
     pub done: oneshot::Sender<()>,
 }
@@ -77,12 +77,12 @@ pub struct Stop {
 pub struct Acceptor {
     listener: Option<TcpListener>,
     registry: Arc<Registry>,
-    workers: Vec<Worker>,
-    stop: std::sync::mpsc::Receiver<Stop>,
-    stopping: Option<Stop>,
+    workers: Vec<ServingThread>,
+    stop: std::sync::mpsc::Receiver<StopRequest>,
+    stopping: Option<StopRequest>,
     is_cut: bool,
     next_sweep: Instant,
-    /// Until then the listener is left alone.
+    /// End of a pause during which the listener is not polled.
     paused_until: Option<Instant>,
 }
 
@@ -90,8 +90,8 @@ impl Acceptor {
     pub fn new(
         listener: TcpListener,
         registry: Arc<Registry>,
-        workers: Vec<Worker>,
-        stop: std::sync::mpsc::Receiver<Stop>,
+        workers: Vec<ServingThread>,
+        stop: std::sync::mpsc::Receiver<StopRequest>,
     ) -> Self {
         Self {
             listener: Some(listener),
@@ -127,12 +127,12 @@ impl Acceptor {
             }
         }
         if let Some(stop) = self.stopping {
-            // Without a listener nobody waits for it.
+            // Sending fails if nothing waits for the end.
             let _ = stop.done.send(());
         }
     }
 
-    /// Waits for a connection, the bell, or the next look.
+    /// Waits for a connection, a wake-up, or the next sweep.
     fn wait(&mut self) {
         let now = Instant::now();
         if self.paused_until.is_some_and(|until| now >= until) {
@@ -147,8 +147,8 @@ impl Acceptor {
                 .map_or(self.next_sweep, |until| until.min(self.next_sweep));
             Some(until.saturating_duration_since(now))
         };
-        let bell = self.registry.bell();
-        let mut sources = vec![PollFd::new(&bell, PollFlags::IN)];
+        let wakeup = self.registry.wakeup();
+        let mut sources = vec![PollFd::new(&wakeup, PollFlags::IN)];
         if let Some(listener) = self.listener.as_ref().filter(|_| is_listening) {
             sources.push(PollFd::new(listener, PollFlags::IN));
         }
@@ -160,11 +160,11 @@ impl Acceptor {
                 std::thread::sleep(BACKOFF);
             }
         }
-        self.registry.silence();
+        self.registry.clear_wakeup();
     }
 
-    /// Whether another connection may be accepted. Those that wait when the server stops are,
-    /// whatever the limit.
+    /// Whether another connection may be accepted. During a stop, all waiting ones are, regardless
+    /// of the limit.
     fn has_place(&self) -> bool {
         self.stopping.is_some() || self.registry.live() < self.registry.limits.places
     }
@@ -173,7 +173,7 @@ impl Acceptor {
         while self.paused_until.is_none() {
             let Some(listener) = &self.listener else { return };
             if !self.has_place() {
-                // In this order: a connection that ends in between rings.
+                // In this order, a connection that ends in between wakes this thread.
                 self.registry.set_awaited(true);
                 if !self.has_place() {
                     self.look_soon();
@@ -200,7 +200,7 @@ impl Acceptor {
                     });
                     self.pause();
                 }
-                // Of the one connection only (accept(2)).
+                // Errors of this connection alone (accept(2)).
                 Err(
                     Errno::INTR
                     | Errno::CONNABORTED
@@ -225,18 +225,18 @@ impl Acceptor {
     fn admit(&mut self, socket: TcpStream, peer: Option<SocketAddr>) {
         let registered = self.registry.add();
         if self.stopping.is_some() {
-            registered.connection().doom(Fate::Leave);
+            registered.connection().set_fate(Fate::Leave);
         } else if self.registry.is_full() {
             let soon = Instant::now() + SHORT_TICK;
             if soon >= self.next_sweep {
-                // Some more than needed, so that not each connection to come looks at all others.
+                // Some more than needed, so that not every new connection causes a sweep.
                 self.sweep(Pressure {
                     wanted: self.registry.limits.general() / 64,
                     is_highest: false,
                 });
             }
             if self.registry.is_full() {
-                registered.connection().set_extra();
+                registered.connection().set_takes_reserved_place();
                 self.look_soon();
             }
         }
@@ -248,7 +248,7 @@ impl Acceptor {
             return;
         };
         worker.load.fetch_add(1, Ordering::Relaxed);
-        let load = Load(Arc::clone(&worker.load));
+        let load = LoadShare(Arc::clone(&worker.load));
         let accepted = Accepted {
             socket,
             peer,
@@ -269,7 +269,7 @@ impl Acceptor {
         if chosen > 0 {
             tracing::debug!(
                 chosen,
-                "connections are closed: idle for long, or a request that arrives too slowly"
+                "closing connections: idle for long, or their request arrives too slowly"
             );
         }
     }
@@ -282,17 +282,17 @@ impl Acceptor {
         self.paused_until = Some(Instant::now() + BACKOFF);
     }
 
-    fn begin_to_stop(&mut self, stop: Stop) {
+    fn begin_to_stop(&mut self, stop: StopRequest) {
         if stop.leaves_queue {
             self.listener = None;
         } else if let Some(listener) = &self.listener {
-            close_door(listener);
+            refuse_new_connections(listener);
         }
         self.paused_until = None;
         self.stopping = Some(stop);
         self.registry.set_awaited(true);
         self.accept();
-        self.registry.doom_all(Fate::Leave);
+        self.registry.set_all_fates(Fate::Leave);
         self.look_soon();
     }
 
@@ -308,34 +308,34 @@ impl Acceptor {
         let is_first = !self.is_cut;
         self.is_cut = true;
         self.listener = None;
-        // Each time: a request may have begun since.
-        self.registry.doom_all(Fate::Cut);
+        // Repeated, because a request may have begun since.
+        self.registry.set_all_fates(Fate::Cut);
         if is_first {
             tracing::warn!(
                 connections = live,
-                "requests are left at the end of the time to stop; they are answered with 503"
+                "requests are still in progress at the end of the drain timeout; they get a 503"
             );
         }
-        now >= stop.deadline + LAST_WORDS
+        now >= stop.deadline + LAST_WRITES
     }
 }
 
-/// Has the kernel drop what comes to `listener` from now on, so that no connection is accepted by
-/// the kernel and then reset. Their clients try again, and find the socket closed.
-pub fn close_door(listener: &TcpListener) {
+/// Makes the kernel drop packets to `listener` from now on, so that it accepts no connection that
+/// would then be reset. The clients try again, and find the socket closed.
+pub fn refuse_new_connections(listener: &TcpListener) {
     /// `BPF_RET | BPF_K` with 0: keep no byte of the packet.
     const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);
     if let Err(error) = SockRef::from(&listener.as_fd()).attach_filter(&[DROP]) {
-        tracing::debug!(%error, "connections that come at the very end may be reset");
+        tracing::debug!(%error, "connections that arrive during the stop may be reset");
     }
 }
 
-/// Starts the thread.
+/// Starts the accepting thread.
 pub fn start(acceptor: Acceptor) -> io::Result<()> {
     std::thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
         let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| acceptor.run()));
         if run.is_err() {
-            // A process that accepts nothing is of no use; the supervisor starts another.
+            // A process that accepts nothing is useless; the supervisor starts another.
             std::process::abort();
         }
     })?;

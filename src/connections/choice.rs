@@ -1,29 +1,30 @@
-//! Which connections to close: a pure function of their states.
+//! Selects the connections to close: a pure function of their states.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
-/// Time for which a connection is not idle yet: the client may be about to send its next request.
+/// Time until a connection counts as idle: the client may be about to send its next request.
 const SETTLED: Duration = Duration::from_millis(100);
 
-/// How many connections there may be, and how long one may take to send a request.
+/// Limits on the number of connections, and on the time to send a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at a time.
+pub struct ConnectionLimits {
+    /// Most connections at a time.
     pub places: usize,
-    /// Of these, places that only health checks keep.
+    /// Places among these that only health checks may keep.
     pub reserved: usize,
-    /// For the head of a request.
+    /// Time for the head of a request.
     pub header_timeout: Duration,
-    /// For a whole request, its body included; every `body_rate` bytes that arrive add a second.
+    /// Time for a whole request including its body. Every `body_rate` bytes that arrive add a
+    /// second.
     pub body_timeout: Duration,
-    /// Bytes.
+    /// Bytes for each added second.
     pub body_rate: u64,
-    /// For a whole request when no place is left, and while the server stops.
+    /// Time for a whole request when no place is free, and while the server stops.
     pub pressure_timeout: Duration,
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// Places that any client may keep.
     pub fn general(&self) -> usize {
         self.places.saturating_sub(self.reserved).max(1)
@@ -32,7 +33,7 @@ impl Limits {
 
 /// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum ConnectionPhase {
     /// Nothing has arrived yet.
     Fresh,
     /// A request's head is arriving.
@@ -41,11 +42,11 @@ pub enum Phase {
     Body,
     /// A request is being answered.
     Answering,
-    /// The last request is answered, and no other has begun to arrive.
+    /// The last request is answered, and the next one has not begun to arrive.
     Idle,
 }
 
-/// What is to become of a connection. Later ones replace earlier ones.
+/// The decision about a connection. Later values replace earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     Stay,
@@ -57,31 +58,31 @@ pub enum Fate {
     Cut,
 }
 
-/// A connection as the choice sees it.
+/// The properties of a connection on which the choice depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    pub phase: Phase,
+pub struct ConnectionState {
+    pub phase: ConnectionPhase,
     pub fate: Fate,
-    /// Time in which it has been idle, or since the request began to arrive.
+    /// Time since the connection became idle, or the request began to arrive.
     pub age: Duration,
     /// Bytes of the request so far.
     pub received: u64,
 }
 
-/// How short places are.
+/// The shortage of places.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pressure {
-    /// Idle connections to close beyond those that are above the limit.
+    /// Idle connections to close in addition to those above the limit.
     pub wanted: usize,
-    /// Whether the shortest deadlines hold, whatever the number of connections.
+    /// Whether the shortest deadlines apply, regardless of the number of connections.
     pub is_highest: bool,
 }
 
-/// Chooses the connections whose fate changes, by their index.
+/// Selects the connections whose fate changes, by their index.
 ///
-/// Requests that arrive too slowly go first. If more than the general places are then taken, the
-/// connections that have been idle for the longest time go.
-pub fn choose(limits: &Limits, pressure: Pressure, seen: &[Seen]) -> Vec<(usize, Fate)> {
+/// Requests that arrive too slowly go first. If more than the general places are still taken, the
+/// connections with the longest idle time go.
+pub fn choose(limits: &ConnectionLimits, pressure: Pressure, seen: &[ConnectionState]) -> Vec<(usize, Fate)> {
     let staying = seen.iter().filter(|seen| seen.fate == Fate::Stay).count();
     let mut chosen: Vec<(usize, Fate)> = seen
         .iter()
@@ -98,7 +99,7 @@ pub fn choose(limits: &Limits, pressure: Pressure, seen: &[Seen]) -> Vec<(usize,
         let mut idle: Vec<usize> = seen
             .iter()
             .enumerate()
-            .filter(|(_, seen)| seen.fate == Fate::Stay && seen.phase == Phase::Idle && seen.age >= SETTLED)
+            .filter(|(_, seen)| seen.fate == Fate::Stay && seen.phase == ConnectionPhase::Idle && seen.age >= SETTLED)
             .map(|(index, _)| index)
             .collect();
         idle.sort_by_key(|&index| Reverse(seen[index].age));
@@ -107,22 +108,22 @@ pub fn choose(limits: &Limits, pressure: Pressure, seen: &[Seen]) -> Vec<(usize,
     chosen
 }
 
-fn is_overdue(limits: &Limits, pressure: Pressure, staying: usize, seen: &Seen) -> bool {
+fn is_overdue(limits: &ConnectionLimits, pressure: Pressure, staying: usize, seen: &ConnectionState) -> bool {
     let full = match seen.phase {
-        Phase::Fresh | Phase::Head => limits.header_timeout,
-        Phase::Body => limits.body_timeout,
-        Phase::Answering | Phase::Idle => return false,
+        ConnectionPhase::Fresh | ConnectionPhase::Head => limits.header_timeout,
+        ConnectionPhase::Body => limits.body_timeout,
+        ConnectionPhase::Answering | ConnectionPhase::Idle => return false,
     };
     let taken = if pressure.is_highest { limits.general() } else { staying };
     let earned = match seen.phase {
-        Phase::Body => Duration::from_millis(seen.received.saturating_mul(1000) / limits.body_rate.max(1)),
+        ConnectionPhase::Body => Duration::from_millis(seen.received.saturating_mul(1000) / limits.body_rate.max(1)),
         _ => Duration::ZERO,
     };
     seen.age >= tightened(full, limits.pressure_timeout, taken, limits.general()).saturating_add(earned)
 }
 
-/// The deadline when `taken` of `places` are taken: `full` up to a half, `least` when all are, in
-/// proportion between.
+/// The deadline when `taken` of `places` are taken: `full` up to one half, `least` when all are
+/// taken, and linear in between.
 fn tightened(full: Duration, least: Duration, taken: usize, places: usize) -> Duration {
     if full <= least || taken.saturating_mul(2) <= places {
         return full;
@@ -141,7 +142,7 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: ConnectionLimits = ConnectionLimits {
         places: 5,
         reserved: 1,
         header_timeout: ms(10_000),
@@ -150,8 +151,8 @@ mod tests {
         pressure_timeout: ms(500),
     };
 
-    fn seen(phase: Phase, age: u64) -> Seen {
-        Seen {
+    fn seen(phase: ConnectionPhase, age: u64) -> ConnectionState {
+        ConnectionState {
             phase,
             fate: Fate::Stay,
             age: ms(age),
@@ -159,8 +160,8 @@ mod tests {
         }
     }
 
-    fn idle(age: u64) -> Seen {
-        seen(Phase::Idle, age)
+    fn idle(age: u64) -> ConnectionState {
+        seen(ConnectionPhase::Idle, age)
     }
 
     #[test]
@@ -176,20 +177,20 @@ mod tests {
         for (taken, expected) in table {
             assert_eq!(tightened(ms(10_000), ms(500), taken, 100), ms(expected), "{taken}");
         }
-        // A deadline that is shorter than the shortest stays what it is.
+        // A deadline below the shortest one stays unchanged.
         assert_eq!(tightened(ms(100), ms(500), 100, 100), ms(100));
         assert_eq!(tightened(Duration::MAX, ms(500), 100, 100), ms(500));
     }
 
     #[test]
-    fn the_longest_idle_connections_make_room_and_no_others() {
-        use Phase::{Answering, Fresh, Head};
+    fn only_the_longest_idle_connections_make_room() {
+        use ConnectionPhase::{Answering, Fresh, Head};
         let busy = seen(Answering, 1_000_000);
-        let leaving = Seen {
+        let leaving = ConnectionState {
             fate: Fate::Leave,
             ..idle(9_999)
         };
-        type Case<'a> = (&'a str, Vec<Seen>, Pressure, Vec<(usize, Fate)>);
+        type Case<'a> = (&'a str, Vec<ConnectionState>, Pressure, Vec<(usize, Fate)>);
         let table: [Case<'_>; 8] = [
             ("room for all", vec![idle(9_000); 4], Pressure::default(), vec![]),
             (
@@ -224,7 +225,7 @@ mod tests {
             (
                 "half-sent requests of a server that stops",
                 vec![
-                    Seen {
+                    ConnectionState {
                         fate: Fate::Leave,
                         ..seen(Head, 500)
                     },
@@ -243,10 +244,10 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_keeps_its_rate_is_never_overdue_and_one_that_trickles_is() {
-        let body = |age, received| Seen {
+    fn only_a_body_below_the_minimum_rate_is_overdue() {
+        let body = |age, received| ConnectionState {
             received,
-            ..seen(Phase::Body, age)
+            ..seen(ConnectionPhase::Body, age)
         };
         let highest = Pressure {
             wanted: 0,
@@ -273,19 +274,19 @@ mod tests {
             wanted in 0..10_usize,
             is_highest: bool,
         ) {
-            let phases = [Phase::Fresh, Phase::Head, Phase::Body, Phase::Answering, Phase::Idle];
-            let seen: Vec<Seen> = connections
+            let phases = [ConnectionPhase::Fresh, ConnectionPhase::Head, ConnectionPhase::Body, ConnectionPhase::Answering, ConnectionPhase::Idle];
+            let seen: Vec<ConnectionState> = connections
                 .into_iter()
-                .map(|(phase, age, received)| Seen { received, ..seen(phases[usize::from(phase)], age) })
+                .map(|(phase, age, received)| ConnectionState { received, ..seen(phases[usize::from(phase)], age) })
                 .collect();
             let chosen = choose(&LIMITS, Pressure { wanted, is_highest }, &seen);
             let mut indices: Vec<usize> = chosen.iter().map(|(index, _)| *index).collect();
             for (index, fate) in chosen {
-                prop_assert!(seen[index].phase != Phase::Answering);
-                prop_assert_eq!(fate == Fate::Leave, seen[index].phase == Phase::Idle);
+                prop_assert!(seen[index].phase != ConnectionPhase::Answering);
+                prop_assert_eq!(fate == Fate::Leave, seen[index].phase == ConnectionPhase::Idle);
             }
             indices.sort_unstable();
-            prop_assert!(indices.is_sorted_by(|a, b| a < b), "one connection is chosen once");
+            prop_assert!(indices.is_sorted_by(|a, b| a < b), "each connection is chosen at most once");
         }
     }
 }

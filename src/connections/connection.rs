@@ -1,8 +1,8 @@
 //! The state of one connection.
 //!
-//! The task that serves the connection writes the phase; the accepting thread reads it and sets the
-//! fate. All of it are atomics without a lock: a wrong look costs nothing, because the task judges
-//! the fate by the phase that it has itself.
+//! The task that serves the connection writes the phase. The accepting thread reads it and sets the
+//! fate. All fields are atomics without a lock: an outdated read does no harm, because the task
+//! judges the fate by its own, current phase.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -19,13 +19,19 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::choice::{Fate, Phase, Seen};
-use super::registry::Crowd;
+use super::choice::{ConnectionPhase, ConnectionState, Fate};
+use super::registry::Occupancy;
 
-const PHASES: [Phase; 5] = [Phase::Fresh, Phase::Head, Phase::Body, Phase::Answering, Phase::Idle];
+const PHASES: [ConnectionPhase; 5] = [
+    ConnectionPhase::Fresh,
+    ConnectionPhase::Head,
+    ConnectionPhase::Body,
+    ConnectionPhase::Answering,
+    ConnectionPhase::Idle,
+];
 const FATES: [Fate; 4] = [Fate::Stay, Fate::Leave, Fate::Overdue, Fate::Cut];
 
-/// Milliseconds of a clock that costs a memory read and is some milliseconds late.
+/// Milliseconds of a clock that is read from memory and lags by some milliseconds.
 pub fn now() -> u64 {
     let time = clock_gettime(ClockId::MonotonicCoarse);
     u64::try_from(time.tv_sec * 1000 + time.tv_nsec / 1_000_000).unwrap_or_default()
@@ -35,33 +41,33 @@ pub fn now() -> u64 {
 #[derive(Debug)]
 pub struct Connection {
     phase: AtomicU8,
-    /// When the request began to arrive, or the connection became idle.
+    /// The time when the request began to arrive, or the connection became idle.
     since: AtomicU64,
     /// Bytes of the request so far.
     received: AtomicU64,
     fate: AtomicU8,
-    /// Whether it was accepted when the general places were taken.
-    is_extra: AtomicBool,
+    /// Whether the connection was accepted while the general places were taken.
+    takes_reserved_place: AtomicBool,
     /// The task that serves the connection, while it waits for bytes.
     waker: AtomicWaker,
-    crowd: Arc<Crowd>,
+    occupancy: Arc<Occupancy>,
 }
 
 impl Connection {
-    pub fn new(crowd: Arc<Crowd>) -> Self {
+    pub fn new(occupancy: Arc<Occupancy>) -> Self {
         Self {
-            phase: AtomicU8::new(Phase::Fresh as u8),
+            phase: AtomicU8::new(ConnectionPhase::Fresh as u8),
             since: AtomicU64::new(now()),
             received: AtomicU64::new(0),
             fate: AtomicU8::new(Fate::Stay as u8),
-            is_extra: AtomicBool::new(false),
+            takes_reserved_place: AtomicBool::new(false),
             waker: AtomicWaker::new(),
-            crowd,
+            occupancy,
         }
     }
 
-    pub fn seen(&self, now: u64) -> Seen {
-        Seen {
+    pub fn seen(&self, now: u64) -> ConnectionState {
+        ConnectionState {
             phase: self.phase(),
             fate: self.fate(),
             age: Duration::from_millis(now.saturating_sub(self.since.load(Ordering::Relaxed))),
@@ -69,11 +75,11 @@ impl Connection {
         }
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ConnectionPhase {
         PHASES[usize::from(self.phase.load(Ordering::Relaxed))]
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: ConnectionPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -81,46 +87,47 @@ impl Connection {
         FATES[usize::from(self.fate.load(Ordering::Acquire))]
     }
 
-    /// Changes the fate, unless a later one is set, and wakes the task.
-    pub fn doom(&self, fate: Fate) {
+    /// Changes the fate, unless a stronger one is set, and wakes the task.
+    pub fn set_fate(&self, fate: Fate) {
         let before = self.fate.fetch_max(fate as u8, Ordering::AcqRel);
         if before == Fate::Stay as u8 && fate > Fate::Stay {
-            self.crowd.leaving.fetch_add(1, Ordering::Relaxed);
+            self.occupancy.leaving.fetch_add(1, Ordering::Relaxed);
         }
         self.waker.wake();
     }
 
-    pub fn set_extra(&self) {
-        self.is_extra.store(true, Ordering::Relaxed);
+    pub fn set_takes_reserved_place(&self) {
+        self.takes_reserved_place.store(true, Ordering::Relaxed);
     }
 
-    pub fn wake_on_doom(&self, context: &Context<'_>) {
+    pub fn wake_on_fate(&self, context: &Context<'_>) {
         self.waker.register(context.waker());
     }
 
-    /// Notes that bytes have arrived.
+    /// Records that bytes have arrived.
     pub fn received(&self, bytes: usize) {
         match self.phase() {
-            Phase::Fresh => self.enter(Phase::Head),
-            Phase::Idle => {
+            ConnectionPhase::Fresh => self.enter(ConnectionPhase::Head),
+            ConnectionPhase::Idle => {
                 self.since.store(now(), Ordering::Relaxed);
                 self.received.store(0, Ordering::Relaxed);
-                self.enter(Phase::Head);
+                self.enter(ConnectionPhase::Head);
             }
-            Phase::Head | Phase::Body | Phase::Answering => {}
+            ConnectionPhase::Head | ConnectionPhase::Body | ConnectionPhase::Answering => {}
         }
         let received = self.received.load(Ordering::Relaxed);
         self.received
             .store(received.saturating_add(bytes as u64), Ordering::Relaxed);
     }
 
-    /// Whether the connection ends now that nothing is left to read.
+    /// Whether the connection ends, given that nothing is left to read.
     pub fn ends(&self) -> bool {
         match (self.fate(), self.phase()) {
-            (Fate::Stay, _) | (_, Phase::Answering) => false,
-            (_, Phase::Idle) | (Fate::Overdue, _) => true,
-            (Fate::Leave, Phase::Fresh | Phase::Head | Phase::Body) | (Fate::Cut, Phase::Body) => false,
-            (Fate::Cut, Phase::Fresh | Phase::Head) => true,
+            (Fate::Stay, _) | (_, ConnectionPhase::Answering) => false,
+            (_, ConnectionPhase::Idle) | (Fate::Overdue, _) => true,
+            (Fate::Leave, ConnectionPhase::Fresh | ConnectionPhase::Head | ConnectionPhase::Body)
+            | (Fate::Cut, ConnectionPhase::Body) => false,
+            (Fate::Cut, ConnectionPhase::Fresh | ConnectionPhase::Head) => true,
         }
     }
 }
@@ -128,12 +135,12 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if *self.fate.get_mut() != Fate::Stay as u8 {
-            self.crowd.leaving.fetch_sub(1, Ordering::Relaxed);
+            self.occupancy.leaving.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-/// A request under way. Its connection is not closed for want of a place.
+/// A request in progress. Its connection is not closed for lack of places.
 #[derive(Debug)]
 pub struct InFlight(Arc<Connection>);
 
@@ -141,22 +148,23 @@ impl InFlight {
     /// The request's connection, unless the request came without one, as in unit tests.
     pub fn of(request: &ServiceRequest) -> Option<Self> {
         let connection = request.conn_data::<Arc<Connection>>()?;
-        connection.enter(Phase::Answering);
+        connection.enter(ConnectionPhase::Answering);
         Some(Self(Arc::clone(connection)))
     }
 
-    /// Whether the request must be refused: its connection keeps one of the reserved places, which
-    /// only health checks may, and no other becomes free. The connection ends after the request
-    /// then.
+    /// Whether the request must be refused: its connection holds one of the reserved places, which
+    /// only health checks may keep, and no general place becomes free. The connection then ends
+    /// after the request.
     pub async fn is_crowded_out(request: Option<&Self>) -> bool {
-        let Some(Self(connection)) = request.filter(|request| request.0.is_extra.load(Ordering::Relaxed)) else {
+        let Some(Self(connection)) = request.filter(|request| request.0.takes_reserved_place.load(Ordering::Relaxed))
+        else {
             return false;
         };
-        connection.crowd.wait_for_place().await;
-        let is_crowded = connection.crowd.is_full();
+        connection.occupancy.wait_for_place().await;
+        let is_crowded = connection.occupancy.is_full();
         match is_crowded {
-            true => connection.doom(Fate::Leave),
-            false => connection.is_extra.store(false, Ordering::Relaxed),
+            true => connection.set_fate(Fate::Leave),
+            false => connection.takes_reserved_place.store(false, Ordering::Relaxed),
         }
         is_crowded
     }
@@ -165,11 +173,10 @@ impl InFlight {
         self.0.fate() == Fate::Cut
     }
 
-    /// The future's output, or `None` when the server stops before there is one. The future is
-    /// dropped then.
+    /// Returns the future's output, or `None` when the server stops first, which drops the future.
     ///
-    /// No timer and no list of waiters: the task that polls this is the connection's, which
-    /// `Connection::doom` wakes.
+    /// Needs neither a timer nor a list of waiting tasks: the task that polls this is the
+    /// connection's, and `Connection::set_fate` wakes it.
     pub async fn unless_cut<F: Future>(request: Option<&Self>, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|context| match future.as_mut().poll(context) {
@@ -180,8 +187,8 @@ impl InFlight {
         .await
     }
 
-    /// The response, which keeps the request under way until its body is written. It says so when
-    /// it is the connection's last.
+    /// Keeps the request in progress until the body of its response is written. Marks the response
+    /// when it is the connection's last.
     pub fn track(request: Option<Self>, mut response: ServiceResponse<BoxBody>) -> ServiceResponse<Tracked> {
         if request.as_ref().is_some_and(|request| request.0.fate() != Fate::Stay) {
             response
@@ -199,11 +206,11 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.since.store(now(), Ordering::Relaxed);
-        self.0.enter(Phase::Idle);
+        self.0.enter(ConnectionPhase::Idle);
     }
 }
 
-/// A response's body, and the request that is under way until it is written.
+/// A response's body, which keeps its request in progress until it is written.
 #[derive(Debug)]
 pub struct Tracked {
     body: BoxBody,
@@ -222,7 +229,7 @@ impl MessageBody for Tracked {
     }
 }
 
-/// A handler that waits for its request's body. Meanwhile deadlines hold for the client.
+/// A handler that waits for its request's body, while the client has deadlines.
 #[derive(Debug)]
 pub struct Receiving<'a>(Option<&'a Connection>);
 
@@ -230,12 +237,12 @@ impl<'a> Receiving<'a> {
     pub fn of(request: &'a HttpRequest) -> Self {
         let connection = request.conn_data::<Arc<Connection>>().map(|connection| &**connection);
         if let Some(connection) = connection {
-            connection.enter(Phase::Body);
+            connection.enter(ConnectionPhase::Body);
         }
         Self(connection)
     }
 
-    /// Whether the body broke off because the client took too long to send it.
+    /// Whether the body broke off because the client sent it too slowly.
     pub fn is_overdue(&self) -> bool {
         self.0.is_some_and(|connection| connection.fate() == Fate::Overdue)
     }
@@ -244,7 +251,7 @@ impl<'a> Receiving<'a> {
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.0 {
-            connection.enter(Phase::Answering);
+            connection.enter(ConnectionPhase::Answering);
         }
     }
 }

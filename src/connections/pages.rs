@@ -1,13 +1,13 @@
-//! Pages in browsers: which of their requests are served.
+//! Decides which requests of web pages in browsers are served.
 //!
-//! Neither `serve` nor `endpoint` has credentials to check, so a page of any site that a user of
-//! this machine visits could load and ask models. Browsers say when a page asks: by `Origin`, by
-//! `Sec-Fetch-Site`, and by the `Host` of a name that was rebound to this machine. Requests that
-//! say so are refused unless an option names the origin or the host. SageMaker, AWS's clients and
+//! Neither `serve` nor `endpoint` checks credentials, so a page of any site that a user of this
+//! machine visits could load and invoke models. Browsers reveal such a request by `Origin`, by
+//! `Sec-Fetch-Site`, and by the `Host` of a name that was rebound to this machine. Such requests
+//! are refused unless an option names the origin or the host. SageMaker, AWS's clients and
 //! command-line tools send none of these.
 //!
-//! The crate actix-cors was weighed: it adds headers for origins that are allowed, but serves the
-//! requests of all others, and looks at neither `Sec-Fetch-Site` nor `Host`.
+//! The crate actix-cors was considered: it adds headers for allowed origins, but serves the
+//! requests of all others, and checks neither `Sec-Fetch-Site` nor `Host`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -20,18 +20,18 @@ use actix_web::http::header::{
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 
-/// Which pages are served.
+/// The policy for requests of web pages.
 #[derive(Debug, Clone, Default)]
 pub struct Pages {
-    /// Origins whose pages are served, in lower case; `*` is every origin.
+    /// Origins whose pages are served, in lower case; `*` stands for every origin.
     pub origins: Vec<String>,
-    /// Host names that requests may ask for; `*` is every name. `None` is every name, too.
+    /// Host names that requests may have; `*` or `None` stands for every name.
     pub hosts: Option<Vec<String>>,
 }
 
-/// What a request says about the page that sends it.
+/// The headers of a request that describe the page behind it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Asked<'a> {
+pub struct PageRequest<'a> {
     pub is_options: bool,
     pub host: Option<&'a [u8]>,
     pub origin: Option<&'a [u8]>,
@@ -44,37 +44,37 @@ pub struct Asked<'a> {
     pub private_network: bool,
 }
 
-/// Whether a request is served.
+/// The decision about a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     Serve,
-    /// Served, and the page may read the reply.
+    /// Served, and the page may read the response.
     ServePage(Vec<Header>),
     /// Answered with 204 and these headers: a browser asks whether a page may send a request.
     Preflight(Vec<Header>),
     Refuse(PageRefusal),
 }
 
-/// A header of a reply.
+/// A header of a response.
 pub type Header = (&'static str, Vec<u8>);
 
-/// Why a page's request is refused.
+/// Reasons to refuse the request of a page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PageRefusal {
     #[error("pages of the origin {origin} are not served here; --allow-origin {origin} serves them")]
     Origin { origin: String },
     #[error(
-        "requests that a page of another site makes without an Origin are not served here; --allow-origin '*' serves them"
+        "requests from pages of other sites without an Origin header are not served here; --allow-origin '*' serves them"
     )]
     Site,
     #[error(
-        "this server listens on the loopback interface and does not serve the host {host}, as pages of rebound names ask \
-         for; --allow-host {host} serves it"
+        "this server listens on the loopback interface and does not serve the host {host}, because a page could have \
+         rebound the name; --allow-host {host} serves it"
     )]
     Host { host: String },
 }
 
-/// Adds headers to a reply.
+/// Adds headers to a response.
 pub fn add<B>(response: &mut ServiceResponse<B>, headers: Vec<Header>) {
     for (name, value) in headers {
         if let Ok(value) = HeaderValue::from_maybe_shared(value) {
@@ -86,13 +86,13 @@ pub fn add<B>(response: &mut ServiceResponse<B>, headers: Vec<Header>) {
 const ALLOW_ORIGIN: &str = "access-control-allow-origin";
 const VARY: &str = "vary";
 const METHODS: &[u8] = b"GET, HEAD, POST, DELETE";
-/// Of the preflight's answer, in seconds.
+/// Lifetime of a preflight response in seconds.
 const MAX_AGE: &[u8] = b"600";
 
 impl Pages {
-    /// The policy of a server that listens on `address`. On the loopback interface only its own
-    /// names and `hosts` are served; elsewhere every name is, because the server cannot know its
-    /// names.
+    /// The policy of a server that listens on `address`. On the loopback interface, only its own
+    /// names and `hosts` are served. Elsewhere every name is served, because the server cannot know
+    /// its names.
     pub fn new(origins: Vec<String>, hosts: Vec<String>, address: IpAddr) -> Self {
         let is_loopback = address.to_canonical().is_loopback();
         Self {
@@ -101,7 +101,7 @@ impl Pages {
         }
     }
 
-    /// The header that replies to all requests carry: caches must keep what each origin gets apart.
+    /// The header of all responses that makes caches keep the responses for each origin apart.
     pub fn vary(&self) -> Option<Header> {
         let is_list = !self.origins.is_empty() && !self.serves_all();
         is_list.then(|| (VARY, b"Origin".to_vec()))
@@ -111,30 +111,30 @@ impl Pages {
     pub fn judge_request(&self, request: &ServiceRequest) -> Verdict {
         let headers = request.headers();
         let value = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
-        let mut asked = Asked {
+        let mut page = PageRequest {
             host: self.hosts.as_ref().and_then(|_| value(&HOST)),
             origin: value(&ORIGIN),
             fetch_site: value(&SEC_FETCH_SITE),
-            ..Asked::default()
+            ..PageRequest::default()
         };
-        if asked.origin.is_some() {
-            asked.is_options = request.method() == Method::OPTIONS;
-            asked.method = value(&ACCESS_CONTROL_REQUEST_METHOD);
-            asked.headers = value(&ACCESS_CONTROL_REQUEST_HEADERS);
-            asked.private_network = headers.contains_key(PRIVATE_NETWORK);
+        if page.origin.is_some() {
+            page.is_options = request.method() == Method::OPTIONS;
+            page.method = value(&ACCESS_CONTROL_REQUEST_METHOD);
+            page.headers = value(&ACCESS_CONTROL_REQUEST_HEADERS);
+            page.private_network = headers.contains_key(PRIVATE_NETWORK);
         }
-        self.judge(asked)
+        self.judge(page)
     }
 
     /// Judges a request.
-    pub fn judge(&self, asked: Asked<'_>) -> Verdict {
-        if let Some(host) = asked.host
+    pub fn judge(&self, page: PageRequest<'_>) -> Verdict {
+        if let Some(host) = page.host
             && !self.serves_host(host)
         {
             return Verdict::Refuse(PageRefusal::Host { host: shown(host) });
         }
-        let Some(origin) = asked.origin else {
-            let is_foreign = asked
+        let Some(origin) = page.origin else {
+            let is_foreign = page
                 .fetch_site
                 .is_some_and(|site| !site.eq_ignore_ascii_case(b"none") && !site.eq_ignore_ascii_case(b"same-origin"));
             return match is_foreign && !self.serves_all() {
@@ -147,23 +147,23 @@ impl Pages {
         }
         let allowed = if self.serves_all() { b"*".as_slice() } else { origin };
         let mut reply = vec![(ALLOW_ORIGIN, allowed.to_vec())];
-        let mut say = |name, value: &[u8]| reply.push((name, value.to_vec()));
-        match asked.method {
-            Some(_) if asked.is_options => {
-                say("access-control-allow-methods", METHODS);
-                if let Some(headers) = asked.headers {
-                    say("access-control-allow-headers", headers);
+        let mut add_header = |name, value: &[u8]| reply.push((name, value.to_vec()));
+        match page.method {
+            Some(_) if page.is_options => {
+                add_header("access-control-allow-methods", METHODS);
+                if let Some(headers) = page.headers {
+                    add_header("access-control-allow-headers", headers);
                 }
-                say("access-control-max-age", MAX_AGE);
-                if asked.private_network {
-                    say("access-control-allow-private-network", b"true");
+                add_header("access-control-max-age", MAX_AGE);
+                if page.private_network {
+                    add_header("access-control-allow-private-network", b"true");
                 }
-                say(VARY, b"Access-Control-Request-Method, Access-Control-Request-Headers");
+                add_header(VARY, b"Access-Control-Request-Method, Access-Control-Request-Headers");
                 Verdict::Preflight(reply)
             }
             _ => {
-                // Without credentials this means all of them, those of AWS's APIs included.
-                say("access-control-expose-headers", b"*");
+                // Without credentials, `*` means all headers, those of AWS's APIs included.
+                add_header("access-control-expose-headers", b"*");
                 Verdict::ServePage(reply)
             }
         }
@@ -194,12 +194,11 @@ impl Pages {
     }
 }
 
-/// The name by which SageMaker calls a container (ST-5), and so do programs that play its part. No
-/// page can have it: names below `.local` are not in the DNS.
+/// The name that SageMaker, and programs that play its part, use for a container (ST-5). No page
+/// can have it: names below `.local` are not in the DNS.
 const PLATFORM_HOST: &str = "model.aws.local";
 
-/// Tells whether `host` is a name or an address of the loopback interface, the platform's name, or
-/// empty.
+/// Whether `host` is a name or an address of the loopback interface, the platform's name, or empty.
 fn is_own(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let is_below_localhost = || {
@@ -229,11 +228,11 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// A header's value as a message shows it.
+/// A header's value for a message.
 fn shown(value: &[u8]) -> String {
-    const MOST: usize = 200;
+    const MAX_BYTES: usize = 200;
     let text = String::from_utf8_lossy(value);
-    text[..text.floor_char_boundary(MOST)].to_owned()
+    text[..text.floor_char_boundary(MAX_BYTES)].to_owned()
 }
 
 #[cfg(test)]
@@ -250,15 +249,15 @@ mod tests {
         Pages::new(origins, Vec::new(), EVERYWHERE)
     }
 
-    fn from(origin: &str) -> Asked<'_> {
-        Asked {
+    fn from(origin: &str) -> PageRequest<'_> {
+        PageRequest {
             origin: Some(origin.as_bytes()),
-            ..Asked::default()
+            ..PageRequest::default()
         }
     }
 
     #[test]
-    fn a_page_is_served_when_its_origin_is_named() {
+    fn a_page_is_served_only_if_its_origin_is_allowed() {
         let table: [(&[&str], &str, bool); 8] = [
             (&[], "https://evil.example", false),
             (&[], "null", false),
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_served_may_read_the_reply_and_caches_keep_origins_apart() {
+    fn a_served_page_may_read_the_response_and_caches_keep_origins_apart() {
         let listed = pages(&["https://app.example"]);
         let expected = vec![
             (ALLOW_ORIGIN, b"https://app.example".to_vec()),
@@ -305,8 +304,8 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_is_answered_for_origins_that_are_named() {
-        let preflight = Asked {
+    fn a_preflight_is_answered_for_allowed_origins_only() {
+        let preflight = PageRequest {
             is_options: true,
             method: Some(b"POST"),
             headers: Some(b"content-type,x-amzn-sagemaker-target-model"),
@@ -328,7 +327,7 @@ mod tests {
             assert!(headers.contains(&(name, value.to_vec())), "{name}");
         }
         assert!(matches!(pages(&[]).judge(preflight), Verdict::Refuse(_)));
-        let no_preflight = Asked {
+        let no_preflight = PageRequest {
             method: None,
             ..preflight
         };
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_a_page_of_another_site_makes_without_an_origin_are_refused() {
+    fn requests_from_pages_of_other_sites_without_an_origin_are_refused() {
         let table = [
             (None, true),
             (Some("none"), true),
@@ -347,12 +346,12 @@ mod tests {
             (Some("of the future"), false),
         ];
         for (site, is_served) in table {
-            let asked = Asked {
+            let page = PageRequest {
                 fetch_site: site.map(str::as_bytes),
-                ..Asked::default()
+                ..PageRequest::default()
             };
-            assert_eq!(pages(&[]).judge(asked) == Verdict::Serve, is_served, "{site:?}");
-            assert_eq!(pages(&["*"]).judge(asked), Verdict::Serve, "{site:?}");
+            assert_eq!(pages(&[]).judge(page) == Verdict::Serve, is_served, "{site:?}");
+            assert_eq!(pages(&["*"]).judge(page), Verdict::Serve, "{site:?}");
         }
     }
 
@@ -384,23 +383,27 @@ mod tests {
         ];
         let pages = Pages::new(Vec::new(), vec!["allowed.example".to_owned()], LOOPBACK);
         for (host, is_served) in table {
-            let asked = Asked {
+            let page = PageRequest {
                 host: Some(host.as_bytes()),
-                ..Asked::default()
+                ..PageRequest::default()
             };
-            assert_eq!(pages.judge(asked) == Verdict::Serve, is_served, "{host}");
+            assert_eq!(pages.judge(page) == Verdict::Serve, is_served, "{host}");
             assert_eq!(
-                Pages::new(Vec::new(), Vec::new(), EVERYWHERE).judge(asked),
+                Pages::new(Vec::new(), Vec::new(), EVERYWHERE).judge(page),
                 Verdict::Serve
             );
             let all = Pages::new(Vec::new(), vec!["*".to_owned()], LOOPBACK);
-            assert_eq!(all.judge(asked), Verdict::Serve);
+            assert_eq!(all.judge(page), Verdict::Serve);
         }
-        let no_text = Asked {
+        let no_text = PageRequest {
             host: Some(b"\xff"),
-            ..Asked::default()
+            ..PageRequest::default()
         };
         assert!(matches!(pages.judge(no_text), Verdict::Refuse(_)));
-        assert_eq!(pages.judge(Asked::default()), Verdict::Serve, "HTTP/1.0 has none");
+        assert_eq!(
+            pages.judge(PageRequest::default()),
+            Verdict::Serve,
+            "HTTP/1.0 has no Host"
+        );
     }
 }

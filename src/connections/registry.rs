@@ -1,4 +1,4 @@
-//! All connections of a server.
+//! The registry of all connections of a server.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,34 +9,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::time::{Duration, Instant, sleep};
 
-use super::choice::{Fate, Limits, Phase, Pressure, choose};
+use super::choice::{ConnectionLimits, ConnectionPhase, Fate, Pressure, choose};
 use super::connection::{Connection, now};
 
-/// How many connections there are.
+/// Counts of connections.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct Occupancy {
     pub live: AtomicUsize,
-    /// Of these, those that end soon.
+    /// Connections among these that end soon.
     pub leaving: AtomicUsize,
     general: usize,
-    /// For a client to send a request when no place is left.
+    /// Time for a client to send a request when no place is free.
     pressure_timeout: Duration,
-    /// Whether requests under way take all general places, as far as the last sweep has seen.
+    /// Whether requests in progress took all general places at the last sweep.
     is_busy: AtomicBool,
 }
 
-impl Crowd {
+impl Occupancy {
     /// Whether more than the general places are taken.
     pub fn is_full(&self) -> bool {
         self.staying() > self.general
     }
 
-    /// Waits for a general place to become free. Returns at once when requests take all of them:
-    /// each of those may take long, and whoever waits keeps a reserved place from a health check.
+    /// Waits for a free general place. Returns at once when requests take all of them: they may
+    /// take long, and the waiting connection holds a reserved place that a health check may need.
     pub async fn wait_for_place(&self) {
-        /// The accepting thread looks as often.
+        /// The interval of the accepting thread's sweeps.
         const PAUSE: Duration = Duration::from_millis(10);
-        // Idle connections and half-sent requests are gone by then.
+        // By then, idle connections and half-sent requests are gone.
         let until = Instant::now() + self.pressure_timeout + 4 * PAUSE;
         while self.is_full() && !self.is_busy.load(Ordering::Relaxed) && Instant::now() < until {
             sleep(PAUSE).await;
@@ -49,26 +49,26 @@ impl Crowd {
     }
 }
 
-/// All connections, by the order of their arrival.
+/// All connections, numbered in the order of their arrival.
 #[derive(Debug)]
 pub struct Registry {
-    pub limits: Limits,
-    /// Held for as long as it takes to add, to remove, or to list.
+    pub limits: ConnectionLimits,
+    /// Locked only to add, remove or list connections.
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
-    crowd: Arc<Crowd>,
+    occupancy: Arc<Occupancy>,
     next: AtomicU64,
     /// Whether the accepting thread waits for connections to end.
     is_awaited: AtomicBool,
     /// Wakes the accepting thread.
-    bell: OwnedFd,
+    wakeup: OwnedFd,
 }
 
 impl Registry {
-    pub fn new(limits: Limits) -> io::Result<Self> {
+    pub fn new(limits: ConnectionLimits) -> io::Result<Self> {
         Ok(Self {
             limits,
             connections: Mutex::default(),
-            crowd: Arc::new(Crowd {
+            occupancy: Arc::new(Occupancy {
                 live: AtomicUsize::new(0),
                 leaving: AtomicUsize::new(0),
                 general: limits.general(),
@@ -77,15 +77,15 @@ impl Registry {
             }),
             next: AtomicU64::new(0),
             is_awaited: AtomicBool::new(false),
-            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            wakeup: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
 
     /// Adds a connection.
     pub fn add(self: &Arc<Self>) -> Registered {
-        let connection = Arc::new(Connection::new(Arc::clone(&self.crowd)));
+        let connection = Arc::new(Connection::new(Arc::clone(&self.occupancy)));
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.crowd.live.fetch_add(1, Ordering::Relaxed);
+        self.occupancy.live.fetch_add(1, Ordering::Relaxed);
         self.connections().insert(number, Arc::clone(&connection));
         Registered {
             connection,
@@ -95,14 +95,14 @@ impl Registry {
     }
 
     pub fn live(&self) -> usize {
-        self.crowd.live.load(Ordering::Relaxed)
+        self.occupancy.live.load(Ordering::Relaxed)
     }
 
     pub fn is_full(&self) -> bool {
-        self.crowd.is_full()
+        self.occupancy.is_full()
     }
 
-    /// Ends connections that must go. Returns how many were chosen.
+    /// Ends the connections that have to go. Returns their number.
     pub fn sweep(&self, pressure: Pressure) -> usize {
         let connections = self.all();
         let now = now();
@@ -110,39 +110,39 @@ impl Registry {
         let chosen = choose(&self.limits, pressure, &seen);
         let answering = seen
             .iter()
-            .filter(|seen| seen.fate == Fate::Stay && seen.phase == Phase::Answering)
+            .filter(|seen| seen.fate == Fate::Stay && seen.phase == ConnectionPhase::Answering)
             .count();
-        let is_busy = answering >= self.crowd.general;
-        self.crowd.is_busy.store(is_busy, Ordering::Relaxed);
+        let is_busy = answering >= self.occupancy.general;
+        self.occupancy.is_busy.store(is_busy, Ordering::Relaxed);
         for &(index, fate) in &chosen {
-            connections[index].doom(fate);
+            connections[index].set_fate(fate);
         }
         chosen.len()
     }
 
-    /// Gives all connections this fate. Returns how many there are.
-    pub fn doom_all(&self, fate: Fate) -> usize {
+    /// Gives all connections this fate. Returns their number.
+    pub fn set_all_fates(&self, fate: Fate) -> usize {
         let connections = self.all();
         for connection in &connections {
-            connection.doom(fate);
+            connection.set_fate(fate);
         }
         connections.len()
     }
 
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    pub fn wakeup(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
     }
 
-    pub fn ring(&self) {
-        // Full means that it rings already.
-        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    pub fn wake(&self) {
+        // The counter is full, so the thread wakes anyway.
+        let _ = rustix::io::write(&self.wakeup, &1_u64.to_ne_bytes());
     }
 
-    pub fn silence(&self) {
-        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    pub fn clear_wakeup(&self) {
+        let _ = rustix::io::read(&self.wakeup, &mut [0; 8]);
     }
 
-    /// Says whether the bell is to ring when a connection ends.
+    /// Sets whether the end of a connection wakes the accepting thread.
     pub fn set_awaited(&self, is_awaited: bool) {
         self.is_awaited.store(is_awaited, Ordering::SeqCst);
     }
@@ -158,14 +158,14 @@ impl Registry {
     fn remove(&self, number: u64) {
         let removed = self.connections().remove(&number);
         drop(removed);
-        self.crowd.live.fetch_sub(1, Ordering::SeqCst);
+        self.occupancy.live.fetch_sub(1, Ordering::SeqCst);
         if self.is_awaited.load(Ordering::SeqCst) {
-            self.ring();
+            self.wake();
         }
     }
 }
 
-/// A connection's place, which it gives back when it is dropped.
+/// A connection's place, released on drop.
 #[derive(Debug)]
 pub struct Registered {
     connection: Arc<Connection>,

@@ -18,22 +18,22 @@ use actix_web::rt::net::TcpStream;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::sync::{mpsc as queues, oneshot};
 
-use super::acceptor::{self, Accepted, Acceptor, Stop, Worker};
-use super::choice::Limits;
+use super::acceptor::{self, Accepted, Acceptor, ServingThread, StopRequest};
+use super::choice::ConnectionLimits;
 use super::registry::Registry;
 use super::stream::Stream;
 
-/// Time to read on for a client that is still sending when its connection is to close.
+/// Time to go on reading from a client that still sends when its connection has to close.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a server is started with.
+/// The options of a server.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ConnectionConfig {
     pub threads: usize,
-    pub limits: Limits,
-    /// For a connection without a request.
+    pub limits: ConnectionLimits,
+    /// Time for which a connection without a request stays open.
     pub keep_alive: Duration,
-    /// For a client to take what it is sent.
+    /// Time for a client to accept sent bytes.
     pub write_timeout: Duration,
 }
 
@@ -41,33 +41,33 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Server {
     registry: Arc<Registry>,
-    stop: mpsc::Sender<Stop>,
+    stop: mpsc::Sender<StopRequest>,
     arbiters: Vec<Arbiter>,
 }
 
 impl Server {
-    /// Stops accepting, answers what has arrived, and returns when all connections have ended, or
-    /// `drain` has passed and the rest has got a 503.
+    /// Stops accepting, answers the requests that have arrived, and returns when all connections
+    /// have ended, or the rest has got a 503 after `drain`.
     pub async fn stop(self, drain: Duration) {
         self.end(drain, false).await;
     }
 
-    /// As [`Self::stop`], but connections that wait to be accepted are left to another process that
-    /// has the socket.
+    /// Like [`Self::stop`], but leaves the connections that wait to be accepted to another process
+    /// that has the socket.
     pub async fn leave_to_another(self, drain: Duration) {
         self.end(drain, true).await;
     }
 
     async fn end(self, drain: Duration, leaves_queue: bool) {
         let (done, ended) = oneshot::channel();
-        let stop = Stop {
+        let stop = StopRequest {
             deadline: Instant::now() + drain,
             leaves_queue,
             done,
         };
         if self.stop.send(stop).is_ok() {
-            self.registry.ring();
-            // An error is the end, too.
+            self.registry.wake();
+            // An error also means that the server has ended.
             let _ = ended.await;
         }
         for arbiter in self.arbiters {
@@ -76,12 +76,12 @@ impl Server {
     }
 }
 
-/// Starts serving on `listener`. Each thread makes its own `app`; `connected` sees each connection
-/// first. A client that waits for leave to send its body (`Expect: 100-continue`) gets it, unless
-/// `refuses` answers for the head of the request.
+/// Starts serving on `listener`. Each thread creates its own `app`; `connected` sees each
+/// connection first. A client that asks whether to send its body (`Expect: 100-continue`) gets a
+/// yes, unless `refuses` answers to the head of the request.
 pub fn start<F, I, S, B>(
     listener: TcpListener,
-    settings: &Settings,
+    settings: &ConnectionConfig,
     connected: impl Fn(&TcpStream, &mut Extensions) + Clone + Send + 'static,
     refuses: impl Fn(&RequestHead) -> Option<Response<BoxBody>> + Clone + Send + 'static,
     app: F,
@@ -110,9 +110,9 @@ where
                 .keep_alive(settings.keep_alive)
                 .client_request_timeout(settings.limits.header_timeout)
                 .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-                // A client that has closed its side is taken to have left, as by nginx: the
-                // connection is closed at once, and with it goes the handler, which gives its place
-                // in a queue back and ends its run.
+                // A client that has closed its sending side counts as gone, as in nginx: the
+                // connection is closed at once, which drops the handler, releases its place in a
+                // queue and ends its run.
                 .h1_allow_half_closed(false)
                 .expect(fn_service(move |request: Request| {
                     ready(match refuses(request.head()) {
@@ -129,12 +129,12 @@ where
             rt::spawn(async move {
                 match made.await {
                     Ok(service) => serve(service, accepted).await,
-                    // The queue is dropped, and the acceptor says so.
+                    // The queue is dropped, and the acceptor logs that.
                     Err(error) => tracing::error!(?error, "start to serve connections"),
                 }
             });
         });
-        workers.push(Worker {
+        workers.push(ServingThread {
             queue,
             load: Arc::new(AtomicUsize::new(0)),
         });
@@ -149,7 +149,7 @@ where
     })
 }
 
-/// Serves each connection of the queue by a task of this thread.
+/// Serves each connection of the queue in a task of this thread.
 async fn serve<S>(service: S, mut accepted: queues::UnboundedReceiver<Accepted>)
 where
     S: Service<(Stream, Option<std::net::SocketAddr>), Response = ()>,
@@ -171,9 +171,9 @@ where
             Ok(socket) => {
                 let connection = service.call((Stream::new(socket, registered), peer));
                 rt::spawn(async move {
-                    // What a client does wrong was answered, or it has left.
+                    // Errors of the client were answered, or it has disconnected.
                     if let Err(error) = connection.await {
-                        tracing::trace!(?error, "a connection has ended");
+                        tracing::trace!(?error, "a connection ended with an error");
                     }
                     drop(load);
                 });
@@ -183,11 +183,11 @@ where
     }
 }
 
-/// Ends connections whose client does not take what it is sent. The kernel does: actix has no time
-/// limit for that, and cannot be told one. Accepted sockets inherit the option.
+/// Ends connections whose client does not accept sent bytes. The kernel enforces this, because
+/// actix has no such time limit. Accepted sockets inherit the option.
 fn limit_unread(listener: &TcpListener, timeout: Duration) {
     let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(listener, milliseconds) {
-        tracing::warn!(%error, "clients that do not read their replies are not disconnected");
+        tracing::warn!(%error, "clients that do not read their responses are not disconnected");
     }
 }

@@ -1,8 +1,8 @@
 //! A connection's socket as actix sees it.
 //!
-//! A connection that is to go ends as if the client had closed it, so actix needs to know nothing
-//! of it. It does so only when the kernel holds no more bytes: a request that has arrived is read
-//! and answered, also when tokio has not seen it yet.
+//! A connection that has to end looks to actix as if the client had closed it, so actix needs no
+//! change. It ends only when the kernel holds no more bytes: a request that has arrived is read and
+//! answered, even if tokio has not seen it yet.
 
 use std::io;
 use std::pin::Pin;
@@ -21,10 +21,10 @@ use super::registry::Registered;
 /// A socket and its connection's state.
 #[derive(Debug)]
 pub struct Stream {
-    // Closed before its place is given back.
+    // Declared first, so that the socket is closed before its place is released.
     socket: TcpStream,
     registered: Registered,
-    /// Whether bytes have come since actix could last act on them.
+    /// Whether bytes have come that actix has not acted on yet.
     has_news: bool,
 }
 
@@ -45,13 +45,13 @@ impl Stream {
         self.registered.connection()
     }
 
-    /// Reads what the kernel holds; without anything left, the connection ends if it may.
+    /// Reads the bytes that the kernel holds. Ends the connection if there are none and it may end.
     fn read_last(&mut self, context: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             return match recv(&self.socket, buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
                 Ok((_, read)) => {
                     buffer.advance(read);
-                    self.note(read);
+                    self.record_read(read);
                     Poll::Ready(Ok(()))
                 }
                 Err(Errno::INTR) => continue,
@@ -59,7 +59,8 @@ impl Stream {
                     if !self.connection().ends() {
                         Poll::Pending
                     } else if self.has_news {
-                        // The handler has not seen them: it may now have all that it waits for.
+                        // The handler has not seen the new bytes, which may be all that it waits
+                        // for.
                         self.has_news = false;
                         context.waker().wake_by_ref();
                         Poll::Pending
@@ -72,7 +73,7 @@ impl Stream {
         }
     }
 
-    fn note(&mut self, read: usize) {
+    fn record_read(&mut self, read: usize) {
         if read > 0 {
             self.has_news = true;
             self.connection().received(read);
@@ -86,11 +87,11 @@ impl AsyncRead for Stream {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.socket).poll_read(context, buffer);
         match polled {
-            Poll::Ready(Ok(())) => this.note(buffer.filled().len() - before),
+            Poll::Ready(Ok(())) => this.record_read(buffer.filled().len() - before),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                // In this order: a fate that is set in between wakes the task.
-                this.connection().wake_on_doom(context);
+                // In this order, a fate that is set in between wakes the task.
+                this.connection().wake_on_fate(context);
                 if this.connection().fate() != Fate::Stay {
                     return this.read_last(context, buffer);
                 }

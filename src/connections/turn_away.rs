@@ -1,4 +1,4 @@
-//! Connections that wait for a server which does not come.
+//! Answers connections that wait for a server which will not accept them.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,18 +6,17 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags, acceptfrom_with, recv};
 
-use super::acceptor::close_door;
+use super::acceptor::refuse_new_connections;
 
 const REPLY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\
 content-length: 88\r\n\r\n\
 {\"code\":503,\"type\":\"ServiceUnavailableException\",\"message\":\"the container is stopping\"}\n";
 
-/// Answers 503 to the clients that wait to be accepted, and closes the socket. Returns how many
-/// there were.
+/// Sends a 503 to the clients that wait to be accepted, and closes the socket. Returns the number
+/// of clients.
 pub fn turn_away(listener: TcpListener) -> usize {
-    close_door(&listener);
-    // Without it the loop would wait for a client; the socket is closed instead, as it is at the
-    // end.
+    refuse_new_connections(&listener);
+    // A blocking socket would make the loop wait for clients; closing the socket is the end anyway.
     if listener.set_nonblocking(true).is_err() {
         return 0;
     }
@@ -34,11 +33,11 @@ pub fn turn_away(listener: TcpListener) -> usize {
     }
 }
 
-/// Nothing is waited for: the process is about to end.
+/// Sends the reply without waiting, as the process is about to end.
 fn answer(mut client: &TcpStream) {
-    // Bytes that nobody has read would make the reply a reset.
+    // Unread bytes would turn the reply into a reset.
     while recv(client, &mut [0; 65536], RecvFlags::DONTWAIT).is_ok_and(|(_, read)| read > 0) {}
-    // A client that has left needs no answer.
+    // A client that has disconnected needs no reply.
     let _ = client.write_all(REPLY);
     let _ = client.shutdown(Shutdown::Write);
 }
@@ -50,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_that_wait_are_answered() {
+    fn waiting_clients_get_a_503() {
         let (head, body) = std::str::from_utf8(REPLY).unwrap().split_once("\r\n\r\n").unwrap();
         assert!(
             head.ends_with(&format!("content-length: {}", body.len())),

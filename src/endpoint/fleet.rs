@@ -87,7 +87,7 @@ pub struct Settings {
     /// For requests to end before their containers do, and for containers to end by themselves.
     pub drain_timeout: Duration,
     /// How models are fetched; without its URL, which is each model's own.
-    pub store: store::Settings,
+    pub store: store::StoreConfig,
     /// Bytes that models of one place may take on disk.
     pub archive_bytes: u64,
 }

@@ -42,7 +42,7 @@ const MAX_REQUEST: usize = 4 << 20;
 /// What the port is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub connections: connections::Settings,
+    pub connections: connections::ConnectionConfig,
     /// Which pages in browsers are served.
     pub pages: Pages,
     /// Whether other users of this machine are served.

@@ -74,14 +74,14 @@ pub struct Settings {
     pub down_wait: Duration,
     pub multi_model: multi_model::Settings,
     /// How what `ModelDataUrl` names is read: all but the URL.
-    pub store: store::Settings,
+    pub store: store::StoreConfig,
     /// Where what was read for containers in multi-model mode lies unpacked, and bytes that all of it may take.
     pub archives: (PathBuf, u64),
 }
 
 impl Settings {
     /// SageMaker's numbers (section 3.2 of the contract).
-    pub fn new(store: store::Settings, archives: (PathBuf, u64)) -> Self {
+    pub fn new(store: store::StoreConfig, archives: (PathBuf, u64)) -> Self {
         let seconds = Duration::from_secs;
         Self {
             account: "000000000000".to_owned(),

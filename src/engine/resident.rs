@@ -22,7 +22,7 @@ use super::placement::Pace;
 use super::prepare::{Findings, Prepared};
 use super::runtime::Environment;
 use super::session::{Form, Session};
-use crate::shared::Shared;
+use crate::shared::SharedMap;
 use crate::tensor::OutputRows;
 
 /// A session, what was learnt of it, and the memory reserved for it.
@@ -227,4 +227,4 @@ impl Source {
 }
 
 /// All residents, by content.
-pub type Residents = Shared<ContentHash, Resident>;
+pub type Residents = SharedMap<ContentHash, Resident>;

@@ -1,36 +1,36 @@
-//! The owner of one socket, by the kernel's tables of all of them: there wherever `/proc` is, and
-//! slow where there are many.
+//! Finds the owner of a socket in the kernel's tables of all sockets. Works wherever `/proc` is
+//! mounted, but is slow where there are many sockets.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Owner, canonical};
+use super::{SocketOwner, canonical};
 
-/// An IPv4 connection may be that of an IPv6 socket.
+/// Both tables are searched, because an IPv4 connection may belong to an IPv6 socket.
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
 /// The owner of the TCP socket at `local` that is connected to `remote`.
-pub(super) fn owner(local: SocketAddr, remote: SocketAddr) -> Option<Owner> {
+pub(super) fn owner(local: SocketAddr, remote: SocketAddr) -> Option<SocketOwner> {
     TABLES.iter().find_map(|path| {
         let table = fs::read_to_string(path).ok()?;
         table.lines().skip(1).find_map(|line| read(line, local, remote))
     })
 }
 
-/// The owner in a line of the table, if it is that of this socket.
-fn read(line: &str, local: SocketAddr, remote: SocketAddr) -> Option<Owner> {
+/// Reads the owner from a line of the table, if the line is about this socket.
+fn read(line: &str, local: SocketAddr, remote: SocketAddr) -> Option<SocketOwner> {
     let mut words = line.split_whitespace().skip(1);
     let is_it = address(words.next()?)? == local && address(words.next()?)? == remote;
     // State, queues, timers and retransmissions come before the user, a timeout before the inode.
     let user = words.nth(4)?;
     let inode = words.nth(1)?;
-    is_it.then_some(Owner {
+    is_it.then_some(SocketOwner {
         user: user.parse().ok()?,
         inode: inode.parse().ok()?,
     })
 }
 
-/// `0100007F:1F90`: words of 32 bits as this machine has them in memory, and a plain port.
+/// Parses `0100007F:1F90`: words of 32 bits in this machine's byte order, and a plain port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (words, port) = text.split_once(':')?;
     let mut bytes = Vec::new();
@@ -52,11 +52,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_read_for_its_socket_only() {
+    fn only_the_line_of_the_socket_is_read() {
         let line =
             "   3: 0100007F:9C40 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1001        0 4242 1 0 20";
         let (client, server) = ("127.0.0.1:40000".parse().unwrap(), "127.0.0.1:8080".parse().unwrap());
-        let owner = Owner {
+        let owner = SocketOwner {
             user: 1001,
             inode: 4242,
         };

@@ -1,4 +1,4 @@
-//! The check of a folder and of the way to it.
+//! Checks the owner and permissions of a folder and of the path to it.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -7,10 +7,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-/// Links that are followed on the way to a folder, as many as the kernel follows.
+/// Most links that are followed on the way to a folder, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// Why a folder cannot hold what only this user may write.
+/// Reasons why a folder cannot hold files that only this user may write.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error("{} cannot be used: {source}", folder.display())]
@@ -22,7 +22,8 @@ pub enum Refusal {
     #[error("{} belongs to user {owner}, expected this user{}; name another folder", at.display(), or_root(*.is_last))]
     Owner { at: PathBuf, owner: u32, is_last: bool },
     #[error(
-        "{} can be written to by other users (mode {mode:03o}); take that right away (chmod go-w) or name another folder",
+        "{} can be written to by other users (mode {mode:03o}); remove their write permission (chmod go-w) or name another \
+         folder",
         at.display()
     )]
     Writable { at: PathBuf, mode: u32 },
@@ -34,7 +35,7 @@ fn or_root(is_last: bool) -> &'static str {
     if is_last { "" } else { " or root" }
 }
 
-/// Makes `folder`, if need be, and checks that no other user can write there or put another folder in its place.
+/// Creates `folder` if it is missing, and checks that no other user can write to it or replace it.
 pub fn make(folder: &Path) -> Result<(), Refusal> {
     let unusable = |source| Refusal::Unusable {
         folder: folder.to_owned(),
@@ -45,7 +46,7 @@ pub fn make(folder: &Path) -> Result<(), Refusal> {
     check(folder, rustix::process::geteuid().as_raw())
 }
 
-/// Checks `folder`, which exists, for `user`.
+/// Checks the existing `folder` for `user`.
 fn check(folder: &Path, user: u32) -> Result<(), Refusal> {
     let unusable = |source| Refusal::Unusable {
         folder: folder.to_owned(),
@@ -98,7 +99,7 @@ fn names(path: &Path) -> VecDeque<OsString> {
         .collect()
 }
 
-/// The folder itself is this user's, and no link.
+/// Checks the folder itself, which must belong to this user and must not be a link.
 fn check_last(at: &Path, metadata: &Metadata, user: u32) -> Result<(), Refusal> {
     if !metadata.is_dir() {
         return Err(Refusal::NotAFolder { at: at.to_owned() });
@@ -107,7 +108,8 @@ fn check_last(at: &Path, metadata: &Metadata, user: u32) -> Result<(), Refusal> 
     check_mode(at, metadata, false)
 }
 
-/// A folder on the way may belong to root. Where others may write they may not rename what is not theirs (`/tmp`).
+/// Checks a folder on the path, which may belong to root. Where others may write, the sticky bit
+/// must keep them from renaming entries of other users (as in `/tmp`).
 fn check_on_the_way(at: &Path, metadata: &Metadata, user: u32) -> Result<(), Refusal> {
     check_owner(at, metadata, user, false)?;
     check_mode(at, metadata, metadata.mode() & 0o1000 != 0)
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_made_for_this_user_alone_with_all_that_leads_to_it() {
+    fn a_created_folder_and_its_parents_belong_to_this_user_alone() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("a/b/c");
         make(&folder).unwrap();
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_on_the_way_that_others_may_write_to_is_refused_by_name_unless_it_is_sticky() {
+    fn a_folder_on_the_path_that_others_may_write_to_is_refused_by_name_unless_it_is_sticky() {
         for (mode, is_refused) in [
             (0o777, true),
             (0o770, true),
@@ -181,19 +183,19 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_itself_may_not_be_sticky_and_open_nor_a_link() {
+    fn the_folder_itself_must_be_neither_open_and_sticky_nor_a_link() {
         let root = tempfile::tempdir().unwrap();
         let result = make(&at(root.path(), "open", 0o1777));
         assert!(matches!(result, Err(Refusal::Writable { .. })), "{result:?}");
         symlink(at(root.path(), "own", 0o700), root.path().join("link")).unwrap();
         let result = make(&root.path().join("link"));
         assert!(matches!(result, Err(Refusal::NotAFolder { .. })), "{result:?}");
-        // On the way, a link of this user's is followed.
+        // On the path, a link that belongs to this user is followed.
         make(&root.path().join("link/cache")).unwrap();
     }
 
     #[test]
-    fn a_link_on_the_way_leads_through_folders_that_are_checked() {
+    fn folders_behind_a_link_on_the_path_are_checked() {
         let root = tempfile::tempdir().unwrap();
         let open = at(root.path(), "open", 0o777);
         at(&open, "inner", 0o700);
@@ -234,7 +236,7 @@ mod tests {
             matches!(&result, Err(Refusal::Owner { at, .. }) if *at == link),
             "{result:?}"
         );
-        // What belongs to root is fine on the way, and not at the end of it.
+        // A folder of root's may be on the path, but not at its end.
         let others = at(root.path(), "root", 0o755);
         let theirs = at(&others, "theirs", 0o755);
         chown(&theirs, Some(54321), None).unwrap();

@@ -1,4 +1,4 @@
-//! A random key in a folder, from which the names of what lies there are made.
+//! A random key in a folder, on which the names of the files there depend.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 const BYTES: usize = blake3::KEY_LEN;
 
-/// How often another process may take or remove the file meanwhile.
+/// Attempts when another process creates or removes the file at the same time.
 const TRIES: usize = 8;
 
 /// The secret of a folder. Processes of one user that share the folder share it.
@@ -21,7 +21,7 @@ impl Key {
     /// The name of the file, in the folder that the key is for.
     pub const FILE: &str = "key";
 
-    /// Reads the key of `folder`, or makes it. The folder has been checked.
+    /// Reads the key of `folder`, or creates it. The folder has been checked.
     pub fn open(folder: &Path) -> io::Result<Self> {
         for _ in 0..TRIES {
             if let Some(key) = read(folder)? {
@@ -31,10 +31,11 @@ impl Key {
             fill(&mut bytes)?;
             Self(bytes).put(folder)?;
         }
-        Err(io::Error::other("its key is removed time and again"))
+        Err(io::Error::other("another process keeps removing its key"))
     }
 
-    /// Puts this key into `folder` where that has none: the folder may have been deleted since the key was read.
+    /// Writes this key into `folder` if the folder has none: it may have been deleted since the key
+    /// was read.
     pub fn put(&self, folder: &Path) -> io::Result<()> {
         if folder.join(Key::FILE).exists() {
             return Ok(());
@@ -50,21 +51,21 @@ impl Key {
         }
     }
 
-    /// A hasher for one purpose, whose results cannot be foreseen without the key.
+    /// A hasher for one purpose, whose results cannot be predicted without the key.
     pub fn hasher(&self, purpose: &str) -> blake3::Hasher {
         blake3::Hasher::new_keyed(&blake3::derive_key(purpose, &self.0))
     }
 
-    /// A key for what never leaves this process.
+    /// A key for names that never leave this process.
     pub fn of_process() -> Self {
         let mut bytes = [0; BYTES];
-        // Without it names can be foreseen, in a map that nobody else can reach.
+        // Without random bytes, names are predictable, but only in a map within this process.
         let _ = fill(&mut bytes);
         Self(bytes)
     }
 }
 
-/// The key in `folder`; `None` when there is none, or one that cannot be believed, which is removed.
+/// Reads the key in `folder`; `None` when it is missing. A key that cannot be trusted is removed.
 fn read(folder: &Path) -> io::Result<Option<Key>> {
     let path = folder.join(Key::FILE);
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -86,7 +87,7 @@ fn read(folder: &Path) -> io::Result<Option<Key>> {
 }
 
 fn remove(path: &Path) -> io::Result<Option<Key>> {
-    tracing::warn!(path = %path.display(), "the key of a cache is not as it was made; what is cached is made again");
+    tracing::warn!(path = %path.display(), "the key of a cache was changed; the entries of the cache are created again");
     let removed = if fs::symlink_metadata(path)?.is_dir() {
         fs::remove_dir_all(path)
     } else {
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_who_open_a_folder_have_its_one_key_and_another_folder_has_another() {
+    fn all_openers_of_a_folder_get_one_key_and_other_folders_have_other_keys() {
         let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let keys: Vec<Key> = thread::scope(|scope| {
             let openers: Vec<_> = (0..8).map(|_| scope.spawn(|| Key::open(folder.path()))).collect();
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_can_read_or_that_is_no_key_is_replaced() {
+    fn a_key_that_is_invalid_or_readable_by_others_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(Key::FILE);
         let first = Key::open(folder.path()).unwrap();
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_key_can_be_put_back_and_another_processs_is_not_replaced() {
+    fn a_deleted_key_can_be_put_back_but_does_not_replace_another() {
         let folder = tempfile::tempdir().unwrap();
         let first = Key::open(folder.path()).unwrap();
         fs::remove_file(folder.path().join(Key::FILE)).unwrap();

@@ -1,8 +1,8 @@
-//! A folder for a while, gone with its owner; also when that was killed, once another process looks.
+//! A temporary folder that is removed with its owner, or after the owner was killed.
 //!
-//! What always holds: the folder is locked as long as its owner lives, so that what a killed process has left can be told
-//! from what another one uses. A process's number could not tell: the place may be shared by containers, each of which
-//! counts its own.
+//! Invariant: the folder is locked as long as its owner lives, which distinguishes the remains of a
+//! killed process from the folder of a living one. A process id could not: containers that share
+//! the location each have process ids of their own.
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// What the names begin with.
+/// Prefix of the folders' names.
 const PREFIX: &str = ".while-";
 
-/// Where folders cannot be locked: older ones belong to no process any more.
+/// Age at which a folder counts as abandoned where folders cannot be locked.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
-/// How often another process may take a new folder for one that was left, before it is locked.
+/// Attempts when another process takes a new folder for an abandoned one before it is locked.
 const TRIES: usize = 8;
 
-/// Removed on drop.
+/// A folder that is removed on drop.
 #[derive(Debug)]
 pub struct Temporary {
     folder: TempDir,
@@ -29,7 +29,7 @@ pub struct Temporary {
 }
 
 impl Temporary {
-    /// Makes an empty folder in `place`, for this user alone.
+    /// Creates an empty folder in `place`, for this user alone.
     pub fn new(place: &Path) -> io::Result<Self> {
         for _ in 0..TRIES {
             let folder = tempfile::Builder::new()
@@ -41,13 +41,13 @@ impl Temporary {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            // Not every file system has locks; there, age tells.
+            // Not every file system has locks; without them, the age decides.
             let is_taken = matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
             if !is_taken && folder.path().exists() {
                 return Ok(Self { folder, _lock: lock });
             }
         }
-        Err(io::Error::other("a new folder is removed time and again"))
+        Err(io::Error::other("another process keeps removing the new folder"))
     }
 
     pub fn path(&self) -> &Path {
@@ -55,7 +55,7 @@ impl Temporary {
     }
 }
 
-/// Removes what processes that were killed have left in `place`.
+/// Removes the remains of killed processes in `place`.
 pub fn tidy(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -63,12 +63,12 @@ pub fn tidy(place: &Path) {
             && let Some(_lock) = abandoned(&path)
             && let Err(error) = fs::remove_dir_all(&path)
         {
-            tracing::debug!(%error, "remove what a killed process has left");
+            tracing::debug!(%error, "the folder of a killed process cannot be removed");
         }
     }
 }
 
-/// The lock of a folder that no living process has.
+/// Takes the lock of a folder that belongs to no living process.
 fn abandoned(path: &Path) -> Option<File> {
     if !fs::symlink_metadata(path).ok()?.is_dir() {
         return None;
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_that_no_process_has_are_removed_and_no_others() {
+    fn only_abandoned_folders_are_removed() {
         let place = tempfile::tempdir().unwrap();
         let living = Temporary::new(place.path()).unwrap();
         fs::write(living.path().join("file"), "wanted").unwrap();

@@ -1,9 +1,9 @@
-//! What to change when a store refuses, in the words and the variables of whoever runs it.
+//! Advice on what to change after a refusal, in the terms and variables of each cloud.
 
-use super::error::Answer;
+use super::error::StoreResponse;
 use super::location::Cloud;
 
-/// What says where the store is.
+/// The settings that locate the store.
 pub(super) fn on_address(cloud: Option<Cloud>) -> &'static str {
     match cloud {
         Some(Cloud::Amazon) => "the region and endpoint in the environment",
@@ -13,7 +13,7 @@ pub(super) fn on_address(cloud: Option<Cloud>) -> &'static str {
     }
 }
 
-/// What the store calls what objects are in.
+/// The cloud's term for a bucket.
 pub(super) fn bucket(cloud: Option<Cloud>) -> &'static str {
     match cloud {
         Some(Cloud::Azure) => "container",
@@ -39,25 +39,25 @@ pub(super) fn on_credentials(cloud: Option<Cloud>) -> &'static str {
     }
 }
 
-pub(super) fn on_refusal(cloud: Option<Cloud>, answer: &Answer) -> &'static str {
+pub(super) fn on_refusal(cloud: Option<Cloud>, response: &StoreResponse) -> &'static str {
     match cloud {
-        Some(Cloud::Amazon) => amazon(answer),
-        Some(Cloud::Google) => google(answer),
-        Some(Cloud::Azure) => azure(answer),
-        None => "check the URL, and the query if it is a signed one, which may have ended",
+        Some(Cloud::Amazon) => amazon(response),
+        Some(Cloud::Google) => google(response),
+        Some(Cloud::Azure) => azure(response),
+        None => "check the URL, and its query if it is a signed one, which may have expired",
     }
 }
 
-fn amazon(answer: &Answer) -> &'static str {
+fn amazon(response: &StoreResponse) -> &'static str {
     const KEY_ID: &str = "correct AWS_ACCESS_KEY_ID";
     const SECRET: &str = "correct AWS_SECRET_ACCESS_KEY; it does not belong to the key id";
-    match answer.code.as_deref().unwrap_or_default() {
+    match response.code.as_deref().unwrap_or_default() {
         "InvalidAccessKeyId" => KEY_ID,
         "SignatureDoesNotMatch" => SECRET,
         // garage has one code for every refusal.
-        "AccessDenied" if answer.says("No such key") => KEY_ID,
-        "AccessDenied" if answer.says("Invalid signature") => SECRET,
-        "ExpiredToken" | "TokenRefreshRequired" => "get new credentials; these have ended",
+        "AccessDenied" if response.says("No such key") => KEY_ID,
+        "AccessDenied" if response.says("Invalid signature") => SECRET,
+        "ExpiredToken" | "TokenRefreshRequired" => "get new credentials; these have expired",
         "InvalidToken" => "correct AWS_SESSION_TOKEN; it does not belong to the keys",
         "RequestTimeTooSkewed" => "set the clock of this machine",
         "InvalidObjectState" => "restore it from the archive first",
@@ -68,14 +68,14 @@ fn amazon(answer: &Answer) -> &'static str {
     }
 }
 
-fn google(answer: &Answer) -> &'static str {
-    match answer.code.as_deref().unwrap_or_default() {
-        _ if answer.says("Anonymous caller") => {
-            "unset GOOGLE_SKIP_SIGNATURE and give credentials, for the bucket is not public; or check its name"
+fn google(response: &StoreResponse) -> &'static str {
+    match response.code.as_deref().unwrap_or_default() {
+        _ if response.says("Anonymous caller") => {
+            "unset GOOGLE_SKIP_SIGNATURE and give credentials, because the bucket is not public; or check its name"
         }
-        _ if answer.says("billing account") => "give the project of the bucket a billing account",
-        _ if answer.status == 401 => {
-            "correct the credentials, whose key may be another or deleted, and see that the clock of this machine is right"
+        _ if response.says("billing account") => "give the project of the bucket a billing account",
+        _ if response.status == 401 => {
+            "correct the credentials, whose key may be wrong or deleted, and check the clock of this machine"
         }
         _ => {
             "allow these credentials storage.objects.get on it, and storage.objects.list on the bucket (both are in the role \
@@ -84,27 +84,27 @@ fn google(answer: &Answer) -> &'static str {
     }
 }
 
-fn azure(answer: &Answer) -> &'static str {
+fn azure(response: &StoreResponse) -> &'static str {
     const SIGNATURE: &str = "correct AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, which must be of the account in \
-                             AZURE_STORAGE_ACCOUNT_NAME and may have been renewed or have ended, and see that the clock of \
-                             this machine is right";
-    match answer.code.as_deref().unwrap_or_default() {
+                             AZURE_STORAGE_ACCOUNT_NAME and may have been renewed or have expired, and check the clock of \
+                             this machine";
+    match response.code.as_deref().unwrap_or_default() {
         "PublicAccessNotPermitted" | "NoAuthenticationInformation" => {
-            "unset AZURE_SKIP_SIGNATURE and give credentials, for the container is not public"
+            "unset AZURE_SKIP_SIGNATURE and give credentials, because the container is not public"
         }
         "InvalidAuthenticationInfo" => {
-            "correct the identity, whose token has ended or is not one for this storage account"
+            "correct the identity, whose token has expired or is not for this storage account"
         }
-        "AuthenticationFailed" if answer.says("time frame") => {
-            "get a new AZURE_STORAGE_SAS_TOKEN, for the time of this one is over or has not come, or set the clock of this \
+        "AuthenticationFailed" if response.says("time frame") => {
+            "get a new AZURE_STORAGE_SAS_TOKEN, because this one has expired or is not valid yet, or set the clock of this \
              machine"
         }
-        "AuthenticationFailed" if answer.says("ate header") => "set the clock of this machine",
+        "AuthenticationFailed" if response.says("ate header") => "set the clock of this machine",
         "AuthenticationFailed" => SIGNATURE,
         // Azurite's code for a wrong signature.
-        "AuthorizationFailure" if answer.says("failed to authenticate") => SIGNATURE,
+        "AuthorizationFailure" if response.says("failed to authenticate") => SIGNATURE,
         "KeyBasedAuthenticationNotPermitted" => {
-            "unset AZURE_STORAGE_ACCOUNT_KEY and give an identity, for the account takes no keys"
+            "unset AZURE_STORAGE_ACCOUNT_KEY and give an identity, because the account accepts no keys"
         }
         "AuthorizationProtocolMismatch" => "use https, or a SAS token that allows http",
         "AuthorizationFailure" | "AuthorizationSourceIPMismatch" => {
@@ -131,7 +131,7 @@ mod tests {
         let amazon = Some(Cloud::Amazon);
         let google = Some(Cloud::Google);
         let azure = Some(Cloud::Azure);
-        // As Azure begins what it says of any wrong signature.
+        // The beginning of Azure's message for any wrong signature.
         let unauthentic = "Server failed to authenticate the request. Make sure the value of Authorization header is formed \
                            correctly including the signature.";
         let ended =
@@ -221,13 +221,13 @@ mod tests {
             (None, 403, "SignatureDoesNotMatch", "", "check the URL"),
         ];
         for (cloud, status, code, message, expected) in table {
-            let answer = Answer {
+            let response = StoreResponse {
                 status,
                 code: Some(code.to_owned()),
                 message: Some(message.to_owned()),
             };
-            let advice = on_refusal(cloud, &answer);
-            assert!(advice.contains(expected), "{answer}: {advice}");
+            let advice = on_refusal(cloud, &response);
+            assert!(advice.contains(expected), "{response}: {advice}");
         }
     }
 }

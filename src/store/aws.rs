@@ -1,8 +1,8 @@
-//! S3 as AWS's environment describes it.
+//! S3, configured by AWS's environment variables.
 //!
-//! Credentials are looked for in the order of AWS's own tools: keys in the environment, a web identity, the profile, the
-//! container's endpoint (SageMaker, ECS, EKS), the instance's. object_store knows all but the profile and a container
-//! endpoint with a token in a variable.
+//! Credentials are searched for in the order of AWS's own tools: keys in the environment, a web
+//! identity, the profile, the container's endpoint (SageMaker, ECS, EKS), the instance's endpoint.
+//! object_store supports all but the profile and a container endpoint with a token in a variable.
 
 use std::fmt;
 use std::future::Future;
@@ -16,37 +16,37 @@ use object_store::client::CredentialProvider;
 use super::clouds::{check_endpoint, configured, is_plain, never};
 use super::container::ContainerCredentials;
 use super::environment::Environment;
-use super::error::OpenError;
-use super::exchange::Observing;
+use super::error::LocationError;
+use super::exchange::ObservingConnector;
 use super::profile::Profile;
 
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// Where credentials come from.
+/// The source of credentials.
 #[derive(Debug, PartialEq, Eq)]
-enum Source {
-    /// object_store finds them by itself.
+enum CredentialSource {
+    /// object_store finds the credentials by itself.
     Environment,
-    /// Of a profile.
+    /// The keys of a profile.
     Profile,
-    /// An endpoint given in full.
+    /// A container endpoint, given as a full URL.
     Endpoint,
-    /// There are none, and nobody is to be asked for some.
-    Nowhere,
+    /// There are no credentials, and no endpoint may be asked for them.
+    Missing,
 }
 
-/// A builder that lacks only the bucket; `options` are those for TLS or, if true is passed, without.
+/// A builder that lacks only the bucket. `options` takes whether plain HTTP is allowed.
 pub(super) fn builder(
     environment: &Environment,
     options: impl Fn(bool) -> ClientOptions,
-) -> Result<AmazonS3Builder, OpenError> {
+) -> Result<AmazonS3Builder, LocationError> {
     let profile = Profile::read(environment)?;
     let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
         .into_iter()
         .find_map(|name| Some((name, environment.get(name)?)))
         .or(profile.get("endpoint_url").map(|url| ("endpoint_url", url)));
     if let Some((name, url)) = endpoint {
-        check_endpoint(name, url).map_err(|reason| OpenError::Settings {
+        check_endpoint(name, url).map_err(|reason| LocationError::Settings {
             url: format!("{name}={url}"),
             reason,
         })?;
@@ -57,7 +57,7 @@ pub(super) fn builder(
         Ok(key) => builder.with_config(key, value),
         Err(_) => builder,
     });
-    builder = builder.with_retry(never()).with_http_connector(Observing);
+    builder = builder.with_retry(never()).with_http_connector(ObservingConnector);
     if let Some(endpoint) = endpoint {
         builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
     }
@@ -68,7 +68,7 @@ pub(super) fn builder(
     if region.is_none() && endpoint.is_none() {
         tracing::info!(
             region = DEFAULT_REGION,
-            "AWS_REGION is not set; the bucket is looked for in the default region"
+            "AWS_REGION is not set; the default region is used"
         );
     }
     builder = builder.with_region(region.unwrap_or(DEFAULT_REGION));
@@ -76,8 +76,8 @@ pub(super) fn builder(
         builder = builder.with_skip_signature(true);
     }
     Ok(match source(environment, &profile)? {
-        Source::Environment => builder,
-        Source::Profile => {
+        CredentialSource::Environment => builder,
+        CredentialSource::Profile => {
             let key = |name| profile.get(name).unwrap_or_default();
             let builder = builder
                 .with_access_key_id(key("aws_access_key_id"))
@@ -87,54 +87,56 @@ pub(super) fn builder(
                 None => builder,
             }
         }
-        Source::Endpoint => builder.with_credentials(Arc::new(ContainerCredentials::new(environment, options(true))?)),
-        Source::Nowhere => builder.with_credentials(Arc::new(Nowhere)),
+        CredentialSource::Endpoint => {
+            builder.with_credentials(Arc::new(ContainerCredentials::new(environment, options(true))?))
+        }
+        CredentialSource::Missing => builder.with_credentials(Arc::new(NoCredentialProvider)),
     })
 }
 
-fn source(environment: &Environment, profile: &Profile) -> Result<Source, OpenError> {
+fn source(environment: &Environment, profile: &Profile) -> Result<CredentialSource, LocationError> {
     let has = |name| environment.get(name).is_some();
     let unsigned = ["AWS_SKIP_SIGNATURE", "AWS_NO_SIGN_REQUEST"]
         .into_iter()
         .any(|name| environment.is_set(name));
     let web_identity = has("AWS_WEB_IDENTITY_TOKEN_FILE") && has("AWS_ROLE_ARN");
     if unsigned || has("AWS_ACCESS_KEY_ID") || has("AWS_SECRET_ACCESS_KEY") || web_identity {
-        return Ok(Source::Environment);
+        return Ok(CredentialSource::Environment);
     }
     if profile.get("aws_access_key_id").is_some() && profile.get("aws_secret_access_key").is_some() {
-        return Ok(Source::Profile);
+        return Ok(CredentialSource::Profile);
     }
     if let Some(error) = profile.other_credentials() {
         return Err(error);
     }
     if has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
-        return Ok(Source::Environment);
+        return Ok(CredentialSource::Environment);
     }
     if has("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
-        return Ok(Source::Endpoint);
+        return Ok(CredentialSource::Endpoint);
     }
     match environment.is_set("AWS_EC2_METADATA_DISABLED") {
-        true => Ok(Source::Nowhere),
-        false => Ok(Source::Environment),
+        true => Ok(CredentialSource::Missing),
+        false => Ok(CredentialSource::Environment),
     }
 }
 
-/// Says that there are none, at once: the instance's endpoint is not to be asked.
+/// Fails at once, because the instance's endpoint must not be asked.
 #[derive(Debug)]
-struct Nowhere;
+struct NoCredentialProvider;
 
 #[derive(Debug)]
-struct NoneSet;
+struct NoCredentialsError;
 
-impl fmt::Display for NoneSet {
+impl fmt::Display for NoCredentialsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("none are in the environment, and AWS_EC2_METADATA_DISABLED is true")
     }
 }
 
-impl std::error::Error for NoneSet {}
+impl std::error::Error for NoCredentialsError {}
 
-impl CredentialProvider for Nowhere {
+impl CredentialProvider for NoCredentialProvider {
     type Credential = AwsCredential;
 
     fn get_credential<'a, 'f>(
@@ -146,7 +148,7 @@ impl CredentialProvider for Nowhere {
     {
         let error = object_store::Error::Generic {
             store: "S3",
-            source: Box::new(NoneSet),
+            source: Box::new(NoCredentialsError),
         };
         Box::pin(std::future::ready(Err(error)))
     }
@@ -168,23 +170,26 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_looked_for_in_the_order_of_awss_tools() {
+    fn credentials_are_searched_in_the_order_of_aws_tools() {
         let keys = ("AWS_ACCESS_KEY_ID", "a");
         let relative = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/a");
         let full = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/a");
         let disabled = ("AWS_EC2_METADATA_DISABLED", "true");
         let web = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/a"), ("AWS_ROLE_ARN", "arn")];
-        let table: [(&Variables<'_>, Source); 10] = [
-            (&[], Source::Environment),
-            (&[disabled], Source::Nowhere),
-            (&[("AWS_EC2_METADATA_DISABLED", "false")], Source::Environment),
-            (&[disabled, keys], Source::Environment),
-            (&[disabled, relative], Source::Environment),
-            (&[disabled, full], Source::Endpoint),
-            (&[full, relative], Source::Environment),
-            (&[full, web[0], web[1]], Source::Environment),
-            (&[full, web[0]], Source::Endpoint),
-            (&[disabled, ("AWS_NO_SIGN_REQUEST", "true")], Source::Environment),
+        let table: [(&Variables<'_>, CredentialSource); 10] = [
+            (&[], CredentialSource::Environment),
+            (&[disabled], CredentialSource::Missing),
+            (&[("AWS_EC2_METADATA_DISABLED", "false")], CredentialSource::Environment),
+            (&[disabled, keys], CredentialSource::Environment),
+            (&[disabled, relative], CredentialSource::Environment),
+            (&[disabled, full], CredentialSource::Endpoint),
+            (&[full, relative], CredentialSource::Environment),
+            (&[full, web[0], web[1]], CredentialSource::Environment),
+            (&[full, web[0]], CredentialSource::Endpoint),
+            (
+                &[disabled, ("AWS_NO_SIGN_REQUEST", "true")],
+                CredentialSource::Environment,
+            ),
         ];
         for (variables, expected) in table {
             let environment = Environment::from_iter(variables.iter().copied());
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoint_of_s3_goes_before_that_of_all_services() {
+    fn the_endpoint_for_s3_takes_precedence_over_the_one_for_all_services() {
         let all = ("AWS_ENDPOINT_URL", "http://all");
         let table: [(&Variables<'_>, Option<&str>); 3] = [
             (&[], None),

@@ -1,8 +1,9 @@
-//! Azure Blob Storage as Azure's environment describes it.
+//! Azure Blob Storage, configured by Azure's environment variables.
 //!
-//! object_store knows most names; those of the Azure CLI, which has others for the account and its key, and connection
-//! strings, which the portal gives out, are understood here. An account comes from one place: a connection string counts
-//! where no variable and no URL names one.
+//! object_store knows most variables. This module adds those of the Azure CLI, which has other
+//! names for the account and its key, and the connection strings of the portal. An account comes
+//! from one source: a connection string counts only where neither a variable nor the URL names an
+//! account.
 
 use object_store::ClientOptions;
 use object_store::azure::{AzureAccessKey, AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder, split_sas};
@@ -10,7 +11,7 @@ use reqwest::Url;
 
 use super::clouds::{check_endpoint, configured, is_plain, never, reason};
 use super::environment::Environment;
-use super::exchange::Observing;
+use super::exchange::ObservingConnector;
 
 const NAMES: [&str; 2] = ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"];
 const KEYS: [&str; 4] = [
@@ -21,19 +22,19 @@ const KEYS: [&str; 4] = [
 ];
 const TOKENS: [&str; 2] = ["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"];
 const ENDPOINTS: [&str; 2] = ["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"];
-/// With `AZURE_STORAGE_USE_EMULATOR`; object_store reads it by itself.
+/// Used with `AZURE_STORAGE_USE_EMULATOR`; object_store reads it by itself.
 const AZURITE: &str = "AZURITE_BLOB_STORAGE_URL";
 const CONNECTION: &str = "AZURE_STORAGE_CONNECTION_STRING";
 
-/// A storage account, as far as something is said about it.
+/// A storage account, as far as the environment describes it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Account {
     name: Option<String>,
-    /// With what it was found in, as the rest.
+    /// The value with the name of its variable, as in the next fields.
     endpoint: Option<(&'static str, String)>,
     key: Option<(&'static str, String)>,
     token: Option<(&'static str, String)>,
-    /// One of Azurite's own.
+    /// Whether the account is the one of the Azurite emulator.
     emulated: bool,
 }
 
@@ -65,7 +66,7 @@ impl Account {
         }
     }
 
-    /// As a connection string says: `AccountName=a;AccountKey=b==;EndpointSuffix=core.windows.net`.
+    /// Parses a connection string: `AccountName=a;AccountKey=b==;EndpointSuffix=core.windows.net`.
     fn connected(text: &str) -> Self {
         let find = |name: &str| {
             let pairs = text.split(';').filter_map(|pair| pair.split_once('='));
@@ -87,7 +88,8 @@ impl Account {
         }
     }
 
-    /// What object_store would say without the name of the variable, or not before the first request.
+    /// Finds errors that object_store would report without the variable, or only at the first
+    /// request.
     fn check(&self) -> Result<(), String> {
         if let Some((name, url)) = &self.endpoint {
             check_endpoint(name, url)?;
@@ -101,21 +103,21 @@ impl Account {
             && !is_token(token)
         {
             return Err(format!(
-                "the SAS token in {name} is none; give what follows the ? of the SAS URL"
+                "the SAS token in {name} is invalid; give the part after the ? of the SAS URL"
             ));
         }
         Ok(())
     }
 }
 
-/// Whether it has a version and a signature, and no URL in front of it.
+/// Whether a token has a version and a signature, and no URL in front.
 fn is_token(text: &str) -> bool {
     let has = |pairs: &[(String, String)], name| pairs.iter().any(|(key, _)| key == name);
     let plain = |(key, _): &(String, String)| key.chars().all(|letter| letter.is_ascii_alphanumeric());
     split_sas(text).is_ok_and(|pairs| has(&pairs, "sv") && has(&pairs, "sig") && pairs.iter().all(plain))
 }
 
-/// The account in an address of Azure's, or of a server on this machine, which has it in the path.
+/// The account in the host name of Azure's addresses, or in the path of a local server's address.
 fn account_of(endpoint: &str) -> Option<String> {
     let url = Url::parse(endpoint).ok()?;
     let host = url.host_str()?;
@@ -127,7 +129,7 @@ fn account_of(endpoint: &str) -> Option<String> {
     Some(name.to_owned()).filter(|name| !name.is_empty())
 }
 
-/// A client of the container `bucket`, or what is wrong; `options` are those for TLS or, if true is passed, without.
+/// Builds a client of the container `bucket`. `options` takes whether plain HTTP is allowed.
 pub(super) fn build(
     bucket: &str,
     environment: &Environment,
@@ -141,7 +143,7 @@ pub(super) fn build(
     }
     if account.name.is_none() && !account.emulated && !named_by_url {
         return Err(
-            "it is not said of which account the container is; set AZURE_STORAGE_ACCOUNT_NAME, or give \
+            "the account of the container is not given; set AZURE_STORAGE_ACCOUNT_NAME, or use \
              az://container@account.blob.core.windows.net/prefix"
                 .to_owned(),
         );
@@ -155,7 +157,7 @@ fn builder(
     account: &Account,
     options: impl Fn(bool) -> ClientOptions,
 ) -> MicrosoftAzureBuilder {
-    // The portal shows it with a slash at its end, which would be one too many.
+    // The portal shows a slash at the end, which would be one too many.
     let endpoint = account.endpoint.as_ref().map(|(_, url)| url.trim_end_matches('/'));
     let builder = MicrosoftAzureBuilder::new().with_client_options(options(endpoint.is_some_and(is_plain)));
     let builder = match environment.get("IDENTITY_ENDPOINT") {
@@ -181,7 +183,7 @@ fn builder(
         ),
         (AzureConfigKey::UseEmulator, account.emulated.then_some("true")),
     ];
-    let builder = builder.with_retry(never()).with_http_connector(Observing);
+    let builder = builder.with_retry(never()).with_http_connector(ObservingConnector);
     found.into_iter().fold(builder, |builder, (key, value)| match value {
         Some(value) => builder.with_config(key, value),
         None => builder,
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_comes_from_one_place() {
+    fn an_account_comes_from_one_source() {
         let of_string =
             "DefaultEndpointsProtocol=https;AccountName=c;AccountKey=a2V5==;EndpointSuffix=core.windows.net";
         let local = "DefaultEndpointsProtocol=http;AccountName=c;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/c;";
@@ -269,14 +271,14 @@ mod tests {
     }
 
     #[test]
-    fn a_string_for_development_means_azurite() {
+    fn a_connection_string_for_development_means_azurite() {
         let environment = Environment::from_iter([(CONNECTION, "UseDevelopmentStorage=true")]);
         assert!(Account::of(&environment, false).emulated);
         assert!(build("az://container", &environment, options).is_ok());
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_variable_it_is_in() {
+    fn errors_name_the_variable() {
         let name = ("AZURE_STORAGE_ACCOUNT_NAME", "a");
         let table: [(&Variables<'_>, &str); 8] = [
             (

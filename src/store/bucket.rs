@@ -1,5 +1,5 @@
-//! One try at a request to a store on the network: a (part of an) object on certain conditions, or a page of a list; and what
-//! a failed one means.
+//! A single attempt at a request to a store on the network: an object or a part of one under
+//! conditions, or a page of a listing. Also classifies failures.
 
 use std::borrow::Cow;
 use std::error::Error as _;
@@ -16,14 +16,14 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectStore, PutOptions};
 
 use super::advice;
-use super::clouds::Client;
-use super::error::{StoreError, is_passing};
-use super::exchange::{Exchange, Seen, shown};
+use super::clouds::StoreClient;
+use super::error::{StoreError, is_transient_status};
+use super::exchange::{Exchange, ResponseHead, shown};
 use super::location::{Cloud, Location};
-use super::tries::Failure;
+use super::tries::AttemptFailure;
 use super::version::Version;
 
-/// What the tools of Azure's data lake and Hadoop write into an empty object that stands for a folder.
+/// The attribute by which tools of Azure Data Lake and Hadoop mark an empty object as a folder.
 const FOLDER: Attribute = Attribute::Metadata(Cow::Borrowed("hdi_isfolder"));
 
 /// A store on the network.
@@ -32,42 +32,43 @@ pub(super) struct Bucket {
     lists: Option<Arc<dyn PaginatedListStore>>,
     cloud: Option<Cloud>,
     timeout: Duration,
-    /// Simple web servers answer requests for a part with the whole; they are asked for it from then on.
+    /// Set once the server answered a range request with the whole object, as simple web servers
+    /// do; later requests then ask for the whole.
     ignores_ranges: AtomicBool,
 }
 
-/// What is asked for.
+/// A request for an object.
 #[derive(Debug, Clone)]
-pub(super) struct Ask<'a> {
+pub(super) struct GetRequest<'a> {
     pub key: &'a Path,
-    /// For people.
+    /// The URL for messages.
     pub url: &'a str,
-    /// All of it, if none.
+    /// The requested range; `None` for the whole object.
     pub range: Option<Range<u64>>,
-    /// Only if it is still this one.
+    /// Only this version of the object.
     pub matching: Option<&'a Version>,
-    /// Only if it is another one than this.
+    /// Only a version other than this one.
     pub unless: Option<&'a Version>,
 }
 
-/// An object whose bytes are about to come.
-pub(super) struct Opened {
+/// A response with an object whose bytes are about to come.
+pub(super) struct OpenedObject {
     pub version: Version,
-    /// Of the object, whatever part was asked for.
+    /// Size of the whole object.
     pub bytes: u64,
-    /// What comes.
+    /// The range that `body` yields.
     pub range: Range<u64>,
     pub body: BoxStream<'static, object_store::Result<Bytes>>,
 }
 
-impl Opened {
+impl OpenedObject {
     pub fn is_whole(&self) -> bool {
         self.range == (0..self.bytes)
     }
 }
 
 impl Bucket {
-    pub fn new(client: Client, location: &Location, timeout: Duration) -> Self {
+    pub fn new(client: StoreClient, location: &Location, timeout: Duration) -> Self {
         let cloud = match location {
             Location::Bucket { cloud, .. } => Some(*cloud),
             Location::Directory(_) | Location::Web(_) => None,
@@ -85,46 +86,46 @@ impl Bucket {
         self.lists.is_some()
     }
 
-    /// Tries once; nothing if it is still the version that was known.
-    pub async fn get(&self, ask: &Ask<'_>) -> Result<Option<Opened>, Failure> {
-        let range = ask
+    /// Makes one attempt. Returns `None` if the object has the known version.
+    pub async fn get(&self, request: &GetRequest<'_>) -> Result<Option<OpenedObject>, AttemptFailure> {
+        let range = request
             .range
             .clone()
             .filter(|_| !self.ignores_ranges.load(Ordering::Relaxed));
         let exchange = self.exchange();
-        let result = self.request(ask, range.clone(), &exchange).await;
+        let result = self.request(request, range.clone(), &exchange).await;
         let result = match (exchange.status(), result) {
             (Some(200), Err(error)) if range.is_some() && !is_folder(&error) => {
                 self.ignores_ranges.store(true, Ordering::Relaxed);
-                self.whole(ask).await
+                self.whole(request).await
             }
-            // No part of an empty object can be had.
-            (Some(416), Err(_)) if range.is_some_and(|range| range.start == 0) => self.whole(ask).await,
-            (Some(416), Err(_)) => Err(Failure::lasting(StoreError::Changed {
-                url: ask.url.to_owned(),
+            // An empty object has no ranges.
+            (Some(416), Err(_)) if range.is_some_and(|range| range.start == 0) => self.whole(request).await,
+            (Some(416), Err(_)) => Err(AttemptFailure::permanent(StoreError::Changed {
+                url: request.url.to_owned(),
             })),
             (Some(304), Err(_)) => return Ok(None),
-            (_, result) => result.map_err(|error| self.failure(ask.url, &error, &exchange)),
+            (_, result) => result.map_err(|error| self.failure(request.url, &error, &exchange)),
         };
         match result {
             Ok(opened)
-                if ask
+                if request
                     .matching
                     .is_some_and(|version| !version.agrees_with(&opened.version)) =>
             {
-                Err(Failure::lasting(StoreError::Changed {
-                    url: ask.url.to_owned(),
+                Err(AttemptFailure::permanent(StoreError::Changed {
+                    url: request.url.to_owned(),
                 }))
             }
-            Ok(opened) if ask.unless.is_some_and(|version| *version == opened.version) => Ok(None),
+            Ok(opened) if request.unless.is_some_and(|version| *version == opened.version) => Ok(None),
             result => result.map(Some),
         }
     }
 
-    async fn whole(&self, ask: &Ask<'_>) -> Result<Opened, Failure> {
+    async fn whole(&self, request: &GetRequest<'_>) -> Result<OpenedObject, AttemptFailure> {
         let exchange = self.exchange();
-        let result = self.request(ask, None, &exchange).await;
-        result.map_err(|error| self.failure(ask.url, &error, &exchange))
+        let result = self.request(request, None, &exchange).await;
+        result.map_err(|error| self.failure(request.url, &error, &exchange))
     }
 
     fn exchange(&self) -> Exchange {
@@ -136,24 +137,24 @@ impl Bucket {
 
     async fn request(
         &self,
-        ask: &Ask<'_>,
+        request: &GetRequest<'_>,
         range: Option<Range<u64>>,
         exchange: &Exchange,
-    ) -> object_store::Result<Opened> {
+    ) -> object_store::Result<OpenedObject> {
         let mut options = GetOptions {
             range: range.map(GetRange::Bounded),
             ..GetOptions::default()
         };
         options.extensions.insert(exchange.clone());
-        if let Some(version) = ask.matching {
+        if let Some(version) = request.matching {
             options.if_match = version.strong_tag().map(str::to_owned);
             options.if_unmodified_since = version.modified().map(Into::into);
         }
-        if let Some(version) = ask.unless {
+        if let Some(version) = request.unless {
             options.if_none_match = version.tag().map(str::to_owned);
             options.if_modified_since = version.modified().map(Into::into);
         }
-        let result = self.objects.get_opts(ask.key, options).await?;
+        let result = self.objects.get_opts(request.key, options).await?;
         let meta = &result.meta;
         if meta.size == 0
             && result
@@ -162,13 +163,13 @@ impl Bucket {
                 .is_some_and(|value| value.as_ref() == "true")
         {
             return Err(object_store::Error::NotFound {
-                path: ask.key.to_string(),
+                path: request.key.to_string(),
                 source: "it is the marker of a folder".into(),
             });
         }
-        // 1970 is what object_store makes of no time.
+        // object_store reports a missing time as 1970.
         let modified = Some(meta.last_modified.timestamp()).filter(|seconds| *seconds != 0);
-        Ok(Opened {
+        Ok(OpenedObject {
             version: Version::of(meta.e_tag.as_deref(), modified, meta.size),
             bytes: meta.size,
             range: result.range.clone(),
@@ -176,15 +177,15 @@ impl Bucket {
         })
     }
 
-    /// Tries once to get a page of the objects below `prefix`.
+    /// Makes one attempt at a page of the objects below `prefix`.
     pub async fn list(
         &self,
         prefix: &str,
         url: &str,
         page_token: Option<String>,
-    ) -> Result<PaginatedListResult, Failure> {
+    ) -> Result<PaginatedListResult, AttemptFailure> {
         let Some(lists) = &self.lists else {
-            return Err(Failure::lasting(StoreError::NotFound { url: url.to_owned() }));
+            return Err(AttemptFailure::permanent(StoreError::NotFound { url: url.to_owned() }));
         };
         let exchange = Exchange::default();
         let mut options = PaginatedListOptions {
@@ -196,8 +197,8 @@ impl Bucket {
         result.map_err(|error| self.failure(url, &error, &exchange))
     }
 
-    /// Tries once to write an object.
-    pub async fn put(&self, key: &Path, url: &str, bytes: Bytes, content_type: &str) -> Result<(), Failure> {
+    /// Makes one attempt to write an object.
+    pub async fn put(&self, key: &Path, url: &str, bytes: Bytes, content_type: &str) -> Result<(), AttemptFailure> {
         let exchange = Exchange::default();
         let mut options = PutOptions {
             attributes: Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())]),
@@ -210,10 +211,10 @@ impl Bucket {
         }
     }
 
-    /// What an error says that came while a body was read.
-    pub fn broken(&self, url: &str, error: &object_store::Error, read: u64, bytes: u64) -> Failure {
+    /// Classifies an error that ended a body.
+    pub fn broken(&self, url: &str, error: &object_store::Error, read: u64, bytes: u64) -> AttemptFailure {
         let url = url.to_owned();
-        Failure::passing(match find::<HttpError>(error).map(HttpError::kind) {
+        AttemptFailure::transient(match find::<HttpError>(error).map(HttpError::kind) {
             Some(HttpErrorKind::Timeout) => StoreError::TimedOut {
                 url,
                 timeout: self.timeout,
@@ -229,15 +230,15 @@ impl Bucket {
         })
     }
 
-    fn failure(&self, url: &str, error: &object_store::Error, exchange: &Exchange) -> Failure {
+    fn failure(&self, url: &str, error: &object_store::Error, exchange: &Exchange) -> AttemptFailure {
         let url = url.to_owned();
         let reason = shown(&deepest(error));
         if is_folder(error) && matches!(exchange.status(), Some(200..300)) {
-            return Failure::lasting(StoreError::NotFound { url });
+            return AttemptFailure::permanent(StoreError::NotFound { url });
         }
         let http = find::<HttpError>(error);
         if let Some(seen) = exchange.seen()
-            && !(200..300).contains(&seen.answer.status)
+            && !(200..300).contains(&seen.response.status)
         {
             return self.refused(url, seen);
         }
@@ -248,34 +249,35 @@ impl Bucket {
                 tries: 0,
                 advice: advice::on_credentials(self.cloud),
             };
-            return Failure {
+            return AttemptFailure {
                 error: no_credentials,
-                // Where nobody answers there are none; where somebody does, it may have been a bad moment.
-                again: http.is_some_and(|error| !could_not_connect(error)),
+                // Without a connection there is no source of credentials. With one, the failure may
+                // pass.
+                is_transient: http.is_some_and(|error| !could_not_connect(error)),
             };
         }
         match http {
             Some(error) if error.kind() == HttpErrorKind::Timeout && !could_not_connect(error) => {
-                Failure::passing(StoreError::TimedOut {
+                AttemptFailure::transient(StoreError::TimedOut {
                     url,
                     timeout: self.timeout,
                     tries: 0,
                 })
             }
-            Some(_) => Failure::passing(StoreError::Unreachable {
+            Some(_) => AttemptFailure::transient(StoreError::Unreachable {
                 url,
                 reason,
                 tries: 0,
                 address: advice::on_address(self.cloud),
             }),
-            None => Failure::lasting(StoreError::Answer { url, reason }),
+            None => AttemptFailure::permanent(StoreError::InvalidResponse { url, reason }),
         }
     }
 
-    fn refused(&self, url: String, seen: &Seen) -> Failure {
-        let answer = seen.answer.clone();
-        let code = answer.code.as_deref().unwrap_or_default();
-        let error = match (answer.status, code) {
+    fn refused(&self, url: String, seen: &ResponseHead) -> AttemptFailure {
+        let response = seen.response.clone();
+        let code = response.code.as_deref().unwrap_or_default();
+        let error = match (response.status, code) {
             (404, "NoSuchBucket" | "ContainerNotFound") => StoreError::NoBucket {
                 url,
                 bucket: advice::bucket(self.cloud),
@@ -292,23 +294,27 @@ impl Bucket {
             (401 | 403, _)
             | (400, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidAuthenticationInfo")
             | (409, "PublicAccessNotPermitted" | "BlobArchived" | "BlobBeingRehydrated") => StoreError::Denied {
-                advice: advice::on_refusal(self.cloud, &answer),
+                advice: advice::on_refusal(self.cloud, &response),
                 url,
-                answer,
+                response,
             },
             (status, _) => {
-                let status_error = StoreError::Status { url, answer, tries: 0 };
-                return Failure {
+                let status_error = StoreError::Status {
+                    url,
+                    response,
+                    tries: 0,
+                };
+                return AttemptFailure {
                     error: status_error,
-                    again: is_passing(status),
+                    is_transient: is_transient_status(status),
                 };
             }
         };
-        Failure::lasting(error)
+        AttemptFailure::permanent(error)
     }
 }
 
-/// Whether there is a folder: Azure answers a request for one with an empty object.
+/// Whether the object stands for a folder: Azure sends an empty object for one.
 fn is_folder(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. })
 }
@@ -320,7 +326,7 @@ fn could_not_connect(error: &HttpError) -> bool {
     error.kind() == HttpErrorKind::Connect || by_client.is_some_and(reqwest::Error::is_connect)
 }
 
-/// The error of type `E` in the chain.
+/// The error of type `E` in the chain of sources.
 fn find<E: std::error::Error + 'static>(error: &object_store::Error) -> Option<&E> {
     let mut next = error.source();
     while let Some(error) = next {
@@ -332,7 +338,7 @@ fn find<E: std::error::Error + 'static>(error: &object_store::Error) -> Option<&
     None
 }
 
-/// What the end of the chain says: those above it repeat it, some with the whole URL.
+/// The text of the innermost source. The errors above repeat it, some with the whole URL.
 pub(super) fn deepest(error: &object_store::Error) -> String {
     let mut deepest: &dyn std::error::Error = error;
     while let Some(source) = deepest.source() {

@@ -1,17 +1,19 @@
-//! What was fetched from a store, unpacked, on disk: found by its URL, within a bound, across restarts.
+//! The disk cache of models that were fetched from a store and unpacked: found by URL, limited in
+//! size, kept across restarts.
 //!
-//! Whoever uses an entry holds a [`Lease`] on it. What is over the bound goes in the order of last use, and so does
-//! what was replaced or forgotten: at once when nobody has a lease on it, else with the last lease. Entries with
-//! leases count as used just now, so they are the last to be chosen.
+//! Users of an entry hold a [`Lease`] on it. Over the limit, entries are evicted in the order of
+//! last use. An evicted, replaced or forgotten entry without leases is removed at once, one with
+//! leases when the last lease ends. Leased entries count as just used, so they are evicted last.
 //!
-//! What always holds:
-//! - Entries that can be found take no more of the disk than the bound, or than those with leases where these alone
-//!   are over it. Besides there are the folders that are being filled, what was replaced or forgotten and is in use,
-//!   and, until the next folder is begun, what is being removed.
-//! - An entry's files are there as long as there is a lease on it, and nothing is removed but what the cache has made.
-//! - A crash leaves no half entry: one appears whole, by a rename, and is renamed before it is removed (`bucket.rs`).
-//! - No file is touched under the lock, and none is removed by whoever drops a lease, who may be serving requests: a
-//!   thread of the cache's own does that (`janitor.rs`).
+//! Invariants:
+//! - Entries that can be found stay within the limit, unless those with leases alone exceed it. Not
+//!   counted against the limit: downloads in progress, evicted entries still in use, and entries
+//!   queued for deletion, which are gone before the next download begins.
+//! - An entry's files exist as long as there is a lease on it. The cache removes only what it made.
+//! - A crash leaves no half entry: an entry appears whole, by a rename, and is renamed before it is
+//!   removed (`bucket.rs`).
+//! - No file is touched under the lock. Threads that drop a lease may be serving requests, so they
+//!   remove no files: a thread of the cache does that (`janitor.rs`).
 
 mod bucket;
 mod description;
@@ -30,15 +32,16 @@ use std::time::{Duration, Instant};
 
 use super::version::Version;
 use crate::private;
-use bucket::Bucket;
+use bucket::EntryFolders;
 use index::Index;
 use janitor::Janitor;
 
-/// How often the use of an entry is noted on disk at most. Only the order of entries after a restart depends on it.
-const NOTED: Duration = Duration::from_secs(60);
+/// Shortest time between two writes of an entry's last use. Only the eviction order after a restart
+/// depends on it.
+const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
-pub enum CacheError {
+pub enum DiskCacheError {
     #[error("{} cannot be used: {source}", path.display())]
     Unusable {
         path: PathBuf,
@@ -47,15 +50,15 @@ pub enum CacheError {
     },
     #[error(transparent)]
     NotOurs(#[from] private::Refusal),
-    #[error("{} is on a file system without locks ({source}); name a folder on another", path.display())]
+    #[error("{} is on a file system without locks ({source}); name a folder on another file system", path.display())]
     NoLocks {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("{} other processes use {}; name another folder", bucket::MOST, path.display())]
+    #[error("{} other processes use {}; name another folder", bucket::MAX_PROCESSES, path.display())]
     Taken { path: PathBuf },
-    #[error("{} was deleted, and another process has taken its place; start again", path.display())]
+    #[error("{} was deleted, and another process has claimed it since; start again", path.display())]
     Lost { path: PathBuf },
     #[error("write {}: {source}", path.display())]
     Write {
@@ -65,50 +68,50 @@ pub enum CacheError {
     },
 }
 
-/// What there is on disk.
+/// Usage of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Of all entries, those included that are yet to be removed.
+    /// Bytes of all entries, including those queued for deletion.
     pub bytes: u64,
-    /// Those that can be found.
+    /// Entries that can be found.
     pub entries: u64,
     /// Bytes of the entries with leases.
     pub leased: u64,
 }
 
-/// What is known of an entry.
+/// An entry's properties, in memory.
 #[derive(Debug)]
-struct Entry {
-    /// Tells entries apart that had the same URL one after the other.
+struct CacheEntry {
+    /// Distinguishes successive entries of the same URL.
     id: u64,
     url: String,
     version: Version,
-    /// The folder of all that belongs to it.
+    /// The folder of all files of the entry.
     folder: PathBuf,
-    /// What was unpacked, in there.
+    /// The unpacked files, below `folder`.
     content: PathBuf,
     bytes: u64,
-    /// When it was last known to be what the store has; held to read or write this.
+    /// When the entry was last known to be the store's version; locked for the access alone.
     checked: Mutex<Option<Instant>>,
-    /// When its use was last noted on disk; held to read or write this.
-    noted: Mutex<Instant>,
+    /// When the last use was last written to disk; locked for the access alone.
+    touched: Mutex<Instant>,
 }
 
-/// The entries of one process.
+/// The disk cache of one process.
 pub struct DiskCache {
-    shared: Arc<Shared>,
+    shared: Arc<CacheShared>,
 }
 
-struct Shared {
-    /// Held to change what is in memory only.
+struct CacheShared {
+    /// Locked for changes in memory only.
     index: Mutex<Index>,
     next: AtomicU64,
-    /// Before the bucket: its thread ends before the bucket's lock is given up.
+    /// Declared before the bucket: its thread ends before the bucket's lock is released.
     janitor: Janitor,
-    bucket: Bucket,
+    bucket: EntryFolders,
 }
 
-/// A folder that is being filled; removed on drop, unless it is kept.
+/// A folder that is being filled. Dropping it removes the folder, unless the cache kept it.
 #[derive(Debug)]
 pub struct Unfinished {
     folder: PathBuf,
@@ -117,21 +120,21 @@ pub struct Unfinished {
     is_kept: bool,
 }
 
-/// As long as it lives, so does the entry.
+/// Keeps an entry's files on disk.
 #[derive(Clone)]
-pub struct Lease(Arc<Leased>);
+pub struct Lease(Arc<LeaseHolder>);
 
-struct Leased {
-    entry: Arc<Entry>,
-    shared: Arc<Shared>,
+struct LeaseHolder {
+    entry: Arc<CacheEntry>,
+    shared: Arc<CacheShared>,
 }
 
 impl DiskCache {
-    /// Opens or makes a place of this process's own in `folder`, for at most `bound` bytes. What an earlier process
-    /// has left there is taken over.
-    pub fn open(folder: &Path, bound: u64) -> Result<Self, CacheError> {
-        let bucket = Bucket::open(folder)?;
-        let janitor = Janitor::start().map_err(|source| CacheError::Unusable {
+    /// Opens a subfolder of `folder` for this process alone, limited to `bound` bytes. The entries
+    /// of an earlier process there are taken over.
+    pub fn open(folder: &Path, bound: u64) -> Result<Self, DiskCacheError> {
+        let bucket = EntryFolders::open(folder)?;
+        let janitor = Janitor::start().map_err(|source| DiskCacheError::Unusable {
             path: folder.to_owned(),
             source,
         })?;
@@ -140,7 +143,7 @@ impl DiskCache {
         let next = AtomicU64::new(0);
         for found in bucket.entries(jobs)? {
             jobs.added(found.description.bytes);
-            let entry = Entry {
+            let entry = CacheEntry {
                 id: next.fetch_add(1, Ordering::Relaxed),
                 url: found.description.url,
                 version: found.description.version,
@@ -148,7 +151,7 @@ impl DiskCache {
                 folder: found.folder,
                 bytes: found.description.bytes,
                 checked: Mutex::default(),
-                noted: Mutex::new(Instant::now()),
+                touched: Mutex::new(Instant::now()),
             };
             if !found.is_settled {
                 jobs.settle(&entry.folder);
@@ -157,7 +160,7 @@ impl DiskCache {
         }
         index.removals().for_each(|entry| jobs.remove(&entry));
         Ok(Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(CacheShared {
                 index: Mutex::new(index),
                 next,
                 janitor,
@@ -166,28 +169,32 @@ impl DiskCache {
         })
     }
 
-    /// What was kept of `url`. Waits for the disk.
+    /// Looks up the entry of `url`. Waits for the disk.
     pub fn get(&self, url: &str) -> Option<Lease> {
         let entry = self.shared.change(|index| index.lease(url))?;
         let lease = self.leased(entry);
         let entry = &lease.0.entry;
-        // Somebody may have tidied up.
+        // Another program may have deleted it.
         if !entry.content.is_dir() {
-            tracing::warn!(url, "a model is gone from the disk, and fetched anew when it is needed");
+            tracing::warn!(
+                url,
+                "a fetched model was deleted from the disk; it is fetched again when it is needed"
+            );
             self.shared.change(|index| index.forget(entry));
             return None;
         }
-        let mut noted = lock(&entry.noted);
-        if noted.elapsed() > NOTED {
-            *noted = Instant::now();
-            self.shared.janitor.jobs().note(&entry.folder);
+        let mut touched = lock(&entry.touched);
+        if touched.elapsed() > TOUCH_INTERVAL {
+            *touched = Instant::now();
+            self.shared.janitor.jobs().touch(&entry.folder);
         }
-        drop(noted);
+        drop(touched);
         Some(lease)
     }
 
-    /// Makes a folder to be filled. Waits until what is to be removed is, so that the disk does not fill up with it.
-    pub fn begin(&self) -> Result<Unfinished, CacheError> {
+    /// Creates a folder to be filled. Waits for queued deletions, so that they do not fill up the
+    /// disk.
+    pub fn begin(&self) -> Result<Unfinished, DiskCacheError> {
         self.shared.janitor.jobs().wait();
         let folder = self.shared.bucket.unfinished()?;
         Ok(Unfinished {
@@ -198,14 +205,15 @@ impl DiskCache {
         })
     }
 
-    /// Keeps what was filled as what `url` holds in `version`, in place of any other. Waits for the disk.
-    pub fn keep(&self, url: &str, version: &Version, mut unfinished: Unfinished) -> Result<Lease, CacheError> {
+    /// Keeps a filled folder as `version` of `url`, in place of any other entry of it. Waits for
+    /// the disk.
+    pub fn keep(&self, url: &str, version: &Version, mut unfinished: Unfinished) -> Result<Lease, DiskCacheError> {
         let shared = &self.shared;
         let (folder, bytes) = shared.bucket.finish(&unfinished.folder, url, version)?;
         unfinished.is_kept = true;
         shared.janitor.jobs().added(bytes);
         shared.janitor.jobs().settle(&folder);
-        let entry = Arc::new(Entry {
+        let entry = Arc::new(CacheEntry {
             id: shared.next.fetch_add(1, Ordering::Relaxed),
             url: url.to_owned(),
             version: version.clone(),
@@ -213,19 +221,19 @@ impl DiskCache {
             folder,
             bytes,
             checked: Mutex::new(Some(Instant::now())),
-            noted: Mutex::new(Instant::now()),
+            touched: Mutex::new(Instant::now()),
         });
         shared.change(|index| index.keep(Arc::clone(&entry)));
         Ok(self.leased(entry))
     }
 
-    /// Makes `url` be unknown. Who has a lease on it keeps it.
+    /// Forgets the entry of `url`. Existing leases stay valid.
     pub fn forget(&self, url: &str) {
         self.shared.change(|index| index.forget_url(url));
     }
 
-    /// Removes what nobody has a lease on, for room on a disk that has less than the bound. Whether there was any: it is
-    /// gone when the next folder is begun.
+    /// Removes the entries without leases, where the disk has less room than the limit. Returns
+    /// whether there were any. Their files are gone when the next folder is begun.
     pub fn clear_idle(&self) -> bool {
         self.shared.change(Index::forget_idle)
     }
@@ -239,14 +247,14 @@ impl DiskCache {
         }
     }
 
-    fn leased(&self, entry: Arc<Entry>) -> Lease {
+    fn leased(&self, entry: Arc<CacheEntry>) -> Lease {
         let shared = Arc::clone(&self.shared);
-        Lease(Arc::new(Leased { entry, shared }))
+        Lease(Arc::new(LeaseHolder { entry, shared }))
     }
 }
 
-impl Shared {
-    /// Changes the index, and has removed what is not in it any more.
+impl CacheShared {
+    /// Changes the index, and queues the entries that dropped out of it for deletion.
     fn change<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
         let mut index = lock(&self.index);
         let changed = change(&mut index);
@@ -262,7 +270,7 @@ impl Shared {
 }
 
 impl Unfinished {
-    /// The folder to be filled, which is empty.
+    /// The folder to be filled, which starts empty.
     pub fn path(&self) -> &Path {
         &self.content
     }
@@ -277,7 +285,7 @@ impl Drop for Unfinished {
 }
 
 impl Lease {
-    /// What was unpacked.
+    /// The folder of the unpacked files.
     pub fn path(&self) -> &Path {
         &self.0.entry.content
     }
@@ -286,23 +294,23 @@ impl Lease {
         &self.0.entry.version
     }
 
-    /// When it was last known to be what the store has; `None` when this process does not know.
+    /// When the entry was last known to be the store's version; `None` after a restart.
     pub fn checked(&self) -> Option<Instant> {
         *lock(&self.0.entry.checked)
     }
 
-    /// Notes that the store has it now.
+    /// Records that the store has this version now.
     pub fn set_checked(&self) {
         *lock(&self.0.entry.checked) = Some(Instant::now());
     }
 
-    /// Whoever looks for it next asks the store.
+    /// Makes the next lookup ask the store.
     pub fn set_unchecked(&self) {
         *lock(&self.0.entry.checked) = None;
     }
 }
 
-impl Drop for Leased {
+impl Drop for LeaseHolder {
     fn drop(&mut self) {
         self.shared.change(|index| index.release(&self.entry));
     }

@@ -1,8 +1,8 @@
-//! From a URL and the environment to a client of the store.
+//! Creates the client of a store from its URL and the environment.
 //!
-//! What object_store would read from the process's environment by itself it is told here from the [`Environment`] that was
-//! passed in; the names are the clouds' own. Nothing is repeated by object_store (see `tries.rs`), and a request may take
-//! any time as long as bytes arrive.
+//! object_store could read the process's environment by itself; instead it gets the variables of
+//! the [`Environment`] that was passed in, under the clouds' own names. object_store does not retry
+//! (`tries.rs`), and a request may take any time as long as bytes arrive.
 
 use std::error::Error as _;
 use std::sync::{Arc, Once};
@@ -16,23 +16,23 @@ use reqwest::header::HeaderValue;
 
 use super::bucket::deepest;
 use super::environment::Environment;
-use super::error::OpenError;
-use super::exchange::{Observing, shown};
+use super::error::LocationError;
+use super::exchange::{ObservingConnector, shown};
 use super::location::{Cloud, Location};
 use super::{aws, azure, google};
 
-/// Time to connect: longer than any healthy network takes, and short of what a request can wait.
+/// Time to connect: longer than any healthy network takes, and shorter than a request can wait.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const USER_AGENT: &str = concat!("longshore/", env!("CARGO_PKG_VERSION"));
 
-/// The store's objects, and its lists where it has any.
-pub(super) struct Client {
+/// The store's objects, and its listings where it has any.
+pub(super) struct StoreClient {
     pub objects: Arc<dyn ObjectStore>,
     pub lists: Option<Arc<dyn PaginatedListStore>>,
 }
 
-impl Client {
+impl StoreClient {
     fn of(store: impl ObjectStore + PaginatedListStore) -> Self {
         let store = Arc::new(store);
         Self {
@@ -42,10 +42,14 @@ impl Client {
     }
 }
 
-/// A client of the bucket or web server at `location`.
-pub(super) fn connect(location: &Location, environment: &Environment, timeout: Duration) -> Result<Client, OpenError> {
+/// Creates a client of the bucket or web server at `location`.
+pub(super) fn connect(
+    location: &Location,
+    environment: &Environment,
+    timeout: Duration,
+) -> Result<StoreClient, LocationError> {
     provide_tls();
-    let wrong = |reason| OpenError::Settings {
+    let wrong = |reason| LocationError::Settings {
         url: location.shown(),
         reason,
     };
@@ -57,43 +61,43 @@ pub(super) fn connect(location: &Location, environment: &Environment, timeout: D
             ..
         } => {
             let builder = aws::builder(environment, |http| options(timeout, http))?.with_url(bucket);
-            builder.build().map(Client::of).map_err(refused)
+            builder.build().map(StoreClient::of).map_err(refused)
         }
         Location::Bucket {
             cloud: Cloud::Google,
             bucket,
             ..
         } => google::build(bucket, environment, |http| options(timeout, http))
-            .map(Client::of)
+            .map(StoreClient::of)
             .map_err(wrong),
         Location::Bucket {
             cloud: Cloud::Azure,
             bucket,
             ..
         } => azure::build(bucket, environment, |http| options(timeout, http))
-            .map(Client::of)
+            .map(StoreClient::of)
             .map_err(wrong),
         Location::Web(url) => {
             let store = HttpBuilder::new()
                 .with_url(url.as_str())
                 .with_client_options(options(timeout, url.scheme() == "http"))
                 .with_retry(never())
-                .with_http_connector(Observing)
+                .with_http_connector(ObservingConnector)
                 .build();
             let objects = store.map_err(refused)?;
-            Ok(Client {
+            Ok(StoreClient {
                 objects: Arc::new(objects),
                 lists: None,
             })
         }
-        Location::Directory(_) => Err(OpenError::Url {
+        Location::Directory(_) => Err(LocationError::Url {
             url: location.shown(),
             reason: "it is a directory".to_owned(),
         }),
     }
 }
 
-/// What is wrong with the settings: what object_store says of it, and why.
+/// The text of a configuration error, with its innermost cause.
 pub(super) fn reason(error: &object_store::Error) -> String {
     let last = deepest(error);
     let first = error.source().map_or_else(String::new, ToString::to_string);
@@ -103,7 +107,7 @@ pub(super) fn reason(error: &object_store::Error) -> String {
     })
 }
 
-/// `builder` with each variable of a cloud, by the name that object_store gives it.
+/// Adds the variables of a cloud to `builder`, under object_store's names.
 pub(super) fn configured<B>(
     environment: &Environment,
     prefix: &str,
@@ -118,17 +122,17 @@ pub(super) fn configured<B>(
         })
 }
 
-/// What is wrong with the address in `name`, if anything: object_store panics at one without a host.
+/// Checks the address in the variable `name`. object_store panics at one without a host.
 pub(super) fn check_endpoint(name: &str, text: &str) -> Result<(), String> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
         Ok(_) | Err(_) => Err(format!(
-            "the address in {name} is none; begin it with https:// or http://"
+            "the address in {name} is invalid; it has to begin with https:// or http://"
         )),
     }
 }
 
-/// Whether an address asks for no TLS.
+/// Whether an address uses plain HTTP.
 pub(super) fn is_plain(url: &str) -> bool {
     url.starts_with("http://")
 }
@@ -149,7 +153,7 @@ pub(super) fn never() -> RetryConfig {
     }
 }
 
-/// rustls has to be told once which cryptography it uses; where somebody has, that stays.
+/// Selects the cryptography of rustls, which has to happen once, unless it was selected before.
 pub(super) fn provide_tls() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

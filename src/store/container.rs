@@ -1,7 +1,9 @@
-//! Credentials from an endpoint that the environment gives in full, as EKS, Greengrass and development containers do.
+//! Credentials from an endpoint whose full URL is in the environment, as in EKS, Greengrass and
+//! development containers.
 //!
-//! object_store asks such an endpoint with a token from a file only, and the file is optional (AWS SDKs and tools, container
-//! credential provider). The address could be anybody's, so plain HTTP is for the addresses that the tools allow.
+//! object_store supports such an endpoint only with a token in a file, but the token file is
+//! optional (AWS SDKs and tools, container credential provider). The address could belong to any
+//! host, so plain HTTP is limited to the addresses that AWS's tools allow.
 
 use std::fmt;
 use std::future::Future;
@@ -18,60 +20,64 @@ use reqwest::header::AUTHORIZATION;
 use serde::Deserialize;
 
 use super::environment::Environment;
-use super::error::OpenError;
-use super::exchange::Observing;
+use super::error::LocationError;
+use super::exchange::ObservingConnector;
 
 const ENDPOINT: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
 const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
 
-/// What ECS and EKS answer at, beside the machine itself.
+/// Addresses of the credential endpoints of ECS and EKS.
 const HOSTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"];
 
-/// Credentials are valid for longer: the endpoints renew them well before they end.
+/// Time for which credentials are reused. They are valid for longer: the endpoints renew them well
+/// before they expire.
 const KEPT: Duration = Duration::from_secs(4 * 60);
 
 pub(super) struct ContainerCredentials {
     client: HttpClient,
     url: Url,
-    token: Option<Token>,
-    /// Held for a look only. Two that find it old both ask, which does no harm.
+    token: Option<AuthorizationToken>,
+    /// Locked for the access alone. Two requests that find it expired both fetch, which does no
+    /// harm.
     known: Mutex<Option<(Instant, Arc<AwsCredential>)>>,
 }
 
-enum Token {
+enum AuthorizationToken {
     Text(String),
-    /// Read each time: what is in it changes.
+    /// Read each time, because the content changes.
     File(String),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Keys {
+struct ContainerKeys {
     access_key_id: String,
     secret_access_key: String,
     token: Option<String>,
 }
 
 impl ContainerCredentials {
-    pub fn new(environment: &Environment, options: ClientOptions) -> Result<Self, OpenError> {
+    pub fn new(environment: &Environment, options: ClientOptions) -> Result<Self, LocationError> {
         let text = environment.get(ENDPOINT).unwrap_or_default();
-        let wrong = |reason: String| OpenError::Settings {
+        let wrong = |reason: String| LocationError::Settings {
             url: format!("{ENDPOINT}={text}"),
             reason,
         };
         let url = Url::parse(text).map_err(|error| wrong(error.to_string()))?;
         if !may_be_asked(&url) {
             return Err(wrong(
-                "credentials are asked for by https, or at the container's own address".to_owned(),
+                "credentials may be requested only over https, or from the container's own address".to_owned(),
             ));
         }
         let token = match (environment.get(TOKEN_FILE), environment.get(TOKEN)) {
-            (Some(path), _) => Some(Token::File(path.to_owned())),
-            (None, Some(text)) => Some(Token::Text(text.to_owned())),
+            (Some(path), _) => Some(AuthorizationToken::File(path.to_owned())),
+            (None, Some(text)) => Some(AuthorizationToken::Text(text.to_owned())),
             (None, None) => None,
         };
-        let client = Observing.connect(&options).map_err(|error| wrong(error.to_string()))?;
+        let client = ObservingConnector
+            .connect(&options)
+            .map_err(|error| wrong(error.to_string()))?;
         Ok(Self {
             client,
             url,
@@ -92,8 +98,8 @@ impl ContainerCredentials {
         *request.uri_mut() = self.url.as_str().parse().map_err(failed)?;
         let token = match &self.token {
             None => None,
-            Some(Token::Text(text)) => Some(text.clone()),
-            Some(Token::File(path)) => Some(std::fs::read_to_string(path).map_err(failed)?),
+            Some(AuthorizationToken::Text(text)) => Some(text.clone()),
+            Some(AuthorizationToken::File(path)) => Some(std::fs::read_to_string(path).map_err(failed)?),
         };
         if let Some(token) = token {
             let value = token.trim().parse().map_err(failed)?;
@@ -105,7 +111,7 @@ impl ContainerCredentials {
             return Err(failed(std::io::Error::other(format!("{ENDPOINT} answered {status}"))));
         }
         let body = response.into_body().bytes().await.map_err(failed)?;
-        let keys: Keys = serde_json::from_slice(&body).map_err(failed)?;
+        let keys: ContainerKeys = serde_json::from_slice(&body).map_err(failed)?;
         let credential = Arc::new(AwsCredential {
             key_id: keys.access_key_id,
             secret_key: keys.secret_access_key,
@@ -155,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_come_from_the_container_or_by_tls() {
+    fn credentials_are_requested_from_the_container_or_over_tls() {
         let table = [
             ("http://169.254.170.23/v1/credentials", true),
             ("http://[fd00:ec2::23]/v1/credentials", true),

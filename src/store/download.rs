@@ -1,10 +1,11 @@
-//! The bytes of an object, in order, for whoever unpacks them on a thread of its own.
+//! Downloads the bytes of an object, in order, for a reader on a thread of its own.
 //!
-//! A large object is asked for in parts, a few at a time, because one connection to a store is slower than most networks. A
-//! part holds a permit from before it is asked for until it is read to its end, and at most its size is kept of it, so a
-//! download keeps no more than `parts` times `part_bytes`. Permits are given in the order of the parts, hence the part
-//! that is read next always has one. A part that breaks off is resumed where it broke, and only from the version that the
-//! first answer was of: what is read is never half old and half new. Dropping the reader ends all of it.
+//! A large object is requested in parts, a few at a time, because one connection to a store is
+//! slower than most networks. A part holds a permit from its request until it is read to its end,
+//! and buffers at most its own size. So a download holds at most `parts` times `part_bytes`.
+//! Permits are granted in the order of the parts, so the part that is read next always has one. A
+//! part that breaks off is resumed where it broke, and only from the version of the first response,
+//! so that versions never mix. Dropping the reader ends the download.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -18,56 +19,56 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::bucket::{Ask, Bucket, Opened};
+use super::bucket::{Bucket, GetRequest, OpenedObject};
 use super::error::StoreError;
-use super::tries::{Failure, Tries};
+use super::tries::{AttemptFailure, Retries};
 use super::version::Version;
 
-/// How a download is done.
+/// The limits of a download.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Plan {
+pub(super) struct DownloadPlan {
     pub part_bytes: u64,
     pub parts: usize,
     pub retries: u32,
 }
 
-/// What is downloaded.
+/// An object to download.
 pub(super) struct Download {
     pub bucket: Arc<Bucket>,
     pub key: Path,
     pub url: String,
     pub version: Version,
     pub bytes: u64,
-    pub plan: Plan,
+    pub plan: DownloadPlan,
 }
 
-/// The bytes of an object that is being downloaded.
+/// The bytes of an object during its download.
 pub(super) struct Incoming {
-    parts: mpsc::Receiver<Part>,
-    part: Option<Part>,
+    parts: mpsc::Receiver<DownloadPart>,
+    part: Option<DownloadPart>,
     /// Bytes of the parts that are still to come.
     left: u64,
     chunk: Bytes,
-    /// What it ended with: it goes on with nothing after an error.
+    /// The error that ended the download; each later read returns it again.
     failed: Option<StoreError>,
     url: String,
     _task: AbortOnDropHandle<()>,
 }
 
-/// A part that is on its way, and the right to keep it.
-struct Part {
+/// A part in transit, and its permit.
+struct DownloadPart {
     chunks: mpsc::UnboundedReceiver<Result<Chunk, StoreError>>,
-    /// Bytes that are still to come.
+    /// Bytes still to come.
     left: u64,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Some bytes and the room that they take.
+/// Received bytes, and the permits for their place in the buffer.
 type Chunk = (Bytes, OwnedSemaphorePermit);
 
 impl Download {
-    /// Starts it on `runtime`, with an answer that has come in already or with none.
-    pub fn start(self, first: Option<Opened>, runtime: &Handle) -> Incoming {
+    /// Starts the download on `runtime`, with the first response if it has come already.
+    pub fn start(self, first: Option<OpenedObject>, runtime: &Handle) -> Incoming {
         let (sender, parts) = mpsc::channel(self.plan.parts);
         Incoming {
             left: self.bytes,
@@ -80,11 +81,11 @@ impl Download {
         }
     }
 
-    async fn run(self: Arc<Self>, mut first: Option<Opened>, parts: mpsc::Sender<Part>) {
+    async fn run(self: Arc<Self>, mut first: Option<OpenedObject>, parts: mpsc::Sender<DownloadPart>) {
         let permits = Arc::new(Semaphore::new(self.plan.parts));
         let mut tasks = JoinSet::new();
-        // The whole where that is what comes, whatever its size.
-        let whole = first.as_ref().is_some_and(Opened::is_whole);
+        // One part, whatever the size, where the first response is the whole object.
+        let whole = first.as_ref().is_some_and(OpenedObject::is_whole);
         let step = if whole { self.bytes } else { self.plan.part_bytes }.max(1);
         let mut start = 0;
         while start < self.bytes {
@@ -94,7 +95,7 @@ impl Download {
                 return;
             };
             let (sender, chunks) = mpsc::unbounded_channel();
-            let part = Part {
+            let part = DownloadPart {
                 chunks,
                 left: range.end - range.start,
                 _permit: permit,
@@ -105,7 +106,7 @@ impl Download {
             let (download, opened) = (self.clone(), first.take());
             tasks.spawn(async move {
                 if let Err(error) = download.part(range, opened, &sender).await {
-                    // Nobody reads any more if this fails.
+                    // Sending fails only when the reader is gone.
                     let _ = sender.send(Err(error));
                 }
             });
@@ -113,15 +114,15 @@ impl Download {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Brings one part in, to its end.
+    /// Downloads one part to its end.
     async fn part(
         &self,
         mut range: Range<u64>,
-        mut opened: Option<Opened>,
+        mut opened: Option<OpenedObject>,
         chunks: &mpsc::UnboundedSender<Result<Chunk, StoreError>>,
     ) -> Result<(), StoreError> {
         let room = Arc::new(Semaphore::new(self.room()));
-        let mut tries = Tries::new(self.plan.retries);
+        let mut tries = Retries::new(self.plan.retries);
         while !range.is_empty() {
             let before = range.start;
             let opening = match opened.take() {
@@ -133,29 +134,29 @@ impl Download {
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = poured {
-                // A store that gives a few bytes at a time is one that fails.
+                // A connection that yields only a few bytes each time counts as a failure.
                 if range.start - before >= (self.plan.part_bytes / 8).max(1) {
-                    tries.begin_anew();
+                    tries.reset();
                 }
-                tries.again(failure).await?;
+                tries.next_attempt(failure).await?;
             }
         }
         Ok(())
     }
 
-    async fn open(&self, range: Range<u64>) -> Result<Opened, Failure> {
-        let asked = Ask {
+    async fn open(&self, range: Range<u64>) -> Result<OpenedObject, AttemptFailure> {
+        let request = GetRequest {
             key: &self.key,
             url: &self.url,
             range: Some(range),
             matching: Some(&self.version),
             unless: None,
         };
-        let changed = || Failure::lasting(StoreError::Changed { url: self.url.clone() });
-        match self.bucket.get(&asked).await {
+        let changed = || AttemptFailure::permanent(StoreError::Changed { url: self.url.clone() });
+        match self.bucket.get(&request).await {
             Ok(Some(opened)) if opened.bytes == self.bytes => Ok(opened),
             Ok(_) => Err(changed()),
-            Err(Failure {
+            Err(AttemptFailure {
                 error: StoreError::NotFound { .. },
                 ..
             }) => Err(changed()),
@@ -163,15 +164,15 @@ impl Download {
         }
     }
 
-    /// Hands on what comes of `range`, which begins after what was handed on when this returns.
+    /// Forwards the body to the reader. On return, `range` begins after the forwarded bytes.
     async fn pour(
         &self,
-        mut opened: Opened,
+        mut opened: OpenedObject,
         range: &mut Range<u64>,
         room: &Arc<Semaphore>,
         chunks: &mpsc::UnboundedSender<Result<Chunk, StoreError>>,
-    ) -> Result<(), Failure> {
-        // A store that knows no parts begins with what is here already.
+    ) -> Result<(), AttemptFailure> {
+        // A store without ranges begins with bytes that were received before.
         let mut known = range.start.saturating_sub(opened.range.start);
         while !range.is_empty() {
             let mut bytes = match opened.body.next().await {
@@ -181,11 +182,11 @@ impl Download {
                     return Err(self.resumable(failure, range.start));
                 }
                 None => {
-                    let failure = Failure::passing(StoreError::CutShort {
+                    let failure = AttemptFailure::transient(StoreError::CutShort {
                         url: self.url.clone(),
                         read: range.start,
                         bytes: self.bytes,
-                        reason: "the answer ended".to_owned(),
+                        reason: "the response ended early".to_owned(),
                         tries: 0,
                     });
                     return Err(self.resumable(failure, range.start));
@@ -200,7 +201,7 @@ impl Download {
                 continue;
             }
             let count = u32::try_from(bytes.len().min(self.room())).unwrap_or(u32::MAX);
-            let stopped = || Failure::lasting(StoreError::Stopped { url: self.url.clone() });
+            let stopped = || AttemptFailure::permanent(StoreError::Stopped { url: self.url.clone() });
             let permit = room.clone().acquire_many_owned(count).await.map_err(|_| stopped())?;
             range.start += bytes.len() as u64;
             chunks.send(Ok((bytes, permit))).map_err(|_| stopped())?;
@@ -208,18 +209,18 @@ impl Download {
         Ok(())
     }
 
-    /// Without a version to go by, what was begun cannot be gone on with.
-    fn resumable(&self, failure: Failure, read: u64) -> Failure {
+    /// Without a known version, a started download cannot be resumed.
+    fn resumable(&self, failure: AttemptFailure, read: u64) -> AttemptFailure {
         match self.version.is_unknown() && read > 0 {
-            true => Failure::lasting(failure.error),
+            true => AttemptFailure::permanent(failure.error),
             false => failure,
         }
     }
 
-    /// Bytes of a part that wait to be read.
+    /// Bytes of a part that may wait to be read.
     fn room(&self) -> usize {
-        const MOST: u64 = u32::MAX as u64;
-        usize::try_from(self.plan.part_bytes.clamp(1, MOST)).unwrap_or(usize::MAX)
+        const MAX_PERMITS: u64 = u32::MAX as u64;
+        usize::try_from(self.plan.part_bytes.clamp(1, MAX_PERMITS)).unwrap_or(usize::MAX)
     }
 }
 
@@ -236,7 +237,7 @@ impl Incoming {
                 }
                 Some(part) if part.left == 0 => self.part = None,
                 Some(part) => {
-                    // Its room is free for what comes next.
+                    // Dropping the permit makes room for the next bytes.
                     let (bytes, _) = part.chunks.blocking_recv().ok_or_else(stopped)??;
                     part.left = part.left.saturating_sub(bytes.len() as u64);
                     return Ok(Some(bytes));
@@ -246,7 +247,7 @@ impl Incoming {
     }
 }
 
-/// Blocks; an error has a [`StoreError`] inside.
+/// Blocks. Errors contain a [`StoreError`].
 impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {

@@ -1,9 +1,9 @@
-//! The environment as a value: clouds hand their credentials out in it, and whoever opens a store passes it in.
+//! The environment as a value, passed to a store when it is opened: clouds use it for credentials.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The variables of a process, as they were when it started. One that is set to nothing counts as not set.
+/// The variables of a process at its start. An empty variable counts as not set.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
@@ -12,7 +12,7 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Whether `name` is set to what means yes.
+    /// Whether `name` is set to a word for yes.
     pub fn is_set(&self, name: &str) -> bool {
         self.get(name)
             .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
@@ -30,7 +30,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     }
 }
 
-/// The names only: the values are secrets.
+/// Shows the names only, because the values are secrets.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
@@ -42,14 +42,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_set_to_nothing_is_not_set() {
+    fn an_empty_variable_is_not_set() {
         let environment = Environment::from_iter([("A", ""), ("B", "b")]);
         assert_eq!((environment.get("A"), environment.get("B")), (None, Some("b")));
         assert_eq!(environment.iter().count(), 1);
     }
 
     #[test]
-    fn yes_is_said_in_several_ways() {
+    fn several_words_mean_yes() {
         let table = [
             ("true", true),
             ("True", true),

@@ -1,35 +1,36 @@
-//! Why something did not come out of a store, each with what to change.
+//! Errors of a store, each with what to change.
 //!
-//! Texts, not sources: what a store answered is cut to a line and cleared of control characters, and no URL in it carries a
-//! query, because that is where presigned URLs and SAS tokens have their secrets.
+//! Errors hold texts instead of sources: the text of a store's response is cut to a line and
+//! stripped of control characters. URLs have no query, because the query of presigned URLs and SAS
+//! tokens has their secrets.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::store::NameError;
 
-/// Why a store could not be opened.
+/// Reasons why a store could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
+pub enum LocationError {
     #[error(
-        "{url:?} is no model store ({reason}); give s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, \
+        "{url:?} is not a model store ({reason}); give s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, \
          https://host/path or a directory"
     )]
     Url { url: String, reason: String },
-    #[error("{url} has credentials in it; give them by the environment, or as the query of a presigned URL")]
+    #[error("{url} has credentials in it; give them in the environment, or as the query of a presigned URL")]
     Userinfo { url: String },
     #[error("the model store {path} cannot be read ({reason}); make it a directory that this user may read", path = .path.display())]
     Directory { path: PathBuf, reason: String },
     #[error("{path}: {reason}", path = .path.display())]
     Profile { path: PathBuf, reason: String },
     #[error(
-        "the profile {profile:?} has no keys in {path}; profiles with roles or single sign-on are understood once \
-         `aws configure export-credentials --profile {profile} --format env` has put their keys into the environment",
+        "the profile {profile:?} has no keys in {path}; for a profile with a role or single sign-on, put its keys into the \
+         environment with `aws configure export-credentials --profile {profile} --format env`",
         path = .path.display()
     )]
     ProfileWithoutKeys { profile: String, path: PathBuf },
     #[error(
-        "{url} cannot be opened with what the environment says: {reason}{}",
+        "{url} cannot be opened with the settings in the environment: {reason}{}",
         on_certificates(reason)
     )]
     Settings { url: String, reason: String },
@@ -37,7 +38,7 @@ pub enum OpenError {
     Thread { reason: String },
 }
 
-/// Why nothing, or not all of it, came out of a store.
+/// Reasons why an object or folder was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error("there is nothing at {url}, neither an object nor a folder of files that may be listed; check the name")]
@@ -53,10 +54,10 @@ pub enum StoreError {
         in_region(region)
     )]
     OtherRegion { url: String, region: Option<String> },
-    #[error("{url} is refused: {answer}; {advice}")]
+    #[error("{url} is refused: {response}; {advice}")]
     Denied {
         url: String,
-        answer: Answer,
+        response: StoreResponse,
         advice: &'static str,
     },
     #[error("there are no credentials for {url} ({reason}){}; {advice}", after(*tries))]
@@ -68,7 +69,7 @@ pub enum StoreError {
     },
     #[error(
         "{url} cannot be reached{}: {reason}; check {address}, the network, HTTPS_PROXY where there is a proxy, and \
-         SSL_CERT_FILE where certificates are your own",
+         SSL_CERT_FILE for certificates of your own",
         after(*tries)
     )]
     Unreachable {
@@ -78,12 +79,16 @@ pub enum StoreError {
         address: &'static str,
     },
     #[error(
-        "{url} sent nothing for {}{}; raise --store-timeout if that is how slow the store is",
+        "{url} sent nothing for {}{}; raise --store-timeout if the store is that slow",
         humantime::format_duration(*timeout), after(*tries)
     )]
     TimedOut { url: String, timeout: Duration, tries: u32 },
-    #[error("{url} answered {answer}{}; {}", after(*tries), later(answer))]
-    Status { url: String, answer: Answer, tries: u32 },
+    #[error("{url} answered {response}{}; {}", after(*tries), later(response))]
+    Status {
+        url: String,
+        response: StoreResponse,
+        tries: u32,
+    },
     #[error("{url} was cut off at {read} of {bytes} bytes{} ({reason}); try again later", after(*tries))]
     CutShort {
         url: String,
@@ -94,8 +99,8 @@ pub enum StoreError {
     },
     #[error("{url} was replaced while it was read; try again when nothing writes to it")]
     Changed { url: String },
-    #[error("{url} answers in a way that is not understood ({reason}); check that it is the store that was meant")]
-    Answer { url: String, reason: String },
+    #[error("{url} sent an invalid response ({reason}); check that it is the intended store")]
+    InvalidResponse { url: String, reason: String },
     #[error("the folder {url} has more than {limit} files (--max-entries)")]
     TooManyFiles { url: String, limit: u64 },
     #[error("the folder {url} has more than {limit} bytes (--max-unpacked)")]
@@ -110,27 +115,27 @@ pub enum StoreError {
     Special { url: String },
     #[error("{url} cannot be read ({reason}); make it readable for this user")]
     Local { url: String, reason: String },
-    #[error("reading {url} was broken off: the server is stopping, or its log has the reason")]
+    #[error("reading {url} was interrupted: the server is stopping, or its log has the reason")]
     Stopped { url: String },
 }
 
-/// What a store answered instead of an object.
+/// A store's response in place of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct StoreResponse {
     pub status: u16,
-    /// The store's own word for it, such as `SignatureDoesNotMatch`.
+    /// The store's own error code, such as `SignatureDoesNotMatch`.
     pub code: Option<String>,
     pub message: Option<String>,
 }
 
-impl Answer {
-    /// Whether `words` are in its message.
+impl StoreResponse {
+    /// Whether the message contains `words`.
     pub(super) fn says(&self, words: &str) -> bool {
         self.message.as_ref().is_some_and(|message| message.contains(words))
     }
 }
 
-impl std::fmt::Display for Answer {
+impl std::fmt::Display for StoreResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.status)?;
         if let Some(code) = &self.code {
@@ -144,7 +149,7 @@ impl std::fmt::Display for Answer {
 }
 
 impl StoreError {
-    /// Whether the same may go well a little later, without anybody changing anything.
+    /// Whether the same request may succeed a little later without any change.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. }
@@ -152,13 +157,13 @@ impl StoreError {
             | Self::CutShort { .. }
             | Self::Changed { .. }
             | Self::Stopped { .. } => true,
-            Self::Status { answer, .. } => is_passing(answer.status),
+            Self::Status { response, .. } => is_transient_status(response.status),
             Self::NotFound { .. }
             | Self::NoBucket { .. }
             | Self::OtherRegion { .. }
             | Self::Denied { .. }
             | Self::NoCredentials { .. }
-            | Self::Answer { .. }
+            | Self::InvalidResponse { .. }
             | Self::TooManyFiles { .. }
             | Self::TooLarge { .. }
             | Self::FileName { .. }
@@ -169,7 +174,7 @@ impl StoreError {
         }
     }
 
-    /// The same, found after so many tries.
+    /// The same error with the number of attempts.
     pub(super) fn after(mut self, made: u32) -> Self {
         if let Self::NoCredentials { tries, .. }
         | Self::Unreachable { tries, .. }
@@ -183,8 +188,8 @@ impl StoreError {
     }
 }
 
-/// Whether a status says that the store has trouble of its own, or too much to do.
-pub(super) fn is_passing(status: u16) -> bool {
+/// Whether a status means that the store has a problem of its own or is overloaded.
+pub(super) fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..)
 }
 
@@ -195,8 +200,8 @@ fn on_certificates(reason: &str) -> &'static str {
     }
 }
 
-fn later(answer: &Answer) -> &'static str {
-    match is_passing(answer.status) {
+fn later(response: &StoreResponse) -> &'static str {
+    match is_transient_status(response.status) {
         true => "try again later",
         false => "check the URL and the name",
     }

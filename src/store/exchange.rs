@@ -1,9 +1,9 @@
-//! What happens on the wire while object_store makes one request.
+//! A record of the HTTP exchange behind one request of object_store.
 //!
-//! object_store decides what a request is (its URL, its signature) and keeps to itself how it went: its errors have the
-//! status and the store's answer in their texts only. So the client that is given to it notes them down, for the requests
-//! that carry an [`Exchange`]; those without one are for credentials. Bodies of errors are cut here, which object_store
-//! would read to any length.
+//! object_store builds each request (its URL, its signature), but its errors contain the status and
+//! the store's response as text only. So the HTTP client given to it records them, for requests
+//! that carry an [`Exchange`]; requests without one fetch credentials. Error bodies are cut here,
+//! because object_store would read them to any length.
 
 use std::fmt;
 use std::future::Future;
@@ -19,84 +19,84 @@ use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT_ENCODING, HeaderValue};
 
-use super::error::Answer;
+use super::error::StoreResponse;
 
-/// As much of an error's body is read; S3's have a few hundred bytes.
+/// Most bytes of an error body that are read; S3's have a few hundred.
 const MAX_ERROR_BYTES: usize = 16 << 10;
 
-/// As much of a text by a store is shown.
+/// Most characters of a store's text that are shown.
 const MAX_SHOWN_CHARS: usize = 200;
 
-/// One request and what came of it.
+/// One request and its response.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Exchange(Arc<Notes>);
+pub(super) struct Exchange(Arc<ExchangeRecord>);
 
 #[derive(Debug, Default)]
-struct Notes {
+struct ExchangeRecord {
     as_stored: bool,
     sent: AtomicBool,
-    seen: OnceLock<Seen>,
+    seen: OnceLock<ResponseHead>,
 }
 
-/// The head of an answer.
+/// The status and headers of a response.
 #[derive(Debug)]
-pub(super) struct Seen {
-    pub answer: Answer,
-    /// Of the bucket, when it is another one than that which was asked.
+pub(super) struct ResponseHead {
+    pub response: StoreResponse,
+    /// The region of the bucket, where the request went to another one.
     pub region: Option<String>,
 }
 
 impl Exchange {
-    /// For an object that Google may have been told is compressed: unless it is asked for as it is stored, Google
-    /// decompresses it on the way, of another size and without ranges.
+    /// An exchange for objects that may be stored compressed on Google: unless a request accepts
+    /// gzip, Google decompresses the object, which changes its size and disables ranges.
     pub fn as_stored() -> Self {
-        Self(Arc::new(Notes {
+        Self(Arc::new(ExchangeRecord {
             as_stored: true,
-            ..Notes::default()
+            ..ExchangeRecord::default()
         }))
     }
 
-    /// Whether it came to the request: before it, credentials may have to be fetched.
+    /// Whether the request was sent. Before it, credentials may have to be fetched.
     pub fn was_sent(&self) -> bool {
         self.0.sent.load(Ordering::Relaxed)
     }
 
-    pub fn seen(&self) -> Option<&Seen> {
+    pub fn seen(&self) -> Option<&ResponseHead> {
         self.0.seen.get()
     }
 
     pub fn status(&self) -> Option<u16> {
-        self.seen().map(|seen| seen.answer.status)
+        self.seen().map(|seen| seen.response.status)
     }
 }
 
-/// Makes the clients that note down.
+/// Creates the HTTP clients that record exchanges.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Observing;
+pub(super) struct ObservingConnector;
 
-impl HttpConnector for Observing {
+impl HttpConnector for ObservingConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let connector = ReqwestConnector::default();
         let client = connector.connect(options).or_else(|error| {
-            // A machine without any certificates reaches what needs none.
+            // A machine without any certificates can still reach plain HTTP endpoints.
             match options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() {
                 Some("true") => connector.connect(&options.clone().with_no_system_certificates(true)),
                 _ => Err(error),
             }
         })?;
-        Ok(HttpClient::new(Observed(client)))
+        Ok(HttpClient::new(ObservingClient(client)))
     }
 }
 
-struct Observed(HttpClient);
+struct ObservingClient(HttpClient);
 
-impl fmt::Debug for Observed {
+impl fmt::Debug for ObservingClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Observed")
+        f.write_str("ObservingClient")
     }
 }
 
-impl HttpService for Observed {
+impl HttpService for ObservingClient {
     fn call<'a, 'f>(
         &'a self,
         mut request: HttpRequest,
@@ -127,21 +127,21 @@ impl HttpService for Observed {
                 .and_then(|value| value.to_str().ok())
                 .map(shown)
                 .or_else(|| element(&text, "Region"));
-            let seen = Seen {
-                answer: answer(parts.status, &text),
+            let seen = ResponseHead {
+                response: store_response(parts.status, &text),
                 region,
             };
-            // One request has one answer; redirects are followed below.
+            // One request has one response; the client inside follows redirects.
             let _ = exchange.0.seen.set(seen);
             Ok(HttpResponse::from_parts(parts, body))
         })
     }
 }
 
-fn answer(status: StatusCode, text: &str) -> Answer {
-    // The reason, where the message is the same for many: Azure's and Google's.
+fn store_response(status: StatusCode, text: &str) -> StoreResponse {
+    // Azure and Google put the reason here; their message is the same for many.
     let detail = element(text, "AuthenticationErrorDetail").or_else(|| element(text, "Details"));
-    Answer {
+    StoreResponse {
         status: status.as_u16(),
         code: element(text, "Code"),
         message: match (element(text, "Message"), detail) {
@@ -151,7 +151,7 @@ fn answer(status: StatusCode, text: &str) -> Answer {
     }
 }
 
-/// The beginning of a body. One that breaks off is an error all the same.
+/// Reads the beginning of an error body, also where the body breaks off.
 async fn head(body: HttpResponseBody) -> String {
     let mut bytes = Vec::new();
     let mut stream = body.bytes_stream();
@@ -165,14 +165,14 @@ async fn head(body: HttpResponseBody) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The text of the first element `name`, in the XML of S3, Google Cloud Storage and Azure alike.
+/// The text of the first element `name`, in the XML of S3, Google Cloud Storage or Azure.
 fn element(text: &str, name: &str) -> Option<String> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (inner, _) = rest.split_once(&format!("</{name}>"))?;
     Some(shown(inner.lines().next()?)).filter(|inner| !inner.is_empty())
 }
 
-/// A text by a store, short and of one line.
+/// A text from a store, cut to one short line.
 pub(super) fn shown(text: &str) -> String {
     let clean = |letter: char| if letter.is_control() { ' ' } else { letter };
     let mut short: String = text.trim().chars().take(MAX_SHOWN_CHARS).map(clean).collect();
@@ -190,19 +190,19 @@ mod tests {
     fn codes_and_messages_are_found_in_xml() {
         let text =
             "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchKey</Code><Message>It is gone.\nReally</Message></Error>";
-        let found = answer(StatusCode::NOT_FOUND, text);
+        let found = store_response(StatusCode::NOT_FOUND, text);
         assert_eq!(found.to_string(), "404 NoSuchKey (It is gone.)");
         let text = "<Error><Code>AuthenticationFailed</Code><Message>Failed.\nRequestId: 1</Message>\
                     <AuthenticationErrorDetail>It has ended.</AuthenticationErrorDetail></Error>";
-        let found = answer(StatusCode::FORBIDDEN, text);
+        let found = store_response(StatusCode::FORBIDDEN, text);
         assert_eq!(found.to_string(), "403 AuthenticationFailed (Failed. It has ended.)");
         for text in ["", "<Code>", "<Code></Code>", "<html>Not Found</html>"] {
-            assert_eq!(answer(StatusCode::NOT_FOUND, text).to_string(), "404");
+            assert_eq!(store_response(StatusCode::NOT_FOUND, text).to_string(), "404");
         }
     }
 
     #[test]
-    fn what_a_store_says_is_kept_short() {
+    fn texts_from_a_store_are_cut_to_one_short_line() {
         assert_eq!(shown(" a\tb\u{1b}[31m "), "a b [31m");
         assert_eq!(shown(&"\u{e9}".repeat(300)), format!("{}...", "\u{e9}".repeat(200)));
     }

@@ -1,45 +1,46 @@
-//! What was found in a store: an object or a folder, and the bytes of its files.
+//! Search results of a store: an object or a folder, and readers of their files.
 
 use std::io::{self, Read};
 
-use super::bucket::Opened;
+use super::bucket::OpenedObject;
 use super::download::Incoming;
 use super::error::StoreError;
 use super::listing::StoredFile;
 use super::local::LocalFile;
-use super::remote::At;
-use super::thread::on;
+use super::remote::RemoteName;
+use super::thread::run_on;
 use super::version::Version;
 
-/// What a name means in a store.
-pub enum Found {
-    /// It is the version that was known.
+/// The result of a search for a name.
+pub enum FoundModel {
+    /// The object or folder has the known version.
     Unchanged,
     Object(Object),
     Folder(Folder),
 }
 
-/// A single object, of which the first bytes may be on their way: read it soon or drop it.
+/// A single object. Its first bytes may be in transit, so read it soon or drop it.
 pub struct Object {
-    pub(super) found: At,
+    pub(super) found: RemoteName,
     pub(super) version: Version,
     pub(super) bytes: u64,
     /// None for a local file.
-    pub(super) opened: Option<Opened>,
+    pub(super) opened: Option<OpenedObject>,
 }
 
-/// Files below a common prefix.
+/// The files below a common prefix.
 pub struct Folder {
-    pub(super) found: At,
+    pub(super) found: RemoteName,
     pub(super) version: Version,
     pub(super) files: Vec<StoredFile>,
 }
 
-/// The bytes of a file in a store, in order. Reading blocks, so it is for threads that may; its errors have a [`StoreError`]
-/// inside ([`StoreError::of`]). Dropping it ends the download.
-pub struct Reader(pub(super) Bytes);
+/// The bytes of a file in a store, in order. Reading blocks, so it belongs on threads that may
+/// block. Errors contain a [`StoreError`] ([`StoreError::of`]). Dropping the reader ends the
+/// download.
+pub struct StoreReader(pub(super) ReaderSource);
 
-pub(super) enum Bytes {
+pub(super) enum ReaderSource {
     Local(LocalFile),
     Incoming(Incoming),
     Failed(StoreError),
@@ -50,13 +51,13 @@ impl Object {
         &self.version
     }
 
-    /// Its size.
+    /// The size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Reads it. [`StoreError::Changed`] means that it is to be found anew.
-    pub fn into_reader(self) -> Reader {
+    /// Reads the object. [`StoreError::Changed`] means that it has to be searched for again.
+    pub fn into_reader(self) -> StoreReader {
         self.found.read(None, &self.version, self.bytes, self.opened)
     }
 }
@@ -66,7 +67,7 @@ impl Folder {
         &self.version
     }
 
-    /// Its files, in the order of their names.
+    /// The files, in the order of their names.
     pub fn files(&self) -> &[StoredFile] {
         &self.files
     }
@@ -76,16 +77,17 @@ impl Folder {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// Reads one of its files.
-    pub fn reader(&self, file: &StoredFile) -> Reader {
+    /// Reads one of the files.
+    pub fn reader(&self, file: &StoredFile) -> StoreReader {
         self.found.read(Some(&file.name), &file.version, file.bytes, None)
     }
 
-    /// Whether it is still the same: each file is of the version that was found, and this says that they belong together.
+    /// Confirms that the folder is unchanged. Each file has the version that was found; this check
+    /// confirms that the files belong together.
     pub async fn confirm(&self) -> Result<(), StoreError> {
         let (at, version) = (self.found.clone(), self.version.clone());
         let (runtime, url) = (at.runtime.clone(), at.url.clone());
-        on(&runtime, url.clone(), async move {
+        run_on(&runtime, url.clone(), async move {
             match at.listing().await {
                 Ok(listing) if listing.version() == version => Ok(()),
                 Ok(_) | Err(StoreError::NotFound { .. }) => Err(StoreError::Changed { url }),
@@ -97,18 +99,18 @@ impl Folder {
 }
 
 impl StoreError {
-    /// The reason that reading from a store failed for.
+    /// The store error inside an error of a [`StoreReader`].
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 }
 
-impl Read for Reader {
+impl Read for StoreReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
-            Bytes::Local(file) => file.read(buffer),
-            Bytes::Incoming(incoming) => incoming.read(buffer),
-            Bytes::Failed(error) => Err(io::Error::other(error.clone())),
+            ReaderSource::Local(file) => file.read(buffer),
+            ReaderSource::Incoming(incoming) => incoming.read(buffer),
+            ReaderSource::Failed(error) => Err(io::Error::other(error.clone())),
         }
     }
 }

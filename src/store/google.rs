@@ -1,9 +1,9 @@
-//! Google Cloud Storage as Google's environment describes it.
+//! Google Cloud Storage, configured by Google's environment variables.
 //!
-//! object_store looks for credentials in the order of Google's own tools: a service account, the file of
-//! `GOOGLE_APPLICATION_CREDENTIALS`, what `gcloud auth application-default login` left in the home folder, the instance's.
-//! What it does not tell is which address a file of credentials names, and of which kind such a file is when it is none that
-//! it knows, so that is read here.
+//! object_store searches for credentials in the order of Google's own tools: a service account, the
+//! file in `GOOGLE_APPLICATION_CREDENTIALS`, the file that `gcloud auth application-default login`
+//! wrote to the home folder, the instance's. It does not reveal the address in a credentials file,
+//! nor the type of a file that it does not understand, so this module reads both.
 
 use object_store::ClientOptions;
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::clouds::{check_endpoint, configured, is_plain, never, reason};
 use super::environment::Environment;
-use super::exchange::Observing;
+use super::exchange::ObservingConnector;
 
-/// Where the file or the text of a service account is looked for.
+/// Variables with the path or the text of a service account's key file.
 const PATHS: [&str; 3] = [
     "GOOGLE_SERVICE_ACCOUNT",
     "GOOGLE_SERVICE_ACCOUNT_PATH",
@@ -24,19 +24,21 @@ const ANY_KIND: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 
 const BASE: &str = "GOOGLE_BASE_URL";
 
-/// Of Google's client libraries: a server without credentials, as `host:port` or as a URL.
+/// The variable of Google's client libraries for a server without credentials, as `host:port` or
+/// URL.
 const EMULATOR: &str = "STORAGE_EMULATOR_HOST";
 
-/// What credentials say beside secrets.
+/// The fields of a credentials file that are not secrets.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-struct Facts {
+struct CredentialFields {
     #[serde(rename = "type")]
     kind: Option<String>,
     gcs_base_url: Option<String>,
 }
 
-/// The variable that has credentials, and what they say; nothing where they cannot be read, which object_store reports.
-fn credentials(environment: &Environment) -> Option<(&'static str, Facts)> {
+/// The variable with credentials, and their fields. The fields are empty where they cannot be read,
+/// which object_store reports.
+fn credentials(environment: &Environment) -> Option<(&'static str, CredentialFields)> {
     let set = |name: &&str| environment.get(name).is_some();
     let (name, text) = match PATHS.into_iter().chain([TEXT, ANY_KIND]).find(set)? {
         TEXT => (TEXT, environment.get(TEXT)?.to_owned()),
@@ -48,7 +50,7 @@ fn credentials(environment: &Environment) -> Option<(&'static str, Facts)> {
     Some((name, serde_json::from_str(&text).unwrap_or_default()))
 }
 
-/// A client of `bucket`, or what is wrong; `options` are those for TLS or, if true is passed, without.
+/// Builds a client of `bucket`. `options` takes whether plain HTTP is allowed.
 pub(super) fn build(
     bucket: &str,
     environment: &Environment,
@@ -66,7 +68,7 @@ pub(super) fn build(
 
 fn builder(
     environment: &Environment,
-    credentials: Option<&(&'static str, Facts)>,
+    credentials: Option<&(&'static str, CredentialFields)>,
     options: impl Fn(bool) -> ClientOptions,
 ) -> Result<GoogleCloudStorageBuilder, String> {
     let (name, facts) = credentials.map_or(("", None), |(name, facts)| (*name, Some(facts)));
@@ -75,7 +77,7 @@ fn builder(
         && !matches!(kind, "service_account" | "authorized_user")
     {
         return Err(format!(
-            "{name} has credentials of the type {kind:?}, which is not understood; give the key file of a service account, or \
+            "{name} has credentials of the type {kind:?}, which is not supported; give the key file of a service account, or \
              a token in GOOGLE_BEARER_TOKEN"
         ));
     }
@@ -101,9 +103,10 @@ fn builder(
             Err(_) => builder,
         }
     });
-    let mut builder = builder.with_retry(never()).with_http_connector(Observing);
+    let mut builder = builder.with_retry(never()).with_http_connector(ObservingConnector);
     match environment.get(name) {
-        // As such, so that it may say that it is not to be used, which is for servers on this machine.
+        // Passed as a service account, so that it can disable itself, as those for local servers
+        // do.
         Some(path) if name == "SERVICE_ACCOUNT" || (name == ANY_KIND && kind == Some("service_account")) => {
             builder = builder.with_service_account_path(path);
         }
@@ -113,7 +116,8 @@ fn builder(
         builder = builder.with_base_url(base);
     }
     if environment.is_set("GOOGLE_SKIP_SIGNATURE") || (named.is_none() && emulator.is_some()) {
-        // An empty token as well: without one, object_store looks for credentials when it writes.
+        // An empty token as well: without a token, object_store searches for credentials when it
+        // writes.
         builder = builder.with_skip_signature(true).with_bearer_token("");
     }
     Ok(builder)
@@ -151,7 +155,7 @@ mod tests {
         "private_key": "", "private_key_id": "", "client_email": ""}"#;
 
     #[test]
-    fn the_address_is_that_of_the_environment_then_of_the_credentials_then_of_an_emulator() {
+    fn the_address_comes_from_the_environment_then_the_credentials_then_an_emulator() {
         let file = file(LOCAL);
         let path = file.path().to_str().unwrap();
         let own = ("GOOGLE_BASE_URL", "https://own/");
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn an_invalid_address_is_refused() {
         let file = file(r#"{"gcs_base_url": "localhost"}"#);
         let path = file.path().to_str().unwrap();
         for (name, value) in [
@@ -196,12 +200,15 @@ mod tests {
         ] {
             let environment = Environment::from_iter([(name, value)]);
             let message = build("gs://bucket", &environment, options).unwrap_err();
-            assert!(message.contains(&format!("the address in {name} is none")), "{message}");
+            assert!(
+                message.contains(&format!("the address in {name} is invalid")),
+                "{message}"
+            );
         }
     }
 
     #[test]
-    fn a_service_account_is_one_under_each_name() {
+    fn a_service_account_is_accepted_in_each_variable() {
         let file = file(LOCAL);
         let path = file.path().to_str().unwrap();
         for name in PATHS.into_iter().chain([ANY_KIND]) {
@@ -212,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_credentials_says_in_which() {
+    fn errors_in_credentials_name_the_variable() {
         let kind = file(r#"{"type": "external_account"}"#);
         let key = file(r#"{"type": "service_account", "private_key": "", "private_key_id": "", "client_email": ""}"#);
         let missing = std::path::Path::new("/nonexistent");

@@ -1,7 +1,7 @@
-//! A folder of files in a store: an artifact that nobody packed.
+//! A folder of files in a store: an artifact that is not packed.
 //!
-//! Keys are the store's, so they are strangers' names: each is checked as a [`Name`] before it becomes a path here. How many
-//! files and bytes there may be is counted while the list comes in.
+//! The store's keys are untrusted: each is checked as a [`Name`] before it becomes a path. Files
+//! and bytes are counted against their limits while the listing arrives.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use object_store::path::Path;
 use super::bucket::Bucket;
 use super::error::StoreError;
 use super::name::Name;
-use super::tries::Tries;
+use super::tries::Retries;
 use super::version::Version;
 
-/// How much a folder may hold.
+/// Limits on the contents of a folder.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct ListingLimits {
     pub files: u64,
     pub bytes: u64,
 }
@@ -24,18 +24,22 @@ pub(super) struct Bounds {
 /// A file of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredFile {
-    /// Below the folder.
+    /// The name below the folder.
     pub name: Name,
     pub bytes: u64,
     pub(super) version: Version,
 }
 
-/// What is in a folder, in the order of the names.
-pub(super) struct Listing(BTreeMap<Name, StoredFile>);
+/// The files of a folder, in the order of their names.
+pub(super) struct FolderListing(BTreeMap<Name, StoredFile>);
 
-impl Listing {
-    /// Refuses more than `bounds` as soon as it is there.
-    pub fn collect(url: &str, files: impl IntoIterator<Item = StoredFile>, bounds: Bounds) -> Result<Self, StoreError> {
+impl FolderListing {
+    /// Collects `files`, and fails as soon as they exceed `bounds`.
+    pub fn collect(
+        url: &str,
+        files: impl IntoIterator<Item = StoredFile>,
+        bounds: ListingLimits,
+    ) -> Result<Self, StoreError> {
         let mut listing = Self(BTreeMap::new());
         let mut bytes = 0u64;
         for file in files {
@@ -44,7 +48,7 @@ impl Listing {
         listing.without_markers(url)
     }
 
-    fn add(&mut self, url: &str, file: StoredFile, bytes: &mut u64, bounds: Bounds) -> Result<(), StoreError> {
+    fn add(&mut self, url: &str, file: StoredFile, bytes: &mut u64, bounds: ListingLimits) -> Result<(), StoreError> {
         let url = || url.to_owned();
         *bytes = bytes.saturating_add(file.bytes);
         if *bytes > bounds.bytes {
@@ -63,7 +67,8 @@ impl Listing {
         Ok(())
     }
 
-    /// Consoles make folders by empty objects with a name that ends in a slash, which object_store takes off.
+    /// Removes folder markers. Consoles mark folders by empty objects with a name that ends in a
+    /// slash, which object_store strips.
     fn without_markers(mut self, url: &str) -> Result<Self, StoreError> {
         let folders: Vec<Name> = self.0.keys().filter(|name| self.has_below(name)).cloned().collect();
         for name in folders {
@@ -80,7 +85,7 @@ impl Listing {
     fn has_below(&self, name: &Name) -> bool {
         let folder = format!("{name}/");
         let mut after = self.0.range(name.clone()..).skip(1).map(|(name, _)| name.as_str());
-        // Between `a` and `a/b` are names such as `a b`, `a.b` and `a-b`.
+        // Names such as `a b`, `a.b` and `a-b` sort between `a` and `a/b`.
         after
             .by_ref()
             .take_while(|other| other.starts_with(name.as_str()))
@@ -97,23 +102,23 @@ impl Listing {
     }
 }
 
-/// What is below `folder`; none if nothing is.
+/// Lists the files below `folder`; `None` if there are none.
 pub(super) async fn list(
     bucket: &Bucket,
     folder: &Path,
     url: &str,
-    bounds: Bounds,
+    bounds: ListingLimits,
     retries: u32,
-) -> Result<Option<Listing>, StoreError> {
+) -> Result<Option<FolderListing>, StoreError> {
     let prefix = format!("{folder}/");
-    let mut listing = Listing(BTreeMap::new());
+    let mut listing = FolderListing(BTreeMap::new());
     let (mut bytes, mut page_token) = (0, None);
     loop {
-        let mut tries = Tries::new(retries);
+        let mut tries = Retries::new(retries);
         let page = loop {
             match bucket.list(&prefix, url, page_token.clone()).await {
                 Ok(page) => break page,
-                Err(failure) => tries.again(failure).await?,
+                Err(failure) => tries.next_attempt(failure).await?,
             }
         };
         for meta in page.result.objects {
@@ -132,15 +137,15 @@ pub(super) async fn list(
     }
 }
 
-/// The file that `meta` is about; none for the marker of the folder itself.
+/// The file that `meta` describes; `None` for the marker of the folder itself.
 fn stored(meta: &ObjectMeta, prefix: &str, url: &str) -> Result<Option<StoredFile>, StoreError> {
     let key = meta.location.as_ref();
     let Some(name) = key.strip_prefix(prefix) else {
         return match prefix.strip_suffix('/') {
             Some(folder) if folder == key => Ok(None),
-            _ => Err(StoreError::Answer {
+            _ => Err(StoreError::InvalidResponse {
                 url: url.to_owned(),
-                reason: "it lists what is not in the folder".to_owned(),
+                reason: "it lists keys outside of the folder".to_owned(),
             }),
         };
     };
@@ -148,7 +153,7 @@ fn stored(meta: &ObjectMeta, prefix: &str, url: &str) -> Result<Option<StoredFil
         url: url.to_owned(),
         reason,
     })?;
-    // Azure's lists leave out the quotes, with which a tag goes into a header.
+    // Azure's listings omit the quotes that the tag has in a header.
     let tag = meta.e_tag.as_deref().map(|tag| match tag.ends_with('"') {
         true => tag.to_owned(),
         false => format!("\"{tag}\""),
@@ -164,7 +169,7 @@ fn stored(meta: &ObjectMeta, prefix: &str, url: &str) -> Result<Option<StoredFil
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { files: 4, bytes: 100 };
+    const BOUNDS: ListingLimits = ListingLimits { files: 4, bytes: 100 };
 
     fn file(name: &str, bytes: u64) -> StoredFile {
         StoredFile {
@@ -176,24 +181,24 @@ mod tests {
 
     fn collected(files: &[(&str, u64)]) -> Result<Vec<String>, StoreError> {
         let files = files.iter().map(|(name, bytes)| file(name, *bytes));
-        let listing = Listing::collect("s3://a", files, BOUNDS)?;
+        let listing = FolderListing::collect("s3://a", files, BOUNDS)?;
         Ok(listing.into_files().iter().map(|file| file.name.to_string()).collect())
     }
 
     #[test]
-    fn markers_of_folders_are_no_files() {
+    fn folder_markers_are_not_files() {
         let files = [("b", 0), ("b.c", 1), ("b/c", 1), ("a", 0)];
         assert_eq!(collected(&files).unwrap(), ["a", "b.c", "b/c"]);
     }
 
     #[test]
-    fn a_name_is_a_file_or_a_folder() {
+    fn a_name_is_either_a_file_or_a_folder() {
         let error = collected(&[("b", 1), ("b/c/d", 1)]).unwrap_err();
         assert!(matches!(error, StoreError::FileAndFolder { name, .. } if name == "b"));
     }
 
     #[test]
-    fn folders_are_bounded() {
+    fn folders_are_limited() {
         let error = collected(&[("a", 0), ("b", 0), ("c", 0), ("d", 0), ("e", 0)]).unwrap_err();
         assert!(matches!(error, StoreError::TooManyFiles { limit: 4, .. }));
         let error = collected(&[("a", 60), ("b", 41)]).unwrap_err();
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_names_are_checked() {
+    fn names_from_the_store_are_checked() {
         let meta = |key: &str| ObjectMeta {
             location: Path::parse(key).unwrap(),
             last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
@@ -214,6 +219,6 @@ mod tests {
         assert_eq!(name("p/m/a b%/c"), Ok(Some("a b%/c".to_owned())));
         assert_eq!(name("p/m"), Ok(None));
         assert!(matches!(name("p/m/a\\b"), Err(StoreError::FileName { .. })));
-        assert!(matches!(name("p/other"), Err(StoreError::Answer { .. })));
+        assert!(matches!(name("p/other"), Err(StoreError::InvalidResponse { .. })));
     }
 }

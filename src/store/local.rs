@@ -1,47 +1,48 @@
-//! A directory as a store, for models that are on this machine or on a file system that all machines share.
+//! A directory as a store, for models on this machine or on a shared file system.
 //!
-//! Read as files rather than through object_store, which would copy each byte through a channel for nothing. Links are
-//! followed as long as they stay in the directory: Kubernetes mounts are made of them.
+//! Files are read directly, because object_store would copy each byte through a channel for
+//! nothing. Links are followed as long as they stay in the directory: Kubernetes mounts consist of
+//! links.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::error::{OpenError, StoreError};
-use super::listing::{Bounds, Listing, StoredFile};
+use super::error::{LocationError, StoreError};
+use super::listing::{FolderListing, ListingLimits, StoredFile};
 use super::name::Name;
 use super::version::Version;
 
 /// A store that is a directory.
 #[derive(Debug)]
-pub(super) struct Directory {
-    /// Without links.
+pub(super) struct DirectoryStore {
+    /// Path without links.
     root: PathBuf,
 }
 
-/// What is at a name.
-pub(super) enum Entry {
+/// The file or folder of a name.
+pub(super) enum LocalEntry {
     File { version: Version, bytes: u64 },
-    Folder(Listing),
+    Folder(FolderListing),
 }
 
-impl Directory {
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let unreadable = |error: io::Error| OpenError::Directory {
+impl DirectoryStore {
+    pub fn open(path: &Path) -> Result<Self, LocationError> {
+        let unreadable = |error: io::Error| LocationError::Directory {
             path: path.to_owned(),
             reason: error.to_string(),
         };
         let root = fs::canonicalize(path).map_err(unreadable)?;
-        // Whether it is a directory that may be read.
+        // Fails unless it is a readable directory.
         fs::read_dir(&root).map_err(unreadable)?;
         Ok(Self { root })
     }
 
-    pub fn find(&self, name: &Name, url: &str, bounds: Bounds) -> Result<Entry, StoreError> {
+    pub fn find(&self, name: &Name, url: &str, bounds: ListingLimits) -> Result<LocalEntry, StoreError> {
         let (path, about) = self.resolve(&self.root.join(name.as_str()), url)?;
         if about.is_file() {
-            return Ok(Entry::File {
+            return Ok(LocalEntry::File {
                 version: version(&about),
                 bytes: about.len(),
             });
@@ -49,11 +50,11 @@ impl Directory {
         let files = self.files(&path, url, bounds)?;
         match files.is_empty() {
             true => Err(StoreError::NotFound { url: url.to_owned() }),
-            false => Listing::collect(url, files, bounds).map(Entry::Folder),
+            false => FolderListing::collect(url, files, bounds).map(LocalEntry::Folder),
         }
     }
 
-    /// Opens the file at `name`, or `file` below it, if it is still this one.
+    /// Opens the file at `name`, or `file` below it, unless it has changed since it was found.
     pub fn read(
         &self,
         name: &Name,
@@ -77,7 +78,7 @@ impl Directory {
         Ok(file)
     }
 
-    /// Where `path` leads, which is a file or a directory in this one.
+    /// Resolves `path` to a file or a directory in this one.
     fn resolve(&self, path: &Path, url: &str) -> Result<(PathBuf, Metadata), StoreError> {
         let path = fs::canonicalize(path).map_err(|error| wrong(&error, url))?;
         if !path.starts_with(&self.root) {
@@ -90,8 +91,8 @@ impl Directory {
         Ok((path, about))
     }
 
-    /// All files below `folder`. Folders count as files do, so that links in a circle come to an end.
-    fn files(&self, folder: &Path, url: &str, bounds: Bounds) -> Result<Vec<StoredFile>, StoreError> {
+    /// Lists all files below `folder`. Folders count as well, so that a cycle of links ends.
+    fn files(&self, folder: &Path, url: &str, bounds: ListingLimits) -> Result<Vec<StoredFile>, StoreError> {
         let mut files = Vec::new();
         let mut folders = vec![(folder.to_owned(), String::new())];
         let mut count = 0u64;
@@ -143,7 +144,8 @@ impl LocalFile {
     }
 }
 
-/// At its end, says whether somebody wrote to the file; one that takes its place does not matter to who has it open.
+/// Reports at the end of the file whether it was written to meanwhile. A file that replaces it does
+/// not affect the open one.
 impl Read for LocalFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = match self.file.read(buffer) {

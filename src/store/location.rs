@@ -1,32 +1,33 @@
-//! Which store a URL means.
+//! Parses the URL of a store.
 //!
-//! Buckets are written as the clouds' own tools write them (`s3://bucket/prefix`): what follows the bucket is taken to the
-//! letter, so that a key can be copied from there. Web addresses are URLs, so they are percent-encoded and may carry a
-//! query, which goes out with each request and is shown nowhere.
+//! Buckets are written as the clouds' own tools write them (`s3://bucket/prefix`). The text after
+//! the bucket is taken literally, so that a key can be copied from those tools. Web addresses are
+//! URLs, so they are percent-encoded and may have a query, which is sent with each request and
+//! never shown.
 
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-use super::error::OpenError;
+use super::error::LocationError;
 use super::name::Name;
 
-/// Where a store is.
+/// The location of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Location {
     Directory(PathBuf),
     Bucket {
         cloud: Cloud,
-        /// As it was given, up to the prefix: `s3://bucket`.
+        /// The URL as given, without the prefix: `s3://bucket`.
         bucket: String,
         prefix: Option<Name>,
     },
-    /// Without a slash at the end of its path.
+    /// A URL without a slash at the end of its path.
     Web(Url),
 }
 
-/// Who runs the bucket.
+/// The cloud of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cloud {
     Amazon,
@@ -35,8 +36,8 @@ pub(super) enum Cloud {
 }
 
 impl Location {
-    pub fn parse(text: &str) -> Result<Self, OpenError> {
-        let wrong = |reason: &str| OpenError::Url {
+    pub fn parse(text: &str) -> Result<Self, LocationError> {
+        let wrong = |reason: &str| LocationError::Url {
             url: without_query(text).to_owned(),
             reason: reason.to_owned(),
         };
@@ -60,7 +61,7 @@ impl Location {
                     false => Err(wrong("a file URL has three slashes: file:///path")),
                 };
             }
-            _ => return Err(wrong("its scheme is not known")),
+            _ => return Err(wrong("its scheme is unknown")),
         };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@' | '$');
@@ -68,7 +69,7 @@ impl Location {
             && (cloud != Cloud::Azure || user.contains(':'))
         {
             let url = format!("{scheme}://...@{host}");
-            return Err(OpenError::Userinfo { url });
+            return Err(LocationError::Userinfo { url });
         }
         if bucket.is_empty() || !bucket.chars().all(plain) {
             return Err(wrong("it names no bucket"));
@@ -84,7 +85,7 @@ impl Location {
         })
     }
 
-    /// Where `name` is, for people and as a key: without secrets.
+    /// The URL of `name`, without secrets, for messages and as a key.
     pub fn url_of(&self, name: &Name) -> String {
         match self {
             Self::Directory(path) => path.join(name.as_str()).display().to_string(),
@@ -100,7 +101,7 @@ impl Location {
         }
     }
 
-    /// The store itself, for people.
+    /// The URL of the store itself, for messages.
     pub fn shown(&self) -> String {
         match self {
             Self::Directory(path) => path.display().to_string(),
@@ -117,15 +118,15 @@ impl Location {
     }
 }
 
-fn web(text: &str) -> Result<Location, OpenError> {
-    let wrong = |reason: String| OpenError::Url {
+fn web(text: &str) -> Result<Location, LocationError> {
+    let wrong = |reason: String| LocationError::Url {
         url: without_query(text).to_owned(),
         reason,
     };
     let mut url = Url::parse(text).map_err(|error| wrong(error.to_string()))?;
     if !url.username().is_empty() || url.password().is_some() {
         let host = url.host_str().unwrap_or_default();
-        return Err(OpenError::Userinfo {
+        return Err(LocationError::Userinfo {
             url: format!("{}://...@{host}", url.scheme()),
         });
     }
@@ -136,7 +137,7 @@ fn web(text: &str) -> Result<Location, OpenError> {
     Ok(Location::Web(url))
 }
 
-/// As much of a URL as may be shown, whatever it is.
+/// The part of a URL that may be shown, even if the URL is invalid.
 fn without_query(text: &str) -> &str {
     text.split(['?', '#']).next().unwrap_or(text)
 }
@@ -184,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_store_is_refused_without_its_secrets() {
+    fn an_invalid_store_is_refused_without_showing_its_secrets() {
         let table = [
             ("", "it is empty"),
-            ("ftp://host/a", "its scheme is not known"),
+            ("ftp://host/a", "its scheme is unknown"),
             ("s3://", "it names no bucket"),
             ("s3:///a", "it names no bucket"),
             ("s3://key:secret@models", "has credentials in it"),

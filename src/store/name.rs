@@ -1,13 +1,14 @@
-//! What a caller may ask a store for: a key below the prefix that the store was opened with, and nothing else.
+//! The name of a model in a store: a key below the store's prefix, and nothing else.
 //!
-//! Names are what people use as S3 keys: spaces, `+`, `%`, `=` and any letters mean themselves. What is refused is what
-//! some store, proxy or file system reads as a way out of the prefix (`..`, a leading `/`, a backslash, which Azure and
-//! Windows take for a slash) or as another name than the one that was meant (empty segments, control characters).
+//! Names are S3 keys as people use them: spaces, `+`, `%`, `=` and any letters stand for
+//! themselves. Names are refused where a store, proxy or file system could read them as a way out
+//! of the prefix (`..`, a leading `/`, a backslash, which Azure and Windows take for a slash) or as
+//! another name (empty segments, control characters).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What S3, Google Cloud Storage and Azure allow for a key.
+/// The longest key of S3, Google Cloud Storage and Azure.
 const MAX_BYTES: usize = 1024;
 
 /// The relative name of an object, or of a folder of objects, such as `team/a.tar.gz`.
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_as_people_use_them_are_names() {
+    fn common_keys_are_names() {
         let longest = "a".repeat(1024);
         let table = [
             "a",
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_leave_the_prefix_is_no_name() {
+    fn a_key_that_could_leave_the_prefix_is_not_a_name() {
         let table = [
             ("", "is empty"),
             ("/a", "begins with \"/\""),
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_segment_is_the_name_of_the_file() {
+    fn the_last_segment_is_the_file_name() {
         for (text, expected) in [("a", "a"), ("team/x/a.tar.gz", "a.tar.gz")] {
             assert_eq!(Name::parse(text).unwrap().file_name(), expected);
         }

@@ -1,6 +1,7 @@
-//! Single objects, whole, anywhere: what invocations read their input from and write their results to.
+//! Reads and writes single objects by URL: the inputs and results of asynchronous invocations.
 //!
-//! A [`Store`](super::Store) is a prefix full of models; these are named one by one, each by its own URL.
+//! A [`Store`](super::Store) is a prefix of many models; these objects each have a URL of their
+//! own.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,20 +14,20 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use object_store::path::Path;
 
-use super::bucket::{Ask, Bucket};
+use super::bucket::{Bucket, GetRequest};
 use super::clouds;
 use super::environment::Environment;
-use super::error::{OpenError, StoreError};
+use super::error::{LocationError, StoreError};
 use super::location::Location;
-use super::thread::{self, on};
-use super::tries::{Failure, Tries};
+use super::thread::{self, run_on};
+use super::tries::{AttemptFailure, Retries};
 use crate::background::Background;
 
-/// Why an object was not read or written.
+/// Reasons why an object was not read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
     #[error(transparent)]
-    Location(#[from] OpenError),
+    Location(#[from] LocationError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{url} has more than {limit} bytes")]
@@ -40,12 +41,12 @@ pub struct Objects {
     environment: Environment,
     timeout: Duration,
     retries: u32,
-    /// By what is before the key.
+    /// Buckets by their URL without the key.
     buckets: Mutex<HashMap<String, Arc<Bucket>>>,
     thread: Background,
 }
 
-enum Place {
+enum ObjectLocation {
     File(std::path::PathBuf),
     Object {
         bucket: Arc<Bucket>,
@@ -55,7 +56,7 @@ enum Place {
 }
 
 impl Objects {
-    pub fn open(environment: Environment, timeout: Duration, retries: u32) -> Result<Self, OpenError> {
+    pub fn open(environment: Environment, timeout: Duration, retries: u32) -> Result<Self, LocationError> {
         Ok(Self {
             environment,
             timeout,
@@ -65,81 +66,83 @@ impl Objects {
         })
     }
 
-    /// Whether `url` is of this machine's own files.
+    /// Whether `url` is a file of this machine.
     pub fn is_local(url: &str) -> bool {
         matches!(Location::parse(url), Ok(Location::Directory(_)))
     }
 
-    /// The object at `url`, of `limit` bytes at most.
+    /// Reads the object at `url`, at most `limit` bytes.
     pub async fn get(&self, url: &str, limit: usize) -> Result<Bytes, ObjectError> {
-        let (bucket, key) = match self.place(url)? {
-            Place::File(path) => {
+        let (bucket, key) = match self.locate(url)? {
+            ObjectLocation::File(path) => {
                 let url = url.to_owned();
                 return self.on_disk(move || read(&path, &url, limit)).await;
             }
-            Place::Object { bucket, key, .. } => (bucket, key),
+            ObjectLocation::Object { bucket, key, .. } => (bucket, key),
         };
         let (url, retries) = (url.to_owned(), self.retries);
         let whole = async move {
-            let mut tries = Tries::new(retries);
+            let mut tries = Retries::new(retries);
             loop {
                 match whole(&bucket, &key, &url, limit).await {
                     Ok(bytes) => return Ok(bytes),
-                    Err(failure) => tries.again(failure).await?,
+                    Err(failure) => tries.next_attempt(failure).await?,
                 }
             }
         };
-        on(self.thread.runtime(), String::new(), whole).await?
+        run_on(self.thread.runtime(), String::new(), whole).await?
     }
 
     /// Writes the object at `url`, whole or not at all.
     pub async fn put(&self, url: &str, bytes: Bytes, content_type: &str) -> Result<(), ObjectError> {
-        let (bucket, key) = match self.place(url)? {
-            Place::File(path) => {
+        let (bucket, key) = match self.locate(url)? {
+            ObjectLocation::File(path) => {
                 let url = url.to_owned();
                 return self.on_disk(move || write(&path, &url, &bytes)).await;
             }
-            Place::Object { writable: false, .. } => return Err(ObjectError::ReadOnly { url: url.to_owned() }),
-            Place::Object { bucket, key, .. } => (bucket, key),
+            ObjectLocation::Object { writable: false, .. } => {
+                return Err(ObjectError::ReadOnly { url: url.to_owned() });
+            }
+            ObjectLocation::Object { bucket, key, .. } => (bucket, key),
         };
         let (url, retries, content_type) = (url.to_owned(), self.retries, content_type.to_owned());
         let written = async move {
-            let mut tries = Tries::new(retries);
+            let mut tries = Retries::new(retries);
             loop {
                 match bucket.put(&key, &url, bytes.clone(), &content_type).await {
                     Ok(()) => return Ok(()),
-                    Err(failure) => tries.again(failure).await?,
+                    Err(failure) => tries.next_attempt(failure).await?,
                 }
             }
         };
-        Ok(on(self.thread.runtime(), String::new(), written).await?)
+        Ok(run_on(self.thread.runtime(), String::new(), written).await?)
     }
 
-    fn place(&self, url: &str) -> Result<Place, ObjectError> {
+    fn locate(&self, url: &str) -> Result<ObjectLocation, ObjectError> {
         let location = Location::parse(url)?;
         let nothing = || StoreError::NotFound { url: location.shown() };
         let (base, key, writable) = match &location {
-            Location::Directory(path) => return Ok(Place::File(path.clone())),
+            Location::Directory(path) => return Ok(ObjectLocation::File(path.clone())),
             Location::Bucket { bucket, prefix, .. } => {
                 let key = prefix.as_ref().ok_or_else(nothing)?.to_string();
                 (bucket.clone(), key, true)
             }
-            // The client's own URL is the object.
+            // The client's URL is the object itself.
             Location::Web(url) => (url.to_string(), String::new(), false),
         };
         let key = Path::parse(key).map_err(|_| nothing())?;
-        // Nothing under the lock panics half-way, nor waits.
+        // Code under the lock neither waits nor panics halfway.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.get(&base) {
             let bucket = Arc::clone(bucket);
-            return Ok(Place::Object { bucket, key, writable });
+            return Ok(ObjectLocation::Object { bucket, key, writable });
         }
         let client = clouds::connect(&location, &self.environment, self.timeout)?;
         let bucket = Arc::new(Bucket::new(client, &location, self.timeout));
         if writable {
             buckets.insert(base, Arc::clone(&bucket));
         }
-        Ok(Place::Object { bucket, key, writable })
+        Ok(ObjectLocation::Object { bucket, key, writable })
     }
 
     async fn on_disk<T: Send + 'static>(
@@ -151,18 +154,18 @@ impl Objects {
     }
 }
 
-type Whole = Result<Result<Bytes, ObjectError>, Failure>;
+type Whole = Result<Result<Bytes, ObjectError>, AttemptFailure>;
 
 async fn whole(bucket: &Bucket, key: &Path, url: &str, limit: usize) -> Whole {
-    let ask = Ask {
+    let request = GetRequest {
         key,
         url,
         range: None,
         matching: None,
         unless: None,
     };
-    let gone = || Failure::lasting(StoreError::NotFound { url: url.to_owned() });
-    let mut opened = bucket.get(&ask).await?.ok_or_else(gone)?;
+    let gone = || AttemptFailure::permanent(StoreError::NotFound { url: url.to_owned() });
+    let mut opened = bucket.get(&request).await?.ok_or_else(gone)?;
     let too_large = || ObjectError::TooLarge {
         url: url.to_owned(),
         limit,
@@ -196,7 +199,7 @@ fn read(path: &FilePath, url: &str, limit: usize) -> Result<Bytes, ObjectError> 
     }
 }
 
-/// By a file beside it, so that nobody sees half of one.
+/// Writes a temporary file and renames it, so that no reader sees half of a file.
 fn write(path: &FilePath, url: &str, bytes: &[u8]) -> Result<(), ObjectError> {
     let folder = path.parent().unwrap_or(FilePath::new("."));
     let write = || {
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_written_with_its_type_and_again_when_that_fails_for_a_moment() {
+    fn a_failed_write_is_retried_and_keeps_its_content_type() {
         let tries = std::sync::atomic::AtomicU32::new(0);
         let server = Server::start(
             move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {

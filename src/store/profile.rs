@@ -1,7 +1,7 @@
-//! The keys that `aws configure` has written to `~/.aws`.
+//! Static keys that `aws configure` wrote to `~/.aws`.
 //!
-//! Static ones only. A profile that takes a role, signs in or runs a program needs AWS's own tools, which can put what they
-//! get into the environment: the error says how.
+//! A profile that assumes a role, signs in or runs a program needs AWS's own tools, which can
+//! export the resulting keys to the environment. The error says how.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,9 +9,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::error::OpenError;
+use super::error::LocationError;
 
-/// The beginnings of settings by which a profile gets credentials otherwise.
+/// Prefixes of the settings by which a profile gets credentials in another way.
 const OTHERWISE: [&str; 5] = [
     "role_arn",
     "sso_",
@@ -20,7 +20,7 @@ const OTHERWISE: [&str; 5] = [
     "login_session",
 ];
 
-/// What the profile in use says; nothing if there is none.
+/// The values of the profile in use; empty if there is none.
 #[derive(Debug, Default)]
 pub(super) struct Profile {
     name: String,
@@ -29,7 +29,7 @@ pub(super) struct Profile {
 }
 
 impl Profile {
-    pub fn read(environment: &Environment) -> Result<Self, OpenError> {
+    pub fn read(environment: &Environment) -> Result<Self, LocationError> {
         let folder = environment.get("HOME").map(|home| Path::new(home).join(".aws"));
         let file = |variable, name| {
             let named = environment.get(variable).map(PathBuf::from);
@@ -43,7 +43,7 @@ impl Profile {
         };
         let mut found = false;
         let sections = [name.to_owned(), format!("profile {name}")];
-        // What the file of credentials says goes before what the file of settings does, so it is read last.
+        // The credentials file takes precedence over the config file, so it is read last.
         for path in [
             file("AWS_CONFIG_FILE", "config"),
             file("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
@@ -55,19 +55,19 @@ impl Profile {
                 Ok(text) => text,
                 Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
                 Err(error) if chosen.is_none() => {
-                    tracing::warn!(path = %path.display(), %error, "AWS's profiles are not read");
+                    tracing::warn!(path = %path.display(), %error, "this file of AWS profiles cannot be read");
                     String::new()
                 }
                 Err(error) => {
                     let reason = format!("AWS_PROFILE is set, but this file cannot be read ({error})");
-                    return Err(OpenError::Profile { path, reason });
+                    return Err(LocationError::Profile { path, reason });
                 }
             };
             profile.path = path;
             found |= settings(&text, &sections, &mut profile.values);
         }
         match chosen {
-            Some(name) if !found => Err(OpenError::Profile {
+            Some(name) if !found => Err(LocationError::Profile {
                 path: profile.path,
                 reason: format!("it has no profile {name:?}; correct AWS_PROFILE"),
             }),
@@ -79,20 +79,20 @@ impl Profile {
         self.values.get(name).map(String::as_str)
     }
 
-    /// Why the profile, which has no keys, cannot be used, if it has credentials by other means.
-    pub fn other_credentials(&self) -> Option<OpenError> {
+    /// The error for a profile without keys that gets its credentials in another way.
+    pub fn other_credentials(&self) -> Option<LocationError> {
         let otherwise = |name: &String| OTHERWISE.iter().any(|beginning| name.starts_with(beginning));
         self.values
             .keys()
             .any(otherwise)
-            .then(|| OpenError::ProfileWithoutKeys {
+            .then(|| LocationError::ProfileWithoutKeys {
                 profile: self.name.clone(),
                 path: self.path.clone(),
             })
     }
 }
 
-/// Puts what `text` says in one of `sections` into `values`; whether there is such a section.
+/// Adds the values of `sections` in `text` to `values`. Returns whether there is such a section.
 fn settings(text: &str, sections: &[String], values: &mut BTreeMap<String, String>) -> bool {
     let (mut inside, mut found) = (false, false);
     for line in text.lines() {
@@ -102,7 +102,7 @@ fn settings(text: &str, sections: &[String], values: &mut BTreeMap<String, Strin
             inside = sections.contains(&section);
             found |= inside;
         } else if inside
-            // Indented are the parts of settings such as `s3 =`.
+            // Indented lines belong to nested settings such as `s3 =`.
             && !line.starts_with([' ', '\t', '#', ';'])
             && let Some((name, value)) = line.split_once('=')
         {
@@ -141,8 +141,8 @@ sso_session = corp
 region = us-west-2
 ";
 
-    /// The profile that `variables` choose of the two files above.
-    fn read(variables: &[(&str, &str)]) -> Result<Profile, OpenError> {
+    /// The profile that `variables` select from the two files above.
+    fn read(variables: &[(&str, &str)]) -> Result<Profile, LocationError> {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join(".aws");
         fs::create_dir(&folder).unwrap();
@@ -184,7 +184,7 @@ region = us-west-2
     }
 
     #[test]
-    fn no_files_are_no_profile() {
+    fn missing_files_give_an_empty_profile() {
         assert_eq!(Profile::read(&Environment::default()).unwrap().get("region"), None);
         let nowhere = Environment::from_iter([("HOME", "/nonexistent")]);
         assert_eq!(Profile::read(&nowhere).unwrap().get("region"), None);

@@ -1,22 +1,22 @@
-//! Says how far a long download is.
+//! Logs the progress of a long download.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-/// One that takes longer is worth a line, and another one each time that it takes as long again.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two log lines about a download.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A reader of so many bytes in all, which is watched.
-pub(super) struct Watched<'a, R> {
+/// A reader that logs its progress; `bytes` is the expected total.
+pub(super) struct ProgressReader<'a, R> {
     source: R,
     url: &'a str,
     bytes: u64,
     read: u64,
     started: Instant,
-    said: Instant,
+    reported: Instant,
 }
 
-impl<'a, R> Watched<'a, R> {
+impl<'a, R> ProgressReader<'a, R> {
     pub fn new(source: R, url: &'a str, bytes: u64) -> Self {
         let now = Instant::now();
         Self {
@@ -25,17 +25,17 @@ impl<'a, R> Watched<'a, R> {
             bytes,
             read: 0,
             started: now,
-            said: now,
+            reported: now,
         }
     }
 }
 
-impl<R: Read> Read for Watched<'_, R> {
+impl<R: Read> Read for ProgressReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
         self.read += read as u64;
-        if self.said.elapsed() >= PATIENCE {
-            self.said = Instant::now();
+        if self.reported.elapsed() >= REPORT_INTERVAL {
+            self.reported = Instant::now();
             let seconds = self.started.elapsed().as_secs();
             tracing::info!(
                 url = self.url,

@@ -1,8 +1,9 @@
-//! A store that models come from: finds what a name means there, and reads it.
+//! Finds names in a store, and reads them.
 //!
-//! What goes over the network does so on a runtime of one thread that belongs to the store, so that TLS and slow answers
-//! hold up nobody else; its futures may be awaited anywhere. An object costs one request if it fits into a part, because
-//! the answer that says that it is there is the one with its bytes, and one without bytes if it is known already.
+//! Network traffic runs on a runtime with one thread that belongs to the store, so that TLS and
+//! slow responses hold up no other work. The futures may be awaited anywhere. An object that fits
+//! into a part costs one request, because the response that confirms its existence has its bytes.
+//! An object with the known version costs one response without bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,91 +11,91 @@ use std::time::Duration;
 use object_store::path::Path;
 use tokio::runtime::Handle;
 
-use super::bucket::{Ask, Bucket, Opened};
+use super::bucket::{Bucket, GetRequest, OpenedObject};
 use super::clouds;
-use super::download::{Download, Plan};
+use super::download::{Download, DownloadPlan};
 use super::environment::Environment;
-use super::error::{OpenError, StoreError};
-use super::found::{Bytes, Folder, Found, Object, Reader};
-use super::listing::{self, Bounds, Listing};
-use super::local::{Directory, Entry};
+use super::error::{LocationError, StoreError};
+use super::found::{Folder, FoundModel, Object, ReaderSource, StoreReader};
+use super::listing::{self, FolderListing, ListingLimits};
+use super::local::{DirectoryStore, LocalEntry};
 use super::location::Location;
 use super::name::Name;
-use super::thread::{self, on};
-use super::tries::Tries;
+use super::thread::{self, run_on};
+use super::tries::Retries;
 use super::version::Version;
 use crate::background::Background;
 
-/// How a store is opened.
+/// The options of an opened store.
 #[derive(Debug, Clone)]
 pub struct RemoteSettings {
     /// `s3://`, `gs://`, `az://`, `https://`, `http://`, `file://` or a path.
     pub url: String,
-    /// Where the clouds' credentials and endpoints are.
+    /// Environment variables with the clouds' credentials and endpoints.
     pub environment: Environment,
-    /// Time in which the store has to send something.
+    /// Longest time in which the store sends nothing.
     pub timeout: Duration,
-    /// Further tries at each request that fails for a reason that may pass.
+    /// Further attempts at each request whose failure may pass.
     pub retries: u32,
-    /// What is asked for at once.
+    /// Bytes of each requested part.
     pub part_bytes: u64,
-    /// Parts that are asked for, or wait to be read, of one object at a time.
+    /// Parts of one object that are requested or wait to be read at the same time.
     pub parts: usize,
-    /// What a folder of files may hold.
+    /// Most files of a folder, and most bytes of them.
     pub max_files: u64,
     pub max_bytes: u64,
 }
 
-/// A store that is open.
+/// An opened store.
 pub struct Remote {
-    shared: Arc<Shared>,
+    shared: Arc<RemoteShared>,
     thread: Background,
 }
 
-struct Shared {
+struct RemoteShared {
     location: Location,
-    place: Place,
-    bounds: Bounds,
-    plan: Plan,
+    backend: Backend,
+    bounds: ListingLimits,
+    plan: DownloadPlan,
 }
 
-enum Place {
-    Directory(Directory),
+enum Backend {
+    Directory(DirectoryStore),
     Network { bucket: Arc<Bucket>, prefix: Option<Name> },
 }
 
-/// Where something was found.
+/// A name in a store.
 #[derive(Clone)]
-pub(super) struct At {
-    shared: Arc<Shared>,
+pub(super) struct RemoteName {
+    shared: Arc<RemoteShared>,
     pub runtime: Handle,
     name: Name,
     pub url: String,
 }
 
 impl Remote {
-    /// Asks nothing of a store on the network: what is wrong there shows when something is to be found.
-    pub fn open(settings: &RemoteSettings) -> Result<Self, OpenError> {
+    /// Opens a store without any request over the network: errors there show at the first search.
+    pub fn open(settings: &RemoteSettings) -> Result<Self, LocationError> {
         let location = Location::parse(&settings.url)?;
-        let place = match &location {
-            Location::Directory(path) => Place::Directory(Directory::open(path)?),
-            Location::Bucket { prefix, .. } => Place::Network {
+        let backend = match &location {
+            Location::Directory(path) => Backend::Directory(DirectoryStore::open(path)?),
+            Location::Bucket { prefix, .. } => Backend::Network {
                 bucket: bucket(&location, settings)?,
                 prefix: prefix.clone(),
             },
-            Location::Web(_) => Place::Network {
+            Location::Web(_) => Backend::Network {
                 bucket: bucket(&location, settings)?,
                 prefix: None,
             },
         };
-        let shared = Shared {
+        let shared = RemoteShared {
             location,
-            place,
-            bounds: Bounds {
+            backend,
+            bounds: ListingLimits {
                 files: settings.max_files,
                 bytes: settings.max_bytes,
             },
-            plan: Plan {
+            plan: DownloadPlan {
                 part_bytes: settings.part_bytes.max(1),
                 parts: settings.parts.max(1),
                 retries: settings.retries,
@@ -106,22 +107,22 @@ impl Remote {
         })
     }
 
-    /// Where `name` is, without credentials: for people, and as a key for what was fetched from there.
+    /// The URL of `name` without credentials, for messages and as the key of the fetched files.
     pub fn url_of(&self, name: &Name) -> String {
         self.shared.location.url_of(name)
     }
 
-    /// The store itself, for people.
+    /// The URL of the store itself, for messages.
     pub fn url(&self) -> String {
         self.shared.location.shown()
     }
 
-    /// Looks for an object `name`, else for a folder of files.
+    /// Looks for an object `name`, otherwise for a folder of files.
     ///
     /// # Cancel safety
-    /// Requests under way end with the future.
-    pub async fn find(&self, name: &Name, known: Option<&Version>) -> Result<Found, StoreError> {
-        let at = At {
+    /// Requests in progress end with the future.
+    pub async fn find(&self, name: &Name, known: Option<&Version>) -> Result<FoundModel, StoreError> {
+        let at = RemoteName {
             shared: self.shared.clone(),
             runtime: self.thread.runtime().clone(),
             name: name.clone(),
@@ -129,18 +130,18 @@ impl Remote {
         };
         let (runtime, url) = (at.runtime.clone(), at.url.clone());
         let known = known.cloned();
-        on(&runtime, url, async move { at.find(known.as_ref()).await }).await
+        run_on(&runtime, url, async move { at.find(known.as_ref()).await }).await
     }
 }
 
-impl At {
-    async fn find(self, known: Option<&Version>) -> Result<Found, StoreError> {
-        if let Place::Network { bucket, prefix } = &self.shared.place {
+impl RemoteName {
+    async fn find(self, known: Option<&Version>) -> Result<FoundModel, StoreError> {
+        if let Backend::Network { bucket, prefix } = &self.shared.backend {
             let key = key(prefix.as_ref(), &self.name, &self.url)?;
             match self.object(bucket, &key, known).await {
-                Ok(None) => return Ok(Found::Unchanged),
+                Ok(None) => return Ok(FoundModel::Unchanged),
                 Ok(Some(opened)) => {
-                    return Ok(Found::Object(Object {
+                    return Ok(FoundModel::Object(Object {
                         version: opened.version.clone(),
                         bytes: opened.bytes,
                         opened: Some(opened),
@@ -154,22 +155,22 @@ impl At {
             return Ok(self.folder(listing, known));
         }
         match self.local().await? {
-            Entry::File { version, .. } if known == Some(&version) => Ok(Found::Unchanged),
-            Entry::File { version, bytes } => Ok(Found::Object(Object {
+            LocalEntry::File { version, .. } if known == Some(&version) => Ok(FoundModel::Unchanged),
+            LocalEntry::File { version, bytes } => Ok(FoundModel::Object(Object {
                 found: self,
                 version,
                 bytes,
                 opened: None,
             })),
-            Entry::Folder(listing) => Ok(self.folder(listing, known)),
+            LocalEntry::Folder(listing) => Ok(self.folder(listing, known)),
         }
     }
 
-    fn folder(self, listing: Listing, known: Option<&Version>) -> Found {
+    fn folder(self, listing: FolderListing, known: Option<&Version>) -> FoundModel {
         let version = listing.version();
         match known {
-            Some(known) if *known == version => Found::Unchanged,
-            _ => Found::Folder(Folder {
+            Some(known) if *known == version => FoundModel::Unchanged,
+            _ => FoundModel::Folder(Folder {
                 found: self,
                 version,
                 files: listing.into_files(),
@@ -177,40 +178,46 @@ impl At {
         }
     }
 
-    /// The beginning of the object, or of all of it where its parts could be of different versions.
-    async fn object(&self, bucket: &Bucket, key: &Path, known: Option<&Version>) -> Result<Option<Opened>, StoreError> {
+    /// Requests the beginning of the object, or all of it where its parts could not be matched to
+    /// one version.
+    async fn object(
+        &self,
+        bucket: &Bucket,
+        key: &Path,
+        known: Option<&Version>,
+    ) -> Result<Option<OpenedObject>, StoreError> {
         let plan = self.shared.plan;
-        let mut asked = Ask {
+        let mut request = GetRequest {
             key,
             url: &self.url,
             range: Some(0..plan.part_bytes),
             matching: None,
             unless: known,
         };
-        let mut tries = Tries::new(plan.retries);
+        let mut tries = Retries::new(plan.retries);
         loop {
-            match bucket.get(&asked).await {
-                Ok(Some(opened)) if !opened.is_whole() && opened.version.is_unknown() => asked.range = None,
+            match bucket.get(&request).await {
+                Ok(Some(opened)) if !opened.is_whole() && opened.version.is_unknown() => request.range = None,
                 Ok(opened) => return Ok(opened),
-                Err(failure) => tries.again(failure).await?,
+                Err(failure) => tries.next_attempt(failure).await?,
             }
         }
     }
 
-    /// What is in the folder now.
-    pub async fn listing(&self) -> Result<Listing, StoreError> {
+    /// Lists the folder's current files.
+    pub async fn listing(&self) -> Result<FolderListing, StoreError> {
         let gone = || StoreError::NotFound { url: self.url.clone() };
-        match &self.shared.place {
-            Place::Directory(_) => match self.local().await? {
-                Entry::Folder(listing) => Ok(listing),
-                Entry::File { .. } => Err(gone()),
+        match &self.shared.backend {
+            Backend::Directory(_) => match self.local().await? {
+                LocalEntry::Folder(listing) => Ok(listing),
+                LocalEntry::File { .. } => Err(gone()),
             },
-            Place::Network { bucket, prefix } => {
+            Backend::Network { bucket, prefix } => {
                 let key = key(prefix.as_ref(), &self.name, &self.url)?;
-                let Shared { bounds, plan, .. } = &*self.shared;
+                let RemoteShared { bounds, plan, .. } = &*self.shared;
                 match listing::list(bucket, &key, &self.url, *bounds, plan.retries).await {
                     Ok(Some(listing)) => Ok(listing),
-                    // Who may not list may still have been right that there is no object.
+                    // Without the right to list, the earlier "no such object" may still be true.
                     Ok(None) | Err(StoreError::Denied { .. }) => Err(gone()),
                     Err(error) => Err(error),
                 }
@@ -218,35 +225,41 @@ impl At {
         }
     }
 
-    async fn local(&self) -> Result<Entry, StoreError> {
+    async fn local(&self) -> Result<LocalEntry, StoreError> {
         let at = self.clone();
-        let task = self.runtime.spawn_blocking(move || match &at.shared.place {
-            Place::Directory(directory) => directory.find(&at.name, &at.url, at.shared.bounds),
-            Place::Network { .. } => Err(StoreError::NotFound { url: at.url }),
+        let task = self.runtime.spawn_blocking(move || match &at.shared.backend {
+            Backend::Directory(directory) => directory.find(&at.name, &at.url, at.shared.bounds),
+            Backend::Network { .. } => Err(StoreError::NotFound { url: at.url }),
         });
         let stopped = |_| StoreError::Stopped { url: self.url.clone() };
         task.await.map_err(stopped)?
     }
 
-    /// Reads the object, or a file of the folder, that was found here.
-    pub fn read(&self, file: Option<&Name>, version: &Version, bytes: u64, opened: Option<Opened>) -> Reader {
+    /// Reads the object that was found, or a file of the folder.
+    pub fn read(
+        &self,
+        file: Option<&Name>,
+        version: &Version,
+        bytes: u64,
+        opened: Option<OpenedObject>,
+    ) -> StoreReader {
         let url = match file {
             Some(file) => format!("{}/{file}", self.url),
             None => self.url.clone(),
         };
-        let (bucket, prefix) = match &self.shared.place {
-            Place::Directory(directory) => {
+        let (bucket, prefix) = match &self.shared.backend {
+            Backend::Directory(directory) => {
                 return match directory.read(&self.name, file, &url, version) {
-                    Ok(file) => Reader(Bytes::Local(file)),
-                    Err(error) => Reader(Bytes::Failed(error)),
+                    Ok(file) => StoreReader(ReaderSource::Local(file)),
+                    Err(error) => StoreReader(ReaderSource::Failed(error)),
                 };
             }
-            Place::Network { bucket, prefix } => (bucket.clone(), prefix.as_ref()),
+            Backend::Network { bucket, prefix } => (bucket.clone(), prefix.as_ref()),
         };
         let name = file.map_or_else(|| self.name.to_string(), |file| format!("{}/{file}", self.name));
         let key = match joined(prefix, &name, &url) {
             Ok(key) => key,
-            Err(error) => return Reader(Bytes::Failed(error)),
+            Err(error) => return StoreReader(ReaderSource::Failed(error)),
         };
         let download = Download {
             bucket,
@@ -256,11 +269,11 @@ impl At {
             bytes,
             plan: self.shared.plan,
         };
-        Reader(Bytes::Incoming(download.start(opened, &self.runtime)))
+        StoreReader(ReaderSource::Incoming(download.start(opened, &self.runtime)))
     }
 }
 
-fn bucket(location: &Location, settings: &RemoteSettings) -> Result<Arc<Bucket>, OpenError> {
+fn bucket(location: &Location, settings: &RemoteSettings) -> Result<Arc<Bucket>, LocationError> {
     let client = clouds::connect(location, &settings.environment, settings.timeout)?;
     Ok(Arc::new(Bucket::new(client, location, settings.timeout)))
 }
@@ -269,10 +282,10 @@ fn key(prefix: Option<&Name>, name: &Name, url: &str) -> Result<Path, StoreError
     joined(prefix, name.as_str(), url)
 }
 
-/// The key of `name`. Parsed, so that it is taken as it is: object_store would percent-encode what it does not like.
+/// The key of `name`. Parsed, so that it is taken literally: object_store would percent-encode it.
 fn joined(prefix: Option<&Name>, name: &str, url: &str) -> Result<Path, StoreError> {
     let key = prefix.map_or_else(|| name.to_owned(), |prefix| format!("{prefix}/{name}"));
-    Path::parse(key).map_err(|error| StoreError::Answer {
+    Path::parse(key).map_err(|error| StoreError::InvalidResponse {
         url: url.to_owned(),
         reason: error.to_string(),
     })

@@ -1,4 +1,4 @@
-//! A store of objects for tests: a web server that answers as a test says, and notes what it was asked.
+//! An object store for tests: a web server with scripted replies that records its requests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use super::found::{Found, Reader};
+use super::found::{FoundModel, StoreReader};
 use super::{Environment, Name, Remote, RemoteSettings, StoreError};
 
 pub const PART: u64 = 1000;
 pub const PARTS: usize = 3;
 
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct TestRequest {
     pub target: String,
     headers: BTreeMap<String, String>,
 }
 
-impl Request {
+impl TestRequest {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
@@ -59,11 +59,11 @@ pub struct Reply {
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
     after: usize,
-    then: Then,
+    then: EarlyEnd,
 }
 
-/// What happens where a body ends early.
-enum Then {
+/// The way in which a body ends early.
+enum EarlyEnd {
     Cut,
     Stall,
 }
@@ -75,7 +75,7 @@ impl Reply {
             headers: Vec::new(),
             body: body.into(),
             after: usize::MAX,
-            then: Then::Cut,
+            then: EarlyEnd::Cut,
         }
     }
 
@@ -93,20 +93,20 @@ impl Reply {
         self
     }
 
-    /// The connection is closed after so many bytes of the body.
+    /// Closes the connection after so many bytes of the body.
     pub fn cut(mut self, after: usize) -> Self {
-        (self.after, self.then) = (after, Then::Cut);
+        (self.after, self.then) = (after, EarlyEnd::Cut);
         self
     }
 
-    /// Nothing comes after so many bytes of the body, until the client leaves.
+    /// Sends nothing after so many bytes of the body, until the client disconnects.
     pub fn stall(mut self, after: usize) -> Self {
-        (self.after, self.then) = (after, Then::Stall);
+        (self.after, self.then) = (after, EarlyEnd::Stall);
         self
     }
 }
 
-/// An object as S3 gives it out.
+/// An object as S3 serves it.
 #[derive(Clone)]
 pub struct Stored {
     pub bytes: Vec<u8>,
@@ -118,7 +118,7 @@ pub struct Stored {
 pub const MODIFIED: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
 
 impl Stored {
-    /// So many bytes that differ.
+    /// An object of so many varying bytes.
     pub fn new(bytes: usize) -> Self {
         Self {
             bytes: (0..bytes)
@@ -130,7 +130,7 @@ impl Stored {
         }
     }
 
-    pub fn answer(&self, request: &Request) -> Reply {
+    pub fn answer(&self, request: &TestRequest) -> Reply {
         let headers = |mut reply: Reply| {
             if let Some(tag) = &self.tag {
                 reply = reply.with("etag", tag);
@@ -141,18 +141,18 @@ impl Stored {
             }
         };
         let (tag, modified) = (self.tag.as_deref(), self.modified);
-        if request.header("if-match").is_some_and(|asked| Some(asked) != tag) {
+        if request.header("if-match").is_some_and(|sent| Some(sent) != tag) {
             return Reply::error(412, "PreconditionFailed");
         }
         let unmodified_since = request.header("if-unmodified-since");
-        if unmodified_since.is_some_and(|asked| Some(asked) != modified) {
+        if unmodified_since.is_some_and(|sent| Some(sent) != modified) {
             return Reply::error(412, "PreconditionFailed");
         }
         let not_modified = match request.header("if-none-match") {
-            Some(asked) => Some(asked) == tag,
+            Some(sent) => Some(sent) == tag,
             None => request
                 .header("if-modified-since")
-                .is_some_and(|asked| Some(asked) == modified),
+                .is_some_and(|sent| Some(sent) == modified),
         };
         if not_modified {
             return headers(Reply::new(304, ""));
@@ -169,7 +169,7 @@ impl Stored {
     }
 }
 
-/// A page of a list, as S3 gives it out.
+/// A page of a listing, as S3 serves it.
 pub fn page(files: &[(&str, &Stored)], next: Option<&str>) -> Reply {
     let contents: String = files
         .iter()
@@ -191,23 +191,23 @@ pub fn page(files: &[(&str, &Stored)], next: Option<&str>) -> Reply {
 
 pub struct Server {
     pub address: SocketAddr,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<TestRequest>>>,
     left: Receiver<()>,
 }
 
 impl Server {
-    pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn start(answer: impl Fn(&TestRequest) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let requests = Arc::<Mutex<Vec<Request>>>::default();
-        let (answer, noted) = (Arc::new(answer), requests.clone());
+        let requests = Arc::<Mutex<Vec<TestRequest>>>::default();
+        let (answer, recorded) = (Arc::new(answer), requests.clone());
         let (leaving, left) = channel();
         // Ends with the process of the test.
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (answer, noted, leaving) = (answer.clone(), noted.clone(), leaving.clone());
-                // An error is a client that left, as tests let them.
-                thread::spawn(move || serve(&stream.unwrap(), &*answer, &noted, &leaving));
+                let (answer, recorded, leaving) = (answer.clone(), recorded.clone(), leaving.clone());
+                // Errors are clients that disconnected, as tests let them.
+                thread::spawn(move || serve(&stream.unwrap(), &*answer, &recorded, &leaving));
             }
         });
         Self {
@@ -217,17 +217,17 @@ impl Server {
         }
     }
 
-    /// What it was asked since the last time.
-    pub fn requests(&self) -> Vec<Request> {
+    /// The requests since the last call.
+    pub fn requests(&self) -> Vec<TestRequest> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 
-    /// Waits until a client has left a reply that stalls.
+    /// Waits until a client has disconnected from a stalled reply.
     pub fn wait_for_leaver(&self) {
         self.left.recv_timeout(Duration::from_secs(30)).unwrap();
     }
 
-    /// What a store here has to be told.
+    /// The environment of a store at this server.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
@@ -249,8 +249,8 @@ impl Server {
 
 fn serve(
     stream: &TcpStream,
-    answer: &dyn Fn(&Request) -> Reply,
-    noted: &Mutex<Vec<Request>>,
+    answer: &dyn Fn(&TestRequest) -> Reply,
+    recorded: &Mutex<Vec<TestRequest>>,
     leaving: &Sender<()>,
 ) -> Option<()> {
     let mut reader = BufReader::new(stream);
@@ -258,7 +258,7 @@ fn serve(
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         let mut words = line.split_whitespace();
-        let mut request = Request {
+        let mut request = TestRequest {
             target: words.nth(1)?.to_owned(),
             headers: BTreeMap::new(),
         };
@@ -272,7 +272,7 @@ fn serve(
                 .headers
                 .insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
-        noted.lock().unwrap().push(request.clone());
+        recorded.lock().unwrap().push(request.clone());
         let reply = answer(&request);
         let headers: String = reply
             .headers
@@ -286,14 +286,14 @@ fn serve(
         };
         let head = format!("HTTP/1.1 {status} Status\r\n{length}{headers}\r\n");
         let mut writer = stream;
-        // Not even the head, where nothing is to come.
+        // Without any bytes of the body, the head is not sent either.
         if reply.after > 0 {
             writer.write_all(head.as_bytes()).ok()?;
         }
         let body = &reply.body[..reply.body.len().min(reply.after)];
         writer.write_all(body).ok()?;
         if body.len() < reply.body.len() {
-            if let Then::Stall = reply.then {
+            if let EarlyEnd::Stall = reply.then {
                 let _ = reader.read(&mut [0]);
                 let _ = leaving.send(());
             }
@@ -309,7 +309,7 @@ pub fn settings<V: Into<String>>(
     RemoteSettings {
         url: url.to_owned(),
         environment: Environment::from_iter(environment),
-        // Longer than any test waits: what ends is ended by somebody.
+        // Longer than any test waits, so that a timeout cannot end a test.
         timeout: Duration::from_secs(600),
         retries: 2,
         part_bytes: PART,
@@ -327,14 +327,14 @@ pub fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
-/// Waits for a future on a runtime that is not the store's.
+/// Awaits a future on a runtime that is not the store's.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(future)
 }
 
-/// All that comes.
-pub fn read(mut reader: Reader) -> Result<Vec<u8>, StoreError> {
+/// Reads to the end.
+pub fn read(mut reader: StoreReader) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
     match reader.read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
@@ -342,10 +342,10 @@ pub fn read(mut reader: Reader) -> Result<Vec<u8>, StoreError> {
     }
 }
 
-/// Finds what is a single object, and reads it.
+/// Finds a single object, and reads it.
 pub fn fetched(remote: &Remote, text: &str) -> Result<Vec<u8>, StoreError> {
     match wait(remote.find(&name(text), None))? {
-        Found::Object(object) => read(object.into_reader()),
-        Found::Unchanged | Found::Folder(_) => panic!("{text} is no object"),
+        FoundModel::Object(object) => read(object.into_reader()),
+        FoundModel::Unchanged | FoundModel::Folder(_) => panic!("{text} is not an object"),
     }
 }

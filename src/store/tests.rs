@@ -1,4 +1,4 @@
-//! Stores against a server that plays S3, the other clouds and simpler ones.
+//! Stores against a server that plays S3, the other clouds and simpler web servers.
 
 mod clouds;
 mod credentials;

@@ -1,22 +1,22 @@
-//! The thread of a store: all that goes over the network is done there.
+//! The runtime thread of a store, which does all network traffic.
 
 use std::future::Future;
 
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::error::{OpenError, StoreError};
+use super::error::{LocationError, StoreError};
 use crate::background::{Background, BlockingWork};
 
-pub(super) fn start() -> Result<Background, OpenError> {
-    // What looks up a host name may take a minute, and changes nothing.
-    Background::start("store", BlockingWork::Left).map_err(|error| OpenError::Thread {
+pub(super) fn start() -> Result<Background, LocationError> {
+    // A blocked host name lookup may take a minute, and changes nothing.
+    Background::start("store", BlockingWork::Detached).map_err(|error| LocationError::Thread {
         reason: error.to_string(),
     })
 }
 
-/// Runs `future` on `runtime`, as long as somebody waits for it.
-pub(super) async fn on<T: Send + 'static>(
+/// Runs `future` on `runtime`. Dropping the returned future ends it.
+pub(super) async fn run_on<T: Send + 'static>(
     runtime: &Handle,
     url: String,
     future: impl Future<Output = Result<T, StoreError>> + Send + 'static,

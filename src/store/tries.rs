@@ -1,7 +1,7 @@
-//! How often, and after what pauses, a request is made again.
+//! Retries of requests, and the pauses between them.
 //!
-//! object_store is told not to repeat anything: its tries and ours would multiply, and it cannot resume an object whose
-//! version it did not keep.
+//! object_store itself must not retry: its retries would multiply with these, and it cannot resume
+//! an object without keeping its version.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -11,55 +11,62 @@ use super::error::StoreError;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Why one try failed, and whether another may fare better.
+/// A failed attempt, and whether another one may succeed.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct AttemptFailure {
     pub error: StoreError,
-    pub again: bool,
+    pub is_transient: bool,
 }
 
-impl Failure {
-    pub fn lasting(error: StoreError) -> Self {
-        Self { error, again: false }
+impl AttemptFailure {
+    pub fn permanent(error: StoreError) -> Self {
+        Self {
+            error,
+            is_transient: false,
+        }
     }
 
-    pub fn passing(error: StoreError) -> Self {
-        Self { error, again: true }
+    pub fn transient(error: StoreError) -> Self {
+        Self {
+            error,
+            is_transient: true,
+        }
     }
 }
 
-/// The tries at one thing.
+/// The attempts at one request.
 #[derive(Debug)]
-pub(super) struct Tries {
+pub(super) struct Retries {
     made: u32,
     retries: u32,
 }
 
-impl Tries {
+impl Retries {
     pub fn new(retries: u32) -> Self {
         Self { made: 0, retries }
     }
 
-    /// Returns when it is time for another try, or why there is none.
-    pub async fn again(&mut self, failure: Failure) -> Result<(), StoreError> {
+    /// Returns when it is time for the next attempt, or the error when there is none left.
+    pub async fn next_attempt(&mut self, failure: AttemptFailure) -> Result<(), StoreError> {
         self.made = self.made.saturating_add(1);
         let error = failure.error.after(self.made);
-        if !failure.again || self.made > self.retries {
+        if !failure.is_transient || self.made > self.retries {
             return Err(error);
         }
         let pause = pause(self.made, RandomState::new().hash_one(self.made));
-        tracing::debug!(%error, pause_ms = pause.as_millis(), "the model store is asked again");
+        tracing::debug!(%error, pause_ms = pause.as_millis(), "a request to the model store failed; trying again");
         tokio::time::sleep(pause).await;
         Ok(())
     }
 
-    /// Something came of the last try.
-    pub fn begin_anew(&mut self) {
+    /// Starts counting again after progress.
+    pub fn reset(&mut self) {
         self.made = 0;
     }
 }
 
-/// Twice as long each time, less up to half of it by chance, so that what failed together does not come back together.
+/// Doubles with each attempt, and is shortened at random by up to half, so that requests that
+/// failed together do not return together.
 fn pause(made: u32, chance: u64) -> Duration {
     let full = FIRST_PAUSE
         .saturating_mul(2u32.saturating_pow(made.saturating_sub(1)))
@@ -72,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_bound_and_differ_by_chance() {
+    fn pauses_double_up_to_a_limit_and_vary_at_random() {
         let table = [
             (1, 0, 100.0),
             (2, 0, 200.0),
@@ -88,17 +95,23 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn tries_end_after_so_many_or_at_once() {
+    async fn retries_end_after_the_limit_or_at_once_for_a_lasting_failure() {
         let unreachable = |tries| StoreError::Unreachable {
             url: "s3://a".to_owned(),
             reason: "no".to_owned(),
             tries,
             address: "the address",
         };
-        let mut tries = Tries::new(1);
-        assert_eq!(tries.again(Failure::passing(unreachable(0))).await, Ok(()));
-        assert_eq!(tries.again(Failure::passing(unreachable(0))).await, Err(unreachable(2)));
-        let lasting = Failure::lasting(unreachable(0));
-        assert_eq!(Tries::new(9).again(lasting).await, Err(unreachable(1)));
+        let mut tries = Retries::new(1);
+        assert_eq!(
+            tries.next_attempt(AttemptFailure::transient(unreachable(0))).await,
+            Ok(())
+        );
+        assert_eq!(
+            tries.next_attempt(AttemptFailure::transient(unreachable(0))).await,
+            Err(unreachable(2))
+        );
+        let permanent = AttemptFailure::permanent(unreachable(0));
+        assert_eq!(Retries::new(9).next_attempt(permanent).await, Err(unreachable(1)));
     }
 }

@@ -1,7 +1,8 @@
-//! Which state of an object was seen, so that one that was replaced under the same name is noticed.
+//! The version of an object, which reveals a replacement under the same name.
 //!
-//! The entity tag where there is one, else when it was modified last together with its size. A server that tells neither
-//! gives versions that equal nothing, themselves of another answer included: such an object is fetched anew each time.
+//! The version is the entity tag where there is one, otherwise the modification time and the size.
+//! A server that reports neither gives versions that equal no other, not even one of the same
+//! object. Such an object is fetched again each time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,13 +15,14 @@ const MODIFIED: &str = "modified ";
 const UNKNOWN: &str = "unknown ";
 const FILES: &str = "files ";
 
-/// The state of an object or a folder in a store; as text, to be kept beside what was fetched.
+/// The version of an object or a folder in a store, as text that can be stored with the fetched
+/// files.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(Box<str>);
 
 impl Version {
-    /// Of an object with what its store tells; seconds since 1970.
+    /// The version of an object from its store's headers; `modified` in seconds since 1970.
     pub(super) fn of(tag: Option<&str>, modified: Option<i64>, bytes: u64) -> Self {
         static UNKNOWN_ONES: AtomicU64 = AtomicU64::new(0);
         let text = match (tag, modified) {
@@ -35,7 +37,7 @@ impl Version {
         Self(text.into())
     }
 
-    /// Of a folder, by the names and versions of its files in order.
+    /// The version of a folder, from the names and versions of its files in order.
     pub(super) fn of_files<'a>(files: impl Iterator<Item = (&'a str, &'a Self, u64)>) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 files of a folder in a store");
         for (name, version, bytes) in files {
@@ -48,7 +50,7 @@ impl Version {
         Self(format!("{FILES}{}", hasher.finalize().to_hex()).into())
     }
 
-    /// Whether the store told nothing by which the object could be recognized.
+    /// Whether the store reported nothing that identifies the object's version.
     pub(super) fn is_unknown(&self) -> bool {
         self.0.starts_with(UNKNOWN)
     }
@@ -57,7 +59,7 @@ impl Version {
         self.0.strip_prefix(TAG)
     }
 
-    /// The tag, if it may be asked for with `If-Match`, which knows no weak ones (RFC 9110, 13.1.1).
+    /// The tag, if `If-Match` accepts it, which excludes weak ones (RFC 9110, 13.1.1).
     pub(super) fn strong_tag(&self) -> Option<&str> {
         self.tag().filter(|tag| !tag.starts_with("W/"))
     }
@@ -67,8 +69,8 @@ impl Version {
         UNIX_EPOCH.checked_add(Duration::from_secs(seconds.parse().ok()?))
     }
 
-    /// Whether both may be of the same state of an object. Stores write the tag of one object with and without quotes, and
-    /// in one kind of answer only; sizes are compared apart.
+    /// Whether both may describe the same version of an object. Stores write the tag of an object
+    /// with or without quotes, and in some responses only. Sizes are compared elsewhere.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         match (self.tag(), other.tag()) {
             (Some(ours), Some(theirs)) => opaque(ours) == opaque(theirs),
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tag_counts_where_there_is_one() {
+    fn the_tag_decides_where_there_is_one() {
         let one = Version::of(Some("\"a\""), Some(1), 5);
         assert_eq!(one, Version::of(Some("\"a\""), Some(2), 6));
         assert_ne!(one, Version::of(Some("\"b\""), Some(1), 5));
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn else_the_time_and_the_size_count() {
+    fn the_time_and_size_decide_without_a_tag() {
         let one = Version::of(None, Some(7), 5);
         assert_eq!(one, Version::of(None, Some(7), 5));
         assert_ne!(one, Version::of(None, Some(7), 6));
@@ -116,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_nothing_equals_nothing() {
+    fn a_version_without_tag_and_time_equals_no_other() {
         let (one, other) = (Version::of(None, None, 5), Version::of(None, None, 5));
         assert_ne!(one, other);
         assert!(one.is_unknown() && !Version::of(None, Some(0), 5).is_unknown());
     }
 
     #[test]
-    fn weak_tags_are_not_asked_for() {
+    fn weak_tags_are_not_used_in_if_match() {
         let weak = Version::of(Some("W/\"a\""), None, 1);
         assert_eq!((weak.tag(), weak.strong_tag()), (Some("W/\"a\""), None));
         assert!(weak.agrees_with(&Version::of(Some("\"a\""), None, 1)));
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_all_of_its_files() {
+    fn a_folder_version_covers_all_files() {
         let (a, b) = (Version::of(Some("a"), None, 1), Version::of(Some("b"), None, 1));
         let of = |files: &[(&str, &Version, u64)]| Version::of_files(files.iter().copied());
         let one = of(&[("x", &a, 1), ("y", &b, 1)]);
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_survives_being_written_down() {
+    fn a_version_survives_serialization() {
         for version in [Version::of(Some("\"a\\b\""), None, 1), Version::of(None, None, 1)] {
             let text = serde_json::to_string(&version).unwrap();
             assert_eq!(serde_json::from_str::<Version>(&text).unwrap(), version);

@@ -1,10 +1,10 @@
-//! The memory that outlives a worker: which models are loaded, which of them are in use, and which
-//! contents have killed workers.
+//! The memory that outlives a worker: the loaded models, their order of use, and the contents that
+//! have killed workers.
 //!
-//! Content that has killed a worker is refused from its first kill: each kill takes the answers of
-//! all tenants away for the time of a restart. The first refusal is short, since one kill may be
-//! bad luck (a bit that flipped, a neighbour's fault); each further one is twice as long, up to a
-//! bound.
+//! Content that has killed a worker is refused from its first kill on, because each kill interrupts
+//! the requests of all tenants for the time of a restart. The first refusal is short, since one
+//! kill may be bad luck (a flipped bit, another model's fault). Each further refusal is twice as
+//! long, up to a limit.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,16 +12,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::protocol::Refusal;
+use super::protocol::ContentRefusal;
 use super::signal_name;
 use crate::catalog::Record;
 
-/// How long content is refused for the workers that it has killed.
+/// Times for which content that has killed workers is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefusalTimes {
-    /// After the first one. Twice as long after each further one.
+    /// After the first kill; doubled after each further one.
     pub first: Duration,
-    /// At most.
+    /// The longest refusal.
     pub longest: Duration,
 }
 
@@ -36,35 +36,35 @@ impl RefusalTimes {
 #[derive(Debug)]
 pub struct Ledger {
     models: BTreeMap<String, Arc<Record>>,
-    /// By content, the report that named it last.
+    /// The number of the last use report that named a content.
     used: HashMap<u64, u64>,
-    /// Reports of use so far.
+    /// Number of use reports so far.
     reports: u64,
-    kills: HashMap<u64, Kills>,
+    kills: HashMap<u64, KillRecord>,
     /// `None` when nothing is refused.
     times: Option<RefusalTimes>,
 }
 
 #[derive(Debug)]
-struct Kills {
+struct KillRecord {
     count: u32,
-    cause: Cause,
-    /// The end of the refusal.
+    cause: KillCause,
+    /// End of the refusal.
     until: Instant,
-    /// When it is as if there had been none.
+    /// When the kills are forgotten.
     forgotten: Instant,
 }
 
-/// How content has ended a worker.
+/// The way in which content ended a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// It crashed by this signal.
+pub enum KillCause {
+    /// The worker crashed with this signal.
     Signal(i32),
-    /// Its runs were stuck, and the worker was replaced.
+    /// Runs were stuck, and the worker was replaced.
     Stuck,
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for KillCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Signal(signal) => f.write_str(&signal_name(*signal)),
@@ -93,20 +93,20 @@ impl Ledger {
         self.models.remove(name);
     }
 
-    /// Notes that models of these contents have been asked since the last report.
+    /// Records that models of these contents were used since the last report.
     pub fn used(&mut self, contents: &[u64]) {
         self.reports += 1;
         self.used
             .extend(contents.iter().map(|&content| (content, self.reports)));
-        // Of contents that are loaded no more, few are kept.
+        // Bounds the contents that are no longer loaded.
         if self.used.len() > 2 * self.models.len() + 1024 {
             let loaded: HashSet<u64> = self.models.values().map(|model| model.content.short()).collect();
             self.used.retain(|content, _| loaded.contains(content));
         }
     }
 
-    /// The loaded models, in the order in which they are to be loaded again: what was used last
-    /// comes first, what is refused comes last.
+    /// The loaded models in the order for the next worker: recently used ones first, refused ones
+    /// last.
     pub fn models(&mut self, now: Instant) -> Vec<Arc<Record>> {
         self.forget(now);
         let mut models: Vec<Arc<Record>> = self.models.values().cloned().collect();
@@ -124,9 +124,9 @@ impl Ledger {
         with_content.map(|model| model.name.as_str()).collect()
     }
 
-    /// Notes that `content` has ended a worker, and returns for how long it is refused from now on,
-    /// if it is.
-    pub fn killed(&mut self, content: u64, cause: Cause, now: Instant) -> Option<Duration> {
+    /// Records that `content` has ended a worker. Returns the length of its refusal, unless nothing
+    /// is refused.
+    pub fn killed(&mut self, content: u64, cause: KillCause, now: Instant) -> Option<Duration> {
         self.forget(now);
         let times = self.times?;
         let count = self.kills.get(&content).map_or(0, |kills| kills.count) + 1;
@@ -134,24 +134,24 @@ impl Ledger {
         let until = now + refused;
         self.kills.insert(
             content,
-            Kills {
+            KillRecord {
                 count,
                 cause,
                 until,
-                // It has to hold for a while before its kills are forgotten.
+                // A while without kills has to pass before they are forgotten.
                 forgotten: until + times.longest,
             },
         );
         Some(refused)
     }
 
-    /// What a worker that starts now is to refuse.
-    pub fn refusals(&mut self, now: Instant) -> Vec<Refusal> {
+    /// The contents that a worker which starts now has to refuse.
+    pub fn refusals(&mut self, now: Instant) -> Vec<ContentRefusal> {
         self.forget(now);
         let refused = self.kills.iter().filter(|(_, kills)| kills.until > now);
         let refusals = refused.map(|(&content, kills)| {
             let left = kills.until.saturating_duration_since(now);
-            Refusal {
+            ContentRefusal {
                 content,
                 reason: format!(
                     "it has ended the server's process {}, the last time by {}",
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn content_whose_runs_were_stuck_is_refused_with_that_reason() {
         let (mut ledger, now) = (Ledger::new(Some(TIMES)), Instant::now());
-        assert_eq!(ledger.killed(1, Cause::Stuck, now), Some(FIRST));
+        assert_eq!(ledger.killed(1, KillCause::Stuck, now), Some(FIRST));
         assert_eq!(
             ledger.refusals(now)[0].reason,
             "it has ended the server's process once, the last time by runs that could not be ended"
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_last_is_loaded_first_and_what_is_refused_last() {
+    fn recently_used_models_are_loaded_first_and_refused_ones_last() {
         let (mut ledger, now) = (Ledger::new(Some(TIMES)), Instant::now());
         for (name, digit) in [("a", '1'), ("b", '2'), ("c", '3'), ("d", '4'), ("e", '2')] {
             ledger.loaded(record(name, digit));
@@ -238,13 +238,13 @@ mod tests {
         ledger.used(&[content('3'), content('1')]);
         ledger.used(&[content('1')]);
         assert_eq!(names(&mut ledger, now), ["a", "c", "b", "e", "d"]);
-        ledger.killed(content('1'), Cause::Signal(libc::SIGSEGV), now);
+        ledger.killed(content('1'), KillCause::Signal(libc::SIGSEGV), now);
         assert_eq!(names(&mut ledger, now), ["c", "b", "e", "d", "a"]);
         assert_eq!(names(&mut ledger, now + FIRST), ["a", "c", "b", "e", "d"]);
     }
 
     #[test]
-    fn contents_that_are_gone_take_no_memory_for_ever() {
+    fn contents_that_are_no_longer_loaded_are_forgotten() {
         let mut ledger = Ledger::new(Some(TIMES));
         ledger.loaded(record("a", '1'));
         for content in 0..100_000 {
@@ -257,7 +257,7 @@ mod tests {
     fn a_content_is_refused_from_its_first_kill_and_longer_after_each() {
         let (mut ledger, now) = (Ledger::new(Some(TIMES)), Instant::now());
         assert_eq!(ledger.refusals(now), []);
-        assert_eq!(ledger.killed(1, Cause::Signal(libc::SIGFPE), now), Some(FIRST));
+        assert_eq!(ledger.killed(1, KillCause::Signal(libc::SIGFPE), now), Some(FIRST));
         let refusals = ledger.refusals(now + FIRST / 2);
         assert_eq!((refusals[0].content, refusals[0].milliseconds), (1, 30_000));
         assert_eq!(
@@ -267,31 +267,31 @@ mod tests {
         assert_eq!(ledger.refusals(now + FIRST), []);
         let mut at = now + FIRST;
         for (kills, expected) in [(2u64, 120), (3, 240), (4, 480), (5, 600), (6, 600)] {
-            let refused = ledger.killed(1, Cause::Signal(libc::SIGSEGV), at).unwrap();
+            let refused = ledger.killed(1, KillCause::Signal(libc::SIGSEGV), at).unwrap();
             assert_eq!(refused, Duration::from_secs(expected), "{kills}");
             let reason = ledger.refusals(at).remove(0).reason;
             assert!(
                 reason.contains(&format!("{kills} times")) && reason.ends_with("SIGSEGV"),
                 "{reason}"
             );
-            // Another content's kills are its own.
+            // Kills of other contents do not count.
             assert_eq!(
-                ledger.killed(100 + kills, Cause::Signal(libc::SIGSEGV), at),
+                ledger.killed(100 + kills, KillCause::Signal(libc::SIGSEGV), at),
                 Some(FIRST)
             );
             at += refused;
         }
-        // Held for as long as it was refused for at most, it begins at the beginning.
+        // After a quiet time of the longest refusal, the count starts again.
         at += TIMES.longest;
-        assert_eq!(ledger.killed(1, Cause::Signal(libc::SIGFPE), at), Some(FIRST));
+        assert_eq!(ledger.killed(1, KillCause::Signal(libc::SIGFPE), at), Some(FIRST));
     }
 
     #[test]
-    fn times_of_refusals_are_bounded_whatever_was_asked_for() {
+    fn refusals_are_limited_for_any_setting() {
         let second = Duration::from_secs(1);
         let table = [
             (second, second, 1, second),
-            // A bound below the first time holds for that, too.
+            // A limit below the first time applies to that, too.
             (60 * second, 3 * second, 1, 3 * second),
             (second, 600 * second, 100, 600 * second),
             (Duration::MAX, Duration::MAX, 3, Duration::MAX),
@@ -306,7 +306,7 @@ mod tests {
     fn without_times_nothing_is_refused() {
         let (mut ledger, now) = (Ledger::new(None), Instant::now());
         for _ in 0..3 {
-            assert_eq!(ledger.killed(1, Cause::Signal(libc::SIGFPE), now), None);
+            assert_eq!(ledger.killed(1, KillCause::Signal(libc::SIGFPE), now), None);
         }
         assert_eq!(ledger.refusals(now), []);
     }

@@ -1,29 +1,31 @@
-//! Signs of life of a worker, and the decision that it has been silent for too long.
+//! Heartbeats of a worker, and the decision that they have stopped.
 //!
-//! The worker sends one while its HTTP threads make progress. A silent worker has all of them held up, or is stopped as a
-//! whole; its connections wait and nobody answers them. The supervisor cannot tell a slow machine from that at once, so it
-//! is patient, and counts its own looks rather than the time: a machine or a container that was paused has passed time
-//! in which nobody could give a sign, but the supervisor has not looked meanwhile.
+//! The worker sends heartbeats while its HTTP threads make progress. Without heartbeats, all of
+//! these threads are blocked, or the whole process is stopped, and connections wait without an
+//! answer. A slow machine looks the same at first, so the timeout is long. The supervisor counts
+//! its own checks rather than the time: while a machine or container is paused, time passes and no
+//! heartbeat is possible, but the supervisor does not check either.
 
 use std::time::Duration;
 
-/// Looks in a row without a sign of life that make a worker silent for too long.
-const LOOKS: u32 = 12;
+/// Consecutive checks without a heartbeat after which a worker counts as silent.
+const CHECKS: u32 = 12;
 
-/// The shortest time between two looks, and between two signs.
+/// The shortest time between two checks, and between two heartbeats.
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// The time between two looks, and between two signs, for a worker that may be silent for `timeout`.
+/// The time between two checks, and between two heartbeats, for a worker with this timeout.
 pub fn pause(timeout: Duration) -> Duration {
-    (timeout / LOOKS).max(SHORTEST)
+    (timeout / CHECKS).max(SHORTEST)
 }
 
-/// The signs of life of one worker.
+/// The heartbeats of one worker.
 #[derive(Debug, Default)]
 pub struct Liveness {
-    /// The worker has given a sign, or has said that it is ready. Before that it starts, which takes as long as it takes.
+    /// Whether the worker has sent a heartbeat or reported that it is ready. The time before is its
+    /// startup, which has no limit.
     has_begun: bool,
-    /// Looks since the last sign.
+    /// Checks since the last heartbeat.
     silent: u32,
 }
 
@@ -33,10 +35,10 @@ impl Liveness {
         self.silent = 0;
     }
 
-    /// Counts a look, and returns whether the worker has been silent for too long.
-    pub fn look(&mut self) -> bool {
+    /// Counts a check, and returns whether the heartbeats have stopped for too long.
+    pub fn check(&mut self) -> bool {
         self.silent += u32::from(self.has_begun);
-        self.silent > LOOKS
+        self.silent > CHECKS
     }
 }
 
@@ -45,18 +47,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_is_silent_after_as_many_looks_without_a_sign_and_never_before_its_first() {
+    fn a_worker_is_silent_after_enough_checks_without_a_heartbeat_but_never_before_its_first() {
         let mut liveness = Liveness::default();
-        assert!((0..100).all(|_| !liveness.look()), "it starts");
+        assert!((0..100).all(|_| !liveness.check()), "during startup");
         liveness.heard();
-        assert!((0..LOOKS).all(|_| !liveness.look()));
+        assert!((0..CHECKS).all(|_| !liveness.check()));
         liveness.heard();
-        assert!((0..LOOKS).all(|_| !liveness.look()));
-        assert!(liveness.look());
+        assert!((0..CHECKS).all(|_| !liveness.check()));
+        assert!(liveness.check());
     }
 
     #[test]
-    fn looks_are_a_part_of_the_timeout() {
+    fn checks_divide_the_timeout() {
         assert_eq!(pause(Duration::from_secs(60)), Duration::from_secs(5));
         assert_eq!(pause(Duration::from_millis(1)), SHORTEST);
     }

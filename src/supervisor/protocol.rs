@@ -1,8 +1,8 @@
-//! What supervisor and worker tell each other, and the socket they do it over.
+//! The messages between supervisor and worker, and their socket.
 //!
-//! A pair of Unix sockets that keep messages apart (`SOCK_SEQPACKET`): a note of a crash can come
-//! from any thread at any time and must not end up in the middle of another message. What was sent
-//! is there to be read after the sender's death. Messages are JSON, but for that note.
+//! The socket is a pair of Unix sockets that keep messages apart (`SOCK_SEQPACKET`): a crash report
+//! can come from any thread at any time and must not end up inside another message. Sent messages
+//! stay readable after the sender's death. Messages are JSON, except for the crash report.
 
 use std::borrow::Cow;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Record;
 use crate::engine::{CrashReport, Culprit};
 
-/// To a worker that starts, in this order: `Start` with the listening socket, what it is to know,
-/// `Go`.
+/// Messages to a starting worker, in this order: `Start` with the listening socket, the state to
+/// inherit, `Go`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToWorker<'a> {
@@ -31,23 +31,23 @@ pub enum ToWorker<'a> {
     },
     /// A piece of the manifest in the next record; see [`manifest_parts`].
     ManifestPart(Cow<'a, str>),
-    /// Was loaded when the last worker ended.
+    /// A model that was loaded when the last worker ended.
     Model(Cow<'a, Record>),
-    Refuse(Refusal),
+    Refuse(ContentRefusal),
     Go,
 }
 
-/// Content that is not to be loaded.
+/// Content that must not be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct ContentRefusal {
     /// A `ContentHash::short`.
     pub content: u64,
     pub reason: String,
-    /// How much longer it is refused.
+    /// Remaining time of the refusal.
     pub milliseconds: u64,
 }
 
-/// From a worker. A load or unload is told before whoever asked for it hears of it.
+/// Messages from a worker. It reports a load or unload before it answers the request for it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromWorker {
@@ -58,40 +58,40 @@ pub enum FromWorker {
     Unloaded {
         name: String,
     },
-    /// Models of these contents (`ContentHash::short`) have been asked since the last such message.
+    /// Models of these contents (`ContentHash::short`) were used since the last such message.
     Used {
         contents: Vec<u64>,
     },
-    /// Its HTTP threads make progress.
+    /// A heartbeat: the HTTP threads make progress.
     Alive,
-    /// It takes no new connections, and ends: runs of these contents are stuck, and another worker
-    /// is to take its place.
+    /// The worker takes no new connections and ends, because runs of these contents are stuck. It
+    /// requests a replacement.
     Replace {
         culprits: Vec<Culprit>,
     },
-    /// It takes no new connections any more.
+    /// The worker takes no new connections, because the server stops.
     Stopping,
 }
 
-/// A message of a worker's.
+/// A message or a crash report of a worker.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     Message(FromWorker),
     Crash(CrashReport),
 }
 
-/// Larger than any message: a name and a url have 4 KiB at most, a header is bounded by the HTTP
-/// server, and of contents there are [`MAX_CONTENTS`] in one.
+/// Larger than any message: a name and a URL have at most 4 KiB each, the HTTP server limits
+/// headers, and a message has at most [`MAX_CONTENTS`] contents.
 pub const MAX_MESSAGE: usize = 256 << 10;
 
-/// Contents in a message; each takes 21 bytes at most.
+/// Most contents in a message; each takes at most 21 bytes.
 pub const MAX_CONTENTS: usize = 8192;
 
-/// Bytes of a manifest in a message. As a string in JSON they may be twice as many, and a socket
-/// takes about 200 KiB at once.
+/// Most bytes of a manifest in a message. As a JSON string they may become twice as many, and a
+/// socket takes about 200 KiB at once.
 const MANIFEST_PART: usize = 64 << 10;
 
-/// The pieces in which a manifest is sent before the record that it belongs to.
+/// Splits a manifest into the pieces that are sent before its record.
 pub fn manifest_parts(manifest: Option<&str>) -> impl Iterator<Item = &str> {
     let mut rest = manifest.unwrap_or_default();
     iter::from_fn(move || {
@@ -101,8 +101,7 @@ pub fn manifest_parts(manifest: Option<&str>) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Puts the pieces of a manifest together: those that came since the last record are the next
-/// one's.
+/// Joins the pieces of a manifest: the pieces since the last record belong to the next one.
 #[derive(Debug, Default)]
 pub struct ManifestParts(String);
 
@@ -111,7 +110,7 @@ impl ManifestParts {
         self.0.push_str(part);
     }
 
-    /// The record with its manifest.
+    /// Adds the manifest to its record.
     pub fn complete(&mut self, mut record: Record) -> Record {
         let manifest = mem::take(&mut self.0);
         record.manifest = (!manifest.is_empty()).then_some(manifest);
@@ -128,14 +127,14 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-/// Sends `message`; waits for room unless `flags` say otherwise.
+/// Sends `message`. Waits for room in the socket unless `flags` forbid it.
 pub fn send_to(socket: impl AsFd, message: &impl Serialize, flags: SendFlags) -> io::Result<()> {
     let json = serde_json::to_vec(message)?;
     send(socket, &json, flags | SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// As [`send_to`], with a descriptor.
+/// Like [`send_to`], with a descriptor.
 pub fn send_with(socket: impl AsFd, message: &impl Serialize, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let json = serde_json::to_vec(message)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -148,7 +147,7 @@ pub fn send_with(socket: impl AsFd, message: &impl Serialize, descriptor: Borrow
     Ok(())
 }
 
-/// The next message to a worker, and the descriptor that came with it. Waits for it.
+/// Receives the next message to a worker, and the descriptor that came with it. Waits for it.
 pub fn receive_start(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(ToWorker<'static>, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -168,8 +167,8 @@ pub fn receive_start(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(ToWork
     Ok((serde_json::from_slice(json)?, descriptor))
 }
 
-/// The next message of a worker, `None` after the last. Does not wait: without one it fails with
-/// `WouldBlock`.
+/// Receives the next message of a worker, `None` after the last. Does not wait: without a message
+/// it fails with `WouldBlock`.
 pub fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<Received>> {
     let (_, length) = recv(socket, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
     let Some(message) = buffer.get(..length) else {
@@ -212,7 +211,7 @@ mod tests {
                 supervisor: 1,
             },
             ToWorker::Model(Cow::Owned(record("a"))),
-            ToWorker::Refuse(Refusal {
+            ToWorker::Refuse(ContentRefusal {
                 content: u64::MAX,
                 reason: "it crashed".to_owned(),
                 milliseconds: 5,
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_manifest_comes_through_in_pieces_and_stays_with_its_record() {
+    fn a_long_manifest_arrives_in_pieces_and_stays_with_its_record() {
         let (ours, theirs) = pair().unwrap();
         let manifest = "\"\u{2603}\\".repeat(60_000);
         let sender = {
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_said_is_heard_after_its_end() {
+    fn messages_of_a_worker_can_be_read_after_its_end() {
         let (ours, theirs) = pair().unwrap();
         let mut buffer = vec![0; MAX_MESSAGE];
         let empty = receive_from(&ours, &mut buffer).unwrap_err();

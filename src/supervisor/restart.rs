@@ -1,107 +1,108 @@
-//! Whether there is a next worker: decided from how the last one ended, without looking at anything else.
+//! Decides whether and when the next worker starts: a pure function of how the earlier ones ended.
 
 use std::time::Duration;
 
-/// How a worker's process ended.
+/// The way in which a worker's process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum WorkerEnd {
     /// By itself, with this exit code.
     Exited(i32),
     /// By this signal.
     Killed(i32),
 }
 
-/// What is known of a worker that has ended.
+/// A worker that has ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Ended {
-    pub how: How,
-    /// Whether it had come so far as to answer requests.
+pub struct EndedWorker {
+    pub how: WorkerEnd,
+    /// Whether the worker had begun to answer requests.
     pub was_ready: bool,
     pub lived: Duration,
-    /// Whether it had been asked to stop.
+    /// Whether the worker was to stop.
     pub stopping: bool,
-    /// Whether it had asked for another one in its place.
-    pub asked: bool,
-    pub culprit: Culprit,
+    /// Whether the worker had requested its replacement.
+    pub requested_replacement: bool,
+    pub culprit: Blame,
 }
 
-/// What is known of the model that a worker was killed by.
+/// Whether a model is to blame for a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Culprit {
-    /// Nothing, or it was no model: the kernel for lack of memory, an operator of the machine.
+pub enum Blame {
+    /// No model is known to be the cause: the kernel for lack of memory, an operator of the
+    /// machine.
     Unknown,
     Known,
-    /// The next worker refuses it.
+    /// Known, and the next worker refuses it.
     Refused,
 }
 
-/// What is done then.
+/// The supervisor's next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum NextStep {
     Restart {
         after: Duration,
     },
-    /// Ends with this code; the worker has said why, if there is anything to say.
+    /// Ends with this code. The worker has reported the reason, if there is one.
     End(i32),
     /// Ends as a failure that only the supervisor can explain.
     GiveUp,
 }
 
-/// The row of restarts so far. Only those without a known culprit count: they may come again by themselves.
+/// The backoff of restarts. Only kills without a known culprit count, because they may repeat.
 #[derive(Debug, Default)]
-pub struct Row {
-    /// Workers in a row that were killed soon.
+pub struct Backoff {
+    /// Consecutive workers that were killed early.
     soon: u32,
-    /// Workers in a row that were killed before they were ready.
+    /// Consecutive workers that were killed before they were ready.
     unready: u32,
 }
 
-/// Workers in a row that may be killed before they are ready. More is no accident: it would be so for ever, and the
-/// platform should hear of it.
-const UNREADY: u32 = 3;
+/// Consecutive kills before readiness after which the supervisor gives up. More would not be
+/// chance: it would go on forever, and the platform should learn of it.
+pub const UNREADY: u32 = 3;
 
-/// A worker that lives as long as this has not been killed soon.
+/// A worker that ran this long resets the backoff.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Between workers that were killed soon: nothing at first, then from the shortest doubling up to the longest.
+/// Pauses after early kills: none at first, then doubling from the shortest to the longest.
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
-impl Row {
-    /// What is done after `ended`.
-    pub fn next(&mut self, ended: Ended) -> Next {
+impl Backoff {
+    /// The next step after `ended`.
+    pub fn next(&mut self, ended: EndedWorker) -> NextStep {
         match ended.how {
-            // A wrong setting stays wrong, and whoever stopped in order is not to be started again.
-            How::Exited(code) if !ended.asked => return Next::End(code),
-            How::Exited(_) | How::Killed(_) => {}
+            // A wrong setting stays wrong, and an orderly stop is not followed by a restart.
+            WorkerEnd::Exited(code) if !ended.requested_replacement => return NextStep::End(code),
+            WorkerEnd::Exited(_) | WorkerEnd::Killed(_) => {}
         }
         if ended.stopping {
-            // Whatever it was: it was to end and has.
-            return Next::End(0);
+            // The worker was to end, and has ended, for whatever reason.
+            return NextStep::End(0);
         }
-        if ended.culprit == Culprit::Refused || ended.asked {
-            // It cannot do so again soon, so there is nothing to wait for, and nothing to give up for. Runs that make a worker
-            // ask for that take their time first.
-            return Next::Restart { after: Duration::ZERO };
+        if ended.culprit == Blame::Refused || ended.requested_replacement {
+            // It cannot happen again soon, so neither a pause nor giving up helps. Runs get stuck
+            // only after a while, which paces the replacements.
+            return NextStep::Restart { after: Duration::ZERO };
         }
         self.unready = if ended.was_ready { 0 } else { self.unready + 1 };
         if self.unready >= UNREADY {
-            return Next::GiveUp;
+            return NextStep::GiveUp;
         }
-        if ended.culprit == Culprit::Known && ended.was_ready {
-            // A request did it. Others are answered the sooner the less is waited.
-            return Next::Restart { after: Duration::ZERO };
+        if ended.culprit == Blame::Known && ended.was_ready {
+            // A request caused it. Other requests are answered sooner without a pause.
+            return NextStep::Restart { after: Duration::ZERO };
         }
         self.soon = if ended.lived < LONG { self.soon + 1 } else { 0 };
-        Next::Restart {
+        NextStep::Restart {
             after: pause(self.soon),
         }
     }
 }
 
-/// The pause before the restart after so many workers in a row that were killed soon.
+/// The pause before the restart after so many consecutive early kills.
 fn pause(soon: u32) -> Duration {
-    /// A few may be an accident, such as a shortage of memory that is over when the large process is gone.
+    /// A few may be chance, such as a lack of memory that ends with another process.
     const WITHOUT: u32 = 3;
     match soon.checked_sub(WITHOUT + 1) {
         None => Duration::ZERO,
@@ -113,24 +114,24 @@ fn pause(soon: u32) -> Duration {
 mod tests {
     use super::*;
 
-    const FPE: How = How::Killed(libc::SIGFPE);
-    const KILL: How = How::Killed(libc::SIGKILL);
-    const TERM: How = How::Killed(libc::SIGTERM);
-    const AT_ONCE: Next = Next::Restart { after: Duration::ZERO };
+    const FPE: WorkerEnd = WorkerEnd::Killed(libc::SIGFPE);
+    const KILL: WorkerEnd = WorkerEnd::Killed(libc::SIGKILL);
+    const TERM: WorkerEnd = WorkerEnd::Killed(libc::SIGTERM);
+    const AT_ONCE: NextStep = NextStep::Restart { after: Duration::ZERO };
 
-    fn ended(how: How, was_ready: bool, stopping: bool) -> Ended {
-        Ended {
+    fn ended(how: WorkerEnd, was_ready: bool, stopping: bool) -> EndedWorker {
+        EndedWorker {
             how,
             was_ready,
             lived: Duration::from_secs(1),
             stopping,
-            asked: false,
-            culprit: Culprit::Unknown,
+            requested_replacement: false,
+            culprit: Blame::Unknown,
         }
     }
 
-    fn killed_by(culprit: Culprit, was_ready: bool) -> Ended {
-        Ended {
+    fn killed_by(culprit: Blame, was_ready: bool) -> EndedWorker {
+        EndedWorker {
             culprit,
             ..ended(FPE, was_ready, false)
         }
@@ -144,98 +145,101 @@ mod tests {
             (KILL, true, false, AT_ONCE),
             (KILL, false, false, AT_ONCE),
             (TERM, true, false, AT_ONCE),
-            (TERM, false, true, Next::End(0)),
-            (FPE, true, true, Next::End(0)),
-            (How::Exited(0), true, true, Next::End(0)),
-            (How::Exited(0), true, false, Next::End(0)),
-            (How::Exited(1), false, false, Next::End(1)),
-            (How::Exited(1), true, false, Next::End(1)),
+            (TERM, false, true, NextStep::End(0)),
+            (FPE, true, true, NextStep::End(0)),
+            (WorkerEnd::Exited(0), true, true, NextStep::End(0)),
+            (WorkerEnd::Exited(0), true, false, NextStep::End(0)),
+            (WorkerEnd::Exited(1), false, false, NextStep::End(1)),
+            (WorkerEnd::Exited(1), true, false, NextStep::End(1)),
         ];
         for (how, was_ready, stopping, expected) in table {
-            let next = Row::default().next(ended(how, was_ready, stopping));
+            let next = Backoff::default().next(ended(how, was_ready, stopping));
             assert_eq!(next, expected, "{how:?} {was_ready} {stopping}");
         }
     }
 
     #[test]
-    fn a_worker_that_asks_for_another_one_is_followed_by_it_at_once_unless_the_server_stops() {
-        let mut row = Row::default();
-        for how in [How::Exited(75), How::Exited(0), KILL, FPE] {
-            let asked = Ended {
-                asked: true,
+    fn a_requested_replacement_follows_at_once_unless_the_server_stops() {
+        let mut backoff = Backoff::default();
+        for how in [WorkerEnd::Exited(75), WorkerEnd::Exited(0), KILL, FPE] {
+            let replaced = EndedWorker {
+                requested_replacement: true,
                 ..ended(how, true, false)
             };
-            assert_eq!(row.next(asked), AT_ONCE, "{how:?}");
-            let stopping = Ended {
+            assert_eq!(backoff.next(replaced), AT_ONCE, "{how:?}");
+            let stopping = EndedWorker {
                 stopping: true,
-                ..asked
+                ..replaced
             };
-            assert_eq!(row.next(stopping), Next::End(0), "{how:?}");
+            assert_eq!(backoff.next(stopping), NextStep::End(0), "{how:?}");
         }
     }
 
     #[test]
-    fn workers_that_never_become_ready_come_to_an_end() {
-        let mut row = Row::default();
-        assert_eq!(row.next(ended(KILL, false, false)), AT_ONCE);
-        assert_eq!(row.next(ended(KILL, false, false)), AT_ONCE);
-        // One that was ready shows that it can be done.
-        assert_eq!(row.next(ended(KILL, true, false)), AT_ONCE);
+    fn the_supervisor_gives_up_on_workers_that_never_become_ready() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.next(ended(KILL, false, false)), AT_ONCE);
+        assert_eq!(backoff.next(ended(KILL, false, false)), AT_ONCE);
+        // A worker that becomes ready resets the count.
+        assert_eq!(backoff.next(ended(KILL, true, false)), AT_ONCE);
         for _ in 1..UNREADY {
-            assert!(matches!(row.next(ended(KILL, false, false)), Next::Restart { .. }));
+            assert!(matches!(
+                backoff.next(ended(KILL, false, false)),
+                NextStep::Restart { .. }
+            ));
         }
-        assert_eq!(row.next(ended(KILL, false, false)), Next::GiveUp);
+        assert_eq!(backoff.next(ended(KILL, false, false)), NextStep::GiveUp);
     }
 
     #[test]
-    fn a_kill_whose_culprit_is_known_delays_nothing_however_often_it_comes() {
-        let mut row = Row::default();
+    fn a_kill_with_a_known_culprit_is_never_followed_by_a_pause() {
+        let mut backoff = Backoff::default();
         for _ in 0..100 {
-            assert_eq!(row.next(killed_by(Culprit::Refused, true)), AT_ONCE);
-            // Before it was ready: while it loaded the models again. Each of them does so once.
-            assert_eq!(row.next(killed_by(Culprit::Refused, false)), AT_ONCE);
-            // With one model nothing is refused.
-            assert_eq!(row.next(killed_by(Culprit::Known, true)), AT_ONCE);
+            assert_eq!(backoff.next(killed_by(Blame::Refused, true)), AT_ONCE);
+            // Killed before it was ready, while it restored the models. Each content does so once.
+            assert_eq!(backoff.next(killed_by(Blame::Refused, false)), AT_ONCE);
+            // With a single model, nothing is refused.
+            assert_eq!(backoff.next(killed_by(Blame::Known, true)), AT_ONCE);
         }
-        // They do not count for those without one, nor do they hide them.
+        // These kills neither count as kills without a culprit nor reset their count.
         let pauses = [0, 0, 0, 100, 200].map(Duration::from_millis);
         for after in pauses {
-            assert_eq!(row.next(ended(KILL, true, false)), Next::Restart { after });
-            assert_eq!(row.next(killed_by(Culprit::Refused, true)), AT_ONCE);
+            assert_eq!(backoff.next(ended(KILL, true, false)), NextStep::Restart { after });
+            assert_eq!(backoff.next(killed_by(Blame::Refused, true)), AT_ONCE);
         }
-        // A model that ends each process that loads it, where it is not refused, does so for ever.
-        let mut row = Row::default();
+        // A model that kills each process that loads it, and is not refused, would do so forever.
+        let mut backoff = Backoff::default();
         for _ in 1..UNREADY {
-            assert_eq!(row.next(killed_by(Culprit::Known, false)), AT_ONCE);
+            assert_eq!(backoff.next(killed_by(Blame::Known, false)), AT_ONCE);
         }
-        assert_eq!(row.next(killed_by(Culprit::Known, false)), Next::GiveUp);
+        assert_eq!(backoff.next(killed_by(Blame::Known, false)), NextStep::GiveUp);
         assert_eq!(
-            row.next(Ended {
+            backoff.next(EndedWorker {
                 stopping: true,
-                ..killed_by(Culprit::Refused, true)
+                ..killed_by(Blame::Refused, true)
             }),
-            Next::End(0)
+            NextStep::End(0)
         );
     }
 
     #[test]
-    fn restarts_that_follow_each_other_fast_are_slowed_down_and_one_that_held_ends_that() {
-        let mut row = Row::default();
+    fn early_kills_slow_down_restarts_until_a_worker_runs_long_enough() {
+        let mut backoff = Backoff::default();
         let mut pauses = Vec::new();
         for _ in 0..40 {
-            match row.next(ended(FPE, true, false)) {
-                Next::Restart { after } => pauses.push(after.as_millis()),
+            match backoff.next(ended(FPE, true, false)) {
+                NextStep::Restart { after } => pauses.push(after.as_millis()),
                 other => panic!("{other:?}"),
             }
         }
         assert_eq!(pauses[..6], [0, 0, 0, 100, 200, 400]);
         assert!(pauses.is_sorted());
         assert_eq!(pauses[39], LONGEST.as_millis());
-        let long = Ended {
+        let long = EndedWorker {
             lived: LONG,
             ..ended(FPE, true, false)
         };
-        assert_eq!(row.next(long), AT_ONCE);
-        assert_eq!(row.next(ended(FPE, true, false)), AT_ONCE);
+        assert_eq!(backoff.next(long), AT_ONCE);
+        assert_eq!(backoff.next(ended(FPE, true, false)), AT_ONCE);
     }
 }

@@ -1,4 +1,4 @@
-//! The worker's end: what it is given at its start, and what it tells.
+//! The worker's end of the connection to the supervisor: the state it inherits, and its reports.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -19,59 +19,59 @@ use super::protocol::{
 use crate::catalog::{Journal, Record};
 use crate::engine::{self, Culprit};
 
-/// Why a process is no worker.
+/// Reasons why a process cannot be a worker.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     #[error("`longshore worker` is started by `longshore serve`, never by hand")]
     NoSupervisor,
-    #[error("hear from the supervisor")]
+    #[error("read the messages of the supervisor")]
     Channel(#[from] io::Error),
     #[error("the supervisor sent no listening socket")]
     NoListener,
 }
 
-/// What a worker starts with, beside the listening socket.
+/// The state with which a worker starts, in addition to the listening socket.
 #[derive(Debug, Default)]
 pub struct Inheritance {
-    /// How many workers there were before.
+    /// The number of earlier workers.
     pub restarts: u64,
-    /// What they had loaded, in the order in which it is to be loaded again.
+    /// The models of the last worker, in the order in which to load them again.
     pub models: Vec<Record>,
-    /// Contents that are not to be loaded.
-    pub refused: Vec<Refused>,
-    /// Absent where there is no supervisor.
-    pub link: Option<Arc<Link>>,
+    /// Contents that must not be loaded.
+    pub refused: Vec<RefusedContent>,
+    /// `None` without a supervisor.
+    pub link: Option<Arc<SupervisorLink>>,
 }
 
-/// Content that is not to be loaded.
+/// Content that must not be loaded.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusedContent {
     /// A `ContentHash::short`.
     pub content: u64,
     pub reason: String,
     pub remaining: Duration,
 }
 
-/// The way to the supervisor.
+/// The connection to the supervisor.
 #[derive(Debug)]
-pub struct Link {
+pub struct SupervisorLink {
     socket: OwnedFd,
-    /// Held while a record is sent, which may be several messages.
+    /// Locked while a record is sent, which may take several messages.
     record: Mutex<()>,
 }
 
-/// Makes this process a worker of the one that has started it. First of all in `main`: no thread
-/// may have been started. Without `core_dumps` a crash is not followed by a dump of its memory.
+/// Makes this process the worker of its parent. Call it first in `main`, before any thread starts.
+/// Without `core_dumps`, a crash writes no dump of its memory.
 pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
     if !core_dumps {
         forbid_core_dumps();
     }
-    // Without the supervisor nobody would hear of what is loaded, nor stop this process.
+    // Without the supervisor, loads would go unrecorded and signals would not reach this process.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
-    // Else it is called "exe" where processes are listed.
+    // Otherwise process listings show the name "exe".
     rustix::thread::set_name(c"longshore").map_err(io::Error::from)?;
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    // Children are not to inherit it.
+    // Children must not inherit the socket.
     rustix::stdio::dup2_stdin(OpenOptions::new().read(true).open("/dev/null")?).map_err(io::Error::from)?;
 
     let mut buffer = vec![0; MAX_MESSAGE];
@@ -85,7 +85,7 @@ pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
     let (ToWorker::Start { restarts, supervisor }, Some(descriptor)) = (first, descriptor) else {
         return Err(JoinError::NoListener);
     };
-    // Gone before its death could be asked for.
+    // The supervisor ended before the signal for its death was set.
     if parent_id() != supervisor {
         return Err(JoinError::NoSupervisor);
     }
@@ -94,7 +94,7 @@ pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
         match receive_start(&socket, &mut buffer)?.0 {
             ToWorker::ManifestPart(part) => manifest.push(&part),
             ToWorker::Model(record) => models.push(manifest.complete(record.into_owned())),
-            ToWorker::Refuse(refusal) => refused.push(Refused {
+            ToWorker::Refuse(refusal) => refused.push(RefusedContent {
                 content: refusal.content,
                 reason: refusal.reason,
                 remaining: Duration::from_millis(refusal.milliseconds),
@@ -108,7 +108,7 @@ pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
         restarts,
         models,
         refused,
-        link: Some(Arc::new(Link {
+        link: Some(Arc::new(SupervisorLink {
             socket,
             record: Mutex::default(),
         })),
@@ -116,12 +116,11 @@ pub fn join(core_dumps: bool) -> Result<(TcpListener, Inheritance), JoinError> {
     Ok((TcpListener::from(descriptor), inheritance))
 }
 
-/// The supervisor hears of a crash when the dump is written, and dumps of many models take seconds
-/// and gigabytes each. Under Docker they are on by default.
+/// Disables core dumps. The supervisor learns of a crash only after the dump, and dumps of many
+/// models take seconds and gigabytes each. Docker enables them by default.
 fn forbid_core_dumps() {
-    /// Of a file that is too short for anything to be written. Of 0 bytes the kernel would still
-    /// start a program that takes dumps, where the system has one; this value keeps it from that,
-    /// too.
+    /// The size of a dump: too short to be written. With 0 bytes the kernel would still start a
+    /// program that takes dumps, where the system has one; this value prevents that, too.
     const BYTES: u64 = 1;
     let limit = getrlimit(Resource::Core);
     let current = Some(limit.maximum.map_or(BYTES, |most| most.min(BYTES)));
@@ -130,14 +129,14 @@ fn forbid_core_dumps() {
     }
 }
 
-impl Link {
-    /// Tells that this worker answers requests.
+impl SupervisorLink {
+    /// Reports that this worker answers requests.
     pub fn ready(&self) {
-        self.tell(&FromWorker::Ready);
+        self.send(&FromWorker::Ready);
     }
 
-    /// Sends a sign of life as often as a supervisor expects that kills a worker which was silent
-    /// for `timeout`, while `progress` counts on.
+    /// Sends heartbeats while `progress` changes, as often as a supervisor with this `timeout`
+    /// expects.
     pub fn keep_alive(
         self: &Arc<Self>,
         timeout: Duration,
@@ -150,8 +149,7 @@ impl Link {
                 thread::sleep(liveness::pause(timeout));
                 let now = progress();
                 if now != before {
-                    // One that does not find room is as good as sent: the supervisor has others to
-                    // read.
+                    // A full socket is as good: the supervisor has other messages to read.
                     let _ = send_to(&link.socket, &FromWorker::Alive, SendFlags::DONTWAIT);
                     before = now;
                 }
@@ -163,40 +161,40 @@ impl Link {
             .map(drop)
     }
 
-    /// Asks for another worker in the place of this one, which ends: runs of `culprits` are stuck.
+    /// Requests a replacement for this worker, which ends: runs of `culprits` are stuck.
     pub fn replace(&self, culprits: Vec<Culprit>) {
-        self.tell(&FromWorker::Replace { culprits });
+        self.send(&FromWorker::Replace { culprits });
     }
 
-    /// Tells that this worker takes no new connections, so nobody should.
+    /// Reports that this worker takes no new connections, and that the server stops.
     pub fn stopping(&self) {
-        self.tell(&FromWorker::Stopping);
+        self.send(&FromWorker::Stopping);
     }
 
-    fn tell(&self, message: &FromWorker) {
+    fn send(&self, message: &FromWorker) {
         if let Err(error) = send_to(&self.socket, message, SendFlags::empty()) {
-            tracing::warn!(%error, "the supervisor could not be told; a restart would not be as before");
+            tracing::warn!(%error, "a report to the supervisor failed; a restart would not restore the current state");
         }
     }
 }
 
-impl Journal for Link {
+impl Journal for SupervisorLink {
     fn loaded(&self, record: Record) {
         let _alone = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         for part in manifest_parts(record.manifest.as_deref()) {
-            self.tell(&FromWorker::ManifestPart(part.to_owned()));
+            self.send(&FromWorker::ManifestPart(part.to_owned()));
         }
-        self.tell(&FromWorker::Loaded(record));
+        self.send(&FromWorker::Loaded(record));
     }
 
     fn unloaded(&self, name: &str) {
-        self.tell(&FromWorker::Unloaded { name: name.to_owned() });
+        self.send(&FromWorker::Unloaded { name: name.to_owned() });
     }
 
     fn used(&self, contents: &[u64]) {
         for contents in contents.chunks(MAX_CONTENTS) {
             let contents = contents.to_vec();
-            self.tell(&FromWorker::Used { contents });
+            self.send(&FromWorker::Used { contents });
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use longshore::archive::{self, Source};
+use longshore::archive::{self, PackSource};
 
 use crate::bodies;
 use crate::client::Connection;
@@ -228,7 +228,7 @@ impl Bucket {
 
     /// Uploads an archive of `model`, and returns its size.
     fn put_model(&self, key: &str, model: Vec<u8>) -> usize {
-        let files = BTreeMap::from([("model.onnx".to_owned(), Source::Bytes(model))]);
+        let files = BTreeMap::from([("model.onnx".to_owned(), PackSource::Bytes(model))]);
         let mut packed = Vec::new();
         archive::write(&files, &mut packed).expect("pack");
         self.send(&format!("/{}/{key}", Self::NAME), &packed);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use longshore::archive::{Bounds, Expected, unpack};
+use longshore::archive::{ExpectedFormat, UnpackLimits, unpack};
 use longshore::engine::{ContentHash, PackedDescription};
 use serde_json::{Value, json};
 
@@ -28,14 +28,14 @@ fn packed(models: &Models, path: impl AsRef<Path>, name: &str) -> PathBuf {
     pack(path, &archive, &[]).output();
     let folder = models.path(name).join("model");
     fs::create_dir_all(&folder).unwrap();
-    let bounds = Bounds {
+    let bounds = UnpackLimits {
         entries: 100,
         bytes: 1 << 30,
         ratio: 200,
     };
     unpack(
         File::open(&archive).unwrap(),
-        Expected::Anything("model.onnx"),
+        ExpectedFormat::Anything("model.onnx"),
         &folder,
         &bounds,
     )

@@ -142,9 +142,9 @@ def in_azure(checks: Checks, azure: Azure, program: Path) -> None:
     checks.refuses(azure_refusals(azure, segment))
     checks.refuses_to_start("no account", "set AZURE_STORAGE_ACCOUNT_NAME", **nothing)
     checks.refuses_to_start("a key that is none", "the key in AZURE_STORAGE_ACCOUNT_KEY", AZURE_STORAGE_ACCOUNT_KEY="?")
-    token_is = "the SAS token in AZURE_STORAGE_SAS_TOKEN is none"
+    token_is = "the SAS token in AZURE_STORAGE_SAS_TOKEN is invalid"
     checks.refuses_to_start("a token that is a URL", token_is, AZURE_STORAGE_SAS_TOKEN=url)
-    address_is = "the address in AZURE_STORAGE_ENDPOINT is none"
+    address_is = "the address in AZURE_STORAGE_ENDPOINT is invalid"
     checks.refuses_to_start("an address without https", address_is, AZURE_STORAGE_ENDPOINT="localhost:10000/account")
 
 

@@ -236,7 +236,7 @@ class Checks:
         ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
         if ended.returncode == 0 or says not in ended.stderr + ended.stdout:
             raise SystemExit(f"{what}: {ended.returncode} {ended.stderr}{ended.stdout}; must say {says}")
-        text = (ended.stderr + ended.stdout).rpartition("environment says: ")[2]
+        text = (ended.stderr + ended.stdout).rpartition("settings in the environment: ")[2]
         row(what, ended.returncode, textwrap.shorten(text, 90, placeholder=" ...", break_on_hyphens=False))
 
 

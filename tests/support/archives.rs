@@ -175,11 +175,11 @@ fn names() -> Vec<Hostile> {
             &[long_name(escaping.as_bytes()), file("a", b"x")],
             "leads out",
         ),
-        one("file without a name", &[file("", b"x")], "is no file's name"),
+        one("file without a name", &[file("", b"x")], "is not a file name"),
         one(
             "file named as the folder itself",
             &[file(".", b"x")],
-            "is no file's name",
+            "is not a file name",
         ),
         one(
             "name that is not UTF-8",
@@ -259,12 +259,12 @@ fn kinds() -> Vec<Hostile> {
         one(
             "part of several volumes",
             &[entry(b"rest", b'M', b"x")],
-            "of a kind that is not known",
+            "of an unknown type",
         ),
         one(
             "kind that nobody knows",
             &[entry(b"socket", b's', b"")],
-            "of a kind that is not known",
+            "of an unknown type",
         ),
         one(
             "sparse file of GNU's with data that no piece takes",
@@ -297,7 +297,7 @@ fn kinds() -> Vec<Hostile> {
                 pax(b'x', &[("GNU.sparse.size", "9"), ("GNU.sparse.map", "9,1")]),
                 file("holes", b"x"),
             ],
-            "\"holes\" in it is a sparse file whose map has a piece behind the end",
+            "\"holes\" in it is a sparse file whose map has a piece past the end",
         ),
         one(
             "sparse file that is larger than archives may be",
@@ -318,7 +318,7 @@ fn kinds() -> Vec<Hostile> {
         one(
             "sparse file of star's",
             &[pax(b'x', &[("SCHILY.realsize", "99999999999")]), file("holes", b"x")],
-            "\"holes\" in it is a sparse file of star's",
+            "\"holes\" in it is a sparse file in star's format",
         ),
         one(
             "folder with content",
@@ -394,7 +394,7 @@ fn too_much() -> Vec<Hostile> {
         Hostile {
             name: "size below zero",
             bytes: gzip(&header(b"less", b'0', &[0xff; 12])),
-            says: "after its beginning there is no header",
+            says: "after its beginning there is no valid tar header",
         },
         Hostile {
             name: "bomb in gzip",
@@ -432,7 +432,7 @@ fn extensions() -> Vec<Hostile> {
             &named(&[("path", "a\0b")]),
             "with a NUL character",
         ),
-        one("extension with no path", &named(&[("path", "")]), "is no file's name"),
+        one("extension with no path", &named(&[("path", "")]), "is not a file name"),
         one(
             "extension with another size",
             &named(&[("size", "512")]),
@@ -446,7 +446,7 @@ fn extensions() -> Vec<Hostile> {
         one(
             "extension with no number for a size",
             &named(&[("size", "-1")]),
-            "a size that is no number",
+            "a size that is not a number",
         ),
         one(
             "extension with another charset",
@@ -495,7 +495,7 @@ fn extensions() -> Vec<Hostile> {
         one(
             "extension of nothing",
             &[file("a", b"x"), long_name(b"b")],
-            "after \"a\" is the last there is",
+            "after \"a\" has no entry that it describes",
         ),
     ]
 }
@@ -533,7 +533,7 @@ fn damaged() -> Vec<Hostile> {
         raw(
             "tar without an end",
             cut(whole.clone(), 2 * BLOCK),
-            "the mark of its end is missing",
+            "its end-of-archive marker is missing",
         ),
         raw(
             "wrong checksum in gzip",
@@ -554,7 +554,7 @@ fn damaged() -> Vec<Hostile> {
         raw(
             "wrong checksum of a header",
             flipped(whole.clone(), whole.len() - 3),
-            "there is no header of tar's",
+            "there is no valid tar header",
         ),
         raw("entries after the end", after_end, "something follows its end"),
         raw(
@@ -621,12 +621,12 @@ fn strangers() -> Vec<Hostile> {
         raw(
             "compressed model",
             &gzip(b"\x08\x08\x12\x07pytorch"),
-            "compressed in it is no tar archive",
+            "compressed content is not a tar archive",
         ),
         raw(
             "gzip in gzip",
             &gzip(&gzip(&tar(&[file("a", &noise(1000))]))),
-            "compressed in it is no tar archive",
+            "compressed content is not a tar archive",
         ),
     ]
 }

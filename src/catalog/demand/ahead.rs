@@ -60,7 +60,7 @@ impl Catalog {
         demand.failures.invalidate(name);
         demand
             .store
-            .doubt(&key)
+            .expire(&key)
             .await
             .map_err(|error| fetch_error(&key, error))?;
         let (flight, _) = self.flight(demand, key);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use tempfile::TempDir;
 
-use crate::store::{Disk, FetchError, Lease, Located, Name, NameError, OpenError, Settings, Store};
+use crate::store::{Disk, FetchError, Lease, Located, Name, NameError, OpenError, Store, StoreConfig};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
@@ -56,7 +56,7 @@ impl Artifact {
 /// Where models come from.
 pub(super) struct Artifacts {
     /// For stores of any URL.
-    settings: Settings,
+    settings: StoreConfig,
     folder: PathBuf,
     /// For each place.
     bytes: u64,
@@ -66,9 +66,9 @@ pub(super) struct Artifacts {
 
 impl Artifacts {
     /// Keeps models below `folder`, of each place up to so many bytes.
-    pub fn new(settings: Settings, folder: PathBuf, bytes: u64) -> Self {
+    pub fn new(settings: StoreConfig, folder: PathBuf, bytes: u64) -> Self {
         Self {
-            settings: Settings {
+            settings: StoreConfig {
                 revalidate: Duration::ZERO,
                 ..settings
             },
@@ -82,8 +82,8 @@ impl Artifacts {
         let (place, name) = split(url)?;
         let place = self.place(place)?;
         let lease = match place.store.find(&name).await? {
-            Located::Here(lease) => lease,
-            Located::There(arrival) => place.store.fetch(arrival).await?,
+            Located::OnDisk(lease) => lease,
+            Located::InStore(arrival) => place.store.fetch(arrival).await?,
         };
         Ok(Artifact { lease, _place: place })
     }
@@ -99,7 +99,7 @@ impl Artifacts {
             folder: self.folder.clone(),
             source,
         })?;
-        let settings = Settings {
+        let settings = StoreConfig {
             url: url.clone(),
             ..self.settings.clone()
         };
@@ -148,7 +148,7 @@ fn split(url: &str) -> Result<(String, Name), ArtifactError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::Bounds;
+    use crate::archive::UnpackLimits;
     use crate::store::Environment;
 
     #[test]
@@ -178,13 +178,13 @@ mod tests {
             fs::write(models.path().join(format!("{name}.onnx")), name).unwrap();
         }
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings {
+        let settings = StoreConfig {
             url: String::new(),
             environment: Environment::default(),
             timeout: Duration::from_secs(600),
             retries: 0,
             downloads: 1,
-            bounds: Bounds {
+            bounds: UnpackLimits {
                 bytes: 1 << 20,
                 entries: 10,
                 ratio: 100,

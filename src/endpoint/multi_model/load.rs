@@ -92,8 +92,8 @@ impl Platform {
     async fn bring(&self, name: &Name, opaque: &str) -> Result<Placed, FetchError> {
         let store = &self.parts.store;
         let lease: Lease = match store.find(name).await? {
-            Located::Here(lease) => lease,
-            Located::There(arrival) => {
+            Located::OnDisk(lease) => lease,
+            Located::InStore(arrival) => {
                 tracing::info!(container = self.label(), model = %name, url = store.url_of(name), "download");
                 store.fetch(arrival).await?
             }

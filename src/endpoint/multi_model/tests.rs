@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use super::*;
-use crate::archive::Bounds;
+use crate::archive::UnpackLimits;
 use crate::endpoint::spec::Container;
 use crate::endpoint::testing::{Answer, FOREVER, Fake};
 use crate::store::{self, Environment};
@@ -25,13 +25,13 @@ fn scene_with(fake: Arc<Fake>, load_wait: Duration) -> Scene {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("model.onnx"), "x").unwrap();
     }
-    let settings = store::Settings {
+    let settings = store::StoreConfig {
         url: store.path().join("models").display().to_string(),
         environment: Environment::default(),
         timeout: FOREVER,
         retries: 0,
         downloads: 4,
-        bounds: Bounds {
+        bounds: UnpackLimits {
             bytes: 1 << 20,
             entries: 10,
             ratio: 100,

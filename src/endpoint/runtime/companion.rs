@@ -89,7 +89,7 @@ impl Runtime {
         if let Some(store) = stores.get(url).and_then(Weak::upgrade) {
             return Ok(store);
         }
-        let settings = store::Settings {
+        let settings = store::StoreConfig {
             url: url.to_owned(),
             ..self.settings.store.clone()
         };

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::archive::Bounds;
+use crate::archive::UnpackLimits;
 use crate::endpoint::fleet::{self, Runner};
 use crate::endpoint::spec::{Asynchronous as AsyncConfig, Container, Deployment, Execution, Mode, Model, Variant};
 use crate::endpoint::testing::{Answer, FOREVER, Fake, Seen};
@@ -59,13 +59,13 @@ impl Got {
 
 pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scene {
     let folder = tempfile::tempdir().unwrap();
-    let store = store::Settings {
+    let store = store::StoreConfig {
         url: String::new(),
         environment: Environment::default(),
         timeout: FOREVER,
         retries: 0,
         downloads: 4,
-        bounds: Bounds {
+        bounds: UnpackLimits {
             bytes: 1 << 20,
             entries: 10,
             ratio: 100,

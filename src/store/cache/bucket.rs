@@ -1,24 +1,26 @@
-//! Where entries lie: a folder of this process's own.
+//! The folder of the cache's entries, which one process has to itself.
 //!
 //! ```text
-//! archives-0/lock                            held as long as the process lives
+//! archives-0/lock                            locked as long as the process lives
 //!            key                             a secret that the names of entries depend on
-//!            v2/<url>-<description>-<n>/     an entry, by hashes; n tells those of the same apart
-//!                   entry.json               what it is of; its time is when it was used last
-//!                   content/                 what was unpacked
-//!                   settled                  there when all of the above was written to the disk itself
+//!            v2/<url>-<description>-<n>/     an entry, named by hashes; n distinguishes equal ones
+//!                   entry.json               its description; the file's time is the last use
+//!                   content/                 the unpacked files
+//!                   settled                  exists when the files above were synced to the disk
 //!            v2/unfinished-<random>/         the same, being filled
 //!            v2/removed-<entry>/             the same, being removed
 //! ```
 //!
-//! Processes that share the folder above take different numbers, the first that is free: a process that was killed is
-//! followed by one that takes its number, and with it what it has left. Each number is bounded by itself.
+//! Processes that share the parent folder take different numbers, each the first free one. So after
+//! a process was killed, its successor takes its number and its entries. Each number has a limit of
+//! its own.
 //!
-//! What always holds: whatever has the name of an entry is one, since it gets the name when it is whole and loses it
-//! before it is removed. That is so after a crash of the process; of the machine, files may survive that were never
-//! written to, and only what was settled is believed when the machine has been started anew since. Waiting for the
-//! disk with each entry would cost a first request more than the download. No other user may write here (`private.rs`);
-//! all that is here is the cache's, and what has not the name that the key gives it is not believed.
+//! Invariants: a folder with the name of an entry is a whole entry, since it gets the name when it
+//! is complete and loses it before it is removed. This holds after a crash of the process. After a
+//! crash of the machine, files may survive without their content, so a new boot trusts only entries
+//! that were settled. Syncing each entry at once would cost a first request more than the download.
+//! No other user may write here (`private.rs`). Everything here belongs to the cache, and a folder
+//! without the name that the key gives it is not trusted.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -28,19 +30,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::description::{Description, weigh};
+use super::description::{EntryDescription, weigh};
 use super::janitor::Jobs;
-use super::{CacheError, lock};
+use super::{DiskCacheError, lock};
 use crate::private::{self, Key, Refusal};
 use crate::store::version::Version;
 
-/// Processes that may share a folder.
-pub const MOST: usize = 64;
+/// Most processes that may share a folder.
+pub const MAX_PROCESSES: usize = 64;
 
 const LOCK: &str = "lock";
 const KEY: &str = Key::FILE;
 
-/// Raised when what is written here changes its meaning.
+/// Raised when the meaning of the files changes.
 const FORMAT: &str = "v2";
 
 const DESCRIPTION: &str = "entry.json";
@@ -48,30 +50,30 @@ const SETTLED: &str = "settled";
 const REMOVED: &str = "removed-";
 const UNFINISHED: &str = "unfinished-";
 
-pub struct Bucket {
+pub struct EntryFolders {
     /// `archives-<number>`.
     folder: PathBuf,
-    /// Held to take the place anew when somebody has deleted it.
+    /// The locked file; replaced when another program has deleted the folder.
     held: Mutex<File>,
     key: Key,
     boot: Option<String>,
 }
 
 /// An entry of an earlier process.
-pub struct Found {
+pub struct FoundEntry {
     pub folder: PathBuf,
-    pub description: Description,
+    pub description: EntryDescription,
     pub is_settled: bool,
     used: SystemTime,
 }
 
-impl Bucket {
-    /// Takes the first free place in `folder`.
-    pub fn open(folder: &Path) -> Result<Self, CacheError> {
-        for number in 0..MOST {
+impl EntryFolders {
+    /// Claims the first free number in `folder`.
+    pub fn open(folder: &Path) -> Result<Self, DiskCacheError> {
+        for number in 0..MAX_PROCESSES {
             let folder = folder.join(format!("archives-{number}"));
             if let Some(held) = claim(&folder)? {
-                let key = Key::open(&folder).map_err(|source| CacheError::Unusable {
+                let key = Key::open(&folder).map_err(|source| DiskCacheError::Unusable {
                     path: folder.clone(),
                     source,
                 })?;
@@ -83,7 +85,7 @@ impl Bucket {
                 });
             }
         }
-        Err(CacheError::Taken {
+        Err(DiskCacheError::Taken {
             path: folder.to_owned(),
         })
     }
@@ -92,20 +94,21 @@ impl Bucket {
         &self.folder
     }
 
-    /// The entries that an earlier process has left, those first that were used earlier. All else is removed.
-    pub fn entries(&self, jobs: &Jobs) -> Result<Vec<Found>, CacheError> {
+    /// The entries of an earlier process, the least recently used first. Everything else is
+    /// removed.
+    pub fn entries(&self, jobs: &Jobs) -> Result<Vec<FoundEntry>, DiskCacheError> {
         for path in listed(&self.folder)? {
             if ![LOCK, KEY, FORMAT].iter().any(|name| path.ends_with(name)) {
                 jobs.discard(&path);
             }
         }
-        let mut found: HashMap<String, Found> = HashMap::new();
+        let mut found: HashMap<String, FoundEntry> = HashMap::new();
         for path in listed(&self.folder.join(FORMAT))? {
             let Some(entry) = self.entry(&path) else {
                 jobs.discard(&path);
                 continue;
             };
-            // Of two of the same URL, the older was about to be removed.
+            // A crash interrupted the removal of the older of two entries with the same URL.
             let url = entry.description.url.clone();
             match found.get(&url) {
                 Some(other) if other.description.kept > entry.description.kept => jobs.discard(&path),
@@ -116,12 +119,12 @@ impl Bucket {
                 }
             }
         }
-        let mut found: Vec<Found> = found.into_values().collect();
+        let mut found: Vec<FoundEntry> = found.into_values().collect();
         found.sort_unstable_by_key(|entry| entry.used);
         Ok(found)
     }
 
-    fn entry(&self, folder: &Path) -> Option<Found> {
+    fn entry(&self, folder: &Path) -> Option<FoundEntry> {
         let name = folder.file_name()?.to_str()?;
         let is_folder = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
         let content = content(folder);
@@ -129,13 +132,13 @@ impl Bucket {
             return None;
         }
         let path = folder.join(DESCRIPTION);
-        let description = Description::read(&path)?;
+        let description = EntryDescription::read(&path)?;
         let used = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
         let is_settled = folder.join(SETTLED).exists();
         let is_whole = is_settled || (description.boot.is_some() && description.boot == self.boot);
         let is_itself =
             name.starts_with(&description.name(&self.key).ok()?) && weigh(&content).ok()? == description.bytes;
-        (is_whole && is_itself).then(|| Found {
+        (is_whole && is_itself).then(|| FoundEntry {
             folder: folder.to_owned(),
             description,
             is_settled,
@@ -143,11 +146,11 @@ impl Bucket {
         })
     }
 
-    /// Makes a folder to be filled.
-    pub fn unfinished(&self) -> Result<PathBuf, CacheError> {
-        self.hold()?;
+    /// Creates a folder to be filled.
+    pub fn unfinished(&self) -> Result<PathBuf, DiskCacheError> {
+        self.ensure_held()?;
         let format = self.folder.join(FORMAT);
-        let unusable = |source| CacheError::Unusable {
+        let unusable = |source| DiskCacheError::Unusable {
             path: format.clone(),
             source,
         };
@@ -164,14 +167,14 @@ impl Bucket {
         Ok(folder.keep())
     }
 
-    /// Makes an entry of a folder that was filled. Returns where it is, and what it takes of the disk.
-    pub fn finish(&self, unfinished: &Path, url: &str, version: &Version) -> Result<(PathBuf, u64), CacheError> {
-        let write = |source| CacheError::Write {
+    /// Turns a filled folder into an entry. Returns its folder and its bytes on disk.
+    pub fn finish(&self, unfinished: &Path, url: &str, version: &Version) -> Result<(PathBuf, u64), DiskCacheError> {
+        let write = |source| DiskCacheError::Write {
             path: unfinished.to_owned(),
             source,
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let description = Description {
+        let description = EntryDescription {
             url: url.to_owned(),
             version: version.clone(),
             bytes: weigh(&content(unfinished)).map_err(write)?,
@@ -184,7 +187,7 @@ impl Bucket {
             let folder = unfinished.with_file_name(format!("{name}-{number}"));
             match fs::rename(unfinished, &folder) {
                 Ok(()) => return Ok((folder, description.bytes)),
-                // Of the same version, in use and to be removed.
+                // An equal entry that is in use and to be removed.
                 Err(error) if is_there(&error) => {}
                 Err(error) => return Err(write(error)),
             }
@@ -192,24 +195,24 @@ impl Bucket {
         Err(write(io::ErrorKind::AlreadyExists.into()))
     }
 
-    /// Sees to it that the place is still this process's.
-    fn hold(&self) -> Result<(), CacheError> {
+    /// Ensures that the folder still belongs to this process.
+    fn ensure_held(&self) -> Result<(), DiskCacheError> {
         let mut held = lock(&self.held);
         if is_at(&held, &self.folder.join(LOCK)) {
             return Ok(());
         }
-        tracing::warn!(folder = %self.folder.display(), "the folder of fetched models was deleted; it is made anew");
-        *held = claim(&self.folder)?.ok_or_else(|| CacheError::Lost {
+        tracing::warn!(folder = %self.folder.display(), "the folder of fetched models was deleted; it is created again");
+        *held = claim(&self.folder)?.ok_or_else(|| DiskCacheError::Lost {
             path: self.folder.clone(),
         })?;
-        self.key.put(&self.folder).map_err(|source| CacheError::Unusable {
+        self.key.put(&self.folder).map_err(|source| DiskCacheError::Unusable {
             path: self.folder.clone(),
             source,
         })
     }
 }
 
-/// Where an entry's content is.
+/// The folder of an entry's unpacked files.
 pub fn content(folder: &Path) -> PathBuf {
     folder.join("content")
 }
@@ -220,16 +223,16 @@ pub fn remove(folder: &Path) -> io::Result<()> {
     let removed = folder.with_file_name(format!("{REMOVED}{name}"));
     let renamed = fs::rename(folder, &removed);
     match renamed {
-        // One that could not be removed.
+        // An earlier removal failed.
         Err(error) if is_there(&error) => fs::remove_dir_all(folder),
-        // Somebody else has removed it.
+        // Another program has removed it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(()) => fs::remove_dir_all(removed),
     }
 }
 
-/// Removes what is no entry.
+/// Removes a file or folder that is not an entry.
 pub fn discard(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
         fs::remove_dir_all(path)
@@ -238,17 +241,17 @@ pub fn discard(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes an entry be none for the next process.
+/// Hides an entry from the next process.
 pub fn disown(folder: &Path) -> io::Result<()> {
     fs::remove_file(folder.join(DESCRIPTION))
 }
 
-/// Notes that an entry is used.
-pub fn note(folder: &Path) -> io::Result<()> {
+/// Records the use of an entry.
+pub fn touch(folder: &Path) -> io::Result<()> {
     File::open(folder.join(DESCRIPTION))?.set_modified(SystemTime::now())
 }
 
-/// Writes an entry to the disk itself.
+/// Syncs the files of an entry to the disk.
 pub fn settle(folder: &Path) -> io::Result<()> {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -268,9 +271,9 @@ pub fn settle(folder: &Path) -> io::Result<()> {
     File::create(folder.join(SETTLED)).map(drop)
 }
 
-/// Makes `folder`, and locks it; `None` when another process has.
-fn claim(folder: &Path) -> Result<Option<File>, CacheError> {
-    let unusable = |source| CacheError::Unusable {
+/// Creates and locks `folder`; `None` when another process holds it.
+fn claim(folder: &Path) -> Result<Option<File>, DiskCacheError> {
+    let unusable = |source| DiskCacheError::Unusable {
         path: folder.to_owned(),
         source,
     };
@@ -288,12 +291,12 @@ fn claim(folder: &Path) -> Result<Option<File>, CacheError> {
             .open(&path);
         let file = file.map_err(unusable)?;
         match file.try_lock() {
-            // Deleted between the two.
+            // The lock file was deleted between opening and locking.
             Ok(()) if !is_at(&file, &path) => {}
             Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(source)) => {
-                return Err(CacheError::NoLocks {
+                return Err(DiskCacheError::NoLocks {
                     path: folder.to_owned(),
                     source,
                 });
@@ -302,7 +305,7 @@ fn claim(folder: &Path) -> Result<Option<File>, CacheError> {
     }
 }
 
-/// Whether `path` is `file`, and not another one of its name.
+/// Whether `path` leads to this very `file`, rather than to another one of the same name.
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(file), Ok(there)) = (file.metadata(), fs::metadata(path)) else {
         return false;
@@ -310,7 +313,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     (file.dev(), file.ino()) == (there.dev(), there.ino())
 }
 
-/// Whether a folder could not get its name because another has it.
+/// Whether a rename failed because the name is taken.
 fn is_there(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -318,9 +321,9 @@ fn is_there(error: &io::Error) -> bool {
     )
 }
 
-/// What is in `folder`, which may be missing.
-fn listed(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
-    let unusable = |source| CacheError::Unusable {
+/// The paths in `folder`, which may be missing.
+fn listed(folder: &Path) -> Result<Vec<PathBuf>, DiskCacheError> {
+    let unusable = |source| DiskCacheError::Unusable {
         path: folder.to_owned(),
         source,
     };
@@ -332,7 +335,7 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
     }
 }
 
-/// What tells one start of the machine from another, where the machine tells.
+/// The id of the machine's current boot, where the system reports it.
 fn boot() -> Option<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(boot.trim().to_owned()).filter(|boot| !boot.is_empty())

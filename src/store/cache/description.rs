@@ -1,4 +1,4 @@
-//! `entry.json`: what an entry is of, and how much of the disk it takes.
+//! `entry.json`: the URL and version of an entry, and its size on disk.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,30 +12,30 @@ use crate::store::version::Version;
 /// URLs and versions are short.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// What a file system gives a file at least, and what a directory takes.
+/// The least that a file system allocates for a file, and the size of a directory.
 const BLOCK: u64 = 4096;
 
-/// What an entry takes besides its content: its folder, this file and what may be beside it.
+/// Bytes of an entry in addition to its content: its folder, this file and `settled`.
 pub(super) const OVERHEAD: u64 = 3 * BLOCK;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
+pub struct EntryDescription {
     pub url: String,
     pub version: Version,
-    /// On disk.
+    /// Bytes on disk.
     pub bytes: u64,
     /// Nanoseconds since 1970.
     pub kept: u64,
-    /// Tells one start of the machine from another.
+    /// The boot of the machine during which the entry was kept.
     pub boot: Option<String>,
 }
 
-impl Description {
+impl EntryDescription {
     pub fn write(&self, path: &Path) -> io::Result<()> {
         File::create_new(path)?.write_all(&serde_json::to_vec(self)?)
     }
 
-    /// `None` when there is none that is whole.
+    /// Reads a description; `None` when it is missing or incomplete.
     pub fn read(path: &Path) -> Option<Self> {
         let mut text = Vec::new();
         let file = File::open(path).ok()?;
@@ -43,8 +43,8 @@ impl Description {
         serde_json::from_slice(&text).ok()
     }
 
-    /// The beginning of the entry's name. It depends on all that is said here, and on the key: an entry that a process
-    /// without the key has made, or changed, does not have its name.
+    /// The beginning of the entry's name. It depends on the whole description and on the key: an
+    /// entry that was created or changed without the key does not have its name.
     pub fn name(&self, key: &Key) -> io::Result<String> {
         let hash = |purpose, text: &[u8]| key.hasher(purpose).update(text).finalize().to_hex();
         let url = hash("longshore 2026 url of an archive", self.url.as_bytes());
@@ -53,7 +53,8 @@ impl Description {
     }
 }
 
-/// What an entry of the files in `content` takes of the disk: whole blocks, so that small files count as what they are.
+/// The bytes that an entry with these files takes on disk, in whole blocks, so that small files
+/// count with their real size.
 pub fn weigh(content: &Path) -> io::Result<u64> {
     let mut bytes = OVERHEAD;
     let mut folders = vec![content.to_owned()];
@@ -77,10 +78,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_description_comes_back_and_half_of_one_does_not() {
+    fn a_description_is_read_back_unless_it_is_incomplete() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("entry.json");
-        let description = Description {
+        let description = EntryDescription {
             url: "s3://bucket/a.tar.gz".to_owned(),
             version: Version::from("etag \"1\"".to_owned()),
             bytes: 5,
@@ -88,19 +89,19 @@ mod tests {
             boot: None,
         };
         description.write(&path).unwrap();
-        assert_eq!(Description::read(&path), Some(description.clone()));
+        assert_eq!(EntryDescription::read(&path), Some(description.clone()));
         let text = fs::read(&path).unwrap();
         for length in 0..text.len() {
             fs::write(&path, &text[..length]).unwrap();
-            assert_eq!(Description::read(&path), None, "{length}");
+            assert_eq!(EntryDescription::read(&path), None, "{length}");
         }
-        assert_eq!(Description::read(folder.path()), None);
-        let other = Description {
+        assert_eq!(EntryDescription::read(folder.path()), None);
+        let other = EntryDescription {
             version: "etag \"2\"".to_owned().into(),
             ..description.clone()
         };
         let key = Key::of_process();
-        let name = |description: &Description, key: &Key| description.name(key).unwrap();
+        let name = |description: &EntryDescription, key: &Key| description.name(key).unwrap();
         assert_ne!(name(&description, &key), name(&other, &key));
         assert_eq!(name(&description, &key)[..17], name(&other, &key)[..17]);
         assert_ne!(name(&description, &key), name(&description, &Key::of_process()));

@@ -1,9 +1,10 @@
-//! Which entries there are, who uses them, and which have to go: in memory, no files.
+//! The index of entries, their leases and their order of eviction: memory only, no files.
 //!
-//! moka keeps the order of use and the bound. It knows of no leases, so before it may evict, all that has a lease
-//! counts as used. Where leases alone are over the bound, it evicts some of them too: they are parked, can still be
-//! found, and come back with the next change. All changes are made by one thread at a time, and moka's eviction is
-//! driven to its end within each, so that nothing goes in between.
+//! moka keeps the order of use and the limit, but knows nothing of leases. So before an eviction,
+//! leased entries are marked as used. Where leases alone exceed the limit, moka evicts some of them
+//! too: they are parked, can still be found, and return to moka with the next change. Changes are
+//! made by one thread at a time, and each change completes moka's eviction, so that nothing
+//! interleaves.
 //!
 //! | | kept | parked | doomed |
 //! |---|---|---|---|
@@ -11,7 +12,7 @@
 //! | has leases | maybe | yes | yes |
 //! | over the bound | goes, or is parked | stays | stays |
 //! | replaced, forgotten | goes, or is doomed | is doomed | - |
-//! | last lease dropped | stays, if it alone is within the bound | the same | goes |
+//! | last lease dropped | stays, if within the limit on its own | the same | goes |
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,33 +21,33 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::{Entry, lock};
+use super::{CacheEntry, lock};
 
-/// moka's weights have 32 bits: in this unit, entries may have 4 TiB.
+/// moka's weights have 32 bits: in this unit, an entry may have 4 TiB.
 const UNIT: u64 = 1024;
 
 pub struct Index {
-    /// In moka's unit.
+    /// Limit in moka's unit.
     bound: u64,
-    kept: Cache<String, Arc<Entry>>,
-    /// What moka has evicted since it was last asked. Locked by its listener.
-    evicted: Arc<Mutex<Vec<Arc<Entry>>>>,
-    /// Entries with leases, by their number.
-    leased: HashMap<u64, Leased>,
-    /// Entries that nobody will find or has a lease on.
-    removals: Vec<Arc<Entry>>,
-    /// Entries that nobody will find, with leases.
-    doomed: Vec<Arc<Entry>>,
+    kept: Cache<String, Arc<CacheEntry>>,
+    /// Entries that moka evicted since the last change. Locked by its listener.
+    evicted: Arc<Mutex<Vec<Arc<CacheEntry>>>>,
+    /// Entries with leases, by id.
+    leased: HashMap<u64, LeasedEntry>,
+    /// Entries that cannot be found and have no leases.
+    removals: Vec<Arc<CacheEntry>>,
+    /// Entries that cannot be found, but have leases.
+    doomed: Vec<Arc<CacheEntry>>,
 }
 
-struct Leased {
-    entry: Arc<Entry>,
+struct LeasedEntry {
+    entry: Arc<CacheEntry>,
     leases: usize,
-    state: State,
+    state: EntryState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum EntryState {
     Kept,
     Parked,
     Doomed,
@@ -54,15 +55,15 @@ enum State {
 
 impl Index {
     pub fn new(bound: u64) -> Self {
-        let evicted: Arc<Mutex<Vec<Arc<Entry>>>> = Arc::default();
+        let evicted: Arc<Mutex<Vec<Arc<CacheEntry>>>> = Arc::default();
         let listener = Arc::clone(&evicted);
-        // None at all would be a cache that does not tell what it refuses.
+        // moka's listener does not report what a cache of capacity zero refuses.
         let bound = (bound / UNIT).max(1);
         let most = u32::try_from(bound).unwrap_or(u32::MAX);
         let kept = Cache::builder()
             .eviction_policy(EvictionPolicy::lru())
-            // What is larger than the bound fills it, as long as there is a lease on it: moka would not take it in.
-            .weigher(move |_, entry: &Arc<Entry>| u32::try_from(weight(entry)).unwrap_or(u32::MAX).min(most))
+            // A leased entry above the limit weighs the whole limit, because moka would refuse it.
+            .weigher(move |_, entry: &Arc<CacheEntry>| u32::try_from(weight(entry)).unwrap_or(u32::MAX).min(most))
             .max_capacity(bound)
             .eviction_listener(move |_, entry, cause: RemovalCause| {
                 if cause.was_evicted() {
@@ -80,34 +81,34 @@ impl Index {
         }
     }
 
-    /// Adds an entry of before. Those that were used earlier come first.
-    pub fn restore(&mut self, entry: Arc<Entry>) {
+    /// Adds an entry of an earlier process. The least recently used entries have to come first.
+    pub fn restore(&mut self, entry: Arc<CacheEntry>) {
         self.forget_url(&entry.url);
         self.idle(entry);
         self.settle();
     }
 
-    /// Adds an entry in place of any other of its URL, with a lease on it.
-    pub fn keep(&mut self, entry: Arc<Entry>) {
+    /// Adds an entry with a lease on it, in place of any other entry of its URL.
+    pub fn keep(&mut self, entry: Arc<CacheEntry>) {
         self.forget_url(&entry.url);
         if self.parked().next().is_some() || self.kept.weighted_size() + weight(&entry) > self.bound {
             self.use_leased();
         }
-        self.hold(&entry, State::Kept);
+        self.hold(&entry, EntryState::Kept);
         self.kept.insert(entry.url.clone(), entry);
         self.settle();
     }
 
-    /// The entry of `url`, with a lease on it.
-    pub fn lease(&mut self, url: &str) -> Option<Arc<Entry>> {
+    /// Looks up the entry of `url`, and adds a lease on it.
+    pub fn lease(&mut self, url: &str) -> Option<Arc<CacheEntry>> {
         let entry = self.find(url)?;
-        self.hold(&entry, State::Kept);
+        self.hold(&entry, EntryState::Kept);
         self.settle();
         Some(entry)
     }
 
     /// Ends a lease.
-    pub fn release(&mut self, entry: &Arc<Entry>) {
+    pub fn release(&mut self, entry: &Arc<CacheEntry>) {
         let Some(leased) = self.leased.get_mut(&entry.id) else {
             return;
         };
@@ -118,10 +119,10 @@ impl Index {
         let state = leased.state;
         self.leased.remove(&entry.id);
         match state {
-            State::Doomed => self.removals.push(Arc::clone(entry)),
-            State::Kept | State::Parked => {
+            EntryState::Doomed => self.removals.push(Arc::clone(entry)),
+            EntryState::Kept | EntryState::Parked => {
                 self.idle(Arc::clone(entry));
-                if state == State::Parked || self.parked().next().is_some() {
+                if state == EntryState::Parked || self.parked().next().is_some() {
                     self.use_leased();
                 }
             }
@@ -129,20 +130,20 @@ impl Index {
         self.settle();
     }
 
-    /// Makes `entry` not be found any more.
-    pub fn forget(&mut self, entry: &Entry) {
+    /// Forgets `entry`, so that it is not found again.
+    pub fn forget(&mut self, entry: &CacheEntry) {
         if self.find(&entry.url).is_some_and(|found| found.id == entry.id) {
             self.forget_url(&entry.url);
         }
     }
 
-    /// Makes `url` not be found any more.
+    /// Forgets the entry of `url`.
     pub fn forget_url(&mut self, url: &str) {
         let Some(entry) = self.find(url) else { return };
         self.kept.invalidate(url);
         match self.leased.get_mut(&entry.id) {
             Some(leased) => {
-                leased.state = State::Doomed;
+                leased.state = EntryState::Doomed;
                 self.doomed.push(entry);
             }
             None => self.removals.push(entry),
@@ -150,7 +151,7 @@ impl Index {
         self.settle();
     }
 
-    /// Makes all that nobody has a lease on be unknown. Whether there was any.
+    /// Forgets the entries without leases. Returns whether there were any.
     pub fn forget_idle(&mut self) -> bool {
         let entries = self.kept.iter().map(|(_, entry)| entry);
         let idle = Vec::from_iter(entries.filter(|entry| !self.leased.contains_key(&entry.id)));
@@ -160,41 +161,41 @@ impl Index {
         !idle.is_empty()
     }
 
-    /// What is to be removed since this was last asked.
-    pub fn removals(&mut self) -> impl Iterator<Item = Arc<Entry>> + use<> {
+    /// Takes the entries to be removed since the last call.
+    pub fn removals(&mut self) -> impl Iterator<Item = Arc<CacheEntry>> + use<> {
         std::mem::take(&mut self.removals).into_iter()
     }
 
-    /// What is to be removed when its leases end, since this was last asked.
-    pub fn doomed(&mut self) -> impl Iterator<Item = Arc<Entry>> + use<> {
+    /// Takes the entries to be removed when their leases end, since the last call.
+    pub fn doomed(&mut self) -> impl Iterator<Item = Arc<CacheEntry>> + use<> {
         std::mem::take(&mut self.doomed).into_iter()
     }
 
-    /// How many entries can be found, and the bytes of those with leases.
+    /// Number of entries that can be found, and bytes of those with leases.
     pub fn count(&self) -> (u64, u64) {
         let leased = self.leased.values().map(|leased| leased.entry.bytes).sum();
         (self.kept.entry_count() + self.parked().count() as u64, leased)
     }
 
-    /// The entry of `url`, which is not used thereby.
+    /// Looks up the entry of `url` without counting as a use.
     #[cfg(test)]
-    pub fn peek(&self, url: &str) -> Option<Arc<Entry>> {
+    pub fn peek(&self, url: &str) -> Option<Arc<CacheEntry>> {
         let kept = self.kept.iter().find(|(key, _)| key.as_str() == url);
         kept.map(|(_, entry)| entry).or_else(|| self.find(url))
     }
 
-    fn find(&self, url: &str) -> Option<Arc<Entry>> {
+    fn find(&self, url: &str) -> Option<Arc<CacheEntry>> {
         let parked = || self.parked().find(|entry| entry.url == url).map(Arc::clone);
         self.kept.get(url).or_else(parked)
     }
 
-    fn parked(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        let parked = self.leased.values().filter(|leased| leased.state == State::Parked);
+    fn parked(&self) -> impl Iterator<Item = &Arc<CacheEntry>> {
+        let parked = self.leased.values().filter(|leased| leased.state == EntryState::Parked);
         parked.map(|leased| &leased.entry)
     }
 
-    /// Lets an entry without leases be the one that was used last.
-    fn idle(&mut self, entry: Arc<Entry>) {
+    /// Makes an entry without leases the most recently used one.
+    fn idle(&mut self, entry: Arc<CacheEntry>) {
         if weight(&entry) > self.bound {
             self.kept.invalidate(&entry.url);
             self.removals.push(entry);
@@ -203,19 +204,19 @@ impl Index {
         }
     }
 
-    /// Lets all that has leases be used after all that has none, and what was parked count again. By inserting: moka
-    /// takes in what was looked up before what was inserted, whichever came first.
+    /// Marks leased entries as used after all others, and returns parked ones to moka. Inserts
+    /// rather than looks up, because moka applies pending lookups before pending insertions.
     fn use_leased(&mut self) {
         for leased in self.leased.values_mut() {
-            if leased.state != State::Doomed {
+            if leased.state != EntryState::Doomed {
                 self.kept.insert(leased.entry.url.clone(), Arc::clone(&leased.entry));
-                leased.state = State::Kept;
+                leased.state = EntryState::Kept;
             }
         }
     }
 
-    fn hold(&mut self, entry: &Arc<Entry>, state: State) {
-        let leased = self.leased.entry(entry.id).or_insert_with(|| Leased {
+    fn hold(&mut self, entry: &Arc<CacheEntry>, state: EntryState) {
+        let leased = self.leased.entry(entry.id).or_insert_with(|| LeasedEntry {
             entry: Arc::clone(entry),
             leases: 0,
             state,
@@ -223,16 +224,16 @@ impl Index {
         leased.leases += 1;
     }
 
-    /// Lets moka evict what is over the bound, and says what becomes of it.
+    /// Makes moka evict what exceeds the limit, and sorts the evicted entries.
     fn settle(&mut self) {
         self.kept.run_pending_tasks();
         for entry in std::mem::take(&mut *lock(&self.evicted)) {
-            // It was evicted in between, and is there again.
+            // It was evicted in between, and inserted again.
             if self.kept.contains_key(&entry.url) {
                 continue;
             }
             match self.leased.get_mut(&entry.id) {
-                Some(leased) if leased.state == State::Kept => leased.state = State::Parked,
+                Some(leased) if leased.state == EntryState::Kept => leased.state = EntryState::Parked,
                 Some(_) => {}
                 None => self.removals.push(entry),
             }
@@ -240,7 +241,7 @@ impl Index {
     }
 }
 
-/// What an entry counts.
-fn weight(entry: &Entry) -> u64 {
+/// An entry's weight in moka's unit.
+fn weight(entry: &CacheEntry) -> u64 {
     entry.bytes.div_ceil(UNIT)
 }

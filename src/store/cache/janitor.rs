@@ -1,11 +1,12 @@
-//! The thread that touches the files of entries that were kept.
+//! The thread that touches the files of kept entries.
 //!
-//! Leases are dropped by threads that serve requests, which must not wait for a disk; and one thread for all does one
-//! thing after the other, so that nothing is removed and written to at once. It ends with the cache, after what was
-//! asked of it.
+//! Threads that serve requests drop leases, and must not wait for a disk. One thread does all jobs
+//! in order, so that nothing is removed while it is written to. It ends with the cache, after the
+//! jobs that were queued before.
 //!
-//! Entries are written to the disk itself only when there has been nothing else to do for a while: a first request
-//! would wait for it. Until then they are as good as those that are, unless the machine goes down (`bucket.rs`).
+//! Entries are synced to the disk only after a quiet time, because a first request would have to
+//! wait for it. Until then they are as good as synced ones, unless the machine crashes
+//! (`bucket.rs`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,22 +17,22 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Entry, bucket};
+use super::{CacheEntry, bucket};
 
-/// After that long without a job, entries are written to the disk.
+/// Time without jobs after which entries are synced to the disk.
 const QUIET: Duration = Duration::from_secs(5);
 
-enum Job {
-    /// An entry, and its bytes.
+enum JanitorJob {
+    /// The folder of an entry, and its bytes.
     Remove(PathBuf, u64),
-    /// The folder of an entry that is to be removed, but cannot be yet.
+    /// The folder of an entry to be removed when its leases end.
     Disown(PathBuf),
     /// The folder of an entry that was used.
-    Note(PathBuf),
+    Touch(PathBuf),
     Settle(PathBuf),
-    /// What is no entry.
+    /// A path that is not an entry.
     Discard(PathBuf),
-    Answer(Sender<()>),
+    Signal(Sender<()>),
     End,
 }
 
@@ -40,11 +41,11 @@ pub struct Janitor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Takes jobs, from any thread.
+/// Queues jobs, from any thread.
 #[derive(Debug, Clone)]
 pub struct Jobs {
-    sender: Sender<Job>,
-    /// Of the entries on disk.
+    sender: Sender<JanitorJob>,
+    /// Bytes of the entries on disk.
     bytes: Arc<AtomicU64>,
 }
 
@@ -72,64 +73,64 @@ impl Janitor {
 
 impl Drop for Janitor {
     fn drop(&mut self) {
-        self.jobs.ask(Job::End);
+        self.jobs.ask(JanitorJob::End);
         if let Some(thread) = self.thread.take() {
-            // It has nothing to say if it has panicked.
+            // A panic of the thread was reported when it happened.
             let _ = thread.join();
         }
     }
 }
 
 impl Jobs {
-    /// Bytes of the entries that are on disk.
+    /// Bytes of the entries on disk.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Counts an entry, until it is removed.
+    /// Counts an entry until it is removed.
     pub fn added(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub fn remove(&self, entry: &Entry) {
-        self.ask(Job::Remove(entry.folder.clone(), entry.bytes));
+    pub fn remove(&self, entry: &CacheEntry) {
+        self.ask(JanitorJob::Remove(entry.folder.clone(), entry.bytes));
     }
 
-    /// Sees to it that an entry with leases is not found after a crash.
-    pub fn disown(&self, entry: &Entry) {
-        self.ask(Job::Disown(entry.folder.clone()));
+    /// Hides an entry with leases from the next process.
+    pub fn disown(&self, entry: &CacheEntry) {
+        self.ask(JanitorJob::Disown(entry.folder.clone()));
     }
 
-    pub fn note(&self, folder: &Path) {
-        self.ask(Job::Note(folder.to_owned()));
+    pub fn touch(&self, folder: &Path) {
+        self.ask(JanitorJob::Touch(folder.to_owned()));
     }
 
     pub fn settle(&self, folder: &Path) {
-        self.ask(Job::Settle(folder.to_owned()));
+        self.ask(JanitorJob::Settle(folder.to_owned()));
     }
 
     pub fn discard(&self, path: &Path) {
-        // The cache may have ended before whoever was filling a folder.
-        if !self.ask(Job::Discard(path.to_owned())) {
+        // The cache may have ended before a folder was filled.
+        if !self.ask(JanitorJob::Discard(path.to_owned())) {
             report(bucket::discard(path), "removed", path);
         }
     }
 
-    /// Waits until all that was asked before is done.
+    /// Waits until the jobs queued before are done.
     pub fn wait(&self) {
         let (sender, receiver) = mpsc::channel();
-        if self.ask(Job::Answer(sender)) {
-            // Without an answer, there is nobody any more who does anything.
+        if self.ask(JanitorJob::Signal(sender)) {
+            // Without an answer, the thread has ended.
             let _ = receiver.recv();
         }
     }
 
-    fn ask(&self, job: Job) -> bool {
+    fn ask(&self, job: JanitorJob) -> bool {
         self.sender.send(job).is_ok()
     }
 }
 
-fn work(jobs: &Receiver<Job>, bytes: &AtomicU64) {
+fn work(jobs: &Receiver<JanitorJob>, bytes: &AtomicU64) {
     let mut unsettled = VecDeque::new();
     loop {
         let job = if unsettled.is_empty() {
@@ -138,31 +139,31 @@ fn work(jobs: &Receiver<Job>, bytes: &AtomicU64) {
             jobs.recv_timeout(QUIET)
         };
         match job {
-            Ok(Job::Remove(folder, size)) => {
+            Ok(JanitorJob::Remove(folder, size)) => {
                 let removed = bucket::remove(&folder);
                 if removed.is_ok() {
                     bytes.fetch_sub(size, Ordering::Relaxed);
                 }
                 report(removed, "removed", &folder);
             }
-            Ok(Job::Disown(folder)) => report(bucket::disown(&folder), "marked", &folder),
-            Ok(Job::Note(folder)) => report(bucket::note(&folder), "marked", &folder),
-            Ok(Job::Discard(path)) => report(bucket::discard(&path), "removed", &path),
-            Ok(Job::Settle(folder)) => unsettled.push_back(folder),
-            Ok(Job::Answer(asker)) => drop(asker),
+            Ok(JanitorJob::Disown(folder)) => report(bucket::disown(&folder), "marked", &folder),
+            Ok(JanitorJob::Touch(folder)) => report(bucket::touch(&folder), "marked", &folder),
+            Ok(JanitorJob::Discard(path)) => report(bucket::discard(&path), "removed", &path),
+            Ok(JanitorJob::Settle(folder)) => unsettled.push_back(folder),
+            Ok(JanitorJob::Signal(asker)) => drop(asker),
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(folder) = unsettled.pop_front() {
                     report(bucket::settle(&folder), "written to the disk", &folder);
                 }
             }
-            Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(JanitorJob::End) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
 fn report(done: io::Result<()>, what: &str, path: &Path) {
     match done {
-        // Somebody else has removed it.
+        // Another program has removed it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => tracing::warn!(path = %path.display(), "a fetched model cannot be {what}: {error}"),
         Ok(()) => {}

@@ -1,4 +1,4 @@
-//! The cache against a model of it, against crashes, and against threads.
+//! The cache against a reference model, against crashes, and under concurrent threads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::description::{Description, OVERHEAD, weigh};
+use super::description::{EntryDescription, OVERHEAD, weigh};
 use super::*;
 use crate::private::Key;
 
-/// What an entry of one block takes.
+/// Bytes of an entry with one block of content.
 const SMALL: u64 = OVERHEAD + 2 * 4096;
 
 const ROOMY: u64 = 1 << 30;
@@ -21,8 +21,8 @@ fn version(text: &str) -> Version {
     Version::from(text.to_owned())
 }
 
-/// Opens the first place in `folder`, which this process had before. A process that another test starts has all open files, and
-/// with them the lock on it, until it executes its program.
+/// Opens the first number in `folder` again, which this process had before. A child process that
+/// another test starts inherits all open files, and so the lock, until it executes its program.
 fn open_again(folder: &Path, bound: u64) -> DiskCache {
     loop {
         let cache = DiskCache::open(folder, bound).unwrap();
@@ -34,7 +34,7 @@ fn open_again(folder: &Path, bound: u64) -> DiskCache {
     }
 }
 
-/// Keeps an entry whose files say what it is of, and take `blocks`.
+/// Keeps an entry whose files name its URL and version, and take `blocks`.
 fn keep(cache: &DiskCache, url: &str, tag: &str, blocks: u64) -> Lease {
     let unfinished = cache.begin().unwrap();
     fill(&unfinished, url, tag, blocks);
@@ -54,7 +54,7 @@ fn assert_whole(lease: &Lease, url: &str, tag: &str) {
     assert_eq!(lease.version(), &version(tag));
 }
 
-/// The folders of the entries in the first place of `folder`, once nothing is left to be done.
+/// The folders of the entries in the cache, after all jobs are done.
 fn entries(cache: &DiskCache) -> BTreeSet<PathBuf> {
     cache.shared.janitor.jobs().wait();
     let entries = fs::read_dir(cache.shared.bucket.folder().join("v2"))
@@ -66,7 +66,7 @@ fn entries(cache: &DiskCache) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// What the entries take of the disk, as it is.
+/// The measured size of the entries on disk.
 fn on_disk(cache: &DiskCache) -> u64 {
     let entries = entries(cache);
     entries
@@ -75,7 +75,7 @@ fn on_disk(cache: &DiskCache) -> u64 {
         .sum()
 }
 
-/// All that is in `folder`, as another process would find it.
+/// A copy of `folder`, as another process would find it.
 fn copied(folder: &Path) -> TempDir {
     fn copy(from: &Path, to: &Path) {
         for entry in fs::read_dir(from).unwrap() {
@@ -96,7 +96,7 @@ fn copied(folder: &Path) -> TempDir {
     to
 }
 
-/// What the next process finds of `urls` when this one is killed now: their versions.
+/// The versions of `urls` that the next process finds when this one is killed now.
 fn after_crash(folder: &Path, urls: &[&str]) -> Vec<Option<String>> {
     let copy = copied(folder);
     let cache = DiskCache::open(copy.path(), ROOMY).unwrap();
@@ -109,7 +109,7 @@ fn after_crash(folder: &Path, urls: &[&str]) -> Vec<Option<String>> {
             Some(lease.version().to_string())
         })
         .collect();
-    // Nothing is left of what is no entry.
+    // Everything other than the entries was removed.
     assert_eq!(cache.usage().bytes, on_disk(&cache));
     assert_eq!(entries(&cache).len(), found.iter().flatten().count());
     let left = fs::read_dir(copy.path().join("archives-0/v2")).into_iter().flatten();
@@ -118,7 +118,7 @@ fn after_crash(folder: &Path, urls: &[&str]) -> Vec<Option<String>> {
 }
 
 #[test]
-fn what_was_kept_is_found_until_it_is_forgotten() {
+fn an_entry_is_found_until_it_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
     assert!(cache.get("a").is_none());
@@ -146,7 +146,7 @@ fn what_was_kept_is_found_until_it_is_forgotten() {
 }
 
 #[test]
-fn what_nobody_has_a_lease_on_goes_when_there_is_no_room() {
+fn clear_idle_removes_entries_without_leases_only() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
     let used = keep(&cache, "used", "1", 1);
@@ -177,7 +177,7 @@ fn a_new_version_replaces_the_old_one_which_goes_with_its_last_lease() {
     assert_eq!(entries(&cache).len(), 2);
     drop(again);
     assert_eq!(entries(&cache).len(), 1);
-    // The same version once more, while it is in use.
+    // The same version again, while it is in use.
     let third = keep(&cache, "a", "2", 2);
     assert_ne!(second.path(), third.path());
     assert_whole(&second, "a", "2");
@@ -188,7 +188,7 @@ fn a_new_version_replaces_the_old_one_which_goes_with_its_last_lease() {
 }
 
 #[test]
-fn what_was_not_used_for_longest_goes_first() {
+fn the_least_recently_used_entry_is_evicted_first() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), 3 * SMALL).unwrap();
     for url in ["a", "b", "c"] {
@@ -205,17 +205,17 @@ fn what_was_not_used_for_longest_goes_first() {
 }
 
 #[test]
-fn what_is_over_the_bound_is_there_as_long_as_it_is_used() {
+fn an_entry_over_the_limit_stays_as_long_as_it_is_leased() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), 2 * SMALL).unwrap();
     keep(&cache, "small", "1", 1);
     let large = keep(&cache, "large", "1", 100);
     assert_whole(&cache.get("large").unwrap(), "large", "1");
-    assert!(cache.get("small").is_none(), "there is no room besides");
+    assert!(cache.get("small").is_none(), "there is no room for both");
     drop(large);
     assert!(cache.get("large").is_none());
     assert_eq!(on_disk(&cache), 0);
-    // Each alone is within the bound.
+    // Each on its own is within the limit.
     let all = ["a", "b", "c"].map(|url| keep(&cache, url, "1", 1));
     for url in ["a", "b", "c"] {
         assert_whole(&cache.get(url).unwrap(), url, "1");
@@ -227,7 +227,7 @@ fn what_is_over_the_bound_is_there_as_long_as_it_is_used() {
 }
 
 #[test]
-fn a_bound_of_nothing_keeps_nothing() {
+fn a_limit_of_zero_keeps_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), 0).unwrap();
     let lease = keep(&cache, "a", "1", 1);
@@ -238,7 +238,7 @@ fn a_bound_of_nothing_keeps_nothing() {
 }
 
 #[test]
-fn a_folder_that_is_given_up_is_gone_before_the_next_one_is_begun() {
+fn an_abandoned_folder_is_gone_before_the_next_one_is_begun() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
     let unfinished = cache.begin().unwrap();
@@ -247,7 +247,7 @@ fn a_folder_that_is_given_up_is_gone_before_the_next_one_is_begun() {
     drop(unfinished);
     let next = cache.begin().unwrap();
     assert!(!path.exists() && next.path().is_dir());
-    // Also when there is no cache any more.
+    // Also after the cache has ended.
     let last = cache.begin().unwrap();
     drop(cache);
     drop(last);
@@ -269,7 +269,7 @@ fn a_crash_leaves_whole_entries_only() {
     assert_eq!(after_crash(root, &["a", "b"]), [some("1"), None]);
     let b = cache.keep("b", &version("1"), unfinished).unwrap();
     assert_eq!(after_crash(root, &["a", "b"]), [some("1"), some("1")]);
-    // In use, but not to be found.
+    // Still in use, but not to be found.
     drop(keep(&cache, "b", "2", 1));
     cache.shared.janitor.jobs().wait();
     assert_eq!(after_crash(root, &["a", "b"]), [some("1"), some("2")]);
@@ -277,7 +277,7 @@ fn a_crash_leaves_whole_entries_only() {
     cache.shared.janitor.jobs().wait();
     assert_eq!(after_crash(root, &["a", "b"]), [some("1"), None]);
     drop(b);
-    // While it is removed.
+    // A crash during its removal.
     let entry = entries(&cache).pop_first().unwrap();
     let removed = entry.with_file_name(format!("removed-{}", entry.file_name().unwrap().to_str().unwrap()));
     fs::rename(&entry, &removed).unwrap();
@@ -285,7 +285,7 @@ fn a_crash_leaves_whole_entries_only() {
 }
 
 #[test]
-fn of_two_versions_that_a_crash_has_left_the_newer_is_found() {
+fn the_newer_of_two_versions_is_found_after_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
     let old = keep(&cache, "a", "1", 1);
@@ -298,7 +298,7 @@ fn of_two_versions_that_a_crash_has_left_the_newer_is_found() {
     drop((old, new));
 }
 
-/// Changes the only entry in `folder`, and says whether it is still found.
+/// Changes the only entry of a cache, and returns whether it is still found.
 fn found_after(change: impl FnOnce(&Path)) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
@@ -311,18 +311,18 @@ fn found_after(change: impl FnOnce(&Path)) -> bool {
 
 fn boot_of_yesterday(entry: &Path) {
     let path = entry.join("entry.json");
-    let mut description = Description::read(&path).unwrap();
+    let mut description = EntryDescription::read(&path).unwrap();
     description.boot = Some("yesterday".to_owned());
     fs::remove_file(&path).unwrap();
     description.write(&path).unwrap();
-    // As it would be called if it had been written so.
+    // The name that an entry with this description has.
     let key = Key::open(entry.ancestors().nth(2).unwrap()).unwrap();
     let name = format!("{}-0", description.name(&key).unwrap());
     fs::rename(entry, entry.with_file_name(name)).unwrap();
 }
 
 #[test]
-fn what_is_not_as_it_was_kept_is_not_believed() {
+fn a_changed_entry_is_not_trusted() {
     assert!(found_after(|_| {}));
     assert!(!found_after(|entry| fs::write(entry.join("entry.json"), "{").unwrap()));
     assert!(!found_after(|entry| fs::remove_file(entry.join("entry.json")).unwrap()));
@@ -337,7 +337,7 @@ fn what_is_not_as_it_was_kept_is_not_believed() {
 }
 
 #[test]
-fn an_entry_that_was_made_without_the_key_is_not_believed() {
+fn an_entry_made_without_the_key_is_not_trusted() {
     let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let cache = DiskCache::open(theirs.path(), ROOMY).unwrap();
     drop(keep(&cache, "a", "1", 1));
@@ -351,7 +351,7 @@ fn an_entry_that_was_made_without_the_key_is_not_believed() {
 }
 
 #[test]
-fn after_the_machine_went_down_only_what_was_settled_is_believed() {
+fn after_a_reboot_only_settled_entries_are_trusted() {
     assert!(!found_after(boot_of_yesterday));
     assert!(found_after(|entry| {
         bucket::settle(entry).unwrap();
@@ -360,7 +360,7 @@ fn after_the_machine_went_down_only_what_was_settled_is_believed() {
 }
 
 #[test]
-fn what_the_cache_has_not_made_is_not_touched() {
+fn files_that_the_cache_did_not_make_are_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     fs::write(elsewhere.path().join("precious"), "x").unwrap();
@@ -381,7 +381,7 @@ fn what_the_cache_has_not_made_is_not_touched() {
 }
 
 #[test]
-fn what_was_used_last_is_kept_when_the_bound_is_lowered() {
+fn a_lower_limit_keeps_the_most_recently_used_entries() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
     for (url, age) in [("a", 10), ("b", 30), ("c", 0), ("d", 20)] {
@@ -396,7 +396,7 @@ fn what_was_used_last_is_kept_when_the_bound_is_lowered() {
     assert_eq!(["a", "b", "c", "d"].map(found), [true, false, true, false]);
 }
 
-/// Notes on disk that an entry was used so many seconds ago.
+/// Sets the recorded time of an entry's last use to `age` seconds ago.
 fn used(lease: &Lease, age: u64) {
     let time = SystemTime::now() - Duration::from_secs(age);
     let description = File::open(lease.path().with_file_name("entry.json")).unwrap();
@@ -404,7 +404,7 @@ fn used(lease: &Lease, age: u64) {
 }
 
 #[test]
-fn use_is_noted_on_disk() {
+fn the_last_use_is_recorded_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
     let lease = keep(&cache, "a", "1", 1);
@@ -420,14 +420,17 @@ fn use_is_noted_on_disk() {
     };
     used(&lease, 1000);
     drop(cache.get("a"));
-    assert!(age() >= Duration::from_secs(1000), "not so soon after it was kept");
-    *lock(&lease.0.entry.noted) -= 2 * NOTED;
+    assert!(
+        age() >= Duration::from_secs(1000),
+        "not so soon after the entry was kept"
+    );
+    *lock(&lease.0.entry.touched) -= 2 * TOUCH_INTERVAL;
     drop(cache.get("a"));
     assert!(age() < Duration::from_secs(1000));
 }
 
 #[test]
-fn what_somebody_has_deleted_is_noticed() {
+fn entries_deleted_by_another_program_are_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
     drop(keep(&cache, "a", "1", 1));
@@ -439,7 +442,7 @@ fn what_somebody_has_deleted_is_noticed() {
     assert_eq!(on_disk(&cache), SMALL);
     assert_eq!(cache.usage().bytes, SMALL);
     assert_eq!(cache.usage().entries, 1);
-    // All of it.
+    // The whole folder.
     fs::remove_dir_all(folder.path()).unwrap();
     assert!(cache.get("b").is_none());
     let lease = keep(&cache, "b", "2", 1);
@@ -450,19 +453,19 @@ fn what_somebody_has_deleted_is_noticed() {
 }
 
 #[test]
-fn a_place_that_another_process_has_taken_meanwhile_is_not_shared() {
+fn a_number_that_another_process_has_claimed_meanwhile_is_not_shared() {
     let folder = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(folder.path(), ROOMY).unwrap();
     fs::remove_dir_all(folder.path().join("archives-0")).unwrap();
     let other = DiskCache::open(folder.path(), ROOMY).unwrap();
     let error = cache.begin().unwrap_err();
-    assert!(matches!(error, CacheError::Lost { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::Lost { .. }), "{error}");
     drop(other);
     assert!(cache.begin().is_ok());
 }
 
 #[test]
-fn processes_that_share_a_folder_have_places_of_their_own() {
+fn processes_that_share_a_folder_have_numbers_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let first = DiskCache::open(folder.path(), ROOMY).unwrap();
     drop(keep(&first, "a", "1", 1));
@@ -476,37 +479,37 @@ fn processes_that_share_a_folder_have_places_of_their_own() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_is_refused_by_its_cause() {
+fn a_folder_that_cannot_be_used_is_refused_with_its_cause() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let error = DiskCache::open(&file, ROOMY).unwrap_err();
-    assert!(matches!(error, CacheError::Unusable { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::Unusable { .. }), "{error}");
     let error = DiskCache::open(Path::new("/proc/self"), ROOMY).unwrap_err();
-    assert!(matches!(error, CacheError::Unusable { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::Unusable { .. }), "{error}");
     let place = folder.path().join("archives-0");
     fs::create_dir(&place).unwrap();
     fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
     let error = DiskCache::open(folder.path(), ROOMY).unwrap_err();
-    assert!(matches!(error, CacheError::NotOurs { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::NotOurs { .. }), "{error}");
     fs::remove_dir(&place).unwrap();
     symlink("/tmp", &place).unwrap();
     let error = DiskCache::open(folder.path(), ROOMY).unwrap_err();
-    assert!(matches!(error, CacheError::NotOurs { .. }), "{error}");
+    assert!(matches!(error, DiskCacheError::NotOurs { .. }), "{error}");
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// What is kept, and how many blocks it has.
+    /// The URL, and its number of blocks.
     Keep(usize, u64),
     Get(usize),
-    /// Of the leases there are.
+    /// One of the current leases.
     Drop(prop::sample::Index),
     Forget(usize),
-    /// Begins a folder that nobody finishes soon.
+    /// Begins a folder that is not finished.
     Begin,
     GiveUp,
-    /// With a bound of so many blocks.
+    /// Reopens the cache with a limit of so many blocks.
     Reopen(u64),
 }
 
@@ -522,19 +525,19 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the cache should be like.
+/// The reference model of the cache.
 #[derive(Default)]
-struct Expected {
+struct ReferenceModel {
     bound: u64,
-    /// By URL: tag, bytes.
+    /// Tag and bytes by URL.
     found: BTreeMap<usize, (u64, u64)>,
-    /// URLs of entries without leases, those first that were used earlier.
+    /// URLs of entries without leases, the least recently used first.
     idle: Vec<usize>,
     /// URLs in the order in which they were kept.
     kept: Vec<usize>,
 }
 
-impl Expected {
+impl ReferenceModel {
     fn evict(&mut self) {
         while self.found.values().map(|(_, bytes)| bytes).sum::<u64>() > self.bound && !self.idle.is_empty() {
             let url = self.idle.remove(0);
@@ -555,7 +558,7 @@ struct Held {
 }
 
 /// Drops a lease.
-fn release(held: &mut Vec<Held>, at: usize, expected: &mut Expected) {
+fn release(held: &mut Vec<Held>, at: usize, expected: &mut ReferenceModel) {
     let Held { url, tag, lease } = held.swap_remove(at);
     drop(lease);
     let is_last = held.iter().all(|held| held.tag != tag);
@@ -566,7 +569,7 @@ fn release(held: &mut Vec<Held>, at: usize, expected: &mut Expected) {
 }
 
 #[track_caller]
-fn assert_as_expected(cache: &DiskCache, expected: &Expected, held: &[Held]) {
+fn assert_as_expected(cache: &DiskCache, expected: &ReferenceModel, held: &[Held]) {
     for Held { url, tag, lease } in held {
         assert_whole(lease, &url.to_string(), &tag.to_string());
     }
@@ -581,7 +584,7 @@ fn assert_as_expected(cache: &DiskCache, expected: &Expected, held: &[Held]) {
     let leased: u64 = leased.values().sum();
     assert_eq!(usage.leased, leased);
     assert!(on_disk <= expected.bound + leased, "{on_disk} with {leased} leased");
-    // The folders are those that should be there, and no others.
+    // These folders exist, and no others.
     let mut paths: BTreeSet<PathBuf> = held
         .iter()
         .map(|held| held.lease.path().parent().unwrap().to_owned())
@@ -598,9 +601,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn the_cache_is_as_a_simple_one_would_be(steps in prop::collection::vec(step(), 1..60)) {
+    fn the_cache_behaves_as_its_reference_model(steps in prop::collection::vec(step(), 1..60)) {
         let folder = tempfile::tempdir().unwrap();
-        let mut expected = Expected { bound: 30 * 4096, ..Expected::default() };
+        let mut expected = ReferenceModel { bound: 30 * 4096, ..ReferenceModel::default() };
         let mut cache = DiskCache::open(folder.path(), expected.bound).unwrap();
         let mut held: Vec<Held> = Vec::new();
         let mut unfinished = Vec::new();
@@ -652,7 +655,7 @@ proptest! {
                     cache = open_again(folder.path(), expected.bound);
                     expected.idle = expected.kept.clone();
                     expected.idle.retain(|url| expected.found.contains_key(url));
-                    // What alone is over the bound goes before the order is looked at.
+                    // Entries that exceed the limit on their own go before the order matters.
                     let bound = expected.bound;
                     expected.found.retain(|_, (_, bytes)| *bytes <= bound);
                     expected.idle.retain(|url| expected.found.contains_key(url));
@@ -665,7 +668,7 @@ proptest! {
 }
 
 #[test]
-fn threads_find_whole_entries_whatever_others_do() {
+fn concurrent_threads_find_whole_entries_only() {
     const THREADS: u64 = 8;
     const STEPS: u64 = 150;
     let folder = tempfile::tempdir().unwrap();

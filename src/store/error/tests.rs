@@ -1,7 +1,7 @@
 use super::*;
 
-fn answer(status: u16, code: Option<&str>) -> Answer {
-    Answer {
+fn response(status: u16, code: Option<&str>) -> StoreResponse {
+    StoreResponse {
         status,
         code: code.map(str::to_owned),
         message: code.map(|code| format!("about {code}")),
@@ -9,7 +9,7 @@ fn answer(status: u16, code: Option<&str>) -> Answer {
 }
 
 #[test]
-fn every_error_says_what_to_change() {
+fn every_store_error_says_what_to_change() {
     let url = || "s3://models/team/a.tar.gz".to_owned();
     let reason = || "connection refused".to_owned();
     let table: [(StoreError, &str, bool); 20] = [
@@ -40,7 +40,7 @@ fn every_error_says_what_to_change() {
         (
             StoreError::Denied {
                 url: url(),
-                answer: answer(403, Some("AccessDenied")),
+                response: response(403, Some("AccessDenied")),
                 advice: "allow s3:GetObject",
             },
             "s3://models/team/a.tar.gz is refused: 403 AccessDenied (about AccessDenied); allow s3:GetObject",
@@ -64,7 +64,7 @@ fn every_error_says_what_to_change() {
                 address: "the address",
             },
             "s3://models/team/a.tar.gz cannot be reached after 4 tries: connection refused; check the address, the \
-             network, HTTPS_PROXY where there is a proxy, and SSL_CERT_FILE where certificates are your own",
+             network, HTTPS_PROXY where there is a proxy, and SSL_CERT_FILE for certificates of your own",
             true,
         ),
         (
@@ -73,14 +73,14 @@ fn every_error_says_what_to_change() {
                 timeout: Duration::from_secs(30),
                 tries: 4,
             },
-            "s3://models/team/a.tar.gz sent nothing for 30s after 4 tries; raise --store-timeout if that is how slow \
-             the store is",
+            "s3://models/team/a.tar.gz sent nothing for 30s after 4 tries; raise --store-timeout if the store is that \
+             slow",
             true,
         ),
         (
             StoreError::Status {
                 url: url(),
-                answer: answer(503, Some("SlowDown")),
+                response: response(503, Some("SlowDown")),
                 tries: 4,
             },
             "s3://models/team/a.tar.gz answered 503 SlowDown (about SlowDown) after 4 tries; try again later",
@@ -89,7 +89,7 @@ fn every_error_says_what_to_change() {
         (
             StoreError::Status {
                 url: url(),
-                answer: answer(400, None),
+                response: response(400, None),
                 tries: 1,
             },
             "s3://models/team/a.tar.gz answered 400; check the URL and the name",
@@ -113,12 +113,11 @@ fn every_error_says_what_to_change() {
             true,
         ),
         (
-            StoreError::Answer {
+            StoreError::InvalidResponse {
                 url: url(),
                 reason: "no length".to_owned(),
             },
-            "s3://models/team/a.tar.gz answers in a way that is not understood (no length); check that it is the store \
-             that was meant",
+            "s3://models/team/a.tar.gz sent an invalid response (no length); check that it is the intended store",
             false,
         ),
         (
@@ -168,7 +167,7 @@ fn every_error_says_what_to_change() {
         ),
         (
             StoreError::Stopped { url: url() },
-            "reading s3://models/team/a.tar.gz was broken off: the server is stopping, or its log has the reason",
+            "reading s3://models/team/a.tar.gz was interrupted: the server is stopping, or its log has the reason",
             true,
         ),
     ];
@@ -179,54 +178,54 @@ fn every_error_says_what_to_change() {
 }
 
 #[test]
-fn every_reason_not_to_open_says_what_to_change() {
+fn every_error_of_opening_says_what_to_change() {
     let (reason, path) = ("it is gone".to_owned(), PathBuf::from("/models"));
     let table = [
         (
-            OpenError::Url {
+            LocationError::Url {
                 url: "ftp://a".to_owned(),
                 reason: reason.clone(),
             },
-            "\"ftp://a\" is no model store (it is gone); give s3://bucket/prefix, gs://bucket/prefix, \
+            "\"ftp://a\" is not a model store (it is gone); give s3://bucket/prefix, gs://bucket/prefix, \
              az://container/prefix, https://host/path or a directory",
         ),
         (
-            OpenError::Userinfo {
+            LocationError::Userinfo {
                 url: "https://a".to_owned(),
             },
-            "https://a has credentials in it; give them by the environment, or as the query of a presigned URL",
+            "https://a has credentials in it; give them in the environment, or as the query of a presigned URL",
         ),
         (
-            OpenError::Directory {
+            LocationError::Directory {
                 path: path.clone(),
                 reason: reason.clone(),
             },
             "the model store /models cannot be read (it is gone); make it a directory that this user may read",
         ),
         (
-            OpenError::Profile {
+            LocationError::Profile {
                 path: path.clone(),
                 reason: reason.clone(),
             },
             "/models: it is gone",
         ),
         (
-            OpenError::ProfileWithoutKeys {
+            LocationError::ProfileWithoutKeys {
                 profile: "dev".to_owned(),
                 path,
             },
-            "the profile \"dev\" has no keys in /models; profiles with roles or single sign-on are understood once `aws \
-             configure export-credentials --profile dev --format env` has put their keys into the environment",
+            "the profile \"dev\" has no keys in /models; for a profile with a role or single sign-on, put its keys into \
+             the environment with `aws configure export-credentials --profile dev --format env`",
         ),
         (
-            OpenError::Settings {
+            LocationError::Settings {
                 url: "s3://a".to_owned(),
                 reason: reason.clone(),
             },
-            "s3://a cannot be opened with what the environment says: it is gone",
+            "s3://a cannot be opened with the settings in the environment: it is gone",
         ),
         (
-            OpenError::Thread { reason },
+            LocationError::Thread { reason },
             "start the thread of the model store: it is gone",
         ),
     ];

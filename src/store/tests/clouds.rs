@@ -1,4 +1,4 @@
-//! What is particular to Azure and to Google Cloud Storage.
+//! Peculiarities of Azure and Google Cloud Storage.
 
 use std::io::Write;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::store::testing::{MODIFIED, PART, Reply, Server, Stored, fetched, name, read, remote, wait};
-use crate::store::{Environment, Found, Objects, Remote, StoreError};
+use crate::store::{Environment, FoundModel, Objects, Remote, StoreError};
 
-/// The server as a container of Azure's, with the address as the portal shows it.
+/// The server as a container of Azure's, with the address in the form of the portal.
 fn azure(server: &Server) -> Remote {
     let variables = [
         ("AZURE_STORAGE_ENDPOINT", format!("http://{}/account/", server.address)),
@@ -22,7 +22,7 @@ fn google(server: &Server) -> Remote {
     remote("gs://bucket/store", [("STORAGE_EMULATOR_HOST", address)])
 }
 
-/// A page of a list with one file, as Azure gives it out.
+/// A page of a listing with one file, as Azure serves it.
 fn list_of(key: &str, stored: &Stored) -> Reply {
     let tag = stored.tag.as_deref().unwrap().trim_matches('"');
     let size = stored.bytes.len();
@@ -37,9 +37,9 @@ fn list_of(key: &str, stored: &Stored) -> Reply {
 }
 
 #[test]
-fn azures_markers_of_folders_are_no_objects() {
+fn folder_markers_of_azure_are_not_objects() {
     let folder = ("x-ms-resource-type", "directory");
-    // An empty object has no part, so that it is asked for again, whole; or a store gives it at once.
+    // An empty object has no ranges, so it is requested again without; or a store sends it at once.
     for (marker, ranges) in [
         (folder, true),
         (folder, false),
@@ -57,7 +57,7 @@ fn azures_markers_of_folders_are_no_objects() {
             },
         });
         let remote = azure(&server);
-        let Found::Folder(folder) = wait(remote.find(&name("m"), None)).unwrap() else {
+        let FoundModel::Folder(folder) = wait(remote.find(&name("m"), None)).unwrap() else {
             panic!("{marker:?} is an object");
         };
         assert_eq!(
@@ -77,13 +77,13 @@ fn empty_objects_are_objects() {
 }
 
 #[test]
-fn google_is_asked_for_objects_as_they_are_stored() {
+fn google_serves_objects_as_they_are_stored() {
     let stored = Stored::new(2 * PART as usize);
     let server = Server::start(move |request| match request.header("accept-encoding") {
         _ if request.path().ends_with("/missing") => Reply::error(404, "NoSuchKey"),
         _ if request.parameter("list-type").is_some() => Reply::new(200, "<ListBucketResult/>"),
         Some("gzip") => stored.answer(request).with("content-encoding", "gzip"),
-        // What was decompressed on the way, which has no parts.
+        // Decompressed in transit, which disables ranges.
         _ => Reply::new(200, "other bytes").with("etag", "\"one\""),
     });
     let remote = google(&server);
@@ -97,7 +97,7 @@ fn google_is_asked_for_objects_as_they_are_stored() {
 }
 
 #[test]
-fn objects_are_written_where_nothing_is_signed() {
+fn objects_are_written_without_a_signature() {
     let server = Server::start(|_| Reply::new(200, "").with("etag", "\"one\""));
     let address = ("STORAGE_EMULATOR_HOST", server.address.to_string());
     let objects = Objects::open(Environment::from_iter([address]), Duration::from_secs(600), 0).unwrap();
@@ -106,7 +106,7 @@ fn objects_are_written_where_nothing_is_signed() {
 }
 
 #[test]
-fn credentials_of_google_say_where_a_server_is() {
+fn google_credentials_may_name_a_server() {
     let server = Server::start(|request| Stored::new(10).answer(request));
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let text = format!(
@@ -123,7 +123,7 @@ fn credentials_of_google_say_where_a_server_is() {
 }
 
 #[test]
-fn refusals_are_told_in_the_clouds_own_words() {
+fn refusals_quote_the_cloud_and_say_what_to_change() {
     type Make = fn() -> Reply;
     type Open = fn(&Server) -> Remote;
     let table: [(Open, Make, &str); 7] = [
@@ -183,7 +183,7 @@ fn refusals_are_told_in_the_clouds_own_words() {
 }
 
 #[test]
-fn an_account_that_is_not_there_is_looked_for_in_the_environment() {
+fn an_unknown_account_points_to_the_environment() {
     let variables = [
         ("AZURE_STORAGE_ENDPOINT", "http://account.blob.invalid"),
         ("AZURE_STORAGE_ACCOUNT_KEY", "a2V5"),

@@ -1,12 +1,12 @@
-//! Where keys come from.
+//! Sources of credentials.
 
 use crate::store::StoreError;
-use crate::store::testing::{Reply, Request, Server, Stored, fetched, remote};
+use crate::store::testing::{Reply, Server, Stored, TestRequest, fetched, remote};
 
 const KEYS: &str = r#"{"AccessKeyId": "role", "SecretAccessKey": "s", "Token": "session", "Code": "Success",
     "Type": "AWS-HMAC", "LastUpdated": "2015-10-21T07:28:00Z", "Expiration": "2115-10-21T07:28:00Z"}"#;
 
-/// A server that is the store, and what gives keys out below `/keys`.
+/// A server that plays the store and, below `/keys`, the source of credentials.
 fn server() -> Server {
     let stored = Stored::new(10);
     Server::start(move |request| match request.path().as_str() {
@@ -21,7 +21,7 @@ fn endpoint(server: &Server) -> (&'static str, String) {
     ("AWS_ENDPOINT_URL", format!("http://{}", server.address))
 }
 
-fn signed_by_the_role(requests: &[Request]) -> bool {
+fn signed_by_the_role(requests: &[TestRequest]) -> bool {
     requests.last().is_some_and(|request| {
         request.header("x-amz-security-token") == Some("session")
             && request
@@ -31,7 +31,7 @@ fn signed_by_the_role(requests: &[Request]) -> bool {
 }
 
 #[test]
-fn a_containers_endpoint_gives_keys_for_a_token() {
+fn a_container_endpoint_gives_keys_for_a_token() {
     let server = server();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "from-file\n").unwrap();
@@ -63,7 +63,7 @@ fn a_containers_endpoint_gives_keys_for_a_token() {
 }
 
 #[test]
-fn an_instance_gives_keys() {
+fn an_instance_endpoint_gives_keys() {
     let server = server();
     let metadata = ("AWS_METADATA_ENDPOINT", format!("http://{}/keys", server.address));
     fetched(&remote("s3://bucket", [endpoint(&server), metadata]), "a").unwrap();
@@ -73,7 +73,7 @@ fn an_instance_gives_keys() {
 }
 
 #[test]
-fn keys_that_are_not_given_out_are_missing_credentials() {
+fn a_refused_request_for_keys_means_missing_credentials() {
     let server = Server::start(|_| Reply::new(404, "no role"));
     let full = (
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -89,7 +89,7 @@ fn keys_that_are_not_given_out_are_missing_credentials() {
 }
 
 #[test]
-fn nobody_is_asked_for_keys_where_the_instance_is_not_to_be() {
+fn no_endpoint_is_asked_for_keys_where_the_instance_metadata_is_disabled() {
     let server = server();
     let disabled = ("AWS_EC2_METADATA_DISABLED", "true".to_owned());
     let metadata = ("AWS_METADATA_ENDPOINT", format!("http://{}/keys", server.address));
@@ -103,7 +103,7 @@ fn nobody_is_asked_for_keys_where_the_instance_is_not_to_be() {
 }
 
 #[test]
-fn public_buckets_are_asked_without_a_signature() {
+fn requests_to_public_buckets_have_no_signature() {
     for variable in ["AWS_SKIP_SIGNATURE", "AWS_NO_SIGN_REQUEST"] {
         let server = server();
         fetched(

@@ -1,4 +1,4 @@
-//! What a store answers instead of an object, and what is said about it.
+//! Failures of a store, and the errors that describe them.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use crate::store::testing::{Reply, Server, Stored, fetched, name, remote, settings, wait};
 use crate::store::{Remote, StoreError};
 
-/// What is said about a store that gives this answer to everything, and how often it was asked.
+/// The error for a store that always sends this reply, and the number of its requests.
 fn about(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (String, usize) {
     let server = Server::start(move |_| reply());
     let error = fetched(&server.remote(), "a").unwrap_err();
     (error.to_string(), server.requests().len())
 }
 
-/// What garage says of all that it refuses.
+/// The form in which garage refuses any request.
 fn denied(message: &str) -> Reply {
     let text = format!("<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>");
     Reply::new(403, text)
 }
 
 #[test]
-fn refusals_say_what_to_change_at_once() {
+fn refusals_are_not_retried_and_say_what_to_change() {
     type Make = fn() -> Reply;
     let table: [(Make, &str); 13] = [
         (
@@ -72,7 +72,7 @@ fn refusals_say_what_to_change_at_once() {
 }
 
 #[test]
-fn trouble_of_the_store_is_waited_out() {
+fn passing_failures_are_retried() {
     let server = {
         let (stored, count) = (Stored::new(500), std::sync::atomic::AtomicUsize::new(0));
         Server::start(
@@ -88,7 +88,7 @@ fn trouble_of_the_store_is_waited_out() {
 }
 
 #[test]
-fn trouble_that_lasts_is_an_error_after_so_many_tries() {
+fn a_lasting_failure_is_an_error_after_the_last_retry() {
     for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (429, "TooManyRequests")] {
         let (message, requests) = about(move || Reply::error(status, code));
         let expected = format!("answered {status} {code} (So it is.) after 3 tries; try again later");
@@ -98,13 +98,13 @@ fn trouble_that_lasts_is_an_error_after_so_many_tries() {
 }
 
 #[test]
-fn an_error_without_end_is_read_to_its_beginning() {
+fn only_the_beginning_of_an_endless_error_body_is_read() {
     let (message, _) = about(|| Reply::new(400, vec![b'x'; 1 << 20]).stall(1 << 19));
     assert!(message.contains("answered 400; check"), "{message}");
 }
 
 #[test]
-fn a_store_that_is_not_there_is_unreachable() {
+fn a_store_that_does_not_listen_is_unreachable() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = fetched(&remote(&format!("http://{address}/store"), [("", "")]), "a").unwrap_err();
     let StoreError::Unreachable { reason, tries: 3, .. } = &error else {
@@ -114,14 +114,14 @@ fn a_store_that_is_not_there_is_unreachable() {
 }
 
 #[test]
-fn a_name_that_is_no_host_is_unreachable() {
+fn an_unknown_host_name_is_unreachable() {
     let error = fetched(&remote("http://store.invalid/store", [("", "")]), "a").unwrap_err();
     assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
 }
 
 #[test]
 fn a_store_that_sends_nothing_times_out() {
-    // Before an answer, and in the midst of it.
+    // Before a response, and in the middle of one.
     for after in [0, 10] {
         let stored = Stored::new(500);
         let server = Server::start(move |request| stored.answer(request).stall(after));
@@ -138,7 +138,7 @@ fn a_store_that_sends_nothing_times_out() {
 }
 
 #[test]
-fn answers_that_make_no_sense_are_errors() {
+fn invalid_responses_are_errors() {
     let wrong_range = || {
         Reply::new(206, "x")
             .with("content-range", "bytes 5-5/9")
@@ -147,7 +147,7 @@ fn answers_that_make_no_sense_are_errors() {
     let no_range = || Reply::new(206, "x").with("etag", "\"a\"");
     for reply in [wrong_range as fn() -> Reply, no_range] {
         let (message, requests) = about(reply);
-        assert!(message.contains("in a way that is not understood"), "{message}");
+        assert!(message.contains("sent an invalid response"), "{message}");
         assert_eq!(requests, 1);
     }
 }
@@ -161,7 +161,7 @@ fn web_servers_have_no_folders() {
 }
 
 #[test]
-fn nothing_is_asked_of_a_store_before_something_is_to_be_found() {
+fn opening_a_store_sends_no_request() {
     let server = Server::start(|_| Reply::error(500, "InternalError"));
     let remote = server.remote();
     assert!(server.requests().is_empty());
@@ -169,7 +169,7 @@ fn nothing_is_asked_of_a_store_before_something_is_to_be_found() {
 }
 
 #[test]
-fn stores_that_cannot_be_are_refused_when_they_are_opened() {
+fn a_store_with_invalid_settings_is_refused_when_it_is_opened() {
     let table = [
         (
             "s3://bucket",
@@ -179,7 +179,7 @@ fn stores_that_cannot_be_are_refused_when_they_are_opened() {
         (
             "s3://bucket",
             vec![("AWS_ENDPOINT_URL", "localhost:9000")],
-            "the address in AWS_ENDPOINT_URL is none; begin it with",
+            "the address in AWS_ENDPOINT_URL is invalid; it has to begin with",
         ),
         ("az://container", vec![], "set AZURE_STORAGE_ACCOUNT_NAME"),
         (
@@ -191,7 +191,7 @@ fn stores_that_cannot_be_are_refused_when_they_are_opened() {
         (
             "s3://bucket",
             vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://elsewhere/")],
-            "credentials are asked for by https",
+            "credentials may be requested only over https",
         ),
     ];
     for (url, environment, expected) in table {

@@ -1,12 +1,12 @@
-//! Folders of files that nobody packed.
+//! Folders of files that are not packed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::store::testing::{PART, Reply, Server, Stored, name, page, read, wait};
-use crate::store::{Folder, Found, Remote, StoreError, Version};
+use crate::store::{Folder, FoundModel, Remote, StoreError, Version};
 
-/// A bucket with these keys and nothing else; two on a page.
+/// A bucket with these objects, two on a page of the listing.
 fn bucket(objects: Vec<(String, Stored)>) -> Server {
     Server::start(move |request| {
         let Some(prefix) = request.parameter("prefix") else {
@@ -38,14 +38,14 @@ fn with(keys: &[(&str, usize)]) -> Server {
 
 fn found(remote: &Remote, known: Option<&Version>) -> Result<Option<Folder>, StoreError> {
     match wait(remote.find(&name("m"), known))? {
-        Found::Folder(folder) => Ok(Some(folder)),
-        Found::Unchanged => Ok(None),
-        Found::Object(_) => panic!("it is an object"),
+        FoundModel::Folder(folder) => Ok(Some(folder)),
+        FoundModel::Unchanged => Ok(None),
+        FoundModel::Object(_) => panic!("it is an object"),
     }
 }
 
 #[test]
-fn a_folder_is_found_where_no_object_is() {
+fn a_folder_is_found_where_there_is_no_object() {
     let large = 2 * PART as usize + 500;
     let server = with(&[
         ("store/m/", 0),
@@ -76,7 +76,7 @@ fn a_folder_is_found_where_no_object_is() {
 }
 
 #[test]
-fn files_that_change_are_noticed_when_they_are_read_and_at_the_end() {
+fn changed_files_are_noticed_by_the_read_and_by_the_confirmation() {
     let changed = Arc::new(AtomicBool::new(false));
     let seen = changed.clone();
     let server = Server::start(move |request| {
@@ -101,7 +101,7 @@ fn files_that_change_are_noticed_when_they_are_read_and_at_the_end() {
 }
 
 #[test]
-fn a_folder_without_files_is_nothing() {
+fn a_folder_without_files_is_not_found() {
     for keys in [&[("store/m/", 0)][..], &[("store/mother", 1)], &[]] {
         let error = found(&with(keys).remote(), None).err().unwrap();
         let url = "s3://bucket/store/m".to_owned();
@@ -110,7 +110,7 @@ fn a_folder_without_files_is_nothing() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_listed_is_nothing() {
+fn a_folder_that_may_not_be_listed_is_not_found() {
     let server = Server::start(|request| match request.parameter("prefix") {
         Some(_) => Reply::error(403, "AccessDenied"),
         None => Reply::error(404, "NoSuchKey"),
@@ -120,7 +120,7 @@ fn a_folder_that_may_not_be_listed_is_nothing() {
 }
 
 #[test]
-fn folders_are_bounded_and_their_names_are_checked() {
+fn folders_are_limited_and_their_names_are_checked() {
     let many: Vec<_> = (0..11)
         .map(|index| (format!("store/m/{index}"), Stored::new(1)))
         .collect();
@@ -137,12 +137,12 @@ fn folders_are_bounded_and_their_names_are_checked() {
     assert!(matches!(error, StoreError::FileName { .. }), "{error:?}");
     for key in ["store/m/../../x", "store/m//x", "store/m/./x"] {
         let error = found(&with(&[(key, 1)]).remote(), None).err().unwrap();
-        assert!(matches!(error, StoreError::Answer { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::InvalidResponse { .. }), "{error:?}");
     }
 }
 
 #[test]
-fn trouble_in_a_list_is_waited_out() {
+fn a_failed_listing_is_retried() {
     let count = std::sync::atomic::AtomicUsize::new(0);
     let stored = Stored::new(1);
     let server = Server::start(move |request| match request.parameter("prefix") {

@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::store::testing::{fetched, name, read, remote, settings, wait};
-use crate::store::{Found, Remote, StoreError};
+use crate::store::{FoundModel, Remote, StoreError};
 
 fn store() -> (TempDir, Remote) {
     let folder = tempfile::tempdir().unwrap();
@@ -49,32 +49,32 @@ fn a_file_url_is_a_directory() {
 }
 
 #[test]
-fn a_file_is_known_until_it_is_written() {
+fn a_file_has_the_known_version_until_it_is_written() {
     let (folder, remote) = store();
     write(folder.path(), "a", "one");
-    let Found::Object(object) = wait(remote.find(&name("a"), None)).unwrap() else {
-        panic!("it is no object");
+    let FoundModel::Object(object) = wait(remote.find(&name("a"), None)).unwrap() else {
+        panic!("it is not an object");
     };
     let known = object.version().clone();
     assert!(matches!(
         wait(remote.find(&name("a"), Some(&known))),
-        Ok(Found::Unchanged)
+        Ok(FoundModel::Unchanged)
     ));
     write(folder.path(), "a", "other");
     assert!(matches!(
         wait(remote.find(&name("a"), Some(&known))),
-        Ok(Found::Object(_))
+        Ok(FoundModel::Object(_))
     ));
-    // What was found is not what would be read now.
+    // The file that was found is not the one that would be read now.
     assert!(matches!(read(object.into_reader()), Err(StoreError::Changed { .. })));
 }
 
 #[test]
-fn a_file_that_is_written_while_it_is_read_has_changed() {
+fn a_write_during_the_read_is_an_error() {
     let (folder, remote) = store();
     write(folder.path(), "a", "one");
-    let Ok(Found::Object(object)) = wait(remote.find(&name("a"), None)) else {
-        panic!("it is no object");
+    let Ok(FoundModel::Object(object)) = wait(remote.find(&name("a"), None)) else {
+        panic!("it is not an object");
     };
     let reader = object.into_reader();
     write(folder.path(), "a", "other");
@@ -82,11 +82,11 @@ fn a_file_that_is_written_while_it_is_read_has_changed() {
 }
 
 #[test]
-fn a_file_whose_place_is_taken_is_read_to_its_end() {
+fn a_file_that_is_replaced_during_the_read_is_read_to_its_end() {
     let (folder, remote) = store();
     write(folder.path(), "a", "one");
-    let Ok(Found::Object(object)) = wait(remote.find(&name("a"), None)) else {
-        panic!("it is no object");
+    let Ok(FoundModel::Object(object)) = wait(remote.find(&name("a"), None)) else {
+        panic!("it is not an object");
     };
     let reader = object.into_reader();
     write(folder.path(), "b", "other");
@@ -99,8 +99,8 @@ fn folders_are_listed_and_confirmed() {
     let (folder, remote) = store();
     write(folder.path(), "m/model.onnx", "model");
     write(folder.path(), "m/data/x", "data");
-    let Ok(Found::Folder(found)) = wait(remote.find(&name("m"), None)) else {
-        panic!("it is no folder");
+    let Ok(FoundModel::Folder(found)) = wait(remote.find(&name("m"), None)) else {
+        panic!("it is not a folder");
     };
     let names: Vec<_> = found.files().iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["data/x", "model.onnx"]);
@@ -109,7 +109,7 @@ fn folders_are_listed_and_confirmed() {
     let known = found.version();
     assert!(matches!(
         wait(remote.find(&name("m"), Some(known))),
-        Ok(Found::Unchanged)
+        Ok(FoundModel::Unchanged)
     ));
     write(folder.path(), "m/more", "more");
     assert!(matches!(wait(found.confirm()), Err(StoreError::Changed { .. })));
@@ -138,11 +138,11 @@ fn links_are_followed_as_long_as_they_stay_inside() {
 }
 
 #[test]
-fn a_file_whose_place_a_link_to_the_outside_takes_is_not_read() {
+fn a_file_replaced_by_a_link_to_the_outside_is_not_read() {
     let (folder, remote) = store();
     write(folder.path(), "m/a", "one");
-    let Ok(Found::Folder(found)) = wait(remote.find(&name("m"), None)) else {
-        panic!("it is no folder");
+    let Ok(FoundModel::Folder(found)) = wait(remote.find(&name("m"), None)) else {
+        panic!("it is not a folder");
     };
     fs::remove_file(folder.path().join("m/a")).unwrap();
     symlink("/etc/passwd", folder.path().join("m/a")).unwrap();
@@ -153,7 +153,7 @@ fn a_file_whose_place_a_link_to_the_outside_takes_is_not_read() {
 }
 
 #[test]
-fn links_in_a_circle_come_to_an_end() {
+fn a_cycle_of_links_is_an_error() {
     let (folder, remote) = store();
     write(folder.path(), "m/a", "a");
     symlink(".", folder.path().join("m/again")).unwrap();
@@ -163,7 +163,7 @@ fn links_in_a_circle_come_to_an_end() {
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn only_files_and_folders_are_found() {
     let (folder, remote) = store();
     let pipe = folder.path().join("m/pipe");
     fs::create_dir(folder.path().join("m")).unwrap();
@@ -179,14 +179,14 @@ fn what_is_no_file_is_refused() {
 }
 
 #[test]
-fn an_empty_folder_has_no_files() {
+fn an_empty_folder_is_not_found() {
     let (folder, remote) = store();
     fs::create_dir(folder.path().join("m")).unwrap();
     assert!(matches!(error(&remote, "m"), StoreError::NotFound { .. }));
 }
 
 #[test]
-fn a_file_is_no_store() {
+fn a_file_is_not_a_store() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let settings = settings(file.path().to_str().unwrap(), [("", "")]);
     let message = Remote::open(&settings).err().unwrap().to_string();

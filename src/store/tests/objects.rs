@@ -4,14 +4,14 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::store::testing::{PART, PARTS, Reply, Request, Server, Stored, fetched, name, read, remote, wait};
-use crate::store::{Found, Object, Remote, StoreError, Version};
+use crate::store::testing::{PART, PARTS, Reply, Server, Stored, TestRequest, fetched, name, read, remote, wait};
+use crate::store::{FoundModel, Object, Remote, StoreError, Version};
 
 fn found(remote: &Remote, known: Option<&Version>) -> Option<Object> {
     match wait(remote.find(&name("a.tar.gz"), known)).unwrap() {
-        Found::Object(object) => Some(object),
-        Found::Unchanged => None,
-        Found::Folder(_) => panic!("it is a folder"),
+        FoundModel::Object(object) => Some(object),
+        FoundModel::Unchanged => None,
+        FoundModel::Folder(_) => panic!("it is a folder"),
     }
 }
 
@@ -39,7 +39,7 @@ fn a_small_object_costs_one_request_and_a_known_one_no_bytes() {
 }
 
 #[test]
-fn a_replaced_object_is_found_anew() {
+fn a_replaced_object_is_found_with_its_new_version() {
     let stored = Stored::new(500);
     let server = Server::start(move |request| stored.answer(request));
     let known = Version::from("etag \"zero\"".to_owned());
@@ -49,7 +49,7 @@ fn a_replaced_object_is_found_anew() {
 }
 
 #[test]
-fn a_large_object_comes_in_parts_of_one_version() {
+fn a_large_object_is_downloaded_in_parts_of_one_version() {
     for bytes in [
         PART as usize,
         PART as usize + 1,
@@ -84,7 +84,7 @@ fn an_empty_object_is_found() {
 }
 
 #[test]
-fn names_arrive_as_they_are() {
+fn names_reach_the_server_unchanged() {
     let names = [
         "a b/c+d.tar.gz",
         "country=de/day=2026-01-01/m.onnx",
@@ -98,7 +98,7 @@ fn names_arrive_as_they_are() {
     for text in names {
         for (remote, root) in [(server.remote(), "/bucket/store"), (server.web(), "/store")] {
             fetched(&remote, text).unwrap();
-            let paths: Vec<_> = server.requests().iter().map(Request::path).collect();
+            let paths: Vec<_> = server.requests().iter().map(TestRequest::path).collect();
             assert_eq!(paths, [format!("{root}/{text}")]);
         }
     }
@@ -124,7 +124,7 @@ fn a_part_that_breaks_off_is_resumed_where_it_broke() {
 }
 
 #[test]
-fn what_breaks_off_without_progress_is_given_up() {
+fn a_download_that_breaks_off_without_progress_fails() {
     let stored = Stored::new(500);
     let server = Server::start(move |request| stored.answer(request).cut(10));
     let error = fetched(&server.remote(), "a").unwrap_err();
@@ -144,12 +144,12 @@ fn what_breaks_off_without_progress_is_given_up() {
 }
 
 #[test]
-fn an_object_that_is_replaced_while_it_is_read_is_not_mixed() {
+fn versions_of_an_object_replaced_during_the_read_are_not_mixed() {
     let (old, mut new) = (Stored::new(5 * PART as usize), Stored::new(5 * PART as usize));
     new.bytes.reverse();
     new.tag = Some("\"two\"".to_owned());
     let expected = old.bytes.clone();
-    // Some stores know no If-Match; the tag in the answer tells as well.
+    // Some stores ignore If-Match; the tag in the response reveals the replacement as well.
     for honours_if_match in [true, false] {
         let (old, new) = (old.clone(), new.clone());
         let server = Server::start(move |request| {
@@ -171,13 +171,13 @@ fn an_object_that_is_replaced_while_it_is_read_is_not_mixed() {
             "{error}"
         );
         assert!(expected.starts_with(&bytes));
-        // It stays so: nothing comes after an error.
+        // The error is permanent: nothing comes after it.
         assert!(reader.read_to_end(&mut bytes).is_err());
     }
 }
 
 #[test]
-fn an_object_that_is_removed_while_it_is_read_has_changed() {
+fn an_object_removed_during_the_read_has_changed() {
     let stored = Stored::new(2 * PART as usize);
     let server = Server::start(move |request| match request.range() {
         Some(range) if range.start > 0 => Reply::error(404, "NoSuchKey"),
@@ -188,13 +188,13 @@ fn an_object_that_is_removed_while_it_is_read_has_changed() {
 }
 
 #[test]
-fn servers_that_know_no_parts_are_read_in_one_go() {
+fn servers_without_ranges_are_read_in_one_go() {
     let mut stored = Stored::new(5 * PART as usize);
     (stored.ranges, stored.tag) = (false, None);
     let expected = stored.bytes.clone();
     let count = AtomicUsize::new(0);
     let server = Server::start(move |request| match count.fetch_add(1, Ordering::Relaxed) {
-        // The first that is read breaks off, so what is known already is left out of the next.
+        // The first read breaks off, so the next one skips the bytes that came before.
         1 => stored.answer(request).cut(1500),
         _ => stored.answer(request),
     });
@@ -216,7 +216,7 @@ fn servers_that_know_no_parts_are_read_in_one_go() {
 }
 
 #[test]
-fn without_anything_to_go_by_an_object_is_fetched_anew_and_never_resumed() {
+fn an_object_of_unknown_version_is_fetched_again_and_never_resumed() {
     let mut stored = Stored::new(3 * PART as usize);
     (stored.tag, stored.modified) = (None, None);
     let expected = stored.bytes.clone();
@@ -239,7 +239,7 @@ fn without_anything_to_go_by_an_object_is_fetched_anew_and_never_resumed() {
 }
 
 #[test]
-fn weak_tags_are_compared_but_not_demanded() {
+fn weak_tags_are_compared_but_not_sent_in_if_match() {
     let mut stored = Stored::new(2 * PART as usize);
     stored.tag = Some("W/\"one\"".to_owned());
     let expected = stored.bytes.clone();
@@ -254,16 +254,16 @@ fn weak_tags_are_compared_but_not_demanded() {
 }
 
 #[test]
-fn no_more_than_so_many_parts_are_on_their_way() {
+fn the_number_of_parts_in_transit_is_limited() {
     let stored = Stored::new(20 * PART as usize);
     let expected = stored.bytes.clone();
-    // What has been read at most, noted before it is.
+    // Upper limit of the bytes read, recorded before each read.
     let read = Arc::new(AtomicUsize::new(0));
-    let (noted, too_early) = (read.clone(), Arc::new(AtomicUsize::new(0)));
+    let (recorded, too_early) = (read.clone(), Arc::new(AtomicUsize::new(0)));
     let early = too_early.clone();
     let server = Server::start(move |request| {
         let part = request.range().unwrap().start / PART as usize;
-        if part >= noted.load(Ordering::SeqCst) / PART as usize + PARTS {
+        if part >= recorded.load(Ordering::SeqCst) / PART as usize + PARTS {
             early.fetch_add(1, Ordering::SeqCst);
         }
         stored.answer(request)
@@ -284,8 +284,8 @@ fn no_more_than_so_many_parts_are_on_their_way() {
 }
 
 #[test]
-fn whoever_stops_reading_ends_the_download() {
-    // All of its parts are on their way.
+fn dropping_the_reader_ends_the_download() {
+    // All parts are in transit.
     let stored = Stored::new(2 * PART as usize);
     let server = Server::start(move |request| match request.range().unwrap().start {
         0 => stored.answer(request),
@@ -299,16 +299,16 @@ fn whoever_stops_reading_ends_the_download() {
 }
 
 #[test]
-fn whoever_stops_waiting_ends_the_search() {
+fn dropping_the_search_ends_its_request() {
     let server = Server::start(|_| Reply::new(200, "x").stall(0));
     let remote = server.remote();
     wait(async {
         let key = name("a");
         let mut find = Box::pin(remote.find(&key, None));
-        // The request is on its way once the server knows of it.
+        // The request is in transit once the server has recorded it.
         loop {
             tokio::select! {
-                _ = &mut find => panic!("there is no answer"),
+                _ = &mut find => panic!("the search returned without a response"),
                 () = tokio::task::yield_now() => {}
             }
             if !server.requests().is_empty() {
@@ -331,7 +331,7 @@ fn a_reader_ends_with_its_store() {
 }
 
 #[test]
-fn a_query_goes_out_and_is_not_shown() {
+fn a_query_is_sent_but_not_shown() {
     let server = Server::start(|_| Reply::new(500, "no"));
     let remote = server.web();
     let error = fetched(&remote, "a").unwrap_err();
@@ -358,7 +358,7 @@ fn redirects_are_followed() {
 }
 
 #[test]
-fn several_stores_are_apart() {
+fn several_stores_on_one_server_are_separate() {
     let stored = Stored::new(10);
     let server = Server::start(move |request| stored.answer(request));
     let stores = [
@@ -368,6 +368,6 @@ fn several_stores_are_apart() {
     for store in &stores {
         fetched(store, "a").unwrap();
     }
-    let paths: Vec<_> = server.requests().iter().map(Request::path).collect();
+    let paths: Vec<_> = server.requests().iter().map(TestRequest::path).collect();
     assert_eq!(paths, ["/one/a", "/two/x/a"]);
 }

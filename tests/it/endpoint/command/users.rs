@@ -46,7 +46,7 @@ fn other_users_of_the_machine_are_refused_unless_a_flag_lets_them_in() {
             .contains("x-amzn-errortype: accessdeniedexception"),
         "{refused}"
     );
-    let expected = format!("the connection is of the user with the id {NOBODY}");
+    let expected = format!("the connection belongs to the user with the id {NOBODY}");
     assert!(
         refused.contains(&expected) && refused.contains("--allow-other-users"),
         "{refused}"

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore::archive::Bounds;
+use longshore::archive::UnpackLimits;
 use longshore::endpoint::fleet::{FleetError, Fleets, InvocationBounds, Runner, RunningContainer, Settings, Status};
 use longshore::endpoint::spec::{Container, Deployment, Execution, Mode, Model, Variant};
 use longshore::store;
@@ -111,13 +111,13 @@ pub fn settings(folder: &Path) -> Settings {
         start_timeout: PATIENCE,
         health_interval: Duration::from_millis(100),
         drain_timeout: Duration::from_secs(20),
-        store: store::Settings {
+        store: store::StoreConfig {
             url: String::new(),
             environment,
             timeout: Duration::from_secs(10),
             retries: 0,
             downloads: 2,
-            bounds: Bounds {
+            bounds: UnpackLimits {
                 entries: 1_000,
                 bytes: 1 << 30,
                 ratio: 1_000,
