@@ -1,21 +1,21 @@
-//! Variables that a model's `Environment` may not have when its containers are processes of this
+//! Environment variables that a model must not set when its containers run as processes of this
 //! user.
 //!
-//! On SageMaker a container's environment reaches the container alone. Here the process that
-//! stands in for it runs as the user of the endpoint, so a variable that makes it load code,
-//! believe files of others or write where it is told would be that user's own doing. An image
-//! keeps all of them: they mean its own files.
+//! On SageMaker a container's environment affects only the container. Here the process that
+//! replaces the container runs as the endpoint's user. A variable that makes it load code, trust
+//! other files or write to arbitrary paths would act with that user's rights. Containers from
+//! images keep all variables, which refer to files inside the image.
 //!
-//! The C library's part is its own list of what it drops for programs that run as another user.
-//! Variables that choose certificates, proxies or credentials stay allowed: they lead to no code,
-//! and such a process fetches nothing.
+//! The names for the C library are those that it ignores itself in set-user-ID programs. Variables
+//! that choose certificates, proxies or credentials stay allowed: they load no code, and such a
+//! process downloads nothing.
 
 use std::fmt;
 
-/// The names that are refused, and why.
+/// Refused names with the reason.
 #[derive(Debug)]
 struct Group {
-    /// A name that ends in `*` stands for all that begin so.
+    /// A name that ends in `*` is a prefix.
     names: &'static [&'static str],
     effect: &'static str,
 }
@@ -67,7 +67,7 @@ const REFUSED: [Group; 6] = [
     },
 ];
 
-/// A variable that is refused.
+/// A variable that a model must not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     name: String,
@@ -78,14 +78,14 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the variable {} is not allowed for a container that is a process of this machine: {}. Leave it out, or run \
-             images with --runner docker.",
+            "the variable {} is not allowed for a container that runs as a process: {}. Remove it, or run images with \
+             --runner docker.",
             self.name, self.effect
         )
     }
 }
 
-/// Finds the first of `names` that is refused.
+/// Finds the first refused name.
 pub fn first_refused<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<Refused> {
     names.find_map(|name| {
         let group = REFUSED
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_the_process_elsewhere_is_refused_and_nothing_else() {
+    fn variables_that_load_code_or_redirect_files_are_refused_and_no_others() {
         let refused = [
             "LD_PRELOAD",
             "LD_LIBRARY_PATH",

@@ -1,13 +1,16 @@
-//! The platform's part in a multi-model endpoint, for one container in multi-model mode of one instance.
+//! The platform's side of a multi-model endpoint, for one container in multi-model mode.
 //!
-//! A request names a model of the store; the container knows it by an opaque name. What the container has not loaded is brought
-//! from the store and loaded on demand; when it answers 507, the models that were not used for the longest time are unloaded
-//! and the load is repeated until it fits, or nothing is left to unload. What is unpublished of SageMaker's own behaviour (which model
-//! goes, how many, whether a call is repeated) is decided here, once: one goes first, then two, four and so on.
+//! A request names a model of the store; the container knows it by an opaque name. The platform
+//! downloads a model that the container has not loaded and loads it on demand. If the container
+//! answers 507, the platform unloads the least recently used models and repeats the load until it
+//! fits or no model is left to unload. SageMaker does not document which models it unloads, how many,
+//! or whether it repeats a call. Here it unloads one model first, then two, then four and so on.
 //!
-//! What always holds: per name loads and unloads are serial, across names they are not; a model in use is not unloaded; a load
-//! that was begun goes on when those who wait for it have left; who finds a model gone (the container was started again) causes a
-//! fresh load, once.
+//! Invariants:
+//! - Loads and unloads of one model are serial. Those of different models run concurrently.
+//! - A model in use is never unloaded.
+//! - A load continues after the requests that wait for it have left.
+//! - A request that finds its model gone, because the container restarted, causes one new load.
 
 mod directory;
 mod files;
@@ -39,31 +42,32 @@ use directory::{Directory, Found, Stay};
 const NOT_LOADED: u16 = 404;
 const NO_ROOM: u16 = 507;
 
-/// Times that a request finds its model gone before that is its answer.
+/// How often a request whose model is gone loads it again before it gets the 404.
 const FRESH_LOADS: u32 = 1;
 
-/// How long things may take (MM-14, MM-15).
+/// The timeouts of loads and unloads (MM-14, MM-15).
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// For a request to wait for a load.
+    /// Maximum time that a request waits for a load.
     pub load_wait: Duration,
-    /// For a load, with all that it brings and unloads.
+    /// Maximum time of a load, including the download and the unloads that it needs.
     pub load_timeout: Duration,
+    /// Maximum time of an unload.
     pub unload_timeout: Duration,
 }
 
-/// What a platform is made of.
+/// The parts of a [`Platform`].
 pub struct Parts {
-    /// Not held: the container holds this.
+    /// A weak reference, because the container owns the platform.
     pub target: Weak<dyn Target>,
-    /// What `ModelDataUrl` names.
+    /// The store that `ModelDataUrl` names.
     pub store: Arc<Store>,
     pub client: Client,
-    /// Where loads go on when nobody waits for them.
+    /// The runtime for loads, which continue without a waiting request.
     pub background: Handle,
 }
 
-/// What a model is asked.
+/// A request to a model.
 #[derive(Clone, Copy)]
 pub struct Invocation<'a> {
     pub model: &'a Name,
@@ -80,23 +84,24 @@ pub struct Platform {
     hostname: String,
     label: String,
     root: Root,
-    /// Whether models stay loaded after they were asked.
+    /// Whether models stay loaded after a request.
     keeps: bool,
-    /// Never held while something is waited for.
+    /// Never locked across an `await`.
     directory: Mutex<Directory>,
-    /// Changes whenever there may be room, or somebody to unload.
+    /// Changes when memory may have become free, or a model has become idle.
     changes: watch::Sender<()>,
-    /// Loads that found no room although nothing else is loaded take turns: it may have been each other's.
+    /// Serializes loads that found no memory although no other model is loaded: they may have blocked
+    /// each other.
     alone: Semaphore,
 }
 
-/// Where models are unpacked for the container, as this process sees it and as the container does.
+/// The models root, by this process's path and by the container's.
 struct Root {
     here: PathBuf,
     inside: String,
 }
 
-/// A model that is loaded and stays so.
+/// The use of a model by a request. The model is not unloaded until this is dropped.
 struct Use<'a> {
     platform: &'a Arc<Platform>,
     name: &'a Name,
@@ -117,7 +122,7 @@ impl Drop for Use<'_> {
 }
 
 impl Platform {
-    /// That of `target`, which is the one in `parts`.
+    /// The platform of `target`, to which `parts` refers as well.
     pub fn new(target: &dyn Target, parts: Parts, settings: Settings) -> Arc<Self> {
         let keeps = match target.container().mode {
             Mode::MultiModel { cache } => cache,
@@ -139,15 +144,15 @@ impl Platform {
         })
     }
 
-    /// Whether the container has a model, or is about to: who asks for it had better come here.
+    /// Whether the model is loaded or being loaded here. Requests for it should come to this container.
     pub fn has(&self, name: &Name) -> bool {
         self.directory().has(name)
     }
 
-    /// Invokes a model, which is loaded if it is not. Its reply may have `limit` bytes.
+    /// Invokes a model, loading it first if necessary. Its response may have up to `limit` bytes.
     ///
     /// # Cancel safety
-    /// A load that was begun goes on.
+    /// A load in progress continues.
     pub async fn invoke(
         self: &Arc<Self>,
         invocation: Invocation<'_>,
@@ -163,12 +168,12 @@ impl Platform {
             match reply.status {
                 NOT_LOADED if gone < FRESH_LOADS => {
                     gone += 1;
-                    tracing::info!(container = self.label(), model = %name, "404: the model is not loaded after all");
+                    tracing::info!(container = self.label(), model = %name, "404: the container has lost the model");
                     self.forget(name, used.stay).await;
                 }
                 NO_ROOM if !full => {
                     full = true;
-                    tracing::info!(container = self.label(), model = %name, "507: no memory to run the model");
+                    tracing::info!(container = self.label(), model = %name, "507: not enough memory to run the model");
                     if !self.unload_others(used.stay).await {
                         return Ok(reply);
                     }
@@ -179,7 +184,7 @@ impl Platform {
         }
     }
 
-    /// The model, once it is loaded.
+    /// Waits until the model is loaded, starting a load if necessary.
     async fn loaded<'a>(self: &'a Arc<Self>, name: &'a Name, deadline: Instant) -> Result<Use<'a>, RuntimeError> {
         let until = deadline.min(Instant::now() + self.settings.load_wait);
         let not_ready = || RuntimeError::ModelNotReady {
@@ -204,7 +209,7 @@ impl Platform {
                     (in_use(stay), outcome)
                 }
                 Found::Unloading(mut ended) => {
-                    // The end of its sender is what is waited for.
+                    // The channel closes when the unload has ended.
                     while timeout_at(until, ended.changed())
                         .await
                         .map_err(|_| not_ready())?
@@ -216,7 +221,7 @@ impl Platform {
             let ended = timeout_at(until, outcome.wait_for(Option::is_some)).await;
             let result = match ended.map_err(|_| not_ready())? {
                 Ok(result) => result.clone(),
-                // It was given up, as by the end of the container that it was loaded into.
+                // The load was abandoned, for example because the container ended.
                 Err(_) => continue,
             };
             match result {
@@ -253,14 +258,14 @@ impl Platform {
         result.map_err(|error| RuntimeError::of_call(&self.hostname, error))
     }
 
-    /// The container does not know the model: its files go, and whoever asks next loads it afresh.
+    /// Removes the files of a model that the container does not know. The next request loads it again.
     async fn forget(self: &Arc<Self>, name: &Name, stay: Stay) {
         if self.directory().lost(name, stay) {
             self.clean_up(name).await;
         }
     }
 
-    /// Notices that the container was started again.
+    /// Notices a restart of the container, and removes the files of the models that it lost.
     fn see_generation(self: &Arc<Self>) {
         let up = self.parts.target.upgrade().and_then(|target| target.up());
         let Some(up) = up else { return };
@@ -271,7 +276,7 @@ impl Platform {
         tracing::info!(
             container = self.label(),
             models = gone.len(),
-            "the container was started again; what it had loaded is loaded again when it is asked for"
+            "the container restarted; its models are loaded again on demand"
         );
         for name in gone {
             let platform = Arc::clone(self);
@@ -282,7 +287,7 @@ impl Platform {
     }
 
     fn directory(&self) -> MutexGuard<'_, Directory> {
-        // Nothing under the lock panics half-way.
+        // No code panics while it holds the lock, so a poisoned value is consistent.
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -295,7 +300,7 @@ impl Platform {
     }
 }
 
-/// The header with the client's own name for a model, for the container's log.
+/// The header with the client's name for the model, for the container's log.
 fn target_model(name: &Name) -> Option<(HeaderName, HeaderValue)> {
     let value = HeaderValue::from_bytes(name.as_str().as_bytes()).ok()?;
     Some((HeaderName::from_static(TARGET_MODEL), value))

@@ -1,10 +1,10 @@
-//! A request's way through the containers of a model (MC-4 to MC-8).
+//! The path of a request through the containers of a model (MC-4 to MC-8).
 //!
-//! In series each container takes what the one before it answered: body and `Content-Type` are carried on as they are. What the
-//! client accepts is for the last one; those before it see no wish and choose for themselves. Everything else that the
-//! client sent goes to all, and the name of a model only to the container that has many. The first container that does
-//! not answer with success ends the request, and the error bears its name. A single container is a series of one, and a
-//! container that was chosen by its name is as well.
+//! In a series, each container takes the body and the `Content-Type` of the previous response
+//! unchanged. Only the last container gets the client's `Accept`; the others choose their format
+//! themselves. All containers get the client's other headers, but only the container in multi-model
+//! mode gets the model's name. The first container that fails ends the request, and the error
+//! contains its name. A single container, or one that the request names, is a series of one.
 
 mod head;
 
@@ -22,19 +22,20 @@ use crate::store::Name;
 
 pub use head::{CLOSED_SESSION_ID, NEW_SESSION_ID};
 
-/// A container, and its models if it has many.
+/// A container of the pipeline.
 #[derive(Clone)]
 pub struct Stage {
     pub target: Arc<dyn Target>,
+    /// The models of a container in multi-model mode.
     pub platform: Option<Arc<Platform>>,
-    /// The container is to be killed while it has the request.
+    /// Whether to kill the container while it handles the request.
     pub fatal: bool,
 }
 
-/// What goes in.
+/// The input of the pipeline.
 #[derive(Debug, Clone)]
 pub struct Input {
-    /// For all containers.
+    /// Headers for all containers.
     pub headers: HeaderMap,
     pub content_type: Option<HeaderValue>,
     pub accept: Option<HeaderValue>,
@@ -42,16 +43,16 @@ pub struct Input {
     pub body: Bytes,
 }
 
-/// Bounds of one request.
+/// The limits of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes that one container may pass to the next.
+    /// Maximum bytes that one container passes to the next.
     pub between: usize,
-    /// Bytes of the last one's reply.
+    /// Maximum bytes of the last container's response.
     pub reply: usize,
-    /// For all of them.
+    /// The deadline of all containers together.
     pub deadline: Instant,
-    /// Whether the last one's reply becomes an object, for which SageMaker asks more of it.
+    /// Whether the last response is stored as an object. SageMaker then restricts its headers further.
     pub asynchronous: bool,
 }
 
@@ -101,14 +102,14 @@ impl Input {
     }
 }
 
-/// Has the container of that name killed by the request that reaches it.
+/// Marks the container with this hostname, if any, to be killed by its request.
 pub fn kill(stages: &mut [Stage], hostname: Option<&str>) {
     for stage in stages {
         stage.fatal = hostname == Some(stage.hostname());
     }
 }
 
-/// Returns the last container's reply, which is a success.
+/// Runs the pipeline. Returns the last container's response, which is a success.
 pub async fn run(client: &Client, stages: &[Stage], input: Input, limits: Limits) -> Result<Reply, RuntimeError> {
     let Some((last, _)) = stages.split_last() else {
         return Err(RuntimeError::Internal("the model has no containers".to_owned()));
@@ -118,7 +119,7 @@ pub async fn run(client: &Client, stages: &[Stage], input: Input, limits: Limits
     successful(last, reply, limits.asynchronous)
 }
 
-/// The same with the last container's answer as it comes. Its head is a success.
+/// Runs the pipeline and streams the last container's response, whose status is a success.
 pub async fn run_streaming(
     client: &Client,
     stages: &[Stage],
@@ -129,7 +130,7 @@ pub async fn run_streaming(
         return Err(RuntimeError::Internal("the model has no containers".to_owned()));
     };
     if last.platform.is_some() {
-        // The API has no way to say which model (SR-3).
+        // The API has no header for the model (SR-3).
         return Err(RuntimeError::MissingTargetModel);
     }
     let input = before_last(client, stages, input, limits).await?;
@@ -147,7 +148,7 @@ pub async fn run_streaming(
     Err(refusal(last, &reply))
 }
 
-/// What the last container is to be asked.
+/// Runs all containers but the last. Returns the input of the last one.
 async fn before_last(
     client: &Client,
     stages: &[Stage],
@@ -192,7 +193,7 @@ fn successful(stage: &Stage, reply: Reply, asynchronous: bool) -> Result<Reply, 
     }
 }
 
-/// Whether SageMaker would pass on a reply with these headers.
+/// Refuses a response whose headers SageMaker would not pass on.
 fn passable(stage: &Stage, status: u16, headers: &HeaderMap, asynchronous: bool) -> Result<(), RuntimeError> {
     head::check(stage.hostname(), headers, asynchronous).map_err(|reason| RuntimeError::BadReply {
         container: stage.hostname().to_owned(),

@@ -1,7 +1,8 @@
-//! Does what the control plane accepts: answers its actions, and has the fleets do what follows from them.
+//! Connects the control plane to the fleets: answers actions and carries out their effects.
 //!
-//! What always holds: what follows from an acknowledged action is done whether or not its client still waits, and how it ended
-//! is noted; except at the end, when what is under way stays as it was asked for, so that a state file brings it back.
+//! Invariant: the effect of an acknowledged action is carried out and its outcome recorded, even if
+//! the client has left. The exception is the stop of the server: effects that are then under way
+//! stay recorded as desired, so that a state file restores them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,15 +20,15 @@ use super::fleet::{Capacity, FleetError, Fleets};
 use super::spec::Deployment;
 use super::state::State;
 
-/// The control plane and the fleets, joined.
+/// The control plane together with the fleets.
 #[derive(Clone)]
 pub struct Provisioner {
     state: Arc<State>,
     fleets: Arc<Fleets>,
-    /// Where everything is done, so that nothing is cut short by a client that hangs up.
+    /// The runtime for all work, so that a client that hangs up interrupts nothing.
     background: Handle,
-    /// For what follows from an action to be done before it is answered. AWS's waiters look once, and then not for half a
-    /// minute.
+    /// How long a response waits for the action's effect. AWS's waiters check at once, and then only
+    /// after half a minute.
     settle_wait: Duration,
     stopping: CancellationToken,
 }
@@ -43,8 +44,8 @@ impl Provisioner {
         }
     }
 
-    /// Answers an action: the request's `X-Amz-Target`, and its body. What follows from it is done soon, or goes on after
-    /// the answer.
+    /// Answers an action, given the request's `X-Amz-Target` and its body. The effect ends within
+    /// `settle_wait`, or continues after the response.
     pub async fn answer(&self, target: String, body: Bytes) -> Result<Value, AwsError> {
         if self.stopping.is_cancelled() {
             return Err(stopping());
@@ -55,7 +56,7 @@ impl Provisioner {
             if let Some(effect) = answer.effect {
                 let (wait, stopping) = (this.settle_wait, this.stopping.clone());
                 let fulfilled = this.background.clone().spawn(async move { this.fulfil(effect).await });
-                // Whichever it is, the answer is the same.
+                // The response is the same whether or not the effect has ended.
                 let _settled = stopping.run_until_cancelled(timeout(wait, fulfilled)).await;
             }
             Ok(answer.body)
@@ -63,8 +64,8 @@ impl Provisioner {
         answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Adds endpoints that were declared, and deploys them and those of the state file. Returns when each of them serves, or is
-    /// known not to come to.
+    /// Adds the declared endpoints, and deploys them and those of the state file. Returns once each of
+    /// them serves or has failed.
     pub async fn start(&self, declared: Vec<Deployment>) -> Result<BTreeMap<String, Result<(), String>>, AwsError> {
         for deployment in declared {
             self.state.declare(deployment).await?;
@@ -76,7 +77,7 @@ impl Provisioner {
         Ok(join_all(deployments).await.into_iter().collect())
     }
 
-    /// From now on nothing is accepted, and nothing noted.
+    /// Stops accepting actions and recording outcomes.
     pub fn stop(&self) {
         self.stopping.cancel();
     }
@@ -95,7 +96,7 @@ impl Provisioner {
         }
         match &outcome {
             Ok(()) => tracing::info!(endpoint, "{done}"),
-            Err(reason) => tracing::error!(endpoint, reason, "the endpoint stays as it was"),
+            Err(reason) => tracing::error!(endpoint, reason, "the change of the endpoint failed"),
         }
         self.state.settle(&endpoint, outcome.clone()).await;
         outcome

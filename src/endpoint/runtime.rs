@@ -1,8 +1,9 @@
-//! The runtime API: invocations of the endpoints that serve.
+//! The runtime API: invocations of running endpoints.
 //!
-//! What always holds: a request asks once what serves, and keeps it until it is answered, so it sees the endpoint as it was or as
-//! it is, and never its containers end. Every reply is one that the AWS clients understand, errors by the one table in
-//! `error.rs`.
+//! Invariants:
+//! - A request looks up its fleet once and holds it until the response. So it sees the endpoint
+//!   either before or after an update, and its containers do not end meanwhile.
+//! - The AWS clients understand every response. Errors follow the one table in `error.rs`.
 
 mod asynchronous;
 mod companion;
@@ -44,43 +45,43 @@ use ids::Ids;
 use routing::Routing;
 use sessions::Sessions;
 
-/// What the runtime API is started with. The defaults are SageMaker's numbers.
+/// The configuration of the runtime API. The defaults are SageMaker's.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub account: String,
     pub region: String,
-    /// Bytes of a request, and of a reply.
+    /// Maximum bytes of a request's body and of a response's.
     pub max_body: usize,
-    /// Bytes that one container of a pipeline may pass to the next.
+    /// Maximum bytes that one container of a pipeline passes to the next.
     pub max_between: usize,
-    /// Bytes of a body that comes with `InvokeEndpointAsync`.
+    /// Maximum bytes of the body of `InvokeEndpointAsync`.
     pub max_async_body: usize,
-    /// Bytes of an object that an asynchronous invocation reads, and of its result.
+    /// Maximum bytes of the input object of an asynchronous invocation, and of its result.
     pub max_async_object: usize,
-    /// For a request, all containers together.
+    /// The timeout of a request, for all containers together.
     pub timeout: Duration,
-    /// For a reply that comes in parts.
+    /// The timeout of a streamed response.
     pub stream_timeout: Duration,
-    /// For an asynchronous request, where it does not say.
+    /// The default timeout of an asynchronous invocation.
     pub async_timeout: Duration,
-    /// For an asynchronous request to wait, where it does not say.
+    /// The default maximum time that an asynchronous invocation waits for an instance.
     pub async_ttl: Duration,
-    /// Asynchronous requests at once on an instance, where its endpoint does not say.
+    /// The default number of concurrent asynchronous invocations per instance.
     pub async_concurrency: usize,
-    /// Asynchronous requests that are accepted and not done.
+    /// Maximum number of accepted asynchronous invocations that are not complete.
     pub async_queue: usize,
     pub deal: Deal,
-    /// For a request to wait for a container that is being started again.
+    /// Maximum time that a request waits for a container that is being restarted.
     pub down_wait: Duration,
     pub multi_model: multi_model::Settings,
-    /// How what `ModelDataUrl` names is read: all but the URL.
+    /// The store settings for downloading models. The URL is ignored; `ModelDataUrl` replaces it.
     pub store: store::Settings,
-    /// Where what was read for containers in multi-model mode lies unpacked, and bytes that all of it may take.
+    /// The folder of unpacked models of containers in multi-model mode, and its maximum bytes.
     pub archives: (PathBuf, u64),
 }
 
 impl Settings {
-    /// SageMaker's numbers (section 3.2 of the contract).
+    /// A configuration with SageMaker's numbers.
     pub fn new(store: store::Settings, archives: (PathBuf, u64)) -> Self {
         let seconds = Duration::from_secs;
         Self {
@@ -109,7 +110,7 @@ impl Settings {
     }
 }
 
-/// Why the runtime API cannot start.
+/// The reason why the runtime API could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -123,7 +124,7 @@ pub enum StartError {
 /// The runtime API.
 pub struct Runtime {
     settings: Settings,
-    /// What serves.
+    /// The running endpoints.
     fleets: Arc<Fleets>,
     client: Client,
     faults: Arc<Faults>,
@@ -131,17 +132,17 @@ pub struct Runtime {
     sessions: Sessions,
     routing: Routing,
     objects: Objects,
-    /// Where loads and asynchronous invocations run.
+    /// The runtime for loads and asynchronous invocations.
     background: Handle,
     asynchronous: Asynchronous,
-    /// Of all stores together.
+    /// The disk space of all stores.
     disk: Disk,
-    /// One for each `ModelDataUrl`, as long as somebody uses it.
+    /// One store for each `ModelDataUrl`, as long as it is used.
     stores: Mutex<HashMap<String, Weak<Store>>>,
 }
 
 impl Runtime {
-    /// Loads and asynchronous invocations run in the background, where nobody need wait for them.
+    /// Loads and asynchronous invocations run on `background`, independent of requests.
     pub fn new(
         settings: Settings,
         fleets: Arc<Fleets>,
@@ -166,16 +167,16 @@ impl Runtime {
         }))
     }
 
-    /// For a reply, unlike all others.
+    /// A unique id for a response.
     pub fn request_id(&self) -> String {
         self.ids.next()
     }
 
-    /// What serves an endpoint.
+    /// The fleet that serves an endpoint.
     fn fleet(&self, endpoint: &str) -> Result<Arc<Fleet>, RuntimeError> {
         let fleet = self.fleets.get(endpoint);
         if fleet.is_none() {
-            // It may have been there; nobody tells when it goes.
+            // The endpoint may have been removed, of which the runtime is not notified.
             self.sessions.forget(endpoint);
             self.routing.forget(endpoint);
         }

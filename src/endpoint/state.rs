@@ -1,8 +1,9 @@
-//! What the control plane knows, between requests and between runs.
+//! The control plane's records, in memory and in the state file.
 //!
-//! Records are replaced, never changed in place: those who read take what there is and wait for nobody, while a change is
-//! made to a copy, written to the file, and only then kept and acknowledged. So a change that could not be written has not
-//! happened, and the lock is held for as long as it takes to copy a pointer.
+//! Records are replaced, never changed in place. Readers take the current records without waiting.
+//! A change is made to a copy and written to the file; only then does the copy replace the records,
+//! and only then is the change acknowledged. So a change that could not be written has not
+//! happened, and the lock on the records is held only while a pointer is copied.
 
 mod file;
 
@@ -22,34 +23,35 @@ use super::spec::Deployment;
 pub use file::StateError;
 use file::StateFile;
 
+/// The records and their file.
 #[derive(Debug)]
 pub struct State {
     kept: Arc<Kept>,
-    /// Whose turn it is to change: taken across the writing of the file, which those who read do not wait for.
+    /// Serializes changes. Held while the file is written; readers do not wait for it.
     turn: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
 struct Kept {
     arns: Arns,
-    /// Not held while anything is waited for.
+    /// Never held across an `await`.
     records: RwLock<Arc<Records>>,
     file: Option<StateFile>,
 }
 
 impl State {
-    /// One that ends with the process.
+    /// State that ends with the process.
     pub fn in_memory(arns: Arns) -> Self {
         Self::new(arns, Records::default(), None)
     }
 
-    /// One that outlives the process, in the file at `path`, which is made when there is none. Blocks.
+    /// State in the file at `path`, which is created if it does not exist. Blocks.
     ///
-    /// All endpoints are yet to be deployed: see [`undeployed`](Self::undeployed).
+    /// The file's endpoints are not deployed yet: see [`undeployed`](Self::undeployed).
     pub fn open(path: PathBuf, arns: Arns) -> Result<Self, StateError> {
         let file = StateFile::new(path);
         let records = file.read(&arns)?.unwrap_or_default();
-        // Whoever cannot write it is to hear of it now.
+        // Fails now, not at the first change, if the file cannot be written.
         file.write(&records)?;
         Ok(Self::new(arns, records, Some(file)))
     }
@@ -62,12 +64,12 @@ impl State {
         }
     }
 
-    /// What is known now.
+    /// The current records.
     pub fn records(&self) -> Arc<Records> {
         self.kept.records()
     }
 
-    /// Endpoints that wait to be deployed, for the start: those of the file, and those that were declared.
+    /// The endpoints to deploy at the start: those of the file and those of the command line.
     pub fn undeployed(&self) -> Vec<Deployment> {
         let records = self.records();
         let creating = records
@@ -77,7 +79,7 @@ impl State {
         creating.map(|endpoint| endpoint.desired.deployment.clone()).collect()
     }
 
-    /// Adds an endpoint that the command line declares. For the start.
+    /// Adds an endpoint that the command line declares. Used at the start.
     pub async fn declare(&self, deployment: Deployment) -> Result<(), AwsError> {
         let _turn = self.turn.lock().await;
         let mut records = Records::clone(&self.records());
@@ -86,11 +88,12 @@ impl State {
         Ok(())
     }
 
-    /// Answers a request: its `X-Amz-Target` and its body.
+    /// Answers a request, given its `X-Amz-Target` and its body.
     ///
     /// # Cancel safety
     ///
-    /// A change may be made whose effect is then never given out: the endpoint would stay as it is. To be run to its end.
+    /// Not cancel safe: a change may be recorded whose effect is then lost, and the endpoint would
+    /// never follow it. Run the future to its end.
     pub async fn answer(&self, target: &str, body: &[u8], fleet: &dyn StatusSource) -> Result<Answer, AwsError> {
         let context = Context {
             arns: &self.kept.arns,
@@ -117,18 +120,19 @@ impl State {
         Ok(answer)
     }
 
-    /// Notes how an [effect](super::control::Effect) on `endpoint` ended; `Err` holds the reason.
+    /// Records how an [effect](super::control::Effect) on `endpoint` ended; `Err` holds the reason.
     pub async fn settle(&self, endpoint: &str, outcome: Result<(), String>) {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut records = Records::clone(&self.records());
         records.settle(endpoint, outcome, now());
-        // It is so, whether or not it can be written down; the next change that can be has it in it.
+        // The outcome is a fact, even if it cannot be written. The next successful write includes it.
         if let Err(error) = self.write(records, turn, Unwritten::Kept).await {
             tracing::error!("{error}");
         }
     }
 
-    /// Writes `records` and makes them what is known. The turn ends with that, even when nobody waits for it any more.
+    /// Writes `records` and makes them current. Holds the lock `turn` until then, even if the caller
+    /// is dropped.
     async fn write(&self, records: Records, turn: OwnedMutexGuard<()>, unwritten: Unwritten) -> Result<(), StateError> {
         if self.kept.file.is_none() {
             self.kept.keep(records);
@@ -150,7 +154,7 @@ impl State {
     }
 }
 
-/// What becomes of records that could not be written.
+/// Whether records that could not be written become current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unwritten {
     Kept,
@@ -168,7 +172,7 @@ impl Kept {
     }
 }
 
-/// Seconds since the epoch, to the millisecond, as AWS gives them.
+/// The current time in seconds since the epoch, rounded to milliseconds as AWS does.
 pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_secs_f64() * 1000.0).round() / 1000.0

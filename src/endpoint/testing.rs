@@ -1,5 +1,6 @@
-//! A container for tests: a web server that speaks the model API with room for so many models, and answers invocations as a
-//! test says.
+//! A fake container for tests: an HTTP server with the model API and a limited number of models.
+//!
+//! A test's script decides how it answers invocations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,7 +21,7 @@ use super::client::Target;
 use super::fleet::Up;
 use super::spec::{Container, Mode};
 
-/// A request that came.
+/// A request that the fake container received.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: String,
@@ -34,7 +35,7 @@ impl Seen {
         self.headers.get(&name.to_ascii_lowercase()).map(String::as_str)
     }
 
-    /// `POST /models`, with the client's name for the model where there is one.
+    /// The request in short, such as `POST /models`, with the client's name for the model if any.
     pub fn line(&self) -> String {
         let path = match self.path.split('/').collect::<Vec<_>>()[..] {
             ["", "models", _] => "/models/*".to_owned(),
@@ -48,15 +49,15 @@ impl Seen {
     }
 }
 
-/// What it answers.
+/// The fake container's response.
 #[derive(Debug, Clone)]
 pub enum Answer {
     Whole(u16, Vec<(&'static str, String)>, Vec<u8>),
-    /// Chunks, and whether the last one comes.
+    /// Chunks, and whether the final empty chunk follows.
     Chunked(Vec<&'static str>, bool),
-    /// The connection is closed.
+    /// Closes the connection without a response.
     Reset,
-    /// Nothing comes until the client leaves.
+    /// Sends nothing until the client leaves.
     Stall,
 }
 
@@ -78,20 +79,20 @@ impl Answer {
 
 type Script = dyn Fn(&Seen) -> Option<Answer> + Send + Sync;
 
-/// A container.
+/// A fake container.
 pub struct Fake {
     spec: Container,
     up: watch::Sender<Option<Up>>,
     starts: AtomicU64,
     inner: Arc<Inner>,
-    /// Where its models are unpacked.
+    /// The models root.
     folder: TempDir,
 }
 
 struct Inner {
     loaded: Mutex<BTreeSet<String>>,
     capacity: usize,
-    /// What is asked before the model API, if it has an answer.
+    /// Answers a request before the model API does, unless it returns `None`.
     script: Box<Script>,
     seen: Mutex<Vec<Seen>>,
 }
@@ -101,7 +102,7 @@ impl Fake {
         Self::with_capacity(spec, usize::MAX, script)
     }
 
-    /// One in multi-model mode with room for so many models.
+    /// A container in multi-model mode with room for `capacity` models.
     pub fn models(capacity: usize, script: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static) -> Arc<Self> {
         let mut spec = Container::new("model");
         spec.mode = Mode::MultiModel { cache: true };
@@ -131,17 +132,17 @@ impl Fake {
         Arc::new(fake)
     }
 
-    /// Begins anew at another port, with nothing loaded.
+    /// Restarts at another port, without loaded models.
     pub fn start_again(&self) {
         self.forget_all();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let inner = Arc::clone(&self.inner);
-        // Ends with the process of the test.
+        // The thread ends with the test process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let inner = Arc::clone(&inner);
-                // An error is a client that left.
+                // An error means that the client has left.
                 thread::spawn(move || serve(&stream.unwrap(), &inner));
             }
         });
@@ -150,31 +151,31 @@ impl Fake {
         self.up.send_replace(Some(Up { address, generation }));
     }
 
-    /// What it is to those who only know its address.
+    /// The spec of the same container as an attached one.
     pub fn attached(&self) -> Container {
         let mut spec = self.spec.clone();
         spec.address = self.up.borrow().as_ref().map(|up| up.address.to_string());
         spec
     }
 
-    /// It is down: nothing listens where it is said to be.
+    /// Marks the container as down.
     pub fn stop(&self) {
         self.up.send_replace(None);
     }
 
-    /// Nobody has noticed yet that it is down.
+    /// Simulates a crash that is not noticed yet: the known address refuses connections.
     pub fn vanish(&self) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         self.up.send_modify(|up| up.as_mut().unwrap().address = address.into());
     }
 
-    /// Forgets a model, as by a restart that nobody noticed.
+    /// Forgets all models, as after an unnoticed restart.
     pub fn forget_all(&self) {
         self.inner.loaded.lock().unwrap().clear();
     }
 
-    /// What it was asked since the last time.
+    /// Takes the requests since the last call.
     pub fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.inner.seen.lock().unwrap())
     }
@@ -187,7 +188,7 @@ impl Fake {
         self.inner.loaded.lock().unwrap().len()
     }
 
-    /// Folders of models.
+    /// The number of model folders.
     pub fn folders(&self) -> usize {
         std::fs::read_dir(self.folder.path()).unwrap().count()
     }
@@ -276,7 +277,7 @@ fn serve(stream: &TcpStream, inner: &Inner) -> Option<()> {
     loop {
         let seen = read(&mut reader)?;
         let mut writer = stream;
-        // Its health is nobody's business.
+        // Health checks are not recorded.
         if seen.method == "GET" {
             writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
             continue;
@@ -340,5 +341,5 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
     })
 }
 
-/// Longer than any test waits: what ends is ended by somebody.
+/// Longer than any test waits: no test may depend on this timeout.
 pub const FOREVER: Duration = Duration::from_secs(600);

@@ -1,11 +1,11 @@
-//! The words of a rule.
+//! The syntax of a fault rule.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// One `--fault`.
+/// One fault rule, the value of a `--fault`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     endpoint: Option<String>,
@@ -31,29 +31,29 @@ pub(super) enum When {
     Each { count: u32, of: u32 },
 }
 
-/// What is wrong with a rule.
+/// The reason why a rule is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
     #[error(
-        "{0:?} is no fault; there are latency=DURATION, error=STATUS, model-error=STATUS, model-not-ready, kill=CONTAINER and \
-         memory=SIZE"
+        "unknown fault {0:?}: expected latency=DURATION, error=STATUS, model-error=STATUS, model-not-ready, \
+         kill=CONTAINER or memory=SIZE"
     )]
     Kind(String),
-    #[error("{0:?} is no time; write 200ms or 2s")]
+    #[error("invalid duration {0:?}: expected a value such as 200ms or 2s")]
     Latency(String),
-    #[error("{0:?} is no status of an error; there are 400, 500, 503 and 530, or model-error=400 to 599")]
+    #[error("invalid error status {0:?}: expected 400, 500, 503 or 530; model-error takes 400 to 599")]
     Error(String),
-    #[error("{0:?} is no status of a container's error; there are 400 to 599")]
+    #[error("invalid model-error status {0:?}: expected 400 to 599")]
     ModelError(String),
-    #[error("kill needs the name of a container, such as model or container-2")]
+    #[error("kill: expected the name of a container, such as kill=model or kill=container-2")]
     Kill,
-    #[error("{0:?} is no size; write 512MiB")]
+    #[error("invalid size {0:?}: expected a value such as 512MiB")]
     Memory(String),
-    #[error("{0:?} does not say how often; write 10% or 1/100")]
+    #[error("invalid frequency {0:?}: expected a value such as 10% or 1/100")]
     When(String),
-    #[error("a limit of memory holds from the start of a container on; leave out @{0}")]
+    #[error("a memory limit always applies, from the start of the container; remove @{0}")]
     MemoryWhen(String),
-    #[error("{0:?} names no endpoint; write ENDPOINT:FAULT or ENDPOINT/VARIANT:FAULT")]
+    #[error("invalid scope {0:?}: expected ENDPOINT:FAULT or ENDPOINT/VARIANT:FAULT")]
     Scope(String),
 }
 
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_read_as_they_are_documented() {
+    fn rules_are_parsed_as_documented() {
         let rule = |kind, when| Rule {
             endpoint: None,
             variant: None,
@@ -179,27 +179,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused_with_what_to_write() {
+    fn invalid_rules_are_refused_with_the_expected_form() {
         let table = [
-            ("", "is no fault"),
-            ("slow=1s", "is no fault"),
-            ("model-not-ready=1", "is no fault"),
-            ("latency=fast", "write 200ms"),
-            ("error=404", "400, 500, 503 and 530"),
+            ("", "unknown fault"),
+            ("slow=1s", "unknown fault"),
+            ("model-not-ready=1", "unknown fault"),
+            ("latency=fast", "such as 200ms"),
+            ("error=404", "400, 500, 503 or 530"),
             ("model-error=200", "400 to 599"),
             ("kill", "name of a container"),
-            ("memory=", "write 512MiB"),
-            ("memory=0", "write 512MiB"),
-            ("memory=1GiB@10%", "leave out @10%"),
-            ("error=503@", "write 10% or 1/100"),
-            ("error=503@101%", "write 10% or 1/100"),
-            ("error=503@-1%", "write 10% or 1/100"),
-            ("error=503@NaN%", "write 10% or 1/100"),
-            ("error=503@2/1", "write 10% or 1/100"),
-            ("error=503@1/0", "write 10% or 1/100"),
-            (":error=503", "names no endpoint"),
-            ("shop/:error=503", "names no endpoint"),
-            ("/blue:error=503", "names no endpoint"),
+            ("memory=", "such as 512MiB"),
+            ("memory=0", "such as 512MiB"),
+            ("memory=1GiB@10%", "remove @10%"),
+            ("error=503@", "such as 10% or 1/100"),
+            ("error=503@101%", "such as 10% or 1/100"),
+            ("error=503@-1%", "such as 10% or 1/100"),
+            ("error=503@NaN%", "such as 10% or 1/100"),
+            ("error=503@2/1", "such as 10% or 1/100"),
+            ("error=503@1/0", "such as 10% or 1/100"),
+            (":error=503", "invalid scope"),
+            ("shop/:error=503", "invalid scope"),
+            ("/blue:error=503", "invalid scope"),
         ];
         for (text, expected) in table {
             let message = text.parse::<Rule>().unwrap_err().to_string();

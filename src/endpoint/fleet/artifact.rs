@@ -1,9 +1,11 @@
-//! The model of a container in single-model mode: fetched and unpacked before the container starts (AR-1).
+//! The model of a container in single-model mode, downloaded and unpacked before the container
+//! starts (AR-1).
 //!
-//! A `ModelDataUrl` names one archive or one folder. The store knows places that hold many, so its last segment is the name
-//! and what is before it the place. Each deployment looks anew: an archive that was replaced is what is deployed then.
+//! A `ModelDataUrl` names one archive or folder, but a store holds many models. So the last segment
+//! of the URL is the model's name, and the part before it is the source, which has a store. Each
+//! deployment checks the source again, so that it deploys an archive that was replaced.
 //!
-//! What always holds: a place takes threads and room on disk only as long as one of its models is deployed.
+//! Invariant: a source uses threads and disk space only while one of its models is deployed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,13 +21,13 @@ use crate::store::{Disk, FetchError, Lease, Located, Name, NameError, OpenError,
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    #[error("it names no object: write scheme://bucket/key, or the path of a file or folder")]
+    #[error("the URL names no object: expected scheme://bucket/key, or the path of a file or folder")]
     NoName,
     #[error(transparent)]
     Name(#[from] NameError),
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("make a folder in {folder}: {source}")]
+    #[error("create a folder in {folder}: {source}")]
     Folder {
         folder: PathBuf,
         #[source]
@@ -35,13 +37,13 @@ pub enum ArtifactError {
     Fetch(#[from] FetchError),
 }
 
-/// A model that lies unpacked, as long as this exists.
+/// An unpacked model. Its files exist as long as this value.
 pub(super) struct Artifact {
     lease: Lease,
     _place: Arc<Place>,
 }
 
-/// A store, and the folder that it has for itself, which goes after it.
+/// A store and its own folder. The folder is dropped after the store.
 struct Place {
     store: Store,
     _folder: TempDir,
@@ -53,19 +55,19 @@ impl Artifact {
     }
 }
 
-/// Where models come from.
+/// The models of containers in single-model mode.
 pub(super) struct Artifacts {
-    /// For stores of any URL.
+    /// The settings of all stores, without the URL.
     settings: Settings,
     folder: PathBuf,
-    /// For each place.
+    /// Maximum bytes on disk per source.
     bytes: u64,
-    /// By URL. Shared by all who use one, so that what was fetched is found again.
+    /// By URL. Shared among deployments, so that downloaded models are found again.
     places: Mutex<HashMap<String, Weak<Place>>>,
 }
 
 impl Artifacts {
-    /// Keeps models below `folder`, of each place up to so many bytes.
+    /// Keeps models below `folder`, up to `bytes` for each source.
     pub fn new(settings: Settings, folder: PathBuf, bytes: u64) -> Self {
         Self {
             settings: Settings {
@@ -112,7 +114,7 @@ impl Artifacts {
     }
 }
 
-/// The place and the name of what `url` names.
+/// Splits `url` into the source and the model's name.
 fn split(url: &str) -> Result<(String, Name), ArtifactError> {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
@@ -130,7 +132,7 @@ fn split(url: &str) -> Result<(String, Name), ArtifactError> {
         None => (".", path),
     };
     let name = match scheme {
-        // In URLs proper; keys in buckets are taken to the letter.
+        // Only real URLs are percent-encoded; keys in buckets are literal.
         Some("http" | "https" | "file") => percent_decode_str(name).decode_utf8_lossy(),
         _ => name.into(),
     };
@@ -152,7 +154,7 @@ mod tests {
     use crate::store::Environment;
 
     #[test]
-    fn the_last_segment_is_the_name() {
+    fn the_last_segment_of_a_url_is_the_name() {
         let table = [
             ("s3://bucket/model.tar.gz", "s3://bucket", "model.tar.gz"),
             ("s3://bucket/a/b%20c?/", "s3://bucket/a", "b%20c?"),
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_deployed_shares_its_place_and_the_last_of_it_leaves_nothing_behind() {
+    async fn models_of_a_source_share_its_folder_which_goes_with_the_last_of_them() {
         let models = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
             fs::write(models.path().join(format!("{name}.onnx")), name).unwrap();
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_a_whole_bucket_names_no_model() {
+    fn a_url_of_a_whole_bucket_is_refused() {
         for url in ["s3://bucket", "s3://bucket/", "https://host/?a", "", "/", "a/.."] {
             assert!(split(url).is_err(), "{url}");
         }

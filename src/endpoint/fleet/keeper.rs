@@ -1,13 +1,15 @@
-//! What keeps a container running: starts it, asks after its health, starts it again, and ends it.
+//! Keeps a container running: starts it, checks its health, restarts it and ends it.
 //!
 //! ```text
-//!  start -> asked until it answers -> up: asked now and then -> ended, or ill for long
-//!    ^                                                                 |
-//!    +------------------- after a pause that grows --------------------+
+//!  start -> checked until healthy -> up: checked at intervals -> ended or unhealthy
+//!    ^                                                               |
+//!    +---------------------- after a growing delay ------------------+
 //! ```
 //!
-//! What always holds: its address is known only while a process of the current generation has answered and was not seen to
-//! end. A process that was started here is waited for here, whatever happens.
+//! Invariants:
+//! - The address is published only while a process of the current generation runs and has passed a
+//!   health check.
+//! - The keeper waits for every process that it starts to end.
 
 mod attached;
 
@@ -28,35 +30,35 @@ use super::runner::{Control, Launched, Launcher};
 
 pub(super) use attached::attend;
 
-/// Between the questions of a start: soon at first, then as the platform has it.
+/// The delay between health checks during a start: short at first, growing to the platform's.
 const SOON: Duration = Duration::from_millis(10);
 const LATE: Duration = Duration::from_secs(1);
 
-/// Between lines of the log that say that a container is still waited for.
+/// The interval between log messages about a container that is still starting.
 const PATIENCE_SAID: Duration = Duration::from_secs(30);
 
-/// Answers in a row other than 200 after which a container is ill: half a minute, as it is asked by default. A machine that
-/// is busy with something else is not to cost models.
+/// Consecutive failed health checks after which a container counts as unhealthy: half a minute at the
+/// default interval. A busy machine must not cost a container its loaded models.
 const ILL: u32 = 6;
 
-/// How long a container that was asked to end may take beyond the time that it has for its requests.
+/// Time that a container may take to end after its drain timeout.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// For what a container wrote last to arrive.
+/// Maximum time to read the rest of an ended container's output.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How containers are asked after their health.
+/// The timing of health checks and of the end of a container.
 #[derive(Debug, Clone)]
 pub(super) struct Care {
     pub prober: Prober,
-    /// For the first answer after a start.
+    /// Maximum time from a start to the first passed health check.
     pub start_timeout: Duration,
-    /// Between questions after that.
+    /// The interval between later health checks.
     pub interval: Duration,
     pub drain_timeout: Duration,
 }
 
-/// Keeps `container` until `stop`, or gives it up.
+/// Keeps `container` running until `stop`, or gives it up.
 pub(super) struct Keeper {
     pub container: Arc<RunningContainer>,
     pub launcher: Launcher,
@@ -64,15 +66,15 @@ pub(super) struct Keeper {
     pub stop: CancellationToken,
 }
 
-/// How a start of a container came to its end.
+/// The reason why a run of a container ended.
 enum How {
-    /// By itself.
+    /// The process ended by itself.
     Exited(ExitStatus),
-    /// It was killed on demand.
+    /// The container was killed on demand.
     Killed,
-    /// It could not even be started.
+    /// The process could not be started.
     NotStarted(String),
-    /// It did not answer within the time for a start, or not any more, and was ended.
+    /// The container did not become healthy in time, or became unhealthy, and was ended.
     Ill,
     Stopped,
 }
@@ -92,7 +94,7 @@ impl Keeper {
                     (format!("it ended ({status})"), hopeless)
                 }
                 How::NotStarted(reason) => (format!("it could not be started: {reason}"), false),
-                How::Ill if was_healthy => ("it did not answer /ping any more".to_owned(), false),
+                How::Ill if was_healthy => ("it stopped answering /ping".to_owned(), false),
                 How::Ill => {
                     let seconds = self.care.start_timeout.as_secs_f64();
                     (format!("it did not answer /ping with 200 within {seconds} s"), false)
@@ -101,7 +103,7 @@ impl Keeper {
             let next = row.next(Ended {
                 was_healthy,
                 lived: started.elapsed(),
-                // A deployment has waited for long enough then.
+                // The deployment has already waited for the whole start timeout.
                 hopeless: hopeless || matches!(how, How::Ill),
                 on_demand: matches!(how, How::Killed),
             });
@@ -109,12 +111,12 @@ impl Keeper {
             let said = self.with_last_line(said);
             match next {
                 Next::GiveUp => {
-                    tracing::error!(container, "the container is given up: {said}");
+                    tracing::error!(container, "the container failed and is not restarted: {said}");
                     break said;
                 }
                 Next::Restart { after } => {
                     let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-                    tracing::warn!(container, after_ms, "the container is started again: {said}");
+                    tracing::warn!(container, after_ms, "the container is restarted: {said}");
                     tokio::select! {
                         () = self.stop.cancelled() => break "it was stopped".to_owned(),
                         () = sleep(after) => {}
@@ -132,7 +134,7 @@ impl Keeper {
         }
     }
 
-    /// Starts the container and returns when it has ended, and whether it had answered.
+    /// Starts the container and waits until it has ended. Also returns whether it was ever healthy.
     async fn live(&self) -> (How, bool) {
         let mut generation = 0;
         self.container.state.send_modify(|state| {
@@ -160,7 +162,7 @@ impl Keeper {
         let how = self.attend(&mut child, &control, &mut was_healthy).await;
         self.container.gone();
         control.clear().await;
-        // What it has started may have its output open for longer.
+        // Processes that the container started may keep its output open for longer.
         let _ = timeout(LAST_WORDS, async { while words.join_next().await.is_some() {} }).await;
         (how, was_healthy)
     }
@@ -186,7 +188,7 @@ impl Keeper {
         how
     }
 
-    /// Returns when the container is ill: it does not come to answer, or not any more.
+    /// Returns when the container is unhealthy: after a failed start or failed health checks.
     async fn watch(&self, control: &Control, was_healthy: &mut bool) {
         let started = Instant::now();
         let starting = self.wait_for_start(control);
@@ -216,7 +218,7 @@ impl Keeper {
             }
             if said.elapsed() >= PATIENCE_SAID {
                 said = Instant::now();
-                tracing::info!(container = self.container.label(), "waiting for /ping to say 200");
+                tracing::info!(container = self.container.label(), "waiting for /ping to answer 200");
             }
             sleep(pause).await;
             pause = (2 * pause).min(LATE);
@@ -230,7 +232,7 @@ impl Keeper {
         self.container.state.send_modify(|state| state.address = Some(address));
     }
 
-    /// Asks the container to end, as the platform does (ST-3), and sees to it that it has.
+    /// Asks the container to end, as the platform does (ST-3), and kills it after a grace period.
     async fn end(&self, child: &mut Child, control: &Control) {
         let patience = self.care.drain_timeout + GRACE;
         control.terminate(child, self.care.drain_timeout).await;
@@ -239,7 +241,7 @@ impl Keeper {
         }
         tracing::warn!(
             container = self.container.label(),
-            "the container does not end, so it is killed"
+            "the container did not end in time and is killed"
         );
         control.kill(child).await;
         let _ = child.wait().await;

@@ -1,28 +1,29 @@
-//! Whether a container that has ended is started again, and when: decided from how it went so far, without looking at
-//! anything else.
+//! The decision whether and when to restart a container that has ended.
+//!
+//! It depends only on the container's earlier runs.
 
 use std::time::Duration;
 
-/// Times that a container may end before it has answered a health check for the first time. More is no accident: the
-/// deployment fails, and whoever made it should hear of it.
+/// How often a container may end before it first passes a health check. After that the failure is
+/// taken as permanent, and the deployment fails.
 const TRIES: u32 = 3;
 
-/// Who lives as long as this has recovered.
+/// A healthy container that ran this long resets the backoff.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Between starts: from the shortest doubling up to the longest.
+/// The delay between starts doubles from the shortest to the longest.
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// What is known of a container that has ended.
+/// How a run of a container ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended {
-    /// Whether it has answered since it was started this time.
+    /// Whether the container passed a health check during this run.
     pub was_healthy: bool,
     pub lived: Duration,
-    /// Whether another start would be the same: there is no such program, no such image.
+    /// Whether another start would fail in the same way, such as without the program or the image.
     pub hopeless: bool,
-    /// Whether it was killed on purpose, which says nothing of how it will go.
+    /// Whether it was killed on purpose, which says nothing about its health.
     pub on_demand: bool,
 }
 
@@ -32,11 +33,11 @@ pub(super) enum Next {
     GiveUp,
 }
 
-/// The starts so far.
+/// The backoff between restarts of a container.
 #[derive(Debug, Default)]
 pub(super) struct Row {
     ever_healthy: bool,
-    /// In a row that ended soon.
+    /// Consecutive short runs.
     soon: u32,
 }
 
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_never_answered_is_given_up() {
+    fn a_container_that_was_never_healthy_is_given_up_after_three_runs() {
         let mut row = Row::default();
         assert_eq!(row.next(ended(false, 1)), after(100));
         assert_eq!(row.next(ended(false, 100)), after(200));
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_the_same_is_not_tried_again() {
+    fn a_hopeless_start_is_not_repeated_unless_the_container_was_healthy_before() {
         let hopeless = Ended {
             hopeless: true,
             ..ended(false, 0)
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_killed_on_demand_is_started_again_at_once_as_often_as_it_is() {
+    fn a_container_killed_on_demand_always_restarts_after_the_shortest_delay() {
         let killed = |was_healthy| Ended {
             on_demand: true,
             ..ended(was_healthy, 1)
@@ -109,11 +110,11 @@ mod tests {
         for count in 0..20 {
             assert_eq!(row.next(killed(count % 2 == 0)), after(100));
         }
-        assert_eq!(row.next(ended(true, 1)), after(100), "it was not counted");
+        assert_eq!(row.next(ended(true, 1)), after(100), "runs that were killed on demand do not count");
     }
 
     #[test]
-    fn a_container_that_has_answered_is_started_for_ever_and_ever_more_slowly() {
+    fn a_container_that_was_healthy_is_restarted_for_ever_with_growing_delays() {
         let mut row = Row::default();
         let pauses: Vec<Next> = (0..10).map(|count| row.next(ended(count == 0, 1))).collect();
         let expected = [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000, 10_000];
@@ -121,6 +122,6 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(row.next(ended(false, 1)), after(10_000));
         }
-        assert_eq!(row.next(ended(true, 31)), after(100), "it had recovered");
+        assert_eq!(row.next(ended(true, 31)), after(100), "a long healthy run resets the backoff");
     }
 }

@@ -1,20 +1,21 @@
-//! The routing strategies of a variant: which of its instances gets a request, decided from
-//! numbers alone.
+//! The routing strategies of a variant, which choose the instance for a request.
+//!
+//! The choice is a pure function of the request and of each instance's load.
 
 use crate::endpoint::spec::Routing;
 
-/// A request as the choice sees it.
+/// The properties of a request on which the choice depends.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asked<'a> {
-    /// Where the choice among equal instances begins. Without it they take turns.
+    /// The start of the choice among equal instances. Without it they take turns.
     pub draw: Option<u64>,
     pub body: &'a [u8],
-    /// `PrefixAwareId`: requests that differ in it do not share an instance for the sake of their
-    /// prefix.
+    /// `PrefixAwareId`: requests with different ids are not routed to one instance because of a
+    /// common prefix.
     pub prefix_id: Option<&'a str>,
 }
 
-/// An instance as the choice sees it.
+/// The properties of an instance on which the choice depends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
     /// Unique in this process.
@@ -23,18 +24,18 @@ pub(super) struct Load {
     pub outstanding: usize,
 }
 
-/// Chooses one of `loads`; `first` is where equal ones are looked at first. `None` when there are
-/// none.
+/// Chooses one of `loads`. Among equal instances it prefers the first one from `first` on. `None` if
+/// there are no instances.
 pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Asked<'_>) -> Option<usize> {
     let least = || {
         let around = (0..loads.len()).map(|step| (first % loads.len() + step) % loads.len());
-        // The first one of several equals.
+        // `min_by_key` returns the first of several equal ones.
         around.min_by_key(|index| loads[*index].outstanding)
     };
     match routing {
         Routing::Random => (!loads.is_empty()).then(|| first % loads.len()),
-        // No container here has a cache of keys and values to ask about, and then SageMaker
-        // chooses so.
+        // No container here has a key-value cache. SageMaker then falls back to the least
+        // outstanding requests.
         Routing::LeastOutstandingRequests | Routing::KvAware => least(),
         Routing::PrefixAware { bytes, threshold } => {
             let prefix = &asked.body[..asked.body.len().min(bytes)];
@@ -46,8 +47,8 @@ pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Ask
     }
 }
 
-/// The place of an instance in the order of a prefix. It depends on nothing else, so instances
-/// that come and go change the choice of those prefixes only that are theirs.
+/// The rank of an instance for a prefix (rendezvous hashing). It depends on nothing else, so adding
+/// or removing an instance changes the choice only for that instance's prefixes.
 fn rank(prefix: &[u8], prefix_id: Option<&str>, instance: u64) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&instance.to_le_bytes());
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn random_takes_the_drawn_one_and_least_outstanding_the_freest_from_there_on() {
+    fn random_takes_the_drawn_instance_and_least_outstanding_the_least_busy_one() {
         let table: &[(Routing, &[usize], usize, Option<usize>)] = &[
             (Routing::Random, &[], 0, None),
             (Routing::Random, &[9, 0], 0, Some(0)),
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_keeps_its_instance_until_that_is_busy() {
+    fn a_prefix_keeps_its_instance_until_the_instance_is_busy() {
         let routing = Routing::PrefixAware {
             bytes: 4,
             threshold: Some(2),
@@ -116,7 +117,7 @@ mod tests {
             busy[chosen].outstanding = 2;
             let other = choose(routing, &busy, 0, &asked(&body(""), None)).unwrap();
             assert_ne!(other, chosen);
-            // Those that are left keep what is theirs.
+            // The remaining instances keep their prefixes.
             let left: Vec<Load> = idle.iter().copied().filter(|load| load.id != idle[other].id).collect();
             let kept = choose(routing, &left, 0, &asked(&body(""), None)).unwrap();
             assert_eq!(left[kept].id, idle[chosen].id);
@@ -126,7 +127,7 @@ mod tests {
             .map(|hint| choose(routing, &idle, 0, &asked(b"same", Some(&format!("{hint}")))))
             .collect();
         assert!(by_hint.iter().any(|chosen| *chosen != by_hint[0]), "{by_hint:?}");
-        // All are busy: the freest one.
+        // All are busy: the least busy one is chosen.
         assert_eq!(choose(routing, &loads(&[5, 3, 4]), 0, &asked(b"same", None)), Some(1));
     }
 }

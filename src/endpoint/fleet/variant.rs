@@ -1,4 +1,4 @@
-//! A variant that serves: its instances, and which of them gets a request.
+//! A running variant: its instances and the choice among them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,10 @@ use super::status::VariantStatus;
 use super::strategy::{self, Asked, Load};
 use crate::endpoint::spec::{Deployment, Model, Variant};
 
-/// What serves an endpoint. Whoever holds one keeps its containers: those that it was replaced in end after it was let go.
+/// The variants that serve an endpoint.
+///
+/// A request that holds a fleet keeps its containers running: replaced containers end after the last
+/// holder drops the fleet.
 pub struct Fleet {
     pub(super) deployment: Deployment,
     pub(super) variants: Vec<Arc<RunningVariant>>,
@@ -35,12 +38,12 @@ impl Fleet {
 pub struct RunningVariant {
     pub(super) spec: Variant,
     pub(super) model: Arc<Model>,
-    /// By the hostname of the container: each instance gets the same, also one that is started later.
+    /// The models by the container's hostname. All instances share them, including later ones.
     pub(super) artifacts: HashMap<String, Arc<Artifact>>,
-    /// Whether its endpoint takes asynchronous invocations, whose bounds are wider.
+    /// Whether the endpoint takes asynchronous invocations, which have wider limits.
     pub(super) asynchronous: bool,
     turn: AtomicU64,
-    // Held for moments only.
+    // Locked only briefly.
     state: Mutex<State>,
 }
 
@@ -82,23 +85,24 @@ impl RunningVariant {
         &self.model
     }
 
-    /// As of now: it may have been changed since the endpoint was deployed.
+    /// The current weight, which may have changed since the deployment.
     pub fn weight(&self) -> f64 {
         self.state().weight
     }
 
-    /// As of now.
+    /// The current instances.
     pub fn instances(&self) -> Arc<[Arc<Instance>]> {
         Arc::clone(&self.state().instances)
     }
 
-    /// Chooses an instance for a request of which nothing is known; equal ones take turns.
+    /// Chooses an instance for a request without properties. Equal instances take turns.
     pub fn choose(&self) -> Option<InFlight> {
         self.choose_for(&Asked::default())
     }
 
-    /// Chooses the instance for a request by the variant's routing strategy, among those of which
-    /// all containers answer, else among all. `None` when there are none.
+    /// Chooses the instance for a request by the variant's routing strategy. Considers the instances
+    /// whose containers all respond, or all instances if there are none. `None` if the variant has no
+    /// instances.
     pub fn choose_for(&self, asked: &Asked<'_>) -> Option<InFlight> {
         let instances = self.instances();
         let up: Vec<&Arc<Instance>> = instances.iter().filter(|instance| instance.is_up()).collect();
@@ -120,7 +124,7 @@ impl RunningVariant {
         candidates.get(chosen).map(|instance| instance.begin())
     }
 
-    /// The instance of this id, for a session that has begun there.
+    /// The instance with this id, for a session that started there.
     pub fn instance(&self, id: u64) -> Option<InFlight> {
         let instances = self.instances();
         instances
@@ -140,21 +144,22 @@ impl RunningVariant {
         }
     }
 
-    /// Notes what is wanted from now on.
+    /// Records the desired weight and number of instances.
     pub(super) fn desire(&self, weight: Option<f64>, instances: Option<u32>) {
         let mut state = self.state();
         state.desired_weight = weight.unwrap_or(state.desired_weight);
         state.desired_instances = instances.unwrap_or(state.desired_instances);
     }
 
-    /// What is wanted is what there is.
-    pub(super) fn desire_no_more(&self) {
+    /// Resets the desired values to the current ones.
+    pub(super) fn reset_desired(&self) {
         let mut state = self.state();
         state.desired_weight = state.weight;
         state.desired_instances = u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
     }
 
-    /// Takes the weight that was wanted, and these instances; returns those that are not among them any more.
+    /// Applies the desired weight and these instances. Returns the former instances that are not among
+    /// them.
     pub(super) fn settle(&self, instances: Vec<Arc<Instance>>) -> Vec<Arc<Instance>> {
         let mut state = self.state();
         state.weight = state.desired_weight;

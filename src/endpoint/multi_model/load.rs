@@ -1,10 +1,14 @@
-//! Loads and unloads: what happens between the store, the disk and the container.
+//! Loads and unloads: the steps between the store, the disk and the container.
 //!
 //! ```text
-//! find, fetch -> link below the models root -> POST /models -> 507 -> DELETE others -> POST /models -> loaded
+//! find, fetch -> link below the models root -> POST /models -> loaded
+//!                                              ^         |
+//!                                              |        507
+//!                                              |         v
+//!                                              +-- DELETE others
 //! ```
 //!
-//! Each step is a line in the log, with the container and the model, so that their order can be read there.
+//! Each step logs a line with the container and the model, so the log shows their order.
 
 use std::sync::Arc;
 
@@ -24,14 +28,15 @@ use crate::endpoint::error::RuntimeError;
 use crate::store::{FetchError, Lease, Located, Name};
 use crate::wire::{LoadRequest, ModelPath};
 
-/// Bytes of a reply to a load or an unload, of which only errors are read.
+/// Maximum bytes of a response to a load or an unload. Only error messages are read.
 const MAX_REPLY: usize = 1 << 20;
 
-/// Times that a load is repeated because its container ended under it. Which model it was that ended it is not known.
+/// How often a load is repeated because the container ended during it. Another model may have ended
+/// the container.
 const RESTARTS: u32 = 1;
 
 impl Platform {
-    /// Loads a model, from the store to the container, and tells those who wait.
+    /// Loads a model from the store into the container, and reports the result to waiting requests.
     pub(super) async fn load(self: &Arc<Self>, name: &Name, stay: Stay) {
         let deadline = Instant::now() + self.settings.load_timeout;
         let result = match timeout_at(deadline, self.try_load(name, stay, deadline)).await {
@@ -60,7 +65,7 @@ impl Platform {
         self.unload_unless_kept(name).await;
     }
 
-    /// Returns the generation of the container that has the model.
+    /// Loads a model. Returns the generation of the container that loaded it.
     async fn try_load(&self, name: &Name, stay: Stay, deadline: Instant) -> Result<u64, RuntimeError> {
         let opaque = self.opaque(name);
         let placed = self.place(name, stay, &opaque).await?;
@@ -73,15 +78,15 @@ impl Platform {
         self.post_until_it_fits(name, stay, body.into(), deadline).await
     }
 
-    /// Brings the model's files to where the container can read them. A disk without room gets some from models that nobody
-    /// uses.
+    /// Downloads the model and puts its files below the models root. If the disk is full, unloads idle
+    /// models and tries again.
     async fn place(&self, name: &Name, stay: Stay, opaque: &str) -> Result<Placed, RuntimeError> {
         loop {
             let full = match self.bring(name, opaque).await {
                 Err(FetchError::NoRoom(reason)) => reason,
                 result => return result.map_err(|error| self.not_brought(name, error)),
             };
-            tracing::info!(container = self.label(), model = %name, reason = full, "no room on disk for the model");
+            tracing::info!(container = self.label(), model = %name, reason = full, "no disk space for the model");
             if !self.unload_others(stay).await {
                 return Err(self.not_brought(name, FetchError::NoRoom(full)));
             }
@@ -124,7 +129,7 @@ impl Platform {
         }
     }
 
-    /// Asks the container to load a model, and makes room as long as it has none.
+    /// Asks the container to load a model, and unloads others as long as it has no memory for it.
     async fn post_until_it_fits(
         &self,
         name: &Name,
@@ -148,9 +153,9 @@ impl Platform {
                 reply => reply?,
             };
             match reply.status {
-                // Loaded already: by a load whose answer was lost, or an unload that failed.
+                // 409: loaded already, by a load whose response was lost, or after a failed unload.
                 200 | 409 => return Ok(reply.generation),
-                NO_ROOM => tracing::info!(container = self.label(), model = %name, "507: no room for the model"),
+                NO_ROOM => tracing::info!(container = self.label(), model = %name, "507: not enough memory for the model"),
                 _ => return Err(self.refusal(&reply)),
             }
             loop {
@@ -163,7 +168,7 @@ impl Platform {
                         break;
                     }
                     Room::Wait => {
-                        // The sender is this one's.
+                        // Cannot fail: `self` owns the sender.
                         let _ = changes.changed().await;
                     }
                     Room::Nothing if alone.is_none() => {
@@ -194,7 +199,7 @@ impl Platform {
         reply
     }
 
-    /// A load's refusal, as the client sees it.
+    /// The error for a load or an unload that the container refused.
     fn refusal(&self, reply: &Reply) -> RuntimeError {
         RuntimeError::Model {
             container: self.hostname.clone(),
@@ -203,8 +208,8 @@ impl Platform {
         }
     }
 
-    /// Unloads the half of the models that were not used for longer than the others, at least one. False if there are none
-    /// that nobody uses.
+    /// Unloads the least recently used half of the idle models, at least one. False if no model is
+    /// idle.
     pub(super) async fn unload_others(&self, stay: Stay) -> bool {
         let room = {
             let mut directory = self.directory();
@@ -216,8 +221,8 @@ impl Platform {
         true
     }
 
-    /// Unloads a model that was marked for it, and removes its files. A container that refuses is believed to have unloaded it:
-    /// if it has not, it says so at the next load.
+    /// Unloads a model that is marked as unloading, and removes its files. If the container refuses,
+    /// the model counts as unloaded all the same: the next load gets a 409 if it is not.
     pub(super) async fn unload(&self, name: &Name) {
         tracing::info!(container = self.label(), model = %name, "unload");
         let call = Call {
@@ -241,7 +246,7 @@ impl Platform {
         self.clean_up(name).await;
     }
 
-    /// Removes the files of a model that is unloading, which ends that.
+    /// Removes the files of a model that is unloading, and ends its residency.
     pub(super) async fn clean_up(&self, name: &Name) {
         let files = self.directory().take_files(name);
         remove(files).await;
@@ -249,7 +254,8 @@ impl Platform {
         self.changes.send_replace(());
     }
 
-    /// Where nothing is to be kept, a model for which nobody waited to its end goes at once.
+    /// Unloads an idle model at once if models are not kept. No request has waited until the end of its
+    /// load.
     async fn unload_unless_kept(&self, name: &Name) {
         let marked = !self.keeps && self.directory().begin_unload(name);
         if marked {
@@ -260,7 +266,7 @@ impl Platform {
 
 async fn remove(files: Option<Placed>) {
     if let Some(files) = files {
-        // Fails only when the runtime ends, and the folder with it.
+        // Fails only when the runtime shuts down, which removes the whole folder.
         let _ = task::spawn_blocking(move || files.remove()).await;
     }
 }

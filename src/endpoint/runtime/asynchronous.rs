@@ -1,9 +1,13 @@
-//! `InvokeEndpointAsync`: answered at once with where the result will be, and done when an instance is free.
+//! `InvokeEndpointAsync`: responds at once with the location of the result, and runs the invocation
+//! when an instance is free.
 //!
-//! What always holds: what was accepted comes to a result or a failure, each written as an object and logged, and both when the server
-//! stops before; requests of an endpoint begin in the order in which they came; no instance works on more of them at once
-//! than its endpoint allows. Those that wait hold no containers: an endpoint may be updated meanwhile, or deleted, which
-//! is the end of them.
+//! Invariants:
+//! - Every accepted invocation ends with a result or a failure, which is written as an object and
+//!   logged, even if the server stops first.
+//! - Invocations of an endpoint start in the order of their arrival.
+//! - No instance runs more of them at the same time than its endpoint allows.
+//! - A waiting invocation holds no containers. So its endpoint can be updated meanwhile; if the
+//!   endpoint is deleted, the invocation fails.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,24 +26,25 @@ use super::routing::Chosen;
 use crate::endpoint::error::RuntimeError;
 use crate::store::Objects;
 
-/// Who waits for a free instance looks again after that: nobody tells when an endpoint changes.
+/// A waiting invocation looks for a free instance at this interval, because changes of an endpoint
+/// are not signalled.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// For failures to be written when the server stops.
+/// Maximum time to write failures when the server stops.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Requests that were accepted and are not done.
+/// Accepted asynchronous invocations that are not complete.
 #[derive(Default)]
 pub(super) struct Asynchronous {
     tasks: TaskTracker,
     stopping: CancellationToken,
-    /// Whose turn it is to look for a free instance, by endpoint: one at a time, in the order of their coming.
+    /// The queue of each endpoint: a fair semaphore whose holder looks for a free instance.
     lines: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Changes when an instance may have become free.
     changes: watch::Sender<()>,
 }
 
-/// A request, and where its end is written to.
+/// An accepted invocation and the location of its result.
 struct Job {
     endpoint: String,
     request: Request,
@@ -48,12 +53,13 @@ struct Job {
 }
 
 impl Asynchronous {
+    /// Signals that an instance may have become free.
     pub fn notice(&self) {
         self.changes.send_replace(());
     }
 
     fn line(&self, endpoint: &str) -> Arc<Semaphore> {
-        // Nothing under the lock panics half-way.
+        // No code panics while it holds the lock, so a poisoned value is consistent.
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|name, line| name == endpoint || Arc::strong_count(line) > 1);
         let line = lines.entry(endpoint.to_owned());
@@ -62,7 +68,7 @@ impl Asynchronous {
 }
 
 impl Runtime {
-    /// Accepts a request.
+    /// Accepts an invocation.
     pub fn invoke_async(
         self: &Arc<Self>,
         endpoint: &str,
@@ -76,7 +82,7 @@ impl Runtime {
         let configured = fleet.deployment().asynchronous.as_ref();
         let configured = configured.ok_or(RuntimeError::NotAsynchronous)?;
         let mut models = fleet.variants().iter().map(|variant| variant.model());
-        // The API has no way to say which model, or which container.
+        // The API has no headers for the model or the container.
         if models.clone().any(|model| model.multi_model().is_some()) {
             return Err(RuntimeError::MissingTargetModel);
         }
@@ -86,9 +92,10 @@ impl Runtime {
         match &request.asynchronous.input {
             None if body.is_empty() => return Err(RuntimeError::MissingInput),
             Some(_) if !body.is_empty() => return Err(RuntimeError::TwoInputs),
-            // Who may write no files here may read none either.
+            // A local input is allowed only if the output is local too, so that a client cannot read
+            // this machine's files through an endpoint that writes to a bucket.
             Some(input) if Objects::is_local(input) && !Objects::is_local(&configured.output) => {
-                let message = "InputLocation must be an object, such as s3://bucket/key.";
+                let message = "InputLocation must be an object, such as s3://bucket/key, because S3OutputPath is one.";
                 return Err(RuntimeError::Validation(message.to_owned()));
             }
             _ => {}
@@ -121,7 +128,7 @@ impl Runtime {
         let queue = self.settings.async_queue;
         if self.asynchronous.tasks.len() >= queue {
             let reason =
-                format!("{queue} asynchronous invocations are not done yet; try again later, or raise --async-queue");
+                format!("{queue} asynchronous invocations are pending already; try again later, or raise --async-queue");
             return Err(RuntimeError::Unavailable(reason));
         }
         let job = Job {
@@ -130,7 +137,7 @@ impl Runtime {
             body,
             written: written.clone(),
         };
-        // Its place in the line is taken now.
+        // The order of arrival is fixed by taking the queue here.
         let line = self.asynchronous.line(endpoint);
         let runtime = Arc::clone(self);
         let (stopping, tasks) = (self.asynchronous.stopping.clone(), &self.asynchronous.tasks);
@@ -141,21 +148,22 @@ impl Runtime {
         Ok(written)
     }
 
-    /// Waits until what was accepted is done, for `grace` at most; then ends the rest with failures that say so.
+    /// Waits for all accepted invocations, for at most `grace`. Then ends the others with a failure that
+    /// names the reason.
     pub async fn finish(&self, grace: Duration) {
         let tasks = &self.asynchronous.tasks;
         tasks.close();
         if timeout(grace, tasks.wait()).await.is_err() {
             tracing::warn!(
                 invocations = tasks.len(),
-                "asynchronous invocations are given up; the server is stopping"
+                "the server is stopping; aborting asynchronous invocations"
             );
         }
         self.asynchronous.stopping.cancel();
         if timeout(LAST_WORDS, tasks.wait()).await.is_err() {
             tracing::error!(
                 invocations = tasks.len(),
-                "asynchronous invocations ended without a word in their failure object"
+                "asynchronous invocations ended without a failure object"
             );
         }
     }
@@ -170,7 +178,7 @@ impl Runtime {
         let result = tokio::select! {
             biased;
             result = self.result(&endpoint, request, body, line, &written) => result,
-            () = stopping.cancelled() => Err(RuntimeError::Unavailable("the server was stopped before the end".to_owned())),
+            () = stopping.cancelled() => Err(RuntimeError::Unavailable("the server stopped before the invocation was complete".to_owned())),
         };
         self.asynchronous.notice();
         let inference_id = &written.inference_id;
@@ -200,7 +208,7 @@ impl Runtime {
         let begun = timeout_at(Instant::now() + ttl, self.begin(endpoint, line)).await;
         let (chosen, slot) = begun.map_err(|_| {
             let ttl = humantime::format_duration(ttl);
-            RuntimeError::Unavailable(format!("the request expired after it had waited for {ttl}"))
+            RuntimeError::Unavailable(format!("the request expired after waiting {ttl} for a free instance"))
         })??;
         let timeout = request.asynchronous.timeout.unwrap_or(self.settings.async_timeout);
         let limit = self.settings.max_async_object;
@@ -214,7 +222,7 @@ impl Runtime {
             asynchronous: true,
         };
         let reply = self.run(&chosen, request, body, bounds).await?;
-        // The next one may begin.
+        // Releases the instance for the next invocation.
         drop((chosen, slot));
         self.asynchronous.notice();
         let content_type = content_type(&reply.headers).to_owned();
@@ -222,13 +230,13 @@ impl Runtime {
         put.map_err(|error| RuntimeError::Dependency(format!("the result was not written: {error}")))
     }
 
-    /// An instance that is free, when it is this one's turn.
+    /// Waits for this invocation's turn, then for a free instance.
     async fn begin(
         &self,
         endpoint: &str,
         line: Arc<Semaphore>,
     ) -> Result<(Chosen, OwnedSemaphorePermit), RuntimeError> {
-        let closed = |_| RuntimeError::Internal("the line of asynchronous invocations is closed".to_owned());
+        let closed = |_| RuntimeError::Internal("the queue of asynchronous invocations is closed".to_owned());
         let _turn = line.acquire().await.map_err(closed)?;
         let mut changes = self.asynchronous.changes.subscribe();
         let mut named: Option<String> = None;
@@ -251,7 +259,7 @@ impl Runtime {
                 };
                 return Ok((chosen, slot));
             }
-            // What does not serve this request may end meanwhile.
+            // Holds no fleet while it waits, so that the fleet can end.
             drop((fleet, variant));
             let _ = timeout(LOOK_AGAIN, changes.changed()).await;
         }

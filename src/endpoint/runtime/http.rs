@@ -1,4 +1,4 @@
-//! The three operations as HTTP (rest-json): requests in, replies out, nothing in between.
+//! The HTTP interface (rest-json) of the three operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,18 +20,19 @@ use crate::endpoint::error::{AwsError, RuntimeError};
 use crate::endpoint::event_stream;
 
 const VARIANT: &str = "x-Amzn-Invoked-Production-Variant";
-/// The header that numbers replies.
+/// The header with the id of a response.
 pub const REQUEST_ID: &str = "x-amzn-RequestId";
-/// The header that types errors.
+/// The header with the type of an error.
 pub const ERROR_TYPE: &str = "x-amzn-ErrorType";
-/// The model's media type, where that of the reply is the frames'.
+/// The header with the media type of a streamed response, whose `Content-Type` is that of the
+/// frames.
 const MODEL_CONTENT_TYPE: &str = "X-Amzn-SageMaker-Content-Type";
 
-/// How long a body that is refused is read on: a client that is still sending would see a reset
-/// instead of the reason.
+/// How long the rest of a refused body is read. Otherwise a client that is still sending would see a
+/// connection reset instead of the reason.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// The routes of the runtime API. They expect a `web::Data<Runtime>`.
+/// Adds the routes of the runtime API. They require the app data of [`data`].
 pub fn routes(app: &mut ServiceConfig) {
     app.route("/endpoints/{endpoint}/invocations", web::post().to(invoke))
         .route(
@@ -110,7 +111,7 @@ async fn asynchronous(
     }
 }
 
-/// The request's headers, and its body of `limit` bytes at most.
+/// Reads the request's headers and its body of up to `limit` bytes.
 async fn read(
     api: Api,
     request: &HttpRequest,
@@ -154,7 +155,7 @@ async fn read(
 }
 
 fn late() -> RuntimeError {
-    RuntimeError::BodyBroken("it did not arrive in time".to_owned())
+    RuntimeError::BodyBroken("the rest did not arrive in time".to_owned())
 }
 
 async fn discard(request: &HttpRequest, mut payload: Payload) {
@@ -180,14 +181,14 @@ fn refused(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> HttpRespo
     reply.json(body)
 }
 
-/// Passes a container's headers on; its media type by another name, if one is given.
+/// Copies a container's headers. `content_type` renames its `Content-Type`.
 fn forward(reply: &mut HttpResponseBuilder, headers: &HeaderMap, content_type: Option<&'static str>) {
     for (name, value) in headers {
         let name = match (name.as_str(), content_type) {
             ("content-type", Some(other)) => other,
             (name, _) => name,
         };
-        // reqwest and actix have each their own version of these types.
+        // reqwest and actix use different versions of these types.
         let (name, value) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes()));
         if let (Ok(name), Ok(value)) = (name, value) {
             reply.insert_header((name, value));
@@ -195,7 +196,7 @@ fn forward(reply: &mut HttpResponseBuilder, headers: &HeaderMap, content_type: O
     }
 }
 
-/// What the routes are given.
+/// The app data that the routes require.
 pub fn data(runtime: &Arc<Runtime>) -> Data<Runtime> {
     Data::from(Arc::clone(runtime))
 }

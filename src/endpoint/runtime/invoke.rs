@@ -1,4 +1,4 @@
-//! `InvokeEndpoint`, and what the other operations have in common with it.
+//! `InvokeEndpoint`, and the steps that the other operations share with it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,19 +16,19 @@ use crate::endpoint::fault::Injected;
 use crate::endpoint::pipeline::{self, CLOSED_SESSION_ID, Input, Limits, NEW_SESSION_ID};
 use crate::wire::CUSTOM_ATTRIBUTES;
 
-/// Headers of a container's reply that reach the client (IN-2).
+/// The headers of a container's response that reach the client (IN-2).
 const FORWARDED: [&str; 4] = ["content-type", CUSTOM_ATTRIBUTES, NEW_SESSION_ID, CLOSED_SESSION_ID];
 
-/// What `InvokeEndpoint` answers.
+/// The response of `InvokeEndpoint`.
 #[derive(Debug)]
 pub struct Response {
     pub variant: String,
-    /// Those that are forwarded.
+    /// The forwarded headers of the container.
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// What was written by an asynchronous invocation, and where.
+/// The id of an asynchronous invocation and the locations of its result and its failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     pub inference_id: String,
@@ -36,12 +36,13 @@ pub struct Written {
     pub failure: Option<String>,
 }
 
-/// How much one invocation may take.
+/// The limits of one invocation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
+    /// Maximum bytes of the response.
     pub reply: usize,
     pub deadline: Instant,
-    /// Whether the reply becomes an object, for which SageMaker asks more of it.
+    /// Whether the response is stored as an object. SageMaker then restricts its headers further.
     pub asynchronous: bool,
 }
 
@@ -49,7 +50,8 @@ impl Runtime {
     /// Invokes an endpoint.
     ///
     /// # Cancel safety
-    /// The containers see that nobody waits any more; a model that is being loaded goes on being loaded.
+    /// The connection to the container is closed, so the container sees that the client has left. A
+    /// load in progress continues.
     pub async fn invoke(
         self: &Arc<Self>,
         endpoint: &str,
@@ -65,7 +67,7 @@ impl Runtime {
         })
     }
 
-    /// What gets a request, and how much it may take.
+    /// Chooses the instance for a request, and the request's limits.
     pub(super) async fn route(
         self: &Arc<Self>,
         endpoint: &str,
@@ -87,7 +89,7 @@ impl Runtime {
         Ok((chosen, bounds))
     }
 
-    /// Takes a request through the containers of the instance, faults included.
+    /// Sends a request through the containers of the instance, and injects faults.
     pub(super) async fn run(
         &self,
         chosen: &Chosen,
@@ -103,7 +105,8 @@ impl Runtime {
         Ok(reply)
     }
 
-    /// The faults that were asked for, as far as they come before the containers.
+    /// Injects the latency and the error of fault rules. Returns the faults that remain for the
+    /// containers.
     pub(super) async fn injected(
         &self,
         chosen: &Chosen,
@@ -150,7 +153,7 @@ pub(super) fn input(request: Request, body: Bytes) -> Input {
     }
 }
 
-/// The headers of a reply that reach the client.
+/// The headers of a container's response that reach the client.
 pub(super) fn forwarded(reply: &HeaderMap) -> HeaderMap {
     let found = FORWARDED.iter().filter_map(|name| {
         let value = reply.get(*name)?;
@@ -159,7 +162,7 @@ pub(super) fn forwarded(reply: &HeaderMap) -> HeaderMap {
     found.collect()
 }
 
-/// The media type of a reply, for where it is written to.
+/// The media type of a response, for the object that stores it.
 pub(super) fn content_type(reply: &HeaderMap) -> &str {
     let value = reply.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     value.unwrap_or("application/octet-stream")

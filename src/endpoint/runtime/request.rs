@@ -1,7 +1,8 @@
-//! What the headers of an invocation say: those of the API, checked, and no others (IN-1).
+//! The headers of an invocation: reads and checks those of the API, and drops all others (IN-1).
 //!
-//! The three operations call the same things by different names: where one has `Accept`, the others have
-//! `X-Amzn-SageMaker-Accept`. Values go to the containers byte for byte, so a name that is not ASCII arrives as it was sent.
+//! The three operations use different names for the same headers, such as `Accept` and
+//! `X-Amzn-SageMaker-Accept`. Values reach the containers byte for byte, so a name that is not ASCII
+//! arrives as it was sent.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use crate::endpoint::error::RuntimeError;
 use crate::store::Name;
 use crate::wire::{CUSTOM_ATTRIBUTES, INFERENCE_ID, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
-/// Tells a container that its reply is passed on as it comes.
+/// Tells a container that its response is streamed to the client.
 const FORWARDED_API: &str = "x-amzn-sagemaker-forwarded-api";
 pub const SESSION_ID: &str = "x-amzn-sagemaker-session-id";
 
-/// The operations.
+/// The operations of the runtime API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
     Invoke,
@@ -27,7 +28,7 @@ pub enum Api {
 /// An invocation, without its body.
 #[derive(Debug, Default)]
 pub struct Request {
-    /// For every container.
+    /// The headers for all containers.
     pub headers: HeaderMap,
     pub content_type: Option<HeaderValue>,
     pub accept: Option<HeaderValue>,
@@ -40,7 +41,7 @@ pub struct Request {
     pub asynchronous: AsyncOptions,
 }
 
-/// What only `InvokeEndpointAsync` has.
+/// The options that only `InvokeEndpointAsync` has.
 #[derive(Debug, Default)]
 pub struct AsyncOptions {
     pub input: Option<String>,
@@ -70,7 +71,7 @@ enum Field {
     Timeout,
 }
 
-/// A header of an operation: its name, the API's name for it, and how long it may be.
+/// A header of an operation: its name, the API's name for it, and the limits of its length.
 struct Known {
     header: &'static str,
     field: Field,
@@ -89,7 +90,7 @@ const fn known(header: &'static str, field: Field, member: &'static str, min: us
     }
 }
 
-/// Names in the table below begin so, after the prefix that nearly all have in common.
+/// Adds the prefix that nearly all headers below have in common.
 macro_rules! amzn {
     ($name:literal) => {
         concat!("x-amzn-sagemaker-", $name)
@@ -158,7 +159,7 @@ impl Api {
         }
     }
 
-    /// The refusal of a body of more than `limit` bytes.
+    /// The error for a body of more than `limit` bytes.
     pub fn too_large(self, limit: usize) -> RuntimeError {
         match self {
             Self::Invoke | Self::Stream => RuntimeError::BodyTooLarge { limit },
@@ -168,7 +169,7 @@ impl Api {
 }
 
 impl Request {
-    /// Reads the headers that `api` has; `header` gives a header's value.
+    /// Reads the headers of `api`. `header` returns a header's value.
     pub fn read<'a>(api: Api, header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, RuntimeError> {
         let mut request = Self::default();
         for known in api.known() {
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operation_has_its_own_name_for_what_is_accepted() {
+    fn each_operation_has_its_own_name_for_the_accept_header() {
         let headers: [(&str, &[u8]); 2] = [("Accept", b"a/a"), ("X-Amzn-SageMaker-Accept", b"b/b")];
         for (api, expected) in [(Api::Invoke, "a/a"), (Api::Stream, "b/b"), (Api::Async, "b/b")] {
             assert_eq!(read(api, &headers).unwrap().accept.unwrap(), expected, "{api:?}");
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn values_out_of_bounds_are_refused_by_name() {
+    fn an_invalid_value_is_refused_with_the_name_of_its_member() {
         let long = [b'a'; 1025];
         let table: &[(Api, &str, &[u8], &str)] = &[
             (Api::Invoke, "Content-Type", &long, "contentType"),
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_models_name_is_taken_as_the_bytes_that_boto_sends() {
+    fn a_models_name_is_read_as_the_bytes_that_boto_sends() {
         let request = read(Api::Invoke, &[(TARGET_MODEL, "mod\u{e8}les/a b+c.tar.gz".as_bytes())]).unwrap();
         assert_eq!(request.target_model.unwrap().as_str(), "mod\u{e8}les/a b+c.tar.gz");
     }

@@ -1,8 +1,8 @@
-//! Which variant and which instance gets a request.
+//! The choice of the variant and the instance for a request.
 //!
-//! The variant is drawn by weight. Among its instances the variant's routing strategy chooses,
-//! unless one of them has the model loaded: that one is preferred until it is much busier than the
-//! others.
+//! The variant is chosen by weight, the instance by the variant's routing strategy. A request that
+//! names a model prefers an instance that has the model loaded, until that instance is much busier
+//! than the others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,33 +20,34 @@ use crate::endpoint::pipeline::Stage;
 use crate::endpoint::spec::Model;
 use crate::store::Name;
 
-/// The deal of each endpoint.
+/// The choices of all endpoints.
 #[derive(Debug)]
 pub(super) struct Routing {
     deal: Deal,
-    // Held for moments only.
+    // Locked only briefly.
     endpoints: Mutex<HashMap<String, Dealt>>,
+    /// Numbers requests to models, so that equal instances take turns.
     instances: AtomicU64,
 }
 
-/// The deal of one endpoint so far.
+/// The draws of one endpoint so far.
 #[derive(Debug)]
 struct Dealt {
     turns: Turns,
     variants: Draws,
-    /// Apart from the variants, so that requests which name theirs do not change the draws of the
-    /// others.
+    /// Separate from the draws of variants, so that requests that name their variant do not change the
+    /// draws of the others.
     instances: Draws,
 }
 
-/// What a request goes to. Counts as one under way until it is dropped.
+/// The destination of a request. The request counts as outstanding until this is dropped.
 pub(super) struct Chosen {
     pub fleet: Arc<Fleet>,
     pub variant: Arc<RunningVariant>,
     pub instance: InFlight,
 }
 
-/// What of an instance the choice depends on.
+/// The properties of an instance on which the choice depends.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     outstanding: usize,
@@ -54,7 +55,8 @@ struct Load {
     has_model: bool,
 }
 
-/// Requests more than elsewhere that an instance may have for the sake of a model that it has loaded.
+/// How many more outstanding requests an instance with the loaded model may have than the others
+/// before it loses its preference.
 const SPREAD: usize = 4;
 
 impl Chosen {
@@ -72,7 +74,7 @@ impl Routing {
         }
     }
 
-    /// The variant of that name, or one chosen by weight.
+    /// The variant with this name, or one chosen by weight.
     pub fn variant(&self, fleet: &Fleet, name: Option<&str>) -> Result<Arc<RunningVariant>, RuntimeError> {
         if let Some(name) = name {
             let variant = fleet.variant(name).cloned();
@@ -97,7 +99,7 @@ impl Routing {
         chosen.cloned().ok_or(RuntimeError::NoCapacity)
     }
 
-    /// Where the choice among equal instances begins; `None` when they take turns.
+    /// The start of the choice among equal instances; `None` if they take turns.
     fn draw(&self, endpoint: &str) -> Option<u64> {
         match self.deal {
             Deal::Random { .. } => Some(self.of(endpoint, |dealt| dealt.instances.next())),
@@ -106,7 +108,7 @@ impl Routing {
     }
 
     fn of<T>(&self, endpoint: &str, ask: impl FnOnce(&mut Dealt) -> T) -> T {
-        // Nothing under the lock panics half-way.
+        // No code panics while it holds the lock, so a poisoned value is consistent.
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(dealt) = endpoints.get_mut(endpoint) {
             return ask(dealt);
@@ -123,7 +125,7 @@ impl Routing {
         ask(endpoints.entry(endpoint.to_owned()).or_insert(dealt))
     }
 
-    /// Drops what is kept of an endpoint that is gone.
+    /// Forgets the draws of a removed endpoint.
     pub fn forget(&self, endpoint: &str) {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.remove(endpoint);
@@ -131,7 +133,7 @@ impl Routing {
 }
 
 impl Runtime {
-    /// What gets a request that is answered at once; its selectors are known to suit it.
+    /// Chooses the destination of a synchronous request, after checking the request's target headers.
     pub(super) fn choose(&self, endpoint: &str, request: &Request, body: &[u8]) -> Result<Chosen, RuntimeError> {
         let fleet = self.fleet(endpoint)?;
         if fleet.deployment().asynchronous.is_some() {
@@ -168,7 +170,7 @@ impl Runtime {
         })
     }
 
-    /// The containers that a request goes through.
+    /// The containers that process a request, in order.
     pub(super) fn stages(&self, chosen: &Chosen, request: &Request) -> Result<Vec<Stage>, RuntimeError> {
         let containers = chosen.instance.containers();
         let of_request = match &request.target_hostname {
@@ -196,7 +198,7 @@ impl Runtime {
         stages.collect()
     }
 
-    /// An instance for a request that is for one of many models.
+    /// Chooses the instance for a request that names a model.
     fn with_model(&self, variant: &RunningVariant, model: &Name, draw: Option<u64>) -> Option<InFlight> {
         let instances = variant.instances();
         let loads: Vec<_> = instances.iter().map(|instance| self.load(instance, model)).collect();
@@ -220,7 +222,7 @@ impl Runtime {
     }
 }
 
-/// Whether a model understands the request's selectors.
+/// Checks that the request's target headers suit the model.
 fn suits(model: &Model, request: &Request) -> Result<(), RuntimeError> {
     let many = match (&request.target_hostname, model.is_direct()) {
         (None, false) => model.multi_model().is_some(),
@@ -238,7 +240,8 @@ fn suits(model: &Model, request: &Request) -> Result<(), RuntimeError> {
     }
 }
 
-/// The instance with the least to do, from `start` on around; see [`SPREAD`]. Those that are down come last.
+/// Chooses the least busy instance; see [`SPREAD`]. Among equal ones it takes the first from `start`
+/// on. Instances that are down come last.
 fn choose(loads: &[Load], start: usize) -> Option<usize> {
     let some_have_it = loads.iter().any(|load| load.has_model && load.up);
     let cost = |load: &Load| {
@@ -246,7 +249,7 @@ fn choose(loads: &[Load], start: usize) -> Option<usize> {
         (!load.up, load.outstanding + load_first)
     };
     let around = (0..loads.len()).map(|index| start.wrapping_add(index) % loads.len());
-    // Of several the first is taken.
+    // `min_by_key` returns the first of several equal ones.
     around.min_by_key(|index| cost(&loads[*index]))
 }
 
@@ -257,7 +260,7 @@ mod tests {
     #[test]
     fn an_instance_that_has_the_model_is_preferred_until_it_is_much_busier() {
         const DOWN: usize = usize::MAX;
-        /// Requests under way, and whether it has the model.
+        /// Outstanding requests, and whether the instance has the model.
         type Instances = &'static [(usize, bool)];
         let table: &[(Instances, usize, Option<usize>)] = &[
             (&[], 0, None),

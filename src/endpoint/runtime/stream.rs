@@ -1,7 +1,7 @@
-//! `InvokeEndpointWithResponseStream`: the container's reply in frames, as it comes.
+//! `InvokeEndpointWithResponseStream`: streams the container's response in frames.
 //!
-//! Until the first bytes are there the answer is an ordinary one, error or not; from then on the status has been sent, and
-//! what goes wrong is a frame of its own (SR-2).
+//! An error before the first bytes of the body is an ordinary error response. Later the status has
+//! been sent, so an error is a frame of its own (SR-2).
 
 use std::sync::Arc;
 
@@ -18,26 +18,26 @@ use crate::endpoint::error::RuntimeError;
 use crate::endpoint::event_stream::{MAX_PAYLOAD, StreamFault, model_stream_error, payload_part};
 use crate::endpoint::pipeline;
 
-/// What `InvokeEndpointWithResponseStream` answers.
+/// The response of `InvokeEndpointWithResponseStream`.
 pub struct Streamed {
     pub variant: String,
-    /// Those that are forwarded.
+    /// The forwarded headers of the container.
     pub headers: HeaderMap,
-    /// Frames.
+    /// The frames.
     pub body: BoxStream<'static, Bytes>,
 }
 
-/// What is still to come.
+/// The rest of a response.
 struct Rest {
     answer: Answer,
-    /// Bytes that have come, and are not framed yet.
+    /// Received bytes that are not sent in frames yet.
     chunk: Bytes,
-    /// The request counts as under way until its last frame.
+    /// Held until the last frame, so that the request counts as outstanding.
     _chosen: Chosen,
 }
 
 impl Runtime {
-    /// Invokes an endpoint. Returns when the first bytes of the reply are there.
+    /// Invokes an endpoint. Returns when the first bytes of the body have arrived.
     pub async fn invoke_streaming(
         self: &Arc<Self>,
         endpoint: &str,

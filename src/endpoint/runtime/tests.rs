@@ -329,10 +329,10 @@ async fn faults_happen_as_they_were_asked_for() {
 async fn a_reply_that_sagemaker_refuses_is_a_model_error_with_the_containers_status() {
     let long = "a".repeat(1025);
     let table = [
-        ("x-amzn-sagemaker-custom-attributes", long.as_str(), "may have 1024"),
+        ("x-amzn-sagemaker-custom-attributes", long.as_str(), "the limit is 1024"),
         ("x-amzn-sagemaker-custom-attributes", "k=\u{e9}", "US-ASCII"),
         ("x-amzn-sagemaker-new-session-id", "s-1", "Expires="),
-        ("content-type", &long, "may have 1024"),
+        ("content-type", &long, "the limit is 1024"),
     ];
     for (name, value, reason) in table {
         let scene = scene(&[], |_| ());

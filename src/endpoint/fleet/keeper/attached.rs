@@ -1,4 +1,4 @@
-//! A container that somebody else runs: it is asked after its health, and that is all.
+//! An attached container, which runs outside this program: only its health is checked.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use super::{Care, ILL, LATE, SOON};
 use crate::endpoint::fleet::container::RunningContainer;
 use crate::endpoint::fleet::health::Health;
 
-/// Follows the health of the container at `address` until `stop`, or gives it up because it never was well.
+/// Follows the health of the container at `address` until `stop`. Gives it up if it does not become
+/// healthy within the start timeout.
 pub async fn attend(container: Arc<RunningContainer>, address: Arc<str>, care: Care, stop: CancellationToken) {
     let following = async {
         let ready = wait_until_ready(&container, &address, &care);
@@ -21,7 +22,7 @@ pub async fn attend(container: Arc<RunningContainer>, address: Arc<str>, care: C
             publish(&container, &address);
             wait_until_lost(&address, &care).await;
             container.state.send_modify(|state| state.address = None);
-            tracing::warn!(container = container.label(), %address, "the container does not answer any more");
+            tracing::warn!(container = container.label(), %address, "the container stopped responding");
             wait_until_ready(&container, &address, &care).await;
         }
     };
@@ -35,7 +36,8 @@ pub async fn attend(container: Arc<RunningContainer>, address: Arc<str>, care: C
     });
 }
 
-/// What was loaded there may be gone: it is another start, as far as one can tell.
+/// Publishes the address with a new generation, because the container may have restarted and lost its
+/// models.
 fn publish(container: &RunningContainer, address: &Arc<str>) {
     tracing::info!(container = container.label(), %address, "container in service");
     container.state.send_modify(|state| {
@@ -52,7 +54,8 @@ async fn wait_until_ready(container: &RunningContainer, address: &str, care: &Ca
     }
 }
 
-/// Nobody else tells that it has ended, so nobody listening is enough.
+/// Waits until the container is lost. A refused connection is enough, because there is no process to
+/// watch.
 async fn wait_until_lost(address: &str, care: &Care) {
     let mut bad = 0;
     while bad < ILL {

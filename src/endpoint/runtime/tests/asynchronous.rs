@@ -242,7 +242,7 @@ async fn when_the_server_stops_what_is_not_done_is_a_failure() {
     scene.runtime.finish(Duration::ZERO).await;
     for failure in failures {
         let failure = std::fs::read_to_string(failure).unwrap();
-        assert!(failure.contains("stopped before the end"), "{failure}");
+        assert!(failure.contains("stopped before the invocation was complete"), "{failure}");
     }
     assert_eq!(scene.post(PATH, &[], "3").await.error().0, 503);
 }
