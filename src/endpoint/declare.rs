@@ -129,7 +129,12 @@ impl Declared {
     fn model_of_flags(&self, arns: &Arns, now: f64) -> Result<Option<Model>, DeclareError> {
         let here = Path::new("");
         let (flag, primary) = match (&self.multi_model, &self.model) {
-            (Some(_), Some(_)) => return Err(refused("--model", "cannot be combined with --multi-model; give one of the two")),
+            (Some(_), Some(_)) => {
+                return Err(refused(
+                    "--model",
+                    "cannot be combined with --multi-model; give one of the two",
+                ));
+            }
             (Some(url), None) => (
                 "--multi-model",
                 json!({"Mode": "MultiModel", "ModelDataUrl": absolute(url, here)}),
@@ -145,10 +150,14 @@ impl Declared {
         let model = parse_model(request, arns, now).map_err(|error| refused(flag, error.to_string()))?;
         match self.containers.as_slice() {
             [] => Ok(Some(model)),
-            _ if flag == "--model" => Err(refused("--model", "cannot be combined with --container, whose container has its model already")),
-            [_, _, ..] if flag == "--multi-model" => {
-                Err(refused("--container", "only one container can serve --multi-model; give --container once"))
-            }
+            _ if flag == "--model" => Err(refused(
+                "--model",
+                "cannot be combined with --container, whose container has its model already",
+            )),
+            [_, _, ..] if flag == "--multi-model" => Err(refused(
+                "--container",
+                "only one container can serve --multi-model; give --container once",
+            )),
             attached => self.attached(model, attached).map(Some),
         }
     }

@@ -124,9 +124,9 @@ impl RuntimeError {
     pub fn of_call(container: &str, error: CallError) -> Self {
         let container = container.to_owned();
         match error {
-            CallError::Down => Self::Unavailable(format!(
-                "container {container} is not running; it is being restarted"
-            )),
+            CallError::Down => {
+                Self::Unavailable(format!("container {container} is not running; it is being restarted"))
+            }
             CallError::TimedOut => Self::TimedOut { container },
             CallError::NotConnected(_) | CallError::Broken(_) => Self::NoAnswer {
                 container,

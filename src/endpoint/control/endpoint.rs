@@ -1,4 +1,4 @@
-//! What may be asked of an endpoint: to be made, changed, described and deleted. The doing is an [`Effect`].
+//! The actions on endpoints. Their work is an [`Effect`].
 
 use std::collections::BTreeSet;
 
@@ -65,7 +65,8 @@ pub(super) fn update(
     })
 }
 
-/// Variants that keep their names keep what was changed of them since they were made.
+/// Variants with the same name keep their current weight and number of instances, except the
+/// excluded properties.
 fn retain(new: &mut Deployment, old: &Deployment, excluded: &BTreeSet<&str>) {
     for (variant, _) in &mut new.variants {
         let Some((old, _)) = old.variant(&variant.name) else {
@@ -100,7 +101,7 @@ pub(super) fn update_weights(
         };
         if wanted.has("ServerlessUpdateConfig") {
             return Err(AwsError::validation(
-                "ServerlessUpdateConfig is not supported here: no variant is serverless.",
+                "ServerlessUpdateConfig is not supported here, because variants cannot be serverless.",
             ));
         }
         if let Some(weight) = wanted.number("DesiredWeight") {
@@ -149,7 +150,7 @@ pub(super) fn delete(
 pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
     let endpoint = records.endpoint(context.arns, Request(body).name("EndpointName"))?;
     let pending = endpoint.pending();
-    // Until another configuration has taken over, it is the old one that serves.
+    // Until a new configuration has taken over, the old one serves.
     let shown = match (&endpoint.current, pending) {
         (Some(current), Some(_)) => current,
         _ => &endpoint.desired,
@@ -201,7 +202,7 @@ fn variants(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish) -> Vec<Val
         .collect()
 }
 
-/// Data capture as an endpoint has it: off, because a configuration with it on is refused.
+/// The data capture of an endpoint: always off, because a configuration that enables it is refused.
 fn capture_summary(config: &Value) -> Value {
     let given = |member: &str, default: Value| config.get(member).cloned().unwrap_or(default);
     json!({
@@ -252,8 +253,8 @@ fn summary(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish, variant: &V
     summary
 }
 
-/// The pools of a variant. No machine is rented here, so all instances are of the kind that is
-/// tried first.
+/// The instance pools of a variant. All instances count for the pool with the first priority, because
+/// no machines are allocated here.
 fn pools(given: &Value, running: u32) -> Option<Value> {
     let pools = given.get("InstancePools")?.as_array()?;
     let priority = |pool: &&Value| pool.get("Priority").and_then(Value::as_u64);

@@ -1,4 +1,4 @@
-//! `CreateEndpointConfig` and what may be asked of a configuration: variants, and whether it is asynchronous.
+//! The actions on endpoint configurations.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use super::request::{self, Request, picked};
 use super::{Answer, Context, shapes, tags};
 use crate::endpoint::spec::{Asynchronous, EndpointConfig, Routing, Variant};
 
-/// Bytes of a prefix where a configuration does not say: the least that it may.
+/// The default length of a prefix in bytes, SageMaker's minimum.
 const SHORTEST_PREFIX: usize = 1024;
 
-/// Makes a configuration of the body of a `CreateEndpointConfig`.
+/// Creates a configuration from the body of a `CreateEndpointConfig` request.
 pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<EndpointConfig, AwsError> {
     build(&request::check(shapes::CREATE_ENDPOINT_CONFIG, body)?, arns, created)
 }
@@ -107,8 +107,8 @@ fn variant(request: Request<'_>, path: &str) -> Result<Variant, AwsError> {
     })
 }
 
-/// The kinds of machines that a variant may be started on make no difference here, unless they
-/// have models of their own.
+/// Refuses instance pools with their own models. Other pools are accepted, because machine types make
+/// no difference here.
 fn refuse_pools(request: Request<'_>) -> Result<(), &'static str> {
     match request
         .objects("InstancePools")
@@ -150,14 +150,14 @@ fn asynchronous(request: Request<'_>) -> Result<Asynchronous, AwsError> {
         )))
     };
     let Some(output) = request.object("OutputConfig") else {
-        return refuse("it is required.");
+        return refuse("OutputConfig is required.");
     };
     let topics = output.object("NotificationConfig");
     if topics.is_some_and(|topics| topics.has("SuccessTopic") || topics.has("ErrorTopic")) {
-        return refuse("NotificationConfig: topics of SNS are not supported here; look for the output object.");
+        return refuse("NotificationConfig: SNS topics are not supported here; check for the output object.");
     }
     let Some(path) = output.text("S3OutputPath") else {
-        return refuse("S3OutputPath is required here: there is no bucket of the account to fall back to.");
+        return refuse("S3OutputPath is required here, because the account has no default bucket.");
     };
     let max_concurrent = request
         .object("ClientConfig")
@@ -212,7 +212,7 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
     Ok(description.into())
 }
 
-/// Endpoints that use it go on: each has its own copy.
+/// Deletes a configuration. Endpoints that use it keep running with their own copy.
 pub(super) fn delete(
     context: &Context<'_>,
     records: &mut Records,

@@ -1,7 +1,8 @@
-//! `ListModels`, `ListEndpointConfigs` and `ListEndpoints`: filters, orders and pages, which are the same for all three.
+//! `ListModels`, `ListEndpointConfigs` and `ListEndpoints`: filters, sort orders and pages, which are
+//! the same for all three.
 //!
-//! A token says behind which item the next page begins, not how many came before: nothing is missed and nothing repeated
-//! when others are made and deleted between two pages.
+//! A token contains the sort key of the page's last item, not a count. So the next page repeats and
+//! misses nothing when items are created or deleted between two pages.
 
 use std::cmp::Ordering;
 
@@ -15,13 +16,13 @@ use super::records::Records;
 use super::request::Request;
 use super::running::Phase;
 
-/// As on SageMaker.
+/// The default page size, as on SageMaker.
 const PAGE: u64 = 10;
 
 struct Item<'a> {
     name: &'a str,
     created: f64,
-    /// Of endpoints.
+    /// The phase and the modification time of an endpoint.
     state: Option<(Phase, f64)>,
     summary: Value,
 }
@@ -104,7 +105,7 @@ fn page<'a>(member: &str, items: impl Iterator<Item = Item<'a>>, request: Reques
     Ok(body.into())
 }
 
-/// Names are compared without case, as SageMaker does.
+/// Whether an item passes the request's filters. Names are compared without case, as on SageMaker.
 fn is_wanted(item: &Item<'_>, request: Request<'_>) -> bool {
     let after = |member, time: f64| request.number(member).is_none_or(|limit| time >= limit);
     let before = |member, time: f64| request.number(member).is_none_or(|limit| time < limit);
@@ -133,7 +134,7 @@ struct Order {
     ascending: bool,
 }
 
-/// By which an item is found again, even when it is gone.
+/// The sort key of an item. A token keeps it, so it works even if the item is deleted.
 #[derive(Debug, Clone, PartialEq)]
 struct Place {
     created: f64,

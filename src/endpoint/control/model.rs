@@ -1,4 +1,4 @@
-//! `CreateModel` and what may be asked of a model: the containers that a request describes, checked against each other.
+//! The actions on models, and the checks of a model's containers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use super::{Answer, Context, shapes, tags};
 use crate::endpoint::loader_variables;
 use crate::endpoint::spec::{Container, Execution, Mode, Model, ONLY_CONTAINER};
 
-/// Of all containers of a model, keys and values.
+/// Maximum bytes of the names and values of all environment variables of a model.
 const MAX_ENVIRONMENT_BYTES: usize = 32 << 10;
 
-/// Makes a model of the body of a `CreateModel`, as the API and the command line take it.
+/// Creates a model from the body of a `CreateModel` request, for the API and the command line.
 pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<Model, AwsError> {
     build(&request::check(shapes::CREATE_MODEL, body)?, arns, created)
 }
 
-/// Makes a model of a request that has the right shape.
+/// Creates a model from a checked request.
 pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Model, AwsError> {
     let request = Request(body);
     let name = request.name("ModelName");
@@ -53,7 +53,7 @@ fn containers(request: Request<'_>) -> Result<Vec<Container>, AwsError> {
         (Some(_), [_, ..]) => Err(AwsError::validation(
             "A model has either PrimaryContainer or Containers, not both.",
         )),
-        // The hostname of a primary container is ignored, as SageMaker documents it.
+        // The hostname of a primary container is ignored, as SageMaker documents.
         (Some(primary), []) => Ok(vec![container(primary, ONLY_CONTAINER.to_owned(), "primaryContainer")?]),
         (None, several) => {
             let container = |(index, request): (usize, &Request<'_>)| {
@@ -137,7 +137,7 @@ fn model_data_url(request: Request<'_>, mode: Mode, path: &str) -> Result<Option
     }
 }
 
-/// What no container can say for itself.
+/// Checks the constraints between containers.
 fn check_together(request: Request<'_>, containers: &[Container], execution: Execution) -> Result<(), AwsError> {
     let multi_model = containers.iter().filter(|container| container.is_multi_model()).count();
     if multi_model > 1 {
@@ -182,14 +182,14 @@ fn check_together(request: Request<'_>, containers: &[Container], execution: Exe
     let bytes = environment.map(|(name, value)| name.len() + value.len()).sum::<usize>();
     if bytes > MAX_ENVIRONMENT_BYTES {
         return Err(AwsError::validation(format!(
-            "The Environment of a model's containers may have {MAX_ENVIRONMENT_BYTES} bytes in all, and has {bytes}."
+            "The Environment of a model's containers has {bytes} bytes in total; the limit is {MAX_ENVIRONMENT_BYTES}."
         )));
     }
     Ok(())
 }
 
-/// Refuses variables that would change the program which stands in for a container. Models that
-/// were made before, for images, are refused when they are deployed.
+/// Refuses variables that are unsafe for a container that runs as a process. Models that were created
+/// earlier for images are refused when they are deployed.
 fn refuse_loader_variables(request: Request<'_>) -> Result<(), AwsError> {
     let primary = request
         .object("PrimaryContainer")
@@ -234,10 +234,10 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
     let model = records.model(context.arns, Request(body).name("ModelName"))?;
     let mut description = picked(&model.raw, &GIVEN_BACK);
     if let Some(container) = description.get_mut("PrimaryContainer") {
-        say_mode(container);
+        add_mode(container);
     }
     let several = description.get_mut("Containers").and_then(Value::as_array_mut);
-    several.into_iter().flatten().for_each(say_mode);
+    several.into_iter().flatten().for_each(add_mode);
     description
         .entry("EnableNetworkIsolation")
         .or_insert_with(|| json!(false));
@@ -247,13 +247,14 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
     Ok(description.into())
 }
 
-fn say_mode(container: &mut Value) {
+/// Adds the default mode, as SageMaker does.
+fn add_mode(container: &mut Value) {
     if let Some(container) = container.as_object_mut() {
         container.entry("Mode").or_insert_with(|| json!("SingleModel"));
     }
 }
 
-/// Endpoints that use it go on: each has its own copy.
+/// Deletes a model. Endpoints that use it keep running with their own copy.
 pub(super) fn delete(
     context: &Context<'_>,
     records: &mut Records,

@@ -1,5 +1,7 @@
-//! All that the control plane knows. Plain data: copying it copies pointers, so that a change is made to a copy, and takes
-//! effect when it is kept.
+//! The records of the control plane.
+//!
+//! Plain data whose copy is cheap, because it copies pointers. A change is made to a copy, which then
+//! replaces the records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +15,14 @@ use crate::endpoint::spec::{EndpointConfig, Model};
 
 pub type Tags = BTreeMap<String, String>;
 
+/// All resources, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Records {
     pub models: BTreeMap<String, Arc<Model>>,
     pub configs: BTreeMap<String, Arc<EndpointConfig>>,
     pub endpoints: BTreeMap<String, Endpoint>,
-    /// By what an ARN ends in, so that they outlive a change of the region: `model/a`.
+    /// The tags by the last part of an ARN, such as `model/a`, so that a change of the region keeps
+    /// them.
     pub tags: BTreeMap<String, Tags>,
 }
 
@@ -64,7 +68,7 @@ impl Records {
         }
     }
 
-    /// What `arn` names, as [`tags`](Self::tags) has it.
+    /// The resource that `arn` names, as a key of [`tags`](Self::tags).
     pub(super) fn resource(&self, arns: &Arns, arn: &str) -> Result<String, AwsError> {
         match arns.resource(arn) {
             Some(resource) if Kind::ALL.into_iter().any(|kind| self.has(kind, arn)) => {
@@ -74,7 +78,7 @@ impl Records {
         }
     }
 
-    /// The tags of a request that makes something.
+    /// Stores the tags of a create request.
     pub(super) fn add_tags(&mut self, kind: Kind, name: &str, request: Request<'_>) {
         let tags = Tags::from_iter(tags(request));
         if !tags.is_empty() {
@@ -87,8 +91,8 @@ impl Records {
     }
 }
 
-/// The name as it was given at the creation: in the control plane the case of letters makes no
-/// difference, and no two names differ in it alone.
+/// The name as given in the create request. Names are not case-sensitive in the control plane, and no
+/// two resources have names that differ only in case.
 fn spelled<'a, T>(records: &'a BTreeMap<String, T>, name: &'a str) -> Option<&'a str> {
     match records.contains_key(name) {
         true => Some(name),

@@ -1,15 +1,15 @@
-//! A request's members, once they were found to be of the right shape: reading them cannot fail.
+//! Access to the members of a checked request, which cannot fail.
 
 use serde_json::{Map, Value};
 
 use super::error::AwsError;
 use super::shape::{self, Member};
 
-/// A JSON object that was checked, without its nulls: a null member is an absent one.
+/// A checked JSON object without null members, which count as absent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a>(pub &'a Map<String, Value>);
 
-/// Reads and checks a request's body.
+/// Checks a request's body against its members.
 pub(super) fn check(members: &'static [Member], body: Value) -> Result<Map<String, Value>, AwsError> {
     match without_nulls(body) {
         Value::Object(body) => shape::check(members, &body).map(|()| body),
@@ -42,7 +42,7 @@ impl<'a> Request<'a> {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// A member that is required.
+    /// A required text member.
     pub fn name(&self, name: &str) -> &'a str {
         self.text(name).unwrap_or_default()
     }
@@ -63,7 +63,7 @@ impl<'a> Request<'a> {
         self.get(name).and_then(Value::as_object).map(Request)
     }
 
-    /// The objects of a list; none when there is no list.
+    /// The objects of a list; none if the list is absent.
     pub fn objects(&self, name: &str) -> impl Iterator<Item = Request<'a>> + use<'a> {
         let list = self.get(name).and_then(Value::as_array);
         list.into_iter().flatten().filter_map(Value::as_object).map(Request)
@@ -75,7 +75,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Those members that are there, to be given back.
+/// Copies the present members of `names` for a response.
 pub(super) fn picked(raw: &Value, names: &[&str]) -> Map<String, Value> {
     let member = |name: &&str| Some(((*name).to_owned(), raw.get(*name)?.clone()));
     names.iter().filter_map(member).collect()

@@ -1,11 +1,13 @@
-//! An endpoint's life. At most one thing is done to it at a time, so who did it need not say which it was.
+//! The life cycle of an endpoint.
 //!
-//! | is | create | update, weights | delete | settled well | settled badly |
+//! At most one change is in progress, so its outcome needs no identification.
+//!
+//! | phase | create | update, weights | delete | success | failure |
 //! |---|---|---|---|---|---|
 //! | absent | `Creating` | | | | |
 //! | `Creating` | | refused | refused | `InService` | `Failed` |
 //! | `InService` | | `Updating` | `Deleting` | | |
-//! | `Updating` | | refused | refused | `InService` | `InService`, as it was before, with the reason |
+//! | `Updating` | | refused | refused | `InService` | `InService`, unchanged, with the reason |
 //! | `Failed` | | refused | `Deleting` | | |
 //! | `Deleting` | | refused | refused | absent | absent |
 
@@ -18,9 +20,10 @@ use super::error::AwsError;
 use super::records::Records;
 use crate::endpoint::spec::{Deployment, EndpointConfig};
 
-/// What SageMaker keeps of a reason.
+/// Maximum characters of a failure reason, as on SageMaker.
 const REASON_CHARS: usize = 1024;
 
+/// The status of an endpoint by SageMaker's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Creating,
@@ -42,6 +45,7 @@ impl Phase {
     }
 }
 
+/// An endpoint's record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
     pub name: String,
@@ -50,31 +54,31 @@ pub struct Endpoint {
     pub created: f64,
     pub modified: f64,
     pub phase: Phase,
-    /// Of what was tried last.
+    /// The failure reason of the last change.
     pub failure: Option<String>,
-    /// What serves.
+    /// The configuration that serves.
     pub current: Option<Wish>,
-    /// What was asked for last.
+    /// The configuration of the last change.
     pub desired: Wish,
-    /// By the command line: it is not kept in a file, because the next command line says it again.
+    /// Whether the command line declares the endpoint. Then it is not written to the state file.
     pub declared: bool,
-    /// From a state file, and not deployed since: that it comes to serve again changes nothing of
-    /// it.
+    /// Whether the endpoint comes from a state file and is not deployed yet. Its deployment does not
+    /// change its modification time.
     pub restored: bool,
 }
 
-/// What an endpoint is to be, whatever becomes of that of which it was made.
+/// The desired configuration of an endpoint, independent of later changes to its sources.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wish {
     pub config: Arc<EndpointConfig>,
-    /// With the weights and the numbers of instances that were asked for last.
+    /// The deployment with the last requested weights and numbers of instances.
     pub deployment: Deployment,
-    /// How it was to be deployed. Kept to be given back: here all traffic moves at once.
+    /// Stored only to be returned: here all traffic moves at once.
     pub deployment_config: Option<Value>,
 }
 
 impl Wish {
-    /// Of the models as they are in `records`.
+    /// A configuration with the current models of `records`.
     pub fn new(endpoint: &str, config: &Arc<EndpointConfig>, records: &Records, arns: &Arns) -> Result<Self, AwsError> {
         let variants = config.variants.iter().map(|variant| {
             let model = records.model(arns, &variant.model_name)?;
@@ -91,7 +95,7 @@ impl Wish {
         })
     }
 
-    /// Of what was asked for without a configuration.
+    /// The configuration of an endpoint that the command line declares.
     fn declared(deployment: Deployment, arns: &Arns, now: f64) -> Self {
         let name = &deployment.endpoint;
         let config = EndpointConfig {
@@ -111,7 +115,7 @@ impl Wish {
 }
 
 impl Endpoint {
-    /// One that is to be deployed.
+    /// A new endpoint, not deployed yet.
     pub fn new(desired: Wish, arns: &Arns, now: f64) -> Self {
         let name = desired.deployment.endpoint.clone();
         Self {
@@ -128,7 +132,7 @@ impl Endpoint {
         }
     }
 
-    /// Begins `phase`, or says why not.
+    /// Begins `phase`, or refuses it with the reason.
     pub(super) fn begin(&mut self, phase: Phase, now: f64) -> Result<(), AwsError> {
         match (self.phase, phase) {
             (Phase::InService, _) | (Phase::Failed, Phase::Deleting) => {}
@@ -150,7 +154,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Whether another configuration is on its way.
+    /// The new configuration, while an update deploys one.
     pub(super) fn pending(&self) -> Option<&Wish> {
         let current = self.current.as_ref()?;
         (self.phase == Phase::Updating && !Arc::ptr_eq(&current.config, &self.desired.config)).then_some(&self.desired)
@@ -158,7 +162,8 @@ impl Endpoint {
 }
 
 impl Records {
-    /// Adds an endpoint that the command line declares. It is no less real than others, except that no file keeps it.
+    /// Adds an endpoint that the command line declares. It differs from others only in that the state
+    /// file does not contain it.
     pub fn declare(&mut self, deployment: Deployment, arns: &Arns, now: f64) -> Result<(), AwsError> {
         let mut endpoint = Endpoint::new(Wish::declared(deployment, arns, now), arns, now);
         self.must_be_new(Kind::Endpoint, &endpoint.arn)?;
@@ -167,7 +172,7 @@ impl Records {
         Ok(())
     }
 
-    /// Notes how what was begun for `endpoint` ended; `Err` holds the reason.
+    /// Records the outcome of the change in progress of `endpoint`; `Err` holds the reason.
     pub fn settle(&mut self, endpoint: &str, outcome: Result<(), String>, now: f64) {
         let Some(record) = self.endpoints.get_mut(endpoint) else {
             return;

@@ -1,4 +1,4 @@
-//! Tags: remembered and given back, without a meaning here.
+//! The actions on tags, which are stored and returned, but have no effect.
 
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,7 @@ pub(super) fn add(context: &Context<'_>, records: &mut Records, body: &Map<Strin
     all.extend(tags(request));
     if all.len() > MAX_TAGS {
         return Err(AwsError::ResourceLimitExceeded(format!(
-            "A resource may have {MAX_TAGS} tags, and \"{resource}\" would have {}.",
+            "The resource \"{resource}\" would have {} tags; the limit is {MAX_TAGS}.",
             all.len()
         )));
     }
@@ -53,7 +53,7 @@ fn list_of(tags: &Tags) -> Vec<Value> {
         .collect()
 }
 
-/// A request as it is kept: tags are kept apart, since they change.
+/// A request without its tags, which are stored separately because they change.
 pub(super) fn without_tags(body: &Map<String, Value>) -> Value {
     let mut raw = body.clone();
     raw.remove("Tags");

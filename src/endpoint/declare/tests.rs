@@ -185,7 +185,10 @@ fn an_error_in_a_file_names_the_file_and_the_member() {
         ..declared()
     };
     let message = deployments(&declared).unwrap_err().to_string();
-    assert!(message.starts_with("cannot read ") && message.contains("none.json: "), "{message}");
+    assert!(
+        message.starts_with("cannot read ") && message.contains("none.json: "),
+        "{message}"
+    );
 }
 
 #[test]

@@ -110,7 +110,11 @@ mod tests {
         for count in 0..20 {
             assert_eq!(row.next(killed(count % 2 == 0)), after(100));
         }
-        assert_eq!(row.next(ended(true, 1)), after(100), "runs that were killed on demand do not count");
+        assert_eq!(
+            row.next(ended(true, 1)),
+            after(100),
+            "runs that were killed on demand do not count"
+        );
     }
 
     #[test]
@@ -122,6 +126,10 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(row.next(ended(false, 1)), after(10_000));
         }
-        assert_eq!(row.next(ended(true, 31)), after(100), "a long healthy run resets the backoff");
+        assert_eq!(
+            row.next(ended(true, 31)),
+            after(100),
+            "a long healthy run resets the backoff"
+        );
     }
 }

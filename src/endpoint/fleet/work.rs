@@ -73,7 +73,9 @@ fn clean(parent: &Path) -> Vec<String> {
                 tracing::info!(folder = %folder.display(), "removed the work folder of a killed process");
                 names.push(name_of(&folder));
             }
-            Err(error) => tracing::warn!(folder = %folder.display(), %error, "the work folder of a killed process was not removed"),
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "the work folder of a killed process was not removed")
+            }
         }
     }
     names

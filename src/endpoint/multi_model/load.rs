@@ -155,7 +155,9 @@ impl Platform {
             match reply.status {
                 // 409: loaded already, by a load whose response was lost, or after a failed unload.
                 200 | 409 => return Ok(reply.generation),
-                NO_ROOM => tracing::info!(container = self.label(), model = %name, "507: not enough memory for the model"),
+                NO_ROOM => {
+                    tracing::info!(container = self.label(), model = %name, "507: not enough memory for the model")
+                }
                 _ => return Err(self.refusal(&reply)),
             }
             loop {

@@ -1,4 +1,4 @@
-//! A platform in front of a container that plays along.
+//! Tests of the platform with a fake container.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -97,7 +97,7 @@ async fn a_model_is_loaded_once_and_then_invoked() {
 }
 
 #[tokio::test]
-async fn on_507_the_least_recently_used_model_goes_and_the_load_is_repeated() {
+async fn after_a_507_the_least_recently_used_model_is_unloaded_and_the_load_repeated() {
     let scene = scene(Fake::models(2, |_| None));
     for model in ["m0", "m1", "m0"] {
         scene.answers(model).await;
@@ -115,7 +115,7 @@ async fn on_507_the_least_recently_used_model_goes_and_the_load_is_repeated() {
 }
 
 #[tokio::test]
-async fn more_models_go_each_time_until_the_load_fits() {
+async fn each_further_507_unloads_twice_as_many_models_until_the_load_fits() {
     // The fifth model is as large as all the others.
     let tries = AtomicUsize::new(0);
     let script = move |seen: &crate::endpoint::testing::Seen| {
@@ -130,7 +130,7 @@ async fn more_models_go_each_time_until_the_load_fits() {
     scene.answers("m4").await;
     let lines = scene.fake.lines();
     let steps: Vec<_> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    // One, two, and the one that is left.
+    // One model, then two, then the remaining one.
     assert_eq!(
         steps,
         [
@@ -141,7 +141,7 @@ async fn more_models_go_each_time_until_the_load_fits() {
 }
 
 #[tokio::test]
-async fn a_model_that_fits_nowhere_is_answered_with_the_containers_507() {
+async fn a_model_that_never_fits_returns_the_containers_507() {
     let scene = scene(Fake::models(0, |_| None));
     let expected = RuntimeError::Model {
         container: "model".to_owned(),
@@ -154,7 +154,7 @@ async fn a_model_that_fits_nowhere_is_answered_with_the_containers_507() {
 }
 
 #[tokio::test]
-async fn forty_models_share_the_room_of_eight_with_eight_clients_and_each_answer_is_right() {
+async fn eight_clients_get_correct_answers_from_forty_models_in_memory_for_eight() {
     let scene = Arc::new(scene(Fake::models(8, |_| None)));
     let clients = (0..8_usize).map(|client| {
         let scene = Arc::clone(&scene);
@@ -171,7 +171,7 @@ async fn forty_models_share_the_room_of_eight_with_eight_clients_and_each_answer
 }
 
 #[tokio::test]
-async fn clients_of_different_models_share_the_room_of_one() {
+async fn clients_of_different_models_share_memory_for_one() {
     let scene = Arc::new(scene(Fake::models(1, |_| None)));
     let clients = (0..6_usize).map(|client| {
         let scene = Arc::clone(&scene);
@@ -187,7 +187,7 @@ async fn clients_of_different_models_share_the_room_of_one() {
 }
 
 #[tokio::test]
-async fn a_model_that_is_loaded_already_counts_as_loaded() {
+async fn a_409_for_a_load_counts_as_loaded() {
     let scene = scene(Fake::models(2, |seen| {
         let load = seen.path == "/models";
         let invoke = seen.path.ends_with("/invoke");
@@ -201,7 +201,7 @@ async fn a_model_that_is_loaded_already_counts_as_loaded() {
 }
 
 #[tokio::test]
-async fn a_model_that_does_not_load_is_the_containers_error_and_is_tried_again() {
+async fn a_failed_load_returns_the_containers_error_and_the_next_request_tries_again() {
     let broken = AtomicUsize::new(0);
     let scene = scene(Fake::models(2, move |seen| {
         let first = seen.path == "/models" && broken.fetch_add(1, Ordering::Relaxed) == 0;
@@ -218,7 +218,7 @@ async fn a_model_that_does_not_load_is_the_containers_error_and_is_tried_again()
 }
 
 #[tokio::test]
-async fn what_is_not_in_the_store_is_said_so() {
+async fn a_model_that_is_not_in_the_store_is_a_download_error() {
     let scene = scene(Fake::models(2, |_| None));
     let error = scene.invoke("missing").await.unwrap_err();
     assert!(matches!(error, RuntimeError::Download { .. }), "{error:?}");
@@ -226,7 +226,7 @@ async fn what_is_not_in_the_store_is_said_so() {
 }
 
 #[tokio::test]
-async fn after_a_restart_models_are_loaded_afresh() {
+async fn after_a_restart_models_are_loaded_again() {
     let scene = scene(Fake::models(4, |_| None));
     scene.answers("m0").await;
     scene.answers("m1").await;
@@ -238,7 +238,7 @@ async fn after_a_restart_models_are_loaded_afresh() {
 }
 
 #[tokio::test]
-async fn after_a_restart_that_nobody_noticed_a_404_leads_to_a_fresh_load() {
+async fn after_an_unnoticed_restart_a_404_leads_to_a_new_load() {
     let scene = scene(Fake::models(4, |_| None));
     scene.answers("m0").await;
     scene.fake.forget_all();
@@ -253,7 +253,7 @@ async fn after_a_restart_that_nobody_noticed_a_404_leads_to_a_fresh_load() {
 }
 
 #[tokio::test]
-async fn a_second_404_is_the_answer() {
+async fn a_second_404_is_returned_to_the_client() {
     let scene = scene(Fake::models(4, |seen| {
         seen.path.ends_with("/invoke").then(|| Answer::new(404, "unknown"))
     }));
@@ -268,7 +268,7 @@ async fn a_second_404_is_the_answer() {
 }
 
 #[tokio::test]
-async fn a_507_of_an_invocation_unloads_others_and_repeats_it_once() {
+async fn a_507_of_an_invocation_unloads_other_models_and_repeats_it_once() {
     let full = AtomicUsize::new(0);
     let scene = scene(Fake::models(4, move |seen| {
         let invoke = seen.line() == "POST /models/*/invoke m2";
@@ -285,12 +285,12 @@ async fn a_507_of_an_invocation_unloads_others_and_repeats_it_once() {
         "POST /models/*/invoke m2",
     ];
     assert_eq!(scene.fake.lines(), expected);
-    // Always full now: the second is the answer.
+    // The container is always full now: the second 507 is returned.
     assert_eq!(scene.invoke("m2").await, Ok((507, "no memory".to_owned())));
 }
 
 #[tokio::test]
-async fn without_a_cache_a_model_goes_after_each_request() {
+async fn without_a_cache_a_model_is_unloaded_after_each_request() {
     let mut spec = Container::new("model");
     spec.mode = Mode::MultiModel { cache: false };
     let scene = scene(Fake::with_capacity(spec, 4, |_| None));
@@ -306,7 +306,7 @@ async fn without_a_cache_a_model_goes_after_each_request() {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_is_told_that_the_model_is_not_ready_and_the_load_goes_on() {
+async fn a_request_that_waits_too_long_gets_model_not_ready_and_the_load_continues() {
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = Mutex::new(released);
     let fake = Fake::models(4, move |seen| {
@@ -316,7 +316,7 @@ async fn who_waits_too_long_is_told_that_the_model_is_not_ready_and_the_load_goe
         None
     });
     let mut scene = scene_with(fake, FOREVER);
-    // Nobody waits at all.
+    // Requests do not wait at all.
     Arc::get_mut(&mut scene.platform).unwrap().settings.load_wait = Duration::ZERO;
     let not_ready = RuntimeError::ModelNotReady { model: "m0".to_owned() };
     assert_eq!(scene.invoke("m0").await, Err(not_ready.clone()));
@@ -336,7 +336,7 @@ async fn who_waits_too_long_is_told_that_the_model_is_not_ready_and_the_load_goe
 }
 
 #[tokio::test]
-async fn a_request_waits_for_a_container_that_is_started_again() {
+async fn a_request_waits_for_a_restarting_container() {
     let scene = scene(Fake::models(4, |_| None));
     scene.answers("m0").await;
     scene.fake.stop();
@@ -345,7 +345,7 @@ async fn a_request_waits_for_a_container_that_is_started_again() {
         scene.fake.start_again();
     };
     tokio::join!(scene.answers("m0"), start);
-    // It has ended, and who runs it has not noticed yet.
+    // The container has ended, but its keeper has not noticed yet.
     scene.fake.vanish();
     let start = async {
         tokio::task::yield_now().await;

@@ -42,7 +42,7 @@ fn limits() -> Limits {
 }
 
 #[tokio::test]
-async fn body_and_content_type_are_carried_and_accept_is_for_the_last() {
+async fn each_container_gets_the_previous_body_and_only_the_last_gets_accept() {
     let first = container("a", |_| {
         Answer::new(200, "one").with("content-type", "text/csv; charset=utf-8")
     });
@@ -77,7 +77,7 @@ async fn body_and_content_type_are_carried_and_accept_is_for_the_last() {
 }
 
 #[tokio::test]
-async fn the_container_that_fails_ends_the_request_and_is_named() {
+async fn a_failing_container_ends_the_request_and_the_error_names_it() {
     let first = container("a", |_| Answer::new(200, "one"));
     let second = container("b", |_| Answer::new(415, "no"));
     let third = container("c", |_| Answer::new(200, "three"));
@@ -94,7 +94,7 @@ async fn the_container_that_fails_ends_the_request_and_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_passed_between_containers_has_a_limit_of_its_own() {
+async fn bodies_between_containers_have_their_own_limit() {
     let long = |hostname| container(hostname, |_| Answer::new(200, "x".repeat(11)));
     let short = container("b", |_| Answer::new(200, "two"));
     let error = run(&client(), &stages(&[&long("a"), &short]), input("0"), limits())
@@ -107,7 +107,7 @@ async fn what_is_passed_between_containers_has_a_limit_of_its_own() {
         next: Some("b".to_owned()),
     };
     assert_eq!(error, expected);
-    // What goes to the client may be longer, up to another limit.
+    // The response to the client has a higher limit.
     let last = run(&client(), &stages(&[&short, &long("c")]), input("0"), limits()).await;
     assert_eq!(last.unwrap().body.len(), 11);
     let larger = container("d", |_| Answer::Chunked(vec!["0123456789abcdef"; 7], true));
@@ -128,7 +128,7 @@ async fn what_is_passed_between_containers_has_a_limit_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_deadline_is_of_all_containers_together() {
+async fn all_containers_share_one_deadline() {
     let first = container("a", |_| Answer::new(200, "one"));
     let slow = container("b", |_| Answer::Stall);
     let bounds = Limits {
@@ -145,7 +145,7 @@ async fn the_deadline_is_of_all_containers_together() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_no_answer_and_is_not_repeated() {
+async fn a_broken_connection_is_an_error_and_the_call_is_not_repeated() {
     for answer in [Answer::Reset, Answer::Chunked(vec!["a"], false)] {
         let broken = container("a", move |_| answer.clone());
         let error = run(&client(), &stages(&[&broken]), input("0"), limits())

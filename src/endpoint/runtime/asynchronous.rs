@@ -127,8 +127,9 @@ impl Runtime {
         }
         let queue = self.settings.async_queue;
         if self.asynchronous.tasks.len() >= queue {
-            let reason =
-                format!("{queue} asynchronous invocations are pending already; try again later, or raise --async-queue");
+            let reason = format!(
+                "{queue} asynchronous invocations are pending already; try again later, or raise --async-queue"
+            );
             return Err(RuntimeError::Unavailable(reason));
         }
         let job = Job {

@@ -24,7 +24,9 @@ impl Runtime {
     pub(super) fn platform(&self, container: &Arc<RunningContainer>) -> Result<Arc<Platform>, RuntimeError> {
         let models = container.platform_data(|| Models(self.new_platform(container)));
         let Some(models) = models else {
-            return Err(RuntimeError::Internal("the container is not in multi-model mode".to_owned()));
+            return Err(RuntimeError::Internal(
+                "the container is not in multi-model mode".to_owned(),
+            ));
         };
         models.0.clone().map_err(RuntimeError::Internal)
     }

@@ -1,4 +1,4 @@
-//! The runtime API through its routes, in front of containers that play along.
+//! Tests of the runtime API through its routes, with fake containers.
 
 mod asynchronous;
 mod routing;
@@ -20,7 +20,7 @@ use crate::endpoint::spec::{Asynchronous as AsyncConfig, Container, Deployment, 
 use crate::endpoint::testing::{Answer, FOREVER, Fake, Seen};
 use crate::store::Environment;
 
-/// A runtime API, and where it keeps its files.
+/// A runtime API with its folder.
 pub(super) struct Scene {
     pub runtime: Arc<Runtime>,
     pub fleets: Arc<Fleets>,
@@ -73,7 +73,7 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
         names_bind: true,
         revalidate: FOREVER,
     };
-    // All containers run already.
+    // All containers of these tests are attached.
     let fleets = fleet::Settings {
         runner: Runner::Process,
         program: "none".into(),
@@ -111,7 +111,7 @@ pub(super) fn answering(hostname: &str, answer: impl Fn(&Seen) -> Answer + Send 
     Fake::start(Container::new(hostname), move |seen| Some(answer(seen)))
 }
 
-/// A variant of one instance with these containers.
+/// A variant with one instance of these containers.
 pub(super) fn variant(name: &str, weight: f64, execution: Execution, fakes: &[&Arc<Fake>]) -> (Variant, Arc<Model>) {
     let model = Model {
         name: format!("{name}-model"),
@@ -131,7 +131,7 @@ impl Scene {
         self.serve_with("shop", variants, None).await;
     }
 
-    /// One container behind an endpoint.
+    /// Deploys an endpoint with one container.
     pub async fn serve_one(&self, fake: &Arc<Fake>) {
         self.serve(vec![variant("blue", 1.0, Execution::Serial, &[fake])]).await;
     }
@@ -174,7 +174,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_reply_is_passed_on_with_its_own_headers_only() {
+async fn a_response_is_forwarded_with_the_allowed_headers_only() {
     let scene = scene(&[], |_| ());
     let fake = answering("model", |_| {
         Answer::new(200, "out")
@@ -201,7 +201,7 @@ async fn a_reply_is_passed_on_with_its_own_headers_only() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_a_validation_error() {
+async fn invalid_requests_get_a_validation_error() {
     let scene = scene(&[], |settings| settings.max_body = 4);
     let fake = answering("model", |_| Answer::new(200, ""));
     scene.serve_one(&fake).await;
@@ -252,7 +252,7 @@ async fn a_containers_error_is_a_model_error() {
 }
 
 #[tokio::test]
-async fn a_model_of_many_is_chosen_by_its_name() {
+async fn a_request_chooses_among_many_models_by_name() {
     let scene = scene(&[], |_| ());
     let store = scene.folder.path().join("models");
     std::fs::create_dir_all(store.join("team/a")).unwrap();
@@ -282,7 +282,7 @@ async fn a_model_of_many_is_chosen_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_container_is_chosen_by_its_hostname() {
+async fn a_request_chooses_a_container_by_hostname() {
     let scene = scene(&[], |_| ());
     let (a, b) = (
         answering("a", |_| Answer::new(200, "A")),
@@ -313,7 +313,7 @@ async fn a_container_is_chosen_by_its_hostname() {
 }
 
 #[tokio::test]
-async fn faults_happen_as_they_were_asked_for() {
+async fn faults_are_injected_by_their_rules() {
     let rules = ["error=503@1/4", "shop/blue:model-error=507@2/4", "other:error=500"];
     let scene = scene(&rules, |_| ());
     let fake = answering("model", |_| Answer::new(200, ""));
@@ -326,7 +326,7 @@ async fn faults_happen_as_they_were_asked_for() {
 }
 
 #[tokio::test]
-async fn a_reply_that_sagemaker_refuses_is_a_model_error_with_the_containers_status() {
+async fn a_response_that_sagemaker_refuses_is_a_model_error_with_the_containers_status() {
     let long = "a".repeat(1025);
     let table = [
         ("x-amzn-sagemaker-custom-attributes", long.as_str(), "the limit is 1024"),

@@ -339,7 +339,10 @@ impl SavedEndpoint {
                 continue;
             };
             if !(saved.weight >= 0.0 && saved.weight.is_finite()) {
-                return Err(format!("variant {:?} has the weight {}; expected a finite number, at least 0", variant.name, saved.weight));
+                return Err(format!(
+                    "variant {:?} has the weight {}; expected a finite number, at least 0",
+                    variant.name, saved.weight
+                ));
             }
             variant.weight = saved.weight;
             variant.instances = saved.instances;

@@ -59,7 +59,11 @@ pub(in crate::endpoint::fleet) async fn remove_remains(command: &Path, process: 
     for id in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
         let removed = run(command, ["rm", "--force", id]).await;
         let removed = removed.is_ok_and(|output| output.status.success());
-        tracing::info!(container = id, removed, "found a container left behind by a killed process");
+        tracing::info!(
+            container = id,
+            removed,
+            "found a container left behind by a killed process"
+        );
     }
 }
 

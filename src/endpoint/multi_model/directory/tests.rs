@@ -8,10 +8,10 @@ fn name(index: usize) -> Name {
     Name::parse(&format!("m{index}")).unwrap()
 }
 
-/// Loads a model and leaves it.
+/// Loads a model and ends its use.
 fn load(directory: &mut Directory, index: usize) -> Stay {
     let Found::Absent(stay, _) = directory.arrive(&name(index)) else {
-        panic!("m{index} is there");
+        panic!("m{index} is loaded already");
     };
     assert!(directory.loaded(&name(index), stay, directory.generation));
     directory.leave(&name(index), stay);
@@ -19,7 +19,7 @@ fn load(directory: &mut Directory, index: usize) -> Stay {
 }
 
 #[test]
-fn what_was_used_last_goes_last() {
+fn the_least_recently_used_models_are_unloaded_first() {
     let mut directory = Directory::default();
     for index in 0..4 {
         load(&mut directory, index);
@@ -34,7 +34,7 @@ fn what_was_used_last_goes_last() {
 }
 
 #[test]
-fn a_model_in_use_is_waited_for() {
+fn a_load_waits_for_models_in_use() {
     let mut directory = Directory::default();
     load(&mut directory, 0);
     let Found::Loaded(stay) = directory.arrive(&name(0)) else {
@@ -44,7 +44,7 @@ fn a_model_in_use_is_waited_for() {
     assert!(!directory.begin_unload(&name(0)));
     directory.leave(&name(0), stay);
     assert_eq!(directory.make_room(99, 0, 1), Room::Unload(vec![name(0)]));
-    // It goes, and is still in the container.
+    // The model is unloading, but still in the container.
     assert_eq!(directory.make_room(99, 0, 1), Room::Wait);
     directory.unloaded(&name(0), None);
     assert_eq!(directory.make_room(99, 0, 1), Room::Freed);
@@ -52,7 +52,7 @@ fn a_model_in_use_is_waited_for() {
 }
 
 #[test]
-fn loads_that_wait_for_room_do_not_wait_for_each_other() {
+fn loads_that_wait_for_memory_do_not_wait_for_each_other() {
     let mut directory = Directory::default();
     let mut stays = [0, 1].map(|index| match directory.arrive(&name(index)) {
         Found::Absent(stay, _) => stay,
@@ -67,7 +67,7 @@ fn loads_that_wait_for_room_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn another_generation_of_the_container_has_nothing() {
+fn a_new_generation_of_the_container_has_no_models() {
     let mut directory = Directory::default();
     assert_eq!(directory.see(1), Vec::<Name>::new());
     let old = load(&mut directory, 0);
@@ -79,22 +79,23 @@ fn another_generation_of_the_container_has_nothing() {
         panic!()
     };
     assert_ne!(old, stay);
-    // Who used it before counts no longer.
+    // A user of the ended residency no longer counts.
     assert!(!directory.leave(&name(0), old));
     assert_eq!(directory.models[&name(0)].users, 1);
-    // A load whose container ended under it.
+    // A load whose container ended during it.
     assert_eq!(directory.see(3), Vec::<Name>::new());
     assert!(!directory.loaded(&name(0), stay, 2));
     assert!(matches!(directory.arrive(&name(0)), Found::Unloading(_)));
 }
 
 proptest! {
-    /// A container with room for a few models, asked in any order: what goes is always the one that was left alone for longest.
+    /// A container with memory for a few models and random requests always unloads the least recently
+    /// used model.
     #[test]
-    fn the_least_recently_used_goes(asked in prop::collection::vec(0_usize..8, 1..60), capacity in 1_usize..5) {
+    fn the_least_recently_used_model_is_unloaded(requests in prop::collection::vec(0_usize..8, 1..60), capacity in 1_usize..5) {
         let mut directory = Directory::default();
         let mut used = BTreeMap::new();
-        for (clock, index) in asked.into_iter().enumerate() {
+        for (clock, index) in requests.into_iter().enumerate() {
             match directory.arrive(&name(index)) {
                 Found::Loaded(stay) => {
                     prop_assert!(used.contains_key(&index));

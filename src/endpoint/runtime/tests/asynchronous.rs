@@ -1,4 +1,4 @@
-//! Requests whose results are written somewhere.
+//! Tests of asynchronous invocations.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -34,7 +34,7 @@ async fn serving_with(
     (scene, fake)
 }
 
-/// A file, once it is there.
+/// Waits for a file and reads it.
 async fn written(path: &str) -> String {
     loop {
         if let Ok(text) = std::fs::read_to_string(path) {
@@ -45,7 +45,7 @@ async fn written(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_result_is_where_the_answer_says() {
+async fn a_result_is_written_to_the_output_location() {
     let (scene, fake) = serving(1, |seen| Answer::new(200, seen.body.to_ascii_uppercase())).await;
     let input = scene.folder.path().join("in.csv");
     std::fs::write(&input, "from a file").unwrap();
@@ -76,7 +76,7 @@ async fn a_result_is_where_the_answer_says() {
 }
 
 #[tokio::test]
-async fn a_failure_is_where_the_answer_says() {
+async fn a_failure_is_written_to_the_failure_location() {
     let (scene, _) = serving(1, |_| Answer::new(400, "bad")).await;
     let got = scene.post(PATH, &[], "x").await;
     assert_eq!(got.status.as_u16(), 202);
@@ -95,7 +95,7 @@ async fn a_failure_is_where_the_answer_says() {
 }
 
 #[tokio::test]
-async fn a_reply_without_a_length_or_with_a_long_head_is_a_failure() {
+async fn a_response_without_a_length_or_with_long_headers_is_a_failure() {
     let long = "a".repeat(4096);
     let table = [
         (
@@ -120,7 +120,7 @@ async fn a_reply_without_a_length_or_with_a_long_head_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_body_has_so_many_bytes_and_no_object_beside_it() {
+async fn a_body_that_is_too_large_or_given_with_an_input_location_is_refused() {
     let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
     let got = scene.post(PATH, &[], &"x".repeat(128_001)).await;
     let (status, kind, message) = got.error();
@@ -138,7 +138,7 @@ async fn a_body_has_so_many_bytes_and_no_object_beside_it() {
 }
 
 #[tokio::test]
-async fn no_more_are_accepted_than_may_wait() {
+async fn invocations_beyond_the_queue_are_refused() {
     let (go_on, may_go_on) = channel();
     let may_go_on = Mutex::new(may_go_on);
     let answer = move |_: &Seen| {
@@ -156,7 +156,7 @@ async fn no_more_are_accepted_than_may_wait() {
         written(got.header("x-amzn-sagemaker-outputlocation").unwrap()).await;
     }
     let accepted = loop {
-        // A request is done a moment after its result can be seen.
+        // An invocation completes shortly after its result is written.
         let got = scene.post(PATH, &[], "x").await;
         if got.status.as_u16() == 202 {
             break got;
@@ -167,7 +167,7 @@ async fn no_more_are_accepted_than_may_wait() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_accepted_is_refused_at_once() {
+async fn invalid_asynchronous_requests_are_refused_at_once() {
     let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
     let variants = || vec![variant("blue", 1.0, Execution::Serial, &[&fake])];
     scene.serve_with("other", variants(), None).await;
@@ -190,7 +190,7 @@ async fn what_cannot_be_accepted_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn an_asynchronous_endpoint_is_not_asked_for_an_answer_at_once() {
+async fn an_asynchronous_endpoint_refuses_synchronous_invocations() {
     let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
     for operation in ["invocations", "invocations-response-stream"] {
         let got = scene
@@ -202,7 +202,7 @@ async fn an_asynchronous_endpoint_is_not_asked_for_an_answer_at_once() {
 }
 
 #[tokio::test]
-async fn an_instance_works_on_so_many_at_once_in_the_order_of_their_coming() {
+async fn an_instance_runs_a_limited_number_of_invocations_in_order_of_arrival() {
     let (go, gone) = channel::<()>();
     let gone = Mutex::new(gone);
     let (scene, fake) = serving(1, move |seen| {
@@ -232,7 +232,7 @@ async fn an_instance_works_on_so_many_at_once_in_the_order_of_their_coming() {
 }
 
 #[tokio::test]
-async fn when_the_server_stops_what_is_not_done_is_a_failure() {
+async fn when_the_server_stops_pending_invocations_fail() {
     let (scene, _) = serving(1, |_| Answer::Stall).await;
     let mut failures = Vec::new();
     for body in ["1", "2"] {
@@ -242,13 +242,16 @@ async fn when_the_server_stops_what_is_not_done_is_a_failure() {
     scene.runtime.finish(Duration::ZERO).await;
     for failure in failures {
         let failure = std::fs::read_to_string(failure).unwrap();
-        assert!(failure.contains("stopped before the invocation was complete"), "{failure}");
+        assert!(
+            failure.contains("stopped before the invocation was complete"),
+            "{failure}"
+        );
     }
     assert_eq!(scene.post(PATH, &[], "3").await.error().0, 503);
 }
 
 #[tokio::test]
-async fn requests_of_an_endpoint_that_is_gone_fail() {
+async fn waiting_invocations_of_a_removed_endpoint_fail() {
     let (scene, fake) = serving(1, |_| Answer::Stall).await;
     let waiting = {
         scene.post(PATH, &[], "1").await;
@@ -258,7 +261,7 @@ async fn requests_of_an_endpoint_that_is_gone_fail() {
         scene.post(PATH, &[], "2").await
     };
     let fleets = Arc::clone(&scene.fleets);
-    // Waits for the first one.
+    // The removal waits for the first invocation.
     tokio::spawn(async move { fleets.remove("shop").await });
     let failure = written(waiting.header("x-amzn-sagemaker-failurelocation").unwrap()).await;
     assert!(failure.contains("not found"), "{failure}");

@@ -1,4 +1,4 @@
-//! Replies that come in parts.
+//! Tests of streamed responses.
 
 use super::*;
 use crate::endpoint::event_stream::{StreamFault, model_stream_error, payload_part};
@@ -12,7 +12,7 @@ async fn serving(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> (S
     (scene, fake)
 }
 
-/// What the frames hold, one after the other.
+/// The payloads of the frames, in order.
 fn payloads(mut frames: &[u8]) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
     while !frames.is_empty() {
@@ -25,7 +25,7 @@ fn payloads(mut frames: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn chunks_are_frames() {
+async fn chunks_are_sent_as_frames() {
     let (scene, fake) = serving(|_| Answer::Chunked(vec!["one ", "two ", "three"], true)).await;
     let got = scene
         .post(PATH, &[("x-amzn-sagemaker-accept", "text/plain")], "in")
@@ -45,7 +45,7 @@ async fn chunks_are_frames() {
 }
 
 #[tokio::test]
-async fn an_error_before_the_first_chunk_is_an_ordinary_one() {
+async fn an_error_before_the_first_chunk_is_an_ordinary_error_response() {
     let (scene, _) = serving(|_| Answer::new(503, "busy")).await;
     let got = scene.post(PATH, &[], "").await;
     let (status, kind, message) = got.error();
@@ -58,7 +58,7 @@ async fn an_error_before_the_first_chunk_is_an_ordinary_one() {
 }
 
 #[tokio::test]
-async fn an_error_in_the_middle_is_a_frame_of_its_own() {
+async fn an_error_in_mid_stream_is_a_frame_of_its_own() {
     let (scene, _) = serving(|_| Answer::Chunked(vec!["one"], false)).await;
     let got = scene.post(PATH, &[], "").await;
     assert_eq!(got.status.as_u16(), 200);
@@ -74,14 +74,14 @@ async fn an_error_in_the_middle_is_a_frame_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_empty_reply_has_no_frames() {
+async fn an_empty_response_has_no_frames() {
     let (scene, _) = serving(|_| Answer::new(200, "")).await;
     let got = scene.post(PATH, &[], "").await;
     assert_eq!((got.status.as_u16(), got.body.len()), (200, 0));
 }
 
 #[tokio::test]
-async fn models_of_many_cannot_be_streamed() {
+async fn multi_model_endpoints_cannot_stream() {
     let scene = scene(&[], |_| ());
     let mut spec = Container::new("model");
     spec.mode = Mode::MultiModel { cache: true };

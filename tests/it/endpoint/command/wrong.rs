@@ -19,11 +19,11 @@ fn a_wrong_command_line_ends_it_with_the_reason() {
     let scale = scale.to_str().unwrap();
     let table: &[(&[&str], &str)] = &[
         (&["--fault", "explode"], "--fault explode: unknown fault \"explode\""),
+        (&["--container", "a"], "--container a: expected NAME=http://host:port"),
         (
-            &["--container", "a"],
-            "--container a: expected NAME=http://host:port",
+            &["--container", "a=https://b"],
+            "expected http://host:port without a path",
         ),
-        (&["--container", "a=https://b"], "expected http://host:port without a path"),
         (&["--config", "/nowhere.json"], "cannot read /nowhere.json"),
         (&["--config", not_json], "not.json: EOF"),
         (&["--config", not_a_model], "model.json: "),
