@@ -1,8 +1,8 @@
 //! The HTTP/1.1 client for containers.
 //!
 //! Invariants:
-//! - The client sends only what the caller gave. reqwest adds `Accept: */*` to a request without an
-//!   `Accept` header, which means the same.
+//! - The client sends only what the caller gave. reqwest adds `Accept: */*` to a request without
+//!   an `Accept` header, which means the same.
 //! - It follows no redirect, uses no proxy and decompresses no body.
 //! - Every call ends at its deadline.
 //! - A call that may have reached the container is never repeated: the container may have acted on
@@ -30,7 +30,7 @@ use crate::endpoint::fleet::Up;
 /// Containers listen on this machine and accept connections within 250 ms (ST-5).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an idle connection is kept. Servers must keep theirs longer (gunicorn: 2 s): a request
+/// Maximum idle time of a connection. Servers must keep theirs longer (gunicorn: 2 s): a request
 /// on a connection that the container is closing would be lost.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -114,8 +114,8 @@ impl Client {
             .referer(false)
             .redirect(Policy::none())
             .retry(reqwest::retry::never())
-            // Plain HTTP needs no certificates. Reading the system's would take longer than the rest
-            // of this function.
+            // Plain HTTP needs no certificates. Reading the system's would take longer than the
+            // rest of this function.
             .tls_certs_only([])
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -199,8 +199,8 @@ impl Answer {
         }
     }
 
-    /// Reads the rest of the body. An error's body may be too long or cut short: its status is what
-    /// matters.
+    /// Reads the rest of the body. An error's body may be too long or cut short: its status is
+    /// what matters.
     pub async fn read(mut self, limit: usize) -> Result<Reply, CallError> {
         let is_error = !self.status().is_success();
         let limit = if is_error { MAX_ERROR_BYTES } else { limit };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// How requests are distributed over variants and instances.
+/// The distribution of requests over variants and instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deal {
     /// A random draw for each request. Equal seeds give equal draws.

@@ -26,8 +26,8 @@ pub struct Declared {
     pub multi_model: Option<String>,
     /// `--model`: the archive or folder of a single model.
     pub model: Option<String>,
-    /// `--container`, in order: containers that run already. With `--multi-model`, the one container
-    /// that serves those models.
+    /// `--container`, in order: containers that run already. With `--multi-model`, the one
+    /// container that serves those models.
     pub containers: Vec<AttachedContainer>,
     /// Whether each request names one of `containers`. Otherwise they form a pipeline.
     pub direct: bool,

@@ -12,7 +12,8 @@ use serde::Serialize;
 /// The media type of `InvokeEndpointWithResponseStream`'s responses.
 pub const CONTENT_TYPE: &str = "application/vnd.amazon.eventstream";
 
-/// Maximum bytes of a frame's payload. Clients refuse more than 24 MiB; smaller frames arrive sooner.
+/// Maximum bytes of a frame's payload. Clients refuse more than 24 MiB; smaller frames arrive
+/// sooner.
 pub const MAX_PAYLOAD: usize = 1 << 20;
 
 /// Bytes of the lengths and CRCs before and after headers and payload.

@@ -1,7 +1,7 @@
 //! The running endpoints: the instances of each variant, and the containers of each instance.
 //!
-//! On SageMaker an instance is a machine. Here it is a folder. Its containers are processes of this
-//! program, containers that the docker command runs, or attached containers: servers that run
+//! On SageMaker an instance is a machine. Here it is a folder. Its containers are processes of
+//! this program, containers that the docker command runs, or attached containers: servers that run
 //! already and whose health is only checked. This module knows nothing of requests. It provides
 //! the address and the generation of each container.
 //!
@@ -62,7 +62,7 @@ pub use status::{Capacity, Phase, Status, VariantStatus};
 pub use strategy::Asked;
 pub use variant::{Fleet, RunningVariant};
 
-/// How containers are run.
+/// The configuration of the fleets.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub runner: Runner,
@@ -71,7 +71,8 @@ pub struct Settings {
     /// The environment of this process. Containers that are processes inherit all variables except
     /// Longshore's own; images get only the credentials.
     pub environment: store::Environment,
-    /// The parent of the work folder, which holds all files of containers and is removed at the end.
+    /// The parent of the work folder, which holds all files of containers and is removed at the
+    /// end.
     pub folder: PathBuf,
     /// The folder of prepared models, shared by all containers that are processes.
     pub prepared: PathBuf,
@@ -84,13 +85,13 @@ pub struct Settings {
     /// Limits for the containers of asynchronous endpoints, if they are processes.
     pub asynchronous: InvocationBounds,
     pub faults: Arc<Faults>,
-    /// Maximum time from a container's start to its first passed health check, unless its variant sets
-    /// another.
+    /// Maximum time from a container's start to its first passed health check, unless its variant
+    /// sets another.
     pub start_timeout: Duration,
     /// The interval between health checks.
     pub health_interval: Duration,
-    /// How long requests may take to complete before their containers are ended, and how long
-    /// containers may take to end by themselves.
+    /// Maximum time for requests to complete before their containers are ended, and for containers
+    /// to end by themselves.
     pub drain_timeout: Duration,
     /// The store settings for downloading models. Its URL is ignored: each model has its own.
     pub store: store::Settings,
@@ -133,8 +134,8 @@ pub enum FleetError {
 pub struct Fleets {
     shared: Arc<Shared>,
     work: Mutex<Option<Work>>,
-    /// The thread that starts and watches containers. The kernel sends the parent-death signal when
-    /// the thread that started a process ends, so this thread must outlive all containers.
+    /// The thread that starts and watches containers. The kernel sends the parent-death signal
+    /// when the thread that started a process ends, so this thread must outlive all containers.
     thread: Background,
 }
 
@@ -249,8 +250,8 @@ impl Fleets {
         .await
     }
 
-    /// Changes weights and numbers of instances. Returns when the change is complete. Weights change
-    /// once all instances are up.
+    /// Changes weights and numbers of instances. Returns when the change is complete. Weights
+    /// change once all instances are up.
     ///
     /// # Cancel safety
     /// The change continues without the future.

@@ -3,8 +3,9 @@
 //! A request names a model of the store; the container knows it by an opaque name. The platform
 //! downloads a model that the container has not loaded and loads it on demand. If the container
 //! answers 507, the platform unloads the least recently used models and repeats the load until it
-//! fits or no model is left to unload. SageMaker does not document which models it unloads, how many,
-//! or whether it repeats a call. Here it unloads one model first, then two, then four and so on.
+//! fits or no model is left to unload. SageMaker does not document which models it unloads, how
+//! many, or whether it repeats a call. Here it unloads one model first, then two, then four and so
+//! on.
 //!
 //! Invariants:
 //! - Loads and unloads of one model are serial. Those of different models run concurrently.
@@ -42,7 +43,7 @@ use directory::{Directory, Found, Stay};
 const NOT_LOADED: u16 = 404;
 const NO_ROOM: u16 = 507;
 
-/// How often a request whose model is gone loads it again before it gets the 404.
+/// Maximum number of new loads for a request whose model is gone. Then the request gets the 404.
 const FRESH_LOADS: u32 = 1;
 
 /// The timeouts of loads and unloads (MM-14, MM-15).
@@ -90,8 +91,8 @@ pub struct Platform {
     directory: Mutex<Directory>,
     /// Changes when memory may have become free, or a model has become idle.
     changes: watch::Sender<()>,
-    /// Serializes loads that found no memory although no other model is loaded: they may have blocked
-    /// each other.
+    /// Serializes loads that found no memory although no other model is loaded: they may have
+    /// blocked each other.
     alone: Semaphore,
 }
 
@@ -144,7 +145,8 @@ impl Platform {
         })
     }
 
-    /// Whether the model is loaded or being loaded here. Requests for it should come to this container.
+    /// Whether the model is loaded or being loaded here. Requests for it should come to this
+    /// container.
     pub fn has(&self, name: &Name) -> bool {
         self.directory().has(name)
     }
@@ -258,7 +260,8 @@ impl Platform {
         result.map_err(|error| RuntimeError::of_call(&self.hostname, error))
     }
 
-    /// Removes the files of a model that the container does not know. The next request loads it again.
+    /// Removes the files of a model that the container does not know. The next request loads it
+    /// again.
     async fn forget(self: &Arc<Self>, name: &Name, stay: Stay) {
         if self.directory().lost(name, stay) {
             self.clean_up(name).await;

@@ -2,9 +2,10 @@
 //!
 //! In a series, each container takes the body and the `Content-Type` of the previous response
 //! unchanged. Only the last container gets the client's `Accept`; the others choose their format
-//! themselves. All containers get the client's other headers, but only the container in multi-model
-//! mode gets the model's name. The first container that fails ends the request, and the error
-//! contains its name. A single container, or one that the request names, is a series of one.
+//! themselves. All containers get the client's other headers, but only the container in
+//! multi-model mode gets the model's name. The first container that fails ends the request, and
+//! the error contains its name. A single container, or one that the request names, is a series of
+//! one.
 
 mod head;
 
@@ -52,7 +53,8 @@ pub struct Limits {
     pub reply: usize,
     /// The deadline of all containers together.
     pub deadline: Instant,
-    /// Whether the last response is stored as an object. SageMaker then restricts its headers further.
+    /// Whether the last response is stored as an object. SageMaker then restricts its headers
+    /// further.
     pub asynchronous: bool,
 }
 

@@ -1,8 +1,8 @@
 //! Connects the control plane to the fleets: answers actions and carries out their effects.
 //!
-//! Invariant: the effect of an acknowledged action is carried out and its outcome recorded, even if
-//! the client has left. The exception is the stop of the server: effects that are then under way
-//! stay recorded as desired, so that a state file restores them.
+//! Invariant: the effect of an acknowledged action is carried out and its outcome recorded, even
+//! if the client has left. The exception is the stop of the server: effects that are then under
+//! way stay recorded as desired, so that a state file restores them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub struct Provisioner {
     fleets: Arc<Fleets>,
     /// The runtime for all work, so that a client that hangs up interrupts nothing.
     background: Handle,
-    /// How long a response waits for the action's effect. AWS's waiters check at once, and then only
-    /// after half a minute.
+    /// Maximum time that a response waits for the action's effect. AWS's waiters check at once,
+    /// and then only after half a minute.
     settle_wait: Duration,
     stopping: CancellationToken,
 }
@@ -64,8 +64,8 @@ impl Provisioner {
         answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Adds the declared endpoints, and deploys them and those of the state file. Returns once each of
-    /// them serves or has failed.
+    /// Adds the declared endpoints, and deploys them and those of the state file. Returns once
+    /// each of them serves or has failed.
     pub async fn start(&self, declared: Vec<Deployment>) -> Result<BTreeMap<String, Result<(), String>>, AwsError> {
         for deployment in declared {
             self.state.declare(deployment).await?;

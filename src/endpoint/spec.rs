@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! - These values are valid; no part checks them again.
-//! - A [`Deployment`] is a snapshot. As on SageMaker, an endpoint keeps serving after its models and
-//!   its configuration are deleted.
+//! - A [`Deployment`] is a snapshot. As on SageMaker, an endpoint keeps serving after its models
+//!   and its configuration are deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct Model {
     pub raw: Value,
 }
 
-/// How the containers of a model work together (MC-1).
+/// The way in which the containers of a model work together (MC-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Execution {
     /// Each container takes the response of the one before it. Also used for a single container.
@@ -49,12 +49,12 @@ pub struct Container {
     /// `None` means this program.
     pub image: Option<String>,
     pub mode: Mode,
-    /// The archive or folder of one model, as a path or a URL such as `s3://`. In multi-model mode the
-    /// prefix to which `TargetModel` is appended; always set there.
+    /// The archive or folder of one model, as a path or a URL such as `s3://`. In multi-model mode
+    /// the prefix to which `TargetModel` is appended; always set there.
     pub model_data_url: Option<String>,
     pub environment: BTreeMap<String, String>,
-    /// The address of an attached container, which runs already: `http://host:port`, without a slash
-    /// at its end.
+    /// The address of an attached container, which runs already: `http://host:port`, without a
+    /// slash at its end.
     pub address: Option<String>,
 }
 
@@ -89,7 +89,8 @@ pub struct Variant {
     pub model_name: String,
     /// Only `UpdateEndpointWeightsAndCapacities` may set this to 0.
     pub instances: u32,
-    /// Finite and not negative. The variant's share of the traffic is this divided by the sum of all.
+    /// Finite and not negative. The variant's share of the traffic is this divided by the sum of
+    /// all.
     pub weight: f64,
     pub routing: Routing,
     /// `ContainerStartupHealthCheckTimeoutInSeconds`, if given.

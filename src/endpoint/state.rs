@@ -1,9 +1,9 @@
 //! The control plane's records, in memory and in the state file.
 //!
 //! Records are replaced, never changed in place. Readers take the current records without waiting.
-//! A change is made to a copy and written to the file; only then does the copy replace the records,
-//! and only then is the change acknowledged. So a change that could not be written has not
-//! happened, and the lock on the records is held only while a pointer is copied.
+//! A change is made to a copy and written to the file; only then does the copy replace the
+//! records, and only then is the change acknowledged. So a change that could not be written has
+//! not happened, and the lock on the records is held only while a pointer is copied.
 
 mod file;
 
@@ -120,19 +120,21 @@ impl State {
         Ok(answer)
     }
 
-    /// Records how an [effect](super::control::Effect) on `endpoint` ended; `Err` holds the reason.
+    /// Records how an [effect](super::control::Effect) on `endpoint` ended; `Err` holds the
+    /// reason.
     pub async fn settle(&self, endpoint: &str, outcome: Result<(), String>) {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut records = Records::clone(&self.records());
         records.settle(endpoint, outcome, now());
-        // The outcome is a fact, even if it cannot be written. The next successful write includes it.
+        // The outcome is a fact, even if it cannot be written. The next successful write includes
+        // it.
         if let Err(error) = self.write(records, turn, Unwritten::Kept).await {
             tracing::error!("{error}");
         }
     }
 
-    /// Writes `records` and makes them current. Holds the lock `turn` until then, even if the caller
-    /// is dropped.
+    /// Writes `records` and makes them current. Holds the lock `turn` until then, even if the
+    /// caller is dropped.
     async fn write(&self, records: Records, turn: OwnedMutexGuard<()>, unwritten: Unwritten) -> Result<(), StateError> {
         if self.kept.file.is_none() {
             self.kept.keep(records);

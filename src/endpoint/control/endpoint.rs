@@ -202,7 +202,8 @@ fn variants(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish) -> Vec<Val
         .collect()
 }
 
-/// The data capture of an endpoint: always off, because a configuration that enables it is refused.
+/// The data capture of an endpoint: always off, because a configuration that enables it is
+/// refused.
 fn capture_summary(config: &Value) -> Value {
     let given = |member: &str, default: Value| config.get(member).cloned().unwrap_or(default);
     json!({
@@ -253,8 +254,8 @@ fn summary(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish, variant: &V
     summary
 }
 
-/// The instance pools of a variant. All instances count for the pool with the first priority, because
-/// no machines are allocated here.
+/// The instance pools of a variant. All instances count for the pool with the first priority,
+/// because no machines are allocated here.
 fn pools(given: &Value, running: u32) -> Option<Value> {
     let pools = given.get("InstancePools")?.as_array()?;
     let priority = |pool: &&Value| pool.get("Priority").and_then(Value::as_u64);

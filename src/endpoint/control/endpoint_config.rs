@@ -107,8 +107,8 @@ fn variant(request: Request<'_>, path: &str) -> Result<Variant, AwsError> {
     })
 }
 
-/// Refuses instance pools with their own models. Other pools are accepted, because machine types make
-/// no difference here.
+/// Refuses instance pools with their own models. Other pools are accepted, because machine types
+/// make no difference here.
 fn refuse_pools(request: Request<'_>) -> Result<(), &'static str> {
     match request
         .objects("InstancePools")

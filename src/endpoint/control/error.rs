@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 /// An error of the control plane.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AwsError {
-    /// The request is invalid or names a resource that does not exist. SageMaker has one code for both.
+    /// The request is invalid or names a resource that does not exist. SageMaker has one code for
+    /// both.
     #[error("{0}")]
     Validation(String),
     /// The body is not JSON, or a member has the wrong type.

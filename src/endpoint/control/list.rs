@@ -1,8 +1,8 @@
-//! `ListModels`, `ListEndpointConfigs` and `ListEndpoints`: filters, sort orders and pages, which are
-//! the same for all three.
+//! `ListModels`, `ListEndpointConfigs` and `ListEndpoints`: filters, sort orders and pages, which
+//! are the same for all three.
 //!
-//! A token contains the sort key of the page's last item, not a count. So the next page repeats and
-//! misses nothing when items are created or deleted between two pages.
+//! A token contains the sort key of the page's last item, not a count. So the next page repeats
+//! and misses nothing when items are created or deleted between two pages.
 
 use std::cmp::Ordering;
 

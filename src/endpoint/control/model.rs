@@ -188,8 +188,8 @@ fn check_together(request: Request<'_>, containers: &[Container], execution: Exe
     Ok(())
 }
 
-/// Refuses variables that are unsafe for a container that runs as a process. Models that were created
-/// earlier for images are refused when they are deployed.
+/// Refuses variables that are unsafe for a container that runs as a process. Models that were
+/// created earlier for images are refused when they are deployed.
 fn refuse_loader_variables(request: Request<'_>) -> Result<(), AwsError> {
     let primary = request
         .object("PrimaryContainer")

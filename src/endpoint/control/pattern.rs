@@ -94,14 +94,15 @@ pub(super) const RESOURCE: Pattern = Pattern {
     },
 };
 
-/// SageMaker's `(https|s3)://([^/]+)/?(.*)`. Here models may also be in another cloud's bucket, or on
-/// this machine.
+/// SageMaker's `(https|s3)://([^/]+)/?(.*)`. Here models may also be in another cloud's bucket, or
+/// on this machine.
 pub(super) const MODEL_DATA: Pattern = Pattern {
     text: r"^(https?|s3|gs|az)://([^/]+)/?(.*)$|^(file://)?/.*$",
     matches: |text| is_bucket(text, &["https", "http", "s3", "gs", "az"]) || is_local(text),
 };
 
-/// SageMaker's `(https|s3)://([^/])/?(.*)`, but only for buckets. Here also a folder on this machine.
+/// SageMaker's `(https|s3)://([^/])/?(.*)`, but only for buckets. Here also a folder on this
+/// machine.
 pub(super) const OUTPUT: Pattern = Pattern {
     text: r"^s3://([^/]+)/?(.*)$|^(file://)?/.*$",
     matches: |text| is_bucket(text, &["s3"]) || is_local(text),

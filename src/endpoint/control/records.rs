@@ -1,7 +1,7 @@
 //! The records of the control plane.
 //!
-//! Plain data whose copy is cheap, because it copies pointers. A change is made to a copy, which then
-//! replaces the records.
+//! Plain data whose copy is cheap, because it copies pointers. A change is made to a copy, which
+//! then replaces the records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ pub struct Records {
     pub models: BTreeMap<String, Arc<Model>>,
     pub configs: BTreeMap<String, Arc<EndpointConfig>>,
     pub endpoints: BTreeMap<String, Endpoint>,
-    /// The tags by the last part of an ARN, such as `model/a`, so that a change of the region keeps
-    /// them.
+    /// The tags by the last part of an ARN, such as `model/a`, so that a change of the region
+    /// keeps them.
     pub tags: BTreeMap<String, Tags>,
 }
 
@@ -91,8 +91,8 @@ impl Records {
     }
 }
 
-/// The name as given in the create request. Names are not case-sensitive in the control plane, and no
-/// two resources have names that differ only in case.
+/// The name as given in the create request. Names are not case-sensitive in the control plane, and
+/// no two resources have names that differ only in case.
 fn spelled<'a, T>(records: &'a BTreeMap<String, T>, name: &'a str) -> Option<&'a str> {
     match records.contains_key(name) {
         true => Some(name),

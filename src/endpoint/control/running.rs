@@ -62,8 +62,8 @@ pub struct Endpoint {
     pub desired: Wish,
     /// Whether the command line declares the endpoint. Then it is not written to the state file.
     pub declared: bool,
-    /// Whether the endpoint comes from a state file and is not deployed yet. Its deployment does not
-    /// change its modification time.
+    /// Whether the endpoint comes from a state file and is not deployed yet. Its deployment does
+    /// not change its modification time.
     pub restored: bool,
 }
 
@@ -162,8 +162,8 @@ impl Endpoint {
 }
 
 impl Records {
-    /// Adds an endpoint that the command line declares. It differs from others only in that the state
-    /// file does not contain it.
+    /// Adds an endpoint that the command line declares. It differs from others only in that the
+    /// state file does not contain it.
     pub fn declare(&mut self, deployment: Deployment, arns: &Arns, now: f64) -> Result<(), AwsError> {
         let mut endpoint = Endpoint::new(Wish::declared(deployment, arns, now), arns, now);
         self.must_be_new(Kind::Endpoint, &endpoint.arn)?;

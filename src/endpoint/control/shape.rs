@@ -1,8 +1,8 @@
 //! The shapes of requests, and SageMaker's messages for requests that violate them.
 //!
-//! A shape is data, as in the service's own description. So each constraint is written once, next to
-//! the name of its member. The check reports all violations together, but a member of the wrong type
-//! ends it.
+//! A shape is data, as in the service's own description. So each constraint is written once, next
+//! to the name of its member. The check reports all violations together, but a member of the wrong
+//! type ends it.
 
 use serde_json::{Map, Value};
 
@@ -156,7 +156,8 @@ impl Check {
         Ok(())
     }
 
-    /// Checks the entries of a map. Messages do not show values, because environments contain secrets.
+    /// Checks the entries of a map. Messages do not show values, because environments contain
+    /// secrets.
     fn entries(
         &mut self,
         path: &str,

@@ -1,8 +1,8 @@
 //! The shapes of SageMaker's requests: their members and limits.
 //!
-//! Three constraints are looser than SageMaker's: the role and the image are optional, and model data
-//! may also be a path. `InstanceType` and `InferenceAmiVersion` accept any text: the lists of machine
-//! types and their images change every month, and no machines are allocated here.
+//! Three constraints are looser than SageMaker's: the role and the image are optional, and model
+//! data may also be a path. `InstanceType` and `InferenceAmiVersion` accept any text: the lists of
+//! machine types and their images change every month, and no machines are allocated here.
 
 mod deployment;
 mod variant;

@@ -1,9 +1,10 @@
 //! The model of a container in single-model mode, downloaded and unpacked before the container
 //! starts (AR-1).
 //!
-//! A `ModelDataUrl` names one archive or folder, but a store holds many models. So the last segment
-//! of the URL is the model's name, and the part before it is the source, which has a store. Each
-//! deployment checks the source again, so that it deploys an archive that was replaced.
+//! A `ModelDataUrl` names one archive or folder, but a store holds many models. So the last
+//! segment of the URL is the model's name, and the part before it is the source, which has a
+//! store. Each deployment checks the source again, so that it deploys an archive that was
+//! replaced.
 //!
 //! Invariant: a source uses threads and disk space only while one of its models is deployed.
 

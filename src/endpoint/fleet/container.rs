@@ -1,7 +1,7 @@
 //! A running container as its clients see it.
 //!
-//! Invariant: an address belongs to a process that passed its last health check, and comes with the
-//! generation of that process. A record of the models loaded in a container holds for that
+//! Invariant: an address belongs to a process that passed its last health check, and comes with
+//! the generation of that process. A record of the models loaded in a container holds for that
 //! generation only.
 
 use std::any::Any;
@@ -113,7 +113,8 @@ impl RunningContainer {
         self.state.borrow().failure.clone()
     }
 
-    /// Kills the process as a crash would; it is then restarted. Does not affect an attached container.
+    /// Kills the process as a crash would; it is then restarted. Does not affect an attached
+    /// container.
     pub fn kill(&self) {
         // Without a waiter the container is not running, and there is nothing to kill.
         self.killed.notify_waiters();
@@ -146,8 +147,8 @@ impl RunningContainer {
         self.platform_data.get().is_some()
     }
 
-    /// The platform's own data about this container, which lives as long as the container. The first
-    /// call creates it; `None` if that call created another type.
+    /// The platform's own data about this container, which lives as long as the container. The
+    /// first call creates it; `None` if that call created another type.
     pub fn platform_data<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
         let kept = self.platform_data.get_or_init(|| Arc::new(make()));
         Arc::clone(kept).downcast().ok()

@@ -15,8 +15,8 @@ pub(super) struct Ports {
     pub safe: (u16, u16),
 }
 
-/// Prefixes of variables that configure this process, or this process as a container. Containers do
-/// not inherit them.
+/// Prefixes of variables that configure this process, or this process as a container. Containers
+/// do not inherit them.
 const OWN: [&str; 2] = ["LONGSHORE_", "SAGEMAKER_"];
 
 /// The credentials, which come from a role on SageMaker, and the region.
@@ -28,8 +28,8 @@ const CREDENTIALS: [&str; 5] = [
     "AWS_DEFAULT_REGION",
 ];
 
-/// The variables that a process inherits: all except those that configure this program. They include
-/// library paths, GPU settings, credentials and proxies.
+/// The variables that a process inherits: all except those that configure this program. They
+/// include library paths, GPU settings, credentials and proxies.
 pub(super) fn inherited<'a>(
     variables: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> impl Iterator<Item = (&'a str, &'a str)> {
@@ -50,8 +50,9 @@ pub struct InvocationBounds {
     pub time: Duration,
 }
 
-/// The variables that set `bounds`, unless the model sets the same limit itself. The container gives
-/// our variables precedence over those of AWS's images, so ours must not override the model's.
+/// The variables that set `bounds`, unless the model sets the same limit itself. The container
+/// gives our variables precedence over those of AWS's images, so ours must not override the
+/// model's.
 pub(super) fn bounds(
     container: &Container,
     bounds: InvocationBounds,

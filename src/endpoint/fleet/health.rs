@@ -40,8 +40,8 @@ impl Prober {
         self.get(address, "/ping").await
     }
 
-    /// Whether a starting container is ready for requests. In multi-model mode the platform also checks
-    /// the list of models (PI-5).
+    /// Whether a starting container is ready for requests. In multi-model mode the platform also
+    /// checks the list of models (PI-5).
     pub async fn is_ready(&self, address: &str, multi_model: bool) -> bool {
         self.ping(address).await == Health::Healthy
             && (!multi_model || self.get(address, "/models").await == Health::Healthy)

@@ -11,8 +11,8 @@ use super::container::RunningContainer;
 
 /// One set of all containers of a model.
 ///
-/// The containers end when this is dropped. So a request that holds the instance can complete, unless
-/// it takes longer than the drain timeout.
+/// The containers end when this is dropped. So a request that holds the instance can complete,
+/// unless it takes longer than the drain timeout.
 pub struct Instance {
     id: u64,
     name: String,

@@ -37,8 +37,8 @@ const LATE: Duration = Duration::from_secs(1);
 /// The interval between log messages about a container that is still starting.
 const PATIENCE_SAID: Duration = Duration::from_secs(30);
 
-/// Consecutive failed health checks after which a container counts as unhealthy: half a minute at the
-/// default interval. A busy machine must not cost a container its loaded models.
+/// Consecutive failed health checks after which a container counts as unhealthy: half a minute at
+/// the default interval. A busy machine must not cost a container its loaded models.
 const ILL: u32 = 6;
 
 /// Time that a container may take to end after its drain timeout.
@@ -134,7 +134,8 @@ impl Keeper {
         }
     }
 
-    /// Starts the container and waits until it has ended. Also returns whether it was ever healthy.
+    /// Starts the container and waits until it has ended. Also returns whether it was ever
+    /// healthy.
     async fn live(&self) -> (How, bool) {
         let mut generation = 0;
         self.container.state.send_modify(|state| {

@@ -1,4 +1,5 @@
-//! Launches a deployment: downloads the models, starts all containers and waits until they respond.
+//! Launches a deployment: downloads the models, starts all containers and waits until they
+//! respond.
 //!
 //! [`Instance`]s own the started containers, so dropping an unfinished launch ends them.
 

@@ -1,10 +1,10 @@
 //! A reserved port for each container that runs as a process.
 //!
 //! The kernel chooses the port, and a socket that is bound but does not listen reserves it. Both
-//! sockets set `SO_REUSEADDR`, as servers do anyway, so the container can bind the port and listen.
-//! The kernel assigns it to no other process, neither for listening on port 0 nor for an outgoing
-//! connection. So only the container answers there, across all its restarts, and two endpoints on
-//! one machine do not collide.
+//! sockets set `SO_REUSEADDR`, as servers do anyway, so the container can bind the port and
+//! listen. The kernel assigns it to no other process, neither for listening on port 0 nor for an
+//! outgoing connection. So only the container answers there, across all its restarts, and two
+//! endpoints on one machine do not collide.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -36,8 +36,8 @@ impl Port {
         self.number
     }
 
-    /// Whether no process listens on the port. A killed container may have left a child that is still
-    /// ending.
+    /// Whether no process listens on the port. A killed container may have left a child that is
+    /// still ending.
     pub fn is_free(&self) -> bool {
         TcpListener::bind((Ipv4Addr::LOCALHOST, self.number)).is_ok()
     }

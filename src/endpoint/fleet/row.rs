@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-/// How often a container may end before it first passes a health check. After that the failure is
-/// taken as permanent, and the deployment fails.
+/// Maximum number of runs without a passed health check. After that the failure is taken as
+/// permanent, and the deployment fails.
 const TRIES: u32 = 3;
 
 /// A healthy container that ran this long resets the backoff.
@@ -15,7 +15,7 @@ const LONG: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How a run of a container ended.
+/// The end of a run of a container.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended {
     /// Whether the container passed a health check during this run.

@@ -89,8 +89,8 @@ impl Launcher {
         })
     }
 
-    /// Starts the container. Must run on the fleet thread, because the process ends with the thread that
-    /// started it.
+    /// Starts the container. Must run on the fleet thread, because the process ends with the
+    /// thread that started it.
     pub async fn launch(&self, generation: u64) -> io::Result<Launched> {
         let (mut command, control) = match &self.means {
             Means::Process(port) => {
@@ -109,7 +109,8 @@ impl Launcher {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C at a terminal signals the whole process group; this process ends the containers.
+            // Ctrl-C at a terminal signals the whole process group; this process ends the
+            // containers.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
@@ -124,8 +125,8 @@ impl Launcher {
         }
     }
 
-    /// Whether this exit code means that every start will fail: the program or the image is missing or
-    /// cannot be run.
+    /// Whether this exit code means that every start will fail: the program or the image is
+    /// missing or cannot be run.
     pub fn is_hopeless(&self, code: i32) -> bool {
         match self.means {
             Means::Process(_) => code == 127,

@@ -74,8 +74,8 @@ impl Shared {
         std::mem::take(&mut self.killed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Completes a change with `end`, unless another change has overtaken it. Returns the results of
-    /// `end`.
+    /// Completes a change with `end`, unless another change has overtaken it. Returns the results
+    /// of `end`.
     pub fn change_ended<T>(
         &self,
         endpoint: &str,
@@ -104,8 +104,8 @@ pub(super) fn instances_of(fleet: &Fleet) -> Vec<Arc<Instance>> {
     variants.flat_map(|variant| variant.instances().to_vec()).collect()
 }
 
-/// Waits until no request holds `instances` or the drain timeout expires, then until they have ended
-/// and their files are removed.
+/// Waits until no request holds `instances` or the drain timeout expires, then until they have
+/// ended and their files are removed.
 pub(super) async fn retire(instances: Vec<Arc<Instance>>, drain_timeout: Duration) {
     let tokens: Vec<_> = instances
         .iter()

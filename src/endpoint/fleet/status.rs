@@ -32,7 +32,8 @@ pub struct VariantStatus {
     pub name: String,
     pub current_weight: f64,
     pub desired_weight: f64,
-    /// Instances that serve. Fewer than desired while some start, or if `--max-instances` is lower.
+    /// Instances that serve. Fewer than desired while some start, or if `--max-instances` is
+    /// lower.
     pub current_instances: u32,
     pub desired_instances: u32,
 }

@@ -24,8 +24,8 @@ pub(super) struct Load {
     pub outstanding: usize,
 }
 
-/// Chooses one of `loads`. Among equal instances it prefers the first one from `first` on. `None` if
-/// there are no instances.
+/// Chooses one of `loads`. Among equal instances it prefers the first one from `first` on. `None`
+/// if there are no instances.
 pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Asked<'_>) -> Option<usize> {
     let least = || {
         let around = (0..loads.len()).map(|step| (first % loads.len() + step) % loads.len());
@@ -47,8 +47,8 @@ pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Ask
     }
 }
 
-/// The rank of an instance for a prefix (rendezvous hashing). It depends on nothing else, so adding
-/// or removing an instance changes the choice only for that instance's prefixes.
+/// The rank of an instance for a prefix (rendezvous hashing). It depends on nothing else, so
+/// adding or removing an instance changes the choice only for that instance's prefixes.
 fn rank(prefix: &[u8], prefix_id: Option<&str>, instance: u64) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&instance.to_le_bytes());

@@ -12,8 +12,8 @@ use crate::endpoint::spec::{Deployment, Model, Variant};
 
 /// The variants that serve an endpoint.
 ///
-/// A request that holds a fleet keeps its containers running: replaced containers end after the last
-/// holder drops the fleet.
+/// A request that holds a fleet keeps its containers running: replaced containers end after the
+/// last holder drops the fleet.
 pub struct Fleet {
     pub(super) deployment: Deployment,
     pub(super) variants: Vec<Arc<RunningVariant>>,
@@ -100,9 +100,9 @@ impl RunningVariant {
         self.choose_for(&Asked::default())
     }
 
-    /// Chooses the instance for a request by the variant's routing strategy. Considers the instances
-    /// whose containers all respond, or all instances if there are none. `None` if the variant has no
-    /// instances.
+    /// Chooses the instance for a request by the variant's routing strategy. Considers the
+    /// instances whose containers all respond, or all instances if there are none. `None` if the
+    /// variant has no instances.
     pub fn choose_for(&self, asked: &Asked<'_>) -> Option<InFlight> {
         let instances = self.instances();
         let up: Vec<&Arc<Instance>> = instances.iter().filter(|instance| instance.is_up()).collect();
@@ -158,8 +158,8 @@ impl RunningVariant {
         state.desired_instances = u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
     }
 
-    /// Applies the desired weight and these instances. Returns the former instances that are not among
-    /// them.
+    /// Applies the desired weight and these instances. Returns the former instances that are not
+    /// among them.
     pub(super) fn settle(&self, instances: Vec<Arc<Instance>>) -> Vec<Arc<Instance>> {
         let mut state = self.state();
         state.weight = state.desired_weight;

@@ -1,8 +1,9 @@
 //! The work folder: all files of this process's containers.
 //!
-//! Each process removes its own folder at its end, but a killed one cannot. So each process locks a
-//! file in its folder, and each new process removes the folders whose file is not locked. A folder's
-//! name is unique on every machine, so it also serves as a prefix for the names of containers.
+//! Each process removes its own folder at its end, but a killed one cannot. So each process locks
+//! a file in its folder, and each new process removes the folders whose file is not locked. A
+//! folder's name is unique on every machine, so it also serves as a prefix for the names of
+//! containers.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -27,8 +28,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Creates a work folder in `parent`, which is created if it does not exist. `parent` must belong to
-    /// this user alone.
+    /// Creates a work folder in `parent`, which is created if it does not exist. `parent` must
+    /// belong to this user alone.
     pub fn new(parent: &Path) -> io::Result<Self> {
         private::make(parent).map_err(io::Error::other)?;
         let removed = clean(parent);

@@ -12,8 +12,8 @@
 //! Invariants:
 //! - A model has one state, so a load and an unload of one model never overlap.
 //! - A model that a request uses or waits for is never chosen for unloading.
-//! - Each user of a model holds the id of the model's residency. The id of an ended residency has no
-//!   effect.
+//! - Each user of a model holds the id of the model's residency. The id of an ended residency has
+//!   no effect.
 
 use std::collections::HashMap;
 
@@ -161,8 +161,8 @@ impl Directory {
         }
     }
 
-    /// Records a successful load into the container of `generation`. False if that container has ended
-    /// since: the caller removes the files, and waiting requests look up the model again.
+    /// Records a successful load into the container of `generation`. False if that container has
+    /// ended since: the caller removes the files, and waiting requests look up the model again.
     pub fn loaded(&mut self, name: &Name, stay: Stay, generation: u64) -> bool {
         let current = self.generation == generation;
         if let Some(model) = self.stay(name, stay) {
@@ -177,7 +177,8 @@ impl Directory {
         current
     }
 
-    /// Records a failed load. The caller removes the files before waiting requests see the failure.
+    /// Records a failed load. The caller removes the files before waiting requests see the
+    /// failure.
     pub fn failed(&mut self, name: &Name, stay: Stay) -> Option<Placed> {
         let model = self.stay(name, stay)?;
         model.state = State::Unloading;
@@ -224,8 +225,8 @@ impl Directory {
         self.freed
     }
 
-    /// Chooses the next step for a load that found no memory after `freed` completed unloads. Marks up
-    /// to `count` least recently used idle models as unloading.
+    /// Chooses the next step for a load that found no memory after `freed` completed unloads.
+    /// Marks up to `count` least recently used idle models as unloading.
     pub fn make_room(&mut self, stay: Stay, freed: u64, count: usize) -> Room {
         if self.freed != freed {
             return Room::Freed;

@@ -1,10 +1,10 @@
 //! A model's files below the container's models root: `<models root>/<name>/model` (MM-1).
 //!
-//! The files are hard links to the store's unpacked files, so a model takes disk space once, however
-//! many containers load it. Symbolic links would lead out of the models root, which containers
-//! rightly refuse, and out of the folder that a container sees. If the two folders are on different
-//! file systems, the files are copied. The lease keeps the store's files as long as the links exist,
-//! so that the store's accounting of disk space stays correct.
+//! The files are hard links to the store's unpacked files, so a model takes disk space once,
+//! however many containers load it. Symbolic links would lead out of the models root, which
+//! containers rightly refuse, and out of the folder that a container sees. If the two folders are
+//! on different file systems, the files are copied. The lease keeps the store's files as long as
+//! the links exist, so that the store's accounting of disk space stays correct.
 
 use std::fs;
 use std::io;

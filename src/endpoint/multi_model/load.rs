@@ -31,12 +31,13 @@ use crate::wire::{LoadRequest, ModelPath};
 /// Maximum bytes of a response to a load or an unload. Only error messages are read.
 const MAX_REPLY: usize = 1 << 20;
 
-/// How often a load is repeated because the container ended during it. Another model may have ended
-/// the container.
+/// Maximum number of repeated loads because the container ended during one. Another model may have
+/// ended the container.
 const RESTARTS: u32 = 1;
 
 impl Platform {
-    /// Loads a model from the store into the container, and reports the result to waiting requests.
+    /// Loads a model from the store into the container, and reports the result to waiting
+    /// requests.
     pub(super) async fn load(self: &Arc<Self>, name: &Name, stay: Stay) {
         let deadline = Instant::now() + self.settings.load_timeout;
         let result = match timeout_at(deadline, self.try_load(name, stay, deadline)).await {
@@ -78,8 +79,8 @@ impl Platform {
         self.post_until_it_fits(name, stay, body.into(), deadline).await
     }
 
-    /// Downloads the model and puts its files below the models root. If the disk is full, unloads idle
-    /// models and tries again.
+    /// Downloads the model and puts its files below the models root. If the disk is full, unloads
+    /// idle models and tries again.
     async fn place(&self, name: &Name, stay: Stay, opaque: &str) -> Result<Placed, RuntimeError> {
         loop {
             let full = match self.bring(name, opaque).await {
@@ -153,7 +154,8 @@ impl Platform {
                 reply => reply?,
             };
             match reply.status {
-                // 409: loaded already, by a load whose response was lost, or after a failed unload.
+                // 409: loaded already, by a load whose response was lost, or after a failed
+                // unload.
                 200 | 409 => return Ok(reply.generation),
                 NO_ROOM => {
                     tracing::info!(container = self.label(), model = %name, "507: not enough memory for the model")
@@ -223,8 +225,8 @@ impl Platform {
         true
     }
 
-    /// Unloads a model that is marked as unloading, and removes its files. If the container refuses,
-    /// the model counts as unloaded all the same: the next load gets a 409 if it is not.
+    /// Unloads a model that is marked as unloading, and removes its files. If the container
+    /// refuses, the model counts as unloaded all the same: the next load gets a 409 if it is not.
     pub(super) async fn unload(&self, name: &Name) {
         tracing::info!(container = self.label(), model = %name, "unload");
         let call = Call {
@@ -256,8 +258,8 @@ impl Platform {
         self.changes.send_replace(());
     }
 
-    /// Unloads an idle model at once if models are not kept. No request has waited until the end of its
-    /// load.
+    /// Unloads an idle model at once if models are not kept. No request has waited until the end
+    /// of its load.
     async fn unload_unless_kept(&self, name: &Name) {
         let marked = !self.keeps && self.directory().begin_unload(name);
         if marked {

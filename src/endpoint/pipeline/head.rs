@@ -1,8 +1,8 @@
 //! Checks of the headers of successful responses, which SageMaker refuses in some cases.
 //!
-//! The limits of each header are those of the runtime API's response, which carries it (IN-2, IN-3,
-//! SE-2). Asynchronous invocations have two more, with SageMaker's own messages: a response must
-//! have a length, and its headers must be short.
+//! The limits of each header are those of the runtime API's response, which carries it (IN-2,
+//! IN-3, SE-2). Asynchronous invocations have two more, with SageMaker's own messages: a response
+//! must have a length, and its headers must be short.
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 

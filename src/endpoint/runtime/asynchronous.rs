@@ -1,5 +1,5 @@
-//! `InvokeEndpointAsync`: responds at once with the location of the result, and runs the invocation
-//! when an instance is free.
+//! `InvokeEndpointAsync`: responds at once with the location of the result, and runs the
+//! invocation when an instance is free.
 //!
 //! Invariants:
 //! - Every accepted invocation ends with a result or a failure, which is written as an object and
@@ -92,8 +92,8 @@ impl Runtime {
         match &request.asynchronous.input {
             None if body.is_empty() => return Err(RuntimeError::MissingInput),
             Some(_) if !body.is_empty() => return Err(RuntimeError::TwoInputs),
-            // A local input is allowed only if the output is local too, so that a client cannot read
-            // this machine's files through an endpoint that writes to a bucket.
+            // A local input is allowed only if the output is local too, so that a client cannot
+            // read this machine's files through an endpoint that writes to a bucket.
             Some(input) if Objects::is_local(input) && !Objects::is_local(&configured.output) => {
                 let message = "InputLocation must be an object, such as s3://bucket/key, because S3OutputPath is one.";
                 return Err(RuntimeError::Validation(message.to_owned()));
@@ -149,8 +149,8 @@ impl Runtime {
         Ok(written)
     }
 
-    /// Waits for all accepted invocations, for at most `grace`. Then ends the others with a failure that
-    /// names the reason.
+    /// Waits for all accepted invocations, for at most `grace`. Then ends the others with a
+    /// failure that names the reason.
     pub async fn finish(&self, grace: Duration) {
         let tasks = &self.asynchronous.tasks;
         tasks.close();

@@ -1,5 +1,5 @@
-//! The platform's data about each container, which live as long as the container: its models, or its
-//! slots for asynchronous invocations.
+//! The platform's data about each container, which live as long as the container: its models, or
+//! its slots for asynchronous invocations.
 
 use std::sync::{Arc, PoisonError, Weak};
 
@@ -19,8 +19,8 @@ struct Models(Result<Arc<Platform>, String>);
 struct Slots(Arc<Semaphore>);
 
 impl Runtime {
-    /// The models of a container in multi-model mode. Call [`Self::open_stores`] first: otherwise the
-    /// first call opens the store, which blocks on disk I/O.
+    /// The models of a container in multi-model mode. Call [`Self::open_stores`] first: otherwise
+    /// the first call opens the store, which blocks on disk I/O.
     pub(super) fn platform(&self, container: &Arc<RunningContainer>) -> Result<Arc<Platform>, RuntimeError> {
         let models = container.platform_data(|| Models(self.new_platform(container)));
         let Some(models) = models else {
@@ -75,8 +75,8 @@ impl Runtime {
         Ok(Platform::new(&**container, parts, self.settings.multi_model.clone()))
     }
 
-    /// The free slots of an instance for asynchronous invocations. Only for instances without a container
-    /// in multi-model mode.
+    /// The free slots of an instance for asynchronous invocations. Only for instances without a
+    /// container in multi-model mode.
     pub(super) fn slots(&self, fleet: &Fleet, instance: &Instance) -> Option<Arc<Semaphore>> {
         let configured = fleet.deployment().asynchronous.as_ref()?.max_concurrent;
         let slots = configured.map_or(self.settings.async_concurrency, |slots| slots as usize);

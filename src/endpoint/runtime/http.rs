@@ -28,8 +28,8 @@ pub const ERROR_TYPE: &str = "x-amzn-ErrorType";
 /// frames.
 const MODEL_CONTENT_TYPE: &str = "X-Amzn-SageMaker-Content-Type";
 
-/// How long the rest of a refused body is read. Otherwise a client that is still sending would see a
-/// connection reset instead of the reason.
+/// Maximum time to read the rest of a refused body. Without reading it, a client that is still
+/// sending would see a connection reset instead of the reason.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Adds the routes of the runtime API. They require the app data of [`data`].

@@ -50,8 +50,8 @@ impl Runtime {
     /// Invokes an endpoint.
     ///
     /// # Cancel safety
-    /// The connection to the container is closed, so the container sees that the client has left. A
-    /// load in progress continues.
+    /// The connection to the container is closed, so the container sees that the client has left.
+    /// A load in progress continues.
     pub async fn invoke(
         self: &Arc<Self>,
         endpoint: &str,

@@ -43,8 +43,8 @@ pub(super) const OPEN_SESSION: Pattern = Pattern {
 /// The session id that opens a new session.
 const NEW_SESSION: &str = "NEW_SESSION";
 
-/// SageMaker's `^(https|s3)://([^/]+)/?(.*)$`. Here an object may also be in another cloud's bucket,
-/// or a file.
+/// SageMaker's `^(https|s3)://([^/]+)/?(.*)$`. Here an object may also be in another cloud's
+/// bucket, or a file.
 pub(super) const LOCATION: Pattern = Pattern {
     text: "^(https|s3|gs|az)://([^/]+)/?(.*)$|^(file://)?/.*$",
     matches: |text| {

@@ -1,8 +1,8 @@
 //! The headers of an invocation: reads and checks those of the API, and drops all others (IN-1).
 //!
 //! The three operations use different names for the same headers, such as `Accept` and
-//! `X-Amzn-SageMaker-Accept`. Values reach the containers byte for byte, so a name that is not ASCII
-//! arrives as it was sent.
+//! `X-Amzn-SageMaker-Accept`. Values reach the containers byte for byte, so a name that is not
+//! ASCII arrives as it was sent.
 
 use std::time::Duration;
 

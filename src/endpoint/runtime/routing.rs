@@ -35,8 +35,8 @@ pub(super) struct Routing {
 struct Dealt {
     turns: Turns,
     variants: Draws,
-    /// Separate from the draws of variants, so that requests that name their variant do not change the
-    /// draws of the others.
+    /// Separate from the draws of variants, so that requests that name their variant do not change
+    /// the draws of the others.
     instances: Draws,
 }
 
@@ -55,8 +55,8 @@ struct Load {
     has_model: bool,
 }
 
-/// How many more outstanding requests an instance with the loaded model may have than the others
-/// before it loses its preference.
+/// The lead in outstanding requests at which an instance with the loaded model loses its
+/// preference.
 const SPREAD: usize = 4;
 
 impl Chosen {
@@ -133,7 +133,8 @@ impl Routing {
 }
 
 impl Runtime {
-    /// Chooses the destination of a synchronous request, after checking the request's target headers.
+    /// Chooses the destination of a synchronous request, after checking the request's target
+    /// headers.
     pub(super) fn choose(&self, endpoint: &str, request: &Request, body: &[u8]) -> Result<Chosen, RuntimeError> {
         let fleet = self.fleet(endpoint)?;
         if fleet.deployment().asynchronous.is_some() {
@@ -240,8 +241,8 @@ fn suits(model: &Model, request: &Request) -> Result<(), RuntimeError> {
     }
 }
 
-/// Chooses the least busy instance; see [`SPREAD`]. Among equal ones it takes the first from `start`
-/// on. Instances that are down come last.
+/// Chooses the least busy instance; see [`SPREAD`]. Among equal ones it takes the first from
+/// `start` on. Instances that are down come last.
 fn choose(loads: &[Load], start: usize) -> Option<usize> {
     let some_have_it = loads.iter().any(|load| load.has_model && load.up);
     let cost = |load: &Load| {

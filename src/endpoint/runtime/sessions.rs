@@ -1,8 +1,8 @@
 //! The instance of each session (SE-4).
 //!
-//! Containers open and close sessions, and report it in the headers of their responses. The platform
-//! only routes each request to the instance of its session. A request with an unknown session goes
-//! to any instance, whose container refuses it.
+//! Containers open and close sessions, and report it in the headers of their responses. The
+//! platform only routes each request to the instance of its session. A request with an unknown
+//! session goes to any instance, whose container refuses it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

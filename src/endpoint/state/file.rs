@@ -3,8 +3,8 @@
 //! So reading the file checks it by the same rules as the API.
 //!
 //! Invariants:
-//! - Whenever the machine stops, the file contains one complete state: the last acknowledged one or
-//!   a newer one.
+//! - Whenever the machine stops, the file contains one complete state: the last acknowledged one
+//!   or a newer one.
 //! - A file that cannot be parsed is never changed.
 //! - At most one process uses a file, because two would undo each other's changes. It holds a lock
 //!   on the file, and locks a new file before it replaces the old one.
@@ -29,7 +29,7 @@ use crate::endpoint::spec::{EndpointConfig, Model};
 /// The version of the file format. Raised when older programs would misread the file.
 const VERSION: u64 = 1;
 
-/// How long to wait for another process's lock: a process that is ending, or a child that has
+/// Maximum time to wait for another process's lock: a process that is ending, or a child that has
 /// inherited the lock and is about to execute its program.
 const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);

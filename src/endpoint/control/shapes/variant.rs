@@ -1,7 +1,7 @@
 //! The members of an endpoint configuration: variants, asynchronous inference and data capture.
 //!
-//! Members without an effect here are checked as well, so that a request that SageMaker would refuse
-//! fails here too.
+//! Members without an effect here are checked as well, so that a request that SageMaker would
+//! refuse fails here too.
 
 use super::super::shape::Shape::{Anything, Choice, Flag, Integer, List, Number, Structure};
 use super::super::shape::{Shape, optional, required, text};

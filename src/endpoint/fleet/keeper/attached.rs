@@ -9,8 +9,8 @@ use super::{Care, ILL, LATE, SOON};
 use crate::endpoint::fleet::container::RunningContainer;
 use crate::endpoint::fleet::health::Health;
 
-/// Follows the health of the container at `address` until `stop`. Gives it up if it does not become
-/// healthy within the start timeout.
+/// Follows the health of the container at `address` until `stop`. Gives it up if it does not
+/// become healthy within the start timeout.
 pub async fn attend(container: Arc<RunningContainer>, address: Arc<str>, care: Care, stop: CancellationToken) {
     let following = async {
         let ready = wait_until_ready(&container, &address, &care);
@@ -36,8 +36,8 @@ pub async fn attend(container: Arc<RunningContainer>, address: Arc<str>, care: C
     });
 }
 
-/// Publishes the address with a new generation, because the container may have restarted and lost its
-/// models.
+/// Publishes the address with a new generation, because the container may have restarted and lost
+/// its models.
 fn publish(container: &RunningContainer, address: &Arc<str>) {
     tracing::info!(container = container.label(), %address, "container in service");
     container.state.send_modify(|state| {
@@ -54,8 +54,8 @@ async fn wait_until_ready(container: &RunningContainer, address: &str, care: &Ca
     }
 }
 
-/// Waits until the container is lost. A refused connection is enough, because there is no process to
-/// watch.
+/// Waits until the container is lost. A refused connection is enough, because there is no process
+/// to watch.
 async fn wait_until_lost(address: &str, care: &Care) {
     let mut bad = 0;
     while bad < ILL {

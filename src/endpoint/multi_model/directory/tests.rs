@@ -89,8 +89,8 @@ fn a_new_generation_of_the_container_has_no_models() {
 }
 
 proptest! {
-    /// A container with memory for a few models and random requests always unloads the least recently
-    /// used model.
+    /// A container with memory for a few models and random requests always unloads the least
+    /// recently used model.
     #[test]
     fn the_least_recently_used_model_is_unloaded(requests in prop::collection::vec(0_usize..8, 1..60), capacity in 1_usize..5) {
         let mut directory = Directory::default();
