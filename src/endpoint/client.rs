@@ -25,14 +25,14 @@ use tokio::time::{Instant, timeout_at};
 
 pub use target::Target;
 
-use crate::endpoint::fleet::Up;
+use crate::endpoint::fleet::LiveAddress;
 
 /// Containers listen on this machine and accept connections within 250 ms (ST-5).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum idle time of a connection. Servers must keep theirs longer (gunicorn: 2 s): a request
 /// on a connection that the container is closing would be lost.
-const IDLE: Duration = Duration::from_secs(1);
+const MAX_IDLE: Duration = Duration::from_secs(1);
 
 /// Maximum bytes that are read of an error response's body.
 const MAX_ERROR_BYTES: usize = 1 << 20;
@@ -42,7 +42,7 @@ const NO_BODY: &str = "could not load the entire response body";
 
 /// Maximum time between a container's refusing connections and its keeper's noticing that the
 /// process has ended.
-const NOTICE: Duration = Duration::from_secs(1);
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The connections to all containers.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ pub struct ClientError(#[from] reqwest::Error);
 
 /// A request to a container.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct ContainerCall {
     pub method: Method,
     /// Percent-encoded, as it is sent.
     pub path: String,
@@ -71,7 +71,7 @@ pub struct Call {
 
 /// A complete response.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct ContainerResponse {
     pub generation: u64,
     pub status: u16,
     pub headers: HeaderMap,
@@ -97,7 +97,7 @@ pub enum CallError {
 
 /// A response whose body is not read yet.
 #[derive(Debug)]
-pub struct Answer {
+pub struct OpenResponse {
     response: Response,
     deadline: Instant,
     /// The generation of the container that responded.
@@ -119,7 +119,7 @@ impl Client {
             .tls_certs_only([])
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(MAX_IDLE)
             .build()?;
         Ok(Self { http, down_wait })
     }
@@ -128,7 +128,12 @@ impl Client {
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection, which tells the server that the client has left.
-    pub async fn send(&self, target: &dyn Target, call: Call, deadline: Instant) -> Result<Answer, CallError> {
+    pub async fn send(
+        &self,
+        target: &dyn Target,
+        call: ContainerCall,
+        deadline: Instant,
+    ) -> Result<OpenResponse, CallError> {
         let until = deadline.min(Instant::now() + self.down_wait);
         loop {
             let Some(up) = target::up(target, until).await else {
@@ -142,7 +147,7 @@ impl Client {
                 return Err(failed);
             }
             // The process has just ended, and its keeper has not noticed yet.
-            let noticed = until.min(Instant::now() + NOTICE);
+            let noticed = until.min(Instant::now() + NOTICE_TIMEOUT);
             if timeout_at(noticed, target.lost(up.generation)).await.is_err() {
                 return Err(failed);
             }
@@ -153,14 +158,20 @@ impl Client {
     pub async fn exchange(
         &self,
         target: &dyn Target,
-        call: Call,
+        call: ContainerCall,
         limit: usize,
         deadline: Instant,
-    ) -> Result<Reply, CallError> {
+    ) -> Result<ContainerResponse, CallError> {
         self.send(target, call, deadline).await?.read(limit).await
     }
 
-    async fn attempt(&self, target: &dyn Target, up: &Up, call: Call, deadline: Instant) -> Result<Answer, CallError> {
+    async fn attempt(
+        &self,
+        target: &dyn Target,
+        up: &LiveAddress,
+        call: ContainerCall,
+        deadline: Instant,
+    ) -> Result<OpenResponse, CallError> {
         let url = format!("{}{}", up.address, call.path);
         let request = self.http.request(call.method, url).headers(call.headers);
         let sent = async {
@@ -170,7 +181,7 @@ impl Client {
             }
         };
         match timeout_at(deadline, sent).await {
-            Ok(Ok(response)) => Ok(Answer {
+            Ok(Ok(response)) => Ok(OpenResponse {
                 response,
                 deadline,
                 generation: up.generation,
@@ -181,7 +192,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl OpenResponse {
     pub fn status(&self) -> StatusCode {
         self.response.status()
     }
@@ -201,7 +212,7 @@ impl Answer {
 
     /// Reads the rest of the body. An error's body may be too long or cut short: its status is
     /// what matters.
-    pub async fn read(mut self, limit: usize) -> Result<Reply, CallError> {
+    pub async fn read(mut self, limit: usize) -> Result<ContainerResponse, CallError> {
         let is_error = !self.status().is_success();
         let limit = if is_error { MAX_ERROR_BYTES } else { limit };
         let body = match self.body(limit).await {
@@ -210,7 +221,7 @@ impl Answer {
             }
             body => body?,
         };
-        Ok(Reply {
+        Ok(ContainerResponse {
             generation: self.generation,
             status: self.status().as_u16(),
             headers: std::mem::take(self.response.headers_mut()),

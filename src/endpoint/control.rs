@@ -31,13 +31,13 @@ use serde_json::{Map, Value};
 use super::spec::Deployment;
 use crate::wire::BYTE_ORDER_MARK;
 
-pub use arn::{ACCOUNT, Arns, Kind};
+pub use arn::{ACCOUNT, Arns, ResourceKind};
 pub use endpoint_config::parse as parse_endpoint_config;
 pub use error::AwsError;
 pub use model::parse as parse_model;
 pub use pattern::is_valid_name as is_name;
 pub use records::{Records, Tags};
-pub use running::{Endpoint, Phase, Wish};
+pub use running::{DesiredEndpoint, Endpoint, EndpointPhase};
 
 use shape::Member;
 
@@ -46,7 +46,7 @@ const TARGET_PREFIX: &str = "SageMaker.";
 
 /// The inputs of an action besides its request.
 #[derive(Clone, Copy)]
-pub struct Context<'a> {
+pub struct ActionContext<'a> {
     pub arns: &'a Arns,
     /// Seconds since the epoch.
     pub now: f64,
@@ -74,7 +74,7 @@ pub enum Effect {
     SetWeights {
         endpoint: String,
         /// The new values of all variants.
-        capacities: Vec<Capacity>,
+        capacities: Vec<DesiredCapacity>,
     },
     /// Removes the endpoint.
     Remove(String),
@@ -82,7 +82,7 @@ pub enum Effect {
 
 /// The weight and the number of instances of a variant.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Capacity {
+pub struct DesiredCapacity {
     pub variant: String,
     pub weight: f64,
     pub instances: u32,
@@ -99,19 +99,19 @@ impl Effect {
 
 /// The body of a response and the effect of the action.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct ActionResponse {
     pub body: Value,
     pub effect: Option<Effect>,
 }
 
-impl Answer {
+impl ActionResponse {
     fn plain(body: Value) -> Self {
         Self { body, effect: None }
     }
 }
 
-type Read = fn(&Context<'_>, &Records, &Map<String, Value>) -> Result<Value, AwsError>;
-type Change = fn(&Context<'_>, &mut Records, &Map<String, Value>) -> Result<Answer, AwsError>;
+type Read = fn(&ActionContext<'_>, &Records, &Map<String, Value>) -> Result<Value, AwsError>;
+type Change = fn(&ActionContext<'_>, &mut Records, &Map<String, Value>) -> Result<ActionResponse, AwsError>;
 
 struct Action {
     name: &'static str,
@@ -157,7 +157,7 @@ const fn change(name: &'static str, members: &'static [Member], handler: Change)
 }
 
 /// A request for an action, with a checked body.
-pub enum Call {
+pub enum ActionCall {
     Read(ReadCall),
     Change(ChangeCall),
 }
@@ -172,7 +172,7 @@ pub struct ChangeCall {
     body: Map<String, Value>,
 }
 
-impl Call {
+impl ActionCall {
     /// Parses a request, given its `X-Amz-Target` and its body.
     pub fn parse(target: &str, body: &[u8]) -> Result<Self, AwsError> {
         let name = target.strip_prefix(TARGET_PREFIX).unwrap_or(target);
@@ -197,22 +197,27 @@ impl Call {
 }
 
 impl ReadCall {
-    pub fn answer(&self, context: &Context<'_>, records: &Records) -> Result<Value, AwsError> {
+    pub fn answer(&self, context: &ActionContext<'_>, records: &Records) -> Result<Value, AwsError> {
         (self.handler)(context, records, &self.body)
     }
 }
 
 impl ChangeCall {
     /// Leaves `records` unchanged if it refuses the request.
-    pub fn answer(&self, context: &Context<'_>, records: &mut Records) -> Result<Answer, AwsError> {
+    pub fn answer(&self, context: &ActionContext<'_>, records: &mut Records) -> Result<ActionResponse, AwsError> {
         (self.handler)(context, records, &self.body)
     }
 }
 
 /// Parses and answers a request in one step, for callers without a state file.
-pub fn answer(context: &Context<'_>, records: &mut Records, target: &str, body: &[u8]) -> Result<Answer, AwsError> {
-    match Call::parse(target, body)? {
-        Call::Read(call) => call.answer(context, records).map(Answer::plain),
-        Call::Change(call) => call.answer(context, records),
+pub fn answer(
+    context: &ActionContext<'_>,
+    records: &mut Records,
+    target: &str,
+    body: &[u8],
+) -> Result<ActionResponse, AwsError> {
+    match ActionCall::parse(target, body)? {
+        ActionCall::Read(call) => call.answer(context, records).map(ActionResponse::plain),
+        ActionCall::Change(call) => call.answer(context, records),
     }
 }

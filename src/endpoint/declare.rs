@@ -21,7 +21,7 @@ pub const VARIANT: &str = "AllTraffic";
 
 /// The endpoints that the command line declares.
 #[derive(Debug, Clone, Default)]
-pub struct Declared {
+pub struct DeclaredEndpoints {
     /// `--multi-model`: the directory or URL that contains the models.
     pub multi_model: Option<String>,
     /// `--model`: the archive or folder of a single model.
@@ -60,7 +60,7 @@ pub enum DeclareError {
     #[error("{flag}: {reason}")]
     Flag { flag: &'static str, reason: String },
     #[error("two endpoints have the name {0:?}; give each model its own ModelName, or change --endpoint-name")]
-    Twice(String),
+    DuplicateName(String),
 }
 
 /// The reason why a value of `--container` is invalid.
@@ -96,7 +96,7 @@ impl FromStr for AttachedContainer {
     }
 }
 
-impl Declared {
+impl DeclaredEndpoints {
     /// The deployments that the command line declares. `now` is in seconds since the epoch.
     pub fn deployments(&self, arns: &Arns, now: f64) -> Result<Vec<Deployment>, DeclareError> {
         let mut models = Vec::from_iter(self.model_of_flags(arns, now)?);
@@ -107,7 +107,7 @@ impl Declared {
         for model in models {
             let same = |other: &Deployment| other.endpoint.eq_ignore_ascii_case(&model.name);
             if deployments.iter().any(same) {
-                return Err(DeclareError::Twice(model.name));
+                return Err(DeclareError::DuplicateName(model.name));
             }
             deployments.push(self.deployment_of(model));
         }

@@ -97,7 +97,7 @@ pub enum RuntimeError {
 
 /// The endpoint of a failed invocation, for error texts.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct ErrorContext<'a> {
     pub account: &'a str,
     pub region: &'a str,
     pub endpoint: &'a str,
@@ -105,7 +105,7 @@ pub struct Place<'a> {
 
 /// An error response as the AWS clients receive it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AwsError {
+pub struct AwsErrorResponse {
     pub status: u16,
     /// The value of `x-amzn-ErrorType`. Without it, clients use the status as the type.
     pub kind: Option<&'static str>,
@@ -142,7 +142,7 @@ impl RuntimeError {
     }
 
     /// The response that the AWS clients receive.
-    pub fn answer(&self, at: Place<'_>) -> AwsError {
+    pub fn answer(&self, at: ErrorContext<'_>) -> AwsErrorResponse {
         let endpoint = at.endpoint;
         match self {
             Self::UnknownEndpoint { spelled } => {
@@ -232,7 +232,7 @@ impl RuntimeError {
                      less than or equal to {limit}. Put a larger body into an object, and give that as InputLocation."
                 ),
             ),
-            Self::BodyTooLarge { limit } => AwsError {
+            Self::BodyTooLarge { limit } => AwsErrorResponse {
                 status: 413,
                 kind: None,
                 body: json!({"Message": format!("HTTP content length exceeded {limit} bytes.")}),
@@ -292,24 +292,24 @@ impl RuntimeError {
     }
 }
 
-fn plain((status, kind): (u16, &'static str), message: String) -> AwsError {
-    AwsError {
+fn plain((status, kind): (u16, &'static str), message: String) -> AwsErrorResponse {
+    AwsErrorResponse {
         status,
         kind: Some(kind),
         body: json!({"Message": message}),
     }
 }
 
-fn coded(code: &str, message: String) -> AwsError {
-    AwsError {
+fn coded(code: &str, message: String) -> AwsErrorResponse {
+    AwsErrorResponse {
         body: json!({"ErrorCode": code, "Message": message}),
         ..plain(VALIDATION, String::new())
     }
 }
 
 /// A container's failure. `original` is its status, or 0 if it did not respond.
-fn model_error(at: Place<'_>, container: &str, original: u16, message: &str) -> AwsError {
-    let Place {
+fn model_error(at: ErrorContext<'_>, container: &str, original: u16, message: &str) -> AwsErrorResponse {
+    let ErrorContext {
         account,
         region,
         endpoint,
@@ -335,7 +335,7 @@ fn model_error(at: Place<'_>, container: &str, original: u16, message: &str) -> 
     );
     body.insert("OriginalMessage".to_owned(), message.into());
     body.insert("OriginalStatusCode".to_owned(), original.into());
-    AwsError {
+    AwsErrorResponse {
         status: MODEL_ERROR.0,
         kind: Some(MODEL_ERROR.1),
         body: Value::Object(body),

@@ -51,20 +51,20 @@ use crate::background::{Background, BlockingWork};
 use crate::store;
 use artifact::Artifacts;
 use health::Prober;
-use shared::{Entry, Shared, instances_of, retire};
-use work::Work;
+use shared::{EndpointEntry, Shared, instances_of, retire};
+use work::WorkFolder;
 
-pub use container::{RunningContainer, Up};
+pub use container::{LiveAddress, RunningContainer};
 pub use environment::InvocationBounds;
-pub use instance::{InFlight, Instance};
+pub use instance::{Instance, OutstandingRequest};
 pub use runner::Runner;
-pub use status::{Capacity, Phase, Status, VariantStatus};
-pub use strategy::Asked;
+pub use status::{Capacity, FleetPhase, FleetStatus, VariantStatus};
+pub use strategy::RoutingInput;
 pub use variant::{Fleet, RunningVariant};
 
 /// The configuration of the fleets.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct FleetConfig {
     pub runner: Runner,
     /// The path of this program. Containers are processes of it, and it starts the docker command.
     pub program: PathBuf,
@@ -94,14 +94,14 @@ pub struct Settings {
     /// to end by themselves.
     pub drain_timeout: Duration,
     /// The store settings for downloading models. Its URL is ignored: each model has its own.
-    pub store: store::Settings,
+    pub store: store::StoreConfig,
     /// Maximum bytes on disk of the models from one source.
     pub archive_bytes: u64,
 }
 
 /// The reason why the fleets could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum FleetStartError {
     #[error("create the work folder in {folder}")]
     Folder {
         folder: PathBuf,
@@ -133,15 +133,15 @@ pub enum FleetError {
 /// All running endpoints.
 pub struct Fleets {
     shared: Arc<Shared>,
-    work: Mutex<Option<Work>>,
+    work: Mutex<Option<WorkFolder>>,
     /// The thread that starts and watches containers. The kernel sends the parent-death signal
     /// when the thread that started a process ends, so this thread must outlive all containers.
     thread: Background,
 }
 
 impl Fleets {
-    pub fn start(settings: Settings) -> Result<Self, StartError> {
-        let mut work = Work::new(&settings.folder).map_err(|source| StartError::Folder {
+    pub fn start(settings: FleetConfig) -> Result<Self, FleetStartError> {
+        let mut work = WorkFolder::new(&settings.folder).map_err(|source| FleetStartError::Folder {
             folder: settings.folder.clone(),
             source,
         })?;
@@ -155,7 +155,7 @@ impl Fleets {
             name: work.name(),
             killed: Mutex::new(work.take_removed()),
             settings: Arc::new(settings),
-            prober: Prober::new().map_err(StartError::Client)?,
+            prober: Prober::new().map_err(FleetStartError::Client)?,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             ids: AtomicU64::new(0),
@@ -164,7 +164,7 @@ impl Fleets {
         Ok(Self {
             shared: Arc::new(shared),
             work: Mutex::new(Some(work)),
-            thread: Background::start("fleet", BlockingWork::Awaited).map_err(StartError::Thread)?,
+            thread: Background::start("fleet", BlockingWork::Awaited).map_err(FleetStartError::Thread)?,
         })
     }
 
@@ -186,7 +186,7 @@ impl Fleets {
     }
 
     /// The status of `endpoint`; `None` if it does not exist.
-    pub fn status(&self, endpoint: &str) -> Option<Status> {
+    pub fn status(&self, endpoint: &str) -> Option<FleetStatus> {
         let endpoints = self.shared.endpoints();
         let entry = endpoints.get(endpoint)?;
         let variants = match &entry.fleet {
@@ -198,7 +198,7 @@ impl Fleets {
                 .map(|(spec, _)| status::none(spec))
                 .collect(),
         };
-        Some(Status {
+        Some(FleetStatus {
             phase: entry.phase.clone(),
             variants,
         })
@@ -220,10 +220,10 @@ impl Fleets {
             }
             let fleet = before.and_then(|entry| entry.fleet.take());
             let phase = match fleet {
-                Some(_) => Phase::Updating,
-                None => Phase::Creating,
+                Some(_) => FleetPhase::Updating,
+                None => FleetPhase::Creating,
             };
-            let entry = Entry {
+            let entry = EndpointEntry {
                 fleet,
                 wanted: deployment.clone(),
                 phase,
@@ -279,7 +279,7 @@ impl Fleets {
             for (variant, capacity) in &changes {
                 variant.desire(capacity.weight, capacity.instances);
             }
-            entry.phase = Phase::Updating;
+            entry.phase = FleetPhase::Updating;
             entry.change = change;
             entry.abort = abort.clone();
         }
@@ -320,7 +320,7 @@ impl Fleets {
                 return false;
             };
             entry.abort.cancel();
-            entry.phase = Phase::Deleting;
+            entry.phase = FleetPhase::Deleting;
             entry.change = self.shared.next_id();
             (entry.fleet.take(), entry.change)
         };
@@ -350,7 +350,10 @@ impl Fleets {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         let work = self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let removal = self.thread.runtime().spawn_blocking(move || work.map(Work::close));
+        let removal = self
+            .thread
+            .runtime()
+            .spawn_blocking(move || work.map(WorkFolder::close));
         if let Ok(Some(Err(error))) = removal.await {
             tracing::warn!(%error, "the work folder was not removed");
         }

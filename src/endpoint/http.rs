@@ -42,7 +42,7 @@ const MAX_REQUEST: usize = 4 << 20;
 
 /// The configuration of the server.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct EndpointServerConfig {
     pub connections: connections::Settings,
     /// The web pages whose requests are served.
     pub pages: Pages,
@@ -53,7 +53,7 @@ pub struct Settings {
 /// Serves both APIs on `listener` until the returned server is stopped.
 pub fn start(
     listener: TcpListener,
-    settings: &Settings,
+    settings: &EndpointServerConfig,
     provisioner: Provisioner,
     runtime: &Arc<Runtime>,
 ) -> io::Result<Server> {

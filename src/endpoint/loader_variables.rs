@@ -14,30 +14,30 @@ use std::fmt;
 
 /// Refused names with the reason.
 #[derive(Debug)]
-struct Group {
+struct RefusedGroup {
     /// A name that ends in `*` is a prefix.
     names: &'static [&'static str],
     effect: &'static str,
 }
 
-const REFUSED: [Group; 6] = [
-    Group {
+const REFUSED: [RefusedGroup; 6] = [
+    RefusedGroup {
         names: &["LD_*", "GLIBC_TUNABLES"],
         effect: "it makes the dynamic loader load other code",
     },
-    Group {
+    RefusedGroup {
         names: &["GCONV_PATH", "LOCPATH", "NLSPATH", "I18NPATH", "TZDIR", "GETCONF_DIR"],
         effect: "it makes the C library load modules or data from elsewhere",
     },
-    Group {
+    RefusedGroup {
         names: &["HOSTALIASES", "LOCALDOMAIN", "NIS_PATH", "RESOLV_*", "RES_OPTIONS"],
         effect: "it makes the C library look up names elsewhere",
     },
-    Group {
+    RefusedGroup {
         names: &["MALLOC_*", "_RJEM_MALLOC_CONF", "JE_MALLOC_CONF", "TMPDIR"],
         effect: "it makes the process write or trust files elsewhere",
     },
-    Group {
+    RefusedGroup {
         names: &[
             "ORT_*",
             "CUDA_INJECTION*",
@@ -53,7 +53,7 @@ const REFUSED: [Group; 6] = [
         ],
         effect: "it makes a library load or write files elsewhere",
     },
-    Group {
+    RefusedGroup {
         names: &[
             "LONGSHORE_BIND",
             "LONGSHORE_CACHE_DIR",
@@ -69,12 +69,12 @@ const REFUSED: [Group; 6] = [
 
 /// A variable that a model must not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedVariable {
     name: String,
     effect: &'static str,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedVariable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -86,12 +86,12 @@ impl fmt::Display for Refused {
 }
 
 /// Finds the first refused name.
-pub fn first_refused<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<Refused> {
+pub fn first_refused<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<RefusedVariable> {
     names.find_map(|name| {
         let group = REFUSED
             .iter()
             .find(|group| group.names.iter().any(|pattern| covers(pattern, name)))?;
-        Some(Refused {
+        Some(RefusedVariable {
             name: name.to_owned(),
             effect: group.effect,
         })

@@ -32,23 +32,23 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::endpoint::client::{Call, CallError, Client, Reply, Target};
+use crate::endpoint::client::{CallError, Client, ContainerCall, ContainerResponse, Target};
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::spec::Mode;
 use crate::store::{Name, Store};
 use crate::wire::{ModelPath, TARGET_MODEL};
 
-use directory::{Directory, Found, Stay};
+use directory::{Directory, Lookup, ResidencyId};
 
 const NOT_LOADED: u16 = 404;
-const NO_ROOM: u16 = 507;
+const OUT_OF_MEMORY: u16 = 507;
 
 /// Maximum number of new loads for a request whose model is gone. Then the request gets the 404.
-const FRESH_LOADS: u32 = 1;
+const MAX_RELOADS: u32 = 1;
 
 /// The timeouts of loads and unloads (MM-14, MM-15).
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct MultiModelConfig {
     /// Maximum time that a request waits for a load.
     pub load_wait: Duration,
     /// Maximum time of a load, including the download and the unloads that it needs.
@@ -58,7 +58,7 @@ pub struct Settings {
 }
 
 /// The parts of a [`Platform`].
-pub struct Parts {
+pub struct PlatformParts {
     /// A weak reference, because the container owns the platform.
     pub target: Weak<dyn Target>,
     /// The store that `ModelDataUrl` names.
@@ -74,19 +74,19 @@ pub struct Invocation<'a> {
     pub model: &'a Name,
     pub headers: &'a HeaderMap,
     pub body: &'a Bytes,
-    /// See [`Call::fatal`].
+    /// See [`ContainerCall::fatal`].
     pub fatal: bool,
 }
 
 /// The models of one container.
 pub struct Platform {
-    parts: Parts,
-    settings: Settings,
+    parts: PlatformParts,
+    settings: MultiModelConfig,
     hostname: String,
     label: String,
-    root: Root,
+    root: ModelsRoot,
     /// Whether models stay loaded after a request.
-    keeps: bool,
+    keep_loaded: bool,
     /// Never locked across an `await`.
     directory: Mutex<Directory>,
     /// Changes when memory may have become free, or a model has become idle.
@@ -97,23 +97,23 @@ pub struct Platform {
 }
 
 /// The models root, by this process's path and by the container's.
-struct Root {
+struct ModelsRoot {
     here: PathBuf,
     inside: String,
 }
 
 /// The use of a model by a request. The model is not unloaded until this is dropped.
-struct Use<'a> {
+struct ModelUse<'a> {
     platform: &'a Arc<Platform>,
     name: &'a Name,
-    stay: Stay,
+    residency: ResidencyId,
 }
 
-impl Drop for Use<'_> {
+impl Drop for ModelUse<'_> {
     fn drop(&mut self) {
-        let idle = self.platform.directory().leave(self.name, self.stay);
+        let idle = self.platform.directory().release(self.name, self.residency);
         self.platform.changes.send_replace(());
-        if idle && !self.platform.keeps && self.platform.directory().begin_unload(self.name) {
+        if idle && !self.platform.keep_loaded && self.platform.directory().begin_unload(self.name) {
             let (platform, name) = (Arc::clone(self.platform), self.name.clone());
             self.platform.parts.background.spawn(async move {
                 platform.unload(&name).await;
@@ -124,8 +124,8 @@ impl Drop for Use<'_> {
 
 impl Platform {
     /// The platform of `target`, to which `parts` refers as well.
-    pub fn new(target: &dyn Target, parts: Parts, settings: Settings) -> Arc<Self> {
-        let keeps = match target.container().mode {
+    pub fn new(target: &dyn Target, parts: PlatformParts, settings: MultiModelConfig) -> Arc<Self> {
+        let keep_loaded = match target.container().mode {
             Mode::MultiModel { cache } => cache,
             Mode::SingleModel => true,
         };
@@ -134,11 +134,11 @@ impl Platform {
             settings,
             hostname: target.container().hostname.clone(),
             label: target.label().to_owned(),
-            root: Root {
+            root: ModelsRoot {
                 here: target.models_root().to_owned(),
                 inside: target.models_root_inside().display().to_string(),
             },
-            keeps,
+            keep_loaded,
             directory: Mutex::default(),
             changes: watch::Sender::default(),
             alone: Semaphore::new(1),
@@ -160,7 +160,7 @@ impl Platform {
         invocation: Invocation<'_>,
         limit: usize,
         deadline: Instant,
-    ) -> Result<Reply, RuntimeError> {
+    ) -> Result<ContainerResponse, RuntimeError> {
         let name = invocation.model;
         let (mut gone, mut full) = (0, false);
         loop {
@@ -168,15 +168,15 @@ impl Platform {
             let call = self.call_of(invocation);
             let reply = self.exchange(call, limit, deadline).await?;
             match reply.status {
-                NOT_LOADED if gone < FRESH_LOADS => {
+                NOT_LOADED if gone < MAX_RELOADS => {
                     gone += 1;
                     tracing::info!(container = self.label(), model = %name, "404: the container has lost the model");
-                    self.forget(name, used.stay).await;
+                    self.forget(name, used.residency).await;
                 }
-                NO_ROOM if !full => {
+                OUT_OF_MEMORY if !full => {
                     full = true;
                     tracing::info!(container = self.label(), model = %name, "507: not enough memory to run the model");
-                    if !self.unload_others(used.stay).await {
+                    if !self.unload_others(used.residency).await {
                         return Ok(reply);
                     }
                     tracing::info!(container = self.label(), model = %name, "retry");
@@ -187,30 +187,30 @@ impl Platform {
     }
 
     /// Waits until the model is loaded, starting a load if necessary.
-    async fn loaded<'a>(self: &'a Arc<Self>, name: &'a Name, deadline: Instant) -> Result<Use<'a>, RuntimeError> {
+    async fn loaded<'a>(self: &'a Arc<Self>, name: &'a Name, deadline: Instant) -> Result<ModelUse<'a>, RuntimeError> {
         let until = deadline.min(Instant::now() + self.settings.load_wait);
         let not_ready = || RuntimeError::ModelNotReady {
             model: name.to_string(),
         };
-        let in_use = |stay| Use {
+        let in_use = |residency| ModelUse {
             platform: self,
             name,
-            stay,
+            residency,
         };
         loop {
-            self.see_generation();
-            let found = self.directory().arrive(name);
+            self.check_generation();
+            let found = self.directory().acquire(name);
             let (used, mut outcome) = match found {
-                Found::Loaded(stay) => return Ok(in_use(stay)),
-                Found::Loading(stay, outcome) => (in_use(stay), outcome),
-                Found::Absent(stay, outcome) => {
+                Lookup::Loaded(residency) => return Ok(in_use(residency)),
+                Lookup::Loading(residency, outcome) => (in_use(residency), outcome),
+                Lookup::Absent(residency, outcome) => {
                     let (platform, name) = (Arc::clone(self), name.clone());
                     self.parts
                         .background
-                        .spawn(async move { platform.load(&name, stay).await });
-                    (in_use(stay), outcome)
+                        .spawn(async move { platform.load(&name, residency).await });
+                    (in_use(residency), outcome)
                 }
-                Found::Unloading(mut ended) => {
+                Lookup::Unloading(mut ended) => {
                     // The channel closes when the unload has ended.
                     while timeout_at(until, ended.changed())
                         .await
@@ -234,7 +234,7 @@ impl Platform {
         }
     }
 
-    fn call_of(&self, invocation: Invocation<'_>) -> Call {
+    fn call_of(&self, invocation: Invocation<'_>) -> ContainerCall {
         let Invocation {
             model,
             headers,
@@ -243,7 +243,7 @@ impl Platform {
         } = invocation;
         let mut headers = headers.clone();
         headers.extend(target_model(model));
-        Call {
+        ContainerCall {
             method: Method::POST,
             path: format!("{}/invoke", ModelPath::of(&self.opaque(model))),
             headers,
@@ -252,7 +252,12 @@ impl Platform {
         }
     }
 
-    async fn exchange(&self, call: Call, limit: usize, deadline: Instant) -> Result<Reply, RuntimeError> {
+    async fn exchange(
+        &self,
+        call: ContainerCall,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<ContainerResponse, RuntimeError> {
         let result = match self.parts.target.upgrade() {
             Some(target) => self.parts.client.exchange(&*target, call, limit, deadline).await,
             None => Err(CallError::Down),
@@ -262,17 +267,17 @@ impl Platform {
 
     /// Removes the files of a model that the container does not know. The next request loads it
     /// again.
-    async fn forget(self: &Arc<Self>, name: &Name, stay: Stay) {
-        if self.directory().lost(name, stay) {
+    async fn forget(self: &Arc<Self>, name: &Name, residency: ResidencyId) {
+        if self.directory().lost(name, residency) {
             self.clean_up(name).await;
         }
     }
 
     /// Notices a restart of the container, and removes the files of the models that it lost.
-    fn see_generation(self: &Arc<Self>) {
+    fn check_generation(self: &Arc<Self>) {
         let up = self.parts.target.upgrade().and_then(|target| target.up());
         let Some(up) = up else { return };
-        let gone = self.directory().see(up.generation);
+        let gone = self.directory().set_generation(up.generation);
         if gone.is_empty() {
             return;
         }

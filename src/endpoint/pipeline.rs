@@ -16,7 +16,7 @@ use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use crate::endpoint::client::{Answer, Call, Client, Reply, Target};
+use crate::endpoint::client::{Client, ContainerCall, ContainerResponse, OpenResponse, Target};
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::multi_model::{Invocation, Platform};
 use crate::store::Name;
@@ -25,7 +25,7 @@ pub use head::{CLOSED_SESSION_ID, NEW_SESSION_ID};
 
 /// A container of the pipeline.
 #[derive(Clone)]
-pub struct Stage {
+pub struct PipelineStage {
     pub target: Arc<dyn Target>,
     /// The models of a container in multi-model mode.
     pub platform: Option<Arc<Platform>>,
@@ -35,7 +35,7 @@ pub struct Stage {
 
 /// The input of the pipeline.
 #[derive(Debug, Clone)]
-pub struct Input {
+pub struct PipelineInput {
     /// Headers for all containers.
     pub headers: HeaderMap,
     pub content_type: Option<HeaderValue>,
@@ -46,7 +46,7 @@ pub struct Input {
 
 /// The limits of one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct PipelineLimits {
     /// Maximum bytes that one container passes to the next.
     pub between: usize,
     /// Maximum bytes of the last container's response.
@@ -58,12 +58,18 @@ pub struct Limits {
     pub asynchronous: bool,
 }
 
-impl Stage {
+impl PipelineStage {
     pub fn hostname(&self) -> &str {
         &self.target.container().hostname
     }
 
-    async fn ask(&self, client: &Client, input: Input, limit: usize, deadline: Instant) -> Result<Reply, RuntimeError> {
+    async fn ask(
+        &self,
+        client: &Client,
+        input: PipelineInput,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<ContainerResponse, RuntimeError> {
         let headers = input.headers_of_call();
         match (&self.platform, &input.model) {
             (Some(platform), Some(model)) => {
@@ -84,8 +90,8 @@ impl Stage {
         }
     }
 
-    fn invocation(&self, headers: HeaderMap, body: Bytes) -> Call {
-        Call {
+    fn invocation(&self, headers: HeaderMap, body: Bytes) -> ContainerCall {
+        ContainerCall {
             method: Method::POST,
             path: "/invocations".to_owned(),
             headers,
@@ -95,7 +101,7 @@ impl Stage {
     }
 }
 
-impl Input {
+impl PipelineInput {
     fn headers_of_call(&self) -> HeaderMap {
         let mut headers = self.headers.clone();
         headers.extend(self.content_type.clone().map(|value| (CONTENT_TYPE, value)));
@@ -105,14 +111,19 @@ impl Input {
 }
 
 /// Marks the container with this hostname, if any, to be killed by its request.
-pub fn kill(stages: &mut [Stage], hostname: Option<&str>) {
+pub fn kill(stages: &mut [PipelineStage], hostname: Option<&str>) {
     for stage in stages {
         stage.fatal = hostname == Some(stage.hostname());
     }
 }
 
 /// Runs the pipeline. Returns the last container's response, which is a success.
-pub async fn run(client: &Client, stages: &[Stage], input: Input, limits: Limits) -> Result<Reply, RuntimeError> {
+pub async fn run(
+    client: &Client,
+    stages: &[PipelineStage],
+    input: PipelineInput,
+    limits: PipelineLimits,
+) -> Result<ContainerResponse, RuntimeError> {
     let Some((last, _)) = stages.split_last() else {
         return Err(RuntimeError::Internal("the model has no containers".to_owned()));
     };
@@ -124,10 +135,10 @@ pub async fn run(client: &Client, stages: &[Stage], input: Input, limits: Limits
 /// Runs the pipeline and streams the last container's response, whose status is a success.
 pub async fn run_streaming(
     client: &Client,
-    stages: &[Stage],
-    input: Input,
-    limits: Limits,
-) -> Result<Answer, RuntimeError> {
+    stages: &[PipelineStage],
+    input: PipelineInput,
+    limits: PipelineLimits,
+) -> Result<OpenResponse, RuntimeError> {
     let Some((last, _)) = stages.split_last() else {
         return Err(RuntimeError::Internal("the model has no containers".to_owned()));
     };
@@ -153,10 +164,10 @@ pub async fn run_streaming(
 /// Runs all containers but the last. Returns the input of the last one.
 async fn before_last(
     client: &Client,
-    stages: &[Stage],
-    mut input: Input,
-    limits: Limits,
-) -> Result<Input, RuntimeError> {
+    stages: &[PipelineStage],
+    mut input: PipelineInput,
+    limits: PipelineLimits,
+) -> Result<PipelineInput, RuntimeError> {
     let accept = input.accept.take();
     for pair in stages.windows(2) {
         let [stage, next] = pair else { continue };
@@ -185,7 +196,11 @@ async fn before_last(
     Ok(input)
 }
 
-fn successful(stage: &Stage, reply: Reply, asynchronous: bool) -> Result<Reply, RuntimeError> {
+fn successful(
+    stage: &PipelineStage,
+    reply: ContainerResponse,
+    asynchronous: bool,
+) -> Result<ContainerResponse, RuntimeError> {
     match reply.status {
         200..300 => {
             passable(stage, reply.status, &reply.headers, asynchronous)?;
@@ -196,7 +211,7 @@ fn successful(stage: &Stage, reply: Reply, asynchronous: bool) -> Result<Reply, 
 }
 
 /// Refuses a response whose headers SageMaker would not pass on.
-fn passable(stage: &Stage, status: u16, headers: &HeaderMap, asynchronous: bool) -> Result<(), RuntimeError> {
+fn passable(stage: &PipelineStage, status: u16, headers: &HeaderMap, asynchronous: bool) -> Result<(), RuntimeError> {
     head::check(stage.hostname(), headers, asynchronous).map_err(|reason| RuntimeError::BadReply {
         container: stage.hostname().to_owned(),
         status,
@@ -204,7 +219,7 @@ fn passable(stage: &Stage, status: u16, headers: &HeaderMap, asynchronous: bool)
     })
 }
 
-fn refusal(stage: &Stage, reply: &Reply) -> RuntimeError {
+fn refusal(stage: &PipelineStage, reply: &ContainerResponse) -> RuntimeError {
     RuntimeError::Model {
         container: stage.hostname().to_owned(),
         status: reply.status,

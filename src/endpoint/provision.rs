@@ -18,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 use super::control::{self, AwsError, Effect, StatusSource};
 use super::fleet::{Capacity, FleetError, Fleets};
 use super::spec::Deployment;
-use super::state::State;
+use super::state::ControlState;
 
 /// The control plane together with the fleets.
 #[derive(Clone)]
 pub struct Provisioner {
-    state: Arc<State>,
+    state: Arc<ControlState>,
     fleets: Arc<Fleets>,
     /// The runtime for all work, so that a client that hangs up interrupts nothing.
     background: Handle,
@@ -34,7 +34,7 @@ pub struct Provisioner {
 }
 
 impl Provisioner {
-    pub fn new(state: State, fleets: Arc<Fleets>, background: Handle, settle_wait: Duration) -> Self {
+    pub fn new(state: ControlState, fleets: Arc<Fleets>, background: Handle, settle_wait: Duration) -> Self {
         Self {
             state: Arc::new(state),
             fleets,
@@ -121,8 +121,8 @@ fn stopping() -> AwsError {
     AwsError::Internal("the server is stopping".to_owned())
 }
 
-impl From<control::Capacity> for Capacity {
-    fn from(capacity: control::Capacity) -> Self {
+impl From<control::DesiredCapacity> for Capacity {
+    fn from(capacity: control::DesiredCapacity) -> Self {
         Self {
             variant: capacity.variant,
             weight: Some(capacity.weight),

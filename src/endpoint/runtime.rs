@@ -29,25 +29,25 @@ use tokio::runtime::Handle;
 
 use crate::endpoint::client::{Client, ClientError};
 use crate::endpoint::deal::Deal;
-use crate::endpoint::error::{Place, RuntimeError};
+use crate::endpoint::error::{ErrorContext, RuntimeError};
 use crate::endpoint::fault::Faults;
 use crate::endpoint::fleet::{Fleet, Fleets};
 use crate::endpoint::multi_model;
 use crate::store::{self, Disk, LocationError, ObjectError, Objects, OpenError, Store};
 
 pub use http::{ERROR_TYPE, REQUEST_ID, data, routes};
-pub use invoke::{Response, Written};
-pub use request::{Api, Request};
-pub use stream::Streamed;
+pub use invoke::{InvocationResponse, ResultLocations};
+pub use request::{Api, InvocationRequest};
+pub use stream::StreamedResponse;
 
-use asynchronous::Asynchronous;
+use asynchronous::AsyncQueue;
 use ids::Ids;
-use routing::Routing;
+use routing::Router;
 use sessions::Sessions;
 
 /// The configuration of the runtime API. The defaults are SageMaker's.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct RuntimeConfig {
     pub account: String,
     pub region: String,
     /// Maximum bytes of a request's body and of a response's.
@@ -73,16 +73,16 @@ pub struct Settings {
     pub deal: Deal,
     /// Maximum time that a request waits for a container that is being restarted.
     pub down_wait: Duration,
-    pub multi_model: multi_model::Settings,
+    pub multi_model: multi_model::MultiModelConfig,
     /// The store settings for downloading models. The URL is ignored; `ModelDataUrl` replaces it.
-    pub store: store::Settings,
+    pub store: store::StoreConfig,
     /// The folder of unpacked models of containers in multi-model mode, and its maximum bytes.
     pub archives: (PathBuf, u64),
 }
 
-impl Settings {
+impl RuntimeConfig {
     /// A configuration with SageMaker's numbers.
-    pub fn new(store: store::Settings, archives: (PathBuf, u64)) -> Self {
+    pub fn new(store: store::StoreConfig, archives: (PathBuf, u64)) -> Self {
         let seconds = Duration::from_secs;
         Self {
             account: "000000000000".to_owned(),
@@ -99,7 +99,7 @@ impl Settings {
             async_queue: 4096,
             deal: Deal::random(None),
             down_wait: seconds(10),
-            multi_model: multi_model::Settings {
+            multi_model: multi_model::MultiModelConfig {
                 load_wait: seconds(60),
                 load_timeout: seconds(360),
                 unload_timeout: seconds(360),
@@ -112,7 +112,7 @@ impl Settings {
 
 /// The reason why the runtime API could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum RuntimeStartError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -123,18 +123,18 @@ pub enum StartError {
 
 /// The runtime API.
 pub struct Runtime {
-    settings: Settings,
+    settings: RuntimeConfig,
     /// The running endpoints.
     fleets: Arc<Fleets>,
     client: Client,
     faults: Arc<Faults>,
     ids: Ids,
     sessions: Sessions,
-    routing: Routing,
+    routing: Router,
     objects: Objects,
     /// The runtime for loads and asynchronous invocations.
     background: Handle,
-    asynchronous: Asynchronous,
+    asynchronous: AsyncQueue,
     /// The disk space of all stores.
     disk: Disk,
     /// One store for each `ModelDataUrl`, as long as it is used.
@@ -144,25 +144,25 @@ pub struct Runtime {
 impl Runtime {
     /// Loads and asynchronous invocations run on `background`, independent of requests.
     pub fn new(
-        settings: Settings,
+        settings: RuntimeConfig,
         fleets: Arc<Fleets>,
         faults: Arc<Faults>,
         background: Handle,
-    ) -> Result<Arc<Self>, StartError> {
+    ) -> Result<Arc<Self>, RuntimeStartError> {
         let store = &settings.store;
         let (folder, bytes) = &settings.archives;
         Ok(Arc::new(Self {
             client: Client::new(settings.down_wait)?,
             objects: Objects::open(store.environment.clone(), store.timeout, store.retries)?,
             disk: Disk::open(folder, *bytes)?,
-            routing: Routing::new(settings.deal),
+            routing: Router::new(settings.deal),
             settings,
             fleets,
             faults,
             ids: Ids::default(),
             sessions: Sessions::default(),
             background,
-            asynchronous: Asynchronous::default(),
+            asynchronous: AsyncQueue::default(),
             stores: Mutex::default(),
         }))
     }
@@ -185,8 +185,8 @@ impl Runtime {
         })
     }
 
-    fn at<'a>(&'a self, endpoint: &'a str) -> Place<'a> {
-        Place {
+    fn at<'a>(&'a self, endpoint: &'a str) -> ErrorContext<'a> {
+        ErrorContext {
             account: &self.settings.account,
             region: &self.settings.region,
             endpoint,

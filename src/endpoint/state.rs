@@ -17,7 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task;
 
-use super::control::{Answer, Arns, AwsError, Call, ChangeCall, Context, Phase, Records, StatusSource};
+use super::control::{
+    ActionCall, ActionContext, ActionResponse, Arns, AwsError, ChangeCall, EndpointPhase, Records, StatusSource,
+};
 use super::spec::Deployment;
 
 pub use file::StateError;
@@ -25,21 +27,21 @@ use file::StateFile;
 
 /// The records and their file.
 #[derive(Debug)]
-pub struct State {
-    kept: Arc<Kept>,
+pub struct ControlState {
+    inner: Arc<StateInner>,
     /// Serializes changes. Held while the file is written; readers do not wait for it.
-    turn: Arc<Mutex<()>>,
+    change_lock: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct StateInner {
     arns: Arns,
     /// Never held across an `await`.
     records: RwLock<Arc<Records>>,
     file: Option<StateFile>,
 }
 
-impl State {
+impl ControlState {
     /// State that ends with the process.
     pub fn in_memory(arns: Arns) -> Self {
         Self::new(arns, Records::default(), None)
@@ -59,14 +61,14 @@ impl State {
     fn new(arns: Arns, records: Records, file: Option<StateFile>) -> Self {
         let records = RwLock::new(Arc::new(records));
         Self {
-            kept: Arc::new(Kept { arns, records, file }),
-            turn: Arc::default(),
+            inner: Arc::new(StateInner { arns, records, file }),
+            change_lock: Arc::default(),
         }
     }
 
     /// The current records.
     pub fn records(&self) -> Arc<Records> {
-        self.kept.records()
+        self.inner.records()
     }
 
     /// The endpoints to deploy at the start: those of the file and those of the command line.
@@ -75,16 +77,16 @@ impl State {
         let creating = records
             .endpoints
             .values()
-            .filter(|endpoint| endpoint.phase == Phase::Creating);
+            .filter(|endpoint| endpoint.phase == EndpointPhase::Creating);
         creating.map(|endpoint| endpoint.desired.deployment.clone()).collect()
     }
 
     /// Adds an endpoint that the command line declares. Used at the start.
     pub async fn declare(&self, deployment: Deployment) -> Result<(), AwsError> {
-        let _turn = self.turn.lock().await;
+        let _guard = self.change_lock.lock().await;
         let mut records = Records::clone(&self.records());
-        records.declare(deployment, &self.kept.arns, now())?;
-        self.kept.keep(records);
+        records.declare(deployment, &self.inner.arns, now())?;
+        self.inner.keep(records);
         Ok(())
     }
 
@@ -94,61 +96,73 @@ impl State {
     ///
     /// Not cancel safe: a change may be recorded whose effect is then lost, and the endpoint would
     /// never follow it. Run the future to its end.
-    pub async fn answer(&self, target: &str, body: &[u8], fleet: &dyn StatusSource) -> Result<Answer, AwsError> {
-        let context = Context {
-            arns: &self.kept.arns,
+    pub async fn answer(
+        &self,
+        target: &str,
+        body: &[u8],
+        fleet: &dyn StatusSource,
+    ) -> Result<ActionResponse, AwsError> {
+        let context = ActionContext {
+            arns: &self.inner.arns,
             now: now(),
             fleet,
         };
-        match Call::parse(target, body)? {
-            Call::Read(call) => {
+        match ActionCall::parse(target, body)? {
+            ActionCall::Read(call) => {
                 let body = call.answer(&context, &self.records())?;
-                Ok(Answer { body, effect: None })
+                Ok(ActionResponse { body, effect: None })
             }
-            Call::Change(call) => self.change(&call, &context).await,
+            ActionCall::Change(call) => self.change(&call, &context).await,
         }
     }
 
-    async fn change(&self, call: &ChangeCall, context: &Context<'_>) -> Result<Answer, AwsError> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+    async fn change(&self, call: &ChangeCall, context: &ActionContext<'_>) -> Result<ActionResponse, AwsError> {
+        let guard = Arc::clone(&self.change_lock).lock_owned().await;
         let mut records = Records::clone(&self.records());
         let answer = call.answer(context, &mut records)?;
-        self.write(records, turn, Unwritten::Dropped).await.map_err(|error| {
-            tracing::error!("{error}");
-            AwsError::Internal(error.to_string())
-        })?;
+        self.write(records, guard, OnWriteFailure::Drop)
+            .await
+            .map_err(|error| {
+                tracing::error!("{error}");
+                AwsError::Internal(error.to_string())
+            })?;
         Ok(answer)
     }
 
     /// Records how an [effect](super::control::Effect) on `endpoint` ended; `Err` holds the
     /// reason.
     pub async fn settle(&self, endpoint: &str, outcome: Result<(), String>) {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let guard = Arc::clone(&self.change_lock).lock_owned().await;
         let mut records = Records::clone(&self.records());
         records.settle(endpoint, outcome, now());
         // The outcome is a fact, even if it cannot be written. The next successful write includes
         // it.
-        if let Err(error) = self.write(records, turn, Unwritten::Kept).await {
+        if let Err(error) = self.write(records, guard, OnWriteFailure::Keep).await {
             tracing::error!("{error}");
         }
     }
 
-    /// Writes `records` and makes them current. Holds the lock `turn` until then, even if the
+    /// Writes `records` and makes them current. Holds the lock `guard` until then, even if the
     /// caller is dropped.
-    async fn write(&self, records: Records, turn: OwnedMutexGuard<()>, unwritten: Unwritten) -> Result<(), StateError> {
-        if self.kept.file.is_none() {
-            self.kept.keep(records);
+    async fn write(
+        &self,
+        records: Records,
+        guard: OwnedMutexGuard<()>,
+        on_failure: OnWriteFailure,
+    ) -> Result<(), StateError> {
+        if self.inner.file.is_none() {
+            self.inner.keep(records);
             return Ok(());
         }
-        let kept = Arc::clone(&self.kept);
+        let inner = Arc::clone(&self.inner);
         let written = task::spawn_blocking(move || {
-            let _turn = turn;
-            let written = match &kept.file {
+            let _guard = guard;
+            let written = match &inner.file {
                 Some(file) => file.write(&records),
                 None => Ok(()),
             };
-            if written.is_ok() || unwritten == Unwritten::Kept {
-                kept.keep(records);
+            if written.is_ok() || on_failure == OnWriteFailure::Keep {
+                inner.keep(records);
             }
             written
         });
@@ -158,12 +172,12 @@ impl State {
 
 /// Whether records that could not be written become current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unwritten {
-    Kept,
-    Dropped,
+enum OnWriteFailure {
+    Keep,
+    Drop,
 }
 
-impl Kept {
+impl StateInner {
     fn records(&self) -> Arc<Records> {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&records)

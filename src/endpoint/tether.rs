@@ -10,19 +10,19 @@ use std::process::Command;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::config::Parting;
+use crate::config::DeathSignal;
 
 /// The subcommand that requests the signal and executes another program.
 pub const TETHER_COMMAND: &str = "tether";
 
 /// The arguments with which this program requests a parent-death signal and executes `command`.
 pub(super) fn arguments<'a>(
-    parting: Parting,
+    parting: DeathSignal,
     command: impl IntoIterator<Item = &'a OsStr>,
 ) -> impl Iterator<Item = OsString> {
     let parting = match parting {
-        Parting::Kill => "kill",
-        Parting::Term => "term",
+        DeathSignal::Kill => "kill",
+        DeathSignal::Term => "term",
     };
     let parent = std::process::id().to_string();
     let words = [TETHER_COMMAND, "--parent", &parent, "--parting", parting, "--"].map(OsString::from);
@@ -32,10 +32,10 @@ pub(super) fn arguments<'a>(
 
 /// Requests a signal for the death of the parent with the id `parent`, then executes `command`.
 /// Returns only if that fails, with the reason.
-pub fn become_tied(parent: u32, parting: Parting, command: &[OsString]) -> io::Error {
+pub fn run_with_parent_death_signal(parent: u32, parting: DeathSignal, command: &[OsString]) -> io::Error {
     let signal = match parting {
-        Parting::Kill => Signal::KILL,
-        Parting::Term => Signal::TERM,
+        DeathSignal::Kill => Signal::KILL,
+        DeathSignal::Term => Signal::TERM,
     };
     if let Err(error) = set_parent_process_death_signal(Some(signal)) {
         return error.into();

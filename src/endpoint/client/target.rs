@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout_at};
 
-use crate::endpoint::fleet::{RunningContainer, Up};
+use crate::endpoint::fleet::{LiveAddress, RunningContainer};
 use crate::endpoint::spec::Container;
 
 /// A container of an instance.
@@ -17,10 +17,10 @@ pub trait Target: Send + Sync + 'static {
 
     /// The container's address and generation; `None` while it does not respond. Models that were
     /// loaded in an earlier generation are gone.
-    fn up(&self) -> Option<Up>;
+    fn up(&self) -> Option<LiveAddress>;
 
     /// Waits until the container responds; `None` if it never will.
-    fn wait_up(&self) -> BoxFuture<'_, Option<Up>>;
+    fn wait_up(&self) -> BoxFuture<'_, Option<LiveAddress>>;
 
     /// Waits until this generation of the container stops responding.
     fn lost(&self, generation: u64) -> BoxFuture<'_, ()>;
@@ -43,11 +43,11 @@ impl Target for RunningContainer {
         self.spec()
     }
 
-    fn up(&self) -> Option<Up> {
+    fn up(&self) -> Option<LiveAddress> {
         self.up()
     }
 
-    fn wait_up(&self) -> BoxFuture<'_, Option<Up>> {
+    fn wait_up(&self) -> BoxFuture<'_, Option<LiveAddress>> {
         self.wait_up().boxed()
     }
 
@@ -73,7 +73,7 @@ impl Target for RunningContainer {
 }
 
 /// Waits until the container responds; `None` if it does not before `deadline`, or never will.
-pub(super) async fn up(target: &dyn Target, deadline: Instant) -> Option<Up> {
+pub(super) async fn up(target: &dyn Target, deadline: Instant) -> Option<LiveAddress> {
     match target.up() {
         Some(up) => Some(up),
         None => timeout_at(deadline, target.wait_up()).await.ok()?,

@@ -7,13 +7,13 @@ pub const ACCOUNT: &str = "000000000000";
 
 /// The kind of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ResourceKind {
     Model,
     EndpointConfig,
     Endpoint,
 }
 
-impl Kind {
+impl ResourceKind {
     pub const ALL: [Self; 3] = [Self::Model, Self::EndpointConfig, Self::Endpoint];
 
     /// The kind in an ARN.
@@ -27,7 +27,7 @@ impl Kind {
 }
 
 /// The kind in messages.
-impl fmt::Display for Kind {
+impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Model => "model",
@@ -49,7 +49,7 @@ impl Arns {
     }
 
     /// The ARN of a resource, in lower case as on AWS, where names are not case-sensitive.
-    pub fn of(&self, kind: Kind, name: &str) -> String {
+    pub fn of(&self, kind: ResourceKind, name: &str) -> String {
         format!("{}{}", self.prefix(), resource(kind, name))
     }
 
@@ -64,6 +64,6 @@ impl Arns {
 }
 
 /// The name of a resource within its region and account, such as `model/a`.
-pub(super) fn resource(kind: Kind, name: &str) -> String {
+pub(super) fn resource(kind: ResourceKind, name: &str) -> String {
     format!("{}/{}", kind.segment(), name.to_ascii_lowercase())
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::arn::{Arns, Kind};
+use super::arn::{Arns, ResourceKind};
 use super::error::AwsError;
 use super::records::Records;
-use super::request::{self, Request, picked};
-use super::{Answer, Context, shapes, tags};
+use super::request::{self, CheckedRequest, picked};
+use super::{ActionContext, ActionResponse, shapes, tags};
 use crate::endpoint::loader_variables;
 use crate::endpoint::spec::{Container, Execution, Mode, Model, ONLY_CONTAINER};
 
@@ -23,7 +23,7 @@ pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<Model, AwsError> 
 
 /// Creates a model from a checked request.
 pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Model, AwsError> {
-    let request = Request(body);
+    let request = CheckedRequest(body);
     let name = request.name("ModelName");
     let containers = containers(request)?;
     let execution = match request
@@ -36,7 +36,7 @@ pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Res
     check_together(request, &containers, execution)?;
     Ok(Model {
         name: name.to_owned(),
-        arn: arns.of(Kind::Model, name),
+        arn: arns.of(ResourceKind::Model, name),
         created,
         containers,
         execution,
@@ -44,7 +44,7 @@ pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Res
     })
 }
 
-fn containers(request: Request<'_>) -> Result<Vec<Container>, AwsError> {
+fn containers(request: CheckedRequest<'_>) -> Result<Vec<Container>, AwsError> {
     let several = Vec::from_iter(request.objects("Containers"));
     match (request.object("PrimaryContainer"), several.as_slice()) {
         (None, []) => Err(AwsError::validation(
@@ -56,7 +56,7 @@ fn containers(request: Request<'_>) -> Result<Vec<Container>, AwsError> {
         // The hostname of a primary container is ignored, as SageMaker documents.
         (Some(primary), []) => Ok(vec![container(primary, ONLY_CONTAINER.to_owned(), "primaryContainer")?]),
         (None, several) => {
-            let container = |(index, request): (usize, &Request<'_>)| {
+            let container = |(index, request): (usize, &CheckedRequest<'_>)| {
                 let hostname = match (request.text("ContainerHostname"), several.len()) {
                     (Some(given), _) => given.to_owned(),
                     (None, 1) => ONLY_CONTAINER.to_owned(),
@@ -69,7 +69,7 @@ fn containers(request: Request<'_>) -> Result<Vec<Container>, AwsError> {
     }
 }
 
-fn container(request: Request<'_>, hostname: String, path: &str) -> Result<Container, AwsError> {
+fn container(request: CheckedRequest<'_>, hostname: String, path: &str) -> Result<Container, AwsError> {
     let unsupported = [
         ("ModelPackageName", "give Image and ModelDataUrl instead"),
         ("InferenceSpecificationName", "give Image and ModelDataUrl instead"),
@@ -109,7 +109,7 @@ fn container(request: Request<'_>, hostname: String, path: &str) -> Result<Conta
     })
 }
 
-fn model_data_url(request: Request<'_>, mode: Mode, path: &str) -> Result<Option<String>, AwsError> {
+fn model_data_url(request: CheckedRequest<'_>, mode: Mode, path: &str) -> Result<Option<String>, AwsError> {
     let refuse = |reason: &str| Err(AwsError::validation(format!("'{path}': {reason}")));
     let source = request.object("ModelDataSource");
     let url = match (request.text("ModelDataUrl"), source) {
@@ -138,7 +138,7 @@ fn model_data_url(request: Request<'_>, mode: Mode, path: &str) -> Result<Option
 }
 
 /// Checks the constraints between containers.
-fn check_together(request: Request<'_>, containers: &[Container], execution: Execution) -> Result<(), AwsError> {
+fn check_together(request: CheckedRequest<'_>, containers: &[Container], execution: Execution) -> Result<(), AwsError> {
     let multi_model = containers.iter().filter(|container| container.is_multi_model()).count();
     if multi_model > 1 {
         return Err(AwsError::validation(
@@ -190,7 +190,7 @@ fn check_together(request: Request<'_>, containers: &[Container], execution: Exe
 
 /// Refuses variables that are unsafe for a container that runs as a process. Models that were
 /// created earlier for images are refused when they are deployed.
-fn refuse_loader_variables(request: Request<'_>) -> Result<(), AwsError> {
+fn refuse_loader_variables(request: CheckedRequest<'_>) -> Result<(), AwsError> {
     let primary = request
         .object("PrimaryContainer")
         .map(|container| ("primaryContainer".to_owned(), container));
@@ -207,22 +207,26 @@ fn refuse_loader_variables(request: Request<'_>) -> Result<(), AwsError> {
 }
 
 pub(super) fn create(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
+) -> Result<ActionResponse, AwsError> {
     let model = build(body, context.arns, context.now)?;
     if context.fleet.runs_processes() {
-        refuse_loader_variables(Request(body))?;
+        refuse_loader_variables(CheckedRequest(body))?;
     }
-    records.must_be_new(Kind::Model, &model.arn)?;
-    records.add_tags(Kind::Model, &model.name, Request(body));
-    let answer = Answer::plain(json!({"ModelArn": model.arn}));
+    records.must_be_new(ResourceKind::Model, &model.arn)?;
+    records.add_tags(ResourceKind::Model, &model.name, CheckedRequest(body));
+    let answer = ActionResponse::plain(json!({"ModelArn": model.arn}));
     records.models.insert(model.name.clone(), Arc::new(model));
     Ok(answer)
 }
 
-pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
+pub(super) fn describe(
+    context: &ActionContext<'_>,
+    records: &Records,
+    body: &Map<String, Value>,
+) -> Result<Value, AwsError> {
     const GIVEN_BACK: [&str; 6] = [
         "PrimaryContainer",
         "Containers",
@@ -231,7 +235,7 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
         "VpcConfig",
         "EnableNetworkIsolation",
     ];
-    let model = records.model(context.arns, Request(body).name("ModelName"))?;
+    let model = records.model(context.arns, CheckedRequest(body).name("ModelName"))?;
     let mut description = picked(&model.raw, &GIVEN_BACK);
     if let Some(container) = description.get_mut("PrimaryContainer") {
         add_mode(container);
@@ -256,13 +260,13 @@ fn add_mode(container: &mut Value) {
 
 /// Deletes a model. Endpoints that use it keep running with their own copy.
 pub(super) fn delete(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
-    let name = Request(body).name("ModelName");
+) -> Result<ActionResponse, AwsError> {
+    let name = CheckedRequest(body).name("ModelName");
     let name = records.model(context.arns, name)?.name.clone();
     records.models.remove(&name);
-    records.forget_tags(Kind::Model, &name);
-    Ok(Answer::plain(json!({})))
+    records.forget_tags(ResourceKind::Model, &name);
+    Ok(ActionResponse::plain(json!({})))
 }

@@ -7,7 +7,7 @@ use super::shape::{self, Member};
 
 /// A checked JSON object without null members, which count as absent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Request<'a>(pub &'a Map<String, Value>);
+pub(super) struct CheckedRequest<'a>(pub &'a Map<String, Value>);
 
 /// Checks a request's body against its members.
 pub(super) fn check(members: &'static [Member], body: Value) -> Result<Map<String, Value>, AwsError> {
@@ -29,7 +29,7 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-impl<'a> Request<'a> {
+impl<'a> CheckedRequest<'a> {
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -59,14 +59,17 @@ impl<'a> Request<'a> {
         self.get(name).and_then(Value::as_bool)
     }
 
-    pub fn object(&self, name: &str) -> Option<Request<'a>> {
-        self.get(name).and_then(Value::as_object).map(Request)
+    pub fn object(&self, name: &str) -> Option<CheckedRequest<'a>> {
+        self.get(name).and_then(Value::as_object).map(CheckedRequest)
     }
 
     /// The objects of a list; none if the list is absent.
-    pub fn objects(&self, name: &str) -> impl Iterator<Item = Request<'a>> + use<'a> {
+    pub fn objects(&self, name: &str) -> impl Iterator<Item = CheckedRequest<'a>> + use<'a> {
         let list = self.get(name).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(Value::as_object).map(Request)
+        list.into_iter()
+            .flatten()
+            .filter_map(Value::as_object)
+            .map(CheckedRequest)
     }
 
     pub fn texts(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {

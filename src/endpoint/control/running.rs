@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::arn::{Arns, Kind};
+use super::arn::{Arns, ResourceKind};
 use super::error::AwsError;
 use super::records::Records;
 use crate::endpoint::spec::{Deployment, EndpointConfig};
@@ -25,7 +25,7 @@ const REASON_CHARS: usize = 1024;
 
 /// The status of an endpoint by SageMaker's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum EndpointPhase {
     Creating,
     Updating,
     InService,
@@ -33,7 +33,7 @@ pub enum Phase {
     Deleting,
 }
 
-impl Phase {
+impl EndpointPhase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Creating => "Creating",
@@ -53,13 +53,13 @@ pub struct Endpoint {
     /// Seconds since the epoch.
     pub created: f64,
     pub modified: f64,
-    pub phase: Phase,
+    pub phase: EndpointPhase,
     /// The failure reason of the last change.
     pub failure: Option<String>,
     /// The configuration that serves.
-    pub current: Option<Wish>,
+    pub current: Option<DesiredEndpoint>,
     /// The configuration of the last change.
-    pub desired: Wish,
+    pub desired: DesiredEndpoint,
     /// Whether the command line declares the endpoint. Then it is not written to the state file.
     pub declared: bool,
     /// Whether the endpoint comes from a state file and is not deployed yet. Its deployment does
@@ -69,7 +69,7 @@ pub struct Endpoint {
 
 /// The desired configuration of an endpoint, independent of later changes to its sources.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wish {
+pub struct DesiredEndpoint {
     pub config: Arc<EndpointConfig>,
     /// The deployment with the last requested weights and numbers of instances.
     pub deployment: Deployment,
@@ -77,7 +77,7 @@ pub struct Wish {
     pub deployment_config: Option<Value>,
 }
 
-impl Wish {
+impl DesiredEndpoint {
     /// A configuration with the current models of `records`.
     pub fn new(endpoint: &str, config: &Arc<EndpointConfig>, records: &Records, arns: &Arns) -> Result<Self, AwsError> {
         let variants = config.variants.iter().map(|variant| {
@@ -100,7 +100,7 @@ impl Wish {
         let name = &deployment.endpoint;
         let config = EndpointConfig {
             name: name.clone(),
-            arn: arns.of(Kind::EndpointConfig, name),
+            arn: arns.of(ResourceKind::EndpointConfig, name),
             created: now,
             variants: deployment.variants.iter().map(|(variant, _)| variant.clone()).collect(),
             asynchronous: deployment.asynchronous.clone(),
@@ -116,14 +116,14 @@ impl Wish {
 
 impl Endpoint {
     /// A new endpoint, not deployed yet.
-    pub fn new(desired: Wish, arns: &Arns, now: f64) -> Self {
+    pub fn new(desired: DesiredEndpoint, arns: &Arns, now: f64) -> Self {
         let name = desired.deployment.endpoint.clone();
         Self {
-            arn: arns.of(Kind::Endpoint, &name),
+            arn: arns.of(ResourceKind::Endpoint, &name),
             name,
             created: now,
             modified: now,
-            phase: Phase::Creating,
+            phase: EndpointPhase::Creating,
             failure: None,
             current: None,
             desired,
@@ -133,16 +133,16 @@ impl Endpoint {
     }
 
     /// Begins `phase`, or refuses it with the reason.
-    pub(super) fn begin(&mut self, phase: Phase, now: f64) -> Result<(), AwsError> {
+    pub(super) fn begin(&mut self, phase: EndpointPhase, now: f64) -> Result<(), AwsError> {
         match (self.phase, phase) {
-            (Phase::InService, _) | (Phase::Failed, Phase::Deleting) => {}
-            (Phase::Failed, _) => {
+            (EndpointPhase::InService, _) | (EndpointPhase::Failed, EndpointPhase::Deleting) => {}
+            (EndpointPhase::Failed, _) => {
                 return Err(AwsError::validation(format!(
                     "Cannot update endpoint \"{}\" in status Failed: it can only be deleted.",
                     self.arn
                 )));
             }
-            (Phase::Creating | Phase::Updating | Phase::Deleting, _) => {
+            (EndpointPhase::Creating | EndpointPhase::Updating | EndpointPhase::Deleting, _) => {
                 return Err(AwsError::validation(format!(
                     "Cannot update in-progress endpoint \"{}\".",
                     self.arn
@@ -155,9 +155,10 @@ impl Endpoint {
     }
 
     /// The new configuration, while an update deploys one.
-    pub(super) fn pending(&self) -> Option<&Wish> {
+    pub(super) fn pending(&self) -> Option<&DesiredEndpoint> {
         let current = self.current.as_ref()?;
-        (self.phase == Phase::Updating && !Arc::ptr_eq(&current.config, &self.desired.config)).then_some(&self.desired)
+        (self.phase == EndpointPhase::Updating && !Arc::ptr_eq(&current.config, &self.desired.config))
+            .then_some(&self.desired)
     }
 }
 
@@ -165,8 +166,8 @@ impl Records {
     /// Adds an endpoint that the command line declares. It differs from others only in that the
     /// state file does not contain it.
     pub fn declare(&mut self, deployment: Deployment, arns: &Arns, now: f64) -> Result<(), AwsError> {
-        let mut endpoint = Endpoint::new(Wish::declared(deployment, arns, now), arns, now);
-        self.must_be_new(Kind::Endpoint, &endpoint.arn)?;
+        let mut endpoint = Endpoint::new(DesiredEndpoint::declared(deployment, arns, now), arns, now);
+        self.must_be_new(ResourceKind::Endpoint, &endpoint.arn)?;
         endpoint.declared = true;
         self.endpoints.insert(endpoint.name.clone(), endpoint);
         Ok(())
@@ -179,27 +180,27 @@ impl Records {
         };
         let is_as_it_was = std::mem::take(&mut record.restored) && outcome.is_ok();
         match (record.phase, outcome) {
-            (Phase::Deleting, _) => {
+            (EndpointPhase::Deleting, _) => {
                 self.endpoints.remove(endpoint);
-                self.forget_tags(Kind::Endpoint, endpoint);
+                self.forget_tags(ResourceKind::Endpoint, endpoint);
                 return;
             }
-            (Phase::Creating | Phase::Updating, Ok(())) => {
-                record.phase = Phase::InService;
+            (EndpointPhase::Creating | EndpointPhase::Updating, Ok(())) => {
+                record.phase = EndpointPhase::InService;
                 record.failure = None;
                 record.current = Some(record.desired.clone());
             }
-            (Phase::Creating | Phase::Updating, Err(reason)) => {
+            (EndpointPhase::Creating | EndpointPhase::Updating, Err(reason)) => {
                 record.failure = Some(reason.chars().take(REASON_CHARS).collect());
                 record.phase = match &record.current {
                     Some(current) => {
                         record.desired = current.clone();
-                        Phase::InService
+                        EndpointPhase::InService
                     }
-                    None => Phase::Failed,
+                    None => EndpointPhase::Failed,
                 };
             }
-            (Phase::InService | Phase::Failed, _) => return,
+            (EndpointPhase::InService | EndpointPhase::Failed, _) => return,
         }
         if !is_as_it_was {
             record.modified = now;

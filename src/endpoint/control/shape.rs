@@ -81,7 +81,7 @@ pub(super) const fn text(max: usize, pattern: &'static Pattern) -> Shape {
 
 /// Checks `body` against `members`. Accepts unknown members, as SageMaker does.
 pub(super) fn check(members: &'static [Member], body: &Map<String, Value>) -> Result<(), AwsError> {
-    let mut check = Check::default();
+    let mut check = ShapeCheck::default();
     check.structure("", members, body)?;
     match check.violations.len() {
         0 => Ok(()),
@@ -97,11 +97,11 @@ pub(super) fn check(members: &'static [Member], body: &Map<String, Value>) -> Re
 }
 
 #[derive(Default)]
-struct Check {
+struct ShapeCheck {
     violations: Vec<String>,
 }
 
-impl Check {
+impl ShapeCheck {
     fn structure(&mut self, path: &str, members: &'static [Member], body: &Map<String, Value>) -> Result<(), AwsError> {
         for member in members {
             let path = below(path, member.name);

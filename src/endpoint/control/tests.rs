@@ -70,8 +70,8 @@ impl Plane {
         self.now.get()
     }
 
-    fn ask(&mut self, action: &str, body: Value) -> Result<Answer, AwsError> {
-        let context = Context {
+    fn ask(&mut self, action: &str, body: Value) -> Result<ActionResponse, AwsError> {
+        let context = ActionContext {
             now: self.tick(),
             arns: &self.arns,
             fleet: &Fleet {
@@ -88,7 +88,7 @@ impl Plane {
     }
 
     #[track_caller]
-    fn must(&mut self, action: &str, body: Value) -> Answer {
+    fn must(&mut self, action: &str, body: Value) -> ActionResponse {
         match self.ask(action, body) {
             Ok(answer) => answer,
             Err(error) => panic!("{action}: {error}"),

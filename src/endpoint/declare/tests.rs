@@ -6,11 +6,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::endpoint::spec::Mode;
 
-fn declared() -> Declared {
-    Declared {
+fn declared() -> DeclaredEndpoints {
+    DeclaredEndpoints {
         endpoint_name: "local".to_owned(),
         instances: 1,
-        ..Declared::default()
+        ..DeclaredEndpoints::default()
     }
 }
 
@@ -18,12 +18,12 @@ fn attached(text: &str) -> AttachedContainer {
     text.parse().unwrap()
 }
 
-fn deployments(declared: &Declared) -> Result<Vec<Deployment>, DeclareError> {
+fn deployments(declared: &DeclaredEndpoints) -> Result<Vec<Deployment>, DeclareError> {
     declared.deployments(&Arns::new("us-east-1"), 1.0)
 }
 
 /// The model of the only endpoint.
-fn model(declared: &Declared) -> Model {
+fn model(declared: &DeclaredEndpoints) -> Model {
     let mut deployments = deployments(declared).unwrap();
     assert_eq!(deployments.len(), 1);
     let mut deployment = deployments.remove(0);
@@ -93,7 +93,7 @@ fn one_flag_makes_an_endpoint_of_one_container() {
 #[test]
 fn containers_form_a_pipeline_in_order_or_are_named_by_each_request() {
     for (direct, execution) in [(false, Execution::Serial), (true, Execution::Direct)] {
-        let declared = Declared {
+        let declared = DeclaredEndpoints {
             containers: vec![attached("second=http://127.0.0.1:2"), attached("first=http://[::1]:1/")],
             direct,
             ..declared()
@@ -112,7 +112,7 @@ fn containers_form_a_pipeline_in_order_or_are_named_by_each_request() {
 
 #[test]
 fn an_attached_container_may_serve_many_models() {
-    let declared = Declared {
+    let declared = DeclaredEndpoints {
         multi_model: Some("/models".to_owned()),
         containers: vec![attached("mme=http://localhost:8080")],
         ..declared()
@@ -140,7 +140,7 @@ fn a_file_has_one_model_or_several_with_paths_relative_to_it() {
         ),
     ];
     for (content, expected) in cases {
-        let declared = Declared {
+        let declared = DeclaredEndpoints {
             configs: vec![file(&folder, &content.to_string())],
             ..declared()
         };
@@ -172,7 +172,7 @@ fn an_error_in_a_file_names_the_file_and_the_member() {
     ];
     for (content, expected) in table {
         let path = file(&folder, content);
-        let declared = Declared {
+        let declared = DeclaredEndpoints {
             configs: vec![path.clone()],
             ..declared()
         };
@@ -180,7 +180,7 @@ fn an_error_in_a_file_names_the_file_and_the_member() {
         let expected = format!("{}{expected}", path.display());
         assert!(message.starts_with(&expected), "{message}");
     }
-    let declared = Declared {
+    let declared = DeclaredEndpoints {
         configs: vec![folder.path().join("none.json")],
         ..declared()
     };
@@ -199,7 +199,7 @@ fn flags_that_contradict_each_other_are_refused() {
     let path = || Some("/m".to_owned());
     let table = [
         (
-            Declared {
+            DeclaredEndpoints {
                 multi_model: path(),
                 model: path(),
                 ..declared()
@@ -207,7 +207,7 @@ fn flags_that_contradict_each_other_are_refused() {
             "--model: cannot be combined with --multi-model",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 model: path(),
                 containers: containers(&["a=http://h:1"]),
                 ..declared()
@@ -215,7 +215,7 @@ fn flags_that_contradict_each_other_are_refused() {
             "--model: cannot be combined with --container",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 multi_model: path(),
                 containers: containers(&["a=http://h:1", "b=http://h:2"]),
                 ..declared()
@@ -223,14 +223,14 @@ fn flags_that_contradict_each_other_are_refused() {
             "--container: only one container can serve --multi-model",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 containers: containers(&["a=http://h:1", "a=http://h:2"]),
                 ..declared()
             },
             "--container: two containers have the name \"a\"",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 multi_model: path(),
                 containers: containers(&["a=http://h:1"]),
                 direct: true,
@@ -239,7 +239,7 @@ fn flags_that_contradict_each_other_are_refused() {
             "--direct: cannot be combined with --multi-model, whose requests name a model, not a container",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 model: path(),
                 endpoint_name: "a_b".to_owned(),
                 ..declared()
@@ -247,14 +247,14 @@ fn flags_that_contradict_each_other_are_refused() {
             "--endpoint-name: a name has at most 63 letters and digits, with hyphens between them",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 model: Some("ftp://h/m".to_owned()),
                 ..declared()
             },
             "--model: 1 validation error detected: Value 'ftp://h/m' at 'primaryContainer.modelDataUrl' failed",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 model: path(),
                 configs: vec![local],
                 ..declared()

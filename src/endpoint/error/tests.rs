@@ -1,6 +1,6 @@
 use super::*;
 
-const AT: Place<'_> = Place {
+const AT: ErrorContext<'_> = ErrorContext {
     account: "000000000000",
     region: "eu-central-1",
     endpoint: "shop",

@@ -7,15 +7,15 @@ use bytesize::ByteSize;
 
 /// One fault rule, the value of a `--fault`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rule {
+pub struct FaultRule {
     endpoint: Option<String>,
     variant: Option<String>,
-    pub(super) kind: Kind,
-    pub(super) when: When,
+    pub(super) kind: FaultKind,
+    pub(super) when: Frequency,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum FaultKind {
     Latency(Duration),
     Error(u16),
     ModelError(u16),
@@ -25,7 +25,7 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum When {
+pub(super) enum Frequency {
     Always,
     Chance(f64),
     Each { count: u32, of: u32 },
@@ -57,14 +57,14 @@ pub enum FaultError {
     Scope(String),
 }
 
-impl Rule {
-    pub(super) fn concerns(&self, endpoint: &str, variant: &str) -> bool {
+impl FaultRule {
+    pub(super) fn applies_to(&self, endpoint: &str, variant: &str) -> bool {
         self.endpoint.as_deref().is_none_or(|named| named == endpoint)
             && self.variant.as_deref().is_none_or(|named| named == variant)
     }
 }
 
-impl FromStr for Rule {
+impl FromStr for FaultRule {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Self, FaultError> {
@@ -82,20 +82,20 @@ impl FromStr for Rule {
             Some((endpoint, "*")) => (Some(endpoint.to_owned()), None),
             Some((endpoint, variant)) => (Some(endpoint.to_owned()), Some(variant.to_owned())),
         };
-        let kind = Kind::parse(fault)?;
-        if let (Kind::Memory(_), Some(when)) = (&kind, when) {
+        let kind = FaultKind::parse(fault)?;
+        if let (FaultKind::Memory(_), Some(when)) = (&kind, when) {
             return Err(FaultError::MemoryWhen(when.to_owned()));
         }
         Ok(Self {
             endpoint,
             variant,
             kind,
-            when: when.map_or(Ok(When::Always), When::parse)?,
+            when: when.map_or(Ok(Frequency::Always), Frequency::parse)?,
         })
     }
 }
 
-impl Kind {
+impl FaultKind {
     fn parse(text: &str) -> Result<Self, FaultError> {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let own = || value.to_owned();
@@ -124,7 +124,7 @@ impl Kind {
     }
 }
 
-impl When {
+impl Frequency {
     fn parse(text: &str) -> Result<Self, FaultError> {
         let wrong = || FaultError::When(text.to_owned());
         if let Some(percent) = text.strip_suffix('%') {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn rules_are_parsed_as_documented() {
-        let rule = |kind, when| Rule {
+        let rule = |kind, when| FaultRule {
             endpoint: None,
             variant: None,
             kind,
@@ -156,20 +156,26 @@ mod tests {
         let table = [
             (
                 "latency=200ms",
-                rule(Kind::Latency(Duration::from_millis(200)), When::Always),
+                rule(FaultKind::Latency(Duration::from_millis(200)), Frequency::Always),
             ),
-            ("error=503@10%", rule(Kind::Error(503), When::Chance(0.1))),
-            ("model-error=507", rule(Kind::ModelError(507), When::Always)),
-            ("model-not-ready@5%", rule(Kind::ModelNotReady, When::Chance(0.05))),
+            ("error=503@10%", rule(FaultKind::Error(503), Frequency::Chance(0.1))),
+            ("model-error=507", rule(FaultKind::ModelError(507), Frequency::Always)),
+            (
+                "model-not-ready@5%",
+                rule(FaultKind::ModelNotReady, Frequency::Chance(0.05)),
+            ),
             (
                 "kill=container-2@1/100",
-                rule(Kind::Kill("container-2".to_owned()), When::Each { count: 1, of: 100 }),
+                rule(
+                    FaultKind::Kill("container-2".to_owned()),
+                    Frequency::Each { count: 1, of: 100 },
+                ),
             ),
-            ("memory=512MiB", rule(Kind::Memory(512 << 20), When::Always)),
+            ("memory=512MiB", rule(FaultKind::Memory(512 << 20), Frequency::Always)),
         ];
         for (text, expected) in table {
             assert_eq!(text.parse(), Ok(expected.clone()), "{text}");
-            let scoped = Rule {
+            let scoped = FaultRule {
                 endpoint: Some("shop".to_owned()),
                 variant: Some("blue".to_owned()),
                 ..expected
@@ -202,7 +208,7 @@ mod tests {
             ("/blue:error=503", "invalid scope"),
         ];
         for (text, expected) in table {
-            let message = text.parse::<Rule>().unwrap_err().to_string();
+            let message = text.parse::<FaultRule>().unwrap_err().to_string();
             assert!(message.contains(expected), "{text}: {message}");
         }
     }

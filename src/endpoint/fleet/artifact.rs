@@ -18,7 +18,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use tempfile::TempDir;
 
-use crate::store::{Disk, FetchError, Lease, Located, Name, NameError, OpenError, Settings, Store};
+use crate::store::{Disk, FetchError, Lease, Located, Name, NameError, OpenError, Store, StoreConfig};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
@@ -41,11 +41,11 @@ pub enum ArtifactError {
 /// An unpacked model. Its files exist as long as this value.
 pub(super) struct Artifact {
     lease: Lease,
-    _place: Arc<Place>,
+    _source: Arc<ModelSource>,
 }
 
 /// A store and its own folder. The folder is dropped after the store.
-struct Place {
+struct ModelSource {
     store: Store,
     _folder: TempDir,
 }
@@ -59,59 +59,59 @@ impl Artifact {
 /// The models of containers in single-model mode.
 pub(super) struct Artifacts {
     /// The settings of all stores, without the URL.
-    settings: Settings,
+    settings: StoreConfig,
     folder: PathBuf,
     /// Maximum bytes on disk per source.
     bytes: u64,
     /// By URL. Shared among deployments, so that downloaded models are found again.
-    places: Mutex<HashMap<String, Weak<Place>>>,
+    sources: Mutex<HashMap<String, Weak<ModelSource>>>,
 }
 
 impl Artifacts {
     /// Keeps models below `folder`, up to `bytes` for each source.
-    pub fn new(settings: Settings, folder: PathBuf, bytes: u64) -> Self {
+    pub fn new(settings: StoreConfig, folder: PathBuf, bytes: u64) -> Self {
         Self {
-            settings: Settings {
+            settings: StoreConfig {
                 revalidate: Duration::ZERO,
                 ..settings
             },
             folder,
             bytes,
-            places: Mutex::default(),
+            sources: Mutex::default(),
         }
     }
 
     pub async fn fetch(&self, url: &str) -> Result<Artifact, ArtifactError> {
-        let (place, name) = split(url)?;
-        let place = self.place(place)?;
-        let lease = match place.store.find(&name).await? {
-            Located::Here(lease) => lease,
-            Located::There(arrival) => place.store.fetch(arrival).await?,
+        let (source, name) = split(url)?;
+        let source = self.source(source)?;
+        let lease = match source.store.find(&name).await? {
+            Located::OnDisk(lease) => lease,
+            Located::InStore(arrival) => source.store.fetch(arrival).await?,
         };
-        Ok(Artifact { lease, _place: place })
+        Ok(Artifact { lease, _source: source })
     }
 
-    fn place(&self, url: String) -> Result<Arc<Place>, ArtifactError> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|_, place| place.strong_count() > 0);
-        if let Some(place) = places.get(&url).and_then(Weak::upgrade) {
-            return Ok(place);
+    fn source(&self, url: String) -> Result<Arc<ModelSource>, ArtifactError> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.retain(|_, source| source.strong_count() > 0);
+        if let Some(source) = sources.get(&url).and_then(Weak::upgrade) {
+            return Ok(source);
         }
         let made = fs::create_dir_all(&self.folder).and_then(|()| TempDir::new_in(&self.folder));
         let folder = made.map_err(|source| ArtifactError::Folder {
             folder: self.folder.clone(),
             source,
         })?;
-        let settings = Settings {
+        let settings = StoreConfig {
             url: url.clone(),
             ..self.settings.clone()
         };
-        let place = Arc::new(Place {
+        let source = Arc::new(ModelSource {
             store: Store::open(settings, &Disk::open(folder.path(), self.bytes)?)?,
             _folder: folder,
         });
-        places.insert(url, Arc::downgrade(&place));
-        Ok(place)
+        sources.insert(url, Arc::downgrade(&source));
+        Ok(source)
     }
 }
 
@@ -126,9 +126,9 @@ fn split(url: &str) -> Result<(String, Name), ArtifactError> {
         Some((path, query)) if is_web => (path, Some(query)),
         _ => (rest, None),
     };
-    let (place, name) = match path.trim_end_matches('/').rsplit_once('/') {
+    let (source, name) = match path.trim_end_matches('/').rsplit_once('/') {
         Some(("", name)) => ("/", name),
-        Some((place, name)) => (place, name),
+        Some((source, name)) => (source, name),
         None if scheme.is_some() => return Err(ArtifactError::NoName),
         None => (".", path),
     };
@@ -137,21 +137,21 @@ fn split(url: &str) -> Result<(String, Name), ArtifactError> {
         Some("http" | "https" | "file") => percent_decode_str(name).decode_utf8_lossy(),
         _ => name.into(),
     };
-    let mut place = match scheme {
-        Some(scheme) => format!("{scheme}://{place}"),
-        None => place.to_owned(),
+    let mut source = match scheme {
+        Some(scheme) => format!("{scheme}://{source}"),
+        None => source.to_owned(),
     };
     if let Some(query) = query {
-        place.push('?');
-        place.push_str(query);
+        source.push('?');
+        source.push_str(query);
     }
-    Ok((place, Name::parse(&name)?))
+    Ok((source, Name::parse(&name)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::Bounds;
+    use crate::archive::UnpackLimits;
     use crate::store::Environment;
 
     #[test]
@@ -168,9 +168,9 @@ mod tests {
             ("models/mlp", "models", "mlp"),
             ("mlp", ".", "mlp"),
         ];
-        for (url, place, name) in table {
+        for (url, source, name) in table {
             let (found, its_name) = split(url).unwrap();
-            assert_eq!((found.as_str(), its_name.as_str()), (place, name), "{url}");
+            assert_eq!((found.as_str(), its_name.as_str()), (source, name), "{url}");
         }
     }
 
@@ -181,13 +181,13 @@ mod tests {
             fs::write(models.path().join(format!("{name}.onnx")), name).unwrap();
         }
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings {
+        let settings = StoreConfig {
             url: String::new(),
             environment: Environment::default(),
             timeout: Duration::from_secs(600),
             retries: 0,
             downloads: 1,
-            bounds: Bounds {
+            bounds: UnpackLimits {
                 bytes: 1 << 20,
                 entries: 10,
                 ratio: 100,

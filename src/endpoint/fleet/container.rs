@@ -20,7 +20,7 @@ pub struct RunningContainer {
     /// The same folder by this process's path and by the container's.
     models_root: PathBuf,
     models_root_inside: PathBuf,
-    pub(super) state: watch::Sender<State>,
+    pub(super) state: watch::Sender<ContainerState>,
     pub(super) killed: Notify,
     pub(super) tail: Tail,
     /// See [`Self::platform_data`].
@@ -29,14 +29,14 @@ pub struct RunningContainer {
 
 /// The address of a responding container and its generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Up {
+pub struct LiveAddress {
     /// `http://127.0.0.1:40123`, without a slash at its end.
     pub address: Arc<str>,
     pub generation: u64,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct ContainerState {
     pub generation: u64,
     pub address: Option<Arc<str>>,
     /// The reason why the container will never respond again.
@@ -67,7 +67,7 @@ impl RunningContainer {
     }
 
     /// The address and generation; `None` while the container does not respond.
-    pub fn up(&self) -> Option<Up> {
+    pub fn up(&self) -> Option<LiveAddress> {
         let state = self.state.borrow();
         state.up()
     }
@@ -88,7 +88,7 @@ impl RunningContainer {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn wait_up(&self) -> Option<Up> {
+    pub async fn wait_up(&self) -> Option<LiveAddress> {
         let mut state = self.state.subscribe();
         let settled = state
             .wait_for(|state| state.address.is_some() || state.failure.is_some())
@@ -155,9 +155,9 @@ impl RunningContainer {
     }
 }
 
-impl State {
-    fn up(&self) -> Option<Up> {
-        Some(Up {
+impl ContainerState {
+    fn up(&self) -> Option<LiveAddress> {
+        Some(LiveAddress {
             address: self.address.clone()?,
             generation: self.generation,
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, StatusCode, redirect};
 
 /// Maximum time for a container's response (PI-1).
-const PATIENCE: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Health {
@@ -25,7 +25,7 @@ impl Prober {
         // An error means that a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
-            .timeout(PATIENCE)
+            .timeout(CHECK_TIMEOUT)
             // Containers are on this machine or close to it.
             .no_proxy()
             .redirect(redirect::Policy::none())

@@ -27,7 +27,7 @@ pub struct Instance {
 }
 
 /// A request in progress on an instance. It counts as outstanding until this is dropped.
-pub struct InFlight(Arc<Instance>);
+pub struct OutstandingRequest(Arc<Instance>);
 
 impl Instance {
     pub(super) fn new(
@@ -86,13 +86,13 @@ impl Instance {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    pub fn begin(self: &Arc<Self>) -> InFlight {
+    pub fn begin(self: &Arc<Self>) -> OutstandingRequest {
         self.outstanding.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+        OutstandingRequest(Arc::clone(self))
     }
 }
 
-impl Deref for InFlight {
+impl Deref for OutstandingRequest {
     type Target = Arc<Instance>;
 
     fn deref(&self) -> &Arc<Instance> {
@@ -100,7 +100,7 @@ impl Deref for InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for OutstandingRequest {
     fn drop(&mut self) {
         self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
     }

@@ -16,8 +16,8 @@ use super::artifact::{Artifact, ArtifactError};
 use super::container::RunningContainer;
 use super::home::Home;
 use super::instance::Instance;
-use super::keeper::{self, Care, Keeper};
-use super::runner::{self, Bounds, Launcher, Runner};
+use super::keeper::{self, Keeper, KeeperConfig};
+use super::runner::{self, ContainerLimits, Launcher, Runner};
 use super::shared::Shared;
 use super::status::Capacity;
 use super::variant::{Fleet, RunningVariant};
@@ -231,7 +231,7 @@ async fn start_instance(
     let ended = CancellationToken::new();
     let mut keepers = Vec::new();
     let mut containers = Vec::new();
-    let care = Care {
+    let config = KeeperConfig {
         prober: shared.prober.clone(),
         start_timeout: variant.spec.startup_timeout.unwrap_or(shared.settings.start_timeout),
         interval: shared.settings.health_interval,
@@ -246,15 +246,15 @@ async fn start_instance(
         };
         let container = Arc::new(RunningContainer::new(spec.clone(), label, home.models(), inside));
         containers.push(Arc::clone(&container));
-        let (care, stop) = (care.clone(), stop.clone());
+        let (config, stop) = (config.clone(), stop.clone());
         if let Some(address) = &spec.address {
             home.make(true)?;
             let address = address.as_str().into();
-            keepers.push(keeper::attend(container, address, care, stop).boxed());
+            keepers.push(keeper::attend(container, address, config, stop).boxed());
         } else {
             let known_as = shared.known_as(id, container.label());
             let settings = &shared.settings;
-            let bounds = Bounds {
+            let bounds = ContainerLimits {
                 memory: settings.faults.memory(endpoint, variant.name()).or(settings.memory),
                 invocations: variant.asynchronous.then_some(settings.asynchronous),
             };
@@ -262,7 +262,7 @@ async fn start_instance(
             let keeper = Keeper {
                 container,
                 launcher,
-                care,
+                config,
                 stop,
             };
             keepers.push(keeper.run().boxed());

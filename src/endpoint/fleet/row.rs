@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// The end of a run of a container.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ended {
+pub(super) struct FinishedRun {
     /// Whether the container passed a health check during this run.
     pub was_healthy: bool,
     pub lived: Duration,
@@ -28,34 +28,34 @@ pub(super) struct Ended {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum RestartDecision {
     Restart { after: Duration },
     GiveUp,
 }
 
 /// The backoff between restarts of a container.
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(super) struct RestartBackoff {
     ever_healthy: bool,
     /// Consecutive short runs.
     soon: u32,
 }
 
-impl Row {
-    pub fn next(&mut self, ended: Ended) -> Next {
+impl RestartBackoff {
+    pub fn next(&mut self, ended: FinishedRun) -> RestartDecision {
         self.ever_healthy |= ended.was_healthy;
         if ended.on_demand {
-            return Next::Restart { after: SHORTEST };
+            return RestartDecision::Restart { after: SHORTEST };
         }
         self.soon = match ended.was_healthy && ended.lived >= LONG {
             true => 1,
             false => self.soon.saturating_add(1),
         };
         if !self.ever_healthy && (ended.hopeless || self.soon >= TRIES) {
-            return Next::GiveUp;
+            return RestartDecision::GiveUp;
         }
         let doublings = self.soon.saturating_sub(1).min(16);
-        Next::Restart {
+        RestartDecision::Restart {
             after: SHORTEST.saturating_mul(1 << doublings).min(LONGEST),
         }
     }
@@ -65,14 +65,14 @@ impl Row {
 mod tests {
     use super::*;
 
-    fn after(milliseconds: u64) -> Next {
-        Next::Restart {
+    fn after(milliseconds: u64) -> RestartDecision {
+        RestartDecision::Restart {
             after: Duration::from_millis(milliseconds),
         }
     }
 
-    fn ended(was_healthy: bool, seconds: u64) -> Ended {
-        Ended {
+    fn ended(was_healthy: bool, seconds: u64) -> FinishedRun {
+        FinishedRun {
             was_healthy,
             lived: Duration::from_secs(seconds),
             hopeless: false,
@@ -82,36 +82,36 @@ mod tests {
 
     #[test]
     fn a_container_that_was_never_healthy_is_given_up_after_three_runs() {
-        let mut row = Row::default();
-        assert_eq!(row.next(ended(false, 1)), after(100));
-        assert_eq!(row.next(ended(false, 100)), after(200));
-        assert_eq!(row.next(ended(false, 1)), Next::GiveUp);
+        let mut backoff = RestartBackoff::default();
+        assert_eq!(backoff.next(ended(false, 1)), after(100));
+        assert_eq!(backoff.next(ended(false, 100)), after(200));
+        assert_eq!(backoff.next(ended(false, 1)), RestartDecision::GiveUp);
     }
 
     #[test]
     fn a_hopeless_start_is_not_repeated_unless_the_container_was_healthy_before() {
-        let hopeless = Ended {
+        let hopeless = FinishedRun {
             hopeless: true,
             ..ended(false, 0)
         };
-        assert_eq!(Row::default().next(hopeless), Next::GiveUp);
-        let mut row = Row::default();
-        row.next(ended(true, 1));
-        assert_eq!(row.next(hopeless), after(200));
+        assert_eq!(RestartBackoff::default().next(hopeless), RestartDecision::GiveUp);
+        let mut backoff = RestartBackoff::default();
+        backoff.next(ended(true, 1));
+        assert_eq!(backoff.next(hopeless), after(200));
     }
 
     #[test]
     fn a_container_killed_on_demand_always_restarts_after_the_shortest_delay() {
-        let killed = |was_healthy| Ended {
+        let killed = |was_healthy| FinishedRun {
             on_demand: true,
             ..ended(was_healthy, 1)
         };
-        let mut row = Row::default();
+        let mut backoff = RestartBackoff::default();
         for count in 0..20 {
-            assert_eq!(row.next(killed(count % 2 == 0)), after(100));
+            assert_eq!(backoff.next(killed(count % 2 == 0)), after(100));
         }
         assert_eq!(
-            row.next(ended(true, 1)),
+            backoff.next(ended(true, 1)),
             after(100),
             "runs that were killed on demand do not count"
         );
@@ -119,15 +119,15 @@ mod tests {
 
     #[test]
     fn a_container_that_was_healthy_is_restarted_for_ever_with_growing_delays() {
-        let mut row = Row::default();
-        let pauses: Vec<Next> = (0..10).map(|count| row.next(ended(count == 0, 1))).collect();
+        let mut backoff = RestartBackoff::default();
+        let pauses: Vec<RestartDecision> = (0..10).map(|count| backoff.next(ended(count == 0, 1))).collect();
         let expected = [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000, 10_000];
         assert_eq!(pauses, expected.map(after));
         for _ in 0..100 {
-            assert_eq!(row.next(ended(false, 1)), after(10_000));
+            assert_eq!(backoff.next(ended(false, 1)), after(10_000));
         }
         assert_eq!(
-            row.next(ended(true, 31)),
+            backoff.next(ended(true, 31)),
             after(100),
             "a long healthy run resets the backoff"
         );

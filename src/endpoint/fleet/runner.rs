@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-use super::Settings;
+use super::FleetConfig;
 use super::environment::InvocationBounds;
 use super::home::Home;
 use super::port::Port;
@@ -30,7 +30,7 @@ pub enum Runner {
 
 /// The limits of a container.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bounds {
+pub(super) struct ContainerLimits {
     /// In bytes.
     pub memory: Option<u64>,
     /// Limits of each invocation that replace the container's defaults.
@@ -39,28 +39,28 @@ pub(super) struct Bounds {
 
 /// Starts one container.
 pub(super) struct Launcher {
-    settings: Arc<Settings>,
+    settings: Arc<FleetConfig>,
     container: Container,
     home: Home,
-    bounds: Bounds,
+    bounds: ContainerLimits,
     /// A name for other programs, unique in this process.
     name: String,
-    means: Means,
+    method: LaunchMethod,
 }
 
-enum Means {
+enum LaunchMethod {
     Process(Port),
     Docker(PathBuf),
 }
 
 /// A started container.
-pub(super) struct Launched {
+pub(super) struct LaunchedContainer {
     pub child: Child,
-    pub control: Control,
+    pub control: ContainerControl,
 }
 
 /// Access to a started container in addition to its process.
-pub(super) enum Control {
+pub(super) enum ContainerControl {
     /// The address where the process will listen.
     Process(Arc<str>),
     Docker(Docker),
@@ -68,41 +68,41 @@ pub(super) enum Control {
 
 impl Launcher {
     pub fn new(
-        settings: &Arc<Settings>,
+        settings: &Arc<FleetConfig>,
         container: Container,
         home: Home,
-        bounds: Bounds,
+        bounds: ContainerLimits,
         name: String,
     ) -> io::Result<Self> {
-        let means = match &settings.runner {
-            Runner::Process => Means::Process(Port::reserve()?),
-            Runner::Docker { command } => Means::Docker(command.clone()),
+        let method = match &settings.runner {
+            Runner::Process => LaunchMethod::Process(Port::reserve()?),
+            Runner::Docker { command } => LaunchMethod::Docker(command.clone()),
         };
-        home.make(matches!(means, Means::Process(_)))?;
+        home.make(matches!(method, LaunchMethod::Process(_)))?;
         Ok(Self {
             settings: Arc::clone(settings),
             container,
             home,
             bounds,
             name,
-            means,
+            method,
         })
     }
 
     /// Starts the container. Must run on the fleet thread, because the process ends with the
     /// thread that started it.
-    pub async fn launch(&self, generation: u64) -> io::Result<Launched> {
-        let (mut command, control) = match &self.means {
-            Means::Process(port) => {
+    pub async fn launch(&self, generation: u64) -> io::Result<LaunchedContainer> {
+        let (mut command, control) = match &self.method {
+            LaunchMethod::Process(port) => {
                 wait_for(port).await;
                 let command = process::command(&self.settings, &self.container, &self.home, self.bounds, port.number());
                 let address = format!("http://127.0.0.1:{}", port.number());
-                (command, Control::Process(address.into()))
+                (command, ContainerControl::Process(address.into()))
             }
-            Means::Docker(program) => {
+            LaunchMethod::Docker(program) => {
                 let docker = Docker::new(program.clone(), format!("{}-{generation}", self.name));
                 let command = docker.run(&self.settings, &self.container, &self.home, self.bounds.memory);
-                (command, Control::Docker(docker))
+                (command, ContainerControl::Docker(docker))
             }
         };
         let child = command
@@ -114,23 +114,23 @@ impl Launcher {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        Ok(Launched { child, control })
+        Ok(LaunchedContainer { child, control })
     }
 
     /// Whether this log line can tell why the container did not start.
-    pub fn is_telling(&self, line: &str) -> bool {
-        match self.means {
-            Means::Process(_) => true,
-            Means::Docker(_) => line.starts_with("docker: "),
+    pub fn explains_failure(&self, line: &str) -> bool {
+        match self.method {
+            LaunchMethod::Process(_) => true,
+            LaunchMethod::Docker(_) => line.starts_with("docker: "),
         }
     }
 
     /// Whether this exit code means that every start will fail: the program or the image is
     /// missing or cannot be run.
     pub fn is_hopeless(&self, code: i32) -> bool {
-        match self.means {
-            Means::Process(_) => code == 127,
-            Means::Docker(_) => (125..=127).contains(&code),
+        match self.method {
+            LaunchMethod::Process(_) => code == 127,
+            LaunchMethod::Docker(_) => (125..=127).contains(&code),
         }
     }
 }
@@ -147,7 +147,7 @@ async fn wait_for(port: &Port) {
     }
 }
 
-impl Control {
+impl ContainerControl {
     /// The container's address, once it is known.
     pub async fn address(&self) -> Option<Arc<str>> {
         match self {
@@ -182,7 +182,7 @@ impl Control {
 }
 
 /// A command that runs this program with `arguments`.
-fn this_program(settings: &Settings, arguments: impl Iterator<Item = std::ffi::OsString>) -> Command {
+fn this_program(settings: &FleetConfig, arguments: impl Iterator<Item = std::ffi::OsString>) -> Command {
     let mut command = Command::new(&settings.program);
     command.arg0("longshore").args(arguments);
     command

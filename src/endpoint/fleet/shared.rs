@@ -16,14 +16,14 @@ use tokio_util::task::TaskTracker;
 use super::artifact::Artifacts;
 use super::health::Prober;
 use super::instance::Instance;
-use super::status::Phase;
+use super::status::FleetPhase;
 use super::variant::Fleet;
-use super::{FleetError, Settings};
+use super::{FleetConfig, FleetError};
 use crate::endpoint::spec::Deployment;
 
 /// The state that the tasks of the fleets share.
 pub(super) struct Shared {
-    pub settings: Arc<Settings>,
+    pub settings: Arc<FleetConfig>,
     pub folder: PathBuf,
     /// A prefix of the names of this process's containers that no other process uses.
     pub name: String,
@@ -36,23 +36,23 @@ pub(super) struct Shared {
     pub stop: CancellationToken,
     pub ids: AtomicU64,
     // Locked only briefly.
-    pub endpoints: Mutex<HashMap<String, Entry>>,
+    pub endpoints: Mutex<HashMap<String, EndpointEntry>>,
 }
 
 /// A running endpoint.
-pub(super) struct Entry {
+pub(super) struct EndpointEntry {
     /// The fleet that serves, if any.
     pub fleet: Option<Arc<Fleet>>,
     /// The desired deployment, reported while no fleet serves.
     pub wanted: Deployment,
-    pub phase: Phase,
+    pub phase: FleetPhase,
     /// The number of the change in progress, or of the last one.
     pub change: u64,
     pub abort: CancellationToken,
 }
 
 impl Shared {
-    pub fn endpoints(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    pub fn endpoints(&self) -> MutexGuard<'_, HashMap<String, EndpointEntry>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,15 +80,15 @@ impl Shared {
         &self,
         endpoint: &str,
         change: u64,
-        end: impl FnOnce(&mut Entry) -> (Result<(), String>, T),
+        end: impl FnOnce(&mut EndpointEntry) -> (Result<(), String>, T),
     ) -> Result<(Result<(), FleetError>, T), FleetError> {
         let mut endpoints = self.endpoints();
         let entry = endpoints.get_mut(endpoint).filter(|entry| entry.change == change);
         let entry = entry.ok_or_else(|| FleetError::Removed(endpoint.to_owned()))?;
         let (result, rest) = end(entry);
         entry.phase = match &result {
-            Ok(()) => Phase::InService,
-            Err(reason) => Phase::Failed { reason: reason.clone() },
+            Ok(()) => FleetPhase::InService,
+            Err(reason) => FleetPhase::Failed { reason: reason.clone() },
         };
         Ok((result.map_err(FleetError::Failed), rest))
     }

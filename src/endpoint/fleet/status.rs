@@ -4,7 +4,7 @@ use crate::endpoint::spec::Variant;
 
 /// The phase of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
+pub enum FleetPhase {
     /// The first containers are starting.
     Creating,
     /// The endpoint serves as before while its new containers start.
@@ -21,8 +21,8 @@ pub enum Phase {
 
 /// The current status of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Status {
-    pub phase: Phase,
+pub struct FleetStatus {
+    pub phase: FleetPhase,
     /// The variants that serve, or the desired ones while none serve.
     pub variants: Vec<VariantStatus>,
 }
@@ -46,7 +46,7 @@ pub struct Capacity {
     pub instances: Option<u32>,
 }
 
-impl Phase {
+impl FleetPhase {
     /// Whether a change is in progress.
     pub fn is_change(&self) -> bool {
         match self {

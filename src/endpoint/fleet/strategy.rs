@@ -6,7 +6,7 @@ use crate::endpoint::spec::Routing;
 
 /// The properties of a request on which the choice depends.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Asked<'a> {
+pub struct RoutingInput<'a> {
     /// The start of the choice among equal instances. Without it they take turns.
     pub draw: Option<u64>,
     pub body: &'a [u8],
@@ -17,7 +17,7 @@ pub struct Asked<'a> {
 
 /// The properties of an instance on which the choice depends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
+pub(super) struct InstanceLoad {
     /// Unique in this process.
     pub id: u64,
     /// Requests under way.
@@ -26,7 +26,12 @@ pub(super) struct Load {
 
 /// Chooses one of `loads`. Among equal instances it prefers the first one from `first` on. `None`
 /// if there are no instances.
-pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Asked<'_>) -> Option<usize> {
+pub(super) fn choose(
+    routing: Routing,
+    loads: &[InstanceLoad],
+    first: usize,
+    input: &RoutingInput<'_>,
+) -> Option<usize> {
     let least = || {
         let around = (0..loads.len()).map(|step| (first % loads.len() + step) % loads.len());
         // `min_by_key` returns the first of several equal ones.
@@ -38,9 +43,9 @@ pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Ask
         // outstanding requests.
         Routing::LeastOutstandingRequests | Routing::KvAware => least(),
         Routing::PrefixAware { bytes, threshold } => {
-            let prefix = &asked.body[..asked.body.len().min(bytes)];
+            let prefix = &input.body[..input.body.len().min(bytes)];
             let mut by_prefix = Vec::from_iter(0..loads.len());
-            by_prefix.sort_by_cached_key(|index| rank(prefix, asked.prefix_id, loads[*index].id));
+            by_prefix.sort_by_cached_key(|index| rank(prefix, input.prefix_id, loads[*index].id));
             let free = |index: &usize| threshold.is_none_or(|most| loads[*index].outstanding < most);
             by_prefix.into_iter().find(free).or_else(least)
         }
@@ -63,16 +68,16 @@ fn rank(prefix: &[u8], prefix_id: Option<&str>, instance: u64) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    fn loads(outstanding: &[usize]) -> Vec<Load> {
-        let load = |(id, outstanding): (usize, &usize)| Load {
+    fn loads(outstanding: &[usize]) -> Vec<InstanceLoad> {
+        let load = |(id, outstanding): (usize, &usize)| InstanceLoad {
             id: id as u64 + 10,
             outstanding: *outstanding,
         };
         outstanding.iter().enumerate().map(load).collect()
     }
 
-    fn asked<'a>(body: &'a [u8], prefix_id: Option<&'a str>) -> Asked<'a> {
-        Asked {
+    fn input<'a>(body: &'a [u8], prefix_id: Option<&'a str>) -> RoutingInput<'a> {
+        RoutingInput {
             draw: None,
             body,
             prefix_id,
@@ -91,7 +96,7 @@ mod tests {
             (Routing::KvAware, &[1, 0, 0], 0, Some(1)),
         ];
         for (routing, outstanding, first, expected) in table {
-            let chosen = choose(*routing, &loads(outstanding), *first, &asked(b"", None));
+            let chosen = choose(*routing, &loads(outstanding), *first, &input(b"", None));
             assert_eq!(chosen, *expected, "{routing:?} {outstanding:?} {first}");
         }
     }
@@ -107,27 +112,27 @@ mod tests {
         let mut counts = [0; 3];
         for number in 0..300 {
             let body = |rest: &str| format!("{}{rest}", prefix(number)).into_bytes();
-            let chosen = choose(routing, &idle, number, &asked(&body(""), None)).unwrap();
+            let chosen = choose(routing, &idle, number, &input(&body(""), None)).unwrap();
             counts[chosen] += 1;
             assert_eq!(
-                choose(routing, &idle, number + 1, &asked(&body("other"), None)),
+                choose(routing, &idle, number + 1, &input(&body("other"), None)),
                 Some(chosen)
             );
             let mut busy = idle.clone();
             busy[chosen].outstanding = 2;
-            let other = choose(routing, &busy, 0, &asked(&body(""), None)).unwrap();
+            let other = choose(routing, &busy, 0, &input(&body(""), None)).unwrap();
             assert_ne!(other, chosen);
             // The remaining instances keep their prefixes.
-            let left: Vec<Load> = idle.iter().copied().filter(|load| load.id != idle[other].id).collect();
-            let kept = choose(routing, &left, 0, &asked(&body(""), None)).unwrap();
+            let left: Vec<InstanceLoad> = idle.iter().copied().filter(|load| load.id != idle[other].id).collect();
+            let kept = choose(routing, &left, 0, &input(&body(""), None)).unwrap();
             assert_eq!(left[kept].id, idle[chosen].id);
         }
         assert!(counts.iter().all(|count| *count > 60), "{counts:?}");
         let by_hint: Vec<_> = (0..20)
-            .map(|hint| choose(routing, &idle, 0, &asked(b"same", Some(&format!("{hint}")))))
+            .map(|hint| choose(routing, &idle, 0, &input(b"same", Some(&format!("{hint}")))))
             .collect();
         assert!(by_hint.iter().any(|chosen| *chosen != by_hint[0]), "{by_hint:?}");
         // All are busy: the least busy one is chosen.
-        assert_eq!(choose(routing, &loads(&[5, 3, 4]), 0, &asked(b"same", None)), Some(1));
+        assert_eq!(choose(routing, &loads(&[5, 3, 4]), 0, &input(b"same", None)), Some(1));
     }
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::artifact::Artifact;
-use super::instance::{InFlight, Instance};
+use super::instance::{Instance, OutstandingRequest};
 use super::status::VariantStatus;
-use super::strategy::{self, Asked, Load};
+use super::strategy::{self, InstanceLoad, RoutingInput};
 use crate::endpoint::spec::{Deployment, Model, Variant};
 
 /// The variants that serve an endpoint.
@@ -42,12 +42,12 @@ pub struct RunningVariant {
     pub(super) artifacts: HashMap<String, Arc<Artifact>>,
     /// Whether the endpoint takes asynchronous invocations, which have wider limits.
     pub(super) asynchronous: bool,
-    turn: AtomicU64,
+    round_robin: AtomicU64,
     // Locked only briefly.
-    state: Mutex<State>,
+    state: Mutex<VariantState>,
 }
 
-struct State {
+struct VariantState {
     weight: f64,
     desired_weight: f64,
     desired_instances: u32,
@@ -61,7 +61,7 @@ impl RunningVariant {
         artifacts: HashMap<String, Arc<Artifact>>,
         asynchronous: bool,
     ) -> Self {
-        let state = State {
+        let state = VariantState {
             weight: spec.weight,
             desired_weight: spec.weight,
             desired_instances: spec.instances,
@@ -72,7 +72,7 @@ impl RunningVariant {
             model,
             artifacts,
             asynchronous,
-            turn: AtomicU64::new(0),
+            round_robin: AtomicU64::new(0),
             state: Mutex::new(state),
         }
     }
@@ -96,14 +96,14 @@ impl RunningVariant {
     }
 
     /// Chooses an instance for a request without properties. Equal instances take turns.
-    pub fn choose(&self) -> Option<InFlight> {
-        self.choose_for(&Asked::default())
+    pub fn choose(&self) -> Option<OutstandingRequest> {
+        self.choose_for(&RoutingInput::default())
     }
 
     /// Chooses the instance for a request by the variant's routing strategy. Considers the
     /// instances whose containers all respond, or all instances if there are none. `None` if the
     /// variant has no instances.
-    pub fn choose_for(&self, asked: &Asked<'_>) -> Option<InFlight> {
+    pub fn choose_for(&self, input: &RoutingInput<'_>) -> Option<OutstandingRequest> {
         let instances = self.instances();
         let up: Vec<&Arc<Instance>> = instances.iter().filter(|instance| instance.is_up()).collect();
         let candidates = match up.is_empty() {
@@ -111,21 +111,23 @@ impl RunningVariant {
             false => up,
         };
         let count = u64::try_from(candidates.len()).ok().filter(|count| *count > 0)?;
-        let draw = asked.draw.unwrap_or_else(|| self.turn.fetch_add(1, Ordering::Relaxed));
+        let draw = input
+            .draw
+            .unwrap_or_else(|| self.round_robin.fetch_add(1, Ordering::Relaxed));
         let first = usize::try_from(draw % count).unwrap_or_default();
-        let loads: Vec<Load> = candidates
+        let loads: Vec<InstanceLoad> = candidates
             .iter()
-            .map(|instance| Load {
+            .map(|instance| InstanceLoad {
                 id: instance.id(),
                 outstanding: instance.outstanding(),
             })
             .collect();
-        let chosen = strategy::choose(self.spec.routing, &loads, first, asked)?;
+        let chosen = strategy::choose(self.spec.routing, &loads, first, input)?;
         candidates.get(chosen).map(|instance| instance.begin())
     }
 
     /// The instance with this id, for a session that started there.
-    pub fn instance(&self, id: u64) -> Option<InFlight> {
+    pub fn instance(&self, id: u64) -> Option<OutstandingRequest> {
         let instances = self.instances();
         instances
             .iter()
@@ -170,7 +172,7 @@ impl RunningVariant {
         gone.cloned().collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, VariantState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

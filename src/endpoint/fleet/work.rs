@@ -19,7 +19,7 @@ const LOCK: &str = "lock";
 
 /// The work folder of this process.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(super) struct WorkFolder {
     folder: TempDir,
     /// The names of removed folders of killed processes.
     removed: Vec<String>,
@@ -27,7 +27,7 @@ pub(super) struct Work {
     _lock: File,
 }
 
-impl Work {
+impl WorkFolder {
     /// Creates a work folder in `parent`, which is created if it does not exist. `parent` must
     /// belong to this user alone.
     pub fn new(parent: &Path) -> io::Result<Self> {
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn only_folders_of_ended_processes_are_removed() {
         let parent = tempfile::tempdir().unwrap();
-        let living = Work::new(parent.path()).unwrap();
+        let living = WorkFolder::new(parent.path()).unwrap();
         let dead = parent.path().join("longshore-endpoint-dead");
         let unfinished = parent.path().join("longshore-endpoint-new");
         let other = parent.path().join("archives-0");
@@ -115,7 +115,7 @@ mod tests {
         for locked in [&dead, &other] {
             File::create(locked.join(LOCK)).unwrap();
         }
-        let mut second = Work::new(parent.path()).unwrap();
+        let mut second = WorkFolder::new(parent.path()).unwrap();
         assert!(!dead.exists());
         assert_eq!(second.take_removed(), ["longshore-endpoint-dead"]);
         for kept in [living.path(), second.path(), &unfinished, &other] {

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 
 use tokio::sync::watch;
 
-use super::files::Placed;
+use super::files::PlacedFiles;
 use crate::endpoint::error::RuntimeError;
 use crate::store::Name;
 
@@ -27,32 +27,32 @@ use crate::store::Name;
 pub(super) type Outcome = Option<Result<(), RuntimeError>>;
 
 /// The id of one residency of a model, from the start of its load to the end of its unload.
-pub(super) type Stay = u64;
+pub(super) type ResidencyId = u64;
 
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    models: HashMap<Name, Model>,
+    models: HashMap<Name, ModelEntry>,
     /// The container's generation in which the loaded models were loaded.
     generation: u64,
-    stays: u64,
+    residencies: u64,
     clock: u64,
     /// The number of completed unloads.
     freed: u64,
 }
 
 #[derive(Debug)]
-struct Model {
-    stay: Stay,
-    state: State,
+struct ModelEntry {
+    residency: ResidencyId,
+    state: ModelState,
     users: usize,
     used: u64,
-    files: Option<Placed>,
+    files: Option<PlacedFiles>,
     /// Reports the result of the load, and closes when the unload has ended.
     ended: watch::Sender<Outcome>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ModelState {
     Loading {
         /// Whether the container is processing the load request.
         posted: bool,
@@ -63,19 +63,19 @@ enum State {
 
 /// The result of looking up a model.
 #[derive(Debug)]
-pub(super) enum Found {
-    Loaded(Stay),
+pub(super) enum Lookup {
+    Loaded(ResidencyId),
     /// Another request has started the load. The caller counts as a user, here and in `Absent`.
-    Loading(Stay, watch::Receiver<Outcome>),
+    Loading(ResidencyId, watch::Receiver<Outcome>),
     /// The caller must start the load.
-    Absent(Stay, watch::Receiver<Outcome>),
+    Absent(ResidencyId, watch::Receiver<Outcome>),
     /// The caller must look up the model again when the channel is closed.
     Unloading(watch::Receiver<Outcome>),
 }
 
 /// The next step to free memory for a model.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum EvictionStep {
     /// Another unload has completed. Try the load again.
     Freed,
     /// Unload these models.
@@ -89,15 +89,15 @@ pub(super) enum Room {
 impl Directory {
     /// Records the container's generation. Models of an earlier generation are gone: marks them as
     /// unloading and returns their names, so that the caller removes their files.
-    pub fn see(&mut self, generation: u64) -> Vec<Name> {
+    pub fn set_generation(&mut self, generation: u64) -> Vec<Name> {
         if generation <= self.generation {
             return Vec::new();
         }
         self.generation = generation;
         let mut gone = Vec::new();
         for (name, model) in &mut self.models {
-            if model.state == State::Loaded {
-                model.state = State::Unloading;
+            if model.state == ModelState::Loaded {
+                model.state = ModelState::Unloading;
                 gone.push(name.clone());
             }
         }
@@ -105,70 +105,70 @@ impl Directory {
     }
 
     /// Looks up `name` for a request that wants to use it.
-    pub fn arrive(&mut self, name: &Name) -> Found {
+    pub fn acquire(&mut self, name: &Name) -> Lookup {
         self.clock += 1;
         let clock = self.clock;
         if let Some(model) = self.models.get_mut(name) {
-            if model.state == State::Unloading {
-                return Found::Unloading(model.ended.subscribe());
+            if model.state == ModelState::Unloading {
+                return Lookup::Unloading(model.ended.subscribe());
             }
             model.users += 1;
             model.used = clock;
             return match model.state {
-                State::Loaded => Found::Loaded(model.stay),
-                _ => Found::Loading(model.stay, model.ended.subscribe()),
+                ModelState::Loaded => Lookup::Loaded(model.residency),
+                _ => Lookup::Loading(model.residency, model.ended.subscribe()),
             };
         }
-        self.stays += 1;
+        self.residencies += 1;
         let (ended, outcome) = watch::channel(None);
-        let model = Model {
-            stay: self.stays,
-            state: State::Loading { posted: false },
+        let model = ModelEntry {
+            residency: self.residencies,
+            state: ModelState::Loading { posted: false },
             users: 1,
             used: clock,
             files: None,
             ended,
         };
         self.models.insert(name.clone(), model);
-        Found::Absent(self.stays, outcome)
+        Lookup::Absent(self.residencies, outcome)
     }
 
     /// Ends one use of a model. True if the model is loaded and now idle.
-    pub fn leave(&mut self, name: &Name, stay: Stay) -> bool {
+    pub fn release(&mut self, name: &Name, residency: ResidencyId) -> bool {
         self.clock += 1;
         let clock = self.clock;
-        match self.stay(name, stay) {
+        match self.entry(name, residency) {
             Some(model) => {
                 model.users -= 1;
                 model.used = clock;
-                model.users == 0 && model.state == State::Loaded
+                model.users == 0 && model.state == ModelState::Loaded
             }
             None => false,
         }
     }
 
     /// Records that the container is processing the load request, or has answered.
-    pub fn set_posted(&mut self, name: &Name, stay: Stay, posted: bool) {
-        if let Some(model) = self.stay(name, stay) {
-            model.state = State::Loading { posted };
+    pub fn set_posted(&mut self, name: &Name, residency: ResidencyId, posted: bool) {
+        if let Some(model) = self.entry(name, residency) {
+            model.state = ModelState::Loading { posted };
         }
     }
 
     /// Records the model's files, which live as long as its residency.
-    pub fn set_files(&mut self, name: &Name, stay: Stay, files: Placed) {
-        if let Some(model) = self.stay(name, stay) {
+    pub fn set_files(&mut self, name: &Name, residency: ResidencyId, files: PlacedFiles) {
+        if let Some(model) = self.entry(name, residency) {
             model.files = Some(files);
         }
     }
 
     /// Records a successful load into the container of `generation`. False if that container has
     /// ended since: the caller removes the files, and waiting requests look up the model again.
-    pub fn loaded(&mut self, name: &Name, stay: Stay, generation: u64) -> bool {
+    pub fn loaded(&mut self, name: &Name, residency: ResidencyId, generation: u64) -> bool {
         let current = self.generation == generation;
-        if let Some(model) = self.stay(name, stay) {
+        if let Some(model) = self.entry(name, residency) {
             model.state = match current {
-                true => State::Loaded,
-                false => State::Unloading,
+                true => ModelState::Loaded,
+                false => ModelState::Unloading,
             };
             if current {
                 model.ended.send_replace(Some(Ok(())));
@@ -179,17 +179,17 @@ impl Directory {
 
     /// Records a failed load. The caller removes the files before waiting requests see the
     /// failure.
-    pub fn failed(&mut self, name: &Name, stay: Stay) -> Option<Placed> {
-        let model = self.stay(name, stay)?;
-        model.state = State::Unloading;
+    pub fn failed(&mut self, name: &Name, residency: ResidencyId) -> Option<PlacedFiles> {
+        let model = self.entry(name, residency)?;
+        model.state = ModelState::Unloading;
         model.files.take()
     }
 
     /// Records that the container has lost a model. True if the caller must remove its files.
-    pub fn lost(&mut self, name: &Name, stay: Stay) -> bool {
-        match self.stay(name, stay) {
-            Some(model) if model.state == State::Loaded => {
-                model.state = State::Unloading;
+    pub fn lost(&mut self, name: &Name, residency: ResidencyId) -> bool {
+        match self.entry(name, residency) {
+            Some(model) if model.state == ModelState::Loaded => {
+                model.state = ModelState::Unloading;
                 true
             }
             _ => false,
@@ -199,8 +199,8 @@ impl Directory {
     /// Marks a loaded, idle model as unloading. False if it is in use or not loaded.
     pub fn begin_unload(&mut self, name: &Name) -> bool {
         match self.models.get_mut(name) {
-            Some(model) if model.state == State::Loaded && model.users == 0 => {
-                model.state = State::Unloading;
+            Some(model) if model.state == ModelState::Loaded && model.users == 0 => {
+                model.state = ModelState::Unloading;
                 true
             }
             _ => false,
@@ -208,7 +208,7 @@ impl Directory {
     }
 
     /// Takes the files of a model that is unloading.
-    pub fn take_files(&mut self, name: &Name) -> Option<Placed> {
+    pub fn take_files(&mut self, name: &Name) -> Option<PlacedFiles> {
         self.models.get_mut(name)?.files.take()
     }
 
@@ -220,29 +220,29 @@ impl Directory {
         }
     }
 
-    /// The number of completed unloads, for a later call of `make_room`.
+    /// The number of completed unloads, for a later call of `plan_eviction`.
     pub fn freed(&self) -> u64 {
         self.freed
     }
 
     /// Chooses the next step for a load that found no memory after `freed` completed unloads.
     /// Marks up to `count` least recently used idle models as unloading.
-    pub fn make_room(&mut self, stay: Stay, freed: u64, count: usize) -> Room {
+    pub fn plan_eviction(&mut self, residency: ResidencyId, freed: u64, count: usize) -> EvictionStep {
         if self.freed != freed {
-            return Room::Freed;
+            return EvictionStep::Freed;
         }
         let names = self.idle(count);
         if !names.is_empty() {
             for name in &names {
                 self.begin_unload(name);
             }
-            return Room::Unload(names);
+            return EvictionStep::Unload(names);
         }
-        let others = self.models.values().filter(|model| model.stay != stay);
+        let others = self.models.values().filter(|model| model.residency != residency);
         let mut others = others.map(|model| model.state);
-        match others.any(|state| state != State::Loading { posted: false }) {
-            true => Room::Wait,
-            false => Room::Nothing,
+        match others.any(|state| state != ModelState::Loading { posted: false }) {
+            true => EvictionStep::Wait,
+            false => EvictionStep::Nothing,
         }
     }
 
@@ -255,7 +255,7 @@ impl Directory {
     pub fn has(&self, name: &Name) -> bool {
         self.models
             .get(name)
-            .is_some_and(|model| model.state != State::Unloading)
+            .is_some_and(|model| model.state != ModelState::Unloading)
     }
 
     fn idle(&self, count: usize) -> Vec<Name> {
@@ -264,13 +264,13 @@ impl Directory {
         idle.into_iter().take(count).map(|(name, _)| name.clone()).collect()
     }
 
-    fn stay(&mut self, name: &Name, stay: Stay) -> Option<&mut Model> {
-        self.models.get_mut(name).filter(|model| model.stay == stay)
+    fn entry(&mut self, name: &Name, residency: ResidencyId) -> Option<&mut ModelEntry> {
+        self.models.get_mut(name).filter(|model| model.residency == residency)
     }
 }
 
-fn is_idle(model: &Model) -> bool {
-    model.state == State::Loaded && model.users == 0
+fn is_idle(model: &ModelEntry) -> bool {
+    model.state == ModelState::Loaded && model.users == 0
 }
 
 #[cfg(test)]

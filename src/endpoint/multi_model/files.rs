@@ -17,12 +17,12 @@ const MODEL: &str = "model";
 
 /// A model's files below the models root.
 #[derive(Debug)]
-pub(super) struct Placed {
+pub(super) struct PlacedFiles {
     folder: PathBuf,
     _lease: Lease,
 }
 
-impl Placed {
+impl PlacedFiles {
     /// Links the leased files below `root`, replacing existing ones. Blocks on disk I/O.
     pub fn new(lease: Lease, root: &Path, name: &str) -> io::Result<Self> {
         let folder = root.join(name);

@@ -19,11 +19,11 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::task;
 use tokio::time::{Instant, timeout_at};
 
-use super::directory::{Room, Stay};
-use super::files::{self, Placed};
-use super::{NO_ROOM, NOT_LOADED, Platform, target_model};
+use super::directory::{EvictionStep, ResidencyId};
+use super::files::{self, PlacedFiles};
+use super::{NOT_LOADED, OUT_OF_MEMORY, Platform, target_model};
 use crate::archive::is_full;
-use crate::endpoint::client::{Call, Reply};
+use crate::endpoint::client::{ContainerCall, ContainerResponse};
 use crate::endpoint::error::RuntimeError;
 use crate::store::{FetchError, Lease, Located, Name};
 use crate::wire::{LoadRequest, ModelPath};
@@ -33,14 +33,14 @@ const MAX_REPLY: usize = 1 << 20;
 
 /// Maximum number of repeated loads because the container ended during one. Another model may have
 /// ended the container.
-const RESTARTS: u32 = 1;
+const MAX_RESTARTS: u32 = 1;
 
 impl Platform {
     /// Loads a model from the store into the container, and reports the result to waiting
     /// requests.
-    pub(super) async fn load(self: &Arc<Self>, name: &Name, stay: Stay) {
+    pub(super) async fn load(self: &Arc<Self>, name: &Name, residency: ResidencyId) {
         let deadline = Instant::now() + self.settings.load_timeout;
-        let result = match timeout_at(deadline, self.try_load(name, stay, deadline)).await {
+        let result = match timeout_at(deadline, self.try_load(name, residency, deadline)).await {
             Ok(result) => result,
             Err(_) => Err(RuntimeError::TimedOut {
                 container: self.hostname.clone(),
@@ -48,16 +48,16 @@ impl Platform {
         };
         match result {
             Ok(generation) => {
-                self.see_generation();
-                let stays = self.directory().loaded(name, stay, generation);
-                if !stays {
+                self.check_generation();
+                let is_current = self.directory().loaded(name, residency, generation);
+                if !is_current {
                     self.clean_up(name).await;
                 }
                 tracing::info!(container = self.label(), model = %name, "loaded");
             }
             Err(error) => {
                 tracing::warn!(container = self.label(), model = %name, %error, "the model was not loaded");
-                let files = self.directory().failed(name, stay);
+                let files = self.directory().failed(name, residency);
                 remove(files).await;
                 self.directory().unloaded(name, Some(error));
             }
@@ -67,45 +67,45 @@ impl Platform {
     }
 
     /// Loads a model. Returns the generation of the container that loaded it.
-    async fn try_load(&self, name: &Name, stay: Stay, deadline: Instant) -> Result<u64, RuntimeError> {
+    async fn try_load(&self, name: &Name, residency: ResidencyId, deadline: Instant) -> Result<u64, RuntimeError> {
         let opaque = self.opaque(name);
-        let placed = self.place(name, stay, &opaque).await?;
-        self.directory().set_files(name, stay, placed);
+        let placed = self.place(name, residency, &opaque).await?;
+        self.directory().set_files(name, residency, placed);
         let request = LoadRequest {
             url: files::url(&self.root.inside, &opaque),
             model_name: opaque,
         };
         let body = serde_json::to_vec(&request).map_err(|error| RuntimeError::Internal(error.to_string()))?;
-        self.post_until_it_fits(name, stay, body.into(), deadline).await
+        self.post_until_it_fits(name, residency, body.into(), deadline).await
     }
 
     /// Downloads the model and puts its files below the models root. If the disk is full, unloads
     /// idle models and tries again.
-    async fn place(&self, name: &Name, stay: Stay, opaque: &str) -> Result<Placed, RuntimeError> {
+    async fn place(&self, name: &Name, residency: ResidencyId, opaque: &str) -> Result<PlacedFiles, RuntimeError> {
         loop {
-            let full = match self.bring(name, opaque).await {
+            let full = match self.download(name, opaque).await {
                 Err(FetchError::NoRoom(reason)) => reason,
-                result => return result.map_err(|error| self.not_brought(name, error)),
+                result => return result.map_err(|error| self.download_error(name, error)),
             };
             tracing::info!(container = self.label(), model = %name, reason = full, "no disk space for the model");
-            if !self.unload_others(stay).await {
-                return Err(self.not_brought(name, FetchError::NoRoom(full)));
+            if !self.unload_others(residency).await {
+                return Err(self.download_error(name, FetchError::NoRoom(full)));
             }
             tracing::info!(container = self.label(), model = %name, "retry");
         }
     }
 
-    async fn bring(&self, name: &Name, opaque: &str) -> Result<Placed, FetchError> {
+    async fn download(&self, name: &Name, opaque: &str) -> Result<PlacedFiles, FetchError> {
         let store = &self.parts.store;
         let lease: Lease = match store.find(name).await? {
-            Located::Here(lease) => lease,
-            Located::There(arrival) => {
+            Located::OnDisk(lease) => lease,
+            Located::InStore(arrival) => {
                 tracing::info!(container = self.label(), model = %name, url = store.url_of(name), "download");
                 store.fetch(arrival).await?
             }
         };
         let (root, opaque) = (self.root.here.clone(), opaque.to_owned());
-        let placing = task::spawn_blocking(move || Placed::new(lease, &root, &opaque));
+        let placing = task::spawn_blocking(move || PlacedFiles::new(lease, &root, &opaque));
         let placed = placing.await.map_err(|_| FetchError::Stopping)?;
         placed.map_err(|error| match is_full(&error) {
             true => FetchError::NoRoom(error.to_string()),
@@ -113,7 +113,7 @@ impl Platform {
         })
     }
 
-    fn not_brought(&self, name: &Name, error: FetchError) -> RuntimeError {
+    fn download_error(&self, name: &Name, error: FetchError) -> RuntimeError {
         let url = self.parts.store.url_of(name);
         match error {
             FetchError::Store(error) => RuntimeError::Download {
@@ -134,7 +134,7 @@ impl Platform {
     async fn post_until_it_fits(
         &self,
         name: &Name,
-        stay: Stay,
+        residency: ResidencyId,
         body: Bytes,
         deadline: Instant,
     ) -> Result<u64, RuntimeError> {
@@ -146,8 +146,8 @@ impl Platform {
             again = true;
             let freed = self.directory().freed();
             let mut changes = self.changes.subscribe();
-            let reply = match self.post(name, stay, body.clone(), deadline).await {
-                Err(RuntimeError::NoAnswer { .. } | RuntimeError::Unavailable(_)) if restarts < RESTARTS => {
+            let reply = match self.post(name, residency, body.clone(), deadline).await {
+                Err(RuntimeError::NoAnswer { .. } | RuntimeError::Unavailable(_)) if restarts < MAX_RESTARTS => {
                     restarts += 1;
                     continue;
                 }
@@ -157,54 +157,60 @@ impl Platform {
                 // 409: loaded already, by a load whose response was lost, or after a failed
                 // unload.
                 200 | 409 => return Ok(reply.generation),
-                NO_ROOM => {
+                OUT_OF_MEMORY => {
                     tracing::info!(container = self.label(), model = %name, "507: not enough memory for the model")
                 }
                 _ => return Err(self.refusal(&reply)),
             }
             loop {
-                let room = self.directory().make_room(stay, freed, count);
-                match room {
-                    Room::Freed => break,
-                    Room::Unload(names) => {
+                let step = self.directory().plan_eviction(residency, freed, count);
+                match step {
+                    EvictionStep::Freed => break,
+                    EvictionStep::Unload(names) => {
                         join_all(names.iter().map(|name| self.unload(name))).await;
                         count *= 2;
                         break;
                     }
-                    Room::Wait => {
+                    EvictionStep::Wait => {
                         // Cannot fail: `self` owns the sender.
                         let _ = changes.changed().await;
                     }
-                    Room::Nothing if alone.is_none() => {
+                    EvictionStep::Nothing if alone.is_none() => {
                         alone = self.alone.acquire().await.ok();
                         break;
                     }
-                    Room::Nothing => return Err(self.refusal(&reply)),
+                    EvictionStep::Nothing => return Err(self.refusal(&reply)),
                 }
             }
         }
     }
 
-    async fn post(&self, name: &Name, stay: Stay, body: Bytes, deadline: Instant) -> Result<Reply, RuntimeError> {
+    async fn post(
+        &self,
+        name: &Name,
+        residency: ResidencyId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<ContainerResponse, RuntimeError> {
         let mut headers = HeaderMap::from_iter(target_model(name));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let call = Call {
+        let call = ContainerCall {
             method: Method::POST,
             path: "/models".to_owned(),
             headers,
             body,
             fatal: false,
         };
-        self.directory().set_posted(name, stay, true);
+        self.directory().set_posted(name, residency, true);
         let reply = self.exchange(call, MAX_REPLY, deadline).await;
-        self.directory().set_posted(name, stay, false);
+        self.directory().set_posted(name, residency, false);
         self.changes.send_replace(());
         reply
     }
 
     /// The error for a load or an unload that the container refused.
-    fn refusal(&self, reply: &Reply) -> RuntimeError {
+    fn refusal(&self, reply: &ContainerResponse) -> RuntimeError {
         RuntimeError::Model {
             container: self.hostname.clone(),
             status: reply.status,
@@ -214,13 +220,15 @@ impl Platform {
 
     /// Unloads the least recently used half of the idle models, at least one. False if no model is
     /// idle.
-    pub(super) async fn unload_others(&self, stay: Stay) -> bool {
-        let room = {
+    pub(super) async fn unload_others(&self, residency: ResidencyId) -> bool {
+        let step = {
             let mut directory = self.directory();
             let (freed, count) = (directory.freed(), directory.idle_count().div_ceil(2));
-            directory.make_room(stay, freed, count.max(1))
+            directory.plan_eviction(residency, freed, count.max(1))
         };
-        let Room::Unload(names) = room else { return false };
+        let EvictionStep::Unload(names) = step else {
+            return false;
+        };
         join_all(names.iter().map(|name| self.unload(name))).await;
         true
     }
@@ -229,7 +237,7 @@ impl Platform {
     /// refuses, the model counts as unloaded all the same: the next load gets a 409 if it is not.
     pub(super) async fn unload(&self, name: &Name) {
         tracing::info!(container = self.label(), model = %name, "unload");
-        let call = Call {
+        let call = ContainerCall {
             method: Method::DELETE,
             path: ModelPath::of(&self.opaque(name)),
             headers: HeaderMap::from_iter(target_model(name)),
@@ -261,14 +269,14 @@ impl Platform {
     /// Unloads an idle model at once if models are not kept. No request has waited until the end
     /// of its load.
     async fn unload_unless_kept(&self, name: &Name) {
-        let marked = !self.keeps && self.directory().begin_unload(name);
+        let marked = !self.keep_loaded && self.directory().begin_unload(name);
         if marked {
             self.unload(name).await;
         }
     }
 }
 
-async fn remove(files: Option<Placed>) {
+async fn remove(files: Option<PlacedFiles>) {
     if let Some(files) = files {
         // Fails only when the runtime shuts down, which removes the whole folder.
         let _ = task::spawn_blocking(move || files.remove()).await;

@@ -20,50 +20,50 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Runtime;
-use super::invoke::{Bounds, Written, content_type};
-use super::request::{Api, Request};
-use super::routing::Chosen;
+use super::invoke::{RequestLimits, ResultLocations, content_type};
+use super::request::{Api, InvocationRequest};
+use super::routing::Destination;
 use crate::endpoint::error::RuntimeError;
 use crate::store::Objects;
 
 /// A waiting invocation looks for a free instance at this interval, because changes of an endpoint
 /// are not signalled.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Maximum time to write failures when the server stops.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const FAILURE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Accepted asynchronous invocations that are not complete.
 #[derive(Default)]
-pub(super) struct Asynchronous {
+pub(super) struct AsyncQueue {
     tasks: TaskTracker,
     stopping: CancellationToken,
     /// The queue of each endpoint: a fair semaphore whose holder looks for a free instance.
-    lines: Mutex<HashMap<String, Arc<Semaphore>>>,
+    queues: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Changes when an instance may have become free.
     changes: watch::Sender<()>,
 }
 
 /// An accepted invocation and the location of its result.
-struct Job {
+struct AsyncJob {
     endpoint: String,
-    request: Request,
+    request: InvocationRequest,
     body: Bytes,
-    written: Written,
+    locations: ResultLocations,
 }
 
-impl Asynchronous {
+impl AsyncQueue {
     /// Signals that an instance may have become free.
     pub fn notice(&self) {
         self.changes.send_replace(());
     }
 
-    fn line(&self, endpoint: &str) -> Arc<Semaphore> {
+    fn queue(&self, endpoint: &str) -> Arc<Semaphore> {
         // No code panics while it holds the lock, so a poisoned value is consistent.
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.retain(|name, line| name == endpoint || Arc::strong_count(line) > 1);
-        let line = lines.entry(endpoint.to_owned());
-        Arc::clone(line.or_insert_with(|| Arc::new(Semaphore::new(1))))
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|name, queue| name == endpoint || Arc::strong_count(queue) > 1);
+        let queue = queues.entry(endpoint.to_owned());
+        Arc::clone(queue.or_insert_with(|| Arc::new(Semaphore::new(1))))
     }
 }
 
@@ -72,9 +72,9 @@ impl Runtime {
     pub fn invoke_async(
         self: &Arc<Self>,
         endpoint: &str,
-        request: Request,
+        request: InvocationRequest,
         body: Bytes,
-    ) -> Result<Written, RuntimeError> {
+    ) -> Result<ResultLocations, RuntimeError> {
         if body.len() > self.settings.max_async_body {
             return Err(Api::Async.too_large(self.settings.max_async_body));
         }
@@ -117,7 +117,7 @@ impl Runtime {
         }
         let below = |prefix: &str, path: &str| format!("{}/{path}", prefix.trim_end_matches('/'));
         let failure = configured.failure.as_ref();
-        let written = Written {
+        let locations = ResultLocations {
             inference_id: request.inference_id.clone().unwrap_or_else(|| self.ids.next()),
             output: below(&configured.output, &path),
             failure: failure.map(|prefix| below(prefix, &format!("{id}-error.out"))),
@@ -132,21 +132,21 @@ impl Runtime {
             );
             return Err(RuntimeError::Unavailable(reason));
         }
-        let job = Job {
+        let job = AsyncJob {
             endpoint: endpoint.to_owned(),
             request,
             body,
-            written: written.clone(),
+            locations: locations.clone(),
         };
         // The order of arrival is fixed by taking the queue here.
-        let line = self.asynchronous.line(endpoint);
+        let queue = self.asynchronous.queue(endpoint);
         let runtime = Arc::clone(self);
         let (stopping, tasks) = (self.asynchronous.stopping.clone(), &self.asynchronous.tasks);
         tasks.spawn_on(
-            async move { runtime.work_off(job, line, stopping).await },
+            async move { runtime.run_job(job, queue, stopping).await },
             &self.background,
         );
-        Ok(written)
+        Ok(locations)
     }
 
     /// Waits for all accepted invocations, for at most `grace`. Then ends the others with a
@@ -161,7 +161,7 @@ impl Runtime {
             );
         }
         self.asynchronous.stopping.cancel();
-        if timeout(LAST_WORDS, tasks.wait()).await.is_err() {
+        if timeout(FAILURE_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::error!(
                 invocations = tasks.len(),
                 "asynchronous invocations ended without a failure object"
@@ -169,30 +169,30 @@ impl Runtime {
         }
     }
 
-    async fn work_off(&self, job: Job, line: Arc<Semaphore>, stopping: CancellationToken) {
-        let Job {
+    async fn run_job(&self, job: AsyncJob, queue: Arc<Semaphore>, stopping: CancellationToken) {
+        let AsyncJob {
             endpoint,
             request,
             body,
-            written,
+            locations,
         } = job;
         let result = tokio::select! {
             biased;
-            result = self.result(&endpoint, request, body, line, &written) => result,
+            result = self.result(&endpoint, request, body, queue, &locations) => result,
             () = stopping.cancelled() => Err(RuntimeError::Unavailable("the server stopped before the invocation was complete".to_owned())),
         };
         self.asynchronous.notice();
-        let inference_id = &written.inference_id;
+        let inference_id = &locations.inference_id;
         match result {
             Ok(()) => tracing::info!(
                 endpoint,
                 inference_id,
-                output = written.output,
+                output = locations.output,
                 "asynchronous invocation done"
             ),
             Err(error) => {
                 tracing::warn!(endpoint, inference_id, %error, "asynchronous invocation failed");
-                self.write_failure(&endpoint, &written, &error).await;
+                self.write_failure(&endpoint, &locations, &error).await;
             }
         }
     }
@@ -200,13 +200,13 @@ impl Runtime {
     async fn result(
         &self,
         endpoint: &str,
-        request: Request,
+        request: InvocationRequest,
         body: Bytes,
-        line: Arc<Semaphore>,
-        written: &Written,
+        queue: Arc<Semaphore>,
+        locations: &ResultLocations,
     ) -> Result<(), RuntimeError> {
         let ttl = request.asynchronous.ttl.unwrap_or(self.settings.async_ttl);
-        let begun = timeout_at(Instant::now() + ttl, self.begin(endpoint, line)).await;
+        let begun = timeout_at(Instant::now() + ttl, self.begin(endpoint, queue)).await;
         let (chosen, slot) = begun.map_err(|_| {
             let ttl = humantime::format_duration(ttl);
             RuntimeError::Unavailable(format!("the request expired after waiting {ttl} for a free instance"))
@@ -217,7 +217,7 @@ impl Runtime {
             Some(url) => self.objects.get(url, limit).await?,
             None => body,
         };
-        let bounds = Bounds {
+        let bounds = RequestLimits {
             reply: limit,
             deadline: Instant::now() + timeout,
             asynchronous: true,
@@ -227,7 +227,7 @@ impl Runtime {
         drop((chosen, slot));
         self.asynchronous.notice();
         let content_type = content_type(&reply.headers).to_owned();
-        let put = self.objects.put(&written.output, reply.body, &content_type).await;
+        let put = self.objects.put(&locations.output, reply.body, &content_type).await;
         put.map_err(|error| RuntimeError::Dependency(format!("the result was not written: {error}")))
     }
 
@@ -235,10 +235,10 @@ impl Runtime {
     async fn begin(
         &self,
         endpoint: &str,
-        line: Arc<Semaphore>,
-    ) -> Result<(Chosen, OwnedSemaphorePermit), RuntimeError> {
+        queue: Arc<Semaphore>,
+    ) -> Result<(Destination, OwnedSemaphorePermit), RuntimeError> {
         let closed = |_| RuntimeError::Internal("the queue of asynchronous invocations is closed".to_owned());
-        let _turn = line.acquire().await.map_err(closed)?;
+        let _turn = queue.acquire().await.map_err(closed)?;
         let mut changes = self.asynchronous.changes.subscribe();
         let mut named: Option<String> = None;
         loop {
@@ -253,7 +253,7 @@ impl Runtime {
                 Some((instance.begin(), slot))
             });
             if let Some((instance, slot)) = free {
-                let chosen = Chosen {
+                let chosen = Destination {
                     fleet,
                     variant,
                     instance,
@@ -262,12 +262,12 @@ impl Runtime {
             }
             // Holds no fleet while it waits, so that the fleet can end.
             drop((fleet, variant));
-            let _ = timeout(LOOK_AGAIN, changes.changed()).await;
+            let _ = timeout(RECHECK_INTERVAL, changes.changed()).await;
         }
     }
 
-    async fn write_failure(&self, endpoint: &str, written: &Written, error: &RuntimeError) {
-        let Some(url) = &written.failure else { return };
+    async fn write_failure(&self, endpoint: &str, locations: &ResultLocations, error: &RuntimeError) {
+        let Some(url) = &locations.failure else { return };
         let body = error.answer(self.at(endpoint)).body.to_string();
         if let Err(error) = self.objects.put(url, body.into(), "application/json").await {
             tracing::error!(endpoint, url, %error, "the failure of an asynchronous invocation was not written");

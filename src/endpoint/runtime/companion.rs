@@ -9,7 +9,7 @@ use super::Runtime;
 use crate::endpoint::client::Target;
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::fleet::{Fleet, Instance, RunningContainer};
-use crate::endpoint::multi_model::{Parts, Platform};
+use crate::endpoint::multi_model::{Platform, PlatformParts};
 use crate::store::{self, OpenError, Store};
 
 /// The platform of a container in multi-model mode, or the reason why it could not be created.
@@ -66,7 +66,7 @@ impl Runtime {
         let opened = self.store(url);
         let store = opened.map_err(|error| format!("open the models of container {hostname}: {error}"))?;
         let target = Arc::downgrade(container) as Weak<dyn Target>;
-        let parts = Parts {
+        let parts = PlatformParts {
             target,
             store,
             client: self.client.clone(),
@@ -93,7 +93,7 @@ impl Runtime {
         if let Some(store) = stores.get(url).and_then(Weak::upgrade) {
             return Ok(store);
         }
-        let settings = store::Settings {
+        let settings = store::StoreConfig {
             url: url.to_owned(),
             ..self.settings.store.clone()
         };

@@ -14,9 +14,9 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::Runtime;
-use super::request::{Api, Request};
+use super::request::{Api, InvocationRequest};
 use crate::connections::Receiving;
-use crate::endpoint::error::{AwsError, RuntimeError};
+use crate::endpoint::error::{AwsErrorResponse, RuntimeError};
 use crate::endpoint::event_stream;
 
 const VARIANT: &str = "x-Amzn-Invoked-Production-Variant";
@@ -99,13 +99,13 @@ async fn asynchronous(
         runtime.invoke_async(&endpoint, asked, body)
     };
     match result.await {
-        Ok(written) => {
+        Ok(locations) => {
             let mut reply = answered(&runtime, StatusCode::ACCEPTED);
-            reply.insert_header(("X-Amzn-SageMaker-OutputLocation", written.output));
-            if let Some(failure) = written.failure {
+            reply.insert_header(("X-Amzn-SageMaker-OutputLocation", locations.output));
+            if let Some(failure) = locations.failure {
                 reply.insert_header(("X-Amzn-SageMaker-FailureLocation", failure));
             }
-            reply.json(json!({"InferenceId": written.inference_id}))
+            reply.json(json!({"InferenceId": locations.inference_id}))
         }
         Err(error) => refused(&runtime, &endpoint, &error),
     }
@@ -118,10 +118,10 @@ async fn read(
     mut payload: Payload,
     limit: usize,
     time: Duration,
-) -> Result<(Request, Bytes), RuntimeError> {
+) -> Result<(InvocationRequest, Bytes), RuntimeError> {
     let until = Instant::now() + time;
     let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
-    let asked = match Request::read(api, header) {
+    let asked = match InvocationRequest::read(api, header) {
         Ok(asked) => asked,
         Err(error) => {
             discard(request, payload).await;
@@ -172,7 +172,7 @@ fn answered(runtime: &Runtime, status: StatusCode) -> HttpResponseBuilder {
 
 fn refused(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> HttpResponse {
     tracing::info!(endpoint, %error, "an invocation failed");
-    let AwsError { status, kind, body } = error.answer(runtime.at(endpoint));
+    let AwsErrorResponse { status, kind, body } = error.answer(runtime.at(endpoint));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = answered(runtime, status);
     if let Some(kind) = kind {

@@ -8,12 +8,12 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Runtime;
-use super::request::Request;
-use super::routing::Chosen;
-use crate::endpoint::client::Reply;
+use super::request::InvocationRequest;
+use super::routing::Destination;
+use crate::endpoint::client::ContainerResponse;
 use crate::endpoint::error::RuntimeError;
-use crate::endpoint::fault::Injected;
-use crate::endpoint::pipeline::{self, CLOSED_SESSION_ID, Input, Limits, NEW_SESSION_ID};
+use crate::endpoint::fault::InjectedFaults;
+use crate::endpoint::pipeline::{self, CLOSED_SESSION_ID, NEW_SESSION_ID, PipelineInput, PipelineLimits};
 use crate::wire::CUSTOM_ATTRIBUTES;
 
 /// The headers of a container's response that reach the client (IN-2).
@@ -21,7 +21,7 @@ const FORWARDED: [&str; 4] = ["content-type", CUSTOM_ATTRIBUTES, NEW_SESSION_ID,
 
 /// The response of `InvokeEndpoint`.
 #[derive(Debug)]
-pub struct Response {
+pub struct InvocationResponse {
     pub variant: String,
     /// The forwarded headers of the container.
     pub headers: HeaderMap,
@@ -30,7 +30,7 @@ pub struct Response {
 
 /// The id of an asynchronous invocation and the locations of its result and its failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct ResultLocations {
     pub inference_id: String,
     pub output: String,
     pub failure: Option<String>,
@@ -38,7 +38,7 @@ pub struct Written {
 
 /// The limits of one invocation.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct RequestLimits {
     /// Maximum bytes of the response.
     pub reply: usize,
     pub deadline: Instant,
@@ -55,12 +55,12 @@ impl Runtime {
     pub async fn invoke(
         self: &Arc<Self>,
         endpoint: &str,
-        request: Request,
+        request: InvocationRequest,
         body: Bytes,
-    ) -> Result<Response, RuntimeError> {
+    ) -> Result<InvocationResponse, RuntimeError> {
         let (chosen, bounds) = self.route(endpoint, &request, &body, self.settings.timeout).await?;
         let reply = self.run(&chosen, request, body, bounds).await?;
-        Ok(Response {
+        Ok(InvocationResponse {
             variant: chosen.variant.name().to_owned(),
             headers: forwarded(&reply.headers),
             body: reply.body,
@@ -71,17 +71,17 @@ impl Runtime {
     pub(super) async fn route(
         self: &Arc<Self>,
         endpoint: &str,
-        request: &Request,
+        request: &InvocationRequest,
         body: &Bytes,
         timeout: Duration,
-    ) -> Result<(Chosen, Bounds), RuntimeError> {
+    ) -> Result<(Destination, RequestLimits), RuntimeError> {
         let limit = self.settings.max_body;
         if body.len() > limit {
             return Err(RuntimeError::BodyTooLarge { limit });
         }
         self.open_stores(endpoint).await;
         let chosen = self.choose(endpoint, request, body)?;
-        let bounds = Bounds {
+        let bounds = RequestLimits {
             reply: limit,
             deadline: Instant::now() + timeout,
             asynchronous: false,
@@ -92,11 +92,11 @@ impl Runtime {
     /// Sends a request through the containers of the instance, and injects faults.
     pub(super) async fn run(
         &self,
-        chosen: &Chosen,
-        request: Request,
+        chosen: &Destination,
+        request: InvocationRequest,
         body: Bytes,
-        bounds: Bounds,
-    ) -> Result<Reply, RuntimeError> {
+        bounds: RequestLimits,
+    ) -> Result<ContainerResponse, RuntimeError> {
         let mut stages = self.stages(chosen, &request)?;
         let injected = self.injected(chosen, &request, bounds.deadline).await?;
         pipeline::kill(&mut stages, injected.kill.as_deref());
@@ -109,10 +109,10 @@ impl Runtime {
     /// containers.
     pub(super) async fn injected(
         &self,
-        chosen: &Chosen,
-        request: &Request,
+        chosen: &Destination,
+        request: &InvocationRequest,
         deadline: Instant,
-    ) -> Result<Injected, RuntimeError> {
+    ) -> Result<InjectedFaults, RuntimeError> {
         let model = request.target_model.as_ref().map(crate::store::Name::as_str);
         let mut injected = self.faults.next(chosen.endpoint(), chosen.variant.name(), model);
         if !injected.latency.is_zero() {
@@ -127,8 +127,8 @@ impl Runtime {
         }
     }
 
-    pub(super) fn limits(&self, bounds: Bounds) -> Limits {
-        Limits {
+    pub(super) fn limits(&self, bounds: RequestLimits) -> PipelineLimits {
+        PipelineLimits {
             between: self.settings.max_between,
             reply: bounds.reply,
             deadline: bounds.deadline,
@@ -136,15 +136,15 @@ impl Runtime {
         }
     }
 
-    pub(super) fn note_session(&self, chosen: &Chosen, reply: &HeaderMap) {
+    pub(super) fn note_session(&self, chosen: &Destination, reply: &HeaderMap) {
         let (endpoint, variant) = (chosen.endpoint(), chosen.variant.name());
         self.sessions
             .note(endpoint, variant, chosen.instance.id(), reply, SystemTime::now());
     }
 }
 
-pub(super) fn input(request: Request, body: Bytes) -> Input {
-    Input {
+pub(super) fn input(request: InvocationRequest, body: Bytes) -> PipelineInput {
+    PipelineInput {
         headers: request.headers,
         content_type: request.content_type,
         accept: request.accept,

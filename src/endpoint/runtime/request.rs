@@ -27,7 +27,7 @@ pub enum Api {
 
 /// An invocation, without its body.
 #[derive(Debug, Default)]
-pub struct Request {
+pub struct InvocationRequest {
     /// The headers for all containers.
     pub headers: HeaderMap,
     pub content_type: Option<HeaderValue>,
@@ -52,7 +52,7 @@ pub struct AsyncOptions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+enum HeaderField {
     ContentType,
     Accept,
     CustomAttributes,
@@ -72,16 +72,16 @@ enum Field {
 }
 
 /// A header of an operation: its name, the API's name for it, and the limits of its length.
-struct Known {
+struct KnownHeader {
     header: &'static str,
-    field: Field,
+    field: HeaderField,
     member: &'static str,
     min: usize,
     max: usize,
 }
 
-const fn known(header: &'static str, field: Field, member: &'static str, min: usize, max: usize) -> Known {
-    Known {
+const fn known(header: &'static str, field: HeaderField, member: &'static str, min: usize, max: usize) -> KnownHeader {
+    KnownHeader {
         header,
         field,
         member,
@@ -97,61 +97,67 @@ macro_rules! amzn {
     };
 }
 
-const CUSTOM: Known = known(
+const CUSTOM: KnownHeader = known(
     CUSTOM_ATTRIBUTES,
-    Field::CustomAttributes,
+    HeaderField::CustomAttributes,
     "customAttributes",
     0,
     MAX_CUSTOM_ATTRIBUTES,
 );
-const VARIANT: Known = known(amzn!("target-variant"), Field::TargetVariant, "targetVariant", 0, 63);
-const HOSTNAME: Known = known(
+const VARIANT: KnownHeader = known(
+    amzn!("target-variant"),
+    HeaderField::TargetVariant,
+    "targetVariant",
+    0,
+    63,
+);
+const HOSTNAME: KnownHeader = known(
     amzn!("target-container-hostname"),
-    Field::TargetHostname,
+    HeaderField::TargetHostname,
     "targetContainerHostname",
     0,
     63,
 );
-const INFERENCE: Known = known(INFERENCE_ID, Field::InferenceId, "inferenceId", 1, 64);
-const COMPONENT: Known = known(
+const INFERENCE: KnownHeader = known(INFERENCE_ID, HeaderField::InferenceId, "inferenceId", 1, 64);
+const COMPONENT: KnownHeader = known(
     amzn!("inference-component"),
-    Field::InferenceComponent,
+    HeaderField::InferenceComponent,
     "inferenceComponentName",
     0,
     63,
 );
-const PREFIX: Known = known(amzn!("prefix-aware-id"), Field::PrefixId, "prefixAwareId", 1, 64);
-const CONTENT_TYPE: Known = known("content-type", Field::ContentType, "contentType", 0, 1024);
-const ACCEPT: Known = known(amzn!("accept"), Field::Accept, "accept", 0, 1024);
+const PREFIX: KnownHeader = known(amzn!("prefix-aware-id"), HeaderField::PrefixId, "prefixAwareId", 1, 64);
+const CONTENT_TYPE: KnownHeader = known("content-type", HeaderField::ContentType, "contentType", 0, 1024);
+const ACCEPT: KnownHeader = known(amzn!("accept"), HeaderField::Accept, "accept", 0, 1024);
 
 #[rustfmt::skip]
-const INVOKE: &[Known] = &[
+const INVOKE: &[KnownHeader] = &[
     CONTENT_TYPE,
-    known("accept", Field::Accept, "accept", 0, 1024),
-    known(TARGET_MODEL, Field::TargetModel, "targetModel", 0, 1024),
+    known("accept", HeaderField::Accept, "accept", 0, 1024),
+    known(TARGET_MODEL, HeaderField::TargetModel, "targetModel", 0, 1024),
     CUSTOM, VARIANT, HOSTNAME, INFERENCE, COMPONENT, PREFIX,
-    known(SESSION_ID, Field::SessionId, "sessionId", 0, 256),
+    known(SESSION_ID, HeaderField::SessionId, "sessionId", 0, 256),
 ];
 
 #[rustfmt::skip]
-const STREAM: &[Known] = &[
+const STREAM: &[KnownHeader] = &[
     CONTENT_TYPE, ACCEPT, CUSTOM, VARIANT, HOSTNAME, INFERENCE, COMPONENT, PREFIX,
-    known(SESSION_ID, Field::OpenSessionId, "sessionId", 0, 256),
+    known(SESSION_ID, HeaderField::OpenSessionId, "sessionId", 0, 256),
 ];
 
 #[rustfmt::skip]
-const ASYNC: &[Known] = &[
-    known(amzn!("content-type"), Field::ContentType, "contentType", 0, 1024),
+const ASYNC: &[KnownHeader] = &[
+    known(amzn!("content-type"), HeaderField::ContentType, "contentType", 0, 1024),
     ACCEPT, CUSTOM, INFERENCE,
-    known(amzn!("inputlocation"), Field::Input, "inputLocation", 1, 1024),
-    known(amzn!("s3outputpathextension"), Field::PathExtension, "s3OutputPathExtension", 1, 512),
-    known(amzn!("filename"), Field::Filename, "filename", 1, 32),
-    known(amzn!("requestttlseconds"), Field::Ttl, "requestTTLSeconds", 1, 5),
-    known(amzn!("invocationtimeoutseconds"), Field::Timeout, "invocationTimeoutSeconds", 1, 4),
+    known(amzn!("inputlocation"), HeaderField::Input, "inputLocation", 1, 1024),
+    known(amzn!("s3outputpathextension"), HeaderField::PathExtension, "s3OutputPathExtension", 1, 512),
+    known(amzn!("filename"), HeaderField::Filename, "filename", 1, 32),
+    known(amzn!("requestttlseconds"), HeaderField::Ttl, "requestTTLSeconds", 1, 5),
+    known(amzn!("invocationtimeoutseconds"), HeaderField::Timeout, "invocationTimeoutSeconds", 1, 4),
 ];
 
 impl Api {
-    fn known(self) -> &'static [Known] {
+    fn known(self) -> &'static [KnownHeader] {
         match self {
             Self::Invoke => INVOKE,
             Self::Stream => STREAM,
@@ -168,7 +174,7 @@ impl Api {
     }
 }
 
-impl Request {
+impl InvocationRequest {
     /// Reads the headers of `api`. `header` returns a header's value.
     pub fn read<'a>(api: Api, header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, RuntimeError> {
         let mut request = Self::default();
@@ -186,7 +192,7 @@ impl Request {
         Ok(request)
     }
 
-    fn set(&mut self, known: &'static Known, bytes: &[u8]) -> Result<(), RuntimeError> {
+    fn set(&mut self, known: &'static KnownHeader, bytes: &[u8]) -> Result<(), RuntimeError> {
         let constraint = |constraint: String| RuntimeError::Constraint {
             member: known.member,
             constraint,
@@ -217,43 +223,43 @@ impl Request {
             _ => Err(constraint(format!("Member must be between {least} and {most}"))),
         };
         match known.field {
-            Field::ContentType => {
+            HeaderField::ContentType => {
                 of(&pattern::ASCII)?;
                 self.content_type = Some(value);
             }
-            Field::Accept => {
+            HeaderField::Accept => {
                 of(&pattern::ASCII)?;
                 self.accept = Some(value);
             }
-            Field::CustomAttributes => {
+            HeaderField::CustomAttributes => {
                 of(&pattern::ASCII)?;
                 self.pass(CUSTOM_ATTRIBUTES, value);
             }
-            Field::TargetModel => {
+            HeaderField::TargetModel => {
                 let name = Name::parse(&text()?).map_err(RuntimeError::TargetModelName)?;
                 self.target_model = Some(name);
             }
-            Field::TargetVariant => self.target_variant = Some(of(&pattern::NAME)?),
-            Field::TargetHostname => self.target_hostname = Some(of(&pattern::NAME)?),
-            Field::InferenceId => {
+            HeaderField::TargetVariant => self.target_variant = Some(of(&pattern::NAME)?),
+            HeaderField::TargetHostname => self.target_hostname = Some(of(&pattern::NAME)?),
+            HeaderField::InferenceId => {
                 self.inference_id = Some(of(&pattern::PRINTABLE)?);
                 self.pass(INFERENCE_ID, value);
             }
-            Field::InferenceComponent => return Err(RuntimeError::InferenceComponent),
-            Field::SessionId => {
+            HeaderField::InferenceComponent => return Err(RuntimeError::InferenceComponent),
+            HeaderField::SessionId => {
                 self.session = Some(of(&pattern::SESSION)?);
                 self.pass(SESSION_ID, value);
             }
-            Field::OpenSessionId => {
+            HeaderField::OpenSessionId => {
                 self.session = Some(of(&pattern::OPEN_SESSION)?);
                 self.pass(SESSION_ID, value);
             }
-            Field::PrefixId => self.prefix_id = Some(of(&pattern::PRINTABLE)?),
-            Field::Input => self.asynchronous.input = Some(of(&pattern::LOCATION)?),
-            Field::PathExtension => self.asynchronous.path_extension = Some(of(&pattern::PATH_EXTENSION)?),
-            Field::Filename => self.asynchronous.filename = Some(of(&pattern::FILENAME)?),
-            Field::Ttl => self.asynchronous.ttl = Some(seconds(60, 21600)?),
-            Field::Timeout => self.asynchronous.timeout = Some(seconds(1, 3600)?),
+            HeaderField::PrefixId => self.prefix_id = Some(of(&pattern::PRINTABLE)?),
+            HeaderField::Input => self.asynchronous.input = Some(of(&pattern::LOCATION)?),
+            HeaderField::PathExtension => self.asynchronous.path_extension = Some(of(&pattern::PATH_EXTENSION)?),
+            HeaderField::Filename => self.asynchronous.filename = Some(of(&pattern::FILENAME)?),
+            HeaderField::Ttl => self.asynchronous.ttl = Some(seconds(60, 21600)?),
+            HeaderField::Timeout => self.asynchronous.timeout = Some(seconds(1, 3600)?),
         }
         Ok(())
     }
@@ -267,12 +273,12 @@ impl Request {
 mod tests {
     use super::*;
 
-    fn read(api: Api, headers: &[(&str, &[u8])]) -> Result<Request, RuntimeError> {
+    fn read(api: Api, headers: &[(&str, &[u8])]) -> Result<InvocationRequest, RuntimeError> {
         let find = |name: &str| {
             let found = headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
             found.map(|(_, value)| *value)
         };
-        Request::read(api, find)
+        InvocationRequest::read(api, find)
     }
 
     #[test]

@@ -10,30 +10,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::Runtime;
-use super::request::Request;
-use super::turns::Turns;
+use super::request::InvocationRequest;
+use super::turns::RoundRobin;
 use crate::endpoint::client::Target;
 use crate::endpoint::deal::{self, Deal, Draws};
 use crate::endpoint::error::RuntimeError;
-use crate::endpoint::fleet::{Asked, Fleet, InFlight, Instance, RunningVariant};
-use crate::endpoint::pipeline::Stage;
+use crate::endpoint::fleet::{Fleet, Instance, OutstandingRequest, RoutingInput, RunningVariant};
+use crate::endpoint::pipeline::PipelineStage;
 use crate::endpoint::spec::Model;
 use crate::store::Name;
 
 /// The choices of all endpoints.
 #[derive(Debug)]
-pub(super) struct Routing {
+pub(super) struct Router {
     deal: Deal,
     // Locked only briefly.
-    endpoints: Mutex<HashMap<String, Dealt>>,
+    endpoints: Mutex<HashMap<String, EndpointDraws>>,
     /// Numbers requests to models, so that equal instances take turns.
     instances: AtomicU64,
 }
 
 /// The draws of one endpoint so far.
 #[derive(Debug)]
-struct Dealt {
-    turns: Turns,
+struct EndpointDraws {
+    round_robin: RoundRobin,
     variants: Draws,
     /// Separate from the draws of variants, so that requests that name their variant do not change
     /// the draws of the others.
@@ -41,15 +41,15 @@ struct Dealt {
 }
 
 /// The destination of a request. The request counts as outstanding until this is dropped.
-pub(super) struct Chosen {
+pub(super) struct Destination {
     pub fleet: Arc<Fleet>,
     pub variant: Arc<RunningVariant>,
-    pub instance: InFlight,
+    pub instance: OutstandingRequest,
 }
 
 /// The properties of an instance on which the choice depends.
 #[derive(Debug, Clone, Copy)]
-struct Load {
+struct Candidate {
     outstanding: usize,
     up: bool,
     has_model: bool,
@@ -59,13 +59,13 @@ struct Load {
 /// preference.
 const SPREAD: usize = 4;
 
-impl Chosen {
+impl Destination {
     pub fn endpoint(&self) -> &str {
         &self.fleet.deployment().endpoint
     }
 }
 
-impl Routing {
+impl Router {
     pub fn new(deal: Deal) -> Self {
         Self {
             deal,
@@ -91,9 +91,9 @@ impl Routing {
             false => variant.weight(),
         });
         let weights = Vec::from_iter(weights);
-        let chosen = self.of(&fleet.deployment().endpoint, |dealt| match self.deal {
-            Deal::Random { .. } => deal::by_weight(&weights, deal::unit(dealt.variants.next())),
-            Deal::Even => dealt.turns.next(weights),
+        let chosen = self.of(&fleet.deployment().endpoint, |draws| match self.deal {
+            Deal::Random { .. } => deal::by_weight(&weights, deal::unit(draws.variants.next())),
+            Deal::Even => draws.round_robin.next(weights),
         });
         let chosen = chosen.and_then(|index| variants.get(index));
         chosen.cloned().ok_or(RuntimeError::NoCapacity)
@@ -102,27 +102,27 @@ impl Routing {
     /// The start of the choice among equal instances; `None` if they take turns.
     fn draw(&self, endpoint: &str) -> Option<u64> {
         match self.deal {
-            Deal::Random { .. } => Some(self.of(endpoint, |dealt| dealt.instances.next())),
+            Deal::Random { .. } => Some(self.of(endpoint, |draws| draws.instances.next())),
             Deal::Even => None,
         }
     }
 
-    fn of<T>(&self, endpoint: &str, ask: impl FnOnce(&mut Dealt) -> T) -> T {
+    fn of<T>(&self, endpoint: &str, ask: impl FnOnce(&mut EndpointDraws) -> T) -> T {
         // No code panics while it holds the lock, so a poisoned value is consistent.
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dealt) = endpoints.get_mut(endpoint) {
-            return ask(dealt);
+        if let Some(draws) = endpoints.get_mut(endpoint) {
+            return ask(draws);
         }
         let seed = match self.deal {
             Deal::Random { seed } => seed,
             Deal::Even => 0,
         };
-        let dealt = Dealt {
-            turns: Turns::default(),
+        let draws = EndpointDraws {
+            round_robin: RoundRobin::default(),
             variants: Draws::new(seed, endpoint),
             instances: Draws::new(!seed, endpoint),
         };
-        ask(endpoints.entry(endpoint.to_owned()).or_insert(dealt))
+        ask(endpoints.entry(endpoint.to_owned()).or_insert(draws))
     }
 
     /// Forgets the draws of a removed endpoint.
@@ -135,7 +135,12 @@ impl Routing {
 impl Runtime {
     /// Chooses the destination of a synchronous request, after checking the request's target
     /// headers.
-    pub(super) fn choose(&self, endpoint: &str, request: &Request, body: &[u8]) -> Result<Chosen, RuntimeError> {
+    pub(super) fn choose(
+        &self,
+        endpoint: &str,
+        request: &InvocationRequest,
+        body: &[u8],
+    ) -> Result<Destination, RuntimeError> {
         let fleet = self.fleet(endpoint)?;
         if fleet.deployment().asynchronous.is_some() {
             return Err(RuntimeError::OnlyAsynchronous);
@@ -147,7 +152,7 @@ impl Runtime {
             && let Some(instance) = variant.instance(session.instance)
         {
             suits(variant.model(), request)?;
-            return Ok(Chosen {
+            return Ok(Destination {
                 fleet,
                 variant,
                 instance,
@@ -158,13 +163,13 @@ impl Runtime {
         let draw = self.routing.draw(endpoint);
         let instance = match &request.target_model {
             Some(model) => self.with_model(&variant, model, draw),
-            None => variant.choose_for(&Asked {
+            None => variant.choose_for(&RoutingInput {
                 draw,
                 body,
                 prefix_id: request.prefix_id.as_deref(),
             }),
         };
-        Ok(Chosen {
+        Ok(Destination {
             instance: instance.ok_or(RuntimeError::NoCapacity)?,
             fleet,
             variant,
@@ -172,7 +177,11 @@ impl Runtime {
     }
 
     /// The containers that process a request, in order.
-    pub(super) fn stages(&self, chosen: &Chosen, request: &Request) -> Result<Vec<Stage>, RuntimeError> {
+    pub(super) fn stages(
+        &self,
+        chosen: &Destination,
+        request: &InvocationRequest,
+    ) -> Result<Vec<PipelineStage>, RuntimeError> {
         let containers = chosen.instance.containers();
         let of_request = match &request.target_hostname {
             None => containers,
@@ -190,7 +199,7 @@ impl Runtime {
                 false => None,
             };
             let target = Arc::clone(container) as Arc<dyn Target>;
-            Ok(Stage {
+            Ok(PipelineStage {
                 target,
                 platform,
                 fatal: false,
@@ -200,7 +209,7 @@ impl Runtime {
     }
 
     /// Chooses the instance for a request that names a model.
-    fn with_model(&self, variant: &RunningVariant, model: &Name, draw: Option<u64>) -> Option<InFlight> {
+    fn with_model(&self, variant: &RunningVariant, model: &Name, draw: Option<u64>) -> Option<OutstandingRequest> {
         let instances = variant.instances();
         let loads: Vec<_> = instances.iter().map(|instance| self.load(instance, model)).collect();
         let draw = draw.unwrap_or_else(|| self.routing.instances.fetch_add(1, Ordering::Relaxed));
@@ -209,13 +218,13 @@ impl Runtime {
         choose(&loads, start).map(|chosen| instances[chosen].begin())
     }
 
-    fn load(&self, instance: &Instance, model: &Name) -> Load {
+    fn load(&self, instance: &Instance, model: &Name) -> Candidate {
         let many = instance
             .containers()
             .iter()
             .find(|container| container.spec().is_multi_model());
         let platform = many.and_then(|container| self.platform(container).ok());
-        Load {
+        Candidate {
             outstanding: instance.outstanding(),
             up: instance.is_up(),
             has_model: platform.is_some_and(|platform| platform.has(model)),
@@ -224,7 +233,7 @@ impl Runtime {
 }
 
 /// Checks that the request's target headers suit the model.
-fn suits(model: &Model, request: &Request) -> Result<(), RuntimeError> {
+fn suits(model: &Model, request: &InvocationRequest) -> Result<(), RuntimeError> {
     let many = match (&request.target_hostname, model.is_direct()) {
         (None, false) => model.multi_model().is_some(),
         (None, true) => return Err(RuntimeError::MissingHostname),
@@ -243,9 +252,9 @@ fn suits(model: &Model, request: &Request) -> Result<(), RuntimeError> {
 
 /// Chooses the least busy instance; see [`SPREAD`]. Among equal ones it takes the first from
 /// `start` on. Instances that are down come last.
-fn choose(loads: &[Load], start: usize) -> Option<usize> {
+fn choose(loads: &[Candidate], start: usize) -> Option<usize> {
     let some_have_it = loads.iter().any(|load| load.has_model && load.up);
-    let cost = |load: &Load| {
+    let cost = |load: &Candidate| {
         let load_first = if some_have_it && !load.has_model { SPREAD } else { 0 };
         (!load.up, load.outstanding + load_first)
     };
@@ -275,7 +284,7 @@ mod tests {
             (&[(DOWN, true), (DOWN, false)], 1, Some(1)),
         ];
         for (instances, start, expected) in table {
-            let load = |&(outstanding, has_model): &(usize, bool)| Load {
+            let load = |&(outstanding, has_model): &(usize, bool)| Candidate {
                 outstanding: if outstanding == DOWN { 0 } else { outstanding },
                 up: outstanding != DOWN,
                 has_model,

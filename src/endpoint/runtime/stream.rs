@@ -11,15 +11,15 @@ use reqwest::header::HeaderMap;
 
 use super::Runtime;
 use super::invoke::{forwarded, input};
-use super::request::Request;
-use super::routing::Chosen;
-use crate::endpoint::client::{Answer, CallError};
+use super::request::InvocationRequest;
+use super::routing::Destination;
+use crate::endpoint::client::{CallError, OpenResponse};
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::event_stream::{MAX_PAYLOAD, StreamFault, model_stream_error, payload_part};
 use crate::endpoint::pipeline;
 
 /// The response of `InvokeEndpointWithResponseStream`.
-pub struct Streamed {
+pub struct StreamedResponse {
     pub variant: String,
     /// The forwarded headers of the container.
     pub headers: HeaderMap,
@@ -28,12 +28,12 @@ pub struct Streamed {
 }
 
 /// The rest of a response.
-struct Rest {
-    answer: Answer,
+struct RestOfResponse {
+    answer: OpenResponse,
     /// Received bytes that are not sent in frames yet.
     chunk: Bytes,
     /// Held until the last frame, so that the request counts as outstanding.
-    _chosen: Chosen,
+    _chosen: Destination,
 }
 
 impl Runtime {
@@ -41,9 +41,9 @@ impl Runtime {
     pub async fn invoke_streaming(
         self: &Arc<Self>,
         endpoint: &str,
-        request: Request,
+        request: InvocationRequest,
         body: Bytes,
-    ) -> Result<Streamed, RuntimeError> {
+    ) -> Result<StreamedResponse, RuntimeError> {
         let timeout = self.settings.stream_timeout;
         let (chosen, bounds) = self.route(endpoint, &request, &body, timeout).await?;
         let mut stages = self.stages(&chosen, &request)?;
@@ -57,11 +57,11 @@ impl Runtime {
         let chunk = answer.chunk().await;
         let chunk = chunk.map_err(|error| RuntimeError::of_call(&last, error))?;
         self.note_session(&chosen, answer.headers());
-        Ok(Streamed {
+        Ok(StreamedResponse {
             variant: chosen.variant.name().to_owned(),
             headers: forwarded(answer.headers()),
             body: match chunk {
-                Some(chunk) => frames(Rest {
+                Some(chunk) => frames(RestOfResponse {
                     answer,
                     chunk,
                     _chosen: chosen,
@@ -72,7 +72,7 @@ impl Runtime {
     }
 }
 
-fn frames(rest: Rest) -> BoxStream<'static, Bytes> {
+fn frames(rest: RestOfResponse) -> BoxStream<'static, Bytes> {
     stream::unfold(Some(rest), |rest| async {
         let mut rest = rest?;
         while rest.chunk.is_empty() {

@@ -14,10 +14,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::archive::Bounds;
+use crate::archive::UnpackLimits;
 use crate::endpoint::fleet::{self, Runner};
 use crate::endpoint::spec::{Asynchronous as AsyncConfig, Container, Deployment, Execution, Mode, Model, Variant};
-use crate::endpoint::testing::{Answer, FOREVER, Fake, Seen};
+use crate::endpoint::testing::{FOREVER, FakeContainer, FakeResponse, SeenRequest};
 use crate::store::Environment;
 
 /// A runtime API with its folder.
@@ -57,15 +57,15 @@ impl Got {
     }
 }
 
-pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scene {
+pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut RuntimeConfig)) -> Scene {
     let folder = tempfile::tempdir().unwrap();
-    let store = store::Settings {
+    let store = store::StoreConfig {
         url: String::new(),
         environment: Environment::default(),
         timeout: FOREVER,
         retries: 0,
         downloads: 4,
-        bounds: Bounds {
+        bounds: UnpackLimits {
             bytes: 1 << 20,
             entries: 10,
             ratio: 100,
@@ -74,7 +74,7 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
         revalidate: FOREVER,
     };
     // All containers of these tests are attached.
-    let fleets = fleet::Settings {
+    let fleets = fleet::FleetConfig {
         runner: Runner::Process,
         program: "none".into(),
         environment: Environment::default(),
@@ -95,7 +95,7 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
         archive_bytes: 1 << 20,
     };
     let fleets = Arc::new(Fleets::start(fleets).unwrap());
-    let mut settings = Settings::new(store, (folder.path().join("cache"), 1 << 20));
+    let mut settings = RuntimeConfig::new(store, (folder.path().join("cache"), 1 << 20));
     settings.timeout = FOREVER;
     settings.down_wait = FOREVER;
     change(&mut settings);
@@ -107,12 +107,20 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
     }
 }
 
-pub(super) fn answering(hostname: &str, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Arc<Fake> {
-    Fake::start(Container::new(hostname), move |seen| Some(answer(seen)))
+pub(super) fn answering(
+    hostname: &str,
+    answer: impl Fn(&SeenRequest) -> FakeResponse + Send + Sync + 'static,
+) -> Arc<FakeContainer> {
+    FakeContainer::start(Container::new(hostname), move |seen| Some(answer(seen)))
 }
 
 /// A variant with one instance of these containers.
-pub(super) fn variant(name: &str, weight: f64, execution: Execution, fakes: &[&Arc<Fake>]) -> (Variant, Arc<Model>) {
+pub(super) fn variant(
+    name: &str,
+    weight: f64,
+    execution: Execution,
+    fakes: &[&Arc<FakeContainer>],
+) -> (Variant, Arc<Model>) {
     let model = Model {
         name: format!("{name}-model"),
         arn: String::new(),
@@ -132,7 +140,7 @@ impl Scene {
     }
 
     /// Deploys an endpoint with one container.
-    pub async fn serve_one(&self, fake: &Arc<Fake>) {
+    pub async fn serve_one(&self, fake: &Arc<FakeContainer>) {
         self.serve(vec![variant("blue", 1.0, Execution::Serial, &[fake])]).await;
     }
 
@@ -177,7 +185,7 @@ impl Scene {
 async fn a_response_is_forwarded_with_the_allowed_headers_only() {
     let scene = scene(&[], |_| ());
     let fake = answering("model", |_| {
-        Answer::new(200, "out")
+        FakeResponse::new(200, "out")
             .with("content-type", "text/csv")
             .with("x-amzn-sagemaker-custom-attributes", "k=v")
             .with("retry-after", "1")
@@ -203,7 +211,7 @@ async fn a_response_is_forwarded_with_the_allowed_headers_only() {
 #[tokio::test]
 async fn invalid_requests_get_a_validation_error() {
     let scene = scene(&[], |settings| settings.max_body = 4);
-    let fake = answering("model", |_| Answer::new(200, ""));
+    let fake = answering("model", |_| FakeResponse::new(200, ""));
     scene.serve_one(&fake).await;
     let got = scene.post("/endpoints/other/invocations", &[], "").await;
     let expected = "Endpoint other of account 000000000000 not found.".to_owned();
@@ -239,7 +247,7 @@ async fn invalid_requests_get_a_validation_error() {
 #[tokio::test]
 async fn a_containers_error_is_a_model_error() {
     let scene = scene(&[], |_| ());
-    let fake = answering("model", |_| Answer::new(415, "{\"code\":415}"));
+    let fake = answering("model", |_| FakeResponse::new(415, "{\"code\":415}"));
     scene.serve_one(&fake).await;
     let got = scene.invoke(&[], "").await;
     let (status, kind, message) = got.error();
@@ -260,7 +268,7 @@ async fn a_request_chooses_among_many_models_by_name() {
     let mut spec = Container::new("model");
     spec.mode = Mode::MultiModel { cache: true };
     spec.model_data_url = Some(store.display().to_string());
-    let fake = Fake::with_capacity(spec, 2, |_| None);
+    let fake = FakeContainer::with_capacity(spec, 2, |_| None);
     scene.serve_one(&fake).await;
     let got = scene.invoke(&[], "in").await;
     assert!(
@@ -285,8 +293,8 @@ async fn a_request_chooses_among_many_models_by_name() {
 async fn a_request_chooses_a_container_by_hostname() {
     let scene = scene(&[], |_| ());
     let (a, b) = (
-        answering("a", |_| Answer::new(200, "A")),
-        answering("b", |_| Answer::new(200, "B")),
+        answering("a", |_| FakeResponse::new(200, "A")),
+        answering("b", |_| FakeResponse::new(200, "B")),
     );
     scene
         .serve(vec![variant("blue", 1.0, Execution::Direct, &[&a, &b])])
@@ -316,7 +324,7 @@ async fn a_request_chooses_a_container_by_hostname() {
 async fn faults_are_injected_by_their_rules() {
     let rules = ["error=503@1/4", "shop/blue:model-error=507@2/4", "other:error=500"];
     let scene = scene(&rules, |_| ());
-    let fake = answering("model", |_| Answer::new(200, ""));
+    let fake = answering("model", |_| FakeResponse::new(200, ""));
     scene.serve_one(&fake).await;
     let mut statuses = Vec::new();
     for _ in 0..4 {
@@ -337,7 +345,9 @@ async fn a_response_that_sagemaker_refuses_is_a_model_error_with_the_containers_
     for (name, value, reason) in table {
         let scene = scene(&[], |_| ());
         let value = value.to_owned();
-        let fake = answering("model", move |_| Answer::new(200, "out").with(name, value.clone()));
+        let fake = answering("model", move |_| {
+            FakeResponse::new(200, "out").with(name, value.clone())
+        });
         scene.serve_one(&fake).await;
         for operation in ["invocations", "invocations-response-stream"] {
             let got = scene.post(&format!("/endpoints/shop/{operation}"), &[], "in").await;

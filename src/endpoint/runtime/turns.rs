@@ -6,9 +6,9 @@
 
 /// The credit of each participant.
 #[derive(Debug, Default)]
-pub struct Turns(Vec<f64>);
+pub struct RoundRobin(Vec<f64>);
 
-impl Turns {
+impl RoundRobin {
     /// Chooses the next participant among those with a weight above 0.
     pub fn next(&mut self, weights: impl IntoIterator<Item = f64>) -> Option<usize> {
         let weights: Vec<f64> = weights.into_iter().collect();
@@ -38,15 +38,15 @@ mod tests {
 
     #[test]
     fn the_weights_three_and_one_alternate_evenly() {
-        let mut turns = Turns::default();
-        let order: Vec<_> = (0..8).filter_map(|_| turns.next([3.0, 1.0])).collect();
+        let mut round_robin = RoundRobin::default();
+        let order: Vec<_> = (0..8).filter_map(|_| round_robin.next([3.0, 1.0])).collect();
         assert_eq!(order, [0, 0, 1, 0, 0, 0, 1, 0]);
     }
 
     #[test]
     fn without_positive_weights_there_is_no_choice() {
-        assert_eq!(Turns::default().next([0.0, 0.0]), None);
-        assert_eq!(Turns::default().next([]), None);
+        assert_eq!(RoundRobin::default().next([0.0, 0.0]), None);
+        assert_eq!(RoundRobin::default().next([]), None);
     }
 
     proptest! {
@@ -54,10 +54,10 @@ mod tests {
         fn each_participant_is_chosen_in_proportion_to_its_weight(weights in prop::collection::vec(0_u8..20, 1..6), rounds in 1_usize..300) {
             let total: u32 = weights.iter().map(|weight| u32::from(*weight)).sum();
             prop_assume!(total > 0);
-            let mut turns = Turns::default();
+            let mut round_robin = RoundRobin::default();
             let mut counts = vec![0_f64; weights.len()];
             for _ in 0..rounds {
-                counts[turns.next(weights.iter().map(|weight| f64::from(*weight))).unwrap()] += 1.0;
+                counts[round_robin.next(weights.iter().map(|weight| f64::from(*weight))).unwrap()] += 1.0;
             }
             for (count, weight) in counts.iter().zip(&weights) {
                 let share = rounds as f64 * f64::from(*weight) / f64::from(total);
@@ -67,10 +67,10 @@ mod tests {
                 prop_assert!(*weight > 0 || *count == 0.0);
             }
             // After each full cycle of whole numbers the shares are exact.
-            let mut turns = Turns::default();
+            let mut round_robin = RoundRobin::default();
             let mut cycle = vec![0_u32; weights.len()];
             for _ in 0..total {
-                cycle[turns.next(weights.iter().map(|weight| f64::from(*weight))).unwrap()] += 1;
+                cycle[round_robin.next(weights.iter().map(|weight| f64::from(*weight))).unwrap()] += 1;
             }
             prop_assert_eq!(cycle, weights.iter().map(|weight| u32::from(*weight)).collect::<Vec<_>>());
         }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::endpoint::control::{
-    Arns, AwsError, Endpoint, Phase, Records, Tags, Wish, parse_endpoint_config, parse_model,
+    Arns, AwsError, DesiredEndpoint, Endpoint, EndpointPhase, Records, Tags, parse_endpoint_config, parse_model,
 };
 use crate::endpoint::spec::{EndpointConfig, Model};
 
@@ -31,8 +31,8 @@ const VERSION: u64 = 1;
 
 /// Maximum time to wait for another process's lock: a process that is ending, or a child that has
 /// inherited the lock and is about to execute its program.
-const PATIENCE: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -70,10 +70,10 @@ pub(super) struct StateFile {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct StateDocument {
     version: u64,
-    models: Vec<Made>,
-    endpoint_configs: Vec<Made>,
+    models: Vec<SavedRequest>,
+    endpoint_configs: Vec<SavedRequest>,
     endpoints: Vec<SavedEndpoint>,
     tags: BTreeMap<String, Tags>,
 }
@@ -81,7 +81,7 @@ struct Document {
 /// A create request and the time when it succeeded.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Made {
+struct SavedRequest {
     created: f64,
     request: Value,
 }
@@ -94,8 +94,8 @@ struct SavedEndpoint {
     name: String,
     created: f64,
     modified: f64,
-    config: Made,
-    models: Vec<Made>,
+    config: SavedRequest,
+    models: Vec<SavedRequest>,
     /// Changes since then.
     capacities: Vec<SavedCapacity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,12 +135,12 @@ impl StateFile {
             Some(version) => return Err(StateError::Version { path: path(), version }),
             None => return Err(damaged("the version is missing".to_owned())),
         }
-        let document = serde_json::from_value::<Document>(document).map_err(|error| damaged(error.to_string()))?;
+        let document = serde_json::from_value::<StateDocument>(document).map_err(|error| damaged(error.to_string()))?;
         document.into_records(arns).map(Some).map_err(damaged)
     }
 
     pub fn write(&self, records: &Records) -> Result<(), StateError> {
-        self.replace(&Document::of(records))
+        self.replace(&StateDocument::of(records))
             .map_err(|source| StateError::Write {
                 path: self.path.clone(),
                 source,
@@ -151,7 +151,7 @@ impl StateFile {
     fn take(&self) -> Result<Option<File>, StateError> {
         let path = || self.path.clone();
         let unread = |source| StateError::Read { path: path(), source };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             let file = match File::open(&self.path) {
                 Ok(file) => file,
@@ -160,7 +160,7 @@ impl StateFile {
             };
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    thread::sleep(LOOK_AGAIN);
+                    thread::sleep(LOCK_RETRY_DELAY);
                     continue;
                 }
                 Err(TryLockError::WouldBlock) => return Err(StateError::InUse { path: path() }),
@@ -175,7 +175,7 @@ impl StateFile {
         }
     }
 
-    fn replace(&self, document: &Document) -> io::Result<()> {
+    fn replace(&self, document: &StateDocument) -> io::Result<()> {
         let folder = match self.path.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -206,7 +206,7 @@ impl StateFile {
 }
 
 /// Creates the file at `path`, locks it and syncs it to disk.
-fn write_new(path: &Path, document: &Document) -> io::Result<File> {
+fn write_new(path: &Path, document: &StateDocument) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -224,14 +224,14 @@ fn write_new(path: &Path, document: &Document) -> io::Result<File> {
     Ok(file)
 }
 
-impl Document {
+impl StateDocument {
     fn of(records: &Records) -> Self {
         // An endpoint that is being deleted counts as deleted. The command line declares its own
         // endpoints again at each start.
         let endpoints = records
             .endpoints
             .values()
-            .filter(|endpoint| !endpoint.declared && endpoint.phase != Phase::Deleting);
+            .filter(|endpoint| !endpoint.declared && endpoint.phase != EndpointPhase::Deleting);
         let endpoints = Vec::from_iter(endpoints);
         let gone = |resource: &str| {
             resource.strip_prefix("endpoint/").is_some_and(|name| {
@@ -243,8 +243,16 @@ impl Document {
         let tags = records.tags.iter().filter(|(resource, _)| !gone(resource));
         Self {
             version: VERSION,
-            models: records.models.values().map(|model| Made::model(model)).collect(),
-            endpoint_configs: records.configs.values().map(|config| Made::config(config)).collect(),
+            models: records
+                .models
+                .values()
+                .map(|model| SavedRequest::model(model))
+                .collect(),
+            endpoint_configs: records
+                .configs
+                .values()
+                .map(|config| SavedRequest::config(config))
+                .collect(),
             tags: tags.map(|(resource, tags)| (resource.clone(), tags.clone())).collect(),
             endpoints: endpoints.into_iter().map(SavedEndpoint::of).collect(),
         }
@@ -255,14 +263,14 @@ impl Document {
             tags: self.tags,
             ..Records::default()
         };
-        for (index, made) in self.models.into_iter().enumerate() {
-            let model = made
+        for (index, saved) in self.models.into_iter().enumerate() {
+            let model = saved
                 .into_model(arns)
                 .map_err(|error| format!("models[{index}]: {error}"))?;
             records.models.insert(model.name.clone(), Arc::new(model));
         }
-        for (index, made) in self.endpoint_configs.into_iter().enumerate() {
-            let config = made.into_config(arns);
+        for (index, saved) in self.endpoint_configs.into_iter().enumerate() {
+            let config = saved.into_config(arns);
             let config = config.map_err(|error| format!("endpoint_configs[{index}]: {error}"))?;
             records.configs.insert(config.name.clone(), Arc::new(config));
         }
@@ -275,7 +283,7 @@ impl Document {
     }
 }
 
-impl Made {
+impl SavedRequest {
     fn model(model: &Model) -> Self {
         Self {
             created: model.created,
@@ -301,16 +309,16 @@ impl Made {
 
 impl SavedEndpoint {
     fn of(endpoint: &Endpoint) -> Self {
-        let wish = &endpoint.desired;
-        let variants = &wish.deployment.variants;
+        let desired = &endpoint.desired;
+        let variants = &desired.deployment.variants;
         // Variants may share a model.
         let models = BTreeMap::from_iter(variants.iter().map(|(_, model)| (&model.name, model)));
         Self {
             name: endpoint.name.clone(),
             created: endpoint.created,
             modified: endpoint.modified,
-            config: Made::config(&wish.config),
-            models: models.into_values().map(|model| Made::model(model)).collect(),
+            config: SavedRequest::config(&desired.config),
+            models: models.into_values().map(|model| SavedRequest::model(model)).collect(),
             capacities: variants
                 .iter()
                 .map(|(variant, _)| SavedCapacity {
@@ -319,20 +327,20 @@ impl SavedEndpoint {
                     instances: variant.instances,
                 })
                 .collect(),
-            deployment_config: wish.deployment_config.clone(),
+            deployment_config: desired.deployment_config.clone(),
         }
     }
 
     /// The endpoint after a start, not deployed yet.
     fn into_endpoint(self, arns: &Arns) -> Result<Endpoint, String> {
-        let said = |error: AwsError| error.to_string();
-        let config = Arc::new(self.config.into_config(arns).map_err(said)?);
+        let text = |error: AwsError| error.to_string();
+        let config = Arc::new(self.config.into_config(arns).map_err(text)?);
         let mut own = Records::default();
-        for made in self.models {
-            let model = made.into_model(arns).map_err(said)?;
+        for saved in self.models {
+            let model = saved.into_model(arns).map_err(text)?;
             own.models.insert(model.name.clone(), Arc::new(model));
         }
-        let mut desired = Wish::new(&self.name, &config, &own, arns).map_err(said)?;
+        let mut desired = DesiredEndpoint::new(&self.name, &config, &own, arns).map_err(text)?;
         desired.deployment_config = self.deployment_config;
         for (variant, _) in &mut desired.deployment.variants {
             let Some(saved) = self.capacities.iter().find(|saved| saved.variant == variant.name) else {

@@ -33,7 +33,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-async fn ask(state: &State, action: &str, body: Value) -> Result<Answer, AwsError> {
+async fn ask(state: &ControlState, action: &str, body: Value) -> Result<ActionResponse, AwsError> {
     let body = body.to_string();
     state
         .answer(&format!("SageMaker.{action}"), body.as_bytes(), &NoFleet)
@@ -46,14 +46,14 @@ fn restarted(records: &Records) -> Records {
     let gone = records
         .endpoints
         .values()
-        .filter(|endpoint| endpoint.declared || endpoint.phase == Phase::Deleting)
+        .filter(|endpoint| endpoint.declared || endpoint.phase == EndpointPhase::Deleting)
         .map(|endpoint| endpoint.name.clone());
     for name in Vec::from_iter(gone) {
         records.endpoints.remove(&name);
         records.tags.remove(&format!("endpoint/{name}"));
     }
     for endpoint in records.endpoints.values_mut() {
-        endpoint.phase = Phase::Creating;
+        endpoint.phase = EndpointPhase::Creating;
         endpoint.current = None;
         endpoint.failure = None;
         endpoint.restored = true;
@@ -142,7 +142,7 @@ proptest! {
     fn a_restart_restores_the_records_of_any_history(steps in steps()) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
-        let state = State::open(path.clone(), arns()).unwrap();
+        let state = ControlState::open(path.clone(), arns()).unwrap();
         runtime().block_on(async {
             for step in steps {
                 match step {
@@ -153,7 +153,7 @@ proptest! {
         });
         let records = state.records();
         drop(state);
-        let again = State::open(path, arns()).unwrap();
+        let again = ControlState::open(path, arns()).unwrap();
         prop_assert_eq!(&*again.records(), &restarted(&records));
         prop_assert_eq!(again.undeployed().len(), again.records().endpoints.len());
     }
@@ -161,7 +161,7 @@ proptest! {
 
 #[test]
 fn a_state_without_a_file_answers_requests() {
-    let state = State::in_memory(arns());
+    let state = ControlState::in_memory(arns());
     runtime().block_on(async {
         ask(&state, "CreateModel", create_model("m")).await.unwrap();
         ask(&state, "CreateEndpointConfig", create_config("c", "m"))
@@ -182,12 +182,12 @@ fn a_state_without_a_file_answers_requests() {
 fn a_restart_does_not_change_the_description_of_an_endpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let described = async |state: &State| {
+    let described = async |state: &ControlState| {
         let body = json!({"EndpointName": "e"});
         ask(state, "DescribeEndpoint", body).await.unwrap().body
     };
     runtime().block_on(async {
-        let state = State::open(path.clone(), arns()).unwrap();
+        let state = ControlState::open(path.clone(), arns()).unwrap();
         let config = json!({
             "EndpointConfigName": "c",
             "ProductionVariants": [{"VariantName": "a", "ModelName": "m", "InitialInstanceCount": 1, "RoutingConfig": {
@@ -207,7 +207,7 @@ fn a_restart_does_not_change_the_description_of_an_endpoint() {
         let before = described(&state).await;
         drop(state);
 
-        let state = State::open(path.clone(), arns()).unwrap();
+        let state = ControlState::open(path.clone(), arns()).unwrap();
         // Times have a resolution of milliseconds, so the clock must advance.
         std::thread::sleep(std::time::Duration::from_millis(5));
         state.settle("e", Ok(())).await;
@@ -241,7 +241,7 @@ fn an_invalid_file_is_reported_by_name_and_not_changed() {
     let path = folder.path().join("state.json");
     for (content, expected) in table {
         fs::write(&path, &content).unwrap();
-        let message = State::open(path.clone(), arns()).unwrap_err().to_string();
+        let message = ControlState::open(path.clone(), arns()).unwrap_err().to_string();
         assert!(message.contains(&path.display().to_string()), "{message}");
         assert!(message.contains(expected), "{message}");
         assert_eq!(fs::read_to_string(&path).unwrap(), content);
@@ -252,7 +252,7 @@ fn an_invalid_file_is_reported_by_name_and_not_changed() {
 fn a_file_that_cannot_be_created_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("missing").join("state.json");
-    let message = State::open(path, arns()).unwrap_err().to_string();
+    let message = ControlState::open(path, arns()).unwrap_err().to_string();
     assert!(message.contains("cannot write the state file"), "{message}");
 }
 
@@ -261,7 +261,7 @@ fn a_change_that_cannot_be_written_has_not_happened() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("place");
     fs::create_dir(&place).unwrap();
-    let state = State::open(place.join("state.json"), arns()).unwrap();
+    let state = ControlState::open(place.join("state.json"), arns()).unwrap();
     runtime().block_on(async {
         ask(&state, "CreateModel", create_model("m")).await.unwrap();
         fs::rename(&place, folder.path().join("away")).unwrap();
@@ -279,11 +279,11 @@ fn a_change_that_cannot_be_written_has_not_happened() {
 fn a_file_that_cannot_be_replaced_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    drop(State::open(path.clone(), arns()).unwrap());
+    drop(ControlState::open(path.clone(), arns()).unwrap());
     let before = fs::read(&path).unwrap();
     // No file can be created next to this name of it.
     let open = fs::File::open(&path).unwrap();
-    let message = State::open(format!("/proc/self/fd/{}", open.as_raw_fd()).into(), arns())
+    let message = ControlState::open(format!("/proc/self/fd/{}", open.as_raw_fd()).into(), arns())
         .unwrap_err()
         .to_string();
     assert!(message.contains("cannot write the state file"), "{message}");
@@ -294,16 +294,16 @@ fn a_file_that_cannot_be_replaced_is_refused_at_the_start() {
 fn only_one_process_at_a_time_can_use_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let state = State::open(path.clone(), arns()).unwrap();
+    let state = ControlState::open(path.clone(), arns()).unwrap();
     for name in ["m", "n"] {
-        let message = State::open(path.clone(), arns()).unwrap_err().to_string();
+        let message = ControlState::open(path.clone(), arns()).unwrap_err().to_string();
         assert!(message.contains("in use by another process"), "{message}");
         runtime()
             .block_on(ask(&state, "CreateModel", create_model(name)))
             .unwrap();
     }
     drop(state);
-    let again = State::open(path, arns()).unwrap();
+    let again = ControlState::open(path, arns()).unwrap();
     assert_eq!(again.records().models.len(), 2);
 }
 
@@ -311,7 +311,7 @@ fn only_one_process_at_a_time_can_use_a_file() {
 fn the_unfinished_file_of_a_killed_process_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("state.json.new"), "{\"version\": 1, \"mod").unwrap();
-    let state = State::open(folder.path().join("state.json"), arns()).unwrap();
+    let state = ControlState::open(folder.path().join("state.json"), arns()).unwrap();
     assert_eq!(entries(folder.path()), ["state.json"]);
     runtime()
         .block_on(ask(&state, "CreateModel", create_model("m")))
@@ -329,7 +329,7 @@ fn entries(folder: &Path) -> Vec<String> {
 fn concurrent_changes_are_all_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let state = State::open(path.clone(), arns()).unwrap();
+    let state = ControlState::open(path.clone(), arns()).unwrap();
     let names = Vec::from_iter((0..20).map(|index| format!("m{index:02}")));
     runtime().block_on(async {
         let changes = names.iter().map(|name| ask(&state, "CreateModel", create_model(name)));
@@ -338,7 +338,7 @@ fn concurrent_changes_are_all_kept() {
         }
     });
     drop(state);
-    let again = State::open(path, arns()).unwrap();
+    let again = ControlState::open(path, arns()).unwrap();
     assert_eq!(Vec::from_iter(again.records().models.keys().cloned()), names);
 }
 
@@ -346,7 +346,7 @@ fn concurrent_changes_are_all_kept() {
 fn a_declared_endpoint_is_not_written_to_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let state = State::open(path.clone(), arns()).unwrap();
+    let state = ControlState::open(path.clone(), arns()).unwrap();
     runtime().block_on(async {
         ask(&state, "CreateModel", create_model("m")).await.unwrap();
         ask(&state, "CreateEndpointConfig", create_config("c", "m"))
@@ -370,6 +370,6 @@ fn a_declared_endpoint_is_not_written_to_the_file() {
         state.settle("local", Ok(())).await;
     });
     drop(state);
-    let again = State::open(path, arns()).unwrap();
+    let again = ControlState::open(path, arns()).unwrap();
     assert_eq!(Vec::from_iter(again.records().endpoints.keys().cloned()), ["e"]);
 }

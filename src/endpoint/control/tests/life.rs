@@ -101,7 +101,7 @@ fn an_endpoint_keeps_serving_after_its_model_and_configuration_are_deleted() {
             {"VariantName": "b", "DesiredWeight": 3, "DesiredInstanceCount": 2},
         ]}),
     );
-    let capacity = |variant: &str, weight, instances| Capacity {
+    let capacity = |variant: &str, weight, instances| DesiredCapacity {
         variant: variant.to_owned(),
         weight,
         instances,

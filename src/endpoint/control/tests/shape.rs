@@ -186,7 +186,7 @@ fn a_value_of_the_wrong_type_is_a_serialization_error() {
         ),
     ];
     for (action, body, expected) in table {
-        let Err(error) = Call::parse(&format!("SageMaker.{action}"), body) else {
+        let Err(error) = ActionCall::parse(&format!("SageMaker.{action}"), body) else {
             panic!("{expected}");
         };
         assert_eq!((error.code(), error.status()), ("SerializationException", 400));

@@ -15,8 +15,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::this_program;
-use crate::config::Parting;
-use crate::endpoint::fleet::Settings;
+use crate::config::DeathSignal;
+use crate::endpoint::fleet::FleetConfig;
 use crate::endpoint::fleet::environment::{self, Ports};
 use crate::endpoint::fleet::home::Home;
 use crate::endpoint::spec::Container;
@@ -29,7 +29,7 @@ const PORTS: Ports = Ports {
 };
 
 /// Maximum time for a response of the daemon.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A container, known to the docker command by its name.
 pub(in crate::endpoint::fleet) struct Docker {
@@ -73,18 +73,18 @@ impl Docker {
     }
 
     /// The command that runs the container until it ends.
-    pub fn run(&self, settings: &Settings, container: &Container, home: &Home, memory: Option<u64>) -> Command {
+    pub fn run(&self, settings: &FleetConfig, container: &Container, home: &Home, memory: Option<u64>) -> Command {
         let line = self.line(settings, container, home, memory);
         let words = [self.command.as_os_str()]
             .into_iter()
             .chain(line.iter().map(OsString::as_os_str));
-        let mut command = this_program(settings, tether::arguments(Parting::Term, words));
+        let mut command = this_program(settings, tether::arguments(DeathSignal::Term, words));
         command.env_clear().envs(settings.environment.iter());
         command
     }
 
     /// The arguments of the docker command.
-    fn line(&self, settings: &Settings, container: &Container, home: &Home, memory: Option<u64>) -> Vec<OsString> {
+    fn line(&self, settings: &FleetConfig, container: &Container, home: &Home, memory: Option<u64>) -> Vec<OsString> {
         let mut line: Vec<OsString> = ["run", "--rm", "--name", &self.name].map(OsString::from).into();
         let mut option = |name: &str, value: &OsStr| line.extend([name.into(), value.to_owned()]);
         // Secrets are passed by name only, because other users can read command lines.
@@ -120,7 +120,7 @@ impl Docker {
     pub async fn stop(&self, grace: Duration) {
         let seconds = grace.as_secs().max(1).to_string();
         let stop = output(&self.command, ["stop", "-t", &seconds, &self.name]);
-        let _ = timeout(grace + PATIENCE, stop).await;
+        let _ = timeout(grace + DAEMON_TIMEOUT, stop).await;
     }
 
     pub async fn kill(&self) {
@@ -141,10 +141,10 @@ fn mount(outside: &Path, inside: &str) -> OsString {
 }
 
 async fn run<const N: usize>(command: &Path, arguments: [&str; N]) -> Result<Output, String> {
-    match timeout(PATIENCE, output(command, arguments)).await {
+    match timeout(DAEMON_TIMEOUT, output(command, arguments)).await {
         Ok(Ok(output)) => Ok(output),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no response within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no response within {} s", DAEMON_TIMEOUT.as_secs())),
     }
 }
 

@@ -5,17 +5,23 @@ use std::ffi::OsStr;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use super::{Bounds, this_program};
-use crate::config::Parting;
-use crate::endpoint::fleet::Settings;
+use super::{ContainerLimits, this_program};
+use crate::config::DeathSignal;
+use crate::endpoint::fleet::FleetConfig;
 use crate::endpoint::fleet::environment::{self, Ports};
 use crate::endpoint::fleet::home::Home;
 use crate::endpoint::spec::Container;
 use crate::endpoint::tether;
 
-pub(super) fn command(settings: &Settings, container: &Container, home: &Home, bounds: Bounds, port: u16) -> Command {
+pub(super) fn command(
+    settings: &FleetConfig,
+    container: &Container,
+    home: &Home,
+    bounds: ContainerLimits,
+    port: u16,
+) -> Command {
     let serve = [settings.program.as_os_str(), OsStr::new("serve")];
-    let mut command = this_program(settings, tether::arguments(Parting::Kill, serve));
+    let mut command = this_program(settings, tether::arguments(DeathSignal::Kill, serve));
     let mut ours = vec![
         ("LONGSHORE_BIND", "127.0.0.1".to_owned()),
         // Requests that bypass the endpoint are refused for the same users.

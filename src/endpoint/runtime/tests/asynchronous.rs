@@ -17,15 +17,18 @@ fn config(folder: &Path, max_concurrent: u32) -> AsyncConfig {
     }
 }
 
-async fn serving(max_concurrent: u32, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> (Scene, Arc<Fake>) {
+async fn serving(
+    max_concurrent: u32,
+    answer: impl Fn(&SeenRequest) -> FakeResponse + Send + Sync + 'static,
+) -> (Scene, Arc<FakeContainer>) {
     serving_with(|_| (), max_concurrent, answer).await
 }
 
 async fn serving_with(
-    change: impl FnOnce(&mut Settings),
+    change: impl FnOnce(&mut RuntimeConfig),
     max_concurrent: u32,
-    answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
-) -> (Scene, Arc<Fake>) {
+    answer: impl Fn(&SeenRequest) -> FakeResponse + Send + Sync + 'static,
+) -> (Scene, Arc<FakeContainer>) {
     let scene = scene(&[], change);
     let fake = answering("model", answer);
     let variants = vec![variant("blue", 1.0, Execution::Serial, &[&fake])];
@@ -46,7 +49,7 @@ async fn written(path: &str) -> String {
 
 #[tokio::test]
 async fn a_result_is_written_to_the_output_location() {
-    let (scene, fake) = serving(1, |seen| Answer::new(200, seen.body.to_ascii_uppercase())).await;
+    let (scene, fake) = serving(1, |seen| FakeResponse::new(200, seen.body.to_ascii_uppercase())).await;
     let input = scene.folder.path().join("in.csv");
     std::fs::write(&input, "from a file").unwrap();
     let input = input.display().to_string();
@@ -77,7 +80,7 @@ async fn a_result_is_written_to_the_output_location() {
 
 #[tokio::test]
 async fn a_failure_is_written_to_the_failure_location() {
-    let (scene, _) = serving(1, |_| Answer::new(400, "bad")).await;
+    let (scene, _) = serving(1, |_| FakeResponse::new(400, "bad")).await;
     let got = scene.post(PATH, &[], "x").await;
     assert_eq!(got.status.as_u16(), 202);
     let failure = written(got.header("x-amzn-sagemaker-failurelocation").unwrap()).await;
@@ -99,11 +102,11 @@ async fn a_response_without_a_length_or_with_long_headers_is_a_failure() {
     let long = "a".repeat(4096);
     let table = [
         (
-            Answer::Chunked(vec!["out"], true),
+            FakeResponse::Chunked(vec!["out"], true),
             "did not specify the required Content-Length header",
         ),
         (
-            Answer::new(200, "out").with("x-own", long),
+            FakeResponse::new(200, "out").with("x-own", long),
             "headers with length greater than 4096 bytes",
         ),
     ];
@@ -121,7 +124,7 @@ async fn a_response_without_a_length_or_with_long_headers_is_a_failure() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_or_given_with_an_input_location_is_refused() {
-    let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
+    let (scene, fake) = serving(1, |_| FakeResponse::new(200, "")).await;
     let got = scene.post(PATH, &[], &"x".repeat(128_001)).await;
     let (status, kind, message) = got.error();
     assert_eq!((status, kind), (400, "ValidationError"));
@@ -141,9 +144,9 @@ async fn a_body_that_is_too_large_or_given_with_an_input_location_is_refused() {
 async fn invocations_beyond_the_queue_are_refused() {
     let (go_on, may_go_on) = channel();
     let may_go_on = Mutex::new(may_go_on);
-    let answer = move |_: &Seen| {
+    let answer = move |_: &SeenRequest| {
         may_go_on.lock().unwrap().recv().unwrap();
-        Answer::new(200, "done")
+        FakeResponse::new(200, "done")
     };
     let (scene, _) = serving_with(|settings| settings.async_queue = 2, 1, answer).await;
     let accepted = [scene.post(PATH, &[], "x").await, scene.post(PATH, &[], "x").await];
@@ -168,7 +171,7 @@ async fn invocations_beyond_the_queue_are_refused() {
 
 #[tokio::test]
 async fn invalid_asynchronous_requests_are_refused_at_once() {
-    let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
+    let (scene, fake) = serving(1, |_| FakeResponse::new(200, "")).await;
     let variants = || vec![variant("blue", 1.0, Execution::Serial, &[&fake])];
     scene.serve_with("other", variants(), None).await;
     let got = scene.post("/endpoints/other/async-invocations", &[], "x").await;
@@ -191,7 +194,7 @@ async fn invalid_asynchronous_requests_are_refused_at_once() {
 
 #[tokio::test]
 async fn an_asynchronous_endpoint_refuses_synchronous_invocations() {
-    let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
+    let (scene, fake) = serving(1, |_| FakeResponse::new(200, "")).await;
     for operation in ["invocations", "invocations-response-stream"] {
         let got = scene
             .post(&PATH.replace("async-invocations", operation), &[], "x")
@@ -207,7 +210,7 @@ async fn an_instance_runs_a_limited_number_of_invocations_in_order_of_arrival() 
     let gone = Mutex::new(gone);
     let (scene, fake) = serving(1, move |seen| {
         gone.lock().unwrap().recv().unwrap();
-        Answer::new(200, seen.body.clone())
+        FakeResponse::new(200, seen.body.clone())
     })
     .await;
     let mut outputs = Vec::new();
@@ -233,7 +236,7 @@ async fn an_instance_runs_a_limited_number_of_invocations_in_order_of_arrival() 
 
 #[tokio::test]
 async fn when_the_server_stops_pending_invocations_fail() {
-    let (scene, _) = serving(1, |_| Answer::Stall).await;
+    let (scene, _) = serving(1, |_| FakeResponse::Stall).await;
     let mut failures = Vec::new();
     for body in ["1", "2"] {
         let got = scene.post(PATH, &[], body).await;
@@ -252,7 +255,7 @@ async fn when_the_server_stops_pending_invocations_fail() {
 
 #[tokio::test]
 async fn waiting_invocations_of_a_removed_endpoint_fail() {
-    let (scene, fake) = serving(1, |_| Answer::Stall).await;
+    let (scene, fake) = serving(1, |_| FakeResponse::Stall).await;
     let waiting = {
         scene.post(PATH, &[], "1").await;
         while fake.seen().is_empty() {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
-fn named(text: &'static str) -> Arc<Fake> {
-    answering("model", move |_| Answer::new(200, text))
+fn named(text: &'static str) -> Arc<FakeContainer> {
+    answering("model", move |_| FakeResponse::new(200, text))
 }
 
 #[tokio::test]
@@ -88,9 +88,9 @@ async fn a_session_stays_with_its_instance() {
         answering("model", move |seen| match seen.header("x-amzn-sagemaker-session-id") {
             Some("NEW_SESSION") => {
                 let value = format!("{id}; Expires=2999-01-01T00:00:00Z");
-                Answer::new(200, id).with("x-amzn-sagemaker-new-session-id", value)
+                FakeResponse::new(200, id).with("x-amzn-sagemaker-new-session-id", value)
             }
-            _ => Answer::new(200, id),
+            _ => FakeResponse::new(200, id),
         })
     };
     let (one, two) = (session("s1"), session("s2"));
@@ -121,7 +121,7 @@ async fn a_request_completes_on_the_fleet_it_started_with() {
     let old = answering("model", move |_| {
         came.send(()).unwrap();
         gone.lock().unwrap().recv().unwrap();
-        Answer::new(200, "old")
+        FakeResponse::new(200, "old")
     });
     scene.serve_one(&old).await;
     let first = scene.invoke(&[], "");
