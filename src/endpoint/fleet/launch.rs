@@ -66,7 +66,10 @@ async fn check(shared: &Shared, deployment: &Deployment) -> Result<(), String> {
             // Attached containers have their own environment.
             for container in containers.clone().filter(|container| !container.is_attached()) {
                 if let Some(refused) = first_refused(container.environment.keys().map(String::as_str)) {
-                    return Err(format!("Environment of container {}: {refused}", container.hostname));
+                    return Err(format!(
+                        "The Environment of container {}: {refused}",
+                        container.hostname
+                    ));
                 }
             }
             for image in containers.filter_map(|container| container.image.as_ref()) {
