@@ -121,7 +121,7 @@ const DEPENDENCY: (u16, &str) = (530, "InternalDependencyException");
 
 impl RuntimeError {
     /// Converts a failed call to `container`.
-    pub fn of_call(container: &str, error: CallError) -> Self {
+    pub fn from_call(container: &str, error: CallError) -> Self {
         let container = container.to_owned();
         match error {
             CallError::Down => {

@@ -77,7 +77,7 @@ impl Faults {
         injected
     }
 
-    /// The memory limit of each container of this variant, in bytes.
+    /// The memory limit of each container of this variant, in bytes: the lowest of all rules.
     pub fn memory(&self, endpoint: &str, variant: &str) -> Option<u64> {
         let concerned = self.rules.iter().filter(|(rule, _)| rule.applies_to(endpoint, variant));
         let limits = concerned.filter_map(|(rule, _)| match rule.kind {

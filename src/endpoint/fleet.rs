@@ -277,7 +277,7 @@ impl Fleets {
                 changes.push((Arc::clone(variant), capacity.clone()));
             }
             for (variant, capacity) in &changes {
-                variant.desire(capacity.weight, capacity.instances);
+                variant.set_desired(capacity.weight, capacity.instances);
             }
             entry.phase = FleetPhase::Updating;
             entry.change = change;

@@ -65,7 +65,7 @@ pub fn start(
             .app_data(provisioner.clone())
             .app_data(runtime.clone())
             .app_data(pages.clone())
-            .wrap(from_fn(attend))
+            .wrap(from_fn(guard))
             .configure(routes)
     };
     let connected = move |stream: &TcpStream, data: &mut Extensions| {
@@ -80,7 +80,7 @@ fn routes(app: &mut ServiceConfig) {
     app.route("/", web::post().to(control))
         .route("/ping", web::get().to(HttpResponse::Ok))
         .configure(runtime::routes)
-        .default_service(web::to(elsewhere));
+        .default_service(web::to(no_route));
 }
 
 /// Finds the user at the other end of a new connection.
@@ -93,16 +93,16 @@ fn peer_of(stream: &TcpStream) -> Peer {
 }
 
 /// Middleware around every request. Refuses requests that must not reach a route.
-async fn attend(
+async fn guard(
     pages: Data<Pages>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
     let in_flight = InFlight::of(&request);
     let verdict = pages.judge_request(&request);
-    let mut refused = refuse_stranger(&request).or_else(|| refuse_page(&request, &verdict));
+    let mut refused = refuse_other_user(&request).or_else(|| refuse_page(&request, &verdict));
     if refused.is_none() && request.path() != "/ping" && InFlight::is_crowded_out(in_flight.as_ref()).await {
-        refused = Some(crowded());
+        refused = Some(too_many_connections());
     }
     let mut response = match (refused, verdict) {
         (Some(refused), _) => request.into_response(refused),
@@ -135,7 +135,7 @@ fn refusal(status: StatusCode, kind: &'static str, message: &str) -> HttpRespons
     reply.json(json!({"__type": kind, "message": message}))
 }
 
-fn refuse_stranger(request: &ServiceRequest) -> Option<HttpResponse> {
+fn refuse_other_user(request: &ServiceRequest) -> Option<HttpResponse> {
     let peer = request.conn_data::<Peer>().filter(|peer| **peer != Peer::Admitted)?;
     let message = format!(
         "Refused: {peer}. This endpoint serves the user who runs it and root; --allow-other-users serves every user of \
@@ -144,7 +144,7 @@ fn refuse_stranger(request: &ServiceRequest) -> Option<HttpResponse> {
     Some(refusal(StatusCode::FORBIDDEN, ACCESS_DENIED, &message))
 }
 
-fn crowded() -> HttpResponse {
+fn too_many_connections() -> HttpResponse {
     let message = "All connections are busy with requests; only GET /ping is answered. Try again later, or raise \
                    --max-connections and the limit of open files (ulimit -n).";
     refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
@@ -209,7 +209,7 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<Bytes, String> 
 
 /// Answers requests without a route. Most are for another AWS service and arrive here because
 /// AWS_ENDPOINT_URL applies to all services.
-async fn elsewhere(request: HttpRequest) -> HttpResponse {
+async fn no_route(request: HttpRequest) -> HttpResponse {
     let message = format!(
         "There is no {} {} here, only SageMaker's control plane (POST /) and its runtime API (POST \
          /endpoints/NAME/invocations). If this was for another service, set AWS_ENDPOINT_URL_SAGEMAKER and \

@@ -262,7 +262,7 @@ impl Platform {
             Some(target) => self.parts.client.exchange(&*target, call, limit, deadline).await,
             None => Err(CallError::Down),
         };
-        result.map_err(|error| RuntimeError::of_call(&self.hostname, error))
+        result.map_err(|error| RuntimeError::from_call(&self.hostname, error))
     }
 
     /// Removes the files of a model that the container does not know. The next request loads it

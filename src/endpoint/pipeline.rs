@@ -63,7 +63,7 @@ impl PipelineStage {
         &self.target.container().hostname
     }
 
-    async fn ask(
+    async fn call(
         &self,
         client: &Client,
         input: PipelineInput,
@@ -85,7 +85,7 @@ impl PipelineStage {
             (None, _) => {
                 let call = self.invocation(headers, input.body);
                 let result = client.exchange(&*self.target, call, limit, deadline).await;
-                result.map_err(|error| RuntimeError::of_call(self.hostname(), error))
+                result.map_err(|error| RuntimeError::from_call(self.hostname(), error))
             }
         }
     }
@@ -127,9 +127,9 @@ pub async fn run(
     let Some((last, _)) = stages.split_last() else {
         return Err(RuntimeError::Internal("the model has no containers".to_owned()));
     };
-    let input = before_last(client, stages, input, limits).await?;
-    let reply = last.ask(client, input, limits.reply, limits.deadline).await?;
-    successful(last, reply, limits.asynchronous)
+    let input = run_all_but_last(client, stages, input, limits).await?;
+    let reply = last.call(client, input, limits.reply, limits.deadline).await?;
+    require_success(last, reply, limits.asynchronous)
 }
 
 /// Runs the pipeline and streams the last container's response, whose status is a success.
@@ -146,23 +146,23 @@ pub async fn run_streaming(
         // The API has no header for the model (SR-3).
         return Err(RuntimeError::MissingTargetModel);
     }
-    let input = before_last(client, stages, input, limits).await?;
+    let input = run_all_but_last(client, stages, input, limits).await?;
     let call = last.invocation(input.headers_of_call(), input.body);
-    let of_call = |error| RuntimeError::of_call(last.hostname(), error);
+    let from_call = |error| RuntimeError::from_call(last.hostname(), error);
     let answer = client
         .send(&*last.target, call, limits.deadline)
         .await
-        .map_err(of_call)?;
+        .map_err(from_call)?;
     if answer.status().is_success() {
-        passable(last, answer.status().as_u16(), answer.headers(), false)?;
+        check_headers(last, answer.status().as_u16(), answer.headers(), false)?;
         return Ok(answer);
     }
-    let reply = answer.read(limits.reply).await.map_err(of_call)?;
+    let reply = answer.read(limits.reply).await.map_err(from_call)?;
     Err(refusal(last, &reply))
 }
 
 /// Runs all containers but the last. Returns the input of the last one.
-async fn before_last(
+async fn run_all_but_last(
     client: &Client,
     stages: &[PipelineStage],
     mut input: PipelineInput,
@@ -171,8 +171,8 @@ async fn before_last(
     let accept = input.accept.take();
     for pair in stages.windows(2) {
         let [stage, next] = pair else { continue };
-        let asked = input.clone();
-        let reply = match stage.ask(client, asked, limits.between, limits.deadline).await {
+        let stage_input = input.clone();
+        let reply = match stage.call(client, stage_input, limits.between, limits.deadline).await {
             Err(RuntimeError::ReplyTooLarge {
                 container,
                 status,
@@ -187,7 +187,7 @@ async fn before_last(
                     next,
                 });
             }
-            reply => successful(stage, reply?, false)?,
+            reply => require_success(stage, reply?, false)?,
         };
         input.content_type = reply.headers.get(CONTENT_TYPE).cloned();
         input.body = reply.body;
@@ -196,14 +196,14 @@ async fn before_last(
     Ok(input)
 }
 
-fn successful(
+fn require_success(
     stage: &PipelineStage,
     reply: ContainerResponse,
     asynchronous: bool,
 ) -> Result<ContainerResponse, RuntimeError> {
     match reply.status {
         200..300 => {
-            passable(stage, reply.status, &reply.headers, asynchronous)?;
+            check_headers(stage, reply.status, &reply.headers, asynchronous)?;
             Ok(reply)
         }
         _ => Err(refusal(stage, &reply)),
@@ -211,7 +211,12 @@ fn successful(
 }
 
 /// Refuses a response whose headers SageMaker would not pass on.
-fn passable(stage: &PipelineStage, status: u16, headers: &HeaderMap, asynchronous: bool) -> Result<(), RuntimeError> {
+fn check_headers(
+    stage: &PipelineStage,
+    status: u16,
+    headers: &HeaderMap,
+    asynchronous: bool,
+) -> Result<(), RuntimeError> {
     head::check(stage.hostname(), headers, asynchronous).map_err(|reason| RuntimeError::BadReply {
         container: stage.hostname().to_owned(),
         status,

@@ -55,9 +55,12 @@ impl Provisioner {
             let answer = this.state.answer(&target, &body, &*this.fleets).await?;
             if let Some(effect) = answer.effect {
                 let (wait, stopping) = (this.settle_wait, this.stopping.clone());
-                let fulfilled = this.background.clone().spawn(async move { this.fulfil(effect).await });
+                let carried_out = this
+                    .background
+                    .clone()
+                    .spawn(async move { this.carry_out(effect).await });
                 // The response is the same whether or not the effect has ended.
-                let _settled = stopping.run_until_cancelled(timeout(wait, fulfilled)).await;
+                let _settled = stopping.run_until_cancelled(timeout(wait, carried_out)).await;
             }
             Ok(answer.body)
         });
@@ -72,7 +75,7 @@ impl Provisioner {
         }
         let deployments = self.state.undeployed().into_iter().map(|deployment| async {
             let endpoint = deployment.endpoint.clone();
-            (endpoint, self.fulfil(Effect::Deploy(deployment)).await)
+            (endpoint, self.carry_out(Effect::Deploy(deployment)).await)
         });
         Ok(join_all(deployments).await.into_iter().collect())
     }
@@ -82,7 +85,7 @@ impl Provisioner {
         self.stopping.cancel();
     }
 
-    async fn fulfil(&self, effect: Effect) -> Result<(), String> {
+    async fn carry_out(&self, effect: Effect) -> Result<(), String> {
         let endpoint = effect.endpoint().to_owned();
         let done = match &effect {
             Effect::Deploy(_) => "endpoint in service",
@@ -90,7 +93,7 @@ impl Provisioner {
             Effect::SetWeights { .. } => "weights and capacities changed",
             Effect::Remove(_) => "endpoint deleted",
         };
-        let outcome = self.fulfilled(effect).await.map_err(|error| error.to_string());
+        let outcome = self.apply_to_fleets(effect).await.map_err(|error| error.to_string());
         if self.stopping.is_cancelled() {
             return outcome;
         }
@@ -102,7 +105,7 @@ impl Provisioner {
         outcome
     }
 
-    async fn fulfilled(&self, effect: Effect) -> Result<(), FleetError> {
+    async fn apply_to_fleets(&self, effect: Effect) -> Result<(), FleetError> {
         match effect {
             Effect::Deploy(deployment) | Effect::Update(deployment) => self.fleets.deploy(deployment).await,
             Effect::SetWeights { endpoint, capacities } => {

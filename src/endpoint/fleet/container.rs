@@ -119,12 +119,12 @@ impl RunningContainer {
         // Without a waiter the container is not running, and there is nothing to kill.
         self.killed.notify_waiters();
         if !self.spec.is_attached() {
-            self.gone();
+            self.withdraw_address();
         }
     }
 
     /// Withdraws the address, so that no new request is sent to it.
-    pub(super) fn gone(&self) {
+    pub(super) fn withdraw_address(&self) {
         self.state.send_modify(|state| state.address = None);
     }
 

@@ -28,7 +28,7 @@ use super::logs;
 use super::row::{FinishedRun, RestartBackoff, RestartDecision};
 use super::runner::{ContainerControl, LaunchedContainer, Launcher};
 
-pub(super) use attached::attend;
+pub(super) use attached::watch_attached;
 
 /// The delay between health checks during a start: short at first, growing to the platform's.
 const MIN_CHECK_DELAY: Duration = Duration::from_millis(10);
@@ -84,7 +84,7 @@ impl Keeper {
         let mut backoff = RestartBackoff::default();
         let reason = loop {
             let started = Instant::now();
-            let (end, was_healthy) = self.live().await;
+            let (end, was_healthy) = self.run_once().await;
             let (reason, hopeless) = match &end {
                 RunEnd::Stopped => break "it was stopped".to_owned(),
                 RunEnd::Killed => ("it was killed".to_owned(), false),
@@ -136,7 +136,7 @@ impl Keeper {
 
     /// Starts the container and waits until it has ended. Also returns whether it was ever
     /// healthy.
-    async fn live(&self) -> (RunEnd, bool) {
+    async fn run_once(&self) -> (RunEnd, bool) {
         let mut generation = 0;
         self.container.state.send_modify(|state| {
             state.generation += 1;
@@ -160,15 +160,15 @@ impl Keeper {
             output.spawn(logs::follow(stderr, Arc::clone(&self.container)));
         }
         let mut was_healthy = false;
-        let end = self.attend(&mut child, &control, &mut was_healthy).await;
-        self.container.gone();
+        let end = self.supervise(&mut child, &control, &mut was_healthy).await;
+        self.container.withdraw_address();
         control.clear().await;
         // Processes that the container started may keep its output open for longer.
         let _ = timeout(OUTPUT_TIMEOUT, async { while output.join_next().await.is_some() {} }).await;
         (end, was_healthy)
     }
 
-    async fn attend(&self, child: &mut Child, control: &ContainerControl, was_healthy: &mut bool) -> RunEnd {
+    async fn supervise(&self, child: &mut Child, control: &ContainerControl, was_healthy: &mut bool) -> RunEnd {
         let health = self.watch(control, was_healthy);
         let killed = self.container.killed.notified();
         let end = tokio::select! {
@@ -184,7 +184,7 @@ impl Keeper {
             }
             () = health => RunEnd::Unhealthy,
         };
-        self.container.gone();
+        self.container.withdraw_address();
         self.end(child, control).await;
         end
     }

@@ -253,15 +253,15 @@ async fn start_instance(
         if let Some(address) = &spec.address {
             home.make(true)?;
             let address = address.as_str().into();
-            keepers.push(keeper::attend(container, address, config, stop).boxed());
+            keepers.push(keeper::watch_attached(container, address, config, stop).boxed());
         } else {
-            let known_as = shared.known_as(id, container.label());
+            let unique_name = shared.unique_name(id, container.label());
             let settings = &shared.settings;
             let bounds = ContainerLimits {
                 memory: settings.faults.memory(endpoint, variant.name()).or(settings.memory),
                 invocations: variant.asynchronous.then_some(settings.asynchronous),
             };
-            let launcher = Launcher::new(settings, spec.clone(), home, bounds, known_as)?;
+            let launcher = Launcher::new(settings, spec.clone(), home, bounds, unique_name)?;
             let keeper = Keeper {
                 container,
                 launcher,

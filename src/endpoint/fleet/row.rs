@@ -6,14 +6,14 @@ use std::time::Duration;
 
 /// Maximum number of runs without a passed health check. After that the failure is taken as
 /// permanent, and the deployment fails.
-const TRIES: u32 = 3;
+const MAX_UNHEALTHY_RUNS: u32 = 3;
 
 /// A healthy container that ran this long resets the backoff.
-const LONG: Duration = Duration::from_secs(30);
+const RECOVERED_AFTER: Duration = Duration::from_secs(30);
 
 /// The delay between starts doubles from the shortest to the longest.
-const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(10);
+const MIN_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(10);
 
 /// The end of a run of a container.
 #[derive(Debug, Clone, Copy)]
@@ -37,26 +37,26 @@ pub(super) enum RestartDecision {
 #[derive(Debug, Default)]
 pub(super) struct RestartBackoff {
     ever_healthy: bool,
-    /// Consecutive short runs.
-    soon: u32,
+    /// Consecutive runs that were short or never healthy.
+    short_runs: u32,
 }
 
 impl RestartBackoff {
     pub fn next(&mut self, ended: FinishedRun) -> RestartDecision {
         self.ever_healthy |= ended.was_healthy;
         if ended.on_demand {
-            return RestartDecision::Restart { after: SHORTEST };
+            return RestartDecision::Restart { after: MIN_DELAY };
         }
-        self.soon = match ended.was_healthy && ended.lived >= LONG {
+        self.short_runs = match ended.was_healthy && ended.lived >= RECOVERED_AFTER {
             true => 1,
-            false => self.soon.saturating_add(1),
+            false => self.short_runs.saturating_add(1),
         };
-        if !self.ever_healthy && (ended.hopeless || self.soon >= TRIES) {
+        if !self.ever_healthy && (ended.hopeless || self.short_runs >= MAX_UNHEALTHY_RUNS) {
             return RestartDecision::GiveUp;
         }
-        let doublings = self.soon.saturating_sub(1).min(16);
+        let doublings = self.short_runs.saturating_sub(1).min(16);
         RestartDecision::Restart {
-            after: SHORTEST.saturating_mul(1 << doublings).min(LONGEST),
+            after: MIN_DELAY.saturating_mul(1 << doublings).min(MAX_DELAY),
         }
     }
 }

@@ -63,7 +63,7 @@ impl Shared {
 
     /// A container name that is unique on every machine and has only characters that any program
     /// accepts.
-    pub fn known_as(&self, instance: u64, label: &str) -> String {
+    pub fn unique_name(&self, instance: u64, label: &str) -> String {
         let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
         let label: String = label.chars().map(plain).collect();
         format!("{}-{instance}-{label}", self.name)

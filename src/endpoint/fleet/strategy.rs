@@ -20,7 +20,7 @@ pub struct RoutingInput<'a> {
 pub(super) struct InstanceLoad {
     /// Unique in this process.
     pub id: u64,
-    /// Requests under way.
+    /// Outstanding requests.
     pub outstanding: usize,
 }
 

@@ -147,7 +147,7 @@ impl RunningVariant {
     }
 
     /// Records the desired weight and number of instances.
-    pub(super) fn desire(&self, weight: Option<f64>, instances: Option<u32>) {
+    pub(super) fn set_desired(&self, weight: Option<f64>, instances: Option<u32>) {
         let mut state = self.state();
         state.desired_weight = weight.unwrap_or(state.desired_weight);
         state.desired_instances = instances.unwrap_or(state.desired_instances);

@@ -50,17 +50,17 @@ async fn invoke(
 ) -> HttpResponse {
     let limit = runtime.settings.max_body;
     let result = async {
-        let (asked, body) = read(Api::Invoke, &request, payload, limit, runtime.settings.timeout).await?;
-        runtime.invoke(&endpoint, asked, body).await
+        let (invocation, body) = read(Api::Invoke, &request, payload, limit, runtime.settings.timeout).await?;
+        runtime.invoke(&endpoint, invocation, body).await
     };
     match result.await {
         Ok(response) => {
-            let mut reply = answered(&runtime, StatusCode::OK);
+            let mut reply = response_builder(&runtime, StatusCode::OK);
             reply.insert_header((VARIANT, response.variant));
             forward(&mut reply, &response.headers, None);
             reply.body(response.body)
         }
-        Err(error) => refused(&runtime, &endpoint, &error),
+        Err(error) => error_response(&runtime, &endpoint, &error),
     }
 }
 
@@ -72,18 +72,18 @@ async fn stream(
 ) -> HttpResponse {
     let limit = runtime.settings.max_body;
     let result = async {
-        let (asked, body) = read(Api::Stream, &request, payload, limit, runtime.settings.timeout).await?;
-        runtime.invoke_streaming(&endpoint, asked, body).await
+        let (invocation, body) = read(Api::Stream, &request, payload, limit, runtime.settings.timeout).await?;
+        runtime.invoke_streaming(&endpoint, invocation, body).await
     };
     match result.await {
         Ok(streamed) => {
-            let mut reply = answered(&runtime, StatusCode::OK);
+            let mut reply = response_builder(&runtime, StatusCode::OK);
             reply.insert_header((VARIANT, streamed.variant));
             forward(&mut reply, &streamed.headers, Some(MODEL_CONTENT_TYPE));
             reply.content_type(event_stream::CONTENT_TYPE);
             reply.streaming(streamed.body.map(Ok::<_, actix_web::Error>))
         }
-        Err(error) => refused(&runtime, &endpoint, &error),
+        Err(error) => error_response(&runtime, &endpoint, &error),
     }
 }
 
@@ -95,19 +95,19 @@ async fn asynchronous(
 ) -> HttpResponse {
     let limit = runtime.settings.max_async_body;
     let result = async {
-        let (asked, body) = read(Api::Async, &request, payload, limit, runtime.settings.timeout).await?;
-        runtime.invoke_async(&endpoint, asked, body)
+        let (invocation, body) = read(Api::Async, &request, payload, limit, runtime.settings.timeout).await?;
+        runtime.invoke_async(&endpoint, invocation, body)
     };
     match result.await {
         Ok(locations) => {
-            let mut reply = answered(&runtime, StatusCode::ACCEPTED);
+            let mut reply = response_builder(&runtime, StatusCode::ACCEPTED);
             reply.insert_header(("X-Amzn-SageMaker-OutputLocation", locations.output));
             if let Some(failure) = locations.failure {
                 reply.insert_header(("X-Amzn-SageMaker-FailureLocation", failure));
             }
             reply.json(json!({"InferenceId": locations.inference_id}))
         }
-        Err(error) => refused(&runtime, &endpoint, &error),
+        Err(error) => error_response(&runtime, &endpoint, &error),
     }
 }
 
@@ -121,8 +121,8 @@ async fn read(
 ) -> Result<(InvocationRequest, Bytes), RuntimeError> {
     let until = Instant::now() + time;
     let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
-    let asked = match InvocationRequest::read(api, header) {
-        Ok(asked) => asked,
+    let invocation = match InvocationRequest::read(api, header) {
+        Ok(invocation) => invocation,
         Err(error) => {
             discard(request, payload).await;
             return Err(error);
@@ -142,7 +142,7 @@ async fn read(
             false => RuntimeError::BodyBroken(error.to_string()),
         })?;
         if body.is_empty() && declared == Some(chunk.len()) {
-            return Ok((asked, chunk));
+            return Ok((invocation, chunk));
         }
         if body.len() + chunk.len() > limit {
             drop(body);
@@ -151,7 +151,7 @@ async fn read(
         }
         body.extend_from_slice(&chunk);
     }
-    Ok((asked, body.freeze()))
+    Ok((invocation, body.freeze()))
 }
 
 fn late() -> RuntimeError {
@@ -164,17 +164,17 @@ async fn discard(request: &HttpRequest, mut payload: Payload) {
     while let Ok(Some(Ok(_))) = timeout_at(until, payload.next()).await {}
 }
 
-fn answered(runtime: &Runtime, status: StatusCode) -> HttpResponseBuilder {
+fn response_builder(runtime: &Runtime, status: StatusCode) -> HttpResponseBuilder {
     let mut reply = HttpResponse::build(status);
     reply.insert_header((REQUEST_ID, runtime.ids.next()));
     reply
 }
 
-fn refused(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> HttpResponse {
+fn error_response(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> HttpResponse {
     tracing::info!(endpoint, %error, "an invocation failed");
     let AwsErrorResponse { status, kind, body } = error.answer(runtime.at(endpoint));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = answered(runtime, status);
+    let mut reply = response_builder(runtime, status);
     if let Some(kind) = kind {
         reply.insert_header((ERROR_TYPE, kind));
     }

@@ -107,11 +107,11 @@ impl Router {
         }
     }
 
-    fn of<T>(&self, endpoint: &str, ask: impl FnOnce(&mut EndpointDraws) -> T) -> T {
+    fn of<T>(&self, endpoint: &str, choose_with: impl FnOnce(&mut EndpointDraws) -> T) -> T {
         // No code panics while it holds the lock, so a poisoned value is consistent.
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(draws) = endpoints.get_mut(endpoint) {
-            return ask(draws);
+            return choose_with(draws);
         }
         let seed = match self.deal {
             Deal::Random { seed } => seed,
@@ -122,7 +122,7 @@ impl Router {
             variants: Draws::new(seed, endpoint),
             instances: Draws::new(!seed, endpoint),
         };
-        ask(endpoints.entry(endpoint.to_owned()).or_insert(draws))
+        choose_with(endpoints.entry(endpoint.to_owned()).or_insert(draws))
     }
 
     /// Forgets the draws of a removed endpoint.
@@ -151,7 +151,7 @@ impl Runtime {
             && let Some(variant) = fleet.variant(&session.variant).cloned()
             && let Some(instance) = variant.instance(session.instance)
         {
-            suits(variant.model(), request)?;
+            check_selectors(variant.model(), request)?;
             return Ok(Destination {
                 fleet,
                 variant,
@@ -159,7 +159,7 @@ impl Runtime {
             });
         }
         let variant = self.routing.variant(&fleet, request.target_variant.as_deref())?;
-        suits(variant.model(), request)?;
+        check_selectors(variant.model(), request)?;
         let draw = self.routing.draw(endpoint);
         let instance = match &request.target_model {
             Some(model) => self.with_model(&variant, model, draw),
@@ -233,7 +233,7 @@ impl Runtime {
 }
 
 /// Checks that the request's target headers suit the model.
-fn suits(model: &Model, request: &InvocationRequest) -> Result<(), RuntimeError> {
+fn check_selectors(model: &Model, request: &InvocationRequest) -> Result<(), RuntimeError> {
     let many = match (&request.target_hostname, model.is_direct()) {
         (None, false) => model.multi_model().is_some(),
         (None, true) => return Err(RuntimeError::MissingHostname),

@@ -55,7 +55,7 @@ impl Runtime {
         let limits = self.limits(bounds);
         let mut answer = pipeline::run_streaming(&self.client, &stages, input(request, body), limits).await?;
         let chunk = answer.chunk().await;
-        let chunk = chunk.map_err(|error| RuntimeError::of_call(&last, error))?;
+        let chunk = chunk.map_err(|error| RuntimeError::from_call(&last, error))?;
         self.note_session(&chosen, answer.headers());
         Ok(StreamedResponse {
             variant: chosen.variant.name().to_owned(),

@@ -11,7 +11,7 @@ use crate::endpoint::fleet::health::Health;
 
 /// Follows the health of the container at `address` until `stop`. Gives it up if it does not
 /// become healthy within the start timeout.
-pub async fn attend(
+pub async fn watch_attached(
     container: Arc<RunningContainer>,
     address: Arc<str>,
     config: KeeperConfig,
