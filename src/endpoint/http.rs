@@ -43,7 +43,7 @@ const MAX_REQUEST: usize = 4 << 20;
 /// The configuration of the server.
 #[derive(Debug, Clone)]
 pub struct EndpointServerConfig {
-    pub connections: connections::Settings,
+    pub connections: connections::ConnectionConfig,
     /// The web pages whose requests are served.
     pub pages: Pages,
     /// Whether to serve other users of this machine.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore::archive::Bounds;
+use longshore::archive::UnpackLimits;
 use longshore::endpoint::fleet::{
     FleetConfig, FleetError, FleetStatus, Fleets, InvocationBounds, Runner, RunningContainer,
 };
@@ -113,13 +113,13 @@ pub fn settings(folder: &Path) -> FleetConfig {
         start_timeout: PATIENCE,
         health_interval: Duration::from_millis(100),
         drain_timeout: Duration::from_secs(20),
-        store: store::Settings {
+        store: store::StoreConfig {
             url: String::new(),
             environment,
             timeout: Duration::from_secs(10),
             retries: 0,
             downloads: 2,
-            bounds: Bounds {
+            bounds: UnpackLimits {
                 entries: 1_000,
                 bytes: 1 << 30,
                 ratio: 1_000,
