@@ -77,7 +77,7 @@ pub struct EndpointConfig {
     pub created: f64,
     /// At least one. Their names differ.
     pub variants: Vec<Variant>,
-    pub asynchronous: Option<Asynchronous>,
+    pub asynchronous: Option<AsyncConfig>,
     /// The unchanged create request.
     pub raw: Value,
 }
@@ -118,7 +118,7 @@ pub enum Routing {
 /// The destination of `InvokeEndpointAsync` results. Only endpoints with this configuration accept
 /// such requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asynchronous {
+pub struct AsyncConfig {
     /// `s3://bucket/prefix`.
     pub output: String,
     pub failure: Option<String>,
@@ -132,7 +132,7 @@ pub struct Deployment {
     pub endpoint: String,
     /// At least one.
     pub variants: Vec<(Variant, Arc<Model>)>,
-    pub asynchronous: Option<Asynchronous>,
+    pub asynchronous: Option<AsyncConfig>,
 }
 
 impl Model {

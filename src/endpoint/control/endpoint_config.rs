@@ -11,7 +11,7 @@ use super::error::AwsError;
 use super::records::Records;
 use super::request::{self, CheckedRequest, picked};
 use super::{ActionContext, ActionResponse, shapes, tags};
-use crate::endpoint::spec::{Asynchronous, EndpointConfig, Routing, Variant};
+use crate::endpoint::spec::{AsyncConfig, EndpointConfig, Routing, Variant};
 
 /// The default length of a prefix in bytes, SageMaker's minimum.
 const SHORTEST_PREFIX: usize = 1024;
@@ -143,7 +143,7 @@ fn routing(request: CheckedRequest<'_>) -> Result<Routing, &'static str> {
     })
 }
 
-fn asynchronous(request: CheckedRequest<'_>) -> Result<Asynchronous, AwsError> {
+fn asynchronous(request: CheckedRequest<'_>) -> Result<AsyncConfig, AwsError> {
     let refuse = |reason: &str| {
         Err(AwsError::validation(format!(
             "'asyncInferenceConfig.outputConfig': {reason}"
@@ -162,7 +162,7 @@ fn asynchronous(request: CheckedRequest<'_>) -> Result<Asynchronous, AwsError> {
     let max_concurrent = request
         .object("ClientConfig")
         .and_then(|client| client.integer("MaxConcurrentInvocationsPerInstance"));
-    Ok(Asynchronous {
+    Ok(AsyncConfig {
         output: path.to_owned(),
         failure: output.text("S3FailurePath").map(str::to_owned),
         max_concurrent: max_concurrent.and_then(|count| u32::try_from(count).ok()),

@@ -1,7 +1,6 @@
 //! The environment of a container.
 //!
-//! The model's variables replace ours, and SageMaker's replace the model's, as on the platform
-//! (1.1).
+//! The model's variables replace ours, and SageMaker's replace the model's, as on the platform.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::archive::UnpackLimits;
 use crate::endpoint::fleet::{self, Runner};
-use crate::endpoint::spec::{Asynchronous as AsyncConfig, Container, Deployment, Execution, Mode, Model, Variant};
+use crate::endpoint::spec::{AsyncConfig, Container, Deployment, Execution, Mode, Model, Variant};
 use crate::endpoint::testing::{FOREVER, FakeContainer, FakeResponse, SeenRequest};
 use crate::store::Environment;
 

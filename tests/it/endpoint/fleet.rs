@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::endpoint::fleet::{Capacity, FleetError, FleetPhase};
-use longshore::endpoint::spec::{Asynchronous, Container, Mode, Routing};
+use longshore::endpoint::spec::{AsyncConfig, Container, Mode, Routing};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -116,7 +116,7 @@ async fn the_containers_of_an_asynchronous_endpoint_take_larger_bodies_for_longe
     const ROWS: usize = (25 << 20) / 4 + 1;
     let desk = Desk::open();
     let model = desk.scale(2.0);
-    let asynchronous = Some(Asynchronous {
+    let asynchronous = Some(AsyncConfig {
         output: desk.folder("out").display().to_string(),
         failure: None,
         max_concurrent: None,
