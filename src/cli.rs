@@ -158,7 +158,7 @@ fn endpoint(args: &EndpointArgs) -> ! {
 
 /// Makes this process another command, tied to the process that started it.
 fn become_tied(args: &TetherArgs) -> ! {
-    let error = tether::become_tied(args.parent, args.parting, &args.command);
+    let error = tether::run_with_parent_death_signal(args.parent, args.parting, &args.command);
     let command = args.command.first().map(OsString::as_os_str).unwrap_or_default();
     eprintln!("longshore: start {}: {error}", plain(&command.to_string_lossy()));
     // As a shell says it of a command that is not there.

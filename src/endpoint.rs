@@ -1,4 +1,6 @@
-//! `longshore endpoint`: what SageMaker does around a container, so that code written for AWS finds it on this machine.
+//! `longshore endpoint`: the parts of SageMaker around a container, on this machine.
+//!
+//! Code written for AWS runs against it unchanged.
 
 pub mod client;
 pub mod control;

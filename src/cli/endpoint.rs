@@ -19,7 +19,7 @@ use crate::connections::pages::Pages;
 use crate::connections::{self, ConnectionLimits};
 use crate::endpoint::control::{ACCOUNT, Arns};
 use crate::endpoint::deal::Deal;
-use crate::endpoint::declare::Declared;
+use crate::endpoint::declare::DeclaredEndpoints;
 use crate::endpoint::fault::Faults;
 use crate::endpoint::fleet::{self, Fleets, InvocationBounds, Runner};
 use crate::endpoint::http;
@@ -27,7 +27,7 @@ use crate::endpoint::multi_model;
 use crate::endpoint::provision::Provisioner;
 use crate::endpoint::runtime::{self, Runtime};
 use crate::endpoint::spec::Deployment;
-use crate::endpoint::state::{self, State};
+use crate::endpoint::state::{self, ControlState};
 use crate::engine;
 use crate::store::{self, Environment};
 use crate::telemetry;
@@ -48,8 +48,8 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
     let faults = Faults::new(parsed("--fault", &args.faults)?, args.fault_seed);
     let declared = declared(args, &arns)?;
     let state = match &args.state {
-        Some(path) => State::open(path.clone(), arns).context("--state")?,
-        None => State::in_memory(arns),
+        Some(path) => ControlState::open(path.clone(), arns).context("--state")?,
+        None => ControlState::in_memory(arns),
     };
 
     let listener = TcpListener::bind((args.bind, args.port))
@@ -61,7 +61,7 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
     let settings = runtime_settings(args, environment, region);
     let runtime = Runtime::new(settings, Arc::clone(&fleets), faults, here.clone())?;
     let provisioner = Provisioner::new(state, Arc::clone(&fleets), here, args.settle_wait);
-    let settings = http::Settings {
+    let settings = http::EndpointServerConfig {
         connections: connection_settings(args),
         pages: Pages::new(args.allow_origins.clone(), args.allow_hosts.clone(), address.ip()),
         allow_other_users: args.allow_other_users,
@@ -148,7 +148,7 @@ fn declared(args: &EndpointArgs, arns: &Arns) -> Result<Vec<Deployment>> {
         let is_there = folder.contains("://") || Path::new(folder).is_dir();
         ensure!(is_there, "--multi-model: there is no folder {folder}");
     }
-    let declared = Declared {
+    let declared = DeclaredEndpoints {
         multi_model: args.multi_model.clone(),
         model: args.model.clone(),
         containers: parsed("--container", &args.containers)?,
@@ -168,8 +168,8 @@ fn parsed<T: FromStr<Err: Display>>(flag: &str, texts: &[String]) -> Result<Vec<
     texts.iter().map(parse).collect()
 }
 
-fn fleet_settings(args: &EndpointArgs, environment: &Environment, faults: Arc<Faults>) -> fleet::Settings {
-    fleet::Settings {
+fn fleet_settings(args: &EndpointArgs, environment: &Environment, faults: Arc<Faults>) -> fleet::FleetConfig {
+    fleet::FleetConfig {
         runner: match args.runner {
             RunnerKind::Process => Runner::Process,
             RunnerKind::Docker => Runner::Docker {
@@ -197,10 +197,10 @@ fn fleet_settings(args: &EndpointArgs, environment: &Environment, faults: Arc<Fa
     }
 }
 
-fn runtime_settings(args: &EndpointArgs, environment: Environment, region: String) -> runtime::Settings {
+fn runtime_settings(args: &EndpointArgs, environment: Environment, region: String) -> runtime::RuntimeConfig {
     let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
     let archives = (args.cache_dir().join("models"), args.fetch.archive_cache_size.as_u64());
-    runtime::Settings {
+    runtime::RuntimeConfig {
         account: ACCOUNT.to_owned(),
         region,
         max_body: bytes(args.max_body),
@@ -216,12 +216,12 @@ fn runtime_settings(args: &EndpointArgs, environment: Environment, region: Strin
             DealKind::Even => Deal::Even,
         },
         down_wait: args.down_wait,
-        multi_model: multi_model::Settings {
+        multi_model: multi_model::MultiModelConfig {
             load_wait: args.load_wait,
             load_timeout: args.load_timeout,
             unload_timeout: args.unload_timeout,
         },
-        ..runtime::Settings::new(store_settings(args, environment), archives)
+        ..runtime::RuntimeConfig::new(store_settings(args, environment), archives)
     }
 }
 

@@ -1,8 +1,12 @@
-//! HTTP/1.1 to containers.
+//! The HTTP/1.1 client for containers.
 //!
-//! What always holds: nothing is sent but what the caller gave (reqwest adds `Accept: */*` where there is none, which means
-//! the same); no redirect is followed, no proxy asked, no body decompressed; every call ends at its deadline; and a call
-//! that may have reached the container is never repeated: it may have been obeyed.
+//! Invariants:
+//! - The client sends only what the caller gave. reqwest adds `Accept: */*` to a request without
+//!   an `Accept` header, which means the same.
+//! - It follows no redirect, uses no proxy and decompresses no body.
+//! - Every call ends at its deadline.
+//! - A call that may have reached the container is never repeated: the container may have acted on
+//!   it.
 
 mod target;
 
@@ -21,57 +25,60 @@ use tokio::time::{Instant, timeout_at};
 
 pub use target::Target;
 
-use crate::endpoint::fleet::Up;
+use crate::endpoint::fleet::LiveAddress;
 
-/// Containers listen on this machine, and accept within 250 ms (ST-5).
+/// Containers listen on this machine and accept connections within 250 ms (ST-5).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Shorter than servers keep connections (gunicorn: 2 s): one that is used when the container closes it is a request lost.
-const IDLE: Duration = Duration::from_secs(1);
+/// Maximum idle time of a connection. Servers must keep theirs longer (gunicorn: 2 s): a request
+/// on a connection that the container is closing would be lost.
+const MAX_IDLE: Duration = Duration::from_secs(1);
 
-/// As much of an error's body is read.
+/// Maximum bytes that are read of an error response's body.
 const MAX_ERROR_BYTES: usize = 1 << 20;
 
-/// What SageMaker says in place of a body that it could not read.
+/// SageMaker's replacement for a body that it could not read.
 const NO_BODY: &str = "could not load the entire response body";
 
-/// How long the end of a process that takes no connections may go unnoticed by who watches it.
-const NOTICE: Duration = Duration::from_secs(1);
+/// Maximum time between a container's refusing connections and its keeper's noticing that the
+/// process has ended.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections to all containers.
+/// The connections to all containers.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     down_wait: Duration,
 }
 
-/// The client could not be made.
+/// The HTTP client could not be created.
 #[derive(Debug, thiserror::Error)]
 #[error("start the HTTP client: {0}")]
 pub struct ClientError(#[from] reqwest::Error);
 
-/// What a container is asked.
+/// A request to a container.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct ContainerCall {
     pub method: Method,
-    /// As it is to be sent: encoded.
+    /// Percent-encoded, as it is sent.
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// Has the container killed while it has this. One that somebody else runs cannot be.
+    /// Kills the container while it is handling this call. Has no effect on an attached container,
+    /// which this program does not run.
     pub fatal: bool,
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct ContainerResponse {
     pub generation: u64,
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// Why there is none.
+/// The reason why a call has no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// Nothing was sent.
@@ -88,17 +95,17 @@ pub enum CallError {
     TooLarge { status: u16, limit: usize },
 }
 
-/// An answer whose body is still to come.
+/// A response whose body is not read yet.
 #[derive(Debug)]
-pub struct Answer {
+pub struct OpenResponse {
     response: Response,
     deadline: Instant,
-    /// Of the container that gave it.
+    /// The generation of the container that responded.
     pub generation: u64,
 }
 
 impl Client {
-    /// `down_wait` is how long a call waits for a container that is being started again.
+    /// `down_wait` is how long a call waits for a container that is being restarted.
     pub fn new(down_wait: Duration) -> Result<Self, ClientError> {
         provide_tls();
         let http = reqwest::Client::builder()
@@ -107,20 +114,26 @@ impl Client {
             .referer(false)
             .redirect(Policy::none())
             .retry(reqwest::retry::never())
-            // Plain HTTP needs no certificates, and reading the system's takes longer than everything else here.
+            // Plain HTTP needs no certificates. Reading the system's would take longer than the
+            // rest of this function.
             .tls_certs_only([])
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(MAX_IDLE)
             .build()?;
         Ok(Self { http, down_wait })
     }
 
-    /// Sends `call` and waits for the head of its answer. A container that is down is waited for.
+    /// Sends `call` and waits for the head of the response. Waits for a container that is down.
     ///
     /// # Cancel safety
-    /// The connection is closed, by which servers notice that nobody waits any more.
-    pub async fn send(&self, target: &dyn Target, call: Call, deadline: Instant) -> Result<Answer, CallError> {
+    /// Dropping the future closes the connection, which tells the server that the client has left.
+    pub async fn send(
+        &self,
+        target: &dyn Target,
+        call: ContainerCall,
+        deadline: Instant,
+    ) -> Result<OpenResponse, CallError> {
         let until = deadline.min(Instant::now() + self.down_wait);
         loop {
             let Some(up) = target::up(target, until).await else {
@@ -133,26 +146,32 @@ impl Client {
             if target.container().is_attached() || Instant::now() >= until {
                 return Err(failed);
             }
-            // It has ended just now: who runs it has yet to notice.
-            let noticed = until.min(Instant::now() + NOTICE);
+            // The process has just ended, and its keeper has not noticed yet.
+            let noticed = until.min(Instant::now() + NOTICE_TIMEOUT);
             if timeout_at(noticed, target.lost(up.generation)).await.is_err() {
                 return Err(failed);
             }
         }
     }
 
-    /// Sends `call` and reads its answer, of which `limit` bytes at most.
+    /// Sends `call` and reads the response, whose body may have up to `limit` bytes.
     pub async fn exchange(
         &self,
         target: &dyn Target,
-        call: Call,
+        call: ContainerCall,
         limit: usize,
         deadline: Instant,
-    ) -> Result<Reply, CallError> {
+    ) -> Result<ContainerResponse, CallError> {
         self.send(target, call, deadline).await?.read(limit).await
     }
 
-    async fn attempt(&self, target: &dyn Target, up: &Up, call: Call, deadline: Instant) -> Result<Answer, CallError> {
+    async fn attempt(
+        &self,
+        target: &dyn Target,
+        up: &LiveAddress,
+        call: ContainerCall,
+        deadline: Instant,
+    ) -> Result<OpenResponse, CallError> {
         let url = format!("{}{}", up.address, call.path);
         let request = self.http.request(call.method, url).headers(call.headers);
         let sent = async {
@@ -162,7 +181,7 @@ impl Client {
             }
         };
         match timeout_at(deadline, sent).await {
-            Ok(Ok(response)) => Ok(Answer {
+            Ok(Ok(response)) => Ok(OpenResponse {
                 response,
                 deadline,
                 generation: up.generation,
@@ -173,7 +192,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl OpenResponse {
     pub fn status(&self) -> StatusCode {
         self.response.status()
     }
@@ -182,7 +201,7 @@ impl Answer {
         self.response.headers()
     }
 
-    /// What comes next of the body.
+    /// The next part of the body; `None` at its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, CallError> {
         match timeout_at(self.deadline, self.response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
@@ -191,8 +210,9 @@ impl Answer {
         }
     }
 
-    /// The rest of it. That of an error may be too long or broken: its status is what matters.
-    pub async fn read(mut self, limit: usize) -> Result<Reply, CallError> {
+    /// Reads the rest of the body. An error's body may be too long or cut short: its status is
+    /// what matters.
+    pub async fn read(mut self, limit: usize) -> Result<ContainerResponse, CallError> {
         let is_error = !self.status().is_success();
         let limit = if is_error { MAX_ERROR_BYTES } else { limit };
         let body = match self.body(limit).await {
@@ -201,7 +221,7 @@ impl Answer {
             }
             body => body?,
         };
-        Ok(Reply {
+        Ok(ContainerResponse {
             generation: self.generation,
             status: self.status().as_u16(),
             headers: std::mem::take(self.response.headers_mut()),
@@ -221,7 +241,7 @@ impl Answer {
             if first.as_ref().map_or(0, Bytes::len) + all.len() + chunk.len() > limit {
                 return Err(too_large);
             }
-            // Most bodies come in one piece, which is not copied.
+            // Most bodies arrive in one piece, which is not copied.
             match first.take() {
                 None if all.is_empty() => first = Some(chunk),
                 earlier => {
@@ -234,24 +254,24 @@ impl Answer {
     }
 }
 
-/// Sends the head of a request, and kills the container that waits for its body. As that never comes, no answer can be
-/// quicker.
+/// Sends the head of a request, then kills the container, which is waiting for the body. The body
+/// never arrives, so the container cannot respond first.
 async fn send_fatal(target: &dyn Target, request: RequestBuilder, length: usize) -> reqwest::Result<Response> {
     let (reached, container) = oneshot::channel();
     let mut reached = Some(reached);
     let body = stream::poll_fn(move |_| {
-        // It is asked for when there is a connection to write it to.
+        // reqwest polls the body once there is a connection to write it to.
         if let Some(reached) = reached.take() {
-            // Whoever left does not need to know.
+            // Fails only if the receiver is gone, which needs no signal then.
             let _ = reached.send(());
         }
         Poll::<Option<Result<Bytes, Infallible>>>::Pending
     });
-    // Without a body to wait for, a container could answer.
+    // An empty body would let the container respond at once.
     let request = request.header(CONTENT_LENGTH, length.max(1));
     let mut answer = std::pin::pin!(request.body(Body::wrap_stream(body)).send());
     tokio::select! {
-        // It was refused by its head, or did not get there.
+        // The container refused the head, or the request did not reach it.
         answer = &mut answer => return answer,
         Ok(()) = container => {}
     }
@@ -273,11 +293,11 @@ fn failure(error: &reqwest::Error) -> CallError {
     }
 }
 
-/// reqwest demands to be told which cryptography TLS is to use, even where there is none to come.
+/// Installs a TLS crypto provider. reqwest requires one, even for plain HTTP.
 fn provide_tls() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // An error says that somebody else has chosen.
+        // An error means that a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }

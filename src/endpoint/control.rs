@@ -1,10 +1,13 @@
 //! The control plane: SageMaker's actions on models, endpoint configurations, endpoints and tags.
 //!
-//! Pure: an action reads or changes [`Records`], and what is to be done in the world is given back as an [`Effect`]. So
-//! that whoever calls can make a change last before it is acknowledged, reading and changing are told apart beforehand.
+//! Pure code: an action reads or changes [`Records`], and returns the work to be done as an
+//! [`Effect`]. A parsed request tells whether it reads or changes, so that the caller can write a
+//! change to disk before acknowledging it.
 //!
-//! What always holds: a refused action has changed nothing; of an endpoint, no second effect is given out until the first
-//! was [settled](Records::settle).
+//! Invariants:
+//! - A refused action changes nothing.
+//! - An endpoint gets its next effect only after the previous one is
+//!   [settled](Records::settle).
 
 mod arn;
 mod endpoint;
@@ -28,54 +31,58 @@ use serde_json::{Map, Value};
 use super::spec::Deployment;
 use crate::wire::BYTE_ORDER_MARK;
 
-pub use arn::{ACCOUNT, Arns, Kind};
+pub use arn::{ACCOUNT, Arns, ResourceKind};
 pub use endpoint_config::parse as parse_endpoint_config;
 pub use error::AwsError;
 pub use model::parse as parse_model;
 pub use pattern::is_valid_name as is_name;
 pub use records::{Records, Tags};
-pub use running::{Endpoint, Phase, Wish};
+pub use running::{DesiredEndpoint, Endpoint, EndpointPhase};
 
 use shape::Member;
 
-/// What stands before an action's name in `X-Amz-Target`.
+/// The prefix of an action's name in `X-Amz-Target`.
 const TARGET_PREFIX: &str = "SageMaker.";
 
-/// What an action is given besides its request.
+/// The inputs of an action besides its request.
 #[derive(Clone, Copy)]
-pub struct Context<'a> {
+pub struct ActionContext<'a> {
     pub arns: &'a Arns,
     /// Seconds since the epoch.
     pub now: f64,
     pub fleet: &'a dyn StatusSource,
 }
 
-/// What only those know who run the containers.
+/// Facts that only the fleets know.
 pub trait StatusSource: Send + Sync {
-    /// Instances of a variant that answer.
+    /// The number of a variant's running instances.
     fn running_instances(&self, endpoint: &str, variant: &str) -> u32;
 
     /// Whether containers are processes of this user.
     fn runs_processes(&self) -> bool;
 }
 
-/// What is to be done once a change is acknowledged. How it ended is to be told by [`Records::settle`].
+/// The work that follows an acknowledged change. The caller reports its outcome to
+/// [`Records::settle`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Of an endpoint that is not there.
+    /// Deploys a new endpoint.
     Deploy(Deployment),
-    /// In place of what is there, which serves until this does.
+    /// Replaces the endpoint's current deployment, which serves until the new one does.
     Update(Deployment),
+    /// Changes the weights and the numbers of instances.
     SetWeights {
         endpoint: String,
-        /// Of all variants.
-        capacities: Vec<Capacity>,
+        /// The new values of all variants.
+        capacities: Vec<DesiredCapacity>,
     },
+    /// Removes the endpoint.
     Remove(String),
 }
 
+/// The weight and the number of instances of a variant.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Capacity {
+pub struct DesiredCapacity {
     pub variant: String,
     pub weight: f64,
     pub instances: u32,
@@ -90,21 +97,21 @@ impl Effect {
     }
 }
 
-/// A reply's body, and what is to be done.
+/// The body of a response and the effect of the action.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct ActionResponse {
     pub body: Value,
     pub effect: Option<Effect>,
 }
 
-impl Answer {
+impl ActionResponse {
     fn plain(body: Value) -> Self {
         Self { body, effect: None }
     }
 }
 
-type Read = fn(&Context<'_>, &Records, &Map<String, Value>) -> Result<Value, AwsError>;
-type Change = fn(&Context<'_>, &mut Records, &Map<String, Value>) -> Result<Answer, AwsError>;
+type Read = fn(&ActionContext<'_>, &Records, &Map<String, Value>) -> Result<Value, AwsError>;
+type Change = fn(&ActionContext<'_>, &mut Records, &Map<String, Value>) -> Result<ActionResponse, AwsError>;
 
 struct Action {
     name: &'static str,
@@ -149,8 +156,8 @@ const fn change(name: &'static str, members: &'static [Member], handler: Change)
     Action { name, members, handler }
 }
 
-/// A request for an action, of the right shape.
-pub enum Call {
+/// A request for an action, with a checked body.
+pub enum ActionCall {
     Read(ReadCall),
     Change(ChangeCall),
 }
@@ -165,14 +172,14 @@ pub struct ChangeCall {
     body: Map<String, Value>,
 }
 
-impl Call {
-    /// Reads a request: its `X-Amz-Target` and its body.
+impl ActionCall {
+    /// Parses a request, given its `X-Amz-Target` and its body.
     pub fn parse(target: &str, body: &[u8]) -> Result<Self, AwsError> {
         let name = target.strip_prefix(TARGET_PREFIX).unwrap_or(target);
         let Some(action) = ACTIONS.iter().find(|action| action.name == name) else {
             let names = ACTIONS.iter().map(|action| action.name);
             return Err(AwsError::UnknownOperation(format!(
-                "{name:?} is not an action of this endpoint, which has {}",
+                "unknown action {name:?}; this endpoint supports {}",
                 Vec::from_iter(names).join(", ")
             )));
         };
@@ -190,22 +197,27 @@ impl Call {
 }
 
 impl ReadCall {
-    pub fn answer(&self, context: &Context<'_>, records: &Records) -> Result<Value, AwsError> {
+    pub fn answer(&self, context: &ActionContext<'_>, records: &Records) -> Result<Value, AwsError> {
         (self.handler)(context, records, &self.body)
     }
 }
 
 impl ChangeCall {
-    /// Leaves `records` as they were when it refuses.
-    pub fn answer(&self, context: &Context<'_>, records: &mut Records) -> Result<Answer, AwsError> {
+    /// Leaves `records` unchanged if it refuses the request.
+    pub fn answer(&self, context: &ActionContext<'_>, records: &mut Records) -> Result<ActionResponse, AwsError> {
         (self.handler)(context, records, &self.body)
     }
 }
 
-/// Does an action at once, for those that need not make it last.
-pub fn answer(context: &Context<'_>, records: &mut Records, target: &str, body: &[u8]) -> Result<Answer, AwsError> {
-    match Call::parse(target, body)? {
-        Call::Read(call) => call.answer(context, records).map(Answer::plain),
-        Call::Change(call) => call.answer(context, records),
+/// Parses and answers a request in one step, for callers without a state file.
+pub fn answer(
+    context: &ActionContext<'_>,
+    records: &mut Records,
+    target: &str,
+    body: &[u8],
+) -> Result<ActionResponse, AwsError> {
+    match ActionCall::parse(target, body)? {
+        ActionCall::Read(call) => call.answer(context, records).map(ActionResponse::plain),
+        ActionCall::Change(call) => call.answer(context, records),
     }
 }

@@ -1,7 +1,7 @@
-//! The choice among variants and instances that may all take a request: drawn by chance as on
-//! SageMaker, or dealt evenly.
+//! The choice among variants and instances that can all take a request: at random as on SageMaker,
+//! or evenly.
 //!
-//! A draw depends on the seed, on the endpoint and on the number of its draws so far. So a run can
+//! A draw depends only on the seed, the endpoint and the number of its earlier draws. So a run can
 //! be repeated, and the requests of one endpoint do not change the draws of another.
 
 use std::hash::{BuildHasher, RandomState};
@@ -9,19 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The way in which requests are dealt to variants and instances.
+/// The distribution of requests over variants and instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deal {
-    /// Each request is drawn for itself; equal seeds draw equally.
+    /// A random draw for each request. Equal seeds give equal draws.
     Random { seed: u64 },
-    /// Variants and instances take turns, so that any stretch of requests has the right shares.
+    /// Variants and instances take turns, so that any run of consecutive requests has the right
+    /// shares.
     Even,
 }
 
 impl Deal {
-    /// Draws that no other process repeats, unless it is given this seed.
+    /// Random draws with `seed`, or with a seed of this process's own.
     pub fn random(seed: Option<u64>) -> Self {
-        // The only randomness in the standard library: each state has keys of its own.
+        // The only randomness in the standard library: each `RandomState` has its own keys.
         let chance = || RandomState::new().hash_one(std::process::id());
         Self::Random {
             seed: seed.unwrap_or_else(chance),
@@ -47,18 +48,18 @@ impl Draws {
         }
     }
 
-    /// The next draw: any number, each as likely as the others.
+    /// The next draw, uniform over all numbers.
     pub fn next(&self) -> u64 {
         numbered(self.stream, self.drawn.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// The draw of that number in a stream, counted from 0 (SplitMix64).
+/// The draw with this number in a stream, counted from 0 (SplitMix64).
 pub fn numbered(stream: u64, number: u64) -> u64 {
     scramble(stream.wrapping_add(GOLDEN.wrapping_mul(number.wrapping_add(1))))
 }
 
-/// A draw as a number from 0 up to, not including, 1.
+/// Converts a draw to a number from 0 up to, but not including, 1.
 pub fn unit(draw: u64) -> f64 {
     (draw >> 11) as f64 / (1_u64 << 53) as f64
 }
@@ -69,8 +70,8 @@ fn scramble(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// Chooses an index by weight: `share`, from 0 up to 1, falls into one of the weights laid end to
-/// end. Weights that are not above 0 are never chosen.
+/// Chooses an index by weight. The weights are laid end to end, and `share`, from 0 up to 1, falls
+/// into one of them. Weights that are not above 0 are never chosen.
 pub fn by_weight(weights: &[f64], share: f64) -> Option<usize> {
     let total: f64 = weights.iter().filter(|weight| **weight > 0.0).sum();
     let mut rest = share * total;
@@ -82,7 +83,7 @@ pub fn by_weight(weights: &[f64], share: f64) -> Option<usize> {
             break;
         }
     }
-    // Sums of floats may end a hair above 0: that hair belongs to the last one.
+    // Rounding may leave a tiny rest above 0, which belongs to the last weight.
     last
 }
 
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_seeds_draw_equally_and_endpoints_draw_for_themselves() {
+    fn equal_seeds_give_equal_draws_and_each_endpoint_has_its_own() {
         let draws = |seed, endpoint| {
             let draws = Draws::new(seed, endpoint);
             Vec::from_iter((0..8).map(|_| draws.next()))
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn hundreds_of_draws_differ_from_each_other_as_chance_does() {
+    fn draws_deviate_from_their_weights_as_much_as_chance_does() {
         let draws = Draws::new(1, "shop");
         let hundred = |_| {
             let mut counts = [0_u32; 3];
@@ -138,15 +139,15 @@ mod tests {
             let off = |(seen, expected): (&u32, f64)| (f64::from(*seen) - expected).powi(2) / expected;
             counts.iter().zip([70.0, 20.0, 10.0]).map(off).sum()
         };
-        // Two degrees of freedom: the mean is 2, that of a hundred lies within five deviations of
-        // 0.2.
+        // Two degrees of freedom: the expected mean is 2. The mean of a hundred lies within five
+        // standard deviations of 0.2.
         let mean = hundreds.iter().map(chi_square).sum::<f64>() / 100.0;
         assert!((1.0..3.0).contains(&mean), "{mean}");
     }
 
     proptest! {
         #[test]
-        fn only_what_has_a_weight_is_chosen(weights in prop::collection::vec(0_u8..4, 0..6), draw in any::<u64>()) {
+        fn only_positive_weights_are_chosen(weights in prop::collection::vec(0_u8..4, 0..6), draw in any::<u64>()) {
             let weights = Vec::from_iter(weights.into_iter().map(f64::from));
             match by_weight(&weights, unit(draw)) {
                 Some(chosen) => prop_assert!(weights[chosen] > 0.0),

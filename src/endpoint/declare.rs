@@ -1,7 +1,8 @@
-//! Endpoints without a control plane: what the command line says is deployed when the server starts.
+//! Endpoints that the command line declares; the server deploys them when it starts.
 //!
-//! Each flag is a short form of a `CreateModel`, read by the same rules, so that what is tried here by a flag works when it
-//! is said to SageMaker. Only containers that run already have no such form: SageMaker runs all of its own.
+//! Each flag is a short form of a `CreateModel` request and is read by the same rules. So a
+//! configuration that works here by a flag also works as a request to SageMaker. The exception is
+//! `--container`, a container that runs already: SageMaker starts all containers itself.
 
 use std::fs;
 use std::io;
@@ -15,29 +16,30 @@ use super::control::{self, Arns, parse_model};
 use super::spec::{Container, Deployment, Execution, Model, Variant};
 use crate::wire::BYTE_ORDER_MARK;
 
-/// The variant that such an endpoint has: what the SageMaker SDK calls the only one.
+/// The variant of a declared endpoint, by the SageMaker SDK's name for a single variant.
 pub const VARIANT: &str = "AllTraffic";
 
-/// What the command line may say.
+/// The endpoints that the command line declares.
 #[derive(Debug, Clone, Default)]
-pub struct Declared {
-    /// `--multi-model`: a directory or a URL below which the models are.
+pub struct DeclaredEndpoints {
+    /// `--multi-model`: the directory or URL that contains the models.
     pub multi_model: Option<String>,
-    /// `--model`: one model's archive or folder.
+    /// `--model`: the archive or folder of a single model.
     pub model: Option<String>,
-    /// `--container`, in order: containers that run already. With `--multi-model`, the one that serves those models.
+    /// `--container`, in order: containers that run already. With `--multi-model`, the one
+    /// container that serves those models.
     pub containers: Vec<AttachedContainer>,
-    /// Whether requests choose among `containers`, which else are a pipeline.
+    /// Whether each request names one of `containers`. Otherwise they form a pipeline.
     pub direct: bool,
-    /// `--endpoint-name`, of what the flags above say.
+    /// `--endpoint-name`: the name of the endpoint that the fields above declare.
     pub endpoint_name: String,
-    /// `--config`: files of `CreateModel` requests. Each model becomes the endpoint of its name.
+    /// `--config`: files with `CreateModel` requests. Each model becomes an endpoint of its name.
     pub configs: Vec<PathBuf>,
-    /// Of each endpoint.
+    /// The number of instances of each endpoint.
     pub instances: u32,
 }
 
-/// `NAME=URL`.
+/// A container that runs already, given as `NAME=URL`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachedContainer {
     pub hostname: String,
@@ -47,7 +49,7 @@ pub struct AttachedContainer {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeclareError {
-    #[error("{file} cannot be read: {source}", file = path.display())]
+    #[error("cannot read {file}: {source}", file = path.display())]
     Read {
         path: PathBuf,
         #[source]
@@ -57,18 +59,18 @@ pub enum DeclareError {
     Config { path: PathBuf, reason: String },
     #[error("{flag}: {reason}")]
     Flag { flag: &'static str, reason: String },
-    #[error("two endpoints would be called {0:?}")]
-    Twice(String),
+    #[error("two endpoints have the name {0:?}; give each model its own ModelName, or change --endpoint-name")]
+    DuplicateName(String),
 }
 
-/// Why a `--container` is none.
+/// The reason why a value of `--container` is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContainerError {
-    #[error("a container is given as NAME=http://host:port")]
+    #[error("expected NAME=http://host:port")]
     Form,
-    #[error("{0:?}: {NAMES}")]
+    #[error("invalid name {0:?}: {NAMES}")]
     Name(String),
-    #[error("the address {0:?} must be http://host:port, without a path")]
+    #[error("invalid address {0:?}: expected http://host:port without a path")]
     Address(String),
 }
 
@@ -94,8 +96,8 @@ impl FromStr for AttachedContainer {
     }
 }
 
-impl Declared {
-    /// What is to be deployed. `now` is in seconds since the epoch.
+impl DeclaredEndpoints {
+    /// The deployments that the command line declares. `now` is in seconds since the epoch.
     pub fn deployments(&self, arns: &Arns, now: f64) -> Result<Vec<Deployment>, DeclareError> {
         let mut models = Vec::from_iter(self.model_of_flags(arns, now)?);
         for path in &self.configs {
@@ -105,7 +107,7 @@ impl Declared {
         for model in models {
             let same = |other: &Deployment| other.endpoint.eq_ignore_ascii_case(&model.name);
             if deployments.iter().any(same) {
-                return Err(DeclareError::Twice(model.name));
+                return Err(DeclareError::DuplicateName(model.name));
             }
             deployments.push(self.deployment_of(model));
         }
@@ -127,7 +129,12 @@ impl Declared {
     fn model_of_flags(&self, arns: &Arns, now: f64) -> Result<Option<Model>, DeclareError> {
         let here = Path::new("");
         let (flag, primary) = match (&self.multi_model, &self.model) {
-            (Some(_), Some(_)) => return Err(refused("--model", "an endpoint has either this or --multi-model")),
+            (Some(_), Some(_)) => {
+                return Err(refused(
+                    "--model",
+                    "cannot be combined with --multi-model; give one of the two",
+                ));
+            }
             (Some(url), None) => (
                 "--multi-model",
                 json!({"Mode": "MultiModel", "ModelDataUrl": absolute(url, here)}),
@@ -143,29 +150,33 @@ impl Declared {
         let model = parse_model(request, arns, now).map_err(|error| refused(flag, error.to_string()))?;
         match self.containers.as_slice() {
             [] => Ok(Some(model)),
-            _ if flag == "--model" => Err(refused("--model", "a container that runs already has its model")),
-            [_, _, ..] if flag == "--multi-model" => {
-                Err(refused("--container", "only one container can serve --multi-model"))
-            }
+            _ if flag == "--model" => Err(refused(
+                "--model",
+                "cannot be combined with --container, whose container has its model already",
+            )),
+            [_, _, ..] if flag == "--multi-model" => Err(refused(
+                "--container",
+                "only one container can serve --multi-model; give --container once",
+            )),
             attached => self.attached(model, attached).map(Some),
         }
     }
 
-    /// Puts containers that run already in the place of the one that would be started.
+    /// Replaces the container that would be started by containers that run already.
     fn attached(&self, model: Model, attached: &[AttachedContainer]) -> Result<Model, DeclareError> {
         for (index, container) in attached.iter().enumerate() {
             if attached[..index]
                 .iter()
                 .any(|other| other.hostname == container.hostname)
             {
-                let reason = format!("two containers are called {:?}", container.hostname);
+                let reason = format!("two containers have the name {:?}", container.hostname);
                 return Err(refused("--container", reason));
             }
         }
         if self.direct && model.multi_model().is_some() {
             return Err(refused(
                 "--direct",
-                "requests to --multi-model name a model, not a container",
+                "cannot be combined with --multi-model, whose requests name a model, not a container",
             ));
         }
         let containers = model.containers.iter().cycle().zip(attached);
@@ -186,7 +197,7 @@ impl Declared {
     }
 }
 
-/// The models of a file: one `CreateModel` request, or a list of them.
+/// Reads the models of a file: one `CreateModel` request or a list of them.
 fn models_of(path: &Path, arns: &Arns, now: f64) -> Result<Vec<Model>, DeclareError> {
     let wrong = |reason: String| DeclareError::Config {
         path: path.to_owned(),
@@ -203,7 +214,7 @@ fn models_of(path: &Path, arns: &Arns, now: f64) -> Result<Vec<Model>, DeclareEr
         one => (vec![one], false),
     };
     if requests.is_empty() {
-        return Err(wrong("it has no model".to_owned()));
+        return Err(wrong("the file contains no model".to_owned()));
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     let model = |(index, mut request): (usize, Value)| {
@@ -217,7 +228,8 @@ fn models_of(path: &Path, arns: &Arns, now: f64) -> Result<Vec<Model>, DeclareEr
     requests.into_iter().enumerate().map(model).collect()
 }
 
-/// Paths are relative to the file that has them, so that it can be kept beside what it is about.
+/// Resolves paths relative to the file that contains them, so that the file can stay next to its
+/// models.
 fn resolve(request: &mut Value, folder: &Path) {
     let resolve = |container: &mut Value| {
         if let Some(Value::String(url)) = container.get_mut("ModelDataUrl") {
@@ -231,7 +243,7 @@ fn resolve(request: &mut Value, folder: &Path) {
     several.into_iter().flatten().for_each(resolve);
 }
 
-/// A path as it is understood wherever the process goes; anything else as it is.
+/// Makes a path independent of the working directory. Leaves anything else unchanged.
 fn absolute(url: &str, folder: &Path) -> String {
     if url.is_empty() || url.contains("://") {
         return url.to_owned();
@@ -242,7 +254,7 @@ fn absolute(url: &str, folder: &Path) -> String {
     }
 }
 
-const NAMES: &str = "a name has letters, digits, and hyphens between them, 63 at most";
+const NAMES: &str = "a name has at most 63 letters and digits, with hyphens between them";
 
 fn refused(flag: &'static str, reason: impl Into<String>) -> DeclareError {
     DeclareError::Flag {

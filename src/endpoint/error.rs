@@ -1,10 +1,9 @@
-//! The one table from what can go wrong with an invocation to the error that the AWS clients type.
+//! The one table from the cause of a failed invocation to the error that the AWS clients see.
 //!
-//! Spelled out to the last variant, so that a new cause does not compile until somebody has
-//! decided what a caller of SageMaker would see. The clients read the type from `x-amzn-ErrorType`
-//! and the rest from the JSON body; they repeat 500 and 503 by themselves, in their retry mode
-//! `legacy` also 429, and nothing else of these. Texts are SageMaker's own where they are known,
-//! because people match on them.
+//! Every variant is spelled out, so that a new cause does not compile until it has a response.
+//! The clients read the error's type from `x-amzn-ErrorType` and the rest from the JSON body. They
+//! retry 500 and 503 on their own, in their retry mode `legacy` also 429, and no other status of
+//! this table. Texts are SageMaker's own where they are known, because callers match on them.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
@@ -13,36 +12,36 @@ use serde_json::{Map, Value, json};
 use crate::endpoint::client::CallError;
 use crate::store::NameError;
 
-/// As much of a container's message is passed on.
+/// Maximum bytes of a container's message that are passed on.
 pub const MAX_ORIGINAL_MESSAGE: usize = 2048;
 
-/// Everything that an invocation can be refused for.
+/// The causes for which an invocation fails.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RuntimeError {
-    #[error("the endpoint is not there")]
+    #[error("the endpoint does not exist")]
     UnknownEndpoint {
-        /// The name of an endpoint that differs in the case of letters only.
+        /// An existing endpoint whose name differs only in upper and lower case.
         spelled: Option<String>,
     },
-    #[error("there is no variant {0:?}")]
+    #[error("the endpoint has no variant {0:?}")]
     UnknownVariant(String),
     #[error("no variant takes requests: all weights, or all numbers of instances, are 0")]
     NoCapacity,
     #[error("the header X-Amzn-SageMaker-Target-Model is missing")]
     MissingTargetModel,
-    #[error("the header X-Amzn-SageMaker-Target-Model is not for this endpoint")]
+    #[error("the header X-Amzn-SageMaker-Target-Model is set, but this is not a multi-model endpoint")]
     TargetModelNotSupported,
-    #[error("the header X-Amzn-SageMaker-Target-Model: {0}")]
+    #[error("invalid header X-Amzn-SageMaker-Target-Model: {0}")]
     TargetModelName(NameError),
-    #[error("the model was not brought: {reason}")]
+    #[error("the model was not downloaded: {reason}")]
     Download { url: String, reason: String },
     #[error("the header X-Amzn-SageMaker-Target-Container-Hostname is missing")]
     MissingHostname,
-    #[error("there is no container {0:?}")]
+    #[error("the endpoint has no container {0:?}")]
     UnknownHostname(String),
-    #[error("the header X-Amzn-SageMaker-Target-Container-Hostname is not for this endpoint")]
+    #[error("the header X-Amzn-SageMaker-Target-Container-Hostname is set, but the endpoint is not in direct mode")]
     HostnameNotSupported,
-    #[error("there are no inference components")]
+    #[error("the endpoint has no inference components")]
     InferenceComponent,
     #[error("{member} {constraint}")]
     Constraint { member: &'static str, constraint: String },
@@ -58,7 +57,7 @@ pub enum RuntimeError {
     BodyTooLarge { limit: usize },
     #[error("the body of an asynchronous invocation has more than {limit} bytes")]
     AsyncBodyTooLarge { limit: usize },
-    #[error("the body broke off: {0}")]
+    #[error("the request body is incomplete: {0}")]
     BodyBroken(String),
     #[error("the model {model:?} is still being loaded")]
     ModelNotReady { model: String },
@@ -79,10 +78,10 @@ pub enum RuntimeError {
         container: String,
         status: u16,
         limit: usize,
-        /// The container that was to take it.
+        /// The container that the reply was meant for.
         next: Option<String>,
     },
-    #[error("{container} answered {status} with a head that SageMaker refuses: {reason}")]
+    #[error("{container} answered {status} with headers that SageMaker refuses: {reason}")]
     BadReply {
         container: String,
         status: u16,
@@ -96,19 +95,19 @@ pub enum RuntimeError {
     Internal(String),
 }
 
-/// Where it happened, for the texts.
+/// The endpoint of a failed invocation, for error texts.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct ErrorContext<'a> {
     pub account: &'a str,
     pub region: &'a str,
     pub endpoint: &'a str,
 }
 
-/// An error as the clients get it.
+/// An error response as the AWS clients receive it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AwsError {
+pub struct AwsErrorResponse {
     pub status: u16,
-    /// For `x-amzn-ErrorType`. Without one, clients take the status for the type.
+    /// The value of `x-amzn-ErrorType`. Without it, clients use the status as the type.
     pub kind: Option<&'static str>,
     pub body: Value,
 }
@@ -121,13 +120,13 @@ const INTERNAL: (u16, &str) = (500, "InternalFailure");
 const DEPENDENCY: (u16, &str) = (530, "InternalDependencyException");
 
 impl RuntimeError {
-    /// A call to `container` that came to nothing.
-    pub fn of_call(container: &str, error: CallError) -> Self {
+    /// Converts a failed call to `container`.
+    pub fn from_call(container: &str, error: CallError) -> Self {
         let container = container.to_owned();
         match error {
-            CallError::Down => Self::Unavailable(format!(
-                "container {container} is not running; it is being started again"
-            )),
+            CallError::Down => {
+                Self::Unavailable(format!("container {container} is not running; it is being restarted"))
+            }
             CallError::TimedOut => Self::TimedOut { container },
             CallError::NotConnected(_) | CallError::Broken(_) => Self::NoAnswer {
                 container,
@@ -142,8 +141,8 @@ impl RuntimeError {
         }
     }
 
-    /// What the clients get.
-    pub fn answer(&self, at: Place<'_>) -> AwsError {
+    /// The response that the AWS clients receive.
+    pub fn answer(&self, at: ErrorContext<'_>) -> AwsErrorResponse {
         let endpoint = at.endpoint;
         match self {
             Self::UnknownEndpoint { spelled } => {
@@ -233,7 +232,7 @@ impl RuntimeError {
                      less than or equal to {limit}. Put a larger body into an object, and give that as InputLocation."
                 ),
             ),
-            Self::BodyTooLarge { limit } => AwsError {
+            Self::BodyTooLarge { limit } => AwsErrorResponse {
                 status: 413,
                 kind: None,
                 body: json!({"Message": format!("HTTP content length exceeded {limit} bytes.")}),
@@ -293,24 +292,24 @@ impl RuntimeError {
     }
 }
 
-fn plain((status, kind): (u16, &'static str), message: String) -> AwsError {
-    AwsError {
+fn plain((status, kind): (u16, &'static str), message: String) -> AwsErrorResponse {
+    AwsErrorResponse {
         status,
         kind: Some(kind),
         body: json!({"Message": message}),
     }
 }
 
-fn coded(code: &str, message: String) -> AwsError {
-    AwsError {
+fn coded(code: &str, message: String) -> AwsErrorResponse {
+    AwsErrorResponse {
         body: json!({"ErrorCode": code, "Message": message}),
         ..plain(VALIDATION, String::new())
     }
 }
 
-/// What a container did wrong: `original` is its status, or 0 where it gave none.
-fn model_error(at: Place<'_>, container: &str, original: u16, message: &str) -> AwsError {
-    let Place {
+/// A container's failure. `original` is its status, or 0 if it did not respond.
+fn model_error(at: ErrorContext<'_>, container: &str, original: u16, message: &str) -> AwsErrorResponse {
+    let ErrorContext {
         account,
         region,
         endpoint,
@@ -336,7 +335,7 @@ fn model_error(at: Place<'_>, container: &str, original: u16, message: &str) -> 
     );
     body.insert("OriginalMessage".to_owned(), message.into());
     body.insert("OriginalStatusCode".to_owned(), original.into());
-    AwsError {
+    AwsErrorResponse {
         status: MODEL_ERROR.0,
         kind: Some(MODEL_ERROR.1),
         body: Value::Object(body),

@@ -1,27 +1,29 @@
 //! Frames of `application/vnd.amazon.eventstream`, as the AWS clients read them.
 //!
-//! A frame is a head (its length, that of its headers, a CRC-32 of both), headers, a payload, and a CRC-32 of all before.
-//! Everything is big-endian. Clients take the end of the body for the end of the stream and say nothing of one that was cut
-//! short, so whatever goes wrong in the middle must be a frame of its own.
+//! A frame consists of a head (the frame's length, the length of its headers, a CRC-32 of both),
+//! the headers, a payload, and a CRC-32 of everything before it. All numbers are big-endian.
+//! Clients take the end of the body for the end of the stream and do not notice that a stream was
+//! cut short. So an error in mid-stream must be a frame of its own.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use serde::Serialize;
 
-/// What `InvokeEndpointWithResponseStream` answers with.
+/// The media type of `InvokeEndpointWithResponseStream`'s responses.
 pub const CONTENT_TYPE: &str = "application/vnd.amazon.eventstream";
 
-/// A client refuses payloads above 24 MiB; smaller ones reach it sooner.
+/// Maximum bytes of a frame's payload. Clients refuse more than 24 MiB; smaller frames arrive
+/// sooner.
 pub const MAX_PAYLOAD: usize = 1 << 20;
 
-/// Lengths and CRCs around headers and payload.
+/// Bytes of the lengths and CRCs before and after headers and payload.
 const HEAD: usize = 12;
 const TAIL: usize = 4;
 
-/// The type of a header's value: a string.
+/// The type code of a header whose value is a string.
 const STRING: u8 = 7;
 
-/// Why a stream broke off.
+/// The reason why a stream ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamFault {
     TimedOut,
@@ -44,7 +46,7 @@ struct ExceptionBody<'a> {
     error_code: &'a str,
 }
 
-/// A part of the model's answer, at most [`MAX_PAYLOAD`] long.
+/// A frame with a part of the model's response, at most [`MAX_PAYLOAD`] bytes.
 pub fn payload_part(bytes: &[u8]) -> Bytes {
     frame(
         &[
@@ -56,13 +58,13 @@ pub fn payload_part(bytes: &[u8]) -> Bytes {
     )
 }
 
-/// The end of a stream that went wrong.
+/// The last frame of a stream that failed.
 pub fn model_stream_error(fault: StreamFault, message: &str) -> Bytes {
     let body = ExceptionBody {
         message,
         error_code: fault.code(),
     };
-    // Strings always serialise.
+    // Serializing strings cannot fail.
     let body = serde_json::to_vec(&body).unwrap_or_default();
     frame(
         &[
@@ -74,7 +76,7 @@ pub fn model_stream_error(fault: StreamFault, message: &str) -> Bytes {
     )
 }
 
-/// Names and values are those above: short.
+/// Builds a frame. The names and values above are short enough for their length fields.
 fn frame(headers: &[(&str, &str)], payload: &[u8]) -> Bytes {
     let headers_bytes: usize = headers.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
     let total = HEAD + headers_bytes + payload.len() + TAIL;
@@ -94,7 +96,7 @@ fn frame(headers: &[(&str, &str)], payload: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// CRC-32 as in zlib, gzip and Ethernet.
+/// The CRC-32 of zlib, gzip and Ethernet.
 fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(bytes);
@@ -109,9 +111,9 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The vectors were read by botocore's own decoder.
+    /// botocore's own decoder has read these bytes.
     #[test]
-    fn a_part_is_the_frame_that_the_clients_read() {
+    fn a_payload_part_is_a_frame_that_botocore_reads() {
         assert_eq!(
             hex(&payload_part(b"hi")),
             "0000006b00000059997770650b3a6576656e742d7479706507000b5061796c6f6164506172740d3a636f6e74656e742d74797065\
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exception_is_the_frame_that_the_clients_read() {
+    fn an_exception_is_a_frame_that_botocore_reads() {
         assert_eq!(
             hex(&model_stream_error(StreamFault::Broken, "m")),
             "000000980000005e0887cf4b0f3a657863657074696f6e2d747970650700104d6f64656c53747265616d4572726f720d3a636f6e\

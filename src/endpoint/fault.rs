@@ -1,9 +1,9 @@
-//! Faults on demand, for people who test what calls their endpoint: `--fault RULE`, off by default.
+//! Injected faults (`--fault RULE`), for testing clients of an endpoint. Off by default.
 //!
-//! The words of a rule are those of `longshore endpoint --help`.
+//! `longshore endpoint --help` describes the syntax of a rule.
 //!
-//! Several rules add up: latencies are summed, and of errors the first one given wins. A rule's requests are counted from the
-//! start, each rule for itself, so that a run can be repeated.
+//! Several rules combine: latencies add up, and the first rule with an error determines the error.
+//! Each rule counts its own requests from the start, so that a run can be repeated.
 
 mod rule;
 
@@ -13,62 +13,62 @@ use std::time::Duration;
 use crate::endpoint::deal::{numbered, unit};
 use crate::endpoint::error::RuntimeError;
 
-pub use rule::{FaultError, Rule};
+pub use rule::{FaultError, FaultRule};
 
-use rule::{Kind, When};
+use rule::{FaultKind, Frequency};
 
-/// All rules, and how many requests each has seen.
+/// All rules, each with the number of requests it has seen.
 #[derive(Debug, Default)]
 pub struct Faults {
     seed: u64,
-    rules: Vec<(Rule, AtomicU64)>,
+    rules: Vec<(FaultRule, AtomicU64)>,
 }
 
-/// What is to happen to one request.
+/// The faults for one request.
 #[derive(Debug, Default, PartialEq)]
-pub struct Injected {
+pub struct InjectedFaults {
     pub latency: Duration,
     pub error: Option<RuntimeError>,
-    /// The hostname of a container.
+    /// The hostname of the container to kill.
     pub kill: Option<String>,
 }
 
 impl Faults {
-    pub fn new(rules: impl IntoIterator<Item = Rule>, seed: u64) -> Self {
+    pub fn new(rules: impl IntoIterator<Item = FaultRule>, seed: u64) -> Self {
         Self {
             seed,
             rules: rules.into_iter().map(|rule| (rule, AtomicU64::new(0))).collect(),
         }
     }
 
-    /// What happens to the next request for that variant; `model` is for the text of errors.
-    pub fn next(&self, endpoint: &str, variant: &str, model: Option<&str>) -> Injected {
-        let mut injected = Injected::default();
+    /// The faults for the next request to this variant. `model` appears in error texts.
+    pub fn next(&self, endpoint: &str, variant: &str, model: Option<&str>) -> InjectedFaults {
+        let mut injected = InjectedFaults::default();
         for (index, (rule, seen)) in self.rules.iter().enumerate() {
-            if !rule.concerns(endpoint, variant) {
+            if !rule.applies_to(endpoint, variant) {
                 continue;
             }
             let request = seen.fetch_add(1, Ordering::Relaxed);
-            if !strikes(rule.when, chance(self.seed, index as u64, request), request) {
+            if !applies(rule.when, chance(self.seed, index as u64, request), request) {
                 continue;
             }
             let error = match &rule.kind {
-                Kind::Latency(latency) => {
+                FaultKind::Latency(latency) => {
                     injected.latency = injected.latency.saturating_add(*latency);
                     continue;
                 }
-                Kind::Kill(hostname) => {
+                FaultKind::Kill(hostname) => {
                     injected.kill.get_or_insert_with(|| hostname.clone());
                     continue;
                 }
-                Kind::Memory(_) => continue,
-                Kind::Error(status) => error(*status),
-                Kind::ModelError(status) => RuntimeError::Model {
+                FaultKind::Memory(_) => continue,
+                FaultKind::Error(status) => error(*status),
+                FaultKind::ModelError(status) => RuntimeError::Model {
                     container: "model".to_owned(),
                     status: *status,
-                    message: BY_RULE.to_owned(),
+                    message: INJECTED_MESSAGE.to_owned(),
                 },
-                Kind::ModelNotReady => RuntimeError::ModelNotReady {
+                FaultKind::ModelNotReady => RuntimeError::ModelNotReady {
                     model: model.unwrap_or("model").to_owned(),
                 },
             };
@@ -77,22 +77,22 @@ impl Faults {
         injected
     }
 
-    /// The memory in bytes that each container of that variant is to have.
+    /// The memory limit of each container of this variant, in bytes: the lowest of all rules.
     pub fn memory(&self, endpoint: &str, variant: &str) -> Option<u64> {
-        let concerned = self.rules.iter().filter(|(rule, _)| rule.concerns(endpoint, variant));
+        let concerned = self.rules.iter().filter(|(rule, _)| rule.applies_to(endpoint, variant));
         let limits = concerned.filter_map(|(rule, _)| match rule.kind {
-            Kind::Memory(bytes) => Some(bytes),
+            FaultKind::Memory(bytes) => Some(bytes),
             _ => None,
         });
         limits.min()
     }
 }
 
-/// What the callers are told, so that nobody looks for the fault elsewhere.
-const BY_RULE: &str = "a fault that was asked for by --fault";
+/// The message of injected errors, so that callers do not look for another cause.
+const INJECTED_MESSAGE: &str = "a fault injected by --fault";
 
 fn error(status: u16) -> RuntimeError {
-    let text = BY_RULE.to_owned();
+    let text = INJECTED_MESSAGE.to_owned();
     match status {
         400 => RuntimeError::Validation(text),
         503 => RuntimeError::Unavailable(text),
@@ -101,20 +101,20 @@ fn error(status: u16) -> RuntimeError {
     }
 }
 
-/// Whether a rule strikes at its request of that number, counted from 0.
-fn strikes(when: When, chance: f64, request: u64) -> bool {
+/// Whether a rule applies to its request with this number, counted from 0.
+fn applies(when: Frequency, chance: f64, request: u64) -> bool {
     match when {
-        When::Always => true,
-        When::Chance(share) => chance < share,
-        // At the end of each stretch, evenly spread.
-        When::Each { of, count } => {
+        Frequency::Always => true,
+        Frequency::Chance(share) => chance < share,
+        // Spread evenly, each at the end of its share of the requests.
+        Frequency::Each { of, count } => {
             let before = |request: u64| u128::from(request) * u128::from(count) / u128::from(of);
             before(request.saturating_add(1)) > before(request)
         }
     }
 }
 
-/// A number from 0 up to 1 that follows from the others and looks like chance.
+/// A pseudorandom number from 0 up to 1 that depends only on the arguments.
 fn chance(seed: u64, rule: u64, request: u64) -> f64 {
     unit(numbered(numbered(seed, rule), request))
 }
@@ -129,12 +129,12 @@ mod tests {
 
     #[test]
     fn nothing_happens_without_rules() {
-        assert_eq!(Faults::default().next("a", "b", None), Injected::default());
+        assert_eq!(Faults::default().next("a", "b", None), InjectedFaults::default());
         assert_eq!(Faults::default().memory("a", "b"), None);
     }
 
     #[test]
-    fn a_rule_concerns_its_endpoint_and_variant() {
+    fn a_rule_applies_to_its_endpoint_and_variant() {
         let faults = faults(
             &[
                 "shop/blue:latency=1s",
@@ -161,11 +161,11 @@ mod tests {
     }
 
     #[test]
-    fn one_in_so_many_is_exact_and_starts_with_the_last_of_them() {
+    fn a_ratio_is_exact_and_strikes_the_last_request_of_each_group() {
         let struck = |rule: &str, requests: usize| -> Vec<usize> {
             let faults = faults(&[rule], 7);
-            let strikes = (0..requests).filter(|_| faults.next("a", "b", None).error.is_some());
-            strikes.collect()
+            let applies = (0..requests).filter(|_| faults.next("a", "b", None).error.is_some());
+            applies.collect()
         };
         let which = |rule: &str| -> Vec<usize> {
             let faults = faults(&[rule], 7);
@@ -179,17 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_kept_by_chance_and_repeats_with_the_seed() {
-        let strikes = |seed| -> Vec<bool> {
+    fn a_percentage_is_met_on_average_and_repeats_with_the_seed() {
+        let applies = |seed| -> Vec<bool> {
             let faults = faults(&["latency=1s", "model-not-ready@10%"], seed);
             (0..10_000)
                 .map(|_| faults.next("a", "b", None).error.is_some())
                 .collect()
         };
-        let count = strikes(1).iter().filter(|strike| **strike).count();
-        // Six standard deviations of 30.
+        let count = applies(1).iter().filter(|strike| **strike).count();
+        // The expected 1000 and six standard deviations of 30.
         assert!((820..=1180).contains(&count), "{count}");
-        assert_eq!(strikes(1), strikes(1));
-        assert_ne!(strikes(1), strikes(2));
+        assert_eq!(applies(1), applies(1));
+        assert_ne!(applies(1), applies(2));
     }
 }

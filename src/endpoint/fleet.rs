@@ -1,19 +1,22 @@
-//! The endpoints that run: for each variant its instances, for each instance the containers of its model.
+//! The running endpoints: the instances of each variant, and the containers of each instance.
 //!
-//! On SageMaker an instance is a machine. Here it is a folder, and its containers are processes of this program, containers
-//! that the docker command runs, or servers that somebody else runs and that are only asked after their health. What
-//! requests are made of is none of this module's business: it says where a container answers, and since which start.
+//! On SageMaker an instance is a machine. Here it is a folder. Its containers are processes of
+//! this program, containers that the docker command runs, or attached containers: servers that run
+//! already and whose health is only checked. This module knows nothing of requests. It provides
+//! the address and the generation of each container.
 //!
-//! | asked for | an endpoint with | until it is there | then | if it does not come to be |
+//! | action | endpoint before | during the change | on success | on failure |
 //! |---|---|---|---|---|
-//! | deploy | nothing | `Creating` | serves | `Failed`; all that was started is ended |
-//! | deploy | a fleet that serves | `Updating`, the old one serves | the new one serves | `Failed`, the old one serves |
-//! | capacities | a fleet that serves | `Updating`, it serves | more or fewer instances | `Failed`, it serves as before |
-//! | remove | anything | `Deleting`, nobody is served | is unknown | |
+//! | deploy | absent | `Creating` | serves | `Failed`; everything started is ended |
+//! | deploy | serves with a fleet | `Updating`, the old fleet serves | the new fleet serves | `Failed`, the old fleet serves |
+//! | capacities | serves with a fleet | `Updating`, serves | more or fewer instances | `Failed`, serves as before |
+//! | remove | any | `Deleting`, serves no requests | unknown | |
 //!
-//! What always holds: [`Fleets::get`] gives a fleet only after each of its containers has answered a health check. Whoever
-//! holds one can end the request that he got it for: what replaces it does not end it under him, unless he takes longer than
-//! a drain may. Whatever ends this process ends all containers, too, so that there are no orphans.
+//! Invariants:
+//! - [`Fleets::get`] returns a fleet only after each of its containers has passed a health check.
+//! - A request may finish on the fleet it started with. After an update, the old fleet stays up
+//!   until its requests complete or the drain timeout expires.
+//! - When this process ends for any reason, all containers end too. It leaves no orphans.
 
 mod artifact;
 mod container;
@@ -48,93 +51,97 @@ use crate::background::{Background, BlockingWork};
 use crate::store;
 use artifact::Artifacts;
 use health::Prober;
-use shared::{Entry, Shared, instances_of, retire};
-use work::Work;
+use shared::{EndpointEntry, Shared, instances_of, retire};
+use work::WorkFolder;
 
-pub use container::{RunningContainer, Up};
+pub use container::{LiveAddress, RunningContainer};
 pub use environment::InvocationBounds;
-pub use instance::{InFlight, Instance};
+pub use instance::{Instance, OutstandingRequest};
 pub use runner::Runner;
-pub use status::{Capacity, Phase, Status, VariantStatus};
-pub use strategy::Asked;
+pub use status::{Capacity, FleetPhase, FleetStatus, VariantStatus};
+pub use strategy::RoutingInput;
 pub use variant::{Fleet, RunningVariant};
 
-/// How containers are run.
+/// The configuration of the fleets.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct FleetConfig {
     pub runner: Runner,
-    /// This program, for processes that are containers and for those that run some.
+    /// The path of this program. Containers are processes of it, and it starts the docker command.
     pub program: PathBuf,
-    /// Of this process: what is not about itself is passed on to processes, credentials to images.
+    /// The environment of this process. Containers that are processes inherit all variables except
+    /// Longshore's own; images get only the credentials.
     pub environment: store::Environment,
-    /// Where a folder with all that containers have on disk is made, which is removed at the end.
+    /// The parent of the work folder, which holds all files of containers and is removed at the
+    /// end.
     pub folder: PathBuf,
-    /// Where processes keep the prepared forms of models: one for all of them.
+    /// The folder of prepared models, shared by all containers that are processes.
     pub prepared: PathBuf,
-    /// Most instances of a variant, however many it is to have.
+    /// Maximum number of instances per variant, whatever its configuration says.
     pub max_instances: u32,
-    /// Bytes that a container may take, unless a fault says otherwise.
+    /// The memory limit of a container in bytes, unless a fault rule sets another.
     pub memory: Option<u64>,
-    /// Whether processes take connections of every user of this machine.
+    /// Whether containers that are processes accept connections of every user of this machine.
     pub allow_other_users: bool,
-    /// For the containers of asynchronous endpoints that are processes.
+    /// Limits for the containers of asynchronous endpoints, if they are processes.
     pub asynchronous: InvocationBounds,
     pub faults: Arc<Faults>,
-    /// For a container to answer after its start, unless its variant says otherwise.
+    /// Maximum time from a container's start to its first passed health check, unless its variant
+    /// sets another.
     pub start_timeout: Duration,
-    /// Between the questions after a container's health.
+    /// The interval between health checks.
     pub health_interval: Duration,
-    /// For requests to end before their containers do, and for containers to end by themselves.
+    /// Maximum time for requests to complete before their containers are ended, and for containers
+    /// to end by themselves.
     pub drain_timeout: Duration,
-    /// How models are fetched; without its URL, which is each model's own.
+    /// The store settings for downloading models. Its URL is ignored: each model has its own.
     pub store: store::StoreConfig,
-    /// Bytes that models of one place may take on disk.
+    /// Maximum bytes on disk of the models from one source.
     pub archive_bytes: u64,
 }
 
-/// Why there can be no fleets.
+/// The reason why the fleets could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("make a folder for containers in {folder}")]
+pub enum FleetStartError {
+    #[error("create the work folder in {folder}")]
     Folder {
         folder: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("start the thread of the containers")]
+    #[error("start the fleet thread")]
     Thread(#[source] io::Error),
-    #[error("make a client for health checks")]
+    #[error("create the client for health checks")]
     Client(#[source] reqwest::Error),
 }
 
-/// Why something did not come to be.
+/// The reason why a change of an endpoint failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FleetError {
-    #[error("the endpoint {0} is not known")]
+    #[error("the endpoint {0} does not exist")]
     Unknown(String),
     #[error("the endpoint {endpoint} has no variant {variant}")]
     UnknownVariant { endpoint: String, variant: String },
-    #[error("the endpoint {0} is being changed")]
+    #[error("the endpoint {0} is already being changed")]
     Busy(String),
-    /// With a `FailureReason`.
+    /// Contains the `FailureReason`.
     #[error("{0}")]
     Failed(String),
-    #[error("the endpoint {0} was removed meanwhile")]
+    #[error("the endpoint {0} was removed during the change")]
     Removed(String),
 }
 
-/// All endpoints that run.
+/// All running endpoints.
 pub struct Fleets {
     shared: Arc<Shared>,
-    work: Mutex<Option<Work>>,
-    /// For all that goes on around containers. They are started on it: a parent-death signal is sent when the thread that
-    /// started a process ends, so that must be one that lives as long as there are containers.
+    work: Mutex<Option<WorkFolder>>,
+    /// The thread that starts and watches containers. The kernel sends the parent-death signal
+    /// when the thread that started a process ends, so this thread must outlive all containers.
     thread: Background,
 }
 
 impl Fleets {
-    pub fn start(settings: Settings) -> Result<Self, StartError> {
-        let mut work = Work::new(&settings.folder).map_err(|source| StartError::Folder {
+    pub fn start(settings: FleetConfig) -> Result<Self, FleetStartError> {
+        let mut work = WorkFolder::new(&settings.folder).map_err(|source| FleetStartError::Folder {
             folder: settings.folder.clone(),
             source,
         })?;
@@ -148,7 +155,7 @@ impl Fleets {
             name: work.name(),
             killed: Mutex::new(work.take_removed()),
             settings: Arc::new(settings),
-            prober: Prober::new().map_err(StartError::Client)?,
+            prober: Prober::new().map_err(FleetStartError::Client)?,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             ids: AtomicU64::new(0),
@@ -157,30 +164,29 @@ impl Fleets {
         Ok(Self {
             shared: Arc::new(shared),
             work: Mutex::new(Some(work)),
-            thread: Background::start("fleet", BlockingWork::Awaited).map_err(StartError::Thread)?,
+            thread: Background::start("fleet", BlockingWork::Awaited).map_err(FleetStartError::Thread)?,
         })
     }
 
-    /// What serves `endpoint`. To be held for as long as the request that it is for.
+    /// The fleet that serves `endpoint`. The caller holds it until its request is complete.
     pub fn get(&self, endpoint: &str) -> Option<Arc<Fleet>> {
         self.shared.endpoints().get(endpoint)?.fleet.clone()
     }
 
-    /// The name of an endpoint that differs from `endpoint` in the case of letters only.
+    /// An endpoint whose name differs from `endpoint` only in upper and lower case.
     pub fn spelled_otherwise(&self, endpoint: &str) -> Option<String> {
         let endpoints = self.shared.endpoints();
         let mut names = endpoints.keys();
         names.find(|name| name.eq_ignore_ascii_case(endpoint)).cloned()
     }
 
-    /// Whether containers are processes of this user, which an environment must not lead
-    /// elsewhere.
+    /// Whether containers are processes of this user. Then some environment variables are refused.
     pub fn runs_processes(&self) -> bool {
         self.shared.settings.runner == Runner::Process
     }
 
-    /// How `endpoint` is doing; `None` when it is not known, or not any more.
-    pub fn status(&self, endpoint: &str) -> Option<Status> {
+    /// The status of `endpoint`; `None` if it does not exist.
+    pub fn status(&self, endpoint: &str) -> Option<FleetStatus> {
         let endpoints = self.shared.endpoints();
         let entry = endpoints.get(endpoint)?;
         let variants = match &entry.fleet {
@@ -192,16 +198,16 @@ impl Fleets {
                 .map(|(spec, _)| status::none(spec))
                 .collect(),
         };
-        Some(Status {
+        Some(FleetStatus {
             phase: entry.phase.clone(),
             variants,
         })
     }
 
-    /// Starts what is wanted, and returns when it serves, or when it does not come to.
+    /// Starts the deployment. Returns once it serves or has failed.
     ///
     /// # Cancel safety
-    /// It goes on without the future.
+    /// The change continues without the future.
     pub async fn deploy(&self, deployment: Deployment) -> Result<(), FleetError> {
         let endpoint = deployment.endpoint.clone();
         let abort = self.shared.stop.child_token();
@@ -214,10 +220,10 @@ impl Fleets {
             }
             let fleet = before.and_then(|entry| entry.fleet.take());
             let phase = match fleet {
-                Some(_) => Phase::Updating,
-                None => Phase::Creating,
+                Some(_) => FleetPhase::Updating,
+                None => FleetPhase::Creating,
             };
-            let entry = Entry {
+            let entry = EndpointEntry {
                 fleet,
                 wanted: deployment.clone(),
                 phase,
@@ -244,10 +250,11 @@ impl Fleets {
         .await
     }
 
-    /// Changes weights and numbers of instances, and returns when it is done. Weights change when all instances are there.
+    /// Changes weights and numbers of instances. Returns when the change is complete. Weights
+    /// change once all instances are up.
     ///
     /// # Cancel safety
-    /// It goes on without the future.
+    /// The change continues without the future.
     pub async fn set_capacities(&self, endpoint: &str, capacities: &[Capacity]) -> Result<(), FleetError> {
         let abort = self.shared.stop.child_token();
         let change = self.shared.next_id();
@@ -270,9 +277,9 @@ impl Fleets {
                 changes.push((Arc::clone(variant), capacity.clone()));
             }
             for (variant, capacity) in &changes {
-                variant.desire(capacity.weight, capacity.instances);
+                variant.set_desired(capacity.weight, capacity.instances);
             }
-            entry.phase = Phase::Updating;
+            entry.phase = FleetPhase::Updating;
             entry.change = change;
             entry.abort = abort.clone();
         }
@@ -290,7 +297,7 @@ impl Fleets {
                 }
                 Err(reason) => {
                     for (variant, _) in &changes {
-                        variant.desire_no_more();
+                        variant.reset_desired();
                     }
                     (Err(reason), Vec::new())
                 }
@@ -301,11 +308,11 @@ impl Fleets {
         .await
     }
 
-    /// Ends `endpoint`: nobody gets it any more from now on, and this returns when its containers have ended. Returns whether
-    /// it was known.
+    /// Removes `endpoint`. It serves no new requests from now on. Returns when its containers have
+    /// ended; `false` if the endpoint does not exist.
     ///
     /// # Cancel safety
-    /// It goes on without the future.
+    /// The removal continues without the future.
     pub async fn remove(&self, endpoint: &str) -> bool {
         let (fleet, change) = {
             let mut endpoints = self.shared.endpoints();
@@ -313,7 +320,7 @@ impl Fleets {
                 return false;
             };
             entry.abort.cancel();
-            entry.phase = Phase::Deleting;
+            entry.phase = FleetPhase::Deleting;
             entry.change = self.shared.next_id();
             (entry.fleet.take(), entry.change)
         };
@@ -330,12 +337,12 @@ impl Fleets {
             }
             Ok(())
         });
-        // It can only be that all ends.
+        // Fails only when all fleets are shut down.
         let _ = removed.await;
         true
     }
 
-    /// Ends all endpoints at once, and returns when nothing is left of them.
+    /// Ends all endpoints. Returns when their containers have ended and their files are removed.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();
         let fleets: Vec<_> = self.shared.endpoints().drain().collect();
@@ -343,13 +350,16 @@ impl Fleets {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         let work = self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let removal = self.thread.runtime().spawn_blocking(move || work.map(Work::close));
+        let removal = self
+            .thread
+            .runtime()
+            .spawn_blocking(move || work.map(WorkFolder::close));
         if let Ok(Some(Err(error))) = removal.await {
-            tracing::warn!(%error, "the folder of the containers is left behind");
+            tracing::warn!(%error, "the work folder was not removed");
         }
     }
 
-    /// Does `work` on the thread of the fleets, whoever waits for it.
+    /// Runs `work` on the fleet thread, even if the caller is dropped.
     async fn on_thread(
         &self,
         endpoint: String,

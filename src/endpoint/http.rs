@@ -1,9 +1,10 @@
-//! The one port: the control plane at `/` (AWS JSON 1.1), the runtime API below `/endpoints/`
-//! (rest-json).
+//! The HTTP server of both APIs: the control plane at `/` (AWS JSON 1.1) and the runtime API below
+//! `/endpoints/` (rest-json).
 //!
-//! SageMaker has a host for each. Clients are given both by two variables, and the paths of the two
-//! never meet. There are no credentials to check. So other users of this machine are refused, by
-//! the owner of their socket, and requests of pages in browsers are (`connections::pages`).
+//! SageMaker has a host for each API. Here they share a port, because their paths do not overlap;
+//! clients take the address from two variables. The server has no credentials to check. Instead it
+//! refuses other users of this machine, by the owner of their socket, and web pages in browsers
+//! (`connections::pages`).
 
 use std::io;
 use std::net::TcpListener;
@@ -28,31 +29,31 @@ use crate::connections::pages::{self, Pages, Verdict};
 use crate::connections::{self, InFlight, Receiving, Server, Tracked};
 use crate::peer::Peer;
 
-/// Of the control plane's requests and replies.
+/// The media type of the control plane's requests and responses.
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
-/// Both APIs' clients type an error by this name.
+/// Error types that the clients of both APIs know.
 const ACCESS_DENIED: &str = "AccessDeniedException";
 const UNAVAILABLE: &str = "ServiceUnavailable";
 
-/// Bytes of a request to the control plane: 15 containers with all the variables that SageMaker
-/// takes are below 1 MiB.
+/// Maximum bytes of a request to the control plane. The largest one that SageMaker accepts, 15
+/// containers with all their variables, is below 1 MiB.
 const MAX_REQUEST: usize = 4 << 20;
 
-/// What the port is started with.
+/// The configuration of the server.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct EndpointServerConfig {
     pub connections: connections::ConnectionConfig,
-    /// Which pages in browsers are served.
+    /// The web pages whose requests are served.
     pub pages: Pages,
-    /// Whether other users of this machine are served.
+    /// Whether to serve other users of this machine.
     pub allow_other_users: bool,
 }
 
-/// Starts to answer on `listener`, until the returned server is stopped.
+/// Serves both APIs on `listener` until the returned server is stopped.
 pub fn start(
     listener: TcpListener,
-    settings: &Settings,
+    settings: &EndpointServerConfig,
     provisioner: Provisioner,
     runtime: &Arc<Runtime>,
 ) -> io::Result<Server> {
@@ -64,7 +65,7 @@ pub fn start(
             .app_data(provisioner.clone())
             .app_data(runtime.clone())
             .app_data(pages.clone())
-            .wrap(from_fn(attend))
+            .wrap(from_fn(guard))
             .configure(routes)
     };
     let connected = move |stream: &TcpStream, data: &mut Extensions| {
@@ -79,29 +80,29 @@ fn routes(app: &mut ServiceConfig) {
     app.route("/", web::post().to(control))
         .route("/ping", web::get().to(HttpResponse::Ok))
         .configure(runtime::routes)
-        .default_service(web::to(elsewhere));
+        .default_service(web::to(no_route));
 }
 
-/// Looks at the other end of a new connection.
+/// Finds the user at the other end of a new connection.
 fn peer_of(stream: &TcpStream) -> Peer {
     let peer = Peer::of_connection(stream);
     if peer != Peer::Admitted {
-        tracing::warn!("{peer}, and is refused; --allow-other-users serves every user of this machine");
+        tracing::warn!("connection refused: {peer}; --allow-other-users serves every user of this machine");
     }
     peer
 }
 
-/// Around every request: refuses what no route should see.
-async fn attend(
+/// Middleware around every request. Refuses requests that must not reach a route.
+async fn guard(
     pages: Data<Pages>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
     let in_flight = InFlight::of(&request);
     let verdict = pages.judge_request(&request);
-    let mut refused = refuse_stranger(&request).or_else(|| refuse_page(&request, &verdict));
+    let mut refused = refuse_other_user(&request).or_else(|| refuse_page(&request, &verdict));
     if refused.is_none() && request.path() != "/ping" && InFlight::is_crowded_out(in_flight.as_ref()).await {
-        refused = Some(crowded());
+        refused = Some(too_many_connections());
     }
     let mut response = match (refused, verdict) {
         (Some(refused), _) => request.into_response(refused),
@@ -127,14 +128,14 @@ async fn attend(
     Ok(InFlight::track(in_flight, response))
 }
 
-/// The connection ends with it.
+/// An error response that closes the connection.
 fn refusal(status: StatusCode, kind: &'static str, message: &str) -> HttpResponse {
     let mut reply = HttpResponse::build(status);
     reply.insert_header((ERROR_TYPE, kind)).force_close();
     reply.json(json!({"__type": kind, "message": message}))
 }
 
-fn refuse_stranger(request: &ServiceRequest) -> Option<HttpResponse> {
+fn refuse_other_user(request: &ServiceRequest) -> Option<HttpResponse> {
     let peer = request.conn_data::<Peer>().filter(|peer| **peer != Peer::Admitted)?;
     let message = format!(
         "Refused: {peer}. This endpoint serves the user who runs it and root; --allow-other-users serves every user of \
@@ -143,16 +144,16 @@ fn refuse_stranger(request: &ServiceRequest) -> Option<HttpResponse> {
     Some(refusal(StatusCode::FORBIDDEN, ACCESS_DENIED, &message))
 }
 
-fn crowded() -> HttpResponse {
-    let message = "All connections are taken by requests; only GET /ping is answered. Try again later, or raise \
+fn too_many_connections() -> HttpResponse {
+    let message = "All connections are busy with requests; only GET /ping is answered. Try again later, or raise \
                    --max-connections and the limit of open files (ulimit -n).";
     refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
 }
 
 fn refuse_page(request: &ServiceRequest, verdict: &Verdict) -> Option<HttpResponse> {
     let Verdict::Refuse(reason) = verdict else { return None };
-    tracing::warn!(path = request.path(), %reason, "a request of a page in a browser is refused");
-    let message = format!("There are no credentials to tell callers apart by: {reason}.");
+    tracing::warn!(path = request.path(), %reason, "refused a request of a web page");
+    let message = format!("Refused, because this endpoint checks no credentials: {reason}.");
     Some(refusal(StatusCode::FORBIDDEN, ACCESS_DENIED, &message))
 }
 
@@ -175,7 +176,7 @@ async fn control(
         }
         (_, Err(error)) => Err(AwsError::Serialization(error)),
         (None | Some(Err(_)), _) => Err(AwsError::UnknownOperation(
-            "POST / is SageMaker's control plane, whose requests name their action in X-Amz-Target".to_owned(),
+            "POST / is SageMaker's control plane; name the action in the header X-Amz-Target".to_owned(),
         )),
     };
     let (status, body) = match answer {
@@ -189,13 +190,13 @@ async fn control(
     reply.insert_header((REQUEST_ID, runtime.request_id()));
     reply.content_type(CONTENT_TYPE);
     match body {
-        // Of actions that answer nothing.
+        // Some actions have an empty response.
         Value::Null => reply.finish(),
         body => reply.body(body.to_string()),
     }
 }
 
-/// The body of a request to the control plane.
+/// Reads the body of a request to the control plane.
 async fn read(request: &HttpRequest, payload: Payload) -> Result<Bytes, String> {
     let receiving = Receiving::of(request);
     match payload.to_bytes_limited(MAX_REQUEST).await {
@@ -206,8 +207,9 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<Bytes, String> 
     }
 }
 
-/// Mostly another service's request, sent here by a variable that is meant for all services.
-async fn elsewhere(request: HttpRequest) -> HttpResponse {
+/// Answers requests without a route. Most are for another AWS service and arrive here because
+/// AWS_ENDPOINT_URL applies to all services.
+async fn no_route(request: HttpRequest) -> HttpResponse {
     let message = format!(
         "There is no {} {} here, only SageMaker's control plane (POST /) and its runtime API (POST \
          /endpoints/NAME/invocations). If this was for another service, set AWS_ENDPOINT_URL_SAGEMAKER and \
@@ -215,6 +217,6 @@ async fn elsewhere(request: HttpRequest) -> HttpResponse {
         request.method(),
         request.path()
     );
-    tracing::info!(method = %request.method(), path = request.path(), "a request for something that is not here");
+    tracing::info!(method = %request.method(), path = request.path(), "no route for the request");
     HttpResponse::NotFound().json(json!({"message": message}))
 }

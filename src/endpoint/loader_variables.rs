@@ -1,43 +1,43 @@
-//! Variables that a model's `Environment` may not have when its containers are processes of this
+//! Environment variables that a model must not set when its containers run as processes of this
 //! user.
 //!
-//! On SageMaker a container's environment reaches the container alone. Here the process that
-//! stands in for it runs as the user of the endpoint, so a variable that makes it load code,
-//! believe files of others or write where it is told would be that user's own doing. An image
-//! keeps all of them: they mean its own files.
+//! On SageMaker a container's environment affects only the container. Here the process that
+//! replaces the container runs as the endpoint's user. A variable that makes it load code, trust
+//! other files or write to arbitrary paths would act with that user's rights. Containers from
+//! images keep all variables, which refer to files inside the image.
 //!
-//! The C library's part is its own list of what it drops for programs that run as another user.
-//! Variables that choose certificates, proxies or credentials stay allowed: they lead to no code,
-//! and such a process fetches nothing.
+//! The names for the C library are those that it ignores itself in set-user-ID programs. Variables
+//! that choose certificates, proxies or credentials stay allowed: they load no code, and such a
+//! process downloads nothing.
 
 use std::fmt;
 
-/// The names that are refused, and why.
+/// Refused names with the reason.
 #[derive(Debug)]
-struct Group {
-    /// A name that ends in `*` stands for all that begin so.
+struct RefusedGroup {
+    /// A name that ends in `*` is a prefix.
     names: &'static [&'static str],
     effect: &'static str,
 }
 
-const REFUSED: [Group; 6] = [
-    Group {
+const REFUSED: [RefusedGroup; 6] = [
+    RefusedGroup {
         names: &["LD_*", "GLIBC_TUNABLES"],
         effect: "it makes the dynamic loader load other code",
     },
-    Group {
+    RefusedGroup {
         names: &["GCONV_PATH", "LOCPATH", "NLSPATH", "I18NPATH", "TZDIR", "GETCONF_DIR"],
         effect: "it makes the C library load modules or data from elsewhere",
     },
-    Group {
+    RefusedGroup {
         names: &["HOSTALIASES", "LOCALDOMAIN", "NIS_PATH", "RESOLV_*", "RES_OPTIONS"],
         effect: "it makes the C library look up names elsewhere",
     },
-    Group {
+    RefusedGroup {
         names: &["MALLOC_*", "_RJEM_MALLOC_CONF", "JE_MALLOC_CONF", "TMPDIR"],
         effect: "it makes the process write or trust files elsewhere",
     },
-    Group {
+    RefusedGroup {
         names: &[
             "ORT_*",
             "CUDA_INJECTION*",
@@ -53,7 +53,7 @@ const REFUSED: [Group; 6] = [
         ],
         effect: "it makes a library load or write files elsewhere",
     },
-    Group {
+    RefusedGroup {
         names: &[
             "LONGSHORE_BIND",
             "LONGSHORE_CACHE_DIR",
@@ -67,31 +67,31 @@ const REFUSED: [Group; 6] = [
     },
 ];
 
-/// A variable that is refused.
+/// A variable that a model must not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedVariable {
     name: String,
     effect: &'static str,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedVariable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the variable {} is not allowed for a container that is a process of this machine: {}. Leave it out, or run \
-             images with --runner docker.",
+            "the variable {} is not allowed for a container that runs as a process: {}. Remove it, or run images with \
+             --runner docker.",
             self.name, self.effect
         )
     }
 }
 
-/// Finds the first of `names` that is refused.
-pub fn first_refused<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<Refused> {
+/// Finds the first refused name.
+pub fn first_refused<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<RefusedVariable> {
     names.find_map(|name| {
         let group = REFUSED
             .iter()
             .find(|group| group.names.iter().any(|pattern| covers(pattern, name)))?;
-        Some(Refused {
+        Some(RefusedVariable {
             name: name.to_owned(),
             effect: group.effect,
         })
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_the_process_elsewhere_is_refused_and_nothing_else() {
+    fn variables_that_load_code_or_redirect_files_are_refused_and_no_others() {
         let refused = [
             "LD_PRELOAD",
             "LD_LIBRARY_PATH",

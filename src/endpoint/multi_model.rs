@@ -1,13 +1,17 @@
-//! The platform's part in a multi-model endpoint, for one container in multi-model mode of one instance.
+//! The platform's side of a multi-model endpoint, for one container in multi-model mode.
 //!
-//! A request names a model of the store; the container knows it by an opaque name. What the container has not loaded is brought
-//! from the store and loaded on demand; when it answers 507, the models that were not used for the longest time are unloaded
-//! and the load is repeated until it fits, or nothing is left to unload. What is unpublished of SageMaker's own behaviour (which model
-//! goes, how many, whether a call is repeated) is decided here, once: one goes first, then two, four and so on.
+//! A request names a model of the store; the container knows it by an opaque name. The platform
+//! downloads a model that the container has not loaded and loads it on demand. If the container
+//! answers 507, the platform unloads the least recently used models and repeats the load until it
+//! fits or no model is left to unload. SageMaker does not document which models it unloads, how
+//! many, or whether it repeats a call. Here it unloads one model first, then two, then four and so
+//! on.
 //!
-//! What always holds: per name loads and unloads are serial, across names they are not; a model in use is not unloaded; a load
-//! that was begun goes on when those who wait for it have left; who finds a model gone (the container was started again) causes a
-//! fresh load, once.
+//! Invariants:
+//! - Loads and unloads of one model are serial. Those of different models run concurrently.
+//! - A model in use is never unloaded.
+//! - A load continues after the requests that wait for it have left.
+//! - A request that finds its model gone, because the container restarted, causes one new load.
 
 mod directory;
 mod files;
@@ -28,86 +32,88 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::endpoint::client::{Call, CallError, Client, Reply, Target};
+use crate::endpoint::client::{CallError, Client, ContainerCall, ContainerResponse, Target};
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::spec::Mode;
 use crate::store::{Name, Store};
 use crate::wire::{ModelPath, TARGET_MODEL};
 
-use directory::{Directory, Found, Stay};
+use directory::{Directory, Lookup, ResidencyId};
 
 const NOT_LOADED: u16 = 404;
-const NO_ROOM: u16 = 507;
+const OUT_OF_MEMORY: u16 = 507;
 
-/// Times that a request finds its model gone before that is its answer.
-const FRESH_LOADS: u32 = 1;
+/// Maximum number of new loads for a request whose model is gone. Then the request gets the 404.
+const MAX_RELOADS: u32 = 1;
 
-/// How long things may take (MM-14, MM-15).
+/// The timeouts of loads and unloads (MM-14, MM-15).
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// For a request to wait for a load.
+pub struct MultiModelConfig {
+    /// Maximum time that a request waits for a load.
     pub load_wait: Duration,
-    /// For a load, with all that it brings and unloads.
+    /// Maximum time of a load, including the download and the unloads that it needs.
     pub load_timeout: Duration,
+    /// Maximum time of an unload.
     pub unload_timeout: Duration,
 }
 
-/// What a platform is made of.
-pub struct Parts {
-    /// Not held: the container holds this.
+/// The parts of a [`Platform`].
+pub struct PlatformParts {
+    /// A weak reference, because the container owns the platform.
     pub target: Weak<dyn Target>,
-    /// What `ModelDataUrl` names.
+    /// The store that `ModelDataUrl` names.
     pub store: Arc<Store>,
     pub client: Client,
-    /// Where loads go on when nobody waits for them.
+    /// The runtime for loads, which continue without a waiting request.
     pub background: Handle,
 }
 
-/// What a model is asked.
+/// A request to a model.
 #[derive(Clone, Copy)]
 pub struct Invocation<'a> {
     pub model: &'a Name,
     pub headers: &'a HeaderMap,
     pub body: &'a Bytes,
-    /// See [`Call::fatal`].
+    /// See [`ContainerCall::fatal`].
     pub fatal: bool,
 }
 
 /// The models of one container.
 pub struct Platform {
-    parts: Parts,
-    settings: Settings,
+    parts: PlatformParts,
+    settings: MultiModelConfig,
     hostname: String,
     label: String,
-    root: Root,
-    /// Whether models stay loaded after they were asked.
-    keeps: bool,
-    /// Never held while something is waited for.
+    root: ModelsRoot,
+    /// Whether models stay loaded after a request.
+    keep_loaded: bool,
+    /// Never locked across an `await`.
     directory: Mutex<Directory>,
-    /// Changes whenever there may be room, or somebody to unload.
+    /// Changes when memory may have become free, or a model has become idle.
     changes: watch::Sender<()>,
-    /// Loads that found no room although nothing else is loaded take turns: it may have been each other's.
+    /// Serializes loads that found no memory although no other model is loaded: they may have
+    /// blocked each other.
     alone: Semaphore,
 }
 
-/// Where models are unpacked for the container, as this process sees it and as the container does.
-struct Root {
+/// The models root, by this process's path and by the container's.
+struct ModelsRoot {
     here: PathBuf,
     inside: String,
 }
 
-/// A model that is loaded and stays so.
-struct Use<'a> {
+/// The use of a model by a request. The model is not unloaded until this is dropped.
+struct ModelUse<'a> {
     platform: &'a Arc<Platform>,
     name: &'a Name,
-    stay: Stay,
+    residency: ResidencyId,
 }
 
-impl Drop for Use<'_> {
+impl Drop for ModelUse<'_> {
     fn drop(&mut self) {
-        let idle = self.platform.directory().leave(self.name, self.stay);
+        let idle = self.platform.directory().release(self.name, self.residency);
         self.platform.changes.send_replace(());
-        if idle && !self.platform.keeps && self.platform.directory().begin_unload(self.name) {
+        if idle && !self.platform.keep_loaded && self.platform.directory().begin_unload(self.name) {
             let (platform, name) = (Arc::clone(self.platform), self.name.clone());
             self.platform.parts.background.spawn(async move {
                 platform.unload(&name).await;
@@ -117,9 +123,9 @@ impl Drop for Use<'_> {
 }
 
 impl Platform {
-    /// That of `target`, which is the one in `parts`.
-    pub fn new(target: &dyn Target, parts: Parts, settings: Settings) -> Arc<Self> {
-        let keeps = match target.container().mode {
+    /// The platform of `target`, to which `parts` refers as well.
+    pub fn new(target: &dyn Target, parts: PlatformParts, settings: MultiModelConfig) -> Arc<Self> {
+        let keep_loaded = match target.container().mode {
             Mode::MultiModel { cache } => cache,
             Mode::SingleModel => true,
         };
@@ -128,32 +134,33 @@ impl Platform {
             settings,
             hostname: target.container().hostname.clone(),
             label: target.label().to_owned(),
-            root: Root {
+            root: ModelsRoot {
                 here: target.models_root().to_owned(),
                 inside: target.models_root_inside().display().to_string(),
             },
-            keeps,
+            keep_loaded,
             directory: Mutex::default(),
             changes: watch::Sender::default(),
             alone: Semaphore::new(1),
         })
     }
 
-    /// Whether the container has a model, or is about to: who asks for it had better come here.
+    /// Whether the model is loaded or being loaded here. Requests for it should come to this
+    /// container.
     pub fn has(&self, name: &Name) -> bool {
         self.directory().has(name)
     }
 
-    /// Invokes a model, which is loaded if it is not. Its reply may have `limit` bytes.
+    /// Invokes a model, loading it first if necessary. Its response may have up to `limit` bytes.
     ///
     /// # Cancel safety
-    /// A load that was begun goes on.
+    /// A load in progress continues.
     pub async fn invoke(
         self: &Arc<Self>,
         invocation: Invocation<'_>,
         limit: usize,
         deadline: Instant,
-    ) -> Result<Reply, RuntimeError> {
+    ) -> Result<ContainerResponse, RuntimeError> {
         let name = invocation.model;
         let (mut gone, mut full) = (0, false);
         loop {
@@ -161,15 +168,15 @@ impl Platform {
             let call = self.call_of(invocation);
             let reply = self.exchange(call, limit, deadline).await?;
             match reply.status {
-                NOT_LOADED if gone < FRESH_LOADS => {
+                NOT_LOADED if gone < MAX_RELOADS => {
                     gone += 1;
-                    tracing::info!(container = self.label(), model = %name, "404: the model is not loaded after all");
-                    self.forget(name, used.stay).await;
+                    tracing::info!(container = self.label(), model = %name, "404: the container has lost the model");
+                    self.forget(name, used.residency).await;
                 }
-                NO_ROOM if !full => {
+                OUT_OF_MEMORY if !full => {
                     full = true;
-                    tracing::info!(container = self.label(), model = %name, "507: no memory to run the model");
-                    if !self.unload_others(used.stay).await {
+                    tracing::info!(container = self.label(), model = %name, "507: not enough memory to run the model");
+                    if !self.unload_others(used.residency).await {
                         return Ok(reply);
                     }
                     tracing::info!(container = self.label(), model = %name, "retry");
@@ -179,32 +186,32 @@ impl Platform {
         }
     }
 
-    /// The model, once it is loaded.
-    async fn loaded<'a>(self: &'a Arc<Self>, name: &'a Name, deadline: Instant) -> Result<Use<'a>, RuntimeError> {
+    /// Waits until the model is loaded, starting a load if necessary.
+    async fn loaded<'a>(self: &'a Arc<Self>, name: &'a Name, deadline: Instant) -> Result<ModelUse<'a>, RuntimeError> {
         let until = deadline.min(Instant::now() + self.settings.load_wait);
         let not_ready = || RuntimeError::ModelNotReady {
             model: name.to_string(),
         };
-        let in_use = |stay| Use {
+        let in_use = |residency| ModelUse {
             platform: self,
             name,
-            stay,
+            residency,
         };
         loop {
-            self.see_generation();
-            let found = self.directory().arrive(name);
+            self.check_generation();
+            let found = self.directory().acquire(name);
             let (used, mut outcome) = match found {
-                Found::Loaded(stay) => return Ok(in_use(stay)),
-                Found::Loading(stay, outcome) => (in_use(stay), outcome),
-                Found::Absent(stay, outcome) => {
+                Lookup::Loaded(residency) => return Ok(in_use(residency)),
+                Lookup::Loading(residency, outcome) => (in_use(residency), outcome),
+                Lookup::Absent(residency, outcome) => {
                     let (platform, name) = (Arc::clone(self), name.clone());
                     self.parts
                         .background
-                        .spawn(async move { platform.load(&name, stay).await });
-                    (in_use(stay), outcome)
+                        .spawn(async move { platform.load(&name, residency).await });
+                    (in_use(residency), outcome)
                 }
-                Found::Unloading(mut ended) => {
-                    // The end of its sender is what is waited for.
+                Lookup::Unloading(mut ended) => {
+                    // The channel closes when the unload has ended.
                     while timeout_at(until, ended.changed())
                         .await
                         .map_err(|_| not_ready())?
@@ -216,7 +223,7 @@ impl Platform {
             let ended = timeout_at(until, outcome.wait_for(Option::is_some)).await;
             let result = match ended.map_err(|_| not_ready())? {
                 Ok(result) => result.clone(),
-                // It was given up, as by the end of the container that it was loaded into.
+                // The load was abandoned, for example because the container ended.
                 Err(_) => continue,
             };
             match result {
@@ -227,7 +234,7 @@ impl Platform {
         }
     }
 
-    fn call_of(&self, invocation: Invocation<'_>) -> Call {
+    fn call_of(&self, invocation: Invocation<'_>) -> ContainerCall {
         let Invocation {
             model,
             headers,
@@ -236,7 +243,7 @@ impl Platform {
         } = invocation;
         let mut headers = headers.clone();
         headers.extend(target_model(model));
-        Call {
+        ContainerCall {
             method: Method::POST,
             path: format!("{}/invoke", ModelPath::of(&self.opaque(model))),
             headers,
@@ -245,33 +252,39 @@ impl Platform {
         }
     }
 
-    async fn exchange(&self, call: Call, limit: usize, deadline: Instant) -> Result<Reply, RuntimeError> {
+    async fn exchange(
+        &self,
+        call: ContainerCall,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<ContainerResponse, RuntimeError> {
         let result = match self.parts.target.upgrade() {
             Some(target) => self.parts.client.exchange(&*target, call, limit, deadline).await,
             None => Err(CallError::Down),
         };
-        result.map_err(|error| RuntimeError::of_call(&self.hostname, error))
+        result.map_err(|error| RuntimeError::from_call(&self.hostname, error))
     }
 
-    /// The container does not know the model: its files go, and whoever asks next loads it afresh.
-    async fn forget(self: &Arc<Self>, name: &Name, stay: Stay) {
-        if self.directory().lost(name, stay) {
+    /// Removes the files of a model that the container does not know. The next request loads it
+    /// again.
+    async fn forget(self: &Arc<Self>, name: &Name, residency: ResidencyId) {
+        if self.directory().lost(name, residency) {
             self.clean_up(name).await;
         }
     }
 
-    /// Notices that the container was started again.
-    fn see_generation(self: &Arc<Self>) {
+    /// Notices a restart of the container, and removes the files of the models that it lost.
+    fn check_generation(self: &Arc<Self>) {
         let up = self.parts.target.upgrade().and_then(|target| target.up());
         let Some(up) = up else { return };
-        let gone = self.directory().see(up.generation);
+        let gone = self.directory().set_generation(up.generation);
         if gone.is_empty() {
             return;
         }
         tracing::info!(
             container = self.label(),
             models = gone.len(),
-            "the container was started again; what it had loaded is loaded again when it is asked for"
+            "the container restarted; its models are loaded again on demand"
         );
         for name in gone {
             let platform = Arc::clone(self);
@@ -282,7 +295,7 @@ impl Platform {
     }
 
     fn directory(&self) -> MutexGuard<'_, Directory> {
-        // Nothing under the lock panics half-way.
+        // No code panics while it holds the lock, so a poisoned value is consistent.
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -295,7 +308,7 @@ impl Platform {
     }
 }
 
-/// The header with the client's own name for a model, for the container's log.
+/// The header with the client's name for the model, for the container's log.
 fn target_model(name: &Name) -> Option<(HeaderName, HeaderValue)> {
     let value = HeaderValue::from_bytes(name.as_str().as_bytes()).ok()?;
     Some((HeaderName::from_static(TARGET_MODEL), value))

@@ -1,10 +1,11 @@
-//! A request's way through the containers of a model (MC-4 to MC-8).
+//! The path of a request through the containers of a model (MC-4 to MC-8).
 //!
-//! In series each container takes what the one before it answered: body and `Content-Type` are carried on as they are. What the
-//! client accepts is for the last one; those before it see no wish and choose for themselves. Everything else that the
-//! client sent goes to all, and the name of a model only to the container that has many. The first container that does
-//! not answer with success ends the request, and the error bears its name. A single container is a series of one, and a
-//! container that was chosen by its name is as well.
+//! In a series, each container takes the body and the `Content-Type` of the previous response
+//! unchanged. Only the last container gets the client's `Accept`; the others choose their format
+//! themselves. All containers get the client's other headers, but only the container in
+//! multi-model mode gets the model's name. The first container that fails ends the request, and
+//! the error contains its name. A single container, or one that the request names, is a series of
+//! one.
 
 mod head;
 
@@ -15,26 +16,27 @@ use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use crate::endpoint::client::{Answer, Call, Client, Reply, Target};
+use crate::endpoint::client::{Client, ContainerCall, ContainerResponse, OpenResponse, Target};
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::multi_model::{Invocation, Platform};
 use crate::store::Name;
 
 pub use head::{CLOSED_SESSION_ID, NEW_SESSION_ID};
 
-/// A container, and its models if it has many.
+/// A container of the pipeline.
 #[derive(Clone)]
-pub struct Stage {
+pub struct PipelineStage {
     pub target: Arc<dyn Target>,
+    /// The models of a container in multi-model mode.
     pub platform: Option<Arc<Platform>>,
-    /// The container is to be killed while it has the request.
+    /// Whether to kill the container while it handles the request.
     pub fatal: bool,
 }
 
-/// What goes in.
+/// The input of the pipeline.
 #[derive(Debug, Clone)]
-pub struct Input {
-    /// For all containers.
+pub struct PipelineInput {
+    /// Headers for all containers.
     pub headers: HeaderMap,
     pub content_type: Option<HeaderValue>,
     pub accept: Option<HeaderValue>,
@@ -42,25 +44,32 @@ pub struct Input {
     pub body: Bytes,
 }
 
-/// Bounds of one request.
+/// The limits of one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Bytes that one container may pass to the next.
+pub struct PipelineLimits {
+    /// Maximum bytes that one container passes to the next.
     pub between: usize,
-    /// Bytes of the last one's reply.
+    /// Maximum bytes of the last container's response.
     pub reply: usize,
-    /// For all of them.
+    /// The deadline of all containers together.
     pub deadline: Instant,
-    /// Whether the last one's reply becomes an object, for which SageMaker asks more of it.
+    /// Whether the last response is stored as an object. SageMaker then restricts its headers
+    /// further.
     pub asynchronous: bool,
 }
 
-impl Stage {
+impl PipelineStage {
     pub fn hostname(&self) -> &str {
         &self.target.container().hostname
     }
 
-    async fn ask(&self, client: &Client, input: Input, limit: usize, deadline: Instant) -> Result<Reply, RuntimeError> {
+    async fn call(
+        &self,
+        client: &Client,
+        input: PipelineInput,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<ContainerResponse, RuntimeError> {
         let headers = input.headers_of_call();
         match (&self.platform, &input.model) {
             (Some(platform), Some(model)) => {
@@ -76,13 +85,13 @@ impl Stage {
             (None, _) => {
                 let call = self.invocation(headers, input.body);
                 let result = client.exchange(&*self.target, call, limit, deadline).await;
-                result.map_err(|error| RuntimeError::of_call(self.hostname(), error))
+                result.map_err(|error| RuntimeError::from_call(self.hostname(), error))
             }
         }
     }
 
-    fn invocation(&self, headers: HeaderMap, body: Bytes) -> Call {
-        Call {
+    fn invocation(&self, headers: HeaderMap, body: Bytes) -> ContainerCall {
+        ContainerCall {
             method: Method::POST,
             path: "/invocations".to_owned(),
             headers,
@@ -92,7 +101,7 @@ impl Stage {
     }
 }
 
-impl Input {
+impl PipelineInput {
     fn headers_of_call(&self) -> HeaderMap {
         let mut headers = self.headers.clone();
         headers.extend(self.content_type.clone().map(|value| (CONTENT_TYPE, value)));
@@ -101,64 +110,69 @@ impl Input {
     }
 }
 
-/// Has the container of that name killed by the request that reaches it.
-pub fn kill(stages: &mut [Stage], hostname: Option<&str>) {
+/// Marks the container with this hostname, if any, to be killed by its request.
+pub fn kill(stages: &mut [PipelineStage], hostname: Option<&str>) {
     for stage in stages {
         stage.fatal = hostname == Some(stage.hostname());
     }
 }
 
-/// Returns the last container's reply, which is a success.
-pub async fn run(client: &Client, stages: &[Stage], input: Input, limits: Limits) -> Result<Reply, RuntimeError> {
+/// Runs the pipeline. Returns the last container's response, which is a success.
+pub async fn run(
+    client: &Client,
+    stages: &[PipelineStage],
+    input: PipelineInput,
+    limits: PipelineLimits,
+) -> Result<ContainerResponse, RuntimeError> {
     let Some((last, _)) = stages.split_last() else {
         return Err(RuntimeError::Internal("the model has no containers".to_owned()));
     };
-    let input = before_last(client, stages, input, limits).await?;
-    let reply = last.ask(client, input, limits.reply, limits.deadline).await?;
-    successful(last, reply, limits.asynchronous)
+    let input = run_all_but_last(client, stages, input, limits).await?;
+    let reply = last.call(client, input, limits.reply, limits.deadline).await?;
+    require_success(last, reply, limits.asynchronous)
 }
 
-/// The same with the last container's answer as it comes. Its head is a success.
+/// Runs the pipeline and streams the last container's response, whose status is a success.
 pub async fn run_streaming(
     client: &Client,
-    stages: &[Stage],
-    input: Input,
-    limits: Limits,
-) -> Result<Answer, RuntimeError> {
+    stages: &[PipelineStage],
+    input: PipelineInput,
+    limits: PipelineLimits,
+) -> Result<OpenResponse, RuntimeError> {
     let Some((last, _)) = stages.split_last() else {
         return Err(RuntimeError::Internal("the model has no containers".to_owned()));
     };
     if last.platform.is_some() {
-        // The API has no way to say which model (SR-3).
+        // The API has no header for the model (SR-3).
         return Err(RuntimeError::MissingTargetModel);
     }
-    let input = before_last(client, stages, input, limits).await?;
+    let input = run_all_but_last(client, stages, input, limits).await?;
     let call = last.invocation(input.headers_of_call(), input.body);
-    let of_call = |error| RuntimeError::of_call(last.hostname(), error);
+    let from_call = |error| RuntimeError::from_call(last.hostname(), error);
     let answer = client
         .send(&*last.target, call, limits.deadline)
         .await
-        .map_err(of_call)?;
+        .map_err(from_call)?;
     if answer.status().is_success() {
-        passable(last, answer.status().as_u16(), answer.headers(), false)?;
+        check_headers(last, answer.status().as_u16(), answer.headers(), false)?;
         return Ok(answer);
     }
-    let reply = answer.read(limits.reply).await.map_err(of_call)?;
+    let reply = answer.read(limits.reply).await.map_err(from_call)?;
     Err(refusal(last, &reply))
 }
 
-/// What the last container is to be asked.
-async fn before_last(
+/// Runs all containers but the last. Returns the input of the last one.
+async fn run_all_but_last(
     client: &Client,
-    stages: &[Stage],
-    mut input: Input,
-    limits: Limits,
-) -> Result<Input, RuntimeError> {
+    stages: &[PipelineStage],
+    mut input: PipelineInput,
+    limits: PipelineLimits,
+) -> Result<PipelineInput, RuntimeError> {
     let accept = input.accept.take();
     for pair in stages.windows(2) {
         let [stage, next] = pair else { continue };
-        let asked = input.clone();
-        let reply = match stage.ask(client, asked, limits.between, limits.deadline).await {
+        let stage_input = input.clone();
+        let reply = match stage.call(client, stage_input, limits.between, limits.deadline).await {
             Err(RuntimeError::ReplyTooLarge {
                 container,
                 status,
@@ -173,7 +187,7 @@ async fn before_last(
                     next,
                 });
             }
-            reply => successful(stage, reply?, false)?,
+            reply => require_success(stage, reply?, false)?,
         };
         input.content_type = reply.headers.get(CONTENT_TYPE).cloned();
         input.body = reply.body;
@@ -182,18 +196,27 @@ async fn before_last(
     Ok(input)
 }
 
-fn successful(stage: &Stage, reply: Reply, asynchronous: bool) -> Result<Reply, RuntimeError> {
+fn require_success(
+    stage: &PipelineStage,
+    reply: ContainerResponse,
+    asynchronous: bool,
+) -> Result<ContainerResponse, RuntimeError> {
     match reply.status {
         200..300 => {
-            passable(stage, reply.status, &reply.headers, asynchronous)?;
+            check_headers(stage, reply.status, &reply.headers, asynchronous)?;
             Ok(reply)
         }
         _ => Err(refusal(stage, &reply)),
     }
 }
 
-/// Whether SageMaker would pass on a reply with these headers.
-fn passable(stage: &Stage, status: u16, headers: &HeaderMap, asynchronous: bool) -> Result<(), RuntimeError> {
+/// Refuses a response whose headers SageMaker would not pass on.
+fn check_headers(
+    stage: &PipelineStage,
+    status: u16,
+    headers: &HeaderMap,
+    asynchronous: bool,
+) -> Result<(), RuntimeError> {
     head::check(stage.hostname(), headers, asynchronous).map_err(|reason| RuntimeError::BadReply {
         container: stage.hostname().to_owned(),
         status,
@@ -201,7 +224,7 @@ fn passable(stage: &Stage, status: u16, headers: &HeaderMap, asynchronous: bool)
     })
 }
 
-fn refusal(stage: &Stage, reply: &Reply) -> RuntimeError {
+fn refusal(stage: &PipelineStage, reply: &ContainerResponse) -> RuntimeError {
     RuntimeError::Model {
         container: stage.hostname().to_owned(),
         status: reply.status,

@@ -1,7 +1,8 @@
-//! Does what the control plane accepts: answers its actions, and has the fleets do what follows from them.
+//! Connects the control plane to the fleets: answers actions and carries out their effects.
 //!
-//! What always holds: what follows from an acknowledged action is done whether or not its client still waits, and how it ended
-//! is noted; except at the end, when what is under way stays as it was asked for, so that a state file brings it back.
+//! Invariant: the effect of an acknowledged action is carried out and its outcome recorded, even
+//! if the client has left. The exception is the stop of the server: effects that are then under
+//! way stay recorded as desired, so that a state file restores them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,23 +18,23 @@ use tokio_util::sync::CancellationToken;
 use super::control::{self, AwsError, Effect, StatusSource};
 use super::fleet::{Capacity, FleetError, Fleets};
 use super::spec::Deployment;
-use super::state::State;
+use super::state::ControlState;
 
-/// The control plane and the fleets, joined.
+/// The control plane together with the fleets.
 #[derive(Clone)]
 pub struct Provisioner {
-    state: Arc<State>,
+    state: Arc<ControlState>,
     fleets: Arc<Fleets>,
-    /// Where everything is done, so that nothing is cut short by a client that hangs up.
+    /// The runtime for all work, so that a client that hangs up interrupts nothing.
     background: Handle,
-    /// For what follows from an action to be done before it is answered. AWS's waiters look once, and then not for half a
-    /// minute.
+    /// Maximum time that a response waits for the action's effect. AWS's waiters check at once,
+    /// and then only after half a minute.
     settle_wait: Duration,
     stopping: CancellationToken,
 }
 
 impl Provisioner {
-    pub fn new(state: State, fleets: Arc<Fleets>, background: Handle, settle_wait: Duration) -> Self {
+    pub fn new(state: ControlState, fleets: Arc<Fleets>, background: Handle, settle_wait: Duration) -> Self {
         Self {
             state: Arc::new(state),
             fleets,
@@ -43,8 +44,8 @@ impl Provisioner {
         }
     }
 
-    /// Answers an action: the request's `X-Amz-Target`, and its body. What follows from it is done soon, or goes on after
-    /// the answer.
+    /// Answers an action, given the request's `X-Amz-Target` and its body. The effect ends within
+    /// `settle_wait`, or continues after the response.
     pub async fn answer(&self, target: String, body: Bytes) -> Result<Value, AwsError> {
         if self.stopping.is_cancelled() {
             return Err(stopping());
@@ -54,34 +55,37 @@ impl Provisioner {
             let answer = this.state.answer(&target, &body, &*this.fleets).await?;
             if let Some(effect) = answer.effect {
                 let (wait, stopping) = (this.settle_wait, this.stopping.clone());
-                let fulfilled = this.background.clone().spawn(async move { this.fulfil(effect).await });
-                // Whichever it is, the answer is the same.
-                let _settled = stopping.run_until_cancelled(timeout(wait, fulfilled)).await;
+                let carried_out = this
+                    .background
+                    .clone()
+                    .spawn(async move { this.carry_out(effect).await });
+                // The response is the same whether or not the effect has ended.
+                let _settled = stopping.run_until_cancelled(timeout(wait, carried_out)).await;
             }
             Ok(answer.body)
         });
         answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Adds endpoints that were declared, and deploys them and those of the state file. Returns when each of them serves, or is
-    /// known not to come to.
+    /// Adds the declared endpoints, and deploys them and those of the state file. Returns once
+    /// each of them serves or has failed.
     pub async fn start(&self, declared: Vec<Deployment>) -> Result<BTreeMap<String, Result<(), String>>, AwsError> {
         for deployment in declared {
             self.state.declare(deployment).await?;
         }
         let deployments = self.state.undeployed().into_iter().map(|deployment| async {
             let endpoint = deployment.endpoint.clone();
-            (endpoint, self.fulfil(Effect::Deploy(deployment)).await)
+            (endpoint, self.carry_out(Effect::Deploy(deployment)).await)
         });
         Ok(join_all(deployments).await.into_iter().collect())
     }
 
-    /// From now on nothing is accepted, and nothing noted.
+    /// Stops accepting actions and recording outcomes.
     pub fn stop(&self) {
         self.stopping.cancel();
     }
 
-    async fn fulfil(&self, effect: Effect) -> Result<(), String> {
+    async fn carry_out(&self, effect: Effect) -> Result<(), String> {
         let endpoint = effect.endpoint().to_owned();
         let done = match &effect {
             Effect::Deploy(_) => "endpoint in service",
@@ -89,19 +93,19 @@ impl Provisioner {
             Effect::SetWeights { .. } => "weights and capacities changed",
             Effect::Remove(_) => "endpoint deleted",
         };
-        let outcome = self.fulfilled(effect).await.map_err(|error| error.to_string());
+        let outcome = self.apply_to_fleets(effect).await.map_err(|error| error.to_string());
         if self.stopping.is_cancelled() {
             return outcome;
         }
         match &outcome {
             Ok(()) => tracing::info!(endpoint, "{done}"),
-            Err(reason) => tracing::error!(endpoint, reason, "the endpoint stays as it was"),
+            Err(reason) => tracing::error!(endpoint, reason, "the change of the endpoint failed"),
         }
         self.state.settle(&endpoint, outcome.clone()).await;
         outcome
     }
 
-    async fn fulfilled(&self, effect: Effect) -> Result<(), FleetError> {
+    async fn apply_to_fleets(&self, effect: Effect) -> Result<(), FleetError> {
         match effect {
             Effect::Deploy(deployment) | Effect::Update(deployment) => self.fleets.deploy(deployment).await,
             Effect::SetWeights { endpoint, capacities } => {
@@ -120,8 +124,8 @@ fn stopping() -> AwsError {
     AwsError::Internal("the server is stopping".to_owned())
 }
 
-impl From<control::Capacity> for Capacity {
-    fn from(capacity: control::Capacity) -> Self {
+impl From<control::DesiredCapacity> for Capacity {
+    fn from(capacity: control::DesiredCapacity) -> Self {
         Self {
             variant: capacity.variant,
             weight: Some(capacity.weight),

@@ -1,8 +1,9 @@
-//! The runtime API: invocations of the endpoints that serve.
+//! The runtime API: invocations of running endpoints.
 //!
-//! What always holds: a request asks once what serves, and keeps it until it is answered, so it sees the endpoint as it was or as
-//! it is, and never its containers end. Every reply is one that the AWS clients understand, errors by the one table in
-//! `error.rs`.
+//! Invariants:
+//! - A request looks up its fleet once and holds it until the response. So it sees the endpoint
+//!   either before or after an update, and its containers do not end meanwhile.
+//! - The AWS clients understand every response. Errors follow the one table in `error.rs`.
 
 mod asynchronous;
 mod companion;
@@ -28,59 +29,59 @@ use tokio::runtime::Handle;
 
 use crate::endpoint::client::{Client, ClientError};
 use crate::endpoint::deal::Deal;
-use crate::endpoint::error::{Place, RuntimeError};
+use crate::endpoint::error::{ErrorContext, RuntimeError};
 use crate::endpoint::fault::Faults;
 use crate::endpoint::fleet::{Fleet, Fleets};
 use crate::endpoint::multi_model;
 use crate::store::{self, Disk, LocationError, ObjectError, Objects, OpenError, Store};
 
 pub use http::{ERROR_TYPE, REQUEST_ID, data, routes};
-pub use invoke::{Response, Written};
-pub use request::{Api, Request};
-pub use stream::Streamed;
+pub use invoke::{InvocationResponse, ResultLocations};
+pub use request::{Api, InvocationRequest};
+pub use stream::StreamedResponse;
 
-use asynchronous::Asynchronous;
+use asynchronous::AsyncQueue;
 use ids::Ids;
-use routing::Routing;
+use routing::Router;
 use sessions::Sessions;
 
-/// What the runtime API is started with. The defaults are SageMaker's numbers.
+/// The configuration of the runtime API. The defaults are SageMaker's.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct RuntimeConfig {
     pub account: String,
     pub region: String,
-    /// Bytes of a request, and of a reply.
+    /// Maximum bytes of a request's body and of a response's.
     pub max_body: usize,
-    /// Bytes that one container of a pipeline may pass to the next.
+    /// Maximum bytes that one container of a pipeline passes to the next.
     pub max_between: usize,
-    /// Bytes of a body that comes with `InvokeEndpointAsync`.
+    /// Maximum bytes of the body of `InvokeEndpointAsync`.
     pub max_async_body: usize,
-    /// Bytes of an object that an asynchronous invocation reads, and of its result.
+    /// Maximum bytes of the input object of an asynchronous invocation, and of its result.
     pub max_async_object: usize,
-    /// For a request, all containers together.
+    /// The timeout of a request, for all containers together.
     pub timeout: Duration,
-    /// For a reply that comes in parts.
+    /// The timeout of a streamed response.
     pub stream_timeout: Duration,
-    /// For an asynchronous request, where it does not say.
+    /// The default timeout of an asynchronous invocation.
     pub async_timeout: Duration,
-    /// For an asynchronous request to wait, where it does not say.
+    /// The default maximum time that an asynchronous invocation waits for an instance.
     pub async_ttl: Duration,
-    /// Asynchronous requests at once on an instance, where its endpoint does not say.
+    /// The default number of concurrent asynchronous invocations per instance.
     pub async_concurrency: usize,
-    /// Asynchronous requests that are accepted and not done.
+    /// Maximum number of accepted asynchronous invocations that are not complete.
     pub async_queue: usize,
     pub deal: Deal,
-    /// For a request to wait for a container that is being started again.
+    /// Maximum time that a request waits for a container that is being restarted.
     pub down_wait: Duration,
-    pub multi_model: multi_model::Settings,
-    /// How what `ModelDataUrl` names is read: all but the URL.
+    pub multi_model: multi_model::MultiModelConfig,
+    /// The store settings for downloading models. The URL is ignored; `ModelDataUrl` replaces it.
     pub store: store::StoreConfig,
-    /// Where what was read for containers in multi-model mode lies unpacked, and bytes that all of it may take.
+    /// The folder of unpacked models of containers in multi-model mode, and its maximum bytes.
     pub archives: (PathBuf, u64),
 }
 
-impl Settings {
-    /// SageMaker's numbers (section 3.2 of the contract).
+impl RuntimeConfig {
+    /// A configuration with SageMaker's numbers.
     pub fn new(store: store::StoreConfig, archives: (PathBuf, u64)) -> Self {
         let seconds = Duration::from_secs;
         Self {
@@ -98,7 +99,7 @@ impl Settings {
             async_queue: 4096,
             deal: Deal::random(None),
             down_wait: seconds(10),
-            multi_model: multi_model::Settings {
+            multi_model: multi_model::MultiModelConfig {
                 load_wait: seconds(60),
                 load_timeout: seconds(360),
                 unload_timeout: seconds(360),
@@ -109,9 +110,9 @@ impl Settings {
     }
 }
 
-/// Why the runtime API cannot start.
+/// The reason why the runtime API could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum RuntimeStartError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -122,60 +123,60 @@ pub enum StartError {
 
 /// The runtime API.
 pub struct Runtime {
-    settings: Settings,
-    /// What serves.
+    settings: RuntimeConfig,
+    /// The running endpoints.
     fleets: Arc<Fleets>,
     client: Client,
     faults: Arc<Faults>,
     ids: Ids,
     sessions: Sessions,
-    routing: Routing,
+    routing: Router,
     objects: Objects,
-    /// Where loads and asynchronous invocations run.
+    /// The runtime for loads and asynchronous invocations.
     background: Handle,
-    asynchronous: Asynchronous,
-    /// Of all stores together.
+    asynchronous: AsyncQueue,
+    /// The disk space of all stores.
     disk: Disk,
-    /// One for each `ModelDataUrl`, as long as somebody uses it.
+    /// One store for each `ModelDataUrl`, as long as it is used.
     stores: Mutex<HashMap<String, Weak<Store>>>,
 }
 
 impl Runtime {
-    /// Loads and asynchronous invocations run in the background, where nobody need wait for them.
+    /// Loads and asynchronous invocations run on `background`, independent of requests.
     pub fn new(
-        settings: Settings,
+        settings: RuntimeConfig,
         fleets: Arc<Fleets>,
         faults: Arc<Faults>,
         background: Handle,
-    ) -> Result<Arc<Self>, StartError> {
+    ) -> Result<Arc<Self>, RuntimeStartError> {
         let store = &settings.store;
         let (folder, bytes) = &settings.archives;
         Ok(Arc::new(Self {
             client: Client::new(settings.down_wait)?,
             objects: Objects::open(store.environment.clone(), store.timeout, store.retries)?,
             disk: Disk::open(folder, *bytes)?,
-            routing: Routing::new(settings.deal),
+            routing: Router::new(settings.deal),
             settings,
             fleets,
             faults,
             ids: Ids::default(),
             sessions: Sessions::default(),
             background,
-            asynchronous: Asynchronous::default(),
+            asynchronous: AsyncQueue::default(),
             stores: Mutex::default(),
         }))
     }
 
-    /// For a reply, unlike all others.
+    /// A unique id for a response.
     pub fn request_id(&self) -> String {
         self.ids.next()
     }
 
-    /// What serves an endpoint.
+    /// The fleet that serves an endpoint.
     fn fleet(&self, endpoint: &str) -> Result<Arc<Fleet>, RuntimeError> {
         let fleet = self.fleets.get(endpoint);
         if fleet.is_none() {
-            // It may have been there; nobody tells when it goes.
+            // The endpoint may have been removed, of which the runtime is not notified.
             self.sessions.forget(endpoint);
             self.routing.forget(endpoint);
         }
@@ -184,8 +185,8 @@ impl Runtime {
         })
     }
 
-    fn at<'a>(&'a self, endpoint: &'a str) -> Place<'a> {
-        Place {
+    fn at<'a>(&'a self, endpoint: &'a str) -> ErrorContext<'a> {
+        ErrorContext {
             account: &self.settings.account,
             region: &self.settings.region,
             endpoint,

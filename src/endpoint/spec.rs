@@ -1,8 +1,12 @@
-//! What was asked for, checked: models, endpoint configurations, and what of them is deployed.
+//! Models, endpoint configurations and deployments, after validation.
 //!
-//! Plain data between those who accept a wish (the control plane, the command line) and those who fulfil it (the fleet, the
-//! runtime API). What always holds: who has one of these need not check it again. A [`Deployment`] is a snapshot: as on
-//! SageMaker, an endpoint goes on serving when the models and the configuration that it was made of are deleted.
+//! Plain data between the parts that accept requests (the control plane, the command line) and the
+//! parts that carry them out (the fleets, the runtime API).
+//!
+//! Invariants:
+//! - These values are valid; no part checks them again.
+//! - A [`Deployment`] is a snapshot. As on SageMaker, an endpoint keeps serving after its models
+//!   and its configuration are deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +14,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// What a model's only container is called when it was given no hostname, in the log and in errors.
+/// The name of a model's only container in the log and in errors, if it has no hostname.
 pub const ONLY_CONTAINER: &str = "model";
 
-/// A model in SageMaker's sense: containers, and what each of them serves.
+/// A model in SageMaker's sense: containers and what each of them serves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     pub name: String,
@@ -23,107 +27,112 @@ pub struct Model {
     /// At least one. Their hostnames differ, and at most one of them is in multi-model mode.
     pub containers: Vec<Container>,
     pub execution: Execution,
-    /// The request that created it, as it was given: what `DescribeModel` gives back.
+    /// The unchanged create request, which `DescribeModel` returns.
     pub raw: Value,
 }
 
-/// How the containers of a model work together (MC-1).
+/// The way in which the containers of a model work together (MC-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Execution {
-    /// Each takes what the one before it answered. Also that of a single container.
+    /// Each container takes the response of the one before it. Also used for a single container.
     Serial,
     /// Each request names its container.
     Direct,
 }
 
+/// A container of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// As given, else [`ONLY_CONTAINER`] for the only one and `container-1`, `container-2` for several (MC-3).
+    /// The given name. By default [`ONLY_CONTAINER`] for a single container, and `container-1`,
+    /// `container-2` and so on for several (MC-3).
     pub hostname: String,
-    /// `None` is this program.
+    /// `None` means this program.
     pub image: Option<String>,
     pub mode: Mode,
-    /// One model's archive or folder; in multi-model mode the prefix to which `TargetModel` is appended. `s3://` and the
-    /// like, or a path. A container in multi-model mode has one.
+    /// The archive or folder of one model, as a path or a URL such as `s3://`. In multi-model mode
+    /// the prefix to which `TargetModel` is appended; always set there.
     pub model_data_url: Option<String>,
     pub environment: BTreeMap<String, String>,
-    /// Of a container that runs already and is only asked: `http://host:port`, without a slash at its end.
+    /// The address of an attached container, which runs already: `http://host:port`, without a
+    /// slash at its end.
     pub address: Option<String>,
 }
 
-/// What a container loads.
+/// Whether a container serves one model or many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     SingleModel,
     MultiModel {
-        /// Whether models stay loaded after they were asked (MM-22).
+        /// Whether models stay loaded after a request (MM-22).
         cache: bool,
     },
 }
 
-/// What an endpoint is made of.
+/// An endpoint configuration: the variants of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointConfig {
     pub name: String,
     pub arn: String,
     /// Seconds since the epoch.
     pub created: f64,
-    /// At least one; their names differ.
+    /// At least one. Their names differ.
     pub variants: Vec<Variant>,
-    pub asynchronous: Option<Asynchronous>,
-    /// The request that created it, as it was given.
+    pub asynchronous: Option<AsyncConfig>,
+    /// The unchanged create request.
     pub raw: Value,
 }
 
-/// A model, how many instances serve it, and how much of the endpoint's traffic it gets.
+/// A production variant: a model, the number of its instances and its share of the traffic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
     pub name: String,
     pub model_name: String,
-    /// May be 0 only by `UpdateEndpointWeightsAndCapacities`.
+    /// Only `UpdateEndpointWeightsAndCapacities` may set this to 0.
     pub instances: u32,
-    /// Finite and not negative. Its share is this over the sum of all.
+    /// Finite and not negative. The variant's share of the traffic is this divided by the sum of
+    /// all.
     pub weight: f64,
     pub routing: Routing,
-    /// `ContainerStartupHealthCheckTimeoutInSeconds`, when it was given.
+    /// `ContainerStartupHealthCheckTimeoutInSeconds`, if given.
     pub startup_timeout: Option<Duration>,
-    /// `ModelDataDownloadTimeoutInSeconds`, when it was given.
+    /// `ModelDataDownloadTimeoutInSeconds`, if given.
     pub download_timeout: Option<Duration>,
 }
 
-/// Which instance of a variant gets a request.
+/// The strategy that chooses the instance for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Routing {
     #[default]
     Random,
     LeastOutstandingRequests,
-    /// Requests that begin alike go to the same instance.
+    /// Requests whose bodies have the same prefix go to the same instance.
     PrefixAware {
-        /// Bytes of the body that are compared.
+        /// The length of the compared prefix in bytes.
         bytes: usize,
-        /// Requests under way with which an instance takes no more for the sake of their prefix.
+        /// An instance with this many outstanding requests gets no more because of their prefix.
         threshold: Option<usize>,
     },
     KvAware,
 }
 
-/// Where the results of `InvokeEndpointAsync` go. Only an endpoint that has this takes such requests.
+/// The destination of `InvokeEndpointAsync` results. Only endpoints with this configuration accept
+/// such requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asynchronous {
+pub struct AsyncConfig {
     /// `s3://bucket/prefix`.
     pub output: String,
     pub failure: Option<String>,
-    /// Requests that an instance works on at once.
+    /// Maximum number of requests that an instance processes at the same time.
     pub max_concurrent: Option<u32>,
 }
 
-/// What an endpoint is to serve from now on.
+/// The desired state of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
     pub endpoint: String,
     /// At least one.
     pub variants: Vec<(Variant, Arc<Model>)>,
-    pub asynchronous: Option<Asynchronous>,
+    pub asynchronous: Option<AsyncConfig>,
 }
 
 impl Model {
@@ -131,7 +140,7 @@ impl Model {
         self.containers.iter().find(|container| container.hostname == hostname)
     }
 
-    /// The container that takes a `TargetModel`.
+    /// The container in multi-model mode, which takes a `TargetModel`.
     pub fn multi_model(&self) -> Option<&Container> {
         self.containers.iter().find(|container| container.is_multi_model())
     }
@@ -143,7 +152,7 @@ impl Model {
 }
 
 impl Container {
-    /// One of this program in single-model mode, without a model.
+    /// A container of this program in single-model mode, without a model.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             hostname: hostname.into(),
@@ -159,14 +168,14 @@ impl Container {
         matches!(self.mode, Mode::MultiModel { .. })
     }
 
-    /// Whether somebody else runs it.
+    /// Whether the container runs already, outside this program's control.
     pub fn is_attached(&self) -> bool {
         self.address.is_some()
     }
 }
 
 impl Variant {
-    /// One instance, weight 1.
+    /// A variant with one instance and weight 1.
     pub fn new(name: impl Into<String>, model_name: impl Into<String>) -> Self {
         Self {
             name: name.into(),

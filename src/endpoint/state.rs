@@ -1,8 +1,9 @@
-//! What the control plane knows, between requests and between runs.
+//! The control plane's records, in memory and in the state file.
 //!
-//! Records are replaced, never changed in place: those who read take what there is and wait for nobody, while a change is
-//! made to a copy, written to the file, and only then kept and acknowledged. So a change that could not be written has not
-//! happened, and the lock is held for as long as it takes to copy a pointer.
+//! Records are replaced, never changed in place. Readers take the current records without waiting.
+//! A change is made to a copy and written to the file; only then does the copy replace the
+//! records, and only then is the change acknowledged. So a change that could not be written has
+//! not happened, and the lock on the records is held only while a pointer is copied.
 
 mod file;
 
@@ -16,40 +17,43 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task;
 
-use super::control::{Answer, Arns, AwsError, Call, ChangeCall, Context, Phase, Records, StatusSource};
+use super::control::{
+    ActionCall, ActionContext, ActionResponse, Arns, AwsError, ChangeCall, EndpointPhase, Records, StatusSource,
+};
 use super::spec::Deployment;
 
 pub use file::StateError;
 use file::StateFile;
 
+/// The records and their file.
 #[derive(Debug)]
-pub struct State {
-    kept: Arc<Kept>,
-    /// Whose turn it is to change: taken across the writing of the file, which those who read do not wait for.
-    turn: Arc<Mutex<()>>,
+pub struct ControlState {
+    inner: Arc<StateInner>,
+    /// Serializes changes. Held while the file is written; readers do not wait for it.
+    change_lock: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct StateInner {
     arns: Arns,
-    /// Not held while anything is waited for.
+    /// Never held across an `await`.
     records: RwLock<Arc<Records>>,
     file: Option<StateFile>,
 }
 
-impl State {
-    /// One that ends with the process.
+impl ControlState {
+    /// State that ends with the process.
     pub fn in_memory(arns: Arns) -> Self {
         Self::new(arns, Records::default(), None)
     }
 
-    /// One that outlives the process, in the file at `path`, which is made when there is none. Blocks.
+    /// State in the file at `path`, which is created if it does not exist. Blocks.
     ///
-    /// All endpoints are yet to be deployed: see [`undeployed`](Self::undeployed).
+    /// The file's endpoints are not deployed yet: see [`undeployed`](Self::undeployed).
     pub fn open(path: PathBuf, arns: Arns) -> Result<Self, StateError> {
         let file = StateFile::new(path);
         let records = file.read(&arns)?.unwrap_or_default();
-        // Whoever cannot write it is to hear of it now.
+        // Fails now, not at the first change, if the file cannot be written.
         file.write(&records)?;
         Ok(Self::new(arns, records, Some(file)))
     }
@@ -57,92 +61,108 @@ impl State {
     fn new(arns: Arns, records: Records, file: Option<StateFile>) -> Self {
         let records = RwLock::new(Arc::new(records));
         Self {
-            kept: Arc::new(Kept { arns, records, file }),
-            turn: Arc::default(),
+            inner: Arc::new(StateInner { arns, records, file }),
+            change_lock: Arc::default(),
         }
     }
 
-    /// What is known now.
+    /// The current records.
     pub fn records(&self) -> Arc<Records> {
-        self.kept.records()
+        self.inner.records()
     }
 
-    /// Endpoints that wait to be deployed, for the start: those of the file, and those that were declared.
+    /// The endpoints to deploy at the start: those of the file and those of the command line.
     pub fn undeployed(&self) -> Vec<Deployment> {
         let records = self.records();
         let creating = records
             .endpoints
             .values()
-            .filter(|endpoint| endpoint.phase == Phase::Creating);
+            .filter(|endpoint| endpoint.phase == EndpointPhase::Creating);
         creating.map(|endpoint| endpoint.desired.deployment.clone()).collect()
     }
 
-    /// Adds an endpoint that the command line declares. For the start.
+    /// Adds an endpoint that the command line declares. Used at the start.
     pub async fn declare(&self, deployment: Deployment) -> Result<(), AwsError> {
-        let _turn = self.turn.lock().await;
+        let _guard = self.change_lock.lock().await;
         let mut records = Records::clone(&self.records());
-        records.declare(deployment, &self.kept.arns, now())?;
-        self.kept.keep(records);
+        records.declare(deployment, &self.inner.arns, now())?;
+        self.inner.keep(records);
         Ok(())
     }
 
-    /// Answers a request: its `X-Amz-Target` and its body.
+    /// Answers a request, given its `X-Amz-Target` and its body.
     ///
     /// # Cancel safety
     ///
-    /// A change may be made whose effect is then never given out: the endpoint would stay as it is. To be run to its end.
-    pub async fn answer(&self, target: &str, body: &[u8], fleet: &dyn StatusSource) -> Result<Answer, AwsError> {
-        let context = Context {
-            arns: &self.kept.arns,
+    /// Not cancel safe: a change may be recorded whose effect is then lost, and the endpoint would
+    /// never follow it. Run the future to its end.
+    pub async fn answer(
+        &self,
+        target: &str,
+        body: &[u8],
+        fleet: &dyn StatusSource,
+    ) -> Result<ActionResponse, AwsError> {
+        let context = ActionContext {
+            arns: &self.inner.arns,
             now: now(),
             fleet,
         };
-        match Call::parse(target, body)? {
-            Call::Read(call) => {
+        match ActionCall::parse(target, body)? {
+            ActionCall::Read(call) => {
                 let body = call.answer(&context, &self.records())?;
-                Ok(Answer { body, effect: None })
+                Ok(ActionResponse { body, effect: None })
             }
-            Call::Change(call) => self.change(&call, &context).await,
+            ActionCall::Change(call) => self.change(&call, &context).await,
         }
     }
 
-    async fn change(&self, call: &ChangeCall, context: &Context<'_>) -> Result<Answer, AwsError> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+    async fn change(&self, call: &ChangeCall, context: &ActionContext<'_>) -> Result<ActionResponse, AwsError> {
+        let guard = Arc::clone(&self.change_lock).lock_owned().await;
         let mut records = Records::clone(&self.records());
         let answer = call.answer(context, &mut records)?;
-        self.write(records, turn, Unwritten::Dropped).await.map_err(|error| {
-            tracing::error!("{error}");
-            AwsError::Internal(error.to_string())
-        })?;
+        self.write(records, guard, OnWriteFailure::Drop)
+            .await
+            .map_err(|error| {
+                tracing::error!("{error}");
+                AwsError::Internal(error.to_string())
+            })?;
         Ok(answer)
     }
 
-    /// Notes how an [effect](super::control::Effect) on `endpoint` ended; `Err` holds the reason.
+    /// Records how an [effect](super::control::Effect) on `endpoint` ended; `Err` holds the
+    /// reason.
     pub async fn settle(&self, endpoint: &str, outcome: Result<(), String>) {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let guard = Arc::clone(&self.change_lock).lock_owned().await;
         let mut records = Records::clone(&self.records());
         records.settle(endpoint, outcome, now());
-        // It is so, whether or not it can be written down; the next change that can be has it in it.
-        if let Err(error) = self.write(records, turn, Unwritten::Kept).await {
+        // The outcome is a fact, even if it cannot be written. The next successful write includes
+        // it.
+        if let Err(error) = self.write(records, guard, OnWriteFailure::Keep).await {
             tracing::error!("{error}");
         }
     }
 
-    /// Writes `records` and makes them what is known. The turn ends with that, even when nobody waits for it any more.
-    async fn write(&self, records: Records, turn: OwnedMutexGuard<()>, unwritten: Unwritten) -> Result<(), StateError> {
-        if self.kept.file.is_none() {
-            self.kept.keep(records);
+    /// Writes `records` and makes them current. Holds the lock `guard` until then, even if the
+    /// caller is dropped.
+    async fn write(
+        &self,
+        records: Records,
+        guard: OwnedMutexGuard<()>,
+        on_failure: OnWriteFailure,
+    ) -> Result<(), StateError> {
+        if self.inner.file.is_none() {
+            self.inner.keep(records);
             return Ok(());
         }
-        let kept = Arc::clone(&self.kept);
+        let inner = Arc::clone(&self.inner);
         let written = task::spawn_blocking(move || {
-            let _turn = turn;
-            let written = match &kept.file {
+            let _guard = guard;
+            let written = match &inner.file {
                 Some(file) => file.write(&records),
                 None => Ok(()),
             };
-            if written.is_ok() || unwritten == Unwritten::Kept {
-                kept.keep(records);
+            if written.is_ok() || on_failure == OnWriteFailure::Keep {
+                inner.keep(records);
             }
             written
         });
@@ -150,14 +170,14 @@ impl State {
     }
 }
 
-/// What becomes of records that could not be written.
+/// Whether records that could not be written become current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unwritten {
-    Kept,
-    Dropped,
+enum OnWriteFailure {
+    Keep,
+    Drop,
 }
 
-impl Kept {
+impl StateInner {
     fn records(&self) -> Arc<Records> {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&records)
@@ -168,7 +188,7 @@ impl Kept {
     }
 }
 
-/// Seconds since the epoch, to the millisecond, as AWS gives them.
+/// The current time in seconds since the epoch, rounded to milliseconds as AWS does.
 pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_secs_f64() * 1000.0).round() / 1000.0

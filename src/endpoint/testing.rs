@@ -1,5 +1,6 @@
-//! A container for tests: a web server that speaks the model API with room for so many models, and answers invocations as a
-//! test says.
+//! A fake container for tests: an HTTP server with the model API and a limited number of models.
+//!
+//! A test's script decides how it answers invocations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,24 +18,24 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::client::Target;
-use super::fleet::Up;
+use super::fleet::LiveAddress;
 use super::spec::{Container, Mode};
 
-/// A request that came.
+/// A request that the fake container received.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct SeenRequest {
     pub method: String,
     pub path: String,
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
 
-impl Seen {
+impl SeenRequest {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(&name.to_ascii_lowercase()).map(String::as_str)
     }
 
-    /// `POST /models`, with the client's name for the model where there is one.
+    /// The request in short, such as `POST /models`, with the client's name for the model if any.
     pub fn line(&self) -> String {
         let path = match self.path.split('/').collect::<Vec<_>>()[..] {
             ["", "models", _] => "/models/*".to_owned(),
@@ -48,19 +49,19 @@ impl Seen {
     }
 }
 
-/// What it answers.
+/// The fake container's response.
 #[derive(Debug, Clone)]
-pub enum Answer {
+pub enum FakeResponse {
     Whole(u16, Vec<(&'static str, String)>, Vec<u8>),
-    /// Chunks, and whether the last one comes.
+    /// Chunks, and whether the final empty chunk follows.
     Chunked(Vec<&'static str>, bool),
-    /// The connection is closed.
+    /// Closes the connection without a response.
     Reset,
-    /// Nothing comes until the client leaves.
+    /// Sends nothing until the client leaves.
     Stall,
 }
 
-impl Answer {
+impl FakeResponse {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self::Whole(status, Vec::new(), body.into())
     }
@@ -76,33 +77,39 @@ impl Answer {
     }
 }
 
-type Script = dyn Fn(&Seen) -> Option<Answer> + Send + Sync;
+type Script = dyn Fn(&SeenRequest) -> Option<FakeResponse> + Send + Sync;
 
-/// A container.
-pub struct Fake {
+/// A fake container.
+pub struct FakeContainer {
     spec: Container,
-    up: watch::Sender<Option<Up>>,
+    up: watch::Sender<Option<LiveAddress>>,
     starts: AtomicU64,
     inner: Arc<Inner>,
-    /// Where its models are unpacked.
+    /// The models root.
     folder: TempDir,
 }
 
 struct Inner {
     loaded: Mutex<BTreeSet<String>>,
     capacity: usize,
-    /// What is asked before the model API, if it has an answer.
+    /// Answers a request before the model API does, unless it returns `None`.
     script: Box<Script>,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<SeenRequest>>,
 }
 
-impl Fake {
-    pub fn start(spec: Container, script: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static) -> Arc<Self> {
+impl FakeContainer {
+    pub fn start(
+        spec: Container,
+        script: impl Fn(&SeenRequest) -> Option<FakeResponse> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Self::with_capacity(spec, usize::MAX, script)
     }
 
-    /// One in multi-model mode with room for so many models.
-    pub fn models(capacity: usize, script: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static) -> Arc<Self> {
+    /// A container in multi-model mode with room for `capacity` models.
+    pub fn models(
+        capacity: usize,
+        script: impl Fn(&SeenRequest) -> Option<FakeResponse> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let mut spec = Container::new("model");
         spec.mode = Mode::MultiModel { cache: true };
         Self::with_capacity(spec, capacity, script)
@@ -111,7 +118,7 @@ impl Fake {
     pub fn with_capacity(
         spec: Container,
         capacity: usize,
-        script: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static,
+        script: impl Fn(&SeenRequest) -> Option<FakeResponse> + Send + Sync + 'static,
     ) -> Arc<Self> {
         let folder = tempfile::tempdir().unwrap();
         let inner = Arc::new(Inner {
@@ -131,78 +138,78 @@ impl Fake {
         Arc::new(fake)
     }
 
-    /// Begins anew at another port, with nothing loaded.
+    /// Restarts at another port, without loaded models.
     pub fn start_again(&self) {
         self.forget_all();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let inner = Arc::clone(&self.inner);
-        // Ends with the process of the test.
+        // The thread ends with the test process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let inner = Arc::clone(&inner);
-                // An error is a client that left.
+                // An error means that the client has left.
                 thread::spawn(move || serve(&stream.unwrap(), &inner));
             }
         });
         let generation = self.starts.fetch_add(1, Ordering::Relaxed) + 1;
         let address = address.into();
-        self.up.send_replace(Some(Up { address, generation }));
+        self.up.send_replace(Some(LiveAddress { address, generation }));
     }
 
-    /// What it is to those who only know its address.
+    /// The spec of the same container as an attached one.
     pub fn attached(&self) -> Container {
         let mut spec = self.spec.clone();
         spec.address = self.up.borrow().as_ref().map(|up| up.address.to_string());
         spec
     }
 
-    /// It is down: nothing listens where it is said to be.
+    /// Marks the container as down.
     pub fn stop(&self) {
         self.up.send_replace(None);
     }
 
-    /// Nobody has noticed yet that it is down.
+    /// Simulates a crash that is not noticed yet: the known address refuses connections.
     pub fn vanish(&self) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         self.up.send_modify(|up| up.as_mut().unwrap().address = address.into());
     }
 
-    /// Forgets a model, as by a restart that nobody noticed.
+    /// Forgets all models, as after an unnoticed restart.
     pub fn forget_all(&self) {
         self.inner.loaded.lock().unwrap().clear();
     }
 
-    /// What it was asked since the last time.
-    pub fn seen(&self) -> Vec<Seen> {
+    /// Takes the requests since the last call.
+    pub fn seen(&self) -> Vec<SeenRequest> {
         std::mem::take(&mut self.inner.seen.lock().unwrap())
     }
 
     pub fn lines(&self) -> Vec<String> {
-        self.seen().iter().map(Seen::line).collect()
+        self.seen().iter().map(SeenRequest::line).collect()
     }
 
     pub fn loaded(&self) -> usize {
         self.inner.loaded.lock().unwrap().len()
     }
 
-    /// Folders of models.
+    /// The number of model folders.
     pub fn folders(&self) -> usize {
         std::fs::read_dir(self.folder.path()).unwrap().count()
     }
 }
 
-impl Target for Fake {
+impl Target for FakeContainer {
     fn container(&self) -> &Container {
         &self.spec
     }
 
-    fn up(&self) -> Option<Up> {
+    fn up(&self) -> Option<LiveAddress> {
         self.up.borrow().clone()
     }
 
-    fn wait_up(&self) -> BoxFuture<'_, Option<Up>> {
+    fn wait_up(&self) -> BoxFuture<'_, Option<LiveAddress>> {
         let mut up = self.up.subscribe();
         async move { up.wait_for(Option::is_some).await.ok()?.clone() }.boxed()
     }
@@ -210,7 +217,7 @@ impl Target for Fake {
     fn lost(&self, generation: u64) -> BoxFuture<'_, ()> {
         let mut up = self.up.subscribe();
         async move {
-            let other = |up: &Option<Up>| up.as_ref().is_none_or(|up| up.generation != generation);
+            let other = |up: &Option<LiveAddress>| up.as_ref().is_none_or(|up| up.generation != generation);
             let _ = up.wait_for(other).await;
         }
         .boxed()
@@ -234,7 +241,7 @@ impl Target for Fake {
 }
 
 impl Inner {
-    fn answer(&self, seen: &Seen) -> Answer {
+    fn answer(&self, seen: &SeenRequest) -> FakeResponse {
         if let Some(answer) = (self.script)(seen) {
             return answer;
         }
@@ -247,26 +254,26 @@ impl Inner {
                 let url = request["url"].as_str().unwrap();
                 assert!(Path::new(url).join("model.onnx").is_file(), "{url}");
                 if loaded.contains(&name) {
-                    return Answer::new(409, "there");
+                    return FakeResponse::new(409, "there");
                 }
                 if loaded.len() >= self.capacity {
-                    return Answer::new(507, "full");
+                    return FakeResponse::new(507, "full");
                 }
                 loaded.insert(name);
-                Answer::new(200, "{}")
+                FakeResponse::new(200, "{}")
             }
             ("DELETE", ["models", name]) => match loaded.remove(*name) {
-                true => Answer::new(200, "{}"),
-                false => Answer::new(404, "unknown"),
+                true => FakeResponse::new(200, "{}"),
+                false => FakeResponse::new(404, "unknown"),
             },
             ("POST", ["models", name, "invoke"]) => match loaded.contains(*name) {
                 true => {
                     let model = seen.header("x-amzn-sagemaker-target-model").unwrap();
-                    Answer::new(200, format!("{model} {}", String::from_utf8_lossy(&seen.body)))
+                    FakeResponse::new(200, format!("{model} {}", String::from_utf8_lossy(&seen.body)))
                 }
-                false => Answer::new(404, "unknown"),
+                false => FakeResponse::new(404, "unknown"),
             },
-            _ => Answer::new(404, "no route"),
+            _ => FakeResponse::new(404, "no route"),
         }
     }
 }
@@ -276,14 +283,14 @@ fn serve(stream: &TcpStream, inner: &Inner) -> Option<()> {
     loop {
         let seen = read(&mut reader)?;
         let mut writer = stream;
-        // Its health is nobody's business.
+        // Health checks are not recorded.
         if seen.method == "GET" {
             writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
             continue;
         }
         inner.seen.lock().unwrap().push(seen.clone());
         match inner.answer(&seen) {
-            Answer::Whole(status, headers, body) => {
+            FakeResponse::Whole(status, headers, body) => {
                 let headers: String = headers
                     .iter()
                     .map(|(name, value)| format!("{name}: {value}\r\n"))
@@ -292,7 +299,7 @@ fn serve(stream: &TcpStream, inner: &Inner) -> Option<()> {
                 let head = format!("HTTP/1.1 {status} Status\r\ncontent-length: {length}\r\n{headers}\r\n");
                 writer.write_all(&[head.as_bytes(), &body].concat()).ok()?;
             }
-            Answer::Chunked(chunks, ends) => {
+            FakeResponse::Chunked(chunks, ends) => {
                 let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
                 writer.write_all(head.as_bytes()).ok()?;
                 for chunk in chunks {
@@ -303,8 +310,8 @@ fn serve(stream: &TcpStream, inner: &Inner) -> Option<()> {
                 }
                 writer.write_all(b"0\r\n\r\n").ok()?;
             }
-            Answer::Reset => return None,
-            Answer::Stall => {
+            FakeResponse::Reset => return None,
+            FakeResponse::Stall => {
                 let _ = reader.read(&mut [0]);
                 return None;
             }
@@ -312,7 +319,7 @@ fn serve(stream: &TcpStream, inner: &Inner) -> Option<()> {
     }
 }
 
-fn read(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
+fn read(reader: &mut BufReader<&TcpStream>) -> Option<SeenRequest> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();
@@ -332,7 +339,7 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
         .map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Seen {
+    Some(SeenRequest {
         method,
         path,
         headers,
@@ -340,5 +347,5 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
     })
 }
 
-/// Longer than any test waits: what ends is ended by somebody.
+/// Longer than any test waits: no test may depend on this timeout.
 pub const FOREVER: Duration = Duration::from_secs(600);

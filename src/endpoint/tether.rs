@@ -1,7 +1,7 @@
-//! Ties a process to the one that started it: whatever ends the parent, SIGKILL included, the child gets a signal.
+//! The parent-death signal: a child process gets a signal when its parent ends, even by SIGKILL.
 //!
-//! The kernel does it for a process that has asked for it, and keeps to it when the process becomes another program. So what
-//! is to be tied starts as a copy of ours, which asks and then becomes what it was started for.
+//! A process requests the signal from the kernel, and the request survives `exec`. So such a child
+//! starts as this program, which requests the signal and then executes the intended program.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -10,19 +10,19 @@ use std::process::Command;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::config::Parting;
+use crate::config::DeathSignal;
 
-/// The command of the process that becomes another.
+/// The subcommand that requests the signal and executes another program.
 pub const TETHER_COMMAND: &str = "tether";
 
-/// The arguments with which this program becomes `command` in a process tied to this one.
+/// The arguments with which this program requests a parent-death signal and executes `command`.
 pub(super) fn arguments<'a>(
-    parting: Parting,
+    parting: DeathSignal,
     command: impl IntoIterator<Item = &'a OsStr>,
 ) -> impl Iterator<Item = OsString> {
     let parting = match parting {
-        Parting::Kill => "kill",
-        Parting::Term => "term",
+        DeathSignal::Kill => "kill",
+        DeathSignal::Term => "term",
     };
     let parent = std::process::id().to_string();
     let words = [TETHER_COMMAND, "--parent", &parent, "--parting", parting, "--"].map(OsString::from);
@@ -30,21 +30,22 @@ pub(super) fn arguments<'a>(
     words.into_iter().chain(command)
 }
 
-/// Ties this process to the one with the id `parent`, which has started it, and makes it `command`. Returns why it did not.
-pub fn become_tied(parent: u32, parting: Parting, command: &[OsString]) -> io::Error {
+/// Requests a signal for the death of the parent with the id `parent`, then executes `command`.
+/// Returns only if that fails, with the reason.
+pub fn run_with_parent_death_signal(parent: u32, parting: DeathSignal, command: &[OsString]) -> io::Error {
     let signal = match parting {
-        Parting::Kill => Signal::KILL,
-        Parting::Term => Signal::TERM,
+        DeathSignal::Kill => Signal::KILL,
+        DeathSignal::Term => Signal::TERM,
     };
     if let Err(error) = set_parent_process_death_signal(Some(signal)) {
         return error.into();
     }
-    // Gone before its death could be asked for.
+    // The parent ended before the request took effect.
     if parent_id() != parent {
-        return io::Error::other("the process that started this one is gone");
+        return io::Error::other("the parent process has ended");
     }
     match command.split_first() {
         Some((program, arguments)) => Command::new(program).args(arguments).exec(),
-        None => io::Error::other("there is no command"),
+        None => io::Error::other("no command given"),
     }
 }

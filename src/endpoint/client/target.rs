@@ -1,5 +1,6 @@
-//! A container as the platform meets it. Behind a trait, so that what is said to containers can be tested with one that
-//! only plays along.
+//! A container as the platform sees it.
+//!
+//! It is a trait, so that tests can check the requests to containers with a fake one.
 
 use std::path::Path;
 
@@ -7,26 +8,27 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout_at};
 
-use crate::endpoint::fleet::{RunningContainer, Up};
+use crate::endpoint::fleet::{LiveAddress, RunningContainer};
 use crate::endpoint::spec::Container;
 
 /// A container of an instance.
 pub trait Target: Send + Sync + 'static {
     fn container(&self) -> &Container;
 
-    /// Where it answers, and which of its starts that is: what was loaded in an earlier one is gone.
-    fn up(&self) -> Option<Up>;
+    /// The container's address and generation; `None` while it does not respond. Models that were
+    /// loaded in an earlier generation are gone.
+    fn up(&self) -> Option<LiveAddress>;
 
-    /// Returns when it answers; `None` if it will not any more.
-    fn wait_up(&self) -> BoxFuture<'_, Option<Up>>;
+    /// Waits until the container responds; `None` if it never will.
+    fn wait_up(&self) -> BoxFuture<'_, Option<LiveAddress>>;
 
-    /// Returns when what was started under this number does not answer any more.
+    /// Waits until this generation of the container stops responding.
     fn lost(&self, generation: u64) -> BoxFuture<'_, ()>;
 
-    /// Ends it as a crash would; it is started again.
+    /// Kills the container as a crash would. It is then restarted.
     fn kill(&self);
 
-    /// Where models are unpacked for it.
+    /// The folder where this process unpacks the container's models.
     fn models_root(&self) -> &Path;
 
     /// The same folder as the container sees it: `/opt/ml/models` in an image.
@@ -41,11 +43,11 @@ impl Target for RunningContainer {
         self.spec()
     }
 
-    fn up(&self) -> Option<Up> {
+    fn up(&self) -> Option<LiveAddress> {
         self.up()
     }
 
-    fn wait_up(&self) -> BoxFuture<'_, Option<Up>> {
+    fn wait_up(&self) -> BoxFuture<'_, Option<LiveAddress>> {
         self.wait_up().boxed()
     }
 
@@ -70,8 +72,8 @@ impl Target for RunningContainer {
     }
 }
 
-/// The container, once it answers. Nothing if it does not until `deadline`, or never will.
-pub(super) async fn up(target: &dyn Target, deadline: Instant) -> Option<Up> {
+/// Waits until the container responds; `None` if it does not before `deadline`, or never will.
+pub(super) async fn up(target: &dyn Target, deadline: Instant) -> Option<LiveAddress> {
     match target.up() {
         Some(up) => Some(up),
         None => timeout_at(deadline, target.wait_up()).await.ok()?,

@@ -1,21 +1,22 @@
-//! Names of resources as AWS writes them.
+//! ARNs, the names of resources on AWS.
 
 use std::fmt;
 
-/// The account to which everything here belongs.
+/// The account of all resources.
 pub const ACCOUNT: &str = "000000000000";
 
+/// The kind of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ResourceKind {
     Model,
     EndpointConfig,
     Endpoint,
 }
 
-impl Kind {
+impl ResourceKind {
     pub const ALL: [Self; 3] = [Self::Model, Self::EndpointConfig, Self::Endpoint];
 
-    /// In an ARN.
+    /// The kind in an ARN.
     pub fn segment(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -25,8 +26,8 @@ impl Kind {
     }
 }
 
-/// In messages.
-impl fmt::Display for Kind {
+/// The kind in messages.
+impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Model => "model",
@@ -36,7 +37,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Makes ARNs.
+/// Creates and parses the ARNs of one region.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arns {
     region: String,
@@ -47,12 +48,12 @@ impl Arns {
         Self { region: region.into() }
     }
 
-    /// In lower case, as on AWS, where two names that differ in case only are the same.
-    pub fn of(&self, kind: Kind, name: &str) -> String {
+    /// The ARN of a resource, in lower case as on AWS, where names are not case-sensitive.
+    pub fn of(&self, kind: ResourceKind, name: &str) -> String {
         format!("{}{}", self.prefix(), resource(kind, name))
     }
 
-    /// What an ARN of this place names: `model/a`.
+    /// The resource that an ARN of this region and account names, such as `model/a`.
     pub fn resource<'a>(&self, arn: &'a str) -> Option<&'a str> {
         arn.strip_prefix(self.prefix().as_str())
     }
@@ -62,7 +63,7 @@ impl Arns {
     }
 }
 
-/// What a resource is called within its place: `model/a`.
-pub(super) fn resource(kind: Kind, name: &str) -> String {
+/// The name of a resource within its region and account, such as `model/a`.
+pub(super) fn resource(kind: ResourceKind, name: &str) -> String {
     format!("{}/{}", kind.segment(), name.to_ascii_lowercase())
 }

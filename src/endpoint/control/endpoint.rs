@@ -1,71 +1,76 @@
-//! What may be asked of an endpoint: to be made, changed, described and deleted. The doing is an [`Effect`].
+//! The actions on endpoints. Their work is an [`Effect`].
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::arn::Kind;
+use super::arn::ResourceKind;
 use super::error::AwsError;
 use super::records::Records;
-use super::request::{Request, picked};
-use super::running::{Endpoint, Phase, Wish};
-use super::{Answer, Capacity, Context, Effect};
+use super::request::{CheckedRequest, picked};
+use super::running::{DesiredEndpoint, Endpoint, EndpointPhase};
+use super::{ActionContext, ActionResponse, DesiredCapacity, Effect};
 use crate::endpoint::spec::{Deployment, Model, Variant};
 
 pub(super) fn create(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
-    let request = Request(body);
+) -> Result<ActionResponse, AwsError> {
+    let request = CheckedRequest(body);
     let name = request.name("EndpointName");
     let config = records.config(context.arns, request.name("EndpointConfigName"))?;
-    let mut wish = Wish::new(name, config, records, context.arns)?;
-    wish.deployment_config = request.get("DeploymentConfig").cloned();
-    let deployment = wish.deployment.clone();
-    let endpoint = Endpoint::new(wish, context.arns, context.now);
-    records.must_be_new(Kind::Endpoint, &endpoint.arn)?;
-    records.add_tags(Kind::Endpoint, name, request);
+    let mut desired_endpoint = DesiredEndpoint::new(name, config, records, context.arns)?;
+    desired_endpoint.deployment_config = request.get("DeploymentConfig").cloned();
+    let deployment = desired_endpoint.deployment.clone();
+    let endpoint = Endpoint::new(desired_endpoint, context.arns, context.now);
+    records.must_be_new(ResourceKind::Endpoint, &endpoint.arn)?;
+    records.add_tags(ResourceKind::Endpoint, name, request);
     let body = json!({"EndpointArn": endpoint.arn});
     records.endpoints.insert(name.to_owned(), endpoint);
-    Ok(Answer {
+    Ok(ActionResponse {
         body,
         effect: Some(Effect::Deploy(deployment)),
     })
 }
 
 pub(super) fn update(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
-    let request = Request(body);
+) -> Result<ActionResponse, AwsError> {
+    let request = CheckedRequest(body);
     let name = records
         .endpoint(context.arns, request.name("EndpointName"))?
         .name
         .clone();
     let config = records.config(context.arns, request.name("EndpointConfigName"))?;
-    let mut wish = Wish::new(&name, config, records, context.arns)?;
+    let mut desired_endpoint = DesiredEndpoint::new(&name, config, records, context.arns)?;
     let endpoint = records.endpoint_mut(context.arns, &name)?;
-    endpoint.begin(Phase::Updating, context.now)?;
+    endpoint.begin(EndpointPhase::Updating, context.now)?;
     if request.flag("RetainAllVariantProperties") == Some(true) {
         let excluded = request.objects("ExcludeRetainedVariantProperties");
         let excluded = BTreeSet::from_iter(excluded.map(|property| property.name("VariantPropertyType")));
-        retain(&mut wish.deployment, &endpoint.desired.deployment, &excluded);
+        retain(
+            &mut desired_endpoint.deployment,
+            &endpoint.desired.deployment,
+            &excluded,
+        );
     }
-    wish.deployment_config = match request.flag("RetainDeploymentConfig") {
+    desired_endpoint.deployment_config = match request.flag("RetainDeploymentConfig") {
         Some(true) => endpoint.desired.deployment_config.clone(),
         _ => request.get("DeploymentConfig").cloned(),
     };
-    let deployment = wish.deployment.clone();
-    endpoint.desired = wish;
-    Ok(Answer {
+    let deployment = desired_endpoint.deployment.clone();
+    endpoint.desired = desired_endpoint;
+    Ok(ActionResponse {
         body: json!({"EndpointArn": endpoint.arn}),
         effect: Some(Effect::Update(deployment)),
     })
 }
 
-/// Variants that keep their names keep what was changed of them since they were made.
+/// Variants with the same name keep their current weight and number of instances, except the
+/// excluded properties.
 fn retain(new: &mut Deployment, old: &Deployment, excluded: &BTreeSet<&str>) {
     for (variant, _) in &mut new.variants {
         let Some((old, _)) = old.variant(&variant.name) else {
@@ -81,11 +86,11 @@ fn retain(new: &mut Deployment, old: &Deployment, excluded: &BTreeSet<&str>) {
 }
 
 pub(super) fn update_weights(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
-    let request = Request(body);
+) -> Result<ActionResponse, AwsError> {
+    let request = CheckedRequest(body);
     let name = request.name("EndpointName");
     let endpoint = records.endpoint_mut(context.arns, name)?;
     let mut desired = endpoint.desired.clone();
@@ -100,7 +105,7 @@ pub(super) fn update_weights(
         };
         if wanted.has("ServerlessUpdateConfig") {
             return Err(AwsError::validation(
-                "ServerlessUpdateConfig is not supported here: no variant is serverless.",
+                "ServerlessUpdateConfig is not supported here, because variants cannot be serverless.",
             ));
         }
         if let Some(weight) = wanted.number("DesiredWeight") {
@@ -111,19 +116,19 @@ pub(super) fn update_weights(
                 u32::try_from(count).map_err(|_| AwsError::validation("DesiredInstanceCount is too large."))?;
         }
     }
-    endpoint.begin(Phase::Updating, context.now)?;
+    endpoint.begin(EndpointPhase::Updating, context.now)?;
     endpoint.desired = desired;
     let capacities = endpoint
         .desired
         .deployment
         .variants
         .iter()
-        .map(|(variant, _)| Capacity {
+        .map(|(variant, _)| DesiredCapacity {
             variant: variant.name.clone(),
             weight: variant.weight,
             instances: variant.instances,
         });
-    Ok(Answer {
+    Ok(ActionResponse {
         effect: Some(Effect::SetWeights {
             endpoint: endpoint.name.clone(),
             capacities: capacities.collect(),
@@ -133,23 +138,27 @@ pub(super) fn update_weights(
 }
 
 pub(super) fn delete(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
-    let name = Request(body).name("EndpointName");
+) -> Result<ActionResponse, AwsError> {
+    let name = CheckedRequest(body).name("EndpointName");
     let endpoint = records.endpoint_mut(context.arns, name)?;
-    endpoint.begin(Phase::Deleting, context.now)?;
-    Ok(Answer {
+    endpoint.begin(EndpointPhase::Deleting, context.now)?;
+    Ok(ActionResponse {
         body: json!({}),
         effect: Some(Effect::Remove(endpoint.name.clone())),
     })
 }
 
-pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
-    let endpoint = records.endpoint(context.arns, Request(body).name("EndpointName"))?;
+pub(super) fn describe(
+    context: &ActionContext<'_>,
+    records: &Records,
+    body: &Map<String, Value>,
+) -> Result<Value, AwsError> {
+    let endpoint = records.endpoint(context.arns, CheckedRequest(body).name("EndpointName"))?;
     let pending = endpoint.pending();
-    // Until another configuration has taken over, it is the old one that serves.
+    // Until a new configuration has taken over, the old one serves.
     let shown = match (&endpoint.current, pending) {
         (Some(current), Some(_)) => current,
         _ => &endpoint.desired,
@@ -194,14 +203,15 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
     Ok(description)
 }
 
-fn variants(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish) -> Vec<Value> {
+fn variants(context: &ActionContext<'_>, endpoint: &Endpoint, shown: &DesiredEndpoint) -> Vec<Value> {
     let variants = shown.deployment.variants.iter();
     variants
         .map(|(variant, model)| summary(context, endpoint, shown, variant, model))
         .collect()
 }
 
-/// Data capture as an endpoint has it: off, because a configuration with it on is refused.
+/// The data capture of an endpoint: always off, because a configuration that enables it is
+/// refused.
 fn capture_summary(config: &Value) -> Value {
     let given = |member: &str, default: Value| config.get(member).cloned().unwrap_or(default);
     json!({
@@ -213,7 +223,13 @@ fn capture_summary(config: &Value) -> Value {
     })
 }
 
-fn summary(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish, variant: &Variant, model: &Model) -> Value {
+fn summary(
+    context: &ActionContext<'_>,
+    endpoint: &Endpoint,
+    shown: &DesiredEndpoint,
+    variant: &Variant,
+    model: &Model,
+) -> Value {
     let current = endpoint.current.as_ref();
     let current = current.and_then(|current| current.deployment.variant(&variant.name));
     let running = context.fleet.running_instances(&endpoint.name, &variant.name);
@@ -252,8 +268,8 @@ fn summary(context: &Context<'_>, endpoint: &Endpoint, shown: &Wish, variant: &V
     summary
 }
 
-/// The pools of a variant. No machine is rented here, so all instances are of the kind that is
-/// tried first.
+/// The instance pools of a variant. All instances count for the pool with the first priority,
+/// because no machines are allocated here.
 fn pools(given: &Value, running: u32) -> Option<Value> {
     let pools = given.get("InstancePools")?.as_array()?;
     let priority = |pool: &&Value| pool.get("Priority").and_then(Value::as_u64);

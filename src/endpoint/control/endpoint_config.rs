@@ -1,4 +1,4 @@
-//! `CreateEndpointConfig` and what may be asked of a configuration: variants, and whether it is asynchronous.
+//! The actions on endpoint configurations.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::arn::{Arns, Kind};
+use super::arn::{Arns, ResourceKind};
 use super::error::AwsError;
 use super::records::Records;
-use super::request::{self, Request, picked};
-use super::{Answer, Context, shapes, tags};
-use crate::endpoint::spec::{Asynchronous, EndpointConfig, Routing, Variant};
+use super::request::{self, CheckedRequest, picked};
+use super::{ActionContext, ActionResponse, shapes, tags};
+use crate::endpoint::spec::{AsyncConfig, EndpointConfig, Routing, Variant};
 
-/// Bytes of a prefix where a configuration does not say: the least that it may.
+/// The default length of a prefix in bytes, SageMaker's minimum.
 const SHORTEST_PREFIX: usize = 1024;
 
-/// Makes a configuration of the body of a `CreateEndpointConfig`.
+/// Creates a configuration from the body of a `CreateEndpointConfig` request.
 pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<EndpointConfig, AwsError> {
     build(&request::check(shapes::CREATE_ENDPOINT_CONFIG, body)?, arns, created)
 }
 
 fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<EndpointConfig, AwsError> {
-    let request = Request(body);
+    let request = CheckedRequest(body);
     refuse_unsupported(request)?;
     let variants = Vec::from_iter(request.objects("ProductionVariants"));
     let variants = variants.into_iter().enumerate();
@@ -41,7 +41,7 @@ fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Endpoin
     let name = request.name("EndpointConfigName");
     Ok(EndpointConfig {
         name: name.to_owned(),
-        arn: arns.of(Kind::EndpointConfig, name),
+        arn: arns.of(ResourceKind::EndpointConfig, name),
         created,
         variants,
         asynchronous: request.object("AsyncInferenceConfig").map(asynchronous).transpose()?,
@@ -49,7 +49,7 @@ fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Endpoin
     })
 }
 
-fn refuse_unsupported(request: Request<'_>) -> Result<(), AwsError> {
+fn refuse_unsupported(request: CheckedRequest<'_>) -> Result<(), AwsError> {
     for (member, what) in [
         ("ShadowProductionVariants", "shadow variants"),
         ("ExplainerConfig", "explanations"),
@@ -69,7 +69,7 @@ fn refuse_unsupported(request: Request<'_>) -> Result<(), AwsError> {
     Ok(())
 }
 
-fn variant(request: Request<'_>, path: &str) -> Result<Variant, AwsError> {
+fn variant(request: CheckedRequest<'_>, path: &str) -> Result<Variant, AwsError> {
     fn refusal(path: &str, reason: &str) -> AwsError {
         AwsError::validation(format!("'{path}': {reason}"))
     }
@@ -107,9 +107,9 @@ fn variant(request: Request<'_>, path: &str) -> Result<Variant, AwsError> {
     })
 }
 
-/// The kinds of machines that a variant may be started on make no difference here, unless they
-/// have models of their own.
-fn refuse_pools(request: Request<'_>) -> Result<(), &'static str> {
+/// Refuses instance pools with their own models. Other pools are accepted, because machine types
+/// make no difference here.
+fn refuse_pools(request: CheckedRequest<'_>) -> Result<(), &'static str> {
     match request
         .objects("InstancePools")
         .any(|pool| pool.has("ModelNameOverride"))
@@ -119,7 +119,7 @@ fn refuse_pools(request: Request<'_>) -> Result<(), &'static str> {
     }
 }
 
-fn routing(request: Request<'_>) -> Result<Routing, &'static str> {
+fn routing(request: CheckedRequest<'_>) -> Result<Routing, &'static str> {
     let Some(config) = request.object("RoutingConfig") else {
         return Ok(Routing::Random);
     };
@@ -143,26 +143,26 @@ fn routing(request: Request<'_>) -> Result<Routing, &'static str> {
     })
 }
 
-fn asynchronous(request: Request<'_>) -> Result<Asynchronous, AwsError> {
+fn asynchronous(request: CheckedRequest<'_>) -> Result<AsyncConfig, AwsError> {
     let refuse = |reason: &str| {
         Err(AwsError::validation(format!(
             "'asyncInferenceConfig.outputConfig': {reason}"
         )))
     };
     let Some(output) = request.object("OutputConfig") else {
-        return refuse("it is required.");
+        return refuse("OutputConfig is required.");
     };
     let topics = output.object("NotificationConfig");
     if topics.is_some_and(|topics| topics.has("SuccessTopic") || topics.has("ErrorTopic")) {
-        return refuse("NotificationConfig: topics of SNS are not supported here; look for the output object.");
+        return refuse("NotificationConfig: SNS topics are not supported here; check for the output object.");
     }
     let Some(path) = output.text("S3OutputPath") else {
-        return refuse("S3OutputPath is required here: there is no bucket of the account to fall back to.");
+        return refuse("S3OutputPath is required here, because the account has no default bucket.");
     };
     let max_concurrent = request
         .object("ClientConfig")
         .and_then(|client| client.integer("MaxConcurrentInvocationsPerInstance"));
-    Ok(Asynchronous {
+    Ok(AsyncConfig {
         output: path.to_owned(),
         failure: output.text("S3FailurePath").map(str::to_owned),
         max_concurrent: max_concurrent.and_then(|count| u32::try_from(count).ok()),
@@ -170,22 +170,26 @@ fn asynchronous(request: Request<'_>) -> Result<Asynchronous, AwsError> {
 }
 
 pub(super) fn create(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
+) -> Result<ActionResponse, AwsError> {
     let config = build(body, context.arns, context.now)?;
-    records.must_be_new(Kind::EndpointConfig, &config.arn)?;
+    records.must_be_new(ResourceKind::EndpointConfig, &config.arn)?;
     for variant in &config.variants {
         records.model(context.arns, &variant.model_name)?;
     }
-    records.add_tags(Kind::EndpointConfig, &config.name, Request(body));
-    let answer = Answer::plain(json!({"EndpointConfigArn": config.arn}));
+    records.add_tags(ResourceKind::EndpointConfig, &config.name, CheckedRequest(body));
+    let answer = ActionResponse::plain(json!({"EndpointConfigArn": config.arn}));
     records.configs.insert(config.name.clone(), Arc::new(config));
     Ok(answer)
 }
 
-pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
+pub(super) fn describe(
+    context: &ActionContext<'_>,
+    records: &Records,
+    body: &Map<String, Value>,
+) -> Result<Value, AwsError> {
     const GIVEN_BACK: [&str; 9] = [
         "ProductionVariants",
         "DataCaptureConfig",
@@ -197,7 +201,7 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
         "MetricsConfig",
         "CrossRegionTrafficConfig",
     ];
-    let config = records.config(context.arns, Request(body).name("EndpointConfigName"))?;
+    let config = records.config(context.arns, CheckedRequest(body).name("EndpointConfigName"))?;
     let mut description = picked(&config.raw, &GIVEN_BACK);
     let variants = description.get_mut("ProductionVariants").and_then(Value::as_array_mut);
     for variant in variants.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -212,15 +216,15 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
     Ok(description.into())
 }
 
-/// Endpoints that use it go on: each has its own copy.
+/// Deletes a configuration. Endpoints that use it keep running with their own copy.
 pub(super) fn delete(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
-    let name = Request(body).name("EndpointConfigName");
+) -> Result<ActionResponse, AwsError> {
+    let name = CheckedRequest(body).name("EndpointConfigName");
     let name = records.config(context.arns, name)?.name.clone();
     records.configs.remove(&name);
-    records.forget_tags(Kind::EndpointConfig, &name);
-    Ok(Answer::plain(json!({})))
+    records.forget_tags(ResourceKind::EndpointConfig, &name);
+    Ok(ActionResponse::plain(json!({})))
 }

@@ -1,20 +1,22 @@
-//! Refusals as SageMaker's API gives them: clients look at the code, people read the message.
+//! Errors of SageMaker's API: clients check the code, people read the message.
 
 use serde_json::{Value, json};
 
+/// An error of the control plane.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AwsError {
-    /// What was asked for cannot be, or names what is not there: SageMaker has no other code for either.
+    /// The request is invalid or names a resource that does not exist. SageMaker has one code for
+    /// both.
     #[error("{0}")]
     Validation(String),
-    /// The body is not JSON, or a member is of another type.
+    /// The body is not JSON, or a member has the wrong type.
     #[error("{0}")]
     Serialization(String),
     #[error("{0}")]
     UnknownOperation(String),
     #[error("{0}")]
     ResourceLimitExceeded(String),
-    /// Nobody's fault who asked. Clients ask again.
+    /// A failure of the server. Clients retry the request.
     #[error("{0}")]
     Internal(String),
 }
@@ -44,7 +46,7 @@ impl AwsError {
         }
     }
 
-    /// The body of the reply, whose content type is `application/x-amz-json-1.1`.
+    /// The body of the response, whose content type is `application/x-amz-json-1.1`.
     pub fn body(&self) -> Value {
         json!({"__type": self.code(), "message": self.to_string()})
     }

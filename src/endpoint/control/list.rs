@@ -1,7 +1,8 @@
-//! `ListModels`, `ListEndpointConfigs` and `ListEndpoints`: filters, orders and pages, which are the same for all three.
+//! `ListModels`, `ListEndpointConfigs` and `ListEndpoints`: filters, sort orders and pages, which
+//! are the same for all three.
 //!
-//! A token says behind which item the next page begins, not how many came before: nothing is missed and nothing repeated
-//! when others are made and deleted between two pages.
+//! A token contains the sort key of the page's last item, not a count. So the next page repeats
+//! and misses nothing when items are created or deleted between two pages.
 
 use std::cmp::Ordering;
 
@@ -9,39 +10,39 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::Context;
+use super::ActionContext;
 use super::error::AwsError;
 use super::records::Records;
-use super::request::Request;
-use super::running::Phase;
+use super::request::CheckedRequest;
+use super::running::EndpointPhase;
 
-/// As on SageMaker.
+/// The default page size, as on SageMaker.
 const PAGE: u64 = 10;
 
-struct Item<'a> {
+struct ListItem<'a> {
     name: &'a str,
     created: f64,
-    /// Of endpoints.
-    state: Option<(Phase, f64)>,
+    /// The phase and the modification time of an endpoint.
+    state: Option<(EndpointPhase, f64)>,
     summary: Value,
 }
 
-pub(super) fn models(_: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
-    let items = records.models.values().map(|model| Item {
+pub(super) fn models(_: &ActionContext<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
+    let items = records.models.values().map(|model| ListItem {
         name: &model.name,
         created: model.created,
         state: None,
         summary: json!({"ModelName": model.name, "ModelArn": model.arn, "CreationTime": model.created}),
     });
-    page("Models", items, Request(body))
+    page("Models", items, CheckedRequest(body))
 }
 
 pub(super) fn endpoint_configs(
-    _: &Context<'_>,
+    _: &ActionContext<'_>,
     records: &Records,
     body: &Map<String, Value>,
 ) -> Result<Value, AwsError> {
-    let items = records.configs.values().map(|config| Item {
+    let items = records.configs.values().map(|config| ListItem {
         name: &config.name,
         created: config.created,
         state: None,
@@ -49,11 +50,15 @@ pub(super) fn endpoint_configs(
             "EndpointConfigName": config.name, "EndpointConfigArn": config.arn, "CreationTime": config.created,
         }),
     });
-    page("EndpointConfigs", items, Request(body))
+    page("EndpointConfigs", items, CheckedRequest(body))
 }
 
-pub(super) fn endpoints(_: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
-    let items = records.endpoints.values().map(|endpoint| Item {
+pub(super) fn endpoints(
+    _: &ActionContext<'_>,
+    records: &Records,
+    body: &Map<String, Value>,
+) -> Result<Value, AwsError> {
+    let items = records.endpoints.values().map(|endpoint| ListItem {
         name: &endpoint.name,
         created: endpoint.created,
         state: Some((endpoint.phase, endpoint.modified)),
@@ -65,23 +70,27 @@ pub(super) fn endpoints(_: &Context<'_>, records: &Records, body: &Map<String, V
             "EndpointStatus": endpoint.phase.name(),
         }),
     });
-    page("Endpoints", items, Request(body))
+    page("Endpoints", items, CheckedRequest(body))
 }
 
-fn page<'a>(member: &str, items: impl Iterator<Item = Item<'a>>, request: Request<'_>) -> Result<Value, AwsError> {
-    let order = Order {
+fn page<'a>(
+    member: &str,
+    items: impl Iterator<Item = ListItem<'a>>,
+    request: CheckedRequest<'_>,
+) -> Result<Value, AwsError> {
+    let order = ListOrder {
         by: match request.text("SortBy") {
-            Some("Name") => By::Name,
-            Some("Status") => By::Status,
-            _ => By::Creation,
+            Some("Name") => SortField::Name,
+            Some("Status") => SortField::Status,
+            _ => SortField::Creation,
         },
         ascending: request.text("SortOrder") == Some("Ascending"),
     };
-    let begin = request.text("NextToken").map(Place::from_token).transpose()?;
+    let begin = request.text("NextToken").map(SortKey::from_token).transpose()?;
     let mut items = Vec::from_iter(
         items
             .filter(|item| is_wanted(item, request))
-            .map(|item| (Place::of(&item), item)),
+            .map(|item| (SortKey::of(&item), item)),
     );
     items.retain(|(place, _)| {
         begin
@@ -104,8 +113,8 @@ fn page<'a>(member: &str, items: impl Iterator<Item = Item<'a>>, request: Reques
     Ok(body.into())
 }
 
-/// Names are compared without case, as SageMaker does.
-fn is_wanted(item: &Item<'_>, request: Request<'_>) -> bool {
+/// Whether an item passes the request's filters. Names are compared without case, as on SageMaker.
+fn is_wanted(item: &ListItem<'_>, request: CheckedRequest<'_>) -> bool {
     let after = |member, time: f64| request.number(member).is_none_or(|limit| time >= limit);
     let before = |member, time: f64| request.number(member).is_none_or(|limit| time < limit);
     let contained = request.text("NameContains").is_none_or(|part| {
@@ -121,40 +130,40 @@ fn is_wanted(item: &Item<'_>, request: Request<'_>) -> bool {
 }
 
 #[derive(Clone, Copy)]
-enum By {
+enum SortField {
     Name,
     Creation,
     Status,
 }
 
 #[derive(Clone, Copy)]
-struct Order {
-    by: By,
+struct ListOrder {
+    by: SortField,
     ascending: bool,
 }
 
-/// By which an item is found again, even when it is gone.
+/// The sort key of an item. A token keeps it, so it works even if the item is deleted.
 #[derive(Debug, Clone, PartialEq)]
-struct Place {
+struct SortKey {
     created: f64,
     status: String,
     name: String,
 }
 
-impl Order {
-    fn compare(self, one: &Place, other: &Place) -> Ordering {
+impl ListOrder {
+    fn compare(self, one: &SortKey, other: &SortKey) -> Ordering {
         let by_name = one.name.cmp(&other.name);
         let ordering = match self.by {
-            By::Name => by_name,
-            By::Creation => one.created.total_cmp(&other.created).then(by_name),
-            By::Status => one.status.cmp(&other.status).then(by_name),
+            SortField::Name => by_name,
+            SortField::Creation => one.created.total_cmp(&other.created).then(by_name),
+            SortField::Status => one.status.cmp(&other.status).then(by_name),
         };
         if self.ascending { ordering } else { ordering.reverse() }
     }
 }
 
-impl Place {
-    fn of(item: &Item<'_>) -> Self {
+impl SortKey {
+    fn of(item: &ListItem<'_>) -> Self {
         Self {
             created: item.created,
             status: item.state.map(|(phase, _)| phase.name().to_owned()).unwrap_or_default(),

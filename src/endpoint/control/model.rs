@@ -1,29 +1,29 @@
-//! `CreateModel` and what may be asked of a model: the containers that a request describes, checked against each other.
+//! The actions on models, and the checks of a model's containers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::arn::{Arns, Kind};
+use super::arn::{Arns, ResourceKind};
 use super::error::AwsError;
 use super::records::Records;
-use super::request::{self, Request, picked};
-use super::{Answer, Context, shapes, tags};
+use super::request::{self, CheckedRequest, picked};
+use super::{ActionContext, ActionResponse, shapes, tags};
 use crate::endpoint::loader_variables;
 use crate::endpoint::spec::{Container, Execution, Mode, Model, ONLY_CONTAINER};
 
-/// Of all containers of a model, keys and values.
+/// Maximum bytes of the names and values of all environment variables of a model.
 const MAX_ENVIRONMENT_BYTES: usize = 32 << 10;
 
-/// Makes a model of the body of a `CreateModel`, as the API and the command line take it.
+/// Creates a model from the body of a `CreateModel` request, for the API and the command line.
 pub fn parse(body: Value, arns: &Arns, created: f64) -> Result<Model, AwsError> {
     build(&request::check(shapes::CREATE_MODEL, body)?, arns, created)
 }
 
-/// Makes a model of a request that has the right shape.
+/// Creates a model from a checked request.
 pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Result<Model, AwsError> {
-    let request = Request(body);
+    let request = CheckedRequest(body);
     let name = request.name("ModelName");
     let containers = containers(request)?;
     let execution = match request
@@ -36,7 +36,7 @@ pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Res
     check_together(request, &containers, execution)?;
     Ok(Model {
         name: name.to_owned(),
-        arn: arns.of(Kind::Model, name),
+        arn: arns.of(ResourceKind::Model, name),
         created,
         containers,
         execution,
@@ -44,7 +44,7 @@ pub(super) fn build(body: &Map<String, Value>, arns: &Arns, created: f64) -> Res
     })
 }
 
-fn containers(request: Request<'_>) -> Result<Vec<Container>, AwsError> {
+fn containers(request: CheckedRequest<'_>) -> Result<Vec<Container>, AwsError> {
     let several = Vec::from_iter(request.objects("Containers"));
     match (request.object("PrimaryContainer"), several.as_slice()) {
         (None, []) => Err(AwsError::validation(
@@ -53,10 +53,10 @@ fn containers(request: Request<'_>) -> Result<Vec<Container>, AwsError> {
         (Some(_), [_, ..]) => Err(AwsError::validation(
             "A model has either PrimaryContainer or Containers, not both.",
         )),
-        // The hostname of a primary container is ignored, as SageMaker documents it.
+        // The hostname of a primary container is ignored, as SageMaker documents.
         (Some(primary), []) => Ok(vec![container(primary, ONLY_CONTAINER.to_owned(), "primaryContainer")?]),
         (None, several) => {
-            let container = |(index, request): (usize, &Request<'_>)| {
+            let container = |(index, request): (usize, &CheckedRequest<'_>)| {
                 let hostname = match (request.text("ContainerHostname"), several.len()) {
                     (Some(given), _) => given.to_owned(),
                     (None, 1) => ONLY_CONTAINER.to_owned(),
@@ -69,7 +69,7 @@ fn containers(request: Request<'_>) -> Result<Vec<Container>, AwsError> {
     }
 }
 
-fn container(request: Request<'_>, hostname: String, path: &str) -> Result<Container, AwsError> {
+fn container(request: CheckedRequest<'_>, hostname: String, path: &str) -> Result<Container, AwsError> {
     let unsupported = [
         ("ModelPackageName", "give Image and ModelDataUrl instead"),
         ("InferenceSpecificationName", "give Image and ModelDataUrl instead"),
@@ -109,7 +109,7 @@ fn container(request: Request<'_>, hostname: String, path: &str) -> Result<Conta
     })
 }
 
-fn model_data_url(request: Request<'_>, mode: Mode, path: &str) -> Result<Option<String>, AwsError> {
+fn model_data_url(request: CheckedRequest<'_>, mode: Mode, path: &str) -> Result<Option<String>, AwsError> {
     let refuse = |reason: &str| Err(AwsError::validation(format!("'{path}': {reason}")));
     let source = request.object("ModelDataSource");
     let url = match (request.text("ModelDataUrl"), source) {
@@ -137,8 +137,8 @@ fn model_data_url(request: Request<'_>, mode: Mode, path: &str) -> Result<Option
     }
 }
 
-/// What no container can say for itself.
-fn check_together(request: Request<'_>, containers: &[Container], execution: Execution) -> Result<(), AwsError> {
+/// Checks the constraints between containers.
+fn check_together(request: CheckedRequest<'_>, containers: &[Container], execution: Execution) -> Result<(), AwsError> {
     let multi_model = containers.iter().filter(|container| container.is_multi_model()).count();
     if multi_model > 1 {
         return Err(AwsError::validation(
@@ -182,15 +182,15 @@ fn check_together(request: Request<'_>, containers: &[Container], execution: Exe
     let bytes = environment.map(|(name, value)| name.len() + value.len()).sum::<usize>();
     if bytes > MAX_ENVIRONMENT_BYTES {
         return Err(AwsError::validation(format!(
-            "The Environment of a model's containers may have {MAX_ENVIRONMENT_BYTES} bytes in all, and has {bytes}."
+            "The Environment of a model's containers has {bytes} bytes in total; the limit is {MAX_ENVIRONMENT_BYTES}."
         )));
     }
     Ok(())
 }
 
-/// Refuses variables that would change the program which stands in for a container. Models that
-/// were made before, for images, are refused when they are deployed.
-fn refuse_loader_variables(request: Request<'_>) -> Result<(), AwsError> {
+/// Refuses variables that are unsafe for a container that runs as a process. Models that were
+/// created earlier for images are refused when they are deployed.
+fn refuse_loader_variables(request: CheckedRequest<'_>) -> Result<(), AwsError> {
     let primary = request
         .object("PrimaryContainer")
         .map(|container| ("primaryContainer".to_owned(), container));
@@ -207,22 +207,26 @@ fn refuse_loader_variables(request: Request<'_>) -> Result<(), AwsError> {
 }
 
 pub(super) fn create(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
+) -> Result<ActionResponse, AwsError> {
     let model = build(body, context.arns, context.now)?;
     if context.fleet.runs_processes() {
-        refuse_loader_variables(Request(body))?;
+        refuse_loader_variables(CheckedRequest(body))?;
     }
-    records.must_be_new(Kind::Model, &model.arn)?;
-    records.add_tags(Kind::Model, &model.name, Request(body));
-    let answer = Answer::plain(json!({"ModelArn": model.arn}));
+    records.must_be_new(ResourceKind::Model, &model.arn)?;
+    records.add_tags(ResourceKind::Model, &model.name, CheckedRequest(body));
+    let answer = ActionResponse::plain(json!({"ModelArn": model.arn}));
     records.models.insert(model.name.clone(), Arc::new(model));
     Ok(answer)
 }
 
-pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
+pub(super) fn describe(
+    context: &ActionContext<'_>,
+    records: &Records,
+    body: &Map<String, Value>,
+) -> Result<Value, AwsError> {
     const GIVEN_BACK: [&str; 6] = [
         "PrimaryContainer",
         "Containers",
@@ -231,13 +235,13 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
         "VpcConfig",
         "EnableNetworkIsolation",
     ];
-    let model = records.model(context.arns, Request(body).name("ModelName"))?;
+    let model = records.model(context.arns, CheckedRequest(body).name("ModelName"))?;
     let mut description = picked(&model.raw, &GIVEN_BACK);
     if let Some(container) = description.get_mut("PrimaryContainer") {
-        say_mode(container);
+        add_mode(container);
     }
     let several = description.get_mut("Containers").and_then(Value::as_array_mut);
-    several.into_iter().flatten().for_each(say_mode);
+    several.into_iter().flatten().for_each(add_mode);
     description
         .entry("EnableNetworkIsolation")
         .or_insert_with(|| json!(false));
@@ -247,21 +251,22 @@ pub(super) fn describe(context: &Context<'_>, records: &Records, body: &Map<Stri
     Ok(description.into())
 }
 
-fn say_mode(container: &mut Value) {
+/// Adds the default mode, as SageMaker does.
+fn add_mode(container: &mut Value) {
     if let Some(container) = container.as_object_mut() {
         container.entry("Mode").or_insert_with(|| json!("SingleModel"));
     }
 }
 
-/// Endpoints that use it go on: each has its own copy.
+/// Deletes a model. Endpoints that use it keep running with their own copy.
 pub(super) fn delete(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
-    let name = Request(body).name("ModelName");
+) -> Result<ActionResponse, AwsError> {
+    let name = CheckedRequest(body).name("ModelName");
     let name = records.model(context.arns, name)?.name.clone();
     records.models.remove(&name);
-    records.forget_tags(Kind::Model, &name);
-    Ok(Answer::plain(json!({})))
+    records.forget_tags(ResourceKind::Model, &name);
+    Ok(ActionResponse::plain(json!({})))
 }

@@ -1,14 +1,15 @@
-//! The patterns that SageMaker's API states for its members, each with the function that decides what it says: a few
-//! simple expressions do not need an engine for all of them.
+//! The patterns of SageMaker's API for its members, each with a function that checks it.
+//!
+//! A few simple expressions need no regular expression engine.
 
-/// A pattern as messages show it, and what it means.
+/// A pattern as error messages show it, and the function that checks it.
 #[derive(Debug)]
 pub(super) struct Pattern {
     pub text: &'static str,
     pub matches: fn(&str) -> bool,
 }
 
-/// Characters of a name.
+/// Maximum characters of a name.
 pub(super) const MAX_NAME: usize = 63;
 
 pub(super) const MODEL_NAME: Pattern = Pattern {
@@ -35,7 +36,7 @@ pub(super) const ENVIRONMENT_KEY: Pattern = Pattern {
     },
 };
 
-/// Also what no process can be started with: environments end at a NUL.
+/// Excludes a NUL, which ends a value in a process's environment.
 pub(super) const ENVIRONMENT_VALUE: Pattern = Pattern {
     text: r"[\S\s]*",
     matches: |text| !text.contains('\0'),
@@ -56,7 +57,7 @@ pub(super) const VPC_ID: Pattern = Pattern {
     matches: NAME_CONTAINS.matches,
 };
 
-/// Of KMS.
+/// A key of KMS.
 pub(super) const KEY: Pattern = Pattern {
     text: "[a-zA-Z0-9:/_-]*",
     matches: |text| {
@@ -68,8 +69,7 @@ pub(super) const KEY: Pattern = Pattern {
 pub(super) const TAG: Pattern = Pattern {
     text: r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$",
     matches: |text| {
-        // Letters, numbers and separators: tabs and ends of lines are white space, but none of
-        // these.
+        // Letters, numbers and separators. Tabs and line ends are white space, but not separators.
         let is_separator = |letter: char| letter.is_whitespace() && !letter.is_control();
         text.chars()
             .all(|letter| letter.is_alphanumeric() || is_separator(letter) || "_.:/=+-@".contains(letter))
@@ -94,20 +94,21 @@ pub(super) const RESOURCE: Pattern = Pattern {
     },
 };
 
-/// SageMaker's `(https|s3)://([^/]+)/?(.*)`, and what else a model store may be: another cloud's bucket, or a place on
-/// this machine.
+/// SageMaker's `(https|s3)://([^/]+)/?(.*)`. Here models may also be in another cloud's bucket, or
+/// on this machine.
 pub(super) const MODEL_DATA: Pattern = Pattern {
     text: r"^(https?|s3|gs|az)://([^/]+)/?(.*)$|^(file://)?/.*$",
     matches: |text| is_bucket(text, &["https", "http", "s3", "gs", "az"]) || is_local(text),
 };
 
-/// SageMaker's `(https|s3)://([^/])/?(.*)`, as far as it means a bucket, or a folder of this machine.
+/// SageMaker's `(https|s3)://([^/])/?(.*)`, but only for buckets. Here also a folder on this
+/// machine.
 pub(super) const OUTPUT: Pattern = Pattern {
     text: r"^s3://([^/]+)/?(.*)$|^(file://)?/.*$",
     matches: |text| is_bucket(text, &["s3"]) || is_local(text),
 };
 
-/// SageMaker's place for captured data and core dumps, which are not written here.
+/// The destination of captured data and core dumps on SageMaker, which are not written here.
 pub(super) const S3_URI: Pattern = Pattern {
     text: "(https|s3)://([^/])/?(.*)",
     matches: |text| is_bucket(text, &["https", "s3"]),
@@ -166,7 +167,7 @@ pub(super) const METRICS_PATH: Pattern = Pattern {
     },
 };
 
-/// Whether `text` may name a resource, a variant or a container.
+/// Whether `text` is a valid name of a resource, a variant or a container.
 pub fn is_valid_name(text: &str) -> bool {
     text.len() <= MAX_NAME && is_name(text)
 }
@@ -181,7 +182,7 @@ fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether `text` is an ARN of `service`, and what it names is as `matches` says.
+/// Whether `text` is an ARN of `service` whose resource passes `matches`.
 fn is_arn(text: &str, service: &str, matches: impl Fn(&str) -> bool) -> bool {
     let lower = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
     let mut parts = text.splitn(6, ':');
@@ -248,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_decide_what_they_say() {
+    fn each_function_checks_what_its_pattern_says() {
         let role = "arn:aws:iam::123456789012:role/service/Role+=,.@-_";
         let table: [(&Pattern, &[&str], &[&str]); 19] = [
             (&NAME, &["a", "A-1", "a--b"], &["", "-a", "a-", "a_b", "a b", "ä"]),

@@ -1,61 +1,65 @@
-//! All that the control plane knows. Plain data: copying it copies pointers, so that a change is made to a copy, and takes
-//! effect when it is kept.
+//! The records of the control plane.
+//!
+//! Plain data whose copy is cheap, because it copies pointers. A change is made to a copy, which
+//! then replaces the records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::arn::{Arns, Kind, resource};
+use super::arn::{Arns, ResourceKind, resource};
 use super::error::AwsError;
-use super::request::Request;
+use super::request::CheckedRequest;
 use super::running::Endpoint;
 use super::shapes::MAX_TAGS;
 use crate::endpoint::spec::{EndpointConfig, Model};
 
 pub type Tags = BTreeMap<String, String>;
 
+/// All resources, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Records {
     pub models: BTreeMap<String, Arc<Model>>,
     pub configs: BTreeMap<String, Arc<EndpointConfig>>,
     pub endpoints: BTreeMap<String, Endpoint>,
-    /// By what an ARN ends in, so that they outlive a change of the region: `model/a`.
+    /// The tags by the last part of an ARN, such as `model/a`, so that a change of the region
+    /// keeps them.
     pub tags: BTreeMap<String, Tags>,
 }
 
 impl Records {
     pub(super) fn model(&self, arns: &Arns, name: &str) -> Result<&Arc<Model>, AwsError> {
         let model = spelled(&self.models, name).and_then(|name| self.models.get(name));
-        model.ok_or_else(|| missing(arns, Kind::Model, name))
+        model.ok_or_else(|| missing(arns, ResourceKind::Model, name))
     }
 
     pub(super) fn config(&self, arns: &Arns, name: &str) -> Result<&Arc<EndpointConfig>, AwsError> {
         let config = spelled(&self.configs, name).and_then(|name| self.configs.get(name));
-        config.ok_or_else(|| missing(arns, Kind::EndpointConfig, name))
+        config.ok_or_else(|| missing(arns, ResourceKind::EndpointConfig, name))
     }
 
     pub(super) fn endpoint(&self, arns: &Arns, name: &str) -> Result<&Endpoint, AwsError> {
         let endpoint = spelled(&self.endpoints, name).and_then(|name| self.endpoints.get(name));
-        endpoint.ok_or_else(|| missing(arns, Kind::Endpoint, name))
+        endpoint.ok_or_else(|| missing(arns, ResourceKind::Endpoint, name))
     }
 
     pub(super) fn endpoint_mut(&mut self, arns: &Arns, name: &str) -> Result<&mut Endpoint, AwsError> {
         let spelled = spelled(&self.endpoints, name).map(str::to_owned);
         let endpoint = spelled.and_then(|name| self.endpoints.get_mut(&name));
-        endpoint.ok_or_else(|| missing(arns, Kind::Endpoint, name))
+        endpoint.ok_or_else(|| missing(arns, ResourceKind::Endpoint, name))
     }
 
-    fn has(&self, kind: Kind, arn: &str) -> bool {
+    fn has(&self, kind: ResourceKind, arn: &str) -> bool {
         match kind {
-            Kind::Model => self.models.values().any(|model| model.arn.eq_ignore_ascii_case(arn)),
-            Kind::EndpointConfig => self.configs.values().any(|config| config.arn.eq_ignore_ascii_case(arn)),
-            Kind::Endpoint => self
+            ResourceKind::Model => self.models.values().any(|model| model.arn.eq_ignore_ascii_case(arn)),
+            ResourceKind::EndpointConfig => self.configs.values().any(|config| config.arn.eq_ignore_ascii_case(arn)),
+            ResourceKind::Endpoint => self
                 .endpoints
                 .values()
                 .any(|endpoint| endpoint.arn.eq_ignore_ascii_case(arn)),
         }
     }
 
-    pub(super) fn must_be_new(&self, kind: Kind, arn: &str) -> Result<(), AwsError> {
+    pub(super) fn must_be_new(&self, kind: ResourceKind, arn: &str) -> Result<(), AwsError> {
         match self.has(kind, arn) {
             true => Err(AwsError::validation(format!(
                 "Cannot create already existing {kind} \"{arn}\"."
@@ -64,31 +68,31 @@ impl Records {
         }
     }
 
-    /// What `arn` names, as [`tags`](Self::tags) has it.
+    /// The resource that `arn` names, as a key of [`tags`](Self::tags).
     pub(super) fn resource(&self, arns: &Arns, arn: &str) -> Result<String, AwsError> {
         match arns.resource(arn) {
-            Some(resource) if Kind::ALL.into_iter().any(|kind| self.has(kind, arn)) => {
+            Some(resource) if ResourceKind::ALL.into_iter().any(|kind| self.has(kind, arn)) => {
                 Ok(resource.to_ascii_lowercase())
             }
             _ => Err(AwsError::validation(format!("Could not find resource \"{arn}\"."))),
         }
     }
 
-    /// The tags of a request that makes something.
-    pub(super) fn add_tags(&mut self, kind: Kind, name: &str, request: Request<'_>) {
+    /// Stores the tags of a create request.
+    pub(super) fn add_tags(&mut self, kind: ResourceKind, name: &str, request: CheckedRequest<'_>) {
         let tags = Tags::from_iter(tags(request));
         if !tags.is_empty() {
             self.tags.insert(resource(kind, name), tags);
         }
     }
 
-    pub(super) fn forget_tags(&mut self, kind: Kind, name: &str) {
+    pub(super) fn forget_tags(&mut self, kind: ResourceKind, name: &str) {
         self.tags.remove(&resource(kind, name));
     }
 }
 
-/// The name as it was given at the creation: in the control plane the case of letters makes no
-/// difference, and no two names differ in it alone.
+/// The name as given in the create request. Names are not case-sensitive in the control plane, and
+/// no two resources have names that differ only in case.
 fn spelled<'a, T>(records: &'a BTreeMap<String, T>, name: &'a str) -> Option<&'a str> {
     match records.contains_key(name) {
         true => Some(name),
@@ -99,11 +103,11 @@ fn spelled<'a, T>(records: &'a BTreeMap<String, T>, name: &'a str) -> Option<&'a
     }
 }
 
-pub(super) fn tags(request: Request<'_>) -> impl Iterator<Item = (String, String)> {
+pub(super) fn tags(request: CheckedRequest<'_>) -> impl Iterator<Item = (String, String)> {
     let tags = request.objects("Tags").take(MAX_TAGS);
     tags.map(|tag| (tag.name("Key").to_owned(), tag.name("Value").to_owned()))
 }
 
-fn missing(arns: &Arns, kind: Kind, name: &str) -> AwsError {
+fn missing(arns: &Arns, kind: ResourceKind, name: &str) -> AwsError {
     AwsError::validation(format!("Could not find {kind} \"{}\".", arns.of(kind, name)))
 }

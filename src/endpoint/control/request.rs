@@ -1,15 +1,15 @@
-//! A request's members, once they were found to be of the right shape: reading them cannot fail.
+//! Access to the members of a checked request, which cannot fail.
 
 use serde_json::{Map, Value};
 
 use super::error::AwsError;
 use super::shape::{self, Member};
 
-/// A JSON object that was checked, without its nulls: a null member is an absent one.
+/// A checked JSON object without null members, which count as absent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Request<'a>(pub &'a Map<String, Value>);
+pub(super) struct CheckedRequest<'a>(pub &'a Map<String, Value>);
 
-/// Reads and checks a request's body.
+/// Checks a request's body against its members.
 pub(super) fn check(members: &'static [Member], body: Value) -> Result<Map<String, Value>, AwsError> {
     match without_nulls(body) {
         Value::Object(body) => shape::check(members, &body).map(|()| body),
@@ -29,7 +29,7 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-impl<'a> Request<'a> {
+impl<'a> CheckedRequest<'a> {
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -42,7 +42,7 @@ impl<'a> Request<'a> {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// A member that is required.
+    /// A required text member.
     pub fn name(&self, name: &str) -> &'a str {
         self.text(name).unwrap_or_default()
     }
@@ -59,14 +59,17 @@ impl<'a> Request<'a> {
         self.get(name).and_then(Value::as_bool)
     }
 
-    pub fn object(&self, name: &str) -> Option<Request<'a>> {
-        self.get(name).and_then(Value::as_object).map(Request)
+    pub fn object(&self, name: &str) -> Option<CheckedRequest<'a>> {
+        self.get(name).and_then(Value::as_object).map(CheckedRequest)
     }
 
-    /// The objects of a list; none when there is no list.
-    pub fn objects(&self, name: &str) -> impl Iterator<Item = Request<'a>> + use<'a> {
+    /// The objects of a list; none if the list is absent.
+    pub fn objects(&self, name: &str) -> impl Iterator<Item = CheckedRequest<'a>> + use<'a> {
         let list = self.get(name).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(Value::as_object).map(Request)
+        list.into_iter()
+            .flatten()
+            .filter_map(Value::as_object)
+            .map(CheckedRequest)
     }
 
     pub fn texts(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
@@ -75,7 +78,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Those members that are there, to be given back.
+/// Copies the present members of `names` for a response.
 pub(super) fn picked(raw: &Value, names: &[&str]) -> Map<String, Value> {
     let member = |name: &&str| Some(((*name).to_owned(), raw.get(*name)?.clone()));
     names.iter().filter_map(member).collect()

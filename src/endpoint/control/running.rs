@@ -1,11 +1,13 @@
-//! An endpoint's life. At most one thing is done to it at a time, so who did it need not say which it was.
+//! The life cycle of an endpoint.
 //!
-//! | is | create | update, weights | delete | settled well | settled badly |
+//! At most one change is in progress, so its outcome needs no identification.
+//!
+//! | phase | create | update, weights | delete | success | failure |
 //! |---|---|---|---|---|---|
 //! | absent | `Creating` | | | | |
 //! | `Creating` | | refused | refused | `InService` | `Failed` |
 //! | `InService` | | `Updating` | `Deleting` | | |
-//! | `Updating` | | refused | refused | `InService` | `InService`, as it was before, with the reason |
+//! | `Updating` | | refused | refused | `InService` | `InService`, unchanged, with the reason |
 //! | `Failed` | | refused | `Deleting` | | |
 //! | `Deleting` | | refused | refused | absent | absent |
 
@@ -13,16 +15,17 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::arn::{Arns, Kind};
+use super::arn::{Arns, ResourceKind};
 use super::error::AwsError;
 use super::records::Records;
 use crate::endpoint::spec::{Deployment, EndpointConfig};
 
-/// What SageMaker keeps of a reason.
+/// Maximum characters of a failure reason, as on SageMaker.
 const REASON_CHARS: usize = 1024;
 
+/// The status of an endpoint by SageMaker's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum EndpointPhase {
     Creating,
     Updating,
     InService,
@@ -30,7 +33,7 @@ pub enum Phase {
     Deleting,
 }
 
-impl Phase {
+impl EndpointPhase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Creating => "Creating",
@@ -42,6 +45,7 @@ impl Phase {
     }
 }
 
+/// An endpoint's record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
     pub name: String,
@@ -49,32 +53,32 @@ pub struct Endpoint {
     /// Seconds since the epoch.
     pub created: f64,
     pub modified: f64,
-    pub phase: Phase,
-    /// Of what was tried last.
+    pub phase: EndpointPhase,
+    /// The failure reason of the last change.
     pub failure: Option<String>,
-    /// What serves.
-    pub current: Option<Wish>,
-    /// What was asked for last.
-    pub desired: Wish,
-    /// By the command line: it is not kept in a file, because the next command line says it again.
+    /// The configuration that serves.
+    pub current: Option<DesiredEndpoint>,
+    /// The configuration of the last change.
+    pub desired: DesiredEndpoint,
+    /// Whether the command line declares the endpoint. Then it is not written to the state file.
     pub declared: bool,
-    /// From a state file, and not deployed since: that it comes to serve again changes nothing of
-    /// it.
+    /// Whether the endpoint comes from a state file and is not deployed yet. Its deployment does
+    /// not change its modification time.
     pub restored: bool,
 }
 
-/// What an endpoint is to be, whatever becomes of that of which it was made.
+/// The desired configuration of an endpoint, independent of later changes to its sources.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wish {
+pub struct DesiredEndpoint {
     pub config: Arc<EndpointConfig>,
-    /// With the weights and the numbers of instances that were asked for last.
+    /// The deployment with the last requested weights and numbers of instances.
     pub deployment: Deployment,
-    /// How it was to be deployed. Kept to be given back: here all traffic moves at once.
+    /// Stored only to be returned: here all traffic moves at once.
     pub deployment_config: Option<Value>,
 }
 
-impl Wish {
-    /// Of the models as they are in `records`.
+impl DesiredEndpoint {
+    /// A configuration with the current models of `records`.
     pub fn new(endpoint: &str, config: &Arc<EndpointConfig>, records: &Records, arns: &Arns) -> Result<Self, AwsError> {
         let variants = config.variants.iter().map(|variant| {
             let model = records.model(arns, &variant.model_name)?;
@@ -91,12 +95,12 @@ impl Wish {
         })
     }
 
-    /// Of what was asked for without a configuration.
+    /// The configuration of an endpoint that the command line declares.
     fn declared(deployment: Deployment, arns: &Arns, now: f64) -> Self {
         let name = &deployment.endpoint;
         let config = EndpointConfig {
             name: name.clone(),
-            arn: arns.of(Kind::EndpointConfig, name),
+            arn: arns.of(ResourceKind::EndpointConfig, name),
             created: now,
             variants: deployment.variants.iter().map(|(variant, _)| variant.clone()).collect(),
             asynchronous: deployment.asynchronous.clone(),
@@ -111,15 +115,15 @@ impl Wish {
 }
 
 impl Endpoint {
-    /// One that is to be deployed.
-    pub fn new(desired: Wish, arns: &Arns, now: f64) -> Self {
+    /// A new endpoint, not deployed yet.
+    pub fn new(desired: DesiredEndpoint, arns: &Arns, now: f64) -> Self {
         let name = desired.deployment.endpoint.clone();
         Self {
-            arn: arns.of(Kind::Endpoint, &name),
+            arn: arns.of(ResourceKind::Endpoint, &name),
             name,
             created: now,
             modified: now,
-            phase: Phase::Creating,
+            phase: EndpointPhase::Creating,
             failure: None,
             current: None,
             desired,
@@ -128,17 +132,17 @@ impl Endpoint {
         }
     }
 
-    /// Begins `phase`, or says why not.
-    pub(super) fn begin(&mut self, phase: Phase, now: f64) -> Result<(), AwsError> {
+    /// Begins `phase`, or refuses it with the reason.
+    pub(super) fn begin(&mut self, phase: EndpointPhase, now: f64) -> Result<(), AwsError> {
         match (self.phase, phase) {
-            (Phase::InService, _) | (Phase::Failed, Phase::Deleting) => {}
-            (Phase::Failed, _) => {
+            (EndpointPhase::InService, _) | (EndpointPhase::Failed, EndpointPhase::Deleting) => {}
+            (EndpointPhase::Failed, _) => {
                 return Err(AwsError::validation(format!(
                     "Cannot update endpoint \"{}\" in status Failed: it can only be deleted.",
                     self.arn
                 )));
             }
-            (Phase::Creating | Phase::Updating | Phase::Deleting, _) => {
+            (EndpointPhase::Creating | EndpointPhase::Updating | EndpointPhase::Deleting, _) => {
                 return Err(AwsError::validation(format!(
                     "Cannot update in-progress endpoint \"{}\".",
                     self.arn
@@ -150,51 +154,53 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Whether another configuration is on its way.
-    pub(super) fn pending(&self) -> Option<&Wish> {
+    /// The new configuration, while an update deploys one.
+    pub(super) fn pending(&self) -> Option<&DesiredEndpoint> {
         let current = self.current.as_ref()?;
-        (self.phase == Phase::Updating && !Arc::ptr_eq(&current.config, &self.desired.config)).then_some(&self.desired)
+        (self.phase == EndpointPhase::Updating && !Arc::ptr_eq(&current.config, &self.desired.config))
+            .then_some(&self.desired)
     }
 }
 
 impl Records {
-    /// Adds an endpoint that the command line declares. It is no less real than others, except that no file keeps it.
+    /// Adds an endpoint that the command line declares. It differs from others only in that the
+    /// state file does not contain it.
     pub fn declare(&mut self, deployment: Deployment, arns: &Arns, now: f64) -> Result<(), AwsError> {
-        let mut endpoint = Endpoint::new(Wish::declared(deployment, arns, now), arns, now);
-        self.must_be_new(Kind::Endpoint, &endpoint.arn)?;
+        let mut endpoint = Endpoint::new(DesiredEndpoint::declared(deployment, arns, now), arns, now);
+        self.must_be_new(ResourceKind::Endpoint, &endpoint.arn)?;
         endpoint.declared = true;
         self.endpoints.insert(endpoint.name.clone(), endpoint);
         Ok(())
     }
 
-    /// Notes how what was begun for `endpoint` ended; `Err` holds the reason.
+    /// Records the outcome of the change in progress of `endpoint`; `Err` holds the reason.
     pub fn settle(&mut self, endpoint: &str, outcome: Result<(), String>, now: f64) {
         let Some(record) = self.endpoints.get_mut(endpoint) else {
             return;
         };
         let is_as_it_was = std::mem::take(&mut record.restored) && outcome.is_ok();
         match (record.phase, outcome) {
-            (Phase::Deleting, _) => {
+            (EndpointPhase::Deleting, _) => {
                 self.endpoints.remove(endpoint);
-                self.forget_tags(Kind::Endpoint, endpoint);
+                self.forget_tags(ResourceKind::Endpoint, endpoint);
                 return;
             }
-            (Phase::Creating | Phase::Updating, Ok(())) => {
-                record.phase = Phase::InService;
+            (EndpointPhase::Creating | EndpointPhase::Updating, Ok(())) => {
+                record.phase = EndpointPhase::InService;
                 record.failure = None;
                 record.current = Some(record.desired.clone());
             }
-            (Phase::Creating | Phase::Updating, Err(reason)) => {
+            (EndpointPhase::Creating | EndpointPhase::Updating, Err(reason)) => {
                 record.failure = Some(reason.chars().take(REASON_CHARS).collect());
                 record.phase = match &record.current {
                     Some(current) => {
                         record.desired = current.clone();
-                        Phase::InService
+                        EndpointPhase::InService
                     }
-                    None => Phase::Failed,
+                    None => EndpointPhase::Failed,
                 };
             }
-            (Phase::InService | Phase::Failed, _) => return,
+            (EndpointPhase::InService | EndpointPhase::Failed, _) => return,
         }
         if !is_as_it_was {
             record.modified = now;

@@ -1,16 +1,18 @@
-//! What a request must look like before anything is made of it, and SageMaker's words for what does not.
+//! The shapes of requests, and SageMaker's messages for requests that violate them.
 //!
-//! A shape is data, as in the service's own description, so that each constraint is written down once, next to the name of
-//! its member. All violations are told at once; a member of another type ends it, because nothing else can be said then.
+//! A shape is data, as in the service's own description. So each constraint is written once, next
+//! to the name of its member. The check reports all violations together, but a member of the wrong
+//! type ends it.
 
 use serde_json::{Map, Value};
 
 use super::error::AwsError;
 use super::pattern::Pattern;
 
-/// What of a value is shown.
+/// Maximum characters of a value in a message.
 const SHOWN_CHARS: usize = 256;
 
+/// The type of a value and its constraints.
 #[derive(Debug)]
 pub(super) enum Shape {
     Text {
@@ -23,7 +25,7 @@ pub(super) enum Shape {
         min: i64,
         max: i64,
     },
-    /// What SageMaker can hold: a single-precision number that is finite.
+    /// A finite single-precision number, as on SageMaker.
     Number {
         min: f64,
     },
@@ -35,14 +37,14 @@ pub(super) enum Shape {
         max: usize,
         of: &'static Shape,
     },
-    /// From and to text.
+    /// A map from text to text.
     Map {
         max: usize,
         key: &'static Shape,
         value: &'static Shape,
     },
     Structure(&'static [Member]),
-    /// Taken and given back as it is.
+    /// Any value, which is stored unchanged.
     Anything,
 }
 
@@ -77,9 +79,9 @@ pub(super) const fn text(max: usize, pattern: &'static Pattern) -> Shape {
     }
 }
 
-/// Checks `body` against `members`. Members that are not listed are let through, as SageMaker does.
+/// Checks `body` against `members`. Accepts unknown members, as SageMaker does.
 pub(super) fn check(members: &'static [Member], body: &Map<String, Value>) -> Result<(), AwsError> {
-    let mut check = Check::default();
+    let mut check = ShapeCheck::default();
     check.structure("", members, body)?;
     match check.violations.len() {
         0 => Ok(()),
@@ -95,11 +97,11 @@ pub(super) fn check(members: &'static [Member], body: &Map<String, Value>) -> Re
 }
 
 #[derive(Default)]
-struct Check {
+struct ShapeCheck {
     violations: Vec<String>,
 }
 
-impl Check {
+impl ShapeCheck {
     fn structure(&mut self, path: &str, members: &'static [Member], body: &Map<String, Value>) -> Result<(), AwsError> {
         for member in members {
             let path = below(path, member.name);
@@ -154,7 +156,8 @@ impl Check {
         Ok(())
     }
 
-    /// Values are not shown: environments hold secrets.
+    /// Checks the entries of a map. Messages do not show values, because environments contain
+    /// secrets.
     fn entries(
         &mut self,
         path: &str,
@@ -234,7 +237,7 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// Messages name members as the service's own language does: `productionVariants.1.member.modelName`.
+/// The path of a member in messages, in SageMaker's form: `productionVariants.1.member.modelName`.
 fn below(path: &str, name: &str) -> String {
     let mut letters = name.chars();
     let first = letters.next().map(|letter| letter.to_ascii_lowercase());
@@ -255,7 +258,7 @@ fn mistyped(path: &str, expected: &str, value: &Value) -> AwsError {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    AwsError::Serialization(format!("'{path}' must be {expected}, and {given} was given"))
+    AwsError::Serialization(format!("'{path}' must be {expected}, not {given}"))
 }
 
 fn kind(shape: &Shape) -> &'static str {

@@ -1,8 +1,8 @@
-//! The shapes of SageMaker's requests: which members each has, and their limits.
+//! The shapes of SageMaker's requests: their members and limits.
 //!
-//! Three constraints are wider than SageMaker's: no role and no image need be given, and model
-//! data may also be a path. `InstanceType` and `InferenceAmiVersion` are any text: the lists of
-//! machines and their images change by the month, and no machine is rented here.
+//! Three constraints are looser than SageMaker's: the role and the image are optional, and model
+//! data may also be a path. `InstanceType` and `InferenceAmiVersion` accept any text: the lists of
+//! machine types and their images change every month, and no machines are allocated here.
 
 mod deployment;
 mod variant;
@@ -38,7 +38,7 @@ const NONE_OR_MORE: Shape = Integer { min: 0, max: i64::MAX };
 const KMS_KEY: Shape = text(2048, &KEY);
 const TIMEOUT_SECONDS: Shape = Integer { min: 60, max: 3600 };
 
-/// Of one resource.
+/// Maximum number of tags of a resource.
 pub(super) const MAX_TAGS: usize = 50;
 
 const TAG_KEY: Shape = Text {
@@ -249,7 +249,7 @@ const CONTAINS: Member = optional("NameContains", text(MAX_NAME, &NAME_CONTAINS)
 const CREATED_BEFORE: Member = optional("CreationTimeBefore", Time);
 const CREATED_AFTER: Member = optional("CreationTimeAfter", Time);
 
-/// Of models and of endpoint configurations.
+/// The members of `ListModels` and `ListEndpointConfigs`.
 pub(super) const LIST: &[Member] = &[
     optional("SortBy", Choice(&["Name", "CreationTime"])),
     SORT_ORDER,
@@ -303,6 +303,6 @@ pub(super) const DELETE_TAGS: &[Member] = &[
 pub(super) const LIST_TAGS: &[Member] = &[
     required("ResourceArn", RESOURCE_ARN),
     NEXT_TOKEN,
-    // More than a resource has: there is no second page.
+    // At least as many as a resource can have, so there is no second page.
     optional("MaxResults", Integer { min: 50, max: i64::MAX }),
 ];

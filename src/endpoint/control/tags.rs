@@ -1,35 +1,39 @@
-//! Tags: remembered and given back, without a meaning here.
+//! The actions on tags, which are stored and returned, but have no effect.
 
 use serde_json::{Map, Value, json};
 
 use super::error::AwsError;
 use super::records::{Records, Tags, tags};
-use super::request::Request;
+use super::request::CheckedRequest;
 use super::shapes::MAX_TAGS;
-use super::{Answer, Context};
+use super::{ActionContext, ActionResponse};
 
-pub(super) fn add(context: &Context<'_>, records: &mut Records, body: &Map<String, Value>) -> Result<Answer, AwsError> {
-    let request = Request(body);
+pub(super) fn add(
+    context: &ActionContext<'_>,
+    records: &mut Records,
+    body: &Map<String, Value>,
+) -> Result<ActionResponse, AwsError> {
+    let request = CheckedRequest(body);
     let resource = records.resource(context.arns, request.name("ResourceArn"))?;
     let mut all = records.tags.get(&resource).cloned().unwrap_or_default();
     all.extend(tags(request));
     if all.len() > MAX_TAGS {
         return Err(AwsError::ResourceLimitExceeded(format!(
-            "A resource may have {MAX_TAGS} tags, and \"{resource}\" would have {}.",
+            "The resource \"{resource}\" would have {} tags; the limit is {MAX_TAGS}.",
             all.len()
         )));
     }
-    let answer = Answer::plain(json!({"Tags": list_of(&all)}));
+    let answer = ActionResponse::plain(json!({"Tags": list_of(&all)}));
     records.tags.insert(resource, all);
     Ok(answer)
 }
 
 pub(super) fn delete(
-    context: &Context<'_>,
+    context: &ActionContext<'_>,
     records: &mut Records,
     body: &Map<String, Value>,
-) -> Result<Answer, AwsError> {
-    let request = Request(body);
+) -> Result<ActionResponse, AwsError> {
+    let request = CheckedRequest(body);
     let resource = records.resource(context.arns, request.name("ResourceArn"))?;
     if let Some(tags) = records.tags.get_mut(&resource) {
         for key in request.texts("TagKeys") {
@@ -39,11 +43,15 @@ pub(super) fn delete(
             records.tags.remove(&resource);
         }
     }
-    Ok(Answer::plain(json!({})))
+    Ok(ActionResponse::plain(json!({})))
 }
 
-pub(super) fn list(context: &Context<'_>, records: &Records, body: &Map<String, Value>) -> Result<Value, AwsError> {
-    let resource = records.resource(context.arns, Request(body).name("ResourceArn"))?;
+pub(super) fn list(
+    context: &ActionContext<'_>,
+    records: &Records,
+    body: &Map<String, Value>,
+) -> Result<Value, AwsError> {
+    let resource = records.resource(context.arns, CheckedRequest(body).name("ResourceArn"))?;
     Ok(json!({"Tags": list_of(records.tags.get(&resource).unwrap_or(&Tags::new()))}))
 }
 
@@ -53,7 +61,7 @@ fn list_of(tags: &Tags) -> Vec<Value> {
         .collect()
 }
 
-/// A request as it is kept: tags are kept apart, since they change.
+/// A request without its tags, which are stored separately because they change.
 pub(super) fn without_tags(body: &Map<String, Value>) -> Value {
     let mut raw = body.clone();
     raw.remove("Tags");

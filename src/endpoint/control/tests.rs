@@ -1,4 +1,4 @@
-//! The control plane as tables: what is refused and in which words, and what is given back.
+//! Tests of the control plane: refused requests with their messages, and responses.
 
 mod describe;
 mod endpoint_config;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::endpoint::spec::{Execution, Mode, Routing};
 
-/// One instance of each variant answers.
+/// A fleet with one running instance of each variant.
 struct Fleet {
     processes: bool,
 }
@@ -29,12 +29,12 @@ impl StatusSource for Fleet {
     }
 }
 
-/// A control plane whose clock goes on by a second with each request.
+/// A control plane whose clock advances by a second with each request.
 struct Plane {
     arns: Arns,
     now: Cell<f64>,
     records: Records,
-    /// Whether containers are processes of this machine.
+    /// Whether containers are processes of this user.
     processes: bool,
 }
 
@@ -48,7 +48,8 @@ impl Plane {
         }
     }
 
-    /// With the model `m`, the configuration `c` of two variants of it, and the endpoint `e` in service.
+    /// A control plane with the model `m`, the configuration `c` with two variants of it, and the
+    /// endpoint `e` in service.
     fn serving() -> Self {
         let mut plane = Self::new();
         plane.must(
@@ -69,8 +70,8 @@ impl Plane {
         self.now.get()
     }
 
-    fn ask(&mut self, action: &str, body: Value) -> Result<Answer, AwsError> {
-        let context = Context {
+    fn ask(&mut self, action: &str, body: Value) -> Result<ActionResponse, AwsError> {
+        let context = ActionContext {
             now: self.tick(),
             arns: &self.arns,
             fleet: &Fleet {
@@ -87,7 +88,7 @@ impl Plane {
     }
 
     #[track_caller]
-    fn must(&mut self, action: &str, body: Value) -> Answer {
+    fn must(&mut self, action: &str, body: Value) -> ActionResponse {
         match self.ask(action, body) {
             Ok(answer) => answer,
             Err(error) => panic!("{action}: {error}"),

@@ -1,4 +1,4 @@
-//! What flags and files mean, and what they are told when they mean nothing.
+//! Tests of the flags and files that declare endpoints, and of the errors for invalid ones.
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -6,11 +6,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::endpoint::spec::Mode;
 
-fn declared() -> Declared {
-    Declared {
+fn declared() -> DeclaredEndpoints {
+    DeclaredEndpoints {
         endpoint_name: "local".to_owned(),
         instances: 1,
-        ..Declared::default()
+        ..DeclaredEndpoints::default()
     }
 }
 
@@ -18,12 +18,12 @@ fn attached(text: &str) -> AttachedContainer {
     text.parse().unwrap()
 }
 
-fn deployments(declared: &Declared) -> Result<Vec<Deployment>, DeclareError> {
+fn deployments(declared: &DeclaredEndpoints) -> Result<Vec<Deployment>, DeclareError> {
     declared.deployments(&Arns::new("us-east-1"), 1.0)
 }
 
 /// The model of the only endpoint.
-fn model(declared: &Declared) -> Model {
+fn model(declared: &DeclaredEndpoints) -> Model {
     let mut deployments = deployments(declared).unwrap();
     assert_eq!(deployments.len(), 1);
     let mut deployment = deployments.remove(0);
@@ -91,9 +91,9 @@ fn one_flag_makes_an_endpoint_of_one_container() {
 }
 
 #[test]
-fn containers_are_a_pipeline_in_their_order_or_chosen_by_requests() {
+fn containers_form_a_pipeline_in_order_or_are_named_by_each_request() {
     for (direct, execution) in [(false, Execution::Serial), (true, Execution::Direct)] {
-        let declared = Declared {
+        let declared = DeclaredEndpoints {
             containers: vec![attached("second=http://127.0.0.1:2"), attached("first=http://[::1]:1/")],
             direct,
             ..declared()
@@ -111,8 +111,8 @@ fn containers_are_a_pipeline_in_their_order_or_chosen_by_requests() {
 }
 
 #[test]
-fn a_container_that_runs_may_serve_many_models() {
-    let declared = Declared {
+fn an_attached_container_may_serve_many_models() {
+    let declared = DeclaredEndpoints {
         multi_model: Some("/models".to_owned()),
         containers: vec![attached("mme=http://localhost:8080")],
         ..declared()
@@ -140,7 +140,7 @@ fn a_file_has_one_model_or_several_with_paths_relative_to_it() {
         ),
     ];
     for (content, expected) in cases {
-        let declared = Declared {
+        let declared = DeclaredEndpoints {
             configs: vec![file(&folder, &content.to_string())],
             ..declared()
         };
@@ -155,11 +155,11 @@ fn a_file_has_one_model_or_several_with_paths_relative_to_it() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_names_it_and_the_member() {
+fn an_error_in_a_file_names_the_file_and_the_member() {
     let folder = tempfile::tempdir().unwrap();
     let table = [
         ("{", ": EOF while parsing"),
-        ("[]", ": it has no model"),
+        ("[]", ": the file contains no model"),
         ("{}", ": 1 validation error detected: Value null at 'modelName'"),
         (
             r#"[{"ModelName": "a", "PrimaryContainer": {}}, {"ModelName": "b", "PrimaryContainer": {"Mode": "Multi"}}]"#,
@@ -172,7 +172,7 @@ fn what_is_wrong_with_a_file_names_it_and_the_member() {
     ];
     for (content, expected) in table {
         let path = file(&folder, content);
-        let declared = Declared {
+        let declared = DeclaredEndpoints {
             configs: vec![path.clone()],
             ..declared()
         };
@@ -180,12 +180,15 @@ fn what_is_wrong_with_a_file_names_it_and_the_member() {
         let expected = format!("{}{expected}", path.display());
         assert!(message.starts_with(&expected), "{message}");
     }
-    let declared = Declared {
+    let declared = DeclaredEndpoints {
         configs: vec![folder.path().join("none.json")],
         ..declared()
     };
     let message = deployments(&declared).unwrap_err().to_string();
-    assert!(message.contains("none.json cannot be read"), "{message}");
+    assert!(
+        message.starts_with("cannot read ") && message.contains("none.json: "),
+        "{message}"
+    );
 }
 
 #[test]
@@ -196,23 +199,23 @@ fn flags_that_contradict_each_other_are_refused() {
     let path = || Some("/m".to_owned());
     let table = [
         (
-            Declared {
+            DeclaredEndpoints {
                 multi_model: path(),
                 model: path(),
                 ..declared()
             },
-            "--model: an endpoint has either this or --multi-model",
+            "--model: cannot be combined with --multi-model",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 model: path(),
                 containers: containers(&["a=http://h:1"]),
                 ..declared()
             },
-            "--model: a container that runs already has its model",
+            "--model: cannot be combined with --container",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 multi_model: path(),
                 containers: containers(&["a=http://h:1", "b=http://h:2"]),
                 ..declared()
@@ -220,43 +223,43 @@ fn flags_that_contradict_each_other_are_refused() {
             "--container: only one container can serve --multi-model",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 containers: containers(&["a=http://h:1", "a=http://h:2"]),
                 ..declared()
             },
-            "--container: two containers are called \"a\"",
+            "--container: two containers have the name \"a\"",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 multi_model: path(),
                 containers: containers(&["a=http://h:1"]),
                 direct: true,
                 ..declared()
             },
-            "--direct: requests to --multi-model name a model, not a container",
+            "--direct: cannot be combined with --multi-model, whose requests name a model, not a container",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 model: path(),
                 endpoint_name: "a_b".to_owned(),
                 ..declared()
             },
-            "--endpoint-name: a name has letters, digits, and hyphens between them, 63 at most",
+            "--endpoint-name: a name has at most 63 letters and digits, with hyphens between them",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 model: Some("ftp://h/m".to_owned()),
                 ..declared()
             },
             "--model: 1 validation error detected: Value 'ftp://h/m' at 'primaryContainer.modelDataUrl' failed",
         ),
         (
-            Declared {
+            DeclaredEndpoints {
                 model: path(),
                 configs: vec![local],
                 ..declared()
             },
-            "two endpoints would be called \"LOCAL\"",
+            "two endpoints have the name \"LOCAL\"",
         ),
     ];
     for (declared, expected) in table {
@@ -266,7 +269,7 @@ fn flags_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn what_is_no_container_is_refused() {
+fn invalid_containers_are_refused() {
     let table = [
         ("http://h:1", ContainerError::Form),
         ("a_b=http://h:1", ContainerError::Name("a_b".to_owned())),

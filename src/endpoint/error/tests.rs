@@ -1,6 +1,6 @@
 use super::*;
 
-const AT: Place<'_> = Place {
+const AT: ErrorContext<'_> = ErrorContext {
     account: "000000000000",
     region: "eu-central-1",
     endpoint: "shop",
@@ -145,7 +145,7 @@ fn each_cause_has_the_status_and_type_that_the_clients_expect() {
             RuntimeError::BodyBroken("x".to_owned()),
             400,
             "ValidationError",
-            "broke off: x",
+            "the request body is incomplete: x",
         ),
         (
             RuntimeError::ModelNotReady {
@@ -222,7 +222,7 @@ fn each_cause_has_the_status_and_type_that_the_clients_expect() {
 }
 
 #[test]
-fn a_model_error_has_what_the_container_said() {
+fn a_model_error_contains_the_containers_status_and_message() {
     let body = model(400, "{\"code\":400}").answer(AT).body;
     assert_eq!(body["OriginalStatusCode"], 400);
     assert_eq!(body["OriginalMessage"], "{\"code\":400}");
@@ -236,7 +236,7 @@ fn a_model_error_has_what_the_container_said() {
 }
 
 #[test]
-fn a_containers_message_is_cut_between_characters() {
+fn a_long_message_is_cut_at_a_character_boundary() {
     let body = model(500, &"\u{e9}".repeat(MAX_ORIGINAL_MESSAGE)).answer(AT).body;
     assert_eq!(body["OriginalMessage"], "\u{e9}".repeat(MAX_ORIGINAL_MESSAGE / 2));
 }

@@ -1,21 +1,21 @@
-//! The words of a rule.
+//! The syntax of a fault rule.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// One `--fault`.
+/// One fault rule, the value of a `--fault`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rule {
+pub struct FaultRule {
     endpoint: Option<String>,
     variant: Option<String>,
-    pub(super) kind: Kind,
-    pub(super) when: When,
+    pub(super) kind: FaultKind,
+    pub(super) when: Frequency,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum FaultKind {
     Latency(Duration),
     Error(u16),
     ModelError(u16),
@@ -25,46 +25,46 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum When {
+pub(super) enum Frequency {
     Always,
     Chance(f64),
     Each { count: u32, of: u32 },
 }
 
-/// What is wrong with a rule.
+/// The reason why a rule is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
     #[error(
-        "{0:?} is no fault; there are latency=DURATION, error=STATUS, model-error=STATUS, model-not-ready, kill=CONTAINER and \
-         memory=SIZE"
+        "unknown fault {0:?}: expected latency=DURATION, error=STATUS, model-error=STATUS, model-not-ready, \
+         kill=CONTAINER or memory=SIZE"
     )]
     Kind(String),
-    #[error("{0:?} is no time; write 200ms or 2s")]
+    #[error("invalid duration {0:?}: expected a value such as 200ms or 2s")]
     Latency(String),
-    #[error("{0:?} is no status of an error; there are 400, 500, 503 and 530, or model-error=400 to 599")]
+    #[error("invalid error status {0:?}: expected 400, 500, 503 or 530; model-error takes 400 to 599")]
     Error(String),
-    #[error("{0:?} is no status of a container's error; there are 400 to 599")]
+    #[error("invalid model-error status {0:?}: expected 400 to 599")]
     ModelError(String),
-    #[error("kill needs the name of a container, such as model or container-2")]
+    #[error("kill: expected the name of a container, such as kill=model or kill=container-2")]
     Kill,
-    #[error("{0:?} is no size; write 512MiB")]
+    #[error("invalid size {0:?}: expected a value such as 512MiB")]
     Memory(String),
-    #[error("{0:?} does not say how often; write 10% or 1/100")]
+    #[error("invalid frequency {0:?}: expected a value such as 10% or 1/100")]
     When(String),
-    #[error("a limit of memory holds from the start of a container on; leave out @{0}")]
+    #[error("a memory limit always applies, from the start of the container; remove @{0}")]
     MemoryWhen(String),
-    #[error("{0:?} names no endpoint; write ENDPOINT:FAULT or ENDPOINT/VARIANT:FAULT")]
+    #[error("invalid scope {0:?}: expected ENDPOINT:FAULT or ENDPOINT/VARIANT:FAULT")]
     Scope(String),
 }
 
-impl Rule {
-    pub(super) fn concerns(&self, endpoint: &str, variant: &str) -> bool {
+impl FaultRule {
+    pub(super) fn applies_to(&self, endpoint: &str, variant: &str) -> bool {
         self.endpoint.as_deref().is_none_or(|named| named == endpoint)
             && self.variant.as_deref().is_none_or(|named| named == variant)
     }
 }
 
-impl FromStr for Rule {
+impl FromStr for FaultRule {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Self, FaultError> {
@@ -82,20 +82,20 @@ impl FromStr for Rule {
             Some((endpoint, "*")) => (Some(endpoint.to_owned()), None),
             Some((endpoint, variant)) => (Some(endpoint.to_owned()), Some(variant.to_owned())),
         };
-        let kind = Kind::parse(fault)?;
-        if let (Kind::Memory(_), Some(when)) = (&kind, when) {
+        let kind = FaultKind::parse(fault)?;
+        if let (FaultKind::Memory(_), Some(when)) = (&kind, when) {
             return Err(FaultError::MemoryWhen(when.to_owned()));
         }
         Ok(Self {
             endpoint,
             variant,
             kind,
-            when: when.map_or(Ok(When::Always), When::parse)?,
+            when: when.map_or(Ok(Frequency::Always), Frequency::parse)?,
         })
     }
 }
 
-impl Kind {
+impl FaultKind {
     fn parse(text: &str) -> Result<Self, FaultError> {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let own = || value.to_owned();
@@ -124,7 +124,7 @@ impl Kind {
     }
 }
 
-impl When {
+impl Frequency {
     fn parse(text: &str) -> Result<Self, FaultError> {
         let wrong = || FaultError::When(text.to_owned());
         if let Some(percent) = text.strip_suffix('%') {
@@ -146,8 +146,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_read_as_they_are_documented() {
-        let rule = |kind, when| Rule {
+    fn rules_are_parsed_as_documented() {
+        let rule = |kind, when| FaultRule {
             endpoint: None,
             variant: None,
             kind,
@@ -156,20 +156,26 @@ mod tests {
         let table = [
             (
                 "latency=200ms",
-                rule(Kind::Latency(Duration::from_millis(200)), When::Always),
+                rule(FaultKind::Latency(Duration::from_millis(200)), Frequency::Always),
             ),
-            ("error=503@10%", rule(Kind::Error(503), When::Chance(0.1))),
-            ("model-error=507", rule(Kind::ModelError(507), When::Always)),
-            ("model-not-ready@5%", rule(Kind::ModelNotReady, When::Chance(0.05))),
+            ("error=503@10%", rule(FaultKind::Error(503), Frequency::Chance(0.1))),
+            ("model-error=507", rule(FaultKind::ModelError(507), Frequency::Always)),
+            (
+                "model-not-ready@5%",
+                rule(FaultKind::ModelNotReady, Frequency::Chance(0.05)),
+            ),
             (
                 "kill=container-2@1/100",
-                rule(Kind::Kill("container-2".to_owned()), When::Each { count: 1, of: 100 }),
+                rule(
+                    FaultKind::Kill("container-2".to_owned()),
+                    Frequency::Each { count: 1, of: 100 },
+                ),
             ),
-            ("memory=512MiB", rule(Kind::Memory(512 << 20), When::Always)),
+            ("memory=512MiB", rule(FaultKind::Memory(512 << 20), Frequency::Always)),
         ];
         for (text, expected) in table {
             assert_eq!(text.parse(), Ok(expected.clone()), "{text}");
-            let scoped = Rule {
+            let scoped = FaultRule {
                 endpoint: Some("shop".to_owned()),
                 variant: Some("blue".to_owned()),
                 ..expected
@@ -179,30 +185,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused_with_what_to_write() {
+    fn invalid_rules_are_refused_with_the_expected_form() {
         let table = [
-            ("", "is no fault"),
-            ("slow=1s", "is no fault"),
-            ("model-not-ready=1", "is no fault"),
-            ("latency=fast", "write 200ms"),
-            ("error=404", "400, 500, 503 and 530"),
+            ("", "unknown fault"),
+            ("slow=1s", "unknown fault"),
+            ("model-not-ready=1", "unknown fault"),
+            ("latency=fast", "such as 200ms"),
+            ("error=404", "400, 500, 503 or 530"),
             ("model-error=200", "400 to 599"),
             ("kill", "name of a container"),
-            ("memory=", "write 512MiB"),
-            ("memory=0", "write 512MiB"),
-            ("memory=1GiB@10%", "leave out @10%"),
-            ("error=503@", "write 10% or 1/100"),
-            ("error=503@101%", "write 10% or 1/100"),
-            ("error=503@-1%", "write 10% or 1/100"),
-            ("error=503@NaN%", "write 10% or 1/100"),
-            ("error=503@2/1", "write 10% or 1/100"),
-            ("error=503@1/0", "write 10% or 1/100"),
-            (":error=503", "names no endpoint"),
-            ("shop/:error=503", "names no endpoint"),
-            ("/blue:error=503", "names no endpoint"),
+            ("memory=", "such as 512MiB"),
+            ("memory=0", "such as 512MiB"),
+            ("memory=1GiB@10%", "remove @10%"),
+            ("error=503@", "such as 10% or 1/100"),
+            ("error=503@101%", "such as 10% or 1/100"),
+            ("error=503@-1%", "such as 10% or 1/100"),
+            ("error=503@NaN%", "such as 10% or 1/100"),
+            ("error=503@2/1", "such as 10% or 1/100"),
+            ("error=503@1/0", "such as 10% or 1/100"),
+            (":error=503", "invalid scope"),
+            ("shop/:error=503", "invalid scope"),
+            ("/blue:error=503", "invalid scope"),
         ];
         for (text, expected) in table {
-            let message = text.parse::<Rule>().unwrap_err().to_string();
+            let message = text.parse::<FaultRule>().unwrap_err().to_string();
             assert!(message.contains(expected), "{text}: {message}");
         }
     }

@@ -1,9 +1,12 @@
-//! The model of a container in single-model mode: fetched and unpacked before the container starts (AR-1).
+//! The model of a container in single-model mode, downloaded and unpacked before the container
+//! starts (AR-1).
 //!
-//! A `ModelDataUrl` names one archive or one folder. The store knows places that hold many, so its last segment is the name
-//! and what is before it the place. Each deployment looks anew: an archive that was replaced is what is deployed then.
+//! A `ModelDataUrl` names one archive or folder, but a store holds many models. So the last
+//! segment of the URL is the model's name, and the part before it is the source, which has a
+//! store. Each deployment checks the source again, so that it deploys an archive that was
+//! replaced.
 //!
-//! What always holds: a place takes threads and room on disk only as long as one of its models is deployed.
+//! Invariant: a source uses threads and disk space only while one of its models is deployed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,13 +22,13 @@ use crate::store::{Disk, FetchError, Lease, Located, Name, NameError, OpenError,
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    #[error("it names no object: write scheme://bucket/key, or the path of a file or folder")]
+    #[error("the URL names no object: expected scheme://bucket/key, or the path of a file or folder")]
     NoName,
     #[error(transparent)]
     Name(#[from] NameError),
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("make a folder in {folder}: {source}")]
+    #[error("create a folder in {folder}: {source}")]
     Folder {
         folder: PathBuf,
         #[source]
@@ -35,14 +38,14 @@ pub enum ArtifactError {
     Fetch(#[from] FetchError),
 }
 
-/// A model that lies unpacked, as long as this exists.
+/// An unpacked model. Its files exist as long as this value.
 pub(super) struct Artifact {
     lease: Lease,
-    _place: Arc<Place>,
+    _source: Arc<ModelSource>,
 }
 
-/// A store, and the folder that it has for itself, which goes after it.
-struct Place {
+/// A store and its own folder. The folder is dropped after the store.
+struct ModelSource {
     store: Store,
     _folder: TempDir,
 }
@@ -53,19 +56,19 @@ impl Artifact {
     }
 }
 
-/// Where models come from.
+/// The models of containers in single-model mode.
 pub(super) struct Artifacts {
-    /// For stores of any URL.
+    /// The settings of all stores, without the URL.
     settings: StoreConfig,
     folder: PathBuf,
-    /// For each place.
+    /// Maximum bytes on disk per source.
     bytes: u64,
-    /// By URL. Shared by all who use one, so that what was fetched is found again.
-    places: Mutex<HashMap<String, Weak<Place>>>,
+    /// By URL. Shared among deployments, so that downloaded models are found again.
+    sources: Mutex<HashMap<String, Weak<ModelSource>>>,
 }
 
 impl Artifacts {
-    /// Keeps models below `folder`, of each place up to so many bytes.
+    /// Keeps models below `folder`, up to `bytes` for each source.
     pub fn new(settings: StoreConfig, folder: PathBuf, bytes: u64) -> Self {
         Self {
             settings: StoreConfig {
@@ -74,25 +77,25 @@ impl Artifacts {
             },
             folder,
             bytes,
-            places: Mutex::default(),
+            sources: Mutex::default(),
         }
     }
 
     pub async fn fetch(&self, url: &str) -> Result<Artifact, ArtifactError> {
-        let (place, name) = split(url)?;
-        let place = self.place(place)?;
-        let lease = match place.store.find(&name).await? {
+        let (source, name) = split(url)?;
+        let source = self.source(source)?;
+        let lease = match source.store.find(&name).await? {
             Located::OnDisk(lease) => lease,
-            Located::InStore(arrival) => place.store.fetch(arrival).await?,
+            Located::InStore(arrival) => source.store.fetch(arrival).await?,
         };
-        Ok(Artifact { lease, _place: place })
+        Ok(Artifact { lease, _source: source })
     }
 
-    fn place(&self, url: String) -> Result<Arc<Place>, ArtifactError> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|_, place| place.strong_count() > 0);
-        if let Some(place) = places.get(&url).and_then(Weak::upgrade) {
-            return Ok(place);
+    fn source(&self, url: String) -> Result<Arc<ModelSource>, ArtifactError> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.retain(|_, source| source.strong_count() > 0);
+        if let Some(source) = sources.get(&url).and_then(Weak::upgrade) {
+            return Ok(source);
         }
         let made = fs::create_dir_all(&self.folder).and_then(|()| TempDir::new_in(&self.folder));
         let folder = made.map_err(|source| ArtifactError::Folder {
@@ -103,16 +106,16 @@ impl Artifacts {
             url: url.clone(),
             ..self.settings.clone()
         };
-        let place = Arc::new(Place {
+        let source = Arc::new(ModelSource {
             store: Store::open(settings, &Disk::open(folder.path(), self.bytes)?)?,
             _folder: folder,
         });
-        places.insert(url, Arc::downgrade(&place));
-        Ok(place)
+        sources.insert(url, Arc::downgrade(&source));
+        Ok(source)
     }
 }
 
-/// The place and the name of what `url` names.
+/// Splits `url` into the source and the model's name.
 fn split(url: &str) -> Result<(String, Name), ArtifactError> {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
@@ -123,26 +126,26 @@ fn split(url: &str) -> Result<(String, Name), ArtifactError> {
         Some((path, query)) if is_web => (path, Some(query)),
         _ => (rest, None),
     };
-    let (place, name) = match path.trim_end_matches('/').rsplit_once('/') {
+    let (source, name) = match path.trim_end_matches('/').rsplit_once('/') {
         Some(("", name)) => ("/", name),
-        Some((place, name)) => (place, name),
+        Some((source, name)) => (source, name),
         None if scheme.is_some() => return Err(ArtifactError::NoName),
         None => (".", path),
     };
     let name = match scheme {
-        // In URLs proper; keys in buckets are taken to the letter.
+        // Only real URLs are percent-encoded; keys in buckets are literal.
         Some("http" | "https" | "file") => percent_decode_str(name).decode_utf8_lossy(),
         _ => name.into(),
     };
-    let mut place = match scheme {
-        Some(scheme) => format!("{scheme}://{place}"),
-        None => place.to_owned(),
+    let mut source = match scheme {
+        Some(scheme) => format!("{scheme}://{source}"),
+        None => source.to_owned(),
     };
     if let Some(query) = query {
-        place.push('?');
-        place.push_str(query);
+        source.push('?');
+        source.push_str(query);
     }
-    Ok((place, Name::parse(&name)?))
+    Ok((source, Name::parse(&name)?))
 }
 
 #[cfg(test)]
@@ -152,7 +155,7 @@ mod tests {
     use crate::store::Environment;
 
     #[test]
-    fn the_last_segment_is_the_name() {
+    fn the_last_segment_of_a_url_is_the_name() {
         let table = [
             ("s3://bucket/model.tar.gz", "s3://bucket", "model.tar.gz"),
             ("s3://bucket/a/b%20c?/", "s3://bucket/a", "b%20c?"),
@@ -165,14 +168,14 @@ mod tests {
             ("models/mlp", "models", "mlp"),
             ("mlp", ".", "mlp"),
         ];
-        for (url, place, name) in table {
+        for (url, source, name) in table {
             let (found, its_name) = split(url).unwrap();
-            assert_eq!((found.as_str(), its_name.as_str()), (place, name), "{url}");
+            assert_eq!((found.as_str(), its_name.as_str()), (source, name), "{url}");
         }
     }
 
     #[tokio::test]
-    async fn what_is_deployed_shares_its_place_and_the_last_of_it_leaves_nothing_behind() {
+    async fn models_of_a_source_share_its_folder_which_goes_with_the_last_of_them() {
         let models = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
             fs::write(models.path().join(format!("{name}.onnx")), name).unwrap();
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_a_whole_bucket_names_no_model() {
+    fn a_url_of_a_whole_bucket_is_refused() {
         for url in ["s3://bucket", "s3://bucket/", "https://host/?a", "", "/", "a/.."] {
             assert!(split(url).is_err(), "{url}");
         }

@@ -1,7 +1,8 @@
-//! A container as those see it who send it requests.
+//! A running container as its clients see it.
 //!
-//! What always holds: an address is that of a process which answered its last health check, together with the number of
-//! its start. Who remembers what is loaded in a container remembers that number with it, and forgets both together.
+//! Invariant: an address belongs to a process that passed its last health check, and comes with
+//! the generation of that process. A record of the models loaded in a container holds for that
+//! generation only.
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
@@ -12,32 +13,33 @@ use tokio::sync::{Notify, watch};
 use super::logs::Tail;
 use crate::endpoint::spec::Container;
 
-/// One container of one instance, over all of its restarts.
+/// One container of one instance, across all its restarts.
 pub struct RunningContainer {
     spec: Container,
     label: String,
-    /// As this process sees it, and as the container does.
+    /// The same folder by this process's path and by the container's.
     models_root: PathBuf,
     models_root_inside: PathBuf,
-    pub(super) state: watch::Sender<State>,
+    pub(super) state: watch::Sender<ContainerState>,
     pub(super) killed: Notify,
     pub(super) tail: Tail,
-    companion: OnceLock<Arc<dyn Any + Send + Sync>>,
+    /// See [`Self::platform_data`].
+    platform_data: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
-/// Where a container answers, and which of its starts that is.
+/// The address of a responding container and its generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Up {
+pub struct LiveAddress {
     /// `http://127.0.0.1:40123`, without a slash at its end.
     pub address: Arc<str>,
     pub generation: u64,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct ContainerState {
     pub generation: u64,
     pub address: Option<Arc<str>>,
-    /// Why it will never answer.
+    /// The reason why the container will never respond again.
     pub failure: Option<String>,
 }
 
@@ -51,7 +53,7 @@ impl RunningContainer {
             state: watch::Sender::default(),
             killed: Notify::new(),
             tail: Tail::default(),
-            companion: OnceLock::new(),
+            platform_data: OnceLock::new(),
         }
     }
 
@@ -64,8 +66,8 @@ impl RunningContainer {
         &self.label
     }
 
-    /// Where it answers; `None` while it does not.
-    pub fn up(&self) -> Option<Up> {
+    /// The address and generation; `None` while the container does not respond.
+    pub fn up(&self) -> Option<LiveAddress> {
         let state = self.state.borrow();
         state.up()
     }
@@ -75,17 +77,18 @@ impl RunningContainer {
         self.state.borrow().address.clone()
     }
 
-    /// How many times it was started. Raised before the new process can answer, so what was loaded under another number is
-    /// gone. Of a container that somebody else runs: how many times it came back after it could not be reached.
+    /// The number of starts. It increases before the new process can respond, so models that were
+    /// loaded in another generation are gone. For an attached container it counts how often the
+    /// container became reachable.
     pub fn generation(&self) -> u64 {
         self.state.borrow().generation
     }
 
-    /// Returns when it answers, at once if it does; `None` when it will not any more.
+    /// Waits until the container responds; `None` if it never will.
     ///
     /// # Cancel safety
-    /// Nothing is lost with the future.
-    pub async fn wait_up(&self) -> Option<Up> {
+    /// Cancel safe.
+    pub async fn wait_up(&self) -> Option<LiveAddress> {
         let mut state = self.state.subscribe();
         let settled = state
             .wait_for(|state| state.address.is_some() || state.failure.is_some())
@@ -93,67 +96,68 @@ impl RunningContainer {
         settled.ok()?.up()
     }
 
-    /// Returns when what was started under this number does not answer any more.
+    /// Waits until this generation stops responding.
     ///
     /// # Cancel safety
-    /// Nothing is lost with the future.
+    /// Cancel safe.
     pub async fn lost(&self, generation: u64) {
         let mut state = self.state.subscribe();
-        // The sender is borrowed, so it is not gone.
+        // Cannot fail: `self` owns the sender.
         let _ = state
             .wait_for(|state| state.generation != generation || state.address.is_none())
             .await;
     }
 
-    /// Why it will never answer, once that is so.
+    /// The reason why the container will never respond again, if that is so.
     pub fn failure(&self) -> Option<String> {
         self.state.borrow().failure.clone()
     }
 
-    /// Kills the process, as a crash would; it is started again. A container that somebody else runs stays as it is.
+    /// Kills the process as a crash would; it is then restarted. Does not affect an attached
+    /// container.
     pub fn kill(&self) {
-        // Nobody waits while it does not run, and then there is nothing to kill.
+        // Without a waiter the container is not running, and there is nothing to kill.
         self.killed.notify_waiters();
         if !self.spec.is_attached() {
-            self.gone();
+            self.withdraw_address();
         }
     }
 
-    /// Nobody is sent there who comes from now on.
-    pub(super) fn gone(&self) {
+    /// Withdraws the address, so that no new request is sent to it.
+    pub(super) fn withdraw_address(&self) {
         self.state.send_modify(|state| state.address = None);
     }
 
-    /// Where models are to be unpacked for it: its `/opt/ml/models`.
+    /// The folder where models are unpacked for the container: its `/opt/ml/models`.
     pub fn models_root(&self) -> &Path {
         &self.models_root
     }
 
-    /// The same folder as the container names it, for the `url` of `POST /models`.
+    /// The same folder by the container's path, for the `url` of `POST /models`.
     pub fn models_root_inside(&self) -> &Path {
         &self.models_root_inside
     }
 
-    /// The last lines that it logged, oldest first.
+    /// The last lines of the container's log, oldest first.
     pub fn last_lines(&self) -> Vec<String> {
         self.tail.lines()
     }
 
-    pub fn has_companion(&self) -> bool {
-        self.companion.get().is_some()
+    pub fn has_platform_data(&self) -> bool {
+        self.platform_data.get().is_some()
     }
 
-    /// What goes with this container for as long as it exists, made when it is first asked for; `None` when what was made
-    /// then is of another type.
-    pub fn companion<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
-        let kept = self.companion.get_or_init(|| Arc::new(make()));
+    /// The platform's own data about this container, which lives as long as the container. The
+    /// first call creates it; `None` if that call created another type.
+    pub fn platform_data<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
+        let kept = self.platform_data.get_or_init(|| Arc::new(make()));
         Arc::clone(kept).downcast().ok()
     }
 }
 
-impl State {
-    fn up(&self) -> Option<Up> {
-        Some(Up {
+impl ContainerState {
+    fn up(&self) -> Option<LiveAddress> {
+        Some(LiveAddress {
             address: self.address.clone()?,
             generation: self.generation,
         })

@@ -1,21 +1,24 @@
-//! The environment of a container: ours first, the model's next, SageMaker's own last, as the platform has it (1.1).
+//! The environment of a container.
+//!
+//! The model's variables replace ours, and SageMaker's replace the model's, as on the platform.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::endpoint::spec::Container;
 
-/// What the platform says about ports.
+/// The ports that the platform assigns to a container.
 pub(super) struct Ports {
     pub main: u16,
-    /// Where the container may listen beside, inclusive.
+    /// An inclusive range of further ports that the container may use.
     pub safe: (u16, u16),
 }
 
-/// Variables of this process that are about it, or about a container that it is itself: not for those that it starts.
+/// Prefixes of variables that configure this process, or this process as a container. Containers
+/// do not inherit them.
 const OWN: [&str; 2] = ["LONGSHORE_", "SAGEMAKER_"];
 
-/// Credentials, which a role gives on SageMaker, and the region.
+/// The credentials, which come from a role on SageMaker, and the region.
 const CREDENTIALS: [&str; 5] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -24,29 +27,31 @@ const CREDENTIALS: [&str; 5] = [
     "AWS_DEFAULT_REGION",
 ];
 
-/// What a process inherits: all that is not about us. Its libraries are found by it, its GPU, its credentials, its proxy.
+/// The variables that a process inherits: all except those that configure this program. They
+/// include library paths, GPU settings, credentials and proxies.
 pub(super) fn inherited<'a>(
     variables: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> impl Iterator<Item = (&'a str, &'a str)> {
     variables.filter(|(name, _)| !OWN.iter().any(|own| name.starts_with(own)))
 }
 
-/// What goes into an image, which has an environment of its own.
+/// The names of the variables that are passed to an image, which has its own environment.
 pub(super) fn credentials<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> impl Iterator<Item = &'a str> {
     variables
         .map(|(name, _)| name)
         .filter(|name| CREDENTIALS.contains(name))
 }
 
-/// Bounds of one invocation of a container: bytes of its body, and the time for its answer.
+/// Limits of one invocation of a container: the size of the body and the time for the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvocationBounds {
     pub bytes: u64,
     pub time: Duration,
 }
 
-/// The variables for `bounds`, as far as the model does not set any with that meaning: those that
-/// AWS's own images have are weaker than ours.
+/// The variables that set `bounds`, unless the model sets the same limit itself. The container
+/// gives our variables precedence over those of AWS's images, so ours must not override the
+/// model's.
 pub(super) fn bounds(
     container: &Container,
     bounds: InvocationBounds,
@@ -63,7 +68,7 @@ pub(super) fn bounds(
     body.into_iter().chain(time)
 }
 
-/// What is set for `container`, over what it inherits.
+/// The variables that are set for `container` in addition to the inherited ones.
 pub(super) fn set<'a>(
     container: &'a Container,
     ours: impl IntoIterator<Item = (&'a str, String)>,
@@ -87,7 +92,7 @@ mod tests {
     use crate::endpoint::spec::Mode;
 
     #[test]
-    fn the_model_wins_over_us_and_sagemaker_over_the_model() {
+    fn the_models_variables_override_ours_and_sagemakers_override_the_models() {
         let mut container = Container::new("a");
         container.mode = Mode::MultiModel { cache: true };
         for (name, value) in [("LONGSHORE_THREADS", "7"), ("SAGEMAKER_BIND_TO_PORT", "1"), ("X", "y")] {
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn wider_bounds_are_for_models_that_do_not_say_their_own() {
+    fn wider_limits_are_set_unless_the_model_sets_its_own() {
         let table: &[(&[&str], &[&str])] = &[
             (&[], &["LONGSHORE_MAX_BODY=1024", "LONGSHORE_REQUEST_TIMEOUT=3600000ms"]),
             (&["LONGSHORE_MAX_BODY"], &["LONGSHORE_REQUEST_TIMEOUT=3600000ms"]),
@@ -143,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_about_us_is_inherited() {
+    fn variables_of_this_program_are_not_inherited() {
         let variables = [
             ("PATH", "/bin"),
             ("LONGSHORE_STATE", "s"),

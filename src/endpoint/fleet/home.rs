@@ -1,4 +1,4 @@
-//! The folders of a container: an `/opt/ml` of its own, as the platform lays it out (AR-1).
+//! The folders of a container: its own `/opt/ml`, laid out as on the platform (AR-1).
 
 use std::fs;
 use std::io;
@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use super::artifact::Artifact;
 
-/// What is `/opt/ml` for one container.
+/// The `/opt/ml` of one container.
 pub(super) struct Home {
     ml: PathBuf,
-    /// Of single-model mode, when the model has one.
+    /// The model in single-model mode, if any.
     pub artifact: Option<Arc<Artifact>>,
 }
 
 impl Home {
-    /// Of the container `hostname`, below the folder of its instance.
+    /// The folders of the container `hostname`, below the folder of its instance.
     pub fn new(instance: &Path, hostname: &str, artifact: Option<Arc<Artifact>>) -> Self {
         Self {
             ml: instance.join(hostname).join("opt/ml"),
@@ -32,12 +32,12 @@ impl Home {
         self.ml.join("models")
     }
 
-    /// Makes the folders. All instances read the same copy of the model: nobody writes there (ST-8).
+    /// Creates the folders. All instances share one copy of the model, which is read-only (ST-8).
     pub fn make(&self, links: bool) -> io::Result<()> {
         fs::create_dir_all(self.models())?;
         let model = self.ml.join("model");
         match &self.artifact {
-            // A link would lead nowhere where only this folder is seen.
+            // Inside an image a link would lead outside the mounted folder.
             Some(artifact) if links => symlink(artifact.path(), model),
             Some(_) | None => fs::create_dir_all(model),
         }

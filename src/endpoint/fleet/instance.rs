@@ -1,4 +1,4 @@
-//! An instance: what would be a machine of its own on SageMaker is a folder and some processes here.
+//! An instance: a machine on SageMaker, here a folder and some containers.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -9,23 +9,25 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::container::RunningContainer;
 
-/// All containers of a model, once. They end when this is dropped, so nothing ends under those who hold it, except when
-/// they do so for longer than a drain may take.
+/// One set of all containers of a model.
+///
+/// The containers end when this is dropped. So a request that holds the instance can complete,
+/// unless it takes longer than the drain timeout.
 pub struct Instance {
     id: u64,
     name: String,
     folder: PathBuf,
     containers: Vec<Arc<RunningContainer>>,
     outstanding: AtomicUsize,
-    /// Ends its containers.
+    /// Cancelled to end the containers.
     pub(super) stop: CancellationToken,
-    /// Nothing is left of it.
+    /// Cancelled once the containers have ended and their files are removed.
     pub(super) ended: CancellationToken,
     _stop_on_drop: DropGuard,
 }
 
-/// A request that an instance works on; it counts as outstanding until this is dropped.
-pub struct InFlight(Arc<Instance>);
+/// A request in progress on an instance. It counts as outstanding until this is dropped.
+pub struct OutstandingRequest(Arc<Instance>);
 
 impl Instance {
     pub(super) fn new(
@@ -48,22 +50,22 @@ impl Instance {
         }
     }
 
-    /// Unique in this process.
+    /// An id, unique in this process.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// `instance-1` and so on, as the log calls it.
+    /// The name in the log: `instance-1` and so on.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it has on disk: for each container a folder, by its hostname.
+    /// The files of the instance: a folder for each container, by its hostname.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// In the order of the model's.
+    /// The containers, in the model's order.
     pub fn containers(&self) -> &[Arc<RunningContainer>] {
         &self.containers
     }
@@ -74,23 +76,23 @@ impl Instance {
             .find(|container| container.spec().hostname == hostname)
     }
 
-    /// Whether all of its containers answer.
+    /// Whether all containers respond.
     pub fn is_up(&self) -> bool {
         self.containers.iter().all(|container| container.up().is_some())
     }
 
-    /// Requests under way.
+    /// The number of requests in progress.
     pub fn outstanding(&self) -> usize {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    pub fn begin(self: &Arc<Self>) -> InFlight {
+    pub fn begin(self: &Arc<Self>) -> OutstandingRequest {
         self.outstanding.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+        OutstandingRequest(Arc::clone(self))
     }
 }
 
-impl Deref for InFlight {
+impl Deref for OutstandingRequest {
     type Target = Arc<Instance>;
 
     fn deref(&self) -> &Arc<Instance> {
@@ -98,7 +100,7 @@ impl Deref for InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for OutstandingRequest {
     fn drop(&mut self) {
         self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,13 +1,15 @@
-//! What keeps a container running: starts it, asks after its health, starts it again, and ends it.
+//! Keeps a container running: starts it, checks its health, restarts it and ends it.
 //!
 //! ```text
-//!  start -> asked until it answers -> up: asked now and then -> ended, or ill for long
-//!    ^                                                                 |
-//!    +------------------- after a pause that grows --------------------+
+//!  start -> checked until healthy -> up: checked at intervals -> ended or unhealthy
+//!    ^                                                               |
+//!    +---------------------- after a growing delay ------------------+
 //! ```
 //!
-//! What always holds: its address is known only while a process of the current generation has answered and was not seen to
-//! end. A process that was started here is waited for here, whatever happens.
+//! Invariants:
+//! - The address is published only while a process of the current generation runs and has passed a
+//!   health check.
+//! - The keeper waits for every process that it starts to end.
 
 mod attached;
 
@@ -23,98 +25,98 @@ use tokio_util::sync::CancellationToken;
 use super::container::RunningContainer;
 use super::health::{Health, Prober};
 use super::logs;
-use super::row::{Ended, Next, Row};
-use super::runner::{Control, Launched, Launcher};
+use super::row::{FinishedRun, RestartBackoff, RestartDecision};
+use super::runner::{ContainerControl, LaunchedContainer, Launcher};
 
-pub(super) use attached::attend;
+pub(super) use attached::watch_attached;
 
-/// Between the questions of a start: soon at first, then as the platform has it.
-const SOON: Duration = Duration::from_millis(10);
-const LATE: Duration = Duration::from_secs(1);
+/// The delay between health checks during a start: short at first, growing to the platform's.
+const MIN_CHECK_DELAY: Duration = Duration::from_millis(10);
+const MAX_CHECK_DELAY: Duration = Duration::from_secs(1);
 
-/// Between lines of the log that say that a container is still waited for.
-const PATIENCE_SAID: Duration = Duration::from_secs(30);
+/// The interval between log messages about a container that is still starting.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Answers in a row other than 200 after which a container is ill: half a minute, as it is asked by default. A machine that
-/// is busy with something else is not to cost models.
-const ILL: u32 = 6;
+/// Consecutive failed health checks after which a container counts as unhealthy: half a minute at
+/// the default interval. A busy machine must not cost a container its loaded models.
+const MAX_FAILED_CHECKS: u32 = 6;
 
-/// How long a container that was asked to end may take beyond the time that it has for its requests.
+/// Time that a container may take to end after its drain timeout.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// For what a container wrote last to arrive.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Maximum time to read the rest of an ended container's output.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How containers are asked after their health.
+/// The timing of health checks and of the end of a container.
 #[derive(Debug, Clone)]
-pub(super) struct Care {
+pub(super) struct KeeperConfig {
     pub prober: Prober,
-    /// For the first answer after a start.
+    /// Maximum time from a start to the first passed health check.
     pub start_timeout: Duration,
-    /// Between questions after that.
+    /// The interval between later health checks.
     pub interval: Duration,
     pub drain_timeout: Duration,
 }
 
-/// Keeps `container` until `stop`, or gives it up.
+/// Keeps `container` running until `stop`, or gives it up.
 pub(super) struct Keeper {
     pub container: Arc<RunningContainer>,
     pub launcher: Launcher,
-    pub care: Care,
+    pub config: KeeperConfig,
     pub stop: CancellationToken,
 }
 
-/// How a start of a container came to its end.
-enum How {
-    /// By itself.
+/// The reason why a run of a container ended.
+enum RunEnd {
+    /// The process ended by itself.
     Exited(ExitStatus),
-    /// It was killed on demand.
+    /// The container was killed on demand.
     Killed,
-    /// It could not even be started.
+    /// The process could not be started.
     NotStarted(String),
-    /// It did not answer within the time for a start, or not any more, and was ended.
-    Ill,
+    /// The container did not become healthy in time, or became unhealthy, and was ended.
+    Unhealthy,
     Stopped,
 }
 
 impl Keeper {
     pub async fn run(self) {
-        let mut row = Row::default();
+        let mut backoff = RestartBackoff::default();
         let reason = loop {
             let started = Instant::now();
-            let (how, was_healthy) = self.live().await;
-            let (said, hopeless) = match &how {
-                How::Stopped => break "it was stopped".to_owned(),
-                How::Killed => ("it was killed".to_owned(), false),
-                How::Exited(status) => {
+            let (end, was_healthy) = self.run_once().await;
+            let (reason, hopeless) = match &end {
+                RunEnd::Stopped => break "it was stopped".to_owned(),
+                RunEnd::Killed => ("it was killed".to_owned(), false),
+                RunEnd::Exited(status) => {
                     let code = status.code();
                     let hopeless = code.is_some_and(|code| self.launcher.is_hopeless(code));
                     (format!("it ended ({status})"), hopeless)
                 }
-                How::NotStarted(reason) => (format!("it could not be started: {reason}"), false),
-                How::Ill if was_healthy => ("it did not answer /ping any more".to_owned(), false),
-                How::Ill => {
-                    let seconds = self.care.start_timeout.as_secs_f64();
+                RunEnd::NotStarted(reason) => (format!("it could not be started: {reason}"), false),
+                RunEnd::Unhealthy if was_healthy => ("it stopped answering /ping".to_owned(), false),
+                RunEnd::Unhealthy => {
+                    let seconds = self.config.start_timeout.as_secs_f64();
                     (format!("it did not answer /ping with 200 within {seconds} s"), false)
                 }
             };
-            let next = row.next(Ended {
+            let next = backoff.next(FinishedRun {
                 was_healthy,
                 lived: started.elapsed(),
-                // A deployment has waited for long enough then.
-                hopeless: hopeless || matches!(how, How::Ill),
-                on_demand: matches!(how, How::Killed),
+                // The deployment has already waited for the whole start timeout.
+                hopeless: hopeless || matches!(end, RunEnd::Unhealthy),
+                on_demand: matches!(end, RunEnd::Killed),
             });
             let container = self.container.label();
-            let said = self.with_last_line(said);
+            let reason = self.with_last_line(reason);
             match next {
-                Next::GiveUp => {
-                    tracing::error!(container, "the container is given up: {said}");
-                    break said;
+                RestartDecision::GiveUp => {
+                    tracing::error!(container, "the container failed and is not restarted: {reason}");
+                    break reason;
                 }
-                Next::Restart { after } => {
+                RestartDecision::Restart { after } => {
                     let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-                    tracing::warn!(container, after_ms, "the container is started again: {said}");
+                    tracing::warn!(container, after_ms, "the container is restarted: {reason}");
                     tokio::select! {
                         () = self.stop.cancelled() => break "it was stopped".to_owned(),
                         () = sleep(after) => {}
@@ -125,23 +127,24 @@ impl Keeper {
         self.container.state.send_modify(|state| state.failure = Some(reason));
     }
 
-    fn with_last_line(&self, said: String) -> String {
-        match self.container.tail.last(|line| self.launcher.is_telling(line)) {
-            Some(line) => format!("{said}; its last log line: {line}"),
-            None => said,
+    fn with_last_line(&self, reason: String) -> String {
+        match self.container.tail.last(|line| self.launcher.explains_failure(line)) {
+            Some(line) => format!("{reason}; its last log line: {line}"),
+            None => reason,
         }
     }
 
-    /// Starts the container and returns when it has ended, and whether it had answered.
-    async fn live(&self) -> (How, bool) {
+    /// Starts the container and waits until it has ended. Also returns whether it was ever
+    /// healthy.
+    async fn run_once(&self) -> (RunEnd, bool) {
         let mut generation = 0;
         self.container.state.send_modify(|state| {
             state.generation += 1;
             generation = state.generation;
         });
-        let Launched { mut child, control } = match self.launcher.launch(generation).await {
+        let LaunchedContainer { mut child, control } = match self.launcher.launch(generation).await {
             Ok(launched) => launched,
-            Err(error) => return (How::NotStarted(error.to_string()), false),
+            Err(error) => return (RunEnd::NotStarted(error.to_string()), false),
         };
         tracing::info!(
             container = self.container.label(),
@@ -149,77 +152,77 @@ impl Keeper {
             generation,
             "container started"
         );
-        let mut words = JoinSet::new();
+        let mut output = JoinSet::new();
         if let Some(stdout) = child.stdout.take() {
-            words.spawn(logs::follow(stdout, Arc::clone(&self.container)));
+            output.spawn(logs::follow(stdout, Arc::clone(&self.container)));
         }
         if let Some(stderr) = child.stderr.take() {
-            words.spawn(logs::follow(stderr, Arc::clone(&self.container)));
+            output.spawn(logs::follow(stderr, Arc::clone(&self.container)));
         }
         let mut was_healthy = false;
-        let how = self.attend(&mut child, &control, &mut was_healthy).await;
-        self.container.gone();
+        let end = self.supervise(&mut child, &control, &mut was_healthy).await;
+        self.container.withdraw_address();
         control.clear().await;
-        // What it has started may have its output open for longer.
-        let _ = timeout(LAST_WORDS, async { while words.join_next().await.is_some() {} }).await;
-        (how, was_healthy)
+        // Processes that the container started may keep its output open for longer.
+        let _ = timeout(OUTPUT_TIMEOUT, async { while output.join_next().await.is_some() {} }).await;
+        (end, was_healthy)
     }
 
-    async fn attend(&self, child: &mut Child, control: &Control, was_healthy: &mut bool) -> How {
+    async fn supervise(&self, child: &mut Child, control: &ContainerControl, was_healthy: &mut bool) -> RunEnd {
         let health = self.watch(control, was_healthy);
         let killed = self.container.killed.notified();
-        let how = tokio::select! {
-            () = self.stop.cancelled() => How::Stopped,
+        let end = tokio::select! {
+            () = self.stop.cancelled() => RunEnd::Stopped,
             status = child.wait() => match status {
-                Ok(status) => return How::Exited(status),
-                Err(error) => How::NotStarted(error.to_string()),
+                Ok(status) => return RunEnd::Exited(status),
+                Err(error) => RunEnd::NotStarted(error.to_string()),
             },
             () = killed => {
                 control.kill(child).await;
                 let _ = child.wait().await;
-                return How::Killed;
+                return RunEnd::Killed;
             }
-            () = health => How::Ill,
+            () = health => RunEnd::Unhealthy,
         };
-        self.container.gone();
+        self.container.withdraw_address();
         self.end(child, control).await;
-        how
+        end
     }
 
-    /// Returns when the container is ill: it does not come to answer, or not any more.
-    async fn watch(&self, control: &Control, was_healthy: &mut bool) {
+    /// Returns when the container is unhealthy: after a failed start or failed health checks.
+    async fn watch(&self, control: &ContainerControl, was_healthy: &mut bool) {
         let started = Instant::now();
         let starting = self.wait_for_start(control);
-        let Ok(address) = timeout(self.care.start_timeout, starting).await else {
+        let Ok(address) = timeout(self.config.start_timeout, starting).await else {
             return;
         };
         *was_healthy = true;
         self.publish(&address, started);
-        let mut bad = 0;
-        while bad < ILL {
-            sleep(self.care.interval).await;
-            bad = match self.care.prober.ping(&address).await {
+        let mut failed = 0;
+        while failed < MAX_FAILED_CHECKS {
+            sleep(self.config.interval).await;
+            failed = match self.config.prober.ping(&address).await {
                 Health::Healthy => 0,
-                Health::Unhealthy | Health::Unreachable => bad + 1,
+                Health::Unhealthy | Health::Unreachable => failed + 1,
             };
         }
     }
 
-    async fn wait_for_start(&self, control: &Control) -> Arc<str> {
+    async fn wait_for_start(&self, control: &ContainerControl) -> Arc<str> {
         let multi_model = self.container.spec().is_multi_model();
-        let (mut pause, mut said) = (SOON, Instant::now());
+        let (mut pause, mut logged) = (MIN_CHECK_DELAY, Instant::now());
         loop {
             if let Some(address) = control.address().await
-                && self.care.prober.is_ready(&address, multi_model).await
+                && self.config.prober.is_ready(&address, multi_model).await
             {
                 return address;
             }
-            if said.elapsed() >= PATIENCE_SAID {
-                said = Instant::now();
-                tracing::info!(container = self.container.label(), "waiting for /ping to say 200");
+            if logged.elapsed() >= PROGRESS_INTERVAL {
+                logged = Instant::now();
+                tracing::info!(container = self.container.label(), "waiting for /ping to answer 200");
             }
             sleep(pause).await;
-            pause = (2 * pause).min(LATE);
+            pause = (2 * pause).min(MAX_CHECK_DELAY);
         }
     }
 
@@ -230,16 +233,16 @@ impl Keeper {
         self.container.state.send_modify(|state| state.address = Some(address));
     }
 
-    /// Asks the container to end, as the platform does (ST-3), and sees to it that it has.
-    async fn end(&self, child: &mut Child, control: &Control) {
-        let patience = self.care.drain_timeout + GRACE;
-        control.terminate(child, self.care.drain_timeout).await;
+    /// Asks the container to end, as the platform does (ST-3), and kills it after a grace period.
+    async fn end(&self, child: &mut Child, control: &ContainerControl) {
+        let patience = self.config.drain_timeout + GRACE;
+        control.terminate(child, self.config.drain_timeout).await;
         if timeout(patience, child.wait()).await.is_ok() {
             return;
         }
         tracing::warn!(
             container = self.container.label(),
-            "the container does not end, so it is killed"
+            "the container did not end in time and is killed"
         );
         control.kill(child).await;
         let _ = child.wait().await;

@@ -1,7 +1,7 @@
-//! From what is to be deployed to what serves: fetches the models, starts all containers at once, and waits until each of
-//! them answers.
+//! Launches a deployment: downloads the models, starts all containers and waits until they
+//! respond.
 //!
-//! What was begun is held by [`Instance`]s, so whoever gives up a launch ends all that it has started.
+//! [`Instance`]s own the started containers, so dropping an unfinished launch ends them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::artifact::{Artifact, ArtifactError};
 use super::container::RunningContainer;
 use super::home::Home;
 use super::instance::Instance;
-use super::keeper::{self, Care, Keeper};
-use super::runner::{self, Bounds, Launcher, Runner};
+use super::keeper::{self, Keeper, KeeperConfig};
+use super::runner::{self, ContainerLimits, Launcher, Runner};
 use super::shared::Shared;
 use super::status::Capacity;
 use super::variant::{Fleet, RunningVariant};
@@ -25,7 +25,7 @@ use crate::endpoint::loader_variables::first_refused;
 use crate::endpoint::spec::{Container, Deployment, Mode, Model, Variant};
 use crate::store::FetchError;
 
-/// Launches all variants. What it returns instead is a `FailureReason`.
+/// Launches all variants. The error is a `FailureReason`.
 pub(super) async fn fleet(shared: &Arc<Shared>, deployment: Deployment) -> Result<Fleet, String> {
     check(shared, &deployment).await?;
     let mut launches = JoinSet::new();
@@ -49,7 +49,7 @@ pub(super) async fn fleet(shared: &Arc<Shared>, deployment: Deployment) -> Resul
     })
 }
 
-/// What can be known before anything is started.
+/// Checks the deployment before anything is started.
 async fn check(shared: &Shared, deployment: &Deployment) -> Result<(), String> {
     match &shared.settings.runner {
         Runner::Docker { command } if needs_images(deployment)? => {
@@ -63,7 +63,7 @@ async fn check(shared: &Shared, deployment: &Deployment) -> Result<(), String> {
         Runner::Process => {
             let models = deployment.variants.iter().map(|(_, model)| model);
             let containers = models.flat_map(|model| &model.containers);
-            // Those that run already have an environment of their own.
+            // Attached containers have their own environment.
             for container in containers.clone().filter(|container| !container.is_attached()) {
                 if let Some(refused) = first_refused(container.environment.keys().map(String::as_str)) {
                     return Err(format!(
@@ -73,14 +73,14 @@ async fn check(shared: &Shared, deployment: &Deployment) -> Result<(), String> {
                 }
             }
             for image in containers.filter_map(|container| container.image.as_ref()) {
-                tracing::info!(image, "this program serves in place of the image; see --runner");
+                tracing::info!(image, "this program serves instead of the image; see --runner");
             }
             Ok(())
         }
     }
 }
 
-/// Whether there are containers to be run from images; fails where one has none.
+/// Whether containers must run from images. Fails if one of them has no image.
 fn needs_images(deployment: &Deployment) -> Result<bool, String> {
     let models = deployment.variants.iter().map(|(_, model)| model);
     let mut needed = false;
@@ -117,7 +117,7 @@ async fn launch_variant(
     Ok(variant)
 }
 
-/// The model of a container in single-model mode, if it has one.
+/// Downloads the model of a container in single-model mode, if it has one.
 async fn artifact(shared: &Shared, container: &Container, limit: Duration) -> Result<Option<Artifact>, String> {
     let Some(url) = &container.model_data_url else {
         return Ok(None);
@@ -135,7 +135,7 @@ async fn artifact(shared: &Shared, container: &Container, limit: Duration) -> Re
             ));
         }
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("it took longer than {} s", limit.as_secs_f64()),
+        Err(_) => format!("the download took longer than {} s", limit.as_secs_f64()),
     };
     Err(format!(
         "Failed to download model data for container \"{}\" from URL: \"{url}\". Please ensure that there is an object \
@@ -144,7 +144,7 @@ async fn artifact(shared: &Shared, container: &Container, limit: Duration) -> Re
     ))
 }
 
-/// How many instances there are to be of the `wanted` ones.
+/// Limits the `wanted` number of instances to `--max-instances`.
 pub(super) fn capped(shared: &Shared, endpoint: &str, variant: &str, wanted: u32) -> u32 {
     let most = shared.settings.max_instances;
     if wanted > most {
@@ -153,13 +153,13 @@ pub(super) fn capped(shared: &Shared, endpoint: &str, variant: &str, wanted: u32
             variant,
             wanted,
             started = most,
-            "fewer instances than wanted; see --max-instances"
+            "fewer instances than requested; see --max-instances"
         );
     }
     wanted.min(most)
 }
 
-/// Launches instances of `variant`, `count` of them beside the `there` that there are.
+/// Launches `count` instances of `variant` in addition to the `there` existing ones.
 pub(super) async fn instances(
     shared: &Arc<Shared>,
     endpoint: &str,
@@ -187,7 +187,7 @@ pub(super) async fn instances(
     Ok(instances)
 }
 
-/// The instances that variants are to have: those that stay, and those that are launched for it.
+/// The new instances of each variant: the ones that remain and newly launched ones.
 pub(super) async fn rescale(
     shared: &Arc<Shared>,
     endpoint: &str,
@@ -208,7 +208,7 @@ pub(super) async fn rescale(
     Ok(scaled)
 }
 
-/// As SageMaker says it, with what nobody finds in CloudWatch here.
+/// SageMaker's message, with the cause, because there are no CloudWatch logs here.
 fn not_healthy(variant: &RunningVariant, container: &RunningContainer) -> String {
     let which = match variant.model.containers.len() {
         1 => "primary",
@@ -234,7 +234,7 @@ async fn start_instance(
     let ended = CancellationToken::new();
     let mut keepers = Vec::new();
     let mut containers = Vec::new();
-    let care = Care {
+    let config = KeeperConfig {
         prober: shared.prober.clone(),
         start_timeout: variant.spec.startup_timeout.unwrap_or(shared.settings.start_timeout),
         interval: shared.settings.health_interval,
@@ -249,23 +249,23 @@ async fn start_instance(
         };
         let container = Arc::new(RunningContainer::new(spec.clone(), label, home.models(), inside));
         containers.push(Arc::clone(&container));
-        let (care, stop) = (care.clone(), stop.clone());
+        let (config, stop) = (config.clone(), stop.clone());
         if let Some(address) = &spec.address {
             home.make(true)?;
             let address = address.as_str().into();
-            keepers.push(keeper::attend(container, address, care, stop).boxed());
+            keepers.push(keeper::watch_attached(container, address, config, stop).boxed());
         } else {
-            let known_as = shared.known_as(id, container.label());
+            let unique_name = shared.unique_name(id, container.label());
             let settings = &shared.settings;
-            let bounds = Bounds {
+            let bounds = ContainerLimits {
                 memory: settings.faults.memory(endpoint, variant.name()).or(settings.memory),
                 invocations: variant.asynchronous.then_some(settings.asynchronous),
             };
-            let launcher = Launcher::new(settings, spec.clone(), home, bounds, known_as)?;
+            let launcher = Launcher::new(settings, spec.clone(), home, bounds, unique_name)?;
             let keeper = Keeper {
                 container,
                 launcher,
-                care,
+                config,
                 stop,
             };
             keepers.push(keeper.run().boxed());
@@ -279,7 +279,7 @@ async fn start_instance(
         while keepers.join_next().await.is_some() {}
         let removed = task::spawn_blocking(move || std::fs::remove_dir_all(&remains).map_err(|error| (remains, error)));
         if let Ok(Err((folder, error))) = removed.await {
-            tracing::warn!(folder = %folder.display(), %error, "a folder of a container is left behind");
+            tracing::warn!(folder = %folder.display(), %error, "the folder of an instance was not removed");
         }
     });
     Ok(Arc::new(Instance::new(id, name, folder, containers, stop, ended)))

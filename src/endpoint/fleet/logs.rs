@@ -1,7 +1,7 @@
-//! What containers write: passed on to our standard error under their names, and the last of it kept, because whoever
-//! looks for the reason of a failure is shown a container's last line (ST-12).
+//! The output of containers. It is copied to our standard error, with the container's name.
 //!
-//! Lines are passed on as they are. A line without an end is cut, so that a container cannot fill our memory.
+//! The last lines are kept, because failure messages quote the last one (ST-12). Lines are copied
+//! unchanged, but long ones are cut, so that a container cannot fill our memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,11 +12,11 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use super::container::RunningContainer;
 use crate::telemetry;
 
-/// Lines that are kept, and what a line may have.
+/// The number of lines that are kept, and the maximum bytes of a line.
 const KEPT: usize = 50;
 const MAX_LINE: usize = 16 << 10;
 
-/// The last lines of a container, over its restarts.
+/// The last lines of a container, across its restarts.
 #[derive(Debug, Default)]
 pub(super) struct Tail(Mutex<VecDeque<String>>);
 
@@ -33,7 +33,7 @@ impl Tail {
         self.locked().iter().cloned().collect()
     }
 
-    /// The last line that `wanted` likes, else the last that says anything.
+    /// The last line that `wanted` accepts, or else the last line that is not empty.
     pub fn last(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let lines = self.locked();
         let mut telling = lines.iter().rev().filter(|line| !line.trim().is_empty());
@@ -46,17 +46,17 @@ impl Tail {
     }
 }
 
-/// Passes on what `source` gives until it ends.
+/// Copies the lines of `source` until it ends.
 pub(super) async fn follow(source: impl AsyncRead + Unpin, container: Arc<RunningContainer>) {
     let mut lines = BufReader::new(source);
     while let Ok(Some(line)) = next(&mut lines).await {
-        // Whoever has closed our standard error does not read this, and the container is not to suffer from it.
+        // An error means that our standard error is closed, which must not affect the container.
         let _ = telemetry::write_line(format!("[{}] {line}\n", container.label()).as_bytes());
         container.tail.push(line);
     }
 }
 
-/// The next line without its end.
+/// The next line, without its line ending.
 async fn next(source: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     loop {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn lines_are_read_whatever_their_ends_and_long_ones_are_cut() {
+    async fn lines_with_any_line_ending_are_read_and_long_ones_are_cut() {
         let long = "x".repeat(3 * MAX_LINE);
         let source = [b"one\r\n\n", long.as_bytes(), b"\ntwo\xc3\nlast"].concat();
         let mut source = BufReader::with_capacity(7, source.as_slice());
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_tells_why_is_the_last_one_that_says_anything() {
+    fn the_quoted_line_is_the_last_accepted_one_or_the_last_that_is_not_empty() {
         let tail = Tail::default();
         assert_eq!(tail.last(|_| true), None);
         for line in ["docker: no such image", "see --help", " "] {

@@ -1,9 +1,10 @@
-//! A port of our own for each container that runs as a process.
+//! A reserved port for each container that runs as a process.
 //!
-//! Found by the kernel and held by a socket that is bound and does not listen. With `SO_REUSEADDR` on both, which servers
-//! have anyway, the container can bind it and listen; nobody else is given it, neither for listening on "any" port nor for
-//! a connection. So whoever answers there is the container, over all its restarts, and two endpoints on a machine do not
-//! meet.
+//! The kernel chooses the port, and a socket that is bound but does not listen reserves it. Both
+//! sockets set `SO_REUSEADDR`, as servers do anyway, so the container can bind the port and
+//! listen. The kernel assigns it to no other process, neither for listening on port 0 nor for an
+//! outgoing connection. So only the container answers there, across all its restarts, and two
+//! endpoints on one machine do not collide.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -11,7 +12,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
 
-/// Nobody else is given the port as long as this exists.
+/// A port that is reserved as long as this exists.
 #[derive(Debug)]
 pub(super) struct Port {
     number: u16,
@@ -20,7 +21,7 @@ pub(super) struct Port {
 
 impl Port {
     pub fn reserve() -> io::Result<Self> {
-        // Closed in children: the port is to be free when this process has ended.
+        // Closed in children, so that the port is free once this process has ended.
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
@@ -35,7 +36,8 @@ impl Port {
         self.number
     }
 
-    /// Whether nobody listens there: a container that was killed may have left a process that is about to end.
+    /// Whether no process listens on the port. A killed container may have left a child that is
+    /// still ending.
     pub fn is_free(&self) -> bool {
         TcpListener::bind((Ipv4Addr::LOCALHOST, self.number)).is_ok()
     }
@@ -46,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_asks_for_a_reserved_port_gets_it() {
+    fn a_reserved_port_is_assigned_only_when_requested_by_number() {
         let port = Port::reserve().unwrap();
         let others: Vec<_> = (0..100).map(|_| Port::reserve().unwrap()).collect();
         assert!(others.iter().all(|other| other.number() != port.number()));

@@ -1,61 +1,62 @@
-//! Whether a container that has ended is started again, and when: decided from how it went so far, without looking at
-//! anything else.
+//! The decision whether and when to restart a container that has ended.
+//!
+//! It depends only on the container's earlier runs.
 
 use std::time::Duration;
 
-/// Times that a container may end before it has answered a health check for the first time. More is no accident: the
-/// deployment fails, and whoever made it should hear of it.
-const TRIES: u32 = 3;
+/// Maximum number of runs without a passed health check. After that the failure is taken as
+/// permanent, and the deployment fails.
+const MAX_UNHEALTHY_RUNS: u32 = 3;
 
-/// Who lives as long as this has recovered.
-const LONG: Duration = Duration::from_secs(30);
+/// A healthy container that ran this long resets the backoff.
+const RECOVERED_AFTER: Duration = Duration::from_secs(30);
 
-/// Between starts: from the shortest doubling up to the longest.
-const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(10);
+/// The delay between starts doubles from the shortest to the longest.
+const MIN_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(10);
 
-/// What is known of a container that has ended.
+/// The end of a run of a container.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ended {
-    /// Whether it has answered since it was started this time.
+pub(super) struct FinishedRun {
+    /// Whether the container passed a health check during this run.
     pub was_healthy: bool,
     pub lived: Duration,
-    /// Whether another start would be the same: there is no such program, no such image.
+    /// Whether another start would fail in the same way, such as without the program or the image.
     pub hopeless: bool,
-    /// Whether it was killed on purpose, which says nothing of how it will go.
+    /// Whether it was killed on purpose, which says nothing about its health.
     pub on_demand: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum RestartDecision {
     Restart { after: Duration },
     GiveUp,
 }
 
-/// The starts so far.
+/// The backoff between restarts of a container.
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(super) struct RestartBackoff {
     ever_healthy: bool,
-    /// In a row that ended soon.
-    soon: u32,
+    /// Consecutive runs that were short or never healthy.
+    short_runs: u32,
 }
 
-impl Row {
-    pub fn next(&mut self, ended: Ended) -> Next {
+impl RestartBackoff {
+    pub fn next(&mut self, ended: FinishedRun) -> RestartDecision {
         self.ever_healthy |= ended.was_healthy;
         if ended.on_demand {
-            return Next::Restart { after: SHORTEST };
+            return RestartDecision::Restart { after: MIN_DELAY };
         }
-        self.soon = match ended.was_healthy && ended.lived >= LONG {
+        self.short_runs = match ended.was_healthy && ended.lived >= RECOVERED_AFTER {
             true => 1,
-            false => self.soon.saturating_add(1),
+            false => self.short_runs.saturating_add(1),
         };
-        if !self.ever_healthy && (ended.hopeless || self.soon >= TRIES) {
-            return Next::GiveUp;
+        if !self.ever_healthy && (ended.hopeless || self.short_runs >= MAX_UNHEALTHY_RUNS) {
+            return RestartDecision::GiveUp;
         }
-        let doublings = self.soon.saturating_sub(1).min(16);
-        Next::Restart {
-            after: SHORTEST.saturating_mul(1 << doublings).min(LONGEST),
+        let doublings = self.short_runs.saturating_sub(1).min(16);
+        RestartDecision::Restart {
+            after: MIN_DELAY.saturating_mul(1 << doublings).min(MAX_DELAY),
         }
     }
 }
@@ -64,14 +65,14 @@ impl Row {
 mod tests {
     use super::*;
 
-    fn after(milliseconds: u64) -> Next {
-        Next::Restart {
+    fn after(milliseconds: u64) -> RestartDecision {
+        RestartDecision::Restart {
             after: Duration::from_millis(milliseconds),
         }
     }
 
-    fn ended(was_healthy: bool, seconds: u64) -> Ended {
-        Ended {
+    fn ended(was_healthy: bool, seconds: u64) -> FinishedRun {
+        FinishedRun {
             was_healthy,
             lived: Duration::from_secs(seconds),
             hopeless: false,
@@ -80,47 +81,55 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_never_answered_is_given_up() {
-        let mut row = Row::default();
-        assert_eq!(row.next(ended(false, 1)), after(100));
-        assert_eq!(row.next(ended(false, 100)), after(200));
-        assert_eq!(row.next(ended(false, 1)), Next::GiveUp);
+    fn a_container_that_was_never_healthy_is_given_up_after_three_runs() {
+        let mut backoff = RestartBackoff::default();
+        assert_eq!(backoff.next(ended(false, 1)), after(100));
+        assert_eq!(backoff.next(ended(false, 100)), after(200));
+        assert_eq!(backoff.next(ended(false, 1)), RestartDecision::GiveUp);
     }
 
     #[test]
-    fn what_would_be_the_same_is_not_tried_again() {
-        let hopeless = Ended {
+    fn a_hopeless_start_is_not_repeated_unless_the_container_was_healthy_before() {
+        let hopeless = FinishedRun {
             hopeless: true,
             ..ended(false, 0)
         };
-        assert_eq!(Row::default().next(hopeless), Next::GiveUp);
-        let mut row = Row::default();
-        row.next(ended(true, 1));
-        assert_eq!(row.next(hopeless), after(200));
+        assert_eq!(RestartBackoff::default().next(hopeless), RestartDecision::GiveUp);
+        let mut backoff = RestartBackoff::default();
+        backoff.next(ended(true, 1));
+        assert_eq!(backoff.next(hopeless), after(200));
     }
 
     #[test]
-    fn what_is_killed_on_demand_is_started_again_at_once_as_often_as_it_is() {
-        let killed = |was_healthy| Ended {
+    fn a_container_killed_on_demand_always_restarts_after_the_shortest_delay() {
+        let killed = |was_healthy| FinishedRun {
             on_demand: true,
             ..ended(was_healthy, 1)
         };
-        let mut row = Row::default();
+        let mut backoff = RestartBackoff::default();
         for count in 0..20 {
-            assert_eq!(row.next(killed(count % 2 == 0)), after(100));
+            assert_eq!(backoff.next(killed(count % 2 == 0)), after(100));
         }
-        assert_eq!(row.next(ended(true, 1)), after(100), "it was not counted");
+        assert_eq!(
+            backoff.next(ended(true, 1)),
+            after(100),
+            "runs that were killed on demand do not count"
+        );
     }
 
     #[test]
-    fn a_container_that_has_answered_is_started_for_ever_and_ever_more_slowly() {
-        let mut row = Row::default();
-        let pauses: Vec<Next> = (0..10).map(|count| row.next(ended(count == 0, 1))).collect();
+    fn a_container_that_was_healthy_is_restarted_for_ever_with_growing_delays() {
+        let mut backoff = RestartBackoff::default();
+        let pauses: Vec<RestartDecision> = (0..10).map(|count| backoff.next(ended(count == 0, 1))).collect();
         let expected = [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000, 10_000];
         assert_eq!(pauses, expected.map(after));
         for _ in 0..100 {
-            assert_eq!(row.next(ended(false, 1)), after(10_000));
+            assert_eq!(backoff.next(ended(false, 1)), after(10_000));
         }
-        assert_eq!(row.next(ended(true, 31)), after(100), "it had recovered");
+        assert_eq!(
+            backoff.next(ended(true, 31)),
+            after(100),
+            "a long healthy run resets the backoff"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! How a container is started and ended: as a process of this program, or through the docker command.
+//! Starts and ends a container, as a process of this program or through the docker command.
 
 mod docker;
 mod process;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-use super::Settings;
+use super::FleetConfig;
 use super::environment::InvocationBounds;
 use super::home::Home;
 use super::port::Port;
@@ -19,120 +19,123 @@ use crate::endpoint::spec::Container;
 
 pub(super) use docker::{Docker, check, remove_remains};
 
-/// What runs the containers.
+/// The way to run containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Runner {
-    /// Each is a process of this program, whatever its image.
+    /// Each container is a process of this program, whatever its image.
     Process,
-    /// Each is what its image says, run by this command.
+    /// Each container runs its image through this command.
     Docker { command: PathBuf },
 }
 
-/// Bounds of a container.
+/// The limits of a container.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bounds {
-    /// Bytes.
+pub(super) struct ContainerLimits {
+    /// In bytes.
     pub memory: Option<u64>,
-    /// For each of its invocations, where they are not those that it has by itself.
+    /// Limits of each invocation that replace the container's defaults.
     pub invocations: Option<InvocationBounds>,
 }
 
-/// A container that can be started.
+/// Starts one container.
 pub(super) struct Launcher {
-    settings: Arc<Settings>,
+    settings: Arc<FleetConfig>,
     container: Container,
     home: Home,
-    bounds: Bounds,
-    /// In names for other programs: unique in this process.
+    bounds: ContainerLimits,
+    /// A name for other programs, unique in this process.
     name: String,
-    means: Means,
+    method: LaunchMethod,
 }
 
-enum Means {
+enum LaunchMethod {
     Process(Port),
     Docker(PathBuf),
 }
 
-/// A container that was started.
-pub(super) struct Launched {
+/// A started container.
+pub(super) struct LaunchedContainer {
     pub child: Child,
-    pub control: Control,
+    pub control: ContainerControl,
 }
 
-/// The way to a container beside its process.
-pub(super) enum Control {
-    /// Where it will listen.
+/// Access to a started container in addition to its process.
+pub(super) enum ContainerControl {
+    /// The address where the process will listen.
     Process(Arc<str>),
     Docker(Docker),
 }
 
 impl Launcher {
     pub fn new(
-        settings: &Arc<Settings>,
+        settings: &Arc<FleetConfig>,
         container: Container,
         home: Home,
-        bounds: Bounds,
+        bounds: ContainerLimits,
         name: String,
     ) -> io::Result<Self> {
-        let means = match &settings.runner {
-            Runner::Process => Means::Process(Port::reserve()?),
-            Runner::Docker { command } => Means::Docker(command.clone()),
+        let method = match &settings.runner {
+            Runner::Process => LaunchMethod::Process(Port::reserve()?),
+            Runner::Docker { command } => LaunchMethod::Docker(command.clone()),
         };
-        home.make(matches!(means, Means::Process(_)))?;
+        home.make(matches!(method, LaunchMethod::Process(_)))?;
         Ok(Self {
             settings: Arc::clone(settings),
             container,
             home,
             bounds,
             name,
-            means,
+            method,
         })
     }
 
-    /// Starts it. Called on the thread of the fleets, whose end ends what is started here.
-    pub async fn launch(&self, generation: u64) -> io::Result<Launched> {
-        let (mut command, control) = match &self.means {
-            Means::Process(port) => {
+    /// Starts the container. Must run on the fleet thread, because the process ends with the
+    /// thread that started it.
+    pub async fn launch(&self, generation: u64) -> io::Result<LaunchedContainer> {
+        let (mut command, control) = match &self.method {
+            LaunchMethod::Process(port) => {
                 wait_for(port).await;
                 let command = process::command(&self.settings, &self.container, &self.home, self.bounds, port.number());
                 let address = format!("http://127.0.0.1:{}", port.number());
-                (command, Control::Process(address.into()))
+                (command, ContainerControl::Process(address.into()))
             }
-            Means::Docker(program) => {
+            LaunchMethod::Docker(program) => {
                 let docker = Docker::new(program.clone(), format!("{}-{generation}", self.name));
                 let command = docker.run(&self.settings, &self.container, &self.home, self.bounds.memory);
-                (command, Control::Docker(docker))
+                (command, ContainerControl::Docker(docker))
             }
         };
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C at a terminal reaches a whole group, and this is for us to pass on.
+            // Ctrl-C at a terminal signals the whole process group; this process ends the
+            // containers.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        Ok(Launched { child, control })
+        Ok(LaunchedContainer { child, control })
     }
 
-    /// Of the lines of its log, whether this one would say why it could not be started.
-    pub fn is_telling(&self, line: &str) -> bool {
-        match self.means {
-            Means::Process(_) => true,
-            Means::Docker(_) => line.starts_with("docker: "),
+    /// Whether this log line can tell why the container did not start.
+    pub fn explains_failure(&self, line: &str) -> bool {
+        match self.method {
+            LaunchMethod::Process(_) => true,
+            LaunchMethod::Docker(_) => line.starts_with("docker: "),
         }
     }
 
-    /// Whether another start would end with this code again: the program or the image is not there, or cannot be run.
+    /// Whether this exit code means that every start will fail: the program or the image is
+    /// missing or cannot be run.
     pub fn is_hopeless(&self, code: i32) -> bool {
-        match self.means {
-            Means::Process(_) => code == 127,
-            Means::Docker(_) => (125..=127).contains(&code),
+        match self.method {
+            LaunchMethod::Process(_) => code == 127,
+            LaunchMethod::Docker(_) => (125..=127).contains(&code),
         }
     }
 }
 
-/// Waits until the last container's processes have let go of the port: what a killed one has started is about to end.
+/// Waits until the port is free. Children of a killed container may take a moment to end.
 async fn wait_for(port: &Port) {
     const TRIES: u32 = 200;
     const PAUSE: Duration = Duration::from_millis(10);
@@ -144,8 +147,8 @@ async fn wait_for(port: &Port) {
     }
 }
 
-impl Control {
-    /// Where it listens, as soon as that is known.
+impl ContainerControl {
+    /// The container's address, once it is known.
     pub async fn address(&self) -> Option<Arc<str>> {
         match self {
             Self::Process(address) => Some(Arc::clone(address)),
@@ -153,7 +156,7 @@ impl Control {
         }
     }
 
-    /// Asks it to end within `grace`.
+    /// Asks the container to end within `grace`.
     pub async fn terminate(&self, child: &Child, grace: Duration) {
         match self {
             Self::Process(_) => process::terminate(child),
@@ -161,16 +164,16 @@ impl Control {
         }
     }
 
-    /// Ends it at once.
+    /// Kills the container.
     pub async fn kill(&self, child: &mut Child) {
         if let Self::Docker(docker) = self {
             docker.kill().await;
         }
-        // It has ended if this fails.
+        // An error means that the process has ended already.
         let _ = child.start_kill();
     }
 
-    /// Leaves nothing behind of what has ended.
+    /// Removes the remains of the ended container.
     pub async fn clear(&self) {
         if let Self::Docker(docker) = self {
             docker.remove().await;
@@ -178,8 +181,8 @@ impl Control {
     }
 }
 
-/// `program` with our arguments, in a process that does not outlive this one.
-fn tied(settings: &Settings, arguments: impl Iterator<Item = std::ffi::OsString>) -> Command {
+/// A command that runs this program with `arguments`.
+fn this_program(settings: &FleetConfig, arguments: impl Iterator<Item = std::ffi::OsString>) -> Command {
     let mut command = Command::new(&settings.program);
     command.arg0("longshore").args(arguments);
     command

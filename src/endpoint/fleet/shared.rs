@@ -1,7 +1,7 @@
-//! What the endpoints that run have in common, and which of them is on its way to what.
+//! The state that all running endpoints share, and the change in progress of each endpoint.
 //!
-//! A change of an endpoint is known by a number. Who comes to its end finds the number of another one there if it was
-//! overtaken, and then what it has made serves nobody.
+//! Each change of an endpoint has a number. A change that finds another number at its end has been
+//! overtaken, and its result is discarded.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,82 +16,84 @@ use tokio_util::task::TaskTracker;
 use super::artifact::Artifacts;
 use super::health::Prober;
 use super::instance::Instance;
-use super::status::Phase;
+use super::status::FleetPhase;
 use super::variant::Fleet;
-use super::{FleetError, Settings};
+use super::{FleetConfig, FleetError};
 use crate::endpoint::spec::Deployment;
 
-/// What the tasks of the fleets have in common.
+/// The state that the tasks of the fleets share.
 pub(super) struct Shared {
-    pub settings: Arc<Settings>,
+    pub settings: Arc<FleetConfig>,
     pub folder: PathBuf,
-    /// In the names of all containers, and of no others.
+    /// A prefix of the names of this process's containers that no other process uses.
     pub name: String,
-    /// Such names of processes that were killed, and may have left containers.
+    /// The prefixes of killed processes, which may have left containers behind.
     pub killed: Mutex<Vec<String>>,
     pub artifacts: Artifacts,
     pub prober: Prober,
-    /// All tasks that have something to end.
+    /// All tasks that own processes or folders; the shutdown waits for them.
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
     pub ids: AtomicU64,
-    // Held for moments only.
-    pub endpoints: Mutex<HashMap<String, Entry>>,
+    // Locked only briefly.
+    pub endpoints: Mutex<HashMap<String, EndpointEntry>>,
 }
 
-pub(super) struct Entry {
-    /// What serves.
+/// A running endpoint.
+pub(super) struct EndpointEntry {
+    /// The fleet that serves, if any.
     pub fleet: Option<Arc<Fleet>>,
-    /// What is to, as long as nothing does.
+    /// The desired deployment, reported while no fleet serves.
     pub wanted: Deployment,
-    pub phase: Phase,
-    /// Of the change under way, or the last one.
+    pub phase: FleetPhase,
+    /// The number of the change in progress, or of the last one.
     pub change: u64,
     pub abort: CancellationToken,
 }
 
 impl Shared {
-    pub fn endpoints(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    pub fn endpoints(&self) -> MutexGuard<'_, HashMap<String, EndpointEntry>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Unique among instances and changes of this process.
+    /// An id, unique among the instances and changes of this process.
     pub fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A name for a container that is unique wherever it may run, of letters that any program takes.
-    pub fn known_as(&self, instance: u64, label: &str) -> String {
+    /// A container name that is unique on every machine and has only characters that any program
+    /// accepts.
+    pub fn unique_name(&self, instance: u64, label: &str) -> String {
         let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
         let label: String = label.chars().map(plain).collect();
         format!("{}-{instance}-{label}", self.name)
     }
 
-    /// Names of processes that were killed, once.
+    /// Takes the prefixes of killed processes.
     pub fn take_killed(&self) -> Vec<String> {
         std::mem::take(&mut self.killed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ends a change of an endpoint as `end` says, unless there was another one meanwhile. Returns its result, and what else
-    /// `end` gives.
+    /// Completes a change with `end`, unless another change has overtaken it. Returns the results
+    /// of `end`.
     pub fn change_ended<T>(
         &self,
         endpoint: &str,
         change: u64,
-        end: impl FnOnce(&mut Entry) -> (Result<(), String>, T),
+        end: impl FnOnce(&mut EndpointEntry) -> (Result<(), String>, T),
     ) -> Result<(Result<(), FleetError>, T), FleetError> {
         let mut endpoints = self.endpoints();
         let entry = endpoints.get_mut(endpoint).filter(|entry| entry.change == change);
         let entry = entry.ok_or_else(|| FleetError::Removed(endpoint.to_owned()))?;
         let (result, rest) = end(entry);
         entry.phase = match &result {
-            Ok(()) => Phase::InService,
-            Err(reason) => Phase::Failed { reason: reason.clone() },
+            Ok(()) => FleetPhase::InService,
+            Err(reason) => FleetPhase::Failed { reason: reason.clone() },
         };
         Ok((result.map_err(FleetError::Failed), rest))
     }
 
-    /// Sees to it that what serves nobody any more ends.
+    /// Ends instances that serve no new requests, in the background.
     pub fn retire_later(&self, instances: Vec<Arc<Instance>>) {
         self.tasks.spawn(retire(instances, self.settings.drain_timeout));
     }
@@ -102,7 +104,8 @@ pub(super) fn instances_of(fleet: &Fleet) -> Vec<Arc<Instance>> {
     variants.flat_map(|variant| variant.instances().to_vec()).collect()
 }
 
-/// Waits until nobody holds `instances`, but not for ever, and until nothing is left of them.
+/// Waits until no request holds `instances` or the drain timeout expires, then until they have
+/// ended and their files are removed.
 pub(super) async fn retire(instances: Vec<Arc<Instance>>, drain_timeout: Duration) {
     let tokens: Vec<_> = instances
         .iter()
@@ -115,7 +118,7 @@ pub(super) async fn retire(instances: Vec<Arc<Instance>>, drain_timeout: Duratio
         }
     };
     if timeout(drain_timeout, released).await.is_err() {
-        tracing::warn!("requests to containers that were replaced or removed take too long, and are cut off");
+        tracing::warn!("the drain timeout expired; requests to replaced or removed containers are cut off");
     }
     for (stop, _) in &tokens {
         stop.cancel();

@@ -1,29 +1,29 @@
-//! What is to be said of an endpoint to those who ask how it is doing.
+//! The status of an endpoint.
 
 use crate::endpoint::spec::Variant;
 
-/// How far an endpoint has come.
+/// The phase of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
-    /// Its first containers start.
+pub enum FleetPhase {
+    /// The first containers are starting.
     Creating,
-    /// It answers as before, while what takes over starts.
+    /// The endpoint serves as before while its new containers start.
     Updating,
     InService,
-    /// What was asked for last did not come to be. What there was before goes on serving.
+    /// The last change failed. The endpoint serves as before the change.
     Failed {
-        /// In SageMaker's words, and the last that the container said.
+        /// SageMaker's message with the container's last log line.
         reason: String,
     },
-    /// It answers nobody any more, and its containers end.
+    /// The endpoint serves no requests, and its containers are ending.
     Deleting,
 }
 
-/// An endpoint as it is now.
+/// The current status of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Status {
-    pub phase: Phase,
-    /// Of what serves; while nothing does, of what is to.
+pub struct FleetStatus {
+    pub phase: FleetPhase,
+    /// The variants that serve, or the desired ones while none serve.
     pub variants: Vec<VariantStatus>,
 }
 
@@ -32,12 +32,13 @@ pub struct VariantStatus {
     pub name: String,
     pub current_weight: f64,
     pub desired_weight: f64,
-    /// That serve: fewer than desired while they start, or when the machine was said to have room for no more.
+    /// Instances that serve. Fewer than desired while some start, or if `--max-instances` is
+    /// lower.
     pub current_instances: u32,
     pub desired_instances: u32,
 }
 
-/// A change of what a variant gets; what is `None` stays.
+/// A change of a variant's weight and number of instances. `None` keeps the current value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Capacity {
     pub variant: String,
@@ -45,8 +46,8 @@ pub struct Capacity {
     pub instances: Option<u32>,
 }
 
-impl Phase {
-    /// Whether it is on its way to another one.
+impl FleetPhase {
+    /// Whether a change is in progress.
     pub fn is_change(&self) -> bool {
         match self {
             Self::Creating | Self::Updating | Self::Deleting => true,
@@ -55,7 +56,7 @@ impl Phase {
     }
 }
 
-/// Of a variant that does not serve yet.
+/// The status of a variant that does not serve yet.
 pub(super) fn none(spec: &Variant) -> VariantStatus {
     VariantStatus {
         name: spec.name.clone(),

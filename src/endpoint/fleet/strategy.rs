@@ -1,53 +1,59 @@
-//! The routing strategies of a variant: which of its instances gets a request, decided from
-//! numbers alone.
+//! The routing strategies of a variant, which choose the instance for a request.
+//!
+//! The choice is a pure function of the request and of each instance's load.
 
 use crate::endpoint::spec::Routing;
 
-/// A request as the choice sees it.
+/// The properties of a request on which the choice depends.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Asked<'a> {
-    /// Where the choice among equal instances begins. Without it they take turns.
+pub struct RoutingInput<'a> {
+    /// The start of the choice among equal instances. Without it they take turns.
     pub draw: Option<u64>,
     pub body: &'a [u8],
-    /// `PrefixAwareId`: requests that differ in it do not share an instance for the sake of their
-    /// prefix.
+    /// `PrefixAwareId`: requests with different ids are not routed to one instance because of a
+    /// common prefix.
     pub prefix_id: Option<&'a str>,
 }
 
-/// An instance as the choice sees it.
+/// The properties of an instance on which the choice depends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
+pub(super) struct InstanceLoad {
     /// Unique in this process.
     pub id: u64,
-    /// Requests under way.
+    /// Outstanding requests.
     pub outstanding: usize,
 }
 
-/// Chooses one of `loads`; `first` is where equal ones are looked at first. `None` when there are
-/// none.
-pub(super) fn choose(routing: Routing, loads: &[Load], first: usize, asked: &Asked<'_>) -> Option<usize> {
+/// Chooses one of `loads`. Among equal instances it prefers the first one from `first` on. `None`
+/// if there are no instances.
+pub(super) fn choose(
+    routing: Routing,
+    loads: &[InstanceLoad],
+    first: usize,
+    input: &RoutingInput<'_>,
+) -> Option<usize> {
     let least = || {
         let around = (0..loads.len()).map(|step| (first % loads.len() + step) % loads.len());
-        // The first one of several equals.
+        // `min_by_key` returns the first of several equal ones.
         around.min_by_key(|index| loads[*index].outstanding)
     };
     match routing {
         Routing::Random => (!loads.is_empty()).then(|| first % loads.len()),
-        // No container here has a cache of keys and values to ask about, and then SageMaker
-        // chooses so.
+        // No container here has a key-value cache. SageMaker then falls back to the least
+        // outstanding requests.
         Routing::LeastOutstandingRequests | Routing::KvAware => least(),
         Routing::PrefixAware { bytes, threshold } => {
-            let prefix = &asked.body[..asked.body.len().min(bytes)];
+            let prefix = &input.body[..input.body.len().min(bytes)];
             let mut by_prefix = Vec::from_iter(0..loads.len());
-            by_prefix.sort_by_cached_key(|index| rank(prefix, asked.prefix_id, loads[*index].id));
+            by_prefix.sort_by_cached_key(|index| rank(prefix, input.prefix_id, loads[*index].id));
             let free = |index: &usize| threshold.is_none_or(|most| loads[*index].outstanding < most);
             by_prefix.into_iter().find(free).or_else(least)
         }
     }
 }
 
-/// The place of an instance in the order of a prefix. It depends on nothing else, so instances
-/// that come and go change the choice of those prefixes only that are theirs.
+/// The rank of an instance for a prefix (rendezvous hashing). It depends on nothing else, so
+/// adding or removing an instance changes the choice only for that instance's prefixes.
 fn rank(prefix: &[u8], prefix_id: Option<&str>, instance: u64) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&instance.to_le_bytes());
@@ -62,16 +68,16 @@ fn rank(prefix: &[u8], prefix_id: Option<&str>, instance: u64) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    fn loads(outstanding: &[usize]) -> Vec<Load> {
-        let load = |(id, outstanding): (usize, &usize)| Load {
+    fn loads(outstanding: &[usize]) -> Vec<InstanceLoad> {
+        let load = |(id, outstanding): (usize, &usize)| InstanceLoad {
             id: id as u64 + 10,
             outstanding: *outstanding,
         };
         outstanding.iter().enumerate().map(load).collect()
     }
 
-    fn asked<'a>(body: &'a [u8], prefix_id: Option<&'a str>) -> Asked<'a> {
-        Asked {
+    fn input<'a>(body: &'a [u8], prefix_id: Option<&'a str>) -> RoutingInput<'a> {
+        RoutingInput {
             draw: None,
             body,
             prefix_id,
@@ -79,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn random_takes_the_drawn_one_and_least_outstanding_the_freest_from_there_on() {
+    fn random_takes_the_drawn_instance_and_least_outstanding_the_least_busy_one() {
         let table: &[(Routing, &[usize], usize, Option<usize>)] = &[
             (Routing::Random, &[], 0, None),
             (Routing::Random, &[9, 0], 0, Some(0)),
@@ -90,13 +96,13 @@ mod tests {
             (Routing::KvAware, &[1, 0, 0], 0, Some(1)),
         ];
         for (routing, outstanding, first, expected) in table {
-            let chosen = choose(*routing, &loads(outstanding), *first, &asked(b"", None));
+            let chosen = choose(*routing, &loads(outstanding), *first, &input(b"", None));
             assert_eq!(chosen, *expected, "{routing:?} {outstanding:?} {first}");
         }
     }
 
     #[test]
-    fn a_prefix_keeps_its_instance_until_that_is_busy() {
+    fn a_prefix_keeps_its_instance_until_the_instance_is_busy() {
         let routing = Routing::PrefixAware {
             bytes: 4,
             threshold: Some(2),
@@ -106,27 +112,27 @@ mod tests {
         let mut counts = [0; 3];
         for number in 0..300 {
             let body = |rest: &str| format!("{}{rest}", prefix(number)).into_bytes();
-            let chosen = choose(routing, &idle, number, &asked(&body(""), None)).unwrap();
+            let chosen = choose(routing, &idle, number, &input(&body(""), None)).unwrap();
             counts[chosen] += 1;
             assert_eq!(
-                choose(routing, &idle, number + 1, &asked(&body("other"), None)),
+                choose(routing, &idle, number + 1, &input(&body("other"), None)),
                 Some(chosen)
             );
             let mut busy = idle.clone();
             busy[chosen].outstanding = 2;
-            let other = choose(routing, &busy, 0, &asked(&body(""), None)).unwrap();
+            let other = choose(routing, &busy, 0, &input(&body(""), None)).unwrap();
             assert_ne!(other, chosen);
-            // Those that are left keep what is theirs.
-            let left: Vec<Load> = idle.iter().copied().filter(|load| load.id != idle[other].id).collect();
-            let kept = choose(routing, &left, 0, &asked(&body(""), None)).unwrap();
+            // The remaining instances keep their prefixes.
+            let left: Vec<InstanceLoad> = idle.iter().copied().filter(|load| load.id != idle[other].id).collect();
+            let kept = choose(routing, &left, 0, &input(&body(""), None)).unwrap();
             assert_eq!(left[kept].id, idle[chosen].id);
         }
         assert!(counts.iter().all(|count| *count > 60), "{counts:?}");
         let by_hint: Vec<_> = (0..20)
-            .map(|hint| choose(routing, &idle, 0, &asked(b"same", Some(&format!("{hint}")))))
+            .map(|hint| choose(routing, &idle, 0, &input(b"same", Some(&format!("{hint}")))))
             .collect();
         assert!(by_hint.iter().any(|chosen| *chosen != by_hint[0]), "{by_hint:?}");
-        // All are busy: the freest one.
-        assert_eq!(choose(routing, &loads(&[5, 3, 4]), 0, &asked(b"same", None)), Some(1));
+        // All are busy: the least busy one is chosen.
+        assert_eq!(choose(routing, &loads(&[5, 3, 4]), 0, &input(b"same", None)), Some(1));
     }
 }

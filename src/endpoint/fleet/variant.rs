@@ -1,16 +1,19 @@
-//! A variant that serves: its instances, and which of them gets a request.
+//! A running variant: its instances and the choice among them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::artifact::Artifact;
-use super::instance::{InFlight, Instance};
+use super::instance::{Instance, OutstandingRequest};
 use super::status::VariantStatus;
-use super::strategy::{self, Asked, Load};
+use super::strategy::{self, InstanceLoad, RoutingInput};
 use crate::endpoint::spec::{Deployment, Model, Variant};
 
-/// What serves an endpoint. Whoever holds one keeps its containers: those that it was replaced in end after it was let go.
+/// The variants that serve an endpoint.
+///
+/// A request that holds a fleet keeps its containers running: replaced containers end after the
+/// last holder drops the fleet.
 pub struct Fleet {
     pub(super) deployment: Deployment,
     pub(super) variants: Vec<Arc<RunningVariant>>,
@@ -35,16 +38,16 @@ impl Fleet {
 pub struct RunningVariant {
     pub(super) spec: Variant,
     pub(super) model: Arc<Model>,
-    /// By the hostname of the container: each instance gets the same, also one that is started later.
+    /// The models by the container's hostname. All instances share them, including later ones.
     pub(super) artifacts: HashMap<String, Arc<Artifact>>,
-    /// Whether its endpoint takes asynchronous invocations, whose bounds are wider.
+    /// Whether the endpoint takes asynchronous invocations, which have wider limits.
     pub(super) asynchronous: bool,
-    turn: AtomicU64,
-    // Held for moments only.
-    state: Mutex<State>,
+    round_robin: AtomicU64,
+    // Locked only briefly.
+    state: Mutex<VariantState>,
 }
 
-struct State {
+struct VariantState {
     weight: f64,
     desired_weight: f64,
     desired_instances: u32,
@@ -58,7 +61,7 @@ impl RunningVariant {
         artifacts: HashMap<String, Arc<Artifact>>,
         asynchronous: bool,
     ) -> Self {
-        let state = State {
+        let state = VariantState {
             weight: spec.weight,
             desired_weight: spec.weight,
             desired_instances: spec.instances,
@@ -69,7 +72,7 @@ impl RunningVariant {
             model,
             artifacts,
             asynchronous,
-            turn: AtomicU64::new(0),
+            round_robin: AtomicU64::new(0),
             state: Mutex::new(state),
         }
     }
@@ -82,24 +85,25 @@ impl RunningVariant {
         &self.model
     }
 
-    /// As of now: it may have been changed since the endpoint was deployed.
+    /// The current weight, which may have changed since the deployment.
     pub fn weight(&self) -> f64 {
         self.state().weight
     }
 
-    /// As of now.
+    /// The current instances.
     pub fn instances(&self) -> Arc<[Arc<Instance>]> {
         Arc::clone(&self.state().instances)
     }
 
-    /// Chooses an instance for a request of which nothing is known; equal ones take turns.
-    pub fn choose(&self) -> Option<InFlight> {
-        self.choose_for(&Asked::default())
+    /// Chooses an instance for a request without properties. Equal instances take turns.
+    pub fn choose(&self) -> Option<OutstandingRequest> {
+        self.choose_for(&RoutingInput::default())
     }
 
-    /// Chooses the instance for a request by the variant's routing strategy, among those of which
-    /// all containers answer, else among all. `None` when there are none.
-    pub fn choose_for(&self, asked: &Asked<'_>) -> Option<InFlight> {
+    /// Chooses the instance for a request by the variant's routing strategy. Considers the
+    /// instances whose containers all respond, or all instances if there are none. `None` if the
+    /// variant has no instances.
+    pub fn choose_for(&self, input: &RoutingInput<'_>) -> Option<OutstandingRequest> {
         let instances = self.instances();
         let up: Vec<&Arc<Instance>> = instances.iter().filter(|instance| instance.is_up()).collect();
         let candidates = match up.is_empty() {
@@ -107,21 +111,23 @@ impl RunningVariant {
             false => up,
         };
         let count = u64::try_from(candidates.len()).ok().filter(|count| *count > 0)?;
-        let draw = asked.draw.unwrap_or_else(|| self.turn.fetch_add(1, Ordering::Relaxed));
+        let draw = input
+            .draw
+            .unwrap_or_else(|| self.round_robin.fetch_add(1, Ordering::Relaxed));
         let first = usize::try_from(draw % count).unwrap_or_default();
-        let loads: Vec<Load> = candidates
+        let loads: Vec<InstanceLoad> = candidates
             .iter()
-            .map(|instance| Load {
+            .map(|instance| InstanceLoad {
                 id: instance.id(),
                 outstanding: instance.outstanding(),
             })
             .collect();
-        let chosen = strategy::choose(self.spec.routing, &loads, first, asked)?;
+        let chosen = strategy::choose(self.spec.routing, &loads, first, input)?;
         candidates.get(chosen).map(|instance| instance.begin())
     }
 
-    /// The instance of this id, for a session that has begun there.
-    pub fn instance(&self, id: u64) -> Option<InFlight> {
+    /// The instance with this id, for a session that started there.
+    pub fn instance(&self, id: u64) -> Option<OutstandingRequest> {
         let instances = self.instances();
         instances
             .iter()
@@ -140,21 +146,22 @@ impl RunningVariant {
         }
     }
 
-    /// Notes what is wanted from now on.
-    pub(super) fn desire(&self, weight: Option<f64>, instances: Option<u32>) {
+    /// Records the desired weight and number of instances.
+    pub(super) fn set_desired(&self, weight: Option<f64>, instances: Option<u32>) {
         let mut state = self.state();
         state.desired_weight = weight.unwrap_or(state.desired_weight);
         state.desired_instances = instances.unwrap_or(state.desired_instances);
     }
 
-    /// What is wanted is what there is.
-    pub(super) fn desire_no_more(&self) {
+    /// Resets the desired values to the current ones.
+    pub(super) fn reset_desired(&self) {
         let mut state = self.state();
         state.desired_weight = state.weight;
         state.desired_instances = u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
     }
 
-    /// Takes the weight that was wanted, and these instances; returns those that are not among them any more.
+    /// Applies the desired weight and these instances. Returns the former instances that are not
+    /// among them.
     pub(super) fn settle(&self, instances: Vec<Arc<Instance>>) -> Vec<Arc<Instance>> {
         let mut state = self.state();
         state.weight = state.desired_weight;
@@ -165,7 +172,7 @@ impl RunningVariant {
         gone.cloned().collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, VariantState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

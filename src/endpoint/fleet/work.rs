@@ -1,7 +1,9 @@
-//! The folder with all that containers have on disk: one for each process, gone when that has ended.
+//! The work folder: all files of this process's containers.
 //!
-//! A process that was killed cannot remove its own. So each keeps a lock in it as long as it lives, and who starts removes
-//! those that nobody locks. A folder's name is no other's on any machine, so it also stands in the names of containers.
+//! Each process removes its own folder at its end, but a killed one cannot. So each process locks
+//! a file in its folder, and each new process removes the folders whose file is not locked. A
+//! folder's name is unique on every machine, so it also serves as a prefix for the names of
+//! containers.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -15,17 +17,19 @@ use crate::private;
 const PREFIX: &str = "longshore-endpoint-";
 const LOCK: &str = "lock";
 
+/// The work folder of this process.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(super) struct WorkFolder {
     folder: TempDir,
-    /// Names of the folders of others that were removed.
+    /// The names of removed folders of killed processes.
     removed: Vec<String>,
-    // Unlocked when it is closed.
+    // Dropping the file unlocks it.
     _lock: File,
 }
 
-impl Work {
-    /// Makes one in `parent`, which is made when it is not there, and must be this user's alone.
+impl WorkFolder {
+    /// Creates a work folder in `parent`, which is created if it does not exist. `parent` must
+    /// belong to this user alone.
     pub fn new(parent: &Path) -> io::Result<Self> {
         private::make(parent).map_err(io::Error::other)?;
         let removed = clean(parent);
@@ -46,7 +50,7 @@ impl Work {
         name_of(self.path())
     }
 
-    /// Names of the folders of killed processes that were found and removed. Theirs only, once.
+    /// Takes the names of the removed folders of killed processes.
     pub fn take_removed(&mut self) -> Vec<String> {
         std::mem::take(&mut self.removed)
     }
@@ -60,22 +64,25 @@ impl Work {
     }
 }
 
-/// Removes what killed processes have left behind, and returns its names. What cannot be removed stays.
+/// Removes the folders of killed processes and returns their names. Folders that cannot be removed
+/// remain.
 fn clean(parent: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for folder in left_behind(parent) {
         match fs::remove_dir_all(&folder) {
             Ok(()) => {
-                tracing::info!(folder = %folder.display(), "removed what a killed process has left behind");
+                tracing::info!(folder = %folder.display(), "removed the work folder of a killed process");
                 names.push(name_of(&folder));
             }
-            Err(error) => tracing::warn!(folder = %folder.display(), %error, "left behind by a killed process"),
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "the work folder of a killed process was not removed")
+            }
         }
     }
     names
 }
 
-/// All of ours have names of letters and digits.
+/// The name of a work folder, which is always ASCII.
 fn name_of(folder: &Path) -> String {
     folder
         .file_name()
@@ -86,7 +93,7 @@ fn name_of(folder: &Path) -> String {
 fn left_behind(parent: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()));
-    // One without a lock is being made just now.
+    // A folder without a lock file is just being created.
     let is_free = |folder: &PathBuf| File::open(folder.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
     ours.map(|entry| entry.path()).filter(is_free).collect()
 }
@@ -96,9 +103,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_of_processes_that_are_gone_are_removed_and_no_others() {
+    fn only_folders_of_ended_processes_are_removed() {
         let parent = tempfile::tempdir().unwrap();
-        let living = Work::new(parent.path()).unwrap();
+        let living = WorkFolder::new(parent.path()).unwrap();
         let dead = parent.path().join("longshore-endpoint-dead");
         let unfinished = parent.path().join("longshore-endpoint-new");
         let other = parent.path().join("archives-0");
@@ -108,7 +115,7 @@ mod tests {
         for locked in [&dead, &other] {
             File::create(locked.join(LOCK)).unwrap();
         }
-        let mut second = Work::new(parent.path()).unwrap();
+        let mut second = WorkFolder::new(parent.path()).unwrap();
         assert!(!dead.exists());
         assert_eq!(second.take_removed(), ["longshore-endpoint-dead"]);
         for kept in [living.path(), second.path(), &unfinished, &other] {

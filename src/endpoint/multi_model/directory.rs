@@ -1,170 +1,174 @@
-//! Which models a container has, and which of them go when there is no room: decisions without I/O.
+//! The models of a container and the choice of models to unload, without I/O.
 //!
 //! | state | becomes | when |
 //! |---|---|---|
-//! | absent | loading | somebody asks |
-//! | loading | loaded, absent | the load went well, or not |
-//! | loaded | unloading | room is needed and nobody uses it, or nothing is to be kept |
-//! | loaded | unloading | the container says that it is not, or was started again: only its files are to go |
-//! | unloading | absent | the container has answered, and the files are gone |
+//! | absent | loading | a request arrives |
+//! | loading | loaded | the load succeeded |
+//! | loading | unloading | the load failed, or the container ended meanwhile: only the files are removed |
+//! | loaded | unloading | memory is needed and the model is idle, or models are not kept |
+//! | loaded | unloading | the container has lost the model or restarted: only the files are removed |
+//! | unloading | absent | the container has answered and the files are removed |
 //!
-//! What always holds: a name has one state, so a load and an unload of one name never overlap; a model that somebody uses, or
-//! waits for, is never chosen to go. Whoever uses one holds the number of that stay: one that ended counts no longer.
+//! Invariants:
+//! - A model has one state, so a load and an unload of one model never overlap.
+//! - A model that a request uses or waits for is never chosen for unloading.
+//! - Each user of a model holds the id of the model's residency. The id of an ended residency has
+//!   no effect.
 
 use std::collections::HashMap;
 
 use tokio::sync::watch;
 
-use super::files::Placed;
+use super::files::PlacedFiles;
 use crate::endpoint::error::RuntimeError;
 use crate::store::Name;
 
-/// What became of a load, for those who wait: nothing yet, or how it ended.
+/// The result of a load, for the requests that wait for it; `None` while it runs.
 pub(super) type Outcome = Option<Result<(), RuntimeError>>;
 
-/// A model's stay, from the beginning of its load on.
-pub(super) type Stay = u64;
+/// The id of one residency of a model, from the start of its load to the end of its unload.
+pub(super) type ResidencyId = u64;
 
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    models: HashMap<Name, Model>,
-    /// Of the container that those which are loaded were loaded into.
+    models: HashMap<Name, ModelEntry>,
+    /// The container's generation in which the loaded models were loaded.
     generation: u64,
-    stays: u64,
+    residencies: u64,
     clock: u64,
-    /// Unloads that have ended.
+    /// The number of completed unloads.
     freed: u64,
 }
 
 #[derive(Debug)]
-struct Model {
-    stay: Stay,
-    state: State,
+struct ModelEntry {
+    residency: ResidencyId,
+    state: ModelState,
     users: usize,
     used: u64,
-    files: Option<Placed>,
-    /// Ends with the state it was made for.
+    files: Option<PlacedFiles>,
+    /// Reports the result of the load, and closes when the unload has ended.
     ended: watch::Sender<Outcome>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ModelState {
     Loading {
-        /// Whether the container is at it.
+        /// Whether the container is processing the load request.
         posted: bool,
     },
     Loaded,
     Unloading,
 }
 
-/// What somebody finds who asks for a model.
+/// The result of looking up a model.
 #[derive(Debug)]
-pub(super) enum Found {
-    Loaded(Stay),
-    /// Is counted as a user; so is the one who begins to load.
-    Loading(Stay, watch::Receiver<Outcome>),
-    /// Must begin to load.
-    Absent(Stay, watch::Receiver<Outcome>),
-    /// Asks again when the sender is gone.
+pub(super) enum Lookup {
+    Loaded(ResidencyId),
+    /// Another request has started the load. The caller counts as a user, here and in `Absent`.
+    Loading(ResidencyId, watch::Receiver<Outcome>),
+    /// The caller must start the load.
+    Absent(ResidencyId, watch::Receiver<Outcome>),
+    /// The caller must look up the model again when the channel is closed.
     Unloading(watch::Receiver<Outcome>),
 }
 
-/// How there may be room for a model.
+/// The next step to free memory for a model.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    /// Something was unloaded meanwhile.
+pub(super) enum EvictionStep {
+    /// Another unload has completed. Try the load again.
     Freed,
-    /// These are to be unloaded.
+    /// Unload these models.
     Unload(Vec<Name>),
-    /// Others are in use, or on their way.
+    /// Other models are in use, or the container is loading or unloading them. Wait for a change.
     Wait,
-    /// There is nothing else.
+    /// The container holds no other model.
     Nothing,
 }
 
 impl Directory {
-    /// The container is of that generation. What was loaded into one before it is gone: returns the names whose files
-    /// are to be removed, which are unloading until then.
-    pub fn see(&mut self, generation: u64) -> Vec<Name> {
+    /// Records the container's generation. Models of an earlier generation are gone: marks them as
+    /// unloading and returns their names, so that the caller removes their files.
+    pub fn set_generation(&mut self, generation: u64) -> Vec<Name> {
         if generation <= self.generation {
             return Vec::new();
         }
         self.generation = generation;
         let mut gone = Vec::new();
         for (name, model) in &mut self.models {
-            if model.state == State::Loaded {
-                model.state = State::Unloading;
+            if model.state == ModelState::Loaded {
+                model.state = ModelState::Unloading;
                 gone.push(name.clone());
             }
         }
         gone
     }
 
-    /// Somebody wants to use `name`.
-    pub fn arrive(&mut self, name: &Name) -> Found {
+    /// Looks up `name` for a request that wants to use it.
+    pub fn acquire(&mut self, name: &Name) -> Lookup {
         self.clock += 1;
         let clock = self.clock;
         if let Some(model) = self.models.get_mut(name) {
-            if model.state == State::Unloading {
-                return Found::Unloading(model.ended.subscribe());
+            if model.state == ModelState::Unloading {
+                return Lookup::Unloading(model.ended.subscribe());
             }
             model.users += 1;
             model.used = clock;
             return match model.state {
-                State::Loaded => Found::Loaded(model.stay),
-                _ => Found::Loading(model.stay, model.ended.subscribe()),
+                ModelState::Loaded => Lookup::Loaded(model.residency),
+                _ => Lookup::Loading(model.residency, model.ended.subscribe()),
             };
         }
-        self.stays += 1;
+        self.residencies += 1;
         let (ended, outcome) = watch::channel(None);
-        let model = Model {
-            stay: self.stays,
-            state: State::Loading { posted: false },
+        let model = ModelEntry {
+            residency: self.residencies,
+            state: ModelState::Loading { posted: false },
             users: 1,
             used: clock,
             files: None,
             ended,
         };
         self.models.insert(name.clone(), model);
-        Found::Absent(self.stays, outcome)
+        Lookup::Absent(self.residencies, outcome)
     }
 
-    /// Somebody does not use it any more. True if it was the last one of a model that is loaded.
-    pub fn leave(&mut self, name: &Name, stay: Stay) -> bool {
+    /// Ends one use of a model. True if the model is loaded and now idle.
+    pub fn release(&mut self, name: &Name, residency: ResidencyId) -> bool {
         self.clock += 1;
         let clock = self.clock;
-        match self.stay(name, stay) {
+        match self.entry(name, residency) {
             Some(model) => {
                 model.users -= 1;
                 model.used = clock;
-                model.users == 0 && model.state == State::Loaded
+                model.users == 0 && model.state == ModelState::Loaded
             }
             None => false,
         }
     }
 
-    /// The container begins to load it, or has answered.
-    pub fn set_posted(&mut self, name: &Name, stay: Stay, posted: bool) {
-        if let Some(model) = self.stay(name, stay) {
-            model.state = State::Loading { posted };
+    /// Records that the container is processing the load request, or has answered.
+    pub fn set_posted(&mut self, name: &Name, residency: ResidencyId, posted: bool) {
+        if let Some(model) = self.entry(name, residency) {
+            model.state = ModelState::Loading { posted };
         }
     }
 
-    /// Its files, which stay for as long as it does.
-    pub fn set_files(&mut self, name: &Name, stay: Stay, files: Placed) {
-        if let Some(model) = self.stay(name, stay) {
+    /// Records the model's files, which live as long as its residency.
+    pub fn set_files(&mut self, name: &Name, residency: ResidencyId, files: PlacedFiles) {
+        if let Some(model) = self.entry(name, residency) {
             model.files = Some(files);
         }
     }
 
-    /// A load into the container of `generation` went well. False if that container has ended since: the files are to be
-    /// removed, and those who wait will ask again.
-    pub fn loaded(&mut self, name: &Name, stay: Stay, generation: u64) -> bool {
+    /// Records a successful load into the container of `generation`. False if that container has
+    /// ended since: the caller removes the files, and waiting requests look up the model again.
+    pub fn loaded(&mut self, name: &Name, residency: ResidencyId, generation: u64) -> bool {
         let current = self.generation == generation;
-        if let Some(model) = self.stay(name, stay) {
+        if let Some(model) = self.entry(name, residency) {
             model.state = match current {
-                true => State::Loaded,
-                false => State::Unloading,
+                true => ModelState::Loaded,
+                false => ModelState::Unloading,
             };
             if current {
                 model.ended.send_replace(Some(Ok(())));
@@ -173,41 +177,42 @@ impl Directory {
         current
     }
 
-    /// A load went wrong. Its files are to be removed before those who wait are told.
-    pub fn failed(&mut self, name: &Name, stay: Stay) -> Option<Placed> {
-        let model = self.stay(name, stay)?;
-        model.state = State::Unloading;
+    /// Records a failed load. The caller removes the files before waiting requests see the
+    /// failure.
+    pub fn failed(&mut self, name: &Name, residency: ResidencyId) -> Option<PlacedFiles> {
+        let model = self.entry(name, residency)?;
+        model.state = ModelState::Unloading;
         model.files.take()
     }
 
-    /// The container says that a model is not loaded. True if its files are to be removed.
-    pub fn lost(&mut self, name: &Name, stay: Stay) -> bool {
-        match self.stay(name, stay) {
-            Some(model) if model.state == State::Loaded => {
-                model.state = State::Unloading;
+    /// Records that the container has lost a model. True if the caller must remove its files.
+    pub fn lost(&mut self, name: &Name, residency: ResidencyId) -> bool {
+        match self.entry(name, residency) {
+            Some(model) if model.state == ModelState::Loaded => {
+                model.state = ModelState::Unloading;
                 true
             }
             _ => false,
         }
     }
 
-    /// Unloads a model that nobody uses. False if somebody does, or it is not loaded.
+    /// Marks a loaded, idle model as unloading. False if it is in use or not loaded.
     pub fn begin_unload(&mut self, name: &Name) -> bool {
         match self.models.get_mut(name) {
-            Some(model) if model.state == State::Loaded && model.users == 0 => {
-                model.state = State::Unloading;
+            Some(model) if model.state == ModelState::Loaded && model.users == 0 => {
+                model.state = ModelState::Unloading;
                 true
             }
             _ => false,
         }
     }
 
-    /// The files of a model that is unloading.
-    pub fn take_files(&mut self, name: &Name) -> Option<Placed> {
+    /// Takes the files of a model that is unloading.
+    pub fn take_files(&mut self, name: &Name) -> Option<PlacedFiles> {
         self.models.get_mut(name)?.files.take()
     }
 
-    /// The end of an unload, or of what remained of a load that failed for the reason that those who wait are given.
+    /// Records the end of an unload. After a failed load, `error` goes to the waiting requests.
     pub fn unloaded(&mut self, name: &Name, error: Option<RuntimeError>) {
         self.freed += 1;
         if let (Some(model), Some(error)) = (self.models.remove(name), error) {
@@ -215,42 +220,42 @@ impl Directory {
         }
     }
 
-    /// Unloads that have ended: room that `make_room` is to take into account.
+    /// The number of completed unloads, for a later call of `plan_eviction`.
     pub fn freed(&self) -> u64 {
         self.freed
     }
 
-    /// What to do for a model that found no room when `freed` unloads had ended. Up to `count` of those that were not used
-    /// for the longest time are marked as unloading.
-    pub fn make_room(&mut self, stay: Stay, freed: u64, count: usize) -> Room {
+    /// Chooses the next step for a load that found no memory after `freed` completed unloads.
+    /// Marks up to `count` least recently used idle models as unloading.
+    pub fn plan_eviction(&mut self, residency: ResidencyId, freed: u64, count: usize) -> EvictionStep {
         if self.freed != freed {
-            return Room::Freed;
+            return EvictionStep::Freed;
         }
         let names = self.idle(count);
         if !names.is_empty() {
             for name in &names {
                 self.begin_unload(name);
             }
-            return Room::Unload(names);
+            return EvictionStep::Unload(names);
         }
-        let others = self.models.values().filter(|model| model.stay != stay);
+        let others = self.models.values().filter(|model| model.residency != residency);
         let mut others = others.map(|model| model.state);
-        match others.any(|state| state != State::Loading { posted: false }) {
-            true => Room::Wait,
-            false => Room::Nothing,
+        match others.any(|state| state != ModelState::Loading { posted: false }) {
+            true => EvictionStep::Wait,
+            false => EvictionStep::Nothing,
         }
     }
 
-    /// How many are loaded and not used.
+    /// The number of loaded, idle models.
     pub fn idle_count(&self) -> usize {
         self.models.values().filter(|model| is_idle(model)).count()
     }
 
-    /// Whether it is loaded or about to be.
+    /// Whether the model is loaded or being loaded.
     pub fn has(&self, name: &Name) -> bool {
         self.models
             .get(name)
-            .is_some_and(|model| model.state != State::Unloading)
+            .is_some_and(|model| model.state != ModelState::Unloading)
     }
 
     fn idle(&self, count: usize) -> Vec<Name> {
@@ -259,13 +264,13 @@ impl Directory {
         idle.into_iter().take(count).map(|(name, _)| name.clone()).collect()
     }
 
-    fn stay(&mut self, name: &Name, stay: Stay) -> Option<&mut Model> {
-        self.models.get_mut(name).filter(|model| model.stay == stay)
+    fn entry(&mut self, name: &Name, residency: ResidencyId) -> Option<&mut ModelEntry> {
+        self.models.get_mut(name).filter(|model| model.residency == residency)
     }
 }
 
-fn is_idle(model: &Model) -> bool {
-    model.state == State::Loaded && model.users == 0
+fn is_idle(model: &ModelEntry) -> bool {
+    model.state == ModelState::Loaded && model.users == 0
 }
 
 #[cfg(test)]

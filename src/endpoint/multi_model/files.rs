@@ -1,9 +1,10 @@
-//! A model's files where its container may read them: `<models root>/<name>/model` (MM-1).
+//! A model's files below the container's models root: `<models root>/<name>/model` (MM-1).
 //!
-//! They are hard links to what the store unpacked, so a model takes its room on disk once however many containers load it.
-//! Symbolic links would lead out of the models root, which containers rightly refuse, and out of what a container sees. Where
-//! the two are on different file systems they are copies. The lease keeps the store's files for as long as they are used,
-//! so that its accounts of the disk stay true.
+//! The files are hard links to the store's unpacked files, so a model takes disk space once,
+//! however many containers load it. Symbolic links would lead out of the models root, which
+//! containers rightly refuse, and out of the folder that a container sees. If the two folders are
+//! on different file systems, the files are copied. The lease keeps the store's files as long as
+//! the links exist, so that the store's accounting of disk space stays correct.
 
 use std::fs;
 use std::io;
@@ -11,40 +12,40 @@ use std::path::{Path, PathBuf};
 
 use crate::store::Lease;
 
-/// The directory below a model's own, as SageMaker calls it.
+/// The directory below the model's own, by SageMaker's name.
 const MODEL: &str = "model";
 
-/// A model's files.
+/// A model's files below the models root.
 #[derive(Debug)]
-pub(super) struct Placed {
+pub(super) struct PlacedFiles {
     folder: PathBuf,
     _lease: Lease,
 }
 
-impl Placed {
-    /// Links what was leased below `root`, in place of what may be there. Waits for the disk.
+impl PlacedFiles {
+    /// Links the leased files below `root`, replacing existing ones. Blocks on disk I/O.
     pub fn new(lease: Lease, root: &Path, name: &str) -> io::Result<Self> {
         let folder = root.join(name);
         remove(&folder)?;
         match link(lease.path(), &folder.join(MODEL)) {
             Ok(()) => Ok(Self { folder, _lease: lease }),
             Err(error) => {
-                // Half of it is of no use; what went wrong first is to be told.
+                // The partial copy is useless. The first error is the one to report.
                 let _ = remove(&folder);
                 Err(error)
             }
         }
     }
 
-    /// Removes them. Waits for the disk.
+    /// Removes the files. Blocks on disk I/O.
     pub fn remove(self) {
         if let Err(error) = remove(&self.folder) {
-            tracing::warn!(folder = %self.folder.display(), %error, "files of an unloaded model stay behind");
+            tracing::warn!(folder = %self.folder.display(), %error, "the files of an unloaded model were not removed");
         }
     }
 }
 
-/// The model's directory as the container sees it.
+/// The model's directory by the container's path.
 pub(super) fn url(root: &str, name: &str) -> String {
     format!("{}/{name}/{MODEL}", root.trim_end_matches('/'))
 }
@@ -56,7 +57,7 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Files and directories only: an unpacked artifact has nothing else.
+/// Links a directory tree. An unpacked artifact contains only files and directories.
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -67,7 +68,7 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
             continue;
         }
         match fs::hard_link(entry.path(), &target) {
-            // Another file system, or one without hard links, or too many of them.
+            // Another file system, one without hard links, or too many links.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_files_of_their_own_with_the_same_content() {
+    fn files_are_hard_links_and_outlive_the_removal_of_the_links() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::create_dir(from.path().join("1")).unwrap();
         fs::write(from.path().join("1/model.onnx"), "x").unwrap();

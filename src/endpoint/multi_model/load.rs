@@ -1,10 +1,14 @@
-//! Loads and unloads: what happens between the store, the disk and the container.
+//! Loads and unloads: the steps between the store, the disk and the container.
 //!
 //! ```text
-//! find, fetch -> link below the models root -> POST /models -> 507 -> DELETE others -> POST /models -> loaded
+//! find, fetch -> link below the models root -> POST /models -> loaded
+//!                                              ^         |
+//!                                              |        507
+//!                                              |         v
+//!                                              +-- DELETE others
 //! ```
 //!
-//! Each step is a line in the log, with the container and the model, so that their order can be read there.
+//! Each step logs a line with the container and the model, so the log shows their order.
 
 use std::sync::Arc;
 
@@ -15,26 +19,28 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::task;
 use tokio::time::{Instant, timeout_at};
 
-use super::directory::{Room, Stay};
-use super::files::{self, Placed};
-use super::{NO_ROOM, NOT_LOADED, Platform, target_model};
+use super::directory::{EvictionStep, ResidencyId};
+use super::files::{self, PlacedFiles};
+use super::{NOT_LOADED, OUT_OF_MEMORY, Platform, target_model};
 use crate::archive::is_full;
-use crate::endpoint::client::{Call, Reply};
+use crate::endpoint::client::{ContainerCall, ContainerResponse};
 use crate::endpoint::error::RuntimeError;
 use crate::store::{FetchError, Lease, Located, Name};
 use crate::wire::{LoadRequest, ModelPath};
 
-/// Bytes of a reply to a load or an unload, of which only errors are read.
+/// Maximum bytes of a response to a load or an unload. Only error messages are read.
 const MAX_REPLY: usize = 1 << 20;
 
-/// Times that a load is repeated because its container ended under it. Which model it was that ended it is not known.
-const RESTARTS: u32 = 1;
+/// Maximum number of repeated loads because the container ended during one. Another model may have
+/// ended the container.
+const MAX_RESTARTS: u32 = 1;
 
 impl Platform {
-    /// Loads a model, from the store to the container, and tells those who wait.
-    pub(super) async fn load(self: &Arc<Self>, name: &Name, stay: Stay) {
+    /// Loads a model from the store into the container, and reports the result to waiting
+    /// requests.
+    pub(super) async fn load(self: &Arc<Self>, name: &Name, residency: ResidencyId) {
         let deadline = Instant::now() + self.settings.load_timeout;
-        let result = match timeout_at(deadline, self.try_load(name, stay, deadline)).await {
+        let result = match timeout_at(deadline, self.try_load(name, residency, deadline)).await {
             Ok(result) => result,
             Err(_) => Err(RuntimeError::TimedOut {
                 container: self.hostname.clone(),
@@ -42,16 +48,16 @@ impl Platform {
         };
         match result {
             Ok(generation) => {
-                self.see_generation();
-                let stays = self.directory().loaded(name, stay, generation);
-                if !stays {
+                self.check_generation();
+                let is_current = self.directory().loaded(name, residency, generation);
+                if !is_current {
                     self.clean_up(name).await;
                 }
                 tracing::info!(container = self.label(), model = %name, "loaded");
             }
             Err(error) => {
                 tracing::warn!(container = self.label(), model = %name, %error, "the model was not loaded");
-                let files = self.directory().failed(name, stay);
+                let files = self.directory().failed(name, residency);
                 remove(files).await;
                 self.directory().unloaded(name, Some(error));
             }
@@ -60,36 +66,36 @@ impl Platform {
         self.unload_unless_kept(name).await;
     }
 
-    /// Returns the generation of the container that has the model.
-    async fn try_load(&self, name: &Name, stay: Stay, deadline: Instant) -> Result<u64, RuntimeError> {
+    /// Loads a model. Returns the generation of the container that loaded it.
+    async fn try_load(&self, name: &Name, residency: ResidencyId, deadline: Instant) -> Result<u64, RuntimeError> {
         let opaque = self.opaque(name);
-        let placed = self.place(name, stay, &opaque).await?;
-        self.directory().set_files(name, stay, placed);
+        let placed = self.place(name, residency, &opaque).await?;
+        self.directory().set_files(name, residency, placed);
         let request = LoadRequest {
             url: files::url(&self.root.inside, &opaque),
             model_name: opaque,
         };
         let body = serde_json::to_vec(&request).map_err(|error| RuntimeError::Internal(error.to_string()))?;
-        self.post_until_it_fits(name, stay, body.into(), deadline).await
+        self.post_until_it_fits(name, residency, body.into(), deadline).await
     }
 
-    /// Brings the model's files to where the container can read them. A disk without room gets some from models that nobody
-    /// uses.
-    async fn place(&self, name: &Name, stay: Stay, opaque: &str) -> Result<Placed, RuntimeError> {
+    /// Downloads the model and puts its files below the models root. If the disk is full, unloads
+    /// idle models and tries again.
+    async fn place(&self, name: &Name, residency: ResidencyId, opaque: &str) -> Result<PlacedFiles, RuntimeError> {
         loop {
-            let full = match self.bring(name, opaque).await {
+            let full = match self.download(name, opaque).await {
                 Err(FetchError::NoRoom(reason)) => reason,
-                result => return result.map_err(|error| self.not_brought(name, error)),
+                result => return result.map_err(|error| self.download_error(name, error)),
             };
-            tracing::info!(container = self.label(), model = %name, reason = full, "no room on disk for the model");
-            if !self.unload_others(stay).await {
-                return Err(self.not_brought(name, FetchError::NoRoom(full)));
+            tracing::info!(container = self.label(), model = %name, reason = full, "no disk space for the model");
+            if !self.unload_others(residency).await {
+                return Err(self.download_error(name, FetchError::NoRoom(full)));
             }
             tracing::info!(container = self.label(), model = %name, "retry");
         }
     }
 
-    async fn bring(&self, name: &Name, opaque: &str) -> Result<Placed, FetchError> {
+    async fn download(&self, name: &Name, opaque: &str) -> Result<PlacedFiles, FetchError> {
         let store = &self.parts.store;
         let lease: Lease = match store.find(name).await? {
             Located::OnDisk(lease) => lease,
@@ -99,7 +105,7 @@ impl Platform {
             }
         };
         let (root, opaque) = (self.root.here.clone(), opaque.to_owned());
-        let placing = task::spawn_blocking(move || Placed::new(lease, &root, &opaque));
+        let placing = task::spawn_blocking(move || PlacedFiles::new(lease, &root, &opaque));
         let placed = placing.await.map_err(|_| FetchError::Stopping)?;
         placed.map_err(|error| match is_full(&error) {
             true => FetchError::NoRoom(error.to_string()),
@@ -107,7 +113,7 @@ impl Platform {
         })
     }
 
-    fn not_brought(&self, name: &Name, error: FetchError) -> RuntimeError {
+    fn download_error(&self, name: &Name, error: FetchError) -> RuntimeError {
         let url = self.parts.store.url_of(name);
         match error {
             FetchError::Store(error) => RuntimeError::Download {
@@ -124,11 +130,11 @@ impl Platform {
         }
     }
 
-    /// Asks the container to load a model, and makes room as long as it has none.
+    /// Asks the container to load a model, and unloads others as long as it has no memory for it.
     async fn post_until_it_fits(
         &self,
         name: &Name,
-        stay: Stay,
+        residency: ResidencyId,
         body: Bytes,
         deadline: Instant,
     ) -> Result<u64, RuntimeError> {
@@ -140,62 +146,71 @@ impl Platform {
             again = true;
             let freed = self.directory().freed();
             let mut changes = self.changes.subscribe();
-            let reply = match self.post(name, stay, body.clone(), deadline).await {
-                Err(RuntimeError::NoAnswer { .. } | RuntimeError::Unavailable(_)) if restarts < RESTARTS => {
+            let reply = match self.post(name, residency, body.clone(), deadline).await {
+                Err(RuntimeError::NoAnswer { .. } | RuntimeError::Unavailable(_)) if restarts < MAX_RESTARTS => {
                     restarts += 1;
                     continue;
                 }
                 reply => reply?,
             };
             match reply.status {
-                // Loaded already: by a load whose answer was lost, or an unload that failed.
+                // 409: loaded already, by a load whose response was lost, or after a failed
+                // unload.
                 200 | 409 => return Ok(reply.generation),
-                NO_ROOM => tracing::info!(container = self.label(), model = %name, "507: no room for the model"),
+                OUT_OF_MEMORY => {
+                    tracing::info!(container = self.label(), model = %name, "507: not enough memory for the model")
+                }
                 _ => return Err(self.refusal(&reply)),
             }
             loop {
-                let room = self.directory().make_room(stay, freed, count);
-                match room {
-                    Room::Freed => break,
-                    Room::Unload(names) => {
+                let step = self.directory().plan_eviction(residency, freed, count);
+                match step {
+                    EvictionStep::Freed => break,
+                    EvictionStep::Unload(names) => {
                         join_all(names.iter().map(|name| self.unload(name))).await;
                         count *= 2;
                         break;
                     }
-                    Room::Wait => {
-                        // The sender is this one's.
+                    EvictionStep::Wait => {
+                        // Cannot fail: `self` owns the sender.
                         let _ = changes.changed().await;
                     }
-                    Room::Nothing if alone.is_none() => {
+                    EvictionStep::Nothing if alone.is_none() => {
                         alone = self.alone.acquire().await.ok();
                         break;
                     }
-                    Room::Nothing => return Err(self.refusal(&reply)),
+                    EvictionStep::Nothing => return Err(self.refusal(&reply)),
                 }
             }
         }
     }
 
-    async fn post(&self, name: &Name, stay: Stay, body: Bytes, deadline: Instant) -> Result<Reply, RuntimeError> {
+    async fn post(
+        &self,
+        name: &Name,
+        residency: ResidencyId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<ContainerResponse, RuntimeError> {
         let mut headers = HeaderMap::from_iter(target_model(name));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let call = Call {
+        let call = ContainerCall {
             method: Method::POST,
             path: "/models".to_owned(),
             headers,
             body,
             fatal: false,
         };
-        self.directory().set_posted(name, stay, true);
+        self.directory().set_posted(name, residency, true);
         let reply = self.exchange(call, MAX_REPLY, deadline).await;
-        self.directory().set_posted(name, stay, false);
+        self.directory().set_posted(name, residency, false);
         self.changes.send_replace(());
         reply
     }
 
-    /// A load's refusal, as the client sees it.
-    fn refusal(&self, reply: &Reply) -> RuntimeError {
+    /// The error for a load or an unload that the container refused.
+    fn refusal(&self, reply: &ContainerResponse) -> RuntimeError {
         RuntimeError::Model {
             container: self.hostname.clone(),
             status: reply.status,
@@ -203,24 +218,26 @@ impl Platform {
         }
     }
 
-    /// Unloads the half of the models that were not used for longer than the others, at least one. False if there are none
-    /// that nobody uses.
-    pub(super) async fn unload_others(&self, stay: Stay) -> bool {
-        let room = {
+    /// Unloads the least recently used half of the idle models, at least one. False if no model is
+    /// idle.
+    pub(super) async fn unload_others(&self, residency: ResidencyId) -> bool {
+        let step = {
             let mut directory = self.directory();
             let (freed, count) = (directory.freed(), directory.idle_count().div_ceil(2));
-            directory.make_room(stay, freed, count.max(1))
+            directory.plan_eviction(residency, freed, count.max(1))
         };
-        let Room::Unload(names) = room else { return false };
+        let EvictionStep::Unload(names) = step else {
+            return false;
+        };
         join_all(names.iter().map(|name| self.unload(name))).await;
         true
     }
 
-    /// Unloads a model that was marked for it, and removes its files. A container that refuses is believed to have unloaded it:
-    /// if it has not, it says so at the next load.
+    /// Unloads a model that is marked as unloading, and removes its files. If the container
+    /// refuses, the model counts as unloaded all the same: the next load gets a 409 if it is not.
     pub(super) async fn unload(&self, name: &Name) {
         tracing::info!(container = self.label(), model = %name, "unload");
-        let call = Call {
+        let call = ContainerCall {
             method: Method::DELETE,
             path: ModelPath::of(&self.opaque(name)),
             headers: HeaderMap::from_iter(target_model(name)),
@@ -241,7 +258,7 @@ impl Platform {
         self.clean_up(name).await;
     }
 
-    /// Removes the files of a model that is unloading, which ends that.
+    /// Removes the files of a model that is unloading, and ends its residency.
     pub(super) async fn clean_up(&self, name: &Name) {
         let files = self.directory().take_files(name);
         remove(files).await;
@@ -249,18 +266,19 @@ impl Platform {
         self.changes.send_replace(());
     }
 
-    /// Where nothing is to be kept, a model for which nobody waited to its end goes at once.
+    /// Unloads an idle model at once if models are not kept. No request has waited until the end
+    /// of its load.
     async fn unload_unless_kept(&self, name: &Name) {
-        let marked = !self.keeps && self.directory().begin_unload(name);
+        let marked = !self.keep_loaded && self.directory().begin_unload(name);
         if marked {
             self.unload(name).await;
         }
     }
 }
 
-async fn remove(files: Option<Placed>) {
+async fn remove(files: Option<PlacedFiles>) {
     if let Some(files) = files {
-        // Fails only when the runtime ends, and the folder with it.
+        // Fails only when the runtime shuts down, which removes the whole folder.
         let _ = task::spawn_blocking(move || files.remove()).await;
     }
 }

@@ -1,11 +1,11 @@
-//! What a model is called towards the container (MM-6): nobody should read anything into it, or rely on it.
+//! The opaque name of a model for the container (MM-6), which must not interpret it or rely on it.
 
 use blake3::Hasher;
 
-/// As long as the names that containers see on SageMaker.
+/// Bytes of a name. In hexadecimal it is as long as the names that containers see on SageMaker.
 const BYTES: usize = 16;
 
-/// The name of the model at `url`, the same on each instance.
+/// The name of the model at `url`, equal on all instances.
 pub(super) fn opaque(url: &str) -> String {
     let mut bytes = [0; BYTES];
     Hasher::new().update(url.as_bytes()).finalize_xof().fill(&mut bytes);
@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_short_and_plain_and_differ() {
+    fn names_are_short_alphanumeric_and_distinct() {
         let name = opaque("s3://bucket/team/a b.tar.gz");
         assert_eq!(name.len(), 2 * BYTES);
         assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric()));

@@ -1,4 +1,4 @@
-//! A platform in front of a container that plays along.
+//! Tests of the platform with a fake container.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,17 +8,17 @@ use tempfile::TempDir;
 use super::*;
 use crate::archive::UnpackLimits;
 use crate::endpoint::spec::Container;
-use crate::endpoint::testing::{Answer, FOREVER, Fake};
+use crate::endpoint::testing::{FOREVER, FakeContainer, FakeResponse};
 use crate::store::{self, Environment};
 
 struct Scene {
     platform: Arc<Platform>,
-    fake: Arc<Fake>,
+    fake: Arc<FakeContainer>,
     _store: TempDir,
 }
 
 /// A store with the models m0 to m39.
-fn scene_with(fake: Arc<Fake>, load_wait: Duration) -> Scene {
+fn scene_with(fake: Arc<FakeContainer>, load_wait: Duration) -> Scene {
     let store = tempfile::tempdir().unwrap();
     for index in 0..40 {
         let folder = store.path().join(format!("models/m{index}"));
@@ -41,13 +41,13 @@ fn scene_with(fake: Arc<Fake>, load_wait: Duration) -> Scene {
     };
     let disk = store::Disk::open(&store.path().join("cache"), 1 << 20).unwrap();
     let target = fake.clone() as Arc<dyn Target>;
-    let parts = Parts {
+    let parts = PlatformParts {
         target: Arc::downgrade(&target),
         store: Arc::new(Store::open(settings, &disk).unwrap()),
         client: Client::new(FOREVER).unwrap(),
         background: Handle::current(),
     };
-    let settings = Settings {
+    let settings = MultiModelConfig {
         load_wait,
         load_timeout: FOREVER,
         unload_timeout: FOREVER,
@@ -59,7 +59,7 @@ fn scene_with(fake: Arc<Fake>, load_wait: Duration) -> Scene {
     }
 }
 
-fn scene(fake: Arc<Fake>) -> Scene {
+fn scene(fake: Arc<FakeContainer>) -> Scene {
     scene_with(fake, FOREVER)
 }
 
@@ -84,7 +84,7 @@ impl Scene {
 
 #[tokio::test]
 async fn a_model_is_loaded_once_and_then_invoked() {
-    let scene = scene(Fake::models(2, |_| None));
+    let scene = scene(FakeContainer::models(2, |_| None));
     join_all((0..8).map(|_| scene.answers("m0"))).await;
     let lines = scene.fake.lines();
     assert_eq!(lines[0], "POST /models m0");
@@ -97,8 +97,8 @@ async fn a_model_is_loaded_once_and_then_invoked() {
 }
 
 #[tokio::test]
-async fn on_507_the_least_recently_used_model_goes_and_the_load_is_repeated() {
-    let scene = scene(Fake::models(2, |_| None));
+async fn after_a_507_the_least_recently_used_model_is_unloaded_and_the_load_repeated() {
+    let scene = scene(FakeContainer::models(2, |_| None));
     for model in ["m0", "m1", "m0"] {
         scene.answers(model).await;
     }
@@ -115,14 +115,14 @@ async fn on_507_the_least_recently_used_model_goes_and_the_load_is_repeated() {
 }
 
 #[tokio::test]
-async fn more_models_go_each_time_until_the_load_fits() {
+async fn each_further_507_unloads_twice_as_many_models_until_the_load_fits() {
     // The fifth model is as large as all the others.
     let tries = AtomicUsize::new(0);
-    let script = move |seen: &crate::endpoint::testing::Seen| {
+    let script = move |seen: &crate::endpoint::testing::SeenRequest| {
         let large = seen.line() == "POST /models m4" && tries.fetch_add(1, Ordering::Relaxed) < 3;
-        large.then(|| Answer::new(507, "full"))
+        large.then(|| FakeResponse::new(507, "full"))
     };
-    let scene = scene(Fake::models(9, script));
+    let scene = scene(FakeContainer::models(9, script));
     for model in ["m0", "m1", "m2", "m3"] {
         scene.answers(model).await;
     }
@@ -130,7 +130,7 @@ async fn more_models_go_each_time_until_the_load_fits() {
     scene.answers("m4").await;
     let lines = scene.fake.lines();
     let steps: Vec<_> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    // One, two, and the one that is left.
+    // One model, then two, then the remaining one.
     assert_eq!(
         steps,
         [
@@ -141,8 +141,8 @@ async fn more_models_go_each_time_until_the_load_fits() {
 }
 
 #[tokio::test]
-async fn a_model_that_fits_nowhere_is_answered_with_the_containers_507() {
-    let scene = scene(Fake::models(0, |_| None));
+async fn a_model_that_never_fits_returns_the_containers_507() {
+    let scene = scene(FakeContainer::models(0, |_| None));
     let expected = RuntimeError::Model {
         container: "model".to_owned(),
         status: 507,
@@ -154,8 +154,8 @@ async fn a_model_that_fits_nowhere_is_answered_with_the_containers_507() {
 }
 
 #[tokio::test]
-async fn forty_models_share_the_room_of_eight_with_eight_clients_and_each_answer_is_right() {
-    let scene = Arc::new(scene(Fake::models(8, |_| None)));
+async fn eight_clients_get_correct_answers_from_forty_models_in_memory_for_eight() {
+    let scene = Arc::new(scene(FakeContainer::models(8, |_| None)));
     let clients = (0..8_usize).map(|client| {
         let scene = Arc::clone(&scene);
         tokio::spawn(async move {
@@ -171,8 +171,8 @@ async fn forty_models_share_the_room_of_eight_with_eight_clients_and_each_answer
 }
 
 #[tokio::test]
-async fn clients_of_different_models_share_the_room_of_one() {
-    let scene = Arc::new(scene(Fake::models(1, |_| None)));
+async fn clients_of_different_models_share_memory_for_one() {
+    let scene = Arc::new(scene(FakeContainer::models(1, |_| None)));
     let clients = (0..6_usize).map(|client| {
         let scene = Arc::clone(&scene);
         tokio::spawn(async move {
@@ -187,13 +187,13 @@ async fn clients_of_different_models_share_the_room_of_one() {
 }
 
 #[tokio::test]
-async fn a_model_that_is_loaded_already_counts_as_loaded() {
-    let scene = scene(Fake::models(2, |seen| {
+async fn a_409_for_a_load_counts_as_loaded() {
+    let scene = scene(FakeContainer::models(2, |seen| {
         let load = seen.path == "/models";
         let invoke = seen.path.ends_with("/invoke");
         match (load, invoke) {
-            (true, _) => Some(Answer::new(409, "there")),
-            (_, true) => Some(Answer::new(200, "m0 1")),
+            (true, _) => Some(FakeResponse::new(409, "there")),
+            (_, true) => Some(FakeResponse::new(200, "m0 1")),
             _ => None,
         }
     }));
@@ -201,11 +201,11 @@ async fn a_model_that_is_loaded_already_counts_as_loaded() {
 }
 
 #[tokio::test]
-async fn a_model_that_does_not_load_is_the_containers_error_and_is_tried_again() {
+async fn a_failed_load_returns_the_containers_error_and_the_next_request_tries_again() {
     let broken = AtomicUsize::new(0);
-    let scene = scene(Fake::models(2, move |seen| {
+    let scene = scene(FakeContainer::models(2, move |seen| {
         let first = seen.path == "/models" && broken.fetch_add(1, Ordering::Relaxed) == 0;
-        first.then(|| Answer::new(400, "no model"))
+        first.then(|| FakeResponse::new(400, "no model"))
     }));
     let expected = RuntimeError::Model {
         container: "model".to_owned(),
@@ -218,16 +218,16 @@ async fn a_model_that_does_not_load_is_the_containers_error_and_is_tried_again()
 }
 
 #[tokio::test]
-async fn what_is_not_in_the_store_is_said_so() {
-    let scene = scene(Fake::models(2, |_| None));
+async fn a_model_that_is_not_in_the_store_is_a_download_error() {
+    let scene = scene(FakeContainer::models(2, |_| None));
     let error = scene.invoke("missing").await.unwrap_err();
     assert!(matches!(error, RuntimeError::Download { .. }), "{error:?}");
     assert_eq!(scene.fake.lines(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn after_a_restart_models_are_loaded_afresh() {
-    let scene = scene(Fake::models(4, |_| None));
+async fn after_a_restart_models_are_loaded_again() {
+    let scene = scene(FakeContainer::models(4, |_| None));
     scene.answers("m0").await;
     scene.answers("m1").await;
     scene.fake.start_again();
@@ -238,8 +238,8 @@ async fn after_a_restart_models_are_loaded_afresh() {
 }
 
 #[tokio::test]
-async fn after_a_restart_that_nobody_noticed_a_404_leads_to_a_fresh_load() {
-    let scene = scene(Fake::models(4, |_| None));
+async fn after_an_unnoticed_restart_a_404_leads_to_a_new_load() {
+    let scene = scene(FakeContainer::models(4, |_| None));
     scene.answers("m0").await;
     scene.fake.forget_all();
     scene.fake.seen();
@@ -253,9 +253,11 @@ async fn after_a_restart_that_nobody_noticed_a_404_leads_to_a_fresh_load() {
 }
 
 #[tokio::test]
-async fn a_second_404_is_the_answer() {
-    let scene = scene(Fake::models(4, |seen| {
-        seen.path.ends_with("/invoke").then(|| Answer::new(404, "unknown"))
+async fn a_second_404_is_returned_to_the_client() {
+    let scene = scene(FakeContainer::models(4, |seen| {
+        seen.path
+            .ends_with("/invoke")
+            .then(|| FakeResponse::new(404, "unknown"))
     }));
     assert_eq!(scene.invoke("m0").await, Ok((404, "unknown".to_owned())));
     let loads = scene
@@ -268,11 +270,11 @@ async fn a_second_404_is_the_answer() {
 }
 
 #[tokio::test]
-async fn a_507_of_an_invocation_unloads_others_and_repeats_it_once() {
+async fn a_507_of_an_invocation_unloads_other_models_and_repeats_it_once() {
     let full = AtomicUsize::new(0);
-    let scene = scene(Fake::models(4, move |seen| {
+    let scene = scene(FakeContainer::models(4, move |seen| {
         let invoke = seen.line() == "POST /models/*/invoke m2";
-        (invoke && full.fetch_add(1, Ordering::Relaxed) != 1).then(|| Answer::new(507, "no memory"))
+        (invoke && full.fetch_add(1, Ordering::Relaxed) != 1).then(|| FakeResponse::new(507, "no memory"))
     }));
     scene.answers("m0").await;
     scene.answers("m1").await;
@@ -285,15 +287,15 @@ async fn a_507_of_an_invocation_unloads_others_and_repeats_it_once() {
         "POST /models/*/invoke m2",
     ];
     assert_eq!(scene.fake.lines(), expected);
-    // Always full now: the second is the answer.
+    // The container is always full now: the second 507 is returned.
     assert_eq!(scene.invoke("m2").await, Ok((507, "no memory".to_owned())));
 }
 
 #[tokio::test]
-async fn without_a_cache_a_model_goes_after_each_request() {
+async fn without_a_cache_a_model_is_unloaded_after_each_request() {
     let mut spec = Container::new("model");
     spec.mode = Mode::MultiModel { cache: false };
-    let scene = scene(Fake::with_capacity(spec, 4, |_| None));
+    let scene = scene(FakeContainer::with_capacity(spec, 4, |_| None));
     scene.answers("m0").await;
     while scene.platform.has(&Name::parse("m0").unwrap()) || scene.fake.folders() > 0 {
         tokio::task::yield_now().await;
@@ -306,17 +308,17 @@ async fn without_a_cache_a_model_goes_after_each_request() {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_is_told_that_the_model_is_not_ready_and_the_load_goes_on() {
+async fn a_request_that_waits_too_long_gets_model_not_ready_and_the_load_continues() {
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = Mutex::new(released);
-    let fake = Fake::models(4, move |seen| {
+    let fake = FakeContainer::models(4, move |seen| {
         if seen.path == "/models" {
             released.lock().unwrap().recv().unwrap();
         }
         None
     });
     let mut scene = scene_with(fake, FOREVER);
-    // Nobody waits at all.
+    // Requests do not wait at all.
     Arc::get_mut(&mut scene.platform).unwrap().settings.load_wait = Duration::ZERO;
     let not_ready = RuntimeError::ModelNotReady { model: "m0".to_owned() };
     assert_eq!(scene.invoke("m0").await, Err(not_ready.clone()));
@@ -336,8 +338,8 @@ async fn who_waits_too_long_is_told_that_the_model_is_not_ready_and_the_load_goe
 }
 
 #[tokio::test]
-async fn a_request_waits_for_a_container_that_is_started_again() {
-    let scene = scene(Fake::models(4, |_| None));
+async fn a_request_waits_for_a_restarting_container() {
+    let scene = scene(FakeContainer::models(4, |_| None));
     scene.answers("m0").await;
     scene.fake.stop();
     let start = async {
@@ -345,7 +347,7 @@ async fn a_request_waits_for_a_container_that_is_started_again() {
         scene.fake.start_again();
     };
     tokio::join!(scene.answers("m0"), start);
-    // It has ended, and who runs it has not noticed yet.
+    // The container has ended, but its keeper has not noticed yet.
     scene.fake.vanish();
     let start = async {
         tokio::task::yield_now().await;

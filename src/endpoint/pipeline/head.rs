@@ -1,8 +1,8 @@
-//! The heads of containers' replies that SageMaker refuses although their status says success.
+//! Checks of the headers of successful responses, which SageMaker refuses in some cases.
 //!
-//! The bounds of each header are those of the runtime API's reply, which carries it (IN-2, IN-3,
-//! SE-2). Asynchronous invocations have two more, in SageMaker's words: a reply says its length,
-//! and its head is short.
+//! The limits of each header are those of the runtime API's response, which carries it (IN-2,
+//! IN-3, SE-2). Asynchronous invocations have two more, with SageMaker's own messages: a response
+//! must have a length, and its headers must be short.
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 
@@ -14,7 +14,7 @@ pub const CLOSED_SESSION_ID: &str = "x-amzn-sagemaker-closed-session-id";
 const MAX_CONTENT_TYPE: usize = 1024;
 const MAX_SESSION: usize = 256;
 
-/// Bytes of all headers of a reply to an asynchronous invocation.
+/// Maximum bytes of all headers of a response to an asynchronous invocation.
 const MAX_ASYNC_HEAD: usize = 4096;
 
 /// Checks the headers that reach the client.
@@ -26,15 +26,14 @@ pub(super) fn check(container: &str, headers: &HeaderMap, asynchronous: bool) ->
         NEW_SESSION_ID,
         MAX_SESSION,
         is_opened_session,
-        "the form ID; Expires=YYYY-MM-DDTHH:MM:SSZ",
+        "ID; Expires=YYYY-MM-DDTHH:MM:SSZ",
     )?;
-    let an_id = "letters, digits, and hyphens between them";
+    let an_id = "letters and digits, with hyphens between them";
     bounded(headers, CLOSED_SESSION_ID, MAX_SESSION, is_session, an_id)?;
     if !asynchronous {
         return Ok(());
     }
-    // As they stand on the wire: a colon and a space between name and value, a line's end after
-    // it.
+    // The size on the wire: a colon and a space after the name, a line end after the value.
     let lengths = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4);
@@ -65,14 +64,14 @@ fn bounded(
     if value.len() > max {
         let length = value.len();
         return Err(format!(
-            "The header {name} of the response has {length} bytes, and may have {max}."
+            "The header {name} of the response has {length} bytes; the limit is {max}."
         ));
     }
     match value.to_str() {
         Err(_) => Err(format!(
-            "The header {name} of the response must have visible US-ASCII characters only."
+            "The header {name} of the response must consist of visible US-ASCII characters."
         )),
-        Ok(text) if !matches(text) => Err(format!("The header {name} of the response must have {form}.")),
+        Ok(text) if !matches(text) => Err(format!("The header {name} of the response must consist of {form}.")),
         Ok(_) => Ok(()),
     }
 }
@@ -89,7 +88,7 @@ fn is_opened_session(text: &str) -> bool {
     })
 }
 
-/// `2026-01-31T23:59:59Z`, digits where that has some.
+/// Whether `text` has the form `2026-01-31T23:59:59Z`, with any digits.
 fn is_time(text: &str) -> bool {
     const FORM: &[u8] = b"0000-00-00T00:00:00Z";
     let same = |(byte, form): (u8, &u8)| match form {
@@ -114,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_the_api_cannot_carry_are_refused() {
+    fn headers_that_the_runtime_api_cannot_carry_are_refused() {
         let long = [b'a'; 1025];
         let table: &[(&'static str, &[u8], Option<&str>)] = &[
             (CUSTOM_ATTRIBUTES, &long[..1024], None),
-            (CUSTOM_ATTRIBUTES, &long, Some("has 1025 bytes, and may have 1024")),
+            (CUSTOM_ATTRIBUTES, &long, Some("has 1025 bytes; the limit is 1024")),
             (CUSTOM_ATTRIBUTES, b"k=v w", None),
             (CUSTOM_ATTRIBUTES, "\u{e9}".as_bytes(), Some("visible US-ASCII")),
             ("content-type", b"text/csv; charset=utf-8", None),
@@ -128,9 +127,9 @@ mod tests {
             (NEW_SESSION_ID, b"s-1;Expires=2026-01-31T23:59:59Z", Some("Expires=")),
             (NEW_SESSION_ID, b"s-1; Expires=tomorrow", Some("Expires=")),
             (NEW_SESSION_ID, b"s-1", Some("Expires=")),
-            (NEW_SESSION_ID, &long[..257], Some("may have 256")),
+            (NEW_SESSION_ID, &long[..257], Some("the limit is 256")),
             (CLOSED_SESSION_ID, b"s-1", None),
-            (CLOSED_SESSION_ID, b"s_1", Some("letters, digits")),
+            (CLOSED_SESSION_ID, b"s_1", Some("letters and digits")),
             ("x-own", &long, None),
         ];
         for (name, value, expected) in table {
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_asynchronous_reply_says_its_length_and_has_a_short_head() {
+    fn an_asynchronous_response_must_have_a_length_and_short_headers() {
         let check = |pairs: &[(&'static str, &[u8])]| check("model", &headers(pairs), true);
         check(&[("content-length", b"3")]).unwrap();
         let chunked = check(&[("transfer-encoding", b"chunked")]).unwrap_err();

@@ -2,18 +2,21 @@ use std::sync::Arc;
 
 use super::*;
 use crate::endpoint::spec::Container;
-use crate::endpoint::testing::{Answer, FOREVER, Fake, Seen};
+use crate::endpoint::testing::{FOREVER, FakeContainer, FakeResponse, SeenRequest};
 
 fn client() -> Client {
     Client::new(FOREVER).unwrap()
 }
 
-fn container(hostname: &str, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Arc<Fake> {
-    Fake::start(Container::new(hostname), move |seen| Some(answer(seen)))
+fn container(
+    hostname: &str,
+    answer: impl Fn(&SeenRequest) -> FakeResponse + Send + Sync + 'static,
+) -> Arc<FakeContainer> {
+    FakeContainer::start(Container::new(hostname), move |seen| Some(answer(seen)))
 }
 
-fn stages(fakes: &[&Arc<Fake>]) -> Vec<Stage> {
-    let stage = |fake: &&Arc<Fake>| Stage {
+fn stages(fakes: &[&Arc<FakeContainer>]) -> Vec<PipelineStage> {
+    let stage = |fake: &&Arc<FakeContainer>| PipelineStage {
         target: Arc::clone(*fake) as Arc<dyn Target>,
         platform: None,
         fatal: false,
@@ -21,9 +24,9 @@ fn stages(fakes: &[&Arc<Fake>]) -> Vec<Stage> {
     fakes.iter().map(stage).collect()
 }
 
-fn input(body: &'static str) -> Input {
+fn input(body: &'static str) -> PipelineInput {
     let header = |name: &'static str, value: &'static str| (name.parse().unwrap(), value.parse().unwrap());
-    Input {
+    PipelineInput {
         headers: HeaderMap::from_iter([header("x-amzn-sagemaker-custom-attributes", "k=v")]),
         content_type: Some(HeaderValue::from_static("text/csv")),
         accept: Some(HeaderValue::from_static("application/x-npy")),
@@ -32,8 +35,8 @@ fn input(body: &'static str) -> Input {
     }
 }
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> PipelineLimits {
+    PipelineLimits {
         between: 10,
         reply: 100,
         asynchronous: false,
@@ -42,13 +45,13 @@ fn limits() -> Limits {
 }
 
 #[tokio::test]
-async fn body_and_content_type_are_carried_and_accept_is_for_the_last() {
+async fn each_container_gets_the_previous_body_and_only_the_last_gets_accept() {
     let first = container("a", |_| {
-        Answer::new(200, "one").with("content-type", "text/csv; charset=utf-8")
+        FakeResponse::new(200, "one").with("content-type", "text/csv; charset=utf-8")
     });
-    let second = container("b", |_| Answer::new(200, "two"));
+    let second = container("b", |_| FakeResponse::new(200, "two"));
     let third = container("c", |_| {
-        Answer::new(200, "three").with("content-type", "application/x-npy")
+        FakeResponse::new(200, "three").with("content-type", "application/x-npy")
     });
     let reply = run(&client(), &stages(&[&first, &second, &third]), input("0"), limits())
         .await
@@ -77,10 +80,10 @@ async fn body_and_content_type_are_carried_and_accept_is_for_the_last() {
 }
 
 #[tokio::test]
-async fn the_container_that_fails_ends_the_request_and_is_named() {
-    let first = container("a", |_| Answer::new(200, "one"));
-    let second = container("b", |_| Answer::new(415, "no"));
-    let third = container("c", |_| Answer::new(200, "three"));
+async fn a_failing_container_ends_the_request_and_the_error_names_it() {
+    let first = container("a", |_| FakeResponse::new(200, "one"));
+    let second = container("b", |_| FakeResponse::new(415, "no"));
+    let third = container("c", |_| FakeResponse::new(200, "three"));
     let error = run(&client(), &stages(&[&first, &second, &third]), input("0"), limits())
         .await
         .unwrap_err();
@@ -94,9 +97,9 @@ async fn the_container_that_fails_ends_the_request_and_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_passed_between_containers_has_a_limit_of_its_own() {
-    let long = |hostname| container(hostname, |_| Answer::new(200, "x".repeat(11)));
-    let short = container("b", |_| Answer::new(200, "two"));
+async fn bodies_between_containers_have_their_own_limit() {
+    let long = |hostname| container(hostname, |_| FakeResponse::new(200, "x".repeat(11)));
+    let short = container("b", |_| FakeResponse::new(200, "two"));
     let error = run(&client(), &stages(&[&long("a"), &short]), input("0"), limits())
         .await
         .unwrap_err();
@@ -107,10 +110,10 @@ async fn what_is_passed_between_containers_has_a_limit_of_its_own() {
         next: Some("b".to_owned()),
     };
     assert_eq!(error, expected);
-    // What goes to the client may be longer, up to another limit.
+    // The response to the client has a higher limit.
     let last = run(&client(), &stages(&[&short, &long("c")]), input("0"), limits()).await;
     assert_eq!(last.unwrap().body.len(), 11);
-    let larger = container("d", |_| Answer::Chunked(vec!["0123456789abcdef"; 7], true));
+    let larger = container("d", |_| FakeResponse::Chunked(vec!["0123456789abcdef"; 7], true));
     let error = run(&client(), &stages(&[&larger]), input("0"), limits())
         .await
         .unwrap_err();
@@ -128,10 +131,10 @@ async fn what_is_passed_between_containers_has_a_limit_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_deadline_is_of_all_containers_together() {
-    let first = container("a", |_| Answer::new(200, "one"));
-    let slow = container("b", |_| Answer::Stall);
-    let bounds = Limits {
+async fn all_containers_share_one_deadline() {
+    let first = container("a", |_| FakeResponse::new(200, "one"));
+    let slow = container("b", |_| FakeResponse::Stall);
+    let bounds = PipelineLimits {
         deadline: Instant::now() + std::time::Duration::from_millis(300),
         ..limits()
     };
@@ -145,8 +148,8 @@ async fn the_deadline_is_of_all_containers_together() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_no_answer_and_is_not_repeated() {
-    for answer in [Answer::Reset, Answer::Chunked(vec!["a"], false)] {
+async fn a_broken_connection_is_an_error_and_the_call_is_not_repeated() {
+    for answer in [FakeResponse::Reset, FakeResponse::Chunked(vec!["a"], false)] {
         let broken = container("a", move |_| answer.clone());
         let error = run(&client(), &stages(&[&broken]), input("0"), limits())
             .await
@@ -161,7 +164,7 @@ async fn a_connection_that_breaks_is_no_answer_and_is_not_repeated() {
 
 #[tokio::test]
 async fn an_error_whose_body_is_too_long_keeps_its_status() {
-    let long = container("a", |_| Answer::new(500, vec![b'x'; (1 << 20) + 1]));
+    let long = container("a", |_| FakeResponse::new(500, vec![b'x'; (1 << 20) + 1]));
     let error = run(&client(), &stages(&[&long]), input("0"), limits())
         .await
         .unwrap_err();
@@ -175,7 +178,7 @@ async fn an_error_whose_body_is_too_long_keeps_its_status() {
 
 #[tokio::test]
 async fn redirects_are_errors() {
-    let elsewhere = container("a", |_| Answer::new(302, "").with("location", "/ping"));
+    let elsewhere = container("a", |_| FakeResponse::new(302, "").with("location", "/ping"));
     let error = run(&client(), &stages(&[&elsewhere]), input("0"), limits())
         .await
         .unwrap_err();

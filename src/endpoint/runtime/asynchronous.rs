@@ -1,9 +1,13 @@
-//! `InvokeEndpointAsync`: answered at once with where the result will be, and done when an instance is free.
+//! `InvokeEndpointAsync`: responds at once with the location of the result, and runs the
+//! invocation when an instance is free.
 //!
-//! What always holds: what was accepted comes to a result or a failure, each written as an object and logged, and both when the server
-//! stops before; requests of an endpoint begin in the order in which they came; no instance works on more of them at once
-//! than its endpoint allows. Those that wait hold no containers: an endpoint may be updated meanwhile, or deleted, which
-//! is the end of them.
+//! Invariants:
+//! - Every accepted invocation ends with a result or a failure, which is written as an object and
+//!   logged, even if the server stops first.
+//! - Invocations of an endpoint start in the order of their arrival.
+//! - No instance runs more of them at the same time than its endpoint allows.
+//! - A waiting invocation holds no containers. So its endpoint can be updated meanwhile; if the
+//!   endpoint is deleted, the invocation fails.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,59 +20,61 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Runtime;
-use super::invoke::{Bounds, Written, content_type};
-use super::request::{Api, Request};
-use super::routing::Chosen;
+use super::invoke::{RequestLimits, ResultLocations, content_type};
+use super::request::{Api, InvocationRequest};
+use super::routing::Destination;
 use crate::endpoint::error::RuntimeError;
 use crate::store::Objects;
 
-/// Who waits for a free instance looks again after that: nobody tells when an endpoint changes.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// A waiting invocation looks for a free instance at this interval, because changes of an endpoint
+/// are not signalled.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// For failures to be written when the server stops.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Maximum time to write failures when the server stops.
+const FAILURE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Requests that were accepted and are not done.
+/// Accepted asynchronous invocations that are not complete.
 #[derive(Default)]
-pub(super) struct Asynchronous {
+pub(super) struct AsyncQueue {
     tasks: TaskTracker,
     stopping: CancellationToken,
-    /// Whose turn it is to look for a free instance, by endpoint: one at a time, in the order of their coming.
-    lines: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// The queue of each endpoint: a fair semaphore whose holder looks for a free instance.
+    queues: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Changes when an instance may have become free.
     changes: watch::Sender<()>,
 }
 
-/// A request, and where its end is written to.
-struct Job {
+/// An accepted invocation and the location of its result.
+struct AsyncJob {
     endpoint: String,
-    request: Request,
+    request: InvocationRequest,
     body: Bytes,
-    written: Written,
+    locations: ResultLocations,
 }
 
-impl Asynchronous {
+impl AsyncQueue {
+    /// Signals that an instance may have become free.
     pub fn notice(&self) {
         self.changes.send_replace(());
     }
 
-    fn line(&self, endpoint: &str) -> Arc<Semaphore> {
-        // Nothing under the lock panics half-way.
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.retain(|name, line| name == endpoint || Arc::strong_count(line) > 1);
-        let line = lines.entry(endpoint.to_owned());
-        Arc::clone(line.or_insert_with(|| Arc::new(Semaphore::new(1))))
+    fn queue(&self, endpoint: &str) -> Arc<Semaphore> {
+        // No code panics while it holds the lock, so a poisoned value is consistent.
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|name, queue| name == endpoint || Arc::strong_count(queue) > 1);
+        let queue = queues.entry(endpoint.to_owned());
+        Arc::clone(queue.or_insert_with(|| Arc::new(Semaphore::new(1))))
     }
 }
 
 impl Runtime {
-    /// Accepts a request.
+    /// Accepts an invocation.
     pub fn invoke_async(
         self: &Arc<Self>,
         endpoint: &str,
-        request: Request,
+        request: InvocationRequest,
         body: Bytes,
-    ) -> Result<Written, RuntimeError> {
+    ) -> Result<ResultLocations, RuntimeError> {
         if body.len() > self.settings.max_async_body {
             return Err(Api::Async.too_large(self.settings.max_async_body));
         }
@@ -76,7 +82,7 @@ impl Runtime {
         let configured = fleet.deployment().asynchronous.as_ref();
         let configured = configured.ok_or(RuntimeError::NotAsynchronous)?;
         let mut models = fleet.variants().iter().map(|variant| variant.model());
-        // The API has no way to say which model, or which container.
+        // The API has no headers for the model or the container.
         if models.clone().any(|model| model.multi_model().is_some()) {
             return Err(RuntimeError::MissingTargetModel);
         }
@@ -86,9 +92,10 @@ impl Runtime {
         match &request.asynchronous.input {
             None if body.is_empty() => return Err(RuntimeError::MissingInput),
             Some(_) if !body.is_empty() => return Err(RuntimeError::TwoInputs),
-            // Who may write no files here may read none either.
+            // A local input is allowed only if the output is local too, so that a client cannot
+            // read this machine's files through an endpoint that writes to a bucket.
             Some(input) if Objects::is_local(input) && !Objects::is_local(&configured.output) => {
-                let message = "InputLocation must be an object, such as s3://bucket/key.";
+                let message = "InputLocation must be an object, such as s3://bucket/key, because S3OutputPath is one.";
                 return Err(RuntimeError::Validation(message.to_owned()));
             }
             _ => {}
@@ -110,7 +117,7 @@ impl Runtime {
         }
         let below = |prefix: &str, path: &str| format!("{}/{path}", prefix.trim_end_matches('/'));
         let failure = configured.failure.as_ref();
-        let written = Written {
+        let locations = ResultLocations {
             inference_id: request.inference_id.clone().unwrap_or_else(|| self.ids.next()),
             output: below(&configured.output, &path),
             failure: failure.map(|prefix| below(prefix, &format!("{id}-error.out"))),
@@ -120,70 +127,72 @@ impl Runtime {
         }
         let queue = self.settings.async_queue;
         if self.asynchronous.tasks.len() >= queue {
-            let reason =
-                format!("{queue} asynchronous invocations are not done yet; try again later, or raise --async-queue");
+            let reason = format!(
+                "{queue} asynchronous invocations are pending already; try again later, or raise --async-queue"
+            );
             return Err(RuntimeError::Unavailable(reason));
         }
-        let job = Job {
+        let job = AsyncJob {
             endpoint: endpoint.to_owned(),
             request,
             body,
-            written: written.clone(),
+            locations: locations.clone(),
         };
-        // Its place in the line is taken now.
-        let line = self.asynchronous.line(endpoint);
+        // The order of arrival is fixed by taking the queue here.
+        let queue = self.asynchronous.queue(endpoint);
         let runtime = Arc::clone(self);
         let (stopping, tasks) = (self.asynchronous.stopping.clone(), &self.asynchronous.tasks);
         tasks.spawn_on(
-            async move { runtime.work_off(job, line, stopping).await },
+            async move { runtime.run_job(job, queue, stopping).await },
             &self.background,
         );
-        Ok(written)
+        Ok(locations)
     }
 
-    /// Waits until what was accepted is done, for `grace` at most; then ends the rest with failures that say so.
+    /// Waits for all accepted invocations, for at most `grace`. Then ends the others with a
+    /// failure that names the reason.
     pub async fn finish(&self, grace: Duration) {
         let tasks = &self.asynchronous.tasks;
         tasks.close();
         if timeout(grace, tasks.wait()).await.is_err() {
             tracing::warn!(
                 invocations = tasks.len(),
-                "asynchronous invocations are given up; the server is stopping"
+                "the server is stopping; aborting asynchronous invocations"
             );
         }
         self.asynchronous.stopping.cancel();
-        if timeout(LAST_WORDS, tasks.wait()).await.is_err() {
+        if timeout(FAILURE_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::error!(
                 invocations = tasks.len(),
-                "asynchronous invocations ended without a word in their failure object"
+                "asynchronous invocations ended without a failure object"
             );
         }
     }
 
-    async fn work_off(&self, job: Job, line: Arc<Semaphore>, stopping: CancellationToken) {
-        let Job {
+    async fn run_job(&self, job: AsyncJob, queue: Arc<Semaphore>, stopping: CancellationToken) {
+        let AsyncJob {
             endpoint,
             request,
             body,
-            written,
+            locations,
         } = job;
         let result = tokio::select! {
             biased;
-            result = self.result(&endpoint, request, body, line, &written) => result,
-            () = stopping.cancelled() => Err(RuntimeError::Unavailable("the server was stopped before the end".to_owned())),
+            result = self.result(&endpoint, request, body, queue, &locations) => result,
+            () = stopping.cancelled() => Err(RuntimeError::Unavailable("the server stopped before the invocation was complete".to_owned())),
         };
         self.asynchronous.notice();
-        let inference_id = &written.inference_id;
+        let inference_id = &locations.inference_id;
         match result {
             Ok(()) => tracing::info!(
                 endpoint,
                 inference_id,
-                output = written.output,
+                output = locations.output,
                 "asynchronous invocation done"
             ),
             Err(error) => {
                 tracing::warn!(endpoint, inference_id, %error, "asynchronous invocation failed");
-                self.write_failure(&endpoint, &written, &error).await;
+                self.write_failure(&endpoint, &locations, &error).await;
             }
         }
     }
@@ -191,16 +200,16 @@ impl Runtime {
     async fn result(
         &self,
         endpoint: &str,
-        request: Request,
+        request: InvocationRequest,
         body: Bytes,
-        line: Arc<Semaphore>,
-        written: &Written,
+        queue: Arc<Semaphore>,
+        locations: &ResultLocations,
     ) -> Result<(), RuntimeError> {
         let ttl = request.asynchronous.ttl.unwrap_or(self.settings.async_ttl);
-        let begun = timeout_at(Instant::now() + ttl, self.begin(endpoint, line)).await;
+        let begun = timeout_at(Instant::now() + ttl, self.begin(endpoint, queue)).await;
         let (chosen, slot) = begun.map_err(|_| {
             let ttl = humantime::format_duration(ttl);
-            RuntimeError::Unavailable(format!("the request expired after it had waited for {ttl}"))
+            RuntimeError::Unavailable(format!("the request expired after waiting {ttl} for a free instance"))
         })??;
         let timeout = request.asynchronous.timeout.unwrap_or(self.settings.async_timeout);
         let limit = self.settings.max_async_object;
@@ -208,28 +217,28 @@ impl Runtime {
             Some(url) => self.objects.get(url, limit).await?,
             None => body,
         };
-        let bounds = Bounds {
+        let bounds = RequestLimits {
             reply: limit,
             deadline: Instant::now() + timeout,
             asynchronous: true,
         };
         let reply = self.run(&chosen, request, body, bounds).await?;
-        // The next one may begin.
+        // Releases the instance for the next invocation.
         drop((chosen, slot));
         self.asynchronous.notice();
         let content_type = content_type(&reply.headers).to_owned();
-        let put = self.objects.put(&written.output, reply.body, &content_type).await;
+        let put = self.objects.put(&locations.output, reply.body, &content_type).await;
         put.map_err(|error| RuntimeError::Dependency(format!("the result was not written: {error}")))
     }
 
-    /// An instance that is free, when it is this one's turn.
+    /// Waits for this invocation's turn, then for a free instance.
     async fn begin(
         &self,
         endpoint: &str,
-        line: Arc<Semaphore>,
-    ) -> Result<(Chosen, OwnedSemaphorePermit), RuntimeError> {
-        let closed = |_| RuntimeError::Internal("the line of asynchronous invocations is closed".to_owned());
-        let _turn = line.acquire().await.map_err(closed)?;
+        queue: Arc<Semaphore>,
+    ) -> Result<(Destination, OwnedSemaphorePermit), RuntimeError> {
+        let closed = |_| RuntimeError::Internal("the queue of asynchronous invocations is closed".to_owned());
+        let _turn = queue.acquire().await.map_err(closed)?;
         let mut changes = self.asynchronous.changes.subscribe();
         let mut named: Option<String> = None;
         loop {
@@ -244,21 +253,21 @@ impl Runtime {
                 Some((instance.begin(), slot))
             });
             if let Some((instance, slot)) = free {
-                let chosen = Chosen {
+                let chosen = Destination {
                     fleet,
                     variant,
                     instance,
                 };
                 return Ok((chosen, slot));
             }
-            // What does not serve this request may end meanwhile.
+            // Holds no fleet while it waits, so that the fleet can end.
             drop((fleet, variant));
-            let _ = timeout(LOOK_AGAIN, changes.changed()).await;
+            let _ = timeout(RECHECK_INTERVAL, changes.changed()).await;
         }
     }
 
-    async fn write_failure(&self, endpoint: &str, written: &Written, error: &RuntimeError) {
-        let Some(url) = &written.failure else { return };
+    async fn write_failure(&self, endpoint: &str, locations: &ResultLocations, error: &RuntimeError) {
+        let Some(url) = &locations.failure else { return };
         let body = error.answer(self.at(endpoint)).body.to_string();
         if let Err(error) = self.objects.put(url, body.into(), "application/json").await {
             tracing::error!(endpoint, url, %error, "the failure of an asynchronous invocation was not written");

@@ -1,5 +1,5 @@
-//! What the platform keeps beside each container, for as long as that exists: its models, and how many asynchronous requests
-//! it works on.
+//! The platform's data about each container, which live as long as the container: its models, or
+//! its slots for asynchronous invocations.
 
 use std::sync::{Arc, PoisonError, Weak};
 
@@ -9,27 +9,29 @@ use super::Runtime;
 use crate::endpoint::client::Target;
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::fleet::{Fleet, Instance, RunningContainer};
-use crate::endpoint::multi_model::{Parts, Platform};
+use crate::endpoint::multi_model::{Platform, PlatformParts};
 use crate::store::{self, OpenError, Store};
 
-/// Of a container in multi-model mode: its models, or why there are none.
+/// The platform of a container in multi-model mode, or the reason why it could not be created.
 struct Models(Result<Arc<Platform>, String>);
 
-/// Of an instance's first container that is not in multi-model mode.
+/// The slots of an instance, kept with its first container, which is not in multi-model mode.
 struct Slots(Arc<Semaphore>);
 
 impl Runtime {
-    /// The models of a container in multi-model mode. It is to be called after
-    /// [`Self::open_stores`]: the first time the store is opened, which looks at the disk.
+    /// The models of a container in multi-model mode. Call [`Self::open_stores`] first: otherwise
+    /// the first call opens the store, which blocks on disk I/O.
     pub(super) fn platform(&self, container: &Arc<RunningContainer>) -> Result<Arc<Platform>, RuntimeError> {
-        let models = container.companion(|| Models(self.new_platform(container)));
+        let models = container.platform_data(|| Models(self.new_platform(container)));
         let Some(models) = models else {
-            return Err(RuntimeError::Internal("the container has no models".to_owned()));
+            return Err(RuntimeError::Internal(
+                "the container is not in multi-model mode".to_owned(),
+            ));
         };
         models.0.clone().map_err(RuntimeError::Internal)
     }
 
-    /// Opens the stores of containers in multi-model mode that have none yet, away from the threads that answer.
+    /// Opens the missing stores of containers in multi-model mode, on a thread for blocking work.
     pub(super) async fn open_stores(self: &Arc<Self>, endpoint: &str) {
         let Some(fleet) = self.fleets.get(endpoint) else {
             return;
@@ -47,7 +49,7 @@ impl Runtime {
         let runtime = Arc::clone(self);
         let opening = self.background.spawn_blocking(move || {
             for container in &unopened {
-                // Whoever needs it is told what is wrong.
+                // The requests that need the store report the error.
                 let _ = runtime.platform(container);
             }
         });
@@ -62,9 +64,9 @@ impl Runtime {
             ));
         };
         let opened = self.store(url);
-        let store = opened.map_err(|error| format!("the models of container {hostname}: {error}"))?;
+        let store = opened.map_err(|error| format!("open the models of container {hostname}: {error}"))?;
         let target = Arc::downgrade(container) as Weak<dyn Target>;
-        let parts = Parts {
+        let parts = PlatformParts {
             target,
             store,
             client: self.client.clone(),
@@ -73,17 +75,19 @@ impl Runtime {
         Ok(Platform::new(&**container, parts, self.settings.multi_model.clone()))
     }
 
-    /// How many more asynchronous requests an instance takes. Only of those without a container in multi-model mode.
+    /// The free slots of an instance for asynchronous invocations. Only for instances without a
+    /// container in multi-model mode.
     pub(super) fn slots(&self, fleet: &Fleet, instance: &Instance) -> Option<Arc<Semaphore>> {
         let configured = fleet.deployment().asynchronous.as_ref()?.max_concurrent;
         let slots = configured.map_or(self.settings.async_concurrency, |slots| slots as usize);
         let first = instance.containers().first()?;
-        let slots = first.companion(|| Slots(Arc::new(Semaphore::new(slots.max(1)))))?;
+        let slots = first.platform_data(|| Slots(Arc::new(Semaphore::new(slots.max(1)))))?;
         Some(Arc::clone(&slots.0))
     }
 
     fn store(&self, url: &str) -> Result<Arc<Store>, OpenError> {
-        // Held while a store is opened: one for each URL is enough. Nothing panics half-way.
+        // Locked while a store opens, so that each URL has only one. No code panics while it holds
+        // the lock, so a poisoned value is consistent.
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         stores.retain(|_, store| store.strong_count() > 0);
         if let Some(store) = stores.get(url).and_then(Weak::upgrade) {
@@ -100,5 +104,5 @@ impl Runtime {
 }
 
 fn is_unopened(container: &RunningContainer) -> bool {
-    container.spec().is_multi_model() && !container.has_companion()
+    container.spec().is_multi_model() && !container.has_platform_data()
 }

@@ -1,4 +1,4 @@
-//! The three operations as HTTP (rest-json): requests in, replies out, nothing in between.
+//! The HTTP interface (rest-json) of the three operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,24 +14,25 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::Runtime;
-use super::request::{Api, Request};
+use super::request::{Api, InvocationRequest};
 use crate::connections::Receiving;
-use crate::endpoint::error::{AwsError, RuntimeError};
+use crate::endpoint::error::{AwsErrorResponse, RuntimeError};
 use crate::endpoint::event_stream;
 
 const VARIANT: &str = "x-Amzn-Invoked-Production-Variant";
-/// The header that numbers replies.
+/// The header with the id of a response.
 pub const REQUEST_ID: &str = "x-amzn-RequestId";
-/// The header that types errors.
+/// The header with the type of an error.
 pub const ERROR_TYPE: &str = "x-amzn-ErrorType";
-/// The model's media type, where that of the reply is the frames'.
+/// The header with the media type of a streamed response, whose `Content-Type` is that of the
+/// frames.
 const MODEL_CONTENT_TYPE: &str = "X-Amzn-SageMaker-Content-Type";
 
-/// How long a body that is refused is read on: a client that is still sending would see a reset
-/// instead of the reason.
+/// Maximum time to read the rest of a refused body. Without reading it, a client that is still
+/// sending would see a connection reset instead of the reason.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// The routes of the runtime API. They expect a `web::Data<Runtime>`.
+/// Adds the routes of the runtime API. They require the app data of [`data`].
 pub fn routes(app: &mut ServiceConfig) {
     app.route("/endpoints/{endpoint}/invocations", web::post().to(invoke))
         .route(
@@ -49,17 +50,17 @@ async fn invoke(
 ) -> HttpResponse {
     let limit = runtime.settings.max_body;
     let result = async {
-        let (asked, body) = read(Api::Invoke, &request, payload, limit, runtime.settings.timeout).await?;
-        runtime.invoke(&endpoint, asked, body).await
+        let (invocation, body) = read(Api::Invoke, &request, payload, limit, runtime.settings.timeout).await?;
+        runtime.invoke(&endpoint, invocation, body).await
     };
     match result.await {
         Ok(response) => {
-            let mut reply = answered(&runtime, StatusCode::OK);
+            let mut reply = response_builder(&runtime, StatusCode::OK);
             reply.insert_header((VARIANT, response.variant));
             forward(&mut reply, &response.headers, None);
             reply.body(response.body)
         }
-        Err(error) => refused(&runtime, &endpoint, &error),
+        Err(error) => error_response(&runtime, &endpoint, &error),
     }
 }
 
@@ -71,18 +72,18 @@ async fn stream(
 ) -> HttpResponse {
     let limit = runtime.settings.max_body;
     let result = async {
-        let (asked, body) = read(Api::Stream, &request, payload, limit, runtime.settings.timeout).await?;
-        runtime.invoke_streaming(&endpoint, asked, body).await
+        let (invocation, body) = read(Api::Stream, &request, payload, limit, runtime.settings.timeout).await?;
+        runtime.invoke_streaming(&endpoint, invocation, body).await
     };
     match result.await {
         Ok(streamed) => {
-            let mut reply = answered(&runtime, StatusCode::OK);
+            let mut reply = response_builder(&runtime, StatusCode::OK);
             reply.insert_header((VARIANT, streamed.variant));
             forward(&mut reply, &streamed.headers, Some(MODEL_CONTENT_TYPE));
             reply.content_type(event_stream::CONTENT_TYPE);
             reply.streaming(streamed.body.map(Ok::<_, actix_web::Error>))
         }
-        Err(error) => refused(&runtime, &endpoint, &error),
+        Err(error) => error_response(&runtime, &endpoint, &error),
     }
 }
 
@@ -94,34 +95,34 @@ async fn asynchronous(
 ) -> HttpResponse {
     let limit = runtime.settings.max_async_body;
     let result = async {
-        let (asked, body) = read(Api::Async, &request, payload, limit, runtime.settings.timeout).await?;
-        runtime.invoke_async(&endpoint, asked, body)
+        let (invocation, body) = read(Api::Async, &request, payload, limit, runtime.settings.timeout).await?;
+        runtime.invoke_async(&endpoint, invocation, body)
     };
     match result.await {
-        Ok(written) => {
-            let mut reply = answered(&runtime, StatusCode::ACCEPTED);
-            reply.insert_header(("X-Amzn-SageMaker-OutputLocation", written.output));
-            if let Some(failure) = written.failure {
+        Ok(locations) => {
+            let mut reply = response_builder(&runtime, StatusCode::ACCEPTED);
+            reply.insert_header(("X-Amzn-SageMaker-OutputLocation", locations.output));
+            if let Some(failure) = locations.failure {
                 reply.insert_header(("X-Amzn-SageMaker-FailureLocation", failure));
             }
-            reply.json(json!({"InferenceId": written.inference_id}))
+            reply.json(json!({"InferenceId": locations.inference_id}))
         }
-        Err(error) => refused(&runtime, &endpoint, &error),
+        Err(error) => error_response(&runtime, &endpoint, &error),
     }
 }
 
-/// The request's headers, and its body of `limit` bytes at most.
+/// Reads the request's headers and its body of up to `limit` bytes.
 async fn read(
     api: Api,
     request: &HttpRequest,
     mut payload: Payload,
     limit: usize,
     time: Duration,
-) -> Result<(Request, Bytes), RuntimeError> {
+) -> Result<(InvocationRequest, Bytes), RuntimeError> {
     let until = Instant::now() + time;
     let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
-    let asked = match Request::read(api, header) {
-        Ok(asked) => asked,
+    let invocation = match InvocationRequest::read(api, header) {
+        Ok(invocation) => invocation,
         Err(error) => {
             discard(request, payload).await;
             return Err(error);
@@ -141,7 +142,7 @@ async fn read(
             false => RuntimeError::BodyBroken(error.to_string()),
         })?;
         if body.is_empty() && declared == Some(chunk.len()) {
-            return Ok((asked, chunk));
+            return Ok((invocation, chunk));
         }
         if body.len() + chunk.len() > limit {
             drop(body);
@@ -150,11 +151,11 @@ async fn read(
         }
         body.extend_from_slice(&chunk);
     }
-    Ok((asked, body.freeze()))
+    Ok((invocation, body.freeze()))
 }
 
 fn late() -> RuntimeError {
-    RuntimeError::BodyBroken("it did not arrive in time".to_owned())
+    RuntimeError::BodyBroken("the rest did not arrive in time".to_owned())
 }
 
 async fn discard(request: &HttpRequest, mut payload: Payload) {
@@ -163,31 +164,31 @@ async fn discard(request: &HttpRequest, mut payload: Payload) {
     while let Ok(Some(Ok(_))) = timeout_at(until, payload.next()).await {}
 }
 
-fn answered(runtime: &Runtime, status: StatusCode) -> HttpResponseBuilder {
+fn response_builder(runtime: &Runtime, status: StatusCode) -> HttpResponseBuilder {
     let mut reply = HttpResponse::build(status);
     reply.insert_header((REQUEST_ID, runtime.ids.next()));
     reply
 }
 
-fn refused(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> HttpResponse {
+fn error_response(runtime: &Runtime, endpoint: &str, error: &RuntimeError) -> HttpResponse {
     tracing::info!(endpoint, %error, "an invocation failed");
-    let AwsError { status, kind, body } = error.answer(runtime.at(endpoint));
+    let AwsErrorResponse { status, kind, body } = error.answer(runtime.at(endpoint));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = answered(runtime, status);
+    let mut reply = response_builder(runtime, status);
     if let Some(kind) = kind {
         reply.insert_header((ERROR_TYPE, kind));
     }
     reply.json(body)
 }
 
-/// Passes a container's headers on; its media type by another name, if one is given.
+/// Copies a container's headers. `content_type` renames its `Content-Type`.
 fn forward(reply: &mut HttpResponseBuilder, headers: &HeaderMap, content_type: Option<&'static str>) {
     for (name, value) in headers {
         let name = match (name.as_str(), content_type) {
             ("content-type", Some(other)) => other,
             (name, _) => name,
         };
-        // reqwest and actix have each their own version of these types.
+        // reqwest and actix use different versions of these types.
         let (name, value) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes()));
         if let (Ok(name), Ok(value)) = (name, value) {
             reply.insert_header((name, value));
@@ -195,7 +196,7 @@ fn forward(reply: &mut HttpResponseBuilder, headers: &HeaderMap, content_type: O
     }
 }
 
-/// What the routes are given.
+/// The app data that the routes require.
 pub fn data(runtime: &Arc<Runtime>) -> Data<Runtime> {
     Data::from(Arc::clone(runtime))
 }

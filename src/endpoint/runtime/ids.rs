@@ -1,11 +1,11 @@
-//! Ids of requests and inferences: looking like AWS's, different from all others, and nothing else.
+//! Unique ids of requests and inferences, in the form of AWS's.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use blake3::Hasher;
 
-/// Makes ids that no other process makes.
+/// Creates ids that no other process creates.
 #[derive(Debug)]
 pub struct Ids {
     process: [u64; 2],
@@ -14,7 +14,7 @@ pub struct Ids {
 
 impl Default for Ids {
     fn default() -> Self {
-        // The only randomness in the standard library: each state has keys of its own.
+        // The only randomness in the standard library: each `RandomState` has its own keys.
         let random = || RandomState::new().hash_one(std::process::id());
         Self {
             process: [random(), random()],
@@ -24,7 +24,7 @@ impl Default for Ids {
 }
 
 impl Ids {
-    /// Of the form of a random UUID.
+    /// A new id in the form of a random UUID.
     pub fn next(&self) -> String {
         let made = self.made.fetch_add(1, Ordering::Relaxed);
         let mut hasher = Hasher::new();

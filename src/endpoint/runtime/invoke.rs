@@ -1,4 +1,4 @@
-//! `InvokeEndpoint`, and what the other operations have in common with it.
+//! `InvokeEndpoint`, and the steps that the other operations share with it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,40 +8,41 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Runtime;
-use super::request::Request;
-use super::routing::Chosen;
-use crate::endpoint::client::Reply;
+use super::request::InvocationRequest;
+use super::routing::Destination;
+use crate::endpoint::client::ContainerResponse;
 use crate::endpoint::error::RuntimeError;
-use crate::endpoint::fault::Injected;
-use crate::endpoint::pipeline::{self, CLOSED_SESSION_ID, Input, Limits, NEW_SESSION_ID};
+use crate::endpoint::fault::InjectedFaults;
+use crate::endpoint::pipeline::{self, CLOSED_SESSION_ID, NEW_SESSION_ID, PipelineInput, PipelineLimits};
 use crate::wire::CUSTOM_ATTRIBUTES;
 
-/// Headers of a container's reply that reach the client (IN-2).
+/// The headers of a container's response that reach the client (IN-2).
 const FORWARDED: [&str; 4] = ["content-type", CUSTOM_ATTRIBUTES, NEW_SESSION_ID, CLOSED_SESSION_ID];
 
-/// What `InvokeEndpoint` answers.
+/// The response of `InvokeEndpoint`.
 #[derive(Debug)]
-pub struct Response {
+pub struct InvocationResponse {
     pub variant: String,
-    /// Those that are forwarded.
+    /// The forwarded headers of the container.
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// What was written by an asynchronous invocation, and where.
+/// The id of an asynchronous invocation and the locations of its result and its failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct ResultLocations {
     pub inference_id: String,
     pub output: String,
     pub failure: Option<String>,
 }
 
-/// How much one invocation may take.
+/// The limits of one invocation.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct RequestLimits {
+    /// Maximum bytes of the response.
     pub reply: usize,
     pub deadline: Instant,
-    /// Whether the reply becomes an object, for which SageMaker asks more of it.
+    /// Whether the response is stored as an object. SageMaker then restricts its headers further.
     pub asynchronous: bool,
 }
 
@@ -49,37 +50,38 @@ impl Runtime {
     /// Invokes an endpoint.
     ///
     /// # Cancel safety
-    /// The containers see that nobody waits any more; a model that is being loaded goes on being loaded.
+    /// The connection to the container is closed, so the container sees that the client has left.
+    /// A load in progress continues.
     pub async fn invoke(
         self: &Arc<Self>,
         endpoint: &str,
-        request: Request,
+        request: InvocationRequest,
         body: Bytes,
-    ) -> Result<Response, RuntimeError> {
+    ) -> Result<InvocationResponse, RuntimeError> {
         let (chosen, bounds) = self.route(endpoint, &request, &body, self.settings.timeout).await?;
         let reply = self.run(&chosen, request, body, bounds).await?;
-        Ok(Response {
+        Ok(InvocationResponse {
             variant: chosen.variant.name().to_owned(),
             headers: forwarded(&reply.headers),
             body: reply.body,
         })
     }
 
-    /// What gets a request, and how much it may take.
+    /// Chooses the instance for a request, and the request's limits.
     pub(super) async fn route(
         self: &Arc<Self>,
         endpoint: &str,
-        request: &Request,
+        request: &InvocationRequest,
         body: &Bytes,
         timeout: Duration,
-    ) -> Result<(Chosen, Bounds), RuntimeError> {
+    ) -> Result<(Destination, RequestLimits), RuntimeError> {
         let limit = self.settings.max_body;
         if body.len() > limit {
             return Err(RuntimeError::BodyTooLarge { limit });
         }
         self.open_stores(endpoint).await;
         let chosen = self.choose(endpoint, request, body)?;
-        let bounds = Bounds {
+        let bounds = RequestLimits {
             reply: limit,
             deadline: Instant::now() + timeout,
             asynchronous: false,
@@ -87,14 +89,14 @@ impl Runtime {
         Ok((chosen, bounds))
     }
 
-    /// Takes a request through the containers of the instance, faults included.
+    /// Sends a request through the containers of the instance, and injects faults.
     pub(super) async fn run(
         &self,
-        chosen: &Chosen,
-        request: Request,
+        chosen: &Destination,
+        request: InvocationRequest,
         body: Bytes,
-        bounds: Bounds,
-    ) -> Result<Reply, RuntimeError> {
+        bounds: RequestLimits,
+    ) -> Result<ContainerResponse, RuntimeError> {
         let mut stages = self.stages(chosen, &request)?;
         let injected = self.injected(chosen, &request, bounds.deadline).await?;
         pipeline::kill(&mut stages, injected.kill.as_deref());
@@ -103,13 +105,14 @@ impl Runtime {
         Ok(reply)
     }
 
-    /// The faults that were asked for, as far as they come before the containers.
+    /// Injects the latency and the error of fault rules. Returns the faults that remain for the
+    /// containers.
     pub(super) async fn injected(
         &self,
-        chosen: &Chosen,
-        request: &Request,
+        chosen: &Destination,
+        request: &InvocationRequest,
         deadline: Instant,
-    ) -> Result<Injected, RuntimeError> {
+    ) -> Result<InjectedFaults, RuntimeError> {
         let model = request.target_model.as_ref().map(crate::store::Name::as_str);
         let mut injected = self.faults.next(chosen.endpoint(), chosen.variant.name(), model);
         if !injected.latency.is_zero() {
@@ -124,8 +127,8 @@ impl Runtime {
         }
     }
 
-    pub(super) fn limits(&self, bounds: Bounds) -> Limits {
-        Limits {
+    pub(super) fn limits(&self, bounds: RequestLimits) -> PipelineLimits {
+        PipelineLimits {
             between: self.settings.max_between,
             reply: bounds.reply,
             deadline: bounds.deadline,
@@ -133,15 +136,15 @@ impl Runtime {
         }
     }
 
-    pub(super) fn note_session(&self, chosen: &Chosen, reply: &HeaderMap) {
+    pub(super) fn note_session(&self, chosen: &Destination, reply: &HeaderMap) {
         let (endpoint, variant) = (chosen.endpoint(), chosen.variant.name());
         self.sessions
             .note(endpoint, variant, chosen.instance.id(), reply, SystemTime::now());
     }
 }
 
-pub(super) fn input(request: Request, body: Bytes) -> Input {
-    Input {
+pub(super) fn input(request: InvocationRequest, body: Bytes) -> PipelineInput {
+    PipelineInput {
         headers: request.headers,
         content_type: request.content_type,
         accept: request.accept,
@@ -150,7 +153,7 @@ pub(super) fn input(request: Request, body: Bytes) -> Input {
     }
 }
 
-/// The headers of a reply that reach the client.
+/// The headers of a container's response that reach the client.
 pub(super) fn forwarded(reply: &HeaderMap) -> HeaderMap {
     let found = FORWARDED.iter().filter_map(|name| {
         let value = reply.get(*name)?;
@@ -159,7 +162,7 @@ pub(super) fn forwarded(reply: &HeaderMap) -> HeaderMap {
     found.collect()
 }
 
-/// The media type of a reply, for where it is written to.
+/// The media type of a response, for the object that stores it.
 pub(super) fn content_type(reply: &HeaderMap) -> &str {
     let value = reply.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     value.unwrap_or("application/octet-stream")

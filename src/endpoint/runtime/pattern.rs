@@ -1,14 +1,13 @@
-//! The patterns that SageMaker's runtime API states for its members, each with the function that
-//! decides what it says.
+//! The patterns of SageMaker's runtime API for its members, each with a function that checks it.
 
-/// A pattern as messages show it, and its meaning.
+/// A pattern as error messages show it, and the function that checks it.
 #[derive(Debug)]
 pub(super) struct Pattern {
     pub text: &'static str,
     pub matches: fn(&str) -> bool,
 }
 
-/// Endpoints, variants and containers.
+/// Names of endpoints, variants and containers.
 pub(super) const NAME: Pattern = Pattern {
     text: "[a-zA-Z0-9](-*[a-zA-Z0-9])*",
     matches: is_name,
@@ -35,17 +34,17 @@ pub(super) const SESSION: Pattern = Pattern {
     matches: |text| text == NEW_SESSION || is_name(text),
 };
 
-/// A session that is open: a stream cannot open one.
+/// The id of an open session. A stream cannot open a new one.
 pub(super) const OPEN_SESSION: Pattern = Pattern {
     text: "^[a-zA-Z0-9](-*[a-zA-Z0-9])*$",
     matches: is_name,
 };
 
-/// In place of the id of a session, to open one.
+/// The session id that opens a new session.
 const NEW_SESSION: &str = "NEW_SESSION";
 
-/// SageMaker's `^(https|s3)://([^/]+)/?(.*)$`, and what else an object may be here: in another
-/// cloud's bucket, or a file.
+/// SageMaker's `^(https|s3)://([^/]+)/?(.*)$`. Here an object may also be in another cloud's
+/// bucket, or a file.
 pub(super) const LOCATION: Pattern = Pattern {
     text: "^(https|s3|gs|az)://([^/]+)/?(.*)$|^(file://)?/.*$",
     matches: |text| {
@@ -60,7 +59,7 @@ pub(super) const LOCATION: Pattern = Pattern {
 pub(super) const PATH_EXTENSION: Pattern = Pattern {
     text: "^(?!s3:|https:)[a-zA-Z0-9!_.*'()/-]+$",
     matches: |text| {
-        // Neither scheme can be there: a colon is none of these.
+        // Excludes both schemes, because a colon is not among the allowed characters.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!_.*'()/-".contains(&byte);
         !text.is_empty() && text.bytes().all(is_plain)
     },
@@ -86,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_decide_what_they_say() {
+    fn each_function_checks_what_its_pattern_says() {
         let table: [(&Pattern, &[&str], &[&str]); 8] = [
             (&NAME, &["a", "A-1", "a--b"], &["", "-a", "a-", "a_b", "a\n"]),
             (&ASCII, &["", "a b"], &["\u{e4}"]),

@@ -1,7 +1,8 @@
-//! What the headers of an invocation say: those of the API, checked, and no others (IN-1).
+//! The headers of an invocation: reads and checks those of the API, and drops all others (IN-1).
 //!
-//! The three operations call the same things by different names: where one has `Accept`, the others have
-//! `X-Amzn-SageMaker-Accept`. Values go to the containers byte for byte, so a name that is not ASCII arrives as it was sent.
+//! The three operations use different names for the same headers, such as `Accept` and
+//! `X-Amzn-SageMaker-Accept`. Values reach the containers byte for byte, so a name that is not
+//! ASCII arrives as it was sent.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use crate::endpoint::error::RuntimeError;
 use crate::store::Name;
 use crate::wire::{CUSTOM_ATTRIBUTES, INFERENCE_ID, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
-/// Tells a container that its reply is passed on as it comes.
+/// Tells a container that its response is streamed to the client.
 const FORWARDED_API: &str = "x-amzn-sagemaker-forwarded-api";
 pub const SESSION_ID: &str = "x-amzn-sagemaker-session-id";
 
-/// The operations.
+/// The operations of the runtime API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
     Invoke,
@@ -26,8 +27,8 @@ pub enum Api {
 
 /// An invocation, without its body.
 #[derive(Debug, Default)]
-pub struct Request {
-    /// For every container.
+pub struct InvocationRequest {
+    /// The headers for all containers.
     pub headers: HeaderMap,
     pub content_type: Option<HeaderValue>,
     pub accept: Option<HeaderValue>,
@@ -40,7 +41,7 @@ pub struct Request {
     pub asynchronous: AsyncOptions,
 }
 
-/// What only `InvokeEndpointAsync` has.
+/// The options that only `InvokeEndpointAsync` has.
 #[derive(Debug, Default)]
 pub struct AsyncOptions {
     pub input: Option<String>,
@@ -51,7 +52,7 @@ pub struct AsyncOptions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+enum HeaderField {
     ContentType,
     Accept,
     CustomAttributes,
@@ -70,17 +71,17 @@ enum Field {
     Timeout,
 }
 
-/// A header of an operation: its name, the API's name for it, and how long it may be.
-struct Known {
+/// A header of an operation: its name, the API's name for it, and the limits of its length.
+struct KnownHeader {
     header: &'static str,
-    field: Field,
+    field: HeaderField,
     member: &'static str,
     min: usize,
     max: usize,
 }
 
-const fn known(header: &'static str, field: Field, member: &'static str, min: usize, max: usize) -> Known {
-    Known {
+const fn known(header: &'static str, field: HeaderField, member: &'static str, min: usize, max: usize) -> KnownHeader {
+    KnownHeader {
         header,
         field,
         member,
@@ -89,68 +90,74 @@ const fn known(header: &'static str, field: Field, member: &'static str, min: us
     }
 }
 
-/// Names in the table below begin so, after the prefix that nearly all have in common.
+/// Adds the prefix that nearly all headers below have in common.
 macro_rules! amzn {
     ($name:literal) => {
         concat!("x-amzn-sagemaker-", $name)
     };
 }
 
-const CUSTOM: Known = known(
+const CUSTOM: KnownHeader = known(
     CUSTOM_ATTRIBUTES,
-    Field::CustomAttributes,
+    HeaderField::CustomAttributes,
     "customAttributes",
     0,
     MAX_CUSTOM_ATTRIBUTES,
 );
-const VARIANT: Known = known(amzn!("target-variant"), Field::TargetVariant, "targetVariant", 0, 63);
-const HOSTNAME: Known = known(
+const VARIANT: KnownHeader = known(
+    amzn!("target-variant"),
+    HeaderField::TargetVariant,
+    "targetVariant",
+    0,
+    63,
+);
+const HOSTNAME: KnownHeader = known(
     amzn!("target-container-hostname"),
-    Field::TargetHostname,
+    HeaderField::TargetHostname,
     "targetContainerHostname",
     0,
     63,
 );
-const INFERENCE: Known = known(INFERENCE_ID, Field::InferenceId, "inferenceId", 1, 64);
-const COMPONENT: Known = known(
+const INFERENCE: KnownHeader = known(INFERENCE_ID, HeaderField::InferenceId, "inferenceId", 1, 64);
+const COMPONENT: KnownHeader = known(
     amzn!("inference-component"),
-    Field::InferenceComponent,
+    HeaderField::InferenceComponent,
     "inferenceComponentName",
     0,
     63,
 );
-const PREFIX: Known = known(amzn!("prefix-aware-id"), Field::PrefixId, "prefixAwareId", 1, 64);
-const CONTENT_TYPE: Known = known("content-type", Field::ContentType, "contentType", 0, 1024);
-const ACCEPT: Known = known(amzn!("accept"), Field::Accept, "accept", 0, 1024);
+const PREFIX: KnownHeader = known(amzn!("prefix-aware-id"), HeaderField::PrefixId, "prefixAwareId", 1, 64);
+const CONTENT_TYPE: KnownHeader = known("content-type", HeaderField::ContentType, "contentType", 0, 1024);
+const ACCEPT: KnownHeader = known(amzn!("accept"), HeaderField::Accept, "accept", 0, 1024);
 
 #[rustfmt::skip]
-const INVOKE: &[Known] = &[
+const INVOKE: &[KnownHeader] = &[
     CONTENT_TYPE,
-    known("accept", Field::Accept, "accept", 0, 1024),
-    known(TARGET_MODEL, Field::TargetModel, "targetModel", 0, 1024),
+    known("accept", HeaderField::Accept, "accept", 0, 1024),
+    known(TARGET_MODEL, HeaderField::TargetModel, "targetModel", 0, 1024),
     CUSTOM, VARIANT, HOSTNAME, INFERENCE, COMPONENT, PREFIX,
-    known(SESSION_ID, Field::SessionId, "sessionId", 0, 256),
+    known(SESSION_ID, HeaderField::SessionId, "sessionId", 0, 256),
 ];
 
 #[rustfmt::skip]
-const STREAM: &[Known] = &[
+const STREAM: &[KnownHeader] = &[
     CONTENT_TYPE, ACCEPT, CUSTOM, VARIANT, HOSTNAME, INFERENCE, COMPONENT, PREFIX,
-    known(SESSION_ID, Field::OpenSessionId, "sessionId", 0, 256),
+    known(SESSION_ID, HeaderField::OpenSessionId, "sessionId", 0, 256),
 ];
 
 #[rustfmt::skip]
-const ASYNC: &[Known] = &[
-    known(amzn!("content-type"), Field::ContentType, "contentType", 0, 1024),
+const ASYNC: &[KnownHeader] = &[
+    known(amzn!("content-type"), HeaderField::ContentType, "contentType", 0, 1024),
     ACCEPT, CUSTOM, INFERENCE,
-    known(amzn!("inputlocation"), Field::Input, "inputLocation", 1, 1024),
-    known(amzn!("s3outputpathextension"), Field::PathExtension, "s3OutputPathExtension", 1, 512),
-    known(amzn!("filename"), Field::Filename, "filename", 1, 32),
-    known(amzn!("requestttlseconds"), Field::Ttl, "requestTTLSeconds", 1, 5),
-    known(amzn!("invocationtimeoutseconds"), Field::Timeout, "invocationTimeoutSeconds", 1, 4),
+    known(amzn!("inputlocation"), HeaderField::Input, "inputLocation", 1, 1024),
+    known(amzn!("s3outputpathextension"), HeaderField::PathExtension, "s3OutputPathExtension", 1, 512),
+    known(amzn!("filename"), HeaderField::Filename, "filename", 1, 32),
+    known(amzn!("requestttlseconds"), HeaderField::Ttl, "requestTTLSeconds", 1, 5),
+    known(amzn!("invocationtimeoutseconds"), HeaderField::Timeout, "invocationTimeoutSeconds", 1, 4),
 ];
 
 impl Api {
-    fn known(self) -> &'static [Known] {
+    fn known(self) -> &'static [KnownHeader] {
         match self {
             Self::Invoke => INVOKE,
             Self::Stream => STREAM,
@@ -158,7 +165,7 @@ impl Api {
         }
     }
 
-    /// The refusal of a body of more than `limit` bytes.
+    /// The error for a body of more than `limit` bytes.
     pub fn too_large(self, limit: usize) -> RuntimeError {
         match self {
             Self::Invoke | Self::Stream => RuntimeError::BodyTooLarge { limit },
@@ -167,8 +174,8 @@ impl Api {
     }
 }
 
-impl Request {
-    /// Reads the headers that `api` has; `header` gives a header's value.
+impl InvocationRequest {
+    /// Reads the headers of `api`. `header` returns a header's value.
     pub fn read<'a>(api: Api, header: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, RuntimeError> {
         let mut request = Self::default();
         for known in api.known() {
@@ -185,7 +192,7 @@ impl Request {
         Ok(request)
     }
 
-    fn set(&mut self, known: &'static Known, bytes: &[u8]) -> Result<(), RuntimeError> {
+    fn set(&mut self, known: &'static KnownHeader, bytes: &[u8]) -> Result<(), RuntimeError> {
         let constraint = |constraint: String| RuntimeError::Constraint {
             member: known.member,
             constraint,
@@ -216,43 +223,43 @@ impl Request {
             _ => Err(constraint(format!("Member must be between {least} and {most}"))),
         };
         match known.field {
-            Field::ContentType => {
+            HeaderField::ContentType => {
                 of(&pattern::ASCII)?;
                 self.content_type = Some(value);
             }
-            Field::Accept => {
+            HeaderField::Accept => {
                 of(&pattern::ASCII)?;
                 self.accept = Some(value);
             }
-            Field::CustomAttributes => {
+            HeaderField::CustomAttributes => {
                 of(&pattern::ASCII)?;
                 self.pass(CUSTOM_ATTRIBUTES, value);
             }
-            Field::TargetModel => {
+            HeaderField::TargetModel => {
                 let name = Name::parse(&text()?).map_err(RuntimeError::TargetModelName)?;
                 self.target_model = Some(name);
             }
-            Field::TargetVariant => self.target_variant = Some(of(&pattern::NAME)?),
-            Field::TargetHostname => self.target_hostname = Some(of(&pattern::NAME)?),
-            Field::InferenceId => {
+            HeaderField::TargetVariant => self.target_variant = Some(of(&pattern::NAME)?),
+            HeaderField::TargetHostname => self.target_hostname = Some(of(&pattern::NAME)?),
+            HeaderField::InferenceId => {
                 self.inference_id = Some(of(&pattern::PRINTABLE)?);
                 self.pass(INFERENCE_ID, value);
             }
-            Field::InferenceComponent => return Err(RuntimeError::InferenceComponent),
-            Field::SessionId => {
+            HeaderField::InferenceComponent => return Err(RuntimeError::InferenceComponent),
+            HeaderField::SessionId => {
                 self.session = Some(of(&pattern::SESSION)?);
                 self.pass(SESSION_ID, value);
             }
-            Field::OpenSessionId => {
+            HeaderField::OpenSessionId => {
                 self.session = Some(of(&pattern::OPEN_SESSION)?);
                 self.pass(SESSION_ID, value);
             }
-            Field::PrefixId => self.prefix_id = Some(of(&pattern::PRINTABLE)?),
-            Field::Input => self.asynchronous.input = Some(of(&pattern::LOCATION)?),
-            Field::PathExtension => self.asynchronous.path_extension = Some(of(&pattern::PATH_EXTENSION)?),
-            Field::Filename => self.asynchronous.filename = Some(of(&pattern::FILENAME)?),
-            Field::Ttl => self.asynchronous.ttl = Some(seconds(60, 21600)?),
-            Field::Timeout => self.asynchronous.timeout = Some(seconds(1, 3600)?),
+            HeaderField::PrefixId => self.prefix_id = Some(of(&pattern::PRINTABLE)?),
+            HeaderField::Input => self.asynchronous.input = Some(of(&pattern::LOCATION)?),
+            HeaderField::PathExtension => self.asynchronous.path_extension = Some(of(&pattern::PATH_EXTENSION)?),
+            HeaderField::Filename => self.asynchronous.filename = Some(of(&pattern::FILENAME)?),
+            HeaderField::Ttl => self.asynchronous.ttl = Some(seconds(60, 21600)?),
+            HeaderField::Timeout => self.asynchronous.timeout = Some(seconds(1, 3600)?),
         }
         Ok(())
     }
@@ -266,12 +273,12 @@ impl Request {
 mod tests {
     use super::*;
 
-    fn read(api: Api, headers: &[(&str, &[u8])]) -> Result<Request, RuntimeError> {
+    fn read(api: Api, headers: &[(&str, &[u8])]) -> Result<InvocationRequest, RuntimeError> {
         let find = |name: &str| {
             let found = headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
             found.map(|(_, value)| *value)
         };
-        Request::read(api, find)
+        InvocationRequest::read(api, find)
     }
 
     #[test]
@@ -299,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operation_has_its_own_name_for_what_is_accepted() {
+    fn each_operation_has_its_own_name_for_the_accept_header() {
         let headers: [(&str, &[u8]); 2] = [("Accept", b"a/a"), ("X-Amzn-SageMaker-Accept", b"b/b")];
         for (api, expected) in [(Api::Invoke, "a/a"), (Api::Stream, "b/b"), (Api::Async, "b/b")] {
             assert_eq!(read(api, &headers).unwrap().accept.unwrap(), expected, "{api:?}");
@@ -310,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn values_out_of_bounds_are_refused_by_name() {
+    fn an_invalid_value_is_refused_with_the_name_of_its_member() {
         let long = [b'a'; 1025];
         let table: &[(Api, &str, &[u8], &str)] = &[
             (Api::Invoke, "Content-Type", &long, "contentType"),
@@ -391,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_models_name_is_taken_as_the_bytes_that_boto_sends() {
+    fn a_models_name_is_read_as_the_bytes_that_boto_sends() {
         let request = read(Api::Invoke, &[(TARGET_MODEL, "mod\u{e8}les/a b+c.tar.gz".as_bytes())]).unwrap();
         assert_eq!(request.target_model.unwrap().as_str(), "mod\u{e8}les/a b+c.tar.gz");
     }

@@ -1,8 +1,8 @@
-//! Which variant and which instance gets a request.
+//! The choice of the variant and the instance for a request.
 //!
-//! The variant is drawn by weight. Among its instances the variant's routing strategy chooses,
-//! unless one of them has the model loaded: that one is preferred until it is much busier than the
-//! others.
+//! The variant is chosen by weight, the instance by the variant's routing strategy. A request that
+//! names a model prefers an instance that has the model loaded, until that instance is much busier
+//! than the others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,60 +10,62 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::Runtime;
-use super::request::Request;
-use super::turns::Turns;
+use super::request::InvocationRequest;
+use super::turns::RoundRobin;
 use crate::endpoint::client::Target;
 use crate::endpoint::deal::{self, Deal, Draws};
 use crate::endpoint::error::RuntimeError;
-use crate::endpoint::fleet::{Asked, Fleet, InFlight, Instance, RunningVariant};
-use crate::endpoint::pipeline::Stage;
+use crate::endpoint::fleet::{Fleet, Instance, OutstandingRequest, RoutingInput, RunningVariant};
+use crate::endpoint::pipeline::PipelineStage;
 use crate::endpoint::spec::Model;
 use crate::store::Name;
 
-/// The deal of each endpoint.
+/// The choices of all endpoints.
 #[derive(Debug)]
-pub(super) struct Routing {
+pub(super) struct Router {
     deal: Deal,
-    // Held for moments only.
-    endpoints: Mutex<HashMap<String, Dealt>>,
+    // Locked only briefly.
+    endpoints: Mutex<HashMap<String, EndpointDraws>>,
+    /// Numbers requests to models, so that equal instances take turns.
     instances: AtomicU64,
 }
 
-/// The deal of one endpoint so far.
+/// The draws of one endpoint so far.
 #[derive(Debug)]
-struct Dealt {
-    turns: Turns,
+struct EndpointDraws {
+    round_robin: RoundRobin,
     variants: Draws,
-    /// Apart from the variants, so that requests which name theirs do not change the draws of the
-    /// others.
+    /// Separate from the draws of variants, so that requests that name their variant do not change
+    /// the draws of the others.
     instances: Draws,
 }
 
-/// What a request goes to. Counts as one under way until it is dropped.
-pub(super) struct Chosen {
+/// The destination of a request. The request counts as outstanding until this is dropped.
+pub(super) struct Destination {
     pub fleet: Arc<Fleet>,
     pub variant: Arc<RunningVariant>,
-    pub instance: InFlight,
+    pub instance: OutstandingRequest,
 }
 
-/// What of an instance the choice depends on.
+/// The properties of an instance on which the choice depends.
 #[derive(Debug, Clone, Copy)]
-struct Load {
+struct Candidate {
     outstanding: usize,
     up: bool,
     has_model: bool,
 }
 
-/// Requests more than elsewhere that an instance may have for the sake of a model that it has loaded.
+/// The lead in outstanding requests at which an instance with the loaded model loses its
+/// preference.
 const SPREAD: usize = 4;
 
-impl Chosen {
+impl Destination {
     pub fn endpoint(&self) -> &str {
         &self.fleet.deployment().endpoint
     }
 }
 
-impl Routing {
+impl Router {
     pub fn new(deal: Deal) -> Self {
         Self {
             deal,
@@ -72,7 +74,7 @@ impl Routing {
         }
     }
 
-    /// The variant of that name, or one chosen by weight.
+    /// The variant with this name, or one chosen by weight.
     pub fn variant(&self, fleet: &Fleet, name: Option<&str>) -> Result<Arc<RunningVariant>, RuntimeError> {
         if let Some(name) = name {
             let variant = fleet.variant(name).cloned();
@@ -89,41 +91,41 @@ impl Routing {
             false => variant.weight(),
         });
         let weights = Vec::from_iter(weights);
-        let chosen = self.of(&fleet.deployment().endpoint, |dealt| match self.deal {
-            Deal::Random { .. } => deal::by_weight(&weights, deal::unit(dealt.variants.next())),
-            Deal::Even => dealt.turns.next(weights),
+        let chosen = self.of(&fleet.deployment().endpoint, |draws| match self.deal {
+            Deal::Random { .. } => deal::by_weight(&weights, deal::unit(draws.variants.next())),
+            Deal::Even => draws.round_robin.next(weights),
         });
         let chosen = chosen.and_then(|index| variants.get(index));
         chosen.cloned().ok_or(RuntimeError::NoCapacity)
     }
 
-    /// Where the choice among equal instances begins; `None` when they take turns.
+    /// The start of the choice among equal instances; `None` if they take turns.
     fn draw(&self, endpoint: &str) -> Option<u64> {
         match self.deal {
-            Deal::Random { .. } => Some(self.of(endpoint, |dealt| dealt.instances.next())),
+            Deal::Random { .. } => Some(self.of(endpoint, |draws| draws.instances.next())),
             Deal::Even => None,
         }
     }
 
-    fn of<T>(&self, endpoint: &str, ask: impl FnOnce(&mut Dealt) -> T) -> T {
-        // Nothing under the lock panics half-way.
+    fn of<T>(&self, endpoint: &str, choose_with: impl FnOnce(&mut EndpointDraws) -> T) -> T {
+        // No code panics while it holds the lock, so a poisoned value is consistent.
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dealt) = endpoints.get_mut(endpoint) {
-            return ask(dealt);
+        if let Some(draws) = endpoints.get_mut(endpoint) {
+            return choose_with(draws);
         }
         let seed = match self.deal {
             Deal::Random { seed } => seed,
             Deal::Even => 0,
         };
-        let dealt = Dealt {
-            turns: Turns::default(),
+        let draws = EndpointDraws {
+            round_robin: RoundRobin::default(),
             variants: Draws::new(seed, endpoint),
             instances: Draws::new(!seed, endpoint),
         };
-        ask(endpoints.entry(endpoint.to_owned()).or_insert(dealt))
+        choose_with(endpoints.entry(endpoint.to_owned()).or_insert(draws))
     }
 
-    /// Drops what is kept of an endpoint that is gone.
+    /// Forgets the draws of a removed endpoint.
     pub fn forget(&self, endpoint: &str) {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.remove(endpoint);
@@ -131,8 +133,14 @@ impl Routing {
 }
 
 impl Runtime {
-    /// What gets a request that is answered at once; its selectors are known to suit it.
-    pub(super) fn choose(&self, endpoint: &str, request: &Request, body: &[u8]) -> Result<Chosen, RuntimeError> {
+    /// Chooses the destination of a synchronous request, after checking the request's target
+    /// headers.
+    pub(super) fn choose(
+        &self,
+        endpoint: &str,
+        request: &InvocationRequest,
+        body: &[u8],
+    ) -> Result<Destination, RuntimeError> {
         let fleet = self.fleet(endpoint)?;
         if fleet.deployment().asynchronous.is_some() {
             return Err(RuntimeError::OnlyAsynchronous);
@@ -143,33 +151,37 @@ impl Runtime {
             && let Some(variant) = fleet.variant(&session.variant).cloned()
             && let Some(instance) = variant.instance(session.instance)
         {
-            suits(variant.model(), request)?;
-            return Ok(Chosen {
+            check_selectors(variant.model(), request)?;
+            return Ok(Destination {
                 fleet,
                 variant,
                 instance,
             });
         }
         let variant = self.routing.variant(&fleet, request.target_variant.as_deref())?;
-        suits(variant.model(), request)?;
+        check_selectors(variant.model(), request)?;
         let draw = self.routing.draw(endpoint);
         let instance = match &request.target_model {
             Some(model) => self.with_model(&variant, model, draw),
-            None => variant.choose_for(&Asked {
+            None => variant.choose_for(&RoutingInput {
                 draw,
                 body,
                 prefix_id: request.prefix_id.as_deref(),
             }),
         };
-        Ok(Chosen {
+        Ok(Destination {
             instance: instance.ok_or(RuntimeError::NoCapacity)?,
             fleet,
             variant,
         })
     }
 
-    /// The containers that a request goes through.
-    pub(super) fn stages(&self, chosen: &Chosen, request: &Request) -> Result<Vec<Stage>, RuntimeError> {
+    /// The containers that process a request, in order.
+    pub(super) fn stages(
+        &self,
+        chosen: &Destination,
+        request: &InvocationRequest,
+    ) -> Result<Vec<PipelineStage>, RuntimeError> {
         let containers = chosen.instance.containers();
         let of_request = match &request.target_hostname {
             None => containers,
@@ -187,7 +199,7 @@ impl Runtime {
                 false => None,
             };
             let target = Arc::clone(container) as Arc<dyn Target>;
-            Ok(Stage {
+            Ok(PipelineStage {
                 target,
                 platform,
                 fatal: false,
@@ -196,8 +208,8 @@ impl Runtime {
         stages.collect()
     }
 
-    /// An instance for a request that is for one of many models.
-    fn with_model(&self, variant: &RunningVariant, model: &Name, draw: Option<u64>) -> Option<InFlight> {
+    /// Chooses the instance for a request that names a model.
+    fn with_model(&self, variant: &RunningVariant, model: &Name, draw: Option<u64>) -> Option<OutstandingRequest> {
         let instances = variant.instances();
         let loads: Vec<_> = instances.iter().map(|instance| self.load(instance, model)).collect();
         let draw = draw.unwrap_or_else(|| self.routing.instances.fetch_add(1, Ordering::Relaxed));
@@ -206,13 +218,13 @@ impl Runtime {
         choose(&loads, start).map(|chosen| instances[chosen].begin())
     }
 
-    fn load(&self, instance: &Instance, model: &Name) -> Load {
+    fn load(&self, instance: &Instance, model: &Name) -> Candidate {
         let many = instance
             .containers()
             .iter()
             .find(|container| container.spec().is_multi_model());
         let platform = many.and_then(|container| self.platform(container).ok());
-        Load {
+        Candidate {
             outstanding: instance.outstanding(),
             up: instance.is_up(),
             has_model: platform.is_some_and(|platform| platform.has(model)),
@@ -220,8 +232,8 @@ impl Runtime {
     }
 }
 
-/// Whether a model understands the request's selectors.
-fn suits(model: &Model, request: &Request) -> Result<(), RuntimeError> {
+/// Checks that the request's target headers suit the model.
+fn check_selectors(model: &Model, request: &InvocationRequest) -> Result<(), RuntimeError> {
     let many = match (&request.target_hostname, model.is_direct()) {
         (None, false) => model.multi_model().is_some(),
         (None, true) => return Err(RuntimeError::MissingHostname),
@@ -238,15 +250,16 @@ fn suits(model: &Model, request: &Request) -> Result<(), RuntimeError> {
     }
 }
 
-/// The instance with the least to do, from `start` on around; see [`SPREAD`]. Those that are down come last.
-fn choose(loads: &[Load], start: usize) -> Option<usize> {
+/// Chooses the least busy instance; see [`SPREAD`]. Among equal ones it takes the first from
+/// `start` on. Instances that are down come last.
+fn choose(loads: &[Candidate], start: usize) -> Option<usize> {
     let some_have_it = loads.iter().any(|load| load.has_model && load.up);
-    let cost = |load: &Load| {
+    let cost = |load: &Candidate| {
         let load_first = if some_have_it && !load.has_model { SPREAD } else { 0 };
         (!load.up, load.outstanding + load_first)
     };
     let around = (0..loads.len()).map(|index| start.wrapping_add(index) % loads.len());
-    // Of several the first is taken.
+    // `min_by_key` returns the first of several equal ones.
     around.min_by_key(|index| cost(&loads[*index]))
 }
 
@@ -257,7 +270,7 @@ mod tests {
     #[test]
     fn an_instance_that_has_the_model_is_preferred_until_it_is_much_busier() {
         const DOWN: usize = usize::MAX;
-        /// Requests under way, and whether it has the model.
+        /// Outstanding requests, and whether the instance has the model.
         type Instances = &'static [(usize, bool)];
         let table: &[(Instances, usize, Option<usize>)] = &[
             (&[], 0, None),
@@ -271,7 +284,7 @@ mod tests {
             (&[(DOWN, true), (DOWN, false)], 1, Some(1)),
         ];
         for (instances, start, expected) in table {
-            let load = |&(outstanding, has_model): &(usize, bool)| Load {
+            let load = |&(outstanding, has_model): &(usize, bool)| Candidate {
                 outstanding: if outstanding == DOWN { 0 } else { outstanding },
                 up: outstanding != DOWN,
                 has_model,

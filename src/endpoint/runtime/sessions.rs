@@ -1,7 +1,8 @@
-//! Which instance has which session (SE-4).
+//! The instance of each session (SE-4).
 //!
-//! Containers open and close sessions, and say so in their replies; the platform only sends each request to where its session
-//! is. One that it does not know goes anywhere, and the container refuses it.
+//! Containers open and close sessions, and report it in the headers of their responses. The
+//! platform only routes each request to the instance of its session. A request with an unknown
+//! session goes to any instance, whose container refuses it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,31 +12,31 @@ use reqwest::header::HeaderMap;
 
 use crate::endpoint::pipeline::{CLOSED_SESSION_ID, NEW_SESSION_ID};
 
-/// Sessions of all endpoints.
+/// The sessions of all endpoints.
 #[derive(Debug, Default)]
 pub struct Sessions(Mutex<HashMap<Key, Session>>);
 
-/// Endpoint and session.
+/// The endpoint's name and the session's id.
 type Key = (String, String);
 
-/// Where a session is.
+/// The location of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     pub variant: String,
-    /// Its number.
+    /// The id of the instance.
     pub instance: u64,
     expires: Option<SystemTime>,
 }
 
 impl Sessions {
-    /// Where the session was opened, if it has not expired.
+    /// The location of an open session that has not expired.
     pub fn find(&self, endpoint: &str, id: &str, now: SystemTime) -> Option<Session> {
         let sessions = self.lock();
         let session = sessions.get(&(endpoint.to_owned(), id.to_owned()))?;
         Some(session.clone()).filter(|session| !session.is_over(now))
     }
 
-    /// Notes what a reply of that instance says.
+    /// Records the sessions that a response of this instance opens or closes.
     pub fn note(&self, endpoint: &str, variant: &str, instance: u64, reply: &HeaderMap, now: SystemTime) {
         let text = |name| reply.get(name).and_then(|value| value.to_str().ok());
         if let Some(closed) = text(CLOSED_SESSION_ID) {
@@ -50,18 +51,18 @@ impl Sessions {
             expires,
         };
         let mut sessions = self.lock();
-        // Opening one is rare, and the only way to have more.
+        // The map grows only here, and opening a session is rare.
         sessions.retain(|_, session| !session.is_over(now));
         sessions.insert((endpoint.to_owned(), id.to_owned()), session);
     }
 
-    /// Those of an endpoint that is gone.
+    /// Forgets the sessions of a removed endpoint.
     pub fn forget(&self, endpoint: &str) {
         self.lock().retain(|(of, _), _| of != endpoint);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Session>> {
-        // Nothing under the lock panics half-way.
+        // No code panics while it holds the lock, so a poisoned value is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,7 +73,7 @@ impl Session {
     }
 }
 
-/// `<id>; Expires=2026-01-01T00:00:00Z`. A time that is not understood is none.
+/// Parses `<id>; Expires=2026-01-01T00:00:00Z`. Ignores an invalid time.
 fn opened(value: &str) -> (&str, Option<SystemTime>) {
     let (id, attributes) = value.split_once(';').unwrap_or((value, ""));
     let expires = attributes.split(';').find_map(|attribute| {
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_where_it_was_opened_until_it_expires_or_is_closed() {
+    fn a_session_stays_with_its_instance_until_it_expires_or_is_closed() {
         let now = humantime::parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
         let sessions = Sessions::default();
         let opened = reply(NEW_SESSION_ID, "s-1; Expires=2026-01-01T00:20:00Z");

@@ -1,7 +1,7 @@
-//! `InvokeEndpointWithResponseStream`: the container's reply in frames, as it comes.
+//! `InvokeEndpointWithResponseStream`: streams the container's response in frames.
 //!
-//! Until the first bytes are there the answer is an ordinary one, error or not; from then on the status has been sent, and
-//! what goes wrong is a frame of its own (SR-2).
+//! An error before the first bytes of the body is an ordinary error response. Later the status has
+//! been sent, so an error is a frame of its own (SR-2).
 
 use std::sync::Arc;
 
@@ -11,39 +11,39 @@ use reqwest::header::HeaderMap;
 
 use super::Runtime;
 use super::invoke::{forwarded, input};
-use super::request::Request;
-use super::routing::Chosen;
-use crate::endpoint::client::{Answer, CallError};
+use super::request::InvocationRequest;
+use super::routing::Destination;
+use crate::endpoint::client::{CallError, OpenResponse};
 use crate::endpoint::error::RuntimeError;
 use crate::endpoint::event_stream::{MAX_PAYLOAD, StreamFault, model_stream_error, payload_part};
 use crate::endpoint::pipeline;
 
-/// What `InvokeEndpointWithResponseStream` answers.
-pub struct Streamed {
+/// The response of `InvokeEndpointWithResponseStream`.
+pub struct StreamedResponse {
     pub variant: String,
-    /// Those that are forwarded.
+    /// The forwarded headers of the container.
     pub headers: HeaderMap,
-    /// Frames.
+    /// The frames.
     pub body: BoxStream<'static, Bytes>,
 }
 
-/// What is still to come.
-struct Rest {
-    answer: Answer,
-    /// Bytes that have come, and are not framed yet.
+/// The rest of a response.
+struct RestOfResponse {
+    answer: OpenResponse,
+    /// Received bytes that are not sent in frames yet.
     chunk: Bytes,
-    /// The request counts as under way until its last frame.
-    _chosen: Chosen,
+    /// Held until the last frame, so that the request counts as outstanding.
+    _chosen: Destination,
 }
 
 impl Runtime {
-    /// Invokes an endpoint. Returns when the first bytes of the reply are there.
+    /// Invokes an endpoint. Returns when the first bytes of the body have arrived.
     pub async fn invoke_streaming(
         self: &Arc<Self>,
         endpoint: &str,
-        request: Request,
+        request: InvocationRequest,
         body: Bytes,
-    ) -> Result<Streamed, RuntimeError> {
+    ) -> Result<StreamedResponse, RuntimeError> {
         let timeout = self.settings.stream_timeout;
         let (chosen, bounds) = self.route(endpoint, &request, &body, timeout).await?;
         let mut stages = self.stages(&chosen, &request)?;
@@ -55,13 +55,13 @@ impl Runtime {
         let limits = self.limits(bounds);
         let mut answer = pipeline::run_streaming(&self.client, &stages, input(request, body), limits).await?;
         let chunk = answer.chunk().await;
-        let chunk = chunk.map_err(|error| RuntimeError::of_call(&last, error))?;
+        let chunk = chunk.map_err(|error| RuntimeError::from_call(&last, error))?;
         self.note_session(&chosen, answer.headers());
-        Ok(Streamed {
+        Ok(StreamedResponse {
             variant: chosen.variant.name().to_owned(),
             headers: forwarded(answer.headers()),
             body: match chunk {
-                Some(chunk) => frames(Rest {
+                Some(chunk) => frames(RestOfResponse {
                     answer,
                     chunk,
                     _chosen: chosen,
@@ -72,7 +72,7 @@ impl Runtime {
     }
 }
 
-fn frames(rest: Rest) -> BoxStream<'static, Bytes> {
+fn frames(rest: RestOfResponse) -> BoxStream<'static, Bytes> {
     stream::unfold(Some(rest), |rest| async {
         let mut rest = rest?;
         while rest.chunk.is_empty() {

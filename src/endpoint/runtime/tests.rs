@@ -1,4 +1,4 @@
-//! The runtime API through its routes, in front of containers that play along.
+//! Tests of the runtime API through its routes, with fake containers.
 
 mod asynchronous;
 mod routing;
@@ -16,11 +16,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::archive::UnpackLimits;
 use crate::endpoint::fleet::{self, Runner};
-use crate::endpoint::spec::{Asynchronous as AsyncConfig, Container, Deployment, Execution, Mode, Model, Variant};
-use crate::endpoint::testing::{Answer, FOREVER, Fake, Seen};
+use crate::endpoint::spec::{AsyncConfig, Container, Deployment, Execution, Mode, Model, Variant};
+use crate::endpoint::testing::{FOREVER, FakeContainer, FakeResponse, SeenRequest};
 use crate::store::Environment;
 
-/// A runtime API, and where it keeps its files.
+/// A runtime API with its folder.
 pub(super) struct Scene {
     pub runtime: Arc<Runtime>,
     pub fleets: Arc<Fleets>,
@@ -57,7 +57,7 @@ impl Got {
     }
 }
 
-pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scene {
+pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut RuntimeConfig)) -> Scene {
     let folder = tempfile::tempdir().unwrap();
     let store = store::StoreConfig {
         url: String::new(),
@@ -73,8 +73,8 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
         names_bind: true,
         revalidate: FOREVER,
     };
-    // All containers run already.
-    let fleets = fleet::Settings {
+    // All containers of these tests are attached.
+    let fleets = fleet::FleetConfig {
         runner: Runner::Process,
         program: "none".into(),
         environment: Environment::default(),
@@ -95,7 +95,7 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
         archive_bytes: 1 << 20,
     };
     let fleets = Arc::new(Fleets::start(fleets).unwrap());
-    let mut settings = Settings::new(store, (folder.path().join("cache"), 1 << 20));
+    let mut settings = RuntimeConfig::new(store, (folder.path().join("cache"), 1 << 20));
     settings.timeout = FOREVER;
     settings.down_wait = FOREVER;
     change(&mut settings);
@@ -107,12 +107,20 @@ pub(super) fn scene(faults: &[&str], change: impl FnOnce(&mut Settings)) -> Scen
     }
 }
 
-pub(super) fn answering(hostname: &str, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Arc<Fake> {
-    Fake::start(Container::new(hostname), move |seen| Some(answer(seen)))
+pub(super) fn answering(
+    hostname: &str,
+    answer: impl Fn(&SeenRequest) -> FakeResponse + Send + Sync + 'static,
+) -> Arc<FakeContainer> {
+    FakeContainer::start(Container::new(hostname), move |seen| Some(answer(seen)))
 }
 
-/// A variant of one instance with these containers.
-pub(super) fn variant(name: &str, weight: f64, execution: Execution, fakes: &[&Arc<Fake>]) -> (Variant, Arc<Model>) {
+/// A variant with one instance of these containers.
+pub(super) fn variant(
+    name: &str,
+    weight: f64,
+    execution: Execution,
+    fakes: &[&Arc<FakeContainer>],
+) -> (Variant, Arc<Model>) {
     let model = Model {
         name: format!("{name}-model"),
         arn: String::new(),
@@ -131,8 +139,8 @@ impl Scene {
         self.serve_with("shop", variants, None).await;
     }
 
-    /// One container behind an endpoint.
-    pub async fn serve_one(&self, fake: &Arc<Fake>) {
+    /// Deploys an endpoint with one container.
+    pub async fn serve_one(&self, fake: &Arc<FakeContainer>) {
         self.serve(vec![variant("blue", 1.0, Execution::Serial, &[fake])]).await;
     }
 
@@ -174,10 +182,10 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_reply_is_passed_on_with_its_own_headers_only() {
+async fn a_response_is_forwarded_with_the_allowed_headers_only() {
     let scene = scene(&[], |_| ());
     let fake = answering("model", |_| {
-        Answer::new(200, "out")
+        FakeResponse::new(200, "out")
             .with("content-type", "text/csv")
             .with("x-amzn-sagemaker-custom-attributes", "k=v")
             .with("retry-after", "1")
@@ -201,9 +209,9 @@ async fn a_reply_is_passed_on_with_its_own_headers_only() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_a_validation_error() {
+async fn invalid_requests_get_a_validation_error() {
     let scene = scene(&[], |settings| settings.max_body = 4);
-    let fake = answering("model", |_| Answer::new(200, ""));
+    let fake = answering("model", |_| FakeResponse::new(200, ""));
     scene.serve_one(&fake).await;
     let got = scene.post("/endpoints/other/invocations", &[], "").await;
     let expected = "Endpoint other of account 000000000000 not found.".to_owned();
@@ -239,7 +247,7 @@ async fn what_is_wrong_with_a_request_is_a_validation_error() {
 #[tokio::test]
 async fn a_containers_error_is_a_model_error() {
     let scene = scene(&[], |_| ());
-    let fake = answering("model", |_| Answer::new(415, "{\"code\":415}"));
+    let fake = answering("model", |_| FakeResponse::new(415, "{\"code\":415}"));
     scene.serve_one(&fake).await;
     let got = scene.invoke(&[], "").await;
     let (status, kind, message) = got.error();
@@ -252,7 +260,7 @@ async fn a_containers_error_is_a_model_error() {
 }
 
 #[tokio::test]
-async fn a_model_of_many_is_chosen_by_its_name() {
+async fn a_request_chooses_among_many_models_by_name() {
     let scene = scene(&[], |_| ());
     let store = scene.folder.path().join("models");
     std::fs::create_dir_all(store.join("team/a")).unwrap();
@@ -260,7 +268,7 @@ async fn a_model_of_many_is_chosen_by_its_name() {
     let mut spec = Container::new("model");
     spec.mode = Mode::MultiModel { cache: true };
     spec.model_data_url = Some(store.display().to_string());
-    let fake = Fake::with_capacity(spec, 2, |_| None);
+    let fake = FakeContainer::with_capacity(spec, 2, |_| None);
     scene.serve_one(&fake).await;
     let got = scene.invoke(&[], "in").await;
     assert!(
@@ -282,11 +290,11 @@ async fn a_model_of_many_is_chosen_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_container_is_chosen_by_its_hostname() {
+async fn a_request_chooses_a_container_by_hostname() {
     let scene = scene(&[], |_| ());
     let (a, b) = (
-        answering("a", |_| Answer::new(200, "A")),
-        answering("b", |_| Answer::new(200, "B")),
+        answering("a", |_| FakeResponse::new(200, "A")),
+        answering("b", |_| FakeResponse::new(200, "B")),
     );
     scene
         .serve(vec![variant("blue", 1.0, Execution::Direct, &[&a, &b])])
@@ -313,10 +321,10 @@ async fn a_container_is_chosen_by_its_hostname() {
 }
 
 #[tokio::test]
-async fn faults_happen_as_they_were_asked_for() {
+async fn faults_are_injected_by_their_rules() {
     let rules = ["error=503@1/4", "shop/blue:model-error=507@2/4", "other:error=500"];
     let scene = scene(&rules, |_| ());
-    let fake = answering("model", |_| Answer::new(200, ""));
+    let fake = answering("model", |_| FakeResponse::new(200, ""));
     scene.serve_one(&fake).await;
     let mut statuses = Vec::new();
     for _ in 0..4 {
@@ -326,18 +334,20 @@ async fn faults_happen_as_they_were_asked_for() {
 }
 
 #[tokio::test]
-async fn a_reply_that_sagemaker_refuses_is_a_model_error_with_the_containers_status() {
+async fn a_response_that_sagemaker_refuses_is_a_model_error_with_the_containers_status() {
     let long = "a".repeat(1025);
     let table = [
-        ("x-amzn-sagemaker-custom-attributes", long.as_str(), "may have 1024"),
+        ("x-amzn-sagemaker-custom-attributes", long.as_str(), "the limit is 1024"),
         ("x-amzn-sagemaker-custom-attributes", "k=\u{e9}", "US-ASCII"),
         ("x-amzn-sagemaker-new-session-id", "s-1", "Expires="),
-        ("content-type", &long, "may have 1024"),
+        ("content-type", &long, "the limit is 1024"),
     ];
     for (name, value, reason) in table {
         let scene = scene(&[], |_| ());
         let value = value.to_owned();
-        let fake = answering("model", move |_| Answer::new(200, "out").with(name, value.clone()));
+        let fake = answering("model", move |_| {
+            FakeResponse::new(200, "out").with(name, value.clone())
+        });
         scene.serve_one(&fake).await;
         for operation in ["invocations", "invocations-response-stream"] {
             let got = scene.post(&format!("/endpoints/shop/{operation}"), &[], "in").await;

@@ -1,15 +1,15 @@
-//! Whose turn it is, by weight.
+//! Smooth weighted round robin, for `--deal even`.
 //!
-//! Smooth weighted round robin: each gains its weight, the richest is chosen and pays the sum of
-//! all. SageMaker draws at random; this is `--deal even`, with which a test of weights 3 and 1
-//! sees exactly three of four requests, well mixed.
+//! In each round every participant gains its weight as credit. The one with the most credit is
+//! chosen and pays the sum of all weights. SageMaker draws at random; here a test with the weights
+//! 3 and 1 sees exactly three of every four requests on the first variant, well mixed.
 
-/// Who has been chosen how often, as far as it matters.
+/// The credit of each participant.
 #[derive(Debug, Default)]
-pub struct Turns(Vec<f64>);
+pub struct RoundRobin(Vec<f64>);
 
-impl Turns {
-    /// The next one of those with a weight above 0.
+impl RoundRobin {
+    /// Chooses the next participant among those with a weight above 0.
     pub fn next(&mut self, weights: impl IntoIterator<Item = f64>) -> Option<usize> {
         let weights: Vec<f64> = weights.into_iter().collect();
         self.0.resize(weights.len(), 0.0);
@@ -37,27 +37,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_to_one_is_well_mixed() {
-        let mut turns = Turns::default();
-        let order: Vec<_> = (0..8).filter_map(|_| turns.next([3.0, 1.0])).collect();
+    fn the_weights_three_and_one_alternate_evenly() {
+        let mut round_robin = RoundRobin::default();
+        let order: Vec<_> = (0..8).filter_map(|_| round_robin.next([3.0, 1.0])).collect();
         assert_eq!(order, [0, 0, 1, 0, 0, 0, 1, 0]);
     }
 
     #[test]
-    fn nobody_is_chosen_without_a_weight() {
-        assert_eq!(Turns::default().next([0.0, 0.0]), None);
-        assert_eq!(Turns::default().next([]), None);
+    fn without_positive_weights_there_is_no_choice() {
+        assert_eq!(RoundRobin::default().next([0.0, 0.0]), None);
+        assert_eq!(RoundRobin::default().next([]), None);
     }
 
     proptest! {
         #[test]
-        fn each_is_chosen_within_one_of_its_share(weights in prop::collection::vec(0_u8..20, 1..6), rounds in 1_usize..300) {
+        fn each_participant_is_chosen_in_proportion_to_its_weight(weights in prop::collection::vec(0_u8..20, 1..6), rounds in 1_usize..300) {
             let total: u32 = weights.iter().map(|weight| u32::from(*weight)).sum();
             prop_assume!(total > 0);
-            let mut turns = Turns::default();
+            let mut round_robin = RoundRobin::default();
             let mut counts = vec![0_f64; weights.len()];
             for _ in 0..rounds {
-                counts[turns.next(weights.iter().map(|weight| f64::from(*weight))).unwrap()] += 1.0;
+                counts[round_robin.next(weights.iter().map(|weight| f64::from(*weight))).unwrap()] += 1.0;
             }
             for (count, weight) in counts.iter().zip(&weights) {
                 let share = rounds as f64 * f64::from(*weight) / f64::from(total);
@@ -67,10 +67,10 @@ mod tests {
                 prop_assert!(*weight > 0 || *count == 0.0);
             }
             // After each full cycle of whole numbers the shares are exact.
-            let mut turns = Turns::default();
+            let mut round_robin = RoundRobin::default();
             let mut cycle = vec![0_u32; weights.len()];
             for _ in 0..total {
-                cycle[turns.next(weights.iter().map(|weight| f64::from(*weight))).unwrap()] += 1;
+                cycle[round_robin.next(weights.iter().map(|weight| f64::from(*weight))).unwrap()] += 1;
             }
             prop_assert_eq!(cycle, weights.iter().map(|weight| u32::from(*weight)).collect::<Vec<_>>());
         }

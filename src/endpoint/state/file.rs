@@ -1,9 +1,13 @@
-//! The file of `--state`: the requests that made what there is, in AWS's own form, so that reading them checks them as the
-//! API does.
+//! The file of `--state`: the requests that created the current resources, as AWS defines them.
 //!
-//! What always holds: the file is one whole state, the last that was acknowledged or a newer one, whenever the machine
-//! stops. A file that cannot be understood is left as it is. No two processes have the same file: each would undo what the
-//! other writes. Whoever has it holds a lock on it, and on what takes its place before that does.
+//! So reading the file checks it by the same rules as the API.
+//!
+//! Invariants:
+//! - Whenever the machine stops, the file contains one complete state: the last acknowledged one
+//!   or a newer one.
+//! - A file that cannot be parsed is never changed.
+//! - At most one process uses a file, because two would undo each other's changes. It holds a lock
+//!   on the file, and locks a new file before it replaces the old one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -18,40 +22,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::endpoint::control::{
-    Arns, AwsError, Endpoint, Phase, Records, Tags, Wish, parse_endpoint_config, parse_model,
+    Arns, AwsError, DesiredEndpoint, Endpoint, EndpointPhase, Records, Tags, parse_endpoint_config, parse_model,
 };
 use crate::endpoint::spec::{EndpointConfig, Model};
 
-/// Raised when older programs would misread the file.
+/// The version of the file format. Raised when older programs would misread the file.
 const VERSION: u64 = 1;
 
-/// How long the file may still be another process's: one that is ending, or that has inherited it and is about to execute its
-/// program.
-const PATIENCE: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Maximum time to wait for another process's lock: a process that is ending, or a child that has
+/// inherited the lock and is about to execute its program.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error("the state file {} cannot be read: {source}", path.display())]
+    #[error("cannot read the state file {}: {source}", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("the state file {} is damaged: {reason}; mend it, or move it away to begin anew", path.display())]
+    #[error("the state file {} is damaged: {reason}; repair it, or move it away to start with an empty one", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error(
-        "the state file {} is of version {version}, and this program knows version {VERSION}; move it away to begin anew",
+        "the state file {} has version {version}, but this program reads version {VERSION}; move it away to start with an empty one",
         path.display()
     )]
     Version { path: PathBuf, version: u64 },
-    #[error("the state file {} cannot be written: {source}", path.display())]
+    #[error("cannot write the state file {}: {source}", path.display())]
     Write {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("the state file {} is in use by another process; give each its own", path.display())]
+    #[error("the state file {} is in use by another process; give each process its own --state", path.display())]
     InUse { path: PathBuf },
     #[error("the server is stopping")]
     Stopping,
@@ -60,38 +64,39 @@ pub enum StateError {
 #[derive(Debug)]
 pub(super) struct StateFile {
     path: PathBuf,
-    /// What is there, locked.
+    /// The current file, open and locked.
     held: Mutex<Option<File>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct StateDocument {
     version: u64,
-    models: Vec<Made>,
-    endpoint_configs: Vec<Made>,
+    models: Vec<SavedRequest>,
+    endpoint_configs: Vec<SavedRequest>,
     endpoints: Vec<SavedEndpoint>,
     tags: BTreeMap<String, Tags>,
 }
 
-/// A request, and when it was fulfilled.
+/// A create request and the time when it succeeded.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Made {
+struct SavedRequest {
     created: f64,
     request: Value,
 }
 
-/// With copies of what it was made of, which may be gone or made again.
+/// An endpoint with copies of its configuration and models, which may have been deleted or
+/// created again since.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedEndpoint {
     name: String,
     created: f64,
     modified: f64,
-    config: Made,
-    models: Vec<Made>,
-    /// What was changed since.
+    config: SavedRequest,
+    models: Vec<SavedRequest>,
+    /// Changes since then.
     capacities: Vec<SavedCapacity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deployment_config: Option<Value>,
@@ -113,7 +118,7 @@ impl StateFile {
         }
     }
 
-    /// `None` when there is no file.
+    /// Reads the records; `None` if the file does not exist.
     pub fn read(&self, arns: &Arns) -> Result<Option<Records>, StateError> {
         let path = || self.path.clone();
         let damaged = |reason: String| StateError::Damaged { path: path(), reason };
@@ -128,25 +133,25 @@ impl StateFile {
         match document.get("version").and_then(Value::as_u64) {
             Some(VERSION) => {}
             Some(version) => return Err(StateError::Version { path: path(), version }),
-            None => return Err(damaged("it has no version".to_owned())),
+            None => return Err(damaged("the version is missing".to_owned())),
         }
-        let document = serde_json::from_value::<Document>(document).map_err(|error| damaged(error.to_string()))?;
+        let document = serde_json::from_value::<StateDocument>(document).map_err(|error| damaged(error.to_string()))?;
         document.into_records(arns).map(Some).map_err(damaged)
     }
 
     pub fn write(&self, records: &Records) -> Result<(), StateError> {
-        self.replace(&Document::of(records))
+        self.replace(&StateDocument::of(records))
             .map_err(|source| StateError::Write {
                 path: self.path.clone(),
                 source,
             })
     }
 
-    /// What is there, for this process alone.
+    /// Opens and locks the file.
     fn take(&self) -> Result<Option<File>, StateError> {
         let path = || self.path.clone();
         let unread = |source| StateError::Read { path: path(), source };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             let file = match File::open(&self.path) {
                 Ok(file) => file,
@@ -155,14 +160,14 @@ impl StateFile {
             };
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    thread::sleep(LOOK_AGAIN);
+                    thread::sleep(LOCK_RETRY_DELAY);
                     continue;
                 }
                 Err(TryLockError::WouldBlock) => return Err(StateError::InUse { path: path() }),
-                // Not every file system has locks, and then whoever shares a file has to know.
+                // Some file systems have no locks. There the user must not share the file.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
             }
-            // Replaced between the two, by a process that is gone by now.
+            // Checks that no other process replaced the file between opening and locking it.
             let there = fs::metadata(&self.path).map_err(unread)?;
             if file.metadata().map_err(unread)?.ino() == there.ino() {
                 return Ok(Some(file));
@@ -170,12 +175,12 @@ impl StateFile {
         }
     }
 
-    fn replace(&self, document: &Document) -> io::Result<()> {
+    fn replace(&self, document: &StateDocument) -> io::Result<()> {
         let folder = match self.path.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
-        // Always of the same name, so that no more than one is left behind by processes that were killed.
+        // A fixed name, so that killed processes leave at most one such file behind.
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let new = folder.join(name);
@@ -184,13 +189,13 @@ impl StateFile {
             Ok(file)
         });
         if written.is_err() {
-            // It is of no use, and takes room where there is too little.
+            // An incomplete file is useless, and the disk may be full.
             let _ = fs::remove_file(&new);
         }
         self.hold(written?);
-        // What is in place by now is what was written, so this is no failure of it.
+        // The file has been replaced already, so an error here is not a failed write.
         if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
-            tracing::warn!(path = %self.path.display(), %error, "the state file may not outlive a failure of power");
+            tracing::warn!(path = %self.path.display(), %error, "the state file may be lost in a power failure");
         }
         Ok(())
     }
@@ -200,13 +205,13 @@ impl StateFile {
     }
 }
 
-/// Makes the file at `path`, locked and on the disk.
-fn write_new(path: &Path, document: &Document) -> io::Result<File> {
+/// Creates the file at `path`, locks it and syncs it to disk.
+fn write_new(path: &Path, document: &StateDocument) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // Readable for its owner alone: environments hold secrets.
+    // Readable only by the owner, because environments contain secrets.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // See `take`.
     let _ = file.try_lock();
@@ -219,13 +224,14 @@ fn write_new(path: &Path, document: &Document) -> io::Result<File> {
     Ok(file)
 }
 
-impl Document {
+impl StateDocument {
     fn of(records: &Records) -> Self {
-        // One that is being deleted is as good as gone. One that is declared is declared again.
+        // An endpoint that is being deleted counts as deleted. The command line declares its own
+        // endpoints again at each start.
         let endpoints = records
             .endpoints
             .values()
-            .filter(|endpoint| !endpoint.declared && endpoint.phase != Phase::Deleting);
+            .filter(|endpoint| !endpoint.declared && endpoint.phase != EndpointPhase::Deleting);
         let endpoints = Vec::from_iter(endpoints);
         let gone = |resource: &str| {
             resource.strip_prefix("endpoint/").is_some_and(|name| {
@@ -237,8 +243,16 @@ impl Document {
         let tags = records.tags.iter().filter(|(resource, _)| !gone(resource));
         Self {
             version: VERSION,
-            models: records.models.values().map(|model| Made::model(model)).collect(),
-            endpoint_configs: records.configs.values().map(|config| Made::config(config)).collect(),
+            models: records
+                .models
+                .values()
+                .map(|model| SavedRequest::model(model))
+                .collect(),
+            endpoint_configs: records
+                .configs
+                .values()
+                .map(|config| SavedRequest::config(config))
+                .collect(),
             tags: tags.map(|(resource, tags)| (resource.clone(), tags.clone())).collect(),
             endpoints: endpoints.into_iter().map(SavedEndpoint::of).collect(),
         }
@@ -249,14 +263,14 @@ impl Document {
             tags: self.tags,
             ..Records::default()
         };
-        for (index, made) in self.models.into_iter().enumerate() {
-            let model = made
+        for (index, saved) in self.models.into_iter().enumerate() {
+            let model = saved
                 .into_model(arns)
                 .map_err(|error| format!("models[{index}]: {error}"))?;
             records.models.insert(model.name.clone(), Arc::new(model));
         }
-        for (index, made) in self.endpoint_configs.into_iter().enumerate() {
-            let config = made.into_config(arns);
+        for (index, saved) in self.endpoint_configs.into_iter().enumerate() {
+            let config = saved.into_config(arns);
             let config = config.map_err(|error| format!("endpoint_configs[{index}]: {error}"))?;
             records.configs.insert(config.name.clone(), Arc::new(config));
         }
@@ -269,7 +283,7 @@ impl Document {
     }
 }
 
-impl Made {
+impl SavedRequest {
     fn model(model: &Model) -> Self {
         Self {
             created: model.created,
@@ -295,16 +309,16 @@ impl Made {
 
 impl SavedEndpoint {
     fn of(endpoint: &Endpoint) -> Self {
-        let wish = &endpoint.desired;
-        let variants = &wish.deployment.variants;
-        // Variants of one model share it.
+        let desired = &endpoint.desired;
+        let variants = &desired.deployment.variants;
+        // Variants may share a model.
         let models = BTreeMap::from_iter(variants.iter().map(|(_, model)| (&model.name, model)));
         Self {
             name: endpoint.name.clone(),
             created: endpoint.created,
             modified: endpoint.modified,
-            config: Made::config(&wish.config),
-            models: models.into_values().map(|model| Made::model(model)).collect(),
+            config: SavedRequest::config(&desired.config),
+            models: models.into_values().map(|model| SavedRequest::model(model)).collect(),
             capacities: variants
                 .iter()
                 .map(|(variant, _)| SavedCapacity {
@@ -313,27 +327,30 @@ impl SavedEndpoint {
                     instances: variant.instances,
                 })
                 .collect(),
-            deployment_config: wish.deployment_config.clone(),
+            deployment_config: desired.deployment_config.clone(),
         }
     }
 
-    /// As it is after a start: yet to be deployed.
+    /// The endpoint after a start, not deployed yet.
     fn into_endpoint(self, arns: &Arns) -> Result<Endpoint, String> {
-        let said = |error: AwsError| error.to_string();
-        let config = Arc::new(self.config.into_config(arns).map_err(said)?);
+        let text = |error: AwsError| error.to_string();
+        let config = Arc::new(self.config.into_config(arns).map_err(text)?);
         let mut own = Records::default();
-        for made in self.models {
-            let model = made.into_model(arns).map_err(said)?;
+        for saved in self.models {
+            let model = saved.into_model(arns).map_err(text)?;
             own.models.insert(model.name.clone(), Arc::new(model));
         }
-        let mut desired = Wish::new(&self.name, &config, &own, arns).map_err(said)?;
+        let mut desired = DesiredEndpoint::new(&self.name, &config, &own, arns).map_err(text)?;
         desired.deployment_config = self.deployment_config;
         for (variant, _) in &mut desired.deployment.variants {
             let Some(saved) = self.capacities.iter().find(|saved| saved.variant == variant.name) else {
                 continue;
             };
             if !(saved.weight >= 0.0 && saved.weight.is_finite()) {
-                return Err(format!("the variant {:?} weighs {}", variant.name, saved.weight));
+                return Err(format!(
+                    "variant {:?} has the weight {}; expected a finite number, at least 0",
+                    variant.name, saved.weight
+                ));
             }
             variant.weight = saved.weight;
             variant.instances = saved.instances;

@@ -1,4 +1,4 @@
-//! What is acknowledged is kept, and what cannot be understood is left alone.
+//! Tests of the state file: it keeps acknowledged changes, and invalid files are not touched.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -12,9 +12,10 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::endpoint::control::Effect;
 
-struct Nobody;
+/// A fleet without instances.
+struct NoFleet;
 
-impl StatusSource for Nobody {
+impl StatusSource for NoFleet {
     fn running_instances(&self, _: &str, _: &str) -> u32 {
         0
     }
@@ -32,27 +33,27 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-async fn ask(state: &State, action: &str, body: Value) -> Result<Answer, AwsError> {
+async fn ask(state: &ControlState, action: &str, body: Value) -> Result<ActionResponse, AwsError> {
     let body = body.to_string();
     state
-        .answer(&format!("SageMaker.{action}"), body.as_bytes(), &Nobody)
+        .answer(&format!("SageMaker.{action}"), body.as_bytes(), &NoFleet)
         .await
 }
 
-/// What a start makes of `records`.
+/// The records after a restart.
 fn restarted(records: &Records) -> Records {
     let mut records = records.clone();
     let gone = records
         .endpoints
         .values()
-        .filter(|endpoint| endpoint.declared || endpoint.phase == Phase::Deleting)
+        .filter(|endpoint| endpoint.declared || endpoint.phase == EndpointPhase::Deleting)
         .map(|endpoint| endpoint.name.clone());
     for name in Vec::from_iter(gone) {
         records.endpoints.remove(&name);
         records.tags.remove(&format!("endpoint/{name}"));
     }
     for endpoint in records.endpoints.values_mut() {
-        endpoint.phase = Phase::Creating;
+        endpoint.phase = EndpointPhase::Creating;
         endpoint.current = None;
         endpoint.failure = None;
         endpoint.restored = true;
@@ -71,14 +72,14 @@ fn create_config(name: &str, model: &str) -> Value {
     ]})
 }
 
-/// Something that is done; most of it is refused when it comes at the wrong time, which changes nothing.
+/// A step of a random history. Many steps are refused at the wrong time, and then change nothing.
 #[derive(Debug, Clone)]
 enum Step {
     Ask(&'static str, Value),
     Settle(&'static str, Result<(), String>),
 }
 
-/// Steps that begin with an endpoint in service, which random ones seldom reach.
+/// Random steps after a fixed start with an endpoint in service, which random steps rarely reach.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let beginning = vec![
         Step::Ask("CreateModel", create_model("x")),
@@ -138,10 +139,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn whatever_was_done_is_there_after_a_restart(steps in steps()) {
+    fn a_restart_restores_the_records_of_any_history(steps in steps()) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
-        let state = State::open(path.clone(), arns()).unwrap();
+        let state = ControlState::open(path.clone(), arns()).unwrap();
         runtime().block_on(async {
             for step in steps {
                 match step {
@@ -152,15 +153,15 @@ proptest! {
         });
         let records = state.records();
         drop(state);
-        let again = State::open(path, arns()).unwrap();
+        let again = ControlState::open(path, arns()).unwrap();
         prop_assert_eq!(&*again.records(), &restarted(&records));
         prop_assert_eq!(again.undeployed().len(), again.records().endpoints.len());
     }
 }
 
 #[test]
-fn a_state_without_a_file_answers_too() {
-    let state = State::in_memory(arns());
+fn a_state_without_a_file_answers_requests() {
+    let state = ControlState::in_memory(arns());
     runtime().block_on(async {
         ask(&state, "CreateModel", create_model("m")).await.unwrap();
         ask(&state, "CreateEndpointConfig", create_config("c", "m"))
@@ -178,15 +179,15 @@ fn a_state_without_a_file_answers_too() {
 }
 
 #[test]
-fn a_restart_is_no_change_of_an_endpoint() {
+fn a_restart_does_not_change_the_description_of_an_endpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let described = async |state: &State| {
+    let described = async |state: &ControlState| {
         let body = json!({"EndpointName": "e"});
         ask(state, "DescribeEndpoint", body).await.unwrap().body
     };
     runtime().block_on(async {
-        let state = State::open(path.clone(), arns()).unwrap();
+        let state = ControlState::open(path.clone(), arns()).unwrap();
         let config = json!({
             "EndpointConfigName": "c",
             "ProductionVariants": [{"VariantName": "a", "ModelName": "m", "InitialInstanceCount": 1, "RoutingConfig": {
@@ -206,8 +207,8 @@ fn a_restart_is_no_change_of_an_endpoint() {
         let before = described(&state).await;
         drop(state);
 
-        let state = State::open(path.clone(), arns()).unwrap();
-        // Times have milliseconds, so the clock has to go on.
+        let state = ControlState::open(path.clone(), arns()).unwrap();
+        // Times have a resolution of milliseconds, so the clock must advance.
         std::thread::sleep(std::time::Duration::from_millis(5));
         state.settle("e", Ok(())).await;
         assert_eq!(described(&state).await, before);
@@ -222,15 +223,15 @@ fn a_restart_is_no_change_of_an_endpoint() {
 }
 
 #[test]
-fn a_file_that_cannot_be_understood_is_named_and_left_as_it_is() {
+fn an_invalid_file_is_reported_by_name_and_not_changed() {
     let model = r#"{"created": 1.0, "request": {"ModelName": "a b", "PrimaryContainer": {}}}"#;
     let rest = r#""endpoint_configs": [], "endpoints": [], "tags": {}"#;
     let table = [
         (String::new(), "is damaged: EOF"),
         ("{\"version\": 1, \"mod".to_owned(), "is damaged: EOF"),
-        ("{}".to_owned(), "is damaged: it has no version"),
+        ("{}".to_owned(), "is damaged: the version is missing"),
         ("{\"version\": 1}".to_owned(), "is damaged: missing field"),
-        ("{\"version\": 2}".to_owned(), "is of version 2"),
+        ("{\"version\": 2}".to_owned(), "has version 2"),
         (
             format!("{{\"version\": 1, \"models\": [{model}], {rest}}}"),
             "is damaged: models[0]: 1 validation error detected: Value 'a b' at 'modelName'",
@@ -240,7 +241,7 @@ fn a_file_that_cannot_be_understood_is_named_and_left_as_it_is() {
     let path = folder.path().join("state.json");
     for (content, expected) in table {
         fs::write(&path, &content).unwrap();
-        let message = State::open(path.clone(), arns()).unwrap_err().to_string();
+        let message = ControlState::open(path.clone(), arns()).unwrap_err().to_string();
         assert!(message.contains(&path.display().to_string()), "{message}");
         assert!(message.contains(expected), "{message}");
         assert_eq!(fs::read_to_string(&path).unwrap(), content);
@@ -248,11 +249,11 @@ fn a_file_that_cannot_be_understood_is_named_and_left_as_it_is() {
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_refused_at_the_start() {
+fn a_file_that_cannot_be_created_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("missing").join("state.json");
-    let message = State::open(path, arns()).unwrap_err().to_string();
-    assert!(message.contains("cannot be written"), "{message}");
+    let message = ControlState::open(path, arns()).unwrap_err().to_string();
+    assert!(message.contains("cannot write the state file"), "{message}");
 }
 
 #[test]
@@ -260,7 +261,7 @@ fn a_change_that_cannot_be_written_has_not_happened() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("place");
     fs::create_dir(&place).unwrap();
-    let state = State::open(place.join("state.json"), arns()).unwrap();
+    let state = ControlState::open(place.join("state.json"), arns()).unwrap();
     runtime().block_on(async {
         ask(&state, "CreateModel", create_model("m")).await.unwrap();
         fs::rename(&place, folder.path().join("away")).unwrap();
@@ -275,42 +276,42 @@ fn a_change_that_cannot_be_written_has_not_happened() {
 }
 
 #[test]
-fn a_file_that_can_be_read_and_not_replaced_is_refused_at_the_start() {
+fn a_file_that_cannot_be_replaced_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    drop(State::open(path.clone(), arns()).unwrap());
+    drop(ControlState::open(path.clone(), arns()).unwrap());
     let before = fs::read(&path).unwrap();
-    // Nobody can make a file beside this name of it.
+    // No file can be created next to this name of it.
     let open = fs::File::open(&path).unwrap();
-    let message = State::open(format!("/proc/self/fd/{}", open.as_raw_fd()).into(), arns())
+    let message = ControlState::open(format!("/proc/self/fd/{}", open.as_raw_fd()).into(), arns())
         .unwrap_err()
         .to_string();
-    assert!(message.contains("cannot be written"), "{message}");
+    assert!(message.contains("cannot write the state file"), "{message}");
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
 #[test]
-fn a_file_is_of_one_at_a_time() {
+fn only_one_process_at_a_time_can_use_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let state = State::open(path.clone(), arns()).unwrap();
+    let state = ControlState::open(path.clone(), arns()).unwrap();
     for name in ["m", "n"] {
-        let message = State::open(path.clone(), arns()).unwrap_err().to_string();
+        let message = ControlState::open(path.clone(), arns()).unwrap_err().to_string();
         assert!(message.contains("in use by another process"), "{message}");
         runtime()
             .block_on(ask(&state, "CreateModel", create_model(name)))
             .unwrap();
     }
     drop(state);
-    let again = State::open(path, arns()).unwrap();
+    let again = ControlState::open(path, arns()).unwrap();
     assert_eq!(again.records().models.len(), 2);
 }
 
 #[test]
-fn what_a_killed_process_left_beside_the_file_is_not_left_for_long() {
+fn the_unfinished_file_of_a_killed_process_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("state.json.new"), "{\"version\": 1, \"mod").unwrap();
-    let state = State::open(folder.path().join("state.json"), arns()).unwrap();
+    let state = ControlState::open(folder.path().join("state.json"), arns()).unwrap();
     assert_eq!(entries(folder.path()), ["state.json"]);
     runtime()
         .block_on(ask(&state, "CreateModel", create_model("m")))
@@ -325,10 +326,10 @@ fn entries(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn changes_at_once_are_all_kept() {
+fn concurrent_changes_are_all_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let state = State::open(path.clone(), arns()).unwrap();
+    let state = ControlState::open(path.clone(), arns()).unwrap();
     let names = Vec::from_iter((0..20).map(|index| format!("m{index:02}")));
     runtime().block_on(async {
         let changes = names.iter().map(|name| ask(&state, "CreateModel", create_model(name)));
@@ -337,15 +338,15 @@ fn changes_at_once_are_all_kept() {
         }
     });
     drop(state);
-    let again = State::open(path, arns()).unwrap();
+    let again = ControlState::open(path, arns()).unwrap();
     assert_eq!(Vec::from_iter(again.records().models.keys().cloned()), names);
 }
 
 #[test]
-fn a_declared_endpoint_is_in_no_file() {
+fn a_declared_endpoint_is_not_written_to_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let state = State::open(path.clone(), arns()).unwrap();
+    let state = ControlState::open(path.clone(), arns()).unwrap();
     runtime().block_on(async {
         ask(&state, "CreateModel", create_model("m")).await.unwrap();
         ask(&state, "CreateEndpointConfig", create_config("c", "m"))
@@ -369,6 +370,6 @@ fn a_declared_endpoint_is_in_no_file() {
         state.settle("local", Ok(())).await;
     });
     drop(state);
-    let again = State::open(path, arns()).unwrap();
+    let again = ControlState::open(path, arns()).unwrap();
     assert_eq!(Vec::from_iter(again.records().endpoints.keys().cloned()), ["e"]);
 }

@@ -9,8 +9,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore::endpoint::fleet::{Capacity, FleetError, Phase};
-use longshore::endpoint::spec::{Asynchronous, Container, Mode, Routing};
+use longshore::endpoint::fleet::{Capacity, FleetError, FleetPhase};
+use longshore::endpoint::spec::{AsyncConfig, Container, Mode, Routing};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ async fn an_endpoint_serves_when_deploy_returns_and_its_processes_end_with_it() 
     let desk = Desk::open();
     let container = container("model", fixture("scale"));
     desk.deploy("scale", [variant("a", 1)], [container]).await.unwrap();
-    assert_eq!(desk.status("scale").phase, Phase::InService);
+    assert_eq!(desk.status("scale").phase, FleetPhase::InService);
 
     let fleet = desk.fleets.get("scale").unwrap();
     let instance = fleet.variant("a").unwrap().choose().unwrap();
@@ -91,7 +91,7 @@ async fn a_model_that_does_not_load_fails_the_deployment_with_the_last_word_of_i
                     CloudWatch logs for this endpoint. Cause: it ended (exit status: 1); its last log line: ";
     assert!(reason.starts_with(expected), "{reason}");
     assert!(reason.contains("load the model in"), "{reason}");
-    assert_eq!(desk.status("broken").phase, Phase::Failed { reason });
+    assert_eq!(desk.status("broken").phase, FleetPhase::Failed { reason });
     assert!(desk.fleets.get("broken").is_none());
     eventually("all that was started has ended", || desk.processes().is_empty());
     desk.close().await;
@@ -116,7 +116,7 @@ async fn the_containers_of_an_asynchronous_endpoint_take_larger_bodies_for_longe
     const ROWS: usize = (25 << 20) / 4 + 1;
     let desk = Desk::open();
     let model = desk.scale(2.0);
-    let asynchronous = Some(Asynchronous {
+    let asynchronous = Some(AsyncConfig {
         output: desk.folder("out").display().to_string(),
         failure: None,
         max_concurrent: None,
@@ -286,7 +286,7 @@ async fn weights_and_instances_change_under_way() {
     unknown.variant = "b".to_owned();
     let failed = desk.fleets.set_capacities("grows", &[unknown]).await;
     assert!(matches!(failed, Err(FleetError::UnknownVariant { .. })), "{failed:?}");
-    assert_eq!(desk.status("grows").phase, Phase::InService);
+    assert_eq!(desk.status("grows").phase, FleetPhase::InService);
     drop(fleet);
     desk.close().await;
 }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use longshore::endpoint::error::RuntimeError;
 use longshore::endpoint::fault::Faults;
 use longshore::endpoint::fleet::Fleets;
-use longshore::endpoint::runtime::{Api, Request, Response, Runtime, Settings};
+use longshore::endpoint::runtime::{Api, InvocationRequest, InvocationResponse, Runtime, RuntimeConfig};
 use longshore::endpoint::spec::{Container, Deployment};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -33,7 +33,7 @@ impl Shop {
         let deployed: Deployment = deployment("shop", [variant("blue", 1)], model(containers));
         fleets.deploy(deployed).await.unwrap();
         let (settings, faults) = (
-            Settings::new(store, (folder.path().join("fetched"), 1 << 30)),
+            RuntimeConfig::new(store, (folder.path().join("fetched"), 1 << 30)),
             Arc::new(Faults::default()),
         );
         let runtime = Runtime::new(settings, Arc::clone(&fleets), faults, Handle::current()).unwrap();
@@ -44,12 +44,12 @@ impl Shop {
         }
     }
 
-    async fn invoke(&self, headers: &[(&str, &str)], body: String) -> Result<Response, RuntimeError> {
+    async fn invoke(&self, headers: &[(&str, &str)], body: String) -> Result<InvocationResponse, RuntimeError> {
         let header = |name: &str| {
             let found = headers.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.as_bytes())
         };
-        let request = Request::read(Api::Invoke, header).unwrap();
+        let request = InvocationRequest::read(Api::Invoke, header).unwrap();
         self.runtime.invoke("shop", request, Bytes::from(body)).await
     }
 

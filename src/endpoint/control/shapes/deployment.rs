@@ -1,4 +1,5 @@
-//! How an endpoint is to be deployed: checked and given back, because here all traffic moves at once.
+//! The shape of a deployment configuration, which is checked and returned, but has no effect: here
+//! all traffic moves at once.
 
 use super::super::shape::Shape::{Choice, Integer, List, Structure};
 use super::super::shape::{Member, Shape, optional, required, text};

@@ -1,7 +1,7 @@
 //! The members of an endpoint configuration: variants, asynchronous inference and data capture.
 //!
-//! Members that have no effect here have their shape all the same: what SageMaker would refuse is
-//! found out here.
+//! Members without an effect here are checked as well, so that a request that SageMaker would
+//! refuse fails here too.
 
 use super::super::shape::Shape::{Anything, Choice, Flag, Integer, List, Number, Structure};
 use super::super::shape::{Shape, optional, required, text};
@@ -71,7 +71,7 @@ const PARTITION_LAYOUTS: Shape = List {
     )]),
 };
 
-/// SageMaker has ended them: there will be no others.
+/// Elastic Inference accelerators, which SageMaker has discontinued; the list is final.
 const ACCELERATORS: [&str; 6] = [
     "ml.eia1.medium",
     "ml.eia1.large",

@@ -1,9 +1,9 @@
-//! What is given back of what there is.
+//! Tests of the responses that describe resources.
 
 use super::*;
 
 #[test]
-fn harmless_members_are_given_back() {
+fn members_without_an_effect_are_returned_by_describe() {
     let mut plane = Plane::new();
     let given = json!({
         "PrimaryContainer": {"Image": "i", "ImageConfig": {"RepositoryAccessMode": "Platform"}},
@@ -71,11 +71,11 @@ fn harmless_members_are_given_back() {
 }
 
 #[test]
-fn what_is_there_is_not_made_again_and_what_is_not_there_is_not_found() {
+fn creating_an_existing_resource_or_using_a_missing_one_is_refused() {
     let mut plane = Plane::serving();
     let arn = |resource: &str| format!("arn:aws:sagemaker:eu-central-1:000000000000:{resource}");
     let table = [
-        // Names that differ in case only are the same.
+        // Names are not case-sensitive.
         (
             "CreateModel",
             json!({"ModelName": "M", "PrimaryContainer": {}}),
@@ -210,7 +210,7 @@ fn an_endpoint_is_described_as_sagemaker_does() {
 }
 
 #[test]
-fn what_a_variant_was_given_is_shown_by_its_endpoint() {
+fn describe_endpoint_shows_the_members_of_its_variants() {
     let mut plane = Plane::new();
     plane.must("CreateModel", model(json!({"PrimaryContainer": {}})));
     let given = json!({
@@ -277,7 +277,7 @@ fn what_a_variant_was_given_is_shown_by_its_endpoint() {
 }
 
 #[test]
-fn names_that_differ_in_case_only_are_one_name_for_every_action() {
+fn no_action_distinguishes_names_by_case() {
     let mut plane = Plane::serving();
     plane.must(
         "CreateModel",
@@ -285,7 +285,11 @@ fn names_that_differ_in_case_only_are_one_name_for_every_action() {
     );
     let described = |body: Value, member: &str| body[member].clone();
     let body = plane.must("DescribeModel", json!({"ModelName": "bIG"})).body;
-    assert_eq!(described(body, "ModelName"), "Big", "as it was given");
+    assert_eq!(
+        described(body, "ModelName"),
+        "Big",
+        "the spelling of the create request"
+    );
     plane.must(
         "CreateEndpointConfig",
         json!({"EndpointConfigName": "Conf", "ProductionVariants": [
@@ -314,7 +318,7 @@ fn names_that_differ_in_case_only_are_one_name_for_every_action() {
     let tags = plane.must("ListTags", json!({"ResourceArn": arn.to_lowercase()})).body;
     assert_eq!(tags, json!({"Tags": []}));
 
-    // Changes reach the endpoint by the name of its creation.
+    // Effects use the spelling of the create request.
     let answer = plane.must(
         "UpdateEndpointWeightsAndCapacities",
         json!({"EndpointName": "END", "DesiredWeightsAndCapacities": [{"VariantName": "a", "DesiredWeight": 2}]}),

@@ -1,9 +1,9 @@
-//! Configurations: what cannot be honoured is not accepted.
+//! Tests of refused endpoint configurations.
 
 use super::*;
 
 #[test]
-fn configurations_that_cannot_be_honoured_are_refused() {
+fn unsupported_or_contradictory_configurations_are_refused() {
     let with = |with: Value| merged(config("c"), with);
     let of = |with: Value| json!({"EndpointConfigName": "c", "ProductionVariants": [merged(variant("a"), with)]});
     let output = |output: Value| with(json!({"AsyncInferenceConfig": {"OutputConfig": output}}));
@@ -56,14 +56,14 @@ fn configurations_that_cannot_be_honoured_are_refused() {
         ),
         (
             output(json!({})),
-            "'asyncInferenceConfig.outputConfig': S3OutputPath is required here: there is no bucket of the account to \
-             fall back to.",
+            "'asyncInferenceConfig.outputConfig': S3OutputPath is required here, because the account has no default \
+             bucket.",
         ),
         (
             output(
                 json!({"S3OutputPath": "s3://b/o", "NotificationConfig": {"ErrorTopic": "arn:aws:sns:r:000000000000:t"}}),
             ),
-            "'asyncInferenceConfig.outputConfig': NotificationConfig: topics of SNS are not supported here; look for the \
+            "'asyncInferenceConfig.outputConfig': NotificationConfig: SNS topics are not supported here; check for the \
              output object.",
         ),
     ];

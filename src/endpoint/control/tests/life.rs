@@ -1,9 +1,9 @@
-//! An endpoint's life, change by change.
+//! Tests of an endpoint's life cycle.
 
 use super::*;
 
 #[test]
-fn of_an_endpoint_in_progress_nothing_is_begun() {
+fn changes_are_refused_while_another_is_in_progress() {
     let arn = "arn:aws:sagemaker:eu-central-1:000000000000:endpoint/e";
     let changes = [
         (
@@ -54,7 +54,7 @@ fn an_endpoint_that_failed_can_only_be_deleted() {
 }
 
 #[test]
-fn an_update_shows_what_serves_and_what_comes() {
+fn during_an_update_the_old_configuration_is_shown_with_the_pending_one() {
     let mut plane = Plane::serving();
     plane.must("CreateEndpointConfig", config("d"));
     let answer = plane.must(
@@ -73,7 +73,7 @@ fn an_update_shows_what_serves_and_what_comes() {
 }
 
 #[test]
-fn an_update_that_fails_leaves_what_was_there() {
+fn a_failed_update_keeps_the_old_configuration() {
     let mut plane = Plane::serving();
     let before = plane.records.endpoints["e"].desired.clone();
     plane.must("CreateEndpointConfig", config("d"));
@@ -90,7 +90,7 @@ fn an_update_that_fails_leaves_what_was_there() {
 }
 
 #[test]
-fn an_endpoint_outlives_what_it_was_made_of() {
+fn an_endpoint_keeps_serving_after_its_model_and_configuration_are_deleted() {
     let mut plane = Plane::serving();
     plane.must("DeleteModel", json!({"ModelName": "m"}));
     plane.must("DeleteEndpointConfig", json!({"EndpointConfigName": "c"}));
@@ -101,7 +101,7 @@ fn an_endpoint_outlives_what_it_was_made_of() {
             {"VariantName": "b", "DesiredWeight": 3, "DesiredInstanceCount": 2},
         ]}),
     );
-    let capacity = |variant: &str, weight, instances| Capacity {
+    let capacity = |variant: &str, weight, instances| DesiredCapacity {
         variant: variant.to_owned(),
         weight,
         instances,
@@ -121,7 +121,7 @@ fn an_endpoint_outlives_what_it_was_made_of() {
 }
 
 #[test]
-fn an_update_may_keep_what_was_changed_of_variants() {
+fn an_update_may_retain_the_current_weights_and_capacities() {
     let table = [
         (json!({}), (1.0, 1)),
         (json!({"RetainAllVariantProperties": true}), (5.0, 3)),
@@ -154,7 +154,7 @@ fn an_update_may_keep_what_was_changed_of_variants() {
 }
 
 #[test]
-fn a_declared_endpoint_is_an_endpoint() {
+fn a_declared_endpoint_behaves_like_a_created_one() {
     let mut plane = Plane::serving();
     let deployment = plane.records.endpoints["e"].desired.deployment.clone();
     let declared = Deployment {

@@ -1,9 +1,9 @@
-//! Lists, pages and tags.
+//! Tests of lists, pages and tags.
 
 use super::*;
 
 #[test]
-fn lists_are_filtered_and_ordered() {
+fn lists_are_filtered_and_sorted() {
     let mut plane = Plane::serving();
     for name in ["b-two", "A-one", "c-three"] {
         plane.must(
@@ -54,7 +54,7 @@ fn lists_are_filtered_and_ordered() {
 }
 
 #[test]
-fn pages_miss_nothing_and_repeat_nothing_while_others_come_and_go() {
+fn pages_miss_and_repeat_nothing_while_items_are_deleted() {
     for sort in [
         json!({"SortBy": "Name"}),
         json!({"SortBy": "CreationTime", "SortOrder": "Ascending"}),
@@ -77,7 +77,7 @@ fn pages_miss_nothing_and_repeat_nothing_while_others_come_and_go() {
                     .iter()
                     .map(|model| model["ModelName"].as_str().unwrap().to_owned()),
             );
-            // The page's last is gone before the next is asked for, by which it is found.
+            // Deletes the item that the token of the next page contains.
             let last = seen.last().unwrap().clone();
             plane.must("DeleteModel", json!({"ModelName": last}));
             let Some(token) = answer.get("NextToken") else {
@@ -93,7 +93,7 @@ fn pages_miss_nothing_and_repeat_nothing_while_others_come_and_go() {
 }
 
 #[test]
-fn tags_are_remembered_until_what_they_are_on_is_gone() {
+fn tags_are_kept_until_their_resource_is_deleted() {
     let mut plane = Plane::new();
     plane.must(
         "CreateModel",

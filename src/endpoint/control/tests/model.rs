@@ -1,9 +1,9 @@
-//! Models: what containers may be together.
+//! Tests of models and their containers.
 
 use super::*;
 
 #[test]
-fn models_that_cannot_work_are_refused() {
+fn unsupported_or_contradictory_models_are_refused() {
     let multi_model = json!({"Mode": "MultiModel", "ModelDataUrl": "s3://models/"});
     let hosts = |one: &str, other: &str| json!([{"ContainerHostname": one}, {"ContainerHostname": other}]);
     let direct = json!({"Mode": "Direct"});
@@ -69,7 +69,7 @@ fn models_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn the_environments_of_a_model_have_a_limit_together() {
+fn the_environments_of_a_models_containers_share_a_limit() {
     let value = "x".repeat(1023);
     let containers = |count: usize| {
         let container = json!({"Environment": {"A": value, "B": value, "C": value, "D": value}});
@@ -78,13 +78,13 @@ fn the_environments_of_a_model_have_a_limit_together() {
     let message = Plane::new().refused("CreateModel", containers(9));
     assert_eq!(
         message,
-        "The Environment of a model's containers may have 32768 bytes in all, and has 36864."
+        "The Environment of a model's containers has 36864 bytes in total; the limit is 32768."
     );
     Plane::new().must("CreateModel", containers(8));
 }
 
 #[test]
-fn a_model_is_what_its_request_says() {
+fn a_model_has_the_containers_of_its_request() {
     let mut plane = Plane::new();
     plane.must(
         "CreateModel",
@@ -124,7 +124,7 @@ fn a_model_is_what_its_request_says() {
 }
 
 #[test]
-fn hostnames_are_as_given_or_by_position() {
+fn hostnames_are_given_or_numbered_by_position() {
     let table = [
         (
             json!({"PrimaryContainer": {"ContainerHostname": "ignored"}}),
@@ -149,7 +149,7 @@ fn hostnames_are_as_given_or_by_position() {
 }
 
 #[test]
-fn model_data_is_a_url_or_its_newer_form() {
+fn model_data_is_given_as_model_data_url_or_model_data_source() {
     let s3 = |uri: &str, kind: &str, compression: &str| {
         json!({"ModelDataSource": {
             "S3DataSource": {"S3Uri": uri, "S3DataType": kind, "CompressionType": compression},
@@ -169,7 +169,7 @@ fn model_data_is_a_url_or_its_newer_form() {
 }
 
 #[test]
-fn a_variable_that_leads_a_process_elsewhere_is_refused_by_name() {
+fn unsafe_environment_variables_are_refused_by_name_for_processes_only() {
     let with = |name: &str| json!({"Image": "i", "Environment": {"A": "1", name: "/tmp/x"}});
     for name in [
         "LD_PRELOAD",
@@ -180,7 +180,7 @@ fn a_variable_that_leads_a_process_elsewhere_is_refused_by_name() {
     ] {
         let refused = Plane::new().refused("CreateModel", model(json!({"PrimaryContainer": with(name)})));
         let begins =
-            format!("'primaryContainer.environment': the variable {name} is not allowed for a container that is a");
+            format!("'primaryContainer.environment': the variable {name} is not allowed for a container that runs");
         assert!(refused.starts_with(&begins), "{refused}");
         let several = json!({"Containers": [{"Image": "i"}, with(name)]});
         let refused = Plane::new().refused("CreateModel", model(several));

@@ -1,9 +1,9 @@
-//! What is no request, whatever it asks for.
+//! Tests of requests with the wrong shape.
 
 use super::*;
 
 #[test]
-fn what_has_not_the_shape_of_a_request_is_refused_in_sagemakers_words() {
+fn requests_of_the_wrong_shape_are_refused_with_sagemakers_messages() {
     let long = "x".repeat(64);
     let table = [
         (
@@ -160,33 +160,33 @@ fn lists_and_maps_have_limits() {
 }
 
 #[test]
-fn a_value_of_another_type_is_no_request() {
+fn a_value_of_the_wrong_type_is_a_serialization_error() {
     let table: [(&str, &[u8], &str); 6] = [
         ("CreateModel", b"{", "the body is not JSON"),
         ("CreateModel", b"[]", "the body must be a JSON object"),
         (
             "CreateModel",
             br#"{"ModelName": 1}"#,
-            "'modelName' must be a string, and a number was given",
+            "'modelName' must be a string, not a number",
         ),
         (
             "CreateModel",
             br#"{"ModelName": "m", "PrimaryContainer": {"Environment": {"A": 1}}}"#,
-            "'primaryContainer.environment.A' must be a string, and a number was given",
+            "'primaryContainer.environment.A' must be a string, not a number",
         ),
         (
             "ListModels",
             br#"{"MaxResults": 1.5}"#,
-            "'maxResults' must be an integer, and a number was given",
+            "'maxResults' must be an integer, not a number",
         ),
         (
             "CreateEndpointConfig",
             br#"{"EndpointConfigName": "c", "ProductionVariants": {}}"#,
-            "'productionVariants' must be a list, and an object was given",
+            "'productionVariants' must be a list, not an object",
         ),
     ];
     for (action, body, expected) in table {
-        let Err(error) = Call::parse(&format!("SageMaker.{action}"), body) else {
+        let Err(error) = ActionCall::parse(&format!("SageMaker.{action}"), body) else {
             panic!("{expected}");
         };
         assert_eq!((error.code(), error.status()), ("SerializationException", 400));
@@ -195,11 +195,11 @@ fn a_value_of_another_type_is_no_request() {
 }
 
 #[test]
-fn an_unknown_action_is_told_which_there_are() {
+fn the_error_for_an_unknown_action_lists_the_known_ones() {
     let error = Plane::new().ask("CreateTrainingJob", json!({})).unwrap_err();
     let body = error.body();
     assert_eq!(body["__type"], "UnknownOperationException");
     let message = body["message"].as_str().unwrap();
-    assert!(message.starts_with("\"CreateTrainingJob\" is not an action of this endpoint, which has AddTags, "));
+    assert!(message.starts_with("unknown action \"CreateTrainingJob\"; this endpoint supports AddTags, "));
     assert!(message.ends_with("UpdateEndpointWeightsAndCapacities"), "{message}");
 }

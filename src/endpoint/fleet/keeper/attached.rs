@@ -1,28 +1,34 @@
-//! A container that somebody else runs: it is asked after its health, and that is all.
+//! An attached container, which runs outside this program: only its health is checked.
 
 use std::sync::Arc;
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Care, ILL, LATE, SOON};
+use super::{KeeperConfig, MAX_CHECK_DELAY, MAX_FAILED_CHECKS, MIN_CHECK_DELAY};
 use crate::endpoint::fleet::container::RunningContainer;
 use crate::endpoint::fleet::health::Health;
 
-/// Follows the health of the container at `address` until `stop`, or gives it up because it never was well.
-pub async fn attend(container: Arc<RunningContainer>, address: Arc<str>, care: Care, stop: CancellationToken) {
+/// Follows the health of the container at `address` until `stop`. Gives it up if it does not
+/// become healthy within the start timeout.
+pub async fn watch_attached(
+    container: Arc<RunningContainer>,
+    address: Arc<str>,
+    config: KeeperConfig,
+    stop: CancellationToken,
+) {
     let following = async {
-        let ready = wait_until_ready(&container, &address, &care);
-        if timeout(care.start_timeout, ready).await.is_err() {
-            let seconds = care.start_timeout.as_secs_f64();
+        let ready = wait_until_ready(&container, &address, &config);
+        if timeout(config.start_timeout, ready).await.is_err() {
+            let seconds = config.start_timeout.as_secs_f64();
             return format!("nothing at {address} answered /ping with 200 within {seconds} s");
         }
         loop {
             publish(&container, &address);
-            wait_until_lost(&address, &care).await;
+            wait_until_lost(&address, &config).await;
             container.state.send_modify(|state| state.address = None);
-            tracing::warn!(container = container.label(), %address, "the container does not answer any more");
-            wait_until_ready(&container, &address, &care).await;
+            tracing::warn!(container = container.label(), %address, "the container stopped responding");
+            wait_until_ready(&container, &address, &config).await;
         }
     };
     let reason = tokio::select! {
@@ -35,7 +41,8 @@ pub async fn attend(container: Arc<RunningContainer>, address: Arc<str>, care: C
     });
 }
 
-/// What was loaded there may be gone: it is another start, as far as one can tell.
+/// Publishes the address with a new generation, because the container may have restarted and lost
+/// its models.
 fn publish(container: &RunningContainer, address: &Arc<str>) {
     tracing::info!(container = container.label(), %address, "container in service");
     container.state.send_modify(|state| {
@@ -44,23 +51,24 @@ fn publish(container: &RunningContainer, address: &Arc<str>) {
     });
 }
 
-async fn wait_until_ready(container: &RunningContainer, address: &str, care: &Care) {
-    let mut pause = SOON;
-    while !care.prober.is_ready(address, container.spec().is_multi_model()).await {
+async fn wait_until_ready(container: &RunningContainer, address: &str, config: &KeeperConfig) {
+    let mut pause = MIN_CHECK_DELAY;
+    while !config.prober.is_ready(address, container.spec().is_multi_model()).await {
         sleep(pause).await;
-        pause = (2 * pause).min(LATE);
+        pause = (2 * pause).min(MAX_CHECK_DELAY);
     }
 }
 
-/// Nobody else tells that it has ended, so nobody listening is enough.
-async fn wait_until_lost(address: &str, care: &Care) {
-    let mut bad = 0;
-    while bad < ILL {
-        sleep(care.interval).await;
-        bad = match care.prober.ping(address).await {
+/// Waits until the container is lost. A refused connection is enough, because there is no process
+/// to watch.
+async fn wait_until_lost(address: &str, config: &KeeperConfig) {
+    let mut failed = 0;
+    while failed < MAX_FAILED_CHECKS {
+        sleep(config.interval).await;
+        failed = match config.prober.ping(address).await {
             Health::Healthy => 0,
-            Health::Unhealthy => bad + 1,
-            Health::Unreachable => ILL,
+            Health::Unhealthy => failed + 1,
+            Health::Unreachable => MAX_FAILED_CHECKS,
         };
     }
 }

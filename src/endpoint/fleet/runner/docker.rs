@@ -1,8 +1,9 @@
-//! A container as what its image says, run by the docker command.
+//! Containers from images, run by the docker command.
 //!
-//! `docker run` stays in the foreground: its output is the container's, its end the container's, and a SIGTERM that it gets
-//! is passed on, so that the container ends when this process is killed, too. Only one that was just being made then is left,
-//! made and not started: the next process removes it. Docker chooses the port on this machine and is asked for it.
+//! `docker run` stays in the foreground. It prints the container's output, ends with the container
+//! and passes SIGTERM on to it, so the container ends even if this process is killed. Only a
+//! container that was being created at that moment remains, created but not started; the next
+//! process removes it. Docker chooses the port on this machine, and `docker port` reports it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -13,30 +14,30 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::tied;
-use crate::config::Parting;
-use crate::endpoint::fleet::Settings;
+use super::this_program;
+use crate::config::DeathSignal;
+use crate::endpoint::fleet::FleetConfig;
 use crate::endpoint::fleet::environment::{self, Ports};
 use crate::endpoint::fleet::home::Home;
 use crate::endpoint::spec::Container;
 use crate::endpoint::tether;
 
-/// Where a container has its network for itself.
+/// The ports of a container with its own network.
 const PORTS: Ports = Ports {
     main: 8080,
     safe: (25000, 25999),
 };
 
-/// What the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum time for a response of the daemon.
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A container's name, and the command that knows it.
+/// A container, known to the docker command by its name.
 pub(in crate::endpoint::fleet) struct Docker {
     command: PathBuf,
     name: String,
 }
 
-/// Asks whether there is a daemon that runs containers; returns why not.
+/// Checks that a daemon can run containers. The error is the reason why not.
 pub(in crate::endpoint::fleet) async fn check(command: &Path) -> Result<(), String> {
     let reason = match run(command, ["version", "--format", "{{.Server.Version}}"]).await {
         Ok(output) if output.status.success() => return Ok(()),
@@ -44,12 +45,12 @@ pub(in crate::endpoint::fleet) async fn check(command: &Path) -> Result<(), Stri
         Err(reason) => reason,
     };
     Err(format!(
-        "{} runs no containers: {reason}; --runner process runs models without it",
+        "{} cannot run containers: {reason}; --runner process runs models without it",
         command.display()
     ))
 }
 
-/// Removes what a killed process has left, in whose containers' names `process` stands first.
+/// Removes the containers that a killed process has left behind. Their names start with `process`.
 pub(in crate::endpoint::fleet) async fn remove_remains(command: &Path, process: &str) {
     let filter = format!("name={process}-");
     let Ok(listed) = run(command, ["ps", "--all", "--quiet", "--filter", &filter]).await else {
@@ -58,7 +59,11 @@ pub(in crate::endpoint::fleet) async fn remove_remains(command: &Path, process: 
     for id in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
         let removed = run(command, ["rm", "--force", id]).await;
         let removed = removed.is_ok_and(|output| output.status.success());
-        tracing::info!(container = id, removed, "a killed process has left a container behind");
+        tracing::info!(
+            container = id,
+            removed,
+            "found a container left behind by a killed process"
+        );
     }
 }
 
@@ -67,22 +72,22 @@ impl Docker {
         Self { command, name }
     }
 
-    /// What runs the container until it ends.
-    pub fn run(&self, settings: &Settings, container: &Container, home: &Home, memory: Option<u64>) -> Command {
+    /// The command that runs the container until it ends.
+    pub fn run(&self, settings: &FleetConfig, container: &Container, home: &Home, memory: Option<u64>) -> Command {
         let line = self.line(settings, container, home, memory);
         let words = [self.command.as_os_str()]
             .into_iter()
             .chain(line.iter().map(OsString::as_os_str));
-        let mut command = tied(settings, tether::arguments(Parting::Term, words));
+        let mut command = this_program(settings, tether::arguments(DeathSignal::Term, words));
         command.env_clear().envs(settings.environment.iter());
         command
     }
 
-    /// The words after `docker`.
-    fn line(&self, settings: &Settings, container: &Container, home: &Home, memory: Option<u64>) -> Vec<OsString> {
+    /// The arguments of the docker command.
+    fn line(&self, settings: &FleetConfig, container: &Container, home: &Home, memory: Option<u64>) -> Vec<OsString> {
         let mut line: Vec<OsString> = ["run", "--rm", "--name", &self.name].map(OsString::from).into();
         let mut option = |name: &str, value: &OsStr| line.extend([name.into(), value.to_owned()]);
-        // Secrets go by their names, since other users can read command lines.
+        // Secrets are passed by name only, because other users can read command lines.
         for name in environment::credentials(settings.environment.iter()) {
             option("--env", name.as_ref());
         }
@@ -102,7 +107,7 @@ impl Docker {
         line
     }
 
-    /// Where the container's port is on this machine, once it runs.
+    /// The container's address on this machine, once it runs.
     pub async fn address(&self) -> Option<Arc<str>> {
         let port = format!("{}/tcp", PORTS.main);
         let output = run(&self.command, ["port", &self.name, &port]).await.ok()?;
@@ -111,18 +116,18 @@ impl Docker {
         Some(format!("http://{}", address.trim()).into())
     }
 
-    /// Asks the container to end, and has it killed after `grace`.
+    /// Asks the container to end; docker kills it after `grace`.
     pub async fn stop(&self, grace: Duration) {
         let seconds = grace.as_secs().max(1).to_string();
         let stop = output(&self.command, ["stop", "-t", &seconds, &self.name]);
-        let _ = timeout(grace + PATIENCE, stop).await;
+        let _ = timeout(grace + DAEMON_TIMEOUT, stop).await;
     }
 
     pub async fn kill(&self) {
         let _ = run(&self.command, ["kill", &self.name]).await;
     }
 
-    /// Removes what there may still be of it: nothing, unless `docker run` was killed.
+    /// Removes the container. It exists only if `docker run` was killed.
     pub async fn remove(&self) {
         let _ = run(&self.command, ["rm", "--force", &self.name]).await;
     }
@@ -136,10 +141,10 @@ fn mount(outside: &Path, inside: &str) -> OsString {
 }
 
 async fn run<const N: usize>(command: &Path, arguments: [&str; N]) -> Result<Output, String> {
-    match timeout(PATIENCE, output(command, arguments)).await {
+    match timeout(DAEMON_TIMEOUT, output(command, arguments)).await {
         Ok(Ok(output)) => Ok(output),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("it does not answer".to_owned()),
+        Err(_) => Err(format!("no response within {} s", DAEMON_TIMEOUT.as_secs())),
     }
 }
 

@@ -1,24 +1,30 @@
-//! A container as a process of this program.
+//! Containers as processes of this program.
 
 use std::ffi::OsStr;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use super::{Bounds, tied};
-use crate::config::Parting;
-use crate::endpoint::fleet::Settings;
+use super::{ContainerLimits, this_program};
+use crate::config::DeathSignal;
+use crate::endpoint::fleet::FleetConfig;
 use crate::endpoint::fleet::environment::{self, Ports};
 use crate::endpoint::fleet::home::Home;
 use crate::endpoint::spec::Container;
 use crate::endpoint::tether;
 
-pub(super) fn command(settings: &Settings, container: &Container, home: &Home, bounds: Bounds, port: u16) -> Command {
+pub(super) fn command(
+    settings: &FleetConfig,
+    container: &Container,
+    home: &Home,
+    bounds: ContainerLimits,
+    port: u16,
+) -> Command {
     let serve = [settings.program.as_os_str(), OsStr::new("serve")];
-    let mut command = tied(settings, tether::arguments(Parting::Kill, serve));
+    let mut command = this_program(settings, tether::arguments(DeathSignal::Kill, serve));
     let mut ours = vec![
         ("LONGSHORE_BIND", "127.0.0.1".to_owned()),
-        // A request that goes around the endpoint meets the same refusal.
+        // Requests that bypass the endpoint are refused for the same users.
         ("LONGSHORE_ONLY_THIS_USER", (!settings.allow_other_users).to_string()),
         ("LONGSHORE_CACHE_DIR", settings.prepared.display().to_string()),
         (
@@ -32,7 +38,7 @@ pub(super) fn command(settings: &Settings, container: &Container, home: &Home, b
     if let Some(bytes) = bounds.memory {
         ours.push(("LONGSHORE_MEMORY_LIMIT", bytes.to_string()));
     }
-    // There is no other port that is known to be free.
+    // No other port is known to be free.
     let ports = Ports {
         main: port,
         safe: (port, port),
@@ -41,17 +47,17 @@ pub(super) fn command(settings: &Settings, container: &Container, home: &Home, b
         .env_clear()
         .envs(environment::inherited(settings.environment.iter()))
         .envs(environment::set(container, ours, &ports))
-        // Where `/opt/ml` is here, so not for the model to say.
+        // The location of `/opt/ml` here, which the model must not change.
         .env("SAGEMAKER_BASE_DIR", home.ml());
     command
 }
 
 pub(super) fn terminate(child: &Child) {
-    // It has not been waited for as long as it has an id, so the id is still its own.
+    // The id exists until the process has been waited for, so it cannot belong to another process.
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     if let Some(pid) = pid
         && let Err(error) = kill_process(pid, Signal::TERM)
     {
-        tracing::warn!(%error, "end a container");
+        tracing::warn!(%error, "the signal to end a container was not sent");
     }
 }

@@ -1,4 +1,4 @@
-//! Requests whose results are written somewhere.
+//! Tests of asynchronous invocations.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,15 +17,18 @@ fn config(folder: &Path, max_concurrent: u32) -> AsyncConfig {
     }
 }
 
-async fn serving(max_concurrent: u32, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> (Scene, Arc<Fake>) {
+async fn serving(
+    max_concurrent: u32,
+    answer: impl Fn(&SeenRequest) -> FakeResponse + Send + Sync + 'static,
+) -> (Scene, Arc<FakeContainer>) {
     serving_with(|_| (), max_concurrent, answer).await
 }
 
 async fn serving_with(
-    change: impl FnOnce(&mut Settings),
+    change: impl FnOnce(&mut RuntimeConfig),
     max_concurrent: u32,
-    answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
-) -> (Scene, Arc<Fake>) {
+    answer: impl Fn(&SeenRequest) -> FakeResponse + Send + Sync + 'static,
+) -> (Scene, Arc<FakeContainer>) {
     let scene = scene(&[], change);
     let fake = answering("model", answer);
     let variants = vec![variant("blue", 1.0, Execution::Serial, &[&fake])];
@@ -34,7 +37,7 @@ async fn serving_with(
     (scene, fake)
 }
 
-/// A file, once it is there.
+/// Waits for a file and reads it.
 async fn written(path: &str) -> String {
     loop {
         if let Ok(text) = std::fs::read_to_string(path) {
@@ -45,8 +48,8 @@ async fn written(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_result_is_where_the_answer_says() {
-    let (scene, fake) = serving(1, |seen| Answer::new(200, seen.body.to_ascii_uppercase())).await;
+async fn a_result_is_written_to_the_output_location() {
+    let (scene, fake) = serving(1, |seen| FakeResponse::new(200, seen.body.to_ascii_uppercase())).await;
     let input = scene.folder.path().join("in.csv");
     std::fs::write(&input, "from a file").unwrap();
     let input = input.display().to_string();
@@ -76,8 +79,8 @@ async fn a_result_is_where_the_answer_says() {
 }
 
 #[tokio::test]
-async fn a_failure_is_where_the_answer_says() {
-    let (scene, _) = serving(1, |_| Answer::new(400, "bad")).await;
+async fn a_failure_is_written_to_the_failure_location() {
+    let (scene, _) = serving(1, |_| FakeResponse::new(400, "bad")).await;
     let got = scene.post(PATH, &[], "x").await;
     assert_eq!(got.status.as_u16(), 202);
     let failure = written(got.header("x-amzn-sagemaker-failurelocation").unwrap()).await;
@@ -95,15 +98,15 @@ async fn a_failure_is_where_the_answer_says() {
 }
 
 #[tokio::test]
-async fn a_reply_without_a_length_or_with_a_long_head_is_a_failure() {
+async fn a_response_without_a_length_or_with_long_headers_is_a_failure() {
     let long = "a".repeat(4096);
     let table = [
         (
-            Answer::Chunked(vec!["out"], true),
+            FakeResponse::Chunked(vec!["out"], true),
             "did not specify the required Content-Length header",
         ),
         (
-            Answer::new(200, "out").with("x-own", long),
+            FakeResponse::new(200, "out").with("x-own", long),
             "headers with length greater than 4096 bytes",
         ),
     ];
@@ -120,8 +123,8 @@ async fn a_reply_without_a_length_or_with_a_long_head_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_body_has_so_many_bytes_and_no_object_beside_it() {
-    let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
+async fn a_body_that_is_too_large_or_given_with_an_input_location_is_refused() {
+    let (scene, fake) = serving(1, |_| FakeResponse::new(200, "")).await;
     let got = scene.post(PATH, &[], &"x".repeat(128_001)).await;
     let (status, kind, message) = got.error();
     assert_eq!((status, kind), (400, "ValidationError"));
@@ -138,12 +141,12 @@ async fn a_body_has_so_many_bytes_and_no_object_beside_it() {
 }
 
 #[tokio::test]
-async fn no_more_are_accepted_than_may_wait() {
+async fn invocations_beyond_the_queue_are_refused() {
     let (go_on, may_go_on) = channel();
     let may_go_on = Mutex::new(may_go_on);
-    let answer = move |_: &Seen| {
+    let answer = move |_: &SeenRequest| {
         may_go_on.lock().unwrap().recv().unwrap();
-        Answer::new(200, "done")
+        FakeResponse::new(200, "done")
     };
     let (scene, _) = serving_with(|settings| settings.async_queue = 2, 1, answer).await;
     let accepted = [scene.post(PATH, &[], "x").await, scene.post(PATH, &[], "x").await];
@@ -156,7 +159,7 @@ async fn no_more_are_accepted_than_may_wait() {
         written(got.header("x-amzn-sagemaker-outputlocation").unwrap()).await;
     }
     let accepted = loop {
-        // A request is done a moment after its result can be seen.
+        // An invocation completes shortly after its result is written.
         let got = scene.post(PATH, &[], "x").await;
         if got.status.as_u16() == 202 {
             break got;
@@ -167,8 +170,8 @@ async fn no_more_are_accepted_than_may_wait() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_accepted_is_refused_at_once() {
-    let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
+async fn invalid_asynchronous_requests_are_refused_at_once() {
+    let (scene, fake) = serving(1, |_| FakeResponse::new(200, "")).await;
     let variants = || vec![variant("blue", 1.0, Execution::Serial, &[&fake])];
     scene.serve_with("other", variants(), None).await;
     let got = scene.post("/endpoints/other/async-invocations", &[], "x").await;
@@ -190,8 +193,8 @@ async fn what_cannot_be_accepted_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn an_asynchronous_endpoint_is_not_asked_for_an_answer_at_once() {
-    let (scene, fake) = serving(1, |_| Answer::new(200, "")).await;
+async fn an_asynchronous_endpoint_refuses_synchronous_invocations() {
+    let (scene, fake) = serving(1, |_| FakeResponse::new(200, "")).await;
     for operation in ["invocations", "invocations-response-stream"] {
         let got = scene
             .post(&PATH.replace("async-invocations", operation), &[], "x")
@@ -202,12 +205,12 @@ async fn an_asynchronous_endpoint_is_not_asked_for_an_answer_at_once() {
 }
 
 #[tokio::test]
-async fn an_instance_works_on_so_many_at_once_in_the_order_of_their_coming() {
+async fn an_instance_runs_a_limited_number_of_invocations_in_order_of_arrival() {
     let (go, gone) = channel::<()>();
     let gone = Mutex::new(gone);
     let (scene, fake) = serving(1, move |seen| {
         gone.lock().unwrap().recv().unwrap();
-        Answer::new(200, seen.body.clone())
+        FakeResponse::new(200, seen.body.clone())
     })
     .await;
     let mut outputs = Vec::new();
@@ -232,8 +235,8 @@ async fn an_instance_works_on_so_many_at_once_in_the_order_of_their_coming() {
 }
 
 #[tokio::test]
-async fn when_the_server_stops_what_is_not_done_is_a_failure() {
-    let (scene, _) = serving(1, |_| Answer::Stall).await;
+async fn when_the_server_stops_pending_invocations_fail() {
+    let (scene, _) = serving(1, |_| FakeResponse::Stall).await;
     let mut failures = Vec::new();
     for body in ["1", "2"] {
         let got = scene.post(PATH, &[], body).await;
@@ -242,14 +245,17 @@ async fn when_the_server_stops_what_is_not_done_is_a_failure() {
     scene.runtime.finish(Duration::ZERO).await;
     for failure in failures {
         let failure = std::fs::read_to_string(failure).unwrap();
-        assert!(failure.contains("stopped before the end"), "{failure}");
+        assert!(
+            failure.contains("stopped before the invocation was complete"),
+            "{failure}"
+        );
     }
     assert_eq!(scene.post(PATH, &[], "3").await.error().0, 503);
 }
 
 #[tokio::test]
-async fn requests_of_an_endpoint_that_is_gone_fail() {
-    let (scene, fake) = serving(1, |_| Answer::Stall).await;
+async fn waiting_invocations_of_a_removed_endpoint_fail() {
+    let (scene, fake) = serving(1, |_| FakeResponse::Stall).await;
     let waiting = {
         scene.post(PATH, &[], "1").await;
         while fake.seen().is_empty() {
@@ -258,7 +264,7 @@ async fn requests_of_an_endpoint_that_is_gone_fail() {
         scene.post(PATH, &[], "2").await
     };
     let fleets = Arc::clone(&scene.fleets);
-    // Waits for the first one.
+    // The removal waits for the first invocation.
     tokio::spawn(async move { fleets.remove("shop").await });
     let failure = written(waiting.header("x-amzn-sagemaker-failurelocation").unwrap()).await;
     assert!(failure.contains("not found"), "{failure}");

@@ -1,16 +1,16 @@
-//! Which variant and which instance.
+//! Tests of the choice of variant and instance.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
 use super::*;
 
-fn named(text: &'static str) -> Arc<Fake> {
-    answering("model", move |_| Answer::new(200, text))
+fn named(text: &'static str) -> Arc<FakeContainer> {
+    answering("model", move |_| FakeResponse::new(200, text))
 }
 
 #[tokio::test]
-async fn variants_are_dealt_evenly_by_weight_or_chosen_by_name() {
+async fn variants_take_turns_by_weight_or_are_chosen_by_name() {
     let scene = scene(&[], |settings| settings.deal = Deal::Even);
     let (blue, green, grey) = (named("blue"), named("green"), named("grey"));
     let one = |name, weight, fake| variant(name, weight, Execution::Serial, &[fake]);
@@ -32,7 +32,7 @@ async fn variants_are_dealt_evenly_by_weight_or_chosen_by_name() {
 }
 
 #[tokio::test]
-async fn variants_are_drawn_by_weight_and_a_seed_draws_them_again() {
+async fn variants_are_drawn_by_weight_and_a_seed_repeats_the_draws() {
     let drawn = async |seed| {
         let scene = scene(&[], |settings| settings.deal = Deal::random(seed));
         let (blue, green, grey) = (named("blue"), named("green"), named("grey"));
@@ -52,7 +52,7 @@ async fn variants_are_drawn_by_weight_and_a_seed_draws_them_again() {
     let count = |name: &str| seeded.iter().filter(|drawn| *drawn == name).count();
     assert_eq!((count("blue") + count("green"), count("grey")), (100, 0));
     assert!((55..=92).contains(&count("blue")), "{}", count("blue"));
-    // Dealt cards would have no two greens in a row.
+    // With `--deal even`, green would never be chosen twice in a row.
     assert!(seeded.windows(2).any(|pair| pair == ["green", "green"]), "{seeded:?}");
 }
 
@@ -70,7 +70,7 @@ async fn an_invocation_matches_the_case_of_the_endpoints_name() {
 }
 
 #[tokio::test]
-async fn an_endpoint_without_traffic_is_unavailable_and_one_that_is_gone_unknown() {
+async fn an_endpoint_without_weights_is_unavailable_and_a_removed_one_unknown() {
     let scene = scene(&[], |_| ());
     scene
         .serve(vec![variant("blue", 0.0, Execution::Serial, &[&named("blue")])])
@@ -82,15 +82,15 @@ async fn an_endpoint_without_traffic_is_unavailable_and_one_that_is_gone_unknown
 }
 
 #[tokio::test]
-async fn a_session_stays_where_it_was_opened() {
+async fn a_session_stays_with_its_instance() {
     let scene = scene(&[], |settings| settings.deal = Deal::Even);
     let session = |id: &'static str| {
         answering("model", move |seen| match seen.header("x-amzn-sagemaker-session-id") {
             Some("NEW_SESSION") => {
                 let value = format!("{id}; Expires=2999-01-01T00:00:00Z");
-                Answer::new(200, id).with("x-amzn-sagemaker-new-session-id", value)
+                FakeResponse::new(200, id).with("x-amzn-sagemaker-new-session-id", value)
             }
-            _ => Answer::new(200, id),
+            _ => FakeResponse::new(200, id),
         })
     };
     let (one, two) = (session("s1"), session("s2"));
@@ -113,7 +113,7 @@ async fn a_session_stays_where_it_was_opened() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_ends_where_it_began() {
+async fn a_request_completes_on_the_fleet_it_started_with() {
     let scene = scene(&[], |_| ());
     let (came, has_come) = channel();
     let (go, gone) = channel::<()>();
@@ -121,7 +121,7 @@ async fn a_request_under_way_ends_where_it_began() {
     let old = answering("model", move |_| {
         came.send(()).unwrap();
         gone.lock().unwrap().recv().unwrap();
-        Answer::new(200, "old")
+        FakeResponse::new(200, "old")
     });
     scene.serve_one(&old).await;
     let first = scene.invoke(&[], "");
@@ -135,7 +135,7 @@ async fn a_request_under_way_ends_where_it_began() {
     assert_eq!(first.text(), "old");
 }
 
-/// Without holding up what else goes on in this thread.
+/// Waits without blocking other tasks of this thread.
 async fn wait_for(receiver: &Receiver<()>) {
     while receiver.try_recv().is_err() {
         tokio::task::yield_now().await;

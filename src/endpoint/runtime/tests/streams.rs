@@ -1,18 +1,18 @@
-//! Replies that come in parts.
+//! Tests of streamed responses.
 
 use super::*;
 use crate::endpoint::event_stream::{StreamFault, model_stream_error, payload_part};
 
 const PATH: &str = "/endpoints/shop/invocations-response-stream";
 
-async fn serving(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> (Scene, Arc<Fake>) {
+async fn serving(answer: impl Fn(&SeenRequest) -> FakeResponse + Send + Sync + 'static) -> (Scene, Arc<FakeContainer>) {
     let scene = scene(&[], |_| ());
     let fake = answering("model", answer);
     scene.serve_one(&fake).await;
     (scene, fake)
 }
 
-/// What the frames hold, one after the other.
+/// The payloads of the frames, in order.
 fn payloads(mut frames: &[u8]) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
     while !frames.is_empty() {
@@ -25,8 +25,8 @@ fn payloads(mut frames: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn chunks_are_frames() {
-    let (scene, fake) = serving(|_| Answer::Chunked(vec!["one ", "two ", "three"], true)).await;
+async fn chunks_are_sent_as_frames() {
+    let (scene, fake) = serving(|_| FakeResponse::Chunked(vec!["one ", "two ", "three"], true)).await;
     let got = scene
         .post(PATH, &[("x-amzn-sagemaker-accept", "text/plain")], "in")
         .await;
@@ -45,21 +45,21 @@ async fn chunks_are_frames() {
 }
 
 #[tokio::test]
-async fn an_error_before_the_first_chunk_is_an_ordinary_one() {
-    let (scene, _) = serving(|_| Answer::new(503, "busy")).await;
+async fn an_error_before_the_first_chunk_is_an_ordinary_error_response() {
+    let (scene, _) = serving(|_| FakeResponse::new(503, "busy")).await;
     let got = scene.post(PATH, &[], "").await;
     let (status, kind, message) = got.error();
     assert_eq!((status, kind), (424, "ModelError"));
     assert!(message.contains("\"busy\""), "{message}");
-    let (scene, _) = serving(|_| Answer::Chunked(Vec::new(), false)).await;
+    let (scene, _) = serving(|_| FakeResponse::Chunked(Vec::new(), false)).await;
     let got = scene.post(PATH, &[], "").await;
     let (status, kind, _) = got.error();
     assert_eq!((status, kind), (424, "ModelError"));
 }
 
 #[tokio::test]
-async fn an_error_in_the_middle_is_a_frame_of_its_own() {
-    let (scene, _) = serving(|_| Answer::Chunked(vec!["one"], false)).await;
+async fn an_error_in_mid_stream_is_a_frame_of_its_own() {
+    let (scene, _) = serving(|_| FakeResponse::Chunked(vec!["one"], false)).await;
     let got = scene.post(PATH, &[], "").await;
     assert_eq!(got.status.as_u16(), 200);
     let first = payload_part(b"one");
@@ -74,19 +74,19 @@ async fn an_error_in_the_middle_is_a_frame_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_empty_reply_has_no_frames() {
-    let (scene, _) = serving(|_| Answer::new(200, "")).await;
+async fn an_empty_response_has_no_frames() {
+    let (scene, _) = serving(|_| FakeResponse::new(200, "")).await;
     let got = scene.post(PATH, &[], "").await;
     assert_eq!((got.status.as_u16(), got.body.len()), (200, 0));
 }
 
 #[tokio::test]
-async fn models_of_many_cannot_be_streamed() {
+async fn multi_model_endpoints_cannot_stream() {
     let scene = scene(&[], |_| ());
     let mut spec = Container::new("model");
     spec.mode = Mode::MultiModel { cache: true };
     spec.model_data_url = Some(scene.folder.path().display().to_string());
-    let fake = Fake::with_capacity(spec, 2, |_| None);
+    let fake = FakeContainer::with_capacity(spec, 2, |_| None);
     scene.serve_one(&fake).await;
     let got = scene.post(PATH, &[("x-amzn-sagemaker-target-model", "a")], "").await;
     assert!(

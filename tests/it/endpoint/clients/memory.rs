@@ -21,7 +21,7 @@ struct Step<'a> {
 }
 
 const LOAD: &str = "load";
-const NO_ROOM: &str = "507: no room for the model";
+const NO_ROOM: &str = "507: not enough memory for the model";
 const UNLOAD: &str = "unload";
 const RETRY: &str = "retry";
 const LOADED: &str = "loaded";

@@ -70,7 +70,7 @@ fn after_a_kill_no_process_is_left_and_the_next_start_removes_its_folders() {
 
     let desk = Desk::start(builder());
     eventually("there is its own folder only", || work_folders(cache.path()) == 1);
-    desk.0.wait_for_log("removed what a killed process has left behind");
+    desk.0.wait_for_log("removed the work folder of a killed process");
     desk.0.terminate();
     desk.0.wait_for_end();
     assert_eq!(work_folders(cache.path()), 0);

@@ -18,13 +18,13 @@ fn a_wrong_command_line_ends_it_with_the_reason() {
     let scale = fixture("scale");
     let scale = scale.to_str().unwrap();
     let table: &[(&[&str], &str)] = &[
-        (&["--fault", "explode"], "--fault explode: \"explode\" is no fault"),
+        (&["--fault", "explode"], "--fault explode: unknown fault \"explode\""),
+        (&["--container", "a"], "--container a: expected NAME=http://host:port"),
         (
-            &["--container", "a"],
-            "--container a: a container is given as NAME=http://host:port",
+            &["--container", "a=https://b"],
+            "expected http://host:port without a path",
         ),
-        (&["--container", "a=https://b"], "must be http://host:port"),
-        (&["--config", "/nowhere.json"], "/nowhere.json cannot be read"),
+        (&["--config", "/nowhere.json"], "cannot read /nowhere.json"),
         (&["--config", not_json], "not.json: EOF"),
         (&["--config", not_a_model], "model.json: "),
         (&["--endpoint-name", "a_b", "--model", scale], "--endpoint-name: "),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore::archive::UnpackLimits;
-use longshore::endpoint::fleet::{FleetError, Fleets, InvocationBounds, Runner, RunningContainer, Settings, Status};
+use longshore::endpoint::fleet::{
+    FleetConfig, FleetError, FleetStatus, Fleets, InvocationBounds, Runner, RunningContainer,
+};
 use longshore::endpoint::spec::{Container, Deployment, Execution, Mode, Model, Variant};
 use longshore::store;
 use serde_json::Value;
@@ -27,7 +29,7 @@ impl Desk {
     }
 
     /// With changed settings.
-    pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    pub fn with(change: impl FnOnce(&mut FleetConfig)) -> Self {
         let folder = tempfile::Builder::new().prefix("longshore-desk-").tempdir().unwrap();
         let mut settings = settings(folder.path());
         change(&mut settings);
@@ -59,7 +61,7 @@ impl Desk {
         self.fleets.deploy(deployment).await
     }
 
-    pub fn status(&self, endpoint: &str) -> Status {
+    pub fn status(&self, endpoint: &str) -> FleetStatus {
         self.fleets.status(endpoint).unwrap()
     }
 
@@ -85,7 +87,7 @@ impl Desk {
     }
 }
 
-pub fn settings(folder: &Path) -> Settings {
+pub fn settings(folder: &Path) -> FleetConfig {
     let variables = [
         ("AWS_REGION", Some("eu-west-1".to_owned())),
         ("LONGSHORE_STATE", Some("not for containers".to_owned())),
@@ -94,7 +96,7 @@ pub fn settings(folder: &Path) -> Settings {
     ];
     let variables = variables.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let environment: store::Environment = variables.collect();
-    Settings {
+    FleetConfig {
         runner: Runner::Process,
         program: env!("CARGO_BIN_EXE_longshore").into(),
         environment: environment.clone(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use longshore::endpoint::fleet::{FleetError, Fleets, Phase};
+use longshore::endpoint::fleet::{FleetError, FleetPhase, Fleets};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -57,7 +57,7 @@ async fn an_update_that_fails_leaves_what_there_was() {
     let Err(FleetError::Failed(reason)) = failed else {
         panic!("{failed:?}");
     };
-    assert_eq!(desk.status("e").phase, Phase::Failed { reason });
+    assert_eq!(desk.status("e").phase, FleetPhase::Failed { reason });
     assert_eq!(ask(&desk.fleets, &client()).await, 1.0);
     eventually("what was begun has ended", || desk.processes() == [before]);
 
@@ -65,7 +65,7 @@ async fn an_update_that_fails_leaves_what_there_was() {
     desk.deploy("e", [variant("b", 1)], [container("model", desk.scale(2.0))])
         .await
         .unwrap();
-    assert_eq!(desk.status("e").phase, Phase::InService);
+    assert_eq!(desk.status("e").phase, FleetPhase::InService);
     assert_eq!(ask(&desk.fleets, &client()).await, 2.0);
     desk.close().await;
 }
@@ -80,7 +80,7 @@ async fn one_change_at_a_time_and_a_removal_ends_it() {
             .await;
         assert_eq!(second, Err(FleetError::Busy("e".to_owned())));
         let status = desk.status("e");
-        assert_eq!(status.phase, Phase::Creating);
+        assert_eq!(status.phase, FleetPhase::Creating);
         let (current, desired) = (
             status.variants[0].current_instances,
             status.variants[0].desired_instances,
