@@ -24,7 +24,7 @@ def parameter_values(template: Path, words: list[str]) -> dict[str, str]:
     """The values of all parameters: those given as NAME=VALUE, and the template's defaults.
 
     A run states the whole of what it wants, so a parameter that is left out has its default, not the value of the
-    last deployment. CloudFormation checks the values.
+    last deployment. CloudFormation checks the rest, e.g. patterns and limits.
     """
     declared = declared_parameters(template)
     values = {name: str(about["Default"]) for name, about in declared.items() if "Default" in about}
@@ -34,6 +34,9 @@ def parameter_values(template: Path, words: list[str]) -> dict[str, str]:
             raise DeployError(f'invalid parameter "{word}": expected NAME=VALUE')
         if name not in declared:
             raise DeployError(f"{name} is not a parameter of {template.name}, which has {', '.join(declared)}")
+        allowed = declared[name].get("AllowedValues", [value])
+        if value not in allowed:
+            raise DeployError(f"invalid parameter {name}={value}: expected one of {', '.join(allowed)}")
         values[name] = value
     return values
 

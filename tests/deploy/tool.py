@@ -34,8 +34,6 @@ from unittest import mock
 import boto3
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import CloudFormationBackend, Stack, cloudformation_backends
-from moto.cloudformation.responses import CloudFormationResponse
-from moto.core.responses import ActionResult
 from moto.moto_api._internal import moto_api_backend
 from moto.server import ThreadedMotoServer
 
@@ -44,8 +42,6 @@ REGION = "us-east-1"
 # moto's.
 ACCOUNT = "123456789012"
 BUCKET = "shop"
-# CloudFormation leaves this out of lists; moto does not.
-NO_VALUE = "AWS::NoValue"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 execute_as_moto = CloudFormationBackend.execute_change_set
@@ -185,8 +181,7 @@ class Tool(unittest.TestCase):
         self.assertEqual(variant["ModelName"], model["ModelName"])
         (role,) = self.iam.list_roles()["Roles"]
         policy = self.iam.get_role_policy(RoleName=role["RoleName"], PolicyName="serve")["PolicyDocument"]
-        allowed = {statement["Sid"]: statement["Resource"] for statement in policy["Statement"] if statement != NO_VALUE}
-        self.assertEqual(allowed["ReadTheModels"], "arn:aws:s3:::shop/models/*")
+        self.assertIn("arn:aws:s3:::shop/models/*", policy)
 
     def test_changes_nothing_when_nothing_has_changed(self) -> None:
         self.deploy()
@@ -365,6 +360,7 @@ class Tool(unittest.TestCase):
             ("there is no bucket none; make it with `aws s3 mb", ["a", "Bucket=none", "Tag=1"]),
             ("Buket is not a parameter of endpoint.yaml, which has Mode", ["a", bucket, "Tag=1", "Buket=b"]),
             ('invalid parameter "Tag": expected NAME=VALUE', ["a", bucket, "Tag"]),
+            ("expected one of MultiModel, Single, Serial, Direct", ["a", bucket, "Tag=1", "Mode=Both"]),
             ("the bucket of the models is missing; give Bucket=...", ["a", "Tag=1"]),
             ("give Mode=Single", ["a", bucket, "Tag=1", "AsyncPrefix=async"]),
             ("leave --smoke out", ["a", bucket, "Tag=1", "Mode=Single", "AsyncPrefix=b", "--smoke", "-", "[2]"]),
@@ -387,14 +383,20 @@ class Tool(unittest.TestCase):
         self.fail_with("give the new version another name", *arguments, "--skip-image", *upload)
 
     def test_reports_why_cloudformation_refuses_a_change_set(self) -> None:
-        arguments = ["segments", f"Bucket={BUCKET}", "Tag=1", "--skip-image", "Mode=Both"]
-        reason = "Parameter 'Mode' must be one of AllowedValues"
+        arguments = ["segments", f"Bucket={BUCKET}", "Tag=1", "--skip-image", "Prefix=/"]
+        reason = "Parameter 'Prefix' must match pattern [^/].*[^/]|[^/]"
         error = ValidationError(message=reason)
         with mock.patch.object(CloudFormationBackend, "create_change_set", side_effect=error):
             self.fail_with(f"CreateChangeSet: ValidationError: {reason}", *arguments)
         self.assertIsNone(self.stack())
-        failed: dict[str, Any] = {"Status": "FAILED", "StatusReason": "A hook refuses"}
-        with mock.patch.object(CloudFormationResponse, "describe_change_set", lambda _: ActionResult(failed)):
+        describe = CloudFormationBackend.describe_change_set
+
+        def describe_as_failed(backend: CloudFormationBackend, change_set_name: str) -> Any:
+            change_set: Any = describe(backend, change_set_name)
+            change_set.status, change_set.status_reason = "FAILED", "A hook refuses"
+            return change_set
+
+        with mock.patch.object(CloudFormationBackend, "describe_change_set", describe_as_failed):
             self.fail_with("stack segments: CloudFormation refuses the change: A hook refuses\n", *arguments)
         self.assertIsNone(self.stack())
 
