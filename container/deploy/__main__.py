@@ -73,7 +73,10 @@ def deploy(aws: Aws, options: argparse.Namespace, ask: bool) -> None:
     if needs_image:
         image.check_docker(aws, options.docker)
     stack = Stack(aws, options.name, ask)
-    for step in steps(stack.parameters(), values):
+    sequence = steps(stack.parameters(), values)
+    if len(sequence) > 1:
+        aws.report("InstanceType changes while the endpoint scales: the scaling ends by a change set of its own")
+    for step in sequence:
         change_set = stack.propose(ENDPOINT, step)
         if not change_set:
             continue

@@ -94,7 +94,7 @@ class Stack:
         self.show(described, creates)
         if self.ask and input("Execute these changes? [y/N] ").strip().lower() not in ("y", "yes"):
             self.discard(change_set)
-            raise DeployError("nothing was changed")
+            raise DeployError("the change set was not executed")
         return change_set
 
     def settled_change_set(self, change_set: ChangeSet) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class LocalEndpoint(unittest.TestCase):
             self.assertIn("request de/scale.tar.gz: the container answered 400: ", done.stderr)
         self.assertEqual(self.run_tool("whole", "--delete").returncode, 0)
 
-    def run_tool(self, *arguments: str) -> subprocess.CompletedProcess:
+    def run_tool(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs scripts/deploy with the variables of this program."""
         return subprocess.run(
             [ROOT / "scripts/deploy", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60

@@ -34,7 +34,7 @@ from unittest import mock
 import boto3
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import CloudFormationBackend, Stack, cloudformation_backends
-from moto.moto_api._internal import moto_api_backend
+from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +100,7 @@ class Tool(unittest.TestCase):
         """Empties moto."""
         moto_api_backend.reset()
 
-    def run_tool(self, *arguments: str, stdin: Any = subprocess.DEVNULL, **variables: str) -> subprocess.CompletedProcess:
+    def run_tool(self, *arguments: str, stdin: Any = subprocess.DEVNULL, **variables: str) -> subprocess.CompletedProcess[str]:
         """Runs the tool with these variables in addition; empty ones are unset."""
         environment = {
             "PATH": os.environ["PATH"],
@@ -204,6 +204,7 @@ class Tool(unittest.TestCase):
     def test_ends_the_scaling_before_it_changes_the_instance_type(self) -> None:
         self.deploy("InstanceType=ml.m5.large", "MinInstances=2")
         output = self.deploy("InstanceType=ml.c5.large", "MinInstances=1")
+        self.assertIn("the scaling ends by a change set of its own\n", output)
         self.assertEqual(output.count("stack segments: to be updated\n"), 2, output)
         summaries = self.cloudformation.list_change_sets(StackName="segments")["Summaries"]
         chosen = []
@@ -277,7 +278,7 @@ class Tool(unittest.TestCase):
             self.assertEqual(done.returncode, code, done.stderr)
             self.assertEqual("Execute these changes? [y/N]" in done.stdout, not options, done.stdout)
             if code == 1:
-                self.assertEqual(done.stderr, "scripts/deploy: nothing was changed\n")
+                self.assertEqual(done.stderr, "scripts/deploy: the change set was not executed\n")
                 self.assertIsNone(self.stack())
         self.assertEqual(self.stack()["StackStatus"], "UPDATE_COMPLETE")
 

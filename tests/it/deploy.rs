@@ -1,7 +1,7 @@
 //! `scripts/deploy`, and the resources of its template on `longshore endpoint`.
 //!
-//! The tests are Python programs in `tests/deploy`, because the tool is one. `scripts/moto` installs
-//! moto, which is AWS for them.
+//! The tests are Python programs in `tests/deploy`, because the tool is one. `scripts/moto`
+//! installs moto, which is AWS for them.
 
 use std::path::Path;
 
