@@ -99,7 +99,7 @@ def smoke(aws: Aws, endpoint: str, mode: str, target: str, body: str, content_ty
             break
         except ClientError as error:
             if error_code(error) != "ModelNotReadyException" or time.monotonic() > deadline:
-                raise refusal(target, error) from None
+                raise refusal(endpoint, target, error) from None
         aws.report(f"request {target}: the model is still loading")
         time.sleep(1)
     if not aws.dry_run:
@@ -108,9 +108,10 @@ def smoke(aws: Aws, endpoint: str, mode: str, target: str, body: str, content_ty
         print(f"request {target}: 200 in {(time.monotonic() - start) * 1000:.0f} ms: {shown}")
 
 
-def refusal(target: str, error: ClientError) -> DeployError:
+def refusal(endpoint: str, target: str, error: ClientError) -> DeployError:
     """The error of a request that failed, with the container's own answer when there is one."""
-    status = error.response.get("OriginalStatusCode")
-    if status:
-        return DeployError(f"request {target}: the container answered {status}: {error.response['OriginalMessage']}")
+    if error_code(error) == "ModelError":
+        status, message = (error.response.get(name, "") for name in ("OriginalStatusCode", "OriginalMessage"))
+        log = f"/aws/sagemaker/Endpoints/{endpoint}"
+        return DeployError(f"request {target}: the container answered {status}: {message} (its log group is {log})")
     return DeployError(f"request {target}: {error_text(error)}")

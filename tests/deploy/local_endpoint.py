@@ -165,6 +165,7 @@ class LocalEndpoint(unittest.TestCase):
             done = self.run_tool(*arguments, "--smoke", "de/scale.tar.gz", "nonsense")
             self.assertEqual(done.returncode, 1)
             self.assertIn("request de/scale.tar.gz: the container answered 400: ", done.stderr)
+            self.assertIn("(its log group is /aws/sagemaker/Endpoints/whole)\n", done.stderr)
         self.assertEqual(self.run_tool("whole", "--delete").returncode, 0)
 
     def run_tool(self, *arguments: str) -> subprocess.CompletedProcess[str]:

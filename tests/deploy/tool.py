@@ -1,4 +1,4 @@
-"""Tests scripts/deploy against moto: each test runs the tool as a program and then looks at what moto has.
+"""Tests scripts/deploy against moto: each test runs the tool and then looks at what moto has.
 
 Run it with .moto/bin/python (scripts/moto installs that); tests/it/deploy.rs does.
 
@@ -17,13 +17,17 @@ templates. These parts of CloudFormation it does not have:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
 import pty
 import re
+import runpy
 import subprocess
+import sys
 import tempfile
 import unittest
 import warnings
@@ -100,9 +104,9 @@ class Tool(unittest.TestCase):
         """Empties moto."""
         moto_api_backend.reset()
 
-    def run_tool(self, *arguments: str, stdin: Any = subprocess.DEVNULL, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Runs the tool with these variables in addition; empty ones are unset."""
-        environment = {
+    def environment(self, variables: dict[str, str]) -> dict[str, str]:
+        """The variables of the tool: those of moto, and these, of which empty ones are unset."""
+        every = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
             "AWS_ENDPOINT_URL": self.url,
@@ -111,36 +115,60 @@ class Tool(unittest.TestCase):
             "AWS_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
         } | variables
-        return subprocess.run(
+        return {name: value for name, value in every.items() if value}
+
+    def run_tool(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
+        """Runs the tool in this process, which saves the second that boto3 takes to load.
+
+        Returns exit code, output and errors.
+        """
+        with (
+            mock.patch.dict(os.environ, self.environment(variables), clear=True),
+            mock.patch.object(sys, "argv", ["scripts/deploy", *arguments]),
+            mock.patch.object(sys, "stdin", io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()) as output,
+            contextlib.redirect_stderr(io.StringIO()) as errors,
+        ):
+            try:
+                runpy.run_path(str(ROOT / "container/deploy"), run_name="__main__")
+            except SystemExit as end:
+                # Python prints the text and ends with exit code 1.
+                return 1, output.getvalue(), f"{errors.getvalue()}{end.code}\n"
+        return 0, output.getvalue(), errors.getvalue()
+
+    def run_program(self, *arguments: str, stdin: Any = subprocess.DEVNULL, **variables: str) -> tuple[int, str, str]:
+        """Runs scripts/deploy; returns exit code, output and errors."""
+        done = subprocess.run(
             [ROOT / "scripts/deploy", *arguments],
-            env={name: value for name, value in environment.items() if value},
+            env=self.environment(variables),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             timeout=60,
         )
+        return done.returncode, done.stdout, done.stderr
 
     def succeed(self, *arguments: str, **variables: str) -> str:
         """The output of a run that must succeed."""
-        done = self.run_tool(*arguments, **variables)
-        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
-        return done.stdout
+        code, output, errors = self.run_tool(*arguments, **variables)
+        self.assertEqual((code, errors), (0, ""), output)
+        return output
 
     def fail_with(self, message: str, *arguments: str, **variables: str) -> str:
         """The output of a run that must fail with one error that contains `message`."""
-        done = self.run_tool(*arguments, **variables)
-        self.assertEqual(done.returncode, 1, done.stdout)
-        self.assertTrue(done.stderr.startswith("scripts/deploy: "), done.stderr)
-        self.assertIn(message, done.stderr, arguments)
-        return done.stdout
+        code, output, errors = self.run_tool(*arguments, **variables)
+        self.assertEqual(code, 1, output)
+        self.assertTrue(errors.startswith("scripts/deploy: "), errors)
+        self.assertIn(message, errors, arguments)
+        return output
 
     def deploy(self, *arguments: str) -> str:
         """The output of a deployment without an image that must succeed."""
         return self.succeed("segments", f"Bucket={BUCKET}", "Tag=1", "--skip-image", *arguments)
 
-    def stack(self, name: str = "segments") -> dict[str, Any] | None:
-        """The stack of this name in moto."""
+    def stack(self, name: str = "segments") -> Any:
+        """The stack of this name in moto, or None."""
         found = [stack for stack in self.cloudformation.describe_stacks()["Stacks"] if stack["StackName"] == name]
         self.assertLessEqual(len(found), 1)
         return found[0] if found else None
@@ -222,14 +250,14 @@ class Tool(unittest.TestCase):
     def test_reports_why_a_creation_failed_and_creates_the_stack_again(self) -> None:
         # moto's list of instance types is old.
         arguments = ["segments", f"Bucket={BUCKET}", "Tag=1", "--skip-image"]
-        done = self.run_tool(*arguments, "InstanceType=ml.c7i.large")
-        self.assertEqual(done.returncode, 1)
-        first, reason = done.stderr.splitlines()
+        code, output, errors = self.run_tool(*arguments, "InstanceType=ml.c7i.large")
+        self.assertEqual(code, 1, output)
+        first, reason = errors.splitlines()
         self.assertEqual(first, "scripts/deploy: stack segments failed and is in state ROLLBACK_COMPLETE:")
         expected = "  Configuration (AWS::SageMaker::EndpointConfig): "
         expected += "ValidationException: Value 'ml.c7i.large' at 'instanceType' failed"
         self.assertTrue(reason.startswith(expected), reason)
-        self.assertIn("  CREATE_FAILED               ExecutionRole (AWS::IAM::Role): Resource creation cancelled", done.stdout)
+        self.assertIn("  CREATE_FAILED               ExecutionRole (AWS::IAM::Role): Resource creation cancelled", output)
 
         output = self.deploy()
         self.assertIn("stack segments: its creation failed; delete it and create it again\n", output)
@@ -272,13 +300,13 @@ class Tool(unittest.TestCase):
         for word, options, code in [("n", [], 1), ("y", [], 0), ("n", ["--yes", "MinInstances=2"], 0)]:
             terminal, stdin = pty.openpty()
             os.write(terminal, f"{word}\n".encode())
-            done = self.run_tool(*arguments, *options, stdin=stdin)
+            done = self.run_program(*arguments, *options, stdin=stdin)
             os.close(terminal)
             os.close(stdin)
-            self.assertEqual(done.returncode, code, done.stderr)
-            self.assertEqual("Execute these changes? [y/N]" in done.stdout, not options, done.stdout)
+            self.assertEqual(done[0], code, done)
+            self.assertEqual("Execute these changes? [y/N]" in done[1], not options, done)
             if code == 1:
-                self.assertEqual(done.stderr, "scripts/deploy: the change set was not executed\n")
+                self.assertEqual(done[2], "scripts/deploy: the change set was not executed\n")
                 self.assertIsNone(self.stack())
         self.assertEqual(self.stack()["StackStatus"], "UPDATE_COMPLETE")
 
@@ -287,7 +315,8 @@ class Tool(unittest.TestCase):
         # Neither an address that answers nor credentials.
         nothing = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
         arguments = ["dry", "Bucket=shop", "Tag=1", "--upload", str(self.folder), "--smoke", "scale.tar.gz", "[2]"]
-        output = self.succeed(*arguments, "--dry-run", **nothing)
+        code, output, errors = self.run_program(*arguments, "--dry-run", **nothing)
+        self.assertEqual((code, errors), (0, ""))
         output = re.sub(r"deploy-\d{8}-\d{6}", "deploy-TIME", output)
         # The parameters of the change set are tested below.
         output = re.sub(r'"Parameters": \[.*?\], ', "", output).replace(f"{ROOT}/", "").replace(f"{self.folder}/", "")
