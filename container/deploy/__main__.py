@@ -1,7 +1,8 @@
 """Deploys an endpoint of Longshore as a CloudFormation stack.
 
-The templates beside this file describe everything that is deployed; CloudFormation makes, changes and deletes it. This
-program does the rest: it uploads the models, builds and pushes the image, and follows CloudFormation's progress.
+The templates beside this file describe everything that is deployed; CloudFormation makes, changes
+and deletes it. This program does the rest: it uploads the models, builds and pushes the image, and
+follows CloudFormation's progress.
 """
 
 import argparse
@@ -30,7 +31,9 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", help="name of the endpoint and of its stack")
-    parser.add_argument("parameters", nargs="*", metavar="PARAMETER=VALUE", help="parameters of the template, see below")
+    parser.add_argument(
+        "parameters", nargs="*", metavar="PARAMETER=VALUE", help="parameters of the template, see below"
+    )
     parser.add_argument(
         "--upload", type=Path, metavar="FOLDER", help="upload the *.tar.gz of a folder below Bucket and Prefix first"
     )
@@ -43,7 +46,9 @@ def arguments() -> argparse.Namespace:
         help="invoke this model (MultiModel) or container (Direct; '-' in Single and Serial) afterwards and print the "
         "answer; repeatable",
     )
-    parser.add_argument("--content-type", default="application/json", help="content type of these requests [%(default)s]")
+    parser.add_argument(
+        "--content-type", default="application/json", help="content type of these requests [%(default)s]"
+    )
     parser.add_argument("--skip-image", action="store_true", help="do not look for the image: the repository has it")
     parser.add_argument(
         "--docker", default="docker", metavar="COMMAND", help="command that has and pushes the image [%(default)s]"
@@ -98,7 +103,9 @@ def check(values: dict[str, str], smoke: bool) -> None:
     if values["AsyncPrefix"] and values["Mode"] != "Single":
         raise DeployError("an asynchronous request names neither a model nor a container; give Mode=Single")
     if values["AsyncPrefix"] and smoke:
-        raise DeployError("--smoke waits for an answer, and an asynchronous endpoint writes it to S3; leave --smoke out")
+        raise DeployError(
+            "--smoke waits for an answer, and an asynchronous endpoint writes it to S3; leave --smoke out"
+        )
     least, most = values["MinInstances"], values["MaxInstances"]
     if least.isdecimal() and most.isdecimal() and int(least) > int(most):
         raise DeployError("MinInstances is greater than MaxInstances; give MaxInstances=... as well")
@@ -107,7 +114,8 @@ def check(values: dict[str, str], smoke: bool) -> None:
 def steps(current: dict[str, str], wanted: dict[str, str]) -> list[dict[str, str]]:
     """The parameters of the change sets that lead from the current deployment to the wanted one.
 
-    SageMaker refuses another instance type while the endpoint scales, so a first change set ends the scaling.
+    SageMaker refuses another instance type while the endpoint scales, so a first change set ends
+    the scaling.
     """
     scales = current.get("MinInstances") != current.get("MaxInstances")
     if scales and current["InstanceType"] != wanted["InstanceType"]:

@@ -26,7 +26,7 @@ PRINTED_CHARACTERS = 200
 
 
 class Aws:
-    """The AWS API of one region. In a dry run every answer is empty, so the account looks empty."""
+    """The AWS API of one region. In a dry run every answer is empty, as of an empty account."""
 
     def __init__(self, dry_run: bool):
         self.dry_run = dry_run
@@ -50,7 +50,7 @@ class Aws:
         return self.clients[service]
 
     def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Makes a call such as `CreateChangeSet` and returns the answer. A refusal of AWS raises `ClientError`."""
+        """Makes a call such as `CreateChangeSet`. A refusal of AWS raises `ClientError`."""
         if self.dry_run:
             shown = {name: printable(value) for name, value in parameters.items()}
             print(f"{service}.{operation} {json.dumps(shown)}")

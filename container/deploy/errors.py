@@ -22,7 +22,7 @@ CREDENTIALS = "sign in with `aws configure` or `aws sso login`, or set AWS_PROFI
 
 
 def explain(error: Exception, operation: str) -> DeployError:
-    """Turns an exception of botocore into an error that names the failed operation and the remedy."""
+    """Turns an exception of botocore into an error that names the operation and the remedy."""
     match error:
         case exceptions.NoCredentialsError() | exceptions.PartialCredentialsError() | exceptions.TokenRetrievalError():
             text = f"there are no AWS credentials; {CREDENTIALS}"

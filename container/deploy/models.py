@@ -20,7 +20,8 @@ SHOWN_CHARACTERS = 200
 def upload(aws: Aws, folder: Path, bucket: str, prefix: str) -> None:
     """Uploads the archives of a folder below the prefix, by their paths.
 
-    An archive never replaces another one: SageMaker would go on serving the old one from memory and disk.
+    An archive never replaces another one: SageMaker would go on serving the old one from memory
+    and disk.
     """
     archives = sorted(folder.rglob("*.tar.gz"))
     if not archives:

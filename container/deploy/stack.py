@@ -1,7 +1,8 @@
 """A CloudFormation stack, changed by change sets only.
 
-A change set shows what CloudFormation would do before it does it, and CloudFormation checks the parameters when it makes
-one. So the order is: propose, show, do what the change needs (build the image), execute.
+CloudFormation checks the parameters when it makes a change set, and the change set shows the
+changes before they happen. So the order is: propose, show, build the image that the change needs,
+execute.
 """
 
 import time
@@ -15,7 +16,7 @@ from errors import DeployError
 POLL_SECONDS = 2.0
 # A stack in one of these states has no resources yet.
 NOT_CREATED = {"REVIEW_IN_PROGRESS", "DELETE_COMPLETE"}
-# The state after a creation that failed: all resources are gone, and the stack can only be deleted.
+# The state after a failed creation: the resources are gone, and the stack can only be deleted.
 CREATION_FAILED = "ROLLBACK_COMPLETE"
 # A stack in one of these states has resources left, and can only be deleted.
 ONLY_DELETE = {"CREATE_FAILED", "ROLLBACK_FAILED", "DELETE_FAILED"}
@@ -58,19 +59,22 @@ class Stack:
         found = self.describe(self.name).get("Outputs", [])
         return {output["OutputKey"]: output["OutputValue"] for output in found}
 
-    def propose(self, template: Path, parameters: dict[str, str]) -> ChangeSet | None:
-        """Makes a change set, prints it and lets the user confirm it; returns None when nothing would change."""
-        found = self.describe(self.name)
-        status = found.get("StackStatus", "DELETE_COMPLETE")
+    def prepare(self) -> bool:
+        """Checks that a change set can start now; returns whether it creates the stack."""
+        status = self.describe(self.name).get("StackStatus", "DELETE_COMPLETE")
         if status == CREATION_FAILED:
-            self.aws.report(f"stack {self.name}: its creation failed; delete it and create it again")
+            self.aws.report(f"stack {self.name}: its creation failed; deleting it and creating it again")
             self.delete()
-            status = "DELETE_COMPLETE"
+            return True
         if status in ONLY_DELETE:
             raise DeployError(f"stack {self.name} is in state {status}; delete it first with --delete")
         if status.endswith("_IN_PROGRESS") and status not in NOT_CREATED:
             raise DeployError(f"stack {self.name} is in state {status}; wait until that has ended")
-        creates = status in NOT_CREATED
+        return status in NOT_CREATED
+
+    def propose(self, template: Path, parameters: dict[str, str]) -> ChangeSet | None:
+        """Makes a change set that the user sees and confirms; None when nothing would change."""
+        creates = self.prepare()
         name = time.strftime("deploy-%Y%m%d-%H%M%S", time.gmtime())
         created = self.aws.call(
             "cloudformation",
@@ -120,18 +124,14 @@ class Stack:
     def execute(self, change_set: ChangeSet) -> None:
         """Executes a change set and waits until the stack has changed; prints the outputs."""
         seen = {event["EventId"] for event in self.events(change_set.stack_id)}
-        self.aws.call(
-            "cloudformation", "ExecuteChangeSet", StackName=change_set.stack_id, ChangeSetName=change_set.id
-        )
+        self.aws.call("cloudformation", "ExecuteChangeSet", StackName=change_set.stack_id, ChangeSetName=change_set.id)
         self.wait(change_set.stack_id, seen, {"CREATE_COMPLETE", "UPDATE_COMPLETE"})
         for name, value in self.outputs().items():
             print(f"{name}: {value}")
 
     def discard(self, change_set: ChangeSet) -> None:
         """Deletes a change set, and the empty stack that CloudFormation made for it."""
-        self.aws.call(
-            "cloudformation", "DeleteChangeSet", StackName=change_set.stack_id, ChangeSetName=change_set.id
-        )
+        self.aws.call("cloudformation", "DeleteChangeSet", StackName=change_set.stack_id, ChangeSetName=change_set.id)
         if change_set.creates:
             self.aws.call("cloudformation", "DeleteStack", StackName=change_set.stack_id)
 
@@ -152,7 +152,7 @@ class Stack:
         return answer.get("StackEvents", [])[::-1]
 
     def wait(self, stack_id: str, seen: set[str], success: set[str]) -> None:
-        """Prints events until the stack has settled; raises an error with all reasons unless it succeeded."""
+        """Prints events until the stack has settled; a failure raises an error with all reasons."""
         failures = []
         while True:
             # In this order, so that the last events are there when the status is final.

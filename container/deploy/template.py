@@ -23,8 +23,8 @@ def declared_parameters(template: Path) -> dict[str, dict[str, Any]]:
 def parameter_values(template: Path, words: list[str]) -> dict[str, str]:
     """The values of all parameters: those given as NAME=VALUE, and the template's defaults.
 
-    A run states the whole of what it wants, so a parameter that is left out has its default, not the value of the
-    last deployment. CloudFormation checks the rest, e.g. patterns and limits.
+    A run states the whole of what it wants, so a parameter that is left out has its default, not
+    the value of the last deployment. CloudFormation checks the rest, e.g. patterns and limits.
     """
     declared = declared_parameters(template)
     values = {name: str(about["Default"]) for name, about in declared.items() if "Default" in about}

@@ -1,8 +1,9 @@
-"""Deploys the SageMaker resources of container/deploy/endpoint.yaml to `longshore endpoint` and invokes them.
+"""Deploys the SageMaker resources of our template to `longshore endpoint` and invokes them.
 
-The local endpoint has SageMaker's API and no CloudFormation. So moto's library resolves the template, and boto3 makes the
-calls that CloudFormation would make. tests/it/deploy.rs runs this with .moto/bin/python, and says where the endpoint and
-S3 are in the variables that AWS's tools read:
+The local endpoint has SageMaker's API and no CloudFormation. So moto's library resolves the
+template, and boto3 makes the calls that CloudFormation would make. tests/it/deploy.rs runs this
+with .moto/bin/python, and says where the endpoint and S3 are in the variables that AWS's tools
+read:
 
     AWS_ENDPOINT_URL_SAGEMAKER, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME    `longshore endpoint`
     AWS_ENDPOINT_URL                                                  tests/s3/server.py, which is S3 and CloudFormation
@@ -66,11 +67,11 @@ class Deployment:
         self.version = 0
 
     def create(self, **parameters: str) -> str:
-        """Creates the endpoint with these parameters of the template; returns its status when it has settled."""
+        """Creates the endpoint with these parameters; returns its status when it has settled."""
         return self.deploy(parameters, sagemaker.create_endpoint)
 
     def update(self, **parameters: str) -> str:
-        """Updates the endpoint with these parameters of the template; returns its status when it has settled."""
+        """Updates the endpoint with these parameters; returns its status when it has settled."""
         return self.deploy(parameters, sagemaker.update_endpoint)
 
     def deploy(self, parameters: dict[str, str], call: Callable[..., Any]) -> str:
@@ -186,9 +187,7 @@ class LocalEndpoint(unittest.TestCase):
         self.assertEqual(changing.invoke("2", "text/csv"), '{"predictions":[3047980.5]}')
         self.assertEqual(changing.update(**self.parameters, Mode="Direct"), "InService")
         for container, body, answer in [("first", "[2]", 2469.0), ("second", "[4]", 4938.0)]:
-            self.assertEqual(
-                changing.invoke(body, TargetContainerHostname=container), f'{{"predictions":[{answer}]}}'
-            )
+            self.assertEqual(changing.invoke(body, TargetContainerHostname=container), f'{{"predictions":[{answer}]}}')
 
     def test_one_model_is_served_alone_and_asynchronous_requests_may_take_an_hour_and_a_gigabyte(self) -> None:
         single = Deployment("single")

@@ -1,9 +1,10 @@
 """Tests scripts/deploy against moto: each test runs the tool and then looks at what moto has.
 
-Run it with .moto/bin/python (scripts/moto installs that); tests/it/deploy.rs does.
+Run it with .moto/bin/python (scripts/moto installs that) of Python 3.11 or later;
+tests/it/deploy.rs does.
 
-moto's CloudFormation makes the roles, repositories, models of one container, endpoint configurations and endpoints of our
-templates. These parts of CloudFormation it does not have:
+moto's CloudFormation makes the roles, repositories, models of one container, endpoint
+configurations and endpoints of our templates. These parts of CloudFormation it does not have:
 
 - Alarms and scaling: it leaves resources of these types out.
 - Models of several containers: it fails. So stacks here have the modes MultiModel and Single, and
@@ -11,8 +12,8 @@ templates. These parts of CloudFormation it does not have:
 - The `EndpointName` of an endpoint: it chooses a name of its own.
 - Checks of parameters, beyond those that are missing, and the rules of a template.
 - Changes of a change set that only parameters make: it lists none of them.
-- The outputs and the parameters of a stack after a change set, and a failure of a change set: `ExecuteChangeSet` below
-  adds these three.
+- The outputs and the parameters of a stack after a change set, and a failure of a change set:
+  `ExecuteChangeSet` below adds these three.
 """
 
 from __future__ import annotations
@@ -240,9 +241,7 @@ class Tool(unittest.TestCase):
             described = self.cloudformation.describe_change_set(ChangeSetName=summary["ChangeSetId"])
             values = {one["ParameterKey"]: one["ParameterValue"] for one in described["Parameters"]}
             chosen.append([values[name] for name in ("InstanceType", "MinInstances", "MaxInstances")])
-        self.assertEqual(
-            chosen, [["ml.m5.large", "2", "4"], ["ml.m5.large", "2", "2"], ["ml.c5.large", "1", "4"]]
-        )
+        self.assertEqual(chosen, [["ml.m5.large", "2", "4"], ["ml.m5.large", "2", "2"], ["ml.c5.large", "1", "4"]])
         self.deploy("InstanceType=ml.c5.large", "MinInstances=2", "MaxInstances=2")
         output = self.deploy("InstanceType=ml.m5.large", "MinInstances=2", "MaxInstances=2")
         self.assertEqual(output.count("stack segments: to be updated\n"), 1, output)
@@ -257,10 +256,12 @@ class Tool(unittest.TestCase):
         expected = "  Configuration (AWS::SageMaker::EndpointConfig): "
         expected += "ValidationException: Value 'ml.c7i.large' at 'instanceType' failed"
         self.assertTrue(reason.startswith(expected), reason)
-        self.assertIn("  CREATE_FAILED               ExecutionRole (AWS::IAM::Role): Resource creation cancelled", output)
+        self.assertIn(
+            "  CREATE_FAILED               ExecutionRole (AWS::IAM::Role): Resource creation cancelled", output
+        )
 
         output = self.deploy()
-        self.assertIn("stack segments: its creation failed; delete it and create it again\n", output)
+        self.assertIn("stack segments: its creation failed; deleting it and creating it again\n", output)
         self.assertEqual(output.count("stack segments: to be "), 1, output)
         self.assertEqual(self.stack()["StackStatus"], "CREATE_COMPLETE")
 
