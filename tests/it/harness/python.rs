@@ -16,7 +16,7 @@ pub struct Venv {
     script: &'static str,
 }
 
-/// S3.
+/// S3 and the rest of AWS that the tests call.
 pub const MOTO: Venv = Venv {
     folder: ".moto",
     script: "scripts/moto",
