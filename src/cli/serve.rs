@@ -94,7 +94,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     let journal = link.clone().filter(|_| source.is_platform);
     let catalog = Arc::new(Catalog::new(
         Arc::clone(&engine),
-        catalog::Settings {
+        catalog::CatalogConfig {
             roots: args.models_roots(),
             unload_timeout: args.unload_timeout,
             rehearsal_timeout: args.request_timeout(),
@@ -358,12 +358,12 @@ fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> 
     let store = Disk::open(&args.cache_dir(), args.fetch.archive_cache_size.as_u64())
         .and_then(|disk| Store::open(settings, &disk))
         .context("open the model store")?;
-    let settings = catalog::DemandSettings {
+    let settings = catalog::DemandConfig {
         evict: args.on_full == OnFull::Evict,
         idle_unload: args.idle_unload,
         revalidate: args.revalidate,
         negative_ttl: args.negative_ttl,
-        patience: args.request_timeout(),
+        memory_timeout: args.request_timeout(),
     };
     Ok(Demand::new(store, settings, metrics))
 }

@@ -273,7 +273,7 @@ fn catalog(error: &CatalogError) -> Reply {
         CatalogError::Refused { .. } => MODEL_REFUSED,
         CatalogError::Rehearsal { source, .. } => rehearsal(source),
         CatalogError::Fetch { source, .. } => fetch(source),
-        CatalogError::Flight(error) => catalog(error),
+        CatalogError::PendingLoad(error) => catalog(error),
         CatalogError::OnDemand { source, .. } => match catalog(source) {
             // The caller has sent nothing wrong, and can do nothing about it.
             INVALID_MODEL | MODEL_REFUSED | INTERNAL => UNAVAILABLE,

@@ -194,7 +194,7 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
             | CatalogError::Rehearsal { .. }
             | CatalogError::Refused { .. }
             | CatalogError::Fetch { .. }
-            | CatalogError::Flight(_)
+            | CatalogError::PendingLoad(_)
             | CatalogError::OnDemand { .. },
         ) => "failed",
         Err(CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. }) => "busy",

@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, rt, web};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::catalog::Presence;
+use crate::catalog::ModelStatus;
 use crate::contract::error::Error;
 use crate::contract::models::{MAX_LOAD_BODY, joined, unload_reported};
 use crate::contract::{State, body, invoke};
@@ -20,9 +20,9 @@ pub(super) async fn index(state: &State, request: &HttpRequest, payload: web::Pa
         .await?
         .ready
         .unwrap_or(false);
-    let models = state.catalog.presences().into_iter();
+    let models = state.catalog.statuses().into_iter();
     let entries: Vec<IndexEntry> = models
-        .map(|(name, presence)| entry(name, &presence))
+        .map(|(name, status)| entry(name, &status))
         .filter(|entry| !ready || entry.state == READY)
         .collect();
     Ok(HttpResponse::Ok().json(entries))
@@ -30,13 +30,13 @@ pub(super) async fn index(state: &State, request: &HttpRequest, payload: web::Pa
 
 const READY: &str = "READY";
 
-fn entry(name: String, presence: &Presence) -> IndexEntry {
-    let (state, reason) = match presence {
-        Presence::Loaded => (READY, String::new()),
-        Presence::Stuck(error) => ("UNAVAILABLE", error.to_string()),
-        Presence::Restored => ("LOADING", "it was loaded before the server was restarted".to_owned()),
-        Presence::Loading => ("LOADING", String::new()),
-        Presence::Failed(error) => ("UNAVAILABLE", error.to_string()),
+fn entry(name: String, status: &ModelStatus) -> IndexEntry {
+    let (state, reason) = match status {
+        ModelStatus::Loaded => (READY, String::new()),
+        ModelStatus::Stuck(error) => ("UNAVAILABLE", error.to_string()),
+        ModelStatus::Restored => ("LOADING", "it was loaded before the server was restarted".to_owned()),
+        ModelStatus::Loading => ("LOADING", String::new()),
+        ModelStatus::Failed(error) => ("UNAVAILABLE", error.to_string()),
     };
     IndexEntry {
         name,
