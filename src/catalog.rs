@@ -66,7 +66,7 @@ use tokenizers::CountedTokenizer;
 use usage::RecentUse;
 
 pub use demand::{Demand, DemandConfig};
-pub use entry::{Handle, ModelDescription};
+pub use entry::{Handle, ModelInfo};
 pub use error::CatalogError;
 pub use status::ModelStatus;
 
@@ -361,7 +361,7 @@ impl Catalog {
     }
 
     /// Describes the loaded model `name`.
-    pub async fn describe(&self, name: &str) -> Result<ModelDescription, CatalogError> {
+    pub async fn describe(&self, name: &str) -> Result<ModelInfo, CatalogError> {
         match self.models.get(name).await {
             Some(entry) if !entry.users.is_closed() => Ok(entry.describe()),
             _ => Err(not_loaded(name)),

@@ -47,9 +47,9 @@ pub(super) struct UnloadProgress {
     pub(super) freeing: tokio::sync::Mutex<()>,
 }
 
-/// Description of a loaded model.
+/// Public state of a loaded model.
 #[derive(Debug, Clone)]
-pub struct ModelDescription {
+pub struct ModelInfo {
     /// The `url` of the load request.
     pub url: String,
     /// Number of runs that cannot be ended. While there are any, the model refuses requests.
@@ -57,7 +57,7 @@ pub struct ModelDescription {
     standing: Option<Arc<Standing>>,
 }
 
-impl ModelDescription {
+impl ModelInfo {
     /// Returns the error with which the model refuses requests, if it does.
     pub fn check(&self) -> Result<(), InferenceError> {
         self.standing.as_ref().map_or(Ok(()), |standing| standing.check())
@@ -101,9 +101,9 @@ impl CatalogEntry {
         (entry, handle)
     }
 
-    pub(super) fn describe(&self) -> ModelDescription {
+    pub(super) fn describe(&self) -> ModelInfo {
         let standing = self.standing();
-        ModelDescription {
+        ModelInfo {
             url: self.url.clone(),
             stuck_runs: standing.as_ref().map_or(0, |standing| standing.runs()),
             standing,

@@ -285,10 +285,10 @@ fn settings(
     open_files: Option<u64>,
     address: IpAddr,
     pulse: Option<Arc<Pulse>>,
-) -> contract::Settings {
+) -> contract::ContractConfig {
     let places = args.max_connections(open_files);
     let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
-    contract::Settings {
+    contract::ContractConfig {
         formats,
         invocations: Invocations {
             by_target: source.store.is_some(),
