@@ -271,7 +271,9 @@ async fn metrics(state: web::Data<AppState>) -> Result<HttpResponse, Error> {
     state.metrics.requests_waiting.set(gauge(now.waiting as u64));
     state.metrics.stuck_runs.set(gauge(now.stuck.runs as u64));
     state.metrics.stuck_models.set(gauge(now.stuck.models as u64));
-    state.metrics.follow(now.batches, now.batched_requests, now.stuck.total);
+    state
+        .metrics
+        .set_engine_counters(now.batches, now.batched_requests, now.stuck.total);
     state.metrics.memory_reserved_bytes.set(gauge(now.reserved.models));
     state.metrics.memory_mapped_bytes.set(gauge(now.reserved.mapped));
     state.metrics.memory_requests_bytes.set(gauge(now.reserved.requests));

@@ -10,19 +10,19 @@ use std::process::Command;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::config::Parting;
+use crate::config::DeathSignal;
 
 /// The command of the process that becomes another.
 pub const TETHER_COMMAND: &str = "tether";
 
 /// The arguments with which this program becomes `command` in a process tied to this one.
 pub(super) fn arguments<'a>(
-    parting: Parting,
+    parting: DeathSignal,
     command: impl IntoIterator<Item = &'a OsStr>,
 ) -> impl Iterator<Item = OsString> {
     let parting = match parting {
-        Parting::Kill => "kill",
-        Parting::Term => "term",
+        DeathSignal::Kill => "kill",
+        DeathSignal::Term => "term",
     };
     let parent = std::process::id().to_string();
     let words = [TETHER_COMMAND, "--parent", &parent, "--parting", parting, "--"].map(OsString::from);
@@ -31,10 +31,10 @@ pub(super) fn arguments<'a>(
 }
 
 /// Ties this process to the one with the id `parent`, which has started it, and makes it `command`. Returns why it did not.
-pub fn become_tied(parent: u32, parting: Parting, command: &[OsString]) -> io::Error {
+pub fn become_tied(parent: u32, parting: DeathSignal, command: &[OsString]) -> io::Error {
     let signal = match parting {
-        Parting::Kill => Signal::KILL,
-        Parting::Term => Signal::TERM,
+        DeathSignal::Kill => Signal::KILL,
+        DeathSignal::Term => Signal::TERM,
     };
     if let Err(error) = set_parent_process_death_signal(Some(signal)) {
         return error.into();

@@ -129,9 +129,9 @@ fn what_longshore_json_says_of_batches_counts_more_than_the_analysis() {
             .unwrap()
             .to_owned()
     };
-    assert!(batches(&json!({})).ends_with("requests that wait are joined"));
+    assert!(batches(&json!({})).ends_with("waiting requests are batched"));
     assert!(batches(&json!({"batching": false})).ends_with("every request runs alone: longshore.json says so"));
-    assert!(batches(&json!({"batching": {"max_rows": 8}})).ends_with("requests that wait are joined"));
+    assert!(batches(&json!({"batching": {"max_rows": 8}})).ends_with("waiting requests are batched"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     eventually("the log says what is missing", || {
         server.unload(&name).expect(200);
         server.load(&name, &model).expect(200);
-        server.count_in_log("lines of the log that nobody has read are lost: ") == 1
+        server.count_in_log("log lines lost because they were not read: ") == 1
     });
 }
 

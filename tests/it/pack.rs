@@ -292,10 +292,10 @@ fn what_cannot_be_packed_is_named_and_no_archive_is_left() {
     assert!(refusal.contains("--force"), "{refusal}");
     assert_eq!(fs::read(&output).unwrap(), b"precious");
     let refusal = pack(&folder, &models.path("gone").join("model.tar.gz"), &[]).refusal();
-    assert!(refusal.contains("is no directory"), "{refusal}");
+    assert!(refusal.contains("is not a directory"), "{refusal}");
     let archive = models.path("other.tar.gz");
     for (content, reason) in [
-        (&b"\x1f\x8b\x08"[..], "is an archive already"),
+        (&b"\x1f\x8b\x08"[..], "is already an archive"),
         (b"PK\x03\x04", "a zip archive"),
     ] {
         fs::write(&archive, content).unwrap();

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::tied;
-use crate::config::Parting;
+use crate::config::DeathSignal;
 use crate::endpoint::fleet::Settings;
 use crate::endpoint::fleet::environment::{self, Ports};
 use crate::endpoint::fleet::home::Home;
@@ -73,7 +73,7 @@ impl Docker {
         let words = [self.command.as_os_str()]
             .into_iter()
             .chain(line.iter().map(OsString::as_os_str));
-        let mut command = tied(settings, tether::arguments(Parting::Term, words));
+        let mut command = tied(settings, tether::arguments(DeathSignal::Term, words));
         command.env_clear().envs(settings.environment.iter());
         command
     }

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use super::{Bounds, tied};
-use crate::config::Parting;
+use crate::config::DeathSignal;
 use crate::endpoint::fleet::Settings;
 use crate::endpoint::fleet::environment::{self, Ports};
 use crate::endpoint::fleet::home::Home;
@@ -15,7 +15,7 @@ use crate::endpoint::tether;
 
 pub(super) fn command(settings: &Settings, container: &Container, home: &Home, bounds: Bounds, port: u16) -> Command {
     let serve = [settings.program.as_os_str(), OsStr::new("serve")];
-    let mut command = tied(settings, tether::arguments(Parting::Kill, serve));
+    let mut command = tied(settings, tether::arguments(DeathSignal::Kill, serve));
     let mut ours = vec![
         ("LONGSHORE_BIND", "127.0.0.1".to_owned()),
         // A request that goes around the endpoint meets the same refusal.
