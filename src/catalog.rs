@@ -333,7 +333,7 @@ impl Catalog {
                 None => Err(not_loaded(name)),
             },
             Lookup::Restored => {
-                // Runs in its own task, so that the restore goes on when this request times out.
+                // Runs in its own task, so that the restore continues when this request times out.
                 let (catalog, restored) = (Arc::clone(self), name.to_owned());
                 let task = task::spawn(async move { catalog.restore(&restored).await });
                 match timeout_at(deadline, task).await {

@@ -8,7 +8,7 @@
 //! | loaded | is answered | is unloaded after its last request |
 //! | recently failed | gets the error of the last load | |
 //!
-//! A pending load is a separate task. It goes on if the request that started it times out. Every
+//! A pending load is a separate task. It continues if the request that started it times out. Every
 //! request that waits for it gets a handle to the loaded model, so that the model cannot be
 //! evicted before these requests have been answered.
 //!
@@ -260,9 +260,9 @@ impl Catalog {
 
     async fn load_and_report(&self, demand: &Demand, name: &Name) -> Result<Handle, CatalogError> {
         let started = Instant::now();
-        let brought = self.fetch_and_load(demand, name).await;
+        let loaded = self.fetch_and_load(demand, name).await;
         let seconds = started.elapsed().as_secs_f64();
-        match &brought {
+        match &loaded {
             Ok((handle, fetched)) => {
                 demand.metrics.model_operation(Operation::Load, "ok", seconds);
                 let memory_bytes = handle.as_ref().memory();
@@ -277,7 +277,7 @@ impl Catalog {
                 }
             }
         }
-        brought.map(|(handle, _)| handle)
+        loaded.map(|(handle, _)| handle)
     }
 
     /// Loads a model into memory from the disk cache or the store. Also returns the time at which

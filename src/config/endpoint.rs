@@ -345,7 +345,7 @@ pub struct EndpointArgs {
     pub drain_timeout: Duration,
 
     /// Time limit for a request to wait for its model to load; after it, the request gets
-    /// ModelNotReadyException and the load goes on
+    /// ModelNotReadyException and the load continues
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_LOAD_WAIT", value_name = "TIME", value_parser = duration,
         default_value = "60s", help_heading = "Multi-model endpoints"

@@ -48,7 +48,7 @@ pub(super) async fn load(
         detail: error.to_string(),
     })?;
     let target_model = text_header(&request, TARGET_MODEL);
-    // A separate task: the platform stops waiting after a minute, but the load goes on, and the
+    // A separate task: the platform stops waiting after a minute, but the load continues, and the
     // platform's retry finds it done (MM-14).
     let task = rt::spawn(async move {
         let started = Instant::now();
@@ -148,7 +148,7 @@ async fn unload(state: web::Data<AppState>, name: String) -> Result<HttpResponse
 
 /// Unloads `name` and returns it. Counts and logs the unload.
 pub(super) async fn unload_reported(state: web::Data<AppState>, name: String) -> Result<String, Error> {
-    // A separate task, so that the unload goes on if the client hangs up.
+    // A separate task, so that the unload continues if the client hangs up.
     let task = rt::spawn(async move {
         let started = Instant::now();
         let unloaded = state.catalog.unload(&name).await;

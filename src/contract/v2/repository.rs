@@ -65,7 +65,7 @@ pub(super) async fn load(
     if let Some((parameter, _)) = parameters.find(|(_, value)| !value.is_null()) {
         return Err(Error::LoadParameter { parameter });
     }
-    // A separate task, so that the load goes on if the client hangs up.
+    // A separate task, so that the load continues if the client hangs up.
     let task = rt::spawn(async move { state.catalog.load_newest(&name).await });
     joined(task).await??;
     Ok(HttpResponse::Ok().finish())
