@@ -252,9 +252,9 @@ pub struct EndpointArgs {
     )]
     pub instances: u32,
 
-    /// Time for which the response to creating, updating or deleting an endpoint waits for the
-    /// work to complete; the work goes on after it; AWS's waiters check at once and then every 30
-    /// seconds
+    /// Time for which a request to create, update or delete an endpoint waits for completion before
+    /// it is answered; the work then continues in the background; AWS's waiters check at once and
+    /// then every 30 seconds
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_SETTLE_WAIT", value_name = "TIME", value_parser = duration,
         default_value = "2s", help_heading = "Endpoints"

@@ -1,4 +1,5 @@
-//! `scripts/deploy` against SageMaker's stand-in, and against moto for S3, IAM, ECR, scaling and alarms.
+//! `scripts/deploy` against `longshore endpoint`, and against moto for S3, IAM, ECR, scaling and
+//! alarms.
 
 mod site;
 
@@ -9,7 +10,7 @@ use crate::harness::fixture;
 use site::Site;
 
 #[test]
-fn an_endpoint_is_deployed_with_its_models_and_asked_and_deleted_without_a_trace() {
+fn an_endpoint_is_deployed_with_its_models_invoked_and_deleted_completely() {
     let site = Site::new("many");
     site.pack("scale", "de/scale.tar.gz");
     site.pack("iris_zipmap", "iris.tar.gz");
@@ -46,7 +47,7 @@ fn an_endpoint_is_deployed_with_its_models_and_asked_and_deleted_without_a_trace
 }
 
 #[test]
-fn an_endpoint_becomes_another_kind_without_a_break_and_what_it_was_is_removed() {
+fn an_endpoint_changes_its_kind_without_downtime_and_old_resources_are_deleted() {
     let site = Site::new("changing");
     site.pack("scale", "first.tar.gz");
     site.pack("scale", "second.tar.gz");
@@ -74,14 +75,14 @@ fn an_endpoint_becomes_another_kind_without_a_break_and_what_it_was_is_removed()
 }
 
 #[test]
-fn one_model_is_served_alone_and_an_asynchronous_endpoint_gives_it_an_hour_and_a_gigabyte() {
+fn a_single_model_can_be_served_and_an_asynchronous_endpoint_gives_it_an_hour_and_a_gigabyte() {
     let site = Site::new("single");
     site.pack("scale", "first.tar.gz");
     let deploy = |arguments: &[&str]| {
         let common = ["--upload", site.models(), "--sagemaker-only", Site::ROLE, "Mode=Single"];
         site.deploy(common.iter().chain(arguments)).output()
     };
-    // The model and the configuration that the endpoint has now.
+    // Returns the environment of the current model and the current endpoint configuration.
     let described = || {
         let only = |list: &str, members: &str, name: &str| {
             let listed = site.desk.control(list, &json!({})).json();
@@ -115,7 +116,7 @@ fn one_model_is_served_alone_and_an_asynchronous_endpoint_gives_it_an_hour_and_a
 }
 
 #[test]
-fn an_update_that_fails_leaves_what_served_and_says_why() {
+fn a_failed_update_keeps_the_old_endpoint_and_reports_the_reason() {
     let site = Site::new("steady");
     site.pack("scale", "first.tar.gz");
     site.pack("scale", "second.tar.gz");
@@ -136,7 +137,7 @@ fn an_update_that_fails_leaves_what_served_and_says_why() {
 }
 
 #[test]
-fn an_endpoint_that_failed_is_made_anew() {
+fn a_failed_endpoint_is_recreated() {
     let site = Site::new("second-try");
     site.pack("scale", "first.tar.gz");
     std::fs::write(site.path("second.tar.gz"), "no archive").unwrap();
@@ -149,7 +150,7 @@ fn an_endpoint_that_failed_is_made_anew() {
 }
 
 #[test]
-fn an_image_is_pushed_when_the_repository_does_not_have_it_and_its_machines_can_run_it() {
+fn an_image_is_pushed_if_it_is_missing_and_fits_the_instance_type() {
     let site = Site::new("pushed");
     let docker = site.program(
         "docker",
@@ -220,7 +221,7 @@ fn a_dry_run_prints_every_call_and_needs_neither_credentials_nor_a_network() {
         "aws sagemaker-runtime invoke-endpoint --endpoint-name dry",
     ] {
         let found = rest.split_once(call);
-        let (_, after) = found.unwrap_or_else(|| panic!("{call} is not there, or not in its turn: {said}"));
+        let (_, after) = found.unwrap_or_else(|| panic!("{call} is missing or out of order: {said}"));
         rest = after;
     }
     let graviton = dry(&["dry", "Bucket=shop", "Tag=1", "InstanceType=ml.c7gn.large"]);
@@ -241,7 +242,7 @@ fn a_dry_run_prints_every_call_and_needs_neither_credentials_nor_a_network() {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_one_line_with_what_to_do() {
+fn errors_are_one_line_that_says_what_to_do() {
     let site = Site::new("wrong");
     site.pack("scale", "scale.tar.gz");
     site.desk.create("wrong-one", fixture("scale").to_str().unwrap());
@@ -303,12 +304,12 @@ fn what_is_wrong_is_said_in_one_line_with_what_to_do() {
         assert!(said.starts_with("scripts/deploy: "), "{said}");
         assert!(said.contains(reason), "{arguments:?}: {said}");
     }
-    let nobody = [
+    let no_credentials = [
         ("AWS_ACCESS_KEY_ID", ""),
         ("AWS_SECRET_ACCESS_KEY", ""),
         ("HOME", "/nonexistent"),
     ];
-    let said = site.run_with(["a", &bucket, "Tag=1"], nobody).refusal();
+    let said = site.run_with(["a", &bucket, "Tag=1"], no_credentials).refusal();
     assert!(said.contains("there are no AWS credentials; sign in"), "{said}");
     let said = site.run_with(["a", &bucket, "Tag=1"], [("AWS_REGION", "")]).refusal();
     assert!(said.contains("set AWS_REGION"), "{said}");

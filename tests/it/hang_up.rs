@@ -1,4 +1,5 @@
-//! A client that hangs up takes its request with it: its run ends and its place is free, long before the deadline.
+//! A client that hangs up takes its request with it: its run ends and its place is free, long
+//! before the deadline.
 
 use serde_json::json;
 
@@ -29,7 +30,7 @@ fn wait_for_waiting(server: &Server, count: u64) {
 }
 
 #[test]
-fn clients_that_leave_end_their_runs_and_free_their_places() {
+fn clients_that_hang_up_cancel_their_runs_and_free_their_slots() {
     let server = with_spin(&["--queue", "8"]);
     let running = asking(&server, FOREVER);
     server.wait_for_running(1);
@@ -45,7 +46,7 @@ fn clients_that_leave_end_their_runs_and_free_their_places() {
 }
 
 #[test]
-fn a_place_in_the_queue_is_free_as_soon_as_its_client_leaves() {
+fn a_slot_in_the_queue_is_free_as_soon_as_its_client_hangs_up() {
     let server = with_spin(&["--queue", "2"]);
     let running = asking(&server, FOREVER);
     server.wait_for_running(1);
@@ -64,7 +65,7 @@ fn a_place_in_the_queue_is_free_as_soon_as_its_client_leaves() {
 }
 
 #[test]
-fn a_client_that_closes_its_half_has_left() {
+fn a_client_that_closes_its_sending_side_has_hung_up() {
     let server = with_spin(&[]);
     let connection = asking(&server, FOREVER);
     server.wait_for_running(1);
@@ -73,7 +74,7 @@ fn a_client_that_closes_its_half_has_left() {
 }
 
 #[test]
-fn a_connection_that_is_kept_and_used_ahead_of_answers_is_not_disturbed() {
+fn pipelined_requests_on_a_kept_connection_are_not_cancelled() {
     let server = with_spin(&[]);
     let mut connection = server.connect();
     // The next requests are there while the first one runs.
@@ -99,7 +100,7 @@ fn a_connection_that_is_kept_and_used_ahead_of_answers_is_not_disturbed() {
 }
 
 #[test]
-fn a_load_and_an_unload_go_on_without_the_client_that_asked() {
+fn a_load_and_an_unload_continue_after_their_client_hangs_up() {
     // MM-14: the platform gives up after a minute and asks later.
     let server = Builder::multi().start();
     let url = server.models().place_slow("slow", 12);

@@ -1,10 +1,13 @@
-//! No model ends the server, holds up another, or reads what is not its own, whatever it is made of (PI-4, MM-18).
+//! No model ends the server, holds up another, or reads what is not its own, whatever it is made
+//! of (PI-4, MM-18).
 //!
-//! The corpus is written by this program: good models with bytes changed, and models made by hand for each way in which
-//! ONNX Runtime, or a server around it, is known or could be thought to fail. Every one of them is loaded, asked if it
-//! loads, and unloaded, by one server, while a control model has to answer.
+//! The corpus is written by this program: good models with bytes changed, and models made by hand
+//! for each way in which ONNX Runtime, or a server around it, is known or could be thought to
+//! fail. Every one of them is loaded, asked if it loads, and unloaded, by one server, while a
+//! control model has to answer.
 //!
-//! `HOSTILE="loop;weights"` tries only what has one of these in its name, `HOSTILE="-loop"` all but that.
+//! `HOSTILE="loop;weights"` tries only what has one of these in its name, `HOSTILE="-loop"` all
+//! but that.
 
 mod artifact;
 mod bombs;
@@ -38,7 +41,7 @@ const SHOWN: usize = 20;
 const SECRET: [f32; 4] = [31415.5, 27182.25, 16180.125, 14142.0625];
 
 #[test]
-fn no_artifact_ends_the_server_or_reads_what_is_not_its_own_and_each_is_refused_with_its_reason() {
+fn no_hostile_artifact_ends_the_server_or_reads_foreign_files() {
     let server = Builder::multi()
         .with_caught_panics()
         .arguments(["--memory-limit", "512MiB", "--request-timeout", "4s"])
@@ -93,7 +96,7 @@ fn no_artifact_ends_the_server_or_reads_what_is_not_its_own_and_each_is_refused_
 }
 
 #[test]
-fn the_corpus_is_large_and_every_name_in_it_is_one_artifacts() {
+fn the_corpus_is_large_and_its_names_are_unique() {
     let corpus = everything(Path::new("/models/secret.bin"));
     assert!(corpus.len() >= 300, "{}", corpus.len());
     let mut names: Vec<&str> = corpus.iter().map(|hostile| &*hostile.name).collect();
@@ -133,10 +136,11 @@ fn corpus(secret: &Path) -> Vec<(usize, Hostile)> {
     corpus
 }
 
-/// Loads, asks and unloads one artifact, and then sees whether all is well. The error says what is not.
+/// Loads, asks and unloads one artifact, and then sees whether all is well. The error says what is
+/// not.
 ///
-/// Whoever finds no room beside the others may try once more, as the platform does (MM-18), when they have ended: then there
-/// is nothing but the artifact to blame.
+/// Whoever finds no room beside the others may try once more, as the platform does (MM-18), when
+/// they have ended: then there is nothing but the artifact to blame.
 fn attempt(server: &Server, number: usize, hostile: &Hostile, turns: &RwLock<()>) -> Result<(), String> {
     let name = format!("hostile{number}");
     let folder = server.models().path(&name).join("model");

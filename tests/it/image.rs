@@ -1,5 +1,5 @@
-//! The image, in surroundings that only a container has. `scripts/smoke` runs these, and the other tests against the image,
-//! too; elsewhere they say aloud that they were skipped.
+//! The image, in surroundings that only a container has. `scripts/smoke` runs these, and the other
+//! tests against the image, too; elsewhere they say aloud that they were skipped.
 
 mod endpoint;
 
@@ -25,7 +25,7 @@ fn many(options: &[&str]) -> Builder {
 }
 
 #[test]
-fn the_image_says_what_the_platform_has_to_know() {
+fn the_image_has_the_labels_and_settings_that_the_platform_needs() {
     // 1.3, ST-1, ST-2
     let Some(image) = image_or_skip() else { return };
     let config: Value = serde_json::from_str(&docker(["inspect", "--format", "{{json .Config}}", &image])).unwrap();
@@ -41,7 +41,7 @@ fn the_image_says_what_the_platform_has_to_know() {
 }
 
 #[test]
-fn the_image_has_the_certificate_authorities_that_stores_are_checked_by() {
+fn the_image_contains_certificate_authorities_for_tls_to_stores() {
     let Some(image) = image_or_skip() else { return };
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("authorities");
@@ -54,7 +54,7 @@ fn the_image_has_the_certificate_authorities_that_stores_are_checked_by() {
 }
 
 #[test]
-fn a_container_without_rights_network_or_disk_serves() {
+fn a_container_without_privileges_network_or_writable_disk_serves() {
     // ST-7, ST-8, ST-10
     if image_or_skip().is_none() {
         return;
@@ -105,7 +105,7 @@ fn a_container_without_rights_network_or_disk_serves() {
 }
 
 #[test]
-fn docker_stop_ends_a_container_that_is_busy_and_its_requests_are_answered() {
+fn docker_stop_ends_a_busy_container_after_its_requests_are_answered() {
     // ST-2, ST-3
     if image_or_skip().is_none() {
         return;
@@ -129,8 +129,9 @@ fn docker_stop_ends_a_container_that_is_busy_and_its_requests_are_answered() {
 }
 
 #[test]
-fn a_container_that_is_full_says_so_and_is_not_killed() {
-    // MM-18: "exact" is that nearly all of the limit is in use by then, and that one unload makes room for one model.
+fn a_full_container_answers_507_and_is_not_killed() {
+    // MM-18: "exact" is that nearly all of the limit is in use by then, and that one unload makes
+    // room for one model.
     const LIMIT: u64 = 256 << 20;
     if image_or_skip().is_none() {
         return;
@@ -176,7 +177,7 @@ fn a_container_that_is_full_says_so_and_is_not_killed() {
 }
 
 #[test]
-fn two_containers_in_series_have_a_port_each() {
+fn two_containers_of_a_pipeline_use_different_ports() {
     // ST-6, MC-4 to MC-6: they share a network as those of an instance do.
     if image_or_skip().is_none() {
         return;

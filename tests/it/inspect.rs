@@ -60,7 +60,7 @@ fn every_sample_request_is_answered() {
 }
 
 #[test]
-fn the_command_lines_work_in_a_shell() {
+fn the_printed_command_lines_work_in_a_shell() {
     if skip_unless(&["curl", "--version"]) {
         return;
     }
@@ -88,7 +88,7 @@ fn the_command_lines_work_in_a_shell() {
 }
 
 #[test]
-fn it_says_what_the_model_is_and_what_it_takes() {
+fn inspect_describes_the_model_and_its_inputs() {
     let report = inspect(fixture("two_inputs"));
     for (key, expected) in [
         ("model", json!("model.onnx")),
@@ -117,7 +117,7 @@ fn it_says_what_the_model_is_and_what_it_takes() {
 }
 
 #[test]
-fn what_longshore_json_says_of_batches_counts_more_than_the_analysis() {
+fn the_batching_key_of_longshore_json_overrides_the_analysis() {
     let models = Models::new();
     let folder = models.place("mlp", "m");
     let batches = |manifest: &Value| {
@@ -135,7 +135,7 @@ fn what_longshore_json_says_of_batches_counts_more_than_the_analysis() {
 }
 
 #[test]
-fn an_archive_is_inspected_as_what_it_was_packed_from() {
+fn an_archive_gets_the_same_report_as_its_folder() {
     let models = Models::new();
     let (folder, archive) = (models.place("mlp", "m"), models.path("m.tar.gz"));
     let archive = archive.to_str().unwrap();
@@ -175,7 +175,7 @@ fn long_requests_are_written_to_files() {
 }
 
 #[test]
-fn what_is_known_of_a_model_that_cannot_be_loaded_is_shown_with_the_reason() {
+fn inspect_shows_the_files_of_a_model_that_cannot_be_loaded_and_the_reason() {
     let finished = longshore(["inspect", fixture("bad/unknown_operator").to_str().unwrap()]);
     assert!(finished.refusal().contains("No Op registered for Frobnicate"));
     assert!(finished.printed().contains("Frobnicate 1"), "{}", finished.printed());
@@ -186,7 +186,7 @@ fn what_is_known_of_a_model_that_cannot_be_loaded_is_shown_with_the_reason() {
 }
 
 #[test]
-fn a_hostile_archive_is_refused_by_the_name_of_what_is_wrong() {
+fn a_hostile_archive_is_refused_with_the_name_of_the_bad_entry() {
     let models = Models::new();
     let path = models.path("hostile.tar.gz");
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));

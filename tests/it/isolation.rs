@@ -29,7 +29,7 @@ fn assert_serves_others(server: &Server, rounds: usize) {
 }
 
 #[test]
-fn while_a_load_takes_minutes_everything_else_answers() {
+fn other_requests_are_answered_during_a_long_load() {
     let server = Builder::multi().start();
     let url = server.models().place("bad/function_bomb", "bomb");
     let address = server.address();
@@ -45,7 +45,7 @@ fn while_a_load_takes_minutes_everything_else_answers() {
 }
 
 #[test]
-fn while_as_many_loads_hang_as_there_are_load_threads_loaded_models_and_the_health_check_answer() {
+fn loaded_models_and_the_health_check_answer_while_all_load_threads_hang() {
     let server = Builder::multi().arguments(["--load-threads", "2"]).start();
     let url = server.models().place_scale("loaded", 2.0);
     server.load("loaded", &url).expect(200);
@@ -76,7 +76,7 @@ fn while_as_many_loads_hang_as_there_are_load_threads_loaded_models_and_the_heal
 }
 
 #[test]
-fn while_one_models_runs_hold_all_compute_threads_another_answers() {
+fn another_model_answers_while_the_runs_of_one_hold_all_compute_threads() {
     let server = with_spin(&[]);
     let address = server.address();
     for _ in 0..8 {
@@ -89,7 +89,7 @@ fn while_one_models_runs_hold_all_compute_threads_another_answers() {
 }
 
 #[test]
-fn a_model_that_was_always_fast_and_then_is_not_holds_up_nobody() {
+fn a_fast_model_that_becomes_slow_does_not_delay_others() {
     // How long a run takes may depend on its input, whatever the runs before took.
     let server = with_spin(&["--http-threads", "2"]);
     let mut connections: Vec<_> = (0..6).map(|_| server.connect()).collect();
@@ -107,7 +107,7 @@ fn a_model_that_was_always_fast_and_then_is_not_holds_up_nobody() {
 }
 
 #[test]
-fn a_request_past_its_deadline_is_a_504_and_its_run_is_ended() {
+fn a_request_past_its_deadline_gets_a_504_and_its_run_is_cancelled() {
     // Our error comes before the platform's.
     let server = with_spin(&["--request-timeout", "1s", "--threads", "1"]);
     let refusal = server.send(&Server::spin("spin", FOREVER)).expect(504);
@@ -125,7 +125,7 @@ fn a_request_past_its_deadline_is_a_504_and_its_run_is_ended() {
 }
 
 #[test]
-fn a_request_that_waits_behind_others_is_a_504_at_its_own_deadline() {
+fn a_queued_request_gets_a_504_at_its_own_deadline() {
     let server = with_spin(&["--request-timeout", "1s", "--threads", "1"]);
     thread::scope(|scope| {
         let calls: Vec<_> = (0..4)
@@ -140,7 +140,7 @@ fn a_request_that_waits_behind_others_is_a_504_at_its_own_deadline() {
 }
 
 #[test]
-fn a_full_queue_is_a_503_and_other_models_have_their_own() {
+fn a_full_queue_is_a_503_and_other_models_have_their_own_queues() {
     let server = with_spin(&["--queue", "1", "--threads", "1"]);
     let url = server.models().place_scale("other", 2.0);
     server.load("other", &url).expect(200);
@@ -156,7 +156,7 @@ fn a_full_queue_is_a_503_and_other_models_have_their_own() {
 }
 
 #[test]
-fn an_unload_waits_for_the_requests_that_run_and_takes_no_new_ones() {
+fn an_unload_waits_for_running_requests_and_refuses_new_ones() {
     // MM-15
     let server = with_spin(&[]);
     thread::scope(|scope| {
@@ -173,7 +173,7 @@ fn an_unload_waits_for_the_requests_that_run_and_takes_no_new_ones() {
 }
 
 #[test]
-fn an_unload_that_waits_too_long_says_so_and_a_later_one_finishes() {
+fn an_unload_that_times_out_reports_it_and_a_later_one_completes() {
     let server = with_spin(&["--unload-timeout", "200ms", "--request-timeout", "3s"]);
     thread::scope(|scope| {
         let running = scope.spawn(|| server.send(&Server::spin("spin", FOREVER)));
@@ -191,7 +191,7 @@ fn an_unload_that_waits_too_long_says_so_and_a_later_one_finishes() {
 }
 
 #[test]
-fn a_load_that_fails_after_such_an_unload_leaves_nothing_of_the_old_model() {
+fn a_failed_load_after_a_timed_out_unload_leaves_nothing_of_the_old_model() {
     let server = with_spin(&["--unload-timeout", "200ms", "--request-timeout", "2s"]);
     thread::scope(|scope| {
         let running = scope.spawn(|| server.send(&Server::spin("spin", FOREVER)));

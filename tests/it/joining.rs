@@ -63,7 +63,8 @@ fn rows(width: usize, count: usize) -> Vec<Request> {
         .collect()
 }
 
-/// Asks each alone, then all of them at once and over and over. Every answer is that first one to the last bit.
+/// Asks each alone, then all of them at once and over and over. Every answer is that first one to
+/// the last bit.
 #[track_caller]
 fn assert_alone_and_together_are_one(server: &Server, requests: &[Request], answers: usize) {
     let alone: Vec<Vec<u8>> = requests
@@ -98,7 +99,7 @@ fn assert_alone_and_together_are_one(server: &Server, requests: &[Request], answ
 }
 
 #[test]
-fn a_layer_that_is_quantised_by_the_whole_batch_runs_each_request_alone() {
+fn a_model_with_a_layer_quantised_over_the_batch_runs_each_request_alone() {
     let server = server();
     let url = server
         .models()
@@ -122,7 +123,7 @@ fn a_layer_that_is_quantised_by_the_whole_batch_runs_each_request_alone() {
 }
 
 #[test]
-fn labels_that_are_chosen_by_numbers_quantised_by_the_whole_batch_are_those_of_each_row_alone() {
+fn labels_from_numbers_quantised_over_the_batch_equal_those_of_each_row_alone() {
     let server = server();
     let model = networks::dynamically_quantized_labels(256, 64, 10, 5);
     server.load("m", &server.models().place_model("m", &model)).expect(200);
@@ -136,7 +137,7 @@ fn labels_that_are_chosen_by_numbers_quantised_by_the_whole_batch_are_those_of_e
 }
 
 #[test]
-fn the_models_of_the_batching_benchmark_are_proven_to_keep_rows_apart() {
+fn the_models_of_the_batching_benchmark_are_proven_to_keep_rows_independent() {
     for (what, widths) in networks::BATCHED {
         let report = inspect_bytes(&networks::mlp(widths, 1));
         assert_eq!(report["joined"], json!(true), "{what}: {}", report["joined_why_not"]);
@@ -145,7 +146,7 @@ fn the_models_of_the_batching_benchmark_are_proven_to_keep_rows_apart() {
 }
 
 #[test]
-fn ordinary_networks_are_proven_to_keep_rows_apart() {
+fn ordinary_networks_are_proven_to_keep_rows_independent() {
     let models = [
         networks::recommender(100, 16, 2, 3),
         networks::lookup(50, 4, 1.0),
@@ -162,7 +163,7 @@ fn ordinary_networks_are_proven_to_keep_rows_apart() {
 }
 
 #[test]
-fn maps_of_several_requests_are_taken_apart_as_their_rows() {
+fn maps_of_a_batch_are_split_by_the_rows_of_its_requests() {
     let server = server();
     server.load("m", &server.models().place("iris_zipmap", "m")).expect(200);
     let requests: Vec<Request> = (0..8)
@@ -217,7 +218,7 @@ fn assert_same_but_for_rounding(one: &Value, other: &Value) {
 }
 
 #[test]
-fn a_manifest_joins_what_the_graph_does_not_prove() {
+fn a_manifest_can_enable_batching_that_the_graph_does_not_prove_safe() {
     let graph = Graph::new()
         .input(Info::floats("x", ["batch".into(), 2.into()]))
         .node(
@@ -238,7 +239,7 @@ fn a_manifest_joins_what_the_graph_does_not_prove() {
 }
 
 #[test]
-fn the_graph_of_a_packed_prepared_form_is_what_is_analysed() {
+fn the_analysis_uses_the_graph_of_a_packed_prepared_form() {
     let models = Models::new();
     let (folder, archive) = (models.place("mlp", "m"), models.path("m.tar.gz"));
     longshore(["pack", &folder, "-o", archive.to_str().unwrap()]).output();

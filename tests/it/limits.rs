@@ -1,4 +1,5 @@
-//! What is too large or too slow is refused with a reason, and a client that is still sending gets to read it.
+//! What is too large or too slow is refused with a reason, and a client that is still sending gets
+//! to read it.
 
 use serde_json::json;
 
@@ -19,7 +20,7 @@ fn with_limits(arguments: &[&str]) -> Server {
 }
 
 #[test]
-fn a_body_over_the_limit_is_a_413_that_the_sender_reads() {
+fn a_client_that_sends_a_body_over_the_limit_can_read_the_413() {
     let server = with_limits(&[]);
     let body = vec![b' '; 30 << 20];
     let invocation = Server::invocation("m").header("Content-Type", "application/json");
@@ -35,7 +36,7 @@ fn a_body_over_the_limit_is_a_413_that_the_sender_reads() {
 }
 
 #[test]
-fn a_connection_goes_on_after_a_413() {
+fn a_connection_stays_usable_after_a_413() {
     let server = with_limits(&["--max-body", "1KiB"]);
     let mut connection = server.connect();
     let invocation = Server::invocation("m").header("Content-Type", "application/json");
@@ -53,7 +54,7 @@ fn a_connection_goes_on_after_a_413() {
 }
 
 #[test]
-fn a_refusal_that_needs_no_body_is_read_by_whoever_still_sends_one() {
+fn a_client_that_is_still_sending_can_read_an_early_refusal() {
     // As above, for what is wrong before the body: a reset would hide the reason.
     let server = with_limits(&[]);
     let body = vec![b' '; 20 << 20];
@@ -95,7 +96,7 @@ fn the_limit_itself_is_allowed_and_one_byte_more_is_not() {
 }
 
 #[test]
-fn the_variables_of_awss_images_set_the_limit_too() {
+fn variables_of_awss_images_set_the_body_limit() {
     // 1.2
     for (name, value, limit) in [
         ("SAGEMAKER_MAX_REQUEST_SIZE", "2000", 2000),
@@ -154,7 +155,7 @@ fn a_long_list_of_headers_is_refused() {
 }
 
 #[test]
-fn headers_up_to_the_limit_are_fine() {
+fn headers_up_to_the_limit_are_accepted() {
     // Each of SageMaker's own is bounded by 1 KiB.
     let server = with_limits(&[]);
     let request = (0..20).fold(Request::get("/ping"), |request, index| {
@@ -164,7 +165,7 @@ fn headers_up_to_the_limit_are_fine() {
 }
 
 #[test]
-fn a_client_that_never_finishes_its_head_is_let_go() {
+fn a_client_that_never_finishes_its_head_is_disconnected() {
     let server = with_limits(&["--header-timeout", "2s"]);
     let mut connections: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
     connections[1].write(b"GET /ping HT").unwrap();
@@ -189,7 +190,7 @@ fn a_client_that_never_finishes_its_body_gets_a_408() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_after_its_time() {
+fn an_idle_connection_is_closed_after_keep_alive() {
     let server = with_limits(&["--keep-alive", "1s"]);
     let mut connection = server.connect();
     connection.send(&Request::get("/ping")).expect(200);
@@ -197,7 +198,7 @@ fn an_idle_connection_is_closed_after_its_time() {
 }
 
 #[test]
-fn a_load_without_file_descriptors_left_is_a_503_and_works_once_there_are_some() {
+fn a_load_without_free_file_descriptors_is_a_503_and_a_later_one_works() {
     // MM-18: neither the model's fault nor one that unloading another would mend.
     let few_files = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"];
     let server = Builder::multi()
@@ -228,7 +229,7 @@ fn a_load_without_file_descriptors_left_is_a_503_and_works_once_there_are_some()
 }
 
 #[test]
-fn with_few_file_descriptors_idle_connections_leave_enough_to_load() {
+fn idle_connections_leave_enough_file_descriptors_for_a_load() {
     let few_files = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"];
     let server = Builder::multi().through(few_files).start();
     let url = server.models().place_scale("m", 2.0);

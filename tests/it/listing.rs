@@ -55,7 +55,7 @@ fn sizes(pages: &[Vec<String>]) -> Vec<usize> {
 }
 
 #[test]
-fn two_hundred_and_fifty_models_come_in_pages_and_all_answer_and_all_go() {
+fn two_hundred_and_fifty_models_are_listed_in_pages_answer_and_are_unloaded() {
     let (server, names) = with_models(250);
     let all = pages(&server, None, || {});
     assert_eq!(sizes(&all), [100, 100, 50]);
@@ -103,7 +103,7 @@ fn two_hundred_and_fifty_models_come_in_pages_and_all_answer_and_all_go() {
 }
 
 #[test]
-fn a_last_page_that_is_full_has_no_empty_one_after_it() {
+fn a_full_last_page_is_not_followed_by_an_empty_one() {
     let (server, names) = with_models(200);
     assert_eq!(sizes(&pages(&server, None, || {})), [100, 100]);
     in_parallel(8, &names[100..], |name| server.unload(name).expect(200));
@@ -113,7 +113,7 @@ fn a_last_page_that_is_full_has_no_empty_one_after_it() {
 }
 
 #[test]
-fn a_walk_survives_the_unload_of_the_model_that_its_token_names() {
+fn paging_continues_after_the_model_of_the_token_is_unloaded() {
     let (server, names) = with_models(10);
     let mut unloaded = 0;
     let all = pages(&server, Some(3), || {
@@ -125,7 +125,7 @@ fn a_walk_survives_the_unload_of_the_model_that_its_token_names() {
 }
 
 #[test]
-fn no_survivor_is_skipped_or_repeated_while_others_are_unloaded_and_loaded() {
+fn paging_lists_each_remaining_model_once_during_loads_and_unloads() {
     let (server, names) = with_models(120);
     let comes_and_goes = |index: usize| index.is_multiple_of(3);
     let survivors: BTreeSet<&String> = names

@@ -1,5 +1,6 @@
-//! Single-model mode over a directory of archives: what the SDK's local mode makes of a multi-model container. It copies the
-//! whole prefix to `/opt/ml/model`, and asks `/invocations` with the name of an archive in a header.
+//! Single-model mode over a directory of archives: what the SDK's local mode makes of a
+//! multi-model container. It copies the whole prefix to `/opt/ml/model`, and asks `/invocations`
+//! with the name of an archive in a header.
 
 use std::fs;
 use std::path::Path;
@@ -53,7 +54,7 @@ fn answer(factor: f32) -> Value {
 }
 
 #[test]
-fn archives_are_served_by_their_names_in_the_header() {
+fn the_target_model_header_chooses_an_archive() {
     let folder = archives();
     let server = serve(folder.path());
     for _ in 0..2 {
@@ -65,7 +66,7 @@ fn archives_are_served_by_their_names_in_the_header() {
 }
 
 #[test]
-fn names_of_no_archive_and_out_of_the_directory_are_refused() {
+fn unknown_archives_and_names_outside_the_directory_are_refused() {
     let folder = archives();
     let server = serve(&folder.path().join("team"));
     assert_eq!(ask(&server, Some("a.tar.gz")).expect(200).json(), answer(2.0));
@@ -80,7 +81,7 @@ fn names_of_no_archive_and_out_of_the_directory_are_refused() {
 }
 
 #[test]
-fn a_lone_archive_needs_no_header() {
+fn a_single_archive_needs_no_header() {
     let folder = archives();
     let server = serve(&folder.path().join("team"));
     assert_eq!(ask(&server, None).expect(200).json(), answer(2.0));
@@ -89,7 +90,7 @@ fn a_lone_archive_needs_no_header() {
 }
 
 #[test]
-fn a_broken_archive_is_503_with_the_reason_and_the_others_are_served() {
+fn a_broken_archive_is_a_503_with_the_reason_and_others_are_served() {
     let folder = archives();
     let server = serve(folder.path());
     let message = ask(&server, Some("broken.tar.gz")).expect(503).message();
@@ -98,7 +99,7 @@ fn a_broken_archive_is_503_with_the_reason_and_the_others_are_served() {
 }
 
 #[test]
-fn a_model_beside_the_archives_is_the_one_without_a_header() {
+fn requests_without_a_header_use_the_model_next_to_the_archives() {
     // Local mode unpacks archives at the top of the prefix, and leaves the others as they are.
     let folder = archives();
     put(&folder, "model.onnx", &scale(5.0));
@@ -108,7 +109,7 @@ fn a_model_beside_the_archives_is_the_one_without_a_header() {
 }
 
 #[test]
-fn the_directory_stays_as_it_was() {
+fn the_model_directory_is_not_changed() {
     // ST-8: it is read-only by contract.
     let folder = archives();
     let listing = || {

@@ -88,7 +88,7 @@ fn labels(answer: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_picture_is_answered_with_labels_however_it_is_sent() {
+fn a_picture_gets_labels_in_every_request_format() {
     let server = with_colours();
     let green = [20, 200, 90];
     let png = picture(green, ImageFormat::Png);
@@ -171,7 +171,7 @@ fn a_picture_is_answered_with_labels_however_it_is_sent() {
 }
 
 #[test]
-fn what_is_no_picture_is_refused_in_words_and_costs_nothing() {
+fn an_invalid_picture_is_refused_with_the_reason_and_takes_no_memory() {
     let server = with_colours();
     let png = picture([1, 2, 3], ImageFormat::Png);
     // The header of a picture of 60,000 x 60,000, which is nothing else.
@@ -224,7 +224,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn a_step_that_is_not_known_is_refused_by_name_and_the_model_still_takes_tensors() {
+fn an_unknown_preprocessing_step_is_named_and_the_model_still_accepts_tensors() {
     let server = Builder::multi().start();
     let url = server.models().place_model("colours", &colours());
     write(
@@ -355,7 +355,7 @@ fn place_moods(server: &Server, name: &str) -> String {
 }
 
 #[test]
-fn a_sentence_is_answered_with_a_label_however_it_is_sent() {
+fn a_sentence_gets_a_label_in_every_request_format() {
     let server = Builder::multi().start();
     let url = place_moods(&server, "moods");
     server.load("moods", &url).expect(200);
@@ -405,7 +405,7 @@ fn a_sentence_is_answered_with_a_label_however_it_is_sent() {
 }
 
 #[test]
-fn a_tokenizer_alone_gives_the_tokens_of_a_sentence() {
+fn a_model_that_is_only_a_tokenizer_returns_the_tokens_of_a_sentence() {
     let server = Builder::multi().start();
     let (url, model) = (
         folder(&server, "tokens"),
@@ -433,7 +433,7 @@ fn a_tokenizer_alone_gives_the_tokens_of_a_sentence() {
 }
 
 #[test]
-fn a_restarted_worker_has_the_tokenizer_although_the_artifact_is_gone() {
+fn a_restarted_worker_restores_the_tokenizer_without_the_artifact() {
     // MM-17, MM-20
     let server = Builder::multi().start();
     let url = place_moods(&server, "moods");
@@ -448,7 +448,7 @@ fn a_restarted_worker_has_the_tokenizer_although_the_artifact_is_gone() {
 }
 
 #[test]
-fn equal_tokenizers_are_one_in_memory() {
+fn equal_tokenizers_share_memory() {
     let server = Builder::multi().start();
     let words: Vec<String> = (0..20_000).map(|number| format!("word{number}")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -490,7 +490,7 @@ fn place_embeddings(server: &Server, name: &str) -> String {
 }
 
 #[test]
-fn clients_of_text_servers_are_answered_in_their_own_words() {
+fn clients_of_other_text_servers_get_responses_in_their_format() {
     let server = Builder::multi().start();
     let url = place_embeddings(&server, "words");
     server.load("words", &url).expect(200);

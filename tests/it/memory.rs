@@ -43,7 +43,7 @@ fn assert_big_answers(server: &Server, name: &str) {
 }
 
 #[test]
-fn a_model_without_room_is_a_507_that_leaves_nothing_and_loads_after_one_unload() {
+fn a_model_that_does_not_fit_gets_a_507_and_loads_after_an_unload() {
     // MM-18; the platform's next call is DELETE for another model, then the same POST.
     let server = Builder::multi().arguments(["--memory-limit", "120MiB"]).start();
     let loaded = fill(&server);
@@ -71,7 +71,7 @@ fn a_model_without_room_is_a_507_that_leaves_nothing_and_loads_after_one_unload(
 }
 
 #[test]
-fn refused_loads_give_back_what_they_took() {
+fn refused_loads_release_their_memory() {
     // MM-18: an endless row of refusals must not add up.
     let server = Builder::multi().arguments(["--memory-limit", "120MiB"]).start();
     let loaded = fill(&server);
@@ -109,7 +109,7 @@ fn the_memory_of_a_model_is_free_when_its_unload_is_answered() {
 }
 
 #[test]
-fn the_ledger_says_about_what_models_take() {
+fn the_ledger_matches_the_measured_memory_of_models() {
     let server = Builder::multi().start();
     let urls: Vec<String> = (0..5)
         .map(|index| server.models().place_big(&format!("big{index}")))
@@ -131,7 +131,7 @@ fn the_ledger_says_about_what_models_take() {
 }
 
 #[test]
-fn a_load_in_progress_is_in_the_ledger_and_one_that_is_given_up_is_not() {
+fn the_ledger_includes_a_running_load_and_not_a_cancelled_one() {
     let server = Builder::multi().start();
     let url = server.models().place_slow("slow", 12);
     thread::scope(|scope| {
@@ -189,7 +189,7 @@ fn taken(server: &Server) -> u64 {
 }
 
 #[test]
-fn four_loads_at_a_time_near_the_limit_are_refused_only_when_there_is_no_room() {
+fn parallel_loads_near_the_limit_are_refused_only_if_memory_is_full() {
     const LIMIT: u64 = 192 << 20;
     let server = Builder::multi()
         .argument("--memory-limit")
@@ -338,8 +338,8 @@ fn fill_a_control_group(kind: &Kind) {
     for index in 0..count {
         ask(&format!("m{index}"));
     }
-    // One is enough where a process waits that prepares the model; on a busy machine it may have to
-    // be started.
+    // One is enough where a process waits that prepares the model; on a busy machine it may have
+    // to be started.
     let mut unloaded = 0;
     let status = loop {
         server.unload(&format!("m{unloaded}")).expect(200);
@@ -383,7 +383,7 @@ fn a_control_group_is_filled_with_int8_layers() {
 }
 
 #[test]
-fn many_large_requests_at_once_are_answered_or_refused_and_kill_nobody() {
+fn many_large_requests_are_answered_or_refused_and_no_process_is_killed() {
     let server = Builder::multi()
         .arguments(["--memory-limit", "160MiB", "--threads", "4"])
         .start();
@@ -432,7 +432,7 @@ fn zeros(shape: &[usize]) -> Vec<u8> {
 }
 
 #[test]
-fn a_model_that_crashes_while_memory_is_short_is_judged_when_there_is_more() {
+fn a_model_that_crashes_while_memory_is_short_is_judged_later() {
     const PADDING: usize = 8 << 20;
     // ONNX Runtime ends its process over the shape of the depth.
     let graph = Graph::new()

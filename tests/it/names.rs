@@ -13,7 +13,7 @@ fn encoded(name: &str) -> String {
 }
 
 #[test]
-fn any_name_goes_through_all_calls() {
+fn every_name_works_in_all_calls() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     let names = [
@@ -78,7 +78,7 @@ fn any_name_goes_through_all_calls() {
 }
 
 #[test]
-fn a_name_does_not_write_lines_of_the_log() {
+fn a_name_cannot_forge_lines_of_the_log() {
     // ST-11: one line per record, and only ours.
     let server = Builder::multi().start();
     server.describe("a\n2026-01-01T00:00:00Z ERROR forged").expect(404);
@@ -90,7 +90,7 @@ fn a_name_does_not_write_lines_of_the_log() {
 }
 
 #[test]
-fn pages_of_odd_names_hold_each_of_them_once() {
+fn each_odd_name_is_listed_once() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     let mut names = [
@@ -126,7 +126,7 @@ fn pages_of_odd_names_hold_each_of_them_once() {
 }
 
 #[test]
-fn names_that_no_path_can_carry_are_refused() {
+fn names_that_cannot_appear_in_a_path_are_refused() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     for name in ["", ".", "..", &"z".repeat(4097), &"z".repeat(40_000)] {
@@ -137,7 +137,7 @@ fn names_that_no_path_can_carry_are_refused() {
 }
 
 #[test]
-fn unencoded_and_encoded_paths_are_the_same_model() {
+fn encoded_and_unencoded_paths_name_the_same_model() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("a.b_c-d~e", &url).expect(200);
@@ -198,7 +198,7 @@ impl Places {
 }
 
 #[test]
-fn a_url_outside_of_the_roots_is_refused_whichever_way_it_gets_there() {
+fn rejects_a_load_url_outside_the_models_roots() {
     // MM-8
     let places = Places::new();
     let root = places.server.models().root().to_owned();
@@ -245,7 +245,7 @@ fn a_url_outside_of_the_roots_is_refused_whichever_way_it_gets_there() {
 }
 
 #[test]
-fn a_refusal_does_not_tell_whether_something_outside_of_the_roots_exists() {
+fn a_refusal_does_not_reveal_whether_a_path_outside_the_roots_exists() {
     let places = Places::new();
     let outside = places.outside.path().display();
     let existing = places.refused(&outside.to_string());
@@ -262,7 +262,7 @@ fn a_refusal_does_not_tell_whether_something_outside_of_the_roots_exists() {
 }
 
 #[test]
-fn a_url_below_a_root_that_does_not_exist_is_said_to_be_missing() {
+fn a_missing_url_below_a_root_is_reported_as_missing() {
     let places = Places::new();
     let root = places.server.models().root().display();
     let message = places.refused(&format!("{root}/nobody/model"));
@@ -274,7 +274,7 @@ fn a_url_below_a_root_that_does_not_exist_is_said_to_be_missing() {
 }
 
 #[test]
-fn every_root_counts_and_one_may_be_made_after_the_start() {
+fn all_roots_are_valid_and_a_root_may_be_created_after_the_start() {
     let late = tempfile::tempdir().unwrap();
     let folder = late.path().join("made/later");
     let server = Builder::multi().argument("--models-root").argument(&folder).start();

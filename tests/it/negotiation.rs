@@ -28,7 +28,7 @@ fn ask(server: &Server, content_type: Option<&str>, accept: Option<&str>, body: 
 }
 
 #[test]
-fn the_reply_has_the_most_wanted_type_that_exists() {
+fn the_response_has_the_preferred_supported_type() {
     const NPY: &str = "application/x-npy";
     const LINES: &str = "application/jsonlines";
     let table = [
@@ -87,7 +87,7 @@ fn several_accept_headers_are_one_list() {
 }
 
 #[test]
-fn a_reply_that_nobody_accepts_is_a_406_that_lists_the_possible_types() {
+fn an_unsupported_accept_header_is_a_406_that_lists_the_supported_types() {
     let server = with_identity(Builder::multi());
     for accept in [
         "image/png",
@@ -107,7 +107,7 @@ fn a_reply_that_nobody_accepts_is_a_406_that_lists_the_possible_types() {
 }
 
 #[test]
-fn a_type_that_cannot_carry_the_outputs_is_a_406_that_says_why() {
+fn a_type_that_cannot_represent_the_outputs_is_a_406_with_the_reason() {
     let server = Builder::multi().start();
     for model in ["iris_zipmap", "columns", "sequence"] {
         let url = server.models().place(model, model);
@@ -139,7 +139,7 @@ fn a_type_that_cannot_carry_the_outputs_is_a_406_that_says_why() {
 }
 
 #[test]
-fn the_body_is_read_by_its_type_whatever_case_and_parameters_that_has() {
+fn content_types_match_in_any_case_and_with_any_parameters() {
     let lines = "[1, 2]\n[3, 4]\n";
     let csv = "1,2\n3,4\n";
     let table = [
@@ -201,7 +201,7 @@ fn a_body_of_an_unknown_type_is_a_415_that_lists_the_known_ones() {
 }
 
 #[test]
-fn the_default_types_are_a_matter_of_settings() {
+fn options_set_the_default_types() {
     // 1.2, MC-5: how users fix pipelines.
     let builder = Builder::multi()
         .environment("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/csv")
@@ -222,7 +222,7 @@ fn the_default_types_are_a_matter_of_settings() {
 }
 
 #[test]
-fn an_open_inference_request_is_answered_in_its_protocol_whatever_the_default_is() {
+fn an_open_inference_request_gets_a_response_in_its_protocol_with_any_default() {
     let server = with_identity(Builder::multi().arguments(["--default-accept", "text/csv"]));
     let body = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
     let answer = server.invoke("m", &body).expect(200);
@@ -232,7 +232,7 @@ fn an_open_inference_request_is_answered_in_its_protocol_whatever_the_default_is
 }
 
 #[test]
-fn a_type_of_forms_says_nothing_whatever_its_parameters() {
+fn a_form_content_type_counts_as_missing() {
     let server = with_identity(Builder::multi());
     for content_type in [
         "application/x-www-form-urlencoded",
@@ -247,7 +247,7 @@ fn a_type_of_forms_says_nothing_whatever_its_parameters() {
 }
 
 #[test]
-fn a_byte_order_mark_before_a_body_of_text_is_passed_over() {
+fn a_byte_order_mark_before_a_text_body_is_ignored() {
     let server = with_identity(Builder::multi());
     for (content_type, body) in [
         ("application/json", "\u{feff}[[1, 2]]"),

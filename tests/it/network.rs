@@ -1,5 +1,5 @@
-//! Nothing is fetched and nothing is sent home: a container may have no network at all (ST-10), and its users did not
-//! ask for their model's vendor, or the library's, to be told.
+//! Nothing is fetched and nothing is sent home: a container may have no network at all (ST-10),
+//! and its users did not ask for their model's vendor, or the library's, to be told.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::{Builder, Request, skip_unless};
 
 #[test]
-fn no_system_call_of_a_whole_life_reaches_out() {
+fn the_server_never_connects_to_the_network() {
     if skip_unless(&["strace", "-f", "-e", "trace=connect", "-o", "/dev/null", "true"]) {
         return;
     }

@@ -22,7 +22,7 @@ fn serve(server: &Server, name: &str, model: &[u8], request: &Value, width: usiz
 }
 
 #[test]
-fn written_networks_answer_with_finite_numbers() {
+fn generated_networks_give_finite_results() {
     let server = Builder::multi().start();
     let request = json!({"instances": [vec![0.5; 32], vec![-1.0; 32]]});
     let one = serve(&server, "one", &networks::mlp(&[32, 64, 8], 1), &request, 8);

@@ -120,7 +120,7 @@ fn every_kind_of_model_answers_the_same_before_and_after_packing() {
 }
 
 #[test]
-fn a_form_that_was_prepared_for_another_platform_is_passed_over() {
+fn a_prepared_form_for_another_platform_is_ignored() {
     let server = Builder::multi().start();
     let folder = packed(server.models(), fixture("mlp"), "elsewhere");
     let text = fs::read_to_string(description(&folder)).unwrap();
@@ -136,7 +136,7 @@ fn a_form_that_was_prepared_for_another_platform_is_passed_over() {
 }
 
 #[test]
-fn a_damaged_prepared_form_is_passed_over() {
+fn a_damaged_prepared_form_is_ignored() {
     let server = Builder::multi().start();
     let folder = packed(server.models(), fixture("mlp"), "damaged");
     let mut bytes = fs::read(prepared(&folder)).unwrap();
@@ -150,7 +150,7 @@ fn a_damaged_prepared_form_is_passed_over() {
 }
 
 /// Makes what `folder` says of its prepared form true of what is there now.
-fn describe_anew(folder: &Path, model: Option<&str>) {
+fn write_description(folder: &Path, model: Option<&str>) {
     let old: Description = serde_json::from_slice(&fs::read(description(folder)).unwrap()).unwrap();
     let model = ContentHash::parse(model.unwrap_or(&old.model)).unwrap();
     let new = Description::new(old.platform, &model, &prepared(folder)).unwrap();
@@ -158,19 +158,19 @@ fn describe_anew(folder: &Path, model: Option<&str>) {
 }
 
 #[test]
-fn a_prepared_form_that_does_not_load_is_passed_over() {
+fn a_prepared_form_that_does_not_load_is_ignored() {
     let server = Builder::multi().start();
     let folder = packed(server.models(), fixture("mlp"), "cut");
     let bytes = fs::read(prepared(&folder)).unwrap();
     fs::write(prepared(&folder), &bytes[..bytes.len() / 2]).unwrap();
-    describe_anew(&folder, None);
+    write_description(&folder, None);
     load(&server, "cut", &folder);
     server.wait_for_log("a packed prepared model is refused");
     assert_answers(&server, "cut");
 }
 
 #[test]
-fn a_changed_model_is_not_answered_by_what_was_prepared_of_the_old_one() {
+fn a_changed_model_does_not_use_the_prepared_form_of_the_old_one() {
     let server = Builder::multi().start();
     let old = server.models().place_scale("old", 2.0);
     let folder = packed(server.models(), old, "changed");
@@ -182,7 +182,7 @@ fn a_changed_model_is_not_answered_by_what_was_prepared_of_the_old_one() {
 }
 
 #[test]
-fn a_false_prepared_form_answers_for_nobody_else() {
+fn a_forged_prepared_form_is_not_used_for_other_models() {
     let server = Builder::multi().start();
     let victim = server.models().place_scale("victim", 2.0);
     let folder = packed(server.models(), &victim, "attacker");
@@ -192,7 +192,7 @@ fn a_false_prepared_form_answers_for_nobody_else() {
         .unwrap()
         .to_owned();
     fs::copy(prepared(&own), prepared(&folder)).unwrap();
-    describe_anew(&folder, Some(&content));
+    write_description(&folder, Some(&content));
     load(&server, "attacker", &folder);
     server.assert_scales("attacker", 9.0);
     load(&server, "victim", Path::new(&victim));
@@ -202,7 +202,7 @@ fn a_false_prepared_form_answers_for_nobody_else() {
 }
 
 #[test]
-fn what_a_server_refuses_is_not_packed_and_for_the_same_reason() {
+fn pack_refuses_a_model_for_the_same_reason_as_a_server() {
     let server = Builder::multi().start();
     let bad = [
         "unknown_operator",
@@ -239,7 +239,7 @@ fn the_same_artifact_without_a_prepared_form_is_the_same_archive() {
 }
 
 #[test]
-fn the_archive_holds_the_artifact_and_says_what_it_left_out() {
+fn the_archive_contains_the_artifact_and_pack_lists_the_omitted_files() {
     let models = Models::new();
     let folder = PathBuf::from(models.place("external", "m"));
     fs::create_dir(folder.join("__MACOSX")).unwrap();
@@ -278,7 +278,7 @@ fn a_model_file_is_packed_with_the_weights_that_it_refers_to() {
 }
 
 #[test]
-fn what_cannot_be_packed_is_named_and_no_archive_is_left() {
+fn pack_names_what_it_cannot_pack_and_leaves_no_archive() {
     let models = Models::new();
     let folder = PathBuf::from(models.place("mlp", "m"));
     let output = models.path("model.tar.gz");

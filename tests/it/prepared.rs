@@ -1,4 +1,5 @@
-//! Models that are not known are prepared in a process apart, and mapped from a folder that may fail in any way (PI-4).
+//! Models that are not known are prepared in a process apart, and mapped from a folder that may
+//! fail in any way (PI-4).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -55,7 +56,7 @@ fn kill_worker(server: &Server) {
 }
 
 #[test]
-fn a_model_is_mapped_from_its_prepared_form_from_the_first_load_on() {
+fn a_model_is_mapped_from_its_prepared_form_at_the_first_load() {
     let server = Builder::multi().start();
     let cache = server.models().cache();
     let url = server.models().place_scale("m", 2.0);
@@ -77,7 +78,7 @@ fn a_model_is_mapped_from_its_prepared_form_from_the_first_load_on() {
 }
 
 #[test]
-fn prepared_models_answer_as_they_do_unprepared() {
+fn prepared_models_give_the_same_results_as_unprepared_ones() {
     let unprepared = Builder::multi().arguments(["--prepare", "off"]).start();
     let prepared = Builder::multi().start();
     let entries = fs::read_dir(fixture("")).unwrap().map(|entry| entry.unwrap());
@@ -147,7 +148,7 @@ fn the_folder_of_prepared_models_may_be_deleted_while_models_from_it_are_served(
 }
 
 #[test]
-fn a_damaged_prepared_model_is_made_anew_and_that_is_said() {
+fn a_damaged_prepared_model_is_prepared_again_with_a_log_message() {
     type Harm = fn(&Path, &Path);
     // Whether there is something to be said: without a description nothing is known to be missing.
     let table: [(&str, bool, Harm); 6] = [
@@ -210,7 +211,8 @@ fn wait_for_preparation(server: &Server, cache: &Path) -> Process {
     found.unwrap()
 }
 
-/// Loads what takes long to load and does `harm` to the child meanwhile; returns the load's answer.
+/// Loads what takes long to load and does `harm` to the child meanwhile; returns the load's
+/// answer.
 fn disturb(server: &Server, cache: &Path, harm: impl FnOnce(Process)) -> std::io::Result<Response> {
     let url = server.models().place_slow("slow", SLOW);
     let request = Request::post("/models").json(&json!({"model_name": "slow", "url": url}));
@@ -225,7 +227,7 @@ fn disturb(server: &Server, cache: &Path, harm: impl FnOnce(Process)) -> std::io
 const SLOW: u8 = 12;
 
 #[test]
-fn a_child_that_is_killed_in_the_middle_of_a_preparation_is_followed_by_another() {
+fn a_preparation_is_repeated_after_its_child_process_is_killed() {
     let cache = tempfile::tempdir().unwrap();
     let server = sharing(cache.path()).start();
     let answer = disturb(&server, cache.path(), |child| child.signal(Signal::KILL));
@@ -236,7 +238,7 @@ fn a_child_that_is_killed_in_the_middle_of_a_preparation_is_followed_by_another(
 }
 
 #[test]
-fn a_worker_that_is_killed_in_the_middle_of_a_preparation_leaves_no_child_and_a_usable_folder() {
+fn a_worker_killed_during_a_preparation_leaves_no_child_and_a_usable_folder() {
     let cache = tempfile::tempdir().unwrap();
     let server = sharing(cache.path()).start();
     let answer = disturb(&server, cache.path(), |child| {
@@ -251,7 +253,7 @@ fn a_worker_that_is_killed_in_the_middle_of_a_preparation_leaves_no_child_and_a_
 }
 
 #[test]
-fn a_server_that_is_killed_in_the_middle_of_a_preparation_leaves_no_child_and_a_usable_folder() {
+fn a_server_killed_during_a_preparation_leaves_no_child_and_a_usable_folder() {
     let cache = tempfile::tempdir().unwrap();
     let server = sharing(cache.path()).start();
     let url = server.models().place_slow("slow", SLOW);
@@ -325,7 +327,7 @@ fn assert_serves_without(server: &Server, warning: &str) {
 const NOT_KEPT: &str = "prepared models are not kept";
 
 #[test]
-fn a_folder_that_cannot_be_used_is_said_once_and_models_are_served_without() {
+fn an_unusable_cache_folder_is_reported_once_and_models_are_served_without_it() {
     let parent = tempfile::tempdir().unwrap();
     let file = parent.path().join("file");
     fs::write(&file, "").unwrap();
@@ -339,7 +341,7 @@ fn a_folder_that_cannot_be_used_is_said_once_and_models_are_served_without() {
 }
 
 #[test]
-fn a_folder_in_memory_is_not_used() {
+fn a_cache_folder_in_memory_is_not_used() {
     if skip_unless(&["sh", "-c", "test \"$(stat -f -c %T /dev/shm)\" = tmpfs"]) {
         return;
     }
@@ -349,7 +351,7 @@ fn a_folder_in_memory_is_not_used() {
 }
 
 #[test]
-fn a_folder_that_is_read_only_is_not_used() {
+fn a_read_only_cache_folder_is_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let script = format!("mount --bind -o ro {0} {0} && exec \"$@\"", folder.path().display());
     let sandbox = ["unshare", "--mount", "sh", "-c", &script, "sh"];
@@ -361,14 +363,14 @@ fn a_folder_that_is_read_only_is_not_used() {
 }
 
 #[test]
-fn a_folder_without_room_is_said_once_and_models_are_served_without() {
+fn a_full_cache_folder_is_reported_once_and_models_are_served_without_it() {
     let server = Builder::multi().arguments(["--cache-size", "100B"]).start();
     assert_serves_without(&server, "prepared models cannot be kept");
     assert!(entries(server.models().cache()).is_empty());
 }
 
 #[test]
-fn one_content_takes_the_memory_of_one_under_however_many_names() {
+fn equal_contents_share_memory_under_several_names() {
     let server = Builder::multi().start();
     let names: Vec<String> = (0..100).map(|index| format!("m{index}")).collect();
     let place = |name: &String| server.models().place("mlp", name);
@@ -393,7 +395,7 @@ fn one_content_takes_the_memory_of_one_under_however_many_names() {
 }
 
 #[test]
-fn a_model_that_loads_without_end_is_a_400_that_is_remembered_for_a_while() {
+fn a_model_that_never_finishes_loading_is_a_400_and_stays_refused_for_a_time() {
     const AGAIN: &str = "it may be tried again in";
     let server = Builder::multi()
         .arguments(["--prepare-timeout", "1s", "--bad-model-ttl", "3s"])
@@ -423,7 +425,7 @@ fn a_model_that_loads_without_end_is_a_400_that_is_remembered_for_a_while() {
 }
 
 #[test]
-fn a_model_that_takes_too_much_memory_to_load_is_a_400_since_unloading_others_would_not_help() {
+fn a_model_that_needs_too_much_memory_to_load_is_a_400() {
     let server = Builder::multi().arguments(["--prepare-memory", "64MiB"]).start();
     // A gigabyte of zeros but for one.
     let (values, indices) = (Tensor::floats("w", &[1], &[1.0]), Tensor::ints("at", &[1], &[7]));
@@ -441,7 +443,7 @@ fn a_model_that_takes_too_much_memory_to_load_is_a_400_since_unloading_others_wo
 }
 
 #[test]
-fn preparations_without_end_hold_up_no_model_that_is_known() {
+fn endless_preparations_do_not_delay_known_models() {
     let server = Builder::multi()
         .arguments(["--prepare-processes", "2", "--prepare-timeout", "1h"])
         .start();
@@ -476,7 +478,7 @@ fn preparations_without_end_hold_up_no_model_that_is_known() {
 }
 
 #[test]
-fn children_end_when_there_is_no_work_and_with_the_server() {
+fn child_processes_end_when_idle_and_with_the_server() {
     let server = Builder::multi().start();
     let load = |name: &str| {
         let url = server.models().place_scale(name, name.len() as f32);
@@ -506,8 +508,9 @@ fn prepared_bytes(cache: &Path) -> u64 {
 }
 
 #[test]
-fn float16_constants_are_served_folded_or_as_they_are_whichever_costs_less() {
-    // With one row, casting all weights in every run takes most of the run; with a thousand rows it hardly counts.
+fn float16_constants_are_folded_only_if_that_costs_less() {
+    // With one row, casting all weights in every run takes most of the run; with a thousand rows
+    // it hardly counts.
     let table = [
         ("rows of any number", networks::half_mlp(6, 512, None, 1), 2.0),
         ("a thousand rows", networks::half_mlp(6, 512, Some(1024), 2), 1.0),
@@ -527,7 +530,7 @@ fn float16_constants_are_served_folded_or_as_they_are_whichever_costs_less() {
 }
 
 #[test]
-fn a_load_that_widens_constants_is_booked_without_preparing_too() {
+fn an_unprepared_load_that_widens_constants_reserves_their_memory() {
     let model = networks::half_mlp(6, 512, None, 5);
     let server = Builder::multi().arguments(["--prepare", "off"]).start();
     let url = server.models().place_model("m", &model);

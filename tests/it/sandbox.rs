@@ -1,4 +1,5 @@
-//! What a hardened platform takes away: write rights, the root user, the network (ST-7, ST-8, ST-10).
+//! What a hardened platform takes away: write rights, the root user, the network (ST-7, ST-8,
+//! ST-10).
 
 use std::env;
 use std::process::Command;
@@ -18,7 +19,7 @@ fn assert_serves(server: &Server) {
 }
 
 #[test]
-fn it_serves_as_any_user() {
+fn the_server_runs_as_any_user() {
     let user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"];
     if skip_unless(&[&user[..], &["true"]].concat()) {
         return;
@@ -27,7 +28,7 @@ fn it_serves_as_any_user() {
 }
 
 #[test]
-fn it_serves_from_a_read_only_file_system_as_any_user() {
+fn the_server_runs_on_a_read_only_file_system_as_any_user() {
     // The models' files belong to somebody else and cannot be written either.
     let script = "mount -o remount,ro,bind / && exec setpriv --reuid 54321 --regid 54321 --clear-groups \"$@\"";
     let sandbox = ["unshare", "--mount", "sh", "-c", script, "sh"];
@@ -43,7 +44,7 @@ fn it_serves_from_a_read_only_file_system_as_any_user() {
 const INSIDE: &str = "LONGSHORE_TEST_WITHOUT_NETWORK";
 
 #[test]
-fn it_serves_without_a_network() {
+fn the_server_runs_without_a_network() {
     if env::var_os(INSIDE).is_some() {
         // As a program of this one: a container would have docker's network.
         return assert_serves(&Builder::multi().through(["env"]).start());
@@ -56,7 +57,7 @@ fn it_serves_without_a_network() {
     let output = Command::new(namespace[0])
         .args(&namespace[1..])
         .arg(env::current_exe().unwrap())
-        .args(["--exact", "sandbox::it_serves_without_a_network", "--nocapture"])
+        .args(["--exact", "sandbox::the_server_runs_without_a_network", "--nocapture"])
         .env(INSIDE, "1")
         .output()
         .unwrap();
@@ -65,7 +66,7 @@ fn it_serves_without_a_network() {
 }
 
 #[test]
-fn the_word_the_platform_passes_may_be_the_only_argument() {
+fn serve_may_be_the_only_argument() {
     // ST-1, ST-5: everything else from the environment, listening on all interfaces by default.
     let server = Builder::multi()
         .environment("LONGSHORE_BIND", "0.0.0.0")

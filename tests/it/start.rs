@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Builder, FOREVER, Request, Server, in_parallel};
 
 #[test]
-fn a_variable_that_is_set_to_nothing_is_not_set() {
+fn an_empty_variable_counts_as_unset() {
     // Templates leave such variables behind.
     let server = [
         "SAGEMAKER_MULTI_MODEL",
@@ -24,7 +24,7 @@ fn a_variable_that_is_set_to_nothing_is_not_set() {
 }
 
 #[test]
-fn the_word_serve_and_no_word_start_the_same_server() {
+fn serve_is_the_default_command() {
     // ST-1
     for builder in [Builder::multi(), Builder::multi().without_command()] {
         let server = builder.start();
@@ -34,7 +34,7 @@ fn the_word_serve_and_no_word_start_the_same_server() {
 }
 
 #[test]
-fn where_it_listens_is_said_however_little_else_is() {
+fn the_address_is_logged_at_every_log_level_but_off() {
     // Whoever starts it here waits for that.
     for level in ["warn", "error"] {
         for builder in [Builder::multi(), Builder::endpoint()] {
@@ -57,7 +57,8 @@ fn a_multi_model_container_is_healthy_and_lists_nothing_from_the_first_moment() 
 
 #[test]
 fn the_platforms_variables_choose_mode_and_port() {
-    // ST-6, 1.1. The free port may be taken by somebody else in between; then the server says so and another is tried.
+    // ST-6, 1.1. The free port may be taken by somebody else in between; then the server says so
+    // and another is tried.
     for _ in 0..20 {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let builder = Builder::single("/nonexistent")
@@ -75,7 +76,7 @@ fn the_platforms_variables_choose_mode_and_port() {
 }
 
 #[test]
-fn variables_of_frameworks_and_jobs_are_ignored_where_they_mean_nothing() {
+fn irrelevant_variables_of_frameworks_and_jobs_are_ignored() {
     // 1.2: the SDK sets these for its own containers, whatever the image is.
     let server = [
         ("SAGEMAKER_PROGRAM", "inference.py"),
@@ -95,7 +96,7 @@ fn variables_of_frameworks_and_jobs_are_ignored_where_they_mean_nothing() {
 }
 
 #[test]
-fn threads_do_not_grow_with_the_models() {
+fn the_number_of_threads_does_not_grow_with_the_models() {
     let server = Builder::multi().start();
     let names: Vec<String> = (0..50).map(|index| format!("m{index}")).collect();
     let load = |name: &String| {
@@ -112,7 +113,7 @@ fn threads_do_not_grow_with_the_models() {
 }
 
 #[test]
-fn an_idle_server_uses_no_processor() {
+fn an_idle_server_uses_no_cpu_time() {
     // ONNX Runtime's own threads spin while they wait, unless told not to.
     let server = Builder::multi().start();
     let url = server.models().place("mlp", "mlp");
@@ -128,7 +129,7 @@ fn an_idle_server_uses_no_processor() {
 }
 
 #[test]
-fn in_batch_transform_a_request_has_an_hour_unless_another_time_is_given() {
+fn batch_transform_requests_time_out_after_an_hour_unless_another_time_is_set() {
     // BT-5
     let started = |given: &[(&str, &str)]| {
         let builder = Builder::multi().environment("SAGEMAKER_BATCH", "true");

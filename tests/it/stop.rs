@@ -53,7 +53,7 @@ fn a_server_at_a_terminal_stops_on_sigint() {
 }
 
 #[test]
-fn a_request_in_flight_is_answered_and_no_new_one_is_asked_for() {
+fn after_sigterm_a_request_in_flight_is_answered_and_its_connection_closed() {
     let server = with_model("spin");
     let address = server.address();
     thread::scope(|scope| {
@@ -76,7 +76,7 @@ fn a_request_in_flight_is_answered_and_no_new_one_is_asked_for() {
 }
 
 #[test]
-fn idle_connections_do_not_hold_up_the_end() {
+fn idle_connections_do_not_delay_the_stop() {
     let server = with_model("scale");
     let mut connections: Vec<_> = (0..5).map(|_| server.connect()).collect();
     for connection in &mut connections[..3] {
@@ -91,8 +91,8 @@ fn idle_connections_do_not_hold_up_the_end() {
     }
 }
 
-/// Has requests arrive while the server stands still, on connections that are new and on those that
-/// were used, and stops it. It has read none of them by then.
+/// Has requests arrive while the server stands still, on connections that are new and on those
+/// that were used, and stops it. It has read none of them by then.
 fn assert_answers_what_has_arrived(server: &Server, request: &Request, expected: &[u16]) {
     let bytes = request.to_bytes();
     let used: Vec<Connection> = (0..20)
@@ -151,7 +151,7 @@ fn the_local_endpoint_answers_what_arrived_before_sigterm() {
 }
 
 #[test]
-fn requests_that_were_sent_together_are_all_answered() {
+fn pipelined_requests_are_all_answered_before_the_stop() {
     let server = with_model("spin");
     let mut connection = server.connect();
     let request = Server::spin("model", A_SECOND / 4).to_bytes();
@@ -222,7 +222,7 @@ fn read_answer(stream: &mut TcpStream) -> Result<bool, String> {
 }
 
 #[test]
-fn no_request_that_was_sent_before_sigterm_is_lost_under_load() {
+fn no_request_sent_before_sigterm_is_lost_under_load() {
     for round in 0..8 {
         let server = with_model("scale");
         let (address, stopped) = (server.address(), Mutex::new(None));
@@ -253,7 +253,7 @@ fn no_request_that_was_sent_before_sigterm_is_lost_under_load() {
 }
 
 #[test]
-fn what_does_not_end_within_the_drain_timeout_gets_a_503() {
+fn requests_that_outlive_the_drain_timeout_get_a_503() {
     let server = Builder::multi()
         .arguments(["--drain-timeout", "1s", "--threads", "1"])
         .start();
@@ -295,7 +295,7 @@ fn what_does_not_end_within_the_drain_timeout_gets_a_503() {
 }
 
 #[test]
-fn a_load_that_never_ends_does_not_hold_up_the_end() {
+fn an_endless_load_does_not_delay_the_stop() {
     let server = Builder::multi().arguments(["--drain-timeout", "2s"]).start();
     let url = server.models().place("bad/function_bomb", "bomb");
     let address = server.address();
@@ -309,7 +309,7 @@ fn a_load_that_never_ends_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_run_that_never_ends_does_not_hold_up_the_end() {
+fn an_endless_run_does_not_delay_the_stop() {
     let server = Builder::multi().arguments(["--drain-timeout", "2s"]).start();
     let url = server.models().place("spin", "spin");
     server.load("spin", &url).expect(200);
@@ -322,7 +322,7 @@ fn a_run_that_never_ends_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn whoever_asks_twice_does_not_wait_for_what_runs() {
+fn a_second_signal_stops_the_server_at_once() {
     let server = with_model("spin");
     let address = server.address();
     thread::scope(|scope| {
@@ -344,7 +344,7 @@ fn a_single_model_server_stops_while_its_model_loads() {
 }
 
 #[test]
-fn as_the_first_process_of_a_container_sigterm_stops_it_too() {
+fn sigterm_stops_a_server_that_is_process_1() {
     // ST-2: for PID 1 the kernel ignores signals without a handler.
     let namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
     if skip_unless(&[&namespace[..], &["true"]].concat()) {

@@ -1,9 +1,10 @@
 //! Own mode: models come out of an object store as they are asked for (`--model-store`).
 //!
-//! The store is a real S3 server behind a proxy that makes faults and keeps count. A name is a key below the store's
-//! prefix, and chooses a model in the header that the platform's clients send, or in the path. What holds for every request
-//! that asks for a model that is not loaded: a name that cannot be one is 400, a missing object 404, no room for it 507, a
-//! deadline 504, and whatever else goes wrong 503 with the reason.
+//! The store is a real S3 server behind a proxy that makes faults and keeps count. A name is a key
+//! below the store's prefix, and chooses a model in the header that the platform's clients send,
+//! or in the path. What holds for every request that asks for a model that is not loaded: a name
+//! that cannot be one is 400, a missing object 404, no room for it 507, a deadline 504, and
+//! whatever else goes wrong 503 with the reason.
 
 mod ahead;
 mod broken;

@@ -62,7 +62,7 @@ fn make_stuck(server: &Server, count: usize) {
 }
 
 #[test]
-fn a_stuck_run_leaves_the_count_its_model_refuses_until_it_ends_and_others_are_served() {
+fn a_model_with_a_stuck_run_refuses_requests_and_other_models_are_served() {
     let server = with_detector(&["--threads", "1"]);
     assert_detects(&server, "slow", 1.0);
     make_stuck(&server, SECONDS);
@@ -94,7 +94,7 @@ fn a_stuck_run_leaves_the_count_its_model_refuses_until_it_ends_and_others_are_s
 }
 
 #[test]
-fn as_many_runs_may_be_stuck_as_there_are_threads_and_another_model_has_a_thread_all_the_same() {
+fn another_model_gets_a_thread_even_if_all_threads_are_stuck() {
     let server = with_detector(&["--threads", "1"]);
     let names: Vec<String> = (2..4).map(|index| format!("slow{index}")).collect();
     for (index, name) in names.iter().enumerate() {
@@ -118,7 +118,7 @@ fn as_many_runs_may_be_stuck_as_there_are_threads_and_another_model_has_a_thread
 }
 
 #[test]
-fn requests_that_wait_behind_a_run_that_becomes_stuck_are_refused_rather_than_started() {
+fn requests_queued_behind_a_stuck_run_are_refused() {
     let server = Builder::multi()
         .arguments(["--threads", "1", "--request-timeout", "10s", "--stuck-after", "100ms"])
         .start();
@@ -139,7 +139,7 @@ fn requests_that_wait_behind_a_run_that_becomes_stuck_are_refused_rather_than_st
 }
 
 #[test]
-fn an_unload_does_not_wait_for_a_stuck_run_and_says_that_its_memory_is_still_held() {
+fn an_unload_does_not_wait_for_a_stuck_run_and_reports_that_it_holds_memory() {
     // MM-4: not 200 before the memory is free.
     let server = with_detector(&[]);
     server.unload("other").expect(200);
@@ -163,7 +163,7 @@ fn an_unload_does_not_wait_for_a_stuck_run_and_says_that_its_memory_is_still_hel
 }
 
 #[test]
-fn the_name_of_a_model_whose_stuck_run_goes_on_after_its_unload_can_be_loaded_at_once() {
+fn a_name_can_be_loaded_again_while_a_stuck_run_of_its_old_model_continues() {
     let server = with_detector(&[]);
     make_stuck(&server, MINUTES);
     server.unload("slow").expect(503);
@@ -189,7 +189,7 @@ fn the_name_of_a_model_whose_stuck_run_goes_on_after_its_unload_can_be_loaded_at
 }
 
 #[test]
-fn with_one_stuck_run_too_many_the_worker_is_replaced_and_the_models_to_blame_are_refused() {
+fn too_many_stuck_runs_replace_the_worker_and_their_models_are_refused() {
     let server = with_detector(&["--threads", "1", "--max-stuck", "1"]);
     let url = place(server.models(), "second", 2.0);
     server.load("second", &url).expect(200);
@@ -218,7 +218,7 @@ fn with_one_stuck_run_too_many_the_worker_is_replaced_and_the_models_to_blame_ar
 }
 
 #[test]
-fn a_single_model_is_loaded_again_when_too_many_of_its_runs_are_stuck() {
+fn too_many_stuck_runs_of_a_single_model_make_it_load_again() {
     let models = Models::new();
     let url = place(&models, "slow", 1.0);
     let server = Builder::single(url)
@@ -242,7 +242,7 @@ fn a_single_model_is_loaded_again_when_too_many_of_its_runs_are_stuck() {
 }
 
 #[test]
-fn a_stuck_run_does_not_hold_up_the_end() {
+fn a_stuck_run_does_not_delay_the_stop() {
     let server = with_detector(&["--drain-timeout", "2s"]);
     make_stuck(&server, MINUTES);
     server.terminate();
@@ -251,7 +251,7 @@ fn a_stuck_run_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_worker_that_is_alive_and_does_not_answer_is_replaced() {
+fn a_worker_without_heartbeats_is_replaced() {
     let server = Builder::multi().arguments(["--worker-timeout", "2s"]).start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -264,7 +264,7 @@ fn a_worker_that_is_alive_and_does_not_answer_is_replaced() {
 }
 
 #[test]
-fn a_server_that_was_paused_as_a_whole_and_one_without_a_timeout_keep_their_worker() {
+fn a_paused_server_and_one_without_a_worker_timeout_keep_their_worker() {
     const PAUSE: Duration = Duration::from_secs(3);
     let (paused, patient) = (
         Builder::multi().arguments(["--worker-timeout", "1s"]).start(),

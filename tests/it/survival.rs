@@ -78,7 +78,7 @@ fn list(server: &Server) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_request_that_kills_the_process_takes_nothing_but_itself() {
+fn a_request_that_crashes_the_process_affects_only_itself() {
     let server = Builder::multi().start();
     load_spin(&server, "deadly");
     let indices: Vec<usize> = (0..50).collect();
@@ -112,7 +112,7 @@ fn a_request_that_kills_the_process_takes_nothing_but_itself() {
 }
 
 #[test]
-fn what_was_unloaded_before_stays_unloaded_and_loads_and_unloads_after_it_count_as_well() {
+fn loads_and_unloads_before_and_after_a_crash_are_remembered() {
     let server = Builder::multi().start();
     let urls: Vec<String> = (0..4)
         .map(|index| server.models().place_scale(&format!("m{index}"), index as f32))
@@ -143,7 +143,7 @@ fn what_was_unloaded_before_stays_unloaded_and_loads_and_unloads_after_it_count_
 }
 
 #[test]
-fn a_model_that_has_killed_is_refused_at_once_with_the_reason_and_others_are_not() {
+fn a_model_that_crashed_the_process_is_refused_with_the_reason() {
     let server = Builder::multi().start();
     let url = server.models().place("spin", "deadly");
     let same = server.models().place("spin", "same");
@@ -179,7 +179,7 @@ fn a_model_that_has_killed_is_refused_at_once_with_the_reason_and_others_are_not
 }
 
 #[test]
-fn a_refusal_has_an_end_and_the_next_one_is_longer() {
+fn a_quarantine_ends_and_the_next_one_is_longer() {
     let server = Builder::multi()
         .arguments(["--first-refusal", "1s", "--bad-model-ttl", "1h"])
         .start();
@@ -195,7 +195,7 @@ fn a_refusal_has_an_end_and_the_next_one_is_longer() {
 }
 
 #[test]
-fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
+fn models_that_crash_in_sequence_do_not_affect_other_models() {
     const CULPRITS: usize = 8;
     let server = Builder::multi().start();
     let names: Vec<String> = (0..CULPRITS).map(|index| format!("deadly{index}")).collect();
@@ -209,8 +209,8 @@ fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
         server.load(&name, &url).expect(200);
     }
     let (address, stop) = (server.address(), Stop::default());
-    // Asks over a connection of its own each time. Returns how many answers were cut off by the end
-    // of a process.
+    // Asks over a connection of its own each time. Returns how many answers were cut off by the
+    // end of a process.
     let client = |index: usize| {
         let (mut cut, mut answered) = (0, 0);
         let request = Server::invocation(&format!("good{index}")).json(&json!({"instances": [4, -0.5]}));
@@ -254,7 +254,7 @@ fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
 }
 
 #[test]
-fn what_was_used_last_is_loaded_again_first_and_what_killed_last() {
+fn recently_used_models_are_restored_first_and_crashed_ones_last() {
     let server = Builder::multi()
         .arguments(["--load-threads", "1"])
         .environment("SAGEMAKER_CONTAINER_LOG_LEVEL", "debug")
@@ -281,7 +281,7 @@ fn what_was_used_last_is_loaded_again_first_and_what_killed_last() {
 }
 
 #[test]
-fn a_process_that_the_kernel_kills_is_followed_by_another_and_no_model_is_blamed() {
+fn a_process_killed_by_the_kernel_is_replaced_and_no_model_is_blamed() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -309,7 +309,7 @@ fn the_target_model_of_the_load_is_remembered() {
 }
 
 #[test]
-fn a_model_whose_files_are_gone_leaves_the_list_and_one_whose_files_are_others_too() {
+fn a_model_whose_files_are_missing_or_changed_leaves_the_list_after_a_restart() {
     // MM-20
     let server = Builder::multi().arguments(["--prepare", "off"]).start();
     let gone = server.models().place_scale("gone", 2.0);
@@ -335,7 +335,7 @@ fn a_model_whose_files_are_gone_leaves_the_list_and_one_whose_files_are_others_t
 }
 
 #[test]
-fn a_model_that_was_prepared_needs_its_files_no_more() {
+fn a_prepared_model_is_restored_without_its_files() {
     // MM-17
     let cache = tempfile::tempdir().unwrap();
     let server = Builder::multi().argument("--cache-dir").argument(cache.path()).start();
@@ -348,7 +348,7 @@ fn a_model_that_was_prepared_needs_its_files_no_more() {
 }
 
 #[test]
-fn requests_of_others_at_that_moment_end_and_come_through_when_they_are_made_again() {
+fn other_requests_during_a_crash_fail_and_their_retries_succeed() {
     let server = Builder::multi().start();
     let spin = server.models().place("spin", "spin");
     server.load("spin", &spin).expect(200);
@@ -358,7 +358,7 @@ fn requests_of_others_at_that_moment_end_and_come_through_when_they_are_made_aga
 }
 
 #[test]
-fn callers_that_come_while_no_process_serves_are_answered_by_the_next() {
+fn connections_during_a_restart_are_answered_by_the_next_process() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -370,7 +370,7 @@ fn callers_that_come_while_no_process_serves_are_answered_by_the_next() {
 }
 
 #[test]
-fn a_load_that_the_process_does_not_survive_is_no_model_and_can_be_made_again() {
+fn a_load_that_crashes_the_process_leaves_no_model_and_can_be_repeated() {
     let server = Builder::multi().arguments(["--prepare", "off"]).start();
     let url = server.models().place_slow("slow", 12);
     let loaded = server.models().place_scale("loaded", 2.0);
@@ -390,7 +390,7 @@ fn a_load_that_the_process_does_not_survive_is_no_model_and_can_be_made_again() 
 }
 
 #[test]
-fn a_request_to_a_model_that_takes_long_to_load_again_waits_until_its_deadline() {
+fn a_request_to_a_model_that_is_restored_slowly_waits_until_its_deadline() {
     let server = Builder::multi()
         .arguments(["--prepare", "off", "--request-timeout", "1s"])
         .start();
@@ -419,7 +419,7 @@ fn a_request_to_a_model_that_takes_long_to_load_again_waits_until_its_deadline()
 }
 
 #[test]
-fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
+fn acknowledged_loads_and_unloads_survive_a_kill() {
     let server = Builder::multi().start();
     let address = server.address();
     let stop = Stop::default();
@@ -479,7 +479,7 @@ fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
 }
 
 #[test]
-fn a_nearly_full_server_is_as_full_after_a_restart() {
+fn a_nearly_full_server_restores_all_models() {
     // Models that had room one after another have it again, though they are loaded several at a
     // time and a load takes more memory than the model.
     let server = Builder::multi()
@@ -523,7 +523,7 @@ fn the_process_that_serves_does_not_outlive_its_supervisor() {
 }
 
 #[test]
-fn a_server_that_is_told_to_stop_while_it_restarts_stops() {
+fn a_stop_signal_during_a_restart_stops_the_server() {
     for pause in [0, 2, 20] {
         let server = Builder::multi().start();
         server.process().signal(Signal::KILL);
@@ -542,7 +542,7 @@ fn wait_until_refused(address: SocketAddr) {
 }
 
 #[test]
-fn whoever_stops_the_worker_alone_stops_the_server() {
+fn sigterm_to_the_worker_stops_the_server() {
     let server = Builder::multi().start();
     let url = server.models().place("spin", "spin");
     server.load("spin", &url).expect(200);
@@ -561,7 +561,7 @@ fn whoever_stops_the_worker_alone_stops_the_server() {
 }
 
 #[test]
-fn a_worker_that_is_killed_while_it_stops_is_not_started_again() {
+fn a_worker_killed_during_the_stop_is_not_restarted() {
     let server = Builder::multi().start();
     let url = server.models().place("spin", "spin");
     server.load("spin", &url).expect(200);
@@ -581,7 +581,7 @@ fn a_worker_that_is_killed_while_it_stops_is_not_started_again() {
 }
 
 #[test]
-fn in_single_model_mode_the_model_is_loaded_again_and_is_never_refused() {
+fn a_single_model_is_loaded_again_after_a_crash_and_never_quarantined() {
     let server = Builder::single(fixture("spin")).start();
     eventually("the model is loaded", || server.ping().status == 200);
     let address = server.address();
@@ -603,7 +603,7 @@ fn in_single_model_mode_the_model_is_loaded_again_and_is_never_refused() {
 }
 
 #[test]
-fn in_single_model_mode_requests_wait_until_the_model_is_loaded_again() {
+fn requests_to_a_single_model_wait_until_it_is_loaded_again() {
     let models = Models::new();
     let folder = models.place_slow("slow", 12);
     let server = Builder::single(folder).arguments(["--prepare", "off"]).start();
@@ -632,7 +632,7 @@ fn in_single_model_mode_requests_wait_until_the_model_is_loaded_again() {
 }
 
 #[test]
-fn in_single_model_mode_a_request_waits_for_the_model_no_longer_than_its_deadline() {
+fn a_request_to_a_single_model_waits_at_most_until_its_deadline() {
     let models = Models::new();
     let folder = models.place_slow("slow", 13);
     let server = Builder::single(folder)
@@ -653,7 +653,7 @@ fn in_single_model_mode_a_request_waits_for_the_model_no_longer_than_its_deadlin
 }
 
 #[test]
-fn a_process_that_is_killed_before_it_can_serve_is_given_up_with_the_reason() {
+fn the_supervisor_gives_up_on_a_worker_that_is_killed_at_every_start() {
     // ST-12: a model that takes the process along whenever it is loaded. Here somebody else does
     // it.
     let server = Builder::single(fixture("bad/function_bomb")).start();
@@ -674,7 +674,7 @@ fn a_process_that_is_killed_before_it_can_serve_is_given_up_with_the_reason() {
 }
 
 #[test]
-fn a_crash_is_not_delayed_by_a_dump_of_memory_unless_one_is_wanted() {
+fn a_crashed_process_writes_no_core_dump_unless_core_dumps_is_set() {
     let dumps = |arguments: &[&str]| {
         let server = Builder::multi()
             .through(["sh", "-c", "ulimit -S -c $(ulimit -H -c); exec \"$0\" \"$@\""])
@@ -711,14 +711,14 @@ fn without_a_supervisor_there_is_one_process() {
 }
 
 #[test]
-fn a_worker_is_not_started_by_hand() {
+fn the_worker_command_refuses_to_run_without_a_supervisor() {
     let ended = Builder::multi().command("worker").run_to_end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.last_line().contains("longshore serve"), "{ended:?}");
 }
 
 #[test]
-fn the_first_process_of_a_container_waits_for_orphans() {
+fn the_server_reaps_orphans_if_it_is_process_1() {
     // ST-2
     let namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
     if skip_unless(&[&namespace[..], &["true"]].concat()) {

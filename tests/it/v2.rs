@@ -1,8 +1,8 @@
-//! The Open Inference Protocol, version 2, below `/v2`, with Triton's extensions for binary tensors and for the model
-//! repository.
+//! The Open Inference Protocol, version 2, below `/v2`, with Triton's extensions for binary
+//! tensors and for the model repository.
 //!
-//! What holds in every mode: errors are `{"error": ".."}` with the status that the same cause has elsewhere, and the models
-//! are those that `/models` and `/invocations` have.
+//! What holds in every mode: errors are `{"error": ".."}` with the status that the same cause has
+//! elsewhere, and the models are those that `/models` and `/invocations` have.
 
 mod binary;
 mod clients;
