@@ -1,5 +1,5 @@
-//! The requests that an artifact brings along: they run at its load, and a wrong answer refuses
-//! it.
+//! Example requests in a manifest: they run during the load, and a wrong response makes the load
+//! fail.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Finished, Server, eventually, longshore};
 
-/// Places a model `y = 2 * x` with this manifest, and returns its url.
+/// Places the model `y = 2 * x` with this manifest, and returns its url.
 fn place(server: &Server, name: &str, manifest: &Value) -> String {
     let url = server.models().place_scale(name, 2.0);
     fs::write(Path::new(&url).join("longshore.json"), manifest.to_string()).unwrap();
@@ -136,7 +136,7 @@ fn a_golden_body_may_be_a_file_next_to_the_manifest() {
         message.contains("at row 2, column 1 the answer has \"6.0\", but \"7\" is expected"),
         "{message}"
     );
-    // 16 MiB are read of all files together.
+    // The files of all requests may have 16 MiB together.
     fs::write(other.join("requests/one.csv"), vec![b'1'; (16 << 20) + 1]).unwrap();
     let message = server.load("other", other.to_str().unwrap()).expect(400).message();
     assert!(message.contains("more than 16777216 bytes"), "{message}");
@@ -149,11 +149,11 @@ fn a_golden_body_may_be_a_file_next_to_the_manifest() {
 fn a_restarted_process_restores_a_model_and_its_manifest_without_its_files() {
     let cache = tempfile::tempdir().unwrap();
     let server = Builder::multi().argument("--cache-dir").argument(cache.path()).start();
-    // It does not run again: its file is gone by then.
+    // The restore must not run this request, because its file is gone by then.
     let request = json!({"content_type": "text/csv", "file": "request.csv"});
     let manifest = json!({
         "csv": {"missing": ["NA"]},
-        // Longer than a message of the two processes.
+        // Longer than one message between supervisor and worker.
         "labels": (0..40_000).map(|number| format!("label {number}")).collect::<Vec<_>>(),
         "warmup": [request],
     });
@@ -212,7 +212,7 @@ fn pack_runs_the_requests_of_the_manifest_and_refuses_a_model_that_fails_them() 
         "{refusal}"
     );
     assert!(!other.exists());
-    // A server refuses it for the same reason.
+    // A server refuses the model for the same reason.
     let message = server.load("m", &url).expect(400).message();
     let (_, reason) = message.split_once("cannot be loaded: ").unwrap();
     assert!(refusal.contains(reason), "{reason}\n{refusal}");
@@ -242,14 +242,14 @@ fn inspect_shows_the_manifest() {
         "golden": [{"request": {"body": {"instances": [1]}}, "response": {"predictions": [2]}}],
     });
     let url = place(&server, "m", &manifest);
-    let told = longshore(["inspect", &url]).output();
+    let text = longshore(["inspect", &url]).output();
     for part in [
         "inputs: x (or height)",
         "outputs: y as double",
         "CSV: missing values NA",
         "requests: 1 warm-up, 1 golden",
     ] {
-        assert!(told.contains(part), "{part}\n{told}");
+        assert!(text.contains(part), "{part}\n{text}");
     }
     let report = longshore(["inspect", &url, "--json"]).json();
     assert_eq!(report["manifest"]["outputs"], manifest["outputs"]);

@@ -1,7 +1,7 @@
-//! Execution providers: what is asked for is used, or the server does not start.
+//! Execution providers: the server uses the chosen one, or does not start.
 //!
-//! What needs a GPU runs where `LONGSHORE_TEST_PROVIDER` says `cuda` or `tensorrt` and
-//! `ORT_DYLIB_PATH` names a GPU build of ONNX Runtime, and says aloud elsewhere that it was
+//! Tests that need a GPU run if `LONGSHORE_TEST_PROVIDER` is `cuda` or `tensorrt` and
+//! `ORT_DYLIB_PATH` names a GPU build of ONNX Runtime. Otherwise they print that they were
 //! skipped.
 
 use std::env;
@@ -12,11 +12,11 @@ use crate::harness::{Builder, in_parallel};
 
 const VARIABLE: &str = "LONGSHORE_TEST_PROVIDER";
 
-/// A server whose models run on this machine's GPU; `None`, and a word about it, where there is
-/// none to be tested.
+/// Builds a server whose models run on this machine's GPU. Without a provider to test, prints that
+/// and returns `None`.
 fn on_gpu() -> Option<Builder> {
     let Some(provider) = env::var_os(VARIABLE) else {
-        eprintln!("SKIPPED: {VARIABLE} names no execution provider to be tested");
+        eprintln!("SKIPPED: {VARIABLE} does not name an execution provider to test");
         return None;
     };
     Some(Builder::multi().argument("--provider").argument(provider))
@@ -25,7 +25,7 @@ fn on_gpu() -> Option<Builder> {
 #[test]
 fn the_start_error_names_a_provider_that_the_library_lacks() {
     if env::var_os(VARIABLE).is_some() {
-        eprintln!("SKIPPED: {VARIABLE} is set, so the library has it");
+        eprintln!("SKIPPED: {VARIABLE} is set, so the library has the provider");
         return;
     }
     for provider in ["cuda", "tensorrt"] {
@@ -84,7 +84,7 @@ fn models_on_a_gpu_give_the_same_results_as_on_the_cpu_under_load() {
 
 #[test]
 fn a_full_gpu_is_a_507_and_other_models_stay_loaded() {
-    // MM-18, for the device's memory.
+    // MM-18, for the memory of the GPU.
     let Some(builder) = on_gpu() else { return };
     let server = builder.arguments(["--gpu-memory-limit", "64MiB"]).start();
     let mut loaded: Vec<String> = Vec::new();
@@ -97,7 +97,7 @@ fn a_full_gpu_is_a_507_and_other_models_stay_loaded() {
         }
         response.expect(200);
         loaded.push(name);
-        assert!(loaded.len() < 100, "the limit is none");
+        assert!(loaded.len() < 100, "the memory limit is not enforced");
     }
     assert!(!loaded.is_empty());
     for name in &loaded {

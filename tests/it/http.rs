@@ -1,4 +1,4 @@
-//! HTTP itself: routes, methods, connections, odd requests.
+//! HTTP itself: routes, methods, connections and unusual requests.
 
 use std::io::{Read, Write};
 
@@ -186,10 +186,10 @@ fn a_body_over_the_limit_is_refused_before_a_client_with_expect_continue_sends_i
     ] {
         let mut connection = server.connect();
         connection.write(head(path, length).as_bytes()).unwrap();
-        // No interim status comes first: that would be read as the status.
+        // There is no interim response first: the client would read its status as the result.
         let answer = connection.read_response("POST").unwrap().expect(413);
         assert!(answer.text().contains("larger than"), "{}", answer.text());
-        // What the client sends now would be taken for that body.
+        // The server would read later data of the client as the body, so the connection closes.
         assert_eq!(answer.header("connection"), Some("close"), "{path}");
     }
     let refused = "longshore_requests_total{route=\"invoke\",status=\"413\"}";
@@ -220,7 +220,7 @@ fn malformed_http_is_refused_and_the_server_keeps_running() {
         connection.write(&request).unwrap();
         let refusal = connection.read_unchecked("POST").unwrap();
         assert_eq!(refusal.status, 400, "{text}");
-        // The rest of the connection has no meaning.
+        // The rest of the connection does not matter.
         let _ = connection.read_to_end();
         server.ping().expect(200);
     }
@@ -254,7 +254,7 @@ fn a_compressed_body_is_decompressed_up_to_the_body_limit() {
         let request = Server::invocation("m").header("Content-Encoding", encoding);
         server.send(&request.header("Content-Type", "application/json").body(body))
     };
-    // As much white space as a body may have makes no difference to JSON.
+    // JSON ignores white space, so it can fill the body up to the limit.
     let body = |spaces: usize| [b"[1.0]".as_slice(), &vec![b' '; spaces]].concat();
     for spaces in [0, 100_000, LIMIT - 5] {
         let body = body(spaces);
@@ -266,7 +266,7 @@ fn a_compressed_body_is_decompressed_up_to_the_body_limit() {
         );
         assert_eq!(send("identity", body).expect(200).json(), expected);
     }
-    // A bomb: 64 MiB in 64 KB, or in 6.
+    // A bomb: 64 MiB in 64 KB (gzip) or 6 KB (zstd).
     let bomb = body(64 << 20);
     for (encoding, body) in [("gzip", gzip(&bomb)), ("zstd", zstd::encode_all(&bomb[..], 1).unwrap())] {
         assert!(body.len() < LIMIT);

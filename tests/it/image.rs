@@ -1,5 +1,5 @@
-//! The image, in surroundings that only a container has. `scripts/smoke` runs these, and the other
-//! tests against the image, too; elsewhere they say aloud that they were skipped.
+//! Tests of the image in an environment that only a container has. `scripts/smoke` runs these, and
+//! also the other tests against the image. Elsewhere they print that they were skipped.
 
 mod endpoint;
 
@@ -15,7 +15,7 @@ use crate::cgroup::Cgroup;
 use crate::harness::{A_SECOND, Builder, Connection, Request, Server, docker, eventually, fixture, image_or_skip};
 use crate::support::networks;
 
-/// Where the platform puts a model, as the container sees it.
+/// Path at which the container sees a model that the platform has downloaded.
 fn url(name: &str) -> String {
     format!("/opt/ml/models/{name}/model")
 }
@@ -33,7 +33,7 @@ fn the_image_has_the_labels_and_settings_that_the_platform_needs() {
         let label = format!("com.amazonaws.sagemaker.capabilities.{capability}");
         assert_eq!(config["Labels"][&label], "true", "{config}");
     }
-    // Not yet.
+    // Not supported yet.
     let streaming = "com.amazonaws.sagemaker.capabilities.bidirectional-streaming";
     assert_eq!(config["Labels"].get(streaming), None, "{config}");
     assert_eq!(config["Entrypoint"], json!(["/usr/bin/longshore"]));
@@ -75,7 +75,7 @@ fn a_container_without_privileges_network_or_writable_disk_serves() {
     for index in 0..4 {
         server.models().place_big(&format!("big{index}"));
     }
-    // Its network is not ours, so whoever speaks to it has to be there.
+    // The container has its own network, so the client thread has to enter its namespace.
     let network = File::open(format!("/proc/{}/ns/net", server.supervisor().0)).unwrap();
     let talk = || {
         move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -89,7 +89,7 @@ fn a_container_without_privileges_network_or_writable_disk_serves() {
                 connection.send(&asked).expect(200).json(),
                 json!({"predictions": [8.0]})
             );
-            // Together they are more than there is room for in /tmp.
+            // Together the models do not fit into /tmp.
             for index in 0..4 {
                 let name = format!("big{index}");
                 connection.send(&load(&name)).expect(200);
@@ -130,8 +130,8 @@ fn docker_stop_ends_a_busy_container_after_its_requests_are_answered() {
 
 #[test]
 fn a_full_container_answers_507_and_is_not_killed() {
-    // MM-18: "exact" is that nearly all of the limit is in use by then, and that one unload makes
-    // room for one model.
+    // MM-18: at the first 507, nearly all of the limit must be in use, and one unload must free
+    // enough memory for one model.
     const LIMIT: u64 = 256 << 20;
     if image_or_skip().is_none() {
         return;
@@ -157,7 +157,7 @@ fn a_full_container_answers_507_and_is_not_killed() {
             status => panic!("{status}"),
         }
         count += 1;
-        assert!(count < 200, "the limit is none");
+        assert!(count < 200, "the memory limit is not enforced");
     }
     let group = Cgroup::of(server.supervisor().0).unwrap();
     let (all, files) = group.usage();
@@ -178,7 +178,7 @@ fn a_full_container_answers_507_and_is_not_killed() {
 
 #[test]
 fn two_containers_of_a_pipeline_use_different_ports() {
-    // ST-6, MC-4 to MC-6: they share a network as those of an instance do.
+    // ST-6, MC-4 to MC-6: the containers share a network, as those of one instance do.
     if image_or_skip().is_none() {
         return;
     }

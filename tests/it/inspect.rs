@@ -1,4 +1,4 @@
-//! `longshore inspect`: what it says is so, and what it suggests works.
+//! `longshore inspect`: its report is true, and its example requests work.
 
 use std::fs;
 use std::io::Write;
@@ -17,7 +17,7 @@ fn inspect(path: impl AsRef<Path>) -> Value {
     longshore(["inspect", "--json", path.as_ref().to_str().unwrap()]).json()
 }
 
-/// The models that answer requests.
+/// Returns the names of the models that answer requests.
 fn models() -> Vec<String> {
     let folders = fs::read_dir(fixture("")).unwrap().flatten().map(|entry| entry.path());
     let mut names: Vec<String> = folders
@@ -44,9 +44,9 @@ fn every_sample_request_is_answered() {
         server.load(&model, &url).expect(200);
         let report = inspect(&url);
         let samples = report["samples"].as_array().unwrap();
-        // Whatever a model takes, one of the JSON forms carries it.
+        // One of the JSON forms can represent the inputs of every model.
         assert!(!samples.is_empty(), "{report}");
-        // Two more where the columns have names.
+        // There are two more forms if the columns have names.
         let forms = samples.len() + report["unfit"].as_array().unwrap().len();
         assert!([8, 10].contains(&forms), "{report}");
         for sample in samples {
@@ -123,8 +123,8 @@ fn the_batching_key_of_longshore_json_overrides_the_analysis() {
     let batches = |manifest: &Value| {
         fs::write(Path::new(&folder).join("longshore.json"), manifest.to_string()).unwrap();
         assert_eq!(inspect(&folder)["batching"], manifest["batching"]);
-        let told = longshore(["inspect", &folder]).output();
-        told.lines()
+        let text = longshore(["inspect", &folder]).output();
+        text.lines()
             .find(|line| line.starts_with("batches"))
             .unwrap()
             .to_owned()
@@ -198,7 +198,7 @@ fn a_hostile_archive_is_refused_with_the_name_of_the_bad_entry() {
     let refusal = longshore(["inspect", path.to_str().unwrap()]).refusal();
     assert!(refusal.contains("\"model.onnx\" in it is a symbolic link"), "{refusal}");
 
-    // A thousand times smaller than what it unpacks to.
+    // A bomb: about a thousand times smaller than its content.
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     let mut header = tar::Header::new_gnu();
     header.set_path("model.onnx").unwrap();

@@ -1,4 +1,4 @@
-//! Folders as they are published: what is served without a change, what is refused and why.
+//! Published model folders: which are served unchanged, and which are refused and why.
 
 mod operators;
 mod optional;
@@ -20,7 +20,7 @@ fn write(folder: &Path, files: &[(&str, &[u8])]) {
     }
 }
 
-/// An artifact of these files below the root of `models`, and its url.
+/// Writes an artifact with these files below the root of `models`, and returns its url.
 fn place(models: &Models, name: &str, files: &[(&str, &[u8])]) -> String {
     let folder = models.path(name).join("model");
     fs::create_dir_all(&folder).unwrap();

@@ -1,11 +1,11 @@
-//! What is too large or too slow is refused with a reason, and a client that is still sending gets
-//! to read it.
+//! Limits on size and time: the refusal gives the reason, and a client that is still sending can
+//! read it.
 
 use serde_json::json;
 
 use crate::harness::{Builder, Connection, Request, Server, eventually};
 
-/// A request of exactly this many bytes.
+/// Returns a valid body of exactly `length` bytes.
 fn body_of(length: usize) -> Vec<u8> {
     let mut body = br#"{"instances": [1]}"#.to_vec();
     body.resize(length, b' ');
@@ -55,7 +55,8 @@ fn a_connection_stays_usable_after_a_413() {
 
 #[test]
 fn a_client_that_is_still_sending_can_read_an_early_refusal() {
-    // As above, for what is wrong before the body: a reset would hide the reason.
+    // As above, for errors that are found before the body: a connection reset would hide the
+    // reason.
     let server = with_limits(&[]);
     let body = vec![b' '; 20 << 20];
     let table = [
@@ -97,7 +98,6 @@ fn the_limit_itself_is_allowed_and_one_byte_more_is_not() {
 
 #[test]
 fn variables_of_awss_images_set_the_body_limit() {
-    // 1.2
     for (name, value, limit) in [
         ("SAGEMAKER_MAX_REQUEST_SIZE", "2000", 2000),
         ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "1", 1 << 20),
@@ -113,7 +113,7 @@ fn variables_of_awss_images_set_the_body_limit() {
 
 #[test]
 fn a_body_as_large_as_the_platform_sends_is_served() {
-    // 25 MiB in real time.
+    // The limit for real-time requests is 25 MiB.
     let server = with_limits(&[]);
     let count = 3_000_000;
     let body = format!("[{}1]", "0.25,".repeat(count - 1));
@@ -141,7 +141,7 @@ fn a_long_list_of_headers_is_refused() {
     let huge = Request::get("/ping").header("X-Huge", "a".repeat(1 << 20));
     for request in [long, many, huge] {
         let mut connection = server.connect();
-        // The server may close before it has seen all of it.
+        // The server may close the connection before it has read the whole head.
         let written = connection.write(&request.to_bytes());
         match connection.read_unchecked("GET") {
             Ok(refusal) => assert!([400, 431].contains(&refusal.status), "{refusal:?}"),
@@ -156,7 +156,7 @@ fn a_long_list_of_headers_is_refused() {
 
 #[test]
 fn headers_up_to_the_limit_are_accepted() {
-    // Each of SageMaker's own is bounded by 1 KiB.
+    // Each of SageMaker's own headers has at most 1 KiB.
     let server = with_limits(&[]);
     let request = (0..20).fold(Request::get("/ping"), |request, index| {
         request.header(&format!("X-{index}"), "v".repeat(1024))
@@ -171,7 +171,7 @@ fn a_client_that_never_finishes_its_head_is_disconnected() {
     connections[1].write(b"GET /ping HT").unwrap();
     connections[2].write(b"GET /ping HTTP/1.1\r\nHost: x\r\n").unwrap();
     for connection in &mut connections[1..] {
-        // Ends: an answer or none, but an end.
+        // The connection ends, with or without a response.
         let answer = connection.read_to_end().unwrap_or_default();
         assert!(!answer.starts_with(b"HTTP/1.1 200"));
     }
@@ -199,7 +199,8 @@ fn an_idle_connection_is_closed_after_keep_alive() {
 
 #[test]
 fn a_load_without_free_file_descriptors_is_a_503_and_a_later_one_works() {
-    // MM-18: neither the model's fault nor one that unloading another would mend.
+    // MM-18: the model is not broken, and unloading another would not help, so neither 400 nor
+    // 507.
     let few_files = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"];
     let server = Builder::multi()
         .arguments(["--max-connections", "128"])
@@ -210,7 +211,7 @@ fn a_load_without_free_file_descriptors_is_a_503_and_a_later_one_works() {
     let mut connection = server.connect();
     connection.send(&Request::get("/ping")).expect(200);
     let idle: Vec<_> = (0..80).map(|_| server.connect()).collect();
-    // Accepted one by one, until no descriptor is left.
+    // The server accepts the connections one at a time, until no descriptor is left.
     let mut refusal = None;
     eventually("a load is refused", || {
         let response = connection.send(&load);
