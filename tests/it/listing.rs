@@ -1,4 +1,4 @@
-//! `GET /models` in pages (MM-10).
+//! Paging of `GET /models` (MM-10).
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Server, Stop, in_parallel};
 
-/// Names sort as they are numbered.
+/// Returns names that sort by their numbers.
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|index| format!("model-{index:04}")).collect()
 }
 
-/// A server with `count` models, each of another factor.
+/// Starts a server with `count` models, each with a different factor.
 fn with_models(count: usize) -> (Server, Vec<String>) {
     let server = Builder::multi().start();
     let names = names(count);
@@ -32,7 +32,7 @@ fn names_of(page: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Follows the tokens to the end, with `between` before every page but the first.
+/// Follows the tokens to the last page, and calls `between` before every page except the first.
 fn pages(server: &Server, limit: Option<usize>, mut between: impl FnMut()) -> Vec<Vec<String>> {
     let mut pages = Vec::new();
     let mut parameters: Vec<String> = limit.iter().map(|limit| format!("limit={limit}")).collect();
@@ -40,7 +40,7 @@ fn pages(server: &Server, limit: Option<usize>, mut between: impl FnMut()) -> Ve
         let page = server.list(&format!("?{}", parameters.join("&")));
         pages.push(names_of(&page));
         assert!(pages.len() < 1000, "the pages never end");
-        // Absent at the end, neither null nor empty.
+        // At the end the token is absent, neither null nor empty.
         let Some(token) = page.get("nextPageToken") else {
             return pages;
         };
@@ -117,7 +117,7 @@ fn paging_continues_after_the_model_of_the_token_is_unloaded() {
     let (server, names) = with_models(10);
     let mut unloaded = 0;
     let all = pages(&server, Some(3), || {
-        // The last one of the page that was read.
+        // Unload the last model of the page that was just read.
         server.unload(&names[unloaded * 3 + 2]).expect(200);
         unloaded += 1;
     });

@@ -1,4 +1,4 @@
-//! Manifests, the environment and files of exporters, as clients see their effect.
+//! Manifests, the environment and files of exporters: their effect on requests.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Models, Request, Server, eventually, longshore};
 
-/// The refusal of the load of `scale` with this manifest.
+/// Loads `scale` with this manifest, and returns the message of the refusal.
 fn refusal(server: &Server, name: &str, manifest: &str) -> String {
     let url = server.models().place_with_manifest("scale", name, manifest);
     server.load(name, &url).expect(400).message()

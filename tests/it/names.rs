@@ -1,4 +1,4 @@
-//! Model names are opaque (MM-6), urls are not (MM-8).
+//! Names and urls of models: names are opaque (MM-6), urls are restricted (MM-8).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::harness::{Builder, Request, Server};
 
-/// A path's segment with every byte encoded.
+/// Returns a path segment with every byte percent-encoded.
 fn encoded(name: &str) -> String {
     name.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
@@ -79,7 +79,7 @@ fn every_name_works_in_all_calls() {
 
 #[test]
 fn a_name_cannot_forge_lines_of_the_log() {
-    // ST-11: one line per record, and only ours.
+    // ST-11: one line per record, and no forged lines.
     let server = Builder::multi().start();
     server.describe("a\n2026-01-01T00:00:00Z ERROR forged").expect(404);
     server.wait_for_log("forged");
@@ -144,7 +144,7 @@ fn encoded_and_unencoded_paths_name_the_same_model() {
     for path in ["/models/a.b_c-d~e", "/models/%61.b_c-d~e", "/models/a%2Eb%5fc%2Dd%7Ee"] {
         server.send(&Request::get(path)).expect(200);
     }
-    // RFC 3986 allows these in a segment as they are, and clients send them so.
+    // RFC 3986 allows these characters unencoded in a segment, and clients send them so.
     server.load("a:b@c!d$e&f'g(h)i*j+k,l;m=n", &url).expect(200);
     server
         .send(&Request::get("/models/a:b@c!d$e&f'g(h)i*j+k,l;m=n"))
@@ -174,7 +174,7 @@ fn paths_that_name_no_model_are_404() {
     server.assert_scales("m", 2.0);
 }
 
-/// A url below the root of models, one beside it, and links from one to the other.
+/// A server with files below the root of models, files outside it, and links between both.
 struct Places {
     server: Server,
     outside: tempfile::TempDir,
@@ -239,7 +239,7 @@ fn rejects_a_load_url_outside_the_models_roots() {
         assert!(message.contains("is not below"), "{url}: {message}");
     }
     fs::remove_dir_all(&sibling).unwrap();
-    // Below a root, with the file itself a link out of it.
+    // The url lies below a root, but the model file is a link to the outside.
     let message = places.refused(&format!("{root}/inside"));
     assert!(message.contains("link"), "{message}");
 }
@@ -254,7 +254,7 @@ fn a_refusal_does_not_reveal_whether_a_path_outside_the_roots_exists() {
         existing.replace(&outside.to_string(), "X"),
         missing.replace(&format!("{outside}-missing"), "X")
     );
-    // Also when the way there leads through a root.
+    // The same for a path that leads through a root.
     let root = places.server.models().root().display();
     let existing = places.refused(&format!("{root}/../../etc/passwd"));
     let missing = places.refused(&format!("{root}/../../etc/missing"));
@@ -265,7 +265,7 @@ fn a_refusal_does_not_reveal_whether_a_path_outside_the_roots_exists() {
 fn a_missing_url_below_a_root_is_reported_as_missing() {
     let places = Places::new();
     let root = places.server.models().root().display();
-    let message = places.refused(&format!("{root}/nobody/model"));
+    let message = places.refused(&format!("{root}/missing/model"));
     assert!(message.contains("does not exist"), "{message}");
     let message = places.refused(&format!("{root}/{}", "d/".repeat(3000)));
     assert!(!message.is_empty());

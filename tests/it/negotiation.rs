@@ -1,4 +1,5 @@
-//! Which types are read and which are sent (CT-1 to CT-4, MC-5, MC-6).
+//! Content negotiation: which types the server reads, and which it sends (CT-1 to CT-4, MC-5,
+//! MC-6).
 
 use serde_json::json;
 
@@ -6,7 +7,7 @@ use crate::harness::{Builder, Response, Server};
 
 const JSON: &str = r#"{"instances": [[1, 2], [3, 4]]}"#;
 
-/// A server with a model that answers what it is asked: two columns of floats.
+/// Starts a server with a model that returns its input: two columns of floats.
 fn with_identity(builder: Builder) -> Server {
     let server = builder.start();
     let url = server.models().place("identity_float32", "m");
@@ -47,7 +48,7 @@ fn the_response_has_the_preferred_supported_type() {
         (Some(NPY), NPY),
         (Some(LINES), LINES),
         (Some("application/x-ndjson"), LINES),
-        // What the SDK's PandasDeserializer sends.
+        // The header of the SDK's PandasDeserializer.
         (Some("text/csv, application/json"), "text/csv"),
         (Some("application/json, text/csv"), "application/json"),
         (Some("text/csv;q=0.5, application/json"), "application/json"),
@@ -118,7 +119,7 @@ fn a_type_that_cannot_represent_the_outputs_is_a_406_with_the_reason() {
     };
     let iris = json!({"instances": [[5.1, 3.5, 1.4, 0.2]]});
     let columns = json!({"instances": [{"age": 1, "income": 2, "city": "Oslo"}]});
-    // The first output, unless the request names another one.
+    // The response has the first output, unless the request names another one.
     for (model, body) in [("iris_zipmap", &iris), ("columns", &columns)] {
         let first = ask(model, body, "application/x-npy").expect(200);
         assert_eq!(first.header("content-type"), Some("application/x-npy"));
@@ -128,7 +129,7 @@ fn a_type_that_cannot_represent_the_outputs_is_a_406_with_the_reason() {
             "{}",
             refusal.message()
         );
-        // A client that accepts something else gets that.
+        // A client that also accepts another type gets that one.
         let answer = ask(model, body, "application/x-npy; output=none, application/json;q=0.1").expect(200);
         assert_eq!(answer.header("content-type"), Some("application/json"));
     }
@@ -144,7 +145,7 @@ fn content_types_match_in_any_case_and_with_any_parameters() {
     let csv = "1,2\n3,4\n";
     let table = [
         (None, JSON),
-        // What curl says of any body when it is told nothing.
+        // The default of curl.
         (Some("application/x-www-form-urlencoded"), JSON),
         (Some("application/json"), JSON),
         (Some("Application/JSON"), JSON),
@@ -202,7 +203,7 @@ fn a_body_of_an_unknown_type_is_a_415_that_lists_the_known_ones() {
 
 #[test]
 fn options_set_the_default_types() {
-    // 1.2, MC-5: how users fix pipelines.
+    // MC-5: users set these for pipelines.
     let builder = Builder::multi()
         .environment("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/csv")
         .arguments(["--default-content-type", "text/csv"]);

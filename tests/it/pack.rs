@@ -1,4 +1,4 @@
-//! `longshore pack`, and what becomes of what it has packed.
+//! `longshore pack`, and the use of its archives by a server.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ fn pack(path: impl AsRef<Path>, output: &Path, more: &[&str]) -> Finished {
     )
 }
 
-/// Packs the artifact at `path` and unpacks it where the platform would, as model `name`.
+/// Packs the artifact at `path`, and unpacks it where the platform would, as the model `name`.
 #[track_caller]
 fn packed(models: &Models, path: impl AsRef<Path>, name: &str) -> PathBuf {
     let archive = models.path(&format!("{name}.tar.gz"));
@@ -56,7 +56,7 @@ fn description(folder: &Path) -> PathBuf {
     folder.join(".longshore/prepared.json")
 }
 
-/// The prepared models that a server has kept.
+/// Returns the prepared models in the cache of a server.
 fn kept(models: &Models) -> Vec<Vec<u8>> {
     let files = fs::read_dir(models.cache())
         .unwrap()
@@ -140,7 +140,7 @@ fn a_damaged_prepared_form_is_ignored() {
     let server = Builder::multi().start();
     let folder = packed(server.models(), fixture("mlp"), "damaged");
     let mut bytes = fs::read(prepared(&folder)).unwrap();
-    // Deep in the weights, where nothing but the hash tells.
+    // In the middle of the weights, where only the hash reveals the change.
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(prepared(&folder), bytes).unwrap();
@@ -149,7 +149,7 @@ fn a_damaged_prepared_form_is_ignored() {
     assert_answers(&server, "damaged");
 }
 
-/// Makes what `folder` says of its prepared form true of what is there now.
+/// Rewrites the description of the prepared form in `folder` for the files that are there now.
 fn write_description(folder: &Path, model: Option<&str>) {
     let old: Description = serde_json::from_slice(&fs::read(description(folder)).unwrap()).unwrap();
     let model = ContentHash::parse(model.unwrap_or(&old.model)).unwrap();
@@ -244,7 +244,7 @@ fn the_archive_contains_the_artifact_and_pack_lists_the_omitted_files() {
     let folder = PathBuf::from(models.place("external", "m"));
     fs::create_dir(folder.join("__MACOSX")).unwrap();
     fs::write(folder.join(".DS_Store"), "").unwrap();
-    // Into the artifact itself, twice.
+    // Write the archive into the artifact's own folder, twice.
     let output = folder.join("model.tar.gz");
     pack(&folder, &output, &[]).output();
     let summary = pack(&folder, &output, &["--force", "--json"]).json();

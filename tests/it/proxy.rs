@@ -1,5 +1,5 @@
-//! The proxy that makes the faults of the store's tests: a fault that is none would let them pass
-//! for nothing.
+//! Tests of the proxy that injects faults for the tests of the store: without real faults, those
+//! would prove nothing.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::harness::{Bucket, Connection, Fault, Proxy, Request, Response, Rule, S3};
 
-/// A body of several of the pieces that the proxy sends.
+/// Returns a body that the proxy sends in several pieces.
 fn content() -> Vec<u8> {
     (0..100_000u32).map(|index| (index % 251) as u8).collect()
 }
@@ -25,7 +25,7 @@ fn get(bucket: &Bucket) -> Request {
     Request::get(format!("/{}/models/a%20b.bin", bucket.name()))
 }
 
-/// What moto takes for a signature.
+/// A signature that moto accepts.
 const SIGNATURE: &str =
     "AWS4-HMAC-SHA256 Credential=key/20000101/eu-central-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
@@ -138,7 +138,7 @@ fn a_held_request_is_in_flight_until_its_release() {
             answers.iter().take(2).all(|answer| answer.body == content()),
             "{fault:?}"
         );
-        // Nor is the next one held.
+        // The next request is not held either.
         ask(&mut Connection::open(proxy.address()).unwrap(), &get(&bucket))
             .unwrap()
             .expect(200);

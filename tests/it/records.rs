@@ -1,4 +1,5 @@
-//! One record in, one line out (BT-7), whatever the first axis of a model's outputs counts.
+//! Records: the response has one line per record (BT-7), whatever the first axis of an output
+//! means.
 
 use std::slice;
 use std::thread;
@@ -10,11 +11,11 @@ use crate::support::onnx::{Dim, Graph, Info, Model, Node, Tensor, element};
 
 const LINES: &str = "application/jsonlines";
 
-/// Boxes per record, four coordinates and a score each.
+/// Boxes per record, each with four coordinates and a score.
 const BOXES: usize = 10;
 
-/// Non-maximum suppression: `x` float32[batch, 50] holds ten boxes, then ten scores. `columns` of
-/// the selected indices are the output, of which there are between none and ten for a record.
+/// Returns a model with non-maximum suppression: `x` float32[batch, 50] contains ten boxes, then
+/// ten scores. The output is `columns` of the selected indices, between none and ten per record.
 fn detector(output_axis: &str, columns: Columns) -> Vec<u8> {
     let slice = |from: &'static str, to: &'static str, output: &'static str| {
         Node::new("Slice", ["x", from, to, "second"], [output])
@@ -54,7 +55,7 @@ enum Columns {
     Last,
 }
 
-/// A record of the detector in which the boxes at `found` are selected.
+/// Returns a record in which the detector selects the boxes at `found`.
 fn image(found: &[usize]) -> Vec<f32> {
     let boxes = (0..BOXES).flat_map(|at| {
         let corner = 2.0 * at as f32;
@@ -64,8 +65,8 @@ fn image(found: &[usize]) -> Vec<f32> {
     boxes.chain(scores).collect()
 }
 
-/// `time` float32[20, batch, 2] of `x` float32[batch, 3]: `x` times 20 matrices, of which each is
-/// larger by 1.
+/// Returns a model that computes `time` float32[20, batch, 2] from `x` float32[batch, 3]: `x`
+/// times 20 matrices; the elements of each matrix are larger by 1 than those of the previous one.
 fn decoder(output_dims: [Dim; 3]) -> Vec<u8> {
     let weights: Vec<f32> = (0..20i16).flat_map(|step| [f32::from(step); 6]).collect();
     let graph = Graph::new()
@@ -76,7 +77,7 @@ fn decoder(output_dims: [Dim; 3]) -> Vec<u8> {
     Model::new(graph).into_bytes()
 }
 
-/// `y` of `x` float32[batch, 2] by one node.
+/// Returns a model with one node that computes `y` from `x` float32[batch, 2].
 fn by_one_node(node: Node, output: Info) -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats("x", ["batch".into(), 2.into()]))
@@ -85,13 +86,13 @@ fn by_one_node(node: Node, output: Info) -> Vec<u8> {
     Model::new(graph).into_bytes()
 }
 
-/// The sum of all numbers of all records.
+/// Returns a model that sums all numbers of all records.
 fn sum() -> Vec<u8> {
     let node = Node::new("ReduceSum", ["x"], ["y"]).attribute("keepdims", 0i64);
     by_one_node(node, Info::floats("y", []))
 }
 
-/// All records as one list.
+/// Returns a model that flattens all records to one list.
 fn flattened() -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats("x", ["batch".into(), 2.into()]))
@@ -134,8 +135,8 @@ fn csv(records: &[Vec<f32>]) -> String {
     records.iter().map(line).collect()
 }
 
-/// Asks for the records in each format that lists them, and for each kind of answer that lists
-/// records as JSON. All have to say the same.
+/// Sends the records in each format of records, and requests each format of JSON records. All
+/// results must be equal.
 #[track_caller]
 fn predictions(server: &Server, records: &[Vec<f32>]) -> Vec<Value> {
     let instances = json!({"instances": records}).to_string();
@@ -164,7 +165,7 @@ fn predictions(server: &Server, records: &[Vec<f32>]) -> Vec<Value> {
     all.swap_remove(0)
 }
 
-/// The lines of a reply: none is blank, and each has its line feed.
+/// Returns the lines of a response; asserts that none is blank and each ends with a line feed.
 #[track_caller]
 fn lines(answer: &Response) -> Vec<String> {
     let text = answer.text();
@@ -174,7 +175,7 @@ fn lines(answer: &Response) -> Vec<String> {
     lines
 }
 
-/// The answer of CSV, or why there is none.
+/// Returns the lines of the CSV response, or the message of the refusal.
 #[track_caller]
 fn csv_lines(server: &Server, content_type: &str, body: String) -> Result<Vec<String>, String> {
     let answer = server.send(&asked(content_type, "text/csv", body));
@@ -186,7 +187,7 @@ fn csv_lines(server: &Server, content_type: &str, body: String) -> Result<Vec<St
 
 #[test]
 fn each_image_gets_a_line_with_all_its_detections() {
-    // The name that the exporter gave the axis of what was found says nothing.
+    // The name of the axis of detections, which the exporter chose, must not matter.
     for axis in ["found", "batch"] {
         let server = serving(&detector(axis, Columns::All), "{}", &[]);
         let selected = |boxes: &[usize]| boxes.iter().map(|at| json!([0, 0, at])).collect::<Value>();
@@ -197,7 +198,7 @@ fn each_image_gets_a_line_with_all_its_detections() {
         for (record, expected) in records.iter().zip(&expected) {
             assert_eq!(predictions(&server, slice::from_ref(record)), slice::from_ref(expected));
         }
-        // Ten boxes for ten records: the numbers are equal by chance.
+        // Ten boxes for ten records: the counts are equal by chance.
         let ten = vec![image(&[3]); 10];
         assert_eq!(predictions(&server, &ten), vec![selected(&[3]); 10]);
         let refusal = csv_lines(&server, LINES, json_lines(&records)).unwrap_err();
@@ -240,7 +241,7 @@ fn a_decoder_with_time_as_first_axis_returns_all_steps_of_each_record() {
             assert_eq!(predictions(&server, &records), expected);
             csv_lines(&server, LINES, json_lines(&records)).unwrap_err();
         }
-        // Whole tensors stay whole.
+        // A request with whole tensors gets whole tensors.
         let columns = json!({"inputs": [record(1.0), record(0.5)]});
         let whole = server.invoke("m", &columns).expect(200).json();
         assert_eq!(whole["outputs"][3], json!([[3.0, 3.0], [1.5, 1.5]]));
@@ -257,7 +258,7 @@ fn a_sequence_whose_length_differs_from_the_records_is_given_to_each_record() {
         predictions(&server, &[vec![1.0, 2.0], vec![3.0, 4.0]]),
         [json!([[1.0, 2.0], last]), json!([[3.0, 4.0], last])]
     );
-    // Three tensors for any number of records, so also for three.
+    // The sequence has three tensors for any number of records, also for three.
     let kind = Info::sequence("y", element::FLOAT);
     let server = serving(
         &by_one_node(Node::new("SequenceConstruct", ["x", "x", "x"], ["y"]), kind),
@@ -294,7 +295,7 @@ fn every_kind_of_model_returns_a_line_for_each_record() {
         (decoder([20.into(), "batch".into(), 2.into()]), 3),
         (decoder([1.into(), "batch".into(), 2.into()]), 3),
     ];
-    // Numbers that are as good as random, the same ones every time.
+    // Pseudorandom numbers, the same in every run.
     let number = |at: usize| ((at * 7919 + 13) % 200) as f32 / 100.0 - 1.0;
     in_parallel(2, &kinds, |(model, width)| {
         for arguments in [&[][..], &["--prepare", "off"]] {
@@ -304,7 +305,7 @@ fn every_kind_of_model_returns_a_line_for_each_record() {
                     .map(|record| (0..*width).map(|at| number(record * width + at)).collect())
                     .collect();
                 let together = predictions(&server, &records);
-                // Without a trial nothing is known of numbers that are equal by chance.
+                // Without a trial, counts that are equal by chance cannot be detected.
                 if arguments.is_empty() {
                     for (record, answer) in records.iter().zip(&together) {
                         assert_eq!(predictions(&server, slice::from_ref(record)), slice::from_ref(answer));
@@ -320,8 +321,8 @@ fn every_kind_of_model_returns_a_line_for_each_record() {
     });
 }
 
-/// Batch transform: records of a file by lines, several in a request, the replies one after the
-/// other.
+/// Batch transform: the records are the lines of a file, several in a request, and the job joins
+/// the responses.
 #[test]
 fn a_batch_job_gets_its_results_in_the_order_of_its_lines() {
     let folder = tempfile::tempdir().unwrap();
@@ -381,7 +382,7 @@ fn records_that_run_one_by_one_are_not_batched_with_other_requests() {
     assert_eq!(server.metric("longshore_batches_total"), 0);
 }
 
-/// Counts to the largest number of `x` int64[batch], one step after the other.
+/// Returns a model that counts step by step to the largest number of `x` int64[batch].
 fn counter() -> Vec<u8> {
     let body = Graph::new()
         .input(Info::ints("step", []))
@@ -406,7 +407,7 @@ fn records_that_run_one_by_one_stop_at_the_deadline_of_their_request() {
     let server = serving(&counter(), "{}", &["--request-timeout", "2s", "--threads", "1"]);
     let few = server.invoke("m", &json!({"instances": [3, 5, 4]})).expect(200);
     assert_eq!(few.json(), json!({"predictions": [3.0, 5.0, 4.0]}));
-    // Each of them is done long before the deadline, all of them are not.
+    // Each record ends long before the deadline, but all together do not.
     let many = vec![100_000; 10_000];
     server.invoke("m", &json!({"instances": many})).expect(504);
     server.wait_for_running(0);
@@ -423,6 +424,6 @@ fn inspect_lists_outputs_that_are_not_per_record() {
         let report = longshore(["inspect", path, "--json"]).json();
         assert_eq!(report["outputs"][0]["rows"], rows);
         let text = longshore(["inspect", path]).output();
-        assert_eq!(text.contains("do not follow the records"), rows == "whole", "{text}");
+        assert_eq!(text.contains("not per record"), rows == "whole", "{text}");
     }
 }

@@ -22,7 +22,7 @@ fn the_ping_stays_503_while_the_model_loads() {
     eventually("the load has begun", || server.reserved() > 0);
     for _ in 0..20 {
         let refusal = server.ping().expect(503);
-        assert!(refusal.message().contains("being loaded"), "{}", refusal.message());
+        assert!(refusal.message().contains("still loading"), "{}", refusal.message());
     }
     server
         .send(&Request::post("/invocations").json(&json!({"instances": [1]})))
@@ -104,7 +104,7 @@ fn a_model_that_does_not_fit_ends_the_server() {
 
 #[test]
 fn the_default_model_directory_is_the_platforms() {
-    // 1.2: below SAGEMAKER_BASE_DIR, which is /opt/ml there.
+    // The directory is below SAGEMAKER_BASE_DIR, which the platform sets to /opt/ml.
     let base = Models::new();
     base.place_scale("", 2.0);
     let server = Builder::default()

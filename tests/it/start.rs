@@ -1,4 +1,4 @@
-//! Starting: arguments, environment, the first second (`ST` and `PI` clauses).
+//! The start: arguments, environment and the first second (`ST` and `PI` clauses).
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ use crate::harness::{Builder, FOREVER, Request, Server, in_parallel};
 
 #[test]
 fn an_empty_variable_counts_as_unset() {
-    // Templates leave such variables behind.
+    // Templates often produce empty variables.
     let server = [
         "SAGEMAKER_MULTI_MODEL",
         "SAGEMAKER_BATCH",
@@ -35,7 +35,7 @@ fn serve_is_the_default_command() {
 
 #[test]
 fn the_address_is_logged_at_every_log_level_but_off() {
-    // Whoever starts it here waits for that.
+    // The harness waits for this line at the start of a server.
     for level in ["warn", "error"] {
         for builder in [Builder::multi(), Builder::endpoint()] {
             let server = builder.arguments(["--log-level", level]).start();
@@ -46,7 +46,7 @@ fn the_address_is_logged_at_every_log_level_but_off() {
 
 #[test]
 fn a_multi_model_container_is_healthy_and_lists_nothing_from_the_first_moment() {
-    // PI-4, PI-5: the platform asks both from the first second; a 404 ends the endpoint.
+    // PI-4, PI-5: the platform requests both from the first second; a 404 ends the endpoint.
     let server = Builder::multi().start();
     let mut connection = server.connect();
     let ping = connection.send(&Request::get("/ping")).expect(200);
@@ -57,8 +57,8 @@ fn a_multi_model_container_is_healthy_and_lists_nothing_from_the_first_moment() 
 
 #[test]
 fn the_platforms_variables_choose_mode_and_port() {
-    // ST-6, 1.1. The free port may be taken by somebody else in between; then the server says so
-    // and another is tried.
+    // ST-6. Another process may take the free port before the server does; then the server fails
+    // and the test tries another port.
     for _ in 0..20 {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let builder = Builder::single("/nonexistent")
@@ -77,7 +77,7 @@ fn the_platforms_variables_choose_mode_and_port() {
 
 #[test]
 fn irrelevant_variables_of_frameworks_and_jobs_are_ignored() {
-    // 1.2: the SDK sets these for its own containers, whatever the image is.
+    // The SDK sets these for its own containers, regardless of the image.
     let server = [
         ("SAGEMAKER_PROGRAM", "inference.py"),
         ("SAGEMAKER_SUBMIT_DIRECTORY", "/opt/ml/code"),
@@ -107,14 +107,14 @@ fn the_number_of_threads_does_not_grow_with_the_models() {
     in_parallel(8, &names[..10], load);
     let before = server.process().threads();
     in_parallel(8, &names[10..], load);
-    // Some threads come and go with the work. One or more for each model would be 40.
+    // A few threads start and end with the work. One thread per model would be 40 more.
     let after = server.process().threads();
     assert!(after < before + 10, "{before} threads have become {after}");
 }
 
 #[test]
 fn an_idle_server_uses_no_cpu_time() {
-    // ONNX Runtime's own threads spin while they wait, unless told not to.
+    // By default, the threads of ONNX Runtime spin while they wait.
     let server = Builder::multi().start();
     let url = server.models().place("mlp", "mlp");
     server.load("mlp", &url).expect(200);
@@ -122,7 +122,7 @@ fn an_idle_server_uses_no_cpu_time() {
         server.invoke("mlp", &json!({"instances": [vec![0.5; 32]]})).expect(200);
     }
     let before = server.process().cpu_ticks();
-    // What is measured is that nothing happens, so time has to pass.
+    // The test measures that nothing happens, so time has to pass.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let used = server.process().cpu_ticks() - before;
     assert!(used < 50, "{used} ticks of 10 ms in 2 s");

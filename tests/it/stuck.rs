@@ -1,5 +1,5 @@
-//! A run inside one operator cannot be ended: it outlives its deadline. What must not suffer are
-//! other models, unloads, the end of the server, and the ledger.
+//! Stuck runs: a run inside one operator cannot be cancelled, so it outlives its deadline. Other
+//! models, unloads, the stop of the server and the memory ledger must not be affected.
 
 use std::thread;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use serde_json::json;
 use crate::harness::{Builder, Models, Request, Response, Server, eventually, try_send};
 use crate::support::detector::{boxes, detector};
 
-/// Boxes whose run takes some seconds: long after its deadline, and not for ever.
+/// Number of boxes for a run of some seconds: beyond its deadline, but not endless.
 const SECONDS: usize = 18_000;
 
-/// Boxes whose run takes minutes.
+/// Number of boxes for a run of minutes.
 const MINUTES: usize = 120_000;
 
-/// A deadline that a run of [`SECONDS`] misses.
+/// Options with a deadline that a run of [`SECONDS`] misses.
 const IMPATIENT: [&str; 4] = ["--request-timeout", "1s", "--stuck-after", "100ms"];
 
 fn place(models: &Models, name: &str, mark: f32) -> String {
     models.place_model(name, &detector(mark))
 }
 
-/// A server with the detector `slow` and the model `other`.
+/// Starts a server with the detector `slow` and the model `other`.
 fn with_detector(arguments: &[&str]) -> Server {
     let server = Builder::multi().arguments(IMPATIENT).arguments(arguments).start();
     let url = place(server.models(), "slow", 1.0);
@@ -38,7 +38,7 @@ fn detection(request: Request, count: usize) -> Request {
     request.header("Content-Type", media_type).body(body)
 }
 
-/// Asks the detector `name` about so many boxes.
+/// Sends a request with `count` boxes to the detector `name`.
 #[track_caller]
 fn detect(server: &Server, name: &str, count: usize) -> Response {
     server.send(&detection(Server::invocation(name), count))
@@ -50,7 +50,7 @@ fn assert_detects(server: &Server, name: &str, mark: f32) {
     assert_eq!(answer["outputs"][0]["data"], json!([mark]), "{answer}");
 }
 
-/// Makes a run of `slow` stuck that takes about as long as `count` says.
+/// Makes a run of `slow` stuck for the time that `count` boxes take.
 #[track_caller]
 fn make_stuck(server: &Server, count: usize) {
     let stuck = server.metric("longshore_stuck_runs_total");
@@ -110,7 +110,7 @@ fn another_model_gets_a_thread_even_if_all_threads_are_stuck() {
     });
     eventually("both runs are stuck", || server.metric("longshore_stuck_runs") == 2);
     assert_eq!(server.metric("longshore_stuck_models"), 2);
-    // These never run on the threads that answer HTTP.
+    // These models never run on the HTTP threads.
     for index in 0..2 {
         server.send(&Server::spin(&format!("spin{index}"), 100)).expect(200);
     }
@@ -130,8 +130,10 @@ fn requests_queued_behind_a_stuck_run_are_refused() {
     server.wait_for_running(1);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| detect(&server, "slow", 2));
-        eventually("the second waits", || server.metric("longshore_requests_waiting") == 1);
-        // Its caller leaves: the run is told to end, and does not.
+        eventually("the second request waits", || {
+            server.metric("longshore_requests_waiting") == 1
+        });
+        // The client hangs up: the run is cancelled, but does not end.
         drop(caller);
         waiting.join().unwrap().expect(503);
     });
@@ -140,7 +142,7 @@ fn requests_queued_behind_a_stuck_run_are_refused() {
 
 #[test]
 fn an_unload_does_not_wait_for_a_stuck_run_and_reports_that_it_holds_memory() {
-    // MM-4: not 200 before the memory is free.
+    // MM-4: the unload must not answer 200 before the memory is free.
     let server = with_detector(&[]);
     server.unload("other").expect(200);
     make_stuck(&server, SECONDS);
@@ -151,12 +153,12 @@ fn an_unload_does_not_wait_for_a_stuck_run_and_reports_that_it_holds_memory() {
         "{}",
         refusal.message()
     );
-    // Gone for callers, and there for the ledger.
+    // Unloaded for clients, but still in the ledger.
     server.describe("slow").expect(404);
     detect(&server, "slow", 2).expect(404);
     assert_eq!(server.list(""), json!({"models": []}));
     assert_eq!(server.reserved(), reserved);
-    // Nobody has to ask for it: the memory is free when the run ends.
+    // The memory becomes free at the end of the run, without another request.
     eventually("the memory is free", || server.reserved() == 0);
     server.unload("slow").expect(200);
     server.unload("slow").expect(404);
@@ -177,7 +179,7 @@ fn a_name_can_be_loaded_again_while_a_stuck_run_of_its_old_model_continues() {
     let another = server.models().place_scale("another", 3.0);
     server.load("slow", &another).expect(200);
     server.assert_scales("slow", 3.0);
-    // What is unloaded stays so, whatever becomes of the process.
+    // The old model stays unloaded after a crash of the process.
     let worker = server.process();
     worker.signal(Signal::KILL);
     eventually("the worker is gone", || !worker.is_alive());
@@ -197,7 +199,7 @@ fn too_many_stuck_runs_replace_the_worker_and_their_models_are_refused() {
     let (worker, address) = (server.process(), server.address());
     make_stuck(&server, MINUTES);
     assert_eq!(server.process(), worker);
-    // It may be cut off, when the machine is slow.
+    // On a slow machine, the request may be cut off.
     let _ = try_send(address, &detection(Server::invocation("second"), MINUTES));
     eventually("the worker is replaced", || !worker.is_alive());
     server.assert_scales("other", 2.0);
@@ -276,7 +278,7 @@ fn a_paused_server_and_one_without_a_worker_timeout_keep_their_worker() {
         process.pause();
     }
     thread::sleep(PAUSE);
-    // In this order: whoever looks finds the other still asleep.
+    // In this order, a process that wakes up and checks finds the other one still paused.
     for process in stopped {
         process.signal(Signal::CONT);
     }

@@ -1,8 +1,8 @@
-//! Text models change case by a locale. They answer alike wherever the server runs, whatever
-//! locales the machine has.
+//! Locales: text models change case by the rules of a locale, and must give the same results on
+//! every machine, regardless of its installed locales.
 //!
-//! The answers of scikit-learn and of Python to many alphabets are cases of `text_*` models, which
-//! `formats` asks for.
+//! The cases of the `text_*` models contain results of scikit-learn and Python for many alphabets;
+//! `formats` tests them.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -20,7 +20,7 @@ fn assert_distinguishes_languages(server: &Server, name: &str) {
     }
 }
 
-/// A model that writes text in lower case by the rules of `locale`.
+/// Returns a model that converts text to lower case by the rules of `locale`.
 fn lower(locale: &str) -> Vec<u8> {
     let text = |name| Info::tensor(name, element::STRING, ["n".into()]);
     let node = Node::new("StringNormalizer", ["text"], ["lower"])
@@ -59,7 +59,7 @@ fn a_text_model_is_restored_after_a_crash() {
 
 #[test]
 fn a_model_without_a_locale_uses_that_of_the_environment() {
-    // By the rules of whatever the server runs in; those of all of them agree on ASCII.
+    // The rules are those of the server's environment; all locales agree on ASCII.
     for language in ["C", "de_DE.UTF-8"] {
         let server = Builder::multi().environment("LC_ALL", language).start();
         let url = server.models().place_model("m", &lower(""));
