@@ -50,7 +50,7 @@ pub struct DemandConfig {
     pub evict: bool,
     /// Idle time after which a model is unloaded.
     pub idle_unload: Option<Duration>,
-    /// Time between two checks of a loaded model against the store.
+    /// Shortest time between two checks of a loaded model against the store.
     pub revalidate: Duration,
     /// Time during which a model that failed to load is not tried again.
     pub negative_ttl: Duration,
@@ -293,7 +293,7 @@ impl Catalog {
         let fetched = Instant::now();
         let url = demand.store.url_of(name);
         let load = || self.load_or_lookup(name.as_str(), &url, lease.path(), || demand.origin(&lease));
-        let handle = self.with_room(demand, name.as_str(), until, load).await?;
+        let handle = self.with_eviction(demand, name.as_str(), until, load).await?;
         Ok((handle, fetched))
     }
 
@@ -337,7 +337,7 @@ impl Catalog {
             let reserved = self.engine.reserve_body(bytes);
             reserved.map_err(|refused| load_error(name.as_str(), refused.into()))
         };
-        let _reserved = self.with_room(demand, name.as_str(), until, reserve).await?;
+        let _reserved = self.with_eviction(demand, name.as_str(), until, reserve).await?;
         demand
             .store
             .fetch(arrival)

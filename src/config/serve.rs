@@ -245,8 +245,8 @@ pub struct ServeArgs {
     )]
     pub idle_unload: Option<Duration>,
 
-    /// Time between checks of a model against the store; a check runs in the background and
-    /// replaces the model if the store has a newer version
+    /// Shortest time between two checks of a model against the store; a request after this time
+    /// starts a check in the background, which replaces the model if the store has a newer version
     #[arg(
         long, env = "LONGSHORE_REVALIDATE", value_name = "TIME", value_parser = duration, default_value = "5min",
         help_heading = "Model store"

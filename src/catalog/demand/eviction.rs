@@ -53,7 +53,7 @@ pub(super) fn missing(error: &CatalogError) -> Option<MissingMemory> {
 impl Catalog {
     /// Retries `attempt` and evicts other models in between. Ends when it succeeds, when eviction
     /// cannot help, or at `until`.
-    pub(super) async fn with_room<T, F: Future<Output = Result<T, CatalogError>>>(
+    pub(super) async fn with_eviction<T, F: Future<Output = Result<T, CatalogError>>>(
         &self,
         demand: &Demand,
         name: &str,
@@ -75,7 +75,7 @@ impl Catalog {
                 return Err(error);
             }
             let load_ended = demand.load_ended.notified();
-            let turn = demand.evicting.lock().await;
+            let evicting = demand.evicting.lock().await;
             if demand.evictions.load(Ordering::Acquire) != before {
                 continue;
             }
@@ -89,7 +89,7 @@ impl Catalog {
                 EvictionOutcome::NoCandidate if demand.pending().len() <= 1 => return Err(error),
                 EvictionOutcome::NoCandidate | EvictionOutcome::AllBusy => {}
             }
-            drop(turn);
+            drop(evicting);
             pauses += 1;
             let _ = timeout(PAUSE, load_ended).await;
         }

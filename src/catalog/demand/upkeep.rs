@@ -63,7 +63,7 @@ impl Catalog {
             let url = demand.store.url_of(&key);
             let path = ArtifactPath::trusted(lease.path());
             let load = || self.replace(name, &url, entry, &path, demand.origin(&lease));
-            self.with_room(demand, name, until, load).await
+            self.with_eviction(demand, name, until, load).await
         };
         match replaced.await {
             Ok(()) => {
