@@ -1,39 +1,41 @@
 //! The model directory: name to loaded model.
 //!
-//! A moka cache without a bound. In platform mode nothing is ever evicted: a full container answers
-//! 507 and the platform chooses what goes (MM-19), so the directory's list always equals the
-//! platform's view. In own mode models come and go by themselves (`demand.rs`). What moka brings is
-//! the key-level lock of its compute operations, which makes everything that happens to one name
-//! happen in order while other names go on:
+//! The directory is a moka cache without a bound. In platform mode the catalog never evicts: a
+//! full container answers 507 and the platform chooses which model to unload (MM-19). The list of
+//! models therefore always equals the platform's view. In standalone mode the catalog loads and
+//! evicts models on its own (`demand.rs`). The catalog uses moka for the per-key lock of its
+//! compute operations: operations on one name run in order, while other names proceed:
 //!
 //! | the name is | load | get, list, invoke | unload |
 //! |---|---|---|---|
 //! | absent | loads | 404 | 404 |
-//! | loading | waits, then as for what came of it: 409, or loads itself | 404 | waits, then unloads |
+//! | loading | waits; 409 if that load succeeded, otherwise loads | 404 | waits, then unloads |
 //! | loaded | 409 | 200 | unloads |
 //! | unloading | waits, then loads | 404 | waits, then 404 |
 //! | held by stuck runs after an unload | loads | 404 | 503 while its memory is held, then 200 |
-//! | restored | 409 | 200; an invocation loads it first | takes it off the list |
+//! | restored | 409 | 200; an invocation loads it first | removes it from the list |
 //!
-//! "Restored" is what a restarted process lists at once, because the platform believes it loaded:
-//! it is loaded again in the background, or by the first request to it, whichever comes first. One
-//! that cannot be loaded again leaves the list; one that cannot be loaded just now (memory), or is
-//! refused for what it did to the last process, stays.
+//! A restarted process lists its former models at once as "restored", because the platform
+//! believes that they are loaded. Each one is loaded again in the background or by its first
+//! request, whichever comes first. A restored model that can never be loaded again leaves the
+//! list. It stays on the list if it only lacks memory for now, or if it is quarantined because it
+//! crashed the last process.
 //!
-//! What always holds: a model is listed only while it can answer, or could before the process was
-//! restarted; an unload ends after the last request to the model has, and after its memory is free,
-//! or says that runs which cannot be ended hold it (`retire.rs`); the journal hears of a load or
-//! unload before whoever asked for it.
+//! Invariants:
+//! - A model is listed only while it can answer, or if it could before the restart.
+//! - An unload ends after the model's last request and after its memory is free. If runs that
+//!   cannot be ended hold the memory, the unload reports that instead (`retire.rs`).
+//! - The journal records a load or unload before the caller gets its response.
 
 mod demand;
 mod entry;
 mod error;
-mod presence;
 mod rehearse;
 mod restore;
 mod retire;
 mod roots;
 mod served;
+mod status;
 mod tokenizers;
 mod usage;
 
@@ -56,85 +58,86 @@ use crate::store::Usage;
 use crate::text::Pool;
 
 use demand::Origin;
-use entry::{Entry, Lent, Slot};
+use entry::{CatalogEntry, Lookup, ModelSlot};
 use error::{load_error, not_loaded, shortened};
 use roots::allowed;
-use served::Requests;
-use tokenizers::Counted;
-use usage::Lately;
+use served::ManifestRequests;
+use tokenizers::CountedTokenizer;
+use usage::RecentUse;
 
-pub use demand::{Demand, Settings as DemandSettings};
-pub use entry::{Description, Handle};
+pub use demand::{Demand, DemandConfig};
+pub use entry::{Handle, ModelInfo};
 pub use error::CatalogError;
-pub use presence::Presence;
+pub use status::ModelStatus;
 
-/// Longest model name, in bytes. The platform's are hashes; the contract asks for 1 KiB at least
-/// (MM-6).
+/// Longest model name, in bytes. The platform's names are hashes; the contract requires at least
+/// 1 KiB (MM-6).
 pub const MAX_NAME_BYTES: usize = 4096;
 
-/// What the directory is made with.
+/// Limits and collaborators of the catalog.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// The only places that a load's `url` may lie below (MM-8).
+pub struct CatalogConfig {
+    /// Directories that must contain the `url` of a load (MM-8).
     pub roots: Vec<PathBuf>,
-    /// How long an unload waits for the model's last requests.
+    /// Longest time that an unload waits for the model's last requests.
     pub unload_timeout: Duration,
-    /// How long the requests of a model's manifest may take at its load, all of them together.
+    /// Time limit at a load for all requests of the model's manifest together.
     pub rehearsal_timeout: Duration,
-    /// Bounds on the pictures, texts and sounds of a request.
+    /// Limits on the pictures, texts and sounds of a request.
     pub media: MediaLimits,
-    /// How many models are loaded again at once.
+    /// Number of models that are restored in parallel.
     pub restores: usize,
-    /// Is told what is on the list, so that it can be restored.
+    /// Records the list of models, so that a restarted process can restore it.
     pub journal: Option<Arc<dyn Journal>>,
 }
 
-/// A model on the list, as it was loaded: all that a restarted process must know of it.
+/// A listed model with all that a restarted process needs to load it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub name: String,
     pub url: String,
     pub target_model: Option<String>,
     pub content: ContentHash,
-    /// The manifest as JSON, without its requests, where there is something in it. Apart from the
-    /// rest of the record in messages, because it may be long.
+    /// The manifest as JSON, without its requests; `None` if it is empty. Messages carry it apart
+    /// from the rest of the record, because it may be long.
     #[serde(skip)]
     pub manifest: Option<String>,
 }
 
-/// Outlives this process, and is told of each load and unload before whoever asked for it.
+/// Record of the loaded models that outlives this process. The catalog writes each load and unload
+/// to it before it answers the caller.
 pub trait Journal: Debug + Send + Sync {
     fn loaded(&self, record: Record);
     fn unloaded(&self, name: &str);
-    /// Models of these contents (`ContentHash::short`) have been asked lately.
+    /// Reports that models with these contents (`ContentHash::short`) got requests recently.
     fn used(&self, contents: &[u64]);
 }
 
 /// All loaded models.
 #[derive(Debug)]
 pub struct Catalog {
-    models: Cache<String, Arc<Entry>>,
+    models: Cache<String, Arc<CatalogEntry>>,
     engine: Arc<Engine>,
-    settings: Settings,
-    /// In own mode.
+    settings: CatalogConfig,
+    /// `Some` in standalone mode.
     demand: Option<Arc<Demand>>,
-    /// A permit for each load after a restart.
+    /// One permit for each restore in progress.
     restores: Semaphore,
-    lately: Lately,
-    /// By the hash of their files.
-    tokenizers: SharedMap<blake3::Hash, Counted>,
-    /// Their files, which several of them may share.
+    recent_use: RecentUse,
+    /// Keyed by the hash of the tokenizer's files.
+    tokenizers: SharedMap<blake3::Hash, CountedTokenizer>,
+    /// Files of the tokenizers; several tokenizers may share one.
     tokenizer_files: Arc<Pool>,
 }
 
 impl Catalog {
-    pub fn new(engine: Arc<Engine>, settings: Settings, demand: Option<Demand>) -> Self {
+    pub fn new(engine: Arc<Engine>, settings: CatalogConfig, demand: Option<Demand>) -> Self {
         Self {
             models: Cache::builder().build(),
             engine,
             demand: demand.map(Arc::new),
             restores: Semaphore::new(settings.restores),
-            lately: Lately::default(),
+            recent_use: RecentUse::default(),
             tokenizers: SharedMap::default(),
             tokenizer_files: Arc::default(),
             settings,
@@ -144,7 +147,7 @@ impl Catalog {
     /// Loads the artifact at `url` as `name` and returns the bytes it takes.
     ///
     /// # Cancel safety
-    /// When the future is dropped the load is given up, and what it has loaded is dropped.
+    /// Dropping the future cancels the load and drops a model that it has already loaded.
     pub async fn load(
         self: &Arc<Self>,
         name: &str,
@@ -162,8 +165,8 @@ impl Catalog {
         Ok(loaded.as_ref().memory())
     }
 
-    /// Loads the artifact at `path`, which whoever started the process chose: the roots do not
-    /// bound it.
+    /// Loads the artifact at `path` without checking it against the roots: the path comes from the
+    /// command line.
     pub async fn load_trusted(&self, name: &str, path: &Path) -> Result<u64, CatalogError> {
         let url = path.to_string_lossy();
         let loaded = self
@@ -172,7 +175,8 @@ impl Catalog {
         Ok(loaded.as_ref().memory())
     }
 
-    /// Loads the artifact at `path` as `name`, and lends it before anybody can unload it.
+    /// Loads the artifact at `path` as `name`. Takes the handle before the entry is visible, so
+    /// that no unload can come between.
     async fn load_from(
         &self,
         name: &str,
@@ -181,7 +185,7 @@ impl Catalog {
         path: &ArtifactPath,
         origin: Option<Origin>,
     ) -> Result<Handle, CatalogError> {
-        let mut lent = Err(CatalogError::AlreadyLoaded { name: name.to_owned() });
+        let mut handle = Err(CatalogError::AlreadyLoaded { name: name.to_owned() });
         self.models
             .entry_by_ref(name)
             .and_try_compute_with(|current| async {
@@ -190,15 +194,15 @@ impl Catalog {
                     if !current.users.is_closed() {
                         return Ok(Op::Nop);
                     }
-                    // An unload left it behind: finish that first, unless only runs that cannot be
-                    // ended hold it.
+                    // Finish the earlier unload of this entry first, unless only stuck runs hold
+                    // it.
                     match self.retire(name, &current).await {
                         Ok(()) | Err(CatalogError::StillHeld { .. }) => {}
                         Err(error) => return Err(error),
                     }
                 }
                 let served = match self.engine.load(path).await {
-                    Ok(model) => self.serve(name, path, model, Requests::Run).await,
+                    Ok(model) => self.serve(name, path, model, ManifestRequests::Run).await,
                     Err(error) => Err(load_error(name, error)),
                 };
                 match served {
@@ -213,28 +217,28 @@ impl Catalog {
                         if let Some(journal) = &self.settings.journal {
                             journal.loaded(record.clone());
                         }
-                        let entry = Entry::loaded(record, served, origin);
-                        lent = Ok(entry.1);
+                        let entry = CatalogEntry::loaded(record, served, origin);
+                        handle = Ok(entry.1);
                         Ok(Op::Put(entry.0))
                     }
                     Err(error) => {
-                        lent = Err(error);
-                        // Nothing, or what is left of an entry that was retired.
+                        handle = Err(error);
+                        // Removes a retired entry, if there was one.
                         Ok::<_, CatalogError>(Op::Remove)
                     }
                 }
             })
             .await?;
-        lent
+        handle
     }
 
-    /// Loads the artifact at `path` and puts it in the place of `old`, when that is still what
-    /// `name` stands for; requests find the one or the other.
+    /// Loads the artifact at `path` and replaces `old` with it, if `old` is still the entry of
+    /// `name`. Each request gets either the old model or the new one.
     async fn replace(
         &self,
         name: &str,
         url: &str,
-        old: &Arc<Entry>,
+        old: &Arc<CatalogEntry>,
         path: &ArtifactPath,
         origin: Origin,
     ) -> Result<(), CatalogError> {
@@ -247,7 +251,7 @@ impl Catalog {
                     return Ok(Op::Nop);
                 }
                 let model = self.engine.load(path).await.map_err(|error| load_error(name, error))?;
-                let served = self.serve(name, path, model, Requests::Run).await?;
+                let served = self.serve(name, path, model, ManifestRequests::Run).await?;
                 let record = Record {
                     name: name.to_owned(),
                     url: url.to_owned(),
@@ -255,12 +259,12 @@ impl Catalog {
                     content: *served.model.content(),
                     manifest: None,
                 };
-                Ok::<_, CatalogError>(Op::Put(Entry::loaded(record, served, Some(origin)).0))
+                Ok::<_, CatalogError>(Op::Put(CatalogEntry::loaded(record, served, Some(origin)).0))
             })
             .await?;
         match outcome {
             CompResult::ReplacedWith(_) => match self.retire(name, old).await {
-                // Freed when they end; requests have the newer one.
+                // The old model is freed when its requests end; new requests get the new model.
                 Err(CatalogError::StillHeld { .. } | CatalogError::StillBusy { .. }) => Ok(()),
                 retired => retired,
             },
@@ -268,12 +272,12 @@ impl Catalog {
         }
     }
 
-    /// Unloads `name`: takes no new requests, waits for the running ones, gives the memory back
-    /// (MM-4, MM-15).
+    /// Unloads `name`: refuses new requests, waits for the running ones, frees the memory (MM-4,
+    /// MM-15).
     ///
     /// # Cancel safety
-    /// When the future is dropped the model takes no requests any more, and a further unload or
-    /// load finishes.
+    /// If the future is dropped, the model accepts no more requests, and the next unload or load
+    /// completes the work.
     pub async fn unload(&self, name: &str) -> Result<(), CatalogError> {
         if self.unload_if(name, |_| true).await? {
             Ok(())
@@ -282,12 +286,17 @@ impl Catalog {
         }
     }
 
-    /// As [`Self::unload`], when `entry` is still what `name` stands for; says whether it was.
-    async fn unload_entry(&self, name: &str, entry: &Arc<Entry>) -> Result<bool, CatalogError> {
+    /// Unloads `name` as [`Self::unload`] does, but only if `entry` is still its entry. Returns
+    /// whether it was.
+    async fn unload_entry(&self, name: &str, entry: &Arc<CatalogEntry>) -> Result<bool, CatalogError> {
         self.unload_if(name, |current| Arc::ptr_eq(current, entry)).await
     }
 
-    async fn unload_if(&self, name: &str, is_meant: impl FnOnce(&Arc<Entry>) -> bool) -> Result<bool, CatalogError> {
+    async fn unload_if(
+        &self,
+        name: &str,
+        is_meant: impl FnOnce(&Arc<CatalogEntry>) -> bool,
+    ) -> Result<bool, CatalogError> {
         let outcome = self
             .models
             .entry_by_ref(name)
@@ -304,28 +313,27 @@ impl Catalog {
         Ok(matches!(outcome, CompResult::Removed(_)))
     }
 
-    /// Lends `name` for a request, which waits until `deadline` at most when the model has to be
-    /// loaded again.
+    /// Returns a handle to `name` for a request. If the model has to be loaded first, waits until
+    /// `deadline` at most.
     pub async fn get(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<Handle, CatalogError> {
         let name = match &self.demand {
-            // A folder of objects is one model, however its name is written.
+            // A folder of objects is the same model with and without the slash at the end.
             Some(_) => name.strip_suffix('/').unwrap_or(name),
             None => name,
         };
-        match self.lend(name).await {
-            Lent::Model(handle) => {
+        match self.lookup(name).await {
+            Lookup::Model(handle) => {
                 if let Some(demand) = &self.demand {
-                    self.look_after(demand, name, &handle);
+                    self.record_hit(demand, name, &handle);
                 }
                 Ok(handle)
             }
-            Lent::Nothing => match &self.demand {
+            Lookup::Nothing => match &self.demand {
                 Some(demand) => self.demand(demand, name, deadline).await,
                 None => Err(not_loaded(name)),
             },
-            Lent::Restored => {
-                // A task of its own: when one request does not wait for the end, the next one finds
-                // it further on.
+            Lookup::Restored => {
+                // Runs in its own task, so that the restore continues when this request times out.
                 let (catalog, restored) = (Arc::clone(self), name.to_owned());
                 let task = task::spawn(async move { catalog.restore(&restored).await });
                 match timeout_at(deadline, task).await {
@@ -333,44 +341,44 @@ impl Catalog {
                     Ok(Err(_)) => return Err(load_error(name, LoadError::Pool(PoolError::Panicked))),
                     Err(_) => return Err(load_error(name, LoadError::Pool(PoolError::Deadline))),
                 }
-                match self.lend(name).await {
-                    Lent::Model(handle) => Ok(handle),
-                    Lent::Restored | Lent::Nothing => Err(not_loaded(name)),
+                match self.lookup(name).await {
+                    Lookup::Model(handle) => Ok(handle),
+                    Lookup::Restored | Lookup::Nothing => Err(not_loaded(name)),
                 }
             }
         }
     }
 
-    async fn lend(&self, name: &str) -> Lent {
+    async fn lookup(&self, name: &str) -> Lookup {
         let Some(entry) = self.models.get(name).await else {
-            return Lent::Nothing;
+            return Lookup::Nothing;
         };
-        let lent = entry.lend();
-        if self.settings.journal.is_some() && matches!(lent, Lent::Model(_)) {
-            self.lately.note(&entry);
+        let found = entry.lookup();
+        if self.settings.journal.is_some() && matches!(found, Lookup::Model(_)) {
+            self.recent_use.note(&entry);
         }
-        lent
+        found
     }
 
-    /// What is known of the loaded model `name`.
-    pub async fn describe(&self, name: &str) -> Result<Description, CatalogError> {
+    /// Describes the loaded model `name`.
+    pub async fn describe(&self, name: &str) -> Result<ModelInfo, CatalogError> {
         match self.models.get(name).await {
             Some(entry) if !entry.users.is_closed() => Ok(entry.describe()),
             _ => Err(not_loaded(name)),
         }
     }
 
-    /// Up to `limit` loaded models whose names come after `after`, sorted by name, each with its
-    /// `url`, and whether there are more.
+    /// Returns up to `limit` loaded models whose names sort after `after`, ordered by name, each
+    /// with its `url`, and whether there are more.
     pub fn page(&self, after: Option<&str>, limit: usize) -> (Vec<(String, String)>, bool) {
-        let mut page: Vec<(Arc<String>, Arc<Entry>)> = self
+        let mut page: Vec<(Arc<String>, Arc<CatalogEntry>)> = self
             .models
             .iter()
             .filter(|(name, entry)| !entry.users.is_closed() && after.is_none_or(|after| name.as_str() > after))
             .collect();
         let more = page.len() > limit;
         if more {
-            // Only the page is sorted, however many models there are.
+            // Sort only the page, because there may be many models.
             page.select_nth_unstable_by(limit, |(one, _), (other, _)| one.cmp(other));
             page.truncate(limit);
         }
@@ -381,12 +389,12 @@ impl Catalog {
         (page.collect(), more)
     }
 
-    /// In own mode, what is on disk.
+    /// Disk usage of the store's cache, in standalone mode.
     pub fn archives(&self) -> Option<Usage> {
         self.demand.as_ref().map(|demand| demand.store.usage())
     }
 
-    /// How many models are loaded.
+    /// Number of listed models.
     pub fn len(&self) -> usize {
         self.models.iter().filter(|(_, entry)| !entry.users.is_closed()).count()
     }
@@ -395,7 +403,7 @@ impl Catalog {
         self.len() == 0
     }
 
-    /// [`allowed`], on a thread that may wait.
+    /// Runs [`allowed`] on a thread that may block.
     async fn allowed(&self, name: &str, url: &str) -> Result<ArtifactPath, CatalogError> {
         let (roots, wanted) = (self.settings.roots.clone(), url.to_owned());
         let checked = self.engine.with_files(move || allowed(&roots, &wanted)).await;

@@ -1,7 +1,7 @@
-//! The commands: parses the line, wires the parts, owns start and stop.
+//! The commands: parses the command line, connects the modules, and controls start and stop.
 //!
-//! `serve` is two processes: a `supervisor`, which listens, and the worker that it starts, which
-//! does all the rest.
+//! `serve` runs as two processes: the supervisor, which holds the listening socket, and its
+//! worker, which serves the requests.
 
 mod endpoint;
 mod inspect;
@@ -23,13 +23,15 @@ use anyhow::{Context, Result};
 use tracing::level_filters::LevelFilter;
 
 use crate::archive;
-use crate::config::{ArchiveArgs, Cli, Command, EndpointArgs, ExamineArgs, PrepareArgs, ServeArgs, TetherArgs};
+use crate::config::{
+    ArchiveArgs, Cli, Command, EndpointArgs, ExamineArgs, LogFormat, LogLevel, PrepareArgs, ServeArgs, TetherArgs,
+};
 use crate::endpoint::tether;
 use crate::engine::{self, Examiner};
 use crate::manifest;
 use crate::supervisor::{self, Inheritance, RefusalTimes};
+use crate::telemetry;
 use crate::telemetry::escape::plain;
-use crate::telemetry::{self, LogFormat, LogLevel};
 
 use serve::serve;
 
@@ -49,13 +51,13 @@ pub fn main() -> ExitCode {
         None => (cli.serve, false),
     };
     telemetry::init(args.log_format, args.log_level);
-    // The system dumps no process that hides. The one that may be dumped is the one that runs
-    // models.
+    // The kernel writes no core dump of a hidden process, so a worker with --core-dumps stays
+    // visible.
     if !(is_worker && args.core_dumps) {
         hide();
     }
     if !telemetry_is_off {
-        tracing::warn!("set ORT_DISABLE_TELEMETRY=1, or ONNX Runtime may report to its vendor");
+        tracing::warn!("ONNX Runtime may send telemetry to its vendor; set ORT_DISABLE_TELEMETRY=1");
     }
     let ended = if is_worker {
         work(&args)
@@ -64,19 +66,20 @@ pub fn main() -> ExitCode {
     } else {
         listen(&args).and_then(|listener| System::new().block_on(serve(&args, listener, Inheritance::default())))
     };
-    // Not `ExitCode`: models may still be loading, on threads that nothing can interrupt.
+    // Not `ExitCode`, which runs C++ destructors: models may still be loading on threads that
+    // cannot be interrupted.
     exit(ended)
 }
 
-/// Keeps this process's memory, environment and descriptors from other processes of its user: those
-/// that prepare models run strangers' code, and the environment has credentials.
+/// Hides the memory, environment and descriptors of this process from other processes of its user.
+/// Processes that prepare models run untrusted code, and the environment contains credentials.
 fn hide() {
     if let Err(error) = engine::hide() {
-        tracing::warn!(%error, "other processes of this user can read and change the memory of this one");
+        tracing::warn!(%error, "other processes of this user can read and change the memory of this process");
     }
 }
 
-/// Ends the process of a command that serves; logs what went wrong.
+/// Ends the process of a serving command and logs an error.
 fn exit(ended: Result<i32>) -> ! {
     engine::exit_now(ended.unwrap_or_else(|error| {
         tracing::error!("{}", causes(&error));
@@ -84,7 +87,7 @@ fn exit(ended: Result<i32>) -> ! {
     }))
 }
 
-/// Ends the process of a command that does its work and is done; says what went wrong.
+/// Ends the process of a one-shot command and prints an error.
 fn end(result: Result<()>) -> ! {
     engine::exit_now(match result {
         Ok(()) => 0,
@@ -97,11 +100,11 @@ fn end(result: Result<()>) -> ! {
 
 /// Whether `path` is an archive rather than a model's folder or file.
 fn is_archive(path: &Path) -> Result<bool> {
-    let failed = || format!("{} is neither a model nor an archive of one", path.display());
+    let failed = || format!("{} is neither a model nor an archive of a model", path.display());
     Ok(path.is_file() && archive::is_archive(path).with_context(failed)?)
 }
 
-/// What went wrong and why, where a cause is not in the text of what it caused.
+/// Joins an error and its causes; leaves out a cause whose text is already in the error before it.
 fn causes(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |mut text, cause| {
         let cause = cause.to_string();
@@ -116,14 +119,14 @@ fn causes(error: &anyhow::Error) -> String {
     })
 }
 
-/// Says to whoever sits at the terminal what takes its time.
+/// Prints the current step if standard error is a terminal.
 fn progress(what: &str) {
     if stderr().is_terminal() {
         eprintln!("{what} ...");
     }
 }
 
-/// What the commands that look at a model start with: the log, which only warns, and ONNX Runtime.
+/// Starts the log (warnings only) and ONNX Runtime, for the commands that examine a model.
 fn examiner(args: &ExamineArgs) -> Result<Examiner> {
     telemetry::init(LogFormat::Text, LogLevel(LevelFilter::WARN));
     Ok(Examiner::start(&engine::ExamineBounds {
@@ -142,35 +145,35 @@ fn prepare(args: &PrepareArgs) -> ! {
         onnxruntime: args.onnxruntime.clone(),
         operators: args.operators.clone(),
     };
-    // Whoever reads standard error is not there; how it ends is what the server sees.
+    // The server does not read standard error; it sees only the exit code.
     engine::exit_now(match engine::run_child(&args.folder, &libraries) {
         Ok(()) => 0,
         Err(_) => 1,
     })
 }
 
-/// Stands in for SageMaker.
+/// Emulates SageMaker.
 fn endpoint(args: &EndpointArgs) -> ! {
     telemetry::init(args.log_format, args.log_level);
     hide();
     exit(System::new().block_on(endpoint::run(args)))
 }
 
-/// Makes this process another command, tied to the process that started it.
+/// Replaces this process with another command, which gets a signal when its parent process ends.
 fn become_tied(args: &TetherArgs) -> ! {
     let error = tether::run_with_parent_death_signal(args.parent, args.parting, &args.command);
     let command = args.command.first().map(OsString::as_os_str).unwrap_or_default();
     eprintln!("longshore: start {}: {error}", plain(&command.to_string_lossy()));
-    // As a shell says it of a command that is not there.
+    // The exit code with which a shell reports a missing command.
     engine::exit_now(127)
 }
 
-/// Keeps a worker that serves.
+/// Runs the supervisor, which keeps a worker running.
 fn supervise(args: &ServeArgs) -> Result<i32> {
     let settings = supervisor::SupervisorConfig {
         arguments: worker_arguments(env::args_os().skip(1)),
-        // With one model there is nobody to protect from it, and no model is worse than one that
-        // fails at times.
+        // With a single model there are no others to protect from it, and a model that crashes
+        // sometimes is better than none.
         refusals: (args.multi_model || args.model_store.is_some()).then_some(RefusalTimes {
             first: args.first_refusal,
             longest: args.bad_model_ttl,
@@ -180,25 +183,29 @@ fn supervise(args: &ServeArgs) -> Result<i32> {
     Ok(supervisor::run(listen(args)?, settings)?)
 }
 
-/// The arguments after the command's name, which may be left out.
+/// Returns the arguments of the command, without its optional name.
 fn worker_arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments = arguments.peekable();
     arguments.next_if(|first| first == "serve");
     arguments.collect()
 }
 
-/// Serves for the supervisor that has started this process.
+/// Serves as the worker of the supervisor that started this process.
 fn work(args: &ServeArgs) -> Result<i32> {
     let (listener, inheritance) = supervisor::join(args.core_dumps)?;
     System::new().block_on(serve(args, listener, inheritance))
 }
 
 fn listen(args: &ServeArgs) -> Result<TcpListener> {
-    TcpListener::bind((args.bind, args.port))
-        .with_context(|| format!("listen on {}:{}; --port chooses another", args.bind, args.port))
+    TcpListener::bind((args.bind, args.port)).with_context(|| {
+        format!(
+            "listen on {}:{}; choose another --port if it is in use",
+            args.bind, args.port
+        )
+    })
 }
 
-/// How much an archive may hold.
+/// Returns the limits on archives.
 fn bounds(args: &ArchiveArgs) -> archive::UnpackLimits {
     archive::UnpackLimits {
         entries: args.max_entries,

@@ -1,13 +1,16 @@
-//! Every knob, once: flag, environment variable, default, unit, reason. Nothing else reads the
-//! environment.
+//! The command line: every option with its flag, environment variable, default, unit and reason.
+//! Other modules do not read options from the environment.
 //!
-//! A flag's variable is SageMaker's own where the contract has one, else `LONGSHORE_*`. The
-//! variables that AWS's own images honour by convention are read too ([`Conventions`]); a flag or
-//! its own variable wins over them.
+//! An option's variable is SageMaker's own if the contract defines one, otherwise `LONGSHORE_*`.
+//! The variables that AWS's own images use by convention are read too ([`Conventions`]). A flag or
+//! its own variable overrides them.
+//!
+//! The section types here are plain data. Only `cli` turns them into the types of other modules.
 
 mod endpoint;
 mod examine;
 mod fetch;
+mod logging;
 mod media;
 mod serve;
 #[cfg(test)]
@@ -23,15 +26,16 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 
-pub use endpoint::{DealKind, EndpointArgs, Parting, RunnerKind, TetherArgs};
+pub use endpoint::{DealKind, DeathSignal, EndpointArgs, RunnerKind, TetherArgs};
 pub use examine::{ExamineArgs, InspectArgs, PackArgs, PrepareArgs};
 pub use fetch::{ArchiveArgs, FetchArgs};
+pub use logging::{LogFormat, LogLevel};
 pub use media::MediaArgs;
 pub use serve::{Conventions, OnFull, Prepare, Provider, ServeArgs};
 
 /// Serves thousands of ONNX models from one machine, as a SageMaker container.
 #[derive(Debug, Parser)]
-#[command(name = "longshore", version, args_conflicts_with_subcommands = true)]
+#[command(name = "longshore", version, args_conflicts_with_subcommands = true, after_help = VALUES)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -41,46 +45,56 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the SageMaker container contract (the default without a command)
+    /// Serve models as a SageMaker container (the default command)
+    #[command(after_help = VALUES)]
     Serve(Box<ServeArgs>),
-    /// Stand in for SageMaker on this machine: boto3, the AWS CLI and the SageMaker SDK deploy to
-    /// it and invoke
-    #[command(after_help = endpoint::EXAMPLE)]
+    /// Emulate SageMaker on this machine: deploy and invoke with boto3, the AWS CLI or the
+    /// SageMaker SDK
+    #[command(after_help = format!("{VALUES}\n\n{}", endpoint::EXAMPLE))]
     Endpoint(Box<EndpointArgs>),
-    /// Check a model, prepare it, and pack it into the model.tar.gz that SageMaker takes
+    /// Check a model, prepare it, and pack it into a model.tar.gz for SageMaker
     #[command(after_help = examine::PACK_EXAMPLE)]
     Pack(PackArgs),
-    /// Say what a model takes and gives, what was measured of it, and how it is asked
+    /// Show a model's inputs, outputs, measured resource use and example requests
     #[command(after_help = examine::INSPECT_EXAMPLE)]
     Inspect(InspectArgs),
-    /// Print the JSON Schema of longshore.json, the file by which an artifact says what its graph
-    /// does not
+    /// Print the JSON Schema of longshore.json, the file that describes a model's inputs and
+    /// outputs beyond its graph
     #[command(after_help = SCHEMA_HELP)]
     Schema,
-    /// The process that `serve` starts, and starts again
+    /// Serve requests as the child process of `serve`, which restarts it after a crash
     #[command(hide = true)]
     Worker(Box<ServeArgs>),
-    /// Prepare models for the server that started this process, as it asks on standard input
+    /// Prepare models for the server that started this process; requests come on standard input
     #[command(hide = true)]
     Prepare(PrepareArgs),
-    /// Become another command that does not outlive the process which started this one
+    /// Run a command that ends when the process which started this one ends
     #[command(hide = true)]
     Tether(TetherArgs),
 }
 
+/// Explains the forms of values, below the options of `serve` and `endpoint`.
+const VALUES: &str = "\
+Values:
+  TIME   a number of seconds, or with a unit: 500ms, 58s, 2min (from 1ms to 7days)
+  BYTES  a number of bytes, or with a unit: 64KiB, 25MiB, 10GiB
+  BOOL   true or false; the flag without a value means true
+
+An option with [env: NAME] can also be set by that environment variable; the flag overrides it.";
+
 const SCHEMA_HELP: &str = "\
-Editors check the file against it and complete its keys, e.g. in VS Code's settings:
+Editors use the schema to check the file and to complete its keys. In the settings of VS Code, for example:
   longshore schema > longshore.schema.json
   \"json.schemas\": [{\"fileMatch\": [\"longshore.json\"], \"url\": \"./longshore.schema.json\"}]";
 
-/// The process's environment, for those of others' variables that others define: credentials and
-/// endpoints of stores.
+/// Returns the environment of the process, for variables that other programs define: credentials
+/// and endpoints of stores.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Where what may be deleted is kept, unless a flag says where: one folder for each user, which
-/// others cannot write to.
+/// Returns the cache folder. The default is a separate folder for each user, which other users
+/// cannot write to.
 fn cache_dir(given: Option<&PathBuf>) -> PathBuf {
     given.cloned().unwrap_or_else(|| {
         let user = rustix::process::geteuid().as_raw();
@@ -88,7 +102,7 @@ fn cache_dir(given: Option<&PathBuf>) -> PathBuf {
     })
 }
 
-/// `90s`, `2min`, or a bare number of seconds, as SageMaker's variables give it.
+/// Parses `90s`, `2min`, or a bare number of seconds, the form of SageMaker's variables.
 fn duration(text: &str) -> Result<Duration, String> {
     const SHORTEST: Duration = Duration::from_millis(1);
     const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -104,20 +118,20 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A time that may be switched off.
+/// A time, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OrOff(pub Option<Duration>);
+pub struct DurationOrOff(pub Option<Duration>);
 
-fn duration_or_off(text: &str) -> Result<OrOff, String> {
+fn duration_or_off(text: &str) -> Result<DurationOrOff, String> {
     if ["off", "0"].contains(&text) {
-        return Ok(OrOff(None));
+        return Ok(DurationOrOff(None));
     }
     duration(text)
-        .map(|time| OrOff(Some(time)))
+        .map(|time| DurationOrOff(Some(time)))
         .map_err(|error| format!("{error}, or `off`"))
 }
 
-/// The origin of pages in browsers: a scheme and a host, perhaps a port, or `*`.
+/// Parses the origin of a web page: a scheme and a host, with an optional port, or `*`.
 fn origin(text: &str) -> Result<String, String> {
     let is_origin = |text: &str| {
         text.split_once("://").is_some_and(|(scheme, authority)| {
@@ -140,12 +154,12 @@ fn archive_name(text: &str) -> Result<PathBuf, String> {
     if [".tar.gz", ".tgz"].iter().any(|ending| text.ends_with(ending)) {
         Ok(text.into())
     } else {
-        Err("what is written is a gzipped tar archive; end the name in .tar.gz".to_owned())
+        Err("the output is a gzipped tar archive; use a name that ends in .tar.gz or .tgz".to_owned())
     }
 }
 
-/// Connections at a time when `open_files` may be open: models, their files and the log need some,
-/// at least half of a few.
+/// Returns the default limit of connections if the process may open `open_files` files. Models,
+/// their files and the log need some: 128, or half of a small limit.
 fn max_connections(open_files: Option<u64>) -> usize {
     const OTHERS: usize = 128;
     let open_files = open_files
@@ -154,7 +168,7 @@ fn max_connections(open_files: Option<u64>) -> usize {
     open_files.saturating_sub(OTHERS).max(open_files / 2).max(1)
 }
 
-/// Of so many connections, those that only health checks keep.
+/// Returns the number of `connections` that are reserved for health checks.
 fn reserved_connections(given: Option<usize>, connections: usize) -> usize {
     given.unwrap_or((connections / 16).clamp(1, 16)).min(connections - 1)
 }
@@ -170,15 +184,15 @@ fn threads(text: &str) -> Result<usize, String> {
 fn one_to(most: usize, text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if (1..=most).contains(&number) => Ok(number),
-        Ok(_) | Err(_) => Err(format!("expected 1 to {most}")),
+        Ok(_) | Err(_) => Err(format!("expected a number from 1 to {most}")),
     }
 }
 
 impl Cli {
-    /// Reads the command line and the environment of this process; what is wrong ends it with a
-    /// message.
+    /// Parses the command line and the environment of this process. An error ends the process with
+    /// a message.
     ///
-    /// A variable that is set to nothing counts as not set: templates leave such behind.
+    /// An empty variable counts as unset, because templates often produce empty variables.
     pub fn read() -> Self {
         let mut command = Self::command()
             .mut_args(without_empty_variable)
@@ -190,14 +204,14 @@ impl Cli {
     }
 }
 
-/// An error about a value names the flag that it is for; in a container it comes from the flag's
-/// variable, and that is what has to be changed.
+/// Adds the name of the variable to an error about a value. Clap names only the flag, but in a
+/// container the value comes from the flag's variable.
 fn with_variable(mut error: Error, mut command: clap::Command, variable: impl Fn(&OsStr) -> Option<OsString>) -> Error {
-    let said = |kind| match error.get(kind) {
+    let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text),
         Some(_) | None => None,
     };
-    let (Some(flag), Some(value)) = (said(ContextKind::InvalidArg), said(ContextKind::InvalidValue)) else {
+    let (Some(flag), Some(value)) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue)) else {
         return error;
     };
     command.build();
@@ -209,7 +223,7 @@ fn with_variable(mut error: Error, mut command: clap::Command, variable: impl Fn
         .filter_map(Arg::get_env)
         .find(|&name| variable(name).is_some_and(|set| set == value.as_str()));
     if let Some(name) = name {
-        let tip = format!("the variable {} has this value", name.display()).into();
+        let tip = format!("the value comes from the environment variable {}", name.display()).into();
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
     }
     error

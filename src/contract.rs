@@ -1,13 +1,16 @@
-//! The container's HTTP face: the routes of the SageMaker contract and, below `/v2`, of the Open
-//! Inference Protocol, on one port; beside them the interfaces of text servers (`texts.rs`).
+//! The container's HTTP server. One port serves the routes of the SageMaker contract, the Open
+//! Inference Protocol (below `/v2`) and the interfaces of other text servers (`texts.rs`).
 //!
-//! Handlers are thin: they read what a request says, ask `catalog` for the model, and leave the
-//! rest to `engine`, which keeps long work off these threads. What always holds: no handler waits
-//! for anything but its own request, so `/ping` and `GET /models` answer whatever models do (PI-2,
-//! MM-16); every refusal of a request that was understood is JSON, its status from the one table in
-//! `error.rs`; a client that hangs up takes its request with it, so what it asked for uses nothing
-//! up. What is no HTTP at all (a malformed request line, a head that is too long or comes too
-//! slowly) is refused by actix with a bare status.
+//! Handlers are thin: they parse the request, get the model from `catalog` and leave the rest to
+//! `engine`, which keeps long work off the HTTP threads.
+//!
+//! Invariants:
+//! - A handler waits only for its own request, so `/ping` and `GET /models` answer whatever the
+//!   models do (PI-2, MM-16).
+//! - Every refusal of a valid HTTP request is JSON, with a status from the table in `error.rs`.
+//!   For malformed HTTP (a bad request line, a head that is too long or too slow) actix sends a
+//!   bare status.
+//! - A client that hangs up cancels its request, so that an abandoned request uses no resources.
 
 mod body;
 mod coding;
@@ -46,65 +49,64 @@ use error::Error;
 pub use health::Health;
 pub use pulse::Pulse;
 
-/// Media types when a request does not say.
+/// Defaults for requests that do not name a media type.
 #[derive(Debug, Clone)]
 pub struct Formats {
     pub default_content_type: String,
     pub default_accept: Format,
-    /// How many JSON documents a body may hold.
+    /// Whether a JSON body may hold several documents.
     pub documents: Documents,
 }
 
-/// Which model answers `POST /invocations`.
+/// Choice of the model that answers `POST /invocations`.
 #[derive(Debug, Clone, Default)]
 pub struct Invocations {
-    /// The one that the Target-Model header names, where there is such a header.
+    /// Whether the Target-Model header chooses the model, if the request has one.
     pub by_target: bool,
-    /// Else this one.
+    /// The model for all other requests.
     pub default: Option<String>,
 }
 
-/// What the HTTP face is started with.
+/// Options of the HTTP server.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ContractConfig {
     pub formats: Formats,
     pub invocations: Invocations,
     /// Whether models are loaded and unloaded through `/models`.
     pub loads: bool,
-    /// Bytes of the largest request body.
+    /// Largest request body, in bytes.
     pub max_body: usize,
-    /// The least bytes of a reply that is compressed for clients that accept it; `None` for no
-    /// reply.
+    /// Smallest response that is compressed for clients that accept it, in bytes; `None` disables
+    /// compression.
     pub compress_above: Option<usize>,
-    /// Bytes of all header names and values of a request.
+    /// Largest sum of all header names and values of a request, in bytes.
     pub max_headers: usize,
     pub request_timeout: Duration,
-    pub connections: connections::ConnectionConfig,
-    /// Which pages in browsers are served.
+    pub connections: connections::Settings,
+    /// Web pages whose requests from browsers are served.
     pub pages: Pages,
-    /// Whether connections of other users of this machine are closed.
+    /// Whether to close connections from other users of this machine.
     pub only_this_user: bool,
-    /// What the HTTP threads count in, where their progress is of interest.
+    /// Counter in which the HTTP threads record their progress, if the supervisor watches it.
     pub pulse: Option<Arc<Pulse>>,
     /// For `GET /execution-parameters` (BT-2).
     pub max_concurrent_transforms: usize,
     pub max_payload_in_mb: usize,
 }
 
-/// What handlers share. Made once: every HTTP thread has the same.
+/// State shared by all handlers. Built once, because every HTTP thread must have the same one.
 #[derive(Debug)]
-struct State {
-    settings: Settings,
+struct AppState {
+    settings: ContractConfig,
     catalog: Arc<Catalog>,
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 }
 
-impl State {
-    /// Waits for the model that answers requests which name none, when `name` is that one and the
-    /// server has been restarted.
-    async fn default_started_by(&self, name: &str, deadline: tokio::time::Instant) -> Result<(), Error> {
+impl AppState {
+    /// Waits until the default model is loaded after a restart, if `name` is the default model.
+    async fn wait_for_default(&self, name: &str, deadline: tokio::time::Instant) -> Result<(), Error> {
         match &self.settings.invocations.default {
             Some(default) if default == name => self.health.started_by(deadline).await,
             Some(_) | None => Ok(()),
@@ -112,10 +114,10 @@ impl State {
     }
 }
 
-/// Starts serving on `listener`, until the returned server is stopped.
+/// Serves on `listener` until the returned server is stopped.
 pub fn start(
     listener: TcpListener,
-    settings: Settings,
+    settings: ContractConfig,
     catalog: Arc<Catalog>,
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
@@ -123,7 +125,7 @@ pub fn start(
 ) -> std::io::Result<Server> {
     let connections = settings.connections.clone();
     let (only_this_user, pulse) = (settings.only_this_user, settings.pulse.clone());
-    let state = web::Data::new(State {
+    let state = web::Data::new(AppState {
         settings,
         catalog,
         engine,
@@ -133,9 +135,9 @@ pub fn start(
     let shared = state.clone();
     let refuses = move |head: &RequestHead| refuse_to_continue(&shared, head);
     let app = move || {
-        // Called on each HTTP thread.
+        // Runs once on each HTTP thread.
         if let Some(pulse) = pulse.clone() {
-            pulse.follow_this_thread();
+            pulse.count_on_this_thread();
         }
         App::new()
             .app_data(state.clone())
@@ -144,26 +146,26 @@ pub fn start(
     };
     let connected = move |stream: &TcpStream, _: &mut Extensions| {
         if only_this_user {
-            close_stranger(stream);
+            close_if_other_user(stream);
         }
     };
     connections::start(listener, &connections, connected, refuses, app)
 }
 
-/// Closes a new connection that is of another user of this machine, before anything is read of it.
-fn close_stranger(stream: &TcpStream) {
+/// Closes a new connection from another user of this machine before reading from it.
+fn close_if_other_user(stream: &TcpStream) {
     let peer = Peer::of_connection(stream);
     if peer == Peer::Admitted {
         return;
     }
-    tracing::warn!("{peer}, and is closed (--only-this-user)");
-    // An error says that it is closed already.
+    tracing::warn!("{peer}; connection closed (--only-this-user)");
+    // An error means that it is already closed.
     let _ = shutdown(stream, Shutdown::Both);
 }
 
-/// The answer to a client that announces a body over the limit and waits for leave to send it: it
-/// never has to.
-fn refuse_to_continue(state: &State, head: &RequestHead) -> Option<Response<BoxBody>> {
+/// Builds the response to a client that announces a body over the limit and waits for
+/// `100 Continue`, so that it never sends the body.
+fn refuse_to_continue(state: &AppState, head: &RequestHead) -> Option<Response<BoxBody>> {
     let (path, method) = (head.uri.path(), &head.method);
     let route = route(path, method);
     let limit = match route {
@@ -180,13 +182,13 @@ fn refuse_to_continue(state: &State, head: &RequestHead) -> Option<Response<BoxB
     let declared = head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()?;
     let refusal = (declared > limit.bytes).then_some(Error::BodyTooLarge {
         limit: limit.bytes,
-        knob: limit.knob,
+        option: limit.option,
     })?;
     let status = refusal.status_code().as_u16();
     state.metrics.request(route, status, 0.0);
     tracing::info!(status, method = method.as_str(), path, "{refusal}");
     let response = match v2::is_below(path) {
-        true => v2::Refusal(refusal).error_response(),
+        true => v2::V2Error(refusal).error_response(),
         false => refusal.error_response(),
     };
     Some(response.into())
@@ -195,7 +197,7 @@ fn refuse_to_continue(state: &State, head: &RequestHead) -> Option<Response<BoxB
 fn routes(app: &mut web::ServiceConfig) {
     app.service(
         web::resource("/ping")
-            // The guide words the health check as GET in one place and POST in another (PI-7).
+            // The SageMaker guide says GET in one place and POST in another (PI-7).
             .route(web::get().to(health::ping))
             .route(web::head().to(health::ping))
             .route(web::post().to(health::ping))
@@ -222,20 +224,20 @@ fn routes(app: &mut web::ServiceConfig) {
             .route(web::post().to(models::load))
             .default_service(web::to(|request| not_allowed(request, "GET, POST"))),
     )
-    // All other paths: those below /models/ and /v2/ hold names with encoded slashes, so the raw
-    // path is read by `wire`. Plain paths above, none with a pattern: matching one costs as much as
-    // a small model's run.
+    // Model names below /models/ and /v2/ may contain encoded slashes, so `wire` parses the raw
+    // path. The routes above are plain paths without patterns, because matching one pattern costs
+    // as much as a run of a small model.
     .default_service(web::to(below));
 }
 
-/// Below `/models/`, below `/v2`, one of the interfaces for texts, or nowhere.
+/// Routes paths below `/models/` and `/v2`, the text interfaces, and unknown paths.
 async fn below(
-    state: web::Data<State>,
+    state: web::Data<AppState>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
     if v2::is_below(request.path()) {
-        // Apart, so that it makes no other request's future larger.
+        // Boxed, so that it does not enlarge the futures of other requests.
         return Ok(Box::pin(v2::answer(state, request, payload)).await?);
     }
     if let Some(api) = texts::api(request.path()) {
@@ -251,8 +253,8 @@ async fn not_allowed(request: HttpRequest, allowed: &'static str) -> Result<Http
     })
 }
 
-/// `GET /execution-parameters`: what batch transform asks before its first record (BT-2).
-async fn execution_parameters(state: web::Data<State>) -> HttpResponse {
+/// `GET /execution-parameters`: batch transform requests it before its first record (BT-2).
+async fn execution_parameters(state: web::Data<AppState>) -> HttpResponse {
     HttpResponse::Ok().json(ExecutionParameters {
         max_concurrent_transforms: state.settings.max_concurrent_transforms,
         batch_strategy: "MULTI_RECORD".to_owned(),
@@ -260,8 +262,8 @@ async fn execution_parameters(state: web::Data<State>) -> HttpResponse {
     })
 }
 
-/// `GET /metrics`, in Prometheus' text format.
-async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
+/// `GET /metrics`, in the Prometheus text format.
+async fn metrics(state: web::Data<AppState>) -> Result<HttpResponse, Error> {
     let now = state.engine.load_now();
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     state.metrics.models_loaded.set(gauge(state.catalog.len() as u64));
@@ -269,7 +271,9 @@ async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     state.metrics.requests_waiting.set(gauge(now.waiting as u64));
     state.metrics.stuck_runs.set(gauge(now.stuck.runs as u64));
     state.metrics.stuck_models.set(gauge(now.stuck.models as u64));
-    state.metrics.follow(now.batches, now.batched_requests, now.stuck.total);
+    state
+        .metrics
+        .set_engine_counters(now.batches, now.batched_requests, now.stuck.total);
     state.metrics.memory_reserved_bytes.set(gauge(now.reserved.models));
     state.metrics.memory_mapped_bytes.set(gauge(now.reserved.mapped));
     state.metrics.memory_requests_bytes.set(gauge(now.reserved.requests));
@@ -285,10 +289,10 @@ async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     Ok(HttpResponse::Ok().content_type(Metrics::CONTENT_TYPE).body(text))
 }
 
-/// Around every request: refuses what no route should see, counts, and logs what went wrong where
-/// it is handled.
+/// Wraps every request: refuses requests that must not reach a route, records metrics, and logs
+/// errors.
 async fn observe(
-    state: web::Data<State>,
+    state: web::Data<AppState>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<Tracked>, actix_web::Error> {
@@ -324,7 +328,7 @@ async fn observe(
                     .metrics
                     .request(route, status.as_u16(), started.elapsed().as_secs_f64());
                 return Err(match is_v2 {
-                    true => v2::Refusal(Error::Cut).into(),
+                    true => v2::V2Error(Error::Cut).into(),
                     false => Error::Cut.into(),
                 });
             }
@@ -341,8 +345,8 @@ async fn observe(
     Ok(InFlight::track(in_flight, response))
 }
 
-/// Whether a request may reach its route at all.
-fn judge(state: &State, request: &ServiceRequest) -> (Verdict, Option<Error>) {
+/// Decides whether a request may reach its route.
+fn judge(state: &AppState, request: &ServiceRequest) -> (Verdict, Option<Error>) {
     let bytes: usize = request
         .headers()
         .iter()
@@ -360,12 +364,12 @@ fn judge(state: &State, request: &ServiceRequest) -> (Verdict, Option<Error>) {
 
 fn refused(request: ServiceRequest, refusal: Error, is_v2: bool) -> ServiceResponse<BoxBody> {
     match is_v2 {
-        true => request.error_response(v2::Refusal(refusal)),
+        true => request.error_response(v2::V2Error(refusal)),
         false => request.error_response(refusal),
     }
 }
 
-/// Whether a request asks how the container is (PI-5).
+/// Whether a request checks the health of the container (PI-5).
 fn is_health_check(route: Route, method: &Method) -> bool {
     match route {
         Route::Ping | Route::List | Route::Metrics => true,
@@ -403,8 +407,8 @@ fn route(path: &str, method: &Method) -> Route {
     }
 }
 
-/// The opaque name of the path and the client's name together: the log is where one is looked up
-/// for the other.
+/// Logs a refusal with the opaque model name of the path and the client's name for it, because
+/// operators use the log to map one to the other.
 fn log_refusal(response: &ServiceResponse<impl MessageBody>) {
     let request = response.request();
     let header = |name| {
@@ -415,7 +419,7 @@ fn log_refusal(response: &ServiceResponse<impl MessageBody>) {
     };
     let status = response.status().as_u16();
     let error = response.response().error().map(ToString::to_string).unwrap_or_default();
-    // Names and bodies are quoted in it; the log escapes what would end its line (ST-11).
+    // The error quotes names and bodies; the log escapes line breaks in them (ST-11).
     let (method, path) = (request.method().as_str(), request.path());
     let (target_model, inference_id) = (header(TARGET_MODEL), header(INFERENCE_ID));
     let (target_model, inference_id) = (target_model.as_deref(), inference_id.as_deref());

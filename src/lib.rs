@@ -3,40 +3,42 @@
 //!
 //! ```text
 //! cli  ->  contract, endpoint, supervisor  ->  catalog  ->  handler  ->  engine, codec, store
-//!      ->  vision, text, audio, task  ->  archive, background, config, manifest, peer, private,
-//!          shared, tensor, wire, telemetry
+//!      ->  telemetry  ->  config  ->  manifest  ->  vision, text, audio, task
+//!      ->  archive, background, connections, peer, private, shared, tensor, wire
 //! ```
 //!
-//! Imports go down only, and modules of one layer do not import each other.
+//! Imports go down only, and modules of one layer do not import each other. `config` is plain data
+//! and imports only `manifest`, which checks the value of `--manifest`.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
-//! | [`cli`] | the commands: wires the parts, owns start and stop |
-//! | [`contract`] | the container's HTTP face: routes, handlers, the table from causes to statuses |
-//! | [`endpoint`] | what the platform does around containers: starts them, keeps them alive, routes requests to them |
-//! | [`supervisor`] | the first of `serve`'s two processes: holds the socket, restarts the one that serves |
-//! | [`catalog`] | the model directory: name to loaded model; load, list, get, unload |
-//! | [`handler`] | what stands between a body and the tensors of one model: its manifest, resolved |
-//! | [`engine`] | from artifacts to sessions: memory, threads, runs; alone knows ONNX Runtime |
-//! | [`codec`] | (content type, bytes) to tensors and back; pure |
-//! | [`store`] | where models come from without a platform: object stores, and what of them is on disk |
+//! | [`cli`] | the commands: connects the modules, controls start and stop |
+//! | [`contract`] | the container's HTTP server: routes, handlers, the table from causes to statuses |
+//! | [`endpoint`] | the local SageMaker endpoint: starts containers, checks their health, routes requests to them |
+//! | [`supervisor`] | the first of `serve`'s two processes: holds the socket, restarts the worker that serves |
+//! | [`catalog`] | the model directory, from name to loaded model: load, list, get, unload |
+//! | [`handler`] | the conversion between request bodies and the tensors of one model, by its manifest |
+//! | [`engine`] | from artifacts to sessions: memory, threads, runs; the only module that uses ONNX Runtime |
+//! | [`codec`] | the conversion between (content type, bytes) and tensors; pure functions |
+//! | [`store`] | models in object stores, and their cache on disk |
 //! | [`vision`] | pictures to tensors |
 //! | [`text`] | sentences to tensors |
 //! | [`audio`] | sound to tensors |
 //! | [`task`] | tensors to the answers of a task: labels, boxes, spans, embeddings |
-//! | [`archive`] | `model.tar.gz`, written and read; knows no models |
-//! | [`background`] | a thread with a runtime of its own |
+//! | [`archive`] | reads and writes `model.tar.gz`; does not depend on models |
+//! | [`background`] | a thread with its own async runtime |
+//! | [`connections`] | the HTTP server below the routes: limits, deadlines and rules for connections |
 //! | [`manifest`] | `longshore.json`, as data |
-//! | [`peer`] | which user of the machine a connection is of |
-//! | [`shared`] | one value for a key at a time |
-//! | [`private`] | folders and secrets that are this user's alone |
-//! | [`tensor`] | named tensors: what `codec` and `engine` hand to each other |
+//! | [`peer`] | the user at the other end of a local connection |
+//! | [`shared`] | one value per key, shared by all that need it |
+//! | [`private`] | folders and secrets that only this user can read |
+//! | [`tensor`] | named tensors, which `codec` and `engine` exchange |
 //! | [`wire`] | the protocols as data: paths, headers, JSON bodies |
-//! | [`config`] | every knob, once |
+//! | [`config`] | the command line and the environment: every option, in one place |
 //! | [`telemetry`] | the log and the metrics |
 //!
-//! Ids such as `MM-18` name clauses of the SageMaker container contract, which
-//! `container/contract.md` lists; the tests in `tests/it` are named by what they say.
+//! Ids such as `MM-18` refer to clauses of the SageMaker container contract, listed in
+//! `container/contract.md`. The names of the tests in `tests/it` state what they check.
 
 pub mod archive;
 pub mod audio;

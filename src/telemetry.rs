@@ -1,8 +1,8 @@
-//! The log: one line per record on standard error, as text or JSON (ST-11: the platform ships both
-//! streams to CloudWatch line by line).
+//! The log: one line per record on standard error, as text or JSON. The platform ships both
+//! streams to CloudWatch line by line (ST-11).
 //!
-//! ONNX Runtime's own log is off unless ours is at `debug`: it reports every failed run a second
-//! time, and what it says is in the error that the caller gets.
+//! ONNX Runtime's own log is off unless ours is at `debug`: it repeats every failed run, and its
+//! message is already in the error that the caller gets.
 
 pub mod escape;
 mod lines;
@@ -10,61 +10,27 @@ pub mod metrics;
 
 use std::io::{self, IsTerminal, Stderr, Write, stderr};
 use std::panic;
-use std::str::FromStr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
+use crate::config::{LogFormat, LogLevel};
+
 use escape::Style;
 use lines::Lines;
 
-/// Standard error. It is locked while a line is written, as that of the standard library is.
+/// Standard error, locked while a line is written, as in the standard library.
 static LOG: LazyLock<Mutex<Lines<Stderr>>> = LazyLock::new(|| Mutex::new(Lines::new(stderr())));
 
-/// How records are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For a person.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// The least severe level that is written. Names, or Python's numbers as AWS's containers take
-/// them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogLevel(pub LevelFilter);
-
-impl FromStr for LogLevel {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let level = match text.to_ascii_lowercase().as_str() {
-            "off" => LevelFilter::OFF,
-            "error" | "critical" | "40" | "50" => LevelFilter::ERROR,
-            "warn" | "warning" | "30" => LevelFilter::WARN,
-            "info" | "20" => LevelFilter::INFO,
-            "debug" | "10" => LevelFilter::DEBUG,
-            "trace" => LevelFilter::TRACE,
-            _ => {
-                return Err(
-                    "expected off, error, warn, info, debug, trace, or one of Python's 10, 20, 30, 40, 50".to_owned(),
-                );
-            }
-        };
-        Ok(Self(level))
-    }
-}
-
-/// The target of the record that says where a server listens. It is written at every level but
-/// `off`: scripts wait for it, and without it nobody knows a port that was chosen by the system.
+/// Target of the record with the address on which a server listens. It is logged at every level
+/// except `off`, because scripts wait for it, and it is the only source for a port that the system
+/// chose.
 pub const READY: &str = "longshore::ready";
 
-/// Starts the log for the process. Panics that are caught elsewhere are logged with their place.
+/// Starts the log of the process. Also logs panics that other code catches, with their location.
 pub fn init(format: LogFormat, level: LogLevel) {
     let onnx_runtime = if level.0 >= LevelFilter::DEBUG {
         LevelFilter::WARN
@@ -109,8 +75,8 @@ pub fn init(format: LogFormat, level: LogLevel) {
     }));
 }
 
-/// Writes a line of text, which has its end, among those of the log. A reader that does not read
-/// holds nobody up (`lines.rs`).
+/// Writes a line of text, including its newline, into the log. A reader that stops reading does
+/// not block the process (`lines.rs`).
 pub fn write_line(line: &[u8]) -> io::Result<()> {
     write_record(line, Style::Text { has_colours: false })
 }
@@ -120,7 +86,7 @@ fn write_record(record: &[u8], style: Style) -> io::Result<()> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).write(&record)
 }
 
-/// What records are written to, each by one call.
+/// Writer for the records of `tracing`; each record is one call.
 struct Log(Style);
 
 impl Write for Log {
@@ -131,29 +97,5 @@ impl Write for Log {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_level_is_read_by_name_and_by_pythons_number() {
-        let table = [
-            ("INFO", Ok(LevelFilter::INFO)),
-            ("20", Ok(LevelFilter::INFO)),
-            ("40", Ok(LevelFilter::ERROR)),
-            ("warning", Ok(LevelFilter::WARN)),
-            ("25", Err(())),
-            ("", Err(())),
-        ];
-        for (text, expected) in table {
-            assert_eq!(
-                text.parse::<LogLevel>().map(|level| level.0).map_err(drop),
-                expected,
-                "{text}"
-            );
-        }
     }
 }

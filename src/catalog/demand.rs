@@ -1,21 +1,25 @@
-//! Own mode: a model comes out of the store when somebody asks for it, and goes when others need the room.
+//! Standalone mode: a request loads its model from the store, and models are evicted when others
+//! need the memory.
 //!
-//! | the name is | a request | evicted, idle for long, or gone from the store |
+//! | the name is | a request | evicted, idle, or deleted from the store |
 //! |---|---|---|
-//! | absent | starts a flight, and waits for it | |
-//! | in flight | waits for the flight that there is | |
-//! | loaded | is answered | is unloaded when its last request has been answered |
-//! | failed a moment ago | gets what the last flight failed of | |
+//! | absent | starts a pending load and waits for it | |
+//! | loading | waits for the pending load | |
+//! | loaded | is answered | is unloaded after its last request |
+//! | recently failed | gets the error of the last load | |
 //!
-//! A flight is a task of its own: it goes on when the request that started it gives up, and what it brings is held for
-//! all that wait for it, so that nobody else's need can take it away before they have been answered.
+//! A pending load is a separate task. It continues if the request that started it times out. Every
+//! request that waits for it gets a handle to the loaded model, so that the model cannot be
+//! evicted before these requests have been answered.
 //!
-//! Room is made by the ledger's word alone (a load is refused for want of memory), not by a bound on a cache: what a model
-//! takes is known when it has been loaded, and what is free depends on requests too. The longest unused model goes first,
-//! and none with requests under way while there is one without. Models that the server was started with stay.
+//! A load evicts other models only when the memory ledger refuses it; the catalog has no bound of
+//! its own. The reason: the memory of a model is known only after it is loaded, and free memory
+//! depends on requests too. The least recently used model is evicted first. Models with running
+//! requests are evicted only if all models have some. Models that were loaded at the start of the
+//! server are never evicted.
 
 mod ahead;
-mod room;
+mod eviction;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -31,76 +35,77 @@ use tokio::sync::Notify;
 use tokio::task;
 use tokio::time::{Instant as Deadline, timeout_at};
 
-use super::{Catalog, CatalogError, Handle, Lent, Presence, load_error, shortened};
+use super::{Catalog, CatalogError, Handle, Lookup, ModelStatus, load_error, shortened};
 use crate::engine::{ArtifactPath, LoadError, PoolError};
 use crate::store::{FetchError, Lease, Located, Name, Store, Version};
 use crate::telemetry::metrics::{Eviction, Metrics, Operation};
 
-/// Failures that are remembered at a time.
+/// Largest number of failures that are remembered.
 const FAILURES: u64 = 4096;
 
-/// How own mode is run.
+/// Options of standalone mode.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// Whether models are unloaded to make room for others.
+pub struct DemandConfig {
+    /// Whether a load may evict other models when memory is full.
     pub evict: bool,
-    /// Without requests for so long, a model is unloaded.
+    /// Idle time after which a model is unloaded.
     pub idle_unload: Option<Duration>,
-    /// For which a loaded model is not looked up in the store.
+    /// Shortest time between two checks of a loaded model against the store.
     pub revalidate: Duration,
-    /// For which a model that could not be loaded is not tried again.
+    /// Time during which a model that failed to load is not tried again.
     pub negative_ttl: Duration,
-    /// How long a load waits for room.
-    pub patience: Duration,
+    /// Longest time that a load waits for memory.
+    pub memory_timeout: Duration,
 }
 
-/// What own mode knows beside the directory.
+/// State of standalone mode: the store, pending loads and recent failures.
 #[derive(Debug)]
 pub struct Demand {
     pub(super) store: Store,
-    pub(super) settings: Settings,
+    pub(super) settings: DemandConfig,
     metrics: Arc<Metrics>,
-    /// Locked to look a flight up or to enter or leave, never while one goes on.
-    flights: Mutex<HashMap<String, Flight>>,
-    /// A flight has ended.
-    landed: Notify,
-    failures: Cache<String, Failure>,
-    /// Taken by one load at a time, to make room: two that need the same room need it once.
-    room: tokio::sync::Mutex<()>,
-    /// Raised when room has been made.
+    /// Keyed by name. Locked only for a lookup, an insertion or a removal, never during a load.
+    pending: Mutex<HashMap<String, PendingLoad>>,
+    /// Notified when a pending load has ended.
+    load_ended: Notify,
+    failures: Cache<String, RecentFailure>,
+    /// Held by the one load that evicts models. Two loads that need the same memory then evict
+    /// once.
+    evicting: tokio::sync::Mutex<()>,
+    /// Incremented after each eviction.
     evictions: AtomicU64,
     clock: Instant,
 }
 
-type Flight = Shared<BoxFuture<'static, Result<Handle, Arc<CatalogError>>>>;
+type PendingLoad = Shared<BoxFuture<'static, Result<Handle, Arc<CatalogError>>>>;
 
-/// A flight that goes on, however it ends.
-struct Airborne(Arc<Demand>, String);
+/// Removes the pending load from the map when its task ends, also after a panic.
+struct PendingGuard(Arc<Demand>, String);
 
-impl Drop for Airborne {
+impl Drop for PendingGuard {
     fn drop(&mut self) {
-        self.0.flights().remove(&self.1);
-        self.0.landed.notify_waiters();
+        self.0.pending().remove(&self.1);
+        self.0.load_ended.notify_waiters();
     }
 }
 
-/// Why a model could not be loaded, and when.
+/// Error of a failed load, and its time.
 #[derive(Debug, Clone)]
-struct Failure {
+struct RecentFailure {
     error: Arc<CatalogError>,
     at: Instant,
 }
 
-/// What is known of a model that came out of the store. Times are milliseconds on [`Demand`]'s clock.
+/// Version and usage of a model from the store. Times are milliseconds on [`Demand`]'s clock.
 #[derive(Debug)]
 pub(super) struct Origin {
     version: Version,
-    /// The newest version that the store was seen to have: another one than `version` when that could not be loaded.
+    /// Newest version seen in the store. Differs from `version` if the newest could not be loaded.
     newest: Mutex<Version>,
     used: AtomicU64,
-    /// Looked up in the store.
+    /// Time of the last check against the store.
     checked: AtomicU64,
-    /// Being looked up in the store.
+    /// Whether a check against the store is running.
     is_checked: AtomicBool,
 }
 
@@ -111,23 +116,23 @@ impl Origin {
 }
 
 impl Demand {
-    /// The store, without credentials.
+    /// URL of the store, without credentials.
     pub fn url(&self) -> String {
         self.store.url()
     }
 
-    pub fn new(store: Store, settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: Store, settings: DemandConfig, metrics: Arc<Metrics>) -> Self {
         Self {
             store,
             metrics,
-            flights: Mutex::default(),
-            landed: Notify::new(),
+            pending: Mutex::default(),
+            load_ended: Notify::new(),
             failures: Cache::builder()
                 .max_capacity(FAILURES)
                 .time_to_live(settings.negative_ttl)
                 .build(),
             settings,
-            room: tokio::sync::Mutex::default(),
+            evicting: tokio::sync::Mutex::default(),
             evictions: AtomicU64::new(0),
             clock: Instant::now(),
         }
@@ -137,8 +142,8 @@ impl Demand {
         milliseconds(self.clock.elapsed())
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<String, Flight>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, HashMap<String, PendingLoad>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn origin(&self, lease: &Lease) -> Origin {
@@ -152,7 +157,8 @@ impl Demand {
         }
     }
 
-    /// Notes that `origin`'s model is asked for, and says whether it is time to look it up in the store.
+    /// Records a request to the model of `origin`. Returns whether a check against the store is
+    /// due, and marks it as running if so.
     fn touch(&self, origin: &Origin) -> bool {
         let now = self.now();
         origin.used.store(now, Ordering::Relaxed);
@@ -160,16 +166,16 @@ impl Demand {
         unchecked > milliseconds(self.settings.revalidate) && !origin.is_checked.swap(true, Ordering::Relaxed)
     }
 
-    /// What failed a moment ago, and what is on its way; of a name that is both, the latter comes last.
-    pub(super) fn presences(&self) -> Vec<(String, Presence)> {
+    /// Lists recent failures, then pending loads. A name may be in both; its pending load counts.
+    pub(super) fn statuses(&self) -> Vec<(String, ModelStatus)> {
         let failures = self.failures.iter();
-        let failed = failures.map(|(name, failure)| (name.to_string(), Presence::Failed(failure.error)));
-        let mut presences: Vec<_> = failed.collect();
-        presences.extend(self.flights().keys().map(|name| (name.clone(), Presence::Loading)));
-        presences
+        let failed = failures.map(|(name, failure)| (name.to_string(), ModelStatus::Failed(failure.error)));
+        let mut statuses: Vec<_> = failed.collect();
+        statuses.extend(self.pending().keys().map(|name| (name.clone(), ModelStatus::Loading)));
+        statuses
     }
 
-    /// What a flight failed of a moment ago.
+    /// Returns the error of a recent failed load.
     fn failed(&self, name: &str) -> Option<CatalogError> {
         let failure = self.failures.get(name)?;
         Some(CatalogError::OnDemand {
@@ -181,13 +187,13 @@ impl Demand {
     fn remember(&self, name: &str, error: &Arc<CatalogError>) {
         if error.will_last() {
             let (error, at) = (Arc::clone(error), Instant::now());
-            self.failures.insert(name.to_owned(), Failure { error, at });
+            self.failures.insert(name.to_owned(), RecentFailure { error, at });
         }
     }
 }
 
 impl Catalog {
-    /// As [`Catalog::get`] when the model is not loaded.
+    /// Serves [`Catalog::get`] for a model that is not loaded.
     pub(super) async fn demand(
         self: &Arc<Self>,
         demand: &Arc<Demand>,
@@ -199,15 +205,16 @@ impl Catalog {
         if let Some(failed) = demand.failed(name) {
             return Err(failed);
         }
-        let (flight, _) = self.flight(demand, key);
-        match timeout_at(deadline, flight).await {
-            Ok(landed) => landed.map_err(|source| CatalogError::OnDemand { source, again: None }),
+        let (pending_load, _) = self.pending_load(demand, key);
+        match timeout_at(deadline, pending_load).await {
+            Ok(result) => result.map_err(|source| CatalogError::OnDemand { source, again: None }),
             Err(_) => Err(load_error(name, LoadError::Pool(PoolError::Deadline))),
         }
     }
 
-    /// A request was lent `handle`: looks its model up in the store when that has not been done for long.
-    pub(super) fn look_after(self: &Arc<Self>, demand: &Arc<Demand>, name: &str, handle: &Handle) {
+    /// Counts a request that found its model loaded, and checks the model against the store if
+    /// due.
+    pub(super) fn record_hit(self: &Arc<Self>, demand: &Arc<Demand>, name: &str, handle: &Handle) {
         let Some(origin) = &handle.entry.origin else { return };
         demand.metrics.demand_hits.inc();
         if demand.touch(origin) {
@@ -215,7 +222,10 @@ impl Catalog {
             let (name, entry) = (name.to_owned(), Arc::clone(&handle.entry));
             task::spawn(async move {
                 if let Err(error) = catalog.refresh(&demand, &name, &entry).await {
-                    tracing::warn!(model = shortened(&name), "the model in memory stays in use: {error}");
+                    tracing::warn!(
+                        model = shortened(&name),
+                        "check for a newer version failed; the loaded version stays in use: {error}"
+                    );
                 }
                 if let Some(origin) = &entry.origin {
                     origin.checked.store(demand.now(), Ordering::Relaxed);
@@ -225,34 +235,34 @@ impl Catalog {
         }
     }
 
-    /// The flight that brings `name`, and whether this call has started it.
-    fn flight(self: &Arc<Self>, demand: &Arc<Demand>, name: Name) -> (Flight, bool) {
-        let mut flights = demand.flights();
-        if let Some(flight) = flights.get(name.as_str()) {
-            return (flight.clone(), false);
+    /// Returns the pending load of `name`, and whether this call has started it.
+    fn pending_load(self: &Arc<Self>, demand: &Arc<Demand>, name: Name) -> (PendingLoad, bool) {
+        let mut pending = demand.pending();
+        if let Some(pending_load) = pending.get(name.as_str()) {
+            return (pending_load.clone(), false);
         }
         let key = name.as_str().to_owned();
         let lost = load_error(&key, LoadError::Pool(PoolError::Panicked));
-        let (catalog, airborne) = (Arc::clone(self), Airborne(Arc::clone(demand), key.clone()));
+        let (catalog, guard) = (Arc::clone(self), PendingGuard(Arc::clone(demand), key.clone()));
         let task = task::spawn(async move {
-            let demand = &airborne.0;
-            let landed = catalog.bring_and_tell(demand, &name).await.map_err(Arc::new);
-            if let Err(error) = &landed {
+            let demand = &guard.0;
+            let result = catalog.load_and_report(demand, &name).await.map_err(Arc::new);
+            if let Err(error) = &result {
                 demand.remember(name.as_str(), error);
             }
-            landed
+            result
         });
-        let flight = async move { task.await.unwrap_or_else(|_| Err(Arc::new(lost))) };
-        let flight = flight.boxed().shared();
-        flights.insert(key, flight.clone());
-        (flight, true)
+        let pending_load = async move { task.await.unwrap_or_else(|_| Err(Arc::new(lost))) };
+        let pending_load = pending_load.boxed().shared();
+        pending.insert(key, pending_load.clone());
+        (pending_load, true)
     }
 
-    async fn bring_and_tell(&self, demand: &Demand, name: &Name) -> Result<Handle, CatalogError> {
+    async fn load_and_report(&self, demand: &Demand, name: &Name) -> Result<Handle, CatalogError> {
         let started = Instant::now();
-        let brought = self.bring(demand, name).await;
+        let loaded = self.fetch_and_load(demand, name).await;
         let seconds = started.elapsed().as_secs_f64();
-        match &brought {
+        match &loaded {
             Ok((handle, fetched)) => {
                 demand.metrics.model_operation(Operation::Load, "ok", seconds);
                 let memory_bytes = handle.as_ref().memory();
@@ -261,18 +271,19 @@ impl Catalog {
             }
             Err(error) => {
                 demand.metrics.model_operation(Operation::Load, "failed", seconds);
-                // Names that are none are the caller's mistakes, and told with the request.
+                // An unknown name is the caller's mistake; the response reports it.
                 if !error.is_not_found() {
                     tracing::warn!("{error}");
                 }
             }
         }
-        brought.map(|(handle, _)| handle)
+        loaded.map(|(handle, _)| handle)
     }
 
-    /// From the store, or the disk, into memory; and when it was on disk.
-    async fn bring(&self, demand: &Demand, name: &Name) -> Result<(Handle, Instant), CatalogError> {
-        let until = Instant::now() + demand.settings.patience;
+    /// Loads a model into memory from the disk cache or the store. Also returns the time at which
+    /// its files were on disk.
+    async fn fetch_and_load(&self, demand: &Demand, name: &Name) -> Result<(Handle, Instant), CatalogError> {
+        let until = Instant::now() + demand.settings.memory_timeout;
         let located = demand
             .store
             .find(name)
@@ -281,12 +292,12 @@ impl Catalog {
         let lease = self.fetched(demand, name, located, until).await?;
         let fetched = Instant::now();
         let url = demand.store.url_of(name);
-        let load = || self.load_or_lend(name.as_str(), &url, lease.path(), || demand.origin(&lease));
-        let handle = self.with_room(demand, name.as_str(), until, load).await?;
+        let load = || self.load_or_lookup(name.as_str(), &url, lease.path(), || demand.origin(&lease));
+        let handle = self.with_eviction(demand, name.as_str(), until, load).await?;
         Ok((handle, fetched))
     }
 
-    async fn load_or_lend(
+    async fn load_or_lookup(
         &self,
         name: &str,
         url: &str,
@@ -298,9 +309,9 @@ impl Catalog {
                 .load_from(name, url, None, &ArtifactPath::trusted(path), Some(origin()))
                 .await
             {
-                // By a flight that has landed since this one was found to be needed.
+                // Another load finished between the lookup and this load.
                 Err(CatalogError::AlreadyLoaded { .. }) => {
-                    if let Lent::Model(handle) = self.lend(name).await {
+                    if let Lookup::Model(handle) = self.lookup(name).await {
                         return Ok(handle);
                     }
                 }
@@ -309,7 +320,7 @@ impl Catalog {
         }
     }
 
-    /// What was found, on disk.
+    /// Downloads `located` unless it is on disk already.
     async fn fetched(
         &self,
         demand: &Demand,
@@ -326,7 +337,7 @@ impl Catalog {
             let reserved = self.engine.reserve_body(bytes);
             reserved.map_err(|refused| load_error(name.as_str(), refused.into()))
         };
-        let _reserved = self.with_room(demand, name.as_str(), until, reserve).await?;
+        let _reserved = self.with_eviction(demand, name.as_str(), until, reserve).await?;
         demand
             .store
             .fetch(arrival)

@@ -1,7 +1,7 @@
-//! A name's entry in the directory, and the handles by which its model is lent.
+//! The entry of a name in the directory, and the handles that requests hold on its model.
 //!
-//! What always holds: an entry that is closed lends nothing more; its model is taken out by whoever
-//! unloads it, after the last handle is gone.
+//! Invariants: a closed entry gives out no more handles. The unload takes the model out of the
+//! entry after the last handle is dropped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,61 +10,62 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::demand::Origin;
-use super::served::Served;
+use super::served::ServedModel;
 use super::{Record, shortened};
 use crate::engine::{ContentHash, InferenceError, Model, Standing};
 use crate::handler::Handler;
 
 /// A model under its name.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct CatalogEntry {
     pub(super) url: String,
     pub(super) target_model: Option<String>,
     pub(super) content: ContentHash,
-    /// The manifest of the [`Record`], for a model that is to be loaded again.
+    /// Manifest of the [`Record`], for a restored model that still has to be loaded.
     pub(super) manifest: Option<String>,
-    /// Locked only to look at it, to clone or to take the `Arc`: an async lock would cost more than
-    /// it saves. What it is changes only under the name's lock of the directory.
-    pub(super) model: Mutex<Slot>,
-    /// A token per handle; closed when the unload begins.
+    /// A blocking lock, held only to look at the slot or to clone or take its `Arc`; an async lock
+    /// would cost more than it saves. The variant changes only under the directory's lock of the
+    /// name.
+    pub(super) model: Mutex<ModelSlot>,
+    /// One token for each handle. Closed when the unload begins.
     pub(super) users: TaskTracker,
-    /// Of a model that came out of the store.
+    /// `Some` for a model from the store.
     pub(super) origin: Option<Origin>,
-    /// Whether a request has used it since the last report of use.
+    /// Whether a request has used the model since the last report of use.
     was_used: AtomicBool,
-    pub(super) leaving: Leaving,
+    pub(super) unload_progress: UnloadProgress,
 }
 
-/// How far an unload has come that has closed the entry.
+/// Progress of the unload that closed an entry.
 #[derive(Debug, Default)]
-pub(super) struct Leaving {
-    /// The journal has heard of it.
+pub(super) struct UnloadProgress {
+    /// The journal has recorded the unload.
     pub(super) is_reported: AtomicBool,
-    /// A task frees the model when its last handle is gone.
+    /// A task is waiting to free the model after its last handle.
     pub(super) is_followed: AtomicBool,
     /// Held while the model is freed.
     pub(super) freeing: tokio::sync::Mutex<()>,
 }
 
-/// What is known of a loaded model.
+/// Public state of a loaded model.
 #[derive(Debug, Clone)]
-pub struct Description {
-    /// As given at the load.
+pub struct ModelInfo {
+    /// The `url` of the load request.
     pub url: String,
-    /// Runs that cannot be ended, for which it takes no requests.
+    /// Number of runs that cannot be ended. While there are any, the model refuses requests.
     pub stuck_runs: usize,
     standing: Option<Arc<Standing>>,
 }
 
-impl Description {
-    /// Refuses as the model does.
+impl ModelInfo {
+    /// Returns the error with which the model refuses requests, if it does.
     pub fn check(&self) -> Result<(), InferenceError> {
         self.standing.as_ref().map_or(Ok(()), |standing| standing.check())
     }
 }
 
-impl Entry {
-    pub(super) fn new(record: Record, slot: Slot, origin: Option<Origin>) -> Arc<Self> {
+impl CatalogEntry {
+    pub(super) fn new(record: Record, slot: ModelSlot, origin: Option<Origin>) -> Arc<Self> {
         Arc::new(Self {
             url: record.url,
             target_model: record.target_model,
@@ -74,23 +75,24 @@ impl Entry {
             users: TaskTracker::new(),
             origin,
             was_used: AtomicBool::new(false),
-            leaving: Leaving::default(),
+            unload_progress: UnloadProgress::default(),
         })
     }
 
-    /// Bytes that an unload frees, while the model is loaded.
+    /// Bytes that an unload would free; 0 if the model is not in memory.
     pub(super) fn charge(&self) -> u64 {
         match &*self.slot() {
-            Slot::Loaded(served) => served.model.charge(),
-            Slot::Restored | Slot::Empty => 0,
+            ModelSlot::Loaded(served) => served.model.charge(),
+            ModelSlot::Restored | ModelSlot::Empty => 0,
         }
     }
 
-    /// The entry of `model`, and a handle from before anybody can close it.
-    pub(super) fn loaded(mut record: Record, served: Served, origin: Option<Origin>) -> (Arc<Self>, Handle) {
+    /// Creates the entry of a loaded model, and a handle taken before any unload can close the
+    /// entry.
+    pub(super) fn loaded(mut record: Record, served: ServedModel, origin: Option<Origin>) -> (Arc<Self>, Handle) {
         let served = Arc::new(served.called(shortened(&record.name)));
         record.manifest = None;
-        let entry = Self::new(record, Slot::Loaded(Arc::clone(&served)), origin);
+        let entry = Self::new(record, ModelSlot::Loaded(Arc::clone(&served)), origin);
         let handle = Handle {
             served,
             _token: entry.users.token(),
@@ -99,84 +101,84 @@ impl Entry {
         (entry, handle)
     }
 
-    pub(super) fn describe(&self) -> Description {
+    pub(super) fn describe(&self) -> ModelInfo {
         let standing = self.standing();
-        Description {
+        ModelInfo {
             url: self.url.clone(),
             stuck_runs: standing.as_ref().map_or(0, |standing| standing.runs()),
             standing,
         }
     }
 
-    /// How the model's runs stand, while it is loaded.
+    /// State of the model's runs, if the model is in memory.
     pub(super) fn standing(&self) -> Option<Arc<Standing>> {
         match &*self.slot() {
-            Slot::Loaded(served) => Some(Arc::clone(served.model.standing())),
-            Slot::Restored | Slot::Empty => None,
+            ModelSlot::Loaded(served) => Some(Arc::clone(served.model.standing())),
+            ModelSlot::Restored | ModelSlot::Empty => None,
         }
     }
 
-    pub(super) fn lend(self: &Arc<Self>) -> Lent {
+    pub(super) fn lookup(self: &Arc<Self>) -> Lookup {
         let token = self.users.token();
-        // Asked for after the token is taken: an unload that closes later waits for this token.
+        // Checked after the token is taken: an unload that closes later waits for this token.
         if self.users.is_closed() {
-            return Lent::Nothing;
+            return Lookup::Nothing;
         }
         match &*self.slot() {
-            Slot::Loaded(served) => Lent::Model(Handle {
+            ModelSlot::Loaded(served) => Lookup::Model(Handle {
                 served: Arc::clone(served),
                 entry: Arc::clone(self),
                 _token: token,
             }),
-            Slot::Restored => Lent::Restored,
-            Slot::Empty => Lent::Nothing,
+            ModelSlot::Restored => Lookup::Restored,
+            ModelSlot::Empty => Lookup::Nothing,
         }
     }
 
-    /// Notes that a request uses it. Returns whether that is the first time since the last report.
+    /// Records a use by a request. Returns whether it is the first use since the last report.
     pub(super) fn note_use(&self) -> bool {
-        // Looked at first: threads that only read disturb each other less than threads that write.
+        // Read first: reads of a shared cache line contend less than writes.
         !self.was_used.load(Ordering::Relaxed) && !self.was_used.swap(true, Ordering::Relaxed)
     }
 
-    /// Begins another report.
+    /// Clears the mark of use, for the next report.
     pub(super) fn forget_use(&self) {
         self.was_used.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn is_to_be_loaded(&self) -> bool {
-        !self.users.is_closed() && matches!(*self.slot(), Slot::Restored)
+        !self.users.is_closed() && matches!(*self.slot(), ModelSlot::Restored)
     }
 
-    pub(super) fn slot(&self) -> MutexGuard<'_, Slot> {
+    pub(super) fn slot(&self) -> MutexGuard<'_, ModelSlot> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug)]
-pub(super) enum Slot {
-    Loaded(Arc<Served>),
-    /// Was loaded before the process was restarted, and is to be loaded again.
+pub(super) enum ModelSlot {
+    Loaded(Arc<ServedModel>),
+    /// The model was loaded before the process restarted, and has to be loaded again.
     Restored,
-    /// Taken out by the unload.
+    /// An unload has taken the model out.
     Empty,
 }
 
-/// What a request finds.
-pub(super) enum Lent {
+/// Result of a lookup by name.
+pub(super) enum Lookup {
     Model(Handle),
-    /// To be loaded first.
+    /// The model has to be loaded first.
     Restored,
     Nothing,
 }
 
-/// A loaded model, lent: it stays loaded until the last handle is dropped.
+/// A handle to a loaded model. The model stays loaded until its last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    // Declared in the order in which they must be dropped: an unload takes the model when it has
-    // seen the last token.
-    served: Arc<Served>,
-    pub(super) entry: Arc<Entry>,
+    // Fields drop in this order, and the token must be last: an unload takes the model after the
+    // last token is dropped.
+    served: Arc<ServedModel>,
+    pub(super) entry: Arc<CatalogEntry>,
     _token: TaskTrackerToken,
 }
 
@@ -187,12 +189,12 @@ impl AsRef<Model> for Handle {
 }
 
 impl Handle {
-    /// The handler that reads and writes the bodies of the model's requests.
+    /// The handler that decodes and encodes the bodies of the model's requests.
     pub fn handler(&self) -> &Arc<Handler> {
         &self.served.handler
     }
 
-    /// The Target-Model header of the load.
+    /// The Target-Model header of the load request.
     pub fn target_model(&self) -> Option<&str> {
         self.entry.target_model.as_deref()
     }

@@ -1,4 +1,4 @@
-//! Why the directory refuses, and what of it is worth another try.
+//! Errors of the catalog, and which of them are worth a retry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::manifest::{FILE, TOKENIZER};
 use crate::store::{FetchError, NameError};
 use crate::text::TextError;
 
-/// Why the directory refuses.
+/// Cause of a refusal by the catalog.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    #[error("model \"{}\" is loaded already", shortened(.name))]
+    #[error("model \"{}\" is already loaded", shortened(.name))]
     AlreadyLoaded { name: String },
     #[error("model \"{}\" is not loaded", shortened(.name))]
     NotLoaded { name: String },
-    #[error("a model's name must have 1 to {MAX_NAME_BYTES} bytes and not be \".\" or \"..\"")]
+    #[error("the model name is not valid: it must have 1 to {MAX_NAME_BYTES} bytes and not be \".\" or \"..\"")]
     Name,
-    #[error("url \"{}\" is not below {roots}; see --models-root", shortened(.url))]
+    #[error("url \"{}\" is not below {roots}; use a path below them or change --models-root", shortened(.url))]
     OutsideRoots { url: String, roots: String },
     #[error("url \"{}\" does not exist", shortened(.url))]
     MissingUrl { url: String },
@@ -51,7 +51,7 @@ pub enum CatalogError {
         #[source]
         source: Box<RehearsalError>,
     },
-    /// It is on the list, and may not be run.
+    /// The model is listed but quarantined, so it must not run.
     #[error("model \"{}\" is refused: {source}", shortened(.name))]
     Refused {
         name: String,
@@ -64,8 +64,8 @@ pub enum CatalogError {
     )]
     StillBusy { name: String, waited: Duration },
     #[error(
-        "model \"{}\" is unloaded, but its memory is not free yet: {runs} of its runs cannot be ended and hold {}; it is free \
-         when they end, and the name is free for a load now",
+        "model \"{}\" is unloaded, but its memory is not free yet: {runs} of its runs cannot be ended and hold {} until \
+         they end; the name can be used for a load now",
         shortened(.name),
         ByteSize(*.bytes)
     )]
@@ -78,32 +78,33 @@ pub enum CatalogError {
         url: String,
         expected: String,
     },
-    #[error("model \"{}\" cannot be brought from the store: {source}", shortened(.name))]
+    #[error("model \"{}\" cannot be fetched from the store: {source}", shortened(.name))]
     Fetch {
         name: String,
         #[source]
         source: FetchError,
     },
-    /// What others waited for, too.
+    /// Error of a pending load, shared by all that waited for it.
     #[error("{0}")]
-    Flight(Arc<CatalogError>),
-    /// As [`Flight`](Self::Flight), for a request: what is the artifact's fault is not the
-    /// caller's.
-    #[error("{source}{}", .again.map(|again| format!("; it is tried again in {again:.1?}")).unwrap_or_default())]
+    PendingLoad(Arc<CatalogError>),
+    /// Error of a pending load, for an inference request. Unlike a load request, it did not choose
+    /// the artifact, so a broken artifact is not the caller's error.
+    #[error("{source}{}", .again.map(|again| format!("; the next attempt is possible in {again:.1?}")).unwrap_or_default())]
     OnDemand {
         source: Arc<CatalogError>,
-        /// When a further request would try again, where that is not now.
+        /// Time until a further request tries again; `None` if the next one does.
         again: Option<Duration>,
     },
 }
 
 impl CatalogError {
-    /// Whether the store has no such model.
+    /// Whether the model is missing from the store.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Fetch { source, .. } if source.is_not_found())
     }
 
-    /// Whether it follows from what the store has, and will not change until that does.
+    /// Whether the error depends only on the version in the store, so that a retry is useless
+    /// until the store has another one.
     pub(super) fn is_about_version(&self) -> bool {
         match self {
             Self::Fetch { source, .. } => matches!(source, FetchError::Archive { .. }),
@@ -111,7 +112,7 @@ impl CatalogError {
         }
     }
 
-    /// Whether trying again at once would most likely end in the same.
+    /// Whether an immediate retry would most likely fail in the same way.
     pub(super) fn will_last(&self) -> bool {
         match self {
             Self::Fetch { source, .. } => !matches!(source, FetchError::Stopping),
@@ -149,7 +150,7 @@ pub(super) fn load_error(name: &str, source: LoadError) -> CatalogError {
     }
 }
 
-/// The beginning of a name, for a message.
+/// Shortens a name for a message.
 pub(super) fn shortened(name: &str) -> String {
     const MOST: usize = 128;
     if name.len() <= MOST {

@@ -1,4 +1,4 @@
-//! Runs the requests that a manifest brings along, before the model takes any other.
+//! Rehearsal: runs the example requests of a manifest before the model accepts any other request.
 
 use std::sync::Arc;
 
@@ -8,50 +8,50 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Catalog;
 use super::error::{CatalogError, load_error, shortened};
-use super::served::Served;
+use super::served::ServedModel;
 use crate::engine::{InferenceError, LoadError, Model, PoolError};
 use crate::handler::{Handler, RehearsalError, rehearsals};
 
-/// The model, lent to its runs.
+/// Handle that the runs of a rehearsal hold on the model.
 #[derive(Debug, Clone)]
-struct Lent {
-    // Declared in the order in which they must be dropped: the last token gone, nothing else holds
-    // the model.
+struct RehearsalHandle {
+    // Fields drop in this order, and the token must be last: once the last token is dropped,
+    // nothing holds the model.
     model: Arc<Model>,
     _token: TaskTrackerToken,
 }
 
-impl AsRef<Model> for Lent {
+impl AsRef<Model> for RehearsalHandle {
     fn as_ref(&self) -> &Model {
         &self.model
     }
 }
 
 impl Catalog {
-    /// Runs the requests of the manifest of `served` one after the other. A model that fails one of
-    /// them is unloaded again.
-    pub(super) async fn rehearse(&self, name: &str, served: Served) -> Result<Served, CatalogError> {
-        let Served { model, handler } = served.called(shortened(name));
+    /// Runs the requests of the manifest of `served` in order. Unloads the model if one of them
+    /// fails.
+    pub(super) async fn rehearse(&self, name: &str, served: ServedModel) -> Result<ServedModel, CatalogError> {
+        let ServedModel { model, handler } = served.called(shortened(name));
         let users = TaskTracker::new();
-        let lent = Lent {
+        let handle = RehearsalHandle {
             model: Arc::new(model),
             _token: users.token(),
         };
-        let outcome = self.rehearse_all(name, &lent, &handler).await;
+        let outcome = self.rehearse_all(name, &handle, &handler).await;
         users.close();
-        let Lent { model, _token: token } = lent;
+        let RehearsalHandle { model, _token: token } = handle;
         drop(token);
-        // A run on a compute thread lets go of the model a moment after its answer, or when it can
+        // A run on a compute thread drops its handle shortly after its answer, or when the run can
         // be ended.
         let is_free = timeout(self.settings.unload_timeout, users.wait()).await.is_ok();
         match (outcome, Arc::into_inner(model)) {
-            (Ok(()), Some(model)) => Ok(Served { model, handler }),
+            (Ok(()), Some(model)) => Ok(ServedModel { model, handler }),
             (Ok(()), None) => {
                 debug_assert!(!is_free);
                 Err(load_error(name, LoadError::Pool(PoolError::Deadline)))
             }
             (Err(source), model) => {
-                // A run that cannot be ended drops the model when it is over.
+                // If a stuck run still holds the model, that run drops it at its end.
                 if let Some(model) = model {
                     self.engine.unload(model).await;
                 }
@@ -63,15 +63,20 @@ impl Catalog {
         }
     }
 
-    async fn rehearse_all(&self, name: &str, lent: &Lent, handler: &Arc<Handler>) -> Result<(), RehearsalError> {
+    async fn rehearse_all(
+        &self,
+        name: &str,
+        handle: &RehearsalHandle,
+        handler: &Arc<Handler>,
+    ) -> Result<(), RehearsalError> {
         let deadline = Instant::now() + self.settings.rehearsal_timeout;
-        for rehearsal in rehearsals(lent.model.manifest()) {
+        for rehearsal in rehearsals(handle.model.manifest()) {
             let body = rehearsal.body();
             let size = body.len();
             let memory = self.engine.reserve_body(size as u64);
             let memory = memory.map_err(|error| rehearsal.failed(InferenceError::NoRoom(error).into()))?;
             let invocation = rehearsal.invocation(body, Some(memory), name.to_owned(), Arc::clone(handler));
-            let answer = Model::answer(lent, size, deadline, invocation).await;
+            let answer = Model::answer(handle, size, deadline, invocation).await;
             rehearsal.check(&answer.map_err(|error| rehearsal.failed(error))?)?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! After a restart: the models of the process before are on the list at once, and loaded again one
-//! by one, in the order given. A request to one of them has it loaded out of turn.
+//! Restoring after a restart: lists the models of the previous process at once, and loads them
+//! again in the given order. A request to one of them loads it out of order.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -8,15 +8,15 @@ use moka::ops::compute::Op;
 use tokio::task::JoinSet;
 
 use super::roots::unresolved;
-use super::served::{Requests, Served};
-use super::{Catalog, CatalogError, Entry, Record, Slot, load_error, shortened};
+use super::served::{ManifestRequests, ServedModel};
+use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, Record, load_error, shortened};
 use crate::engine::{ArtifactError, ArtifactPath, ContentHash, LoadError, Model, SessionError};
 use crate::manifest::{FILE, Manifest};
 
-/// Why a model could not be loaded again.
+/// Error of a restore.
 #[derive(Debug, thiserror::Error)]
-enum Lost {
-    /// It may be possible later.
+enum RestoreError {
+    /// A later attempt may succeed.
     #[error(transparent)]
     ForNow(CatalogError),
     #[error("{0}")]
@@ -24,21 +24,24 @@ enum Lost {
 }
 
 impl Catalog {
-    /// Puts `models` on the list, and returns their names. They are loaded when somebody asks for
-    /// them, or by [`Catalog::restore_all`].
+    /// Lists `models` and returns their names. The first request to a model loads it, or
+    /// [`Catalog::restore_all`] does.
     pub async fn list_again(&self, models: Vec<Record>) -> Vec<String> {
         let mut names = Vec::with_capacity(models.len());
         for record in models {
             names.push(record.name.clone());
             self.models
-                .insert(record.name.clone(), Entry::new(record, Slot::Restored, None))
+                .insert(
+                    record.name.clone(),
+                    CatalogEntry::new(record, ModelSlot::Restored, None),
+                )
                 .await;
         }
         names
     }
 
-    /// Loads those of `names` that are on the list only, in this order, `at_once` at a time. Ends
-    /// when each of them has been tried.
+    /// Loads those of `names` that are listed but not in memory, in this order, `at_once` at a
+    /// time. Ends after one attempt for each.
     pub async fn restore_all(self: Arc<Self>, names: Vec<String>, at_once: usize) {
         if names.is_empty() {
             return;
@@ -55,7 +58,7 @@ impl Catalog {
                 while let Some(name) = next(&left) {
                     if let Err(error) = catalog.restore(&name).await {
                         not_yet += 1;
-                        tracing::warn!(model = shortened(&name), "not loaded again yet: {error}");
+                        tracing::warn!(model = shortened(&name), "model not restored yet: {error}");
                     }
                 }
                 not_yet
@@ -66,9 +69,9 @@ impl Catalog {
         tracing::info!(models, not_yet, restore_ms, "models restored");
     }
 
-    /// Loads `name` again, when it is on the list only. Once, however many ask for it. When that is
-    /// not possible for good, the model leaves the list, which is no error: a further request does
-    /// not find it (MM-20).
+    /// Loads `name` if it is listed but not in memory. Concurrent calls load it once. If it can
+    /// never be loaded again, the model leaves the list and the call succeeds: the next request
+    /// does not find it (MM-20).
     pub(super) async fn restore(&self, name: &str) -> Result<(), CatalogError> {
         self.models
             .entry_by_ref(name)
@@ -82,13 +85,13 @@ impl Catalog {
                 match self.load_again(name, &entry).await {
                     Ok(served) => {
                         tracing::debug!(model = shortened(name), "model restored");
-                        *entry.slot() = Slot::Loaded(Arc::new(served.called(shortened(name))));
+                        *entry.slot() = ModelSlot::Loaded(Arc::new(served.called(shortened(name))));
                         Ok(Op::Nop)
                     }
-                    Err(Lost::ForNow(error)) => Err(error),
-                    Err(Lost::ForGood(error)) => {
+                    Err(RestoreError::ForNow(error)) => Err(error),
+                    Err(RestoreError::ForGood(error)) => {
                         let (model, url) = (shortened(name), shortened(&entry.url));
-                        tracing::warn!(model, url, "cannot be loaded again and leaves the list: {error}");
+                        tracing::warn!(model, url, "model cannot be restored and leaves the list: {error}");
                         if let Some(journal) = &self.settings.journal {
                             journal.unloaded(name);
                         }
@@ -100,14 +103,14 @@ impl Catalog {
             .map(drop)
     }
 
-    async fn load_again(&self, name: &str, entry: &Entry) -> Result<Served, Lost> {
-        // Known without looking at the files again, however often somebody asks.
+    async fn load_again(&self, name: &str, entry: &CatalogEntry) -> Result<ServedModel, RestoreError> {
+        // The verdict is known by content, so repeated requests do not read the files again.
         self.check(name, entry)?;
         let path = match self.allowed(name, &entry.url).await {
             Ok(path) => path,
             Err(CatalogError::MissingUrl { url }) => unresolved(&self.settings.roots, &url),
-            Err(error @ CatalogError::Load { .. }) => return Err(Lost::ForNow(error)),
-            Err(error) => return Err(Lost::ForGood(error.to_string())),
+            Err(error @ CatalogError::Load { .. }) => return Err(RestoreError::ForNow(error)),
+            Err(error) => return Err(RestoreError::ForGood(error.to_string())),
         };
         let manifest = match entry
             .manifest
@@ -116,22 +119,24 @@ impl Catalog {
             .transpose()
         {
             Ok(manifest) => manifest.unwrap_or_default().shared(),
-            Err(error) => return Err(Lost::ForGood(format!("{FILE}: {error}"))),
+            Err(error) => return Err(RestoreError::ForGood(format!("{FILE}: {error}"))),
         };
         let model = match self.reload(&path, entry.content, &manifest).await {
             Ok(model) => model,
             Err(error) => {
-                // It may have become known by this very try.
+                // This attempt may itself have quarantined the content.
                 self.check(name, entry)?;
                 return Err(lost(name, error));
             }
         };
         if *model.content() != entry.content {
             self.engine.unload(model).await;
-            return Err(Lost::ForGood("its files hold another model now".to_owned()));
+            return Err(RestoreError::ForGood(
+                "its files now contain a different model".to_owned(),
+            ));
         }
-        let served = self.serve(name, &path, model, Requests::Skip).await;
-        served.map_err(|error| Lost::ForGood(error.to_string()))
+        let served = self.serve(name, &path, model, ManifestRequests::Skip).await;
+        served.map_err(|error| RestoreError::ForGood(error.to_string()))
     }
 
     async fn reload(
@@ -144,8 +149,8 @@ impl Catalog {
         let restored = self.engine.restore(path, content, manifest).await;
         drop(permit);
         match restored {
-            // A load needs more memory while it goes on than afterwards: where several have no
-            // room, one may.
+            // A load needs more memory while it runs than afterwards: one load may fit where
+            // several in parallel do not.
             Err(LoadError::NoRoom(_) | LoadError::Session(SessionError::OutOfMemory)) => {
                 let all = u32::try_from(self.settings.restores).unwrap_or(u32::MAX);
                 let _alone = self.restores.acquire_many(all).await;
@@ -155,9 +160,9 @@ impl Catalog {
         }
     }
 
-    fn check(&self, name: &str, entry: &Entry) -> Result<(), Lost> {
+    fn check(&self, name: &str, entry: &CatalogEntry) -> Result<(), RestoreError> {
         self.engine.check(&entry.content).map_err(|source| {
-            Lost::ForNow(CatalogError::Refused {
+            RestoreError::ForNow(CatalogError::Refused {
                 name: name.to_owned(),
                 source,
             })
@@ -165,8 +170,8 @@ impl Catalog {
     }
 }
 
-/// What is the machine's fault may pass; what is the artifact's does not.
-fn lost(name: &str, error: LoadError) -> Lost {
+/// Classifies a load error: an error of the machine may pass, one of the artifact does not.
+fn lost(name: &str, error: LoadError) -> RestoreError {
     match error {
         LoadError::Artifact(
             ArtifactError::NoDescriptors { .. } | ArtifactError::NoCopy { .. } | ArtifactError::Changed { .. },
@@ -175,7 +180,7 @@ fn lost(name: &str, error: LoadError) -> Lost {
         | LoadError::NoRoom(_)
         | LoadError::Prepare(_)
         | LoadError::Quarantined(_)
-        | LoadError::Pool(_) => Lost::ForNow(load_error(name, error)),
-        LoadError::Artifact(_) | LoadError::Session(_) => Lost::ForGood(error.to_string()),
+        | LoadError::Pool(_) => RestoreError::ForNow(load_error(name, error)),
+        LoadError::Artifact(_) | LoadError::Session(_) => RestoreError::ForGood(error.to_string()),
     }
 }

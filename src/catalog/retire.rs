@@ -1,15 +1,16 @@
-//! The end of an entry: closed to requests, then free when its last handle is gone.
+//! Retiring an entry: closes it to requests, then frees the model after its last handle.
 //!
-//! | who holds the model | the unload |
+//! | the model is held by | the unload |
 //! |---|---|
-//! | nobody | frees it and ends |
+//! | nothing | frees it and ends |
 //! | requests | waits for them, for `unload_timeout` at most ([`CatalogError::StillBusy`]) |
-//! | runs that are stuck, and nobody else | does not wait: a run that cannot be ended may take hours ([`CatalogError::StillHeld`]) |
+//! | stuck runs only | does not wait: a run that cannot be ended may take hours ([`CatalogError::StillHeld`]) |
 //!
-//! What always holds: a closed entry's model is freed when its last handle is gone, by the unload
-//! that waits for it or by a task that goes on after that unload; its memory is reserved until
-//! then. A closed entry stays under its name, so that a further unload can say how things are,
-//! until that unload succeeds or a load takes the name.
+//! Invariants:
+//! - The model of a closed entry is freed after its last handle is dropped, by the unload that
+//!   waits for it or by a task that outlives that unload. Its memory is reserved until then.
+//! - A closed entry stays under its name, so that a further unload can report the state, until
+//!   that unload succeeds or a load takes the name.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,26 +19,26 @@ use std::time::Duration;
 use tokio::task;
 use tokio::time::{Instant, timeout};
 
-use super::{Catalog, CatalogError, Entry, Slot, shortened};
+use super::{Catalog, CatalogEntry, CatalogError, ModelSlot, shortened};
 use crate::engine::Engine;
 
-/// How often an unload that waits looks whether only stuck runs are left.
-const LOOK: Duration = Duration::from_millis(20);
+/// Interval at which a waiting unload checks whether only stuck runs are left.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Whoever holds a closed entry's model.
+/// Holders of a closed entry's model.
 enum Holders {
-    Nobody,
+    None,
     StuckRuns(usize),
     Requests,
 }
 
 impl Catalog {
     /// Closes the entry to requests, waits for the last handle, and frees the model.
-    pub(super) async fn retire(&self, name: &str, entry: &Arc<Entry>) -> Result<(), CatalogError> {
+    pub(super) async fn retire(&self, name: &str, entry: &Arc<CatalogEntry>) -> Result<(), CatalogError> {
         entry.users.close();
         let waited = self.settings.unload_timeout;
         let error = match entry.holders_after(waited).await {
-            Holders::Nobody => {
+            Holders::None => {
                 free(&self.engine, entry).await;
                 self.report_unloaded(name, entry);
                 return Ok(());
@@ -52,23 +53,23 @@ impl Catalog {
                 waited,
             },
         };
-        // As gone as it can be: a restarted process must not bring it back.
+        // The entry is closed for good: a restarted process must not restore it.
         self.report_unloaded(name, entry);
         self.free_later(name, entry);
         Err(error)
     }
 
-    fn report_unloaded(&self, name: &str, entry: &Entry) {
+    fn report_unloaded(&self, name: &str, entry: &CatalogEntry) {
         if let Some(journal) = &self.settings.journal
-            && !entry.leaving.is_reported.swap(true, Ordering::Relaxed)
+            && !entry.unload_progress.is_reported.swap(true, Ordering::Relaxed)
         {
             journal.unloaded(name);
         }
     }
 
-    /// Frees the model when its last handle is gone, whoever waits for that.
-    fn free_later(&self, name: &str, entry: &Arc<Entry>) {
-        if entry.leaving.is_followed.swap(true, Ordering::Relaxed) {
+    /// Spawns a task that frees the model after its last handle, even if no unload waits for it.
+    fn free_later(&self, name: &str, entry: &Arc<CatalogEntry>) {
+        if entry.unload_progress.is_followed.swap(true, Ordering::Relaxed) {
             return;
         }
         let (engine, entry, name) = (Arc::clone(&self.engine), Arc::clone(entry), shortened(name));
@@ -82,33 +83,32 @@ impl Catalog {
                 model = name,
                 memory_bytes,
                 held_seconds,
-                "the memory of an unloaded model is free"
+                "memory of an unloaded model freed"
             );
         });
     }
 }
 
-/// Frees the model of an entry that nobody holds. Ends when that is done, by this call or another
-/// one.
-async fn free(engine: &Engine, entry: &Entry) {
-    let _freeing = entry.leaving.freeing.lock().await;
-    let slot = std::mem::replace(&mut *entry.slot(), Slot::Empty);
-    if let Slot::Loaded(served) = slot
+/// Frees the model of an entry without handles. Returns when it is freed, by this call or by a
+/// concurrent one.
+async fn free(engine: &Engine, entry: &CatalogEntry) {
+    let _freeing = entry.unload_progress.freeing.lock().await;
+    let slot = std::mem::replace(&mut *entry.slot(), ModelSlot::Empty);
+    if let ModelSlot::Loaded(served) = slot
         && let Some(served) = Arc::into_inner(served)
     {
         engine.unload(served.model).await;
     }
 }
 
-impl Entry {
-    /// Waits until nobody holds the model of this closed entry, or only stuck runs do, or
-    /// `patience` is over.
-    async fn holders_after(&self, patience: Duration) -> Holders {
-        let deadline = Instant::now() + patience;
+impl CatalogEntry {
+    /// Waits until this closed entry has no holders or only stuck runs, or `limit` has passed.
+    async fn holders_after(&self, limit: Duration) -> Holders {
+        let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if timeout(LOOK.min(left), self.users.wait()).await.is_ok() {
-                return Holders::Nobody;
+            if timeout(CHECK_INTERVAL.min(left), self.users.wait()).await.is_ok() {
+                return Holders::None;
             }
             if let Some(standing) = self.standing()
                 && standing.requests() >= self.users.len()

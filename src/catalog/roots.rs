@@ -1,13 +1,13 @@
-//! The places that a load's `url` may point to: the platform's caller chooses it, so it is held to the roots that the server
-//! was started with (MM-8).
+//! Check of a load's `url`. The caller chooses it, so it must lie below one of the roots that the
+//! server was started with (MM-8).
 
 use std::path::{Component, Path, PathBuf};
 
 use super::CatalogError;
 use crate::engine::ArtifactPath;
 
-/// The real path of `url`, when it lies below one of the roots (MM-8). Links are followed first; those that appear on the way
-/// from the root afterwards are not.
+/// Resolves `url` to its real path, if that lies below one of the roots (MM-8). Symbolic links are
+/// resolved here; links that appear below the root later are not followed.
 pub(super) fn allowed(roots: &[PathBuf], url: &str) -> Result<ArtifactPath, CatalogError> {
     let outside = || CatalogError::OutsideRoots {
         url: url.to_owned(),
@@ -22,7 +22,7 @@ pub(super) fn allowed(roots: &[PathBuf], url: &str) -> Result<ArtifactPath, Cata
         return Err(outside());
     }
     let Ok(real) = path.canonicalize() else {
-        // Whether a path outside of the roots exists is not for the caller to know.
+        // The response must not reveal whether a path outside the roots exists.
         let below_a_root = roots.iter().any(|root| path.starts_with(root))
             && !path.components().any(|component| component == Component::ParentDir);
         return Err(if below_a_root {
@@ -31,7 +31,7 @@ pub(super) fn allowed(roots: &[PathBuf], url: &str) -> Result<ArtifactPath, Cata
             outside()
         });
     };
-    // A root may be made after the start, so it is resolved now.
+    // Resolved on each load, because a root may be created after the start.
     let mut roots = roots.iter().filter_map(|root| root.canonicalize().ok());
     match roots.find(|root| real.starts_with(root)) {
         Some(root) => Ok(ArtifactPath::below(root, real)),
@@ -39,8 +39,8 @@ pub(super) fn allowed(roots: &[PathBuf], url: &str) -> Result<ArtifactPath, Cata
     }
 }
 
-/// The path of `url`, which lies below one of the roots as it is written, but does not exist. Should it appear, no link below
-/// the root is followed.
+/// Path of a `url` that lies below one of the roots but does not exist. If it appears later, no
+/// link below the root is followed.
 pub(super) fn unresolved(roots: &[PathBuf], url: &str) -> ArtifactPath {
     let path = Path::new(url);
     let below = roots.iter().find_map(|root| {

@@ -1,4 +1,4 @@
-//! A loaded model and what reads and writes the bodies of its requests.
+//! A loaded model together with the handler that decodes and encodes its requests.
 
 use super::error::CatalogError;
 use super::{Catalog, shortened};
@@ -7,31 +7,31 @@ use crate::handler::{Handler, SharedTokenizer, Tools};
 use crate::manifest::Manifest;
 use std::sync::Arc;
 
-/// The treatment of the requests in a manifest.
+/// Whether to run the example requests of the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Requests {
-    /// They run before any other.
+pub(super) enum ManifestRequests {
+    /// Run them before the model accepts other requests.
     Run,
-    /// The model has passed them before.
+    /// Skip them, because the model has passed them before.
     Skip,
 }
 
-/// A model that takes requests.
+/// A model that is ready for requests.
 #[derive(Debug)]
-pub(super) struct Served {
+pub(super) struct ServedModel {
     pub(super) model: Model,
     pub(super) handler: Arc<Handler>,
 }
 
-impl Served {
-    /// The manifest as JSON, for a record; `None` where there is nothing in it.
+impl ServedModel {
+    /// The manifest as JSON, for a record; `None` if it is empty.
     pub fn manifest(&self) -> Option<String> {
         let manifest = self.model.manifest();
-        let says_something = *manifest != Manifest::default();
-        says_something.then(|| serde_json::to_string(manifest).ok()).flatten()
+        let has_content = *manifest != Manifest::default();
+        has_content.then(|| serde_json::to_string(manifest).ok()).flatten()
     }
 
-    /// The model under the name that log and refusals give it.
+    /// Sets the name of the model for log messages and errors.
     pub fn called(self, name: String) -> Self {
         Self {
             model: self.model.called(name),
@@ -49,22 +49,25 @@ impl Catalog {
         }
     }
 
-    /// Makes a loaded model ready for requests. One whose manifest does not fit it, or that fails
-    /// the requests of its manifest, is unloaded again.
+    /// Makes a loaded model ready for requests. Unloads it if its manifest does not fit, or if it
+    /// fails the example requests of its manifest.
     pub(super) async fn serve(
         &self,
         name: &str,
         path: &ArtifactPath,
         model: Model,
-        requests: Requests,
-    ) -> Result<Served, CatalogError> {
+        requests: ManifestRequests,
+    ) -> Result<ServedModel, CatalogError> {
         let mut refused = None;
         let tokenizer = match model.manifest().wanted_tokenizer() {
             None => None,
             Some(file) => match self.tokenizer(name, file, &model.manifest().hints.text, path).await {
                 Ok(tokenizer) => Some(tokenizer),
                 Err(CatalogError::Tokenizer { source, .. }) if !model.manifest().needs_tokenizer(model.signature()) => {
-                    tracing::warn!(model = shortened(name), "no sentences are taken: {source}");
+                    tracing::warn!(
+                        model = shortened(name),
+                        "tokenizer not usable; the model accepts no text: {source}"
+                    );
                     refused = Some(source.to_string());
                     None
                 }
@@ -76,11 +79,11 @@ impl Catalog {
         };
         match Handler::new(model.manifest(), model.signature(), self.tools(tokenizer, refused)) {
             Ok(handler) => {
-                let mut served = Served {
+                let mut served = ServedModel {
                     model,
                     handler: Arc::new(handler),
                 };
-                if requests == Requests::Run {
+                if requests == ManifestRequests::Run {
                     served = self.rehearse(name, served).await?;
                 }
                 served.model.forget_files();

@@ -1,8 +1,7 @@
-//! The tokenizers of loaded models: equal files are one tokenizer in memory, however many models
-//! have them.
+//! Tokenizers of loaded models. Models with equal tokenizer files share one tokenizer in memory.
 //!
-//! What always holds: a tokenizer's memory is reserved from before it is made until it is gone,
-//! which is when its last model is.
+//! Invariant: the memory of a tokenizer is reserved before it is built and released after its last
+//! model is gone.
 
 use std::sync::Arc;
 
@@ -13,28 +12,28 @@ use crate::handler::SharedTokenizer;
 use crate::manifest::TokenizerFile;
 use crate::text::{FileLimits, TextError, Tokenizer, TokenizerConfig};
 
-/// Bytes that a tokenizer takes while it is made, as many times those of its file. Measured:
-/// 6 to 13 times for files of 0.5 to 17 MB.
-const PEAK_TIMES: u64 = 16;
+/// Peak memory while a tokenizer is built, as a multiple of its file's size. Measured: 6 to 13
+/// times for files of 0.5 to 17 MB.
+const PEAK_FACTOR: u64 = 16;
 
-/// Those that it takes afterwards, before that is known.
-const STAYS_TIMES: u64 = 8;
+/// Estimate of its memory afterwards, as a multiple of the file's size, until it is measured.
+const RESIDENT_FACTOR: u64 = 8;
 
-/// A tokenizer, and the memory that is reserved for it.
+/// A tokenizer with its memory reservation.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct CountedTokenizer {
     tokenizer: Tokenizer,
-    // After the tokenizer: memory is given back when it is free.
+    // Dropped after the tokenizer, so that the memory is free when the reservation ends.
     _memory: Held,
 }
 
-impl AsRef<Tokenizer> for Counted {
+impl AsRef<Tokenizer> for CountedTokenizer {
     fn as_ref(&self) -> &Tokenizer {
         &self.tokenizer
     }
 }
 
-/// What tokenizers have to have in common to be one: the file, and what the files beside it say.
+/// Cache key of a tokenizer: its file and the configuration from the files next to it.
 fn key(file: &blake3::Hash, config: &TokenizerConfig) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_derive_key("longshore 2026 tokenizer");
     hasher.update(file.as_bytes());
@@ -42,15 +41,15 @@ fn key(file: &blake3::Hash, config: &TokenizerConfig) -> blake3::Hash {
     hasher.finalize()
 }
 
-/// Why there is no tokenizer.
-enum Refusal {
+/// Cause of a missing tokenizer.
+enum TokenizerRefusal {
     NoRoom(NoRoom),
     Text(TextError),
 }
 
 impl Catalog {
-    /// The tokenizer of the model `name` out of `file`: the one that another model has, or a new
-    /// one. `path` is where the artifact was, for a file that has to be read again.
+    /// Returns the tokenizer in `file` for the model `name`; shares the one of another model if
+    /// there is one. `path` locates the artifact, for a file that has to be read again.
     pub(super) async fn tokenizer(
         &self,
         name: &str,
@@ -77,29 +76,29 @@ impl Catalog {
             };
             let size = bytes.len() as u64;
             let made = || {
-                let holding = engine.hold(size.saturating_mul(PEAK_TIMES), size.saturating_mul(STAYS_TIMES));
-                let holding = holding.map_err(Refusal::NoRoom)?;
+                let holding = engine.hold(size.saturating_mul(PEAK_FACTOR), size.saturating_mul(RESIDENT_FACTOR));
+                let holding = holding.map_err(TokenizerRefusal::NoRoom)?;
                 let tokenizer = pool
                     .get(&bytes, &config, &FileLimits::default())
-                    .map_err(Refusal::Text)?;
+                    .map_err(TokenizerRefusal::Text)?;
                 let footprint = Footprint {
                     private: tokenizer.memory(),
                     ..Footprint::default()
                 };
                 match holding.settle(footprint) {
-                    Ok(memory) => Ok(Counted {
+                    Ok(memory) => Ok(CountedTokenizer {
                         tokenizer,
                         _memory: memory,
                     }),
-                    Err((refused, _)) => Err(Refusal::NoRoom(refused)),
+                    Err((refused, _)) => Err(TokenizerRefusal::NoRoom(refused)),
                 }
             };
             Some(made())
         });
         let made = made.await.map_err(|error| load_error(name, LoadError::Pool(error)))?;
         let counted = Arc::new(made.ok_or_else(gone)?.map_err(|refusal| match refusal {
-            Refusal::NoRoom(refused) => load_error(name, LoadError::NoRoom(refused)),
-            Refusal::Text(source) => CatalogError::Tokenizer {
+            TokenizerRefusal::NoRoom(refused) => load_error(name, LoadError::NoRoom(refused)),
+            TokenizerRefusal::Text(source) => CatalogError::Tokenizer {
                 name: name.to_owned(),
                 source,
             },

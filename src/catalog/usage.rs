@@ -1,30 +1,29 @@
-//! Which models are in use, told to the journal now and then: after a restart those are loaded
-//! again first.
+//! Reports to the journal which models are in use, so that a restart restores these first.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Catalog, Entry};
+use super::{Catalog, CatalogEntry};
 
-/// Time between two reports. What was used since the last one is not known after a crash.
+/// Time between two reports. A crash loses the use since the last one.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The entries that requests have used since the last report, each once.
+/// Entries that requests have used since the last report, without duplicates.
 #[derive(Debug, Default)]
-pub(super) struct Lately(
-    /// Locked by the first request to a model after a report, and by the report.
-    Mutex<Vec<Arc<Entry>>>,
+pub(super) struct RecentUse(
+    /// Locked only by the first request to a model after a report, and by the report.
+    Mutex<Vec<Arc<CatalogEntry>>>,
 );
 
-impl Lately {
-    pub(super) fn note(&self, entry: &Arc<Entry>) {
+impl RecentUse {
+    pub(super) fn note(&self, entry: &Arc<CatalogEntry>) {
         if entry.note_use() {
             let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             entries.push(Arc::clone(entry));
         }
     }
 
-    /// The contents that were used, and begins another report.
+    /// Takes the contents that were used, and starts the next report.
     fn take(&self) -> Vec<u64> {
         let entries = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for entry in &entries {
@@ -38,12 +37,12 @@ impl Lately {
 }
 
 impl Catalog {
-    /// Reports which models are in use, again and again. Does not end, unless there is no journal.
+    /// Reports periodically which models are in use. Runs forever, unless there is no journal.
     pub async fn report_use(self: Arc<Self>) {
         let Some(journal) = &self.settings.journal else { return };
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let contents = self.lately.take();
+            let contents = self.recent_use.take();
             if !contents.is_empty() {
                 journal.used(&contents);
             }
@@ -54,10 +53,10 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Record, Slot};
+    use crate::catalog::{ModelSlot, Record};
     use crate::engine::ContentHash;
 
-    fn entry(digit: char) -> Arc<Entry> {
+    fn entry(digit: char) -> Arc<CatalogEntry> {
         let record = Record {
             name: digit.to_string(),
             url: String::new(),
@@ -65,21 +64,21 @@ mod tests {
             content: ContentHash::parse(&digit.to_string().repeat(64)).unwrap(),
             manifest: None,
         };
-        Entry::new(record, Slot::Restored, None)
+        CatalogEntry::new(record, ModelSlot::Restored, None)
     }
 
     #[test]
-    fn a_report_names_each_content_that_was_used_since_the_last_one_once() {
-        let (lately, one, other, same) = (Lately::default(), entry('1'), entry('2'), entry('1'));
-        assert_eq!(lately.take(), [0u64; 0]);
+    fn a_report_lists_each_content_used_since_the_last_report_once() {
+        let (recent_use, one, other, same) = (RecentUse::default(), entry('1'), entry('2'), entry('1'));
+        assert_eq!(recent_use.take(), [0u64; 0]);
         for entry in [&one, &other, &one, &same] {
-            lately.note(entry);
+            recent_use.note(entry);
         }
         let mut expected = [one.content.short(), other.content.short()];
         expected.sort_unstable();
-        assert_eq!(lately.take(), expected);
-        assert_eq!(lately.take(), [0u64; 0]);
-        lately.note(&other);
-        assert_eq!(lately.take(), [other.content.short()]);
+        assert_eq!(recent_use.take(), expected);
+        assert_eq!(recent_use.take(), [0u64; 0]);
+        recent_use.note(&other);
+        assert_eq!(recent_use.take(), [other.content.short()]);
     }
 }

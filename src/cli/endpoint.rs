@@ -1,4 +1,5 @@
-//! `longshore endpoint`: reads what is to be served, starts what serves it, and ends both.
+//! `longshore endpoint`: reads the declared endpoints, starts their containers, and stops them in
+//! order.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr};
@@ -32,10 +33,10 @@ use crate::engine;
 use crate::store::{self, Environment};
 use crate::telemetry;
 
-/// The region of those who never said one.
+/// Default AWS region.
 const REGION: &str = "us-east-1";
 
-/// The most that `InvocationTimeoutSeconds` may ask for.
+/// Largest value of `InvocationTimeoutSeconds`.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(60 * 60);
 
 /// Serves until SIGTERM or SIGINT, then ends all containers. Returns the exit code.
@@ -52,8 +53,12 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
         None => ControlState::in_memory(arns),
     };
 
-    let listener = TcpListener::bind((args.bind, args.port))
-        .with_context(|| format!("listen on {}:{}; --port chooses another", args.bind, args.port))?;
+    let listener = TcpListener::bind((args.bind, args.port)).with_context(|| {
+        format!(
+            "listen on {}:{}; choose another --port if it is in use",
+            args.bind, args.port
+        )
+    })?;
     let address = listener.local_addr().context("read the listener's address")?;
     let (faults, here) = (Arc::new(faults), Handle::current());
     let fleets = Fleets::start(fleet_settings(args, &environment, Arc::clone(&faults)))?;
@@ -67,7 +72,7 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
         allow_other_users: args.allow_other_users,
     };
     let server = http::start(listener, &settings, provisioner.clone(), &runtime).context("start the HTTP server")?;
-    greet(address);
+    announce(address);
 
     let started = async {
         let names: Vec<_> = declared.iter().map(|deployment| deployment.endpoint.clone()).collect();
@@ -80,7 +85,8 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
                 }
             }
         }
-        // The rest was for whoever asks.
+        // Endpoints that come only from --state may have failed; DescribeEndpoint reports those.
+        // Wait for a signal.
         std::future::pending().await
     };
     let ended: Result<()> = tokio::select! {
@@ -88,17 +94,17 @@ pub(super) async fn run(args: &EndpointArgs) -> Result<i32> {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
-    tracing::info!("ending all containers");
+    tracing::info!("stopping all containers");
     let end = async {
         server.stop(args.drain_timeout).await;
-        // After the requests that had arrived.
+        // After the requests that have arrived.
         provisioner.stop();
         runtime.finish(args.drain_timeout).await;
         fleets.shutdown().await;
         tracing::info!("stopped");
     };
     tokio::select! {
-        // Whoever asks twice does not want to wait. The containers end with this process.
+        // A second signal stops without waiting. The containers end with this process.
         _ = terminate.recv() => tracing::info!("stopped at once"),
         _ = interrupt.recv() => tracing::info!("stopped at once"),
         () = end => {}
@@ -123,11 +129,12 @@ fn connection_settings(args: &EndpointArgs) -> connections::ConnectionConfig {
     }
 }
 
-fn greet(address: SocketAddr) {
+/// Logs the address, and prints the variables for AWS clients on a terminal.
+fn announce(address: SocketAddr) {
     tracing::info!(target: telemetry::READY, %address, "listening");
     if stderr().is_terminal() {
         eprintln!(
-            "\n  To have code for AWS talk to this:\n  export AWS_ENDPOINT_URL_SAGEMAKER=http://{address} \
+            "\n  To connect code that was written for AWS:\n  export AWS_ENDPOINT_URL_SAGEMAKER=http://{address} \
              AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=http://{address}\n"
         );
     }
@@ -140,13 +147,13 @@ fn region(args: &EndpointArgs, environment: &Environment) -> String {
     region.unwrap_or(REGION).to_owned()
 }
 
-/// What the command line says is to be served.
+/// Returns the deployments that the command line declares.
 fn declared(args: &EndpointArgs, arns: &Arns) -> Result<Vec<Deployment>> {
     if let Some(folder) = &args.multi_model {
-        // What is below a URL may come later, as on AWS; a folder that is not there is a slip of
-        // the pen.
-        let is_there = folder.contains("://") || Path::new(folder).is_dir();
-        ensure!(is_there, "--multi-model: there is no folder {folder}");
+        // Objects below a URL may appear later, as on AWS; a missing directory is probably a
+        // typing error.
+        let exists = folder.contains("://") || Path::new(folder).is_dir();
+        ensure!(exists, "--multi-model: no such directory: {folder}");
     }
     let declared = DeclaredEndpoints {
         multi_model: args.multi_model.clone(),
@@ -176,7 +183,7 @@ fn fleet_settings(args: &EndpointArgs, environment: &Environment, faults: Arc<Fa
                 command: args.docker.clone(),
             },
         },
-        // The very same, also after another one has been put in its place on disk.
+        // The running program, even if its file on disk has been replaced.
         program: "/proc/self/exe".into(),
         environment: environment.clone(),
         folder: args.cache_dir(),
@@ -233,9 +240,9 @@ fn store_settings(args: &EndpointArgs, environment: Environment) -> store::Store
         retries: args.fetch.store_retries,
         downloads: args.fetch.downloads,
         bounds: bounds(&args.fetch.archives),
-        // What SageMaker would refuse is to be found out here.
+        // Refuse archives that SageMaker would refuse, so that users find out locally.
         names_bind: true,
-        // A model that is loaded again is to be what the bucket has by then.
+        // Each load uses the version that is in the bucket at that time.
         revalidate: Duration::ZERO,
     }
 }

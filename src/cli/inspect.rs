@@ -1,7 +1,7 @@
-//! `longshore inspect`: what is to know of an artifact before it is deployed.
+//! `longshore inspect`: describes an artifact before it is deployed.
 //!
-//! What is seen of the files is shown also of a model that cannot be loaded; then why it cannot be
-//! is the error that the command ends with.
+//! For a model that cannot be loaded, the command still shows what it found in the files, and then
+//! fails with the error of the load.
 
 mod curl;
 mod json;
@@ -25,10 +25,10 @@ use crate::manifest::FILE;
 use crate::telemetry::escape::plain;
 use crate::tensor::{InputSpec, OutputRows, Signature};
 
-/// Operators that are told; further ones are counted.
+/// Number of operators that are listed; further ones are only counted.
 const OPERATORS: usize = 6;
 
-/// Elements of a sample's inputs: more is no sample but a load test.
+/// Largest number of input elements of an example request; a larger one would be a load test.
 const MAX_SAMPLE_ELEMENTS: usize = 1 << 20;
 
 pub fn run(args: &InspectArgs) -> Result<()> {
@@ -46,22 +46,19 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         (Ok(loaded), Some(Ok(handler))) => requests(loaded, handler, args)?,
         _ => Vec::new(),
     };
-    let prepared = match &handler {
-        Some(Ok(handler)) => Prepared {
+    let summary = match &handler {
+        Some(Ok(handler)) => HandlerSummary {
             steps: handler.steps(),
             curl: handler
                 .example()
                 .map(|(content_type, body)| curl::example(&args.url, content_type, body)),
         },
-        Some(Err(_)) | None => Prepared::default(),
+        Some(Err(_)) | None => HandlerSummary::default(),
     };
     if args.examine.json {
-        print(format_args!(
-            "{:#}\n",
-            json::report(&examination, &requests, &prepared)?
-        ))?;
+        print(format_args!("{:#}\n", json::report(&examination, &requests, &summary)?))?;
     } else {
-        print(report(&examination, &requests, &prepared))?;
+        print(report(&examination, &requests, &summary))?;
     }
     match (&examination.loaded, &handler) {
         (Err(error), _) => bail!("a server would refuse to load it: {error}"),
@@ -70,7 +67,8 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     }
 }
 
-/// The artifact's path, and the folder that it was unpacked into when it is an archive.
+/// Returns the path of the artifact, and the temporary folder if it was an archive that had to be
+/// unpacked.
 fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
     let path = &args.path;
     if !super::is_archive(path)? {
@@ -79,7 +77,7 @@ fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
     let folder = tempfile::Builder::new()
         .prefix("longshore-")
         .tempdir()
-        .context("make a folder to unpack into; TMPDIR names another place")?;
+        .context("create a folder to unpack into; set TMPDIR to use another directory")?;
     let bounds = super::bounds(&args.archives);
     super::progress("unpacking");
     let failed = || format!("{} cannot be unpacked", path.display());
@@ -94,30 +92,31 @@ fn artifact(args: &InspectArgs) -> Result<(PathBuf, Option<TempDir>)> {
     Ok((folder.path().to_owned(), Some(folder)))
 }
 
-/// What is done for a model that takes more than tensors.
+/// Steps and an example of a model that accepts pictures, texts or sound.
 #[derive(Debug, Default)]
-struct Prepared {
-    /// From a body to the answer, in order.
+struct HandlerSummary {
+    /// Steps from the request body to the response, in order.
     steps: Vec<String>,
-    /// A command line with a body of this kind.
+    /// Command line with an example body.
     curl: Option<String>,
 }
 
-/// A sample, and how it is sent.
-struct Request {
+/// An example request and its command line.
+struct ExampleRequest {
     sample: Sample,
-    /// A command line; `None` when there is no sample, or when it is too long and no file has it.
+    /// `None` if there is no body, or if the body is too long and was not written to a file.
     curl: Option<String>,
 }
 
-fn requests(loaded: &ExaminedModel, handler: &Handler, args: &InspectArgs) -> Result<Vec<Request>> {
+/// Builds the example requests, and writes their bodies if `--samples` is set.
+fn requests(loaded: &ExaminedModel, handler: &Handler, args: &InspectArgs) -> Result<Vec<ExampleRequest>> {
     let example = loaded.example.as_deref().unwrap_or_default();
     let elements: usize = example.iter().map(crate::tensor::Tensor::len).sum();
     if (example.is_empty() && !loaded.signature.inputs.is_empty()) || elements > MAX_SAMPLE_ELEMENTS {
         return Ok(Vec::new());
     }
     if let Some(folder) = &args.samples {
-        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
     codec::samples(handler.schema(), example)
         .into_iter()
@@ -136,7 +135,7 @@ fn requests(loaded: &ExaminedModel, handler: &Handler, args: &InspectArgs) -> Re
                     curl::command(&args.url, sample.content_type, body, file.as_deref())
                 }
             };
-            Ok(Request { sample, curl })
+            Ok(ExampleRequest { sample, curl })
         })
         .collect()
 }
@@ -156,7 +155,7 @@ fn file_name(sample: &Sample) -> &'static str {
     }
 }
 
-fn report(examination: &Examination, requests: &[Request], prepared: &Prepared) -> Table {
+fn report(examination: &Examination, requests: &[ExampleRequest], summary: &HandlerSummary) -> Table {
     let mut table = Table::default();
     let model = examination.model_in_artifact();
     table.line("model", format_args!("{} ({})", model.display(), examination.found));
@@ -176,18 +175,18 @@ fn report(examination: &Examination, requests: &[Request], prepared: &Prepared) 
     table.line("size", bytes(examination.weights) + &external);
     table.line("content", examination.content);
     table.line("packed", packing(&examination.packing));
-    let told = manifest::lines(&examination.manifest);
-    if !told.is_empty() {
-        table.line("manifest", told.join("\n"));
+    let lines = manifest::lines(&examination.manifest);
+    if !lines.is_empty() {
+        table.line("manifest", lines.join("\n"));
     }
     if let Ok(loaded) = &examination.loaded {
         describe(loaded, examination, &mut table);
-        if !prepared.steps.is_empty() {
-            let steps: Vec<String> = prepared.steps.iter().map(|step| plain(step).into_owned()).collect();
+        if !summary.steps.is_empty() {
+            let steps: Vec<String> = summary.steps.iter().map(|step| plain(step).into_owned()).collect();
             table.line("steps", steps.join("\n"));
         }
-        if let Some(curl) = &prepared.curl {
-            table.text(&format!("From a file or a text to the answer\n  {curl}"));
+        if let Some(curl) = &summary.curl {
+            table.text(&format!("Request with a file or a text\n  {curl}"));
         }
         for request in requests {
             let title = format!("{} ({})", request.sample.name, request.sample.content_type);
@@ -196,7 +195,7 @@ fn report(examination: &Examination, requests: &[Request], prepared: &Prepared) 
                 (Ok(_), Some(curl)) => format!("  {curl}"),
                 (Ok(body), None) => {
                     format!(
-                        "  {} are too long for a command line; --samples DIR writes a file",
+                        "  {} are too long for a command line; add --samples DIR to write them to a file",
                         bytes(body.len() as u64)
                     )
                 }
@@ -204,25 +203,26 @@ fn report(examination: &Examination, requests: &[Request], prepared: &Prepared) 
             table.text(&format!("{title}\n{text}"));
         }
         if requests.is_empty() {
-            table.text("No sample requests: data of the kind and size that the model takes cannot be made up.");
+            table.text("No example requests: data of the model's input types and sizes cannot be generated.");
         } else if loaded.findings.run_peak.is_none() {
-            table.text("The model did not answer made-up data: put real values into the requests.");
+            table.text("The model failed on generated data; replace it with real values in these requests.");
         }
     }
     table
 }
 
 fn describe(loaded: &ExaminedModel, examination: &Examination, table: &mut Table) {
-    /// Old exporters declare each weight as an input that may be given.
+    /// Largest number of optional inputs that are listed: old exporters declare each weight as
+    /// one.
     const MOST_OPTIONAL: usize = 16;
     let Signature {
         inputs,
         optional,
         outputs,
     } = &loaded.signature;
-    let told = |input: &InputSpec| format!("{} {}", plain(&input.name), plain(&input.to_string()));
-    let inputs: Vec<String> = inputs.iter().map(told).collect();
-    let mut may_be_given: Vec<String> = optional.iter().take(MOST_OPTIONAL).map(told).collect();
+    let described = |input: &InputSpec| format!("{} {}", plain(&input.name), plain(&input.to_string()));
+    let inputs: Vec<String> = inputs.iter().map(described).collect();
+    let mut may_be_given: Vec<String> = optional.iter().take(MOST_OPTIONAL).map(described).collect();
     if optional.len() > MOST_OPTIONAL {
         may_be_given.push(format!("and {} more", optional.len() - MOST_OPTIONAL));
     }
@@ -231,7 +231,7 @@ fn describe(loaded: &ExaminedModel, examination: &Examination, table: &mut Table
         .map(|output| {
             let whole = match output.rows {
                 OutputRows::PerRecord => "",
-                OutputRows::Whole => " (whole: its entries do not follow the records of a request)",
+                OutputRows::Whole => " (not per record: its first axis does not match the records of a request)",
             };
             format!(
                 "{} {}{whole}",
@@ -250,7 +250,7 @@ fn describe(loaded: &ExaminedModel, examination: &Examination, table: &mut Table
     table.line(
         "memory",
         format_args!(
-            "{} of its own and {} mapped from a file, {} while it is loaded; a run of one row: {run}",
+            "{} private and {} mapped from a file; {} during the load; a run of one row: {run}",
             bytes(findings.private),
             bytes(findings.mapped),
             bytes(findings.load_peak.max(findings.private)),
@@ -259,9 +259,9 @@ fn describe(loaded: &ExaminedModel, examination: &Examination, table: &mut Table
     table.line("batches", batches(&joining(loaded, examination)));
 }
 
-/// Whether a server with the usual limit joins requests to the model.
+/// Decides whether a server with the default `--max-batch` batches requests to the model.
 fn joining(loaded: &ExaminedModel, examination: &Examination) -> Result<Batching, NoBatching> {
-    /// `--max-batch` unless it is given.
+    /// Default of `--max-batch`.
     const MAX_BATCH: usize = 32;
     let evidence = BatchingEvidence {
         axes: loaded.findings.axes.clone(),
@@ -277,7 +277,7 @@ fn joining(loaded: &ExaminedModel, examination: &Examination) -> Result<Batching
 
 fn batches(joining: &Result<Batching, NoBatching>) -> String {
     match joining {
-        Ok(batching) => format!("requests that wait are joined{}", plain(&batching.exception())),
+        Ok(batching) => format!("waiting requests are batched{}", plain(&batching.exception())),
         Err(why) => format!("every request runs alone: {}", plain(&why.to_string())),
     }
 }
@@ -318,16 +318,16 @@ fn operators(header: &OnnxHeader) -> String {
 
 fn packing(packing: &Packing) -> String {
     match packing {
-        Packing::None => "no prepared form came along; a server prepares it at its first load".to_owned(),
-        Packing::Usable(_) => "with a prepared form that this machine uses".to_owned(),
+        Packing::None => "no prepared form; a server prepares the model at its first load".to_owned(),
+        Packing::Usable(_) => "has a prepared form that this machine can use".to_owned(),
         Packing::Unusable { description, why } => {
             let made_for = description.as_ref().map_or_else(String::new, |description| {
                 format!(
-                    "; it is for {} with {}",
+                    "; it was made for {} with {}",
                     description.platform.architecture, description.platform.features
                 )
             });
-            format!("with a prepared form that this machine does not use: {why}{made_for}")
+            format!("has a prepared form that this machine cannot use: {why}{made_for}")
         }
     }
 }
@@ -337,16 +337,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_frequent_operators_are_told() {
-        let told = |counts: &[(&str, u64)]| {
+    fn the_most_frequent_operators_are_listed() {
+        let summary = |counts: &[(&str, u64)]| {
             let counts = counts.iter().map(|(name, count)| ((*name).to_owned(), *count));
             operators(&OnnxHeader {
                 operators: counts.collect(),
                 ..OnnxHeader::default()
             })
         };
-        assert_eq!(told(&[("Add", 1), ("Gemm", 3)]), "4: Gemm 3, Add 1");
+        assert_eq!(summary(&[("Add", 1), ("Gemm", 3)]), "4: Gemm 3, Add 1");
         let many = ["A", "B", "C", "D", "E", "F", "G", "H"].map(|name| (name, 1));
-        assert_eq!(told(&many), "8: A 1, B 1, C 1, D 1, E 1, F 1 and 2 other kinds");
+        assert_eq!(summary(&many), "8: A 1, B 1, C 1, D 1, E 1, F 1 and 2 other kinds");
     }
 }

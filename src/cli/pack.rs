@@ -1,4 +1,4 @@
-//! `longshore pack`: an artifact is checked as by a load, prepared, and written as an archive.
+//! `longshore pack`: checks an artifact as a load does, prepares it, and writes it as an archive.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -19,11 +19,11 @@ use crate::manifest::FILE;
 
 pub fn run(args: &PackArgs) -> Result<()> {
     if args.output.exists() && !args.force {
-        bail!("{} is there already; --force replaces it", args.output.display());
+        bail!("{} already exists; add --force to overwrite it", args.output.display());
     }
     if super::is_archive(&args.path)? {
         bail!(
-            "{} is an archive already; give the folder or the file that it was packed from",
+            "{} is already an archive; name the folder or the file from which it was packed",
             args.path.display()
         );
     }
@@ -77,7 +77,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
     Ok(print(table)?)
 }
 
-/// Checks that the manifest fits the model, and runs its requests, as a load does.
+/// Checks that the manifest fits the model and runs its example requests, as a load does.
 fn rehearse(examination: &Examination, loaded: &ExaminedModel) -> Result<()> {
     const REFUSED: &str = "a server would refuse to load it, so it is not packed";
     let manifest = &examination.manifest;
@@ -86,7 +86,7 @@ fn rehearse(examination: &Examination, loaded: &ExaminedModel) -> Result<()> {
         Err(error) => bail!("{REFUSED}: {FILE}: {error}"),
     };
     if !(manifest.warmup.is_empty() && manifest.golden.is_empty()) {
-        super::progress("running the requests of the manifest");
+        super::progress("running the example requests of the manifest");
     }
     for rehearsal in rehearsals(manifest) {
         let invocation = rehearsal.invocation(rehearsal.body(), None, "model".to_owned(), Arc::clone(&handler));
@@ -104,17 +104,17 @@ fn rehearse(examination: &Examination, loaded: &ExaminedModel) -> Result<()> {
 fn prepared_text(args: &PackArgs, examination: &Examination, loaded: &ExaminedModel, is_prepared: bool) -> String {
     let text = if is_prepared {
         return format!(
-            "for machines like this one; others prepare the model themselves{}",
+            "yes, for machines of the same kind; others prepare the model at its first load{}",
             growth_text(prepared_bytes(loaded), examination.weights)
         );
     } else if args.no_prepared {
         "no (--no-prepared)"
     } else if examination.is_ort_format {
-        "no: the model is in ONNX Runtime's own format already"
+        "no: the model is already in ONNX Runtime's own format"
     } else if loaded.findings.prepared {
         "no"
     } else {
-        "no: the model cannot be written in ONNX Runtime's own format, or answers differently there"
+        "no: the model cannot be written in ONNX Runtime's own format, or its results differ in that format"
     };
     text.to_owned()
 }
@@ -125,7 +125,7 @@ fn prepared_bytes(loaded: &ExaminedModel) -> u64 {
         .map_or(0, |metadata| metadata.len())
 }
 
-/// Why the archive is much more than twice as large as the model; nothing when it is not.
+/// Explains a prepared form that is much larger than the model; empty if it is not.
 fn growth_text(prepared: u64, weights: u64) -> String {
     const MUCH: f64 = 1.25;
     let times = prepared as f64 / weights.max(1) as f64;
@@ -133,13 +133,13 @@ fn growth_text(prepared: u64, weights: u64) -> String {
         return String::new();
     }
     format!(
-        ". It takes {}, {times:.1} times the model: ONNX Runtime keeps there what it computes from constants, such as float32 \
-         of float16. --no-prepared leaves it out",
+        ". It takes {}, {times:.1} times the model, because ONNX Runtime stores values there that it computes from constants, \
+         such as float32 from float16. Add --no-prepared to leave it out",
         bytes(prepared)
     )
 }
 
-/// The files of the artifact, by their path in the archive.
+/// Collects the files of the artifact by their path in the archive.
 fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<CollectedFiles> {
     let external = examination.external.iter().map(|(_, file)| file.clone());
     let requests = examination.request_files.iter().cloned();
@@ -151,7 +151,7 @@ fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Coll
         let output = output.canonicalize().unwrap_or_default();
         return Ok(archive::collect(&examination.folder, &needed, &output)?);
     }
-    // A model file brings what it refers to, and nothing else that lies beside it.
+    // For a single model file, pack only the files that it refers to, not others in its folder.
     let mut collected = CollectedFiles::default();
     for file in needed {
         let name = file.strip_prefix(&examination.folder).unwrap_or(&file);
@@ -163,14 +163,14 @@ fn collect(path: &Path, examination: &Examination, output: &Path) -> Result<Coll
     Ok(collected)
 }
 
-/// Adds the prepared form, when there is one.
+/// Adds the prepared form, if there is one.
 fn add_prepared(loaded: &ExaminedModel, collected: &mut CollectedFiles) -> Result<bool> {
     let Some((description, file)) = &loaded.prepared else {
         return Ok(false);
     };
     let mut text = serde_json::to_vec_pretty(description).context("describe the prepared form")?;
     text.push(b'\n');
-    // An earlier pack's is replaced.
+    // The new prepared form replaces one from an earlier `pack`.
     collected
         .left_out
         .retain(|left| left.path.trim_end_matches('/') != PACKED_FOLDER);
@@ -190,20 +190,20 @@ fn output_folder(output: &Path) -> Result<PathBuf> {
     };
     if !folder.is_dir() {
         bail!(
-            "{} is no directory; make it, or write elsewhere with --output",
+            "{} is not a directory; create it, or choose another --output",
             folder.display()
         );
     }
     Ok(folder.to_owned())
 }
 
-/// Writes the archive beside `output` and renames it, so that it is there whole or not at all.
-/// Returns the bytes of its files and its own.
-fn write(files: &BTreeMap<String, PackSource>, output: &Path, folder: &Path, force: bool) -> Result<(u64, u64)> {
+/// Writes the archive next to `output` and renames it, so that the archive is complete or missing.
+/// Returns the bytes of its files and of the archive itself.
+fn write(files: &BTreeMap<String, Source>, output: &Path, folder: &Path, force: bool) -> Result<(u64, u64)> {
     let context = || format!("write {}", output.display());
     let unfinished = tempfile::Builder::new()
         .prefix(".longshore-")
-        // As any file is made, rather than for this user alone.
+        // The usual mode of a new file; temporary files are private to the user by default.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)
         .with_context(context)?;
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prepared_form_that_is_much_larger_than_the_model_is_explained() {
+    fn the_summary_explains_a_prepared_form_that_is_much_larger_than_the_model() {
         let text = growth_text(58 << 20, 29 << 20);
         assert!(text.contains("58.0 MiB, 2.0 times the model"), "{text}");
         assert!(text.contains("--no-prepared"), "{text}");

@@ -1,10 +1,10 @@
-//! `longshore serve`, or its worker: makes the parts of a server out of the flags, and ends them in
-//! order.
+//! `longshore serve` and its worker: builds the parts of a server from the options, and stops them
+//! in order.
 //!
-//! The order at the start matters to the platform: the socket listens before ONNX Runtime is
-//! loaded, so that nobody is refused, and `/ping` says 503 until the one model of single-model mode
-//! can answer (PI-3). What goes wrong before that ends the process with a line that says what to
-//! change (ST-12).
+//! The order at the start matters to the platform. The socket listens before ONNX Runtime is
+//! loaded, so that no connection is refused, and `/ping` answers 503 until the model of
+//! single-model mode can answer (PI-3). An error before that ends the process with a line that
+//! says what to change (ST-12).
 
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;
@@ -16,33 +16,37 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::Instant;
 
 use super::bounds;
-use super::source::Source;
+use super::source::ModelSource;
+use crate::audio::AudioLimits;
 use crate::catalog::{self, Catalog, Demand, Journal};
 use crate::codec::{Documents, Format};
-use crate::config::{self, OnFull, OrOff, Prepare, Provider, ServeArgs};
+use crate::config::{self, DurationOrOff, MediaArgs, OnFull, Prepare, Provider, ServeArgs};
 use crate::connections::pages::Pages;
 use crate::connections::{self, ConnectionLimits};
 use crate::contract::{self, Health, Invocations, Pulse};
 use crate::engine::{self, Engine};
+use crate::handler::MediaLimits;
 use crate::manifest::Overlay;
 use crate::store::{self, Disk, Store};
 use crate::supervisor::{self, Inheritance, SupervisorLink};
 use crate::telemetry::READY;
 use crate::telemetry::metrics::Metrics;
+use crate::text;
 
-/// Descriptors that the process needs for itself, and for a connection and a load.
+/// Smallest limit of open files: those of the process itself, of one connection and of one load.
 const FEWEST_FILES: u64 = 40;
 
-/// How long a model that is loaded at the start may take to come out of a store: as long as the
-/// platform waits.
-const LOAD_PATIENCE: Duration = Duration::from_secs(360);
+/// Time limit for loading the default model from a store at the start: the time that the platform
+/// waits.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(360);
 
-/// How long a load that does not fit waits for others under way: a refusal unloads somebody's
-/// model, wherever it is, but here that costs little more than to wait.
-const PATIENCE_BEFORE_REFUSAL: Duration = Duration::from_secs(5);
-const PATIENCE_BEFORE_EVICTION: Duration = Duration::from_millis(100);
+/// Time that a load which does not fit waits for other loads to free memory. After a refusal, some
+/// other model has to be unloaded: by the platform, which is expensive, or by our own eviction,
+/// which is cheap.
+const WAIT_BEFORE_REFUSAL: Duration = Duration::from_secs(5);
+const WAIT_BEFORE_EVICTION: Duration = Duration::from_millis(100);
 
-/// The exit code of a worker that has asked for another one in its place.
+/// Exit code of a worker that has requested its replacement.
 const REPLACED: i32 = 75;
 
 /// Serves until SIGTERM or SIGINT, then drains. Returns the exit code.
@@ -58,25 +62,25 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         },
     };
     format("--default-content-type", &args.default_content_type)?;
-    // Installed first: as PID 1 a signal without a handler is ignored (ST-2).
+    // Installed first: the kernel ignores signals without a handler for PID 1 (ST-2).
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
 
     let address = listener.local_addr().context("read the listener's address")?;
-    let source = Source::of(args)?;
+    let source = ModelSource::of(args)?;
     ensure!(
         args.manifest.is_none() || source.single.is_some(),
-        "LONGSHORE_MANIFEST (--manifest) speaks of one model, and this server has several; put a longshore.json into each \
-         archive"
+        "LONGSHORE_MANIFEST (--manifest) applies to a single model, but this server has several; put a longshore.json into \
+         each archive"
     );
     ensure!(
         args.task.is_none() || source.single.is_some(),
-        "HF_TASK (--task) speaks of one model, and this server has several; put {{\"task\": ...}} into the longshore.json of \
-         each archive"
+        "HF_TASK (--task) applies to a single model, but this server has several; put {{\"task\": ...}} into the \
+         longshore.json of each archive"
     );
     let metrics = Arc::new(Metrics::new().context("register metrics")?);
-    // Before the engine, which takes what the process takes then to be what it takes without
-    // models.
+    // Before the engine, which measures the memory of the process at its start as the memory
+    // without models.
     let demand = match &source.store {
         Some(url) => Some(demand(args, url, Arc::clone(&metrics))?),
         None => None,
@@ -90,32 +94,32 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         engine.refuse(refused.content, refused.reason, refused.remaining);
     }
     let link = inheritance.link;
-    // Models of a store come back when they are asked for.
+    // Only for the platform's models: models of a store are loaded again at their next request.
     let journal = link.clone().filter(|_| source.is_platform);
     let catalog = Arc::new(Catalog::new(
         Arc::clone(&engine),
-        catalog::Settings {
+        catalog::CatalogConfig {
             roots: args.models_roots(),
             unload_timeout: args.unload_timeout,
             rehearsal_timeout: args.request_timeout(),
-            media: args.media.limits(),
+            media: media_limits(&args.media),
             restores: args.load_threads,
             journal: journal.map(|link| link as Arc<dyn Journal>),
         },
         demand,
     ));
-    // Before the first request: for whoever asks now, nothing has changed.
+    // Before the first request, so that clients see the same list as before the restart.
     let listed = catalog.list_again(inheritance.models).await;
     metrics.worker_restarts.inc_by(inheritance.restarts);
     let health = Arc::new(Health::new(inheritance.restarts > 0));
     if source.default.is_none() {
-        // Nothing has to be loaded first, so the first request already finds the server ready.
+        // No model has to be loaded first, so the server is ready for the first request.
         health.set_ready();
     }
     let pulse = keep_alive(args, link.as_ref())?;
     let server = contract::start(
         listener,
-        settings(args, &source, formats, open_files, address.ip(), pulse),
+        contract_config(args, &source, formats, open_files, address.ip(), pulse),
         Arc::clone(&catalog),
         Arc::clone(&engine),
         metrics,
@@ -134,7 +138,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     );
 
     if source.is_platform {
-        // Half of the threads are left to those whom somebody waits for.
+        // Leave half of the load threads to loads that a request waits for.
         actix_web::rt::spawn(Arc::clone(&catalog).restore_all(listed, args.load_threads.div_ceil(2)));
         actix_web::rt::spawn(Arc::clone(&catalog).report_use());
     }
@@ -152,7 +156,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
             if let Some(link) = &link {
                 link.stopping();
             }
-            // The model that requests may wait for does not come any more.
+            // The load was cancelled, so waiting requests cannot be answered.
             server.stop(Duration::ZERO).await;
             return Ok(0);
         }
@@ -166,7 +170,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         _ = terminate.recv() => tracing::info!("SIGTERM, draining"),
         _ = interrupt.recv() => tracing::info!("SIGINT, draining"),
         culprits = engine.too_many_stuck(), if link.is_some() => {
-            // Connections that come from now on wait in the socket, which the supervisor holds.
+            // New connections wait in the socket, which the supervisor holds.
             if let Some(link) = &link {
                 link.replace(culprits);
             }
@@ -179,7 +183,7 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
         link.stopping();
     }
     tokio::select! {
-        // Whoever asks twice does not want to wait.
+        // A second signal stops the server without waiting.
         _ = terminate.recv() => tracing::info!("stopped at once"),
         _ = interrupt.recv() => tracing::info!("stopped at once"),
         () = server.stop(args.drain_timeout) => tracing::info!("stopped"),
@@ -187,18 +191,18 @@ pub(super) async fn serve(args: &ServeArgs, listener: TcpListener, inheritance: 
     Ok(0)
 }
 
-/// How many files may be open, as many as the system allows.
+/// Raises the limit of open files to the system's maximum, and returns it.
 fn open_files() -> Result<Option<u64>> {
     let open_files = engine::raise_open_files();
     ensure!(
         open_files.is_none_or(|files| files >= FEWEST_FILES),
-        "{} open files are too few to serve; raise the limit (ulimit -n) to {FEWEST_FILES} at least",
+        "the limit of {} open files is too low to serve; raise it (ulimit -n) to {FEWEST_FILES} at least",
         open_files.unwrap_or_default()
     );
     Ok(open_files)
 }
 
-/// Keys of the manifest that come from flags and variables.
+/// Returns the manifest keys from the command line and the environment.
 fn overlay(args: &ServeArgs) -> Option<Arc<Overlay>> {
     match &args.task {
         Some(task) => Some(Arc::new(Overlay::with_task(args.manifest.as_deref(), task))),
@@ -206,15 +210,15 @@ fn overlay(args: &ServeArgs) -> Option<Arc<Overlay>> {
     }
 }
 
-/// The engine with what the flags and the system give it; `has_store` when models can be brought
-/// back from one.
+/// Starts the engine with the limits of the options and the system. `has_store` means that evicted
+/// models can be loaded again from a store.
 fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
     let system = engine::system_limit();
     let memory = args
         .memory_limit(system.as_ref().map(|limit| limit.bytes))
         .map(|bytes| match system {
             Some(system) if system.bytes <= bytes => system,
-            // Only what this server takes counts against a limit of its own.
+            // Only the memory of this server's processes counts against the limit from the option.
             _ => engine::Limit {
                 bytes,
                 usage: engine::Usage::Processes,
@@ -236,9 +240,9 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
         memory_reserve,
         mapped_percent: args.mapped_weights,
         load_patience: if has_store && args.on_full == OnFull::Evict {
-            PATIENCE_BEFORE_EVICTION
+            WAIT_BEFORE_EVICTION
         } else {
-            PATIENCE_BEFORE_REFUSAL
+            WAIT_BEFORE_REFUSAL
         },
         http_threads: args.http_threads(),
         prepare: (args.prepare == Prepare::Auto).then(|| engine::Prepare {
@@ -257,19 +261,19 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
     })?;
     ensure!(
         engine.memory_for_models() > 0,
-        "the memory limit leaves nothing for models: the process itself and the reserve for requests take all of it; \
+        "the memory limit leaves no memory for models: the process itself and the reserve for requests use all of it; \
          raise --memory-limit or lower --memory-reserve"
     );
     Ok(engine)
 }
 
-/// Gives signs of life to the supervisor, where there is one that waits for them, while the
-/// returned pulse counts.
-fn keep_alive(args: &ServeArgs, link: Option<&Arc<SupervisorLink>>) -> Result<Option<Arc<Pulse>>> {
-    let (Some(link), OrOff(Some(timeout))) = (link, args.worker_timeout) else {
+/// Sends heartbeats to the supervisor, if it expects them, for as long as the returned pulse
+/// counts.
+fn keep_alive(args: &ServeArgs, link: Option<&Arc<Link>>) -> Result<Option<Arc<Pulse>>> {
+    let (Some(link), DurationOrOff(Some(timeout))) = (link, args.worker_timeout) else {
         return Ok(None);
     };
-    // Often enough that there is progress between two signs.
+    // Twice as often as heartbeats, so that there is progress between any two.
     let pulse = Arc::new(Pulse::new(supervisor::heartbeat(timeout) / 2));
     let counted = Arc::clone(&pulse);
     link.keep_alive(timeout, move || counted.count())
@@ -277,18 +281,18 @@ fn keep_alive(args: &ServeArgs, link: Option<&Arc<SupervisorLink>>) -> Result<Op
     Ok(Some(pulse))
 }
 
-/// What the HTTP face is started with.
-fn settings(
+/// Returns the options of the HTTP server.
+fn contract_config(
     args: &ServeArgs,
-    source: &Source,
+    source: &ModelSource,
     formats: contract::Formats,
     open_files: Option<u64>,
     address: IpAddr,
     pulse: Option<Arc<Pulse>>,
-) -> contract::Settings {
+) -> contract::ContractConfig {
     let places = args.max_connections(open_files);
     let (max_concurrent_transforms, max_payload_in_mb) = args.transform_parameters();
-    contract::Settings {
+    contract::ContractConfig {
         formats,
         invocations: Invocations {
             by_target: source.store.is_some(),
@@ -322,18 +326,35 @@ fn settings(
     }
 }
 
-/// Loads the model that answers requests which name none.
+/// Returns the limits on pictures, texts and sounds.
+fn media_limits(args: &MediaArgs) -> MediaLimits {
+    MediaLimits {
+        pixels: args.max_pixels,
+        text: text::Limits {
+            text_bytes: usize::try_from(args.max_text.as_u64()).unwrap_or(usize::MAX),
+            tokens: usize::try_from(args.max_tokens).unwrap_or(usize::MAX),
+            ..text::Limits::default()
+        },
+        audio: AudioLimits {
+            samples: args.max_samples,
+            ..AudioLimits::default()
+        },
+    }
+}
+
+/// Loads the default model, which answers requests that do not name a model.
 async fn load_default(args: &ServeArgs, catalog: &Arc<Catalog>, name: &str, path: Option<&Path>) -> Result<()> {
     let begun = Instant::now();
     let failed = || {
         format!(
-            "load the model in {}; --model-dir names another place, SAGEMAKER_MULTI_MODEL=true starts without one",
+            "load the model in {}; set --model-dir to the model's directory, or SAGEMAKER_MULTI_MODEL=true to start \
+             without a model",
             args.model_dir().display()
         )
     };
     let Some(path) = path else {
         return catalog
-            .get(name, begun + LOAD_PATIENCE)
+            .get(name, begun + LOAD_TIMEOUT)
             .await
             .map(drop)
             .with_context(failed);
@@ -343,7 +364,7 @@ async fn load_default(args: &ServeArgs, catalog: &Arc<Catalog>, name: &str, path
     Ok(())
 }
 
-/// Own mode with the store at `url`.
+/// Opens the store at `url` for standalone mode.
 fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> {
     let settings = store::StoreConfig {
         url: url.to_owned(),
@@ -358,17 +379,17 @@ fn demand(args: &ServeArgs, url: &str, metrics: Arc<Metrics>) -> Result<Demand> 
     let store = Disk::open(&args.cache_dir(), args.fetch.archive_cache_size.as_u64())
         .and_then(|disk| Store::open(settings, &disk))
         .context("open the model store")?;
-    let settings = catalog::DemandSettings {
+    let settings = catalog::DemandConfig {
         evict: args.on_full == OnFull::Evict,
         idle_unload: args.idle_unload,
         revalidate: args.revalidate,
         negative_ttl: args.negative_ttl,
-        patience: args.request_timeout(),
+        memory_timeout: args.request_timeout(),
     };
     Ok(Demand::new(store, settings, metrics))
 }
 
-/// The GPU that the models run on, if they do.
+/// Returns the options of the GPU, if models may run on one.
 fn gpu(args: &ServeArgs) -> Option<engine::Gpu> {
     let provider = match args.provider {
         Provider::Cpu => return None,
@@ -383,7 +404,7 @@ fn gpu(args: &ServeArgs) -> Option<engine::Gpu> {
     })
 }
 
-/// The format of a media type that `flag` names.
+/// Parses the media type that `flag` sets.
 fn format(flag: &str, media_type: &str) -> Result<Format> {
     let format = Format::from_media_type(media_type).filter(|format| format.is_written());
     format.with_context(|| {

@@ -1,9 +1,10 @@
-//! Snapshots of Hugging Face's cache: folders of links to files in another folder.
+//! Snapshots in the cache of Hugging Face: folders of links to files in another folder.
 //!
-//! `hub/models--x/snapshots/REVISION/model.onnx` links to `hub/models--x/blobs/HASH`. A server refuses links out of an
-//! artifact, because an uploader could read the machine's files through them. `pack` and `inspect` run for the person who
-//! owns the cache, so they look at a copy of the snapshot in which each such link is the file itself. Links to anywhere
-//! else stay what they are, and are refused as in any other artifact.
+//! `hub/models--x/snapshots/REVISION/model.onnx` links to `hub/models--x/blobs/HASH`. A server
+//! refuses links that leave an artifact, because an uploader could read the machine's files
+//! through them. `pack` and `inspect` run for the owner of the cache. They therefore examine a
+//! copy of the snapshot in which each such link is replaced with its file. Other links stay links,
+//! and are refused as in any other artifact.
 
 use std::fs;
 use std::io;
@@ -13,15 +14,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-/// The copy of a snapshot. It is removed with this value.
-pub struct Copied {
+/// Copy of a snapshot, deleted when this value is dropped.
+pub struct SnapshotCopy {
     _folder: TempDir,
-    /// The path in the copy that stands for the one that was given.
+    /// Path in the copy that corresponds to the original path.
     pub path: PathBuf,
 }
 
-/// Copies the artifact at `path`, a folder or a model file, when it is part of a snapshot. `None` when it is not.
-pub fn copy(path: &Path) -> Result<Option<Copied>> {
+/// Copies the artifact at `path`, a folder or a model file, if it is part of a snapshot; otherwise
+/// returns `None`.
+pub fn copy(path: &Path) -> Result<Option<SnapshotCopy>> {
     let folder = if path.is_dir() {
         path
     } else {
@@ -32,7 +34,7 @@ pub fn copy(path: &Path) -> Result<Option<Copied>> {
     } else {
         folder
     };
-    // A path that does not exist is reported by the one who opens the artifact.
+    // Opening the artifact reports a path that does not exist.
     let Ok(folder) = folder.canonicalize() else {
         return Ok(None);
     };
@@ -42,12 +44,12 @@ pub fn copy(path: &Path) -> Result<Option<Copied>> {
     let temporary = tempfile::Builder::new()
         .prefix("longshore-")
         .tempdir()
-        .context("make a folder for the snapshot's files; TMPDIR names another place")?;
+        .context("create a folder for the snapshot's files; set TMPDIR to use another directory")?;
     let copy = temporary.path().join(folder.file_name().unwrap_or("snapshot".as_ref()));
     super::progress("following the links of a Hugging Face snapshot");
     copy_folder(&folder, &copy, &blobs).with_context(|| {
         format!(
-            "copy the files of {}; TMPDIR names another place for them",
+            "copy the files of {}; set TMPDIR to copy them to another directory",
             folder.display()
         )
     })?;
@@ -55,13 +57,14 @@ pub fn copy(path: &Path) -> Result<Option<Copied>> {
         (false, Some(name)) => copy.join(name),
         (true, _) | (false, None) => copy,
     };
-    Ok(Some(Copied {
+    Ok(Some(SnapshotCopy {
         _folder: temporary,
         path,
     }))
 }
 
-/// The folder that the links of the snapshot at or above `folder`, a real path, lead to.
+/// Returns the folder to which the links of a snapshot lead; `folder` is the real path of the
+/// snapshot or of a folder in it.
 fn blobs_of(folder: &Path) -> Option<PathBuf> {
     let snapshots = folder.ancestors().skip(1).find(|above| above.ends_with("snapshots"))?;
     let blobs = snapshots.parent()?.join("blobs").canonicalize().ok()?;
@@ -87,7 +90,8 @@ fn copy_folder(from: &Path, to: &Path, blobs: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes `target` the same file as `source` where they share a file system, else a copy of it.
+/// Creates `target` as a hard link to `source`, or as a copy if they are on different file
+/// systems.
 fn link_or_copy(source: &Path, target: &Path) -> io::Result<()> {
     fs::hard_link(source, target).or_else(|_| fs::copy(source, target).map(drop))
 }
@@ -96,7 +100,7 @@ fn link_or_copy(source: &Path, target: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// A hub with one snapshot of one file, a link to a blob.
+    /// Creates a hub with one snapshot that contains a link to a blob and a link to a secret.
     fn hub() -> (TempDir, PathBuf) {
         let hub = tempfile::tempdir().unwrap();
         let root = hub.path().canonicalize().unwrap().join("models--x");
@@ -111,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn links_to_blobs_become_files_and_other_links_stay_links() {
+    fn a_copy_has_files_for_links_to_blobs_and_keeps_other_links() {
         let (_hub, snapshot) = hub();
         let copied = copy(&snapshot).unwrap().unwrap();
         assert!(copied.path.ends_with("abc"));
@@ -126,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_or_a_file_of_a_snapshot_is_found_in_the_copy() {
+    fn a_copy_contains_the_given_folder_or_file_of_the_snapshot() {
         let (_hub, snapshot) = hub();
         for part in ["onnx", "onnx/model.onnx"] {
             let copied = copy(&snapshot.join(part)).unwrap().unwrap();
@@ -136,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_outside_of_a_snapshot_is_left_as_it_is() {
+    fn a_folder_outside_a_snapshot_is_not_copied() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("snapshots/abc")).unwrap();
         for path in ["", "snapshots/abc", "missing"] {

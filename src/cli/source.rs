@@ -1,8 +1,9 @@
-//! Where the models of a server come from: the platform, a store, or a directory with one model, or with archives of
-//! several.
+//! Source of a server's models: the platform, a store, a directory with one model, or a directory
+//! with archives of several models.
 //!
-//! The last is what SageMaker's SDK gives a container in its local mode, where no platform loads models: it copies all
-//! archives of a multi-model endpoint below the directory of single-model mode, and requests carry Target-Model.
+//! SageMaker's SDK uses the last form in its local mode, in which no platform loads models: it
+//! copies all archives of a multi-model endpoint below the directory of single-model mode, and
+//! requests carry Target-Model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,30 +15,30 @@ use crate::engine;
 
 const ARCHIVES: [&str; 5] = [".tar.gz", ".tgz", ".tar", ".tar.zst", ".tzst"];
 
-/// Directories below the model's that are searched for archives, and what is looked at in all.
-const DEPTH: usize = 8;
-const MOST: usize = 100_000;
+/// Limits of the search for archives: levels of directories, and entries in all of them.
+const MAX_DEPTH: usize = 8;
+const MAX_ENTRIES: usize = 100_000;
 
-/// Where the models come from.
+/// Source of a server's models.
 #[derive(Debug, Default)]
-pub struct Source {
-    /// The platform says by `/models` what is loaded.
+pub struct ModelSource {
+    /// Whether the platform loads and unloads models through `/models`.
     pub is_platform: bool,
-    /// The store's URL, in own mode.
+    /// URL of the store, in standalone mode.
     pub store: Option<String>,
-    /// The model that the server loads when it starts, and what it is called.
+    /// Path of the model that the server loads at its start.
     pub single: Option<PathBuf>,
-    /// The model that answers a request which names none.
+    /// Name of the model that answers requests which do not name one.
     pub default: Option<String>,
 }
 
-impl Source {
+impl ModelSource {
     pub fn of(args: &ServeArgs) -> Result<Self> {
         if let Some(store) = &args.model_store {
             ensure!(
                 !args.multi_model,
-                "with SAGEMAKER_MULTI_MODEL (--multi-model) the platform brings the models, and --model-store names \
-                 where this server fetches them itself; set one of the two"
+                "SAGEMAKER_MULTI_MODEL (--multi-model) and --model-store exclude each other: with the first, the platform \
+                 loads the models; with the second, this server fetches them from a store; set only one of them"
             );
             return Ok(Self {
                 store: Some(store.clone()),
@@ -69,7 +70,7 @@ impl Source {
                     default: Some(name),
                     ..Self::default()
                 }),
-                _ => bail!("{} is no UTF-8 name; rename it", path.display()),
+                _ => bail!("the path {} is not valid UTF-8; rename it", path.display()),
             };
         }
         let archives = archives_below(&path).with_context(|| format!("read {}", path.display()))?;
@@ -102,7 +103,8 @@ fn is_archive(path: &Path) -> bool {
         .is_some_and(|name| !name.starts_with('.') && ARCHIVES.iter().any(|ending| name.ends_with(ending)))
 }
 
-/// The archives at and below `folder`, as paths from there. A folder that cannot be read is somebody else's to report.
+/// Lists the archives in and below `folder`, as relative paths. Skips folders that cannot be read;
+/// the load reports them.
 fn archives_below(folder: &Path) -> std::io::Result<Vec<String>> {
     let mut archives = Vec::new();
     let mut looked = 0;
@@ -112,11 +114,11 @@ fn archives_below(folder: &Path) -> std::io::Result<Vec<String>> {
         for entry in entries {
             let entry = entry?;
             looked += 1;
-            if looked > MOST {
+            if looked > MAX_ENTRIES {
                 return Ok(archives);
             }
             let (path, kind) = (entry.path(), entry.file_type()?);
-            if kind.is_dir() && depth < DEPTH {
+            if kind.is_dir() && depth < MAX_DEPTH {
                 folders.push((path, depth + 1));
             } else if kind.is_file()
                 && is_archive(&path)
@@ -134,7 +136,8 @@ fn archives_below(folder: &Path) -> std::io::Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    /// What a directory with these files is taken for: store, model at the start, default.
+    /// Classifies a directory with these files: has a store, has a model at the start, default
+    /// model.
     fn found(files: &[&str]) -> (bool, bool, Option<String>) {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
@@ -142,7 +145,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"\x08\x07").unwrap();
         }
-        let source = Source::of_directory(folder.path().to_owned(), "model").unwrap();
+        let source = ModelSource::of_directory(folder.path().to_owned(), "model").unwrap();
         (source.store.is_some(), source.single.is_some(), source.default)
     }
 
@@ -165,11 +168,11 @@ mod tests {
     }
 
     #[test]
-    fn one_archive_is_a_store_of_one() {
+    fn a_single_archive_is_a_store_with_one_model() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.tar.gz");
         fs::write(&path, b"").unwrap();
-        let source = Source::of_directory(path, "model").unwrap();
+        let source = ModelSource::of_directory(path, "model").unwrap();
         assert_eq!(source.store.as_deref(), folder.path().to_str());
         assert_eq!(source.default.as_deref(), Some("m.tar.gz"));
     }

@@ -1,4 +1,4 @@
-//! Lines of a name and a value, for a person.
+//! A table of names and values for a person to read.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 
 use crate::telemetry::escape::plain;
 
-/// Width of the names' column.
+/// Width of the column of names.
 const NAMES: usize = 12;
 
 /// Lines of text, written at once.
@@ -15,18 +15,18 @@ const NAMES: usize = 12;
 pub struct Table(String);
 
 impl Table {
-    /// A line; a value of several lines is indented below the first.
+    /// Adds a line; indents further lines of the value below the first.
     pub fn line(&mut self, name: &str, value: impl fmt::Display) {
         let value = value.to_string();
         let mut name = name;
         for line in value.lines() {
-            // To a string: it cannot fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(self.0, "{name:NAMES$}{}", plain(line));
             name = "";
         }
     }
 
-    /// Text as it is, after an empty line.
+    /// Adds an empty line and `text` unchanged.
     pub fn text(&mut self, text: &str) {
         let _ = writeln!(self.0, "\n{text}");
     }
@@ -38,7 +38,8 @@ impl fmt::Display for Table {
     }
 }
 
-/// Writes to standard output, as far as somebody reads it: `head` does not read all.
+/// Writes to standard output. A closed pipe is not an error, because programs such as `head` close
+/// it early.
 pub fn print(text: impl fmt::Display) -> io::Result<()> {
     match write!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -46,7 +47,7 @@ pub fn print(text: impl fmt::Display) -> io::Result<()> {
     }
 }
 
-/// `bytes` as a person reads them.
+/// Formats a number of bytes for a person.
 pub fn bytes(bytes: u64) -> String {
     ByteSize(bytes).to_string()
 }
@@ -56,14 +57,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_s_name_does_not_steer_the_terminal() {
+    fn names_in_a_model_cannot_control_the_terminal() {
         let mut table = Table::default();
         table.line("inputs", "a\u{202e}b\u{1b}[2Jc\u{2028}d");
         assert_eq!(table.to_string(), "inputs      a\\u{202e}b\\u{1b}[2Jc\\u{2028}d\n");
     }
 
     #[test]
-    fn values_stand_below_each_other() {
+    fn values_are_aligned_in_a_column() {
         let mut table = Table::default();
         table.line("inputs", "a float32[2]\nb int64[2]");
         table.text("the end");

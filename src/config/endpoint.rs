@@ -1,7 +1,7 @@
-//! The knobs of `longshore endpoint`, and of what it starts processes by.
+//! Options of `longshore endpoint`, and of the hidden command with which it starts processes.
 //!
-//! Its variables begin with `LONGSHORE_ENDPOINT_`, because a shell that has set some for `serve`
-//! means containers with them.
+//! Its variables begin with `LONGSHORE_ENDPOINT_`: variables for `serve` in the same shell are
+//! meant for containers.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,50 +12,49 @@ use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{FetchArgs, at_least_one, duration, origin};
-use crate::telemetry::{LogFormat, LogLevel};
+use super::{FetchArgs, LogFormat, LogLevel, at_least_one, duration, origin};
 
 pub(super) const EXAMPLE: &str = "\
-Example: code for AWS, unchanged
+Example: run code that was written for AWS, unchanged
   longshore endpoint &
   export AWS_ENDPOINT_URL_SAGEMAKER=http://127.0.0.1:8090 AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=http://127.0.0.1:8090
   python deploy_and_invoke.py
 
-Example: a multi-model endpoint of a folder or a bucket of archives, without any deployment
+Example: serve a directory or a bucket of archives as a multi-model endpoint, without a deployment
   longshore endpoint --multi-model s3://bucket/segments/
   curl http://127.0.0.1:8090/endpoints/longshore/invocations -H 'Content-Type: application/json' \\
     -H 'X-Amzn-SageMaker-Target-Model: de-berlin.tar.gz' -d '{\"instances\": [[1, 2, 3]]}'
 
-Example: how does my client take it when one call in ten is slow, and one in a hundred fails?
+Example: test how a client reacts when one call in ten is slow and one in a hundred fails
   longshore endpoint --multi-model models/ --fault latency=2s@10% --fault error=503@1%";
 
 const FAULTS: &str = "\
-A fault to be had, to see how callers take it; repeatable: [ENDPOINT[/VARIANT]:]FAULT[@WHEN]
+Inject a fault to test how clients react; repeatable: [ENDPOINT[/VARIANT]:]FAULT[@WHEN]
 
-  latency=200ms      the answer takes that much longer
-  error=503          ServiceUnavailable; 500 is InternalFailure, 400 ValidationError, 530 InternalDependencyException
-  model-error=507    ModelError, as if the container had answered with that status (400 to 599)
-  model-not-ready    ModelNotReadyException
-  kill=container-2   that container ends while it has the request (\"model\" is the only one of an endpoint)
-  memory=512MiB      containers are started with that limit; has no WHEN
+  latency=200ms      delay the response by this time
+  error=503          answer ServiceUnavailable; 500 is InternalFailure, 400 ValidationError, 530 InternalDependencyException
+  model-error=507    answer ModelError, as if the container had answered with this status (400 to 599)
+  model-not-ready    answer ModelNotReadyException
+  kill=container-2   kill this container while it has the request (\"model\" is the container of a single-model endpoint)
+  memory=512MiB      start containers with this memory limit; takes no WHEN
 
-  @10%               of the requests, by chance, the same ones for the same seed
-  @1/100             exactly each hundredth
+  @10%               a random 10% of the requests; the same seed selects the same requests
+  @1/100             exactly every hundredth request
 
-Latencies add up; of errors, the first one given wins";
+Latencies add up; of several errors, the first rule wins";
 
 /// `longshore endpoint`.
 #[derive(Debug, Clone, Args)]
 pub struct EndpointArgs {
-    /// Address to listen on. There are no credentials to check: each machine that reaches it can
-    /// use it
+    /// IP address to listen on; the endpoint does not check credentials, so every machine that can
+    /// reach the address can use it
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_BIND", value_name = "ADDRESS",
         default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), help_heading = "HTTP"
     )]
     pub bind: IpAddr,
 
-    /// Serve every user of this machine, not only the one who runs this and root
+    /// Serve all users of this machine, not only the current user and root
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_ALLOW_OTHER_USERS", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
         require_equals = true, default_value_t = false, default_missing_value = "true",
@@ -63,11 +62,11 @@ pub struct EndpointArgs {
     )]
     pub allow_other_users: bool,
 
-    /// Port of the control plane and of the runtime API; 0 chooses a free one and logs it
+    /// Port of the control plane and the runtime API; 0 chooses a free port and logs it
     #[arg(long, env = "LONGSHORE_ENDPOINT_PORT", default_value_t = 8090, help_heading = "HTTP")]
     pub port: u16,
 
-    /// Largest body of an invocation, and of its reply
+    /// Largest body of an invocation and of its response
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_MAX_BODY",
@@ -87,30 +86,30 @@ pub struct EndpointArgs {
     )]
     pub max_between: ByteSize,
 
-    /// Time for an invocation, all of its containers together
+    /// Time limit of an invocation, for all of its containers together
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "60s", help_heading = "HTTP"
     )]
     pub request_timeout: Duration,
 
-    /// Time that an idle connection stays open
+    /// Time for which an idle connection stays open
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_KEEP_ALIVE", value_name = "TIME", value_parser = duration,
         default_value = "90s", help_heading = "HTTP"
     )]
     pub keep_alive: Duration,
 
-    /// Connections at a time; at the limit the longest idle ones are closed for new ones [default:
-    /// the limit of open files less 128, or half of it]
+    /// Largest number of open connections; at the limit, the endpoint closes the longest idle ones
+    /// for new ones [default: the limit of open files minus 128, but at least half of it]
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one,
         help_heading = "HTTP"
     )]
     pub max_connections: Option<usize>,
 
-    /// Connections that are kept for GET /ping when requests take all others [default: one in 16,
-    /// at most 16]
+    /// Number of connections reserved for GET /ping when requests use all others [default: one in
+    /// 16, at most 16]
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_RESERVED_CONNECTIONS",
@@ -119,22 +118,22 @@ pub struct EndpointArgs {
     )]
     pub reserved_connections: Option<usize>,
 
-    /// Time for a client to send a request's head
+    /// Time limit for a client to send the head of a request
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_HEADER_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "10s", help_heading = "HTTP"
     )]
     pub header_timeout: Duration,
 
-    /// Time for a client to send a whole request, its body included; each --body-rate bytes add a
-    /// second
+    /// Time limit for a client to send a whole request including its body; each --body-rate bytes
+    /// that arrive add one second
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_BODY_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "20s", help_heading = "HTTP"
     )]
     pub body_timeout: Duration,
 
-    /// Bytes of a body that give its client one more second
+    /// Bytes of a body that extend its --body-timeout by one second
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_BODY_RATE",
@@ -144,22 +143,24 @@ pub struct EndpointArgs {
     )]
     pub body_rate: ByteSize,
 
-    /// Time for a client to send a request when no connection is left, and while the endpoint stops
+    /// Time limit for a client to send a request while all connections are in use, and while the
+    /// endpoint stops; from half of the connections on, --header-timeout and --body-timeout shrink
+    /// towards it
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_PRESSURE_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "500ms", help_heading = "HTTP"
     )]
     pub pressure_timeout: Duration,
 
-    /// Time for a client to take more of what it is sent; then it is disconnected
+    /// Time without progress in reading a response after which the endpoint disconnects the client
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "60s", help_heading = "HTTP"
     )]
     pub write_timeout: Duration,
 
-    /// Origins of pages in browsers that are served, such as `https://app.example.com`, or * for
-    /// all; repeatable [default: none]
+    /// Origin of web pages that may send requests, e.g. `https://app.example.com`, or * for all;
+    /// repeatable [default: none]
     #[arg(
         long = "allow-origin",
         env = "LONGSHORE_ENDPOINT_ALLOW_ORIGIN",
@@ -170,8 +171,8 @@ pub struct EndpointArgs {
     )]
     pub allow_origins: Vec<String>,
 
-    /// Names that requests may call the endpoint by when it listens on a loopback address, or * for
-    /// all; repeatable [default: localhost and the loopback addresses]
+    /// Host name that requests may use for an endpoint on a loopback address, or * for all;
+    /// repeatable [default: localhost and the loopback addresses]
     #[arg(
         long = "allow-host",
         env = "LONGSHORE_ENDPOINT_ALLOW_HOST",
@@ -181,14 +182,14 @@ pub struct EndpointArgs {
     )]
     pub allow_hosts: Vec<String>,
 
-    /// Time for a reply that comes in parts
+    /// Time limit of a streaming response
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_STREAM_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "8min", help_heading = "HTTP"
     )]
     pub stream_timeout: Duration,
 
-    /// Serve the models in a folder or below a URL from one multi-model endpoint
+    /// Serve the models in a directory or below a URL from one multi-model endpoint
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_MULTI_MODEL",
@@ -198,7 +199,7 @@ pub struct EndpointArgs {
     )]
     pub multi_model: Option<String>,
 
-    /// Serve one model's archive or folder from an endpoint
+    /// Serve the archive or directory of one model from an endpoint
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_MODEL",
@@ -207,8 +208,8 @@ pub struct EndpointArgs {
     )]
     pub model: Option<String>,
 
-    /// Put a container that runs already behind an endpoint; repeatable, in the order of the
-    /// pipeline. With --multi-model, the one that loads those models
+    /// Use a running container for the endpoint; repeatable, in the order of the pipeline; with
+    /// --multi-model, this container loads the models
     #[arg(
         long = "container",
         env = "LONGSHORE_ENDPOINT_CONTAINER",
@@ -218,11 +219,12 @@ pub struct EndpointArgs {
     )]
     pub containers: Vec<String>,
 
-    /// Requests choose one of the --container by X-Amzn-SageMaker-Target-Container-Hostname
+    /// Let each request choose one --container with the header
+    /// X-Amzn-SageMaker-Target-Container-Hostname, instead of a pipeline
     #[arg(long, requires = "containers", help_heading = "Endpoints")]
     pub direct: bool,
 
-    /// What the endpoint of the flags above is called
+    /// Name of the endpoint that --multi-model, --model or --container defines
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_NAME",
@@ -232,8 +234,8 @@ pub struct EndpointArgs {
     )]
     pub endpoint_name: String,
 
-    /// A CreateModel request as `aws sagemaker create-model --cli-input-json` takes it, or a list
-    /// of them; repeatable. Each model is served by the endpoint of its name
+    /// File with a CreateModel request, in the form of `aws sagemaker create-model
+    /// --cli-input-json`, or a list of them; each model gets an endpoint of its name; repeatable
     #[arg(
         long = "config",
         env = "LONGSHORE_ENDPOINT_CONFIG",
@@ -243,23 +245,24 @@ pub struct EndpointArgs {
     )]
     pub configs: Vec<PathBuf>,
 
-    /// Instances of each of these endpoints
+    /// Number of instances of each endpoint that these options define, from 1 to 1000
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_INSTANCES", value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Endpoints"
     )]
     pub instances: u32,
 
-    /// Time for an endpoint to be created, updated or deleted before that is answered; it goes on
-    /// after the answer. AWS's waiters look at once, and then every 30 seconds
+    /// Time for which a request to create, update or delete an endpoint waits for completion before
+    /// it is answered; the work then continues in the background; AWS's waiters check at once and
+    /// then every 30 seconds
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_SETTLE_WAIT", value_name = "TIME", value_parser = duration,
         default_value = "2s", help_heading = "Endpoints"
     )]
     pub settle_wait: Duration,
 
-    /// Keep models, configurations and endpoints in this file, and bring them back from it
-    /// [default: they end with the process]
+    /// File that stores models, configurations and endpoints, from which the next start restores
+    /// them [default: they end with the process]
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_STATE",
@@ -268,7 +271,7 @@ pub struct EndpointArgs {
     )]
     pub state: Option<PathBuf>,
 
-    /// The region in ARNs [default: AWS_REGION, AWS_DEFAULT_REGION, us-east-1]
+    /// AWS region in ARNs [default: AWS_REGION, then AWS_DEFAULT_REGION, then us-east-1]
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_REGION",
@@ -277,14 +280,14 @@ pub struct EndpointArgs {
     )]
     pub region: Option<String>,
 
-    /// What runs the containers
+    /// Program that runs the containers
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_RUNNER", value_enum, default_value_t = RunnerKind::Process,
         help_heading = "Containers"
     )]
     pub runner: RunnerKind,
 
-    /// The docker command, or one that takes the same arguments
+    /// Docker command, or another one that accepts the same arguments
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_DOCKER",
@@ -294,14 +297,15 @@ pub struct EndpointArgs {
     )]
     pub docker: PathBuf,
 
-    /// Most instances that are started of a variant, whatever its InitialInstanceCount
+    /// Largest number of instances of a variant, even if its InitialInstanceCount is higher; from
+    /// 1 to 1000
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_MAX_INSTANCES", value_name = "N", default_value_t = 4,
         value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Containers"
     )]
     pub max_instances: u32,
 
-    /// Memory that each container may take [default: what the machine has]
+    /// Memory limit of each container, e.g. 4GiB [default: the memory of the machine]
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_CONTAINER_MEMORY",
@@ -310,7 +314,7 @@ pub struct EndpointArgs {
     )]
     pub container_memory: Option<ByteSize>,
 
-    /// Time for a container to answer /ping after its start, unless the variant has
+    /// Time limit for a container to answer /ping after its start, unless the variant sets
     /// ContainerStartupHealthCheckTimeoutInSeconds
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_START_TIMEOUT", value_name = "TIME", value_parser = duration,
@@ -325,60 +329,61 @@ pub struct EndpointArgs {
     )]
     pub health_interval: Duration,
 
-    /// Time for a request to wait for a container that is being started again
+    /// Time limit for a request to wait for a container that is restarting
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_DOWN_WAIT", value_name = "TIME", value_parser = duration,
         default_value = "10s", help_heading = "Containers"
     )]
     pub down_wait: Duration,
 
-    /// Time for requests to end before their containers do, and for containers to end by themselves
+    /// Time for requests to end before their containers are stopped, and for containers to end
+    /// before they are killed
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "25s", help_heading = "Containers"
     )]
     pub drain_timeout: Duration,
 
-    /// Time for a request to wait for its model; then it gets ModelNotReadyException, and the load
-    /// goes on
+    /// Time limit for a request to wait for its model to load; after it, the request gets
+    /// ModelNotReadyException and the load continues
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_LOAD_WAIT", value_name = "TIME", value_parser = duration,
         default_value = "60s", help_heading = "Multi-model endpoints"
     )]
     pub load_wait: Duration,
 
-    /// Time for a container to load a model
+    /// Time limit for a container to load a model
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_LOAD_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "6min", help_heading = "Multi-model endpoints"
     )]
     pub load_timeout: Duration,
 
-    /// Time for a container to unload a model
+    /// Time limit for a container to unload a model
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_UNLOAD_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "6min", help_heading = "Multi-model endpoints"
     )]
     pub unload_timeout: Duration,
 
-    /// Asynchronous invocations that an instance works on at once, unless its configuration says
-    /// MaxConcurrentInvocationsPerInstance
+    /// Number of asynchronous invocations that an instance runs in parallel, unless its
+    /// configuration sets MaxConcurrentInvocationsPerInstance; from 1 to 1000
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_ASYNC_CONCURRENCY", value_name = "N", default_value_t = 4,
         value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Asynchronous invocations"
     )]
     pub async_concurrency: u32,
 
-    /// Asynchronous invocations, of all endpoints, that are accepted and not done; the next is
-    /// refused (503). Each may hold 128 KB of its own
+    /// Largest number of asynchronous invocations of all endpoints that are accepted but not done;
+    /// further ones get 503; each may hold 128 KB of memory
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_ASYNC_QUEUE", value_name = "N", default_value_t = 4096,
         value_parser = clap::value_parser!(u32).range(1..), help_heading = "Asynchronous invocations"
     )]
     pub async_queue: u32,
 
-    /// Largest object that an asynchronous invocation reads, and of its result; it is in memory
-    /// while it is worked on
+    /// Largest input object and largest result of an asynchronous invocation; both are held in
+    /// memory during the invocation
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_MAX_ASYNC_OBJECT",
@@ -388,23 +393,23 @@ pub struct EndpointArgs {
     )]
     pub max_async_object: ByteSize,
 
-    /// Time for an asynchronous invocation, unless the request has InvocationTimeoutSeconds (at
-    /// most 1 hour)
+    /// Time limit of an asynchronous invocation, unless the request sets InvocationTimeoutSeconds
+    /// (at most 1 hour)
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_ASYNC_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "15min", help_heading = "Asynchronous invocations"
     )]
     pub async_timeout: Duration,
 
-    /// Choice of the variant for a request, and of one among equal instances
+    /// Method to choose the variant of a request, and one of several equal instances
     #[arg(
         long, env = "LONGSHORE_ENDPOINT_DEAL", value_enum, default_value_t = DealKind::Random,
         help_heading = "Traffic"
     )]
     pub deal: DealKind,
 
-    /// Seed of --deal random, which draws the same variants and instances again [default: another
-    /// one each time]
+    /// Seed of --deal random; the same seed chooses the same variants and instances [default: a
+    /// new seed at each start]
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_DEAL_SEED",
@@ -416,7 +421,8 @@ pub struct EndpointArgs {
     #[command(flatten)]
     pub fetch: FetchArgs,
 
-    /// A fault to be had, e.g. latency=200ms@10%; repeatable. See `longshore endpoint --help`
+    /// Inject a fault to test how clients react, e.g. latency=200ms@10%; repeatable; `longshore
+    /// endpoint --help` lists all faults
     #[arg(
         long = "fault",
         env = "LONGSHORE_ENDPOINT_FAULT",
@@ -427,7 +433,7 @@ pub struct EndpointArgs {
     )]
     pub faults: Vec<String>,
 
-    /// Chance for the rules above: the same seed strikes the same requests
+    /// Seed of the random faults; the same seed selects the same requests
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_FAULT_SEED",
@@ -437,16 +443,17 @@ pub struct EndpointArgs {
     )]
     pub fault_seed: u64,
 
-    /// Where fetched and prepared models are kept, and what containers have on disk; may be deleted
-    /// when nothing runs [default: longshore-UID in the folder for temporary files]
+    /// Directory for fetched and prepared models and for the files of containers; may be deleted
+    /// while no endpoint runs [default: longshore-UID in the directory for temporary files]
     #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR", help_heading = "Containers")]
     pub cache_dir: Option<PathBuf>,
 
-    /// How the log on standard error is written
+    /// Format of the log on standard error
     #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
     pub log_format: LogFormat,
 
-    /// off, error, warn, info, debug or trace, or Python's 10 to 50
+    /// Least severe level that is logged: off, error, warn, info, debug or trace, or Python's 10
+    /// to 50
     #[arg(
         long,
         env = "LONGSHORE_ENDPOINT_LOG_LEVEL",
@@ -458,13 +465,13 @@ pub struct EndpointArgs {
 }
 
 impl EndpointArgs {
-    /// Connections at a time when `open_files` may be open.
+    /// Limit of connections if the process may open `open_files` files.
     pub fn max_connections(&self, open_files: Option<u64>) -> usize {
         self.max_connections
             .unwrap_or_else(|| super::max_connections(open_files))
     }
 
-    /// Of so many connections, those that only health checks keep.
+    /// Number of `connections` that are reserved for health checks.
     pub fn reserved_connections(&self, connections: usize) -> usize {
         super::reserved_connections(self.reserved_connections, connections)
     }
@@ -477,40 +484,40 @@ impl EndpointArgs {
 /// `--runner`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RunnerKind {
-    /// Each container is a process of this program, whatever its Image
+    /// Run each container as a process of this program, whatever its Image
     Process,
-    /// Each container is what its Image says
+    /// Run the Image of each container with docker
     Docker,
 }
 
 /// `--deal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DealKind {
-    /// Each request is drawn by weight, as on SageMaker
+    /// Choose at random by weight, as SageMaker does
     Random,
-    /// Variants and instances take turns, so that each stretch of requests has the right shares
+    /// Choose in turn by weight, so that every series of requests has the right shares
     Even,
 }
 
 /// `longshore tether`.
 #[derive(Debug, Clone, Args)]
 pub struct TetherArgs {
-    /// The process that has started this one
+    /// Process id of the process that started this one
     #[arg(long)]
     pub parent: u32,
 
     #[arg(long, value_enum)]
-    pub parting: Parting,
+    pub parting: DeathSignal,
 
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
 }
 
-/// What a process gets when the one that started it has ended.
+/// Signal that a process gets when its parent process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Parting {
-    /// SIGKILL: nobody is there to wait for it.
+pub enum DeathSignal {
+    /// SIGKILL, for a process that needs no cleanup.
     Kill,
-    /// SIGTERM, for what has to end something else.
+    /// SIGTERM, for a process that has to end others first.
     Term,
 }

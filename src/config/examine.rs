@@ -1,4 +1,4 @@
-//! The knobs of the commands that look at a model, and of the process that prepares it.
+//! Options of the commands that examine a model, and of the process that prepares it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,32 +13,33 @@ Example:
   longshore pack export/ -o model.tar.gz
   aws s3 cp model.tar.gz s3://bucket/segments/de-berlin.tar.gz
 
-What a server would refuse to load is refused here, for the same reason. The prepared form saves a machine of the same kind \
-the preparation, and others pass it over; it makes the archive about twice as large.";
+The command refuses a model for the same reasons for which a server would refuse to load it. The archive also contains the \
+prepared form of the model: a server on the same kind of machine then needs no preparation, and other servers ignore it. It \
+makes the archive about twice as large; leave it out with --no-prepared.";
 
 pub(super) const INSPECT_EXAMPLE: &str = "\
 Example:
   longshore inspect model.tar.gz
   longshore inspect export/ --json | jq -r '.samples[].curl'
 
-The curl commands ask a server that was started with: longshore --model-dir DIRECTORY";
+The curl commands work with a server that was started with: longshore --model-dir DIRECTORY";
 
 /// `longshore pack`.
 #[derive(Debug, Clone, Args)]
 pub struct PackArgs {
-    /// The model's directory, or a model file
+    /// Directory of the model, or a single model file
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
-    /// The archive to write, a .tar.gz
+    /// Archive to write; its name must end in .tar.gz or .tgz
     #[arg(short, long, value_name = "FILE", value_parser = archive_name)]
     pub output: PathBuf,
 
-    /// Replace the archive when it is there already
+    /// Overwrite the archive if it exists
     #[arg(long)]
     pub force: bool,
 
-    /// Pack the model alone, without its prepared form
+    /// Pack only the model, without its prepared form
     #[arg(long)]
     pub no_prepared: bool,
 
@@ -49,16 +50,16 @@ pub struct PackArgs {
 /// `longshore inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// The model's directory, a model file, or an archive (.tar.gz, .tar.zst, .tar)
+    /// Directory of the model, a single model file, or an archive (.tar.gz, .tar.zst, .tar)
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
-    /// Where the sample requests are sent
+    /// URL of the example requests that the command prints
     #[arg(long, value_name = "URL", default_value = "http://localhost:8080/invocations")]
     pub url: String,
 
-    /// Also write the bodies of the sample requests into this directory: those too long for a
-    /// command line are sent from there
+    /// Directory to which the command writes the bodies of the example requests; curl reads bodies
+    /// from there that are too long for a command line
     #[arg(long, value_name = "DIR")]
     pub samples: Option<PathBuf>,
 
@@ -69,30 +70,30 @@ pub struct InspectArgs {
     pub examine: ExamineArgs,
 }
 
-/// What the commands that look at a model have in common.
+/// Options shared by the commands that examine a model.
 #[derive(Debug, Clone, Args)]
 pub struct ExamineArgs {
-    /// Print JSON, for a program
+    /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
 
-    /// ONNX Runtime's library [default: beside the executable, in ../lib, or where
-    /// scripts/onnxruntime puts it]
+    /// Path of the ONNX Runtime library [default: next to the executable, in ../lib, or where
+    /// scripts/onnxruntime installs it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
 
-    /// A library of custom operators for ONNX Runtime; repeatable [default: none]
+    /// Path of a library with custom operators for ONNX Runtime; repeatable [default: none]
     #[arg(long, env = "LONGSHORE_OPERATORS", value_name = "LIBRARY", value_delimiter = ':')]
     pub operators: Vec<PathBuf>,
 
-    /// Time for the model to be prepared; one that takes longer is refused
+    /// Time limit for the preparation of the model, e.g. 90s or 2min; the command fails after it
     #[arg(
         long, env = "LONGSHORE_PREPARE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s"
     )]
     pub prepare_timeout: Duration,
 
-    /// Memory that any model may take while it is prepared; large ones may take ten times their
-    /// weights
+    /// Memory limit for the preparation of the model, in bytes or e.g. 2GiB; a large model may use
+    /// up to ten times its weights instead
     #[arg(long, env = "LONGSHORE_PREPARE_MEMORY", value_name = "BYTES", default_value = "1GiB")]
     pub prepare_memory: ByteSize,
 }
@@ -100,7 +101,7 @@ pub struct ExamineArgs {
 /// `longshore prepare`.
 #[derive(Debug, Clone, Args)]
 pub struct PrepareArgs {
-    /// The folder whose files the process may use
+    /// Folder whose files the process may use
     #[arg(long)]
     pub folder: PathBuf,
 

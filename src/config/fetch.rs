@@ -1,4 +1,4 @@
-//! How models are fetched from stores, and what their archives may hold.
+//! Options for fetching models from stores, and limits on their archives.
 
 use std::time::Duration;
 
@@ -7,31 +7,32 @@ use clap::Args;
 
 use super::{duration, threads};
 
-/// What everyone who fetches models has in common.
+/// Options shared by the commands that fetch models.
 #[derive(Debug, Clone, Args)]
 pub struct FetchArgs {
-    /// Time for the store to send something; then the request to it is made again
+    /// Time without data from the store after which a request to it is retried
     #[arg(
         long, env = "LONGSHORE_STORE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s",
         help_heading = "Model store"
     )]
     pub store_timeout: Duration,
 
-    /// Times that a request to the store is made again when it failed or was cut short
+    /// Number of retries of a request to the store that failed or was interrupted
     #[arg(
         long, env = "LONGSHORE_STORE_RETRIES", value_name = "N", default_value_t = 4,
         value_parser = clap::value_parser!(u32).range(0..=100), help_heading = "Model store"
     )]
     pub store_retries: u32,
 
-    /// Models that are fetched from the store at once
+    /// Number of models that are fetched from the store in parallel
     #[arg(
         long, env = "LONGSHORE_DOWNLOADS", value_name = "N", value_parser = threads, default_value = "8",
         help_heading = "Model store"
     )]
     pub downloads: usize,
 
-    /// Disk that models fetched from the store may take, unpacked, in --cache-dir; what was not used for longest goes first
+    /// Disk space in --cache-dir for unpacked models from the store; the least recently used ones
+    /// are deleted first
     #[arg(
         long,
         env = "LONGSHORE_ARCHIVE_CACHE_SIZE",
@@ -45,10 +46,10 @@ pub struct FetchArgs {
     pub archives: ArchiveArgs,
 }
 
-/// How much an archive may hold.
+/// Limits on archives.
 #[derive(Debug, Clone, Args)]
 pub struct ArchiveArgs {
-    /// Most entries that an archive may have
+    /// Largest number of entries in an archive
     #[arg(
         long,
         env = "LONGSHORE_MAX_ENTRIES",
@@ -58,7 +59,7 @@ pub struct ArchiveArgs {
     )]
     pub max_entries: u64,
 
-    /// Most bytes that an archive may unpack to
+    /// Largest total size of the unpacked files of an archive
     #[arg(
         long,
         env = "LONGSHORE_MAX_UNPACKED",
@@ -68,7 +69,7 @@ pub struct ArchiveArgs {
     )]
     pub max_unpacked: ByteSize,
 
-    /// Most bytes that a byte of an archive may unpack to, once it is beyond what small archives unpack to
+    /// Largest ratio of the unpacked size to the archive size; small archives are exempt
     #[arg(
         long, env = "LONGSHORE_MAX_RATIO", value_name = "N", default_value_t = 200,
         value_parser = clap::value_parser!(u64).range(1..), help_heading = "Archives"

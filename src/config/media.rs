@@ -1,23 +1,20 @@
-//! Bounds on the pictures, texts and sounds of requests.
+//! Limits on the pictures, texts and sounds of requests.
 
 use bytesize::ByteSize;
 use clap::Args;
 
-use crate::audio::AudioLimits;
-use crate::handler::MediaLimits;
-use crate::text;
-
-/// The knobs of `serve` for requests that are no tensors.
+/// Options of `serve` for requests with pictures, texts or sound.
 #[derive(Debug, Clone, Args)]
 pub struct MediaArgs {
-    /// Pixels of the largest picture in a request; its header says them before it is decoded
+    /// Largest picture in a request, in pixels; checked in the header of the picture before it is
+    /// decoded
     #[arg(
         long, env = "LONGSHORE_MAX_PIXELS", value_name = "N", default_value_t = 64_000_000,
         value_parser = clap::value_parser!(u64).range(1..), help_heading = "Pictures, texts and sound"
     )]
     pub max_pixels: u64,
 
-    /// Longest text in a request
+    /// Longest text in a request, in bytes or e.g. 1MiB
     #[arg(
         long,
         env = "LONGSHORE_MAX_TEXT",
@@ -27,35 +24,18 @@ pub struct MediaArgs {
     )]
     pub max_text: ByteSize,
 
-    /// Most tokens of the texts of a request together, with their padding
+    /// Largest number of tokens in all texts of a request together, including padding
     #[arg(
         long, env = "LONGSHORE_MAX_TOKENS", value_name = "N", default_value_t = 16_000_000,
         value_parser = clap::value_parser!(u64).range(1..), help_heading = "Pictures, texts and sound"
     )]
     pub max_tokens: u64,
 
-    /// Most samples of a sound in a request, of one channel, before and after resampling; half an
+    /// Longest sound in a request, in samples of one channel, before and after resampling; half an
     /// hour at 16 kHz has 29 million
     #[arg(
         long, env = "LONGSHORE_MAX_SAMPLES", value_name = "N", default_value_t = 100_000_000,
         value_parser = clap::value_parser!(u64).range(1..), help_heading = "Pictures, texts and sound"
     )]
     pub max_samples: u64,
-}
-
-impl MediaArgs {
-    pub fn limits(&self) -> MediaLimits {
-        MediaLimits {
-            pixels: self.max_pixels,
-            text: text::Limits {
-                text_bytes: usize::try_from(self.max_text.as_u64()).unwrap_or(usize::MAX),
-                tokens: usize::try_from(self.max_tokens).unwrap_or(usize::MAX),
-                ..text::Limits::default()
-            },
-            audio: AudioLimits {
-                samples: self.max_samples,
-                ..AudioLimits::default()
-            },
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The knobs of `longshore serve`.
+//! Options of `longshore serve`.
 
 mod conventions;
 mod effective;
@@ -12,21 +12,21 @@ use bytesize::ByteSize;
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{FetchArgs, MediaArgs, OrOff, at_least_one, duration, duration_or_off, origin, threads};
+use super::{
+    DurationOrOff, FetchArgs, LogFormat, LogLevel, MediaArgs, at_least_one, duration, duration_or_off, origin, threads,
+};
 use crate::manifest::Overlay;
-use crate::telemetry::{LogFormat, LogLevel};
 
 pub use conventions::Conventions;
 
 /// `longshore serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Address to listen on; never loopback under SageMaker
+    /// IP address to listen on; under SageMaker it must not be a loopback address
     #[arg(long, env = "LONGSHORE_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), help_heading = "HTTP")]
     pub bind: IpAddr,
 
-    /// Close connections over the loopback interface that are of another user of this machine,
-    /// except root's
+    /// Close loopback connections from other users of this machine, except root
     #[arg(
         long, env = "LONGSHORE_ONLY_THIS_USER", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
         require_equals = true, default_value_t = false, default_missing_value = "true",
@@ -34,21 +34,21 @@ pub struct ServeArgs {
     )]
     pub only_this_user: bool,
 
-    /// Port of all routes; 0 takes a free one and logs it
+    /// Port to listen on; 0 chooses a free port and logs it
     #[arg(long, env = "SAGEMAKER_BIND_TO_PORT", default_value_t = 8080, help_heading = "HTTP")]
     pub port: u16,
 
-    /// Largest request body, e.g. 25MiB [default: 25MiB, in batch transform 100MiB]
+    /// Largest request body, e.g. 25MiB [default: 25MiB; 100MiB in batch transform]
     #[arg(long, env = "LONGSHORE_MAX_BODY", value_name = "BYTES", help_heading = "HTTP")]
     pub max_body: Option<ByteSize>,
 
-    /// Least size of a reply that is compressed for clients whose Accept-Encoding has gzip or zstd,
-    /// e.g. 64KiB. Never unless given: SageMaker does not ask for it, and a client on a fast
-    /// network waits longer for it
+    /// Smallest response that is compressed for clients whose Accept-Encoding allows gzip or zstd,
+    /// e.g. 64KiB; SageMaker does not request compression, and on a fast network it makes clients
+    /// wait longer [default: no compression]
     #[arg(long, env = "LONGSHORE_COMPRESS_ABOVE", value_name = "BYTES", help_heading = "HTTP")]
     pub compress_above: Option<ByteSize>,
 
-    /// Largest sum of a request's header names and values
+    /// Largest total size of the header names and values of a request
     #[arg(
         long,
         env = "LONGSHORE_MAX_HEADERS",
@@ -58,15 +58,15 @@ pub struct ServeArgs {
     )]
     pub max_headers: ByteSize,
 
-    /// Connections at a time; at the limit the longest idle ones are closed for new ones [default:
-    /// the limit of open files less 128, or half of it]
+    /// Largest number of open connections; at the limit, the server closes the longest idle ones
+    /// for new ones [default: the limit of open files minus 128, but at least half of it]
     #[arg(
         long, env = "LONGSHORE_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one, help_heading = "HTTP"
     )]
     pub max_connections: Option<usize>,
 
-    /// Connections that are kept for health checks when requests take all others [default: one in
-    /// 16, at most 16]
+    /// Number of connections reserved for health checks when requests use all others [default: one
+    /// in 16, at most 16]
     #[arg(
         long,
         env = "LONGSHORE_RESERVED_CONNECTIONS",
@@ -75,27 +75,27 @@ pub struct ServeArgs {
     )]
     pub reserved_connections: Option<usize>,
 
-    /// Time for a request from its head to its answer, queueing included [default: 58s, in batch
-    /// transform 3598s]
+    /// Time limit of a request from its head to its response, including time in the queue
+    /// [default: 58s; 3598s in batch transform]
     #[arg(long, env = "LONGSHORE_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, help_heading = "HTTP")]
     pub request_timeout: Option<Duration>,
 
-    /// Time for a client to send a request's head
+    /// Time limit for a client to send the head of a request
     #[arg(
         long, env = "LONGSHORE_HEADER_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s",
         help_heading = "HTTP"
     )]
     pub header_timeout: Duration,
 
-    /// Time for a client to send a whole request, its body included; each --body-rate bytes add a
-    /// second
+    /// Time limit for a client to send a whole request including its body; each --body-rate bytes
+    /// that arrive add one second
     #[arg(
         long, env = "LONGSHORE_BODY_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s",
         help_heading = "HTTP"
     )]
     pub body_timeout: Duration,
 
-    /// Bytes of a body that give its client one more second
+    /// Bytes of a body that extend its --body-timeout by one second
     #[arg(
         long,
         env = "LONGSHORE_BODY_RATE",
@@ -105,37 +105,39 @@ pub struct ServeArgs {
     )]
     pub body_rate: ByteSize,
 
-    /// Time for a client to send a request when no connection is left, and while the server stops.
-    /// The two times above shrink to it from half of the connections on
+    /// Time limit for a client to send a request while all connections are in use, and while the
+    /// server stops; from half of the connections on, --header-timeout and --body-timeout shrink
+    /// towards it
     #[arg(
         long, env = "LONGSHORE_PRESSURE_TIMEOUT", value_name = "TIME", value_parser = duration,
         default_value = "500ms", help_heading = "HTTP"
     )]
     pub pressure_timeout: Duration,
 
-    /// Time for a client to take more of what it is sent; then it is disconnected
+    /// Time without progress in reading a response after which the server disconnects the client
     #[arg(
         long, env = "LONGSHORE_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s",
         help_heading = "HTTP"
     )]
     pub write_timeout: Duration,
 
-    /// Time that an idle connection is kept open
+    /// Time for which an idle connection stays open
     #[arg(
         long, env = "LONGSHORE_KEEP_ALIVE", value_name = "TIME", value_parser = duration, default_value = "90s",
         help_heading = "HTTP"
     )]
     pub keep_alive: Duration,
 
-    /// Time for requests to end after SIGTERM; those left get 503. SageMaker kills after 30s
+    /// Time for running requests to end after SIGTERM, after which they get 503; SageMaker kills
+    /// the container after 30s
     #[arg(
         long, env = "LONGSHORE_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "25s",
         help_heading = "HTTP"
     )]
     pub drain_timeout: Duration,
 
-    /// Origins of pages in browsers that are served, such as `https://app.example.com`, or * for
-    /// all; repeatable [default: none]
+    /// Origin of web pages that may send requests, e.g. `https://app.example.com`, or * for all;
+    /// repeatable [default: none]
     #[arg(
         long = "allow-origin",
         env = "LONGSHORE_ALLOW_ORIGIN",
@@ -146,8 +148,8 @@ pub struct ServeArgs {
     )]
     pub allow_origins: Vec<String>,
 
-    /// Names that requests may call this server by when it listens on a loopback address, or * for
-    /// all; repeatable [default: localhost and the loopback addresses]
+    /// Host name that requests may use for a server on a loopback address, or * for all;
+    /// repeatable [default: localhost and the loopback addresses]
     #[arg(
         long = "allow-host",
         env = "LONGSHORE_ALLOW_HOST",
@@ -167,7 +169,7 @@ pub struct ServeArgs {
     )]
     pub default_content_type: String,
 
-    /// Media type of replies when Accept is absent or */*
+    /// Media type of responses when the Accept header is missing or */*
     #[arg(
         long,
         env = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
@@ -177,7 +179,7 @@ pub struct ServeArgs {
     )]
     pub default_accept: String,
 
-    /// Serve many models, loaded and unloaded through /models, rather than one
+    /// Serve many models, which the platform loads and unloads through /models, instead of one
     #[arg(
         long, env = "SAGEMAKER_MULTI_MODEL", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new(),
@@ -185,31 +187,32 @@ pub struct ServeArgs {
     )]
     pub multi_model: bool,
 
-    /// The one model's directory or file [default: /opt/ml/model]
+    /// Directory or file of the model in single-model mode [default: /opt/ml/model]
     #[arg(long, env = "LONGSHORE_MODEL_DIR", value_name = "PATH", help_heading = "Models")]
     pub model_dir: Option<PathBuf>,
 
-    /// Keys of longshore.json, as JSON, that count more than those of the one model's own file,
-    /// e.g. '{"outputs": ["probabilities"]}'; `longshore schema` prints which there are
+    /// Keys of longshore.json, as JSON, that override those of the model's own file in
+    /// single-model mode, e.g. '{"outputs": ["probabilities"]}'; `longshore schema` prints all
+    /// keys
     #[arg(
         long, env = "LONGSHORE_MANIFEST", value_name = "JSON", value_parser = manifest, allow_hyphen_values = true,
         help_heading = "Models"
     )]
     pub manifest: Option<Arc<Overlay>>,
 
-    /// The task of the one model, as Hugging Face names it, e.g. text-classification: requests are
-    /// answered as its pipeline answers them
+    /// Hugging Face task of the model in single-model mode, e.g. text-classification; requests and
+    /// responses then have the form of that task's pipeline
     #[arg(long, env = "HF_TASK", value_name = "TASK", help_heading = "Models")]
     pub task: Option<String>,
 
-    /// What the one model is called by those who ask for it by name, as in /v2/models/NAME/infer
+    /// Name of the model in single-model mode, for paths such as /v2/models/NAME/infer
     #[arg(
         long, env = "LONGSHORE_MODEL_NAME", value_name = "NAME", default_value = "model",
         value_parser = NonEmptyStringValueParser::new(), help_heading = "Models"
     )]
     pub model_name: String,
 
-    /// The only places that a load's url may point to; repeatable [default: /opt/ml/models and
+    /// Directory below which the url of a load must lie; repeatable [default: /opt/ml/models and
     /// /opt/ml/model]
     #[arg(
         long = "models-root",
@@ -220,9 +223,9 @@ pub struct ServeArgs {
     )]
     pub models_roots: Vec<PathBuf>,
 
-    /// Serve the models of a store, each loaded when it is asked for: s3://bucket/prefix, gs://,
-    /// az://, https://, file://, or a directory. A request names its model by the header
-    /// X-Amzn-SageMaker-Target-Model
+    /// Serve the models of a store (s3://bucket/prefix, gs://, az://, https://, file:// or a
+    /// directory) and load each one at its first request; the header X-Amzn-SageMaker-Target-Model
+    /// of a request names its model
     #[arg(
         long,
         env = "LONGSHORE_MODEL_STORE",
@@ -231,26 +234,26 @@ pub struct ServeArgs {
     )]
     pub model_store: Option<String>,
 
-    /// What happens when a model of the store is asked for and memory is full: others go, longest
-    /// unused first, or the request gets 507
+    /// Reaction to a request for a model of the store while memory is full
     #[arg(long, env = "LONGSHORE_ON_FULL", value_enum, default_value_t = OnFull::Evict, help_heading = "Model store")]
     pub on_full: OnFull,
 
-    /// Time without requests after which a model of the store is unloaded [default: never]
+    /// Time without requests after which a model of the store is unloaded, e.g. 30min [default:
+    /// never]
     #[arg(
         long, env = "LONGSHORE_IDLE_UNLOAD", value_name = "TIME", value_parser = duration, help_heading = "Model store"
     )]
     pub idle_unload: Option<Duration>,
 
-    /// Time for which a model is not looked up in the store again; then it is, beside the requests,
-    /// and a newer one takes its place
+    /// Shortest time between two checks of a model against the store; a request after this time
+    /// starts a check in the background, which replaces the model if the store has a newer version
     #[arg(
         long, env = "LONGSHORE_REVALIDATE", value_name = "TIME", value_parser = duration, default_value = "5min",
         help_heading = "Model store"
     )]
     pub revalidate: Duration,
 
-    /// Time for which a model that could not be loaded from the store is not tried again
+    /// Time after a failed load from the store during which the model is not tried again
     #[arg(
         long, env = "LONGSHORE_NEGATIVE_TTL", value_name = "TIME", value_parser = duration, default_value = "5s",
         help_heading = "Model store"
@@ -263,32 +266,32 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub media: MediaArgs,
 
-    /// Time for an unload to wait for the model's running requests; the platform gives up after
-    /// 360s
+    /// Time limit for an unload to wait for the model's running requests; the platform stops
+    /// waiting after 360s
     #[arg(
         long, env = "LONGSHORE_UNLOAD_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "340s",
         help_heading = "Models"
     )]
     pub unload_timeout: Duration,
 
-    /// Time for which a model is refused once a request to it has ended the process; twice as long
-    /// after each further time, up to --bad-model-ttl
+    /// Time for which a model is refused after a request to it has crashed the process; it doubles
+    /// with each further crash, up to --bad-model-ttl
     #[arg(
         long, env = "LONGSHORE_FIRST_REFUSAL", value_name = "TIME", value_parser = duration, default_value = "1min",
         help_heading = "Models"
     )]
     pub first_refusal: Duration,
 
-    /// Longest time for which a model that ended a process is refused; one that ended the process
-    /// which prepares models is refused for this time at once
+    /// Longest time for which a model that crashed a process is refused; a model that crashes
+    /// during preparation is refused for this time at once
     #[arg(
         long, env = "LONGSHORE_BAD_MODEL_TTL", value_name = "TIME", value_parser = duration, default_value = "10min",
         help_heading = "Models"
     )]
     pub bad_model_ttl: Duration,
 
-    /// Memory that the process may use, e.g. 10GiB [default: the control group's limit or the
-    /// machine's memory]
+    /// Memory limit of the server, e.g. 10GiB [default: the limit of the control group, or the
+    /// memory of the machine]
     #[arg(
         long,
         env = "LONGSHORE_MEMORY_LIMIT",
@@ -297,8 +300,8 @@ pub struct ServeArgs {
     )]
     pub memory_limit: Option<ByteSize>,
 
-    /// Part of the memory limit kept free for requests [default: a fiftieth of it, at least 8MiB,
-    /// at most 256MiB]
+    /// Part of the memory limit reserved for requests, e.g. 64MiB [default: a fiftieth of the
+    /// limit, at least 8MiB and at most 256MiB]
     #[arg(
         long,
         env = "LONGSHORE_MEMORY_RESERVE",
@@ -307,45 +310,45 @@ pub struct ServeArgs {
     )]
     pub memory_reserve: Option<ByteSize>,
 
-    /// Models that run at once [default: the cores that the process may use]
+    /// Number of models that run in parallel [default: the cores that the process may use]
     #[arg(long, env = "LONGSHORE_THREADS", value_name = "N", value_parser = threads, help_heading = "Resources")]
     pub threads: Option<usize>,
 
-    /// Threads that answer HTTP [default: as --threads]
+    /// Number of threads for HTTP [default: the value of --threads]
     #[arg(long, env = "LONGSHORE_HTTP_THREADS", value_name = "N", value_parser = threads, help_heading = "Resources")]
     pub http_threads: Option<usize>,
 
-    /// Models that are loaded at once
+    /// Number of models that are loaded in parallel
     #[arg(
         long, env = "LONGSHORE_LOAD_THREADS", value_name = "N", value_parser = threads, default_value = "8",
         help_heading = "Resources"
     )]
     pub load_threads: usize,
 
-    /// Requests that may wait for one model; the next one gets 503
+    /// Largest number of requests that wait for one model; further ones get 503
     #[arg(
         long, env = "LONGSHORE_QUEUE", value_name = "N", value_parser = at_least_one, default_value = "1024",
         help_heading = "Resources"
     )]
     pub queue: usize,
 
-    /// Time that a run may go on after it was told to end, at its deadline or when its caller has
-    /// left; then it counts as stuck, another thread takes the place of its own, and its model
-    /// takes no requests until it ends
+    /// Time for a run to end after it is cancelled, at its deadline or when its client hangs up; a
+    /// run that takes longer counts as stuck: the server replaces its thread, and its model
+    /// refuses requests until the run ends
     #[arg(
         long, env = "LONGSHORE_STUCK_AFTER", value_name = "TIME", value_parser = duration, default_value = "500ms",
         help_heading = "Resources"
     )]
     pub stuck_after: Duration,
 
-    /// Stuck runs whose threads are replaced; with one more, the serving process is [default: twice
-    /// --threads]
+    /// Largest number of stuck runs whose threads are replaced; one more makes the supervisor
+    /// replace the serving process [default: twice --threads]
     #[arg(
         long, env = "LONGSHORE_MAX_STUCK", value_name = "N", value_parser = threads, help_heading = "Resources"
     )]
     pub max_stuck: Option<usize>,
 
-    /// Time for the requests under way to end before the serving process is replaced for its stuck
+    /// Time for running requests to end before the serving process is replaced because of stuck
     /// runs
     #[arg(
         long, env = "LONGSHORE_REPLACE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "2s",
@@ -353,30 +356,31 @@ pub struct ServeArgs {
     )]
     pub replace_timeout: Duration,
 
-    /// Time without a sign of life from the threads that answer HTTP after which the serving
-    /// process is killed and started again; `off` for never, as when a debugger holds it
+    /// Time without a heartbeat from the HTTP threads after which the supervisor kills and
+    /// restarts the serving process; `off` disables this, e.g. for a debugger
     #[arg(
         long, env = "LONGSHORE_WORKER_TIMEOUT", value_name = "TIME", value_parser = duration_or_off,
         default_value = "60s", help_heading = "Resources"
     )]
-    pub worker_timeout: OrOff,
+    pub worker_timeout: DurationOrOff,
 
-    /// Percent of the weights that models map from files that must fit into memory beside all else;
-    /// the system drops and reads again what does not
+    /// Percentage of memory-mapped weights that counts against the memory limit, from 0 to 100; if
+    /// the weights do not fit, the system reads them again from disk when they are needed
     #[arg(
         long, env = "LONGSHORE_MAPPED_WEIGHTS", value_name = "PERCENT", default_value_t = 100,
         value_parser = clap::value_parser!(u64).range(0..=100), help_heading = "Resources"
     )]
     pub mapped_weights: u64,
 
-    /// Rows of waiting requests that may run as one batch, where that pays; 1 for no batches
+    /// Largest number of rows of waiting requests that run as one batch, if batching is faster; 1
+    /// disables batching
     #[arg(
         long, env = "LONGSHORE_MAX_BATCH", value_name = "ROWS", value_parser = at_least_one, default_value = "32",
         help_heading = "Resources"
     )]
     pub max_batch: usize,
 
-    /// Serve by a second process, and start it again when a request has killed it
+    /// Serve from a child process, and restart it when a request has crashed it
     #[arg(
         long, env = "LONGSHORE_SUPERVISE", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value_t = true, default_missing_value = "true", value_parser = BoolishValueParser::new(),
@@ -384,8 +388,7 @@ pub struct ServeArgs {
     )]
     pub supervise: bool,
 
-    /// Let the system dump the memory of a process that crashed, which delays the next one by the
-    /// time that takes
+    /// Let the system write a core dump of a crashed process, which delays the restart
     #[arg(
         long, env = "LONGSHORE_CORE_DUMPS", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new(),
@@ -393,13 +396,13 @@ pub struct ServeArgs {
     )]
     pub core_dumps: bool,
 
-    /// ONNX Runtime's library [default: beside the executable, in ../lib, or where
-    /// scripts/onnxruntime puts it]
+    /// Path of the ONNX Runtime library [default: next to the executable, in ../lib, or where
+    /// scripts/onnxruntime installs it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", help_heading = "Resources")]
     pub onnxruntime: Option<PathBuf>,
 
-    /// A library of custom operators for ONNX Runtime, such as that of ONNX Runtime Extensions,
-    /// whose code runs as part of this server; repeatable [default: none]
+    /// Path of a library with custom operators for ONNX Runtime, e.g. ONNX Runtime Extensions; its
+    /// code runs inside this server; repeatable [default: none]
     #[arg(
         long,
         env = "LONGSHORE_OPERATORS",
@@ -409,11 +412,11 @@ pub struct ServeArgs {
     )]
     pub operators: Vec<PathBuf>,
 
-    /// What runs the models; cuda and tensorrt need a GPU build of ONNX Runtime's library
+    /// Execution provider of the models; cuda and tensorrt need a GPU build of ONNX Runtime
     #[arg(long, env = "LONGSHORE_PROVIDER", value_enum, default_value_t = Provider::Cpu, help_heading = "GPU")]
     pub provider: Provider,
 
-    /// The GPU, as CUDA counts those that the process may see
+    /// Number of the GPU among those that CUDA shows to the process
     #[arg(
         long,
         env = "LONGSHORE_DEVICE",
@@ -423,32 +426,32 @@ pub struct ServeArgs {
     )]
     pub device: u16,
 
-    /// Memory of the GPU that all models may take together, CUDA's own apart [default: what there
-    /// is]
+    /// GPU memory limit for all models together, e.g. 8GiB, without CUDA's own memory [default: no
+    /// limit]
     #[arg(long, env = "LONGSHORE_GPU_MEMORY_LIMIT", value_name = "BYTES", help_heading = "GPU")]
     pub gpu_memory_limit: Option<ByteSize>,
 
-    /// Whether a model that is not known is prepared in a process apart: tried, measured, and
-    /// written in the form that is mapped from then on
+    /// Whether a new model is prepared in a separate process, which tests it, measures its memory
+    /// and writes it in a form that the server can map into memory
     #[arg(long, env = "LONGSHORE_PREPARE", value_enum, default_value_t = Prepare::Auto, help_heading = "Preparation")]
     pub prepare: Prepare,
 
-    /// Models that are prepared at once [default: the cores that the process may use, at most 4]
+    /// Number of models that are prepared in parallel [default: the value of --threads, at most 4]
     #[arg(
         long, env = "LONGSHORE_PREPARE_PROCESSES", value_name = "N", value_parser = threads,
         help_heading = "Preparation"
     )]
     pub prepare_processes: Option<usize>,
 
-    /// Time for a model to be prepared; one that takes longer is refused
+    /// Time limit for the preparation of a model; a model that takes longer is refused
     #[arg(
         long, env = "LONGSHORE_PREPARE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "60s",
         help_heading = "Preparation"
     )]
     pub prepare_timeout: Duration,
 
-    /// Memory that any model may take while it is prepared; large ones may take ten times their
-    /// weights
+    /// Memory limit for the preparation of a model; a large model may use up to ten times its
+    /// weights instead
     #[arg(
         long,
         env = "LONGSHORE_PREPARE_MEMORY",
@@ -458,12 +461,12 @@ pub struct ServeArgs {
     )]
     pub prepare_memory: ByteSize,
 
-    /// Where prepared models are kept, and those fetched from a store; may be shared and deleted
-    /// [default: longshore-UID in the folder for temporary files]
+    /// Directory for prepared models and models from a store; several servers may share it, and it
+    /// may be deleted [default: longshore-UID in the directory for temporary files]
     #[arg(long, env = "LONGSHORE_CACHE_DIR", value_name = "DIR", help_heading = "Preparation")]
     pub cache_dir: Option<PathBuf>,
 
-    /// Disk that prepared models may take; what was not used for longest goes first
+    /// Disk space for prepared models; the least recently used ones are deleted first
     #[arg(
         long,
         env = "LONGSHORE_CACHE_SIZE",
@@ -473,11 +476,12 @@ pub struct ServeArgs {
     )]
     pub cache_size: ByteSize,
 
-    /// How the log on standard error is written
+    /// Format of the log on standard error
     #[arg(long, env = "LONGSHORE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
     pub log_format: LogFormat,
 
-    /// off, error, warn, info, debug or trace, or Python's 10 to 50
+    /// Least severe level that is logged: off, error, warn, info, debug or trace, or Python's 10
+    /// to 50
     #[arg(
         long,
         env = "SAGEMAKER_CONTAINER_LOG_LEVEL",
@@ -495,30 +499,32 @@ pub struct ServeArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Provider {
     Cpu,
-    /// CUDA where there is a GPU that can be used, else the CPU, with a warning
+    /// CUDA if there is a usable GPU, otherwise the CPU with a warning
     Auto,
     Cuda,
-    /// With CUDA for what TensorRT does not implement
+    /// TensorRT, with CUDA for operators that TensorRT does not implement
     Tensorrt,
 }
 
 /// `--on-full`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnFull {
+    /// Unload other models, the least recently used first
     Evict,
+    /// Answer 507
     Refuse,
 }
 
 /// `--prepare`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Prepare {
-    /// Models are prepared when they are loaded first.
+    /// Prepare each model at its first load
     Auto,
-    /// Models are loaded as they are uploaded, by the server itself: what crashes there ends it.
+    /// Load the uploaded files directly; a model that crashes then ends the server
     Off,
 }
 
-/// Keys of a manifest.
+/// Parses keys of a manifest.
 fn manifest(text: &str) -> Result<Arc<Overlay>, String> {
     Overlay::parse(text).map(Arc::new).map_err(|error| error.to_string())
 }

@@ -17,7 +17,7 @@ fn the_command_line_is_consistent() {
 
 #[test]
 fn serve_is_the_command_with_and_without_its_name() {
-    // ST-1: the platform passes `serve`; by hand there may be nothing.
+    // ST-1: the platform passes `serve`; a person may omit it.
     for arguments in [&["serve", "--port", "9000"][..], &["--port", "9000"]] {
         assert_eq!(serve(arguments).port, 9000);
     }
@@ -27,7 +27,7 @@ fn serve_is_the_command_with_and_without_its_name() {
 }
 
 #[test]
-fn the_largest_body_follows_the_most_specific_setting() {
+fn max_body_comes_from_the_most_specific_setting() {
     let table: [(&[&str], usize); 7] = [
         (&[], 25 << 20),
         (&["--sagemaker-batch", "true"], 100 << 20),
@@ -54,7 +54,7 @@ fn the_largest_body_follows_the_most_specific_setting() {
 }
 
 #[test]
-fn the_memory_limit_is_the_flags_or_the_systems_and_a_part_is_reserved() {
+fn the_memory_limit_comes_from_the_flag_or_the_system_and_part_of_it_is_reserved() {
     type Case<'a> = (&'a [&'a str], Option<u64>, Option<(u64, u64)>);
     let table: [Case<'_>; 5] = [
         (&["--memory-limit", "100MiB"], Some(1 << 40), Some((100 << 20, 8 << 20))),
@@ -76,7 +76,7 @@ fn the_memory_limit_is_the_flags_or_the_systems_and_a_part_is_reserved() {
 }
 
 #[test]
-fn connections_leave_open_files_to_models() {
+fn the_default_connection_limit_leaves_open_files_to_models() {
     let table: [(&[&str], Option<u64>, usize); 6] = [
         (&[], Some(65536), 65408),
         (&[], Some(256), 128),
@@ -95,7 +95,7 @@ fn connections_leave_open_files_to_models() {
 }
 
 #[test]
-fn transform_jobs_have_at_most_100_mb_under_way() {
+fn transform_jobs_have_at_most_100_mb_in_flight() {
     let table: [(&[&str], (usize, usize)); 7] = [
         (&["--threads", "4"], (4, 6)),
         (&["--threads", "64"], (16, 6)),
@@ -111,7 +111,7 @@ fn transform_jobs_have_at_most_100_mb_under_way() {
 }
 
 #[test]
-fn times_are_seconds_unless_they_say_otherwise() {
+fn a_time_without_a_unit_is_in_seconds() {
     assert_eq!(duration("60"), Ok(Duration::from_secs(60)));
     assert_eq!(duration("60.0"), Ok(Duration::from_secs(60)));
     assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
@@ -122,7 +122,7 @@ fn times_are_seconds_unless_they_say_otherwise() {
 }
 
 #[test]
-fn a_request_has_58_s_in_batch_transform_an_hour_and_what_is_said_wins() {
+fn the_request_timeout_is_58_s_or_an_hour_in_batch_transform_unless_it_is_set() {
     // BT-5
     let table: [(&[&str], u64); 7] = [
         (&[], 58),
@@ -146,15 +146,18 @@ fn a_request_has_58_s_in_batch_transform_an_hour_and_what_is_said_wins() {
 }
 
 #[test]
-fn a_time_may_be_switched_off_where_that_is_possible() {
-    assert_eq!(duration_or_off("off"), Ok(OrOff(None)));
-    assert_eq!(duration_or_off("0"), Ok(OrOff(None)));
-    assert_eq!(duration_or_off("2min"), Ok(OrOff(Some(Duration::from_secs(120)))));
+fn some_times_can_be_switched_off() {
+    assert_eq!(duration_or_off("off"), Ok(DurationOrOff(None)));
+    assert_eq!(duration_or_off("0"), Ok(DurationOrOff(None)));
+    assert_eq!(
+        duration_or_off("2min"),
+        Ok(DurationOrOff(Some(Duration::from_secs(120))))
+    );
     assert!(duration_or_off("never").unwrap_err().contains("or `off`"));
 }
 
 #[test]
-fn as_many_runs_may_be_stuck_as_there_are_threads_for_runs() {
+fn max_stuck_is_twice_the_number_of_threads_by_default() {
     for (arguments, runs) in [
         (&["--threads", "3"][..], 6),
         (&["--threads", "3", "--max-stuck", "1"], 1),
@@ -164,7 +167,7 @@ fn as_many_runs_may_be_stuck_as_there_are_threads_for_runs() {
 }
 
 #[test]
-fn directories_follow_the_base_directory() {
+fn model_directories_lie_below_the_base_directory() {
     let args = serve(&["--sagemaker-base-dir", "/data"]);
     assert_eq!(args.model_dir(), PathBuf::from("/data/model"));
     assert_eq!(
@@ -174,16 +177,20 @@ fn directories_follow_the_base_directory() {
 }
 
 #[test]
-fn numbers_say_what_they_may_be() {
+fn an_error_about_a_number_names_the_valid_range() {
     assert_eq!((threads("1"), threads("1024")), (Ok(1), Ok(1024)));
     for text in ["0", "1025", "-1", "many", ""] {
-        assert_eq!(threads(text), Err("expected 1 to 1024".to_owned()), "{text}");
+        assert_eq!(
+            threads(text),
+            Err("expected a number from 1 to 1024".to_owned()),
+            "{text}"
+        );
     }
-    assert_eq!(at_least_one("0"), Err("expected 1 to 1048576".to_owned()));
+    assert_eq!(at_least_one("0"), Err("expected a number from 1 to 1048576".to_owned()));
 }
 
 #[test]
-fn a_variable_whose_value_is_refused_is_named() {
+fn an_error_names_the_environment_variable_of_a_refused_value() {
     let refused = |variable: &'static str, value: &'static str| {
         let mut command = Cli::command();
         let error = command
@@ -191,14 +198,14 @@ fn a_variable_whose_value_is_refused_is_named() {
             .unwrap_err();
         with_variable(error, command, |name| (name == variable).then(|| value.into())).to_string()
     };
-    let tip = "tip: the variable LONGSHORE_QUEUE has this value";
+    let tip = "tip: the value comes from the environment variable LONGSHORE_QUEUE";
     assert!(refused("LONGSHORE_QUEUE", "zero").contains(tip));
     assert!(!refused("LONGSHORE_QUEUE", "7").contains("tip:"));
     assert!(!refused("LONGSHORE_THREADS", "zero").contains("tip:"));
 }
 
 #[test]
-fn sizes_are_shown_as_they_are_given() {
+fn help_pages_show_default_sizes_without_quotes() {
     for name in ["serve", "endpoint", "pack", "inspect"] {
         let mut command = Cli::command();
         let help = command
@@ -211,7 +218,7 @@ fn sizes_are_shown_as_they_are_given() {
 }
 
 #[test]
-fn an_option_names_an_origin_or_all() {
+fn allow_origin_accepts_an_origin_or_a_star() {
     for text in [
         "*",
         "null",
@@ -237,7 +244,7 @@ fn an_option_names_an_origin_or_all() {
 }
 
 #[test]
-fn health_checks_keep_some_of_the_connections() {
+fn some_connections_are_reserved_for_health_checks() {
     let table = [
         (None, 1, 0),
         (None, 2, 1),

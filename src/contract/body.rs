@@ -1,8 +1,7 @@
-//! Reads a request's body into one buffer.
+//! Reads the body of a request into one buffer.
 //!
-//! A body that is not wanted, or is over the limit, is read to its end, though not kept: a client
-//! that is still sending would otherwise see its connection reset rather than the answer that says
-//! why.
+//! A body that is refused or over the limit is read to its end and discarded. Otherwise a client
+//! that is still sending would see a connection reset instead of the response.
 
 use std::time::Duration;
 
@@ -19,33 +18,33 @@ use crate::connections::Receiving;
 use crate::engine::{Engine, RequestMemory};
 use crate::wire::BYTE_ORDER_MARK;
 
-/// How long a body that is refused is read on.
+/// Longest time for which a refused body is still read.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// What a body may be.
+/// Limit on the size of a body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limit {
+pub(super) struct BodyLimit {
     pub bytes: usize,
-    /// The flag that sets it, for the message.
-    pub knob: Option<&'static str>,
+    /// The flag that sets the limit, for the message.
+    pub option: Option<&'static str>,
 }
 
-/// A body, and the memory that is reserved for it.
+/// A body with its memory reservation.
 #[derive(Debug)]
 pub(super) struct Body {
     pub bytes: Bytes,
-    /// `None` for one that came in one piece: it lies in the connection's own buffer.
+    /// `None` for a body that arrived in one chunk, because it is in the connection's own buffer.
     pub memory: Option<RequestMemory>,
 }
 
-/// Reads at most `limit` until `deadline`. `declared` is the Content-Length, which a chunked body
-/// has not.
+/// Reads a body of at most `limit` until `deadline`. `declared` is the Content-Length; a chunked
+/// body has none.
 pub(super) async fn read(
     engine: &Engine,
     request: &HttpRequest,
     mut payload: Payload,
     declared: Option<usize>,
-    limit: Limit,
+    limit: BodyLimit,
     deadline: Instant,
 ) -> Result<Body, Error> {
     if declared.is_some_and(|declared| declared > limit.bytes) {
@@ -72,8 +71,8 @@ pub(super) async fn read(
                 memory: None,
             });
         }
-        // Grows as bytes arrive, whatever was declared; memory that is not there refuses this
-        // request alone.
+        // Grow as bytes arrive, not by the declared length. If memory is missing, only this
+        // request is refused.
         if body.capacity() - body.len() < chunk.len() {
             let more = chunk.len().max(body.capacity());
             let reserved = match &mut memory {
@@ -94,28 +93,28 @@ pub(super) async fn read(
     })
 }
 
-/// Reads an object out of a body of JSON, behind a byte order mark if there is one. `serde` alone
-/// would read a struct from an array, too.
+/// Parses a JSON object from a body, after an optional byte order mark. `serde` alone would also
+/// accept an array for a struct.
 pub(super) fn json_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     match text.trim_ascii_start().first() {
         Some(b'{') | None => serde_json::from_slice(text),
-        Some(_) => Err(serde_json::Error::custom("it must be an object")),
+        Some(_) => Err(serde_json::Error::custom("expected an object")),
     }
 }
 
-/// Reads a body that nobody wants.
+/// Reads and discards a body.
 pub(super) async fn discard(request: &HttpRequest, mut payload: Payload) {
     let _receiving = Receiving::of(request);
     let until = Instant::now() + LINGER;
     while let Ok(Some(Ok(_))) = timeout_at(until, payload.next()).await {}
 }
 
-async fn refuse(request: &HttpRequest, payload: Payload, limit: Limit) -> Error {
+async fn refuse(request: &HttpRequest, payload: Payload, limit: BodyLimit) -> Error {
     discard(request, payload).await;
     Error::BodyTooLarge {
         limit: limit.bytes,
-        knob: limit.knob,
+        option: limit.option,
     }
 }
 

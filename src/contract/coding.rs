@@ -1,9 +1,10 @@
-//! Bodies in a content encoding: gzip and zstd, in requests and, where the operator wants that, in
-//! replies.
+//! Content encodings of bodies: gzip and zstd, in requests and, if `--compress-above` is set, in
+//! responses.
 //!
-//! What always holds: a body is unpacked piece by piece, so that neither more memory than is
-//! reserved nor a byte more than `--max-body` is ever made of it, whatever it claims; unpacking and
-//! packing run on threads that may take their time.
+//! Invariants:
+//! - A body is decompressed piece by piece, so that it never takes more than its reserved memory
+//!   and never exceeds `--max-body`, whatever it claims.
+//! - Compression and decompression run on blocking threads, not on the HTTP threads.
 
 use std::io::{self, Read, Write};
 
@@ -11,24 +12,24 @@ use actix_web::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use actix_web::{HttpRequest, web};
 use bytes::Bytes;
 
-use super::State;
-use super::body::{Body, Limit};
+use super::AppState;
+use super::body::{Body, BodyLimit};
 use super::error::Error;
 use super::models::text_header;
 use crate::engine::{Engine, RequestMemory};
 
-/// An encoding that bodies may have.
+/// A supported content encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     Gzip,
     Zstd,
 }
 
-/// Bytes that are unpacked at a time.
+/// Bytes that are decompressed at a time.
 const PIECE: usize = 64 << 10;
 
-/// The largest window of zstd that is unpacked, as a power of two: 8 MiB, which every decoder has
-/// to support (RFC 8878).
+/// Largest accepted zstd window, as a power of two: 8 MiB, which every decoder has to support
+/// (RFC 8878).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 impl Coding {
@@ -50,7 +51,7 @@ impl Coding {
         }
     }
 
-    /// The encoding of a request's body.
+    /// Returns the encoding of a request's body.
     fn of(request: &HttpRequest) -> Result<Option<Self>, Error> {
         match text_header(request, CONTENT_ENCODING.as_str()) {
             Some(name) if !name.trim().is_empty() && !name.trim().eq_ignore_ascii_case("identity") => {
@@ -63,7 +64,7 @@ impl Coding {
         }
     }
 
-    /// The encoding of a reply that a client likes best of those it accepts.
+    /// Returns the supported encoding that the client prefers for the response.
     fn accepted(request: &HttpRequest) -> Option<Self> {
         let header = text_header(request, ACCEPT_ENCODING.as_str())?;
         let quality = |element: &str| -> Option<(Self, f32)> {
@@ -78,7 +79,7 @@ impl Coding {
             .split(',')
             .filter_map(quality)
             .filter(|(_, quality)| *quality > 0.0);
-        // The first of several that are liked alike, but zstd before gzip: it costs a third.
+        // Of equal quality, zstd comes before gzip: it takes a third of the time.
         let rank = |(coding, quality): &(Self, f32)| (*quality, *coding == Self::Zstd);
         elements
             .max_by(|one, other| rank(one).partial_cmp(&rank(other)).unwrap_or(std::cmp::Ordering::Equal))
@@ -86,25 +87,30 @@ impl Coding {
     }
 }
 
-/// The body as it was before its Content-Encoding.
-pub(super) async fn unpacked(state: &State, request: &HttpRequest, body: Body, limit: Limit) -> Result<Body, Error> {
+/// Decompresses a body if it has a Content-Encoding.
+pub(super) async fn decompressed(
+    state: &AppState,
+    request: &HttpRequest,
+    body: Body,
+    limit: BodyLimit,
+) -> Result<Body, Error> {
     let Some(coding) = Coding::of(request)? else {
         return Ok(body);
     };
     let engine = state.engine.clone();
-    let task = web::block(move || unpack(coding, &body.bytes, limit, &engine));
+    let task = web::block(move || decompress(coding, &body.bytes, limit, &engine));
     task.await.map_err(|error| Error::Internal(error.to_string()))?
 }
 
-fn unpack(coding: Coding, packed: &[u8], limit: Limit, engine: &Engine) -> Result<Body, Error> {
+fn decompress(coding: Coding, compressed: &[u8], limit: BodyLimit, engine: &Engine) -> Result<Body, Error> {
     let broken = |error: &io::Error| Error::BodyEncoding {
         encoding: coding.name(),
         detail: error.to_string(),
     };
     let mut reader: Box<dyn Read + '_> = match coding {
-        Coding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        Coding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(compressed)),
         Coding::Zstd => {
-            let mut decoder = zstd::Decoder::with_buffer(packed).map_err(|error| broken(&error))?;
+            let mut decoder = zstd::Decoder::with_buffer(compressed).map_err(|error| broken(&error))?;
             decoder
                 .window_log_max(ZSTD_WINDOW_LOG)
                 .map_err(|error| broken(&error))?;
@@ -121,7 +127,7 @@ fn unpack(coding: Coding, packed: &[u8], limit: Limit, engine: &Engine) -> Resul
         if bytes.len() + length > limit.bytes {
             return Err(Error::BodyTooLarge {
                 limit: limit.bytes,
-                knob: limit.knob,
+                option: limit.option,
             });
         }
         if bytes.capacity() - bytes.len() < length {
@@ -142,20 +148,20 @@ fn unpack(coding: Coding, packed: &[u8], limit: Limit, engine: &Engine) -> Resul
     })
 }
 
-/// A reply's body in an encoding that the client accepts, where it is at least as long as
-/// `--compress-above` says and gets shorter by that.
-pub(super) async fn packed(state: &State, request: &HttpRequest, body: &Bytes) -> Option<(Coding, Bytes)> {
+/// Compresses a response body if the client accepts that, the body has at least `--compress-above`
+/// bytes, and the result is smaller.
+pub(super) async fn compressed(state: &AppState, request: &HttpRequest, body: &Bytes) -> Option<(Coding, Bytes)> {
     let least = state.settings.compress_above?;
     if body.len() < least {
         return None;
     }
     let coding = Coding::accepted(request)?;
     let whole = body.clone();
-    let packed = web::block(move || pack(coding, &whole)).await.ok()?.ok()?;
-    (packed.len() < body.len()).then(|| (coding, packed.into()))
+    let compressed = web::block(move || compress(coding, &whole)).await.ok()?.ok()?;
+    (compressed.len() < body.len()).then(|| (coding, compressed.into()))
 }
 
-fn pack(coding: Coding, body: &[u8]) -> io::Result<Vec<u8>> {
+fn compress(coding: Coding, body: &[u8]) -> io::Result<Vec<u8>> {
     match coding {
         Coding::Gzip => {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -173,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_encoding_of_a_body_is_known_or_refused() {
+    fn a_body_in_an_unsupported_encoding_is_refused() {
         let of = |name: &str| {
             Coding::of(
                 &TestRequest::default()
@@ -199,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_has_the_encoding_that_the_client_likes_best() {
+    fn a_response_gets_the_encoding_that_the_client_prefers() {
         let accepted = |header: &str| {
             Coding::accepted(
                 &TestRequest::default()

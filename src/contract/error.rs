@@ -1,10 +1,9 @@
-//! The one table from causes to HTTP statuses.
+//! The only table from error causes to HTTP statuses.
 //!
-//! Spelled out to the last variant, so that a new cause does not compile until somebody has decided
-//! what the caller should see. The distinctions that the platform acts on: 409 is "loaded already",
-//! 404 "not loaded", 507 "unload something and retry", and any other refusal of a load means that
-//! the model is broken (MM-18). Causes that the caller can change are 4xx: CloudWatch counts 5xx as
-//! faults of the model.
+//! The table lists every variant, so that a new cause does not compile until it has a status. The
+//! platform acts on these: 409 means "already loaded", 404 "not loaded", 507 "unload something and
+//! retry", and any other refusal of a load means that the model is broken (MM-18). Errors that the
+//! caller can correct are 4xx, because CloudWatch counts 5xx as faults of the model.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
@@ -25,69 +24,74 @@ use crate::text::request::RequestError;
 use crate::vision::VisionError;
 use crate::wire::{CUSTOM_ATTRIBUTES, ErrorBody, MAX_CUSTOM_ATTRIBUTES};
 
-/// Everything that a request can be refused for.
+/// Cause of a refused request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("there is nothing at {path}{}", slashes(.path))]
+    #[error("no route for {path}{}", slashes(.path))]
     NoRoute { path: String },
-    #[error("{method} is not possible here; possible are {allowed}")]
+    #[error("method {method} not allowed; use {allowed}")]
     MethodNotAllowed { method: Method, allowed: &'static str },
-    #[error("the headers have {bytes} bytes; at most {limit} are read (--max-headers)")]
+    #[error("the headers have {bytes} bytes; the limit is {limit} bytes (--max-headers)")]
     HeadersTooLarge { bytes: usize, limit: usize },
     #[error(
-        "{CUSTOM_ATTRIBUTES} must have at most {MAX_CUSTOM_ATTRIBUTES} characters, all of them visible ASCII or blanks"
+        "{CUSTOM_ATTRIBUTES} must have at most {MAX_CUSTOM_ATTRIBUTES} characters, all of them visible ASCII or spaces"
     )]
     CustomAttributes,
-    #[error("the body is larger than {limit} bytes{}", knob.map(|knob| format!(" ({knob})")).unwrap_or_default())]
+    #[error("the body is larger than {limit} bytes{}", option.map(|option| format!(" ({option})")).unwrap_or_default())]
     BodyTooLarge {
         limit: usize,
-        /// The flag that sets the limit, when one does.
-        knob: Option<&'static str>,
+        /// The flag that sets the limit, if there is one.
+        option: Option<&'static str>,
     },
-    #[error("there is no memory left for the body; try again later, unload a model, or raise --memory-reserve")]
+    #[error("not enough memory for the body; try again later, unload a model, or raise --memory-reserve")]
     NoMemoryForBody,
-    #[error("bodies in the content encoding {encoding} are not understood; send gzip or zstd, or the body as it is")]
+    #[error("content encoding {encoding} is not supported; use gzip or zstd, or send the body uncompressed")]
     ContentEncoding { encoding: String },
-    #[error("the body is not valid {encoding}, as its Content-Encoding says: {detail}")]
+    #[error("the body is not valid {encoding}, which its Content-Encoding header names: {detail}")]
     BodyEncoding { encoding: &'static str, detail: String },
     #[error("the body did not arrive in time")]
     BodyTimeout,
-    #[error("the body is broken: {detail}")]
+    #[error("the body could not be read: {detail}")]
     BodyBroken { detail: String },
-    #[error("a load's body must be JSON like {{\"model_name\": \"...\", \"url\": \"...\"}}: {detail}")]
+    #[error("the body of a load must be JSON like {{\"model_name\": \"...\", \"url\": \"...\"}}: {detail}")]
     LoadRequest { detail: String },
-    #[error("a repository request's body must be empty or JSON: {detail}")]
+    #[error("the body of a repository request must be empty or JSON: {detail}")]
     RepositoryRequest { detail: String },
-    #[error("a model is loaded as it is in the store; the parameter \"{parameter}\" is not understood")]
+    #[error(
+        "load parameter \"{parameter}\" is not supported; a model is loaded as it is in the store, without parameters"
+    )]
     LoadParameter { parameter: String },
-    #[error("model \"{name}\" has no version \"{version}\"; the one that it has is \"1\"")]
+    #[error("model \"{name}\" has no version \"{version}\"; its only version is \"1\"")]
     NoVersion { name: String, version: String },
     #[error(
-        "the platform loads and unloads the models of this container, by POST /models and DELETE /models/<name>; a \
-         server that was started with --model-store does it by these routes"
+        "the platform loads and unloads the models of this container, by POST /models and DELETE /models/<name>; start \
+         the server with --model-store to use the repository routes"
     )]
     PlatformLoads,
     #[error(
-        "this server serves one model; one that was started with --model-store loads and unloads models by these routes"
+        "this server serves one model; start it with --model-store to load and unload models by the repository routes"
     )]
     NoStore,
-    #[error("this container serves one model; with SAGEMAKER_MULTI_MODEL=true it loads and unloads models")]
+    #[error("this container serves one model; set SAGEMAKER_MULTI_MODEL=true to load and unload models")]
     SingleModelMode,
-    #[error("this container serves many models (SAGEMAKER_MULTI_MODEL=true): choose one by POST /models/<name>/invoke")]
+    #[error(
+        "this container serves many models (SAGEMAKER_MULTI_MODEL=true); choose one with POST /models/<name>/invoke"
+    )]
     NoModelChosen,
     #[error(
-        "the server serves the models of a store: choose one by the header X-Amzn-SageMaker-Target-Model: team/a.tar.gz"
+        "this server serves the models of a store; choose one with a header such as X-Amzn-SageMaker-Target-Model: \
+         team/a.tar.gz"
     )]
     NoTargetModel,
-    #[error("the model is still being loaded")]
+    #[error("the model is still loading")]
     Starting,
     #[error("the container is stopping")]
     Draining,
     #[error("the server is stopping, and the request did not end within --drain-timeout")]
     Cut,
     #[error(
-        "all connections are taken by requests; only health checks are answered. Try again later, or raise --max-connections \
-         and the limit of open files (ulimit -n)"
+        "all connections are busy with requests, so only health checks are answered; try again later, or raise \
+         --max-connections and the limit of open files (ulimit -n)"
     )]
     Crowded,
     #[error(transparent)]
@@ -106,30 +110,30 @@ pub(super) enum Error {
     Internal(String),
 }
 
-/// Status and `type` of a reply.
-type Reply = (StatusCode, &'static str);
+/// Status and `type` of an error response.
+type StatusAndType = (StatusCode, &'static str);
 
-const BAD_REQUEST: Reply = (StatusCode::BAD_REQUEST, "BadRequestException");
-const INVALID_MODEL: Reply = (StatusCode::BAD_REQUEST, "InvalidModelException");
-const NOT_LOADED: Reply = (StatusCode::NOT_FOUND, "ModelNotFoundException");
-const UNAVAILABLE: Reply = (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException");
-const FORBIDDEN: Reply = (StatusCode::FORBIDDEN, "AccessDeniedException");
-const DEADLINE: Reply = (StatusCode::GATEWAY_TIMEOUT, "DeadlineExceededException");
-const NO_MEMORY: Reply = (StatusCode::INSUFFICIENT_STORAGE, "InsufficientMemoryException");
-const MODEL_REFUSED: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "ModelRefusedException");
-const INTERNAL: Reply = (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException");
+const BAD_REQUEST: StatusAndType = (StatusCode::BAD_REQUEST, "BadRequestException");
+const INVALID_MODEL: StatusAndType = (StatusCode::BAD_REQUEST, "InvalidModelException");
+const NOT_LOADED: StatusAndType = (StatusCode::NOT_FOUND, "ModelNotFoundException");
+const UNAVAILABLE: StatusAndType = (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException");
+const FORBIDDEN: StatusAndType = (StatusCode::FORBIDDEN, "AccessDeniedException");
+const DEADLINE: StatusAndType = (StatusCode::GATEWAY_TIMEOUT, "DeadlineExceededException");
+const NO_MEMORY: StatusAndType = (StatusCode::INSUFFICIENT_STORAGE, "InsufficientMemoryException");
+const MODEL_REFUSED: StatusAndType = (StatusCode::INTERNAL_SERVER_ERROR, "ModelRefusedException");
+const INTERNAL: StatusAndType = (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerException");
 
-/// What to do about a path that would be a model's if its slashes were a name's.
+/// Advice for a path below `/models/` that has unencoded slashes in the model name.
 fn slashes(path: &str) -> &'static str {
     if path.strip_prefix("/models/").is_some_and(|name| name.contains('/')) {
-        "; a slash in a model's name is %2F"
+        "; write a slash in a model name as %2F"
     } else {
         ""
     }
 }
 
 impl Error {
-    /// The reply with this JSON as its body.
+    /// Builds the response with `json` as its body.
     pub(super) fn response(&self, json: String) -> HttpResponse {
         let mut response = HttpResponse::build(self.reply().0);
         if let Self::MethodNotAllowed { allowed, .. } = self {
@@ -141,7 +145,7 @@ impl Error {
         response.content_type(ContentType::json()).body(json)
     }
 
-    fn reply(&self) -> Reply {
+    fn reply(&self) -> StatusAndType {
         match self {
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
             Self::NoVersion { .. } => NOT_LOADED,
@@ -177,7 +181,7 @@ impl Error {
     }
 }
 
-fn decode(error: &DecodeError) -> Reply {
+fn decode(error: &DecodeError) -> StatusAndType {
     match error {
         DecodeError::UnsupportedMediaType { .. } | DecodeError::UnsupportedCharset { .. } => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException")
@@ -188,9 +192,9 @@ fn decode(error: &DecodeError) -> Reply {
     }
 }
 
-const TOO_LARGE: Reply = (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException");
+const TOO_LARGE: StatusAndType = (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException");
 
-fn media(error: &MediaError) -> Reply {
+fn media(error: &MediaError) -> StatusAndType {
     match error {
         MediaError::Body(_) | MediaError::Request(_) | MediaError::DifferentShapes => BAD_REQUEST,
         MediaError::NotUnderstood { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeException"),
@@ -246,7 +250,7 @@ fn media(error: &MediaError) -> Reply {
     }
 }
 
-fn encode(error: &EncodeError) -> Reply {
+fn encode(error: &EncodeError) -> StatusAndType {
     match error {
         EncodeError::NotAcceptable { .. } | EncodeError::CannotCarry { .. } => {
             (StatusCode::NOT_ACCEPTABLE, "NotAcceptableException")
@@ -256,7 +260,7 @@ fn encode(error: &EncodeError) -> Reply {
     }
 }
 
-fn catalog(error: &CatalogError) -> Reply {
+fn catalog(error: &CatalogError) -> StatusAndType {
     match error {
         CatalogError::AlreadyLoaded { .. } => (StatusCode::CONFLICT, "ConflictStatusException"),
         CatalogError::NotLoaded { .. } => NOT_LOADED,
@@ -273,9 +277,9 @@ fn catalog(error: &CatalogError) -> Reply {
         CatalogError::Refused { .. } => MODEL_REFUSED,
         CatalogError::Rehearsal { source, .. } => rehearsal(source),
         CatalogError::Fetch { source, .. } => fetch(source),
-        CatalogError::Flight(error) => catalog(error),
+        CatalogError::PendingLoad(error) => catalog(error),
         CatalogError::OnDemand { source, .. } => match catalog(source) {
-            // The caller has sent nothing wrong, and can do nothing about it.
+            // The request is valid, and its caller cannot repair the model.
             INVALID_MODEL | MODEL_REFUSED | INTERNAL => UNAVAILABLE,
             reply => reply,
         },
@@ -292,9 +296,9 @@ fn catalog(error: &CatalogError) -> Reply {
     }
 }
 
-/// The status for a request that came with the artifact: what would be the caller's fault is the
-/// artifact's.
-fn rehearsal(error: &RehearsalError) -> Reply {
+/// Status of a failed rehearsal: its requests come from the artifact, so an error that would be
+/// the caller's is the artifact's.
+fn rehearsal(error: &RehearsalError) -> StatusAndType {
     match error {
         RehearsalError::Differs { .. } => INVALID_MODEL,
         RehearsalError::Failed { source, .. } => {
@@ -312,7 +316,7 @@ fn rehearsal(error: &RehearsalError) -> Reply {
     }
 }
 
-fn inference(error: &InferenceError) -> Reply {
+fn inference(error: &InferenceError) -> StatusAndType {
     match error {
         InferenceError::NoRoom(_) => NO_MEMORY,
         InferenceError::Run(error) => run(error),
@@ -321,7 +325,7 @@ fn inference(error: &InferenceError) -> Reply {
     }
 }
 
-fn fetch(error: &FetchError) -> Reply {
+fn fetch(error: &FetchError) -> StatusAndType {
     match error {
         FetchError::Store(StoreError::NotFound { .. }) => NOT_LOADED,
         FetchError::Archive { .. } => INVALID_MODEL,
@@ -329,7 +333,7 @@ fn fetch(error: &FetchError) -> Reply {
     }
 }
 
-fn prepare(error: &PrepareError) -> Reply {
+fn prepare(error: &PrepareError) -> StatusAndType {
     match error {
         PrepareError::Session(SessionError::OutOfMemory) | PrepareError::Killed => NO_MEMORY,
         PrepareError::Session(SessionError::NoDescriptors) => UNAVAILABLE,
@@ -342,7 +346,7 @@ fn prepare(error: &PrepareError) -> Reply {
     }
 }
 
-fn artifact(error: &ArtifactError) -> Reply {
+fn artifact(error: &ArtifactError) -> StatusAndType {
     match error {
         ArtifactError::Missing { .. }
         | ArtifactError::Unreadable { .. }
@@ -356,14 +360,14 @@ fn artifact(error: &ArtifactError) -> Reply {
         | ArtifactError::ExternalData { .. }
         | ArtifactError::ShortExternalData { .. }
         | ArtifactError::Escapes { .. } => INVALID_MODEL,
-        // Unloading models frees none, so not 507.
+        // Not 507: unloading models does not free these resources.
         ArtifactError::NoDescriptors { .. } | ArtifactError::NoCopy { .. } | ArtifactError::Changed { .. } => {
             UNAVAILABLE
         }
     }
 }
 
-fn run(error: &RunError) -> Reply {
+fn run(error: &RunError) -> StatusAndType {
     match error {
         RunError::Data(_) | RunError::Division => BAD_REQUEST,
         RunError::OutOfMemory => NO_MEMORY,
@@ -373,7 +377,7 @@ fn run(error: &RunError) -> Reply {
     }
 }
 
-fn pool(error: PoolError) -> Reply {
+fn pool(error: PoolError) -> StatusAndType {
     match error {
         PoolError::QueueFull { .. } | PoolError::Stopping => UNAVAILABLE,
         PoolError::Deadline => DEADLINE,

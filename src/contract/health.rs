@@ -1,13 +1,13 @@
-//! `/ping`: whether requests should come here.
+//! `/ping`: reports whether the container is ready for requests.
 //!
-//! 503 until the one model of single-model mode can answer (PI-3), 200 from the first moment in
-//! multi-model mode (PI-4). Broken models do not make a container unhealthy. While the process
-//! drains, new connections are refused, and the ping gets 503 on those that are open (PI-6); other
-//! requests that have arrived are answered.
+//! In single-model mode the response is 503 until the model can answer (PI-3). In multi-model mode
+//! it is 200 from the start (PI-4). Broken models do not make a container unhealthy. While the
+//! process drains, it refuses new connections and answers 503 to pings on open ones (PI-6). It
+//! still answers other requests that have arrived.
 //!
-//! In the worker that follows one which was killed, the platform believes the model loaded.
-//! Requests to it wait until it is, within their deadline, as they do for the models of multi-model
-//! mode; the ping waits for a moment.
+//! After a crash the supervisor starts another worker, but the platform believes that the model is
+//! still loaded. Requests therefore wait for the model within their deadline, as in multi-model
+//! mode, and a ping waits for a short time.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use actix_web::{HttpResponse, web};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::State;
+use super::AppState;
 use super::error::Error;
 use crate::engine::{InferenceError, PoolError};
 
-/// The longest that a ping waits for the model after a restart: the platform waits for 2 s (PI-2).
-const PING_PATIENCE: Duration = Duration::from_secs(1);
+/// Longest time that a ping waits for the model after a restart; the platform waits 2 s (PI-2).
+const PING_WAIT: Duration = Duration::from_secs(1);
 
-/// The process's phase, set by the part that starts and stops it.
+/// Phase of the process, set by the code that starts and stops it.
 #[derive(Debug)]
 pub struct Health {
     phase: watch::Sender<Phase>,
-    /// Whether the process follows one that was killed.
+    /// Whether the supervisor started this process after another one was killed.
     is_restart: bool,
 }
 
@@ -34,7 +34,7 @@ pub struct Health {
 enum Phase {
     Starting,
     Ready,
-    /// Requests that have arrived are still answered, if the process was ready before.
+    /// The process answers the requests that have arrived, if it was ready before.
     Draining {
         was_ready: bool,
     },
@@ -67,8 +67,9 @@ impl Health {
         }
     }
 
-    /// Whether a request to the one model is taken: it has arrived, so it is answered while the
-    /// process drains, and it would wait by [`Self::started_by`].
+    /// Admits or refuses a request to the default model. A request that has arrived is answered
+    /// even while the process drains. After a restart it is admitted, and [`Self::started_by`]
+    /// waits.
     pub(super) fn admit(&self) -> Result<(), Error> {
         match *self.phase.borrow() {
             Phase::Starting if !self.is_restart => Err(Error::Starting),
@@ -77,8 +78,7 @@ impl Health {
         }
     }
 
-    /// Waits until the process has started, where it follows another one. Afterwards, `Ok` says
-    /// that the start is over.
+    /// After a restart, waits until the process has started. `Ok` means that the start is over.
     pub(super) async fn started_by(&self, deadline: Instant) -> Result<(), Error> {
         if self.is_starting() {
             if !self.is_restart {
@@ -92,10 +92,11 @@ impl Health {
         self.admit()
     }
 
-    /// As [`Self::check`]; after a restart it waits for a moment rather than alarm the platform.
+    /// Checks as [`Self::check`] does. After a restart it waits for a short time first, so that
+    /// the platform does not see an unhealthy container.
     pub(super) async fn ping(&self) -> Result<(), Error> {
         if self.is_restart && self.is_starting() {
-            self.wait_until(Instant::now() + PING_PATIENCE).await;
+            self.wait_until(Instant::now() + PING_WAIT).await;
         }
         self.check()
     }
@@ -107,12 +108,12 @@ impl Health {
     async fn wait_until(&self, deadline: Instant) {
         let mut phase = self.phase.subscribe();
         let started = phase.wait_for(|&phase| phase != Phase::Starting);
-        // Which of the two it was is seen by the phase.
+        // The caller reads the phase to see whether it changed or the deadline passed.
         let _ = timeout_at(deadline, started).await;
     }
 }
 
-pub(super) async fn ping(state: web::Data<State>) -> Result<HttpResponse, Error> {
+pub(super) async fn ping(state: web::Data<AppState>) -> Result<HttpResponse, Error> {
     state.health.ping().await?;
     Ok(HttpResponse::Ok().finish())
 }
@@ -127,12 +128,12 @@ mod tests {
             Err(Error::Starting) => "starting",
             Err(Error::Draining) => "draining",
             Err(Error::Inference(_)) => "deadline",
-            Err(_) => "another",
+            Err(_) => "other",
         }
     }
 
     #[tokio::test]
-    async fn the_first_process_refuses_while_it_starts_and_a_later_one_waits() {
+    async fn the_first_process_refuses_requests_during_its_start_and_a_restarted_one_waits() {
         let now = Instant::now();
         let first = Health::new(false);
         assert_eq!(kind(&first.admit()), "starting");
@@ -145,14 +146,14 @@ mod tests {
         let (ready, pinged, started) = tokio::join!(
             async { later.set_ready() },
             later.ping(),
-            later.started_by(now + PING_PATIENCE * 60)
+            later.started_by(now + PING_WAIT * 60)
         );
         assert_eq!((ready, kind(&pinged), kind(&started)), ((), "ok", "ok"));
         later.set_draining();
         assert_eq!((kind(&later.admit()), kind(&later.ping().await)), ("ok", "draining"));
         first.set_draining();
         assert_eq!(kind(&first.admit()), "draining");
-        // A request that has come as far as that is answered.
+        // A request that has already arrived is answered.
         assert_eq!(kind(&later.started_by(now).await), "ok");
     }
 }

@@ -13,8 +13,8 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::State;
-use super::body::{self, Body, Limit};
+use super::AppState;
+use super::body::{self, Body, BodyLimit};
 use super::coding;
 use super::error::Error;
 use super::models::text_header;
@@ -22,19 +22,19 @@ use crate::engine::Model;
 use crate::handler::{Invocation, Protocol};
 use crate::wire::{CUSTOM_ATTRIBUTES, MAX_CUSTOM_ATTRIBUTES, TARGET_MODEL};
 
-/// What `curl -d` says when it is told nothing: as good as no Content-Type. No model takes form
-/// data.
+/// The Content-Type that `curl -d` sends by default. Treated as a missing one, because no model
+/// accepts form data.
 const CURL_DEFAULT: &str = "application/x-www-form-urlencoded";
 
-/// Whether a Content-Type, which may have parameters, says what the body is.
-fn says_something(content_type: &str) -> bool {
+/// Whether a Content-Type, with or without parameters, describes the body.
+fn is_specific(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     !essence.is_empty() && !essence.eq_ignore_ascii_case(CURL_DEFAULT)
 }
 
 /// `POST /invocations` (IN-1).
 pub(super) async fn invocations(
-    state: web::Data<State>,
+    state: web::Data<AppState>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
@@ -60,26 +60,26 @@ pub(super) async fn invocations(
     }
 }
 
-/// Answers a request with the model called `name` (MM-5). The path alone chooses it, never a header
+/// Answers a request with the model `name` (MM-5). Only the path chooses the model, never a header
 /// (MM-7).
 pub(super) async fn model(
-    state: &State,
+    state: &AppState,
     name: &str,
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
-    // First of all: a refusal is read by a client that has sent its body, and a slow body holds up
-    // no unload.
+    // Read the body first: a client reads a refusal only after it has sent its body, and a slow
+    // body must not delay an unload.
     let body = read_body(state, request, payload, deadline).await?;
     let attributes = custom_attributes(request)?;
-    let body = coding::unpacked(state, request, body, body_limit(state)).await?;
-    state.default_started_by(name, deadline).await?;
+    let body = coding::decompressed(state, request, body, body_limit(state)).await?;
+    state.wait_for_default(name, deadline).await?;
     let handle = state.catalog.get(name, deadline).await?;
     warn_of_another_target(name, handle.target_model(), request);
 
     let content_type = text_header(request, CONTENT_TYPE.as_str())
-        .filter(|given| says_something(given))
+        .filter(|given| is_specific(given))
         .unwrap_or_else(|| state.settings.formats.default_content_type.clone());
     let size = handle.handler().weight(&content_type, &body.bytes);
     let invocation = Invocation {
@@ -97,8 +97,8 @@ pub(super) async fn model(
     let encoded = Model::answer(&handle, size, deadline, invocation).await?;
 
     let mut response = HttpResponse::Ok();
-    // IN-2, CT-2: what was really sent, exactly: in a pipeline it is the next container's
-    // Content-Type (MC-4).
+    // IN-2, CT-2: exactly the type of the sent body, because a pipeline passes it to the next
+    // container as its Content-Type (MC-4).
     response.content_type(encoded.content_type.as_ref());
     if let Some(attributes) = attributes {
         response.insert_header((CUSTOM_ATTRIBUTES, attributes));
@@ -106,9 +106,10 @@ pub(super) async fn model(
     Ok(reply(state, request, response, encoded.body).await)
 }
 
-/// Ends a response with a body, in an encoding where that pays and the client accepts it.
+/// Completes a response with a body, compressed if the client accepts that and it makes the body
+/// smaller.
 pub(super) async fn reply(
-    state: &State,
+    state: &AppState,
     request: &HttpRequest,
     mut response: HttpResponseBuilder,
     body: Bytes,
@@ -116,28 +117,28 @@ pub(super) async fn reply(
     if state.settings.compress_above.is_some() {
         response.insert_header((VARY, ACCEPT_ENCODING.as_str()));
     }
-    let packed = coding::packed(state, request, &body).await;
-    let body = match packed {
-        Some((coding, packed)) => {
+    let compressed = coding::compressed(state, request, &body).await;
+    let body = match compressed {
+        Some((coding, compressed)) => {
             response.insert_header((CONTENT_ENCODING, coding.name()));
-            packed
+            compressed
         }
         None => body,
     };
-    response.body(Reply(body))
+    response.body(ChunkedBody(body))
 }
 
-/// The largest body of an inference.
-pub(super) const fn body_limit(state: &State) -> Limit {
-    Limit {
+/// Limit on the body of an inference request.
+pub(super) const fn body_limit(state: &AppState) -> BodyLimit {
+    BodyLimit {
         bytes: state.settings.max_body,
-        knob: Some("--max-body"),
+        option: Some("--max-body"),
     }
 }
 
-/// The body of an inference.
+/// Reads the body of an inference request.
 pub(super) async fn read_body(
-    state: &State,
+    state: &AppState,
     request: &HttpRequest,
     payload: web::Payload,
     deadline: Instant,
@@ -153,14 +154,15 @@ pub(super) async fn read_body(
     .await
 }
 
-/// A reply's body, handed to the connection piece by piece: the server copies what it is handed, so
-/// a large body at once would take its memory twice, and for as long as a slow client reads.
-pub(super) struct Reply(pub Bytes);
+/// A response body that is passed to the connection in pieces. The server copies each piece that
+/// it gets. Passing a large body at once would hold it twice in memory for as long as a slow
+/// client reads.
+pub(super) struct ChunkedBody(pub Bytes);
 
-/// Bytes of a piece; about what a connection buffers.
+/// Size of a piece in bytes, about the size of a connection's buffer.
 const PIECE: usize = 64 << 10;
 
-impl MessageBody for Reply {
+impl MessageBody for ChunkedBody {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
@@ -178,7 +180,8 @@ impl MessageBody for Reply {
     }
 }
 
-/// The header to echo: the platform forwards it, but does not copy it by itself (IN-3).
+/// Returns the header to echo. The platform forwards it but does not copy it to the response
+/// (IN-3).
 fn custom_attributes(request: &HttpRequest) -> Result<Option<HeaderValue>, Error> {
     let Some(value) = request.headers().get(CUSTOM_ATTRIBUTES) else {
         return Ok(None);
@@ -187,7 +190,7 @@ fn custom_attributes(request: &HttpRequest) -> Result<Option<HeaderValue>, Error
     acceptable.then(|| Some(value.clone())).ok_or(Error::CustomAttributes)
 }
 
-/// All Accept headers as one list.
+/// Joins all Accept headers into one list.
 fn accept(request: &HttpRequest) -> Option<String> {
     let mut lists = request
         .headers()
@@ -201,8 +204,8 @@ pub(super) fn content_length(request: &HttpRequest) -> Option<usize> {
     request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// A caller that names another model than the one loaded under this path has mixed something up
-/// (MM-7).
+/// Warns if the caller names another model than the one loaded under this path, because it has
+/// probably confused two models (MM-7).
 fn warn_of_another_target(name: &str, loaded: Option<&str>, request: &HttpRequest) {
     let Some(loaded) = loaded else { return };
     if let Some(asked) = request.headers().get(TARGET_MODEL)
@@ -213,7 +216,7 @@ fn warn_of_another_target(name: &str, loaded: Option<&str>, request: &HttpReques
             model = name,
             loaded,
             asked = asked.as_ref(),
-            "the Target-Model differs from the load's"
+            "the Target-Model header differs from that of the load request"
         );
     }
 }

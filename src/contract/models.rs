@@ -6,27 +6,27 @@ use std::time::Instant;
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, rt, web};
 
-use super::body::{self, Limit};
+use super::body::{self, BodyLimit};
 use super::error::Error;
-use super::{State, invoke};
+use super::{AppState, invoke};
 use crate::catalog::CatalogError;
 use crate::telemetry::metrics::Operation;
 use crate::wire::{
     LoadRequest, ModelDescription, ModelList, ModelPath, Status, TARGET_MODEL, page_token, parse_page_token,
 };
 
-/// Models on a page, by default and at most (MM-10).
+/// Models on a page: the default and the maximum (MM-10).
 const PAGE: usize = 100;
 
-/// A load's body is two short strings; the name is bounded by the directory.
-pub(super) const MAX_LOAD_BODY: Limit = Limit {
+/// Limit on the body of a load request: two short strings; the catalog limits the name.
+pub(super) const MAX_LOAD_BODY: BodyLimit = BodyLimit {
     bytes: 64 << 10,
-    knob: None,
+    option: None,
 };
 
 /// `POST /models`: answers when the model can serve (MM-1, MM-13).
 pub(super) async fn load(
-    state: web::Data<State>,
+    state: web::Data<AppState>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
@@ -48,8 +48,8 @@ pub(super) async fn load(
         detail: error.to_string(),
     })?;
     let target_model = text_header(&request, TARGET_MODEL);
-    // A task of its own: the platform gives up after a minute, while the load goes on and is to be
-    // found done (MM-14).
+    // A separate task: the platform stops waiting after a minute, but the load continues, and the
+    // platform's retry finds it done (MM-14).
     let task = rt::spawn(async move {
         let started = Instant::now();
         let loaded = state
@@ -58,7 +58,7 @@ pub(super) async fn load(
             .await;
         let seconds = started.elapsed().as_secs_f64();
         if state.settings.invocations.by_target {
-            // Counted and told where models are loaded on demand as well.
+            // `catalog::demand` counts and logs these loads.
             return loaded.map(|_| wanted.model_name);
         }
         state
@@ -81,9 +81,8 @@ pub(super) async fn load(
     }))
 }
 
-/// `GET /models` (MM-2, MM-10). Parameters that make no sense mean their defaults, as in the
-/// reference server.
-pub(super) async fn list(state: web::Data<State>, request: HttpRequest) -> HttpResponse {
+/// `GET /models` (MM-2, MM-10). Invalid parameters get their defaults, as in the reference server.
+pub(super) async fn list(state: web::Data<AppState>, request: HttpRequest) -> HttpResponse {
     let query = web::Query::<HashMap<String, String>>::from_query(request.query_string())
         .map(web::Query::into_inner)
         .unwrap_or_default();
@@ -103,9 +102,9 @@ pub(super) async fn list(state: web::Data<State>, request: HttpRequest) -> HttpR
     })
 }
 
-/// All that is below `/models/`, and what is nowhere.
+/// Routes paths below `/models/`, and refuses unknown paths.
 pub(super) async fn below(
-    state: web::Data<State>,
+    state: web::Data<AppState>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
@@ -126,8 +125,8 @@ pub(super) async fn below(
     }
 }
 
-/// `GET /models/{name}` (MM-3); a member more while the model takes no requests (MM-11).
-async fn get(state: &State, name: &str) -> Result<HttpResponse, Error> {
+/// `GET /models/{name}` (MM-3). Reports stuck runs while the model refuses requests (MM-11).
+async fn get(state: &AppState, name: &str) -> Result<HttpResponse, Error> {
     let about = state.catalog.describe(name).await?;
     Ok(HttpResponse::Ok().json(ModelDescription {
         model_name: name.to_owned(),
@@ -137,7 +136,7 @@ async fn get(state: &State, name: &str) -> Result<HttpResponse, Error> {
 }
 
 /// `DELETE /models/{name}`: answers when the memory is free (MM-4).
-async fn unload(state: web::Data<State>, name: String) -> Result<HttpResponse, Error> {
+async fn unload(state: web::Data<AppState>, name: String) -> Result<HttpResponse, Error> {
     if !state.settings.loads {
         return Err(Error::SingleModelMode);
     }
@@ -147,9 +146,9 @@ async fn unload(state: web::Data<State>, name: String) -> Result<HttpResponse, E
     }))
 }
 
-/// Unloads `name` and returns it; counts that, and tells the log.
-pub(super) async fn unload_reported(state: web::Data<State>, name: String) -> Result<String, Error> {
-    // A task of its own: it goes on when the client does not wait for the end.
+/// Unloads `name` and returns it. Counts and logs the unload.
+pub(super) async fn unload_reported(state: web::Data<AppState>, name: String) -> Result<String, Error> {
+    // A separate task, so that the unload continues if the client hangs up.
     let task = rt::spawn(async move {
         let started = Instant::now();
         let unloaded = state.catalog.unload(&name).await;
@@ -194,14 +193,14 @@ fn outcome<T>(result: &Result<T, CatalogError>) -> &'static str {
             | CatalogError::Rehearsal { .. }
             | CatalogError::Refused { .. }
             | CatalogError::Fetch { .. }
-            | CatalogError::Flight(_)
+            | CatalogError::PendingLoad(_)
             | CatalogError::OnDemand { .. },
         ) => "failed",
         Err(CatalogError::StillBusy { .. } | CatalogError::StillHeld { .. }) => "busy",
     }
 }
 
-/// A header as text. Values come as raw bytes: clients send names in UTF-8 unencoded.
+/// Returns a header as text. Values are raw bytes, because clients send names in unencoded UTF-8.
 pub(super) fn text_header(request: &HttpRequest, name: &str) -> Option<String> {
     let value = request.headers().get(name)?;
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())

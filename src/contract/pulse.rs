@@ -1,4 +1,5 @@
-//! The progress of the threads that answer HTTP, for the part that looks whether the process is alive.
+//! Progress counter of the HTTP threads, for the supervisor that checks whether the process is
+//! alive.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,11 +7,11 @@ use std::time::Duration;
 
 use actix_web::rt;
 
-/// Counts on as long as one of the threads that answer HTTP makes progress.
+/// Counter that increases as long as at least one HTTP thread makes progress.
 #[derive(Debug)]
 pub struct Pulse {
     count: AtomicU64,
-    /// How often each thread counts.
+    /// Interval at which each thread counts.
     every: Duration,
 }
 
@@ -26,8 +27,8 @@ impl Pulse {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Has the thread that calls it count.
-    pub(super) fn follow_this_thread(self: Arc<Self>) {
+    /// Starts counting on the calling thread.
+    pub(super) fn count_on_this_thread(self: Arc<Self>) {
         rt::spawn(async move {
             loop {
                 self.count.fetch_add(1, Ordering::Relaxed);

@@ -1,10 +1,11 @@
-//! Texts in the words of other servers: `POST /embed`, `/rerank` and `/predict` as
-//! text-embeddings-inference has them, `POST /v1/embeddings` as OpenAI's clients call it.
+//! Text interfaces of other servers: `POST /embed`, `/rerank` and `/predict` of
+//! text-embeddings-inference, and `POST /v1/embeddings` of OpenAI.
 //!
-//! They are for desks and clusters: the platform sends nothing but `/invocations` and `/models`.
-//! The model is the one that `/invocations` would choose; `/v1/embeddings` names it in `model` where
-//! the server has several. What always holds: the answer is that of `/invocations`, in another
-//! form.
+//! They serve local use and clusters; SageMaker only sends `/invocations` and `/models`. The model
+//! is the one that `/invocations` would choose. If the server has several models, the body may
+//! name one in `model`.
+//!
+//! Invariant: the result equals that of `/invocations`, in another form.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::State;
+use super::AppState;
 use super::coding;
 use super::error::Error;
 use super::invoke::{body_limit, read_body, reply};
@@ -22,7 +23,7 @@ use crate::engine::Model;
 use crate::handler::{Invocation, Protocol, TextApi};
 use crate::wire::TARGET_MODEL;
 
-/// The interface that a path belongs to.
+/// Returns the interface that a path belongs to.
 pub(super) fn api(path: &str) -> Option<TextApi> {
     Some(match path {
         "/embed" => TextApi::Embed,
@@ -33,15 +34,15 @@ pub(super) fn api(path: &str) -> Option<TextApi> {
     })
 }
 
-/// The member of the body that chooses the model.
+/// The member of a JSON body that chooses the model.
 #[derive(Deserialize)]
-struct Named {
+struct ModelField {
     model: Option<String>,
 }
 
 /// Answers a request of one of these interfaces.
 pub(super) async fn answer(
-    state: &State,
+    state: &AppState,
     api: TextApi,
     request: &HttpRequest,
     payload: web::Payload,
@@ -54,17 +55,17 @@ pub(super) async fn answer(
     }
     let deadline = Instant::now() + state.settings.request_timeout;
     let body = read_body(state, request, payload, deadline).await?;
-    let body = coding::unpacked(state, request, body, body_limit(state)).await?;
+    let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     let invocations = &state.settings.invocations;
     let name = match (&invocations.default, text_header(request, TARGET_MODEL)) {
         (Some(default), _) => state.health.admit().map(|()| default.clone())?,
         (None, Some(target)) if !target.is_empty() => target,
-        (None, _) => serde_json::from_slice::<Named>(&body.bytes)
+        (None, _) => serde_json::from_slice::<ModelField>(&body.bytes)
             .ok()
             .and_then(|named| named.model)
             .ok_or(Error::NoTargetModel)?,
     };
-    state.default_started_by(&name, deadline).await?;
+    state.wait_for_default(&name, deadline).await?;
     let handle = state.catalog.get(&name, deadline).await?;
     let size = handle.handler().weight("application/json", &body.bytes);
     let invocation = Invocation {

@@ -1,17 +1,17 @@
-//! The Open Inference Protocol, version 2, for the clients of KServe and Triton: the same models,
-//! engine and limits under other paths.
+//! The Open Inference Protocol, version 2, for clients of KServe and Triton: the same models,
+//! engine and limits as elsewhere, under other paths.
 //!
-//! Which models there are is the mode's business, not the protocol's. With a model store a model is
-//! brought when it is asked for, as by `/invocations`, and the repository routes bring and unload
-//! it. Where the platform loads models they only list: what is loaded otherwise than through
-//! `/models` would make the platform's view wrong (MM-19).
+//! With a model store, a request loads its model, as `/invocations` does, and the repository
+//! routes load and unload models explicitly. If the platform loads the models, the repository
+//! routes only list them: a load by another route than `/models` would make the platform's view
+//! wrong (MM-19).
 //!
-//! What always holds: an error is `{"error": ".."}` with the status that the same cause has
-//! elsewhere.
+//! Invariant: an error is `{"error": ".."}` with the same status that its cause has on other
+//! routes.
 
+mod error;
 mod infer;
 mod metadata;
-mod refusal;
 mod repository;
 
 use actix_web::http::Method;
@@ -19,36 +19,36 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use tokio::time::Instant;
 
 use super::error::Error;
-use super::{State, body};
+use super::{AppState, body};
 use crate::wire::v2::{EXTENSIONS, Live, ModelPath, ModelReady, Part, Path, Ready, ServerMetadata, VERSION};
 
-pub(super) use refusal::Refusal;
+pub(super) use error::V2Error;
 
-/// Whether a raw path is the protocol's.
+/// Whether a raw path belongs to the protocol.
 pub(super) fn is_below(path: &str) -> bool {
     Path::is_below(path)
 }
 
-/// Whether it asks a model, for the metrics.
+/// Whether a path is an inference, for the metrics.
 pub(super) fn is_inference(path: &str) -> bool {
     path.ends_with("/infer")
 }
 
-/// All that is below `/v2`.
+/// Answers all requests below `/v2`.
 pub(super) async fn answer(
-    state: web::Data<State>,
+    state: web::Data<AppState>,
     request: HttpRequest,
     payload: web::Payload,
-) -> Result<HttpResponse, Refusal> {
+) -> Result<HttpResponse, V2Error> {
     let raw = request.uri().path();
     let allowed = match Path::parse(raw) {
         Some(path) if request.method() == allowed(&path) => {
-            return route(state, &request, payload, path).await.map_err(Refusal);
+            return route(state, &request, payload, path).await.map_err(V2Error);
         }
         path => path.as_ref().map(allowed),
     };
     body::discard(&request, payload).await;
-    Err(Refusal(match allowed {
+    Err(V2Error(match allowed {
         Some(allowed) => Error::MethodNotAllowed {
             method: request.method().clone(),
             allowed: if allowed == Method::GET { "GET" } else { "POST" },
@@ -69,7 +69,7 @@ fn allowed(path: &Path) -> Method {
 }
 
 async fn route(
-    state: web::Data<State>,
+    state: web::Data<AppState>,
     request: &HttpRequest,
     payload: web::Payload,
     path: Path,
@@ -96,8 +96,8 @@ async fn route(
     }
 }
 
-/// Whether a request to the model would be answered without loading it first, rather than refused.
-async fn ready(state: &State, model: &ModelPath) -> Result<HttpResponse, Error> {
+/// Answers whether the model would accept a request now, without being loaded first.
+async fn ready(state: &AppState, model: &ModelPath) -> Result<HttpResponse, Error> {
     check_version(model)?;
     if is_default(state, model) {
         state.health.ping().await?;
@@ -107,9 +107,9 @@ async fn ready(state: &State, model: &ModelPath) -> Result<HttpResponse, Error> 
     Ok(HttpResponse::Ok().json(ModelReady { name, ready }))
 }
 
-/// Refuses versions that there are not, and the one model of single-model mode while it is loaded;
-/// after a restart, waits for that one until `deadline`.
-async fn check(state: &State, model: &ModelPath, deadline: Instant) -> Result<(), Error> {
+/// Refuses unknown versions. Also refuses the model of single-model mode while it is loading;
+/// after a restart, waits for it until `deadline` instead.
+async fn check(state: &AppState, model: &ModelPath, deadline: Instant) -> Result<(), Error> {
     check_version(model)?;
     if is_default(state, model) {
         state.health.admit()?;
@@ -128,6 +128,6 @@ fn check_version(model: &ModelPath) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_default(state: &State, model: &ModelPath) -> bool {
+fn is_default(state: &AppState, model: &ModelPath) -> bool {
     state.settings.invocations.default.as_ref() == Some(&model.name)
 }

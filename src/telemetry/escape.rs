@@ -1,38 +1,38 @@
-//! Characters that would change how a line reads.
+//! Escapes characters that change how a line is displayed.
 //!
-//! Names, paths and messages of strangers get into the log and onto terminals. A line separator
-//! would end a record early and let a stranger write the next one; a bidirectional control would
-//! show text in another order than it has; an escape sequence would steer a terminal. All of them
-//! are written as escapes, so a reader sees that they were there.
+//! Names, paths and messages from untrusted sources get into the log and onto terminals. A line
+//! separator could end a record early and forge the next one. A bidirectional control could
+//! display text in another order. An escape sequence could control a terminal. All of them are
+//! written as escapes, so that a reader sees them.
 
 use std::borrow::Cow;
 
-/// How escapes are written.
+/// Form of the escapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// `\n`, `\u{2028}`. The log's own colours, which begin with an escape character, stay when
-    /// they are there.
+    /// `\n`, `\u{2028}`. With `has_colours`, escape characters stay, because the log's own colours
+    /// begin with them.
     Text { has_colours: bool },
-    /// `\u2028`, for a line of JSON: such characters are in its strings only.
+    /// `\u2028`, for a line of JSON, which has such characters only in its strings.
     Json,
 }
 
-/// Whether `c` steers a terminal, ends a line, or changes the direction of text.
+/// Whether `c` controls a terminal, ends a line, or changes the direction of text.
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{2028}' | '\u{2029}' | '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` on one line, with escapes in place of all unsafe characters.
+/// Returns `text` on one line, with escapes in place of all unsafe characters.
 pub fn plain(text: &str) -> Cow<'_, str> {
     escaped(text, Style::Text { has_colours: false })
 }
 
-/// A record of the log, with escapes in place of unsafe characters. A newline at the end and tabs
-/// stay.
+/// Returns a log record with escapes in place of unsafe characters. Keeps tabs, and a newline at
+/// the end.
 pub fn record(line: &[u8], style: Style) -> Cow<'_, [u8]> {
-    // Of UTF-8, the first bytes of all characters that are unsafe, and of some that are not.
+    // The first UTF-8 bytes of all unsafe characters, and of some safe ones.
     let is_suspect = |byte: u8| matches!(byte, 0..=0x1F | 0x7F | 0xC2 | 0xD8 | 0xE2);
     let (text, end) = match line.split_last() {
         Some((b'\n', text)) => (text, "\n"),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn each_unsafe_character_is_an_escape() {
+    fn every_unsafe_character_is_escaped() {
         let table = [
             ('\u{2028}', r"\u{2028}", r"\u2028"),
             ('\u{2029}', r"\u{2029}", r"\u2029"),
@@ -112,12 +112,12 @@ mod tests {
             assert_eq!(written(&line, Style::Json), format!("a{json}b\n"));
             assert_eq!(plain(&format!("a{c}b")), format!("a{text}b"));
             let quoted: String = serde_json::from_str(&format!("\"{json}\"")).unwrap();
-            assert_eq!(quoted, c.to_string(), "the JSON means the same");
+            assert_eq!(quoted, c.to_string(), "the JSON escape must decode to the character");
         }
     }
 
     #[test]
-    fn what_is_safe_stays_as_it_is() {
+    fn safe_text_is_not_changed() {
         for line in [
             "",
             "\n",

@@ -1,12 +1,15 @@
-//! Lines to a reader that may have stopped reading.
+//! Writes lines to a reader that may have stopped reading.
 //!
-//! Whoever starts a server holds the other end of its standard error, and may never read it: a test that keeps it in a pipe, a
-//! log driver that hangs. A pipe holds 64 KiB (pipe(7)); who writes to a full one waits, and every request that has
-//! something to say would, and then everything.
+//! The process at the other end of standard error may never read it, for example a test that keeps
+//! the pipe open, or a log driver that hangs. A pipe holds 64 KiB (pipe(7)) and blocks its writers
+//! when it is full. Every request that logs would then block, and soon the whole server.
 //!
-//! What always holds: a line waits for [`PATIENCE`] at the most, and once one has waited in vain, none waits until there is
-//! room again. Lines that found none are lost, and the next one that is written is preceded by how many they were. A
-//! process that shares the pipe can take the room between the question for it and the write; then the write waits after all.
+//! Invariants: a line waits for [`WRITE_TIMEOUT`] at most. After a timeout, further lines do not
+//! wait until the pipe has room again. Lines without room are lost; the next written line is
+//! preceded by their number.
+//!
+//! Limit: a process that shares the pipe can fill it between the check and the write; then the
+//! write blocks.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -15,53 +18,53 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// How long a line waits for somebody to read those before it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest time that a line waits for room in the pipe.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a pipe that has room takes without waiting (PIPE_BUF on Linux).
+/// Bytes that a pipe with room accepts without blocking (PIPE_BUF on Linux).
 const PIECE: usize = 4096;
 
 /// Writes lines to `to`.
 #[derive(Debug)]
 pub(super) struct Lines<W> {
     to: W,
-    patience: Duration,
-    /// Lines since somebody has read the last time.
+    timeout: Duration,
+    /// Lines lost since the pipe last had room.
     lost: u64,
-    /// Whether a part of the last line was written.
+    /// Whether the last line was written only in part.
     is_cut: bool,
 }
 
 impl<W: Write + AsFd> Lines<W> {
     pub const fn new(to: W) -> Self {
-        Self::with_patience(to, PATIENCE)
+        Self::with_timeout(to, WRITE_TIMEOUT)
     }
 
-    const fn with_patience(to: W, patience: Duration) -> Self {
+    const fn with_timeout(to: W, timeout: Duration) -> Self {
         Self {
             to,
-            patience,
+            timeout,
             lost: 0,
             is_cut: false,
         }
     }
 
-    /// Writes `line`, which has its end.
+    /// Writes `line`, which includes its newline.
     pub fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        let patience = if self.lost > 0 { Duration::ZERO } else { self.patience };
-        if !has_room(&self.to, patience)? {
+        let timeout = if self.lost > 0 { Duration::ZERO } else { self.timeout };
+        if !has_room(&self.to, timeout)? {
             self.lost += 1;
             return Ok(());
         }
         if self.lost > 0 {
             let end = if self.is_cut { "\n" } else { "" };
-            let note = format!("{end}lines of the log that nobody has read are lost: {}\n", self.lost);
+            let note = format!("{end}log lines lost because they were not read: {}\n", self.lost);
             (self.lost, self.is_cut) = (0, false);
             self.to.write_all(note.as_bytes())?;
             return self.write(line);
         }
         for (index, piece) in line.chunks(PIECE).enumerate() {
-            if index > 0 && !has_room(&self.to, patience)? {
+            if index > 0 && !has_room(&self.to, timeout)? {
                 (self.lost, self.is_cut) = (1, true);
                 return Ok(());
             }
@@ -71,12 +74,12 @@ impl<W: Write + AsFd> Lines<W> {
     }
 }
 
-/// Whether a write of [`PIECE`] bytes would not wait, `patience` from now at the latest. What is closed has room, too: the
-/// write will tell.
-fn has_room(to: &impl AsFd, patience: Duration) -> io::Result<bool> {
-    let patience = Timespec::try_from(patience).unwrap_or_default();
+/// Waits up to `timeout` until a write of [`PIECE`] bytes would not block. Returns true for a
+/// closed pipe, too: the write then fails.
+fn has_room(to: &impl AsFd, timeout: Duration) -> io::Result<bool> {
+    let timeout = Timespec::try_from(timeout).unwrap_or_default();
     loop {
-        match poll(&mut [PollFd::new(to, PollFlags::OUT)], Some(&patience)) {
+        match poll(&mut [PollFd::new(to, PollFlags::OUT)], Some(&timeout)) {
             Ok(ready) => return Ok(ready > 0),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -92,7 +95,7 @@ mod tests {
 
     fn lines() -> (Lines<PipeWriter>, PipeReader) {
         let (reader, writer) = pipe().unwrap();
-        (Lines::with_patience(writer, Duration::from_millis(1)), reader)
+        (Lines::with_timeout(writer, Duration::from_millis(1)), reader)
     }
 
     fn read_to_end(lines: Lines<PipeWriter>, mut reader: PipeReader, mut read: String) -> String {
@@ -102,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_comes_whole() {
+    fn lines_arrive_complete_if_the_reader_reads() {
         let (mut lines, reader) = lines();
         let long = "x".repeat(3 * PIECE) + "\n";
         for line in ["one\n", "", &long, "two\n"] {
@@ -112,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_reads_are_lost_and_counted() {
+    fn lines_that_are_not_read_are_lost_and_counted() {
         let (mut lines, mut reader) = lines();
         let written = 10_000;
         for number in 0..written {
@@ -125,7 +128,7 @@ mod tests {
         let read = String::from_utf8(read[..bytes].to_vec()).unwrap();
         lines.write(b"again\n").unwrap();
         let read = read_to_end(lines, reader, read);
-        let note = format!("lines of the log that nobody has read are lost: {lost}");
+        let note = format!("log lines lost because they were not read: {lost}");
         let expected: Vec<_> = (0..written - lost)
             .map(|number| format!("line {number}"))
             .chain([note, "again".to_owned()])
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_cut_ends_before_the_next() {
+    fn a_truncated_line_ends_with_a_newline_before_the_next_line() {
         let (mut lines, mut reader) = lines();
         lines.write(("x".repeat(1 << 20) + "\n").as_bytes()).unwrap();
         assert!(lines.is_cut);
@@ -146,12 +149,12 @@ mod tests {
         assert!(parts.next().unwrap().bytes().all(|byte| byte == b'x'));
         assert_eq!(
             parts.collect::<Vec<_>>(),
-            ["lines of the log that nobody has read are lost: 1", "again"]
+            ["log lines lost because they were not read: 1", "again"]
         );
     }
 
     #[test]
-    fn a_reader_that_has_left_is_an_error_and_no_wait() {
+    fn writing_to_a_closed_pipe_fails_without_waiting() {
         let (mut lines, reader) = lines();
         drop(reader);
         assert_eq!(lines.write(b"one\n").unwrap_err().kind(), io::ErrorKind::BrokenPipe);

@@ -1,7 +1,8 @@
-//! What is counted, for `GET /metrics` in Prometheus' text format.
+//! Metrics for `GET /metrics`, in the Prometheus text format.
 //!
-//! Labels are bounded: a route, a status, an outcome, never a model's name, of which there may be thousands. What every
-//! request counts on is looked up once, at the start: finding a series by its labels costs more than counting in it.
+//! Labels are bounded: a route, a status or an outcome, but never a model's name, because there
+//! may be thousands of models. The series that every request uses are looked up once, at the
+//! start: finding a series by its labels costs more than incrementing it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,51 +16,51 @@ use prometheus::{
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    /// By [`Route`], in the order of [`Route::ALL`].
+    /// Indexed by [`Route`], in the order of [`Route::ALL`].
     routes: [RouteSeries; Route::ALL.len()],
     model_operations: IntCounterVec,
     model_operation_seconds: HistogramVec,
-    followed: Mutex<Followed>,
+    engine_counters: Mutex<EngineCounters>,
     evictions: IntCounterVec,
-    /// Requests to models of a store that were loaded, and that were not.
+    /// Requests to models of a store, by whether the model was loaded.
     pub demand_hits: IntCounter,
     pub demand_misses: IntCounter,
-    /// What was fetched from a store and is on disk.
+    /// Unpacked models from a store on disk.
     pub archives: IntGauge,
     pub archive_bytes: IntGauge,
-    /// Models that are loaded.
+    /// Number of listed models.
     pub models_loaded: IntGauge,
-    /// Requests that run on the compute threads, and that wait for them.
+    /// Requests that run on the compute threads, and requests that wait for them.
     pub requests_running: IntGauge,
     pub requests_waiting: IntGauge,
-    /// Runs that cannot be ended, and models that take no requests for that.
+    /// Runs that cannot be ended, and models that refuse requests because of them.
     pub stuck_runs: IntGauge,
     pub stuck_models: IntGauge,
-    /// The memory ledger.
+    /// Figures of the memory ledger.
     pub memory_reserved_bytes: IntGauge,
     pub memory_mapped_bytes: IntGauge,
     pub memory_requests_bytes: IntGauge,
     pub memory_limit_bytes: IntGauge,
-    /// Workers that were killed before this one.
+    /// Number of workers that were killed before this one.
     pub worker_restarts: IntCounter,
 }
 
-/// Counted by the engine; these follow.
+/// Counters that copy the engine's own counts.
 #[derive(Debug)]
-struct Followed {
+struct EngineCounters {
     batches: IntCounter,
     batched_requests: IntCounter,
     stuck_runs: IntCounter,
 }
 
-/// What counts every request to a route.
+/// Series that every request to a route uses.
 #[derive(Debug)]
 struct RouteSeries {
     ok: IntCounter,
     seconds: Histogram,
 }
 
-/// What a request asks for.
+/// Route of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     Ping,
@@ -73,9 +74,9 @@ pub enum Route {
     Get,
     /// An inference of the Open Inference Protocol.
     Infer,
-    /// Anything else of it.
+    /// Any other path of the Open Inference Protocol.
     Protocol,
-    /// Nothing that there is.
+    /// An unknown path.
     Other,
 }
 
@@ -113,26 +114,26 @@ impl Route {
     }
 }
 
-/// The status of nearly all requests.
+/// Status of nearly all requests.
 const OK: u16 = 200;
 
-/// What is done to models.
+/// Operation on a model.
 #[derive(Debug, Clone, Copy)]
 pub enum Operation {
     Load,
     Unload,
 }
 
-/// Why a model was unloaded that nobody had asked to be.
+/// Reason for an unload that no client requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eviction {
-    /// Others needed the room.
+    /// Other models needed the memory.
     Memory,
-    /// Nobody had asked for it for long.
+    /// The model had no requests for a long time.
     Idle,
-    /// The store has another version.
+    /// The store has a newer version.
     Replaced,
-    /// The store has it no more.
+    /// The store no longer has the model.
     Gone,
 }
 
@@ -151,7 +152,7 @@ impl Eviction {
 
 impl Metrics {
     /// # Errors
-    /// Never with the names below; they are checked by a test.
+    /// Fails only for invalid metric names. A test checks that the names below are valid.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let fast = vec![
@@ -169,7 +170,7 @@ impl Metrics {
             HistogramVec::new(
                 HistogramOpts::new(
                     "longshore_request_seconds",
-                    "From the request's head to the reply's head, by route.",
+                    "Time from the head of the request to the head of the response, by route.",
                 )
                 .buckets(fast.clone()),
                 &["route"],
@@ -180,12 +181,12 @@ impl Metrics {
             IntCounterVec::new(
                 Opts::new(
                     "longshore_evictions_total",
-                    "Models of the store that were unloaded without being asked to, by reason.",
+                    "Models of the store that the server unloaded on its own, by reason.",
                 ),
                 &["reason"],
             )?,
         )?;
-        // A rate needs a series that begins at none.
+        // Create all series at zero: a rate cannot be computed for a series that starts at one.
         for reason in Eviction::ALL {
             evictions.with_label_values(&[reason.label()]);
         }
@@ -210,23 +211,26 @@ impl Metrics {
                     &["operation"],
                 )?,
             )?,
-            followed: Mutex::new(Followed {
+            engine_counters: Mutex::new(EngineCounters {
                 batches: register(
                     &registry,
-                    IntCounter::new("longshore_batches_total", "Runs that answered several requests.")?,
+                    IntCounter::new(
+                        "longshore_batches_total",
+                        "Runs that answered several requests as a batch.",
+                    )?,
                 )?,
                 batched_requests: register(
                     &registry,
                     IntCounter::new(
                         "longshore_batched_requests_total",
-                        "Requests that were answered by runs that answered several.",
+                        "Requests that were answered in a batch with others.",
                     )?,
                 )?,
                 stuck_runs: register(
                     &registry,
                     IntCounter::new(
                         "longshore_stuck_runs_total",
-                        "Runs that did not end when they were told to.",
+                        "Runs that did not end when they were cancelled.",
                     )?,
                 )?,
             }),
@@ -248,12 +252,12 @@ impl Metrics {
             archives: gauge(
                 &registry,
                 "longshore_archives",
-                "Models from the store that are on disk, unpacked.",
+                "Unpacked models from the store on disk.",
             )?,
             archive_bytes: gauge(
                 &registry,
                 "longshore_archive_bytes",
-                "Bytes that models from the store take on disk, unpacked.",
+                "Bytes of unpacked models from the store on disk.",
             )?,
             models_loaded: gauge(&registry, "longshore_models_loaded", "Models that can answer.")?,
             requests_running: gauge(
@@ -269,34 +273,38 @@ impl Metrics {
             stuck_runs: gauge(
                 &registry,
                 "longshore_stuck_runs",
-                "Runs that go on although they were told to end.",
+                "Runs that continue although they were cancelled.",
             )?,
             stuck_models: gauge(
                 &registry,
                 "longshore_stuck_models",
-                "Models that take no requests until their stuck runs have ended.",
+                "Models that refuse requests until their stuck runs end.",
             )?,
             memory_reserved_bytes: gauge(
                 &registry,
                 "longshore_memory_reserved_bytes",
-                "Bytes that loaded models take, and loads under way may take.",
+                "Bytes reserved for loaded models and for loads in progress.",
             )?,
             memory_mapped_bytes: gauge(
                 &registry,
                 "longshore_memory_mapped_bytes",
-                "Weights that loaded models read from mapped files.",
+                "Bytes of weights that loaded models map from files.",
             )?,
             memory_requests_bytes: gauge(
                 &registry,
                 "longshore_memory_requests_bytes",
-                "Memory reserved for requests under way.",
+                "Bytes reserved for running requests.",
             )?,
-            memory_limit_bytes: gauge(&registry, "longshore_memory_limit_bytes", "Bytes for models in all.")?,
+            memory_limit_bytes: gauge(
+                &registry,
+                "longshore_memory_limit_bytes",
+                "Limit of the memory for models, in bytes.",
+            )?,
             worker_restarts: register(
                 &registry,
                 IntCounter::new(
                     "longshore_worker_restarts_total",
-                    "Times that the serving process was killed and started again.",
+                    "Times that the serving process was killed and restarted.",
                 )?,
             )?,
             registry,
@@ -331,20 +339,20 @@ impl Metrics {
         self.evictions.with_label_values(&[reason.label()]).inc();
     }
 
-    /// So many batches have run so far, so many requests were in them, and so many runs were stuck.
-    pub fn follow(&self, batches: u64, batched_requests: u64, stuck_runs: u64) {
-        // Locked because reading how far a counter is behind and making up for it is one step.
-        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Raises the counters to the engine's totals: batches, requests in them, and stuck runs.
+    pub fn set_engine_counters(&self, batches: u64, batched_requests: u64, stuck_runs: u64) {
+        // Locked, because reading a counter and adding the difference must be one step.
+        let engine_counters = self.engine_counters.lock().unwrap_or_else(PoisonError::into_inner);
         for (counter, now) in [
-            (&followed.batches, batches),
-            (&followed.batched_requests, batched_requests),
-            (&followed.stuck_runs, stuck_runs),
+            (&engine_counters.batches, batches),
+            (&engine_counters.batched_requests, batched_requests),
+            (&engine_counters.stuck_runs, stuck_runs),
         ] {
             counter.inc_by(now.saturating_sub(counter.get()));
         }
     }
 
-    /// All of it as text.
+    /// Renders all metrics as text.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
@@ -368,15 +376,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_is_rendered_as_prometheus_text() {
+    fn metrics_are_rendered_as_prometheus_text() {
         let metrics = Metrics::new().unwrap();
         metrics.request(Route::Invoke, 200, 0.002);
         metrics.request(Route::Load, 507, 0.002);
         metrics.model_operation(Operation::Load, "ok", 0.01);
         metrics.evictions(Eviction::Idle);
         metrics.models_loaded.set(3);
-        metrics.follow(2, 7, 3);
-        metrics.follow(1, 5, 2);
+        metrics.set_engine_counters(2, 7, 3);
+        metrics.set_engine_counters(1, 5, 2);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for line in [
             "longshore_requests_total{route=\"invoke\",status=\"200\"} 1",
@@ -395,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn every_route_counts_in_its_own_series() {
+    fn every_route_has_its_own_series() {
         for (index, route) in Route::ALL.into_iter().enumerate() {
             assert_eq!(route as usize, index);
             assert_eq!(

@@ -1,11 +1,11 @@
-//! The life of a model: load, list, get, invoke, unload (MM-1 to MM-5).
+//! The lifecycle of a model: load, list, get, invoke, unload (MM-1 to MM-5).
 
 use serde_json::{Value, json};
 
 use crate::harness::{Builder, Request, Server};
 
 #[test]
-fn a_model_is_loaded_listed_answers_is_unloaded_and_is_loaded_again() {
+fn a_model_can_be_loaded_listed_invoked_unloaded_and_loaded_again() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("tripler", 3.0);
     for _ in 0..2 {
@@ -27,8 +27,8 @@ fn a_model_is_loaded_listed_answers_is_unloaded_and_is_loaded_again() {
 }
 
 #[test]
-fn a_refused_second_load_leaves_the_first_model_as_it_was() {
-    // MM-16: whatever the second load's url.
+fn a_refused_second_load_does_not_change_the_loaded_model() {
+    // MM-16: with the same url and with another one.
     let server = Builder::multi().start();
     let (first, second) = (
         server.models().place_scale("a", 2.0),
@@ -44,7 +44,7 @@ fn a_refused_second_load_leaves_the_first_model_as_it_was() {
 
 #[test]
 fn the_url_is_echoed_byte_for_byte() {
-    // MM-9: as it was given, not as it was resolved.
+    // MM-9: as in the load request, not as it was resolved.
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     let root = server.models().root().display().to_string();
@@ -68,8 +68,8 @@ fn the_url_is_echoed_byte_for_byte() {
 }
 
 #[test]
-fn the_files_may_vanish_once_the_model_is_unloaded_and_change_before_it_is_loaded_again() {
-    // MM-17: the platform deletes and downloads as it likes.
+fn model_files_may_disappear_after_an_unload_and_change_before_the_next_load() {
+    // MM-17: the platform deletes and downloads files at any time.
     let server = Builder::multi().start();
     let url = server.models().place("external", "m");
     server.load("m", &url).expect(200);
@@ -98,7 +98,7 @@ fn fields_that_other_servers_know_are_accepted_and_ignored() {
 
 #[test]
 fn the_load_body_is_read_whatever_its_content_type_says() {
-    // MM-1: local tools send none, or curl's default.
+    // MM-1: local tools send no Content-Type, or curl's default.
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     let body = json!({"model_name": "m", "url": url}).to_string();
@@ -120,7 +120,7 @@ fn the_load_body_is_read_whatever_its_content_type_says() {
 }
 
 #[test]
-fn a_byte_order_mark_before_a_load_is_passed_over() {
+fn a_byte_order_mark_before_a_load_body_is_ignored() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     let load = format!("\u{feff} {}", json!({"model_name": "m", "url": url}));
@@ -129,7 +129,7 @@ fn a_byte_order_mark_before_a_load_is_passed_over() {
 }
 
 #[test]
-fn a_load_body_that_is_no_load_is_a_400_that_shows_what_one_is() {
+fn an_invalid_load_body_gets_a_400_that_shows_a_valid_body() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     let bodies: [(&str, Vec<u8>); 12] = [
@@ -214,7 +214,7 @@ fn the_path_chooses_the_model_whatever_the_target_model_header_says() {
 }
 
 #[test]
-fn invocations_without_a_model_are_told_how_to_choose_one() {
+fn invocations_without_a_model_get_a_400_that_explains_how_to_choose_one() {
     // MM-24
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
@@ -230,7 +230,7 @@ fn invocations_without_a_model_are_told_how_to_choose_one() {
 }
 
 #[test]
-fn what_is_not_loaded_is_a_404_that_names_it_and_nothing_is_loaded_by_itself() {
+fn requests_for_an_unloaded_model_get_a_404_and_do_not_load_it() {
     // MM-20
     let server = Builder::multi().start();
     server.models().place_scale("m", 2.0);

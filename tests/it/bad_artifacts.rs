@@ -1,12 +1,13 @@
-//! A model that cannot be loaded is refused as broken, never as "no room" or "loaded already"
-//! (MM-18), and harms nobody (PI-4).
+//! Broken artifacts: a load refuses them as broken, never as "out of memory" or "already loaded"
+//! (MM-18), and other models are not affected (PI-4).
 
 use serde_json::json;
 
 use crate::harness::Builder;
 
-/// What is in `tests/models/bad`, and words that the refusal must hold. Without two of them:
-/// `divide_crash` ends ONNX Runtime's process, and `function_bomb` never ends (see `isolation`).
+/// The artifacts in `tests/models/bad`, and words that the refusal must contain. Two are missing
+/// here: `divide_crash` ends ONNX Runtime's process, and `function_bomb` never ends (see
+/// `isolation`).
 const ARTIFACTS: [(&str, &[&str]); 20] = [
     ("ambiguous", &["more than one model", "first.onnx", "second.onnx"]),
     ("bad_initializer", &["ONNX Runtime refuses the model"]),
@@ -53,7 +54,7 @@ fn every_broken_artifact_is_refused_with_a_reason_each_time_and_leaves_nothing()
     let reserved = server.reserved();
     for (name, parts) in ARTIFACTS {
         let url = server.models().place(&format!("bad/{name}"), name);
-        // What external_parent reaches for exists.
+        // The file to which external_parent refers exists.
         std::fs::write(server.models().path(name).join("secret.bin"), [0; 16]).unwrap();
         for attempt in ["first", "second"] {
             let refusal = server.load(name, &url);
@@ -77,7 +78,7 @@ fn every_broken_artifact_is_refused_with_a_reason_each_time_and_leaves_nothing()
 }
 
 #[test]
-fn the_table_knows_every_broken_artifact() {
+fn the_table_lists_every_broken_artifact() {
     let mut known: Vec<String> = ARTIFACTS.iter().map(|(name, _)| (*name).to_owned()).collect();
     known.extend(["divide_crash", "function_bomb"].map(String::from));
     known.sort();
@@ -90,7 +91,7 @@ fn the_table_knows_every_broken_artifact() {
 }
 
 #[test]
-fn a_name_that_held_a_broken_model_is_free_for_a_good_one() {
+fn a_name_can_be_reused_after_a_load_of_a_broken_model() {
     let server = Builder::multi().start();
     let url = server.models().place("bad/truncated", "m");
     server.load("m", &url).expect(400);

@@ -1,5 +1,5 @@
-//! A body that the model cannot take is the caller's to change: 400, with the name of the input, and nobody else
-//! notices (CT-4).
+//! Bodies that do not fit the model: the caller gets a 400 with the name of the input, and other
+//! requests are not affected (CT-4).
 
 use std::thread;
 
@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Response, Server};
 
-/// A server with these models under their own names, and one of `place_scale` that must go on answering.
+/// Starts a server with these models under their own names, and one of `place_scale` that must
+/// keep answering.
 fn with_models(models: &[&str]) -> Server {
     with_builder(Builder::multi(), models)
 }
@@ -33,7 +34,7 @@ fn ask(server: &Server, model: &str, content_type: &str, body: impl Into<Vec<u8>
     response
 }
 
-/// Asserts that each body is refused with a message that holds the words.
+/// Asserts that each body is refused with a message that contains the words.
 #[track_caller]
 fn assert_refused(server: &Server, model: &str, content_type: &str, table: &[(&str, &[&str])]) {
     for (body, parts) in table {
@@ -108,7 +109,7 @@ fn json_that_does_not_fit_several_inputs_is_refused_by_the_name_of_the_one() {
 }
 
 #[test]
-fn numbers_that_the_elements_type_does_not_have_are_refused_and_its_ends_are_not() {
+fn numbers_out_of_range_of_the_element_type_are_refused() {
     let types = [
         ("int8", "127", "128"),
         ("int8", "-128", "-129"),
@@ -143,7 +144,7 @@ fn numbers_that_the_elements_type_does_not_have_are_refused_and_its_ends_are_not
 }
 
 #[test]
-fn csv_and_lines_and_arrays_that_do_not_fit_are_refused() {
+fn csv_json_lines_and_arrays_that_do_not_fit_are_refused() {
     let server = with_models(&["mlp", "columns"]);
     let csv: [(&str, &[&str]); 5] = [
         ("", &["empty"]),
@@ -214,7 +215,7 @@ fn binary_requests_whose_sizes_do_not_add_up_are_refused() {
 }
 
 #[test]
-fn documents_nested_a_hundred_thousand_deep_are_refused() {
+fn json_nested_a_hundred_thousand_levels_deep_is_refused() {
     let server = with_models(&["mlp", "any_rank"]);
     let depth = 100_000;
     for model in ["mlp", "any_rank"] {
@@ -239,7 +240,7 @@ fn documents_nested_a_hundred_thousand_deep_are_refused() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_refused_in_text_formats() {
+fn invalid_utf8_is_refused_in_text_formats() {
     let server = with_models(&["identity_string"]);
     for content_type in ["application/json", "application/jsonlines", "text/csv"] {
         for body in [
@@ -253,9 +254,9 @@ fn bytes_that_are_no_text_are_refused_in_text_formats() {
 }
 
 #[test]
-fn what_an_operator_refuses_is_the_callers_fault() {
+fn data_that_an_operator_rejects_gets_a_400() {
     let server = with_models(&["nan", "allocate"]);
-    // Two vectors that each fit their input, but not each other.
+    // Each vector fits its input, but their lengths differ.
     let refusal = ask(
         &server,
         "nan",
@@ -281,9 +282,9 @@ fn what_an_operator_refuses_is_the_callers_fault() {
 }
 
 #[test]
-fn a_run_that_needs_more_memory_than_there_is_is_a_507_and_nobody_else_notices() {
-    // MM-5. A request of a few bytes can ask for a tensor of any size; whoever hands out its memory has to refuse. Were
-    // it handed out, it would be filled, hence the short deadline.
+fn a_run_that_needs_too_much_memory_gets_a_507_and_other_requests_are_answered() {
+    // MM-5. A request of a few bytes can ask for a tensor of any size, so the allocator has to
+    // refuse it. A wrong server would fill the memory, hence the short deadline.
     let server = with_builder(
         Builder::multi().arguments(["--memory-limit", "1GiB", "--request-timeout", "5s"]),
         &["allocate"],
@@ -301,7 +302,7 @@ fn a_run_that_needs_more_memory_than_there_is_is_a_507_and_nobody_else_notices()
             assert_eq!(refusal.json()["type"], "InsufficientMemoryException");
         }
     }
-    // Sizes that no machine can count.
+    // The product of these sizes overflows 64 bits.
     let refusal = ask(
         &server,
         "allocate",
@@ -317,8 +318,8 @@ fn a_run_that_needs_more_memory_than_there_is_is_a_507_and_nobody_else_notices()
 }
 
 #[test]
-fn bodies_that_need_more_memory_than_there_is_are_507_and_the_server_lives_on() {
-    // Each is fine by itself and decodes to several times its size; together they are too much.
+fn bodies_that_need_too_much_memory_get_a_507_and_the_server_keeps_running() {
+    // Each body fits alone and decodes to several times its size; together they do not fit.
     let server = with_builder(
         Builder::multi().arguments(["--memory-limit", "64MiB"]),
         &["identity_float64"],
@@ -336,7 +337,7 @@ fn bodies_that_need_more_memory_than_there_is_are_507_and_the_server_lives_on() 
             refused += usize::from(response.status == 507);
         }
     });
-    assert!(refused > 0, "there was memory for all, so the test has shown nothing");
+    assert!(refused > 0, "all bodies fitted into memory, so the test proves nothing");
     for _ in 0..20 {
         server.invoke("identity_float64", &json!([[1.5, 2.5]])).expect(200);
         server.assert_scales("bystander", 3.0);

@@ -1,4 +1,5 @@
-//! Requests that wait for a busy model run together, and nobody can tell by the answers.
+//! Batching: requests that wait for a busy model run together, and each response is the same as
+//! without batching.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -7,11 +8,11 @@ use serde_json::json;
 
 use crate::harness::{Builder, Request, Response, Server, Stop, eventually};
 
-/// Rows are independent, says whoever packed the model.
+/// Manifest that declares rows as independent.
 const ALLOWED: &str = r#"{"batching": true}"#;
 
-/// A server with a model of `tests/models` under the name `m`. One thread runs it, so that requests
-/// wait.
+/// Starts a server with a model of `tests/models` under the name `m`. A single thread runs it, so
+/// that requests wait.
 fn serving(fixture: &str, manifest: &str, arguments: &[&str]) -> Server {
     let server = Builder::multi()
         .arguments(["--threads", "1", "--http-threads", "2"])
@@ -22,7 +23,7 @@ fn serving(fixture: &str, manifest: &str, arguments: &[&str]) -> Server {
     server
 }
 
-/// Asks the `lookup` model for the rows of these ids.
+/// Builds a request to the `lookup` model for the rows of these ids.
 fn lookup(ids: &[&[i64]]) -> Request {
     Server::invocation("m").json(&json!({"instances": ids}))
 }
@@ -31,18 +32,18 @@ fn batches(server: &Server) -> u64 {
     server.metric("longshore_batches_total")
 }
 
-/// What a client sees of an answer.
+/// Returns the parts of a response that a client sees.
 fn seen(response: &Response) -> (u16, Option<&str>, &[u8]) {
     (response.status, response.header("content-type"), &response.body)
 }
 
-/// Asks each of `requests` alone; then lets a client for each ask it over and over, all of them at
-/// once, and compares every answer with that first one, `until` something has happened.
+/// Sends each of `requests` alone. Then sends them all repeatedly from parallel clients, and
+/// compares every response with the first one, until `until` returns true.
 #[track_caller]
 fn assert_same_under_load(server: &Server, requests: &[Request], until: impl Fn(usize) -> bool) {
     let alone: Vec<Response> = requests.iter().map(|request| server.send(request)).collect();
     let before = batches(server);
-    assert_eq!(before, 0, "a request that nobody joined was part of a batch");
+    assert_eq!(before, 0, "requests sent one at a time ran as a batch");
     let (stop, answered) = (Stop::default(), AtomicUsize::new(0));
     thread::scope(|scope| {
         let stop_clients = stop.on_drop();
@@ -60,7 +61,7 @@ fn assert_same_under_load(server: &Server, requests: &[Request], until: impl Fn(
                 })
             })
             .collect();
-        eventually("enough has been answered", || {
+        eventually("there are enough responses", || {
             until(answered.load(Ordering::Relaxed)) || clients.iter().any(|client| client.is_finished())
         });
         drop(stop_clients);
@@ -71,12 +72,12 @@ fn assert_same_under_load(server: &Server, requests: &[Request], until: impl Fn(
 }
 
 #[test]
-fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
+fn waiting_requests_are_batched_and_each_gets_its_own_response() {
     let server = serving("lookup", ALLOWED, &[]);
     let answer = server.send(&lookup(&[&[3, 4]])).expect(200).json();
     let turned = [17.5, 14.0, 14.5, 15.0, 15.5, 16.0, 16.5, 17.0];
     assert_eq!(answer, json!({"predictions": [{"turned": turned, "first": 3}]}));
-    // Of one row each, and of several.
+    // Requests with one row and with several.
     let requests: Vec<Request> = (0..12i64)
         .map(|id| match id % 4 {
             0 => lookup(&[&[id, 1], &[id, 2], &[id, 3]]),
@@ -86,7 +87,7 @@ fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
     assert_same_under_load(&server, &requests, |_| batches(&server) > 30);
     let requests = server.metric("longshore_batched_requests_total");
     assert!(requests > 2 * batches(&server), "{requests}");
-    // Nothing of it stays behind.
+    // No state is left behind.
     server.wait_for_running(0);
     assert_eq!(server.metric("longshore_requests_waiting"), 0);
     server.unload("m").expect(200);
@@ -94,7 +95,7 @@ fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
 }
 
 #[test]
-fn a_request_that_divides_without_a_result_spoils_no_batch() {
+fn a_request_with_a_division_error_does_not_fail_its_batch() {
     let server = serving("int_divide", ALLOWED, &[]);
     let process = server.process();
     let divide = |a: i64, b: i64| Server::invocation("m").json(&json!({"inputs": {"a": [a, a], "b": [b, b]}}));
@@ -102,7 +103,7 @@ fn a_request_that_divides_without_a_result_spoils_no_batch() {
     server.send(&divide(i64::MIN, -1)).expect(if traps { 400 } else { 200 });
     let mut requests: Vec<Request> = (0..11).map(|number| divide(1000 * number, 7)).collect();
     requests.push(divide(i64::MIN, -1));
-    // Batches that fail become rare, so few are asked for.
+    // The engine batches less after failures, so the test waits for few batches.
     assert_same_under_load(&server, &requests, |answered| batches(&server) > 0 && answered > 500);
     assert_eq!(server.process(), process);
 }
@@ -130,7 +131,7 @@ fn requests_of_different_shapes_formats_and_outputs_are_not_mixed_up() {
         lookup(&[&[11, 12, 13], &[14, 15, 0]]),
         lookup(&[&[1, 2]]).header("Accept", "text/csv"),
         lookup(&[&[1, 2]]).header("Accept", "application/jsonlines"),
-        // Refused before it runs, for there are two outputs.
+        // Refused before it runs, because there are two outputs.
         lookup(&[&[1, 2]]).header("Accept", "application/x-npy"),
         tensor(&["first"]),
         tensor(&["turned"]),
@@ -145,10 +146,10 @@ fn requests_of_different_shapes_formats_and_outputs_are_not_mixed_up() {
 }
 
 #[test]
-fn one_requests_bad_data_is_refused_and_its_neighbours_are_answered() {
+fn bad_data_in_one_request_does_not_fail_the_rest_of_the_batch() {
     let server = serving("lookup", ALLOWED, &[]);
     let good: Vec<Request> = (0..8i64).map(|id| lookup(&[&[id, 2]])).collect();
-    // There are 16 ids; the model finds out when it runs.
+    // There are only 16 ids; the model detects that during the run.
     let bad = [lookup(&[&[16, 2]]), lookup(&[&[1, 2], &[1, 99]]), lookup(&[&[1, -17]])];
     for request in &bad {
         server.send(request).expect(400);
@@ -158,7 +159,7 @@ fn one_requests_bad_data_is_refused_and_its_neighbours_are_answered() {
 }
 
 #[test]
-fn clients_that_leave_do_not_end_the_runs_of_those_who_stay() {
+fn clients_that_hang_up_do_not_cancel_the_batch_of_other_clients() {
     let server = serving("lookup", ALLOWED, &[]);
     let requests: Vec<Request> = (0..6i64).map(|id| lookup(&[&[id, 2]])).collect();
     assert_same_under_load(&server, &requests, |_| {
@@ -173,9 +174,9 @@ fn clients_that_leave_do_not_end_the_runs_of_those_who_stay() {
 }
 
 #[test]
-fn nothing_is_joined_where_that_is_not_known_to_be_right_or_not_wanted() {
+fn requests_are_not_batched_unless_it_is_proven_safe_and_enabled() {
     let table: [(&str, &[&str]); 4] = [
-        // Nobody has looked.
+        // Without preparation, the rows are not proven to be independent.
         ("{}", &["--prepare", "off"]),
         (r#"{"batching": false}"#, &[]),
         (r#"{"batching": {"max_rows": 1}}"#, &[]),
@@ -190,26 +191,26 @@ fn nothing_is_joined_where_that_is_not_known_to_be_right_or_not_wanted() {
 }
 
 #[test]
-fn a_model_that_was_found_to_keep_rows_apart_has_batches_without_being_told() {
-    // Null is as absent.
+fn a_model_that_keeps_rows_independent_is_batched_by_default() {
+    // Null counts as absent.
     let server = serving("lookup", r#"{"batching": null, "model": null}"#, &[]);
     let requests: Vec<Request> = (0..8i64).map(|id| lookup(&[&[id, 2]])).collect();
     assert_same_under_load(&server, &requests, |_| batches(&server) > 10);
 }
 
 #[test]
-fn batches_have_no_more_rows_than_the_manifest_allows() {
+fn a_batch_has_at_most_the_rows_that_the_manifest_allows() {
     let server = serving("lookup", r#"{"batching": {"max_rows": 2}}"#, &[]);
     let requests: Vec<Request> = (0..8i64).map(|id| lookup(&[&[id, 2]])).collect();
     assert_same_under_load(&server, &requests, |_| batches(&server) > 10);
-    // The metrics are read one after the other.
+    // The metrics are read one at a time.
     let batched = server.metric("longshore_batched_requests_total");
     assert_eq!(batched, 2 * batches(&server));
 }
 
 #[test]
-fn a_model_that_does_not_keep_rows_apart_has_no_batches_whatever_was_said_of_it() {
-    // A trial would have found that out.
+fn a_model_that_mixes_rows_is_not_batched_even_if_its_manifest_allows_it() {
+    // Preparation would have detected it in a trial.
     let server = serving("one_more", ALLOWED, &["--prepare", "off"]);
     let requests: Vec<Request> = (0..6)
         .map(|index| Server::invocation("m").json(&json!({"instances": [[index, 1], [index, 2]]})))
@@ -223,7 +224,7 @@ fn a_model_that_does_not_keep_rows_apart_has_no_batches_whatever_was_said_of_it(
 }
 
 #[test]
-fn loads_and_unloads_go_on_between_batches() {
+fn loads_and_unloads_continue_between_batches() {
     let server = serving("lookup", ALLOWED, &[]);
     let url = server.models().path("m").join("model").display().to_string();
     let stop = Stop::default();
@@ -250,7 +251,7 @@ fn loads_and_unloads_go_on_between_batches() {
 }
 
 #[test]
-fn a_manifest_that_says_something_else_of_batching_is_refused_with_the_reason() {
+fn an_invalid_batching_key_in_a_manifest_is_refused_with_the_reason() {
     let server = Builder::multi().start();
     let table = [
         (r#"{"batching": "yes"}"#, "expected true, false or"),

@@ -1,4 +1,5 @@
-//! Pages in browsers: refused unless an option names their origin, then served as CORS says.
+//! Requests from web pages: refused unless an option allows their origin, and then served by the
+//! rules of CORS.
 
 use serde_json::json;
 
@@ -7,9 +8,9 @@ use crate::harness::{Builder, Connection, Request, Response, Server};
 
 const PAGE: &str = "https://app.example.com";
 
-/// A server with a model that listens on the loopback interface, as on a laptop.
+/// Starts a server with a model that listens on the loopback interface, as on a laptop.
 fn on_a_laptop(arguments: &[&str]) -> Server {
-    // The harness would allow all hosts.
+    // Overrides the harness, which allows all hosts.
     let server = Builder::multi()
         .arguments(["--allow-host", "laptop.example"])
         .arguments(arguments)
@@ -31,7 +32,7 @@ fn requests() -> Vec<Request> {
         Request::get("/v2"),
         Request::get("/v2/models/m"),
         Request::get("/nothing"),
-        // What a page may send without a preflight.
+        // Requests that a page may send without a preflight.
         Request::post("/models").header("Content-Type", "text/plain").body(load),
         Server::invocation("m").header("Content-Type", "text/plain").body("[1]"),
         Request::post("/invocations").body("[1]"),
@@ -41,7 +42,7 @@ fn requests() -> Vec<Request> {
     ]
 }
 
-/// A response without the checks of SageMaker's own: it never sends an Origin.
+/// Returns a response without the harness's checks for SageMaker, which never sends an Origin.
 fn ask(server: &Server, request: &Request) -> Response {
     let mut connection = server.connect();
     connection
@@ -61,7 +62,7 @@ fn pages_are_refused_on_every_route() {
         for site in ["cross-site", "same-site"] {
             server.send(&request.clone().header("Sec-Fetch-Site", site)).expect(403);
         }
-        // A name that was made to lead to this machine.
+        // DNS rebinding: a foreign name that resolves to this machine.
         let refusal = server
             .send(&request.clone().header("Host", "evil.example:8080"))
             .expect(403);
@@ -76,7 +77,7 @@ fn pages_are_refused_on_every_route() {
 }
 
 #[test]
-fn what_is_no_page_is_served() {
+fn requests_that_do_not_come_from_a_web_page_are_served() {
     let server = on_a_laptop(&[]);
     let port = server.address().port();
     for host in ["localhost", "127.0.0.1", "[::1]", "model.aws.local"] {
@@ -88,7 +89,7 @@ fn what_is_no_page_is_served() {
             .send(&Request::get("/ping").header("Sec-Fetch-Site", site))
             .expect(200);
     }
-    // ST-5: where the platform starts it, it is called by names that it cannot know.
+    // ST-5: the platform addresses the server by names that the server cannot know.
     let server = Builder::multi()
         .arguments(["--bind", "0.0.0.0", "--allow-host", "none"])
         .start();
@@ -100,9 +101,9 @@ fn what_is_no_page_is_served() {
 }
 
 #[test]
-fn a_page_whose_origin_is_named_works_in_a_browser() {
+fn a_page_with_an_allowed_origin_is_served() {
     let server = on_a_laptop(&["--allow-origin", "https://other.example,https://app.example.com"]);
-    // What `fetch` with a header of AWS's asks first.
+    // The preflight of `fetch` with an AWS header.
     let preflight = Request::new("OPTIONS", "/models/m/invoke")
         .header("Origin", PAGE)
         .header("Access-Control-Request-Method", "POST")
@@ -131,7 +132,7 @@ fn a_page_whose_origin_is_named_works_in_a_browser() {
     assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE));
     assert_eq!(answer.header("access-control-expose-headers"), Some("*"));
     assert_eq!(answer.header("vary"), Some("Origin"));
-    // A refusal can be read, too.
+    // The page can also read a refusal.
     let unknown = ask(&server, &Request::get("/models/absent").header("Origin", PAGE)).expect(404);
     assert_eq!(unknown.header("access-control-allow-origin"), Some(PAGE));
 
@@ -147,7 +148,7 @@ fn a_page_whose_origin_is_named_works_in_a_browser() {
 }
 
 #[test]
-fn all_origins_may_be_served() {
+fn a_star_allows_all_origins() {
     let server = on_a_laptop(&["--allow-origin", "*"]);
     for origin in [PAGE, "null"] {
         let answer = ask(&server, &Request::get("/models").header("Origin", origin)).expect(200);
@@ -163,7 +164,7 @@ fn all_origins_may_be_served() {
 }
 
 #[test]
-fn the_local_endpoint_refuses_and_serves_pages_alike() {
+fn the_local_endpoint_applies_the_same_rules_to_pages() {
     let list = |desk: &Desk, name: &str, value: &str| {
         let request = Request::post("/")
             .header("X-Amz-Target", "SageMaker.ListModels")

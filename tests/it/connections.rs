@@ -1,4 +1,4 @@
-//! Connections when places run out: who goes, and who is served in any case.
+//! Connections at their limit: which are closed, and which are served in any case.
 
 use std::io::ErrorKind;
 use std::thread;
@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::endpoint::command::desk::Desk;
 use crate::harness::{A_SECOND, Builder, Connection, Request, Server, eventually};
 
-/// A server with a model, and so many connections, one of which is kept for health checks.
+/// Starts a server with a model and `places` connections, one of which is reserved for health
+/// checks.
 fn with_places(places: usize) -> Server {
     let places = places.to_string();
     let server = Builder::multi()
@@ -20,7 +21,7 @@ fn with_places(places: usize) -> Server {
     server
 }
 
-/// The head of an invocation, and the first byte of its body.
+/// The head of an invocation and the first byte of its body.
 const HALF: &[u8] =
     b"POST /models/m/invoke HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 18\r\n\r\n{";
 
@@ -44,12 +45,12 @@ fn the_longest_idle_connections_are_closed_for_new_ones() {
     server.assert_scales("m", 2.0);
     server.ping().expect(200);
     assert!(is_closed(&mut connections[0]));
-    // The last one was used later than all others.
+    // The last connection is the most recently used.
     connections[39].send(&Request::get("/ping")).expect(200);
 }
 
 #[test]
-fn half_sent_requests_do_not_lock_others_out() {
+fn incomplete_requests_do_not_block_other_clients() {
     let server = with_places(10);
     let beginnings: [&[u8]; 3] = [HALF, b"GET /pi", b""];
     for beginning in beginnings {
@@ -75,7 +76,7 @@ fn half_sent_requests_do_not_lock_others_out() {
 }
 
 #[test]
-fn a_request_under_way_keeps_its_connection_and_health_checks_find_a_place() {
+fn a_running_request_keeps_its_connection_and_health_checks_get_a_reserved_one() {
     let server = with_places(4);
     let url = server.models().place("spin", "spin");
     server.load("spin", &url).expect(200);
@@ -83,7 +84,7 @@ fn a_request_under_way_keeps_its_connection_and_health_checks_find_a_place() {
     for connection in &mut running {
         connection.write(&Server::spin("spin", A_SECOND).to_bytes()).unwrap();
     }
-    eventually("all of them have arrived", || {
+    eventually("all requests have arrived", || {
         let asked = ["longshore_requests_running", "longshore_requests_waiting"];
         asked.map(|name| server.metric(name)).iter().sum::<u64>() == 3
     });
@@ -96,14 +97,14 @@ fn a_request_under_way_keeps_its_connection_and_health_checks_find_a_place() {
     for mut connection in running {
         connection.read_response("POST").unwrap().expect(200);
     }
-    eventually("others are served", || {
+    eventually("other requests are served", || {
         server.invoke("m", &json!({"instances": [1]})).status == 200
     });
 }
 
 #[test]
-fn clients_that_take_turns_are_never_cut_off() {
-    // More clients than places, each with a connection for each request: all of them are answered.
+fn clients_that_take_turns_are_never_disconnected() {
+    // Each request uses a new connection, many more than the limit in total; all are answered.
     let server = with_places(8);
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -117,7 +118,7 @@ fn clients_that_take_turns_are_never_cut_off() {
 }
 
 #[test]
-fn connections_are_closed_when_descriptors_run_out_before_places() {
+fn idle_connections_are_closed_when_file_descriptors_run_out() {
     let few_files = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"];
     let server = Builder::multi()
         .arguments(["--max-connections", "1000"])
@@ -136,7 +137,7 @@ fn connections_are_closed_when_descriptors_run_out_before_places() {
 }
 
 #[test]
-fn each_head_has_a_deadline_not_the_first_alone() {
+fn every_request_head_on_a_connection_has_a_deadline() {
     let server = Builder::multi().arguments(["--header-timeout", "1s"]).start();
     let mut connection = server.connect();
     for _ in 0..2 {
@@ -147,7 +148,7 @@ fn each_head_has_a_deadline_not_the_first_alone() {
 }
 
 #[test]
-fn a_body_has_the_longer_the_more_of_it_has_come() {
+fn the_deadline_of_a_body_grows_with_the_bytes_that_have_arrived() {
     let server = Builder::multi()
         .arguments(["--body-timeout", "1s", "--body-rate", "100B"])
         .start();
@@ -175,7 +176,7 @@ fn a_body_has_the_longer_the_more_of_it_has_come() {
 }
 
 #[test]
-fn the_local_endpoint_takes_the_same_care() {
+fn the_local_endpoint_applies_the_same_connection_limits() {
     let desk = Desk::start(Builder::endpoint().arguments(["--max-connections", "10", "--header-timeout", "1s"]));
     let connect = |first: &[u8]| {
         let mut connection = Connection::open(desk.0.address()).unwrap();
@@ -187,7 +188,7 @@ fn the_local_endpoint_takes_the_same_care() {
         let mut connections: Vec<Connection> = (0..40).map(|_| connect(first)).collect();
         desk.send(&Request::get("/ping")).expect(200);
         desk.control("ListModels", &json!({})).expect(200);
-        // Whatever it was answered, it has been closed.
+        // The connection has been closed, with any response.
         let _ = connections[0].read_to_end();
     }
     let mut connection = connect(&Request::get("/ping").to_bytes());

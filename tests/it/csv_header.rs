@@ -1,9 +1,10 @@
-//! A header of CSV is told by the names of the inputs, and is never answered as a record.
+//! CSV headers: the server recognises a header by the names of the inputs, and never treats it as
+//! a record.
 
 use crate::harness::{Builder, Response, Server};
 use crate::support::onnx::{Graph, Info, Model, Node, element};
 
-/// `both` of the strings `name` and `city`, side by side.
+/// A model whose output `both` joins the string columns `name` and `city`.
 fn words() -> Vec<u8> {
     let column = |name: &str| Info::tensor(name, element::STRING, ["batch".into(), 1.into()]);
     let graph = Graph::new()
@@ -31,7 +32,7 @@ fn ask(server: &Server, model: &str, content_type: &str, body: &str) -> Response
 }
 
 #[test]
-fn a_header_of_a_model_of_strings_is_no_record() {
+fn a_csv_header_is_not_a_record_for_a_model_of_strings() {
     let server = serving();
     for body in [
         "Ann,Rome\nBo,Oslo\n",
@@ -65,7 +66,7 @@ fn a_request_may_say_whether_it_has_a_header() {
 }
 
 #[test]
-fn columns_of_numbers_and_words_are_dealt_by_the_names_of_a_header() {
+fn csv_columns_are_assigned_to_inputs_by_the_names_in_the_header() {
     let server = serving();
     let plain = ask(&server, "columns", "text/csv", "41,52000,Oslo\n23,18000,Rome\n").expect(200);
     for body in [

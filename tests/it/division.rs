@@ -1,15 +1,16 @@
-//! Integers of a request that have no quotient are that request's 400, where the processor traps on them as where it does
-//! not, and nobody else notices.
+//! Integer division errors in the data of a request: this request gets a 400 and others are not
+//! affected, both on processors that trap and on those that do not.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Builder, Request, Server, fixture, in_parallel};
 use crate::support::onnx::{Attribute, Graph, Info, Model, Node, Tensor, element};
 
-/// Whether this processor has no result for the least integer by -1. Others have: the least integer again.
+/// Whether this processor traps when it divides the smallest integer by -1. On other processors
+/// the result is the smallest integer.
 const TRAPS: bool = cfg!(target_arch = "x86_64");
 
-/// An input of a request, by its name, type, shape and data.
+/// An input of a request: name, type, shape and data.
 type Input<'a> = (&'a str, &'a str, &'a [usize], Value);
 
 fn request(name: &str, inputs: &[Input<'_>]) -> Request {
@@ -24,7 +25,8 @@ fn divide(a: i64, b: i64) -> Value {
     json!({"inputs": {"a": [a], "b": [b]}})
 }
 
-/// Starts a server with a control model, does `work`, and checks that one process has served all of it.
+/// Starts a server with a control model, runs `work`, and checks that the same process served all
+/// requests.
 fn in_one_process(arguments: &[&str], work: impl FnOnce(&Server)) {
     let server = Builder::multi().arguments(arguments).start();
     let url = server.models().place_scale("control", 2.0);
@@ -37,7 +39,7 @@ fn in_one_process(arguments: &[&str], work: impl FnOnce(&Server)) {
 }
 
 #[test]
-fn data_without_a_quotient_is_its_callers_400_as_often_as_it_comes() {
+fn a_division_error_is_a_400_every_time() {
     in_one_process(&[], |server| {
         let url = server.models().place("int_divide", "divide");
         server.load("divide", &url).expect(200);
@@ -53,7 +55,7 @@ fn data_without_a_quotient_is_its_callers_400_as_often_as_it_comes() {
             let answer = server.invoke("divide", &divide(-7, 2)).expect(200).json();
             assert_eq!(answer, json!({"outputs": [-3]}));
         }
-        // Nothing is held against the model.
+        // The model is not quarantined.
         server.unload("divide").expect(200);
         server.load("divide", &url).expect(200);
         server.invoke("divide", &divide(7, 2)).expect(200);
@@ -61,7 +63,7 @@ fn data_without_a_quotient_is_its_callers_400_as_often_as_it_comes() {
 }
 
 #[test]
-fn callers_at_the_same_time_have_their_own_answers() {
+fn concurrent_requests_get_their_own_responses() {
     in_one_process(&[], |server| {
         let url = server.models().place("int_divide", "divide");
         server.load("divide", &url).expect(200);
@@ -77,8 +79,9 @@ fn callers_at_the_same_time_have_their_own_answers() {
     });
 }
 
-/// A model of more than the 16 MiB of weights from which on runs share the pool's threads. It divides `a` by `b`, each as
-/// often as the pool finds worth splitting, and gives the greatest quotient.
+/// Returns a model with more than 16 MiB of weights, so that its runs share the pool's threads. It
+/// divides `a` by `b` so many times that the pool splits the work, and returns the greatest
+/// quotient.
 fn pooled(seed: u8) -> Vec<u8> {
     const TIMES: i64 = 150_000;
     let expand = |name: &str, to: &str| Node::new("Expand", [name, "times"], [to]);
@@ -133,8 +136,8 @@ fn runs_that_share_the_pool_are_not_mixed_up() {
 }
 
 #[test]
-fn a_model_that_divides_so_whatever_it_is_asked_loads_and_is_refused_per_request() {
-    // Also while it is prepared: made-up data proves nothing.
+fn a_model_that_always_fails_to_divide_loads_and_each_request_gets_a_400() {
+    // The trial run during preparation fails too, but generated data proves nothing.
     let graph = Graph::new()
         .input(Info::ints("x", ["n".into()]))
         .initializer(Tensor::ints("zero", &[1], &[0]))
@@ -160,7 +163,7 @@ fn a_model_that_divides_so_whatever_it_is_asked_loads_and_is_refused_per_request
 }
 
 #[test]
-fn constants_without_a_quotient_are_a_400_of_the_load_prepared_or_not() {
+fn a_division_error_in_constants_fails_the_load_with_a_400() {
     if !TRAPS {
         return;
     }
@@ -179,7 +182,7 @@ fn constants_without_a_quotient_are_a_400_of_the_load_prepared_or_not() {
 }
 
 #[test]
-fn a_server_of_one_process_survives_it_too() {
+fn a_server_without_a_supervisor_survives_division_errors() {
     let server = Builder::single(fixture("int_divide"))
         .argument("--supervise=false")
         .start();
@@ -189,7 +192,7 @@ fn a_server_of_one_process_survives_it_too() {
     assert_eq!(ask(9, 3).expect(200).json(), json!({"outputs": [3]}));
 }
 
-/// Types of integers: the name, the number in a model, and the least value.
+/// Integer types: name, number in an ONNX model, and smallest value.
 const TYPES: [(&str, i64, i64); 8] = [
     ("INT8", 3, i8::MIN as i64),
     ("INT16", 5, i16::MIN as i64),
@@ -205,7 +208,7 @@ const TYPES: [(&str, i64, i64); 8] = [
 const SHAPES: [(&[usize], &[usize]); 4] = [(&[4], &[4]), (&[4], &[]), (&[], &[4]), (&[2, 2], &[2])];
 
 #[test]
-fn quotients_and_remainders_of_all_integers_are_right_or_a_400() {
+fn integer_quotients_and_remainders_are_correct_or_a_400() {
     in_one_process(&[], |server| {
         let mut loaded = Vec::new();
         for (operator, fmod) in [("Div", None), ("Mod", Some(0)), ("Mod", Some(1))] {
@@ -250,8 +253,9 @@ fn quotients_and_remainders_of_all_integers_are_right_or_a_400() {
                         if operator == "Mod" {
                             assert!(matches!(by_minus_one, None | Some(0)), "{what}: {by_minus_one:?}");
                         } else {
-                            // Narrow ones, and several of 32 bits at once, are divided by ways that do not trap. They
-                            // have the result that 64-bit Arm has.
+                            // Narrow integers and vectors of 32-bit integers are divided by
+                            // instructions that do not trap, with the same result as on 64-bit
+                            // Arm.
                             let must_trap = TRAPS && datatype == "INT64";
                             assert!(!must_trap || by_minus_one.is_none(), "{what}: {by_minus_one:?}");
                             assert!(
@@ -276,7 +280,7 @@ fn quotients_and_remainders_of_all_integers_are_right_or_a_400() {
     });
 }
 
-/// A model of one node that takes `x` and integers `n`, and a request to it.
+/// A model with one node, and a request to it.
 struct Relative {
     name: String,
     model: Vec<u8>,
@@ -300,7 +304,7 @@ fn relative(
         graph.input(Info::any_rank(name, number(datatype)))
     });
     let graph = match operator {
-        // It gives a sequence.
+        // Its output is a sequence.
         "SplitToSequence" => graph
             .node(node)
             .node(Node::new("SequenceLength", ["z"], ["y"]))
@@ -320,7 +324,8 @@ fn relative(
     }
 }
 
-/// Operators that compute counts, sizes and steps out of integers of the request, at the edges.
+/// Returns operators that compute counts, sizes and steps from integers of the request, with
+/// extreme values.
 fn relatives() -> Vec<Relative> {
     let floats = |shape: &'static [usize]| -> (&'static str, &'static str, &'static [usize], Value) {
         ("x", "FP32", shape, json!(vec![0.5; shape.iter().product()]))
@@ -337,7 +342,7 @@ fn relatives() -> Vec<Relative> {
             ("b", "INT64", &[], json!([limit])),
             ("c", "INT64", &[], json!([step])),
         ];
-        // A range of most integers is memory, which other tests are about.
+        // Other tests cover ranges that are too large for memory.
         if step != -1 || limit == i64::MIN && start != 0 {
             all.push(relative("Range", &inputs, &[]));
         }
@@ -444,7 +449,7 @@ fn relatives() -> Vec<Relative> {
 }
 
 #[test]
-fn no_count_size_or_step_out_of_a_request_ends_the_process() {
+fn no_count_size_or_step_in_a_request_ends_the_process() {
     in_one_process(&["--request-timeout", "20s", "--memory-limit", "2GiB"], |server| {
         let (mut answered, mut loaded) = (0, 0);
         let relatives: Vec<(usize, Relative)> = relatives().into_iter().enumerate().collect();
@@ -474,7 +479,7 @@ fn no_count_size_or_step_out_of_a_request_ends_the_process() {
             loaded += 1;
             answered += usize::from(status == 200);
         }
-        // It is no test when nothing comes as far as that.
+        // Guards against a test in which every request is refused early.
         assert!(loaded > 100 && answered > 50, "{loaded} loaded, {answered} answered");
     });
 }

@@ -1,5 +1,5 @@
-//! Files that an uploader exchanges while they are loaded: the content that was checked is the one that is used, under every
-//! name, and nothing outside of the roots is read (MM-8).
+//! Files that an uploader replaces during a load: the server uses exactly the content that it
+//! checked, under every name, and never reads files outside the roots (MM-8).
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
@@ -12,17 +12,17 @@ use serde_json::json;
 use crate::harness::{Builder, Models, Process, Server, scale, skip_unless};
 use crate::hostile::watch::Watch;
 
-/// Tries of each kind.
+/// Number of attempts of each kind.
 const TRIES: u16 = 150;
 
-/// What a model under `name` multiplies by.
+/// Returns the factor of the scale model `name`.
 #[track_caller]
 fn factor(server: &Server, name: &str) -> f64 {
     let answer = server.invoke(name, &json!({"instances": [1]})).expect(200).json();
     answer["predictions"][0].as_f64().unwrap()
 }
 
-/// Does `exchange` over and over while `work` is done.
+/// Repeats `exchange` on another thread while `work` runs.
 fn meanwhile<T>(exchange: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
     let done = AtomicBool::new(false);
     let mut exchange = exchange;
@@ -38,8 +38,9 @@ fn meanwhile<T>(exchange: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Loads while an uploader exchanges two contents, each try two new ones, and then loads both from files that nobody touches.
-/// `exchange` is given the file, and the two contents in files of their own.
+/// Loads a model while an uploader alternates between two contents, which are new in each attempt.
+/// Then loads both contents from files that do not change, and checks their results. `exchange`
+/// gets the file, and two files with the contents.
 fn assert_none_is_taken_for_the_other(server: &Server, exchange: impl Fn(&Path, [&Path; 2]) + Sync) {
     let mut loaded = 0;
     for index in 0..TRIES {
@@ -62,7 +63,7 @@ fn assert_none_is_taken_for_the_other(server: &Server, exchange: impl Fn(&Path, 
             },
             || server.load("exchanged", &url),
         );
-        // One of the two, or a half of one, or neither, which is said.
+        // One of the two contents, or an error: an incomplete file, or a file that changed.
         assert!(
             [200, 400, 503].contains(&answer.status),
             "{} {}",
@@ -83,10 +84,10 @@ fn assert_none_is_taken_for_the_other(server: &Server, exchange: impl Fn(&Path, 
             server.unload("exchanged").expect(200);
         }
     }
-    assert!(loaded > 0, "no load was good, so the test has shown nothing");
+    assert!(loaded > 0, "no load succeeded, so the test proves nothing");
 }
 
-/// Puts the one file and the other in the place of a model.
+/// Replaces a model with each of two files in turn.
 fn by_rename(file: &Path, contents: [&Path; 2]) {
     for content in contents {
         fs::rename(content, file).unwrap();
@@ -94,7 +95,7 @@ fn by_rename(file: &Path, contents: [&Path; 2]) {
     }
 }
 
-/// Writes the one content and the other over a model.
+/// Overwrites a model with each of two contents in turn.
 fn in_place(file: &Path, contents: [&Path; 2]) {
     let file = fs::File::options().write(true).open(file).unwrap();
     for content in contents {
@@ -104,24 +105,24 @@ fn in_place(file: &Path, contents: [&Path; 2]) {
 }
 
 #[test]
-fn a_file_that_is_exchanged_while_it_is_prepared_is_never_taken_for_another() {
+fn a_file_replaced_during_preparation_is_never_served_as_another_content() {
     assert_none_is_taken_for_the_other(&Builder::multi().start(), by_rename);
 }
 
 #[test]
-fn a_file_that_is_written_over_while_it_is_prepared_is_never_taken_for_another() {
+fn a_file_overwritten_during_preparation_is_never_served_as_another_content() {
     assert_none_is_taken_for_the_other(&Builder::multi().start(), in_place);
 }
 
 #[test]
-fn a_file_that_is_exchanged_while_it_is_loaded_unprepared_is_never_taken_for_another() {
+fn a_file_replaced_during_an_unprepared_load_is_never_served_as_another_content() {
     let start = || Builder::multi().arguments(["--prepare", "off"]).start();
     assert_none_is_taken_for_the_other(&start(), by_rename);
     assert_none_is_taken_for_the_other(&start(), in_place);
 }
 
 #[test]
-fn weights_that_are_written_over_while_they_are_loaded_belong_to_the_content_they_are_of() {
+fn weights_overwritten_during_a_load_are_never_mixed_with_another_content() {
     for arguments in [&[][..], &["--prepare", "off"]] {
         let server = Builder::multi().arguments(arguments).start();
         let row = json!({"instances": [vec![1; 1024]]});
@@ -130,7 +131,7 @@ fn weights_that_are_written_over_while_they_are_loaded_belong_to_the_content_the
             let weights = Path::new(&url).join("weights.bin");
             let whole = fs::read(&weights).unwrap();
             let file = fs::File::options().write(true).open(&weights).unwrap();
-            // The first weights, and others of the same length.
+            // Other weights of the same length.
             let others = 0.25f32.to_le_bytes().repeat(Models::BIG_BYTES / 4);
             let answer = meanwhile(
                 || {
@@ -145,7 +146,7 @@ fn weights_that_are_written_over_while_they_are_loaded_belong_to_the_content_the
                 answer.status,
                 answer.text()
             );
-            // The true one, of whichever content the other was: it answers as its weights say.
+            // A load of the unchanged file must give the results of its own weights.
             let clean = server.models().place_big(&format!("m{index}"));
             server.load("clean", &clean).expect(200);
             let answered = server.invoke("clean", &row).expect(200).json();
@@ -160,7 +161,7 @@ fn weights_that_are_written_over_while_they_are_loaded_belong_to_the_content_the
 }
 
 #[test]
-fn a_folder_that_is_exchanged_for_a_link_leads_nowhere_outside_of_the_roots() {
+fn a_folder_replaced_with_a_link_cannot_lead_outside_the_roots() {
     for arguments in [&[][..], &["--prepare", "off"]] {
         let server = Builder::multi().arguments(arguments).start();
         let outside = tempfile::tempdir().unwrap();
@@ -197,13 +198,13 @@ fn a_folder_that_is_exchanged_for_a_link_leads_nowhere_outside_of_the_roots() {
                 }
             }
         }
-        assert!(loaded > 0, "no load was good, so the test has shown nothing");
+        assert!(loaded > 0, "no load succeeded, so the test proves nothing");
         watch.assert_unopened(&secret);
     }
 }
 
 #[test]
-fn what_a_load_has_copied_is_gone_when_it_has_ended() {
+fn a_load_deletes_its_copies_of_files() {
     for arguments in [&[][..], &["--prepare", "off"]] {
         let server = Builder::multi().arguments(arguments).start();
         let good = server.models().place_scale("good", 2.0);
@@ -219,20 +220,20 @@ fn what_a_load_has_copied_is_gone_when_it_has_ended() {
     }
 }
 
-/// The one process that prepares models.
+/// Returns the process that prepares models, if it is running.
 fn preparing(server: &Server) -> Option<Process> {
     server.process().preparing().into_iter().next()
 }
 
 #[test]
-fn the_processes_that_prepare_models_have_no_credentials_and_no_descriptors_but_their_own() {
+fn processes_that_prepare_models_have_no_credentials_and_no_inherited_descriptors() {
     let server = Builder::multi()
         .environment("AWS_SECRET_ACCESS_KEY", "a-secret-that-is-not-passed-on")
         .environment("LONGSHORE_STORE_TOKEN", "another")
         .start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
-    // It waits for more work for some seconds.
+    // The process waits a few seconds for more work.
     let child = preparing(&server).expect("a process that prepares models");
     let environment = child.environment();
     assert!(!environment.is_empty());
@@ -249,7 +250,7 @@ fn the_processes_that_prepare_models_have_no_credentials_and_no_descriptors_but_
 }
 
 #[test]
-fn no_process_of_the_server_can_be_looked_at_by_others_of_its_user() {
+fn other_processes_of_the_same_user_cannot_inspect_the_server() {
     let user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"];
     if skip_unless(&[&user[..], &["true"]].concat()) {
         return;

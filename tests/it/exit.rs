@@ -1,4 +1,4 @@
-//! A server that cannot start says what to change, last of all, and exits (ST-12).
+//! A server that cannot start exits, and its last line says what to change (ST-12).
 
 use std::net::TcpListener;
 
@@ -17,7 +17,7 @@ fn assert_refuses(ended: &Ended, parts: &[&str]) {
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn the_error_names_a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let ended = Builder::multi().arguments(["--port", &port]).run_to_end();
@@ -25,14 +25,14 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn a_memory_limit_that_leaves_nothing_for_models_is_named() {
-    // Every load would be a 507, and the platform would try for ever.
+fn the_error_names_a_memory_limit_that_is_too_small_for_models() {
+    // Otherwise every load would be a 507, and the platform would retry forever.
     let ended = Builder::multi().arguments(["--memory-limit", "1MiB"]).run_to_end();
     assert_refuses(&ended, &["--memory-limit"]);
 }
 
 #[test]
-fn a_missing_library_is_named() {
+fn the_error_names_a_missing_library() {
     let ended = Builder::multi()
         .environment("ORT_DYLIB_PATH", "/nonexistent/onnxruntime.so")
         .run_to_end();
@@ -40,14 +40,14 @@ fn a_missing_library_is_named() {
 }
 
 #[test]
-fn a_file_that_is_no_library_is_named() {
+fn the_error_names_a_file_that_is_not_a_library() {
     let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let ended = Builder::multi().environment("ORT_DYLIB_PATH", text).run_to_end();
     assert_refuses(&ended, &[text, "ONNX Runtime"]);
 }
 
 #[test]
-fn a_reply_type_that_does_not_exist_is_named() {
+fn the_error_names_an_unknown_response_type() {
     let ended = Builder::multi()
         .arguments(["--default-accept", "image/png"])
         .run_to_end();
@@ -55,7 +55,7 @@ fn a_reply_type_that_does_not_exist_is_named() {
 }
 
 #[test]
-fn settings_that_make_no_sense_are_named_whether_flag_or_variable() {
+fn the_error_names_the_flag_or_variable_of_an_invalid_value() {
     let table = [
         (Builder::multi().argument("--no-such-flag"), "--no-such-flag"),
         (Builder::multi().arguments(["--threads", "0"]), "--threads"),

@@ -1,9 +1,9 @@
-//! Models as libraries export them, asked in every format and dialect that fits, and compared with
-//! the libraries.
+//! Models that libraries export: sends them requests in every suitable format and dialect, and
+//! compares the results with those of the libraries.
 //!
-//! `tests/exports` makes the models, asks and compares, in the libraries' language;
-//! `scripts/exports` installs them. What it has seen is the table in `docs/formats.md`; `UPDATE=1`
-//! rewrites it.
+//! `tests/exports` creates the models, sends the requests and compares the results, in Python;
+//! `scripts/exports` installs the libraries. The outcomes are the table in `docs/formats.md`;
+//! `UPDATE=1` rewrites it.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -18,7 +18,7 @@ use crate::harness::{Builder, EXPORTS};
 const BEGIN: &str = "<!-- The test `exports` writes this table: UPDATE=1 cargo test --test it exports -->";
 const END: &str = "<!-- The end of the table. -->";
 
-/// The kinds of models, in the order of the table's columns.
+/// Kinds of models, in the order of the table's columns.
 const KINDS: [&str; 12] = [
     "numbers",
     "named numbers",
@@ -34,7 +34,7 @@ const KINDS: [&str; 12] = [
     "detector",
 ];
 
-/// The outcome of one model, format and dialect.
+/// Outcome for one model, format and dialect.
 #[derive(Debug, Deserialize)]
 struct Outcome {
     model: String,
@@ -45,7 +45,7 @@ struct Outcome {
     outcome: String,
 }
 
-/// A table of formats and dialects by kinds of models, in the order in which they were asked.
+/// Builds the table of formats and dialects by kinds of models, in the order of the requests.
 fn table(outcomes: &[Outcome], direction: &str) -> String {
     let outcomes: Vec<&Outcome> = outcomes.iter().filter(|row| row.direction == direction).collect();
     let kinds: Vec<&str> = KINDS
@@ -80,7 +80,7 @@ fn table(outcomes: &[Outcome], direction: &str) -> String {
                 answers.into_iter().collect::<Vec<_>>().join(", ")
             })
             .collect();
-        // A bar ends a cell.
+        // An unescaped bar would end the cell.
         let dialect = dialect.replace('|', "\\|");
         text.push_str(&format!("| `{format}` | {dialect} | {} |\n", cells.join(" | ")));
     }
@@ -88,7 +88,7 @@ fn table(outcomes: &[Outcome], direction: &str) -> String {
 }
 
 #[test]
-fn real_exports_are_answered_as_their_libraries_answer_and_documented() {
+fn exported_models_answer_as_their_libraries_do_and_the_table_in_the_docs_matches() {
     let server = Builder::multi().start();
     let folder = server.models().root().display().to_string();
     let told = EXPORTS.output(
@@ -126,12 +126,12 @@ fn real_exports_are_answered_as_their_libraries_answer_and_documented() {
     }
     assert!(
         documented == right,
-        "docs/formats.md is not what the test has seen: run UPDATE=1 cargo test --test it exports, and read the difference\n{right}"
+        "docs/formats.md differs from the outcomes of the test: run UPDATE=1 cargo test --test it exports, and check the difference\n{right}"
     );
 }
 
 #[test]
-fn bad_bodies_are_refused_within_bounds_and_the_server_lives() {
+fn bad_bodies_are_refused_quickly_and_the_server_keeps_running() {
     let server = Builder::multi().start();
     let folder = server.models().root().display().to_string();
     let process = server.process();
@@ -141,7 +141,7 @@ fn bad_bodies_are_refused_within_bounds_and_the_server_lives() {
         [("OMP_NUM_THREADS", "1".to_owned())],
     );
     assert!(told.lines().count() > 10, "{told}");
-    // The process that was measured is the one that has answered to the end.
+    // The measured process has answered all requests.
     server.ping().expect(200);
     assert!(process.is_alive(), "{told}");
 }

@@ -1,4 +1,4 @@
-//! Every model answers its recorded requests in every form that can carry them.
+//! Formats: every model answers its recorded requests in every format that can represent them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Case, Request, Server, Tensor, assert_close, cases, fixture, from_text, to_text};
 
-/// Models with an output that does not follow the rows of its inputs.
+/// Models with an output that is not per row of the inputs.
 const WHOLE: [&str; 3] = ["allocate", "empty_axis", "one_more"];
 
-/// A case of a model that is loaded under its own name.
+/// A recorded case of a model, which is loaded under its own name.
 struct Trial<'a> {
     server: &'a Server,
     model: &'a str,
     case: Case,
 }
 
-/// Loads every model that has cases, and tries each of them.
+/// Loads every model that has cases, and runs `attempt` for each case.
 fn for_each_case(mut attempt: impl FnMut(&Trial<'_>)) {
     let server = Builder::multi().start();
     let entries = fs::read_dir(fixture("")).unwrap().map(|entry| entry.unwrap());
@@ -65,7 +65,7 @@ impl Trial<'_> {
         self.case.inputs.values().any(Tensor::is_float)
     }
 
-    /// The rows that all inputs have in common.
+    /// Returns the inputs as rows, if all inputs have the same number of rows.
     fn rows(&self) -> Option<Vec<Value>> {
         if let [only] = self.case.inputs.values().collect::<Vec<_>>()[..] {
             return (!only.shape.is_empty()).then(|| only.rows());
@@ -78,8 +78,9 @@ impl Trial<'_> {
         )
     }
 
-    /// The answer to rows: one output is its value, several are objects by row. `None` where the case does not say it,
-    /// because each row runs alone (`records.rs` has these).
+    /// Returns the expected predictions: the values of a single output, or an object per row for
+    /// several outputs. `None` if the case does not define them, because each row runs alone
+    /// (`records.rs` tests these).
     fn predictions(&self) -> Option<Value> {
         let rows = self.rows()?.len();
         match (self.outputs().as_slice(), rows) {
@@ -98,13 +99,13 @@ impl Trial<'_> {
         }
     }
 
-    /// By name, as nested lists.
+    /// Returns the outputs by name, as nested lists.
     fn outputs(&self) -> Vec<(String, Value)> {
         let names = self.case.outputs.keys();
         names.map(|name| (name.clone(), self.case.output(name))).collect()
     }
 
-    /// The outputs as tensors, when all of them are.
+    /// Returns the outputs as tensors, if all of them are tensors.
     fn tensors(&self) -> Option<Vec<(&str, Tensor)>> {
         let names = self.case.outputs.keys();
         names
@@ -119,7 +120,7 @@ impl std::fmt::Display for Trial<'_> {
     }
 }
 
-/// Rows as objects by name, when all values have the same number of rows.
+/// Returns rows as objects by name, if all values have the same number of rows.
 fn rows_by_name(values: impl Iterator<Item = (String, Value)>) -> Option<Vec<Value>> {
     let columns: Option<Vec<(String, Vec<Value>)>> = values
         .map(|(name, value)| Some((name, value.as_array()?.clone())))
@@ -146,7 +147,7 @@ fn every_model_answers_rows_of_json() {
         tried += 1;
         let what = trial.to_string();
         assert_close(&trial.ask_json(&json!({"instances": rows})), &expected, &what);
-        // 8.2: a bare array is rows too.
+        // A bare array is also a list of rows.
         assert_close(&trial.ask_json(&json!(rows)), &expected, &what);
         let more = json!({"signature_name": "serving_default", "instances": rows, "configuration": {"deep": [{}]}});
         assert_close(&trial.ask_json(&more), &expected, &what);
@@ -187,7 +188,7 @@ fn every_model_answers_the_open_inference_protocol() {
             .collect();
         let body = json!({"id": "request-7", "inputs": inputs});
         let Some(outputs) = trial.tensors() else {
-            // Neither sequences nor maps exist there.
+            // The protocol has neither sequences nor maps.
             let body = to_text(&body, trial.has_floats());
             let request = Server::invocation(trial.model)
                 .header("Content-Type", "application/json")
@@ -217,7 +218,7 @@ fn every_model_answers_the_open_inference_protocol() {
 }
 
 #[test]
-fn every_model_answers_tensors_behind_a_json_header() {
+fn every_model_answers_binary_tensors_after_a_json_header() {
     for_each_case(|trial| {
         let Some(outputs) = trial.tensors() else { return };
         let mut tail = Vec::new();
@@ -264,7 +265,7 @@ fn every_model_answers_tensors_behind_a_json_header() {
 const TRITON_BINARY: &str = "application/vnd.sagemaker-triton.binary+json";
 
 #[test]
-fn every_model_answers_lines_of_json_with_a_line_per_row() {
+fn every_model_answers_json_lines_with_a_line_per_row() {
     // BT-6, BT-7
     let mut tried = 0;
     for_each_case(|trial| {
@@ -289,8 +290,8 @@ fn every_model_answers_lines_of_json_with_a_line_per_row() {
 }
 
 #[test]
-fn tables_of_numbers_and_words_are_answered_as_csv_with_a_line_per_row() {
-    // BT-7, BT-9. The inputs are given in the model's order.
+fn csv_requests_are_answered_with_a_line_per_row() {
+    // BT-7, BT-9. The columns are in the order of the model's inputs.
     let table: [(&str, &[&str]); 6] = [
         ("mlp", &["features"]),
         ("trees", &["X"]),
@@ -341,7 +342,7 @@ fn tables_of_numbers_and_words_are_answered_as_csv_with_a_line_per_row() {
     }
 }
 
-/// The cells of a row: those of a map are in the order of its keys.
+/// Returns the cells of a row; those of a map are in the order of its keys.
 fn cells(value: &Value) -> Vec<String> {
     match value {
         Value::Array(items) => items.iter().flat_map(cells).collect(),
@@ -351,7 +352,7 @@ fn cells(value: &Value) -> Vec<String> {
     }
 }
 
-/// Cells as floats where they are numbers.
+/// Converts cells that are numbers to floats.
 fn numbers(cells: &[String]) -> Value {
     cells
         .iter()
@@ -397,7 +398,7 @@ fn models_of_one_array_answer_numpy_files() {
     assert!(tried > 25, "{tried}");
 }
 
-/// The type as NumPy has it, which knows neither bfloat16 nor strings of any length.
+/// Returns the NumPy type; NumPy has neither bfloat16 nor strings of any length.
 fn numpy_type(dtype: &str) -> Option<&'static str> {
     Some(match dtype {
         "bool" => "|b1",
@@ -416,7 +417,7 @@ fn numpy_type(dtype: &str) -> Option<&'static str> {
     })
 }
 
-/// What `numpy.save` writes.
+/// Returns the bytes that `numpy.save` writes.
 fn npy(descr: &str, tensor: &Tensor) -> Vec<u8> {
     let shape = tuple(&tensor.shape);
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
@@ -448,8 +449,8 @@ fn the_big_model_answers() {
 }
 
 #[test]
-fn a_container_of_a_pipeline_reads_what_the_one_before_it_sent() {
-    // MC-4, MC-6: body and Content-Type go on as they are, parameters and all.
+fn a_container_of_a_pipeline_reads_the_response_of_the_previous_one() {
+    // MC-4, MC-6: the pipeline passes on the body and the Content-Type unchanged, with parameters.
     let server = Builder::multi().start();
     let url = server.models().place("mlp", "mlp");
     server.load("mlp", &url).expect(200);
@@ -467,7 +468,7 @@ fn a_container_of_a_pipeline_reads_what_the_one_before_it_sent() {
             .header("Accept", accept);
         let first = server.send(&request).expect(200);
         let body = match accept {
-            // The keys of requests and replies differ, as TF-Serving has it.
+            // The keys of requests and responses differ, as in TF-Serving.
             "application/json" => first.text().replace("predictions", "instances").into_bytes(),
             _ => first.body.clone(),
         };

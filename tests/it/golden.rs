@@ -1,4 +1,5 @@
-//! The requests that an artifact brings along: they run at its load, and a wrong answer refuses it.
+//! Example requests in a manifest: they run during the load, and a wrong response makes the load
+//! fail.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Finished, Server, eventually, longshore};
 
-/// Places a model `y = 2 * x` with this manifest, and returns its url.
+/// Places the model `y = 2 * x` with this manifest, and returns its url.
 fn place(server: &Server, name: &str, manifest: &Value) -> String {
     let url = server.models().place_scale(name, 2.0);
     fs::write(Path::new(&url).join("longshore.json"), manifest.to_string()).unwrap();
@@ -20,7 +21,7 @@ fn golden(body: &Value, response: &Value) -> Value {
 }
 
 #[test]
-fn a_model_that_answers_as_its_manifest_expects_is_loaded() {
+fn a_model_with_the_golden_responses_of_its_manifest_is_loaded() {
     let server = Builder::multi().start();
     let manifest = json!({
         "warmup": [{"body": {"instances": [1, 2, 3]}}],
@@ -42,7 +43,7 @@ fn a_model_that_answers_as_its_manifest_expects_is_loaded() {
 }
 
 #[test]
-fn a_load_is_refused_where_a_golden_answer_differs_and_leaves_nothing() {
+fn a_load_fails_if_a_golden_response_differs_and_leaves_nothing() {
     let server = Builder::multi().start();
     let mut manifest = golden(&json!({"instances": [1]}), &json!({"predictions": [2]}));
     manifest["golden"].as_array_mut().unwrap().push(json!({
@@ -70,7 +71,7 @@ fn a_load_is_refused_where_a_golden_answer_differs_and_leaves_nothing() {
 }
 
 #[test]
-fn a_request_of_a_manifest_that_fails_refuses_the_load_with_its_reason() {
+fn a_load_fails_with_the_reason_if_a_request_of_the_manifest_fails() {
     let server = Builder::multi().start();
     let table = [
         (
@@ -115,7 +116,7 @@ fn a_request_of_a_manifest_that_fails_refuses_the_load_with_its_reason() {
 }
 
 #[test]
-fn a_body_may_be_a_file_beside_the_manifest() {
+fn a_golden_body_may_be_a_file_next_to_the_manifest() {
     let server = Builder::multi().start();
     let manifest = |expected: &str| {
         let request = json!({"content_type": "text/csv", "accept": "text/csv", "file": "requests/one.csv"});
@@ -135,7 +136,7 @@ fn a_body_may_be_a_file_beside_the_manifest() {
         message.contains("at row 2, column 1 the answer has \"6.0\", but \"7\" is expected"),
         "{message}"
     );
-    // 16 MiB are read of all files together.
+    // The files of all requests may have 16 MiB together.
     fs::write(other.join("requests/one.csv"), vec![b'1'; (16 << 20) + 1]).unwrap();
     let message = server.load("other", other.to_str().unwrap()).expect(400).message();
     assert!(message.contains("more than 16777216 bytes"), "{message}");
@@ -145,14 +146,14 @@ fn a_body_may_be_a_file_beside_the_manifest() {
 }
 
 #[test]
-fn a_restarted_process_serves_a_model_with_its_manifest_without_its_files() {
+fn a_restarted_process_restores_a_model_and_its_manifest_without_its_files() {
     let cache = tempfile::tempdir().unwrap();
     let server = Builder::multi().argument("--cache-dir").argument(cache.path()).start();
-    // It does not run again: its file is gone by then.
+    // The restore must not run this request, because its file is gone by then.
     let request = json!({"content_type": "text/csv", "file": "request.csv"});
     let manifest = json!({
         "csv": {"missing": ["NA"]},
-        // Longer than a message of the two processes.
+        // Longer than one message between supervisor and worker.
         "labels": (0..40_000).map(|number| format!("label {number}")).collect::<Vec<_>>(),
         "warmup": [request],
     });
@@ -186,7 +187,7 @@ fn pack(folder: &str, archive: &Path) -> Finished {
 }
 
 #[test]
-fn an_artifact_is_packed_with_its_requests_when_it_passes_them_and_not_otherwise() {
+fn pack_runs_the_requests_of_the_manifest_and_refuses_a_model_that_fails_them() {
     let server = Builder::multi().start();
     let manifest = |expected: f64| {
         let request = json!({"content_type": "text/csv", "file": ".requests/one.csv"});
@@ -211,14 +212,14 @@ fn an_artifact_is_packed_with_its_requests_when_it_passes_them_and_not_otherwise
         "{refusal}"
     );
     assert!(!other.exists());
-    // A server refuses it for the same reason.
+    // A server refuses the model for the same reason.
     let message = server.load("m", &url).expect(400).message();
     let (_, reason) = message.split_once("cannot be loaded: ").unwrap();
     assert!(refusal.contains(reason), "{reason}\n{refusal}");
 }
 
 #[test]
-fn a_manifest_that_does_not_fit_the_model_is_refused_by_pack_and_inspect_as_by_a_load() {
+fn pack_and_inspect_refuse_a_manifest_that_does_not_fit_as_a_load_does() {
     let server = Builder::multi().start();
     let url = place(&server, "m", &json!({"outputs": ["nowhere"]}));
     let message = server.load("m", &url).expect(400).message();
@@ -231,7 +232,7 @@ fn a_manifest_that_does_not_fit_the_model_is_refused_by_pack_and_inspect_as_by_a
 }
 
 #[test]
-fn inspect_tells_what_the_manifest_says() {
+fn inspect_shows_the_manifest() {
     let server = Builder::multi().start();
     let manifest = json!({
         "inputs": [{"name": "x", "aliases": ["height"]}],
@@ -241,14 +242,14 @@ fn inspect_tells_what_the_manifest_says() {
         "golden": [{"request": {"body": {"instances": [1]}}, "response": {"predictions": [2]}}],
     });
     let url = place(&server, "m", &manifest);
-    let told = longshore(["inspect", &url]).output();
+    let text = longshore(["inspect", &url]).output();
     for part in [
         "inputs: x (or height)",
         "outputs: y as double",
         "CSV: missing values NA",
         "requests: 1 warm-up, 1 golden",
     ] {
-        assert!(told.contains(part), "{part}\n{told}");
+        assert!(text.contains(part), "{part}\n{text}");
     }
     let report = longshore(["inspect", &url, "--json"]).json();
     assert_eq!(report["manifest"]["outputs"], manifest["outputs"]);

@@ -1,7 +1,8 @@
-//! Execution providers: what is asked for is used, or the server does not start.
+//! Execution providers: the server uses the chosen one, or does not start.
 //!
-//! What needs a GPU runs where `LONGSHORE_TEST_PROVIDER` says `cuda` or `tensorrt` and `ORT_DYLIB_PATH` names a GPU build of
-//! ONNX Runtime, and says aloud elsewhere that it was skipped.
+//! Tests that need a GPU run if `LONGSHORE_TEST_PROVIDER` is `cuda` or `tensorrt` and
+//! `ORT_DYLIB_PATH` names a GPU build of ONNX Runtime. Otherwise they print that they were
+//! skipped.
 
 use std::env;
 
@@ -11,19 +12,20 @@ use crate::harness::{Builder, in_parallel};
 
 const VARIABLE: &str = "LONGSHORE_TEST_PROVIDER";
 
-/// A server whose models run on this machine's GPU; `None`, and a word about it, where there is none to be tested.
+/// Builds a server whose models run on this machine's GPU. Without a provider to test, prints that
+/// and returns `None`.
 fn on_gpu() -> Option<Builder> {
     let Some(provider) = env::var_os(VARIABLE) else {
-        eprintln!("SKIPPED: {VARIABLE} names no execution provider to be tested");
+        eprintln!("SKIPPED: {VARIABLE} does not name an execution provider to test");
         return None;
     };
     Some(Builder::multi().argument("--provider").argument(provider))
 }
 
 #[test]
-fn a_provider_that_the_library_is_built_without_is_named_at_the_start() {
+fn the_start_error_names_a_provider_that_the_library_lacks() {
     if env::var_os(VARIABLE).is_some() {
-        eprintln!("SKIPPED: {VARIABLE} is set, so the library has it");
+        eprintln!("SKIPPED: {VARIABLE} is set, so the library has the provider");
         return;
     }
     for provider in ["cuda", "tensorrt"] {
@@ -39,7 +41,7 @@ fn a_provider_that_the_library_is_built_without_is_named_at_the_start() {
 }
 
 #[test]
-fn where_it_may_be_either_the_cpu_serves_and_the_log_says_why() {
+fn provider_auto_falls_back_to_the_cpu_with_a_warning() {
     if env::var_os(VARIABLE).is_some() {
         eprintln!("SKIPPED: {VARIABLE} is set, so there is a GPU");
         return;
@@ -52,7 +54,7 @@ fn where_it_may_be_either_the_cpu_serves_and_the_log_says_why() {
 }
 
 #[test]
-fn a_provider_that_does_not_exist_is_named() {
+fn the_error_names_an_unknown_provider() {
     let ended = Builder::multi()
         .environment("LONGSHORE_PROVIDER", "abacus")
         .run_to_end();
@@ -69,7 +71,7 @@ fn the_cpu_is_a_provider() {
 }
 
 #[test]
-fn models_on_a_gpu_answer_as_they_do_on_the_cpu_to_many_at_once() {
+fn models_on_a_gpu_give_the_same_results_as_on_the_cpu_under_load() {
     let Some(builder) = on_gpu() else { return };
     let server = builder.start();
     let url = server.models().place_scale("scale", 2.0);
@@ -81,8 +83,8 @@ fn models_on_a_gpu_answer_as_they_do_on_the_cpu_to_many_at_once() {
 }
 
 #[test]
-fn a_gpu_without_room_is_a_507_and_leaves_the_others() {
-    // MM-18, for the device's memory.
+fn a_full_gpu_is_a_507_and_other_models_stay_loaded() {
+    // MM-18, for the memory of the GPU.
     let Some(builder) = on_gpu() else { return };
     let server = builder.arguments(["--gpu-memory-limit", "64MiB"]).start();
     let mut loaded: Vec<String> = Vec::new();
@@ -95,7 +97,7 @@ fn a_gpu_without_room_is_a_507_and_leaves_the_others() {
         }
         response.expect(200);
         loaded.push(name);
-        assert!(loaded.len() < 100, "the limit is none");
+        assert!(loaded.len() < 100, "the memory limit is not enforced");
     }
     assert!(!loaded.is_empty());
     for name in &loaded {
@@ -107,7 +109,7 @@ fn a_gpu_without_room_is_a_507_and_leaves_the_others() {
 }
 
 #[test]
-fn a_gpu_that_is_not_there_is_named_at_the_start() {
+fn the_start_error_names_a_missing_gpu() {
     let Some(builder) = on_gpu() else { return };
     let ended = builder.arguments(["--device", "4711"]).run_to_end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");

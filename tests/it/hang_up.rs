@@ -1,10 +1,11 @@
-//! A client that hangs up takes its request with it: its run ends and its place is free, long before the deadline.
+//! A client that hangs up cancels its request: its run ends and its slot is free long before the
+//! deadline.
 
 use serde_json::json;
 
 use crate::harness::{A_SECOND, Builder, Connection, FOREVER, Request, Server, eventually};
 
-/// A server with the `spin` model, one compute thread, and a deadline that no test lives to see.
+/// Starts a server with the `spin` model, one compute thread, and a deadline that no test reaches.
 fn with_spin(arguments: &[&str]) -> Server {
     let server = Builder::multi()
         .arguments(["--threads", "1", "--request-timeout", "1h"])
@@ -15,7 +16,7 @@ fn with_spin(arguments: &[&str]) -> Server {
     server
 }
 
-/// A client that has sent a request and waits for the answer.
+/// Connects a client that has sent a request and waits for the response.
 fn asking(server: &Server, iterations: u64) -> Connection {
     let mut connection = server.connect();
     connection.write(&Server::spin("spin", iterations).to_bytes()).unwrap();
@@ -29,7 +30,7 @@ fn wait_for_waiting(server: &Server, count: u64) {
 }
 
 #[test]
-fn clients_that_leave_end_their_runs_and_free_their_places() {
+fn clients_that_hang_up_cancel_their_runs_and_free_their_slots() {
     let server = with_spin(&["--queue", "8"]);
     let running = asking(&server, FOREVER);
     server.wait_for_running(1);
@@ -45,7 +46,7 @@ fn clients_that_leave_end_their_runs_and_free_their_places() {
 }
 
 #[test]
-fn a_place_in_the_queue_is_free_as_soon_as_its_client_leaves() {
+fn a_slot_in_the_queue_is_free_as_soon_as_its_client_hangs_up() {
     let server = with_spin(&["--queue", "2"]);
     let running = asking(&server, FOREVER);
     server.wait_for_running(1);
@@ -54,7 +55,7 @@ fn a_place_in_the_queue_is_free_as_soon_as_its_client_leaves() {
         wait_for_waiting(&server, 2);
         server.send(&Server::spin("spin", 1)).expect(503);
         drop(waiting);
-        // While the first runs on.
+        // The first request is still running.
         wait_for_waiting(&server, 0);
         assert_eq!(server.metric("longshore_requests_running"), 1);
     }
@@ -64,7 +65,7 @@ fn a_place_in_the_queue_is_free_as_soon_as_its_client_leaves() {
 }
 
 #[test]
-fn a_client_that_closes_its_half_has_left() {
+fn a_client_that_closes_its_sending_side_has_hung_up() {
     let server = with_spin(&[]);
     let connection = asking(&server, FOREVER);
     server.wait_for_running(1);
@@ -73,10 +74,10 @@ fn a_client_that_closes_its_half_has_left() {
 }
 
 #[test]
-fn a_connection_that_is_kept_and_used_ahead_of_answers_is_not_disturbed() {
+fn pipelined_requests_on_a_kept_connection_are_not_cancelled() {
     let server = with_spin(&[]);
     let mut connection = server.connect();
-    // The next requests are there while the first one runs.
+    // The next requests arrive while the first one runs.
     let counts = [A_SECOND / 4, 3, A_SECOND / 4, 5];
     let together: Vec<u8> = counts
         .iter()
@@ -87,7 +88,7 @@ fn a_connection_that_is_kept_and_used_ahead_of_answers_is_not_disturbed() {
         let answer = connection.read_response("POST").unwrap().expect(200);
         assert_eq!(answer.json(), json!({"outputs": (count % 64) as f64}));
     }
-    // And while another client leaves.
+    // Another client hangs up while a request of this one runs.
     for _ in 0..5 {
         connection
             .write(&Server::spin("spin", A_SECOND / 8).to_bytes())
@@ -99,8 +100,8 @@ fn a_connection_that_is_kept_and_used_ahead_of_answers_is_not_disturbed() {
 }
 
 #[test]
-fn a_load_and_an_unload_go_on_without_the_client_that_asked() {
-    // MM-14: the platform gives up after a minute and asks later.
+fn a_load_and_an_unload_continue_after_their_client_hangs_up() {
+    // MM-14: the platform stops waiting after a minute and asks again later.
     let server = Builder::multi().start();
     let url = server.models().place_slow("slow", 12);
     let mut connection = server.connect();
@@ -128,13 +129,13 @@ fn a_client_that_does_not_read_its_reply_is_disconnected() {
     let before = server.process().sockets();
     let mut connection = server.connect();
     connection.write(&request.to_bytes()).unwrap();
-    // More than the kernel keeps for a client, so that some of it is still with the server.
-    eventually("it is answered", || {
+    // The response is larger than the kernel's buffer, so part of it is still in the server.
+    eventually("the request is answered", || {
         server.metric("longshore_requests_total{route=\"invoke\",status=\"200\"}") == 1
     });
     eventually("the connection is closed", || server.process().sockets() <= before);
-    assert!(connection.read_response("POST").is_err(), "the reply is whole");
-    // Whoever reads is served as ever, however long it takes.
+    assert!(connection.read_response("POST").is_err(), "the response is complete");
+    // A client that reads gets its response.
     let mut connection = server.connect();
     connection.write(&request.to_bytes()).unwrap();
     connection.read_response("POST").unwrap().expect(200);

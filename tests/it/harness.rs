@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Shared parts of the tests.
 
 mod builder;
 mod cases;
@@ -32,8 +32,8 @@ pub use s3::{Bucket, S3};
 pub use sandbox::skip_unless;
 pub use server::Server;
 
-/// Far longer than anything takes that works, even on a busy machine, and much shorter than what
-/// never ends: a model of `bad/function_bomb`, a run of [`FOREVER`].
+/// Timeout far above the time of any correct operation, even on a busy machine, and far below that
+/// of an endless one: a load of `bad/function_bomb`, or a run of [`FOREVER`].
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Iterations of the `spin` model that take days.
@@ -42,20 +42,20 @@ pub const FOREVER: u64 = 1 << 40;
 /// Iterations of the `spin` model that take about a second.
 pub const A_SECOND: u64 = 155_000;
 
-/// Returns when `condition` holds; fails when it does not come to hold.
+/// Waits until `condition` holds; fails after [`PATIENCE`].
 #[track_caller]
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     assert!(
         eventually_within(PATIENCE, condition),
-        "it did not come to pass that {what}"
+        "timeout while waiting until {what}"
     );
 }
 
-/// Whether `condition` comes to hold within `patience`.
-fn eventually_within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+/// Waits until `condition` holds, for `timeout` at most; returns whether it holds.
+fn eventually_within(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !condition() {
-        if start.elapsed() >= patience {
+        if start.elapsed() >= timeout {
             return false;
         }
         thread::sleep(Duration::from_millis(5));
@@ -63,12 +63,12 @@ fn eventually_within(patience: Duration, mut condition: impl FnMut() -> bool) ->
     true
 }
 
-/// Tells threads that work in the background to come to an end.
+/// Flag that stops background threads.
 #[derive(Debug, Default)]
 pub struct Stop(AtomicBool);
 
-/// Raises its [`Stop`] when it is dropped, so also when the test fails: a scope waits for its
-/// threads in any case.
+/// Raises its [`Stop`] on drop, also when the test fails: a thread scope waits for its threads in
+/// any case.
 #[derive(Debug)]
 pub struct StopOnDrop<'a>(&'a Stop);
 
@@ -88,7 +88,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Does `work` for each of `items` on `threads` threads, and returns the results in the order of
+/// Runs `work` for each of `items` on `threads` threads, and returns the results in the order of
 /// the items.
 pub fn in_parallel<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let share = items.len().div_ceil(threads).max(1);

@@ -1,10 +1,12 @@
-//! No model ends the server, holds up another, or reads what is not its own, whatever it is made of (PI-4, MM-18).
+//! Hostile models: no model ends the server, delays other models, or reads foreign files, whatever
+//! its content (PI-4, MM-18).
 //!
-//! The corpus is written by this program: good models with bytes changed, and models made by hand for each way in which
-//! ONNX Runtime, or a server around it, is known or could be thought to fail. Every one of them is loaded, asked if it
-//! loads, and unloaded, by one server, while a control model has to answer.
+//! This program writes the corpus: good models with changed bytes, and models made by hand for
+//! each known or conceivable failure of ONNX Runtime or of a server around it. One server loads,
+//! invokes and unloads each of them, while a control model has to keep answering.
 //!
-//! `HOSTILE="loop;weights"` tries only what has one of these in its name, `HOSTILE="-loop"` all but that.
+//! `HOSTILE="loop;weights"` tries only the models with one of these words in their names,
+//! `HOSTILE="-loop"` all except those.
 
 mod artifact;
 mod bombs;
@@ -28,23 +30,23 @@ use crate::support::random::Random;
 use artifact::{Expected, Hostile};
 use watch::Watch;
 
-/// Artifacts that are tried at once.
+/// Number of artifacts that are tried in parallel.
 const AT_ONCE: usize = 8;
 
-/// Problems that are told. A server that is gone is one for all that come after.
+/// Number of problems that are printed. If the server dies, all later artifacts are problems.
 const SHOWN: usize = 20;
 
-/// What no model may read, as four floats.
+/// Content of the secret file, which no model may read, as four floats.
 const SECRET: [f32; 4] = [31415.5, 27182.25, 16180.125, 14142.0625];
 
 #[test]
-fn no_artifact_ends_the_server_or_reads_what_is_not_its_own_and_each_is_refused_with_its_reason() {
+fn no_hostile_artifact_ends_the_server_or_reads_foreign_files() {
     let server = Builder::multi()
         .with_caught_panics()
         .arguments(["--memory-limit", "512MiB", "--request-timeout", "4s"])
         .environment("LONGSHORE_PREPARE_TIMEOUT", "5s")
         .start();
-    // Where `..` of `..` of an artifact is.
+    // The path `../..` of an artifact leads here.
     let secret = server.models().path("secret.bin");
     std::fs::write(&secret, SECRET.map(f32::to_le_bytes).concat()).unwrap();
     let corpus = corpus(&secret);
@@ -93,7 +95,7 @@ fn no_artifact_ends_the_server_or_reads_what_is_not_its_own_and_each_is_refused_
 }
 
 #[test]
-fn the_corpus_is_large_and_every_name_in_it_is_one_artifacts() {
+fn the_corpus_is_large_and_its_names_are_unique() {
     let corpus = everything(Path::new("/models/secret.bin"));
     assert!(corpus.len() >= 300, "{}", corpus.len());
     let mut names: Vec<&str> = corpus.iter().map(|hostile| &*hostile.name).collect();
@@ -115,7 +117,7 @@ fn everything(secret: &Path) -> Vec<Hostile> {
     .concat()
 }
 
-/// What is to be tried, numbered, in an order that mixes what takes long with what does not.
+/// Returns the chosen artifacts with numbers, shuffled so that slow and fast ones mix.
 fn corpus(secret: &Path) -> Vec<(usize, Hostile)> {
     let wanted = env::var("HOSTILE").unwrap_or_default();
     let words: Vec<&str> = wanted.split(';').filter(|word| !word.is_empty()).collect();
@@ -133,10 +135,11 @@ fn corpus(secret: &Path) -> Vec<(usize, Hostile)> {
     corpus
 }
 
-/// Loads, asks and unloads one artifact, and then sees whether all is well. The error says what is not.
+/// Loads, invokes and unloads one artifact, and then checks the server. The error describes the
+/// first problem.
 ///
-/// Whoever finds no room beside the others may try once more, as the platform does (MM-18), when they have ended: then there
-/// is nothing but the artifact to blame.
+/// An artifact that does not fit next to the others is tried once more, as the platform does
+/// (MM-18), after these have ended, so that only the artifact itself can be the cause.
 fn attempt(server: &Server, number: usize, hostile: &Hostile, turns: &RwLock<()>) -> Result<(), String> {
     let name = format!("hostile{number}");
     let folder = server.models().path(&name).join("model");
@@ -156,7 +159,7 @@ fn attempt(server: &Server, number: usize, hostile: &Hostile, turns: &RwLock<()>
         let answer = send(server, &Server::invocation(&name).json(&hostile.body))?;
         judge_answer(hostile, &answer)?;
         let unloaded = send(server, &Request::delete(format!("/models/{name}")))?;
-        expect(&unloaded, unloaded.status == 200, "it is not unloaded")?;
+        expect(&unloaded, unloaded.status == 200, "the unload failed")?;
     }
     drop((among_others, alone));
     let ping = send(server, &Request::get("/ping"))?;
@@ -175,14 +178,14 @@ fn judge_load(hostile: &Hostile, name: &str, loaded: &Response) -> Result<(), St
         Expected::Serves => loaded.status == 200,
         Expected::Endless | Expected::Unanswered | Expected::Harmless => [200, 400, 507].contains(&loaded.status),
     };
-    expect(loaded, right, "another status was expected of the load")?;
+    expect(loaded, right, "the load has an unexpected status")?;
     if loaded.status == 200 {
         return Ok(());
     }
     let message = loaded.message();
-    // The platform shows it without the request.
+    // The platform shows the message without the request.
     expect(loaded, message.contains(name), "the refusal does not name the model")?;
-    // On a busy machine the time may be over before the reason is found.
+    // On a busy machine the preparation may time out before it finds the reason.
     if message.contains("--prepare-timeout") {
         return Ok(());
     }
@@ -197,7 +200,7 @@ fn judge_load(hostile: &Hostile, name: &str, loaded: &Response) -> Result<(), St
     let reason = message
         .rsplit_once("ONNX Runtime refuses the model:")
         .map_or(&*message, |(_, reason)| reason);
-    expect(loaded, reason.trim().len() > 12, "the refusal says no reason")
+    expect(loaded, reason.trim().len() > 12, "the refusal does not give a reason")
 }
 
 fn judge_answer(hostile: &Hostile, answer: &Response) -> Result<(), String> {
@@ -208,14 +211,14 @@ fn judge_answer(hostile: &Hostile, answer: &Response) -> Result<(), String> {
         Expected::Unanswered => [400, 507].contains(&answer.status),
         Expected::Refused(_) => false,
     };
-    expect(answer, right, "another status was expected of the answer")?;
+    expect(answer, right, "the response has an unexpected status")?;
     let text = answer.text();
-    let told = SECRET.iter().any(|number| text.contains(&number.to_string()));
-    expect(answer, !told, "the answer holds the secret")
+    let is_leaked = SECRET.iter().any(|number| text.contains(&number.to_string()));
+    expect(answer, !is_leaked, "the response contains the secret")
 }
 
 fn send(server: &Server, request: &Request) -> Result<Response, String> {
-    try_send(server.address(), request).map_err(|error| format!("no answer: {error}"))
+    try_send(server.address(), request).map_err(|error| format!("no response: {error}"))
 }
 
 fn expect(response: &Response, right: bool, otherwise: &str) -> Result<(), String> {

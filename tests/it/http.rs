@@ -1,4 +1,4 @@
-//! HTTP itself: routes, methods, connections, odd requests.
+//! HTTP itself: routes, methods, connections and unusual requests.
 
 use std::io::{Read, Write};
 
@@ -35,7 +35,7 @@ fn an_unknown_path_is_a_404() {
 }
 
 #[test]
-fn the_slashes_of_a_models_name_are_to_be_encoded_and_the_404_says_so() {
+fn a_404_explains_how_to_encode_slashes_in_a_model_name() {
     let server = Builder::multi().start();
     let error = server
         .send(&Request::post("/models/de/berlin/invoke"))
@@ -50,7 +50,7 @@ fn the_slashes_of_a_models_name_are_to_be_encoded_and_the_404_says_so() {
 }
 
 #[test]
-fn a_wrong_method_is_a_405_that_says_which_are_right() {
+fn a_wrong_method_is_a_405_that_lists_the_allowed_methods() {
     let server = with_scale();
     let table = [
         ("/ping", "GET, HEAD, POST", vec!["PUT", "DELETE", "PATCH", "OPTIONS"]),
@@ -82,7 +82,7 @@ fn the_health_check_is_answered_as_get_head_and_post() {
 }
 
 #[test]
-fn a_connection_serves_one_request_after_the_other_whatever_their_answers() {
+fn a_connection_serves_further_requests_after_any_response() {
     let server = with_scale();
     let mut connection = server.connect();
     let invocation = Server::invocation("m").json(&json!({"instances": [2]}));
@@ -103,7 +103,7 @@ fn a_connection_serves_one_request_after_the_other_whatever_their_answers() {
 }
 
 #[test]
-fn requests_sent_together_are_answered_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     let server = with_scale();
     let mut connection = server.connect();
     let invocations: Vec<Request> = (0..10)
@@ -150,7 +150,7 @@ fn a_body_that_arrives_byte_by_byte_is_read() {
 }
 
 #[test]
-fn a_client_that_waits_to_be_told_to_continue_is_told() {
+fn a_client_that_expects_100_continue_gets_it() {
     let server = with_scale();
     let body = json!({"instances": [1]}).to_string();
     let request = Server::invocation("m")
@@ -169,7 +169,7 @@ fn a_client_that_waits_to_be_told_to_continue_is_told() {
 }
 
 #[test]
-fn a_client_that_waits_with_a_body_over_the_limit_is_refused_before_it_sends_one() {
+fn a_body_over_the_limit_is_refused_before_a_client_with_expect_continue_sends_it() {
     let server = with_scale();
     let head = |path: &str, length: u64| {
         format!(
@@ -186,10 +186,10 @@ fn a_client_that_waits_with_a_body_over_the_limit_is_refused_before_it_sends_one
     ] {
         let mut connection = server.connect();
         connection.write(head(path, length).as_bytes()).unwrap();
-        // No interim status comes first: that would be read as the status.
+        // There is no interim response first: the client would read its status as the result.
         let answer = connection.read_response("POST").unwrap().expect(413);
         assert!(answer.text().contains("larger than"), "{}", answer.text());
-        // What the client sends now would be taken for that body.
+        // The server would read later data of the client as the body, so the connection closes.
         assert_eq!(answer.header("connection"), Some("close"), "{path}");
     }
     let refused = "longshore_requests_total{route=\"invoke\",status=\"413\"}";
@@ -198,7 +198,7 @@ fn a_client_that_waits_with_a_body_over_the_limit_is_refused_before_it_sends_one
 }
 
 #[test]
-fn what_is_no_http_is_refused_and_the_server_lives_on() {
+fn malformed_http_is_refused_and_the_server_keeps_running() {
     let server = with_scale();
     let invocation = "POST /models/m/invoke HTTP/1.1\r\nHost: x\r\n";
     let requests: [Vec<u8>; 11] = [
@@ -220,7 +220,7 @@ fn what_is_no_http_is_refused_and_the_server_lives_on() {
         connection.write(&request).unwrap();
         let refusal = connection.read_unchecked("POST").unwrap();
         assert_eq!(refusal.status, 400, "{text}");
-        // The rest of the connection has no meaning.
+        // The rest of the connection does not matter.
         let _ = connection.read_to_end();
         server.ping().expect(200);
     }
@@ -228,7 +228,7 @@ fn what_is_no_http_is_refused_and_the_server_lives_on() {
 }
 
 #[test]
-fn a_client_that_hangs_up_in_the_middle_leaves_nothing_behind() {
+fn a_client_that_hangs_up_during_its_request_leaves_nothing_behind() {
     let server = with_scale();
     let request = Server::invocation("m")
         .json(&json!({"instances": vec![1; 1000]}))
@@ -245,7 +245,7 @@ fn a_client_that_hangs_up_in_the_middle_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_compressed_body_is_unpacked_within_the_limit_of_a_body() {
+fn a_compressed_body_is_decompressed_up_to_the_body_limit() {
     const LIMIT: usize = 256 << 10;
     let server = Builder::multi().arguments(["--max-body", "256KiB"]).start();
     let url = server.models().place_scale("m", 2.0);
@@ -254,7 +254,7 @@ fn a_compressed_body_is_unpacked_within_the_limit_of_a_body() {
         let request = Server::invocation("m").header("Content-Encoding", encoding);
         server.send(&request.header("Content-Type", "application/json").body(body))
     };
-    // As much white space as a body may have makes no difference to JSON.
+    // JSON ignores white space, so it can fill the body up to the limit.
     let body = |spaces: usize| [b"[1.0]".as_slice(), &vec![b' '; spaces]].concat();
     for spaces in [0, 100_000, LIMIT - 5] {
         let body = body(spaces);
@@ -266,7 +266,7 @@ fn a_compressed_body_is_unpacked_within_the_limit_of_a_body() {
         );
         assert_eq!(send("identity", body).expect(200).json(), expected);
     }
-    // A bomb: 64 MiB in 64 KB, or in 6.
+    // A bomb: 64 MiB in 64 KB (gzip) or 6 KB (zstd).
     let bomb = body(64 << 20);
     for (encoding, body) in [("gzip", gzip(&bomb)), ("zstd", zstd::encode_all(&bomb[..], 1).unwrap())] {
         assert!(body.len() < LIMIT);
@@ -297,7 +297,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_long_reply_is_compressed_for_clients_that_accept_it_where_the_operator_wants_that() {
+fn a_long_response_is_compressed_for_clients_that_accept_it_if_compress_above_is_set() {
     let server = Builder::multi().arguments(["--compress-above", "1KiB"]).start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -326,7 +326,7 @@ fn a_long_reply_is_compressed_for_clients_that_accept_it_where_the_operator_want
 }
 
 #[test]
-fn custom_attributes_are_echoed_and_held_to_their_bounds() {
+fn custom_attributes_are_echoed_up_to_their_limit() {
     // IN-3
     let server = with_scale();
     let ask = |value: &[u8]| -> Response {
@@ -347,7 +347,7 @@ fn custom_attributes_are_echoed_and_held_to_their_bounds() {
 }
 
 #[test]
-fn the_headers_of_the_platform_change_nothing() {
+fn headers_of_the_platform_do_not_change_the_response() {
     // IN-1
     let server = with_scale();
     let request = Server::invocation("m")
@@ -363,7 +363,7 @@ fn the_headers_of_the_platform_change_nothing() {
 }
 
 #[test]
-fn batch_transform_is_told_how_to_call() {
+fn execution_parameters_describe_how_batch_transform_should_call() {
     // BT-2
     let server = Builder::multi().start();
     let parameters = server.send(&Request::get("/execution-parameters")).expect(200).json();
@@ -384,7 +384,7 @@ fn batch_transform_is_told_how_to_call() {
 }
 
 #[test]
-fn metrics_count_what_was_asked_by_route_and_never_by_model() {
+fn metrics_count_requests_by_route_and_never_by_model() {
     let server = with_scale();
     for _ in 0..3 {
         server.assert_scales("m", 2.0);

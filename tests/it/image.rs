@@ -1,5 +1,5 @@
-//! The image, in surroundings that only a container has. `scripts/smoke` runs these, and the other tests against the image,
-//! too; elsewhere they say aloud that they were skipped.
+//! Tests of the image in an environment that only a container has. `scripts/smoke` runs these, and
+//! also the other tests against the image. Elsewhere they print that they were skipped.
 
 mod endpoint;
 
@@ -15,7 +15,7 @@ use crate::cgroup::Cgroup;
 use crate::harness::{A_SECOND, Builder, Connection, Request, Server, docker, eventually, fixture, image_or_skip};
 use crate::support::networks;
 
-/// Where the platform puts a model, as the container sees it.
+/// Path at which the container sees a model that the platform has downloaded.
 fn url(name: &str) -> String {
     format!("/opt/ml/models/{name}/model")
 }
@@ -25,7 +25,7 @@ fn many(options: &[&str]) -> Builder {
 }
 
 #[test]
-fn the_image_says_what_the_platform_has_to_know() {
+fn the_image_has_the_labels_and_settings_that_the_platform_needs() {
     // 1.3, ST-1, ST-2
     let Some(image) = image_or_skip() else { return };
     let config: Value = serde_json::from_str(&docker(["inspect", "--format", "{{json .Config}}", &image])).unwrap();
@@ -33,7 +33,7 @@ fn the_image_says_what_the_platform_has_to_know() {
         let label = format!("com.amazonaws.sagemaker.capabilities.{capability}");
         assert_eq!(config["Labels"][&label], "true", "{config}");
     }
-    // Not yet.
+    // Not supported yet.
     let streaming = "com.amazonaws.sagemaker.capabilities.bidirectional-streaming";
     assert_eq!(config["Labels"].get(streaming), None, "{config}");
     assert_eq!(config["Entrypoint"], json!(["/usr/bin/longshore"]));
@@ -41,7 +41,7 @@ fn the_image_says_what_the_platform_has_to_know() {
 }
 
 #[test]
-fn the_image_has_the_certificate_authorities_that_stores_are_checked_by() {
+fn the_image_contains_certificate_authorities_for_tls_to_stores() {
     let Some(image) = image_or_skip() else { return };
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("authorities");
@@ -54,7 +54,7 @@ fn the_image_has_the_certificate_authorities_that_stores_are_checked_by() {
 }
 
 #[test]
-fn a_container_without_rights_network_or_disk_serves() {
+fn a_container_without_privileges_network_or_writable_disk_serves() {
     // ST-7, ST-8, ST-10
     if image_or_skip().is_none() {
         return;
@@ -75,7 +75,7 @@ fn a_container_without_rights_network_or_disk_serves() {
     for index in 0..4 {
         server.models().place_big(&format!("big{index}"));
     }
-    // Its network is not ours, so whoever speaks to it has to be there.
+    // The container has its own network, so the client thread has to enter its namespace.
     let network = File::open(format!("/proc/{}/ns/net", server.supervisor().0)).unwrap();
     let talk = || {
         move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -89,7 +89,7 @@ fn a_container_without_rights_network_or_disk_serves() {
                 connection.send(&asked).expect(200).json(),
                 json!({"predictions": [8.0]})
             );
-            // Together they are more than there is room for in /tmp.
+            // Together the models do not fit into /tmp.
             for index in 0..4 {
                 let name = format!("big{index}");
                 connection.send(&load(&name)).expect(200);
@@ -105,7 +105,7 @@ fn a_container_without_rights_network_or_disk_serves() {
 }
 
 #[test]
-fn docker_stop_ends_a_container_that_is_busy_and_its_requests_are_answered() {
+fn docker_stop_ends_a_busy_container_after_its_requests_are_answered() {
     // ST-2, ST-3
     if image_or_skip().is_none() {
         return;
@@ -129,8 +129,9 @@ fn docker_stop_ends_a_container_that_is_busy_and_its_requests_are_answered() {
 }
 
 #[test]
-fn a_container_that_is_full_says_so_and_is_not_killed() {
-    // MM-18: "exact" is that nearly all of the limit is in use by then, and that one unload makes room for one model.
+fn a_full_container_answers_507_and_is_not_killed() {
+    // MM-18: at the first 507, nearly all of the limit must be in use, and one unload must free
+    // enough memory for one model.
     const LIMIT: u64 = 256 << 20;
     if image_or_skip().is_none() {
         return;
@@ -156,7 +157,7 @@ fn a_container_that_is_full_says_so_and_is_not_killed() {
             status => panic!("{status}"),
         }
         count += 1;
-        assert!(count < 200, "the limit is none");
+        assert!(count < 200, "the memory limit is not enforced");
     }
     let group = Cgroup::of(server.supervisor().0).unwrap();
     let (all, files) = group.usage();
@@ -176,8 +177,8 @@ fn a_container_that_is_full_says_so_and_is_not_killed() {
 }
 
 #[test]
-fn two_containers_in_series_have_a_port_each() {
-    // ST-6, MC-4 to MC-6: they share a network as those of an instance do.
+fn two_containers_of_a_pipeline_use_different_ports() {
+    // ST-6, MC-4 to MC-6: the containers share a network, as those of one instance do.
     if image_or_skip().is_none() {
         return;
     }

@@ -1,4 +1,4 @@
-//! `longshore inspect`: what it says is so, and what it suggests works.
+//! `longshore inspect`: its report is true, and its example requests work.
 
 use std::fs;
 use std::io::Write;
@@ -17,7 +17,7 @@ fn inspect(path: impl AsRef<Path>) -> Value {
     longshore(["inspect", "--json", path.as_ref().to_str().unwrap()]).json()
 }
 
-/// The models that answer requests.
+/// Returns the names of the models that answer requests.
 fn models() -> Vec<String> {
     let folders = fs::read_dir(fixture("")).unwrap().flatten().map(|entry| entry.path());
     let mut names: Vec<String> = folders
@@ -44,9 +44,9 @@ fn every_sample_request_is_answered() {
         server.load(&model, &url).expect(200);
         let report = inspect(&url);
         let samples = report["samples"].as_array().unwrap();
-        // Whatever a model takes, one of the JSON forms carries it.
+        // One of the JSON forms can represent the inputs of every model.
         assert!(!samples.is_empty(), "{report}");
-        // Two more where the columns have names.
+        // There are two more forms if the columns have names.
         let forms = samples.len() + report["unfit"].as_array().unwrap().len();
         assert!([8, 10].contains(&forms), "{report}");
         for sample in samples {
@@ -60,7 +60,7 @@ fn every_sample_request_is_answered() {
 }
 
 #[test]
-fn the_command_lines_work_in_a_shell() {
+fn the_printed_command_lines_work_in_a_shell() {
     if skip_unless(&["curl", "--version"]) {
         return;
     }
@@ -88,7 +88,7 @@ fn the_command_lines_work_in_a_shell() {
 }
 
 #[test]
-fn it_says_what_the_model_is_and_what_it_takes() {
+fn inspect_describes_the_model_and_its_inputs() {
     let report = inspect(fixture("two_inputs"));
     for (key, expected) in [
         ("model", json!("model.onnx")),
@@ -117,27 +117,25 @@ fn it_says_what_the_model_is_and_what_it_takes() {
 }
 
 #[test]
-fn what_longshore_json_says_of_batches_counts_more_than_the_analysis() {
+fn the_batching_key_of_longshore_json_overrides_the_analysis() {
     let models = Models::new();
     let folder = models.place("mlp", "m");
     let batches = |manifest: &Value| {
         fs::write(Path::new(&folder).join("longshore.json"), manifest.to_string()).unwrap();
         assert_eq!(inspect(&folder)["batching"], manifest["batching"]);
-        let told = longshore(["inspect", &folder]).output();
-        told.lines()
+        let text = longshore(["inspect", &folder]).output();
+        text.lines()
             .find(|line| line.starts_with("batches"))
             .unwrap()
             .to_owned()
     };
-    assert!(batches(&json!({})).ends_with("requests that wait are joined"));
-    assert!(
-        batches(&json!({"batching": false})).ends_with("every request runs alone: longshore.json turns batching off")
-    );
-    assert!(batches(&json!({"batching": {"max_rows": 8}})).ends_with("requests that wait are joined"));
+    assert!(batches(&json!({})).ends_with("waiting requests are batched"));
+    assert!(batches(&json!({"batching": false})).ends_with("every request runs alone: longshore.json turns batching off"));
+    assert!(batches(&json!({"batching": {"max_rows": 8}})).ends_with("waiting requests are batched"));
 }
 
 #[test]
-fn an_archive_is_inspected_as_what_it_was_packed_from() {
+fn an_archive_gets_the_same_report_as_its_folder() {
     let models = Models::new();
     let (folder, archive) = (models.place("mlp", "m"), models.path("m.tar.gz"));
     let archive = archive.to_str().unwrap();
@@ -177,7 +175,7 @@ fn long_requests_are_written_to_files() {
 }
 
 #[test]
-fn what_is_known_of_a_model_that_cannot_be_loaded_is_shown_with_the_reason() {
+fn inspect_shows_the_files_of_a_model_that_cannot_be_loaded_and_the_reason() {
     let finished = longshore(["inspect", fixture("bad/unknown_operator").to_str().unwrap()]);
     assert!(finished.refusal().contains("No Op registered for Frobnicate"));
     assert!(finished.printed().contains("Frobnicate 1"), "{}", finished.printed());
@@ -188,7 +186,7 @@ fn what_is_known_of_a_model_that_cannot_be_loaded_is_shown_with_the_reason() {
 }
 
 #[test]
-fn a_hostile_archive_is_refused_by_the_name_of_what_is_wrong() {
+fn a_hostile_archive_is_refused_with_the_name_of_the_bad_entry() {
     let models = Models::new();
     let path = models.path("hostile.tar.gz");
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
@@ -200,7 +198,7 @@ fn a_hostile_archive_is_refused_by_the_name_of_what_is_wrong() {
     let refusal = longshore(["inspect", path.to_str().unwrap()]).refusal();
     assert!(refusal.contains("\"model.onnx\" in it is a symbolic link"), "{refusal}");
 
-    // A thousand times smaller than what it unpacks to.
+    // A bomb: about a thousand times smaller than its content.
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     let mut header = tar::Header::new_gnu();
     header.set_path("model.onnx").unwrap();

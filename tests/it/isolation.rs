@@ -1,4 +1,5 @@
-//! One model's trouble is not another's, nor the health check's (PI-2, MM-16).
+//! Isolation: problems of one model affect neither other models nor the health check (PI-2,
+//! MM-16).
 
 use std::thread;
 
@@ -6,7 +7,7 @@ use serde_json::json;
 
 use crate::harness::{A_SECOND, Builder, FOREVER, Request, Server, eventually, try_send};
 
-/// A server with the `spin` model under its own name.
+/// Starts a server with the `spin` model under its own name.
 fn with_spin(arguments: &[&str]) -> Server {
     let server = Builder::multi().arguments(arguments).start();
     let url = server.models().place("spin", "spin");
@@ -14,7 +15,7 @@ fn with_spin(arguments: &[&str]) -> Server {
     server
 }
 
-/// Everything that the platform asks of a container, of another model than the one in trouble.
+/// Sends every kind of platform request, for another model than the one with problems.
 #[track_caller]
 fn assert_serves_others(server: &Server, rounds: usize) {
     let url = server.models().place_scale("other", 2.0);
@@ -29,23 +30,26 @@ fn assert_serves_others(server: &Server, rounds: usize) {
 }
 
 #[test]
-fn while_a_load_takes_minutes_everything_else_answers() {
+fn other_requests_are_answered_during_a_long_load() {
     let server = Builder::multi().start();
     let url = server.models().place("bad/function_bomb", "bomb");
     let address = server.address();
     let request = Request::post("/models").json(&json!({"model_name": "bomb", "url": url}));
-    // Nobody waits for it: it ends with the server.
+    // The test does not wait for this load; it ends with the server.
     thread::spawn(move || try_send(address, &request).is_ok());
     eventually("the load has begun", || server.reserved() > 0);
     assert_serves_others(&server, 20);
     assert_eq!(server.list(""), json!({"models": []}));
     server.describe("bomb").expect(404);
     server.invoke("bomb", &json!({"instances": [1]})).expect(404);
-    assert!(server.reserved() > 0, "the load is over, so the test has shown nothing");
+    assert!(
+        server.reserved() > 0,
+        "the load has already ended, so the test proves nothing"
+    );
 }
 
 #[test]
-fn while_as_many_loads_hang_as_there_are_load_threads_loaded_models_and_the_health_check_answer() {
+fn loaded_models_and_the_health_check_answer_while_all_load_threads_hang() {
     let server = Builder::multi().arguments(["--load-threads", "2"]).start();
     let url = server.models().place_scale("loaded", 2.0);
     server.load("loaded", &url).expect(200);
@@ -67,30 +71,32 @@ fn while_as_many_loads_hang_as_there_are_load_threads_loaded_models_and_the_heal
         server.assert_scales("loaded", 2.0);
     }
     assert_eq!(server.list("")["models"].as_array().unwrap().len(), 2);
-    // MM-16: an unload does not stand in line behind loads.
+    // MM-16: an unload does not queue behind loads.
     server.unload("leaving").expect(200);
     assert!(
         server.reserved() > baseline / 2,
-        "the loads are over, so the test has shown nothing"
+        "the loads have already ended, so the test proves nothing"
     );
 }
 
 #[test]
-fn while_one_models_runs_hold_all_compute_threads_another_answers() {
+fn another_model_answers_while_the_runs_of_one_hold_all_compute_threads() {
     let server = with_spin(&[]);
     let address = server.address();
     for _ in 0..8 {
         thread::spawn(move || try_send(address, &Server::spin("spin", FOREVER)).is_ok());
     }
     server.wait_for_running(2);
-    eventually("the rest waits", || server.metric("longshore_requests_waiting") == 6);
+    eventually("the other requests wait", || {
+        server.metric("longshore_requests_waiting") == 6
+    });
     assert_serves_others(&server, 20);
     assert_eq!(server.metric("longshore_requests_running"), 2);
 }
 
 #[test]
-fn a_model_that_was_always_fast_and_then_is_not_holds_up_nobody() {
-    // How long a run takes may depend on its input, whatever the runs before took.
+fn a_fast_model_that_becomes_slow_does_not_delay_others() {
+    // The time of a run may depend on its input, so earlier runs do not predict it.
     let server = with_spin(&["--http-threads", "2"]);
     let mut connections: Vec<_> = (0..6).map(|_| server.connect()).collect();
     for _ in 0..30 {
@@ -98,7 +104,7 @@ fn a_model_that_was_always_fast_and_then_is_not_holds_up_nobody() {
             connection.send(&Server::spin("spin", 0)).expect(200);
         }
     }
-    // The connections are spread over the threads that answer HTTP: each of those is asked.
+    // The connections are spread over the HTTP threads, so each of these gets a request.
     for connection in &mut connections {
         connection.write(&Server::spin("spin", FOREVER).to_bytes()).unwrap();
     }
@@ -107,8 +113,8 @@ fn a_model_that_was_always_fast_and_then_is_not_holds_up_nobody() {
 }
 
 #[test]
-fn a_request_past_its_deadline_is_a_504_and_its_run_is_ended() {
-    // Our error comes before the platform's.
+fn a_request_past_its_deadline_gets_a_504_and_its_run_is_cancelled() {
+    // The server's own error comes before the platform's timeout.
     let server = with_spin(&["--request-timeout", "1s", "--threads", "1"]);
     let refusal = server.send(&Server::spin("spin", FOREVER)).expect(504);
     assert_eq!(refusal.json()["type"], "DeadlineExceededException");
@@ -117,7 +123,7 @@ fn a_request_past_its_deadline_is_a_504_and_its_run_is_ended() {
         let answer = server.send(&Server::spin("spin", 100)).expect(200).json();
         assert_eq!(answer, json!({"outputs": 36.0}));
     }
-    // Also when it was fast before.
+    // The same for a model that was fast before.
     server.send(&Server::spin("spin", FOREVER)).expect(504);
     server.wait_for_running(0);
     server.unload("spin").expect(200);
@@ -125,7 +131,7 @@ fn a_request_past_its_deadline_is_a_504_and_its_run_is_ended() {
 }
 
 #[test]
-fn a_request_that_waits_behind_others_is_a_504_at_its_own_deadline() {
+fn a_queued_request_gets_a_504_at_its_own_deadline() {
     let server = with_spin(&["--request-timeout", "1s", "--threads", "1"]);
     thread::scope(|scope| {
         let calls: Vec<_> = (0..4)
@@ -140,7 +146,7 @@ fn a_request_that_waits_behind_others_is_a_504_at_its_own_deadline() {
 }
 
 #[test]
-fn a_full_queue_is_a_503_and_other_models_have_their_own() {
+fn a_full_queue_is_a_503_and_other_models_have_their_own_queues() {
     let server = with_spin(&["--queue", "1", "--threads", "1"]);
     let url = server.models().place_scale("other", 2.0);
     server.load("other", &url).expect(200);
@@ -148,7 +154,9 @@ fn a_full_queue_is_a_503_and_other_models_have_their_own() {
     thread::spawn(move || try_send(address, &Server::spin("spin", FOREVER)).is_ok());
     server.wait_for_running(1);
     thread::spawn(move || try_send(address, &Server::spin("spin", FOREVER)).is_ok());
-    eventually("the second waits", || server.metric("longshore_requests_waiting") == 1);
+    eventually("the second request waits", || {
+        server.metric("longshore_requests_waiting") == 1
+    });
     let refusal = server.send(&Server::spin("spin", 1)).expect(503);
     assert_eq!(refusal.json()["type"], "ServiceUnavailableException");
     assert!(refusal.message().contains("--queue"), "{}", refusal.message());
@@ -156,7 +164,7 @@ fn a_full_queue_is_a_503_and_other_models_have_their_own() {
 }
 
 #[test]
-fn an_unload_waits_for_the_requests_that_run_and_takes_no_new_ones() {
+fn an_unload_waits_for_running_requests_and_refuses_new_ones() {
     // MM-15
     let server = with_spin(&[]);
     thread::scope(|scope| {
@@ -173,14 +181,14 @@ fn an_unload_waits_for_the_requests_that_run_and_takes_no_new_ones() {
 }
 
 #[test]
-fn an_unload_that_waits_too_long_says_so_and_a_later_one_finishes() {
+fn an_unload_that_times_out_reports_it_and_a_later_one_completes() {
     let server = with_spin(&["--unload-timeout", "200ms", "--request-timeout", "3s"]);
     thread::scope(|scope| {
         let running = scope.spawn(|| server.send(&Server::spin("spin", FOREVER)));
         server.wait_for_running(1);
         let refusal = server.unload("spin").expect(503);
         assert!(refusal.message().contains("try again"), "{}", refusal.message());
-        // It is on its way out: neither listed nor asked.
+        // The model is being unloaded: it is not listed and refuses requests.
         assert_eq!(server.list(""), json!({"models": []}));
         server.send(&Server::spin("spin", 1)).expect(404);
         running.join().unwrap().expect(504);
@@ -191,7 +199,7 @@ fn an_unload_that_waits_too_long_says_so_and_a_later_one_finishes() {
 }
 
 #[test]
-fn a_load_that_fails_after_such_an_unload_leaves_nothing_of_the_old_model() {
+fn a_failed_load_after_a_timed_out_unload_leaves_nothing_of_the_old_model() {
     let server = with_spin(&["--unload-timeout", "200ms", "--request-timeout", "2s"]);
     thread::scope(|scope| {
         let running = scope.spawn(|| server.send(&Server::spin("spin", FOREVER)));

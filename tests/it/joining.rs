@@ -1,4 +1,5 @@
-//! Requests are joined where the graph proves that no operator mixes their rows, and nowhere else.
+//! The analysis behind batching: requests are batched only if the graph proves that no operator
+//! mixes their rows.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,7 @@ use crate::harness::{Builder, Models, Request, Server, Stop, eventually, fixture
 use crate::support::networks;
 use crate::support::onnx::{Graph, Info, Model, Node};
 
-/// One thread runs the model, so that requests wait.
+/// Starts a server with a single compute thread, so that requests wait.
 fn server() -> Server {
     Builder::multi()
         .arguments(["--threads", "1", "--http-threads", "2"])
@@ -23,13 +24,13 @@ fn inspect(path: &Path) -> Value {
     longshore(["inspect", "--json", path.to_str().unwrap()]).json()
 }
 
-/// Inspects `model` as an artifact of its own.
+/// Inspects `model` as a separate artifact.
 fn inspect_bytes(model: &[u8]) -> Value {
     let models = Models::new();
     inspect(Path::new(&models.place_model("m", model)))
 }
 
-/// A request with one row of floats.
+/// Builds a request with one row of floats.
 fn row(values: &[f32]) -> Request {
     let mut header = format!(
         "{{'descr': '<f4', 'fortran_order': False, 'shape': (1, {}), }}",
@@ -49,7 +50,7 @@ fn row(values: &[f32]) -> Request {
         .body(body)
 }
 
-/// Rows of numbers between -1 and 1, of which some have one number that is much larger.
+/// Builds requests with numbers between -1 and 1; every second one has one much larger number.
 fn rows(width: usize, count: usize) -> Vec<Request> {
     (0..count)
         .map(|seed| {
@@ -63,9 +64,10 @@ fn rows(width: usize, count: usize) -> Vec<Request> {
         .collect()
 }
 
-/// Asks each alone, then all of them at once and over and over. Every answer is that first one to the last bit.
+/// Sends each request alone, then all of them repeatedly in parallel. Every response must equal
+/// the first one bit for bit.
 #[track_caller]
-fn assert_alone_and_together_are_one(server: &Server, requests: &[Request], answers: usize) {
+fn assert_same_alone_and_in_parallel(server: &Server, requests: &[Request], answers: usize) {
     let alone: Vec<Vec<u8>> = requests
         .iter()
         .map(|request| server.send(request).expect(200).body)
@@ -87,7 +89,7 @@ fn assert_alone_and_together_are_one(server: &Server, requests: &[Request], answ
                 })
             })
             .collect();
-        eventually("enough has been answered", || {
+        eventually("there are enough responses", || {
             answered.load(Ordering::Relaxed) > answers || clients.iter().any(thread::ScopedJoinHandle::is_finished)
         });
         drop(stop_clients);
@@ -98,14 +100,14 @@ fn assert_alone_and_together_are_one(server: &Server, requests: &[Request], answ
 }
 
 #[test]
-fn a_layer_that_is_quantised_by_the_whole_batch_runs_each_request_alone() {
+fn a_model_with_a_layer_quantised_over_the_batch_runs_each_request_alone() {
     let server = server();
     let url = server
         .models()
         .place_model("m", &networks::dynamically_quantized(4096, 1024, 3));
     server.load("m", &url).expect(200);
     server.wait_for_log("requests to this model run alone");
-    assert_alone_and_together_are_one(&server, &rows(4096, 8), 200);
+    assert_same_alone_and_in_parallel(&server, &rows(4096, 8), 200);
     assert_eq!(server.metric("longshore_batches_total"), 0);
     let report = inspect(Path::new(&url));
     assert_eq!(report["joined"], json!(false));
@@ -113,20 +115,20 @@ fn a_layer_that_is_quantised_by_the_whole_batch_runs_each_request_alone() {
         report["joined_why_not"],
         json!("DynamicQuantizeLinear \"y_q\" mixes the records of a batch")
     );
-    let told = longshore(["inspect", &url]).output();
-    let told = told.lines().find(|line| line.starts_with("batches")).unwrap();
+    let text = longshore(["inspect", &url]).output();
+    let batches = text.lines().find(|line| line.starts_with("batches")).unwrap();
     assert!(
-        told.ends_with("DynamicQuantizeLinear \"y_q\" mixes the records of a batch"),
-        "{told}"
+        batches.ends_with("DynamicQuantizeLinear \"y_q\" mixes the records of a batch"),
+        "{batches}"
     );
 }
 
 #[test]
-fn labels_that_are_chosen_by_numbers_quantised_by_the_whole_batch_are_those_of_each_row_alone() {
+fn labels_from_numbers_quantised_over_the_batch_equal_those_of_each_row_alone() {
     let server = server();
     let model = networks::dynamically_quantized_labels(256, 64, 10, 5);
     server.load("m", &server.models().place_model("m", &model)).expect(200);
-    assert_alone_and_together_are_one(&server, &rows(256, 24), 1500);
+    assert_same_alone_and_in_parallel(&server, &rows(256, 24), 1500);
     assert_eq!(server.metric("longshore_batches_total"), 0);
     let report = inspect_bytes(&model);
     assert_eq!(
@@ -136,7 +138,7 @@ fn labels_that_are_chosen_by_numbers_quantised_by_the_whole_batch_are_those_of_e
 }
 
 #[test]
-fn the_models_of_the_batching_benchmark_are_proven_to_keep_rows_apart() {
+fn the_models_of_the_batching_benchmark_are_proven_to_keep_rows_independent() {
     for (what, widths) in networks::BATCHED {
         let report = inspect_bytes(&networks::mlp(widths, 1));
         assert_eq!(report["joined"], json!(true), "{what}: {}", report["joined_why_not"]);
@@ -145,7 +147,7 @@ fn the_models_of_the_batching_benchmark_are_proven_to_keep_rows_apart() {
 }
 
 #[test]
-fn ordinary_networks_are_proven_to_keep_rows_apart() {
+fn ordinary_networks_are_proven_to_keep_rows_independent() {
     let models = [
         networks::recommender(100, 16, 2, 3),
         networks::lookup(50, 4, 1.0),
@@ -162,7 +164,7 @@ fn ordinary_networks_are_proven_to_keep_rows_apart() {
 }
 
 #[test]
-fn maps_of_several_requests_are_taken_apart_as_their_rows() {
+fn maps_of_a_batch_are_split_by_the_rows_of_its_requests() {
     let server = server();
     server.load("m", &server.models().place("iris_zipmap", "m")).expect(200);
     let requests: Vec<Request> = (0..8)
@@ -192,7 +194,8 @@ fn maps_of_several_requests_are_taken_apart_as_their_rows() {
     });
 }
 
-/// Other kernels serve other numbers of rows, and may round in another way.
+/// Compares results up to rounding: the kernel depends on the number of rows, and kernels round
+/// differently.
 #[track_caller]
 fn assert_same_but_for_rounding(one: &Value, other: &Value) {
     match (one, other) {
@@ -217,7 +220,7 @@ fn assert_same_but_for_rounding(one: &Value, other: &Value) {
 }
 
 #[test]
-fn a_manifest_joins_what_the_graph_does_not_prove() {
+fn a_manifest_can_enable_batching_that_the_graph_does_not_prove_safe() {
     let graph = Graph::new()
         .input(Info::floats("x", ["batch".into(), 2.into()]))
         .node(
@@ -238,7 +241,7 @@ fn a_manifest_joins_what_the_graph_does_not_prove() {
 }
 
 #[test]
-fn the_graph_of_a_packed_prepared_form_is_what_is_analysed() {
+fn the_analysis_uses_the_graph_of_a_packed_prepared_form() {
     let models = Models::new();
     let (folder, archive) = (models.place("mlp", "m"), models.path("m.tar.gz"));
     longshore(["pack", &folder, "-o", archive.to_str().unwrap()]).output();
@@ -251,7 +254,7 @@ fn the_graph_of_a_packed_prepared_form_is_what_is_analysed() {
     let report = inspect(&archive);
     assert_eq!(report["packed"]["used_here"], json!(true));
     assert_eq!(report["joined"], json!(false));
-    // A form that says that it was made of the model beside it, and was made of another.
+    // A prepared form that claims to belong to the model next to it, but was made from another.
     let (honest, liar) = (models.path("m/model"), models.path("liar"));
     fs::create_dir_all(liar.join(".longshore")).unwrap();
     fs::copy(honest.join("model.onnx"), liar.join("model.onnx")).unwrap();

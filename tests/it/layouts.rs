@@ -1,4 +1,4 @@
-//! Folders as they are published: what is served without a change, what is refused and why.
+//! Published model folders: which are served unchanged, and which are refused and why.
 
 mod operators;
 mod optional;
@@ -20,7 +20,7 @@ fn write(folder: &Path, files: &[(&str, &[u8])]) {
     }
 }
 
-/// An artifact of these files below the root of `models`, and its url.
+/// Writes an artifact with these files below the root of `models`, and returns its url.
 fn place(models: &Models, name: &str, files: &[(&str, &[u8])]) -> String {
     let folder = models.path(name).join("model");
     fs::create_dir_all(&folder).unwrap();
@@ -29,7 +29,7 @@ fn place(models: &Models, name: &str, files: &[(&str, &[u8])]) -> String {
 }
 
 #[test]
-fn published_folders_are_served_as_they_are() {
+fn published_folders_are_served_unchanged() {
     let server = Builder::multi().start();
     let [one, two, three] = [1.5, 2.5, 3.5].map(scale);
     let (one, two, three) = (&*one, &*two, &*three);
@@ -107,7 +107,7 @@ fn published_folders_are_served_as_they_are() {
 }
 
 #[test]
-fn what_is_not_one_model_is_refused_with_the_names() {
+fn a_folder_without_exactly_one_model_is_refused_with_the_file_names() {
     let server = Builder::multi().start();
     let model = &*scale(2.0);
     type Refused<'a> = (&'a str, &'a [(&'a str, &'a [u8])], &'a [&'a str]);
@@ -142,7 +142,7 @@ fn what_is_not_one_model_is_refused_with_the_names() {
 }
 
 #[test]
-fn inspect_says_why_a_file_is_the_model() {
+fn inspect_explains_why_a_file_is_the_model() {
     let models = Models::new();
     let model = &*scale(2.0);
     let url = place(&models, "x", &[("net_fp16.onnx", model), ("net_uint8.onnx", model)]);

@@ -1,10 +1,11 @@
-//! What is too large or too slow is refused with a reason, and a client that is still sending gets to read it.
+//! Limits on size and time: the refusal gives the reason, and a client that is still sending can
+//! read it.
 
 use serde_json::json;
 
 use crate::harness::{Builder, Connection, Request, Server, eventually};
 
-/// A request of exactly this many bytes.
+/// Returns a valid body of exactly `length` bytes.
 fn body_of(length: usize) -> Vec<u8> {
     let mut body = br#"{"instances": [1]}"#.to_vec();
     body.resize(length, b' ');
@@ -19,7 +20,7 @@ fn with_limits(arguments: &[&str]) -> Server {
 }
 
 #[test]
-fn a_body_over_the_limit_is_a_413_that_the_sender_reads() {
+fn a_client_that_sends_a_body_over_the_limit_can_read_the_413() {
     let server = with_limits(&[]);
     let body = vec![b' '; 30 << 20];
     let invocation = Server::invocation("m").header("Content-Type", "application/json");
@@ -35,7 +36,7 @@ fn a_body_over_the_limit_is_a_413_that_the_sender_reads() {
 }
 
 #[test]
-fn a_connection_goes_on_after_a_413() {
+fn a_connection_stays_usable_after_a_413() {
     let server = with_limits(&["--max-body", "1KiB"]);
     let mut connection = server.connect();
     let invocation = Server::invocation("m").header("Content-Type", "application/json");
@@ -53,8 +54,9 @@ fn a_connection_goes_on_after_a_413() {
 }
 
 #[test]
-fn a_refusal_that_needs_no_body_is_read_by_whoever_still_sends_one() {
-    // As above, for what is wrong before the body: a reset would hide the reason.
+fn a_client_that_is_still_sending_can_read_an_early_refusal() {
+    // As above, for errors that are found before the body: a connection reset would hide the
+    // reason.
     let server = with_limits(&[]);
     let body = vec![b' '; 20 << 20];
     let table = [
@@ -95,8 +97,7 @@ fn the_limit_itself_is_allowed_and_one_byte_more_is_not() {
 }
 
 #[test]
-fn the_variables_of_awss_images_set_the_limit_too() {
-    // 1.2
+fn variables_of_awss_images_set_the_body_limit() {
     for (name, value, limit) in [
         ("SAGEMAKER_MAX_REQUEST_SIZE", "2000", 2000),
         ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "1", 1 << 20),
@@ -112,7 +113,7 @@ fn the_variables_of_awss_images_set_the_limit_too() {
 
 #[test]
 fn a_body_as_large_as_the_platform_sends_is_served() {
-    // 25 MiB in real time.
+    // The limit for real-time requests is 25 MiB.
     let server = with_limits(&[]);
     let count = 3_000_000;
     let body = format!("[{}1]", "0.25,".repeat(count - 1));
@@ -140,7 +141,7 @@ fn a_long_list_of_headers_is_refused() {
     let huge = Request::get("/ping").header("X-Huge", "a".repeat(1 << 20));
     for request in [long, many, huge] {
         let mut connection = server.connect();
-        // The server may close before it has seen all of it.
+        // The server may close the connection before it has read the whole head.
         let written = connection.write(&request.to_bytes());
         match connection.read_unchecked("GET") {
             Ok(refusal) => assert!([400, 431].contains(&refusal.status), "{refusal:?}"),
@@ -154,8 +155,8 @@ fn a_long_list_of_headers_is_refused() {
 }
 
 #[test]
-fn headers_up_to_the_limit_are_fine() {
-    // Each of SageMaker's own is bounded by 1 KiB.
+fn headers_up_to_the_limit_are_accepted() {
+    // Each of SageMaker's own headers has at most 1 KiB.
     let server = with_limits(&[]);
     let request = (0..20).fold(Request::get("/ping"), |request, index| {
         request.header(&format!("X-{index}"), "v".repeat(1024))
@@ -164,13 +165,13 @@ fn headers_up_to_the_limit_are_fine() {
 }
 
 #[test]
-fn a_client_that_never_finishes_its_head_is_let_go() {
+fn a_client_that_never_finishes_its_head_is_disconnected() {
     let server = with_limits(&["--header-timeout", "2s"]);
     let mut connections: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
     connections[1].write(b"GET /ping HT").unwrap();
     connections[2].write(b"GET /ping HTTP/1.1\r\nHost: x\r\n").unwrap();
     for connection in &mut connections[1..] {
-        // Ends: an answer or none, but an end.
+        // The connection ends, with or without a response.
         let answer = connection.read_to_end().unwrap_or_default();
         assert!(!answer.starts_with(b"HTTP/1.1 200"));
     }
@@ -189,7 +190,7 @@ fn a_client_that_never_finishes_its_body_gets_a_408() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_after_its_time() {
+fn an_idle_connection_is_closed_after_keep_alive() {
     let server = with_limits(&["--keep-alive", "1s"]);
     let mut connection = server.connect();
     connection.send(&Request::get("/ping")).expect(200);
@@ -197,8 +198,9 @@ fn an_idle_connection_is_closed_after_its_time() {
 }
 
 #[test]
-fn a_load_without_file_descriptors_left_is_a_503_and_works_once_there_are_some() {
-    // MM-18: neither the model's fault nor one that unloading another would mend.
+fn a_load_without_free_file_descriptors_is_a_503_and_a_later_one_works() {
+    // MM-18: the model is not broken, and unloading another would not help, so neither 400 nor
+    // 507.
     let few_files = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"];
     let server = Builder::multi()
         .arguments(["--max-connections", "128"])
@@ -209,7 +211,7 @@ fn a_load_without_file_descriptors_left_is_a_503_and_works_once_there_are_some()
     let mut connection = server.connect();
     connection.send(&Request::get("/ping")).expect(200);
     let idle: Vec<_> = (0..80).map(|_| server.connect()).collect();
-    // Accepted one by one, until no descriptor is left.
+    // The server accepts the connections one at a time, until no descriptor is left.
     let mut refusal = None;
     eventually("a load is refused", || {
         let response = connection.send(&load);
@@ -228,7 +230,7 @@ fn a_load_without_file_descriptors_left_is_a_503_and_works_once_there_are_some()
 }
 
 #[test]
-fn with_few_file_descriptors_idle_connections_leave_enough_to_load() {
+fn idle_connections_leave_enough_file_descriptors_for_a_load() {
     let few_files = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"];
     let server = Builder::multi().through(few_files).start();
     let url = server.models().place_scale("m", 2.0);

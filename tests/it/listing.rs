@@ -1,4 +1,4 @@
-//! `GET /models` in pages (MM-10).
+//! Paging of `GET /models` (MM-10).
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Server, Stop, in_parallel};
 
-/// Names sort as they are numbered.
+/// Returns names that sort by their numbers.
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|index| format!("model-{index:04}")).collect()
 }
 
-/// A server with `count` models, each of another factor.
+/// Starts a server with `count` models, each with a different factor.
 fn with_models(count: usize) -> (Server, Vec<String>) {
     let server = Builder::multi().start();
     let names = names(count);
@@ -32,7 +32,7 @@ fn names_of(page: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Follows the tokens to the end, with `between` before every page but the first.
+/// Follows the tokens to the last page, and calls `between` before every page except the first.
 fn pages(server: &Server, limit: Option<usize>, mut between: impl FnMut()) -> Vec<Vec<String>> {
     let mut pages = Vec::new();
     let mut parameters: Vec<String> = limit.iter().map(|limit| format!("limit={limit}")).collect();
@@ -40,7 +40,7 @@ fn pages(server: &Server, limit: Option<usize>, mut between: impl FnMut()) -> Ve
         let page = server.list(&format!("?{}", parameters.join("&")));
         pages.push(names_of(&page));
         assert!(pages.len() < 1000, "the pages never end");
-        // Absent at the end, neither null nor empty.
+        // At the end the token is absent, neither null nor empty.
         let Some(token) = page.get("nextPageToken") else {
             return pages;
         };
@@ -55,7 +55,7 @@ fn sizes(pages: &[Vec<String>]) -> Vec<usize> {
 }
 
 #[test]
-fn two_hundred_and_fifty_models_come_in_pages_and_all_answer_and_all_go() {
+fn two_hundred_and_fifty_models_are_listed_in_pages_answer_and_are_unloaded() {
     let (server, names) = with_models(250);
     let all = pages(&server, None, || {});
     assert_eq!(sizes(&all), [100, 100, 50]);
@@ -103,7 +103,7 @@ fn two_hundred_and_fifty_models_come_in_pages_and_all_answer_and_all_go() {
 }
 
 #[test]
-fn a_last_page_that_is_full_has_no_empty_one_after_it() {
+fn a_full_last_page_is_not_followed_by_an_empty_one() {
     let (server, names) = with_models(200);
     assert_eq!(sizes(&pages(&server, None, || {})), [100, 100]);
     in_parallel(8, &names[100..], |name| server.unload(name).expect(200));
@@ -113,11 +113,11 @@ fn a_last_page_that_is_full_has_no_empty_one_after_it() {
 }
 
 #[test]
-fn a_walk_survives_the_unload_of_the_model_that_its_token_names() {
+fn paging_continues_after_the_model_of_the_token_is_unloaded() {
     let (server, names) = with_models(10);
     let mut unloaded = 0;
     let all = pages(&server, Some(3), || {
-        // The last one of the page that was read.
+        // Unload the last model of the page that was just read.
         server.unload(&names[unloaded * 3 + 2]).expect(200);
         unloaded += 1;
     });
@@ -125,7 +125,7 @@ fn a_walk_survives_the_unload_of_the_model_that_its_token_names() {
 }
 
 #[test]
-fn no_survivor_is_skipped_or_repeated_while_others_are_unloaded_and_loaded() {
+fn paging_lists_each_remaining_model_once_during_loads_and_unloads() {
     let (server, names) = with_models(120);
     let comes_and_goes = |index: usize| index.is_multiple_of(3);
     let survivors: BTreeSet<&String> = names

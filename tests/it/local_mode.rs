@@ -1,5 +1,6 @@
-//! Single-model mode over a directory of archives: what the SDK's local mode makes of a multi-model container. It copies the
-//! whole prefix to `/opt/ml/model`, and asks `/invocations` with the name of an archive in a header.
+//! Single-model mode with a directory of archives, as in the local mode of SageMaker's SDK. For a
+//! multi-model container, local mode copies the whole prefix to `/opt/ml/model`, and sends
+//! `/invocations` with the name of an archive in a header.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +17,7 @@ fn put(folder: &TempDir, name: &str, content: &[u8]) {
     fs::write(path, content).unwrap();
 }
 
-/// A directory with archives of models and without a model of its own.
+/// Creates a directory with archives of models, but without an unpacked model.
 fn archives() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     put(&folder, "team/a.tar.gz", &archive_of(&scale(2.0)));
@@ -39,7 +40,7 @@ fn serve(folder: &Path) -> Server {
 fn ask(server: &Server, name: Option<&str>) -> Response {
     let request = Request::post("/invocations").json(&json!({"instances": [4, -0.5]}));
     server.send(&match name {
-        // All that local mode sends.
+        // The headers that local mode sends.
         Some(name) => request
             .header("X-Amzn-SageMaker-Target-Model", name)
             .header("X-Amzn-SageMaker-Target-Variant", "AllTraffic")
@@ -53,7 +54,7 @@ fn answer(factor: f32) -> Value {
 }
 
 #[test]
-fn archives_are_served_by_their_names_in_the_header() {
+fn the_target_model_header_chooses_an_archive() {
     let folder = archives();
     let server = serve(folder.path());
     for _ in 0..2 {
@@ -65,7 +66,7 @@ fn archives_are_served_by_their_names_in_the_header() {
 }
 
 #[test]
-fn names_of_no_archive_and_out_of_the_directory_are_refused() {
+fn unknown_archives_and_names_outside_the_directory_are_refused() {
     let folder = archives();
     let server = serve(&folder.path().join("team"));
     assert_eq!(ask(&server, Some("a.tar.gz")).expect(200).json(), answer(2.0));
@@ -74,13 +75,13 @@ fn names_of_no_archive_and_out_of_the_directory_are_refused() {
         ask(&server, Some(name)).expect(400);
     }
     drop(server);
-    // Of several, none is the one.
+    // With several archives there is no default model.
     let message = ask(&serve(folder.path()), None).expect(400).message();
     assert!(message.contains("X-Amzn-SageMaker-Target-Model"), "{message}");
 }
 
 #[test]
-fn a_lone_archive_needs_no_header() {
+fn a_single_archive_needs_no_header() {
     let folder = archives();
     let server = serve(&folder.path().join("team"));
     assert_eq!(ask(&server, None).expect(200).json(), answer(2.0));
@@ -89,7 +90,7 @@ fn a_lone_archive_needs_no_header() {
 }
 
 #[test]
-fn a_broken_archive_is_503_with_the_reason_and_the_others_are_served() {
+fn a_broken_archive_is_a_503_with_the_reason_and_others_are_served() {
     let folder = archives();
     let server = serve(folder.path());
     let message = ask(&server, Some("broken.tar.gz")).expect(503).message();
@@ -98,8 +99,8 @@ fn a_broken_archive_is_503_with_the_reason_and_the_others_are_served() {
 }
 
 #[test]
-fn a_model_beside_the_archives_is_the_one_without_a_header() {
-    // Local mode unpacks archives at the top of the prefix, and leaves the others as they are.
+fn requests_without_a_header_use_the_model_next_to_the_archives() {
+    // Local mode unpacks archives at the top of the prefix, and does not change the others.
     let folder = archives();
     put(&folder, "model.onnx", &scale(5.0));
     let server = serve(folder.path());
@@ -108,8 +109,8 @@ fn a_model_beside_the_archives_is_the_one_without_a_header() {
 }
 
 #[test]
-fn the_directory_stays_as_it_was() {
-    // ST-8: it is read-only by contract.
+fn the_model_directory_is_not_changed() {
+    // ST-8: the contract makes the directory read-only.
     let folder = archives();
     let listing = || {
         let mut files: Vec<_> = fs::read_dir(folder.path())

@@ -1,13 +1,12 @@
-//! The log (ST-11) and whoever reads it, or does not.
+//! The log (ST-11), with readers that stop reading and with hostile names.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Builder, Request, eventually};
 
 #[test]
-fn a_log_that_nobody_reads_holds_nobody_up() {
-    // A test that keeps standard error in a pipe, a log driver that hangs: the pipe is full after
-    // 64 KiB.
+fn a_log_that_is_not_read_does_not_block_requests() {
+    // For example a log driver that hangs: the pipe is full after 64 KiB.
     let server = Builder::multi().start();
     let model = server.models().place("iris_zipmap", "iris");
     let name = "n".repeat(1000);
@@ -21,16 +20,16 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     server.invoke(&name, &json!([[5.1, 3.5, 1.4, 0.2]])).expect(200);
 
     server.read_log(true);
-    eventually("the log says what is missing", || {
+    eventually("the log reports the lost lines", || {
         server.unload(&name).expect(200);
         server.load(&name, &model).expect(200);
-        server.count_in_log("lines of the log that nobody has read are lost: ") == 1
+        server.count_in_log("log lines lost because they were not read: ") == 1
     });
 }
 
 #[test]
-fn a_name_can_neither_end_a_record_nor_turn_it_round() {
-    // ST-11: a record is a line, to whoever reads it.
+fn a_name_cannot_end_a_log_record_or_reverse_its_text() {
+    // ST-11: every record is one line for every reader.
     let name = "a\u{2028}b\u{2029}c\u{202e}d\u{2066}e\u{200f}f\u{61c}g\u{85}h\n\u{1b}[2Ji";
     for format in ["text", "json"] {
         let server = Builder::multi().arguments(["--log-format", format]).start();
@@ -44,13 +43,13 @@ fn a_name_can_neither_end_a_record_nor_turn_it_round() {
                 '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}', '\u{85}', '\u{1b}'
             ]));
         }
-        let told = log.iter().find(|line| line.contains("404")).unwrap();
-        assert!(told.contains("u{2028}") || told.contains("u2028"), "{told}");
+        let refusal = log.iter().find(|line| line.contains("404")).unwrap();
+        assert!(refusal.contains("u{2028}") || refusal.contains("u2028"), "{refusal}");
         if format == "json" {
-            let record: Value = serde_json::from_str(told).unwrap();
+            let record: Value = serde_json::from_str(refusal).unwrap();
             assert!(
                 record.to_string().contains('\u{202e}'),
-                "the record means the same: {told}"
+                "the JSON must decode to the original name: {refusal}"
             );
         }
     }

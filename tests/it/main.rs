@@ -1,31 +1,31 @@
-//! The container's contract, checked from outside: every test starts the real binary and speaks
-//! HTTP to it.
+//! Tests of the container contract from outside: every test starts the real binary and sends it
+//! HTTP requests.
 //!
-//! Tests are named by what the contract says; ids such as `MM-18` are its clauses. The `harness`
-//! holds what they share: a server that is started and stopped with the test, an HTTP client that
-//! checks of every response what holds for all of them, the models, and what `/proc` knows of the
-//! server. A test never asserts how long something takes; where it would hang forever if the server
-//! were wrong, the harness has a generous bound ([`harness::PATIENCE`]).
+//! The name of a test states the rule that it checks; ids such as `MM-18` are clauses of the
+//! contract. The `harness` contains the shared parts: a server that starts and stops with the
+//! test, an HTTP client that checks the rules for all responses, the models, and the state of the
+//! server in `/proc`. A test never asserts how long something takes. The harness has a generous
+//! timeout for tests that would otherwise hang if the server were wrong ([`harness::PATIENCE`]).
 //!
-//! Tests of models that come out of a store have a real S3 server, moto, which `scripts/moto`
-//! installs, and before it a proxy that makes the faults ([`harness::Proxy`]).
+//! Tests of models from a store use a real S3 server, moto, which `scripts/moto` installs, behind
+//! a proxy that injects faults ([`harness::Proxy`]).
 //!
-//! Clients of the Open Inference Protocol are tested as they are, with `tritonclient`, which
+//! Tests of the Open Inference Protocol use the unmodified client `tritonclient`, which
 //! `scripts/triton` installs.
 //!
-//! Models that libraries export (scikit-learn, XGBoost, LightGBM, CatBoost) are compared with these
-//! libraries themselves, which `scripts/exports` installs. Pretrained networks are compared with the
-//! pipelines of the packages that carry them, which `scripts/pretrained` installs.
+//! Tests of exported models (scikit-learn, XGBoost, LightGBM, CatBoost) compare them with these
+//! libraries, which `scripts/exports` installs. Tests of pretrained networks compare them with the
+//! pipelines of the packages that contain them, which `scripts/pretrained` installs.
 //!
-//! Where `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of it, see
+//! If `LONGSHORE_TEST_IMAGE` names an image, the servers are containers of this image; see
 //! `scripts/smoke`.
 //!
-//! Some tests need what a machine may not grant (namespaces, strace). Those say aloud that they
+//! Some tests need features that a machine may lack (namespaces, strace). These print that they
 //! were skipped.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a test helper that cannot go on fails its test, which is what unwrap does"
+    reason = "a test helper that cannot continue should fail its test, as unwrap does"
 )]
 
 #[path = "../bench/cgroup.rs"]

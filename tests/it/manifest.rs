@@ -1,4 +1,4 @@
-//! Manifests, the environment and files of exporters, as clients see their effect.
+//! Manifests, the environment and files of exporters: their effect on requests.
 
 use std::fs;
 use std::path::Path;
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Models, Request, Server, eventually, longshore};
 
-/// The refusal of the load of `scale` with this manifest.
+/// Loads `scale` with this manifest, and returns the message of the refusal.
 fn refusal(server: &Server, name: &str, manifest: &str) -> String {
     let url = server.models().place_with_manifest("scale", name, manifest);
     server.load(name, &url).expect(400).message()
 }
 
 #[test]
-fn a_manifest_that_does_not_fit_refuses_the_load_and_says_where() {
+fn a_load_fails_and_names_the_place_in_a_manifest_that_does_not_fit() {
     let server = Builder::multi().start();
     let table = [
         (
@@ -39,7 +39,7 @@ fn a_manifest_that_does_not_fit_refuses_the_load_and_says_where() {
 }
 
 #[test]
-fn the_environment_counts_more_than_the_file_in_a_server_of_one_model() {
+fn the_environment_overrides_the_manifest_in_single_model_mode() {
     let models = Models::new();
     let manifest = r#"{"outputs": [{"name": "y", "as": "file"}], "unknown_inputs": "ignore"}"#;
     let folder = models.place_with_manifest("scale", "m", manifest);
@@ -70,7 +70,7 @@ fn the_environment_counts_more_than_the_file_in_a_server_of_one_model() {
 }
 
 #[test]
-fn several_models_take_no_manifest_from_the_environment() {
+fn a_server_with_several_models_refuses_a_manifest_from_the_environment() {
     let ended = Builder::multi()
         .environment("LONGSHORE_MANIFEST", r#"{"outputs": ["y"]}"#)
         .run_to_end();

@@ -1,5 +1,5 @@
-//! Pictures and sentences as requests, labels as answers: what people send, with no line of Python
-//! before or behind the model.
+//! Pictures and sentences as requests, and labels as responses, without Python code before or
+//! after the model.
 
 use std::fs;
 use std::io::Cursor;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::harness::{Builder, Finished, Request, Response, Server, eventually, longshore};
 use crate::support::onnx::{Graph, Info, Model, Node, Tensor, element};
 
-/// A picture of one colour.
+/// Returns a picture of one colour.
 fn picture(colour: [u8; 3], format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     RgbImage::from_pixel(40, 30, Rgb(colour))
@@ -23,7 +23,8 @@ fn picture(colour: [u8; 3], format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// The colour that is most of a picture: the logits are the means of its channels.
+/// Returns a model that finds the main colour of a picture: its logits are the means of the
+/// channels.
 fn colours() -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats(
@@ -46,7 +47,7 @@ fn write(url: &str, file: &str, text: &str) {
     fs::write(Path::new(url).join(file), text).unwrap();
 }
 
-/// The folder of an artifact without a model.
+/// Returns the folder of an artifact without a model.
 fn folder(server: &Server, name: &str) -> String {
     let folder = server.models().path(name).join("model");
     fs::create_dir_all(&folder).unwrap();
@@ -60,7 +61,8 @@ fn id2label(labels: &[&str]) -> Value {
         .collect()
 }
 
-/// A server with the model of colours as a library of Hugging Face would publish it.
+/// Starts a server with the colour model, in the form in which a Hugging Face library publishes
+/// it.
 fn with_colours() -> Server {
     let server = Builder::multi().start();
     let url = server.models().place_model("colours", &colours());
@@ -88,7 +90,7 @@ fn labels(answer: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_picture_is_answered_with_labels_however_it_is_sent() {
+fn a_picture_gets_labels_in_every_request_format() {
     let server = with_colours();
     let green = [20, 200, 90];
     let png = picture(green, ImageFormat::Png);
@@ -108,7 +110,7 @@ fn a_picture_is_answered_with_labels_however_it_is_sent() {
         ("image/webp", picture(green, ImageFormat::WebP)),
         ("application/x-image", png.clone()),
         ("application/octet-stream", png.clone()),
-        // What a client says that knows nothing better.
+        // The generic type that some clients send.
         ("application/x-www-form-urlencoded", png.clone()),
         ("multipart/form-data; boundary=x", form),
         ("application/json", json!({"inputs": coded}).to_string().into_bytes()),
@@ -161,20 +163,20 @@ fn a_picture_is_answered_with_labels_however_it_is_sent() {
         .expect(200)
         .text();
     assert!(csv.starts_with("green,"), "{csv}");
-    // The tensors are there for programs.
+    // Programs can request the tensors.
     let npy = send(&server, "colours", "image/png", &png, "application/x-npy").expect(200);
     assert!(npy.body.starts_with(b"\x93NUMPY"));
-    // And tensors go in as ever.
+    // The model also accepts tensors.
     let ones = json!({"instances": [vec![vec![vec![1.0; 8]; 8]; 3]]});
     let answer = server.invoke("colours", &ones).expect(200).json();
     assert_eq!(answer["predictions"][0].as_array().unwrap().len(), 3, "{answer}");
 }
 
 #[test]
-fn what_is_no_picture_is_refused_in_words_and_costs_nothing() {
+fn an_invalid_picture_is_refused_with_the_reason_and_takes_no_memory() {
     let server = with_colours();
     let png = picture([1, 2, 3], ImageFormat::Png);
-    // The header of a picture of 60,000 x 60,000, which is nothing else.
+    // Only the header of a picture of 60,000 x 60,000 pixels.
     let mut huge = png[..33].to_vec();
     huge[16..20].copy_from_slice(&60_000u32.to_be_bytes());
     huge[20..24].copy_from_slice(&60_000u32.to_be_bytes());
@@ -211,7 +213,7 @@ fn what_is_no_picture_is_refused_in_words_and_costs_nothing() {
     send(&server, "colours", "image/png", &png, "*/*").expect(200);
 }
 
-/// The checksum of a chunk of PNG (ISO 3309).
+/// Computes the checksum of a PNG chunk (ISO 3309).
 fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -224,7 +226,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn a_step_that_is_not_known_is_refused_by_name_and_the_model_still_takes_tensors() {
+fn an_unknown_preprocessing_step_is_named_and_the_model_still_accepts_tensors() {
     let server = Builder::multi().start();
     let url = server.models().place_model("colours", &colours());
     write(
@@ -248,7 +250,7 @@ fn a_step_that_is_not_known_is_refused_by_name_and_the_model_still_takes_tensors
     );
     let ones = json!({"instances": [vec![vec![vec![1.0; 8]; 8]; 3]]});
     server.invoke("colours", &ones).expect(200);
-    // What the manifest says has to be right.
+    // Keys of the manifest must be valid.
     write(&url, "longshore.json", r#"{"image": {"sise": 8}}"#);
     let refusal = server.load("other", &url).expect(400);
     assert!(
@@ -288,7 +290,7 @@ fn three_small_archives_are_a_pipeline_from_a_picture_to_a_label() {
             assert!(difference.abs() < 1e-6, "{between}: {answer} {whole}");
         }
     }
-    // Weights in another format are a model that was not exported, rather than a step.
+    // Weights in another format are a model that was not exported, not a preprocessing step.
     write(&pixels, "model.safetensors", "x");
     let refusal = server.load("again", &pixels).expect(400);
     assert!(
@@ -298,7 +300,7 @@ fn three_small_archives_are_a_pipeline_from_a_picture_to_a_label() {
     );
 }
 
-/// A tokenizer of whole words.
+/// Returns a tokenizer of whole words.
 fn tokenizer(words: &[&str]) -> String {
     let special = ["[PAD]", "[UNK]"].into_iter();
     let vocabulary: serde_json::Map<String, Value> = special
@@ -321,7 +323,7 @@ fn tokens() -> Graph {
     Graph::new().input(input("input_ids")).input(input("attention_mask"))
 }
 
-/// Adds up what each word says for and against.
+/// Returns a model that adds up the scores of the words.
 fn moods() -> Vec<u8> {
     sums_of_words("logits")
 }
@@ -351,7 +353,7 @@ fn place_moods(server: &Server, name: &str) -> String {
 }
 
 #[test]
-fn a_sentence_is_answered_with_a_label_however_it_is_sent() {
+fn a_sentence_gets_a_label_in_every_request_format() {
     let server = Builder::multi().start();
     let url = place_moods(&server, "moods");
     server.load("moods", &url).expect(200);
@@ -454,7 +456,7 @@ fn pack_runs_golden_pictures_and_sentences_and_refuses_what_cannot_work() {
 }
 
 #[test]
-fn a_tokenizer_alone_gives_the_tokens_of_a_sentence() {
+fn a_model_that_is_only_a_tokenizer_returns_the_tokens_of_a_sentence() {
     let server = Builder::multi().start();
     let (url, model) = (
         folder(&server, "tokens"),
@@ -482,7 +484,7 @@ fn a_tokenizer_alone_gives_the_tokens_of_a_sentence() {
 }
 
 #[test]
-fn a_restarted_worker_has_the_tokenizer_although_the_artifact_is_gone() {
+fn a_restarted_worker_restores_the_tokenizer_without_the_artifact() {
     // MM-17, MM-20
     let server = Builder::multi().start();
     let url = place_moods(&server, "moods");
@@ -497,7 +499,7 @@ fn a_restarted_worker_has_the_tokenizer_although_the_artifact_is_gone() {
 }
 
 #[test]
-fn equal_tokenizers_are_one_in_memory() {
+fn equal_tokenizers_share_memory() {
     let server = Builder::multi().start();
     let words: Vec<String> = (0..20_000).map(|number| format!("word{number}")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -526,7 +528,7 @@ fn equal_tokenizers_are_one_in_memory() {
     );
 }
 
-/// An embedding of two numbers, which no sentence but an empty one lacks.
+/// Places a model that embeds every sentence except an empty one in two numbers.
 fn place_embeddings(server: &Server, name: &str) -> String {
     let url = server.models().place_model(name, &sums_of_words("sentence_embedding"));
     write(&url, "tokenizer.json", &tokenizer(&["good", "bad"]));
@@ -584,7 +586,7 @@ fn texts_of_different_lengths_run_in_groups_of_similar_lengths_and_are_answered_
 }
 
 #[test]
-fn clients_of_text_servers_are_answered_in_their_own_words() {
+fn clients_of_other_text_servers_get_responses_in_their_format() {
     let server = Builder::multi().start();
     let url = place_embeddings(&server, "words");
     server.load("words", &url).expect(200);
@@ -610,7 +612,7 @@ fn clients_of_text_servers_are_answered_in_their_own_words() {
     assert_eq!(bytes, [0f32.to_le_bytes(), 1f32.to_le_bytes()].concat());
     let compared = json!({"inputs": {"source_sentence": "good", "sentences": ["good good", "bad"]}});
     assert_eq!(server.invoke("words", &compared).expect(200).json(), json!([1.0, 0.0]));
-    post("/v1/embeddings", &json!({"model": "nobody", "input": "good"})).expect(404);
+    post("/v1/embeddings", &json!({"model": "missing", "input": "good"})).expect(404);
     post(
         "/v1/embeddings",
         &json!({"model": "words", "input": "good", "encoding_format": "hex"}),
@@ -636,7 +638,7 @@ fn clients_of_text_servers_are_answered_in_their_own_words() {
         .expect(200)
         .json();
     assert_eq!(labels(&answer), ["NEGATIVE", "POSITIVE"], "{answer}");
-    // The environment may name the task.
+    // The environment can also set the task.
     let ranking = Builder::single(&moods)
         .environment("HF_TASK", "no-such-task")
         .run_to_end();

@@ -1,5 +1,5 @@
-//! Memory: 507 means "unload something and try again", and what is unloaded is gone (MM-4, MM-17,
-//! MM-18).
+//! Memory: 507 means "unload something and try again", and an unload frees the memory of its model
+//! (MM-4, MM-17, MM-18).
 
 mod filling;
 
@@ -14,7 +14,7 @@ use crate::harness::{Builder, Models, Process, Server, Stop, eventually, in_para
 use crate::support::networks;
 use crate::support::onnx::{Graph, Info, Model, Node, Tensor, element};
 
-/// Loads big models until there is no room, and returns the names of those that are loaded.
+/// Loads big models until memory is full, and returns the names of the loaded ones.
 #[track_caller]
 fn fill(server: &Server) -> Vec<String> {
     const ENOUGH: usize = 100;
@@ -29,7 +29,7 @@ fn fill(server: &Server) -> Vec<String> {
         }
         response.expect(200);
         names.push(name);
-        assert!(names.len() < ENOUGH, "the limit is none");
+        assert!(names.len() < ENOUGH, "the memory limit is not enforced");
     }
 }
 
@@ -43,8 +43,8 @@ fn assert_big_answers(server: &Server, name: &str) {
 }
 
 #[test]
-fn a_model_without_room_is_a_507_that_leaves_nothing_and_loads_after_one_unload() {
-    // MM-18; the platform's next call is DELETE for another model, then the same POST.
+fn a_model_that_does_not_fit_gets_a_507_and_loads_after_an_unload() {
+    // MM-18: the platform then sends DELETE for another model, and the same POST again.
     let server = Builder::multi().arguments(["--memory-limit", "120MiB"]).start();
     let loaded = fill(&server);
     assert!(loaded.len() >= 2, "{loaded:?}");
@@ -71,8 +71,8 @@ fn a_model_without_room_is_a_507_that_leaves_nothing_and_loads_after_one_unload(
 }
 
 #[test]
-fn refused_loads_give_back_what_they_took() {
-    // MM-18: an endless row of refusals must not add up.
+fn refused_loads_release_their_memory() {
+    // MM-18: repeated refusals must not leak memory.
     let server = Builder::multi().arguments(["--memory-limit", "120MiB"]).start();
     let loaded = fill(&server);
     let url = server.models().place_big("refused");
@@ -87,9 +87,9 @@ fn refused_loads_give_back_what_they_took() {
 
 #[test]
 fn the_memory_of_a_model_is_free_when_its_unload_is_answered() {
-    // MM-4: measured at once, without waiting for an allocator to come round to it.
+    // MM-4: measured immediately, without waiting for the allocator to return memory later.
     let server = Builder::multi().start();
-    // The first model pays for what the process makes once.
+    // The first round also pays for one-time allocations of the process.
     for round in 0..4 {
         let url = server.models().place_big("big");
         let before = server.process().anonymous_memory();
@@ -109,7 +109,7 @@ fn the_memory_of_a_model_is_free_when_its_unload_is_answered() {
 }
 
 #[test]
-fn the_ledger_says_about_what_models_take() {
+fn the_ledger_matches_the_measured_memory_of_models() {
     let server = Builder::multi().start();
     let urls: Vec<String> = (0..5)
         .map(|index| server.models().place_big(&format!("big{index}")))
@@ -122,7 +122,7 @@ fn the_ledger_says_about_what_models_take() {
     let reserved = server.reserved() - reserved;
     let resident = server.process().anonymous_memory().saturating_sub(resident);
     let weights = 5 * Models::BIG_BYTES as u64;
-    // Within a half of each other: the ledger is what the decision of MM-18 rests on.
+    // Within a factor of about two, because the decision of MM-18 depends on the ledger.
     assert!(
         reserved > weights / 2 && reserved < weights * 2,
         "{reserved} of {weights}"
@@ -131,7 +131,7 @@ fn the_ledger_says_about_what_models_take() {
 }
 
 #[test]
-fn a_load_in_progress_is_in_the_ledger_and_one_that_is_given_up_is_not() {
+fn the_ledger_includes_a_running_load() {
     let server = Builder::multi().start();
     let url = server.models().place_slow("slow", 12);
     thread::scope(|scope| {
@@ -180,7 +180,7 @@ fn the_memory_of_a_thousand_models_is_free_after_their_unloads() {
     assert!(!server.process().maps_files_below(server.models().cache()));
 }
 
-/// What all processes of a server hold for themselves.
+/// Returns the private memory of all processes of a server.
 fn taken(server: &Server) -> u64 {
     let mut processes = vec![server.supervisor(), server.process()];
     processes.extend(server.process().preparing());
@@ -189,7 +189,7 @@ fn taken(server: &Server) -> u64 {
 }
 
 #[test]
-fn four_loads_at_a_time_near_the_limit_are_refused_only_when_there_is_no_room() {
+fn parallel_loads_near_the_limit_are_refused_only_if_memory_is_full() {
     const LIMIT: u64 = 192 << 20;
     let server = Builder::multi()
         .argument("--memory-limit")
@@ -221,13 +221,13 @@ fn four_loads_at_a_time_near_the_limit_are_refused_only_when_there_is_no_room() 
         watch.join().unwrap()
     });
     assert!(most <= LIMIT, "{most} bytes of {LIMIT}");
-    // Whoever had been refused while there was room would have left it.
+    // If a load had been refused while there was room, this one would succeed.
     let url = server.models().place_big("one more");
     server.load("one more", &url).expect(507);
     let names = server.list("")["models"].as_array().unwrap().clone();
     assert_eq!(names.len(), loaded.into_inner());
-    // A model that is not known takes more while it is prepared than one that is unloaded gives
-    // back, but not more than two.
+    // Preparing an unknown model takes more memory than unloading one model frees, but not more
+    // than unloading two.
     for model in &names[..2] {
         server.unload(model["modelName"].as_str().unwrap()).expect(200);
     }
@@ -235,29 +235,30 @@ fn four_loads_at_a_time_near_the_limit_are_refused_only_when_there_is_no_room() 
     assert_big_answers(&server, "one more");
 }
 
-/// Models of one size, no two the same.
+/// A kind of models: all of one size, with different contents.
 struct Kind {
     make: fn(u64) -> Vec<u8>,
     row: fn() -> Value,
-    /// Bytes that each of them takes in memory, mapped or its own, at the least.
+    /// Smallest number of bytes that each takes in memory, mapped or private.
     least: u64,
 }
 
-/// Nearly all of it is a table of float32.
+/// Models that consist mostly of a float32 table.
 const RECOMMENDERS: Kind = Kind {
     make: |seed| networks::recommender(10_000, 64, 2, seed),
     row: || json!({"item": 7, "x": [0.1, 0.2]}),
     least: 10_000 * 64 * 4,
 };
 
-/// A table that ONNX Runtime casts once for all, so that it takes twice its file.
+/// Models with a table that ONNX Runtime casts once during the load, so that it takes twice its
+/// file size.
 const CAST_TABLES: Kind = Kind {
     make: |seed| networks::half_table(8_000, 64, true, seed),
     row: || json!(7),
     least: 8_000 * 64 * 4,
 };
 
-/// A table that stays as small as its file.
+/// Models with a table that stays as small as its file.
 const HALF_TABLES: Kind = Kind {
     make: |seed| networks::half_table(16_000, 64, false, seed),
     row: || json!(7),
@@ -280,7 +281,7 @@ const INT8_PERCEPTRONS: Kind = Kind {
 fn fill_a_control_group(kind: &Kind) {
     const LIMIT: u64 = 256 << 20;
     let Some(group) = Cgroup::new(LIMIT) else {
-        eprintln!("SKIPPED: this machine lets us make no control group");
+        eprintln!("SKIPPED: this machine does not allow the test to create a control group");
         return;
     };
     const RESERVE: u64 = 8 << 20;
@@ -306,11 +307,11 @@ fn fill_a_control_group(kind: &Kind) {
             status => panic!("{status}"),
         }
         count += 1;
-        assert!(count < 300, "the limit is none");
+        assert!(count < 300, "the memory limit is not enforced");
     };
     let (all, files) = group.usage();
     let mapped = server.metric("longshore_memory_mapped_bytes");
-    // What is kept free for requests is spoken for.
+    // The reserve for requests counts as used.
     let used = (all - files) as u64 + mapped + RESERVE;
     let percent = 100.0 * used as f64 / LIMIT as f64;
     let known = count * kind.least;
@@ -320,8 +321,8 @@ fn fill_a_control_group(kind: &Kind) {
         mapped >> 20,
         known >> 20
     );
-    // The kernel's own accounting is rough. On a busy machine no process may be waiting to prepare
-    // the next model, and what starting one takes, 10 MiB, has to be free as well.
+    // The kernel's accounting is not exact. On a busy machine there may be no idle preparing
+    // process, and then the 10 MiB to start one must be free as well.
     let least = if server.process().preparing().is_empty() {
         91.0
     } else {
@@ -333,13 +334,13 @@ fn fill_a_control_group(kind: &Kind) {
     );
     assert!(
         known < LIMIT,
-        "{count} models take {known} bytes, whatever the ledger says"
+        "{count} models take at least {known} bytes, more than the limit"
     );
     for index in 0..count {
         ask(&format!("m{index}"));
     }
-    // One is enough where a process waits that prepares the model; on a busy machine it may have to
-    // be started.
+    // One unload is enough if an idle process can prepare the model; on a busy machine, one may
+    // have to be started.
     let mut unloaded = 0;
     let status = loop {
         server.unload(&format!("m{unloaded}")).expect(200);
@@ -353,7 +354,7 @@ fn fill_a_control_group(kind: &Kind) {
     ask(&refused);
     assert_eq!(group.kills(), 0);
     assert_eq!(server.metric("longshore_worker_restarts_total"), 0);
-    // Before its group.
+    // The server must end before its control group is removed.
     drop(server);
 }
 
@@ -383,7 +384,7 @@ fn a_control_group_is_filled_with_int8_layers() {
 }
 
 #[test]
-fn many_large_requests_at_once_are_answered_or_refused_and_kill_nobody() {
+fn many_large_requests_are_answered_or_refused_and_no_process_is_killed() {
     let server = Builder::multi()
         .arguments(["--memory-limit", "160MiB", "--threads", "4"])
         .start();
@@ -394,7 +395,8 @@ fn many_large_requests_at_once_are_answered_or_refused_and_kill_nobody() {
     server.load("allocate", &allocate).expect(200);
     server.load("image", &image).expect(200);
     let process = server.process();
-    // 48 MB for a few bytes; 3 MB of images that become several times that.
+    // One request of a few bytes allocates 48 MB; the other one has 3 MB of images that become
+    // several times as large.
     let few_bytes = Server::invocation("allocate").json(&json!({"inputs": [12 << 20]}));
     let images = Server::invocation("image")
         .header("Content-Type", "application/x-npy")
@@ -410,16 +412,16 @@ fn many_large_requests_at_once_are_answered_or_refused_and_kill_nobody() {
     assert!(statuses.contains(&200), "{statuses:?}");
     assert_eq!(server.process(), process);
     assert_eq!(server.metric("longshore_worker_restarts_total"), 0);
-    eventually("all is given back", || {
+    eventually("all memory of requests is released", || {
         server.metric("longshore_memory_requests_bytes") == 0
     });
-    // Alone, both have room, when the allocator has given back what the others have freed.
+    // Each fits alone, after the allocator has returned the memory of the others.
     for request in [&few_bytes, &images] {
         eventually("there is room", || server.send(request).status == 200);
     }
 }
 
-/// Zeros of this shape, as NumPy writes them.
+/// Returns zeros of this shape, as NumPy writes them.
 fn zeros(shape: &[usize]) -> Vec<u8> {
     let shape_text: String = shape.iter().map(|length| format!("{length},")).collect();
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape_text}), }}");
@@ -432,9 +434,9 @@ fn zeros(shape: &[usize]) -> Vec<u8> {
 }
 
 #[test]
-fn a_model_that_crashes_while_memory_is_short_is_judged_when_there_is_more() {
+fn a_model_that_crashes_while_memory_is_short_gets_a_507_and_is_not_judged_broken() {
     const PADDING: usize = 8 << 20;
-    // ONNX Runtime ends its process over the shape of the depth.
+    // The shape of `depth` makes ONNX Runtime end its process.
     let graph = Graph::new()
         .input(Info::floats("x", [1.into()]))
         .initializer(Tensor::ints("index", &[1], &[0]))

@@ -1,4 +1,4 @@
-//! Model names are opaque (MM-6), urls are not (MM-8).
+//! Names and urls of models: names are opaque (MM-6), urls are restricted (MM-8).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,13 +7,13 @@ use serde_json::json;
 
 use crate::harness::{Builder, Request, Server};
 
-/// A path's segment with every byte encoded.
+/// Returns a path segment with every byte percent-encoded.
 fn encoded(name: &str) -> String {
     name.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 #[test]
-fn any_name_goes_through_all_calls() {
+fn every_name_works_in_all_calls() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     let names = [
@@ -78,8 +78,8 @@ fn any_name_goes_through_all_calls() {
 }
 
 #[test]
-fn a_name_does_not_write_lines_of_the_log() {
-    // ST-11: one line per record, and only ours.
+fn a_name_cannot_forge_lines_of_the_log() {
+    // ST-11: one line per record, and no forged lines.
     let server = Builder::multi().start();
     server.describe("a\n2026-01-01T00:00:00Z ERROR forged").expect(404);
     server.wait_for_log("forged");
@@ -90,7 +90,7 @@ fn a_name_does_not_write_lines_of_the_log() {
 }
 
 #[test]
-fn pages_of_odd_names_hold_each_of_them_once() {
+fn each_odd_name_is_listed_once() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     let mut names = [
@@ -126,7 +126,7 @@ fn pages_of_odd_names_hold_each_of_them_once() {
 }
 
 #[test]
-fn names_that_no_path_can_carry_are_refused() {
+fn names_that_cannot_appear_in_a_path_are_refused() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     for name in ["", ".", "..", &"z".repeat(4097), &"z".repeat(40_000)] {
@@ -137,14 +137,14 @@ fn names_that_no_path_can_carry_are_refused() {
 }
 
 #[test]
-fn unencoded_and_encoded_paths_are_the_same_model() {
+fn encoded_and_unencoded_paths_name_the_same_model() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("a.b_c-d~e", &url).expect(200);
     for path in ["/models/a.b_c-d~e", "/models/%61.b_c-d~e", "/models/a%2Eb%5fc%2Dd%7Ee"] {
         server.send(&Request::get(path)).expect(200);
     }
-    // RFC 3986 allows these in a segment as they are, and clients send them so.
+    // RFC 3986 allows these characters unencoded in a segment, and clients send them so.
     server.load("a:b@c!d$e&f'g(h)i*j+k,l;m=n", &url).expect(200);
     server
         .send(&Request::get("/models/a:b@c!d$e&f'g(h)i*j+k,l;m=n"))
@@ -174,7 +174,7 @@ fn paths_that_name_no_model_are_404() {
     server.assert_scales("m", 2.0);
 }
 
-/// A url below the root of models, one beside it, and links from one to the other.
+/// A server with files below the root of models, files outside it, and links between both.
 struct Places {
     server: Server,
     outside: tempfile::TempDir,
@@ -198,7 +198,7 @@ impl Places {
 }
 
 #[test]
-fn a_url_outside_of_the_roots_is_refused_whichever_way_it_gets_there() {
+fn rejects_a_load_url_outside_the_models_roots() {
     // MM-8
     let places = Places::new();
     let root = places.server.models().root().to_owned();
@@ -239,13 +239,13 @@ fn a_url_outside_of_the_roots_is_refused_whichever_way_it_gets_there() {
         assert!(message.contains("is not below"), "{url}: {message}");
     }
     fs::remove_dir_all(&sibling).unwrap();
-    // Below a root, with the file itself a link out of it.
+    // The url lies below a root, but the model file is a link to the outside.
     let message = places.refused(&format!("{root}/inside"));
     assert!(message.contains("link"), "{message}");
 }
 
 #[test]
-fn a_refusal_does_not_tell_whether_something_outside_of_the_roots_exists() {
+fn a_refusal_does_not_reveal_whether_a_path_outside_the_roots_exists() {
     let places = Places::new();
     let outside = places.outside.path().display();
     let existing = places.refused(&outside.to_string());
@@ -254,7 +254,7 @@ fn a_refusal_does_not_tell_whether_something_outside_of_the_roots_exists() {
         existing.replace(&outside.to_string(), "X"),
         missing.replace(&format!("{outside}-missing"), "X")
     );
-    // Also when the way there leads through a root.
+    // The same for a path that leads through a root.
     let root = places.server.models().root().display();
     let existing = places.refused(&format!("{root}/../../etc/passwd"));
     let missing = places.refused(&format!("{root}/../../etc/missing"));
@@ -262,10 +262,10 @@ fn a_refusal_does_not_tell_whether_something_outside_of_the_roots_exists() {
 }
 
 #[test]
-fn a_url_below_a_root_that_does_not_exist_is_said_to_be_missing() {
+fn a_missing_url_below_a_root_is_reported_as_missing() {
     let places = Places::new();
     let root = places.server.models().root().display();
-    let message = places.refused(&format!("{root}/nobody/model"));
+    let message = places.refused(&format!("{root}/missing/model"));
     assert!(message.contains("does not exist"), "{message}");
     let message = places.refused(&format!("{root}/{}", "d/".repeat(3000)));
     assert!(!message.is_empty());
@@ -274,7 +274,7 @@ fn a_url_below_a_root_that_does_not_exist_is_said_to_be_missing() {
 }
 
 #[test]
-fn every_root_counts_and_one_may_be_made_after_the_start() {
+fn all_roots_are_valid_and_a_root_may_be_created_after_the_start() {
     let late = tempfile::tempdir().unwrap();
     let folder = late.path().join("made/later");
     let server = Builder::multi().argument("--models-root").argument(&folder).start();

@@ -1,4 +1,5 @@
-//! Which types are read and which are sent (CT-1 to CT-4, MC-5, MC-6).
+//! Content negotiation: which types the server reads, and which it sends (CT-1 to CT-4, MC-5,
+//! MC-6).
 
 use serde_json::json;
 
@@ -6,7 +7,7 @@ use crate::harness::{Builder, Response, Server};
 
 const JSON: &str = r#"{"instances": [[1, 2], [3, 4]]}"#;
 
-/// A server with a model that answers what it is asked: two columns of floats.
+/// Starts a server with a model that returns its input: two columns of floats.
 fn with_identity(builder: Builder) -> Server {
     let server = builder.start();
     let url = server.models().place("identity_float32", "m");
@@ -28,7 +29,7 @@ fn ask(server: &Server, content_type: Option<&str>, accept: Option<&str>, body: 
 }
 
 #[test]
-fn the_reply_has_the_most_wanted_type_that_exists() {
+fn the_response_has_the_preferred_supported_type() {
     const NPY: &str = "application/x-npy";
     const LINES: &str = "application/jsonlines";
     let table = [
@@ -47,7 +48,7 @@ fn the_reply_has_the_most_wanted_type_that_exists() {
         (Some(NPY), NPY),
         (Some(LINES), LINES),
         (Some("application/x-ndjson"), LINES),
-        // What the SDK's PandasDeserializer sends.
+        // The header of the SDK's PandasDeserializer.
         (Some("text/csv, application/json"), "text/csv"),
         (Some("application/json, text/csv"), "application/json"),
         (Some("text/csv;q=0.5, application/json"), "application/json"),
@@ -87,7 +88,7 @@ fn several_accept_headers_are_one_list() {
 }
 
 #[test]
-fn a_reply_that_nobody_accepts_is_a_406_that_lists_the_possible_types() {
+fn an_unsupported_accept_header_is_a_406_that_lists_the_supported_types() {
     let server = with_identity(Builder::multi());
     for accept in [
         "image/png",
@@ -107,7 +108,7 @@ fn a_reply_that_nobody_accepts_is_a_406_that_lists_the_possible_types() {
 }
 
 #[test]
-fn a_type_that_cannot_carry_the_outputs_is_a_406_that_says_why() {
+fn a_type_that_cannot_represent_the_outputs_is_a_406_with_the_reason() {
     let server = Builder::multi().start();
     for model in ["iris_zipmap", "columns", "sequence"] {
         let url = server.models().place(model, model);
@@ -118,7 +119,7 @@ fn a_type_that_cannot_carry_the_outputs_is_a_406_that_says_why() {
     };
     let iris = json!({"instances": [[5.1, 3.5, 1.4, 0.2]]});
     let columns = json!({"instances": [{"age": 1, "income": 2, "city": "Oslo"}]});
-    // The first output, unless the request names another one.
+    // The response has the first output, unless the request names another one.
     for (model, body) in [("iris_zipmap", &iris), ("columns", &columns)] {
         let first = ask(model, body, "application/x-npy").expect(200);
         assert_eq!(first.header("content-type"), Some("application/x-npy"));
@@ -128,7 +129,7 @@ fn a_type_that_cannot_carry_the_outputs_is_a_406_that_says_why() {
             "{}",
             refusal.message()
         );
-        // A client that accepts something else gets that.
+        // A client that also accepts another type gets that one.
         let answer = ask(model, body, "application/x-npy; output=none, application/json;q=0.1").expect(200);
         assert_eq!(answer.header("content-type"), Some("application/json"));
     }
@@ -139,12 +140,12 @@ fn a_type_that_cannot_carry_the_outputs_is_a_406_that_says_why() {
 }
 
 #[test]
-fn the_body_is_read_by_its_type_whatever_case_and_parameters_that_has() {
+fn content_types_match_in_any_case_and_with_any_parameters() {
     let lines = "[1, 2]\n[3, 4]\n";
     let csv = "1,2\n3,4\n";
     let table = [
         (None, JSON),
-        // What curl says of any body when it is told nothing.
+        // The default of curl.
         (Some("application/x-www-form-urlencoded"), JSON),
         (Some("application/json"), JSON),
         (Some("Application/JSON"), JSON),
@@ -201,8 +202,8 @@ fn a_body_of_an_unknown_type_is_a_415_that_lists_the_known_ones() {
 }
 
 #[test]
-fn the_default_types_are_a_matter_of_settings() {
-    // 1.2, MC-5: how users fix pipelines.
+fn options_set_the_default_types() {
+    // MC-5: users set these for pipelines.
     let builder = Builder::multi()
         .environment("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/csv")
         .arguments(["--default-content-type", "text/csv"]);
@@ -222,7 +223,7 @@ fn the_default_types_are_a_matter_of_settings() {
 }
 
 #[test]
-fn an_open_inference_request_is_answered_in_its_protocol_whatever_the_default_is() {
+fn an_open_inference_request_gets_a_response_in_its_protocol_with_any_default() {
     let server = with_identity(Builder::multi().arguments(["--default-accept", "text/csv"]));
     let body = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
     let answer = server.invoke("m", &body).expect(200);
@@ -232,7 +233,7 @@ fn an_open_inference_request_is_answered_in_its_protocol_whatever_the_default_is
 }
 
 #[test]
-fn a_type_of_forms_says_nothing_whatever_its_parameters() {
+fn a_form_content_type_counts_as_missing() {
     let server = with_identity(Builder::multi());
     for content_type in [
         "application/x-www-form-urlencoded",
@@ -247,7 +248,7 @@ fn a_type_of_forms_says_nothing_whatever_its_parameters() {
 }
 
 #[test]
-fn a_byte_order_mark_before_a_body_of_text_is_passed_over() {
+fn a_byte_order_mark_before_a_text_body_is_ignored() {
     let server = with_identity(Builder::multi());
     for (content_type, body) in [
         ("application/json", "\u{feff}[[1, 2]]"),

@@ -1,5 +1,5 @@
-//! Nothing is fetched and nothing is sent home: a container may have no network at all (ST-10), and its users did not
-//! ask for their model's vendor, or the library's, to be told.
+//! No network access: a container may have no network at all (ST-10), and the server must not send
+//! telemetry to the vendor of the model or of the library.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::{Builder, Request, skip_unless};
 
 #[test]
-fn no_system_call_of_a_whole_life_reaches_out() {
+fn the_server_never_connects_to_the_network() {
     if skip_unless(&["strace", "-f", "-e", "trace=connect", "-o", "/dev/null", "true"]) {
         return;
     }
@@ -33,14 +33,14 @@ fn no_system_call_of_a_whole_life_reaches_out() {
 
     let trace = fs::read_to_string(&trace).unwrap();
     let lines = |call: &str| -> Vec<&str> { trace.lines().filter(|line| line.contains(call)).collect() };
-    // The trace is one: the server's own socket and its clients are in it.
+    // The trace is valid: it contains the server's own socket and its clients.
     assert!(
         !lines("accept4(").is_empty() && !lines("socket(AF_INET").is_empty(),
         "{trace}"
     );
     let made: Vec<&str> = trace.lines().filter(|line| line.contains("socket(AF_INET")).collect();
     assert_eq!(made.len(), 1, "other sockets than the one that listens: {made:?}");
-    // The process that has prepared the model is in it, too.
+    // The trace also contains the process that prepared the model.
     let prepares = |line: &&&str| line.contains("\"prepare\"") && line.ends_with("= 0");
     assert_eq!(lines("execve(").iter().filter(prepares).count(), 1, "{trace}");
     assert_eq!(lines("io_uring_setup("), [""; 0]);
@@ -51,7 +51,7 @@ fn no_system_call_of_a_whole_life_reaches_out() {
             .collect();
         assert_eq!(outbound, [""; 0], "{call}");
     }
-    // Answers go over accepted connections, without an address; a datagram has one.
+    // Responses go over accepted connections without an address; only a datagram has one.
     let addressed: Vec<&str> = lines("sendto(")
         .into_iter()
         .filter(|line| line.contains("sin_addr"))

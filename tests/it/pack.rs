@@ -1,4 +1,4 @@
-//! `longshore pack`, and what becomes of what it has packed.
+//! `longshore pack`, and the use of its archives by a server.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ fn pack(path: impl AsRef<Path>, output: &Path, more: &[&str]) -> Finished {
     )
 }
 
-/// Packs the artifact at `path` and unpacks it where the platform would, as model `name`.
+/// Packs the artifact at `path`, and unpacks it where the platform would, as the model `name`.
 #[track_caller]
 fn packed(models: &Models, path: impl AsRef<Path>, name: &str) -> PathBuf {
     let archive = models.path(&format!("{name}.tar.gz"));
@@ -56,7 +56,7 @@ fn description(folder: &Path) -> PathBuf {
     folder.join(".longshore/prepared.json")
 }
 
-/// The prepared models that a server has kept.
+/// Returns the prepared models in the cache of a server.
 fn kept(models: &Models) -> Vec<Vec<u8>> {
     let files = fs::read_dir(models.cache())
         .unwrap()
@@ -120,7 +120,7 @@ fn every_kind_of_model_answers_the_same_before_and_after_packing() {
 }
 
 #[test]
-fn a_form_that_was_prepared_for_another_platform_is_passed_over() {
+fn a_prepared_form_for_another_platform_is_ignored() {
     let server = Builder::multi().start();
     let folder = packed(server.models(), fixture("mlp"), "elsewhere");
     let text = fs::read_to_string(description(&folder)).unwrap();
@@ -136,11 +136,11 @@ fn a_form_that_was_prepared_for_another_platform_is_passed_over() {
 }
 
 #[test]
-fn a_damaged_prepared_form_is_passed_over() {
+fn a_damaged_prepared_form_is_ignored() {
     let server = Builder::multi().start();
     let folder = packed(server.models(), fixture("mlp"), "damaged");
     let mut bytes = fs::read(prepared(&folder)).unwrap();
-    // Deep in the weights, where nothing but the hash tells.
+    // In the middle of the weights, where only the hash reveals the change.
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(prepared(&folder), bytes).unwrap();
@@ -149,8 +149,8 @@ fn a_damaged_prepared_form_is_passed_over() {
     assert_answers(&server, "damaged");
 }
 
-/// Makes what `folder` says of its prepared form true of what is there now.
-fn describe_anew(folder: &Path, model: Option<&str>) {
+/// Rewrites the description of the prepared form in `folder` for the files that are there now.
+fn write_description(folder: &Path, model: Option<&str>) {
     let old: PackedDescription = serde_json::from_slice(&fs::read(description(folder)).unwrap()).unwrap();
     let model = ContentHash::parse(model.unwrap_or(&old.model)).unwrap();
     let new = PackedDescription::new(old.platform, &model, &prepared(folder)).unwrap();
@@ -158,19 +158,19 @@ fn describe_anew(folder: &Path, model: Option<&str>) {
 }
 
 #[test]
-fn a_prepared_form_that_does_not_load_is_passed_over() {
+fn a_prepared_form_that_does_not_load_is_ignored() {
     let server = Builder::multi().start();
     let folder = packed(server.models(), fixture("mlp"), "cut");
     let bytes = fs::read(prepared(&folder)).unwrap();
     fs::write(prepared(&folder), &bytes[..bytes.len() / 2]).unwrap();
-    describe_anew(&folder, None);
+    write_description(&folder, None);
     load(&server, "cut", &folder);
     server.wait_for_log("a packed prepared model is refused");
     assert_answers(&server, "cut");
 }
 
 #[test]
-fn a_changed_model_is_not_answered_by_what_was_prepared_of_the_old_one() {
+fn a_changed_model_does_not_use_the_prepared_form_of_the_old_one() {
     let server = Builder::multi().start();
     let old = server.models().place_scale("old", 2.0);
     let folder = packed(server.models(), old, "changed");
@@ -182,7 +182,7 @@ fn a_changed_model_is_not_answered_by_what_was_prepared_of_the_old_one() {
 }
 
 #[test]
-fn a_false_prepared_form_answers_for_nobody_else() {
+fn a_forged_prepared_form_is_not_used_for_other_models() {
     let server = Builder::multi().start();
     let victim = server.models().place_scale("victim", 2.0);
     let folder = packed(server.models(), &victim, "attacker");
@@ -192,7 +192,7 @@ fn a_false_prepared_form_answers_for_nobody_else() {
         .unwrap()
         .to_owned();
     fs::copy(prepared(&own), prepared(&folder)).unwrap();
-    describe_anew(&folder, Some(&content));
+    write_description(&folder, Some(&content));
     load(&server, "attacker", &folder);
     server.assert_scales("attacker", 9.0);
     load(&server, "victim", Path::new(&victim));
@@ -202,7 +202,7 @@ fn a_false_prepared_form_answers_for_nobody_else() {
 }
 
 #[test]
-fn what_a_server_refuses_is_not_packed_and_for_the_same_reason() {
+fn pack_refuses_a_model_for_the_same_reason_as_a_server() {
     let server = Builder::multi().start();
     let bad = [
         "unknown_operator",
@@ -239,12 +239,12 @@ fn the_same_artifact_without_a_prepared_form_is_the_same_archive() {
 }
 
 #[test]
-fn the_archive_holds_the_artifact_and_says_what_it_left_out() {
+fn the_archive_contains_the_artifact_and_pack_lists_the_omitted_files() {
     let models = Models::new();
     let folder = PathBuf::from(models.place("external", "m"));
     fs::create_dir(folder.join("__MACOSX")).unwrap();
     fs::write(folder.join(".DS_Store"), "").unwrap();
-    // Into the artifact itself, twice.
+    // Write the archive into the artifact's own folder, twice.
     let output = folder.join("model.tar.gz");
     pack(&folder, &output, &[]).output();
     let summary = pack(&folder, &output, &["--force", "--json"]).json();
@@ -278,7 +278,7 @@ fn a_model_file_is_packed_with_the_weights_that_it_refers_to() {
 }
 
 #[test]
-fn what_cannot_be_packed_is_named_and_no_archive_is_left() {
+fn pack_names_what_it_cannot_pack_and_leaves_no_archive() {
     let models = Models::new();
     let folder = PathBuf::from(models.place("mlp", "m"));
     let output = models.path("model.tar.gz");
@@ -292,10 +292,10 @@ fn what_cannot_be_packed_is_named_and_no_archive_is_left() {
     assert!(refusal.contains("--force"), "{refusal}");
     assert_eq!(fs::read(&output).unwrap(), b"precious");
     let refusal = pack(&folder, &models.path("gone").join("model.tar.gz"), &[]).refusal();
-    assert!(refusal.contains("is no directory"), "{refusal}");
+    assert!(refusal.contains("is not a directory"), "{refusal}");
     let archive = models.path("other.tar.gz");
     for (content, reason) in [
-        (&b"\x1f\x8b\x08"[..], "is an archive already"),
+        (&b"\x1f\x8b\x08"[..], "is already an archive"),
         (b"PK\x03\x04", "a zip archive"),
     ] {
         fs::write(&archive, content).unwrap();

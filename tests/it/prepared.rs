@@ -1,4 +1,5 @@
-//! Models that are not known are prepared in a process apart, and mapped from a folder that may fail in any way (PI-4).
+//! Preparation: unknown models are prepared in a separate process and mapped from a cache folder,
+//! which may fail in any way (PI-4).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,19 +17,19 @@ use crate::harness::{
 use crate::support::networks;
 use crate::support::onnx::{Graph, Info, Model, Node, SparseTensor, Tensor};
 
-/// A server whose prepared models are in `cache`.
+/// Builds a server whose prepared models are in `cache`.
 fn sharing(cache: &Path) -> Builder {
     Builder::multi().argument("--cache-dir").argument(cache)
 }
 
-/// Files in `folder` whose names end so.
+/// Lists the files in `folder` whose names have this ending.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
     paths.filter(|path| path.to_string_lossy().ends_with(ending)).collect()
 }
 
-/// The files of prepared models in `cache`.
+/// Lists the files of prepared models in `cache`.
 fn entries(cache: &Path) -> Vec<PathBuf> {
     let is_entry = |path: &PathBuf| {
         path.file_name()
@@ -37,7 +38,8 @@ fn entries(cache: &Path) -> Vec<PathBuf> {
     files(cache, "").into_iter().filter(is_entry).collect()
 }
 
-/// Nothing but whole entries: each a model and its description.
+/// Asserts that `cache` contains `count` complete entries, each a model and its description, and
+/// no other files.
 #[track_caller]
 fn assert_entries(cache: &Path, count: usize) {
     let found = entries(cache);
@@ -55,7 +57,7 @@ fn kill_worker(server: &Server) {
 }
 
 #[test]
-fn a_model_is_mapped_from_its_prepared_form_from_the_first_load_on() {
+fn a_model_is_mapped_from_its_prepared_form_at_the_first_load() {
     let server = Builder::multi().start();
     let cache = server.models().cache();
     let url = server.models().place_scale("m", 2.0);
@@ -67,7 +69,7 @@ fn a_model_is_mapped_from_its_prepared_form_from_the_first_load_on() {
         assert!(maps_prepared());
         assert!(!server.process().maps_files_below(server.models().root()));
         assert!(!server.process().opens_files_below(server.models().root()));
-        // Once for all.
+        // The model is prepared only once.
         assert_entries(cache, 1);
         let now = fs::metadata(&files(cache, ".ort")[0]).unwrap().modified().unwrap();
         assert_eq!(*written.get_or_insert(now), now);
@@ -77,7 +79,7 @@ fn a_model_is_mapped_from_its_prepared_form_from_the_first_load_on() {
 }
 
 #[test]
-fn prepared_models_answer_as_they_do_unprepared() {
+fn prepared_models_give_the_same_results_as_unprepared_ones() {
     let unprepared = Builder::multi().arguments(["--prepare", "off"]).start();
     let prepared = Builder::multi().start();
     let entries = fs::read_dir(fixture("")).unwrap().map(|entry| entry.unwrap());
@@ -118,7 +120,7 @@ fn prepared_models_answer_as_they_do_unprepared() {
         }
     }
     assert!(files(unprepared.models().cache(), "").is_empty());
-    // Nearly every model has a prepared form.
+    // Almost every model has a prepared form.
     assert!(files(prepared.models().cache(), ".ort").len() + 3 > models.len());
 }
 
@@ -134,7 +136,7 @@ fn the_folder_of_prepared_models_may_be_deleted_while_models_from_it_are_served(
         server.assert_scales(name, factor);
     }
     server.assert_scales("a", 2.0);
-    // As good as ever afterwards.
+    // The server then works as before.
     let url = server.models().place_scale("d", 5.0);
     server.load("d", &url).expect(200);
     assert_entries(&folder, 1);
@@ -147,9 +149,10 @@ fn the_folder_of_prepared_models_may_be_deleted_while_models_from_it_are_served(
 }
 
 #[test]
-fn a_damaged_prepared_model_is_made_anew_and_that_is_said() {
+fn a_damaged_prepared_model_is_prepared_again_with_a_log_message() {
     type Harm = fn(&Path, &Path);
-    // Whether there is something to be said: without a description nothing is known to be missing.
+    // The flag is whether a log message is expected: without a description, the server does not
+    // know that an entry is missing.
     let table: [(&str, bool, Harm); 6] = [
         ("flipped", true, |ort, _| flip(ort)),
         ("cut", true, |ort, _| cut(ort)),
@@ -160,7 +163,7 @@ fn a_damaged_prepared_model_is_made_anew_and_that_is_said() {
     ];
     let cache = tempfile::tempdir().unwrap();
     let mut server = sharing(cache.path()).start();
-    for (name, is_said, harm) in table {
+    for (name, is_logged, harm) in table {
         for is_restarted in [false, true] {
             let url = server.models().place_scale("m", 2.0);
             server.load("m", &url).expect(200);
@@ -171,14 +174,16 @@ fn a_damaged_prepared_model_is_made_anew_and_that_is_said() {
             }
             let ort = files(cache.path(), ".ort").remove(0);
             harm(&ort, &ort.with_extension("json"));
-            let said = server.count_in_log("damaged or gone");
+            let logged = server.count_in_log("damaged or gone");
             let url = server.models().place_scale("m", 2.0);
             server.load("m", &url).expect(200);
             server.assert_scales("m", 2.0);
             assert!(server.process().maps_files_below(cache.path()), "{name}");
             assert_entries(cache.path(), 1);
-            if is_said {
-                eventually("it is said", || server.count_in_log("damaged or gone") == said + 1);
+            if is_logged {
+                eventually("the log reports it", || {
+                    server.count_in_log("damaged or gone") == logged + 1
+                });
             }
             server.unload("m").expect(200);
         }
@@ -197,10 +202,10 @@ fn cut(file: &Path) {
     fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-/// A load that takes long enough to be disturbed, and the process that prepares it.
+/// Waits until a model is being prepared, and returns the process that prepares it.
 fn wait_for_preparation(server: &Server, cache: &Path) -> Process {
     let mut found = None;
-    eventually("it is being prepared", || {
+    eventually("the model is being prepared", || {
         found = server.process().preparing().first().copied();
         found.is_some()
             && files(cache, "")
@@ -210,7 +215,7 @@ fn wait_for_preparation(server: &Server, cache: &Path) -> Process {
     found.unwrap()
 }
 
-/// Loads what takes long to load and does `harm` to the child meanwhile; returns the load's answer.
+/// Starts a slow load, runs `harm` on the child process during it, and returns the response.
 fn disturb(server: &Server, cache: &Path, harm: impl FnOnce(Process)) -> std::io::Result<Response> {
     let url = server.models().place_slow("slow", SLOW);
     let request = Request::post("/models").json(&json!({"model_name": "slow", "url": url}));
@@ -221,11 +226,11 @@ fn disturb(server: &Server, cache: &Path, harm: impl FnOnce(Process)) -> std::io
     })
 }
 
-/// Levels of functions that keep ONNX Runtime loading for a good part of a second.
+/// Nesting levels of functions that make ONNX Runtime load for most of a second.
 const SLOW: u8 = 12;
 
 #[test]
-fn a_child_that_is_killed_in_the_middle_of_a_preparation_is_followed_by_another() {
+fn a_preparation_is_repeated_after_its_child_process_is_killed() {
     let cache = tempfile::tempdir().unwrap();
     let server = sharing(cache.path()).start();
     let answer = disturb(&server, cache.path(), |child| child.signal(Signal::KILL));
@@ -236,7 +241,7 @@ fn a_child_that_is_killed_in_the_middle_of_a_preparation_is_followed_by_another(
 }
 
 #[test]
-fn a_worker_that_is_killed_in_the_middle_of_a_preparation_leaves_no_child_and_a_usable_folder() {
+fn a_worker_killed_during_a_preparation_leaves_no_child_and_a_usable_folder() {
     let cache = tempfile::tempdir().unwrap();
     let server = sharing(cache.path()).start();
     let answer = disturb(&server, cache.path(), |child| {
@@ -251,7 +256,7 @@ fn a_worker_that_is_killed_in_the_middle_of_a_preparation_leaves_no_child_and_a_
 }
 
 #[test]
-fn a_server_that_is_killed_in_the_middle_of_a_preparation_leaves_no_child_and_a_usable_folder() {
+fn a_server_killed_during_a_preparation_leaves_no_child_and_a_usable_folder() {
     let cache = tempfile::tempdir().unwrap();
     let server = sharing(cache.path()).start();
     let url = server.models().place_slow("slow", SLOW);
@@ -302,7 +307,7 @@ fn two_servers_share_one_folder_while_both_prepare_the_same_models() {
     assert_entries(cache.path(), MODELS);
 }
 
-/// What a server with an unusable folder does: it serves, and says once why it does so worse.
+/// Asserts that a server with an unusable cache folder serves models and logs the warning once.
 #[track_caller]
 fn assert_serves_without(server: &Server, warning: &str) {
     let urls: Vec<String> = (0..3)
@@ -325,7 +330,7 @@ fn assert_serves_without(server: &Server, warning: &str) {
 const NOT_KEPT: &str = "prepared models are not kept";
 
 #[test]
-fn a_folder_that_cannot_be_used_is_said_once_and_models_are_served_without() {
+fn an_unusable_cache_folder_is_reported_once_and_models_are_served_without_it() {
     let parent = tempfile::tempdir().unwrap();
     let file = parent.path().join("file");
     fs::write(&file, "").unwrap();
@@ -339,7 +344,7 @@ fn a_folder_that_cannot_be_used_is_said_once_and_models_are_served_without() {
 }
 
 #[test]
-fn a_folder_in_memory_is_not_used() {
+fn a_cache_folder_in_memory_is_not_used() {
     if skip_unless(&["sh", "-c", "test \"$(stat -f -c %T /dev/shm)\" = tmpfs"]) {
         return;
     }
@@ -349,7 +354,7 @@ fn a_folder_in_memory_is_not_used() {
 }
 
 #[test]
-fn a_folder_that_is_read_only_is_not_used() {
+fn a_read_only_cache_folder_is_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let script = format!("mount --bind -o ro {0} {0} && exec \"$@\"", folder.path().display());
     let sandbox = ["unshare", "--mount", "sh", "-c", &script, "sh"];
@@ -361,14 +366,14 @@ fn a_folder_that_is_read_only_is_not_used() {
 }
 
 #[test]
-fn a_folder_without_room_is_said_once_and_models_are_served_without() {
+fn a_full_cache_folder_is_reported_once_and_models_are_served_without_it() {
     let server = Builder::multi().arguments(["--cache-size", "100B"]).start();
     assert_serves_without(&server, "prepared models cannot be kept");
     assert!(entries(server.models().cache()).is_empty());
 }
 
 #[test]
-fn one_content_takes_the_memory_of_one_under_however_many_names() {
+fn equal_contents_share_memory_under_several_names() {
     let server = Builder::multi().start();
     let names: Vec<String> = (0..100).map(|index| format!("m{index}")).collect();
     let place = |name: &String| server.models().place("mlp", name);
@@ -393,7 +398,7 @@ fn one_content_takes_the_memory_of_one_under_however_many_names() {
 }
 
 #[test]
-fn a_model_that_loads_without_end_is_a_400_that_is_remembered_for_a_while() {
+fn a_model_that_never_finishes_loading_is_a_400_and_stays_refused_for_a_time() {
     const AGAIN: &str = "it may be tried again in";
     let server = Builder::multi()
         .arguments(["--prepare-timeout", "1s", "--bad-model-ttl", "3s"])
@@ -405,7 +410,7 @@ fn a_model_that_loads_without_end_is_a_400_that_is_remembered_for_a_while() {
         refusal.contains("--prepare-timeout") && !refusal.contains(AGAIN),
         "{refusal}"
     );
-    // Nobody tries it again meanwhile, under whatever name.
+    // Loads of the same content are refused without another attempt, under any name.
     for (name, url) in [("bomb", &url), ("same", &same)] {
         let refusal = server.load(name, url).expect(400).message();
         assert!(
@@ -414,7 +419,7 @@ fn a_model_that_loads_without_end_is_a_400_that_is_remembered_for_a_while() {
         );
         assert_eq!(server.process().preparing(), []);
     }
-    eventually("it is tried again", || {
+    eventually("the quarantine ends", || {
         !server.load("bomb", &url).expect(400).message().contains(AGAIN)
     });
     assert_eq!(server.reserved(), 0);
@@ -423,9 +428,9 @@ fn a_model_that_loads_without_end_is_a_400_that_is_remembered_for_a_while() {
 }
 
 #[test]
-fn a_model_that_takes_too_much_memory_to_load_is_a_400_since_unloading_others_would_not_help() {
+fn a_model_that_needs_too_much_memory_to_load_is_a_400() {
     let server = Builder::multi().arguments(["--prepare-memory", "64MiB"]).start();
-    // A gigabyte of zeros but for one.
+    // A gigabyte of zeros except for one element.
     let (values, indices) = (Tensor::floats("w", &[1], &[1.0]), Tensor::ints("at", &[1], &[7]));
     let graph = Graph::new()
         .input(Info::floats("x", [1.into()]))
@@ -441,7 +446,7 @@ fn a_model_that_takes_too_much_memory_to_load_is_a_400_since_unloading_others_wo
 }
 
 #[test]
-fn preparations_without_end_hold_up_no_model_that_is_known() {
+fn endless_preparations_do_not_delay_known_models() {
     let server = Builder::multi()
         .arguments(["--prepare-processes", "2", "--prepare-timeout", "1h"])
         .start();
@@ -476,14 +481,14 @@ fn preparations_without_end_hold_up_no_model_that_is_known() {
 }
 
 #[test]
-fn children_end_when_there_is_no_work_and_with_the_server() {
+fn child_processes_end_when_idle_and_with_the_server() {
     let server = Builder::multi().start();
     let load = |name: &str| {
         let url = server.models().place_scale(name, name.len() as f32);
         server.load(name, &url).expect(200);
         server.process().preparing()
     };
-    // Used again, unless the next model comes before it waits for it.
+    // A process is used again, unless the next model arrives before it is idle.
     let children = [load("a"), load("bb")].concat();
     assert!(!children.is_empty());
     for child in children {
@@ -497,7 +502,7 @@ fn children_end_when_there_is_no_work_and_with_the_server() {
     eventually("the child is gone", || !children[0].is_alive());
 }
 
-/// Bytes of the one prepared form in `cache`.
+/// Returns the size of the only prepared form in `cache`.
 #[track_caller]
 fn prepared_bytes(cache: &Path) -> u64 {
     let files = files(cache, ".ort");
@@ -506,8 +511,9 @@ fn prepared_bytes(cache: &Path) -> u64 {
 }
 
 #[test]
-fn float16_constants_are_served_folded_or_as_they_are_whichever_costs_less() {
-    // With one row, casting all weights in every run takes most of the run; with a thousand rows it hardly counts.
+fn float16_constants_are_folded_only_if_that_costs_less() {
+    // With one row, casting all weights takes most of the time of a run; with a thousand rows it
+    // hardly matters.
     let table = [
         ("rows of any number", networks::half_mlp(6, 512, None, 1), 2.0),
         ("a thousand rows", networks::half_mlp(6, 512, Some(1024), 2), 1.0),
@@ -520,14 +526,14 @@ fn float16_constants_are_served_folded_or_as_they_are_whichever_costs_less() {
         server.load("m", &url).expect(200);
         let times = prepared_bytes(server.models().cache()) as f64 / model.len() as f64;
         assert!((times - expected).abs() < 0.1, "{what}: {times} times the model");
-        // All of it is in the ledger, as the session's own or mapped.
+        // The ledger contains all of it, as private memory of the session or as mapped.
         let booked = server.reserved() + server.metric("longshore_memory_mapped_bytes");
         assert!(booked as f64 > 0.95 * expected * model.len() as f64, "{what}: {booked}");
     }
 }
 
 #[test]
-fn a_load_that_widens_constants_is_booked_without_preparing_too() {
+fn an_unprepared_load_that_widens_constants_reserves_their_memory() {
     let model = networks::half_mlp(6, 512, None, 5);
     let server = Builder::multi().arguments(["--prepare", "off"]).start();
     let url = server.models().place_model("m", &model);

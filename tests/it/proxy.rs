@@ -1,4 +1,5 @@
-//! The proxy that makes the faults of the store's tests: a fault that is none would let them pass for nothing.
+//! Tests of the proxy that injects faults for the tests of the store: without real faults, those
+//! would prove nothing.
 
 use std::io;
 use std::net::TcpStream;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use crate::harness::{Bucket, Connection, Fault, Proxy, Request, Response, Rule, S3};
 
-/// A body of several of the pieces that the proxy sends.
+/// Returns a body that the proxy sends in several pieces.
 fn content() -> Vec<u8> {
     (0..100_000u32).map(|index| (index % 251) as u8).collect()
 }
@@ -24,7 +25,7 @@ fn get(bucket: &Bucket) -> Request {
     Request::get(format!("/{}/models/a%20b.bin", bucket.name()))
 }
 
-/// What moto takes for a signature.
+/// A signature that moto accepts.
 const SIGNATURE: &str =
     "AWS4-HMAC-SHA256 Credential=key/20000101/eu-central-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
@@ -38,7 +39,7 @@ fn ask(connection: &mut Connection, request: &Request) -> io::Result<Response> {
 }
 
 #[test]
-fn what_meets_no_rule_passes_unchanged_over_one_connection_and_is_on_record() {
+fn requests_without_a_rule_pass_unchanged_over_one_connection_and_are_recorded() {
     let (bucket, proxy) = proxied();
     let mut connection = Connection::open(proxy.address()).unwrap();
     let whole = ask(&mut connection, &get(&bucket)).unwrap().expect(200);
@@ -74,7 +75,7 @@ fn what_meets_no_rule_passes_unchanged_over_one_connection_and_is_on_record() {
 }
 
 #[test]
-fn the_first_requests_fail_as_s3_says_it_and_the_next_pass() {
+fn the_first_requests_fail_with_s3_errors_and_later_ones_pass() {
     let (bucket, proxy) = proxied();
     proxy.rule(Rule::new(Fault::INTERNAL).on("a b.bin").times(2));
     proxy.rule(Rule::new(Fault::DENIED).method("GET").on("a b.bin").times(1));
@@ -104,7 +105,7 @@ fn a_connection_is_cut_within_the_body() {
 }
 
 #[test]
-fn an_answer_that_comes_late_or_in_drops_is_whole() {
+fn a_late_or_slow_response_is_complete() {
     let (bucket, proxy) = proxied();
     proxy.rule(Rule::new(Fault::Trickle(30_000, Duration::from_millis(1))).times(1));
     proxy.rule(Rule::new(Fault::Delay(Duration::from_millis(1))).times(1));
@@ -115,7 +116,7 @@ fn an_answer_that_comes_late_or_in_drops_is_whole() {
 }
 
 #[test]
-fn what_is_held_is_in_flight_until_its_release() {
+fn a_held_request_is_in_flight_until_its_release() {
     for (fault, sent) in [(Fault::Hold, 0), (Fault::HoldAfter(40_000), 40_000)] {
         let (bucket, proxy) = proxied();
         proxy.rule(Rule::new(fault).on("a b.bin"));
@@ -137,7 +138,7 @@ fn what_is_held_is_in_flight_until_its_release() {
             answers.iter().take(2).all(|answer| answer.body == content()),
             "{fault:?}"
         );
-        // Nor is the next one held.
+        // The next request is not held either.
         ask(&mut Connection::open(proxy.address()).unwrap(), &get(&bucket))
             .unwrap()
             .expect(200);

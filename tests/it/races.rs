@@ -1,4 +1,4 @@
-//! Many callers at once (MM-16).
+//! Concurrent requests (MM-16).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::harness::{Builder, Response, Stop, eventually, in_parallel};
 
-/// Makes `count` calls that start together, and counts their statuses.
+/// Starts `count` calls at the same time, and counts their statuses.
 fn race(count: usize, call: impl Fn(usize) -> Response + Sync) -> BTreeMap<u16, usize> {
     let start = Barrier::new(count);
     let statuses = thread::scope(|scope| {
@@ -34,7 +34,7 @@ fn race(count: usize, call: impl Fn(usize) -> Response + Sync) -> BTreeMap<u16, 
 }
 
 #[test]
-fn of_fifty_racing_loads_of_one_name_exactly_one_wins() {
+fn exactly_one_of_fifty_concurrent_loads_of_a_name_succeeds() {
     let server = Builder::multi().start();
     let urls: Vec<String> = (0..50)
         .map(|index| server.models().place_scale(&format!("m{index}"), index as f32))
@@ -42,7 +42,7 @@ fn of_fifty_racing_loads_of_one_name_exactly_one_wins() {
     for _ in 0..5 {
         let counts = race(50, |index| server.load("m", &urls[index]));
         assert_eq!(counts, BTreeMap::from([(200, 1), (409, 49)]));
-        // The winner's url and the winner's answers belong together.
+        // The url and the results must be of the same load.
         let winner = server.describe("m").expect(200).json()["modelUrl"]
             .as_str()
             .unwrap()
@@ -55,7 +55,7 @@ fn of_fifty_racing_loads_of_one_name_exactly_one_wins() {
 }
 
 #[test]
-fn of_racing_loads_of_a_broken_model_none_gets_a_409() {
+fn concurrent_loads_of_a_broken_model_never_get_a_409() {
     let server = Builder::multi().start();
     let url = server.models().place("bad/truncated", "m");
     assert_eq!(race(20, |_| server.load("m", &url)), BTreeMap::from([(400, 20)]));
@@ -63,7 +63,7 @@ fn of_racing_loads_of_a_broken_model_none_gets_a_409() {
 }
 
 #[test]
-fn of_racing_unloads_exactly_one_wins() {
+fn exactly_one_of_several_concurrent_unloads_succeeds() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     for _ in 0..10 {
@@ -73,7 +73,7 @@ fn of_racing_unloads_exactly_one_wins() {
 }
 
 #[test]
-fn an_invocation_that_races_an_unload_is_answered_rightly_or_404() {
+fn an_invocation_during_an_unload_gets_the_right_result_or_a_404() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 3.0);
     let (answered, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -103,7 +103,7 @@ fn an_invocation_that_races_an_unload_is_answered_rightly_or_404() {
             server.load("m", &url).expect(200);
             server.unload("m").expect(200);
         }
-        // Both kinds of answer must have been seen, or the race was none.
+        // Both kinds of responses must occur, or there was no race.
         server.load("m", &url).expect(200);
         eventually("some are answered", || answered.load(Ordering::Relaxed) > 0);
         server.unload("m").expect(200);
@@ -118,13 +118,14 @@ fn an_invocation_that_races_an_unload_is_answered_rightly_or_404() {
 
 #[test]
 fn an_unload_during_a_load_leaves_nothing() {
-    // MM-16: it waits for the load or finds nothing; in the end the model is gone or wholly there.
+    // MM-16: the unload waits for the load or finds nothing; in the end the model is unloaded or
+    // loaded completely.
     let server = Builder::multi().start();
     let url = server.models().place_slow("slow", 12);
     thread::scope(|scope| {
         let loading = scope.spawn(|| server.load("slow", &url));
         eventually("the load has begun", || server.reserved() > 0);
-        // Only what can serve is listed.
+        // Only models that can answer are listed.
         assert_eq!(server.list(""), json!({"models": []}));
         let unloaded = server.unload("slow").status;
         let loaded = loading.join().unwrap().status;
@@ -148,7 +149,7 @@ fn a_load_during_an_unload_waits_for_it_and_loads() {
     thread::scope(|scope| {
         let running = scope.spawn(|| server.send(&crate::harness::Server::spin("m", 64_000)));
         server.wait_for_running(1);
-        // Waits for the run (MM-15).
+        // The unload waits for the run (MM-15).
         let unloading = scope.spawn(|| server.unload("m"));
         eventually("the unload has begun", || server.describe("m").status == 404);
         server.load("m", &other).expect(200);
@@ -177,7 +178,7 @@ fn loads_and_unloads_of_many_names_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() {
+fn a_model_is_not_blamed_if_the_system_kills_the_process_that_prepares_it() {
     let server = Builder::multi().start();
     let url = server.models().place_slow("m", 12);
     let status = thread::scope(|scope| {
@@ -190,7 +191,8 @@ fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() 
         }
         loading.join().unwrap().status
     });
-    // One that is killed before it has read its work has shown nothing, and the model is loaded without it.
+    // If the process is killed before it has read its task, it reveals nothing about the model,
+    // and the server loads the model without it.
     assert!([200, 507].contains(&status), "{status}");
     if status == 507 {
         assert_eq!(server.reserved(), 0);
@@ -200,7 +202,7 @@ fn a_model_is_not_to_blame_when_the_system_kills_the_process_that_prepares_it() 
 }
 
 #[test]
-fn a_model_that_is_replaced_while_it_is_loaded_is_loaded_as_it_was() {
+fn a_model_whose_files_are_replaced_during_a_load_is_loaded_consistently() {
     for prepare in ["auto", "off"] {
         let server = Builder::multi().arguments(["--prepare", prepare]).start();
         let models = server.models();
@@ -216,7 +218,8 @@ fn a_model_that_is_replaced_while_it_is_loaded_is_loaded_as_it_was() {
         assert!(!answer.contains("[8.0,-1.0]"), "{answer}");
         server.unload("m").expect(200);
         assert_eq!(server.reserved(), 0);
-        // From now on it is the other one, and what was learnt of the first stays with that.
+        // The files now contain the other model; findings about the first one must not apply to
+        // it.
         server.load("m", &url).expect(200);
         server.assert_scales("m", 2.0);
         server.load("copy", &copy).expect(200);
@@ -228,7 +231,7 @@ fn a_model_that_is_replaced_while_it_is_loaded_is_loaded_as_it_was() {
 
 #[test]
 fn models_load_while_their_prepared_forms_are_deleted() {
-    // Room for one of them, and somebody who takes the folder away, too.
+    // The cache has room for one model only, and another thread deletes the folder.
     let server = Builder::multi().arguments(["--cache-size", "2KiB"]).start();
     let urls: Vec<String> = (0..8)
         .map(|index| server.models().place_scale(&format!("m{index}"), index as f32))

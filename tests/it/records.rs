@@ -1,4 +1,5 @@
-//! One record in, one line out (BT-7), whatever the first axis of a model's outputs counts.
+//! Records: the response has one line per record (BT-7), whatever the first axis of an output
+//! means.
 
 use std::slice;
 use std::thread;
@@ -10,11 +11,11 @@ use crate::support::onnx::{Dim, Graph, Info, Model, Node, Tensor, element};
 
 const LINES: &str = "application/jsonlines";
 
-/// Boxes per record, four coordinates and a score each.
+/// Boxes per record, each with four coordinates and a score.
 const BOXES: usize = 10;
 
-/// Non-maximum suppression: `x` float32[batch, 50] holds ten boxes, then ten scores. `columns` of the selected indices
-/// are the output, of which there are between none and ten for a record.
+/// Returns a model with non-maximum suppression: `x` float32[batch, 50] contains ten boxes, then
+/// ten scores. The output is `columns` of the selected indices, between none and ten per record.
 fn detector(output_axis: &str, columns: Columns) -> Vec<u8> {
     let slice = |from: &'static str, to: &'static str, output: &'static str| {
         Node::new("Slice", ["x", from, to, "second"], [output])
@@ -54,7 +55,7 @@ enum Columns {
     Last,
 }
 
-/// A record of the detector in which the boxes at `found` are selected.
+/// Returns a record in which the detector selects the boxes at `found`.
 fn image(found: &[usize]) -> Vec<f32> {
     let boxes = (0..BOXES).flat_map(|at| {
         let corner = 2.0 * at as f32;
@@ -64,7 +65,8 @@ fn image(found: &[usize]) -> Vec<f32> {
     boxes.chain(scores).collect()
 }
 
-/// `time` float32[20, batch, 2] of `x` float32[batch, 3]: `x` times 20 matrices, of which each is larger by 1.
+/// Returns a model that computes `time` float32[20, batch, 2] from `x` float32[batch, 3]: `x`
+/// times 20 matrices; the elements of each matrix are larger by 1 than those of the previous one.
 fn decoder(output_dims: [Dim; 3]) -> Vec<u8> {
     let weights: Vec<f32> = (0..20i16).flat_map(|step| [f32::from(step); 6]).collect();
     let graph = Graph::new()
@@ -75,7 +77,7 @@ fn decoder(output_dims: [Dim; 3]) -> Vec<u8> {
     Model::new(graph).into_bytes()
 }
 
-/// `y` of `x` float32[batch, 2] by one node.
+/// Returns a model with one node that computes `y` from `x` float32[batch, 2].
 fn by_one_node(node: Node, output: Info) -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats("x", ["batch".into(), 2.into()]))
@@ -84,13 +86,13 @@ fn by_one_node(node: Node, output: Info) -> Vec<u8> {
     Model::new(graph).into_bytes()
 }
 
-/// The sum of all numbers of all records.
+/// Returns a model that sums all numbers of all records.
 fn sum() -> Vec<u8> {
     let node = Node::new("ReduceSum", ["x"], ["y"]).attribute("keepdims", 0i64);
     by_one_node(node, Info::floats("y", []))
 }
 
-/// All records as one list.
+/// Returns a model that flattens all records to one list.
 fn flattened() -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats("x", ["batch".into(), 2.into()]))
@@ -133,8 +135,8 @@ fn csv(records: &[Vec<f32>]) -> String {
     records.iter().map(line).collect()
 }
 
-/// Asks for the records in each format that lists them, and for each kind of answer that lists records as JSON. All have to
-/// say the same.
+/// Sends the records in each format of records, and requests each format of JSON records. All
+/// results must be equal.
 #[track_caller]
 fn predictions(server: &Server, records: &[Vec<f32>]) -> Vec<Value> {
     let instances = json!({"instances": records}).to_string();
@@ -163,7 +165,7 @@ fn predictions(server: &Server, records: &[Vec<f32>]) -> Vec<Value> {
     all.swap_remove(0)
 }
 
-/// The lines of a reply: none is blank, and each has its line feed.
+/// Returns the lines of a response; asserts that none is blank and each ends with a line feed.
 #[track_caller]
 fn lines(answer: &Response) -> Vec<String> {
     let text = answer.text();
@@ -173,7 +175,7 @@ fn lines(answer: &Response) -> Vec<String> {
     lines
 }
 
-/// The answer of CSV, or why there is none.
+/// Returns the lines of the CSV response, or the message of the refusal.
 #[track_caller]
 fn csv_lines(server: &Server, content_type: &str, body: String) -> Result<Vec<String>, String> {
     let answer = server.send(&asked(content_type, "text/csv", body));
@@ -184,8 +186,8 @@ fn csv_lines(server: &Server, content_type: &str, body: String) -> Result<Vec<St
 }
 
 #[test]
-fn each_image_has_a_line_with_all_that_was_found_in_it() {
-    // The name that the exporter gave the axis of what was found says nothing.
+fn each_image_gets_a_line_with_all_its_detections() {
+    // The name of the axis of detections, which the exporter chose, must not matter.
     for axis in ["found", "batch"] {
         let server = serving(&detector(axis, Columns::All), "{}", &[]);
         let selected = |boxes: &[usize]| boxes.iter().map(|at| json!([0, 0, at])).collect::<Value>();
@@ -196,7 +198,7 @@ fn each_image_has_a_line_with_all_that_was_found_in_it() {
         for (record, expected) in records.iter().zip(&expected) {
             assert_eq!(predictions(&server, slice::from_ref(record)), slice::from_ref(expected));
         }
-        // Ten boxes for ten records: the numbers are equal by chance.
+        // Ten boxes for ten records: the counts are equal by chance.
         let ten = vec![image(&[3]); 10];
         assert_eq!(predictions(&server, &ten), vec![selected(&[3]); 10]);
         let refusal = csv_lines(&server, LINES, json_lines(&records)).unwrap_err();
@@ -205,7 +207,7 @@ fn each_image_has_a_line_with_all_that_was_found_in_it() {
 }
 
 #[test]
-fn what_is_flat_is_a_line_of_csv_and_an_empty_list_is_no_blank_line() {
+fn flat_results_are_csv_lines_and_an_empty_list_is_not_a_blank_line() {
     let server = serving(&detector("found", Columns::Last), "{}", &[]);
     let records = [image(&[1, 4]), image(&[]), image(&[7])];
     assert_eq!(predictions(&server, &records), [json!([1, 4]), json!([]), json!([7])]);
@@ -218,7 +220,7 @@ fn what_is_flat_is_a_line_of_csv_and_an_empty_list_is_no_blank_line() {
 }
 
 #[test]
-fn a_decoder_that_puts_time_first_answers_each_record_with_all_of_its_steps() {
+fn a_decoder_with_time_as_first_axis_returns_all_steps_of_each_record() {
     let fixed = || [20.into(), "batch".into(), 2.into()];
     let misnamed = || ["batch".into(), "time".into(), 2.into()];
     for (dims, arguments) in [
@@ -239,7 +241,7 @@ fn a_decoder_that_puts_time_first_answers_each_record_with_all_of_its_steps() {
             assert_eq!(predictions(&server, &records), expected);
             csv_lines(&server, LINES, json_lines(&records)).unwrap_err();
         }
-        // Whole tensors stay whole.
+        // A request with whole tensors gets whole tensors.
         let columns = json!({"inputs": [record(1.0), record(0.5)]});
         let whole = server.invoke("m", &columns).expect(200).json();
         assert_eq!(whole["outputs"][3], json!([[3.0, 3.0], [1.5, 1.5]]));
@@ -247,7 +249,7 @@ fn a_decoder_that_puts_time_first_answers_each_record_with_all_of_its_steps() {
 }
 
 #[test]
-fn a_sequence_of_another_length_than_the_records_belongs_to_each_of_them() {
+fn a_sequence_whose_length_differs_from_the_records_is_given_to_each_record() {
     let server = Builder::multi().start();
     let url = server.models().place("one_more", "m");
     server.load("m", &url).expect(200);
@@ -256,7 +258,7 @@ fn a_sequence_of_another_length_than_the_records_belongs_to_each_of_them() {
         predictions(&server, &[vec![1.0, 2.0], vec![3.0, 4.0]]),
         [json!([[1.0, 2.0], last]), json!([[3.0, 4.0], last])]
     );
-    // Three tensors for any number of records, so also for three.
+    // The sequence has three tensors for any number of records, also for three.
     let kind = Info::sequence("y", element::FLOAT);
     let server = serving(
         &by_one_node(Node::new("SequenceConstruct", ["x", "x", "x"], ["y"]), kind),
@@ -274,7 +276,7 @@ fn a_sequence_of_another_length_than_the_records_belongs_to_each_of_them() {
 }
 
 #[test]
-fn no_records_have_no_answers() {
+fn no_records_give_no_lines() {
     for model in [detector("found", Columns::All), sum(), doubled()] {
         let server = serving(&model, "{}", &[]);
         let answer = server.invoke("m", &json!({"instances": []})).expect(200);
@@ -283,7 +285,7 @@ fn no_records_have_no_answers() {
 }
 
 #[test]
-fn every_kind_of_model_gives_as_many_lines_as_it_is_given() {
+fn every_kind_of_model_returns_a_line_for_each_record() {
     let kinds: [(Vec<u8>, usize); 7] = [
         (doubled(), 2),
         (sum(), 2),
@@ -293,7 +295,7 @@ fn every_kind_of_model_gives_as_many_lines_as_it_is_given() {
         (decoder([20.into(), "batch".into(), 2.into()]), 3),
         (decoder([1.into(), "batch".into(), 2.into()]), 3),
     ];
-    // Numbers that are as good as random, the same ones every time.
+    // Pseudorandom numbers, the same in every run.
     let number = |at: usize| ((at * 7919 + 13) % 200) as f32 / 100.0 - 1.0;
     in_parallel(2, &kinds, |(model, width)| {
         for arguments in [&[][..], &["--prepare", "off"]] {
@@ -303,7 +305,7 @@ fn every_kind_of_model_gives_as_many_lines_as_it_is_given() {
                     .map(|record| (0..*width).map(|at| number(record * width + at)).collect())
                     .collect();
                 let together = predictions(&server, &records);
-                // Without a trial nothing is known of numbers that are equal by chance.
+                // Without a trial, counts that are equal by chance cannot be detected.
                 if arguments.is_empty() {
                     for (record, answer) in records.iter().zip(&together) {
                         assert_eq!(predictions(&server, slice::from_ref(record)), slice::from_ref(answer));
@@ -319,9 +321,10 @@ fn every_kind_of_model_gives_as_many_lines_as_it_is_given() {
     });
 }
 
-/// Batch transform: records of a file by lines, several in a request, the replies one after the other.
+/// Batch transform: the records are the lines of a file, several in a request, and the job joins
+/// the responses.
 #[test]
-fn a_batch_job_gets_its_answers_in_the_order_of_its_lines() {
+fn a_batch_job_gets_its_results_in_the_order_of_its_lines() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("model.onnx"), detector("found", Columns::Last)).unwrap();
     let server = Builder::single(folder.path())
@@ -356,7 +359,7 @@ fn a_batch_job_gets_its_answers_in_the_order_of_its_lines() {
 }
 
 #[test]
-fn records_that_run_one_by_one_are_not_joined_with_those_of_others() {
+fn records_that_run_one_by_one_are_not_batched_with_other_requests() {
     let server = serving(
         &detector("found", Columns::Last),
         r#"{"batching": true}"#,
@@ -379,7 +382,7 @@ fn records_that_run_one_by_one_are_not_joined_with_those_of_others() {
     assert_eq!(server.metric("longshore_batches_total"), 0);
 }
 
-/// Counts to the largest number of `x` int64[batch], one step after the other.
+/// Returns a model that counts step by step to the largest number of `x` int64[batch].
 fn counter() -> Vec<u8> {
     let body = Graph::new()
         .input(Info::ints("step", []))
@@ -400,11 +403,11 @@ fn counter() -> Vec<u8> {
 }
 
 #[test]
-fn records_that_run_one_by_one_end_with_the_deadline_of_their_request() {
+fn records_that_run_one_by_one_stop_at_the_deadline_of_their_request() {
     let server = serving(&counter(), "{}", &["--request-timeout", "2s", "--threads", "1"]);
     let few = server.invoke("m", &json!({"instances": [3, 5, 4]})).expect(200);
     assert_eq!(few.json(), json!({"predictions": [3.0, 5.0, 4.0]}));
-    // Each of them is done long before the deadline, all of them are not.
+    // Each record ends long before the deadline, but all together do not.
     let many = vec![100_000; 10_000];
     server.invoke("m", &json!({"instances": many})).expect(504);
     server.wait_for_running(0);
@@ -412,7 +415,7 @@ fn records_that_run_one_by_one_end_with_the_deadline_of_their_request() {
 }
 
 #[test]
-fn inspect_says_which_outputs_do_not_follow_the_records() {
+fn inspect_lists_outputs_that_are_not_per_record() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     let path = path.to_str().unwrap();
@@ -421,6 +424,6 @@ fn inspect_says_which_outputs_do_not_follow_the_records() {
         let report = longshore(["inspect", path, "--json"]).json();
         assert_eq!(report["outputs"][0]["rows"], rows);
         let text = longshore(["inspect", path]).output();
-        assert_eq!(text.contains("do not follow the records"), rows == "whole", "{text}");
+        assert_eq!(text.contains("not per record"), rows == "whole", "{text}");
     }
 }

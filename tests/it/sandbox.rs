@@ -1,4 +1,4 @@
-//! What a hardened platform takes away: write rights, the root user, the network (ST-7, ST-8, ST-10).
+//! Hardened environments: no write access, no root user, no network (ST-7, ST-8, ST-10).
 
 use std::env;
 use std::process::Command;
@@ -18,7 +18,7 @@ fn assert_serves(server: &Server) {
 }
 
 #[test]
-fn it_serves_as_any_user() {
+fn the_server_runs_as_any_user() {
     let user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"];
     if skip_unless(&[&user[..], &["true"]].concat()) {
         return;
@@ -27,8 +27,8 @@ fn it_serves_as_any_user() {
 }
 
 #[test]
-fn it_serves_from_a_read_only_file_system_as_any_user() {
-    // The models' files belong to somebody else and cannot be written either.
+fn the_server_runs_on_a_read_only_file_system_as_any_user() {
+    // The files of models belong to another user and are read-only too.
     let script = "mount -o remount,ro,bind / && exec setpriv --reuid 54321 --regid 54321 --clear-groups \"$@\"";
     let sandbox = ["unshare", "--mount", "sh", "-c", script, "sh"];
     if skip_unless(&[&sandbox[..], &["sh", "-c", "! touch /tmp/longshore-is-read-only"]].concat()) {
@@ -39,16 +39,16 @@ fn it_serves_from_a_read_only_file_system_as_any_user() {
     eventually("the model is loaded", || server.ping().status == 200);
 }
 
-/// Set for the run of this program inside a namespace without a network.
+/// Variable that is set when this program runs inside a namespace without a network.
 const INSIDE: &str = "LONGSHORE_TEST_WITHOUT_NETWORK";
 
 #[test]
-fn it_serves_without_a_network() {
+fn the_server_runs_without_a_network() {
     if env::var_os(INSIDE).is_some() {
-        // As a program of this one: a container would have docker's network.
+        // Start the server as a child process: a container would have docker's network.
         return assert_serves(&Builder::multi().through(["env"]).start());
     }
-    // Client and server have to share the namespace, so this very test is run again inside of one.
+    // Client and server have to share the namespace, so this test runs itself again inside one.
     let namespace = ["unshare", "--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"];
     if skip_unless(&[&namespace[..], &["true"]].concat()) {
         return;
@@ -56,7 +56,7 @@ fn it_serves_without_a_network() {
     let output = Command::new(namespace[0])
         .args(&namespace[1..])
         .arg(env::current_exe().unwrap())
-        .args(["--exact", "sandbox::it_serves_without_a_network", "--nocapture"])
+        .args(["--exact", "sandbox::the_server_runs_without_a_network", "--nocapture"])
         .env(INSIDE, "1")
         .output()
         .unwrap();
@@ -65,8 +65,9 @@ fn it_serves_without_a_network() {
 }
 
 #[test]
-fn the_word_the_platform_passes_may_be_the_only_argument() {
-    // ST-1, ST-5: everything else from the environment, listening on all interfaces by default.
+fn serve_may_be_the_only_argument() {
+    // ST-1, ST-5: all other options come from the environment; by default the server listens on
+    // all interfaces.
     let server = Builder::multi()
         .environment("LONGSHORE_BIND", "0.0.0.0")
         .environment("SAGEMAKER_BIND_TO_PORT", "0")

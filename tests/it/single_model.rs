@@ -1,11 +1,12 @@
-//! Single-model mode: the model is loaded at the start, and the container is healthy when it can answer (PI-3, ST-12).
+//! Single-model mode: the model is loaded at the start, and the container is healthy when it can
+//! answer (PI-3, ST-12).
 
 use serde_json::json;
 
 use crate::harness::{Builder, Models, Request, assert_close, cases, eventually, fixture};
 
 #[test]
-fn the_model_answers_invocations_once_the_ping_is_200() {
+fn the_model_answers_invocations_after_the_ping_is_200() {
     let server = Builder::single(fixture("mlp")).start();
     eventually("the model is loaded", || server.ping().status == 200);
     for case in cases("mlp") {
@@ -21,7 +22,7 @@ fn the_ping_stays_503_while_the_model_loads() {
     eventually("the load has begun", || server.reserved() > 0);
     for _ in 0..20 {
         let refusal = server.ping().expect(503);
-        assert!(refusal.message().contains("being loaded"), "{}", refusal.message());
+        assert!(refusal.message().contains("still loading"), "{}", refusal.message());
     }
     server
         .send(&Request::post("/invocations").json(&json!({"instances": [1]})))
@@ -30,7 +31,7 @@ fn the_ping_stays_503_while_the_model_loads() {
 }
 
 #[test]
-fn the_model_api_shows_the_one_model_and_changes_nothing() {
+fn the_model_routes_list_the_single_model_and_refuse_changes() {
     // MM-25
     let server = Builder::single(fixture("mlp")).start();
     eventually("the model is loaded", || server.ping().status == 200);
@@ -68,7 +69,7 @@ fn archives_are_served_however_they_were_packed() {
 }
 
 #[test]
-fn a_model_that_does_not_load_ends_the_server_with_a_line_that_says_why() {
+fn a_model_that_fails_to_load_ends_the_server_with_the_reason() {
     let empty = tempfile::tempdir().unwrap();
     let gone = empty.path().join("gone");
     let table = [
@@ -102,8 +103,8 @@ fn a_model_that_does_not_fit_ends_the_server() {
 }
 
 #[test]
-fn without_a_flag_the_model_is_where_the_platform_puts_it() {
-    // 1.2: below SAGEMAKER_BASE_DIR, which is /opt/ml there.
+fn the_default_model_directory_is_the_platforms() {
+    // The directory is below SAGEMAKER_BASE_DIR, which the platform sets to /opt/ml.
     let base = Models::new();
     base.place_scale("", 2.0);
     let server = Builder::default()

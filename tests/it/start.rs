@@ -1,4 +1,4 @@
-//! Starting: arguments, environment, the first second (`ST` and `PI` clauses).
+//! The start: arguments, environment and the first second (`ST` and `PI` clauses).
 
 use std::net::TcpListener;
 
@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::harness::{Builder, FOREVER, Request, Server, in_parallel};
 
 #[test]
-fn a_variable_that_is_set_to_nothing_is_not_set() {
-    // Templates leave such variables behind.
+fn an_empty_variable_counts_as_unset() {
+    // Templates often produce empty variables.
     let server = [
         "SAGEMAKER_MULTI_MODEL",
         "SAGEMAKER_BATCH",
@@ -24,7 +24,7 @@ fn a_variable_that_is_set_to_nothing_is_not_set() {
 }
 
 #[test]
-fn the_word_serve_and_no_word_start_the_same_server() {
+fn serve_is_the_default_command() {
     // ST-1
     for builder in [Builder::multi(), Builder::multi().without_command()] {
         let server = builder.start();
@@ -34,8 +34,8 @@ fn the_word_serve_and_no_word_start_the_same_server() {
 }
 
 #[test]
-fn where_it_listens_is_said_however_little_else_is() {
-    // Whoever starts it here waits for that.
+fn the_address_is_logged_at_every_log_level_but_off() {
+    // The harness waits for this line at the start of a server.
     for level in ["warn", "error"] {
         for builder in [Builder::multi(), Builder::endpoint()] {
             let server = builder.arguments(["--log-level", level]).start();
@@ -46,7 +46,7 @@ fn where_it_listens_is_said_however_little_else_is() {
 
 #[test]
 fn a_multi_model_container_is_healthy_and_lists_nothing_from_the_first_moment() {
-    // PI-4, PI-5: the platform asks both from the first second; a 404 ends the endpoint.
+    // PI-4, PI-5: the platform requests both from the first second; a 404 ends the endpoint.
     let server = Builder::multi().start();
     let mut connection = server.connect();
     let ping = connection.send(&Request::get("/ping")).expect(200);
@@ -57,7 +57,8 @@ fn a_multi_model_container_is_healthy_and_lists_nothing_from_the_first_moment() 
 
 #[test]
 fn the_platforms_variables_choose_mode_and_port() {
-    // ST-6, 1.1. The free port may be taken by somebody else in between; then the server says so and another is tried.
+    // ST-6. Another process may take the free port before the server does; then the server fails
+    // and the test tries another port.
     for _ in 0..20 {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let builder = Builder::single("/nonexistent")
@@ -75,8 +76,8 @@ fn the_platforms_variables_choose_mode_and_port() {
 }
 
 #[test]
-fn variables_of_frameworks_and_jobs_are_ignored_where_they_mean_nothing() {
-    // 1.2: the SDK sets these for its own containers, whatever the image is.
+fn irrelevant_variables_of_frameworks_and_jobs_are_ignored() {
+    // The SDK sets these for its own containers, regardless of the image.
     let server = [
         ("SAGEMAKER_PROGRAM", "inference.py"),
         ("SAGEMAKER_SUBMIT_DIRECTORY", "/opt/ml/code"),
@@ -95,7 +96,7 @@ fn variables_of_frameworks_and_jobs_are_ignored_where_they_mean_nothing() {
 }
 
 #[test]
-fn threads_do_not_grow_with_the_models() {
+fn the_number_of_threads_does_not_grow_with_the_models() {
     let server = Builder::multi().start();
     let names: Vec<String> = (0..50).map(|index| format!("m{index}")).collect();
     let load = |name: &String| {
@@ -106,14 +107,14 @@ fn threads_do_not_grow_with_the_models() {
     in_parallel(8, &names[..10], load);
     let before = server.process().threads();
     in_parallel(8, &names[10..], load);
-    // Some threads come and go with the work. One or more for each model would be 40.
+    // A few threads start and end with the work. One thread per model would be 40 more.
     let after = server.process().threads();
     assert!(after < before + 10, "{before} threads have become {after}");
 }
 
 #[test]
-fn an_idle_server_uses_no_processor() {
-    // ONNX Runtime's own threads spin while they wait, unless told not to.
+fn an_idle_server_uses_no_cpu_time() {
+    // By default, the threads of ONNX Runtime spin while they wait.
     let server = Builder::multi().start();
     let url = server.models().place("mlp", "mlp");
     server.load("mlp", &url).expect(200);
@@ -121,14 +122,14 @@ fn an_idle_server_uses_no_processor() {
         server.invoke("mlp", &json!({"instances": [vec![0.5; 32]]})).expect(200);
     }
     let before = server.process().cpu_ticks();
-    // What is measured is that nothing happens, so time has to pass.
+    // The test measures that nothing happens, so time has to pass.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let used = server.process().cpu_ticks() - before;
     assert!(used < 50, "{used} ticks of 10 ms in 2 s");
 }
 
 #[test]
-fn in_batch_transform_a_request_has_an_hour_unless_another_time_is_given() {
+fn batch_transform_requests_time_out_after_an_hour_unless_another_time_is_set() {
     // BT-5
     let started = |given: &[(&str, &str)]| {
         let builder = Builder::multi().environment("SAGEMAKER_BATCH", "true");

@@ -1,4 +1,5 @@
-//! Stopping: SIGTERM drains and exits within the platform's 30 seconds (ST-2, ST-3, PI-6).
+//! The stop: after SIGTERM the server drains and exits within the platform's 30 seconds (ST-2,
+//! ST-3, PI-6).
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,10 +15,10 @@ use crate::harness::{
     A_SECOND, Builder, Connection, FOREVER, PATIENCE, Request, Server, eventually, fixture, skip_unless, try_send,
 };
 
-/// The platform kills 30 s after SIGTERM.
+/// Time limit for the stop, below the 30 s after which the platform kills the container.
 const BEFORE_SIGKILL: Duration = Duration::from_secs(28);
 
-/// Sends SIGTERM and waits for a clean end.
+/// Sends SIGTERM and waits for a clean exit.
 #[track_caller]
 fn assert_stops(server: Server) {
     let start = Instant::now();
@@ -53,16 +54,16 @@ fn a_server_at_a_terminal_stops_on_sigint() {
 }
 
 #[test]
-fn a_request_in_flight_is_answered_and_no_new_one_is_asked_for() {
+fn after_sigterm_a_request_in_flight_is_answered_and_its_connection_closed() {
     let server = with_model("spin");
     let address = server.address();
     thread::scope(|scope| {
-        // Over a connection that the client would keep.
+        // The client would keep this connection open.
         let in_flight = scope.spawn(|| server.connect().send(&Server::spin("model", A_SECOND)));
         server.wait_for_running(1);
         server.terminate();
         server.wait_for_log("draining");
-        // PI-6: whoever can still connect is told to go elsewhere.
+        // PI-6: a ping on a connection that is still accepted gets a 503.
         eventually("the ping fails", || {
             try_send(address, &Request::get("/ping")).map_or(true, |response| response.status == 503)
         });
@@ -76,23 +77,23 @@ fn a_request_in_flight_is_answered_and_no_new_one_is_asked_for() {
 }
 
 #[test]
-fn idle_connections_do_not_hold_up_the_end() {
+fn idle_connections_do_not_delay_the_stop() {
     let server = with_model("scale");
     let mut connections: Vec<_> = (0..5).map(|_| server.connect()).collect();
     for connection in &mut connections[..3] {
         connection.send(&Request::get("/ping")).expect(200);
     }
-    // One has sent half a head, one nothing at all.
+    // One connection has sent half a head, one nothing at all.
     connections[3].write(b"POST /models HTTP/1.1\r\nHost:").unwrap();
     assert_stops(server);
     for mut connection in connections {
-        // Closed by the server, by whatever means.
+        // The server has closed the connection, with or without a reset.
         let _ = connection.read_to_end();
     }
 }
 
-/// Has requests arrive while the server stands still, on connections that are new and on those that
-/// were used, and stops it. It has read none of them by then.
+/// Sends requests to a paused server, on new and on used connections, and stops it. At the signal
+/// the server has not read any of them, and it must answer them all with `expected`.
 fn assert_answers_what_has_arrived(server: &Server, request: &Request, expected: &[u16]) {
     let bytes = request.to_bytes();
     let used: Vec<Connection> = (0..20)
@@ -104,7 +105,8 @@ fn assert_answers_what_has_arrived(server: &Server, request: &Request, expected:
         })
         .collect();
     let process = server.process();
-    // A signal that comes before that is taken first.
+    // Paused, so that SIGTERM is pending when the process continues: it handles the signal before
+    // the requests.
     process.pause();
     let fresh: Vec<Connection> = (0..20).map(|_| server.connect()).collect();
     let mut connections: Vec<Connection> = used.into_iter().chain(fresh).collect();
@@ -128,7 +130,7 @@ fn requests_that_arrived_before_sigterm_are_answered() {
     let invocation = Server::invocation("model").json(&json!({"instances": [1]}));
     assert_answers_what_has_arrived(&server, &invocation, &[200]);
     assert_ends(server, Instant::now());
-    // PI-6: the platform is to send no more.
+    // PI-6: the ping tells the platform to stop sending requests.
     let server = with_model("scale");
     assert_answers_what_has_arrived(&server, &Request::get("/ping"), &[200, 503]);
     assert_ends(server, Instant::now());
@@ -151,7 +153,7 @@ fn the_local_endpoint_answers_what_arrived_before_sigterm() {
 }
 
 #[test]
-fn requests_that_were_sent_together_are_all_answered() {
+fn pipelined_requests_are_all_answered_before_the_stop() {
     let server = with_model("spin");
     let mut connection = server.connect();
     let request = Server::spin("model", A_SECOND / 4).to_bytes();
@@ -164,8 +166,9 @@ fn requests_that_were_sent_together_are_all_answered() {
     assert_ends(server, Instant::now());
 }
 
-/// A client that asks without end, on one connection or on a new one for each request. Returns the
-/// errors of requests that were sent as a whole before `stopped`, and how many requests were.
+/// Runs a client that sends requests until it fails to connect, on one connection or on a new one
+/// for each request. Returns the errors of requests that were sent completely before `stopped`,
+/// and the number of these requests.
 fn client(address: SocketAddr, request: &[u8], keeps: bool, stopped: &Mutex<Option<Instant>>) -> (Vec<String>, usize) {
     let (mut lost, mut sent_in_time) = (Vec::new(), 0);
     let mut kept: Option<TcpStream> = None;
@@ -174,7 +177,7 @@ fn client(address: SocketAddr, request: &[u8], keeps: bool, stopped: &Mutex<Opti
             Some(stream) => Ok(stream),
             None => TcpStream::connect(address),
         };
-        // Refused: the server has stopped listening.
+        // The connection is refused, because the server has stopped listening.
         let Ok(mut stream) = stream else {
             return (lost, sent_in_time);
         };
@@ -193,7 +196,7 @@ fn client(address: SocketAddr, request: &[u8], keeps: bool, stopped: &Mutex<Opti
     }
 }
 
-/// Reads a reply of 200; whether the connection closes after it.
+/// Reads a response with status 200, and returns whether the connection closes after it.
 fn read_answer(stream: &mut TcpStream) -> Result<bool, String> {
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
@@ -222,7 +225,7 @@ fn read_answer(stream: &mut TcpStream) -> Result<bool, String> {
 }
 
 #[test]
-fn no_request_that_was_sent_before_sigterm_is_lost_under_load() {
+fn no_request_sent_before_sigterm_is_lost_under_load() {
     for round in 0..8 {
         let server = with_model("scale");
         let (address, stopped) = (server.address(), Mutex::new(None));
@@ -253,7 +256,7 @@ fn no_request_that_was_sent_before_sigterm_is_lost_under_load() {
 }
 
 #[test]
-fn what_does_not_end_within_the_drain_timeout_gets_a_503() {
+fn requests_that_outlive_the_drain_timeout_get_a_503() {
     let server = Builder::multi()
         .arguments(["--drain-timeout", "1s", "--threads", "1"])
         .start();
@@ -263,9 +266,9 @@ fn what_does_not_end_within_the_drain_timeout_gets_a_503() {
     let load = Request::post("/models").json(&json!({"model_name": "slow", "url": slow}));
     let requests = [
         (Server::spin("spin", FOREVER), true),
-        // Waits for the first.
+        // Queued behind the first one.
         (Server::spin("spin", FOREVER), true),
-        // May be done in time.
+        // The load may complete in time.
         (load, false),
         (
             Request::post("/v2/models/spin/infer").json(&json!({"inputs": [
@@ -295,13 +298,13 @@ fn what_does_not_end_within_the_drain_timeout_gets_a_503() {
 }
 
 #[test]
-fn a_load_that_never_ends_does_not_hold_up_the_end() {
+fn an_endless_load_does_not_delay_the_stop() {
     let server = Builder::multi().arguments(["--drain-timeout", "2s"]).start();
     let url = server.models().place("bad/function_bomb", "bomb");
     let address = server.address();
     thread::scope(|scope| {
         let request = Request::post("/models").json(&json!({"model_name": "bomb", "url": url}));
-        // Cut off or refused: both are fine for somebody whose container goes away.
+        // The load may be cut off or refused; both are fine for a container that stops.
         scope.spawn(move || try_send(address, &request).is_ok());
         eventually("the load has begun", || server.reserved() > 0);
         assert_stops(server);
@@ -309,7 +312,7 @@ fn a_load_that_never_ends_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_run_that_never_ends_does_not_hold_up_the_end() {
+fn an_endless_run_does_not_delay_the_stop() {
     let server = Builder::multi().arguments(["--drain-timeout", "2s"]).start();
     let url = server.models().place("spin", "spin");
     server.load("spin", &url).expect(200);
@@ -322,7 +325,7 @@ fn a_run_that_never_ends_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn whoever_asks_twice_does_not_wait_for_what_runs() {
+fn a_second_signal_stops_the_server_at_once() {
     let server = with_model("spin");
     let address = server.address();
     thread::scope(|scope| {
@@ -344,8 +347,8 @@ fn a_single_model_server_stops_while_its_model_loads() {
 }
 
 #[test]
-fn as_the_first_process_of_a_container_sigterm_stops_it_too() {
-    // ST-2: for PID 1 the kernel ignores signals without a handler.
+fn sigterm_stops_a_server_that_is_process_1() {
+    // ST-2: the kernel ignores signals without a handler for process 1.
     let namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
     if skip_unless(&[&namespace[..], &["true"]].concat()) {
         return;

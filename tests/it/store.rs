@@ -1,9 +1,10 @@
-//! Own mode: models come out of an object store as they are asked for (`--model-store`).
+//! Standalone mode: requests load models from an object store (`--model-store`).
 //!
-//! The store is a real S3 server behind a proxy that makes faults and keeps count. A name is a key below the store's
-//! prefix, and chooses a model in the header that the platform's clients send, or in the path. What holds for every request
-//! that asks for a model that is not loaded: a name that cannot be one is 400, a missing object 404, no room for it 507, a
-//! deadline 504, and whatever else goes wrong 503 with the reason.
+//! The store is a real S3 server behind a proxy that injects faults and counts requests. The name
+//! of a model is a key below the store's prefix; it is in the header that the platform's clients
+//! send, or in the path. A request for a model that is not loaded gets a 400 for an invalid name,
+//! 404 for a missing object, 507 for lack of memory, 504 at its deadline, and 503 with the reason
+//! for any other failure.
 
 mod ahead;
 mod broken;
@@ -26,10 +27,10 @@ use crate::harness::{Bucket, Builder, Proxy, Request, Response, S3, Server, scal
 use crate::support::archive::archive_of;
 use crate::support::random::Random;
 
-/// What is before the models' names in the bucket's keys.
+/// Prefix of the models' names in the keys of the bucket.
 const PREFIX: &str = "models";
 
-/// A bucket of models, and the proxy before it.
+/// A bucket of models with the proxy in front of it.
 #[derive(Debug)]
 struct Store {
     bucket: Bucket,
@@ -49,7 +50,7 @@ impl Store {
         format!("{}/{PREFIX}/", self.bucket.url())
     }
 
-    /// What the model of this name has for a url.
+    /// Returns the url of the model with this name.
     fn url_of(&self, name: &str) -> String {
         format!("{}{name}", self.url())
     }
@@ -59,7 +60,7 @@ impl Store {
         self.bucket.put(&format!("{PREFIX}/{name}"), content);
     }
 
-    /// A model that multiplies by `factor`. Returns the bytes of its archive.
+    /// Puts a model that multiplies by `factor` into the bucket. Returns the size of its archive.
     #[track_caller]
     fn put_scale(&self, name: &str, factor: f32) -> u64 {
         let archive = archive_of(&scale(factor));
@@ -72,35 +73,35 @@ impl Store {
         self.bucket.delete(&format!("{PREFIX}/{name}"));
     }
 
-    /// A server of this store, to which nothing of others is known.
+    /// Builds a server for this store, with an empty cache.
     fn server(&self) -> Builder {
         self.server_of(&self.url())
     }
 
-    /// A server of another place in this S3.
+    /// Builds a server for another url in this S3 server.
     fn server_of(&self, url: &str) -> Builder {
         Builder::store(url, S3::environment(self.proxy.address()))
     }
 
-    /// Bytes of the object that the server was sent.
+    /// Returns the number of bytes of the object that the proxy has sent to servers.
     fn sent(&self, name: &str) -> u64 {
         self.proxy.bytes_of(&format!("/{PREFIX}/{name}"))
     }
 }
 
-/// `POST /invocations` with a model's name beside it, as clients of the platform send it.
+/// Builds `POST /invocations` with the model's name in the header, as clients of the platform do.
 fn request(name: &str, body: &Value) -> Request {
     Request::post("/invocations")
         .header("X-Amzn-SageMaker-Target-Model", name)
         .json(body)
 }
 
-/// What the models of [`scale`] are asked.
+/// Returns the request body for models of [`scale`].
 fn question() -> Value {
     json!({"instances": [4, -0.5]})
 }
 
-/// What the one of this factor answers.
+/// Returns the response of a model with this factor.
 fn answer(factor: f32) -> Value {
     json!({"predictions": [factor * 4.0, factor * -0.5]})
 }
@@ -115,7 +116,7 @@ fn assert_scales(server: &Server, name: &str, factor: f32) {
     assert_eq!(ask(server, name).expect(200).json(), answer(factor), "{name}");
 }
 
-/// The names of the models that `GET /models` shows.
+/// Returns the names of the models that `GET /models` lists.
 fn listed(server: &Server) -> Vec<String> {
     let list = server.list("");
     let models = list["models"].as_array().unwrap();
@@ -125,7 +126,7 @@ fn listed(server: &Server) -> Vec<String> {
         .collect()
 }
 
-/// Bytes that no compression makes fewer.
+/// Returns bytes that cannot be compressed.
 fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     (0..bytes.div_ceil(8))
@@ -134,14 +135,14 @@ fn noise(bytes: usize, seed: u64) -> Vec<u8> {
         .collect()
 }
 
-/// The files below `folder`, however deep, with this name.
+/// Lists the files with this name at any depth below `folder`.
 fn files_called(folder: &Path, name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        // It may go meanwhile.
+        // The folder may be deleted in the meantime.
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            // Links are not followed.
+            // Do not follow links.
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push(entry.path()),
                 Ok(_) if entry.file_name().to_str() == Some(name) => found.push(entry.path()),

@@ -1,5 +1,5 @@
-//! A run inside one operator cannot be ended: it outlives its deadline. What must not suffer are
-//! other models, unloads, the end of the server, and the ledger.
+//! Stuck runs: a run inside one operator cannot be cancelled, so it outlives its deadline. Other
+//! models, unloads, the stop of the server and the memory ledger must not be affected.
 
 use std::thread;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use serde_json::json;
 use crate::harness::{Builder, Models, Request, Response, Server, eventually, try_send};
 use crate::support::detector::{boxes, detector};
 
-/// Boxes whose run takes some seconds: long after its deadline, and not for ever.
+/// Number of boxes for a run of some seconds: beyond its deadline, but not endless.
 const SECONDS: usize = 18_000;
 
-/// Boxes whose run takes minutes.
+/// Number of boxes for a run of minutes.
 const MINUTES: usize = 120_000;
 
-/// A deadline that a run of [`SECONDS`] misses.
+/// Options with a deadline that a run of [`SECONDS`] misses.
 const IMPATIENT: [&str; 4] = ["--request-timeout", "1s", "--stuck-after", "100ms"];
 
 fn place(models: &Models, name: &str, mark: f32) -> String {
     models.place_model(name, &detector(mark))
 }
 
-/// A server with the detector `slow` and the model `other`.
+/// Starts a server with the detector `slow` and the model `other`.
 fn with_detector(arguments: &[&str]) -> Server {
     let server = Builder::multi().arguments(IMPATIENT).arguments(arguments).start();
     let url = place(server.models(), "slow", 1.0);
@@ -38,7 +38,7 @@ fn detection(request: Request, count: usize) -> Request {
     request.header("Content-Type", media_type).body(body)
 }
 
-/// Asks the detector `name` about so many boxes.
+/// Sends a request with `count` boxes to the detector `name`.
 #[track_caller]
 fn detect(server: &Server, name: &str, count: usize) -> Response {
     server.send(&detection(Server::invocation(name), count))
@@ -50,7 +50,7 @@ fn assert_detects(server: &Server, name: &str, mark: f32) {
     assert_eq!(answer["outputs"][0]["data"], json!([mark]), "{answer}");
 }
 
-/// Makes a run of `slow` stuck that takes about as long as `count` says.
+/// Makes a run of `slow` stuck for the time that `count` boxes take.
 #[track_caller]
 fn make_stuck(server: &Server, count: usize) {
     let stuck = server.metric("longshore_stuck_runs_total");
@@ -62,7 +62,7 @@ fn make_stuck(server: &Server, count: usize) {
 }
 
 #[test]
-fn a_stuck_run_leaves_the_count_its_model_refuses_until_it_ends_and_others_are_served() {
+fn a_model_with_a_stuck_run_refuses_requests_and_other_models_are_served() {
     let server = with_detector(&["--threads", "1"]);
     assert_detects(&server, "slow", 1.0);
     make_stuck(&server, SECONDS);
@@ -94,7 +94,7 @@ fn a_stuck_run_leaves_the_count_its_model_refuses_until_it_ends_and_others_are_s
 }
 
 #[test]
-fn as_many_runs_may_be_stuck_as_there_are_threads_and_another_model_has_a_thread_all_the_same() {
+fn another_model_gets_a_thread_even_if_all_threads_are_stuck() {
     let server = with_detector(&["--threads", "1"]);
     let names: Vec<String> = (2..4).map(|index| format!("slow{index}")).collect();
     for (index, name) in names.iter().enumerate() {
@@ -110,7 +110,7 @@ fn as_many_runs_may_be_stuck_as_there_are_threads_and_another_model_has_a_thread
     });
     eventually("both runs are stuck", || server.metric("longshore_stuck_runs") == 2);
     assert_eq!(server.metric("longshore_stuck_models"), 2);
-    // These never run on the threads that answer HTTP.
+    // These models never run on the HTTP threads.
     for index in 0..2 {
         server.send(&Server::spin(&format!("spin{index}"), 100)).expect(200);
     }
@@ -118,7 +118,7 @@ fn as_many_runs_may_be_stuck_as_there_are_threads_and_another_model_has_a_thread
 }
 
 #[test]
-fn requests_that_wait_behind_a_run_that_becomes_stuck_are_refused_rather_than_started() {
+fn requests_queued_behind_a_stuck_run_are_refused() {
     let server = Builder::multi()
         .arguments(["--threads", "1", "--request-timeout", "10s", "--stuck-after", "100ms"])
         .start();
@@ -130,8 +130,10 @@ fn requests_that_wait_behind_a_run_that_becomes_stuck_are_refused_rather_than_st
     server.wait_for_running(1);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| detect(&server, "slow", 2));
-        eventually("the second waits", || server.metric("longshore_requests_waiting") == 1);
-        // Its caller leaves: the run is told to end, and does not.
+        eventually("the second request waits", || {
+            server.metric("longshore_requests_waiting") == 1
+        });
+        // The client hangs up: the run is cancelled, but does not end.
         drop(caller);
         waiting.join().unwrap().expect(503);
     });
@@ -139,8 +141,8 @@ fn requests_that_wait_behind_a_run_that_becomes_stuck_are_refused_rather_than_st
 }
 
 #[test]
-fn an_unload_does_not_wait_for_a_stuck_run_and_says_that_its_memory_is_still_held() {
-    // MM-4: not 200 before the memory is free.
+fn an_unload_does_not_wait_for_a_stuck_run_and_reports_that_it_holds_memory() {
+    // MM-4: the unload must not answer 200 before the memory is free.
     let server = with_detector(&[]);
     server.unload("other").expect(200);
     make_stuck(&server, SECONDS);
@@ -151,19 +153,19 @@ fn an_unload_does_not_wait_for_a_stuck_run_and_says_that_its_memory_is_still_hel
         "{}",
         refusal.message()
     );
-    // Gone for callers, and there for the ledger.
+    // Unloaded for clients, but still in the ledger.
     server.describe("slow").expect(404);
     detect(&server, "slow", 2).expect(404);
     assert_eq!(server.list(""), json!({"models": []}));
     assert_eq!(server.reserved(), reserved);
-    // Nobody has to ask for it: the memory is free when the run ends.
+    // The memory becomes free at the end of the run, without another request.
     eventually("the memory is free", || server.reserved() == 0);
     server.unload("slow").expect(200);
     server.unload("slow").expect(404);
 }
 
 #[test]
-fn the_name_of_a_model_whose_stuck_run_goes_on_after_its_unload_can_be_loaded_at_once() {
+fn a_name_can_be_loaded_again_while_a_stuck_run_of_its_old_model_continues() {
     let server = with_detector(&[]);
     make_stuck(&server, MINUTES);
     server.unload("slow").expect(503);
@@ -177,7 +179,7 @@ fn the_name_of_a_model_whose_stuck_run_goes_on_after_its_unload_can_be_loaded_at
     let another = server.models().place_scale("another", 3.0);
     server.load("slow", &another).expect(200);
     server.assert_scales("slow", 3.0);
-    // What is unloaded stays so, whatever becomes of the process.
+    // The old model stays unloaded after a crash of the process.
     let worker = server.process();
     worker.signal(Signal::KILL);
     eventually("the worker is gone", || !worker.is_alive());
@@ -189,7 +191,7 @@ fn the_name_of_a_model_whose_stuck_run_goes_on_after_its_unload_can_be_loaded_at
 }
 
 #[test]
-fn with_one_stuck_run_too_many_the_worker_is_replaced_and_the_models_to_blame_are_refused() {
+fn too_many_stuck_runs_replace_the_worker_and_their_models_are_refused() {
     let server = with_detector(&["--threads", "1", "--max-stuck", "1"]);
     let url = place(server.models(), "second", 2.0);
     server.load("second", &url).expect(200);
@@ -197,7 +199,7 @@ fn with_one_stuck_run_too_many_the_worker_is_replaced_and_the_models_to_blame_ar
     let (worker, address) = (server.process(), server.address());
     make_stuck(&server, MINUTES);
     assert_eq!(server.process(), worker);
-    // It may be cut off, when the machine is slow.
+    // On a slow machine, the request may be cut off.
     let _ = try_send(address, &detection(Server::invocation("second"), MINUTES));
     eventually("the worker is replaced", || !worker.is_alive());
     server.assert_scales("other", 2.0);
@@ -218,7 +220,7 @@ fn with_one_stuck_run_too_many_the_worker_is_replaced_and_the_models_to_blame_ar
 }
 
 #[test]
-fn a_single_model_is_loaded_again_when_too_many_of_its_runs_are_stuck() {
+fn too_many_stuck_runs_of_a_single_model_make_it_load_again() {
     let models = Models::new();
     let url = place(&models, "slow", 1.0);
     let server = Builder::single(url)
@@ -242,7 +244,7 @@ fn a_single_model_is_loaded_again_when_too_many_of_its_runs_are_stuck() {
 }
 
 #[test]
-fn a_stuck_run_does_not_hold_up_the_end() {
+fn a_stuck_run_does_not_delay_the_stop() {
     let server = with_detector(&["--drain-timeout", "2s"]);
     make_stuck(&server, MINUTES);
     server.terminate();
@@ -251,7 +253,7 @@ fn a_stuck_run_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_worker_that_is_alive_and_does_not_answer_is_replaced() {
+fn a_worker_without_heartbeats_is_replaced() {
     let server = Builder::multi().arguments(["--worker-timeout", "2s"]).start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -264,7 +266,7 @@ fn a_worker_that_is_alive_and_does_not_answer_is_replaced() {
 }
 
 #[test]
-fn a_server_that_was_paused_as_a_whole_and_one_without_a_timeout_keep_their_worker() {
+fn a_paused_server_and_one_without_a_worker_timeout_keep_their_worker() {
     const PAUSE: Duration = Duration::from_secs(3);
     let (paused, patient) = (
         Builder::multi().arguments(["--worker-timeout", "1s"]).start(),
@@ -276,7 +278,7 @@ fn a_server_that_was_paused_as_a_whole_and_one_without_a_timeout_keep_their_work
         process.pause();
     }
     thread::sleep(PAUSE);
-    // In this order: whoever looks finds the other still asleep.
+    // In this order, a process that wakes up and checks finds the other one still paused.
     for process in stopped {
         process.signal(Signal::CONT);
     }

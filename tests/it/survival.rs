@@ -1,5 +1,5 @@
-//! A request, or the kernel, may kill the process that serves: the next one takes over where it
-//! was, and whoever did not ask just then notices nothing.
+//! Survival of crashes: if a request or the kernel kills the serving process, the next one takes
+//! over its state, and clients without a request at that moment notice nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,20 +16,20 @@ use crate::harness::{
     try_send,
 };
 
-/// Does `harm`, which kills the worker, and returns when another one answers.
+/// Runs `harm`, which kills the worker, and returns when another one answers.
 #[track_caller]
 fn restart(server: &Server, harm: impl FnOnce()) {
     let worker = server.process();
     assert_ne!(worker, server.supervisor());
     harm();
     eventually("the worker is gone", || !worker.is_alive());
-    // Whoever comes now waits for the next one.
+    // This request waits for the next worker.
     server.ping();
     assert_ne!(server.process(), worker);
 }
 
-/// Crashes the worker by `signal` in the thread that runs the `spin` model called `name`, which
-/// gets the blame.
+/// Crashes the worker with `signal` in the thread that runs the `spin` model `name`, which is then
+/// blamed.
 #[track_caller]
 fn crash(server: &Server, name: &str, signal: Signal) {
     let address = server.address();
@@ -41,7 +41,7 @@ fn crash(server: &Server, name: &str, signal: Signal) {
     });
 }
 
-/// As [`crash`], when the model runs already.
+/// Crashes the worker as [`crash`] does, for a model that is already running.
 #[track_caller]
 fn crash_running(server: &Server, signal: Signal) {
     server.wait_for_running(1);
@@ -49,7 +49,7 @@ fn crash_running(server: &Server, signal: Signal) {
     restart(server, || running.signal(signal));
 }
 
-/// Loads the `spin` model as a content of its own.
+/// Loads the `spin` model with unique content.
 fn load_spin(server: &Server, name: &str) -> String {
     let url = server.models().place_another("spin", name);
     server.load(name, &url).expect(200);
@@ -65,7 +65,7 @@ fn kill(server: &Server) {
     restart(server, || server.process().signal(Signal::KILL));
 }
 
-/// Name and url of all models.
+/// Returns the names and urls of all models.
 fn list(server: &Server) -> BTreeMap<String, String> {
     let list = server.list("");
     assert!(list.get("nextPageToken").is_none(), "{list}");
@@ -78,7 +78,7 @@ fn list(server: &Server) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_request_that_kills_the_process_takes_nothing_but_itself() {
+fn a_request_that_crashes_the_process_affects_only_itself() {
     let server = Builder::multi().start();
     load_spin(&server, "deadly");
     let indices: Vec<usize> = (0..50).collect();
@@ -92,7 +92,7 @@ fn a_request_that_kills_the_process_takes_nothing_but_itself() {
 
     assert_eq!(list(&server), before);
     assert_eq!(server.describe("m7").expect(200).json()["modelUrl"], before["m7"]);
-    // As loaded as ever: for the platform, and for requests.
+    // The models are still loaded, for the platform and for requests.
     server.load("m7", &before["m7"]).expect(409);
     in_parallel(4, &indices, |index| {
         server.assert_scales(&format!("m{index}"), *index as f32);
@@ -112,7 +112,7 @@ fn a_request_that_kills_the_process_takes_nothing_but_itself() {
 }
 
 #[test]
-fn what_was_unloaded_before_stays_unloaded_and_loads_and_unloads_after_it_count_as_well() {
+fn loads_and_unloads_before_and_after_a_crash_are_remembered() {
     let server = Builder::multi().start();
     let urls: Vec<String> = (0..4)
         .map(|index| server.models().place_scale(&format!("m{index}"), index as f32))
@@ -125,7 +125,7 @@ fn what_was_unloaded_before_stays_unloaded_and_loads_and_unloads_after_it_count_
     assert_eq!(list(&server).keys().collect::<Vec<_>>(), ["m1", "m2"]);
     server.unload("m1").expect(200);
     server.load("m3", &urls[3]).expect(200);
-    // The second of the same name, with other files.
+    // Load another model under the same name.
     server.load("m1", &urls[0]).expect(200);
     kill(&server);
     let expected = BTreeMap::from([("m1", &urls[0]), ("m2", &urls[2]), ("m3", &urls[3])]);
@@ -143,7 +143,7 @@ fn what_was_unloaded_before_stays_unloaded_and_loads_and_unloads_after_it_count_
 }
 
 #[test]
-fn a_model_that_has_killed_is_refused_at_once_with_the_reason_and_others_are_not() {
+fn a_model_that_crashed_the_process_is_refused_with_the_reason() {
     let server = Builder::multi().start();
     let url = server.models().place("spin", "deadly");
     let same = server.models().place("spin", "same");
@@ -158,28 +158,28 @@ fn a_model_that_has_killed_is_refused_at_once_with_the_reason_and_others_are_not
     for part in ["SIGFPE", "once", "again in"] {
         assert!(refusal.message().contains(part), "{}", refusal.message());
     }
-    // The platform believes it loaded, and it is: only that it does not answer.
+    // The platform believes that the model is loaded, and it is; it only refuses requests.
     assert_eq!(
         before,
         BTreeMap::from([("deadly".to_owned(), url.clone()), ("other".to_owned(), other)])
     );
     assert_eq!(list(&server), before);
     server.load("deadly", &url).expect(409);
-    // The content is what is bad, whatever it is called and wherever it lies.
+    // The quarantine applies to the content, under any name and url.
     let refusal = server.load("same", &same).expect(400);
     assert!(refusal.message().contains("SIGFPE"), "{}", refusal.message());
     server.assert_scales("other", 2.0);
     server.unload("deadly").expect(200);
     server.load("deadly", &url).expect(400);
     server.describe("deadly").expect(404);
-    // Also in the process after.
+    // The quarantine also applies in the next process.
     kill(&server);
     server.load("deadly", &url).expect(400);
     server.assert_scales("other", 2.0);
 }
 
 #[test]
-fn a_refusal_has_an_end_and_the_next_one_is_longer() {
+fn a_quarantine_ends_and_the_next_one_is_longer() {
     let server = Builder::multi()
         .arguments(["--first-refusal", "1s", "--bad-model-ttl", "1h"])
         .start();
@@ -189,13 +189,13 @@ fn a_refusal_has_an_end_and_the_next_one_is_longer() {
         crash(&server, "deadly", Signal::ABORT);
         let logged = format!("refused_seconds={kills}.0");
         server.wait_for_log(&logged);
-        eventually("it is tried again", is_answered);
+        eventually("the quarantine ends", is_answered);
     }
     assert_spins(&server, "deadly");
 }
 
 #[test]
-fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
+fn models_that_crash_in_sequence_do_not_affect_other_models() {
     const CULPRITS: usize = 8;
     let server = Builder::multi().start();
     let names: Vec<String> = (0..CULPRITS).map(|index| format!("deadly{index}")).collect();
@@ -209,8 +209,8 @@ fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
         server.load(&name, &url).expect(200);
     }
     let (address, stop) = (server.address(), Stop::default());
-    // Asks over a connection of its own each time. Returns how many answers were cut off by the end
-    // of a process.
+    // Sends each request over a new connection. Returns the number of responses that the end of a
+    // process cut off.
     let client = |index: usize| {
         let (mut cut, mut answered) = (0, 0);
         let request = Server::invocation(&format!("good{index}")).json(&json!({"instances": [4, -0.5]}));
@@ -235,14 +235,14 @@ fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
             let running = scope.spawn(|| try_send(address, &Server::spin(name, FOREVER)));
             crash_running(&server, signal);
             assert!(running.join().unwrap().is_err());
-            // Whoever asks next, at once, has an answer; the culprit has its reason, and has it no
-            // second time.
+            // The next request is answered at once. The culprit is refused with the reason,
+            // without a second crash.
             server.assert_scales("good3", 3.0);
             server.send(&Server::spin(name, 100)).expect(500);
         }
         drop(stop_clients);
         for client in clients {
-            // What was under way in the moment of a kill, and nothing else.
+            // Only requests that were running at the moment of a kill may be cut off.
             let cut = client.join().unwrap();
             assert!(cut <= CULPRITS, "{cut}");
         }
@@ -254,7 +254,7 @@ fn contents_that_crash_one_after_the_other_take_no_answers_from_the_rest() {
 }
 
 #[test]
-fn what_was_used_last_is_loaded_again_first_and_what_killed_last() {
+fn recently_used_models_are_restored_first_and_crashed_ones_last() {
     let server = Builder::multi()
         .arguments(["--load-threads", "1"])
         .environment("SAGEMAKER_CONTAINER_LOG_LEVEL", "debug")
@@ -267,7 +267,7 @@ fn what_was_used_last_is_loaded_again_first_and_what_killed_last() {
     }
     for index in [4, 1] {
         server.assert_scales(&format!("m{index}"), index as f32);
-        // Which models are in use is reported once a second.
+        // The worker reports the models in use once a second.
         thread::sleep(Duration::from_secs(3));
     }
     crash(&server, "deadly", Signal::SEGV);
@@ -281,7 +281,7 @@ fn what_was_used_last_is_loaded_again_first_and_what_killed_last() {
 }
 
 #[test]
-fn a_process_that_the_kernel_kills_is_followed_by_another_and_no_model_is_blamed() {
+fn a_process_killed_by_the_kernel_is_replaced_and_no_model_is_blamed() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
@@ -309,7 +309,7 @@ fn the_target_model_of_the_load_is_remembered() {
 }
 
 #[test]
-fn a_model_whose_files_are_gone_leaves_the_list_and_one_whose_files_are_others_too() {
+fn a_model_whose_files_are_missing_or_changed_leaves_the_list_after_a_restart() {
     // MM-20
     let server = Builder::multi().arguments(["--prepare", "off"]).start();
     let gone = server.models().place_scale("gone", 2.0);
@@ -329,13 +329,13 @@ fn a_model_whose_files_are_gone_leaves_the_list_and_one_whose_files_are_others_t
     assert_eq!(list(&server).keys().collect::<Vec<_>>(), ["stays"]);
     server.load("changed", &changed).expect(200);
     server.assert_scales("changed", 30.0);
-    // The list is what it is now, not what it was at first.
+    // The second restart restores the current list, not the original one.
     kill(&server);
     assert_eq!(list(&server).keys().collect::<Vec<_>>(), ["changed", "stays"]);
 }
 
 #[test]
-fn a_model_that_was_prepared_needs_its_files_no_more() {
+fn a_prepared_model_is_restored_without_its_files() {
     // MM-17
     let cache = tempfile::tempdir().unwrap();
     let server = Builder::multi().argument("--cache-dir").argument(cache.path()).start();
@@ -348,29 +348,29 @@ fn a_model_that_was_prepared_needs_its_files_no_more() {
 }
 
 #[test]
-fn requests_of_others_at_that_moment_end_and_come_through_when_they_are_made_again() {
+fn other_requests_during_a_crash_fail_and_their_retries_succeed() {
     let server = Builder::multi().start();
     let spin = server.models().place("spin", "spin");
     server.load("spin", &spin).expect(200);
     crash(&server, "spin", Signal::KILL);
-    // SIGKILL is nobody's fault.
+    // SIGKILL is not the fault of the model.
     assert_spins(&server, "spin");
 }
 
 #[test]
-fn callers_that_come_while_no_process_serves_are_answered_by_the_next() {
+fn connections_during_a_restart_are_answered_by_the_next_process() {
     let server = Builder::multi().start();
     let url = server.models().place_scale("m", 2.0);
     server.load("m", &url).expect(200);
     let worker = server.process();
     worker.signal(Signal::KILL);
     eventually("the worker is gone", || !worker.is_alive());
-    // Each over a connection of its own: none is refused.
+    // Each request uses a new connection, and none is refused.
     in_parallel(8, &[(); 40], |()| server.assert_scales("m", 2.0));
 }
 
 #[test]
-fn a_load_that_the_process_does_not_survive_is_no_model_and_can_be_made_again() {
+fn a_load_that_crashes_the_process_leaves_no_model_and_can_be_repeated() {
     let server = Builder::multi().arguments(["--prepare", "off"]).start();
     let url = server.models().place_slow("slow", 12);
     let loaded = server.models().place_scale("loaded", 2.0);
@@ -390,17 +390,17 @@ fn a_load_that_the_process_does_not_survive_is_no_model_and_can_be_made_again() 
 }
 
 #[test]
-fn a_request_to_a_model_that_takes_long_to_load_again_waits_until_its_deadline() {
+fn a_request_to_a_model_that_is_restored_slowly_waits_until_its_deadline() {
     let server = Builder::multi()
         .arguments(["--prepare", "off", "--request-timeout", "1s"])
         .start();
     let url = server.models().place_slow("slow", 13);
-    // The load goes on after the request has given up.
+    // The load continues after the request has timed out.
     server.load("slow", &url);
-    eventually("it is loaded", || server.describe("slow").status == 200);
+    eventually("the model is loaded", || server.describe("slow").status == 200);
     kill(&server);
     let early = server.invoke("slow", &json!({"instances": [1]})).status;
-    // It is on the list all the while, and not loaded twice however many ask.
+    // The model stays listed, and parallel requests load it only once.
     server.describe("slow").expect(200);
     server.load("slow", &url).expect(409);
     let mut statuses = in_parallel(8, &[(); 8], |()| {
@@ -411,7 +411,7 @@ fn a_request_to_a_model_that_takes_long_to_load_again_waits_until_its_deadline()
         statuses.iter().all(|status| [200, 504].contains(status)),
         "{statuses:?}"
     );
-    eventually("it answers", || {
+    eventually("the model answers", || {
         server.invoke("slow", &json!({"instances": [1]})).status == 200
     });
     server.unload("slow").expect(200);
@@ -419,7 +419,7 @@ fn a_request_to_a_model_that_takes_long_to_load_again_waits_until_its_deadline()
 }
 
 #[test]
-fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
+fn acknowledged_loads_and_unloads_survive_a_kill() {
     let server = Builder::multi().start();
     let address = server.address();
     let stop = Stop::default();
@@ -428,8 +428,8 @@ fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
         .iter()
         .map(|name| server.models().place_scale(name, 2.0))
         .collect();
-    // Loads and unloads a model in turns, and returns what it must be: loaded or not, if that is
-    // known.
+    // Loads and unloads a model in turn. Returns whether the model must be loaded at the end, if
+    // that is known.
     let client = |name: &str, url: &str| {
         let load = Request::post("/models").json(&json!({"model_name": name, "url": url}));
         let unload = Request::delete(format!("/models/{name}"));
@@ -439,11 +439,11 @@ fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
             let wanted = loaded != Some(true);
             let answer = try_send(address, if wanted { &load } else { &unload });
             loaded = match (answer.map(|answer| answer.status), loaded) {
-                // After an answer that was lost, either may be.
+                // After a lost response, the model may be loaded or not.
                 (Ok(200), _) => Some(wanted),
                 (Ok(409), None) => Some(true),
                 (Err(_), _) => None,
-                (answer, loaded) => panic!("{answer:?} for {name} where {loaded:?} was known, {wanted} wanted"),
+                (answer, loaded) => panic!("{answer:?} for {name}: loaded before: {loaded:?}, wanted: {wanted}"),
             };
             acknowledged += usize::from(loaded.is_some());
         }
@@ -467,7 +467,7 @@ fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
             let status = server.describe(name).status;
             assert!(
                 expected.is_none_or(|loaded| status == if loaded { 200 } else { 404 }),
-                "{name} is {status}, and was {expected:?}"
+                "status of {name} is {status}, but loaded must be {expected:?}"
             );
         }
     });
@@ -479,9 +479,9 @@ fn whatever_was_acknowledged_before_a_kill_holds_after_it() {
 }
 
 #[test]
-fn a_nearly_full_server_is_as_full_after_a_restart() {
-    // Models that had room one after another have it again, though they are loaded several at a
-    // time and a load takes more memory than the model.
+fn a_nearly_full_server_restores_all_models() {
+    // Models that fitted when they were loaded one at a time must fit again, although the restore
+    // loads several in parallel and a load needs more memory than the model.
     let server = Builder::multi()
         .arguments(["--memory-limit", "160MiB", "--prepare", "off"])
         .start();
@@ -489,7 +489,7 @@ fn a_nearly_full_server_is_as_full_after_a_restart() {
     loop {
         let name = format!("big{}", names.len());
         let url = server.models().place_big(&name);
-        // Another content each, so that each takes its own memory.
+        // Each model has different content, so that each takes its own memory.
         let weights = std::path::Path::new(&url).join("weights.bin");
         let mut bytes = fs::read(&weights).unwrap();
         bytes[..4].copy_from_slice(&(names.len() as f32).to_le_bytes());
@@ -500,7 +500,7 @@ fn a_nearly_full_server_is_as_full_after_a_restart() {
         names.push(name);
     }
     assert!(names.len() > 3, "{names:?}");
-    // What a process takes for itself is not the same every time.
+    // Leave some memory free, because the memory of the process itself varies.
     let last = names.pop().unwrap();
     server.unload(&last).expect(200);
     kill(&server);
@@ -523,11 +523,12 @@ fn the_process_that_serves_does_not_outlive_its_supervisor() {
 }
 
 #[test]
-fn a_server_that_is_told_to_stop_while_it_restarts_stops() {
+fn a_stop_signal_during_a_restart_stops_the_server() {
     for pause in [0, 2, 20] {
         let server = Builder::multi().start();
         server.process().signal(Signal::KILL);
-        // Some time into the restart: before, while and after the next one starts.
+        // At different moments of the restart: before, during and after the start of the next
+        // worker.
         thread::sleep(Duration::from_millis(pause));
         server.terminate();
         let ended = server.wait_for_end();
@@ -542,7 +543,7 @@ fn wait_until_refused(address: SocketAddr) {
 }
 
 #[test]
-fn whoever_stops_the_worker_alone_stops_the_server() {
+fn sigterm_to_the_worker_stops_the_server() {
     let server = Builder::multi().start();
     let url = server.models().place("spin", "spin");
     server.load("spin", &url).expect(200);
@@ -551,7 +552,7 @@ fn whoever_stops_the_worker_alone_stops_the_server() {
         let running = scope.spawn(move || try_send(address, &Server::spin("spin", 2 * A_SECOND)));
         server.wait_for_running(1);
         server.process().signal(Signal::TERM);
-        // PI-6: the socket is nobody's any more, so that no connection waits in it for nothing.
+        // PI-6: no process holds the listening socket, so that no connection waits there in vain.
         wait_until_refused(address);
         running.join().unwrap().unwrap().expect(200);
     });
@@ -561,7 +562,7 @@ fn whoever_stops_the_worker_alone_stops_the_server() {
 }
 
 #[test]
-fn a_worker_that_is_killed_while_it_stops_is_not_started_again() {
+fn a_worker_killed_during_the_stop_is_not_restarted() {
     let server = Builder::multi().start();
     let url = server.models().place("spin", "spin");
     server.load("spin", &url).expect(200);
@@ -569,7 +570,7 @@ fn a_worker_that_is_killed_while_it_stops_is_not_started_again() {
     thread::scope(|scope| {
         let running = scope.spawn(move || try_send(address, &Server::spin("spin", FOREVER)));
         server.wait_for_running(1);
-        // Not by way of the supervisor, which hears of it nevertheless.
+        // Sent directly to the worker; the supervisor notices it nevertheless.
         worker.signal(Signal::TERM);
         wait_until_refused(address);
         worker.signal(Signal::KILL);
@@ -581,14 +582,14 @@ fn a_worker_that_is_killed_while_it_stops_is_not_started_again() {
 }
 
 #[test]
-fn in_single_model_mode_the_model_is_loaded_again_and_is_never_refused() {
+fn a_single_model_is_loaded_again_after_a_crash_and_never_quarantined() {
     let server = Builder::single(fixture("spin")).start();
     eventually("the model is loaded", || server.ping().status == 200);
     let address = server.address();
     let request = |iterations: u64| Request::post("/invocations").json(&json!({"inputs": iterations}));
-    // However often: there is no other model to protect.
+    // After any number of crashes, because there is no other model to protect.
     for signal in [Signal::SEGV, Signal::KILL, Signal::ABORT, Signal::FPE] {
-        // The answer to the last request comes a moment before it is counted as over.
+        // The response to the last request arrives shortly before its run is counted as ended.
         server.wait_for_running(0);
         thread::scope(|scope| {
             let running = scope.spawn(|| try_send(address, &request(FOREVER)));
@@ -603,12 +604,12 @@ fn in_single_model_mode_the_model_is_loaded_again_and_is_never_refused() {
 }
 
 #[test]
-fn in_single_model_mode_requests_wait_until_the_model_is_loaded_again() {
+fn requests_to_a_single_model_wait_until_it_is_loaded_again() {
     let models = Models::new();
     let folder = models.place_slow("slow", 12);
     let server = Builder::single(folder).arguments(["--prepare", "off"]).start();
     let request = Request::post("/invocations").json(&json!({"instances": [1]}));
-    // Not at the first start, when the platform does not send any (PI-3).
+    // At the first start, requests do not wait: the platform does not send any (PI-3).
     server.ping().expect(503);
     server.send(&request).expect(503);
     eventually("the model is loaded", || server.ping().status == 200);
@@ -632,7 +633,7 @@ fn in_single_model_mode_requests_wait_until_the_model_is_loaded_again() {
 }
 
 #[test]
-fn in_single_model_mode_a_request_waits_for_the_model_no_longer_than_its_deadline() {
+fn a_request_to_a_single_model_waits_at_most_until_its_deadline() {
     let models = Models::new();
     let folder = models.place_slow("slow", 13);
     let server = Builder::single(folder)
@@ -642,7 +643,7 @@ fn in_single_model_mode_a_request_waits_for_the_model_no_longer_than_its_deadlin
     kill(&server);
     let request = Request::post("/invocations").json(&json!({"instances": [1]}));
     let mut statuses = Vec::new();
-    eventually("it is answered", || {
+    eventually("the request is answered", || {
         statuses.push(server.send(&request).status);
         statuses.last() == Some(&200)
     });
@@ -653,8 +654,8 @@ fn in_single_model_mode_a_request_waits_for_the_model_no_longer_than_its_deadlin
 }
 
 #[test]
-fn a_process_that_is_killed_before_it_can_serve_is_given_up_with_the_reason() {
-    // ST-12: a model that takes the process along whenever it is loaded. Here somebody else does
+fn the_supervisor_gives_up_on_a_worker_that_is_killed_at_every_start() {
+    // ST-12: this simulates a model that crashes the process at every load; here the test kills
     // it.
     let server = Builder::single(fixture("bad/function_bomb")).start();
     let mut killed: Vec<Process> = Vec::new();
@@ -674,7 +675,7 @@ fn a_process_that_is_killed_before_it_can_serve_is_given_up_with_the_reason() {
 }
 
 #[test]
-fn a_crash_is_not_delayed_by_a_dump_of_memory_unless_one_is_wanted() {
+fn a_crashed_process_writes_no_core_dump_unless_core_dumps_is_set() {
     let dumps = |arguments: &[&str]| {
         let server = Builder::multi()
             .through(["sh", "-c", "ulimit -S -c $(ulimit -H -c); exec \"$0\" \"$@\""])
@@ -684,7 +685,7 @@ fn a_crash_is_not_delayed_by_a_dump_of_memory_unless_one_is_wanted() {
     };
     let allowed = dumps(&["--core-dumps"]);
     if allowed == "0" {
-        eprintln!("SKIPPED: no process may dump its memory here");
+        eprintln!("SKIPPED: this machine does not allow core dumps");
         return;
     }
     assert_eq!(dumps(&[]), "1", "bytes, instead of {allowed}");
@@ -711,21 +712,21 @@ fn without_a_supervisor_there_is_one_process() {
 }
 
 #[test]
-fn a_worker_is_not_started_by_hand() {
+fn the_worker_command_refuses_to_run_without_a_supervisor() {
     let ended = Builder::multi().command("worker").run_to_end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.last_line().contains("longshore serve"), "{ended:?}");
 }
 
 #[test]
-fn the_first_process_of_a_container_waits_for_orphans() {
+fn the_server_reaps_orphans_if_it_is_process_1() {
     // ST-2
     let namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
     if skip_unless(&[&namespace[..], &["true"]].concat()) {
         return;
     }
-    // The shell becomes the server, and so the server the parent of what the shell's child leaves
-    // behind.
+    // The shell becomes the server by `exec`, and as process 1 the server inherits the orphan of
+    // the shell's child.
     let script = "(sleep 0.2 & ) ; exec \"$@\"";
     let server = Builder::multi()
         .through(namespace)

@@ -1,6 +1,8 @@
-//! Text models change case by a locale. They answer alike wherever the server runs, whatever locales the machine has.
+//! Locales: text models change case by the rules of a locale, and must give the same results on
+//! every machine, regardless of its installed locales.
 //!
-//! The answers of scikit-learn and of Python to many alphabets are cases of `text_*` models, which `formats` asks for.
+//! The cases of the `text_*` models contain results of scikit-learn and Python for many alphabets;
+//! `formats` tests them.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -9,7 +11,7 @@ use crate::harness::{Builder, Server, assert_close, cases, eventually};
 use crate::support::onnx::{Graph, Info, Model, Node, element};
 
 #[track_caller]
-fn assert_tells_languages(server: &Server, name: &str) {
+fn assert_distinguishes_languages(server: &Server, name: &str) {
     for case in cases("text_tfidf") {
         let answer = server.invoke(name, &json!({"inputs": {"text": case.inputs["text"].nested()}}));
         let outputs = answer.expect(200).json()["outputs"].clone();
@@ -18,7 +20,7 @@ fn assert_tells_languages(server: &Server, name: &str) {
     }
 }
 
-/// A model that writes text in lower case by the rules of `locale`.
+/// Returns a model that converts text to lower case by the rules of `locale`.
 fn lower(locale: &str) -> Vec<u8> {
     let text = |name| Info::tensor(name, element::STRING, ["n".into()]);
     let node = Node::new("StringNormalizer", ["text"], ["lower"])
@@ -30,7 +32,7 @@ fn lower(locale: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_text_model_answers_alike_whatever_locale_the_server_is_started_in() {
+fn a_text_model_gives_the_same_results_in_every_locale_of_the_server() {
     for (variable, value) in [
         ("LANG", ""),
         ("LC_ALL", "C"),
@@ -40,24 +42,24 @@ fn a_text_model_answers_alike_whatever_locale_the_server_is_started_in() {
         let server = Builder::multi().environment(variable, value).start();
         let url = server.models().place("text_tfidf", "m");
         server.load("m", &url).expect(200);
-        assert_tells_languages(&server, "m");
+        assert_distinguishes_languages(&server, "m");
     }
 }
 
 #[test]
-fn a_text_model_is_restored_after_the_worker_has_died() {
+fn a_text_model_is_restored_after_a_crash() {
     let server = Builder::multi().start();
     let url = server.models().place("text_tfidf", "m");
     server.load("m", &url).expect(200);
     let worker = server.process();
     worker.signal(Signal::KILL);
     eventually("the worker is gone", || !worker.is_alive());
-    assert_tells_languages(&server, "m");
+    assert_distinguishes_languages(&server, "m");
 }
 
 #[test]
-fn a_model_may_leave_the_locale_to_the_surroundings() {
-    // By the rules of whatever the server runs in; those of all of them agree on ASCII.
+fn a_model_without_a_locale_uses_that_of_the_environment() {
+    // The rules are those of the server's environment; all locales agree on ASCII.
     for language in ["C", "de_DE.UTF-8"] {
         let server = Builder::multi().environment("LC_ALL", language).start();
         let url = server.models().place_model("m", &lower(""));
@@ -72,7 +74,7 @@ fn a_model_may_leave_the_locale_to_the_surroundings() {
 }
 
 #[test]
-fn a_locale_that_nothing_can_stand_for_is_refused_by_its_name() {
+fn an_unsupported_locale_is_refused_by_name() {
     let server = Builder::multi().start();
     for locale in ["tr_ZZ.UTF-8", "de_ZZ.ISO-8859-1", "../../tmp/locale", "nonsense"] {
         let url = server.models().place_model("m", &lower(locale));

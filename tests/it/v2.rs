@@ -1,8 +1,8 @@
-//! The Open Inference Protocol, version 2, below `/v2`, with Triton's extensions for binary tensors and for the model
-//! repository.
+//! The Open Inference Protocol, version 2, below `/v2`, with Triton's extensions for binary
+//! tensors and for the model repository.
 //!
-//! What holds in every mode: errors are `{"error": ".."}` with the status that the same cause has elsewhere, and the models
-//! are those that `/models` and `/invocations` have.
+//! In every mode, errors are `{"error": ".."}` with the status that the same cause has on other
+//! routes, and the models are those of `/models` and `/invocations`.
 
 mod binary;
 mod clients;
@@ -16,17 +16,17 @@ use serde_json::{Value, json};
 
 use crate::harness::{Request, Response, Server};
 
-/// `POST /v2/models/{name}/infer`, to be completed by its body.
+/// Builds `POST /v2/models/{name}/infer` without a body.
 fn infer(name: &str) -> Request {
     Request::post(format!("/v2/models/{name}/infer"))
 }
 
-/// What the models that multiply are asked.
+/// Returns the request body for models that multiply.
 fn question() -> Value {
     json!({"id": "7", "inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [4, -0.5]}]})
 }
 
-/// What the one of this name and factor answers.
+/// Returns the response of a model with this name and factor.
 fn answer(name: &str, factor: f32) -> Value {
     let data = [factor * 4.0, factor * -0.5];
     json!({
@@ -45,7 +45,7 @@ fn get(server: &Server, path: &str) -> Response {
     server.send(&Request::get(path))
 }
 
-/// The reply to a repository index: names and states.
+/// Requests the repository index, and returns names and states.
 #[track_caller]
 fn index(server: &Server, body: &str) -> Vec<(String, String)> {
     let reply = server

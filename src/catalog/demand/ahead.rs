@@ -1,5 +1,5 @@
-//! What is loaded by hand, ahead of requests. Whoever asks for that wants to know how things are now, so what failed a moment
-//! ago is tried again.
+//! Explicit loads, ahead of requests. The caller wants to know the present state, so these loads
+//! ignore recent failures and try again.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use crate::catalog::{Catalog, CatalogError, not_loaded};
 use crate::store::Name;
 
 impl Catalog {
-    /// Loads `name` ahead of requests to it; `url` is where it is in the store. Returns the bytes that it takes.
+    /// Loads `name` ahead of requests to it; `url` is its place in the store. Returns the bytes of
+    /// memory that it takes.
     pub(in crate::catalog) async fn load_ahead(
         self: &Arc<Self>,
         demand: &Arc<Demand>,
@@ -29,15 +30,16 @@ impl Catalog {
             return Err(already());
         }
         demand.failures.invalidate(name);
-        let (flight, is_own) = self.flight(demand, key);
-        match flight.await {
+        let (pending_load, is_own) = self.pending_load(demand, key);
+        match pending_load.await {
             Ok(handle) if is_own => Ok(handle.as_ref().memory()),
             Ok(_) => Err(already()),
-            Err(error) => Err(CatalogError::Flight(error)),
+            Err(error) => Err(CatalogError::PendingLoad(error)),
         }
     }
 
-    /// Brings `name` as it is in the store now, whatever is on disk or loaded.
+    /// Loads the version of `name` that is in the store now, even if another one is on disk or in
+    /// memory.
     pub async fn load_newest(self: &Arc<Self>, name: &str) -> Result<(), CatalogError> {
         let name = name.strip_suffix('/').unwrap_or(name);
         let Some(demand) = &self.demand else {
@@ -48,11 +50,11 @@ impl Catalog {
             && !entry.users.is_closed()
         {
             if let Some(origin) = &entry.origin {
-                // What could not be loaded is tried again.
+                // Forget that a newer version failed, so that it is tried again.
                 *origin.newest() = origin.version.clone();
             }
             self.refresh(demand, name, &entry).await?;
-            // It may have gone: from the store, or to make room for its newer version.
+            // `refresh` unloads the model if the store has lost it, or if two versions do not fit.
             if self.describe(name).await.is_ok() {
                 return Ok(());
             }
@@ -63,7 +65,7 @@ impl Catalog {
             .expire(&key)
             .await
             .map_err(|error| fetch_error(&key, error))?;
-        let (flight, _) = self.flight(demand, key);
-        flight.await.map(drop).map_err(CatalogError::Flight)
+        let (pending_load, _) = self.pending_load(demand, key);
+        pending_load.await.map(drop).map_err(CatalogError::PendingLoad)
     }
 }

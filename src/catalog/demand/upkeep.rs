@@ -1,18 +1,18 @@
-//! What happens to loaded models beside requests: those that nobody asks for go, and those that were replaced in the store
-//! are replaced here.
+//! Upkeep of loaded models in the background: unloads idle models and replaces models that have a
+//! newer version in the store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::room::missing;
+use super::eviction::missing;
 use super::{Demand, fetch_error, milliseconds, unloaded};
-use crate::catalog::{Catalog, CatalogError, Entry, shortened};
+use crate::catalog::{Catalog, CatalogEntry, CatalogError, shortened};
 use crate::engine::ArtifactPath;
 use crate::store::Name;
 use crate::telemetry::metrics::Eviction;
 
 impl Catalog {
-    /// Unloads what nobody has asked for in `idle_unload`. Does not end.
+    /// Unloads models without requests for `idle_unload`. Runs forever.
     pub async fn unload_idle(self: Arc<Self>) {
         const FASTEST: Duration = Duration::from_millis(50);
         const SLOWEST: Duration = Duration::from_secs(10);
@@ -27,19 +27,19 @@ impl Catalog {
                 if !entry.users.is_empty() || now.saturating_sub(used) < milliseconds(idle) {
                     continue;
                 }
-                if let Err(error) = self.leave(demand, &name, &entry, Eviction::Idle).await {
+                if let Err(error) = self.unload_for(demand, &name, &entry, Eviction::Idle).await {
                     tracing::warn!(model = shortened(&name), "{error}");
                 }
             }
         }
     }
 
-    /// Looks `name` up in the store, and puts the newer version in the place of `entry` when there is one.
+    /// Checks `name` against the store and replaces `entry` if there is a newer version.
     pub(super) async fn refresh(
         self: &Arc<Self>,
         demand: &Arc<Demand>,
         name: &str,
-        entry: &Arc<Entry>,
+        entry: &Arc<CatalogEntry>,
     ) -> Result<(), CatalogError> {
         let (Some(origin), Ok(key)) = (&entry.origin, Name::parse(name)) else {
             return Ok(());
@@ -49,7 +49,7 @@ impl Catalog {
         let located = match demand.store.newer(&key, &newest).await {
             Ok(None) => return Ok(()),
             Ok(Some(located)) => located,
-            Err(error) if error.is_not_found() => return self.leave(demand, name, entry, Eviction::Gone).await,
+            Err(error) if error.is_not_found() => return self.unload_for(demand, name, entry, Eviction::Gone).await,
             Err(error) => return Err(fetch_error(&key, error)),
         };
         let version = located.version().clone();
@@ -58,12 +58,12 @@ impl Catalog {
             if is_back {
                 return Ok(());
             }
-            let until = started + demand.settings.patience;
+            let until = started + demand.settings.memory_timeout;
             let lease = self.fetched(demand, &key, located, until).await?;
             let url = demand.store.url_of(&key);
             let path = ArtifactPath::trusted(lease.path());
             let load = || self.replace(name, &url, entry, &path, demand.origin(&lease));
-            self.with_room(demand, name, until, load).await
+            self.with_eviction(demand, name, until, load).await
         };
         match replaced.await {
             Ok(()) => {
@@ -74,8 +74,8 @@ impl Catalog {
                 }
                 Ok(())
             }
-            // There is no room for both: the next request loads the new one.
-            Err(error) if missing(&error).is_some() => self.leave(demand, name, entry, Eviction::Replaced).await,
+            // Both versions do not fit into memory: the next request loads the new one.
+            Err(error) if missing(&error).is_some() => self.unload_for(demand, name, entry, Eviction::Replaced).await,
             Err(error) => {
                 if error.is_about_version() {
                     *origin.newest() = version;
@@ -85,7 +85,13 @@ impl Catalog {
         }
     }
 
-    async fn leave(&self, demand: &Demand, name: &str, entry: &Arc<Entry>, why: Eviction) -> Result<(), CatalogError> {
+    async fn unload_for(
+        &self,
+        demand: &Demand,
+        name: &str,
+        entry: &Arc<CatalogEntry>,
+        why: Eviction,
+    ) -> Result<(), CatalogError> {
         let (started, memory) = (Instant::now(), entry.charge());
         if self.unload_entry(name, entry).await? {
             unloaded(demand, name, why, started, memory);

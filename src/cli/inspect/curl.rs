@@ -1,4 +1,4 @@
-//! Command lines that a person can paste into a shell.
+//! Curl commands to paste into a shell.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::telemetry::escape::is_unsafe;
 
-/// Longest body in a command line: what is longer is nobody's to read, and shells have their
-/// bounds.
+/// Longest body in a command line, in bytes. A longer one is not readable, and shells limit the
+/// length of a command.
 const MAX_BODY: usize = 4 << 10;
 
-/// Sends `body` to `url`; from `file`, which holds it, when it is long. `None` when it is long and
-/// in no file.
+/// Returns a command that sends `body` to `url`. A long body is read from `file`, which contains
+/// it; without a file the result is `None`.
 pub fn command(url: &str, content_type: &str, body: &[u8], file: Option<&Path>) -> Option<String> {
     let head = format!(
         "curl {} -H {}",
@@ -24,7 +24,7 @@ pub fn command(url: &str, content_type: &str, body: &[u8], file: Option<&Path>) 
         return Some(format!("{head} --data-binary {}", quoted(&format!("@{file}"))));
     }
     Some(match std::str::from_utf8(body) {
-        // A leading @ would name a file.
+        // Curl would read a leading @ as a file name.
         Ok(text) if !text.starts_with('@') && text.chars().all(|c| c == '\n' || !is_unsafe(c)) => {
             format!("{head} --data-binary {}", quoted(text))
         }
@@ -32,7 +32,8 @@ pub fn command(url: &str, content_type: &str, body: &[u8], file: Option<&Path>) 
     })
 }
 
-/// Sends an example of what a model takes beside tensors; `body` is as `--data-binary` has it.
+/// Returns a command for a model that accepts pictures, texts or sound; `body` is the argument of
+/// `--data-binary`.
 pub fn example(url: &str, content_type: &str, body: &str) -> String {
     let header = format!("Content-Type: {content_type}");
     format!(
@@ -43,7 +44,7 @@ pub fn example(url: &str, content_type: &str, body: &str) -> String {
     )
 }
 
-/// `text` as one word of any POSIX shell.
+/// Quotes `text` as one word of a POSIX shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_passes_on_what_is_quoted() {
+    fn commands_quote_bodies_and_encode_unsafe_ones() {
         let (url, kind) = ("http://h/i", "text/csv");
         let head = "curl 'http://h/i' -H 'Content-Type: text/csv' --data-binary";
         let table: [(&[u8], Option<&str>, Option<String>); 6] = [

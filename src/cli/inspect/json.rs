@@ -1,14 +1,18 @@
-//! The report for a program.
+//! The report of `longshore inspect --json`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{Prepared, Request};
+use super::{ExampleRequest, HandlerSummary};
 use crate::engine::{Examination, ExaminedModel, OutputAxis, Packing};
 use crate::tensor::{Dim, InputSpec, ValueType};
 
-pub fn report(examination: &Examination, requests: &[Request], prepared: &Prepared) -> serde_json::Result<Value> {
+pub fn report(
+    examination: &Examination,
+    requests: &[ExampleRequest],
+    summary: &HandlerSummary,
+) -> serde_json::Result<Value> {
     let model = examination.model_in_artifact();
     let external: Vec<&String> = examination.external.iter().map(|(name, _)| name).collect();
     let header = examination.header.as_ref();
@@ -27,8 +31,8 @@ pub fn report(examination: &Examination, requests: &[Request], prepared: &Prepar
         "packed": packing(&examination.packing),
         "batching": examination.manifest.batching,
         "manifest": super::manifest::report(&examination.manifest)?,
-        "steps": prepared.steps,
-        "example": prepared.curl,
+        "steps": summary.steps,
+        "example": summary.curl,
     });
     let more = match &examination.loaded {
         Err(error) => json!({"refused": error.to_string()}),
@@ -40,7 +44,7 @@ pub fn report(examination: &Examination, requests: &[Request], prepared: &Prepar
     Ok(report)
 }
 
-fn described(loaded: &ExaminedModel, examination: &Examination, requests: &[Request]) -> Value {
+fn described(loaded: &ExaminedModel, examination: &Examination, requests: &[ExampleRequest]) -> Value {
     let described = |inputs: &[InputSpec]| -> Vec<Value> {
         let inputs = inputs.iter();
         inputs
@@ -71,7 +75,7 @@ fn described(loaded: &ExaminedModel, examination: &Examination, requests: &[Requ
         .iter()
         .map(|(output, axis)| (output.clone(), records(axis)))
         .collect();
-    let (samples, unfit): (Vec<&Request>, Vec<&Request>) =
+    let (samples, unfit): (Vec<&ExampleRequest>, Vec<&ExampleRequest>) =
         requests.iter().partition(|request| request.sample.body.is_ok());
     json!({
         "inputs": described(&loaded.signature.inputs),
@@ -93,7 +97,7 @@ fn described(loaded: &ExaminedModel, examination: &Examination, requests: &[Requ
     })
 }
 
-/// Where the records of a batch are in an output.
+/// Returns the position of a batch's records in an output.
 fn records(axis: &OutputAxis) -> Value {
     match axis {
         OutputAxis::Records => json!("first axis"),
@@ -103,7 +107,7 @@ fn records(axis: &OutputAxis) -> Value {
     }
 }
 
-/// Numbers, names, and null for what has neither.
+/// Returns a size as a number, a named dimension as its name, and others as null.
 fn shape(dims: &[Dim]) -> Vec<Value> {
     dims.iter()
         .map(|dim| match dim {
@@ -113,7 +117,7 @@ fn shape(dims: &[Dim]) -> Vec<Value> {
         .collect()
 }
 
-fn sample(request: &Request) -> Value {
+fn sample(request: &ExampleRequest) -> Value {
     let mut sample = Map::new();
     sample.insert("name".to_owned(), json!(request.sample.name));
     sample.insert("content_type".to_owned(), json!(request.sample.content_type));

@@ -1,28 +1,28 @@
-//! The contents of an artifact's manifest, for a person and for a program.
+//! Summary of an artifact's manifest, as text and as JSON.
 
 use serde_json::{Value, json};
 
 use crate::manifest::{Manifest, UnknownInputs};
 use crate::telemetry::escape::plain;
 
-/// Most names that are printed; further ones are counted.
-const MOST: usize = 16;
+/// Number of names that are printed; further ones are only counted.
+const MAX_NAMES: usize = 16;
 
-/// A line for each thing that the manifest says; none where it says nothing.
+/// Returns a line for each key of the manifest that is set.
 pub fn lines(manifest: &Manifest) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut tell = |what: &str, of: Vec<String>| {
+    let mut add = |what: &str, of: Vec<String>| {
         if !of.is_empty() {
             lines.push(format!("{what}: {}", plain(&brief(&of))));
         }
     };
     let columns = |columns: &[crate::manifest::Column]| -> Vec<String> {
-        let told = columns
+        let texts = columns
             .iter()
             .map(|column| with_more(&column.name, &column.aliases, &[("default", column.default.as_ref())]));
-        told.collect()
+        texts.collect()
     };
-    tell("columns", columns(&manifest.columns));
+    add("columns", columns(&manifest.columns));
     let inputs = manifest.inputs.iter().map(|input| {
         let values = [
             ("default", input.default.as_ref()),
@@ -30,17 +30,17 @@ pub fn lines(manifest: &Manifest) -> Vec<String> {
         ];
         with_more(&input.name, &input.aliases, &values)
     });
-    tell("inputs", inputs.collect());
+    add("inputs", inputs.collect());
     if manifest.unknown_inputs == UnknownInputs::Ignore {
-        tell("other columns and inputs", vec!["left out".to_owned()]);
+        add("other columns and inputs", vec!["ignored".to_owned()]);
     }
     let outputs = manifest.outputs.iter().map(|output| {
         let rename = output.rename.as_ref().map(|rename| format!(" as {rename}"));
         let labels = if output.labels { " with labels" } else { "" };
         format!("{}{}{labels}", output.name, rename.unwrap_or_default())
     });
-    tell("outputs", outputs.collect());
-    tell("labels", manifest.labels.clone());
+    add("outputs", outputs.collect());
+    add("labels", manifest.labels.clone());
     let csv = &manifest.csv;
     let header = csv
         .header
@@ -48,22 +48,22 @@ pub fn lines(manifest: &Manifest) -> Vec<String> {
     let delimiter = csv.delimiter.map(|delimiter| format!("delimiter {delimiter:?}"));
     let missing = (!csv.missing.is_empty()).then(|| format!("missing values {}", csv.missing.join(" ")));
     let csv = [header.map(ToOwned::to_owned), delimiter, missing];
-    tell("CSV", csv.into_iter().flatten().collect());
+    add("CSV", csv.into_iter().flatten().collect());
     let requests = [(manifest.warmup.len(), "warm-up"), (manifest.golden.len(), "golden")];
     let requests = requests
         .into_iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, kind)| format!("{count} {kind}"));
-    tell("requests", requests.collect());
-    tell("files of exporters", manifest.hints.files.clone());
+    add("requests", requests.collect());
+    add("exporter files", manifest.hints.files.clone());
     let passed_over = manifest.hints.passed_over.iter();
-    tell(
-        "not understood",
+    add(
+        "ignored files",
         passed_over
             .map(|passed| format!("{}: {}", passed.file, passed.why))
             .collect(),
     );
-    tell("columns of exporters", columns(&manifest.hints.columns));
+    add("exporter columns", columns(&manifest.hints.columns));
     lines
 }
 
@@ -89,14 +89,15 @@ fn cut(text: &str) -> String {
 }
 
 fn brief(of: &[String]) -> String {
-    let told = of[..of.len().min(MOST)].join(", ");
-    match of.len().saturating_sub(MOST) {
-        0 => told,
-        more => format!("{told} and {more} more"),
+    let listed = of[..of.len().min(MAX_NAMES)].join(", ");
+    match of.len().saturating_sub(MAX_NAMES) {
+        0 => listed,
+        more => format!("{listed} and {more} more"),
     }
 }
 
-/// The manifest with the numbers of its requests instead of them; null where it says nothing.
+/// Returns the manifest as JSON, with the numbers of its requests in place of the requests; null
+/// if it is empty.
 pub fn report(manifest: &Manifest) -> serde_json::Result<Value> {
     if *manifest == Manifest::default() {
         return Ok(Value::Null);
@@ -118,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_is_told_line_by_line() {
+    fn the_summary_has_a_line_for_each_key() {
         let labels: Vec<String> = (0..20).map(|label| label.to_string()).collect();
-        let told = lines(&read(json!({
+        let listed = lines(&read(json!({
             "columns": ["a", {"name": "b", "aliases": ["B", "bb"], "default": 0}],
             "inputs": [{"name": "x", "constant": [1, 2]}],
             "unknown_inputs": "ignore",
@@ -133,17 +134,17 @@ mod tests {
         let expected = [
             "columns: a, b (or B, bb; default 0)",
             "inputs: x (constant [1,2])",
-            "other columns and inputs: left out",
+            "other columns and inputs: ignored",
             "outputs: y, z as score with labels",
             "labels: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 and 4 more",
             "CSV: with a header, delimiter ';', missing values NA -",
             "requests: 1 warm-up, 2 golden",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(listed, expected);
     }
 
     #[test]
-    fn no_manifest_is_nothing_to_tell() {
+    fn the_summary_of_an_empty_manifest_is_empty() {
         assert_eq!(lines(&Manifest::default()), [""; 0]);
         assert_eq!(report(&Manifest::default()).unwrap(), Value::Null);
     }

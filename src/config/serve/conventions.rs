@@ -1,4 +1,5 @@
-//! What AWS's own images read from the environment beside the contract, so that what is written for them works here.
+//! Environment variables of AWS's own images that are not part of the contract. Longshore reads
+//! them, so that deployments written for these images work unchanged.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use clap::{ArgAction, Args};
 
 use crate::config::{duration, threads};
 
-/// What AWS's images read from the environment beside the contract. No flags: hidden arguments.
+/// Variables that AWS's images read by convention, as hidden arguments: they have no public flags.
 #[derive(Debug, Clone, Args)]
 pub struct Conventions {
     #[arg(

@@ -1,5 +1,5 @@
-//! What holds in the end: a flag or its variable, else a convention, else a default that follows
-//! from the rest.
+//! Effective values: the flag or its variable, otherwise a convention, otherwise a computed
+//! default.
 
 use std::path::PathBuf;
 use std::thread::available_parallelism;
@@ -10,28 +10,29 @@ use bytesize::ByteSize;
 use super::ServeArgs;
 use crate::config::{cache_dir, max_connections, reserved_connections};
 
-/// Largest body by default: SageMaker's limit for real-time calls.
+/// Default of the largest body: SageMaker's limit for real-time calls.
 const REAL_TIME_BODY: ByteSize = ByteSize::mib(25);
 
-/// Largest body by default in batch transform jobs (BT-4).
+/// Default of the largest body in batch transform jobs (BT-4).
 const BATCH_BODY: ByteSize = ByteSize::mib(100);
 
-/// Just under the platform's 60 s, so that our error wins over its own.
+/// Default request timeout, slightly below the platform's 60 s, so that the client gets our error
+/// and not the platform's.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(58);
 
-/// The same in batch transform jobs, which may wait for 3,600 s (BT-5).
+/// Default request timeout in batch transform jobs, where the platform waits up to 3,600 s (BT-5).
 const BATCH_TIMEOUT: Duration = Duration::from_secs(3598);
 
 impl ServeArgs {
-    /// Bytes of the largest request body.
+    /// Largest request body, in bytes.
     pub fn max_body(&self) -> usize {
         let conventions = &self.conventions;
         let bytes = self
             .max_body
             .map(|size| size.as_u64())
             .or(conventions.max_request_size)
-            // 0 means "of any size" for a transform job: as much as the platform sends in one at
-            // all.
+            // 0 means "any size" for a transform job: use the most that the platform sends at
+            // once.
             .or(conventions.max_payload_in_mb.map(|mb| match mb {
                 0 => ByteSize::gib(1).as_u64(),
                 mb => mb.saturating_mul(1 << 20),
@@ -50,8 +51,8 @@ impl ServeArgs {
             })
     }
 
-    /// Stuck runs whose threads are replaced: by default as many as there are threads for runs, so
-    /// that the process has as many again at most.
+    /// Number of stuck runs whose threads are replaced. The default is the number of run threads
+    /// (twice `--threads`), so that the process at most doubles them.
     pub fn max_stuck(&self) -> usize {
         self.max_stuck.unwrap_or_else(|| 2 * self.threads())
     }
@@ -62,12 +63,12 @@ impl ServeArgs {
             .unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
     }
 
-    /// Connections at a time when `open_files` may be open.
+    /// Limit of connections if the process may open `open_files` files.
     pub fn max_connections(&self, open_files: Option<u64>) -> usize {
         self.max_connections.unwrap_or_else(|| max_connections(open_files))
     }
 
-    /// Of so many connections, those that only health checks keep.
+    /// Number of `connections` that are reserved for health checks.
     pub fn reserved_connections(&self, connections: usize) -> usize {
         reserved_connections(self.reserved_connections, connections)
     }
@@ -90,12 +91,12 @@ impl ServeArgs {
         }
     }
 
-    /// Bytes that the process may take in all; `system` is what the system grants.
+    /// Memory limit of the process in bytes; `system` is the limit that the system sets.
     pub fn memory_limit(&self, system: Option<u64>) -> Option<u64> {
         self.memory_limit.map(|size| size.as_u64()).or(system)
     }
 
-    /// Bytes of `limit` that are kept free for requests.
+    /// Bytes of `limit` that are reserved for requests.
     pub fn memory_reserve(&self, limit: u64) -> u64 {
         self.memory_reserve
             .map_or_else(|| (limit / 50).clamp(8 << 20, 256 << 20), |size| size.as_u64())
@@ -110,19 +111,19 @@ impl ServeArgs {
         cache_dir(self.cache_dir.as_ref())
     }
 
-    /// `MaxConcurrentTransforms` and `MaxPayloadInMB` for batch transform (BT-2): a job may not
-    /// have more than 100 MB under way at once (BT-4).
+    /// `MaxConcurrentTransforms` and `MaxPayloadInMB` for batch transform (BT-2). A job may have
+    /// at most 100 MB in flight (BT-4).
     pub fn transform_parameters(&self) -> (usize, usize) {
         const MOST_IN_FLIGHT_MB: usize = 100;
         const DEFAULT_PAYLOAD_MB: usize = 6;
-        let asked = self
+        let wanted = self
             .conventions
             .max_payload_in_mb
             .and_then(|mb| usize::try_from(mb).ok());
-        let taken = (self.max_body() >> 20).max(1);
-        let payload = match asked {
-            None => DEFAULT_PAYLOAD_MB.min(taken),
-            Some(mb) => mb.min(MOST_IN_FLIGHT_MB).min(taken),
+        let accepted = (self.max_body() >> 20).max(1);
+        let payload = match wanted {
+            None => DEFAULT_PAYLOAD_MB.min(accepted),
+            Some(mb) => mb.min(MOST_IN_FLIGHT_MB).min(accepted),
         };
         let concurrent = (MOST_IN_FLIGHT_MB / payload.max(1)).clamp(1, self.threads().max(1));
         (concurrent, payload)

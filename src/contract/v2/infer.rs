@@ -1,8 +1,8 @@
 //! `POST /v2/models/{name}/infer`.
 //!
-//! The reply is JSON, with the data of those outputs behind it that the request wants as binary
-//! data. `Accept` and `Content-Type` have no say: the protocol's clients do not mean anything by
-//! them.
+//! The response is JSON, followed by the data of the outputs that the request wants in binary. The
+//! handler ignores `Accept` and `Content-Type`, because clients of the protocol set them to
+//! arbitrary values.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::check;
 use crate::codec::INFERENCE_HEADER_CONTENT_LENGTH;
-use crate::contract::State;
+use crate::contract::AppState;
 use crate::contract::coding;
 use crate::contract::error::Error;
 use crate::contract::invoke::{body_limit, read_body, reply};
@@ -20,18 +20,18 @@ use crate::engine::Model;
 use crate::handler::{Invocation, Protocol};
 use crate::wire::v2::ModelPath;
 
-/// What a body is that has more than JSON in it.
+/// Content-Type of a body with binary data after the JSON.
 const BINARY: &str = "application/octet-stream";
 
 pub(super) async fn infer(
-    state: &State,
+    state: &AppState,
     model: &ModelPath,
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
     let body = read_body(state, request, payload, deadline).await?;
-    let body = coding::unpacked(state, request, body, body_limit(state)).await?;
+    let body = coding::decompressed(state, request, body, body_limit(state)).await?;
     check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;
 

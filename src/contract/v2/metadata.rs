@@ -1,17 +1,18 @@
-//! `GET /v2/models/{name}`: what a model takes and gives.
+//! `GET /v2/models/{name}`: the inputs and outputs of a model.
 
 use actix_web::HttpResponse;
 use tokio::time::Instant;
 
 use super::check;
 use crate::codec::datatype_name;
-use crate::contract::State;
+use crate::contract::AppState;
 use crate::contract::error::Error;
 use crate::tensor::{DataType, Dim, InputSpec, OutputSpec, Signature, ValueType};
 use crate::wire::v2::{ANY_SIZE, ModelMetadata, ModelPath, PLATFORM, TensorMetadata, VERSION};
 
-/// Only a loaded model's are known: one of a store is loaded for it, as for an inference.
-pub(super) async fn model(state: &State, model: &ModelPath) -> Result<HttpResponse, Error> {
+/// Answers with the model's metadata. Loads the model from the store if necessary, because the
+/// signature is known only for loaded models.
+pub(super) async fn model(state: &AppState, model: &ModelPath) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
     check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;
@@ -32,7 +33,7 @@ fn input(spec: &InputSpec) -> TensorMetadata<'_> {
     tensor(&spec.name, spec.data_type, spec.dims.as_deref())
 }
 
-/// Sequences and maps are nothing that the protocol could carry or a client ask for.
+/// Leaves out sequences and maps, because the protocol cannot carry them.
 fn output(spec: &OutputSpec) -> Option<TensorMetadata<'_>> {
     match &spec.value_type {
         ValueType::Tensor { data_type, dims } => Some(tensor(&spec.name, *data_type, dims.as_deref())),
@@ -40,8 +41,8 @@ fn output(spec: &OutputSpec) -> Option<TensorMetadata<'_>> {
     }
 }
 
-/// `dims` of `None` are any number of any size, which the protocol cannot say: one is the least
-/// wrong.
+/// Describes a tensor. `dims` of `None` means any number of dimensions, which the protocol cannot
+/// express; one dimension of any size is the closest.
 fn tensor<'a>(name: &'a str, data_type: DataType, dims: Option<&[Dim]>) -> TensorMetadata<'a> {
     let size = |dim: &Dim| match dim {
         Dim::Fixed(size) => i64::try_from(*size).unwrap_or(i64::MAX),
@@ -60,7 +61,7 @@ mod tests {
     use crate::tensor::OutputRows;
 
     #[test]
-    fn tensors_are_described_and_what_is_none_is_left_out() {
+    fn metadata_lists_tensors_and_leaves_out_maps() {
         let signature = Signature {
             optional: Vec::new(),
             inputs: vec![

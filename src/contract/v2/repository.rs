@@ -1,28 +1,32 @@
-//! `POST /v2/repository/..`: Triton's extension for what models there are, and which are in memory.
+//! `POST /v2/repository/..`: Triton's extension to list, load and unload models.
 //!
-//! The repository is the model store. A load brings a model into memory, or a newer version of it,
-//! and an unload frees that memory; a later request brings it again. The index names what is in
-//! memory or on its way there, and what failed a moment ago: a store may hold any number of models,
-//! and need not let anybody list them.
+//! The repository is the model store. A load brings the newest version of a model into memory. An
+//! unload frees that memory; a later request loads the model again. The index lists only models
+//! that are loaded, loading or recently failed: a store may hold any number of models and may not
+//! permit listing.
 
 use actix_web::{HttpRequest, HttpResponse, rt, web};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::catalog::Presence;
+use crate::catalog::ModelStatus;
 use crate::contract::error::Error;
 use crate::contract::models::{MAX_LOAD_BODY, joined, unload_reported};
-use crate::contract::{State, body, invoke};
+use crate::contract::{AppState, body, invoke};
 use crate::wire::v2::{IndexEntry, IndexRequest, RepositoryRequest, VERSION};
 
-pub(super) async fn index(state: &State, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Error> {
+pub(super) async fn index(
+    state: &AppState,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
     let ready = read::<IndexRequest>(state, request, payload)
         .await?
         .ready
         .unwrap_or(false);
-    let models = state.catalog.presences().into_iter();
+    let models = state.catalog.statuses().into_iter();
     let entries: Vec<IndexEntry> = models
-        .map(|(name, presence)| entry(name, &presence))
+        .map(|(name, status)| entry(name, &status))
         .filter(|entry| !ready || entry.state == READY)
         .collect();
     Ok(HttpResponse::Ok().json(entries))
@@ -30,13 +34,13 @@ pub(super) async fn index(state: &State, request: &HttpRequest, payload: web::Pa
 
 const READY: &str = "READY";
 
-fn entry(name: String, presence: &Presence) -> IndexEntry {
-    let (state, reason) = match presence {
-        Presence::Loaded => (READY, String::new()),
-        Presence::Stuck(error) => ("UNAVAILABLE", error.to_string()),
-        Presence::Restored => ("LOADING", "it was loaded before the server was restarted".to_owned()),
-        Presence::Loading => ("LOADING", String::new()),
-        Presence::Failed(error) => ("UNAVAILABLE", error.to_string()),
+fn entry(name: String, status: &ModelStatus) -> IndexEntry {
+    let (state, reason) = match status {
+        ModelStatus::Loaded => (READY, String::new()),
+        ModelStatus::Stuck(error) => ("UNAVAILABLE", error.to_string()),
+        ModelStatus::Restored => ("LOADING", "it was loaded before the server was restarted".to_owned()),
+        ModelStatus::Loading => ("LOADING", String::new()),
+        ModelStatus::Failed(error) => ("UNAVAILABLE", error.to_string()),
     };
     IndexEntry {
         name,
@@ -47,7 +51,7 @@ fn entry(name: String, presence: &Presence) -> IndexEntry {
 }
 
 pub(super) async fn load(
-    state: web::Data<State>,
+    state: web::Data<AppState>,
     name: String,
     request: &HttpRequest,
     payload: web::Payload,
@@ -61,15 +65,16 @@ pub(super) async fn load(
     if let Some((parameter, _)) = parameters.find(|(_, value)| !value.is_null()) {
         return Err(Error::LoadParameter { parameter });
     }
-    // A task of its own: whoever does not wait for the end finds it done.
+    // A separate task, so that the load continues if the client hangs up.
     let task = rt::spawn(async move { state.catalog.load_newest(&name).await });
     joined(task).await??;
     Ok(HttpResponse::Ok().finish())
 }
 
-/// Parameters say what else is to be unloaded, of which there is nothing.
+/// Unloads a model. Ignores the parameters: they name dependent models to unload, which do not
+/// exist here.
 pub(super) async fn unload(
-    state: web::Data<State>,
+    state: web::Data<AppState>,
     name: String,
     request: &HttpRequest,
     payload: web::Payload,
@@ -81,8 +86,8 @@ pub(super) async fn unload(
     Ok(HttpResponse::Ok().finish())
 }
 
-/// Whether there is a place to load from by a name alone.
-fn from_store(state: &State) -> Result<(), Error> {
+/// Checks that the server has a store from which it can load a model by its name.
+fn from_store(state: &AppState) -> Result<(), Error> {
     match (state.settings.loads, state.settings.invocations.by_target) {
         (true, true) => Ok(()),
         (true, false) => Err(Error::PlatformLoads),
@@ -90,9 +95,9 @@ fn from_store(state: &State) -> Result<(), Error> {
     }
 }
 
-/// A body, which may be left out.
+/// Reads a JSON body; an empty one means the defaults.
 async fn read<T: Default + DeserializeOwned>(
-    state: &State,
+    state: &AppState,
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<T, Error> {

@@ -148,7 +148,7 @@ fn containers_that_run_already_are_put_behind_an_endpoint() {
     let refused = Builder::endpoint()
         .arguments(["--multi-model".into(), gone])
         .run_to_end();
-    assert!(refused.last_line().contains("--multi-model: there is no folder"));
+    assert!(refused.last_line().contains("--multi-model: no such directory"));
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn the_one_model_is_not_ready_while_it_loads() {
         ask(&server, "model"),
     ] {
         let error = refusal.expect(503).error();
-        assert!(error.contains("being loaded"), "{error}");
+        assert!(error.contains("still loading"), "{error}");
     }
     assert!(server.reserved() > 0, "the load is over, so the test has shown nothing");
 }

@@ -64,7 +64,7 @@ fn other_users_of_the_machine_are_refused_unless_a_flag_lets_them_in() {
     };
     let desk = serving(&[]);
     assert_eq!(asked_by_nobody(container_of(&desk)), "");
-    let expected = format!("{expected}, and is closed (--only-this-user)");
+    let expected = format!("{expected}; connection closed (--only-this-user)");
     desk.0.wait_for_log(&expected);
     assert_eq!(desk.answer(Desk::invocation("longshore"), 2.0), 2469.0);
 

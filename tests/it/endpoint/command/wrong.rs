@@ -46,7 +46,7 @@ fn a_wrong_command_line_ends_it_with_the_reason() {
     let port = taken.local_addr().unwrap().port().to_string();
     let ended = Builder::endpoint().arguments(["--port", &port]).run_to_end();
     assert!(
-        ended.last_line().contains("--port chooses another"),
+        ended.last_line().contains("choose another --port"),
         "{}",
         ended.last_line()
     );

@@ -1,7 +1,7 @@
-//! Room for a model: others are unloaded until the ledger admits it.
+//! Eviction: unloads models until the memory ledger admits another one.
 //!
-//! Loads that find no room take turns in making it, and try again beside each other: what one has unloaded may be enough for
-//! two, and a model that takes long to load holds up none that does not.
+//! Loads that lack memory evict one at a time, but retry in parallel: one eviction may free enough
+//! for two loads, and a slow load must not block the others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::{Demand, unloaded};
-use crate::catalog::{Catalog, CatalogError, Entry, shortened};
+use crate::catalog::{Catalog, CatalogEntry, CatalogError, shortened};
 use crate::engine::{LoadError, NoRoom, SessionError};
 use crate::telemetry::metrics::Eviction;
 
-/// How long a load that finds no model without requests waits before it looks again, and how often, before it makes one
-/// take no more requests.
+/// Time that a load waits when all models have requests, and how many times it waits. After that
+/// it closes one of them to new requests.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSES: usize = 5;
 
-/// What came of making room.
-enum Evicted {
+/// Result of an attempt to evict.
+enum EvictionOutcome {
     Some,
     /// All models have requests.
     AllBusy,
@@ -28,31 +28,32 @@ enum Evicted {
     NoCandidate,
 }
 
-/// Memory that was refused.
-pub(super) struct Missing {
+/// Memory that the ledger refused.
+pub(super) struct MissingMemory {
     needed: u64,
-    /// Of it, what is not free.
+    /// The part of `needed` that is not free.
     bytes: u64,
 }
 
-pub(super) fn missing(error: &CatalogError) -> Option<Missing> {
+pub(super) fn missing(error: &CatalogError) -> Option<MissingMemory> {
     let CatalogError::Load { source, .. } = error else {
         return None;
     };
     match &**source {
-        LoadError::NoRoom(NoRoom { needed, available, .. }) => Some(Missing {
+        LoadError::NoRoom(NoRoom { needed, available, .. }) => Some(MissingMemory {
             needed: *needed,
             bytes: needed.saturating_sub(*available),
         }),
-        // How much, nobody knows.
-        LoadError::Session(SessionError::OutOfMemory) => Some(Missing { needed: 0, bytes: 1 }),
+        // ONNX Runtime does not report how much was missing.
+        LoadError::Session(SessionError::OutOfMemory) => Some(MissingMemory { needed: 0, bytes: 1 }),
         _ => None,
     }
 }
 
 impl Catalog {
-    /// Tries `attempt` until it succeeds, or fails for another reason than room that can be made.
-    pub(super) async fn with_room<T, F: Future<Output = Result<T, CatalogError>>>(
+    /// Retries `attempt` and evicts other models in between. Ends when it succeeds, when eviction
+    /// cannot help, or at `until`.
+    pub(super) async fn with_eviction<T, F: Future<Output = Result<T, CatalogError>>>(
         &self,
         demand: &Demand,
         name: &str,
@@ -73,32 +74,34 @@ impl Catalog {
             if missing.needed > self.engine.memory_for_models() {
                 return Err(error);
             }
-            let landed = demand.landed.notified();
-            let turn = demand.room.lock().await;
+            let load_ended = demand.load_ended.notified();
+            let evicting = demand.evicting.lock().await;
             if demand.evictions.load(Ordering::Acquire) != before {
                 continue;
             }
             match self.evict(demand, name, missing.bytes, pauses >= PAUSES).await {
-                Evicted::Some => {
+                EvictionOutcome::Some => {
                     demand.evictions.fetch_add(1, Ordering::Release);
                     continue;
                 }
-                // Nor is another load under way, which may end with less than it has reserved: nothing will change.
-                Evicted::NoCandidate if demand.flights().len() <= 1 => return Err(error),
-                Evicted::NoCandidate | Evicted::AllBusy => {}
+                // No other load is pending that could end with less memory than it reserved, so
+                // waiting would not help.
+                EvictionOutcome::NoCandidate if demand.pending().len() <= 1 => return Err(error),
+                EvictionOutcome::NoCandidate | EvictionOutcome::AllBusy => {}
             }
-            drop(turn);
+            drop(evicting);
             pauses += 1;
-            let _ = timeout(PAUSE, landed).await;
+            let _ = timeout(PAUSE, load_ended).await;
         }
     }
 
-    /// Unloads models other than `name` until `bytes` are free that were not: those without requests, and when there are
-    /// none and it `is_pressing`, one that has some, after these have been answered.
-    async fn evict(&self, demand: &Demand, name: &str, bytes: u64, is_pressing: bool) -> Evicted {
+    /// Unloads models other than `name` until `bytes` more are free. Takes models without
+    /// requests. If there are none and `is_pressing` is true, takes one with requests and waits
+    /// for these.
+    async fn evict(&self, demand: &Demand, name: &str, bytes: u64, is_pressing: bool) -> EvictionOutcome {
         let mut victims = self.evictable(name);
         if victims.is_empty() {
-            return Evicted::NoCandidate;
+            return EvictionOutcome::NoCandidate;
         }
         victims.sort_by_key(|(_, entry, used)| (!entry.users.is_empty(), *used));
         let (mut count, mut freed) = (0, 0);
@@ -115,15 +118,19 @@ impl Catalog {
                     unloaded(demand, &victim, Eviction::Memory, started, memory);
                 }
                 Ok(false) => {}
-                Err(error) => tracing::warn!(model = shortened(&victim), "not unloaded to make room: {error}"),
+                Err(error) => tracing::warn!(model = shortened(&victim), "eviction failed: {error}"),
             }
         }
-        if count > 0 { Evicted::Some } else { Evicted::AllBusy }
+        if count > 0 {
+            EvictionOutcome::Some
+        } else {
+            EvictionOutcome::AllBusy
+        }
     }
 
-    /// The loaded models that came out of the store, other than `name`, and when they were asked for last; but those with
-    /// stuck runs, whose memory an unload does not free.
-    pub(super) fn evictable(&self, name: &str) -> Vec<(String, Arc<Entry>, u64)> {
+    /// Lists the loaded models from the store, except `name`, with the time of their last request.
+    /// Leaves out models with stuck runs, because an unload does not free their memory.
+    pub(super) fn evictable(&self, name: &str) -> Vec<(String, Arc<CatalogEntry>, u64)> {
         self.models
             .iter()
             .filter(|(other, entry)| other.as_str() != name && !entry.users.is_closed())

@@ -1,4 +1,4 @@
-//! An error in the protocol's own form.
+//! Errors in the form of the Open Inference Protocol.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ use crate::wire::v2::error_json;
 
 /// An [`Error`] of a request below `/v2`.
 #[derive(Debug)]
-pub(in crate::contract) struct Refusal(pub Error);
+pub(in crate::contract) struct V2Error(pub Error);
 
-impl fmt::Display for Refusal {
+impl fmt::Display for V2Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl ResponseError for Refusal {
+impl ResponseError for V2Error {
     fn status_code(&self) -> StatusCode {
         self.0.status_code()
     }
