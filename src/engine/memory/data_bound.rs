@@ -1,11 +1,15 @@
-//! Makes the system refuse memory to this process beyond a limit, so that an allocation fails where it is made.
+//! Limits the data of this process, so that an allocation beyond the memory limit fails where it
+//! is made.
 //!
-//! The ledger knows what models take and what requests were seen to take, not what the next one may make ONNX Runtime
-//! allocate: a shape can be an input, and the allocator is given any address space it asks for, 17 TB if need be, which then
-//! fills up until the kernel kills the process. With a bound on its data (`RLIMIT_DATA`: private writable mappings) the
-//! allocation fails, and that request alone is refused. Address space is more than what is in use (stacks, pages given
-//! back, fragments), hence an allowance above the limit. Models' files count as data, too, since ONNX Runtime maps them
-//! privately and writable though it never writes: the bound grows and shrinks with what is mapped.
+//! The ledger knows what models need and what earlier requests needed, but not what the next
+//! request makes ONNX Runtime allocate: a shape can be an input. The allocator receives any address
+//! space that it asks for, for example 17 TB, which then fills up until the kernel kills the
+//! process. With a limit on the process's data (`RLIMIT_DATA`: private writable mappings) the
+//! allocation fails instead, and the server refuses only that request.
+//!
+//! Address space exceeds the memory in use (stacks, returned pages, fragments), so the limit has an
+//! allowance. Model files count as data too, because ONNX Runtime maps them privately and writable
+//! although it never writes: the limit grows and shrinks with the mapped files.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
@@ -15,14 +19,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::limits::{kilobytes, resident_anonymous};
 use crate::engine::allocator;
 
-/// The bound of this process.
+/// The data limit of this process.
 #[derive(Debug)]
 pub struct DataBound {
-    /// `None` when there is no limit, or whoever started the process has bounded it already.
+    /// `None` without a memory limit, or if the process was started with a tighter data limit.
     bytes: Option<Mutex<u64>>,
 }
 
-/// A file's part of the bound; given back on drop, so it is dropped after the mapping.
+/// A mapped file's part of the data limit. Released on drop, so drop it after the mapping.
 #[derive(Debug)]
 pub struct MappedFile {
     bound: Arc<DataBound>,
@@ -30,7 +34,7 @@ pub struct MappedFile {
 }
 
 impl DataBound {
-    /// Bounds this process to what it has mapped now and what is unused of `limit` bytes.
+    /// Limits this process to what it has mapped now plus the unused part of `limit` bytes.
     pub fn new(limit: Option<u64>) -> io::Result<Self> {
         const ALLOWANCE: u64 = 64 << 20;
         let unbounded = Self { bytes: None };
@@ -45,7 +49,7 @@ impl DataBound {
         })
     }
 
-    /// Makes room for a file of so many bytes to be mapped.
+    /// Raises the limit for a mapped file of `bytes` bytes.
     pub fn map(self: &Arc<Self>, bytes: u64) -> MappedFile {
         self.change(|bound| bound.saturating_add(bytes));
         MappedFile {
@@ -58,9 +62,9 @@ impl DataBound {
         let Some(bytes) = &self.bytes else { return };
         let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
         *bytes = change(*bytes);
-        // A bound that cannot be raised leaves the load to fail by itself.
+        // If the limit cannot be raised, the load fails with its own error.
         if let Err(error) = set_data_bound(*bytes) {
-            tracing::debug!(%error, "bound the process's data");
+            tracing::debug!(%error, "failed to set the data limit of the process");
         }
     }
 }
@@ -77,7 +81,7 @@ pub fn mapped_data() -> io::Result<u64> {
     Ok(kilobytes(&status, "VmData:").unwrap_or(0))
 }
 
-/// Bounds this process's data to `more` bytes than it has mapped now. Returns the bound.
+/// Limits this process's data to `more` bytes above what it has mapped now. Returns the limit.
 pub fn bound_data(more: u64) -> io::Result<u64> {
     let bound = mapped_data()?.saturating_add(more);
     set_data_bound(bound)?;
@@ -103,8 +107,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bound_of_data_grows_with_each_mapped_file_and_shrinks_with_it() {
-        // Far from what this process takes.
+    fn the_data_limit_grows_and_shrinks_with_mapped_files() {
+        // Far above what this process uses.
         const BOUND: u64 = 1 << 50;
         let bound = Arc::new(DataBound {
             bytes: Some(Mutex::new(BOUND)),
@@ -125,7 +129,7 @@ mod tests {
                 ..getrlimit(Resource::Data)
             },
         );
-        // Without a limit there is no bound to move.
+        // Without a memory limit there is no data limit to move.
         drop(Arc::new(DataBound::new(None).unwrap()).map(1));
         assert_eq!(current(), before);
     }
