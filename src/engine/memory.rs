@@ -61,7 +61,7 @@ pub struct BudgetConfig {
     pub mapped_percent: u64,
     /// Maximum number of concurrent runs.
     pub runs: u64,
-    /// How long a load that does not fit waits for loads in progress, which may turn out to need
+    /// Time that a load that does not fit waits for loads in progress, which may turn out to need
     /// less than they reserved.
     pub load_patience: Duration,
 }
@@ -138,7 +138,7 @@ pub struct Reserved {
 /// The headroom for a replacement is at most the limit divided by this.
 const REPLACEMENT_DIVISOR: u64 = 24;
 
-/// How long a request waits for loads in progress, like [`BudgetConfig::load_patience`] for loads.
+/// Time that a request waits for loads in progress, like [`BudgetConfig::load_patience`] for loads.
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
 impl Budget {

@@ -13,7 +13,7 @@ pub struct MemoryLimit {
     pub usage: MemoryUsage,
 }
 
-/// Where to read how much memory is used. Memory that the system can reclaim at once (clean pages
+/// A source for the memory in use. Memory that the system can reclaim at once (clean pages
 /// of files) never counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemoryUsage {
