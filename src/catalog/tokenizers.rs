@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::error::load_error;
 use super::{Catalog, CatalogError};
-use crate::engine::{ArtifactPath, Footprint, Held, LoadError, NoRoom};
+use crate::engine::{ArtifactPath, Footprint, LoadError, ModelReservation, NoRoom};
 use crate::handler::SharedTokenizer;
 use crate::manifest::TokenizerFile;
 use crate::text::{FileLimits, TextError, Tokenizer, TokenizerConfig};
@@ -25,7 +25,7 @@ const STAYS_TIMES: u64 = 8;
 pub(super) struct Counted {
     tokenizer: Tokenizer,
     // After the tokenizer: memory is given back when it is free.
-    _memory: Held,
+    _memory: ModelReservation,
 }
 
 impl AsRef<Tokenizer> for Counted {
@@ -70,14 +70,14 @@ impl Catalog {
         let made = self.engine.with_loads(move || {
             let bytes = match file.bytes {
                 Some(bytes) => {
-                    engine.keep_beside(&hash, &bytes);
+                    engine.keep_side_file(&hash, &bytes);
                     bytes
                 }
-                None => engine.beside(&hash, &path, &file.path)?.into(),
+                None => engine.side_file(&hash, &path, &file.path)?.into(),
             };
             let size = bytes.len() as u64;
             let made = || {
-                let holding = engine.hold(size.saturating_mul(PEAK_TIMES), size.saturating_mul(STAYS_TIMES));
+                let holding = engine.reserve_shared(size.saturating_mul(PEAK_TIMES), size.saturating_mul(STAYS_TIMES));
                 let holding = holding.map_err(Refusal::NoRoom)?;
                 let tokenizer = pool
                     .get(&bytes, &config, &FileLimits::default())

@@ -32,7 +32,7 @@ use super::placement::thread_time;
 use super::pool::{Dispatch, Job, Queued, Slot};
 use super::records;
 use super::session::RunError;
-use super::stuck::Tracked;
+use super::stuck::TrackedRun;
 use crate::tensor::{Tensor, Value};
 
 use caller::CancellableRun;
@@ -195,7 +195,7 @@ fn disable_batching(model: &Model) {
 }
 
 /// Tracks a run of `requests` requests on the dispatch's thread.
-fn tracked(model: &Model, requests: usize, dispatch: &Dispatch<PendingRequest>) -> Arc<Tracked> {
+fn tracked(model: &Model, requests: usize, dispatch: &Dispatch<PendingRequest>) -> Arc<TrackedRun> {
     let slot: Arc<Slot<PendingRequest>> = Arc::clone(dispatch.slot());
     model.stuck.track(&model.standing, requests, slot)
 }

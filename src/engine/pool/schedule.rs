@@ -81,8 +81,8 @@ fn may_start(running: usize, lane_running: usize, threads: Threads) -> bool {
     running < threads.cores || (lane_running == 0 && running < threads.cores + threads.spare)
 }
 
-/// Maximum number of jobs in one dispatch of a lane when `waiting` more jobs wait: an equal share for
-/// each core that is left after the `others` (running jobs of other lanes, and waiting lanes).
+/// Maximum number of jobs in one dispatch of a lane when `waiting` more jobs wait: an equal share
+/// for each core that is left after the `others` (running jobs of other lanes, and waiting lanes).
 fn share(waiting: usize, cores: usize, others: usize) -> usize {
     (waiting + 1).div_ceil(cores.saturating_sub(others).max(1))
 }
@@ -222,8 +222,8 @@ impl<J> Schedule<J> {
         (self.in_hand, waiting)
     }
 
-    /// Maximum number of jobs in a dispatch of this lane, including the first, so that `cores` cores
-    /// have equal work.
+    /// Maximum number of jobs in a dispatch of this lane, including the first, so that `cores`
+    /// cores have equal work.
     pub(super) fn share(&self, id: u64, cores: usize) -> usize {
         let Some(lane) = self.lanes.get(&id) else {
             return 1;

@@ -1,12 +1,13 @@
 //! A dispatch as other threads see it. They can give it up when its job does not end.
 //!
-//! A thread cannot be ended from outside. So a dispatch that is given up keeps its thread, and the pool
-//! stops counting both: a replacement thread starts, the lane may start other jobs, and the old
-//! thread ends with its job. Until then the old thread runs with a lower priority.
+//! A thread cannot be ended from outside. So a dispatch that is given up keeps its thread, and the
+//! pool stops counting both: a replacement thread starts, the lane may start other jobs, and the
+//! old thread ends with its job. Until then the old thread runs with a lower priority.
 //!
 //! Invariants:
 //! - A dispatch is counted until it is given up or ends.
-//! - The pool has as many threads as it was started with, not counting those of given-up dispatches.
+//! - The pool has as many threads as it was started with, not counting those of dispatches that
+//!   were given up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,8 +17,9 @@ use rustix::process::{Pid, setpriority_process};
 use super::schedule::Schedule;
 use super::{Job, PoolShared};
 
-/// Niceness of a thread whose dispatch was given up: about a tenth of the share of other threads on a
-/// busy core. With less, a run that holds a model's memory would hardly ever end on a busy machine.
+/// Niceness of a thread whose dispatch was given up: about a tenth of the share of other threads on
+/// a busy core. With less, a run that holds a model's memory would hardly ever end on a busy
+/// machine.
 const GIVEN_UP: i32 = 10;
 
 /// A dispatch of a thread.
@@ -25,14 +27,14 @@ pub struct Slot<J> {
     pub(super) shared: Arc<PoolShared<J>>,
     pub(super) lane: u64,
     thread: Pid,
-    /// Jobs that the pool counts for this dispatch. Like the flags below, read and changed under the
-    /// pool's lock.
+    /// Jobs that the pool counts for this dispatch. Like the flags below, read and changed under
+    /// the pool's lock.
     jobs: AtomicUsize,
     is_given_up: AtomicBool,
     is_replaced: AtomicBool,
 }
 
-/// How a dispatch has left the pool's count.
+/// State of a slot after its dispatch has left the pool's count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SlotEnd {
     /// The thread continues with the next dispatch.

@@ -1,7 +1,7 @@
 //! A running job's access to the jobs that wait behind it in its lane.
 //!
-//! A dispatch ends with its job, whatever the result. Jobs that it took and did not put back count as
-//! done.
+//! A dispatch ends with its job, whatever the result. Jobs that it took and did not put back count
+//! as done.
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::request::{PendingRequest, guarded};
 use crate::engine::InferenceError;
 use crate::engine::session::Cancel;
-use crate::engine::stuck::Tracked;
+use crate::engine::stuck::TrackedRun;
 
 /// State of the caller of a request, and the run that the request is part of.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Drop for CallerHandle {
 pub(super) struct CancellableRun {
     cancel: Cancel,
     waiting: AtomicUsize,
-    tracked: Arc<Tracked>,
+    tracked: Arc<TrackedRun>,
 }
 
 impl fmt::Debug for CancellableRun {
@@ -65,7 +65,7 @@ impl CancellableRun {
     /// Registers the run with the callers. Returns `None` if no caller waits.
     pub(super) fn start<'a>(
         requests: impl IntoIterator<Item = &'a PendingRequest>,
-        tracked: Arc<Tracked>,
+        tracked: Arc<TrackedRun>,
     ) -> Result<Option<Arc<Self>>, InferenceError> {
         let run = Arc::new(Self {
             cancel: Cancel::new()?,
