@@ -72,7 +72,7 @@ pub use session::{RunError, SessionError};
 pub use stuck::{Culprit, Standing, StuckCounts, StuckLimits};
 
 use artifact::{Artifact, Processor};
-use memory::{Budget, BudgetConfig, DataBound, Replacement};
+use memory::{Budget, BudgetConfig, DataLimit, Replacement};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use prepare::Prepared;
@@ -120,14 +120,14 @@ pub struct EngineConfig {
     pub mapped_percent: u64,
     /// Number of HTTP threads, which run short models themselves.
     pub http_threads: usize,
-    /// How long a load that does not fit waits for loads in progress, which reserve more than they
+    /// Time that a load that does not fit waits for loads in progress, which reserve more than they
     /// need in the end.
     pub load_patience: Duration,
-    /// How unknown models are prepared; `None` loads them without preparation.
+    /// The preparation of unknown models; `None` loads them without preparation.
     pub prepare: Option<PrepareConfig>,
     /// Preferred folder for private copies of models during a load.
     pub workplace: PathBuf,
-    /// How long harmful content is refused.
+    /// Time for which harmful content is refused.
     pub bad_model_ttl: Duration,
     /// Limits of runs that do not end after they were cancelled.
     pub stuck: StuckLimits,
@@ -265,7 +265,7 @@ impl Engine {
             Some(prepare) => Some(Preparing::start(prepare, &config.libraries, &platform)?),
         };
         // Last, so that the mappings of the threads above do not count against models and requests.
-        let data_bound = DataBound::new(config.memory.as_ref().map(|limit| limit.bytes))?;
+        let data_bound = DataLimit::new(config.memory.as_ref().map(|limit| limit.bytes))?;
         let budget = BudgetConfig {
             limit: config.memory.clone(),
             reserve: config.memory_reserve,

@@ -18,9 +18,9 @@ use super::artifact::{self, Artifact, ArtifactPath, Found, PrivateCopy, Processo
 use super::content::ContentHash;
 use super::onnx_file::Header;
 use super::packed::{Description, Packed};
-use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
+use super::prepare::{self, Findings, Platform, PrepareError, PrepareJob, Preparer};
 use super::runtime::{Environment, Libraries};
-use super::session::{Cancel, Form, Session, SessionError};
+use super::session::{Cancel, ModelForm, Session, SessionError};
 use super::{InferenceError, LOAD_STACK, Ledger, LoadError, NoRoom, RequestMemory, StartError, Work, records, runtime};
 use crate::manifest::Manifest;
 use crate::tensor::{Inputs, Signature, Tensor};
@@ -154,7 +154,7 @@ impl Examiner {
         Ok(Self {
             platform: Platform::here(ort::info(), None, environment.operators()),
             environment,
-            preparer: Preparer::start(&prepare::Settings {
+            preparer: Preparer::start(&prepare::ChildConfig {
                 libraries: bounds.libraries.clone(),
                 processes: 1,
                 timeout: bounds.timeout,
@@ -211,7 +211,7 @@ impl Examiner {
         File::create(&prepared).map_err(|error| PrepareError::NoChild(Arc::new(error)))?;
         let weights = artifact.facts.weights;
         let memory = self.memory.max(artifact.facts.widest().saturating_mul(10));
-        let job = Job {
+        let job = PrepareJob {
             model: artifact.model.clone(),
             weights,
             is_ort_format: artifact.is_ort_format,
@@ -228,9 +228,9 @@ impl Examiner {
             error => LoadError::Prepare(error),
         })?;
         let form = if findings.prepared {
-            Form::Prepared(&prepared)
+            ModelForm::Prepared(&prepared)
         } else {
-            Form::Uploaded(&artifact.model)
+            ModelForm::Uploaded(&artifact.model)
         };
         let mut session = self.session(form, weights)?;
         session.set_rows(&findings.rows);
@@ -255,7 +255,7 @@ impl Examiner {
     }
 
     /// Made on a thread of its own: a graph is walked by recursion.
-    fn session(&self, form: Form<'_>, weights: u64) -> Result<Session, LoadError> {
+    fn session(&self, form: ModelForm<'_>, weights: u64) -> Result<Session, LoadError> {
         thread::scope(|scope| {
             let loading = thread::Builder::new()
                 .name("load".to_owned())

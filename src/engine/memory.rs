@@ -33,7 +33,7 @@ use std::time::Duration;
 use ledger::{MemoryLedger, percent};
 use position::{ReservationRequest, ResidentMemory};
 
-pub use data_bound::{DataBound, MappedFile, bound_data, mapped_data};
+pub use data_bound::{DataLimit, MappedFile, limit_data, mapped_data};
 pub use limits::{MemoryLimit, MemoryUsage, raise_open_files, resident_anonymous, system_limit};
 pub use reservation::{LoadReservation, ModelReservation, RequestMemory};
 
@@ -82,7 +82,7 @@ pub struct Budget {
 #[derive(Debug)]
 struct SharedBudget {
     config: BudgetConfig,
-    data_bound: Arc<DataBound>,
+    data_bound: Arc<DataLimit>,
     /// Bytes that the process used before it loaded a model.
     base: u64,
     ledger: Mutex<MemoryLedger>,
@@ -143,7 +143,7 @@ const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
 impl Budget {
     /// Creates an empty budget for a process that uses `base` bytes before it loads a model.
-    pub fn new(config: BudgetConfig, data_bound: DataBound, base: u64) -> Self {
+    pub fn new(config: BudgetConfig, data_bound: DataLimit, base: u64) -> Self {
         Self {
             shared: Arc::new(SharedBudget {
                 config,

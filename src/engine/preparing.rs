@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::artifact::{Facts, PrivateCopy};
 use super::content::ContentHash;
-use super::memory::{self, Another};
-use super::prepare::{self, Cache, CacheError, Findings, Job, Platform, PrepareError, Prepared, Preparer};
+use super::memory::{self, Replacement};
+use super::prepare::{
+    self, Findings, Platform, PrepareError, PrepareJob, Prepared, PreparedCache, PreparedCacheError, Preparer,
+};
 use super::runtime::Libraries;
 use super::session::SessionError;
 use super::{Engine, LoadError};
@@ -19,7 +21,7 @@ const PLENTY: u64 = 4;
 
 /// The configuration for preparing unknown models.
 #[derive(Debug, Clone)]
-pub struct Prepare {
+pub struct PrepareConfig {
     /// Maximum number of child processes.
     pub processes: usize,
     /// Time limit of a child for one model.
@@ -36,36 +38,40 @@ pub struct Prepare {
 #[derive(Debug)]
 pub struct Preparing {
     preparer: Preparer,
-    pub(super) cache: Arc<Cache>,
+    pub(super) cache: Arc<PreparedCache>,
     memory: u64,
 }
 
 impl Preparing {
-    pub fn start(settings: &Prepare, libraries: &Libraries, platform: &Platform) -> std::io::Result<Self> {
-        let cache = match Cache::open(&settings.folder, settings.folder_bytes, platform) {
+    pub fn start(config: &PrepareConfig, libraries: &Libraries, platform: &Platform) -> std::io::Result<Self> {
+        let cache = match PreparedCache::open(&config.folder, config.folder_bytes, platform) {
             Ok(cache) => cache,
-            Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs(_) | CacheError::InMemory { .. })) => {
+            Err(
+                error @ (PreparedCacheError::Unusable { .. }
+                | PreparedCacheError::NotOurs(_)
+                | PreparedCacheError::InMemory { .. }),
+            ) => {
                 tracing::warn!(
-                    "prepared models are not kept: {error}; --cache-dir names another folder. Models take longer to load \
-                     and more memory"
+                    "prepared models are not kept: {error}; set --cache-dir to another folder. Without it, models take \
+                     longer to load and need more memory"
                 );
-                Cache::without_folder()
+                PreparedCache::without_folder()
             }
         };
         Ok(Self {
-            preparer: Preparer::start(&prepare::Settings {
+            preparer: Preparer::start(&prepare::ChildConfig {
                 libraries: libraries.clone(),
-                processes: settings.processes,
-                timeout: settings.timeout,
+                processes: config.processes,
+                timeout: config.timeout,
             })?,
             cache: Arc::new(cache),
-            memory: settings.memory,
+            memory: config.memory,
         })
     }
 }
 
 /// Bytes that preparing a model usually needs: the load, and the prepared form to write.
-fn usual(facts: Facts) -> u64 {
+fn usual_memory(facts: Facts) -> u64 {
     memory::load_estimate(facts.widest(), facts.has_trees)
         .saturating_add(facts.widest())
         .saturating_add(prepare::SLACK)
@@ -128,14 +134,14 @@ impl Engine {
     }
 
     /// Memory needed to load a replacement of this kind.
-    pub(super) fn another(&self, facts: Facts) -> Another {
+    pub(super) fn replacement(&self, facts: Facts) -> Replacement {
         match &self.preparing {
-            None => Another {
+            None => Replacement {
                 peak: memory::load_estimate(facts.widest(), facts.has_trees),
                 child: 0,
             },
-            Some(preparing) => Another {
-                peak: usual(facts),
+            Some(preparing) => Replacement {
+                peak: usual_memory(facts),
                 child: preparing.preparer.start_cost(),
             },
         }
@@ -149,7 +155,7 @@ impl Engine {
         prepared: Option<PathBuf>,
     ) -> Result<Findings, LoadError> {
         let artifact = copy.artifact();
-        let usual = usual(artifact.facts);
+        let usual = usual_memory(artifact.facts);
         // A sound model never needs more, so other models are not unloaded for it.
         let most = preparing.memory.max(artifact.facts.widest().saturating_mul(10));
         let budget = self.budget.clone();
@@ -167,7 +173,7 @@ impl Engine {
                     widened: 0,
                     ..artifact.facts
                 };
-                memory = self::usual(narrow).min(most);
+                memory = usual_memory(narrow).min(most);
                 let budget = self.budget.clone();
                 let reserved = self
                     .loads
@@ -178,7 +184,7 @@ impl Engine {
         };
         let mut fold = true;
         loop {
-            let job = Job {
+            let job = PrepareJob {
                 model: artifact.model.clone(),
                 weights: artifact.facts.weights,
                 is_ort_format: artifact.is_ort_format,

@@ -31,11 +31,11 @@ pub struct Quarantined {
 pub struct Quarantine {
     ttl: Duration,
     /// Locked to look up or to add an entry.
-    entries: Mutex<HashMap<u64, Entry>>,
+    entries: Mutex<HashMap<u64, QuarantineEntry>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct QuarantineEntry {
     reason: String,
     until: Instant,
 }
@@ -73,7 +73,7 @@ impl Quarantine {
             }
         }
         let until = now + ttl;
-        entries.insert(content, Entry { reason, until });
+        entries.insert(content, QuarantineEntry { reason, until });
     }
 
     /// Fails if `content` is quarantined.
@@ -97,7 +97,7 @@ impl Quarantine {
         })
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<u64, QuarantineEntry>> {
         // Nothing panics while the lock is held.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,7 +22,7 @@ use super::model::Ledger;
 use super::placement::RequestStats;
 use super::prepare::{Findings, Prepared};
 use super::runtime::Environment;
-use super::session::{Form, Session};
+use super::session::{ModelForm, Session};
 use crate::shared::Shared;
 use crate::tensor::OutputRows;
 
@@ -220,11 +220,11 @@ impl SessionSource {
         &self.file
     }
 
-    fn form(&self) -> Form<'_> {
+    fn form(&self) -> ModelForm<'_> {
         if self.is_prepared {
-            Form::Prepared(&self.file)
+            ModelForm::Prepared(&self.file)
         } else {
-            Form::Uploaded(&self.file)
+            ModelForm::Uploaded(&self.file)
         }
     }
 }

@@ -57,7 +57,7 @@ const LARGE_CONSTANT: &str = "65536";
 
 /// A model's file and its form.
 #[derive(Debug, Clone, Copy)]
-pub enum Form<'a> {
+pub enum ModelForm<'a> {
     /// The uploaded file: ONNX or ORT format, read into memory and optimised.
     Uploaded(&'a Path),
     /// The optimised file in ORT format. It is mapped, and must not change while the session lives.
@@ -89,13 +89,13 @@ pub struct Session {
 impl Session {
     /// Creates the session of a model with `weights` bytes of weights. The time grows with the size
     /// of the model; call it on a thread that may block.
-    pub fn open(environment: &Environment, form: Form<'_>, weights: u64) -> Result<Self, SessionError> {
-        let (Form::Uploaded(file) | Form::Prepared(file)) = form;
+    pub fn open(environment: &Environment, form: ModelForm<'_>, weights: u64) -> Result<Self, SessionError> {
+        let (ModelForm::Uploaded(file) | ModelForm::Prepared(file)) = form;
         guarded(file, || {
             let builder = options(environment, weights)?;
             let mut builder = match form {
-                Form::Uploaded(_) => builder,
-                Form::Prepared(_) => builder
+                ModelForm::Uploaded(_) => builder,
+                ModelForm::Prepared(_) => builder
                     .with_optimization_level(GraphOptimizationLevel::Disable)?
                     .with_config_entry("session.load_model_format", "ORT")?
                     .with_config_entry("session.use_memory_mapped_ort_model", "1")?
@@ -133,8 +133,8 @@ impl Session {
     }
 
     /// Creates the session of an uploaded model like [`Self::open`], and writes its optimised graph
-    /// to `prepared` in ORT format. The same library can open that file as [`Form::Prepared`], on
-    /// the same kind of processor.
+    /// to `prepared` in ORT format. The same library can open that file as [`ModelForm::Prepared`],
+    /// on the same kind of processor.
     pub fn convert(
         environment: &Environment,
         model: &Path,

@@ -11,7 +11,8 @@
 //! | a thread that answers HTTP | it cannot be replaced in this process | the same |
 //!
 //! Beyond this limit, or when a thread that answers HTTP is blocked, this process cannot serve
-//! other models as before. [`Stuck::too_many`] then notifies the part that can have the process replaced.
+//! other models as before. [`Stuck::too_many`] then notifies the part that can have the process
+//! replaced.
 //!
 //! Invariants:
 //! - A stuck run is counted, and its model is marked, from its detection to its end.

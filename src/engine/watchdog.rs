@@ -107,8 +107,8 @@ impl Watchdog {
                 standing: Some(Arc::clone(standing)),
                 ..WatchedRun::default()
             };
-            // The watchdog sets `asleep` and then checks all watched threads once more. So either it sees the
-            // start above, or this thread sees `asleep` and wakes it.
+            // The watchdog sets `asleep` and then checks all watched threads once more. So either
+            // it sees the start above, or this thread sees `asleep` and wakes it.
             if self.shared.asleep.swap(false, Ordering::SeqCst) {
                 self.thread.unpark();
             }

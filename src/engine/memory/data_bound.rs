@@ -21,7 +21,7 @@ use crate::engine::allocator;
 
 /// The data limit of this process.
 #[derive(Debug)]
-pub struct DataBound {
+pub struct DataLimit {
     /// `None` without a memory limit, or if the process was started with a tighter data limit.
     bytes: Option<Mutex<u64>>,
 }
@@ -29,11 +29,11 @@ pub struct DataBound {
 /// A mapped file's part of the data limit. Released on drop, so drop it after the mapping.
 #[derive(Debug)]
 pub struct MappedFile {
-    bound: Arc<DataBound>,
+    bound: Arc<DataLimit>,
     bytes: u64,
 }
 
-impl DataBound {
+impl DataLimit {
     /// Limits this process to what it has mapped now plus the unused part of `limit` bytes.
     pub fn new(limit: Option<u64>) -> io::Result<Self> {
         const ALLOWANCE: u64 = 64 << 20;
@@ -43,7 +43,7 @@ impl DataBound {
             return Ok(unbounded);
         }
         let unused = limit.saturating_sub(resident_anonymous());
-        let bytes = bound_data(unused.saturating_add(limit / 8).saturating_add(ALLOWANCE))?;
+        let bytes = limit_data(unused.saturating_add(limit / 8).saturating_add(ALLOWANCE))?;
         Ok(Self {
             bytes: Some(Mutex::new(bytes)),
         })
@@ -63,7 +63,7 @@ impl DataBound {
         let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
         *bytes = change(*bytes);
         // If the limit cannot be raised, the load fails with its own error.
-        if let Err(error) = set_data_bound(*bytes) {
+        if let Err(error) = set_data_limit(*bytes) {
             tracing::debug!(%error, "failed to set the data limit of the process");
         }
     }
@@ -82,13 +82,13 @@ pub fn mapped_data() -> io::Result<u64> {
 }
 
 /// Limits this process's data to `more` bytes above what it has mapped now. Returns the limit.
-pub fn bound_data(more: u64) -> io::Result<u64> {
+pub fn limit_data(more: u64) -> io::Result<u64> {
     let bound = mapped_data()?.saturating_add(more);
-    set_data_bound(bound)?;
+    set_data_limit(bound)?;
     Ok(bound)
 }
 
-fn set_data_bound(bytes: u64) -> io::Result<()> {
+fn set_data_limit(bytes: u64) -> io::Result<()> {
     let before = getrlimit(Resource::Data);
     let current = before.maximum.map_or(bytes, |maximum| maximum.min(bytes));
     setrlimit(
@@ -110,7 +110,7 @@ mod tests {
     fn the_data_limit_grows_and_shrinks_with_mapped_files() {
         // Far above what this process uses.
         const BOUND: u64 = 1 << 50;
-        let bound = Arc::new(DataBound {
+        let bound = Arc::new(DataLimit {
             bytes: Some(Mutex::new(BOUND)),
         });
         let current = || getrlimit(Resource::Data).current;
@@ -130,7 +130,7 @@ mod tests {
             },
         );
         // Without a memory limit there is no data limit to move.
-        drop(Arc::new(DataBound::new(None).unwrap()).map(1));
+        drop(Arc::new(DataLimit::new(None).unwrap()).map(1));
         assert_eq!(current(), before);
     }
 }

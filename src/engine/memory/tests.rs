@@ -17,7 +17,7 @@ fn budget(limit: u64, reserve: u64) -> Budget {
         load_patience: REQUEST_WAIT,
         runs: 4,
     };
-    Budget::new(config, DataBound::new(None).unwrap(), 0)
+    Budget::new(config, DataLimit::new(None).unwrap(), 0)
 }
 
 fn private(bytes: u64) -> Footprint {
@@ -238,7 +238,7 @@ fn budget_that_reads(reserve: u64) -> (Budget, impl Fn(u64)) {
         load_patience: REQUEST_WAIT,
         runs: 1,
     };
-    let budget = Budget::new(config, DataBound::new(None).unwrap(), 0);
+    let budget = Budget::new(config, DataLimit::new(None).unwrap(), 0);
     let used = move |bytes: u64| std::fs::write(folder.path().join("memory.current"), bytes.to_string()).unwrap();
     (budget, used)
 }
