@@ -156,7 +156,7 @@ pub enum LoadError {
     NoRoom(#[from] NoRoom),
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    #[error("the model could not be loaded: {0}")]
+    #[error("failed to load the model: {0}")]
     Pool(PoolError),
 }
 

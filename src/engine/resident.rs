@@ -166,7 +166,7 @@ pub struct SessionSource {
     file: PathBuf,
     is_prepared: bool,
     facts: Facts,
-    /// Keeps an uploaded model's files until the session is made.
+    /// Keeps an uploaded model's files until the session is created.
     _copy: Option<Arc<PrivateCopy>>,
     /// Measurements of this form of the model.
     findings: Option<Findings>,

@@ -72,10 +72,10 @@ pub enum RuntimeError {
 /// The shared libraries that run models.
 #[derive(Debug, Clone, Default)]
 pub struct Libraries {
-    /// ONNX Runtime's, when it is named explicitly.
+    /// ONNX Runtime's library, if its path is configured.
     pub onnxruntime: Option<PathBuf>,
-    /// Those of custom operators, which the operator of the server trusts as much as the server
-    /// itself.
+    /// Libraries of custom operators. The administrator of the server trusts them as much as the
+    /// server itself.
     pub operators: Vec<PathBuf>,
 }
 

@@ -10,13 +10,13 @@ use super::{Budget, NoRoom};
 use crate::engine::allocator;
 
 impl Budget {
-    /// Retries `admit` until it succeeds, no load in progress can make room, or `patience` is over.
+    /// Retries `admit` until it succeeds, no load in progress can make room, or `timeout` is over.
     pub(super) fn wait_for_memory<T>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         admit: impl Fn() -> Result<T, NoRoom>,
     ) -> Result<T, NoRoom> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         loop {
             // Read before `admit`: a load that ends while `admit` refuses has made room.
             let ends = self.ledger().ends;

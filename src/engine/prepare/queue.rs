@@ -78,10 +78,10 @@ impl<T> Queue<T> {
     /// Takes the next job, for a thread with a child. Calls `finish` for the last job once this
     /// thread counts as idle: a caller that learns from it that the job is done finds the child
     /// idle.
-    pub fn next_within(&self, patience: Duration, finish: impl FnOnce()) -> NextJob<T> {
+    pub fn next_within(&self, timeout: Duration, finish: impl FnOnce()) -> NextJob<T> {
         self.state().idle += 1;
         finish();
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let mut state = self.state();
         let next = loop {
             if let Some(next) = state.next() {

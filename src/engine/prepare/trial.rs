@@ -19,7 +19,7 @@ const BATCHES: [&[usize]; 2] = [&[0, 1, 2, 3, 4, 5, 0], &[2, 4, 1]];
 
 /// Time limit of the whole trial. A model whose first run takes too large a part of it is not
 /// tried: batching hardly pays off for it.
-const PATIENCE: Duration = Duration::from_millis(400);
+const TIME_LIMIT: Duration = Duration::from_millis(400);
 
 /// Maximum difference of a row when joined, as a part of its largest number. The number of rows
 /// decides which kernels run, and kernels add up numbers in different orders.
@@ -36,7 +36,7 @@ pub fn keeps_rows_apart(session: &Session, outputs: &[usize], size: usize, cance
     let started = Instant::now();
     let first = run(&rows[0])?;
     let in_all = BATCHES.iter().map(|batch| batch.len()).sum::<usize>() + rows.len();
-    if started.elapsed().saturating_mul(u32::try_from(in_all).ok()?) > PATIENCE {
+    if started.elapsed().saturating_mul(u32::try_from(in_all).ok()?) > TIME_LIMIT {
         return None;
     }
     let mut alone = vec![first];

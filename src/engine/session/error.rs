@@ -4,7 +4,7 @@
 //! ONNX Runtime reports almost everything with one code and a text, so the text decides
 //! (`message.rs`), after it is shortened to what a caller may see (`redact.rs`).
 
-use super::message::{missing_locale, remedy, says_device_failed, says_no_descriptors, says_out_of_memory};
+use super::message::{is_device_failure, is_out_of_descriptors, is_out_of_memory, missing_locale, remedy};
 use super::redact::without_places;
 
 /// Maximum number of characters of a locale's name in an error.
@@ -59,11 +59,11 @@ pub enum RunError {
 
 pub(super) fn session_error(error: &ort::Error) -> SessionError {
     let message = without_places(error.message());
-    if says_out_of_memory(&message) {
+    if is_out_of_memory(&message) {
         SessionError::OutOfMemory
-    } else if says_no_descriptors(&message) {
+    } else if is_out_of_descriptors(&message) {
         SessionError::NoDescriptors
-    } else if says_device_failed(&message) {
+    } else if is_device_failure(&message) {
         SessionError::Device(message)
     } else if let Some(locale) = missing_locale(&message) {
         SessionError::Unsupported(format!(
@@ -80,9 +80,9 @@ pub(super) fn session_error(error: &ort::Error) -> SessionError {
 
 pub(super) fn run_error(error: &ort::Error) -> RunError {
     let message = without_places(error.message());
-    if says_out_of_memory(&message) {
+    if is_out_of_memory(&message) {
         RunError::OutOfMemory
-    } else if says_device_failed(&message) {
+    } else if is_device_failure(&message) {
         RunError::Runtime(message)
     } else if error.code() == ort::ErrorCode::InvalidArgument || message.contains("while running") {
         // "Non-zero status code returned while running Gather node ...": the graph is valid, or it

@@ -6,7 +6,7 @@
 use rustix::io::Errno;
 
 /// Whether the message ends with the library's text for `EMFILE` or `ENFILE`.
-pub(super) fn says_no_descriptors(message: &str) -> bool {
+pub(super) fn is_out_of_descriptors(message: &str) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|errno| {
         message
             .trim_end()
@@ -17,21 +17,21 @@ pub(super) fn says_no_descriptors(message: &str) -> bool {
 /// Whether an allocation failed. ONNX Runtime has no error code for that, only the text of its C++
 /// exception. Names of nodes and operators could contain that text, so it counts only if it is the
 /// whole message, or all that follows an introduction of the library or the description of a node.
-pub(super) fn says_out_of_memory(message: &str) -> bool {
-    let said = said(message);
-    let out_of_device_memory = said.starts_with("CUDA failure 2: ")
-        || (says_device_failed(message) && (said.contains("_ALLOC_FAILED") || said.contains("_ALLOCATION_FAILED")));
+pub(super) fn is_out_of_memory(message: &str) -> bool {
+    let text = library_text(message);
+    let out_of_device_memory = text.starts_with("CUDA failure 2: ")
+        || (is_device_failure(message) && (text.contains("_ALLOC_FAILED") || text.contains("_ALLOCATION_FAILED")));
     out_of_device_memory
-        || [Some(said), said_of_node(message)]
+        || [Some(text), text_after_node(message)]
             .into_iter()
             .flatten()
-            .any(|said| ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said))
+            .any(|text| ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&text))
         || is_cut_short(message)
         // The system's text, for a prepared model.
-        || (said.starts_with("mmap file ") && said.ends_with(" failed: Cannot allocate memory"))
+        || (text.starts_with("mmap file ") && text.ends_with(" failed: Cannot allocate memory"))
         // The texts of an arena, at its own limit and at the system's.
-        || said.starts_with("Failed to allocate memory for requested buffer of size ")
-        || (said.starts_with("Available memory of ") && said.contains(" is smaller than requested bytes of "))
+        || text.starts_with("Failed to allocate memory for requested buffer of size ")
+        || (text.starts_with("Available memory of ") && text.contains(" is smaller than requested bytes of "))
 }
 
 /// Whether `message` was cut off because there was no memory for the rest. The library's string
@@ -51,7 +51,7 @@ fn is_cut_short(message: &str) -> bool {
 /// The part of `message` after the description of a node at its beginning. A description consists
 /// of the uploader's names between phrases of the library. The match ends at the first possible
 /// position, so a name that imitates the end leaves more text than the library writes, never less.
-fn said_of_node(message: &str) -> Option<&str> {
+fn text_after_node(message: &str) -> Option<&str> {
     const DESCRIPTIONS: [&[&str]; 3] = [
         &["Exception while pre-packing node '", "': "],
         &["This is an invalid model. In Node, (", ", Error "],
@@ -69,10 +69,10 @@ fn said_of_node(message: &str) -> Option<&str> {
 
 /// Whether CUDA or one of its libraries has failed, which is neither the model's nor the request's
 /// fault.
-pub(super) fn says_device_failed(message: &str) -> bool {
-    let said = said(message);
+pub(super) fn is_device_failure(message: &str) -> bool {
+    let text = library_text(message);
     ["CUDA", "CUBLAS", "CUDNN", "CUFFT", "CURAND"].iter().any(|library| {
-        said.strip_prefix(library)
+        text.strip_prefix(library)
             .is_some_and(|rest| rest.starts_with(" failure "))
     })
 }
@@ -150,16 +150,16 @@ fn without_introduction(message: &str) -> &str {
 }
 
 /// The part of `message` after the library's last introduction.
-fn said(message: &str) -> &str {
-    let said = INTRODUCTIONS
+fn library_text(message: &str) -> &str {
+    let text = INTRODUCTIONS
         .iter()
         .filter_map(|introduction| Some(message.rfind(introduction)? + introduction.len()))
         .max()
         .map_or(message, |start| &message[start..]);
     // A status can contain another one: "[ONNXRuntimeError] : 1 : FAIL : ...".
-    said.strip_prefix("[ONNXRuntimeError] : ")
+    text.strip_prefix("[ONNXRuntimeError] : ")
         .and_then(|status| status.splitn(3, " : ").nth(2))
-        .unwrap_or(said)
+        .unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -256,18 +256,18 @@ mod tests {
             ),
         ];
         for (message, expected) in table {
-            assert_eq!(says_out_of_memory(message), expected, "{message}");
+            assert_eq!(is_out_of_memory(message), expected, "{message}");
         }
     }
 
     #[test]
     fn finds_the_name_of_a_missing_locale() {
-        let said = "Failed to construct locale with name:tr_TR.UTF-8:locale::facet::_S_create_c_locale name not \
+        let text = "Failed to construct locale with name:tr_TR.UTF-8:locale::facet::_S_create_c_locale name not \
                     valid:Please, install necessary language-pack-XX and configure locales";
         let table = [
-            (format!("Exception during initialization: {said}"), Some("tr_TR.UTF-8")),
+            (format!("Exception during initialization: {text}"), Some("tr_TR.UTF-8")),
             (
-                format!("Exception during initialization: std::string&)::<lambda()> {said}"),
+                format!("Exception during initialization: std::string&)::<lambda()> {text}"),
                 Some("tr_TR.UTF-8"),
             ),
             ("Protobuf parsing failed.".to_owned(), None),
@@ -335,7 +335,7 @@ mod tests {
             ("Protobuf parsing failed.", false),
         ];
         for (message, expected) in table {
-            assert_eq!(says_device_failed(message), expected, "{message}");
+            assert_eq!(is_device_failure(message), expected, "{message}");
         }
     }
 }

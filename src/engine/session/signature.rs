@@ -57,16 +57,16 @@ fn input_spec(name: &str, dtype: &ort::value::ValueType, has_shape: bool) -> Opt
 fn unsupported(side: &str, name: &str, dtype: &ort::value::ValueType) -> SessionError {
     SessionError::Unsupported(format!(
         "{side} \"{name}\" is {}, which no content type carries",
-        told(dtype)
+        type_name(dtype)
     ))
 }
 
 /// Describes a type in the words of [`ValueType`], as far as they cover it.
-fn told(value: &ort::value::ValueType) -> String {
+fn type_name(value: &ort::value::ValueType) -> String {
     match (value_type(value, false), value) {
         (Some(known), _) => known.to_string(),
-        (None, ort::value::ValueType::Sequence(element)) => format!("sequence({})", told(element)),
-        (None, ort::value::ValueType::Optional(value)) => format!("optional({})", told(value)),
+        (None, ort::value::ValueType::Sequence(element)) => format!("sequence({})", type_name(element)),
+        (None, ort::value::ValueType::Optional(value)) => format!("optional({})", type_name(value)),
         (None, ort::value::ValueType::Tensor { ty, .. }) => format!("a tensor of {ty}"),
         (None, ort::value::ValueType::Map { key, value }) => format!("map({key}, {value})"),
     }

@@ -51,7 +51,7 @@ impl PreparedCache {
     /// The path of a side file. It has the extension of a description, so that it counts as an
     /// entry against the limit.
     fn side_file_path(&self, folder: &Path, hash: &blake3::Hash) -> PathBuf {
-        let mut hasher = self.key.hasher("longshore 2026 file side_file a model");
+        let mut hasher = self.key.hasher("longshore 2026 file beside a model");
         hasher.update(hash.as_bytes());
         folder.join(format!("{PREFIX}{}.json", hasher.finalize().to_hex()))
     }

@@ -23,7 +23,7 @@ use super::*;
 /// The output of a forked process, and its status from `waitpid`.
 #[derive(Debug)]
 struct Ended {
-    said: String,
+    output: String,
     status: c_int,
 }
 
@@ -40,18 +40,18 @@ fn forked(work: impl FnOnce() -> String) -> Ended {
     let process = unsafe { libc::fork() };
     assert!(process >= 0);
     if process == 0 {
-        let said = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| "panicked".to_owned());
-        let _ = writer.write_all(said.as_bytes());
+        let output = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| "panicked".to_owned());
+        let _ = writer.write_all(output.as_bytes());
         // SAFETY: ends the process, and nothing of it is used afterwards.
         unsafe { libc::_exit(0) };
     }
     drop(writer);
-    let mut said = String::new();
-    reader.read_to_string(&mut said).unwrap();
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
     let mut status = 0;
     // SAFETY: `status` is a valid place for the result.
     assert_eq!(unsafe { libc::waitpid(process, &mut status, 0) }, process);
-    Ended { said, status }
+    Ended { output, status }
 }
 
 /// A child's folder, and files outside it.
@@ -91,10 +91,10 @@ impl Scene {
             lacking.extend(close(self.folder.path()).unwrap());
             format!("{}\n{}", lacking.join("; "), work())
         });
-        match ended.said.split_once('\n') {
-            Some((lacking, said)) => {
-                let (lacking, said) = (lacking.to_owned(), said.to_owned());
-                (Ended { said, ..ended }, lacking)
+        match ended.output.split_once('\n') {
+            Some((lacking, output)) => {
+                let (lacking, output) = (lacking.to_owned(), output.to_owned());
+                (Ended { output, ..ended }, lacking)
             }
             None => (ended, String::new()),
         }
@@ -345,11 +345,11 @@ fn acts_on_processes_files_and_the_system_are_refused_inside_and_not_outside() {
     for &(name, act) in ON_PROCESSES.iter().chain(ON_FILES).chain(ON_THE_SYSTEM) {
         let scene = Scene::new();
         let outside = forked(|| shown(&act(&scene, parent)));
-        assert!(!outside.said.starts_with("refused"), "{name} outside: {outside:?}");
+        assert!(!outside.output.starts_with("refused"), "{name} outside: {outside:?}");
         let scene = Scene::new();
         let (inside, lacking) = scene.inside(|| shown(&act(&scene, parent)));
         assert!(
-            inside.said.starts_with("refused"),
+            inside.output.starts_with("refused"),
             "{name} inside: {inside:?} {lacking}"
         );
     }
@@ -361,7 +361,7 @@ fn acts_of_root_are_refused_inside_even_to_root() {
     for &(name, act) in ON_THE_KERNEL {
         let scene = Scene::new();
         let (inside, lacking) = scene.inside(|| shown(&act(&scene, parent)));
-        assert!(inside.said.starts_with("refused"), "{name}: {inside:?} {lacking}");
+        assert!(inside.output.starts_with("refused"), "{name}: {inside:?} {lacking}");
     }
 }
 
@@ -383,10 +383,10 @@ fn each_layer_refuses_by_itself() {
             .collect();
         done.join(", ")
     });
-    if by_files.said.starts_with("lacking") {
-        eprintln!("SKIPPED: {}", by_files.said);
+    if by_files.output.starts_with("lacking") {
+        eprintln!("SKIPPED: {}", by_files.output);
     } else {
-        assert_eq!(by_files.said, "", "{by_files:?}");
+        assert_eq!(by_files.output, "", "{by_files:?}");
     }
     // Without Landlock and namespaces: the filter.
     let scene = Scene::new();
@@ -404,7 +404,7 @@ fn each_layer_refuses_by_itself() {
             .collect();
         done.join(", ")
     });
-    assert_eq!(by_calls.said, "", "{by_calls:?}");
+    assert_eq!(by_calls.output, "", "{by_calls:?}");
 }
 
 /// Acts that need the permission to inspect another process.
@@ -434,14 +434,14 @@ fn a_hidden_process_cannot_be_reached_by_others_of_its_user() {
                 folder: TempDir::new().unwrap(),
                 others: TempDir::new().unwrap(),
             };
-            let not = acts.filter(|(_, act)| forked(|| shown(&act(&scene, parent))).said != "done");
+            let not = acts.filter(|(_, act)| forked(|| shown(&act(&scene, parent))).output != "done");
             not.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
         };
         let before = not_reached();
         hide().unwrap();
         format!("{before}; {}", not_reached())
     });
-    assert_eq!(hidden.said, format!("; {}", REACHING.join(", ")), "{hidden:?}");
+    assert_eq!(hidden.output, format!("; {}", REACHING.join(", ")), "{hidden:?}");
 }
 
 #[test]
@@ -478,7 +478,7 @@ fn a_child_reads_its_model_writes_its_form_starts_threads_and_has_limits() {
         assert!(setrlimit(Resource::Fsize, raised).is_err());
         "fine".to_owned()
     });
-    assert_eq!(inside.said, "fine", "{inside:?} {lacking}");
+    assert_eq!(inside.output, "fine", "{inside:?} {lacking}");
 }
 
 #[test]
@@ -504,7 +504,7 @@ fn files_that_are_moved_into_the_folder_later_are_readable() {
             (&go_read).read_exact(&mut [0]).unwrap();
             fs::read_to_string(scene.folder.path().join(INPUT).join("job/file")).unwrap()
         });
-        assert_eq!(inside.said, "moved", "{inside:?} {lacking}");
+        assert_eq!(inside.output, "moved", "{inside:?} {lacking}");
         mover.join().unwrap();
     });
 }
