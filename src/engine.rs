@@ -48,6 +48,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+#[cfg(test)]
+pub use allocator::with_peak;
 pub use artifact::{ArtifactError, ArtifactPath, Found};
 pub use axes::{Axes, OutputAxis};
 pub use batch::{Alone, Batching, Evidence, decide as decide_batching};

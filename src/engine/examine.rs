@@ -23,7 +23,7 @@ use super::runtime::{Environment, Libraries};
 use super::session::{Cancel, ModelForm, Session, SessionError};
 use super::{InferenceError, LOAD_STACK, Ledger, LoadError, NoRoom, RequestMemory, StartError, Work, records, runtime};
 use crate::manifest::Manifest;
-use crate::tensor::{Inputs, Signature, Tensor};
+use crate::tensor::{Inputs, Signature, Tensor, Value};
 
 /// How artifacts are looked at.
 #[derive(Debug, Clone)]
@@ -116,7 +116,8 @@ impl Loaded {
             self.session
                 .run_given(&inputs.tensors, &inputs.optional, outputs, &cancel)
         };
-        let runs = records::run(&self.signature, &inputs, |outputs| work.apart(&plan, outputs), run);
+        let apart = |outputs: Option<&[Value]>| work.apart(&plan, outputs);
+        let runs = records::run(&self.signature, &inputs, W::further(&plan), apart, run);
         work.encode(plan, &runs.map_err(InferenceError::from)?)
     }
 }

@@ -56,12 +56,17 @@ pub trait Work: Send + 'static {
     /// The outputs that the run must return, as indices into the signature's; `None` for all.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
 
+    /// The inputs of the runs after the first one, if the request is divided into groups of records.
+    /// Each group is a run of its own.
+    fn further(plan: &Self::Plan) -> &[Inputs];
+
     /// Number of records that have to run one by one; `None` if one run answers them all. Called
-    /// before the run, and again with the outputs of a run for all records.
+    /// before the run, and again with the outputs of a run for all records, but not for a request
+    /// that is divided into groups.
     fn apart(&self, plan: &Self::Plan, outputs: Option<&[Value]>) -> Option<usize>;
 
-    /// Encodes the answer. `runs` holds the requested outputs, in that order, of the one run or of
-    /// the run of each record.
+    /// Encodes the answer. `runs` holds the requested outputs, in that order, of the one run, of
+    /// each group's run, or of each record's run.
     fn encode(&self, plan: Self::Plan, runs: &[Vec<Value>]) -> Result<Self::Answer, Self::Error>;
 }
 
@@ -161,6 +166,7 @@ impl Model {
         let runs = records::run(
             self.signature(),
             &inputs,
+            W::further(&plan),
             |outputs| work.apart(&plan, outputs),
             |inputs| {
                 self.resident

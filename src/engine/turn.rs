@@ -120,6 +120,7 @@ impl ReadyRequest {
                 Ok(records::run(
                     signature,
                     inputs,
+                    request.further(),
                     |outputs| request.apart(outputs),
                     |inputs| {
                         let session = &model.resident.session;

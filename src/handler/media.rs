@@ -366,6 +366,11 @@ pub(super) fn no_texts() -> MediaError {
     MediaError::Request("the model takes no texts, or has another task than this path is for".to_owned())
 }
 
+/// The refusal to write an answer for a model without a task.
+pub(super) fn no_task() -> MediaError {
+    MediaError::Request("the model has no task, so its outputs are the only answer".to_owned())
+}
+
 /// Whether the settings of a step are in the manifest.
 fn is_asked_for(step: Option<&Step>) -> bool {
     matches!(step, Some(Step::Settings(_) | Step::Switch(true)))

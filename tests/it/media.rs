@@ -489,6 +489,61 @@ fn place_embeddings(server: &Server, name: &str) -> String {
     url
 }
 
+/// An embedding of one number: the tokens of a text in its run, padding included.
+fn lengths() -> Vec<u8> {
+    let graph = Graph::new()
+        .input(Info::tensor(
+            "input_ids",
+            element::INT64,
+            ["batch".into(), "sequence".into()],
+        ))
+        .input(Info::tensor(
+            "attention_mask",
+            element::INT64,
+            ["batch".into(), "sequence".into()],
+        ))
+        .initializer(Tensor::ints("words", &[1], &[1]))
+        .initializer(Tensor::ints("one", &[1], &[1]))
+        .node(Node::new("Mul", ["input_ids", "input_ids"], ["squares"]))
+        .node(Node::new("Add", ["squares", "one"], ["above"]))
+        .node(Node::new("Min", ["above", "one"], ["ones"]))
+        .node(Node::new("Cast", ["ones"], ["each"]).attribute("to", element::FLOAT))
+        .node(Node::new("ReduceSum", ["each", "words"], ["sentence_embedding"]).attribute("keepdims", 1))
+        .output(Info::floats("sentence_embedding", ["batch".into(), 1.into()]));
+    Model::new(graph).opset(13).into_bytes()
+}
+
+#[test]
+fn texts_of_different_lengths_run_in_groups_of_similar_lengths_and_are_answered_in_their_order() {
+    let server = Builder::multi().start();
+    let url = server.models().place_model("lengths", &lengths());
+    write(&url, "tokenizer.json", &tokenizer(&["good", "bad"]));
+    write(&url, "longshore.json", r#"{"task": "sentence-similarity"}"#);
+    server.load("lengths", &url).expect(200);
+    let words = |count: usize| "good ".repeat(count);
+    let texts = [words(3), words(200), words(1), words(199), words(90)];
+    let answer = server.invoke("lengths", &json!({"inputs": texts})).expect(200).json();
+    assert_eq!(answer, json!([[3.0], [200.0], [3.0], [200.0], [90.0]]));
+    let compared = json!({"inputs": {"source_sentence": words(200), "sentences": [words(1), words(90)]}});
+    assert_eq!(
+        server.invoke("lengths", &compared).expect(200).json(),
+        json!([1.0, 1.0])
+    );
+    // Tensors go out as one, so their texts have one length.
+    let tensors = send(
+        &server,
+        "lengths",
+        "application/json",
+        json!({"inputs": texts}).to_string().as_bytes(),
+        "application/x-npy",
+    );
+    let numbers: Vec<f32> = tensors.expect(200).body[128..]
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    assert_eq!(numbers, [200.0; 5]);
+}
+
 #[test]
 fn clients_of_text_servers_are_answered_in_their_own_words() {
     let server = Builder::multi().start();

@@ -50,6 +50,8 @@ pub(super) struct DecodedRequest {
 pub(super) trait ErasedRequest: Send {
     fn decode(&mut self, ledger: &dyn Ledger) -> Option<Inputs>;
     fn outputs(&self) -> Option<&[usize]>;
+    /// Like [`Work::further`].
+    fn further(&self) -> &[Inputs];
     /// Like [`Work::apart`].
     fn apart(&self, outputs: Option<&[Value]>) -> Option<usize>;
     fn answer(&mut self, runs: Result<&[Vec<Value>], InferenceError>);
@@ -88,6 +90,10 @@ impl<W: Work> ErasedRequest for TypedRequest<W> {
 
     fn outputs(&self) -> Option<&[usize]> {
         self.plan.as_ref().and_then(W::outputs)
+    }
+
+    fn further(&self) -> &[Inputs] {
+        self.plan.as_ref().map(W::further).unwrap_or_default()
     }
 
     fn apart(&self, outputs: Option<&[Value]>) -> Option<usize> {
@@ -172,7 +178,8 @@ impl PendingRequest {
                 };
                 let inputs = self.request.decode(&*model.resident)?;
                 // A run has one value of each optional input, so such a request cannot be joined.
-                let is_joint = inputs.optional.is_empty() && self.request.apart(None).is_none();
+                let is_one_run = self.request.further().is_empty() && self.request.apart(None).is_none();
+                let is_joint = inputs.optional.is_empty() && is_one_run;
                 let batcher = model.batcher.as_ref().filter(|_| is_joint);
                 let outputs = self.request.outputs();
                 DecodedRequest {
