@@ -146,8 +146,8 @@ impl Model {
         this.standing.check()?;
         let is_inline = placement::runs_inline(this.resident.stats.expected(), size);
         if is_inline {
-            let here = |cancel: &Cancel| guarded(|| this.answer_here(size, &work, cancel));
-            let watched = this.watchdog.watch(&this.standing, here);
+            let inline = |cancel: &Cancel| guarded(|| this.answer_inline(size, &work, cancel));
+            let watched = this.watchdog.watch(&this.standing, inline);
             if let Watched::Done(answer) = watched.map_err(InferenceError::from)? {
                 return answer;
             }
@@ -159,7 +159,7 @@ impl Model {
         answer.map_err(InferenceError::from)?
     }
 
-    fn answer_here<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
+    fn answer_inline<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
         let _mark = crash::Mark::new(self.content().short());
         let stopwatch = self.resident.stats.stopwatch();
         let (inputs, plan) = work.decode(&*self.resident)?;

@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 const SHORT: Duration = Duration::from_micros(200);
 
 /// Bodies up to this size count as equally large: those of a few numbers differ by their digits.
-const SMALL_ANYWAY: usize = 512;
+const ALWAYS_SMALL: usize = 512;
 
 /// Larger bodies never run inline: parsing one takes about as long as [`SHORT`].
 const SMALL_BODY: usize = 64 << 10;
@@ -39,11 +39,11 @@ pub struct RequestStats {
 }
 
 /// Number of size classes. Each is twice the one before; the first holds bodies up to
-/// [`SMALL_ANYWAY`], the last bodies of a gigabyte and more.
+/// [`ALWAYS_SMALL`], the last bodies of a gigabyte and more.
 const SIZE_CLASSES: usize = 22;
 
 fn size_class(size: usize) -> usize {
-    let doublings = (size / SMALL_ANYWAY)
+    let doublings = (size / ALWAYS_SMALL)
         .checked_ilog2()
         .map_or(0, |doublings| doublings as usize + 1);
     doublings.min(SIZE_CLASSES - 1)
@@ -196,7 +196,7 @@ pub fn thread_time() -> Duration {
 pub fn runs_inline(expected: Option<ExpectedRequest>, size: usize) -> bool {
     expected.is_some_and(|expected| {
         // Work can grow with the square of the size, so twice the size is four times the work.
-        let usual = expected.size.saturating_mul(2).max(SMALL_ANYWAY);
+        let usual = expected.size.saturating_mul(2).max(ALWAYS_SMALL);
         size <= SMALL_BODY.min(usual) && expected.time <= SHORT
     })
 }

@@ -45,7 +45,7 @@ use crate::private::{self, Key, Refusal};
 
 use entry::{EntryDescription, PreparedFileStamp, hash};
 use eviction::{EvictionLedger, PendingBytes};
-use folder::{FolderEntry, PREFIX, entries, has_space, remove_foreseeable};
+use folder::{FolderEntry, PREFIX, entries, has_space, remove_unkeyed_entries};
 
 pub use folder::{free_bytes, is_in_memory};
 pub use unfinished::Unfinished;
@@ -129,7 +129,7 @@ impl PreparedCache {
         }
         unfinished::tidy(folder);
         private::tidy(folder);
-        remove_foreseeable(folder);
+        remove_unkeyed_entries(folder);
         // Fail now rather than at the first model if the folder is not writable.
         drop(Unfinished::new(folder).map_err(unusable)?);
         let cache = Self {
@@ -157,7 +157,7 @@ impl PreparedCache {
         let bytes = fs::read(&description).ok()?;
         let entry = EntryDescription::from_bytes(&bytes, &self.key).filter(|entry| {
             let hash = entry.hash.as_deref();
-            hash.is_none_or(|hash| self.is_whole(&file, hash, entry.bytes))
+            hash.is_none_or(|hash| self.is_unchanged(&file, hash, entry.bytes))
         });
         let Some(entry) = entry else {
             tracing::warn!(%content, "a prepared model is damaged or gone; it is prepared again");
@@ -287,7 +287,7 @@ impl PreparedCache {
     }
 
     /// Whether `file` is unchanged since it was written. Reads it once per process and file.
-    fn is_whole(&self, file: &Path, expected: &str, bytes: u64) -> bool {
+    fn is_unchanged(&self, file: &Path, expected: &str, bytes: u64) -> bool {
         let Ok(stamp) = PreparedFileStamp::of(file) else {
             return false;
         };

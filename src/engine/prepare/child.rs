@@ -13,7 +13,7 @@ use super::probe::{self, Answers};
 use super::protocol::{ChildReport, Findings, PrepareJob};
 use super::sandbox;
 use super::trial;
-use super::weighing::stays_small;
+use super::weighing::should_stay_unfolded;
 use crate::engine::allocator;
 use crate::engine::axes::{self, Analysis, Axes, OutputAxis};
 use crate::engine::onnx_file;
@@ -187,7 +187,7 @@ fn examine_best(environment: &Environment, timer: &Timer, job: &PrepareJob) -> R
     let mut written = write(environment, timer, job, prepared, folding)?;
     if let Some(examined) = &written
         && job.fold
-        && stays_small(environment, timer, job, prepared, &examined.findings)
+        && should_stay_unfolded(environment, timer, job, prepared, &examined.findings)
     {
         written = match write(environment, timer, job, prepared, Folding::Small) {
             Ok(Some(examined)) => Some(examined),

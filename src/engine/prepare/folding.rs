@@ -41,7 +41,7 @@ pub fn has_grown(prepared: u64, uploaded: u64) -> bool {
 }
 
 /// Whether a model is served with its large constants as they were uploaded.
-pub fn stays_small(folded: FormCost, small: FormCost) -> bool {
+pub fn is_cheaper_unfolded(folded: FormCost, small: FormCost) -> bool {
     small.bytes < folded.bytes && small.run <= folded.run * SLOWEST / 100 + NOISE
 }
 
@@ -89,7 +89,7 @@ mod tests {
             (cost(16, 100), cost(16, 10), false),
         ];
         for (folded, small, expected) in table {
-            assert_eq!(stays_small(folded, small), expected, "{folded:?} {small:?}");
+            assert_eq!(is_cheaper_unfolded(folded, small), expected, "{folded:?} {small:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ const SIZES: [usize; 4] = [1, 8, 32, 224];
 
 /// Largest of these sizes for the additional run. It fits the memory that the child has for a run
 /// of the smallest size.
-const MODEST: usize = 32;
+const MAX_LARGER_SIZE: usize = 32;
 
 /// Maximum number of elements of a generated input; larger ones do not resemble real requests.
 const MAX_ELEMENTS: usize = 16 << 20;
@@ -58,10 +58,13 @@ pub fn ask_larger(session: &Session, cancel: &Cancel) -> Option<Vec<Value>> {
     if !signature.inputs.iter().any(is_open) {
         return None;
     }
-    let mut answers = SIZES.into_iter().filter(|&size| size <= MODEST).filter_map(|size| {
-        let inputs = scaled(signature, size, 1, 1.0)?;
-        session.run(&inputs, None, cancel).ok()
-    });
+    let mut answers = SIZES
+        .into_iter()
+        .filter(|&size| size <= MAX_LARGER_SIZE)
+        .filter_map(|size| {
+            let inputs = scaled(signature, size, 1, 1.0)?;
+            session.run(&inputs, None, cancel).ok()
+        });
     answers.nth(1)
 }
 

@@ -17,7 +17,7 @@ use crate::engine::session::{Cancel, ModelForm, Session, SessionError};
 
 /// Whether the model is served with its large constants as they were uploaded. `folded` are the
 /// findings about the form in `prepared`.
-pub(super) fn stays_small(
+pub(super) fn should_stay_unfolded(
     environment: &Environment,
     timer: &Timer,
     job: &PrepareJob,
@@ -50,7 +50,7 @@ pub(super) fn stays_small(
         ..cost
     });
     allocator::give_back();
-    folded.is_some_and(|folded| folding::stays_small(folded, small))
+    folded.is_some_and(|folded| folding::is_cheaper_unfolded(folded, small))
 }
 
 /// Measures the cost of the session that `open` creates, without its mapped file.

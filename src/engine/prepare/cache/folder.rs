@@ -46,7 +46,7 @@ pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, FolderEntry>
 
 /// Removes entries of earlier versions. Their names could be predicted, so another user may have
 /// written them.
-pub(super) fn remove_foreseeable(folder: &Path) {
+pub(super) fn remove_unkeyed_entries(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_hash =
