@@ -5,7 +5,8 @@
 //! `/ping`. So a request runs inline only if its model's requests were short so far, if it is about
 //! as large as they were, and if the model has no operator whose work depends on values rather than
 //! sizes (`onnx_file.rs`). This is an expectation, not a proof: `watchdog.rs` ends a run that takes
-//! longer, at its next operator, and the model's requests never run inline again.
+//! longer, at its next operator, and a compute thread repeats it. If the CPU time confirms that the
+//! request was long, the model's requests never run inline again.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ fn size_class(size: usize) -> usize {
     doublings.min(SIZE_CLASSES - 1)
 }
 
-/// ExpectedRequest time and size of the next request.
+/// Expected time and size of the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpectedRequest {
     pub time: Duration,

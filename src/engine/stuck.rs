@@ -209,7 +209,7 @@ impl Stuck {
         culprits(self.stuck().iter().map(|standing| standing.content))
     }
 
-    /// StuckCounts a stuck run of `requests` requests and marks its model. `on` is the kind of its
+    /// Counts a stuck run of `requests` requests and marks its model. `on` is the kind of its
     /// thread, for the log. Returns whether the thread may be replaced.
     fn count(self: &Arc<Self>, standing: &Arc<Standing>, requests: usize, on: &'static str) -> (StuckRun, bool) {
         let mut stuck = self.stuck();
@@ -236,7 +236,7 @@ impl Stuck {
         (counted, is_within)
     }
 
-    /// StuckCounts a stuck run on a thread that answers HTTP.
+    /// Counts a stuck run on a thread that answers HTTP.
     pub fn count_on_http(self: &Arc<Self>, standing: &Arc<Standing>) -> StuckRun {
         let (counted, _) = self.count(standing, 1, "an HTTP thread");
         self.report_too_many("a stuck run blocks a thread that answers HTTP");
@@ -339,7 +339,7 @@ impl Drop for StuckRun {
     }
 }
 
-/// StuckCounts the contents of stuck runs; the one with the most runs comes first.
+/// Counts the contents of stuck runs; the one with the most runs comes first.
 fn culprits(contents: impl Iterator<Item = u64>) -> Vec<Culprit> {
     let mut culprits: Vec<Culprit> = Vec::new();
     for content in contents {

@@ -54,7 +54,7 @@ struct WatchedRun {
     /// The model of the run.
     standing: Option<Arc<Standing>>,
     ended: bool,
-    /// Checks since the run was cancelled. StuckRun rather than timed, because a process that was
+    /// Checks since the run was cancelled. Counted rather than timed, because a process that was
     /// suspended has not run meanwhile.
     checks: u32,
     counted: Option<StuckRun>,

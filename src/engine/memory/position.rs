@@ -10,7 +10,7 @@ pub struct ReservationRequest {
     /// that fits could be refused because it cannot be prepared, or because its load needs a little
     /// more than the model. Requests wait until the load ends.
     pub peak: u64,
-    /// The part that resident reserved; `None` for something short, such as a request.
+    /// The part that stays reserved; `None` for something short, such as a request.
     pub resident: Option<ResidentMemory>,
 }
 
