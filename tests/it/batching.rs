@@ -218,7 +218,7 @@ fn a_model_that_does_not_keep_rows_apart_has_no_batches_whatever_was_said_of_it(
     let last = [-1.0, -1.0];
     assert_eq!(answer, json!({"predictions": [[[3.0, 1.0], last], [[3.0, 2.0], last]]}));
     assert_same_under_load(&server, &requests, |answered| answered > 200);
-    server.wait_for_log("has no batches any more");
+    server.wait_for_log("batching disabled for this model");
     assert_eq!(batches(&server), 0);
 }
 
