@@ -163,17 +163,17 @@ fn serve(requests: &Queue<PrepareRequest>, config: &ChildConfig) {
     let mut done: Option<(oneshot::Sender<PrepareOutcome>, PrepareOutcome)> = None;
     loop {
         let last = done.take();
-        let tell = || {
+        let report_last = || {
             if let Some((result, outcome)) = last {
                 let _ = result.send(outcome);
             }
         };
         let next = match &child {
             None => {
-                tell();
+                report_last();
                 requests.next()
             }
-            Some(_) => requests.next_within(IDLE, tell),
+            Some(_) => requests.next_within(IDLE, report_last),
         };
         match next {
             NextJob::Job(request) if request.result.is_closed() => {}
