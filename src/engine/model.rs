@@ -56,8 +56,8 @@ pub trait Work: Send + 'static {
     /// The outputs that the run must return, as indices into the signature's; `None` for all.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
 
-    /// The inputs of the runs after the first one, if the request is divided into groups of records.
-    /// Each group is a run of its own.
+    /// The inputs of the runs after the first one, if the request is divided into groups of
+    /// records. Each group is a run of its own.
     fn further(plan: &Self::Plan) -> &[Inputs];
 
     /// Number of records that have to run one by one; `None` if one run answers them all. Called
