@@ -25,7 +25,6 @@ mod resolve;
 mod tests;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -60,15 +59,6 @@ pub struct Handler {
     media: Option<Box<Media>>,
     /// The files beside the model that were not understood.
     passed_over: Vec<PassedOver>,
-}
-
-/// A tokenizer that no other handler has.
-struct Own(Tokenizer);
-
-impl AsRef<Tokenizer> for Own {
-    fn as_ref(&self) -> &Tokenizer {
-        &self.0
-    }
 }
 
 /// A request that has been read.
@@ -109,7 +99,7 @@ impl Handler {
         let file = manifest.wanted_tokenizer().and_then(|file| file.bytes.as_ref());
         let mut tools = Tools::default();
         match file.map(|bytes| Tokenizer::parse(bytes, &manifest.hints.text, &FileLimits::default())) {
-            Some(Ok(tokenizer)) => tools.tokenizer = Some(SharedTokenizer::new(Arc::new(Own(tokenizer)))),
+            Some(Ok(tokenizer)) => tools.tokenizer = Some(SharedTokenizer::of(tokenizer)),
             Some(Err(error)) if manifest.needs_tokenizer(signature) => {
                 return Err(HandlerError::Text(error.to_string()));
             }

@@ -41,7 +41,7 @@ mod tests {
         Tensor::from_vec(vec![values.len()], values.to_vec()).unwrap()
     }
 
-    /// The inputs of each run of a request of three records.
+    /// The number of outputs, and the inputs of each run, of a request of three records.
     fn runs(apart: impl Fn(Option<&[Value]>) -> Option<usize>) -> (usize, Vec<Tensor>) {
         let signature = Signature {
             optional: Vec::new(),
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn records_run_together_or_each_alone() {
+    fn records_run_together_or_one_by_one() {
         let all = vector(&[1, 2, 3]);
         let each = [vector(&[1]), vector(&[2]), vector(&[3])];
         assert_eq!(runs(|_| None), (1, vec![all.clone()]));

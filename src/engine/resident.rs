@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::LoadError;
 use super::allocator;
 use super::artifact::{Facts, PrivateCopy};
-use super::batch::Evidence;
+use super::batch::BatchingEvidence;
 use super::content::ContentHash;
 use super::gpu::Gpu;
 use super::memory::{

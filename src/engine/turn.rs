@@ -25,8 +25,8 @@ use std::time::Duration;
 use super::InferenceError;
 use super::allocator;
 use super::batch;
+use super::batch_limit::BatchLimit;
 use super::crash;
-use super::knee::Knee;
 use super::model::Model;
 use super::placement::thread_time;
 use super::pool::{Dispatch, Job, Queued, Slot};
@@ -82,7 +82,7 @@ fn collect(
     if share < 2 {
         return members;
     }
-    let Some(limit) = batcher.with_knee(Knee::rows) else {
+    let Some(limit) = batcher.with_batch_limit(BatchLimit::rows) else {
         return members;
     };
     let mut rows = rows.get();
@@ -136,8 +136,8 @@ impl ReadyRequest {
             Ok(Some(runs)) => {
                 match (rows, runs.as_slice()) {
                     (None, _) => {}
-                    (Some(rows), [_]) => note(model, |knee| {
-                        knee.record(rows.get(), inputs.byte_len(), nanoseconds(took))
+                    (Some(rows), [_]) => note(model, |limit| {
+                        limit.record(rows.get(), inputs.byte_len(), nanoseconds(took))
                     }),
                     // The run for all records returned another number of rows.
                     (Some(_), _) => disable_batching(model),
@@ -165,10 +165,10 @@ fn run_together(members: Vec<ReadyRequest>, model: &Model, dispatch: &Dispatch<P
                 .batches
                 .requests
                 .fetch_add(members.len() as u64, Ordering::Relaxed);
-            note(model, |knee| {
+            note(model, |limit| {
                 let bytes = members.iter().map(|member| member.decoded.inputs.byte_len()).sum();
-                knee.record(rows.iter().sum(), bytes, nanoseconds(took));
-                knee.succeeded();
+                limit.record(rows.iter().sum(), bytes, nanoseconds(took));
+                limit.succeeded();
             });
             for (member, outputs) in members.into_iter().zip(outputs) {
                 member.answer(model, took, Ok(slice::from_ref(&outputs)));
@@ -201,9 +201,9 @@ fn tracked(model: &Model, requests: usize, dispatch: &Dispatch<PendingRequest>) 
     model.stuck.track(&model.standing, requests, slot)
 }
 
-fn note(model: &Model, what: impl FnOnce(&mut Knee)) {
+fn note(model: &Model, what: impl FnOnce(&mut BatchLimit)) {
     if let Some(batcher) = &model.batcher {
-        batcher.with_knee(what);
+        batcher.with_batch_limit(what);
     }
 }
 

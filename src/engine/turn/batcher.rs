@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use crate::engine::batch::Batching;
-use crate::engine::knee::Knee;
+use crate::engine::batch_limit::BatchLimit;
 
 /// The batching state of a model.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub struct Batches {
 
 impl Batcher {
     pub fn new(batching: Batching) -> Self {
-        let knee = Mutex::new(Some(Knee::new(batching.max_rows)));
-        Self { batching, knee }
+        let limit = Mutex::new(Some(BatchLimit::new(batching.max_rows)));
+        Self { batching, limit }
     }
 
     pub(super) fn with_knee<T>(&self, work: impl FnOnce(&mut Knee) -> T) -> Option<T> {
@@ -35,7 +35,7 @@ impl Batcher {
 
     /// Turns batching off. Returns whether it was on.
     pub(super) fn turn_off(&self) -> bool {
-        self.knee
+        self.limit
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io::Cursor;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -12,7 +11,7 @@ use super::manifest;
 use crate::codec::Documents;
 use crate::codec::testing::{input, output, signature};
 use crate::engine::{Ledger, NoRoom, RequestMemory, with_peak};
-use crate::handler::{Handler, Own, SharedTokenizer, Tools};
+use crate::handler::{Handler, SharedTokenizer, Tools};
 use crate::tensor::DataType;
 use crate::text::{FileLimits, Tokenizer, TokenizerConfig};
 
@@ -130,7 +129,7 @@ fn the_reservation_for_texts_covers_tokenizing_them() {
         let json = std::fs::read(tokenizers.join(name).with_extension("json")).unwrap();
         let tokenizer = Tokenizer::parse(&json, &TokenizerConfig::default(), &FileLimits::default()).unwrap();
         let tools = Tools {
-            tokenizer: Some(SharedTokenizer::new(Arc::new(Own(tokenizer)))),
+            tokenizer: Some(SharedTokenizer::of(tokenizer)),
             ..Tools::default()
         };
         let handler = Handler::new(&manifest(json!({"text": {"truncation": "never"}})), &model, tools).unwrap();
