@@ -510,7 +510,7 @@ impl Engine {
         };
         self.loads
             .run(move || {
-                let _mark = crash::Mark::new(content.short());
+                let _mark = crash::CrashMarker::new(content.short());
                 let _gpu_lock = gpu_lock;
                 let on_gpu = gpu.map(|gpu| OnGpu {
                     engines: match gpu.provider {

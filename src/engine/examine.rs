@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use super::artifact::{self, Artifact, ArtifactPath, FoundBy, PrivateCopy, Processor};
 use super::content::ContentHash;
-use super::onnx_file::Header;
-use super::packed::{Description, Packed};
+use super::onnx_file::OnnxHeader;
+use super::packed::{Packed, PackedDescription};
 use super::prepare::{self, Findings, Platform, PrepareError, PrepareJob, Preparer};
 use super::runtime::{Environment, Libraries};
 use super::session::{Cancel, ModelForm, Session, SessionError};
@@ -258,7 +258,8 @@ impl Examiner {
         })
     }
 
-    /// Made on a thread of its own: a graph is walked by recursion.
+    /// Opens a session on a separate thread with a large stack: ONNX Runtime walks a graph by
+    /// recursion.
     fn session(&self, form: ModelForm<'_>, weights: u64) -> Result<Session, LoadError> {
         thread::scope(|scope| {
             let loading = thread::Builder::new()

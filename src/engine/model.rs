@@ -160,7 +160,7 @@ impl Model {
     }
 
     fn answer_inline<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
-        let _mark = crash::Mark::new(self.content().short());
+        let _mark = crash::CrashMarker::new(self.content().short());
         let stopwatch = self.resident.stats.stopwatch();
         let (inputs, plan) = work.decode(&*self.resident)?;
         let runs = records::run(

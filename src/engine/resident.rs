@@ -34,7 +34,7 @@ pub struct Resident {
     pub session: Session,
     pub stats: RequestStats,
     /// Evidence for batching; `None` if the model was not prepared.
-    pub evidence: Option<Evidence>,
+    pub evidence: Option<BatchingEvidence>,
     has_unbounded_work: bool,
     _file: Option<MappedFile>,
     memory: ModelReservation,
@@ -107,7 +107,7 @@ impl Resident {
             content,
             session,
             stats,
-            evidence: known.map(|findings| Evidence {
+            evidence: known.map(|findings| BatchingEvidence {
                 axes: findings.axes.clone(),
                 trial: findings.independent_rows,
             }),

@@ -45,7 +45,7 @@ impl Job for PendingRequest {
     fn run(queued: Queued<Self>, dispatch: &Dispatch<Self>) {
         let handle = Arc::clone(&queued.job.handle);
         let model = (*handle).as_ref();
-        let _mark = crash::Mark::new(model.content().short());
+        let _mark = crash::CrashMarker::new(model.content().short());
         let (size, peak) = allocator::with_peak(|| serve(queued.job, model, dispatch));
         if let Some(size) = size {
             model.resident.stats.record_memory(peak, size);
@@ -176,7 +176,7 @@ fn run_together(members: Vec<ReadyRequest>, model: &Model, dispatch: &Dispatch<P
             return;
         }
         JoinedOutcome::Unwanted => return,
-        JoinedOutcome::Failed => note(model, Knee::failed),
+        JoinedOutcome::Failed => note(model, BatchLimit::failed),
         JoinedOutcome::Indivisible => disable_batching(model),
     }
     for member in members {

@@ -11,7 +11,7 @@ use crate::engine::batch_limit::BatchLimit;
 pub struct Batcher {
     pub(super) batching: Batching,
     /// `None` once a run of the model has mixed rows.
-    knee: Mutex<Option<Knee>>,
+    limit: Mutex<Option<BatchLimit>>,
 }
 
 /// Counters of batches.
@@ -27,10 +27,10 @@ impl Batcher {
         Self { batching, limit }
     }
 
-    pub(super) fn with_knee<T>(&self, work: impl FnOnce(&mut Knee) -> T) -> Option<T> {
+    pub(super) fn with_batch_limit<T>(&self, work: impl FnOnce(&mut BatchLimit) -> T) -> Option<T> {
         // The lock is held for a little arithmetic.
-        let mut knee = self.knee.lock().unwrap_or_else(PoisonError::into_inner);
-        knee.as_mut().map(work)
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.as_mut().map(work)
     }
 
     /// Turns batching off. Returns whether it was on.
