@@ -264,7 +264,7 @@ async fn execution_parameters(state: web::Data<AppState>) -> HttpResponse {
 
 /// `GET /metrics`, in the Prometheus text format.
 async fn metrics(state: web::Data<AppState>) -> Result<HttpResponse, Error> {
-    let now = state.engine.load_now();
+    let now = state.engine.current_load();
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     state.metrics.models_loaded.set(gauge(state.catalog.len() as u64));
     state.metrics.requests_running.set(gauge(now.running as u64));

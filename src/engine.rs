@@ -1,12 +1,15 @@
-//! Loaded models: from files to sessions, admitted by memory, run fairly.
+//! Loaded models: turns files into sessions, admits them by memory, and runs them fairly.
 //!
-//! [`Engine::load`] turns an artifact into a [`Model`] or says why not, [`Model::answer`] answers,
-//! [`Engine::unload`] gives the memory back. Names, and what is loaded under them, are `catalog`'s;
-//! bytes on the wire are `codec`'s. [`Examiner`] looks at artifacts without serving them.
+//! [`Engine::load`] turns an artifact into a [`Model`] or reports why it cannot. [`Model::answer`]
+//! answers a request, and [`Engine::unload`] frees the memory. The module `catalog` owns the names
+//! of models; `codec` owns the bytes of requests and responses. [`Examiner`] inspects artifacts
+//! without serving them.
 //!
-//! What always holds: a model that exists has its memory reserved; a load that failed has left
-//! nothing; loads, unloads and all runs but those expected to be short (`placement.rs`) have
-//! threads apart from those that answer HTTP.
+//! Invariants:
+//! - The memory of an existing model is reserved.
+//! - A failed load leaves nothing behind.
+//! - Loads, unloads, and all runs that are not expected to be short (`placement.rs`) use other
+//!   threads than those that answer HTTP.
 
 mod allocator;
 mod artifact;
@@ -55,7 +58,7 @@ pub use crash::{CrashReport, report_to as report_crashes_to};
 pub use examine::{Examination, ExamineBounds, ExaminedModel, Examiner, Packing};
 pub use gpu::{Gpu, GpuProvider};
 pub use memory::{
-    Footprint, Limit, Loaded as Held, Loading as Holding, NoRoom, Reserved, Usage, Working as RequestMemory,
+    Footprint, LoadReservation, MemoryLimit, MemoryUsage, ModelReservation, NoRoom, RequestMemory, Reserved,
     raise_open_files, system_limit,
 };
 pub use model::{Ledger, Model, Work};
@@ -65,85 +68,86 @@ pub use packed::{
 };
 pub use pool::PoolError;
 pub use prepare::{COMMAND as PREPARE_COMMAND, Findings, Platform, PrepareError, hide, run_child};
-pub use preparing::Prepare;
+pub use preparing::PrepareConfig;
 pub use quarantine::Quarantined;
 pub use raw::{disable_telemetry, exit_now};
 pub use runtime::{LIBRARY_VARIABLE, Libraries, RuntimeError};
 pub use session::{RunError, SessionError};
-pub use stuck::{Counts as StuckCounts, Culprit, Settings as StuckSettings, Standing};
+pub use stuck::{Culprit, Standing, StuckCounts, StuckLimits};
 
 use artifact::{Artifact, Processor};
-use memory::{Another, Bounds, Budget, DataBound};
+use memory::{Budget, BudgetConfig, DataLimit, Replacement};
 use packed::Packed;
 use pool::{DEFAULT_STACK, Lane, Pool, Threads};
 use prepare::Prepared;
 use preparing::Preparing;
 use quarantine::Quarantine;
-use resident::{OnGpu, Resident, Residents, Source};
+use resident::{OnGpu, Resident, Residents, SessionSource};
 use runtime::Environment;
 use stuck::Stuck;
-use turn::{Batcher, Batches, Pending};
+use turn::{Batcher, Batches, PendingRequest};
 use watchdog::Watchdog;
 use workplace::Workplace;
 
 use crate::manifest::{Manifest, Overlay};
 
-/// ONNX Runtime walks nested functions and subgraphs by recursion: 5,000 levels, in a file of 300
-/// KB, overrun 8 MiB.
+/// Stack size of load threads. ONNX Runtime walks nested functions and subgraphs by recursion:
+/// 5,000 levels, in a file of 300 KB, overflow 8 MiB.
 const LOAD_STACK: usize = 256 << 20;
 
-/// Loads and unloads let requests go first: they get about a third of what a busy request thread
-/// does. Much less, and a load on a saturated machine would not end within the platform's minute.
+/// Niceness of loads and unloads, which yield to requests: they get about a third of the share of a
+/// busy request thread. With much less, a load on a saturated machine would exceed the platform's
+/// limit of one minute.
 const LOAD_NICE: i32 = 5;
 
-/// What an engine is started with.
+/// The configuration of an [`Engine`].
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct EngineConfig {
     pub libraries: Libraries,
-    /// Where models run; `None` for the CPU.
+    /// The GPU that runs models; `None` for the CPU.
     pub gpu: Option<Gpu>,
-    /// Runs at once, and threads of ONNX Runtime's pool.
+    /// Concurrent runs, and threads of ONNX Runtime's pool.
     pub threads: usize,
-    /// Loads at once.
+    /// Concurrent loads.
     pub load_threads: usize,
-    /// Requests that may wait for one model.
+    /// Maximum number of requests that wait for one model.
     pub queue: usize,
-    /// Rows of requests that may run together; 1 for no batches.
+    /// Maximum number of rows in a batch; 1 disables batching.
     pub max_batch: usize,
-    /// Keys that count more than those of the artifacts' manifests.
+    /// Manifest keys that take precedence over those of the artifacts' manifests.
     pub manifest: Option<Arc<Overlay>>,
-    /// Bytes for everything, and where to see how much is used; `None` for no limit.
-    pub memory: Option<Limit>,
-    /// Bytes of it that requests are to find free.
+    /// Bytes for the whole process, and where to read how much is used; `None` for no limit.
+    pub memory: Option<MemoryLimit>,
+    /// Bytes of this limit that are kept free for requests.
     pub memory_reserve: u64,
     /// Percent of mapped weights that must fit into memory.
     pub mapped_percent: u64,
-    /// HTTP threads, which run short models themselves.
+    /// Number of HTTP threads, which run short models themselves.
     pub http_threads: usize,
-    /// How long a load that does not fit waits for other loads under way, which hold more than they
-    /// will take.
+    /// Time that a load that does not fit waits for loads in progress, which reserve more than they
+    /// need in the end.
     pub load_patience: Duration,
-    /// How unknown models are prepared; `None` loads them as they are.
-    pub prepare: Option<Prepare>,
-    /// Where private copies of models lie while they are loaded, if that can be.
+    /// The preparation of unknown models; `None` loads them without preparation.
+    pub prepare: Option<PrepareConfig>,
+    /// Preferred folder for private copies of models during a load.
     pub workplace: PathBuf,
-    /// How long content that did harm is refused.
+    /// Time for which harmful content is refused.
     pub bad_model_ttl: Duration,
-    /// What becomes of runs that do not end when they are told to.
-    pub stuck: StuckSettings,
+    /// Limits of runs that do not end after they were cancelled.
+    pub stuck: StuckLimits,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    #[error("configure the allocator: {0}")]
+    #[error("failed to configure the allocator: {0}")]
     Allocator(String),
-    #[error("start the engine's threads")]
+    #[error("failed to start the engine's threads")]
     Threads(#[from] std::io::Error),
 }
 
-/// Why an artifact did not become a model.
+/// Reason why an artifact did not become a model.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error(transparent)]
@@ -156,11 +160,11 @@ pub enum LoadError {
     NoRoom(#[from] NoRoom),
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    #[error("the model could not be loaded: {0}")]
+    #[error("failed to load the model: {0}")]
     Pool(PoolError),
 }
 
-/// Why a request to a model has no answer.
+/// Reason why a request to a model has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
     #[error("there is no memory left for the request: {0}")]
@@ -171,16 +175,16 @@ pub enum InferenceError {
     Pool(#[from] PoolError),
     #[error(
         "model \"{name}\" refuses requests: {} after the deadline, inside an operator that cannot be interrupted; \
-         try again when that is over",
-        runs_go_on(*.runs)
+         try again when they have ended",
+        unfinished_runs(*.runs)
     )]
     Stuck { name: String, runs: usize },
 }
 
-fn runs_go_on(runs: usize) -> String {
+fn unfinished_runs(runs: usize) -> String {
     match runs {
-        1 => "a run of it goes on".to_owned(),
-        runs => format!("{runs} runs of it go on"),
+        1 => "one of its runs continues".to_owned(),
+        runs => format!("{runs} of its runs continue"),
     }
 }
 
@@ -189,7 +193,7 @@ fn runs_go_on(runs: usize) -> String {
 pub struct Engine {
     environment: Environment,
     gpu: Option<Arc<Gpu>>,
-    /// Locked while a session is made on a GPU.
+    /// Locked while a session is created on a GPU.
     gpu_loads: Arc<tokio::sync::Mutex<()>>,
     budget: Budget,
     quarantine: Arc<Quarantine>,
@@ -197,29 +201,29 @@ pub struct Engine {
     max_batch: usize,
     overlay: Option<Arc<Overlay>>,
     batches: Arc<Batches>,
-    compute: Pool<Pending>,
+    compute: Pool<PendingRequest>,
     watchdog: Arc<Watchdog>,
     stuck: Arc<Stuck>,
     residents: Residents,
     preparing: Option<Preparing>,
     platform: Arc<Platform>,
-    /// Where private copies of models lie.
+    /// Folders for private copies of models.
     workplace: Arc<Workplace>,
     loads: Lane,
     unloads: Lane,
     files: Lane,
-    // Pools outlive their lanes' use: their threads stop when they are dropped.
+    // The lanes above use these pools, whose threads stop when the pools are dropped.
     _load_threads: Pool,
     _unload_threads: Pool,
     _file_threads: Pool,
 }
 
-/// Where the engine stands, for metrics.
+/// Current load of the engine, for metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineLoad {
     pub running: usize,
     pub waiting: usize,
-    /// Batches that have run, and the requests that were in them.
+    /// Number of batches that have run, and of the requests in them.
     pub batches: u64,
     pub batched_requests: u64,
     pub stuck: StuckCounts,
@@ -227,10 +231,10 @@ pub struct EngineLoad {
 }
 
 impl Engine {
-    /// Loads ONNX Runtime and starts the threads. Once per process.
-    pub fn start(settings: &Settings) -> Result<Self, StartError> {
+    /// Loads ONNX Runtime and starts the threads. Call it once per process.
+    pub fn start(config: &EngineConfig) -> Result<Self, StartError> {
         allocator::configure().map_err(|error| StartError::Allocator(error.to_string()))?;
-        let (environment, gpu) = runtime::start(&settings.libraries, settings.threads, settings.gpu.clone())?;
+        let (environment, gpu) = runtime::start(&config.libraries, config.threads, config.gpu.clone())?;
         let pool = |cores, stack, nice| Threads {
             cores,
             spare: 0,
@@ -246,42 +250,42 @@ impl Engine {
         let compute = Pool::start(
             "compute",
             Threads {
-                spare: settings.threads,
-                ..pool(settings.threads, DEFAULT_STACK, 0)
+                spare: config.threads,
+                ..pool(config.threads, DEFAULT_STACK, 0)
             },
         )?;
-        let load_threads = Pool::start("load", model_pool(settings.load_threads))?;
-        // Unloads only free memory; they have a thread of their own so that slow loads do not hold
-        // them up when the platform wants memory back.
+        let load_threads = Pool::start("load", model_pool(config.load_threads))?;
+        // Unloads only free memory. They have their own thread, so that slow loads do not delay
+        // them when the platform wants memory back.
         let unload_threads = Pool::start("unload", model_pool(1))?;
         let file_threads = Pool::start("files", pool(2, DEFAULT_STACK, 0))?;
-        let stuck = Stuck::watch(settings.stuck)?;
+        let stuck = Stuck::watch(config.stuck)?;
         let watchdog = Arc::new(Watchdog::start(Arc::clone(&stuck))?);
         let provider = gpu.as_ref().map(|gpu| gpu.provider.name());
         let platform = Arc::new(Platform::here(ort::info(), provider, environment.operators()));
-        let workplace = Arc::new(Workplace::choose(&settings.workplace));
-        let preparing = match &settings.prepare {
+        let workplace = Arc::new(Workplace::choose(&config.workplace));
+        let preparing = match &config.prepare {
             None => None,
-            Some(prepare) => Some(Preparing::start(prepare, &settings.libraries, &platform)?),
+            Some(prepare) => Some(Preparing::start(prepare, &config.libraries, &platform)?),
         };
-        // Last: what the threads above have mapped is not to count against models and requests.
-        let data_bound = DataBound::new(settings.memory.as_ref().map(|limit| limit.bytes))?;
-        let bounds = Bounds {
-            limit: settings.memory.clone(),
-            reserve: settings.memory_reserve,
-            mapped_percent: settings.mapped_percent,
-            load_patience: settings.load_patience,
-            runs: (2 * settings.threads + settings.http_threads) as u64,
+        // Last, so that the mappings of the threads above do not count against models and requests.
+        let data_bound = DataLimit::new(config.memory.as_ref().map(|limit| limit.bytes))?;
+        let budget = BudgetConfig {
+            limit: config.memory.clone(),
+            reserve: config.memory_reserve,
+            mapped_percent: config.mapped_percent,
+            load_patience: config.load_patience,
+            runs: (2 * config.threads + config.http_threads) as u64,
         };
         Ok(Self {
             environment,
             gpu: gpu.map(Arc::new),
             gpu_loads: Arc::default(),
-            budget: Budget::new(bounds, data_bound, memory::resident_anonymous()),
-            quarantine: Arc::new(Quarantine::new(settings.bad_model_ttl)),
-            queue: settings.queue,
-            max_batch: settings.max_batch,
-            overlay: settings.manifest.clone(),
+            budget: Budget::new(budget, data_bound, memory::resident_anonymous()),
+            quarantine: Arc::new(Quarantine::new(config.bad_model_ttl)),
+            queue: config.queue,
+            max_batch: config.max_batch,
+            overlay: config.manifest.clone(),
             batches: Arc::default(),
             loads: load_threads.lane(usize::MAX),
             unloads: unload_threads.lane(usize::MAX),
@@ -299,11 +303,10 @@ impl Engine {
         })
     }
 
-    /// Loads the artifact at `path`, a directory or a model file. Tries again when its files have
-    /// changed meanwhile.
+    /// Loads the artifact at `path`, a directory or a model file. Retries if its files change
+    /// during the load.
     pub async fn load(&self, path: &ArtifactPath) -> Result<Model, LoadError> {
-        /// A deployment replaces files once. An uploader who replaces them time and again has to
-        /// wait.
+        /// A deployment replaces files once. If files keep changing, the load fails.
         const TRIES: usize = 3;
         let mut tries = 1;
         loop {
@@ -330,7 +333,7 @@ impl Engine {
         if let Some((content, packed)) = packed {
             match self.load_opened(content, packed, attempt).await {
                 Err(error) if error.is_about_content() => {
-                    tracing::warn!(%error, "a packed prepared model is refused; the model beside it is loaded");
+                    tracing::warn!(%error, "a packed prepared model is refused; loading the model next to it instead");
                 }
                 done => return done,
             }
@@ -341,7 +344,7 @@ impl Engine {
     async fn load_opened(&self, content: ContentHash, artifact: Artifact, attempt: usize) -> Result<Model, LoadError> {
         let place = self.residents.slot(content);
         let mut place = place.lock().await;
-        // Now: the load that held the place may have found out.
+        // Check again: the previous lock holder may have quarantined this content.
         self.quarantine.check(&content)?;
         if let Some(resident) = place.get() {
             return Ok(self.model(resident, Arc::clone(&artifact.manifest)));
@@ -352,7 +355,7 @@ impl Engine {
             None => None,
             Some(preparing) => self.known(preparing, content).await?,
         };
-        let source = match known.clone().and_then(Source::prepared) {
+        let source = match known.clone().and_then(SessionSource::prepared) {
             Some(source) => source,
             None => self.source(content, &artifact, known, attempt).await?,
         };
@@ -361,15 +364,15 @@ impl Engine {
         Ok(self.model(resident, manifest))
     }
 
-    /// A private copy of `artifact`, or its prepared form when it can be made. `known` is what is
-    /// known of it already.
+    /// Makes a private copy of `artifact`, or its prepared form if possible. `known` holds the
+    /// findings that exist already.
     async fn source(
         &self,
         content: ContentHash,
         artifact: &Arc<Artifact>,
         known: Option<Prepared>,
         attempt: usize,
-    ) -> Result<Source, LoadError> {
+    ) -> Result<SessionSource, LoadError> {
         let (workplace, uploaded) = (Arc::clone(&self.workplace), Arc::clone(artifact));
         let copied = self.loads.run(move || workplace.copy(&uploaded, &content, attempt));
         let copy = Arc::new(copied.await.map_err(LoadError::Pool)??);
@@ -377,8 +380,8 @@ impl Engine {
             (Some(preparing), None) => match self.prepared(preparing, content, &copy).await {
                 Ok(prepared) => prepared,
                 Err(error) => {
-                    // Removes the files; they may have been deleted already, which is no fault of
-                    // the model.
+                    // Dropping the copy removes its files. If they were deleted before, the model
+                    // is not to blame.
                     let was_there = self.files.run(move || {
                         let was_there = copy.artifact().model.exists();
                         drop(copy);
@@ -392,18 +395,18 @@ impl Engine {
             },
             (_, known) => known,
         };
-        // A folder for copies may be deleted at any time, with all that is in it.
+        // The folder for copies may be deleted at any time, with all that is in it.
         let model = copy.artifact().model.clone();
         let is_there = self.files.run(move || model.exists()).await.map_err(LoadError::Pool)?;
         match prepared {
-            Some(prepared) if prepared.file.is_some() => Ok(Source::of(copy, Some(prepared))),
-            prepared if is_there => Ok(Source::of(copy, prepared)),
+            Some(prepared) if prepared.file.is_some() => Ok(SessionSource::of(copy, Some(prepared))),
+            prepared if is_there => Ok(SessionSource::of(copy, prepared)),
             _ => Err(artifact.changed().into()),
         }
     }
 
-    /// Loads what was loaded before from `path`, with the manifest that it had: its prepared form
-    /// where there is one, so that the files are not needed.
+    /// Loads a model again from `path`, with its previous manifest. Uses the prepared form if there
+    /// is one, so that the uploaded files are not needed.
     pub async fn restore(
         &self,
         path: &ArtifactPath,
@@ -415,7 +418,7 @@ impl Engine {
         };
         let cache = Arc::clone(&preparing.cache);
         let found = self.loads.run(move || cache.find(&content)).await;
-        let Some(source) = found.map_err(LoadError::Pool)?.and_then(Source::prepared) else {
+        let Some(source) = found.map_err(LoadError::Pool)?.and_then(SessionSource::prepared) else {
             return self.load_with(path, manifest).await;
         };
         let place = self.residents.slot(content);
@@ -430,7 +433,7 @@ impl Engine {
             Err(error) => {
                 drop(place);
                 let is_there = self.files.run(move || file.exists()).await;
-                // Prepared models may be deleted at any time, then as well.
+                // Prepared models may be deleted at any time, even now.
                 return match is_there {
                     Ok(false) => self.load_with(path, manifest).await,
                     Ok(true) | Err(_) => Err(error),
@@ -441,14 +444,14 @@ impl Engine {
         Ok(self.model(resident, Arc::clone(manifest)))
     }
 
-    /// Loads the artifact at `path` with another manifest than its own. Which file is the model is
-    /// still for its own to say.
+    /// Loads the artifact at `path` with another manifest than its own. The artifact's own manifest
+    /// still selects the model file.
     async fn load_with(&self, path: &ArtifactPath, manifest: &Arc<Manifest>) -> Result<Model, LoadError> {
         let model = self.load(path).await?;
         Ok(self.model(model.resident, Arc::clone(manifest)))
     }
 
-    /// Where models run.
+    /// The kind of processor that runs models.
     fn processor(&self) -> Processor {
         match &self.gpu {
             None => Processor::Cpu,
@@ -483,32 +486,32 @@ impl Engine {
         }
     }
 
-    /// Makes a session of `source`; of `uploaded`, where there is one, when the prepared form has
-    /// been deleted since it was found.
+    /// Creates a session from `source`. If the prepared form has been deleted meanwhile, falls back
+    /// to `uploaded`, if given.
     async fn create(
         &self,
         content: ContentHash,
-        source: Source,
+        source: SessionSource,
         uploaded: Option<Arc<Artifact>>,
     ) -> Result<Resident, LoadError> {
         let (environment, budget) = (self.environment.clone(), self.budget.clone());
         let (gpu, workplace) = (self.gpu.clone(), Arc::clone(&self.workplace));
-        // On a GPU one at a time: TensorRT chooses kernels by timing them, and many at once have
-        // crashed (onnxruntime#26610).
-        let turn = match &gpu {
+        // Only one session at a time on a GPU: TensorRT chooses kernels by timing them, and
+        // concurrent creation has crashed (onnxruntime#26610).
+        let gpu_lock = match &gpu {
             None => None,
             Some(_) => Some(Arc::clone(&self.gpu_loads).lock_owned().await),
         };
         let cache = self.preparing.as_ref().map(|preparing| Arc::clone(&preparing.cache));
-        let another = match &uploaded {
-            Some(_) => self.another(source.facts()),
-            // It was there before, and so was what had to stay free.
-            None => Another::default(),
+        let replacement = match &uploaded {
+            Some(_) => self.replacement(source.facts()),
+            // Restoring a model: its headroom was reserved when it was first loaded.
+            None => Replacement::default(),
         };
         self.loads
             .run(move || {
                 let _mark = crash::CrashMarker::new(content.short());
-                let _turn = turn;
+                let _gpu_lock = gpu_lock;
                 let on_gpu = gpu.map(|gpu| OnGpu {
                     engines: match gpu.provider {
                         GpuProvider::Cuda => None,
@@ -516,22 +519,22 @@ impl Engine {
                     },
                     gpu,
                 });
-                let create = |source: &Source| {
-                    Resident::create(&environment, &budget, content, source, another, on_gpu.as_ref())
+                let create = |source: &SessionSource| {
+                    Resident::create(&environment, &budget, content, source, replacement, on_gpu.as_ref())
                 };
                 let mut resident = create(&source);
                 if resident.is_err()
                     && let Some(artifact) = &uploaded
                     && !source.file().exists()
                 {
-                    // Not in the folder of the cache, which is being deleted.
+                    // Copy to another folder: the cache's own is being deleted.
                     resident = workplace
                         .copy(artifact, &content, 1)
                         .map_err(LoadError::Artifact)
                         .and_then(|copy| create(&source.uploaded(Arc::new(copy))));
                 }
                 if resident.is_err() {
-                    // What the half-made session held is free now, but still this process's
+                    // The failed session's memory is free now, but the allocator still holds it
                     // (MM-18).
                     allocator::give_back();
                 }
@@ -549,11 +552,11 @@ impl Engine {
             allocator::give_back();
         });
         if let Err(error) = freed.await {
-            tracing::error!(%error, "unload");
+            tracing::error!(%error, "failed to unload a model");
         }
     }
 
-    /// Does `work`, which waits for a file system, on a thread that may wait.
+    /// Runs `work`, which blocks on a file system, on a thread that may block.
     pub async fn with_files<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -561,45 +564,45 @@ impl Engine {
         self.files.run(work).await
     }
 
-    /// Reserves memory for a request's body. What its run takes is reserved when it runs.
+    /// Reserves memory for a request's body. The memory for its run is reserved when it runs.
     pub fn reserve_body(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
         self.budget.request_now(bytes)
     }
 
-    /// Reserves memory for something that models share beside their sessions: `peak` bytes while it
-    /// is made, `stays` for as long as it is there. Waits for loads that are in the way: call it
-    /// on a thread that may wait.
-    pub fn hold(&self, peak: u64, stays: u64) -> Result<Holding, NoRoom> {
-        self.budget.load(&memory::Load {
+    /// Reserves memory for data that models share, such as a tokenizer: `peak` bytes while it is
+    /// created, then `resident` bytes. Waits for loads in progress: call it on a thread that may
+    /// block.
+    pub fn reserve_shared(&self, peak: u64, resident: u64) -> Result<LoadReservation, NoRoom> {
+        self.budget.load(&memory::LoadRequest {
             peak,
-            private: stays,
+            private: resident,
             mapped: 0,
-            another: Another::default(),
+            replacement: Replacement::default(),
         })
     }
 
-    /// Keeps `bytes`, a file beside a model, so that the model can be loaded again without its
-    /// artifact. Waits for the disk.
-    pub fn keep_beside(&self, hash: &blake3::Hash, bytes: &[u8]) {
+    /// Keeps `bytes`, a side file of a model such as its tokenizer, so that the model can be loaded
+    /// again without its artifact. Blocks on the disk.
+    pub fn keep_side_file(&self, hash: &blake3::Hash, bytes: &[u8]) {
         if let Some(preparing) = &self.preparing {
-            preparing.cache.keep_beside(hash, bytes);
+            preparing.cache.keep_side_file(hash, bytes);
         }
     }
 
-    /// The bytes of hash `hash`: as they were kept, or as `file` of the artifact at `path` still
-    /// has them. Waits for the disk.
-    pub fn beside(&self, hash: &blake3::Hash, path: &ArtifactPath, file: &str) -> Option<Vec<u8>> {
+    /// Finds the side file with this `hash`: the kept one, or `file` of the artifact at `path` if
+    /// that has not changed. Blocks on the disk.
+    pub fn side_file(&self, hash: &blake3::Hash, path: &ArtifactPath, file: &str) -> Option<Vec<u8>> {
         let kept = self
             .preparing
             .as_ref()
-            .and_then(|preparing| preparing.cache.beside(hash));
+            .and_then(|preparing| preparing.cache.side_file(hash));
         kept.or_else(|| {
             let bytes = artifact::tokenizer(path, file).ok()?;
             (blake3::hash(&bytes) == *hash).then_some(bytes)
         })
     }
 
-    /// Does `work` on a thread for loads.
+    /// Runs `work` on a load thread.
     pub async fn with_loads<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -607,23 +610,22 @@ impl Engine {
         self.loads.run(work).await
     }
 
-    /// Bytes for models, when the process itself and the reserve for requests have theirs.
+    /// Bytes for models: the limit without the process's base and the request reserve.
     pub fn memory_for_models(&self) -> u64 {
         self.budget.for_models()
     }
 
-    /// Refuses `content` (a [`ContentHash::short`]) for the reason given, under whatever name it
-    /// comes.
+    /// Refuses `content` (a [`ContentHash::short`]) with this reason, whatever its name.
     pub fn refuse(&self, content: u64, reason: String, remaining: Duration) {
         self.quarantine.add_for(content, reason, remaining);
     }
 
-    /// Whether `content` may be loaded.
+    /// Fails if `content` is quarantined.
     pub fn check(&self, content: &ContentHash) -> Result<(), Quarantined> {
         self.quarantine.check(content)
     }
 
-    pub fn load_now(&self) -> EngineLoad {
+    pub fn current_load(&self) -> EngineLoad {
         let (running, waiting) = self.compute.load();
         EngineLoad {
             running,
@@ -635,15 +637,15 @@ impl Engine {
         }
     }
 
-    /// Waits until stuck runs take so much of this process that it cannot give other models their
-    /// share any more. Returns the contents that run.
+    /// Waits until stuck runs use so many threads that this process cannot serve other models as
+    /// before. Returns the contents of these runs.
     pub async fn too_many_stuck(&self) -> Vec<Culprit> {
         self.stuck.too_many().await
     }
 }
 
 impl LoadError {
-    /// Whether it follows from what the model's files hold, so that other files may fare better.
+    /// Whether the cause is in the model's files, so that other files may load.
     fn is_about_content(&self) -> bool {
         match self {
             Self::Artifact(error) => error.is_about_content(),
@@ -659,7 +661,7 @@ impl LoadError {
     }
 }
 
-/// Whether there is something at `path` that is meant to be a model, sound or not.
+/// Whether `path` holds something that is meant to be a model, valid or not.
 pub fn is_artifact(path: &Path) -> bool {
     !matches!(
         artifact::open(&ArtifactPath::trusted(path), Processor::Cpu),
@@ -670,7 +672,7 @@ pub fn is_artifact(path: &Path) -> bool {
     )
 }
 
-/// The prepared form that `uploaded` brings along, when it can be used on this platform.
+/// Finds the prepared form that `uploaded` contains, if this platform can use it.
 fn packed(uploaded: &Artifact, content: &ContentHash, platform: &Platform) -> Option<(ContentHash, Artifact)> {
     let found = Packed::find(uploaded)?;
     match found.and_then(|packed| packed.artifact(platform, uploaded, content)) {

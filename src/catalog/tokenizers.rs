@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::error::load_error;
 use super::{Catalog, CatalogError};
-use crate::engine::{ArtifactPath, Footprint, Held, LoadError, NoRoom};
+use crate::engine::{ArtifactPath, Footprint, LoadError, ModelReservation, NoRoom};
 use crate::handler::SharedTokenizer;
 use crate::manifest::TokenizerFile;
 use crate::text::{FileLimits, TextError, Tokenizer, TokenizerConfig};
@@ -24,7 +24,7 @@ const RESIDENT_FACTOR: u64 = 8;
 pub(super) struct CountedTokenizer {
     tokenizer: Tokenizer,
     // Dropped after the tokenizer, so that the memory is free when the reservation ends.
-    _memory: Held,
+    _memory: ModelReservation,
 }
 
 impl AsRef<Tokenizer> for CountedTokenizer {
@@ -69,14 +69,14 @@ impl Catalog {
         let made = self.engine.with_loads(move || {
             let bytes = match file.bytes {
                 Some(bytes) => {
-                    engine.keep_beside(&hash, &bytes);
+                    engine.keep_side_file(&hash, &bytes);
                     bytes
                 }
-                None => engine.beside(&hash, &path, &file.path)?.into(),
+                None => engine.side_file(&hash, &path, &file.path)?.into(),
             };
             let size = bytes.len() as u64;
             let made = || {
-                let holding = engine.hold(size.saturating_mul(PEAK_FACTOR), size.saturating_mul(RESIDENT_FACTOR));
+                let holding = engine.reserve_shared(size.saturating_mul(PEAK_FACTOR), size.saturating_mul(RESIDENT_FACTOR));
                 let holding = holding.map_err(TokenizerRefusal::NoRoom)?;
                 let tokenizer = pool
                     .get(&bytes, &config, &FileLimits::default())

@@ -219,13 +219,13 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
         .map(|bytes| match system {
             Some(system) if system.bytes <= bytes => system,
             // Only the memory of this server's processes counts against the limit from the option.
-            _ => engine::Limit {
+            _ => engine::MemoryLimit {
                 bytes,
-                usage: engine::Usage::Processes,
+                usage: engine::MemoryUsage::Processes,
             },
         });
     let memory_reserve = memory.as_ref().map_or(0, |limit| args.memory_reserve(limit.bytes));
-    let engine = Engine::start(&engine::Settings {
+    let engine = Engine::start(&engine::EngineConfig {
         libraries: engine::Libraries {
             onnxruntime: args.onnxruntime.clone(),
             operators: args.operators.clone(),
@@ -245,7 +245,7 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
             WAIT_BEFORE_REFUSAL
         },
         http_threads: args.http_threads(),
-        prepare: (args.prepare == Prepare::Auto).then(|| engine::Prepare {
+        prepare: (args.prepare == Prepare::Auto).then(|| engine::PrepareConfig {
             processes: args.prepare_processes(),
             timeout: args.prepare_timeout,
             memory: args.prepare_memory.as_u64(),
@@ -254,7 +254,7 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
         }),
         workplace: args.cache_dir(),
         bad_model_ttl: args.bad_model_ttl,
-        stuck: engine::StuckSettings {
+        stuck: engine::StuckLimits {
             after: args.stuck_after,
             most: args.max_stuck(),
         },

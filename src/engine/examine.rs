@@ -16,9 +16,9 @@ use super::artifact::{self, Artifact, ArtifactPath, FoundBy, PrivateCopy, Proces
 use super::content::ContentHash;
 use super::onnx_file::OnnxHeader;
 use super::packed::{Packed, PackedDescription};
-use super::prepare::{self, Findings, Job, Platform, PrepareError, Preparer};
+use super::prepare::{self, Findings, Platform, PrepareError, PrepareJob, Preparer};
 use super::runtime::{Environment, Libraries};
-use super::session::{Cancel, Form, Session, SessionError};
+use super::session::{Cancel, ModelForm, Session, SessionError};
 use super::{InferenceError, LOAD_STACK, Ledger, LoadError, NoRoom, RequestMemory, StartError, Work, records, runtime};
 use crate::manifest::Manifest;
 use crate::tensor::{Inputs, Signature, Tensor, Value};
@@ -158,7 +158,7 @@ impl Examiner {
         Ok(Self {
             platform: Platform::here(ort::info(), None, environment.operators()),
             environment,
-            preparer: Preparer::start(&prepare::Settings {
+            preparer: Preparer::start(&prepare::ChildConfig {
                 libraries: bounds.libraries.clone(),
                 processes: 1,
                 timeout: bounds.timeout,
@@ -215,7 +215,7 @@ impl Examiner {
         File::create(&prepared).map_err(|error| PrepareError::NoChild(Arc::new(error)))?;
         let weights = artifact.facts.weights;
         let memory = self.memory.max(artifact.facts.widest().saturating_mul(10));
-        let job = Job {
+        let job = PrepareJob {
             model: artifact.model.clone(),
             weights,
             is_ort_format: artifact.is_ort_format,
@@ -232,9 +232,9 @@ impl Examiner {
             error => LoadError::Prepare(error),
         })?;
         let form = if findings.prepared {
-            Form::Prepared(&prepared)
+            ModelForm::Prepared(&prepared)
         } else {
-            Form::Uploaded(&artifact.model)
+            ModelForm::Uploaded(&artifact.model)
         };
         let mut session = self.session(form, weights)?;
         session.set_rows(&findings.rows);
@@ -260,7 +260,7 @@ impl Examiner {
 
     /// Opens a session on a separate thread with a large stack: ONNX Runtime walks a graph by
     /// recursion.
-    fn session(&self, form: Form<'_>, weights: u64) -> Result<Session, LoadError> {
+    fn session(&self, form: ModelForm<'_>, weights: u64) -> Result<Session, LoadError> {
         thread::scope(|scope| {
             let loading = thread::Builder::new()
                 .name("load".to_owned())

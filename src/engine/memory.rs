@@ -1,18 +1,22 @@
-//! The memory budget: a ledger of what models and requests may take, so that "no room" is known before memory is touched.
+//! The memory budget: admits loads and requests before they touch memory.
 //!
-//! Asking the kernel alone answers too late and everybody at once: two loads that each fit would both pass and together be
-//! killed. A ledger alone drifts: allocators round up, other processes share the limit. So there are both. Whoever wants
-//! memory holds a reservation, from before it is touched until it is free again. While the reservations leave plenty of
-//! room, they decide; nearer to the limit, what is really in use is looked at, and to that is added what was promised
-//! and is not in use yet: loads under way, and what models have to leave free.
+//! Asking the kernel alone answers too late: two concurrent loads that each fit would both pass,
+//! and together they would be killed. A ledger alone drifts, because allocators round up and other
+//! processes share the limit. So the budget uses both. A load, a model or a request holds a
+//! reservation from before it touches memory until that memory is free again. Far from the limit,
+//! the reservations alone decide. Near the limit, admission adds what is in use to what is promised
+//! but not in use yet: loads in progress and the headroom of loaded models.
 //!
-//! A model leaves free what requests are to find, and what it takes to prepare and load another one of its kind in its place:
-//! more than the model itself takes. Half of that may go to the difference between what the ledger says and what the
-//! allocator gave back, when a model comes in the place of one that was unloaded.
+//! Admission keeps headroom for two things: running requests, and preparing and loading a
+//! replacement of the same size, which takes more than the model itself. A model that replaces an
+//! unloaded one may use half of that headroom, because the allocator does not return every byte of
+//! the old model.
 //!
-//! What always holds: what was admitted was within the limit when it was; a reservation that is refused leaves nothing
-//! behind, and a model that is refused has room when one as large has been unloaded (MM-18); the ledger is locked to move
-//! numbers, never while the system is asked.
+//! Invariants:
+//! - An admitted reservation was within the limit when it was admitted.
+//! - A refused reservation leaves nothing behind.
+//! - A refused model fits once a model of the same size is unloaded (MM-18).
+//! - The ledger's lock is held to move numbers, never while the system is request.
 
 mod admission;
 mod data_bound;
@@ -26,14 +30,14 @@ mod tests;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ledger::{Ledger, percent};
-use position::{Asked, Stays};
+use ledger::{MemoryLedger, percent};
+use position::{ReservationRequest, ResidentMemory};
 
-pub use data_bound::{DataBound, MappedFile, bound_data, mapped_data};
-pub use limits::{Limit, Usage, raise_open_files, resident_anonymous, system_limit};
-pub use reservation::{Loaded, Loading, Working};
+pub use data_bound::{DataLimit, MappedFile, limit_data, mapped_data};
+pub use limits::{MemoryLimit, MemoryUsage, raise_open_files, resident_anonymous, system_limit};
+pub use reservation::{LoadReservation, ModelReservation, RequestMemory};
 
-/// Refused: it would not fit.
+/// Error of a reservation that does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{needed} bytes are needed and {available} of {limit} are free; unload a model and try again, or raise \
@@ -45,103 +49,104 @@ pub struct NoRoom {
     pub limit: u64,
 }
 
-/// What a budget is made with.
+/// The configuration of a [`Budget`].
 #[derive(Debug, Clone)]
-pub struct Bounds {
-    /// Bytes for everything, and where to see how much is used; `None` for no limit.
-    pub limit: Option<Limit>,
-    /// Bytes that requests are to find free whatever is loaded.
+pub struct BudgetConfig {
+    /// Bytes for the whole process, and where to read how much is used; `None` for no limit.
+    pub limit: Option<MemoryLimit>,
+    /// Bytes of headroom for requests, whatever is loaded.
     pub reserve: u64,
-    /// Percent of mapped weights that must fit into memory. The system can drop them and read them again, which makes
-    /// runs wait for the disk.
+    /// Percent of mapped weights that must fit into memory. The system can drop and reread the
+    /// rest, but runs then wait for the disk.
     pub mapped_percent: u64,
-    /// Runs that may go on at once.
+    /// Maximum number of concurrent runs.
     pub runs: u64,
-    /// How long a load that does not fit waits for loads under way, which may turn out to take less than they reserved.
+    /// Time that a load that does not fit waits for loads in progress, which may turn out to need
+    /// less than they reserved.
     pub load_patience: Duration,
 }
 
-impl Bounds {
-    /// What is never given away.
+impl BudgetConfig {
+    /// Bytes that no reservation may use.
     fn margin(&self) -> u64 {
         self.reserve / 4
     }
 }
 
-/// The ledger. Clones share it.
+/// The memory budget. Clones share one ledger.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBudget>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    bounds: Bounds,
-    data_bound: Arc<DataBound>,
-    /// What the process took before there was any model.
+struct SharedBudget {
+    config: BudgetConfig,
+    data_bound: Arc<DataLimit>,
+    /// Bytes that the process used before it loaded a model.
     base: u64,
-    ledger: Mutex<Ledger>,
-    /// A load has ended, one way or the other.
+    ledger: Mutex<MemoryLedger>,
+    /// Notified when a load ends, successfully or not, and when a model is unloaded.
     settled: Condvar,
 }
 
-/// What a loaded model takes.
+/// Memory of a loaded model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Footprint {
-    /// Bytes that are this process's alone.
+    /// Private bytes of this process.
     pub private: u64,
     /// Bytes of weights that are mapped from a file.
     pub mapped: u64,
-    /// Bytes that a run takes.
+    /// Bytes that a run needs.
     pub workspace: u64,
 }
 
-/// What a load asks for.
+/// A request to load a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Load {
-    /// Private bytes while it goes on, at the most.
+pub struct LoadRequest {
+    /// Peak of private bytes during the load.
     pub peak: u64,
-    /// Private bytes that the model is expected to take.
+    /// Private bytes that the model is expected to keep.
     pub private: u64,
-    /// Bytes of weights that will be mapped.
+    /// Bytes of weights that the load will map.
     pub mapped: u64,
-    /// What has to stay possible.
-    pub another: Another,
+    /// The replacement that must still fit afterwards.
+    pub replacement: Replacement,
 }
 
-/// What it takes to come by another model of the same kind, when it is not known yet and one has been unloaded for it.
+/// Cost of loading an unknown model of the same kind after this one is unloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Another {
-    /// Bytes at the most.
+pub struct Replacement {
+    /// Peak bytes of the load.
     pub peak: u64,
-    /// Bytes that have to be taken first, by the process that prepares it.
+    /// Additional bytes of the child process that prepares the replacement.
     pub child: u64,
 }
 
-/// Where the budget stands.
+/// Current state of the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reserved {
-    /// For models: loaded, and being loaded.
+    /// Bytes of loaded models and of loads in progress.
     pub models: u64,
-    /// Mapped weights, not in `models`.
+    /// Bytes of mapped weights; not part of `models`.
     pub mapped: u64,
     pub requests: u64,
-    /// `u64::MAX` when there is none.
+    /// Bytes; `u64::MAX` when there is no limit.
     pub limit: u64,
 }
 
-/// The part of the limit, one of so many, that is kept free at the most to come by another model.
-const MOST_FOR_ANOTHER: u64 = 24;
+/// The headroom for a replacement is at most the limit divided by this.
+const REPLACEMENT_DIVISOR: u64 = 24;
 
-/// As [`Bounds::load_patience`], of a request.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time that a request waits for loads in progress, like [`BudgetConfig::load_patience`] for loads.
+const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
 impl Budget {
-    /// A budget with nothing reserved, of a process that takes `base` bytes as it is.
-    pub fn new(bounds: Bounds, data_bound: DataBound, base: u64) -> Self {
+    /// Creates an empty budget for a process that uses `base` bytes before it loads a model.
+    pub fn new(config: BudgetConfig, data_bound: DataLimit, base: u64) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                bounds,
+            shared: Arc::new(SharedBudget {
+                config,
                 data_bound: Arc::new(data_bound),
                 base,
                 ledger: Mutex::default(),
@@ -150,77 +155,80 @@ impl Budget {
         }
     }
 
-    /// Reserves what `load` takes, or says why not. Waits a while for other loads when only they are in the way: call it on a
-    /// thread that may wait.
-    pub fn load(&self, load: &Load) -> Result<Loading, NoRoom> {
-        let bounds = &self.shared.bounds;
-        let mapped = percent(load.mapped, bounds.mapped_percent);
-        let stays = load.private.saturating_add(mapped);
-        let peak = stays.max(load.peak.saturating_add(mapped));
-        // Keeping a multiple of large models free would be a waste where few of them fit.
-        let another = load
-            .another
+    /// Reserves the memory of a load. Waits a while if only loads in progress are in the way: call
+    /// it on a thread that may block.
+    pub fn load(&self, load: &LoadRequest) -> Result<LoadReservation, NoRoom> {
+        let config = &self.shared.config;
+        let mapped = percent(load.mapped, config.mapped_percent);
+        let resident = load.private.saturating_add(mapped);
+        let peak = resident.max(load.peak.saturating_add(mapped));
+        // With large models, few fit; headroom for a multiple of one would waste memory.
+        let replacement = load
+            .replacement
             .peak
-            .saturating_sub(stays)
-            .min(self.limit() / MOST_FOR_ANOTHER);
-        let asked = |ledger: &Ledger| Asked {
+            .saturating_sub(resident)
+            .min(self.limit() / REPLACEMENT_DIVISOR);
+        let request = |ledger: &MemoryLedger| ReservationRequest {
             peak,
-            stays: Some(Stays {
-                bytes: stays,
-                spare: ledger.spare(bounds, stays, another).saturating_add(load.another.child),
+            resident: Some(ResidentMemory {
+                bytes: resident,
+                headroom: ledger
+                    .headroom(config, resident, replacement)
+                    .saturating_add(load.replacement.child),
             }),
         };
-        let vacated = self.patiently(bounds.load_patience, || {
-            self.admit(asked, |ledger| {
+        let released = self.wait_for_memory(config.load_patience, || {
+            self.admit(request, |ledger| {
                 ledger.loading += peak;
-                let vacated = ledger.vacated.min(stays);
-                ledger.vacated -= vacated;
-                vacated
+                let released = ledger.released.min(resident);
+                ledger.released -= released;
+                released
             })
         })?;
-        Ok(Loading {
+        Ok(LoadReservation {
             budget: self.clone(),
             peak,
-            stays,
-            vacated,
+            resident,
+            released,
         })
     }
 
-    fn preparation(&self, peak: u64) -> Loading {
-        Loading {
+    fn preparation(&self, peak: u64) -> LoadReservation {
+        LoadReservation {
             budget: self.clone(),
             peak,
-            stays: 0,
-            vacated: 0,
+            resident: 0,
+            released: 0,
         }
     }
 
     fn admit_preparation(&self, peak: u64, weights: u64) -> Result<(), NoRoom> {
-        let margin = self.shared.bounds.margin();
-        let asked = |ledger: &Ledger| Asked {
-            // A little more than it takes, unless it comes in the place of another: that little may have gone meanwhile.
-            peak: if ledger.vacated < weights / 2 {
+        let margin = self.shared.config.margin();
+        let request = |ledger: &MemoryLedger| ReservationRequest {
+            // The margin covers memory that vanishes meanwhile; a replacement does not need it,
+            // because a model of its size was just released.
+            peak: if ledger.released < weights / 2 {
                 peak.saturating_add(margin)
             } else {
                 peak
             },
-            stays: None,
+            resident: None,
         };
-        self.admit(asked, |ledger| ledger.loading += peak)
+        self.admit(request, |ledger| ledger.loading += peak)
     }
 
-    /// Reserves what preparing a model of so many `weights` takes, as [`Self::load`] does.
-    pub fn prepare(&self, peak: u64, weights: u64) -> Result<Loading, NoRoom> {
-        self.patiently(self.shared.bounds.load_patience, || {
+    /// Reserves the memory to prepare a model of `weights` bytes. Waits as [`Self::load`] does.
+    pub fn prepare(&self, peak: u64, weights: u64) -> Result<LoadReservation, NoRoom> {
+        self.wait_for_memory(self.shared.config.load_patience, || {
             self.admit_preparation(peak, weights)
         })?;
         Ok(self.preparation(peak))
     }
 
-    /// As much of `most` bytes for a preparation as there is, but no less than `least`; says how much. Waits as
-    /// [`Self::load`] does.
-    pub fn prepare_up_to(&self, least: u64, most: u64) -> Result<(Loading, u64), NoRoom> {
-        let peak = self.patiently(self.shared.bounds.load_patience, || {
+    /// Reserves as much as possible for a preparation, between `least` and `most` bytes, and
+    /// returns the number of bytes. Waits as [`Self::load`] does.
+    pub fn prepare_up_to(&self, least: u64, most: u64) -> Result<(LoadReservation, u64), NoRoom> {
+        let peak = self.wait_for_memory(self.shared.config.load_patience, || {
             std::iter::successors(Some(most), |size| Some(size - size.div_ceil(4)))
                 .take_while(|&size| size > least)
                 .find(|&size| self.admit_preparation(size, 0).is_ok())
@@ -229,14 +237,15 @@ impl Budget {
         Ok((self.preparation(peak), peak))
     }
 
-    /// Makes room for a file of so many bytes to be mapped, however much of it will be in memory.
+    /// Raises the process's data limit for a mapped file of `bytes` bytes, however much of it will
+    /// be resident.
     pub fn map_file(&self, bytes: u64) -> MappedFile {
         self.shared.data_bound.map(bytes)
     }
 
-    /// Reserves the memory of a request, or says why not at once.
-    pub fn request_now(&self, bytes: u64) -> Result<Working, NoRoom> {
-        let mut working = Working {
+    /// Reserves the memory of a request without waiting.
+    pub fn request_now(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
+        let mut working = RequestMemory {
             budget: self.clone(),
             bytes: 0,
         };
@@ -244,11 +253,11 @@ impl Budget {
         Ok(working)
     }
 
-    /// Reserves the memory of a request. Waits a while for loads when only they are in the way: call it on a thread that may
-    /// wait.
-    pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
-        self.patiently(PATIENCE, || self.enter_request(bytes))?;
-        Ok(Working {
+    /// Reserves the memory of a request. Waits a while if only loads in progress are in the way:
+    /// call it on a thread that may block.
+    pub fn request(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
+        self.wait_for_memory(REQUEST_WAIT, || self.enter_request(bytes))?;
+        Ok(RequestMemory {
             budget: self.clone(),
             bytes,
         })
@@ -256,18 +265,18 @@ impl Budget {
 
     fn enter_request(&self, bytes: u64) -> Result<(), NoRoom> {
         let mut ledger = self.ledger();
-        let floor = ledger.floor(&self.shared.bounds);
-        // Kept free for this, unless a preparation has it.
-        if ledger.requests.saturating_add(bytes) <= floor && ledger.loading == 0 {
+        let request_headroom = ledger.request_headroom(&self.shared.config);
+        // The headroom is kept for this case, unless a preparation uses it.
+        if ledger.requests.saturating_add(bytes) <= request_headroom && ledger.loading == 0 {
             ledger.requests += bytes;
             return Ok(());
         }
         drop(ledger);
-        let asked = |_: &Ledger| Asked {
+        let request = |_: &MemoryLedger| ReservationRequest {
             peak: bytes,
-            stays: None,
+            resident: None,
         };
-        self.admit(asked, |ledger| ledger.requests += bytes)
+        self.admit(request, |ledger| ledger.requests += bytes)
     }
 
     pub fn reserved(&self) -> Reserved {
@@ -280,27 +289,27 @@ impl Budget {
         }
     }
 
-    /// Bytes for everything that is not the process itself.
+    /// Bytes for models: the limit without the process's base and the request headroom.
     pub fn for_models(&self) -> u64 {
         self.limit()
             .saturating_sub(self.shared.base)
-            .saturating_sub(self.shared.bounds.reserve)
+            .saturating_sub(self.shared.config.reserve)
     }
 
     fn limit(&self) -> u64 {
-        self.shared.bounds.limit.as_ref().map_or(u64::MAX, |limit| limit.bytes)
+        self.shared.config.limit.as_ref().map_or(u64::MAX, |limit| limit.bytes)
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // Nothing panics while the ledger is locked, and every state of it is a valid one.
+    fn ledger(&self) -> MutexGuard<'_, MemoryLedger> {
+        // Nothing panics while the ledger is locked, and every state of it is valid.
         self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a load is expected to take at its peak, before anything is known but the file.
+/// Estimates the peak of a load when only the file is known.
 ///
-/// The factors are measured with ONNX Runtime 1.31 over models from 27 KB to 100 MB: loading a model from ONNX takes up to
-/// three times its file, tree ensembles 5.3 times.
+/// The factors were measured with ONNX Runtime 1.31 over models from 27 KB to 100 MB: loading a
+/// model from ONNX takes up to three times its file, tree ensembles 5.3 times.
 pub fn load_estimate(weights: u64, has_trees: bool) -> u64 {
     const FIXED: u64 = 100 << 10;
     percent(weights, if has_trees { 530 } else { 300 }).saturating_add(FIXED)

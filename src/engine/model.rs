@@ -1,4 +1,4 @@
-//! A loaded model, and the way of a request to it: here and now, or on a compute thread.
+//! A loaded model, and the path of a request to it: inline, or on a compute thread.
 
 use std::sync::Arc;
 
@@ -7,25 +7,25 @@ use tokio::time::Instant;
 use super::InferenceError;
 use super::content::ContentHash;
 use super::crash;
-use super::memory::{NoRoom, Working};
+use super::memory::{NoRoom, RequestMemory};
 use super::placement;
 use super::pool::Lane;
 use super::records;
 use super::resident::Resident;
 use super::session::{Cancel, RunError};
 use super::stuck::{Standing, Stuck};
-use super::turn::{Batcher, Batches, Pending, guarded};
+use super::turn::{Batcher, Batches, PendingRequest, guarded};
 use super::watchdog::{Watchdog, Watched};
 use crate::manifest::Manifest;
 use crate::tensor::{Inputs, Signature, Tensor, Value};
 
-/// A loaded model. Runs for any number of callers at once.
+/// A loaded model. Answers any number of concurrent requests.
 #[derive(Debug)]
 pub struct Model {
     pub(super) resident: Arc<Resident>,
     pub(super) manifest: Arc<Manifest>,
-    pub(super) lane: Lane<Pending>,
-    /// `None` when the model has no batches.
+    pub(super) lane: Lane<PendingRequest>,
+    /// `None` if requests to this model are not batched.
     pub(super) batcher: Option<Batcher>,
     pub(super) batches: Arc<Batches>,
     pub(super) watchdog: Arc<Watchdog>,
@@ -33,52 +33,51 @@ pub struct Model {
     pub(super) stuck: Arc<Stuck>,
 }
 
-/// The memory that a request may reserve beyond what requests of its size are expected to take,
-/// before it touches it: only reading a picture's header tells how large the picture becomes.
+/// Memory that a request may reserve, before it uses it, in addition to what requests of its size
+/// are expected to need. For example, only a picture's header tells how large the picture becomes.
 pub trait Ledger {
-    /// `None` where nothing is counted.
-    fn reserve(&self, bytes: u64) -> Result<Option<Working>, NoRoom>;
+    /// Reserves `bytes` bytes. Returns `None` if memory is not counted.
+    fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom>;
 }
 
-/// What a request is beside its run. In two parts, because between them it may be joined with
-/// others.
+/// The parts of a request apart from its run. There are two, because the request may be joined with
+/// others between them.
 ///
-/// Both may be called more than once for one request; they run on whatever thread the model runs
-/// on.
+/// Both may be called several times for one request, on any thread that runs the model.
 pub trait Work: Send + 'static {
-    /// What decoding finds out for encoding.
+    /// Results of decoding that encoding needs.
     type Plan: Send + 'static;
     type Answer: Send + 'static;
     type Error: From<InferenceError> + Send + 'static;
 
-    /// Reads the request.
+    /// Decodes the request.
     fn decode(&self, ledger: &dyn Ledger) -> Result<(Inputs, Self::Plan), Self::Error>;
 
-    /// The outputs to run for, as indices into the signature's; `None` for all of them.
+    /// The outputs that the run must return, as indices into the signature's; `None` for all.
     fn outputs(plan: &Self::Plan) -> Option<&[usize]>;
 
-    /// The inputs of the runs after the first one, where the request is divided into groups of
+    /// The inputs of the runs after the first one, if the request is divided into groups of
     /// records. Each group is a run of its own.
     fn further(plan: &Self::Plan) -> &[Inputs];
 
-    /// How many records have to run one by one; `None` where one run answers them all. Asked before
-    /// the run, and once more with the outputs of a run for all records. Not asked of a request that
-    /// is divided into groups.
+    /// Number of records that have to run one by one; `None` if one run answers them all. Called
+    /// before the run, and again with the outputs of a run for all records, but not for a request
+    /// that is divided into groups.
     fn apart(&self, plan: &Self::Plan, outputs: Option<&[Value]>) -> Option<usize>;
 
-    /// Writes the answer. `runs` holds the outputs asked for, in that order, of the one run, of each
-    /// group's, or of each record's.
+    /// Encodes the answer. `runs` holds the requested outputs, in that order, of the one run, of
+    /// each group's run, or of each record's run.
     fn encode(&self, plan: Self::Plan, runs: &[Vec<Value>]) -> Result<Self::Answer, Self::Error>;
 }
 
 impl Model {
-    /// The model under the name that log and refusals give it.
+    /// Sets the model's name for the log and for error messages.
     pub fn called(self, name: String) -> Self {
         let standing = Arc::new(Standing::new(name, self.content().short()));
         Self { standing, ..self }
     }
 
-    /// The model's runs that are stuck. While there are any, [`Self::answer`] refuses.
+    /// The model's stuck runs. While there are any, [`Self::answer`] refuses requests.
     pub fn standing(&self) -> &Arc<Standing> {
         &self.standing
     }
@@ -92,8 +91,8 @@ impl Model {
         &self.manifest
     }
 
-    /// Drops what is of no use once the model is ready: the manifest's requests, and the bytes of
-    /// its tokenizer.
+    /// Drops what a ready model does not need: the manifest's requests, and the bytes of its
+    /// tokenizer.
     pub fn forget_files(&mut self) {
         let Manifest {
             warmup, golden, hints, ..
@@ -109,35 +108,34 @@ impl Model {
         }
     }
 
-    /// What the model's files hold.
+    /// The hash of the model's files.
     pub fn content(&self) -> &ContentHash {
         &self.resident.content
     }
 
-    /// Bytes of memory that the model was measured to take, shared with all models of the same
-    /// content. Mapped weights are not among them.
+    /// Measured bytes of the model, shared with all models of the same content. Does not include
+    /// mapped weights.
     pub fn memory(&self) -> u64 {
         self.resident.footprint().private
     }
 
-    /// Bytes that are free for others when it is unloaded, unless another name has the same
-    /// content.
+    /// Bytes that unloading the model frees, unless another name has the same content.
     pub fn charge(&self) -> u64 {
         self.resident.charge()
     }
 
-    /// Does `work` for a request of `size` bytes: here and now when that is expected to be short,
-    /// else on a compute thread when it is this model's turn, perhaps in a batch with others that
-    /// wait. At `deadline` the result is [`Deadline`](super::PoolError::Deadline) and a run that
-    /// goes on for this request alone is ended. Work on a compute thread holds a clone of `model`,
-    /// and so keeps it loaded, until it is over, which may be later than this future ends.
+    /// Runs `work` for a request of `size` bytes. A request that is expected to be short runs
+    /// inline; any other waits for a compute thread, and may be batched with others. At `deadline`
+    /// the result is [`Deadline`](super::PoolError::Deadline), and a run that only this request
+    /// waits for is cancelled. Work on a compute thread holds a clone of `model`, and so keeps it
+    /// loaded, until it ends, which may be later than this future.
     ///
-    /// Work that turns out to be long where it was expected to be short is ended and done again on
-    /// a compute thread; models have no state that a run could change.
+    /// If inline work takes longer than expected, the watchdog ends it, and it runs again on a
+    /// compute thread. This is safe because models have no state that a run could change.
     ///
     /// # Cancel safety
-    /// Dropping the future ends a run that goes on, unless others wait for it too, and gives the
-    /// place in the queue back.
+    /// Dropping the future frees the request's place in the queue. It also cancels a run, unless
+    /// other requests wait for the same run.
     pub async fn answer<W: Work>(
         model: &(impl AsRef<Model> + Clone + Send + Sync + 'static),
         size: usize,
@@ -146,24 +144,24 @@ impl Model {
     ) -> Result<W::Answer, W::Error> {
         let this = model.as_ref();
         this.standing.check()?;
-        let stays = placement::stays(this.resident.pace.expected(), size);
-        if stays {
-            let here = |cancel: &Cancel| guarded(|| this.answer_here(size, &work, cancel));
-            let watched = this.watchdog.watch(&this.standing, here);
+        let is_inline = placement::runs_inline(this.resident.stats.expected(), size);
+        if is_inline {
+            let inline = |cancel: &Cancel| guarded(|| this.answer_inline(size, &work, cancel));
+            let watched = this.watchdog.watch(&this.standing, inline);
             if let Watched::Done(answer) = watched.map_err(InferenceError::from)? {
                 return answer;
             }
-            this.resident.pace.suspect();
+            this.resident.stats.assume_long();
         }
-        let (pending, _hold, receiver) = Pending::new(model, size, deadline, stays, work);
+        let (pending, _handle, receiver) = PendingRequest::new(model, size, deadline, is_inline, work);
         let _place = this.lane.submit(pending).map_err(InferenceError::from)?;
         let answer = this.lane.result(receiver, deadline).await;
         answer.map_err(InferenceError::from)?
     }
 
-    fn answer_here<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
+    fn answer_inline<W: Work>(&self, size: usize, work: &W, cancel: &Cancel) -> Result<W::Answer, W::Error> {
         let _mark = crash::CrashMarker::new(self.content().short());
-        let stopwatch = self.resident.pace.stopwatch();
+        let stopwatch = self.resident.stats.stopwatch();
         let (inputs, plan) = work.decode(&*self.resident)?;
         let runs = records::run(
             self.signature(),
@@ -179,11 +177,11 @@ impl Model {
         .map_err(InferenceError::from)?;
         drop(inputs);
         let answer = work.encode(plan, &runs);
-        self.resident.pace.record(stopwatch, size);
+        self.resident.stats.record(stopwatch, size);
         answer
     }
 
-    /// The model's run and nothing else, on this thread and for as long as it takes.
+    /// Runs the model without decoding or encoding, on this thread and without a time limit.
     pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>) -> Result<Vec<Value>, RunError> {
         self.resident.session.run(inputs, outputs, &Cancel::new()?)
     }

@@ -1,100 +1,105 @@
-//! Where a request runs: on the thread that read it, or on a compute thread.
+//! Decides where a request runs: inline on the thread that read it, or on a compute thread.
 //!
-//! Handing a request to another thread and its answer back costs more CPU time than a small model takes to run, so
-//! short work stays where it is. What must not happen is that long work does: the thread answers `/ping` too. So a
-//! request stays only when its model's requests were short so far, when it is about as large as they were, and when the
-//! model has no operator whose work follows from values rather than sizes (`onnx_file.rs`). That is an expectation, not
-//! a proof; `watchdog.rs` ends a run that betrays it, at its next operator, and the model loses its trust for good.
+//! Handing a request to another thread and its answer back costs more CPU time than the run of a
+//! small model, so short work runs inline. Long work must not, because the thread also answers
+//! `/ping`. So a request runs inline only if its model's requests were short so far, if it is about
+//! as large as they were, and if the model has no operator whose work depends on values rather than
+//! sizes (`onnx_file.rs`). This is an expectation, not a proof: `watchdog.rs` ends a run that takes
+//! longer, at its next operator, and a compute thread repeats it. If the CPU time confirms that the
+//! request was long, the model's requests never run inline again.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Work expected to take longer than this is handed over: several times what handing over costs.
+/// Work that is expected to take longer runs on a compute thread: several times the handover cost.
 const SHORT: Duration = Duration::from_micros(200);
 
-/// Bodies of a few numbers differ by their digits.
-const SMALL_ANYWAY: usize = 512;
+/// Bodies up to this size count as equally large: those of a few numbers differ by their digits.
+const ALWAYS_SMALL: usize = 512;
 
-/// Larger bodies are handed over whatever the model: parsing one takes about as long as [`SHORT`].
+/// Larger bodies never run inline: parsing one takes about as long as [`SHORT`].
 const SMALL_BODY: usize = 64 << 10;
 
-/// What a model's requests were like, as moving averages over about eight of them. Concurrent updates may lose one
-/// another: these are estimates.
+/// Statistics of a model's requests, as moving averages over about eight of them. Concurrent
+/// updates may overwrite each other; these are estimates.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct RequestStats {
     /// Nanoseconds; 0 before the first request.
     time: AtomicU64,
-    /// Bytes of the bodies.
+    /// Bytes of the body.
     size: AtomicU64,
-    /// The last run was long on the clock: what the next one takes has to be known exactly.
-    doubted: AtomicBool,
-    /// Never to be expected to be short, or not any more.
-    distrusted: AtomicBool,
-    /// KiB of memory that requests took, by how large their bodies were ([`size_class`]); 0 where none was seen.
+    /// The last run was long by the wall clock, so the next one is measured by CPU time.
+    needs_exact_time: AtomicBool,
+    /// The model's requests never run inline, or not any more.
+    inline_disabled: AtomicBool,
+    /// KiB of memory that requests needed, by the size of their bodies ([`size_class`]); 0 without
+    /// a measurement.
     memory: [AtomicU32; SIZE_CLASSES],
 }
 
-/// Each is twice the one before. The first is for bodies up to [`SMALL_ANYWAY`], the last for a gigabyte and more.
+/// Number of size classes. Each is twice the one before; the first holds bodies up to
+/// [`ALWAYS_SMALL`], the last bodies of a gigabyte and more.
 const SIZE_CLASSES: usize = 22;
 
 fn size_class(size: usize) -> usize {
-    let doublings = (size / SMALL_ANYWAY)
+    let doublings = (size / ALWAYS_SMALL)
         .checked_ilog2()
         .map_or(0, |doublings| doublings as usize + 1);
     doublings.min(SIZE_CLASSES - 1)
 }
 
-/// What the next request is expected to be like.
+/// Expected time and size of the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedRequest {
     pub time: Duration,
     pub size: usize,
 }
 
-impl Pace {
-    /// `None` when nothing is known or may be concluded.
-    pub fn expected(&self) -> Option<Expected> {
+impl RequestStats {
+    /// Predicts the next request. `None` if it is not predictable.
+    pub fn expected(&self) -> Option<ExpectedRequest> {
         let time = self.time.load(Ordering::Relaxed);
-        if time == 0 || self.distrusted.load(Ordering::Relaxed) {
+        if time == 0 || self.inline_disabled.load(Ordering::Relaxed) {
             return None;
         }
-        Some(Expected {
+        Some(ExpectedRequest {
             time: Duration::from_nanos(time),
             size: usize::try_from(self.size.load(Ordering::Relaxed)).unwrap_or(usize::MAX),
         })
     }
 
-    /// Starts timing work on a thread that answers HTTP.
+    /// Starts to time inline work.
     pub fn stopwatch(&self) -> Stopwatch {
-        if self.doubted.load(Ordering::Relaxed) {
+        if self.needs_exact_time.load(Ordering::Relaxed) {
             Stopwatch::exact()
         } else {
             Stopwatch::quick()
         }
     }
 
-    /// Remembers what a request of `size` bytes took, which `stopwatch` was started for. Returns it.
+    /// Records a request of `size` bytes that `stopwatch` has timed. Returns its duration.
     pub fn record(&self, stopwatch: Stopwatch, size: usize) -> Duration {
         let took = stopwatch.elapsed();
         match stopwatch {
-            Stopwatch::Quick(_) if took > SHORT => self.doubted.store(true, Ordering::Relaxed),
+            Stopwatch::Quick(_) if took > SHORT => self.needs_exact_time.store(true, Ordering::Relaxed),
             Stopwatch::Quick(_) => self.average(took, size),
             Stopwatch::Exact(_) => self.record_exactly(took, size),
         }
         took
     }
 
-    /// Remembers what a request of `size` bytes took in CPU time.
+    /// Records the CPU time of a request of `size` bytes.
     pub fn record_exactly(&self, took: Duration, size: usize) {
-        self.doubted.store(false, Ordering::Relaxed);
+        self.needs_exact_time.store(false, Ordering::Relaxed);
         self.average(took, size);
     }
 
-    /// Bytes of memory that a request of `size` bytes is expected to take: what one of its size was seen to, else in proportion
-    /// to what the nearest smaller or larger one took. Before anything was seen it is `usual`, what a run of one row takes,
-    /// and what the body may become as tensors.
+    /// Bytes of memory that a request of `size` bytes is expected to need: the measurement of its
+    /// size class, or else one in proportion to the nearest smaller or larger class. Without a
+    /// measurement it is `usual`, which a run of one row needs, plus what the body may become as
+    /// tensors.
     pub fn expected_memory(&self, size: usize, usual: u64) -> u64 {
         let class = size_class(size);
         let seen = |class: usize| u64::from(self.memory[class].load(Ordering::Relaxed)) << 10;
@@ -106,8 +111,9 @@ impl Pace {
         larger.map_or(unseen, |larger| (seen(larger) >> (larger - class)).max(unseen))
     }
 
-    /// Remembers that requests with bodies of `size` bytes together took `peak` bytes of memory. What was more than expected
-    /// counts at once, less only by and by: to expect too little is to be without memory.
+    /// Records that requests with bodies of `size` bytes in total used `peak` bytes of memory. A
+    /// larger peak counts at once, a smaller one gradually: an estimate that is too low means
+    /// running out of memory.
     pub fn record_memory(&self, peak: u64, size: usize) {
         let memory = &self.memory[size_class(size)];
         let before = memory.load(Ordering::Relaxed);
@@ -135,30 +141,31 @@ impl Pace {
         update(&self.time, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Sends the next few requests to the compute threads, whose exact times then say what is to be expected.
-    pub fn suspect(&self) {
+    /// Sends the next few requests to compute threads, where they are measured exactly.
+    pub fn assume_long(&self) {
         let time = u64::try_from((2 * SHORT).as_nanos()).unwrap_or(u64::MAX);
         self.time.store(time, Ordering::Relaxed);
     }
 
-    pub fn distrust(&self) {
-        self.distrusted.store(true, Ordering::Relaxed);
+    pub fn disable_inline(&self) {
+        self.inline_disabled.store(true, Ordering::Relaxed);
     }
 }
 
-/// Whether work that was expected to be short has betrayed that beyond what scatter explains.
+/// Whether work that was expected to be short took much longer than the measurements vary.
 pub fn is_long(took: Duration) -> bool {
     took > SHORT * 10
 }
 
-/// What a request takes. The clock goes on while the thread is interrupted, which on a busy machine happens in the middle
-/// of the shortest run, but when it says "short" that is so, and reading it costs next to nothing. The thread's CPU time
-/// is exact, and takes a system call at either end: a tenth of what a small model's request costs in all.
+/// Measures the duration of a request. The wall clock also runs while the thread is interrupted,
+/// which on a busy machine happens in the middle of the shortest run. But when it shows a short
+/// run, the run was short, and reading it costs almost nothing. The thread's CPU time is exact, but
+/// needs a system call at either end: a tenth of the total cost of a small model's request.
 #[derive(Debug, Clone, Copy)]
 pub enum Stopwatch {
-    /// By the clock.
+    /// Wall clock.
     Quick(Instant),
-    /// By the CPU time of this thread.
+    /// CPU time of this thread.
     Exact(Duration),
 }
 
@@ -186,11 +193,11 @@ pub fn thread_time() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanoseconds)
 }
 
-/// Whether a request with a body of `size` bytes runs where it is. A model's first request never does.
-pub fn stays(expected: Option<Expected>, size: usize) -> bool {
+/// Whether a request with a body of `size` bytes runs inline. A model's first request never does.
+pub fn runs_inline(expected: Option<ExpectedRequest>, size: usize) -> bool {
     expected.is_some_and(|expected| {
-        // Work can grow with the square of the size, so this much more is four times the time.
-        let usual = expected.size.saturating_mul(2).max(SMALL_ANYWAY);
+        // Work can grow with the square of the size, so twice the size is four times the work.
+        let usual = expected.size.saturating_mul(2).max(ALWAYS_SMALL);
         size <= SMALL_BODY.min(usual) && expected.time <= SHORT
     })
 }
@@ -199,15 +206,15 @@ pub fn stays(expected: Option<Expected>, size: usize) -> bool {
 mod tests {
     use super::*;
 
-    fn expecting(micros: u64, size: usize) -> Option<Expected> {
-        Some(Expected {
+    fn expecting(micros: u64, size: usize) -> Option<ExpectedRequest> {
+        Some(ExpectedRequest {
             time: Duration::from_micros(micros),
             size,
         })
     }
 
     #[test]
-    fn only_usual_requests_to_models_known_to_be_fast_stay() {
+    fn only_usual_requests_to_fast_models_run_inline() {
         let table = [
             (None, 10, false),
             (expecting(3, 10), 10, true),
@@ -221,49 +228,55 @@ mod tests {
             (expecting(1_000_000, 10), 10, false),
         ];
         for (expected, size, stay) in table {
-            assert_eq!(stays(expected, size), stay, "{expected:?} {size}");
+            assert_eq!(runs_inline(expected, size), stay, "{expected:?} {size}");
         }
     }
 
     #[test]
-    fn the_pace_follows_what_is_recorded() {
-        let pace = Pace::default();
-        assert_eq!(pace.expected(), None);
-        pace.average(Duration::from_micros(10), 100);
-        assert_eq!(pace.expected(), expecting(10, 100));
-        pace.average(Duration::from_millis(20), 100);
-        assert!(!stays(pace.expected(), 1), "one slow run hands the next ones over");
+    fn the_stats_follow_the_recorded_requests() {
+        let stats = RequestStats::default();
+        assert_eq!(stats.expected(), None);
+        stats.average(Duration::from_micros(10), 100);
+        assert_eq!(stats.expected(), expecting(10, 100));
+        stats.average(Duration::from_millis(20), 100);
+        assert!(
+            !runs_inline(stats.expected(), 1),
+            "one slow run moves the next ones to compute threads"
+        );
         for _ in 0..100 {
-            pace.average(Duration::from_micros(10), 100);
+            stats.average(Duration::from_micros(10), 100);
         }
-        assert!(stays(pace.expected(), 1), "and fast ones bring them back");
-        pace.distrust();
-        pace.average(Duration::from_micros(10), 100);
-        assert!(!stays(pace.expected(), 1), "but not once it was ended");
+        assert!(runs_inline(stats.expected(), 1), "fast runs bring them back");
+        stats.disable_inline();
+        stats.average(Duration::from_micros(10), 100);
+        assert!(
+            !runs_inline(stats.expected(), 1),
+            "but not after inline runs were disabled"
+        );
     }
 
     #[test]
     fn the_memory_of_a_request_follows_its_size_and_the_largest_seen() {
         const KIB: u64 = 1 << 10;
-        let pace = Pace::default();
-        assert_eq!(pace.expected_memory(1000, 500), 4500, "nothing is known");
-        pace.record_memory(10 * KIB, 2000);
-        assert_eq!(pace.expected_memory(2000, 500), 10 * KIB);
-        assert_eq!(pace.expected_memory(10, 500), 10 * KIB / 4);
-        assert_eq!(pace.expected_memory(10, 20 * KIB), 20 * KIB + 40);
-        assert_eq!(pace.expected_memory(16_000, 500), 80 * KIB);
-        // What a small request took says nothing of larger ones that were seen.
-        pace.record_memory(9 * KIB, 10);
-        assert_eq!(pace.expected_memory(2000, 500), 10 * KIB);
-        pace.record_memory(50 * KIB, 2000);
-        assert_eq!(pace.expected_memory(2000, 500), 50 * KIB);
+        let stats = RequestStats::default();
+        assert_eq!(stats.expected_memory(1000, 500), 4500, "nothing is known");
+        stats.record_memory(10 * KIB, 2000);
+        assert_eq!(stats.expected_memory(2000, 500), 10 * KIB);
+        assert_eq!(stats.expected_memory(10, 500), 10 * KIB / 4);
+        assert_eq!(stats.expected_memory(10, 20 * KIB), 20 * KIB + 40);
+        assert_eq!(stats.expected_memory(16_000, 500), 80 * KIB);
+        // The memory of a small request does not predict that of larger ones.
+        stats.record_memory(9 * KIB, 10);
+        assert_eq!(stats.expected_memory(2000, 500), 10 * KIB);
+        stats.record_memory(50 * KIB, 2000);
+        assert_eq!(stats.expected_memory(2000, 500), 50 * KIB);
         for _ in 0..200 {
-            pace.record_memory(KIB, 2000);
+            stats.record_memory(KIB, 2000);
         }
-        assert_eq!(pace.expected_memory(2000, 500), KIB);
-        let pace = Pace::default();
-        pace.record_memory(u64::MAX, 0);
-        assert!(pace.expected_memory(usize::MAX, 0) > 1 << 50);
+        assert_eq!(stats.expected_memory(2000, 500), KIB);
+        let stats = RequestStats::default();
+        stats.record_memory(u64::MAX, 0);
+        assert!(stats.expected_memory(usize::MAX, 0) > 1 << 50);
     }
 
     #[test]
@@ -285,37 +298,37 @@ mod tests {
 
     #[test]
     fn the_longest_time_and_size_are_recorded_without_overflow() {
-        let pace = Pace::default();
-        pace.average(Duration::MAX, usize::MAX);
-        pace.average(Duration::MAX, usize::MAX);
-        pace.average(Duration::ZERO, 0);
-        assert!(pace.expected().unwrap().time > Duration::from_secs(1 << 30));
-        assert!(!stays(pace.expected(), usize::MAX));
+        let stats = RequestStats::default();
+        stats.average(Duration::MAX, usize::MAX);
+        stats.average(Duration::MAX, usize::MAX);
+        stats.average(Duration::ZERO, 0);
+        assert!(stats.expected().unwrap().time > Duration::from_secs(1 << 30));
+        assert!(!runs_inline(stats.expected(), usize::MAX));
     }
 
     #[test]
-    fn a_run_that_is_long_on_the_clock_has_the_next_one_measured_exactly() {
-        let pace = Pace::default();
-        pace.average(Duration::from_micros(10), 100);
+    fn after_a_long_run_by_the_wall_clock_the_next_one_is_measured_exactly() {
+        let stats = RequestStats::default();
+        stats.average(Duration::from_micros(10), 100);
         let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-        assert!(matches!(pace.stopwatch(), Stopwatch::Quick(_)));
-        pace.record(Stopwatch::Quick(long_ago), 100);
-        assert!(stays(pace.expected(), 1), "it may have been interrupted");
-        assert!(matches!(pace.stopwatch(), Stopwatch::Exact(_)));
-        pace.record(Stopwatch::exact(), 100);
-        assert!(stays(pace.expected(), 1), "it was");
-        assert!(matches!(pace.stopwatch(), Stopwatch::Quick(_)));
+        assert!(matches!(stats.stopwatch(), Stopwatch::Quick(_)));
+        stats.record(Stopwatch::Quick(long_ago), 100);
+        assert!(runs_inline(stats.expected(), 1), "the thread may have been interrupted");
+        assert!(matches!(stats.stopwatch(), Stopwatch::Exact(_)));
+        stats.record(Stopwatch::exact(), 100);
+        assert!(runs_inline(stats.expected(), 1), "it was interrupted");
+        assert!(matches!(stats.stopwatch(), Stopwatch::Quick(_)));
     }
 
     #[test]
-    fn a_suspect_is_handed_over_until_it_was_fast_a_few_times() {
-        let pace = Pace::default();
-        pace.average(Duration::from_micros(10), 100);
-        pace.suspect();
-        assert!(!stays(pace.expected(), 1));
+    fn a_model_assumed_to_be_long_runs_inline_again_after_a_few_fast_runs() {
+        let stats = RequestStats::default();
+        stats.average(Duration::from_micros(10), 100);
+        stats.assume_long();
+        assert!(!runs_inline(stats.expected(), 1));
         for _ in 0..8 {
-            pace.average(Duration::from_micros(10), 100);
+            stats.average(Duration::from_micros(10), 100);
         }
-        assert!(stays(pace.expected(), 1));
+        assert!(runs_inline(stats.expected(), 1));
     }
 }

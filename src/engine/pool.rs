@@ -1,19 +1,22 @@
-//! Threads that run jobs, fairly between lanes.
+//! Thread pools that share their threads fairly between lanes.
 //!
-//! Every model has a lane of its own. A free thread takes the next job of the lane that has waited longest since its
-//! last one, so a model that is asked a thousand times a second does not delay one that is asked once. A pool has
-//! `cores` threads for whoever comes first and `spare` ones for lanes of which nothing runs (`schedule.rs`): when slow
-//! runs hold all the cores, a model that comes along shares them at once rather than wait for an end.
+//! Each model has its own lane. A free thread takes the next job of the lane that has waited
+//! longest since its last job, so a model with a thousand requests a second does not delay a model
+//! with one. A pool has `cores` threads for any lane, and `spare` threads for lanes without a
+//! running job (`schedule.rs`): when slow runs hold all the cores, another model shares the cores
+//! at once instead of waiting for a run to end.
 //!
-//! A job that runs may take further ones of its own lane and do them with its own ([`Turn`]); that is how requests are
-//! batched. The same threads-and-lanes serve loads and unloads (a pool each, one lane): bounded, and never those that
-//! answer requests.
+//! A running job may take more jobs of its lane and do them together ([`Dispatch`]); this is how
+//! requests are batched. Loads and unloads use the same pools (one pool each, with one lane), so
+//! their number is limited and they never use the threads that answer requests.
 //!
-//! A job that does not end can be [given up](Seat::give_up): the pool stops counting it and starts another thread in the
-//! place of its own, which ends with the job (`seat.rs`).
+//! A job that does not end can be [given up](Slot::give_up): the pool stops counting its thread and
+//! starts a replacement; the old thread ends with the job (`seat.rs`).
 //!
-//! What always holds: the lock is held to move jobs and numbers, never while a job runs; a job whose [`lane::Place`] was
-//! dropped before it was taken is not started; a panic ends the job, not the thread.
+//! Invariants:
+//! - The lock is held to move jobs and numbers, never while a job runs.
+//! - A job whose [`lane::QueuePlace`] was dropped before a thread took it never starts.
+//! - A panic ends the job, not the thread.
 
 mod lane;
 mod schedule;
@@ -31,18 +34,18 @@ use rustix::thread::gettid;
 
 use super::allocator::Arena;
 
-use schedule::State;
-use seat::Left;
+use schedule::Schedule;
+use seat::SlotEnd;
 
 pub use lane::Lane;
 pub use schedule::Queued;
-pub use seat::{GiveUp, Seat};
-pub use turn::Turn;
+pub use seat::{GiveUp, Slot};
+pub use turn::Dispatch;
 
-/// Why a job has no result.
+/// Reason why a job has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
-    #[error("{waiting} requests wait for this model already; try again later, or raise --queue")]
+    #[error("{waiting} requests are already waiting for this model; try again later, or raise --queue")]
     QueueFull { waiting: usize },
     #[error("the deadline passed")]
     Deadline,
@@ -52,42 +55,42 @@ pub enum PoolError {
     Stopping,
 }
 
-/// How many jobs may run at once.
+/// The number and the properties of a pool's threads.
 #[derive(Debug, Clone, Copy)]
 pub struct Threads {
-    /// For any lane.
+    /// Threads for any lane.
     pub cores: usize,
-    /// In addition, for lanes of which nothing runs.
+    /// Additional threads, for lanes without a running job.
     pub spare: usize,
-    /// Bytes of stack of each; the system maps what is used.
+    /// Stack size of each thread in bytes; the system maps only what is used.
     pub stack: usize,
-    /// Where they allocate; `None` for where all threads do.
+    /// Arena for the threads' allocations; `None` for the default one.
     pub arena: Option<Arena>,
-    /// How much others go first, from 0 to 19, where there is not enough of the processor for all.
+    /// Niceness from 0 to 19: how much the threads yield to others when the cores are busy.
     pub nice: i32,
 }
 
-/// The stack that Rust gives to threads by default.
+/// Rust's default stack size for threads.
 pub const DEFAULT_STACK: usize = 2 << 20;
 
-/// What waits in a lane.
+/// A job that waits in a lane.
 pub trait Job: Send + Sized + 'static {
-    /// Does the job, and whatever it takes from its lane besides.
-    fn run(queued: Queued<Self>, turn: &Turn<Self>);
+    /// Does the job, and any other jobs that it takes from its lane.
+    fn run(queued: Queued<Self>, dispatch: &Dispatch<Self>);
 }
 
-/// A job that is all there is to it.
+/// A job that is a plain function.
 pub type Task = Box<dyn FnOnce() + Send>;
 
 impl Job for Task {
-    fn run(queued: Queued<Self>, _: &Turn<Self>) {
+    fn run(queued: Queued<Self>, _: &Dispatch<Self>) {
         (queued.job)();
     }
 }
 
-/// A running pool. Its threads end when it is dropped, each with the job that it has.
+/// A running pool. When it is dropped, each thread ends after its current job.
 pub struct Pool<J: Job = Task> {
-    shared: Arc<Shared<J>>,
+    shared: Arc<PoolShared<J>>,
 }
 
 impl<J: Job> fmt::Debug for Pool<J> {
@@ -98,17 +101,17 @@ impl<J: Job> fmt::Debug for Pool<J> {
     }
 }
 
-struct Shared<J> {
+struct PoolShared<J> {
     name: String,
     threads: Threads,
-    state: Mutex<State<J>>,
+    state: Mutex<Schedule<J>>,
     work: Condvar,
 }
 
 impl<J: Job> Pool<J> {
-    /// Starts the threads, called `name`.
+    /// Starts the threads with the name `name`.
     pub fn start(name: &str, threads: Threads) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(PoolShared {
             name: name.to_owned(),
             threads,
             state: Mutex::default(),
@@ -120,7 +123,7 @@ impl<J: Job> Pool<J> {
         Ok(Self { shared })
     }
 
-    /// A new lane in which `capacity` jobs may wait.
+    /// Adds a lane in which up to `capacity` jobs may wait.
     pub fn lane(&self, capacity: usize) -> Lane<J> {
         Lane {
             id: self.shared.state().add_lane(),
@@ -129,7 +132,7 @@ impl<J: Job> Pool<J> {
         }
     }
 
-    /// Jobs that threads have, and jobs that wait.
+    /// Number of running jobs and of waiting jobs.
     pub fn load(&self) -> (usize, usize) {
         self.shared.state().load()
     }
@@ -137,16 +140,16 @@ impl<J: Job> Pool<J> {
 
 impl<J: Job> Drop for Pool<J> {
     fn drop(&mut self) {
-        // Dropping a job, which tells whoever waits for it, is not done under the lock.
+        // Dropping a job notifies its caller, which must not happen under the lock.
         let dropped = self.shared.state().stop();
         drop(dropped);
         self.shared.work.notify_all();
     }
 }
 
-impl<J: Job> Shared<J> {
-    fn state(&self) -> MutexGuard<'_, State<J>> {
-        // Jobs run outside of the lock and nothing panics under it.
+impl<J: Job> PoolShared<J> {
+    fn state(&self) -> MutexGuard<'_, Schedule<J>> {
+        // Jobs run outside of the lock, and nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -157,17 +160,17 @@ impl<J: Job> Shared<J> {
             .name(self.name.clone())
             .stack_size(self.threads.stack)
             .spawn(move || {
-                // Of this thread alone, on Linux. Where it may not be changed, nobody goes first.
+                // On Linux, this affects only this thread. On failure, all threads stay equal.
                 let _ = rustix::process::nice(shared.threads.nice);
                 if let Some(Err(error)) = shared.threads.arena.map(Arena::enter) {
-                    tracing::debug!(%error, "enter an arena");
+                    tracing::debug!(%error, "failed to enter the allocation arena");
                 }
                 shared.serve();
             })
             .map(drop)
     }
 
-    /// The work of a thread: takes jobs until the pool stops, or until another thread has taken its place.
+    /// The main loop of a thread: takes jobs until the pool stops or a replacement has started.
     fn serve(self: &Arc<Self>) {
         let thread = gettid();
         let mut state = self.state();
@@ -176,17 +179,17 @@ impl<J: Job> Shared<J> {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            // One end can make two jobs startable, this lane's next and another's that had to wait for a core: whoever
-            // starts one wakes a thread for the next.
-            if state.next_turn(self.threads).is_some() {
+            // One job's end can make two jobs startable: the next of this lane, and one of another
+            // lane that waited for a core. So each thread that starts a job wakes another thread.
+            if state.next_startable(self.threads).is_some() {
                 self.work.notify_one();
             }
             drop(state);
-            let turn = Turn::new(Arc::new(Seat::new(Arc::clone(self), lane, thread)));
-            // A panic must not end the thread; what the job owned is dropped with it, which tells whoever waits.
-            let _ = catch_unwind(AssertUnwindSafe(|| J::run(job, &turn)));
+            let dispatch = Dispatch::new(Arc::new(Slot::new(Arc::clone(self), lane, thread)));
+            // A panic must not end the thread. It drops the job, which notifies the caller.
+            let _ = catch_unwind(AssertUnwindSafe(|| J::run(job, &dispatch)));
             state = self.state();
-            if turn.seat().leave(&mut state) == Left::Replaced {
+            if dispatch.slot().leave(&mut state) == SlotEnd::Replaced {
                 return;
             }
         }

@@ -1,19 +1,20 @@
-//! Preparing: what is done once with a model that this machine has not seen, in a process apart.
+//! Preparation of models that this machine has not seen, once per model and in a child process.
 //!
-//! An uploaded model is a program by a stranger. Loading one has been seen to abort the library, to
-//! hang it, and to take any amount of memory, and there is no way to end a load in one's own
-//! process. So a child (`child.rs`) loads it first, bounded in memory and time and without a
-//! network: what goes wrong there is a verdict on the content and touches nobody else. The same
-//! child writes the optimised model in ORT format, which the server then maps in a fraction of the
-//! time and the memory, runs it on made-up data (`probe.rs`) and measures what all of it takes.
-//! `cache.rs` keeps the result under the content's hash.
+//! An uploaded model is a program written by a stranger. Loading one can abort the library, hang
+//! it, or use any amount of memory, and a process cannot stop a load of its own. So a child process
+//! (`child.rs`) loads the model first, with limits on memory and time and without a network. A
+//! failure there is a verdict on the content and affects no other model.
 //!
-//! A child is used again as long as nothing goes wrong: starting one costs more than preparing a
-//! small model. That a model crashes, or takes too much memory, is believed only of a child that
-//! has seen no other model.
+//! The child also writes the optimised model in ORT format, which the server then maps in a
+//! fraction of the time and the memory. It runs the model on generated data (`probe.rs`) and
+//! measures the memory of each step. `cache.rs` stores the result under the content's hash.
 //!
-//! What always holds: no more children than threads here; each ends with its thread, with this
-//! process, and after a few idle seconds.
+//! A child is reused as long as nothing goes wrong, because starting one costs more than preparing
+//! a small model. A crash or an excess of memory counts against a model only if its child has seen
+//! no other model.
+//!
+//! Invariants: there are at most as many children as threads here; each child ends with its thread,
+//! with this process, and after a few idle seconds.
 
 mod cache;
 mod child;
@@ -43,108 +44,109 @@ use tokio::sync::oneshot;
 use super::runtime::Libraries;
 use super::session::SessionError;
 
-use process::Process;
-use queue::{Next, Queue};
+use process::ChildProcess;
+use queue::{NextJob, Queue};
 use verdict::prepare;
 
-pub use cache::{Cache, CacheError, Prepared, free_bytes, is_in_memory};
+pub use cache::{Prepared, PreparedCache, PreparedCacheError, free_bytes, is_in_memory};
 pub use child::run as run_child;
 pub use platform::Platform;
 pub use probe::{answered, ones};
-pub use protocol::{Findings, Job};
+pub use protocol::{Findings, PrepareJob};
 pub use sandbox::hide;
 
-/// The hidden command that makes a process of this binary a child.
+/// The hidden command that starts this binary as a child.
 pub const COMMAND: &str = "prepare";
 
-/// What a child takes before it has a model: ONNX Runtime's own. Measured: 9 MB.
+/// Bytes of a child before it has a model, which ONNX Runtime uses. Measured: 9 MB.
 pub const CHILD: u64 = 10 << 20;
 
-/// What a child takes beside what a model is estimated to, with pages that it has freed and not
-/// given back yet.
+/// Bytes that a child needs on top of the estimate for a model, including pages that it has freed
+/// but not returned yet.
 pub const SLACK: u64 = 5 << 20;
 
-/// How long a child without work is kept: the models of a deployment arrive one after another.
+/// Time that an idle child is kept: the models of a deployment arrive one after another.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Why a model was not prepared.
+/// Reason why a model was not prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     #[error(transparent)]
     Session(#[from] SessionError),
-    #[error("{stage} the model ends ONNX Runtime with {signal}")]
+    #[error("{stage} the model crashed ONNX Runtime with {signal}")]
     Crashed { stage: &'static str, signal: String },
-    #[error("loading the model does not end within {0:?} (--prepare-timeout)")]
+    #[error("loading the model took longer than {0:?}; raise --prepare-timeout if the model is sound")]
     TimedOut(Duration),
-    #[error("loading the model takes more than {0} bytes, which a model of its size has no use for (--prepare-memory)")]
+    #[error("loading the model needed more than {0} bytes, the limit for a model of this size; raise --prepare-memory")]
     MemoryBomb(u64),
-    /// Not the model's fault: nothing in a child sends it that signal.
-    #[error("the system ends the processes that prepare the model, as it does when memory is short")]
+    /// Not the model's fault: nothing in a child sends this signal to it.
+    #[error("the system killed the processes that prepare the model, as it does when memory is short")]
     Killed,
     /// Not the model's fault.
-    #[error("no process to prepare models in could be started: {0}")]
+    #[error("failed to start a process that prepares models: {0}")]
     NoChild(Arc<io::Error>),
     #[error("the server is stopping")]
     Stopping,
 }
 
-/// How children are started and bounded.
+/// The libraries, number and time limit of children.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ChildConfig {
     pub libraries: Libraries,
-    /// Children at a time.
+    /// Maximum number of children.
     pub processes: usize,
-    /// The longest that a child may take for a model.
+    /// Time limit of a child for one model.
     pub timeout: Duration,
 }
 
 /// Prepares models. Its threads and their children end when it is dropped.
 #[derive(Debug)]
 pub struct Preparer {
-    requests: Arc<Queue<Request>>,
+    requests: Arc<Queue<PrepareRequest>>,
 }
 
 #[derive(Debug)]
-struct Request {
-    job: Job,
-    result: oneshot::Sender<Outcome>,
+struct PrepareRequest {
+    job: PrepareJob,
+    result: oneshot::Sender<PrepareOutcome>,
 }
 
-type Outcome = Result<Findings, PrepareError>;
+type PrepareOutcome = Result<Findings, PrepareError>;
 
 impl Preparer {
-    pub fn start(settings: &Settings) -> io::Result<Self> {
+    pub fn start(config: &ChildConfig) -> io::Result<Self> {
         let preparer = Self {
             requests: Arc::new(Queue::new()),
         };
-        for _ in 0..settings.processes {
-            let (requests, settings) = (Arc::clone(&preparer.requests), settings.clone());
+        for _ in 0..config.processes {
+            let (requests, config) = (Arc::clone(&preparer.requests), config.clone());
             thread::Builder::new()
                 .name("prepare".to_owned())
-                .spawn(move || serve(&requests, &settings))?;
+                .spawn(move || serve(&requests, &config))?;
         }
         Ok(preparer)
     }
 
-    /// Bytes that the next job takes beside its model: those of a child, unless one waits.
+    /// Bytes that the next job needs in addition to its model: those of a new child, unless one is
+    /// idle.
     pub fn start_cost(&self) -> u64 {
-        // Its memory is in use already.
+        // The memory of an idle child is in use already.
         if self.requests.has_idle_child() { 0 } else { CHILD }
     }
 
-    /// Does `job` in a child, when one is free.
-    pub async fn prepare(&self, job: Job) -> Result<Findings, PrepareError> {
+    /// Runs `job` in a child, as soon as one is free.
+    pub async fn prepare(&self, job: PrepareJob) -> Result<Findings, PrepareError> {
         self.begin(job).await.map_err(|_| PrepareError::Stopping)?
     }
 
-    /// As [`Self::prepare`], on a thread that may wait.
-    pub fn prepare_blocking(&self, job: Job) -> Result<Findings, PrepareError> {
+    /// Like [`Self::prepare`], on a thread that may block.
+    pub fn prepare_blocking(&self, job: PrepareJob) -> Result<Findings, PrepareError> {
         self.begin(job).blocking_recv().map_err(|_| PrepareError::Stopping)?
     }
 
-    fn begin(&self, job: Job) -> oneshot::Receiver<Outcome> {
+    fn begin(&self, job: PrepareJob) -> oneshot::Receiver<PrepareOutcome> {
         let (result, receiver) = oneshot::channel();
-        self.requests.push(Request { job, result });
+        self.requests.push(PrepareRequest { job, result });
         receiver
     }
 }
@@ -155,43 +157,43 @@ impl Drop for Preparer {
     }
 }
 
-/// What a thread does: hands jobs to its child.
-fn serve(requests: &Queue<Request>, settings: &Settings) {
-    let mut child: Option<Process> = None;
-    let mut done: Option<(oneshot::Sender<Outcome>, Outcome)> = None;
+/// The main loop of a thread: hands jobs to its child.
+fn serve(requests: &Queue<PrepareRequest>, config: &ChildConfig) {
+    let mut child: Option<ChildProcess> = None;
+    let mut done: Option<(oneshot::Sender<PrepareOutcome>, PrepareOutcome)> = None;
     loop {
         let last = done.take();
-        let tell = || {
+        let report_last = || {
             if let Some((result, outcome)) = last {
                 let _ = result.send(outcome);
             }
         };
         let next = match &child {
             None => {
-                tell();
+                report_last();
                 requests.next()
             }
-            Some(_) => requests.next_within(IDLE, tell),
+            Some(_) => requests.next_within(IDLE, report_last),
         };
         match next {
-            Next::Job(request) if request.result.is_closed() => {}
-            Next::Job(request) => {
-                let outcome = prepare(&mut child, &request.job, settings.timeout, || {
-                    Process::start(settings, request.job.place())
+            NextJob::Job(request) if request.result.is_closed() => {}
+            NextJob::Job(request) => {
+                let outcome = prepare(&mut child, &request.job, config.timeout, || {
+                    ChildProcess::start(config, request.job.place())
                 });
                 done = Some((request.result, outcome));
             }
-            Next::Idle => child = None,
-            Next::Closed => return,
+            NextJob::Idle => child = None,
+            NextJob::Closed => return,
         }
     }
 }
 
-/// Removes what a child may have left of a file that nobody wants.
+/// Removes a file that a child may have left unfinished.
 pub fn discard(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::debug!(%error, "remove an unfinished file");
+        tracing::debug!(%error, "failed to remove an unfinished file");
     }
 }

@@ -1,5 +1,5 @@
-//! The findings about a content before the server loads it: from the cache, or from a child that is
-//! asked now.
+//! Obtains the findings about a content before the server loads it: from the cache, or from a child
+//! process that prepares it now.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,74 +7,78 @@ use std::time::Duration;
 
 use super::artifact::{Facts, PrivateCopy};
 use super::content::ContentHash;
-use super::memory::{self, Another};
-use super::prepare::{self, Cache, CacheError, Findings, Job, Platform, PrepareError, Prepared, Preparer};
+use super::memory::{self, Replacement};
+use super::prepare::{
+    self, Findings, Platform, PrepareError, PrepareJob, Prepared, PreparedCache, PreparedCacheError, Preparer,
+};
 use super::runtime::Libraries;
 use super::session::SessionError;
 use super::{Engine, LoadError};
 
-/// As many times what models like it take is enough for any that is sound. More would make room for
-/// a hostile one.
+/// A model may use this many times the usual memory before a crash counts as its own fault. More
+/// would evict other models for a hostile one.
 const PLENTY: u64 = 4;
 
-/// How unknown models are prepared.
+/// The configuration for preparing unknown models.
 #[derive(Debug, Clone)]
-pub struct Prepare {
-    /// Children at a time.
+pub struct PrepareConfig {
+    /// Maximum number of child processes.
     pub processes: usize,
-    /// The longest that a child may take for a model.
+    /// Time limit of a child for one model.
     pub timeout: Duration,
-    /// Bytes that any model may take while it is prepared; larger ones may take ten times their
-    /// weights.
+    /// Bytes that preparing any model may use; larger models may use ten times their weights.
     pub memory: u64,
-    /// Where prepared models are kept.
+    /// Folder of the prepared models.
     pub folder: PathBuf,
-    /// Bytes that prepared models may take there.
+    /// Maximum total size of the prepared models in bytes.
     pub folder_bytes: u64,
 }
 
-/// What is needed to prepare models.
+/// The preparer and the cache of its results.
 #[derive(Debug)]
 pub struct Preparing {
     preparer: Preparer,
-    pub(super) cache: Arc<Cache>,
+    pub(super) cache: Arc<PreparedCache>,
     memory: u64,
 }
 
 impl Preparing {
-    pub fn start(settings: &Prepare, libraries: &Libraries, platform: &Platform) -> std::io::Result<Self> {
-        let cache = match Cache::open(&settings.folder, settings.folder_bytes, platform) {
+    pub fn start(config: &PrepareConfig, libraries: &Libraries, platform: &Platform) -> std::io::Result<Self> {
+        let cache = match PreparedCache::open(&config.folder, config.folder_bytes, platform) {
             Ok(cache) => cache,
-            Err(error @ (CacheError::Unusable { .. } | CacheError::NotOurs(_) | CacheError::InMemory { .. })) => {
+            Err(
+                error @ (PreparedCacheError::Unusable { .. }
+                | PreparedCacheError::NotOurs(_)
+                | PreparedCacheError::InMemory { .. }),
+            ) => {
                 tracing::warn!(
-                    "prepared models are not kept: {error}; --cache-dir names another folder. Models take longer to load \
-                     and more memory"
+                    "prepared models are not kept: {error}; set --cache-dir to another folder. Without it, models take \
+                     longer to load and need more memory"
                 );
-                Cache::without_folder()
+                PreparedCache::without_folder()
             }
         };
         Ok(Self {
-            preparer: Preparer::start(&prepare::Settings {
+            preparer: Preparer::start(&prepare::ChildConfig {
                 libraries: libraries.clone(),
-                processes: settings.processes,
-                timeout: settings.timeout,
+                processes: config.processes,
+                timeout: config.timeout,
             })?,
             cache: Arc::new(cache),
-            memory: settings.memory,
+            memory: config.memory,
         })
     }
 }
 
-/// What preparing a model usually takes at the most: what loading it does, and what is to be
-/// written.
-fn usual(facts: Facts) -> u64 {
+/// Bytes that preparing a model usually needs: the load, and the prepared form to write.
+fn usual_memory(facts: Facts) -> u64 {
     memory::load_estimate(facts.widest(), facts.has_trees)
         .saturating_add(facts.widest())
         .saturating_add(prepare::SLACK)
 }
 
 impl Engine {
-    /// The findings about `content` and its prepared form, when this machine has seen it before.
+    /// Looks up the findings about `content` and its prepared form in the cache.
     pub(super) async fn known(
         &self,
         preparing: &Preparing,
@@ -85,7 +89,7 @@ impl Engine {
         found.await.map_err(LoadError::Pool)
     }
 
-    /// Prepares the model of which `copy` is the private copy. `None` when it can only be tried.
+    /// Prepares the model in `copy`. `None` if there is no process to prepare it in.
     pub(super) async fn prepared(
         &self,
         preparing: &Preparing,
@@ -93,8 +97,8 @@ impl Engine {
         copy: &PrivateCopy,
     ) -> Result<Option<Prepared>, LoadError> {
         let cache = Arc::clone(&preparing.cache);
-        // A child tries and measures on the CPU, where it can be bounded; its result is not good
-        // for a GPU.
+        // A child tries and measures on the CPU, where its resources can be limited; a form that
+        // it writes is useless on a GPU.
         let is_written = self.gpu.is_none();
         let unfinished = self.loads.run(move || is_written.then(|| cache.unfinished()).flatten());
         let unfinished = unfinished.await.map_err(LoadError::Pool)?;
@@ -106,10 +110,10 @@ impl Engine {
                 let _ = self.files.run(move || drop(unfinished)).await;
                 return match error {
                     LoadError::Prepare(PrepareError::NoChild(reason)) => {
-                        tracing::warn!(%reason, "a model is loaded unprepared: there is no process to prepare it in");
+                        tracing::warn!(%reason, "loading a model unprepared: there is no process to prepare it in");
                         Ok(None)
                     }
-                    // Another try would take minutes, or be in vain.
+                    // Another attempt would take minutes, or fail again.
                     LoadError::Prepare(
                         error
                         @ (PrepareError::Crashed { .. } | PrepareError::TimedOut(_) | PrepareError::MemoryBomb(_)),
@@ -129,21 +133,21 @@ impl Engine {
         kept.await.map_err(LoadError::Pool).map(Some)
     }
 
-    /// What it takes to come by another model of this kind.
-    pub(super) fn another(&self, facts: Facts) -> Another {
+    /// Memory needed to load a replacement of this kind.
+    pub(super) fn replacement(&self, facts: Facts) -> Replacement {
         match &self.preparing {
-            None => Another {
+            None => Replacement {
                 peak: memory::load_estimate(facts.widest(), facts.has_trees),
                 child: 0,
             },
-            Some(preparing) => Another {
-                peak: usual(facts),
+            Some(preparing) => Replacement {
+                peak: usual_memory(facts),
                 child: preparing.preparer.start_cost(),
             },
         }
     }
 
-    /// The findings of a child about the artifact in `copy`.
+    /// Asks a child for the findings about the artifact in `copy`.
     async fn findings(
         &self,
         preparing: &Preparing,
@@ -151,8 +155,8 @@ impl Engine {
         prepared: Option<PathBuf>,
     ) -> Result<Findings, LoadError> {
         let artifact = copy.artifact();
-        let usual = usual(artifact.facts);
-        // What no model needs: it would be a mistake to unload the others for it.
+        let usual = usual_memory(artifact.facts);
+        // A sound model never needs more, so other models are not unloaded for it.
         let most = preparing.memory.max(artifact.facts.widest().saturating_mul(10));
         let budget = self.budget.clone();
         let child = preparing.preparer.start_cost();
@@ -162,14 +166,14 @@ impl Engine {
             .run(move || budget.prepare(memory.saturating_add(child), weights));
         let mut reserved = match reserved.await.map_err(LoadError::Pool)? {
             Ok(reserved) => reserved,
-            // Not all that can be widened is: rows of a float16 table are cast after they are
-            // looked up.
+            // Not all constants that can be widened are: rows of a float16 table are cast after
+            // they are looked up.
             Err(_) if artifact.facts.widened > 0 => {
                 let narrow = Facts {
                     widened: 0,
                     ..artifact.facts
                 };
-                memory = self::usual(narrow).min(most);
+                memory = usual_memory(narrow).min(most);
                 let budget = self.budget.clone();
                 let reserved = self
                     .loads
@@ -180,7 +184,7 @@ impl Engine {
         };
         let mut fold = true;
         loop {
-            let job = Job {
+            let job = PrepareJob {
                 model: artifact.model.clone(),
                 weights: artifact.facts.weights,
                 is_ort_format: artifact.is_ort_format,
@@ -197,12 +201,12 @@ impl Engine {
             };
             let short_of_memory = match &error {
                 PrepareError::Session(SessionError::OutOfMemory) => true,
-                // Not every failed allocation is survived.
+                // A process does not survive every failed allocation.
                 PrepareError::Crashed { .. } => false,
                 _ => return Err(error.into()),
             };
             if memory >= most && short_of_memory && fold && artifact.facts.widened > 0 {
-                // Left as they are, constants take much less.
+                // Constants that are not folded need much less memory.
                 fold = false;
                 continue;
             }
@@ -215,17 +219,17 @@ impl Engine {
                 .into());
             }
             drop(reserved);
-            // In a new child: the last one is gone, or not to be trusted with more.
+            // Use a new child: the last one has ended, or must not get more memory.
             let child = prepare::CHILD;
-            // As much as there is, when that is enough more to be worth another try.
+            // Reserve as much as possible, if it is enough more to be worth another attempt.
             let (budget, least) = (self.budget.clone(), memory.saturating_add(memory / 4).min(most));
             let more = self
                 .loads
                 .run(move || budget.prepare_up_to(least.saturating_add(child), most.saturating_add(child)));
             match more.await.map_err(LoadError::Pool)? {
                 Ok((more, bytes)) => (reserved, memory) = (more, bytes - child),
-                // A crash may be an allocation that failed, too; so it is believed only of a child
-                // that had plenty.
+                // A crash may be a failed allocation too, so it counts only if the child had
+                // plenty of memory.
                 Err(refused) if short_of_memory || memory < usual.saturating_mul(PLENTY) => return Err(refused.into()),
                 Err(_) => return Err(error.into()),
             }

@@ -1,10 +1,10 @@
-//! Content that did harm, remembered for a while.
+//! Remembers harmful content for a while.
 //!
-//! A model that crashed, hung or ate the memory of whoever tried it does so again under any other name, so what is
-//! remembered is its content, not its name. Not for ever: the machine may have been short of something just then, and a
-//! hash in a list that nobody can see is hard to explain a week later.
+//! A model that crashed, hung or exhausted the memory does so again under any other name, so the
+//! quarantine stores its content, not its name. An entry expires, because the machine may just have
+//! been short of memory, and a hidden entry is hard to explain a week later.
 //!
-//! What always holds: at most [`MOST`] are remembered; one that has run out of its time is as one that never was.
+//! Invariants: there are at most [`MOST`] entries; an expired entry has no effect.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use super::content::ContentHash;
 
-/// Contents that are remembered at once. Each was sent by somebody; whoever sends more makes the oldest forgotten.
+/// Maximum number of entries. A new one beyond it replaces the oldest.
 const MOST: usize = 4096;
 
-/// Longest reason, in bytes: reasons may quote what the content made a library say.
+/// Maximum length of a reason in bytes: a reason may quote text that the content controls.
 const MAX_REASON: usize = 512;
 
-/// The content is refused at present.
+/// Error for content that is refused at present.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}; it may be tried again in {}", humantime::format_duration(whole_seconds(*.retry_after)))]
 pub struct Quarantined {
@@ -30,18 +30,18 @@ pub struct Quarantined {
 #[derive(Debug)]
 pub struct Quarantine {
     ttl: Duration,
-    /// Locked to look one up or to write one down.
-    entries: Mutex<HashMap<u64, Entry>>,
+    /// Locked to look up or to add an entry.
+    entries: Mutex<HashMap<u64, QuarantineEntry>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct QuarantineEntry {
     reason: String,
     until: Instant,
 }
 
 impl Quarantine {
-    /// Remembers each content for `ttl`.
+    /// Creates an empty quarantine with entries that last for `ttl`.
     pub fn new(ttl: Duration) -> Self {
         Self {
             ttl,
@@ -49,12 +49,12 @@ impl Quarantine {
         }
     }
 
-    /// Refuses `content` (a [`ContentHash::short`]) from now on. The reason is said to whoever loads it.
+    /// Refuses `content` (a [`ContentHash::short`]) from now on. Clients that load it get `reason`.
     pub fn add(&self, content: u64, reason: String) {
         self.add_until(content, reason, Instant::now(), self.ttl);
     }
 
-    /// As [`Quarantine::add`], for a content whose time began earlier.
+    /// Like [`Quarantine::add`], for a content that was quarantined earlier.
     pub fn add_for(&self, content: u64, reason: String, remaining: Duration) {
         self.add_until(content, reason, Instant::now(), remaining);
     }
@@ -73,10 +73,10 @@ impl Quarantine {
             }
         }
         let until = now + ttl;
-        entries.insert(content, Entry { reason, until });
+        entries.insert(content, QuarantineEntry { reason, until });
     }
 
-    /// Whether `content` may be loaded.
+    /// Fails if `content` is quarantined.
     pub fn check(&self, content: &ContentHash) -> Result<(), Quarantined> {
         self.check_at(content.short(), Instant::now())
     }
@@ -97,13 +97,13 @@ impl Quarantine {
         })
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
-        // Nothing panics under it.
+    fn entries(&self) -> MutexGuard<'_, HashMap<u64, QuarantineEntry>> {
+        // Nothing panics while the lock is held.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Rounded up: whoever comes back when he was told to is not sent away again.
+/// Rounds up, so that a client that waits as long as reported is not refused again.
 fn whole_seconds(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }
@@ -115,7 +115,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(600);
 
     #[test]
-    fn content_is_refused_with_the_reason_until_its_time_is_over() {
+    fn content_is_refused_with_the_reason_until_its_entry_expires() {
         let (quarantine, now) = (Quarantine::new(TTL), Instant::now());
         quarantine.add_until(1, "it crashed".to_owned(), now, TTL);
         let refused = quarantine.check_at(1, now + Duration::from_millis(500)).unwrap_err();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_reason_and_the_last_time_count() {
+    fn a_later_entry_replaces_the_reason_and_the_time() {
         let (quarantine, now) = (Quarantine::new(TTL), Instant::now());
         quarantine.add_until(1, "first".to_owned(), now, TTL);
         quarantine.add_until(1, "second".to_owned(), now + TTL / 2, TTL);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn when_too_many_are_remembered_the_oldest_is_forgotten() {
+    fn beyond_the_maximum_the_oldest_entry_is_dropped() {
         let (quarantine, now) = (Quarantine::new(TTL), Instant::now());
         for content in 0..=MOST as u64 {
             let then = now + Duration::from_millis(content);

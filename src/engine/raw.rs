@@ -1,19 +1,18 @@
-//! ONNX Runtime's C API, where the `ort` crate's safe one does not reach. Almost all of the crate's
-//! `unsafe` is here; the rest is the allocator (`allocator.rs`) and the handlers of a crash
-//! (`crash.rs`, `division/trap.rs`).
+//! The parts of ONNX Runtime's C API that the `ort` crate's safe API does not cover. Almost all
+//! `unsafe` code of this crate is here; the rest is the allocator (`allocator.rs`) and the crash
+//! handlers (`crash.rs`, `division/trap.rs`).
 //!
 //! Five things need it:
 //! - **Concurrent runs.** `ort::session::Session::run` takes `&mut self`, so one session could
-//!   serve one request at a time. The C API's `Run` is documented as thread-safe for a session
-//!   ("multiple threads can run the same session"), and is so for the CPU execution provider;
-//!   sessions with another one take turns (`session.rs`). [`run`] calls it behind `&Session`.
-//! - **Borrowed tensors.** Inputs are handed over as windows of the request body, outputs are taken
-//!   over as the memory ONNX Runtime allocated. Nothing is copied on the way, except strings and an
-//!   output that aliases an input.
-//! - **Shapes that are not declared.** The C API tells a scalar from a value of unknown rank; `ort`
+//!   serve one request at a time. The C API documents `Run` as thread-safe for a session ("multiple
+//!   threads can run the same session"), which holds for the CPU execution provider; sessions with
+//!   another provider run one request at a time (`session.rs`). [`run`] calls it behind `&Session`.
+//! - **Borrowed tensors.** Inputs are slices of the request body, and outputs are the memory that
+//!   ONNX Runtime allocated. Nothing is copied, except strings and an output that aliases an input.
+//! - **Undeclared shapes.** The C API distinguishes a scalar from a value of unknown rank; `ort`
 //!   does not.
-//! - **One arena for all sessions on a GPU** ([`share_arena`]), and **where a graph's nodes run**
-//!   ([`nodes_by_provider`]).
+//! - **One arena for all sessions on a GPU** ([`share_arena`]).
+//! - **The execution providers of a graph's nodes** ([`nodes_by_provider`]).
 
 #![expect(unsafe_code, reason = "the C API of ONNX Runtime; every block says why it is sound")]
 
@@ -36,12 +35,12 @@ use value::{OwnedValue, input_value, output_value};
 
 pub use value::data_type;
 
-/// Keeps ONNX Runtime from reporting home.
+/// Disables ONNX Runtime's telemetry.
 ///
 /// Official builds from 1.29 on start an uploader while the environment is created, before the API
-/// call that turns it off can be made. A variable, read by the library at that moment, keeps it
-/// from starting. Call this first of all in `main`: it returns false, having done nothing, when
-/// other threads run already or that cannot be known.
+/// call that disables it can be made. An environment variable, which the library reads at that
+/// moment, prevents the start. Call this first in `main`: it does nothing and returns false if
+/// other threads already run, or if that cannot be determined.
 #[must_use]
 pub fn disable_telemetry() -> bool {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
@@ -56,9 +55,9 @@ pub fn disable_telemetry() -> bool {
     alone
 }
 
-/// Ends the process at once, without running C++ static destructors: a thread that is still inside
-/// a session would crash in them, and giving memory back one session at a time is wasted work when
-/// all of it goes.
+/// Ends the process at once, without running C++ static destructors. A thread that is still inside
+/// a session would crash in them, and freeing one session after another is wasted work when all of
+/// the memory is about to be freed.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` is in every libc, takes any status and touches no memory of ours.
     unsafe extern "C" {
@@ -67,7 +66,7 @@ pub fn exit_now(code: i32) -> ! {
     _exit(code)
 }
 
-/// Whether the `index`-th input (or output) declares a shape at all. Without one every rank is
+/// Whether the `index`-th input (or output) declares a shape. Without a shape, every rank is
 /// accepted.
 pub fn has_shape(session: &Session, side: Side, index: usize) -> ort::Result<bool> {
     let mut info: *mut OrtTypeInfo = ptr::null_mut();
@@ -90,19 +89,19 @@ pub fn has_shape(session: &Session, side: Side, index: usize) -> ort::Result<boo
     }
 }
 
-/// Whether `info` is of a tensor, or of an optional tensor, that declares a shape.
+/// Whether `info` describes a tensor, or an optional tensor, that declares a shape.
 ///
 /// # Safety
-/// `info` is a live type's.
+/// `info` must point to a live type info.
 unsafe fn tensor_has_shape(info: *const OrtTypeInfo) -> ort::Result<bool> {
     let (mut optional, mut contained, mut tensor) = (ptr::null(), ptr::null_mut(), ptr::null());
-    // SAFETY: `info` is alive, and both places are valid. What is given borrows from `info`; it is
+    // SAFETY: `info` is alive, and both places are valid. The result borrows from `info`; it is
     // null for another type.
     ortsys![unsafe CastTypeInfoToOptionalTypeInfo(info, &mut optional)?];
     if !optional.is_null() {
-        // SAFETY: `optional` is alive as long as `info`. What is given is a copy of ours.
+        // SAFETY: `optional` lives as long as `info`. The result is a copy that we own.
         ortsys![unsafe GetOptionalContainedTypeInfo(optional, &mut contained)?];
-        // SAFETY: the copy is alive, it is no optional type again, and it is released once, here.
+        // SAFETY: the copy is alive, it is not optional itself, and it is released once, here.
         return unsafe {
             let has_shape = tensor_has_shape(contained);
             (ortsys![ReleaseTypeInfo])(contained);
@@ -118,15 +117,15 @@ unsafe fn tensor_has_shape(info: *const OrtTypeInfo) -> ort::Result<bool> {
 #[derive(Debug, Clone, Copy)]
 pub enum Side {
     Input,
-    /// Inputs that have an initializer.
+    /// Inputs with an initializer.
     Overridable,
     Output,
 }
 
-/// Makes an arena for the memory of the CUDA device `device`, of at most `limit` bytes, for all
-/// sessions of `environment` that have `session.use_env_allocators` set. Once per device.
+/// Creates an arena of at most `limit` bytes for the memory of the CUDA device `device`. All
+/// sessions of `environment` with `session.use_env_allocators` share it. Call it once per device.
 pub fn share_arena(environment: &Environment, device: u16, limit: Option<usize>) -> ort::Result<()> {
-    /// Extends by growing steps, so that what different models leave behind is in few pieces.
+    /// Extends the arena by growing steps, which leaves less fragmentation between models.
     const NEXT_POWER_OF_TWO: usize = 0;
     const WITHOUT_LIMIT: usize = 0;
     let memory = MemoryInfo::new(
@@ -138,7 +137,7 @@ pub fn share_arena(environment: &Environment, device: u16, limit: Option<usize>)
     let keys = [c"max_mem".as_ptr(), c"arena_extend_strategy".as_ptr()];
     let values = [limit.unwrap_or(WITHOUT_LIMIT), NEXT_POWER_OF_TWO];
     let mut configuration = ptr::null_mut();
-    // SAFETY: both arrays have as many items as is said, the keys are NUL-terminated, and
+    // SAFETY: both arrays have `keys.len()` items, the keys are NUL-terminated, and
     // `configuration` is a valid place for the result.
     ortsys![unsafe CreateArenaCfgV2(keys.as_ptr(), values.as_ptr(), keys.len(), &mut configuration)?];
     // SAFETY: environment, memory info and configuration are alive, the environment synchronises
@@ -159,8 +158,8 @@ pub fn share_arena(environment: &Environment, device: u16, limit: Option<usize>)
     }
 }
 
-/// How many of the graph's nodes which execution provider runs. The session must have been created
-/// with `session.record_ep_graph_assignment_info` set.
+/// Counts the graph's nodes by the execution provider that runs them. The session must have been
+/// created with `session.record_ep_graph_assignment_info`.
 pub fn nodes_by_provider(session: &Session) -> ort::Result<BTreeMap<String, usize>> {
     let (mut parts, mut count) = (ptr::null(), 0);
     // SAFETY: the session is alive, and both places are valid. The array belongs to the session.
@@ -169,26 +168,24 @@ pub fn nodes_by_provider(session: &Session) -> ort::Result<BTreeMap<String, usiz
     if count == 0 {
         return Ok(nodes);
     }
-    // SAFETY: the library has just said that `count` items lie there; they live as long as the
+    // SAFETY: the library has just returned an array of `count` items, which live as long as the
     // session.
     for &part in unsafe { slice::from_raw_parts(parts, count) } {
         let (mut name, mut of_part, mut count) = (ptr::null(), ptr::null(), 0);
         // SAFETY: `part` is one of the session's; the place is valid.
         ortsys![unsafe EpAssignedSubgraph_GetEpName(part, &mut name)?];
-        // SAFETY: as above. The array is not looked at.
+        // SAFETY: as above. The array is not read.
         ortsys![unsafe EpAssignedSubgraph_GetNodes(part, &mut of_part, &mut count)?];
-        // SAFETY: a NUL-terminated text that belongs to the session.
+        // SAFETY: a NUL-terminated string that belongs to the session.
         let name = unsafe { CStr::from_ptr(name) };
         *nodes.entry(name.to_string_lossy().into_owned()).or_default() += count;
     }
     Ok(nodes)
 }
 
-/// Runs `session` on `inputs`, each by its name, and returns the values of `output_names`, in that
-/// order.
+/// Runs `session` on the named `inputs` and returns the values of `output_names`, in that order.
 ///
-/// May be called from any number of threads for one session that has the CPU's execution provider
-/// alone.
+/// Any number of threads may call this for one session that uses only the CPU execution provider.
 pub fn run<'a>(
     session: &Session,
     inputs: impl Iterator<Item = (&'a CStr, &'a Tensor)>,
@@ -211,10 +208,10 @@ pub fn run<'a>(
     // - The names are NUL-terminated and outlive the call, as do the input values and the buffers
     //   they borrow (the tensors are borrowed for the whole function). ONNX Runtime does not write
     //   to graph inputs.
-    // - The run options may be told to terminate by another thread meanwhile: that is what the C
-    //   API has the call for, and it does nothing but set a flag that the run reads.
-    // - `outputs` has a null pointer per name, which asks ONNX Runtime to allocate; what it has not
-    //   filled stays null.
+    // - Another thread may terminate the run through its options meanwhile. The C API allows that;
+    //   the call only sets a flag that the run reads.
+    // - `outputs` has a null pointer per name, which makes ONNX Runtime allocate the value; outputs
+    //   that it does not fill stay null.
     let status = unsafe {
         (ortsys![Run])(
             session.ptr().cast_mut(),

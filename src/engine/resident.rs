@@ -1,10 +1,9 @@
-//! What is in memory of a model: one session for all names under which the same content is loaded.
+//! A model in memory: one session for all names under which the same content is loaded.
 //!
-//! A thousand tenants often start from the same model. Sessions may be shared because they have no
-//! state that a run could change; what belongs to a name, such as its place in the queue, is
-//! `model.rs`'s.
+//! A thousand tenants often start from the same model. Sessions can be shared because they have no
+//! state that a run could change. State of a name, such as its queue, belongs to `model.rs`.
 //!
-//! What always holds: at most one session of a content exists, or is being made, at a time.
+//! Invariant: at most one session of a content exists, or is being created, at a time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,42 +15,45 @@ use super::artifact::{Facts, PrivateCopy};
 use super::batch::BatchingEvidence;
 use super::content::ContentHash;
 use super::gpu::Gpu;
-use super::memory::{self, Another, Budget, Footprint, Load, Loaded, MappedFile, NoRoom, Working};
+use super::memory::{
+    self, Budget, Footprint, LoadRequest, MappedFile, ModelReservation, NoRoom, Replacement, RequestMemory,
+};
 use super::model::Ledger;
-use super::placement::Pace;
+use super::placement::RequestStats;
 use super::prepare::{Findings, Prepared};
 use super::runtime::Environment;
-use super::session::{Form, Session};
+use super::session::{ModelForm, Session};
 use crate::shared::SharedMap;
 use crate::tensor::OutputRows;
 
-/// A session, what was learnt of it, and the memory reserved for it.
+/// A session, its measurements, and the memory reserved for it.
 #[derive(Debug)]
 pub struct Resident {
     pub content: ContentHash,
-    // Dropped in this order: memory is given back when it is free.
+    // Fields drop in this order: the reservation ends when the memory is free.
     pub session: Session,
-    pub pace: Pace,
-    /// What is known of joining requests; nothing when the model was not prepared.
+    pub stats: RequestStats,
+    /// Evidence for batching; `None` if the model was not prepared.
     pub evidence: Option<BatchingEvidence>,
     has_unbounded_work: bool,
     _file: Option<MappedFile>,
-    memory: Loaded,
+    memory: ModelReservation,
 }
 
-/// Bytes of a model beside its session: its place in the directory, and what reads and writes the
-/// bodies of its requests. Measured without a manifest, in a server that is filled until the first
-/// refusal: 2 KiB are too few for one unload to make room for another model, 4 KiB are enough.
+/// Bytes of a model apart from its session: its entry in the catalog, and the readers and writers
+/// of its requests. Measured without a manifest, in a server that is filled until the first
+/// refusal: with 2 KiB, one unload does not make enough memory free for another model; 4 KiB are
+/// enough.
 const BESIDE_SESSION: u64 = 4 << 10;
 
 impl Resident {
-    /// Makes a session of what `source` says. Takes as long as the model is large.
+    /// Creates a session from `source`. The time grows with the size of the model.
     pub fn create(
         environment: &Environment,
         budget: &Budget,
         content: ContentHash,
-        source: &Source,
-        another: Another,
+        source: &SessionSource,
+        replacement: Replacement,
         gpu: Option<&OnGpu>,
     ) -> Result<Self, LoadError> {
         let facts = source.facts;
@@ -61,11 +63,11 @@ impl Resident {
             |findings| (findings.load_peak, findings.private),
         );
         let mapped = known.map_or(0, |findings| findings.mapped);
-        let loading = budget.load(&Load {
+        let loading = budget.load(&LoadRequest {
             peak,
             private: private.saturating_add(BESIDE_SESSION),
             mapped,
-            another,
+            replacement,
         })?;
         let file = source.is_prepared.then(|| budget.map_file(file_size(&source.file)));
         let before = allocator::thread_balance();
@@ -78,8 +80,8 @@ impl Resident {
         session.set_rows(&source.rows);
         let taken = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
         let footprint = Footprint {
-            // A session grows in its first run, and parts of a large one are made by other threads.
-            // On a GPU it was measured with weights that are not in this memory.
+            // A session grows in its first run, and other threads allocate parts of a large one.
+            // On a GPU, the weights are not in this process's memory.
             private: BESIDE_SESSION
                 + match known {
                     Some(findings) if gpu.is_none() => taken.max(findings.private),
@@ -96,15 +98,15 @@ impl Resident {
                 return Err(refused.into());
             }
         };
-        let pace = Pace::default();
-        // A thread that waits for a GPU uses no CPU time, which is what short runs are told by.
+        let stats = RequestStats::default();
+        // A thread that waits for a GPU uses no CPU time, so its runs would look short.
         if facts.has_unbounded_work || gpu.is_some() {
-            pace.distrust();
+            stats.disable_inline();
         }
         Ok(Self {
             content,
             session,
-            pace,
+            stats,
             evidence: known.map(|findings| BatchingEvidence {
                 axes: findings.axes.clone(),
                 trial: findings.independent_rows,
@@ -119,61 +121,61 @@ impl Resident {
         self.memory.footprint()
     }
 
-    /// What it counts for against the limit.
+    /// Bytes that count against the limit.
     pub fn charge(&self) -> u64 {
         self.memory.charge()
     }
 
-    /// Reserves what a request with a body of `size` bytes is expected to take; nothing where that
-    /// is little.
-    pub fn reserve_request(&self, size: usize) -> Result<Option<Working>, NoRoom> {
+    /// Reserves the memory that a request with a body of `size` bytes is expected to need; nothing
+    /// if that is little.
+    pub fn reserve_request(&self, size: usize) -> Result<Option<RequestMemory>, NoRoom> {
         const LITTLE: u64 = 64 << 10;
         let usual = self.footprint().workspace;
         let expected = if self.has_unbounded_work {
-            // What one request took says nothing of the next.
+            // The memory of one request does not predict that of the next.
             usual
         } else {
-            self.pace.expected_memory(size, usual)
+            self.stats.expected_memory(size, usual)
         };
         (expected > LITTLE).then(|| self.memory.request(expected)).transpose()
     }
 }
 
 impl Ledger for Resident {
-    fn reserve(&self, bytes: u64) -> Result<Option<Working>, NoRoom> {
+    fn reserve(&self, bytes: u64) -> Result<Option<RequestMemory>, NoRoom> {
         self.memory.request(bytes).map(Some)
     }
 }
 
-/// 0 for a file that is gone, which the library says better.
+/// Size of the file; 0 if it is gone, which ONNX Runtime then reports better.
 fn file_size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-/// Where a session is made, if not on the CPU.
+/// A GPU on which the session is created.
 #[derive(Debug, Clone)]
 pub struct OnGpu {
     pub gpu: Arc<Gpu>,
-    /// Where TensorRT keeps this model's engines.
+    /// Folder in which TensorRT keeps this model's engines.
     pub engines: Option<PathBuf>,
 }
 
-/// The files and findings that a session is made of.
+/// The files and findings from which a session is created.
 #[derive(Debug)]
-pub struct Source {
+pub struct SessionSource {
     file: PathBuf,
     is_prepared: bool,
     facts: Facts,
-    /// Keeps an uploaded model's files until the session is made.
+    /// Keeps an uploaded model's files until the session is created.
     _copy: Option<Arc<PrivateCopy>>,
-    /// What was measured, when it is this form that was.
+    /// Measurements of this form of the model.
     findings: Option<Findings>,
-    /// What the trial says of the outputs, whichever form was tried; empty without a trial.
+    /// Results of the trial for the outputs, whichever form was tried; empty without a trial.
     rows: Vec<OutputRows>,
 }
 
-impl Source {
-    /// The prepared form where there is one, else the uploaded model.
+impl SessionSource {
+    /// Selects the prepared form if there is one, otherwise the uploaded model.
     pub fn of(uploaded: Arc<PrivateCopy>, prepared: Option<Prepared>) -> Self {
         let findings = prepared.as_ref().map(|prepared| prepared.findings.clone());
         prepared.and_then(Self::prepared).unwrap_or_else(|| Self {
@@ -189,7 +191,8 @@ impl Source {
         })
     }
 
-    /// The uploaded model, with what is known of its outputs: for when the prepared form is gone.
+    /// Selects the uploaded model and keeps what is known of its outputs. Used when the prepared
+    /// form is gone.
     pub fn uploaded(&self, uploaded: Arc<PrivateCopy>) -> Self {
         Self {
             rows: self.rows.clone(),
@@ -197,7 +200,7 @@ impl Source {
         }
     }
 
-    /// The prepared form, when there is one.
+    /// Selects the prepared form, if there is one.
     pub fn prepared(prepared: Prepared) -> Option<Self> {
         Some(Self {
             file: prepared.file?,
@@ -217,11 +220,11 @@ impl Source {
         &self.file
     }
 
-    fn form(&self) -> Form<'_> {
+    fn form(&self) -> ModelForm<'_> {
         if self.is_prepared {
-            Form::Prepared(&self.file)
+            ModelForm::Prepared(&self.file)
         } else {
-            Form::Uploaded(&self.file)
+            ModelForm::Uploaded(&self.file)
         }
     }
 }

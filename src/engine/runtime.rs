@@ -1,13 +1,12 @@
-//! The process-wide ONNX Runtime environment, committed once, before any session.
+//! The process-wide ONNX Runtime environment, created once, before any session.
 //!
-//! ONNX Runtime's defaults suit one model in one process: a thread pool per session, whose threads
-//! spin while they wait. With hundreds of models the spinning threads of idle sessions starve the
-//! busy ones. So there is one pool for all sessions that are worth it (`session.rs`) and it does
-//! not spin; a session makes no threads of its own.
+//! ONNX Runtime's defaults suit one model per process: each session has a thread pool, whose
+//! threads spin while they wait. With hundreds of models, the spinning threads of idle sessions
+//! starve the busy ones. So all sessions that benefit from threads (`session.rs`) share one pool
+//! that does not spin, and no session creates threads of its own.
 //!
-//! The library is loaded at run time, so that one binary serves with the CPU build and with a GPU
-//! build alike. It is looked for where people put it, in the order of [`candidates`], and only
-//! there.
+//! The library is loaded at run time, so that one binary works with the CPU build and with a GPU
+//! build. The search covers the folders of [`candidates`], in that order, and no others.
 
 use std::env;
 use std::fs::File;
@@ -22,13 +21,13 @@ use super::gpu::{self, Gpu};
 use super::raw;
 use super::session::without_places;
 
-/// Names the library explicitly, as the `ort` crate's own variable does.
+/// Environment variable with the library's path; the `ort` crate uses the same one.
 pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// The library's file name, without and with its version.
+/// File names of the library, without and with its version.
 const FILE_NAMES: [&str; 3] = ["libonnxruntime.so", "libonnxruntime.so.1", "libonnxruntime.so.1.31.1"];
 
-/// Where `scripts/onnxruntime` puts the library, relative to the root of a checkout.
+/// Folder of the library that `scripts/onnxruntime` downloads, relative to a checkout's root.
 const CHECKOUT_FOLDER: &str = ".onnxruntime";
 
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +39,7 @@ pub enum RuntimeError {
     NotFound { looked_in: String },
     #[error("{path}, which --onnxruntime or {LIBRARY_VARIABLE} names, does not exist")]
     Missing { path: String },
-    #[error("load {path} as ONNX Runtime 1.31 or newer")]
+    #[error("failed to load {path} as ONNX Runtime 1.31 or newer")]
     Load {
         path: String,
         #[source]
@@ -57,9 +56,9 @@ pub enum RuntimeError {
          expected a shared library for this machine that exports RegisterCustomOps"
     )]
     Operators { path: String, message: String },
-    #[error("create ONNX Runtime's environment")]
+    #[error("failed to create ONNX Runtime's environment")]
     Environment(#[from] ort::Error),
-    #[error("handle the signal of integer divisions without a result")]
+    #[error("failed to install the signal handler for integer divisions without a result")]
     Signal(#[source] std::io::Error),
     #[error("--provider {provider} cannot be used with {library}: {message} ({explanation})")]
     Provider {
@@ -70,17 +69,17 @@ pub enum RuntimeError {
     },
 }
 
-/// The shared libraries that a process runs models with.
+/// The shared libraries that run models.
 #[derive(Debug, Clone, Default)]
 pub struct Libraries {
-    /// ONNX Runtime's, when it is named explicitly.
+    /// ONNX Runtime's library, if its path is configured.
     pub onnxruntime: Option<PathBuf>,
-    /// Those of custom operators, which the operator of the server trusts as much as the server
-    /// itself.
+    /// Libraries of custom operators. The administrator of the server trusts them as much as the
+    /// server itself.
     pub operators: Vec<PathBuf>,
 }
 
-/// ONNX Runtime's environment, and what every session in it gets.
+/// ONNX Runtime's environment, with the operators that every session gets.
 #[derive(Debug, Clone)]
 pub struct Environment {
     ort: ort::environment::Environment,
@@ -90,15 +89,15 @@ pub struct Environment {
 /// A library of custom operators.
 #[derive(Debug)]
 struct Operators {
-    /// Its real path. The library's loader knows a library that is loaded by its path, and opens no
-    /// file again: a sandboxed process can make sessions with libraries that it cannot read any
-    /// more.
+    /// Its canonical path. The dynamic loader recognises a loaded library by its path and does not
+    /// open the file again, so a sandboxed process can create sessions with libraries that it can
+    /// no longer read.
     path: PathBuf,
     hash: blake3::Hash,
 }
 
 impl Environment {
-    /// The options of a new session, with the custom operators registered.
+    /// Creates the options of a new session, with the custom operators registered.
     pub fn session(&self) -> Result<SessionBuilder, ort::Error> {
         let builder = ort::session::Session::builder(&self.ort)?;
         self.operators.iter().try_fold(builder, |builder, operators| {
@@ -106,16 +105,15 @@ impl Environment {
         })
     }
 
-    /// A hash of the custom operator libraries; empty without any.
+    /// The hashes of the custom operator libraries; empty if there are none.
     pub fn operators(&self) -> String {
         let hashes = self.operators.iter().map(|operators| operators.hash.to_hex());
         hashes.map(|hash| hash.to_string()).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// Loads the libraries and creates the environment with a pool of `threads` threads, the caller's
-/// included. With a `gpu`, also sees to it that sessions can be made there; it is returned when
-/// they can.
+/// Loads the libraries and creates the environment with a pool of `threads` threads, including the
+/// caller's. With a `gpu`, also checks that sessions can be created on it, and returns it if so.
 pub fn start(
     libraries: &Libraries,
     threads: usize,
@@ -137,7 +135,7 @@ pub fn start(
         .with_telemetry(false)
         .with_global_thread_pool(pool)
         .build()?;
-    // First: the registries of a process's first session are not to be charged to a library.
+    // First, so that the process-wide registries are not part of any library's measurement.
     warm_up(&environment, None)?;
     let operators = libraries
         .operators
@@ -163,18 +161,18 @@ pub fn start(
             message,
         });
     }
-    tracing::warn!("models run on the CPU, since none can run on a GPU: {message} ({explanation})");
+    tracing::warn!("models run on the CPU, because the GPU cannot be used: {message} ({explanation})");
     Ok((environment, None))
 }
 
-/// Loads a library of custom operators for as long as the process lives, and tries whether it can
-/// be registered.
+/// Loads a library of custom operators for the life of the process, and checks that it can be
+/// registered.
 fn load_operators(environment: &ort::environment::Environment, path: &Path) -> Result<Operators, RuntimeError> {
     let unreadable = |source| RuntimeError::OperatorsFile {
         path: path.display().to_string(),
         source,
     };
-    // A name without a folder would be looked for in the system's folders.
+    // The loader would search the system's folders for a path without a folder.
     let real = path.canonicalize().map_err(unreadable)?;
     let mut hasher = blake3::Hasher::new();
     let file = File::open(&real).map_err(unreadable)?;
@@ -185,7 +183,8 @@ fn load_operators(environment: &ort::environment::Environment, path: &Path) -> R
             path: path.display().to_string(),
             message: without_places(error.message()),
         })?;
-    // ONNX Runtime unloads a library with the last options and session that have it.
+    // Keep the builder: ONNX Runtime unloads a library with the last options or session that
+    // use it.
     std::mem::forget(builder);
     Ok(Operators {
         path: real,
@@ -193,9 +192,9 @@ fn load_operators(environment: &ort::environment::Environment, path: &Path) -> R
     })
 }
 
-/// Creates and drops a session of one operator. The first session of a process makes the operator
-/// registries, 1.3 MB that would otherwise be charged to the first model, and the first one on a
-/// GPU CUDA's context, some hundred MB.
+/// Creates and drops a session of one operator. The first session of a process creates the operator
+/// registries, 1.3 MB that would otherwise be charged to the first model. The first one on a GPU
+/// creates CUDA's context, some hundred MB.
 fn warm_up(environment: &ort::environment::Environment, gpu: Option<&Gpu>) -> ort::Result<()> {
     /// An ONNX model, `y = Identity(x)` over one float, as protobuf.
     const IDENTITY: &[u8] = b"\x08\x08::\
@@ -205,8 +204,8 @@ fn warm_up(environment: &ort::environment::Environment, gpu: Option<&Gpu>) -> or
         B\x02\x10\x11";
     let mut builder = ort::session::Session::builder(environment)?;
     if let Some(gpu) = gpu {
-        // In this order: the arena is the provider's, whose library this loads, and what is wrong
-        // with that is said best here.
+        // The order matters: the arena belongs to the provider, whose library this call loads, and
+        // this call has the better error if the library cannot be loaded.
         builder = builder.with_execution_providers(gpu.providers(None))?;
         raw::share_arena(environment, gpu.device, gpu.limit())?;
         builder = builder.with_config_entry("session.use_env_allocators", "1")?;
@@ -214,7 +213,7 @@ fn warm_up(environment: &ort::environment::Environment, gpu: Option<&Gpu>) -> or
     builder.commit_from_memory(IDENTITY).map(drop)
 }
 
-/// The library's path: `library` (the value of [`LIBRARY_VARIABLE`]) when given, else the first
+/// Finds the library: `library` (the value of [`LIBRARY_VARIABLE`]) if given, otherwise the first
 /// candidate that exists.
 fn find(library: Option<&Path>) -> Result<PathBuf, RuntimeError> {
     if let Some(library) = library {
@@ -243,8 +242,9 @@ fn find(library: Option<&Path>) -> Result<PathBuf, RuntimeError> {
         })
 }
 
-/// Beside the executable; in `../lib`; in the folder of scripts/onnxruntime, when the executable is
-/// cargo's (`target/<profile>/` or, for test programs, `target/<profile>/deps/`).
+/// Folders that may contain the library: the executable's folder; `../lib`; the folder of
+/// `scripts/onnxruntime`, if cargo built the executable (`target/<profile>/`, or
+/// `target/<profile>/deps/` for test programs).
 fn candidates(executable: &Path) -> Vec<PathBuf> {
     let Some(folder) = executable.parent() else {
         return Vec::new();
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_library_is_looked_for_beside_the_executable_then_in_lib_then_in_the_checkout() {
+    fn the_search_order_is_the_executables_folder_then_lib_then_the_checkout() {
         let table: [(&str, &[&str]); 3] = [
             ("/usr/bin/longshore", &["/usr/bin", "/usr/lib"]),
             (
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_library_that_does_not_exist_is_said_by_name() {
+    fn a_library_path_that_does_not_exist_is_in_the_error() {
         let error = find(Some(Path::new("/nowhere/libonnxruntime.so"))).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -1,16 +1,16 @@
-//! One model's ONNX Runtime session: its options, its signature, its run.
+//! A model's ONNX Runtime session: its options, its signature, its run.
 //!
-//! What always holds: a session makes no threads, keeps no arena (freed tensors go back to the
-//! allocator, which gives them back to the system), and runs for any number of callers at once. A
-//! large one shares the process's one pool of threads within a run; a small one runs on its
-//! caller's thread alone ([`POOLED_WEIGHTS`]).
+//! Invariants: a session creates no threads, keeps no arena (freed tensors go back to the
+//! allocator, which returns them to the system), and serves any number of concurrent callers. A
+//! large session shares the process's thread pool within a run; a small one runs on its caller's
+//! thread alone ([`POOLED_WEIGHTS`]).
 //!
-//! A session on a GPU is another matter: its memory on the device is the shared arena's (`gpu.rs`),
-//! and its runs take turns. ONNX Runtime allows concurrent runs there too, but they have given
+//! A session on a GPU differs: its device memory belongs to the shared arena (`gpu.rs`), and it
+//! runs one request at a time. ONNX Runtime allows concurrent runs there too, but they have caused
 //! wrong states and illegal memory accesses, which end the process (onnxruntime#3828,
-//! pykeio/ort#348), and are why the `ort` crate wants `&mut` for every run (pykeio/ort#402).
-//! TensorRT's provider locks around its one execution context in any case. A device that is busy
-//! with one run has little to give to the next.
+//! pykeio/ort#348); this is why the `ort` crate requires `&mut` for every run (pykeio/ort#402).
+//! TensorRT's provider locks around its one execution context anyway, and a device that is busy
+//! with one run has little capacity left for another.
 
 mod cancel;
 mod error;
@@ -40,40 +40,39 @@ pub use cancel::Cancel;
 pub use error::{RunError, SessionError};
 pub use redact::without_places;
 
-/// Bytes of weights from which on a session splits its operators over the process's pool. Below,
-/// waking a thread of the pool costs more than it saves: for 32 rows through an 11 KB model it
-/// doubled the CPU time of the request. Above, a lone request is answered sooner (1.8 times on two
-/// cores for a 100 MB ResNet-50).
+/// Bytes of weights from which a session splits its operators over the process's pool. For smaller
+/// sessions, waking a thread of the pool costs more than it saves: for 32 rows through an 11 KB
+/// model it doubled the CPU time of the request. For larger ones, a single request is faster (1.8
+/// times on two cores for a 100 MB ResNet-50).
 const POOLED_WEIGHTS: u64 = 16 << 20;
 
-/// Bytes of weights up to which they are used as they lie in the file. Above, ONNX Runtime repacks
-/// what its matrix kernels read, which makes runs up to three times faster and takes the weights a
-/// second time. For tiny models the gain is a tenth of a few microseconds, and the copy a third of
-/// what they take.
+/// Bytes of weights up to which a session uses them as they are in the file. For larger models,
+/// ONNX Runtime repacks the weights of its matrix kernels, which makes runs up to three times
+/// faster and needs the memory of the weights a second time. For tiny models, the gain is a tenth
+/// of a few microseconds, and the copy a third of the model's memory.
 const UNPACKED_WEIGHTS: u64 = 64 << 10;
 
-/// Bytes of a constant from which on it is large, as ONNX Runtime reads numbers.
+/// Bytes from which a constant counts as large; a string, because ONNX Runtime's option is one.
 const LARGE_CONSTANT: &str = "65536";
 
-/// A model's file, and how it is to be read.
+/// A model's file and its form.
 #[derive(Debug, Clone, Copy)]
-pub enum Form<'a> {
-    /// As it was uploaded: ONNX, or ORT format, read into memory and optimised.
+pub enum ModelForm<'a> {
+    /// The uploaded file: ONNX or ORT format, read into memory and optimised.
     Uploaded(&'a Path),
-    /// Optimised already, in ORT format: mapped, and not to be changed as long as the session
-    /// lives.
+    /// The optimised file in ORT format. It is mapped, and must not change while the session lives.
     Prepared(&'a Path),
 }
 
-/// Which constants ONNX Runtime folds.
+/// The constants that ONNX Runtime folds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Folding {
     All,
-    /// Those whose result is small: shapes, masks, biases.
+    /// Constants with small results: shapes, masks, biases.
     Small,
 }
 
-/// A session and what it takes and gives.
+/// A session and its signature.
 #[derive(Debug)]
 pub struct Session {
     session: ort::session::Session,
@@ -81,22 +80,22 @@ pub struct Session {
     input_names: Vec<CString>,
     optional_names: Vec<CString>,
     output_names: Vec<CString>,
-    /// Locked for a run, by sessions whose runs take turns.
+    /// Locked during a run; `Some` if the session runs one request at a time.
     turn: Option<Mutex<()>>,
-    /// Whether its operators are split over the process's pool.
+    /// Whether runs split their operators over the process's pool.
     is_pooled: bool,
 }
 
 impl Session {
-    /// Creates the session of a model with so many bytes of `weights`. Takes as long as the model
-    /// is large; call it on a thread that may wait.
-    pub fn open(environment: &Environment, form: Form<'_>, weights: u64) -> Result<Self, SessionError> {
-        let (Form::Uploaded(file) | Form::Prepared(file)) = form;
+    /// Creates the session of a model with `weights` bytes of weights. The time grows with the size
+    /// of the model; call it on a thread that may block.
+    pub fn open(environment: &Environment, form: ModelForm<'_>, weights: u64) -> Result<Self, SessionError> {
+        let (ModelForm::Uploaded(file) | ModelForm::Prepared(file)) = form;
         guarded(file, || {
             let builder = options(environment, weights)?;
             let mut builder = match form {
-                Form::Uploaded(_) => builder,
-                Form::Prepared(_) => builder
+                ModelForm::Uploaded(_) => builder,
+                ModelForm::Prepared(_) => builder
                     .with_optimization_level(GraphOptimizationLevel::Disable)?
                     .with_config_entry("session.load_model_format", "ORT")?
                     .with_config_entry("session.use_memory_mapped_ort_model", "1")?
@@ -107,7 +106,7 @@ impl Session {
         .map(|session| session.with_weights(weights))
     }
 
-    /// As [`Self::open`], of an uploaded model on a GPU. TensorRT keeps its engines in `engines`.
+    /// Like [`Self::open`], for an uploaded model on a GPU. TensorRT keeps engines in `engines`.
     pub fn open_on(
         gpu: &Gpu,
         environment: &Environment,
@@ -125,7 +124,7 @@ impl Session {
         tracing::debug!(
             model = %model.display(),
             nodes = ?raw::nodes_by_provider(&session.session).unwrap_or_default(),
-            "a model's nodes by where they run"
+            "number of the model's nodes by execution provider"
         );
         Ok(Self {
             turn: Some(Mutex::default()),
@@ -133,9 +132,9 @@ impl Session {
         })
     }
 
-    /// Creates the session of an uploaded model as [`Self::open`] does, and writes its optimised
-    /// graph to `prepared`, in ORT format: a file to be opened as [`Form::Prepared`], by the same
-    /// library on the same kind of processor.
+    /// Creates the session of an uploaded model like [`Self::open`], and writes its optimised graph
+    /// to `prepared` in ORT format. The same library can open that file as [`ModelForm::Prepared`],
+    /// on the same kind of processor.
     pub fn convert(
         environment: &Environment,
         model: &Path,
@@ -157,14 +156,14 @@ impl Session {
         .map(|session| session.with_weights(weights))
     }
 
-    /// As [`Self::open`], of an uploaded model whose large constants are left as they are.
+    /// Like [`Self::open`], for an uploaded model whose large constants are not folded.
     pub fn open_unfolded(environment: &Environment, model: &Path, weights: u64) -> Result<Self, SessionError> {
         guarded(model, || {
             unfolded(options(environment, weights)?)?.commit_from_file(model)
         })
     }
 
-    /// Creates the session of an uploaded model in memory, which has no external data.
+    /// Creates the session of an uploaded model in memory, without external data.
     pub fn open_bytes(environment: &Environment, model: &[u8], weights: u64) -> Result<Self, SessionError> {
         guarded(Path::new(""), || {
             options(environment, weights)?.commit_from_memory(model)
@@ -193,8 +192,7 @@ impl Session {
         })
     }
 
-    /// The session of a model with so many bytes of weights, by which [`options`] has chosen its
-    /// threads.
+    /// Records whether [`options`] has given a session of this size the process's pool.
     fn with_weights(self, weights: u64) -> Self {
         Self {
             is_pooled: weights >= POOLED_WEIGHTS,
@@ -206,7 +204,7 @@ impl Session {
         &self.signature
     }
 
-    /// Takes over what is known of the outputs, one for each, beyond what the model declares.
+    /// Adds what is known of the rows of each output beyond the model's declaration.
     pub fn set_rows(&mut self, rows: &[OutputRows]) {
         if rows.len() == self.signature.outputs.len() {
             for (output, &rows) in self.signature.outputs.iter_mut().zip(rows) {
@@ -215,14 +213,14 @@ impl Session {
         }
     }
 
-    /// Runs the model on one tensor per input, in the signature's order, and returns the outputs
-    /// with the given indices (all of them for `None`), in that order. What is not asked for is not
-    /// computed where that is possible.
+    /// Runs the model on one tensor per input, in the signature's order. Returns the outputs with
+    /// the given indices (all for `None`), in that order. ONNX Runtime skips the computation of
+    /// other outputs if possible.
     pub fn run(&self, inputs: &[Tensor], outputs: Option<&[usize]>, cancel: &Cancel) -> Result<Vec<Value>, RunError> {
         self.run_given(inputs, &[], outputs, cancel)
     }
 
-    /// Runs like [`Self::run`], with `optional` inputs by their positions among the signature's.
+    /// Runs like [`Self::run`], with `optional` inputs by their positions in the signature.
     pub fn run_given(
         &self,
         inputs: &[Tensor],
@@ -247,7 +245,7 @@ impl Session {
             None => None,
             Some(turn) => {
                 let turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-                // Its deadline may have passed while it waited.
+                // The deadline may have passed during the wait.
                 if cancel.cancelled.load(Ordering::Relaxed) {
                     return Err(RunError::Cancelled);
                 }
@@ -277,11 +275,11 @@ impl Session {
     }
 }
 
-/// What all sessions have in common.
+/// The options that all sessions have in common.
 fn options(environment: &Environment, weights: u64) -> Result<SessionBuilder, ort::Error> {
     let mut builder = environment.session()?;
     if weights < POOLED_WEIGHTS {
-        // "A pool of its own, of one thread" is the caller's thread: none is made.
+        // An independent pool of one thread is the caller's thread; no thread is created.
         builder = builder
             .with_independent_thread_pool()?
             .with_intra_threads(1)?
@@ -294,9 +292,9 @@ fn options(environment: &Environment, weights: u64) -> Result<SessionBuilder, or
         .with_execution_providers([cpu])?)
 }
 
-/// Leaves large constants as they are. Two parts of ONNX Runtime make others of them: one computes
-/// operators whose inputs are constants, another widens float16 for operators that know float32
-/// alone.
+/// Disables the folding of large constants. Two parts of ONNX Runtime replace constants: one
+/// computes operators with constant inputs, another widens float16 for operators that support only
+/// float32.
 fn unfolded(builder: SessionBuilder) -> Result<SessionBuilder, ort::Error> {
     Ok(builder
         .with_config_entry("optimization.constant_folding_max_output_size_in_bytes", LARGE_CONSTANT)?
@@ -306,7 +304,7 @@ fn unfolded(builder: SessionBuilder) -> Result<SessionBuilder, ort::Error> {
         )?)
 }
 
-/// Creates a session of the file `model`, whatever is wrong with it.
+/// Creates a session of the file `model` and turns every failure into an error.
 fn guarded(
     model: &Path,
     create: impl FnOnce() -> Result<ort::session::Session, ort::Error>,
@@ -314,7 +312,7 @@ fn guarded(
     // `ort` panics on some declared shapes (a dimension below -1) and unexpected value types.
     let created = catch_unwind(AssertUnwindSafe(|| {
         let created = division::watched(create);
-        // What it computes of its constants would be used in each run.
+        // The results of these divisions would be constants of every run.
         if created.has_trapped {
             return Err(SessionError::Unsupported(
                 "constants are divided: an integer by zero, or the least integer by -1".to_owned(),

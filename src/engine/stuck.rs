@@ -1,19 +1,22 @@
-//! Runs that go on although they were told to end.
+//! Detects runs that continue after they were cancelled.
 //!
-//! A run is told to end when its deadline has passed or its callers have left. ONNX Runtime looks at that between two
-//! operators; inside one, which may take minutes (NonMaxSuppression over many boxes), nothing reaches the run. A run that
-//! goes on for [`Settings::after`] since is *stuck*:
+//! A run is cancelled when its deadline has passed or its callers have left. ONNX Runtime checks
+//! for that between two operators. Inside one operator, which may take minutes (NonMaxSuppression
+//! over many boxes), a run cannot be interrupted. A run that continues for [`StuckLimits::after`]
+//! after its cancellation is *stuck*:
 //!
-//! | a stuck run on | the thread | the model |
+//! | thread of the stuck run | what happens to the thread | what happens to the model |
 //! |---|---|---|
-//! | a compute thread | leaves the pool's count, and another one takes its place (`pool/seat.rs`), up to [`Settings::most`] | takes no requests until the run has ended |
-//! | a thread that answers HTTP | cannot be replaced in this process | the same |
+//! | a compute thread | the pool stops counting it and starts a replacement (`pool/seat.rs`), up to [`StuckLimits::most`] | it refuses requests until the run has ended |
+//! | a thread that answers HTTP | it cannot be replaced in this process | the same |
 //!
-//! Beyond the bound, or when a thread that answers HTTP is held up, this process cannot give other models their share any
-//! more: [`Stuck::too_many`] says so to the part that can have the process replaced.
+//! Beyond this limit, or when a thread that answers HTTP is blocked, this process cannot serve
+//! other models as before. [`Stuck::too_many`] then notifies the part that can have the process
+//! replaced.
 //!
-//! What always holds: a stuck run is counted, and its model is marked, from when it is found to when it ends; a run is
-//! found under the same lock under which it ends.
+//! Invariants:
+//! - A stuck run is counted, and its model is marked, from its detection to its end.
+//! - A run is detected under the same lock under which it ends.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -28,19 +31,19 @@ use super::InferenceError;
 use super::pool::GiveUp;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// How long a run may go on after it was told to end.
+pub struct StuckLimits {
+    /// Time that a run may continue after its cancellation.
     pub after: Duration,
-    /// Stuck runs whose threads are replaced.
+    /// Maximum number of stuck runs whose threads are replaced.
     pub most: usize,
 }
 
-/// A model under a name, as far as its stuck runs go.
+/// The stuck runs of a model under one name.
 #[derive(Debug)]
 pub struct Standing {
-    /// For the log and for refusals.
+    /// The model's name, for the log and for error messages.
     name: String,
-    /// A `ContentHash::short`.
+    /// The content's `ContentHash::short`.
     content: u64,
     runs: AtomicUsize,
     requests: AtomicUsize,
@@ -56,17 +59,17 @@ impl Standing {
         }
     }
 
-    /// The runs that are stuck.
+    /// Number of stuck runs.
     pub fn runs(&self) -> usize {
         self.runs.load(Ordering::Acquire)
     }
 
-    /// The requests of these runs.
+    /// Number of requests in these runs.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Acquire)
     }
 
-    /// Refuses a request while runs are stuck.
+    /// Refuses a request while there are stuck runs.
     pub fn check(&self) -> Result<(), InferenceError> {
         match self.runs() {
             0 => Ok(()),
@@ -81,118 +84,124 @@ impl Standing {
 /// Content with stuck runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Culprit {
-    /// A `ContentHash::short`.
+    /// The content's `ContentHash::short`.
     pub content: u64,
     pub runs: usize,
 }
 
-/// Where stuck runs stand, for metrics.
+/// Numbers of stuck runs, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
+pub struct StuckCounts {
     pub runs: usize,
-    /// Models that take no requests for that.
+    /// Models that refuse requests because of these runs.
     pub models: usize,
-    /// Stuck runs so far, those that have ended included.
+    /// All stuck runs so far, including those that have ended.
     pub total: u64,
 }
 
-/// All stuck runs of a process, and the runs that may become so.
+/// All stuck runs of a process, and the runs that may become stuck.
 pub struct Stuck {
-    settings: Settings,
-    /// Runs that were told to end, the first one first, and when they are looked at.
-    told: Mutex<VecDeque<(Instant, Arc<Tracked>)>>,
+    limits: StuckLimits,
+    /// Cancelled runs in the order of their cancellation, each with the time of its check.
+    cancelled: Mutex<VecDeque<(Instant, Arc<TrackedRun>)>>,
     more: Condvar,
-    /// The standing of each stuck run.
+    /// The model of each stuck run.
     stuck: Mutex<Vec<Arc<Standing>>>,
     total: AtomicU64,
     too_many: watch::Sender<bool>,
-    has_complained: AtomicBool,
+    has_reported: AtomicBool,
 }
 
 impl std::fmt::Debug for Stuck {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stuck")
-            .field("settings", &self.settings)
+            .field("limits", &self.limits)
             .field("counts", &self.counts())
             .finish_non_exhaustive()
     }
 }
 
 /// A run on a compute thread.
-pub struct Tracked {
+pub struct TrackedRun {
     standing: Arc<Standing>,
     stuck: Arc<Stuck>,
-    /// How many requests it answers.
+    /// Number of requests that the run answers.
     requests: usize,
-    turn: Arc<dyn GiveUp>,
+    dispatch: Arc<dyn GiveUp>,
     phase: Mutex<Phase>,
 }
 
 #[derive(Debug)]
 enum Phase {
     Running,
-    Stuck(Counted),
+    Stuck(StuckRun),
     Ended,
 }
 
-/// A stuck run. Counted while it lives.
+/// A stuck run. It is counted until this is dropped.
 #[derive(Debug)]
-pub struct Counted {
+pub struct StuckRun {
     stuck: Arc<Stuck>,
     standing: Arc<Standing>,
     requests: usize,
 }
 
 impl Stuck {
-    /// Watches for stuck runs for as long as the process lives.
-    pub fn watch(settings: Settings) -> std::io::Result<Arc<Self>> {
-        let stuck = Arc::new(Self::new(settings));
+    /// Starts a thread that checks cancelled runs as long as the process lives.
+    pub fn watch(limits: StuckLimits) -> std::io::Result<Arc<Self>> {
+        let stuck = Arc::new(Self::new(limits));
         let watched = Arc::clone(&stuck);
         thread::Builder::new()
             .name("stuck".to_owned())
-            .spawn(move || watched.look_on())?;
+            .spawn(move || watched.watch_loop())?;
         Ok(stuck)
     }
 
-    fn new(settings: Settings) -> Self {
+    fn new(limits: StuckLimits) -> Self {
         Self {
-            settings,
-            told: Mutex::default(),
+            limits,
+            cancelled: Mutex::default(),
             more: Condvar::new(),
             stuck: Mutex::default(),
             total: AtomicU64::new(0),
             too_many: watch::Sender::new(false),
-            has_complained: AtomicBool::new(false),
+            has_reported: AtomicBool::new(false),
         }
     }
 
-    /// Follows a run of `requests` requests that begins on `turn`'s thread.
-    pub fn track(self: &Arc<Self>, standing: &Arc<Standing>, requests: usize, turn: Arc<dyn GiveUp>) -> Arc<Tracked> {
-        Arc::new(Tracked {
+    /// Tracks a run of `requests` requests that starts on `dispatch`'s thread.
+    pub fn track(
+        self: &Arc<Self>,
+        standing: &Arc<Standing>,
+        requests: usize,
+        dispatch: Arc<dyn GiveUp>,
+    ) -> Arc<TrackedRun> {
+        Arc::new(TrackedRun {
             standing: Arc::clone(standing),
             stuck: Arc::clone(self),
             requests,
-            turn,
+            dispatch,
             phase: Mutex::new(Phase::Running),
         })
     }
 
-    /// How long a run may go on after it was told to end.
+    /// Time that a run may continue after its cancellation.
     pub fn after(&self) -> Duration {
-        self.settings.after
+        self.limits.after
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> StuckCounts {
         let stuck = self.stuck();
         let models: BTreeSet<_> = stuck.iter().map(Arc::as_ptr).collect();
-        Counts {
+        StuckCounts {
             runs: stuck.len(),
             models: models.len(),
             total: self.total.load(Ordering::Relaxed),
         }
     }
 
-    /// Waits until this process cannot give other models their share any more. Returns what takes it.
+    /// Waits until this process cannot serve other models as before. Returns the contents of the
+    /// stuck runs.
     pub async fn too_many(&self) -> Vec<Culprit> {
         let mut too_many = self.too_many.subscribe();
         // The sender lives as long as `self`.
@@ -200,11 +209,11 @@ impl Stuck {
         culprits(self.stuck().iter().map(|standing| standing.content))
     }
 
-    /// Counts a stuck run of `requests` requests, and marks its model. `on` is the thread's kind, for the log. Returns whether
-    /// its thread may be replaced.
-    fn count(self: &Arc<Self>, standing: &Arc<Standing>, requests: usize, on: &'static str) -> (Counted, bool) {
+    /// Counts a stuck run of `requests` requests and marks its model. `on` is the kind of its
+    /// thread, for the log. Returns whether the thread may be replaced.
+    fn count(self: &Arc<Self>, standing: &Arc<Standing>, requests: usize, on: &'static str) -> (StuckRun, bool) {
         let mut stuck = self.stuck();
-        let is_within = stuck.len() < self.settings.most;
+        let is_within = stuck.len() < self.limits.most;
         stuck.push(Arc::clone(standing));
         standing.runs.fetch_add(1, Ordering::AcqRel);
         standing.requests.fetch_add(requests, Ordering::AcqRel);
@@ -215,11 +224,11 @@ impl Stuck {
             model = standing.name,
             on,
             stuck_runs = runs,
-            "a run is stuck: it was told to end {:?} ago and goes on inside one operator; the model takes no requests until it \
-             has ended",
-            self.settings.after
+            "a run is stuck: it was cancelled {:?} ago and continues inside one operator; the model refuses requests \
+             until the run has ended",
+            self.limits.after
         );
-        let counted = Counted {
+        let counted = StuckRun {
             stuck: Arc::clone(self),
             standing: Arc::clone(standing),
             requests,
@@ -228,38 +237,38 @@ impl Stuck {
     }
 
     /// Counts a stuck run on a thread that answers HTTP.
-    pub fn count_on_http(self: &Arc<Self>, standing: &Arc<Standing>) -> Counted {
+    pub fn count_on_http(self: &Arc<Self>, standing: &Arc<Standing>) -> StuckRun {
         let (counted, _) = self.count(standing, 1, "an HTTP thread");
-        self.exceed("a thread that answers HTTP is held up by a stuck run");
+        self.report_too_many("a stuck run blocks a thread that answers HTTP");
         counted
     }
 
-    fn exceed(&self, why: &'static str) {
+    fn report_too_many(&self, why: &'static str) {
         self.too_many.send_replace(true);
-        if !self.has_complained.swap(true, Ordering::Relaxed) {
-            tracing::error!("{why}; only another process can serve all models as before");
+        if !self.has_reported.swap(true, Ordering::Relaxed) {
+            tracing::error!("{why}; this process cannot serve all models as before and should be replaced");
         }
     }
 
-    fn told_to_end(&self, run: Arc<Tracked>) {
-        let due = Instant::now() + self.settings.after;
-        self.told().push_back((due, run));
+    fn cancel_requested(&self, run: Arc<TrackedRun>) {
+        let due = Instant::now() + self.limits.after;
+        self.cancelled().push_back((due, run));
         self.more.notify_one();
     }
 
-    fn look_on(&self) {
+    fn watch_loop(&self) {
         loop {
-            let mut told = self.told();
+            let mut cancelled = self.cancelled();
             let (due, run) = loop {
-                match told.pop_front() {
+                match cancelled.pop_front() {
                     Some(next) => break next,
-                    None => told = self.more.wait(told).unwrap_or_else(PoisonError::into_inner),
+                    None => cancelled = self.more.wait(cancelled).unwrap_or_else(PoisonError::into_inner),
                 }
             };
-            drop(told);
-            // All of them wait for the same time, so none is due before this one.
+            drop(cancelled);
+            // All runs wait for the same time, so this one is due first.
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            run.look();
+            run.check();
         }
     }
 
@@ -267,19 +276,19 @@ impl Stuck {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn told(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Tracked>)>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cancelled(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<TrackedRun>)>> {
+        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Tracked {
-    /// Notes that the run has been told to end.
-    pub fn told_to_end(self: Arc<Self>) {
+impl TrackedRun {
+    /// Starts to wait for the end of a run that was cancelled.
+    pub fn cancel_requested(self: Arc<Self>) {
         let stuck = Arc::clone(&self.stuck);
-        stuck.told_to_end(self);
+        stuck.cancel_requested(self);
     }
 
-    /// Notes that the run has ended. Called on its thread, before that takes its turn's next step.
+    /// Records the end of the run. Called on its thread, before the next step of its dispatch.
     pub fn ended(&self) {
         let before = std::mem::replace(&mut *self.phase(), Phase::Ended);
         if let Phase::Stuck(counted) = before {
@@ -287,18 +296,19 @@ impl Tracked {
         }
     }
 
-    /// Gives the run's turn up when the run goes on.
-    fn look(&self) {
+    /// Gives up the run's dispatch if the run still continues.
+    fn check(&self) {
         let mut phase = self.phase();
         if !matches!(*phase, Phase::Running) {
             return;
         }
         let (counted, is_within) = self.stuck.count(&self.standing, self.requests, "a compute thread");
-        self.turn.give_up(is_within);
+        self.dispatch.give_up(is_within);
         *phase = Phase::Stuck(counted);
         drop(phase);
         if !is_within {
-            self.stuck.exceed("more runs are stuck than --max-stuck");
+            self.stuck
+                .report_too_many("more runs are stuck than --max-stuck allows");
         }
     }
 
@@ -307,7 +317,7 @@ impl Tracked {
     }
 }
 
-impl Drop for Counted {
+impl Drop for StuckRun {
     fn drop(&mut self) {
         let mut stuck = self.stuck.stuck();
         if let Some(place) = stuck.iter().position(|other| Arc::ptr_eq(other, &self.standing)) {
@@ -321,7 +331,7 @@ impl Drop for Counted {
             left,
             "a stuck run has ended{}",
             if left == 0 {
-                "; the model takes requests again"
+                "; the model accepts requests again"
             } else {
                 ""
             }
@@ -329,7 +339,7 @@ impl Drop for Counted {
     }
 }
 
-/// The contents of stuck runs, the one with the most runs first.
+/// Counts the contents of stuck runs; the one with the most runs comes first.
 fn culprits(contents: impl Iterator<Item = u64>) -> Vec<Culprit> {
     let mut culprits: Vec<Culprit> = Vec::new();
     for content in contents {
@@ -348,24 +358,24 @@ mod tests {
 
     use super::*;
 
-    const SETTINGS: Settings = Settings {
+    const LIMITS: StuckLimits = StuckLimits {
         after: Duration::from_millis(1),
         most: 1,
     };
 
-    /// A turn that tells when it is given up, and whether its thread is to be replaced.
-    struct Told(Mutex<mpsc::Sender<bool>>);
+    /// A dispatch that reports when it is given up, and whether its thread is replaced.
+    struct GiveUpRecorder(Mutex<mpsc::Sender<bool>>);
 
-    impl GiveUp for Told {
+    impl GiveUp for GiveUpRecorder {
         fn give_up(&self, replace: bool) -> bool {
             self.0.lock().unwrap().send(replace).unwrap();
             replace
         }
     }
 
-    fn turn() -> (Arc<dyn GiveUp>, mpsc::Receiver<bool>) {
+    fn dispatch() -> (Arc<dyn GiveUp>, mpsc::Receiver<bool>) {
         let (sender, receiver) = mpsc::channel();
-        (Arc::new(Told(Mutex::new(sender))), receiver)
+        (Arc::new(GiveUpRecorder(Mutex::new(sender))), receiver)
     }
 
     fn standing(name: &str, content: u64) -> Arc<Standing> {
@@ -373,48 +383,48 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_goes_on_is_counted_and_its_model_refuses_until_it_ends() {
-        let stuck = Stuck::watch(SETTINGS).unwrap();
-        let (standing, (turn, given_up)) = (standing("slow", 1), turn());
-        let run = stuck.track(&standing, 3, turn);
+    fn a_run_that_continues_is_counted_and_its_model_refuses_requests_until_it_ends() {
+        let stuck = Stuck::watch(LIMITS).unwrap();
+        let (standing, (dispatch, given_up)) = (standing("slow", 1), dispatch());
+        let run = stuck.track(&standing, 3, dispatch);
         assert!(standing.check().is_ok());
-        Arc::clone(&run).told_to_end();
-        assert!(given_up.recv().unwrap(), "it is within the bound");
-        // Counted before the turn is given up.
+        Arc::clone(&run).cancel_requested();
+        assert!(given_up.recv().unwrap(), "it is within the limit");
+        // The run is counted before its dispatch is given up.
         assert_eq!((standing.runs(), standing.requests()), (1, 3));
         let (runs, models, total) = (1, 1, 1);
-        assert_eq!(stuck.counts(), Counts { runs, models, total });
+        assert_eq!(stuck.counts(), StuckCounts { runs, models, total });
         let refusal = standing.check().unwrap_err().to_string();
         assert!(
-            refusal.contains("\"slow\"") && refusal.contains("a run of it goes on"),
+            refusal.contains("\"slow\"") && refusal.contains("one of its runs continues"),
             "{refusal}"
         );
         run.ended();
         assert!(standing.check().is_ok());
         let (runs, models, total) = (0, 0, 1);
-        assert_eq!(stuck.counts(), Counts { runs, models, total });
+        assert_eq!(stuck.counts(), StuckCounts { runs, models, total });
     }
 
     #[test]
     fn a_run_that_ends_in_time_is_not_given_up() {
-        let stuck = Stuck::watch(SETTINGS).unwrap();
+        let stuck = Stuck::watch(LIMITS).unwrap();
         let standing = standing("quick", 1);
-        let (first, first_given_up) = turn();
+        let (first, first_given_up) = dispatch();
         let ended = stuck.track(&standing, 1, first);
         ended.ended();
-        Arc::clone(&ended).told_to_end();
-        // Looked at after the first one.
-        let (second, second_given_up) = turn();
+        Arc::clone(&ended).cancel_requested();
+        // This run is checked after the first one.
+        let (second, second_given_up) = dispatch();
         let goes_on = stuck.track(&standing, 1, second);
-        Arc::clone(&goes_on).told_to_end();
+        Arc::clone(&goes_on).cancel_requested();
         assert!(second_given_up.recv().unwrap());
         assert!(first_given_up.try_recv().is_err());
         assert_eq!(stuck.counts().total, 1);
     }
 
     #[tokio::test]
-    async fn a_run_that_holds_up_an_http_thread_is_one_too_many() {
-        let stuck = Stuck::watch(Settings { most: 8, ..SETTINGS }).unwrap();
+    async fn a_stuck_run_on_an_http_thread_is_one_too_many() {
+        let stuck = Stuck::watch(StuckLimits { most: 8, ..LIMITS }).unwrap();
         let standing = standing("inline", 7);
         let counted = stuck.count_on_http(&standing);
         assert_eq!(stuck.too_many().await, [Culprit { content: 7, runs: 1 }]);
@@ -424,15 +434,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_run_too_many_has_no_thread_in_its_place_and_all_contents_are_to_blame() {
-        let stuck = Stuck::watch(SETTINGS).unwrap();
+    async fn beyond_the_limit_threads_are_not_replaced_and_all_contents_are_reported() {
+        let stuck = Stuck::watch(LIMITS).unwrap();
         let (one, other) = (standing("one", 7), standing("other", 5));
         let mut runs = Vec::new();
         let mut within = Vec::new();
         for standing in [&one, &other, &other] {
-            let (turn, given_up) = turn();
-            let run = stuck.track(standing, 1, turn);
-            Arc::clone(&run).told_to_end();
+            let (dispatch, given_up) = dispatch();
+            let run = stuck.track(standing, 1, dispatch);
+            Arc::clone(&run).cancel_requested();
             within.push(given_up.recv().unwrap());
             runs.push(run);
         }

@@ -1,15 +1,16 @@
-//! A model's turn on a compute thread: one request, or several as a batch.
+//! A model's dispatch on a compute thread: runs one request, or several as a batch.
 //!
 //! ```text
-//! take a request -> decode -> take more, decode -> join -> run -> split -> encode each -> answer each
-//!                             (while some wait and it pays)
+//! take a request -> decode -> take more, decode -> join -> run -> split -> encode and answer each
+//!                             (while more wait and batching pays off)
 //! ```
 //!
-//! What always holds: a request whose caller has left, or whose deadline has passed, is not
-//! started; a run is ended when nobody waits for any of its requests any more, and given up when it
-//! does not end then (`stuck.rs`); one request's bad data is answered to that request alone, if
-//! need be by running each of a batch again by itself. Models have no state that a run could
-//! change.
+//! Invariants:
+//! - A request whose caller has left, or whose deadline has passed, does not start.
+//! - A run is cancelled when no caller waits for any of its requests any more, and given up when it
+//!   does not end then (`stuck.rs`).
+//! - Invalid data of one request fails that request alone; if necessary, each request of a batch
+//!   runs again by itself. This is safe because models have no state that a run could change.
 
 mod batcher;
 mod caller;
@@ -28,50 +29,56 @@ use super::batch_limit::BatchLimit;
 use super::crash;
 use super::model::Model;
 use super::placement::thread_time;
-use super::pool::{Job, Queued, Seat, Turn};
+use super::pool::{Dispatch, Job, Queued, Slot};
 use super::records;
 use super::session::RunError;
-use super::stuck::Tracked;
+use super::stuck::TrackedRun;
 use crate::tensor::{Tensor, Value};
 
-use caller::Run;
-use request::{Decoded, Ready};
+use caller::CancellableRun;
+use request::{DecodedRequest, ReadyRequest};
 
 pub use batcher::{Batcher, Batches};
-pub use request::{Pending, guarded};
+pub use request::{PendingRequest, guarded};
 
-impl Job for Pending {
-    fn run(queued: Queued<Self>, turn: &Turn<Self>) {
-        let lent = Arc::clone(&queued.job.lent);
-        let model = (*lent).as_ref();
+impl Job for PendingRequest {
+    fn run(queued: Queued<Self>, dispatch: &Dispatch<Self>) {
+        let handle = Arc::clone(&queued.job.handle);
+        let model = (*handle).as_ref();
         let _mark = crash::CrashMarker::new(model.content().short());
-        let (size, peak) = allocator::with_peak(|| serve(queued.job, model, turn));
+        let (size, peak) = allocator::with_peak(|| serve(queued.job, model, dispatch));
         if let Some(size) = size {
-            model.resident.pace.record_memory(peak, size);
+            model.resident.stats.record_memory(peak, size);
         }
     }
 }
 
-/// Answers a request, and others with it when that pays. Returns the bytes of their bodies; `None`
-/// when nothing ran.
-fn serve(job: Pending, model: &Model, turn: &Turn<Pending>) -> Option<usize> {
+/// Answers a request, together with others if that pays off. Returns the bytes of their bodies, or
+/// `None` if nothing ran.
+fn serve(job: PendingRequest, model: &Model, dispatch: &Dispatch<PendingRequest>) -> Option<usize> {
     let first = job.ready(model)?;
     let members = match (&model.batcher, first.decoded.rows) {
-        (Some(batcher), Some(rows)) => collect(first, rows, model, batcher, turn),
+        (Some(batcher), Some(rows)) => collect(first, rows, model, batcher, dispatch),
         (None, _) | (_, None) => vec![first],
     };
     let size = members.iter().map(|member| member.pending.size).sum();
-    match <[Ready; 1]>::try_from(members) {
-        Ok([only]) => only.run_alone(model, turn),
-        Err(members) => run_together(members, model, turn),
+    match <[ReadyRequest; 1]>::try_from(members) {
+        Ok([only]) => only.run_alone(model, dispatch),
+        Err(members) => run_together(members, model, dispatch),
     }
     Some(size)
 }
 
-/// Takes what waits and goes with `first`, as far as that pays.
-fn collect(first: Ready, rows: NonZeroUsize, model: &Model, batcher: &Batcher, turn: &Turn<Pending>) -> Vec<Ready> {
+/// Takes waiting requests that can join `first`, as long as that pays off.
+fn collect(
+    first: ReadyRequest,
+    rows: NonZeroUsize,
+    model: &Model,
+    batcher: &Batcher,
+    dispatch: &Dispatch<PendingRequest>,
+) -> Vec<ReadyRequest> {
     let mut members = vec![first];
-    let share = turn.share();
+    let share = dispatch.share();
     if share < 2 {
         return members;
     }
@@ -80,12 +87,12 @@ fn collect(first: Ready, rows: NonZeroUsize, model: &Model, batcher: &Batcher, t
     };
     let mut rows = rows.get();
     let mut others = Vec::new();
-    // A request has a row at least.
+    // Each request has at least one row.
     for _ in 1..share.min(limit) {
         if rows >= limit {
             break;
         }
-        let Some(next) = turn.take() else { break };
+        let Some(next) = dispatch.take() else { break };
         let Some(next) = next.filter_map(|pending| pending.ready(model)) else {
             continue;
         };
@@ -94,18 +101,18 @@ fn collect(first: Ready, rows: NonZeroUsize, model: &Model, batcher: &Batcher, t
                 rows += more.get();
                 members.push(next.job);
             }
-            Some(_) | None => others.push(next.map(Ready::into_pending)),
+            Some(_) | None => others.push(next.map(ReadyRequest::into_pending)),
         }
     }
-    turn.put_back(others);
+    dispatch.put_back(others);
     members
 }
 
-impl Ready {
-    fn run_alone(self, model: &Model, turn: &Turn<Pending>) {
+impl ReadyRequest {
+    fn run_alone(self, model: &Model, dispatch: &Dispatch<PendingRequest>) {
         let started = thread_time();
-        let Decoded { inputs, rows, .. } = &self.decoded;
-        let run = Run::start([&self.pending], tracked(model, 1, turn)).and_then(|run| {
+        let DecodedRequest { inputs, rows, .. } = &self.decoded;
+        let run = CancellableRun::start([&self.pending], tracked(model, 1, dispatch)).and_then(|run| {
             let Some(run) = run else { return Ok(None) };
             let request = &self.pending.request;
             let signature = model.signature();
@@ -132,8 +139,8 @@ impl Ready {
                     (Some(rows), [_]) => note(model, |limit| {
                         limit.record(rows.get(), inputs.byte_len(), nanoseconds(took))
                     }),
-                    // The run for all of them gave another number of rows.
-                    (Some(_), _) => turn_off_batches(model),
+                    // The run for all records returned another number of rows.
+                    (Some(_), _) => disable_batching(model),
                 }
                 self.answer(model, took, Ok(&runs));
             }
@@ -142,17 +149,17 @@ impl Ready {
     }
 }
 
-/// Runs several requests as one, or each alone when that does not work.
-fn run_together(members: Vec<Ready>, model: &Model, turn: &Turn<Pending>) {
+/// Runs several requests as one, or each alone if that fails.
+fn run_together(members: Vec<ReadyRequest>, model: &Model, dispatch: &Dispatch<PendingRequest>) {
     let started = thread_time();
     let rows: Vec<usize> = members
         .iter()
         .map(|member| member.decoded.rows.map_or(0, NonZeroUsize::get))
         .collect();
-    let outcome = joined_run(&members, &rows, model, turn);
+    let outcome = joined_run(&members, &rows, model, dispatch);
     let took = thread_time().saturating_sub(started);
     match outcome {
-        Outcome::Outputs(outputs) => {
+        JoinedOutcome::Outputs(outputs) => {
             model.batches.runs.fetch_add(1, Ordering::Relaxed);
             model
                 .batches
@@ -168,30 +175,30 @@ fn run_together(members: Vec<Ready>, model: &Model, turn: &Turn<Pending>) {
             }
             return;
         }
-        Outcome::Unwanted => return,
-        Outcome::Failed => note(model, BatchLimit::failed),
-        Outcome::Indivisible => turn_off_batches(model),
+        JoinedOutcome::Unwanted => return,
+        JoinedOutcome::Failed => note(model, BatchLimit::failed),
+        JoinedOutcome::Indivisible => disable_batching(model),
     }
     for member in members {
         if member.pending.is_wanted() {
-            member.run_alone(model, turn);
+            member.run_alone(model, dispatch);
         }
     }
 }
 
-fn turn_off_batches(model: &Model) {
+fn disable_batching(model: &Model) {
     if model.batcher.as_ref().is_some_and(Batcher::turn_off) {
         tracing::warn!(
             content = %model.content(),
-            "a run gave another number of rows than it was given: this model has no batches any more"
+            "batch output row count does not match its input; batching disabled for this model"
         );
     }
 }
 
-/// A run of `requests` requests on the turn's thread.
-fn tracked(model: &Model, requests: usize, turn: &Turn<Pending>) -> Arc<Tracked> {
-    let seat: Arc<Seat<Pending>> = Arc::clone(turn.seat());
-    model.stuck.track(&model.standing, requests, seat)
+/// Tracks a run of `requests` requests on the dispatch's thread.
+fn tracked(model: &Model, requests: usize, dispatch: &Dispatch<PendingRequest>) -> Arc<TrackedRun> {
+    let slot: Arc<Slot<PendingRequest>> = Arc::clone(dispatch.slot());
+    model.stuck.track(&model.standing, requests, slot)
 }
 
 fn note(model: &Model, what: impl FnOnce(&mut BatchLimit)) {
@@ -200,34 +207,39 @@ fn note(model: &Model, what: impl FnOnce(&mut BatchLimit)) {
     }
 }
 
-enum Outcome {
-    /// For each request its own.
+enum JoinedOutcome {
+    /// The outputs of each request.
     Outputs(Vec<Vec<Value>>),
-    /// Nobody waits for any of them.
+    /// No caller waits for any of them.
     Unwanted,
     Failed,
-    /// The rows that came out are not those that went in.
+    /// The outputs have another number of rows than the inputs.
     Indivisible,
 }
 
-fn joined_run(members: &[Ready], rows: &[usize], model: &Model, turn: &Turn<Pending>) -> Outcome {
-    let tracked = tracked(model, members.len(), turn);
-    let run = match Run::start(members.iter().map(|member| &member.pending), tracked) {
+fn joined_run(
+    members: &[ReadyRequest],
+    rows: &[usize],
+    model: &Model,
+    dispatch: &Dispatch<PendingRequest>,
+) -> JoinedOutcome {
+    let tracked = tracked(model, members.len(), dispatch);
+    let run = match CancellableRun::start(members.iter().map(|member| &member.pending), tracked) {
         Ok(Some(run)) => run,
-        Ok(None) => return Outcome::Unwanted,
-        Err(_) => return Outcome::Failed,
+        Ok(None) => return JoinedOutcome::Unwanted,
+        Err(_) => return JoinedOutcome::Failed,
     };
     let requests: Vec<&[Tensor]> = members.iter().map(|member| &*member.decoded.inputs.tensors).collect();
     let Some(inputs) = batch::join(&requests) else {
-        return Outcome::Failed;
+        return JoinedOutcome::Failed;
     };
     let wanted = members.first().and_then(|member| member.pending.request.outputs());
     match run.execute(|cancel| Ok(model.resident.session.run(&inputs, wanted, cancel)?)) {
-        Ok(outputs) => batch::split(&outputs, rows).map_or(Outcome::Indivisible, Outcome::Outputs),
-        Err(InferenceError::Run(RunError::Cancelled)) => Outcome::Unwanted,
+        Ok(outputs) => batch::split(&outputs, rows).map_or(JoinedOutcome::Indivisible, JoinedOutcome::Outputs),
+        Err(InferenceError::Run(RunError::Cancelled)) => JoinedOutcome::Unwanted,
         Err(
             InferenceError::Run(_) | InferenceError::Pool(_) | InferenceError::NoRoom(_) | InferenceError::Stuck { .. },
-        ) => Outcome::Failed,
+        ) => JoinedOutcome::Failed,
     }
 }
 

@@ -1,12 +1,15 @@
-//! Ends runs that stay too long on a thread that has other things to do.
+//! Ends inline runs that block an HTTP thread for too long.
 //!
-//! A thread that answers HTTP runs short models itself (`placement.rs`), on the expectation that the next run is like
-//! the ones before. When it is not, nobody on that thread can do anything about it; this thread looks on from outside
-//! and ends the run at its next operator, so that it can be started again elsewhere. A run that stays inside one operator
-//! holds its thread up nevertheless; it is counted as stuck (`stuck.rs`).
+//! A thread that answers HTTP runs short models itself (`placement.rs`), expecting that the next
+//! run is like the ones before. If it is not, that thread cannot react. The watchdog's own thread
+//! checks from outside and cancels the run at its next operator, so that it can start again on a
+//! compute thread. A run that stays inside one operator still blocks its thread; it is counted as
+//! stuck (`stuck.rs`).
 //!
-//! What always holds: a run is ended under the lock under which it was entered, so the end never hits the thread's next
-//! one. While nothing runs, the watching thread sleeps and costs nothing.
+//! Invariants:
+//! - A run is cancelled under the lock under which it started, so a cancellation never hits the
+//!   thread's next run.
+//! - Without runs, the watchdog's thread sleeps and costs nothing.
 
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,100 +18,103 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::session::{Cancel, RunError};
-use super::stuck::{Counted, Standing, Stuck};
+use super::stuck::{Standing, Stuck, StuckRun};
 
-/// How long a run may hold a thread up. Far more than runs that are expected to be short take, and less than anyone
-/// who waits for `/ping` would notice.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// Time limit of an inline run. Far longer than runs that are expected to be short, and too short
+/// for a client that waits for `/ping` to notice.
+const MAX_INLINE_RUN: Duration = Duration::from_millis(20);
 
-/// How often running threads are looked at.
+/// Interval between checks.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Looks on for as long as the process lives.
+/// Watches inline runs as long as the process lives.
 #[derive(Debug)]
 pub struct Watchdog {
-    shared: Arc<Shared>,
+    shared: Arc<WatchdogShared>,
     thread: Thread,
 }
 
 #[derive(Debug)]
-struct Shared {
-    seats: Mutex<Vec<Arc<Seat>>>,
+struct WatchdogShared {
+    threads: Mutex<Vec<Arc<WatchedThread>>>,
     asleep: AtomicBool,
     stuck: Arc<Stuck>,
 }
 
-/// A watched thread's place.
+/// A watched thread.
 #[derive(Debug)]
-struct Seat {
+struct WatchedThread {
     cancel: Cancel,
-    run: Mutex<Run>,
+    run: Mutex<WatchedRun>,
 }
 
 #[derive(Debug, Default)]
-struct Run {
+struct WatchedRun {
     started: Option<Instant>,
-    /// The model that runs.
+    /// The model of the run.
     standing: Option<Arc<Standing>>,
     ended: bool,
-    /// Looks since it was ended. Counted rather than timed: a process that was stopped for a while has not run meanwhile.
-    looks: u32,
-    counted: Option<Counted>,
+    /// Checks since the run was cancelled. Counted rather than timed, because a process that was
+    /// suspended has not run meanwhile.
+    checks: u32,
+    counted: Option<StuckRun>,
 }
 
 thread_local! {
-    /// The watchdog is one per process, as the runtime is; so a thread needs one seat.
-    static SEAT: OnceCell<Arc<Seat>> = const { OnceCell::new() };
+    /// One entry per thread is enough: the process has one watchdog.
+    static WATCHED_THREAD: OnceCell<Arc<WatchedThread>> = const { OnceCell::new() };
 }
 
-/// What came of watched work.
+/// Result of watched work.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Watched<T> {
     Done(T),
-    /// It was ended for taking too long. Its result is not used, even where the work came to its own end just then.
+    /// The work took too long and was cancelled. Its result is dropped, even if it completed at the
+    /// same moment.
     Ended,
 }
 
 impl Watchdog {
     pub fn start(stuck: Arc<Stuck>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            seats: Mutex::default(),
+        let shared = Arc::new(WatchdogShared {
+            threads: Mutex::default(),
             asleep: AtomicBool::new(false),
             stuck,
         });
         let watched = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("watchdog".to_owned())
-            .spawn(move || watched.look_on())?;
+            .spawn(move || watched.watch_loop())?;
         Ok(Self {
             shared,
             thread: thread.thread().clone(),
         })
     }
 
-    /// Does `work` of a model on this thread, with a [`Cancel`] that ends its run after [`PATIENCE`].
+    /// Runs `work` of a model on this thread, with a [`Cancel`] that ends the run after
+    /// [`MAX_INLINE_RUN`].
     pub fn watch<T>(&self, standing: &Arc<Standing>, work: impl FnOnce(&Cancel) -> T) -> Result<Watched<T>, RunError> {
-        SEAT.with(|seat| {
-            let seat = match seat.get() {
-                Some(seat) => seat,
+        WATCHED_THREAD.with(|thread| {
+            let thread = match thread.get() {
+                Some(thread) => thread,
                 None => {
-                    let new = self.shared.seat()?;
-                    seat.get_or_init(|| new)
+                    let new = self.shared.add_thread()?;
+                    thread.get_or_init(|| new)
                 }
             };
-            *seat.run() = Run {
+            *thread.run() = WatchedRun {
                 started: Some(Instant::now()),
                 standing: Some(Arc::clone(standing)),
-                ..Run::default()
+                ..WatchedRun::default()
             };
-            // The watching thread says that it sleeps and then looks at all seats once more. So either it sees the start
-            // above, or this sees that it sleeps and wakes it.
+            // The watchdog sets `asleep` and then checks all watched threads once more. So either
+            // it sees the start above, or this thread sees `asleep` and wakes it.
             if self.shared.asleep.swap(false, Ordering::SeqCst) {
                 self.thread.unpark();
             }
-            let _leave = Leave(seat);
-            let result = work(&seat.cancel);
-            Ok(if seat.run().ended {
+            let _clear = ClearOnDrop(thread);
+            let result = work(&thread.cancel);
+            Ok(if thread.run().ended {
                 Watched::Ended
             } else {
                 Watched::Done(result)
@@ -117,10 +123,10 @@ impl Watchdog {
     }
 }
 
-/// Empties the seat, also when the work panics.
-struct Leave<'a>(&'a Seat);
+/// Clears the entry on drop, even if the work panics.
+struct ClearOnDrop<'a>(&'a WatchedThread);
 
-impl Drop for Leave<'_> {
+impl Drop for ClearOnDrop<'_> {
     fn drop(&mut self) {
         let before = {
             let mut run = self.0.run();
@@ -133,13 +139,13 @@ impl Drop for Leave<'_> {
     }
 }
 
-impl Seat {
-    fn run(&self) -> MutexGuard<'_, Run> {
+impl WatchedThread {
+    fn run(&self) -> MutexGuard<'_, WatchedRun> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what is due with the run. Returns whether there is one.
-    fn look(&self, stuck: &Arc<Stuck>) -> bool {
+    /// Takes the action that is due for the run. Returns whether there is a run.
+    fn check(&self, stuck: &Arc<Stuck>) -> bool {
         let mut run = self.run();
         match run.due(stuck.after()) {
             Due::NoRun => return false,
@@ -154,63 +160,63 @@ impl Seat {
     }
 }
 
-/// What is due with a run when it is looked at.
+/// The action that is due for a run.
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
     NoRun,
     Nothing,
-    /// It is older than [`PATIENCE`].
+    /// The run is older than [`MAX_INLINE_RUN`].
     End,
-    /// It goes on although it was ended: it is stuck.
+    /// The run continues after its cancellation: it is stuck.
     Count,
 }
 
-impl Run {
-    /// Counts a look, `after` being how long an ended run may go on.
+impl WatchedRun {
+    /// Counts a check. `after` is how long a cancelled run may continue.
     fn due(&mut self, after: Duration) -> Due {
         let Some(started) = self.started else { return Due::NoRun };
         if !self.ended {
-            return match started.elapsed() > PATIENCE {
+            return match started.elapsed() > MAX_INLINE_RUN {
                 true => Due::End,
                 false => Due::Nothing,
             };
         }
-        self.looks = self.looks.saturating_add(1);
-        match self.counted.is_none() && TICK.saturating_mul(self.looks) >= after {
+        self.checks = self.checks.saturating_add(1);
+        match self.counted.is_none() && TICK.saturating_mul(self.checks) >= after {
             true => Due::Count,
             false => Due::Nothing,
         }
     }
 }
 
-impl Shared {
-    fn seat(&self) -> Result<Arc<Seat>, RunError> {
-        let seat = Arc::new(Seat {
+impl WatchdogShared {
+    fn add_thread(&self) -> Result<Arc<WatchedThread>, RunError> {
+        let thread = Arc::new(WatchedThread {
             cancel: Cancel::new()?,
             run: Mutex::default(),
         });
-        self.seats().push(Arc::clone(&seat));
-        Ok(seat)
+        self.threads().push(Arc::clone(&thread));
+        Ok(thread)
     }
 
-    fn seats(&self) -> MutexGuard<'_, Vec<Arc<Seat>>> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn threads(&self) -> MutexGuard<'_, Vec<Arc<WatchedThread>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look_on(&self) {
-        /// Looks without a run in between before going to sleep: falling asleep between the requests of a busy server
-        /// would cost a wake-up for each.
-        const IDLE_LOOKS: u32 = 20;
+    fn watch_loop(&self) {
+        /// Checks without a run before the thread goes to sleep. Sleeping between the requests of a
+        /// busy server would cost a wake-up for each.
+        const IDLE_CHECKS: u32 = 20;
         let mut idle = 0;
         loop {
             thread::sleep(TICK);
-            idle = if self.look() { 0 } else { idle + 1 };
-            if idle < IDLE_LOOKS {
+            idle = if self.check() { 0 } else { idle + 1 };
+            if idle < IDLE_CHECKS {
                 continue;
             }
             self.asleep.store(true, Ordering::SeqCst);
             while self.asleep.load(Ordering::SeqCst) {
-                if self.look() {
+                if self.check() {
                     self.asleep.store(false, Ordering::SeqCst);
                 } else {
                     thread::park();
@@ -220,30 +226,30 @@ impl Shared {
         }
     }
 
-    fn look(&self) -> bool {
-        // Every seat is looked at: no short-circuit.
-        self.seats()
+    fn check(&self) -> bool {
+        // `|` instead of `||`: every entry has to be checked.
+        self.threads()
             .iter()
-            .fold(false, |any, seat| seat.look(&self.stuck) | any)
+            .fold(false, |any, thread| thread.check(&self.stuck) | any)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::stuck::Settings;
+    use crate::engine::stuck::StuckLimits;
 
     #[test]
-    fn a_run_that_goes_on_after_its_end_is_counted_once_however_long_nobody_has_looked() {
+    fn a_run_that_continues_after_its_cancellation_is_counted_once_after_enough_checks() {
         const AFTER: Duration = TICK.saturating_mul(3);
-        let mut run = Run::default();
+        let mut run = WatchedRun::default();
         assert_eq!(run.due(AFTER), Due::NoRun);
         run.started = Some(Instant::now());
         assert_eq!(run.due(AFTER), Due::Nothing);
         run.started = Instant::now().checked_sub(Duration::from_secs(60));
         assert_eq!(run.due(AFTER), Due::End);
         run.ended = true;
-        let stuck = Stuck::watch(Settings { after: AFTER, most: 8 }).unwrap();
+        let stuck = Stuck::watch(StuckLimits { after: AFTER, most: 8 }).unwrap();
         let standing = Arc::new(Standing::new("inline".to_owned(), 7));
         assert_eq!(
             [run.due(AFTER), run.due(AFTER), run.due(AFTER)],

@@ -1,8 +1,8 @@
-//! The folder for what a load needs for a while: private copies of models, and the files of the
+//! Folders for temporary files of a load: private copies of models, and the files of the child
 //! processes that prepare them.
 //!
-//! The cache's folder is that, too, where it can be: finished forms are then moved, not copied. A
-//! container may have no disk that it can write to, so there are others to fall back on.
+//! The cache folder is preferred, because finished forms are then moved instead of copied. A
+//! container may have no writable disk, so there are other folders to fall back on.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use super::content::ContentHash;
 use super::prepare::{free_bytes, is_in_memory};
 use crate::private::{self, Refusal, Temporary};
 
-/// Memory that has a name, in nearly every container.
+/// A tmpfs that almost every container has.
 const MEMORY: &str = "/dev/shm";
 
-/// The folders, in the order in which they are tried.
+/// The folders, in the order of preference.
 #[derive(Debug)]
 pub struct Workplace(Vec<PathBuf>);
 
 impl Workplace {
-    /// Folders that can be used: those on a disk first, the cache's before others, then those in
-    /// memory, the one with the most room first. `cache` alone where no folder can be used, which
-    /// loads then say.
+    /// Chooses the usable folders: first those on a disk, starting with `cache`, then those in
+    /// memory, starting with the one with the most free space. If none is usable, returns `cache`
+    /// alone, and loads report the error.
     pub fn choose(cache: &Path) -> Self {
         let user = rustix::process::geteuid().as_raw();
         let name = format!("longshore-{user}");
@@ -33,7 +33,7 @@ impl Workplace {
         ];
         let mut usable: Vec<PathBuf> = folders.into_iter().filter(|folder| is_usable(folder)).collect();
         usable.dedup();
-        // Stable: where it does not decide, the order stays.
+        // The sort is stable, so folders on disks keep their order.
         usable.sort_by_key(|folder| match is_in_memory(folder) {
             Ok(true) => (true, u64::MAX - free_bytes(folder).unwrap_or(0)),
             Ok(false) | Err(_) => (false, 0),
@@ -45,9 +45,9 @@ impl Workplace {
         Self(usable)
     }
 
-    /// Copies `artifact`, which has been hashed as `content`, to the first folder that takes it. A
-    /// folder may be deleted at any time, also with a copy in it; another `attempt` begins with
-    /// another folder.
+    /// Copies `artifact`, whose hash is `content`, to the first folder that accepts it. A folder
+    /// may be deleted at any time, even with a copy in it, so each `attempt` starts with another
+    /// folder.
     pub fn copy(
         &self,
         artifact: &Artifact,
@@ -75,7 +75,7 @@ fn is_usable(folder: &Path) -> bool {
         })
     });
     if let Err(error) = &made {
-        tracing::info!("a folder for private copies of models is not used: {error}");
+        tracing::info!("a folder is not usable for private copies of models: {error}");
     }
     made.is_ok()
 }
@@ -89,8 +89,8 @@ mod tests {
     use crate::engine::artifact::{self, ArtifactPath};
 
     #[test]
-    fn the_caches_folder_comes_first_where_it_can_be_used_and_is_left_out_elsewhere() {
-        // On the disk that this is built on, rather than wherever the temporary directory is.
+    fn the_cache_folder_comes_first_if_it_is_usable_and_is_left_out_otherwise() {
+        // On the disk of the source tree, because the temporary directory may be in memory.
         let parent = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let cache = parent.path().join("cache");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_made_in_the_next_folder_when_one_does_not_take_it_and_the_first_refusal_is_said() {
+    fn a_copy_goes_to_the_next_folder_after_a_refusal_and_the_first_refusal_is_reported() {
         let root = tempfile::tempdir().unwrap();
         let (file, good) = (root.path().join("file"), root.path().join("good"));
         fs::write(&file, "").unwrap();
@@ -118,10 +118,10 @@ mod tests {
         }
         let refusal = Workplace(vec![file]).copy(&artifact, &content, 0).unwrap_err();
         assert!(refusal.to_string().contains("--cache-dir"), "{refusal}");
-        // Other bytes than those that were hashed are no copy.
+        // The bytes must be those that were hashed.
         fs::write(root.path().join("model.onnx"), b"\x12\x02you").unwrap();
         let changed = work.copy(&artifact, &content, 0).unwrap_err();
         assert!(matches!(changed, ArtifactError::Changed { .. }), "{changed}");
-        assert_eq!(fs::read_dir(&good).unwrap().count(), 0, "nothing is left");
+        assert_eq!(fs::read_dir(&good).unwrap().count(), 0, "no file is left");
     }
 }

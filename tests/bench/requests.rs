@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use longshore::engine::{ArtifactPath, Engine, LIBRARY_VARIABLE, Libraries, Settings, StuckSettings};
+use longshore::engine::{ArtifactPath, Engine, EngineConfig, LIBRARY_VARIABLE, Libraries, StuckLimits};
 use longshore::tensor::Tensor;
 
 use crate::server::{Models, Server};
@@ -20,7 +20,7 @@ const FEATURES: usize = 32;
 pub fn run() {
     let models = Models::new();
     let model = models.write("mlp", &networks::mlp(&[FEATURES, 64, 8], 1));
-    let engine = Engine::start(&Settings {
+    let engine = Engine::start(&EngineConfig {
         libraries: Libraries {
             onnxruntime: std::env::var_os(LIBRARY_VARIABLE).map(Into::into),
             ..Libraries::default()
@@ -37,7 +37,7 @@ pub fn run() {
         prepare: None,
         workplace: models.work(),
         bad_model_ttl: Duration::ZERO,
-        stuck: StuckSettings {
+        stuck: StuckLimits {
             after: Duration::from_secs(1),
             most: 1,
         },

@@ -219,7 +219,7 @@ fn a_model_that_mixes_rows_is_not_batched_even_if_its_manifest_allows_it() {
     let last = [-1.0, -1.0];
     assert_eq!(answer, json!({"predictions": [[[3.0, 1.0], last], [[3.0, 2.0], last]]}));
     assert_same_under_load(&server, &requests, |answered| answered > 200);
-    server.wait_for_log("has no batches any more");
+    server.wait_for_log("batching disabled for this model");
     assert_eq!(batches(&server), 0);
 }
 

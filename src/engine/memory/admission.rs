@@ -1,20 +1,24 @@
-//! How a reservation comes about: what is asked for is held against the ledger, then against what is in use, and waits for
-//! what is out of the way in a moment.
+//! Admission: compares a reservation request with the ledger, then with what is in use, and waits
+//! for loads in progress when only they are in the way.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::ledger::Ledger;
-use super::position::{Asked, Decision, Position};
+use super::ledger::MemoryLedger;
+use super::position::{Decision, Position, ReservationRequest};
 use super::{Budget, NoRoom};
 use crate::engine::allocator;
 
 impl Budget {
-    /// Tries `admit` until nothing is in the way that will be out of it by itself, or too long.
-    pub(super) fn patiently<T>(&self, patience: Duration, admit: impl Fn() -> Result<T, NoRoom>) -> Result<T, NoRoom> {
-        let deadline = Instant::now() + patience;
+    /// Retries `admit` until it succeeds, no load in progress can make room, or `timeout` is over.
+    pub(super) fn wait_for_memory<T>(
+        &self,
+        timeout: Duration,
+        admit: impl Fn() -> Result<T, NoRoom>,
+    ) -> Result<T, NoRoom> {
+        let deadline = Instant::now() + timeout;
         loop {
-            // From before: a load that ends while another one is refused has made room for it.
+            // Read before `admit`: a load that ends while `admit` refuses has made room.
             let ends = self.ledger().ends;
             let refused = match admit() {
                 Ok(admitted) => return Ok(admitted),
@@ -26,7 +30,7 @@ impl Budget {
             if nothing_ends || left.is_zero() {
                 return Err(refused);
             }
-            let unchanged = |ledger: &mut Ledger| ledger.ends == ends;
+            let unchanged = |ledger: &mut MemoryLedger| ledger.ends == ends;
             drop(
                 self.shared
                     .settled
@@ -36,27 +40,27 @@ impl Budget {
         }
     }
 
-    /// Does `enter` when what is asked for, which depends on where the ledger stands, fits.
+    /// Calls `enter` if the request fits. The request depends on the state of the ledger.
     pub(super) fn admit<T>(
         &self,
-        asked: impl Fn(&Ledger) -> Asked,
-        enter: impl Fn(&mut Ledger) -> T,
+        request: impl Fn(&MemoryLedger) -> ReservationRequest,
+        enter: impl Fn(&mut MemoryLedger) -> T,
     ) -> Result<T, NoRoom> {
-        let Some(limit) = &self.shared.bounds.limit else {
+        let Some(limit) = &self.shared.config.limit else {
             return Ok(enter(&mut self.ledger()));
         };
         let mut seen: Option<(u64, Option<u64>)> = None;
         let mut purged = false;
         loop {
             let mut ledger = self.ledger();
-            let position = self.position(&ledger, limit.bytes, asked(&ledger));
+            let position = self.position(&ledger, limit.bytes, request(&ledger));
             let decision = match (position.decide(), seen) {
                 (Decision::Admit, _) => Ok(()),
-                (Decision::Look, Some((epoch, used))) if epoch == ledger.epoch => match used {
-                    Some(used) => position.decide_by(used),
-                    None => position.decide_blindly(),
+                (Decision::CheckUsage, Some((epoch, used))) if epoch == ledger.epoch => match used {
+                    Some(used) => position.decide_by_usage(used),
+                    None => position.decide_without_usage(),
                 },
-                (Decision::Look, _) => {
+                (Decision::CheckUsage, _) => {
                     let epoch = ledger.epoch;
                     drop(ledger);
                     seen = Some((epoch, limit.usage.now()));
@@ -70,7 +74,7 @@ impl Budget {
                 }
                 Err(refused) if purged => return Err(refused),
                 Err(_) => {
-                    // Freed memory that the allocator still holds is no reason to refuse.
+                    // Retry once: the allocator may still hold freed memory.
                     drop(ledger);
                     allocator::give_back();
                     purged = true;
@@ -80,16 +84,16 @@ impl Budget {
         }
     }
 
-    fn position(&self, ledger: &Ledger, limit: u64, asked: Asked) -> Position {
-        let bounds = &self.shared.bounds;
+    fn position(&self, ledger: &MemoryLedger, limit: u64, request: ReservationRequest) -> Position {
+        let config = &self.shared.config;
         Position {
             limit,
             base: self.shared.base,
-            planned: ledger.planned(bounds),
+            planned: ledger.planned(config),
             loaded: ledger.loaded,
-            promised: ledger.loading.saturating_add(ledger.mapped_charge(bounds)),
-            margin: bounds.margin(),
-            asked,
+            promised: ledger.loading.saturating_add(ledger.mapped_charge(config)),
+            margin: config.margin(),
+            request,
         }
     }
 }

@@ -1,11 +1,15 @@
-//! Makes the system refuse memory to this process beyond a limit, so that an allocation fails where it is made.
+//! Limits the data of this process, so that an allocation beyond the memory limit fails where it
+//! is made.
 //!
-//! The ledger knows what models take and what requests were seen to take, not what the next one may make ONNX Runtime
-//! allocate: a shape can be an input, and the allocator is given any address space it asks for, 17 TB if need be, which then
-//! fills up until the kernel kills the process. With a bound on its data (`RLIMIT_DATA`: private writable mappings) the
-//! allocation fails, and that request alone is refused. Address space is more than what is in use (stacks, pages given
-//! back, fragments), hence an allowance above the limit. Models' files count as data, too, since ONNX Runtime maps them
-//! privately and writable though it never writes: the bound grows and shrinks with what is mapped.
+//! The ledger knows what models need and what earlier requests needed, but not what the next
+//! request makes ONNX Runtime allocate: a shape can be an input. The allocator receives any address
+//! space that it asks for, for example 17 TB, which then fills up until the kernel kills the
+//! process. With a limit on the process's data (`RLIMIT_DATA`: private writable mappings) the
+//! allocation fails instead, and the server refuses only that request.
+//!
+//! Address space exceeds the memory in use (stacks, returned pages, fragments), so the limit has an
+//! allowance. Model files count as data too, because ONNX Runtime maps them privately and writable
+//! although it never writes: the limit grows and shrinks with the mapped files.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
@@ -15,22 +19,22 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::limits::{kilobytes, resident_anonymous};
 use crate::engine::allocator;
 
-/// The bound of this process.
+/// The data limit of this process.
 #[derive(Debug)]
-pub struct DataBound {
-    /// `None` when there is no limit, or whoever started the process has bounded it already.
+pub struct DataLimit {
+    /// `None` without a memory limit, or if the process was started with a tighter data limit.
     bytes: Option<Mutex<u64>>,
 }
 
-/// A file's part of the bound; given back on drop, so it is dropped after the mapping.
+/// A mapped file's part of the data limit. Released on drop, so drop it after the mapping.
 #[derive(Debug)]
 pub struct MappedFile {
-    bound: Arc<DataBound>,
+    bound: Arc<DataLimit>,
     bytes: u64,
 }
 
-impl DataBound {
-    /// Bounds this process to what it has mapped now and what is unused of `limit` bytes.
+impl DataLimit {
+    /// Limits this process to what it has mapped now plus the unused part of `limit` bytes.
     pub fn new(limit: Option<u64>) -> io::Result<Self> {
         const ALLOWANCE: u64 = 64 << 20;
         let unbounded = Self { bytes: None };
@@ -39,13 +43,13 @@ impl DataBound {
             return Ok(unbounded);
         }
         let unused = limit.saturating_sub(resident_anonymous());
-        let bytes = bound_data(unused.saturating_add(limit / 8).saturating_add(ALLOWANCE))?;
+        let bytes = limit_data(unused.saturating_add(limit / 8).saturating_add(ALLOWANCE))?;
         Ok(Self {
             bytes: Some(Mutex::new(bytes)),
         })
     }
 
-    /// Makes room for a file of so many bytes to be mapped.
+    /// Raises the limit for a mapped file of `bytes` bytes.
     pub fn map(self: &Arc<Self>, bytes: u64) -> MappedFile {
         self.change(|bound| bound.saturating_add(bytes));
         MappedFile {
@@ -58,9 +62,9 @@ impl DataBound {
         let Some(bytes) = &self.bytes else { return };
         let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
         *bytes = change(*bytes);
-        // A bound that cannot be raised leaves the load to fail by itself.
-        if let Err(error) = set_data_bound(*bytes) {
-            tracing::debug!(%error, "bound the process's data");
+        // If the limit cannot be raised, the load fails with its own error.
+        if let Err(error) = set_data_limit(*bytes) {
+            tracing::debug!(%error, "failed to set the data limit of the process");
         }
     }
 }
@@ -77,14 +81,14 @@ pub fn mapped_data() -> io::Result<u64> {
     Ok(kilobytes(&status, "VmData:").unwrap_or(0))
 }
 
-/// Bounds this process's data to `more` bytes than it has mapped now. Returns the bound.
-pub fn bound_data(more: u64) -> io::Result<u64> {
+/// Limits this process's data to `more` bytes above what it has mapped now. Returns the limit.
+pub fn limit_data(more: u64) -> io::Result<u64> {
     let bound = mapped_data()?.saturating_add(more);
-    set_data_bound(bound)?;
+    set_data_limit(bound)?;
     Ok(bound)
 }
 
-fn set_data_bound(bytes: u64) -> io::Result<()> {
+fn set_data_limit(bytes: u64) -> io::Result<()> {
     let before = getrlimit(Resource::Data);
     let current = before.maximum.map_or(bytes, |maximum| maximum.min(bytes));
     setrlimit(
@@ -103,10 +107,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bound_of_data_grows_with_each_mapped_file_and_shrinks_with_it() {
-        // Far from what this process takes.
+    fn the_data_limit_grows_and_shrinks_with_mapped_files() {
+        // Far above what this process uses.
         const BOUND: u64 = 1 << 50;
-        let bound = Arc::new(DataBound {
+        let bound = Arc::new(DataLimit {
             bytes: Some(Mutex::new(BOUND)),
         });
         let current = || getrlimit(Resource::Data).current;
@@ -125,8 +129,8 @@ mod tests {
                 ..getrlimit(Resource::Data)
             },
         );
-        // Without a limit there is no bound to move.
-        drop(Arc::new(DataBound::new(None).unwrap()).map(1));
+        // Without a memory limit there is no data limit to move.
+        drop(Arc::new(DataLimit::new(None).unwrap()).map(1));
         assert_eq!(current(), before);
     }
 }

@@ -1,56 +1,67 @@
-//! The sums in the ledger, and what follows from them alone. Numbers only: whoever changes them holds the lock.
+//! The sums in the ledger and their arithmetic. Callers hold the budget's lock.
 
 use std::collections::BTreeMap;
 
-use super::{Bounds, Footprint};
+use super::{BudgetConfig, Footprint};
 
-/// Bytes, by what they are for.
+/// Reserved bytes, by purpose.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    /// Sessions that exist.
+pub(super) struct MemoryLedger {
+    /// Private bytes of existing sessions.
     pub(super) loaded: u64,
-    /// Loads under way, at their peak.
+    /// Peaks of loads in progress.
     pub(super) loading: u64,
-    /// Mapped weights of sessions that exist.
+    /// Mapped weights of existing sessions.
     pub(super) mapped: u64,
-    /// Requests under way beyond what every thread may take.
+    /// Bytes of requests in progress.
     pub(super) requests: u64,
-    /// Bytes of models that were unloaded, less those of models that have been loaded since.
-    pub(super) vacated: u64,
-    /// Working memories of one run of the models that are loaded, with how many models have it.
+    /// Bytes of unloaded models, minus those of models that have been loaded since.
+    pub(super) released: u64,
+    /// Bytes that one run needs, of each loaded model, with the number of models that need as
+    /// many.
     pub(super) workspaces: BTreeMap<u64, u64>,
-    /// Raised whenever something above grows or moves: whoever has looked at the system before then has to look again. Not by
-    /// requests within what is kept free for them, which come at any rate: looking would never end.
+    /// Increases whenever a number above grows or moves; a reading of the system from an earlier
+    /// epoch is out of date. Requests within their headroom do not increase it: they arrive at any
+    /// rate, and admission would never get an up-to-date reading.
     pub(super) epoch: u64,
-    /// Loads that have ended and models that were unloaded: whoever was refused before may find room now.
+    /// Number of loads that have ended and models that were unloaded. A refused request may fit
+    /// after it increases.
     pub(super) ends: u64,
 }
 
-impl Ledger {
-    /// What all of it comes to.
-    pub(super) fn planned(&self, bounds: &Bounds) -> u64 {
+impl MemoryLedger {
+    /// Sum of all reservations.
+    pub(super) fn planned(&self, config: &BudgetConfig) -> u64 {
         self.loaded
             .saturating_add(self.loading)
-            .saturating_add(self.mapped_charge(bounds))
+            .saturating_add(self.mapped_charge(config))
             .saturating_add(self.requests)
     }
 
-    pub(super) fn mapped_charge(&self, bounds: &Bounds) -> u64 {
-        percent(self.mapped, bounds.mapped_percent)
+    pub(super) fn mapped_charge(&self, config: &BudgetConfig) -> u64 {
+        percent(self.mapped, config.mapped_percent)
     }
 
-    /// What requests are to find: the largest run, on every thread that may run one.
-    pub(super) fn floor(&self, bounds: &Bounds) -> u64 {
+    /// Headroom for requests: the largest run on every thread that may run one.
+    pub(super) fn request_headroom(&self, config: &BudgetConfig) -> u64 {
         let largest = self.workspaces.last_key_value().map_or(0, |(&bytes, _)| bytes);
-        bounds.reserve.max(largest.saturating_mul(bounds.runs))
+        config.reserve.max(largest.saturating_mul(config.runs))
     }
 
-    /// What has to be free beside a model of `bytes` when coming by another of its kind takes `another` bytes more.
-    pub(super) fn spare(&self, bounds: &Bounds, bytes: u64, another: u64) -> u64 {
-        let floor = self.floor(bounds).saturating_sub(self.requests).max(another);
-        // No two are measured to the byte.
-        let is_in_place_of_another = self.vacated >= bytes - bytes / 64;
-        if is_in_place_of_another { floor / 2 } else { floor }
+    /// Bytes that must stay free next to a model of `bytes` bytes, when loading a replacement needs
+    /// `replacement` bytes more.
+    pub(super) fn headroom(&self, config: &BudgetConfig, bytes: u64, replacement: u64) -> u64 {
+        let request_headroom = self
+            .request_headroom(config)
+            .saturating_sub(self.requests)
+            .max(replacement);
+        // Two models are never measured to the byte.
+        let is_replacement = self.released >= bytes - bytes / 64;
+        if is_replacement {
+            request_headroom / 2
+        } else {
+            request_headroom
+        }
     }
 
     pub(super) fn add_workspace(&mut self, bytes: u64) {
@@ -68,9 +79,9 @@ impl Ledger {
 }
 
 impl Footprint {
-    /// What it comes to beside other models.
-    pub(super) fn total(&self, bounds: &Bounds) -> u64 {
-        self.private.saturating_add(percent(self.mapped, bounds.mapped_percent))
+    /// Bytes that count against the limit.
+    pub(super) fn total(&self, config: &BudgetConfig) -> u64 {
+        self.private.saturating_add(percent(self.mapped, config.mapped_percent))
     }
 }
 

@@ -1,39 +1,39 @@
-//! What the system grants this process, and how much of that is taken: control groups (v1 and v2), the machine, other
-//! processes of this program.
+//! The memory limit of this process and its current usage, from control groups (v1 and v2), the
+//! machine, and the processes of this program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getppid, getrlimit, setrlimit};
 
-/// A limit of memory that somebody has set, and where to see how much of it is used.
+/// A configured memory limit, and where to read how much of it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
+pub struct MemoryLimit {
     pub bytes: u64,
-    pub usage: Usage,
+    pub usage: MemoryUsage,
 }
 
-/// Where to see how much memory is used. What the system can take back at once, unwritten pages of files, does not count
-/// anywhere.
+/// A source for the memory in use. Memory that the system can reclaim at once (clean pages
+/// of files) never counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Usage {
-    /// By all processes of a control group of version 1, the folder of its memory controller.
+pub enum MemoryUsage {
+    /// All processes of a version 1 control group; the folder of its memory controller.
     Group1(PathBuf),
-    /// By all processes of a control group of version 2, its folder.
+    /// All processes of a version 2 control group; its folder.
     Group2(PathBuf),
-    /// By this process, the one that supervises it, and the ones that prepare models for it.
+    /// This process, its supervisor, and the children that prepare models for it.
     Processes,
-    /// As [`Usage::Processes`], and by everyone else on the machine.
+    /// Like [`MemoryUsage::Processes`], and all other processes of the machine.
     Machine,
 }
 
-/// The tighter of the machine's memory and the limits of the control groups that this process is in (v1 and v2, the whole
-/// way up). `None` when the system does not say.
-pub fn system_limit() -> Option<Limit> {
+/// Finds the tightest of the machine's memory and the limits of this process's control groups (v1
+/// and v2, with all parents). `None` when the system does not report any.
+pub fn system_limit() -> Option<MemoryLimit> {
     let root = Path::new("/");
-    let machine = machine_memory(root, "MemTotal:").map(|bytes| Limit {
+    let machine = machine_memory(root, "MemTotal:").map(|bytes| MemoryLimit {
         bytes,
-        usage: Usage::Machine,
+        usage: MemoryUsage::Machine,
     });
     [control_group_limit(root), machine]
         .into_iter()
@@ -41,8 +41,8 @@ pub fn system_limit() -> Option<Limit> {
         .min_by_key(|limit| limit.bytes)
 }
 
-impl Usage {
-    /// Bytes used now; `None` when the system does not say.
+impl MemoryUsage {
+    /// Reads the bytes in use; `None` when the system does not report them.
     pub fn now(&self) -> Option<u64> {
         match self {
             Self::Group1(folder) => {
@@ -64,7 +64,7 @@ impl Usage {
     }
 }
 
-/// Pages of files that a control group holds.
+/// File pages of a control group, in bytes.
 fn files(folder: &Path, active: &str, inactive: &str) -> Option<u64> {
     let statistics = fs::read_to_string(folder.join("memory.stat")).ok()?;
     let value = |key: &str| {
@@ -79,13 +79,13 @@ fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The memory that this process, its children, and its parent where that has the same name (a supervisor), hold for
-/// themselves.
+/// Private bytes of this process, its children, and its parent if that has the same name (the
+/// supervisor).
 fn own_processes(proc: &Path) -> Option<u64> {
     let own = proc.join("self");
     let mut total = private_memory(&own)?;
     let parent = getppid().map(|parent| proc.join(parent.as_raw_nonzero().to_string()));
-    // Not by the executable, which a process that hides does not show to others.
+    // Compare names, not executables: a non-dumpable process hides its executable from others.
     let name = |process: &Path| fs::read_to_string(process.join("comm")).ok();
     if let Some(parent) = parent
         && name(&parent).is_some_and(|parent| Some(parent) == name(&own))
@@ -107,7 +107,7 @@ fn private_memory(process: &Path) -> Option<u64> {
     Some(kilobytes(&status, "RssAnon:")? + shared)
 }
 
-/// Anonymous memory of this process that is resident now, in bytes; 0 when the system does not say.
+/// Resident anonymous memory of this process, in bytes; 0 when the system does not report it.
 pub fn resident_anonymous() -> u64 {
     private_memory(Path::new("/proc/self")).unwrap_or(0)
 }
@@ -127,11 +127,11 @@ pub(super) fn kilobytes(text: &str, key: &str) -> Option<u64> {
         .checked_mul(1024)
 }
 
-/// The tightest limit of the control groups named in `/proc/self/cgroup`, and of the groups above them.
+/// Finds the tightest limit of the control groups in `/proc/self/cgroup` and their parents.
 ///
-/// Inside a container the paths there may be the host's while the mount shows only the container's own group, so the
-/// mount's root is looked at in any case.
-fn control_group_limit(root: &Path) -> Option<Limit> {
+/// Inside a container, the paths may be the host's while the mount shows only the container's own
+/// group, so the search always includes the root of the mount.
+fn control_group_limit(root: &Path) -> Option<MemoryLimit> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mounts = root.join("sys/fs/cgroup");
     groups
@@ -139,10 +139,10 @@ fn control_group_limit(root: &Path) -> Option<Limit> {
         .filter_map(|line| {
             let mut fields = line.splitn(3, ':');
             let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-            let (mount, file, usage): (PathBuf, _, fn(PathBuf) -> Usage) = if controllers.is_empty() {
-                (mounts.clone(), "memory.max", Usage::Group2)
+            let (mount, file, usage): (PathBuf, _, fn(PathBuf) -> MemoryUsage) = if controllers.is_empty() {
+                (mounts.clone(), "memory.max", MemoryUsage::Group2)
             } else if controllers.split(',').any(|controller| controller == "memory") {
-                (mounts.join("memory"), "memory.limit_in_bytes", Usage::Group1)
+                (mounts.join("memory"), "memory.limit_in_bytes", MemoryUsage::Group1)
             } else {
                 return None;
             };
@@ -150,9 +150,9 @@ fn control_group_limit(root: &Path) -> Option<Limit> {
                 .ancestors()
                 .filter_map(|group| {
                     let folder = mount.join(group);
-                    // "max" (v2) is no number; v1's "no limit" is one near 2^63.
+                    // Version 2 writes "max"; version 1 writes a number near 2^63 for "no limit".
                     let bytes = number(&folder.join(file)).filter(|&limit| limit < 1 << 62)?;
-                    Some(Limit {
+                    Some(MemoryLimit {
                         bytes,
                         usage: usage(folder),
                     })
@@ -162,7 +162,7 @@ fn control_group_limit(root: &Path) -> Option<Limit> {
         .min_by_key(|limit| limit.bytes)
 }
 
-/// Raises the limit of open files as far as this process may, and returns it; `None` means that there is none.
+/// Raises the soft limit of open files to the hard limit and returns it; `None` means unlimited.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -171,7 +171,7 @@ pub fn raise_open_files() -> Option<u64> {
     };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
-        // Some systems refuse what they state; what was granted at the start does, too.
+        // Some systems refuse their own hard limit; the soft limit still holds.
         Err(_) => limit.current,
     }
 }
@@ -180,7 +180,7 @@ pub fn raise_open_files() -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Paths below a made-up `/` and what the files hold.
+    /// Paths below a test root, with the contents of the files.
     type Files<'a> = &'a [(&'a str, &'a str)];
 
     fn system(files: Files<'_>) -> tempfile::TempDir {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_control_group_on_the_way_up_is_the_limit() {
+    fn the_tightest_control_group_of_all_parents_is_the_limit() {
         let version_1 = "12:cpu:/\n4:memory:/docker/abc\n0::/\n";
         type Case<'a> = (&'a str, Files<'a>, Option<(u64, &'a str)>);
         let table: [Case<'_>; 6] = [
@@ -244,14 +244,14 @@ mod tests {
         for (name, files, limit) in table {
             let root = system(files);
             let found = control_group_limit(root.path()).map(|found| match found.usage {
-                Usage::Group1(folder) | Usage::Group2(folder) => (
+                MemoryUsage::Group1(folder) | MemoryUsage::Group2(folder) => (
                     found.bytes,
                     folder
                         .strip_prefix(root.path().join("sys/fs/cgroup"))
                         .unwrap()
                         .to_owned(),
                 ),
-                Usage::Processes | Usage::Machine => panic!("{name}"),
+                MemoryUsage::Processes | MemoryUsage::Machine => panic!("{name}"),
             });
             assert_eq!(
                 found,
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_files_do_not_count_as_used() {
+    fn file_pages_do_not_count_as_used() {
         let version_1 = system(&[
             ("memory.usage_in_bytes", "1000\n"),
             (
@@ -276,19 +276,19 @@ mod tests {
                 "cache 500\ntotal_inactive_file 300\ntotal_active_file 100\n",
             ),
         ]);
-        assert_eq!(Usage::Group1(version_1.path().to_owned()).now(), Some(600));
+        assert_eq!(MemoryUsage::Group1(version_1.path().to_owned()).now(), Some(600));
         let version_2 = system(&[
             ("memory.current", "1000\n"),
             ("memory.stat", "anon 1\nfile 450\ninactive_file 300\nactive_file 100\n"),
         ]);
-        assert_eq!(Usage::Group2(version_2.path().to_owned()).now(), Some(600));
-        assert_eq!(Usage::Group2(version_1.path().to_owned()).now(), None);
+        assert_eq!(MemoryUsage::Group2(version_2.path().to_owned()).now(), Some(600));
+        assert_eq!(MemoryUsage::Group2(version_1.path().to_owned()).now(), None);
     }
 
     #[test]
-    fn this_process_uses_memory_and_so_does_the_machine() {
-        let own = Usage::Processes.now().unwrap();
+    fn the_usage_of_the_process_and_of_the_machine_is_positive() {
+        let own = MemoryUsage::Processes.now().unwrap();
         assert!(own > 0);
-        assert!(Usage::Machine.now().unwrap() >= own / 2);
+        assert!(MemoryUsage::Machine.now().unwrap() >= own / 2);
     }
 }

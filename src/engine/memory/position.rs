@@ -1,70 +1,71 @@
-//! Whether what is asked for fits: pure numbers, so that the rule can be read and tested by itself.
+//! Decides whether a reservation fits. Pure arithmetic, so that the rule can be read and tested by
+//! itself.
 
 use super::NoRoom;
 
-/// What memory is asked for.
+/// A request for memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
-    /// The most that it comes to. What of it is over in a moment may have what is kept free: else a model that will fit would
-    /// be refused because it cannot be prepared, or because its load takes a little more than it does. Requests wait for that
-    /// to end.
+pub struct ReservationRequest {
+    /// Peak bytes. The part that is released after loading may use the headroom; otherwise a model
+    /// that fits could be refused because it cannot be prepared, or because its load needs a little
+    /// more than the model. Requests wait until the load ends.
     pub peak: u64,
-    /// What of it is there to stay; `None` for what is over in a moment, such as a request.
-    pub stays: Option<Stays>,
+    /// The part that stays reserved; `None` for something short, such as a request.
+    pub resident: Option<ResidentMemory>,
 }
 
-/// What a model asks for as long as it is loaded.
+/// Memory that a model keeps while it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stays {
+pub struct ResidentMemory {
     pub bytes: u64,
-    /// What has to be free beside it.
-    pub spare: u64,
+    /// Bytes that must stay free next to it.
+    pub headroom: u64,
 }
 
-/// What a decision is made of.
+/// The inputs of a decision, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
     pub limit: u64,
     pub base: u64,
-    /// All that is in the ledger.
+    /// Sum of the ledger.
     pub planned: u64,
-    /// Bytes of sessions in it: what the allocator's rounding applies to.
+    /// Bytes of sessions in the ledger, which the allocator rounds up.
     pub loaded: u64,
-    /// Promised and perhaps not in use yet: loads under way, mapped weights.
+    /// Promised, and perhaps not in use yet: loads in progress, mapped weights.
     pub promised: u64,
-    /// What nobody gets: the last pages of a control group are the kernel's, for files that are read and written and for its
-    /// own books, and without any it ends a process.
+    /// Bytes that no reservation may use. The kernel needs the last pages of a control group for
+    /// file I/O and for its own data, and kills a process if there are none.
     pub margin: u64,
-    pub asked: Asked,
+    pub request: ReservationRequest,
 }
 
 pub enum Decision {
     Admit,
-    /// The ledger alone cannot say.
-    Look,
+    /// The ledger alone cannot decide: compare with what is in use.
+    CheckUsage,
 }
 
 impl Position {
-    /// By the ledger: sessions have been seen to take up to a seventh more than they allocate. Of the rest an eighth is left
-    /// to what the ledger does not know of: the supervisor, children that wait for work, the kernel's own memory for files
-    /// that are mapped (30 MB of it for 500 MB of models).
+    /// Decides by the ledger. Sessions were measured to take up to a seventh more than they
+    /// allocate. An eighth of the limit is left to what the ledger does not know: the supervisor,
+    /// idle children, and the kernel's own memory for mapped files (30 MB for 500 MB of models).
     pub fn decide(&self) -> Decision {
-        let Asked { peak, stays } = self.asked;
-        let stays = stays.map_or(0, |stays| stays.bytes.saturating_add(stays.spare));
+        let ReservationRequest { peak, resident } = self.request;
+        let resident = resident.map_or(0, |resident| resident.bytes.saturating_add(resident.headroom));
         let pessimistic = self
             .base
             .saturating_add(self.planned)
             .saturating_add(self.loaded / 4)
-            .saturating_add(peak.max(stays));
+            .saturating_add(peak.max(resident));
         if pessimistic <= self.limit - self.limit / 8 {
             Decision::Admit
         } else {
-            Decision::Look
+            Decision::CheckUsage
         }
     }
 
-    /// By what is in use.
-    pub fn decide_by(&self, used: u64) -> Result<(), NoRoom> {
+    /// Decides by the bytes that are in use.
+    pub fn decide_by_usage(&self, used: u64) -> Result<(), NoRoom> {
         let fits = |needed: u64, beside: u64| {
             if needed.saturating_add(beside) <= self.limit {
                 return Ok(());
@@ -76,20 +77,20 @@ impl Position {
             })
         };
         let taken = used.saturating_add(self.promised);
-        if let Some(Stays { bytes, spare }) = self.asked.stays {
-            fits(bytes, taken.saturating_add(spare))?;
+        if let Some(ResidentMemory { bytes, headroom }) = self.request.resident {
+            fits(bytes, taken.saturating_add(headroom))?;
         }
-        fits(self.asked.peak, taken.saturating_add(self.margin))
+        fits(self.request.peak, taken.saturating_add(self.margin))
     }
 
-    /// Where the system says nothing.
-    pub fn decide_blindly(&self) -> Result<(), NoRoom> {
+    /// Decides when the system does not report what is in use.
+    pub fn decide_without_usage(&self) -> Result<(), NoRoom> {
         let used = self
             .base
             .saturating_add(self.planned)
             .saturating_add(self.loaded / 8)
             .saturating_sub(self.promised);
-        self.decide_by(used)
+        self.decide_by_usage(used)
     }
 }
 
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_really_used_decides_near_the_limit() {
+    fn near_the_limit_the_memory_in_use_decides() {
         let position = Position {
             limit: 1000,
             base: 100,
@@ -106,11 +107,14 @@ mod tests {
             loaded: 600,
             promised: 100,
             margin: 0,
-            asked: Asked { peak: 120, stays: None },
+            request: ReservationRequest {
+                peak: 120,
+                resident: None,
+            },
         };
-        assert!(matches!(position.decide(), Decision::Look));
-        assert_eq!(position.decide_by(780), Ok(()));
-        let refused = position.decide_by(781).unwrap_err();
+        assert!(matches!(position.decide(), Decision::CheckUsage));
+        assert_eq!(position.decide_by_usage(780), Ok(()));
+        let refused = position.decide_by_usage(781).unwrap_err();
         assert_eq!((refused.needed, refused.available), (120, 119));
         let roomy = Position {
             limit: 1223,
@@ -120,21 +124,21 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_leaves_something_free_and_what_passes_may_have_that() {
-        let position = |peak, bytes, spare| Position {
+    fn only_resident_memory_needs_headroom() {
+        let position = |peak, bytes, headroom| Position {
             limit: 1000,
             base: 0,
             planned: 950,
             loaded: 0,
             promised: 0,
             margin: 10,
-            asked: Asked {
+            request: ReservationRequest {
                 peak,
-                stays: Some(Stays { bytes, spare }),
+                resident: Some(ResidentMemory { bytes, headroom }),
             },
         };
-        let outcome = |peak, bytes, spare| {
-            let decided = position(peak, bytes, spare).decide_by(900);
+        let outcome = |peak, bytes, headroom| {
+            let decided = position(peak, bytes, headroom).decide_by_usage(900);
             decided.map_err(|refused| (refused.needed, refused.available))
         };
         assert_eq!(outcome(90, 60, 40), Ok(()));

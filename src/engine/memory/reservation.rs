@@ -1,29 +1,30 @@
-//! What is held of the budget: by a load, by a loaded model, by a request. Each gives back on drop what it holds.
+//! Reservations of a load, of a loaded model and of a request. Each is released on drop.
 
-use super::ledger::Ledger;
-use super::position::{Asked, Stays};
+use super::ledger::MemoryLedger;
+use super::position::{ReservationRequest, ResidentMemory};
 use super::{Budget, Footprint, NoRoom};
 
-/// A load under way; given back on drop.
+/// Reservation of a load in progress; released on drop.
 #[derive(Debug)]
-pub struct Loading {
+pub struct LoadReservation {
     pub(super) budget: Budget,
     pub(super) peak: u64,
     /// Bytes that were expected to stay.
-    pub(super) stays: u64,
-    /// Bytes that others had vacated for it.
-    pub(super) vacated: u64,
+    pub(super) resident: u64,
+    /// Released bytes that this load uses.
+    pub(super) released: u64,
 }
 
-impl Loading {
-    /// The load has ended with a model that takes `footprint`. When that turns out not to fit beside the others, the caller
-    /// is told to give the model up; the reservation tells the truth until then.
-    pub fn settle(mut self, footprint: Footprint) -> Result<Loaded, (NoRoom, Loaded)> {
+impl LoadReservation {
+    /// Converts the reservation when the load has produced a model with this `footprint`. If the
+    /// model does not fit after all, the caller has to drop it; the returned reservation covers it
+    /// until then.
+    pub fn settle(mut self, footprint: Footprint) -> Result<ModelReservation, (NoRoom, ModelReservation)> {
         let budget = self.budget.clone();
-        let bounds = &budget.shared.bounds;
-        let (reserved, expected) = (std::mem::take(&mut self.peak), self.stays);
-        let vacated = std::mem::take(&mut self.vacated);
-        let taken = footprint.total(bounds);
+        let config = &budget.shared.config;
+        let (reserved, expected) = (std::mem::take(&mut self.peak), self.resident);
+        let released = std::mem::take(&mut self.released);
+        let taken = footprint.total(config);
         let mut ledger = budget.ledger();
         ledger.loading -= reserved;
         ledger.loaded += footprint.private;
@@ -31,29 +32,29 @@ impl Loading {
         ledger.add_workspace(footprint.workspace);
         ledger.epoch += 1;
         drop(ledger);
-        // Tells those who wait, too.
+        // Also notifies waiting loads and requests.
         drop(self);
-        let mut loaded = Loaded {
+        let mut loaded = ModelReservation {
             budget: budget.clone(),
             footprint,
-            vacates: taken,
+            releases: taken,
         };
         if taken <= expected {
             return Ok(loaded);
         }
-        // It is there already: as one that came in the place of itself.
-        let asked = |ledger: &Ledger| Asked {
+        // The model exists already, so the check treats it as its own replacement.
+        let request = |ledger: &MemoryLedger| ReservationRequest {
             peak: 0,
-            stays: Some(Stays {
+            resident: Some(ResidentMemory {
                 bytes: 0,
-                spare: ledger.spare(bounds, 0, 0),
+                headroom: ledger.headroom(config, 0, 0),
             }),
         };
-        match budget.admit(asked, |_| ()) {
+        match budget.admit(request, |_| ()) {
             Ok(()) => Ok(loaded),
             Err(refused) => {
-                // It leaves what it has found.
-                loaded.vacates = vacated;
+                // Leave as many released bytes as the load found.
+                loaded.releases = released;
                 let needed = taken;
                 Err((NoRoom { needed, ..refused }, loaded))
             }
@@ -61,11 +62,11 @@ impl Loading {
     }
 }
 
-impl Drop for Loading {
+impl Drop for LoadReservation {
     fn drop(&mut self) {
         let mut ledger = self.budget.ledger();
         ledger.loading -= self.peak;
-        ledger.vacated += self.vacated;
+        ledger.released += self.released;
         ledger.epoch += 1;
         ledger.ends += 1;
         drop(ledger);
@@ -73,38 +74,38 @@ impl Drop for Loading {
     }
 }
 
-/// What a loaded model takes; given back on drop, so it is dropped after the model.
+/// Reservation of a loaded model. Released on drop, so drop it after the model.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct ModelReservation {
     budget: Budget,
     footprint: Footprint,
-    /// Bytes that the next model will find vacated.
-    vacates: u64,
+    /// Bytes that this model leaves for its replacement.
+    releases: u64,
 }
 
-impl Loaded {
+impl ModelReservation {
     pub fn footprint(&self) -> Footprint {
         self.footprint
     }
 
-    /// What it counts for against the limit.
+    /// Bytes that count against the limit.
     pub fn charge(&self) -> u64 {
-        self.footprint.total(&self.budget.shared.bounds)
+        self.footprint.total(&self.budget.shared.config)
     }
 
     /// Reserves the memory of a request to the model.
-    pub fn request(&self, bytes: u64) -> Result<Working, NoRoom> {
+    pub fn request(&self, bytes: u64) -> Result<RequestMemory, NoRoom> {
         self.budget.request(bytes)
     }
 }
 
-impl Drop for Loaded {
+impl Drop for ModelReservation {
     fn drop(&mut self) {
         let mut ledger = self.budget.ledger();
         ledger.loaded -= self.footprint.private;
         ledger.mapped -= self.footprint.mapped;
         ledger.remove_workspace(self.footprint.workspace);
-        ledger.vacated = ledger.vacated.saturating_add(self.vacates);
+        ledger.released = ledger.released.saturating_add(self.releases);
         ledger.epoch += 1;
         ledger.ends += 1;
         drop(ledger);
@@ -112,15 +113,15 @@ impl Drop for Loaded {
     }
 }
 
-/// What a request takes; given back on drop.
+/// Reservation of a request; released on drop.
 #[derive(Debug)]
-pub struct Working {
+pub struct RequestMemory {
     pub(super) budget: Budget,
     pub(super) bytes: u64,
 }
 
-impl Working {
-    /// Takes `more` bytes.
+impl RequestMemory {
+    /// Reserves `more` bytes.
     pub fn grow(&mut self, more: u64) -> Result<(), NoRoom> {
         self.budget.enter_request(more)?;
         self.bytes += more;
@@ -128,7 +129,7 @@ impl Working {
     }
 }
 
-impl Drop for Working {
+impl Drop for RequestMemory {
     fn drop(&mut self) {
         self.budget.ledger().requests -= self.bytes;
     }

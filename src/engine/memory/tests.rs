@@ -5,19 +5,19 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// No system to ask, and nobody else.
+/// A budget without a readable system and without other processes.
 fn budget(limit: u64, reserve: u64) -> Budget {
-    let bounds = Bounds {
-        limit: Some(Limit {
+    let config = BudgetConfig {
+        limit: Some(MemoryLimit {
             bytes: limit,
-            usage: Usage::Group2("nowhere".into()),
+            usage: MemoryUsage::Group2("nowhere".into()),
         }),
         reserve,
         mapped_percent: 50,
-        load_patience: PATIENCE,
+        load_patience: REQUEST_WAIT,
         runs: 4,
     };
-    Budget::new(bounds, DataBound::new(None).unwrap(), 0)
+    Budget::new(config, DataLimit::new(None).unwrap(), 0)
 }
 
 fn private(bytes: u64) -> Footprint {
@@ -27,21 +27,21 @@ fn private(bytes: u64) -> Footprint {
     }
 }
 
-/// A load of which nothing is known but its private memory.
-fn load(budget: &Budget, private: u64) -> Result<Loading, NoRoom> {
-    budget.load(&Load {
+/// A load with only its private memory known.
+fn load(budget: &Budget, private: u64) -> Result<LoadReservation, NoRoom> {
+    budget.load(&LoadRequest {
         private,
-        ..Load::default()
+        ..LoadRequest::default()
     })
 }
 
-/// A preparation that takes so much.
-fn prepare(budget: &Budget, bytes: u64) -> Result<Loading, NoRoom> {
+/// A preparation of `bytes` bytes.
+fn prepare(budget: &Budget, bytes: u64) -> Result<LoadReservation, NoRoom> {
     budget.prepare(bytes, 0)
 }
 
 #[test]
-fn a_load_reserves_its_peak_and_keeps_what_it_took() {
+fn a_load_reserves_its_peak_and_a_model_keeps_its_footprint() {
     let budget = budget(1000, 0);
     let loading = load(&budget, 900).unwrap();
     assert_eq!(budget.reserved().models, 900);
@@ -59,14 +59,14 @@ fn a_load_reserves_its_peak_and_keeps_what_it_took() {
 }
 
 #[test]
-fn what_there_is_can_be_asked_for() {
+fn prepare_up_to_reserves_as_much_as_fits() {
     let budget = budget(1000, 0);
     let (all, bytes) = budget.prepare_up_to(100, 800).unwrap();
     assert_eq!(bytes, 800);
     drop(all);
     let _loaded = load(&budget, 700).unwrap().settle(private(700)).unwrap();
     let (rest, bytes) = budget.prepare_up_to(50, 800).unwrap();
-    assert_eq!(bytes, 189, "three quarters of three quarters ...");
+    assert_eq!(bytes, 189, "three quarters of three quarters, repeatedly");
     drop(rest);
     let (least, bytes) = budget.prepare_up_to(205, 800).unwrap();
     assert_eq!(bytes, 205);
@@ -75,12 +75,12 @@ fn what_there_is_can_be_asked_for() {
     assert_eq!(
         (refused.needed, refused.available),
         (300, 213),
-        "what was asked for last, and what there was"
+        "the smallest size that was tried, and what was available"
     );
 }
 
 #[test]
-fn whoever_asks_for_what_there_is_waits_for_others() {
+fn prepare_up_to_waits_for_other_loads() {
     let budget = budget(1000, 0);
     let other = prepare(&budget, 800).unwrap();
     thread::scope(|scope| {
@@ -92,7 +92,7 @@ fn whoever_asks_for_what_there_is_waits_for_others() {
 }
 
 #[test]
-fn a_model_that_takes_more_than_there_is_has_to_be_given_up() {
+fn a_model_that_exceeds_the_limit_must_be_dropped() {
     let budget = budget(1000, 0);
     let (refused, loaded) = load(&budget, 100).unwrap().settle(private(1200)).unwrap_err();
     assert_eq!((refused.needed, refused.available), (1200, 0));
@@ -102,17 +102,17 @@ fn a_model_that_takes_more_than_there_is_has_to_be_given_up() {
 }
 
 #[test]
-fn mapped_weights_count_for_their_part() {
+fn mapped_weights_count_by_their_percentage() {
     let budget = budget(1000, 0);
     let footprint = Footprint {
         mapped: 1600,
         ..private(80)
     };
     let load_mapped = |mapped| {
-        budget.load(&Load {
+        budget.load(&LoadRequest {
             private: 80,
             mapped,
-            ..Load::default()
+            ..LoadRequest::default()
         })
     };
     assert!(load_mapped(1900).is_err());
@@ -122,7 +122,7 @@ fn mapped_weights_count_for_their_part() {
 }
 
 #[test]
-fn requests_find_the_largest_run_on_every_thread_free() {
+fn the_largest_run_on_every_thread_is_kept_free_for_requests() {
     let budget = budget(1000, 100);
     let footprint = Footprint {
         workspace: 50,
@@ -131,7 +131,7 @@ fn requests_find_the_largest_run_on_every_thread_free() {
     let loaded = load(&budget, 80).unwrap().settle(footprint).unwrap();
     assert_eq!(load(&budget, 800).unwrap_err().available, 710);
     let loading = load(&budget, 675).unwrap();
-    // What was kept free is theirs, and no more.
+    // Requests may use the headroom, and no more.
     let mut working = budget.request(150).unwrap();
     working.grow(50).unwrap();
     assert!(working.grow(50).is_err());
@@ -144,7 +144,7 @@ fn requests_find_the_largest_run_on_every_thread_free() {
 }
 
 #[test]
-fn a_preparation_may_have_what_is_kept_for_requests_and_they_wait_for_it() {
+fn a_preparation_may_use_the_request_headroom_and_requests_wait_for_it() {
     let budget = budget(1000, 100);
     let _loaded = load(&budget, 720).unwrap().settle(private(720)).unwrap();
     assert_eq!(load(&budget, 100).unwrap_err().available, 90);
@@ -159,39 +159,39 @@ fn a_preparation_may_have_what_is_kept_for_requests_and_they_wait_for_it() {
 }
 
 #[test]
-fn what_is_over_when_a_load_is_may_have_what_is_kept_for_requests() {
+fn the_temporary_part_of_a_load_may_use_the_request_headroom() {
     let budget = budget(1000, 100);
     let _loaded = load(&budget, 700).unwrap().settle(private(700)).unwrap();
     let with_peak = |peak| {
         let private = 100;
-        budget.load(&Load {
+        budget.load(&LoadRequest {
             peak,
             private,
-            ..Load::default()
+            ..LoadRequest::default()
         })
     };
     let refused = with_peak(220).unwrap_err();
     assert_eq!(
         (refused.needed, refused.available),
         (220, 188),
-        "a quarter of the reserve is nobody's"
+        "a quarter of the reserve is the margin"
     );
     drop(with_peak(185).unwrap().settle(private(100)).unwrap());
     assert!(
         with_peak(185).unwrap().settle(private(200)).is_err(),
-        "it is larger than it was said to be"
+        "the model is larger than expected"
     );
 }
 
 #[test]
-fn room_is_left_for_preparing_another_model_of_the_kind_when_one_is_unloaded() {
-    const KIND: Another = Another { peak: 75, child: 20 };
+fn headroom_remains_to_prepare_a_replacement_after_an_unload() {
+    const KIND: Replacement = Replacement { peak: 75, child: 20 };
     let budget = budget(1000, 10);
     let load = || {
-        budget.load(&Load {
+        budget.load(&LoadRequest {
             private: 40,
-            another: KIND,
-            ..Load::default()
+            replacement: KIND,
+            ..LoadRequest::default()
         })
     };
     let prepare = || prepare(&budget, KIND.peak + KIND.child);
@@ -210,13 +210,13 @@ fn room_is_left_for_preparing_another_model_of_the_kind_when_one_is_unloaded() {
         loaded.push(load().unwrap().settle(private(40)).unwrap());
         assert!(load().is_err());
     }
-    // Not at any price.
-    let large = Another { peak: 900, child: 0 };
+    // The headroom is limited.
+    let large = Replacement { peak: 900, child: 0 };
     let private = 10;
-    let mut only = Load {
+    let mut only = LoadRequest {
         private,
-        another: large,
-        ..Load::default()
+        replacement: large,
+        ..LoadRequest::default()
     };
     loaded.clear();
     let _only = budget.load(&only).unwrap();
@@ -224,27 +224,27 @@ fn room_is_left_for_preparing_another_model_of_the_kind_when_one_is_unloaded() {
     assert!(budget.load(&only).is_ok());
 }
 
-/// 1,000 bytes, and a way to say how much of them the system sees in use.
+/// A budget of 1,000 bytes, and a function that sets the bytes in use.
 fn budget_that_reads(reserve: u64) -> (Budget, impl Fn(u64)) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("memory.stat"), "active_file 0\ninactive_file 0\n").unwrap();
-    let bounds = Bounds {
-        limit: Some(Limit {
+    let config = BudgetConfig {
+        limit: Some(MemoryLimit {
             bytes: 1000,
-            usage: Usage::Group2(folder.path().to_owned()),
+            usage: MemoryUsage::Group2(folder.path().to_owned()),
         }),
         reserve,
         mapped_percent: 50,
-        load_patience: PATIENCE,
+        load_patience: REQUEST_WAIT,
         runs: 1,
     };
-    let budget = Budget::new(bounds, DataBound::new(None).unwrap(), 0);
+    let budget = Budget::new(config, DataLimit::new(None).unwrap(), 0);
     let used = move |bytes: u64| std::fs::write(folder.path().join("memory.current"), bytes.to_string()).unwrap();
     (budget, used)
 }
 
 #[test]
-fn what_a_preparation_was_refused_for_fits_when_another_model_is_unloaded() {
+fn a_refused_preparation_fits_after_an_unload() {
     let (budget, used) = budget_that_reads(100);
     used(0);
     let _large = load(&budget, 700).unwrap().settle(private(700)).unwrap();
@@ -254,12 +254,12 @@ fn what_a_preparation_was_refused_for_fits_when_another_model_is_unloaded() {
     assert!(budget.prepare(51, 100).is_err());
     drop(small);
     drop(budget.prepare(75, 100).unwrap());
-    assert!(budget.prepare(75, 300).is_err(), "a larger one");
+    assert!(budget.prepare(75, 300).is_err(), "a larger model");
     assert!(budget.prepare(76, 100).is_err());
 }
 
 #[test]
-fn a_model_fits_in_the_place_of_another_whatever_the_allocator_has_kept_of_that() {
+fn a_replacement_fits_even_if_the_allocator_keeps_the_old_models_memory() {
     let (budget, used) = budget_that_reads(100);
     used(0);
     let large = load(&budget, 850).unwrap().settle(private(850)).unwrap();
@@ -267,19 +267,19 @@ fn a_model_fits_in_the_place_of_another_whatever_the_allocator_has_kept_of_that(
     used(900);
     assert!(load(&budget, 50).is_err());
     drop(small);
-    // None of it is back.
+    // The system still reports the same usage.
     assert!(load(&budget, 60).is_err(), "larger");
     drop(load(&budget, 50).unwrap());
     let small = load(&budget, 50).unwrap().settle(private(50)).unwrap();
-    assert!(load(&budget, 50).is_err(), "one for one");
+    assert!(load(&budget, 50).is_err(), "one replacement per unloaded model");
     drop(small);
     used(901);
-    assert!(load(&budget, 50).is_err(), "what is really there has the last word");
+    assert!(load(&budget, 50).is_err(), "more memory is in use than before");
     drop(large);
 }
 
 #[test]
-fn a_load_waits_for_another_that_turns_out_to_take_less() {
+fn a_load_waits_for_another_load_that_needs_less_than_it_reserved() {
     let budget = budget(1000, 0);
     let first = load(&budget, 900).unwrap();
     thread::scope(|scope| {
@@ -291,7 +291,7 @@ fn a_load_waits_for_another_that_turns_out_to_take_less() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Load(u64),
+    BeginLoad(u64),
     Settle(u64, u64, u64),
     Unload(usize),
     Request(u64),
@@ -300,7 +300,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0u64..400).prop_map(Step::Load),
+        (0u64..400).prop_map(Step::BeginLoad),
         (0u64..400, 0u64..400, 0u64..50).prop_map(|(private, mapped, run)| Step::Settle(private, mapped, run)),
         any::<usize>().prop_map(Step::Unload),
         (0u64..300).prop_map(Step::Request),
@@ -311,15 +311,15 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
-    fn the_ledger_equals_the_sum_of_what_is_held(steps in proptest::collection::vec(step(), 0..60)) {
+    fn the_ledger_equals_the_sum_of_all_reservations(steps in proptest::collection::vec(step(), 0..60)) {
         let budget = budget(1000, 50);
-        let mut loading: Option<Loading> = None;
-        let mut loaded: Vec<Loaded> = Vec::new();
-        let mut working: Vec<Working> = Vec::new();
+        let mut loading: Option<LoadReservation> = None;
+        let mut loaded: Vec<ModelReservation> = Vec::new();
+        let mut working: Vec<RequestMemory> = Vec::new();
         for step in steps {
             match step {
-                // One at a time: a second one would wait for the first.
-                Step::Load(peak) if loading.is_none() => loading = load(&budget, peak).ok(),
+                // One at a time: a second load would wait for the first.
+                Step::BeginLoad(peak) if loading.is_none() => loading = load(&budget, peak).ok(),
                 Step::Settle(private, mapped, workspace) => {
                     if let Some(load) = loading.take()
                         && let Ok(model) = load.settle(Footprint { private, mapped, workspace })
@@ -330,7 +330,7 @@ proptest! {
                 Step::Unload(which) if !loaded.is_empty() => drop(loaded.swap_remove(which % loaded.len())),
                 Step::Request(bytes) => working.extend(budget.request_now(bytes)),
                 Step::Answer(which) if !working.is_empty() => drop(working.swap_remove(which % working.len())),
-                Step::Load(_) | Step::Unload(_) | Step::Answer(_) => {}
+                Step::BeginLoad(_) | Step::Unload(_) | Step::Answer(_) => {}
             }
             let reserved = budget.reserved();
             let private: u64 = loaded.iter().map(|model| model.footprint().private).sum();
@@ -356,13 +356,13 @@ fn an_estimate_grows_with_the_weights_and_with_trees() {
 }
 
 #[test]
-fn a_load_that_ends_while_something_is_refused_for_it_is_a_reason_to_try_again() {
+fn a_load_that_ends_during_a_refusal_causes_a_retry() {
     let budget = budget(1000, 0);
     let under_way = Cell::new(Some(load(&budget, 900).unwrap()));
-    let admitted = budget.patiently(PATIENCE, || {
-        let asked = budget.request_now(500);
+    let admitted = budget.wait_for_memory(REQUEST_WAIT, || {
+        let request = budget.request_now(500);
         drop(under_way.take());
-        asked
+        request
     });
     assert!(admitted.is_ok(), "{admitted:?}");
 }

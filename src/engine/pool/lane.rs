@@ -1,4 +1,4 @@
-//! One model's place in a pool: where its jobs wait, and whoever waits for their results.
+//! A model's lane in a pool: the queue of its jobs, and the results of these jobs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Job, PoolError, Shared, Task};
+use super::{Job, PoolError, PoolShared, Task};
 
-/// One model's place in a pool.
+/// A model's lane in a pool.
 pub struct Lane<J: Job = Task> {
     pub(super) id: u64,
-    /// Jobs that may wait in this lane.
+    /// Maximum number of waiting jobs.
     pub(super) capacity: usize,
-    pub(super) shared: Arc<Shared<J>>,
+    pub(super) shared: Arc<PoolShared<J>>,
 }
 
 impl<J: Job> fmt::Debug for Lane<J> {
@@ -27,7 +27,8 @@ impl Lane {
     /// Runs `work` on one of the pool's threads and returns its result.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the place in the queue back; work that runs already runs on, its result is dropped.
+    /// Dropping the future removes waiting work from the queue. Work that already runs continues,
+    /// and its result is dropped.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PoolError> {
         let (sender, receiver) = oneshot::channel();
         let _place = self.submit(Box::new(move || {
@@ -41,21 +42,22 @@ impl Lane {
 
 impl<J: Job> Lane<J> {
     /// Queues `job`.
-    pub fn submit(&self, job: J) -> Result<Place<'_, J>, PoolError> {
+    pub fn submit(&self, job: J) -> Result<QueuePlace<'_, J>, PoolError> {
         let mut state = self.shared.state();
         let number = state.push(self.id, self.capacity, job)?;
         drop(state);
         self.shared.work.notify_one();
-        Ok(Place { lane: self, number })
+        Ok(QueuePlace { lane: self, number })
     }
 
-    /// Waits until `deadline` for the result that a job of this lane sends.
+    /// Waits until `deadline` for the result of a job of this lane.
     pub async fn result<T>(&self, receiver: oneshot::Receiver<T>, deadline: Instant) -> Result<T, PoolError> {
         let received = timeout_at(deadline, receiver).await.map_err(|_| PoolError::Deadline)?;
         self.received(received, Some(deadline))
     }
 
-    /// A job that sends nothing has been dropped: by the end of the pool, for its deadline, or by its own panic.
+    /// Finds the reason when a job was dropped without a result: the pool stopped, the deadline
+    /// passed, or the job panicked.
     fn received<T>(&self, received: Result<T, RecvError>, deadline: Option<Instant>) -> Result<T, PoolError> {
         received.map_err(|_| {
             if self.shared.state().stopping {
@@ -78,14 +80,14 @@ impl<J: Job> Drop for Lane<J> {
     }
 }
 
-/// A job's place in its lane. Dropping it gives the place back when the job still waits.
+/// A job's place in the queue of its lane. Dropping it removes the job if it still waits.
 #[must_use]
-pub struct Place<'a, J: Job> {
+pub struct QueuePlace<'a, J: Job> {
     lane: &'a Lane<J>,
     number: u64,
 }
 
-impl<J: Job> Drop for Place<'_, J> {
+impl<J: Job> Drop for QueuePlace<'_, J> {
     fn drop(&mut self) {
         let waiting = self.lane.shared.state().remove(self.lane.id, self.number);
         drop(waiting);

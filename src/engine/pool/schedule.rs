@@ -1,20 +1,23 @@
-//! Whose job is next: what waits in each lane, what runs, and in which order lanes have their turns.
+//! Chooses the next job: the waiting jobs of each lane, the running jobs, and the order of lanes.
 //!
-//! Pure moves under the pool's lock, so that fairness can be read and tested without threads. What always holds: a lane has
-//! exactly one turn to come while jobs wait in it and none otherwise; the jobs of a lane are in the order of their numbers.
+//! Pure data under the pool's lock, so that fairness can be read and tested without threads.
+//!
+//! Invariants:
+//! - A lane is in the order exactly once while jobs wait in it, and otherwise not at all.
+//! - The jobs of a lane are sorted by their numbers.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::{PoolError, Threads};
 
-/// A job and its number in the order of arrival.
+/// A job with its number in the order of arrival.
 pub struct Queued<J> {
     number: u64,
     pub job: J,
 }
 
 impl<J> Queued<J> {
-    /// Another job in the same place.
+    /// Replaces the job and keeps its number.
     pub fn map<K>(self, change: impl FnOnce(J) -> K) -> Queued<K> {
         Queued {
             number: self.number,
@@ -22,31 +25,31 @@ impl<J> Queued<J> {
         }
     }
 
-    /// As [`Self::map`], when there is another one.
+    /// Like [`Self::map`], if `change` returns a job.
     pub fn filter_map<K>(self, change: impl FnOnce(J) -> Option<K>) -> Option<Queued<K>> {
         let number = self.number;
         change(self.job).map(|job| Queued { number, job })
     }
 }
 
-pub(super) struct State<J> {
-    lanes: HashMap<u64, Waiting<J>>,
-    /// Lanes with waiting jobs, the one that waited longest first.
-    turns: VecDeque<u64>,
+pub(super) struct Schedule<J> {
+    lanes: HashMap<u64, LaneQueue<J>>,
+    /// Lanes with waiting jobs; the lane that has waited longest comes first.
+    lane_order: VecDeque<u64>,
     next_lane: u64,
     next_job: u64,
-    /// Threads that have a job.
+    /// Threads that run a job.
     running: usize,
-    /// The jobs that they have.
+    /// Jobs that these threads have taken.
     in_hand: usize,
     pub(super) stopping: bool,
 }
 
-impl<J> Default for State<J> {
+impl<J> Default for Schedule<J> {
     fn default() -> Self {
         Self {
             lanes: HashMap::new(),
-            turns: VecDeque::new(),
+            lane_order: VecDeque::new(),
             next_lane: 0,
             next_job: 0,
             running: 0,
@@ -56,14 +59,14 @@ impl<J> Default for State<J> {
     }
 }
 
-struct Waiting<J> {
-    /// In the order of their numbers.
+struct LaneQueue<J> {
+    /// Sorted by number.
     jobs: VecDeque<Queued<J>>,
-    /// Threads that have a job of this lane.
+    /// Threads that run a job of this lane.
     running: usize,
 }
 
-impl<J> Default for Waiting<J> {
+impl<J> Default for LaneQueue<J> {
     fn default() -> Self {
         Self {
             jobs: VecDeque::new(),
@@ -72,32 +75,33 @@ impl<J> Default for Waiting<J> {
     }
 }
 
-/// Whether a lane with `lane_running` jobs running may start one more when `running` run in all.
+/// Whether a lane with `lane_running` running jobs may start another when `running` jobs run in
+/// total.
 fn may_start(running: usize, lane_running: usize, threads: Threads) -> bool {
     running < threads.cores || (lane_running == 0 && running < threads.cores + threads.spare)
 }
 
-/// How many jobs one turn of a lane may have when `waiting` more wait: an equal share of them for each core, less the
-/// cores that `others` (jobs of other lanes that run, and lanes that wait) have or will have.
+/// Maximum number of jobs in one dispatch of a lane when `waiting` more jobs wait: an equal share
+/// for each core that is left after the `others` (running jobs of other lanes, and waiting lanes).
 fn share(waiting: usize, cores: usize, others: usize) -> usize {
     (waiting + 1).div_ceil(cores.saturating_sub(others).max(1))
 }
 
-impl<J> State<J> {
+impl<J> Schedule<J> {
     pub(super) fn add_lane(&mut self) -> u64 {
         let id = self.next_lane;
         self.next_lane += 1;
-        self.lanes.insert(id, Waiting::default());
+        self.lanes.insert(id, LaneQueue::default());
         id
     }
 
-    /// Takes a lane out, with the jobs that wait in it.
+    /// Removes a lane and returns its waiting jobs.
     pub(super) fn remove_lane(&mut self, id: u64) -> VecDeque<Queued<J>> {
-        self.turns.retain(|other| *other != id);
+        self.lane_order.retain(|other| *other != id);
         self.lanes.remove(&id).map(|lane| lane.jobs).unwrap_or_default()
     }
 
-    /// Lets `job` wait in a lane where `capacity` may, and returns its number.
+    /// Queues `job` in a lane in which up to `capacity` jobs may wait, and returns its number.
     pub(super) fn push(&mut self, id: u64, capacity: usize, job: J) -> Result<u64, PoolError> {
         if self.stopping {
             return Err(PoolError::Stopping);
@@ -111,55 +115,55 @@ impl<J> State<J> {
         lane.jobs.push_back(Queued { number, job });
         self.next_job += 1;
         if waiting == 0 {
-            self.turns.push_back(id);
+            self.lane_order.push_back(id);
         }
         Ok(number)
     }
 
-    /// The next job that may start, counted as running.
+    /// Takes the next job that may start and counts it as running.
     pub(super) fn take(&mut self, threads: Threads) -> Option<(u64, Queued<J>)> {
-        let turn = self.next_turn(threads)?;
-        let id = self.turns.remove(turn)?;
+        let position = self.next_startable(threads)?;
+        let id = self.lane_order.remove(position)?;
         let lane = self.lanes.get_mut(&id)?;
         let job = lane.jobs.pop_front()?;
         lane.running += 1;
         self.running += 1;
         self.in_hand += 1;
         if !lane.jobs.is_empty() {
-            self.turns.push_back(id);
+            self.lane_order.push_back(id);
         }
         Some((id, job))
     }
 
-    /// A thread has done its job, `jobs` of them in all.
+    /// Counts the end of a dispatch with `jobs` jobs.
     pub(super) fn ended(&mut self, id: u64, jobs: usize) {
         self.running -= 1;
         self.in_hand -= jobs;
-        // The lane is gone when its model was dropped by the job itself.
+        // The lane is gone if the job itself dropped its model.
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.running -= 1;
         }
     }
 
-    /// Jobs of a turn that was given up are over, too.
+    /// Counts the end of the jobs that a given-up dispatch took afterwards.
     pub(super) fn ended_late(&mut self, jobs: usize) {
         self.in_hand -= jobs;
     }
 
-    /// One more job for a thread that has one of this lane.
+    /// Takes another waiting job for a thread that already runs a job of this lane.
     pub(super) fn take_next(&mut self, id: u64) -> Option<Queued<J>> {
         let lane = self.lanes.get_mut(&id)?;
         let job = lane.jobs.pop_front()?;
         self.in_hand += 1;
         if lane.jobs.is_empty() {
-            self.leave_turns(id);
+            self.leave_order(id);
         }
         Some(job)
     }
 
     pub(super) fn put_back(&mut self, id: u64, jobs: Vec<Queued<J>>) {
         self.in_hand -= jobs.len();
-        // Jobs keep their lane.
+        // The lane is gone if its model was dropped meanwhile.
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let was_empty = lane.jobs.is_empty();
         for job in jobs {
@@ -167,50 +171,50 @@ impl<J> State<J> {
             lane.jobs.insert(place, job);
         }
         if was_empty {
-            self.turns.push_back(id);
+            self.lane_order.push_back(id);
         }
     }
 
-    /// Takes a job out of its lane when it still waits there.
+    /// Removes a job from its lane if it still waits there.
     pub(super) fn remove(&mut self, id: u64, number: u64) -> Option<Queued<J>> {
         let lane = self.lanes.get_mut(&id)?;
         let place = lane.jobs.binary_search_by_key(&number, |job| job.number).ok()?;
         let job = lane.jobs.remove(place);
         if lane.jobs.is_empty() {
-            self.leave_turns(id);
+            self.leave_order(id);
         }
         job
     }
 
-    fn leave_turns(&mut self, id: u64) {
-        // From the end, where a lane that has just had its turn is.
-        if let Some(turn) = self.turns.iter().rposition(|other| *other == id) {
-            self.turns.remove(turn);
+    fn leave_order(&mut self, id: u64) {
+        // Search from the end, where a lane that has just started a job is.
+        if let Some(position) = self.lane_order.iter().rposition(|other| *other == id) {
+            self.lane_order.remove(position);
         }
     }
 
-    /// The first lane whose next job may start, as an index into `turns`.
-    pub(super) fn next_turn(&self, threads: Threads) -> Option<usize> {
-        let startable = |lane: &Waiting<J>| may_start(self.running, lane.running, threads);
-        self.turns
+    /// Finds the first lane whose next job may start, as an index into `lane_order`.
+    pub(super) fn next_startable(&self, threads: Threads) -> Option<usize> {
+        let startable = |lane: &LaneQueue<J>| may_start(self.running, lane.running, threads);
+        self.lane_order
             .iter()
             .position(|id| self.lanes.get(id).is_some_and(startable))
     }
 
-    /// Nothing is started any more. Returns the jobs that wait.
+    /// Stops the pool: no job starts after this. Returns the waiting jobs.
     pub(super) fn stop(&mut self) -> Vec<VecDeque<Queued<J>>> {
         self.stopping = true;
-        self.turns.clear();
+        self.lane_order.clear();
         self.lanes
             .values_mut()
             .map(|lane| std::mem::take(&mut lane.jobs))
             .collect()
     }
 
-    /// Jobs that threads have, and jobs that wait.
+    /// Number of jobs that threads have taken, and of waiting jobs.
     pub(super) fn load(&self) -> (usize, usize) {
         let waiting = self
-            .turns
+            .lane_order
             .iter()
             .filter_map(|id| self.lanes.get(id))
             .map(|lane| lane.jobs.len())
@@ -218,12 +222,13 @@ impl<J> State<J> {
         (self.in_hand, waiting)
     }
 
-    /// How many jobs a turn of this lane may have at most, the first one included, for `cores` to have equal work.
+    /// Maximum number of jobs in a dispatch of this lane, including the first, so that `cores`
+    /// cores have equal work.
     pub(super) fn share(&self, id: u64, cores: usize) -> usize {
         let Some(lane) = self.lanes.get(&id) else {
             return 1;
         };
-        let lanes_waiting = self.turns.len() - usize::from(!lane.jobs.is_empty());
+        let lanes_waiting = self.lane_order.len() - usize::from(!lane.jobs.is_empty());
         let others = lanes_waiting + self.running - lane.running;
         share(lane.jobs.len(), cores, others)
     }
@@ -238,14 +243,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_that_runs_nothing_gets_a_spare_thread_and_no_other_does() {
+    fn only_a_lane_without_a_running_job_gets_a_spare_thread() {
         let threads = Threads {
             cores: 2,
             spare: 1,
             ..ONE
         };
         let table = [
-            // running in all, of this lane, may start
+            // running in total, running in this lane, may start
             (0, 0, true),
             (1, 1, true),
             (2, 0, true),
@@ -263,11 +268,11 @@ mod tests {
     }
 
     #[test]
-    fn lanes_take_turns_however_many_jobs_one_of_them_has() {
-        let mut state: State<Task> = State::default();
+    fn lanes_alternate_however_many_jobs_one_of_them_has() {
+        let mut state: Schedule<Task> = Schedule::default();
         let order = Arc::new(Mutex::new(Vec::new()));
         for (lane, jobs) in [(1u64, 4), (2, 1), (3, 2)] {
-            let mut waiting: Waiting<Task> = Waiting::default();
+            let mut waiting: LaneQueue<Task> = LaneQueue::default();
             for number in 0..jobs {
                 let order = Arc::clone(&order);
                 waiting.jobs.push_back(Queued {
@@ -276,7 +281,7 @@ mod tests {
                 });
             }
             state.lanes.insert(lane, waiting);
-            state.turns.push_back(lane);
+            state.lane_order.push_back(lane);
         }
         while let Some((lane, job)) = state.take(ONE) {
             (job.job)();
@@ -286,9 +291,9 @@ mod tests {
     }
 
     #[test]
-    fn a_turns_share_leaves_an_equal_one_to_the_cores_that_others_do_not_have() {
+    fn the_share_of_a_dispatch_divides_the_waiting_jobs_by_the_cores_that_are_left() {
         let table = [
-            // waiting beside this one, cores, others, share
+            // waiting besides this one, cores, others, share
             (0, 2, 0, 1),
             (1, 2, 0, 1),
             (7, 2, 0, 4),
@@ -304,23 +309,23 @@ mod tests {
         }
     }
 
-    fn queue(state: &mut State<u64>, lane: u64, jobs: impl IntoIterator<Item = u64>) {
+    fn queue(state: &mut Schedule<u64>, lane: u64, jobs: impl IntoIterator<Item = u64>) {
         let waiting = state.lanes.entry(lane).or_default();
         waiting
             .jobs
             .extend(jobs.into_iter().map(|job| Queued { number: job, job }));
-        if !state.turns.contains(&lane) {
-            state.turns.push_back(lane);
+        if !state.lane_order.contains(&lane) {
+            state.lane_order.push_back(lane);
         }
     }
 
-    fn waiting(state: &State<u64>, lane: u64) -> Vec<u64> {
+    fn waiting(state: &Schedule<u64>, lane: u64) -> Vec<u64> {
         state.lanes[&lane].jobs.iter().map(|queued| queued.job).collect()
     }
 
     #[test]
-    fn what_a_turn_puts_back_waits_where_it_was() {
-        let mut state = State::default();
+    fn jobs_that_are_put_back_keep_their_order() {
+        let mut state = Schedule::default();
         queue(&mut state, 1, [10, 11, 12, 13, 14, 15]);
         let two_cores = Threads { cores: 2, ..ONE };
         let (_, first) = state.take(two_cores).unwrap();
@@ -338,21 +343,21 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_has_a_turn_to_come_exactly_while_jobs_wait_in_it() {
-        let mut state = State::default();
+    fn a_lane_is_in_the_order_exactly_while_jobs_wait_in_it() {
+        let mut state = Schedule::default();
         queue(&mut state, 1, [10, 11]);
         queue(&mut state, 2, [20]);
         let (lane, _) = state.take(ONE).unwrap();
-        assert_eq!((lane, &state.turns), (1, &VecDeque::from([2, 1])));
+        assert_eq!((lane, &state.lane_order), (1, &VecDeque::from([2, 1])));
         let taken = state.take_next(1).unwrap();
-        assert_eq!(state.turns, [2]);
+        assert_eq!(state.lane_order, [2]);
         assert!(state.take_next(1).is_none());
         state.put_back(1, vec![taken]);
-        assert_eq!(state.turns, [2, 1]);
+        assert_eq!(state.lane_order, [2, 1]);
         assert!(state.remove(2, 20).is_some());
         assert!(state.remove(2, 20).is_none());
-        assert_eq!(state.turns, [1]);
+        assert_eq!(state.lane_order, [1]);
         assert!(state.remove(1, 11).is_some());
-        assert!(state.turns.is_empty());
+        assert!(state.lane_order.is_empty());
     }
 }

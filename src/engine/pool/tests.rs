@@ -54,7 +54,7 @@ fn a_full_lane_refuses_at_once_and_another_lane_does_not() {
 }
 
 #[test]
-fn one_jobs_end_starts_all_that_may_start_then() {
+fn the_end_of_one_job_starts_all_jobs_that_may_start() {
     let pool = Pool::start(
         "test",
         Threads {
@@ -86,19 +86,19 @@ fn one_jobs_end_starts_all_that_may_start_then() {
         let first = other.run(move || first_ends.recv().unwrap());
         let slow_ones = join(slow.run(blocked()), slow.run(blocked()));
         let second = async {
-            // Ends although both jobs of the slow lane are held up.
+            // Ends although both jobs of the slow lane are blocked.
             let ended = other.run(|| 1).await;
             drop(release);
             ended
         };
-        // In this order: were both slow jobs there before it, the first one would have a spare thread.
+        // The order matters: after both slow jobs, the first one would get a spare thread.
         let ((first, slow_ones), second, ()) = join3(join(first, slow_ones), second, waiting).await;
         assert_eq!((slow_ones, first, second), ((Ok(()), Ok(())), Ok(()), Ok(1)));
     });
 }
 
 #[test]
-fn a_job_that_nobody_waits_for_gives_its_place_back_and_is_never_started() {
+fn a_job_without_a_caller_frees_its_place_and_never_starts() {
     let pool = Pool::start("test", ONE).unwrap();
     let lane = pool.lane(1);
     let (ran, has_run) = mpsc::channel::<()>();
@@ -139,7 +139,7 @@ fn a_result_is_waited_for_until_its_deadline() {
 }
 
 #[test]
-fn a_panic_is_an_error_and_the_thread_goes_on() {
+fn a_panic_is_an_error_and_the_thread_continues() {
     let pool = Pool::start("test", ONE).unwrap();
     let lane = pool.lane(8);
     runtime().block_on(async {
@@ -151,48 +151,48 @@ fn a_panic_is_an_error_and_the_thread_goes_on() {
     });
 }
 
-/// A job that hands its seat out.
-struct Seated(Box<dyn FnOnce(Arc<Seat<Self>>) + Send>);
+/// A job that hands out its slot.
+struct SlotJob(Box<dyn FnOnce(Arc<Slot<Self>>) + Send>);
 
-impl Job for Seated {
-    fn run(queued: Queued<Self>, turn: &Turn<Self>) {
-        (queued.job.0)(Arc::clone(turn.seat()));
+impl Job for SlotJob {
+    fn run(queued: Queued<Self>, dispatch: &Dispatch<Self>) {
+        (queued.job.0)(Arc::clone(dispatch.slot()));
     }
 }
 
-/// A job that tells its seat and its thread, and ends when it is released.
-fn held(seats: &mpsc::Sender<(Arc<Seat<Seated>>, thread::ThreadId)>) -> (Seated, mpsc::Sender<()>) {
+/// A job that sends its slot and its thread, and ends when it is released.
+fn held(slots: &mpsc::Sender<(Arc<Slot<SlotJob>>, thread::ThreadId)>) -> (SlotJob, mpsc::Sender<()>) {
     let (release, gate) = mpsc::channel();
-    let seats = seats.clone();
-    let job = Seated(Box::new(move |seat| {
-        seats.send((seat, thread::current().id())).unwrap();
+    let slots = slots.clone();
+    let job = SlotJob(Box::new(move |slot| {
+        slots.send((slot, thread::current().id())).unwrap();
         let _ = gate.recv();
     }));
     (job, release)
 }
 
 #[test]
-fn a_turn_that_is_given_up_leaves_the_count_and_another_thread_takes_its_place() {
+fn a_given_up_dispatch_is_not_counted_and_a_replacement_thread_starts() {
     let pool = Pool::start("test", ONE).unwrap();
     let (lane, other) = (pool.lane(8), pool.lane(8));
-    let (seats, seated) = mpsc::channel();
-    let (stuck, release_stuck) = held(&seats);
+    let (slots, received) = mpsc::channel();
+    let (stuck, release_stuck) = held(&slots);
     let stuck_place = lane.submit(stuck).unwrap();
-    let (seat, stuck_thread) = seated.recv().unwrap();
-    let (next, release_next) = held(&seats);
+    let (slot, stuck_thread) = received.recv().unwrap();
+    let (next, release_next) = held(&slots);
     let next_place = other.submit(next).unwrap();
     assert_eq!(pool.load(), (1, 1));
-    assert!(seat.give_up(true));
-    let (_next_seat, next_thread) = seated.recv().unwrap();
+    assert!(slot.give_up(true));
+    let (_next_slot, next_thread) = received.recv().unwrap();
     assert_ne!(next_thread, stuck_thread);
     assert_eq!(pool.load(), (1, 0));
-    // The old thread ends with its job: all further ones run on the new one.
+    // The old thread ends with its job; all later jobs run on the replacement.
     release_stuck.send(()).unwrap();
     release_next.send(()).unwrap();
     for _ in 0..20 {
-        let (job, release) = held(&seats);
+        let (job, release) = held(&slots);
         let place = lane.submit(job).unwrap();
-        let (_seat, thread) = seated.recv().unwrap();
+        let (_slot, thread) = received.recv().unwrap();
         assert_eq!(thread, next_thread);
         release.send(()).unwrap();
         drop(place);
@@ -201,20 +201,20 @@ fn a_turn_that_is_given_up_leaves_the_count_and_another_thread_takes_its_place()
 }
 
 #[test]
-fn a_turn_that_is_given_up_without_a_replacement_keeps_its_thread_for_the_next_job() {
+fn a_dispatch_given_up_without_a_replacement_keeps_its_thread_for_the_next_job() {
     let pool = Pool::start("test", ONE).unwrap();
     let lane = pool.lane(8);
-    let (seats, seated) = mpsc::channel();
-    let (stuck, release) = held(&seats);
+    let (slots, received) = mpsc::channel();
+    let (stuck, release) = held(&slots);
     let stuck_place = lane.submit(stuck).unwrap();
-    let (seat, stuck_thread) = seated.recv().unwrap();
-    assert!(!seat.give_up(false));
+    let (slot, stuck_thread) = received.recv().unwrap();
+    assert!(!slot.give_up(false));
     assert_eq!(pool.load(), (0, 0));
-    let (next, release_next) = held(&seats);
+    let (next, release_next) = held(&slots);
     let next_place = lane.submit(next).unwrap();
     assert_eq!(pool.load(), (0, 1));
     release.send(()).unwrap();
-    let (_seat, thread) = seated.recv().unwrap();
+    let (_slot, thread) = received.recv().unwrap();
     assert_eq!(thread, stuck_thread);
     assert_eq!(pool.load(), (1, 0));
     release_next.send(()).unwrap();

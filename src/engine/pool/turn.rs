@@ -1,26 +1,28 @@
-//! A lane's turn on a thread: what a job that runs may do with those that wait behind it.
+//! A running job's access to the jobs that wait behind it in its lane.
 //!
-//! A turn ends when its job does, whatever came of it: what it took and did not put back counts as done.
+//! A dispatch ends with its job, whatever the result. Jobs that it took and did not put back count
+//! as done.
 
 use std::sync::Arc;
 
 use super::schedule::Queued;
-use super::{Job, Seat};
+use super::{Job, Slot};
 
-/// A lane's turn on a thread, as seen by the job that has it.
-pub struct Turn<J: Job>(Arc<Seat<J>>);
+/// A lane's dispatch on a thread, as the running job sees it.
+pub struct Dispatch<J: Job>(Arc<Slot<J>>);
 
-impl<J: Job> Turn<J> {
-    pub(super) fn new(seat: Arc<Seat<J>>) -> Self {
-        Self(seat)
+impl<J: Job> Dispatch<J> {
+    pub(super) fn new(slot: Arc<Slot<J>>) -> Self {
+        Self(slot)
     }
 
-    /// The turn as other threads see it.
-    pub fn seat(&self) -> &Arc<Seat<J>> {
+    /// The same dispatch as other threads see it.
+    pub fn slot(&self) -> &Arc<Slot<J>> {
         &self.0
     }
 
-    /// How many jobs this turn should have at most, the first one included, for the cores to have equal work.
+    /// Maximum number of jobs in this dispatch, including the first, so that the cores have equal
+    /// work.
     pub fn share(&self) -> usize {
         let shared = &self.0.shared;
         shared.state().share(self.0.lane, shared.threads.cores)
@@ -34,7 +36,7 @@ impl<J: Job> Turn<J> {
         Some(queued)
     }
 
-    /// Lets jobs that were taken wait on, where they were.
+    /// Returns jobs to their places in the queue.
     pub fn put_back(&self, jobs: Vec<Queued<J>>) {
         if jobs.is_empty() {
             return;

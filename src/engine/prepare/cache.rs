@@ -1,26 +1,28 @@
-//! Prepared models on disk, found by their content's hash.
+//! Prepared models on disk, found by the hash of their content.
 //!
-//! An entry is two files: `prepared-<name>.ort`, the model as it is mapped, and `prepared-<name>.json`, the findings about
-//! it, the hash of the first, and before all that its own hash. A model that has no prepared form has the second alone. The
-//! name is a hash over all that a prepared model depends on: content, ONNX Runtime's build and execution provider, the
-//! processor's features, the version of this format. On a GPU there are no prepared models; TensorRT keeps its engines in a
-//! folder `prepared-<name>.tensorrt`.
+//! An entry consists of two files. `prepared-<name>.ort` is the model that is mapped.
+//! `prepared-<name>.json` starts with its own hash, followed by the findings about the model and
+//! the hash of the first file. A model without a prepared form has only the second file. The name
+//! is a hash of everything that a prepared model depends on: its content, ONNX Runtime's build and
+//! execution provider, the processor's features, and the version of this format. On a GPU there are
+//! no prepared models; TensorRT keeps its engines in a folder `prepared-<name>.tensorrt`.
 //!
-//! What always holds:
-//! - Files appear whole, by a rename, and are never written again: a mapping outlives its file's name. The folder may be
-//!   deleted or shared between processes at any time.
-//! - A file is believed only after its hash was checked in this process: what a crash or a bad disk has left of it is found
-//!   then, and made anew. So nothing has to be synchronised to disk while a model is waited for.
-//! - The folder belongs to this user alone, and so do those around it: a user who could write there would answer for all
-//!   models (`private.rs`). Names and the hashes of descriptions depend on the folder's key, so that a file that came there
-//!   in another way is not believed.
-//! - A prepared form under a content comes from that very content: it is made of a private copy (`artifact/copy.rs`).
-//! - The sizes of finished files stay within a bound (`room.rs`); the file that was not used for longest goes first.
+//! Invariants:
+//! - Files appear complete, by a rename, and are never written again: a mapping outlives its file's
+//!   name. The folder may be deleted, or shared between processes, at any time.
+//! - A file is used only after this process has checked its hash, which finds the remains of a
+//!   crash or of a bad disk. So no load waits for the disk to be synchronised.
+//! - The folder and its parents belong to this user alone, because a user who could write there
+//!   would control the answers of all models (`private.rs`). Names and the hashes of descriptions
+//!   depend on the folder's key, so a file from another source is not accepted.
+//! - A prepared form is made from a private copy of exactly its content (`artifact/copy.rs`).
+//! - The sizes of complete files stay within a limit (`eviction.rs`); the least recently used entry
+//!   goes first.
 
 mod beside;
 mod entry;
+mod eviction;
 mod folder;
-mod room;
 #[cfg(test)]
 mod tests;
 mod unfinished;
@@ -41,21 +43,21 @@ use crate::engine::artifact::Facts;
 use crate::engine::content::ContentHash;
 use crate::private::{self, Key, Refusal};
 
-use entry::{Entry, Stamp, hash};
-use folder::{PREFIX, Used, entries, has_room, remove_foreseeable};
-use room::{Adding, Room};
+use entry::{EntryDescription, PreparedFileStamp, hash};
+use eviction::{EvictionLedger, PendingBytes};
+use folder::{FolderEntry, PREFIX, entries, has_space, remove_unkeyed_entries};
 
 pub use folder::{free_bytes, is_in_memory};
 pub use unfinished::Unfinished;
 
-/// Part of every key: raised when what is written changes its meaning.
+/// Part of every name. Raised when the meaning of the files changes.
 const VERSION: u32 = 5;
 
-/// Contents remembered in memory; more are a sign of contents that do not come again.
+/// Maximum number of contents in memory. More are a sign of contents that do not come again.
 const MOST_REMEMBERED: usize = 100_000;
 
 #[derive(Debug, thiserror::Error)]
-pub enum CacheError {
+pub enum PreparedCacheError {
     #[error("{} cannot be used: {source}", folder.display())]
     Unusable {
         folder: PathBuf,
@@ -64,52 +66,55 @@ pub enum CacheError {
     },
     #[error(transparent)]
     NotOurs(#[from] Refusal),
-    #[error("{} lies in memory: models prepared there would take what they are to save", folder.display())]
+    #[error(
+        "{} is on tmpfs; prepared models stored there would use the memory they are meant to save",
+        folder.display()
+    )]
     InMemory { folder: PathBuf },
 }
 
-/// What is known of a prepared model.
+/// A content's findings and, if there is one, its prepared form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
-    /// The file to be mapped; `None` when the uploaded one is to be served.
+    /// The file to map; `None` if the uploaded one is served.
     pub file: Option<PathBuf>,
     pub findings: Findings,
     pub facts: Facts,
 }
 
-/// A folder of prepared models; or, without one, what this process remembers.
+/// A folder of prepared models; without a folder, the findings of this process.
 #[derive(Debug)]
-pub struct Cache {
+pub struct PreparedCache {
     folder: Option<PathBuf>,
-    room: Room,
-    /// What names depend on besides the content.
+    ledger: EvictionLedger,
+    /// The platform part of the names.
     platform: String,
     key: Key,
-    /// Files whose hash was checked, by the hash of their paths (a path is a small allocation that would stay among those of
-    /// the model), with what says that they are still the same. Locked to look up and insert.
-    checked: Mutex<HashMap<blake3::Hash, Stamp>>,
-    /// Without a folder: what was found out.
+    /// Stamps of the files whose hash was checked, by the hash of their paths. (A path would be a
+    /// small allocation among those of the model.) Locked to look up and insert.
+    checked: Mutex<HashMap<blake3::Hash, PreparedFileStamp>>,
+    /// The findings, if there is no folder.
     remembered: Mutex<HashMap<ContentHash, (Findings, Facts)>>,
-    complained: AtomicBool,
+    has_logged: AtomicBool,
 }
 
-impl Cache {
-    /// What is found out is remembered by this process only, and nothing is mapped.
+impl PreparedCache {
+    /// Creates a cache in memory: it remembers findings, and nothing is mapped.
     pub fn without_folder() -> Self {
         Self {
             folder: None,
-            room: Room::new(0),
+            ledger: EvictionLedger::new(0),
             platform: String::new(),
             key: Key::of_process(),
             checked: Mutex::default(),
             remembered: Mutex::default(),
-            complained: AtomicBool::new(false),
+            has_logged: AtomicBool::new(false),
         }
     }
 
-    /// Opens or makes `folder`, for at most `limit` bytes. `platform` is what writes and reads.
-    pub fn open(folder: &Path, limit: u64, platform: &Platform) -> Result<Self, CacheError> {
-        let unusable = |source| CacheError::Unusable {
+    /// Opens or creates `folder`, for at most `limit` bytes. `platform` is part of all names.
+    pub fn open(folder: &Path, limit: u64, platform: &Platform) -> Result<Self, PreparedCacheError> {
+        let unusable = |source| PreparedCacheError::Unusable {
             folder: folder.to_owned(),
             source,
         };
@@ -118,27 +123,27 @@ impl Cache {
             refusal => refusal.into(),
         })?;
         if is_in_memory(folder).map_err(unusable)? {
-            return Err(CacheError::InMemory {
+            return Err(PreparedCacheError::InMemory {
                 folder: folder.to_owned(),
             });
         }
         unfinished::tidy(folder);
         private::tidy(folder);
-        remove_foreseeable(folder);
-        // Seen now rather than at the first model: a folder that cannot be written to is as good as none.
+        remove_unkeyed_entries(folder);
+        // Fail now rather than at the first model if the folder is not writable.
         drop(Unfinished::new(folder).map_err(unusable)?);
         let cache = Self {
             folder: Some(folder.to_owned()),
-            room: Room::new(limit),
+            ledger: EvictionLedger::new(limit),
             platform: format!("{VERSION}\n{platform}"),
             key: Key::open(folder).map_err(unusable)?,
             ..Self::without_folder()
         };
-        cache.look(folder).map_err(unusable)?;
+        cache.scan_and_evict(folder).map_err(unusable)?;
         Ok(cache)
     }
 
-    /// What is known of `content`.
+    /// Looks up `content`.
     pub fn find(&self, content: &ContentHash) -> Option<Prepared> {
         let Some(folder) = &self.folder else {
             let (findings, facts) = lock(&self.remembered).get(content)?.clone();
@@ -150,17 +155,17 @@ impl Cache {
         };
         let (description, file) = self.files(folder, content);
         let bytes = fs::read(&description).ok()?;
-        let entry = Entry::from_bytes(&bytes, &self.key).filter(|entry| {
+        let entry = EntryDescription::from_bytes(&bytes, &self.key).filter(|entry| {
             let hash = entry.hash.as_deref();
-            hash.is_none_or(|hash| self.is_whole(&file, hash, entry.bytes))
+            hash.is_none_or(|hash| self.is_unchanged(&file, hash, entry.bytes))
         });
         let Some(entry) = entry else {
-            tracing::warn!(%content, "a prepared model is damaged or gone; it is made anew");
+            tracing::warn!(%content, "a prepared model is damaged or gone; it is prepared again");
             self.remove(&description, &file);
             return None;
         };
         let file = entry.hash.is_some().then_some(file);
-        // What the bound spares is what was used last.
+        // Eviction goes by the time of the last use.
         let _ = File::open(&description).and_then(|file| file.set_modified(SystemTime::now()));
         Some(Prepared {
             file,
@@ -169,35 +174,36 @@ impl Cache {
         })
     }
 
-    /// Makes the folder for TensorRT's engines of `content`; `None` when there is no place.
+    /// Creates the folder for TensorRT's engines of `content`; `None` without a usable folder.
     pub fn engines(&self, content: &ContentHash) -> Option<PathBuf> {
         let (description, _) = self.files(self.folder.as_ref()?, content);
         let engines = description.with_extension("tensorrt");
         match DirBuilder::new().recursive(true).mode(0o700).create(&engines) {
             Ok(()) => Some(engines),
             Err(error) => {
-                tracing::warn!(%error, folder = %engines.display(), "TensorRT's engines are not kept");
+                tracing::warn!(%error, folder = %engines.display(), "TensorRT's engines cannot be kept");
                 None
             }
         }
     }
 
-    /// Where a prepared form is to be written before [`Self::keep`]; `None` when there is no place.
+    /// Creates the file for a prepared form, before [`Self::keep`]; `None` without a usable folder.
     pub fn unfinished(&self) -> Option<Unfinished> {
         let folder = self.folder.as_ref()?;
-        // It may have been deleted, and another user may have taken the place.
+        // The folder may have been deleted, and another user may have created it again.
         let made = private::make(folder).map_err(io::Error::other);
         let made = made.and_then(|()| self.key.put(folder));
         match made.and_then(|()| Unfinished::new(folder)) {
             Ok(unfinished) => Some(unfinished),
             Err(error) => {
-                self.complain(folder, &error);
+                self.log_once(folder, &error);
                 None
             }
         }
     }
 
-    /// Remembers what was found out about `content`, with `unfinished` when that holds a prepared form.
+    /// Stores the findings about `content`, with the prepared form in `unfinished` if they have
+    /// one.
     pub fn keep(
         &self,
         content: &ContentHash,
@@ -208,9 +214,9 @@ impl Cache {
         let could_be_written = unfinished.is_some();
         let unfinished = unfinished.filter(|_| findings.prepared);
         match &self.folder {
-            // A full disk may be why there is no prepared form, which is not to be remembered of the model.
-            Some(folder) if could_be_written && !findings.prepared && !has_room(folder, facts.widest()) => {
-                self.complain(folder, &io::ErrorKind::StorageFull.into());
+            // If the disk is full, the missing prepared form says nothing about the model.
+            Some(folder) if could_be_written && !findings.prepared && !has_space(folder, facts.widest()) => {
+                self.log_once(folder, &io::ErrorKind::StorageFull.into());
             }
             None => {
                 let mut remembered = lock(&self.remembered);
@@ -221,10 +227,11 @@ impl Cache {
             }
             Some(folder) => match self.write(folder, content, unfinished, &findings, facts) {
                 Ok(file) => return Prepared { file, findings, facts },
-                Err(error) => self.complain(folder, &error),
+                Err(error) => self.log_once(folder, &error),
             },
         }
-        // What was measured of the prepared form is not true of the uploaded one: the caller measures that.
+        // The measurements of a prepared form do not hold for the uploaded one; the caller measures
+        // it.
         Prepared {
             file: None,
             findings,
@@ -241,7 +248,7 @@ impl Cache {
         facts: Facts,
     ) -> io::Result<Option<PathBuf>> {
         let (description, file) = self.files(folder, content);
-        let mut entry = Entry {
+        let mut entry = EntryDescription {
             findings: findings.clone(),
             facts,
             hash: None,
@@ -249,17 +256,17 @@ impl Cache {
         };
         let mut stamp = None;
         if let Some(unfinished) = &unfinished {
-            // By its descriptor; under its name there must still be this very file.
-            let written = Stamp::of_metadata(&unfinished.file().metadata()?);
-            if Stamp::of(unfinished.path())? != written {
-                return Err(io::Error::other("another file has taken the place of a prepared form"));
+            // Use the descriptor, and check that the name still refers to the same file.
+            let written = PreparedFileStamp::of_metadata(&unfinished.file().metadata()?);
+            if PreparedFileStamp::of(unfinished.path())? != written {
+                return Err(io::Error::other("another file has replaced the prepared form"));
             }
             entry.bytes = written.size;
             entry.hash = Some(hash(unfinished.file())?);
             stamp = Some(written);
         }
         let text = entry.to_bytes(&self.key)?;
-        let adding = self.make_room(folder, entry.bytes + text.len() as u64)?;
+        let pending = self.reserve_space(folder, entry.bytes + text.len() as u64)?;
         let new = Unfinished::new(folder)?;
         let mut written = new.file();
         written.write_all(&text)?;
@@ -268,20 +275,22 @@ impl Cache {
             self.checked(&file, stamp);
         }
         new.finish(&description)?;
-        adding.done();
+        pending.commit();
         Ok(entry.hash.map(|_| file))
     }
 
-    /// Says that models cannot be kept: once, since it will be so of many.
-    fn complain(&self, folder: &Path, error: &io::Error) {
-        if !self.complained.swap(true, Ordering::Relaxed) {
+    /// Logs that models cannot be kept: once, because it will be so for many.
+    fn log_once(&self, folder: &Path, error: &io::Error) {
+        if !self.has_logged.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, folder = %folder.display(), "prepared models cannot be kept");
         }
     }
 
-    /// Whether `file` is what was written. Read through once per process and file.
-    fn is_whole(&self, file: &Path, expected: &str, bytes: u64) -> bool {
-        let Ok(stamp) = Stamp::of(file) else { return false };
+    /// Whether `file` is unchanged since it was written. Reads it once per process and file.
+    fn is_unchanged(&self, file: &Path, expected: &str, bytes: u64) -> bool {
+        let Ok(stamp) = PreparedFileStamp::of(file) else {
+            return false;
+        };
         if stamp.size != bytes {
             return false;
         }
@@ -297,7 +306,7 @@ impl Cache {
         whole
     }
 
-    fn checked(&self, file: &Path, stamp: Stamp) {
+    fn checked(&self, file: &Path, stamp: PreparedFileStamp) {
         let mut checked = lock(&self.checked);
         if checked.len() >= MOST_REMEMBERED {
             checked.clear();
@@ -315,43 +324,43 @@ impl Cache {
     }
 
     fn remove(&self, description: &Path, file: &Path) {
-        // The description first: without it, the other is not looked at.
+        // The description first: without it, the other file is not used.
         for path in [description, file] {
             discard(path);
         }
         lock(&self.checked).remove(&path_hash(file));
     }
 
-    /// Makes `bytes` more be within the bound.
-    fn make_room(&self, folder: &Path, bytes: u64) -> io::Result<Adding<'_>> {
-        let limit = self.room.limit();
+    /// Reserves `bytes` bytes within the limit and evicts entries if necessary.
+    fn reserve_space(&self, folder: &Path, bytes: u64) -> io::Result<PendingBytes<'_>> {
+        let limit = self.ledger.limit();
         if bytes > limit {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
-                format!("a prepared model of {bytes} bytes is over the bound of {limit} (--cache-size)"),
+                format!("a prepared model of {bytes} bytes exceeds the limit of {limit} bytes; raise --cache-size"),
             ));
         }
-        let adding = self.room.add(bytes);
-        if self.room.is_to_be_looked_at() {
-            self.look(folder)?;
+        let pending = self.ledger.add(bytes);
+        if self.ledger.needs_scan() {
+            self.scan_and_evict(folder)?;
         }
-        Ok(adding)
+        Ok(pending)
     }
 
-    /// Looks at what is in the folder, and removes what was not used for longest until it is within the bound.
-    fn look(&self, folder: &Path) -> io::Result<()> {
-        let look = self.room.look();
-        let mut entries: Vec<Used> = entries(folder)?.into_values().collect();
+    /// Scans the folder, and removes the least recently used entries until it is within the limit.
+    fn scan_and_evict(&self, folder: &Path) -> io::Result<()> {
+        let scan = self.ledger.begin_scan();
+        let mut entries: Vec<FolderEntry> = entries(folder)?.into_values().collect();
         let mut seen: u64 = entries.iter().map(|entry| entry.bytes).sum();
         entries.sort_unstable_by_key(|entry| entry.last);
         for entry in entries {
-            if self.room.excess(&look, seen) == 0 {
+            if self.ledger.excess(&scan, seen) == 0 {
                 break;
             }
             self.remove(&entry.path.with_extension("json"), &entry.path.with_extension("ort"));
             seen -= entry.bytes;
         }
-        self.room.looked(&look, seen);
+        self.ledger.end_scan(&scan, seen);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The child's side: reads jobs, does them, reports its findings.
+//! The main loop of a child process: reads jobs, does them, reports its findings.
 
 use std::fs::File;
 use std::io::{self, BufRead, Write, stdin, stdout};
@@ -10,38 +10,38 @@ use std::time::Duration;
 
 use super::mapping::Mapping;
 use super::probe::{self, Answers};
-use super::protocol::{Findings, Job, Report};
+use super::protocol::{ChildReport, Findings, PrepareJob};
 use super::sandbox;
 use super::trial;
-use super::weighing::stays_small;
+use super::weighing::should_stay_unfolded;
 use crate::engine::allocator;
 use crate::engine::axes::{self, Analysis, Axes, OutputAxis};
 use crate::engine::onnx_file;
 use crate::engine::output_rows::{self, TrialRun};
 use crate::engine::runtime::{self, Environment, Libraries};
-use crate::engine::session::{Cancel, Folding, Form, Session, SessionError};
+use crate::engine::session::{Cancel, Folding, ModelForm, Session, SessionError};
 use crate::engine::{LOAD_STACK, StartError};
 use crate::tensor::OutputRows;
 
-/// The longest that made-up data is run: what takes longer is a model for which that says nothing.
+/// Time limit of a run on generated data. If it takes longer, the data is not typical of the model.
 const PROBE: Duration = Duration::from_secs(10);
 
-/// Bytes of weights up to which an uploaded model is read once more for the trial of its rows. A
+/// Bytes of weights up to which an uploaded model is loaded again for the trial of its rows. A
 /// prepared form is mapped, whatever its size.
 const MOST_READ_AGAIN: u64 = 16 << 20;
 
-/// Serves jobs from standard input until its end, with files in `folder`.
+/// Serves jobs from standard input until it ends, with files in `folder`.
 pub fn run(folder: &Path, libraries: &Libraries) -> Result<(), StartError> {
     let mut lacking = sandbox::enter()?;
-    // What panics is caught, and nobody reads about it here.
+    // Panics are caught, and nothing reads their messages here.
     std::panic::set_hook(Box::new(|_| ()));
-    // One thread: nothing but this one allocates, so what it counts is what the model takes.
+    // With one thread, nothing else allocates, so the allocator counts only the model's memory.
     let (environment, _) = runtime::start(libraries, 1, None)?;
-    // Before there is any other thread: each is bounded by what bounds the one that started it.
+    // Before other threads start: a thread inherits the limits of the one that started it.
     lacking.extend(sandbox::close(folder)?);
     let timer = Timer::start()?;
-    say(&Report::Ready(lacking))?;
-    // ONNX Runtime walks a graph by recursion; the main thread's stack is what the system gives.
+    send(&ChildReport::Ready(lacking))?;
+    // ONNX Runtime walks a graph by recursion, and the main thread's stack size is not ours to set.
     let jobs = thread::Builder::new()
         .name("prepare".to_owned())
         .stack_size(LOAD_STACK)
@@ -51,29 +51,29 @@ pub fn run(folder: &Path, libraries: &Libraries) -> Result<(), StartError> {
 }
 
 fn serve(environment: &Environment, timer: &Timer) -> io::Result<()> {
-    let mut is_capped = false;
+    let mut is_limited = false;
     for line in stdin().lock().lines() {
-        let job: Job = serde_json::from_str(&line?)?;
-        if !is_capped {
-            sandbox::cap(job.most, job.widest())?;
-            is_capped = true;
+        let job: PrepareJob = serde_json::from_str(&line?)?;
+        if !is_limited {
+            sandbox::limit_child(job.most, job.widest())?;
+            is_limited = true;
         }
-        say(&Report::Started)?;
-        sandbox::bound(job.memory, job.widest())?;
+        send(&ChildReport::Started)?;
+        sandbox::limit_job(job.memory, job.widest())?;
         let report = match prepare(environment, timer, &job) {
-            Ok(findings) => Report::Done(findings),
-            Err(SessionError::Rejected(message) | SessionError::Device(message)) => Report::Rejected(message),
-            Err(SessionError::Unsupported(message)) => Report::Unsupported(message),
-            Err(SessionError::OutOfMemory) => Report::OutOfMemory,
-            Err(SessionError::NoDescriptors) => Report::NoDescriptors,
+            Ok(findings) => ChildReport::Done(findings),
+            Err(SessionError::Rejected(message) | SessionError::Device(message)) => ChildReport::Rejected(message),
+            Err(SessionError::Unsupported(message)) => ChildReport::Unsupported(message),
+            Err(SessionError::OutOfMemory) => ChildReport::OutOfMemory,
+            Err(SessionError::NoDescriptors) => ChildReport::NoDescriptors,
         };
         allocator::give_back();
-        say(&report)?;
+        send(&report)?;
     }
     Ok(())
 }
 
-fn say(report: &Report) -> io::Result<()> {
+fn send(report: &ChildReport) -> io::Result<()> {
     let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
     let mut output = stdout().lock();
@@ -81,9 +81,9 @@ fn say(report: &Report) -> io::Result<()> {
     output.flush()
 }
 
-fn prepare(environment: &Environment, timer: &Timer, job: &Job) -> Result<Findings, SessionError> {
+fn prepare(environment: &Environment, timer: &Timer, job: &PrepareJob) -> Result<Findings, SessionError> {
     let examined = examine_best(environment, timer, job)?;
-    // After the model was loaded: what it took then is more than its graph takes here.
+    // After the model was loaded, which needs more memory than the analysis of its graph.
     let analysis = if job.is_ort_format {
         axes::analyse_ort_format(&job.model)
     } else {
@@ -101,7 +101,7 @@ fn prepare(environment: &Environment, timer: &Timer, job: &Job) -> Result<Findin
     })
 }
 
-/// The relation of an output's entries to the records, where the graph proves one.
+/// The relation of an output's entries to the records, if the graph proves one.
 fn proven_rows(axis: Option<&OutputAxis>) -> Option<OutputRows> {
     match axis? {
         OutputAxis::Records => Some(OutputRows::PerRecord),
@@ -110,13 +110,13 @@ fn proven_rows(axis: Option<&OutputAxis>) -> Option<OutputRows> {
     }
 }
 
-/// Whether rows were answered together as they were alone, in the outputs that keep them apart as
-/// the graph has it.
+/// Tries whether joined rows have the same answers as single rows, in the outputs that keep rows
+/// apart according to the graph.
 fn try_rows(
     environment: &Environment,
     timer: &Timer,
-    job: &Job,
-    examined: &Examined,
+    job: &PrepareJob,
+    examined: &ExaminedForm,
     analysis: &Analysis,
 ) -> Option<bool> {
     let holds = examined.holds.as_ref()?;
@@ -140,8 +140,8 @@ fn try_rows(
         })
     };
     let form = match &job.prepared {
-        Some(prepared) if examined.findings.prepared => Form::Prepared(prepared),
-        Some(_) | None => Form::Uploaded(&job.model),
+        Some(prepared) if examined.findings.prepared => ModelForm::Prepared(prepared),
+        Some(_) | None => ModelForm::Uploaded(&job.model),
     };
     let is_tried = examined.findings.prepared || job.weights <= MOST_READ_AGAIN;
     if is_tried
@@ -150,7 +150,7 @@ fn try_rows(
     {
         return Some(false);
     }
-    // A label hides by how much the numbers that it was chosen by are off.
+    // A label hides small errors in the numbers that decide it.
     if let Some(exposed) = exposed(environment, job, &analysis.inner) {
         let all = exposed.signature().outputs.len();
         let inner: Vec<usize> = (all.saturating_sub(analysis.inner.len())..all).collect();
@@ -161,15 +161,15 @@ fn try_rows(
     Some(true)
 }
 
-/// The model with these inner values as further outputs; `None` for a large one.
-fn exposed(environment: &Environment, job: &Job, inner: &[String]) -> Option<Session> {
-    /// Larger ones would take more memory than was reserved for this child.
+/// Loads the model with these inner values as additional outputs; `None` for a large model.
+fn exposed(environment: &Environment, job: &PrepareJob, inner: &[String]) -> Option<Session> {
+    /// A larger model would need more memory than was reserved for this child.
     const MOST: u64 = 2 << 20;
     if inner.is_empty() || job.is_ort_format || job.weights > MOST {
         return None;
     }
     let mut bytes = std::fs::read(&job.model).ok()?;
-    // External data would not be found beside a model in memory.
+    // A model in memory has no folder, so external data would not be found.
     if bytes.len() as u64 != job.weights {
         return None;
     }
@@ -177,9 +177,9 @@ fn exposed(environment: &Environment, job: &Job, inner: &[String]) -> Option<Ses
     Session::open_bytes(environment, &bytes, job.weights).ok()
 }
 
-/// Loads, tries and measures the form of the model that is to be served.
-fn examine_best(environment: &Environment, timer: &Timer, job: &Job) -> Result<Examined, SessionError> {
-    let uploaded = Form::Uploaded(&job.model);
+/// Loads, tries and measures the form of the model that will be served.
+fn examine_best(environment: &Environment, timer: &Timer, job: &PrepareJob) -> Result<ExaminedForm, SessionError> {
+    let uploaded = ModelForm::Uploaded(&job.model);
     let Some(prepared) = &job.prepared else {
         return examine(environment, timer, uploaded, job, None);
     };
@@ -187,7 +187,7 @@ fn examine_best(environment: &Environment, timer: &Timer, job: &Job) -> Result<E
     let mut written = write(environment, timer, job, prepared, folding)?;
     if let Some(examined) = &written
         && job.fold
-        && stays_small(environment, timer, job, prepared, &examined.findings)
+        && should_stay_unfolded(environment, timer, job, prepared, &examined.findings)
     {
         written = match write(environment, timer, job, prepared, Folding::Small) {
             Ok(Some(examined)) => Some(examined),
@@ -197,34 +197,34 @@ fn examine_best(environment: &Environment, timer: &Timer, job: &Job) -> Result<E
     if let Some(examined) = written {
         return Ok(examined);
     }
-    // The server removes what is left of it.
+    // The server removes the unfinished file.
     allocator::give_back();
     examine(environment, timer, uploaded, job, None)
 }
 
-/// A form of the model that has been loaded, run and measured.
-struct Examined {
-    /// The names of its outputs.
+/// A form of the model that was loaded, run and measured.
+struct ExaminedForm {
+    /// Names of the outputs.
     outputs: Vec<String>,
     findings: Findings,
-    /// Whether it answers as expected.
+    /// Whether the answers match those of the uploaded model.
     agrees: bool,
-    /// For each output, whether two rows were answered together as they were alone.
+    /// For each output, whether two joined rows had the same answers as single rows.
     holds: Option<Vec<bool>>,
-    /// The size of its open dimensions but the first, in what it answered.
+    /// Size of the open dimensions other than the first, in the runs that were answered.
     size: usize,
 }
 
-/// Writes the prepared form of the job's model and examines it. `None` when it cannot be written,
-/// or answers otherwise than the uploaded model.
+/// Writes the prepared form of the job's model and examines it. `None` if it cannot be written, or
+/// if its answers differ from those of the uploaded model.
 fn write(
     environment: &Environment,
     timer: &Timer,
-    job: &Job,
+    job: &PrepareJob,
     prepared: &Path,
     folding: Folding,
-) -> Result<Option<Examined>, SessionError> {
-    // The model as it was uploaded answers first; the prepared form has to answer the same.
+) -> Result<Option<ExaminedForm>, SessionError> {
+    // The prepared form has to give the same answers as the uploaded model.
     let expected = match convert(environment, job, prepared, folding) {
         Ok(session) => {
             let answers = answers(&session, timer, job);
@@ -233,14 +233,14 @@ fn write(
             answers
         }
         Err(error @ (SessionError::OutOfMemory | SessionError::NoDescriptors)) => return Err(error),
-        // Not every model can be written in this format (2 GB are its limit); whether this one can
-        // be loaded at all is seen by the caller.
+        // Not every model can be written in this format (its limit is 2 GB). The caller finds out
+        // whether the model can be loaded at all.
         Err(SessionError::Rejected(_) | SessionError::Unsupported(_) | SessionError::Device(_)) => return Ok(None),
     };
-    let examined = examine(environment, timer, Form::Prepared(prepared), job, Some(expected));
+    let examined = examine(environment, timer, ModelForm::Prepared(prepared), job, Some(expected));
     allocator::give_back();
     Ok(match examined {
-        Ok(examined) if examined.agrees => Some(Examined {
+        Ok(examined) if examined.agrees => Some(ExaminedForm {
             findings: Findings {
                 prepared: true,
                 ..examined.findings
@@ -252,50 +252,54 @@ fn write(
 }
 
 /// Writes the prepared form of the job's model.
-fn convert(environment: &Environment, job: &Job, prepared: &Path, folding: Folding) -> Result<Session, SessionError> {
+fn convert(
+    environment: &Environment,
+    job: &PrepareJob,
+    prepared: &Path,
+    folding: Folding,
+) -> Result<Session, SessionError> {
     if !job.is_ort_format {
         return Session::convert(environment, &job.model, job.weights, prepared, folding);
     }
-    // Optimised by whoever made it. What is mapped must not be the uploader's file: it could be cut
-    // while it is in use.
-    let session = Session::open(environment, Form::Uploaded(&job.model), job.weights)?;
+    // The uploader has optimised it. The mapped file must be a copy, because the uploader could
+    // truncate its own file during use.
+    let session = Session::open(environment, ModelForm::Uploaded(&job.model), job.weights)?;
     copy(&job.model, prepared).map_err(|error| SessionError::Rejected(error.to_string()))?;
     Ok(session)
 }
 
-/// Copies the bytes of a file to one that is there.
+/// Copies a file's bytes to an existing file.
 fn copy(from: &Path, to: &Path) -> io::Result<u64> {
     let mut target = File::options().write(true).truncate(true).open(to)?;
     io::copy(&mut File::open(from)?, &mut target)
 }
 
-/// Loads and runs one form of the model and measures it.
+/// Loads, runs and measures one form of the model.
 fn examine(
     environment: &Environment,
     timer: &Timer,
-    form: Form<'_>,
-    job: &Job,
+    form: ModelForm<'_>,
+    job: &PrepareJob,
     expected: Option<Option<Answers>>,
-) -> Result<Examined, SessionError> {
-    if let Form::Prepared(file) = form {
+) -> Result<ExaminedForm, SessionError> {
+    if let ModelForm::Prepared(file) = form {
         let bytes = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
-        // Without, there is less memory for the model.
+        // If this fails, the model has less memory.
         let _ = sandbox::allow_mapping(bytes);
     }
     let before = allocator::thread_balance();
     let open = || allocator::with_peak(|| Session::open(environment, form, job.weights));
     let ((session, load_peak), mapping) = match form {
-        Form::Prepared(file) => {
+        ModelForm::Prepared(file) => {
             let (opened, mapping) = Mapping::created(file, open);
             (opened, Some(mapping))
         }
-        Form::Uploaded(_) => (open(), None),
+        ModelForm::Uploaded(_) => (open(), None),
     };
     let session = session?;
     let (answers, run_peak) = allocator::with_peak(|| answers(&session, timer, job));
     let agrees = match &expected {
-        // Drawn numbers differ in every run; a model that does not agree with itself is judged by
-        // nobody.
+        // Random operators differ in every run, so a model that contradicts itself is accepted.
         Some(Some(expected)) => {
             answers.as_ref().is_some_and(|answers| answers.agree(expected)) || !is_deterministic(&session, timer, job)
         }
@@ -312,7 +316,7 @@ fn examine(
     let mapped = |private| mapping.map_or(0, |mapping| mapping.read_by_runs(run_peak.is_some(), private));
     let private = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
     let outputs = session.signature().outputs.iter();
-    Ok(Examined {
+    Ok(ExaminedForm {
         outputs: outputs.map(|output| output.name.clone()).collect(),
         findings: Findings {
             prepared: false,
@@ -330,20 +334,21 @@ fn examine(
     })
 }
 
-fn is_deterministic(session: &Session, timer: &Timer, job: &Job) -> bool {
+fn is_deterministic(session: &Session, timer: &Timer, job: &PrepareJob) -> bool {
     match (answers(session, timer, job), answers(session, timer, job)) {
         (Some(first), Some(second)) => first.agree(&second),
         _ => false,
     }
 }
 
-/// What the model answers to made-up data; `None` when it is not asked, or does not answer.
-fn answers(session: &Session, timer: &Timer, job: &Job) -> Option<Answers> {
+/// Runs the model on generated data; `None` if the job does not ask for it, or the model does not
+/// answer.
+fn answers(session: &Session, timer: &Timer, job: &PrepareJob) -> Option<Answers> {
     if !job.probe {
         return None;
     }
-    // A death from here on is one in a run.
-    say(&Report::Loaded).ok()?;
+    // From here on, a crash happens in a run.
+    send(&ChildReport::Loaded).ok()?;
     let cancel = Arc::new(Cancel::new().ok()?);
     timer.limited(&cancel, || probe::ask(session, &cancel))
 }
@@ -351,8 +356,8 @@ fn answers(session: &Session, timer: &Timer, job: &Job) -> Option<Answers> {
 /// Decides for each output whether its entries follow the records of a request.
 fn rows(session: &Session, timer: &Timer, answers: &Answers) -> Vec<OutputRows> {
     let signature = session.signature();
-    // The runs so far had the smallest data that the model takes, where a record may have one entry
-    // by chance.
+    // The runs so far used the smallest data that the model accepts, where a record may have one
+    // entry by chance.
     let larger = Cancel::new().ok().map(Arc::new).and_then(|cancel| {
         let has_open_output = signature
             .outputs
@@ -370,8 +375,8 @@ fn rows(session: &Session, timer: &Timer, answers: &Answers) -> Vec<OutputRows> 
     output_rows::tried(signature, &runs)
 }
 
-/// Ends runs that take longer than [`PROBE`]. A thread from the beginning on: later there may be no
-/// memory for one.
+/// Cancels runs that take longer than [`PROBE`]. Its thread starts first, because later there may
+/// be no memory for it.
 pub(super) struct Timer {
     begun: Sender<Arc<Cancel>>,
     done: Sender<()>,
@@ -383,7 +388,7 @@ impl Timer {
         let (done, is_done) = channel();
         let (started, is_started) = channel();
         thread::Builder::new().name("timer".to_owned()).spawn(move || {
-            // What this thread takes to start is taken before a job is bounded.
+            // The memory that this thread needs to start is allocated before a job has limits.
             let _ = started.send(());
             for run in runs {
                 if is_done.recv_timeout(PROBE) == Err(RecvTimeoutError::Timeout) {

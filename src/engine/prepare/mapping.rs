@@ -1,12 +1,13 @@
-//! The part of a mapped file that runs read, measured by the pages that they touch.
+//! Measures which part of a mapped file runs read, by the pages that they touch.
 //!
-//! A session maps its prepared form and copies some of it when it is created: weights that kernels read in another
-//! order, trees, vocabularies. No run reads those pages again. So those pages count as cold that are mapped after a run
-//! and that the run has not touched. The others may be read by some run: one row of data reads a few rows of a table,
-//! another request reads others.
+//! When a session is created, it maps its prepared form and copies parts of it: weights that
+//! kernels read in another order, trees, vocabularies. No run reads those pages again. So pages
+//! count as cold if they are mapped after a run and the run has not touched them. A run may read
+//! any of the others: one row of data reads a few rows of a table, another request reads other
+//! rows.
 //!
-//! The kernel maps pages around the one that is asked for, so a little counts as read at the creation that was not. What
-//! is cold was copied, so the session's own memory is its bound.
+//! The kernel also maps pages around a requested one, so a few pages count as read by the creation
+//! that were not. Cold pages were copied, so they are at most as large as the session's own memory.
 
 #![expect(unsafe_code, reason = "a system call on addresses marks the pages of a mapping")]
 
@@ -16,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::thread::disable_transparent_huge_pages;
 
-/// Bytes of a file up to which it is not worth measuring: all of it is taken for copied, as far as the session's own
-/// memory goes.
+/// Size of a file in bytes up to which it is not measured. All of it then counts as copied, up to
+/// the session's own memory.
 const SMALL: u64 = 1 << 20;
 
 /// A file that this process has mapped.
@@ -25,14 +26,14 @@ const SMALL: u64 = 1 << 20;
 pub struct Mapping {
     file: PathBuf,
     bytes: u64,
-    /// Whether the pages that the session's creation has read are marked as not touched.
+    /// Whether the pages that the session's creation has read are marked as untouched.
     is_marked: bool,
 }
 
 impl Mapping {
-    /// Does `create`, which maps `file`, and marks the pages that it has read.
+    /// Calls `create`, which maps `file`, and marks the pages that it has read as untouched.
     pub fn created<T>(file: &Path, create: impl FnOnce() -> T) -> (T, Self) {
-        // A huge page counts as touched as a whole. Where the system refuses, less is known.
+        // A huge page counts as touched as a whole. If the system refuses, the result is coarser.
         let _ = disable_transparent_huge_pages(true);
         let created = create();
         let _ = disable_transparent_huge_pages(false);
@@ -45,8 +46,8 @@ impl Mapping {
         (created, mapping)
     }
 
-    /// Bytes that runs may read, of a session that has so many bytes of its own and has run. Without a run, or where the
-    /// system does not tell, the session's own memory is taken for a copy.
+    /// Bytes that runs may read, for a session with `private` bytes of its own memory. Without a
+    /// run, or if the system does not report it, the session's own memory counts as a copy.
     pub fn read_by_runs(&self, has_run: bool, private: u64) -> u64 {
         let measured = (self.is_marked && has_run).then(|| parts(&self.file)).flatten();
         let copied = measured.map_or(private, |parts| cold(&parts).min(private));
@@ -56,52 +57,52 @@ impl Mapping {
 
 /// A part of this process's address space.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Part {
+struct MappedPart {
     start: usize,
     end: usize,
-    /// Bytes of it that are mapped and in memory.
+    /// Bytes that are mapped and in memory.
     resident: u64,
-    /// Bytes of those that were touched since they were marked.
+    /// Resident bytes that were touched since they were marked.
     touched: u64,
 }
 
-fn cold(parts: &[Part]) -> u64 {
+fn cold(parts: &[MappedPart]) -> u64 {
     parts
         .iter()
         .map(|part| part.resident.saturating_sub(part.touched))
         .sum()
 }
 
-/// Marks the pages of `parts` as not touched; whether the system has done so.
-fn mark(parts: &[Part]) -> bool {
-    let mark = |part: &Part| {
+/// Marks the pages of `parts` as untouched. Returns whether the system has done so.
+fn mark(parts: &[MappedPart]) -> bool {
+    let mark = |part: &MappedPart| {
         let start = std::ptr::with_exposed_provenance_mut::<c_void>(part.start);
-        // SAFETY: this advice changes when pages are reclaimed and never what they hold, and the part cannot be unmapped
-        // meanwhile: the thread that would drop the session is this one.
+        // SAFETY: this advice affects when pages are reclaimed, never their content. The part
+        // cannot be unmapped meanwhile, because only this thread could drop the session.
         unsafe { libc::madvise(start, part.end - part.start, libc::MADV_COLD) == 0 }
     };
     !parts.is_empty() && parts.iter().all(mark)
 }
 
-/// Where this process has mapped `file`.
-fn parts(file: &Path) -> Option<Vec<Part>> {
+/// The parts of the address space to which this process has mapped `file`.
+fn parts(file: &Path) -> Option<Vec<MappedPart>> {
     Some(parts_in(&fs::read_to_string("/proc/self/smaps").ok()?, file.to_str()?))
 }
 
-/// The mappings of `file` in the text of `/proc/self/smaps`: a line with addresses, rights, offset, device, inode and path,
-/// then lines of sizes.
-fn parts_in(smaps: &str, file: &str) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
+/// Parses the mappings of `file` from the text of `/proc/self/smaps`: a line with addresses,
+/// rights, offset, device, inode and path, then lines of sizes.
+fn parts_in(smaps: &str, file: &str) -> Vec<MappedPart> {
+    let mut parts: Vec<MappedPart> = Vec::new();
     let mut is_wanted = false;
     for line in smaps.lines() {
         if let Some((start, end)) = addresses(line) {
             let path = line.splitn(6, ' ').nth(5).unwrap_or_default().trim_start();
             is_wanted = path == file;
             if is_wanted {
-                parts.push(Part {
+                parts.push(MappedPart {
                     start,
                     end,
-                    ..Part::default()
+                    ..MappedPart::default()
                 });
             }
         } else if is_wanted
@@ -123,7 +124,7 @@ fn parts_in(smaps: &str, file: &str) -> Vec<Part> {
     parts
 }
 
-/// `7f0000000000-7f0000001000`, at the beginning of a mapping's first line.
+/// Parses addresses such as `7f0000000000-7f0000001000` at the beginning of a mapping's first line.
 fn addresses(line: &str) -> Option<(usize, usize)> {
     let (start, rest) = line.split_once(' ')?.0.split_once('-')?;
     let address = |text| usize::from_str_radix(text, 16).ok();
@@ -154,8 +155,8 @@ Rss:                  64 kB
 ";
 
     #[test]
-    fn the_mappings_of_a_file_are_found_by_its_whole_path() {
-        let part = |start, end, resident: u64, touched: u64| Part {
+    fn finds_the_mappings_of_a_file_by_its_whole_path() {
+        let part = |start, end, resident: u64, touched: u64| MappedPart {
             start,
             end,
             resident: resident << 10,
@@ -167,7 +168,7 @@ Rss:                  64 kB
     }
 
     #[test]
-    fn a_file_counts_but_for_what_only_its_creation_reads() {
+    fn all_of_a_file_counts_except_what_only_its_creation_reads() {
         const BYTES: usize = 4 << 20;
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&vec![7; BYTES]).unwrap();
@@ -188,25 +189,25 @@ Rss:                  64 kB
         };
         let read = |start: *mut u8, from: usize, to: usize| {
             for at in (from..to).step_by(4096) {
-                // SAFETY: within the mapping, which nothing else writes to.
+                // SAFETY: within the mapping, to which nothing else writes.
                 assert_eq!(unsafe { start.add(at).read_volatile() }, 7);
             }
         };
-        // The session's creation reads the first half, runs read the second and the last quarter of the file.
+        // The creation reads the first half of the file, runs read the second and the last quarter.
         let (start, mapping) = Mapping::created(file.path(), || {
             let start = map(file.as_file());
             read(start, 0, BYTES / 2);
             start
         });
         if !mapping.is_marked {
-            eprintln!("SKIPPED: this system does not tell which pages are touched");
+            eprintln!("SKIPPED: this system does not report which pages are touched");
             return;
         }
         read(start, BYTES / 4, BYTES / 2);
         read(start, BYTES / 4 * 3, BYTES);
         let (all, quarter) = (BYTES as u64, BYTES as u64 / 4);
         assert_eq!(mapping.read_by_runs(true, all), all - quarter);
-        // Copies take memory: no more is cold than the session has.
+        // Copies are in memory, so at most as many pages are cold as the session has memory.
         assert_eq!(mapping.read_by_runs(true, 1000), all - 1000);
         assert_eq!(mapping.read_by_runs(false, quarter * 2), all - quarter * 2);
         // SAFETY: the mapping made above, which nothing uses any more.

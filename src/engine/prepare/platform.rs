@@ -1,8 +1,8 @@
-//! What a prepared model is made by and for.
+//! The platform for which a model is prepared.
 //!
-//! ONNX Runtime lays weights out and folds constants as suits the processor that it runs on, and
-//! writes operators that only the same build is sure to know. So a prepared model is good where all
-//! of this is the same; elsewhere it is slower at best, and wrong at worst.
+//! ONNX Runtime chooses the layout of weights and folds constants for the processor that it runs
+//! on, and writes operators that only the same build is sure to know. So a prepared model is valid
+//! only on the same platform; on another one it is slower at best, and wrong at worst.
 
 use std::fmt;
 use std::fs;
@@ -13,22 +13,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Platform {
-    /// What the library says of its build.
+    /// ONNX Runtime's description of its build.
     pub onnxruntime: String,
-    /// The execution provider, where it is not the processor's own.
+    /// The execution provider, if it is not the CPU's.
     pub provider: Option<String>,
-    /// Hashes of the libraries of custom operators, in their order, with blanks between.
+    /// Hashes of the libraries of custom operators, in their order, separated by spaces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub operators: String,
     /// `x86_64` or `aarch64`.
     pub architecture: String,
-    /// The processor's instruction sets for numbers, sorted, with blanks between.
+    /// The processor's numeric instruction sets, sorted and separated by spaces.
     pub features: String,
 }
 
 impl Platform {
-    /// Of this machine, with the `library` that is loaded (`ort::info()`), an execution provider
-    /// beside the processor's, and custom `operators`.
+    /// The platform of this machine, with the loaded `library` (`ort::info()`), an execution
+    /// provider other than the CPU's, and custom `operators`.
     pub fn here(library: &str, provider: Option<&str>, operators: String) -> Self {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let architecture = std::env::consts::ARCH;
@@ -41,7 +41,7 @@ impl Platform {
         }
     }
 
-    /// What is not the same, for a message.
+    /// Names the first difference, for a message.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         if self.architecture != other.architecture {
             Some("another architecture")
@@ -59,7 +59,7 @@ impl Platform {
     }
 }
 
-/// All of it in one text: part of a key.
+/// Writes all fields as one text, which is part of a key.
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let provider = self.provider.as_deref().unwrap_or_default();
@@ -79,9 +79,9 @@ impl fmt::Display for Platform {
     }
 }
 
-/// Those of the first processor's features by which ONNX Runtime chooses kernels and layouts. The
-/// others on x86-64 are about memory, virtual machines and flaws, and which of them are listed
-/// differs between kernels.
+/// Selects those of the first processor's features by which ONNX Runtime chooses kernels and
+/// layouts. On x86-64, the others concern memory, virtual machines and hardware bugs, and kernels
+/// differ in which of them they list.
 fn features(architecture: &str, cpuinfo: &str) -> String {
     const NUMERIC: [&str; 6] = ["amx", "avx", "f16c", "fma", "sse", "ssse3"];
     let mut features: Vec<&str> = cpuinfo
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_instruction_sets_for_numbers_count() {
+    fn only_numeric_instruction_sets_count() {
         let table = [
             (
                 "x86_64",
@@ -111,7 +111,7 @@ mod tests {
                 "avx2 avx512f fma sse2 ssse3",
             ),
             ("aarch64", "Features\t: fp asimd sve i8mm", "asimd fp i8mm sve"),
-            ("x86_64", "nothing is said", ""),
+            ("x86_64", "no features here", ""),
         ];
         for (architecture, cpuinfo, expected) in table {
             assert_eq!(features(architecture, cpuinfo), expected);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named() {
+    fn the_first_difference_is_named() {
         let here = Platform::here("1.31", None, String::new());
         assert_eq!(here.difference(&here), None);
         let table = [

@@ -1,7 +1,8 @@
-//! Runs a model on made-up data: what it then takes, whether two forms of it answer alike, whether its rows are
-//! independent of each other.
+//! Runs a model on generated data: measures its memory, and compares the answers of two forms and
+//! of joined rows.
 //!
-//! The data are small random numbers, the same ones every time. A model that cannot make anything of them is no bad model.
+//! The data consists of small random numbers, which are the same every time. A model that cannot
+//! handle them is still a valid model.
 
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -9,27 +10,30 @@ use half::{bf16, f16};
 use crate::engine::session::{Cancel, Session};
 use crate::tensor::{DataType, Dim, InputSpec, Signature, Tensor, Value, element_count};
 
-/// Sizes tried for dimensions that are not the first and not fixed: sequences take any, images want some pixels.
+/// Sizes that are tried for open dimensions other than the first: sequences accept any size, images
+/// need some pixels.
 const SIZES: [usize; 4] = [1, 8, 32, 224];
 
-/// The largest of them for a run more: it stays within the memory that the child has for a run of the smallest.
-const MODEST: usize = 32;
+/// Largest of these sizes for the additional run. It fits the memory that the child has for a run
+/// of the smallest size.
+const MAX_LARGER_SIZE: usize = 32;
 
-/// Elements of an input that is made up; larger ones say nothing about real requests.
+/// Maximum number of elements of a generated input; larger ones do not resemble real requests.
 const MAX_ELEMENTS: usize = 16 << 20;
 
-/// What a model answered.
+/// The answers of a model.
 #[derive(Debug, PartialEq)]
 pub struct Answers {
-    /// To two rows, each alone, where the first axis is free, else to the same data twice.
+    /// Answers to the data of two seeds, each run by itself. If the first axis is open, each is one
+    /// row.
     alone: [Vec<Value>; 2],
-    /// To both rows together.
+    /// Answer to both rows together.
     together: Option<Vec<Value>>,
-    /// The open dimensions but the first had this size.
+    /// Size of the open dimensions other than the first.
     pub size: usize,
 }
 
-/// Asks `session`; `None` when it does not answer.
+/// Runs `session` on generated data; `None` if it does not answer.
 pub fn ask(session: &Session, cancel: &Cancel) -> Option<Answers> {
     let signature = session.signature();
     let run = |inputs: &[Tensor]| session.run(inputs, None, cancel).ok();
@@ -43,8 +47,8 @@ pub fn ask(session: &Session, cancel: &Cancel) -> Option<Answers> {
     })
 }
 
-/// Asks `session` with one record of more data than [`ask`] does: of the next size that it answers. `None` where no size
-/// but the first axis is open, or no larger one is answered.
+/// Runs `session` on one record of more data than [`ask`] uses: of the second size that it answers.
+/// `None` if only the first axis is open, or if it answers no second size.
 pub fn ask_larger(session: &Session, cancel: &Cancel) -> Option<Vec<Value>> {
     let signature = session.signature();
     let is_open = |input: &InputSpec| {
@@ -54,14 +58,17 @@ pub fn ask_larger(session: &Session, cancel: &Cancel) -> Option<Vec<Value>> {
     if !signature.inputs.iter().any(is_open) {
         return None;
     }
-    let mut answers = SIZES.into_iter().filter(|&size| size <= MODEST).filter_map(|size| {
-        let inputs = scaled(signature, size, 1, 1.0)?;
-        session.run(&inputs, None, cancel).ok()
-    });
+    let mut answers = SIZES
+        .into_iter()
+        .filter(|&size| size <= MAX_LARGER_SIZE)
+        .filter_map(|size| {
+            let inputs = scaled(signature, size, 1, 1.0)?;
+            session.run(&inputs, None, cancel).ok()
+        });
     answers.nth(1)
 }
 
-/// The first data that `session` answers of those that [`ask`] asks with.
+/// The first generated data that `session` answers.
 pub fn answered(session: &Session, cancel: &Cancel) -> Option<Vec<Tensor>> {
     SIZES.into_iter().find_map(|size| {
         let inputs = scaled(session.signature(), size, 1, 1.0)?;
@@ -69,26 +76,26 @@ pub fn answered(session: &Session, cancel: &Cancel) -> Option<Vec<Tensor>> {
     })
 }
 
-/// Ones of the types and shapes that `signature` asks for; whether a model answers them is another matter.
+/// Generates inputs of ones for `signature`, without checking that a model answers them.
 pub fn ones(signature: &Signature) -> Option<Vec<Tensor>> {
     let inputs = signature.inputs.iter();
     inputs.map(|input| row(input, SIZES[0], || 1.0)).collect()
 }
 
 impl Answers {
-    /// Each run: the rows along the first axis of the inputs, where that is open, and what the run gave.
+    /// Each run: the number of rows along the first axis of the inputs, and the outputs.
     pub fn runs(&self) -> impl Iterator<Item = (usize, &[Value])> {
         let alone = self.alone.iter().map(|outputs| (1, outputs.as_slice()));
         alone.chain(self.together.as_deref().map(|outputs| (2, outputs)))
     }
 
-    /// Whether both are the same to the last bit.
+    /// Whether both answers are equal to the last bit.
     pub fn agree(&self, other: &Self) -> bool {
         self == other
     }
 
-    /// For each output, whether each row is answered the same in company; `None` when that was not seen: the first axis is
-    /// not free, or the answer does not depend on the data at all.
+    /// For each output, whether each row has the same answer alone and joined. `None` if that was
+    /// not observed: the first axis is fixed, or the answer does not depend on the data.
     pub fn independent_rows(&self) -> Option<Vec<bool>> {
         let together = self.together.as_ref()?;
         let [first, second] = &self.alone;
@@ -101,7 +108,7 @@ impl Answers {
     }
 }
 
-/// Whether rows can be put together along the first axis of every input.
+/// Whether rows can be joined along the first axis of every input.
 fn joined_axis(signature: &Signature) -> bool {
     let is_free = |dims: &Option<Vec<Dim>>| {
         dims.as_ref()
@@ -110,7 +117,8 @@ fn joined_axis(signature: &Signature) -> bool {
     !signature.inputs.is_empty() && signature.inputs.iter().all(|input| is_free(&input.dims))
 }
 
-/// Whether `together` is `first` followed by `second`, but for rounding: other kernels serve other numbers of rows.
+/// Whether `together` is `first` followed by `second`, except for rounding: the number of rows
+/// decides which kernels run.
 fn holds(together: &Value, first: &Value, second: &Value) -> Option<bool> {
     let rows = |value: &Value| match value {
         Value::Tensor(tensor) => tensor.shape().first().copied(),
@@ -130,7 +138,7 @@ fn holds(together: &Value, first: &Value, second: &Value) -> Option<bool> {
     Some(found.len() == expected.len() && found.iter().zip(&expected).all(near))
 }
 
-/// All numbers in a value, in order.
+/// All numbers of a value, in order.
 pub(super) fn numbers_of(value: &Value) -> Option<Vec<f64>> {
     match value {
         Value::Tensor(tensor) => numbers(tensor),
@@ -166,7 +174,7 @@ fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
         DataType::U32 => of!(u32),
         DataType::U64 => of!(u64),
         DataType::Bool => tensor.as_bytes()?.iter().map(|&value| f64::from(value)).collect(),
-        // Labels: their hash is a number as good as any other.
+        // A label becomes its hash.
         DataType::String => tensor.as_strings()?.iter().map(label).collect(),
     })
 }
@@ -177,7 +185,7 @@ fn label(text: &Bytes) -> f64 {
     f64::from(u32::from_le_bytes(bytes))
 }
 
-/// A row for each input, whose numbers are multiplied by `factor` unless they are whole.
+/// Generates a row for each input. Floating-point numbers are multiplied by `factor`.
 pub(super) fn scaled(signature: &Signature, size: usize, seed: u64, factor: f64) -> Option<Vec<Tensor>> {
     let inputs = signature.inputs.iter();
     inputs
@@ -188,9 +196,10 @@ pub(super) fn scaled(signature: &Signature, size: usize, seed: u64, factor: f64)
         .collect()
 }
 
-/// Small random numbers, from -1 to 1 in steps of a hundredth: people are shown them.
+/// Generates numbers from -1 to 1 in steps of a hundredth, which are short enough to be displayed.
 fn random(seed: u64) -> impl FnMut() -> f64 {
-    // Another row must be other data also where a value has two choices, hence not one bit of a simple generator.
+    // Two rows must also differ where a value has only two choices, so one bit of a simple
+    // generator is not enough.
     let mut state = seed;
     move || {
         state = state
@@ -202,7 +211,7 @@ fn random(seed: u64) -> impl FnMut() -> f64 {
     }
 }
 
-/// One row of data made of `float`s.
+/// Generates one row of data from the numbers of `float`.
 fn row(input: &InputSpec, size: usize, mut float: impl FnMut() -> f64) -> Option<Tensor> {
     let any = [Dim::Dynamic(None)];
     let shape: Vec<usize> = input
@@ -225,7 +234,7 @@ fn row(input: &InputSpec, size: usize, mut float: impl FnMut() -> f64) -> Option
     }
     macro_rules! integers {
         ($type:ty) => {
-            // Indices and counts: 0 and 1 are in range for almost all.
+            // For indices and counts, 0 and 1 are almost always in range.
             Tensor::from_vec(shape, (0..count).map(|_| (float() > 0.0) as $type).collect())
         };
     }
@@ -253,7 +262,7 @@ fn row(input: &InputSpec, size: usize, mut float: impl FnMut() -> f64) -> Option
     tensor.ok()
 }
 
-/// The rows of both, one after the other.
+/// Joins the rows of both, one after the other.
 fn join(first: &[Tensor], second: &[Tensor]) -> Option<Vec<Tensor>> {
     first
         .iter()
@@ -288,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_independent_when_company_does_not_change_their_answers() {
+    fn rows_are_independent_if_joining_does_not_change_their_answers() {
         type Case<'a> = (&'a [f32], &'a [f32], Option<&'a [f32]>, Option<bool>);
         let table: [Case<'_>; 7] = [
             (&[1.0], &[2.0], Some(&[1.0, 2.0]), Some(true)),
@@ -297,7 +306,7 @@ mod tests {
             (&[1.0], &[2.0], Some(&[1.1, 2.0]), Some(false)),
             // A sum over all rows.
             (&[1.0], &[2.0], Some(&[3.0]), Some(false)),
-            // Nothing was seen.
+            // Nothing can be concluded.
             (&[1.0], &[1.0], Some(&[1.0, 1.0]), None),
             (&[1.0], &[2.0], None, None),
         ];
@@ -311,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_rows_differ_and_fit_what_the_model_takes() {
+    fn generated_rows_differ_and_match_the_models_inputs() {
         for data_type in DataType::ALL {
             let input = InputSpec {
                 name: "x".to_owned(),
@@ -321,7 +330,11 @@ mod tests {
             let [one, other] = [1, 2].map(|seed| row(&input, 8, random(seed)).unwrap());
             assert_eq!((one.data_type(), one.shape()), (data_type, &[1, 64, 8][..]));
             assert_ne!(one, other, "{data_type}");
-            assert_eq!(Some(&one), row(&input, 8, random(1)).as_ref(), "the same every time");
+            assert_eq!(
+                Some(&one),
+                row(&input, 8, random(1)).as_ref(),
+                "the data is reproducible"
+            );
             let joined = join(&[one], &[other]).unwrap();
             assert_eq!(joined[0].shape(), [2, 64, 8]);
         }

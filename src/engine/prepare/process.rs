@@ -1,7 +1,7 @@
-//! The server's side of a child: starts it, hands it a job, reads what it says, ends it.
+//! The server's side of a child: starts it, hands it a job, reads its reports, ends it.
 //!
-//! What always holds: a child ends with its owner here; what it says is read no further than a line
-//! should go, and waited for no longer than its job may take.
+//! Invariants: a child ends with its owner here; this side reads at most one line of limited length
+//! at a time, and waits no longer than the job may take.
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -13,40 +13,39 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::home::Home;
-use super::protocol::{Job, Report};
-use super::sandbox::{file_bound, file_cap};
-use super::{COMMAND, Settings};
+use super::home::ChildFolder;
+use super::protocol::{ChildReport, PrepareJob};
+use super::sandbox::{max_child_file, max_job_file};
+use super::{COMMAND, ChildConfig};
 
-/// How long a child may take to load ONNX Runtime, which takes a tenth of a second where there is
-/// nothing else to do.
+/// Time limit for a child to load ONNX Runtime, which takes a tenth of a second on an idle machine.
 const START: Duration = Duration::from_secs(60);
 
-/// Variables that a child gets of the server's: where libraries and locales are, and that ONNX
-/// Runtime reports nothing. Credentials are in others.
+/// Environment variables that a child inherits: the folders of libraries and locales, and the one
+/// that disables ONNX Runtime's telemetry. Credentials are in other variables.
 const PASSED_ON: [&str; 3] = ["LD_LIBRARY_PATH", "LOCPATH", "ORT_DISABLE_TELEMETRY"];
 
-/// The longest line that a child may say: what ONNX Runtime says of a model repeats names of it,
-/// and has been seen to go on.
+/// Maximum length of a report. ONNX Runtime's messages repeat names of the model, which may be very
+/// long.
 const LONGEST_LINE: usize = 4 << 20;
 
-/// A child, killed when it is dropped.
+/// A child process. It is killed on drop.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct ChildProcess {
     pub(super) child: Child,
     input: ChildStdin,
     output: ChildStdout,
-    /// The read part of the line that is being written.
+    /// The part of the current line that has been read.
     line: Vec<u8>,
-    /// The most that it may take of memory and of a file, once it has had a job.
-    cap: Option<(u64, u64)>,
-    /// Dropped last: the child has ended by then.
-    home: Home,
+    /// Maximum bytes of memory and of a file, once the child has had a job.
+    limits: Option<(u64, u64)>,
+    /// Dropped last, when the child has ended.
+    home: ChildFolder,
 }
 
-/// Why there is no report that ends a job.
+/// Reason why a job ended without a report.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ChildFailure {
     TimedOut {
         loaded: bool,
     },
@@ -55,21 +54,21 @@ pub(super) enum Failure {
         loaded: bool,
         status: Option<ExitStatus>,
     },
-    /// The job's files are gone, as when the cache's folder is deleted.
+    /// The job's files are gone, for example because the cache's folder was deleted.
     Lost(io::Error),
     Io,
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts a child with a folder in `place`.
-    pub(super) fn start(settings: &Settings, place: &Path) -> io::Result<Self> {
-        let home = Home::new(place)?;
+    pub(super) fn start(config: &ChildConfig, place: &Path) -> io::Result<Self> {
+        let home = ChildFolder::new(place)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg(COMMAND).arg("--folder").arg(home.path());
-        if let Some(library) = &settings.libraries.onnxruntime {
+        if let Some(library) = &config.libraries.onnxruntime {
             command.arg("--onnxruntime").arg(library);
         }
-        for library in &settings.libraries.operators {
+        for library in &config.libraries.operators {
             command.arg("--operators").arg(library);
         }
         let passed_on = PASSED_ON
@@ -78,17 +77,17 @@ impl Process {
         command.env_clear().envs(passed_on);
         let mut process = Self::spawn(&mut command, home)?;
         match process.report(Instant::now() + START)? {
-            Some(Report::Ready(lacking)) => {
-                say_once(&lacking);
+            Some(ChildReport::Ready(lacking)) => {
+                log_missing_layers_once(&lacking);
                 Ok(process)
             }
             Some(_) | None => Err(io::Error::other(
-                "it ended before it had work; is ONNX Runtime's library readable?",
+                "it ended before it had a job; is ONNX Runtime's library readable?",
             )),
         }
     }
 
-    pub(super) fn spawn(command: &mut Command, home: Home) -> io::Result<Self> {
+    pub(super) fn spawn(command: &mut Command, home: ChildFolder) -> io::Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,32 +99,33 @@ impl Process {
                 input,
                 output,
                 line: Vec::new(),
-                cap: None,
+                limits: None,
                 home,
             }),
             _ => Err(io::Error::other("a pipe is missing")),
         }
     }
 
-    /// Whether `job` fits within the limits that this child has set itself for its first one, and
-    /// its files can be moved to the child's folder.
-    pub(super) fn has_room_for(&self, job: &Job) -> bool {
-        let fits = |(memory, file)| job.most <= memory && file_bound(job.widest()) <= file;
-        self.cap.is_none_or(fits) && self.home.is_in(job.place())
+    /// Whether `job` fits within the limits that this child has set for its first job, and its
+    /// files can be moved to the child's folder.
+    pub(super) fn accepts(&self, job: &PrepareJob) -> bool {
+        let fits = |(memory, file)| job.most <= memory && max_job_file(job.widest()) <= file;
+        self.limits.is_none_or(fits) && self.home.is_in(job.place())
     }
 
-    /// Hands `job` over and reads until the report that ends it. The job's files are the child's in
-    /// between.
-    pub(super) fn ask(&mut self, job: &Job, deadline: Instant) -> Result<Report, Failure> {
-        self.cap.get_or_insert((job.most, file_cap(job.most, job.widest())));
-        let lent = self.home.lend(job).map_err(Failure::Lost)?;
-        let asked = self.hand_over(&lent.job, deadline);
-        lent.take_back().map_err(Failure::Lost)?;
+    /// Hands over `job` and reads until the report that ends it. Meanwhile the job's files belong
+    /// to the child.
+    pub(super) fn ask(&mut self, job: &PrepareJob, deadline: Instant) -> Result<ChildReport, ChildFailure> {
+        self.limits
+            .get_or_insert((job.most, max_child_file(job.most, job.widest())));
+        let moved_job = self.home.move_in(job).map_err(ChildFailure::Lost)?;
+        let asked = self.hand_over(&moved_job.job, deadline);
+        moved_job.take_back().map_err(ChildFailure::Lost)?;
         asked
     }
 
-    fn hand_over(&mut self, job: &Job, deadline: Instant) -> Result<Report, Failure> {
-        let mut text = serde_json::to_vec(job).map_err(|_| Failure::Io)?;
+    fn hand_over(&mut self, job: &PrepareJob, deadline: Instant) -> Result<ChildReport, ChildFailure> {
+        let mut text = serde_json::to_vec(job).map_err(|_| ChildFailure::Io)?;
         text.push(b'\n');
         let (mut started, mut loaded) = (false, false);
         if self.input.write_all(&text).is_err() {
@@ -133,31 +133,31 @@ impl Process {
         }
         loop {
             match self.report(deadline) {
-                Ok(Some(Report::Started)) => started = true,
-                Ok(Some(Report::Loaded)) => loaded = true,
+                Ok(Some(ChildReport::Started)) => started = true,
+                Ok(Some(ChildReport::Loaded)) => loaded = true,
                 Ok(Some(report)) => return Ok(report),
                 Ok(None) => return Err(self.ended(started, loaded)),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    // It would go on with files that it has no more.
+                    // Otherwise the child would continue with files that it no longer has.
                     let _ = self.child.kill();
-                    return Err(Failure::TimedOut { loaded });
+                    return Err(ChildFailure::TimedOut { loaded });
                 }
-                // The model has got the better of it.
+                // The model has taken over the child, or corrupted it.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     let _ = self.child.kill();
-                    return Err(Failure::Ended {
+                    return Err(ChildFailure::Ended {
                         started,
                         loaded,
                         status: None,
                     });
                 }
-                Err(_) => return Err(Failure::Io),
+                Err(_) => return Err(ChildFailure::Io),
             }
         }
     }
 
-    /// The next line; `None` at the end.
-    fn report(&mut self, deadline: Instant) -> io::Result<Option<Report>> {
+    /// Reads the next report; `None` at the end.
+    fn report(&mut self, deadline: Instant) -> io::Result<Option<ChildReport>> {
         loop {
             if let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.line.drain(..=end).collect();
@@ -184,10 +184,10 @@ impl Process {
         }
     }
 
-    fn ended(&mut self, started: bool, loaded: bool) -> Failure {
-        // Its end of the pipe is closed: it has ended, or does so now.
+    fn ended(&mut self, started: bool, loaded: bool) -> ChildFailure {
+        // The child has closed its end of the pipe: it has ended, or is about to.
         let _ = self.child.kill();
-        Failure::Ended {
+        ChildFailure::Ended {
             started,
             loaded,
             status: self.child.wait().ok(),
@@ -195,21 +195,21 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Logs once what the system lacks of the sandbox.
-fn say_once(lacking: &[String]) {
+/// Logs once which layers of the sandbox the system does not grant.
+fn log_missing_layers_once(lacking: &[String]) {
     static SAID: Once = Once::new();
     if !lacking.is_empty() {
         SAID.call_once(|| {
             tracing::warn!(
-                "this system does not grant the processes that prepare models: {}; a model that takes such a process over \
-                 is bounded by the rest (docs/isolation.md)",
+                "this system does not grant the processes that prepare models: {}; the remaining layers limit a model that \
+                 takes over such a process (docs/isolation.md)",
                 lacking.join("; ")
             );
         });

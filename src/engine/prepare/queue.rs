@@ -1,43 +1,43 @@
-//! What is to be prepared, handed to threads that have a child or would have to start one.
+//! Queue of jobs for threads that own a child or would have to start one.
 //!
-//! What always holds: a job is handed to a thread whose child waits for work, if there is one that no other job is meant for;
-//! and no job waits while any thread does.
+//! Invariants: a job goes to a thread with an idle child, unless other jobs are meant for all of
+//! these; no job waits while a thread is idle.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Jobs in the order in which they came.
+/// Jobs in the order of their arrival.
 #[derive(Debug)]
 pub struct Queue<T> {
-    state: Mutex<State<T>>,
-    /// For threads with a child.
+    state: Mutex<QueueState<T>>,
+    /// Wakes threads with a child.
     with_child: Condvar,
     without_child: Condvar,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct QueueState<T> {
     jobs: VecDeque<T>,
-    /// Threads with a child that wait.
+    /// Number of idle threads with a child.
     idle: usize,
     is_closed: bool,
 }
 
-/// What became of waiting for a job.
+/// Result of waiting for a job.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next<T> {
+pub enum NextJob<T> {
     Job(T),
-    /// There was none for so long.
+    /// No job arrived in time.
     Idle,
-    /// There will be none any more.
+    /// The queue is closed.
     Closed,
 }
 
 impl<T> Queue<T> {
     pub fn new() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(QueueState {
                 jobs: VecDeque::new(),
                 idle: 0,
                 is_closed: false,
@@ -58,14 +58,14 @@ impl<T> Queue<T> {
         ready.notify_one();
     }
 
-    /// Whether a child waits that no job is meant for.
+    /// Whether there is an idle child that no waiting job is meant for.
     pub fn has_idle_child(&self) -> bool {
         let state = self.state();
         state.idle > state.jobs.len()
     }
 
-    /// The next job, for a thread without a child: waits as long as it takes.
-    pub fn next(&self) -> Next<T> {
+    /// Takes the next job, for a thread without a child. Waits without a time limit.
+    pub fn next(&self) -> NextJob<T> {
         let mut state = self.state();
         loop {
             if let Some(next) = state.next() {
@@ -75,12 +75,13 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The next job, for a thread with a child. Does `finish` for the last job when this thread counts as one that waits: who
-    /// learns from it that the job is done finds the child waiting.
-    pub fn next_within(&self, patience: Duration, finish: impl FnOnce()) -> Next<T> {
+    /// Takes the next job, for a thread with a child. Calls `finish` for the last job once this
+    /// thread counts as idle: a caller that learns from it that the job is done finds the child
+    /// idle.
+    pub fn next_within(&self, timeout: Duration, finish: impl FnOnce()) -> NextJob<T> {
         self.state().idle += 1;
         finish();
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let mut state = self.state();
         let next = loop {
             if let Some(next) = state.next() {
@@ -88,7 +89,7 @@ impl<T> Queue<T> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                break Next::Idle;
+                break NextJob::Idle;
             }
             let waited = self.with_child.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +98,7 @@ impl<T> Queue<T> {
         next
     }
 
-    /// Sends all threads away. Jobs that wait are dropped.
+    /// Closes the queue: all threads return, and waiting jobs are dropped.
     pub fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
@@ -106,18 +107,18 @@ impl<T> Queue<T> {
         self.without_child.notify_all();
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing panics while it is locked.
+    fn state(&self) -> MutexGuard<'_, QueueState<T>> {
+        // Nothing panics while the lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> State<T> {
-    fn next(&mut self) -> Option<Next<T>> {
+impl<T> QueueState<T> {
+    fn next(&mut self) -> Option<NextJob<T>> {
         if self.is_closed {
-            return Some(Next::Closed);
+            return Some(NextJob::Closed);
         }
-        self.jobs.pop_front().map(Next::Job)
+        self.jobs.pop_front().map(NextJob::Job)
     }
 }
 
@@ -137,42 +138,42 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_waits_gets_the_job_and_one_more_job_another_thread() {
+    fn an_idle_child_gets_the_job_and_another_thread_gets_the_next_one() {
         let queue = Queue::new();
         thread::scope(|scope| {
             let without = scope.spawn(|| queue.next());
             let with = scope.spawn(|| queue.next_within(LONG, || ()));
             wait_until(|| queue.has_idle_child());
             queue.push(1);
-            assert_eq!(with.join().unwrap(), Next::Job(1));
+            assert_eq!(with.join().unwrap(), NextJob::Job(1));
             assert!(!queue.has_idle_child());
             queue.push(2);
-            assert_eq!(without.join().unwrap(), Next::Job(2));
+            assert_eq!(without.join().unwrap(), NextJob::Job(2));
         });
     }
 
     #[test]
-    fn who_learns_that_a_job_is_done_finds_the_child_waiting() {
+    fn a_caller_that_learns_that_a_job_is_done_finds_the_child_idle() {
         let queue = Queue::new();
         let next = queue.next_within(LONG, || {
             assert!(queue.has_idle_child());
             queue.push(1);
         });
-        assert_eq!(next, Next::Job(1));
+        assert_eq!(next, NextJob::Job(1));
     }
 
     #[test]
-    fn a_child_without_work_ends_while_others_wait_for_work() {
+    fn an_idle_child_ends_while_other_threads_still_wait() {
         let queue = Queue::<u8>::new();
         thread::scope(|scope| {
             scope.spawn(|| queue.next());
-            assert_eq!(queue.next_within(Duration::from_millis(20), || ()), Next::Idle);
+            assert_eq!(queue.next_within(Duration::from_millis(20), || ()), NextJob::Idle);
             queue.close();
         });
     }
 
     #[test]
-    fn no_job_waits_while_a_thread_does() {
+    fn no_job_waits_while_a_thread_is_idle() {
         const JOBS: usize = 2_000;
         let (queue, done) = (Queue::new(), AtomicUsize::new(0));
         thread::scope(|scope| {
@@ -185,11 +186,11 @@ mod tests {
                         } else {
                             queue.next()
                         };
-                        has_child = matches!(next, Next::Job(_));
+                        has_child = matches!(next, NextJob::Job(_));
                         match next {
-                            Next::Job(()) => _ = done.fetch_add(1, Ordering::Relaxed),
-                            Next::Idle => {}
-                            Next::Closed => return,
+                            NextJob::Job(()) => _ = done.fetch_add(1, Ordering::Relaxed),
+                            NextJob::Idle => {}
+                            NextJob::Closed => return,
                         }
                     }
                 });
@@ -206,11 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn closing_drops_what_waits_and_sends_everyone_away() {
+    fn closing_drops_waiting_jobs_and_ends_all_waits() {
         let queue = Queue::new();
         queue.push(1);
         queue.close();
-        assert_eq!(queue.next(), Next::Closed);
-        assert_eq!(queue.next_within(LONG, || ()), Next::Closed);
+        assert_eq!(queue.next(), NextJob::Closed);
+        assert_eq!(queue.next_within(LONG, || ()), NextJob::Closed);
     }
 }

@@ -1,20 +1,21 @@
-//! The limits of a child: it cannot reach other processes, the network, or files beside its own folder, and it cannot take
-//! more memory or disk than a job has.
+//! The sandbox of a child: it cannot reach other processes, the network, or files outside its own
+//! folder, and cannot use more memory or disk than its job may.
 //!
-//! A model that finds a hole in ONNX Runtime runs its own code in the child, as the server's user. What it can do then is
-//! bounded by the kernel, in layers, so that one that a system lacks leaves the others:
+//! A model that exploits a bug in ONNX Runtime runs its own code in the child, as the server's
+//! user. The kernel limits what that code can do. The limits are independent layers, so the others
+//! still hold when a system lacks one:
 //!
-//! | layer | file | closes |
+//! | layer | file | protects |
 //! |---|---|---|
 //! | no environment, no inherited descriptors | `process.rs` | credentials, the listening socket |
 //! | processes that cannot be traced | [`hide`] | memory, environment and descriptors of supervisor and worker through `/proc` |
 //! | namespaces | `namespaces.rs` | the network, shared memory of other processes |
-//! | Landlock | `files.rs` | all files but those of a job and a few of the system, signals |
+//! | Landlock | `files.rs` | all files except those of a job and a few of the system, signals |
 //! | no capabilities | [`close`] | what only root may do |
 //! | a filter of system calls | `calls.rs` | tracing, signals, processes, programs, sockets, the rest of the kernel |
-//! | limits that cannot be raised | [`cap`] | memory, disk |
+//! | limits that cannot be raised | [`limit_child`] | memory, disk |
 //!
-//! A child says which of them the system does not grant, and the server logs it once.
+//! A child reports the layers that the system does not grant, and the server logs them once.
 
 mod calls;
 mod files;
@@ -35,34 +36,36 @@ use crate::engine::{allocator, memory};
 
 pub use files::{INPUT, OUTPUT};
 
-/// Makes this process's memory, environment and descriptors unreachable for other processes of its user.
+/// Hides this process's memory, environment and descriptors from other processes of its user.
 pub fn hide() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Before ONNX Runtime is loaded, with no other thread in the process. Returns what the system does not grant.
+/// Applies the first layers, before ONNX Runtime is loaded and before the process has another
+/// thread. Returns the layers that the system does not grant.
 pub fn enter() -> io::Result<Vec<String>> {
     let parent = getppid();
     let mut lacking = Vec::new();
-    // First: it takes back what follows.
+    // First, because it resets what follows.
     if let Err(error) = namespaces::enter() {
         lacking.push(format!("namespaces ({error})"));
     }
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // Gone before its death could be asked for.
+    // The parent may have died before this process asked for the signal.
     if getppid() != parent {
         return Err(io::Error::other("the server that started this process is gone"));
     }
-    // Memory of a stranger's model is not to be left on the disk.
+    // A core dump would write memory of a stranger's model to the disk.
     limit(Resource::Core, 0)?;
     hide()?;
-    // Models that are served go first.
+    // Models that are being served have priority.
     let _ = rustix::process::nice(10);
     Ok(lacking)
 }
 
-/// After ONNX Runtime is loaded, before any model is, with no other thread in the process: leaves the files in `folder`, and
-/// nothing else. Returns what the system does not grant.
+/// Applies the remaining layers, after ONNX Runtime is loaded, before any model is, and before the
+/// process has another thread. Only the files in `folder` remain accessible. Returns the layers
+/// that the system does not grant.
 pub fn close(folder: &Path) -> io::Result<Vec<String>> {
     let mut lacking = Vec::new();
     set_no_new_privs(true)?;
@@ -77,7 +80,7 @@ pub fn close(folder: &Path) -> io::Result<Vec<String>> {
     if let Err(error) = set_capabilities(None, nothing) {
         lacking.push(format!("giving up root's capabilities ({error})"));
     }
-    // A change of capabilities takes both back.
+    // A change of capabilities resets both.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     hide()?;
     if let Err(error) = calls::close() {
@@ -86,23 +89,24 @@ pub fn close(folder: &Path) -> io::Result<Vec<String>> {
     Ok(lacking)
 }
 
-/// Before the first job: the most that any job of this child may take, of memory and of a file. It cannot be raised again.
-pub fn cap(most: u64, weights: u64) -> io::Result<()> {
+/// Limits the memory and the file size of all jobs of this child, before its first job. The limits
+/// cannot be raised again.
+pub fn limit_child(most: u64, weights: u64) -> io::Result<()> {
     let mapped = memory::mapped_data()?;
-    let files = file_cap(most, weights);
-    // The prepared form, which is mapped, counts as data.
+    let files = max_child_file(most, weights);
+    // The mapped prepared form counts as data.
     lower(Resource::Data, mapped.saturating_add(most).saturating_add(files))?;
     lower(Resource::Fsize, files)
 }
 
-/// Before each job: so many bytes of memory more than now, and files of a size that a prepared model can have.
-pub fn bound(memory_bytes: u64, weights: u64) -> io::Result<()> {
+/// Limits a job to `memory_bytes` more than now, and to files of the size of a prepared model.
+pub fn limit_job(memory_bytes: u64, weights: u64) -> io::Result<()> {
     allocator::prepare_for(memory_bytes);
-    memory::bound_data(memory_bytes)?;
-    limit(Resource::Fsize, file_bound(weights))
+    memory::limit_data(memory_bytes)?;
+    limit(Resource::Fsize, max_job_file(weights))
 }
 
-/// Before a file of so many bytes is mapped, which counts as data.
+/// Raises the limit for a file of `bytes` bytes before it is mapped, because it counts as data.
 pub fn allow_mapping(bytes: u64) -> io::Result<()> {
     match getrlimit(Resource::Data).current {
         Some(bound) => limit(Resource::Data, bound.saturating_add(bytes)),
@@ -110,19 +114,19 @@ pub fn allow_mapping(bytes: u64) -> io::Result<()> {
     }
 }
 
-/// The largest file that a job with so many bytes of weights has a use for.
-pub fn file_bound(weights: u64) -> u64 {
+/// Size of the largest file that a job with `weights` bytes of weights needs.
+pub fn max_job_file(weights: u64) -> u64 {
     const SMALL_FILE: u64 = 64 << 20;
     weights.saturating_mul(2).saturating_add(SMALL_FILE)
 }
 
-/// The largest file of any job of a child whose first one has so many bytes of weights and may take so many of memory.
-/// Generous, so that the jobs after it fit, too.
-pub fn file_cap(most: u64, weights: u64) -> u64 {
-    file_bound(weights).max(most)
+/// Size of the largest file of any job of a child, by the memory limit and the weights of its first
+/// job. Generous, so that later jobs fit, too.
+pub fn max_child_file(most: u64, weights: u64) -> u64 {
+    max_job_file(weights).max(most)
 }
 
-/// Sets the limit that counts, and leaves the one up to which it may be raised.
+/// Sets the soft limit and leaves the hard limit.
 fn limit(resource: Resource, value: u64) -> io::Result<()> {
     let current = getrlimit(resource);
     setrlimit(
@@ -135,7 +139,7 @@ fn limit(resource: Resource, value: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Lowers the limit up to which a limit may be raised.
+/// Lowers the hard limit.
 fn lower(resource: Resource, value: u64) -> io::Result<()> {
     let before = getrlimit(resource);
     let maximum = before.maximum.map_or(value, |maximum| maximum.min(value));

@@ -5,23 +5,23 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
-use super::home::Home;
-use super::protocol::Report;
+use super::home::ChildFolder;
+use super::protocol::ChildReport;
 use super::*;
 use crate::engine::axes::Axes;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Where the files of jobs and the folders of children lie.
+/// Folder of the jobs' files and of the children's folders.
 static PLACE: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
-/// A job with files of its own.
-fn job() -> Job {
+/// Creates a job with its own files.
+fn job() -> PrepareJob {
     let folder = TempDir::new_in(PLACE.path()).unwrap().keep();
     let (model, prepared) = (folder.join("m.onnx"), folder.with_extension("new"));
     fs::write(&model, "").unwrap();
     fs::write(&prepared, "").unwrap();
-    Job {
+    PrepareJob {
         model,
         weights: 1,
         is_ort_format: false,
@@ -47,26 +47,26 @@ fn findings() -> Findings {
     }
 }
 
-fn line(report: &Report) -> String {
+fn line(report: &ChildReport) -> String {
     serde_json::to_string(report).unwrap()
 }
 
-/// A child that does as `script` says; `$DONE` is the report of success.
-fn child(script: &str) -> Process {
+/// Starts a child that runs `script`; `$DONE` is the report of success.
+fn child(script: &str) -> ChildProcess {
     let mut shell = Command::new("sh");
     shell
         .args(["-c", script])
-        .env("STARTED", line(&Report::Started))
-        .env("LOADED", line(&Report::Loaded))
-        .env("DONE", line(&Report::Done(findings())))
-        .env("NO_MEMORY", line(&Report::OutOfMemory));
-    Process::spawn(&mut shell, Home::new(PLACE.path()).unwrap()).unwrap()
+        .env("STARTED", line(&ChildReport::Started))
+        .env("LOADED", line(&ChildReport::Loaded))
+        .env("DONE", line(&ChildReport::Done(findings())))
+        .env("NO_MEMORY", line(&ChildReport::OutOfMemory));
+    ChildProcess::spawn(&mut shell, ChildFolder::new(PLACE.path()).unwrap()).unwrap()
 }
 
 const GOOD: &str = r#"while read job; do echo "$STARTED"; echo "$LOADED"; echo "$DONE"; done"#;
 
-/// What comes of a job when the first child, which is new, and the ones after it do as they are told; and whether one is
-/// left for the next job.
+/// Runs a job with children that run these scripts, the first one first. Returns the result, the
+/// number of children, and whether one is left for the next job.
 fn outcome(scripts: &[&str], timeout: Duration) -> (Result<Findings, String>, usize, bool) {
     let (started, mut left) = (Cell::new(0), None);
     let start = || {
@@ -78,53 +78,53 @@ fn outcome(scripts: &[&str], timeout: Duration) -> (Result<Findings, String>, us
 }
 
 #[test]
-fn a_child_that_says_what_it_found_is_used_again() {
+fn a_child_is_reused_after_a_success() {
     let mut kept = None;
     for _ in 0..3 {
         let start = || Ok(child(GOOD));
         assert_eq!(prepare(&mut kept, &job(), LONG, start).unwrap(), findings());
         let id = kept.as_ref().unwrap().child.id();
-        prepare(&mut kept, &job(), LONG, || panic!("there is one")).unwrap();
+        prepare(&mut kept, &job(), LONG, || panic!("the child is reused")).unwrap();
         assert_eq!(kept.as_ref().unwrap().child.id(), id);
     }
 }
 
 #[test]
-fn reports_may_come_in_pieces_and_together() {
+fn reports_may_arrive_in_pieces_or_together() {
     let script = r#"read job; printf "%.5s" "$STARTED"; sleep 0.05; printf "%s\n" "${STARTED#?????}"
         printf "%s\n%s\n" "$LOADED" "$DONE"; read more"#;
     assert_eq!(outcome(&[script], LONG), (Ok(findings()), 1, true));
 }
 
 #[test]
-fn what_a_new_child_dies_of_is_the_models_fault_once_it_has_begun() {
+fn a_failure_of_a_new_child_is_the_models_fault_once_the_job_has_started() {
     let table = [
         (
             r#"read job; echo "$STARTED"; kill -SEGV $$"#,
-            "loading the model ends ONNX Runtime with signal: 11",
+            "loading the model crashed ONNX Runtime with signal: 11",
         ),
         (
             r#"read job; echo "$STARTED"; echo "$LOADED"; kill -ABRT $$"#,
-            "running the model ends ONNX Runtime with signal: 6",
+            "running the model crashed ONNX Runtime with signal: 6",
         ),
         (
             r#"read job; echo "$STARTED"; exit 3"#,
-            "loading the model ends ONNX Runtime with exit status: 3",
+            "loading the model crashed ONNX Runtime with exit status: 3",
         ),
         (
             r#"read job; echo "$STARTED"; echo nonsense; read more"#,
-            "loading the model ends ONNX Runtime with an answer without sense",
+            "loading the model crashed ONNX Runtime with an invalid report",
         ),
         (
             r#"read job; echo "$STARTED"; head -c 5000000 /dev/zero; read more"#,
-            "loading the model ends ONNX Runtime with an answer without sense",
+            "loading the model crashed ONNX Runtime with an invalid report",
         ),
         (
             r#"read job; echo "$STARTED"; echo "$NO_MEMORY"; read more"#,
             "there was no memory left to load the model",
         ),
-        ("exit 1", "no process to prepare models in could be started"),
-        ("read job; exit 1", "no process to prepare models in could be started"),
+        ("exit 1", "failed to start a process that prepares models"),
+        ("read job; exit 1", "failed to start a process that prepares models"),
     ];
     for (script, expected) in table {
         let (result, started, left) = outcome(&[script], LONG);
@@ -135,7 +135,7 @@ fn what_a_new_child_dies_of_is_the_models_fault_once_it_has_begun() {
 }
 
 #[test]
-fn what_goes_wrong_in_a_child_that_has_seen_another_model_is_tried_again_in_a_new_one() {
+fn a_failure_of_a_used_child_is_retried_in_a_new_one() {
     for script in [
         r#"read job; echo "$STARTED"; kill -SEGV $$"#,
         r#"read job; echo "$STARTED"; echo "$NO_MEMORY"; read more"#,
@@ -150,7 +150,7 @@ fn what_goes_wrong_in_a_child_that_has_seen_another_model_is_tried_again_in_a_ne
 }
 
 #[test]
-fn a_load_without_end_is_ended_and_a_run_without_end_only_means_that_less_is_known() {
+fn a_load_is_ended_at_its_deadline_and_a_run_that_exceeds_it_is_skipped() {
     let short = Duration::from_millis(300);
     let forever = r#"read job; echo "$STARTED"; exec sleep 1000"#;
     let (result, started, left) = outcome(&[forever], short);
@@ -170,7 +170,7 @@ fn a_load_without_end_is_ended_and_a_run_without_end_only_means_that_less_is_kno
 }
 
 #[test]
-fn a_model_whose_prepared_form_is_too_large_is_left_unfolded_or_has_none() {
+fn a_model_whose_prepared_form_is_too_large_is_not_folded_or_has_no_form() {
     let too_large = r#"read job; echo "$STARTED"; kill -XFSZ $$"#;
     let unfolded = r#"read job; case "$job" in *'"fold":false'*) echo "$DONE";; esac; read more"#;
     assert_eq!(outcome(&[too_large, unfolded], LONG), (Ok(findings()), 2, true));
@@ -180,7 +180,7 @@ fn a_model_whose_prepared_form_is_too_large_is_left_unfolded_or_has_none() {
 }
 
 #[test]
-fn a_child_that_the_system_kills_says_nothing_of_the_model() {
+fn a_child_killed_by_the_system_is_not_the_models_fault() {
     let killed = r#"read job; echo "$STARTED"; kill -KILL $$"#;
     assert_eq!(outcome(&[killed, GOOD], LONG), (Ok(findings()), 2, true));
     let (result, started, left) = outcome(&[killed, killed], LONG);
@@ -189,13 +189,13 @@ fn a_child_that_the_system_kills_says_nothing_of_the_model() {
 }
 
 #[test]
-fn a_job_that_needs_more_than_the_first_one_of_a_child_gets_another_child() {
+fn a_job_beyond_the_limits_of_a_childs_first_job_gets_another_child() {
     let mut kept = Some(child(GOOD));
     let small = job();
-    prepare(&mut kept, &small, LONG, || panic!("there is one")).unwrap();
+    prepare(&mut kept, &small, LONG, || panic!("the child is reused")).unwrap();
     let first = kept.as_ref().unwrap().child.id();
     for (most, weights, is_another) in [(1, 1, false), (2, 1, true), (2, 1, false), (1, 2, true), (1, 1, false)] {
-        let larger = Job {
+        let larger = PrepareJob {
             most,
             weights,
             ..small.clone()
@@ -212,7 +212,7 @@ fn a_job_that_needs_more_than_the_first_one_of_a_child_gets_another_child() {
 }
 
 #[test]
-fn a_job_has_its_files_again_however_its_child_ends() {
+fn a_job_gets_its_files_back_however_its_child_ends() {
     for script in [
         GOOD,
         r#"read job; echo "$STARTED"; kill -SEGV $$"#,

@@ -1,8 +1,9 @@
-//! The second check of what a graph proves: rows of very different sizes, together and alone.
+//! A trial that checks what a graph proves: rows of very different sizes, joined and alone.
 //!
-//! The proof decides (`axes.rs`); the trial guards against its mistakes, and against those of kernels. An operator that takes
-//! a scale from the whole batch treats small rows well as long as all are small. So ordinary rows are run beside rows a
-//! thousand times as large and as small, in several orders, and beside themselves.
+//! The proof decides (`axes.rs`); the trial guards against errors of the proof and of kernels. An
+//! operator that computes a scale from the whole batch treats small rows well as long as all rows
+//! are small. So the trial joins ordinary rows with rows a thousand times as large and as small, in
+//! several orders, and with copies of themselves.
 
 use std::time::{Duration, Instant};
 
@@ -10,22 +11,22 @@ use super::probe::{self, numbers_of};
 use crate::engine::session::{Cancel, Session};
 use crate::tensor::{Tensor, Value};
 
-/// What the rows are made of: a seed, and a factor for numbers that are not whole.
+/// The rows: a seed, and a factor for floating-point numbers.
 const ROWS: [(u64, f64); 6] = [(1, 1.0), (2, 1e3), (3, 1e-3), (1, 1.0), (4, 1.0), (5, 30.0)];
 
-/// The batches, by the rows that are in them.
+/// The batches, as indices into the rows.
 const BATCHES: [&[usize]; 2] = [&[0, 1, 2, 3, 4, 5, 0], &[2, 4, 1]];
 
-/// What the whole trial may take. A model whose single run takes longer than a part of it is not tried: a batch hardly pays
-/// for it.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// Time limit of the whole trial. A model whose first run takes too large a part of it is not
+/// tried: batching hardly pays off for it.
+const TIME_LIMIT: Duration = Duration::from_millis(400);
 
-/// How far a row may be off beside others, as a part of its largest number: other kernels serve other numbers of rows, and
-/// these sum up in other orders.
+/// Maximum difference of a row when joined, as a part of its largest number. The number of rows
+/// decides which kernels run, and kernels add up numbers in different orders.
 const TOLERANCE: f64 = 2e-3;
 
-/// Whether each row is answered in company as it is alone, in the outputs with these indices; `None` when that was not
-/// seen. `size` is what open dimensions but the first are.
+/// Whether each row has the same answer joined and alone, in the outputs with these indices. `None`
+/// if that was not observed. `size` is the size of open dimensions other than the first.
 pub fn keeps_rows_apart(session: &Session, outputs: &[usize], size: usize, cancel: &Cancel) -> Option<bool> {
     let rows: Vec<Vec<Tensor>> = ROWS
         .iter()
@@ -35,7 +36,7 @@ pub fn keeps_rows_apart(session: &Session, outputs: &[usize], size: usize, cance
     let started = Instant::now();
     let first = run(&rows[0])?;
     let in_all = BATCHES.iter().map(|batch| batch.len()).sum::<usize>() + rows.len();
-    if started.elapsed().saturating_mul(u32::try_from(in_all).ok()?) > PATIENCE {
+    if started.elapsed().saturating_mul(u32::try_from(in_all).ok()?) > TIME_LIMIT {
         return None;
     }
     let mut alone = vec![first];
@@ -62,7 +63,7 @@ pub fn keeps_rows_apart(session: &Session, outputs: &[usize], size: usize, cance
     Some(true)
 }
 
-/// Whether two answers to a row are the same but for rounding.
+/// Whether two answers to a row are equal except for rounding.
 fn is_near(found: &Value, expected: &Value) -> bool {
     let (Some(found), Some(expected)) = (numbers_of(found), numbers_of(expected)) else {
         return false;
@@ -73,7 +74,7 @@ fn is_near(found: &Value, expected: &Value) -> bool {
         found == expected
             || (found.is_nan() && expected.is_nan())
             || (found - expected).abs() <= TOLERANCE * largest
-            // Where numbers overflow, they do not do so at the same place.
+            // Overflows do not happen at the same place.
             || !(expected.is_finite() && found.is_finite())
     };
     found.len() == expected.len() && found.iter().zip(&expected).all(near)
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_may_be_off_by_a_small_part_of_its_largest_number() {
+    fn a_row_may_differ_by_a_small_part_of_its_largest_number() {
         let value =
             |numbers: &[f32]| Value::Tensor(Tensor::from_vec(vec![1, numbers.len()], numbers.to_vec()).unwrap());
         let table: [(&[f32], &[f32], bool); 7] = [

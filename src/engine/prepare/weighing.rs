@@ -7,20 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::child::Timer;
-use super::folding::{self, Cost, DECIDED_BY_DATA};
-use super::protocol::{Findings, Job};
+use super::folding::{self, DECIDED_BY_DATA, FormCost};
+use super::protocol::{Findings, PrepareJob};
 use super::{probe, sandbox};
 use crate::engine::allocator;
 use crate::engine::onnx_file::{self, ScanError};
 use crate::engine::runtime::Environment;
-use crate::engine::session::{Cancel, Form, Session, SessionError};
+use crate::engine::session::{Cancel, ModelForm, Session, SessionError};
 
-/// Whether the model is to be served with its large constants as they were uploaded. `folded` was
-/// found of the form in `prepared`.
-pub(super) fn stays_small(
+/// Whether the model is served with its large constants as they were uploaded. `folded` are the
+/// findings about the form in `prepared`.
+pub(super) fn should_stay_unfolded(
     environment: &Environment,
     timer: &Timer,
-    job: &Job,
+    job: &PrepareJob,
     prepared: &Path,
     folded: &Findings,
 ) -> bool {
@@ -44,18 +44,18 @@ pub(super) fn stays_small(
         return false;
     };
     let _ = sandbox::allow_mapping(bytes);
-    let open = || Session::open(environment, Form::Prepared(prepared), job.weights);
-    let folded = cost(timer, open).map(|cost| Cost {
+    let open = || Session::open(environment, ModelForm::Prepared(prepared), job.weights);
+    let folded = cost(timer, open).map(|cost| FormCost {
         bytes: cost.bytes.saturating_add(folded.mapped),
         ..cost
     });
     allocator::give_back();
-    folded.is_some_and(|folded| folding::stays_small(folded, small))
+    folded.is_some_and(|folded| folding::is_cheaper_unfolded(folded, small))
 }
 
-/// The cost of the session that `open` makes, without what it maps.
-fn cost(timer: &Timer, open: impl FnOnce() -> Result<Session, SessionError>) -> Option<Cost> {
-    /// The quickest of so many runs has had the fewest disturbances.
+/// Measures the cost of the session that `open` creates, without its mapped file.
+fn cost(timer: &Timer, open: impl FnOnce() -> Result<Session, SessionError>) -> Option<FormCost> {
+    /// Number of runs; the fastest had the fewest disturbances.
     const RUNS: u32 = 5;
     let before = allocator::thread_balance();
     let session = open().ok()?;
@@ -75,13 +75,13 @@ fn cost(timer: &Timer, open: impl FnOnce() -> Result<Session, SessionError>) -> 
     };
     let (run, peak) = timer.limited(&cancel, timed)?;
     let private = u64::try_from(allocator::thread_balance() - before).unwrap_or(0);
-    Some(Cost {
+    Some(FormCost {
         bytes: private.saturating_add(peak),
         run,
     })
 }
 
-/// CPU time that this thread has used.
+/// CPU time of this thread.
 fn thread_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))

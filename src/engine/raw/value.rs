@@ -1,8 +1,7 @@
-//! Tensors and other values, ours and ONNX Runtime's: what is lent to a run and what is taken over
-//! from it.
+//! Converts tensors and other values between our types and ONNX Runtime's, without copying.
 //!
-//! What always holds: a value is released once, by whoever owns it here; memory of an output lives
-//! as long as a tensor that shows it.
+//! Invariants: a value is released once, by its owner here; the memory of an output lives as long
+//! as a tensor that refers to it.
 
 use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
@@ -16,9 +15,9 @@ use ort::{AsPointer, ortsys};
 
 use crate::tensor::{DataType, Tensor, Value, element_count};
 
-/// A value to be released by us. It may outlive its session: ONNX Runtime counts references to the
-/// allocator that made a tensor's memory, and the tensor holds one; initializers that are outputs
-/// are copied by the run.
+/// A value that this module releases. It may outlive its session: ONNX Runtime counts references to
+/// the allocator of a tensor's memory, and the tensor holds one; a run copies initializers that are
+/// outputs.
 pub(super) struct OwnedValue(pub(super) NonNull<OrtValue>);
 
 // SAFETY: an OrtValue is a reference-counted handle without thread affinity; `OwnedValue` is its
@@ -48,7 +47,7 @@ impl OwnedValue {
         Ok(kind)
     }
 
-    /// Elements of a sequence, or 2 (keys, values) for a map.
+    /// The elements of a sequence, or the keys and the values of a map.
     fn children(&self) -> ort::Result<Vec<OwnedValue>> {
         let mut count = 0;
         // SAFETY: the value is alive and `count` is a valid place for the result.
@@ -133,7 +132,7 @@ pub(super) fn input_value(tensor: &Tensor) -> ort::Result<OwnedValue> {
     for (index, text) in tensor.as_strings().unwrap_or_default().iter().enumerate() {
         let mut buffer: *mut c_char = ptr::null_mut();
         // SAFETY: `index` is below the element count that the value was created with; ONNX Runtime
-        // resizes its own string to `text.len()` and returns where it lies.
+        // resizes its own string to `text.len()` and returns its address.
         ortsys![unsafe GetResizedStringTensorElementBuffer(owned.0.as_ptr(), index, text.len(), &mut buffer)?];
         // SAFETY: `buffer` holds `text.len()` bytes of the value's own memory; the regions cannot
         // overlap.
@@ -142,7 +141,7 @@ pub(super) fn input_value(tensor: &Tensor) -> ort::Result<OwnedValue> {
     Ok(owned)
 }
 
-/// Where inputs lie. Made once: it is the same for all of them.
+/// The memory info of inputs. Created once, because it is the same for all of them.
 fn cpu_memory() -> ort::Result<&'static MemoryInfo<'static>> {
     static MEMORY: OnceLock<MemoryInfo<'static>> = OnceLock::new();
     if let Some(memory) = MEMORY.get() {
@@ -172,7 +171,7 @@ pub(super) fn output_value(value: OwnedValue, inputs: &[&Tensor]) -> ort::Result
         });
     }
     Err(ort::Error::new(
-        "the model returned a value that is no tensor, sequence or map",
+        "the model returned a value that is not a tensor, a sequence or a map",
     ))
 }
 
@@ -215,7 +214,7 @@ fn output_bytes(value: OwnedValue, length: usize, inputs: &[&Tensor]) -> ort::Re
     })
 }
 
-/// The memory of an output tensor, released with it.
+/// The memory of an output tensor. It is freed on drop.
 struct OutputMemory {
     data: *const u8,
     length: usize,
@@ -266,7 +265,7 @@ fn output_strings(value: &OwnedValue) -> ort::Result<Vec<Bytes>> {
         .collect()
 }
 
-/// `count` zeros, or the error that a failed allocation of ONNX Runtime's own gives.
+/// Allocates `count` zeros. A failure has the same text as a failed allocation of ONNX Runtime.
 fn zeroed<T: Clone + Default>(count: usize) -> ort::Result<Vec<T>> {
     let mut items = Vec::new();
     items
@@ -276,7 +275,7 @@ fn zeroed<T: Clone + Default>(count: usize) -> ort::Result<Vec<T>> {
     Ok(items)
 }
 
-/// The element type of ours for one of ONNX Runtime's, when there is one.
+/// Maps ONNX Runtime's element type to ours, if it is supported.
 pub fn data_type(element: ElementType) -> Option<DataType> {
     DataType::ALL
         .into_iter()

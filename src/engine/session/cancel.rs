@@ -1,4 +1,4 @@
-//! Ending a run that nobody waits for any more.
+//! Cancellation of a run that no caller waits for any more.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,10 +7,10 @@ use ort::session::RunOptions;
 
 use super::error::{RunError, run_error};
 
-/// Ends a run from another thread, at its next operator.
+/// Cancels a run from another thread, at its next operator.
 pub struct Cancel {
     pub(super) options: RunOptions,
-    /// Remembered here, because what ONNX Runtime says of a run that was ended could as well be a node's name.
+    /// Stored here, because ONNX Runtime's message for a cancelled run could also be a node's name.
     pub(super) cancelled: AtomicBool,
 }
 
@@ -32,12 +32,12 @@ impl Cancel {
     }
 
     pub fn cancel(&self) {
-        // The call only sets a flag; it has no way to fail that anyone could act upon.
+        // The call only sets a flag. There is nothing to do about an error.
         self.cancelled.store(true, Ordering::Relaxed);
         let _ = self.options.terminate();
     }
 
-    /// Makes a cancel that was used good for another run.
+    /// Resets a cancelled `Cancel` for another run.
     pub fn reset(&self) {
         let _ = self.options.unterminate();
         self.cancelled.store(false, Ordering::Relaxed);

@@ -1,16 +1,16 @@
-//! Why there is no session, or no outputs: whose fault it is, and so what may be remembered of the
-//! model.
+//! Errors of sessions and runs, sorted by their cause, which decides whether the model is
+//! quarantined.
 //!
-//! ONNX Runtime reports almost everything by one code and a text, so the text decides
-//! (`message.rs`). It is first cut to what a caller may see (`redact.rs`).
+//! ONNX Runtime reports almost everything with one code and a text, so the text decides
+//! (`message.rs`), after it is shortened to what a caller may see (`redact.rs`).
 
-use super::message::{missing_locale, remedy, says_device_failed, says_no_descriptors, says_out_of_memory};
+use super::message::{is_device_failure, is_out_of_descriptors, is_out_of_memory, missing_locale, remedy};
 use super::redact::without_places;
 
-/// Characters of a locale's name that an error repeats.
+/// Maximum number of characters of a locale's name in an error.
 const LONGEST_LOCALE: usize = 64;
 
-/// Why a file did not become a session.
+/// Reason why a file did not become a session.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error("ONNX Runtime refuses the model: {0}")]
@@ -28,7 +28,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Whether it follows from what the model's file holds.
+    /// Whether the cause is in the model's file.
     pub fn is_about_content(&self) -> bool {
         match self {
             Self::Rejected(_) | Self::Unsupported(_) => true,
@@ -37,21 +37,20 @@ impl SessionError {
     }
 }
 
-/// Why a run has no outputs.
+/// Reason why a run has no outputs.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The request's data made an operator fail (an index out of range, shapes that do not fit each
-    /// other).
+    /// The request's data made an operator fail (an index out of range, shapes that do not match).
     #[error("the model cannot run on this input: {0}")]
     Data(String),
     #[error("there was no memory left to run the model on this input")]
     OutOfMemory,
-    #[error("the run was ended")]
+    #[error("the run was cancelled")]
     Cancelled,
-    /// As [`Self::Data`]: the data made an operator divide without a result.
+    /// Like [`Self::Data`]: the data made an operator divide without a result.
     #[error("the model divides integers by zero, or the least integer by -1, with this data")]
     Division,
-    /// Not the request's fault: other requests' divisions fell into its run each time.
+    /// Not the request's fault: divisions of other requests disturbed its run each time.
     #[error("runs of other requests disturbed this one; try again")]
     Disturbed,
     #[error("ONNX Runtime failed: {0}")]
@@ -60,16 +59,16 @@ pub enum RunError {
 
 pub(super) fn session_error(error: &ort::Error) -> SessionError {
     let message = without_places(error.message());
-    if says_out_of_memory(&message) {
+    if is_out_of_memory(&message) {
         SessionError::OutOfMemory
-    } else if says_no_descriptors(&message) {
+    } else if is_out_of_descriptors(&message) {
         SessionError::NoDescriptors
-    } else if says_device_failed(&message) {
+    } else if is_device_failure(&message) {
         SessionError::Device(message)
     } else if let Some(locale) = missing_locale(&message) {
         SessionError::Unsupported(format!(
-            "StringNormalizer asks for the locale {:?}, which this machine lacks and which no other can stand for; install \
-             it, or export the model with the locale en_US.UTF-8",
+            "StringNormalizer needs the locale {:?}, which this machine does not have and no other locale can replace; \
+             install it, or export the model with the locale en_US.UTF-8",
             locale.chars().take(LONGEST_LOCALE).collect::<String>()
         ))
     } else if let Some(remedy) = remedy(&message) {
@@ -81,13 +80,13 @@ pub(super) fn session_error(error: &ort::Error) -> SessionError {
 
 pub(super) fn run_error(error: &ort::Error) -> RunError {
     let message = without_places(error.message());
-    if says_out_of_memory(&message) {
+    if is_out_of_memory(&message) {
         RunError::OutOfMemory
-    } else if says_device_failed(&message) {
+    } else if is_device_failure(&message) {
         RunError::Runtime(message)
     } else if error.code() == ort::ErrorCode::InvalidArgument || message.contains("while running") {
-        // "Non-zero status code returned while running Gather node ...": the graph is sound, or it
-        // would not have loaded; what an operator then refuses is the request's data.
+        // "Non-zero status code returned while running Gather node ...": the graph is valid, or it
+        // would not have loaded, so the operator refuses the request's data.
         RunError::Data(message)
     } else {
         RunError::Runtime(message)

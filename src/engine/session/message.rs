@@ -1,12 +1,12 @@
-//! What ONNX Runtime's messages say went wrong, where it has no error code for it.
+//! Classifies ONNX Runtime's messages when it has no error code for the cause.
 //!
-//! A message repeats names that the uploader chose, and such a name may read like anything. So
-//! words count only where the library itself puts them.
+//! A message repeats names that the uploader chose, and a name may contain any text. So a phrase
+//! counts only at the position where the library writes it.
 
 use rustix::io::Errno;
 
-/// As the library words an `errno` (`EMFILE`, `ENFILE`): all that is said, and at the end.
-pub(super) fn says_no_descriptors(message: &str) -> bool {
+/// Whether the message ends with the library's text for `EMFILE` or `ENFILE`.
+pub(super) fn is_out_of_descriptors(message: &str) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|errno| {
         message
             .trim_end()
@@ -14,29 +14,28 @@ pub(super) fn says_no_descriptors(message: &str) -> bool {
     })
 }
 
-/// ONNX Runtime has no error code for a failed allocation, only its C++ exception's text. Names of
-/// nodes and operators are in messages too and could be that text, so it counts only where the
-/// library puts it: as all that is said, or as all that is said after one of its own introductions,
-/// or of a node.
-pub(super) fn says_out_of_memory(message: &str) -> bool {
-    let said = said(message);
-    let out_of_device_memory = said.starts_with("CUDA failure 2: ")
-        || (says_device_failed(message) && (said.contains("_ALLOC_FAILED") || said.contains("_ALLOCATION_FAILED")));
+/// Whether an allocation failed. ONNX Runtime has no error code for that, only the text of its C++
+/// exception. Names of nodes and operators could contain that text, so it counts only if it is the
+/// whole message, or all that follows an introduction of the library or the description of a node.
+pub(super) fn is_out_of_memory(message: &str) -> bool {
+    let text = library_text(message);
+    let out_of_device_memory = text.starts_with("CUDA failure 2: ")
+        || (is_device_failure(message) && (text.contains("_ALLOC_FAILED") || text.contains("_ALLOCATION_FAILED")));
     out_of_device_memory
-        || [Some(said), said_of_node(message)]
+        || [Some(text), text_after_node(message)]
             .into_iter()
             .flatten()
-            .any(|said| ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&said))
+            .any(|text| ["std::bad_alloc", "bad allocation", "std::bad_array_new_length"].contains(&text))
         || is_cut_short(message)
-        // The system's, of a prepared model.
-        || (said.starts_with("mmap file ") && said.ends_with(" failed: Cannot allocate memory"))
-        // An arena's words, at its limit and at the system's.
-        || said.starts_with("Failed to allocate memory for requested buffer of size ")
-        || (said.starts_with("Available memory of ") && said.contains(" is smaller than requested bytes of "))
+        // The system's text, for a prepared model.
+        || (text.starts_with("mmap file ") && text.ends_with(" failed: Cannot allocate memory"))
+        // The texts of an arena, at its own limit and at the system's.
+        || text.starts_with("Failed to allocate memory for requested buffer of size ")
+        || (text.starts_with("Available memory of ") && text.contains(" is smaller than requested bytes of "))
 }
 
-/// Whether `message` ends where there was no memory for more of it: so much of a text is kept in
-/// the library's string itself.
+/// Whether `message` was cut off because there was no memory for the rest. The library's string
+/// type stores a short text without an allocation.
 fn is_cut_short(message: &str) -> bool {
     const KEPT: usize = 15;
     const BEGINNINGS: [&str; 5] = [
@@ -49,11 +48,10 @@ fn is_cut_short(message: &str) -> bool {
     BEGINNINGS.iter().any(|whole| whole[..KEPT].trim_end() == message)
 }
 
-/// The part of `message` after the description of a node that it begins with. A description is
-/// names of the uploader's choice between words of the library. It is taken to end where it can end
-/// first, so that a name that is made to look like the end leaves more to be said than the library
-/// does, never less.
-fn said_of_node(message: &str) -> Option<&str> {
+/// The part of `message` after the description of a node at its beginning. A description consists
+/// of the uploader's names between phrases of the library. The match ends at the first possible
+/// position, so a name that imitates the end leaves more text than the library writes, never less.
+fn text_after_node(message: &str) -> Option<&str> {
     const DESCRIPTIONS: [&[&str]; 3] = [
         &["Exception while pre-packing node '", "': "],
         &["This is an invalid model. In Node, (", ", Error "],
@@ -71,16 +69,16 @@ fn said_of_node(message: &str) -> Option<&str> {
 
 /// Whether CUDA or one of its libraries has failed, which is neither the model's nor the request's
 /// fault.
-pub(super) fn says_device_failed(message: &str) -> bool {
-    let said = said(message);
+pub(super) fn is_device_failure(message: &str) -> bool {
+    let text = library_text(message);
     ["CUDA", "CUBLAS", "CUDNN", "CUFFT", "CURAND"].iter().any(|library| {
-        said.strip_prefix(library)
+        text.strip_prefix(library)
             .is_some_and(|rest| rest.starts_with(" failure "))
     })
 }
 
-/// The locale that the library could not make for an operator. Both errors that this decides
-/// between are about the model's content, so names that imitate the words mislead only their
+/// The locale that the library could not create for an operator. Both errors that this decides
+/// between are about the model's content, so a name that imitates the phrase misleads only its
 /// author.
 pub(super) fn missing_locale(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("Failed to construct locale with name:")?;
@@ -90,12 +88,12 @@ pub(super) fn missing_locale(message: &str) -> Option<&str> {
 /// The domain of the operators of ONNX Runtime Extensions.
 const EXTENSIONS: &str = "ai.onnx.contrib";
 
-/// Characters of a domain's name that a remedy repeats.
+/// Maximum number of characters of a domain's name in a remedy.
 const LONGEST_DOMAIN: usize = 64;
 
-/// The change to the model, or to the server, that a refusal for want of an operator or for too new
-/// a format calls for. It is said of the model's content to the person who exported it, so a name
-/// that imitates the words misleads only its author.
+/// Suggests a change to the model or to the server when an operator is missing or the format is too
+/// new. The suggestion goes to the author of the model, so a name that imitates the phrase misleads
+/// only its author.
 pub(super) fn remedy(message: &str) -> Option<String> {
     if let Some((_, rest)) = message.split_once("max supported IR version: ") {
         let most = number(rest)?;
@@ -128,13 +126,13 @@ pub(super) fn remedy(message: &str) -> Option<String> {
     })
 }
 
-/// The number that `text` begins with.
+/// The number at the beginning of `text`.
 fn number(text: &str) -> Option<&str> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     (end > 0).then(|| &text[..end])
 }
 
-/// What the library says before what is to be said.
+/// The introductions that the library writes before the actual text.
 const INTRODUCTIONS: [&str; 5] = [
     "Status Message: ",
     "Exception during loading: ",
@@ -143,7 +141,7 @@ const INTRODUCTIONS: [&str; 5] = [
     "Failed to load model with error: ",
 ];
 
-/// `message` without an introduction that it begins with.
+/// Removes an introduction from the beginning of `message`.
 fn without_introduction(message: &str) -> &str {
     INTRODUCTIONS
         .iter()
@@ -151,17 +149,17 @@ fn without_introduction(message: &str) -> &str {
         .unwrap_or(message)
 }
 
-/// What `message` says after the library's last introduction.
-fn said(message: &str) -> &str {
-    let said = INTRODUCTIONS
+/// The part of `message` after the library's last introduction.
+fn library_text(message: &str) -> &str {
+    let text = INTRODUCTIONS
         .iter()
         .filter_map(|introduction| Some(message.rfind(introduction)? + introduction.len()))
         .max()
         .map_or(message, |start| &message[start..]);
-    // A status within a status: "[ONNXRuntimeError] : 1 : FAIL : ...".
-    said.strip_prefix("[ONNXRuntimeError] : ")
+    // A status can contain another one: "[ONNXRuntimeError] : 1 : FAIL : ...".
+    text.strip_prefix("[ONNXRuntimeError] : ")
         .and_then(|status| status.splitn(3, " : ").nth(2))
-        .unwrap_or(said)
+        .unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -169,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn out_of_memory_is_what_the_library_says_not_what_a_node_is_called() {
+    fn out_of_memory_is_found_in_the_librarys_text_and_not_in_names() {
         let table = [
             ("std::bad_alloc", true),
             ("Exception during loading: std::bad_alloc", true),
@@ -189,7 +187,7 @@ mod tests {
                 "Exception during initialization: Available memory of 1024 is smaller than requested bytes of 4096",
                 true,
             ),
-            // Cut short for want of memory.
+            // Cut off for lack of memory.
             ("Non-zero status", true),
             ("Load model from", true),
             ("Failed to load", true),
@@ -226,7 +224,7 @@ mod tests {
                 "Exception during initialization: Node (a) Op (Abs) std::bad_alloc",
                 true,
             ),
-            // Names that end, or begin, as messages do.
+            // Names that end or begin like messages.
             (
                 "This is an invalid model. In Node, (\"\", f, \"\", -1) : (\"x\": tensor(float),) -> (\"z\",) , Error \
                  Unrecognized attribute: a for operator , Error std::bad_alloc",
@@ -258,18 +256,18 @@ mod tests {
             ),
         ];
         for (message, expected) in table {
-            assert_eq!(says_out_of_memory(message), expected, "{message}");
+            assert_eq!(is_out_of_memory(message), expected, "{message}");
         }
     }
 
     #[test]
-    fn a_locale_that_the_machine_lacks_is_named() {
-        let said = "Failed to construct locale with name:tr_TR.UTF-8:locale::facet::_S_create_c_locale name not \
+    fn finds_the_name_of_a_missing_locale() {
+        let text = "Failed to construct locale with name:tr_TR.UTF-8:locale::facet::_S_create_c_locale name not \
                     valid:Please, install necessary language-pack-XX and configure locales";
         let table = [
-            (format!("Exception during initialization: {said}"), Some("tr_TR.UTF-8")),
+            (format!("Exception during initialization: {text}"), Some("tr_TR.UTF-8")),
             (
-                format!("Exception during initialization: std::string&)::<lambda()> {said}"),
+                format!("Exception during initialization: std::string&)::<lambda()> {text}"),
                 Some("tr_TR.UTF-8"),
             ),
             ("Protobuf parsing failed.".to_owned(), None),
@@ -280,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_to_export_instead() {
+    fn a_rejected_model_gets_a_suggestion_what_to_export() {
         let table = [
             (
                 "Unsupported model IR version: 99, max supported IR version: 13",
@@ -317,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_fails_is_told_from_a_model_that_fails() {
+    fn a_failed_device_differs_from_a_rejected_model() {
         let table = [
             ("CUDA failure 700: an illegal memory access was encountered", true),
             (
@@ -337,7 +335,7 @@ mod tests {
             ("Protobuf parsing failed.", false),
         ];
         for (message, expected) in table {
-            assert_eq!(says_device_failed(message), expected, "{message}");
+            assert_eq!(is_device_failure(message), expected, "{message}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What of ONNX Runtime's messages is repeated to callers and in the log: what is about the model, without this machine's
-//! paths, places in the library's source, and names of any length.
+//! Reduces ONNX Runtime's messages to what callers and the log may see: text about the model,
+//! without this machine's paths, locations in the library's source, and long names.
 
 use std::borrow::Cow;
 use std::path::Path;
 
-/// `message` without the folders in which `model` lies: where this machine keeps them is nobody's business.
+/// Removes the folders of `model` from `message`: callers must not learn this machine's paths.
 pub(super) fn without_folders(message: String, model: &Path) -> String {
     model
         .ancestors()
@@ -14,14 +14,15 @@ pub(super) fn without_folders(message: String, model: &Path) -> String {
         .fold(message, |message, folder| message.replace(&*folder, "..."))
 }
 
-/// Words of a message that are kept; of one that goes on, those at both ends: names come in the middle, and may be of words
-/// without end.
+/// Maximum number of words. A longer message keeps its two ends, because names are in the middle
+/// and may have any number of words.
 const MOST_WORDS: usize = 1000;
 
-/// The part of a message that is about the model, on one line: without places in the library's source
-/// (`/onnxruntime_src/.../file.cc:123 function(...) [with T = ...]` or `file.cc:123 function`), without this machine's path
-/// of the file and its name, which is in what follows a message of CUDA, and without the middle of names that go on for
-/// megabytes. What is left is short enough for the searches below, whose time grows with the square of it.
+/// The part of a message that is about the model, on one line. Removes locations in the library's
+/// source (`/onnxruntime_src/.../file.cc:123 function(...) [with T = ...]` or `file.cc:123
+/// function`), the path of the model, the name of this machine (which follows a message of CUDA),
+/// and the middle of very long names. The rest is short enough for the searches below, whose time
+/// grows with the square of its length.
 pub fn without_places(message: &str) -> String {
     let mut words: Vec<_> = message.split_whitespace().map(brief_word).collect();
     if words.len() > MOST_WORDS {
@@ -50,7 +51,7 @@ pub fn without_places(message: &str) -> String {
     let mut kept = Vec::new();
     while let Some(word) = words.next() {
         if is_place(word) {
-            // The function's name.
+            // Skip the function's name.
             words.next();
         } else {
             kept.push(word);
@@ -67,7 +68,7 @@ fn is_place(word: &str) -> bool {
     [".cc", ".h"].iter().any(|ending| file.ends_with(ending)) && line.parse::<u32>().is_ok()
 }
 
-/// A word, or the beginning of one that is a name as no message should repeat it.
+/// Shortens a word that is too long for a message.
 fn brief_word(word: &str) -> Cow<'_, str> {
     const LONGEST: usize = 200;
     if word.len() <= LONGEST {
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_cut_from_messages() {
+    fn folders_are_removed_from_messages() {
         let message = "path: \"/opt/ml/models/secret.bin\" allowed: \"/opt/ml/models/a/model\"".to_owned();
         assert_eq!(
             without_folders(message, Path::new("/opt/ml/models/a/model/model.onnx")),
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_go_on_for_ever_are_cut_in_messages_and_what_follows_them_is_kept() {
+    fn long_names_are_cut_and_the_text_after_them_is_kept() {
         let message = format!(
             "No Op registered for {} with domain_version of 17",
             "\u{e9}".repeat(1 << 20)
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_words_without_end_are_cut_in_messages_and_what_follows_them_is_kept() {
+    fn names_of_many_words_are_cut_and_the_text_after_them_is_kept() {
         for name in [
             "all work and no play ",
             "/onnxruntime_src/ ",
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_cut_from_messages() {
+    fn source_locations_are_removed_from_messages() {
         let table = [
             (
                 "/onnxruntime_src/core/graph/model.cc:180 onnxruntime::Model::Model(ModelProto&&) Unsupported IR version: 99",

@@ -1,4 +1,5 @@
-//! What a session takes and gives, in our own words; refused where no content type could carry it.
+//! The inputs and outputs of a session in our own types; refuses types that no content type
+//! supports.
 
 use ort::value::TensorElementType;
 
@@ -11,8 +12,8 @@ pub(super) fn signature(session: &ort::session::Session) -> Result<Signature, Se
     let has_shape = |side, index| raw::has_shape(session, side, index).map_err(|error| session_error(&error));
     let (mut inputs, mut optional) = (Vec::new(), Vec::new());
     for (index, input) in session.inputs().iter().enumerate() {
-        // ONNX Runtime runs without an optional input that it is not given, and takes a plain
-        // tensor for it.
+        // ONNX Runtime runs without a missing optional input, and accepts a plain tensor for a
+        // given one.
         let (list, dtype) = match input.dtype() {
             ort::value::ValueType::Optional(contained) => (&mut optional, &**contained),
             dtype => (&mut inputs, dtype),
@@ -22,7 +23,7 @@ pub(super) fn signature(session: &ort::session::Session) -> Result<Signature, Se
     }
     for (index, input) in session.overridable_initializers().iter().enumerate() {
         let spec = input_spec(input.name(), input.dtype(), has_shape(Side::Overridable, index)?);
-        // One that no request could carry has a value in any case.
+        // An input of an unsupported type keeps its initializer.
         optional.extend(spec);
     }
     let outputs = session.outputs().iter().enumerate().map(|(index, output)| {
@@ -56,16 +57,16 @@ fn input_spec(name: &str, dtype: &ort::value::ValueType, has_shape: bool) -> Opt
 fn unsupported(side: &str, name: &str, dtype: &ort::value::ValueType) -> SessionError {
     SessionError::Unsupported(format!(
         "{side} \"{name}\" is {}, which no content type carries",
-        told(dtype)
+        type_name(dtype)
     ))
 }
 
-/// A type in the words that [`ValueType`] has, as far as it has any.
-fn told(value: &ort::value::ValueType) -> String {
+/// Describes a type in the words of [`ValueType`], as far as they cover it.
+fn type_name(value: &ort::value::ValueType) -> String {
     match (value_type(value, false), value) {
         (Some(known), _) => known.to_string(),
-        (None, ort::value::ValueType::Sequence(element)) => format!("sequence({})", told(element)),
-        (None, ort::value::ValueType::Optional(value)) => format!("optional({})", told(value)),
+        (None, ort::value::ValueType::Sequence(element)) => format!("sequence({})", type_name(element)),
+        (None, ort::value::ValueType::Optional(value)) => format!("optional({})", type_name(value)),
         (None, ort::value::ValueType::Tensor { ty, .. }) => format!("a tensor of {ty}"),
         (None, ort::value::ValueType::Map { key, value }) => format!("map({key}, {value})"),
     }

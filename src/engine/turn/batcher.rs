@@ -1,4 +1,4 @@
-//! What a model keeps to have batches: which of its requests go together, and how many of them are worth it.
+//! A model's batching state: which of its requests can be joined, and how many of them pay off.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
@@ -6,15 +6,15 @@ use std::sync::{Mutex, PoisonError};
 use crate::engine::batch::Batching;
 use crate::engine::batch_limit::BatchLimit;
 
-/// What a model needs to have batches.
+/// The batching state of a model.
 #[derive(Debug)]
 pub struct Batcher {
     pub(super) batching: Batching,
-    /// `None` once the model has turned out not to keep rows apart.
+    /// `None` once a run of the model has mixed rows.
     limit: Mutex<Option<BatchLimit>>,
 }
 
-/// Batches so far.
+/// Counters of batches.
 #[derive(Debug, Default)]
 pub struct Batches {
     pub runs: AtomicU64,
@@ -28,12 +28,12 @@ impl Batcher {
     }
 
     pub(super) fn with_batch_limit<T>(&self, work: impl FnOnce(&mut BatchLimit) -> T) -> Option<T> {
-        // Held for a little arithmetic.
+        // The lock is held for a little arithmetic.
         let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         limit.as_mut().map(work)
     }
 
-    /// Returns whether it was on until now.
+    /// Turns batching off. Returns whether it was on.
     pub(super) fn turn_off(&self) -> bool {
         self.limit
             .lock()

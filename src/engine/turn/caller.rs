@@ -1,22 +1,22 @@
-//! Who waits for a run: it goes on for as long as somebody does, and is ended by the last one to leave.
+//! The callers of a run: it continues while a caller waits; the last caller to leave cancels it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::request::{Pending, guarded};
+use super::request::{PendingRequest, guarded};
 use crate::engine::InferenceError;
 use crate::engine::session::Cancel;
-use crate::engine::stuck::Tracked;
+use crate::engine::stuck::TrackedRun;
 
-/// Whether somebody waits for a request, and the run that it is part of.
+/// State of the caller of a request, and the run that the request is part of.
 #[derive(Debug, Default)]
 pub(super) struct Caller(Mutex<CallerState>);
 
 #[derive(Debug, Default)]
 pub(super) struct CallerState {
     pub(super) left: bool,
-    run: Option<Arc<Run>>,
+    run: Option<Arc<CancellableRun>>,
 }
 
 impl Caller {
@@ -25,12 +25,12 @@ impl Caller {
     }
 }
 
-/// A caller's hold on its request. Dropping it says that nobody waits any more.
+/// A caller's handle to its request. Dropping it means that the caller does not wait any more.
 #[derive(Debug)]
 #[must_use]
-pub struct Hold(pub(super) Arc<Caller>);
+pub struct CallerHandle(pub(super) Arc<Caller>);
 
-impl Drop for Hold {
+impl Drop for CallerHandle {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.left = true;
@@ -39,38 +39,38 @@ impl Drop for Hold {
         if let Some(run) = run
             && run.leave()
         {
-            // It may be inside an operator that takes no notice.
-            Arc::clone(&run.tracked).told_to_end();
+            // The run may be inside an operator that cannot be interrupted.
+            Arc::clone(&run.tracked).cancel_requested();
         }
     }
 }
 
-/// A run that goes on for as long as somebody waits for one of its requests.
-pub(super) struct Run {
+/// A run that continues while a caller waits for one of its requests.
+pub(super) struct CancellableRun {
     cancel: Cancel,
     waiting: AtomicUsize,
-    tracked: Arc<Tracked>,
+    tracked: Arc<TrackedRun>,
 }
 
-impl fmt::Debug for Run {
+impl fmt::Debug for CancellableRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run")
+        f.debug_struct("CancellableRun")
             .field("cancel", &self.cancel)
             .field("waiting", &self.waiting)
             .finish_non_exhaustive()
     }
 }
 
-impl Run {
-    /// `None` when nobody waits.
+impl CancellableRun {
+    /// Registers the run with the callers. Returns `None` if no caller waits.
     pub(super) fn start<'a>(
-        requests: impl IntoIterator<Item = &'a Pending>,
-        tracked: Arc<Tracked>,
+        requests: impl IntoIterator<Item = &'a PendingRequest>,
+        tracked: Arc<TrackedRun>,
     ) -> Result<Option<Arc<Self>>, InferenceError> {
         let run = Arc::new(Self {
             cancel: Cancel::new()?,
             tracked,
-            // Counted among those who wait until all of them are in.
+            // The run counts as a waiting caller until all requests are registered.
             waiting: AtomicUsize::new(1),
         });
         for request in requests {
@@ -84,7 +84,7 @@ impl Run {
         Ok(is_wanted.then_some(run))
     }
 
-    /// Does `work` as the run, which ends with it.
+    /// Does `work` as this run, which then ends.
     pub(super) fn execute<T>(
         &self,
         work: impl FnOnce(&Cancel) -> Result<T, InferenceError>,
@@ -94,7 +94,7 @@ impl Run {
         result
     }
 
-    /// One fewer waits. Returns whether none does now.
+    /// Counts one caller less. Returns whether none is left.
     fn leave(&self) -> bool {
         let is_last = self.waiting.fetch_sub(1, Ordering::AcqRel) == 1;
         if is_last {

@@ -1,8 +1,8 @@
-//! A request in its lane: its types hidden, so that requests of all content types wait and run
-//! together.
+//! A request in its lane, with its types erased, so that requests of all content types wait and
+//! run together.
 //!
-//! What always holds: a request is answered once, or not at all when nobody waits for it; it keeps
-//! its model loaded.
+//! Invariants: a request is answered once, or not at all if its caller has left; it keeps its model
+//! loaded.
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,68 +12,69 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::caller::{Caller, Hold};
+use super::caller::{Caller, CallerHandle};
 use crate::engine::InferenceError;
 use crate::engine::batch;
-use crate::engine::memory::Working;
+use crate::engine::memory::RequestMemory;
 use crate::engine::model::{Ledger, Model, Work};
 use crate::engine::placement::{is_long, thread_time};
 use crate::engine::pool::PoolError;
 use crate::tensor::{Inputs, Value};
 
 /// A request in its lane.
-pub struct Pending {
+pub struct PendingRequest {
     /// Keeps the model loaded.
-    pub(super) lent: Arc<dyn AsRef<Model> + Send + Sync>,
-    pub(super) request: Box<dyn Request>,
+    pub(super) handle: Arc<dyn AsRef<Model> + Send + Sync>,
+    pub(super) request: Box<dyn ErasedRequest>,
     pub(super) caller: Arc<Caller>,
     deadline: Instant,
-    /// Bytes of the body.
+    /// Bytes of the request body.
     pub(super) size: usize,
-    /// It was expected to be short, and ended where it was because it was not, by the clock.
-    was_ended: bool,
-    decoded: Option<Decoded>,
+    /// The request ran inline first, because it was expected to be short, and was ended because the
+    /// clock showed that it was not.
+    was_ended_inline: bool,
+    decoded: Option<DecodedRequest>,
 }
 
-pub(super) struct Decoded {
+pub(super) struct DecodedRequest {
     pub(super) inputs: Inputs,
-    /// When it may be part of a batch.
+    /// `Some` if the request may be part of a batch.
     pub(super) rows: Option<NonZeroUsize>,
     took: Duration,
-    /// What all of the request is expected to take, from its decoding to its answer.
-    _memory: Option<Working>,
+    /// Memory that the whole request is expected to need, from decoding to the response.
+    _memory: Option<RequestMemory>,
 }
 
-/// The part of a request that knows its types. It answers once: in `decode` when that returns
-/// nothing, else in one of the others.
-pub(super) trait Request: Send {
+/// The typed part of a request. It sends one answer: in `decode` if that returns `None`, otherwise
+/// in one of the other methods.
+pub(super) trait ErasedRequest: Send {
     fn decode(&mut self, ledger: &dyn Ledger) -> Option<Inputs>;
     fn outputs(&self) -> Option<&[usize]>;
-    /// As [`Work::further`].
+    /// Like [`Work::further`].
     fn further(&self) -> &[Inputs];
-    /// As [`Work::apart`].
+    /// Like [`Work::apart`].
     fn apart(&self, outputs: Option<&[Value]>) -> Option<usize>;
     fn answer(&mut self, runs: Result<&[Vec<Value>], InferenceError>);
-    /// Instead of all of these.
+    /// Sends an error instead.
     fn refuse(&mut self, error: InferenceError);
 }
 
-struct Typed<W: Work> {
+struct TypedRequest<W: Work> {
     work: W,
     plan: Option<W::Plan>,
     sender: Option<oneshot::Sender<Result<W::Answer, W::Error>>>,
 }
 
-impl<W: Work> Typed<W> {
+impl<W: Work> TypedRequest<W> {
     fn send(&mut self, answer: Result<W::Answer, W::Error>) {
         if let Some(sender) = self.sender.take() {
-            // Whoever has left does not care.
+            // The caller may have left.
             let _ = sender.send(answer);
         }
     }
 }
 
-impl<W: Work> Request for Typed<W> {
+impl<W: Work> ErasedRequest for TypedRequest<W> {
     fn decode(&mut self, ledger: &dyn Ledger) -> Option<Inputs> {
         match guarded(|| self.work.decode(ledger)) {
             Ok((inputs, plan)) => {
@@ -113,29 +114,29 @@ impl<W: Work> Request for Typed<W> {
     }
 }
 
-/// One request's panic is its own.
+/// Turns a panic into an error of this request alone.
 pub fn guarded<T, E: From<InferenceError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(InferenceError::from(PoolError::Panicked).into()))
 }
 
-impl Pending {
-    /// A request to `model`, the caller's hold on it, and where its answer will be.
+impl PendingRequest {
+    /// Creates a request to `model`, the caller's handle to it, and the receiver of its answer.
     #[expect(
         clippy::type_complexity,
-        reason = "three things that exist for each other; no other place has them"
+        reason = "three values that are only used together, in one place"
     )]
     pub fn new<W: Work>(
         model: &(impl AsRef<Model> + Clone + Send + Sync + 'static),
         size: usize,
         deadline: Instant,
-        was_ended: bool,
+        was_ended_inline: bool,
         work: W,
-    ) -> (Self, Hold, oneshot::Receiver<Result<W::Answer, W::Error>>) {
+    ) -> (Self, CallerHandle, oneshot::Receiver<Result<W::Answer, W::Error>>) {
         let (sender, receiver) = oneshot::channel();
         let caller = Arc::new(Caller::default());
         let pending = Self {
-            lent: Arc::new(model.clone()),
-            request: Box::new(Typed {
+            handle: Arc::new(model.clone()),
+            request: Box::new(TypedRequest {
                 work,
                 plan: None,
                 sender: Some(sender),
@@ -143,23 +144,23 @@ impl Pending {
             caller: Arc::clone(&caller),
             deadline,
             size,
-            was_ended,
+            was_ended_inline,
             decoded: None,
         };
-        (pending, Hold(caller), receiver)
+        (pending, CallerHandle(caller), receiver)
     }
 
     pub(super) fn is_wanted(&self) -> bool {
         Instant::now() < self.deadline && !self.caller.state().left
     }
 
-    /// Decodes the request unless that is done. `None` when it needs no run: nobody waits for it,
-    /// or it has been answered.
-    pub(super) fn ready(mut self, model: &Model) -> Option<Ready> {
+    /// Decodes the request, unless that is done. Returns `None` if no run is needed: the caller has
+    /// left, or the request has been answered.
+    pub(super) fn ready(mut self, model: &Model) -> Option<ReadyRequest> {
         if !self.is_wanted() {
             return None;
         }
-        // The request came before the model's runs were found to be stuck.
+        // The request may have been queued before the model's runs were found to be stuck.
         if let Err(stuck) = model.standing.check() {
             self.request.refuse(stuck);
             return None;
@@ -176,12 +177,12 @@ impl Pending {
                     }
                 };
                 let inputs = self.request.decode(&*model.resident)?;
-                // Others have not given the same optional inputs, and a run has one value of each.
+                // A run has one value of each optional input, so such a request cannot be joined.
                 let is_one_run = self.request.further().is_empty() && self.request.apart(None).is_none();
                 let is_joint = inputs.optional.is_empty() && is_one_run;
                 let batcher = model.batcher.as_ref().filter(|_| is_joint);
                 let outputs = self.request.outputs();
-                Decoded {
+                DecodedRequest {
                     rows: batcher.and_then(|batcher| batcher.batching.rows(&inputs.tensors, outputs)),
                     inputs,
                     _memory: memory,
@@ -189,19 +190,19 @@ impl Pending {
                 }
             }
         };
-        Some(Ready { pending: self, decoded })
+        Some(ReadyRequest { pending: self, decoded })
     }
 }
 
 /// A decoded request.
-pub(super) struct Ready {
-    pub(super) pending: Pending,
-    pub(super) decoded: Decoded,
+pub(super) struct ReadyRequest {
+    pub(super) pending: PendingRequest,
+    pub(super) decoded: DecodedRequest,
 }
 
-impl Ready {
-    pub(super) fn into_pending(self) -> Pending {
-        Pending {
+impl ReadyRequest {
+    pub(super) fn into_pending(self) -> PendingRequest {
+        PendingRequest {
             decoded: Some(self.decoded),
             ..self.pending
         }
@@ -212,18 +213,18 @@ impl Ready {
             && batch::go_together(&self.decoded.inputs.tensors, &other.decoded.inputs.tensors)
     }
 
-    /// Answers, and notes what the request took beside its run.
+    /// Answers the request, and records what it took in total.
     pub(super) fn answer(mut self, model: &Model, ran: Duration, runs: Result<&[Vec<Value>], InferenceError>) {
         let started = thread_time();
-        // Not needed any more, and as large as the body at least.
+        // The inputs are not needed any more, and are at least as large as the body.
         self.decoded.inputs = Inputs::default();
         self.pending.request.answer(runs);
         let took = self.decoded.took + ran + thread_time().saturating_sub(started);
-        let pace = &model.resident.pace;
-        pace.record_exactly(took, self.pending.size);
-        // On a busy machine the thread may only have been interrupted.
-        if self.pending.was_ended && is_long(took) {
-            pace.distrust();
+        let stats = &model.resident.stats;
+        stats.record_exactly(took, self.pending.size);
+        // On a busy machine, the inline thread may merely have been interrupted.
+        if self.pending.was_ended_inline && is_long(took) {
+            stats.disable_inline();
         }
     }
 }

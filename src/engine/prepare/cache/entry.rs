@@ -1,4 +1,4 @@
-//! An entry's description as it is written, and what says that its files are still what was written.
+//! The description of an entry, and the check that the entry's files are unchanged.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Seek};
@@ -11,25 +11,26 @@ use crate::engine::artifact::Facts;
 use crate::engine::prepare::Findings;
 use crate::private::Key;
 
-/// `<key>.json`.
+/// The content of `prepared-<name>.json`.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct EntryDescription {
     pub(super) findings: Findings,
     pub(super) facts: Facts,
-    /// Of the prepared file, when there is one.
+    /// Hash of the prepared file, if there is one.
     pub(super) hash: Option<String>,
     pub(super) bytes: u64,
 }
 
-impl Entry {
-    /// The entry as it is written: a line with the hash of the rest, which only the owner of `key` can make; the rest.
+impl EntryDescription {
+    /// Serialises the entry: a line with the keyed hash of the rest, then the rest. Only the owner
+    /// of `key` can compute the hash.
     pub(super) fn to_bytes(&self, key: &Key) -> io::Result<Vec<u8>> {
         let text = serde_json::to_vec(self)?;
         let hash = keyed(key, &text).to_hex();
         Ok([hash.as_bytes(), b"\n", &text].concat())
     }
 
-    /// `None` when it is not as it was written.
+    /// Parses an entry. `None` if it was not written with this `key`, or is damaged.
     pub(super) fn from_bytes(bytes: &[u8], key: &Key) -> Option<Self> {
         let (hash, text) = bytes.split_at_checked(2 * blake3::OUT_LEN)?;
         let text = text.strip_prefix(b"\n")?;
@@ -44,17 +45,17 @@ fn keyed(key: &Key, text: &[u8]) -> blake3::Hash {
         .finalize()
 }
 
-/// Identity of a file's content without reading it. Without the time of change, which a rename moves: only this user writes here,
-/// and no file twice.
+/// Identity of a file's content without reading it. Leaves out the change time, which a rename
+/// updates: only this user writes here, and no file is written twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct PreparedFileStamp {
     device: u64,
     inode: u64,
     pub(super) size: u64,
     modified: (i64, i64),
 }
 
-impl Stamp {
+impl PreparedFileStamp {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         Ok(Self::of_metadata(&fs::symlink_metadata(path)?))
     }
@@ -69,7 +70,7 @@ impl Stamp {
     }
 }
 
-/// The hash of `file` from its beginning on.
+/// Computes the hash of `file` from its beginning.
 pub(super) fn hash(mut file: &File) -> io::Result<String> {
     file.rewind()?;
     let mut hasher = blake3::Hasher::new();

@@ -1,4 +1,4 @@
-//! The files in the cache's folder, and the disk that it lies on.
+//! The files in the cache's folder, and the file system of the folder.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,19 +8,19 @@ use std::time::SystemTime;
 
 use super::discard;
 
-/// What the names of entries begin with. Those of earlier versions did not depend on a key, and had none.
+/// Prefix of all entries. Earlier versions had none, and their names did not depend on a key.
 pub(super) const PREFIX: &str = "prepared-";
 
 /// An entry in the folder.
-pub(super) struct Used {
-    /// Of its files, without what tells them apart.
+pub(super) struct FolderEntry {
+    /// Path of the entry's files, without their extensions.
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
     pub(super) last: Option<SystemTime>,
 }
 
-/// All entries in the folder, by their files' paths without what tells them apart.
-pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, Used>> {
+/// Lists all entries in the folder, by their paths without extensions.
+pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, FolderEntry>> {
     let mut entries = HashMap::new();
     for entry in fs::read_dir(folder)?.flatten() {
         let file = entry.path();
@@ -32,20 +32,21 @@ pub(super) fn entries(folder: &Path) -> io::Result<HashMap<PathBuf, Used>> {
         }
         let Ok(metadata) = entry.metadata() else { continue };
         let path = file.with_extension("");
-        let used = entries.entry(path.clone()).or_insert(Used {
+        let used = entries.entry(path.clone()).or_insert(FolderEntry {
             path,
             bytes: 0,
             last: None,
         });
         used.bytes += metadata.len();
-        // Of the two, the description is touched when it is used; neither is older than the entry.
+        // Each use touches the description; no file is older than its entry.
         used.last = used.last.max(metadata.modified().ok());
     }
     Ok(entries)
 }
 
-/// Removes entries under names that could be foreseen, which earlier versions have made: another user may have.
-pub(super) fn remove_foreseeable(folder: &Path) {
+/// Removes entries of earlier versions. Their names could be predicted, so another user may have
+/// written them.
+pub(super) fn remove_unkeyed_entries(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_hash =
@@ -61,20 +62,21 @@ pub(super) fn remove_foreseeable(folder: &Path) {
     }
 }
 
-/// Whether there is room for the prepared form of a model of `weights` bytes. There is none in a folder that is gone.
-pub(super) fn has_room(folder: &Path, weights: u64) -> bool {
+/// Whether the disk has space for the prepared form of a model of `weights` bytes. False if the
+/// folder is gone.
+pub(super) fn has_space(folder: &Path, weights: u64) -> bool {
     const SPARE: u64 = 1 << 20;
     let needed = weights.saturating_mul(2).saturating_add(SPARE);
     free_bytes(folder).is_ok_and(|free| free >= needed)
 }
 
-/// Bytes that this user may still write there.
+/// Bytes that this user may still write to the folder's file system.
 pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     let system = rustix::fs::statvfs(folder)?;
     Ok(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
-/// Whether files there are memory: a mapping of them cannot be given up and read again.
+/// Whether the folder is on a file system in memory: its mapped files cannot be dropped and reread.
 pub fn is_in_memory(folder: &Path) -> io::Result<bool> {
     const TMPFS: i64 = 0x0102_1994;
     const RAMFS: i64 = 0x8584_58f6;

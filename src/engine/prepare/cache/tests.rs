@@ -32,17 +32,17 @@ const FACTS: Facts = Facts {
     has_unbounded_work: true,
 };
 
-/// This machine, with a build of ONNX Runtime.
+/// The platform of this machine with the given build of ONNX Runtime.
 fn platform(build: &str) -> Platform {
     Platform::here(build, None, String::new())
 }
 
-fn open(folder: &Path, limit: u64) -> Cache {
-    Cache::open(folder, limit, &platform("build")).unwrap()
+fn open(folder: &Path, limit: u64) -> PreparedCache {
+    PreparedCache::open(folder, limit, &platform("build")).unwrap()
 }
 
-/// Keeps a prepared form that holds `bytes`.
-fn keep(cache: &Cache, index: u64, bytes: &[u8]) -> Prepared {
+/// Keeps a prepared form with these `bytes`.
+fn keep(cache: &PreparedCache, index: u64, bytes: &[u8]) -> Prepared {
     let unfinished = cache.unfinished().unwrap();
     fs::write(unfinished.path(), bytes).unwrap();
     cache.keep(&content(index), Some(unfinished), findings(true), FACTS)
@@ -55,7 +55,7 @@ fn assert_holds(prepared: Option<&Prepared>, bytes: &[u8]) {
     assert_eq!((&prepared.findings, prepared.facts), (&findings(true), FACTS));
 }
 
-/// Bytes of all files in `folder` but its key, and their names.
+/// Total size of all files in `folder` except its key, and their names.
 fn contents(folder: &Path) -> (u64, Vec<String>) {
     let entries = fs::read_dir(folder).unwrap().flatten();
     let entries: Vec<_> = entries.filter(|entry| entry.file_name() != Key::FILE).collect();
@@ -67,7 +67,7 @@ fn contents(folder: &Path) -> (u64, Vec<String>) {
 }
 
 #[test]
-fn what_was_kept_is_found_by_this_cache_and_by_others_and_nothing_else_is() {
+fn a_kept_model_is_found_by_all_caches_and_others_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
     assert_eq!(cache.find(&content(1)), None);
@@ -80,18 +80,18 @@ fn what_was_kept_is_found_by_this_cache_and_by_others_and_nothing_else_is() {
     }
     keep(&other, 2, b"another");
     assert_holds(cache.find(&content(2)).as_ref(), b"another");
-    // The folder holds what is found, and nothing unfinished.
+    // The folder holds complete entries only.
     let (_, names) = contents(folder.path());
     assert_eq!(names.len(), 4, "{names:?}");
     assert!(names.iter().all(|name| !name.starts_with('.')), "{names:?}");
 }
 
 #[test]
-fn what_was_found_out_is_kept_also_of_a_model_without_a_prepared_form() {
+fn findings_are_kept_even_without_a_prepared_form() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
     let unfinished = cache.unfinished().unwrap();
-    // A form that does not answer as the model does is not kept.
+    // A form whose answers differ from the model's is not kept.
     fs::write(unfinished.path(), "wrong").unwrap();
     let kept = cache.keep(&content(1), Some(unfinished), findings(false), FACTS);
     assert_eq!(kept.file, None);
@@ -100,21 +100,21 @@ fn what_was_found_out_is_kept_also_of_a_model_without_a_prepared_form() {
 }
 
 #[test]
-fn a_key_is_of_a_content_a_build_and_a_processor() {
+fn an_entrys_name_depends_on_content_build_and_processor() {
     let folder = tempfile::tempdir().unwrap();
     keep(&open(folder.path(), PLENTY), 1, b"model");
-    let another_build = Cache::open(folder.path(), PLENTY, &platform("another build")).unwrap();
+    let another_build = PreparedCache::open(folder.path(), PLENTY, &platform("another build")).unwrap();
     assert_eq!(another_build.find(&content(1)), None);
     let mut another_processor = open(folder.path(), PLENTY);
     another_processor.platform.push_str(" avx1024");
     assert_eq!(another_processor.find(&content(1)), None);
-    // What each writes does not disturb the others.
+    // Their entries do not disturb each other.
     keep(&another_build, 1, b"of another build");
     assert_holds(open(folder.path(), PLENTY).find(&content(1)).as_ref(), b"model");
 }
 
 #[test]
-fn whatever_happens_to_an_entrys_files_it_is_found_whole_or_not_at_all_and_can_be_made_anew() {
+fn a_damaged_entry_is_not_found_and_can_be_prepared_again() {
     type Harm = fn(&Path, &Path);
     let table: [(&str, Harm); 13] = [
         ("model gone", |ort, _| fs::remove_file(ort).unwrap()),
@@ -138,14 +138,16 @@ fn whatever_happens_to_an_entrys_files_it_is_found_whole_or_not_at_all_and_can_b
                 .replace("\"private\":1", "\"private\":9");
             fs::write(json, text).unwrap();
         }),
-        ("description no text", |_, json| fs::write(json, [0xff; 300]).unwrap()),
+        ("description not a text", |_, json| {
+            fs::write(json, [0xff; 300]).unwrap()
+        }),
         ("model a folder", |ort, _| {
             fs::remove_file(ort).unwrap();
             fs::create_dir(ort).unwrap();
         }),
     ];
     for (name, harm) in table {
-        // By the process that has checked the file, and by one that has not.
+        // By a process that has checked the file before, and by one that has not.
         for is_restarted in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let mut cache = open(folder.path(), PLENTY);
@@ -159,7 +161,7 @@ fn whatever_happens_to_an_entrys_files_it_is_found_whole_or_not_at_all_and_can_b
             assert_eq!(cache.find(&content(1)), None, "{name}");
             assert_holds(cache.find(&content(2)).as_ref(), b"neighbour");
             if name == "model a folder" {
-                // Whoever makes one finds that it stays without.
+                // The folder cannot be replaced by a file, so nothing is kept.
                 assert_eq!(keep(&cache, 1, b"model").file, None, "{name}");
                 assert_eq!(cache.find(&content(1)), None, "{name}");
             } else {
@@ -173,7 +175,7 @@ fn whatever_happens_to_an_entrys_files_it_is_found_whole_or_not_at_all_and_can_b
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
-    fn no_flipped_bit_goes_unnoticed(is_model in any::<bool>(), byte in any::<prop::sample::Index>(), bit in 0u8..8) {
+    fn every_flipped_bit_is_detected(is_model in any::<bool>(), byte in any::<prop::sample::Index>(), bit in 0u8..8) {
         let folder = tempfile::tempdir().unwrap();
         let ort = keep(&open(folder.path(), PLENTY), 1, b"model").file.unwrap();
         let file = if is_model { ort } else { ort.with_extension("json") };
@@ -182,13 +184,13 @@ proptest! {
         bytes[at] ^= 1 << bit;
         fs::write(&file, bytes).unwrap();
         let found = open(folder.path(), PLENTY).find(&content(1));
-        // The hash is read in capital letters, too.
+        // The hash may be in capital letters, too.
         prop_assert!(found.is_none() || (!is_model && at < 64 && bit == 5), "{found:?}");
     }
 }
 
 #[test]
-fn a_file_that_is_mapped_outlives_its_entry() {
+fn a_mapped_file_outlives_its_entry() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
     let file = keep(&cache, 1, b"model").file.unwrap();
@@ -199,7 +201,7 @@ fn a_file_that_is_mapped_outlives_its_entry() {
 }
 
 #[test]
-fn a_folder_that_is_deleted_is_made_again_for_this_user_alone() {
+fn a_deleted_folder_is_created_again_for_this_user_alone() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("deep/cache");
     let cache = open(&folder, PLENTY);
@@ -208,7 +210,7 @@ fn a_folder_that_is_deleted_is_made_again_for_this_user_alone() {
     assert_eq!(cache.find(&content(1)), None);
     assert_holds(Some(&keep(&cache, 1, b"model")), b"model");
     assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
-    // Between the child's work and its end, too.
+    // The folder may also be deleted between the child's work and `keep`.
     let unfinished = cache.unfinished().unwrap();
     fs::remove_dir_all(&folder).unwrap();
     let kept = cache.keep(&content(2), Some(unfinished), findings(true), FACTS);
@@ -217,7 +219,7 @@ fn a_folder_that_is_deleted_is_made_again_for_this_user_alone() {
 }
 
 #[test]
-fn a_folder_that_others_could_write_to_is_refused_at_the_start_and_later() {
+fn a_folder_that_others_can_write_to_is_refused_at_the_start_and_later() {
     let parent = tempfile::tempdir().unwrap();
     let at = |name: &str, mode: u32| {
         let folder = parent.path().join(name);
@@ -226,17 +228,17 @@ fn a_folder_that_others_could_write_to_is_refused_at_the_start_and_later() {
         folder
     };
     for mode in [0o770, 0o720, 0o702, 0o777] {
-        let error = Cache::open(&at("open", mode), PLENTY, &platform("")).unwrap_err();
-        assert!(matches!(error, CacheError::NotOurs { .. }), "{mode:o} {error}");
+        let error = PreparedCache::open(&at("open", mode), PLENTY, &platform("")).unwrap_err();
+        assert!(matches!(error, PreparedCacheError::NotOurs { .. }), "{mode:o} {error}");
     }
-    assert!(Cache::open(&at("readable", 0o755), PLENTY, &platform("")).is_ok());
+    assert!(PreparedCache::open(&at("readable", 0o755), PLENTY, &platform("")).is_ok());
     symlink(at("own", 0o700), parent.path().join("link")).unwrap();
-    let error = Cache::open(&parent.path().join("link"), PLENTY, &platform("")).unwrap_err();
-    assert!(matches!(error, CacheError::NotOurs { .. }), "{error}");
+    let error = PreparedCache::open(&parent.path().join("link"), PLENTY, &platform("")).unwrap_err();
+    assert!(matches!(error, PreparedCacheError::NotOurs { .. }), "{error}");
     fs::write(parent.path().join("file"), "").unwrap();
     for below in ["file", "file/below"] {
-        let error = Cache::open(&parent.path().join(below), PLENTY, &platform("")).unwrap_err();
-        assert!(matches!(error, CacheError::Unusable { .. }), "{below} {error}");
+        let error = PreparedCache::open(&parent.path().join(below), PLENTY, &platform("")).unwrap_err();
+        assert!(matches!(error, PreparedCacheError::Unusable { .. }), "{below} {error}");
     }
 
     let cache = open(&at("own", 0o700), PLENTY);
@@ -254,14 +256,14 @@ fn a_folder_of_another_user_is_refused() {
     }
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(folder.path(), Some(54321), None).unwrap();
-    let error = Cache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
-    assert!(matches!(error, CacheError::NotOurs { .. }), "{error}");
+    let error = PreparedCache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
+    assert!(matches!(error, PreparedCacheError::NotOurs { .. }), "{error}");
 }
 
 #[test]
-fn an_entry_that_another_user_could_have_foreseen_is_removed_and_never_believed() {
+fn entries_with_predictable_names_are_removed_and_never_used() {
     let folder = tempfile::tempdir().unwrap();
-    let name = blake3::hash(b"what anybody can hash").to_hex();
+    let name = blake3::hash(b"a hash that anyone can compute").to_hex();
     let old = |kind: &str| folder.path().join(format!("{name}.{kind}"));
     fs::write(old("ort"), "model").unwrap();
     fs::write(old("json"), "description").unwrap();
@@ -271,11 +273,11 @@ fn an_entry_that_another_user_could_have_foreseen_is_removed_and_never_believed(
 }
 
 #[test]
-fn an_entry_of_another_folder_is_not_believed_under_any_name() {
+fn an_entry_of_another_folder_is_not_accepted_under_any_name() {
     let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let kept = keep(&open(ours.path(), PLENTY), 1, b"model");
     keep(&open(theirs.path(), PLENTY), 1, b"another model");
-    // As if they could write into our folder: under their names, and under ours.
+    // As if they could write to our folder: under their names, and under ours.
     let our_file = kept.file.unwrap();
     for entry in fs::read_dir(theirs.path()).unwrap().flatten() {
         let name = entry.file_name().into_string().unwrap();
@@ -288,7 +290,7 @@ fn an_entry_of_another_folder_is_not_believed_under_any_name() {
 }
 
 #[test]
-fn two_processes_share_entries_and_go_on_when_the_key_was_deleted() {
+fn two_processes_share_entries_and_continue_after_the_key_was_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (open(folder.path(), PLENTY), open(folder.path(), PLENTY));
     keep(&first, 1, b"model");
@@ -299,7 +301,7 @@ fn two_processes_share_entries_and_go_on_when_the_key_was_deleted() {
 }
 
 #[test]
-fn another_file_in_the_place_of_an_unfinished_one_is_not_kept() {
+fn a_file_that_replaced_an_unfinished_one_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
     let elsewhere = tempfile::NamedTempFile::new().unwrap();
@@ -310,7 +312,7 @@ fn another_file_in_the_place_of_an_unfinished_one_is_not_kept() {
     ] {
         let unfinished = cache.unfinished().unwrap();
         fs::write(unfinished.path(), "model").unwrap();
-        // A new file has the number of one that is gone.
+        // Otherwise the new file could get the inode of the removed one.
         fs::hard_link(unfinished.path(), folder.path().join("held")).unwrap();
         fs::remove_file(unfinished.path()).unwrap();
         replace(elsewhere.path(), unfinished.path());
@@ -330,12 +332,12 @@ fn a_folder_in_memory_is_refused() {
         eprintln!("SKIPPED: /dev/shm is not in memory");
         return;
     }
-    let error = Cache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
-    assert!(matches!(error, CacheError::InMemory { .. }), "{error}");
+    let error = PreparedCache::open(folder.path(), PLENTY, &platform("")).unwrap_err();
+    assert!(matches!(error, PreparedCacheError::InMemory { .. }), "{error}");
 }
 
 #[test]
-fn foreign_files_are_neither_believed_nor_touched() {
+fn foreign_files_are_neither_used_nor_touched() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["notes.txt", "model.onnx", "new-1", ".hidden"];
     for name in names {
@@ -354,13 +356,13 @@ fn foreign_files_are_neither_believed_nor_touched() {
 }
 
 #[test]
-fn what_was_not_used_for_longest_goes_first() {
+fn the_least_recently_used_entry_is_evicted_first() {
     let folder = tempfile::tempdir().unwrap();
-    // Four entries and what describes them, and not five.
+    // Space for four entries with their descriptions, and not for five.
     let cache = open(folder.path(), 9000);
     for index in 0..4 {
         keep(&cache, index, &[0; 1800]);
-        // Times of files are no finer than the kernel's tick.
+        // File times are not finer than the kernel's tick.
         thread::sleep(std::time::Duration::from_millis(15));
     }
     cache.find(&content(0)).unwrap();
@@ -368,7 +370,7 @@ fn what_was_not_used_for_longest_goes_first() {
     keep(&cache, 4, &[0; 1800]);
     let left: Vec<u64> = (0..5).filter(|&index| cache.find(&content(index)).is_some()).collect();
     assert_eq!(left, [0, 2, 3, 4]);
-    // One that has no prepared form takes room as well.
+    // An entry without a prepared form needs space as well.
     for index in 100..140 {
         cache.keep(&content(index), None, findings(false), FACTS);
     }
@@ -378,7 +380,7 @@ fn what_was_not_used_for_longest_goes_first() {
 }
 
 #[test]
-fn what_is_over_the_bound_by_itself_is_not_kept_and_sends_nothing_away() {
+fn an_entry_larger_than_the_limit_is_not_kept_and_evicts_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), 5000);
     keep(&cache, 1, b"model");
@@ -388,7 +390,7 @@ fn what_is_over_the_bound_by_itself_is_not_kept_and_sends_nothing_away() {
 }
 
 #[test]
-fn a_smaller_bound_counts_from_the_start() {
+fn a_smaller_limit_applies_from_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
     for index in 0..10 {
@@ -399,7 +401,7 @@ fn a_smaller_bound_counts_from_the_start() {
 }
 
 #[test]
-fn many_threads_and_two_caches_stay_within_the_bound() {
+fn many_threads_and_two_caches_stay_within_the_limit() {
     const LIMIT: u64 = 64 << 10;
     let folder = tempfile::tempdir().unwrap();
     let caches = [open(folder.path(), LIMIT), open(folder.path(), LIMIT)];
@@ -408,12 +410,12 @@ fn many_threads_and_two_caches_stay_within_the_bound() {
             let (cache, folder) = (&caches[usize::from(worker % 2 == 1)], folder.path());
             scope.spawn(move || {
                 for index in 0..60 {
-                    // Half of them are the others' as well.
+                    // Half of the contents are also those of other threads.
                     let index = if index % 2 == 0 { index } else { 1000 * worker + index };
                     let bytes = index.to_le_bytes().repeat(256);
                     keep(cache, index, &bytes);
                     if let Some(found) = cache.find(&content(index)) {
-                        // Whoever opens it may find it gone, but never another's.
+                        // The file may be gone meanwhile, but it is never another one's.
                         if let Ok(found) = fs::read(found.file.unwrap()) {
                             assert_eq!(found, bytes);
                         }
@@ -424,14 +426,14 @@ fn many_threads_and_two_caches_stay_within_the_bound() {
             });
         }
     });
-    // By one alone, exactly.
+    // A single cache keeps the limit exactly.
     open(folder.path(), LIMIT);
     assert!(contents(folder.path()).0 <= LIMIT);
 }
 
 #[test]
-fn without_a_folder_what_was_found_out_is_remembered_within_bounds() {
-    let cache = Cache::without_folder();
+fn without_a_folder_findings_are_remembered_within_limits() {
+    let cache = PreparedCache::without_folder();
     assert!(cache.unfinished().is_none());
     assert_eq!(cache.engines(&content(1)), None);
     let kept = cache.keep(&content(1), None, findings(false), FACTS);
@@ -445,7 +447,7 @@ fn without_a_folder_what_was_found_out_is_remembered_within_bounds() {
 }
 
 #[test]
-fn what_a_killed_process_left_is_removed_at_the_next_start_and_what_another_writes_is_not() {
+fn the_remains_of_a_killed_process_are_removed_at_the_start_and_other_files_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
     let unfinished = cache.unfinished().unwrap();
@@ -458,7 +460,7 @@ fn what_a_killed_process_left_is_removed_at_the_next_start_and_what_another_writ
 }
 
 #[test]
-fn that_a_model_has_no_prepared_form_is_remembered_unless_there_was_no_room_for_one() {
+fn a_missing_prepared_form_is_remembered_unless_the_disk_was_full() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), PLENTY);
     for (index, weights, is_remembered) in [(1, 1, true), (2, u64::MAX, false)] {

@@ -1,8 +1,8 @@
-//! A file that is being written: nobody looks for it under its name, and it is gone when nobody wants it any more.
+//! A file that is being written under a temporary name. It is removed unless it is finished.
 //!
-//! What always holds: it is locked as long as somebody wants it, so that what a killed process has left can be told from what
-//! another one is at work on. A process's number could not tell: the folder may be shared by containers, each of which counts
-//! its own.
+//! Invariant: the file is locked while its owner uses it, so that the remains of a killed process
+//! differ from files that another process writes. A process id could not tell them apart, because
+//! containers with their own process ids may share the folder.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -12,32 +12,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::engine::prepare::discard;
 
-/// What the names begin with.
+/// Prefix of the names.
 const PREFIX: &str = ".new-";
 
-/// Where files cannot be locked: older ones belong to nobody any more.
+/// Age from which a file counts as abandoned, where files cannot be locked.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
-/// Removed on drop, unless it was finished.
+/// An unfinished file. It is removed on drop, unless it was finished.
 #[derive(Debug)]
 pub struct Unfinished {
     path: PathBuf,
-    /// Holds the lock. A child that writes by the file's name writes to this very file.
+    /// Holds the lock. A child that opens the file by its name writes to this same file.
     file: File,
 }
 
 impl Unfinished {
-    /// Makes an empty file in `folder`.
+    /// Creates an empty file in `folder`.
     pub fn new(folder: &Path) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let (process, next) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
             let path = folder.join(format!("{PREFIX}{process}-{next}-{:x}", now.as_nanos()));
-            // Readable, too: it is hashed by the descriptor that was made here.
+            // Readable too, because it is hashed through this descriptor.
             match File::options().read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => {
-                    // Not every file system has locks; there, age tells.
+                    // Some file systems have no locks; there, the age decides.
                     let _ = file.try_lock();
                     return Ok(Self { path, file });
                 }
@@ -55,7 +55,7 @@ impl Unfinished {
         &self.file
     }
 
-    /// Gives the file its name, in place of whatever had it.
+    /// Renames the file to `path` and replaces any file there.
     pub fn finish(self, path: &Path) -> io::Result<()> {
         fs::rename(&self.path, path)
     }
@@ -63,12 +63,12 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // A finished one is not there any more.
+        // A finished file does not have this name any more.
         discard(&self.path);
     }
 }
 
-/// Removes what processes that were killed have left in `folder`.
+/// Removes the files that killed processes have left in `folder`.
 pub fn tidy(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX) && is_abandoned(&entry.path()) {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_given_up_is_gone_and_a_finished_one_has_its_name() {
+    fn a_dropped_file_is_removed_and_a_finished_one_has_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let given_up = Unfinished::new(folder.path()).unwrap();
         let finished = Unfinished::new(folder.path()).unwrap();
@@ -114,10 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tidied_is_nobodys() {
+    fn only_abandoned_files_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let wanted = Unfinished::new(folder.path()).unwrap();
-        // Written to by name, as another process does.
+        // Written by its name, as a child does.
         fs::write(wanted.path(), "in the making").unwrap();
         fs::write(folder.path().join(format!("{PREFIX}1-0-0")), "left").unwrap();
         fs::write(folder.path().join("another"), "name").unwrap();

@@ -1,8 +1,8 @@
-//! System calls that a child has no use for.
+//! A filter of system calls that a child does not need.
 //!
-//! They are named, and all others stay allowed: which calls a C library makes differs between libraries, their versions and
-//! processors, and a model that cannot be loaded for one that was forgotten would be a fault of ours. What is refused fails as
-//! if the process lacked a right.
+//! The filter lists the refused calls and allows all others: C libraries, their versions and
+//! processors differ in the calls that they make, and a forgotten call would be our fault if a
+//! model then failed to load. A refused call fails as if the process lacked a permission.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,9 +14,9 @@ use seccompiler::{
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Refused, whatever the arguments.
+/// Calls that are refused whatever their arguments.
 const REFUSED: &[i64] = &[
-    // Other processes: their memory, descriptors, signals, place.
+    // Other processes: their memory, descriptors, signals, scheduling.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -69,7 +69,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_msgctl,
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
-    // Names of files, their owners and rights: a job writes one file, which is there.
+    // Names, owners and permissions of files: a job only writes one existing file.
     libc::SYS_unlinkat,
     libc::SYS_renameat2,
     libc::SYS_linkat,
@@ -90,7 +90,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_fremovexattr,
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
-    // Who this process is, and where it is.
+    // The identity of this process, and its place in the file system.
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -117,7 +117,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_mount_setattr,
     libc::SYS_swapon,
     libc::SYS_swapoff,
-    // Parts of the kernel with a history.
+    // Parts of the kernel with a history of bugs.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -149,7 +149,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_vmsplice,
 ];
 
-/// Those that only this architecture has.
+/// Refused calls that exist only on this architecture.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_HERE: &[i64] = &[
     libc::SYS_fork,
@@ -181,9 +181,10 @@ const REFUSED_HERE: &[i64] = &[
 #[cfg(target_arch = "aarch64")]
 const REFUSED_HERE: &[i64] = &[libc::SYS_renameat];
 
-/// Refuses the calls to all threads of this process.
+/// Refuses the calls for all threads of this process.
 pub fn close() -> io::Result<()> {
-    // glibc takes this for an old kernel, and makes threads by `clone`, whose flags a filter can see.
+    // With this error, glibc assumes an old kernel and creates threads with `clone`, whose flags a
+    // filter can see.
     let no_such_call = program([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?;
     let mut refused = program(rules()?, libc::EPERM)?;
     refused.splice(0..0, no_other_numbers());
@@ -205,18 +206,18 @@ fn rules() -> io::Result<Rules> {
     let always = REFUSED.iter().chain(REFUSED_HERE).map(|&call| (call, Vec::new()));
     let mut rules: Rules = always.collect();
     let own = u64::from(std::process::id());
-    // Signals to other processes. `abort` signals its own.
+    // Signals to other processes. `abort` signals its own process.
     rules.insert(libc::SYS_kill, vec![rule([differs(0, own)])?]);
     rules.insert(libc::SYS_tgkill, vec![rule([differs(0, own)])?]);
     // Limits of other processes.
     rules.insert(libc::SYS_prlimit64, vec![rule([differs(0, 0), differs(0, own)])?]);
-    // Processes rather than threads.
+    // New processes; new threads are allowed.
     let thread = libc::CLONE_THREAD.cast_unsigned().into();
     rules.insert(libc::SYS_clone, vec![rule([masked(0, thread, 0)])?]);
     // Shared memory without a file, which limits do not count.
     let shared = (libc::MAP_SHARED | libc::MAP_ANONYMOUS).cast_unsigned().into();
     rules.insert(libc::SYS_mmap, vec![rule([masked(3, shared, shared)])?]);
-    // Whether this process outlives its parent, and can be traced.
+    // Options that let this process outlive its parent, or be traced.
     let harmless = [
         libc::PR_SET_NAME,
         libc::PR_GET_NAME,
@@ -230,7 +231,7 @@ fn rules() -> io::Result<Rules> {
         .map(|option| differs(0, option.cast_unsigned().into()))
         .collect();
     rules.insert(libc::SYS_prctl, vec![rule(others)?]);
-    // Writing into a terminal's input.
+    // Simulated input of a terminal.
     rules.insert(libc::SYS_ioctl, vec![rule([equals(1, libc::TIOCSTI)])?]);
     Ok(rules)
 }
@@ -245,7 +246,7 @@ fn rule(conditions: impl IntoIterator<Item = Condition>) -> io::Result<SeccompRu
     SeccompRule::new(conditions).map_err(io::Error::other)
 }
 
-/// The kernel reads numbers of processes and options as 32 bits.
+/// Compares 32 bits, because the kernel reads process ids and options as 32 bits.
 fn differs(argument: u8, value: u64) -> Condition {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value)
 }
@@ -258,7 +259,8 @@ fn masked(argument: u8, mask: u64, value: u64) -> Condition {
     SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(mask), value)
 }
 
-/// On x86-64 some kernels know each call by a second number too (the x32 ABI), which the filter does not: refuses them.
+/// Refuses calls by their x32 numbers: on x86-64, some kernels accept a second number for each
+/// call, which the filter does not know.
 fn no_other_numbers() -> Vec<sock_filter> {
     const LOAD_NUMBER: u16 = 0x20;
     const JUMP_IF_AT_LEAST: u16 = 0x35;
@@ -269,9 +271,9 @@ fn no_other_numbers() -> Vec<sock_filter> {
         return Vec::new();
     }
     vec![
-        // The number is the first field of what a filter sees.
+        // The call's number is the first field of the filter's input.
         instruction(LOAD_NUMBER, 0, 0, 0),
-        // At or above: the next instruction; below: the one after.
+        // At or above: continue with the next instruction; below: skip it.
         instruction(JUMP_IF_AT_LEAST, 0, 1, X32),
         instruction(RETURN, 0, 0, REFUSE),
     ]

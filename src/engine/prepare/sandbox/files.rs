@@ -1,4 +1,5 @@
-//! The files of a child, bounded by Landlock: its own folder, and the few of the system that ONNX Runtime reads.
+//! The files that Landlock leaves to a child: its own folder, and a few of the system that ONNX
+//! Runtime reads.
 
 use std::env;
 use std::fs::File;
@@ -9,16 +10,17 @@ use landlock::{
     RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 
-/// In a child's folder: the job's files, which are read.
+/// Subfolder with the job's files, which are read-only.
 pub const INPUT: &str = "in";
 
-/// In a child's folder: what it writes.
+/// Subfolder for the files that a child writes.
 pub const OUTPUT: &str = "out";
 
-/// The newest version of the kernel's interface whose rights are known here. Older kernels bound what they can.
+/// The newest version of the kernel interface that is known here. Older kernels enforce what they
+/// can.
 const KNOWN: ABI = ABI::V6;
 
-/// What ONNX Runtime and the C library read besides: numbers of processors and caches, locales of operators on text.
+/// Other paths that ONNX Runtime and the C library read: numbers of processors, caches, locales.
 const SYSTEM: [&str; 6] = [
     "/proc/cpuinfo",
     "/proc/meminfo",
@@ -28,7 +30,8 @@ const SYSTEM: [&str; 6] = [
     "/usr/share/i18n",
 ];
 
-/// Bounds this thread, and those that it starts, to the files in `folder`. Says what the system lacks.
+/// Restricts this thread, and the threads that it starts, to the files in `folder`. The error names
+/// what the system lacks.
 pub fn close(folder: &Path) -> Result<(), String> {
     match restrict(folder) {
         Ok(RulesetStatus::FullyEnforced) => Ok(()),
@@ -42,7 +45,8 @@ fn restrict(folder: &Path) -> Result<RulesetStatus, RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let write: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
     let own = PathBuf::from("/proc/self");
-    // The kernel knows a rule's folder by its inode, and this one has it only as long as it is open.
+    // The kernel identifies a rule's folder by its inode, and procfs keeps this inode only while it
+    // is open.
     let held = File::open(&own);
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -60,7 +64,7 @@ fn restrict(folder: &Path) -> Result<RulesetStatus, RulesetError> {
     Ok(status.ruleset)
 }
 
-/// Folders of locales that the environment names.
+/// Folders of locales from the environment.
 fn locales() -> Vec<PathBuf> {
     env::var_os("LOCPATH").map_or_else(Vec::new, |paths| env::split_paths(&paths).collect())
 }

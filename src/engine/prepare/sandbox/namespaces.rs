@@ -1,13 +1,14 @@
-//! A network, and shared memory, of the child's own: there is nothing in either.
+//! Gives a child its own empty namespaces of the network and of shared memory.
 //!
-//! A user namespace comes first, which is what lets a process without privileges have the others. Process ids stay the
-//! system's: only a child of this process could have others, and it starts none. What ids are good for is closed elsewhere.
+//! A user namespace comes first, because it lets an unprivileged process create the others. Process
+//! ids stay the system's: a namespace of them would apply only to children of this process, and it
+//! starts none. Other layers make the ids of other processes useless.
 
 use std::io;
 
 use rustix::thread::UnshareFlags;
 
-/// Leaves the system's namespaces. Some systems allow that to nobody but root, and some to nobody.
+/// Leaves the system's namespaces. Some systems allow that only to root, and some never.
 pub fn enter() -> io::Result<()> {
     let flags = UnshareFlags::NEWUSER
         | UnshareFlags::NEWNET
@@ -19,7 +20,7 @@ pub fn enter() -> io::Result<()> {
 
 #[expect(unsafe_code, reason = "a call that is unsafe for other flags")]
 fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: it is unsafe because of `CLONE_FILES`, which makes descriptors mean different files in different threads. It
-    // is not among the flags.
+    // SAFETY: the call is unsafe because of `CLONE_FILES`, with which descriptors refer to
+    // different files in different threads. The flags do not include it.
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }

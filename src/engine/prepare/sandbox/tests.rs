@@ -1,7 +1,7 @@
-//! Each act that a model could try once it runs its own code in a child, tried from inside.
+//! Tries each act of a model that runs its own code in a child, from inside the sandbox.
 //!
-//! A test process is forked twice for each act: without the sandbox the act must not be refused, or the test would show
-//! nothing; with it, it must be.
+//! Each test forks twice per act. Without the sandbox the act must not be refused, or the test
+//! would prove nothing; with the sandbox it must be.
 
 #![expect(
     unsafe_code,
@@ -20,40 +20,41 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What a forked process had to say, and its status as `waitpid` gives it.
+/// The output of a forked process, and its status from `waitpid`.
 #[derive(Debug)]
 struct Ended {
-    said: String,
+    output: String,
     status: c_int,
 }
 
 /// Runs `work` in a forked process.
 fn forked(work: impl FnOnce() -> String) -> Ended {
     let mut ends = [0; 2];
-    // SAFETY: `ends` is a place for two descriptors.
+    // SAFETY: `ends` has space for two descriptors.
     assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
     // SAFETY: both descriptors were made above, and each has one owner.
     let (mut reader, mut writer) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
-    // SAFETY: the new process has one thread, which runs `work` and ends without returning. The allocator takes care of
-    // forks itself; `work` takes no other lock that a thread of the parent may hold.
+    // SAFETY: the new process has one thread, which runs `work` and ends without returning. The
+    // allocator handles forks itself; `work` takes no other lock that a thread of the parent may
+    // hold.
     let process = unsafe { libc::fork() };
     assert!(process >= 0);
     if process == 0 {
-        let said = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| "panicked".to_owned());
-        let _ = writer.write_all(said.as_bytes());
+        let output = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| "panicked".to_owned());
+        let _ = writer.write_all(output.as_bytes());
         // SAFETY: ends the process, and nothing of it is used afterwards.
         unsafe { libc::_exit(0) };
     }
     drop(writer);
-    let mut said = String::new();
-    reader.read_to_string(&mut said).unwrap();
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
     let mut status = 0;
-    // SAFETY: `status` is a place for the number.
+    // SAFETY: `status` is a valid place for the result.
     assert_eq!(unsafe { libc::waitpid(process, &mut status, 0) }, process);
-    Ended { said, status }
+    Ended { output, status }
 }
 
-/// A child's folder, and files that are not the child's.
+/// A child's folder, and files outside it.
 struct Scene {
     folder: TempDir,
     others: TempDir,
@@ -83,17 +84,17 @@ impl Scene {
         self.others.path().join("file")
     }
 
-    /// Runs `work` in a process in the sandbox. Also what the system lacks of it.
+    /// Runs `work` in a process in the sandbox. Also returns the layers that the system lacks.
     fn inside(&self, work: impl FnOnce() -> String) -> (Ended, String) {
         let ended = forked(|| {
             let mut lacking = enter().unwrap();
             lacking.extend(close(self.folder.path()).unwrap());
             format!("{}\n{}", lacking.join("; "), work())
         });
-        match ended.said.split_once('\n') {
-            Some((lacking, said)) => {
-                let (lacking, said) = (lacking.to_owned(), said.to_owned());
-                (Ended { said, ..ended }, lacking)
+        match ended.output.split_once('\n') {
+            Some((lacking, output)) => {
+                let (lacking, output) = (lacking.to_owned(), output.to_owned());
+                (Ended { output, ..ended }, lacking)
             }
             None => (ended, String::new()),
         }
@@ -102,7 +103,7 @@ impl Scene {
 
 type Act = fn(&Scene, pid_t) -> io::Result<()>;
 
-/// The result of a system call that is -1 when it fails.
+/// Converts the result of a system call, which is -1 if it fails.
 fn called(result: c_long) -> io::Result<()> {
     if result == -1 {
         Err(io::Error::last_os_error())
@@ -113,7 +114,8 @@ fn called(result: c_long) -> io::Result<()> {
 
 macro_rules! call {
     ($number:ident $(, $argument:expr)* $(,)?) => {
-        // SAFETY: the arguments are as the call wants them, with pointers to what lives until it returns, or null.
+        // SAFETY: the arguments match the call, with pointers that stay valid until it returns, or
+        // null.
         called(unsafe { libc::syscall(libc::$number $(, $argument)*) })
     };
 }
@@ -126,7 +128,7 @@ fn open_for_writing(path: impl AsRef<Path>) -> io::Result<()> {
     File::options().write(true).open(path).map(drop)
 }
 
-/// Forks, and waits for what was forked.
+/// Forks by `call`, and waits for the new process.
 fn fork_by(call: impl FnOnce() -> c_long) -> io::Result<()> {
     let process = call();
     if process == 0 {
@@ -134,7 +136,7 @@ fn fork_by(call: impl FnOnce() -> c_long) -> io::Result<()> {
         unsafe { libc::_exit(0) };
     }
     called(process)?;
-    // SAFETY: a null pointer says that the status is not wanted.
+    // SAFETY: a null pointer means that the status is not wanted.
     unsafe { libc::waitpid(process as pid_t, ptr::null_mut(), 0) };
     Ok(())
 }
@@ -187,7 +189,7 @@ const ON_PROCESSES: &[(&str, Act)] = &[
     }),
     ("pidfd_open", |_, parent| call!(SYS_pidfd_open, parent, 0)),
     ("pidfd_getfd", |_, parent| {
-        // SAFETY: takes two numbers.
+        // SAFETY: the arguments are two numbers.
         let process = unsafe { libc::syscall(libc::SYS_pidfd_open, parent, 0) };
         called(process)?;
         call!(SYS_pidfd_getfd, process, 0, 0)
@@ -253,19 +255,20 @@ const ON_FILES: &[(&str, Act)] = &[
 const ON_THE_SYSTEM: &[(&str, Act)] = &[
     // SAFETY: as in `forked`.
     ("fork", |_, _| fork_by(|| c_long::from(unsafe { libc::fork() }))),
-    // SAFETY: as in `forked`; no flag says otherwise.
+    // SAFETY: as in `forked`; the flags do not change that.
     ("clone", |_, _| {
-        // SAFETY: as in `forked`; no flag says otherwise.
+        // SAFETY: as in `forked`; the flags do not change that.
         fork_by(|| unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })
     }),
     ("clone3", |_, _| {
         // `struct clone_args` with a signal for the parent.
         let arguments: [u64; 8] = [0, 0, 0, 0, libc::SIGCHLD as u64, 0, 0, 0];
-        // SAFETY: the structure of this version lives until the call returns; otherwise as in `forked`.
+        // SAFETY: the structure of this version lives until the call returns; otherwise as in
+        // `forked`.
         fork_by(|| unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) })
     }),
     ("execve", |_, _| {
-        // That there is no such program is no refusal.
+        // A missing program does not count as a refusal.
         match call!(SYS_execve, c"/nowhere".as_ptr(), ptr::null::<u8>(), ptr::null::<u8>()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -307,7 +310,7 @@ const ON_THE_SYSTEM: &[(&str, Act)] = &[
     ("be traced", |_, _| call!(SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0)),
 ];
 
-/// Acts that only root may do, and that some systems lack; outside, how they end is not looked at.
+/// Acts that only root may do and that some systems lack; their result outside does not matter.
 const ON_THE_KERNEL: &[(&str, Act)] = &[
     ("mount", |_, _| {
         call!(SYS_mount, c"x".as_ptr(), c"/x".as_ptr(), c"tmpfs".as_ptr(), 0, 0)
@@ -322,7 +325,7 @@ const ON_THE_KERNEL: &[(&str, Act)] = &[
     ("rt_sigqueueinfo", |_, parent| call!(SYS_rt_sigqueueinfo, parent, 0, 0)),
 ];
 
-/// Whether the kernel refused an act, rather than had something else against it.
+/// Whether the kernel refused an act, rather than failed it for another reason.
 fn is_refused(result: &io::Result<()>) -> bool {
     let refusals = [libc::EPERM, libc::EACCES, libc::ENOSYS].map(Some);
     matches!(result, Err(error) if refusals.contains(&error.raw_os_error()))
@@ -342,23 +345,23 @@ fn acts_on_processes_files_and_the_system_are_refused_inside_and_not_outside() {
     for &(name, act) in ON_PROCESSES.iter().chain(ON_FILES).chain(ON_THE_SYSTEM) {
         let scene = Scene::new();
         let outside = forked(|| shown(&act(&scene, parent)));
-        assert!(!outside.said.starts_with("refused"), "{name} outside: {outside:?}");
+        assert!(!outside.output.starts_with("refused"), "{name} outside: {outside:?}");
         let scene = Scene::new();
         let (inside, lacking) = scene.inside(|| shown(&act(&scene, parent)));
         assert!(
-            inside.said.starts_with("refused"),
+            inside.output.starts_with("refused"),
             "{name} inside: {inside:?} {lacking}"
         );
     }
 }
 
 #[test]
-fn what_only_root_may_do_is_refused_inside_to_root_too() {
+fn acts_of_root_are_refused_inside_even_to_root() {
     let parent = own();
     for &(name, act) in ON_THE_KERNEL {
         let scene = Scene::new();
         let (inside, lacking) = scene.inside(|| shown(&act(&scene, parent)));
-        assert!(inside.said.starts_with("refused"), "{name}: {inside:?} {lacking}");
+        assert!(inside.output.starts_with("refused"), "{name}: {inside:?} {lacking}");
     }
 }
 
@@ -380,10 +383,10 @@ fn each_layer_refuses_by_itself() {
             .collect();
         done.join(", ")
     });
-    if by_files.said.starts_with("lacking") {
-        eprintln!("SKIPPED: {}", by_files.said);
+    if by_files.output.starts_with("lacking") {
+        eprintln!("SKIPPED: {}", by_files.output);
     } else {
-        assert_eq!(by_files.said, "", "{by_files:?}");
+        assert_eq!(by_files.output, "", "{by_files:?}");
     }
     // Without Landlock and namespaces: the filter.
     let scene = Scene::new();
@@ -401,10 +404,10 @@ fn each_layer_refuses_by_itself() {
             .collect();
         done.join(", ")
     });
-    assert_eq!(by_calls.said, "", "{by_calls:?}");
+    assert_eq!(by_calls.output, "", "{by_calls:?}");
 }
 
-/// Acts that need the right to look at another process.
+/// Acts that need the permission to inspect another process.
 const REACHING: [&str; 5] = [
     "write memory by /proc",
     "read the environment",
@@ -414,15 +417,15 @@ const REACHING: [&str; 5] = [
 ];
 
 #[test]
-fn a_process_that_hides_is_not_reached_by_others_of_its_user() {
-    // Of any user but root, who may do all to all.
+fn a_hidden_process_cannot_be_reached_by_others_of_its_user() {
+    // The user must not be root, who may do everything.
     let hidden = forked(|| {
-        // SAFETY: takes numbers; a test that is not run by root is another user already.
+        // SAFETY: the arguments are numbers; without root, the test already runs as another user.
         unsafe {
             libc::setgid(54321);
             libc::setuid(54321);
         }
-        // Changing the user hides, too.
+        // The change of the user hides the process, too.
         call!(SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0).unwrap();
         let not_reached = || {
             let parent = own();
@@ -431,18 +434,18 @@ fn a_process_that_hides_is_not_reached_by_others_of_its_user() {
                 folder: TempDir::new().unwrap(),
                 others: TempDir::new().unwrap(),
             };
-            let not = acts.filter(|(_, act)| forked(|| shown(&act(&scene, parent))).said != "done");
+            let not = acts.filter(|(_, act)| forked(|| shown(&act(&scene, parent))).output != "done");
             not.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
         };
         let before = not_reached();
         hide().unwrap();
         format!("{before}; {}", not_reached())
     });
-    assert_eq!(hidden.said, format!("; {}", REACHING.join(", ")), "{hidden:?}");
+    assert_eq!(hidden.output, format!("; {}", REACHING.join(", ")), "{hidden:?}");
 }
 
 #[test]
-fn a_child_reads_its_model_writes_its_form_starts_threads_and_is_bounded() {
+fn a_child_reads_its_model_writes_its_form_starts_threads_and_has_limits() {
     let scene = Scene::new();
     let (inside, lacking) = scene.inside(|| {
         assert_eq!(fs::read_to_string(scene.input()).unwrap(), "model");
@@ -460,10 +463,10 @@ fn a_child_reads_its_model_writes_its_form_starts_threads_and_is_bounded() {
             move || fs::read(other).is_err()
         });
         assert!(denied.unwrap().join().unwrap());
-        // Moved in since.
-        cap(1 << 30, 1 << 20).unwrap();
+        // The limits apply from here on.
+        limit_child(1 << 30, 1 << 20).unwrap();
         for _ in 0..2 {
-            bound(1 << 20, 1).unwrap();
+            limit_job(1 << 20, 1).unwrap();
             allow_mapping(1 << 20).unwrap();
         }
         let most = getrlimit(Resource::Data).maximum;
@@ -475,11 +478,11 @@ fn a_child_reads_its_model_writes_its_form_starts_threads_and_is_bounded() {
         assert!(setrlimit(Resource::Fsize, raised).is_err());
         "fine".to_owned()
     });
-    assert_eq!(inside.said, "fine", "{inside:?} {lacking}");
+    assert_eq!(inside.output, "fine", "{inside:?} {lacking}");
 }
 
 #[test]
-fn files_that_are_moved_into_the_folder_afterwards_are_read() {
+fn files_that_are_moved_into_the_folder_later_are_readable() {
     let scene = Scene::new();
     let (ready_read, ready_write) = io::pipe().unwrap();
     let (go_read, go_write) = io::pipe().unwrap();
@@ -501,25 +504,25 @@ fn files_that_are_moved_into_the_folder_afterwards_are_read() {
             (&go_read).read_exact(&mut [0]).unwrap();
             fs::read_to_string(scene.folder.path().join(INPUT).join("job/file")).unwrap()
         });
-        assert_eq!(inside.said, "moved", "{inside:?} {lacking}");
+        assert_eq!(inside.output, "moved", "{inside:?} {lacking}");
         mover.join().unwrap();
     });
 }
 
 #[test]
-fn a_child_that_crashes_or_aborts_ends_by_that_signal() {
+fn a_child_that_crashes_or_aborts_ends_with_that_signal() {
     let scene = Scene::new();
     for (signal, end) in [
         (libc::SIGABRT, (|| std::process::abort()) as fn() -> String),
-        // SAFETY: the address is not mapped, which is what it is for.
+        // SAFETY: the address is not mapped, so the read crashes, which is the purpose.
         (libc::SIGSEGV, || {
-            // SAFETY: nothing is mapped there, which ends this process; that is what it is for.
+            // SAFETY: the address is not mapped, so the read crashes, which is the purpose.
             unsafe { ptr::null::<u8>().wrapping_add(8).read_volatile() }.to_string()
         }),
     ] {
         let ended = forked(|| {
-            // Rust's own handlers would say more than that.
-            // SAFETY: sets the handlers back to the system's.
+            // Rust's own handlers would print more than the signal.
+            // SAFETY: restores the system's handlers.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
             enter().unwrap();
             close(scene.folder.path()).unwrap();
