@@ -23,6 +23,7 @@
 //! - A content type names the format that is really sent (CT-2), and an error says what the caller
 //!   can change.
 
+mod alloc;
 mod bind;
 mod by_record;
 mod column;
@@ -46,7 +47,6 @@ mod octets;
 mod open_inference;
 mod recordio;
 mod reply_plan;
-mod room;
 mod rows;
 mod sample;
 mod schema;
@@ -64,9 +64,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use self::by_record::{Division, divide};
+use self::by_record::{RecordDivision, divide};
 use self::error::excerpt;
-pub use self::error::{DecodeError, EncodeError, InputError, gives, takes};
+pub use self::error::{DecodeError, EncodeError, InputError, describe_inputs, describe_outputs};
 pub use self::format::Format;
 pub use self::inference_header::{INFERENCE_HEADER_CONTENT_LENGTH, decode as decode_open_inference};
 use self::media_type::MediaType;
@@ -75,14 +75,14 @@ pub use self::open_inference::datatype_name;
 pub use self::reply_plan::ReplyPlan;
 use self::reply_plan::{Dialect, not_a_tensor_problem};
 pub use self::sample::{Sample, samples};
-pub use self::schema::{Additions, Column, CsvRules, InputDefault, InputRule, Schema};
-pub use self::table::deal_columns;
-use self::values::Output;
+pub use self::schema::{Column, CsvRules, InputDefault, InputRule, Schema, SchemaAdditions};
+pub use self::table::assign_columns;
+use self::values::NamedOutput;
 use crate::tensor::{Inputs, OutputRows, OutputSpec, Records, Signature, Tensor, Value};
 
 /// A decoded request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Request {
+pub struct DecodedRequest {
     /// One per input of the signature, in its order.
     pub inputs: Vec<Tensor>,
     /// The optional inputs of the signature that are given, by their positions.
@@ -90,7 +90,7 @@ pub struct Request {
     pub reply: ReplyPlan,
 }
 
-impl Request {
+impl DecodedRequest {
     fn new(inputs: impl Into<Inputs>, reply: ReplyPlan) -> Self {
         let Inputs { tensors, optional } = inputs.into();
         Self {
@@ -101,13 +101,13 @@ impl Request {
     }
 }
 
-impl Request {
+impl DecodedRequest {
     /// The request that prepared tensors make: each of them by the name of its input, for so many
     /// records. Defaults fill what is left.
-    pub fn of_records(given: Vec<(&str, Tensor)>, records: usize, schema: &Schema) -> Result<Self, DecodeError> {
-        let mut places = schema.places();
+    pub fn from_records(given: Vec<(&str, Tensor)>, records: usize, schema: &Schema) -> Result<Self, DecodeError> {
+        let mut places = schema.empty_slots();
         for (name, tensor) in given {
-            if let Some(place) = schema.find_place(name).and_then(|index| places.get_mut(index)) {
+            if let Some(place) = schema.find_slot(name).and_then(|index| places.get_mut(index)) {
                 *place = Some(tensor);
             }
         }
@@ -119,7 +119,7 @@ impl Request {
     }
 
     /// The request that the inputs of a model make, one for each, for so many records.
-    pub fn of_inputs(inputs: Inputs, records: usize, schema: &Schema) -> Self {
+    pub fn from_inputs(inputs: Inputs, records: usize, schema: &Schema) -> Self {
         let reply = ReplyPlan::counted(records).for_inputs(schema.signature(), &inputs.tensors);
         Self::new(inputs, reply)
     }
@@ -127,7 +127,7 @@ impl Request {
 
 /// A reply, ready to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct EncodedResponse {
     pub content_type: Cow<'static, str>,
     /// Bytes of the JSON that the body begins with, where tensors follow it.
     pub json_bytes: Option<usize>,
@@ -136,7 +136,12 @@ pub struct Encoded {
 
 /// Reads a request body. `content_type` is the header's value, or the caller's default when there
 /// is none (CT-1).
-pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Documents) -> Result<Request, DecodeError> {
+pub fn decode(
+    content_type: &str,
+    body: Bytes,
+    schema: &Schema,
+    documents: Documents,
+) -> Result<DecodedRequest, DecodeError> {
     let signature = schema.signature();
     let unsupported = || DecodeError::UnsupportedMediaType {
         given: excerpt(content_type),
@@ -150,7 +155,7 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
     if body.is_empty() {
         return Err(DecodeError::malformed(format, "the body is empty"));
     }
-    let Request {
+    let DecodedRequest {
         inputs,
         optional,
         reply,
@@ -159,7 +164,7 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
         Format::TritonBinary => triton_binary::decode(&media_type, &body, schema),
         Format::JsonLines => json_lines::decode(&body, schema),
         Format::Csv => {
-            let told = csv::Told::parse(media_type.parameter("header"), media_type.parameter("delimiter"));
+            let told = csv::CsvParameters::parse(media_type.parameter("header"), media_type.parameter("delimiter"));
             let told = told.map_err(|problem| DecodeError::malformed(format, problem))?;
             csv::decode(&body, schema, told)
         }
@@ -169,14 +174,14 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
         Format::LibSvm => libsvm::decode(&media_type, &body, schema),
         Format::Octets => octets::decode(&media_type, &body, schema),
     }?;
-    Ok(Request {
+    Ok(DecodedRequest {
         reply: reply.for_inputs(signature, &inputs),
         inputs,
         optional,
     })
 }
 
-const LIBSVM_IN_ONLY: &str = "LIBSVM is read, not written; accept text/csv or application/json";
+const LIBSVM_REQUESTS_ONLY: &str = "LIBSVM is read, not written; accept text/csv or application/json";
 
 /// How many JSON documents a body may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +206,7 @@ fn utf8_from(charset: &str, body: Bytes) -> Result<Bytes, DecodeError> {
         return Ok(body);
     }
     // A byte of Latin-1 is the character of that number, and takes two bytes at the most.
-    let mut text: Vec<u8> = room::for_all(body.len().saturating_mul(2))?;
+    let mut text: Vec<u8> = alloc::with_capacity(body.len().saturating_mul(2))?;
     for &byte in &body {
         text.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes());
     }
@@ -211,15 +216,15 @@ fn utf8_from(charset: &str, body: Bytes) -> Result<Bytes, DecodeError> {
 /// Bytes that reading a body takes, as far as that is more than its own and it says so itself:
 /// compressed arrays, sparse rows. What a body claims beyond what is ever made of one is for
 /// [`decode`] to refuse.
-pub fn weight(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
+pub fn decoded_bytes(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let is = |format: Format| essence.eq_ignore_ascii_case(format.media_type());
     let weight = if is(Format::Npz) {
-        npz::weight(body, schema)
+        npz::decoded_bytes(body, schema)
     } else if is(Format::RecordIo) {
-        recordio::weight(body, schema)
+        recordio::decoded_bytes(body, schema)
     } else if is(Format::LibSvm) || essence.eq_ignore_ascii_case("text/x-libsvm") {
-        libsvm::weight(body, schema)
+        libsvm::decoded_bytes(body, schema)
     } else {
         None
     };
@@ -231,7 +236,12 @@ pub fn weight(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
 /// How many records have to run one by one, because the reply answers record by record and the
 /// model's outputs do not; `None` where one run for all of them does. `outputs` are those of such a
 /// run, once there was one.
-pub fn apart(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize> {
+pub fn separate_runs(
+    format: Format,
+    plan: &ReplyPlan,
+    signature: &Signature,
+    outputs: Option<&[Value]>,
+) -> Option<usize> {
     let Records::Separable(count) = plan.records else {
         return None;
     };
@@ -253,7 +263,7 @@ pub fn encode(
     model: &str,
     signature: &Signature,
     runs: &[Vec<Value>],
-) -> Result<Encoded, EncodeError> {
+) -> Result<EncodedResponse, EncodeError> {
     let selected = plan.selected(signature);
     if let Some(run) = runs.iter().find(|run| run.len() != selected.len()) {
         return Err(EncodeError::OutputCount {
@@ -281,7 +291,7 @@ pub fn encode(
         (Format::LibSvm, _) => {
             return Err(EncodeError::CannotCarry {
                 format,
-                problem: LIBSVM_IN_ONLY.to_owned(),
+                problem: LIBSVM_REQUESTS_ONLY.to_owned(),
             });
         }
         (Format::JsonLines, _) => json_lines::encode(&plan.lines(format, &selected, runs)?)?,
@@ -290,15 +300,15 @@ pub fn encode(
             json::encode_documents(&plan.lines(format, &selected, runs)?, counts)?
         }
         (Format::Json, Dialect::Rows) => match divide(&selected, plan.records, runs) {
-            Division::ByRecord(by_record) => json::encode_records(&by_record)?,
-            Division::Whole { .. } => json::encode_whole("predictions", &whole(&selected, runs)?)?,
+            RecordDivision::ByRecord(by_record) => json::encode_records(&by_record)?,
+            RecordDivision::Whole { .. } => json::encode_whole("predictions", &whole(&selected, runs)?)?,
         },
         (Format::Json, Dialect::Columns) => json::encode_whole("outputs", &whole(&selected, runs)?)?,
         (Format::Json | Format::TritonBinary | Format::Npy | Format::Npz | Format::Octets, dialect) => {
             return encode_tensors(format, dialect, model, &whole(&selected, runs)?);
         }
     };
-    Ok(Encoded::new(format, body))
+    Ok(EncodedResponse::new(format, body))
 }
 
 /// Writes the outputs in a format that knows tensors only.
@@ -306,8 +316,8 @@ fn encode_tensors(
     format: Format,
     dialect: &Dialect,
     model: &str,
-    outputs: &[Output<'_>],
-) -> Result<Encoded, EncodeError> {
+    outputs: &[NamedOutput<'_>],
+) -> Result<EncodedResponse, EncodeError> {
     // A list of maps is an array where the format has no better word for it.
     let mut arrays = Vec::new();
     if matches!(format, Format::Npy | Format::Npz | Format::Octets) {
@@ -320,10 +330,10 @@ fn encode_tensors(
             })?));
         }
     }
-    let as_arrays: Vec<Output<'_>> = outputs
+    let as_arrays: Vec<NamedOutput<'_>> = outputs
         .iter()
         .zip(&arrays)
-        .map(|(output, value)| Output {
+        .map(|(output, value)| NamedOutput {
             name: output.name,
             value,
         })
@@ -348,9 +358,9 @@ fn encode_tensors(
             let binary = if binary.contains(&true) { binary } else { &[] };
             triton_binary::encode(id, model, &tensors, binary)
         }
-        (Format::Npy, [only]) => Ok(Encoded::new(format, npy::encode(only.name, only.tensor)?)),
-        (Format::Npz, _) => Ok(Encoded::new(format, npz::encode(&tensors)?)),
-        (Format::Octets, [only]) => Ok(Encoded {
+        (Format::Npy, [only]) => Ok(EncodedResponse::new(format, npy::encode(only.name, only.tensor)?)),
+        (Format::Npz, _) => Ok(EncodedResponse::new(format, npz::encode(&tensors)?)),
+        (Format::Octets, [only]) => Ok(EncodedResponse {
             content_type: format.media_type().into(),
             json_bytes: None,
             body: octets::encode(only.name, only.tensor)?,
@@ -366,27 +376,27 @@ fn encode_tensors(
         (Format::Json | Format::JsonLines | Format::Csv | Format::RecordIo | Format::LibSvm, _) => {
             let room = values::json_bytes(outputs);
             let body = open_inference::encode(id, model, &tensors, |_| None, room)?;
-            Ok(Encoded::new(Format::Json, body))
+            Ok(EncodedResponse::new(Format::Json, body))
         }
     }
 }
 
 /// The outputs of the run that answers all records, by name.
-fn whole<'a>(selected: &[&'a OutputSpec], runs: &'a [Vec<Value>]) -> Result<Vec<Output<'a>>, EncodeError> {
+fn whole<'a>(selected: &[&'a OutputSpec], runs: &'a [Vec<Value>]) -> Result<Vec<NamedOutput<'a>>, EncodeError> {
     let [run] = runs else {
         return Err(EncodeError::OutputCount {
             expected: selected.len(),
             given: runs.iter().map(Vec::len).sum(),
         });
     };
-    let output = |(spec, value): (&&'a OutputSpec, &'a Value)| Output {
+    let output = |(spec, value): (&&'a OutputSpec, &'a Value)| NamedOutput {
         name: &spec.name,
         value,
     };
     Ok(selected.iter().zip(run).map(output).collect())
 }
 
-impl Encoded {
+impl EncodedResponse {
     fn new(format: Format, body: Vec<u8>) -> Self {
         Self {
             content_type: format.media_type().into(),

@@ -46,11 +46,11 @@ pub enum TensorError {
 pub struct Tensor {
     data_type: DataType,
     shape: Vec<usize>,
-    data: Data,
+    data: TensorData,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Data {
+enum TensorData {
     Fixed(Bytes),
     Strings(Vec<Bytes>),
 }
@@ -96,7 +96,7 @@ impl Tensor {
         Ok(Self {
             data_type: T::DATA_TYPE,
             shape,
-            data: Data::Fixed(Bytes::from_owner(Elements(values))),
+            data: TensorData::Fixed(Bytes::from_owner(OwnedElements(values))),
         })
     }
 
@@ -107,7 +107,7 @@ impl Tensor {
         Ok(Self {
             data_type: DataType::Bool,
             shape,
-            data: Data::Fixed(Bytes::from(values)),
+            data: TensorData::Fixed(Bytes::from(values)),
         })
     }
 
@@ -124,7 +124,7 @@ impl Tensor {
         Ok(Self {
             data_type,
             shape,
-            data: Data::Fixed(bytes),
+            data: TensorData::Fixed(bytes),
         })
     }
 
@@ -134,7 +134,7 @@ impl Tensor {
         Ok(Self {
             data_type: DataType::String,
             shape,
-            data: Data::Strings(values),
+            data: TensorData::Strings(values),
         })
     }
 
@@ -149,9 +149,9 @@ impl Tensor {
     /// Number of elements.
     pub fn len(&self) -> usize {
         match (&self.data, self.data_type.size()) {
-            (Data::Fixed(bytes), Some(size)) => bytes.len() / size,
-            (Data::Fixed(bytes), None) => bytes.len(),
-            (Data::Strings(values), _) => values.len(),
+            (TensorData::Fixed(bytes), Some(size)) => bytes.len() / size,
+            (TensorData::Fixed(bytes), None) => bytes.len(),
+            (TensorData::Strings(values), _) => values.len(),
         }
     }
 
@@ -162,8 +162,8 @@ impl Tensor {
     /// The elements, when `T` is this tensor's element type.
     pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
         match &self.data {
-            Data::Fixed(bytes) if T::DATA_TYPE == self.data_type => bytemuck::try_cast_slice(bytes).ok(),
-            Data::Fixed(_) | Data::Strings(_) => None,
+            TensorData::Fixed(bytes) if T::DATA_TYPE == self.data_type => bytemuck::try_cast_slice(bytes).ok(),
+            TensorData::Fixed(_) | TensorData::Strings(_) => None,
         }
     }
 
@@ -171,16 +171,16 @@ impl Tensor {
     /// strings.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.data {
-            Data::Fixed(bytes) => Some(bytes),
-            Data::Strings(_) => None,
+            TensorData::Fixed(bytes) => Some(bytes),
+            TensorData::Strings(_) => None,
         }
     }
 
     /// The elements of a string tensor.
     pub fn as_strings(&self) -> Option<&[Bytes]> {
         match &self.data {
-            Data::Strings(values) => Some(values),
-            Data::Fixed(_) => None,
+            TensorData::Strings(values) => Some(values),
+            TensorData::Fixed(_) => None,
         }
     }
 
@@ -194,8 +194,8 @@ impl Tensor {
     /// Bytes that the elements take, about.
     pub fn byte_len(&self) -> usize {
         match &self.data {
-            Data::Fixed(bytes) => bytes.len(),
-            Data::Strings(values) => values.iter().map(|v| v.len() + size_of::<Bytes>()).sum(),
+            TensorData::Fixed(bytes) => bytes.len(),
+            TensorData::Strings(values) => values.iter().map(|v| v.len() + size_of::<Bytes>()).sum(),
         }
     }
 }
@@ -219,13 +219,13 @@ fn check_length(shape: &[usize], given: usize, unit: &'static str, element_size:
 fn realign(bytes: &[u8]) -> Bytes {
     let mut words = vec![0u64; bytes.len().div_ceil(8)];
     bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
-    Bytes::from_owner(Elements(words)).slice(..bytes.len())
+    Bytes::from_owner(OwnedElements(words)).slice(..bytes.len())
 }
 
 /// Lets [`Bytes`] own a typed vector.
-struct Elements<T>(Vec<T>);
+struct OwnedElements<T>(Vec<T>);
 
-impl<T: bytemuck::Pod> AsRef<[u8]> for Elements<T> {
+impl<T: bytemuck::Pod> AsRef<[u8]> for OwnedElements<T> {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }

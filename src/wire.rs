@@ -33,7 +33,7 @@ pub struct LoadRequest {
 
 /// Body of a load's or an unload's 200.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Status {
+pub struct StatusBody {
     pub status: String,
 }
 

@@ -8,15 +8,15 @@
 //! the model's type and shapes fitted as NPY always was.
 
 use super::column::wrong_size;
-use super::error::{DecodeError, InputError, excerpt, takes};
-use super::fit::{Form, fit, mismatch};
-use super::npy::Stored;
+use super::error::{DecodeError, InputError, describe_inputs, excerpt};
+use super::fit::{ShapeForm, fit, mismatch};
+use super::npy::StoredArray;
 use super::schema::Schema;
 use super::sparse::Sparse;
 use crate::tensor::{DataType, Dim, InputSpec, Inputs, Shape, Tensor};
 
 /// An array of a request.
-pub(super) struct Given {
+pub(super) struct RequestArray {
     /// `None` where the format has no names, or the request has one that says nothing.
     pub name: Option<String>,
     pub array: Array,
@@ -24,26 +24,26 @@ pub(super) struct Given {
 
 pub(super) enum Array {
     /// Numbers or strings as NumPy stores them.
-    Stored(Stored),
+    Stored(StoredArray),
     /// A matrix of which only some elements are given.
     Sparse(Sparse),
     /// One row per record; a row is a run of elements whose shape the model knows.
-    Rows(Rows),
+    Rows(FeatureRows),
 }
 
 /// Rows of equally many elements.
-pub(super) struct Rows {
+pub(super) struct FeatureRows {
     pub rows: usize,
     /// Elements of each row.
     pub width: usize,
     /// The shape of a row, where the request says it.
     pub shape: Option<Vec<usize>>,
-    pub elements: Elements,
+    pub elements: RowElements,
 }
 
-pub(super) enum Elements {
+pub(super) enum RowElements {
     /// Under the shape `[rows, width]`.
-    Numbers(Stored),
+    Numbers(StoredArray),
     /// Under the same shape, by row.
     Strings(Vec<bytes::Bytes>),
     /// A matrix of the same shape.
@@ -51,12 +51,12 @@ pub(super) enum Elements {
 }
 
 /// The inputs that `given` makes. `what` is an array of the format, for messages.
-pub(super) fn bind(given: Vec<Given>, schema: &Schema, what: &'static str) -> Result<Inputs, DecodeError> {
+pub(super) fn bind(given: Vec<RequestArray>, schema: &Schema, what: &'static str) -> Result<Inputs, DecodeError> {
     let signature = schema.signature();
     let is_only = given.len() == 1;
-    let mut inputs = schema.places();
-    for Given { name, array } in given {
-        let named = name.as_deref().and_then(|name| schema.find_place(name));
+    let mut inputs = schema.empty_slots();
+    for RequestArray { name, array } in given {
+        let named = name.as_deref().and_then(|name| schema.find_slot(name));
         let index = match (named, &name) {
             (Some(index), _) => index,
             (None, Some(_)) if !is_only && schema.ignores_unknown() => continue,
@@ -64,7 +64,7 @@ pub(super) fn bind(given: Vec<Given>, schema: &Schema, what: &'static str) -> Re
                 return Err(InputError::Unknown {
                     name: excerpt(name),
                     at: String::new(),
-                    takes: takes(signature),
+                    takes: describe_inputs(signature),
                 }
                 .into());
             }
@@ -72,16 +72,16 @@ pub(super) fn bind(given: Vec<Given>, schema: &Schema, what: &'static str) -> Re
                 Some(name) => InputError::Unknown {
                     name: excerpt(name),
                     at: String::new(),
-                    takes: takes(signature),
+                    takes: describe_inputs(signature),
                 },
                 None => InputError::Unnamed {
                     what,
-                    takes: takes(signature),
+                    takes: describe_inputs(signature),
                     instead: "send application/x-npz or application/json with the inputs by name",
                 },
             })?,
         };
-        let (spec, place) = (schema.at_place(index), &mut inputs[index]);
+        let (spec, place) = (schema.input_at(index), &mut inputs[index]);
         if place.is_some() {
             return Err(InputError::Duplicate {
                 name: excerpt(&spec.name),
@@ -100,7 +100,8 @@ impl Array {
             Self::Stored(stored) => of_stored(spec, &stored),
             Self::Sparse(sparse) => {
                 let given = || format!("a sparse matrix of shape {}", Shape(&sparse.shape()));
-                let shape = fit(spec, sparse.shape().to_vec(), Form::Whole).map_err(|_| mismatch(spec, given()))?;
+                let shape =
+                    fit(spec, sparse.shape().to_vec(), ShapeForm::Whole).map_err(|_| mismatch(spec, given()))?;
                 reshaped(spec, sparse.dense(spec)?, shape)
             }
             Self::Rows(rows) => rows.tensor(spec),
@@ -108,11 +109,11 @@ impl Array {
     }
 }
 
-fn of_stored(spec: &InputSpec, stored: &Stored) -> Result<Tensor, DecodeError> {
+fn of_stored(spec: &InputSpec, stored: &StoredArray) -> Result<Tensor, DecodeError> {
     if (stored.data_type() == DataType::String) != (spec.data_type == DataType::String) {
         return Err(mismatch(spec, stored.given()).into());
     }
-    let shape = fit(spec, stored.shape().to_vec(), Form::Whole).map_err(|_| mismatch(spec, stored.given()))?;
+    let shape = fit(spec, stored.shape().to_vec(), ShapeForm::Whole).map_err(|_| mismatch(spec, stored.given()))?;
     reshaped(spec, stored.tensor(spec)?, shape)
 }
 
@@ -120,25 +121,25 @@ fn reshaped(spec: &InputSpec, tensor: Tensor, shape: Vec<usize>) -> Result<Tenso
     tensor.reshape(shape).map_err(|error| wrong_size(spec, &error).into())
 }
 
-impl Rows {
+impl FeatureRows {
     fn tensor(self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
         let shape = self.shape(spec);
         let given = |data_type: DataType| mismatch(spec, format_args!("{data_type}{}", Shape(&shape)));
         let tensor = match self.elements {
-            Elements::Strings(_) if spec.data_type != DataType::String => return Err(given(DataType::String).into()),
-            Elements::Numbers(stored) if spec.data_type == DataType::String => {
+            RowElements::Strings(_) if spec.data_type != DataType::String => return Err(given(DataType::String).into()),
+            RowElements::Numbers(stored) if spec.data_type == DataType::String => {
                 return Err(given(stored.data_type()).into());
             }
-            Elements::Strings(items) => {
-                let fitted = fit(spec, shape.clone(), Form::Rows).map_err(|_| given(DataType::String))?;
+            RowElements::Strings(items) => {
+                let fitted = fit(spec, shape.clone(), ShapeForm::Rows).map_err(|_| given(DataType::String))?;
                 return Tensor::from_strings(fitted, items).map_err(|error| wrong_size(spec, &error).into());
             }
-            Elements::Numbers(stored) => {
-                let fitted = fit(spec, shape.clone(), Form::Rows).map_err(|_| given(stored.data_type()))?;
+            RowElements::Numbers(stored) => {
+                let fitted = fit(spec, shape.clone(), ShapeForm::Rows).map_err(|_| given(stored.data_type()))?;
                 (stored.tensor(spec)?, fitted)
             }
-            Elements::Sparse(sparse) => {
-                let fitted = fit(spec, shape.clone(), Form::Rows)
+            RowElements::Sparse(sparse) => {
+                let fitted = fit(spec, shape.clone(), ShapeForm::Rows)
                     .map_err(|_| mismatch(spec, format_args!("sparse rows of shape {}", Shape(&shape))))?;
                 (sparse.dense(spec)?, fitted)
             }
@@ -179,16 +180,16 @@ pub(super) fn product(sizes: &[usize]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::schema::{Additions, InputDefault, InputRule};
+    use crate::codec::schema::{InputDefault, InputRule, SchemaAdditions};
     use crate::codec::testing::{input, signature, tensor};
     use crate::tensor::DataType::{F32, F64, I64};
     use bytes::Bytes;
 
-    fn array(name: Option<&str>, shape: &[usize], values: &[f64]) -> Given {
+    fn array(name: Option<&str>, shape: &[usize], values: &[f64]) -> RequestArray {
         let data = Bytes::copy_from_slice(bytemuck::cast_slice(values));
-        Given {
+        RequestArray {
             name: name.map(str::to_owned),
-            array: Array::Stored(Stored::plain(F64, shape.to_vec(), data).unwrap()),
+            array: Array::Stored(StoredArray::plain(F64, shape.to_vec(), data).unwrap()),
         }
     }
 
@@ -202,9 +203,9 @@ mod tests {
         };
         Schema::new(
             signature,
-            Additions {
+            SchemaAdditions {
                 rules: vec![InputRule::default(), rule],
-                ..Additions::default()
+                ..SchemaAdditions::default()
             },
         )
     }
@@ -249,11 +250,11 @@ mod tests {
     fn rows_take_the_shape_that_the_model_has() {
         let rows = |dims: &[i64], width: usize, shape: Option<Vec<usize>>| {
             let data = Bytes::from(vec![0; 2 * width * 8]);
-            let rows = Rows {
+            let rows = FeatureRows {
                 rows: 2,
                 width,
                 shape,
-                elements: Elements::Numbers(Stored::plain(F64, vec![2, width], data).unwrap()),
+                elements: RowElements::Numbers(StoredArray::plain(F64, vec![2, width], data).unwrap()),
             };
             rows.tensor(&input("x", F32, dims))
                 .map(|tensor| tensor.shape().to_vec())

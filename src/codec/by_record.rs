@@ -8,7 +8,7 @@ use crate::codec::values::{value_bytes, write_key, write_row, write_value};
 use crate::tensor::{OutputRows, OutputSpec, Records, Value};
 
 /// How the outputs of a request's runs belong to its records.
-pub(super) enum Division<'a> {
+pub(super) enum RecordDivision<'a> {
     ByRecord(ByRecord<'a>),
     /// The outputs of one run belong to so many records together.
     Whole {
@@ -18,14 +18,14 @@ pub(super) enum Division<'a> {
 
 /// The outputs of each record.
 pub(super) struct ByRecord<'a> {
-    columns: Vec<Column<'a>>,
+    columns: Vec<OutputColumn<'a>>,
     runs: &'a [Vec<Value>],
     count: usize,
     /// One run has answered all records, of which there are none or several.
     is_joint: bool,
 }
 
-struct Column<'a> {
+struct OutputColumn<'a> {
     spec: &'a OutputSpec,
     /// The name as JSON, with the colon after it.
     key: Vec<u8>,
@@ -33,7 +33,7 @@ struct Column<'a> {
 }
 
 /// What an output says of one record.
-pub(super) enum Part<'a> {
+pub(super) enum RecordPart<'a> {
     Entry(&'a Value, usize),
     Whole(&'a Value),
 }
@@ -45,28 +45,28 @@ pub(super) fn has_entries<'a>(mut outputs: impl Iterator<Item = &'a Value>, coun
 
 /// Takes apart the outputs of `runs`, of which there is one for all records or one for each. Each run has a value for
 /// each of `specs`.
-pub(super) fn divide<'a>(specs: &[&'a OutputSpec], records: Records, runs: &'a [Vec<Value>]) -> Division<'a> {
+pub(super) fn divide<'a>(specs: &[&'a OutputSpec], records: Records, runs: &'a [Vec<Value>]) -> RecordDivision<'a> {
     let count = match records {
         Records::Separable(count) | Records::Together(count) => count,
-        Records::One => return Division::Whole { records: 1 },
+        Records::One => return RecordDivision::Whole { records: 1 },
     };
     let is_joint = runs.len() == 1 && count != 1;
     if !is_joint && runs.len() != count {
-        return Division::Whole { records: count };
+        return RecordDivision::Whole { records: count };
     }
     let entries = if is_joint { count } else { 1 };
-    let columns: Vec<Column<'a>> = specs
+    let columns: Vec<OutputColumn<'a>> = specs
         .iter()
         .enumerate()
         .map(|(index, &spec)| {
             let values = runs.iter().filter_map(|run| run.get(index));
-            Column::new(spec, spec.rows == OutputRows::Whole || !has_entries(values, entries))
+            OutputColumn::new(spec, spec.rows == OutputRows::Whole || !has_entries(values, entries))
         })
         .collect();
     if is_joint && columns.iter().any(|column| column.is_whole) {
-        return Division::Whole { records: count };
+        return RecordDivision::Whole { records: count };
     }
-    Division::ByRecord(ByRecord {
+    RecordDivision::ByRecord(ByRecord {
         columns,
         runs,
         count,
@@ -74,7 +74,7 @@ pub(super) fn divide<'a>(specs: &[&'a OutputSpec], records: Records, runs: &'a [
     })
 }
 
-impl<'a> Column<'a> {
+impl<'a> OutputColumn<'a> {
     fn new(spec: &'a OutputSpec, is_whole: bool) -> Self {
         let mut key = Vec::with_capacity(spec.name.len() + 3);
         write_key(&spec.name, &mut key);
@@ -86,7 +86,7 @@ impl<'a> ByRecord<'a> {
     /// The outputs of one run as those of one record.
     pub fn one(specs: &[&'a OutputSpec], runs: &'a [Vec<Value>]) -> Self {
         Self {
-            columns: specs.iter().map(|&spec| Column::new(spec, true)).collect(),
+            columns: specs.iter().map(|&spec| OutputColumn::new(spec, true)).collect(),
             runs,
             count: runs.len().min(1),
             is_joint: false,
@@ -106,14 +106,14 @@ impl<'a> ByRecord<'a> {
     }
 
     /// For each output what it says of a record.
-    pub fn parts(&self, record: usize) -> impl Iterator<Item = (&'a OutputSpec, Part<'a>)> {
+    pub fn parts(&self, record: usize) -> impl Iterator<Item = (&'a OutputSpec, RecordPart<'a>)> {
         let (run, entry) = if self.is_joint { (0, record) } else { (record, 0) };
         let values = self.runs[run].iter();
         self.columns.iter().zip(values).map(move |(column, value)| {
             let part = if column.is_whole {
-                Part::Whole(value)
+                RecordPart::Whole(value)
             } else {
-                Part::Entry(value, entry)
+                RecordPart::Entry(value, entry)
             };
             (column.spec, part)
         })
@@ -145,7 +145,7 @@ impl<'a> ByRecord<'a> {
     }
 }
 
-impl Part<'_> {
+impl RecordPart<'_> {
     fn write_json(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Entry(value, entry) => write_row(value, entry, out),
@@ -175,8 +175,8 @@ mod tests {
             })
             .collect();
         match divide(&[&spec], records, &runs) {
-            Division::Whole { records } => Err(records),
-            Division::ByRecord(by_record) => Ok((0..by_record.count())
+            RecordDivision::Whole { records } => Err(records),
+            RecordDivision::ByRecord(by_record) => Ok((0..by_record.count())
                 .map(|record| {
                     let mut out = Vec::new();
                     by_record.write_json(record, &mut out);

@@ -8,12 +8,12 @@ use std::fmt::{self, Write};
 
 use jiter::Peek;
 
-use crate::codec::element::{Kind, read_json, with_kind};
-use crate::codec::error::{DecodeError, Fault, InputError, clipped, excerpt};
-use crate::codec::fit::{Form, fit, mismatch};
-use crate::codec::json_reader::{Reader, too_deep};
-use crate::codec::numbers::{MAX_STRINGS, Problem};
-use crate::codec::room;
+use crate::codec::alloc;
+use crate::codec::element::{ElementKind, read_json, with_kind};
+use crate::codec::error::{BoxedDecodeError, DecodeError, InputError, clipped, excerpt};
+use crate::codec::fit::{ShapeForm, fit, mismatch};
+use crate::codec::json_reader::{JsonReader, too_deep};
+use crate::codec::numbers::{MAX_STRINGS, ValueProblem};
 use crate::tensor::{DataType, Dim, InputSpec, Shape, Tensor, TensorError};
 
 /// Deepest nesting of arrays; also the highest rank that can be given.
@@ -24,46 +24,46 @@ const MAX_ROOM: usize = 1 << 16;
 const MAX_PATH: usize = 8;
 
 /// An input being read, whatever its element type.
-pub(super) trait Column {
+pub(super) trait ColumnBuilder {
     /// Reads the value that `first` begins, inside of `outer` arrays (0 or 1) that the caller walks
     /// through.
-    fn read(&mut self, reader: &mut Reader<'_>, first: Peek, outer: usize) -> Result<(), Fault>;
+    fn read(&mut self, reader: &mut JsonReader<'_>, first: Peek, outer: usize) -> Result<(), BoxedDecodeError>;
     /// Adds an element from a CSV cell.
-    fn push_cell(&mut self, cell: &str) -> Result<(), Problem>;
+    fn push_cell(&mut self, cell: &str) -> Result<(), ValueProblem>;
     /// The tensor, shaped as it was nested and fitted to the model's shape.
-    fn finish(self: Box<Self>, form: Form) -> Result<Tensor, DecodeError>;
+    fn finish(self: Box<Self>, form: ShapeForm) -> Result<Tensor, DecodeError>;
     /// The tensor of `count` rows that were read one after the other. `has_records` says whether
     /// the model has inputs whose first axis counts records: an input that has none then is given
     /// whole in every row, or has the records on another axis.
     fn finish_rows(self: Box<Self>, count: usize, has_records: bool) -> Result<Tensor, DecodeError>;
     /// The tensor under a shape that is known otherwise.
-    fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: Form) -> Result<Tensor, DecodeError>;
+    fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: ShapeForm) -> Result<Tensor, DecodeError>;
 }
 
 /// Starts an input that `most` elements are expected for at most; room is made for one row or them,
 /// whichever is less.
-pub(super) fn column(spec: &InputSpec, most: usize) -> Box<dyn Column + '_> {
+pub(super) fn column_builder(spec: &InputSpec, most: usize) -> Box<dyn ColumnBuilder + '_> {
     let fixed = spec.dims.iter().flatten().filter_map(|dim| match dim {
         Dim::Fixed(size) => Some(*size),
         Dim::Dynamic(_) => None,
     });
     let one_row = fixed.fold(1usize, usize::saturating_mul);
     let room = one_row.min(most).min(MAX_ROOM);
-    with_kind!(spec.data_type, K => Box::new(Typed::<K> {
+    with_kind!(spec.data_type, K => Box::new(TypedColumn::<K> {
         spec,
-        axes: Axes::default(),
+        axes: NestedAxes::default(),
         items: Vec::with_capacity(room),
     }))
 }
 
-struct Typed<'s, K: Kind> {
+struct TypedColumn<'s, K: ElementKind> {
     spec: &'s InputSpec,
-    axes: Axes,
+    axes: NestedAxes,
     items: Vec<K::Item>,
 }
 
-impl<K: Kind> Column for Typed<'_, K> {
-    fn read(&mut self, reader: &mut Reader<'_>, first: Peek, outer: usize) -> Result<(), Fault> {
+impl<K: ElementKind> ColumnBuilder for TypedColumn<'_, K> {
+    fn read(&mut self, reader: &mut JsonReader<'_>, first: Peek, outer: usize) -> Result<(), BoxedDecodeError> {
         let mut peek = first;
         self.axes.enter(outer);
         loop {
@@ -82,7 +82,7 @@ impl<K: Kind> Column for Typed<'_, K> {
                 self.axes.leaf().map_err(|uneven| self.uneven(reader, &uneven))?;
                 let in_array = self.axes.depth > outer;
                 let plain = reader.numbers(in_array, |number| {
-                    let item = K::from_decimal(number).filter(|_| room::for_one_more(&mut self.items).is_ok());
+                    let item = K::from_decimal(number).filter(|_| alloc::reserve_one(&mut self.items).is_ok());
                     item.map(|item| self.items.push(item)).is_some()
                 });
                 match plain.checked_sub(1) {
@@ -105,14 +105,14 @@ impl<K: Kind> Column for Typed<'_, K> {
         }
     }
 
-    fn push_cell(&mut self, cell: &str) -> Result<(), Problem> {
+    fn push_cell(&mut self, cell: &str) -> Result<(), ValueProblem> {
         self.check_count()?;
-        room::for_one_more(&mut self.items).map_err(|_| Problem::NoMemory)?;
+        alloc::reserve_one(&mut self.items).map_err(|_| ValueProblem::NoMemory)?;
         self.items.push(K::from_cell(cell)?);
         Ok(())
     }
 
-    fn finish(self: Box<Self>, form: Form) -> Result<Tensor, DecodeError> {
+    fn finish(self: Box<Self>, form: ShapeForm) -> Result<Tensor, DecodeError> {
         let shape = self.axes.shape();
         self.finish_shaped(shape, form)
     }
@@ -120,9 +120,9 @@ impl<K: Kind> Column for Typed<'_, K> {
     fn finish_rows(mut self: Box<Self>, count: usize, has_records: bool) -> Result<Tensor, DecodeError> {
         let shape = self.axes.shape();
         let is_stacked =
-            self.spec.has_record_axis() || !has_records && fit(self.spec, shape.clone(), Form::Rows).is_ok();
+            self.spec.has_record_axis() || !has_records && fit(self.spec, shape.clone(), ShapeForm::Rows).is_ok();
         if is_stacked || shape.first() != Some(&count) {
-            return self.finish_shaped(shape, Form::Rows);
+            return self.finish_shaped(shape, ShapeForm::Rows);
         }
         let row = &shape[1..];
         if self.spec.accepts(row) {
@@ -138,14 +138,14 @@ impl<K: Kind> Column for Typed<'_, K> {
             }
             self.items.truncate(length);
             let row = row.to_vec();
-            return self.finish_shaped(row, Form::Declared);
+            return self.finish_shaped(row, ShapeForm::Declared);
         }
         if let Some(axis) = records_axis(self.spec, row) {
             let mut moved = row.to_vec();
             moved.insert(axis, count);
             let inner: usize = row[axis..].iter().product();
             let length: usize = row.iter().product();
-            let mut items = room::for_all(self.items.len())?;
+            let mut items = alloc::with_capacity(self.items.len())?;
             for outer in 0..length.checked_div(inner).unwrap_or(0) {
                 for record in 0..count {
                     let start = record * length + outer * inner;
@@ -153,12 +153,12 @@ impl<K: Kind> Column for Typed<'_, K> {
                 }
             }
             self.items = items;
-            return self.finish_shaped(moved, Form::Declared);
+            return self.finish_shaped(moved, ShapeForm::Declared);
         }
-        self.finish_shaped(shape, Form::Rows)
+        self.finish_shaped(shape, ShapeForm::Rows)
     }
 
-    fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: Form) -> Result<Tensor, DecodeError> {
+    fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: ShapeForm) -> Result<Tensor, DecodeError> {
         let shape = fit(self.spec, shape, form)
             .map_err(|shape| mismatch(self.spec, format_args!("an array of shape {}", Shape(&shape))))?;
         K::tensor(shape, self.items).map_err(|error| wrong_size(self.spec, &error).into())
@@ -188,17 +188,17 @@ pub(super) fn wrong_size(spec: &InputSpec, error: &TensorError) -> InputError {
     }
 }
 
-impl<K: Kind> Typed<'_, K> {
-    fn check_count(&self) -> Result<(), Problem> {
+impl<K: ElementKind> TypedColumn<'_, K> {
+    fn check_count(&self) -> Result<(), ValueProblem> {
         if K::DATA_TYPE == DataType::String && self.items.len() >= MAX_STRINGS {
-            return Err(Problem::TooManyStrings);
+            return Err(ValueProblem::TooManyStrings);
         }
         Ok(())
     }
 
-    fn read_one(&mut self, reader: &mut Reader<'_>, first: Peek) -> Result<(), Fault> {
+    fn read_one(&mut self, reader: &mut JsonReader<'_>, first: Peek) -> Result<(), BoxedDecodeError> {
         let start = reader.position();
-        room::for_one_more(&mut self.items)?;
+        alloc::reserve_one(&mut self.items)?;
         match self.check_count().and(read_json::<K>(reader, first)?) {
             Ok(item) => self.items.push(item),
             Err(problem) => return Err(self.unusable(reader, start, first, problem)),
@@ -207,13 +207,13 @@ impl<K: Kind> Typed<'_, K> {
     }
 
     #[cold]
-    fn uneven(&self, reader: &Reader<'_>, uneven: &Uneven) -> Fault {
+    fn uneven(&self, reader: &JsonReader<'_>, uneven: &Uneven) -> BoxedDecodeError {
         self.fault(reader, uneven.to_string())
     }
 
     /// The value that `peek` began at `start` is no element of this type.
     #[cold]
-    fn unusable(&self, reader: &Reader<'_>, start: usize, peek: Peek, problem: Problem) -> Fault {
+    fn unusable(&self, reader: &JsonReader<'_>, start: usize, peek: Peek, problem: ValueProblem) -> BoxedDecodeError {
         let given = match peek {
             Peek::Object => "an object".to_owned(),
             Peek::String => format!("the string {}", excerpt(reader.since(start).trim_matches('"'))),
@@ -222,7 +222,7 @@ impl<K: Kind> Typed<'_, K> {
         self.fault(reader, problem.describe(&given, self.spec.data_type))
     }
 
-    fn fault(&self, reader: &Reader<'_>, problem: String) -> Fault {
+    fn fault(&self, reader: &JsonReader<'_>, problem: String) -> BoxedDecodeError {
         InputError::Value {
             name: excerpt(&self.spec.name),
             at: self.axes.place(reader.line_number()),
@@ -234,7 +234,7 @@ impl<K: Kind> Typed<'_, K> {
 
 /// The shape of nested arrays: how long the arrays at each depth are, and how far the open ones
 /// have got.
-struct Axes {
+struct NestedAxes {
     /// Arrays that are open.
     depth: usize,
     /// The greatest depth so far.
@@ -246,7 +246,7 @@ struct Axes {
     counts: [usize; MAX_DEPTH],
 }
 
-/// Arrays of different lengths or depths; the value that differs stands inside of [`Axes::depth`]
+/// Arrays of different lengths or depths; the value that differs stands inside of [`NestedAxes::depth`]
 /// arrays.
 enum Uneven {
     ArrayForValue,
@@ -269,7 +269,7 @@ impl fmt::Display for Uneven {
     }
 }
 
-impl Default for Axes {
+impl Default for NestedAxes {
     fn default() -> Self {
         Self {
             depth: 0,
@@ -281,7 +281,7 @@ impl Default for Axes {
     }
 }
 
-impl Axes {
+impl NestedAxes {
     /// Begins a value inside of `outer` arrays.
     fn enter(&mut self, outer: usize) {
         self.depth = outer;

@@ -17,17 +17,17 @@ mod records;
 use bytes::Bytes;
 
 use self::header::{FirstLine, first_line};
-use self::records::Records;
-use crate::codec::by_record::{ByRecord, Part};
+use self::records::CsvRecords;
+use crate::codec::alloc;
+use crate::codec::by_record::{ByRecord, RecordPart};
 use crate::codec::error::{DecodeError, EncodeError, excerpt};
 use crate::codec::json_reader::utf8;
-use crate::codec::room;
-use crate::codec::table::{Layout, Rows};
+use crate::codec::table::{TableLayout, TableRows};
 use crate::codec::values::{write_all_cells, write_cells};
-use crate::codec::{Format, ReplyPlan, Request, Schema};
+use crate::codec::{DecodedRequest, Format, ReplyPlan, Schema};
 use crate::tensor::{Dim, OutputRows, OutputSpec, Value, ValueType};
 
-pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema, told: CsvParameters) -> Result<DecodedRequest, DecodeError> {
     let text = utf8(Format::Csv, body)?;
     // Excel writes a byte order mark before UTF-8.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -37,7 +37,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
         Some(delimiter) => delimiter,
         None => delimiter_of(text, schema, header),
     };
-    let mut records = Records::new(text, delimiter, schema.most_cells());
+    let mut records = CsvRecords::new(text, delimiter, schema.most_cells());
     let mut cells = Vec::new();
     let no_rows = || Err(malformed("it has no rows".to_owned()));
     if !records.read(&mut cells).map_err(malformed)? {
@@ -54,9 +54,9 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
     };
     let layout = match layout {
         Some(layout) => layout,
-        None => Layout::by_position(schema, records.width).map_err(|problem| schema.layout_error(problem))?,
+        None => TableLayout::by_position(schema, records.width).map_err(|problem| schema.layout_error(problem))?,
     };
-    let mut rows = Rows::new(schema, layout, body.len());
+    let mut rows = TableRows::new(schema, layout, body.len());
     loop {
         rows.check_width(records.width)?;
         rows.push_text(&cells)?;
@@ -65,7 +65,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
         }
     }
     let (inputs, count) = rows.finish()?;
-    Ok(Request::new(
+    Ok(DecodedRequest::new(
         schema.complete(inputs, Some(count))?,
         ReplyPlan::counted(count),
     ))
@@ -73,13 +73,13 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
 
 /// The parameters of a CSV media type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct CsvParameters {
     /// Whether the first line is a header.
     pub header: Option<bool>,
     pub delimiter: Option<u8>,
 }
 
-impl Told {
+impl CsvParameters {
     /// Reads the parameters `header` and `delimiter`. The error is a sentence for the caller.
     pub fn parse(header: Option<&str>, delimiter: Option<&str>) -> Result<Self, &'static str> {
         let header = match header {
@@ -109,7 +109,7 @@ fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
     let reads = |delimiter: u8| {
         let mut cells = Vec::new();
         if !matches!(
-            Records::new(text, delimiter, schema.most_cells()).read(&mut cells),
+            CsvRecords::new(text, delimiter, schema.most_cells()).read(&mut cells),
             Ok(true)
         ) {
             return false;
@@ -118,9 +118,9 @@ fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
         is_plain
             && match first_line(schema, &cells, header) {
                 Ok(FirstLine::Header(Some(_))) => true,
-                Ok(FirstLine::Header(None)) => Layout::by_position(schema, cells.len()).is_ok(),
+                Ok(FirstLine::Header(None)) => TableLayout::by_position(schema, cells.len()).is_ok(),
                 Ok(FirstLine::Record) => {
-                    Layout::by_position(schema, cells.len()).is_ok_and(|layout| layout.reads(schema, &cells))
+                    TableLayout::by_position(schema, cells.len()).is_ok_and(|layout| layout.reads(schema, &cells))
                 }
                 Err(_) => false,
             }
@@ -172,7 +172,7 @@ fn nested(name: &str) -> String {
 }
 
 pub(super) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(records.json_bytes())?;
+    let mut out = alloc::with_capacity(records.json_bytes())?;
     for record in 0..records.count() {
         write_line(records, record, &mut out).map_err(|problem| EncodeError::CannotCarry {
             format: Format::Csv,
@@ -186,8 +186,8 @@ fn write_line(records: &ByRecord<'_>, record: usize, out: &mut Vec<u8>) -> Resul
     let (mut is_empty, mut open) = (true, 0);
     for (spec, part) in records.parts(record) {
         match part {
-            Part::Entry(value, entry) => write_cells(value, entry, &mut is_empty, out),
-            Part::Whole(value) => {
+            RecordPart::Entry(value, entry) => write_cells(value, entry, &mut is_empty, out),
+            RecordPart::Whole(value) => {
                 if !is_flat(value) {
                     return Err(nested(&spec.name));
                 }

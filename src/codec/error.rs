@@ -21,7 +21,7 @@ const LIST_BYTES: usize = 360;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// CT-4: 415.
-    #[error("content type {given} is not supported; send one of {}", supported())]
+    #[error("content type {given} is not supported; send one of {}", request_types())]
     UnsupportedMediaType { given: String },
     /// CT-1: 415.
     #[error("charset {given} is not supported; send the body as utf-8 or iso-8859-1")]
@@ -75,7 +75,10 @@ pub enum InputError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// CT-4: 406.
-    #[error("none of the types in Accept {accept} can be given; accept one of {}", written())]
+    #[error(
+        "none of the types in Accept {accept} can be given; accept one of {}",
+        response_types()
+    )]
     NotAcceptable { accept: String },
     /// The form exists, but these outputs do not fit into it: 406.
     #[error("the outputs cannot be given as {}: {problem}", format.media_type())]
@@ -90,15 +93,15 @@ pub enum EncodeError {
 
 /// An error on its way out of a loop over elements: one word wide, so that the good path stays in
 /// registers.
-pub(super) type Fault = Box<DecodeError>;
+pub(super) type BoxedDecodeError = Box<DecodeError>;
 
-impl From<Fault> for DecodeError {
-    fn from(fault: Fault) -> Self {
+impl From<BoxedDecodeError> for DecodeError {
+    fn from(fault: BoxedDecodeError) -> Self {
         *fault
     }
 }
 
-impl From<InputError> for Fault {
+impl From<InputError> for BoxedDecodeError {
     #[cold]
     fn from(error: InputError) -> Self {
         Box::new(DecodeError::Input(error))
@@ -115,12 +118,12 @@ impl DecodeError {
     }
 }
 
-fn written() -> String {
+fn response_types() -> String {
     let written = Format::ALL.into_iter().filter(|format| format.is_written());
     written.map(Format::media_type).collect::<Vec<_>>().join(", ")
 }
 
-fn supported() -> String {
+fn request_types() -> String {
     Format::ALL.map(Format::media_type).join(", ")
 }
 
@@ -183,7 +186,7 @@ pub(super) fn type_text(value_type: impl fmt::Display) -> String {
 }
 
 /// What the model takes: `"x" float32[batch, 32], "y" int64[batch] and 198 more`.
-pub fn takes(signature: &Signature) -> String {
+pub fn describe_inputs(signature: &Signature) -> String {
     listed(
         signature
             .inputs
@@ -193,7 +196,7 @@ pub fn takes(signature: &Signature) -> String {
 }
 
 /// What the model gives, as [`takes`].
-pub fn gives(signature: &Signature) -> String {
+pub fn describe_outputs(signature: &Signature) -> String {
     listed(
         signature
             .outputs
@@ -247,10 +250,10 @@ mod tests {
                 .collect(),
             outputs: vec![],
         };
-        let text = takes(&signature);
+        let text = describe_inputs(&signature);
         assert!(text.len() < LIST_BYTES + 20, "{}", text.len());
         assert!(text.ends_with("more"), "{text}");
-        assert_eq!(gives(&signature), "nothing");
+        assert_eq!(describe_outputs(&signature), "nothing");
     }
 
     #[test]

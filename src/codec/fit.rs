@@ -2,20 +2,20 @@
 //!
 //! People leave out axes that say nothing: one row without the axis of rows, a column of single values without the
 //! axis of columns. How a form is read decides what a missing axis can mean, so leniency belongs to the form
-//! ([`Form`]), not to the model. A shape that fits as it is is never changed, and no axis is ever removed.
+//! ([`ShapeForm`]), not to the model. A shape that fits as it is is never changed, and no axis is ever removed.
 
 use crate::codec::error::{InputError, excerpt, type_text};
 use crate::tensor::{Dim, InputSpec};
 
 /// How a shape came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ShapeForm {
     /// Declared by the caller (OIP): taken at its word.
     Declared,
     /// A stack of instances, one per row: the first axis is there, so an axis of size 1 at the end is what can be
     /// missing (`[N]` for a model that takes `[N, 1]`, as scikit-learn exports have for each column).
     Rows,
-    /// One array (bare JSON, column form, CSV, NPY): a single row without its first axis, else as [`Form::Rows`].
+    /// One array (bare JSON, column form, CSV, NPY): a single row without its first axis, else as [`ShapeForm::Rows`].
     Whole,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn is_overclaimed(shape: &[usize]) -> bool {
 }
 
 /// The shape under which an array of `shape` is given to the model.
-pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: Form) -> Result<Vec<usize>, Vec<usize>> {
+pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: ShapeForm) -> Result<Vec<usize>, Vec<usize>> {
     if is_overclaimed(&shape) {
         return Err(shape);
     }
@@ -39,7 +39,7 @@ pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: Form) -> Result<Vec
         return Ok(shape);
     }
     let Some(dims) = &spec.dims else { return Ok(shape) };
-    if form == Form::Declared || shape.len() >= dims.len() {
+    if form == ShapeForm::Declared || shape.len() >= dims.len() {
         return Err(shape);
     }
     if shape.last() == Some(&0) {
@@ -50,10 +50,10 @@ pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: Form) -> Result<Vec
             Dim::Dynamic(_) => 0,
         }));
         if spec.accepts(&filled) {
-            return fit(spec, filled, Form::Declared).map_err(|_| shape);
+            return fit(spec, filled, ShapeForm::Declared).map_err(|_| shape);
         }
     }
-    if form == Form::Whole {
+    if form == ShapeForm::Whole {
         let one_row: Vec<usize> = std::iter::once(1).chain(shape.iter().copied()).collect();
         if spec.accepts(&one_row) {
             return Ok(one_row);
@@ -97,9 +97,9 @@ mod tests {
 
     #[test]
     fn a_missing_axis_is_added_where_the_form_allows_it() {
-        use Form::{Declared, Rows, Whole};
+        use ShapeForm::{Declared, Rows, Whole};
         // Model dims (-1 is dynamic), form, given, expected.
-        type Case<'a> = (&'a [i64], Form, &'a [usize], Option<&'a [usize]>);
+        type Case<'a> = (&'a [i64], ShapeForm, &'a [usize], Option<&'a [usize]>);
         let table: [Case; 24] = [
             (&[-1, 4], Whole, &[2, 4], Some(&[2, 4])),
             (&[-1, 4], Whole, &[4], Some(&[1, 4])),
@@ -139,7 +139,7 @@ mod tests {
             ..spec(&[])
         };
         for shape in [vec![], vec![3], vec![2, 0, 5]] {
-            assert_eq!(fit(&unknown, shape.clone(), Form::Rows), Ok(shape));
+            assert_eq!(fit(&unknown, shape.clone(), ShapeForm::Rows), Ok(shape));
         }
     }
 
@@ -149,8 +149,8 @@ mod tests {
             dims: None,
             ..spec(&[])
         };
-        assert!(fit(&unknown, vec![1 << 20, 0], Form::Declared).is_ok());
-        assert!(fit(&unknown, vec![(1 << 20) + 1, 0], Form::Declared).is_err());
-        assert!(fit(&unknown, vec![0, 1 << 40, 1 << 40], Form::Whole).is_err());
+        assert!(fit(&unknown, vec![1 << 20, 0], ShapeForm::Declared).is_ok());
+        assert!(fit(&unknown, vec![(1 << 20) + 1, 0], ShapeForm::Declared).is_err());
+        assert!(fit(&unknown, vec![0, 1 << 40, 1 << 40], ShapeForm::Whole).is_err());
     }
 }

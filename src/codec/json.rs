@@ -21,24 +21,24 @@ mod reply;
 use bytes::Bytes;
 use jiter::Peek;
 
+use crate::codec::alloc;
 use crate::codec::by_record::ByRecord;
-use crate::codec::column::column;
-use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, excerpt, takes};
-use crate::codec::fit::Form;
-use crate::codec::json_reader::Reader;
-use crate::codec::open_inference::{self, Envelope, Tail};
-use crate::codec::room;
-use crate::codec::rows::{Rows, duplicate_input, is_binary_string, unknown_input};
-use crate::codec::schema::{FEATURES, Target};
-use crate::codec::values::{Output, json_bytes, write_key, write_row, write_value};
-use crate::codec::{Dialect, Documents, Format, ReplyPlan, Request, Schema};
+use crate::codec::column::column_builder;
+use crate::codec::error::{BoxedDecodeError, DecodeError, EncodeError, InputError, describe_inputs, excerpt};
+use crate::codec::fit::ShapeForm;
+use crate::codec::json_reader::JsonReader;
+use crate::codec::open_inference::{self, BinaryTail, Envelope};
+use crate::codec::rows::{InstanceRows, duplicate_input, is_binary_string, unknown_input};
+use crate::codec::schema::{FEATURES, NameTarget};
+use crate::codec::values::{NamedOutput, json_bytes, write_key, write_row, write_value};
+use crate::codec::{DecodedRequest, Dialect, Documents, Format, ReplyPlan, Schema};
 use crate::tensor::{Inputs, Records, Tensor};
 
 const FORMS: &str = "it must be an array of instances, an object with \"instances\" or \"inputs\", or one of the other forms \
                      in docs/formats.md";
 
-pub(super) fn decode(body: &Bytes, schema: &Schema, documents: Documents) -> Result<Request, DecodeError> {
-    let mut reader = Reader::new(Format::Json, body)?;
+pub(super) fn decode(body: &Bytes, schema: &Schema, documents: Documents) -> Result<DecodedRequest, DecodeError> {
+    let mut reader = JsonReader::new(Format::Json, body)?;
     let request = one(&mut reader, schema)?;
     if documents == Documents::Several && !reader.is_at_end() {
         return several(request, reader, schema);
@@ -48,7 +48,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, documents: Documents) -> Res
 }
 
 /// Reads the documents that follow the one of `first`; each is answered by a document of its own.
-fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Request, DecodeError> {
+fn several(first: DecodedRequest, mut reader: JsonReader<'_>, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let mut requests = vec![first];
     while !reader.is_at_end() {
         requests.push(one(&mut reader, schema)?);
@@ -97,7 +97,7 @@ fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Re
         tensors: inputs,
         optional: optional.clone(),
     };
-    Ok(Request::new(
+    Ok(DecodedRequest::new(
         inputs,
         ReplyPlan {
             dialect: Dialect::Documents(counts.clone()),
@@ -107,33 +107,33 @@ fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Re
 }
 
 /// Reads one document.
-fn one<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, DecodeError> {
+fn one<'a>(reader: &mut JsonReader<'a>, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let first = reader.peek()?;
     Ok(if first == Peek::Object && !is_binary_string(reader, schema)? {
         document(reader, schema)?
     } else {
-        let (inputs, _) = instances(reader, first, schema, Form::Whole)?;
-        Request::new(inputs, ReplyPlan::new(Dialect::Rows))
+        let (inputs, _) = instances(reader, first, schema, ShapeForm::Whole)?;
+        DecodedRequest::new(inputs, ReplyPlan::new(Dialect::Rows))
     })
 }
 
 /// The members of a document beside `instances` and `inputs`, for documents with neither.
 #[derive(Default)]
-struct Members<'a> {
-    named: Vec<(String, Reader<'a>)>,
+struct OtherMembers<'a> {
+    named: Vec<(String, JsonReader<'a>)>,
 }
 
-impl<'a> Members<'a> {
-    fn take(&mut self, name: &str) -> Option<Reader<'a>> {
+impl<'a> OtherMembers<'a> {
+    fn take(&mut self, name: &str) -> Option<JsonReader<'a>> {
         let position = self.named.iter().position(|(own, _)| own == name)?;
         Some(self.named.swap_remove(position).1)
     }
 }
 
-fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, DecodeError> {
+fn document<'a>(reader: &mut JsonReader<'a>, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let start = reader.clone();
     let mut envelope = Envelope::default();
-    let mut members = Members::default();
+    let mut members = OtherMembers::default();
     let mut given: Option<(Inputs, Option<ReplyPlan>)> = None;
     let mut key = reader.enter_object()?;
     while let Some(name) = key {
@@ -145,7 +145,7 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
                     if first != Peek::Array {
                         return Err(reader.malformed("\"instances\" must be an array").into());
                     }
-                    let (inputs, count) = instances(reader, first, schema, Form::Rows)?;
+                    let (inputs, count) = instances(reader, first, schema, ShapeForm::Rows)?;
                     given = Some((inputs, Some(ReplyPlan::counted(count))));
                 }
             }
@@ -154,7 +154,7 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
                     check_once(reader, given.is_some())?;
                     given = Some(if open_inference::begins(reader, schema)? {
                         (
-                            open_inference::inputs(reader, schema, &mut Tail::of_json(), false)?,
+                            open_inference::inputs(reader, schema, &mut BinaryTail::of_json(), false)?,
                             None,
                         )
                     } else {
@@ -180,15 +180,15 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
     }
     match given {
         None => other_forms(start, members, envelope, schema),
-        Some((inputs, Some(reply))) => Ok(Request::new(inputs, reply)),
-        Some((inputs, None)) => Ok(Request::new(inputs, envelope.plan(schema.signature())?)),
+        Some((inputs, Some(reply))) => Ok(DecodedRequest::new(inputs, reply)),
+        Some((inputs, None)) => Ok(DecodedRequest::new(inputs, envelope.plan(schema.signature())?)),
     }
 }
 
 /// Most members of a document. A model has no more inputs and columns.
 const MAX_MEMBERS: usize = 1 << 16;
 
-fn check_once(reader: &Reader<'_>, is_given: bool) -> Result<(), Fault> {
+fn check_once(reader: &JsonReader<'_>, is_given: bool) -> Result<(), BoxedDecodeError> {
     match is_given {
         true => Err(reader.malformed("it must have either \"instances\" or \"inputs\", once")),
         false => Ok(()),
@@ -199,18 +199,18 @@ fn check_once(reader: &Reader<'_>, is_given: bool) -> Result<(), Fault> {
 /// MLflow write them, and the replies of a server like this one. `start` stands before the
 /// document.
 fn other_forms<'a>(
-    mut start: Reader<'a>,
-    mut members: Members<'a>,
+    mut start: JsonReader<'a>,
+    mut members: OtherMembers<'a>,
     mut envelope: Envelope<'a>,
     schema: &Schema,
-) -> Result<Request, DecodeError> {
-    let rows = |(inputs, count): (Inputs, usize)| Request::new(inputs, ReplyPlan::counted(count));
+) -> Result<DecodedRequest, DecodeError> {
+    let rows = |(inputs, count): (Inputs, usize)| DecodedRequest::new(inputs, ReplyPlan::counted(count));
     if let Some(mut split) = members.take("dataframe_split") {
         return frame::split(&mut split, schema).map(rows);
     }
     if let Some(mut records) = members.take("dataframe_records") {
         let first = records.peek()?;
-        return instances(&mut records, first, schema, Form::Rows).map(rows);
+        return instances(&mut records, first, schema, ShapeForm::Rows).map(rows);
     }
     if members.named.iter().any(|(name, _)| schema.find(name).is_some()) {
         return frame::by_name(start, &members.named, schema).map(rows);
@@ -222,7 +222,7 @@ fn other_forms<'a>(
     if let Some(mut data) = members.take("data") {
         let first = data.peek()?;
         if first == Peek::Object {
-            let mut instance = Rows::new(schema, start.remaining());
+            let mut instance = InstanceRows::new(schema, start.remaining());
             instance.read(&mut start, Peek::Object)?;
             return finish(instance, schema).map(rows);
         }
@@ -231,12 +231,12 @@ fn other_forms<'a>(
             None => Vec::new(),
         };
         if keys.is_empty() {
-            return instances(&mut data, first, schema, Form::Rows).map(rows);
+            return instances(&mut data, first, schema, ShapeForm::Rows).map(rows);
         }
         return frame::records_without(&mut data, &keys, schema).map(rows);
     }
     if members.named.iter().any(|(name, _)| name == FEATURES) {
-        let mut instance = Rows::new(schema, start.remaining());
+        let mut instance = InstanceRows::new(schema, start.remaining());
         instance.read(&mut start, Peek::Object)?;
         return finish(instance, schema).map(rows);
     }
@@ -245,11 +245,11 @@ fn other_forms<'a>(
     }
     if let Some(mut outputs) = envelope.take_outputs() {
         let inputs = if open_inference::begins(&outputs, schema)? {
-            open_inference::inputs(&mut outputs, schema, &mut Tail::of_json(), true)?
+            open_inference::inputs(&mut outputs, schema, &mut BinaryTail::of_json(), true)?
         } else {
             columns(&mut outputs, schema, true)?
         };
-        return Ok(Request::new(inputs, ReplyPlan::new(Dialect::Columns)));
+        return Ok(DecodedRequest::new(inputs, ReplyPlan::new(Dialect::Columns)));
     }
     if let Some(records) = frame::by_index(&members.named, schema)? {
         return Ok(rows(records));
@@ -260,16 +260,16 @@ fn other_forms<'a>(
 /// Rows, one after the other, and how many there are. Those of a single input that are no objects
 /// are one nested array, read in one go.
 pub(super) fn instances(
-    reader: &mut Reader<'_>,
+    reader: &mut JsonReader<'_>,
     first: Peek,
     schema: &Schema,
-    form: Form,
+    form: ShapeForm,
 ) -> Result<(Inputs, usize), DecodeError> {
     if let Some(index) = schema.only_input()
         && !starts_with_object(reader, first, schema)?
     {
         let spec = &schema.signature().inputs[index];
-        let mut only = column(spec, reader.remaining());
+        let mut only = column_builder(spec, reader.remaining());
         only.read(reader, first, 0)?;
         let tensor = only.finish(form)?;
         let count = tensor.shape().first().copied().unwrap_or(1);
@@ -280,9 +280,9 @@ pub(super) fn instances(
     if first != Peek::Array {
         return Err(reader.malformed(FORMS).into());
     }
-    let mut rows = Rows::new(schema, reader.remaining());
+    let mut rows = InstanceRows::new(schema, reader.remaining());
     let mut ahead = reader.clone();
-    let is_one_row = form == Form::Whole
+    let is_one_row = form == ShapeForm::Whole
         && schema.only_input().is_none()
         && !matches!(ahead.enter_array()?, None | Some(Peek::Array | Peek::Object));
     if is_one_row {
@@ -298,13 +298,13 @@ pub(super) fn instances(
 }
 
 /// The inputs of rows that are complete, and the number of rows.
-fn finish(rows: Rows<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
+fn finish(rows: InstanceRows<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let (inputs, count) = rows.finish()?;
     Ok((schema.complete(inputs, Some(count))?, count))
 }
 
 /// Whether an array's first element is an object by input name.
-fn starts_with_object(reader: &Reader<'_>, first: Peek, schema: &Schema) -> Result<bool, Fault> {
+fn starts_with_object(reader: &JsonReader<'_>, first: Peek, schema: &Schema) -> Result<bool, BoxedDecodeError> {
     if first != Peek::Array {
         return Ok(false);
     }
@@ -313,11 +313,11 @@ fn starts_with_object(reader: &Reader<'_>, first: Peek, schema: &Schema) -> Resu
 }
 
 /// Whole inputs by name, or that of the only input. Of a reply, only what the model takes is read.
-fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<Inputs, DecodeError> {
+fn columns(reader: &mut JsonReader<'_>, schema: &Schema, is_reply: bool) -> Result<Inputs, DecodeError> {
     let first = reader.peek()?;
-    let mut tensors = schema.places();
+    let mut tensors = schema.empty_slots();
     if starts_with_object(reader, first, schema)? {
-        return Ok(instances(reader, first, schema, Form::Rows)?.0);
+        return Ok(instances(reader, first, schema, ShapeForm::Rows)?.0);
     }
     if first == Peek::Object && !is_binary_string(reader, schema)? {
         let start = reader.clone();
@@ -325,7 +325,7 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<I
         let mut key = reader.enter_object()?;
         while let Some(name) = key {
             let name = name.to_owned();
-            if let Some(Target::Column(_)) = schema.find(&name) {
+            if let Some(NameTarget::Column(_)) = schema.find(&name) {
                 *reader = start;
                 return frame::columns_of_inputs(reader, schema);
             }
@@ -333,7 +333,7 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<I
             let place = if is_reply {
                 schema.find_input(&name)
             } else {
-                schema.find_place(&name)
+                schema.find_slot(&name)
             };
             match place {
                 Some(index) => read_column(reader, schema, index, &mut tensors)?,
@@ -352,11 +352,11 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<I
     }
     let Some(index) = schema.only_input() else {
         if first == Peek::Array {
-            return Ok(instances(reader, first, schema, Form::Whole)?.0);
+            return Ok(instances(reader, first, schema, ShapeForm::Whole)?.0);
         }
         return Err(InputError::Unnamed {
             what: "\"inputs\" without names",
-            takes: takes(schema.signature()),
+            takes: describe_inputs(schema.signature()),
             instead: "give an object by input name",
         }
         .into());
@@ -366,7 +366,7 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<I
 }
 
 fn read_column(
-    reader: &mut Reader<'_>,
+    reader: &mut JsonReader<'_>,
     schema: &Schema,
     index: usize,
     tensors: &mut [Option<Tensor>],
@@ -375,15 +375,15 @@ fn read_column(
         return Err(duplicate_input(schema.signature(), index, String::new()).into());
     }
     let first = reader.peek()?;
-    let mut column = column(schema.at_place(index), reader.remaining());
+    let mut column = column_builder(schema.input_at(index), reader.remaining());
     column.read(reader, first, 0)?;
-    tensors[index] = Some(column.finish(Form::Whole)?);
+    tensors[index] = Some(column.finish(ShapeForm::Whole)?);
     Ok(())
 }
 
 /// `{"predictions": [..]}`, an element for each record.
 pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(records.json_bytes().saturating_add(32))?;
+    let mut out = alloc::with_capacity(records.json_bytes().saturating_add(32))?;
     out.extend_from_slice(b"{\"predictions\":");
     match records.only_value() {
         Some(value) => write_value(value, &mut out),
@@ -406,7 +406,7 @@ pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeEr
 /// line feed behind it.
 pub(super) fn encode_documents(records: &ByRecord<'_>, counts: &[usize]) -> Result<Vec<u8>, EncodeError> {
     let overhead = counts.len().saturating_mul(32);
-    let mut out = room::for_all(records.json_bytes().saturating_add(overhead))?;
+    let mut out = alloc::with_capacity(records.json_bytes().saturating_add(overhead))?;
     let mut next = 0;
     for &count in counts {
         out.extend_from_slice(b"{\"predictions\":[");
@@ -423,8 +423,8 @@ pub(super) fn encode_documents(records: &ByRecord<'_>, counts: &[usize]) -> Resu
 }
 
 /// Whole outputs: the only one under `key`, several as columns.
-pub(super) fn encode_whole(key: &str, outputs: &[Output<'_>]) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(json_bytes(outputs).saturating_add(32))?;
+pub(super) fn encode_whole(key: &str, outputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, EncodeError> {
+    let mut out = alloc::with_capacity(json_bytes(outputs).saturating_add(32))?;
     match outputs {
         [only] => {
             out.push(b'{');
@@ -438,7 +438,7 @@ pub(super) fn encode_whole(key: &str, outputs: &[Output<'_>]) -> Result<Vec<u8>,
 }
 
 /// Row `row` of several outputs: an object by output name. `keys` are the names as JSON.
-pub(super) fn write_row_object(outputs: &[Output<'_>], keys: &[Vec<u8>], row: usize, out: &mut Vec<u8>) {
+pub(super) fn write_row_object(outputs: &[NamedOutput<'_>], keys: &[Vec<u8>], row: usize, out: &mut Vec<u8>) {
     out.push(b'{');
     for (i, (output, key)) in outputs.iter().zip(keys).enumerate() {
         if i > 0 {
@@ -451,7 +451,7 @@ pub(super) fn write_row_object(outputs: &[Output<'_>], keys: &[Vec<u8>], row: us
 }
 
 /// An object of columns under the key `side`.
-pub(super) fn write_columns_of(side: &str, outputs: &[Output<'_>], out: &mut Vec<u8>) {
+pub(super) fn write_columns_of(side: &str, outputs: &[NamedOutput<'_>], out: &mut Vec<u8>) {
     out.push(b'{');
     write_key(side, out);
     out.push(b'{');

@@ -10,16 +10,16 @@
 
 use bytes::Bytes;
 
+use crate::codec::alloc;
 use crate::codec::by_record::ByRecord;
 use crate::codec::error::{DecodeError, EncodeError};
-use crate::codec::json_reader::{Reader, utf8};
-use crate::codec::room;
-use crate::codec::rows::Rows;
-use crate::codec::{Format, ReplyPlan, Request, Schema};
+use crate::codec::json_reader::{JsonReader, utf8};
+use crate::codec::rows::InstanceRows;
+use crate::codec::{DecodedRequest, Format, ReplyPlan, Schema};
 
-pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let text = utf8(Format::JsonLines, body)?;
-    let mut rows = Rows::new(schema, text.len());
+    let mut rows = InstanceRows::new(schema, text.len());
     let mut start = if text.starts_with('\u{feff}') {
         '\u{feff}'.len_utf8()
     } else {
@@ -30,7 +30,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
         if !line.trim_ascii().is_empty() {
             empty = false;
             let instance = line.trim_end_matches(['\n', '\r']);
-            let mut reader = Reader::line(Format::JsonLines, body, start, instance, index + 1);
+            let mut reader = JsonReader::line(Format::JsonLines, body, start, instance, index + 1);
             let first = reader.peek()?;
             rows.read(&mut reader, first)?;
             reader.finish()?;
@@ -41,14 +41,14 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
         return Err(DecodeError::malformed(Format::JsonLines, "it has no lines"));
     }
     let (inputs, count) = rows.finish()?;
-    Ok(Request::new(
+    Ok(DecodedRequest::new(
         schema.complete(inputs, Some(count))?,
         ReplyPlan::counted(count),
     ))
 }
 
 pub(super) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(records.json_bytes().saturating_add(32))?;
+    let mut out = alloc::with_capacity(records.json_bytes().saturating_add(32))?;
     for record in 0..records.count() {
         records.write_json(record, &mut out);
         out.push(b'\n');

@@ -15,21 +15,21 @@ use bytes::Bytes;
 use jiter::{Jiter, JiterError, JiterErrorType, JsonErrorType, LinePosition, Peek};
 
 use crate::codec::decimal::{Decimal, scan};
-use crate::codec::error::{DecodeError, Fault};
+use crate::codec::error::{BoxedDecodeError, DecodeError};
 
 /// A position in a JSON text.
 #[derive(Clone)]
-pub(super) struct Reader<'a> {
-    document: Document<'a>,
+pub(super) struct JsonReader<'a> {
+    document: JsonSource<'a>,
     jiter: Jiter<'a>,
     /// Where the parser's text starts in the document: it is set anew behind what
-    /// [`Reader::numbers`] reads.
+    /// [`JsonReader::numbers`] reads.
     origin: usize,
 }
 
 /// What positions are relative to.
 #[derive(Clone, Copy)]
-struct Document<'a> {
+struct JsonSource<'a> {
     /// What the text is taken for, in messages.
     format: &'static str,
     source: &'a Bytes,
@@ -40,7 +40,7 @@ struct Document<'a> {
     line: Option<usize>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> JsonReader<'a> {
     /// Over a whole body.
     pub fn new(format: impl Into<&'static str>, source: &'a Bytes) -> Result<Self, DecodeError> {
         let format = format.into();
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
         } else {
             0
         };
-        Ok(Self::over(Document {
+        Ok(Self::over(JsonSource {
             format,
             source,
             start,
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
 
     /// Over line number `line` of a body: `text` is the part of `source` that starts at `start`.
     pub fn line(format: impl Into<&'static str>, source: &'a Bytes, start: usize, text: &'a str, line: usize) -> Self {
-        Self::over(Document {
+        Self::over(JsonSource {
             format: format.into(),
             source,
             start,
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn over(document: Document<'a>) -> Self {
+    fn over(document: JsonSource<'a>) -> Self {
         Self {
             document,
             jiter: parser(document.text),
@@ -90,13 +90,13 @@ impl<'a> Reader<'a> {
 
     /// The first byte of the next value.
     #[inline]
-    pub fn peek(&mut self) -> Result<Peek, Fault> {
+    pub fn peek(&mut self) -> Result<Peek, BoxedDecodeError> {
         self.jiter.peek().map_err(|e| self.document.fault(&e, self.origin))
     }
 
     /// Enters an array; its first value, if any.
     #[inline]
-    pub fn enter_array(&mut self) -> Result<Option<Peek>, Fault> {
+    pub fn enter_array(&mut self) -> Result<Option<Peek>, BoxedDecodeError> {
         self.jiter
             .known_array()
             .map_err(|e| self.document.fault(&e, self.origin))
@@ -104,27 +104,27 @@ impl<'a> Reader<'a> {
 
     /// The next value of the array, `None` at its end.
     #[inline]
-    pub fn next_value(&mut self) -> Result<Option<Peek>, Fault> {
+    pub fn next_value(&mut self) -> Result<Option<Peek>, BoxedDecodeError> {
         self.jiter
             .array_step()
             .map_err(|e| self.document.fault(&e, self.origin))
     }
 
     /// Enters an object; its first key, if any. The value follows.
-    pub fn enter_object(&mut self) -> Result<Option<&str>, Fault> {
+    pub fn enter_object(&mut self) -> Result<Option<&str>, BoxedDecodeError> {
         let (document, origin) = (self.document, self.origin);
         self.jiter.known_object().map_err(|e| document.fault(&e, origin))
     }
 
     /// The next key of the object, `None` at its end.
-    pub fn next_key(&mut self) -> Result<Option<&str>, Fault> {
+    pub fn next_key(&mut self) -> Result<Option<&str>, BoxedDecodeError> {
         let (document, origin) = (self.document, self.origin);
         self.jiter.next_key().map_err(|e| document.fault(&e, origin))
     }
 
     /// The number that `peek` begins, as it is written.
     #[inline]
-    pub fn number(&mut self, peek: Peek) -> Result<&'a str, Fault> {
+    pub fn number(&mut self, peek: Peek) -> Result<&'a str, BoxedDecodeError> {
         let start = self.position();
         match self.jiter.known_number_bytes(peek) {
             Ok(_) => Ok(self.since(start)),
@@ -162,19 +162,19 @@ impl<'a> Reader<'a> {
         count
     }
 
-    pub fn boolean(&mut self, peek: Peek) -> Result<bool, Fault> {
+    pub fn boolean(&mut self, peek: Peek) -> Result<bool, BoxedDecodeError> {
         self.jiter
             .known_bool(peek)
             .map_err(|e| self.document.fault(&e, self.origin))
     }
 
-    pub fn null(&mut self) -> Result<(), Fault> {
+    pub fn null(&mut self) -> Result<(), BoxedDecodeError> {
         self.jiter
             .known_null()
             .map_err(|e| self.document.fault(&e, self.origin))
     }
 
-    pub fn string(&mut self) -> Result<Text<'_>, Fault> {
+    pub fn string(&mut self) -> Result<JsonString<'_>, BoxedDecodeError> {
         let (document, origin) = (self.document, self.origin);
         let mut start = self.position() + 1;
         // Looked up before the string is read, because the decoded text borrows the parser.
@@ -190,14 +190,14 @@ impl<'a> Reader<'a> {
             end += document.start;
         }
         let text = self.jiter.known_str().map_err(|e| document.fault(&e, origin))?;
-        Ok(Text {
+        Ok(JsonString {
             text,
             window: plain.map(|_| (document.source, start..end)),
         })
     }
 
     /// Passes over the next value if it is null, which stands for a member that is not set.
-    pub fn skip_null(&mut self) -> Result<bool, Fault> {
+    pub fn skip_null(&mut self) -> Result<bool, BoxedDecodeError> {
         let is_null = self.peek()? == Peek::Null;
         if is_null {
             self.null()?;
@@ -206,12 +206,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over the next value.
-    pub fn skip(&mut self) -> Result<(), Fault> {
+    pub fn skip(&mut self) -> Result<(), BoxedDecodeError> {
         self.jiter.next_skip().map_err(|e| self.document.fault(&e, self.origin))
     }
 
     /// Passes over the next value; the reader that is returned still stands before it.
-    pub fn postpone(&mut self) -> Result<Self, Fault> {
+    pub fn postpone(&mut self) -> Result<Self, BoxedDecodeError> {
         let here = self.clone();
         self.skip()?;
         Ok(here)
@@ -223,7 +223,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Only white space may follow.
-    pub fn finish(&mut self) -> Result<(), Fault> {
+    pub fn finish(&mut self) -> Result<(), BoxedDecodeError> {
         self.jiter.finish().map_err(|e| self.document.fault(&e, self.origin))
     }
 
@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
 
     /// A document that is JSON but not what is understood here.
     #[cold]
-    pub fn malformed(&self, problem: impl Into<String>) -> Fault {
+    pub fn malformed(&self, problem: impl Into<String>) -> BoxedDecodeError {
         let problem = problem.into();
         Box::new(DecodeError::malformed(
             self.document.format,
@@ -262,9 +262,9 @@ fn skip_white_space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-impl Document<'_> {
+impl JsonSource<'_> {
     #[cold]
-    fn fault(&self, error: &JiterError, origin: usize) -> Fault {
+    fn fault(&self, error: &JiterError, origin: usize) -> BoxedDecodeError {
         let LinePosition { line, column } = LinePosition::find(self.text.as_bytes(), origin + error.index);
         let line = self.line.unwrap_or(line);
         let what = match &error.error_type {
@@ -290,13 +290,13 @@ pub(super) fn utf8(format: impl Into<&'static str>, body: &[u8]) -> Result<&str,
 }
 
 /// A JSON string, decoded.
-pub(super) struct Text<'r> {
+pub(super) struct JsonString<'r> {
     text: &'r str,
     /// Where the body holds the same bytes.
     window: Option<(&'r Bytes, Range<usize>)>,
 }
 
-impl Text<'_> {
+impl JsonString<'_> {
     pub fn as_str(&self) -> &str {
         self.text
     }
@@ -315,8 +315,8 @@ mod tests {
     use super::*;
     use crate::codec::Format;
 
-    fn reader(body: &Bytes) -> Reader<'_> {
-        Reader::new(Format::Json, body).unwrap()
+    fn reader(body: &Bytes) -> JsonReader<'_> {
+        JsonReader::new(Format::Json, body).unwrap()
     }
 
     #[test]
@@ -361,13 +361,13 @@ mod tests {
             whole.skip().unwrap_err().to_string(),
             "the body is not a valid application/json request: expected ident at line 2 column 6"
         );
-        let mut line = Reader::line(Format::JsonLines, &body, 0, "[1,", 12);
+        let mut line = JsonReader::line(Format::JsonLines, &body, 0, "[1,", 12);
         assert_eq!(
             line.skip().unwrap_err().to_string(),
             "the body is not a valid application/jsonlines request: EOF while parsing a value at line 12 column 3"
         );
         let latin1 = Bytes::from_static(b"[\"\xe9\"]");
-        let error = Reader::new(Format::Json, &latin1).err().unwrap();
+        let error = JsonReader::new(Format::Json, &latin1).err().unwrap();
         assert!(error.to_string().ends_with("it is not UTF-8 at byte 2"), "{error}");
     }
 }

@@ -13,24 +13,24 @@
 
 use bytes::Bytes;
 
+use super::alloc;
 use super::bind::{product, row_shape};
-use super::element::{Kind, with_kind};
-use super::error::{DecodeError, InputError, excerpt, takes};
+use super::element::{ElementKind, with_kind};
+use super::error::{DecodeError, InputError, describe_inputs, excerpt};
 use super::fit::mismatch;
 use super::json_reader::utf8;
 use super::media_type::MediaType;
-use super::numbers::Number;
-use super::room;
+use super::numbers::AnyNumber;
 use super::schema::Schema;
 use super::sparse::{MAX_DENSE_BYTES, dense_bytes, too_large};
-use super::{Format, ReplyPlan, Request};
+use super::{DecodedRequest, Format, ReplyPlan};
 use crate::tensor::{DataType, InputSpec, Tensor};
 
 fn malformed(problem: impl Into<String>) -> DecodeError {
     DecodeError::malformed(Format::LibSvm, problem)
 }
 
-pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let text = utf8(Format::LibSvm, body)?;
     let base = match media_type.parameter("base") {
         None => None,
@@ -39,13 +39,13 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) 
         Some(_) => return Err(malformed("its parameter base must be 0 or 1")),
     };
     let absent = match media_type.parameter("absent") {
-        None | Some("0") => Number::Int(0),
-        Some(value) if value.eq_ignore_ascii_case("nan") => Number::Float(f64::NAN),
+        None | Some("0") => AnyNumber::Int(0),
+        Some(value) if value.eq_ignore_ascii_case("nan") => AnyNumber::Float(f64::NAN),
         Some(_) => return Err(malformed("its parameter absent must be 0 or nan")),
     };
     let unnamed = || InputError::Unnamed {
         what: "a LIBSVM row",
-        takes: takes(schema.signature()),
+        takes: describe_inputs(schema.signature()),
         instead: "send application/json with the inputs by name",
     };
     let input = schema.only_input().ok_or_else(unnamed)?;
@@ -64,10 +64,10 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) 
         None => base_of(&lines, width)?,
     };
     let tensor = tensor(spec, &row, &lines, base, absent)?;
-    let mut inputs = schema.places();
+    let mut inputs = schema.empty_slots();
     inputs[input] = Some(tensor);
     let count = lines.len();
-    Ok(Request::new(
+    Ok(DecodedRequest::new(
         schema.complete(inputs, Some(count))?,
         ReplyPlan::counted(count),
     ))
@@ -112,7 +112,13 @@ fn base_of(lines: &[&str], width: usize) -> Result<u64, DecodeError> {
     Ok(u64::from(!has_zero && most == width as u64))
 }
 
-fn tensor(spec: &InputSpec, row: &[usize], lines: &[&str], base: u64, absent: Number) -> Result<Tensor, DecodeError> {
+fn tensor(
+    spec: &InputSpec,
+    row: &[usize],
+    lines: &[&str],
+    base: u64,
+    absent: AnyNumber,
+) -> Result<Tensor, DecodeError> {
     let width = product(row).ok_or_else(|| too_large("a row"))?;
     let bytes = dense_bytes([lines.len(), width], spec.data_type);
     if spec.data_type == DataType::String {
@@ -127,9 +133,9 @@ fn tensor(spec: &InputSpec, row: &[usize], lines: &[&str], base: u64, absent: Nu
             at: String::new(),
             problem: problem.describe("a place that is left out", spec.data_type),
         })?;
-        let mut items = room::for_all(lines.len() * width)?;
+        let mut items = alloc::with_capacity(lines.len() * width)?;
         items.resize(lines.len() * width, absent);
-        let mut seen: Vec<bool> = room::for_all(width)?;
+        let mut seen: Vec<bool> = alloc::with_capacity(width)?;
         for (index, line) in lines.iter().enumerate() {
             seen.clear();
             seen.resize(width, false);
@@ -159,7 +165,7 @@ fn tensor(spec: &InputSpec, row: &[usize], lines: &[&str], base: u64, absent: Nu
 }
 
 /// Bytes that all rows take when none of their values is left out.
-pub(super) fn weight(body: &Bytes, schema: &Schema) -> Option<usize> {
+pub(super) fn decoded_bytes(body: &Bytes, schema: &Schema) -> Option<usize> {
     let spec = &schema.signature().inputs[schema.only_input()?];
     let rows = body.iter().filter(|&&byte| byte == b'\n').count() + 1;
     dense_bytes([rows, product(&row_shape(spec)?)?], spec.data_type)

@@ -1,6 +1,6 @@
 //! The format of a reply, chosen before the model runs.
 
-use super::error::{EncodeError, excerpt, gives};
+use super::error::{EncodeError, describe_outputs, excerpt};
 use super::media_type::{Range, accept_ranges};
 use super::{Format, ReplyPlan};
 use crate::tensor::Signature;
@@ -56,16 +56,16 @@ fn wanted(range: &Range, format: Format, plan: &ReplyPlan, signature: &Signature
             problem: format!(
                 "the model has no output {}; it gives {}",
                 excerpt(name),
-                gives(signature)
+                describe_outputs(signature)
             ),
         })?;
-        wanted.leave(&[index]);
+        wanted.keep_only(&[index]);
     } else if matches!(format, Format::Npy | Format::Octets) && Format::from_essence(&range.essence()) == Some(format) {
         let first = match wanted.outputs() {
             None => (!signature.outputs.is_empty()).then_some(0),
             Some(outputs) => outputs.first().copied(),
         };
-        wanted.leave(&Vec::from_iter(first));
+        wanted.keep_only(&Vec::from_iter(first));
     }
     match range.form.as_deref() {
         None => {}

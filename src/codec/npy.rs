@@ -14,16 +14,16 @@ mod write;
 use bytes::Bytes;
 use half::f16;
 
-use self::header::Header;
+use self::header::NpyHeader;
 pub(super) use self::write::encode;
-use crate::codec::bind::{Array, Given, bind};
+use crate::codec::alloc::{self, NoMemory};
+use crate::codec::bind::{Array, RequestArray, bind};
 use crate::codec::column::wrong_size;
-use crate::codec::element::{Kind, with_kind};
+use crate::codec::element::{ElementKind, with_kind};
 use crate::codec::error::{DecodeError, InputError, clipped, excerpt};
 use crate::codec::fit::mismatch;
-use crate::codec::numbers::{MAX_STRINGS, Number, Numeric, Problem};
-use crate::codec::room::{self, NoMemory};
-use crate::codec::{Dialect, Format, ReplyPlan, Request, Schema};
+use crate::codec::numbers::{AnyNumber, MAX_STRINGS, Numeric, ValueProblem};
+use crate::codec::{DecodedRequest, Dialect, Format, ReplyPlan, Schema};
 use crate::tensor::{DataType, InputSpec, Shape, Tensor, element_count};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -103,29 +103,29 @@ impl Descr {
     }
 }
 
-pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
-    let stored = Stored::parse(body).map_err(|problem| DecodeError::malformed(Format::Npy, problem))?;
-    let given = Given {
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
+    let stored = StoredArray::parse(body).map_err(|problem| DecodeError::malformed(Format::Npy, problem))?;
+    let given = RequestArray {
         name: None,
         array: Array::Stored(stored),
     };
     let inputs = bind(vec![given], schema, "an NPY array")?;
-    Ok(Request::new(inputs, ReplyPlan::new(Dialect::Rows)))
+    Ok(DecodedRequest::new(inputs, ReplyPlan::new(Dialect::Rows)))
 }
 
 /// An array as NumPy stores it.
-pub(super) struct Stored {
+pub(super) struct StoredArray {
     descr: Descr,
-    header: Header,
+    header: NpyHeader,
     /// The data, which has the length that the header says.
     data: Bytes,
 }
 
-impl Stored {
+impl StoredArray {
     /// Reads what `numpy.save` wrote.
     pub fn parse(file: &Bytes) -> Result<Self, String> {
         let (header, data_start) = split_header(file)?;
-        let header = Header::parse(header)?;
+        let header = NpyHeader::parse(header)?;
         let descr = Descr::parse(&header.descr).ok_or_else(|| unsupported(&header.descr))?;
         let data = file.slice(data_start..);
         let count = element_count(&header.shape);
@@ -154,7 +154,7 @@ impl Stored {
         };
         (bytes == data.len()).then(|| Self {
             descr,
-            header: Header {
+            header: NpyHeader {
                 descr: String::new(),
                 fortran_order: false,
                 shape,
@@ -266,10 +266,10 @@ fn unsupported(descr: &str) -> String {
 }
 
 /// The elements in row-major order and of the model's type, under the header's shape.
-fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Result<Tensor, DecodeError> {
+fn tensor(spec: &InputSpec, descr: Descr, header: &NpyHeader, data: Bytes) -> Result<Tensor, DecodeError> {
     let is_text = matches!(descr.stored, Storage::Unicode(_) | Storage::Bytes(_));
     if is_text && element_count(&header.shape).is_none_or(|count| count > MAX_STRINGS) {
-        let problem = Problem::TooManyStrings.describe("", DataType::String);
+        let problem = ValueProblem::TooManyStrings.describe("", DataType::String);
         return Err(value_error(spec, MAX_STRINGS, header, problem).into());
     }
     let stored = match descr.stored {
@@ -296,7 +296,7 @@ fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Resul
     if stored == DataType::Bool
         && let Some(at) = data.iter().position(|&byte| byte > 1)
     {
-        let problem = Problem::NotABoolean.describe(&data[at].to_string(), stored);
+        let problem = ValueProblem::NotABoolean.describe(&data[at].to_string(), stored);
         return Err(value_error(spec, at, header, problem).into());
     }
     let row_major = !header.fortran_order || header.shape.len() < 2;
@@ -322,13 +322,13 @@ fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Resul
             DataType::Bf16 | DataType::String => return Err(mismatch(spec, stored).into()),
         };
         let items = converted.map_err(|(at, number, problem)| {
-            if problem == Problem::NoMemory {
+            if problem == ValueProblem::NoMemory {
                 return DecodeError::OutOfMemory;
             }
             let given = match number {
-                Number::Int(value) => value.to_string(),
-                Number::Uint(value) => value.to_string(),
-                Number::Float(value) => format!("{value:?}"),
+                AnyNumber::Int(value) => value.to_string(),
+                AnyNumber::Uint(value) => value.to_string(),
+                AnyNumber::Float(value) => format!("{value:?}"),
             };
             value_error(spec, at, header, problem.describe(&given, spec.data_type)).into()
         })?;
@@ -356,8 +356,12 @@ macro_rules! from_file {
 from_file!(f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64);
 
 /// The elements as `K`; where one does not fit, its place and value.
-fn convert<S: FromFile, K: Kind>(data: &[u8], big_endian: bool) -> Result<Vec<K::Item>, (usize, Number, Problem)> {
-    let mut items = room::for_all(data.len() / size_of::<S>()).map_err(|_| (0, Number::Int(0), Problem::NoMemory))?;
+fn convert<S: FromFile, K: ElementKind>(
+    data: &[u8],
+    big_endian: bool,
+) -> Result<Vec<K::Item>, (usize, AnyNumber, ValueProblem)> {
+    let mut items = alloc::with_capacity(data.len() / size_of::<S>())
+        .map_err(|_| (0, AnyNumber::Int(0), ValueProblem::NoMemory))?;
     for (i, element) in data.chunks_exact(size_of::<S>()).enumerate() {
         let number = S::from_file(element, big_endian).to_number();
         items.push(K::from_number(number).map_err(|problem| (i, number, problem))?);
@@ -381,7 +385,7 @@ fn unicode(element: &[u8], big_endian: bool) -> Option<Bytes> {
 }
 
 /// Items in the file's order as a tensor.
-fn arranged<K: Kind>(spec: &InputSpec, header: &Header, items: Vec<K::Item>) -> Result<Tensor, DecodeError> {
+fn arranged<K: ElementKind>(spec: &InputSpec, header: &NpyHeader, items: Vec<K::Item>) -> Result<Tensor, DecodeError> {
     let items = if header.fortran_order {
         row_major(&items, &header.shape)?
     } else {
@@ -401,7 +405,7 @@ fn row_major<T: Clone>(items: &[T], shape: &[usize]) -> Result<Vec<T>, NoMemory>
     }
     let mut index = vec![0usize; shape.len()];
     let mut at = 0usize;
-    let mut ordered = room::for_all(items.len())?;
+    let mut ordered = alloc::with_capacity(items.len())?;
     for _ in 0..items.len() {
         ordered.push(items[at].clone());
         for axis in (0..shape.len()).rev() {
@@ -419,7 +423,7 @@ fn row_major<T: Clone>(items: &[T], shape: &[usize]) -> Result<Vec<T>, NoMemory>
 
 /// The error for the element that is number `position` in the file.
 #[cold]
-fn value_error(spec: &InputSpec, position: usize, header: &Header, problem: String) -> InputError {
+fn value_error(spec: &InputSpec, position: usize, header: &NpyHeader, problem: String) -> InputError {
     let mut rest = position;
     let mut axes: Vec<usize> = header.shape.clone();
     if !header.fortran_order {

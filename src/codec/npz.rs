@@ -15,14 +15,14 @@ use bytes::Bytes;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::bind::{Array, Given, bind};
+use super::alloc;
+use super::bind::{Array, RequestArray, bind};
 use super::error::{DecodeError, EncodeError, excerpt, excerpt_bytes};
-use super::npy::{self, Stored};
+use super::npy::{self, StoredArray};
 use super::open_inference::TensorOutput;
-use super::room;
 use super::schema::Schema;
-use super::sparse::{MAX_DENSE_BYTES, Outside, Sparse, SparseError, dense_bytes, too_large};
-use super::{Dialect, Format, ReplyPlan, Request};
+use super::sparse::{MAX_DENSE_BYTES, OutOfBounds, Sparse, SparseError, dense_bytes, too_large};
+use super::{DecodedRequest, Dialect, Format, ReplyPlan};
 
 /// Most members of an archive: what is known of each takes more memory than the few bytes that it
 /// can have.
@@ -36,7 +36,7 @@ const MAX_SHAPE_BYTES: u64 = 4096;
 /// The members that all sparse matrices have.
 const SPARSE: [&str; 3] = ["format", "shape", "data"];
 
-pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let mut archive = Archive::open(body).map_err(malformed)?;
     if archive.total().is_none_or(|total| total > MAX_DENSE_BYTES as u64) {
         return Err(too_large("the archive"));
@@ -46,24 +46,24 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
         arrays.push(archive.array(index)?);
     }
     let given = match is_sparse(&archive.members) {
-        true => vec![Given {
+        true => vec![RequestArray {
             name: None,
             array: Array::Sparse(sparse(arrays)?),
         }],
         false => arrays
             .into_iter()
-            .map(|(name, stored)| Given {
+            .map(|(name, stored)| RequestArray {
                 name: Some(name),
                 array: Array::Stored(stored),
             })
             .collect(),
     };
     let inputs = bind(given, schema, "a sparse matrix")?;
-    Ok(Request::new(inputs, ReplyPlan::new(Dialect::Rows)))
+    Ok(DecodedRequest::new(inputs, ReplyPlan::new(Dialect::Rows)))
 }
 
 /// Bytes that reading the archive takes, as far as it says so itself.
-pub(super) fn weight(body: &Bytes, schema: &Schema) -> Option<usize> {
+pub(super) fn decoded_bytes(body: &Bytes, schema: &Schema) -> Option<usize> {
     let mut archive = Archive::open(body).ok()?;
     let total = archive.total()?;
     let total = usize::try_from(total).ok().filter(|&total| total <= MAX_DENSE_BYTES)?;
@@ -85,10 +85,10 @@ fn malformed(problem: impl Into<String>) -> DecodeError {
 
 struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
-    members: Vec<Member>,
+    members: Vec<ArchiveMember>,
 }
 
-struct Member {
+struct ArchiveMember {
     /// Without the suffix.
     name: String,
     /// The declared size.
@@ -137,7 +137,7 @@ impl<'a> Archive<'a> {
                 ));
             }
             let (name, bytes) = (name.to_owned(), member.size());
-            members.push(Member { name, bytes });
+            members.push(ArchiveMember { name, bytes });
         }
         Ok(Self { zip, members })
     }
@@ -149,12 +149,12 @@ impl<'a> Archive<'a> {
     }
 
     /// Unpacks the member at `index`.
-    fn array(&mut self, index: usize) -> Result<(String, Stored), DecodeError> {
-        let Member { name, bytes } = &self.members[index];
+    fn array(&mut self, index: usize) -> Result<(String, StoredArray), DecodeError> {
+        let ArchiveMember { name, bytes } = &self.members[index];
         let problem =
             |problem: String| malformed(format!("its member {}: {problem}", excerpt(&format!("{name}{SUFFIX}"))));
         let size = usize::try_from(*bytes).map_err(|_| too_large("the archive"))?;
-        let mut file = room::for_all(size)?;
+        let mut file = alloc::with_capacity(size)?;
         let member = self.zip.by_index(index).map_err(|error| problem(error.to_string()))?;
         // Not more than there is room for, whatever comes.
         let mut limited = member.take(*bytes);
@@ -168,18 +168,18 @@ impl<'a> Archive<'a> {
         if file.len() != size || more != 0 {
             return Err(problem(format!("it does not have the {size} bytes that are announced")));
         }
-        let stored = Stored::parse(&Bytes::from(file)).map_err(problem)?;
+        let stored = StoredArray::parse(&Bytes::from(file)).map_err(problem)?;
         Ok((name.clone(), stored))
     }
 }
 
-fn is_sparse(members: &[Member]) -> bool {
+fn is_sparse(members: &[ArchiveMember]) -> bool {
     SPARSE
         .iter()
         .all(|name| members.iter().any(|member| member.name == *name))
 }
 
-fn matrix_shape(stored: &Stored) -> Result<[usize; 2], DecodeError> {
+fn matrix_shape(stored: &StoredArray) -> Result<[usize; 2], DecodeError> {
     let sizes = stored
         .indices()
         .map_err(|problem| malformed(format!("its shape: {problem}")))?;
@@ -194,7 +194,7 @@ fn matrix_shape(stored: &Stored) -> Result<[usize; 2], DecodeError> {
 }
 
 /// The matrix that the members of a file by SciPy make.
-fn sparse(arrays: Vec<(String, Stored)>) -> Result<Sparse, DecodeError> {
+fn sparse(arrays: Vec<(String, StoredArray)>) -> Result<Sparse, DecodeError> {
     let mut arrays = arrays;
     let mut take = |name: &str| {
         let at = arrays.iter().position(|(other, _)| other == name);
@@ -204,7 +204,7 @@ fn sparse(arrays: Vec<(String, Stored)>) -> Result<Sparse, DecodeError> {
     let format = take("format")?.text().unwrap_or_default();
     let shape = matrix_shape(&take("shape")?)?;
     let values = take("data")?;
-    let indices = |name: &str, stored: Stored| {
+    let indices = |name: &str, stored: StoredArray| {
         stored
             .indices()
             .map_err(|problem| malformed(format!("its member {}: {problem}", excerpt(name))))
@@ -247,7 +247,7 @@ fn sparse(arrays: Vec<(String, Stored)>) -> Result<Sparse, DecodeError> {
         }
     };
     matrix.map_err(|error| match error {
-        SparseError::Outside(Outside { row, column }) => malformed(format!(
+        SparseError::OutOfBounds(OutOfBounds { row, column }) => malformed(format!(
             "a value stands at row {row}, column {column}, outside of its matrix of {} rows and {} columns",
             shape[0], shape[1]
         )),
@@ -269,7 +269,7 @@ pub(super) fn encode(outputs: &[TensorOutput<'_>]) -> Result<Vec<u8>, EncodeErro
     }
     // A member has two headers with its name in each.
     let bytes = files.iter().map(|(name, file)| 2 * name.len() + file.len() + 256);
-    let out: Vec<u8> = room::for_all(bytes.fold(256, usize::saturating_add))?;
+    let out: Vec<u8> = alloc::with_capacity(bytes.fold(256, usize::saturating_add))?;
     let mut zip = ZipWriter::new(Cursor::new(out));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     for (name, file) in files {

@@ -1,7 +1,7 @@
 //! Numbers between text, element types, and one element type and another.
 //!
 //! Text goes straight to the element type: no detour by `f64`, which would round `float32` twice and lose the low
-//! digits of 64-bit integers. What always holds: a value that the element type cannot hold is a [`Problem`], never
+//! digits of 64-bit integers. What always holds: a value that the element type cannot hold is a [`ValueProblem`], never
 //! another value. Rounding to the nearest float is not a loss in this sense, becoming infinite is.
 
 #[cfg(test)]
@@ -17,7 +17,7 @@ use whole::whole;
 
 /// Why a value is not one of an element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Problem {
+pub(super) enum ValueProblem {
     NotANumber,
     NotWhole,
     OutOfRange,
@@ -35,7 +35,7 @@ pub(super) enum Problem {
 /// in a body, so the size of the body alone would not bound what a request takes.
 pub(super) const MAX_STRINGS: usize = 1 << 20;
 
-impl Problem {
+impl ValueProblem {
     /// The sentence for the caller; `given` is what was sent, ready to print.
     pub fn describe(self, given: &str, wanted: DataType) -> String {
         match self {
@@ -54,7 +54,7 @@ impl Problem {
 
 /// A number on its way from one element type to another, exactly.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Number {
+pub(super) enum AnyNumber {
     Int(i64),
     /// Above the range of `Int`, or from an unsigned type.
     Uint(u64),
@@ -67,11 +67,11 @@ pub(super) trait Numeric: Element {
     const TEXT_BYTES: usize;
 
     /// Reads a decimal number; floats also read `nan`, `inf` and `infinity` in any case, with or without a sign.
-    fn parse(text: &str) -> Result<Self, Problem>;
+    fn parse(text: &str) -> Result<Self, ValueProblem>;
     /// The value of a scanned number where that is cheap; otherwise [`Numeric::parse`] has to be asked.
     fn from_decimal(decimal: &Decimal) -> Option<Self>;
-    fn from_number(number: Number) -> Result<Self, Problem>;
-    fn to_number(self) -> Number;
+    fn from_number(number: AnyNumber) -> Result<Self, ValueProblem>;
+    fn to_number(self) -> AnyNumber;
     /// What stands for a missing value.
     fn missing() -> Option<Self>;
     fn from_bool(value: bool) -> Self;
@@ -91,8 +91,8 @@ macro_rules! integers {
             const TEXT_BYTES: usize = $text_bytes;
 
             #[inline]
-            fn parse(text: &str) -> Result<Self, Problem> {
-                text.parse().or_else(|_| whole(text)?.try_into().map_err(|_| Problem::OutOfRange))
+            fn parse(text: &str) -> Result<Self, ValueProblem> {
+                text.parse().or_else(|_| whole(text)?.try_into().map_err(|_| ValueProblem::OutOfRange))
             }
 
             #[inline]
@@ -101,21 +101,21 @@ macro_rules! integers {
             }
 
             #[inline]
-            fn from_number(number: Number) -> Result<Self, Problem> {
+            fn from_number(number: AnyNumber) -> Result<Self, ValueProblem> {
                 match number {
-                    Number::Int(value) => value.try_into().map_err(|_| Problem::OutOfRange),
-                    Number::Uint(value) => value.try_into().map_err(|_| Problem::OutOfRange),
+                    AnyNumber::Int(value) => value.try_into().map_err(|_| ValueProblem::OutOfRange),
+                    AnyNumber::Uint(value) => value.try_into().map_err(|_| ValueProblem::OutOfRange),
                     // `as` saturates, so that every value outside i128 is outside the integer type too.
-                    Number::Float(value) if value.is_finite() && value.trunc() == value => {
-                        (value as i128).try_into().map_err(|_| Problem::OutOfRange)
+                    AnyNumber::Float(value) if value.is_finite() && value.trunc() == value => {
+                        (value as i128).try_into().map_err(|_| ValueProblem::OutOfRange)
                     }
-                    Number::Float(_) => Err(Problem::NotWhole),
+                    AnyNumber::Float(_) => Err(ValueProblem::NotWhole),
                 }
             }
 
             #[inline]
-            fn to_number(self) -> Number {
-                Number::$wide(self.into())
+            fn to_number(self) -> AnyNumber {
+                AnyNumber::$wide(self.into())
             }
 
             fn missing() -> Option<Self> {
@@ -145,12 +145,12 @@ macro_rules! floats {
             const TEXT_BYTES: usize = $text_bytes;
 
             #[inline]
-            fn parse(text: &str) -> Result<Self, Problem> {
-                let parsed: $parsed = text.parse().map_err(|_| Problem::NotANumber)?;
+            fn parse(text: &str) -> Result<Self, ValueProblem> {
+                let parsed: $parsed = text.parse().map_err(|_| ValueProblem::NotANumber)?;
                 let value: $float = $narrow(parsed);
                 // Infinity is a value, a finite number too large to be told from it is not.
                 if value.is_infinite() && text.bytes().any(|b| b.is_ascii_digit()) {
-                    return Err(Problem::OutOfRange);
+                    return Err(ValueProblem::OutOfRange);
                 }
                 Ok(value)
             }
@@ -161,22 +161,22 @@ macro_rules! floats {
             }
 
             #[inline]
-            fn from_number(number: Number) -> Result<Self, Problem> {
+            fn from_number(number: AnyNumber) -> Result<Self, ValueProblem> {
                 let wide = match number {
-                    Number::Int(value) => value as f64,
-                    Number::Uint(value) => value as f64,
-                    Number::Float(value) => value,
+                    AnyNumber::Int(value) => value as f64,
+                    AnyNumber::Uint(value) => value as f64,
+                    AnyNumber::Float(value) => value,
                 };
                 let value = Self::from_wide(wide);
                 if value.is_infinite() && wide.is_finite() {
-                    return Err(Problem::OutOfRange);
+                    return Err(ValueProblem::OutOfRange);
                 }
                 Ok(value)
             }
 
             #[inline]
-            fn to_number(self) -> Number {
-                Number::Float(self.into())
+            fn to_number(self) -> AnyNumber {
+                AnyNumber::Float(self.into())
             }
 
             fn missing() -> Option<Self> {

@@ -7,11 +7,11 @@
 
 use bytes::Bytes;
 
-use super::error::{DecodeError, EncodeError, InputError, excerpt, takes};
-use super::fit::{Form, fit, mismatch};
+use super::error::{DecodeError, EncodeError, InputError, describe_inputs, excerpt};
+use super::fit::{ShapeForm, fit, mismatch};
 use super::media_type::MediaType;
 use super::schema::Schema;
-use super::{Format, ReplyPlan, Request};
+use super::{DecodedRequest, Format, ReplyPlan};
 use crate::codec::column::wrong_size;
 use crate::codec::reply_plan::Dialect;
 use crate::tensor::{DataType, Dim, InputSpec, Shape, Tensor};
@@ -20,10 +20,10 @@ fn malformed(problem: impl Into<String>) -> DecodeError {
     DecodeError::malformed(Format::Octets, problem)
 }
 
-pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let unnamed = || InputError::Unnamed {
         what: "a run of bytes",
-        takes: takes(schema.signature()),
+        takes: describe_inputs(schema.signature()),
         instead: "send application/x-npz or application/json with the inputs by name",
     };
     let input = schema.only_input().ok_or_else(unnamed)?;
@@ -39,7 +39,7 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) 
     }
     let count = body.len() / size;
     let shape = match media_type.parameter("shape") {
-        Some(shape) => said(shape)?,
+        Some(shape) => parse_shape(shape)?,
         None => shape_of(spec, count).ok_or_else(|| {
             malformed(format!(
                 "{count} elements do not tell their shape; say it, as in application/octet-stream; shape=\"1,{count}\""
@@ -47,21 +47,21 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) 
         })?,
     };
     let given = format!("{}{}", spec.data_type, Shape(&shape));
-    let fitted = fit(spec, shape, Form::Whole).map_err(|_| mismatch(spec, given))?;
+    let fitted = fit(spec, shape, ShapeForm::Whole).map_err(|_| mismatch(spec, given))?;
     if spec.data_type == DataType::Bool && body.iter().any(|&byte| byte > 1) {
         return Err(malformed("a boolean is a byte of 0 or 1"));
     }
     let tensor = Tensor::from_bytes(spec.data_type, fitted, body.clone()).map_err(|error| wrong_size(spec, &error))?;
-    let mut inputs = schema.places();
+    let mut inputs = schema.empty_slots();
     inputs[input] = Some(tensor);
-    Ok(Request::new(
+    Ok(DecodedRequest::new(
         schema.complete(inputs, None)?,
         ReplyPlan::new(Dialect::Rows),
     ))
 }
 
 /// The parameter `shape`.
-fn said(text: &str) -> Result<Vec<usize>, DecodeError> {
+fn parse_shape(text: &str) -> Result<Vec<usize>, DecodeError> {
     let inner = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
     let sizes = inner.split([',', 'x']).map(str::trim).filter(|size| !size.is_empty());
     sizes

@@ -13,31 +13,31 @@ use jiter::Peek;
 
 pub(super) use self::plan::Envelope;
 use self::plan::{parameters, size, text};
-use crate::codec::column::{Column, MAX_DEPTH, column};
+use crate::codec::alloc;
+use crate::codec::column::{ColumnBuilder, MAX_DEPTH, column_builder};
 use crate::codec::element::write_json_string;
-use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, excerpt};
-use crate::codec::fit::{Form, fit, mismatch};
-use crate::codec::json_reader::{Reader, too_deep};
-use crate::codec::room;
+use crate::codec::error::{BoxedDecodeError, DecodeError, EncodeError, InputError, excerpt};
+use crate::codec::fit::{ShapeForm, fit, mismatch};
+use crate::codec::json_reader::{JsonReader, too_deep};
 use crate::codec::rows::{duplicate_input, is_binary_string, unknown_input};
-use crate::codec::schema::Target;
+use crate::codec::schema::NameTarget;
 use crate::codec::triton_binary;
-use crate::codec::values::{Output, write_key, write_tensor};
-use crate::codec::{Request, Schema};
+use crate::codec::values::{NamedOutput, write_key, write_tensor};
+use crate::codec::{DecodedRequest, Schema};
 use crate::tensor::{DataType, InputSpec, Inputs, Shape, Tensor, Value};
 
 /// Longest run of brackets and field names per output in a reply.
 const FIELDS_BYTES: usize = 128;
 
 /// What follows the JSON.
-pub(super) enum Tail {
+pub(super) enum BinaryTail {
     /// The data of tensors, as far as it is not read yet.
     Bytes(Bytes),
     /// Nothing can; this is what a request with data behind the JSON has to have.
     Needs(&'static str),
 }
 
-impl Tail {
+impl BinaryTail {
     /// Of a body that its content type says to be JSON.
     pub const fn of_json() -> Self {
         Self::Needs("content type application/vnd.sagemaker-triton.binary+json")
@@ -46,7 +46,7 @@ impl Tail {
 
 /// Whether the value of `inputs` is this protocol's: an array of objects that are no records by the
 /// model's own names.
-pub(super) fn begins(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault> {
+pub(super) fn begins(reader: &JsonReader<'_>, schema: &Schema) -> Result<bool, BoxedDecodeError> {
     let mut ahead = reader.clone();
     if ahead.peek()? != Peek::Array {
         return Ok(false);
@@ -56,15 +56,19 @@ pub(super) fn begins(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault
     }
     // Records, which have the names of the model's own, are no tensors.
     let is_of_record = |name: &str| match schema.find(name) {
-        Some(Target::Input(_) | Target::Column(_)) => true,
-        Some(Target::Optional(_)) => !["name", "shape", "datatype", "parameters", "data"].contains(&name),
+        Some(NameTarget::Input(_) | NameTarget::Column(_)) => true,
+        Some(NameTarget::Optional(_)) => !["name", "shape", "datatype", "parameters", "data"].contains(&name),
         None => false,
     };
     Ok(ahead.enter_object()?.is_none_or(|name| !is_of_record(name)))
 }
 
 /// Reads a document that has to be of this protocol.
-pub(super) fn decode<'a>(reader: &mut Reader<'a>, schema: &Schema, tail: &mut Tail) -> Result<Request, DecodeError> {
+pub(super) fn decode<'a>(
+    reader: &mut JsonReader<'a>,
+    schema: &Schema,
+    tail: &mut BinaryTail,
+) -> Result<DecodedRequest, DecodeError> {
     if reader.peek()? != Peek::Object {
         return Err(reader.malformed("the JSON must be an object with \"inputs\"").into());
     }
@@ -84,25 +88,25 @@ pub(super) fn decode<'a>(reader: &mut Reader<'a>, schema: &Schema, tail: &mut Ta
     }
     reader.finish()?;
     if let Some(inputs) = given {
-        return Ok(Request::new(inputs, envelope.plan(schema.signature())?));
+        return Ok(DecodedRequest::new(inputs, envelope.plan(schema.signature())?));
     }
     // A reply, which names outputs as a request names inputs.
     let Some(mut outputs) = envelope.take_outputs() else {
         return Err(reader.malformed("the JSON has no \"inputs\"").into());
     };
     let inputs = inputs(&mut outputs, schema, tail, true)?;
-    Ok(Request::new(inputs, envelope.plan(schema.signature())?))
+    Ok(DecodedRequest::new(inputs, envelope.plan(schema.signature())?))
 }
 
 /// Reads the array of inputs; those with binary data take it from the front of `tail`, in order.
 pub(super) fn inputs(
-    reader: &mut Reader<'_>,
+    reader: &mut JsonReader<'_>,
     schema: &Schema,
-    tail: &mut Tail,
+    tail: &mut BinaryTail,
     is_reply: bool,
 ) -> Result<Inputs, DecodeError> {
     let signature = schema.signature();
-    let mut tensors = schema.places();
+    let mut tensors = schema.empty_slots();
     if reader.peek()? != Peek::Array {
         return Err(reader
             .malformed("\"inputs\" must be an array of objects with name, shape, datatype and data")
@@ -125,21 +129,21 @@ pub(super) fn inputs(
     let stand_in = schema.only_input().filter(|_| is_reply && is_single);
     let mut next = reader.enter_array()?;
     while next.is_some() {
-        let entry = Entry::read(reader, schema, stand_in, is_reply, position)?;
+        let entry = DeclaredInput::read(reader, schema, stand_in, is_reply, position)?;
         let Some(index) = entry.input else {
             entry.pass_over(tail)?;
             position += 1;
             next = reader.next_value()?;
             continue;
         };
-        let tensor = entry.tensor(schema.at_place(index), tail)?;
+        let tensor = entry.tensor(schema.input_at(index), tail)?;
         if tensors[index].replace(tensor).is_some() {
             return Err(duplicate_input(signature, index, String::new()).into());
         }
         position += 1;
         next = reader.next_value()?;
     }
-    if let Tail::Bytes(rest) = tail
+    if let BinaryTail::Bytes(rest) = tail
         && !rest.is_empty()
     {
         let problem = format!("{} bytes follow the binary data that the inputs announce", rest.len());
@@ -149,18 +153,18 @@ pub(super) fn inputs(
 }
 
 /// One element of `inputs`.
-struct Entry<'a, 's> {
+struct DeclaredInput<'a, 's> {
     /// Its place in the schema; `None` for an output of a reply that the model does not take.
     input: Option<usize>,
     declared: DeclaredType,
     shape: Vec<usize>,
-    data: Data<'a, 's>,
+    data: DeclaredData<'a, 's>,
 }
 
-enum Data<'a, 's> {
-    Read(Box<dyn Column + 's>),
+enum DeclaredData<'a, 's> {
+    Read(Box<dyn ColumnBuilder + 's>),
     /// Stands before the name or the datatype, or is of another datatype than the model's.
-    Later(Reader<'a>),
+    Later(JsonReader<'a>),
     Binary(usize),
 }
 
@@ -170,9 +174,9 @@ struct DeclaredType {
     text: String,
 }
 
-impl<'a, 's> Entry<'a, 's> {
+impl<'a, 's> DeclaredInput<'a, 's> {
     fn read(
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         schema: &'s Schema,
         stand_in: Option<usize>,
         is_reply: bool,
@@ -199,7 +203,7 @@ impl<'a, 's> Entry<'a, 's> {
                     let place = if is_reply {
                         schema.find_input(&name)
                     } else {
-                        schema.find_place(&name)
+                        schema.find_slot(&name)
                     };
                     input = place.or(stand_in);
                     if input.is_none() && !is_reply && !schema.ignores_unknown() {
@@ -219,11 +223,11 @@ impl<'a, 's> Entry<'a, 's> {
                         key = reader.next_key()?;
                         continue;
                     }
-                    let spec = input.map(|index: usize| schema.at_place(index));
+                    let spec = input.map(|index: usize| schema.input_at(index));
                     let declared = declared.as_ref().and_then(|declared: &DeclaredType| declared.known);
                     data = Some(match spec.filter(|spec| declared == Some(spec.data_type)) {
-                        Some(spec) => Data::Read(read_data(reader, spec)?),
-                        None => Data::Later(reader.postpone()?),
+                        Some(spec) => DeclaredData::Read(read_data(reader, spec)?),
+                        None => DeclaredData::Later(reader.postpone()?),
                     });
                 }
                 "parameters" => binary = parameters(reader)?.binary_data_size,
@@ -238,7 +242,7 @@ impl<'a, 's> Entry<'a, 's> {
                 return Err(reader.malformed(problem).into());
             }
             (Some(data), None) => data,
-            (None, Some(size)) => Data::Binary(size),
+            (None, Some(size)) => DeclaredData::Binary(size),
             (None, None) => return Err(lacks("\"data\"")),
         };
         Ok(Self {
@@ -250,8 +254,8 @@ impl<'a, 's> Entry<'a, 's> {
     }
 
     /// Leaves the binary data of an output that the model does not take.
-    fn pass_over(self, tail: &mut Tail) -> Result<(), DecodeError> {
-        if let (Data::Binary(size), Tail::Bytes(bytes)) = (self.data, tail) {
+    fn pass_over(self, tail: &mut BinaryTail) -> Result<(), DecodeError> {
+        if let (DeclaredData::Binary(size), BinaryTail::Bytes(bytes)) = (self.data, tail) {
             if size > bytes.len() {
                 let problem = format!("binary_data_size is {size}, but {} bytes are left", bytes.len());
                 return Err(DecodeError::malformed("Open Inference Protocol", problem));
@@ -261,23 +265,23 @@ impl<'a, 's> Entry<'a, 's> {
         Ok(())
     }
 
-    fn tensor(self, spec: &'s InputSpec, tail: &mut Tail) -> Result<Tensor, DecodeError> {
+    fn tensor(self, spec: &'s InputSpec, tail: &mut BinaryTail) -> Result<Tensor, DecodeError> {
         let given = format!("{}{}", self.declared.text, Shape(&self.shape));
         if self.declared.known != Some(spec.data_type) {
             return Err(mismatch(spec, given).into());
         }
-        let shape = fit(spec, self.shape, Form::Declared).map_err(|_| mismatch(spec, given))?;
+        let shape = fit(spec, self.shape, ShapeForm::Declared).map_err(|_| mismatch(spec, given))?;
         match self.data {
-            Data::Read(column) => column.finish_shaped(shape, Form::Declared),
-            Data::Later(mut reader) => read_data(&mut reader, spec)?.finish_shaped(shape, Form::Declared),
-            Data::Binary(size) => {
+            DeclaredData::Read(column) => column.finish_shaped(shape, ShapeForm::Declared),
+            DeclaredData::Later(mut reader) => read_data(&mut reader, spec)?.finish_shaped(shape, ShapeForm::Declared),
+            DeclaredData::Binary(size) => {
                 let bytes = match tail {
-                    Tail::Bytes(bytes) if size <= bytes.len() => bytes.split_to(size),
-                    Tail::Bytes(bytes) => {
+                    BinaryTail::Bytes(bytes) if size <= bytes.len() => bytes.split_to(size),
+                    BinaryTail::Bytes(bytes) => {
                         let problem = format!("binary_data_size is {size}, but {} bytes are left", bytes.len());
                         return Err(unusable(spec, problem));
                     }
-                    Tail::Needs(what) => return Err(unusable(spec, format!("binary_data_size needs {what}"))),
+                    BinaryTail::Needs(what) => return Err(unusable(spec, format!("binary_data_size needs {what}"))),
                 };
                 triton_binary::tensor(spec, shape, bytes)
             }
@@ -327,14 +331,17 @@ pub(super) fn unusable(spec: &InputSpec, problem: String) -> DecodeError {
     .into()
 }
 
-fn read_data<'s>(reader: &mut Reader<'_>, spec: &'s InputSpec) -> Result<Box<dyn Column + 's>, Fault> {
+fn read_data<'s>(
+    reader: &mut JsonReader<'_>,
+    spec: &'s InputSpec,
+) -> Result<Box<dyn ColumnBuilder + 's>, BoxedDecodeError> {
     let first = reader.peek()?;
-    let mut data = column(spec, reader.remaining());
+    let mut data = column_builder(spec, reader.remaining());
     data.read(reader, first, 0)?;
     Ok(data)
 }
 
-fn read_shape(reader: &mut Reader<'_>) -> Result<Vec<usize>, Fault> {
+fn read_shape(reader: &mut JsonReader<'_>) -> Result<Vec<usize>, BoxedDecodeError> {
     const WHAT: &str = "each dimension of a shape";
     if reader.peek()? != Peek::Array {
         return Err(reader.malformed("\"shape\" must be an array"));
@@ -358,8 +365,8 @@ pub(super) struct TensorOutput<'a> {
 }
 
 /// The outputs as tensors; the name of the first one that is none.
-pub(super) fn tensors<'a>(outputs: &[Output<'a>]) -> Result<Vec<TensorOutput<'a>>, &'a str> {
-    let tensor = |output: &Output<'a>| match output.value {
+pub(super) fn tensors<'a>(outputs: &[NamedOutput<'a>]) -> Result<Vec<TensorOutput<'a>>, &'a str> {
+    let tensor = |output: &NamedOutput<'a>| match output.value {
         Value::Tensor(tensor) => Ok(TensorOutput {
             name: output.name,
             tensor,
@@ -379,7 +386,7 @@ pub(super) fn encode(
     data_bytes: usize,
 ) -> Result<Vec<u8>, EncodeError> {
     let fields = FIELDS_BYTES * (outputs.len() + 1) + model.len();
-    let mut out = room::for_all(data_bytes.saturating_add(fields))?;
+    let mut out = alloc::with_capacity(data_bytes.saturating_add(fields))?;
     out.extend_from_slice(b"{\"model_name\":");
     write_json_string(model, &mut out);
     // One version of a model is served: what the artifact holds.

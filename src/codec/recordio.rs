@@ -16,16 +16,16 @@ mod write;
 
 use bytes::Bytes;
 
-use self::wire::{Field, Fields, varints};
+use self::wire::{ProtoField, ProtoFields, varints};
 pub(super) use self::write::{encode, row};
-use super::bind::{Array, Elements, Given, Rows, bind, product};
+use super::alloc;
+use super::bind::{Array, FeatureRows, RequestArray, RowElements, bind, product};
 use super::error::{DecodeError, excerpt};
-use super::npy::Stored;
+use super::npy::StoredArray;
 use super::numbers::MAX_STRINGS;
-use super::room;
 use super::schema::Schema;
-use super::sparse::{MAX_DENSE_BYTES, Outside, Sparse, SparseError, dense_bytes, too_large};
-use super::{Format, ReplyPlan, Request};
+use super::sparse::{MAX_DENSE_BYTES, OutOfBounds, Sparse, SparseError, dense_bytes, too_large};
+use super::{DecodedRequest, Format, ReplyPlan};
 use crate::tensor::DataType;
 
 const MAGIC: u32 = 0xced7_230a;
@@ -77,7 +77,7 @@ impl<'a> Frames<'a> {
 /// A vector of one record.
 #[derive(Default)]
 struct Vector<'a> {
-    kind: Option<Kind>,
+    kind: Option<VectorKind>,
     /// The values as little-endian bytes.
     numbers: Vec<u8>,
     strings: Vec<&'a [u8]>,
@@ -86,7 +86,7 @@ struct Vector<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum VectorKind {
     Numbers(DataType),
     Strings,
 }
@@ -95,13 +95,13 @@ impl<'a> Vector<'a> {
     /// Reads the message `Value`.
     fn read(message: &'a [u8]) -> Result<Self, String> {
         let mut vector = Self::default();
-        let mut fields = Fields::new(message);
+        let mut fields = ProtoFields::new(message);
         while let Some((number, field)) = fields.next()? {
             let kind = match number {
-                VALUE_FLOAT32 => Kind::Numbers(DataType::F32),
-                VALUE_FLOAT64 => Kind::Numbers(DataType::F64),
-                VALUE_INT32 => Kind::Numbers(DataType::I32),
-                VALUE_BYTES => Kind::Strings,
+                VALUE_FLOAT32 => VectorKind::Numbers(DataType::F32),
+                VALUE_FLOAT64 => VectorKind::Numbers(DataType::F64),
+                VALUE_INT32 => VectorKind::Numbers(DataType::I32),
+                VALUE_BYTES => VectorKind::Strings,
                 _ => continue,
             };
             if vector.kind.is_some() {
@@ -110,15 +110,15 @@ impl<'a> Vector<'a> {
             vector.kind = Some(kind);
             let message = field.bytes()?;
             match kind {
-                Kind::Strings => vector.read_strings(message)?,
-                Kind::Numbers(data_type) => vector.read_tensor(data_type, message)?,
+                VectorKind::Strings => vector.read_strings(message)?,
+                VectorKind::Numbers(data_type) => vector.read_tensor(data_type, message)?,
             }
         }
         Ok(vector)
     }
 
     fn read_strings(&mut self, message: &'a [u8]) -> Result<(), String> {
-        let mut fields = Fields::new(message);
+        let mut fields = ProtoFields::new(message);
         while let Some((number, field)) = fields.next()? {
             if number == BYTES_VALUE {
                 self.strings.push(field.bytes()?);
@@ -128,7 +128,7 @@ impl<'a> Vector<'a> {
     }
 
     fn read_tensor(&mut self, data_type: DataType, message: &'a [u8]) -> Result<(), String> {
-        let mut fields = Fields::new(message);
+        let mut fields = ProtoFields::new(message);
         while let Some((number, field)) = fields.next()? {
             match number {
                 TENSOR_VALUES => self.read_values(data_type, field)?,
@@ -140,25 +140,25 @@ impl<'a> Vector<'a> {
         Ok(())
     }
 
-    fn read_values(&mut self, data_type: DataType, field: Field<'a>) -> Result<(), String> {
+    fn read_values(&mut self, data_type: DataType, field: ProtoField<'a>) -> Result<(), String> {
         match (data_type, field) {
             (DataType::I32, field) => varints(field, |value| {
                 // Negative numbers are sign-extended to ten bytes.
                 self.numbers.extend_from_slice(&(value as u32).to_le_bytes());
             }),
-            (DataType::F32, Field::Bytes(packed)) if packed.len().is_multiple_of(4) => {
+            (DataType::F32, ProtoField::Bytes(packed)) if packed.len().is_multiple_of(4) => {
                 self.numbers.extend_from_slice(packed);
                 Ok(())
             }
-            (DataType::F64, Field::Bytes(packed)) if packed.len().is_multiple_of(8) => {
+            (DataType::F64, ProtoField::Bytes(packed)) if packed.len().is_multiple_of(8) => {
                 self.numbers.extend_from_slice(packed);
                 Ok(())
             }
-            (DataType::F32, Field::Fixed32(value)) => {
+            (DataType::F32, ProtoField::Fixed32(value)) => {
                 self.numbers.extend_from_slice(&value);
                 Ok(())
             }
-            (DataType::F64, Field::Fixed64(value)) => {
+            (DataType::F64, ProtoField::Fixed64(value)) => {
                 self.numbers.extend_from_slice(&value);
                 Ok(())
             }
@@ -168,8 +168,8 @@ impl<'a> Vector<'a> {
 
     fn len(&self) -> usize {
         match self.kind {
-            Some(Kind::Numbers(data_type)) => self.numbers.len() / data_type.size().unwrap_or(1),
-            Some(Kind::Strings) | None => self.strings.len(),
+            Some(VectorKind::Numbers(data_type)) => self.numbers.len() / data_type.size().unwrap_or(1),
+            Some(VectorKind::Strings) | None => self.strings.len(),
         }
     }
 
@@ -206,7 +206,7 @@ fn short(sizes: &[u64]) -> &[u64] {
 /// The vectors of one name, of all records so far.
 struct Feature {
     name: String,
-    kind: Kind,
+    kind: VectorKind,
     width: usize,
     shape: Vec<u64>,
     rows: usize,
@@ -258,7 +258,7 @@ impl Feature {
             let width = self.width as u64;
             let dense = |rows: std::ops::Range<u64>| rows.flat_map(move |row| (0..width).map(move |key| (row, key)));
             if self.places.is_none() {
-                let mut before = room::for_all(self.rows.saturating_mul(self.width))?;
+                let mut before = alloc::with_capacity(self.rows.saturating_mul(self.width))?;
                 before.extend(dense(0..row));
                 self.places = Some(before);
             }
@@ -285,22 +285,23 @@ impl Feature {
         Ok(())
     }
 
-    fn into_given(self) -> Result<Given, DecodeError> {
+    fn into_given(self) -> Result<RequestArray, DecodeError> {
         let problem = |problem: String| malformed(format!("feature {}: {problem}", excerpt(&self.name)));
         let numbers = |data_type, shape: Vec<usize>, bytes: Vec<u8>| {
-            Stored::plain(data_type, shape, bytes.into()).ok_or_else(|| problem("its values do not fill it".to_owned()))
+            StoredArray::plain(data_type, shape, bytes.into())
+                .ok_or_else(|| problem("its values do not fill it".to_owned()))
         };
         let elements = match (self.kind, self.places) {
-            (Kind::Strings, _) => Elements::Strings(self.strings),
-            (Kind::Numbers(data_type), None) => {
-                Elements::Numbers(numbers(data_type, vec![self.rows, self.width], self.numbers)?)
+            (VectorKind::Strings, _) => RowElements::Strings(self.strings),
+            (VectorKind::Numbers(data_type), None) => {
+                RowElements::Numbers(numbers(data_type, vec![self.rows, self.width], self.numbers)?)
             }
-            (Kind::Numbers(data_type), Some(places)) => {
+            (VectorKind::Numbers(data_type), Some(places)) => {
                 let count = places.len();
                 let values = numbers(data_type, vec![count], self.numbers)?;
                 let sparse = Sparse::new([self.rows, self.width], places.into_iter(), count, values);
-                Elements::Sparse(sparse.map_err(|error| match error {
-                    SparseError::Outside(Outside { row, column }) => {
+                RowElements::Sparse(sparse.map_err(|error| match error {
+                    SparseError::OutOfBounds(OutOfBounds { row, column }) => {
                         problem(format!("record {row} has the key {column}, but {} values", self.width))
                     }
                     SparseError::Count { places, values } => problem(format!("{values} values for {places} keys")),
@@ -310,9 +311,9 @@ impl Feature {
             }
         };
         let shape: Option<Vec<usize>> = self.shape.iter().map(|&size| usize::try_from(size).ok()).collect();
-        Ok(Given {
+        Ok(RequestArray {
             name: Some(self.name),
-            array: Array::Rows(Rows {
+            array: Array::Rows(FeatureRows {
                 rows: self.rows,
                 width: self.width,
                 shape,
@@ -325,7 +326,7 @@ impl Feature {
 /// The name and the vector of an entry of a map.
 fn entry(message: &[u8]) -> Result<(&str, &[u8]), String> {
     let (mut name, mut value) = (&b""[..], &b""[..]);
-    let mut fields = Fields::new(message);
+    let mut fields = ProtoFields::new(message);
     while let Some((number, field)) = fields.next()? {
         match number {
             ENTRY_KEY => name = field.bytes()?,
@@ -341,7 +342,7 @@ fn entry(message: &[u8]) -> Result<(&str, &[u8]), String> {
 fn vectors(record: &[u8], labels: bool) -> Result<Vec<(&str, Vector<'_>)>, String> {
     let wanted = if labels { RECORD_LABEL } else { RECORD_FEATURES };
     let mut found = Vec::new();
-    let mut fields = Fields::new(record);
+    let mut fields = ProtoFields::new(record);
     while let Some((number, field)) = fields.next()? {
         if number != wanted {
             continue;
@@ -364,7 +365,7 @@ fn malformed(problem: impl Into<String>) -> DecodeError {
     DecodeError::malformed(Format::RecordIo, problem)
 }
 
-pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let mut frames = Frames { rest: body };
     let mut features: Vec<Feature> = Vec::new();
     let mut count = 0usize;
@@ -418,11 +419,11 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
         .map(Feature::into_given)
         .collect::<Result<_, _>>()?;
     let inputs = bind(given, schema, "a record")?;
-    Ok(Request::new(inputs, ReplyPlan::counted(count)))
+    Ok(DecodedRequest::new(inputs, ReplyPlan::counted(count)))
 }
 
 /// Bytes that the records take when none of their elements is left out.
-pub(super) fn weight(body: &Bytes, schema: &Schema) -> Option<usize> {
+pub(super) fn decoded_bytes(body: &Bytes, schema: &Schema) -> Option<usize> {
     let mut frames = Frames { rest: body };
     let first = frames.next().ok()??;
     let labels = has_labels_only(first).ok()?;

@@ -1,8 +1,8 @@
 //! What a request says about its reply, and which formats can give that.
 
-use super::by_record::{ByRecord, Division, divide};
-use super::error::{EncodeError, excerpt, gives};
-use super::{Format, LIBSVM_IN_ONLY, csv};
+use super::by_record::{ByRecord, RecordDivision, divide};
+use super::error::{EncodeError, describe_outputs, excerpt};
+use super::{Format, LIBSVM_REQUESTS_ONLY, csv};
 use crate::tensor::{OutputRows, OutputSpec, Records, Signature, Tensor, Value, ValueType};
 
 /// What the request says about its reply.
@@ -89,12 +89,12 @@ impl ReplyPlan {
     /// Leaves it at these outputs, unless the request has chosen others.
     pub fn choose(&mut self, outputs: &[usize]) {
         if self.outputs.is_none() {
-            self.leave(outputs);
+            self.keep_only(outputs);
         }
     }
 
     /// Leaves it at these outputs.
-    pub(super) fn leave(&mut self, outputs: &[usize]) {
+    pub(super) fn keep_only(&mut self, outputs: &[usize]) {
         if let Dialect::OpenInference { binary, .. } = &mut self.dialect {
             let chosen = outputs.iter().map(|&output| binary.get(output) == Some(&true));
             *binary = chosen.collect();
@@ -164,7 +164,7 @@ impl ReplyPlan {
             [only] => Err(not_a_tensor_problem(&only.name)),
             _ => Err(format!(
                 "{holds} holds one array, the model gives {}; name one, as in {}; output=NAME, or accept application/json",
-                gives(signature),
+                describe_outputs(signature),
                 format.media_type()
             )),
         };
@@ -174,7 +174,7 @@ impl ReplyPlan {
         };
         let problem = match (format, &self.dialect) {
             (Format::Json | Format::JsonLines, _) if self.has_scores => self.can_be_lines(&selected),
-            (Format::LibSvm, _) => Err(LIBSVM_IN_ONLY.to_owned()),
+            (Format::LibSvm, _) => Err(LIBSVM_REQUESTS_ONLY.to_owned()),
             (Format::RecordIo, _) => self.can_be_lines(&selected).and_then(|()| arrays_only()),
             (Format::Octets, _) => one_array("a run of bytes"),
             (Format::Npy, _) => one_array("an NPY file"),
@@ -205,12 +205,12 @@ impl ReplyPlan {
         runs: &'a [Vec<Value>],
     ) -> Result<ByRecord<'a>, EncodeError> {
         match (divide(selected, self.records, runs), self.counted) {
-            (Division::ByRecord(by_record), _) => Ok(by_record),
-            (Division::Whole { records }, Some(_)) if records != 1 => Err(EncodeError::CannotCarry {
+            (RecordDivision::ByRecord(by_record), _) => Ok(by_record),
+            (RecordDivision::Whole { records }, Some(_)) if records != 1 => Err(EncodeError::CannotCarry {
                 format,
                 problem: together_problem(records),
             }),
-            (Division::Whole { .. }, _) => Ok(ByRecord::one(selected, runs)),
+            (RecordDivision::Whole { .. }, _) => Ok(ByRecord::one(selected, runs)),
         }
     }
 }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::json::{write_columns_of, write_row_object};
-use super::values::{Output, common_rows, write_all_cells, write_cells, write_row, write_tensor};
+use super::values::{NamedOutput, common_rows, write_all_cells, write_cells, write_row, write_tensor};
 use super::{Documents, Format, Schema, decode, negotiate, npy, npz, open_inference};
 use crate::tensor::{Tensor, Value};
 
@@ -34,9 +34,9 @@ pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
         Err(_) => inputs.to_vec(),
     };
     let values: Vec<Value> = inputs.iter().cloned().map(Value::Tensor).collect();
-    let named: Vec<Output<'_>> = settable
+    let named: Vec<NamedOutput<'_>> = settable
         .iter()
-        .map(|&index| Output {
+        .map(|&index| NamedOutput {
             name: &signature.inputs[index].name,
             value: &values[index],
         })
@@ -75,22 +75,22 @@ pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
 }
 
 /// A cell of each row: the name of its column, its input, and its place in the row of that input.
-struct CellOf<'a> {
+struct SampleCell<'a> {
     name: &'a str,
     input: usize,
     offset: usize,
 }
 
 /// The cells of a row in the order of a line.
-fn cells_of<'a>(schema: &'a Schema, inputs: &[Tensor], rows: usize) -> Vec<CellOf<'a>> {
+fn cells_of<'a>(schema: &'a Schema, inputs: &[Tensor], rows: usize) -> Vec<SampleCell<'a>> {
     let mut next = vec![0; inputs.len()];
-    let mut cells: Vec<CellOf<'a>> = schema
+    let mut cells: Vec<SampleCell<'a>> = schema
         .columns()
         .iter()
         .map(|column| {
             let offset = next[column.input];
             next[column.input] += 1;
-            CellOf {
+            SampleCell {
                 name: &column.name,
                 input: column.input,
                 offset,
@@ -101,7 +101,7 @@ fn cells_of<'a>(schema: &'a Schema, inputs: &[Tensor], rows: usize) -> Vec<CellO
         if !cells.iter().any(|cell| cell.input == input) && schema.columns().is_empty() {
             let width = inputs[input].len().checked_div(rows).unwrap_or(0);
             let name = &schema.signature().inputs[input].name;
-            cells.extend((0..width).map(|offset| CellOf { name, input, offset }));
+            cells.extend((0..width).map(|offset| SampleCell { name, input, offset }));
         }
     }
     cells
@@ -194,12 +194,12 @@ fn checked(format: Format, body: Vec<u8>, schema: &Schema, inputs: &[Tensor]) ->
     Ok(body)
 }
 
-fn rows(inputs: &[Output<'_>]) -> Result<usize, String> {
+fn rows(inputs: &[NamedOutput<'_>]) -> Result<usize, String> {
     common_rows(inputs).ok_or_else(|| "the inputs have no rows in common".to_owned())
 }
 
 /// `{"instances": [..]}`.
-fn json_rows(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
+fn json_rows(inputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, String> {
     let mut out = b"{\"instances\":[".to_vec();
     for (row, line) in lines(inputs)?.into_iter().enumerate() {
         if row > 0 {
@@ -212,19 +212,19 @@ fn json_rows(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
 }
 
 /// `{"inputs": {"name": ..}}`.
-fn json_columns(inputs: &[Output<'_>]) -> Vec<u8> {
+fn json_columns(inputs: &[NamedOutput<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     write_columns_of("inputs", inputs, &mut out);
     out
 }
 
-fn json_lines(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
+fn json_lines(inputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, String> {
     Ok(lines(inputs)?.join(&b'\n'))
 }
 
 /// The rows, each as JSON.
-fn lines(inputs: &[Output<'_>]) -> Result<Vec<Vec<u8>>, String> {
-    let keys: Vec<Vec<u8>> = inputs.iter().map(Output::json_key).collect();
+fn lines(inputs: &[NamedOutput<'_>]) -> Result<Vec<Vec<u8>>, String> {
+    let keys: Vec<Vec<u8>> = inputs.iter().map(NamedOutput::json_key).collect();
     let line = |row| {
         let mut line = Vec::new();
         match inputs {
@@ -236,7 +236,7 @@ fn lines(inputs: &[Output<'_>]) -> Result<Vec<Vec<u8>>, String> {
     Ok((0..rows(inputs)?).map(line).collect())
 }
 
-fn open_inference(inputs: &[Output<'_>]) -> Vec<u8> {
+fn open_inference(inputs: &[NamedOutput<'_>]) -> Vec<u8> {
     let mut out = b"{\"inputs\":[".to_vec();
     for (at, input) in inputs.iter().enumerate() {
         if let Value::Tensor(tensor) = input.value {
@@ -254,7 +254,7 @@ fn open_inference(inputs: &[Output<'_>]) -> Vec<u8> {
 }
 
 /// All inputs by name.
-fn arrays(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
+fn arrays(inputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, String> {
     let tensors = open_inference::tensors(inputs).map_err(|name| format!("{name} is not a tensor"))?;
     npz::encode(&tensors).map_err(|error| error.to_string())
 }
@@ -296,10 +296,10 @@ fn elements(schema: &Schema, inputs: &[Tensor]) -> Result<Vec<u8>, String> {
         .ok_or_else(|| "strings have no size".to_owned())
 }
 
-fn array(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
+fn array(inputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, String> {
     match inputs {
         [
-            Output {
+            NamedOutput {
                 name,
                 value: Value::Tensor(tensor),
             },
@@ -311,7 +311,7 @@ fn array(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::schema::{Additions, Column};
+    use crate::codec::schema::{Column, SchemaAdditions};
     use crate::codec::testing::{input, output, sample as extremes, signature, tensor, zip_map};
     use crate::tensor::{DataType, InputSpec, OutputSpec};
 
@@ -385,9 +385,9 @@ mod tests {
                 &[input("X", DataType::F32, &[-1, 2])],
                 &[output("y", DataType::F32, &[-1])],
             ),
-            Additions {
+            SchemaAdditions {
                 columns: vec![column("alcohol"), column("acid")],
-                ..Additions::default()
+                ..SchemaAdditions::default()
             },
         );
         let samples = samples(&schema, &[tensor(&[2, 2], &[1f32, 2., 3., 4.])]);

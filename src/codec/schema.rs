@@ -12,10 +12,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::column::column;
+use super::column::column_builder;
 use super::error::{DecodeError, InputError, excerpt};
-use super::fit::Form;
-use super::json_reader::Reader;
+use super::fit::ShapeForm;
+use super::json_reader::JsonReader;
 use super::table::may_be_one_column;
 use crate::tensor::{InputSpec, Inputs, Signature, Tensor};
 
@@ -31,7 +31,7 @@ pub struct Schema {
     /// The columns of a table, in the order of a line. Empty where they have no names.
     columns: Vec<Column>,
     /// All names that requests may use.
-    names: HashMap<String, Target>,
+    names: HashMap<String, NameTarget>,
     /// Whether names that are not known are left out rather than refused.
     ignores_unknown: bool,
     csv: CsvRules,
@@ -61,12 +61,12 @@ impl InputDefault {
     pub fn new(spec: &InputSpec, value: &serde_json::Value) -> Result<Self, DecodeError> {
         let json = Bytes::from(value.to_string());
         let read = |outer: usize| -> Result<Tensor, DecodeError> {
-            let mut reader = Reader::new("default", &json)?;
+            let mut reader = JsonReader::new("default", &json)?;
             let first = reader.peek()?;
-            let mut column = column(spec, json.len());
+            let mut column = column_builder(spec, json.len());
             column.read(&mut reader, first, outer)?;
             match outer {
-                0 => column.finish(Form::Whole),
+                0 => column.finish(ShapeForm::Whole),
                 _ => column.finish_rows(1, true),
             }
         };
@@ -101,7 +101,7 @@ pub struct CsvRules {
 
 /// The input or column that a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum NameTarget {
     /// An input, by its position in the signature.
     Input(usize),
     /// One of several columns of an input, by its position among all columns.
@@ -112,7 +112,7 @@ pub(super) enum Target {
 
 /// The parts of a schema that come from a manifest.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Additions {
+pub struct SchemaAdditions {
     /// One for each input of the signature, or none at all.
     pub rules: Vec<InputRule>,
     pub columns: Vec<Column>,
@@ -123,13 +123,13 @@ pub struct Additions {
 impl Schema {
     /// The schema of a model that says no more than its signature.
     pub fn of(signature: Signature) -> Self {
-        Self::new(signature, Additions::default())
+        Self::new(signature, SchemaAdditions::default())
     }
 
     /// The schema of a model with a manifest. Names that stand for several things stand for the
     /// first of them.
-    pub fn new(signature: Signature, additions: Additions) -> Self {
-        let Additions {
+    pub fn new(signature: Signature, additions: SchemaAdditions) -> Self {
+        let SchemaAdditions {
             mut rules,
             columns,
             ignores_unknown,
@@ -141,27 +141,29 @@ impl Schema {
             names.entry(name.to_owned()).or_insert(target);
         };
         for (index, input) in signature.inputs.iter().enumerate() {
-            add(&input.name, Target::Input(index));
+            add(&input.name, NameTarget::Input(index));
         }
         let only = |column: &Column| columns.iter().filter(|other| other.input == column.input).count() == 1;
         for (index, column) in columns.iter().enumerate() {
             let target = if only(column) {
-                Target::Input(column.input)
+                NameTarget::Input(column.input)
             } else {
-                Target::Column(index)
+                NameTarget::Column(index)
             };
             add(&column.name, target);
             column.aliases.iter().for_each(|alias| add(alias, target));
         }
         for (index, (input, rule)) in signature.inputs.iter().zip(&rules).enumerate() {
-            rule.aliases.iter().for_each(|alias| add(alias, Target::Input(index)));
+            rule.aliases
+                .iter()
+                .for_each(|alias| add(alias, NameTarget::Input(index)));
             // TensorFlow's names of tensors end in the number of the operator's output.
             if let Some(short) = input.name.strip_suffix(":0") {
-                add(short, Target::Input(index));
+                add(short, NameTarget::Input(index));
             }
         }
         for (index, input) in signature.optional.iter().enumerate() {
-            add(&input.name, Target::Optional(index));
+            add(&input.name, NameTarget::Optional(index));
         }
         let mut schema = Self {
             signature,
@@ -172,7 +174,10 @@ impl Schema {
             csv,
         };
         if let Some(only) = schema.only_input() {
-            schema.names.entry(FEATURES.to_owned()).or_insert(Target::Input(only));
+            schema
+                .names
+                .entry(FEATURES.to_owned())
+                .or_insert(NameTarget::Input(only));
         }
         schema
     }
@@ -199,7 +204,7 @@ impl Schema {
 
     /// Looks up `name`: as it is; or as exporters write it, who replace what is neither a
     /// letter, a digit nor `_`.
-    pub(super) fn find(&self, name: &str) -> Option<Target> {
+    pub(super) fn find(&self, name: &str) -> Option<NameTarget> {
         let found = self.names.get(name).or_else(|| {
             let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let exported: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
@@ -216,29 +221,29 @@ impl Schema {
     /// The input that a request for whole inputs names.
     pub(super) fn find_input(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
-            Target::Input(index) => Some(index),
-            Target::Column(_) | Target::Optional(_) => None,
+            NameTarget::Input(index) => Some(index),
+            NameTarget::Column(_) | NameTarget::Optional(_) => None,
         }
     }
 
     /// The place of the input that a request for whole inputs names, among those that
     /// [`Self::complete`] takes: the inputs of the signature, and after them its optional ones.
-    pub(super) fn find_place(&self, name: &str) -> Option<usize> {
+    pub(super) fn find_slot(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
-            Target::Input(index) => Some(index),
-            Target::Optional(index) => Some(self.rules.len() + index),
-            Target::Column(_) => None,
+            NameTarget::Input(index) => Some(index),
+            NameTarget::Optional(index) => Some(self.rules.len() + index),
+            NameTarget::Column(_) => None,
         }
     }
 
     /// The input at a place.
-    pub(super) fn at_place(&self, place: usize) -> &InputSpec {
+    pub(super) fn input_at(&self, place: usize) -> &InputSpec {
         let Signature { inputs, optional, .. } = &self.signature;
         inputs.get(place).unwrap_or_else(|| &optional[place - inputs.len()])
     }
 
     /// Room for a tensor at each place.
-    pub(super) fn places(&self) -> Vec<Option<Tensor>> {
+    pub(super) fn empty_slots(&self) -> Vec<Option<Tensor>> {
         vec![None; self.rules.len() + self.signature.optional.len()]
     }
 
@@ -263,16 +268,16 @@ impl Schema {
 
     /// The columns of a table in the order of the model's inputs. Inputs of one column stand for
     /// themselves.
-    pub(super) fn table_order(&self) -> Vec<Target> {
+    pub(super) fn table_order(&self) -> Vec<NameTarget> {
         let targets = self.settable_inputs().flat_map(|input| {
             let own = self
                 .columns
                 .iter()
                 .enumerate()
                 .filter(move |(_, column)| column.input == input);
-            let own: Vec<Target> = own.map(|(index, _)| Target::Column(index)).collect();
+            let own: Vec<NameTarget> = own.map(|(index, _)| NameTarget::Column(index)).collect();
             match own.len() {
-                0 | 1 if self.is_one_column(input) => vec![Target::Input(input)],
+                0 | 1 if self.is_one_column(input) => vec![NameTarget::Input(input)],
                 _ => own,
             }
         });
@@ -391,18 +396,18 @@ mod tests {
         );
         let schema = Schema::new(
             signature,
-            Additions {
+            SchemaAdditions {
                 columns: vec![column("length", 0), column("red", 1), column("blue", 1)],
-                ..Additions::default()
+                ..SchemaAdditions::default()
             },
         );
         let table = [
-            ("Culmen_Length__mm_", Some(Target::Input(0))),
-            ("Culmen Length (mm)", Some(Target::Input(0))),
-            ("length", Some(Target::Input(0))),
-            ("image:0", Some(Target::Input(1))),
-            ("image", Some(Target::Input(1))),
-            ("blue", Some(Target::Column(2))),
+            ("Culmen_Length__mm_", Some(NameTarget::Input(0))),
+            ("Culmen Length (mm)", Some(NameTarget::Input(0))),
+            ("length", Some(NameTarget::Input(0))),
+            ("image:0", Some(NameTarget::Input(1))),
+            ("image", Some(NameTarget::Input(1))),
+            ("blue", Some(NameTarget::Column(2))),
             ("features", None),
             ("Length", None),
         ];
@@ -426,9 +431,9 @@ mod tests {
             ];
             let schema = Schema::new(
                 signature.clone(),
-                Additions {
+                SchemaAdditions {
                     rules,
-                    ..Additions::default()
+                    ..SchemaAdditions::default()
                 },
             );
             let inputs = schema
@@ -451,9 +456,9 @@ mod tests {
         };
         let schema = Schema::new(
             signature.clone(),
-            Additions {
+            SchemaAdditions {
                 rules: vec![InputRule::default(), default(1, json!([7, 8])), default(2, json!(9))],
-                ..Additions::default()
+                ..SchemaAdditions::default()
             },
         );
         assert_eq!(schema.only_input(), Some(0));

@@ -13,16 +13,16 @@
 use std::borrow::Cow;
 
 use super::Format;
+use super::alloc;
 use super::by_record::ByRecord;
 use super::error::EncodeError;
 use super::recordio::row;
-use super::room;
 use super::values::write_tensor;
 use crate::tensor::{DataType, Tensor};
 
 /// Writes all records: in one document, or a line for each.
 pub(super) fn encode(format: Format, records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(records.json_bytes().saturating_add(64))?;
+    let mut out = alloc::with_capacity(records.json_bytes().saturating_add(64))?;
     let is_lines = format == Format::JsonLines;
     if !is_lines {
         out.extend_from_slice(b"{\"predictions\":[");

@@ -5,12 +5,12 @@
 //! ([`MAX_DENSE_BYTES`]) and checked before any of it is made. An element that is given twice is
 //! refused: some writers mean the sum, others the last.
 
-use super::element::{Kind, with_kind};
+use super::alloc;
+use super::element::{ElementKind, with_kind};
 use super::error::{DecodeError, InputError, excerpt};
 use super::fit::mismatch;
-use super::npy::Stored;
-use super::numbers::Number;
-use super::room;
+use super::npy::StoredArray;
+use super::numbers::AnyNumber;
 use crate::tensor::{DataType, InputSpec, Shape, Tensor};
 
 /// Most bytes that a request becomes when sparse rows are made dense, or compressed arrays are
@@ -23,12 +23,12 @@ pub(super) struct Sparse {
     columns: usize,
     /// For each value its index in the dense matrix, row by row; inside of it.
     places: Vec<usize>,
-    values: Stored,
+    values: StoredArray,
 }
 
 /// Where a value cannot be put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outside {
+pub(super) struct OutOfBounds {
     pub row: u64,
     pub column: u64,
 }
@@ -36,7 +36,7 @@ pub(super) struct Outside {
 /// The reason why places and values make no matrix.
 #[derive(Debug)]
 pub(super) enum SparseError {
-    Outside(Outside),
+    OutOfBounds(OutOfBounds),
     /// The numbers of places and of values differ.
     Count {
         places: usize,
@@ -52,18 +52,18 @@ impl Sparse {
         shape: [usize; 2],
         places: impl Iterator<Item = (u64, u64)>,
         count: usize,
-        values: Stored,
+        values: StoredArray,
     ) -> Result<Self, SparseError> {
         let [rows, columns] = shape;
         rows.checked_mul(columns).ok_or(SparseError::Size)?;
-        let mut flat = room::for_all(count).map_err(|_| SparseError::NoMemory)?;
+        let mut flat = alloc::with_capacity(count).map_err(|_| SparseError::NoMemory)?;
         for (row, column) in places {
             let inside = |at: u64, size: usize| usize::try_from(at).ok().filter(|&at| at < size);
             let place = inside(row, rows)
                 .zip(inside(column, columns))
                 .map(|(row, column)| row * columns + column);
-            room::for_one_more(&mut flat).map_err(|_| SparseError::NoMemory)?;
-            flat.push(place.ok_or(SparseError::Outside(Outside { row, column }))?);
+            alloc::reserve_one(&mut flat).map_err(|_| SparseError::NoMemory)?;
+            flat.push(place.ok_or(SparseError::OutOfBounds(OutOfBounds { row, column }))?);
         }
         if flat.len() != values.len() {
             return Err(SparseError::Count {
@@ -95,7 +95,7 @@ impl Sparse {
             return Err(too_large(format_args!("a sparse matrix of shape {}", Shape(&shape))));
         }
         let values = self.values.flat(spec)?;
-        let mut seen: Vec<u64> = room::for_all(count.div_ceil(64))?;
+        let mut seen: Vec<u64> = alloc::with_capacity(count.div_ceil(64))?;
         seen.resize(count.div_ceil(64), 0);
         for &place in &self.places {
             let (word, bit) = (place / 64, 1 << (place % 64));
@@ -113,8 +113,8 @@ impl Sparse {
         }
         drop(seen);
         with_kind!(spec.data_type, K => {
-            let zero = K::from_number(Number::Int(0)).map_err(|_| mismatch(spec, "a sparse matrix"))?;
-            let mut items = room::for_all(count)?;
+            let zero = K::from_number(AnyNumber::Int(0)).map_err(|_| mismatch(spec, "a sparse matrix"))?;
+            let mut items = alloc::with_capacity(count)?;
             items.resize(count, zero);
             for (&place, value) in self.places.iter().zip(K::items(&values)) {
                 items[place].clone_from(value);

@@ -1,7 +1,7 @@
 //! Tables: rows of cells, and the inputs that the cells are dealt to.
 //!
 //! A row's cells are dealt by position, in the order of the manifest's columns or of the model's
-//! inputs, or by the names in a header. Either way a [`Layout`] is made once for a request; its
+//! inputs, or by the names in a header. Either way a [`TableLayout`] is made once for a request; its
 //! rows then go straight into the inputs.
 //!
 //! What always holds: each cell of an input comes from one place, and the cells of an input are
@@ -10,17 +10,17 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::codec::column::{Column, column};
-use crate::codec::error::{DecodeError, Fault, InputError, excerpt, takes};
-use crate::codec::fit::Form;
-use crate::codec::json_reader::Reader;
-use crate::codec::numbers::Problem;
-use crate::codec::schema::{Schema, Target};
+use crate::codec::column::{ColumnBuilder, column_builder};
+use crate::codec::error::{BoxedDecodeError, DecodeError, InputError, describe_inputs, excerpt};
+use crate::codec::fit::ShapeForm;
+use crate::codec::json_reader::JsonReader;
+use crate::codec::numbers::ValueProblem;
+use crate::codec::schema::{NameTarget, Schema};
 use crate::tensor::{Dim, InputSpec, Signature, Tensor};
 
 /// Where the cells of each input stand in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(super) struct TableLayout {
     shares: Vec<Share>,
     /// Cells in a row.
     pub width: usize,
@@ -52,7 +52,7 @@ struct Cell {
 }
 
 /// A row of names, as far as the schema knows them.
-pub(super) struct Named<'a> {
+pub(super) struct NamedLayout<'a> {
     /// Names that the schema does not have.
     pub unknown: Vec<&'a str>,
     /// A name that stands for something that an earlier name stands for.
@@ -60,10 +60,10 @@ pub(super) struct Named<'a> {
     /// How many names are known.
     pub known: usize,
     /// The layout, or the name of a column that is missing.
-    pub layout: Result<Layout, String>,
+    pub layout: Result<TableLayout, String>,
 }
 
-impl Layout {
+impl TableLayout {
     /// Deals the cells of a row of `width` cells by their position.
     pub fn by_position(schema: &Schema, width: usize) -> Result<Self, String> {
         let columns = schema.columns();
@@ -79,19 +79,19 @@ impl Layout {
         }
         let needed: Vec<usize> = schema.inputs_without_default().collect();
         let settable: Vec<usize> = schema.settable_inputs().collect();
-        deal(schema, &needed, width).or_else(|problem| {
+        assign(schema, &needed, width).or_else(|problem| {
             if settable == needed {
                 return Err(problem);
             }
-            deal(schema, &settable, width).map_err(|_| problem)
+            assign(schema, &settable, width).map_err(|_| problem)
         })
     }
 
     /// Deals the cells of a row by the names of its columns.
-    pub fn by_name<'a>(schema: &Schema, names: &[&'a str]) -> Named<'a> {
+    pub fn by_name<'a>(schema: &Schema, names: &[&'a str]) -> NamedLayout<'a> {
         let mut columns = vec![None; schema.columns().len()];
         let mut inputs = vec![None; schema.signature().inputs.len()];
-        let mut named = Named {
+        let mut named = NamedLayout {
             unknown: Vec::new(),
             repeated: None,
             known: 0,
@@ -99,9 +99,9 @@ impl Layout {
         };
         for (position, &name) in names.iter().enumerate() {
             let slot = match schema.find(name) {
-                Some(Target::Column(column)) => &mut columns[column],
-                Some(Target::Input(input)) if schema.is_one_column(input) => &mut inputs[input],
-                Some(Target::Input(_) | Target::Optional(_)) | None => {
+                Some(NameTarget::Column(column)) => &mut columns[column],
+                Some(NameTarget::Input(input)) if schema.is_one_column(input) => &mut inputs[input],
+                Some(NameTarget::Input(_) | NameTarget::Optional(_)) | None => {
                     named.unknown.push(name);
                     continue;
                 }
@@ -175,15 +175,15 @@ impl Layout {
     }
 
     /// The layout of rows whose cells stand in this order, of which a row may lack some.
-    pub fn of_order(schema: &Schema, order: &[Target]) -> Result<Self, String> {
+    pub fn of_order(schema: &Schema, order: &[NameTarget]) -> Result<Self, String> {
         let mut columns = vec![None; schema.columns().len()];
         let mut inputs = vec![None; schema.signature().inputs.len()];
         for (position, target) in order.iter().enumerate() {
             match *target {
-                Target::Column(column) => columns[column] = Some(position),
-                Target::Input(input) => inputs[input] = Some(position),
+                NameTarget::Column(column) => columns[column] = Some(position),
+                NameTarget::Input(input) => inputs[input] = Some(position),
                 // A table has no columns of these.
-                Target::Optional(_) => {}
+                NameTarget::Optional(_) => {}
             }
         }
         let layout = Self::of_columns(schema, &columns, &inputs, order.len());
@@ -192,7 +192,7 @@ impl Layout {
 
     /// Whether a row with these cells can be read.
     pub fn reads(&self, schema: &Schema, cells: &[Cow<'_, str>]) -> bool {
-        let mut rows = Rows::new(schema, self.clone(), cells.len());
+        let mut rows = TableRows::new(schema, self.clone(), cells.len());
         rows.push_text(cells).is_ok()
     }
 }
@@ -209,8 +209,8 @@ pub(super) fn may_be_one_column(input: &InputSpec) -> bool {
 /// The axes after the first of an input whose rows have so many cells; `None` when no row has.
 fn row_of(spec: &InputSpec, width: usize) -> Option<Option<Vec<usize>>> {
     match width_of(spec)? {
-        Width::Known { width: own, row } => (own == width).then_some(row),
-        Width::Open { mut row, axis } => {
+        RowWidth::Known { width: own, row } => (own == width).then_some(row),
+        RowWidth::Open { mut row, axis } => {
             let others = row.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, dim)| *dim);
             let unit = others.fold(1, usize::saturating_mul);
             if width == 0 || unit == 0 || !width.is_multiple_of(unit) {
@@ -223,7 +223,7 @@ fn row_of(spec: &InputSpec, width: usize) -> Option<Option<Vec<usize>>> {
 }
 
 /// How many cells one row of an input has.
-enum Width {
+enum RowWidth {
     Known {
         width: usize,
         row: Option<Vec<usize>>,
@@ -238,12 +238,12 @@ enum Width {
 
 /// `None` when several axes are unknown, so that the cells of a row could be shaped in several
 /// ways.
-fn width_of(spec: &InputSpec) -> Option<Width> {
+fn width_of(spec: &InputSpec) -> Option<RowWidth> {
     let Some(dims) = &spec.dims else {
-        return Some(Width::Open { row: vec![0], axis: 0 });
+        return Some(RowWidth::Open { row: vec![0], axis: 0 });
     };
     let Some((_, dims)) = dims.split_first() else {
-        return Some(Width::Known { width: 1, row: None });
+        return Some(RowWidth::Known { width: 1, row: None });
     };
     let mut open = None;
     let mut row = Vec::with_capacity(dims.len());
@@ -259,8 +259,8 @@ fn width_of(spec: &InputSpec) -> Option<Width> {
         }
     }
     Some(match open {
-        Some(axis) => Width::Open { row, axis },
-        None => Width::Known {
+        Some(axis) => RowWidth::Open { row, axis },
+        None => RowWidth::Known {
             width: row.iter().copied().fold(1, usize::saturating_mul),
             row: Some(row),
         },
@@ -269,8 +269,8 @@ fn width_of(spec: &InputSpec) -> Option<Width> {
 
 /// The input of each of `count` columns, dealt to `inputs` in their order, to each as many as one
 /// row of it has.
-pub fn deal_columns(signature: &Signature, inputs: &[usize], count: usize) -> Result<Vec<usize>, String> {
-    let layout = deal(&Schema::of(signature.clone()), inputs, count).map_err(|problem| {
+pub fn assign_columns(signature: &Signature, inputs: &[usize], count: usize) -> Result<Vec<usize>, String> {
+    let layout = assign(&Schema::of(signature.clone()), inputs, count).map_err(|problem| {
         problem
             .replace("row 1 has", "there are")
             .replace(" columns where", " where")
@@ -283,20 +283,20 @@ pub fn deal_columns(signature: &Signature, inputs: &[usize], count: usize) -> Re
 }
 
 /// Deals `width` cells to `inputs`, to each as many as one row of it has.
-fn deal(schema: &Schema, inputs: &[usize], width: usize) -> Result<Layout, String> {
+fn assign(schema: &Schema, inputs: &[usize], width: usize) -> Result<TableLayout, String> {
     let specs = &schema.signature().inputs;
-    let widths: Option<Vec<Width>> = inputs.iter().map(|&input| width_of(&specs[input])).collect();
+    let widths: Option<Vec<RowWidth>> = inputs.iter().map(|&input| width_of(&specs[input])).collect();
     let widths = widths.ok_or_else(|| {
         "columns cannot be dealt to an input with several axes of unknown size; send JSON or NPY".to_owned()
     })?;
-    let known = |width: &Width| match width {
-        Width::Known { width, .. } => *width,
-        Width::Open { .. } => 0,
+    let known = |width: &RowWidth| match width {
+        RowWidth::Known { width, .. } => *width,
+        RowWidth::Open { .. } => 0,
     };
     let taken = widths.iter().map(known).fold(0, usize::saturating_add);
     let open = widths
         .iter()
-        .filter(|width| matches!(width, Width::Open { .. }))
+        .filter(|width| matches!(width, RowWidth::Open { .. }))
         .count();
     if open > 1 {
         return Err("columns cannot be dealt to several inputs of unknown width; send JSON".to_owned());
@@ -309,8 +309,8 @@ fn deal(schema: &Schema, inputs: &[usize], width: usize) -> Result<Layout, Strin
     let mut start = 0;
     for (&input, width_of) in inputs.iter().zip(widths) {
         let (own, row) = match width_of {
-            Width::Known { width, row } => (width, row),
-            Width::Open { mut row, axis } => {
+            RowWidth::Known { width, row } => (width, row),
+            RowWidth::Open { mut row, axis } => {
                 let rest = width - taken;
                 let others = row.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, dim)| *dim);
                 let unit = others.fold(1, usize::saturating_mul);
@@ -330,25 +330,25 @@ fn deal(schema: &Schema, inputs: &[usize], width: usize) -> Result<Layout, Strin
         });
         start += own;
     }
-    Ok(Layout { shares, width })
+    Ok(TableLayout { shares, width })
 }
 
 /// The inputs while rows are added to them.
-pub(super) struct Rows<'s> {
+pub(super) struct TableRows<'s> {
     schema: &'s Schema,
-    layout: Layout,
+    layout: TableLayout,
     /// One for each share.
-    columns: Vec<Box<dyn Column + 's>>,
+    columns: Vec<Box<dyn ColumnBuilder + 's>>,
     count: usize,
 }
 
-impl<'s> Rows<'s> {
+impl<'s> TableRows<'s> {
     /// `most` is a bound on the number of cells that can come.
-    pub fn new(schema: &'s Schema, layout: Layout, most: usize) -> Self {
+    pub fn new(schema: &'s Schema, layout: TableLayout, most: usize) -> Self {
         let most = most / layout.shares.len().max(1);
         let inputs = layout.shares.iter().map(|share| share.input);
         let columns = inputs
-            .map(|input| column(&schema.signature().inputs[input], most))
+            .map(|input| column_builder(&schema.signature().inputs[input], most))
             .collect();
         Self {
             schema,
@@ -417,10 +417,14 @@ impl<'s> Rows<'s> {
 
     /// Adds a row of JSON values, each of which a reader stands before; `None` where the row has
     /// none.
-    pub fn push_json(&mut self, cells: &[Option<Reader<'_>>], at: &dyn Fn() -> String) -> Result<(), Fault> {
+    pub fn push_json(
+        &mut self,
+        cells: &[Option<JsonReader<'_>>],
+        at: &dyn Fn() -> String,
+    ) -> Result<(), BoxedDecodeError> {
         self.begin(cells.len())?;
         for (share, column) in self.layout.shares.iter().zip(&mut self.columns) {
-            let mut push = |position: Option<usize>, schema_column: Option<usize>| -> Result<(), Fault> {
+            let mut push = |position: Option<usize>, schema_column: Option<usize>| -> Result<(), BoxedDecodeError> {
                 let default = schema_column.and_then(|column| self.schema.columns()[column].default.as_deref());
                 let of_input = self
                     .schema
@@ -437,7 +441,7 @@ impl<'s> Rows<'s> {
                     }
                 }
                 if let Some(default) = of_input {
-                    let mut reader = Reader::new("default", &default.json)?;
+                    let mut reader = JsonReader::new("default", &default.json)?;
                     let first = reader.peek()?;
                     return column.read(&mut reader, first, 1);
                 }
@@ -485,7 +489,7 @@ impl<'s> Rows<'s> {
                 None if self.count == 1 => Vec::new(),
                 None => vec![self.count],
             };
-            tensors[share.input] = Some(column.finish_shaped(shape, Form::Whole)?);
+            tensors[share.input] = Some(column.finish_shaped(shape, ShapeForm::Whole)?);
         }
         Ok((tensors, self.count))
     }
@@ -497,8 +501,8 @@ impl Schema {
         /// Most columns of a header, where unknown ones are passed over.
         const MOST: usize = 1 << 16;
         let width = |input: usize| match width_of(&self.signature().inputs[input]) {
-            Some(Width::Known { width, .. }) => width,
-            Some(Width::Open { .. }) | None => usize::MAX,
+            Some(RowWidth::Known { width, .. }) => width,
+            Some(RowWidth::Open { .. }) | None => usize::MAX,
         };
         let own = self.settable_inputs().map(width).fold(1, usize::saturating_add);
         let own = own.max(self.columns().len().saturating_add(1));
@@ -510,18 +514,18 @@ impl Schema {
     pub(super) fn layout_error(&self, problem: String) -> DecodeError {
         InputError::Layout {
             problem,
-            takes: takes(self.signature()),
+            takes: describe_inputs(self.signature()),
         }
         .into()
     }
 
     /// The refusal of a request without an input or column of this name.
     #[cold]
-    pub(super) fn missing(&self, name: &str, at: String) -> Fault {
+    pub(super) fn missing(&self, name: &str, at: String) -> BoxedDecodeError {
         InputError::Missing {
             name: excerpt(name),
             at,
-            takes: takes(self.signature()),
+            takes: describe_inputs(self.signature()),
         }
         .into()
     }
@@ -533,9 +537,9 @@ impl Schema {
         cell: &str,
         position: Option<usize>,
         row: usize,
-        problem: Problem,
+        problem: ValueProblem,
     ) -> DecodeError {
-        if problem == Problem::NoMemory {
+        if problem == ValueProblem::NoMemory {
             return DecodeError::OutOfMemory;
         }
         let spec = &self.signature().inputs[input];

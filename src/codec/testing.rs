@@ -4,7 +4,9 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 use crate::codec::by_record::has_entries;
-use crate::codec::{DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan, Request, Schema, encode};
+use crate::codec::{
+    DecodeError, DecodedRequest, Documents, EncodeError, EncodedResponse, Format, ReplyPlan, Schema, encode,
+};
 use crate::tensor::{
     DataType, Dim, Element, InputSpec, OutputRows, OutputSpec, Records, Signature, Tensor, Value, ValueType,
 };
@@ -111,11 +113,11 @@ pub fn negotiate(
 }
 
 /// Reads a request to a model without a manifest.
-pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<DecodedRequest, DecodeError> {
     crate::codec::decode(content_type, body, &Schema::of(signature.clone()), Documents::One)
 }
 
-pub fn decode_str(content_type: &str, body: &str, signature: &Signature) -> Result<Request, DecodeError> {
+pub fn decode_str(content_type: &str, body: &str, signature: &Signature) -> Result<DecodedRequest, DecodeError> {
     decode(content_type, Bytes::copy_from_slice(body.as_bytes()), signature)
 }
 
@@ -150,7 +152,7 @@ fn for_records_of(plan: &ReplyPlan, outputs: &[Value]) -> ReplyPlan {
 }
 
 /// The reply with the `outputs` of one run for as many records as they have entries.
-pub fn encoded(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: &[Value]) -> Encoded {
+pub fn encoded(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: &[Value]) -> EncodedResponse {
     let plan = for_records_of(plan, outputs);
     encode(format, &plan, "m", signature, &[outputs.to_vec()]).unwrap()
 }

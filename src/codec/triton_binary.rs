@@ -10,16 +10,16 @@
 
 use bytes::Bytes;
 
+use crate::codec::alloc;
 use crate::codec::column::wrong_size;
-use crate::codec::element::Kind;
+use crate::codec::element::ElementKind;
 use crate::codec::error::{DecodeError, EncodeError, excerpt};
-use crate::codec::json_reader::Reader;
+use crate::codec::json_reader::JsonReader;
 use crate::codec::media_type::MediaType;
-use crate::codec::numbers::{MAX_STRINGS, Problem};
-use crate::codec::open_inference::{self, Tail, TensorOutput, unusable};
-use crate::codec::room;
+use crate::codec::numbers::{MAX_STRINGS, ValueProblem};
+use crate::codec::open_inference::{self, BinaryTail, TensorOutput, unusable};
 use crate::codec::values::tensor_json_bytes;
-use crate::codec::{Encoded, Format, Request, Schema};
+use crate::codec::{DecodedRequest, EncodedResponse, Format, Schema};
 use crate::tensor::{DataType, InputSpec, Tensor, element_count};
 
 pub(super) const MEDIA_TYPE: &str = "application/vnd.sagemaker-triton.binary+json";
@@ -27,15 +27,15 @@ const HEADER_SIZE: &str = "json-header-size";
 /// Bytes of the length in front of a string.
 const PREFIX_BYTES: usize = 4;
 
-pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let malformed = |problem: String| DecodeError::malformed(Format::TritonBinary, problem);
     let Some(given) = media_type.parameter(HEADER_SIZE) else {
         return Err(malformed(format!("the content type needs the parameter {HEADER_SIZE}")));
     };
     let size = json_size(HEADER_SIZE, given, body).map_err(malformed)?;
     let header = body.slice(..size);
-    let mut reader = Reader::new(Format::TritonBinary, &header)?;
-    open_inference::decode(&mut reader, schema, &mut Tail::Bytes(body.slice(size..)))
+    let mut reader = JsonReader::new(Format::TritonBinary, &header)?;
+    open_inference::decode(&mut reader, schema, &mut BinaryTail::Bytes(body.slice(size..)))
 }
 
 /// How much of `body` is JSON when `what` gives it as `given`; if that makes no sense, why.
@@ -68,10 +68,10 @@ pub(super) fn tensor(spec: &InputSpec, shape: Vec<usize>, bytes: Bytes) -> Resul
 
 /// Strings with their lengths in front; windows of `bytes`.
 fn strings(spec: &InputSpec, mut bytes: Bytes, count: usize) -> Result<Vec<Bytes>, DecodeError> {
-    let mut strings = room::for_all(count.min(bytes.len() / PREFIX_BYTES).min(MAX_STRINGS))?;
+    let mut strings = alloc::with_capacity(count.min(bytes.len() / PREFIX_BYTES).min(MAX_STRINGS))?;
     while let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() {
         if strings.len() == MAX_STRINGS {
-            let problem = Problem::TooManyStrings.describe("", DataType::String);
+            let problem = ValueProblem::TooManyStrings.describe("", DataType::String);
             return Err(unusable(spec, problem));
         }
         let length = u32::from_le_bytes(*prefix) as usize;
@@ -95,7 +95,7 @@ pub(super) fn encode(
     model: &str,
     outputs: &[TensorOutput<'_>],
     binary: &[bool],
-) -> Result<Encoded, EncodeError> {
+) -> Result<EncodedResponse, EncodeError> {
     let is_binary = |i: usize| binary.get(i).copied().unwrap_or(true);
     let size = |i: usize| is_binary(i).then(|| binary_size(outputs[i].tensor));
     let room = |i: usize| size(i).unwrap_or_else(|| tensor_json_bytes(outputs[i].tensor));
@@ -105,7 +105,7 @@ pub(super) fn encode(
     for (_, TensorOutput { name, tensor }) in outputs.iter().enumerate().filter(|(i, _)| is_binary(*i)) {
         append(name, tensor, &mut body)?;
     }
-    Ok(Encoded {
+    Ok(EncodedResponse {
         content_type: format!("{MEDIA_TYPE};{HEADER_SIZE}={header_size}").into(),
         json_bytes: Some(header_size),
         body: body.into(),
@@ -124,7 +124,7 @@ fn append(name: &str, tensor: &Tensor, body: &mut Vec<u8>) -> Result<(), EncodeE
         body.extend_from_slice(bytes);
         return Ok(());
     }
-    for string in <String as Kind>::items(tensor) {
+    for string in <String as ElementKind>::items(tensor) {
         let length = u32::try_from(string.len()).map_err(|_| EncodeError::CannotCarry {
             format: Format::TritonBinary,
             problem: format!("a string of output {} is longer than 4 GiB", excerpt(name)),

@@ -6,18 +6,18 @@
 
 use std::ops::Range;
 
-use crate::codec::element::{Kind, with_kind, write_json_string};
+use crate::codec::element::{ElementKind, with_kind, write_json_string};
 use crate::codec::fit::is_overclaimed;
 use crate::tensor::{Tensor, Value};
 
 /// An output that goes into the reply.
 #[derive(Clone, Copy)]
-pub(super) struct Output<'a> {
+pub(super) struct NamedOutput<'a> {
     pub name: &'a str,
     pub value: &'a Value,
 }
 
-impl Output<'_> {
+impl NamedOutput<'_> {
     /// The name with the colon after it, for replies that repeat it.
     pub fn json_key(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(self.name.len() + 3);
@@ -27,7 +27,7 @@ impl Output<'_> {
 }
 
 /// The number of rows that all outputs have, if it is the same.
-pub(super) fn common_rows(outputs: &[Output<'_>]) -> Option<usize> {
+pub(super) fn common_rows(outputs: &[NamedOutput<'_>]) -> Option<usize> {
     let mut counts = outputs.iter().map(|output| output.value.entries());
     let first = counts.next()??;
     counts.all(|count| count == Some(first)).then_some(first)
@@ -110,7 +110,7 @@ pub(super) fn write_tensor(tensor: &Tensor, shape: &[usize], elements: Range<usi
     with_kind!(tensor.data_type(), K => write_nested::<K>(&K::items(tensor)[elements], shape, out));
 }
 
-fn write_nested<K: Kind>(items: &[K::Item], shape: &[usize], out: &mut Vec<u8>) {
+fn write_nested<K: ElementKind>(items: &[K::Item], shape: &[usize], out: &mut Vec<u8>) {
     // Below an axis of size 0 there are no lists to write.
     let rank = shape
         .iter()
@@ -142,7 +142,7 @@ fn write_nested<K: Kind>(items: &[K::Item], shape: &[usize], out: &mut Vec<u8>) 
 }
 
 #[inline]
-fn write_run<K: Kind>(items: &[K::Item], out: &mut Vec<u8>) {
+fn write_run<K: ElementKind>(items: &[K::Item], out: &mut Vec<u8>) {
     let mut items = items.iter();
     if let Some(first) = items.next() {
         K::write_json(first, out);
@@ -155,13 +155,13 @@ fn write_run<K: Kind>(items: &[K::Item], out: &mut Vec<u8>) {
 
 /// Room for the outputs as JSON: enough for anything but strings that are mostly escapes, so that
 /// one allocation does.
-pub(super) fn json_bytes(outputs: &[Output<'_>]) -> usize {
+pub(super) fn json_bytes(outputs: &[NamedOutput<'_>]) -> usize {
     // Names are repeated per row when there are several.
     let repeats = match outputs {
         [_] => 1,
         _ => common_rows(outputs).unwrap_or(1),
     };
-    let one = |output: &Output<'_>| {
+    let one = |output: &NamedOutput<'_>| {
         let keys = (output.name.len() + 4).saturating_mul(repeats);
         keys.saturating_add(value_bytes(output.value))
     };

@@ -12,7 +12,7 @@ use super::{State, invoke};
 use crate::catalog::CatalogError;
 use crate::telemetry::metrics::Operation;
 use crate::wire::{
-    LoadRequest, ModelDescription, ModelList, ModelPath, Status, TARGET_MODEL, page_token, parse_page_token,
+    LoadRequest, ModelDescription, ModelList, ModelPath, StatusBody, TARGET_MODEL, page_token, parse_page_token,
 };
 
 /// Models on a page, by default and at most (MM-10).
@@ -76,7 +76,7 @@ pub(super) async fn load(
         loaded.map(|_| wanted.model_name)
     });
     let name = joined(task).await??;
-    Ok(HttpResponse::Ok().json(Status {
+    Ok(HttpResponse::Ok().json(StatusBody {
         status: format!("Model \"{name}\" registered"),
     }))
 }
@@ -142,7 +142,7 @@ async fn unload(state: web::Data<State>, name: String) -> Result<HttpResponse, E
         return Err(Error::SingleModelMode);
     }
     let name = unload_reported(state, name).await?;
-    Ok(HttpResponse::Ok().json(Status {
+    Ok(HttpResponse::Ok().json(StatusBody {
         status: format!("Model \"{name}\" unregistered"),
     }))
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Data, Elements, Tensor};
+use super::{OwnedElements, Tensor, TensorData};
 
 impl Tensor {
     /// The rows (what the first axis counts) of all `parts`, one after the other. `None` when the
@@ -22,13 +22,13 @@ impl Tensor {
         let mut shape = first.shape.clone();
         shape[0] = rows;
         let data = match &first.data {
-            Data::Fixed(_) => Data::Fixed(concatenated(parts.iter().filter_map(|part| part.as_bytes()))?),
-            Data::Strings(_) => {
+            TensorData::Fixed(_) => TensorData::Fixed(concatenated(parts.iter().filter_map(|part| part.as_bytes()))?),
+            TensorData::Strings(_) => {
                 let mut values = Vec::new();
                 let all = || parts.iter().filter_map(|part| part.as_strings());
                 values.try_reserve_exact(all().map(<[Bytes]>::len).sum()).ok()?;
                 all().for_each(|part| values.extend_from_slice(part));
-                Data::Strings(values)
+                TensorData::Strings(values)
             }
         };
         Some(Self {
@@ -105,8 +105,8 @@ impl Tensor {
             rows.start * each..rows.end * each
         };
         let data = match &self.data {
-            Data::Fixed(bytes) => Data::Fixed(bytes.slice(part(bytes.len()))),
-            Data::Strings(values) => Data::Strings(values[part(values.len())].to_vec()),
+            TensorData::Fixed(bytes) => TensorData::Fixed(bytes.slice(part(bytes.len()))),
+            TensorData::Strings(values) => TensorData::Strings(values[part(values.len())].to_vec()),
         };
         let mut shape = Vec::with_capacity(self.shape.len());
         shape.push(rows.len());
@@ -134,7 +134,7 @@ fn concatenated<'a>(parts: impl Iterator<Item = &'a Bytes> + Clone) -> Option<By
         place.copy_from_slice(part);
         rest = after;
     }
-    Some(Bytes::from_owner(Elements(words)).slice(..length))
+    Some(Bytes::from_owner(OwnedElements(words)).slice(..length))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ fn a_scalar_has_one_element() {
 
 #[test]
 fn unaligned_bytes_are_copied_and_aligned_ones_are_borrowed() {
-    let body = Bytes::from_owner(Elements(vec![1.5f64, 2.5]));
+    let body = Bytes::from_owner(OwnedElements(vec![1.5f64, 2.5]));
     let aligned = Tensor::from_bytes(DataType::F64, vec![2], body.clone()).unwrap();
     assert_eq!(aligned.as_bytes().unwrap().as_ptr(), body.as_ptr());
 

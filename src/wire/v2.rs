@@ -25,11 +25,11 @@ pub const ANY_SIZE: i64 = -1;
 
 /// What a path below `/v2` names.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Path {
+pub enum V2Path {
     Server,
     Live,
     Ready,
-    Model(ModelPath),
+    Model(V2ModelPath),
     Index,
     Load(String),
     Unload(String),
@@ -37,20 +37,20 @@ pub enum Path {
 
 /// What a path names that is about one model.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ModelPath {
+pub struct V2ModelPath {
     pub name: String,
     pub version: Option<String>,
-    pub part: Part,
+    pub part: ModelPart,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum ModelPart {
     Metadata,
     Ready,
     Infer,
 }
 
-impl Path {
+impl V2Path {
     /// Whether a raw path is the protocol's.
     pub fn is_below(path: &str) -> bool {
         path.strip_prefix("/v2")
@@ -78,18 +78,18 @@ impl Path {
         }
         let rest = rest.strip_prefix("/models/")?;
         let (rest, part) = match rest.rsplit_once('/') {
-            Some((rest, "infer")) => (rest, Part::Infer),
-            Some((rest, "ready")) => (rest, Part::Ready),
+            Some((rest, "infer")) => (rest, ModelPart::Infer),
+            Some((rest, "ready")) => (rest, ModelPart::Ready),
             // Of extensions that are not served: no end of a name.
             Some((_, "config" | "stats" | "generate" | "generate_stream")) => return None,
-            _ => (rest, Part::Metadata),
+            _ => (rest, ModelPart::Metadata),
         };
         let (name, version) = match rest.rsplit_once("/versions/") {
             Some((name, version)) if !version.contains('/') => (name, Some(decoded(version)?)),
             _ => (rest, None),
         };
         let name = decoded(name)?;
-        Some(Self::Model(ModelPath { name, version, part }))
+        Some(Self::Model(V2ModelPath { name, version, part }))
     }
 }
 
@@ -109,13 +109,13 @@ pub struct ServerMetadata {
 
 /// Reply to `GET /v2/health/live`.
 #[derive(Debug, Serialize)]
-pub struct Live {
+pub struct LiveBody {
     pub live: bool,
 }
 
 /// Reply to `GET /v2/health/ready`.
 #[derive(Debug, Serialize)]
-pub struct Ready {
+pub struct ReadyBody {
     pub ready: bool,
 }
 
@@ -168,13 +168,13 @@ pub struct RepositoryRequest {
 
 /// Every error's body.
 #[derive(Debug, Serialize)]
-struct ErrorBody<'a> {
+struct V2ErrorBody<'a> {
     error: &'a str,
 }
 
 /// An error's body, as short as all others are.
 pub fn error_json(message: &str) -> String {
-    bounded_json(message, |error| ErrorBody { error })
+    bounded_json(message, |error| V2ErrorBody { error })
 }
 
 #[cfg(test)]
@@ -184,8 +184,8 @@ mod tests {
     use super::*;
     use crate::wire::MAX_ERROR_BYTES;
 
-    fn model(name: &str, version: Option<&str>, part: Part) -> Option<Path> {
-        Some(Path::Model(ModelPath {
+    fn model(name: &str, version: Option<&str>, part: ModelPart) -> Option<V2Path> {
+        Some(V2Path::Model(V2ModelPath {
             name: name.to_owned(),
             version: version.map(ToOwned::to_owned),
             part,
@@ -195,46 +195,46 @@ mod tests {
     #[test]
     fn a_path_is_read_from_both_ends_with_the_name_in_between() {
         let table = [
-            ("/v2", Some(Path::Server)),
-            ("/v2/", Some(Path::Server)),
-            ("/v2/health/live", Some(Path::Live)),
-            ("/v2/health/ready", Some(Path::Ready)),
-            ("/v2/models/m", model("m", None, Part::Metadata)),
-            ("/v2/models/m/ready", model("m", None, Part::Ready)),
-            ("/v2/models/m/infer", model("m", None, Part::Infer)),
-            ("/v2/models/m/versions/1", model("m", Some("1"), Part::Metadata)),
-            ("/v2/models/m/versions/1/ready", model("m", Some("1"), Part::Ready)),
+            ("/v2", Some(V2Path::Server)),
+            ("/v2/", Some(V2Path::Server)),
+            ("/v2/health/live", Some(V2Path::Live)),
+            ("/v2/health/ready", Some(V2Path::Ready)),
+            ("/v2/models/m", model("m", None, ModelPart::Metadata)),
+            ("/v2/models/m/ready", model("m", None, ModelPart::Ready)),
+            ("/v2/models/m/infer", model("m", None, ModelPart::Infer)),
+            ("/v2/models/m/versions/1", model("m", Some("1"), ModelPart::Metadata)),
+            ("/v2/models/m/versions/1/ready", model("m", Some("1"), ModelPart::Ready)),
             (
                 "/v2/models/m/versions/x%2Fy/infer",
-                model("m", Some("x/y"), Part::Infer),
+                model("m", Some("x/y"), ModelPart::Infer),
             ),
             (
                 "/v2/models/team/a.tar.gz/infer",
-                model("team/a.tar.gz", None, Part::Infer),
+                model("team/a.tar.gz", None, ModelPart::Infer),
             ),
             (
                 "/v2/models/team%2Fa.tar.gz/infer",
-                model("team/a.tar.gz", None, Part::Infer),
+                model("team/a.tar.gz", None, ModelPart::Infer),
             ),
             (
                 "/v2/models/team/versions/2/a/infer",
-                model("team/versions/2/a", None, Part::Infer),
+                model("team/versions/2/a", None, ModelPart::Infer),
             ),
-            ("/v2/models/infer", model("infer", None, Part::Metadata)),
-            ("/v2/models/infer/infer", model("infer", None, Part::Infer)),
-            ("/v2/models/a%2Finfer", model("a/infer", None, Part::Metadata)),
+            ("/v2/models/infer", model("infer", None, ModelPart::Metadata)),
+            ("/v2/models/infer/infer", model("infer", None, ModelPart::Infer)),
+            ("/v2/models/a%2Finfer", model("a/infer", None, ModelPart::Metadata)),
             (
                 "/v2/models/a%2Fversions%2F2",
-                model("a/versions/2", None, Part::Metadata),
+                model("a/versions/2", None, ModelPart::Metadata),
             ),
-            ("/v2/models/%E2%98%83", model("☃", None, Part::Metadata)),
-            ("/v2/repository/index", Some(Path::Index)),
-            ("/v2/repository/models/m/load", Some(Path::Load("m".into()))),
+            ("/v2/models/%E2%98%83", model("☃", None, ModelPart::Metadata)),
+            ("/v2/repository/index", Some(V2Path::Index)),
+            ("/v2/repository/models/m/load", Some(V2Path::Load("m".into()))),
             (
                 "/v2/repository/models/a/b%20c/unload",
-                Some(Path::Unload("a/b c".into())),
+                Some(V2Path::Unload("a/b c".into())),
             ),
-            ("/v2/repository/models/load/load", Some(Path::Load("load".into()))),
+            ("/v2/repository/models/load/load", Some(V2Path::Load("load".into()))),
             ("/v2/repository/models/load", None),
             ("/v2/repository/models//load", None),
             ("/v2/repository/models/m", None),
@@ -251,7 +251,7 @@ mod tests {
             ("/models/m", None),
         ];
         for (path, expected) in table {
-            assert_eq!(Path::parse(path), expected, "{path}");
+            assert_eq!(V2Path::parse(path), expected, "{path}");
         }
     }
 
@@ -264,7 +264,7 @@ mod tests {
             ("/v1/v2", false),
             ("", false),
         ] {
-            assert_eq!(Path::is_below(path), expected, "{path}");
+            assert_eq!(V2Path::is_below(path), expected, "{path}");
         }
     }
 
@@ -273,9 +273,9 @@ mod tests {
         fn any_name_and_version_survive_an_encoded_path(name in "\\PC{1,40}|[a-z/%.]{1,40}", version in "\\PC{1,9}") {
             let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
             let path = format!("/v2/models/{}/versions/{}/infer", encode(&name), encode(&version));
-            prop_assert_eq!(Path::parse(&path), model(&name, Some(&version), Part::Infer));
+            prop_assert_eq!(V2Path::parse(&path), model(&name, Some(&version), ModelPart::Infer));
             let path = format!("/v2/repository/models/{}/unload", encode(&name));
-            prop_assert_eq!(Path::parse(&path), Some(Path::Unload(name)));
+            prop_assert_eq!(V2Path::parse(&path), Some(V2Path::Unload(name)));
         }
 
         #[test]

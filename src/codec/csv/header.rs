@@ -7,10 +7,10 @@
 
 use std::borrow::Cow;
 
-use crate::codec::element::{Kind, with_kind};
-use crate::codec::error::{DecodeError, InputError, excerpt, listed, takes};
-use crate::codec::schema::{Schema, Target};
-use crate::codec::table::{Layout, Named};
+use crate::codec::element::{ElementKind, with_kind};
+use crate::codec::error::{DecodeError, InputError, describe_inputs, excerpt, listed};
+use crate::codec::schema::{NameTarget, Schema};
+use crate::codec::table::{NamedLayout, TableLayout};
 use crate::tensor::DataType;
 
 /// What a first line is.
@@ -19,7 +19,7 @@ pub(super) enum FirstLine {
     Record,
     /// A header; `None` where the columns are dealt by position all the same, because they have no
     /// names of their own.
-    Header(Option<Layout>),
+    Header(Option<TableLayout>),
 }
 
 /// Decides what the line with these `cells` is. `is_header` is what the request or the manifest
@@ -37,7 +37,7 @@ pub(super) fn first_line(
             if !schema.ignores_unknown() && names.first().is_none_or(|name| schema.find(name).is_none()) {
                 return Ok(FirstLine::Record);
             }
-            let named = Layout::by_name(schema, &names);
+            let named = TableLayout::by_name(schema, &names);
             let is_all_names = named.unknown.is_empty() || (schema.ignores_unknown() && named.layout.is_ok());
             if named.known == 0 || named.repeated.is_some() || !is_all_names || is_numbers(schema, &names) {
                 return Ok(FirstLine::Record);
@@ -45,7 +45,7 @@ pub(super) fn first_line(
             by_name(schema, named)
         }
         Some(true) => {
-            let named = Layout::by_name(schema, &names);
+            let named = TableLayout::by_name(schema, &names);
             if named.known == 0 && !schema.has_named_columns(cells.len()) {
                 return Ok(FirstLine::Header(None));
             }
@@ -54,7 +54,7 @@ pub(super) fn first_line(
     }
 }
 
-fn by_name(schema: &Schema, named: Named<'_>) -> Result<FirstLine, DecodeError> {
+fn by_name(schema: &Schema, named: NamedLayout<'_>) -> Result<FirstLine, DecodeError> {
     if let Some(name) = named.repeated {
         let (name, at) = (excerpt(name), " in the header".to_owned());
         return Err(InputError::Duplicate { name, at }.into());
@@ -71,7 +71,7 @@ fn by_name(schema: &Schema, named: Named<'_>) -> Result<FirstLine, DecodeError> 
         Err(missing) => Err(InputError::Missing {
             name: excerpt(&missing),
             at: " in the header".to_owned(),
-            takes: takes(schema.signature()),
+            takes: describe_inputs(schema.signature()),
         }
         .into()),
     }
@@ -90,9 +90,9 @@ fn name_in(cell: &str) -> &str {
 fn is_numbers(schema: &Schema, names: &[&str]) -> bool {
     names.iter().all(|name| {
         let input = match schema.find(name) {
-            Some(Target::Input(input)) => input,
-            Some(Target::Column(column)) => schema.columns()[column].input,
-            Some(Target::Optional(_)) | None => return true,
+            Some(NameTarget::Input(input)) => input,
+            Some(NameTarget::Column(column)) => schema.columns()[column].input,
+            Some(NameTarget::Optional(_)) | None => return true,
         };
         let data_type = schema.signature().inputs[input].data_type;
         data_type != DataType::String && with_kind!(data_type, K => K::from_cell(name).is_ok())
@@ -102,7 +102,7 @@ fn is_numbers(schema: &Schema, names: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::schema::{Additions, Column};
+    use crate::codec::schema::{Column, SchemaAdditions};
     use crate::codec::testing::{input, signature};
     use crate::tensor::InputSpec;
 
@@ -177,10 +177,10 @@ mod tests {
         let schema = |ignores_unknown| {
             Schema::new(
                 signature(&[input("x", DataType::F32, &[-1, 3])], &[]),
-                Additions {
+                SchemaAdditions {
                     columns: vec![column("a", None), column("b", None), column("c", Some("0"))],
                     ignores_unknown,
-                    ..Additions::default()
+                    ..SchemaAdditions::default()
                 },
             )
         };

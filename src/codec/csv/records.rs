@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-pub(super) struct Records<'a> {
+pub(super) struct CsvRecords<'a> {
     rest: &'a str,
     delimiter: u8,
     /// Cells of a record that are kept; further ones are only counted.
@@ -19,7 +19,7 @@ pub(super) struct Records<'a> {
     count: usize,
 }
 
-impl<'a> Records<'a> {
+impl<'a> CsvRecords<'a> {
     pub fn new(text: &'a str, delimiter: u8, most: usize) -> Self {
         Self {
             rest: text,
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Result<Vec<Vec<String>>, String> {
-        let mut records = Records::new(text, b',', usize::MAX);
+        let mut records = CsvRecords::new(text, b',', usize::MAX);
         let (mut cells, mut all) = (Vec::new(), Vec::new());
         while records.read(&mut cells)? {
             all.push(cells.iter().map(|cell| cell.to_string()).collect());

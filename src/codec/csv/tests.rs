@@ -1,7 +1,7 @@
 use crate::codec::testing::{
     decode_str, identity, input, negotiate, output, pairs, reply, row_plan, signature, strings, tensor, zip_map,
 };
-use crate::codec::{Format, apart, encode};
+use crate::codec::{Format, encode, separate_runs};
 use crate::tensor::{DataType, OutputRows, OutputSpec, Signature, Tensor, Value};
 
 fn inputs(body: &str, signature: &Signature) -> Vec<Tensor> {
@@ -279,7 +279,7 @@ fn outputs_that_a_line_cannot_say_are_refused_before_the_run_where_they_are_know
 fn a_record_that_ran_alone_has_a_line_with_its_list_or_is_refused() {
     let signature = signature(&[input("x", DataType::F32, &[-1, 2])], &[whole("labels", &[-1])]);
     let asked = decode_str("text/csv", "1,2\n3,4\n5,6\n", &signature).unwrap().reply;
-    assert_eq!(apart(Format::Csv, &asked, &signature, None), Some(3));
+    assert_eq!(separate_runs(Format::Csv, &asked, &signature, None), Some(3));
     let run = |shape: &[usize]| vec![Value::Tensor(tensor(shape, &vec![1f32; shape.iter().product()]))];
     let written = |runs: &[Vec<Value>]| encode(Format::Csv, &asked, "m", &signature, runs);
     let lines = written(&[run(&[2]), run(&[0]), run(&[1])]).unwrap();
@@ -298,9 +298,9 @@ fn another_number_of_entries_than_records_is_never_dealt_out() {
     let signature = pairs();
     let asked = decode_str("text/csv", "1,2\n3,4\n", &signature).unwrap().reply;
     let three = [Value::Tensor(tensor(&[3, 2], &[1f32; 6]))];
-    assert_eq!(apart(Format::Csv, &asked, &signature, None), None);
-    assert_eq!(apart(Format::Csv, &asked, &signature, Some(&three)), Some(2));
-    assert_eq!(apart(Format::Npy, &asked, &signature, Some(&three)), None);
+    assert_eq!(separate_runs(Format::Csv, &asked, &signature, None), None);
+    assert_eq!(separate_runs(Format::Csv, &asked, &signature, Some(&three)), Some(2));
+    assert_eq!(separate_runs(Format::Npy, &asked, &signature, Some(&three)), None);
 }
 
 #[test]

@@ -2,11 +2,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::codec::testing::{encoded, identity, input, negotiate, pairs, sample, signature, strings, tensor};
-use crate::codec::{DecodeError, Format, Request, Schema, datatype_name};
+use crate::codec::{DecodeError, DecodedRequest, Format, Schema, datatype_name};
 use crate::tensor::{DataType, Signature, Value};
 
 /// Reads a request to a model without a manifest.
-fn decode(json_bytes: Option<&str>, body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+fn decode(json_bytes: Option<&str>, body: &Bytes, signature: &Signature) -> Result<DecodedRequest, DecodeError> {
     super::decode(json_bytes, body, &Schema::of(signature.clone()))
 }
 

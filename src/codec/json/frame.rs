@@ -14,14 +14,14 @@ use jiter::Peek;
 
 use super::{finish, read_column};
 use crate::codec::error::{DecodeError, excerpt};
-use crate::codec::json_reader::Reader;
-use crate::codec::rows::{Rows, is_binary_string, unknown_input};
-use crate::codec::schema::{Schema, Target};
+use crate::codec::json_reader::JsonReader;
+use crate::codec::rows::{InstanceRows, is_binary_string, unknown_input};
+use crate::codec::schema::{NameTarget, Schema};
 use crate::tensor::{Inputs, Records};
 
 /// Reads a table with the names of its columns apart from its rows.
-pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
-    let malformed = |reader: &Reader<'_>| -> DecodeError {
+pub(super) fn split(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
+    let malformed = |reader: &JsonReader<'_>| -> DecodeError {
         reader
             .malformed("a table must have \"columns\", a list of names, and \"data\", a list of rows")
             .into()
@@ -48,7 +48,7 @@ pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs,
     let names = names(&mut columns)?;
     // Columns without names that the model knows, of a model whose columns have none.
     let is_named = names.iter().any(|name| schema.find(name).is_some()) || schema.has_named_columns(names.len());
-    let mut rows = Rows::new(schema, data.remaining());
+    let mut rows = InstanceRows::new(schema, data.remaining());
     let mut next = data.enter_array()?;
     let mut row = 0;
     while let Some(first) = next {
@@ -73,7 +73,7 @@ pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs,
         if is_named {
             rows.push_record(names.iter().cloned().zip(cells).collect())?;
         } else {
-            let cells: Vec<Option<Reader<'_>>> = cells.into_iter().map(Some).collect();
+            let cells: Vec<Option<JsonReader<'_>>> = cells.into_iter().map(Some).collect();
             rows.push_list(&cells)?;
         }
         next = data.next_value()?;
@@ -83,7 +83,7 @@ pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs,
 
 /// A list of names. Numbers, which are pandas' default names, are names as they
 /// are written.
-fn names(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
+fn names(reader: &mut JsonReader<'_>) -> Result<Vec<String>, DecodeError> {
     let mut names = Vec::new();
     let mut next = reader.enter_array()?;
     while let Some(first) = next {
@@ -102,13 +102,13 @@ fn names(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
 /// Reads a document whose members are inputs or columns: one record, or a list or an object of
 /// values for each.
 pub(super) fn by_name(
-    mut start: Reader<'_>,
-    members: &[(String, Reader<'_>)],
+    mut start: JsonReader<'_>,
+    members: &[(String, JsonReader<'_>)],
     schema: &Schema,
 ) -> Result<(Inputs, usize), DecodeError> {
     let (mut lists, mut objects, mut has_columns, mut optional) = (0, 0, false, 0);
     for (name, value) in members {
-        if let Some(Target::Optional(_)) = schema.find(name) {
+        if let Some(NameTarget::Optional(_)) = schema.find(name) {
             optional += 1;
             continue;
         }
@@ -118,15 +118,15 @@ pub(super) fn by_name(
             Peek::Object if !is_binary_string(value, schema)? => objects += 1,
             _ => {}
         }
-        has_columns |= matches!(schema.find(name), Some(Target::Column(_)));
+        has_columns |= matches!(schema.find(name), Some(NameTarget::Column(_)));
     }
     if objects == members.len() || (lists == members.len() && has_columns) {
         return by_column(members, schema);
     }
     if lists + optional == members.len() {
-        let mut tensors = schema.places();
+        let mut tensors = schema.empty_slots();
         for (name, value) in members {
-            match schema.find_place(name) {
+            match schema.find_slot(name) {
                 Some(index) => read_column(&mut value.clone(), schema, index, &mut tensors)?,
                 None if schema.ignores_unknown() => {}
                 None => return Err(unknown_input(schema.signature(), name, String::new()).into()),
@@ -139,13 +139,13 @@ pub(super) fn by_name(
         };
         return Ok((inputs, count));
     }
-    let mut rows = Rows::new(schema, start.remaining());
+    let mut rows = InstanceRows::new(schema, start.remaining());
     rows.read(&mut start, Peek::Object)?;
     finish(rows, schema)
 }
 
 /// Reads an object of columns in the place of an object of inputs.
-pub(super) fn columns_of_inputs(reader: &mut Reader<'_>, schema: &Schema) -> Result<Inputs, DecodeError> {
+pub(super) fn columns_of_inputs(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<Inputs, DecodeError> {
     let start = reader.clone();
     let mut members = Vec::new();
     let mut key = reader.enter_object()?;
@@ -158,7 +158,7 @@ pub(super) fn columns_of_inputs(reader: &mut Reader<'_>, schema: &Schema) -> Res
 }
 
 /// Reads columns, each a list of values or an object of values by the rows' labels.
-fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
+fn by_column(members: &[(String, JsonReader<'_>)], schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let mut columns = Vec::with_capacity(members.len());
     let mut labels: Option<Vec<String>> = None;
     for (name, value) in members {
@@ -191,7 +191,7 @@ fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Input
     }
     let count = labels.map_or(0, |labels| labels.len());
     let most = members.first().map_or(0, |(_, reader)| reader.remaining());
-    let mut rows = Rows::new(schema, most);
+    let mut rows = InstanceRows::new(schema, most);
     for row in 0..count {
         rows.push_record(
             columns
@@ -205,13 +205,13 @@ fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Input
 
 /// Reads a document whose members are records by their labels, if that is what it is.
 pub(super) fn by_index(
-    members: &[(String, Reader<'_>)],
+    members: &[(String, JsonReader<'_>)],
     schema: &Schema,
 ) -> Result<Option<(Inputs, usize)>, DecodeError> {
     let Some((_, first)) = members.first() else {
         return Ok(None);
     };
-    let mut rows = Rows::new(schema, first.remaining());
+    let mut rows = InstanceRows::new(schema, first.remaining());
     for (position, (_, value)) in members.iter().enumerate() {
         let mut reader = value.clone();
         if reader.peek()? != Peek::Object {
@@ -228,7 +228,7 @@ pub(super) fn by_index(
 }
 
 /// The columns of a table's schema that are the rows' labels.
-pub(super) fn primary_key(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
+pub(super) fn primary_key(reader: &mut JsonReader<'_>) -> Result<Vec<String>, DecodeError> {
     if reader.peek()? != Peek::Object {
         return Ok(Vec::new());
     }
@@ -247,11 +247,11 @@ pub(super) fn primary_key(reader: &mut Reader<'_>) -> Result<Vec<String>, Decode
 
 /// Reads records, passing over these members of each.
 pub(super) fn records_without(
-    reader: &mut Reader<'_>,
+    reader: &mut JsonReader<'_>,
     passed_over: &[String],
     schema: &Schema,
 ) -> Result<(Inputs, usize), DecodeError> {
-    let malformed = |reader: &Reader<'_>| -> DecodeError {
+    let malformed = |reader: &JsonReader<'_>| -> DecodeError {
         reader
             .malformed("\"data\" must be a list of records beside \"schema\"")
             .into()
@@ -259,7 +259,7 @@ pub(super) fn records_without(
     if reader.peek()? != Peek::Array {
         return Err(malformed(reader));
     }
-    let mut rows = Rows::new(schema, reader.remaining());
+    let mut rows = InstanceRows::new(schema, reader.remaining());
     let mut next = reader.enter_array()?;
     while let Some(first) = next {
         if first != Peek::Object {

@@ -8,19 +8,19 @@ use jiter::Peek;
 
 use super::{finish, instances, starts_with_object};
 use crate::codec::error::DecodeError;
-use crate::codec::fit::Form;
-use crate::codec::json_reader::Reader;
-use crate::codec::rows::Rows;
+use crate::codec::fit::ShapeForm;
+use crate::codec::json_reader::JsonReader;
+use crate::codec::rows::InstanceRows;
 use crate::codec::schema::Schema;
 use crate::tensor::Inputs;
 
 /// Reads the value of `predictions`.
-pub(super) fn predictions(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
+pub(super) fn predictions(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let first = reader.peek()?;
     if !starts_with_object(reader, first, schema)? {
-        return instances(reader, first, schema, Form::Whole);
+        return instances(reader, first, schema, ShapeForm::Whole);
     }
-    let mut rows = Rows::new(schema, reader.remaining());
+    let mut rows = InstanceRows::new(schema, reader.remaining());
     let mut next = reader.enter_array()?;
     while let Some(first) = next {
         if first == Peek::Object {

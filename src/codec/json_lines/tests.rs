@@ -1,7 +1,7 @@
 use crate::codec::testing::{
     decode_str, identity, input, negotiate, output, pairs, reply, row_plan, signature, strings, tensor, zip_map,
 };
-use crate::codec::{Format, apart, encode};
+use crate::codec::{Format, encode, separate_runs};
 use crate::tensor::{DataType, OutputRows, OutputSpec, Signature, Tensor, Value};
 
 const LINES: &str = "application/jsonlines";
@@ -175,7 +175,10 @@ fn records_that_ran_alone_have_a_line_each_with_their_whole_output() {
         ]
     };
     let asked = decode_str(LINES, "[1, 2]\n[3, 4]\n[5, 6]", &detector()).unwrap();
-    assert_eq!(apart(Format::JsonLines, &asked.reply, &detector(), None), Some(3));
+    assert_eq!(
+        separate_runs(Format::JsonLines, &asked.reply, &detector(), None),
+        Some(3)
+    );
     let runs = [run(2, 7), run(0, 8), run(1, 9)];
     let lines = encode(Format::JsonLines, &asked.reply, "m", &detector(), &runs).unwrap();
     assert_eq!(
@@ -215,7 +218,10 @@ fn records_that_a_model_takes_only_together_are_refused_when_their_outputs_are_n
         negotiate(Some(LINES), Format::Json, &asked, &unknown),
         Ok(Format::JsonLines)
     );
-    assert_eq!(apart(Format::JsonLines, &asked, &unknown, Some(&run(2)[0])), None);
+    assert_eq!(
+        separate_runs(Format::JsonLines, &asked, &unknown, Some(&run(2)[0])),
+        None
+    );
     let refusal = encode(Format::JsonLines, &asked, "m", &unknown, &run(2)).unwrap_err();
     assert!(
         refusal.to_string().contains("the 3 records of the request together"),

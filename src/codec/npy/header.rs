@@ -7,14 +7,14 @@ use crate::codec::column::MAX_DEPTH;
 use crate::codec::error::excerpt_bytes;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct NpyHeader {
     /// The type string. For a structured type, the beginning of it, which is enough to refuse it by name.
     pub descr: String,
     pub fortran_order: bool,
     pub shape: Vec<usize>,
 }
 
-impl Header {
+impl NpyHeader {
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let mut cursor = Cursor { rest: text };
         let (mut descr, mut fortran_order, mut shape) = (None, None, None);
@@ -166,12 +166,12 @@ mod tests {
     use super::*;
 
     fn shape_of(text: &str) -> Result<Vec<usize>, String> {
-        Header::parse(text.as_bytes()).map(|header| header.shape)
+        NpyHeader::parse(text.as_bytes()).map(|header| header.shape)
     }
 
     #[test]
     fn a_header_is_read_in_any_order_and_spacing() {
-        let expected = Header {
+        let expected = NpyHeader {
             descr: "<f8".into(),
             fortran_order: true,
             shape: vec![2, 3],
@@ -181,7 +181,7 @@ mod tests {
             "{\"shape\":(2,3),'fortran_order':True,\"descr\":\"<f8\"}",
             " { 'fortran_order' : True , 'shape' : ( 2L , 3L , ) , 'descr' : '<f8' , } ",
         ] {
-            assert_eq!(Header::parse(text.as_bytes()).as_ref(), Ok(&expected), "{text}");
+            assert_eq!(NpyHeader::parse(text.as_bytes()).as_ref(), Ok(&expected), "{text}");
         }
     }
 
@@ -231,10 +231,10 @@ mod tests {
             ("", "ends too early"),
         ];
         for (text, problem) in table {
-            let error = Header::parse(text.as_bytes()).unwrap_err();
+            let error = NpyHeader::parse(text.as_bytes()).unwrap_err();
             assert!(error.contains(problem), "{text}: {error}");
         }
-        let structured = Header::parse(b"{'descr': [('a', '<f4'), ('b', '<i8')], 'fortran_order': False}").unwrap();
+        let structured = NpyHeader::parse(b"{'descr': [('a', '<f4'), ('b', '<i8')], 'fortran_order': False}").unwrap();
         assert!(structured.descr.starts_with("[('a'"));
     }
 }

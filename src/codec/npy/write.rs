@@ -7,9 +7,9 @@ use half::bf16;
 
 use super::{CHARACTER_BYTES, MAGIC};
 use crate::codec::Format;
-use crate::codec::element::Kind;
+use crate::codec::alloc::{self, NoMemory};
+use crate::codec::element::ElementKind;
 use crate::codec::error::{EncodeError, excerpt};
-use crate::codec::room::{self, NoMemory};
 use crate::tensor::{DataType, Tensor};
 
 /// NumPy aligns the data of a file to this.
@@ -28,7 +28,7 @@ pub(in crate::codec) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, E
     let written = match tensor.data_type() {
         DataType::F16 => fixed("<f2", bytes)?,
         DataType::Bf16 => {
-            let items = <bf16 as Kind>::items(tensor);
+            let items = <bf16 as ElementKind>::items(tensor);
             file("<f4", tensor.shape(), items.len() * 4, |out| {
                 items
                     .iter()
@@ -80,7 +80,7 @@ fn file(
     let Ok(length) = u16::try_from(total - prefix) else {
         return Ok(None);
     };
-    let mut out = room::for_all(data_bytes.saturating_add(total))?;
+    let mut out = alloc::with_capacity(data_bytes.saturating_add(total))?;
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&[1, 0]);
     out.extend_from_slice(&length.to_le_bytes());
@@ -93,7 +93,7 @@ fn file(
 
 /// Strings, padded to the longest: as characters, or as bytes when they are not all text.
 fn strings(tensor: &Tensor) -> Result<Option<Vec<u8>>, NoMemory> {
-    let items = <String as Kind>::items(tensor);
+    let items = <String as ElementKind>::items(tensor);
     let texts: Option<Vec<&str>> = items.iter().map(|item| std::str::from_utf8(item).ok()).collect();
     let (letter, length, unit) = match &texts {
         Some(texts) => (

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::{MAX_MEMBERS, weight};
+use super::{MAX_MEMBERS, decoded_bytes};
 use crate::codec::testing::{decode, encoded, input, output, pairs, row_plan, signature, tensor};
 use crate::codec::{DecodeError, Format, Schema, npy};
 use crate::tensor::{DataType, Signature, Tensor, Value};
@@ -191,7 +191,7 @@ fn few_bytes_that_claim_very_many_are_refused_before_memory_is_taken() {
         let is_expected = matches!(error, DecodeError::TooLarge { .. } | DecodeError::Malformed { .. });
         assert!(is_expected, "{error}");
         let size = body.len();
-        let weight = crate::codec::weight("application/x-npz", &Bytes::from(body), &Schema::of(wide.clone()));
+        let weight = crate::codec::decoded_bytes("application/x-npz", &Bytes::from(body), &Schema::of(wide.clone()));
         assert_eq!(weight, size);
     }
     // A bomb: each member is small, all together are not.
@@ -214,10 +214,10 @@ fn few_bytes_that_claim_very_many_are_refused_before_memory_is_taken() {
 #[test]
 fn a_body_weighs_what_it_becomes() {
     let schema = Schema::of(pairs());
-    let dense = weight(&Bytes::from_static(COMPRESSED), &schema).unwrap();
+    let dense = decoded_bytes(&Bytes::from_static(COMPRESSED), &schema).unwrap();
     assert_eq!(dense, 128 + 48);
-    let members = weight(&Bytes::from_static(CSR), &Schema::of(signature(&[], &[])));
+    let members = decoded_bytes(&Bytes::from_static(CSR), &Schema::of(signature(&[], &[])));
     assert_eq!(members, None);
-    let sparse = weight(&Bytes::from_static(CSR), &schema).unwrap();
+    let sparse = decoded_bytes(&Bytes::from_static(CSR), &schema).unwrap();
     assert!(sparse > 5 * 128 + 3 * 2 * 4, "{sparse}");
 }

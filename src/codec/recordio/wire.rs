@@ -6,7 +6,7 @@
 
 /// A field's value.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Field<'a> {
+pub(super) enum ProtoField<'a> {
     Varint(u64),
     Fixed32([u8; 4]),
     Fixed64([u8; 8]),
@@ -14,7 +14,7 @@ pub(super) enum Field<'a> {
     Bytes(&'a [u8]),
 }
 
-impl<'a> Field<'a> {
+impl<'a> ProtoField<'a> {
     pub fn bytes(self) -> Result<&'a [u8], String> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
@@ -26,17 +26,17 @@ impl<'a> Field<'a> {
 }
 
 /// The fields of a message that have not been read.
-pub(super) struct Fields<'a> {
+pub(super) struct ProtoFields<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ProtoFields<'a> {
     pub fn new(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
     /// The next field's number and value.
-    pub fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, String> {
+    pub fn next(&mut self) -> Result<Option<(u32, ProtoField<'a>)>, String> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -44,16 +44,16 @@ impl<'a> Fields<'a> {
         let number = u32::try_from(tag >> 3).ok().filter(|&number| number != 0);
         let number = number.ok_or("a field has no number")?;
         let field = match tag & 7 {
-            0 => Field::Varint(varint(&mut self.rest)?),
-            1 => Field::Fixed64(self.fixed()?),
+            0 => ProtoField::Varint(varint(&mut self.rest)?),
+            1 => ProtoField::Fixed64(self.fixed()?),
             2 => {
                 let length = varint(&mut self.rest)?;
                 let length = usize::try_from(length).ok().filter(|&length| length <= self.rest.len());
                 let (bytes, rest) = self.rest.split_at(length.ok_or_else(cut)?);
                 self.rest = rest;
-                Field::Bytes(bytes)
+                ProtoField::Bytes(bytes)
             }
-            5 => Field::Fixed32(self.fixed()?),
+            5 => ProtoField::Fixed32(self.fixed()?),
             other => return Err(format!("a field has the wire type {other}, which is not known")),
         };
         Ok(Some((number, field)))
@@ -71,15 +71,17 @@ fn cut() -> String {
 }
 
 /// Hands over the numbers of a repeated field, in a row or one by one.
-pub(super) fn varints(field: Field<'_>, mut take: impl FnMut(u64)) -> Result<(), String> {
+pub(super) fn varints(field: ProtoField<'_>, mut take: impl FnMut(u64)) -> Result<(), String> {
     match field {
-        Field::Varint(value) => take(value),
-        Field::Bytes(mut packed) => {
+        ProtoField::Varint(value) => take(value),
+        ProtoField::Bytes(mut packed) => {
             while !packed.is_empty() {
                 take(varint(&mut packed)?);
             }
         }
-        Field::Fixed32(_) | Field::Fixed64(_) => return Err("a field has another type than its name says".to_owned()),
+        ProtoField::Fixed32(_) | ProtoField::Fixed64(_) => {
+            return Err("a field has another type than its name says".to_owned());
+        }
     }
     Ok(())
 }

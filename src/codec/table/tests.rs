@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::codec::schema::{Additions, Column, CsvRules, InputDefault, InputRule, Schema};
+use crate::codec::schema::{Column, CsvRules, InputDefault, InputRule, Schema, SchemaAdditions};
 use crate::codec::testing::{input, output, signature, strings, tensor};
-use crate::codec::{DecodeError, Documents, Format, Request, decode, encode};
+use crate::codec::{DecodeError, DecodedRequest, Documents, Format, decode, encode};
 use crate::tensor::{DataType, Tensor, Value};
 
-fn read(schema: &Schema, content_type: &str, body: &str) -> Result<Request, DecodeError> {
+fn read(schema: &Schema, content_type: &str, body: &str) -> Result<DecodedRequest, DecodeError> {
     decode(
         content_type,
         Bytes::copy_from_slice(body.as_bytes()),
@@ -39,10 +39,10 @@ fn penguins() -> Schema {
 }
 
 /// `X: float32[batch, 3]`, whose columns the manifest names.
-fn wine(additions: Additions) -> Schema {
+fn wine(additions: SchemaAdditions) -> Schema {
     Schema::new(
         signature(&[input("X", DataType::F32, &[-1, 3])], &[]),
-        Additions {
+        SchemaAdditions {
             columns: vec![column("alcohol", 0), column("acid", 0), column("ash", 0)],
             ..additions
         },
@@ -182,7 +182,7 @@ fn the_named_columns_of_one_wide_input_are_read_in_every_dialect() {
         ),
     ];
     for (content_type, body) in table {
-        let request = read(&wine(Additions::default()), content_type, body);
+        let request = read(&wine(SchemaAdditions::default()), content_type, body);
         assert_eq!(
             request.unwrap_or_else(|error| panic!("{body}: {error}")).inputs,
             expected,
@@ -201,7 +201,7 @@ fn the_named_columns_of_one_wide_input_are_read_in_every_dialect() {
 
 #[test]
 fn what_is_missing_unknown_or_mixed_is_refused_by_name() {
-    let schema = wine(Additions::default());
+    let schema = wine(SchemaAdditions::default());
     let table = [
         (
             JSON,
@@ -264,7 +264,7 @@ fn the_manifest_fills_ignores_and_reads_missing_values() {
     };
     let schema = Schema::new(
         signature(&inputs, &[]),
-        Additions {
+        SchemaAdditions {
             rules: vec![
                 InputRule::default(),
                 default(1, json!(7)),
@@ -278,7 +278,7 @@ fn the_manifest_fills_ignores_and_reads_missing_values() {
                 missing: vec!["NA".to_owned()],
                 ..CsvRules::default()
             },
-            ..Additions::default()
+            ..SchemaAdditions::default()
         },
     );
     let all = |a: &[f32], k: &[i64]| -> Vec<Tensor> {

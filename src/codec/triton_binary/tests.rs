@@ -3,14 +3,14 @@ use bytes::Bytes;
 use crate::codec::testing::{
     decode, encoded, identity, input, negotiate, output, refusal, row_plan, sample, signature, strings, tensor, zip_map,
 };
-use crate::codec::{DecodeError, Format, Request};
+use crate::codec::{DecodeError, DecodedRequest, Format};
 use crate::tensor::{DataType, Signature, Value};
 
 fn content_type(size: impl std::fmt::Display) -> String {
     format!("application/vnd.sagemaker-triton.binary+json;json-header-size={size}")
 }
 
-fn send(header: &str, tail: &[u8], signature: &Signature) -> Result<Request, DecodeError> {
+fn send(header: &str, tail: &[u8], signature: &Signature) -> Result<DecodedRequest, DecodeError> {
     let body = [header.as_bytes(), tail].concat();
     decode(&content_type(header.len()), body.into(), signature)
 }
@@ -52,15 +52,15 @@ fn an_aligned_tensor_is_a_window_of_the_body() {
     // Whole words, so that the body is aligned as its tensor needs it.
     let mut words = vec![0u64; header.len() / 8 + 2];
     bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..header.len()].copy_from_slice(header.as_bytes());
-    let body = Bytes::from_owner(Words(words));
+    let body = Bytes::from_owner(AlignedWords(words));
     let data = body.as_ptr().wrapping_add(header.len());
     let request = decode(&content_type(header.len()), body, &identity(DataType::F64)).unwrap();
     assert_eq!(request.inputs[0].as_bytes().unwrap().as_ptr(), data);
 }
 
-struct Words(Vec<u64>);
+struct AlignedWords(Vec<u64>);
 
-impl AsRef<[u8]> for Words {
+impl AsRef<[u8]> for AlignedWords {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }

@@ -8,10 +8,10 @@ use crate::codec::datatype_name;
 use crate::contract::State;
 use crate::contract::error::Error;
 use crate::tensor::{DataType, Dim, InputSpec, OutputSpec, Signature, ValueType};
-use crate::wire::v2::{ANY_SIZE, ModelMetadata, ModelPath, PLATFORM, TensorMetadata, VERSION};
+use crate::wire::v2::{ANY_SIZE, ModelMetadata, PLATFORM, TensorMetadata, V2ModelPath, VERSION};
 
 /// Only a loaded model's are known: one of a store is loaded for it, as for an inference.
-pub(super) async fn model(state: &State, model: &ModelPath) -> Result<HttpResponse, Error> {
+pub(super) async fn model(state: &State, model: &V2ModelPath) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
     check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;

@@ -9,7 +9,7 @@ use super::error::MediaError;
 use super::picture::Placed;
 use super::text::{SeenTexts, Texts, Words};
 use super::{Media, Seen, Source, is_asked_for};
-use crate::codec::{Encoded, Format, ReplyPlan};
+use crate::codec::{EncodedResponse, Format, ReplyPlan};
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
 use crate::task::{
@@ -178,7 +178,7 @@ impl Media {
         model: &str,
         signature: &Signature,
         runs: &[Vec<Value>],
-    ) -> Result<Encoded, MediaError> {
+    ) -> Result<EncodedResponse, MediaError> {
         let Some(answering) = &self.answering else {
             return Err(MediaError::Task(TaskError::OutOfMemory));
         };
@@ -246,7 +246,7 @@ pub(in crate::handler) enum Reply {
     OpenAi(EncodingFormat),
 }
 
-fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<Encoded, MediaError> {
+fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<EncodedResponse, MediaError> {
     let is_one = seen.form == Form::One;
     let (content_type, body) = match form {
         Reply::Json => {
@@ -297,7 +297,7 @@ fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<En
             }
         },
     };
-    Ok(Encoded {
+    Ok(EncodedResponse {
         content_type: content_type.into(),
         json_bytes: None,
         body: body.into(),

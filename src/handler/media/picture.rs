@@ -3,7 +3,7 @@
 use super::body::Files;
 use super::error::MediaError;
 use super::{Limits, Seen, is_asked_for};
-use crate::codec::{Request, Schema};
+use crate::codec::{DecodedRequest, Schema};
 use crate::engine::Ledger;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
@@ -81,7 +81,7 @@ impl Pictures {
         limits: &Limits,
         schema: &Schema,
         ledger: &dyn Ledger,
-    ) -> Result<(Request, Seen), MediaError> {
+    ) -> Result<(DecodedRequest, Seen), MediaError> {
         let count = files.files.len();
         let numbered = |index: usize| (count > 1).then_some(index + 1);
         let failed = |index: usize| {
@@ -121,7 +121,7 @@ impl Pictures {
         if let Some(mask) = &self.mask {
             given.push((&mask.name, self.mask_of(mask, &placements)?));
         }
-        let request = Request::of_records(given, count, schema)?;
+        let request = DecodedRequest::from_records(given, count, schema)?;
         let seen = Seen {
             form: if files.is_single { Form::One } else { Form::List },
             frame: files.frame,

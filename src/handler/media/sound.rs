@@ -4,7 +4,7 @@ use super::body::Files;
 use super::error::MediaError;
 use super::{Limits, Seen, is_asked_for};
 use crate::audio::{self, AudioInput, AudioProcessor};
-use crate::codec::{Request, Schema};
+use crate::codec::{DecodedRequest, Schema};
 use crate::engine::Ledger;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
@@ -67,7 +67,7 @@ impl Sounds {
         limits: &Limits,
         schema: &Schema,
         ledger: &dyn Ledger,
-    ) -> Result<(Request, Seen), MediaError> {
+    ) -> Result<(DecodedRequest, Seen), MediaError> {
         let count = files.files.len();
         let failed = |index: usize| {
             move |source| MediaError::Sound {
@@ -92,7 +92,7 @@ impl Sounds {
         if let Some(mask) = &self.mask {
             given.push((mask, samples.mask));
         }
-        let request = Request::of_records(given, rows, schema)?;
+        let request = DecodedRequest::from_records(given, rows, schema)?;
         let seen = Seen {
             form: if files.is_single && rows == 1 {
                 Form::One

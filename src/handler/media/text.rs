@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use super::body::Frame;
 use super::error::MediaError;
 use super::{Media, Seen, SharedTokenizer, is_asked_for};
-use crate::codec::{Request, Schema};
+use crate::codec::{DecodedRequest, Schema};
 use crate::engine::Ledger;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
@@ -129,7 +129,7 @@ impl Texts {
         body: &Bytes,
         schema: &Schema,
         ledger: &dyn Ledger,
-    ) -> Result<Option<(Request, Seen)>, MediaError> {
+    ) -> Result<Option<(DecodedRequest, Seen)>, MediaError> {
         /// Bytes that a byte of text takes as tokens: an id, its type, mask, offsets and word, for
         /// texts of which each byte is a token.
         const TOKEN_BYTES: u64 = 96;
@@ -203,7 +203,7 @@ impl Texts {
             }),
             _memory: memory,
         };
-        Ok(Some((Request::of_inputs(tensors, records, schema), seen)))
+        Ok(Some((DecodedRequest::from_inputs(tensors, records, schema), seen)))
     }
 
     /// The options of a request with these parameters.

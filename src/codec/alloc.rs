@@ -4,7 +4,7 @@
 //! as large as a body comes from here, and the request alone is refused when there is none. Small things (names,
 //! messages, shapes) are made as usual.
 
-use crate::codec::error::{DecodeError, EncodeError, Fault};
+use crate::codec::error::{BoxedDecodeError, DecodeError, EncodeError};
 
 /// There is no memory.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ impl From<NoMemory> for DecodeError {
     }
 }
 
-impl From<NoMemory> for Fault {
+impl From<NoMemory> for BoxedDecodeError {
     #[cold]
     fn from(_: NoMemory) -> Self {
         Box::new(DecodeError::OutOfMemory)
@@ -31,7 +31,7 @@ impl From<NoMemory> for EncodeError {
 
 /// Makes room for one more item, and for as many again when there is none.
 #[inline]
-pub(super) fn for_one_more<T>(items: &mut Vec<T>) -> Result<(), NoMemory> {
+pub(super) fn reserve_one<T>(items: &mut Vec<T>) -> Result<(), NoMemory> {
     const FIRST: usize = 16;
     if items.len() < items.capacity() {
         return Ok(());
@@ -40,7 +40,7 @@ pub(super) fn for_one_more<T>(items: &mut Vec<T>) -> Result<(), NoMemory> {
 }
 
 /// An empty vector for `count` items.
-pub(super) fn for_all<T>(count: usize) -> Result<Vec<T>, NoMemory> {
+pub(super) fn with_capacity<T>(count: usize) -> Result<Vec<T>, NoMemory> {
     let mut items = Vec::new();
     items.try_reserve_exact(count).map_err(|_| NoMemory)?;
     Ok(items)
@@ -52,9 +52,9 @@ mod tests {
 
     #[test]
     fn what_no_machine_has_is_refused() {
-        assert!(for_all::<u64>(usize::MAX / 8).is_err());
-        assert!(for_all::<u8>(1 << 62).is_err());
-        assert_eq!(for_all::<u8>(100).unwrap().capacity(), 100);
+        assert!(with_capacity::<u64>(usize::MAX / 8).is_err());
+        assert!(with_capacity::<u8>(1 << 62).is_err());
+        assert_eq!(with_capacity::<u8>(100).unwrap().capacity(), 100);
     }
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
         let mut grown = 0;
         for i in 0..10_000 {
             let before = items.capacity();
-            for_one_more(&mut items).unwrap();
+            reserve_one(&mut items).unwrap();
             grown += usize::from(items.capacity() != before);
             items.push(i);
         }
