@@ -1,12 +1,13 @@
-//! Memory that grows with a request or a reply, asked for so that "no" is an answer.
+//! Fallible allocation for buffers that grow with a request or a response.
 //!
-//! A vector that cannot grow ends the process; whoever serves many tenants cannot have that for one request. So what is
-//! as large as a body comes from here, and the request alone is refused when there is none. Small things (names,
-//! messages, shapes) are made as usual.
+//! An ordinary vector aborts the process when it cannot grow, and one request must not end a
+//! process that serves many tenants. So every buffer as large as a body is allocated here, and a
+//! failure refuses only that request. Small allocations (names, messages, shapes) use the ordinary
+//! functions.
 
 use crate::codec::error::{BoxedDecodeError, DecodeError, EncodeError};
 
-/// There is no memory.
+/// The allocation failed.
 #[derive(Debug)]
 pub(super) struct NoMemory;
 
@@ -29,7 +30,7 @@ impl From<NoMemory> for EncodeError {
     }
 }
 
-/// Makes room for one more item, and for as many again when there is none.
+/// Reserves room for one more item. A full vector doubles its capacity.
 #[inline]
 pub(super) fn reserve_one<T>(items: &mut Vec<T>) -> Result<(), NoMemory> {
     const FIRST: usize = 16;
@@ -39,7 +40,7 @@ pub(super) fn reserve_one<T>(items: &mut Vec<T>) -> Result<(), NoMemory> {
     items.try_reserve(items.len().max(FIRST)).map_err(|_| NoMemory)
 }
 
-/// An empty vector for `count` items.
+/// Allocates an empty vector with room for `count` items.
 pub(super) fn with_capacity<T>(count: usize) -> Result<Vec<T>, NoMemory> {
     let mut items = Vec::new();
     items.try_reserve_exact(count).map_err(|_| NoMemory)?;
@@ -51,14 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_machine_has_is_refused() {
+    fn an_impossible_allocation_is_an_error() {
         assert!(with_capacity::<u64>(usize::MAX / 8).is_err());
         assert!(with_capacity::<u8>(1 << 62).is_err());
         assert_eq!(with_capacity::<u8>(100).unwrap().capacity(), 100);
     }
 
     #[test]
-    fn room_doubles() {
+    fn the_capacity_doubles() {
         let mut items = Vec::new();
         let mut grown = 0;
         for i in 0..10_000 {

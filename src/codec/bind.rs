@@ -1,11 +1,10 @@
-//! Arrays, with names or without, become the inputs of a model: the rules that all array formats
-//! share.
+//! Assigns the arrays of a request to the inputs of a model. All array formats share these rules.
 //!
-//! A name is looked up as every other name is ([`Schema::find_input`]). An array without a name, or
-//! the only array of a request under a name that fits nothing, goes to the only input that a
-//! request has to give: so the reply of one container is a request to the next, whatever its
-//! outputs are called. Defaults fill what is left ([`Schema::complete`]). Numbers are converted to
-//! the model's type and shapes fitted as NPY always was.
+//! A named array goes to the input of that name ([`Schema::find_slot`]). An array without a name
+//! goes to the only input without a default. So does a single array with an unknown name: the
+//! response of one container is then a request to the next, whatever the names of its outputs.
+//! Defaults fill the other inputs ([`Schema::complete`]). Numbers are converted to the model's
+//! type, and shapes are fitted to the input.
 
 use super::column::wrong_size;
 use super::error::{DecodeError, InputError, describe_inputs, excerpt};
@@ -17,7 +16,7 @@ use crate::tensor::{DataType, Dim, InputSpec, Inputs, Shape, Tensor};
 
 /// An array of a request.
 pub(super) struct RequestArray {
-    /// `None` where the format has no names, or the request has one that says nothing.
+    /// `None` if the format has no names, or the name in the request carries no meaning.
     pub name: Option<String>,
     pub array: Array,
 }
@@ -25,32 +24,32 @@ pub(super) struct RequestArray {
 pub(super) enum Array {
     /// Numbers or strings as NumPy stores them.
     Stored(StoredArray),
-    /// A matrix of which only some elements are given.
+    /// A sparse matrix.
     Sparse(Sparse),
-    /// One row per record; a row is a run of elements whose shape the model knows.
+    /// One row per record. A row is a flat list of elements; the model knows its shape.
     Rows(FeatureRows),
 }
 
-/// Rows of equally many elements.
+/// Rows with the same number of elements.
 pub(super) struct FeatureRows {
     pub rows: usize,
-    /// Elements of each row.
+    /// The number of elements in each row.
     pub width: usize,
-    /// The shape of a row, where the request says it.
+    /// The shape of a row, if the request gives it.
     pub shape: Option<Vec<usize>>,
     pub elements: RowElements,
 }
 
 pub(super) enum RowElements {
-    /// Under the shape `[rows, width]`.
+    /// An array of shape `[rows, width]`.
     Numbers(StoredArray),
-    /// Under the same shape, by row.
+    /// Strings of the same shape, row by row.
     Strings(Vec<bytes::Bytes>),
     /// A matrix of the same shape.
     Sparse(Sparse),
 }
 
-/// The inputs that `given` makes. `what` is an array of the format, for messages.
+/// Assigns the arrays in `given` to inputs. `what` names an array of the format in messages.
 pub(super) fn bind(given: Vec<RequestArray>, schema: &Schema, what: &'static str) -> Result<Inputs, DecodeError> {
     let signature = schema.signature();
     let is_only = given.len() == 1;
@@ -81,15 +80,15 @@ pub(super) fn bind(given: Vec<RequestArray>, schema: &Schema, what: &'static str
                 },
             })?,
         };
-        let (spec, place) = (schema.input_at(index), &mut inputs[index]);
-        if place.is_some() {
+        let (spec, slot) = (schema.input_at(index), &mut inputs[index]);
+        if slot.is_some() {
             return Err(InputError::Duplicate {
                 name: excerpt(&spec.name),
                 at: String::new(),
             }
             .into());
         }
-        *place = Some(array.tensor(spec)?);
+        *slot = Some(array.tensor(spec)?);
     }
     schema.complete(inputs, None)
 }
@@ -147,8 +146,8 @@ impl FeatureRows {
         reshaped(spec, tensor.0, tensor.1)
     }
 
-    /// The shape of all rows: as the request says, else as the model has it, else one run of
-    /// elements.
+    /// The shape of all rows together. A row has the shape in the request, else the shape in the
+    /// model, else it is a flat list.
     fn shape(&self, spec: &InputSpec) -> Vec<usize> {
         let mut shape = vec![self.rows];
         match (&self.shape, row_shape(spec)) {
@@ -160,7 +159,7 @@ impl FeatureRows {
     }
 }
 
-/// The shape of one row of an input, where the model leaves none of it open.
+/// The shape of one row of an input, if the model fixes every axis of it.
 pub(super) fn row_shape(spec: &InputSpec) -> Option<Vec<usize>> {
     let (_, row) = spec.dims.as_deref()?.split_first()?;
     row.iter()
@@ -193,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Inputs `a` and `b`; `b` has a default where there is one.
+    /// Inputs `a` and `b`; `default` is that of `b`.
     fn schema(default: Option<i64>) -> Schema {
         let signature = signature(&[input("a", F32, &[-1, 2]), input("b", I64, &[-1])], &[]);
         let default = default.map(|value| InputDefault::new(&signature.inputs[1], &value.into()).unwrap());
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_go_to_the_inputs_that_they_name() {
+    fn a_named_array_goes_to_the_input_of_that_name() {
         let given = vec![array(Some("b"), &[1], &[7.]), array(Some("a"), &[2], &[1., 2.])];
         let inputs = bind(given, &schema(None), "an array").unwrap().tensors;
         assert_eq!(inputs, [tensor(&[1, 2], &[1f32, 2.]), tensor(&[1], &[7i64])]);
@@ -229,11 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn names_that_fit_nothing_are_refused_by_name() {
+    fn refuses_unknown_repeated_and_missing_names_with_the_name() {
         let refusal = |given| bind(given, &schema(None), "an array").unwrap_err().to_string();
         let one = |name| array(name, &[2], &[1., 2.]);
         let table = [
-            (vec![one(None)], "an array cannot say which input it is for"),
+            (vec![one(None)], "an array does not name its input"),
             (vec![one(Some("x"))], "the model has no input \"x\""),
             (vec![one(Some("a")), one(Some("x"))], "the model has no input \"x\""),
             (vec![one(Some("a")), one(Some("a"))], "input \"a\" is given twice"),
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_take_the_shape_that_the_model_has() {
+    fn rows_take_the_shape_of_the_model() {
         let rows = |dims: &[i64], width: usize, shape: Option<Vec<usize>>| {
             let data = Bytes::from(vec![0; 2 * width * 8]);
             let rows = FeatureRows {

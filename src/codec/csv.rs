@@ -1,15 +1,15 @@
-//! `text/csv`: a line for each record, as SageMaker's own algorithms take and give them (BT-6,
-//! BT-9).
+//! `text/csv`: one line per record, as in SageMaker's own algorithms (BT-6, BT-9).
 //!
-//! The columns are dealt to the inputs by position or, under a header, by name (`table.rs`,
-//! `header.rs`). Cells are separated by commas, or by `;`, a tab or `|` where the request, the
-//! manifest or the first line says so. Numbers may stand between spaces, and an empty cell is a
-//! missing value: NaN for floats, the empty string for strings. In the reply each record is a line
-//! with a line feed at its end, the last one too (BT-9), the columns of several outputs side by
-//! side. An output that cannot be told apart by record is the line of a record that ran alone where
-//! it is flat; a line without any cell is `[]`. Floats that are no numbers are `nan`, `inf` and
-//! `-inf`, as NumPy's text files have them; the values of a map are in the order of their keys;
-//! strings are the bytes that they are.
+//! Requests: the columns are assigned to the inputs by position, or by name if there is a header
+//! (`table.rs`, `header.rs`). The delimiter is a comma, or `;`, a tab or `|` if the request, the
+//! manifest or the first line selects it. Spaces around numbers are ignored. An empty cell is a
+//! missing value: NaN for floats, the empty string for strings.
+//!
+//! Responses: each record is one line that ends in a line feed, including the last one (BT-9). The
+//! columns of several outputs are side by side. An output that cannot be split by record goes into
+//! the line of a record that ran alone, if the output is flat. A line without cells is `[]`.
+//! Non-finite floats are `nan`, `inf` and `-inf`, as in NumPy's text files. The values of a map are
+//! in the order of their keys. Strings are written byte for byte.
 
 mod header;
 mod records;
@@ -27,13 +27,13 @@ use crate::codec::values::{write_all_cells, write_cells};
 use crate::codec::{DecodedRequest, Format, ReplyPlan, Schema};
 use crate::tensor::{Dim, OutputRows, OutputSpec, Value, ValueType};
 
-pub(super) fn decode(body: &Bytes, schema: &Schema, told: CsvParameters) -> Result<DecodedRequest, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema, parameters: CsvParameters) -> Result<DecodedRequest, DecodeError> {
     let text = utf8(Format::Csv, body)?;
     // Excel writes a byte order mark before UTF-8.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let malformed = |problem| DecodeError::malformed(Format::Csv, problem);
-    let header = told.header.or(schema.csv().has_header);
-    let delimiter = match told.delimiter.or(schema.csv().delimiter) {
+    let header = parameters.header.or(schema.csv().has_header);
+    let delimiter = match parameters.delimiter.or(schema.csv().delimiter) {
         Some(delimiter) => delimiter,
         None => delimiter_of(text, schema, header),
     };
@@ -80,7 +80,7 @@ pub(super) struct CsvParameters {
 }
 
 impl CsvParameters {
-    /// Reads the parameters `header` and `delimiter`. The error is a sentence for the caller.
+    /// Parses the parameters `header` and `delimiter`. The error is a message for the caller.
     pub fn parse(header: Option<&str>, delimiter: Option<&str>) -> Result<Self, &'static str> {
         let header = match header {
             None => None,
@@ -100,11 +100,11 @@ impl CsvParameters {
     }
 }
 
-/// The delimiters that are understood; the first one is assumed where nothing tells another.
+/// The supported delimiters. The first one is the default.
 pub(super) const DELIMITERS: [u8; 4] = *b",;\t|";
 
-/// The delimiter that the first line shows: the comma, unless the line can be read with one other
-/// delimiter only.
+/// Detects the delimiter from the first line: the comma, unless exactly one other delimiter makes
+/// the line readable.
 fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
     let reads = |delimiter: u8| {
         let mut cells = Vec::new();
@@ -141,7 +141,7 @@ fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
     }
 }
 
-/// Whether a line of cells can say outputs of these types, as far as that is known before the run.
+/// Checks whether a line of cells can hold outputs of these types, as far as the types tell.
 pub(super) fn can_carry(outputs: &[&OutputSpec]) -> Result<(), String> {
     let mut open = 0;
     for output in outputs.iter().filter(|output| output.rows == OutputRows::Whole) {
@@ -160,12 +160,12 @@ pub(super) fn can_carry(outputs: &[&OutputSpec]) -> Result<(), String> {
     }
 }
 
-const SEVERAL_LISTS: &str = "several outputs are lists of any length, which cannot be told apart in a line; accept \
+const SEVERAL_LISTS: &str = "several outputs are lists of any length, which a CSV line cannot separate; accept \
                              application/jsonlines or application/json";
 
 fn nested(name: &str) -> String {
     format!(
-        "output {} is a nested list for each record, which a line cannot say; accept application/jsonlines or \
+        "output {} is a nested list for each record, which a CSV line cannot hold; accept application/jsonlines or \
          application/json",
         excerpt(name)
     )
@@ -200,14 +200,14 @@ fn write_line(records: &ByRecord<'_>, record: usize, out: &mut Vec<u8>) -> Resul
         return Err(SEVERAL_LISTS.to_owned());
     }
     if is_empty {
-        // A blank line would be no record (BT-7).
+        // A blank line would not count as a record (BT-7).
         out.extend_from_slice(b"[]");
     }
     out.push(b'\n');
     Ok(())
 }
 
-/// Whether cells one after the other say all of a value.
+/// Whether a flat list of cells represents the whole value.
 fn is_flat(value: &Value) -> bool {
     match value {
         Value::Tensor(tensor) => tensor.shape().len() <= 1,

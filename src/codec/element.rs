@@ -1,8 +1,8 @@
-//! What each ONNX element type means to the text formats: one implementation of [`ElementKind`] per
+//! The ONNX element types in the text formats: one implementation of [`ElementKind`] per
 //! [`DataType`].
 //!
-//! The formats are written once over `ElementKind` and picked at run time by [`with_kind!`], so that a
-//! loop over elements is compiled for its type and has no choice to make per element.
+//! The formats are generic over `ElementKind`, and [`with_kind!`] selects the type at run time. So
+//! the compiler specialises each loop over elements, and no loop branches on the type.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,29 +16,29 @@ use crate::codec::json_reader::{JsonReader, JsonString};
 use crate::codec::numbers::{AnyNumber, NonFinite, Numeric, ValueProblem};
 use crate::tensor::{DataType, Tensor, TensorError};
 
-/// An element type as the text formats see it.
+/// An element type in the text formats.
 pub(super) trait ElementKind: 'static {
-    /// What a tensor of this type stores: a byte for a boolean, bytes for a string.
+    /// The stored form of an element: a byte for a boolean, bytes for a string.
     type Item: Clone + PartialEq + Send + Sync + 'static;
     const DATA_TYPE: DataType;
-    /// Most bytes that an element takes as text; strings add their own length.
+    /// Limit on the bytes of an element as text. Strings add their own length.
     const TEXT_BYTES: usize;
 
-    /// The value of a scanned number where that is cheap; see [`Numeric::from_decimal`].
+    /// Converts a scanned number if that is cheap; see [`Numeric::from_decimal`].
     fn from_decimal(decimal: &Decimal) -> Option<Self::Item>;
-    /// A number, written as JSON or CSV has it.
+    /// Parses a number in JSON or CSV.
     fn from_number_text(text: &str) -> Result<Self::Item, ValueProblem>;
     fn from_json_string(text: JsonString<'_>) -> Result<Self::Item, ValueProblem>;
     fn from_bool(value: bool) -> Result<Self::Item, ValueProblem>;
-    /// The bytes of TF-Serving's `{"b64": ".."}`.
+    /// Converts the bytes of TF-Serving's `{"b64": ".."}`.
     fn from_binary(bytes: Vec<u8>) -> Result<Self::Item, ValueProblem>;
-    /// JSON's null.
+    /// The value for JSON's null and for an empty cell.
     fn missing() -> Result<Self::Item, ValueProblem>;
-    /// A cell of a CSV row.
+    /// Parses a CSV cell.
     fn from_cell(cell: &str) -> Result<Self::Item, ValueProblem>;
-    /// A number of another element type.
+    /// Converts a number of another element type.
     fn from_number(number: AnyNumber) -> Result<Self::Item, ValueProblem>;
-    /// An element as a number of any type; `None` for strings.
+    /// Converts an element to a number. `None` for strings.
     fn to_number(item: &Self::Item) -> Option<AnyNumber>;
 
     fn tensor(shape: Vec<usize>, items: Vec<Self::Item>) -> Result<Tensor, TensorError>;
@@ -48,7 +48,7 @@ pub(super) trait ElementKind: 'static {
     fn write_cell(item: &Self::Item, out: &mut Vec<u8>);
 }
 
-/// Evaluates an expression with `$kind` standing for the [`ElementKind`] of a [`DataType`].
+/// Evaluates an expression with `$kind` bound to the [`ElementKind`] of a [`DataType`].
 macro_rules! with_kind {
     ($data_type:expr, $kind:ident => $body:expr) => {
         $crate::codec::element::with_kind!(@arms $data_type, $kind, $body;
@@ -67,7 +67,7 @@ macro_rules! with_kind {
 }
 pub(super) use with_kind;
 
-/// Reads the JSON value that `peek` begins as one element.
+/// Reads the JSON value that starts with `peek` as one element.
 #[inline]
 pub(super) fn read_json<K: ElementKind>(
     reader: &mut JsonReader<'_>,
@@ -82,12 +82,12 @@ pub(super) fn read_json<K: ElementKind>(
         Peek::String => K::from_json_string(reader.string()?),
         Peek::Object if K::DATA_TYPE == DataType::String => read_binary(reader)?.and_then(K::from_binary),
         Peek::Object => K::from_binary(Vec::new()),
-        // Whatever else it is: what is no number is refused by the parser.
+        // Anything else: the parser rejects it unless it is a number.
         number => K::from_number_text(reader.number(number)?),
     })
 }
 
-/// TF-Serving's way to put bytes into JSON: an object whose only key is `b64`.
+/// Reads bytes in TF-Serving's form: an object whose only key is `b64`.
 #[cold]
 fn read_binary(reader: &mut JsonReader<'_>) -> Result<Result<Vec<u8>, ValueProblem>, BoxedDecodeError> {
     if reader.enter_object()? != Some("b64") || reader.peek()? != Peek::String {
@@ -100,13 +100,13 @@ fn read_binary(reader: &mut JsonReader<'_>) -> Result<Result<Vec<u8>, ValueProbl
     Ok(bytes.map_err(|_| ValueProblem::NotBase64))
 }
 
-/// Python's names, which TF-Serving writes into JSON as bare tokens.
+/// Python's names, which TF-Serving writes as bare tokens in JSON.
 const JSON_TOKENS: NonFinite = NonFinite {
     nan: "NaN",
     positive: "Infinity",
     negative: "-Infinity",
 };
-/// What `numpy.savetxt` writes and every CSV reader knows.
+/// The names that `numpy.savetxt` writes and every CSV reader knows.
 const CELL_TOKENS: NonFinite = NonFinite {
     nan: "nan",
     positive: "inf",
@@ -132,7 +132,7 @@ macro_rules! numeric_kinds {
 
             fn from_json_string(text: JsonString<'_>) -> Result<Self, ValueProblem> {
                 match text.as_str() {
-                    // Readers of CSV that make objects of it leave numbers as they stood there.
+                    // Programs that convert CSV to JSON objects often keep numbers as strings.
                     text if text.trim_ascii().is_empty() => Err(ValueProblem::NotANumber),
                     text => Self::from_number_text(text.trim_ascii()),
                 }
@@ -180,7 +180,7 @@ macro_rules! numeric_kinds {
             }
 
             fn items(tensor: &Tensor) -> &[Self] {
-                tensor.as_slice().expect("the kind was chosen by the tensor's type")
+                tensor.as_slice().expect("the kind matches the tensor's type")
             }
 
             #[inline]
@@ -198,7 +198,7 @@ macro_rules! numeric_kinds {
 
 numeric_kinds!(f16, bf16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64);
 
-fn truth(value: bool) -> &'static [u8] {
+fn bool_text(value: bool) -> &'static [u8] {
     if value { b"true" } else { b"false" }
 }
 
@@ -237,7 +237,7 @@ impl ElementKind for bool {
         Err(ValueProblem::Absent)
     }
 
-    /// Also as pandas writes it: `True`, `False`.
+    /// Accepts pandas' `True` and `False` too.
     fn from_cell(cell: &str) -> Result<u8, ValueProblem> {
         let cell = cell.trim_ascii();
         if cell.is_empty() {
@@ -267,15 +267,15 @@ impl ElementKind for bool {
     }
 
     fn items(tensor: &Tensor) -> &[u8] {
-        tensor.as_bytes().expect("the kind was chosen by the tensor's type")
+        tensor.as_bytes().expect("the kind matches the tensor's type")
     }
 
     fn write_json(item: &u8, out: &mut Vec<u8>) {
-        out.extend_from_slice(truth(*item != 0));
+        out.extend_from_slice(bool_text(*item != 0));
     }
 
     fn write_cell(item: &u8, out: &mut Vec<u8>) {
-        out.extend_from_slice(truth(*item != 0));
+        out.extend_from_slice(bool_text(*item != 0));
     }
 }
 
@@ -325,10 +325,10 @@ impl ElementKind for String {
     }
 
     fn items(tensor: &Tensor) -> &[Bytes] {
-        tensor.as_strings().expect("the kind was chosen by the tensor's type")
+        tensor.as_strings().expect("the kind matches the tensor's type")
     }
 
-    /// A JSON string; bytes that are no text as TF-Serving has them, `{"b64": ".."}`.
+    /// Writes a JSON string, or TF-Serving's `{"b64": ".."}` for bytes that are not UTF-8.
     fn write_json(item: &Bytes, out: &mut Vec<u8>) {
         match std::str::from_utf8(item) {
             Ok(text) => write_json_string(text, out),
@@ -340,7 +340,7 @@ impl ElementKind for String {
         }
     }
 
-    /// Quoted where a reader would otherwise see something else: a separator, or nothing at all.
+    /// Quotes the cell if it is empty or contains a comma, a quote or a line break.
     fn write_cell(item: &Bytes, out: &mut Vec<u8>) {
         let special = |b: &u8| matches!(b, b',' | b'"' | b'\n' | b'\r');
         if !item.is_empty() && !item.iter().any(special) {
@@ -359,5 +359,5 @@ impl ElementKind for String {
 }
 
 pub(super) fn write_json_string(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("a string is written to memory");
+    serde_json::to_writer(out, text).expect("writing a string to memory does not fail");
 }

@@ -1,36 +1,40 @@
-//! Which shapes a model's input takes, and what is made of a shape that is one axis short.
+//! Fits the shape in a request to the input of a model, and adds an axis that the request omits.
 //!
-//! People leave out axes that say nothing: one row without the axis of rows, a column of single values without the
-//! axis of columns. How a form is read decides what a missing axis can mean, so leniency belongs to the form
-//! ([`ShapeForm`]), not to the model. A shape that fits as it is is never changed, and no axis is ever removed.
+//! Clients omit axes of size 1: the first axis of a single row, or the last axis of a column of
+//! single values. The form of the request decides which axis may be missing, so the leniency is a
+//! property of the form ([`ShapeForm`]), not of the model. A shape that already fits is never
+//! changed, and an axis is never removed.
 
 use crate::codec::error::{InputError, excerpt, type_text};
 use crate::tensor::{Dim, InputSpec};
 
-/// How a shape came about.
+/// The origin of a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ShapeForm {
-    /// Declared by the caller (OIP): taken at its word.
+    /// Declared by the caller (OIP): used unchanged.
     Declared,
-    /// A stack of instances, one per row: the first axis is there, so an axis of size 1 at the end is what can be
-    /// missing (`[N]` for a model that takes `[N, 1]`, as scikit-learn exports have for each column).
+    /// A stack of instances, one per row. The first axis is present, so only a last axis of size 1
+    /// can be missing: `[N]` for a model that takes `[N, 1]`, as scikit-learn exports do for each
+    /// column.
     Rows,
-    /// One array (bare JSON, column form, CSV, NPY): a single row without its first axis, else as [`ShapeForm::Rows`].
+    /// One array (bare JSON, column form, CSV, NPY). A single row may omit its first axis; otherwise
+    /// as [`ShapeForm::Rows`].
     Whole,
 }
 
-/// Most lists that an array without elements may consist of. Such an array is no longer than its shape claims only in
-/// the formats that write the lists out; the others could claim 2^60 empty rows in a few bytes.
+/// Limit on the empty lists in an array without elements. Text formats write such lists out, so the
+/// body bounds their number. Formats that declare a shape could claim 2^60 empty rows in a few
+/// bytes.
 const MAX_EMPTY_LISTS: usize = 1 << 20;
 
-/// Whether an array without elements claims to consist of more lists than are worth writing.
+/// Whether an array without elements claims more than [`MAX_EMPTY_LISTS`] empty lists.
 pub(super) fn is_overclaimed(shape: &[usize]) -> bool {
     let dims = shape.iter().filter(|&&dim| dim != 0);
     let lists = dims.fold(1usize, |lists, &dim| lists.saturating_mul(dim));
     shape.contains(&0) && lists > MAX_EMPTY_LISTS
 }
 
-/// The shape under which an array of `shape` is given to the model.
+/// Returns the shape that the model gets for an array of `shape`, or `shape` itself as the error.
 pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: ShapeForm) -> Result<Vec<usize>, Vec<usize>> {
     if is_overclaimed(&shape) {
         return Err(shape);
@@ -43,7 +47,7 @@ pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: ShapeForm) -> Resul
         return Err(shape);
     }
     if shape.last() == Some(&0) {
-        // Nested lists cannot say what would be in an empty list: `[]` stands for no rows, however wide.
+        // An empty list has no inner shape: `[]` stands for zero rows of any width.
         let mut filled = shape.clone();
         filled.extend(dims[shape.len()..].iter().map(|dim| match dim {
             Dim::Fixed(size) => *size,
@@ -68,7 +72,7 @@ pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: ShapeForm) -> Resul
     Err(shape)
 }
 
-/// The error for a value that the input does not take; `given` describes it.
+/// The error for a value that the input does not accept; `given` describes the value.
 #[cold]
 pub(super) fn mismatch(spec: &InputSpec, given: impl std::fmt::Display) -> InputError {
     InputError::Mismatch {
@@ -98,7 +102,7 @@ mod tests {
     #[test]
     fn a_missing_axis_is_added_where_the_form_allows_it() {
         use ShapeForm::{Declared, Rows, Whole};
-        // Model dims (-1 is dynamic), form, given, expected.
+        // The model's dimensions (-1 is dynamic), the form, the given shape, the expected shape.
         type Case<'a> = (&'a [i64], ShapeForm, &'a [usize], Option<&'a [usize]>);
         let table: [Case; 24] = [
             (&[-1, 4], Whole, &[2, 4], Some(&[2, 4])),
@@ -133,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn any_shape_fits_a_model_that_does_not_say_its_rank() {
+    fn any_shape_fits_an_input_of_unknown_rank() {
         let unknown = InputSpec {
             dims: None,
             ..spec(&[])

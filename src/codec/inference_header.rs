@@ -1,9 +1,9 @@
-//! The Open Inference Protocol on routes of its own, where nothing else can be meant.
+//! Requests on the routes of the Open Inference Protocol.
 //!
-//! The body is an [`open_inference`] document whatever its Content-Type says: clients of the
-//! protocol send `application/octet-stream`, or `curl`'s default. The header
-//! `Inference-Header-Content-Length`, where there is one, says how much of the body is JSON; the
-//! rest is binary data, as in [`triton_binary`].
+//! On these routes the body is always an [`open_inference`] document, whatever its Content-Type:
+//! clients of the protocol send `application/octet-stream`, or `curl`'s default. If the header
+//! `Inference-Header-Content-Length` is present, it gives the length of the JSON. The rest of the
+//! body is binary data, as in [`triton_binary`].
 
 use bytes::Bytes;
 
@@ -13,13 +13,13 @@ use crate::codec::open_inference::{self, BinaryTail};
 use crate::codec::triton_binary;
 use crate::codec::{DecodedRequest, Schema};
 
-/// Of requests and replies: the bytes of the JSON, where binary data follows it.
+/// The header of requests and responses with the length of the JSON, if binary data follows it.
 pub const INFERENCE_HEADER_CONTENT_LENGTH: &str = "inference-header-content-length";
 
-/// The header as people write it.
+/// The header's name in messages.
 const HEADER_NAME: &str = "Inference-Header-Content-Length";
 
-/// What a body is taken for, in messages.
+/// The protocol's name in messages.
 const PROTOCOL: &str = "Open Inference Protocol";
 
 /// Reads a request body. `json_bytes` is the header's value.

@@ -1,19 +1,19 @@
 //! `application/json`: TF-Serving's row form and column form, and a bare array.
 //!
-//! | Request | Reply |
+//! | Request | Response |
 //! |---|---|
-//! | `{"instances": [row, ..]}`, a row being a value or an object by input name | `{"predictions": ..}` |
+//! | `{"instances": [row, ..]}`; a row is a value or an object by input name | `{"predictions": ..}` |
 //! | `{"inputs": tensor}` or `{"inputs": {"name": tensor, ..}}` | `{"outputs": ..}` |
-//! | `[..]`, as `instances`; without the array of rows it is one row | `{"predictions": ..}` |
+//! | `[..]`, like `instances`; an array that is not an array of rows is one row | `{"predictions": ..}` |
 //! | `{"inputs": [{"name": .., "shape": .., "datatype": .., "data": ..}, ..]}` | [`open_inference`] |
-//! | tables as pandas and MLflow write them, and one row by name (`json/frame.rs`) | `{"predictions": ..}` |
-//! | `{"predictions": ..}` and `{"outputs": ..}`: a reply as a request (`json/reply.rs`) | as the reply it was |
+//! | tables of pandas and MLflow, and one row by name (`json/frame.rs`) | `{"predictions": ..}` |
+//! | `{"predictions": ..}` or `{"outputs": ..}`: a response as a request (`json/reply.rs`) | the same form |
 //!
-//! Other keys of the document (`signature_name`, `configuration`) are passed over, as the protocols
-//! say. In row form several outputs become one object per row; when they have no rows in common,
-//! the reply has the column form instead, because dropping or repeating values would be worse.
-//! Floats that are no numbers are written as the bare tokens `NaN`, `Infinity` and `-Infinity`:
-//! TF-Serving's documented form, read by Python's `json` and by this module.
+//! The decoder skips other keys of the document (`signature_name`, `configuration`), as the
+//! protocols require. In row form, several outputs become one object per row. If they do not have
+//! the same number of rows, the response has the column form instead: dropping or repeating values
+//! would be worse. Non-finite floats are the bare tokens `NaN`, `Infinity` and `-Infinity`, which
+//! is TF-Serving's documented form. Python's `json` reads it, and so does this module.
 
 mod frame;
 mod reply;
@@ -47,7 +47,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, documents: Documents) -> Res
     Ok(request)
 }
 
-/// Reads the documents that follow the one of `first`; each is answered by a document of its own.
+/// Reads the documents after the one of `first`. The response has one document for each.
 fn several(first: DecodedRequest, mut reader: JsonReader<'_>, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let mut requests = vec![first];
     while !reader.is_at_end() {
@@ -80,17 +80,17 @@ fn several(first: DecodedRequest, mut reader: JsonReader<'_>, schema: &Schema) -
         inputs.push(joined.ok_or_else(|| InputError::Value {
             name: excerpt(&spec.name),
             at: String::new(),
-            problem: "the documents of the body give it in different shapes; send one document at a time".to_owned(),
+            problem: "its shape differs between the documents of the body; send one document at a time".to_owned(),
         })?);
     }
-    // Each document has a value of its own, and a run has one for all of them.
+    // Each document has its own values, but one run takes a single value for all documents.
     let [first, others @ ..] = requests.as_slice() else {
         return Err(reader.malformed("it has no document").into());
     };
     let optional = &first.optional;
     let is_shared = |(position, _): &(usize, Tensor)| !signature.optional[*position].has_record_axis();
     if !optional.iter().all(is_shared) || others.iter().any(|other| other.optional != *optional) {
-        let problem = "several documents can only give the same optional inputs; send one document at a time";
+        let problem = "several documents must give the same optional inputs; send one document at a time";
         return Err(reader.malformed(problem).into());
     }
     let inputs = Inputs {
@@ -117,7 +117,7 @@ fn one<'a>(reader: &mut JsonReader<'a>, schema: &Schema) -> Result<DecodedReques
     })
 }
 
-/// The members of a document beside `instances` and `inputs`, for documents with neither.
+/// The members of a document other than `instances` and `inputs`, for documents with neither.
 #[derive(Default)]
 struct OtherMembers<'a> {
     named: Vec<(String, JsonReader<'a>)>,
@@ -185,7 +185,7 @@ fn document<'a>(reader: &mut JsonReader<'a>, schema: &Schema) -> Result<DecodedR
     }
 }
 
-/// Most members of a document. A model has no more inputs and columns.
+/// Limit on the members of a document. No model has more inputs and columns.
 const MAX_MEMBERS: usize = 1 << 16;
 
 fn check_once(reader: &JsonReader<'_>, is_given: bool) -> Result<(), BoxedDecodeError> {
@@ -195,9 +195,8 @@ fn check_once(reader: &JsonReader<'_>, is_given: bool) -> Result<(), BoxedDecode
     }
 }
 
-/// A document with neither `instances` nor `inputs`: names of the model's own, tables as pandas and
-/// MLflow write them, and the replies of a server like this one. `start` stands before the
-/// document.
+/// Reads a document with neither `instances` nor `inputs`: an object by the model's names, a table
+/// of pandas or MLflow, or a response of a server like this one. `start` is before the document.
 fn other_forms<'a>(
     mut start: JsonReader<'a>,
     mut members: OtherMembers<'a>,
@@ -257,8 +256,8 @@ fn other_forms<'a>(
     Err(start.malformed(FORMS).into())
 }
 
-/// Rows, one after the other, and how many there are. Those of a single input that are no objects
-/// are one nested array, read in one go.
+/// Reads rows, one after the other, and counts them. Rows of a single input that are not objects
+/// are one nested array, which is read at once.
 pub(super) fn instances(
     reader: &mut JsonReader<'_>,
     first: Peek,
@@ -297,13 +296,13 @@ pub(super) fn instances(
     finish(rows, schema)
 }
 
-/// The inputs of rows that are complete, and the number of rows.
+/// The inputs of all rows, and the number of rows.
 fn finish(rows: InstanceRows<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let (inputs, count) = rows.finish()?;
     Ok((schema.complete(inputs, Some(count))?, count))
 }
 
-/// Whether an array's first element is an object by input name.
+/// Whether the first element of the array is an object by input name.
 fn starts_with_object(reader: &JsonReader<'_>, first: Peek, schema: &Schema) -> Result<bool, BoxedDecodeError> {
     if first != Peek::Array {
         return Ok(false);
@@ -312,7 +311,8 @@ fn starts_with_object(reader: &JsonReader<'_>, first: Peek, schema: &Schema) -> 
     Ok(ahead.enter_array()? == Some(Peek::Object) && !is_binary_string(&ahead, schema)?)
 }
 
-/// Whole inputs by name, or that of the only input. Of a reply, only what the model takes is read.
+/// Reads whole inputs by name, or the value of the only input. Skips the outputs of a response that
+/// are not inputs of the model.
 fn columns(reader: &mut JsonReader<'_>, schema: &Schema, is_reply: bool) -> Result<Inputs, DecodeError> {
     let first = reader.peek()?;
     let mut tensors = schema.empty_slots();
@@ -329,13 +329,13 @@ fn columns(reader: &mut JsonReader<'_>, schema: &Schema, is_reply: bool) -> Resu
                 *reader = start;
                 return frame::columns_of_inputs(reader, schema);
             }
-            // Of a reply, only what a request has to give.
-            let place = if is_reply {
+            // A response sets only the inputs that a request must set.
+            let slot = if is_reply {
                 schema.find_input(&name)
             } else {
                 schema.find_slot(&name)
             };
-            match place {
+            match slot {
                 Some(index) => read_column(reader, schema, index, &mut tensors)?,
                 None if is_reply || schema.ignores_unknown() => members.push(reader.postpone()?),
                 None => return Err(unknown_input(schema.signature(), &name, String::new()).into()),
@@ -381,7 +381,7 @@ fn read_column(
     Ok(())
 }
 
-/// `{"predictions": [..]}`, an element for each record.
+/// Writes `{"predictions": [..]}` with an element for each record.
 pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
     let mut out = alloc::with_capacity(records.json_bytes().saturating_add(32))?;
     out.extend_from_slice(b"{\"predictions\":");
@@ -402,8 +402,8 @@ pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeEr
     Ok(out)
 }
 
-/// `{"predictions": [..]}` for each of several documents, which hold so many records each, and a
-/// line feed behind it.
+/// Writes `{"predictions": [..]}` and a line feed for each of several documents. `counts` are their
+/// numbers of records.
 pub(super) fn encode_documents(records: &ByRecord<'_>, counts: &[usize]) -> Result<Vec<u8>, EncodeError> {
     let overhead = counts.len().saturating_mul(32);
     let mut out = alloc::with_capacity(records.json_bytes().saturating_add(overhead))?;
@@ -422,7 +422,7 @@ pub(super) fn encode_documents(records: &ByRecord<'_>, counts: &[usize]) -> Resu
     Ok(out)
 }
 
-/// Whole outputs: the only one under `key`, several as columns.
+/// Writes whole outputs: a single one under `key`, several as columns.
 pub(super) fn encode_whole(key: &str, outputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, EncodeError> {
     let mut out = alloc::with_capacity(json_bytes(outputs).saturating_add(32))?;
     match outputs {
@@ -437,7 +437,7 @@ pub(super) fn encode_whole(key: &str, outputs: &[NamedOutput<'_>]) -> Result<Vec
     Ok(out)
 }
 
-/// Row `row` of several outputs: an object by output name. `keys` are the names as JSON.
+/// Writes row `row` of several outputs as an object by output name. `keys` are the names as JSON.
 pub(super) fn write_row_object(outputs: &[NamedOutput<'_>], keys: &[Vec<u8>], row: usize, out: &mut Vec<u8>) {
     out.push(b'{');
     for (i, (output, key)) in outputs.iter().zip(keys).enumerate() {
@@ -450,7 +450,7 @@ pub(super) fn write_row_object(outputs: &[NamedOutput<'_>], keys: &[Vec<u8>], ro
     out.push(b'}');
 }
 
-/// An object of columns under the key `side`.
+/// Writes an object of columns under the key `side`.
 pub(super) fn write_columns_of(side: &str, outputs: &[NamedOutput<'_>], out: &mut Vec<u8>) {
     out.push(b'{');
     write_key(side, out);

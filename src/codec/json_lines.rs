@@ -1,12 +1,13 @@
-//! `application/jsonlines`: one record per line in, one line per record out (BT-6, BT-7).
+//! `application/jsonlines`: one line per record, in requests and in responses (BT-6, BT-7).
 //!
-//! A line is an instance of the row form: a value for a model with one input, or an object by input
-//! name. Lines may end in `\n` or `\r\n`, the last one in nothing, and blank lines are passed over.
-//! The reply has exactly one line per record, in order: what the record's output is for one output,
-//! an object by output name for several. An output that cannot be told apart by record stands whole
-//! in the line of a record that ran alone; an empty one is `[]`. `application/x-ndjson` and
-//! `application/jsonl` are the same thing under other names; the reply is always called
-//! `application/jsonlines`.
+//! A line of a request is an instance of the row form: a value for a model with one input, or an
+//! object by input name. Lines end in `\n` or `\r\n`; the last line needs no ending. Blank lines
+//! are skipped.
+//!
+//! The response has exactly one line per record, in order: the value of a single output, or an
+//! object by output name. An output that cannot be split by record is written whole in the line of
+//! a record that ran alone; an empty one is `[]`. `application/x-ndjson` and `application/jsonl`
+//! are aliases; the content type of the response is always `application/jsonlines`.
 
 use bytes::Bytes;
 

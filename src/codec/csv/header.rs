@@ -1,9 +1,9 @@
-//! Whether the first line of a CSV body is a header, decided by the names that requests may use.
+//! Decides whether the first line of a CSV body is a header.
 //!
-//! A first line whose cells are all names of inputs or of the manifest's columns, in any order, is
-//! a header: the columns are then dealt by name. The media type's `header` parameter (RFC 4180) and
-//! the manifest are heard: `absent` makes the first line a record in any case, `present` makes it a
-//! header in any case.
+//! The first line is a header if all its cells are names of inputs or of the manifest's columns, in
+//! any order. The columns are then assigned by name. The media type's `header` parameter (RFC 4180)
+//! and the manifest override this: with `absent` the first line is always a record, with `present`
+//! always a header.
 
 use std::borrow::Cow;
 
@@ -13,17 +13,17 @@ use crate::codec::schema::{NameTarget, Schema};
 use crate::codec::table::{NamedLayout, TableLayout};
 use crate::tensor::DataType;
 
-/// What a first line is.
+/// The role of the first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FirstLine {
     Record,
-    /// A header; `None` where the columns are dealt by position all the same, because they have no
-    /// names of their own.
+    /// A header. `None` if the columns of the model have no names, so that they are assigned by
+    /// position anyway.
     Header(Option<TableLayout>),
 }
 
-/// Decides what the line with these `cells` is. `is_header` is what the request or the manifest
-/// says of it.
+/// Decides the role of the first line, which has these `cells`. `is_header` is the setting of the
+/// request or the manifest.
 pub(super) fn first_line(
     schema: &Schema,
     cells: &[Cow<'_, str>],
@@ -33,7 +33,7 @@ pub(super) fn first_line(
     match is_header {
         Some(false) => Ok(FirstLine::Record),
         None => {
-            // A cell that no line of names has is found soon in most bodies.
+            // In most bodies, the first cell already shows that the line is not a header.
             if !schema.ignores_unknown() && names.first().is_none_or(|name| schema.find(name).is_none()) {
                 return Ok(FirstLine::Record);
             }
@@ -77,16 +77,15 @@ fn by_name(schema: &Schema, named: NamedLayout<'_>) -> Result<FirstLine, DecodeE
     }
 }
 
-/// A cell without blanks around it, and without quotes that blanks before them have made part of
-/// the text.
+/// Trims a cell and removes its quotes. Quotes after leading blanks are part of the cell's text.
 fn name_in(cell: &str) -> &str {
     let text = cell.trim();
     let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     quoted.map_or(text, str::trim)
 }
 
-/// Whether the names are numbers, as those of old exporters, and the inputs take them: the line is
-/// a record then.
+/// Whether all names are also valid numbers for their inputs, as some old exporters name inputs.
+/// The line is then a record.
 fn is_numbers(schema: &Schema, names: &[&str]) -> bool {
     names.iter().all(|name| {
         let input = match schema.find(name) {
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_holds_names_of_the_model_is_a_header() {
+    fn a_line_of_the_models_names_is_a_header() {
         use DataType::{F32, String as Text};
         use Decided::{ByName, ByPosition, Record};
         let texts = [input("name", Text, &[-1]), input("city", Text, &[-1, 1])];
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_of_a_manifest_are_names_and_what_is_missing_or_too_much_is_named() {
+    fn a_header_may_name_the_manifests_columns_and_errors_name_missing_and_unknown_ones() {
         let column = |name: &str, default: Option<&str>| Column {
             name: name.to_owned(),
             aliases: vec![format!("{name}_old")],

@@ -1,4 +1,4 @@
-//! Tables in JSON, as pandas' `to_json` and MLflow's clients write them.
+//! Tables in JSON, in the forms of pandas' `to_json` and MLflow's clients.
 //!
 //! | form | written by |
 //! |---|---|
@@ -6,9 +6,9 @@
 //! | `{"column": {"0": .., "1": ..}, ..}` | `orient="columns"`, pandas' default |
 //! | `{"0": {"column": ..}, ..}` | `orient="index"` |
 //! | `{"schema": .., "data": [{..}, ..]}` | `orient="table"` |
-//! | `{"column": [..], ..}`, `{"column": .., ..}` | people |
+//! | `{"column": [..], ..}`, `{"column": .., ..}` | hand-written requests |
 //!
-//! Lists of objects and of lists (`orient="records"`, `"values"`) are instances and read as such.
+//! Lists of objects and of lists (`orient="records"`, `"values"`) are instances.
 
 use jiter::Peek;
 
@@ -19,7 +19,7 @@ use crate::codec::rows::{InstanceRows, is_binary_string, unknown_input};
 use crate::codec::schema::{NameTarget, Schema};
 use crate::tensor::{Inputs, Records};
 
-/// Reads a table with the names of its columns apart from its rows.
+/// Reads a table that names its columns separately from its rows.
 pub(super) fn split(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let malformed = |reader: &JsonReader<'_>| -> DecodeError {
         reader
@@ -46,7 +46,8 @@ pub(super) fn split(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<(Inp
         return Err(malformed(reader));
     }
     let names = names(&mut columns)?;
-    // Columns without names that the model knows, of a model whose columns have none.
+    // False if the model's columns have no names and it knows none of the names in the table. The
+    // columns are then assigned by position.
     let is_named = names.iter().any(|name| schema.find(name).is_some()) || schema.has_named_columns(names.len());
     let mut rows = InstanceRows::new(schema, data.remaining());
     let mut next = data.enter_array()?;
@@ -81,8 +82,7 @@ pub(super) fn split(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<(Inp
     finish(rows, schema)
 }
 
-/// A list of names. Numbers, which are pandas' default names, are names as they
-/// are written.
+/// Reads a list of names. Numbers, pandas' default names, are used as written.
 fn names(reader: &mut JsonReader<'_>) -> Result<Vec<String>, DecodeError> {
     let mut names = Vec::new();
     let mut next = reader.enter_array()?;
@@ -99,8 +99,8 @@ fn names(reader: &mut JsonReader<'_>) -> Result<Vec<String>, DecodeError> {
     Ok(names)
 }
 
-/// Reads a document whose members are inputs or columns: one record, or a list or an object of
-/// values for each.
+/// Reads a document whose members are inputs or columns. The document is one record, or each member
+/// is a list or an object of values.
 pub(super) fn by_name(
     mut start: JsonReader<'_>,
     members: &[(String, JsonReader<'_>)],
@@ -144,7 +144,7 @@ pub(super) fn by_name(
     finish(rows, schema)
 }
 
-/// Reads an object of columns in the place of an object of inputs.
+/// Reads an object of columns that is in the place of an object of inputs.
 pub(super) fn columns_of_inputs(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<Inputs, DecodeError> {
     let start = reader.clone();
     let mut members = Vec::new();
@@ -157,7 +157,7 @@ pub(super) fn columns_of_inputs(reader: &mut JsonReader<'_>, schema: &Schema) ->
     Ok(by_name(start, &members, schema)?.0)
 }
 
-/// Reads columns, each a list of values or an object of values by the rows' labels.
+/// Reads columns, each of which is a list of values or an object of values by row label.
 fn by_column(members: &[(String, JsonReader<'_>)], schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let mut columns = Vec::with_capacity(members.len());
     let mut labels: Option<Vec<String>> = None;
@@ -183,7 +183,10 @@ fn by_column(members: &[(String, JsonReader<'_>)], schema: &Schema) -> Result<(I
             None => labels = Some(own),
             Some(first) if *first == own => {}
             Some(_) => {
-                let problem = format!("column {} has other rows than the columns before it", excerpt(name));
+                let problem = format!(
+                    "column {} does not have the same rows as the columns before it",
+                    excerpt(name)
+                );
                 return Err(reader.malformed(problem).into());
             }
         }
@@ -203,7 +206,7 @@ fn by_column(members: &[(String, JsonReader<'_>)], schema: &Schema) -> Result<(I
     finish(rows, schema)
 }
 
-/// Reads a document whose members are records by their labels, if that is what it is.
+/// Reads a document whose members are records by label. `None` if the document has another form.
 pub(super) fn by_index(
     members: &[(String, JsonReader<'_>)],
     schema: &Schema,
@@ -227,7 +230,7 @@ pub(super) fn by_index(
     finish(rows, schema).map(Some)
 }
 
-/// The columns of a table's schema that are the rows' labels.
+/// Reads the columns that hold the row labels from the schema of a table.
 pub(super) fn primary_key(reader: &mut JsonReader<'_>) -> Result<Vec<String>, DecodeError> {
     if reader.peek()? != Peek::Object {
         return Ok(Vec::new());
@@ -245,15 +248,15 @@ pub(super) fn primary_key(reader: &mut JsonReader<'_>) -> Result<Vec<String>, De
     Ok(labels)
 }
 
-/// Reads records, passing over these members of each.
+/// Reads records without the members in `skipped`.
 pub(super) fn records_without(
     reader: &mut JsonReader<'_>,
-    passed_over: &[String],
+    skipped: &[String],
     schema: &Schema,
 ) -> Result<(Inputs, usize), DecodeError> {
     let malformed = |reader: &JsonReader<'_>| -> DecodeError {
         reader
-            .malformed("\"data\" must be a list of records beside \"schema\"")
+            .malformed("\"data\" must be a list of records if the document has a \"schema\"")
             .into()
     };
     if reader.peek()? != Peek::Array {
@@ -270,7 +273,7 @@ pub(super) fn records_without(
         while let Some(name) = key {
             let name = name.to_owned();
             let value = reader.postpone()?;
-            if schema.find(&name).is_some() || !passed_over.contains(&name) {
+            if schema.find(&name).is_some() || !skipped.contains(&name) {
                 members.push((name, value));
             }
             key = reader.next_key()?;

@@ -1,8 +1,7 @@
-//! Replies as requests: what one container of a pipeline answers, the next one reads.
+//! Responses as requests: a container of a pipeline reads the response of the container before it.
 //!
-//! A reply names the outputs of another model. Those that this model has as inputs are read, the
-//! others are passed over; when no name is known, there is only one output and one input to give,
-//! that is it.
+//! A response names the outputs of another model. The decoder reads those that are inputs of this
+//! model and skips the others. If no name is known, a single output becomes the only input.
 
 use jiter::Peek;
 
