@@ -220,7 +220,7 @@ fn utf8_from(charset: &str, body: Bytes) -> Result<Bytes, DecodeError> {
 pub fn decoded_bytes(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let is = |format: Format| essence.eq_ignore_ascii_case(format.media_type());
-    let weight = if is(Format::Npz) {
+    let estimate = if is(Format::Npz) {
         npz::decoded_bytes(body, schema)
     } else if is(Format::RecordIo) {
         recordio::decoded_bytes(body, schema)
@@ -229,9 +229,9 @@ pub fn decoded_bytes(content_type: &str, body: &Bytes, schema: &Schema) -> usize
     } else {
         None
     };
-    weight
-        .filter(|&weight| weight <= 2 * sparse::MAX_DENSE_BYTES)
-        .map_or(body.len(), |weight| weight.max(body.len()))
+    estimate
+        .filter(|&bytes| bytes <= 2 * sparse::MAX_DENSE_BYTES)
+        .map_or(body.len(), |bytes| bytes.max(body.len()))
 }
 
 /// Returns the number of records if each needs a run of its own, because the response has a part

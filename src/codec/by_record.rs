@@ -136,7 +136,8 @@ impl<'a> ByRecord<'a> {
         out.push(b'}');
     }
 
-    /// Estimates the size of all records as JSON, as [`json_bytes`](crate::codec::values::json_bytes).
+    /// Estimates the size of all records as JSON, as
+    /// [`json_bytes`](crate::codec::values::json_bytes).
     pub fn json_bytes(&self) -> usize {
         let keys = self.columns.iter().map(|column| column.key.len() + 1);
         let record = keys.fold(3, usize::saturating_add);

@@ -211,7 +211,8 @@ mod tests {
             }
         }
 
-        /// The decimal expansion of the midpoint of two `f32`, cut to 17 digits, is the hardest case.
+        /// The decimal expansion of the midpoint of two `f32`, cut to 17 digits, is the hardest
+        /// case.
         #[test]
         fn singles_are_correct_next_to_a_midpoint(bits in 0x0100_0000u32..0x7e00_0000, digits in 14usize..18) {
             let middle = (f64::from(f32::from_bits(bits)) + f64::from(f32::from_bits(bits + 1))) / 2.0;

@@ -17,8 +17,8 @@ pub(super) enum ShapeForm {
     /// can be missing: `[N]` for a model that takes `[N, 1]`, as scikit-learn exports do for each
     /// column.
     Rows,
-    /// One array (bare JSON, column form, CSV, NPY). A single row may omit its first axis; otherwise
-    /// as [`ShapeForm::Rows`].
+    /// One array (bare JSON, column form, CSV, NPY). A single row may omit its first axis;
+    /// otherwise as [`ShapeForm::Rows`].
     Whole,
 }
 

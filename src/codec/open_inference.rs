@@ -1,10 +1,9 @@
 //! The Open Inference Protocol, version 2 (also KServe's and Triton's), in JSON.
 //!
-//! Types and shapes are declared by the caller and taken at their word: they have to be the model's
-//! own, and the data has to fill the shape. `data` may be nested instead of flat, and the keys may
-//! come in any order: data that comes before its name is passed over and read when its type is
-//! known. The header of the binary form ([`triton_binary`]) is the same document; its tensors
-//! follow the JSON.
+//! The caller declares types and shapes. They must be those of the model, and the data must fill
+//! the shape. `data` may be nested instead of flat. Keys may have any order: data before its name
+//! is skipped, and read once its type is known. The header of the binary form ([`triton_binary`])
+//! is the same document; its tensors follow the JSON.
 
 mod plan;
 
@@ -26,26 +25,26 @@ use crate::codec::values::{NamedOutput, write_key, write_tensor};
 use crate::codec::{DecodedRequest, Schema};
 use crate::tensor::{DataType, InputSpec, Inputs, Shape, Tensor, Value};
 
-/// Longest run of brackets and field names per output in a reply.
+/// Limit on the bytes of brackets and field names per output in a response.
 const FIELDS_BYTES: usize = 128;
 
-/// What follows the JSON.
+/// The binary data after the JSON.
 pub(super) enum BinaryTail {
-    /// The data of tensors, as far as it is not read yet.
+    /// The tensor data that is not read yet.
     Bytes(Bytes),
-    /// Nothing can; this is what a request with data behind the JSON has to have.
+    /// The request cannot have binary data. The text names the missing header or content type.
     Needs(&'static str),
 }
 
 impl BinaryTail {
-    /// Of a body that its content type says to be JSON.
+    /// The tail of a body whose content type is JSON.
     pub const fn of_json() -> Self {
         Self::Needs("content type application/vnd.sagemaker-triton.binary+json")
     }
 }
 
-/// Whether the value of `inputs` is this protocol's: an array of objects that are no records by the
-/// model's own names.
+/// Whether the value of `inputs` belongs to this protocol: an array of objects that are not records
+/// with the model's names.
 pub(super) fn begins(reader: &JsonReader<'_>, schema: &Schema) -> Result<bool, BoxedDecodeError> {
     let mut ahead = reader.clone();
     if ahead.peek()? != Peek::Array {
@@ -54,7 +53,7 @@ pub(super) fn begins(reader: &JsonReader<'_>, schema: &Schema) -> Result<bool, B
     if ahead.enter_array()? != Some(Peek::Object) || is_binary_string(&ahead, schema)? {
         return Ok(false);
     }
-    // Records, which have the names of the model's own, are no tensors.
+    // An object with a name of the model is a record, not a tensor.
     let is_of_record = |name: &str| match schema.find(name) {
         Some(NameTarget::Input(_) | NameTarget::Column(_)) => true,
         Some(NameTarget::Optional(_)) => !["name", "shape", "datatype", "parameters", "data"].contains(&name),
@@ -63,7 +62,7 @@ pub(super) fn begins(reader: &JsonReader<'_>, schema: &Schema) -> Result<bool, B
     Ok(ahead.enter_object()?.is_none_or(|name| !is_of_record(name)))
 }
 
-/// Reads a document that has to be of this protocol.
+/// Reads a document of this protocol.
 pub(super) fn decode<'a>(
     reader: &mut JsonReader<'a>,
     schema: &Schema,
@@ -90,7 +89,7 @@ pub(super) fn decode<'a>(
     if let Some(inputs) = given {
         return Ok(DecodedRequest::new(inputs, envelope.plan(schema.signature())?));
     }
-    // A reply, which names outputs as a request names inputs.
+    // A response has the same form, with outputs instead of inputs.
     let Some(mut outputs) = envelope.take_outputs() else {
         return Err(reader.malformed("the JSON has no \"inputs\"").into());
     };
@@ -98,7 +97,7 @@ pub(super) fn decode<'a>(
     Ok(DecodedRequest::new(inputs, envelope.plan(schema.signature())?))
 }
 
-/// Reads the array of inputs; those with binary data take it from the front of `tail`, in order.
+/// Reads the array of inputs. Inputs with binary data take it from the front of `tail`, in order.
 pub(super) fn inputs(
     reader: &mut JsonReader<'_>,
     schema: &Schema,
@@ -125,13 +124,13 @@ pub(super) fn inputs(
         }
         count == 1
     };
-    // The only output of a reply is the only input, whatever it is called.
+    // A single output in a response becomes the only input, whatever its name.
     let stand_in = schema.only_input().filter(|_| is_reply && is_single);
     let mut next = reader.enter_array()?;
     while next.is_some() {
         let entry = DeclaredInput::read(reader, schema, stand_in, is_reply, position)?;
         let Some(index) = entry.input else {
-            entry.pass_over(tail)?;
+            entry.skip_binary(tail)?;
             position += 1;
             next = reader.next_value()?;
             continue;
@@ -146,7 +145,7 @@ pub(super) fn inputs(
     if let BinaryTail::Bytes(rest) = tail
         && !rest.is_empty()
     {
-        let problem = format!("{} bytes follow the binary data that the inputs announce", rest.len());
+        let problem = format!("{} bytes follow the binary data that the inputs declare", rest.len());
         return Err(reader.malformed(problem).into());
     }
     schema.complete(tensors, None)
@@ -154,7 +153,8 @@ pub(super) fn inputs(
 
 /// One element of `inputs`.
 struct DeclaredInput<'a, 's> {
-    /// Its place in the schema; `None` for an output of a reply that the model does not take.
+    /// Its slot in the schema. `None` for an output in a response that is not an input of the
+    /// model.
     input: Option<usize>,
     declared: DeclaredType,
     shape: Vec<usize>,
@@ -163,12 +163,12 @@ struct DeclaredInput<'a, 's> {
 
 enum DeclaredData<'a, 's> {
     Read(Box<dyn ColumnBuilder + 's>),
-    /// Stands before the name or the datatype, or is of another datatype than the model's.
+    /// Data before the name or the datatype, or of another datatype than the model's.
     Later(JsonReader<'a>),
     Binary(usize),
 }
 
-/// A datatype as the protocol names it.
+/// A datatype in the protocol's spelling.
 struct DeclaredType {
     known: Option<DataType>,
     text: String,
@@ -199,13 +199,13 @@ impl<'a, 's> DeclaredInput<'a, 's> {
                 "name" => {
                     let name = text(reader, "the name of an input")?;
                     is_named = true;
-                    // Of a reply, only what a request has to give.
-                    let place = if is_reply {
+                    // A response sets only the inputs that a request must set.
+                    let slot = if is_reply {
                         schema.find_input(&name)
                     } else {
                         schema.find_slot(&name)
                     };
-                    input = place.or(stand_in);
+                    input = slot.or(stand_in);
                     if input.is_none() && !is_reply && !schema.ignores_unknown() {
                         return Err(unknown_input(signature, &name, String::new()).into());
                     }
@@ -218,7 +218,7 @@ impl<'a, 's> DeclaredInput<'a, 's> {
                         .into());
                 }
                 "data" => {
-                    // A client that does not set it sends binary data.
+                    // Some clients write null if they send binary data instead.
                     if reader.skip_null()? {
                         key = reader.next_key()?;
                         continue;
@@ -253,8 +253,8 @@ impl<'a, 's> DeclaredInput<'a, 's> {
         })
     }
 
-    /// Leaves the binary data of an output that the model does not take.
-    fn pass_over(self, tail: &mut BinaryTail) -> Result<(), DecodeError> {
+    /// Skips the binary data of an output that is not an input of the model.
+    fn skip_binary(self, tail: &mut BinaryTail) -> Result<(), DecodeError> {
         if let (DeclaredData::Binary(size), BinaryTail::Bytes(bytes)) = (self.data, tail) {
             if size > bytes.len() {
                 let problem = format!("binary_data_size is {size}, but {} bytes are left", bytes.len());
@@ -358,13 +358,13 @@ fn read_shape(reader: &mut JsonReader<'_>) -> Result<Vec<usize>, BoxedDecodeErro
     Ok(shape)
 }
 
-/// An output of the protocol: always a tensor, which the plan has made sure of.
+/// An output of the protocol. It is always a tensor; the plan has checked that.
 pub(super) struct TensorOutput<'a> {
     pub name: &'a str,
     pub tensor: &'a Tensor,
 }
 
-/// The outputs as tensors; the name of the first one that is none.
+/// The outputs as tensors. The error is the name of the first output that is not a tensor.
 pub(super) fn tensors<'a>(outputs: &[NamedOutput<'a>]) -> Result<Vec<TensorOutput<'a>>, &'a str> {
     let tensor = |output: &NamedOutput<'a>| match output.value {
         Value::Tensor(tensor) => Ok(TensorOutput {
@@ -376,8 +376,8 @@ pub(super) fn tensors<'a>(outputs: &[NamedOutput<'a>]) -> Result<Vec<TensorOutpu
     outputs.iter().map(tensor).collect()
 }
 
-/// Writes the response document. Where `binary_size` gives a size, the output's data is not in the
-/// JSON.
+/// Writes the response document. If `binary_size` returns a size for an output, its data is not in
+/// the JSON.
 pub(super) fn encode(
     id: Option<&str>,
     model: &str,
@@ -389,7 +389,7 @@ pub(super) fn encode(
     let mut out = alloc::with_capacity(data_bytes.saturating_add(fields))?;
     out.extend_from_slice(b"{\"model_name\":");
     write_json_string(model, &mut out);
-    // One version of a model is served: what the artifact holds.
+    // A model has one version: the content of its artifact.
     out.extend_from_slice(b",\"model_version\":\"1\"");
     if let Some(id) = id {
         out.extend_from_slice(b",\"id\":");
@@ -418,7 +418,7 @@ pub(super) fn encode(
     Ok(out)
 }
 
-/// The beginning of a tensor's object: all but its data.
+/// Writes the start of a tensor's object: everything but its data.
 pub(super) fn write_declaration(name: &str, tensor: &Tensor, out: &mut Vec<u8>) {
     out.push(b'{');
     write_key("name", out);

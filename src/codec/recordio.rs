@@ -1,15 +1,14 @@
-//! `application/x-recordio-protobuf`: records as SageMaker's built-in algorithms exchange them, and
-//! as the SDK's `RecordSerializer` and `RecordDeserializer` write and read them.
+//! `application/x-recordio-protobuf`: the records of SageMaker's built-in algorithms, and of the
+//! SDK's `RecordSerializer` and `RecordDeserializer`.
 //!
-//! A body is a run of frames (RecordIO: a magic number, a length, the bytes, padding to four), each
-//! of which holds one record (Protocol Buffers: maps of named vectors, dense or sparse). A
-//! request's vectors are its features; a reply's are its labels, one record for each record of the
-//! request. A request without any features is a reply of this kind, and its labels are read: so one
-//! container's reply is the next one's request.
+//! A body is a sequence of RecordIO frames: a magic number, a length, the bytes, padding to a
+//! multiple of four. Each frame holds one record in Protocol Buffers: maps of named vectors, dense
+//! or sparse. The vectors of a request are its features. Those of a response are its labels, with
+//! one record for each record of the request. A request without features is a response of another
+//! container, so the decoder reads its labels: a pipeline passes it on unchanged.
 //!
-//! The messages are read as they lie in the body (`wire.rs`), without a tree in between: numbers go
-//! from there into one vector per feature. Fields that are not known are passed over, as the format
-//! wants it.
+//! The decoder walks the messages in the body (`wire.rs`) and builds no tree in between: it appends
+//! the numbers to one vector per feature. It skips unknown fields, as the format requires.
 
 mod wire;
 mod write;
@@ -29,9 +28,9 @@ use super::{DecodedRequest, Format, ReplyPlan};
 use crate::tensor::DataType;
 
 const MAGIC: u32 = 0xced7_230a;
-/// The bits of a frame's length that say which part of a record it is.
+/// The length has this many bits. The bits above them number the part of a split record.
 const PART_BITS: u32 = 29;
-/// The names of fields of the messages.
+// The field numbers of the messages.
 const RECORD_FEATURES: u32 = 1;
 const RECORD_LABEL: u32 = 2;
 const ENTRY_KEY: u32 = 1;
@@ -44,10 +43,10 @@ const TENSOR_VALUES: u32 = 1;
 const TENSOR_KEYS: u32 = 2;
 const TENSOR_SHAPE: u32 = 3;
 const BYTES_VALUE: u32 = 1;
-/// Most vectors of a record: each is looked up by its name.
+/// Limit on the vectors of a record: each is looked up by its name.
 const MAX_FEATURES: usize = 4096;
 
-/// The records of a body, one after the other.
+/// Iterates over the records of a body.
 struct Frames<'a> {
     rest: &'a [u8],
 }
@@ -173,13 +172,12 @@ impl<'a> Vector<'a> {
         }
     }
 
-    /// Whether only some elements are given. The SDK writes a row of zeros as a shape and nothing
-    /// else.
+    /// Whether the vector is sparse. The SDK writes a row of zeros as a shape alone.
     fn is_sparse(&self) -> bool {
         !self.keys.is_empty() || (self.len() == 0 && !self.shape.is_empty() && !self.shape.contains(&0))
     }
 
-    /// Elements, given or not.
+    /// The number of elements, including those that a sparse vector omits.
     fn width(&self) -> Result<usize, String> {
         if self.shape.is_empty() && self.is_sparse() {
             return Err("sparse values have no shape".to_owned());
@@ -203,7 +201,7 @@ fn short(sizes: &[u64]) -> &[u64] {
     &sizes[..sizes.len().min(8)]
 }
 
-/// The vectors of one name, of all records so far.
+/// The vectors with one name in all records so far.
 struct Feature {
     name: String,
     kind: VectorKind,
@@ -212,8 +210,8 @@ struct Feature {
     rows: usize,
     numbers: Vec<u8>,
     strings: Vec<Bytes>,
-    /// The places of the values, once there is a sparse row.
-    places: Option<Vec<(u64, u64)>>,
+    /// The positions of the values, after the first sparse row.
+    positions: Option<Vec<(u64, u64)>>,
 }
 
 impl Feature {
@@ -226,7 +224,7 @@ impl Feature {
             rows: 0,
             numbers: Vec::new(),
             strings: Vec::new(),
-            places: None,
+            positions: None,
         })
     }
 
@@ -234,7 +232,7 @@ impl Feature {
         let problem = |problem: String| malformed(format!("feature {}: {problem}", excerpt(&self.name)));
         if vector.kind.is_some_and(|kind| kind != self.kind) || vector.kind.is_none() {
             return Err(problem(format!(
-                "record {} has values of another type than the first",
+                "record {} does not have values of the same type as the first",
                 self.rows
             )));
         }
@@ -247,26 +245,26 @@ impl Feature {
             return Err(problem(text));
         }
         let (row, count) = (self.rows as u64, vector.len());
-        if vector.is_sparse() || self.places.is_some() {
+        if vector.is_sparse() || self.positions.is_some() {
             if vector.is_sparse() && vector.keys.len() != count {
                 return Err(problem(format!(
                     "record {row} has {count} values for {} keys",
                     vector.keys.len()
                 )));
             }
-            // Those of the dense rows so far.
+            // The positions in dense rows.
             let width = self.width as u64;
             let dense = |rows: std::ops::Range<u64>| rows.flat_map(move |row| (0..width).map(move |key| (row, key)));
-            if self.places.is_none() {
+            if self.positions.is_none() {
                 let mut before = alloc::with_capacity(self.rows.saturating_mul(self.width))?;
                 before.extend(dense(0..row));
-                self.places = Some(before);
+                self.positions = Some(before);
             }
-            if let Some(places) = &mut self.places {
-                places.try_reserve(count).map_err(|_| DecodeError::OutOfMemory)?;
+            if let Some(positions) = &mut self.positions {
+                positions.try_reserve(count).map_err(|_| DecodeError::OutOfMemory)?;
                 match vector.is_sparse() {
-                    true => places.extend(vector.keys.iter().map(|&key| (row, key))),
-                    false => places.extend(dense(row..row + 1)),
+                    true => positions.extend(vector.keys.iter().map(|&key| (row, key))),
+                    false => positions.extend(dense(row..row + 1)),
                 }
             }
         }
@@ -291,20 +289,22 @@ impl Feature {
             StoredArray::plain(data_type, shape, bytes.into())
                 .ok_or_else(|| problem("its values do not fill it".to_owned()))
         };
-        let elements = match (self.kind, self.places) {
+        let elements = match (self.kind, self.positions) {
             (VectorKind::Strings, _) => RowElements::Strings(self.strings),
             (VectorKind::Numbers(data_type), None) => {
                 RowElements::Numbers(numbers(data_type, vec![self.rows, self.width], self.numbers)?)
             }
-            (VectorKind::Numbers(data_type), Some(places)) => {
-                let count = places.len();
+            (VectorKind::Numbers(data_type), Some(positions)) => {
+                let count = positions.len();
                 let values = numbers(data_type, vec![count], self.numbers)?;
-                let sparse = Sparse::new([self.rows, self.width], places.into_iter(), count, values);
+                let sparse = Sparse::new([self.rows, self.width], positions.into_iter(), count, values);
                 RowElements::Sparse(sparse.map_err(|error| match error {
                     SparseError::OutOfBounds(OutOfBounds { row, column }) => {
                         problem(format!("record {row} has the key {column}, but {} values", self.width))
                     }
-                    SparseError::Count { places, values } => problem(format!("{values} values for {places} keys")),
+                    SparseError::Count { positions, values } => {
+                        problem(format!("{values} values for {positions} keys"))
+                    }
                     SparseError::Size => too_large("the sparse feature"),
                     SparseError::NoMemory => DecodeError::OutOfMemory,
                 })?)
@@ -323,7 +323,7 @@ impl Feature {
     }
 }
 
-/// The name and the vector of an entry of a map.
+/// Reads the name and the vector of a map entry.
 fn entry(message: &[u8]) -> Result<(&str, &[u8]), String> {
     let (mut name, mut value) = (&b""[..], &b""[..]);
     let mut fields = ProtoFields::new(message);
@@ -338,7 +338,7 @@ fn entry(message: &[u8]) -> Result<(&str, &[u8]), String> {
     Ok((name, value))
 }
 
-/// The vectors of a record, by name: its features, or its labels where `labels` says so.
+/// Reads the named vectors of a record: its features, or with `labels` its labels.
 fn vectors(record: &[u8], labels: bool) -> Result<Vec<(&str, Vector<'_>)>, String> {
     let wanted = if labels { RECORD_LABEL } else { RECORD_FEATURES };
     let mut found = Vec::new();
@@ -356,7 +356,7 @@ fn vectors(record: &[u8], labels: bool) -> Result<Vec<(&str, Vector<'_>)>, Strin
     Ok(found)
 }
 
-/// Whether the records of a body have labels and nothing else.
+/// Whether a record has labels but no features.
 fn has_labels_only(record: &[u8]) -> Result<bool, String> {
     Ok(vectors(record, false)?.is_empty() && !vectors(record, true)?.is_empty())
 }
@@ -422,7 +422,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<DecodedRequest, De
     Ok(DecodedRequest::new(inputs, ReplyPlan::counted(count)))
 }
 
-/// Bytes that the records take when none of their elements is left out.
+/// Estimates the bytes of all records once they are dense.
 pub(super) fn decoded_bytes(body: &Bytes, schema: &Schema) -> Option<usize> {
     let mut frames = Frames { rest: body };
     let first = frames.next().ok()??;

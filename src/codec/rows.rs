@@ -1,17 +1,16 @@
-//! Instances, one after the other, as they become rows of the inputs: the row form of TF-Serving
-//! and JSON Lines.
+//! Reads instances, which become rows of the inputs: TF-Serving's row form and JSON Lines.
 //!
 //! An instance is one of these:
 //!
-//! | instance | where |
+//! | instance | for |
 //! |---|---|
 //! | an object by the names of inputs | any model |
 //! | an object by the names of columns | a model whose manifest names its columns |
-//! | `{"features": [..]}`, `{"data": {"features": {"values": [..]}}}` | as SageMaker's own algorithms take a row |
-//! | the row itself | a model with one input to give |
-//! | a list of cells, one after the other as in a line of CSV | a model with several inputs |
+//! | `{"features": [..]}`, `{"data": {"features": {"values": [..]}}}` | any model; the row form of SageMaker's own algorithms |
+//! | the row itself | a model with one input to set |
+//! | a list of cells in the order of a CSV line | a model with several inputs |
 //!
-//! What always holds: all instances of a request are read in the same form, that of the first one.
+//! Invariant: all instances of a request have the form of the first one.
 
 use jiter::Peek;
 
@@ -43,8 +42,8 @@ pub(super) fn duplicate_input(signature: &Signature, index: usize, at: String) -
     .into()
 }
 
-/// Whether the object that comes next is a binary string (`{"b64": ".."}`) of a model with one
-/// string input, and not an object by input name.
+/// Whether the next object is a binary string (`{"b64": ".."}`) for a model with one string input,
+/// and not an object by input name.
 pub(super) fn is_binary_string(reader: &JsonReader<'_>, schema: &Schema) -> Result<bool, BoxedDecodeError> {
     let Some(input) = schema.only_input().map(|index| &schema.signature().inputs[index]) else {
         return Ok(false);
@@ -56,10 +55,10 @@ pub(super) fn is_binary_string(reader: &JsonReader<'_>, schema: &Schema) -> Resu
     Ok(ahead.peek()? == Peek::Object && ahead.enter_object()? == Some("b64"))
 }
 
-/// The inputs while instances are added to them.
+/// Collects instances into inputs.
 pub(super) struct InstanceRows<'s> {
     schema: &'s Schema,
-    /// A bound on the number of elements that can come.
+    /// Limit on the number of elements.
     most: usize,
     form: Option<InstanceForm<'s>>,
     count: usize,
@@ -67,13 +66,13 @@ pub(super) struct InstanceRows<'s> {
 
 /// The form of the instances of a request.
 enum InstanceForm<'s> {
-    /// Values by input, nested as they like.
+    /// Values by input, with any nesting.
     Inputs(InputColumns<'s>),
-    /// Cells, by the names of columns or by position.
+    /// Cells, by column name or by position.
     Cells(Box<table::TableRows<'s>>),
 }
 
-/// The outcome of reading an instance in one form.
+/// The outcome of reading an object by input names.
 enum ObjectOutcome {
     Done,
     /// The instance is an object by column names.
@@ -81,7 +80,7 @@ enum ObjectOutcome {
 }
 
 impl<'s> InstanceRows<'s> {
-    /// `most` is a bound on the number of elements that can come, of all inputs together.
+    /// `most` limits the number of elements of all inputs together.
     pub fn new(schema: &'s Schema, most: usize) -> Self {
         Self {
             schema,
@@ -91,7 +90,7 @@ impl<'s> InstanceRows<'s> {
         }
     }
 
-    /// Adds the instance that `first` begins.
+    /// Reads the instance that starts with `first`.
     pub fn read(&mut self, reader: &mut JsonReader<'_>, first: Peek) -> Result<(), BoxedDecodeError> {
         self.count += 1;
         match first {
@@ -100,7 +99,7 @@ impl<'s> InstanceRows<'s> {
         }
     }
 
-    /// An instance without names.
+    /// Reads an instance without names.
     fn read_bare(&mut self, reader: &mut JsonReader<'_>, first: Peek) -> Result<(), BoxedDecodeError> {
         if let Some(only) = self.schema.only_input()
             && !matches!(self.form, Some(InstanceForm::Cells(_)))
@@ -118,7 +117,7 @@ impl<'s> InstanceRows<'s> {
         self.read_list(reader)
     }
 
-    /// A list of cells.
+    /// Reads a list of cells.
     fn read_list(&mut self, reader: &mut JsonReader<'_>) -> Result<(), BoxedDecodeError> {
         let mut cells = Vec::new();
         let mut next = reader.enter_array()?;
@@ -148,8 +147,8 @@ impl<'s> InstanceRows<'s> {
         self.read_columns(reader)
     }
 
-    /// Reads an instance in the form of SageMaker's own algorithms, where `features` or `data` is
-    /// no name of the model's.
+    /// Reads an instance in the form of SageMaker's own algorithms, unless `features` or `data` is
+    /// a name of the model.
     fn built_in_row(&mut self, reader: &mut JsonReader<'_>) -> Result<Option<()>, BoxedDecodeError> {
         let mut ahead = reader.clone();
         let is_built_in = match ahead.enter_object()? {
@@ -200,7 +199,9 @@ impl<'s> InstanceRows<'s> {
                     self.read_values(reader)?;
                 }
                 "keys" => {
-                    return Err(reader.malformed("sparse \"features\" with \"keys\" are not read; send all \"values\""));
+                    return Err(
+                        reader.malformed("sparse \"features\" with \"keys\" are not supported; send all \"values\"")
+                    );
                 }
                 _ => reader.skip()?,
             }
@@ -212,7 +213,7 @@ impl<'s> InstanceRows<'s> {
         Ok(())
     }
 
-    /// Reads the values of one row, which are one flat list whatever shape the model wants.
+    /// Reads the values of one row, which are a flat list whatever the shape of the input.
     fn read_values(&mut self, reader: &mut JsonReader<'_>) -> Result<(), BoxedDecodeError> {
         let first = reader.peek()?;
         let only = self
@@ -228,7 +229,7 @@ impl<'s> InstanceRows<'s> {
         self.read_bare(reader, first)
     }
 
-    /// Reads an object by the names of columns.
+    /// Reads an object by column names.
     fn read_columns(&mut self, reader: &mut JsonReader<'_>) -> Result<(), BoxedDecodeError> {
         let mut members = Vec::new();
         let mut key = reader.enter_object()?;
@@ -240,10 +241,10 @@ impl<'s> InstanceRows<'s> {
         self.push_columns(members, reader.line_number())
     }
 
-    /// Adds an instance of these members.
+    /// Adds an instance with these members.
     pub fn push_record(&mut self, members: Vec<(String, JsonReader<'_>)>) -> Result<(), BoxedDecodeError> {
         self.count += 1;
-        // A list is no cell: it is the row of an input whose width is open.
+        // A list is not a cell but the row of an input with an open width.
         let is_list = |value: &JsonReader<'_>| matches!(value.clone().peek(), Ok(Peek::Array));
         let is_cell = |(name, value): &(String, JsonReader<'_>)| match self.schema.find(name) {
             Some(NameTarget::Column(_)) | None => true,
@@ -256,14 +257,13 @@ impl<'s> InstanceRows<'s> {
         self.inputs()?.read_members(members)
     }
 
-    /// Adds a row of cells, each under its name.
+    /// Adds a row of named cells.
     fn push_columns(
         &mut self,
         members: Vec<(String, JsonReader<'_>)>,
         line: Option<usize>,
     ) -> Result<(), BoxedDecodeError> {
-        // All rows have the layout of the schema's own columns, whatever the order in which an
-        // object names them.
+        // All rows have the layout of the schema's columns, whatever the order of the members.
         let order = self.schema.table_order();
         let mut row: Vec<Option<JsonReader<'_>>> = vec![None; order.len()];
         for (name, cell) in members {
@@ -282,7 +282,7 @@ impl<'s> InstanceRows<'s> {
         self.push_cells(&row, line, |schema| TableLayout::of_order(schema, &order))
     }
 
-    /// Adds an instance that is a list of cells, one after the other.
+    /// Adds an instance that is a list of cells.
     pub fn push_list(&mut self, cells: &[Option<JsonReader<'_>>]) -> Result<(), BoxedDecodeError> {
         self.count += 1;
         self.push_cells(cells, None, |schema| TableLayout::by_position(schema, cells.len()))
@@ -326,7 +326,7 @@ impl<'s> InstanceRows<'s> {
         place(line, self.count)
     }
 
-    /// The inputs that were given, and the number of instances in them.
+    /// Returns the inputs that the request sets, and the number of instances.
     pub fn finish(self) -> Result<(Vec<Option<Tensor>>, usize), DecodeError> {
         match self.form {
             Some(InstanceForm::Cells(rows)) => rows.finish(),
@@ -338,7 +338,7 @@ impl<'s> InstanceRows<'s> {
 
 #[cold]
 fn mixed(schema: &Schema) -> BoxedDecodeError {
-    let problem = "some instances are lists of columns, others name inputs; give all in one form".to_owned();
+    let problem = "some instances are lists of columns, others name inputs; give all in the same form".to_owned();
     schema.layout_error(problem).into()
 }
 
@@ -359,25 +359,25 @@ fn place(line: Option<usize>, count: usize) -> String {
     }
 }
 
-/// Inputs that instances name.
+/// The inputs of instances that name inputs.
 struct InputColumns<'s> {
     schema: &'s Schema,
     columns: Vec<Box<dyn ColumnBuilder + 's>>,
-    /// Optional inputs that instances have given.
+    /// The optional inputs that the instances set.
     optional: Vec<OptionalColumn<'s>>,
-    /// For each input the number of instances after which it was last seen.
+    /// For each input, the number of the last instance that set it; 0 before that.
     seen: Vec<usize>,
-    /// Where the next name probably is: objects mostly have their keys in the model's order.
+    /// The probable index of the next name: most objects have their keys in the model's order.
     guess: usize,
     count: usize,
 }
 
-/// An optional input that the first instance has given, and so all of them.
+/// An optional input that the first instance sets, so that all instances must.
 struct OptionalColumn<'s> {
-    /// Its position among the signature's.
+    /// Its position among the optional inputs of the signature.
     position: usize,
     column: Box<dyn ColumnBuilder + 's>,
-    /// The number of instances that have given it.
+    /// The number of instances that have set it.
     seen: usize,
 }
 
@@ -401,7 +401,7 @@ impl<'s> InputColumns<'s> {
         self.columns[input].read(reader, first, 1)
     }
 
-    /// Adds the default of an input for instances that have left it out, up to number `count`.
+    /// Adds the default of an input for the instances that omit it, up to number `count`.
     fn fill(&mut self, input: usize, count: usize) -> Result<(), BoxedDecodeError> {
         if self.seen[input] >= count {
             return Ok(());
@@ -493,7 +493,8 @@ impl<'s> InputColumns<'s> {
         Ok(ObjectOutcome::Done)
     }
 
-    /// Checks that the current instance, which gives so many inputs, lacks none without a default.
+    /// Checks that the current instance sets every input without a default. `given` is the number
+    /// of inputs that it sets.
     fn check_complete(&self, given: usize, at: &dyn Fn() -> String) -> Result<(), BoxedDecodeError> {
         if given == self.columns.len() {
             return Ok(());
@@ -505,7 +506,7 @@ impl<'s> InputColumns<'s> {
         }
     }
 
-    /// Reads an object that has been taken apart.
+    /// Reads an object from its members.
     fn read_members(&mut self, members: Vec<(String, JsonReader<'_>)>) -> Result<(), BoxedDecodeError> {
         let signature = self.schema.signature();
         let mut given = 0;
@@ -551,7 +552,7 @@ impl<'s> InputColumns<'s> {
         place(reader.line_number(), self.count)
     }
 
-    /// The inputs that were given, and after them the optional ones where any were.
+    /// Returns the inputs that the request sets. The optional ones follow, if it sets any.
     fn finish(mut self) -> Result<Vec<Option<Tensor>>, DecodeError> {
         let (schema, optional) = (self.schema, std::mem::take(&mut self.optional));
         let count = self.count;
@@ -575,7 +576,7 @@ impl<'s> InputColumns<'s> {
     fn finish_inputs(mut self) -> Result<Vec<Option<Tensor>>, DecodeError> {
         let count = self.count;
         for input in 0..self.columns.len() {
-            // An input that no instance gives is left to its default as a whole.
+            // `Schema::complete` sets an input that no instance sets to its default.
             if self.seen[input] > 0 {
                 self.fill(input, count)?;
             }

@@ -1,12 +1,11 @@
-//! How requests name, order and fill the inputs of one model: its signature, and what its manifest
-//! adds.
+//! The rules by which requests name, order and fill the inputs of one model: its signature and the
+//! additions of its manifest.
 //!
-//! A schema is built once, when the model is loaded, so that a request looks names up and decides
-//! nothing twice. A model without a manifest has the schema of its signature alone
-//! ([`Schema::of`]).
+//! A schema is built once, when the model is loaded, so that a request only looks names up. A model
+//! without a manifest has the schema of its signature ([`Schema::of`]).
 //!
-//! What always holds: the schema's signature has the inputs and outputs of the model's, in their
-//! order; only the names of outputs may be others, as the manifest renames them.
+//! Invariant: the schema's signature has the inputs and outputs of the model, in the same order.
+//! Only the names of outputs may differ, because the manifest can rename them.
 
 use std::collections::HashMap;
 
@@ -22,17 +21,17 @@ use crate::tensor::{InputSpec, Inputs, Signature, Tensor};
 /// SageMaker's name for the only input of a model.
 pub(super) const FEATURES: &str = "features";
 
-/// How requests name, order and fill the inputs of one model.
+/// The rules by which requests name, order and fill the inputs of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schema {
     signature: Signature,
     /// One for each input of the signature.
     rules: Vec<InputRule>,
-    /// The columns of a table, in the order of a line. Empty where they have no names.
+    /// The columns of a table, in the order of a line. Empty if they have no names.
     columns: Vec<Column>,
     /// All names that requests may use.
     names: HashMap<String, NameTarget>,
-    /// Whether names that are not known are left out rather than refused.
+    /// Whether unknown names are ignored instead of refused.
     ignores_unknown: bool,
     csv: CsvRules,
 }
@@ -40,24 +39,24 @@ pub struct Schema {
 /// The manifest's rules for one input.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InputRule {
-    /// Stands in for the input where a request has none.
+    /// The value of the input if a request omits it.
     pub default: Option<InputDefault>,
-    /// No request may set the input; it is always `default`.
+    /// Whether the input is always `default`, so that no request may set it.
     pub is_constant: bool,
     pub aliases: Vec<String>,
 }
 
-/// The value of an input for requests that leave it out.
+/// The value of an input for requests that omit it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputDefault {
-    /// The input of one record where the first axis is open, else the whole input.
+    /// The input of one record if the first axis is open, else the whole input.
     tensor: Tensor,
-    /// The value in JSON, as a row has it.
+    /// The value in JSON, in the form of a row.
     pub(super) json: Bytes,
 }
 
 impl InputDefault {
-    /// Reads the value of an input as an instance of a request would give it.
+    /// Reads the value of an input in the form of an instance.
     pub fn new(spec: &InputSpec, value: &serde_json::Value) -> Result<Self, DecodeError> {
         let json = Bytes::from(value.to_string());
         let read = |outer: usize| -> Result<Tensor, DecodeError> {
@@ -70,7 +69,7 @@ impl InputDefault {
                 _ => column.finish_rows(1, true),
             }
         };
-        // As an instance gives it, or the whole of an input that has the records on another axis.
+        // The form of an instance, or the whole input if it has the records on another axis.
         let tensor = match read(1) {
             Err(_) if !spec.has_record_axis() => read(0)?,
             row => row?,
@@ -84,36 +83,36 @@ impl InputDefault {
 pub struct Column {
     pub name: String,
     pub aliases: Vec<String>,
-    /// The input that it belongs to. The columns of an input are in order.
+    /// The input of the column. The columns of an input are in order.
     pub input: usize,
-    /// The cell that stands in where a row has none.
+    /// The cell for rows that omit the column.
     pub default: Option<String>,
 }
 
-/// How CSV bodies are written.
+/// The manifest's rules for CSV bodies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CsvRules {
     pub has_header: Option<bool>,
     pub delimiter: Option<u8>,
-    /// Cells that are as good as empty ones.
+    /// Cells that count as empty.
     pub missing: Vec<String>,
 }
 
-/// The input or column that a name stands for.
+/// The input or column that a name refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NameTarget {
     /// An input, by its position in the signature.
     Input(usize),
     /// One of several columns of an input, by its position among all columns.
     Column(usize),
-    /// An input that a request may leave out, by its position among the signature's optional ones.
+    /// An optional input, by its position among the optional inputs of the signature.
     Optional(usize),
 }
 
 /// The parts of a schema that come from a manifest.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SchemaAdditions {
-    /// One for each input of the signature, or none at all.
+    /// One for each input of the signature, or empty.
     pub rules: Vec<InputRule>,
     pub columns: Vec<Column>,
     pub ignores_unknown: bool,
@@ -121,13 +120,12 @@ pub struct SchemaAdditions {
 }
 
 impl Schema {
-    /// The schema of a model that says no more than its signature.
+    /// The schema of a model without a manifest.
     pub fn of(signature: Signature) -> Self {
         Self::new(signature, SchemaAdditions::default())
     }
 
-    /// The schema of a model with a manifest. Names that stand for several things stand for the
-    /// first of them.
+    /// The schema of a model with a manifest. A name that fits several things refers to the first.
     pub fn new(signature: Signature, additions: SchemaAdditions) -> Self {
         let SchemaAdditions {
             mut rules,
@@ -157,7 +155,7 @@ impl Schema {
             rule.aliases
                 .iter()
                 .for_each(|alias| add(alias, NameTarget::Input(index)));
-            // TensorFlow's names of tensors end in the number of the operator's output.
+            // TensorFlow's tensor names end in the number of the operator's output.
             if let Some(short) = input.name.strip_suffix(":0") {
                 add(short, NameTarget::Input(index));
             }
@@ -202,8 +200,8 @@ impl Schema {
         &self.rules[input]
     }
 
-    /// Looks up `name`: as it is; or as exporters write it, who replace what is neither a
-    /// letter, a digit nor `_`.
+    /// Looks up `name` as it is, or as exporters write it: they replace every character that is not
+    /// a letter, a digit or `_`.
     pub(super) fn find(&self, name: &str) -> Option<NameTarget> {
         let found = self.names.get(name).or_else(|| {
             let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -213,12 +211,12 @@ impl Schema {
         found.copied()
     }
 
-    /// The input of one column that a column of this name is.
+    /// Finds the one-column input with the name of a column.
     pub fn input_of_column(&self, name: &str) -> Option<usize> {
         self.find_input(name).filter(|&input| self.is_one_column(input))
     }
 
-    /// The input that a request for whole inputs names.
+    /// Finds an input by name, without the optional inputs.
     pub(super) fn find_input(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
             NameTarget::Input(index) => Some(index),
@@ -226,8 +224,8 @@ impl Schema {
         }
     }
 
-    /// The place of the input that a request for whole inputs names, among those that
-    /// [`Self::complete`] takes: the inputs of the signature, and after them its optional ones.
+    /// Finds the slot of an input by name. [`Self::complete`] takes the slots: first the inputs of
+    /// the signature, then the optional inputs.
     pub(super) fn find_slot(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
             NameTarget::Input(index) => Some(index),
@@ -236,13 +234,13 @@ impl Schema {
         }
     }
 
-    /// The input at a place.
-    pub(super) fn input_at(&self, place: usize) -> &InputSpec {
+    /// The input of a slot.
+    pub(super) fn input_at(&self, slot: usize) -> &InputSpec {
         let Signature { inputs, optional, .. } = &self.signature;
-        inputs.get(place).unwrap_or_else(|| &optional[place - inputs.len()])
+        inputs.get(slot).unwrap_or_else(|| &optional[slot - inputs.len()])
     }
 
-    /// Room for a tensor at each place.
+    /// An empty slot for each input.
     pub(super) fn empty_slots(&self) -> Vec<Option<Tensor>> {
         vec![None; self.rules.len() + self.signature.optional.len()]
     }
@@ -255,7 +253,8 @@ impl Schema {
         }
     }
 
-    /// Whether the columns of a table of this width have names that a header can hold.
+    /// Whether the columns of a table with `width` columns have names, so that a header can name
+    /// them.
     pub(super) fn has_named_columns(&self, width: usize) -> bool {
         if !self.columns.is_empty() {
             return true;
@@ -266,8 +265,8 @@ impl Schema {
         }
     }
 
-    /// The columns of a table in the order of the model's inputs. Inputs of one column stand for
-    /// themselves.
+    /// The columns of a table in the order of the model's inputs. An input of one column counts as
+    /// that column.
     pub(super) fn table_order(&self) -> Vec<NameTarget> {
         let targets = self.settable_inputs().flat_map(|input| {
             let own = self
@@ -284,24 +283,24 @@ impl Schema {
         targets.collect()
     }
 
-    /// The inputs that every request has to give.
+    /// The inputs that every request must set.
     pub(super) fn inputs_without_default(&self) -> impl Iterator<Item = usize> {
         let rules = self.rules.iter().enumerate();
         rules.filter(|(_, rule)| rule.default.is_none()).map(|(index, _)| index)
     }
 
-    /// The inputs that a request may give.
+    /// The inputs that a request may set.
     pub(super) fn settable_inputs(&self) -> impl Iterator<Item = usize> {
         let rules = self.rules.iter().enumerate();
         rules.filter(|(_, rule)| !rule.is_constant).map(|(index, _)| index)
     }
 
-    /// The only input that a request has to give; `None` where there are several, or none.
+    /// The only input that a request must set. `None` if there are several, or none.
     pub(super) fn only_input(&self) -> Option<usize> {
         if self.rules.len() == 1 {
             return Some(0);
         }
-        // A list of several columns is a row of all of them.
+        // If the columns belong to several inputs, a list is a row of all columns.
         if let Some(first) = self.columns.first()
             && self.columns.iter().any(|column| column.input != first.input)
         {
@@ -311,10 +310,10 @@ impl Schema {
         open.next().filter(|_| open.next().is_none())
     }
 
-    /// The inputs in the model's order, with defaults for those that a request leaves out, and the
-    /// optional inputs that are given, which follow the others in `given`. `records` is the number
-    /// of records in the request, as far as it says; without it, that of the first input with an
-    /// open first axis.
+    /// Returns all inputs in the model's order. `given` has the slots that the request sets: first
+    /// the inputs, then the optional ones. Defaults fill the inputs that it omits. `records` is the
+    /// number of records, if the request counts them. Otherwise the first input with an open first
+    /// axis gives it.
     pub(super) fn complete(
         &self,
         mut given: Vec<Option<Tensor>>,
@@ -351,13 +350,13 @@ impl Schema {
     }
 }
 
-/// The number of records that a tensor of an input with an open first axis holds.
+/// The number of records in the tensor of an input with an open first axis.
 fn first_axis(spec: &InputSpec, tensor: &Tensor) -> Option<usize> {
     let is_open = spec.has_record_axis();
     tensor.shape().first().copied().filter(|_| is_open)
 }
 
-/// A default for so many records: repeated along the axis that counts them, where there is one.
+/// Repeats a default for `records` records along the axis that counts them, if there is one.
 fn repeated(spec: &InputSpec, default: &Tensor, records: usize, symbol: Option<&str>) -> Result<Tensor, DecodeError> {
     let axis = spec.record_axis(symbol);
     match axis {
@@ -386,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_graph_of_columns_and_of_exporters() {
+    fn finds_names_of_the_graph_of_columns_and_of_exporters() {
         let signature = signature(
             &[
                 input("Culmen_Length__mm_", F32, &[-1, 1]),
@@ -417,8 +416,8 @@ mod tests {
     }
 
     #[test]
-    fn a_default_with_the_records_on_another_axis_is_repeated_there() {
-        // The axis that counts records has the name that it has in `x`.
+    fn a_default_with_the_records_on_another_axis_is_repeated_along_it() {
+        // The axis that counts records has the same name as in `x`.
         let signature = signature(&[input("x", F32, &[-1]), input("h", I64, &[2, -1, 2])], &[]);
         for value in [json!([[1, 2], [3, 4]]), json!([[[1, 2]], [[3, 4]]])] {
             let default = Some(InputDefault::new(&signature.inputs[1], &value).unwrap());

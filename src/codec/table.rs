@@ -1,11 +1,10 @@
-//! Tables: rows of cells, and the inputs that the cells are dealt to.
+//! Tables: rows of cells, and the assignment of the cells to inputs.
 //!
-//! A row's cells are dealt by position, in the order of the manifest's columns or of the model's
-//! inputs, or by the names in a header. Either way a [`TableLayout`] is made once for a request; its
-//! rows then go straight into the inputs.
+//! The cells of a row are assigned by position, in the order of the manifest's columns or of the
+//! model's inputs, or by the names in a header. In both cases a request has one [`TableLayout`],
+//! and its rows are read straight into the inputs.
 //!
-//! What always holds: each cell of an input comes from one place, and the cells of an input are
-//! read in order.
+//! Invariants: each cell of an input has one source, and the cells of an input are read in order.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,11 +17,11 @@ use crate::codec::numbers::ValueProblem;
 use crate::codec::schema::{NameTarget, Schema};
 use crate::tensor::{Dim, InputSpec, Signature, Tensor};
 
-/// Where the cells of each input stand in a row.
+/// The positions of the cells of each input in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableLayout {
     shares: Vec<Share>,
-    /// Cells in a row.
+    /// The number of cells in a row.
     pub width: usize,
 }
 
@@ -30,41 +29,41 @@ pub(super) struct TableLayout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Share {
     input: usize,
-    /// The sizes of the axes after the first; `None` for a model's input without axes.
+    /// The sizes of the axes after the first. `None` for an input without axes.
     row: Option<Vec<usize>>,
     cells: Cells,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cells {
-    /// These of the row, one after the other.
+    /// A range of the row.
     Range(Range<usize>),
-    /// Each by its own rule.
+    /// Cells anywhere in the row, or with defaults.
     Each(Vec<Cell>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Cell {
-    /// The position in the row; `None` where the row lacks the column.
+    /// The position in the row. `None` if rows do not have the column.
     position: Option<usize>,
-    /// The column of the schema, where there is one.
+    /// The column of the schema, if there is one.
     column: Option<usize>,
 }
 
-/// A row of names, as far as the schema knows them.
+/// The result of matching a row of names with the schema.
 pub(super) struct NamedLayout<'a> {
     /// Names that the schema does not have.
     pub unknown: Vec<&'a str>,
-    /// A name that stands for something that an earlier name stands for.
+    /// A name for the same input or column as an earlier name.
     pub repeated: Option<&'a str>,
-    /// How many names are known.
+    /// The number of known names.
     pub known: usize,
     /// The layout, or the name of a column that is missing.
     pub layout: Result<TableLayout, String>,
 }
 
 impl TableLayout {
-    /// Deals the cells of a row of `width` cells by their position.
+    /// Assigns the cells of a row of `width` cells by position.
     pub fn by_position(schema: &Schema, width: usize) -> Result<Self, String> {
         let columns = schema.columns();
         if !columns.is_empty() {
@@ -87,7 +86,7 @@ impl TableLayout {
         })
     }
 
-    /// Deals the cells of a row by the names of its columns.
+    /// Assigns the cells of a row by column name.
     pub fn by_name<'a>(schema: &Schema, names: &[&'a str]) -> NamedLayout<'a> {
         let mut columns = vec![None; schema.columns().len()];
         let mut inputs = vec![None; schema.signature().inputs.len()];
@@ -115,8 +114,8 @@ impl TableLayout {
         named
     }
 
-    /// The layout of rows of `width` cells where the columns of the schema, and inputs of one
-    /// column, stand at these positions. The error is the name of a column that is missing.
+    /// The layout of rows of `width` cells, with the positions of the schema's columns and of the
+    /// inputs of one column. The error is the name of a missing column.
     fn of_columns(
         schema: &Schema,
         columns: &[Option<usize>],
@@ -139,7 +138,7 @@ impl TableLayout {
             match cells.as_mut_slice() {
                 [] => {
                     let Some(position) = inputs[input] else {
-                        // A default of the input, if there is one, stands in for all rows.
+                        // The default of the input, if there is one, applies to all rows.
                         if schema.rule(input).default.is_none() {
                             return Err(spec.name.clone());
                         }
@@ -174,7 +173,7 @@ impl TableLayout {
         Ok(Self { shares, width })
     }
 
-    /// The layout of rows whose cells stand in this order, of which a row may lack some.
+    /// The layout of rows whose cells have this order. A row may omit some of them.
     pub fn of_order(schema: &Schema, order: &[NameTarget]) -> Result<Self, String> {
         let mut columns = vec![None; schema.columns().len()];
         let mut inputs = vec![None; schema.signature().inputs.len()];
@@ -182,12 +181,12 @@ impl TableLayout {
             match *target {
                 NameTarget::Column(column) => columns[column] = Some(position),
                 NameTarget::Input(input) => inputs[input] = Some(position),
-                // A table has no columns of these.
+                // Optional inputs have no columns in a table.
                 NameTarget::Optional(_) => {}
             }
         }
         let layout = Self::of_columns(schema, &columns, &inputs, order.len());
-        layout.map_err(|missing| format!("input {} cannot be given by columns", excerpt(&missing)))
+        layout.map_err(|missing| format!("input {} cannot be set by columns", excerpt(&missing)))
     }
 
     /// Whether a row with these cells can be read.
@@ -206,7 +205,8 @@ pub(super) fn may_be_one_column(input: &InputSpec) -> bool {
     })
 }
 
-/// The axes after the first of an input whose rows have so many cells; `None` when no row has.
+/// The sizes of the axes after the first, for an input whose rows have `width` cells. `None` if its
+/// rows cannot have that many.
 fn row_of(spec: &InputSpec, width: usize) -> Option<Option<Vec<usize>>> {
     match width_of(spec)? {
         RowWidth::Known { width: own, row } => (own == width).then_some(row),
@@ -222,22 +222,22 @@ fn row_of(spec: &InputSpec, width: usize) -> Option<Option<Vec<usize>>> {
     }
 }
 
-/// How many cells one row of an input has.
+/// The number of cells in one row of an input.
 enum RowWidth {
     Known {
         width: usize,
         row: Option<Vec<usize>>,
     },
-    /// One axis, at this position among those after the first, takes any multiple of the product of
-    /// the others.
+    /// The axis at this position after the first is open. So the number of cells is any multiple of
+    /// the product of the others.
     Open {
         row: Vec<usize>,
         axis: usize,
     },
 }
 
-/// `None` when several axes are unknown, so that the cells of a row could be shaped in several
-/// ways.
+/// The width of a row. `None` if several axes are unknown, so that the cells of a row could have
+/// several shapes.
 fn width_of(spec: &InputSpec) -> Option<RowWidth> {
     let Some(dims) = &spec.dims else {
         return Some(RowWidth::Open { row: vec![0], axis: 0 });
@@ -267,8 +267,8 @@ fn width_of(spec: &InputSpec) -> Option<RowWidth> {
     })
 }
 
-/// The input of each of `count` columns, dealt to `inputs` in their order, to each as many as one
-/// row of it has.
+/// Returns the input of each of `count` columns. The columns are assigned to `inputs` in order;
+/// each gets as many as one of its rows has.
 pub fn assign_columns(signature: &Signature, inputs: &[usize], count: usize) -> Result<Vec<usize>, String> {
     let layout = assign(&Schema::of(signature.clone()), inputs, count).map_err(|problem| {
         problem
@@ -282,12 +282,12 @@ pub fn assign_columns(signature: &Signature, inputs: &[usize], count: usize) -> 
     Ok(layout.shares.into_iter().flat_map(share).collect())
 }
 
-/// Deals `width` cells to `inputs`, to each as many as one row of it has.
+/// Assigns `width` cells to `inputs` in order. Each gets as many as one of its rows has.
 fn assign(schema: &Schema, inputs: &[usize], width: usize) -> Result<TableLayout, String> {
     let specs = &schema.signature().inputs;
     let widths: Option<Vec<RowWidth>> = inputs.iter().map(|&input| width_of(&specs[input])).collect();
     let widths = widths.ok_or_else(|| {
-        "columns cannot be dealt to an input with several axes of unknown size; send JSON or NPY".to_owned()
+        "columns cannot be assigned to an input with several axes of unknown size; send JSON or NPY".to_owned()
     })?;
     let known = |width: &RowWidth| match width {
         RowWidth::Known { width, .. } => *width,
@@ -299,7 +299,7 @@ fn assign(schema: &Schema, inputs: &[usize], width: usize) -> Result<TableLayout
         .filter(|width| matches!(width, RowWidth::Open { .. }))
         .count();
     if open > 1 {
-        return Err("columns cannot be dealt to several inputs of unknown width; send JSON".to_owned());
+        return Err("columns cannot be assigned to several inputs of unknown width; send JSON".to_owned());
     }
     if width < taken || (open == 0 && width != taken) {
         let least = if open == 0 { "" } else { "at least " };
@@ -333,17 +333,17 @@ fn assign(schema: &Schema, inputs: &[usize], width: usize) -> Result<TableLayout
     Ok(TableLayout { shares, width })
 }
 
-/// The inputs while rows are added to them.
+/// Collects rows of cells into inputs.
 pub(super) struct TableRows<'s> {
     schema: &'s Schema,
     layout: TableLayout,
-    /// One for each share.
+    /// One for each share in the layout.
     columns: Vec<Box<dyn ColumnBuilder + 's>>,
     count: usize,
 }
 
 impl<'s> TableRows<'s> {
-    /// `most` is a bound on the number of cells that can come.
+    /// `most` limits the number of cells.
     pub fn new(schema: &'s Schema, layout: TableLayout, most: usize) -> Self {
         let most = most / layout.shares.len().max(1);
         let inputs = layout.shares.iter().map(|share| share.input);
@@ -358,7 +358,7 @@ impl<'s> TableRows<'s> {
         }
     }
 
-    /// Refuses a row of another width than the first one.
+    /// Checks that a row has the width of the first one.
     pub fn check_width(&self, width: usize) -> Result<(), DecodeError> {
         if width == self.layout.width {
             return Ok(());
@@ -371,7 +371,7 @@ impl<'s> TableRows<'s> {
         Err(self.schema.layout_error(problem))
     }
 
-    /// Adds a row of text.
+    /// Adds a row of text cells.
     pub fn push_text(&mut self, cells: &[Cow<'_, str>]) -> Result<(), DecodeError> {
         self.begin(cells.len())?;
         let missing = &self.schema.csv().missing;
@@ -415,8 +415,8 @@ impl<'s> TableRows<'s> {
         Ok(())
     }
 
-    /// Adds a row of JSON values, each of which a reader stands before; `None` where the row has
-    /// none.
+    /// Adds a row of JSON values, each as a reader positioned before it. `None` if the row omits
+    /// the cell.
     pub fn push_json(
         &mut self,
         cells: &[Option<JsonReader<'_>>],
@@ -480,7 +480,7 @@ impl<'s> TableRows<'s> {
         Ok(())
     }
 
-    /// The inputs that the rows hold, by their position in the signature, and the number of rows.
+    /// Returns the inputs, by their position in the signature, and the number of rows.
     pub fn finish(self) -> Result<(Vec<Option<Tensor>>, usize), DecodeError> {
         let mut tensors = vec![None; self.schema.signature().inputs.len()];
         for (share, column) in self.layout.shares.into_iter().zip(self.columns) {
@@ -496,9 +496,9 @@ impl<'s> TableRows<'s> {
 }
 
 impl Schema {
-    /// Most cells of a line that can mean anything. A line of more is refused by their number.
+    /// Limit on the cells of a line that are kept. A longer line is refused by its number of cells.
     pub(super) fn most_cells(&self) -> usize {
-        /// Most columns of a header, where unknown ones are passed over.
+        /// Limit on the columns of a header if unknown ones are ignored.
         const MOST: usize = 1 << 16;
         let width = |input: usize| match width_of(&self.signature().inputs[input]) {
             Some(RowWidth::Known { width, .. }) => width,
@@ -509,7 +509,7 @@ impl Schema {
         if self.ignores_unknown() { own.max(MOST) } else { own }
     }
 
-    /// The refusal of rows that are laid out wrongly.
+    /// The error for rows with a wrong layout.
     #[cold]
     pub(super) fn layout_error(&self, problem: String) -> DecodeError {
         InputError::Layout {
@@ -519,7 +519,7 @@ impl Schema {
         .into()
     }
 
-    /// The refusal of a request without an input or column of this name.
+    /// The error for a request that omits the input or column of this name.
     #[cold]
     pub(super) fn missing(&self, name: &str, at: String) -> BoxedDecodeError {
         InputError::Missing {
@@ -551,7 +551,8 @@ impl Schema {
         let mut problem = problem.describe(&given, spec.data_type);
         if row == 1 && position.is_some() {
             problem.push_str(
-                "; a first line is a header only where it holds the names of the inputs, or with header=present",
+                "; the first line counts as a header only if it holds the names of the inputs, or with the parameter \
+                 header=present",
             );
         }
         InputError::Value {

@@ -53,7 +53,7 @@ fn unaligned_bytes_are_copied_and_aligned_ones_are_borrowed() {
 }
 
 #[test]
-fn elements_are_only_read_as_their_own_type() {
+fn elements_can_only_be_read_as_their_own_type() {
     let tensor = Tensor::from_vec(vec![1], vec![1i32]).unwrap();
     assert!(tensor.as_slice::<f32>().is_none());
     assert!(tensor.as_slice::<u32>().is_none());

@@ -1,7 +1,8 @@
-//! The Open Inference Protocol, version 2, over HTTP: paths and JSON bodies, but for those of inference, which are
-//! `codec`'s.
+//! The Open Inference Protocol, version 2, over HTTP: paths and JSON bodies. `codec` has the
+//! bodies of inference.
 //!
-//! As KServe specifies it, with Triton's extensions for binary tensors and for the model repository.
+//! KServe specifies the protocol. Triton's extensions for binary tensors and for the model
+//! repository are included.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +12,19 @@ use serde_json::Value;
 
 use super::bounded_json;
 
-/// The only version that a model has here: what its artifact holds.
+/// The only version of every model: the content of its artifact.
 pub const VERSION: &str = "1";
 
-/// The platform of every model, as the specification names it.
+/// The platform of every model, in the specification's spelling.
 pub const PLATFORM: &str = "onnx_onnxv1";
 
-/// The extensions that are served, as Triton names them.
+/// The supported extensions, in Triton's spelling.
 pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "model_repository"];
 
-/// The size of a dimension that may have any.
+/// The size of a dimension that accepts any size.
 pub const ANY_SIZE: i64 = -1;
 
-/// What a path below `/v2` names.
+/// The resource of a path below `/v2`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum V2Path {
     Server,
@@ -35,7 +36,7 @@ pub enum V2Path {
     Unload(String),
 }
 
-/// What a path names that is about one model.
+/// The resource of a path below `/v2/models/`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct V2ModelPath {
     pub name: String,
@@ -51,15 +52,16 @@ pub enum ModelPart {
 }
 
 impl V2Path {
-    /// Whether a raw path is the protocol's.
+    /// Whether a raw path belongs to the protocol.
     pub fn is_below(path: &str) -> bool {
         path.strip_prefix("/v2")
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// Reads a raw (still percent-encoded) path. A name may have slashes, encoded or not, since clients do not encode
-    /// them: what stands before it and behind it says where it ends. A name that ends like something behind a name must
-    /// encode that slash. `None` for what is nothing here, or is not UTF-8 once decoded.
+    /// Parses a raw (still percent-encoded) path. A name may have slashes, encoded or not, because
+    /// clients do not encode them. The known parts before and after the name delimit it. A name
+    /// that itself ends in such a part must encode that slash. `None` for an unknown path, or one
+    /// that is not UTF-8 once decoded.
     pub fn parse(path: &str) -> Option<Self> {
         let rest = path.strip_prefix("/v2")?;
         match rest {
@@ -80,7 +82,7 @@ impl V2Path {
         let (rest, part) = match rest.rsplit_once('/') {
             Some((rest, "infer")) => (rest, ModelPart::Infer),
             Some((rest, "ready")) => (rest, ModelPart::Ready),
-            // Of extensions that are not served: no end of a name.
+            // Paths of extensions that are not supported, not part of a name.
             Some((_, "config" | "stats" | "generate" | "generate_stream")) => return None,
             _ => (rest, ModelPart::Metadata),
         };
@@ -93,13 +95,13 @@ impl V2Path {
     }
 }
 
-/// A part of a path, which there must be.
+/// Decodes a part of a path, which must not be empty.
 fn decoded(part: &str) -> Option<String> {
     let part = percent_decode_str(part).decode_utf8().ok()?;
     (!part.is_empty()).then(|| part.into_owned())
 }
 
-/// Reply to `GET /v2`.
+/// Response to `GET /v2`.
 #[derive(Debug, Serialize)]
 pub struct ServerMetadata {
     pub name: &'static str,
@@ -107,26 +109,26 @@ pub struct ServerMetadata {
     pub extensions: &'static [&'static str],
 }
 
-/// Reply to `GET /v2/health/live`.
+/// Response to `GET /v2/health/live`.
 #[derive(Debug, Serialize)]
 pub struct LiveBody {
     pub live: bool,
 }
 
-/// Reply to `GET /v2/health/ready`.
+/// Response to `GET /v2/health/ready`.
 #[derive(Debug, Serialize)]
 pub struct ReadyBody {
     pub ready: bool,
 }
 
-/// Reply to `GET /v2/models/{name}/ready`.
+/// Response to `GET /v2/models/{name}/ready`.
 #[derive(Debug, Serialize)]
 pub struct ModelReady<'a> {
     pub name: &'a str,
     pub ready: bool,
 }
 
-/// Reply to `GET /v2/models/{name}`.
+/// Response to `GET /v2/models/{name}`.
 #[derive(Debug, Serialize)]
 pub struct ModelMetadata<'a> {
     pub name: &'a str,
@@ -147,11 +149,11 @@ pub struct TensorMetadata<'a> {
 /// Body of `POST /v2/repository/index`.
 #[derive(Debug, Default, Deserialize)]
 pub struct IndexRequest {
-    /// Only models that can answer. Null is as absent, here and below.
+    /// Lists only models that are ready. Null counts as absent, here and below.
     pub ready: Option<bool>,
 }
 
-/// One element of the reply to it.
+/// One element of the response to `POST /v2/repository/index`.
 #[derive(Debug, Serialize)]
 pub struct IndexEntry {
     pub name: String,
@@ -166,13 +168,13 @@ pub struct RepositoryRequest {
     pub parameters: Option<BTreeMap<String, Value>>,
 }
 
-/// Every error's body.
+/// Body of every error.
 #[derive(Debug, Serialize)]
 struct V2ErrorBody<'a> {
     error: &'a str,
 }
 
-/// An error's body, as short as all others are.
+/// Writes the body of an error, of at most [`MAX_ERROR_BYTES`](super::MAX_ERROR_BYTES).
 pub fn error_json(message: &str) -> String {
     bounded_json(message, |error| V2ErrorBody { error })
 }
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_read_from_both_ends_with_the_name_in_between() {
+    fn the_known_parts_of_a_path_delimit_the_name() {
         let table = [
             ("/v2", Some(V2Path::Server)),
             ("/v2/", Some(V2Path::Server)),
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn only_paths_below_v2_are_the_protocols() {
+    fn only_paths_below_v2_belong_to_the_protocol() {
         for (path, expected) in [
             ("/v2", true),
             ("/v2/x", true),
@@ -279,7 +281,7 @@ mod tests {
         }
 
         #[test]
-        fn an_error_is_bounded_valid_json_whatever_the_message(message in "\\PC{0,3000}|[\\x00-\\x7f]{0,3000}") {
+        fn an_error_is_valid_json_of_bounded_size_for_any_message(message in "\\PC{0,3000}|[\\x00-\\x7f]{0,3000}") {
             let json = error_json(&message);
             prop_assert!(json.len() <= MAX_ERROR_BYTES);
             let read: Value = serde_json::from_str(&json).unwrap();

@@ -1,4 +1,4 @@
-//! A tensor as an NPY file, version 1.0.
+//! Writes a tensor as an NPY file, version 1.0.
 
 use std::fmt::Write;
 
@@ -12,9 +12,9 @@ use crate::codec::element::ElementKind;
 use crate::codec::error::{EncodeError, excerpt};
 use crate::tensor::{DataType, Tensor};
 
-/// NumPy aligns the data of a file to this.
+/// NumPy aligns the data in a file to this number of bytes.
 const ALIGNMENT: usize = 64;
-/// Most bytes that padding strings to the longest may make of them.
+/// Limit on the bytes of strings after padding them to the longest.
 const MAX_PADDED_BYTES: usize = 64 << 20;
 
 pub(in crate::codec) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, EncodeError> {
@@ -63,7 +63,7 @@ pub(in crate::codec) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, E
     })
 }
 
-/// `None` when the header would be longer than version 1.0 can say.
+/// Writes a file. `None` if the header is too long for version 1.0.
 fn file(
     descr: &str,
     shape: &[usize],
@@ -91,7 +91,8 @@ fn file(
     Ok(Some(out))
 }
 
-/// Strings, padded to the longest: as characters, or as bytes when they are not all text.
+/// Writes strings, padded to the longest: as characters, or as bytes if one is not UTF-8. `None` if
+/// the padding exceeds the limit.
 fn strings(tensor: &Tensor) -> Result<Option<Vec<u8>>, NoMemory> {
     let items = <String as ElementKind>::items(tensor);
     let texts: Option<Vec<&str>> = items.iter().map(|item| std::str::from_utf8(item).ok()).collect();
@@ -103,7 +104,7 @@ fn strings(tensor: &Tensor) -> Result<Option<Vec<u8>>, NoMemory> {
         ),
         None => ('S', items.iter().map(Bytes::len).max(), 1),
     };
-    // NumPy has no strings of no length.
+    // NumPy has no strings of length 0.
     let length = length.unwrap_or(1).max(1);
     let width = length.saturating_mul(unit);
     let total = width.saturating_mul(items.len());

@@ -9,7 +9,7 @@ const PYTHON: NonFinite = NonFinite {
 };
 
 #[test]
-fn integers_are_exact_and_whole_however_they_are_written() {
+fn integers_are_exact_in_every_notation() {
     let table: [(&str, Result<i64, ValueProblem>); 24] = [
         ("0", Ok(0)),
         ("-0", Ok(0)),
@@ -51,7 +51,7 @@ fn integers_are_exact_and_whole_however_they_are_written() {
 }
 
 #[test]
-fn a_long_run_of_digits_is_judged_by_its_value() {
+fn a_long_number_is_checked_by_its_value_not_its_length() {
     let zeros = "0".repeat(4000);
     assert_eq!(i32::parse(&format!("{zeros}7.{zeros}")), Ok(7));
     assert_eq!(i32::parse(&format!("7{zeros}e-4000")), Ok(7));
@@ -60,8 +60,9 @@ fn a_long_run_of_digits_is_judged_by_its_value() {
 }
 
 #[test]
-fn floats_round_once_and_refuse_to_become_infinite() {
-    // Halfway between two float32 values in decimal, just above it in the digits that float64 drops.
+fn floats_round_once_and_do_not_overflow_to_infinity() {
+    // The first is just below the midpoint of two float32 values, the second just above. They
+    // differ only in digits that float64 drops.
     assert_eq!(f32::parse("1.00000017881393432617187499"), Ok(1.000_000_1));
     assert_eq!(f32::parse("1.00000017881393432617187501"), Ok(1.000_000_2));
     assert_eq!(f32::parse("3.4028235e38"), Ok(f32::MAX));
@@ -78,7 +79,7 @@ fn floats_round_once_and_refuse_to_become_infinite() {
 }
 
 #[test]
-fn numbers_of_other_types_are_taken_when_they_fit() {
+fn numbers_of_other_types_are_converted_if_they_fit() {
     assert_eq!(f32::from_number(AnyNumber::Float(0.1)), Ok(0.1));
     assert_eq!(f32::from_number(AnyNumber::Float(1e300)), Err(ValueProblem::OutOfRange));
     assert_eq!(f32::from_number(AnyNumber::Float(f64::INFINITY)), Ok(f32::INFINITY));

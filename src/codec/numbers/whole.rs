@@ -1,9 +1,11 @@
-//! Whole numbers however they are written, by exact decimal arithmetic: a detour by floats would lose the low digits.
+//! Parses whole numbers in any notation with exact decimal arithmetic. Float arithmetic would lose
+//! the low digits.
 
 use super::Problem;
 
-/// The value of a decimal number that is whole however it is written (`3`, `3.0`, `1e3`, `2500e-2`). Exact: 128 bits
-/// hold more than any element type, and the digits beyond them are only asked whether they are zero.
+/// Parses a decimal number whose value is whole, in any notation (`3`, `3.0`, `1e3`, `2500e-2`).
+/// The result is exact: 128 bits hold more than any element type, and digits beyond them need only
+/// a check for zero.
 #[cold]
 pub(super) fn whole(text: &str) -> Result<i128, ValueProblem> {
     let (negative, unsigned) = match text.as_bytes() {
@@ -25,7 +27,7 @@ pub(super) fn whole(text: &str) -> Result<i128, ValueProblem> {
         return Err(ValueProblem::NotANumber);
     }
 
-    // The value is `digits * 10^scale`, where `digits` ends at the last digit that is not zero.
+    // The value is `digits * 10^scale`; `digits` ends at the last digit that is not zero.
     let mut digits = Some(0i128);
     let mut zeros = 0u32;
     for &b in integer.iter().chain(fraction) {
@@ -52,7 +54,7 @@ pub(super) fn whole(text: &str) -> Result<i128, ValueProblem> {
     Ok(if negative { -magnitude } else { magnitude })
 }
 
-/// `value * 10^places`, unless that is too large.
+/// Computes `value * 10^places`. `None` on overflow.
 fn shift(value: i128, places: u32) -> Option<i128> {
     if value == 0 {
         return Some(0);
@@ -60,7 +62,7 @@ fn shift(value: i128, places: u32) -> Option<i128> {
     10i128.checked_pow(places).and_then(|power| value.checked_mul(power))
 }
 
-/// An exponent, held at a magnitude that no number of digits can make up for.
+/// Parses an exponent. Its magnitude is capped at a value that no number of digits can offset.
 fn parse_exponent(text: &[u8]) -> Result<i64, ValueProblem> {
     const LIMIT: i64 = i64::MAX / 4;
     let (negative, digits) = match text {

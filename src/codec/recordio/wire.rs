@@ -1,8 +1,8 @@
-//! The fields of a Protocol Buffers message, as they lie in the body.
+//! Reads and writes the fields of Protocol Buffers messages.
 //!
-//! A message is walked, not unpacked into a tree: one of a megabyte costs no memory of its own.
-//! What always holds: nothing is read beyond the end of what holds it, and a message nests no
-//! deeper than its reader calls itself.
+//! The reader walks a message in the body and builds no tree, so a message of a megabyte costs no
+//! extra memory. Invariants: a read never crosses the end of the enclosing message, and the depth
+//! of nesting is that of the calls in `recordio.rs`.
 
 /// A field's value.
 #[derive(Debug, Clone, Copy)]
@@ -10,7 +10,7 @@ pub(super) enum ProtoField<'a> {
     Varint(u64),
     Fixed32([u8; 4]),
     Fixed64([u8; 8]),
-    /// A string, a message, or numbers in a row.
+    /// A string, a message, or packed numbers.
     Bytes(&'a [u8]),
 }
 
@@ -19,13 +19,13 @@ impl<'a> ProtoField<'a> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
             Self::Varint(_) | Self::Fixed32(_) | Self::Fixed64(_) => {
-                Err("a field has another type than its name says".to_owned())
+                Err("a field does not have the wire type of its number".to_owned())
             }
         }
     }
 }
 
-/// The fields of a message that have not been read.
+/// The fields of a message that are not read yet.
 pub(super) struct ProtoFields<'a> {
     rest: &'a [u8],
 }
@@ -54,7 +54,7 @@ impl<'a> ProtoFields<'a> {
                 ProtoField::Bytes(bytes)
             }
             5 => ProtoField::Fixed32(self.fixed()?),
-            other => return Err(format!("a field has the wire type {other}, which is not known")),
+            other => return Err(format!("a field has the unknown wire type {other}")),
         };
         Ok(Some((number, field)))
     }
@@ -67,10 +67,10 @@ impl<'a> ProtoFields<'a> {
 }
 
 fn cut() -> String {
-    "a field is longer than what holds it".to_owned()
+    "a field is longer than its message".to_owned()
 }
 
-/// Hands over the numbers of a repeated field, in a row or one by one.
+/// Passes the numbers of a repeated field, packed or not, to `take`.
 pub(super) fn varints(field: ProtoField<'_>, mut take: impl FnMut(u64)) -> Result<(), String> {
     match field {
         ProtoField::Varint(value) => take(value),
@@ -80,7 +80,7 @@ pub(super) fn varints(field: ProtoField<'_>, mut take: impl FnMut(u64)) -> Resul
             }
         }
         ProtoField::Fixed32(_) | ProtoField::Fixed64(_) => {
-            return Err("a field has another type than its name says".to_owned());
+            return Err("a field does not have the wire type of its number".to_owned());
         }
     }
     Ok(())

@@ -225,7 +225,7 @@ fn refuses_missing_unknown_and_mixed_columns_and_names_them() {
         (
             JSON,
             r#"[{"X": [1, 2, 3]}, {"alcohol": 1, "acid": 2, "ash": 3}]"#,
-            "give all in one form",
+            "give all in the same form",
         ),
         (
             JSON,
