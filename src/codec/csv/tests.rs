@@ -288,7 +288,7 @@ fn a_record_that_ran_alone_has_a_line_with_its_list_or_is_refused() {
     let refusal = written(&[run(&[2]), run(&[1, 2]), run(&[1])]).unwrap_err();
     assert_eq!(
         refusal.to_string(),
-        "the outputs cannot be given as text/csv: output \"labels\" is a nested list for each record, which a CSV line \
+        "the outputs cannot be written as text/csv: output \"labels\" is a nested list for each record, which a CSV line \
          cannot hold; accept application/jsonlines or application/json"
     );
 }
