@@ -1,7 +1,7 @@
 //! Assigns the arrays of a request to the inputs of a model. All array formats share these rules.
 //!
 //! A named array goes to the input of that name ([`Schema::find_slot`]). An array without a name
-//! goes to the only input without a default. So does a single array with an unknown name: the
+//! goes to the only input that a request must set. So does a single array with an unknown name: the
 //! response of one container is then a request to the next, whatever the names of its outputs.
 //! Defaults fill the other inputs ([`Schema::complete`]). Numbers are converted to the model's
 //! type, and shapes are fitted to the input.

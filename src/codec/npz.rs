@@ -8,7 +8,8 @@
 //! Invariants:
 //! - The total of the declared sizes is checked against a limit before anything is unpacked.
 //! - A member whose size differs from the declared one is refused.
-//! - Encrypted members, duplicate names and compression methods other than deflate are refused.
+//! - Encrypted members and duplicate names are refused, and so are members that are neither stored
+//!   nor deflated.
 
 use std::io::{Cursor, Read, Write};
 

@@ -214,8 +214,8 @@ impl ReplyPlan {
     }
 }
 
-/// Whether an output of this type can be written as one array: a tensor, or a list of maps from a
-/// class to a number.
+/// Whether an output of this type can be written as one array: a tensor, a map from a class to a
+/// number, or a list of such maps.
 fn is_array(value_type: &ValueType) -> bool {
     match value_type {
         ValueType::Tensor { .. } => true,
