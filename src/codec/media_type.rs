@@ -33,8 +33,8 @@ impl<'a> MediaType<'a> {
                 continue;
             };
             let value = value.trim_start();
-            // A value that is neither a token nor a quoted string, such as `shape=[2,3]`, is kept as
-            // written. The reader of the parameter decides.
+            // A value that is neither a token nor a quoted string, such as `shape=[2,3]`, is kept
+            // as written. The reader of the parameter decides.
             let value = unquote(value).unwrap_or(Cow::Borrowed(value));
             parameters.push((name.trim_end().to_ascii_lowercase(), value));
         }
