@@ -75,7 +75,7 @@ pub use self::open_inference::datatype_name;
 pub use self::reply_plan::ReplyPlan;
 use self::reply_plan::{Dialect, not_a_tensor_problem};
 pub use self::sample::{Sample, samples};
-pub use self::schema::{Column, CsvRules, InputDefault, InputRule, Schema, SchemaAdditions};
+pub use self::schema::{CsvRules, InputDefault, InputRule, Schema, SchemaAdditions, TableColumn};
 pub use self::table::assign_columns;
 use self::values::NamedOutput;
 use crate::tensor::{Inputs, OutputRows, OutputSpec, Records, Signature, Tensor, Value};

@@ -314,7 +314,7 @@ fn array(inputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::schema::{Column, SchemaAdditions};
+    use crate::codec::schema::{SchemaAdditions, TableColumn};
     use crate::codec::testing::{input, output, sample as extremes, signature, tensor, zip_map};
     use crate::tensor::{DataType, InputSpec, OutputSpec};
 
@@ -377,7 +377,7 @@ mod tests {
         let table = r#"{"dataframe_split":{"columns":["age","home town"],"data":[[0.5,"a,b"]]}}"#;
         assert_eq!(bodies[9].as_deref(), Ok(table));
 
-        let column = |name: &str| Column {
+        let column = |name: &str| TableColumn {
             name: name.to_owned(),
             aliases: Vec::new(),
             input: 0,

@@ -28,7 +28,7 @@ pub struct Schema {
     /// One for each input of the signature.
     rules: Vec<InputRule>,
     /// The columns of a table, in the order of a line. Empty if they have no names.
-    columns: Vec<Column>,
+    columns: Vec<TableColumn>,
     /// All names that requests may use.
     names: HashMap<String, NameTarget>,
     /// Whether unknown names are ignored instead of refused.
@@ -80,7 +80,7 @@ impl InputDefault {
 
 /// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
+pub struct TableColumn {
     pub name: String,
     pub aliases: Vec<String>,
     /// The input of the column. The columns of an input are in order.
@@ -114,7 +114,7 @@ pub(super) enum NameTarget {
 pub struct SchemaAdditions {
     /// One for each input of the signature, or empty.
     pub rules: Vec<InputRule>,
-    pub columns: Vec<Column>,
+    pub columns: Vec<TableColumn>,
     pub ignores_unknown: bool,
     pub csv: CsvRules,
 }
@@ -141,7 +141,7 @@ impl Schema {
         for (index, input) in signature.inputs.iter().enumerate() {
             add(&input.name, NameTarget::Input(index));
         }
-        let only = |column: &Column| columns.iter().filter(|other| other.input == column.input).count() == 1;
+        let only = |column: &TableColumn| columns.iter().filter(|other| other.input == column.input).count() == 1;
         for (index, column) in columns.iter().enumerate() {
             let target = if only(column) {
                 NameTarget::Input(column.input)
@@ -184,7 +184,7 @@ impl Schema {
         &self.signature
     }
 
-    pub fn columns(&self) -> &[Column] {
+    pub fn columns(&self) -> &[TableColumn] {
         &self.columns
     }
 
@@ -375,8 +375,8 @@ mod tests {
     use crate::codec::testing::{input, signature, tensor};
     use crate::tensor::DataType::{F32, I64};
 
-    fn column(name: &str, input: usize) -> Column {
-        Column {
+    fn column(name: &str, input: usize) -> TableColumn {
+        TableColumn {
             name: name.to_owned(),
             aliases: Vec::new(),
             input,

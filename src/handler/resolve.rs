@@ -4,7 +4,7 @@ use super::chunks::Chunks;
 use super::labels::Labels;
 use super::{Handler, Schema};
 use crate::codec::{
-    Column, CsvRules, DecodeError, InputDefault, InputRule, SchemaAdditions, assign_columns, describe_inputs,
+    CsvRules, DecodeError, InputDefault, InputRule, SchemaAdditions, TableColumn, assign_columns, describe_inputs,
     describe_outputs,
 };
 use crate::manifest::{self, Manifest, UnknownInputs};
@@ -126,7 +126,7 @@ fn columns_of(
     said: &[manifest::Column],
     signature: &Signature,
     rules: &[InputRule],
-) -> Result<Vec<Column>, HandlerError> {
+) -> Result<Vec<TableColumn>, HandlerError> {
     if said.is_empty() {
         return Ok(Vec::new());
     }
@@ -152,7 +152,7 @@ fn columns_of(
             })?
         }
     };
-    let column = |(column, input): (&manifest::Column, usize)| Column {
+    let column = |(column, input): (&manifest::Column, usize)| TableColumn {
         name: column.name.clone(),
         aliases: column.aliases.clone(),
         input,

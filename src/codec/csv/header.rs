@@ -101,7 +101,7 @@ fn is_numbers(schema: &Schema, names: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::schema::{Column, SchemaAdditions};
+    use crate::codec::schema::{SchemaAdditions, TableColumn};
     use crate::codec::testing::{input, signature};
     use crate::tensor::InputSpec;
 
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_header_may_name_the_manifests_columns_and_errors_name_missing_and_unknown_ones() {
-        let column = |name: &str, default: Option<&str>| Column {
+        let column = |name: &str, default: Option<&str>| TableColumn {
             name: name.to_owned(),
             aliases: vec![format!("{name}_old")],
             input: 0,

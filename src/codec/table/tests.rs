@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::codec::schema::{Column, CsvRules, InputDefault, InputRule, Schema, SchemaAdditions};
+use crate::codec::schema::{CsvRules, InputDefault, InputRule, Schema, SchemaAdditions, TableColumn};
 use crate::codec::testing::{input, output, signature, strings, tensor};
 use crate::codec::{DecodeError, DecodedRequest, Documents, Format, decode, encode};
 use crate::tensor::{DataType, Tensor, Value};
@@ -17,8 +17,8 @@ fn read(schema: &Schema, content_type: &str, body: &str) -> Result<DecodedReques
     )
 }
 
-fn column(name: &str, input: usize) -> Column {
-    Column {
+fn column(name: &str, input: usize) -> TableColumn {
+    TableColumn {
         name: name.to_owned(),
         aliases: Vec::new(),
         input,
