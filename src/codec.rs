@@ -1,10 +1,10 @@
 //! Wire formats: (content type, bytes) to named tensors and back.
 //!
-//! A request is read in one pass straight into the tensors that the model's signature asks for;
-//! there is no tree of values in between, because for a batch of numbers that tree costs more than
-//! everything else. What a reply has to look like follows from the request ([`ReplyPlan`]) and from
-//! `Accept`, and is settled by [`negotiate()`] before the model runs: a caller who cannot be
-//! answered should not cost a run.
+//! The codec reads a request in one pass, straight into the tensors of the model's signature. It
+//! builds no tree of values in between: for a batch of numbers, that tree would cost more than
+//! everything else. The request ([`ReplyPlan`]) and `Accept` decide the form of the response.
+//! [`negotiate()`] settles it before the model runs, so that a request without a possible response
+//! costs no run.
 //!
 //! ```text
 //! decode(content type, body, signature)  ->  inputs, plan
@@ -13,16 +13,17 @@
 //! encode(format, plan, model, signature, outputs)  ->  content type, body
 //! ```
 //!
-//! What always holds:
+//! Invariants:
 //! - Everything here is a pure function of its arguments: no I/O, no state, no ONNX Runtime.
-//! - The inputs that [`decode`] returns are one per input of the signature, in its order, each of
-//!   that input's element type and of a shape that it accepts.
-//! - No body panics, recurses deeper than a constant, or makes more memory than a small multiple of
-//!   its own size (for strings: of a fixed number of them); memory that is not there is an error
-//!   (`room.rs`).
-//! - A content type names the format that is really sent (CT-2), and an error says what the caller
-//!   can change.
+//! - [`decode`] returns one tensor per input of the signature, in its order. Each has the element
+//!   type of its input and a shape that the input accepts.
+//! - Whatever the body, decoding does not panic, and recurses no deeper than a constant. It
+//!   allocates at most a small multiple of the body's size; the number of strings is bounded too. A
+//!   failed allocation is an error (`alloc.rs`).
+//! - The content type of a response names the format that is really sent (CT-2). An error says what
+//!   the caller can change.
 
+mod alloc;
 mod bind;
 mod by_record;
 mod column;
@@ -46,7 +47,6 @@ mod octets;
 mod open_inference;
 mod recordio;
 mod reply_plan;
-mod room;
 mod rows;
 mod sample;
 mod schema;
@@ -64,9 +64,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use self::by_record::{Division, divide};
+use self::by_record::{RecordDivision, divide};
 use self::error::excerpt;
-pub use self::error::{DecodeError, EncodeError, InputError, gives, takes};
+pub use self::error::{DecodeError, EncodeError, InputError, describe_inputs, describe_outputs};
 pub use self::format::Format;
 pub use self::inference_header::{INFERENCE_HEADER_CONTENT_LENGTH, decode as decode_open_inference};
 use self::media_type::MediaType;
@@ -75,22 +75,22 @@ pub use self::open_inference::datatype_name;
 pub use self::reply_plan::ReplyPlan;
 use self::reply_plan::{Dialect, not_a_tensor_problem};
 pub use self::sample::{Sample, samples};
-pub use self::schema::{Additions, Column, CsvRules, InputDefault, InputRule, Schema};
-pub use self::table::deal_columns;
-use self::values::Output;
+pub use self::schema::{CsvRules, InputDefault, InputRule, Schema, SchemaAdditions, TableColumn};
+pub use self::table::assign_columns;
+use self::values::NamedOutput;
 use crate::tensor::{Inputs, OutputRows, OutputSpec, Records, Signature, Tensor, Value};
 
 /// A decoded request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Request {
+pub struct DecodedRequest {
     /// One per input of the signature, in its order.
     pub inputs: Vec<Tensor>,
-    /// The optional inputs of the signature that are given, by their positions.
+    /// The optional inputs that the request sets, each with its position in the signature.
     pub optional: Vec<(usize, Tensor)>,
     pub reply: ReplyPlan,
 }
 
-impl Request {
+impl DecodedRequest {
     fn new(inputs: impl Into<Inputs>, reply: ReplyPlan) -> Self {
         let Inputs { tensors, optional } = inputs.into();
         Self {
@@ -101,42 +101,47 @@ impl Request {
     }
 }
 
-impl Request {
-    /// The request that prepared tensors make: each of them by the name of its input, for so many
-    /// records. Defaults fill what is left.
-    pub fn of_records(given: Vec<(&str, Tensor)>, records: usize, schema: &Schema) -> Result<Self, DecodeError> {
-        let mut places = schema.places();
+impl DecodedRequest {
+    /// Builds a request of `records` records from tensors by input name. Defaults fill the other
+    /// inputs.
+    pub fn from_records(given: Vec<(&str, Tensor)>, records: usize, schema: &Schema) -> Result<Self, DecodeError> {
+        let mut slots = schema.empty_slots();
         for (name, tensor) in given {
-            if let Some(place) = schema.find_place(name).and_then(|index| places.get_mut(index)) {
-                *place = Some(tensor);
+            if let Some(slot) = schema.find_slot(name).and_then(|index| slots.get_mut(index)) {
+                *slot = Some(tensor);
             }
         }
-        let request = Self::new(schema.complete(places, Some(records))?, ReplyPlan::counted(records));
+        let request = Self::new(schema.complete(slots, Some(records))?, ReplyPlan::counted(records));
         Ok(Self {
             reply: request.reply.for_inputs(schema.signature(), &request.inputs),
             ..request
         })
     }
 
-    /// The request that the inputs of a model make, one for each, for so many records.
-    pub fn of_inputs(inputs: Inputs, records: usize, schema: &Schema) -> Self {
+    /// Builds a request of `records` records from all inputs of a model.
+    pub fn from_inputs(inputs: Inputs, records: usize, schema: &Schema) -> Self {
         let reply = ReplyPlan::counted(records).for_inputs(schema.signature(), &inputs.tensors);
         Self::new(inputs, reply)
     }
 }
 
-/// A reply, ready to send.
+/// A response, ready to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct EncodedResponse {
     pub content_type: Cow<'static, str>,
-    /// Bytes of the JSON that the body begins with, where tensors follow it.
+    /// Length of the JSON at the start of the body, if binary tensors follow it.
     pub json_bytes: Option<usize>,
     pub body: Bytes,
 }
 
 /// Reads a request body. `content_type` is the header's value, or the caller's default when there
 /// is none (CT-1).
-pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Documents) -> Result<Request, DecodeError> {
+pub fn decode(
+    content_type: &str,
+    body: Bytes,
+    schema: &Schema,
+    documents: Documents,
+) -> Result<DecodedRequest, DecodeError> {
     let signature = schema.signature();
     let unsupported = || DecodeError::UnsupportedMediaType {
         given: excerpt(content_type),
@@ -150,7 +155,7 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
     if body.is_empty() {
         return Err(DecodeError::malformed(format, "the body is empty"));
     }
-    let Request {
+    let DecodedRequest {
         inputs,
         optional,
         reply,
@@ -159,9 +164,10 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
         Format::TritonBinary => triton_binary::decode(&media_type, &body, schema),
         Format::JsonLines => json_lines::decode(&body, schema),
         Format::Csv => {
-            let told = csv::Told::parse(media_type.parameter("header"), media_type.parameter("delimiter"));
-            let told = told.map_err(|problem| DecodeError::malformed(format, problem))?;
-            csv::decode(&body, schema, told)
+            let parameters =
+                csv::CsvParameters::parse(media_type.parameter("header"), media_type.parameter("delimiter"));
+            let parameters = parameters.map_err(|problem| DecodeError::malformed(format, problem))?;
+            csv::decode(&body, schema, parameters)
         }
         Format::Npy => npy::decode(&body, schema),
         Format::Npz => npz::decode(&body, schema),
@@ -169,24 +175,24 @@ pub fn decode(content_type: &str, body: Bytes, schema: &Schema, documents: Docum
         Format::LibSvm => libsvm::decode(&media_type, &body, schema),
         Format::Octets => octets::decode(&media_type, &body, schema),
     }?;
-    Ok(Request {
+    Ok(DecodedRequest {
         reply: reply.for_inputs(signature, &inputs),
         inputs,
         optional,
     })
 }
 
-const LIBSVM_IN_ONLY: &str = "LIBSVM is read, not written; accept text/csv or application/json";
+const LIBSVM_REQUESTS_ONLY: &str = "LIBSVM is for requests only; accept text/csv or application/json";
 
-/// How many JSON documents a body may hold.
+/// The number of JSON documents that a body may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Documents {
     One,
-    /// Any number, as the strategy `MultiRecord` of a batch transform joins them.
+    /// Any number: the strategy `MultiRecord` of a batch transform joins documents.
     Several,
 }
 
-/// A body in `charset` as UTF-8.
+/// Converts a body in `charset` to UTF-8.
 fn utf8_from(charset: &str, body: Bytes) -> Result<Bytes, DecodeError> {
     let is_one_of = |names: &[&str]| names.iter().any(|name| charset.eq_ignore_ascii_case(name));
     if is_one_of(&["utf-8", "utf8", "us-ascii", "ascii"]) {
@@ -200,60 +206,66 @@ fn utf8_from(charset: &str, body: Bytes) -> Result<Bytes, DecodeError> {
     if body.is_ascii() {
         return Ok(body);
     }
-    // A byte of Latin-1 is the character of that number, and takes two bytes at the most.
-    let mut text: Vec<u8> = room::for_all(body.len().saturating_mul(2))?;
+    // A byte of Latin-1 is the code point of its character, which takes at most two bytes in UTF-8.
+    let mut text: Vec<u8> = alloc::with_capacity(body.len().saturating_mul(2))?;
     for &byte in &body {
         text.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes());
     }
     Ok(text.into())
 }
 
-/// Bytes that reading a body takes, as far as that is more than its own and it says so itself:
-/// compressed arrays, sparse rows. What a body claims beyond what is ever made of one is for
-/// [`decode`] to refuse.
-pub fn weight(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
+/// Estimates the bytes that a body takes once decoded, for formats that expand: compressed arrays
+/// and sparse rows. For others it is the size of the body. A body that claims more than the decoder
+/// ever allocates also counts with its own size, because [`decode`] refuses it.
+pub fn decoded_bytes(content_type: &str, body: &Bytes, schema: &Schema) -> usize {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let is = |format: Format| essence.eq_ignore_ascii_case(format.media_type());
-    let weight = if is(Format::Npz) {
-        npz::weight(body, schema)
+    let estimate = if is(Format::Npz) {
+        npz::decoded_bytes(body, schema)
     } else if is(Format::RecordIo) {
-        recordio::weight(body, schema)
+        recordio::decoded_bytes(body, schema)
     } else if is(Format::LibSvm) || essence.eq_ignore_ascii_case("text/x-libsvm") {
-        libsvm::weight(body, schema)
+        libsvm::decoded_bytes(body, schema)
     } else {
         None
     };
-    weight
-        .filter(|&weight| weight <= 2 * sparse::MAX_DENSE_BYTES)
-        .map_or(body.len(), |weight| weight.max(body.len()))
+    estimate
+        .filter(|&bytes| bytes <= 2 * sparse::MAX_DENSE_BYTES)
+        .map_or(body.len(), |bytes| bytes.max(body.len()))
 }
 
-/// How many records have to run one by one, because the reply answers record by record and the
-/// model's outputs do not; `None` where one run for all of them does. `outputs` are those of such a
-/// run, once there was one.
-pub fn apart(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: Option<&[Value]>) -> Option<usize> {
+/// Returns the number of records if each needs a run of its own, because the response has a part
+/// for each record but the model's outputs do not. `None` means that one run serves all records.
+/// `outputs` are those of a run for all records, after it was made.
+pub fn separate_runs(
+    format: Format,
+    plan: &ReplyPlan,
+    signature: &Signature,
+    outputs: Option<&[Value]>,
+) -> Option<usize> {
     let Records::Separable(count) = plan.records else {
         return None;
     };
     if count == 1 || !plan.is_by_record(format) {
         return None;
     }
-    let is_apart = match outputs {
+    let is_separate = match outputs {
         None => plan.specs(signature).any(|output| output.rows == OutputRows::Whole),
         Some(outputs) => !by_record::has_entries(outputs.iter(), count),
     };
-    is_apart.then_some(count)
+    is_separate.then_some(count)
 }
 
-/// Writes a reply in the format that [`negotiate()`] chose. `runs` holds the outputs of the plan,
-/// in its order: of one run for all records, or of one for each where [`apart`] wanted that.
+/// Writes a response in the format that [`negotiate()`] chose. `runs` holds the outputs of the plan
+/// in its order, from one run for all records, or from one run per record if [`separate_runs`]
+/// required it.
 pub fn encode(
     format: Format,
     plan: &ReplyPlan,
     model: &str,
     signature: &Signature,
     runs: &[Vec<Value>],
-) -> Result<Encoded, EncodeError> {
+) -> Result<EncodedResponse, EncodeError> {
     let selected = plan.selected(signature);
     if let Some(run) = runs.iter().find(|run| run.len() != selected.len()) {
         return Err(EncodeError::OutputCount {
@@ -281,7 +293,7 @@ pub fn encode(
         (Format::LibSvm, _) => {
             return Err(EncodeError::CannotCarry {
                 format,
-                problem: LIBSVM_IN_ONLY.to_owned(),
+                problem: LIBSVM_REQUESTS_ONLY.to_owned(),
             });
         }
         (Format::JsonLines, _) => json_lines::encode(&plan.lines(format, &selected, runs)?)?,
@@ -290,25 +302,25 @@ pub fn encode(
             json::encode_documents(&plan.lines(format, &selected, runs)?, counts)?
         }
         (Format::Json, Dialect::Rows) => match divide(&selected, plan.records, runs) {
-            Division::ByRecord(by_record) => json::encode_records(&by_record)?,
-            Division::Whole { .. } => json::encode_whole("predictions", &whole(&selected, runs)?)?,
+            RecordDivision::ByRecord(by_record) => json::encode_records(&by_record)?,
+            RecordDivision::Whole { .. } => json::encode_whole("predictions", &whole(&selected, runs)?)?,
         },
         (Format::Json, Dialect::Columns) => json::encode_whole("outputs", &whole(&selected, runs)?)?,
         (Format::Json | Format::TritonBinary | Format::Npy | Format::Npz | Format::Octets, dialect) => {
             return encode_tensors(format, dialect, model, &whole(&selected, runs)?);
         }
     };
-    Ok(Encoded::new(format, body))
+    Ok(EncodedResponse::new(format, body))
 }
 
-/// Writes the outputs in a format that knows tensors only.
+/// Writes the outputs in a format that holds only tensors.
 fn encode_tensors(
     format: Format,
     dialect: &Dialect,
     model: &str,
-    outputs: &[Output<'_>],
-) -> Result<Encoded, EncodeError> {
-    // A list of maps is an array where the format has no better word for it.
+    outputs: &[NamedOutput<'_>],
+) -> Result<EncodedResponse, EncodeError> {
+    // These formats have no maps, so a list of maps becomes an array.
     let mut arrays = Vec::new();
     if matches!(format, Format::Npy | Format::Npz | Format::Octets) {
         for output in outputs {
@@ -320,10 +332,10 @@ fn encode_tensors(
             })?));
         }
     }
-    let as_arrays: Vec<Output<'_>> = outputs
+    let as_arrays: Vec<NamedOutput<'_>> = outputs
         .iter()
         .zip(&arrays)
-        .map(|(output, value)| Output {
+        .map(|(output, value)| NamedOutput {
             name: output.name,
             value,
         })
@@ -343,50 +355,50 @@ fn encode_tensors(
     };
     match (format, tensors.as_slice()) {
         (Format::TritonBinary, _) => {
-            // Those that the request wants so; where only `Accept` asks for this format, all of
-            // them.
+            // Binary are the outputs that the request flags. If only `Accept` asks for this format,
+            // all outputs are.
             let binary = if binary.contains(&true) { binary } else { &[] };
             triton_binary::encode(id, model, &tensors, binary)
         }
-        (Format::Npy, [only]) => Ok(Encoded::new(format, npy::encode(only.name, only.tensor)?)),
-        (Format::Npz, _) => Ok(Encoded::new(format, npz::encode(&tensors)?)),
-        (Format::Octets, [only]) => Ok(Encoded {
+        (Format::Npy, [only]) => Ok(EncodedResponse::new(format, npy::encode(only.name, only.tensor)?)),
+        (Format::Npz, _) => Ok(EncodedResponse::new(format, npz::encode(&tensors)?)),
+        (Format::Octets, [only]) => Ok(EncodedResponse {
             content_type: format.media_type().into(),
             json_bytes: None,
             body: octets::encode(only.name, only.tensor)?,
         }),
         (Format::Octets, _) => Err(EncodeError::CannotCarry {
             format,
-            problem: "a run of bytes holds one array; accept application/x-npz or application/json".to_owned(),
+            problem: "an octet stream holds one array; accept application/x-npz or application/json".to_owned(),
         }),
         (Format::Npy, _) => Err(EncodeError::CannotCarry {
             format,
             problem: "an NPY file holds one array; accept application/json".to_owned(),
         }),
         (Format::Json | Format::JsonLines | Format::Csv | Format::RecordIo | Format::LibSvm, _) => {
-            let room = values::json_bytes(outputs);
-            let body = open_inference::encode(id, model, &tensors, |_| None, room)?;
-            Ok(Encoded::new(Format::Json, body))
+            let data_bytes = values::json_bytes(outputs);
+            let body = open_inference::encode(id, model, &tensors, |_| None, data_bytes)?;
+            Ok(EncodedResponse::new(Format::Json, body))
         }
     }
 }
 
-/// The outputs of the run that answers all records, by name.
-fn whole<'a>(selected: &[&'a OutputSpec], runs: &'a [Vec<Value>]) -> Result<Vec<Output<'a>>, EncodeError> {
+/// The named outputs of the only run.
+fn whole<'a>(selected: &[&'a OutputSpec], runs: &'a [Vec<Value>]) -> Result<Vec<NamedOutput<'a>>, EncodeError> {
     let [run] = runs else {
         return Err(EncodeError::OutputCount {
             expected: selected.len(),
             given: runs.iter().map(Vec::len).sum(),
         });
     };
-    let output = |(spec, value): (&&'a OutputSpec, &'a Value)| Output {
+    let output = |(spec, value): (&&'a OutputSpec, &'a Value)| NamedOutput {
         name: &spec.name,
         value,
     };
     Ok(selected.iter().zip(run).map(output).collect())
 }
 
-impl Encoded {
+impl EncodedResponse {
     fn new(format: Format, body: Vec<u8>) -> Self {
         Self {
             content_type: format.media_type().into(),

@@ -28,7 +28,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::codec::{self, DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan, Request, Schema};
+use crate::codec::{
+    self, DecodeError, DecodedRequest, Documents, EncodeError, EncodedResponse, Format, ReplyPlan, Schema,
+};
 use crate::engine::Ledger;
 use crate::manifest::{Manifest, PassedOver, TOKENIZER};
 use crate::tensor::{Inputs, Records, Signature, Value};
@@ -64,7 +66,7 @@ pub struct Handler {
 /// A request that has been read.
 #[derive(Debug)]
 pub struct Asked {
-    pub request: Request,
+    pub request: DecodedRequest,
     /// What the answer of the task depends on, where the task answers.
     pub seen: Option<Box<Seen>>,
 }
@@ -170,7 +172,7 @@ impl Handler {
         api: TextApi,
         body: Bytes,
         ledger: &dyn Ledger,
-    ) -> Result<(Request, Box<Seen>, Reply), InvocationError> {
+    ) -> Result<(DecodedRequest, Box<Seen>, Reply), InvocationError> {
         let media = self.media.as_ref().ok_or_else(media::no_texts)?;
         let (request, seen, form) = media.decode_texts(api, &body, &self.schema, ledger)?;
         Ok((self.complete(request)?, Box::new(seen), form))
@@ -179,12 +181,12 @@ impl Handler {
     /// Bytes that reading a body takes, as far as that is more than its own.
     pub fn weight(&self, content_type: &str, body: &Bytes) -> usize {
         let media = self.media.as_ref().and_then(|media| media.weight(content_type, body));
-        media.unwrap_or_else(|| codec::weight(content_type, body, &self.schema))
+        media.unwrap_or_else(|| codec::decoded_bytes(content_type, body, &self.schema))
     }
 
     /// Reads a request of the Open Inference Protocol. `json_bytes` is the value of the header that
     /// says where the JSON ends.
-    pub fn decode_open_inference(&self, json_bytes: Option<&str>, body: &Bytes) -> Result<Request, DecodeError> {
+    pub fn decode_open_inference(&self, json_bytes: Option<&str>, body: &Bytes) -> Result<DecodedRequest, DecodeError> {
         self.complete(codec::decode_open_inference(json_bytes, body, &self.schema)?)
     }
 
@@ -203,7 +205,7 @@ impl Handler {
     pub fn apart(&self, format: Format, plan: &ReplyPlan, outputs: Option<&[Value]>) -> Option<usize> {
         match &self.chunks {
             Some(chunks) => chunks.runs(plan, outputs.is_some()),
-            None => codec::apart(format, plan, self.schema.signature(), outputs),
+            None => codec::separate_runs(format, plan, self.schema.signature(), outputs),
         }
     }
 
@@ -215,7 +217,7 @@ impl Handler {
         plan: &ReplyPlan,
         model: &str,
         runs: &[Vec<Value>],
-    ) -> Result<Encoded, EncodeError> {
+    ) -> Result<EncodedResponse, EncodeError> {
         let mut runs = Cow::Borrowed(runs);
         if let Some(chunks) = &self.chunks {
             runs = chunks.joined(format, plan, self.schema.signature(), runs)?;
@@ -234,7 +236,7 @@ impl Handler {
         plan: &ReplyPlan,
         model: &str,
         runs: &[Vec<Value>],
-    ) -> Result<Encoded, InvocationError> {
+    ) -> Result<EncodedResponse, InvocationError> {
         let media = self.media.as_ref().ok_or_else(media::no_task)?;
         let mut runs = Cow::Borrowed(runs);
         if let Some(chunks) = &self.chunks {
@@ -272,7 +274,7 @@ impl Handler {
         }
     }
 
-    fn complete(&self, mut request: Request) -> Result<Request, DecodeError> {
+    fn complete(&self, mut request: DecodedRequest) -> Result<DecodedRequest, DecodeError> {
         if let Some(outputs) = &self.outputs {
             request.reply.choose(outputs);
         }

@@ -1,11 +1,15 @@
-//! Named tensors: what `codec` and `engine` hand to each other.
+//! Tensors: the data that `codec` and `engine` exchange.
 //!
-//! The neutral middle between the wire formats and ONNX Runtime: a codec test needs no runtime, an
-//! engine test no JSON. What always holds for a [`Tensor`]: its element count equals the product of
-//! its shape (checked, never wrapping), and the bytes of a fixed-size element type are
-//! little-endian and aligned for that type, so that both sides may borrow them as a slice. A tensor
-//! of fixed-size elements is one reference-counted buffer: it can be a window of the request body
-//! or memory that ONNX Runtime owns, and passing it on copies nothing.
+//! This module is the neutral middle between the wire formats and ONNX Runtime: a codec test needs
+//! no runtime, and an engine test no JSON.
+//!
+//! Invariants of a [`Tensor`]:
+//! - The number of elements equals the product of the shape (checked, never wrapping).
+//! - The bytes of a fixed-size element type are little-endian and aligned for that type, so both
+//!   sides may borrow them as a slice.
+//!
+//! A tensor of fixed-size elements is one reference-counted buffer. The buffer may be a part of the
+//! request body or memory that ONNX Runtime owns, and cloning a tensor does not copy it.
 
 mod data_type;
 mod inputs;
@@ -27,7 +31,7 @@ pub use signature::{Dim, InputSpec, OutputRows, OutputSpec, Signature, ValueType
 #[cfg(not(target_endian = "little"))]
 compile_error!("tensors are exchanged as little-endian bytes; big-endian targets are not supported");
 
-/// Why a buffer and a shape do not make a tensor.
+/// The reasons why a buffer and a shape do not form a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
     #[error("the shape {} has more elements than memory can hold", Shape(.shape))]
@@ -46,11 +50,11 @@ pub enum TensorError {
 pub struct Tensor {
     data_type: DataType,
     shape: Vec<usize>,
-    data: Data,
+    data: TensorData,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Data {
+enum TensorData {
     Fixed(Bytes),
     Strings(Vec<Bytes>),
 }
@@ -80,9 +84,9 @@ impl Value {
     }
 }
 
-/// Number of elements of `shape`, or `None` when it overflows.
+/// The number of elements of `shape`. `None` on overflow.
 pub fn element_count(shape: &[usize]) -> Option<usize> {
-    // A zero anywhere makes the tensor empty, whatever the other dimensions claim.
+    // A zero makes the tensor empty, whatever the other dimensions.
     if shape.contains(&0) {
         return Some(0);
     }
@@ -90,51 +94,52 @@ pub fn element_count(shape: &[usize]) -> Option<usize> {
 }
 
 impl Tensor {
-    /// Takes over `values` without copying them.
+    /// Creates a tensor that owns `values`, without a copy.
     pub fn from_vec<T: Element>(shape: Vec<usize>, values: Vec<T>) -> Result<Self, TensorError> {
         check_length(&shape, values.len(), "elements", 1)?;
         Ok(Self {
             data_type: T::DATA_TYPE,
             shape,
-            data: Data::Fixed(Bytes::from_owner(Elements(values))),
+            data: TensorData::Fixed(Bytes::from_owner(OwnedElements(values))),
         })
     }
 
-    /// One byte per element; every byte must be 0 or 1, which the caller has checked.
+    /// Creates a tensor of booleans, one byte per element. The caller has checked that every byte
+    /// is 0 or 1.
     pub fn from_bools(shape: Vec<usize>, values: Vec<u8>) -> Result<Self, TensorError> {
         debug_assert!(values.iter().all(|&b| b <= 1));
         check_length(&shape, values.len(), "elements", 1)?;
         Ok(Self {
             data_type: DataType::Bool,
             shape,
-            data: Data::Fixed(Bytes::from(values)),
+            data: TensorData::Fixed(Bytes::from(values)),
         })
     }
 
-    /// Little-endian bytes of fixed-size elements. Borrows `bytes` when it is aligned for the
-    /// element type, else copies it once.
+    /// Creates a tensor from the little-endian bytes of fixed-size elements. Borrows `bytes` if it
+    /// is aligned for the element type, else copies it once.
     ///
     /// # Panics
-    /// When `data_type` is [`DataType::String`]: strings come through [`Tensor::from_strings`].
+    /// If `data_type` is [`DataType::String`]: use [`Tensor::from_strings`].
     pub fn from_bytes(data_type: DataType, shape: Vec<usize>, bytes: Bytes) -> Result<Self, TensorError> {
-        let size = data_type.size().expect("string tensors are made by from_strings");
+        let size = data_type.size().expect("from_strings creates string tensors");
         check_length(&shape, bytes.len(), "bytes", size)?;
         let aligned = bytes.as_ptr().addr().is_multiple_of(size);
         let bytes = if aligned { bytes } else { realign(&bytes) };
         Ok(Self {
             data_type,
             shape,
-            data: Data::Fixed(bytes),
+            data: TensorData::Fixed(bytes),
         })
     }
 
-    /// Elements are byte strings: ONNX strings are UTF-8 by convention only.
+    /// Creates a tensor of byte strings: ONNX strings are UTF-8 only by convention.
     pub fn from_strings(shape: Vec<usize>, values: Vec<Bytes>) -> Result<Self, TensorError> {
         check_length(&shape, values.len(), "elements", 1)?;
         Ok(Self {
             data_type: DataType::String,
             shape,
-            data: Data::Strings(values),
+            data: TensorData::Strings(values),
         })
     }
 
@@ -146,12 +151,12 @@ impl Tensor {
         &self.shape
     }
 
-    /// Number of elements.
+    /// The number of elements.
     pub fn len(&self) -> usize {
         match (&self.data, self.data_type.size()) {
-            (Data::Fixed(bytes), Some(size)) => bytes.len() / size,
-            (Data::Fixed(bytes), None) => bytes.len(),
-            (Data::Strings(values), _) => values.len(),
+            (TensorData::Fixed(bytes), Some(size)) => bytes.len() / size,
+            (TensorData::Fixed(bytes), None) => bytes.len(),
+            (TensorData::Strings(values), _) => values.len(),
         }
     }
 
@@ -159,11 +164,11 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The elements, when `T` is this tensor's element type.
+    /// The elements, if `T` is this tensor's element type.
     pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
         match &self.data {
-            Data::Fixed(bytes) if T::DATA_TYPE == self.data_type => bytemuck::try_cast_slice(bytes).ok(),
-            Data::Fixed(_) | Data::Strings(_) => None,
+            TensorData::Fixed(bytes) if T::DATA_TYPE == self.data_type => bytemuck::try_cast_slice(bytes).ok(),
+            TensorData::Fixed(_) | TensorData::Strings(_) => None,
         }
     }
 
@@ -171,31 +176,31 @@ impl Tensor {
     /// strings.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.data {
-            Data::Fixed(bytes) => Some(bytes),
-            Data::Strings(_) => None,
+            TensorData::Fixed(bytes) => Some(bytes),
+            TensorData::Strings(_) => None,
         }
     }
 
     /// The elements of a string tensor.
     pub fn as_strings(&self) -> Option<&[Bytes]> {
         match &self.data {
-            Data::Strings(values) => Some(values),
-            Data::Fixed(_) => None,
+            TensorData::Strings(values) => Some(values),
+            TensorData::Fixed(_) => None,
         }
     }
 
-    /// The same elements under another shape of the same size.
+    /// Changes the shape to another one of the same size.
     pub fn reshape(mut self, shape: Vec<usize>) -> Result<Self, TensorError> {
         check_length(&shape, self.len(), "elements", 1)?;
         self.shape = shape;
         Ok(self)
     }
 
-    /// Bytes that the elements take, about.
+    /// The approximate number of bytes of the elements.
     pub fn byte_len(&self) -> usize {
         match &self.data {
-            Data::Fixed(bytes) => bytes.len(),
-            Data::Strings(values) => values.iter().map(|v| v.len() + size_of::<Bytes>()).sum(),
+            TensorData::Fixed(bytes) => bytes.len(),
+            TensorData::Strings(values) => values.iter().map(|v| v.len() + size_of::<Bytes>()).sum(),
         }
     }
 }
@@ -215,23 +220,23 @@ fn check_length(shape: &[usize], given: usize, unit: &'static str, element_size:
     Ok(())
 }
 
-/// Copies into a buffer that is aligned for every element type.
+/// Copies `bytes` into a buffer that is aligned for every element type.
 fn realign(bytes: &[u8]) -> Bytes {
     let mut words = vec![0u64; bytes.len().div_ceil(8)];
     bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
-    Bytes::from_owner(Elements(words)).slice(..bytes.len())
+    Bytes::from_owner(OwnedElements(words)).slice(..bytes.len())
 }
 
 /// Lets [`Bytes`] own a typed vector.
-struct Elements<T>(Vec<T>);
+struct OwnedElements<T>(Vec<T>);
 
-impl<T: bytemuck::Pod> AsRef<[u8]> for Elements<T> {
+impl<T: bytemuck::Pod> AsRef<[u8]> for OwnedElements<T> {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }
 }
 
-/// Writes a concrete shape as `[2, 32]`.
+/// Displays a shape as `[2, 32]`.
 pub struct Shape<'a>(pub &'a [usize]);
 
 impl fmt::Display for Shape<'_> {

@@ -1,27 +1,32 @@
-//! The container's protocol as data: paths, headers and JSON bodies, as `contract` answers and any caller sends them.
+//! The container's protocol as data: the paths, headers and JSON bodies that `contract` serves and
+//! its clients send.
 //!
-//! Field and header names are SageMaker's. Load and unload bodies follow Multi Model Server, the reference
-//! implementation, because tools and tests expect its shapes; the platform reads the status only.
+//! Field and header names are SageMaker's. The bodies of loads and unloads follow Multi Model
+//! Server, the reference implementation, because tools and tests expect their shape. The platform
+//! reads only the status.
 
 pub mod v2;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-/// Echoed by the container: the platform does not do it (IN-3). At most [`MAX_CUSTOM_ATTRIBUTES`] visible characters.
+/// The header that the container echoes, because the platform does not (IN-3). Its value has at
+/// most [`MAX_CUSTOM_ATTRIBUTES`] visible characters.
 pub const CUSTOM_ATTRIBUTES: &str = "x-amzn-sagemaker-custom-attributes";
 pub const MAX_CUSTOM_ATTRIBUTES: usize = 1024;
 
-/// The client's name for the model, beside the opaque one in the path. For the log only (MM-7).
+/// The client's name for the model, in addition to the opaque one in the path. For the log only
+/// (MM-7).
 pub const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
 
 /// The client's id of a request. For the log only.
 pub const INFERENCE_ID: &str = "x-amzn-sagemaker-inference-id";
 
-/// Some editors and .NET write it before text in UTF-8. It is no part of the text.
+/// The mark that some editors and .NET write before UTF-8 text. It is not part of the text.
 pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Error bodies stay below this: the platform shows larger ones as "could not load the entire response body".
+/// Limit on the size of error bodies. The platform replaces larger ones with "could not load the
+/// entire response body".
 pub const MAX_ERROR_BYTES: usize = 1024;
 
 /// Body of `POST /models` (MM-1). Other members are accepted and ignored (MM-12).
@@ -31,9 +36,9 @@ pub struct LoadRequest {
     pub url: String,
 }
 
-/// Body of a load's or an unload's 200.
+/// Body of the 200 response to a load or an unload.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Status {
+pub struct StatusBody {
     pub status: String,
 }
 
@@ -42,14 +47,15 @@ pub struct Status {
 #[serde(rename_all = "camelCase")]
 pub struct ModelDescription {
     pub model_name: String,
-    /// As given at the load, byte for byte (MM-9).
+    /// The URL of the load request, byte for byte (MM-9).
     pub model_url: String,
-    /// Runs of it that cannot be ended, for which it takes no requests; absent when there are none.
+    /// The number of stuck runs of the model, which make it refuse requests. Absent if there are
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stuck_runs: Option<usize>,
 }
 
-/// A page of the list (MM-10). The token is absent on the last page.
+/// A page of the list of models (MM-10). The last page has no token.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelList {
@@ -58,7 +64,7 @@ pub struct ModelList {
     pub next_page_token: Option<String>,
 }
 
-/// Every error's body.
+/// Body of every error.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ErrorBody {
     pub code: u16,
@@ -68,7 +74,7 @@ pub struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// The body's JSON, in [`MAX_ERROR_BYTES`] at most: a longer message is cut.
+    /// Writes the body as JSON of at most [`MAX_ERROR_BYTES`]. Cuts a longer message.
     pub fn to_json(&self) -> String {
         bounded_json(&self.message, |message| Self {
             code: self.code,
@@ -78,24 +84,26 @@ impl ErrorBody {
     }
 }
 
-/// An error's JSON with as much of `message` as leaves it within [`MAX_ERROR_BYTES`].
+/// Writes an error as JSON of at most [`MAX_ERROR_BYTES`], with as much of `message` as fits.
 fn bounded_json<'m, B: Serialize>(message: &'m str, body: impl Fn(&'m str) -> B) -> String {
-    // JSON is never shorter than what it holds. A message may be megabytes long, when a model's names are.
+    // The JSON is never shorter than the message. A message can have megabytes if a model's names
+    // do.
     let mut message = &message[..message.floor_char_boundary(MAX_ERROR_BYTES)];
     loop {
-        // Strings and a number always serialise.
+        // Serialising strings and a number cannot fail.
         let json = serde_json::to_string(&body(message)).unwrap_or_default();
         if json.len() <= MAX_ERROR_BYTES {
             return json;
         }
-        // Escapes make the JSON longer than the message, so cut by what is too much and look again.
+        // Escapes make the JSON longer than the message, so the loop cuts the excess and measures
+        // again.
         let excess = json.len() - MAX_ERROR_BYTES;
         let keep = message.len().saturating_sub(excess.max(8));
         message = &message[..message.floor_char_boundary(keep)];
     }
 }
 
-/// Reply to `GET /execution-parameters` (BT-2).
+/// Response to `GET /execution-parameters` (BT-2).
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ExecutionParameters {
@@ -105,19 +113,20 @@ pub struct ExecutionParameters {
     pub max_payload_in_mb: usize,
 }
 
-/// What a path below `/models/` names.
+/// The resource of a path below `/models/`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ModelPath {
     Model(String),
     Invoke(String),
 }
 
-/// Characters that a name may keep in a path: the unreserved ones of RFC 3986.
+/// The characters that are not encoded in a path: the unreserved ones of RFC 3986.
 const IN_A_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl ModelPath {
-    /// Reads a raw (still percent-encoded) path. The name is opaque (MM-6): one segment, percent-decoded as a whole,
-    /// any characters. `None` for what is no model's path, or is not UTF-8 once decoded.
+    /// Parses a raw (still percent-encoded) path. The name is opaque (MM-6): one segment of any
+    /// characters, percent-decoded as a whole. `None` if the path is not that of a model, or is not
+    /// UTF-8 once decoded.
     pub fn parse(path: &str) -> Option<Self> {
         let rest = path.strip_prefix("/models/")?;
         let (segment, invoke) = match rest.strip_suffix("/invoke") {
@@ -131,14 +140,14 @@ impl ModelPath {
         Some(if invoke { Self::Invoke(name) } else { Self::Model(name) })
     }
 
-    /// The path of `name`, encoded.
+    /// Returns the encoded path of `name`.
     pub fn of(name: &str) -> String {
         format!("/models/{}", utf8_percent_encode(name, IN_A_SEGMENT))
     }
 }
 
-/// Encodes the last name of a page as the token of the next: a name stays valid when models before it are unloaded in
-/// between, an index does not.
+/// Encodes the last name of a page as the token of the next page. Unlike an index, a name stays
+/// valid if models before it are unloaded in between.
 pub fn page_token(last_name: &str) -> String {
     last_name.bytes().fold(String::from("after-"), |mut token, byte| {
         token.push_str(&format!("{byte:02x}"));
@@ -146,7 +155,8 @@ pub fn page_token(last_name: &str) -> String {
     })
 }
 
-/// The name in a page token, or `None` for what is none of ours, which means the first page (MM-10).
+/// Decodes the name in a page token. `None` for a foreign token, which selects the first page
+/// (MM-10).
 pub fn parse_page_token(token: &str) -> Option<String> {
     let digits = token.strip_prefix("after-")?.as_bytes();
     let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -200,7 +210,7 @@ mod tests {
         }
 
         #[test]
-        fn an_error_body_is_bounded_valid_json_whatever_the_message(message in "\\PC{0,3000}|[\\x00-\\x7f]{0,3000}") {
+        fn an_error_body_is_valid_json_of_bounded_size_for_any_message(message in "\\PC{0,3000}|[\\x00-\\x7f]{0,3000}") {
             let body = ErrorBody { code: 400, kind: "BadRequestException".into(), message };
             let json = body.to_json();
             prop_assert!(json.len() <= MAX_ERROR_BYTES);
@@ -210,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_page_token_is_none_of_ours() {
+    fn a_foreign_page_token_has_no_name() {
         for token in ["", "100", "-1", "after-", "after-zz", "after-6", "after-ff"] {
             assert_eq!(parse_page_token(token).filter(|name| !name.is_empty()), None, "{token}");
         }

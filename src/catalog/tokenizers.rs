@@ -76,7 +76,8 @@ impl Catalog {
             };
             let size = bytes.len() as u64;
             let made = || {
-                let holding = engine.reserve_shared(size.saturating_mul(PEAK_FACTOR), size.saturating_mul(RESIDENT_FACTOR));
+                let holding =
+                    engine.reserve_shared(size.saturating_mul(PEAK_FACTOR), size.saturating_mul(RESIDENT_FACTOR));
                 let holding = holding.map_err(TokenizerRefusal::NoRoom)?;
                 let tokenizer = pool
                     .get(&bytes, &config, &FileLimits::default())

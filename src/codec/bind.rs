@@ -1,62 +1,61 @@
-//! Arrays, with names or without, become the inputs of a model: the rules that all array formats
-//! share.
+//! Assigns the arrays of a request to the inputs of a model. All array formats share these rules.
 //!
-//! A name is looked up as every other name is ([`Schema::find_input`]). An array without a name, or
-//! the only array of a request under a name that fits nothing, goes to the only input that a
-//! request has to give: so the reply of one container is a request to the next, whatever its
-//! outputs are called. Defaults fill what is left ([`Schema::complete`]). Numbers are converted to
-//! the model's type and shapes fitted as NPY always was.
+//! A named array goes to the input of that name ([`Schema::find_slot`]). An array without a name
+//! goes to the only input that a request must set. So does a single array with an unknown name: the
+//! response of one container is then a request to the next, whatever the names of its outputs.
+//! Defaults fill the other inputs ([`Schema::complete`]). Numbers are converted to the model's
+//! type, and shapes are fitted to the input.
 
 use super::column::wrong_size;
-use super::error::{DecodeError, InputError, excerpt, takes};
-use super::fit::{Form, fit, mismatch};
-use super::npy::Stored;
+use super::error::{DecodeError, InputError, describe_inputs, excerpt};
+use super::fit::{ShapeForm, fit, mismatch};
+use super::npy::StoredArray;
 use super::schema::Schema;
 use super::sparse::Sparse;
 use crate::tensor::{DataType, Dim, InputSpec, Inputs, Shape, Tensor};
 
 /// An array of a request.
-pub(super) struct Given {
-    /// `None` where the format has no names, or the request has one that says nothing.
+pub(super) struct RequestArray {
+    /// `None` if the format has no names, or the name in the request carries no meaning.
     pub name: Option<String>,
     pub array: Array,
 }
 
 pub(super) enum Array {
     /// Numbers or strings as NumPy stores them.
-    Stored(Stored),
-    /// A matrix of which only some elements are given.
+    Stored(StoredArray),
+    /// A sparse matrix.
     Sparse(Sparse),
-    /// One row per record; a row is a run of elements whose shape the model knows.
-    Rows(Rows),
+    /// One row per record. A row is a flat list of elements; the model knows its shape.
+    Rows(FeatureRows),
 }
 
-/// Rows of equally many elements.
-pub(super) struct Rows {
+/// Rows with the same number of elements.
+pub(super) struct FeatureRows {
     pub rows: usize,
-    /// Elements of each row.
+    /// The number of elements in each row.
     pub width: usize,
-    /// The shape of a row, where the request says it.
+    /// The shape of a row, if the request gives it.
     pub shape: Option<Vec<usize>>,
-    pub elements: Elements,
+    pub elements: RowElements,
 }
 
-pub(super) enum Elements {
-    /// Under the shape `[rows, width]`.
-    Numbers(Stored),
-    /// Under the same shape, by row.
+pub(super) enum RowElements {
+    /// An array of shape `[rows, width]`.
+    Numbers(StoredArray),
+    /// Strings of the same shape, row by row.
     Strings(Vec<bytes::Bytes>),
     /// A matrix of the same shape.
     Sparse(Sparse),
 }
 
-/// The inputs that `given` makes. `what` is an array of the format, for messages.
-pub(super) fn bind(given: Vec<Given>, schema: &Schema, what: &'static str) -> Result<Inputs, DecodeError> {
+/// Assigns the arrays in `given` to inputs. `what` names an array of the format in messages.
+pub(super) fn bind(given: Vec<RequestArray>, schema: &Schema, what: &'static str) -> Result<Inputs, DecodeError> {
     let signature = schema.signature();
     let is_only = given.len() == 1;
-    let mut inputs = schema.places();
-    for Given { name, array } in given {
-        let named = name.as_deref().and_then(|name| schema.find_place(name));
+    let mut inputs = schema.empty_slots();
+    for RequestArray { name, array } in given {
+        let named = name.as_deref().and_then(|name| schema.find_slot(name));
         let index = match (named, &name) {
             (Some(index), _) => index,
             (None, Some(_)) if !is_only && schema.ignores_unknown() => continue,
@@ -64,7 +63,7 @@ pub(super) fn bind(given: Vec<Given>, schema: &Schema, what: &'static str) -> Re
                 return Err(InputError::Unknown {
                     name: excerpt(name),
                     at: String::new(),
-                    takes: takes(signature),
+                    takes: describe_inputs(signature),
                 }
                 .into());
             }
@@ -72,24 +71,24 @@ pub(super) fn bind(given: Vec<Given>, schema: &Schema, what: &'static str) -> Re
                 Some(name) => InputError::Unknown {
                     name: excerpt(name),
                     at: String::new(),
-                    takes: takes(signature),
+                    takes: describe_inputs(signature),
                 },
                 None => InputError::Unnamed {
                     what,
-                    takes: takes(signature),
+                    takes: describe_inputs(signature),
                     instead: "send application/x-npz or application/json with the inputs by name",
                 },
             })?,
         };
-        let (spec, place) = (schema.at_place(index), &mut inputs[index]);
-        if place.is_some() {
+        let (spec, slot) = (schema.input_at(index), &mut inputs[index]);
+        if slot.is_some() {
             return Err(InputError::Duplicate {
                 name: excerpt(&spec.name),
                 at: String::new(),
             }
             .into());
         }
-        *place = Some(array.tensor(spec)?);
+        *slot = Some(array.tensor(spec)?);
     }
     schema.complete(inputs, None)
 }
@@ -100,7 +99,8 @@ impl Array {
             Self::Stored(stored) => of_stored(spec, &stored),
             Self::Sparse(sparse) => {
                 let given = || format!("a sparse matrix of shape {}", Shape(&sparse.shape()));
-                let shape = fit(spec, sparse.shape().to_vec(), Form::Whole).map_err(|_| mismatch(spec, given()))?;
+                let shape =
+                    fit(spec, sparse.shape().to_vec(), ShapeForm::Whole).map_err(|_| mismatch(spec, given()))?;
                 reshaped(spec, sparse.dense(spec)?, shape)
             }
             Self::Rows(rows) => rows.tensor(spec),
@@ -108,11 +108,11 @@ impl Array {
     }
 }
 
-fn of_stored(spec: &InputSpec, stored: &Stored) -> Result<Tensor, DecodeError> {
+fn of_stored(spec: &InputSpec, stored: &StoredArray) -> Result<Tensor, DecodeError> {
     if (stored.data_type() == DataType::String) != (spec.data_type == DataType::String) {
         return Err(mismatch(spec, stored.given()).into());
     }
-    let shape = fit(spec, stored.shape().to_vec(), Form::Whole).map_err(|_| mismatch(spec, stored.given()))?;
+    let shape = fit(spec, stored.shape().to_vec(), ShapeForm::Whole).map_err(|_| mismatch(spec, stored.given()))?;
     reshaped(spec, stored.tensor(spec)?, shape)
 }
 
@@ -120,25 +120,25 @@ fn reshaped(spec: &InputSpec, tensor: Tensor, shape: Vec<usize>) -> Result<Tenso
     tensor.reshape(shape).map_err(|error| wrong_size(spec, &error).into())
 }
 
-impl Rows {
+impl FeatureRows {
     fn tensor(self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
         let shape = self.shape(spec);
         let given = |data_type: DataType| mismatch(spec, format_args!("{data_type}{}", Shape(&shape)));
         let tensor = match self.elements {
-            Elements::Strings(_) if spec.data_type != DataType::String => return Err(given(DataType::String).into()),
-            Elements::Numbers(stored) if spec.data_type == DataType::String => {
+            RowElements::Strings(_) if spec.data_type != DataType::String => return Err(given(DataType::String).into()),
+            RowElements::Numbers(stored) if spec.data_type == DataType::String => {
                 return Err(given(stored.data_type()).into());
             }
-            Elements::Strings(items) => {
-                let fitted = fit(spec, shape.clone(), Form::Rows).map_err(|_| given(DataType::String))?;
+            RowElements::Strings(items) => {
+                let fitted = fit(spec, shape.clone(), ShapeForm::Rows).map_err(|_| given(DataType::String))?;
                 return Tensor::from_strings(fitted, items).map_err(|error| wrong_size(spec, &error).into());
             }
-            Elements::Numbers(stored) => {
-                let fitted = fit(spec, shape.clone(), Form::Rows).map_err(|_| given(stored.data_type()))?;
+            RowElements::Numbers(stored) => {
+                let fitted = fit(spec, shape.clone(), ShapeForm::Rows).map_err(|_| given(stored.data_type()))?;
                 (stored.tensor(spec)?, fitted)
             }
-            Elements::Sparse(sparse) => {
-                let fitted = fit(spec, shape.clone(), Form::Rows)
+            RowElements::Sparse(sparse) => {
+                let fitted = fit(spec, shape.clone(), ShapeForm::Rows)
                     .map_err(|_| mismatch(spec, format_args!("sparse rows of shape {}", Shape(&shape))))?;
                 (sparse.dense(spec)?, fitted)
             }
@@ -146,8 +146,8 @@ impl Rows {
         reshaped(spec, tensor.0, tensor.1)
     }
 
-    /// The shape of all rows: as the request says, else as the model has it, else one run of
-    /// elements.
+    /// The shape of all rows together. A row has the shape in the request, else the shape in the
+    /// model, else it is a flat list.
     fn shape(&self, spec: &InputSpec) -> Vec<usize> {
         let mut shape = vec![self.rows];
         match (&self.shape, row_shape(spec)) {
@@ -159,7 +159,7 @@ impl Rows {
     }
 }
 
-/// The shape of one row of an input, where the model leaves none of it open.
+/// The shape of one row of an input, if the model fixes every axis of it.
 pub(super) fn row_shape(spec: &InputSpec) -> Option<Vec<usize>> {
     let (_, row) = spec.dims.as_deref()?.split_first()?;
     row.iter()
@@ -179,20 +179,20 @@ pub(super) fn product(sizes: &[usize]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::schema::{Additions, InputDefault, InputRule};
+    use crate::codec::schema::{InputDefault, InputRule, SchemaAdditions};
     use crate::codec::testing::{input, signature, tensor};
     use crate::tensor::DataType::{F32, F64, I64};
     use bytes::Bytes;
 
-    fn array(name: Option<&str>, shape: &[usize], values: &[f64]) -> Given {
+    fn array(name: Option<&str>, shape: &[usize], values: &[f64]) -> RequestArray {
         let data = Bytes::copy_from_slice(bytemuck::cast_slice(values));
-        Given {
+        RequestArray {
             name: name.map(str::to_owned),
-            array: Array::Stored(Stored::plain(F64, shape.to_vec(), data).unwrap()),
+            array: Array::Stored(StoredArray::plain(F64, shape.to_vec(), data).unwrap()),
         }
     }
 
-    /// Inputs `a` and `b`; `b` has a default where there is one.
+    /// Inputs `a` and `b`; `default` is that of `b`.
     fn schema(default: Option<i64>) -> Schema {
         let signature = signature(&[input("a", F32, &[-1, 2]), input("b", I64, &[-1])], &[]);
         let default = default.map(|value| InputDefault::new(&signature.inputs[1], &value.into()).unwrap());
@@ -202,15 +202,15 @@ mod tests {
         };
         Schema::new(
             signature,
-            Additions {
+            SchemaAdditions {
                 rules: vec![InputRule::default(), rule],
-                ..Additions::default()
+                ..SchemaAdditions::default()
             },
         )
     }
 
     #[test]
-    fn arrays_go_to_the_inputs_that_they_name() {
+    fn a_named_array_goes_to_the_input_of_that_name() {
         let given = vec![array(Some("b"), &[1], &[7.]), array(Some("a"), &[2], &[1., 2.])];
         let inputs = bind(given, &schema(None), "an array").unwrap().tensors;
         assert_eq!(inputs, [tensor(&[1, 2], &[1f32, 2.]), tensor(&[1], &[7i64])]);
@@ -228,11 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn names_that_fit_nothing_are_refused_by_name() {
+    fn refuses_unknown_repeated_and_missing_names_with_the_name() {
         let refusal = |given| bind(given, &schema(None), "an array").unwrap_err().to_string();
         let one = |name| array(name, &[2], &[1., 2.]);
         let table = [
-            (vec![one(None)], "an array cannot say which input it is for"),
+            (vec![one(None)], "an array does not name its input"),
             (vec![one(Some("x"))], "the model has no input \"x\""),
             (vec![one(Some("a")), one(Some("x"))], "the model has no input \"x\""),
             (vec![one(Some("a")), one(Some("a"))], "input \"a\" is given twice"),
@@ -246,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_take_the_shape_that_the_model_has() {
+    fn rows_take_the_shape_of_the_model() {
         let rows = |dims: &[i64], width: usize, shape: Option<Vec<usize>>| {
             let data = Bytes::from(vec![0; 2 * width * 8]);
-            let rows = Rows {
+            let rows = FeatureRows {
                 rows: 2,
                 width,
                 shape,
-                elements: Elements::Numbers(Stored::plain(F64, vec![2, width], data).unwrap()),
+                elements: RowElements::Numbers(StoredArray::plain(F64, vec![2, width], data).unwrap()),
             };
             rows.tensor(&input("x", F32, dims))
                 .map(|tensor| tensor.shape().to_vec())

@@ -1,16 +1,16 @@
-//! Outputs taken apart by the records of a request: for replies that answer record by record.
+//! Splits outputs by the records of a request, for responses with a part per record.
 //!
-//! What belongs to a record is an entry of each output ([`OutputRows::PerRecord`]), or all of an output that a run for
-//! this record alone has given. Entries and records are counted in every request: an output that has another number of
-//! them is never dealt out.
+//! The part of a record is one entry of each output ([`OutputRows::PerRecord`]), or the whole
+//! output of a run for this record alone. Every request compares the number of entries with the
+//! number of records: an output is never split if the two differ.
 
 use crate::codec::values::{value_bytes, write_key, write_row, write_value};
 use crate::tensor::{OutputRows, OutputSpec, Records, Value};
 
-/// How the outputs of a request's runs belong to its records.
-pub(super) enum Division<'a> {
+/// The relation between the outputs of a request's runs and its records.
+pub(super) enum RecordDivision<'a> {
     ByRecord(ByRecord<'a>),
-    /// The outputs of one run belong to so many records together.
+    /// The outputs of one run belong to all `records` records together.
     Whole {
         records: usize,
     },
@@ -18,55 +18,55 @@ pub(super) enum Division<'a> {
 
 /// The outputs of each record.
 pub(super) struct ByRecord<'a> {
-    columns: Vec<Column<'a>>,
+    columns: Vec<OutputColumn<'a>>,
     runs: &'a [Vec<Value>],
     count: usize,
-    /// One run has answered all records, of which there are none or several.
+    /// Whether one run served all records. False for a single record.
     is_joint: bool,
 }
 
-struct Column<'a> {
+struct OutputColumn<'a> {
     spec: &'a OutputSpec,
-    /// The name as JSON, with the colon after it.
+    /// The name as JSON, followed by the colon.
     key: Vec<u8>,
     is_whole: bool,
 }
 
-/// What an output says of one record.
-pub(super) enum Part<'a> {
+/// The part of an output that belongs to one record.
+pub(super) enum RecordPart<'a> {
     Entry(&'a Value, usize),
     Whole(&'a Value),
 }
 
-/// Whether outputs of these numbers of entries can be dealt to `count` records.
+/// Whether every output has one entry for each of `count` records.
 pub(super) fn has_entries<'a>(mut outputs: impl Iterator<Item = &'a Value>, count: usize) -> bool {
     outputs.all(|output| output.entries() == Some(count))
 }
 
-/// Takes apart the outputs of `runs`, of which there is one for all records or one for each. Each run has a value for
+/// Splits the outputs of `runs`: one run for all records, or one for each. Each run has a value for
 /// each of `specs`.
-pub(super) fn divide<'a>(specs: &[&'a OutputSpec], records: Records, runs: &'a [Vec<Value>]) -> Division<'a> {
+pub(super) fn divide<'a>(specs: &[&'a OutputSpec], records: Records, runs: &'a [Vec<Value>]) -> RecordDivision<'a> {
     let count = match records {
         Records::Separable(count) | Records::Together(count) => count,
-        Records::One => return Division::Whole { records: 1 },
+        Records::One => return RecordDivision::Whole { records: 1 },
     };
     let is_joint = runs.len() == 1 && count != 1;
     if !is_joint && runs.len() != count {
-        return Division::Whole { records: count };
+        return RecordDivision::Whole { records: count };
     }
     let entries = if is_joint { count } else { 1 };
-    let columns: Vec<Column<'a>> = specs
+    let columns: Vec<OutputColumn<'a>> = specs
         .iter()
         .enumerate()
         .map(|(index, &spec)| {
             let values = runs.iter().filter_map(|run| run.get(index));
-            Column::new(spec, spec.rows == OutputRows::Whole || !has_entries(values, entries))
+            OutputColumn::new(spec, spec.rows == OutputRows::Whole || !has_entries(values, entries))
         })
         .collect();
     if is_joint && columns.iter().any(|column| column.is_whole) {
-        return Division::Whole { records: count };
+        return RecordDivision::Whole { records: count };
     }
-    Division::ByRecord(ByRecord {
+    RecordDivision::ByRecord(ByRecord {
         columns,
         runs,
         count,
@@ -74,7 +74,7 @@ pub(super) fn divide<'a>(specs: &[&'a OutputSpec], records: Records, runs: &'a [
     })
 }
 
-impl<'a> Column<'a> {
+impl<'a> OutputColumn<'a> {
     fn new(spec: &'a OutputSpec, is_whole: bool) -> Self {
         let mut key = Vec::with_capacity(spec.name.len() + 3);
         write_key(&spec.name, &mut key);
@@ -83,10 +83,10 @@ impl<'a> Column<'a> {
 }
 
 impl<'a> ByRecord<'a> {
-    /// The outputs of one run as those of one record.
+    /// Treats the outputs of one run as those of one record.
     pub fn one(specs: &[&'a OutputSpec], runs: &'a [Vec<Value>]) -> Self {
         Self {
-            columns: specs.iter().map(|&spec| Column::new(spec, true)).collect(),
+            columns: specs.iter().map(|&spec| OutputColumn::new(spec, true)).collect(),
             runs,
             count: runs.len().min(1),
             is_joint: false,
@@ -97,7 +97,7 @@ impl<'a> ByRecord<'a> {
         self.count
     }
 
-    /// The only output, when all of its entries lie in one value.
+    /// The value of the only output, if one value holds the entries of all records.
     pub fn only_value(&self) -> Option<&'a Value> {
         match (self.columns.as_slice(), self.runs) {
             ([only], [run]) if !only.is_whole => run.first(),
@@ -105,21 +105,21 @@ impl<'a> ByRecord<'a> {
         }
     }
 
-    /// For each output what it says of a record.
-    pub fn parts(&self, record: usize) -> impl Iterator<Item = (&'a OutputSpec, Part<'a>)> {
+    /// The part of each output that belongs to a record.
+    pub fn parts(&self, record: usize) -> impl Iterator<Item = (&'a OutputSpec, RecordPart<'a>)> {
         let (run, entry) = if self.is_joint { (0, record) } else { (record, 0) };
         let values = self.runs[run].iter();
         self.columns.iter().zip(values).map(move |(column, value)| {
             let part = if column.is_whole {
-                Part::Whole(value)
+                RecordPart::Whole(value)
             } else {
-                Part::Entry(value, entry)
+                RecordPart::Entry(value, entry)
             };
             (column.spec, part)
         })
     }
 
-    /// Writes a record as JSON: the output itself where there is one, else an object by output name.
+    /// Writes a record as JSON: the value of a single output, or an object by output name.
     pub fn write_json(&self, record: usize, out: &mut Vec<u8>) {
         if let [_] = self.columns.as_slice() {
             self.parts(record).for_each(|(_, part)| part.write_json(out));
@@ -136,7 +136,8 @@ impl<'a> ByRecord<'a> {
         out.push(b'}');
     }
 
-    /// Room for all records as JSON, as [`json_bytes`](crate::codec::values::json_bytes).
+    /// Estimates the size of all records as JSON, as
+    /// [`json_bytes`](crate::codec::values::json_bytes).
     pub fn json_bytes(&self) -> usize {
         let keys = self.columns.iter().map(|column| column.key.len() + 1);
         let record = keys.fold(3, usize::saturating_add);
@@ -145,7 +146,7 @@ impl<'a> ByRecord<'a> {
     }
 }
 
-impl Part<'_> {
+impl RecordPart<'_> {
     fn write_json(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Entry(value, entry) => write_row(value, entry, out),
@@ -160,7 +161,7 @@ mod tests {
     use crate::codec::testing::{output, tensor};
     use crate::tensor::DataType;
 
-    /// The records as JSON, or how many records an undivided output belongs to.
+    /// The records as JSON, or the number of records of an output that cannot be split.
     fn divided(rows: OutputRows, records: Records, entries: &[usize]) -> Result<Vec<String>, usize> {
         let spec = OutputSpec {
             rows,
@@ -175,8 +176,8 @@ mod tests {
             })
             .collect();
         match divide(&[&spec], records, &runs) {
-            Division::Whole { records } => Err(records),
-            Division::ByRecord(by_record) => Ok((0..by_record.count())
+            RecordDivision::Whole { records } => Err(records),
+            RecordDivision::ByRecord(by_record) => Ok((0..by_record.count())
                 .map(|record| {
                     let mut out = Vec::new();
                     by_record.write_json(record, &mut out);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_dealt_to_records_only_when_there_are_as_many() {
+    fn splits_entries_by_record_only_if_there_is_one_per_record() {
         use OutputRows::{PerRecord, Whole};
         use Records::{One, Separable, Together};
         type Case<'a> = (OutputRows, Records, &'a [usize], Result<&'a [&'a str], usize>);
@@ -195,11 +196,11 @@ mod tests {
             (PerRecord, Separable(3), &[3], Ok(&["0", "1", "2"])),
             (PerRecord, Separable(1), &[1], Ok(&["0"])),
             (PerRecord, Separable(0), &[0], Ok(&[])),
-            // Another number of entries than was known of the model.
+            // The number of entries differs from what the model was known to return.
             (PerRecord, Separable(1), &[2], Ok(&["[0,1]"])),
             (PerRecord, Separable(1), &[0], Ok(&["[]"])),
             (PerRecord, Separable(2), &[3], Err(2)),
-            // Each record had a run of its own.
+            // Each record had its own run.
             (PerRecord, Separable(2), &[1, 1], Ok(&["0", "10"])),
             (PerRecord, Separable(2), &[1, 0], Ok(&["[0]", "[]"])),
             (Whole, Separable(2), &[1, 2], Ok(&["[0]", "[10,11]"])),

@@ -1,73 +1,73 @@
-//! One input while it is being read: its elements in one flat vector, its shape learnt on the way.
+//! Builds one input while it is read: one flat vector of elements, and the shape of their nesting.
 //!
-//! Nested arrays are read with a counter per depth instead of a vector per array, so a batch costs
-//! one allocation that doubles, and depth is bounded by [`MAX_DEPTH`] without any recursion. The
-//! first array at each depth says how long the others have to be.
+//! A counter per depth replaces a vector per array. So a batch costs one growing allocation, and
+//! [`MAX_DEPTH`] bounds the depth without recursion. The first array at each depth sets the length
+//! of the others.
 
 use std::fmt::{self, Write};
 
 use jiter::Peek;
 
-use crate::codec::element::{Kind, read_json, with_kind};
-use crate::codec::error::{DecodeError, Fault, InputError, clipped, excerpt};
-use crate::codec::fit::{Form, fit, mismatch};
-use crate::codec::json_reader::{Reader, too_deep};
-use crate::codec::numbers::{MAX_STRINGS, Problem};
-use crate::codec::room;
+use crate::codec::alloc;
+use crate::codec::element::{ElementKind, read_json, with_kind};
+use crate::codec::error::{BoxedDecodeError, DecodeError, InputError, clipped, excerpt};
+use crate::codec::fit::{ShapeForm, fit, mismatch};
+use crate::codec::json_reader::{JsonReader, too_deep};
+use crate::codec::numbers::{MAX_STRINGS, ValueProblem};
 use crate::tensor::{DataType, Dim, InputSpec, Shape, Tensor, TensorError};
 
-/// Deepest nesting of arrays; also the highest rank that can be given.
+/// Limit on the nesting of arrays, and so on the rank of an input.
 pub(super) const MAX_DEPTH: usize = 32;
-/// Most elements that are made room for before the first one is seen.
-const MAX_ROOM: usize = 1 << 16;
-/// Most indices in a message that says where something is.
+/// Limit on the elements that are allocated before the first one is read.
+const MAX_CAPACITY: usize = 1 << 16;
+/// Limit on the indices in the position that a message shows.
 const MAX_PATH: usize = 8;
 
-/// An input being read, whatever its element type.
-pub(super) trait Column {
-    /// Reads the value that `first` begins, inside of `outer` arrays (0 or 1) that the caller walks
-    /// through.
-    fn read(&mut self, reader: &mut Reader<'_>, first: Peek, outer: usize) -> Result<(), Fault>;
-    /// Adds an element from a CSV cell.
-    fn push_cell(&mut self, cell: &str) -> Result<(), Problem>;
-    /// The tensor, shaped as it was nested and fitted to the model's shape.
-    fn finish(self: Box<Self>, form: Form) -> Result<Tensor, DecodeError>;
-    /// The tensor of `count` rows that were read one after the other. `has_records` says whether
-    /// the model has inputs whose first axis counts records: an input that has none then is given
-    /// whole in every row, or has the records on another axis.
+/// An input that is being read, independent of its element type.
+pub(super) trait ColumnBuilder {
+    /// Reads the value that starts with `first`. The caller iterates over `outer` (0 or 1)
+    /// enclosing arrays.
+    fn read(&mut self, reader: &mut JsonReader<'_>, first: Peek, outer: usize) -> Result<(), BoxedDecodeError>;
+    /// Appends an element from a CSV cell.
+    fn push_cell(&mut self, cell: &str) -> Result<(), ValueProblem>;
+    /// Returns the tensor. Its shape is that of the nesting, fitted to the model's shape.
+    fn finish(self: Box<Self>, form: ShapeForm) -> Result<Tensor, DecodeError>;
+    /// Returns the tensor of `count` rows that were read one after the other. `has_records` says
+    /// whether any input of the model counts records on its first axis. If so, an input without
+    /// such an axis is either repeated whole in every row, or has the records on another axis.
     fn finish_rows(self: Box<Self>, count: usize, has_records: bool) -> Result<Tensor, DecodeError>;
-    /// The tensor under a shape that is known otherwise.
-    fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: Form) -> Result<Tensor, DecodeError>;
+    /// Returns the tensor with a shape that the caller knows.
+    fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: ShapeForm) -> Result<Tensor, DecodeError>;
 }
 
-/// Starts an input that `most` elements are expected for at most; room is made for one row or them,
-/// whichever is less.
-pub(super) fn column(spec: &InputSpec, most: usize) -> Box<dyn Column + '_> {
+/// Starts an input of at most `most` elements. Allocates one row or `most` elements, whichever is
+/// less.
+pub(super) fn column_builder(spec: &InputSpec, most: usize) -> Box<dyn ColumnBuilder + '_> {
     let fixed = spec.dims.iter().flatten().filter_map(|dim| match dim {
         Dim::Fixed(size) => Some(*size),
         Dim::Dynamic(_) => None,
     });
     let one_row = fixed.fold(1usize, usize::saturating_mul);
-    let room = one_row.min(most).min(MAX_ROOM);
-    with_kind!(spec.data_type, K => Box::new(Typed::<K> {
+    let capacity = one_row.min(most).min(MAX_CAPACITY);
+    with_kind!(spec.data_type, K => Box::new(TypedColumn::<K> {
         spec,
-        axes: Axes::default(),
-        items: Vec::with_capacity(room),
+        axes: NestedAxes::default(),
+        items: Vec::with_capacity(capacity),
     }))
 }
 
-struct Typed<'s, K: Kind> {
+struct TypedColumn<'s, K: ElementKind> {
     spec: &'s InputSpec,
-    axes: Axes,
+    axes: NestedAxes,
     items: Vec<K::Item>,
 }
 
-impl<K: Kind> Column for Typed<'_, K> {
-    fn read(&mut self, reader: &mut Reader<'_>, first: Peek, outer: usize) -> Result<(), Fault> {
+impl<K: ElementKind> ColumnBuilder for TypedColumn<'_, K> {
+    fn read(&mut self, reader: &mut JsonReader<'_>, first: Peek, outer: usize) -> Result<(), BoxedDecodeError> {
         let mut peek = first;
         self.axes.enter(outer);
         loop {
-            // A value begins.
+            // The next value starts here.
             if peek == Peek::Array {
                 if self.axes.depth == MAX_DEPTH {
                     return Err(reader.malformed(too_deep()));
@@ -82,7 +82,7 @@ impl<K: Kind> Column for Typed<'_, K> {
                 self.axes.leaf().map_err(|uneven| self.uneven(reader, &uneven))?;
                 let in_array = self.axes.depth > outer;
                 let plain = reader.numbers(in_array, |number| {
-                    let item = K::from_decimal(number).filter(|_| room::for_one_more(&mut self.items).is_ok());
+                    let item = K::from_decimal(number).filter(|_| alloc::reserve_one(&mut self.items).is_ok());
                     item.map(|item| self.items.push(item)).is_some()
                 });
                 match plain.checked_sub(1) {
@@ -90,7 +90,7 @@ impl<K: Kind> Column for Typed<'_, K> {
                     None => self.read_one(reader, peek)?,
                 }
             }
-            // A value has ended, and with it perhaps the arrays around it.
+            // The end of a value may also end the arrays around it.
             loop {
                 self.axes.advance();
                 if self.axes.depth == outer {
@@ -105,14 +105,14 @@ impl<K: Kind> Column for Typed<'_, K> {
         }
     }
 
-    fn push_cell(&mut self, cell: &str) -> Result<(), Problem> {
+    fn push_cell(&mut self, cell: &str) -> Result<(), ValueProblem> {
         self.check_count()?;
-        room::for_one_more(&mut self.items).map_err(|_| Problem::NoMemory)?;
+        alloc::reserve_one(&mut self.items).map_err(|_| ValueProblem::NoMemory)?;
         self.items.push(K::from_cell(cell)?);
         Ok(())
     }
 
-    fn finish(self: Box<Self>, form: Form) -> Result<Tensor, DecodeError> {
+    fn finish(self: Box<Self>, form: ShapeForm) -> Result<Tensor, DecodeError> {
         let shape = self.axes.shape();
         self.finish_shaped(shape, form)
     }
@@ -120,9 +120,9 @@ impl<K: Kind> Column for Typed<'_, K> {
     fn finish_rows(mut self: Box<Self>, count: usize, has_records: bool) -> Result<Tensor, DecodeError> {
         let shape = self.axes.shape();
         let is_stacked =
-            self.spec.has_record_axis() || !has_records && fit(self.spec, shape.clone(), Form::Rows).is_ok();
+            self.spec.has_record_axis() || !has_records && fit(self.spec, shape.clone(), ShapeForm::Rows).is_ok();
         if is_stacked || shape.first() != Some(&count) {
-            return self.finish_shaped(shape, Form::Rows);
+            return self.finish_shaped(shape, ShapeForm::Rows);
         }
         let row = &shape[1..];
         if self.spec.accepts(row) {
@@ -132,20 +132,20 @@ impl<K: Kind> Column for Typed<'_, K> {
                 return Err(InputError::Value {
                     name: excerpt(&self.spec.name),
                     at: String::new(),
-                    problem: "it has no axis for records, so all instances have to give the same value".to_owned(),
+                    problem: "it has no axis for records, so all instances must give the same value".to_owned(),
                 }
                 .into());
             }
             self.items.truncate(length);
             let row = row.to_vec();
-            return self.finish_shaped(row, Form::Declared);
+            return self.finish_shaped(row, ShapeForm::Declared);
         }
         if let Some(axis) = records_axis(self.spec, row) {
             let mut moved = row.to_vec();
             moved.insert(axis, count);
             let inner: usize = row[axis..].iter().product();
             let length: usize = row.iter().product();
-            let mut items = room::for_all(self.items.len())?;
+            let mut items = alloc::with_capacity(self.items.len())?;
             for outer in 0..length.checked_div(inner).unwrap_or(0) {
                 for record in 0..count {
                     let start = record * length + outer * inner;
@@ -153,20 +153,20 @@ impl<K: Kind> Column for Typed<'_, K> {
                 }
             }
             self.items = items;
-            return self.finish_shaped(moved, Form::Declared);
+            return self.finish_shaped(moved, ShapeForm::Declared);
         }
-        self.finish_shaped(shape, Form::Rows)
+        self.finish_shaped(shape, ShapeForm::Rows)
     }
 
-    fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: Form) -> Result<Tensor, DecodeError> {
+    fn finish_shaped(self: Box<Self>, shape: Vec<usize>, form: ShapeForm) -> Result<Tensor, DecodeError> {
         let shape = fit(self.spec, shape, form)
             .map_err(|shape| mismatch(self.spec, format_args!("an array of shape {}", Shape(&shape))))?;
         K::tensor(shape, self.items).map_err(|error| wrong_size(self.spec, &error).into())
     }
 }
 
-/// The axis of an input that the records of a request are counted by, where it is not the first
-/// one: the only open axis, if `row`, which is the input of one record, has all others.
+/// The axis that counts records, other than the first: the only open axis of the input, if the
+/// shape `row` of one record has all the other axes.
 fn records_axis(spec: &InputSpec, row: &[usize]) -> Option<usize> {
     let dims = spec.dims.as_deref()?;
     let mut open = dims
@@ -179,7 +179,7 @@ fn records_axis(spec: &InputSpec, row: &[usize]) -> Option<usize> {
     is_row.then_some(axis)
 }
 
-/// A declared shape that the data does not fill.
+/// The error for data that does not fill its shape.
 pub(super) fn wrong_size(spec: &InputSpec, error: &TensorError) -> InputError {
     InputError::Value {
         name: excerpt(&spec.name),
@@ -188,17 +188,17 @@ pub(super) fn wrong_size(spec: &InputSpec, error: &TensorError) -> InputError {
     }
 }
 
-impl<K: Kind> Typed<'_, K> {
-    fn check_count(&self) -> Result<(), Problem> {
+impl<K: ElementKind> TypedColumn<'_, K> {
+    fn check_count(&self) -> Result<(), ValueProblem> {
         if K::DATA_TYPE == DataType::String && self.items.len() >= MAX_STRINGS {
-            return Err(Problem::TooManyStrings);
+            return Err(ValueProblem::TooManyStrings);
         }
         Ok(())
     }
 
-    fn read_one(&mut self, reader: &mut Reader<'_>, first: Peek) -> Result<(), Fault> {
+    fn read_one(&mut self, reader: &mut JsonReader<'_>, first: Peek) -> Result<(), BoxedDecodeError> {
         let start = reader.position();
-        room::for_one_more(&mut self.items)?;
+        alloc::reserve_one(&mut self.items)?;
         match self.check_count().and(read_json::<K>(reader, first)?) {
             Ok(item) => self.items.push(item),
             Err(problem) => return Err(self.unusable(reader, start, first, problem)),
@@ -207,13 +207,13 @@ impl<K: Kind> Typed<'_, K> {
     }
 
     #[cold]
-    fn uneven(&self, reader: &Reader<'_>, uneven: &Uneven) -> Fault {
+    fn uneven(&self, reader: &JsonReader<'_>, uneven: &Uneven) -> BoxedDecodeError {
         self.fault(reader, uneven.to_string())
     }
 
-    /// The value that `peek` began at `start` is no element of this type.
+    /// The error for a value that is not an element of this type. It starts with `peek` at `start`.
     #[cold]
-    fn unusable(&self, reader: &Reader<'_>, start: usize, peek: Peek, problem: Problem) -> Fault {
+    fn unusable(&self, reader: &JsonReader<'_>, start: usize, peek: Peek, problem: ValueProblem) -> BoxedDecodeError {
         let given = match peek {
             Peek::Object => "an object".to_owned(),
             Peek::String => format!("the string {}", excerpt(reader.since(start).trim_matches('"'))),
@@ -222,7 +222,7 @@ impl<K: Kind> Typed<'_, K> {
         self.fault(reader, problem.describe(&given, self.spec.data_type))
     }
 
-    fn fault(&self, reader: &Reader<'_>, problem: String) -> Fault {
+    fn fault(&self, reader: &JsonReader<'_>, problem: String) -> BoxedDecodeError {
         InputError::Value {
             name: excerpt(&self.spec.name),
             at: self.axes.place(reader.line_number()),
@@ -232,22 +232,22 @@ impl<K: Kind> Typed<'_, K> {
     }
 }
 
-/// The shape of nested arrays: how long the arrays at each depth are, and how far the open ones
-/// have got.
-struct Axes {
-    /// Arrays that are open.
+/// The shape of nested arrays: the length of the arrays at each depth, and the progress in the open
+/// ones.
+struct NestedAxes {
+    /// The number of open arrays.
     depth: usize,
     /// The greatest depth so far.
     deepest: usize,
-    /// The depth at which values stand, once there has been one.
+    /// The depth of the values; `None` before the first one.
     rank: Option<usize>,
     sizes: [Option<usize>; MAX_DEPTH],
-    /// Values that are complete in the open array of each depth.
+    /// The number of complete values in the open array of each depth.
     counts: [usize; MAX_DEPTH],
 }
 
-/// Arrays of different lengths or depths; the value that differs stands inside of [`Axes::depth`]
-/// arrays.
+/// Arrays of different lengths or depths. The first value that differs is inside
+/// [`NestedAxes::depth`] arrays.
 enum Uneven {
     ArrayForValue,
     ValueForArray,
@@ -257,19 +257,19 @@ enum Uneven {
 impl fmt::Display for Uneven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ArrayForValue => f.write_str("an array where the ones before have values"),
-            Self::ValueForArray => f.write_str("a value where the ones before have arrays"),
+            Self::ArrayForValue => f.write_str("an array where the earlier elements are values"),
+            Self::ValueForArray => f.write_str("a value where the earlier elements are arrays"),
             Self::Length { given, expected } => {
                 write!(
                     f,
-                    "uneven arrays: length {given} where the ones before have length {expected}"
+                    "uneven arrays: length {given} where the earlier arrays have length {expected}"
                 )
             }
         }
     }
 }
 
-impl Default for Axes {
+impl Default for NestedAxes {
     fn default() -> Self {
         Self {
             depth: 0,
@@ -281,14 +281,14 @@ impl Default for Axes {
     }
 }
 
-impl Axes {
-    /// Begins a value inside of `outer` arrays.
+impl NestedAxes {
+    /// Starts a value inside `outer` arrays.
     fn enter(&mut self, outer: usize) {
         self.depth = outer;
         self.deepest = self.deepest.max(outer);
     }
 
-    /// An array begins. The caller has checked that there is a depth left.
+    /// Opens an array. The caller has checked the depth against [`MAX_DEPTH`].
     fn open(&mut self) -> Result<(), Uneven> {
         if self.rank.is_some_and(|rank| self.depth >= rank) {
             return Err(Uneven::ArrayForValue);
@@ -299,7 +299,7 @@ impl Axes {
         Ok(())
     }
 
-    /// A value that is no array begins.
+    /// Starts a value that is not an array.
     #[inline]
     fn leaf(&mut self) -> Result<(), Uneven> {
         if self.rank == Some(self.depth) {
@@ -312,13 +312,13 @@ impl Axes {
         Ok(())
     }
 
-    /// A value is complete.
+    /// Counts one complete value.
     #[inline]
     fn advance(&mut self) {
         self.pass(1);
     }
 
-    /// Values of the innermost array are complete.
+    /// Counts complete values of the innermost array.
     #[inline]
     fn pass(&mut self, values: usize) {
         if let Some(innermost) = self.depth.checked_sub(1) {
@@ -326,7 +326,7 @@ impl Axes {
         }
     }
 
-    /// The innermost array ends.
+    /// Closes the innermost array.
     fn close(&mut self) -> Result<(), Uneven> {
         self.depth -= 1;
         let given = self.counts[self.depth];
@@ -337,15 +337,15 @@ impl Axes {
         Ok(())
     }
 
-    /// The outer array that a caller walks through never closes here: its size is how far it has
-    /// got.
+    /// The shape so far. An array that the caller iterates over is never closed here, so its size
+    /// is the number of its values so far.
     fn shape(&self) -> Vec<usize> {
         let rank = self.rank.unwrap_or(self.deepest);
         let size = |axis: usize| self.sizes[axis].unwrap_or(self.counts[axis]);
         (0..rank).map(size).collect()
     }
 
-    /// Where the value is that comes next: ` at [2][0]`, or with the line that the row is.
+    /// The position of the next value, for messages: ` at [2][0]`, or with the line of the row.
     fn place(&self, line: Option<usize>) -> String {
         let mut place = String::new();
         let path = &self.counts[..self.depth];

@@ -1,15 +1,15 @@
-//! `text/csv`: a line for each record, as SageMaker's own algorithms take and give them (BT-6,
-//! BT-9).
+//! `text/csv`: one line per record, as in SageMaker's own algorithms (BT-6, BT-9).
 //!
-//! The columns are dealt to the inputs by position or, under a header, by name (`table.rs`,
-//! `header.rs`). Cells are separated by commas, or by `;`, a tab or `|` where the request, the
-//! manifest or the first line says so. Numbers may stand between spaces, and an empty cell is a
-//! missing value: NaN for floats, the empty string for strings. In the reply each record is a line
-//! with a line feed at its end, the last one too (BT-9), the columns of several outputs side by
-//! side. An output that cannot be told apart by record is the line of a record that ran alone where
-//! it is flat; a line without any cell is `[]`. Floats that are no numbers are `nan`, `inf` and
-//! `-inf`, as NumPy's text files have them; the values of a map are in the order of their keys;
-//! strings are the bytes that they are.
+//! Requests: the columns are assigned to the inputs by position, or by name if there is a header
+//! (`table.rs`, `header.rs`). The delimiter is a comma, or `;`, a tab or `|` if the request, the
+//! manifest or the first line selects it. Spaces around numbers are ignored. An empty cell is a
+//! missing value: NaN for floats, the empty string for strings.
+//!
+//! Responses: each record is one line that ends in a line feed, including the last one (BT-9). The
+//! columns of several outputs are side by side. An output that cannot be split by record goes into
+//! the line of a record that ran alone, if the output is flat. A line without cells is `[]`.
+//! Non-finite floats are `nan`, `inf` and `-inf`, as in NumPy's text files. The values of a map are
+//! in the order of their keys. Strings are written byte for byte.
 
 mod header;
 mod records;
@@ -17,27 +17,27 @@ mod records;
 use bytes::Bytes;
 
 use self::header::{FirstLine, first_line};
-use self::records::Records;
-use crate::codec::by_record::{ByRecord, Part};
+use self::records::CsvRecords;
+use crate::codec::alloc;
+use crate::codec::by_record::{ByRecord, RecordPart};
 use crate::codec::error::{DecodeError, EncodeError, excerpt};
 use crate::codec::json_reader::utf8;
-use crate::codec::room;
-use crate::codec::table::{Layout, Rows};
+use crate::codec::table::{TableLayout, TableRows};
 use crate::codec::values::{write_all_cells, write_cells};
-use crate::codec::{Format, ReplyPlan, Request, Schema};
+use crate::codec::{DecodedRequest, Format, ReplyPlan, Schema};
 use crate::tensor::{Dim, OutputRows, OutputSpec, Value, ValueType};
 
-pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema, parameters: CsvParameters) -> Result<DecodedRequest, DecodeError> {
     let text = utf8(Format::Csv, body)?;
     // Excel writes a byte order mark before UTF-8.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let malformed = |problem| DecodeError::malformed(Format::Csv, problem);
-    let header = told.header.or(schema.csv().has_header);
-    let delimiter = match told.delimiter.or(schema.csv().delimiter) {
+    let header = parameters.header.or(schema.csv().has_header);
+    let delimiter = match parameters.delimiter.or(schema.csv().delimiter) {
         Some(delimiter) => delimiter,
         None => delimiter_of(text, schema, header),
     };
-    let mut records = Records::new(text, delimiter, schema.most_cells());
+    let mut records = CsvRecords::new(text, delimiter, schema.most_cells());
     let mut cells = Vec::new();
     let no_rows = || Err(malformed("it has no rows".to_owned()));
     if !records.read(&mut cells).map_err(malformed)? {
@@ -54,9 +54,9 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
     };
     let layout = match layout {
         Some(layout) => layout,
-        None => Layout::by_position(schema, records.width).map_err(|problem| schema.layout_error(problem))?,
+        None => TableLayout::by_position(schema, records.width).map_err(|problem| schema.layout_error(problem))?,
     };
-    let mut rows = Rows::new(schema, layout, body.len());
+    let mut rows = TableRows::new(schema, layout, body.len());
     loop {
         rows.check_width(records.width)?;
         rows.push_text(&cells)?;
@@ -65,7 +65,7 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
         }
     }
     let (inputs, count) = rows.finish()?;
-    Ok(Request::new(
+    Ok(DecodedRequest::new(
         schema.complete(inputs, Some(count))?,
         ReplyPlan::counted(count),
     ))
@@ -73,14 +73,14 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, told: Told) -> Result<Reques
 
 /// The parameters of a CSV media type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct CsvParameters {
     /// Whether the first line is a header.
     pub header: Option<bool>,
     pub delimiter: Option<u8>,
 }
 
-impl Told {
-    /// Reads the parameters `header` and `delimiter`. The error is a sentence for the caller.
+impl CsvParameters {
+    /// Parses the parameters `header` and `delimiter`. The error is a message for the caller.
     pub fn parse(header: Option<&str>, delimiter: Option<&str>) -> Result<Self, &'static str> {
         let header = match header {
             None => None,
@@ -100,16 +100,16 @@ impl Told {
     }
 }
 
-/// The delimiters that are understood; the first one is assumed where nothing tells another.
+/// The supported delimiters. The first one is the default.
 pub(super) const DELIMITERS: [u8; 4] = *b",;\t|";
 
-/// The delimiter that the first line shows: the comma, unless the line can be read with one other
-/// delimiter only.
+/// Detects the delimiter from the first line: the comma, unless exactly one other delimiter makes
+/// the line readable.
 fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
     let reads = |delimiter: u8| {
         let mut cells = Vec::new();
         if !matches!(
-            Records::new(text, delimiter, schema.most_cells()).read(&mut cells),
+            CsvRecords::new(text, delimiter, schema.most_cells()).read(&mut cells),
             Ok(true)
         ) {
             return false;
@@ -118,9 +118,9 @@ fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
         is_plain
             && match first_line(schema, &cells, header) {
                 Ok(FirstLine::Header(Some(_))) => true,
-                Ok(FirstLine::Header(None)) => Layout::by_position(schema, cells.len()).is_ok(),
+                Ok(FirstLine::Header(None)) => TableLayout::by_position(schema, cells.len()).is_ok(),
                 Ok(FirstLine::Record) => {
-                    Layout::by_position(schema, cells.len()).is_ok_and(|layout| layout.reads(schema, &cells))
+                    TableLayout::by_position(schema, cells.len()).is_ok_and(|layout| layout.reads(schema, &cells))
                 }
                 Err(_) => false,
             }
@@ -141,7 +141,7 @@ fn delimiter_of(text: &str, schema: &Schema, header: Option<bool>) -> u8 {
     }
 }
 
-/// Whether a line of cells can say outputs of these types, as far as that is known before the run.
+/// Checks whether a line of cells can hold outputs of these types, as far as the types tell.
 pub(super) fn can_carry(outputs: &[&OutputSpec]) -> Result<(), String> {
     let mut open = 0;
     for output in outputs.iter().filter(|output| output.rows == OutputRows::Whole) {
@@ -160,19 +160,19 @@ pub(super) fn can_carry(outputs: &[&OutputSpec]) -> Result<(), String> {
     }
 }
 
-const SEVERAL_LISTS: &str = "several outputs are lists of any length, which cannot be told apart in a line; accept \
+const SEVERAL_LISTS: &str = "several outputs are lists of any length, which a CSV line cannot separate; accept \
                              application/jsonlines or application/json";
 
 fn nested(name: &str) -> String {
     format!(
-        "output {} is a nested list for each record, which a line cannot say; accept application/jsonlines or \
+        "output {} is a nested list for each record, which a CSV line cannot hold; accept application/jsonlines or \
          application/json",
         excerpt(name)
     )
 }
 
 pub(super) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(records.json_bytes())?;
+    let mut out = alloc::with_capacity(records.json_bytes())?;
     for record in 0..records.count() {
         write_line(records, record, &mut out).map_err(|problem| EncodeError::CannotCarry {
             format: Format::Csv,
@@ -186,8 +186,8 @@ fn write_line(records: &ByRecord<'_>, record: usize, out: &mut Vec<u8>) -> Resul
     let (mut is_empty, mut open) = (true, 0);
     for (spec, part) in records.parts(record) {
         match part {
-            Part::Entry(value, entry) => write_cells(value, entry, &mut is_empty, out),
-            Part::Whole(value) => {
+            RecordPart::Entry(value, entry) => write_cells(value, entry, &mut is_empty, out),
+            RecordPart::Whole(value) => {
                 if !is_flat(value) {
                     return Err(nested(&spec.name));
                 }
@@ -200,14 +200,14 @@ fn write_line(records: &ByRecord<'_>, record: usize, out: &mut Vec<u8>) -> Resul
         return Err(SEVERAL_LISTS.to_owned());
     }
     if is_empty {
-        // A blank line would be no record (BT-7).
+        // A blank line would not count as a record (BT-7).
         out.extend_from_slice(b"[]");
     }
     out.push(b'\n');
     Ok(())
 }
 
-/// Whether cells one after the other say all of a value.
+/// Whether a flat list of cells represents the whole value.
 fn is_flat(value: &Value) -> bool {
     match value {
         Value::Tensor(tensor) => tensor.shape().len() <= 1,

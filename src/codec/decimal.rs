@@ -1,18 +1,19 @@
-//! A decimal number in one scan: where it ends, and its value for nearly every number that is sent.
+//! Scans a decimal number in one pass: its end and, for nearly every number in practice, its value.
 //!
-//! Bodies are mostly digits. Finding the end of a number and then parsing it reads each digit twice; here the scan
-//! already sums up the digits, and two steps of `f64` arithmetic make the float of it. That is only done where the
-//! result is provably the correctly rounded one; for the rest, [`Decimal::float`] and [`Decimal::single`] give `None` and
-//! the text goes to the standard library.
+//! Bodies are mostly digits. Finding the end of a number before parsing it would read each digit
+//! twice. This scan accumulates the digits on the way, and two steps of `f64` arithmetic compute
+//! the float. It does so only if the result is provably the correctly rounded one. Otherwise
+//! [`Decimal::float`] and [`Decimal::single`] return `None`, and the caller parses the text with
+//! the standard library.
 
-/// Most digits that a `u64` holds for certain.
+/// The largest number of digits that always fits into a `u64`.
 const MAX_DIGITS: usize = 19;
 /// Powers of ten that are exact as `f64`.
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21, 1e22,
 ];
-/// Integers up to here are exact as `f64`.
+/// The largest integer up to which all integers are exact as `f64`.
 const MAX_EXACT: u64 = 1 << 53;
 
 /// `±digits * 10^exponent`.
@@ -21,12 +22,12 @@ pub(super) struct Decimal {
     pub negative: bool,
     pub digits: u64,
     pub exponent: i32,
-    /// Where the number ends.
+    /// The position after the number.
     pub end: usize,
 }
 
-/// Scans the JSON number that starts at `start`. `None` when there is none, or one with more digits than fit; what it
-/// is then is for others to say.
+/// Scans the JSON number that starts at `start`. `None` if the text is not a number, or has more
+/// digits than fit; the caller then decides which.
 #[inline]
 pub(super) fn scan(text: &[u8], start: usize) -> Option<Decimal> {
     let negative = text.get(start) == Some(&b'-');
@@ -46,7 +47,7 @@ pub(super) fn scan(text: &[u8], start: usize) -> Option<Decimal> {
             return None;
         }
         count += at - fraction;
-        // At most MAX_DIGITS, or the number is given up below.
+        // At most MAX_DIGITS, or the check below rejects the number.
         exponent = -((at - fraction).min(MAX_DIGITS + 1) as i32);
     }
     if count > MAX_DIGITS {
@@ -57,7 +58,7 @@ pub(super) fn scan(text: &[u8], start: usize) -> Option<Decimal> {
         let from = at + 1 + usize::from(matches!(sign, Some(b'+' | b'-')));
         let mut power = 0u64;
         at = run(text, from, &mut power);
-        // Three digits say more than any float can hold.
+        // Three digits cover more than the range of any float.
         if !(1..=3).contains(&(at - from)) {
             return None;
         }
@@ -75,7 +76,8 @@ pub(super) fn scan(text: &[u8], start: usize) -> Option<Decimal> {
     })
 }
 
-/// Adds the run of digits at `at` to `value`, which wraps when they are too many, and gives where the run ends.
+/// Accumulates the digits at `at` into `value`, which wraps if there are too many. Returns the
+/// position after them.
 #[inline]
 fn run(text: &[u8], mut at: usize, value: &mut u64) -> usize {
     while let Some(digit) = text.get(at).map(|b| b.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
@@ -86,7 +88,7 @@ fn run(text: &[u8], mut at: usize, value: &mut u64) -> usize {
 }
 
 impl Decimal {
-    /// The nearest `f64`: a single rounding, because both operands are exact.
+    /// The nearest `f64`. Both operands are exact, so there is a single rounding.
     #[inline]
     pub fn float(&self) -> Option<f64> {
         if self.digits > MAX_EXACT {
@@ -95,9 +97,10 @@ impl Decimal {
         self.scaled()
     }
 
-    /// The nearest `f32`. The `f64` between is off by less than two units in its last place (one half from the digits,
-    /// one half from the power of ten), so rounding it again is right unless it is that close to the middle between two
-    /// `f32`. Outside of the normal range of `f32` other bits are dropped, which is left to others.
+    /// The nearest `f32`. The intermediate `f64` is off by less than two units in its last place
+    /// (one half from the digits, one half from the power of ten). So rounding it again is correct
+    /// unless it is that close to the midpoint of two `f32`. Outside the normal range of `f32`,
+    /// rounding drops other bits, so the caller parses the text.
     #[inline]
     pub fn single(&self) -> Option<f32> {
         const DROPPED: u32 = f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS;
@@ -124,7 +127,7 @@ impl Decimal {
         Some(if self.negative { -magnitude } else { magnitude })
     }
 
-    /// The value, when the number is written as an integer.
+    /// The value, if the number is written as an integer.
     #[inline]
     pub fn integer(&self) -> Option<i128> {
         let magnitude = i128::from(self.digits);
@@ -176,8 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn numbers_near_the_middle_of_two_singles_are_left_to_others() {
-        // 16777217 is the middle of two f32 values; so is 1.00000017881393432617187500 in 27 digits.
+    fn does_not_round_numbers_near_the_midpoint_of_two_singles() {
+        // 16777217 is the midpoint of two f32 values; so is 1.00000017881393432617187500 in 27
+        // digits.
         assert_eq!(whole("16777217").unwrap().single(), None);
         assert_eq!(whole("16777217").unwrap().float(), Some(16_777_217.0));
         assert_eq!(whole("1.000000178813934326").unwrap().single(), None);
@@ -190,7 +194,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
         #[test]
-        fn what_is_given_is_what_the_standard_library_gives(
+        fn values_equal_those_of_the_standard_library(
             text in "-?(0|[1-9][0-9]{0,12})(\\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?"
         ) {
             if let Some(decimal) = whole(&text) {
@@ -207,9 +211,10 @@ mod tests {
             }
         }
 
-        /// The decimal expansion of a middle between two `f32`, cut to 17 digits: the hardest numbers there are.
+        /// The decimal expansion of the midpoint of two `f32`, cut to 17 digits, is the hardest
+        /// case.
         #[test]
-        fn singles_are_right_next_to_the_middle(bits in 0x0100_0000u32..0x7e00_0000, digits in 14usize..18) {
+        fn singles_are_correct_next_to_a_midpoint(bits in 0x0100_0000u32..0x7e00_0000, digits in 14usize..18) {
             let middle = (f64::from(f32::from_bits(bits)) + f64::from(f32::from_bits(bits + 1))) / 2.0;
             let text = format!("{middle:.digits$e}");
             if let Some(value) = whole(&text).and_then(|decimal| decimal.single()) {

@@ -1,8 +1,8 @@
-//! What each ONNX element type means to the text formats: one implementation of [`Kind`] per
+//! The ONNX element types in the text formats: one implementation of [`ElementKind`] per
 //! [`DataType`].
 //!
-//! The formats are written once over `Kind` and picked at run time by [`with_kind!`], so that a
-//! loop over elements is compiled for its type and has no choice to make per element.
+//! The formats are generic over `ElementKind`, and [`with_kind!`] selects the type at run time. So
+//! the compiler specialises each loop over elements, and no loop branches on the type.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,35 +11,35 @@ use half::{bf16, f16};
 use jiter::Peek;
 
 use crate::codec::decimal::{Decimal, scan};
-use crate::codec::error::Fault;
-use crate::codec::json_reader::{Reader, Text};
-use crate::codec::numbers::{NonFinite, Number, Numeric, Problem};
+use crate::codec::error::BoxedDecodeError;
+use crate::codec::json_reader::{JsonReader, JsonString};
+use crate::codec::numbers::{AnyNumber, NonFinite, Numeric, ValueProblem};
 use crate::tensor::{DataType, Tensor, TensorError};
 
-/// An element type as the text formats see it.
-pub(super) trait Kind: 'static {
-    /// What a tensor of this type stores: a byte for a boolean, bytes for a string.
+/// An element type in the text formats.
+pub(super) trait ElementKind: 'static {
+    /// The stored form of an element: a byte for a boolean, bytes for a string.
     type Item: Clone + PartialEq + Send + Sync + 'static;
     const DATA_TYPE: DataType;
-    /// Most bytes that an element takes as text; strings add their own length.
+    /// Limit on the bytes of an element as text. Strings add their own length.
     const TEXT_BYTES: usize;
 
-    /// The value of a scanned number where that is cheap; see [`Numeric::from_decimal`].
+    /// Converts a scanned number if that is cheap; see [`Numeric::from_decimal`].
     fn from_decimal(decimal: &Decimal) -> Option<Self::Item>;
-    /// A number, written as JSON or CSV has it.
-    fn from_number_text(text: &str) -> Result<Self::Item, Problem>;
-    fn from_json_string(text: Text<'_>) -> Result<Self::Item, Problem>;
-    fn from_bool(value: bool) -> Result<Self::Item, Problem>;
-    /// The bytes of TF-Serving's `{"b64": ".."}`.
-    fn from_binary(bytes: Vec<u8>) -> Result<Self::Item, Problem>;
-    /// JSON's null.
-    fn missing() -> Result<Self::Item, Problem>;
-    /// A cell of a CSV row.
-    fn from_cell(cell: &str) -> Result<Self::Item, Problem>;
-    /// A number of another element type.
-    fn from_number(number: Number) -> Result<Self::Item, Problem>;
-    /// An element as a number of any type; `None` for strings.
-    fn to_number(item: &Self::Item) -> Option<Number>;
+    /// Parses a number in JSON or CSV.
+    fn from_number_text(text: &str) -> Result<Self::Item, ValueProblem>;
+    fn from_json_string(text: JsonString<'_>) -> Result<Self::Item, ValueProblem>;
+    fn from_bool(value: bool) -> Result<Self::Item, ValueProblem>;
+    /// Converts the bytes of TF-Serving's `{"b64": ".."}`.
+    fn from_binary(bytes: Vec<u8>) -> Result<Self::Item, ValueProblem>;
+    /// The value for JSON's null and for an empty cell.
+    fn missing() -> Result<Self::Item, ValueProblem>;
+    /// Parses a CSV cell.
+    fn from_cell(cell: &str) -> Result<Self::Item, ValueProblem>;
+    /// Converts a number of another element type.
+    fn from_number(number: AnyNumber) -> Result<Self::Item, ValueProblem>;
+    /// Converts an element to a number. `None` for strings.
+    fn to_number(item: &Self::Item) -> Option<AnyNumber>;
 
     fn tensor(shape: Vec<usize>, items: Vec<Self::Item>) -> Result<Tensor, TensorError>;
     /// The elements of a tensor of this type.
@@ -48,7 +48,7 @@ pub(super) trait Kind: 'static {
     fn write_cell(item: &Self::Item, out: &mut Vec<u8>);
 }
 
-/// Evaluates an expression with `$kind` standing for the [`Kind`] of a [`DataType`].
+/// Evaluates an expression with `$kind` bound to the [`ElementKind`] of a [`DataType`].
 macro_rules! with_kind {
     ($data_type:expr, $kind:ident => $body:expr) => {
         $crate::codec::element::with_kind!(@arms $data_type, $kind, $body;
@@ -67,9 +67,12 @@ macro_rules! with_kind {
 }
 pub(super) use with_kind;
 
-/// Reads the JSON value that `peek` begins as one element.
+/// Reads the JSON value that starts with `peek` as one element.
 #[inline]
-pub(super) fn read_json<K: Kind>(reader: &mut Reader<'_>, peek: Peek) -> Result<Result<K::Item, Problem>, Fault> {
+pub(super) fn read_json<K: ElementKind>(
+    reader: &mut JsonReader<'_>,
+    peek: Peek,
+) -> Result<Result<K::Item, ValueProblem>, BoxedDecodeError> {
     Ok(match peek {
         Peek::True | Peek::False => K::from_bool(reader.boolean(peek)?),
         Peek::Null => {
@@ -79,31 +82,31 @@ pub(super) fn read_json<K: Kind>(reader: &mut Reader<'_>, peek: Peek) -> Result<
         Peek::String => K::from_json_string(reader.string()?),
         Peek::Object if K::DATA_TYPE == DataType::String => read_binary(reader)?.and_then(K::from_binary),
         Peek::Object => K::from_binary(Vec::new()),
-        // Whatever else it is: what is no number is refused by the parser.
+        // Anything else: the parser rejects it unless it is a number.
         number => K::from_number_text(reader.number(number)?),
     })
 }
 
-/// TF-Serving's way to put bytes into JSON: an object whose only key is `b64`.
+/// Reads bytes in TF-Serving's form: an object whose only key is `b64`.
 #[cold]
-fn read_binary(reader: &mut Reader<'_>) -> Result<Result<Vec<u8>, Problem>, Fault> {
+fn read_binary(reader: &mut JsonReader<'_>) -> Result<Result<Vec<u8>, ValueProblem>, BoxedDecodeError> {
     if reader.enter_object()? != Some("b64") || reader.peek()? != Peek::String {
-        return Ok(Err(Problem::NotBase64));
+        return Ok(Err(ValueProblem::NotBase64));
     }
     let bytes = STANDARD.decode(reader.string()?.as_str());
     if reader.next_key()?.is_some() {
-        return Ok(Err(Problem::NotBase64));
+        return Ok(Err(ValueProblem::NotBase64));
     }
-    Ok(bytes.map_err(|_| Problem::NotBase64))
+    Ok(bytes.map_err(|_| ValueProblem::NotBase64))
 }
 
-/// Python's names, which TF-Serving writes into JSON as bare tokens.
+/// Python's names, which TF-Serving writes as bare tokens in JSON.
 const JSON_TOKENS: NonFinite = NonFinite {
     nan: "NaN",
     positive: "Infinity",
     negative: "-Infinity",
 };
-/// What `numpy.savetxt` writes and every CSV reader knows.
+/// The names that `numpy.savetxt` writes and every CSV reader knows.
 const CELL_TOKENS: NonFinite = NonFinite {
     nan: "nan",
     positive: "inf",
@@ -112,7 +115,7 @@ const CELL_TOKENS: NonFinite = NonFinite {
 
 macro_rules! numeric_kinds {
     ($($rust:ident),+ $(,)?) => { $(
-        impl Kind for $rust {
+        impl ElementKind for $rust {
             type Item = Self;
             const DATA_TYPE: DataType = <Self as crate::tensor::Element>::DATA_TYPE;
             const TEXT_BYTES: usize = <Self as Numeric>::TEXT_BYTES;
@@ -123,32 +126,32 @@ macro_rules! numeric_kinds {
             }
 
             #[inline]
-            fn from_number_text(text: &str) -> Result<Self, Problem> {
+            fn from_number_text(text: &str) -> Result<Self, ValueProblem> {
                 <Self as Numeric>::parse(text)
             }
 
-            fn from_json_string(text: Text<'_>) -> Result<Self, Problem> {
+            fn from_json_string(text: JsonString<'_>) -> Result<Self, ValueProblem> {
                 match text.as_str() {
-                    // Readers of CSV that make objects of it leave numbers as they stood there.
-                    text if text.trim_ascii().is_empty() => Err(Problem::NotANumber),
+                    // Programs that convert CSV to JSON objects often keep numbers as strings.
+                    text if text.trim_ascii().is_empty() => Err(ValueProblem::NotANumber),
                     text => Self::from_number_text(text.trim_ascii()),
                 }
             }
 
-            fn from_bool(value: bool) -> Result<Self, Problem> {
+            fn from_bool(value: bool) -> Result<Self, ValueProblem> {
                 Ok(<Self as Numeric>::from_bool(value))
             }
 
-            fn from_binary(_: Vec<u8>) -> Result<Self, Problem> {
-                Err(Problem::NotANumber)
+            fn from_binary(_: Vec<u8>) -> Result<Self, ValueProblem> {
+                Err(ValueProblem::NotANumber)
             }
 
-            fn missing() -> Result<Self, Problem> {
-                <Self as Numeric>::missing().ok_or(Problem::Absent)
+            fn missing() -> Result<Self, ValueProblem> {
+                <Self as Numeric>::missing().ok_or(ValueProblem::Absent)
             }
 
             #[inline]
-            fn from_cell(cell: &str) -> Result<Self, Problem> {
+            fn from_cell(cell: &str) -> Result<Self, ValueProblem> {
                 if let Some(number) = scan(cell.as_bytes(), 0)
                     && number.end == cell.len()
                     && let Some(value) = <Self as Numeric>::from_decimal(&number)
@@ -157,18 +160,18 @@ macro_rules! numeric_kinds {
                 }
                 let cell = cell.trim_ascii();
                 if cell.is_empty() {
-                    return <Self as Kind>::missing();
+                    return <Self as ElementKind>::missing();
                 }
                 Self::from_number_text(cell)
             }
 
             #[inline]
-            fn from_number(number: Number) -> Result<Self, Problem> {
+            fn from_number(number: AnyNumber) -> Result<Self, ValueProblem> {
                 <Self as Numeric>::from_number(number)
             }
 
             #[inline]
-            fn to_number(item: &Self) -> Option<Number> {
+            fn to_number(item: &Self) -> Option<AnyNumber> {
                 Some(<Self as Numeric>::to_number(*item))
             }
 
@@ -177,7 +180,7 @@ macro_rules! numeric_kinds {
             }
 
             fn items(tensor: &Tensor) -> &[Self] {
-                tensor.as_slice().expect("the kind was chosen by the tensor's type")
+                tensor.as_slice().expect("the kind matches the tensor's type")
             }
 
             #[inline]
@@ -195,11 +198,11 @@ macro_rules! numeric_kinds {
 
 numeric_kinds!(f16, bf16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64);
 
-fn truth(value: bool) -> &'static [u8] {
+fn bool_text(value: bool) -> &'static [u8] {
     if value { b"true" } else { b"false" }
 }
 
-impl Kind for bool {
+impl ElementKind for bool {
     type Item = u8;
     const DATA_TYPE: DataType = DataType::Bool;
     const TEXT_BYTES: usize = "false".len();
@@ -208,37 +211,37 @@ impl Kind for bool {
         None
     }
 
-    fn from_number_text(text: &str) -> Result<u8, Problem> {
+    fn from_number_text(text: &str) -> Result<u8, ValueProblem> {
         match u8::parse(text) {
             Ok(bit @ (0 | 1)) => Ok(bit),
-            Ok(_) | Err(_) => Err(Problem::NotABoolean),
+            Ok(_) | Err(_) => Err(ValueProblem::NotABoolean),
         }
     }
 
-    fn from_json_string(text: Text<'_>) -> Result<u8, Problem> {
+    fn from_json_string(text: JsonString<'_>) -> Result<u8, ValueProblem> {
         match text.as_str().trim_ascii() {
-            "" => Err(Problem::NotABoolean),
+            "" => Err(ValueProblem::NotABoolean),
             text => Self::from_cell(text),
         }
     }
 
-    fn from_bool(value: bool) -> Result<u8, Problem> {
+    fn from_bool(value: bool) -> Result<u8, ValueProblem> {
         Ok(value.into())
     }
 
-    fn from_binary(_: Vec<u8>) -> Result<u8, Problem> {
-        Err(Problem::NotABoolean)
+    fn from_binary(_: Vec<u8>) -> Result<u8, ValueProblem> {
+        Err(ValueProblem::NotABoolean)
     }
 
-    fn missing() -> Result<u8, Problem> {
-        Err(Problem::Absent)
+    fn missing() -> Result<u8, ValueProblem> {
+        Err(ValueProblem::Absent)
     }
 
-    /// Also as pandas writes it: `True`, `False`.
-    fn from_cell(cell: &str) -> Result<u8, Problem> {
+    /// Accepts pandas' `True` and `False` too.
+    fn from_cell(cell: &str) -> Result<u8, ValueProblem> {
         let cell = cell.trim_ascii();
         if cell.is_empty() {
-            <Self as Kind>::missing()
+            <Self as ElementKind>::missing()
         } else if cell.eq_ignore_ascii_case("true") {
             Ok(1)
         } else if cell.eq_ignore_ascii_case("false") {
@@ -248,15 +251,15 @@ impl Kind for bool {
         }
     }
 
-    fn from_number(number: Number) -> Result<u8, Problem> {
+    fn from_number(number: AnyNumber) -> Result<u8, ValueProblem> {
         match <u8 as Numeric>::from_number(number) {
             Ok(bit @ (0 | 1)) => Ok(bit),
-            Ok(_) | Err(_) => Err(Problem::NotABoolean),
+            Ok(_) | Err(_) => Err(ValueProblem::NotABoolean),
         }
     }
 
-    fn to_number(item: &u8) -> Option<Number> {
-        Some(Number::Uint(u64::from(*item)))
+    fn to_number(item: &u8) -> Option<AnyNumber> {
+        Some(AnyNumber::Uint(u64::from(*item)))
     }
 
     fn tensor(shape: Vec<usize>, items: Vec<u8>) -> Result<Tensor, TensorError> {
@@ -264,19 +267,19 @@ impl Kind for bool {
     }
 
     fn items(tensor: &Tensor) -> &[u8] {
-        tensor.as_bytes().expect("the kind was chosen by the tensor's type")
+        tensor.as_bytes().expect("the kind matches the tensor's type")
     }
 
     fn write_json(item: &u8, out: &mut Vec<u8>) {
-        out.extend_from_slice(truth(*item != 0));
+        out.extend_from_slice(bool_text(*item != 0));
     }
 
     fn write_cell(item: &u8, out: &mut Vec<u8>) {
-        out.extend_from_slice(truth(*item != 0));
+        out.extend_from_slice(bool_text(*item != 0));
     }
 }
 
-impl Kind for String {
+impl ElementKind for String {
     type Item = Bytes;
     const DATA_TYPE: DataType = DataType::String;
     const TEXT_BYTES: usize = 2;
@@ -285,35 +288,35 @@ impl Kind for String {
         None
     }
 
-    fn from_number_text(_: &str) -> Result<Bytes, Problem> {
-        Err(Problem::NotAString)
+    fn from_number_text(_: &str) -> Result<Bytes, ValueProblem> {
+        Err(ValueProblem::NotAString)
     }
 
-    fn from_json_string(text: Text<'_>) -> Result<Bytes, Problem> {
+    fn from_json_string(text: JsonString<'_>) -> Result<Bytes, ValueProblem> {
         Ok(text.to_bytes())
     }
 
-    fn from_bool(_: bool) -> Result<Bytes, Problem> {
-        Err(Problem::NotAString)
+    fn from_bool(_: bool) -> Result<Bytes, ValueProblem> {
+        Err(ValueProblem::NotAString)
     }
 
-    fn from_binary(bytes: Vec<u8>) -> Result<Bytes, Problem> {
+    fn from_binary(bytes: Vec<u8>) -> Result<Bytes, ValueProblem> {
         Ok(bytes.into())
     }
 
-    fn missing() -> Result<Bytes, Problem> {
-        Err(Problem::Absent)
+    fn missing() -> Result<Bytes, ValueProblem> {
+        Err(ValueProblem::Absent)
     }
 
-    fn from_cell(cell: &str) -> Result<Bytes, Problem> {
+    fn from_cell(cell: &str) -> Result<Bytes, ValueProblem> {
         Ok(Bytes::copy_from_slice(cell.as_bytes()))
     }
 
-    fn from_number(_: Number) -> Result<Bytes, Problem> {
-        Err(Problem::NotAString)
+    fn from_number(_: AnyNumber) -> Result<Bytes, ValueProblem> {
+        Err(ValueProblem::NotAString)
     }
 
-    fn to_number(_: &Bytes) -> Option<Number> {
+    fn to_number(_: &Bytes) -> Option<AnyNumber> {
         None
     }
 
@@ -322,10 +325,10 @@ impl Kind for String {
     }
 
     fn items(tensor: &Tensor) -> &[Bytes] {
-        tensor.as_strings().expect("the kind was chosen by the tensor's type")
+        tensor.as_strings().expect("the kind matches the tensor's type")
     }
 
-    /// A JSON string; bytes that are no text as TF-Serving has them, `{"b64": ".."}`.
+    /// Writes a JSON string, or TF-Serving's `{"b64": ".."}` for bytes that are not UTF-8.
     fn write_json(item: &Bytes, out: &mut Vec<u8>) {
         match std::str::from_utf8(item) {
             Ok(text) => write_json_string(text, out),
@@ -337,7 +340,7 @@ impl Kind for String {
         }
     }
 
-    /// Quoted where a reader would otherwise see something else: a separator, or nothing at all.
+    /// Quotes the cell if it is empty or contains a comma, a quote or a line break.
     fn write_cell(item: &Bytes, out: &mut Vec<u8>) {
         let special = |b: &u8| matches!(b, b',' | b'"' | b'\n' | b'\r');
         if !item.is_empty() && !item.iter().any(special) {
@@ -356,5 +359,5 @@ impl Kind for String {
 }
 
 pub(super) fn write_json_string(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("a string is written to memory");
+    serde_json::to_writer(out, text).expect("writing a string to memory does not fail");
 }

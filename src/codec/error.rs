@@ -1,45 +1,45 @@
-//! What can be wrong with a request or a reply, by cause.
+//! Errors of requests and responses, by cause.
 //!
-//! The variants are the causes that need different statuses; the texts are for the caller and say
-//! what to change. Every text is bounded: it quotes at most [`EXCERPT_BYTES`] bytes of what was
-//! sent and at most [`LIST_BYTES`] bytes of what the model takes, so that a message stays far below
-//! the 1 KiB that the platform passes on, whatever the request or the signature holds.
+//! Each variant is a cause with its own HTTP status. The messages are for the caller and name the
+//! change to make. Every message is bounded: it quotes at most [`EXCERPT_BYTES`] bytes of the
+//! request and at most [`LIST_BYTES`] bytes of the model's signature. So it stays far below the
+//! 1 KiB that the platform passes on, whatever the request or the signature contains.
 
 use std::fmt::{self, Write};
 
 use crate::codec::Format;
 use crate::tensor::Signature;
 
-/// Most bytes of the caller's data in a message.
+/// Limit on the bytes of the caller's data in a message.
 pub(super) const EXCERPT_BYTES: usize = 64;
-/// Most bytes of one input's type in a message.
+/// Limit on the bytes of one input's type in a message.
 const TYPE_BYTES: usize = 120;
-/// Most bytes of a list of names and types in a message.
+/// Limit on the bytes of a list of names and types in a message.
 const LIST_BYTES: usize = 360;
 
-/// Why a request body did not become the model's inputs.
+/// The reasons why a request body cannot be decoded into the model's inputs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// CT-4: 415.
-    #[error("content type {given} is not supported; send one of {}", supported())]
+    #[error("content type {given} is not supported; send one of {}", request_types())]
     UnsupportedMediaType { given: String },
     /// CT-1: 415.
     #[error("charset {given} is not supported; send the body as utf-8 or iso-8859-1")]
     UnsupportedCharset { given: String },
-    /// The body is not what its content type says, or not one of the documents understood: 400.
+    /// The body does not have the form of its content type, or is an unknown kind of document: 400.
     #[error("the body is not a valid {format} request: {problem}")]
     Malformed { format: &'static str, problem: String },
-    /// The body is well-formed, but the model cannot take what it holds: 400.
+    /// The body is well-formed, but its content does not fit the model: 400.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// The body unpacks to more than one request may hold: 413.
+    /// The unpacked body exceeds the limit for one request: 413.
     #[error("{what} is larger than {limit} bytes once unpacked; send fewer rows in one request")]
     TooLarge { what: String, limit: usize },
-    /// 507: for this request alone.
-    #[error("there is no memory left to read the body; send less at a time, or try again later")]
+    /// 507, for this request alone.
+    #[error("there is no memory left to read the body; send fewer records in one request, or try again later")]
     OutOfMemory,
-    /// The request asks for an output that the model does not have, or asks twice: 400.
-    #[error("requested output {name}: {problem}; the model gives {gives}")]
+    /// The request names an output that the model does not have, or names one twice: 400.
+    #[error("requested output {name}: {problem}; the model returns {gives}")]
     RequestedOutput {
         name: String,
         problem: &'static str,
@@ -47,8 +47,7 @@ pub enum DecodeError {
     },
 }
 
-/// What is wrong with one of the inputs. The names are quoted and, like the other texts, already
-/// bounded.
+/// A problem with one of the inputs. The names are quoted. All fields are already bounded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InputError {
     #[error("input {name}: given {given}, the model takes {takes}")]
@@ -61,7 +60,7 @@ pub enum InputError {
     Unknown { name: String, at: String, takes: String },
     #[error("input {name} is given twice{at}")]
     Duplicate { name: String, at: String },
-    #[error("{what} cannot say which input it is for; {instead}; the model takes {takes}")]
+    #[error("{what} does not name its input; {instead}; the model takes {takes}")]
     Unnamed {
         what: &'static str,
         takes: String,
@@ -71,34 +70,38 @@ pub enum InputError {
     Layout { problem: String, takes: String },
 }
 
-/// Why there is no reply in the form that was asked for.
+/// The reasons why a response cannot have the requested form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// CT-4: 406.
-    #[error("none of the types in Accept {accept} can be given; accept one of {}", written())]
+    #[error(
+        "none of the types in Accept {accept} is available; accept one of {}",
+        response_types()
+    )]
     NotAcceptable { accept: String },
-    /// The form exists, but these outputs do not fit into it: 406.
-    #[error("the outputs cannot be given as {}: {problem}", format.media_type())]
+    /// The format exists, but cannot hold these outputs: 406.
+    #[error("the outputs cannot be written as {}: {problem}", format.media_type())]
     CannotCarry { format: Format, problem: String },
-    /// 507: for this request alone.
-    #[error("there is no memory left to write the reply; ask for less at a time, or try again later")]
+    /// 507, for this request alone.
+    #[error("there is no memory left to write the response; send fewer records in one request, or try again later")]
     OutOfMemory,
-    /// The run gave other outputs than the signature and the plan say: 500, not the caller's doing.
-    #[error("the run gave {given} outputs where {expected} were asked for")]
+    /// The run returned other outputs than the signature and the plan require: 500, an internal
+    /// error.
+    #[error("the run returned {given} outputs where {expected} were requested")]
     OutputCount { expected: usize, given: usize },
 }
 
-/// An error on its way out of a loop over elements: one word wide, so that the good path stays in
-/// registers.
-pub(super) type Fault = Box<DecodeError>;
+/// The error type of the loops over elements. It is one word wide, so that the success path stays
+/// in registers.
+pub(super) type BoxedDecodeError = Box<DecodeError>;
 
-impl From<Fault> for DecodeError {
-    fn from(fault: Fault) -> Self {
+impl From<BoxedDecodeError> for DecodeError {
+    fn from(fault: BoxedDecodeError) -> Self {
         *fault
     }
 }
 
-impl From<InputError> for Fault {
+impl From<InputError> for BoxedDecodeError {
     #[cold]
     fn from(error: InputError) -> Self {
         Box::new(DecodeError::Input(error))
@@ -115,21 +118,21 @@ impl DecodeError {
     }
 }
 
-fn written() -> String {
+fn response_types() -> String {
     let written = Format::ALL.into_iter().filter(|format| format.is_written());
     written.map(Format::media_type).collect::<Vec<_>>().join(", ")
 }
 
-fn supported() -> String {
+fn request_types() -> String {
     Format::ALL.map(Format::media_type).join(", ")
 }
 
-/// `text` in quotes for a message, control characters escaped, cut after [`EXCERPT_BYTES`].
+/// Quotes `text` for a message: control characters escaped, cut after [`EXCERPT_BYTES`].
 pub(super) fn excerpt(text: &str) -> String {
     format!("\"{}\"", clipped(Escaped(text), EXCERPT_BYTES))
 }
 
-/// Text without what would end the quotes or disturb a log.
+/// Text with escapes for quotes and control characters, which would break the message or the log.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -145,12 +148,12 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Like [`excerpt`] for bytes that need not be text.
+/// Quotes bytes that may not be UTF-8, like [`excerpt`].
 pub(super) fn excerpt_bytes(bytes: &[u8]) -> String {
     excerpt(&String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT_BYTES + 1)]))
 }
 
-/// The display of `value`, cut after `limit` bytes. Only as much is ever formatted as is kept.
+/// Formats `value`, cut after `limit` bytes. Formatting stops at the limit.
 pub(super) fn clipped(value: impl fmt::Display, limit: usize) -> String {
     struct Clip {
         text: String,
@@ -172,18 +175,18 @@ pub(super) fn clipped(value: impl fmt::Display, limit: usize) -> String {
         text: String::new(),
         limit,
     };
-    // The only error is our own signal that the limit is reached.
+    // The only error is the one that signals the limit.
     let _ = write!(clip, "{value}");
     clip.text
 }
 
-/// The type of an input or output for a message.
+/// Formats the type of an input or output for a message.
 pub(super) fn type_text(value_type: impl fmt::Display) -> String {
     clipped(value_type, TYPE_BYTES)
 }
 
-/// What the model takes: `"x" float32[batch, 32], "y" int64[batch] and 198 more`.
-pub fn takes(signature: &Signature) -> String {
+/// Lists the inputs of the model: `"x" float32[batch, 32], "y" int64[batch] and 198 more`.
+pub fn describe_inputs(signature: &Signature) -> String {
     listed(
         signature
             .inputs
@@ -192,8 +195,8 @@ pub fn takes(signature: &Signature) -> String {
     )
 }
 
-/// What the model gives, as [`takes`].
-pub fn gives(signature: &Signature) -> String {
+/// Lists the outputs of the model, like [`describe_inputs`].
+pub fn describe_outputs(signature: &Signature) -> String {
     listed(
         signature
             .outputs
@@ -202,7 +205,7 @@ pub fn gives(signature: &Signature) -> String {
     )
 }
 
-/// As many of `items` as fit into [`LIST_BYTES`], and how many were left out.
+/// Lists the `items` that fit into [`LIST_BYTES`], and the number of the others.
 pub(super) fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
     let count = items.len();
     let mut text = String::new();
@@ -247,14 +250,14 @@ mod tests {
                 .collect(),
             outputs: vec![],
         };
-        let text = takes(&signature);
+        let text = describe_inputs(&signature);
         assert!(text.len() < LIST_BYTES + 20, "{}", text.len());
         assert!(text.ends_with("more"), "{text}");
-        assert_eq!(gives(&signature), "nothing");
+        assert_eq!(describe_outputs(&signature), "nothing");
     }
 
     #[test]
-    fn the_supported_types_are_all_named_in_a_refusal() {
+    fn an_unsupported_media_type_error_names_all_supported_types() {
         let text = DecodeError::UnsupportedMediaType {
             given: excerpt("text/html"),
         }

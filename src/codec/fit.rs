@@ -1,37 +1,41 @@
-//! Which shapes a model's input takes, and what is made of a shape that is one axis short.
+//! Fits the shape in a request to the input of a model, and adds an axis that the request omits.
 //!
-//! People leave out axes that say nothing: one row without the axis of rows, a column of single values without the
-//! axis of columns. How a form is read decides what a missing axis can mean, so leniency belongs to the form
-//! ([`Form`]), not to the model. A shape that fits as it is is never changed, and no axis is ever removed.
+//! Clients omit axes of size 1: the first axis of a single row, or the last axis of a column of
+//! single values. The form of the request decides which axis may be missing, so the leniency is a
+//! property of the form ([`ShapeForm`]), not of the model. A shape that already fits is never
+//! changed, and an axis is never removed.
 
 use crate::codec::error::{InputError, excerpt, type_text};
 use crate::tensor::{Dim, InputSpec};
 
-/// How a shape came about.
+/// The origin of a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Declared by the caller (OIP): taken at its word.
+pub(super) enum ShapeForm {
+    /// Declared by the caller (OIP): used unchanged.
     Declared,
-    /// A stack of instances, one per row: the first axis is there, so an axis of size 1 at the end is what can be
-    /// missing (`[N]` for a model that takes `[N, 1]`, as scikit-learn exports have for each column).
+    /// A stack of instances, one per row. The first axis is present, so only a last axis of size 1
+    /// can be missing: `[N]` for a model that takes `[N, 1]`, as scikit-learn exports do for each
+    /// column.
     Rows,
-    /// One array (bare JSON, column form, CSV, NPY): a single row without its first axis, else as [`Form::Rows`].
+    /// One array (bare JSON, column form, CSV, NPY). A single row may omit its first axis;
+    /// otherwise as [`ShapeForm::Rows`].
     Whole,
 }
 
-/// Most lists that an array without elements may consist of. Such an array is no longer than its shape claims only in
-/// the formats that write the lists out; the others could claim 2^60 empty rows in a few bytes.
+/// Limit on the empty lists in an array without elements. Text formats write such lists out, so the
+/// body bounds their number. Formats that declare a shape could claim 2^60 empty rows in a few
+/// bytes.
 const MAX_EMPTY_LISTS: usize = 1 << 20;
 
-/// Whether an array without elements claims to consist of more lists than are worth writing.
+/// Whether an array without elements claims more than [`MAX_EMPTY_LISTS`] empty lists.
 pub(super) fn is_overclaimed(shape: &[usize]) -> bool {
     let dims = shape.iter().filter(|&&dim| dim != 0);
     let lists = dims.fold(1usize, |lists, &dim| lists.saturating_mul(dim));
     shape.contains(&0) && lists > MAX_EMPTY_LISTS
 }
 
-/// The shape under which an array of `shape` is given to the model.
-pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: Form) -> Result<Vec<usize>, Vec<usize>> {
+/// Returns the shape that the model gets for an array of `shape`, or `shape` itself as the error.
+pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: ShapeForm) -> Result<Vec<usize>, Vec<usize>> {
     if is_overclaimed(&shape) {
         return Err(shape);
     }
@@ -39,21 +43,21 @@ pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: Form) -> Result<Vec
         return Ok(shape);
     }
     let Some(dims) = &spec.dims else { return Ok(shape) };
-    if form == Form::Declared || shape.len() >= dims.len() {
+    if form == ShapeForm::Declared || shape.len() >= dims.len() {
         return Err(shape);
     }
     if shape.last() == Some(&0) {
-        // Nested lists cannot say what would be in an empty list: `[]` stands for no rows, however wide.
+        // An empty list has no inner shape: `[]` stands for zero rows of any width.
         let mut filled = shape.clone();
         filled.extend(dims[shape.len()..].iter().map(|dim| match dim {
             Dim::Fixed(size) => *size,
             Dim::Dynamic(_) => 0,
         }));
         if spec.accepts(&filled) {
-            return fit(spec, filled, Form::Declared).map_err(|_| shape);
+            return fit(spec, filled, ShapeForm::Declared).map_err(|_| shape);
         }
     }
-    if form == Form::Whole {
+    if form == ShapeForm::Whole {
         let one_row: Vec<usize> = std::iter::once(1).chain(shape.iter().copied()).collect();
         if spec.accepts(&one_row) {
             return Ok(one_row);
@@ -68,7 +72,7 @@ pub(super) fn fit(spec: &InputSpec, shape: Vec<usize>, form: Form) -> Result<Vec
     Err(shape)
 }
 
-/// The error for a value that the input does not take; `given` describes it.
+/// The error for a value that the input does not accept; `given` describes the value.
 #[cold]
 pub(super) fn mismatch(spec: &InputSpec, given: impl std::fmt::Display) -> InputError {
     InputError::Mismatch {
@@ -97,9 +101,9 @@ mod tests {
 
     #[test]
     fn a_missing_axis_is_added_where_the_form_allows_it() {
-        use Form::{Declared, Rows, Whole};
-        // Model dims (-1 is dynamic), form, given, expected.
-        type Case<'a> = (&'a [i64], Form, &'a [usize], Option<&'a [usize]>);
+        use ShapeForm::{Declared, Rows, Whole};
+        // The model's dimensions (-1 is dynamic), the form, the given shape, the expected shape.
+        type Case<'a> = (&'a [i64], ShapeForm, &'a [usize], Option<&'a [usize]>);
         let table: [Case; 24] = [
             (&[-1, 4], Whole, &[2, 4], Some(&[2, 4])),
             (&[-1, 4], Whole, &[4], Some(&[1, 4])),
@@ -133,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn any_shape_fits_a_model_that_does_not_say_its_rank() {
+    fn any_shape_fits_an_input_of_unknown_rank() {
         let unknown = InputSpec {
             dims: None,
             ..spec(&[])
         };
         for shape in [vec![], vec![3], vec![2, 0, 5]] {
-            assert_eq!(fit(&unknown, shape.clone(), Form::Rows), Ok(shape));
+            assert_eq!(fit(&unknown, shape.clone(), ShapeForm::Rows), Ok(shape));
         }
     }
 
@@ -149,8 +153,8 @@ mod tests {
             dims: None,
             ..spec(&[])
         };
-        assert!(fit(&unknown, vec![1 << 20, 0], Form::Declared).is_ok());
-        assert!(fit(&unknown, vec![(1 << 20) + 1, 0], Form::Declared).is_err());
-        assert!(fit(&unknown, vec![0, 1 << 40, 1 << 40], Form::Whole).is_err());
+        assert!(fit(&unknown, vec![1 << 20, 0], ShapeForm::Declared).is_ok());
+        assert!(fit(&unknown, vec![(1 << 20) + 1, 0], ShapeForm::Declared).is_err());
+        assert!(fit(&unknown, vec![0, 1 << 40, 1 << 40], ShapeForm::Whole).is_err());
     }
 }

@@ -1,19 +1,19 @@
-//! The formats, and the media types that they go by.
+//! The formats and their media types.
 
 use super::media_type::MediaType;
 use super::triton_binary;
 
-/// A format that requests and replies can have.
+/// A format of requests and responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// TF-Serving's row and column forms, a bare array, or the Open Inference Protocol:
     /// `codec/json.rs`.
     Json,
-    /// The Open Inference Protocol with tensors behind the JSON: `codec/triton_binary.rs`.
+    /// The Open Inference Protocol with binary tensors after the JSON: `codec/triton_binary.rs`.
     TritonBinary,
     /// One instance per line: `codec/json_lines.rs`.
     JsonLines,
-    /// Rows without a header: `codec/csv.rs`.
+    /// Rows, with or without a header: `codec/csv.rs`.
     Csv,
     /// One array as NumPy saves it: `codec/npy.rs`.
     Npy,
@@ -21,14 +21,14 @@ pub enum Format {
     Npz,
     /// Records of SageMaker's built-in algorithms: `codec/recordio.rs`.
     RecordIo,
-    /// Values with their places, in requests only: `codec/libsvm.rs`.
+    /// Values with their indices, in requests only: `codec/libsvm.rs`.
     LibSvm,
     /// The elements of one tensor: `codec/octets.rs`.
     Octets,
 }
 
 impl Format {
-    /// In the order in which a wildcard of `Accept` prefers them.
+    /// All formats, in the order of preference for a wildcard in `Accept`.
     pub const ALL: [Format; 9] = [
         Self::Json,
         Self::JsonLines,
@@ -41,12 +41,12 @@ impl Format {
         Self::Octets,
     ];
 
-    /// Whether replies can have it.
+    /// Whether responses can have this format.
     pub const fn is_written(self) -> bool {
         !matches!(self, Self::LibSvm)
     }
 
-    /// The type and subtype that the format goes by.
+    /// The type and subtype of the format.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -61,13 +61,12 @@ impl Format {
         }
     }
 
-    /// The format of a media type as headers give it: in any case, with parameters, by any of its
-    /// names.
+    /// Finds the format of a media type in a header: any case, any alias, parameters ignored.
     pub fn from_media_type(media_type: &str) -> Option<Self> {
         Self::from_essence(&MediaType::parse(media_type)?.essence)
     }
 
-    /// The format that a type and subtype in lower case stand for.
+    /// Finds the format of a type and subtype in lower case.
     pub(super) fn from_essence(essence: &str) -> Option<Self> {
         match essence {
             "application/x-ndjson" | "application/jsonl" => Some(Self::JsonLines),
@@ -76,7 +75,7 @@ impl Format {
         }
     }
 
-    /// Whether a character set means anything for it.
+    /// Whether the format is text, so that its media type may have a character set.
     pub(super) const fn is_text(self) -> bool {
         match self {
             Self::Json | Self::TritonBinary | Self::JsonLines | Self::Csv | Self::LibSvm => true,
@@ -85,7 +84,7 @@ impl Format {
     }
 }
 
-/// As messages call it.
+/// The name of the format in messages.
 impl From<Format> for &'static str {
     fn from(format: Format) -> Self {
         format.media_type()

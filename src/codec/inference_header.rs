@@ -1,41 +1,44 @@
-//! The Open Inference Protocol on routes of its own, where nothing else can be meant.
+//! Requests on the routes of the Open Inference Protocol.
 //!
-//! The body is an [`open_inference`] document whatever its Content-Type says: clients of the
-//! protocol send `application/octet-stream`, or `curl`'s default. The header
-//! `Inference-Header-Content-Length`, where there is one, says how much of the body is JSON; the
-//! rest is binary data, as in [`triton_binary`].
+//! On these routes the body is always an [`open_inference`] document, whatever its Content-Type:
+//! clients of the protocol send `application/octet-stream`, or `curl`'s default. If the header
+//! `Inference-Header-Content-Length` is present, it gives the length of the JSON. The rest of the
+//! body is binary data, as in [`triton_binary`].
 
 use bytes::Bytes;
 
 use crate::codec::error::DecodeError;
-use crate::codec::json_reader::Reader;
-use crate::codec::open_inference::{self, Tail};
+use crate::codec::json_reader::JsonReader;
+use crate::codec::open_inference::{self, BinaryTail};
 use crate::codec::triton_binary;
-use crate::codec::{Request, Schema};
+use crate::codec::{DecodedRequest, Schema};
 
-/// Of requests and replies: the bytes of the JSON, where binary data follows it.
+/// The header of requests and responses with the length of the JSON, if binary data follows it.
 pub const INFERENCE_HEADER_CONTENT_LENGTH: &str = "inference-header-content-length";
 
-/// The header as people write it.
-const SPELLED: &str = "Inference-Header-Content-Length";
+/// The header's name in messages.
+const HEADER_NAME: &str = "Inference-Header-Content-Length";
 
-/// What a body is taken for, in messages.
-const NAME: &str = "Open Inference Protocol";
+/// The protocol's name in messages.
+const PROTOCOL: &str = "Open Inference Protocol";
 
 /// Reads a request body. `json_bytes` is the header's value.
-pub fn decode(json_bytes: Option<&str>, body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub fn decode(json_bytes: Option<&str>, body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     if body.is_empty() {
-        return Err(DecodeError::malformed(NAME, "the body is empty"));
+        return Err(DecodeError::malformed(PROTOCOL, "the body is empty"));
     }
     let (json, mut tail) = match json_bytes {
-        None => (body.clone(), Tail::Needs("the header Inference-Header-Content-Length")),
+        None => (
+            body.clone(),
+            BinaryTail::Needs("the header Inference-Header-Content-Length"),
+        ),
         Some(given) => {
-            let size = triton_binary::json_size(SPELLED, given, body)
-                .map_err(|problem| DecodeError::malformed(NAME, problem))?;
-            (body.slice(..size), Tail::Bytes(body.slice(size..)))
+            let size = triton_binary::json_size(HEADER_NAME, given, body)
+                .map_err(|problem| DecodeError::malformed(PROTOCOL, problem))?;
+            (body.slice(..size), BinaryTail::Bytes(body.slice(size..)))
         }
     };
-    open_inference::decode(&mut Reader::new(NAME, &json)?, schema, &mut tail)
+    open_inference::decode(&mut JsonReader::new(PROTOCOL, &json)?, schema, &mut tail)
 }
 
 #[cfg(test)]

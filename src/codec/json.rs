@@ -1,19 +1,19 @@
 //! `application/json`: TF-Serving's row form and column form, and a bare array.
 //!
-//! | Request | Reply |
+//! | Request | Response |
 //! |---|---|
-//! | `{"instances": [row, ..]}`, a row being a value or an object by input name | `{"predictions": ..}` |
+//! | `{"instances": [row, ..]}`; a row is a value or an object by input name | `{"predictions": ..}` |
 //! | `{"inputs": tensor}` or `{"inputs": {"name": tensor, ..}}` | `{"outputs": ..}` |
-//! | `[..]`, as `instances`; without the array of rows it is one row | `{"predictions": ..}` |
+//! | `[..]`, like `instances`; an array that is not an array of rows is one row | `{"predictions": ..}` |
 //! | `{"inputs": [{"name": .., "shape": .., "datatype": .., "data": ..}, ..]}` | [`open_inference`] |
-//! | tables as pandas and MLflow write them, and one row by name (`json/frame.rs`) | `{"predictions": ..}` |
-//! | `{"predictions": ..}` and `{"outputs": ..}`: a reply as a request (`json/reply.rs`) | as the reply it was |
+//! | tables of pandas and MLflow, and one row by name (`json/frame.rs`) | `{"predictions": ..}` |
+//! | `{"predictions": ..}` or `{"outputs": ..}`: a response as a request (`json/reply.rs`) | the same form |
 //!
-//! Other keys of the document (`signature_name`, `configuration`) are passed over, as the protocols
-//! say. In row form several outputs become one object per row; when they have no rows in common,
-//! the reply has the column form instead, because dropping or repeating values would be worse.
-//! Floats that are no numbers are written as the bare tokens `NaN`, `Infinity` and `-Infinity`:
-//! TF-Serving's documented form, read by Python's `json` and by this module.
+//! The decoder skips other keys of the document (`signature_name`, `configuration`), as the
+//! protocols require. In row form, several outputs become one object per row. If they do not have
+//! the same number of rows, the response has the column form instead: dropping or repeating values
+//! would be worse. Non-finite floats are the bare tokens `NaN`, `Infinity` and `-Infinity`, which
+//! is TF-Serving's documented form. Python's `json` reads it, and so does this module.
 
 mod frame;
 mod reply;
@@ -21,24 +21,24 @@ mod reply;
 use bytes::Bytes;
 use jiter::Peek;
 
+use crate::codec::alloc;
 use crate::codec::by_record::ByRecord;
-use crate::codec::column::column;
-use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, excerpt, takes};
-use crate::codec::fit::Form;
-use crate::codec::json_reader::Reader;
-use crate::codec::open_inference::{self, Envelope, Tail};
-use crate::codec::room;
-use crate::codec::rows::{Rows, duplicate_input, is_binary_string, unknown_input};
-use crate::codec::schema::{FEATURES, Target};
-use crate::codec::values::{Output, json_bytes, write_key, write_row, write_value};
-use crate::codec::{Dialect, Documents, Format, ReplyPlan, Request, Schema};
+use crate::codec::column::column_builder;
+use crate::codec::error::{BoxedDecodeError, DecodeError, EncodeError, InputError, describe_inputs, excerpt};
+use crate::codec::fit::ShapeForm;
+use crate::codec::json_reader::JsonReader;
+use crate::codec::open_inference::{self, BinaryTail, Envelope};
+use crate::codec::rows::{InstanceRows, duplicate_input, is_binary_string, unknown_input};
+use crate::codec::schema::{FEATURES, NameTarget};
+use crate::codec::values::{NamedOutput, json_bytes, write_key, write_row, write_value};
+use crate::codec::{DecodedRequest, Dialect, Documents, Format, ReplyPlan, Schema};
 use crate::tensor::{Inputs, Records, Tensor};
 
 const FORMS: &str = "it must be an array of instances, an object with \"instances\" or \"inputs\", or one of the other forms \
                      in docs/formats.md";
 
-pub(super) fn decode(body: &Bytes, schema: &Schema, documents: Documents) -> Result<Request, DecodeError> {
-    let mut reader = Reader::new(Format::Json, body)?;
+pub(super) fn decode(body: &Bytes, schema: &Schema, documents: Documents) -> Result<DecodedRequest, DecodeError> {
+    let mut reader = JsonReader::new(Format::Json, body)?;
     let request = one(&mut reader, schema)?;
     if documents == Documents::Several && !reader.is_at_end() {
         return several(request, reader, schema);
@@ -47,8 +47,8 @@ pub(super) fn decode(body: &Bytes, schema: &Schema, documents: Documents) -> Res
     Ok(request)
 }
 
-/// Reads the documents that follow the one of `first`; each is answered by a document of its own.
-fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Request, DecodeError> {
+/// Reads the documents after the one of `first`. The response has one document for each.
+fn several(first: DecodedRequest, mut reader: JsonReader<'_>, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let mut requests = vec![first];
     while !reader.is_at_end() {
         requests.push(one(&mut reader, schema)?);
@@ -80,24 +80,24 @@ fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Re
         inputs.push(joined.ok_or_else(|| InputError::Value {
             name: excerpt(&spec.name),
             at: String::new(),
-            problem: "the documents of the body give it in different shapes; send one document at a time".to_owned(),
+            problem: "its shape differs between the documents of the body; send one document at a time".to_owned(),
         })?);
     }
-    // Each document has a value of its own, and a run has one for all of them.
+    // Each document has its own values, but one run takes a single value for all documents.
     let [first, others @ ..] = requests.as_slice() else {
         return Err(reader.malformed("it has no document").into());
     };
     let optional = &first.optional;
     let is_shared = |(position, _): &(usize, Tensor)| !signature.optional[*position].has_record_axis();
     if !optional.iter().all(is_shared) || others.iter().any(|other| other.optional != *optional) {
-        let problem = "several documents can only give the same optional inputs; send one document at a time";
+        let problem = "several documents must give the same optional inputs; send one document at a time";
         return Err(reader.malformed(problem).into());
     }
     let inputs = Inputs {
         tensors: inputs,
         optional: optional.clone(),
     };
-    Ok(Request::new(
+    Ok(DecodedRequest::new(
         inputs,
         ReplyPlan {
             dialect: Dialect::Documents(counts.clone()),
@@ -107,33 +107,33 @@ fn several(first: Request, mut reader: Reader<'_>, schema: &Schema) -> Result<Re
 }
 
 /// Reads one document.
-fn one<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, DecodeError> {
+fn one<'a>(reader: &mut JsonReader<'a>, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let first = reader.peek()?;
     Ok(if first == Peek::Object && !is_binary_string(reader, schema)? {
         document(reader, schema)?
     } else {
-        let (inputs, _) = instances(reader, first, schema, Form::Whole)?;
-        Request::new(inputs, ReplyPlan::new(Dialect::Rows))
+        let (inputs, _) = instances(reader, first, schema, ShapeForm::Whole)?;
+        DecodedRequest::new(inputs, ReplyPlan::new(Dialect::Rows))
     })
 }
 
-/// The members of a document beside `instances` and `inputs`, for documents with neither.
+/// The members of a document other than `instances` and `inputs`, for documents with neither.
 #[derive(Default)]
-struct Members<'a> {
-    named: Vec<(String, Reader<'a>)>,
+struct OtherMembers<'a> {
+    named: Vec<(String, JsonReader<'a>)>,
 }
 
-impl<'a> Members<'a> {
-    fn take(&mut self, name: &str) -> Option<Reader<'a>> {
+impl<'a> OtherMembers<'a> {
+    fn take(&mut self, name: &str) -> Option<JsonReader<'a>> {
         let position = self.named.iter().position(|(own, _)| own == name)?;
         Some(self.named.swap_remove(position).1)
     }
 }
 
-fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, DecodeError> {
+fn document<'a>(reader: &mut JsonReader<'a>, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let start = reader.clone();
     let mut envelope = Envelope::default();
-    let mut members = Members::default();
+    let mut members = OtherMembers::default();
     let mut given: Option<(Inputs, Option<ReplyPlan>)> = None;
     let mut key = reader.enter_object()?;
     while let Some(name) = key {
@@ -145,7 +145,7 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
                     if first != Peek::Array {
                         return Err(reader.malformed("\"instances\" must be an array").into());
                     }
-                    let (inputs, count) = instances(reader, first, schema, Form::Rows)?;
+                    let (inputs, count) = instances(reader, first, schema, ShapeForm::Rows)?;
                     given = Some((inputs, Some(ReplyPlan::counted(count))));
                 }
             }
@@ -154,7 +154,7 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
                     check_once(reader, given.is_some())?;
                     given = Some(if open_inference::begins(reader, schema)? {
                         (
-                            open_inference::inputs(reader, schema, &mut Tail::of_json(), false)?,
+                            open_inference::inputs(reader, schema, &mut BinaryTail::of_json(), false)?,
                             None,
                         )
                     } else {
@@ -180,37 +180,36 @@ fn document<'a>(reader: &mut Reader<'a>, schema: &Schema) -> Result<Request, Dec
     }
     match given {
         None => other_forms(start, members, envelope, schema),
-        Some((inputs, Some(reply))) => Ok(Request::new(inputs, reply)),
-        Some((inputs, None)) => Ok(Request::new(inputs, envelope.plan(schema.signature())?)),
+        Some((inputs, Some(reply))) => Ok(DecodedRequest::new(inputs, reply)),
+        Some((inputs, None)) => Ok(DecodedRequest::new(inputs, envelope.plan(schema.signature())?)),
     }
 }
 
-/// Most members of a document. A model has no more inputs and columns.
+/// Limit on the members of a document. No model has more inputs and columns.
 const MAX_MEMBERS: usize = 1 << 16;
 
-fn check_once(reader: &Reader<'_>, is_given: bool) -> Result<(), Fault> {
+fn check_once(reader: &JsonReader<'_>, is_given: bool) -> Result<(), BoxedDecodeError> {
     match is_given {
         true => Err(reader.malformed("it must have either \"instances\" or \"inputs\", once")),
         false => Ok(()),
     }
 }
 
-/// A document with neither `instances` nor `inputs`: names of the model's own, tables as pandas and
-/// MLflow write them, and the replies of a server like this one. `start` stands before the
-/// document.
+/// Reads a document with neither `instances` nor `inputs`: an object by the model's names, a table
+/// of pandas or MLflow, or a response of a server like this one. `start` is before the document.
 fn other_forms<'a>(
-    mut start: Reader<'a>,
-    mut members: Members<'a>,
+    mut start: JsonReader<'a>,
+    mut members: OtherMembers<'a>,
     mut envelope: Envelope<'a>,
     schema: &Schema,
-) -> Result<Request, DecodeError> {
-    let rows = |(inputs, count): (Inputs, usize)| Request::new(inputs, ReplyPlan::counted(count));
+) -> Result<DecodedRequest, DecodeError> {
+    let rows = |(inputs, count): (Inputs, usize)| DecodedRequest::new(inputs, ReplyPlan::counted(count));
     if let Some(mut split) = members.take("dataframe_split") {
         return frame::split(&mut split, schema).map(rows);
     }
     if let Some(mut records) = members.take("dataframe_records") {
         let first = records.peek()?;
-        return instances(&mut records, first, schema, Form::Rows).map(rows);
+        return instances(&mut records, first, schema, ShapeForm::Rows).map(rows);
     }
     if members.named.iter().any(|(name, _)| schema.find(name).is_some()) {
         return frame::by_name(start, &members.named, schema).map(rows);
@@ -222,7 +221,7 @@ fn other_forms<'a>(
     if let Some(mut data) = members.take("data") {
         let first = data.peek()?;
         if first == Peek::Object {
-            let mut instance = Rows::new(schema, start.remaining());
+            let mut instance = InstanceRows::new(schema, start.remaining());
             instance.read(&mut start, Peek::Object)?;
             return finish(instance, schema).map(rows);
         }
@@ -231,12 +230,12 @@ fn other_forms<'a>(
             None => Vec::new(),
         };
         if keys.is_empty() {
-            return instances(&mut data, first, schema, Form::Rows).map(rows);
+            return instances(&mut data, first, schema, ShapeForm::Rows).map(rows);
         }
         return frame::records_without(&mut data, &keys, schema).map(rows);
     }
     if members.named.iter().any(|(name, _)| name == FEATURES) {
-        let mut instance = Rows::new(schema, start.remaining());
+        let mut instance = InstanceRows::new(schema, start.remaining());
         instance.read(&mut start, Peek::Object)?;
         return finish(instance, schema).map(rows);
     }
@@ -245,11 +244,11 @@ fn other_forms<'a>(
     }
     if let Some(mut outputs) = envelope.take_outputs() {
         let inputs = if open_inference::begins(&outputs, schema)? {
-            open_inference::inputs(&mut outputs, schema, &mut Tail::of_json(), true)?
+            open_inference::inputs(&mut outputs, schema, &mut BinaryTail::of_json(), true)?
         } else {
             columns(&mut outputs, schema, true)?
         };
-        return Ok(Request::new(inputs, ReplyPlan::new(Dialect::Columns)));
+        return Ok(DecodedRequest::new(inputs, ReplyPlan::new(Dialect::Columns)));
     }
     if let Some(records) = frame::by_index(&members.named, schema)? {
         return Ok(rows(records));
@@ -257,19 +256,19 @@ fn other_forms<'a>(
     Err(start.malformed(FORMS).into())
 }
 
-/// Rows, one after the other, and how many there are. Those of a single input that are no objects
-/// are one nested array, read in one go.
+/// Reads rows, one after the other, and counts them. Rows of a single input that are not objects
+/// are one nested array, which is read at once.
 pub(super) fn instances(
-    reader: &mut Reader<'_>,
+    reader: &mut JsonReader<'_>,
     first: Peek,
     schema: &Schema,
-    form: Form,
+    form: ShapeForm,
 ) -> Result<(Inputs, usize), DecodeError> {
     if let Some(index) = schema.only_input()
         && !starts_with_object(reader, first, schema)?
     {
         let spec = &schema.signature().inputs[index];
-        let mut only = column(spec, reader.remaining());
+        let mut only = column_builder(spec, reader.remaining());
         only.read(reader, first, 0)?;
         let tensor = only.finish(form)?;
         let count = tensor.shape().first().copied().unwrap_or(1);
@@ -280,9 +279,9 @@ pub(super) fn instances(
     if first != Peek::Array {
         return Err(reader.malformed(FORMS).into());
     }
-    let mut rows = Rows::new(schema, reader.remaining());
+    let mut rows = InstanceRows::new(schema, reader.remaining());
     let mut ahead = reader.clone();
-    let is_one_row = form == Form::Whole
+    let is_one_row = form == ShapeForm::Whole
         && schema.only_input().is_none()
         && !matches!(ahead.enter_array()?, None | Some(Peek::Array | Peek::Object));
     if is_one_row {
@@ -297,14 +296,14 @@ pub(super) fn instances(
     finish(rows, schema)
 }
 
-/// The inputs of rows that are complete, and the number of rows.
-fn finish(rows: Rows<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
+/// The inputs of all rows, and the number of rows.
+fn finish(rows: InstanceRows<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let (inputs, count) = rows.finish()?;
     Ok((schema.complete(inputs, Some(count))?, count))
 }
 
-/// Whether an array's first element is an object by input name.
-fn starts_with_object(reader: &Reader<'_>, first: Peek, schema: &Schema) -> Result<bool, Fault> {
+/// Whether the first element of the array is an object by input name.
+fn starts_with_object(reader: &JsonReader<'_>, first: Peek, schema: &Schema) -> Result<bool, BoxedDecodeError> {
     if first != Peek::Array {
         return Ok(false);
     }
@@ -312,12 +311,13 @@ fn starts_with_object(reader: &Reader<'_>, first: Peek, schema: &Schema) -> Resu
     Ok(ahead.enter_array()? == Some(Peek::Object) && !is_binary_string(&ahead, schema)?)
 }
 
-/// Whole inputs by name, or that of the only input. Of a reply, only what the model takes is read.
-fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<Inputs, DecodeError> {
+/// Reads whole inputs by name, or the value of the only input. Skips the outputs of a response that
+/// are not inputs of the model.
+fn columns(reader: &mut JsonReader<'_>, schema: &Schema, is_reply: bool) -> Result<Inputs, DecodeError> {
     let first = reader.peek()?;
-    let mut tensors = schema.places();
+    let mut tensors = schema.empty_slots();
     if starts_with_object(reader, first, schema)? {
-        return Ok(instances(reader, first, schema, Form::Rows)?.0);
+        return Ok(instances(reader, first, schema, ShapeForm::Rows)?.0);
     }
     if first == Peek::Object && !is_binary_string(reader, schema)? {
         let start = reader.clone();
@@ -325,17 +325,17 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<I
         let mut key = reader.enter_object()?;
         while let Some(name) = key {
             let name = name.to_owned();
-            if let Some(Target::Column(_)) = schema.find(&name) {
+            if let Some(NameTarget::Column(_)) = schema.find(&name) {
                 *reader = start;
                 return frame::columns_of_inputs(reader, schema);
             }
-            // Of a reply, only what a request has to give.
-            let place = if is_reply {
+            // A response sets only the inputs that a request must set.
+            let slot = if is_reply {
                 schema.find_input(&name)
             } else {
-                schema.find_place(&name)
+                schema.find_slot(&name)
             };
-            match place {
+            match slot {
                 Some(index) => read_column(reader, schema, index, &mut tensors)?,
                 None if is_reply || schema.ignores_unknown() => members.push(reader.postpone()?),
                 None => return Err(unknown_input(schema.signature(), &name, String::new()).into()),
@@ -352,11 +352,11 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<I
     }
     let Some(index) = schema.only_input() else {
         if first == Peek::Array {
-            return Ok(instances(reader, first, schema, Form::Whole)?.0);
+            return Ok(instances(reader, first, schema, ShapeForm::Whole)?.0);
         }
         return Err(InputError::Unnamed {
             what: "\"inputs\" without names",
-            takes: takes(schema.signature()),
+            takes: describe_inputs(schema.signature()),
             instead: "give an object by input name",
         }
         .into());
@@ -366,7 +366,7 @@ fn columns(reader: &mut Reader<'_>, schema: &Schema, is_reply: bool) -> Result<I
 }
 
 fn read_column(
-    reader: &mut Reader<'_>,
+    reader: &mut JsonReader<'_>,
     schema: &Schema,
     index: usize,
     tensors: &mut [Option<Tensor>],
@@ -375,15 +375,15 @@ fn read_column(
         return Err(duplicate_input(schema.signature(), index, String::new()).into());
     }
     let first = reader.peek()?;
-    let mut column = column(schema.at_place(index), reader.remaining());
+    let mut column = column_builder(schema.input_at(index), reader.remaining());
     column.read(reader, first, 0)?;
-    tensors[index] = Some(column.finish(Form::Whole)?);
+    tensors[index] = Some(column.finish(ShapeForm::Whole)?);
     Ok(())
 }
 
-/// `{"predictions": [..]}`, an element for each record.
+/// Writes `{"predictions": [..]}` with an element for each record.
 pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(records.json_bytes().saturating_add(32))?;
+    let mut out = alloc::with_capacity(records.json_bytes().saturating_add(32))?;
     out.extend_from_slice(b"{\"predictions\":");
     match records.only_value() {
         Some(value) => write_value(value, &mut out),
@@ -402,11 +402,11 @@ pub(super) fn encode_records(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeEr
     Ok(out)
 }
 
-/// `{"predictions": [..]}` for each of several documents, which hold so many records each, and a
-/// line feed behind it.
+/// Writes `{"predictions": [..]}` and a line feed for each of several documents. `counts` are their
+/// numbers of records.
 pub(super) fn encode_documents(records: &ByRecord<'_>, counts: &[usize]) -> Result<Vec<u8>, EncodeError> {
     let overhead = counts.len().saturating_mul(32);
-    let mut out = room::for_all(records.json_bytes().saturating_add(overhead))?;
+    let mut out = alloc::with_capacity(records.json_bytes().saturating_add(overhead))?;
     let mut next = 0;
     for &count in counts {
         out.extend_from_slice(b"{\"predictions\":[");
@@ -422,9 +422,9 @@ pub(super) fn encode_documents(records: &ByRecord<'_>, counts: &[usize]) -> Resu
     Ok(out)
 }
 
-/// Whole outputs: the only one under `key`, several as columns.
-pub(super) fn encode_whole(key: &str, outputs: &[Output<'_>]) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(json_bytes(outputs).saturating_add(32))?;
+/// Writes whole outputs: a single one under `key`, several as columns.
+pub(super) fn encode_whole(key: &str, outputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, EncodeError> {
+    let mut out = alloc::with_capacity(json_bytes(outputs).saturating_add(32))?;
     match outputs {
         [only] => {
             out.push(b'{');
@@ -437,8 +437,8 @@ pub(super) fn encode_whole(key: &str, outputs: &[Output<'_>]) -> Result<Vec<u8>,
     Ok(out)
 }
 
-/// Row `row` of several outputs: an object by output name. `keys` are the names as JSON.
-pub(super) fn write_row_object(outputs: &[Output<'_>], keys: &[Vec<u8>], row: usize, out: &mut Vec<u8>) {
+/// Writes row `row` of several outputs as an object by output name. `keys` are the names as JSON.
+pub(super) fn write_row_object(outputs: &[NamedOutput<'_>], keys: &[Vec<u8>], row: usize, out: &mut Vec<u8>) {
     out.push(b'{');
     for (i, (output, key)) in outputs.iter().zip(keys).enumerate() {
         if i > 0 {
@@ -450,8 +450,8 @@ pub(super) fn write_row_object(outputs: &[Output<'_>], keys: &[Vec<u8>], row: us
     out.push(b'}');
 }
 
-/// An object of columns under the key `side`.
-pub(super) fn write_columns_of(side: &str, outputs: &[Output<'_>], out: &mut Vec<u8>) {
+/// Writes an object of columns under the key `side`.
+pub(super) fn write_columns_of(side: &str, outputs: &[NamedOutput<'_>], out: &mut Vec<u8>) {
     out.push(b'{');
     write_key(side, out);
     out.push(b'{');

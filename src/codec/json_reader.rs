@@ -1,13 +1,14 @@
-//! A pull reader of JSON: what is asked for is parsed where it stands, the rest is skipped or kept
-//! for later.
+//! A pull reader for JSON: the caller asks for each value, and may skip or postpone it.
 //!
-//! Thin over `jiter`, for three things that every JSON form here needs. A value whose type is not
-//! known yet (OIP `data` before `name`) is passed over and read later, because a reader is a
-//! position that can be cloned. Strings without escapes are windows of the body, not copies. And
-//! errors say where they are and stay small. Python's `NaN`, `Infinity` and `-Infinity` are
-//! numbers, as they are for TF-Serving and for `json.dumps`.
+//! The reader is a thin layer over `jiter` that adds three things for all JSON forms:
+//! - A value whose type is not known yet (OIP `data` before `name`) can be read later, because a
+//!   reader is a position that can be cloned.
+//! - Strings without escapes borrow the body.
+//! - Errors name their position and are short.
 //!
-//! What always holds: nothing here recurses, so no body is too deep for the stack.
+//! Python's `NaN`, `Infinity` and `-Infinity` are numbers, as in TF-Serving and `json.dumps`.
+//!
+//! Invariant: nothing here recurses, so a deeply nested body cannot overflow the stack.
 
 use std::ops::Range;
 
@@ -15,43 +16,43 @@ use bytes::Bytes;
 use jiter::{Jiter, JiterError, JiterErrorType, JsonErrorType, LinePosition, Peek};
 
 use crate::codec::decimal::{Decimal, scan};
-use crate::codec::error::{DecodeError, Fault};
+use crate::codec::error::{BoxedDecodeError, DecodeError};
 
 /// A position in a JSON text.
 #[derive(Clone)]
-pub(super) struct Reader<'a> {
-    document: Document<'a>,
+pub(super) struct JsonReader<'a> {
+    document: JsonSource<'a>,
     jiter: Jiter<'a>,
-    /// Where the parser's text starts in the document: it is set anew behind what
-    /// [`Reader::numbers`] reads.
+    /// The start of the parser's text in the document. It moves past the numbers that
+    /// [`JsonReader::numbers`] reads.
     origin: usize,
 }
 
-/// What positions are relative to.
+/// The text that positions refer to.
 #[derive(Clone, Copy)]
-struct Document<'a> {
-    /// What the text is taken for, in messages.
+struct JsonSource<'a> {
+    /// The name of the format in messages.
     format: &'static str,
     source: &'a Bytes,
-    /// Where `text` starts in `source`.
+    /// The start of `text` in `source`.
     start: usize,
     text: &'a str,
-    /// The line of the body that `text` is, where a body is several documents.
+    /// The line number of `text`, if each line of the body is a document.
     line: Option<usize>,
 }
 
-impl<'a> Reader<'a> {
-    /// Over a whole body.
+impl<'a> JsonReader<'a> {
+    /// Creates a reader of a whole body.
     pub fn new(format: impl Into<&'static str>, source: &'a Bytes) -> Result<Self, DecodeError> {
         let format = format.into();
         let text = utf8(format, source)?;
-        // Some editors and .NET put a byte order mark before UTF-8.
+        // Some editors and .NET write a byte order mark before UTF-8 text.
         let start = if text.starts_with('\u{feff}') {
             '\u{feff}'.len_utf8()
         } else {
             0
         };
-        Ok(Self::over(Document {
+        Ok(Self::over(JsonSource {
             format,
             source,
             start,
@@ -60,9 +61,10 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    /// Over line number `line` of a body: `text` is the part of `source` that starts at `start`.
+    /// Creates a reader of line number `line`. `text` is the part of `source` that starts at
+    /// `start`.
     pub fn line(format: impl Into<&'static str>, source: &'a Bytes, start: usize, text: &'a str, line: usize) -> Self {
-        Self::over(Document {
+        Self::over(JsonSource {
             format: format.into(),
             source,
             start,
@@ -71,7 +73,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn over(document: Document<'a>) -> Self {
+    fn over(document: JsonSource<'a>) -> Self {
         Self {
             document,
             jiter: parser(document.text),
@@ -79,7 +81,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Bytes that are not read yet: no more elements than this can follow.
+    /// The number of bytes that are not read yet, which bounds the number of elements.
     pub fn remaining(&self) -> usize {
         self.document.text.len() - self.position()
     }
@@ -88,43 +90,43 @@ impl<'a> Reader<'a> {
         self.document.line
     }
 
-    /// The first byte of the next value.
+    /// Peeks at the kind of the next value.
     #[inline]
-    pub fn peek(&mut self) -> Result<Peek, Fault> {
+    pub fn peek(&mut self) -> Result<Peek, BoxedDecodeError> {
         self.jiter.peek().map_err(|e| self.document.fault(&e, self.origin))
     }
 
-    /// Enters an array; its first value, if any.
+    /// Enters an array and peeks at its first value. `None` if the array is empty.
     #[inline]
-    pub fn enter_array(&mut self) -> Result<Option<Peek>, Fault> {
+    pub fn enter_array(&mut self) -> Result<Option<Peek>, BoxedDecodeError> {
         self.jiter
             .known_array()
             .map_err(|e| self.document.fault(&e, self.origin))
     }
 
-    /// The next value of the array, `None` at its end.
+    /// Peeks at the next value of the array. `None` at its end.
     #[inline]
-    pub fn next_value(&mut self) -> Result<Option<Peek>, Fault> {
+    pub fn next_value(&mut self) -> Result<Option<Peek>, BoxedDecodeError> {
         self.jiter
             .array_step()
             .map_err(|e| self.document.fault(&e, self.origin))
     }
 
-    /// Enters an object; its first key, if any. The value follows.
-    pub fn enter_object(&mut self) -> Result<Option<&str>, Fault> {
+    /// Enters an object and reads its first key. `None` if the object is empty. The value follows.
+    pub fn enter_object(&mut self) -> Result<Option<&str>, BoxedDecodeError> {
         let (document, origin) = (self.document, self.origin);
         self.jiter.known_object().map_err(|e| document.fault(&e, origin))
     }
 
-    /// The next key of the object, `None` at its end.
-    pub fn next_key(&mut self) -> Result<Option<&str>, Fault> {
+    /// Reads the next key of the object. `None` at its end.
+    pub fn next_key(&mut self) -> Result<Option<&str>, BoxedDecodeError> {
         let (document, origin) = (self.document, self.origin);
         self.jiter.next_key().map_err(|e| document.fault(&e, origin))
     }
 
-    /// The number that `peek` begins, as it is written.
+    /// Reads the number that starts with `peek`, as written.
     #[inline]
-    pub fn number(&mut self, peek: Peek) -> Result<&'a str, Fault> {
+    pub fn number(&mut self, peek: Peek) -> Result<&'a str, BoxedDecodeError> {
         let start = self.position();
         match self.jiter.known_number_bytes(peek) {
             Ok(_) => Ok(self.since(start)),
@@ -132,12 +134,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a number, or `in_array` all that follow with commas between them, for as long as they
-    /// are plain and `take` accepts them, and says how many there were. The reader then stands
-    /// behind the last one, as if each had been read by itself.
+    /// Reads a number, or with `in_array` a list of numbers separated by commas. It stops at the
+    /// first one that is not a plain decimal number or that `take` rejects. Returns their count and
+    /// leaves the reader after the last one, as if each had been read alone.
     ///
-    /// This is the loop that most of a request's time is spent in; see
-    /// [`decimal`](crate::codec::decimal).
+    /// Most of the decoding time is spent in this loop; see [`decimal`](crate::codec::decimal).
     #[inline]
     pub fn numbers(&mut self, in_array: bool, mut take: impl FnMut(&Decimal) -> bool) -> usize {
         let text = self.document.text.as_bytes();
@@ -162,22 +163,22 @@ impl<'a> Reader<'a> {
         count
     }
 
-    pub fn boolean(&mut self, peek: Peek) -> Result<bool, Fault> {
+    pub fn boolean(&mut self, peek: Peek) -> Result<bool, BoxedDecodeError> {
         self.jiter
             .known_bool(peek)
             .map_err(|e| self.document.fault(&e, self.origin))
     }
 
-    pub fn null(&mut self) -> Result<(), Fault> {
+    pub fn null(&mut self) -> Result<(), BoxedDecodeError> {
         self.jiter
             .known_null()
             .map_err(|e| self.document.fault(&e, self.origin))
     }
 
-    pub fn string(&mut self) -> Result<Text<'_>, Fault> {
+    pub fn string(&mut self) -> Result<JsonString<'_>, BoxedDecodeError> {
         let (document, origin) = (self.document, self.origin);
         let mut start = self.position() + 1;
-        // Looked up before the string is read, because the decoded text borrows the parser.
+        // The search precedes the read, because the decoded text borrows the parser.
         let mut end = start;
         let raw = &document.text.as_bytes()[start.min(document.text.len())..];
         let plain = raw
@@ -190,14 +191,14 @@ impl<'a> Reader<'a> {
             end += document.start;
         }
         let text = self.jiter.known_str().map_err(|e| document.fault(&e, origin))?;
-        Ok(Text {
+        Ok(JsonString {
             text,
             window: plain.map(|_| (document.source, start..end)),
         })
     }
 
-    /// Passes over the next value if it is null, which stands for a member that is not set.
-    pub fn skip_null(&mut self) -> Result<bool, Fault> {
+    /// Skips the next value if it is null, which stands for a member that is not set.
+    pub fn skip_null(&mut self) -> Result<bool, BoxedDecodeError> {
         let is_null = self.peek()? == Peek::Null;
         if is_null {
             self.null()?;
@@ -205,13 +206,13 @@ impl<'a> Reader<'a> {
         Ok(is_null)
     }
 
-    /// Passes over the next value.
-    pub fn skip(&mut self) -> Result<(), Fault> {
+    /// Skips the next value.
+    pub fn skip(&mut self) -> Result<(), BoxedDecodeError> {
         self.jiter.next_skip().map_err(|e| self.document.fault(&e, self.origin))
     }
 
-    /// Passes over the next value; the reader that is returned still stands before it.
-    pub fn postpone(&mut self) -> Result<Self, Fault> {
+    /// Skips the next value and returns a reader that can still read it.
+    pub fn postpone(&mut self) -> Result<Self, BoxedDecodeError> {
         let here = self.clone();
         self.skip()?;
         Ok(here)
@@ -222,8 +223,8 @@ impl<'a> Reader<'a> {
         self.document.text[self.position()..].trim_ascii_start().is_empty()
     }
 
-    /// Only white space may follow.
-    pub fn finish(&mut self) -> Result<(), Fault> {
+    /// Checks that only white space follows.
+    pub fn finish(&mut self) -> Result<(), BoxedDecodeError> {
         self.jiter.finish().map_err(|e| self.document.fault(&e, self.origin))
     }
 
@@ -231,14 +232,14 @@ impl<'a> Reader<'a> {
         self.origin + self.jiter.current_index()
     }
 
-    /// The text between a position and the current one.
+    /// The text from a position to the current one.
     pub fn since(&self, start: usize) -> &'a str {
         self.document.text.get(start..self.position()).unwrap_or_default()
     }
 
-    /// A document that is JSON but not what is understood here.
+    /// The error for a document that is valid JSON but has an unknown form.
     #[cold]
-    pub fn malformed(&self, problem: impl Into<String>) -> Fault {
+    pub fn malformed(&self, problem: impl Into<String>) -> BoxedDecodeError {
         let problem = problem.into();
         Box::new(DecodeError::malformed(
             self.document.format,
@@ -262,9 +263,9 @@ fn skip_white_space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-impl Document<'_> {
+impl JsonSource<'_> {
     #[cold]
-    fn fault(&self, error: &JiterError, origin: usize) -> Fault {
+    fn fault(&self, error: &JiterError, origin: usize) -> BoxedDecodeError {
         let LinePosition { line, column } = LinePosition::find(self.text.as_bytes(), origin + error.index);
         let line = self.line.unwrap_or(line);
         let what = match &error.error_type {
@@ -283,25 +284,25 @@ pub(super) fn too_deep() -> &'static str {
     "arrays and objects are nested too deep"
 }
 
-/// The body as text.
+/// Checks that the body is UTF-8.
 pub(super) fn utf8(format: impl Into<&'static str>, body: &[u8]) -> Result<&str, DecodeError> {
     std::str::from_utf8(body)
         .map_err(|e| DecodeError::malformed(format, format!("it is not UTF-8 at byte {}", e.valid_up_to())))
 }
 
 /// A JSON string, decoded.
-pub(super) struct Text<'r> {
+pub(super) struct JsonString<'r> {
     text: &'r str,
-    /// Where the body holds the same bytes.
+    /// The body and the range with the same bytes, for a string without escapes.
     window: Option<(&'r Bytes, Range<usize>)>,
 }
 
-impl Text<'_> {
+impl JsonString<'_> {
     pub fn as_str(&self) -> &str {
         self.text
     }
 
-    /// A window of the body, or a copy when the body holds the string with escapes.
+    /// Borrows the body, or copies the string if it has escapes in the body.
     pub fn to_bytes(&self) -> Bytes {
         match &self.window {
             Some((source, range)) => source.slice(range.clone()),
@@ -315,12 +316,12 @@ mod tests {
     use super::*;
     use crate::codec::Format;
 
-    fn reader(body: &Bytes) -> Reader<'_> {
-        Reader::new(Format::Json, body).unwrap()
+    fn reader(body: &Bytes) -> JsonReader<'_> {
+        JsonReader::new(Format::Json, body).unwrap()
     }
 
     #[test]
-    fn a_string_without_escapes_is_a_window_of_the_body_and_one_with_escapes_a_copy() {
+    fn a_string_borrows_the_body_unless_it_has_escapes() {
         let body = Bytes::from("\u{feff} [\"plain é\", \"esc\\u0061ped\", \"\"]");
         let mut reader = reader(&body);
         assert_eq!(reader.peek().unwrap(), Peek::Array);
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_postponed_value_is_read_from_where_it_stands() {
+    fn a_postponed_value_is_read_from_its_position() {
         let body = Bytes::from(r#"{"data": [1, [2, {"x": "]"}]], "after": 7}"#);
         let mut reader = reader(&body);
         reader.peek().unwrap();
@@ -354,20 +355,20 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_where_they_are() {
+    fn errors_name_their_position() {
         let body = Bytes::from("[1,\n  tru]");
         let mut whole = reader(&body);
         assert_eq!(
             whole.skip().unwrap_err().to_string(),
             "the body is not a valid application/json request: expected ident at line 2 column 6"
         );
-        let mut line = Reader::line(Format::JsonLines, &body, 0, "[1,", 12);
+        let mut line = JsonReader::line(Format::JsonLines, &body, 0, "[1,", 12);
         assert_eq!(
             line.skip().unwrap_err().to_string(),
             "the body is not a valid application/jsonlines request: EOF while parsing a value at line 12 column 3"
         );
         let latin1 = Bytes::from_static(b"[\"\xe9\"]");
-        let error = Reader::new(Format::Json, &latin1).err().unwrap();
+        let error = JsonReader::new(Format::Json, &latin1).err().unwrap();
         assert!(error.to_string().ends_with("it is not UTF-8 at byte 2"), "{error}");
     }
 }

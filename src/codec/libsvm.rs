@@ -1,36 +1,36 @@
-//! `text/libsvm` and `text/x-libsvm`: a row for each line, its values with their places (`1 0:17.99
+//! `text/libsvm` and `text/x-libsvm`: a row per line, each value with its index (`1 0:17.99
 //! 3:1001`).
 //!
-//! A label at the beginning of a line, `qid:` and what follows a `#` are passed over, as XGBoost's
-//! container does for requests. How many values a row has is the model's to say. Places count from
-//! 0, which is what that container reads by default; they count from 1 where the parameter `base=1`
-//! says so, or where no line has a place 0 and one has the place that only counting from 1 reaches.
-//! A place that a line leaves out is 0, as in a sparse matrix of SciPy, or with the parameter
-//! `absent=nan` a missing value, as in XGBoost's own.
+//! The decoder skips a label at the start of a line, `qid:`, and comments after `#`, as XGBoost's
+//! container does for requests. The model's signature gives the number of values in a row. Indices
+//! count from 0, the default of that container. They count from 1 with the parameter `base=1`, or
+//! if no line has index 0 and one has the index that exists only when counting from 1. An index
+//! that a line omits has the value 0, as in a sparse matrix of SciPy. With the parameter
+//! `absent=nan` it is a missing value, as in XGBoost's own matrices.
 //!
-//! What always holds: a few bytes claim at most a row of the model's width, and all rows are
+//! Invariants: a line claims at most one row of the model's width, and the size of all rows is
 //! bounded.
 
 use bytes::Bytes;
 
+use super::alloc;
 use super::bind::{product, row_shape};
-use super::element::{Kind, with_kind};
-use super::error::{DecodeError, InputError, excerpt, takes};
+use super::element::{ElementKind, with_kind};
+use super::error::{DecodeError, InputError, describe_inputs, excerpt};
 use super::fit::mismatch;
 use super::json_reader::utf8;
 use super::media_type::MediaType;
-use super::numbers::Number;
-use super::room;
+use super::numbers::AnyNumber;
 use super::schema::Schema;
 use super::sparse::{MAX_DENSE_BYTES, dense_bytes, too_large};
-use super::{Format, ReplyPlan, Request};
+use super::{DecodedRequest, Format, ReplyPlan};
 use crate::tensor::{DataType, InputSpec, Tensor};
 
 fn malformed(problem: impl Into<String>) -> DecodeError {
     DecodeError::malformed(Format::LibSvm, problem)
 }
 
-pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let text = utf8(Format::LibSvm, body)?;
     let base = match media_type.parameter("base") {
         None => None,
@@ -39,19 +39,19 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) 
         Some(_) => return Err(malformed("its parameter base must be 0 or 1")),
     };
     let absent = match media_type.parameter("absent") {
-        None | Some("0") => Number::Int(0),
-        Some(value) if value.eq_ignore_ascii_case("nan") => Number::Float(f64::NAN),
+        None | Some("0") => AnyNumber::Int(0),
+        Some(value) if value.eq_ignore_ascii_case("nan") => AnyNumber::Float(f64::NAN),
         Some(_) => return Err(malformed("its parameter absent must be 0 or nan")),
     };
     let unnamed = || InputError::Unnamed {
         what: "a LIBSVM row",
-        takes: takes(schema.signature()),
+        takes: describe_inputs(schema.signature()),
         instead: "send application/json with the inputs by name",
     };
     let input = schema.only_input().ok_or_else(unnamed)?;
     let spec = &schema.signature().inputs[input];
     let row = row_shape(spec).ok_or_else(|| {
-        let problem = "LIBSVM leaves places out, and the model does not say how many there are; send CSV or JSON";
+        let problem = "LIBSVM omits indices, and the model does not say how many there are; send CSV or JSON";
         schema.layout_error(problem.to_owned())
     })?;
     let width = product(&row).ok_or_else(|| too_large("a row"))?;
@@ -64,16 +64,16 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) 
         None => base_of(&lines, width)?,
     };
     let tensor = tensor(spec, &row, &lines, base, absent)?;
-    let mut inputs = schema.places();
+    let mut inputs = schema.empty_slots();
     inputs[input] = Some(tensor);
     let count = lines.len();
-    Ok(Request::new(
+    Ok(DecodedRequest::new(
         schema.complete(inputs, Some(count))?,
         ReplyPlan::counted(count),
     ))
 }
 
-/// The lines that hold a row, without what is a comment.
+/// The lines with a row, without comments.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.lines()
@@ -81,39 +81,45 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
         .filter(|line| !line.is_empty())
 }
 
-/// The places of a line and their values. The first cell may be a label.
+/// The indices of a line and their values. The first cell may be a label.
 fn cells(line: &str, row: usize) -> impl Iterator<Item = Result<(u64, &str), DecodeError>> {
     let cells = line.split_ascii_whitespace().enumerate();
     cells.filter_map(move |(position, cell)| {
-        let Some((place, value)) = cell.split_once(':') else {
-            let label = (position > 0).then(|| malformed(format!("row {row}: {} is not place:value", excerpt(cell))));
+        let Some((index, value)) = cell.split_once(':') else {
+            let label = (position > 0).then(|| malformed(format!("row {row}: {} is not index:value", excerpt(cell))));
             return label.map(Err);
         };
-        if place == "qid" {
+        if index == "qid" {
             return None;
         }
-        let number = place
+        let number = index
             .parse()
-            .map_err(|_| malformed(format!("row {row}: {} is not a place", excerpt(place))));
+            .map_err(|_| malformed(format!("row {row}: {} is not an index", excerpt(index))));
         Some(number.map(|number| (number, value)))
     })
 }
 
-/// The number that the places of all lines count from: 0 or 1.
+/// Detects the first index of all lines: 0 or 1.
 fn base_of(lines: &[&str], width: usize) -> Result<u64, DecodeError> {
     let (mut has_zero, mut most) = (false, 0);
     for (row, line) in lines.iter().enumerate() {
         for cell in cells(line, row + 1) {
-            let (place, _) = cell?;
-            has_zero |= place == 0;
-            most = most.max(place);
+            let (index, _) = cell?;
+            has_zero |= index == 0;
+            most = most.max(index);
         }
     }
     Ok(u64::from(!has_zero && most == width as u64))
 }
 
-fn tensor(spec: &InputSpec, row: &[usize], lines: &[&str], base: u64, absent: Number) -> Result<Tensor, DecodeError> {
-    let width = product(row).ok_or_else(|| too_large("a row"))?;
+fn tensor(
+    spec: &InputSpec,
+    row_dims: &[usize],
+    lines: &[&str],
+    base: u64,
+    absent: AnyNumber,
+) -> Result<Tensor, DecodeError> {
+    let width = product(row_dims).ok_or_else(|| too_large("a row"))?;
     let bytes = dense_bytes([lines.len(), width], spec.data_type);
     if spec.data_type == DataType::String {
         return Err(mismatch(spec, "numbers").into());
@@ -125,41 +131,41 @@ fn tensor(spec: &InputSpec, row: &[usize], lines: &[&str], base: u64, absent: Nu
         let absent = K::from_number(absent).map_err(|problem| InputError::Value {
             name: excerpt(&spec.name),
             at: String::new(),
-            problem: problem.describe("a place that is left out", spec.data_type),
+            problem: problem.describe("an omitted index", spec.data_type),
         })?;
-        let mut items = room::for_all(lines.len() * width)?;
+        let mut items = alloc::with_capacity(lines.len() * width)?;
         items.resize(lines.len() * width, absent);
-        let mut seen: Vec<bool> = room::for_all(width)?;
-        for (index, line) in lines.iter().enumerate() {
+        let mut seen: Vec<bool> = alloc::with_capacity(width)?;
+        for (row, line) in lines.iter().enumerate() {
             seen.clear();
             seen.resize(width, false);
-            for cell in cells(line, index + 1) {
-                let (place, value) = cell?;
-                let at = place.checked_sub(base).and_then(|place| usize::try_from(place).ok()).filter(|&at| at < width);
+            for cell in cells(line, row + 1) {
+                let (index, value) = cell?;
+                let at = index.checked_sub(base).and_then(|index| usize::try_from(index).ok()).filter(|&at| at < width);
                 let Some(at) = at else {
                     return Err(malformed(format!(
-                        "row {}: place {place} is outside of {base} to {}, the places of {width} values",
-                        index + 1,
+                        "row {}: index {index} is outside {base} to {}, the indices of {width} values",
+                        row + 1,
                         base + (width as u64).saturating_sub(1)
                     )));
                 };
                 if std::mem::replace(&mut seen[at], true) {
-                    return Err(malformed(format!("row {}: place {place} is given twice", index + 1)));
+                    return Err(malformed(format!("row {}: index {index} is given twice", row + 1)));
                 }
-                items[index * width + at] = K::from_cell(value).map_err(|problem| InputError::Value {
+                items[row * width + at] = K::from_cell(value).map_err(|problem| InputError::Value {
                     name: excerpt(&spec.name),
-                    at: format!(" at row {} place {place}", index + 1),
+                    at: format!(" at row {} index {index}", row + 1),
                     problem: problem.describe(&excerpt(value), spec.data_type),
                 })?;
             }
         }
-        let shape = std::iter::once(lines.len()).chain(row.iter().copied()).collect();
+        let shape = std::iter::once(lines.len()).chain(row_dims.iter().copied()).collect();
         K::tensor(shape, items).map_err(|error| super::column::wrong_size(spec, &error).into())
     })
 }
 
-/// Bytes that all rows take when none of their values is left out.
-pub(super) fn weight(body: &Bytes, schema: &Schema) -> Option<usize> {
+/// The bytes of all rows once they are dense.
+pub(super) fn decoded_bytes(body: &Bytes, schema: &Schema) -> Option<usize> {
     let spec = &schema.signature().inputs[schema.only_input()?];
     let rows = body.iter().filter(|&&byte| byte == b'\n').count() + 1;
     dense_bytes([rows, product(&row_shape(spec)?)?], spec.data_type)
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_read_whatever_their_places_count_from() {
+    fn indices_count_from_0_or_from_1() {
         let expected = [tensor(&[2, 3], &[1.5f32, 0., 2., 0., 0., 3.])];
         for (content_type, body) in [
             ("text/libsvm", "0:1.5 2:2\n2:3\n"),
@@ -197,7 +203,7 @@ mod tests {
         let missing = &read("text/libsvm; absent=nan", "0:1\n", &three()).unwrap()[0];
         let values = missing.as_slice::<f32>().unwrap();
         assert!(values[0] == 1.0 && values[1].is_nan() && values[2].is_nan());
-        // No place 0 and none that only counting from 1 reaches.
+        // Without index 0 and without the index that exists only when counting from 1.
         assert_eq!(
             read("text/libsvm", "1:1\n", &three()).unwrap(),
             [tensor(&[1, 3], &[0f32, 1., 0.])]
@@ -205,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_row_is_refused_by_its_place() {
+    fn refuses_malformed_rows_and_names_the_index() {
         let table = [
-            ("text/libsvm", "0:1 3:2\n", "place 3 is outside of 0 to 2"),
-            ("text/libsvm", "0:1 0:2\n", "place 0 is given twice"),
-            ("text/libsvm", "1 a:2\n", "\"a\" is not a place"),
-            ("text/libsvm", "1 0:1 2\n", "\"2\" is not place:value"),
-            ("text/libsvm", "0:x\n", "at row 1 place 0: \"x\" is not a number"),
-            ("text/libsvm", "99999999999999999999:1", "is not a place"),
+            ("text/libsvm", "0:1 3:2\n", "index 3 is outside 0 to 2"),
+            ("text/libsvm", "0:1 0:2\n", "index 0 is given twice"),
+            ("text/libsvm", "1 a:2\n", "\"a\" is not an index"),
+            ("text/libsvm", "1 0:1 2\n", "\"2\" is not index:value"),
+            ("text/libsvm", "0:x\n", "at row 1 index 0: \"x\" is not a number"),
+            ("text/libsvm", "99999999999999999999:1", "is not an index"),
             ("text/libsvm", " \n", "it has no rows"),
             ("text/libsvm; base=2", "0:1", "base must be 0 or 1"),
             ("text/libsvm; absent=1", "0:1", "absent must be 0 or nan"),

@@ -1,10 +1,12 @@
 //! `Content-Type` and `Accept` (CT-1, CT-2, MC-6).
 //!
-//! Types are matched by type and subtype alone, in any case: a container of a pipeline passes on
-//! what the one before answered, parameters included (MC-6). A parameter is looked at only where it
-//! changes the meaning of the body: `charset`, and `json-header-size` of the Triton type. What
-//! always holds: a header of any bytes is either understood or refused, and neither a parameter nor
-//! an `Accept` element that makes no sense takes another one down with it.
+//! Media types match by type and subtype alone, in any case: a pipeline passes on the content type
+//! of the previous container, including its parameters (MC-6). Each format reads only the
+//! parameters that change the meaning of the body, such as `charset`, or `json-header-size` of the
+//! Triton type.
+//!
+//! Invariants: any header value is either parsed or refused. An invalid parameter or `Accept`
+//! element does not affect the others.
 
 use std::borrow::Cow;
 
@@ -31,8 +33,8 @@ impl<'a> MediaType<'a> {
                 continue;
             };
             let value = value.trim_start();
-            // What is neither a token nor a quoted string is no known value of anything, but still
-            // a value.
+            // A value that is neither a token nor a quoted string, such as `shape=[2,3]`, is kept
+            // as written. The reader of the parameter decides.
             let value = unquote(value).unwrap_or(Cow::Borrowed(value));
             parameters.push((name.trim_end().to_ascii_lowercase(), value));
         }
@@ -42,7 +44,7 @@ impl<'a> MediaType<'a> {
         })
     }
 
-    /// The value of a parameter, the first one when it is repeated.
+    /// The value of a parameter; the first one if it is repeated.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters
             .iter()
@@ -59,8 +61,9 @@ pub(super) struct Range {
     pub sub: String,
     /// The `q` value in thousandths; 0 means "not this".
     pub quality: u16,
-    /// Those parameters that say what the reply is to hold.
+    /// The parameter that names the output to return.
     pub output: Option<String>,
+    /// The parameter that selects the form of the response.
     pub form: Option<String>,
 }
 
@@ -68,7 +71,7 @@ impl Range {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = split_unquoted(text, b';');
         let range = parts.next()?.trim();
-        // A bare `*` is what Java's own client sends.
+        // Java's own client sends a bare `*`.
         let (main, sub) = if range == "*" {
             ("*", "*")
         } else {
@@ -117,15 +120,15 @@ impl Range {
     }
 }
 
-/// The elements of `Accept`, the most wanted first; equally wanted ones in the order they were
-/// written.
+/// Parses the elements of `Accept`, sorted by descending quality. Elements of equal quality keep
+/// their order.
 pub(super) fn accept_ranges(accept: &str) -> Vec<Range> {
     let mut ranges: Vec<Range> = split_unquoted(accept, b',').filter_map(Range::parse).collect();
     ranges.sort_by_key(|range| std::cmp::Reverse(range.quality));
     ranges
 }
 
-/// A quality that is no number between 0 and 1 is no statement about quality.
+/// Parses a quality in thousandths. Anything but a number from 0 to 1 counts as 1.
 fn thousandths(text: &str) -> u16 {
     match text.parse::<f32>() {
         Ok(q) if (0.0..=1.0).contains(&q) => (q * 1000.0).round() as u16,
@@ -165,7 +168,7 @@ fn split_unquoted(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The value of a token or a quoted string.
+/// The value of a token or a quoted string. `None` if `value` is neither.
 fn unquote(value: &str) -> Option<Cow<'_, str>> {
     let Some(inner) = value.strip_prefix('"') else {
         return is_token(value).then_some(Cow::Borrowed(value));

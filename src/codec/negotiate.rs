@@ -1,22 +1,23 @@
-//! The format of a reply, chosen before the model runs.
+//! Chooses the format of the response before the model runs.
 
-use super::error::{EncodeError, excerpt, gives};
+use super::error::{EncodeError, describe_outputs, excerpt};
 use super::media_type::{Range, accept_ranges};
 use super::{Format, ReplyPlan};
 use crate::tensor::Signature;
 
-/// Chooses the format of the reply (CT-2): the most wanted type of `Accept` that exists and that
-/// can carry the outputs.
+/// Chooses the format of the response (CT-2): the type in `Accept` with the highest quality that
+/// exists and can hold the outputs.
 ///
-/// Without `Accept`, and for `*/*`, it is `default`, except that a request of the Open Inference
-/// Protocol is answered in that protocol. `type/*` is the default too when that is of this type,
-/// else the first format that is. Where a wildcard leaves the choice and the default cannot carry
-/// the outputs, JSON does. A type that exists but cannot carry the outputs is only an error when
-/// nothing else in `Accept` does better; so is having nothing in common (406).
+/// Without `Accept`, and for `*/*`, the format is `default`, except that a request of the Open
+/// Inference Protocol gets a response in that protocol. For `type/*` it is the default if that has
+/// this type, else the first format that has. If a wildcard leaves the choice and the default
+/// cannot hold the outputs, the format is JSON. The result is an error (406) only if no element of
+/// `Accept` is possible: because the type does not exist, or cannot hold the outputs.
 ///
-/// Returns the plan as well: the parameter `output` of a media type leaves it at one output,
-/// `form=score` asks for the form of SageMaker's built-in algorithms, and a format that holds one
-/// array leaves it at the first output, as scikit-learn's container answers predictions.
+/// Also returns the plan, which the element of `Accept` may change. The parameter `output`
+/// restricts it to one output. `form=score` selects the form of SageMaker's built-in algorithms. A
+/// format that holds one array restricts it to the first output: scikit-learn's container returns
+/// the predictions, which come first.
 pub fn negotiate(
     accept: Option<&str>,
     default: Format,
@@ -46,7 +47,7 @@ pub fn negotiate(
     }))
 }
 
-/// The plan of a reply in a format, as an element of `Accept` wants it.
+/// The plan of a response in `format`, with the changes that an element of `Accept` requests.
 fn wanted(range: &Range, format: Format, plan: &ReplyPlan, signature: &Signature) -> Result<ReplyPlan, EncodeError> {
     let mut wanted = plan.clone();
     if let Some(name) = &range.output {
@@ -54,18 +55,18 @@ fn wanted(range: &Range, format: Format, plan: &ReplyPlan, signature: &Signature
         let index = position.ok_or_else(|| EncodeError::CannotCarry {
             format,
             problem: format!(
-                "the model has no output {}; it gives {}",
+                "the model has no output {}; it returns {}",
                 excerpt(name),
-                gives(signature)
+                describe_outputs(signature)
             ),
         })?;
-        wanted.leave(&[index]);
+        wanted.keep_only(&[index]);
     } else if matches!(format, Format::Npy | Format::Octets) && Format::from_essence(&range.essence()) == Some(format) {
         let first = match wanted.outputs() {
             None => (!signature.outputs.is_empty()).then_some(0),
             Some(outputs) => outputs.first().copied(),
         };
-        wanted.leave(&Vec::from_iter(first));
+        wanted.keep_only(&Vec::from_iter(first));
     }
     match range.form.as_deref() {
         None => {}
@@ -83,7 +84,7 @@ fn wanted(range: &Range, format: Format, plan: &ReplyPlan, signature: &Signature
     Ok(wanted)
 }
 
-/// The formats that an element of `Accept` asks for, the best first.
+/// The formats that an element of `Accept` allows, the best first.
 fn candidates(range: &Range, implied: Format) -> impl Iterator<Item = Format> {
     let wildcard: &[Format] = match (range.main.as_str(), range.sub.as_str()) {
         ("*", _) => &[Format::Json],
@@ -99,7 +100,7 @@ fn candidates(range: &Range, implied: Format) -> impl Iterator<Item = Format> {
     named.into_iter().chain(offered)
 }
 
-/// Whether `Accept` says "not this": the most specific element about the format has `q=0`.
+/// Whether `Accept` excludes the format: the most specific element that matches it has `q=0`.
 fn is_excluded(format: Format, ranges: &[Range]) -> bool {
     let about = ranges.iter().filter(|range| range.matches(format.media_type()));
     about

@@ -1,12 +1,12 @@
-//! `application/x-npy`: what `numpy.save` writes, versions 1 to 3 in, version 1.0 out.
+//! `application/x-npy`: files of `numpy.save`. Reads versions 1 to 3 and writes version 1.0.
 //!
-//! NumPy's default types are `float64` and `int64`, models mostly take `float32`, so numbers are
-//! converted to the model's type under the rules of [`numbers`](crate::codec::numbers): rounding is
-//! fine, another value is not. An array that already has the model's type is not copied. NumPy has
-//! no bfloat16: models that take it are given any other float, and what they give is sent as
-//! `float32`, which holds every bfloat16. Strings go out as `U` (padded with NUL to the longest, as
-//! NumPy has them), or as `S` when one is not UTF-8. Object arrays are pickles, which are programs:
-//! they are refused.
+//! NumPy's default types are `float64` and `int64`, but most models take `float32`. So numbers are
+//! converted to the model's type under the rules of [`numbers`](crate::codec::numbers): rounding
+//! is allowed, any other change of the value is an error. An array that already has the model's
+//! type is not copied. NumPy has no bfloat16: inputs of that type accept any other float, and
+//! outputs are written as `float32`, which holds every bfloat16. Strings are written as `U`,
+//! padded with NUL to the longest as in NumPy, or as `S` if one is not UTF-8. Object arrays are
+//! refused: they are pickles, which can run code.
 
 mod header;
 mod write;
@@ -14,23 +14,23 @@ mod write;
 use bytes::Bytes;
 use half::f16;
 
-use self::header::Header;
+use self::header::NpyHeader;
 pub(super) use self::write::encode;
-use crate::codec::bind::{Array, Given, bind};
+use crate::codec::alloc::{self, NoMemory};
+use crate::codec::bind::{Array, RequestArray, bind};
 use crate::codec::column::wrong_size;
-use crate::codec::element::{Kind, with_kind};
+use crate::codec::element::{ElementKind, with_kind};
 use crate::codec::error::{DecodeError, InputError, clipped, excerpt};
 use crate::codec::fit::mismatch;
-use crate::codec::numbers::{MAX_STRINGS, Number, Numeric, Problem};
-use crate::codec::room::{self, NoMemory};
-use crate::codec::{Dialect, Format, ReplyPlan, Request, Schema};
+use crate::codec::numbers::{AnyNumber, MAX_STRINGS, Numeric, ValueProblem};
+use crate::codec::{DecodedRequest, Dialect, Format, ReplyPlan, Schema};
 use crate::tensor::{DataType, InputSpec, Shape, Tensor, element_count};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// Bytes of a character in a `U` array.
+/// The number of bytes of a character in a `U` array.
 const CHARACTER_BYTES: usize = 4;
 
-/// What a NumPy type string says.
+/// A parsed NumPy type string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Descr {
     stored: Storage,
@@ -41,14 +41,14 @@ struct Descr {
 enum Storage {
     /// Never `Bf16` or `String`, which NumPy does not have.
     Fixed(DataType),
-    /// UTF-32, this many characters each.
+    /// UTF-32 strings of this many characters.
     Unicode(usize),
-    /// This many bytes each.
+    /// Strings of this many bytes.
     Bytes(usize),
 }
 
 impl Descr {
-    /// `<f8`, `|b1`, `<U12`. Without a byte order it is the machine's, as `=` says.
+    /// Parses `<f8`, `|b1` or `<U12`. Without a byte order, it is the machine's, as with `=`.
     fn parse(text: &str) -> Option<Self> {
         let (order, name) = match text.as_bytes().first()? {
             b'<' | b'>' | b'|' | b'=' => text.split_at(1),
@@ -70,7 +70,7 @@ impl Descr {
             _ => {
                 let length = |digits: &str| {
                     let digits = digits.bytes().all(|b| b.is_ascii_digit()).then_some(digits)?;
-                    // Strings of no size would let a few bytes claim any number of them.
+                    // With strings of size 0, a few bytes could claim any number of them.
                     digits.parse().ok().filter(|&length| length > 0)
                 };
                 match name.split_at_checked(1)? {
@@ -86,7 +86,7 @@ impl Descr {
         })
     }
 
-    /// Bytes of one element.
+    /// The number of bytes of one element.
     fn size(self) -> Option<usize> {
         match self.stored {
             Storage::Fixed(data_type) => data_type.size(),
@@ -103,29 +103,29 @@ impl Descr {
     }
 }
 
-pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
-    let stored = Stored::parse(body).map_err(|problem| DecodeError::malformed(Format::Npy, problem))?;
-    let given = Given {
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
+    let stored = StoredArray::parse(body).map_err(|problem| DecodeError::malformed(Format::Npy, problem))?;
+    let given = RequestArray {
         name: None,
         array: Array::Stored(stored),
     };
     let inputs = bind(vec![given], schema, "an NPY array")?;
-    Ok(Request::new(inputs, ReplyPlan::new(Dialect::Rows)))
+    Ok(DecodedRequest::new(inputs, ReplyPlan::new(Dialect::Rows)))
 }
 
 /// An array as NumPy stores it.
-pub(super) struct Stored {
+pub(super) struct StoredArray {
     descr: Descr,
-    header: Header,
-    /// The data, which has the length that the header says.
+    header: NpyHeader,
+    /// The data. Its length is the one in the header.
     data: Bytes,
 }
 
-impl Stored {
-    /// Reads what `numpy.save` wrote.
+impl StoredArray {
+    /// Parses a file of `numpy.save`.
     pub fn parse(file: &Bytes) -> Result<Self, String> {
         let (header, data_start) = split_header(file)?;
-        let header = Header::parse(header)?;
+        let header = NpyHeader::parse(header)?;
         let descr = Descr::parse(&header.descr).ok_or_else(|| unsupported(&header.descr))?;
         let data = file.slice(data_start..);
         let count = element_count(&header.shape);
@@ -134,7 +134,7 @@ impl Stored {
             .and_then(|(count, size)| count.checked_mul(size));
         if size != Some(data.len()) {
             return Err(format!(
-                "an array of {} and shape {} is announced, but {} bytes of data follow",
+                "the header declares an array of {} and shape {}, but {} bytes of data follow",
                 excerpt(&header.descr),
                 clipped(Shape(&header.shape), 120),
                 data.len()
@@ -143,8 +143,8 @@ impl Stored {
         Ok(Self { descr, header, data })
     }
 
-    /// An array of little-endian numbers, row by row. `None` when the bytes are not as many, or
-    /// NumPy has no such numbers.
+    /// Creates an array of little-endian numbers in row-major order. `None` if the length of `data`
+    /// is wrong, or NumPy has no such type.
     pub fn plain(data_type: DataType, shape: Vec<usize>, data: Bytes) -> Option<Self> {
         let size = data_type.size().filter(|_| data_type != DataType::Bf16)?;
         let bytes = element_count(&shape)?.checked_mul(size)?;
@@ -154,7 +154,7 @@ impl Stored {
         };
         (bytes == data.len()).then(|| Self {
             descr,
-            header: Header {
+            header: NpyHeader {
                 descr: String::new(),
                 fortran_order: false,
                 shape,
@@ -167,7 +167,7 @@ impl Stored {
         &self.header.shape
     }
 
-    /// Elements in the array.
+    /// The number of elements in the array.
     pub fn len(&self) -> usize {
         element_count(&self.header.shape).unwrap_or(0)
     }
@@ -176,17 +176,18 @@ impl Stored {
         self.descr.data_type()
     }
 
-    /// The array's type, for messages.
+    /// The array's type and shape, for messages.
     pub fn given(&self) -> String {
         format!("{}{}", self.data_type(), clipped(Shape(&self.header.shape), 80))
     }
 
-    /// The elements in row-major order and of the type of `spec`, under the array's own shape.
+    /// Converts the elements to the type of `spec`, in row-major order. Keeps the array's shape.
     pub fn tensor(&self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
         tensor(spec, self.descr, &self.header, self.data.clone())
     }
 
-    /// Returns the elements like [`Self::tensor`], for values that have no shape of their own.
+    /// Converts the elements like [`Self::tensor`]; strings are an error. For the values of a
+    /// sparse matrix.
     pub fn flat(&self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
         if self.data_type() == DataType::String {
             return Err(mismatch(spec, self.given()).into());
@@ -194,7 +195,7 @@ impl Stored {
         self.tensor(spec)
     }
 
-    /// The elements as whole numbers that are not negative: places, sizes.
+    /// Converts the elements to unsigned integers: indices and sizes.
     pub fn indices(&self) -> Result<Vec<u64>, String> {
         let spec = InputSpec {
             name: String::new(),
@@ -208,7 +209,7 @@ impl Stored {
             )
         };
         if !whole(self.data_type()) {
-            return Err(format!("it has {}, whole numbers are needed", self.given()));
+            return Err(format!("it has {}, but whole numbers are required", self.given()));
         }
         let tensor = self.tensor(&spec).map_err(|error| match error {
             DecodeError::Input(InputError::Value { at, problem, .. }) => format!("a value{at}: {problem}"),
@@ -217,7 +218,7 @@ impl Stored {
         Ok(tensor.as_slice::<u64>().map(<[u64]>::to_vec).unwrap_or_default())
     }
 
-    /// The only element, when it is text.
+    /// The only element, if it is a string.
     pub fn text(&self) -> Option<String> {
         let spec = InputSpec {
             name: String::new(),
@@ -233,7 +234,7 @@ impl Stored {
     }
 }
 
-/// The header's text and where the data starts.
+/// Splits off the header's text. Also returns the start of the data.
 fn split_header(body: &[u8]) -> Result<(&[u8], usize), String> {
     let short = || "it ends before its header does".to_owned();
     let rest = body.strip_prefix(MAGIC).ok_or("it does not begin with \\x93NUMPY")?;
@@ -265,11 +266,11 @@ fn unsupported(descr: &str) -> String {
     }
 }
 
-/// The elements in row-major order and of the model's type, under the header's shape.
-fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Result<Tensor, DecodeError> {
+/// Converts the elements to the model's type, in row-major order, with the header's shape.
+fn tensor(spec: &InputSpec, descr: Descr, header: &NpyHeader, data: Bytes) -> Result<Tensor, DecodeError> {
     let is_text = matches!(descr.stored, Storage::Unicode(_) | Storage::Bytes(_));
     if is_text && element_count(&header.shape).is_none_or(|count| count > MAX_STRINGS) {
-        let problem = Problem::TooManyStrings.describe("", DataType::String);
+        let problem = ValueProblem::TooManyStrings.describe("", DataType::String);
         return Err(value_error(spec, MAX_STRINGS, header, problem).into());
     }
     let stored = match descr.stored {
@@ -296,7 +297,7 @@ fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Resul
     if stored == DataType::Bool
         && let Some(at) = data.iter().position(|&byte| byte > 1)
     {
-        let problem = Problem::NotABoolean.describe(&data[at].to_string(), stored);
+        let problem = ValueProblem::NotABoolean.describe(&data[at].to_string(), stored);
         return Err(value_error(spec, at, header, problem).into());
     }
     let row_major = !header.fortran_order || header.shape.len() < 2;
@@ -318,17 +319,17 @@ fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Resul
             DataType::U16 => convert::<u16, K>(&data, descr.big_endian),
             DataType::U32 => convert::<u32, K>(&data, descr.big_endian),
             DataType::U64 => convert::<u64, K>(&data, descr.big_endian),
-            // Not among what `Descr` makes; a mismatch is the truth about them.
+            // `Descr` never has these types; a mismatch would be the right error.
             DataType::Bf16 | DataType::String => return Err(mismatch(spec, stored).into()),
         };
         let items = converted.map_err(|(at, number, problem)| {
-            if problem == Problem::NoMemory {
+            if problem == ValueProblem::NoMemory {
                 return DecodeError::OutOfMemory;
             }
             let given = match number {
-                Number::Int(value) => value.to_string(),
-                Number::Uint(value) => value.to_string(),
-                Number::Float(value) => format!("{value:?}"),
+                AnyNumber::Int(value) => value.to_string(),
+                AnyNumber::Uint(value) => value.to_string(),
+                AnyNumber::Float(value) => format!("{value:?}"),
             };
             value_error(spec, at, header, problem.describe(&given, spec.data_type)).into()
         })?;
@@ -336,7 +337,7 @@ fn tensor(spec: &InputSpec, descr: Descr, header: &Header, data: Bytes) -> Resul
     })
 }
 
-/// An element type as a file stores it.
+/// An element type that a file can store.
 trait FromFile: Numeric {
     fn from_file(bytes: &[u8], big_endian: bool) -> Self;
 }
@@ -346,7 +347,7 @@ macro_rules! from_file {
         impl FromFile for $rust {
             #[inline]
             fn from_file(bytes: &[u8], big_endian: bool) -> Self {
-                let bytes = bytes.try_into().expect("the data is cut into elements of this size");
+                let bytes = bytes.try_into().expect("the data is split into elements of this size");
                 if big_endian { Self::from_be_bytes(bytes) } else { Self::from_le_bytes(bytes) }
             }
         }
@@ -355,9 +356,13 @@ macro_rules! from_file {
 
 from_file!(f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64);
 
-/// The elements as `K`; where one does not fit, its place and value.
-fn convert<S: FromFile, K: Kind>(data: &[u8], big_endian: bool) -> Result<Vec<K::Item>, (usize, Number, Problem)> {
-    let mut items = room::for_all(data.len() / size_of::<S>()).map_err(|_| (0, Number::Int(0), Problem::NoMemory))?;
+/// Converts the elements to `K`. The error has the position and the value of the first misfit.
+fn convert<S: FromFile, K: ElementKind>(
+    data: &[u8],
+    big_endian: bool,
+) -> Result<Vec<K::Item>, (usize, AnyNumber, ValueProblem)> {
+    let mut items = alloc::with_capacity(data.len() / size_of::<S>())
+        .map_err(|_| (0, AnyNumber::Int(0), ValueProblem::NoMemory))?;
     for (i, element) in data.chunks_exact(size_of::<S>()).enumerate() {
         let number = S::from_file(element, big_endian).to_number();
         items.push(K::from_number(number).map_err(|problem| (i, number, problem))?);
@@ -365,7 +370,7 @@ fn convert<S: FromFile, K: Kind>(data: &[u8], big_endian: bool) -> Result<Vec<K:
     Ok(items)
 }
 
-/// The text of a `U` element, which NUL characters fill up.
+/// Decodes a `U` element and removes its padding with NUL characters.
 fn unicode(element: &[u8], big_endian: bool) -> Option<Bytes> {
     let mut text = String::with_capacity(element.len() / CHARACTER_BYTES);
     let mut used = 0;
@@ -380,8 +385,8 @@ fn unicode(element: &[u8], big_endian: bool) -> Option<Bytes> {
     Some(text.into())
 }
 
-/// Items in the file's order as a tensor.
-fn arranged<K: Kind>(spec: &InputSpec, header: &Header, items: Vec<K::Item>) -> Result<Tensor, DecodeError> {
+/// Builds a tensor from items in the file's order.
+fn arranged<K: ElementKind>(spec: &InputSpec, header: &NpyHeader, items: Vec<K::Item>) -> Result<Tensor, DecodeError> {
     let items = if header.fortran_order {
         row_major(&items, &header.shape)?
     } else {
@@ -390,18 +395,18 @@ fn arranged<K: Kind>(spec: &InputSpec, header: &Header, items: Vec<K::Item>) -> 
     K::tensor(header.shape.clone(), items).map_err(|error| wrong_size(spec, &error).into())
 }
 
-/// Column-major items in row-major order.
+/// Reorders column-major items to row-major order.
 fn row_major<T: Clone>(items: &[T], shape: &[usize]) -> Result<Vec<T>, NoMemory> {
     let mut strides = Vec::with_capacity(shape.len());
     let mut stride = 1usize;
     for &dim in shape {
         strides.push(stride);
-        // Wraps only when an axis of size 0 leaves nothing to visit.
+        // Wraps only if an axis has size 0, so that there are no items.
         stride = stride.wrapping_mul(dim);
     }
     let mut index = vec![0usize; shape.len()];
     let mut at = 0usize;
-    let mut ordered = room::for_all(items.len())?;
+    let mut ordered = alloc::with_capacity(items.len())?;
     for _ in 0..items.len() {
         ordered.push(items[at].clone());
         for axis in (0..shape.len()).rev() {
@@ -417,9 +422,9 @@ fn row_major<T: Clone>(items: &[T], shape: &[usize]) -> Result<Vec<T>, NoMemory>
     Ok(ordered)
 }
 
-/// The error for the element that is number `position` in the file.
+/// The error for the element at `position` in the file's order.
 #[cold]
-fn value_error(spec: &InputSpec, position: usize, header: &Header, problem: String) -> InputError {
+fn value_error(spec: &InputSpec, position: usize, header: &NpyHeader, problem: String) -> InputError {
     let mut rest = position;
     let mut axes: Vec<usize> = header.shape.clone();
     if !header.fortran_order {

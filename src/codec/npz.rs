@@ -1,13 +1,15 @@
-//! `application/x-npz`: several arrays by name, as `numpy.savez` and `savez_compressed` write them,
-//! and the sparse matrix that `scipy.sparse.save_npz` writes.
+//! `application/x-npz`: named arrays from `numpy.savez` and `savez_compressed`, and the sparse
+//! matrix of `scipy.sparse.save_npz`.
 //!
-//! A file is a ZIP archive with a member `name.npy` for each array. A sparse matrix is several
-//! arrays that together are one: `format`, `shape` and `data` beside the places of the values. It
-//! is made dense for the only input.
+//! A file is a ZIP archive with a member `name.npy` for each array. A sparse matrix consists of
+//! several arrays: `format`, `shape`, `data` and the indices of the values. The decoder makes it
+//! dense and assigns it to the only input.
 //!
-//! What always holds: the sizes that the archive declares are added up before anything is unpacked,
-//! and bounded; a member that is not exactly as large as declared is refused; so are members that
-//! are encrypted, that are there twice, or that another method than deflate compresses.
+//! Invariants:
+//! - The total of the declared sizes is checked against a limit before anything is unpacked.
+//! - A member whose size differs from the declared one is refused.
+//! - Encrypted members and duplicate names are refused, and so are members that are neither stored
+//!   nor deflated.
 
 use std::io::{Cursor, Read, Write};
 
@@ -15,28 +17,28 @@ use bytes::Bytes;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::bind::{Array, Given, bind};
+use super::alloc;
+use super::bind::{Array, RequestArray, bind};
 use super::error::{DecodeError, EncodeError, excerpt, excerpt_bytes};
-use super::npy::{self, Stored};
+use super::npy::{self, StoredArray};
 use super::open_inference::TensorOutput;
-use super::room;
 use super::schema::Schema;
-use super::sparse::{MAX_DENSE_BYTES, Outside, Sparse, SparseError, dense_bytes, too_large};
-use super::{Dialect, Format, ReplyPlan, Request};
+use super::sparse::{MAX_DENSE_BYTES, OutOfBounds, Sparse, SparseError, dense_bytes, too_large};
+use super::{DecodedRequest, Dialect, Format, ReplyPlan};
 
-/// Most members of an archive: what is known of each takes more memory than the few bytes that it
-/// can have.
+/// Limit on the members of an archive. The description of a member takes more memory than the
+/// member's few bytes in the body.
 const MAX_MEMBERS: usize = 1024;
 /// The signature of an entry of an archive's directory.
 const ENTRY: &[u8; 4] = b"PK\x01\x02";
-/// Ends the names of members that are arrays.
+/// The suffix of the names of arrays.
 const SUFFIX: &str = ".npy";
-/// Most bytes of a member that is read to find out how large a matrix is.
+/// Limit on the size of the member that holds the shape of a matrix.
 const MAX_SHAPE_BYTES: u64 = 4096;
-/// The members that all sparse matrices have.
+/// The members that every sparse matrix has.
 const SPARSE: [&str; 3] = ["format", "shape", "data"];
 
-pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let mut archive = Archive::open(body).map_err(malformed)?;
     if archive.total().is_none_or(|total| total > MAX_DENSE_BYTES as u64) {
         return Err(too_large("the archive"));
@@ -46,24 +48,24 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
         arrays.push(archive.array(index)?);
     }
     let given = match is_sparse(&archive.members) {
-        true => vec![Given {
+        true => vec![RequestArray {
             name: None,
             array: Array::Sparse(sparse(arrays)?),
         }],
         false => arrays
             .into_iter()
-            .map(|(name, stored)| Given {
+            .map(|(name, stored)| RequestArray {
                 name: Some(name),
                 array: Array::Stored(stored),
             })
             .collect(),
     };
     let inputs = bind(given, schema, "a sparse matrix")?;
-    Ok(Request::new(inputs, ReplyPlan::new(Dialect::Rows)))
+    Ok(DecodedRequest::new(inputs, ReplyPlan::new(Dialect::Rows)))
 }
 
-/// Bytes that reading the archive takes, as far as it says so itself.
-pub(super) fn weight(body: &Bytes, schema: &Schema) -> Option<usize> {
+/// Estimates the bytes of the unpacked arrays from the sizes that the archive declares.
+pub(super) fn decoded_bytes(body: &Bytes, schema: &Schema) -> Option<usize> {
     let mut archive = Archive::open(body).ok()?;
     let total = archive.total()?;
     let total = usize::try_from(total).ok().filter(|&total| total <= MAX_DENSE_BYTES)?;
@@ -85,11 +87,11 @@ fn malformed(problem: impl Into<String>) -> DecodeError {
 
 struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
-    members: Vec<Member>,
+    members: Vec<ArchiveMember>,
 }
 
-struct Member {
-    /// Without the suffix.
+struct ArchiveMember {
+    /// The name without the suffix.
     name: String,
     /// The declared size.
     bytes: u64,
@@ -105,7 +107,7 @@ impl<'a> Archive<'a> {
         let mut zip = ZipArchive::new(Cursor::new(body))
             .map_err(|error| format!("it is not a whole ZIP archive ({error}); send what numpy.savez writes"))?;
         if zip.has_duplicate_names() {
-            return Err("it has two members of one name".to_owned());
+            return Err("it has two members with the same name".to_owned());
         }
         if zip.is_empty() {
             return Err("it has no arrays".to_owned());
@@ -137,26 +139,26 @@ impl<'a> Archive<'a> {
                 ));
             }
             let (name, bytes) = (name.to_owned(), member.size());
-            members.push(Member { name, bytes });
+            members.push(ArchiveMember { name, bytes });
         }
         Ok(Self { zip, members })
     }
 
-    /// Bytes of all members together.
+    /// The total of the declared sizes. `None` on overflow.
     fn total(&self) -> Option<u64> {
         let sizes = self.members.iter().map(|member| member.bytes);
         sizes.into_iter().try_fold(0u64, u64::checked_add)
     }
 
     /// Unpacks the member at `index`.
-    fn array(&mut self, index: usize) -> Result<(String, Stored), DecodeError> {
-        let Member { name, bytes } = &self.members[index];
+    fn array(&mut self, index: usize) -> Result<(String, StoredArray), DecodeError> {
+        let ArchiveMember { name, bytes } = &self.members[index];
         let problem =
             |problem: String| malformed(format!("its member {}: {problem}", excerpt(&format!("{name}{SUFFIX}"))));
         let size = usize::try_from(*bytes).map_err(|_| too_large("the archive"))?;
-        let mut file = room::for_all(size)?;
+        let mut file = alloc::with_capacity(size)?;
         let member = self.zip.by_index(index).map_err(|error| problem(error.to_string()))?;
-        // Not more than there is room for, whatever comes.
+        // Never reads more than the allocated buffer holds.
         let mut limited = member.take(*bytes);
         limited
             .read_to_end(&mut file)
@@ -166,20 +168,20 @@ impl<'a> Archive<'a> {
             .read(&mut [0])
             .map_err(|error| problem(format!("it cannot be unpacked ({error})")))?;
         if file.len() != size || more != 0 {
-            return Err(problem(format!("it does not have the {size} bytes that are announced")));
+            return Err(problem(format!("it does not have the declared {size} bytes")));
         }
-        let stored = Stored::parse(&Bytes::from(file)).map_err(problem)?;
+        let stored = StoredArray::parse(&Bytes::from(file)).map_err(problem)?;
         Ok((name.clone(), stored))
     }
 }
 
-fn is_sparse(members: &[Member]) -> bool {
+fn is_sparse(members: &[ArchiveMember]) -> bool {
     SPARSE
         .iter()
         .all(|name| members.iter().any(|member| member.name == *name))
 }
 
-fn matrix_shape(stored: &Stored) -> Result<[usize; 2], DecodeError> {
+fn matrix_shape(stored: &StoredArray) -> Result<[usize; 2], DecodeError> {
     let sizes = stored
         .indices()
         .map_err(|problem| malformed(format!("its shape: {problem}")))?;
@@ -193,8 +195,8 @@ fn matrix_shape(stored: &Stored) -> Result<[usize; 2], DecodeError> {
     }
 }
 
-/// The matrix that the members of a file by SciPy make.
-fn sparse(arrays: Vec<(String, Stored)>) -> Result<Sparse, DecodeError> {
+/// Builds a matrix from the members of a file of SciPy.
+fn sparse(arrays: Vec<(String, StoredArray)>) -> Result<Sparse, DecodeError> {
     let mut arrays = arrays;
     let mut take = |name: &str| {
         let at = arrays.iter().position(|(other, _)| other == name);
@@ -204,7 +206,7 @@ fn sparse(arrays: Vec<(String, Stored)>) -> Result<Sparse, DecodeError> {
     let format = take("format")?.text().unwrap_or_default();
     let shape = matrix_shape(&take("shape")?)?;
     let values = take("data")?;
-    let indices = |name: &str, stored: Stored| {
+    let indices = |name: &str, stored: StoredArray| {
         stored
             .indices()
             .map_err(|problem| malformed(format!("its member {}: {problem}", excerpt(name))))
@@ -225,11 +227,11 @@ fn sparse(arrays: Vec<(String, Stored)>) -> Result<Sparse, DecodeError> {
             }
             let lines = (0u64..).zip(starts.windows(2));
             let majors = lines.flat_map(|(line, ends)| (ends[0]..ends[1]).map(move |_| line));
-            let places = majors.zip(&minor).map(|(major, &minor)| match by_row {
+            let positions = majors.zip(&minor).map(|(major, &minor)| match by_row {
                 true => (major, minor),
                 false => (minor, major),
             });
-            Sparse::new(shape, places, count, values)
+            Sparse::new(shape, positions, count, values)
         }
         "coo" => {
             let rows = indices("row", take("row")?)?;
@@ -241,17 +243,19 @@ fn sparse(arrays: Vec<(String, Stored)>) -> Result<Sparse, DecodeError> {
         }
         other => {
             return Err(malformed(format!(
-                "sparse matrices of the format {} are not read; send tocsr() of it",
+                "sparse matrices of the format {} are not supported; convert with tocsr() before sending",
                 excerpt(other)
             )));
         }
     };
     matrix.map_err(|error| match error {
-        SparseError::Outside(Outside { row, column }) => malformed(format!(
-            "a value stands at row {row}, column {column}, outside of its matrix of {} rows and {} columns",
+        SparseError::OutOfBounds(OutOfBounds { row, column }) => malformed(format!(
+            "a value is at row {row}, column {column}, outside its matrix of {} rows and {} columns",
             shape[0], shape[1]
         )),
-        SparseError::Count { places, values } => malformed(format!("it has {values} values for {places} places")),
+        SparseError::Count { positions, values } => {
+            malformed(format!("it has {values} values for {positions} positions"))
+        }
         SparseError::Size => too_large("the sparse matrix"),
         SparseError::NoMemory => DecodeError::OutOfMemory,
     })
@@ -267,9 +271,9 @@ pub(super) fn encode(outputs: &[TensorOutput<'_>]) -> Result<Vec<u8>, EncodeErro
     for output in outputs {
         files.push((output.name, npy::encode(output.name, output.tensor)?));
     }
-    // A member has two headers with its name in each.
+    // Each member has two headers, both with its name.
     let bytes = files.iter().map(|(name, file)| 2 * name.len() + file.len() + 256);
-    let out: Vec<u8> = room::for_all(bytes.fold(256, usize::saturating_add))?;
+    let out: Vec<u8> = alloc::with_capacity(bytes.fold(256, usize::saturating_add))?;
     let mut zip = ZipWriter::new(Cursor::new(out));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     for (name, file) in files {

@@ -1,8 +1,10 @@
-//! Numbers between text, element types, and one element type and another.
+//! Conversion of numbers between text and element types, and between element types.
 //!
-//! Text goes straight to the element type: no detour by `f64`, which would round `float32` twice and lose the low
-//! digits of 64-bit integers. What always holds: a value that the element type cannot hold is a [`Problem`], never
-//! another value. Rounding to the nearest float is not a loss in this sense, becoming infinite is.
+//! Text is parsed directly as the element type. A detour through `f64` would round `float32` twice
+//! and lose the low digits of 64-bit integers.
+//!
+//! Invariant: a value that the element type cannot hold is a [`ValueProblem`], and never becomes
+//! another value. Rounding to the nearest float is allowed; overflow to infinity is not.
 
 #[cfg(test)]
 mod tests;
@@ -15,28 +17,28 @@ use crate::tensor::{DataType, Element};
 
 use whole::whole;
 
-/// Why a value is not one of an element type.
+/// The reasons why a value cannot be an element of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Problem {
+pub(super) enum ValueProblem {
     NotANumber,
     NotWhole,
     OutOfRange,
     NotABoolean,
     NotAString,
     NotBase64,
-    /// Null or an empty cell, for an element type without NaN.
+    /// Null or an empty cell, although the element type has no NaN.
     Absent,
     TooManyStrings,
-    /// For one element more.
+    /// The allocation for the next element failed.
     NoMemory,
 }
 
-/// Most strings in one input. A string of no length takes a hundred bytes on its way into a model and as little as one
-/// in a body, so the size of the body alone would not bound what a request takes.
+/// Limit on the strings in one input. An empty string takes a hundred bytes on its way into a model
+/// but as little as one byte in a body, so the size of the body alone would not bound the memory.
 pub(super) const MAX_STRINGS: usize = 1 << 20;
 
-impl Problem {
-    /// The sentence for the caller; `given` is what was sent, ready to print.
+impl ValueProblem {
+    /// Writes the message for the caller; `given` describes the value in the request.
     pub fn describe(self, given: &str, wanted: DataType) -> String {
         match self {
             Self::NotANumber => format!("{given} is not a number, {wanted} is needed"),
@@ -47,14 +49,16 @@ impl Problem {
             Self::NotBase64 => format!("{given} is not {{\"b64\": \"base64 text\"}}"),
             Self::NoMemory => "there is no memory left".to_owned(),
             Self::TooManyStrings => format!("more than {MAX_STRINGS} strings; send fewer rows in one request"),
-            Self::Absent => format!("{given} given, but {wanted} has no value for missing; only floats have (NaN)"),
+            Self::Absent => {
+                format!("{given} given, but {wanted} has no missing value; only float types have one (NaN)")
+            }
         }
     }
 }
 
-/// A number on its way from one element type to another, exactly.
+/// An exact number between two element types.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Number {
+pub(super) enum AnyNumber {
     Int(i64),
     /// Above the range of `Int`, or from an unsigned type.
     Uint(u64),
@@ -63,22 +67,23 @@ pub(super) enum Number {
 
 /// An element type that holds numbers.
 pub(super) trait Numeric: Element {
-    /// Most bytes that a value takes as text.
+    /// Limit on the bytes of a value as text.
     const TEXT_BYTES: usize;
 
-    /// Reads a decimal number; floats also read `nan`, `inf` and `infinity` in any case, with or without a sign.
-    fn parse(text: &str) -> Result<Self, Problem>;
-    /// The value of a scanned number where that is cheap; otherwise [`Numeric::parse`] has to be asked.
+    /// Parses a decimal number. Float types also accept `nan`, `inf` and `infinity` in any case,
+    /// with or without a sign.
+    fn parse(text: &str) -> Result<Self, ValueProblem>;
+    /// Converts a scanned number if that is cheap. Otherwise the caller uses [`Numeric::parse`].
     fn from_decimal(decimal: &Decimal) -> Option<Self>;
-    fn from_number(number: Number) -> Result<Self, Problem>;
-    fn to_number(self) -> Number;
-    /// What stands for a missing value.
+    fn from_number(number: AnyNumber) -> Result<Self, ValueProblem>;
+    fn to_number(self) -> AnyNumber;
+    /// The missing value of the type: NaN, or `None` for integers.
     fn missing() -> Option<Self>;
     fn from_bool(value: bool) -> Self;
     fn write(self, non_finite: &NonFinite, out: &mut Vec<u8>);
 }
 
-/// How a format spells the floats that are no numbers.
+/// The names of the non-finite floats in a format.
 pub(super) struct NonFinite {
     pub nan: &'static str,
     pub positive: &'static str,
@@ -91,8 +96,8 @@ macro_rules! integers {
             const TEXT_BYTES: usize = $text_bytes;
 
             #[inline]
-            fn parse(text: &str) -> Result<Self, Problem> {
-                text.parse().or_else(|_| whole(text)?.try_into().map_err(|_| Problem::OutOfRange))
+            fn parse(text: &str) -> Result<Self, ValueProblem> {
+                text.parse().or_else(|_| whole(text)?.try_into().map_err(|_| ValueProblem::OutOfRange))
             }
 
             #[inline]
@@ -101,21 +106,21 @@ macro_rules! integers {
             }
 
             #[inline]
-            fn from_number(number: Number) -> Result<Self, Problem> {
+            fn from_number(number: AnyNumber) -> Result<Self, ValueProblem> {
                 match number {
-                    Number::Int(value) => value.try_into().map_err(|_| Problem::OutOfRange),
-                    Number::Uint(value) => value.try_into().map_err(|_| Problem::OutOfRange),
-                    // `as` saturates, so that every value outside i128 is outside the integer type too.
-                    Number::Float(value) if value.is_finite() && value.trunc() == value => {
-                        (value as i128).try_into().map_err(|_| Problem::OutOfRange)
+                    AnyNumber::Int(value) => value.try_into().map_err(|_| ValueProblem::OutOfRange),
+                    AnyNumber::Uint(value) => value.try_into().map_err(|_| ValueProblem::OutOfRange),
+                    // `as` saturates, so every value outside i128 is outside the integer type too.
+                    AnyNumber::Float(value) if value.is_finite() && value.trunc() == value => {
+                        (value as i128).try_into().map_err(|_| ValueProblem::OutOfRange)
                     }
-                    Number::Float(_) => Err(Problem::NotWhole),
+                    AnyNumber::Float(_) => Err(ValueProblem::NotWhole),
                 }
             }
 
             #[inline]
-            fn to_number(self) -> Number {
-                Number::$wide(self.into())
+            fn to_number(self) -> AnyNumber {
+                AnyNumber::$wide(self.into())
             }
 
             fn missing() -> Option<Self> {
@@ -145,12 +150,12 @@ macro_rules! floats {
             const TEXT_BYTES: usize = $text_bytes;
 
             #[inline]
-            fn parse(text: &str) -> Result<Self, Problem> {
-                let parsed: $parsed = text.parse().map_err(|_| Problem::NotANumber)?;
+            fn parse(text: &str) -> Result<Self, ValueProblem> {
+                let parsed: $parsed = text.parse().map_err(|_| ValueProblem::NotANumber)?;
                 let value: $float = $narrow(parsed);
-                // Infinity is a value, a finite number too large to be told from it is not.
+                // Infinity itself is allowed; a finite number that rounds to infinity is not.
                 if value.is_infinite() && text.bytes().any(|b| b.is_ascii_digit()) {
-                    return Err(Problem::OutOfRange);
+                    return Err(ValueProblem::OutOfRange);
                 }
                 Ok(value)
             }
@@ -161,22 +166,22 @@ macro_rules! floats {
             }
 
             #[inline]
-            fn from_number(number: Number) -> Result<Self, Problem> {
+            fn from_number(number: AnyNumber) -> Result<Self, ValueProblem> {
                 let wide = match number {
-                    Number::Int(value) => value as f64,
-                    Number::Uint(value) => value as f64,
-                    Number::Float(value) => value,
+                    AnyNumber::Int(value) => value as f64,
+                    AnyNumber::Uint(value) => value as f64,
+                    AnyNumber::Float(value) => value,
                 };
                 let value = Self::from_wide(wide);
                 if value.is_infinite() && wide.is_finite() {
-                    return Err(Problem::OutOfRange);
+                    return Err(ValueProblem::OutOfRange);
                 }
                 Ok(value)
             }
 
             #[inline]
-            fn to_number(self) -> Number {
-                Number::Float(self.into())
+            fn to_number(self) -> AnyNumber {
+                AnyNumber::Float(self.into())
             }
 
             fn missing() -> Option<Self> {
@@ -200,7 +205,7 @@ macro_rules! floats {
     )+ };
 }
 
-/// The nearest value of a float type.
+/// Conversion to the nearest value of a float type.
 trait FromWide {
     fn from_wide(value: f64) -> Self;
 }

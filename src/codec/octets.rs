@@ -1,17 +1,16 @@
-//! `application/octet-stream`: the elements of one tensor, little-endian, row by row, and nothing
-//! else.
+//! `application/octet-stream`: the elements of one tensor, little-endian, in row-major order.
 //!
-//! The model says their type. Their shape follows from their number, where the model leaves one
-//! axis open at the most, or is said by the parameter `shape` (`application/octet-stream;
-//! shape="2,3,224,224"`).
+//! The element type is that of the model. The shape is the parameter `shape`
+//! (`application/octet-stream; shape="2,3,224,224"`). Without it, the shape follows from the number
+//! of elements if the model leaves at most one axis open.
 
 use bytes::Bytes;
 
-use super::error::{DecodeError, EncodeError, InputError, excerpt, takes};
-use super::fit::{Form, fit, mismatch};
+use super::error::{DecodeError, EncodeError, InputError, describe_inputs, excerpt};
+use super::fit::{ShapeForm, fit, mismatch};
 use super::media_type::MediaType;
 use super::schema::Schema;
-use super::{Format, ReplyPlan, Request};
+use super::{DecodedRequest, Format, ReplyPlan};
 use crate::codec::column::wrong_size;
 use crate::codec::reply_plan::Dialect;
 use crate::tensor::{DataType, Dim, InputSpec, Shape, Tensor};
@@ -20,10 +19,10 @@ fn malformed(problem: impl Into<String>) -> DecodeError {
     DecodeError::malformed(Format::Octets, problem)
 }
 
-pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let unnamed = || InputError::Unnamed {
-        what: "a run of bytes",
-        takes: takes(schema.signature()),
+        what: "an octet stream",
+        takes: describe_inputs(schema.signature()),
         instead: "send application/x-npz or application/json with the inputs by name",
     };
     let input = schema.only_input().ok_or_else(unnamed)?;
@@ -39,29 +38,29 @@ pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) 
     }
     let count = body.len() / size;
     let shape = match media_type.parameter("shape") {
-        Some(shape) => said(shape)?,
+        Some(shape) => parse_shape(shape)?,
         None => shape_of(spec, count).ok_or_else(|| {
             malformed(format!(
-                "{count} elements do not tell their shape; say it, as in application/octet-stream; shape=\"1,{count}\""
+                "{count} elements do not determine a shape; give it, as in application/octet-stream; shape=\"1,{count}\""
             ))
         })?,
     };
     let given = format!("{}{}", spec.data_type, Shape(&shape));
-    let fitted = fit(spec, shape, Form::Whole).map_err(|_| mismatch(spec, given))?;
+    let fitted = fit(spec, shape, ShapeForm::Whole).map_err(|_| mismatch(spec, given))?;
     if spec.data_type == DataType::Bool && body.iter().any(|&byte| byte > 1) {
         return Err(malformed("a boolean is a byte of 0 or 1"));
     }
     let tensor = Tensor::from_bytes(spec.data_type, fitted, body.clone()).map_err(|error| wrong_size(spec, &error))?;
-    let mut inputs = schema.places();
+    let mut inputs = schema.empty_slots();
     inputs[input] = Some(tensor);
-    Ok(Request::new(
+    Ok(DecodedRequest::new(
         schema.complete(inputs, None)?,
         ReplyPlan::new(Dialect::Rows),
     ))
 }
 
-/// The parameter `shape`.
-fn said(text: &str) -> Result<Vec<usize>, DecodeError> {
+/// Parses the parameter `shape`.
+fn parse_shape(text: &str) -> Result<Vec<usize>, DecodeError> {
     let inner = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
     let sizes = inner.split([',', 'x']).map(str::trim).filter(|size| !size.is_empty());
     sizes
@@ -76,8 +75,8 @@ fn said(text: &str) -> Result<Vec<usize>, DecodeError> {
         .collect()
 }
 
-/// The shape of `count` elements of an input; `None` where the model leaves more than one axis
-/// open, or another number.
+/// The shape of `count` elements of an input. `None` if the model leaves more than one axis open,
+/// or `count` does not fit.
 fn shape_of(spec: &InputSpec, count: usize) -> Option<Vec<usize>> {
     let dims = spec.dims.as_deref()?;
     let fixed = dims.iter().filter_map(|dim| match dim {
@@ -96,12 +95,12 @@ fn shape_of(spec: &InputSpec, count: usize) -> Option<Vec<usize>> {
     Some(shape.collect())
 }
 
-/// The elements of the only output.
+/// Writes the elements of the only output.
 pub(super) fn encode(name: &str, tensor: &Tensor) -> Result<Bytes, EncodeError> {
     tensor.as_bytes().cloned().ok_or_else(|| EncodeError::CannotCarry {
         format: Format::Octets,
         problem: format!(
-            "output {} holds strings, which have no size; accept application/json",
+            "output {} holds strings, which have no fixed size; accept application/json",
             excerpt(name)
         ),
     })
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shape_follows_from_the_number_or_is_said() {
+    fn the_shape_follows_from_the_number_of_elements_or_is_a_parameter() {
         let one = |dims: &[i64]| signature(&[input("x", DataType::F32, dims)], &[]);
         let six = floats(&[1., 2., 3., 4., 5., 6.]);
         let table: [(&str, &[i64], &[usize]); 6] = [
@@ -142,8 +141,8 @@ mod tests {
             );
         }
         let table: [(&str, &[i64], usize, &str); 5] = [
-            ("application/octet-stream", &[-1, -1], 24, "do not tell their shape"),
-            ("application/octet-stream", &[-1, 5], 24, "do not tell their shape"),
+            ("application/octet-stream", &[-1, -1], 24, "do not determine a shape"),
+            ("application/octet-stream", &[-1, 5], 24, "do not determine a shape"),
             (
                 "application/octet-stream",
                 &[-1, 3],

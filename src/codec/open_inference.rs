@@ -1,10 +1,9 @@
 //! The Open Inference Protocol, version 2 (also KServe's and Triton's), in JSON.
 //!
-//! Types and shapes are declared by the caller and taken at their word: they have to be the model's
-//! own, and the data has to fill the shape. `data` may be nested instead of flat, and the keys may
-//! come in any order: data that comes before its name is passed over and read when its type is
-//! known. The header of the binary form ([`triton_binary`]) is the same document; its tensors
-//! follow the JSON.
+//! The caller declares types and shapes. They must be those of the model, and the data must fill
+//! the shape. `data` may be nested instead of flat. Keys may have any order: data before its name
+//! is skipped, and read once its type is known. The header of the binary form ([`triton_binary`])
+//! is the same document; its tensors follow the JSON.
 
 mod plan;
 
@@ -13,40 +12,40 @@ use jiter::Peek;
 
 pub(super) use self::plan::Envelope;
 use self::plan::{parameters, size, text};
-use crate::codec::column::{Column, MAX_DEPTH, column};
+use crate::codec::alloc;
+use crate::codec::column::{ColumnBuilder, MAX_DEPTH, column_builder};
 use crate::codec::element::write_json_string;
-use crate::codec::error::{DecodeError, EncodeError, Fault, InputError, excerpt};
-use crate::codec::fit::{Form, fit, mismatch};
-use crate::codec::json_reader::{Reader, too_deep};
-use crate::codec::room;
+use crate::codec::error::{BoxedDecodeError, DecodeError, EncodeError, InputError, excerpt};
+use crate::codec::fit::{ShapeForm, fit, mismatch};
+use crate::codec::json_reader::{JsonReader, too_deep};
 use crate::codec::rows::{duplicate_input, is_binary_string, unknown_input};
-use crate::codec::schema::Target;
+use crate::codec::schema::NameTarget;
 use crate::codec::triton_binary;
-use crate::codec::values::{Output, write_key, write_tensor};
-use crate::codec::{Request, Schema};
+use crate::codec::values::{NamedOutput, write_key, write_tensor};
+use crate::codec::{DecodedRequest, Schema};
 use crate::tensor::{DataType, InputSpec, Inputs, Shape, Tensor, Value};
 
-/// Longest run of brackets and field names per output in a reply.
+/// Limit on the bytes of brackets and field names per output in a response.
 const FIELDS_BYTES: usize = 128;
 
-/// What follows the JSON.
-pub(super) enum Tail {
-    /// The data of tensors, as far as it is not read yet.
+/// The binary data after the JSON.
+pub(super) enum BinaryTail {
+    /// The tensor data that is not read yet.
     Bytes(Bytes),
-    /// Nothing can; this is what a request with data behind the JSON has to have.
+    /// The request cannot have binary data. The text names the missing header or content type.
     Needs(&'static str),
 }
 
-impl Tail {
-    /// Of a body that its content type says to be JSON.
+impl BinaryTail {
+    /// The tail of a body whose content type is JSON.
     pub const fn of_json() -> Self {
         Self::Needs("content type application/vnd.sagemaker-triton.binary+json")
     }
 }
 
-/// Whether the value of `inputs` is this protocol's: an array of objects that are no records by the
-/// model's own names.
-pub(super) fn begins(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault> {
+/// Whether the value of `inputs` belongs to this protocol: an array of objects that are not records
+/// with the model's names.
+pub(super) fn begins(reader: &JsonReader<'_>, schema: &Schema) -> Result<bool, BoxedDecodeError> {
     let mut ahead = reader.clone();
     if ahead.peek()? != Peek::Array {
         return Ok(false);
@@ -54,17 +53,21 @@ pub(super) fn begins(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault
     if ahead.enter_array()? != Some(Peek::Object) || is_binary_string(&ahead, schema)? {
         return Ok(false);
     }
-    // Records, which have the names of the model's own, are no tensors.
+    // An object with a name of the model is a record, not a tensor.
     let is_of_record = |name: &str| match schema.find(name) {
-        Some(Target::Input(_) | Target::Column(_)) => true,
-        Some(Target::Optional(_)) => !["name", "shape", "datatype", "parameters", "data"].contains(&name),
+        Some(NameTarget::Input(_) | NameTarget::Column(_)) => true,
+        Some(NameTarget::Optional(_)) => !["name", "shape", "datatype", "parameters", "data"].contains(&name),
         None => false,
     };
     Ok(ahead.enter_object()?.is_none_or(|name| !is_of_record(name)))
 }
 
-/// Reads a document that has to be of this protocol.
-pub(super) fn decode<'a>(reader: &mut Reader<'a>, schema: &Schema, tail: &mut Tail) -> Result<Request, DecodeError> {
+/// Reads a document of this protocol.
+pub(super) fn decode<'a>(
+    reader: &mut JsonReader<'a>,
+    schema: &Schema,
+    tail: &mut BinaryTail,
+) -> Result<DecodedRequest, DecodeError> {
     if reader.peek()? != Peek::Object {
         return Err(reader.malformed("the JSON must be an object with \"inputs\"").into());
     }
@@ -84,25 +87,25 @@ pub(super) fn decode<'a>(reader: &mut Reader<'a>, schema: &Schema, tail: &mut Ta
     }
     reader.finish()?;
     if let Some(inputs) = given {
-        return Ok(Request::new(inputs, envelope.plan(schema.signature())?));
+        return Ok(DecodedRequest::new(inputs, envelope.plan(schema.signature())?));
     }
-    // A reply, which names outputs as a request names inputs.
+    // A response has the same form, with outputs instead of inputs.
     let Some(mut outputs) = envelope.take_outputs() else {
         return Err(reader.malformed("the JSON has no \"inputs\"").into());
     };
     let inputs = inputs(&mut outputs, schema, tail, true)?;
-    Ok(Request::new(inputs, envelope.plan(schema.signature())?))
+    Ok(DecodedRequest::new(inputs, envelope.plan(schema.signature())?))
 }
 
-/// Reads the array of inputs; those with binary data take it from the front of `tail`, in order.
+/// Reads the array of inputs. Inputs with binary data take it from the front of `tail`, in order.
 pub(super) fn inputs(
-    reader: &mut Reader<'_>,
+    reader: &mut JsonReader<'_>,
     schema: &Schema,
-    tail: &mut Tail,
+    tail: &mut BinaryTail,
     is_reply: bool,
 ) -> Result<Inputs, DecodeError> {
     let signature = schema.signature();
-    let mut tensors = schema.places();
+    let mut tensors = schema.empty_slots();
     if reader.peek()? != Peek::Array {
         return Err(reader
             .malformed("\"inputs\" must be an array of objects with name, shape, datatype and data")
@@ -121,58 +124,59 @@ pub(super) fn inputs(
         }
         count == 1
     };
-    // The only output of a reply is the only input, whatever it is called.
+    // A single output in a response becomes the only input, whatever its name.
     let stand_in = schema.only_input().filter(|_| is_reply && is_single);
     let mut next = reader.enter_array()?;
     while next.is_some() {
-        let entry = Entry::read(reader, schema, stand_in, is_reply, position)?;
+        let entry = DeclaredInput::read(reader, schema, stand_in, is_reply, position)?;
         let Some(index) = entry.input else {
-            entry.pass_over(tail)?;
+            entry.skip_binary(tail)?;
             position += 1;
             next = reader.next_value()?;
             continue;
         };
-        let tensor = entry.tensor(schema.at_place(index), tail)?;
+        let tensor = entry.tensor(schema.input_at(index), tail)?;
         if tensors[index].replace(tensor).is_some() {
             return Err(duplicate_input(signature, index, String::new()).into());
         }
         position += 1;
         next = reader.next_value()?;
     }
-    if let Tail::Bytes(rest) = tail
+    if let BinaryTail::Bytes(rest) = tail
         && !rest.is_empty()
     {
-        let problem = format!("{} bytes follow the binary data that the inputs announce", rest.len());
+        let problem = format!("{} bytes follow the binary data that the inputs declare", rest.len());
         return Err(reader.malformed(problem).into());
     }
     schema.complete(tensors, None)
 }
 
 /// One element of `inputs`.
-struct Entry<'a, 's> {
-    /// Its place in the schema; `None` for an output of a reply that the model does not take.
+struct DeclaredInput<'a, 's> {
+    /// Its slot in the schema. `None` for an output in a response that is not an input of the
+    /// model.
     input: Option<usize>,
     declared: DeclaredType,
     shape: Vec<usize>,
-    data: Data<'a, 's>,
+    data: DeclaredData<'a, 's>,
 }
 
-enum Data<'a, 's> {
-    Read(Box<dyn Column + 's>),
-    /// Stands before the name or the datatype, or is of another datatype than the model's.
-    Later(Reader<'a>),
+enum DeclaredData<'a, 's> {
+    Read(Box<dyn ColumnBuilder + 's>),
+    /// Data before the name or the datatype, or of another datatype than the model's.
+    Later(JsonReader<'a>),
     Binary(usize),
 }
 
-/// A datatype as the protocol names it.
+/// A datatype in the protocol's spelling.
 struct DeclaredType {
     known: Option<DataType>,
     text: String,
 }
 
-impl<'a, 's> Entry<'a, 's> {
+impl<'a, 's> DeclaredInput<'a, 's> {
     fn read(
-        reader: &mut Reader<'a>,
+        reader: &mut JsonReader<'a>,
         schema: &'s Schema,
         stand_in: Option<usize>,
         is_reply: bool,
@@ -195,13 +199,13 @@ impl<'a, 's> Entry<'a, 's> {
                 "name" => {
                     let name = text(reader, "the name of an input")?;
                     is_named = true;
-                    // Of a reply, only what a request has to give.
-                    let place = if is_reply {
+                    // A response sets only the inputs that a request must set.
+                    let slot = if is_reply {
                         schema.find_input(&name)
                     } else {
-                        schema.find_place(&name)
+                        schema.find_slot(&name)
                     };
-                    input = place.or(stand_in);
+                    input = slot.or(stand_in);
                     if input.is_none() && !is_reply && !schema.ignores_unknown() {
                         return Err(unknown_input(signature, &name, String::new()).into());
                     }
@@ -214,16 +218,16 @@ impl<'a, 's> Entry<'a, 's> {
                         .into());
                 }
                 "data" => {
-                    // A client that does not set it sends binary data.
+                    // Some clients write null if they send binary data instead.
                     if reader.skip_null()? {
                         key = reader.next_key()?;
                         continue;
                     }
-                    let spec = input.map(|index: usize| schema.at_place(index));
+                    let spec = input.map(|index: usize| schema.input_at(index));
                     let declared = declared.as_ref().and_then(|declared: &DeclaredType| declared.known);
                     data = Some(match spec.filter(|spec| declared == Some(spec.data_type)) {
-                        Some(spec) => Data::Read(read_data(reader, spec)?),
-                        None => Data::Later(reader.postpone()?),
+                        Some(spec) => DeclaredData::Read(read_data(reader, spec)?),
+                        None => DeclaredData::Later(reader.postpone()?),
                     });
                 }
                 "parameters" => binary = parameters(reader)?.binary_data_size,
@@ -238,7 +242,7 @@ impl<'a, 's> Entry<'a, 's> {
                 return Err(reader.malformed(problem).into());
             }
             (Some(data), None) => data,
-            (None, Some(size)) => Data::Binary(size),
+            (None, Some(size)) => DeclaredData::Binary(size),
             (None, None) => return Err(lacks("\"data\"")),
         };
         Ok(Self {
@@ -249,9 +253,9 @@ impl<'a, 's> Entry<'a, 's> {
         })
     }
 
-    /// Leaves the binary data of an output that the model does not take.
-    fn pass_over(self, tail: &mut Tail) -> Result<(), DecodeError> {
-        if let (Data::Binary(size), Tail::Bytes(bytes)) = (self.data, tail) {
+    /// Skips the binary data of an output that is not an input of the model.
+    fn skip_binary(self, tail: &mut BinaryTail) -> Result<(), DecodeError> {
+        if let (DeclaredData::Binary(size), BinaryTail::Bytes(bytes)) = (self.data, tail) {
             if size > bytes.len() {
                 let problem = format!("binary_data_size is {size}, but {} bytes are left", bytes.len());
                 return Err(DecodeError::malformed("Open Inference Protocol", problem));
@@ -261,23 +265,23 @@ impl<'a, 's> Entry<'a, 's> {
         Ok(())
     }
 
-    fn tensor(self, spec: &'s InputSpec, tail: &mut Tail) -> Result<Tensor, DecodeError> {
+    fn tensor(self, spec: &'s InputSpec, tail: &mut BinaryTail) -> Result<Tensor, DecodeError> {
         let given = format!("{}{}", self.declared.text, Shape(&self.shape));
         if self.declared.known != Some(spec.data_type) {
             return Err(mismatch(spec, given).into());
         }
-        let shape = fit(spec, self.shape, Form::Declared).map_err(|_| mismatch(spec, given))?;
+        let shape = fit(spec, self.shape, ShapeForm::Declared).map_err(|_| mismatch(spec, given))?;
         match self.data {
-            Data::Read(column) => column.finish_shaped(shape, Form::Declared),
-            Data::Later(mut reader) => read_data(&mut reader, spec)?.finish_shaped(shape, Form::Declared),
-            Data::Binary(size) => {
+            DeclaredData::Read(column) => column.finish_shaped(shape, ShapeForm::Declared),
+            DeclaredData::Later(mut reader) => read_data(&mut reader, spec)?.finish_shaped(shape, ShapeForm::Declared),
+            DeclaredData::Binary(size) => {
                 let bytes = match tail {
-                    Tail::Bytes(bytes) if size <= bytes.len() => bytes.split_to(size),
-                    Tail::Bytes(bytes) => {
+                    BinaryTail::Bytes(bytes) if size <= bytes.len() => bytes.split_to(size),
+                    BinaryTail::Bytes(bytes) => {
                         let problem = format!("binary_data_size is {size}, but {} bytes are left", bytes.len());
                         return Err(unusable(spec, problem));
                     }
-                    Tail::Needs(what) => return Err(unusable(spec, format!("binary_data_size needs {what}"))),
+                    BinaryTail::Needs(what) => return Err(unusable(spec, format!("binary_data_size needs {what}"))),
                 };
                 triton_binary::tensor(spec, shape, bytes)
             }
@@ -327,14 +331,17 @@ pub(super) fn unusable(spec: &InputSpec, problem: String) -> DecodeError {
     .into()
 }
 
-fn read_data<'s>(reader: &mut Reader<'_>, spec: &'s InputSpec) -> Result<Box<dyn Column + 's>, Fault> {
+fn read_data<'s>(
+    reader: &mut JsonReader<'_>,
+    spec: &'s InputSpec,
+) -> Result<Box<dyn ColumnBuilder + 's>, BoxedDecodeError> {
     let first = reader.peek()?;
-    let mut data = column(spec, reader.remaining());
+    let mut data = column_builder(spec, reader.remaining());
     data.read(reader, first, 0)?;
     Ok(data)
 }
 
-fn read_shape(reader: &mut Reader<'_>) -> Result<Vec<usize>, Fault> {
+fn read_shape(reader: &mut JsonReader<'_>) -> Result<Vec<usize>, BoxedDecodeError> {
     const WHAT: &str = "each dimension of a shape";
     if reader.peek()? != Peek::Array {
         return Err(reader.malformed("\"shape\" must be an array"));
@@ -351,15 +358,15 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Vec<usize>, Fault> {
     Ok(shape)
 }
 
-/// An output of the protocol: always a tensor, which the plan has made sure of.
+/// An output of the protocol. It is always a tensor; the plan has checked that.
 pub(super) struct TensorOutput<'a> {
     pub name: &'a str,
     pub tensor: &'a Tensor,
 }
 
-/// The outputs as tensors; the name of the first one that is none.
-pub(super) fn tensors<'a>(outputs: &[Output<'a>]) -> Result<Vec<TensorOutput<'a>>, &'a str> {
-    let tensor = |output: &Output<'a>| match output.value {
+/// The outputs as tensors. The error is the name of the first output that is not a tensor.
+pub(super) fn tensors<'a>(outputs: &[NamedOutput<'a>]) -> Result<Vec<TensorOutput<'a>>, &'a str> {
+    let tensor = |output: &NamedOutput<'a>| match output.value {
         Value::Tensor(tensor) => Ok(TensorOutput {
             name: output.name,
             tensor,
@@ -369,8 +376,8 @@ pub(super) fn tensors<'a>(outputs: &[Output<'a>]) -> Result<Vec<TensorOutput<'a>
     outputs.iter().map(tensor).collect()
 }
 
-/// Writes the response document. Where `binary_size` gives a size, the output's data is not in the
-/// JSON.
+/// Writes the response document. If `binary_size` returns a size for an output, its data is not in
+/// the JSON.
 pub(super) fn encode(
     id: Option<&str>,
     model: &str,
@@ -379,10 +386,10 @@ pub(super) fn encode(
     data_bytes: usize,
 ) -> Result<Vec<u8>, EncodeError> {
     let fields = FIELDS_BYTES * (outputs.len() + 1) + model.len();
-    let mut out = room::for_all(data_bytes.saturating_add(fields))?;
+    let mut out = alloc::with_capacity(data_bytes.saturating_add(fields))?;
     out.extend_from_slice(b"{\"model_name\":");
     write_json_string(model, &mut out);
-    // One version of a model is served: what the artifact holds.
+    // A model has one version: the content of its artifact.
     out.extend_from_slice(b",\"model_version\":\"1\"");
     if let Some(id) = id {
         out.extend_from_slice(b",\"id\":");
@@ -411,7 +418,7 @@ pub(super) fn encode(
     Ok(out)
 }
 
-/// The beginning of a tensor's object: all but its data.
+/// Writes the start of a tensor's object: everything but its data.
 pub(super) fn write_declaration(name: &str, tensor: &Tensor, out: &mut Vec<u8>) {
     out.push(b'{');
     write_key("name", out);

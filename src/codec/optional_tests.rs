@@ -1,4 +1,4 @@
-//! Optional inputs, in each form that names inputs.
+//! Tests of optional inputs in each form that names inputs.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use super::{Documents, Schema};
 use crate::tensor::DataType::{F32, I64};
 use crate::tensor::{Signature, Tensor};
 
-/// `x` and, optional, a number that all records share, and a number for each record.
+/// A model with input `x` and two optional inputs: a number for all records, and one per record.
 fn model() -> Signature {
     Signature {
         optional: vec![input("threshold", F32, &[]), input("bias", I64, &[-1])],
@@ -73,7 +73,7 @@ fn optional_inputs_are_read_in_every_form_that_has_names() {
 }
 
 #[test]
-fn what_optional_inputs_cannot_be_is_refused_by_name() {
+fn refuses_invalid_optional_inputs_and_names_them() {
     let table = [
         (
             r#"{"instances": [{"x": [1, 2], "bias": 7}, {"x": [3, 4]}]}"#,
@@ -85,7 +85,7 @@ fn what_optional_inputs_cannot_be_is_refused_by_name() {
         ),
         (
             r#"{"instances": [{"x": [1, 2], "threshold": 1}, {"x": [3, 4], "threshold": 2}]}"#,
-            "it has no axis for records, so all instances have to give the same value",
+            "it has no axis for records, so all instances must give the same value",
         ),
         (
             r#"{"instances": [{"x": [1, 2], "bias": 7, "bias": 7}]}"#,
@@ -107,7 +107,7 @@ fn what_optional_inputs_cannot_be_is_refused_by_name() {
 }
 
 #[test]
-fn several_documents_give_the_same_optional_inputs_or_none() {
+fn several_documents_must_give_the_same_optional_inputs() {
     let decode = |body: &str| {
         let body = Bytes::copy_from_slice(body.as_bytes());
         crate::codec::decode("application/json", body, &Schema::of(model()), Documents::Several)
@@ -125,7 +125,7 @@ fn several_documents_give_the_same_optional_inputs_or_none() {
     ] {
         let body = format!("{{\"instances\": [{{\"x\": [1, 2], \"threshold\": 0.5}}]}} {{\"instances\": [{second}]}}");
         let error = decode(&body).unwrap_err().to_string();
-        assert!(error.contains("can only give the same optional inputs"), "{error}");
+        assert!(error.contains("must give the same optional inputs"), "{error}");
     }
     let each = "{\"instances\": [{\"x\": [1, 2], \"bias\": 1}]}";
     assert!(decode(&format!("{each} {each}")).is_err());

@@ -1,37 +1,36 @@
-//! `application/x-recordio-protobuf`: records as SageMaker's built-in algorithms exchange them, and
-//! as the SDK's `RecordSerializer` and `RecordDeserializer` write and read them.
+//! `application/x-recordio-protobuf`: the records of SageMaker's built-in algorithms, and of the
+//! SDK's `RecordSerializer` and `RecordDeserializer`.
 //!
-//! A body is a run of frames (RecordIO: a magic number, a length, the bytes, padding to four), each
-//! of which holds one record (Protocol Buffers: maps of named vectors, dense or sparse). A
-//! request's vectors are its features; a reply's are its labels, one record for each record of the
-//! request. A request without any features is a reply of this kind, and its labels are read: so one
-//! container's reply is the next one's request.
+//! A body is a sequence of RecordIO frames: a magic number, a length, the bytes, padding to a
+//! multiple of four. Each frame holds one record in Protocol Buffers: maps of named vectors, dense
+//! or sparse. The vectors of a request are its features. Those of a response are its labels, with
+//! one record for each record of the request. A request without features is a response of another
+//! container, so the decoder reads its labels: a pipeline passes it on unchanged.
 //!
-//! The messages are read as they lie in the body (`wire.rs`), without a tree in between: numbers go
-//! from there into one vector per feature. Fields that are not known are passed over, as the format
-//! wants it.
+//! The decoder walks the messages in the body (`wire.rs`) and builds no tree in between: it appends
+//! the numbers to one vector per feature. It skips unknown fields, as the format requires.
 
 mod wire;
 mod write;
 
 use bytes::Bytes;
 
-use self::wire::{Field, Fields, varints};
+use self::wire::{ProtoField, ProtoFields, varints};
 pub(super) use self::write::{encode, row};
-use super::bind::{Array, Elements, Given, Rows, bind, product};
+use super::alloc;
+use super::bind::{Array, FeatureRows, RequestArray, RowElements, bind, product};
 use super::error::{DecodeError, excerpt};
-use super::npy::Stored;
+use super::npy::StoredArray;
 use super::numbers::MAX_STRINGS;
-use super::room;
 use super::schema::Schema;
-use super::sparse::{MAX_DENSE_BYTES, Outside, Sparse, SparseError, dense_bytes, too_large};
-use super::{Format, ReplyPlan, Request};
+use super::sparse::{MAX_DENSE_BYTES, OutOfBounds, Sparse, SparseError, dense_bytes, too_large};
+use super::{DecodedRequest, Format, ReplyPlan};
 use crate::tensor::DataType;
 
 const MAGIC: u32 = 0xced7_230a;
-/// The bits of a frame's length that say which part of a record it is.
+/// The length has this many bits. The bits above them number the part of a split record.
 const PART_BITS: u32 = 29;
-/// The names of fields of the messages.
+// The field numbers of the messages.
 const RECORD_FEATURES: u32 = 1;
 const RECORD_LABEL: u32 = 2;
 const ENTRY_KEY: u32 = 1;
@@ -44,10 +43,10 @@ const TENSOR_VALUES: u32 = 1;
 const TENSOR_KEYS: u32 = 2;
 const TENSOR_SHAPE: u32 = 3;
 const BYTES_VALUE: u32 = 1;
-/// Most vectors of a record: each is looked up by its name.
+/// Limit on the vectors of a record: each is looked up by its name.
 const MAX_FEATURES: usize = 4096;
 
-/// The records of a body, one after the other.
+/// Iterates over the records of a body.
 struct Frames<'a> {
     rest: &'a [u8],
 }
@@ -77,7 +76,7 @@ impl<'a> Frames<'a> {
 /// A vector of one record.
 #[derive(Default)]
 struct Vector<'a> {
-    kind: Option<Kind>,
+    kind: Option<VectorKind>,
     /// The values as little-endian bytes.
     numbers: Vec<u8>,
     strings: Vec<&'a [u8]>,
@@ -86,7 +85,7 @@ struct Vector<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum VectorKind {
     Numbers(DataType),
     Strings,
 }
@@ -95,13 +94,13 @@ impl<'a> Vector<'a> {
     /// Reads the message `Value`.
     fn read(message: &'a [u8]) -> Result<Self, String> {
         let mut vector = Self::default();
-        let mut fields = Fields::new(message);
+        let mut fields = ProtoFields::new(message);
         while let Some((number, field)) = fields.next()? {
             let kind = match number {
-                VALUE_FLOAT32 => Kind::Numbers(DataType::F32),
-                VALUE_FLOAT64 => Kind::Numbers(DataType::F64),
-                VALUE_INT32 => Kind::Numbers(DataType::I32),
-                VALUE_BYTES => Kind::Strings,
+                VALUE_FLOAT32 => VectorKind::Numbers(DataType::F32),
+                VALUE_FLOAT64 => VectorKind::Numbers(DataType::F64),
+                VALUE_INT32 => VectorKind::Numbers(DataType::I32),
+                VALUE_BYTES => VectorKind::Strings,
                 _ => continue,
             };
             if vector.kind.is_some() {
@@ -110,15 +109,15 @@ impl<'a> Vector<'a> {
             vector.kind = Some(kind);
             let message = field.bytes()?;
             match kind {
-                Kind::Strings => vector.read_strings(message)?,
-                Kind::Numbers(data_type) => vector.read_tensor(data_type, message)?,
+                VectorKind::Strings => vector.read_strings(message)?,
+                VectorKind::Numbers(data_type) => vector.read_tensor(data_type, message)?,
             }
         }
         Ok(vector)
     }
 
     fn read_strings(&mut self, message: &'a [u8]) -> Result<(), String> {
-        let mut fields = Fields::new(message);
+        let mut fields = ProtoFields::new(message);
         while let Some((number, field)) = fields.next()? {
             if number == BYTES_VALUE {
                 self.strings.push(field.bytes()?);
@@ -128,7 +127,7 @@ impl<'a> Vector<'a> {
     }
 
     fn read_tensor(&mut self, data_type: DataType, message: &'a [u8]) -> Result<(), String> {
-        let mut fields = Fields::new(message);
+        let mut fields = ProtoFields::new(message);
         while let Some((number, field)) = fields.next()? {
             match number {
                 TENSOR_VALUES => self.read_values(data_type, field)?,
@@ -140,25 +139,25 @@ impl<'a> Vector<'a> {
         Ok(())
     }
 
-    fn read_values(&mut self, data_type: DataType, field: Field<'a>) -> Result<(), String> {
+    fn read_values(&mut self, data_type: DataType, field: ProtoField<'a>) -> Result<(), String> {
         match (data_type, field) {
             (DataType::I32, field) => varints(field, |value| {
                 // Negative numbers are sign-extended to ten bytes.
                 self.numbers.extend_from_slice(&(value as u32).to_le_bytes());
             }),
-            (DataType::F32, Field::Bytes(packed)) if packed.len().is_multiple_of(4) => {
+            (DataType::F32, ProtoField::Bytes(packed)) if packed.len().is_multiple_of(4) => {
                 self.numbers.extend_from_slice(packed);
                 Ok(())
             }
-            (DataType::F64, Field::Bytes(packed)) if packed.len().is_multiple_of(8) => {
+            (DataType::F64, ProtoField::Bytes(packed)) if packed.len().is_multiple_of(8) => {
                 self.numbers.extend_from_slice(packed);
                 Ok(())
             }
-            (DataType::F32, Field::Fixed32(value)) => {
+            (DataType::F32, ProtoField::Fixed32(value)) => {
                 self.numbers.extend_from_slice(&value);
                 Ok(())
             }
-            (DataType::F64, Field::Fixed64(value)) => {
+            (DataType::F64, ProtoField::Fixed64(value)) => {
                 self.numbers.extend_from_slice(&value);
                 Ok(())
             }
@@ -168,18 +167,17 @@ impl<'a> Vector<'a> {
 
     fn len(&self) -> usize {
         match self.kind {
-            Some(Kind::Numbers(data_type)) => self.numbers.len() / data_type.size().unwrap_or(1),
-            Some(Kind::Strings) | None => self.strings.len(),
+            Some(VectorKind::Numbers(data_type)) => self.numbers.len() / data_type.size().unwrap_or(1),
+            Some(VectorKind::Strings) | None => self.strings.len(),
         }
     }
 
-    /// Whether only some elements are given. The SDK writes a row of zeros as a shape and nothing
-    /// else.
+    /// Whether the vector is sparse. The SDK writes a row of zeros as a shape alone.
     fn is_sparse(&self) -> bool {
         !self.keys.is_empty() || (self.len() == 0 && !self.shape.is_empty() && !self.shape.contains(&0))
     }
 
-    /// Elements, given or not.
+    /// The number of elements, including those that a sparse vector omits.
     fn width(&self) -> Result<usize, String> {
         if self.shape.is_empty() && self.is_sparse() {
             return Err("sparse values have no shape".to_owned());
@@ -203,17 +201,17 @@ fn short(sizes: &[u64]) -> &[u64] {
     &sizes[..sizes.len().min(8)]
 }
 
-/// The vectors of one name, of all records so far.
+/// The vectors with one name in all records so far.
 struct Feature {
     name: String,
-    kind: Kind,
+    kind: VectorKind,
     width: usize,
     shape: Vec<u64>,
     rows: usize,
     numbers: Vec<u8>,
     strings: Vec<Bytes>,
-    /// The places of the values, once there is a sparse row.
-    places: Option<Vec<(u64, u64)>>,
+    /// The positions of the values, after the first sparse row.
+    positions: Option<Vec<(u64, u64)>>,
 }
 
 impl Feature {
@@ -226,7 +224,7 @@ impl Feature {
             rows: 0,
             numbers: Vec::new(),
             strings: Vec::new(),
-            places: None,
+            positions: None,
         })
     }
 
@@ -234,7 +232,7 @@ impl Feature {
         let problem = |problem: String| malformed(format!("feature {}: {problem}", excerpt(&self.name)));
         if vector.kind.is_some_and(|kind| kind != self.kind) || vector.kind.is_none() {
             return Err(problem(format!(
-                "record {} has values of another type than the first",
+                "record {} does not have values of the same type as the first",
                 self.rows
             )));
         }
@@ -247,26 +245,26 @@ impl Feature {
             return Err(problem(text));
         }
         let (row, count) = (self.rows as u64, vector.len());
-        if vector.is_sparse() || self.places.is_some() {
+        if vector.is_sparse() || self.positions.is_some() {
             if vector.is_sparse() && vector.keys.len() != count {
                 return Err(problem(format!(
                     "record {row} has {count} values for {} keys",
                     vector.keys.len()
                 )));
             }
-            // Those of the dense rows so far.
+            // The positions in dense rows.
             let width = self.width as u64;
             let dense = |rows: std::ops::Range<u64>| rows.flat_map(move |row| (0..width).map(move |key| (row, key)));
-            if self.places.is_none() {
-                let mut before = room::for_all(self.rows.saturating_mul(self.width))?;
+            if self.positions.is_none() {
+                let mut before = alloc::with_capacity(self.rows.saturating_mul(self.width))?;
                 before.extend(dense(0..row));
-                self.places = Some(before);
+                self.positions = Some(before);
             }
-            if let Some(places) = &mut self.places {
-                places.try_reserve(count).map_err(|_| DecodeError::OutOfMemory)?;
+            if let Some(positions) = &mut self.positions {
+                positions.try_reserve(count).map_err(|_| DecodeError::OutOfMemory)?;
                 match vector.is_sparse() {
-                    true => places.extend(vector.keys.iter().map(|&key| (row, key))),
-                    false => places.extend(dense(row..row + 1)),
+                    true => positions.extend(vector.keys.iter().map(|&key| (row, key))),
+                    false => positions.extend(dense(row..row + 1)),
                 }
             }
         }
@@ -285,34 +283,37 @@ impl Feature {
         Ok(())
     }
 
-    fn into_given(self) -> Result<Given, DecodeError> {
+    fn into_given(self) -> Result<RequestArray, DecodeError> {
         let problem = |problem: String| malformed(format!("feature {}: {problem}", excerpt(&self.name)));
         let numbers = |data_type, shape: Vec<usize>, bytes: Vec<u8>| {
-            Stored::plain(data_type, shape, bytes.into()).ok_or_else(|| problem("its values do not fill it".to_owned()))
+            StoredArray::plain(data_type, shape, bytes.into())
+                .ok_or_else(|| problem("its values do not fill it".to_owned()))
         };
-        let elements = match (self.kind, self.places) {
-            (Kind::Strings, _) => Elements::Strings(self.strings),
-            (Kind::Numbers(data_type), None) => {
-                Elements::Numbers(numbers(data_type, vec![self.rows, self.width], self.numbers)?)
+        let elements = match (self.kind, self.positions) {
+            (VectorKind::Strings, _) => RowElements::Strings(self.strings),
+            (VectorKind::Numbers(data_type), None) => {
+                RowElements::Numbers(numbers(data_type, vec![self.rows, self.width], self.numbers)?)
             }
-            (Kind::Numbers(data_type), Some(places)) => {
-                let count = places.len();
+            (VectorKind::Numbers(data_type), Some(positions)) => {
+                let count = positions.len();
                 let values = numbers(data_type, vec![count], self.numbers)?;
-                let sparse = Sparse::new([self.rows, self.width], places.into_iter(), count, values);
-                Elements::Sparse(sparse.map_err(|error| match error {
-                    SparseError::Outside(Outside { row, column }) => {
+                let sparse = Sparse::new([self.rows, self.width], positions.into_iter(), count, values);
+                RowElements::Sparse(sparse.map_err(|error| match error {
+                    SparseError::OutOfBounds(OutOfBounds { row, column }) => {
                         problem(format!("record {row} has the key {column}, but {} values", self.width))
                     }
-                    SparseError::Count { places, values } => problem(format!("{values} values for {places} keys")),
+                    SparseError::Count { positions, values } => {
+                        problem(format!("{values} values for {positions} keys"))
+                    }
                     SparseError::Size => too_large("the sparse feature"),
                     SparseError::NoMemory => DecodeError::OutOfMemory,
                 })?)
             }
         };
         let shape: Option<Vec<usize>> = self.shape.iter().map(|&size| usize::try_from(size).ok()).collect();
-        Ok(Given {
+        Ok(RequestArray {
             name: Some(self.name),
-            array: Array::Rows(Rows {
+            array: Array::Rows(FeatureRows {
                 rows: self.rows,
                 width: self.width,
                 shape,
@@ -322,10 +323,10 @@ impl Feature {
     }
 }
 
-/// The name and the vector of an entry of a map.
+/// Reads the name and the vector of a map entry.
 fn entry(message: &[u8]) -> Result<(&str, &[u8]), String> {
     let (mut name, mut value) = (&b""[..], &b""[..]);
-    let mut fields = Fields::new(message);
+    let mut fields = ProtoFields::new(message);
     while let Some((number, field)) = fields.next()? {
         match number {
             ENTRY_KEY => name = field.bytes()?,
@@ -337,11 +338,11 @@ fn entry(message: &[u8]) -> Result<(&str, &[u8]), String> {
     Ok((name, value))
 }
 
-/// The vectors of a record, by name: its features, or its labels where `labels` says so.
+/// Reads the named vectors of a record: its features, or with `labels` its labels.
 fn vectors(record: &[u8], labels: bool) -> Result<Vec<(&str, Vector<'_>)>, String> {
     let wanted = if labels { RECORD_LABEL } else { RECORD_FEATURES };
     let mut found = Vec::new();
-    let mut fields = Fields::new(record);
+    let mut fields = ProtoFields::new(record);
     while let Some((number, field)) = fields.next()? {
         if number != wanted {
             continue;
@@ -355,7 +356,7 @@ fn vectors(record: &[u8], labels: bool) -> Result<Vec<(&str, Vector<'_>)>, Strin
     Ok(found)
 }
 
-/// Whether the records of a body have labels and nothing else.
+/// Whether a record has labels but no features.
 fn has_labels_only(record: &[u8]) -> Result<bool, String> {
     Ok(vectors(record, false)?.is_empty() && !vectors(record, true)?.is_empty())
 }
@@ -364,7 +365,7 @@ fn malformed(problem: impl Into<String>) -> DecodeError {
     DecodeError::malformed(Format::RecordIo, problem)
 }
 
-pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let mut frames = Frames { rest: body };
     let mut features: Vec<Feature> = Vec::new();
     let mut count = 0usize;
@@ -418,11 +419,11 @@ pub(super) fn decode(body: &Bytes, schema: &Schema) -> Result<Request, DecodeErr
         .map(Feature::into_given)
         .collect::<Result<_, _>>()?;
     let inputs = bind(given, schema, "a record")?;
-    Ok(Request::new(inputs, ReplyPlan::counted(count)))
+    Ok(DecodedRequest::new(inputs, ReplyPlan::counted(count)))
 }
 
-/// Bytes that the records take when none of their elements is left out.
-pub(super) fn weight(body: &Bytes, schema: &Schema) -> Option<usize> {
+/// Estimates the bytes of all records once they are dense.
+pub(super) fn decoded_bytes(body: &Bytes, schema: &Schema) -> Option<usize> {
     let mut frames = Frames { rest: body };
     let first = frames.next().ok()??;
     let labels = has_labels_only(first).ok()?;

@@ -1,38 +1,37 @@
-//! What a request says about its reply, and which formats can give that.
+//! The response that a request selects, and the formats that can hold it.
 
-use super::by_record::{ByRecord, Division, divide};
-use super::error::{EncodeError, excerpt, gives};
-use super::{Format, LIBSVM_IN_ONLY, csv};
+use super::by_record::{ByRecord, RecordDivision, divide};
+use super::error::{EncodeError, describe_outputs, excerpt};
+use super::{Format, LIBSVM_REQUESTS_ONLY, csv};
 use crate::tensor::{OutputRows, OutputSpec, Records, Signature, Tensor, Value, ValueType};
 
-/// What the request says about its reply.
+/// The response that a request selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyPlan {
     pub(super) dialect: Dialect,
-    /// Indices of outputs of the signature, each at most once.
+    /// The selected outputs, as indices into the signature, each at most once. `None` selects all.
     pub(super) outputs: Option<Vec<usize>>,
-    /// The number of records, where the format of the request counts them: a line or an instance
-    /// each.
+    /// The number of records, if the format of the request counts them: one per line or instance.
     pub(super) counted: Option<usize>,
-    /// The records that the inputs hold.
+    /// The records in the inputs.
     pub(super) records: Records,
-    /// Whether the reply has the form of SageMaker's built-in algorithms.
+    /// Whether the response has the form of SageMaker's built-in algorithms.
     pub(super) has_scores: bool,
 }
 
-/// The protocol that the reply belongs to, as far as the format leaves a choice.
+/// The protocol of the response, for formats that leave a choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// TF-Serving's `predictions`.
     Rows,
-    /// [`Dialect::Rows`] with a document for each of the request's, which hold so many records
-    /// each.
+    /// [`Dialect::Rows`] with a document for each document of the request. Holds the number of
+    /// records in each.
     Documents(Vec<usize>),
     /// TF-Serving's `outputs`.
     Columns,
     OpenInference {
         id: Option<String>,
-        /// For each requested output, whether it is wanted as binary data.
+        /// For each requested output, whether the request wants binary data.
         binary: Vec<bool>,
     },
 }
@@ -48,7 +47,7 @@ impl ReplyPlan {
         }
     }
 
-    /// The plan of a request that has counted its records.
+    /// The plan of a request in row form with `count` records.
     pub(super) fn counted(count: usize) -> Self {
         Self {
             counted: Some(count),
@@ -56,17 +55,17 @@ impl ReplyPlan {
         }
     }
 
-    /// The plan once the inputs are known.
+    /// Completes the plan with the records in the inputs.
     pub(super) fn for_inputs(self, signature: &Signature, inputs: &[Tensor]) -> Self {
         let records = match (signature.records(inputs), self.counted) {
-            // A model without inputs, say.
+            // For example a model without inputs.
             (Records::One, Some(count)) if count != 1 => Records::Together(count),
             (records, _) => records,
         };
         Self { records, ..self }
     }
 
-    /// Whether the reply answers record by record rather than with whole tensors.
+    /// Whether the response has a part for each record instead of whole tensors.
     pub fn is_by_record(&self, format: Format) -> bool {
         match (format, &self.dialect) {
             (Format::Json, _) if self.has_scores => true,
@@ -77,8 +76,8 @@ impl ReplyPlan {
         }
     }
 
-    /// The number of records that cannot be answered apart from each other if `outputs` are whole:
-    /// more than one, and the model takes no other number of them.
+    /// The number of records, if the model takes them only together. Outputs that do not follow the
+    /// records then cannot be split.
     fn inseparable(&self) -> Option<usize> {
         match self.records {
             Records::Together(count) if self.counted.is_some() => Some(count),
@@ -86,15 +85,15 @@ impl ReplyPlan {
         }
     }
 
-    /// Leaves it at these outputs, unless the request has chosen others.
+    /// Selects these outputs, unless the request has selected others.
     pub fn choose(&mut self, outputs: &[usize]) {
         if self.outputs.is_none() {
-            self.leave(outputs);
+            self.keep_only(outputs);
         }
     }
 
-    /// Leaves it at these outputs.
-    pub(super) fn leave(&mut self, outputs: &[usize]) {
+    /// Restricts the plan to these outputs.
+    pub(super) fn keep_only(&mut self, outputs: &[usize]) {
         if let Dialect::OpenInference { binary, .. } = &mut self.dialect {
             let chosen = outputs.iter().map(|&output| binary.get(output) == Some(&true));
             *binary = chosen.collect();
@@ -102,13 +101,13 @@ impl ReplyPlan {
         self.outputs = Some(outputs.to_vec());
     }
 
-    /// The records that the request holds.
+    /// The records in the request.
     pub fn records(&self) -> Records {
         self.records
     }
 
-    /// Whether the reply is read by people and programs that know classes by their names, rather
-    /// than tensors.
+    /// Whether the response may have class names: its readers are people or programs that do not
+    /// work on tensors.
     pub fn has_names(&self, format: Format) -> bool {
         let is_tensors = matches!(self.dialect, Dialect::OpenInference { .. });
         match format {
@@ -118,12 +117,12 @@ impl ReplyPlan {
         }
     }
 
-    /// The outputs to run for, as indices into the signature's; `None` for all of them.
+    /// The outputs to compute, as indices into the signature. `None` for all.
     pub fn outputs(&self) -> Option<&[usize]> {
         self.outputs.as_deref()
     }
 
-    /// The outputs that the reply holds, in its order.
+    /// The outputs in the response, in its order.
     pub fn selected<'s>(&self, signature: &'s Signature) -> Vec<&'s OutputSpec> {
         self.specs(signature).collect()
     }
@@ -137,8 +136,8 @@ impl ReplyPlan {
         all.iter().chain(chosen)
     }
 
-    /// The format of a reply to a client that leaves it to us. A client of the Open Inference
-    /// Protocol expects its protocol, whatever the default for others is.
+    /// The format of the response if the client does not choose one. A client of the Open Inference
+    /// Protocol expects that protocol, whatever the default for others.
     pub(super) fn implied_format(&self, default: Format) -> Format {
         match &self.dialect {
             Dialect::Rows | Dialect::Documents(_) | Dialect::Columns => default,
@@ -147,7 +146,7 @@ impl ReplyPlan {
         }
     }
 
-    /// Whether outputs of these types can be given in a format; if not, why.
+    /// Checks whether a format can hold the selected outputs, as far as their types tell.
     pub(super) fn fits(&self, format: Format, signature: &Signature) -> Result<(), EncodeError> {
         let selected = self.selected(signature);
         let not_a_tensor = || {
@@ -163,8 +162,8 @@ impl ReplyPlan {
             [only] if is_array(&only.value_type) => Ok(()),
             [only] => Err(not_a_tensor_problem(&only.name)),
             _ => Err(format!(
-                "{holds} holds one array, the model gives {}; name one, as in {}; output=NAME, or accept application/json",
-                gives(signature),
+                "{holds} holds one array, the model returns {}; name one, as in {}; output=NAME, or accept application/json",
+                describe_outputs(signature),
                 format.media_type()
             )),
         };
@@ -174,9 +173,9 @@ impl ReplyPlan {
         };
         let problem = match (format, &self.dialect) {
             (Format::Json | Format::JsonLines, _) if self.has_scores => self.can_be_lines(&selected),
-            (Format::LibSvm, _) => Err(LIBSVM_IN_ONLY.to_owned()),
+            (Format::LibSvm, _) => Err(LIBSVM_REQUESTS_ONLY.to_owned()),
             (Format::RecordIo, _) => self.can_be_lines(&selected).and_then(|()| arrays_only()),
-            (Format::Octets, _) => one_array("a run of bytes"),
+            (Format::Octets, _) => one_array("an octet stream"),
             (Format::Npy, _) => one_array("an NPY file"),
             (Format::Npz, _) => arrays_only(),
             (Format::Json, Dialect::Rows | Dialect::Columns) => Ok(()),
@@ -187,7 +186,7 @@ impl ReplyPlan {
         problem.map_err(|problem| EncodeError::CannotCarry { format, problem })
     }
 
-    /// Whether each record can have a line, as far as that is known before the run.
+    /// Checks whether each record can have a line, as far as that is known before the run.
     fn can_be_lines(&self, selected: &[&OutputSpec]) -> Result<(), String> {
         match self.inseparable() {
             Some(records) if selected.iter().any(|output| output.rows == OutputRows::Whole) => {
@@ -197,7 +196,7 @@ impl ReplyPlan {
         }
     }
 
-    /// The outputs by record, for formats that give each record a line.
+    /// Splits the outputs by record, for formats with a line per record.
     pub(super) fn lines<'a>(
         &self,
         format: Format,
@@ -205,18 +204,18 @@ impl ReplyPlan {
         runs: &'a [Vec<Value>],
     ) -> Result<ByRecord<'a>, EncodeError> {
         match (divide(selected, self.records, runs), self.counted) {
-            (Division::ByRecord(by_record), _) => Ok(by_record),
-            (Division::Whole { records }, Some(_)) if records != 1 => Err(EncodeError::CannotCarry {
+            (RecordDivision::ByRecord(by_record), _) => Ok(by_record),
+            (RecordDivision::Whole { records }, Some(_)) if records != 1 => Err(EncodeError::CannotCarry {
                 format,
                 problem: together_problem(records),
             }),
-            (Division::Whole { .. }, _) => Ok(ByRecord::one(selected, runs)),
+            (RecordDivision::Whole { .. }, _) => Ok(ByRecord::one(selected, runs)),
         }
     }
 }
 
-/// Whether outputs of this type are one array each: tensors, and lists of maps from a class to a
-/// number.
+/// Whether an output of this type can be written as one array: a tensor, a map from a class to a
+/// number, or a list of such maps.
 fn is_array(value_type: &ValueType) -> bool {
     match value_type {
         ValueType::Tensor { .. } => true,
@@ -235,7 +234,7 @@ fn together_problem(records: usize) -> String {
 pub(super) fn not_a_tensor_problem(name: &str) -> String {
     format!(
         "output {} is not a tensor; application/jsonlines, text/csv and the \"instances\" and \"inputs\" forms of \
-         application/json carry it",
+         application/json can hold it",
         excerpt(name)
     )
 }

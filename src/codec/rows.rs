@@ -1,41 +1,40 @@
-//! Instances, one after the other, as they become rows of the inputs: the row form of TF-Serving
-//! and JSON Lines.
+//! Reads instances, which become rows of the inputs: TF-Serving's row form and JSON Lines.
 //!
 //! An instance is one of these:
 //!
-//! | instance | where |
+//! | instance | for |
 //! |---|---|
 //! | an object by the names of inputs | any model |
 //! | an object by the names of columns | a model whose manifest names its columns |
-//! | `{"features": [..]}`, `{"data": {"features": {"values": [..]}}}` | as SageMaker's own algorithms take a row |
-//! | the row itself | a model with one input to give |
-//! | a list of cells, one after the other as in a line of CSV | a model with several inputs |
+//! | `{"features": [..]}`, `{"data": {"features": {"values": [..]}}}` | any model; the row form of SageMaker's own algorithms |
+//! | the row itself | a model with one input to set |
+//! | a list of cells in the order of a CSV line | a model with several inputs |
 //!
-//! What always holds: all instances of a request are read in the same form, that of the first one.
+//! Invariant: all instances of a request have the form of the first one.
 
 use jiter::Peek;
 
-use crate::codec::column::{Column, column};
-use crate::codec::element::Kind;
-use crate::codec::error::{DecodeError, Fault, InputError, excerpt, takes};
-use crate::codec::fit::Form;
-use crate::codec::json_reader::Reader;
-use crate::codec::schema::{FEATURES, Schema, Target};
-use crate::codec::table::{self, Layout};
+use crate::codec::column::{ColumnBuilder, column_builder};
+use crate::codec::element::ElementKind;
+use crate::codec::error::{BoxedDecodeError, DecodeError, InputError, describe_inputs, excerpt};
+use crate::codec::fit::ShapeForm;
+use crate::codec::json_reader::JsonReader;
+use crate::codec::schema::{FEATURES, NameTarget, Schema};
+use crate::codec::table::{self, TableLayout};
 use crate::tensor::{InputSpec, Signature, Tensor};
 
 #[cold]
-pub(super) fn unknown_input(signature: &Signature, name: &str, at: String) -> Fault {
+pub(super) fn unknown_input(signature: &Signature, name: &str, at: String) -> BoxedDecodeError {
     InputError::Unknown {
         name: excerpt(name),
         at,
-        takes: takes(signature),
+        takes: describe_inputs(signature),
     }
     .into()
 }
 
 #[cold]
-pub(super) fn duplicate_input(signature: &Signature, index: usize, at: String) -> Fault {
+pub(super) fn duplicate_input(signature: &Signature, index: usize, at: String) -> BoxedDecodeError {
     InputError::Duplicate {
         name: excerpt(signature.all_inputs().nth(index).map_or("", |input| &input.name)),
         at,
@@ -43,23 +42,23 @@ pub(super) fn duplicate_input(signature: &Signature, index: usize, at: String) -
     .into()
 }
 
-/// Whether the object that comes next is a binary string (`{"b64": ".."}`) of a model with one
-/// string input, and not an object by input name.
-pub(super) fn is_binary_string(reader: &Reader<'_>, schema: &Schema) -> Result<bool, Fault> {
+/// Whether the next object is a binary string (`{"b64": ".."}`) for a model with one string input,
+/// and not an object by input name.
+pub(super) fn is_binary_string(reader: &JsonReader<'_>, schema: &Schema) -> Result<bool, BoxedDecodeError> {
     let Some(input) = schema.only_input().map(|index| &schema.signature().inputs[index]) else {
         return Ok(false);
     };
-    if input.data_type != <String as Kind>::DATA_TYPE || input.name == "b64" {
+    if input.data_type != <String as ElementKind>::DATA_TYPE || input.name == "b64" {
         return Ok(false);
     }
     let mut ahead = reader.clone();
     Ok(ahead.peek()? == Peek::Object && ahead.enter_object()? == Some("b64"))
 }
 
-/// The inputs while instances are added to them.
-pub(super) struct Rows<'s> {
+/// Collects instances into inputs.
+pub(super) struct InstanceRows<'s> {
     schema: &'s Schema,
-    /// A bound on the number of elements that can come.
+    /// Limit on the number of elements.
     most: usize,
     form: Option<InstanceForm<'s>>,
     count: usize,
@@ -67,21 +66,21 @@ pub(super) struct Rows<'s> {
 
 /// The form of the instances of a request.
 enum InstanceForm<'s> {
-    /// Values by input, nested as they like.
-    Inputs(Inputs<'s>),
-    /// Cells, by the names of columns or by position.
-    Cells(Box<table::Rows<'s>>),
+    /// Values by input, with any nesting.
+    Inputs(InputColumns<'s>),
+    /// Cells, by column name or by position.
+    Cells(Box<table::TableRows<'s>>),
 }
 
-/// The outcome of reading an instance in one form.
-enum Step {
+/// The outcome of reading an object by input names.
+enum ObjectOutcome {
     Done,
     /// The instance is an object by column names.
     HasColumns,
 }
 
-impl<'s> Rows<'s> {
-    /// `most` is a bound on the number of elements that can come, of all inputs together.
+impl<'s> InstanceRows<'s> {
+    /// `most` limits the number of elements of all inputs together.
     pub fn new(schema: &'s Schema, most: usize) -> Self {
         Self {
             schema,
@@ -91,8 +90,8 @@ impl<'s> Rows<'s> {
         }
     }
 
-    /// Adds the instance that `first` begins.
-    pub fn read(&mut self, reader: &mut Reader<'_>, first: Peek) -> Result<(), Fault> {
+    /// Reads the instance that starts with `first`.
+    pub fn read(&mut self, reader: &mut JsonReader<'_>, first: Peek) -> Result<(), BoxedDecodeError> {
         self.count += 1;
         match first {
             Peek::Object if !is_binary_string(reader, self.schema)? => self.read_object(reader),
@@ -100,8 +99,8 @@ impl<'s> Rows<'s> {
         }
     }
 
-    /// An instance without names.
-    fn read_bare(&mut self, reader: &mut Reader<'_>, first: Peek) -> Result<(), Fault> {
+    /// Reads an instance without names.
+    fn read_bare(&mut self, reader: &mut JsonReader<'_>, first: Peek) -> Result<(), BoxedDecodeError> {
         if let Some(only) = self.schema.only_input()
             && !matches!(self.form, Some(InstanceForm::Cells(_)))
         {
@@ -110,7 +109,7 @@ impl<'s> Rows<'s> {
         if first != Peek::Array {
             return Err(InputError::Unnamed {
                 what: "an instance that is neither an object nor a list",
-                takes: takes(self.schema.signature()),
+                takes: describe_inputs(self.schema.signature()),
                 instead: "give objects by input name, or a list of the columns",
             }
             .into());
@@ -118,8 +117,8 @@ impl<'s> Rows<'s> {
         self.read_list(reader)
     }
 
-    /// A list of cells.
-    fn read_list(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    /// Reads a list of cells.
+    fn read_list(&mut self, reader: &mut JsonReader<'_>) -> Result<(), BoxedDecodeError> {
         let mut cells = Vec::new();
         let mut next = reader.enter_array()?;
         while next.is_some() {
@@ -127,19 +126,19 @@ impl<'s> Rows<'s> {
             next = reader.next_value()?;
         }
         self.push_cells(&cells, reader.line_number(), |schema| {
-            Layout::by_position(schema, cells.len())
+            TableLayout::by_position(schema, cells.len())
         })
     }
 
-    fn read_object(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    fn read_object(&mut self, reader: &mut JsonReader<'_>) -> Result<(), BoxedDecodeError> {
         if let Some(row) = self.built_in_row(reader)? {
             return Ok(row);
         }
         if !matches!(self.form, Some(InstanceForm::Cells(_))) {
             let (start, is_first) = (reader.clone(), self.form.is_none());
             match self.inputs()?.read_object(reader)? {
-                Step::Done => return Ok(()),
-                Step::HasColumns => *reader = start,
+                ObjectOutcome::Done => return Ok(()),
+                ObjectOutcome::HasColumns => *reader = start,
             }
             if is_first {
                 self.form = None;
@@ -148,9 +147,9 @@ impl<'s> Rows<'s> {
         self.read_columns(reader)
     }
 
-    /// Reads an instance in the form of SageMaker's own algorithms, where `features` or `data` is
-    /// no name of the model's.
-    fn built_in_row(&mut self, reader: &mut Reader<'_>) -> Result<Option<()>, Fault> {
+    /// Reads an instance in the form of SageMaker's own algorithms, unless `features` or `data` is
+    /// a name of the model.
+    fn built_in_row(&mut self, reader: &mut JsonReader<'_>) -> Result<Option<()>, BoxedDecodeError> {
         let mut ahead = reader.clone();
         let is_built_in = match ahead.enter_object()? {
             Some(name) if name == FEATURES => self.schema.find(name).is_none(),
@@ -181,8 +180,8 @@ impl<'s> Rows<'s> {
     }
 
     /// Reads `{"features": {"values": [..]}}`.
-    fn built_in_features(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
-        let malformed = |reader: &Reader<'_>| {
+    fn built_in_features(&mut self, reader: &mut JsonReader<'_>) -> Result<(), BoxedDecodeError> {
+        let malformed = |reader: &JsonReader<'_>| {
             reader.malformed("\"data\" of an instance must be {\"features\": {\"values\": [..]}}")
         };
         if reader.peek()? != Peek::Object || reader.enter_object()? != Some(FEATURES) {
@@ -200,7 +199,9 @@ impl<'s> Rows<'s> {
                     self.read_values(reader)?;
                 }
                 "keys" => {
-                    return Err(reader.malformed("sparse \"features\" with \"keys\" are not read; send all \"values\""));
+                    return Err(
+                        reader.malformed("sparse \"features\" with \"keys\" are not supported; send all \"values\"")
+                    );
                 }
                 _ => reader.skip()?,
             }
@@ -212,8 +213,8 @@ impl<'s> Rows<'s> {
         Ok(())
     }
 
-    /// Reads the values of one row, which are one flat list whatever shape the model wants.
-    fn read_values(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    /// Reads the values of one row, which are a flat list whatever the shape of the input.
+    fn read_values(&mut self, reader: &mut JsonReader<'_>) -> Result<(), BoxedDecodeError> {
         let first = reader.peek()?;
         let only = self
             .schema
@@ -228,8 +229,8 @@ impl<'s> Rows<'s> {
         self.read_bare(reader, first)
     }
 
-    /// Reads an object by the names of columns.
-    fn read_columns(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    /// Reads an object by column names.
+    fn read_columns(&mut self, reader: &mut JsonReader<'_>) -> Result<(), BoxedDecodeError> {
         let mut members = Vec::new();
         let mut key = reader.enter_object()?;
         while let Some(name) = key {
@@ -240,15 +241,15 @@ impl<'s> Rows<'s> {
         self.push_columns(members, reader.line_number())
     }
 
-    /// Adds an instance of these members.
-    pub fn push_record(&mut self, members: Vec<(String, Reader<'_>)>) -> Result<(), Fault> {
+    /// Adds an instance with these members.
+    pub fn push_record(&mut self, members: Vec<(String, JsonReader<'_>)>) -> Result<(), BoxedDecodeError> {
         self.count += 1;
-        // A list is no cell: it is the row of an input whose width is open.
-        let is_list = |value: &Reader<'_>| matches!(value.clone().peek(), Ok(Peek::Array));
-        let is_cell = |(name, value): &(String, Reader<'_>)| match self.schema.find(name) {
-            Some(Target::Column(_)) | None => true,
-            Some(Target::Optional(_)) => false,
-            Some(Target::Input(input)) => self.schema.is_one_column(input) && !is_list(value),
+        // A list is not a cell but the row of an input with an open width.
+        let is_list = |value: &JsonReader<'_>| matches!(value.clone().peek(), Ok(Peek::Array));
+        let is_cell = |(name, value): &(String, JsonReader<'_>)| match self.schema.find(name) {
+            Some(NameTarget::Column(_)) | None => true,
+            Some(NameTarget::Optional(_)) => false,
+            Some(NameTarget::Input(input)) => self.schema.is_one_column(input) && !is_list(value),
         };
         if (!members.is_empty() && members.iter().all(is_cell)) || matches!(self.form, Some(InstanceForm::Cells(_))) {
             return self.push_columns(members, None);
@@ -256,12 +257,15 @@ impl<'s> Rows<'s> {
         self.inputs()?.read_members(members)
     }
 
-    /// Adds a row of cells, each under its name.
-    fn push_columns(&mut self, members: Vec<(String, Reader<'_>)>, line: Option<usize>) -> Result<(), Fault> {
-        // All rows have the layout of the schema's own columns, whatever the order in which an
-        // object names them.
+    /// Adds a row of named cells.
+    fn push_columns(
+        &mut self,
+        members: Vec<(String, JsonReader<'_>)>,
+        line: Option<usize>,
+    ) -> Result<(), BoxedDecodeError> {
+        // All rows have the layout of the schema's columns, whatever the order of the members.
         let order = self.schema.table_order();
-        let mut row: Vec<Option<Reader<'_>>> = vec![None; order.len()];
+        let mut row: Vec<Option<JsonReader<'_>>> = vec![None; order.len()];
         for (name, cell) in members {
             let target = self.schema.find(&name);
             let Some(position) = order.iter().position(|own| Some(*own) == target) else {
@@ -275,26 +279,27 @@ impl<'s> Rows<'s> {
                 return Err(InputError::Duplicate { name, at }.into());
             }
         }
-        self.push_cells(&row, line, |schema| Layout::of_order(schema, &order))
+        self.push_cells(&row, line, |schema| TableLayout::of_order(schema, &order))
     }
 
-    /// Adds an instance that is a list of cells, one after the other.
-    pub fn push_list(&mut self, cells: &[Option<Reader<'_>>]) -> Result<(), Fault> {
+    /// Adds an instance that is a list of cells.
+    pub fn push_list(&mut self, cells: &[Option<JsonReader<'_>>]) -> Result<(), BoxedDecodeError> {
         self.count += 1;
-        self.push_cells(cells, None, |schema| Layout::by_position(schema, cells.len()))
+        self.push_cells(cells, None, |schema| TableLayout::by_position(schema, cells.len()))
     }
 
     /// Adds a row of cells in the layout of the first row.
     fn push_cells(
         &mut self,
-        cells: &[Option<Reader<'_>>],
+        cells: &[Option<JsonReader<'_>>],
         line: Option<usize>,
-        layout: impl FnOnce(&Schema) -> Result<Layout, String>,
-    ) -> Result<(), Fault> {
+        layout: impl FnOnce(&Schema) -> Result<TableLayout, String>,
+    ) -> Result<(), BoxedDecodeError> {
         let at = self.place(line);
         if self.form.is_none() {
-            let layout = layout(self.schema).map_err(|problem| Fault::from(self.schema.layout_error(problem)))?;
-            let rows = table::Rows::new(self.schema, layout, self.most);
+            let layout =
+                layout(self.schema).map_err(|problem| BoxedDecodeError::from(self.schema.layout_error(problem)))?;
+            let rows = table::TableRows::new(self.schema, layout, self.most);
             self.form = Some(InstanceForm::Cells(Box::new(rows)));
         }
         match &mut self.form {
@@ -303,11 +308,11 @@ impl<'s> Rows<'s> {
         }
     }
 
-    fn inputs(&mut self) -> Result<&mut Inputs<'s>, Fault> {
+    fn inputs(&mut self) -> Result<&mut InputColumns<'s>, BoxedDecodeError> {
         let (schema, most, count) = (self.schema, self.most, self.count);
         let form = self
             .form
-            .get_or_insert_with(|| InstanceForm::Inputs(Inputs::new(schema, most)));
+            .get_or_insert_with(|| InstanceForm::Inputs(InputColumns::new(schema, most)));
         match form {
             InstanceForm::Inputs(inputs) => {
                 inputs.count = count;
@@ -321,24 +326,24 @@ impl<'s> Rows<'s> {
         place(line, self.count)
     }
 
-    /// The inputs that were given, and the number of instances in them.
+    /// Returns the inputs that the request sets, and the number of instances.
     pub fn finish(self) -> Result<(Vec<Option<Tensor>>, usize), DecodeError> {
         match self.form {
             Some(InstanceForm::Cells(rows)) => rows.finish(),
             Some(InstanceForm::Inputs(inputs)) => Ok((inputs.finish()?, self.count)),
-            None => Ok((Inputs::new(self.schema, 0).finish()?, 0)),
+            None => Ok((InputColumns::new(self.schema, 0).finish()?, 0)),
         }
     }
 }
 
 #[cold]
-fn mixed(schema: &Schema) -> Fault {
-    let problem = "some instances are lists of columns, others name inputs; give all in one form".to_owned();
+fn mixed(schema: &Schema) -> BoxedDecodeError {
+    let problem = "some instances are lists of columns, others name inputs; give all in the same form".to_owned();
     schema.layout_error(problem).into()
 }
 
 #[cold]
-fn partly_given(spec: &InputSpec, at: String) -> Fault {
+fn partly_given(spec: &InputSpec, at: String) -> BoxedDecodeError {
     InputError::Value {
         name: excerpt(&spec.name),
         at,
@@ -354,35 +359,35 @@ fn place(line: Option<usize>, count: usize) -> String {
     }
 }
 
-/// Inputs that instances name.
-struct Inputs<'s> {
+/// The inputs of instances that name inputs.
+struct InputColumns<'s> {
     schema: &'s Schema,
-    columns: Vec<Box<dyn Column + 's>>,
-    /// Optional inputs that instances have given.
-    optional: Vec<Optional<'s>>,
-    /// For each input the number of instances after which it was last seen.
+    columns: Vec<Box<dyn ColumnBuilder + 's>>,
+    /// The optional inputs that the instances set.
+    optional: Vec<OptionalColumn<'s>>,
+    /// For each input, the number of the last instance that set it; 0 before that.
     seen: Vec<usize>,
-    /// Where the next name probably is: objects mostly have their keys in the model's order.
+    /// The probable index of the next name: most objects have their keys in the model's order.
     guess: usize,
     count: usize,
 }
 
-/// An optional input that the first instance has given, and so all of them.
-struct Optional<'s> {
-    /// Its position among the signature's.
+/// An optional input that the first instance sets, so that all instances must.
+struct OptionalColumn<'s> {
+    /// Its position among the optional inputs of the signature.
     position: usize,
-    column: Box<dyn Column + 's>,
-    /// The number of instances that have given it.
+    column: Box<dyn ColumnBuilder + 's>,
+    /// The number of instances that have set it.
     seen: usize,
 }
 
-impl<'s> Inputs<'s> {
+impl<'s> InputColumns<'s> {
     fn new(schema: &'s Schema, most: usize) -> Self {
         let inputs = &schema.signature().inputs;
         let most = most / inputs.len().max(1);
         Self {
             schema,
-            columns: inputs.iter().map(|input| column(input, most)).collect(),
+            columns: inputs.iter().map(|input| column_builder(input, most)).collect(),
             optional: Vec::new(),
             seen: vec![0; inputs.len()],
             guess: 0,
@@ -390,14 +395,14 @@ impl<'s> Inputs<'s> {
         }
     }
 
-    fn read_value(&mut self, reader: &mut Reader<'_>, first: Peek, input: usize) -> Result<(), Fault> {
+    fn read_value(&mut self, reader: &mut JsonReader<'_>, first: Peek, input: usize) -> Result<(), BoxedDecodeError> {
         self.fill(input, self.count - 1)?;
         self.seen[input] = self.count;
         self.columns[input].read(reader, first, 1)
     }
 
-    /// Adds the default of an input for instances that have left it out, up to number `count`.
-    fn fill(&mut self, input: usize, count: usize) -> Result<(), Fault> {
+    /// Adds the default of an input for the instances that omit it, up to number `count`.
+    fn fill(&mut self, input: usize, count: usize) -> Result<(), BoxedDecodeError> {
         if self.seen[input] >= count {
             return Ok(());
         }
@@ -406,7 +411,7 @@ impl<'s> Inputs<'s> {
             return Err(self.schema.missing(name, place(None, self.seen[input] + 1)));
         };
         for _ in self.seen[input]..count {
-            let mut reader = Reader::new("default", &default.json).map_err(Fault::from)?;
+            let mut reader = JsonReader::new("default", &default.json).map_err(BoxedDecodeError::from)?;
             let first = reader.peek()?;
             self.columns[input].read(&mut reader, first, 1)?;
         }
@@ -417,19 +422,19 @@ impl<'s> Inputs<'s> {
     /// Reads the value of the optional input at `position` in the current instance.
     fn read_optional(
         &mut self,
-        reader: &mut Reader<'_>,
+        reader: &mut JsonReader<'_>,
         position: usize,
         at: &dyn Fn() -> String,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), BoxedDecodeError> {
         let schema = self.schema;
         let spec = &schema.signature().optional[position];
         let found = self.optional.iter().position(|own| own.position == position);
         let index = match found {
             Some(index) => index,
             None if self.count == 1 => {
-                self.optional.push(Optional {
+                self.optional.push(OptionalColumn {
                     position,
-                    column: column(spec, reader.remaining()),
+                    column: column_builder(spec, reader.remaining()),
                     seen: 0,
                 });
                 self.optional.len() - 1
@@ -449,15 +454,15 @@ impl<'s> Inputs<'s> {
         optional.column.read(reader, first, 1)
     }
 
-    fn read_object(&mut self, reader: &mut Reader<'_>) -> Result<Step, Fault> {
+    fn read_object(&mut self, reader: &mut JsonReader<'_>) -> Result<ObjectOutcome, BoxedDecodeError> {
         let signature = self.schema.signature();
         let mut given = 0;
         let mut key = reader.enter_object()?;
         while let Some(name) = key {
             let index = match self.find(name) {
-                Some(Target::Input(index)) => index,
-                Some(Target::Column(_)) if given == 0 => return Ok(Step::HasColumns),
-                Some(Target::Optional(position)) => {
+                Some(NameTarget::Input(index)) => index,
+                Some(NameTarget::Column(_)) if given == 0 => return Ok(ObjectOutcome::HasColumns),
+                Some(NameTarget::Optional(position)) => {
                     let (line, count) = (reader.line_number(), self.count);
                     self.read_optional(reader, position, &|| place(line, count))?;
                     key = reader.next_key()?;
@@ -468,7 +473,7 @@ impl<'s> Inputs<'s> {
                     key = reader.next_key()?;
                     continue;
                 }
-                Some(Target::Column(_)) | None => {
+                Some(NameTarget::Column(_)) | None => {
                     let name = name.to_owned();
                     return Err(unknown_input(signature, &name, self.place(reader)));
                 }
@@ -482,14 +487,15 @@ impl<'s> Inputs<'s> {
             key = reader.next_key()?;
         }
         if given == 0 && !self.schema.columns().is_empty() {
-            return Ok(Step::HasColumns);
+            return Ok(ObjectOutcome::HasColumns);
         }
         self.check_complete(given, &|| self.place(reader))?;
-        Ok(Step::Done)
+        Ok(ObjectOutcome::Done)
     }
 
-    /// Checks that the current instance, which gives so many inputs, lacks none without a default.
-    fn check_complete(&self, given: usize, at: &dyn Fn() -> String) -> Result<(), Fault> {
+    /// Checks that the current instance sets every input without a default. `given` is the number
+    /// of inputs that it sets.
+    fn check_complete(&self, given: usize, at: &dyn Fn() -> String) -> Result<(), BoxedDecodeError> {
         if given == self.columns.len() {
             return Ok(());
         }
@@ -500,20 +506,20 @@ impl<'s> Inputs<'s> {
         }
     }
 
-    /// Reads an object that has been taken apart.
-    fn read_members(&mut self, members: Vec<(String, Reader<'_>)>) -> Result<(), Fault> {
+    /// Reads an object from its members.
+    fn read_members(&mut self, members: Vec<(String, JsonReader<'_>)>) -> Result<(), BoxedDecodeError> {
         let signature = self.schema.signature();
         let mut given = 0;
         for (name, mut value) in members {
             let index = match self.schema.find(&name) {
-                Some(Target::Input(index)) => index,
-                Some(Target::Optional(position)) => {
+                Some(NameTarget::Input(index)) => index,
+                Some(NameTarget::Optional(position)) => {
                     let count = self.count;
                     self.read_optional(&mut value, position, &|| place(None, count))?;
                     continue;
                 }
-                Some(Target::Column(_)) | None if self.schema.ignores_unknown() => continue,
-                Some(Target::Column(_)) | None => {
+                Some(NameTarget::Column(_)) | None if self.schema.ignores_unknown() => continue,
+                Some(NameTarget::Column(_)) | None => {
                     return Err(unknown_input(signature, &name, place(None, self.count)));
                 }
             };
@@ -527,26 +533,26 @@ impl<'s> Inputs<'s> {
         self.check_complete(given, &|| place(None, self.count))
     }
 
-    fn find(&mut self, name: &str) -> Option<Target> {
+    fn find(&mut self, name: &str) -> Option<NameTarget> {
         let inputs = &self.schema.signature().inputs;
         if inputs.get(self.guess).is_some_and(|input| input.name == name) {
             self.guess += 1;
-            return Some(Target::Input(self.guess - 1));
+            return Some(NameTarget::Input(self.guess - 1));
         }
         let found = self.schema.find(name);
         self.guess = match found {
-            Some(Target::Input(index)) => index + 1,
-            Some(Target::Column(_) | Target::Optional(_)) | None => 0,
+            Some(NameTarget::Input(index)) => index + 1,
+            Some(NameTarget::Column(_) | NameTarget::Optional(_)) | None => 0,
         };
         found
     }
 
     #[cold]
-    fn place(&self, reader: &Reader<'_>) -> String {
+    fn place(&self, reader: &JsonReader<'_>) -> String {
         place(reader.line_number(), self.count)
     }
 
-    /// The inputs that were given, and after them the optional ones where any were.
+    /// Returns the inputs that the request sets. The optional ones follow, if it sets any.
     fn finish(mut self) -> Result<Vec<Option<Tensor>>, DecodeError> {
         let (schema, optional) = (self.schema, std::mem::take(&mut self.optional));
         let count = self.count;
@@ -555,9 +561,9 @@ impl<'s> Inputs<'s> {
             return Ok(inputs);
         }
         let first = inputs.len();
-        inputs.resize(schema.places().len(), None);
+        inputs.resize(schema.empty_slots().len(), None);
         let has_records = schema.signature().has_open_records();
-        for Optional { position, column, seen } in optional {
+        for OptionalColumn { position, column, seen } in optional {
             if seen != count {
                 let spec = &schema.signature().optional[position];
                 return Err(partly_given(spec, place(None, seen + 1)).into());
@@ -570,19 +576,19 @@ impl<'s> Inputs<'s> {
     fn finish_inputs(mut self) -> Result<Vec<Option<Tensor>>, DecodeError> {
         let count = self.count;
         for input in 0..self.columns.len() {
-            // An input that no instance gives is left to its default as a whole.
+            // `Schema::complete` sets an input that no instance sets to its default.
             if self.seen[input] > 0 {
                 self.fill(input, count)?;
             }
         }
         let inputs = self.columns.into_iter().zip(self.seen).enumerate();
         let has_records = self.schema.signature().has_open_records();
-        let tensor = |(index, (column, seen)): (usize, (Box<dyn Column + 's>, usize))| {
+        let tensor = |(index, (column, seen)): (usize, (Box<dyn ColumnBuilder + 's>, usize))| {
             if count == 0 {
                 let is_left_out = self.schema.rule(index).default.is_some();
                 return match is_left_out {
                     true => Ok(None),
-                    false => column.finish_shaped(vec![0], Form::Rows).map(Some),
+                    false => column.finish_shaped(vec![0], ShapeForm::Rows).map(Some),
                 };
             }
             if seen == 0 {

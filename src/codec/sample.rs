@@ -1,29 +1,29 @@
-//! Requests that a person can start from: the same inputs in each content type that can carry them.
+//! Sample requests: the same inputs in each content type that can hold them.
 //!
-//! What always holds: a sample is decoded by this very module to the inputs that it was written
-//! from, and its reply can be given to a client that does not care how.
+//! Invariants: the codec decodes a sample to the inputs that it was written from. A client that
+//! accepts any type gets a response to it.
 
 use bytes::Bytes;
 
 use super::json::{write_columns_of, write_row_object};
-use super::values::{Output, common_rows, write_all_cells, write_cells, write_row, write_tensor};
+use super::values::{NamedOutput, common_rows, write_all_cells, write_cells, write_row, write_tensor};
 use super::{Documents, Format, Schema, decode, negotiate, npy, npz, open_inference};
 use crate::tensor::{Tensor, Value};
 
-/// A request to a model in one of the forms that it can have.
+/// A sample request to a model in one form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// What the form is called.
+    /// The name of the form.
     pub name: &'static str,
     pub content_type: &'static str,
-    /// The body, or why there is none.
+    /// The body, or the reason why there is none.
     pub body: Result<Bytes, String>,
 }
 
-/// A request with `inputs`, one per input of the signature, in each form.
+/// Writes a request with `inputs`, one per input of the signature, in each form.
 pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
     let signature = schema.signature();
-    // What no request may set is what the manifest sets.
+    // The manifest sets the inputs that a request must not set.
     let settable: Vec<usize> = schema.settable_inputs().collect();
     let mut given = vec![None; inputs.len()];
     for &index in &settable {
@@ -34,9 +34,9 @@ pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
         Err(_) => inputs.to_vec(),
     };
     let values: Vec<Value> = inputs.iter().cloned().map(Value::Tensor).collect();
-    let named: Vec<Output<'_>> = settable
+    let named: Vec<NamedOutput<'_>> = settable
         .iter()
-        .map(|&index| Output {
+        .map(|&index| NamedOutput {
             name: &signature.inputs[index].name,
             value: &values[index],
         })
@@ -60,7 +60,7 @@ pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
         sample("CSV", Format::Csv, lines_of_cells(schema, &inputs, false)),
         sample("NPY", Format::Npy, array(&named)),
         sample("NPZ", Format::Npz, arrays(&named)),
-        sample("LIBSVM", Format::LibSvm, places(schema, &inputs)),
+        sample("LIBSVM", Format::LibSvm, libsvm(schema, &inputs)),
         sample("raw elements", Format::Octets, elements(schema, &inputs)),
     ];
     if schema.has_named_columns(0) && signature.inputs.len() + schema.columns().len() > 1 {
@@ -74,23 +74,23 @@ pub fn samples(schema: &Schema, inputs: &[Tensor]) -> Vec<Sample> {
     samples
 }
 
-/// A cell of each row: the name of its column, its input, and its place in the row of that input.
-struct CellOf<'a> {
+/// A cell of each row: the name of its column, its input, and its offset in the row of that input.
+struct SampleCell<'a> {
     name: &'a str,
     input: usize,
     offset: usize,
 }
 
 /// The cells of a row in the order of a line.
-fn cells_of<'a>(schema: &'a Schema, inputs: &[Tensor], rows: usize) -> Vec<CellOf<'a>> {
+fn cells_of<'a>(schema: &'a Schema, inputs: &[Tensor], rows: usize) -> Vec<SampleCell<'a>> {
     let mut next = vec![0; inputs.len()];
-    let mut cells: Vec<CellOf<'a>> = schema
+    let mut cells: Vec<SampleCell<'a>> = schema
         .columns()
         .iter()
         .map(|column| {
             let offset = next[column.input];
             next[column.input] += 1;
-            CellOf {
+            SampleCell {
                 name: &column.name,
                 input: column.input,
                 offset,
@@ -101,13 +101,13 @@ fn cells_of<'a>(schema: &'a Schema, inputs: &[Tensor], rows: usize) -> Vec<CellO
         if !cells.iter().any(|cell| cell.input == input) && schema.columns().is_empty() {
             let width = inputs[input].len().checked_div(rows).unwrap_or(0);
             let name = &schema.signature().inputs[input].name;
-            cells.extend((0..width).map(|offset| CellOf { name, input, offset }));
+            cells.extend((0..width).map(|offset| SampleCell { name, input, offset }));
         }
     }
     cells
 }
 
-/// The number of rows that the inputs of a table have in common. Values without axes are one row.
+/// The number of rows of a table, if all inputs agree. Values without axes are one row.
 fn rows_of_cells(schema: &Schema, inputs: &[Tensor]) -> Result<usize, String> {
     let mut counts = schema
         .settable_inputs()
@@ -119,7 +119,7 @@ fn rows_of_cells(schema: &Schema, inputs: &[Tensor]) -> Result<usize, String> {
         .ok_or_else(|| "the inputs have no rows in common".to_owned())
 }
 
-/// A line of cells for each row, below a line of names where there is to be one.
+/// Writes a line of cells for each row, with an optional header.
 fn lines_of_cells(schema: &Schema, inputs: &[Tensor], has_header: bool) -> Result<Vec<u8>, String> {
     let rows = rows_of_cells(schema, inputs)?;
     let cells = cells_of(schema, inputs, rows);
@@ -146,7 +146,7 @@ fn lines_of_cells(schema: &Schema, inputs: &[Tensor], has_header: bool) -> Resul
     Ok(lines.join(&b'\n'))
 }
 
-/// `{"dataframe_split": {"columns": [..], "data": [[..], ..]}}`.
+/// Writes `{"dataframe_split": {"columns": [..], "data": [[..], ..]}}`.
 fn table(schema: &Schema, inputs: &[Tensor]) -> Result<Vec<u8>, String> {
     let rows = rows_of_cells(schema, inputs)?;
     let cells = cells_of(schema, inputs, rows);
@@ -168,7 +168,7 @@ fn table(schema: &Schema, inputs: &[Tensor]) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// One element of a row of a tensor, as a list of one.
+/// One element of a row of a tensor, as a tensor of shape `[1]`.
 fn element(tensor: &Tensor, rows: usize, row: usize, offset: usize) -> Result<Value, String> {
     let width = tensor.len().checked_div(rows).unwrap_or(0);
     let flat = tensor
@@ -182,24 +182,24 @@ fn element(tensor: &Tensor, rows: usize, row: usize, offset: usize) -> Result<Va
         .ok_or_else(|| "the columns do not fit the inputs".to_owned())
 }
 
-/// `body`, when it is read as it is meant.
+/// Returns `body` if it decodes to `inputs` and has a response.
 fn checked(format: Format, body: Vec<u8>, schema: &Schema, inputs: &[Tensor]) -> Result<Bytes, String> {
     let body = Bytes::from(body);
     let request =
         decode(format.media_type(), body.clone(), schema, Documents::One).map_err(|error| error.to_string())?;
     if request.inputs != inputs {
-        return Err("it cannot say what these inputs are".to_owned());
+        return Err("it cannot represent these inputs".to_owned());
     }
     negotiate(None, Format::Json, &request.reply, schema.signature()).map_err(|error| error.to_string())?;
     Ok(body)
 }
 
-fn rows(inputs: &[Output<'_>]) -> Result<usize, String> {
+fn rows(inputs: &[NamedOutput<'_>]) -> Result<usize, String> {
     common_rows(inputs).ok_or_else(|| "the inputs have no rows in common".to_owned())
 }
 
-/// `{"instances": [..]}`.
-fn json_rows(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
+/// Writes `{"instances": [..]}`.
+fn json_rows(inputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, String> {
     let mut out = b"{\"instances\":[".to_vec();
     for (row, line) in lines(inputs)?.into_iter().enumerate() {
         if row > 0 {
@@ -211,20 +211,20 @@ fn json_rows(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// `{"inputs": {"name": ..}}`.
-fn json_columns(inputs: &[Output<'_>]) -> Vec<u8> {
+/// Writes `{"inputs": {"name": ..}}`.
+fn json_columns(inputs: &[NamedOutput<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     write_columns_of("inputs", inputs, &mut out);
     out
 }
 
-fn json_lines(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
+fn json_lines(inputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, String> {
     Ok(lines(inputs)?.join(&b'\n'))
 }
 
-/// The rows, each as JSON.
-fn lines(inputs: &[Output<'_>]) -> Result<Vec<Vec<u8>>, String> {
-    let keys: Vec<Vec<u8>> = inputs.iter().map(Output::json_key).collect();
+/// Writes each row as JSON.
+fn lines(inputs: &[NamedOutput<'_>]) -> Result<Vec<Vec<u8>>, String> {
+    let keys: Vec<Vec<u8>> = inputs.iter().map(NamedOutput::json_key).collect();
     let line = |row| {
         let mut line = Vec::new();
         match inputs {
@@ -236,7 +236,7 @@ fn lines(inputs: &[Output<'_>]) -> Result<Vec<Vec<u8>>, String> {
     Ok((0..rows(inputs)?).map(line).collect())
 }
 
-fn open_inference(inputs: &[Output<'_>]) -> Vec<u8> {
+fn open_inference(inputs: &[NamedOutput<'_>]) -> Vec<u8> {
     let mut out = b"{\"inputs\":[".to_vec();
     for (at, input) in inputs.iter().enumerate() {
         if let Value::Tensor(tensor) = input.value {
@@ -253,36 +253,36 @@ fn open_inference(inputs: &[Output<'_>]) -> Vec<u8> {
     out
 }
 
-/// All inputs by name.
-fn arrays(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
+/// Writes all inputs by name.
+fn arrays(inputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, String> {
     let tensors = open_inference::tensors(inputs).map_err(|name| format!("{name} is not a tensor"))?;
     npz::encode(&tensors).map_err(|error| error.to_string())
 }
 
-/// The only input that a request has to give.
+/// The only input that a request must set.
 fn only<'a>(schema: &Schema, inputs: &'a [Tensor]) -> Result<&'a Tensor, String> {
     let index = schema
         .only_input()
-        .ok_or("it holds one input, the model takes several")?;
+        .ok_or("it holds one input, but the model takes several")?;
     inputs.get(index).ok_or_else(|| "the model takes nothing".to_owned())
 }
 
-/// `0:0.5 1:2.0`, a line for each row.
-fn places(schema: &Schema, inputs: &[Tensor]) -> Result<Vec<u8>, String> {
+/// Writes `0:0.5 1:2.0`, one line per row.
+fn libsvm(schema: &Schema, inputs: &[Tensor]) -> Result<Vec<u8>, String> {
     let tensor = only(schema, inputs)?;
     let rows = tensor
         .shape()
         .first()
         .copied()
         .filter(|_| tensor.data_type().is_number());
-    let rows = rows.ok_or("it holds rows of numbers")?;
+    let rows = rows.ok_or("it holds only rows of numbers")?;
     let width = tensor.len().checked_div(rows).unwrap_or(0);
     let mut lines = Vec::with_capacity(rows);
     for row in 0..rows {
         let mut line = Vec::new();
-        for place in 0..width {
-            line.extend_from_slice(format!("{}{place}:", if place > 0 { " " } else { "" }).as_bytes());
-            write_cells(&element(tensor, rows, row, place)?, 0, &mut true, &mut line);
+        for index in 0..width {
+            line.extend_from_slice(format!("{}{index}:", if index > 0 { " " } else { "" }).as_bytes());
+            write_cells(&element(tensor, rows, row, index)?, 0, &mut true, &mut line);
         }
         lines.push(line);
     }
@@ -293,25 +293,28 @@ fn elements(schema: &Schema, inputs: &[Tensor]) -> Result<Vec<u8>, String> {
     let bytes = only(schema, inputs)?.as_bytes();
     bytes
         .map(|bytes| bytes.to_vec())
-        .ok_or_else(|| "strings have no size".to_owned())
+        .ok_or_else(|| "strings have no fixed size".to_owned())
 }
 
-fn array(inputs: &[Output<'_>]) -> Result<Vec<u8>, String> {
+fn array(inputs: &[NamedOutput<'_>]) -> Result<Vec<u8>, String> {
     match inputs {
         [
-            Output {
+            NamedOutput {
                 name,
                 value: Value::Tensor(tensor),
             },
         ] => npy::encode(name, tensor).map_err(|error| error.to_string()),
-        _ => Err(format!("an NPY file holds one array, the model takes {}", inputs.len())),
+        _ => Err(format!(
+            "an NPY file holds one array, but the model takes {}",
+            inputs.len()
+        )),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::schema::{Additions, Column};
+    use crate::codec::schema::{SchemaAdditions, TableColumn};
     use crate::codec::testing::{input, output, sample as extremes, signature, tensor, zip_map};
     use crate::tensor::{DataType, InputSpec, OutputSpec};
 
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn one_input_is_asked_for_in_every_form() {
+    fn one_input_has_a_sample_in_every_form() {
         let bodies = texts(
             &[input("x", DataType::F32, &[-1, 2])],
             &[output("y", DataType::F32, &[-1])],
@@ -345,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn several_inputs_are_named_and_do_not_fit_into_one_array() {
+    fn several_inputs_are_named_and_have_no_npy_sample() {
         let bodies = texts(
             &[input("a", DataType::F32, &[-1, 2]), input("b", DataType::I64, &[-1])],
             &[output("y", DataType::F32, &[-1])],
@@ -358,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn named_columns_are_shown_with_their_names() {
+    fn samples_of_tables_have_the_names_of_the_columns() {
         let bodies = texts(
             &[
                 input("age", DataType::F32, &[-1, 1]),
@@ -374,7 +377,7 @@ mod tests {
         let table = r#"{"dataframe_split":{"columns":["age","home town"],"data":[[0.5,"a,b"]]}}"#;
         assert_eq!(bodies[9].as_deref(), Ok(table));
 
-        let column = |name: &str| Column {
+        let column = |name: &str| TableColumn {
             name: name.to_owned(),
             aliases: Vec::new(),
             input: 0,
@@ -385,9 +388,9 @@ mod tests {
                 &[input("X", DataType::F32, &[-1, 2])],
                 &[output("y", DataType::F32, &[-1])],
             ),
-            Additions {
+            SchemaAdditions {
                 columns: vec![column("alcohol"), column("acid")],
-                ..Additions::default()
+                ..SchemaAdditions::default()
             },
         );
         let samples = samples(&schema, &[tensor(&[2, 2], &[1f32, 2., 3., 4.])]);
@@ -398,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn inputs_without_rows_are_columns() {
+    fn inputs_without_rows_are_written_in_column_form() {
         let bodies = texts(
             &[input("x", DataType::F32, &[])],
             &[output("y", DataType::F32, &[])],
@@ -410,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_protocol_that_cannot_carry_the_reply_is_not_offered() {
+    fn a_form_whose_response_cannot_hold_the_outputs_has_no_sample() {
         let bodies = texts(
             &[input("x", DataType::F32, &[-1, 2])],
             &[zip_map("probabilities", DataType::I64)],
@@ -422,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn every_element_type_survives_the_forms_that_are_offered() {
+    fn every_element_type_has_samples_in_json_and_the_open_inference_protocol() {
         for data_type in DataType::ALL {
             let inputs = [extremes(data_type)];
             let signature = signature(&[input("x", data_type, &[-1, 2])], &[output("y", data_type, &[-1, 2])]);

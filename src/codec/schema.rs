@@ -1,38 +1,37 @@
-//! How requests name, order and fill the inputs of one model: its signature, and what its manifest
-//! adds.
+//! The rules by which requests name, order and fill the inputs of one model: its signature and the
+//! additions of its manifest.
 //!
-//! A schema is built once, when the model is loaded, so that a request looks names up and decides
-//! nothing twice. A model without a manifest has the schema of its signature alone
-//! ([`Schema::of`]).
+//! A schema is built once, when the model is loaded, so that a request only looks names up. A model
+//! without a manifest has the schema of its signature ([`Schema::of`]).
 //!
-//! What always holds: the schema's signature has the inputs and outputs of the model's, in their
-//! order; only the names of outputs may be others, as the manifest renames them.
+//! Invariant: the schema's signature has the inputs and outputs of the model, in the same order.
+//! Only the names of outputs may differ, because the manifest can rename them.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::column::column;
+use super::column::column_builder;
 use super::error::{DecodeError, InputError, excerpt};
-use super::fit::Form;
-use super::json_reader::Reader;
+use super::fit::ShapeForm;
+use super::json_reader::JsonReader;
 use super::table::may_be_one_column;
 use crate::tensor::{InputSpec, Inputs, Signature, Tensor};
 
 /// SageMaker's name for the only input of a model.
 pub(super) const FEATURES: &str = "features";
 
-/// How requests name, order and fill the inputs of one model.
+/// The rules by which requests name, order and fill the inputs of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schema {
     signature: Signature,
     /// One for each input of the signature.
     rules: Vec<InputRule>,
-    /// The columns of a table, in the order of a line. Empty where they have no names.
-    columns: Vec<Column>,
+    /// The columns of a table, in the order of a line. Empty if they have no names.
+    columns: Vec<TableColumn>,
     /// All names that requests may use.
-    names: HashMap<String, Target>,
-    /// Whether names that are not known are left out rather than refused.
+    names: HashMap<String, NameTarget>,
+    /// Whether unknown names are ignored instead of refused.
     ignores_unknown: bool,
     csv: CsvRules,
 }
@@ -40,37 +39,37 @@ pub struct Schema {
 /// The manifest's rules for one input.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InputRule {
-    /// Stands in for the input where a request has none.
+    /// The value of the input if a request omits it.
     pub default: Option<InputDefault>,
-    /// No request may set the input; it is always `default`.
+    /// Whether the input is always `default`, so that no request may set it.
     pub is_constant: bool,
     pub aliases: Vec<String>,
 }
 
-/// The value of an input for requests that leave it out.
+/// The value of an input for requests that omit it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputDefault {
-    /// The input of one record where the first axis is open, else the whole input.
+    /// The input of one record if the first axis is open, else the whole input.
     tensor: Tensor,
-    /// The value in JSON, as a row has it.
+    /// The value in JSON, in the form of a row.
     pub(super) json: Bytes,
 }
 
 impl InputDefault {
-    /// Reads the value of an input as an instance of a request would give it.
+    /// Reads the value of an input in the form of an instance.
     pub fn new(spec: &InputSpec, value: &serde_json::Value) -> Result<Self, DecodeError> {
         let json = Bytes::from(value.to_string());
         let read = |outer: usize| -> Result<Tensor, DecodeError> {
-            let mut reader = Reader::new("default", &json)?;
+            let mut reader = JsonReader::new("default", &json)?;
             let first = reader.peek()?;
-            let mut column = column(spec, json.len());
+            let mut column = column_builder(spec, json.len());
             column.read(&mut reader, first, outer)?;
             match outer {
-                0 => column.finish(Form::Whole),
+                0 => column.finish(ShapeForm::Whole),
                 _ => column.finish_rows(1, true),
             }
         };
-        // As an instance gives it, or the whole of an input that has the records on another axis.
+        // The form of an instance, or the whole input if it has the records on another axis.
         let tensor = match read(1) {
             Err(_) if !spec.has_record_axis() => read(0)?,
             row => row?,
@@ -81,55 +80,54 @@ impl InputDefault {
 
 /// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
+pub struct TableColumn {
     pub name: String,
     pub aliases: Vec<String>,
-    /// The input that it belongs to. The columns of an input are in order.
+    /// The input of the column. The columns of an input are in order.
     pub input: usize,
-    /// The cell that stands in where a row has none.
+    /// The cell for rows that omit the column.
     pub default: Option<String>,
 }
 
-/// How CSV bodies are written.
+/// The manifest's rules for CSV bodies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CsvRules {
     pub has_header: Option<bool>,
     pub delimiter: Option<u8>,
-    /// Cells that are as good as empty ones.
+    /// Cells that count as empty.
     pub missing: Vec<String>,
 }
 
-/// The input or column that a name stands for.
+/// The input or column that a name refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum NameTarget {
     /// An input, by its position in the signature.
     Input(usize),
     /// One of several columns of an input, by its position among all columns.
     Column(usize),
-    /// An input that a request may leave out, by its position among the signature's optional ones.
+    /// An optional input, by its position among the optional inputs of the signature.
     Optional(usize),
 }
 
 /// The parts of a schema that come from a manifest.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Additions {
-    /// One for each input of the signature, or none at all.
+pub struct SchemaAdditions {
+    /// One for each input of the signature, or empty.
     pub rules: Vec<InputRule>,
-    pub columns: Vec<Column>,
+    pub columns: Vec<TableColumn>,
     pub ignores_unknown: bool,
     pub csv: CsvRules,
 }
 
 impl Schema {
-    /// The schema of a model that says no more than its signature.
+    /// The schema of a model without a manifest.
     pub fn of(signature: Signature) -> Self {
-        Self::new(signature, Additions::default())
+        Self::new(signature, SchemaAdditions::default())
     }
 
-    /// The schema of a model with a manifest. Names that stand for several things stand for the
-    /// first of them.
-    pub fn new(signature: Signature, additions: Additions) -> Self {
-        let Additions {
+    /// The schema of a model with a manifest. A name that fits several things refers to the first.
+    pub fn new(signature: Signature, additions: SchemaAdditions) -> Self {
+        let SchemaAdditions {
             mut rules,
             columns,
             ignores_unknown,
@@ -141,27 +139,29 @@ impl Schema {
             names.entry(name.to_owned()).or_insert(target);
         };
         for (index, input) in signature.inputs.iter().enumerate() {
-            add(&input.name, Target::Input(index));
+            add(&input.name, NameTarget::Input(index));
         }
-        let only = |column: &Column| columns.iter().filter(|other| other.input == column.input).count() == 1;
+        let only = |column: &TableColumn| columns.iter().filter(|other| other.input == column.input).count() == 1;
         for (index, column) in columns.iter().enumerate() {
             let target = if only(column) {
-                Target::Input(column.input)
+                NameTarget::Input(column.input)
             } else {
-                Target::Column(index)
+                NameTarget::Column(index)
             };
             add(&column.name, target);
             column.aliases.iter().for_each(|alias| add(alias, target));
         }
         for (index, (input, rule)) in signature.inputs.iter().zip(&rules).enumerate() {
-            rule.aliases.iter().for_each(|alias| add(alias, Target::Input(index)));
-            // TensorFlow's names of tensors end in the number of the operator's output.
+            rule.aliases
+                .iter()
+                .for_each(|alias| add(alias, NameTarget::Input(index)));
+            // TensorFlow's tensor names end in the number of the operator's output.
             if let Some(short) = input.name.strip_suffix(":0") {
-                add(short, Target::Input(index));
+                add(short, NameTarget::Input(index));
             }
         }
         for (index, input) in signature.optional.iter().enumerate() {
-            add(&input.name, Target::Optional(index));
+            add(&input.name, NameTarget::Optional(index));
         }
         let mut schema = Self {
             signature,
@@ -172,7 +172,10 @@ impl Schema {
             csv,
         };
         if let Some(only) = schema.only_input() {
-            schema.names.entry(FEATURES.to_owned()).or_insert(Target::Input(only));
+            schema
+                .names
+                .entry(FEATURES.to_owned())
+                .or_insert(NameTarget::Input(only));
         }
         schema
     }
@@ -181,7 +184,7 @@ impl Schema {
         &self.signature
     }
 
-    pub fn columns(&self) -> &[Column] {
+    pub fn columns(&self) -> &[TableColumn] {
         &self.columns
     }
 
@@ -197,9 +200,9 @@ impl Schema {
         &self.rules[input]
     }
 
-    /// Looks up `name`: as it is; or as exporters write it, who replace what is neither a
-    /// letter, a digit nor `_`.
-    pub(super) fn find(&self, name: &str) -> Option<Target> {
+    /// Looks up `name` as it is, or as exporters write it: they replace every character that is not
+    /// a letter, a digit or `_`.
+    pub(super) fn find(&self, name: &str) -> Option<NameTarget> {
         let found = self.names.get(name).or_else(|| {
             let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let exported: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
@@ -208,37 +211,37 @@ impl Schema {
         found.copied()
     }
 
-    /// The input of one column that a column of this name is.
+    /// Finds the one-column input with the name of a column.
     pub fn input_of_column(&self, name: &str) -> Option<usize> {
         self.find_input(name).filter(|&input| self.is_one_column(input))
     }
 
-    /// The input that a request for whole inputs names.
+    /// Finds an input by name, without the optional inputs.
     pub(super) fn find_input(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
-            Target::Input(index) => Some(index),
-            Target::Column(_) | Target::Optional(_) => None,
+            NameTarget::Input(index) => Some(index),
+            NameTarget::Column(_) | NameTarget::Optional(_) => None,
         }
     }
 
-    /// The place of the input that a request for whole inputs names, among those that
-    /// [`Self::complete`] takes: the inputs of the signature, and after them its optional ones.
-    pub(super) fn find_place(&self, name: &str) -> Option<usize> {
+    /// Finds the slot of an input by name. [`Self::complete`] takes the slots: first the inputs of
+    /// the signature, then the optional inputs.
+    pub(super) fn find_slot(&self, name: &str) -> Option<usize> {
         match self.find(name)? {
-            Target::Input(index) => Some(index),
-            Target::Optional(index) => Some(self.rules.len() + index),
-            Target::Column(_) => None,
+            NameTarget::Input(index) => Some(index),
+            NameTarget::Optional(index) => Some(self.rules.len() + index),
+            NameTarget::Column(_) => None,
         }
     }
 
-    /// The input at a place.
-    pub(super) fn at_place(&self, place: usize) -> &InputSpec {
+    /// The input of a slot.
+    pub(super) fn input_at(&self, slot: usize) -> &InputSpec {
         let Signature { inputs, optional, .. } = &self.signature;
-        inputs.get(place).unwrap_or_else(|| &optional[place - inputs.len()])
+        inputs.get(slot).unwrap_or_else(|| &optional[slot - inputs.len()])
     }
 
-    /// Room for a tensor at each place.
-    pub(super) fn places(&self) -> Vec<Option<Tensor>> {
+    /// An empty slot for each input.
+    pub(super) fn empty_slots(&self) -> Vec<Option<Tensor>> {
         vec![None; self.rules.len() + self.signature.optional.len()]
     }
 
@@ -250,7 +253,8 @@ impl Schema {
         }
     }
 
-    /// Whether the columns of a table of this width have names that a header can hold.
+    /// Whether the columns of a table with `width` columns have names, so that a header can name
+    /// them.
     pub(super) fn has_named_columns(&self, width: usize) -> bool {
         if !self.columns.is_empty() {
             return true;
@@ -261,42 +265,42 @@ impl Schema {
         }
     }
 
-    /// The columns of a table in the order of the model's inputs. Inputs of one column stand for
-    /// themselves.
-    pub(super) fn table_order(&self) -> Vec<Target> {
+    /// The columns of a table in the order of the model's inputs. An input of one column counts as
+    /// that column.
+    pub(super) fn table_order(&self) -> Vec<NameTarget> {
         let targets = self.settable_inputs().flat_map(|input| {
             let own = self
                 .columns
                 .iter()
                 .enumerate()
                 .filter(move |(_, column)| column.input == input);
-            let own: Vec<Target> = own.map(|(index, _)| Target::Column(index)).collect();
+            let own: Vec<NameTarget> = own.map(|(index, _)| NameTarget::Column(index)).collect();
             match own.len() {
-                0 | 1 if self.is_one_column(input) => vec![Target::Input(input)],
+                0 | 1 if self.is_one_column(input) => vec![NameTarget::Input(input)],
                 _ => own,
             }
         });
         targets.collect()
     }
 
-    /// The inputs that every request has to give.
+    /// The inputs that every request must set.
     pub(super) fn inputs_without_default(&self) -> impl Iterator<Item = usize> {
         let rules = self.rules.iter().enumerate();
         rules.filter(|(_, rule)| rule.default.is_none()).map(|(index, _)| index)
     }
 
-    /// The inputs that a request may give.
+    /// The inputs that a request may set.
     pub(super) fn settable_inputs(&self) -> impl Iterator<Item = usize> {
         let rules = self.rules.iter().enumerate();
         rules.filter(|(_, rule)| !rule.is_constant).map(|(index, _)| index)
     }
 
-    /// The only input that a request has to give; `None` where there are several, or none.
+    /// The only input that a request must set. `None` if there are several, or none.
     pub(super) fn only_input(&self) -> Option<usize> {
         if self.rules.len() == 1 {
             return Some(0);
         }
-        // A list of several columns is a row of all of them.
+        // If the columns belong to several inputs, a list is a row of all columns.
         if let Some(first) = self.columns.first()
             && self.columns.iter().any(|column| column.input != first.input)
         {
@@ -306,10 +310,10 @@ impl Schema {
         open.next().filter(|_| open.next().is_none())
     }
 
-    /// The inputs in the model's order, with defaults for those that a request leaves out, and the
-    /// optional inputs that are given, which follow the others in `given`. `records` is the number
-    /// of records in the request, as far as it says; without it, that of the first input with an
-    /// open first axis.
+    /// Returns all inputs in the model's order. `given` has the slots that the request sets: first
+    /// the inputs, then the optional ones. Defaults fill the inputs that it omits. `records` is the
+    /// number of records, if the request counts them. Otherwise the first input with an open first
+    /// axis gives it.
     pub(super) fn complete(
         &self,
         mut given: Vec<Option<Tensor>>,
@@ -346,13 +350,13 @@ impl Schema {
     }
 }
 
-/// The number of records that a tensor of an input with an open first axis holds.
+/// The number of records in the tensor of an input with an open first axis.
 fn first_axis(spec: &InputSpec, tensor: &Tensor) -> Option<usize> {
     let is_open = spec.has_record_axis();
     tensor.shape().first().copied().filter(|_| is_open)
 }
 
-/// A default for so many records: repeated along the axis that counts them, where there is one.
+/// Repeats a default for `records` records along the axis that counts them, if there is one.
 fn repeated(spec: &InputSpec, default: &Tensor, records: usize, symbol: Option<&str>) -> Result<Tensor, DecodeError> {
     let axis = spec.record_axis(symbol);
     match axis {
@@ -371,8 +375,8 @@ mod tests {
     use crate::codec::testing::{input, signature, tensor};
     use crate::tensor::DataType::{F32, I64};
 
-    fn column(name: &str, input: usize) -> Column {
-        Column {
+    fn column(name: &str, input: usize) -> TableColumn {
+        TableColumn {
             name: name.to_owned(),
             aliases: Vec::new(),
             input,
@@ -381,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_graph_of_columns_and_of_exporters() {
+    fn finds_names_of_the_graph_of_columns_and_of_exporters() {
         let signature = signature(
             &[
                 input("Culmen_Length__mm_", F32, &[-1, 1]),
@@ -391,18 +395,18 @@ mod tests {
         );
         let schema = Schema::new(
             signature,
-            Additions {
+            SchemaAdditions {
                 columns: vec![column("length", 0), column("red", 1), column("blue", 1)],
-                ..Additions::default()
+                ..SchemaAdditions::default()
             },
         );
         let table = [
-            ("Culmen_Length__mm_", Some(Target::Input(0))),
-            ("Culmen Length (mm)", Some(Target::Input(0))),
-            ("length", Some(Target::Input(0))),
-            ("image:0", Some(Target::Input(1))),
-            ("image", Some(Target::Input(1))),
-            ("blue", Some(Target::Column(2))),
+            ("Culmen_Length__mm_", Some(NameTarget::Input(0))),
+            ("Culmen Length (mm)", Some(NameTarget::Input(0))),
+            ("length", Some(NameTarget::Input(0))),
+            ("image:0", Some(NameTarget::Input(1))),
+            ("image", Some(NameTarget::Input(1))),
+            ("blue", Some(NameTarget::Column(2))),
             ("features", None),
             ("Length", None),
         ];
@@ -412,8 +416,8 @@ mod tests {
     }
 
     #[test]
-    fn a_default_with_the_records_on_another_axis_is_repeated_there() {
-        // The axis that counts records has the name that it has in `x`.
+    fn a_default_with_the_records_on_another_axis_is_repeated_along_it() {
+        // The axis that counts records has the same name as in `x`.
         let signature = signature(&[input("x", F32, &[-1]), input("h", I64, &[2, -1, 2])], &[]);
         for value in [json!([[1, 2], [3, 4]]), json!([[[1, 2]], [[3, 4]]])] {
             let default = Some(InputDefault::new(&signature.inputs[1], &value).unwrap());
@@ -426,9 +430,9 @@ mod tests {
             ];
             let schema = Schema::new(
                 signature.clone(),
-                Additions {
+                SchemaAdditions {
                     rules,
-                    ..Additions::default()
+                    ..SchemaAdditions::default()
                 },
             );
             let inputs = schema
@@ -451,9 +455,9 @@ mod tests {
         };
         let schema = Schema::new(
             signature.clone(),
-            Additions {
+            SchemaAdditions {
                 rules: vec![InputRule::default(), default(1, json!([7, 8])), default(2, json!(9))],
-                ..Additions::default()
+                ..SchemaAdditions::default()
             },
         );
         assert_eq!(schema.only_input(), Some(0));

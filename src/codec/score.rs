@@ -1,28 +1,28 @@
-//! Replies in the form of SageMaker's built-in algorithms, where `Accept` asks for them:
-//! `application/json; form=score`.
+//! Responses in the form of SageMaker's built-in algorithms, for `Accept: application/json;
+//! form=score`.
 //!
 //! ```text
 //! {"predictions": [{"score": 0.98, "predicted_label": 1}, ..]}
 //! ```
 //!
-//! The label is the first output that has one whole number, string or boolean for each record, the
-//! score the first one with floats or a map of them. Of two classes the score is that of the second
-//! one, as the linear learner has it; of more it is the list of all. A model without labels has
-//! scores alone.
+//! The label is the first output with one integer, string or boolean per record. The score is the
+//! first output with floats or a map of floats. For two classes, it is the score of the second, as
+//! in the linear learner; for more, it is the list of all scores. The response of a model without
+//! labels has scores only.
 
 use std::borrow::Cow;
 
 use super::Format;
+use super::alloc;
 use super::by_record::ByRecord;
 use super::error::EncodeError;
 use super::recordio::row;
-use super::room;
 use super::values::write_tensor;
 use crate::tensor::{DataType, Tensor};
 
-/// Writes all records: in one document, or a line for each.
+/// Writes all records as one document, or one line for each.
 pub(super) fn encode(format: Format, records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut out = room::for_all(records.json_bytes().saturating_add(64))?;
+    let mut out = alloc::with_capacity(records.json_bytes().saturating_add(64))?;
     let is_lines = format == Format::JsonLines;
     if !is_lines {
         out.extend_from_slice(b"{\"predictions\":[");
@@ -59,7 +59,7 @@ fn write_record(format: Format, records: &ByRecord<'_>, record: usize, out: &mut
     let Some(score) = score else {
         return Err(EncodeError::CannotCarry {
             format,
-            problem: "no output is a score: form=score needs one of floats; accept application/json without it"
+            problem: "no output has scores: form=score needs an output of floats; accept application/json without it"
                 .to_owned(),
         });
     };

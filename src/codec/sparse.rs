@@ -1,45 +1,44 @@
-//! Matrices of which only the elements that are not zero are given, made dense: no model takes them
-//! otherwise.
+//! Sparse matrices, which the decoder makes dense because models take only dense tensors.
 //!
-//! Few bytes can claim a matrix of any size, so what a matrix becomes is bounded
-//! ([`MAX_DENSE_BYTES`]) and checked before any of it is made. An element that is given twice is
-//! refused: some writers mean the sum, others the last.
+//! A few bytes can claim a matrix of any size. So the dense size is checked against a limit
+//! ([`MAX_DENSE_BYTES`]) before the allocation. Two values for the same element are an error,
+//! because some writers mean their sum and others the last value.
 
-use super::element::{Kind, with_kind};
+use super::alloc;
+use super::element::{ElementKind, with_kind};
 use super::error::{DecodeError, InputError, excerpt};
 use super::fit::mismatch;
-use super::npy::Stored;
-use super::numbers::Number;
-use super::room;
+use super::npy::StoredArray;
+use super::numbers::AnyNumber;
 use crate::tensor::{DataType, InputSpec, Shape, Tensor};
 
-/// Most bytes that a request becomes when sparse rows are made dense, or compressed arrays are
+/// Limit on the bytes of a request after sparse rows are made dense or compressed arrays are
 /// unpacked.
 pub(super) const MAX_DENSE_BYTES: usize = 256 << 20;
 
-/// A matrix, its elements by place.
+/// A sparse matrix: values with their positions.
 pub(super) struct Sparse {
     rows: usize,
     columns: usize,
-    /// For each value its index in the dense matrix, row by row; inside of it.
-    places: Vec<usize>,
-    values: Stored,
+    /// The index of each value in the dense matrix, in row-major order. Always inside the matrix.
+    positions: Vec<usize>,
+    values: StoredArray,
 }
 
-/// Where a value cannot be put.
+/// A position outside the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outside {
+pub(super) struct OutOfBounds {
     pub row: u64,
     pub column: u64,
 }
 
-/// The reason why places and values make no matrix.
+/// The reasons why positions and values do not form a matrix.
 #[derive(Debug)]
 pub(super) enum SparseError {
-    Outside(Outside),
-    /// The numbers of places and of values differ.
+    OutOfBounds(OutOfBounds),
+    /// The numbers of positions and of values differ.
     Count {
-        places: usize,
+        positions: usize,
         values: usize,
     },
     Size,
@@ -47,34 +46,34 @@ pub(super) enum SparseError {
 }
 
 impl Sparse {
-    /// A matrix of `values` at `places`, which are rows and columns.
+    /// Creates a matrix with `values` at `positions`, which are pairs of row and column.
     pub fn new(
         shape: [usize; 2],
-        places: impl Iterator<Item = (u64, u64)>,
+        positions: impl Iterator<Item = (u64, u64)>,
         count: usize,
-        values: Stored,
+        values: StoredArray,
     ) -> Result<Self, SparseError> {
         let [rows, columns] = shape;
         rows.checked_mul(columns).ok_or(SparseError::Size)?;
-        let mut flat = room::for_all(count).map_err(|_| SparseError::NoMemory)?;
-        for (row, column) in places {
+        let mut flat = alloc::with_capacity(count).map_err(|_| SparseError::NoMemory)?;
+        for (row, column) in positions {
             let inside = |at: u64, size: usize| usize::try_from(at).ok().filter(|&at| at < size);
-            let place = inside(row, rows)
+            let position = inside(row, rows)
                 .zip(inside(column, columns))
                 .map(|(row, column)| row * columns + column);
-            room::for_one_more(&mut flat).map_err(|_| SparseError::NoMemory)?;
-            flat.push(place.ok_or(SparseError::Outside(Outside { row, column }))?);
+            alloc::reserve_one(&mut flat).map_err(|_| SparseError::NoMemory)?;
+            flat.push(position.ok_or(SparseError::OutOfBounds(OutOfBounds { row, column }))?);
         }
         if flat.len() != values.len() {
             return Err(SparseError::Count {
-                places: flat.len(),
+                positions: flat.len(),
                 values: values.len(),
             });
         }
         Ok(Self {
             rows,
             columns,
-            places: flat,
+            positions: flat,
             values,
         })
     }
@@ -83,7 +82,7 @@ impl Sparse {
         [self.rows, self.columns]
     }
 
-    /// All elements in the type of `spec`, under the matrix's shape.
+    /// Converts the matrix to a dense tensor of the type of `spec`.
     pub fn dense(self, spec: &InputSpec) -> Result<Tensor, DecodeError> {
         let shape = self.shape();
         if spec.data_type == DataType::String {
@@ -95,16 +94,16 @@ impl Sparse {
             return Err(too_large(format_args!("a sparse matrix of shape {}", Shape(&shape))));
         }
         let values = self.values.flat(spec)?;
-        let mut seen: Vec<u64> = room::for_all(count.div_ceil(64))?;
+        let mut seen: Vec<u64> = alloc::with_capacity(count.div_ceil(64))?;
         seen.resize(count.div_ceil(64), 0);
-        for &place in &self.places {
-            let (word, bit) = (place / 64, 1 << (place % 64));
+        for &position in &self.positions {
+            let (word, bit) = (position / 64, 1 << (position % 64));
             if seen[word] & bit != 0 {
-                let (row, column) = (place / self.columns, place % self.columns);
+                let (row, column) = (position / self.columns, position % self.columns);
                 return Err(InputError::Value {
                     name: excerpt(&spec.name),
                     at: format!(" at row {row}, column {column}"),
-                    problem: "two values for one place; sum duplicates before sending (sum_duplicates() in SciPy)"
+                    problem: "two values for one element; sum duplicates before sending (sum_duplicates() in SciPy)"
                         .to_owned(),
                 }
                 .into());
@@ -113,11 +112,11 @@ impl Sparse {
         }
         drop(seen);
         with_kind!(spec.data_type, K => {
-            let zero = K::from_number(Number::Int(0)).map_err(|_| mismatch(spec, "a sparse matrix"))?;
-            let mut items = room::for_all(count)?;
+            let zero = K::from_number(AnyNumber::Int(0)).map_err(|_| mismatch(spec, "a sparse matrix"))?;
+            let mut items = alloc::with_capacity(count)?;
             items.resize(count, zero);
-            for (&place, value) in self.places.iter().zip(K::items(&values)) {
-                items[place].clone_from(value);
+            for (&position, value) in self.positions.iter().zip(K::items(&values)) {
+                items[position].clone_from(value);
             }
             K::tensor(shape.to_vec(), items)
         })
@@ -125,7 +124,7 @@ impl Sparse {
     }
 }
 
-/// Bytes of a dense matrix; `None` when no number says so.
+/// The bytes of a dense matrix. `None` on overflow.
 pub(super) fn dense_bytes([rows, columns]: [usize; 2], data_type: DataType) -> Option<usize> {
     rows.checked_mul(columns)?.checked_mul(data_type.size().unwrap_or(1))
 }

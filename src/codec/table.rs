@@ -1,28 +1,27 @@
-//! Tables: rows of cells, and the inputs that the cells are dealt to.
+//! Tables: rows of cells, and the assignment of the cells to inputs.
 //!
-//! A row's cells are dealt by position, in the order of the manifest's columns or of the model's
-//! inputs, or by the names in a header. Either way a [`Layout`] is made once for a request; its
-//! rows then go straight into the inputs.
+//! The cells of a row are assigned by position, in the order of the manifest's columns or of the
+//! model's inputs, or by the names in a header. In both cases a request has one [`TableLayout`],
+//! and its rows are read straight into the inputs.
 //!
-//! What always holds: each cell of an input comes from one place, and the cells of an input are
-//! read in order.
+//! Invariants: each cell of an input has one source, and the cells of an input are read in order.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::codec::column::{Column, column};
-use crate::codec::error::{DecodeError, Fault, InputError, excerpt, takes};
-use crate::codec::fit::Form;
-use crate::codec::json_reader::Reader;
-use crate::codec::numbers::Problem;
-use crate::codec::schema::{Schema, Target};
+use crate::codec::column::{ColumnBuilder, column_builder};
+use crate::codec::error::{BoxedDecodeError, DecodeError, InputError, describe_inputs, excerpt};
+use crate::codec::fit::ShapeForm;
+use crate::codec::json_reader::JsonReader;
+use crate::codec::numbers::ValueProblem;
+use crate::codec::schema::{NameTarget, Schema};
 use crate::tensor::{Dim, InputSpec, Signature, Tensor};
 
-/// Where the cells of each input stand in a row.
+/// The positions of the cells of each input in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(super) struct TableLayout {
     shares: Vec<Share>,
-    /// Cells in a row.
+    /// The number of cells in a row.
     pub width: usize,
 }
 
@@ -30,41 +29,41 @@ pub(super) struct Layout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Share {
     input: usize,
-    /// The sizes of the axes after the first; `None` for a model's input without axes.
+    /// The sizes of the axes after the first. `None` for an input without axes.
     row: Option<Vec<usize>>,
     cells: Cells,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cells {
-    /// These of the row, one after the other.
+    /// A range of the row.
     Range(Range<usize>),
-    /// Each by its own rule.
+    /// Cells anywhere in the row, or with defaults.
     Each(Vec<Cell>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Cell {
-    /// The position in the row; `None` where the row lacks the column.
+    /// The position in the row. `None` if rows do not have the column.
     position: Option<usize>,
-    /// The column of the schema, where there is one.
+    /// The column of the schema, if there is one.
     column: Option<usize>,
 }
 
-/// A row of names, as far as the schema knows them.
-pub(super) struct Named<'a> {
+/// The result of matching a row of names with the schema.
+pub(super) struct NamedLayout<'a> {
     /// Names that the schema does not have.
     pub unknown: Vec<&'a str>,
-    /// A name that stands for something that an earlier name stands for.
+    /// A name for the same input or column as an earlier name.
     pub repeated: Option<&'a str>,
-    /// How many names are known.
+    /// The number of known names.
     pub known: usize,
     /// The layout, or the name of a column that is missing.
-    pub layout: Result<Layout, String>,
+    pub layout: Result<TableLayout, String>,
 }
 
-impl Layout {
-    /// Deals the cells of a row of `width` cells by their position.
+impl TableLayout {
+    /// Assigns the cells of a row of `width` cells by position.
     pub fn by_position(schema: &Schema, width: usize) -> Result<Self, String> {
         let columns = schema.columns();
         if !columns.is_empty() {
@@ -79,19 +78,19 @@ impl Layout {
         }
         let needed: Vec<usize> = schema.inputs_without_default().collect();
         let settable: Vec<usize> = schema.settable_inputs().collect();
-        deal(schema, &needed, width).or_else(|problem| {
+        assign(schema, &needed, width).or_else(|problem| {
             if settable == needed {
                 return Err(problem);
             }
-            deal(schema, &settable, width).map_err(|_| problem)
+            assign(schema, &settable, width).map_err(|_| problem)
         })
     }
 
-    /// Deals the cells of a row by the names of its columns.
-    pub fn by_name<'a>(schema: &Schema, names: &[&'a str]) -> Named<'a> {
+    /// Assigns the cells of a row by column name.
+    pub fn by_name<'a>(schema: &Schema, names: &[&'a str]) -> NamedLayout<'a> {
         let mut columns = vec![None; schema.columns().len()];
         let mut inputs = vec![None; schema.signature().inputs.len()];
-        let mut named = Named {
+        let mut named = NamedLayout {
             unknown: Vec::new(),
             repeated: None,
             known: 0,
@@ -99,9 +98,9 @@ impl Layout {
         };
         for (position, &name) in names.iter().enumerate() {
             let slot = match schema.find(name) {
-                Some(Target::Column(column)) => &mut columns[column],
-                Some(Target::Input(input)) if schema.is_one_column(input) => &mut inputs[input],
-                Some(Target::Input(_) | Target::Optional(_)) | None => {
+                Some(NameTarget::Column(column)) => &mut columns[column],
+                Some(NameTarget::Input(input)) if schema.is_one_column(input) => &mut inputs[input],
+                Some(NameTarget::Input(_) | NameTarget::Optional(_)) | None => {
                     named.unknown.push(name);
                     continue;
                 }
@@ -115,8 +114,8 @@ impl Layout {
         named
     }
 
-    /// The layout of rows of `width` cells where the columns of the schema, and inputs of one
-    /// column, stand at these positions. The error is the name of a column that is missing.
+    /// The layout of rows of `width` cells, with the positions of the schema's columns and of the
+    /// inputs of one column. The error is the name of a missing column.
     fn of_columns(
         schema: &Schema,
         columns: &[Option<usize>],
@@ -139,7 +138,7 @@ impl Layout {
             match cells.as_mut_slice() {
                 [] => {
                     let Some(position) = inputs[input] else {
-                        // A default of the input, if there is one, stands in for all rows.
+                        // The default of the input, if there is one, applies to all rows.
                         if schema.rule(input).default.is_none() {
                             return Err(spec.name.clone());
                         }
@@ -174,25 +173,25 @@ impl Layout {
         Ok(Self { shares, width })
     }
 
-    /// The layout of rows whose cells stand in this order, of which a row may lack some.
-    pub fn of_order(schema: &Schema, order: &[Target]) -> Result<Self, String> {
+    /// The layout of rows whose cells have this order. A row may omit some of them.
+    pub fn of_order(schema: &Schema, order: &[NameTarget]) -> Result<Self, String> {
         let mut columns = vec![None; schema.columns().len()];
         let mut inputs = vec![None; schema.signature().inputs.len()];
         for (position, target) in order.iter().enumerate() {
             match *target {
-                Target::Column(column) => columns[column] = Some(position),
-                Target::Input(input) => inputs[input] = Some(position),
-                // A table has no columns of these.
-                Target::Optional(_) => {}
+                NameTarget::Column(column) => columns[column] = Some(position),
+                NameTarget::Input(input) => inputs[input] = Some(position),
+                // Optional inputs have no columns in a table.
+                NameTarget::Optional(_) => {}
             }
         }
         let layout = Self::of_columns(schema, &columns, &inputs, order.len());
-        layout.map_err(|missing| format!("input {} cannot be given by columns", excerpt(&missing)))
+        layout.map_err(|missing| format!("input {} cannot be set by columns", excerpt(&missing)))
     }
 
     /// Whether a row with these cells can be read.
     pub fn reads(&self, schema: &Schema, cells: &[Cow<'_, str>]) -> bool {
-        let mut rows = Rows::new(schema, self.clone(), cells.len());
+        let mut rows = TableRows::new(schema, self.clone(), cells.len());
         rows.push_text(cells).is_ok()
     }
 }
@@ -206,11 +205,12 @@ pub(super) fn may_be_one_column(input: &InputSpec) -> bool {
     })
 }
 
-/// The axes after the first of an input whose rows have so many cells; `None` when no row has.
+/// The sizes of the axes after the first, for an input whose rows have `width` cells. `None` if its
+/// rows cannot have that many.
 fn row_of(spec: &InputSpec, width: usize) -> Option<Option<Vec<usize>>> {
     match width_of(spec)? {
-        Width::Known { width: own, row } => (own == width).then_some(row),
-        Width::Open { mut row, axis } => {
+        RowWidth::Known { width: own, row } => (own == width).then_some(row),
+        RowWidth::Open { mut row, axis } => {
             let others = row.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, dim)| *dim);
             let unit = others.fold(1, usize::saturating_mul);
             if width == 0 || unit == 0 || !width.is_multiple_of(unit) {
@@ -222,28 +222,28 @@ fn row_of(spec: &InputSpec, width: usize) -> Option<Option<Vec<usize>>> {
     }
 }
 
-/// How many cells one row of an input has.
-enum Width {
+/// The number of cells in one row of an input.
+enum RowWidth {
     Known {
         width: usize,
         row: Option<Vec<usize>>,
     },
-    /// One axis, at this position among those after the first, takes any multiple of the product of
-    /// the others.
+    /// The axis at this position after the first is open. So the number of cells is any multiple of
+    /// the product of the others.
     Open {
         row: Vec<usize>,
         axis: usize,
     },
 }
 
-/// `None` when several axes are unknown, so that the cells of a row could be shaped in several
-/// ways.
-fn width_of(spec: &InputSpec) -> Option<Width> {
+/// The width of a row. `None` if several axes are unknown, so that the cells of a row could have
+/// several shapes.
+fn width_of(spec: &InputSpec) -> Option<RowWidth> {
     let Some(dims) = &spec.dims else {
-        return Some(Width::Open { row: vec![0], axis: 0 });
+        return Some(RowWidth::Open { row: vec![0], axis: 0 });
     };
     let Some((_, dims)) = dims.split_first() else {
-        return Some(Width::Known { width: 1, row: None });
+        return Some(RowWidth::Known { width: 1, row: None });
     };
     let mut open = None;
     let mut row = Vec::with_capacity(dims.len());
@@ -259,18 +259,18 @@ fn width_of(spec: &InputSpec) -> Option<Width> {
         }
     }
     Some(match open {
-        Some(axis) => Width::Open { row, axis },
-        None => Width::Known {
+        Some(axis) => RowWidth::Open { row, axis },
+        None => RowWidth::Known {
             width: row.iter().copied().fold(1, usize::saturating_mul),
             row: Some(row),
         },
     })
 }
 
-/// The input of each of `count` columns, dealt to `inputs` in their order, to each as many as one
-/// row of it has.
-pub fn deal_columns(signature: &Signature, inputs: &[usize], count: usize) -> Result<Vec<usize>, String> {
-    let layout = deal(&Schema::of(signature.clone()), inputs, count).map_err(|problem| {
+/// Returns the input of each of `count` columns. The columns are assigned to `inputs` in order;
+/// each gets as many as one of its rows has.
+pub fn assign_columns(signature: &Signature, inputs: &[usize], count: usize) -> Result<Vec<usize>, String> {
+    let layout = assign(&Schema::of(signature.clone()), inputs, count).map_err(|problem| {
         problem
             .replace("row 1 has", "there are")
             .replace(" columns where", " where")
@@ -282,24 +282,24 @@ pub fn deal_columns(signature: &Signature, inputs: &[usize], count: usize) -> Re
     Ok(layout.shares.into_iter().flat_map(share).collect())
 }
 
-/// Deals `width` cells to `inputs`, to each as many as one row of it has.
-fn deal(schema: &Schema, inputs: &[usize], width: usize) -> Result<Layout, String> {
+/// Assigns `width` cells to `inputs` in order. Each gets as many as one of its rows has.
+fn assign(schema: &Schema, inputs: &[usize], width: usize) -> Result<TableLayout, String> {
     let specs = &schema.signature().inputs;
-    let widths: Option<Vec<Width>> = inputs.iter().map(|&input| width_of(&specs[input])).collect();
+    let widths: Option<Vec<RowWidth>> = inputs.iter().map(|&input| width_of(&specs[input])).collect();
     let widths = widths.ok_or_else(|| {
-        "columns cannot be dealt to an input with several axes of unknown size; send JSON or NPY".to_owned()
+        "columns cannot be assigned to an input with several axes of unknown size; send JSON or NPY".to_owned()
     })?;
-    let known = |width: &Width| match width {
-        Width::Known { width, .. } => *width,
-        Width::Open { .. } => 0,
+    let known = |width: &RowWidth| match width {
+        RowWidth::Known { width, .. } => *width,
+        RowWidth::Open { .. } => 0,
     };
     let taken = widths.iter().map(known).fold(0, usize::saturating_add);
     let open = widths
         .iter()
-        .filter(|width| matches!(width, Width::Open { .. }))
+        .filter(|width| matches!(width, RowWidth::Open { .. }))
         .count();
     if open > 1 {
-        return Err("columns cannot be dealt to several inputs of unknown width; send JSON".to_owned());
+        return Err("columns cannot be assigned to several inputs of unknown width; send JSON".to_owned());
     }
     if width < taken || (open == 0 && width != taken) {
         let least = if open == 0 { "" } else { "at least " };
@@ -309,8 +309,8 @@ fn deal(schema: &Schema, inputs: &[usize], width: usize) -> Result<Layout, Strin
     let mut start = 0;
     for (&input, width_of) in inputs.iter().zip(widths) {
         let (own, row) = match width_of {
-            Width::Known { width, row } => (width, row),
-            Width::Open { mut row, axis } => {
+            RowWidth::Known { width, row } => (width, row),
+            RowWidth::Open { mut row, axis } => {
                 let rest = width - taken;
                 let others = row.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, dim)| *dim);
                 let unit = others.fold(1, usize::saturating_mul);
@@ -330,25 +330,25 @@ fn deal(schema: &Schema, inputs: &[usize], width: usize) -> Result<Layout, Strin
         });
         start += own;
     }
-    Ok(Layout { shares, width })
+    Ok(TableLayout { shares, width })
 }
 
-/// The inputs while rows are added to them.
-pub(super) struct Rows<'s> {
+/// Collects rows of cells into inputs.
+pub(super) struct TableRows<'s> {
     schema: &'s Schema,
-    layout: Layout,
-    /// One for each share.
-    columns: Vec<Box<dyn Column + 's>>,
+    layout: TableLayout,
+    /// One for each share in the layout.
+    columns: Vec<Box<dyn ColumnBuilder + 's>>,
     count: usize,
 }
 
-impl<'s> Rows<'s> {
-    /// `most` is a bound on the number of cells that can come.
-    pub fn new(schema: &'s Schema, layout: Layout, most: usize) -> Self {
+impl<'s> TableRows<'s> {
+    /// `most` limits the number of cells.
+    pub fn new(schema: &'s Schema, layout: TableLayout, most: usize) -> Self {
         let most = most / layout.shares.len().max(1);
         let inputs = layout.shares.iter().map(|share| share.input);
         let columns = inputs
-            .map(|input| column(&schema.signature().inputs[input], most))
+            .map(|input| column_builder(&schema.signature().inputs[input], most))
             .collect();
         Self {
             schema,
@@ -358,7 +358,7 @@ impl<'s> Rows<'s> {
         }
     }
 
-    /// Refuses a row of another width than the first one.
+    /// Checks that a row has the width of the first one.
     pub fn check_width(&self, width: usize) -> Result<(), DecodeError> {
         if width == self.layout.width {
             return Ok(());
@@ -371,7 +371,7 @@ impl<'s> Rows<'s> {
         Err(self.schema.layout_error(problem))
     }
 
-    /// Adds a row of text.
+    /// Adds a row of text cells.
     pub fn push_text(&mut self, cells: &[Cow<'_, str>]) -> Result<(), DecodeError> {
         self.begin(cells.len())?;
         let missing = &self.schema.csv().missing;
@@ -415,12 +415,16 @@ impl<'s> Rows<'s> {
         Ok(())
     }
 
-    /// Adds a row of JSON values, each of which a reader stands before; `None` where the row has
-    /// none.
-    pub fn push_json(&mut self, cells: &[Option<Reader<'_>>], at: &dyn Fn() -> String) -> Result<(), Fault> {
+    /// Adds a row of JSON values, each as a reader positioned before it. `None` if the row omits
+    /// the cell.
+    pub fn push_json(
+        &mut self,
+        cells: &[Option<JsonReader<'_>>],
+        at: &dyn Fn() -> String,
+    ) -> Result<(), BoxedDecodeError> {
         self.begin(cells.len())?;
         for (share, column) in self.layout.shares.iter().zip(&mut self.columns) {
-            let mut push = |position: Option<usize>, schema_column: Option<usize>| -> Result<(), Fault> {
+            let mut push = |position: Option<usize>, schema_column: Option<usize>| -> Result<(), BoxedDecodeError> {
                 let default = schema_column.and_then(|column| self.schema.columns()[column].default.as_deref());
                 let of_input = self
                     .schema
@@ -437,7 +441,7 @@ impl<'s> Rows<'s> {
                     }
                 }
                 if let Some(default) = of_input {
-                    let mut reader = Reader::new("default", &default.json)?;
+                    let mut reader = JsonReader::new("default", &default.json)?;
                     let first = reader.peek()?;
                     return column.read(&mut reader, first, 1);
                 }
@@ -476,7 +480,7 @@ impl<'s> Rows<'s> {
         Ok(())
     }
 
-    /// The inputs that the rows hold, by their position in the signature, and the number of rows.
+    /// Returns the inputs, by their position in the signature, and the number of rows.
     pub fn finish(self) -> Result<(Vec<Option<Tensor>>, usize), DecodeError> {
         let mut tensors = vec![None; self.schema.signature().inputs.len()];
         for (share, column) in self.layout.shares.into_iter().zip(self.columns) {
@@ -485,43 +489,43 @@ impl<'s> Rows<'s> {
                 None if self.count == 1 => Vec::new(),
                 None => vec![self.count],
             };
-            tensors[share.input] = Some(column.finish_shaped(shape, Form::Whole)?);
+            tensors[share.input] = Some(column.finish_shaped(shape, ShapeForm::Whole)?);
         }
         Ok((tensors, self.count))
     }
 }
 
 impl Schema {
-    /// Most cells of a line that can mean anything. A line of more is refused by their number.
+    /// Limit on the cells of a line that are kept. A longer line is refused by its number of cells.
     pub(super) fn most_cells(&self) -> usize {
-        /// Most columns of a header, where unknown ones are passed over.
+        /// Limit on the columns of a header if unknown ones are ignored.
         const MOST: usize = 1 << 16;
         let width = |input: usize| match width_of(&self.signature().inputs[input]) {
-            Some(Width::Known { width, .. }) => width,
-            Some(Width::Open { .. }) | None => usize::MAX,
+            Some(RowWidth::Known { width, .. }) => width,
+            Some(RowWidth::Open { .. }) | None => usize::MAX,
         };
         let own = self.settable_inputs().map(width).fold(1, usize::saturating_add);
         let own = own.max(self.columns().len().saturating_add(1));
         if self.ignores_unknown() { own.max(MOST) } else { own }
     }
 
-    /// The refusal of rows that are laid out wrongly.
+    /// The error for rows with a wrong layout.
     #[cold]
     pub(super) fn layout_error(&self, problem: String) -> DecodeError {
         InputError::Layout {
             problem,
-            takes: takes(self.signature()),
+            takes: describe_inputs(self.signature()),
         }
         .into()
     }
 
-    /// The refusal of a request without an input or column of this name.
+    /// The error for a request that omits the input or column of this name.
     #[cold]
-    pub(super) fn missing(&self, name: &str, at: String) -> Fault {
+    pub(super) fn missing(&self, name: &str, at: String) -> BoxedDecodeError {
         InputError::Missing {
             name: excerpt(name),
             at,
-            takes: takes(self.signature()),
+            takes: describe_inputs(self.signature()),
         }
         .into()
     }
@@ -533,9 +537,9 @@ impl Schema {
         cell: &str,
         position: Option<usize>,
         row: usize,
-        problem: Problem,
+        problem: ValueProblem,
     ) -> DecodeError {
-        if problem == Problem::NoMemory {
+        if problem == ValueProblem::NoMemory {
             return DecodeError::OutOfMemory;
         }
         let spec = &self.signature().inputs[input];
@@ -547,7 +551,8 @@ impl Schema {
         let mut problem = problem.describe(&given, spec.data_type);
         if row == 1 && position.is_some() {
             problem.push_str(
-                "; a first line is a header only where it holds the names of the inputs, or with header=present",
+                "; the first line counts as a header only if it holds the names of the inputs, or with the parameter \
+                 header=present",
             );
         }
         InputError::Value {

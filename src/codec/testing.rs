@@ -1,15 +1,17 @@
-//! What the tests of the formats share.
+//! Helpers for the tests of the formats.
 
 use bytes::Bytes;
 use half::{bf16, f16};
 
 use crate::codec::by_record::has_entries;
-use crate::codec::{DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan, Request, Schema, encode};
+use crate::codec::{
+    DecodeError, DecodedRequest, Documents, EncodeError, EncodedResponse, Format, ReplyPlan, Schema, encode,
+};
 use crate::tensor::{
     DataType, Dim, Element, InputSpec, OutputRows, OutputSpec, Records, Signature, Tensor, Value, ValueType,
 };
 
-/// -1 is a dynamic axis.
+/// Converts sizes to dimensions; -1 is a dynamic axis.
 fn dims(dims: &[i64]) -> Option<Vec<Dim>> {
     let dim = |&dim| usize::try_from(dim).map_or_else(|_| Dim::Dynamic(Some("batch".into())), Dim::Fixed);
     Some(dims.iter().map(dim).collect())
@@ -63,7 +65,7 @@ pub fn pairs() -> Signature {
     )
 }
 
-/// A model that gives back what it is given, whatever the shape.
+/// A model that returns its input, of any shape.
 pub fn identity(data_type: DataType) -> Signature {
     let mut signature = signature(&[input("x", data_type, &[])], &[output("x", data_type, &[])]);
     signature.inputs[0].dims = None;
@@ -79,7 +81,7 @@ pub fn strings(shape: &[usize], values: &[&'static [u8]]) -> Tensor {
     Tensor::from_strings(shape.to_vec(), values.iter().map(|v| Bytes::from_static(v)).collect()).unwrap()
 }
 
-/// `[2, 2]` with the extremes of the type.
+/// A tensor of shape `[2, 2]` with the extremes of the type.
 pub fn sample(data_type: DataType) -> Tensor {
     let shape = &[2, 2];
     match data_type {
@@ -100,7 +102,7 @@ pub fn sample(data_type: DataType) -> Tensor {
     }
 }
 
-/// The format that is chosen for a reply.
+/// The format of the response.
 pub fn negotiate(
     accept: Option<&str>,
     default: Format,
@@ -111,11 +113,11 @@ pub fn negotiate(
 }
 
 /// Reads a request to a model without a manifest.
-pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+pub fn decode(content_type: &str, body: Bytes, signature: &Signature) -> Result<DecodedRequest, DecodeError> {
     crate::codec::decode(content_type, body, &Schema::of(signature.clone()), Documents::One)
 }
 
-pub fn decode_str(content_type: &str, body: &str, signature: &Signature) -> Result<Request, DecodeError> {
+pub fn decode_str(content_type: &str, body: &str, signature: &Signature) -> Result<DecodedRequest, DecodeError> {
     decode(content_type, Bytes::copy_from_slice(body.as_bytes()), signature)
 }
 
@@ -136,7 +138,7 @@ pub fn plan_of(body: &str) -> ReplyPlan {
     decode_str("application/json", body, &pairs()).unwrap().reply
 }
 
-/// The plan for a request with as many records as all of `outputs` have entries, if they agree.
+/// The plan for a request with one record per entry of `outputs`, if all have the same number.
 fn for_records_of(plan: &ReplyPlan, outputs: &[Value]) -> ReplyPlan {
     let count = outputs.first().and_then(Value::entries);
     let records = match count {
@@ -149,13 +151,13 @@ fn for_records_of(plan: &ReplyPlan, outputs: &[Value]) -> ReplyPlan {
     }
 }
 
-/// The reply with the `outputs` of one run for as many records as they have entries.
-pub fn encoded(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: &[Value]) -> Encoded {
+/// The response with the `outputs` of one run, for one record per entry.
+pub fn encoded(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: &[Value]) -> EncodedResponse {
     let plan = for_records_of(plan, outputs);
     encode(format, &plan, "m", signature, &[outputs.to_vec()]).unwrap()
 }
 
-/// The body of a reply as text.
+/// The body of a response as text.
 pub fn reply(format: Format, plan: &ReplyPlan, signature: &Signature, outputs: &[Value]) -> String {
     String::from_utf8(encoded(format, plan, signature, outputs).body.to_vec()).unwrap()
 }

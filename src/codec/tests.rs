@@ -1,4 +1,4 @@
-//! What holds for all formats alike.
+//! Tests of all formats together.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -51,7 +51,7 @@ fn a_content_type_is_known_by_type_and_subtype_alone() {
             "{unknown}: {error}"
         );
     }
-    // A character set means nothing to a binary format.
+    // A binary format ignores the character set.
     let npy = encoded(
         Format::Npy,
         &row_plan(),
@@ -143,7 +143,7 @@ fn open_inference_is_answered_in_its_own_protocol() {
 }
 
 #[test]
-fn a_format_that_cannot_carry_the_outputs_gives_way_to_one_that_can() {
+fn a_format_that_can_hold_the_outputs_replaces_one_that_cannot() {
     let two = signature(
         &[input("x", DataType::F32, &[-1, 2])],
         &[output("y", DataType::F32, &[-1]), zip_map("p", DataType::I64)],
@@ -177,9 +177,9 @@ fn a_format_that_cannot_carry_the_outputs_gives_way_to_one_that_can() {
     );
 }
 
-/// CT-2: the content type says what was really sent.
+/// CT-2: the content type names the format that is really sent.
 #[test]
-fn a_reply_names_the_format_it_has() {
+fn a_response_names_its_format() {
     for format in Format::ALL.into_iter().filter(|format| format.is_written()) {
         let reply = encoded(
             format,
@@ -199,7 +199,7 @@ fn a_reply_names_the_format_it_has() {
 }
 
 #[test]
-fn a_run_that_gives_other_outputs_than_the_plan_is_an_error() {
+fn a_run_with_other_outputs_than_the_plan_is_an_error() {
     let error = encode(Format::Json, &row_plan(), "m", &pairs(), &[vec![]]).unwrap_err();
     assert_eq!(error, EncodeError::OutputCount { expected: 1, given: 0 });
     let error = encode(Format::Json, &row_plan(), "m", &pairs(), &[]).unwrap_err();
@@ -219,7 +219,7 @@ fn an_empty_output_with_an_enormous_shape_is_not_written_out_as_text() {
     assert!(encode(Format::Npy, &row_plan(), "m", &pairs(), &[value.to_vec()]).is_ok());
 }
 
-/// What a reply says in row form is a request again.
+/// Converts a response in row form to a request.
 fn as_request(format: Format, body: &[u8]) -> Bytes {
     match format {
         Format::Json => String::from_utf8(body.to_vec())
@@ -249,7 +249,7 @@ fn every_type_goes_through_every_format_and_back() {
     }
 }
 
-/// Requests of every format that are fine, with the models that take them.
+/// Valid requests in every format, with the models that accept them.
 fn valid_requests() -> Vec<(String, Bytes, Signature)> {
     let mixed = signature(
         &[
@@ -302,7 +302,7 @@ fn valid_requests() -> Vec<(String, Bytes, Signature)> {
         let reply = encoded(Format::TritonBinary, &row_plan(), &signature, &value);
         let body = reply.body;
         let at = body.windows(9).position(|w| w == b"\"outputs\"").unwrap();
-        // One byte less: a space keeps the size of the header.
+        // "inputs" is one byte shorter; a space keeps the size of the header.
         let body = [&body[..at], b"\"inputs\" ", &body[at + 9..]].concat();
         requests.push((reply.content_type.into_owned(), body.into(), signature));
     }
@@ -411,7 +411,7 @@ fn messages_stay_short_whatever_the_request_and_the_signature_hold() {
 }
 
 #[test]
-fn a_tensor_of_one_dynamic_row_is_what_several_formats_make_of_it() {
+fn several_formats_read_a_single_row_as_the_same_tensor() {
     let expected = [tensor(&[1, 2], &[1f32, 2.])];
     assert_eq!(inputs("[1, 2]", &pairs()), expected);
     assert_eq!(decode_str("text/csv", "1,2", &pairs()).unwrap().inputs, expected);
@@ -429,7 +429,7 @@ fn a_tensor_of_one_dynamic_row_is_what_several_formats_make_of_it() {
     assert_eq!(decode("application/x-npy", npy, &pairs()).unwrap().inputs, expected);
 }
 
-/// A tensor of any type and of a shape with rows.
+/// A tensor of any type and of a shape with at least one axis.
 fn any_tensor() -> impl Strategy<Value = Tensor> {
     let shape = prop::collection::vec(1usize..4, 1..4);
     (shape, prop::sample::select(DataType::ALL.to_vec()), any::<u64>()).prop_map(|(shape, data_type, seed)| {
@@ -444,7 +444,7 @@ fn any_tensor() -> impl Strategy<Value = Tensor> {
         match data_type {
             DataType::String => {
                 let text = |bits: u64| Bytes::from(char::from_u32(bits as u32 % 0xd800).unwrap_or('a').to_string());
-                // NumPy cannot tell a trailing NUL from padding.
+                // NumPy cannot distinguish a trailing NUL from padding.
                 let items = (0..count)
                     .map(|_| text(next() + 1))
                     .map(|b| if b == "\0" { Bytes::from_static(b"0") } else { b });
@@ -454,7 +454,7 @@ fn any_tensor() -> impl Strategy<Value = Tensor> {
             _ => {
                 let size = data_type.size().unwrap();
                 let mut bytes: Vec<u8> = (0..count * size).map(|_| next() as u8).collect();
-                // No NaN, which does not equal itself: every float has an exponent bit cleared.
+                // A NaN does not equal itself. Clearing an exponent bit in every float avoids it.
                 if matches!(
                     data_type,
                     DataType::F16 | DataType::Bf16 | DataType::F32 | DataType::F64
@@ -480,7 +480,7 @@ proptest! {
             let request = decode(format.media_type(), as_request(format, &body), &signature).unwrap();
             prop_assert_eq!(&request.inputs[0], &value);
         }
-        // CSV has rows and columns, whatever the model makes of them.
+        // CSV keeps only rows and columns, not the other axes.
         let body = encoded(Format::Csv, &row_plan(), &signature, &[Value::Tensor(value.clone())]).body;
         let request = decode("text/csv", body, &signature).unwrap();
         prop_assert_eq!(&request.inputs[0], &value.clone().reshape(request.inputs[0].shape().to_vec()).unwrap());
@@ -525,7 +525,7 @@ proptest! {
 }
 
 #[test]
-fn strings_of_any_bytes_survive_where_the_format_can_say_them() {
+fn strings_of_any_bytes_survive_in_formats_that_can_hold_them() {
     let bytes = [strings(&[3], &[b"\xff\xfe", b"", b"\0a"])];
     let signature = identity(DataType::String);
     for format in [Format::Json, Format::JsonLines] {
@@ -540,7 +540,7 @@ fn strings_of_any_bytes_survive_where_the_format_can_say_them() {
 }
 
 #[test]
-fn more_strings_than_a_request_may_have_are_refused_in_every_format() {
+fn refuses_more_strings_than_the_limit_in_every_format() {
     let signature = signature(&[input("x", DataType::String, &[-1, 1])], &[]);
     let count = super::numbers::MAX_STRINGS + 1;
     let binary_header = format!(

@@ -1,44 +1,44 @@
 //! `application/vnd.sagemaker-triton.binary+json;json-header-size=N`: the first N bytes are an
-//! [`open_inference`] document, the rest is the data of those tensors that announce a
+//! [`open_inference`] document. The rest is the data of the tensors that declare a
 //! `binary_data_size`, in order.
 //!
-//! The parameter stands for the header `Inference-Header-Content-Length`, which SageMaker does not
-//! pass on. Data is little-endian as tensors are in memory, so that a fixed-size tensor is a window
-//! of the body. Strings (`BYTES`) are each led by their length in four bytes. The sizes have to add
-//! up to the body exactly: a byte more or less means that one side has another idea of the layout
-//! than the other.
+//! The parameter replaces the header `Inference-Header-Content-Length`, which SageMaker does not
+//! pass on. Data is little-endian, like tensors in memory, so a fixed-size tensor borrows the body.
+//! Each string (`BYTES`) follows its length in four bytes. The sizes must add up to the body
+//! exactly: a byte more or less means that client and server disagree about the layout.
 
 use bytes::Bytes;
 
+use crate::codec::alloc;
 use crate::codec::column::wrong_size;
-use crate::codec::element::Kind;
+use crate::codec::element::ElementKind;
 use crate::codec::error::{DecodeError, EncodeError, excerpt};
-use crate::codec::json_reader::Reader;
+use crate::codec::json_reader::JsonReader;
 use crate::codec::media_type::MediaType;
-use crate::codec::numbers::{MAX_STRINGS, Problem};
-use crate::codec::open_inference::{self, Tail, TensorOutput, unusable};
-use crate::codec::room;
+use crate::codec::numbers::{MAX_STRINGS, ValueProblem};
+use crate::codec::open_inference::{self, BinaryTail, TensorOutput, unusable};
 use crate::codec::values::tensor_json_bytes;
-use crate::codec::{Encoded, Format, Request, Schema};
+use crate::codec::{DecodedRequest, EncodedResponse, Format, Schema};
 use crate::tensor::{DataType, InputSpec, Tensor, element_count};
 
 pub(super) const MEDIA_TYPE: &str = "application/vnd.sagemaker-triton.binary+json";
 const HEADER_SIZE: &str = "json-header-size";
-/// Bytes of the length in front of a string.
+/// The number of bytes of the length before a string.
 const PREFIX_BYTES: usize = 4;
 
-pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<Request, DecodeError> {
+pub(super) fn decode(media_type: &MediaType<'_>, body: &Bytes, schema: &Schema) -> Result<DecodedRequest, DecodeError> {
     let malformed = |problem: String| DecodeError::malformed(Format::TritonBinary, problem);
     let Some(given) = media_type.parameter(HEADER_SIZE) else {
         return Err(malformed(format!("the content type needs the parameter {HEADER_SIZE}")));
     };
     let size = json_size(HEADER_SIZE, given, body).map_err(malformed)?;
     let header = body.slice(..size);
-    let mut reader = Reader::new(Format::TritonBinary, &header)?;
-    open_inference::decode(&mut reader, schema, &mut Tail::Bytes(body.slice(size..)))
+    let mut reader = JsonReader::new(Format::TritonBinary, &header)?;
+    open_inference::decode(&mut reader, schema, &mut BinaryTail::Bytes(body.slice(size..)))
 }
 
-/// How much of `body` is JSON when `what` gives it as `given`; if that makes no sense, why.
+/// Parses the length of the JSON in `body` from `given`, the value of the parameter or header
+/// `what`. The error is a message for the caller.
 pub(super) fn json_size(what: &str, given: &str, body: &Bytes) -> Result<usize, String> {
     let size = given
         .bytes()
@@ -51,7 +51,7 @@ pub(super) fn json_size(what: &str, given: &str, body: &Bytes) -> Result<usize, 
     }
 }
 
-/// A tensor from its binary data.
+/// Builds a tensor from its binary data.
 pub(super) fn tensor(spec: &InputSpec, shape: Vec<usize>, bytes: Bytes) -> Result<Tensor, DecodeError> {
     let tensor = match spec.data_type {
         DataType::String => {
@@ -66,12 +66,12 @@ pub(super) fn tensor(spec: &InputSpec, shape: Vec<usize>, bytes: Bytes) -> Resul
     tensor.map_err(|error| wrong_size(spec, &error).into())
 }
 
-/// Strings with their lengths in front; windows of `bytes`.
+/// Splits `bytes` into strings, each after its length. The strings borrow `bytes`.
 fn strings(spec: &InputSpec, mut bytes: Bytes, count: usize) -> Result<Vec<Bytes>, DecodeError> {
-    let mut strings = room::for_all(count.min(bytes.len() / PREFIX_BYTES).min(MAX_STRINGS))?;
+    let mut strings = alloc::with_capacity(count.min(bytes.len() / PREFIX_BYTES).min(MAX_STRINGS))?;
     while let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() {
         if strings.len() == MAX_STRINGS {
-            let problem = Problem::TooManyStrings.describe("", DataType::String);
+            let problem = ValueProblem::TooManyStrings.describe("", DataType::String);
             return Err(unusable(spec, problem));
         }
         let length = u32::from_le_bytes(*prefix) as usize;
@@ -89,23 +89,24 @@ fn strings(spec: &InputSpec, mut bytes: Bytes, count: usize) -> Result<Vec<Bytes
     Ok(strings)
 }
 
-/// `binary` says for each output whether it goes behind the JSON; all do when it says nothing.
+/// Writes a response. `binary` flags the outputs whose data follows the JSON; outputs without a
+/// flag do too.
 pub(super) fn encode(
     id: Option<&str>,
     model: &str,
     outputs: &[TensorOutput<'_>],
     binary: &[bool],
-) -> Result<Encoded, EncodeError> {
+) -> Result<EncodedResponse, EncodeError> {
     let is_binary = |i: usize| binary.get(i).copied().unwrap_or(true);
     let size = |i: usize| is_binary(i).then(|| binary_size(outputs[i].tensor));
-    let room = |i: usize| size(i).unwrap_or_else(|| tensor_json_bytes(outputs[i].tensor));
-    let total: usize = (0..outputs.len()).map(room).sum();
+    let data_bytes = |i: usize| size(i).unwrap_or_else(|| tensor_json_bytes(outputs[i].tensor));
+    let total: usize = (0..outputs.len()).map(data_bytes).sum();
     let mut body = open_inference::encode(id, model, outputs, size, total)?;
     let header_size = body.len();
     for (_, TensorOutput { name, tensor }) in outputs.iter().enumerate().filter(|(i, _)| is_binary(*i)) {
         append(name, tensor, &mut body)?;
     }
-    Ok(Encoded {
+    Ok(EncodedResponse {
         content_type: format!("{MEDIA_TYPE};{HEADER_SIZE}={header_size}").into(),
         json_bytes: Some(header_size),
         body: body.into(),
@@ -124,7 +125,7 @@ fn append(name: &str, tensor: &Tensor, body: &mut Vec<u8>) -> Result<(), EncodeE
         body.extend_from_slice(bytes);
         return Ok(());
     }
-    for string in <String as Kind>::items(tensor) {
+    for string in <String as ElementKind>::items(tensor) {
         let length = u32::try_from(string.len()).map_err(|_| EncodeError::CannotCarry {
             format: Format::TritonBinary,
             problem: format!("a string of output {} is longer than 4 GiB", excerpt(name)),

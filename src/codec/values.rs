@@ -1,24 +1,24 @@
-//! The model's outputs as text: whole, or row by row.
+//! Writes the model's outputs as text: whole, or row by row.
 //!
-//! A row is what belongs to one instance: an index of a tensor's first axis, or an element of a
-//! sequence (which is how scikit-learn's `ZipMap` gives its probabilities, a map per row). What has
-//! neither, a scalar or a single map, has no rows.
+//! A row is the part for one instance: an index of a tensor's first axis, or an element of a
+//! sequence. scikit-learn's `ZipMap` returns its probabilities as a sequence with a map per row.
+//! Scalars and single maps have no rows.
 
 use std::ops::Range;
 
-use crate::codec::element::{Kind, with_kind, write_json_string};
+use crate::codec::element::{ElementKind, with_kind, write_json_string};
 use crate::codec::fit::is_overclaimed;
 use crate::tensor::{Tensor, Value};
 
-/// An output that goes into the reply.
+/// An output of the response.
 #[derive(Clone, Copy)]
-pub(super) struct Output<'a> {
+pub(super) struct NamedOutput<'a> {
     pub name: &'a str,
     pub value: &'a Value,
 }
 
-impl Output<'_> {
-    /// The name with the colon after it, for replies that repeat it.
+impl NamedOutput<'_> {
+    /// The name as a JSON key with its colon, for responses that repeat it.
     pub fn json_key(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(self.name.len() + 3);
         write_key(self.name, &mut key);
@@ -26,14 +26,14 @@ impl Output<'_> {
     }
 }
 
-/// The number of rows that all outputs have, if it is the same.
-pub(super) fn common_rows(outputs: &[Output<'_>]) -> Option<usize> {
+/// The number of rows, if all outputs have the same number.
+pub(super) fn common_rows(outputs: &[NamedOutput<'_>]) -> Option<usize> {
     let mut counts = outputs.iter().map(|output| output.value.entries());
     let first = counts.next()??;
     counts.all(|count| count == Some(first)).then_some(first)
 }
 
-/// Whether writing a value out would be out of proportion to what it holds: see [`is_overclaimed`].
+/// Whether the text of a value would be out of proportion to its content: see [`is_overclaimed`].
 pub(super) fn is_disproportionate(value: &Value) -> bool {
     match value {
         Value::Tensor(tensor) => is_overclaimed(tensor.shape()),
@@ -47,8 +47,8 @@ pub(super) fn write_key(name: &str, out: &mut Vec<u8>) {
     out.push(b':');
 }
 
-/// Writes a value as JSON: nested arrays, a sequence as an array, a map as an object with string
-/// keys.
+/// Writes a value as JSON: a tensor as nested arrays, a sequence as an array, a map as an object
+/// with string keys.
 pub(super) fn write_value(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Tensor(tensor) => write_tensor(tensor, tensor.shape(), 0..tensor.len(), out),
@@ -77,7 +77,7 @@ pub(super) fn write_value(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes one row of a value that has it as JSON.
+/// Writes one row of a value as JSON. The value must have the row.
 pub(super) fn write_row(value: &Value, row: usize, out: &mut Vec<u8>) {
     match value {
         Value::Tensor(tensor) => write_tensor(tensor, &tensor.shape()[1..], tensor_row(tensor, row), out),
@@ -104,13 +104,13 @@ fn write_map_key(keys: &Tensor, index: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes elements of a tensor as nested arrays of `shape`, flat when that is the number of
-/// elements.
+/// Writes elements of a tensor as nested arrays of `shape`, or as a flat list if `shape` is their
+/// number.
 pub(super) fn write_tensor(tensor: &Tensor, shape: &[usize], elements: Range<usize>, out: &mut Vec<u8>) {
     with_kind!(tensor.data_type(), K => write_nested::<K>(&K::items(tensor)[elements], shape, out));
 }
 
-fn write_nested<K: Kind>(items: &[K::Item], shape: &[usize], out: &mut Vec<u8>) {
+fn write_nested<K: ElementKind>(items: &[K::Item], shape: &[usize], out: &mut Vec<u8>) {
     // Below an axis of size 0 there are no lists to write.
     let rank = shape
         .iter()
@@ -121,7 +121,7 @@ fn write_nested<K: Kind>(items: &[K::Item], shape: &[usize], out: &mut Vec<u8>) 
     };
     let lists: usize = outer.iter().product();
     for list in 0..lists {
-        // One bracket for this innermost list, one more for each outer list that begins with it.
+        // One bracket for this innermost list, and one for each outer list that starts with it.
         let mut begins = 1;
         let mut period = 1;
         for dim in outer.iter().rev() {
@@ -142,7 +142,7 @@ fn write_nested<K: Kind>(items: &[K::Item], shape: &[usize], out: &mut Vec<u8>) 
 }
 
 #[inline]
-fn write_run<K: Kind>(items: &[K::Item], out: &mut Vec<u8>) {
+fn write_run<K: ElementKind>(items: &[K::Item], out: &mut Vec<u8>) {
     let mut items = items.iter();
     if let Some(first) = items.next() {
         K::write_json(first, out);
@@ -153,22 +153,22 @@ fn write_run<K: Kind>(items: &[K::Item], out: &mut Vec<u8>) {
     }
 }
 
-/// Room for the outputs as JSON: enough for anything but strings that are mostly escapes, so that
-/// one allocation does.
-pub(super) fn json_bytes(outputs: &[Output<'_>]) -> usize {
-    // Names are repeated per row when there are several.
+/// Estimates the size of the outputs as JSON, so that one allocation suffices. Too low only for
+/// strings with many escapes.
+pub(super) fn json_bytes(outputs: &[NamedOutput<'_>]) -> usize {
+    // Each row repeats the names if there are several outputs.
     let repeats = match outputs {
         [_] => 1,
         _ => common_rows(outputs).unwrap_or(1),
     };
-    let one = |output: &Output<'_>| {
+    let one = |output: &NamedOutput<'_>| {
         let keys = (output.name.len() + 4).saturating_mul(repeats);
         keys.saturating_add(value_bytes(output.value))
     };
     outputs.iter().map(one).fold(0, usize::saturating_add)
 }
 
-/// Room for a value as JSON.
+/// Estimates the size of a value as JSON.
 pub(super) fn value_bytes(value: &Value) -> usize {
     match value {
         Value::Tensor(tensor) => tensor_json_bytes(tensor),
@@ -180,8 +180,8 @@ pub(super) fn value_bytes(value: &Value) -> usize {
 pub(super) fn tensor_json_bytes(tensor: &Tensor) -> usize {
     let per_element = with_kind!(tensor.data_type(), K => K::TEXT_BYTES) + 1;
     let text: usize = tensor.as_strings().unwrap_or_default().iter().map(|s| s.len()).sum();
-    // A list costs two brackets and a comma; an axis of size 1 makes as many lists as there are
-    // below it.
+    // A list costs two brackets and a comma. An axis of size 1 makes as many lists as the axes
+    // before it.
     let mut lists = 1usize;
     let mut brackets = 3usize;
     for &dim in tensor.shape().iter().take_while(|&&dim| dim != 0) {
@@ -194,8 +194,7 @@ pub(super) fn tensor_json_bytes(tensor: &Tensor) -> usize {
         .saturating_add(brackets.saturating_sub(innermost))
 }
 
-/// Writes a row as cells with commas between them; `first` says whether a cell has been written
-/// before.
+/// Writes a row as cells with commas between them. `first` is true until a cell is written.
 pub(super) fn write_cells(value: &Value, row: usize, first: &mut bool, out: &mut Vec<u8>) {
     match value {
         Value::Tensor(tensor) => write_tensor_cells(tensor, tensor_row(tensor, row), first, out),
@@ -221,7 +220,7 @@ pub(super) fn write_all_cells(value: &Value, first: &mut bool, out: &mut Vec<u8>
     }
 }
 
-/// The values of a map of numbers, in the order of its keys.
+/// The values of a map as a tensor, in the order of its keys.
 pub(super) fn map_array(value: &Value) -> Option<Tensor> {
     let Value::Map { keys, values } = value else {
         return None;
@@ -237,7 +236,7 @@ pub(super) fn map_array(value: &Value) -> Option<Tensor> {
     picked.ok()
 }
 
-/// A list of maps that have the same keys as one array, a row for each map.
+/// Converts a list of maps with the same keys to one array with a row for each map.
 fn maps_array(maps: &[Value]) -> Result<Tensor, &'static str> {
     let keys = |value: &Value| match value {
         Value::Map { keys, .. } => {
@@ -258,7 +257,7 @@ fn maps_array(maps: &[Value]) -> Result<Tensor, &'static str> {
     let mut rows = Vec::with_capacity(maps.len());
     for map in maps {
         if keys(map).as_ref() != Some(&names) {
-            return Err("has other keys in one row than in another");
+            return Err("does not have the same keys in every row");
         }
         let row = map_array(map).ok_or("is neither a tensor nor a list of maps")?;
         let shape = vec![1, row.len()];
@@ -268,7 +267,7 @@ fn maps_array(maps: &[Value]) -> Result<Tensor, &'static str> {
     Tensor::concatenate(&rows).ok_or("has values of different types")
 }
 
-/// An output as one array: a tensor as it is, a list of maps by the order of their keys.
+/// Converts an output to one array: a tensor unchanged, a list of maps in the order of their keys.
 pub(super) fn as_array(value: &Value) -> Result<Tensor, &'static str> {
     match value {
         Value::Tensor(tensor) => Ok(tensor.clone()),
@@ -277,7 +276,7 @@ pub(super) fn as_array(value: &Value) -> Result<Tensor, &'static str> {
     }
 }
 
-/// The indices of a map's entries by key, so that a column means the same in every row.
+/// The indices of a map's entries, sorted by key. So a column has the same key in every row.
 fn key_order(keys: &Tensor) -> Vec<usize> {
     let mut order: Vec<usize> = (0..keys.len()).collect();
     if let Some(strings) = keys.as_strings() {

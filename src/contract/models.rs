@@ -12,7 +12,7 @@ use super::{AppState, invoke};
 use crate::catalog::CatalogError;
 use crate::telemetry::metrics::Operation;
 use crate::wire::{
-    LoadRequest, ModelDescription, ModelList, ModelPath, Status, TARGET_MODEL, page_token, parse_page_token,
+    LoadRequest, ModelDescription, ModelList, ModelPath, StatusBody, TARGET_MODEL, page_token, parse_page_token,
 };
 
 /// Models on a page: the default and the maximum (MM-10).
@@ -76,7 +76,7 @@ pub(super) async fn load(
         loaded.map(|_| wanted.model_name)
     });
     let name = joined(task).await??;
-    Ok(HttpResponse::Ok().json(Status {
+    Ok(HttpResponse::Ok().json(StatusBody {
         status: format!("Model \"{name}\" registered"),
     }))
 }
@@ -141,7 +141,7 @@ async fn unload(state: web::Data<AppState>, name: String) -> Result<HttpResponse
         return Err(Error::SingleModelMode);
     }
     let name = unload_reported(state, name).await?;
-    Ok(HttpResponse::Ok().json(Status {
+    Ok(HttpResponse::Ok().json(StatusBody {
         status: format!("Model \"{name}\" unregistered"),
     }))
 }

@@ -20,13 +20,15 @@ use tokio::time::Instant;
 
 use super::error::Error;
 use super::{AppState, body};
-use crate::wire::v2::{EXTENSIONS, Live, ModelPath, ModelReady, Part, Path, Ready, ServerMetadata, VERSION};
+use crate::wire::v2::{
+    EXTENSIONS, LiveBody, ModelPart, ModelReady, ReadyBody, ServerMetadata, V2ModelPath, V2Path, VERSION,
+};
 
 pub(super) use error::V2Error;
 
 /// Whether a raw path belongs to the protocol.
 pub(super) fn is_below(path: &str) -> bool {
-    Path::is_below(path)
+    V2V2Path::is_below(path)
 }
 
 /// Whether a path is an inference, for the metrics.
@@ -41,7 +43,7 @@ pub(super) async fn answer(
     payload: web::Payload,
 ) -> Result<HttpResponse, V2Error> {
     let raw = request.uri().path();
-    let allowed = match Path::parse(raw) {
+    let allowed = match V2V2Path::parse(raw) {
         Some(path) if request.method() == allowed(&path) => {
             return route(state, &request, payload, path).await.map_err(V2Error);
         }
@@ -57,14 +59,14 @@ pub(super) async fn answer(
     }))
 }
 
-fn allowed(path: &Path) -> Method {
+fn allowed(path: &V2Path) -> Method {
     match path {
-        Path::Server | Path::Live | Path::Ready => Method::GET,
-        Path::Model(ModelPath { part, .. }) => match part {
-            Part::Metadata | Part::Ready => Method::GET,
-            Part::Infer => Method::POST,
+        V2V2Path::Server | V2V2Path::LiveBody | V2V2Path::ReadyBody => Method::GET,
+        V2V2Path::Model(V2ModelPath { part, .. }) => match part {
+            ModelPart::Metadata | ModelPart::ReadyBody => Method::GET,
+            ModelPart::Infer => Method::POST,
         },
-        Path::Index | Path::Load(_) | Path::Unload(_) => Method::POST,
+        V2V2Path::Index | V2V2Path::Load(_) | V2V2Path::Unload(_) => Method::POST,
     }
 }
 
@@ -72,32 +74,32 @@ async fn route(
     state: web::Data<AppState>,
     request: &HttpRequest,
     payload: web::Payload,
-    path: Path,
+    path: V2Path,
 ) -> Result<HttpResponse, Error> {
     match path {
-        Path::Server => Ok(HttpResponse::Ok().json(ServerMetadata {
+        V2V2Path::Server => Ok(HttpResponse::Ok().json(ServerMetadata {
             name: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
             extensions: &EXTENSIONS,
         })),
-        Path::Live => Ok(HttpResponse::Ok().json(Live { live: true })),
-        Path::Ready => {
+        V2V2Path::LiveBody => Ok(HttpResponse::Ok().json(LiveBody { live: true })),
+        V2V2Path::ReadyBody => {
             state.health.ping().await?;
-            Ok(HttpResponse::Ok().json(Ready { ready: true }))
+            Ok(HttpResponse::Ok().json(ReadyBody { ready: true }))
         }
-        Path::Model(model) => match model.part {
-            Part::Metadata => metadata::model(&state, &model).await,
-            Part::Ready => ready(&state, &model).await,
-            Part::Infer => infer::infer(&state, &model, request, payload).await,
+        V2V2Path::Model(model) => match model.part {
+            ModelPart::Metadata => metadata::model(&state, &model).await,
+            ModelPart::ReadyBody => ready(&state, &model).await,
+            ModelPart::Infer => infer::infer(&state, &model, request, payload).await,
         },
-        Path::Index => repository::index(&state, request, payload).await,
-        Path::Load(name) => repository::load(state, name, request, payload).await,
-        Path::Unload(name) => repository::unload(state, name, request, payload).await,
+        V2V2Path::Index => repository::index(&state, request, payload).await,
+        V2V2Path::Load(name) => repository::load(state, name, request, payload).await,
+        V2V2Path::Unload(name) => repository::unload(state, name, request, payload).await,
     }
 }
 
 /// Answers whether the model would accept a request now, without being loaded first.
-async fn ready(state: &AppState, model: &ModelPath) -> Result<HttpResponse, Error> {
+async fn ready(state: &AppState, model: &V2ModelPath) -> Result<HttpResponse, Error> {
     check_version(model)?;
     if is_default(state, model) {
         state.health.ping().await?;
@@ -109,7 +111,7 @@ async fn ready(state: &AppState, model: &ModelPath) -> Result<HttpResponse, Erro
 
 /// Refuses unknown versions. Also refuses the model of single-model mode while it is loading;
 /// after a restart, waits for it until `deadline` instead.
-async fn check(state: &AppState, model: &ModelPath, deadline: Instant) -> Result<(), Error> {
+async fn check(state: &AppState, model: &V2ModelPath, deadline: Instant) -> Result<(), Error> {
     check_version(model)?;
     if is_default(state, model) {
         state.health.admit()?;
@@ -118,7 +120,7 @@ async fn check(state: &AppState, model: &ModelPath, deadline: Instant) -> Result
     Ok(())
 }
 
-fn check_version(model: &ModelPath) -> Result<(), Error> {
+fn check_version(model: &V2ModelPath) -> Result<(), Error> {
     if let Some(version) = model.version.as_deref().filter(|&version| version != VERSION) {
         return Err(Error::NoVersion {
             name: model.name.clone(),
@@ -128,6 +130,6 @@ fn check_version(model: &ModelPath) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_default(state: &AppState, model: &ModelPath) -> bool {
+fn is_default(state: &AppState, model: &V2ModelPath) -> bool {
     state.settings.invocations.default.as_ref() == Some(&model.name)
 }

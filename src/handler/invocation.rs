@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::media::Reply;
 use super::{Asked, Handler, MediaError, Seen};
-use crate::codec::{DecodeError, Documents, EncodeError, Encoded, Format, ReplyPlan};
+use crate::codec::{DecodeError, Documents, EncodeError, EncodedResponse, Format, ReplyPlan};
 use crate::engine::{InferenceError, Ledger, RequestMemory, Work};
 use crate::tensor::{Inputs, Value};
 
@@ -118,7 +118,7 @@ impl Invocation {
 
 impl Work for Invocation {
     type Plan = Plan;
-    type Answer = Encoded;
+    type Answer = EncodedResponse;
     type Error = InvocationError;
 
     fn decode(&self, ledger: &dyn Ledger) -> Result<(Inputs, Self::Plan), InvocationError> {
@@ -180,7 +180,7 @@ impl Work for Invocation {
         self.handler.apart(plan.format, &plan.reply, outputs)
     }
 
-    fn encode(&self, plan: Plan, runs: &[Vec<Value>]) -> Result<Encoded, InvocationError> {
+    fn encode(&self, plan: Plan, runs: &[Vec<Value>]) -> Result<EncodedResponse, InvocationError> {
         match &plan.answer {
             Some((seen, form)) => self.handler.answer(seen, *form, &plan.reply, &self.model, runs),
             None => Ok(self.handler.encode(plan.format, &plan.reply, &self.model, runs)?),

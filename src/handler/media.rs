@@ -28,7 +28,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value as Json};
 
 use super::{HandlerError, TextApi};
-use crate::codec::{DecodeError, Request, Schema};
+use crate::codec::{DecodeError, DecodedRequest, Schema};
 use crate::engine::{Ledger, RequestMemory};
 use crate::manifest::{Manifest, PassedOver, Step};
 use crate::task::{EncodingFormat, Form, Settings, Task, TopK};
@@ -212,7 +212,7 @@ impl Media {
         body: &Bytes,
         schema: &Schema,
         ledger: &dyn Ledger,
-    ) -> Result<Option<(Request, Seen)>, MediaError> {
+    ) -> Result<Option<(DecodedRequest, Seen)>, MediaError> {
         let essence = essence(content_type);
         match &self.source {
             None => Ok(None),
@@ -245,7 +245,7 @@ impl Media {
         body: &Bytes,
         schema: &Schema,
         ledger: &dyn Ledger,
-    ) -> Result<(Request, Seen, Reply), MediaError> {
+    ) -> Result<(DecodedRequest, Seen, Reply), MediaError> {
         let (Some(Source::Texts(texts)), Some(answering)) = (&self.source, &self.answering) else {
             return Err(no_texts());
         };

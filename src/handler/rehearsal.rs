@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::compare::{Difference, Tolerance, compare};
 use super::{Handler, Invocation, InvocationError, Protocol};
-use crate::codec::{Documents, Encoded, Format};
+use crate::codec::{Documents, EncodedResponse, Format};
 use crate::engine::RequestMemory;
 use crate::manifest::{Golden, Manifest, Request};
 
@@ -112,7 +112,7 @@ impl Rehearsal<'_> {
     }
 
     /// Compares the answer with the expected one, where there is one.
-    pub fn check(&self, answer: &Encoded) -> Result<(), RehearsalError> {
+    pub fn check(&self, answer: &EncodedResponse) -> Result<(), RehearsalError> {
         let Some(Golden {
             response, rtol, atol, ..
         }) = self.golden

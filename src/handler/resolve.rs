@@ -3,7 +3,10 @@
 use super::chunks::Chunks;
 use super::labels::Labels;
 use super::{Handler, Schema};
-use crate::codec::{Additions, Column, CsvRules, DecodeError, InputDefault, InputRule, deal_columns, gives, takes};
+use crate::codec::{
+    CsvRules, DecodeError, InputDefault, InputRule, SchemaAdditions, TableColumn, assign_columns, describe_inputs,
+    describe_outputs,
+};
 use crate::manifest::{self, Manifest, UnknownInputs};
 use crate::tensor::{Signature, ValueType};
 
@@ -66,7 +69,7 @@ pub(super) fn resolve(manifest: &Manifest, signature: &Signature) -> Result<Hand
         Chunks::open(&mut seen);
     }
     let csv = &manifest.csv;
-    let additions = Additions {
+    let additions = SchemaAdditions {
         rules,
         columns,
         ignores_unknown: manifest.unknown_inputs == UnknownInputs::Ignore,
@@ -94,7 +97,7 @@ fn rules(manifest: &Manifest, signature: &Signature) -> Result<Vec<InputRule>, H
         let position = signature.inputs.iter().position(|spec| spec.name == input.name);
         let index = position.ok_or_else(|| HandlerError::UnknownInput {
             name: input.name.clone(),
-            takes: takes(signature),
+            takes: describe_inputs(signature),
         })?;
         if std::mem::replace(&mut is_named[index], true) {
             return Err(HandlerError::RepeatedInput {
@@ -123,7 +126,7 @@ fn columns_of(
     said: &[manifest::Column],
     signature: &Signature,
     rules: &[InputRule],
-) -> Result<Vec<Column>, HandlerError> {
+) -> Result<Vec<TableColumn>, HandlerError> {
     if said.is_empty() {
         return Ok(Vec::new());
     }
@@ -143,13 +146,13 @@ fn columns_of(
         None => {
             let open = rules.iter().enumerate().filter(|(_, rule)| rule.default.is_none());
             let open: Vec<usize> = open.map(|(index, _)| index).collect();
-            deal_columns(signature, &open, said.len()).map_err(|problem| HandlerError::Columns {
+            assign_columns(signature, &open, said.len()).map_err(|problem| HandlerError::Columns {
                 problem,
-                takes: takes(signature),
+                takes: describe_inputs(signature),
             })?
         }
     };
-    let column = |(column, input): (&manifest::Column, usize)| Column {
+    let column = |(column, input): (&manifest::Column, usize)| TableColumn {
         name: column.name.clone(),
         aliases: column.aliases.clone(),
         input,
@@ -176,7 +179,7 @@ fn outputs(
         let position = names.iter().position(|own| own == name);
         let index = position.ok_or_else(|| HandlerError::UnknownOutput {
             name: name.clone(),
-            gives: gives(signature),
+            gives: describe_outputs(signature),
         })?;
         if chosen.contains(&index) {
             return Err(HandlerError::RepeatedOutput { name: name.clone() });

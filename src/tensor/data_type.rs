@@ -1,10 +1,10 @@
-//! The element types of tensors, and the Rust types that stand for them.
+//! The element types of tensors and the corresponding Rust types.
 
 use std::fmt;
 
 use half::{bf16, f16};
 
-/// The ONNX tensor element types that the supported content types can carry.
+/// The ONNX tensor element types that the supported content types can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DataType {
     F16,
@@ -46,7 +46,7 @@ impl DataType {
         !matches!(self, Self::Bool | Self::String)
     }
 
-    /// Bytes of one element; `None` for strings, whose elements differ in size.
+    /// The number of bytes of one element. `None` for strings, whose elements differ in size.
     pub const fn size(self) -> Option<usize> {
         Some(match self {
             Self::I8 | Self::U8 | Self::Bool => 1,
@@ -57,7 +57,7 @@ impl DataType {
         })
     }
 
-    /// The name used in messages, as NumPy spells it.
+    /// The name in messages, in NumPy's spelling.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F16 => "float16",
@@ -84,8 +84,8 @@ impl fmt::Display for DataType {
     }
 }
 
-/// A Rust type that is stored as it is in a tensor's buffer. `bool` is not one: its tensors hold
-/// one byte, 0 or 1.
+/// A Rust type that a tensor's buffer stores unchanged. `bool` is not one: its tensors store one
+/// byte, 0 or 1, per element.
 pub trait Element: bytemuck::Pod + Send + Sync {
     const DATA_TYPE: DataType;
 }

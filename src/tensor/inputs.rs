@@ -7,19 +7,19 @@ use super::{Signature, Tensor};
 pub struct Inputs {
     /// One for each input of the signature, in its order.
     pub tensors: Vec<Tensor>,
-    /// Those of the signature's optional inputs that are given, each with its position among these.
-    /// No position comes twice.
+    /// The optional inputs that the request sets, each with its position in the signature's list.
+    /// Positions are unique.
     pub optional: Vec<(usize, Tensor)>,
 }
 
 impl Inputs {
-    /// Bytes of all tensors.
+    /// The approximate number of bytes of all tensors.
     pub fn byte_len(&self) -> usize {
         self.all().map(Tensor::byte_len).sum()
     }
 
-    /// Takes the record at `index` out of them, without copying its bytes. An optional input with
-    /// an open first axis has a row for each record; one without belongs to each record as it is.
+    /// Extracts the record at `index` without copying its bytes. An optional input with an open
+    /// first axis has a row for each record. Any other optional input belongs to every record.
     pub fn record(&self, signature: &Signature, index: usize) -> Self {
         let optional = self.optional.iter().map(|(position, tensor)| {
             let row = signature.optional.get(*position).map(|spec| spec.record(tensor, index));
@@ -53,7 +53,7 @@ mod tests {
     use crate::tensor::{DataType, Dim, InputSpec};
 
     #[test]
-    fn optional_inputs_with_a_row_for_each_record_are_taken_apart_and_others_are_shared() {
+    fn a_record_has_its_row_of_an_optional_input_or_shares_an_input_without_rows() {
         let spec = |dims| InputSpec {
             name: "x".to_owned(),
             data_type: DataType::I64,

@@ -1,16 +1,16 @@
-//! The records of a request, as they lie in its inputs.
+//! The records in the inputs of a request.
 //!
-//! Records lie along the first axis of the inputs that leave its size open. Inputs of a fixed first
-//! size, or without axes, belong to each record as they are.
+//! An input with an open first axis has a row for each record. An input with a fixed first axis, or
+//! without axes, belongs to every record.
 
 use super::{Dim, InputSpec, Signature, Tensor};
 
 /// The records in a request's inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Records {
-    /// So many records, each of which the model takes alone as well.
+    /// This many records. The model also takes each of them alone.
     Separable(usize),
-    /// So many records, and the model takes no other number of them.
+    /// This many records. The model takes no other number of them.
     Together(usize),
     /// No axis for records: all inputs together are one record.
     One,
@@ -40,9 +40,9 @@ impl Signature {
         }
     }
 
-    /// Takes the inputs of the run for the record at `index` out of those of [`Records::Separable`]
-    /// ones, without copying their bytes. A model that takes a fixed number of records gets as many
-    /// in each run.
+    /// Extracts the inputs of a run for the record at `index` of [`Records::Separable`] records,
+    /// without copying their bytes. An input with a fixed number of rows gets that many in each
+    /// run.
     pub fn record(&self, inputs: &[Tensor], index: usize) -> Vec<Tensor> {
         let symbol = self.record_symbol();
         let pairs = self.inputs.iter().zip(inputs);
@@ -66,8 +66,8 @@ impl Signature {
 }
 
 impl InputSpec {
-    /// The axis that counts records: the first one where it is open, or the only open one when the
-    /// graph calls it by the `symbol` of the records.
+    /// The axis that counts records: the first one if it is open, or the only open one if its name
+    /// in the graph is the `symbol` of the records.
     pub fn record_axis(&self, symbol: Option<&str>) -> Option<usize> {
         if self.has_record_axis() {
             return Some(0);
@@ -86,7 +86,7 @@ impl InputSpec {
             .map(|(axis, _)| axis)
     }
 
-    /// The part of the record at `index` in `tensor`.
+    /// The part of `tensor` that belongs to the record at `index`.
     pub(super) fn record(&self, tensor: &Tensor, index: usize) -> Tensor {
         let size = match self.dims.as_deref() {
             Some([Dim::Fixed(size), ..]) if first((self, tensor)) != Some(*size) => Some(*size),
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::tensor::DataType;
 
-    /// -1 is an open axis; `None` an unknown rank.
+    /// A signature with these dimensions: -1 is an open axis, `None` an unknown rank.
     fn signature(inputs: &[Option<&[i64]>]) -> Signature {
         let dim = |&dim: &i64| usize::try_from(dim).map_or(Dim::Dynamic(None), Dim::Fixed);
         let inputs = inputs.iter().map(|dims| InputSpec {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn records_lie_along_the_first_axis_that_the_model_leaves_open() {
+    fn the_open_first_axis_counts_the_records() {
         type Case<'a> = (&'a [Option<&'a [i64]>], &'a [&'a [usize]], Records);
         let table: [Case<'_>; 12] = [
             (&[Some(&[-1, 2])], &[&[3, 2]], Records::Separable(3)),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_has_its_part_of_an_input_with_the_records_on_another_axis() {
+    fn extracts_a_record_from_an_input_with_the_records_on_another_axis() {
         let named = |dims: Vec<Dim>| InputSpec {
             name: "x".into(),
             data_type: DataType::I64,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_has_its_row_of_open_inputs_and_all_of_the_others() {
+    fn a_record_has_its_row_of_inputs_with_an_open_first_axis_and_the_whole_of_others() {
         let signature = signature(&[Some(&[-1, 2]), Some(&[4]), Some(&[])]);
         let inputs = [tensor(&[3, 2]), tensor(&[4]), tensor(&[])];
         let record = signature.record(&inputs, 1);

@@ -1,14 +1,14 @@
-//! Tensors put together along their first axis, and taken apart again: what batches are made of.
+//! Concatenates tensors along their first axis, and splits them again, for batches.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Data, Elements, Tensor};
+use super::{OwnedElements, Tensor, TensorData};
 
 impl Tensor {
-    /// The rows (what the first axis counts) of all `parts`, one after the other. `None` when the
-    /// parts differ in element type or in another axis than the first, or when there is no memory.
+    /// Concatenates `parts` along the first axis. `None` if they differ in element type or in an
+    /// axis other than the first, or if there is not enough memory.
     pub fn concatenate(parts: &[&Self]) -> Option<Self> {
         let first = parts.first()?;
         let mut rows = 0usize;
@@ -22,13 +22,13 @@ impl Tensor {
         let mut shape = first.shape.clone();
         shape[0] = rows;
         let data = match &first.data {
-            Data::Fixed(_) => Data::Fixed(concatenated(parts.iter().filter_map(|part| part.as_bytes()))?),
-            Data::Strings(_) => {
+            TensorData::Fixed(_) => TensorData::Fixed(concatenated(parts.iter().filter_map(|part| part.as_bytes()))?),
+            TensorData::Strings(_) => {
                 let mut values = Vec::new();
                 let all = || parts.iter().filter_map(|part| part.as_strings());
                 values.try_reserve_exact(all().map(<[Bytes]>::len).sum()).ok()?;
                 all().for_each(|part| values.extend_from_slice(part));
-                Data::Strings(values)
+                TensorData::Strings(values)
             }
         };
         Some(Self {
@@ -38,8 +38,8 @@ impl Tensor {
         })
     }
 
-    /// The part at `index` along an axis, which keeps the axis with a size of 1. `None` when there
-    /// is none such, or no memory.
+    /// Extracts index `index` of an axis; the result keeps the axis with size 1. `None` if the axis
+    /// or the index does not exist, or if there is not enough memory.
     pub fn slice_of_axis(&self, axis: usize, index: usize) -> Option<Self> {
         let &size = self.shape.get(axis)?;
         if index >= size {
@@ -63,8 +63,8 @@ impl Tensor {
         Some(part)
     }
 
-    /// The tensor `count` times along an axis of size 1. `None` when the axis has another size, or
-    /// when there is no memory.
+    /// Repeats the tensor `count` times along an axis of size 1. `None` if the axis has another
+    /// size, or if there is not enough memory.
     pub fn repeated(&self, axis: usize, count: usize) -> Option<Self> {
         if self.shape.get(axis) != Some(&1) {
             return None;
@@ -92,21 +92,20 @@ impl Tensor {
         Some(whole)
     }
 
-    /// Some of the rows, without copying their bytes. `None` when there are none such.
+    /// Extracts a range of rows without copying their bytes. `None` if the range is out of bounds.
     pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
         let (&all, others) = self.shape.split_first()?;
         if rows.start > rows.end || rows.end > all {
             return None;
         }
-        // As many of whatever the data is made of per row as there are in all; an empty tensor has
-        // none.
+        // Each row has the same share of the `length` bytes or strings. An empty tensor has none.
         let part = |length: usize| {
             let each = length.checked_div(all).unwrap_or(0);
             rows.start * each..rows.end * each
         };
         let data = match &self.data {
-            Data::Fixed(bytes) => Data::Fixed(bytes.slice(part(bytes.len()))),
-            Data::Strings(values) => Data::Strings(values[part(values.len())].to_vec()),
+            TensorData::Fixed(bytes) => TensorData::Fixed(bytes.slice(part(bytes.len()))),
+            TensorData::Strings(values) => TensorData::Strings(values[part(values.len())].to_vec()),
         };
         let mut shape = Vec::with_capacity(self.shape.len());
         shape.push(rows.len());
@@ -119,8 +118,8 @@ impl Tensor {
     }
 }
 
-/// The parts one after the other, aligned for every element type. `None` when there is no memory
-/// for them.
+/// Concatenates the parts into a buffer that is aligned for every element type. `None` if there is
+/// not enough memory.
 fn concatenated<'a>(parts: impl Iterator<Item = &'a Bytes> + Clone) -> Option<Bytes> {
     let length = parts
         .clone()
@@ -134,7 +133,7 @@ fn concatenated<'a>(parts: impl Iterator<Item = &'a Bytes> + Clone) -> Option<By
         place.copy_from_slice(part);
         rest = after;
     }
-    Some(Bytes::from_owner(Elements(words)).slice(..length))
+    Some(Bytes::from_owner(OwnedElements(words)).slice(..length))
 }
 
 #[cfg(test)]
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_what_concatenating_put_together() {
+    fn rows_of_a_concatenation_equal_its_parts() {
         let cuts = [0u16, 1, 1, 4, 7, 12];
         for make in [|rows| floats(rows, 3), |rows| floats(rows, 0), strings] {
             let parts: Vec<Tensor> = cuts.windows(2).map(|cut| make(cut[0]..cut[1])).collect();
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_is_what_repeating_repeats() {
+    fn slices_of_a_repeated_tensor_equal_the_tensor() {
         let whole = Tensor::from_vec(vec![2, 3, 2], (0..12).map(f64::from).collect()).unwrap();
         let slice = whole.slice_of_axis(1, 2).unwrap();
         assert_eq!(
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_in_more_than_its_rows_is_not_concatenated() {
+    fn refuses_to_concatenate_tensors_that_differ_in_more_than_their_rows() {
         let scalar = Tensor::from_vec(vec![], vec![1f64]).unwrap();
         let other_type = Tensor::from_vec(vec![1, 3], vec![1f32; 3]).unwrap();
         let rows = floats(0..2, 3);

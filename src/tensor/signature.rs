@@ -1,5 +1,5 @@
-//! What a model takes and gives, as it declares it: names, element types, shapes with dimensions
-//! left open.
+//! The inputs and outputs that a model declares: names, element types, and shapes with open
+//! dimensions.
 
 use std::fmt;
 
@@ -11,21 +11,21 @@ use super::DataType;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
     Fixed(usize),
-    /// Any size; the model's name for it when it has one.
+    /// Any size, with the model's name for it if it has one.
     Dynamic(Option<String>),
 }
 
-/// What a model takes as one input.
+/// The declaration of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputSpec {
     pub name: String,
     pub data_type: DataType,
-    /// `None` when the model does not say the rank.
+    /// `None` if the model does not declare the rank.
     pub dims: Option<Vec<Dim>>,
 }
 
 impl InputSpec {
-    /// Whether the first axis, which counts records where it is open, takes any size.
+    /// Whether the first axis is open, so that it counts records.
     pub fn has_record_axis(&self) -> bool {
         match self.dims.as_deref() {
             Some([Dim::Dynamic(_), ..]) | None => true,
@@ -33,7 +33,7 @@ impl InputSpec {
         }
     }
 
-    /// Whether a tensor of `shape` may be given for this input.
+    /// Whether the input accepts a tensor of `shape`.
     pub fn accepts(&self, shape: &[usize]) -> bool {
         match &self.dims {
             None => true,
@@ -48,14 +48,14 @@ impl InputSpec {
     }
 }
 
-/// `float32[batch, 32]`: the element type and the shape, as messages and the README write them.
+/// Displays the element type and the shape as in messages and the README: `float32[batch, 32]`.
 impl fmt::Display for InputSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_type(f, self.data_type, self.dims.as_deref())
     }
 }
 
-/// What a model gives as one output.
+/// The declaration of an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputSpec {
     pub name: String,
@@ -66,8 +66,8 @@ pub struct OutputSpec {
 /// The relation between an output's entries, which its first axis counts, and the records of a
 /// request.
 ///
-/// A property of the model, decided once when it is loaded: in a single request the numbers may be
-/// equal by chance.
+/// This is a property of the model, determined once when it is loaded: in a single request the
+/// numbers may be equal by chance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputRows {
@@ -107,13 +107,13 @@ impl fmt::Display for ValueType {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Signature {
     pub inputs: Vec<InputSpec>,
-    /// Inputs that a request may leave out: the model has a value for them, or does without.
+    /// Inputs that a request may omit: the model has a value for them, or works without.
     pub optional: Vec<InputSpec>,
     pub outputs: Vec<OutputSpec>,
 }
 
 impl Signature {
-    /// Whether there is an input whose first axis counts records.
+    /// Whether the first axis of any input counts records.
     pub fn has_open_records(&self) -> bool {
         self.inputs.iter().any(InputSpec::has_record_axis)
     }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_input_accepts_what_its_dimensions_allow() {
+    fn an_input_accepts_the_shapes_that_fit_its_dimensions() {
         let spec = InputSpec {
             name: "x".into(),
             data_type: DataType::F32,

@@ -36,7 +36,7 @@ fn a_scalar_has_one_element() {
 
 #[test]
 fn unaligned_bytes_are_copied_and_aligned_ones_are_borrowed() {
-    let body = Bytes::from_owner(Elements(vec![1.5f64, 2.5]));
+    let body = Bytes::from_owner(OwnedElements(vec![1.5f64, 2.5]));
     let aligned = Tensor::from_bytes(DataType::F64, vec![2], body.clone()).unwrap();
     assert_eq!(aligned.as_bytes().unwrap().as_ptr(), body.as_ptr());
 
@@ -53,7 +53,7 @@ fn unaligned_bytes_are_copied_and_aligned_ones_are_borrowed() {
 }
 
 #[test]
-fn elements_are_only_read_as_their_own_type() {
+fn elements_can_only_be_read_as_their_own_type() {
     let tensor = Tensor::from_vec(vec![1], vec![1i32]).unwrap();
     assert!(tensor.as_slice::<f32>().is_none());
     assert!(tensor.as_slice::<u32>().is_none());

@@ -1,7 +1,8 @@
-//! The Open Inference Protocol, version 2, over HTTP: paths and JSON bodies, but for those of inference, which are
-//! `codec`'s.
+//! The Open Inference Protocol, version 2, over HTTP: paths and JSON bodies. `codec` has the
+//! bodies of inference.
 //!
-//! As KServe specifies it, with Triton's extensions for binary tensors and for the model repository.
+//! KServe specifies the protocol. Triton's extensions for binary tensors and for the model
+//! repository are included.
 
 use std::collections::BTreeMap;
 
@@ -11,55 +12,56 @@ use serde_json::Value;
 
 use super::bounded_json;
 
-/// The only version that a model has here: what its artifact holds.
+/// The only version of every model: the content of its artifact.
 pub const VERSION: &str = "1";
 
-/// The platform of every model, as the specification names it.
+/// The platform of every model, in the specification's spelling.
 pub const PLATFORM: &str = "onnx_onnxv1";
 
-/// The extensions that are served, as Triton names them.
+/// The supported extensions, in Triton's spelling.
 pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "model_repository"];
 
-/// The size of a dimension that may have any.
+/// The size of a dimension that accepts any size.
 pub const ANY_SIZE: i64 = -1;
 
-/// What a path below `/v2` names.
+/// The resource of a path below `/v2`.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Path {
+pub enum V2Path {
     Server,
     Live,
     Ready,
-    Model(ModelPath),
+    Model(V2ModelPath),
     Index,
     Load(String),
     Unload(String),
 }
 
-/// What a path names that is about one model.
+/// The resource of a path below `/v2/models/`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ModelPath {
+pub struct V2ModelPath {
     pub name: String,
     pub version: Option<String>,
-    pub part: Part,
+    pub part: ModelPart,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum ModelPart {
     Metadata,
     Ready,
     Infer,
 }
 
-impl Path {
-    /// Whether a raw path is the protocol's.
+impl V2Path {
+    /// Whether a raw path belongs to the protocol.
     pub fn is_below(path: &str) -> bool {
         path.strip_prefix("/v2")
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// Reads a raw (still percent-encoded) path. A name may have slashes, encoded or not, since clients do not encode
-    /// them: what stands before it and behind it says where it ends. A name that ends like something behind a name must
-    /// encode that slash. `None` for what is nothing here, or is not UTF-8 once decoded.
+    /// Parses a raw (still percent-encoded) path. A name may have slashes, encoded or not, because
+    /// clients do not encode them. The known parts before and after the name delimit it. A name
+    /// that itself ends in such a part must encode that slash. `None` for an unknown path, or one
+    /// that is not UTF-8 once decoded.
     pub fn parse(path: &str) -> Option<Self> {
         let rest = path.strip_prefix("/v2")?;
         match rest {
@@ -78,28 +80,28 @@ impl Path {
         }
         let rest = rest.strip_prefix("/models/")?;
         let (rest, part) = match rest.rsplit_once('/') {
-            Some((rest, "infer")) => (rest, Part::Infer),
-            Some((rest, "ready")) => (rest, Part::Ready),
-            // Of extensions that are not served: no end of a name.
+            Some((rest, "infer")) => (rest, ModelPart::Infer),
+            Some((rest, "ready")) => (rest, ModelPart::Ready),
+            // Paths of extensions that are not supported, not part of a name.
             Some((_, "config" | "stats" | "generate" | "generate_stream")) => return None,
-            _ => (rest, Part::Metadata),
+            _ => (rest, ModelPart::Metadata),
         };
         let (name, version) = match rest.rsplit_once("/versions/") {
             Some((name, version)) if !version.contains('/') => (name, Some(decoded(version)?)),
             _ => (rest, None),
         };
         let name = decoded(name)?;
-        Some(Self::Model(ModelPath { name, version, part }))
+        Some(Self::Model(V2ModelPath { name, version, part }))
     }
 }
 
-/// A part of a path, which there must be.
+/// Decodes a part of a path, which must not be empty.
 fn decoded(part: &str) -> Option<String> {
     let part = percent_decode_str(part).decode_utf8().ok()?;
     (!part.is_empty()).then(|| part.into_owned())
 }
 
-/// Reply to `GET /v2`.
+/// Response to `GET /v2`.
 #[derive(Debug, Serialize)]
 pub struct ServerMetadata {
     pub name: &'static str,
@@ -107,26 +109,26 @@ pub struct ServerMetadata {
     pub extensions: &'static [&'static str],
 }
 
-/// Reply to `GET /v2/health/live`.
+/// Response to `GET /v2/health/live`.
 #[derive(Debug, Serialize)]
-pub struct Live {
+pub struct LiveBody {
     pub live: bool,
 }
 
-/// Reply to `GET /v2/health/ready`.
+/// Response to `GET /v2/health/ready`.
 #[derive(Debug, Serialize)]
-pub struct Ready {
+pub struct ReadyBody {
     pub ready: bool,
 }
 
-/// Reply to `GET /v2/models/{name}/ready`.
+/// Response to `GET /v2/models/{name}/ready`.
 #[derive(Debug, Serialize)]
 pub struct ModelReady<'a> {
     pub name: &'a str,
     pub ready: bool,
 }
 
-/// Reply to `GET /v2/models/{name}`.
+/// Response to `GET /v2/models/{name}`.
 #[derive(Debug, Serialize)]
 pub struct ModelMetadata<'a> {
     pub name: &'a str,
@@ -147,11 +149,11 @@ pub struct TensorMetadata<'a> {
 /// Body of `POST /v2/repository/index`.
 #[derive(Debug, Default, Deserialize)]
 pub struct IndexRequest {
-    /// Only models that can answer. Null is as absent, here and below.
+    /// Lists only models that are ready. Null counts as absent, here and below.
     pub ready: Option<bool>,
 }
 
-/// One element of the reply to it.
+/// One element of the response to `POST /v2/repository/index`.
 #[derive(Debug, Serialize)]
 pub struct IndexEntry {
     pub name: String,
@@ -166,15 +168,15 @@ pub struct RepositoryRequest {
     pub parameters: Option<BTreeMap<String, Value>>,
 }
 
-/// Every error's body.
+/// Body of every error.
 #[derive(Debug, Serialize)]
-struct ErrorBody<'a> {
+struct V2ErrorBody<'a> {
     error: &'a str,
 }
 
-/// An error's body, as short as all others are.
+/// Writes the body of an error, of at most [`MAX_ERROR_BYTES`](super::MAX_ERROR_BYTES).
 pub fn error_json(message: &str) -> String {
-    bounded_json(message, |error| ErrorBody { error })
+    bounded_json(message, |error| V2ErrorBody { error })
 }
 
 #[cfg(test)]
@@ -184,8 +186,8 @@ mod tests {
     use super::*;
     use crate::wire::MAX_ERROR_BYTES;
 
-    fn model(name: &str, version: Option<&str>, part: Part) -> Option<Path> {
-        Some(Path::Model(ModelPath {
+    fn model(name: &str, version: Option<&str>, part: ModelPart) -> Option<V2Path> {
+        Some(V2Path::Model(V2ModelPath {
             name: name.to_owned(),
             version: version.map(ToOwned::to_owned),
             part,
@@ -193,48 +195,48 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_read_from_both_ends_with_the_name_in_between() {
+    fn the_known_parts_of_a_path_delimit_the_name() {
         let table = [
-            ("/v2", Some(Path::Server)),
-            ("/v2/", Some(Path::Server)),
-            ("/v2/health/live", Some(Path::Live)),
-            ("/v2/health/ready", Some(Path::Ready)),
-            ("/v2/models/m", model("m", None, Part::Metadata)),
-            ("/v2/models/m/ready", model("m", None, Part::Ready)),
-            ("/v2/models/m/infer", model("m", None, Part::Infer)),
-            ("/v2/models/m/versions/1", model("m", Some("1"), Part::Metadata)),
-            ("/v2/models/m/versions/1/ready", model("m", Some("1"), Part::Ready)),
+            ("/v2", Some(V2Path::Server)),
+            ("/v2/", Some(V2Path::Server)),
+            ("/v2/health/live", Some(V2Path::Live)),
+            ("/v2/health/ready", Some(V2Path::Ready)),
+            ("/v2/models/m", model("m", None, ModelPart::Metadata)),
+            ("/v2/models/m/ready", model("m", None, ModelPart::Ready)),
+            ("/v2/models/m/infer", model("m", None, ModelPart::Infer)),
+            ("/v2/models/m/versions/1", model("m", Some("1"), ModelPart::Metadata)),
+            ("/v2/models/m/versions/1/ready", model("m", Some("1"), ModelPart::Ready)),
             (
                 "/v2/models/m/versions/x%2Fy/infer",
-                model("m", Some("x/y"), Part::Infer),
+                model("m", Some("x/y"), ModelPart::Infer),
             ),
             (
                 "/v2/models/team/a.tar.gz/infer",
-                model("team/a.tar.gz", None, Part::Infer),
+                model("team/a.tar.gz", None, ModelPart::Infer),
             ),
             (
                 "/v2/models/team%2Fa.tar.gz/infer",
-                model("team/a.tar.gz", None, Part::Infer),
+                model("team/a.tar.gz", None, ModelPart::Infer),
             ),
             (
                 "/v2/models/team/versions/2/a/infer",
-                model("team/versions/2/a", None, Part::Infer),
+                model("team/versions/2/a", None, ModelPart::Infer),
             ),
-            ("/v2/models/infer", model("infer", None, Part::Metadata)),
-            ("/v2/models/infer/infer", model("infer", None, Part::Infer)),
-            ("/v2/models/a%2Finfer", model("a/infer", None, Part::Metadata)),
+            ("/v2/models/infer", model("infer", None, ModelPart::Metadata)),
+            ("/v2/models/infer/infer", model("infer", None, ModelPart::Infer)),
+            ("/v2/models/a%2Finfer", model("a/infer", None, ModelPart::Metadata)),
             (
                 "/v2/models/a%2Fversions%2F2",
-                model("a/versions/2", None, Part::Metadata),
+                model("a/versions/2", None, ModelPart::Metadata),
             ),
-            ("/v2/models/%E2%98%83", model("☃", None, Part::Metadata)),
-            ("/v2/repository/index", Some(Path::Index)),
-            ("/v2/repository/models/m/load", Some(Path::Load("m".into()))),
+            ("/v2/models/%E2%98%83", model("☃", None, ModelPart::Metadata)),
+            ("/v2/repository/index", Some(V2Path::Index)),
+            ("/v2/repository/models/m/load", Some(V2Path::Load("m".into()))),
             (
                 "/v2/repository/models/a/b%20c/unload",
-                Some(Path::Unload("a/b c".into())),
+                Some(V2Path::Unload("a/b c".into())),
             ),
-            ("/v2/repository/models/load/load", Some(Path::Load("load".into()))),
+            ("/v2/repository/models/load/load", Some(V2Path::Load("load".into()))),
             ("/v2/repository/models/load", None),
             ("/v2/repository/models//load", None),
             ("/v2/repository/models/m", None),
@@ -251,12 +253,12 @@ mod tests {
             ("/models/m", None),
         ];
         for (path, expected) in table {
-            assert_eq!(Path::parse(path), expected, "{path}");
+            assert_eq!(V2Path::parse(path), expected, "{path}");
         }
     }
 
     #[test]
-    fn only_paths_below_v2_are_the_protocols() {
+    fn only_paths_below_v2_belong_to_the_protocol() {
         for (path, expected) in [
             ("/v2", true),
             ("/v2/x", true),
@@ -264,7 +266,7 @@ mod tests {
             ("/v1/v2", false),
             ("", false),
         ] {
-            assert_eq!(Path::is_below(path), expected, "{path}");
+            assert_eq!(V2Path::is_below(path), expected, "{path}");
         }
     }
 
@@ -273,13 +275,13 @@ mod tests {
         fn any_name_and_version_survive_an_encoded_path(name in "\\PC{1,40}|[a-z/%.]{1,40}", version in "\\PC{1,9}") {
             let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
             let path = format!("/v2/models/{}/versions/{}/infer", encode(&name), encode(&version));
-            prop_assert_eq!(Path::parse(&path), model(&name, Some(&version), Part::Infer));
+            prop_assert_eq!(V2Path::parse(&path), model(&name, Some(&version), ModelPart::Infer));
             let path = format!("/v2/repository/models/{}/unload", encode(&name));
-            prop_assert_eq!(Path::parse(&path), Some(Path::Unload(name)));
+            prop_assert_eq!(V2Path::parse(&path), Some(V2Path::Unload(name)));
         }
 
         #[test]
-        fn an_error_is_bounded_valid_json_whatever_the_message(message in "\\PC{0,3000}|[\\x00-\\x7f]{0,3000}") {
+        fn an_error_is_valid_json_of_bounded_size_for_any_message(message in "\\PC{0,3000}|[\\x00-\\x7f]{0,3000}") {
             let json = error_json(&message);
             prop_assert!(json.len() <= MAX_ERROR_BYTES);
             let read: Value = serde_json::from_str(&json).unwrap();

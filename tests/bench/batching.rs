@@ -1,4 +1,5 @@
-//! Joining requests that wait for the same model: throughput with and without.
+//! Measures throughput with and without batching: joining the requests that wait for the same
+//! model.
 
 use std::time::Duration;
 
@@ -10,16 +11,16 @@ use crate::table::{head, ratio, row, time};
 
 const CONNECTIONS: [usize; 2] = [1, 16];
 const MEASURE: Duration = Duration::from_secs(1);
-/// Measurements of either server, in turns.
+/// The number of measurements of each server. The servers alternate.
 const ROUNDS: usize = 4;
 
 pub fn run() {
     let can_batch = server::has_flag("--max-batch");
     if !can_batch {
-        eprintln!("  this binary does not batch: both servers are the same");
+        eprintln!("  this binary has no --max-batch: both servers are the same");
     }
     let off: &[&str] = if can_batch { &["--max-batch", "1"] } else { &[] };
-    println!("One row per request, as npy. The servers are measured in turns; off is `--max-batch 1`.\n");
+    println!("One row per request, as npy. The measurements of the servers alternate; off is `--max-batch 1`.\n");
     head(&[
         "model",
         "connections",

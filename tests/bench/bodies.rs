@@ -1,4 +1,4 @@
-//! Requests as bytes, made once and sent many times.
+//! Requests as bytes, written once and sent many times.
 
 use std::fmt::Write as _;
 
@@ -15,8 +15,8 @@ fn post_with(path: &str, headers: &[(&str, &str)], content_type: &str, body: &[u
     write(path, headers, content_type, content_type, body)
 }
 
-/// A request in one format for an answer in another.
-pub fn ask(path: &str, content_type: &str, accept: &str, body: &[u8]) -> Vec<u8> {
+/// A request in one format that accepts a response in another.
+pub fn post_accepting(path: &str, content_type: &str, accept: &str, body: &[u8]) -> Vec<u8> {
     write(path, &[], content_type, accept, body)
 }
 
@@ -35,12 +35,12 @@ fn write(path: &str, headers: &[(&str, &str)], content_type: &str, accept: &str,
     request
 }
 
-/// `rows` rows of `features` numbers as JSON, for the model called `name`.
+/// A request for the model `name` with `rows` rows of `features` numbers as JSON.
 pub fn json(name: &str, rows: usize, features: usize) -> Vec<u8> {
     json_to(&invoke(name), &[], rows, features)
 }
 
-/// The same, to another path and with more headers.
+/// The same request with another path and more headers.
 pub fn json_to(path: &str, headers: &[(&str, &str)], rows: usize, features: usize) -> Vec<u8> {
     let mut body = String::from("{\"instances\": [");
     for row in 0..rows {
@@ -52,7 +52,7 @@ pub fn json_to(path: &str, headers: &[(&str, &str)], rows: usize, features: usiz
     post_with(path, headers, "application/json", body.as_bytes())
 }
 
-/// The same as an array of this shape, as NumPy saves it.
+/// A request with an array of this shape as an NPY file.
 pub fn npy(name: &str, shape: &[usize]) -> Vec<u8> {
     let dims: String = shape.iter().map(|dim| format!("{dim}, ")).collect();
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");
@@ -67,7 +67,7 @@ pub fn npy(name: &str, shape: &[usize]) -> Vec<u8> {
     post(&invoke(name), "application/x-npy", &body)
 }
 
-/// One row for a model of `networks::recommender`.
+/// A request with one row for a model of `networks::recommender`.
 pub fn recommendation(name: &str, features: usize) -> Vec<u8> {
     let features: Vec<String> = (0..features).map(|i| feature(i).to_string()).collect();
     let body = format!("{{\"instances\": [{{\"item\": 7, \"x\": [{}]}}]}}", features.join(", "));
@@ -78,7 +78,7 @@ fn invoke(name: &str) -> String {
     format!("/models/{name}/invoke")
 }
 
-/// A value with as many digits as real features have.
+/// A value with as many digits as real features.
 fn feature(index: usize) -> f32 {
     (index as f32 * 0.37).sin()
 }

@@ -1,4 +1,4 @@
-//! A memory control group for a server, where this program may make one.
+//! A memory control group for a server, if this program may create one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,39 +11,39 @@ use std::time::Duration;
 pub struct Cgroup {
     folder: PathBuf,
     is_v2: bool,
-    /// Whether it was made here, to be removed with the value.
+    /// Whether this program created the group, so that dropping the value removes it.
     is_ours: bool,
 }
 
 impl Cgroup {
-    /// A new one; `None` when the system does not let us.
+    /// Creates a group. `None` if the system does not allow it.
     pub fn new(limit: u64) -> Option<Self> {
-        // Tests of one process have groups at the same time.
+        // Several tests in one process may have groups at the same time.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("longshore-bench-{}-{next}", std::process::id());
-        // Below version 2 a group with processes has no groups below it, so the root is tried too.
+        // In version 2, a group with processes cannot have subgroups, so the root is tried too.
         let root = (PathBuf::from("/sys/fs/cgroup"), true);
         let parents = folders("self").into_iter().chain([root]);
         parents.into_iter().find_map(|(parent, is_v2)| {
             let folder = parent.join(&name);
             fs::create_dir(&folder).ok()?;
-            // From here on it is removed again when anything fails.
+            // From here on, dropping the value removes the group after a failure.
             let group = Self {
                 folder,
                 is_v2,
                 is_ours: true,
             };
             let limit_file = group.limit_file();
-            // Not `write`, which would make the file where the group has no such controller.
+            // `write` alone would create the file if the group does not have the controller.
             limit_file.exists().then_some(())?;
             fs::write(limit_file, limit.to_string()).ok()?;
             Some(group)
         })
     }
 
-    /// The one that a process is in.
-    #[allow(dead_code, reason = "of the two that use this file, only one asks")]
+    /// The group of a process.
+    #[allow(dead_code, reason = "only one of the two programs that include this file uses it")]
     pub fn of(process: u32) -> Option<Self> {
         let groups = folders(&process.to_string()).into_iter().map(|(folder, is_v2)| Self {
             folder,
@@ -69,12 +69,13 @@ impl Cgroup {
         }
     }
 
-    /// The file that processes join by writing their id.
+    /// The file to which a process writes its id to join the group.
     pub fn members(&self) -> PathBuf {
         self.folder.join("cgroup.procs")
     }
 
-    /// Bytes that count against the limit now: all, and those of files that the system can drop.
+    /// The bytes that count against the limit now: all of them, and those of cached files, which
+    /// the system can drop.
     pub fn usage(&self) -> (f64, f64) {
         let name = if self.is_v2 {
             "memory.current"
@@ -91,7 +92,7 @@ impl Cgroup {
         (all.trim().parse().expect("a number"), files)
     }
 
-    /// How often the system had to end a process of the group.
+    /// The number of processes of the group that the system has killed for lack of memory.
     pub fn kills(&self) -> u64 {
         let name = if self.is_v2 {
             "memory.events"
@@ -106,7 +107,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // The members have ended, but the system may take a moment to notice.
+        // The members have ended, but the system may need a moment to notice.
         for _ in 0..if self.is_ours { 50 } else { 0 } {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;
@@ -116,7 +117,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// The groups of a process that may bound its memory, and whether each is one of version 2.
+/// The groups of a process that may limit its memory, each with a flag for version 2.
 fn folders(process: &str) -> Vec<(PathBuf, bool)> {
     let text = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
     let path_of = |controller: &str| {

@@ -1,4 +1,4 @@
-//! Clients: one connection that asks and waits, and many that ask as fast as they are answered.
+//! HTTP clients: a single connection, and several connections that send requests in a closed loop.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::random::Random;
 
-/// A connection that is kept.
+/// A persistent connection.
 pub struct Connection(BufReader<TcpStream>);
 
 impl Connection {
@@ -18,8 +18,8 @@ impl Connection {
         Self(BufReader::new(stream))
     }
 
-    /// Sends a request and reads its answer: the status and the body.
-    pub fn ask(&mut self, request: &[u8]) -> (u16, Vec<u8>) {
+    /// Sends a request and reads the response: the status and the body.
+    pub fn send(&mut self, request: &[u8]) -> (u16, Vec<u8>) {
         self.0.get_mut().write_all(request).expect("send");
         let mut line = String::new();
         self.0.read_line(&mut line).expect("read");
@@ -38,27 +38,27 @@ impl Connection {
         (status, body)
     }
 
-    /// The body of an answer that must be a 200.
+    /// Sends a request and returns the body of the response, which must have status 200.
     pub fn expect_ok(&mut self, request: &[u8]) -> Vec<u8> {
-        let (status, body) = self.ask(request);
+        let (status, body) = self.send(request);
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         body
     }
 }
 
-/// What clients saw, and what it cost the server.
+/// The latencies that clients measured, and the CPU time of the server.
 #[derive(Debug, Default)]
 pub struct Measured {
-    /// Sorted.
+    /// The latencies, sorted.
     latencies: Vec<Duration>,
-    /// How long it was measured.
+    /// The duration of the measurement.
     pub time: Duration,
     /// CPU time of the server.
     pub cpu: Duration,
 }
 
 impl Measured {
-    /// Several measurements as one.
+    /// Merges several measurements into one.
     pub fn merge(parts: impl IntoIterator<Item = Self>) -> Self {
         let mut merged = Self::default();
         for part in parts {
@@ -83,17 +83,18 @@ impl Measured {
         self.latencies.last().copied().unwrap_or_default()
     }
 
-    /// Of the server, for each request.
+    /// CPU time of the server per request.
     pub fn cpu_each(&self) -> Duration {
         self.cpu.div_f64(self.latencies.len().max(1) as f64)
     }
 }
 
-/// Asks over `connections` connections for `time`, each as fast as it is answered and every time one of `requests`,
-/// chosen at random. All answers must be 200.
+/// Sends requests over `connections` connections for `time`. Each connection sends the next
+/// request, chosen at random from `requests`, as soon as the response arrives. All responses must
+/// have status 200.
 pub fn drive(address: &str, requests: &[Vec<u8>], connections: usize, time: Duration) -> Measured {
     let started = Instant::now();
-    let ask = |seed| {
+    let client = |seed| {
         let mut random = Random::new(seed);
         let mut connection = Connection::open(address);
         let mut latencies = Vec::new();
@@ -107,11 +108,11 @@ pub fn drive(address: &str, requests: &[Vec<u8>], connections: usize, time: Dura
     };
     let mut latencies: Vec<Duration> = thread::scope(|scope| {
         let clients: Vec<_> = (0..connections)
-            .map(|seed| scope.spawn(move || ask(seed as u64)))
+            .map(|seed| scope.spawn(move || client(seed as u64)))
             .collect();
         clients
             .into_iter()
-            .flat_map(|client| client.join().expect("a client"))
+            .flat_map(|client| client.join().expect("a client thread without a panic"))
             .collect()
     });
     latencies.sort_unstable();
@@ -122,9 +123,9 @@ pub fn drive(address: &str, requests: &[Vec<u8>], connections: usize, time: Dura
     }
 }
 
-/// Asks over one connection for `time`, at most `per_second` times a second: what is late is asked at once, and no
-/// more often for it. All answers must be 200.
-pub fn pace(address: &str, request: &[u8], per_second: u32, time: Duration) -> Measured {
+/// Sends requests over one connection for `time`, at most `per_second` per second. A late request
+/// is sent at once, but the requests after it do not catch up. All responses must have status 200.
+pub fn drive_at_rate(address: &str, request: &[u8], per_second: u32, time: Duration) -> Measured {
     let interval = Duration::from_secs(1) / per_second;
     let mut connection = Connection::open(address);
     let mut latencies = Vec::new();
@@ -145,12 +146,16 @@ pub fn pace(address: &str, request: &[u8], per_second: u32, time: Duration) -> M
     }
 }
 
-/// What a thread does again and again.
+/// An action that a thread repeats.
 pub type Work<'a> = Box<dyn FnMut() + 'a>;
 
-/// Does `measure` while `count` threads do what `work` gives them. Returns also how many times a second they did, all
-/// together.
-pub fn beside<'a, T>(count: usize, work: &(dyn Fn(usize) -> Work<'a> + Sync), measure: impl FnOnce() -> T) -> (T, f64) {
+/// Runs `measure` while `count` threads repeat the actions that `work` creates. Also returns the
+/// number of actions per second of all threads together.
+pub fn measure_during<'a, T>(
+    count: usize,
+    work: &(dyn Fn(usize) -> Work<'a> + Sync),
+    measure: impl FnOnce() -> T,
+) -> (T, f64) {
     let stop = AtomicBool::new(false);
     let stop = &stop;
     let started = Instant::now();
@@ -170,7 +175,10 @@ pub fn beside<'a, T>(count: usize, work: &(dyn Fn(usize) -> Work<'a> + Sync), me
             .collect();
         let measured = measure();
         stop.store(true, Ordering::Relaxed);
-        let done: u64 = workers.into_iter().map(|worker| worker.join().expect("a worker")).sum();
+        let done: u64 = workers
+            .into_iter()
+            .map(|worker| worker.join().expect("a worker thread without a panic"))
+            .sum();
         (measured, done)
     });
     (measured, done as f64 / started.elapsed().as_secs_f64())

@@ -1,7 +1,8 @@
-//! What other tenants notice of requests that kill the process which serves, each of another content.
+//! Measures the effect on other tenants of requests that crash the worker, each to a different
+//! model.
 //!
-//! A request cannot be made to crash ONNX Runtime at will. So the crash is a signal to the thread that runs a culprit's
-//! request: the server takes the same way from there.
+//! No request crashes ONNX Runtime at will. So the benchmark sends a signal to the thread that
+//! runs a culprit's request; from there on, the server behaves as in a real crash.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -23,13 +24,13 @@ const CULPRITS: usize = 20;
 const GOOD: usize = 100;
 const PROBES: usize = 4;
 const FEATURES: usize = 32;
-/// Between two requests of the culprits: 21 of them take a little more than a minute.
+/// The pause between two requests to culprits: 21 of them take a little more than a minute.
 const SPACING: Duration = Duration::from_millis(3100);
-/// Between two requests of a probe.
+/// The pause between two requests of a probe.
 const PAUSE: Duration = Duration::from_millis(5);
-/// An answer that a probe was given: when it first asked, when it asked for the last time, and when the answer was there.
+/// The times of a probe's request: the first attempt, the last attempt, and the response.
 #[derive(Debug, Clone, Copy)]
-struct Answer {
+struct ProbeTimes {
     wanted: Instant,
     asked: Instant,
     answered: Instant,
@@ -43,7 +44,7 @@ pub fn run() {
     let culprits: Vec<String> = (0..CULPRITS).map(|index| format!("culprit-{index:02}")).collect();
     for name in &culprits {
         let mut model = spin.clone();
-        // A `doc_string` (field 6 of `ModelProto`) makes it a content of its own.
+        // A different `doc_string` (field 6 of `ModelProto`) makes the content unique.
         model.extend([6 << 3 | 2, u8::try_from(name.len()).expect("a short name")]);
         model.extend(name.as_bytes());
         server.load(name, &models.write(name, &model));
@@ -56,9 +57,9 @@ pub fn run() {
         );
     }
     println!(
-        "{CULPRITS} contents, each of which kills the process once it is run, and one of them again: a request every \
-         {:.1} s. {PROBES} clients ask {GOOD} other models all the while, each time over a connection of its own, and try \
-         again when it is cut.\n",
+        "{CULPRITS} models, each of which crashes the worker when it runs, and one of them again: a request every \
+         {:.1} s. Meanwhile {PROBES} clients send requests to {GOOD} other models, each over a new connection, and retry \
+         if it is cut.\n",
         SPACING.as_secs_f64()
     );
 
@@ -68,7 +69,7 @@ pub fn run() {
         let probes: Vec<_> = (0..PROBES)
             .map(|probe| {
                 let (server, good, stop) = (&server, &good, &stop);
-                scope.spawn(move || ask_on(server.address(), good, probe, stop))
+                scope.spawn(move || probe_until(server.address(), good, probe, stop))
             })
             .collect();
         let mut kills = Vec::new();
@@ -79,7 +80,10 @@ pub fn run() {
         }
         thread::sleep(SPACING);
         stop.store(true, Ordering::Relaxed);
-        let answers: Vec<Vec<Answer>> = probes.into_iter().map(|probe| probe.join().expect("a probe")).collect();
+        let answers: Vec<Vec<ProbeTimes>> = probes
+            .into_iter()
+            .map(|probe| probe.join().expect("a probe thread without a panic"))
+            .collect();
         (answers, kills)
     });
     let all = began.elapsed() * u32::try_from(PROBES).expect("few");
@@ -88,7 +92,7 @@ pub fn run() {
         .flat_map(|answers| kills.iter().map(|&kill| outage(answers, kill)))
         .collect();
     let unanswered: Duration = of_each.iter().sum();
-    let mut together: Vec<Answer> = answers.into_iter().flatten().collect();
+    let mut together: Vec<ProbeTimes> = answers.into_iter().flatten().collect();
     together.sort_unstable_by_key(|answer| answer.answered);
     let mut next: Vec<Duration> = kills.iter().map(|&kill| outage(&together, kill)).collect();
     next.sort_unstable();
@@ -113,9 +117,10 @@ pub fn run() {
     ]);
 }
 
-/// The longest time without an answer soon after `kill`. Not simply until the next answer: the process that is to die may
-/// still give some, since the signal takes effect when its thread is on a core.
-fn outage(answers: &[Answer], kill: Instant) -> Duration {
+/// The longest time without a response soon after `kill`. The time to the next response alone
+/// would be too short: the process may still send some, because the signal takes effect only when
+/// its thread runs.
+fn outage(answers: &[ProbeTimes], kill: Instant) -> Duration {
     const SOON: Duration = Duration::from_secs(2);
     let times = answers.iter().map(|answer| answer.answered);
     let soon: Vec<Instant> = times.filter(|&time| time >= kill && time <= kill + SOON).collect();
@@ -124,8 +129,8 @@ fn outage(answers: &[Answer], kill: Instant) -> Duration {
     gaps.max().unwrap_or_default().max(first)
 }
 
-/// Asks one model after the other until `stop`.
-fn ask_on(address: &str, good: &[String], probe: usize, stop: &AtomicBool) -> Vec<Answer> {
+/// Sends requests to one model after the other until `stop`.
+fn probe_until(address: &str, good: &[String], probe: usize, stop: &AtomicBool) -> Vec<ProbeTimes> {
     let requests: Vec<Vec<u8>> = good.iter().map(|name| bodies::json(name, 1, FEATURES)).collect();
     let mut answers = Vec::new();
     for request in requests.iter().cycle().skip(probe * GOOD / PROBES) {
@@ -134,10 +139,10 @@ fn ask_on(address: &str, good: &[String], probe: usize, stop: &AtomicBool) -> Ve
         }
         let wanted = Instant::now();
         let mut asked = wanted;
-        while !try_ask(address, request) {
+        while !try_request(address, request) {
             asked = Instant::now();
         }
-        answers.push(Answer {
+        answers.push(ProbeTimes {
             wanted,
             asked,
             answered: Instant::now(),
@@ -147,9 +152,9 @@ fn ask_on(address: &str, good: &[String], probe: usize, stop: &AtomicBool) -> Ve
     answers
 }
 
-/// Whether a request over a connection of its own is answered with 200. One that is cut is not; any other status would be
-/// wrong.
-fn try_ask(address: &str, request: &[u8]) -> bool {
+/// Sends a request over a new connection. True if the response has status 200, false if the
+/// connection is cut. Any other status fails the benchmark.
+fn try_request(address: &str, request: &[u8]) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else {
         return false;
     };
@@ -158,11 +163,11 @@ fn try_ask(address: &str, request: &[u8]) -> bool {
     if read.is_err() {
         return false;
     }
-    assert_eq!(&answer, b"HTTP/1.1 200", "another model's answer");
+    assert_eq!(&answer, b"HTTP/1.1 200", "the response of another model");
     true
 }
 
-/// Has the culprit run and crashes the thread that runs it. `None` when it was refused.
+/// Runs the culprit and crashes the thread that runs it. `None` if the server refuses the request.
 fn kill(server: &Server, name: &str) -> Option<Instant> {
     let body = br#"{"inputs": 1099511627776}"#;
     let request = bodies::post(&format!("/models/{name}/invoke"), "application/json", body);

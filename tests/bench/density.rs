@@ -1,7 +1,8 @@
-//! Many small models in one process: what each of them takes, and what a warm one notices of the others.
+//! Measures many small models in one process: the memory of each, and the effect of the others on a
+//! warm one.
 //!
-//! A second server holds one model only. At every count the warm model is measured on both in turns, so that what changes
-//! on the machine meanwhile falls on both; the ratios are between the two.
+//! A second server has a single model. At every count, measurements of the warm model alternate
+//! between the two servers, so that changes of the machine affect both. The ratios compare the two.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -16,25 +17,27 @@ use crate::table::{bytes, head, median, ratio, row, time};
 
 const COUNTS: [usize; 4] = [1, 100, 1_000, 10_000];
 const FEATURES: usize = 32;
-/// Loads at once.
+/// The number of concurrent loads.
 const LOADERS: usize = 4;
-/// How long the warm model is measured at a time, and how often on either server.
+/// The duration of one measurement of the warm model, and the number of measurements per server.
 const MEASURE: Duration = Duration::from_millis(800);
 const ROUNDS: usize = 7;
 
 pub fn run() {
     let models = Models::new();
     let warm = models.write("0", &model(0));
-    // First: pages that both servers map count half from then on, before and after.
+    // This server starts first: pages that both servers map then count half in both measurements of
+    // the other server's memory.
     let alone = Server::start(&models, &[]);
     alone.load("0", &warm);
     let crowded = Server::start(&models, &[]);
     let empty = crowded.usage();
 
     println!(
-        "Perceptrons of 11 to 30 KB, all different. Memory, descriptors and maps are per model, over the empty server, \
-         once every model has answered. The warm model is asked over 1 connection and over 16; its ratios are to the same \
-         model alone in another server, measured in turns. \"At random\" asks all models over 16 connections.\n"
+        "Perceptrons of 11 to 30 KB, all different. Memory, descriptors and maps are per model, above the empty server, \
+         after every model has answered. The warm model gets requests over 1 connection and over 16; its ratios are to the \
+         same model alone in another server, measured in turns. \"At random\" sends requests to all models over 16 \
+         connections.\n"
     );
     head(&[
         "models",
@@ -57,12 +60,12 @@ pub fn run() {
         load(&crowded, &models, loaded..count);
         loaded = count;
         let requests: Vec<Vec<u8>> = (0..count).map(request).collect();
-        ask_each(&crowded, &requests);
+        request_each(&crowded, &requests);
         let usage = crowded.usage();
         let each = usage - empty;
         let each = |number: fn(Usage) -> f64| number(each) / count as f64;
-        let one = in_turns(&crowded, &alone, 1);
-        let many = in_turns(&crowded, &alone, 16);
+        let one = alternate(&crowded, &alone, 1);
+        let many = alternate(&crowded, &alone, 16);
         let random = crowded.measure(&requests, 16, MEASURE * ROUNDS as u32);
         let seconds = |duration: Duration| duration.as_secs_f64();
         let cpu_alone = seconds(many.alone.cpu_each());
@@ -84,17 +87,17 @@ pub fn run() {
     }
 }
 
-/// The warm model on both servers.
+/// The measurements of the warm model on both servers.
 struct Turns {
     crowded: Measured,
     alone: Measured,
-    /// Medians over the rounds: a machine that is in another mood in one of them (how it wakes its cores, say) is in it for
-    /// both servers.
+    /// The median of the ratios per round: a machine that behaves differently in one round, for
+    /// example in how it wakes its cores, affects both servers.
     latency_ratio: f64,
     cpu_ratio: f64,
 }
 
-fn in_turns(crowded: &Server, alone: &Server, connections: usize) -> Turns {
+fn alternate(crowded: &Server, alone: &Server, connections: usize) -> Turns {
     let requests = [request(0)];
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let (mut latency_ratios, mut cpu_ratios) = (Vec::new(), Vec::new());
@@ -114,7 +117,7 @@ fn in_turns(crowded: &Server, alone: &Server, connections: usize) -> Turns {
     }
 }
 
-/// 11 to 30 KB.
+/// A model of 11 to 30 KB.
 fn model(index: usize) -> Vec<u8> {
     networks::mlp(&[FEATURES, 64 + index % 120, 8], index as u64)
 }
@@ -143,10 +146,10 @@ fn load(server: &Server, models: &Models, indices: std::ops::Range<usize>) {
     });
 }
 
-fn ask_each(server: &Server, requests: &[Vec<u8>]) {
+fn request_each(server: &Server, requests: &[Vec<u8>]) {
     let mut connection: Connection = server.connect();
     for request in requests {
-        // The first run of a model is a little different, the second like all others.
+        // The first run of a model differs a little; the second is like all others.
         connection.expect_ok(request);
         connection.expect_ok(request);
     }

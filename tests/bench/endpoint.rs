@@ -1,4 +1,5 @@
-//! What `longshore endpoint` adds to a request: asked through it and directly, in turns, of containers that are warm.
+//! Measures the time that `longshore endpoint` adds to a request. Measurements through the endpoint
+//! alternate with direct ones, to warm containers.
 
 use std::time::Duration;
 
@@ -8,26 +9,26 @@ use crate::server::{Models, Server};
 use crate::support::networks;
 use crate::table::{head, ratio, row, time};
 
-/// How long each row is measured, in turns.
+/// The duration of the measurement of each row, in `TURNS` turns.
 const MEASURE: Duration = Duration::from_secs(4);
 const TURNS: u32 = 4;
 
 /// The width of the model's input.
 const FEATURES: usize = 32;
 
-/// Where the endpoint's requests go.
+/// The path of the endpoint's requests.
 const INVOCATIONS: &str = "/endpoints/longshore/invocations";
 
-/// A way to a model: whom to ask, and what.
-struct Way<'a> {
-    asked: &'a Server,
+/// A route to a model: the server and the request.
+struct Route<'a> {
+    server: &'a Server,
     request: Vec<u8>,
 }
 
 pub fn run() {
     println!(
-        "Model: {FEATURES}-64-8 perceptron, 11 KB, one row of JSON. The containers run beside the endpoint (`--container`), so \
-         that each process's CPU time is its own.\n"
+        "Model: {FEATURES}-64-8 perceptron, 11 KB, one row of JSON. The containers are separate processes (`--container`), so \
+         that the CPU time of each process is its own.\n"
     );
     head(&[
         "endpoint",
@@ -43,57 +44,57 @@ pub fn run() {
     let model = models.write("mlp", &networks::mlp(&[FEATURES, 64, 8], 1));
     let folder = model.to_str().expect("a UTF-8 name");
     let single = Server::start_with(&["--model-dir", folder], &[]);
-    let direct = Way {
+    let direct = Route {
         request: bodies::json_to("/invocations", &[], 1, FEATURES),
-        asked: &single,
+        server: &single,
     };
     let one = Server::endpoint(&["--container", &format!("a=http://{}", single.address())]);
-    let through = Way {
+    let through = Route {
         request: bodies::json_to(INVOCATIONS, &[], 1, FEATURES),
-        asked: &one,
+        server: &one,
     };
     through.wait();
     compare("one model", &direct, &through);
 
     let cache = tempfile::tempdir().expect("a folder");
     let root = cache.path().to_str().expect("a UTF-8 name");
-    // Where the endpoint links the models to, the container reads them.
+    // The container reads the models from the folder in which the endpoint links them.
     let many = Server::start_with(&["--multi-model", "--models-root", root], &[]);
     let attached = format!("a=http://{}", many.address());
-    let place = folder.strip_suffix("/mlp").expect("its folder");
-    let multi = Server::endpoint(&["--cache-dir", root, "--multi-model", place, "--container", &attached]);
-    let through = Way {
+    let parent = folder.strip_suffix("/mlp").expect("the folder of the model");
+    let multi = Server::endpoint(&["--cache-dir", root, "--multi-model", parent, "--container", &attached]);
+    let through = Route {
         request: bodies::json_to(INVOCATIONS, &[("X-Amzn-SageMaker-Target-Model", "mlp")], 1, FEATURES),
-        asked: &multi,
+        server: &multi,
     };
     through.wait();
-    let direct = Way {
+    let direct = Route {
         request: bodies::json(&many.first_model(), 1, FEATURES),
-        asked: &many,
+        server: &many,
     };
     compare("one of many models", &direct, &through);
 }
 
-impl Way<'_> {
-    /// Until the endpoint is in service.
+impl Route<'_> {
+    /// Waits until the endpoint is in service.
     fn wait(&self) {
-        let mut connection = self.asked.connect();
+        let mut connection = self.server.connect();
         for _ in 0..1000 {
-            if connection.ask(&self.request).0 == 200 {
+            if connection.send(&self.request).0 == 200 {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("the endpoint does not come to serve");
+        panic!("the endpoint is not in service after 10 seconds");
     }
 
     fn measure(&self, connections: usize) -> Measured {
-        self.asked
+        self.server
             .measure(std::slice::from_ref(&self.request), connections, MEASURE / TURNS)
     }
 }
 
-fn compare(what: &str, direct: &Way<'_>, through: &Way<'_>) {
+fn compare(what: &str, direct: &Route<'_>, through: &Route<'_>) {
     eprintln!("  {what}");
     for connections in [1, 16] {
         let turns: Vec<_> = (0..TURNS)

@@ -1,4 +1,5 @@
-//! Filling a server with models until it refuses one: how full it is then, and whether all that it took still answer.
+//! Loads models until the server refuses one. Reports how full the server is then, and whether all
+//! loaded models still answer.
 
 use std::time::Duration;
 
@@ -9,24 +10,24 @@ use crate::support::networks;
 use crate::table::{bytes, head, row};
 
 const LIMIT: u64 = 768 << 20;
-/// More than fit.
+/// More models than fit.
 const MOST: usize = 5_000;
 /// The status of a load for which there is no memory.
 const NO_ROOM: u16 = 507;
 
-struct Kind {
+struct ModelKind {
     name: &'static str,
     make: fn(u64) -> Vec<u8>,
     request: fn(&str) -> Vec<u8>,
 }
 
-const KINDS: [Kind; 2] = [
-    Kind {
+const KINDS: [ModelKind; 2] = [
+    ModelKind {
         name: "recommender, 1 MB",
         make: |seed| networks::recommender(4_000, 64, 16, seed),
         request: |name| bodies::recommendation(name, 16),
     },
-    Kind {
+    ModelKind {
         name: "perceptron, 4 MB",
         make: |seed| networks::mlp(&[512, 1_600, 128], seed),
         request: |name| bodies::npy(name, &[1, 512]),
@@ -36,14 +37,16 @@ const KINDS: [Kind; 2] = [
 pub fn run() {
     let limit_text = format!("{}MiB", LIMIT >> 20);
     let group = Cgroup::new(LIMIT);
-    let bound = group
-        .as_ref()
-        .map_or("`--memory-limit` (no control group can be made here)", Cgroup::describe);
+    let bound = group.as_ref().map_or(
+        "`--memory-limit` (this machine allows no control group)",
+        Cgroup::describe,
+    );
     drop(group);
     println!(
-        "Different models are loaded, and asked once, until the first 507; the limit is {limit_text}, set by {bound}. Then \
-         all are asked again, one is unloaded, and the refused load is tried again. \"Used\" is what cannot be given up: all \
-         processes' memory without cached files. Mapped weights are cached files that runs read, so they have to fit beside it.\n"
+        "The benchmark loads different models and sends one request to each, until the first 507; the limit is {limit_text}, \
+         set by {bound}. Then it sends a request to all models again, unloads one, and retries the refused load. \"Used\" is \
+         memory that the system cannot reclaim: that of all processes without cached files. Mapped weights are cached files \
+         that runs read, so they must fit in addition.\n"
     );
     head(&[
         "models",
@@ -62,7 +65,7 @@ pub fn run() {
     }
 }
 
-fn fill(kind: &Kind, limit_text: &str) {
+fn fill(kind: &ModelKind, limit_text: &str) {
     let models = Models::new();
     let group = Cgroup::new(LIMIT);
     let mut server = match &group {
@@ -73,7 +76,7 @@ fn fill(kind: &Kind, limit_text: &str) {
     let refused = (0..MOST).find_map(|index| {
         let name = index.to_string();
         let folder = models.write(&name, &(kind.make)(index as u64));
-        let (status, body) = connection.ask(&server::load(&name, &folder));
+        let (status, body) = connection.send(&server::load(&name, &folder));
         match status {
             200 => {
                 connection.expect_ok(&(kind.request)(&name));
@@ -83,11 +86,15 @@ fn fill(kind: &Kind, limit_text: &str) {
                 eprintln!("    refused: {}", String::from_utf8_lossy(&body));
                 Some((index, folder))
             }
-            other => panic!("a load was answered {other}: {}", String::from_utf8_lossy(&body)),
+            other => panic!(
+                "the response to a load has status {other}: {}",
+                String::from_utf8_lossy(&body)
+            ),
         }
     });
-    let (taken, folder) = refused.expect("a load that is refused");
-    // What the refused load took is gone when it is answered; what the system counts lags a little behind.
+    let (taken, folder) = refused.expect("the server refuses a load");
+    // The server has released the memory of the refused load before its response, but the system's
+    // counters lag a little.
     std::thread::sleep(Duration::from_millis(500));
     let own = server.usage();
     let (used, with_files) = match &group {
@@ -99,10 +106,10 @@ fn fill(kind: &Kind, limit_text: &str) {
     };
     let mapped = server.metric("longshore_memory_mapped_bytes");
     let answers = (0..taken)
-        .filter(|index| connection.ask(&(kind.request)(&index.to_string())).0 == 200)
+        .filter(|index| connection.send(&(kind.request)(&index.to_string())).0 == 200)
         .count();
     connection.expect_ok(&server::unload("0"));
-    let (retry, body) = connection.ask(&server::load("again", &folder));
+    let (retry, body) = connection.send(&server::load("again", &folder));
     if retry != 200 {
         eprintln!("    refused again: {}", String::from_utf8_lossy(&body));
     }
@@ -119,6 +126,6 @@ fn fill(kind: &Kind, limit_text: &str) {
         &retry,
         &if killed { "yes" } else { "no" },
     ]);
-    // Before its group.
+    // The server must end before its group is removed.
     drop(server);
 }

@@ -1,7 +1,9 @@
-//! Loading: how long until a model can answer and until it has, and the memory that it takes, for three sizes.
+//! Measures loads of models of three sizes: the time of the load, the time to the first answer, and
+//! the memory.
 //!
-//! Every model is a different one. "first" is content that the server has never seen and prepares, "again" the same
-//! content after an unload, "off" the ONNX file without any preparation. All files are in the page cache.
+//! All models are different. "first" is content that the server has never seen and prepares.
+//! "again" is the same content after an unload. "off" is the ONNX file without preparation. All
+//! files are in the page cache.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,12 +14,12 @@ use crate::server::{self, Models, Server};
 use crate::support::networks;
 use crate::table::{bytes, head, median, row, time};
 
-/// Times that everything is unloaded and loaded again.
+/// The number of times that all models are unloaded and loaded again.
 const AGAIN: usize = 3;
 
 pub struct Size {
     pub name: &'static str,
-    /// Different models of it, loaded beside each other.
+    /// The number of different models, all loaded at the same time.
     pub count: usize,
     pub make: fn(u64) -> Vec<u8>,
     pub request: fn(&str) -> Vec<u8>,
@@ -44,23 +46,23 @@ pub const SIZES: [Size; 3] = [
     },
 ];
 
-/// What came of loading all models of a size.
+/// The measurements of loading all models of a size.
 #[derive(Default)]
 struct Loads {
     loads: Vec<Duration>,
-    /// From the load's beginning to the first answer's end.
+    /// The times from the start of the load to the end of the first response.
     answers: Vec<Duration>,
-    /// Of all models together, when each has answered once.
+    /// The usage of all models together, after each has answered once.
     usage: Usage,
 }
 
 pub fn run() {
     let can_prepare = server::has_flag("--prepare");
     if !can_prepare {
-        eprintln!("  this binary does not prepare models: only \"off\" is measured");
+        eprintln!("  this binary has no --prepare: only \"off\" is measured");
     }
     println!(
-        "Times are medians; memory is per model once it has answered: the process's own (anonymous), and mapped from \
+        "Times are medians. Memory is per model after it has answered: the process's own (anonymous), and mapped from \
          files.\n"
     );
     head(&[
@@ -97,7 +99,7 @@ pub fn run() {
         };
         let flags: &[&str] = if can_prepare { &["--prepare", "off"] } else { &[] };
         let server = Server::start(&models, flags);
-        // Not measured: the library's own first time.
+        // Warms up ONNX Runtime; not measured.
         load_all(&server, &size, &folders[..1]);
         show("off", &load_again(&server, &size, &folders));
         drop(server);
@@ -109,7 +111,7 @@ pub fn run() {
     }
 }
 
-/// Loads all, asks each once, and unloads all.
+/// Loads all models, sends a request to each, and unloads all.
 fn load_all(server: &Server, size: &Size, folders: &[PathBuf]) -> Loads {
     let before = server.usage();
     let mut loads = Loads::default();
@@ -129,7 +131,7 @@ fn load_all(server: &Server, size: &Size, folders: &[PathBuf]) -> Loads {
     loads
 }
 
-/// Loads all several times. The memory is that of the last time.
+/// Repeats [`load_all`] several times. The memory is that of the last time.
 fn load_again(server: &Server, size: &Size, folders: &[PathBuf]) -> Loads {
     let mut all = Loads::default();
     for _ in 0..AGAIN {

@@ -1,5 +1,6 @@
-//! From a JPEG to a label, and from a sentence to a label or an embedding, beside a FastAPI server
-//! with Pillow or tokenizers and the same ONNX Runtime: `tests/preprocessing/server.py`.
+//! Compares requests from a JPEG to a label, and from a sentence to a label or an embedding, with a
+//! FastAPI server that uses Pillow or tokenizers and the same ONNX Runtime:
+//! `tests/preprocessing/server.py`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -17,29 +18,29 @@ use crate::server::{Models, Server, measure};
 use crate::table::{head, ratio, row, time};
 
 const CONNECTIONS: [usize; 2] = [1, 8];
-/// How long each row is measured for either server, in turns.
+/// The duration of the measurement of each row for each server, in `TURNS` turns.
 const MEASURE: Duration = Duration::from_secs(4);
 const TURNS: u32 = 4;
-/// How far scores may be from each other: the JPEG decoders differ.
+/// The tolerance between the scores of the servers: their JPEG decoders differ.
 const NEAR: f64 = 0.02;
 
-/// What `tests/preprocessing/make.py` says of a request.
+/// A request that `tests/preprocessing/make.py` describes.
 #[derive(Deserialize)]
-struct Asked {
+struct SampleRequest {
     what: String,
     model: String,
     content_type: String,
     body: String,
 }
 
-/// The FastAPI server. Ends with the value, by its standard input.
+/// The FastAPI server. Dropping the value closes its standard input, which ends it.
 struct FastApi {
     process: Child,
     address: String,
 }
 
 impl FastApi {
-    /// With as many processes as there are cores, and all of them ready.
+    /// Starts one process per core, and waits until all are ready.
     fn start(folder: &Path) -> Self {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let mut process = Command::new(python(".preprocessing"))
@@ -98,7 +99,7 @@ pub fn run() {
         &[models.root(), pretrained.path()],
     );
     let requests = fs::read(models.root().join("requests.json")).expect("read the requests");
-    let requests: Vec<Asked> = serde_json::from_slice(&requests).expect("requests");
+    let requests: Vec<SampleRequest> = serde_json::from_slice(&requests).expect("requests");
 
     let longshore = Server::start(&models, &[]);
     let mut names: Vec<&str> = requests.iter().map(|asked| asked.model.as_str()).collect();
@@ -109,8 +110,8 @@ pub fn run() {
     let fast_api = FastApi::start(models.root());
 
     println!(
-        "FastAPI runs under uvicorn with uvloop and httptools, with a process for each core, and decodes with Pillow or \
-         tokenizers. The servers are measured in turns; CPU time is the server's, per request.\n"
+        "FastAPI runs under uvicorn with uvloop and httptools, with one process per core, and decodes with Pillow or \
+         tokenizers. The measurements of the servers alternate; CPU time is the server's, per request.\n"
     );
     head(&[
         "request",
@@ -128,8 +129,13 @@ pub fn run() {
         eprintln!("  {}", asked.what);
         let body = fs::read(models.root().join(&asked.body)).expect("read a body");
         let path = format!("/models/{}/invoke", asked.model);
-        let request = [bodies::ask(&path, &asked.content_type, "application/json", &body)];
-        same(&asked.what, &fast_api.address, longshore.address(), &request[0]);
+        let request = [bodies::post_accepting(
+            &path,
+            &asked.content_type,
+            "application/json",
+            &body,
+        )];
+        check_same_answer(&asked.what, &fast_api.address, longshore.address(), &request[0]);
         for connections in CONNECTIONS {
             let mut measured = [Vec::new(), Vec::new()];
             for _ in 0..TURNS {
@@ -159,8 +165,9 @@ pub fn run() {
     }
 }
 
-/// That both servers give one answer: the same first label, or about the same numbers.
-fn same(what: &str, theirs: &str, ours: &str, request: &[u8]) {
+/// Checks that both servers return the same answer: the same first label, or nearly the same
+/// numbers.
+fn check_same_answer(what: &str, theirs: &str, ours: &str, request: &[u8]) {
     let answers = [theirs, ours].map(|address| {
         let body = Connection::open(address).expect_ok(request);
         serde_json::from_slice::<Value>(&body).expect("an answer in JSON")

@@ -1,18 +1,19 @@
-//! What `/proc` knows of a server: of its process and all processes below it.
+//! Reads the resource use of a server's process tree from `/proc`.
 
 use std::fs;
 use std::ops::Sub;
 use std::path::Path;
 use std::time::Duration;
 
-/// What processes take at one moment. Pages that they share count once in `pss` and several times in `file`.
+/// The resource use of processes at one moment. Pages that they share count once in `pss` and
+/// several times in `file`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
-    /// Bytes of memory of their own.
+    /// Bytes of anonymous memory.
     pub anon: f64,
-    /// Bytes of files that are mapped and resident.
+    /// Resident bytes of mapped files.
     pub file: f64,
-    /// Bytes, shared ones divided by who shares them.
+    /// Resident bytes; shared ones are divided by the number of processes that share them.
     pub pss: f64,
     pub threads: f64,
     pub descriptors: f64,
@@ -54,7 +55,8 @@ pub fn tree(root: u32) -> Vec<u32> {
     tree
 }
 
-/// What the tree below `root` takes now. A process that ends meanwhile counts as nothing.
+/// The resource use of `root` and the processes below it. A process that ends meanwhile counts as
+/// zero.
 pub fn usage(root: u32) -> Usage {
     let mut usage = Usage::default();
     for pid in tree(root) {
@@ -71,7 +73,7 @@ pub fn usage(root: u32) -> Usage {
     usage
 }
 
-/// CPU time of all threads of `processes`: the sum over their schedstats.
+/// The CPU time of all threads of `processes`: the sum of their schedstats.
 pub fn cpu(processes: &[u32]) -> Duration {
     let tasks = processes
         .iter()
@@ -80,7 +82,8 @@ pub fn cpu(processes: &[u32]) -> Duration {
     tasks.filter_map(|task| schedstat(&task.path())).sum()
 }
 
-/// The thread of this name, in any process below `root`, that uses most CPU time just now.
+/// Finds the thread with this name, in any process of the tree of `root`, that currently uses the
+/// most CPU time.
 pub fn busiest_thread(root: u32, name: &str) -> u32 {
     const LOOK: Duration = Duration::from_millis(50);
     let look = || -> Vec<(u32, Duration)> {
@@ -102,18 +105,18 @@ pub fn busiest_thread(root: u32, name: &str) -> u32 {
     used.max_by_key(|(_, used)| *used).expect("a thread").0
 }
 
-/// CPU time of the calling thread.
+/// The CPU time of the calling thread.
 pub fn thread_cpu() -> Duration {
     schedstat(Path::new("/proc/thread-self")).expect("read schedstat")
 }
 
-/// The first field, in nanoseconds.
+/// The first field of a schedstat: the CPU time, in nanoseconds.
 fn schedstat(task: &Path) -> Option<Duration> {
     let text = fs::read_to_string(task.join("schedstat")).ok()?;
     text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// The number after `name` in a file of such lines.
+/// The number after `name` in a file with one such line per field.
 fn field(text: &str, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

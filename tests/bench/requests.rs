@@ -1,5 +1,5 @@
-//! What serving costs over the bare model: requests per second, latency, and the server's CPU time
-//! per request, beside the same model run in a loop in this process.
+//! Compares serving with the bare model: requests per second, latency, and the server's CPU time
+//! per request, against the same model in a loop in this process.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::networks;
 use crate::table::{head, ratio, row, time};
 use crate::{bodies, process};
 
-/// How long each row is measured.
+/// The duration of the measurement of each row.
 const MEASURE: Duration = Duration::from_secs(3);
 /// The width of the model's input.
 const FEATURES: usize = 32;
@@ -53,7 +53,7 @@ pub fn run() {
     server.load("mlp", &model);
 
     println!(
-        "Model: {FEATURES}-64-8 perceptron, 11 KB. CPU time is the server's, per request. The bare run is ONNX Runtime's \
+        "Model: {FEATURES}-64-8 perceptron, 11 KB. CPU time is the server's, per request. The bare run is ONNX Runtime \
          in a loop, on one thread.\n"
     );
     head(&[
@@ -109,7 +109,7 @@ pub fn run() {
     }
 }
 
-/// CPU time of one run of the model, on one thread.
+/// The CPU time of one run of the model, on one thread.
 fn bare_run(engine: &Engine, model: &Path, rows: usize) -> Duration {
     const RUNS: u32 = 50_000;
     let model = actix_web::rt::System::new().block_on(async {

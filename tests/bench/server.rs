@@ -1,4 +1,4 @@
-//! A server under measurement: the real binary, with its models and its cache in folders that go with it.
+//! A server under measurement: the real binary, with its models and its cache in temporary folders.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,10 +15,10 @@ use crate::cgroup::Cgroup;
 use crate::client::{self, Connection, Measured};
 use crate::process::{self, Usage};
 
-/// How long a stopping server is waited for.
+/// The time limit for the server to stop.
 const STOP: Duration = Duration::from_secs(30);
 
-/// How a container is started.
+/// The arguments of a container.
 const SERVE: [&str; 5] = ["serve", "--bind", "127.0.0.1", "--port", "0"];
 
 /// Whether the binary has `flag`.
@@ -34,7 +34,7 @@ pub fn has_flag(flag: &str) -> bool {
     help.split_whitespace().any(|word| word == flag)
 }
 
-/// Model files for servers, written once.
+/// A temporary folder of model files for servers.
 pub struct Models {
     root: TempDir,
 }
@@ -48,17 +48,17 @@ impl Models {
         Self { root }
     }
 
-    /// Where they lie.
+    /// The folder of all models.
     pub fn root(&self) -> &Path {
         self.root.path()
     }
 
-    /// A folder for private copies of models that this process loads.
+    /// A folder for the private copies of the models that this process loads.
     pub fn work(&self) -> PathBuf {
         self.root.path().join("work")
     }
 
-    /// Writes a model to where the platform would unpack it. Returns its folder.
+    /// Writes a model into its own folder, like the platform unpacks it. Returns the folder.
     pub fn write(&self, name: &str, model: &[u8]) -> PathBuf {
         let folder = self.root.path().join(name);
         fs::create_dir_all(&folder).expect("make a folder");
@@ -67,11 +67,11 @@ impl Models {
     }
 }
 
-/// A running server. Ended with the value.
+/// A running server. Dropping the value ends it.
 pub struct Server {
     process: Child,
     address: String,
-    /// What is prepared is kept here, so that every server starts without any.
+    /// The cache of prepared models. Every server has its own, which is empty at the start.
     _cache: TempDir,
 }
 
@@ -80,7 +80,7 @@ impl Server {
         Self::start_in(None, models, flags)
     }
 
-    /// Starts it as a member of `cgroup`.
+    /// Starts a server as a member of `cgroup`.
     pub fn start_in(cgroup: Option<&Cgroup>, models: &Models, flags: &[&str]) -> Self {
         let root = models.root.path().to_str().expect("a UTF-8 name");
         let mut arguments = vec!["--multi-model", "--models-root", root];
@@ -88,12 +88,12 @@ impl Server {
         Self::spawn(cgroup, &SERVE, &arguments, &[])
     }
 
-    /// Starts it with these flags and no others than those that every server gets here.
+    /// Starts a server with only these flags and the ones that every server gets here.
     pub fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Self {
         Self::spawn(None, &SERVE, flags, environment)
     }
 
-    /// Starts SageMaker's stand-in.
+    /// Starts a local endpoint.
     pub fn endpoint(flags: &[&str]) -> Self {
         Self::spawn(None, &["endpoint", "--port", "0"], flags, &[])
     }
@@ -135,7 +135,7 @@ impl Server {
         let Some(address) = address else {
             panic!("the server does not start:\n{}", log.join("\n"));
         };
-        // Read on, so that the server never waits for us to read its log.
+        // Keeps reading the log, so that the server never blocks on a full pipe.
         thread::spawn(move || lines.for_each(drop));
         Self {
             process,
@@ -144,7 +144,7 @@ impl Server {
         }
     }
 
-    /// The process that was started.
+    /// The id of the first process.
     pub fn root(&self) -> u32 {
         self.process.id()
     }
@@ -153,7 +153,7 @@ impl Server {
         &self.address
     }
 
-    /// What somebody else has had it load: the name of one model.
+    /// The name of the first loaded model, for models that another program has loaded.
     pub fn first_model(&self) -> String {
         let list = self.connect().expect_ok(&bodies::bare("GET", "/models"));
         let list: serde_json::Value = serde_json::from_slice(&list).expect("a list");
@@ -164,7 +164,7 @@ impl Server {
         Connection::open(&self.address)
     }
 
-    /// Loads a model and returns how long that took.
+    /// Loads a model and returns the duration of the load.
     pub fn load(&self, name: &str, model: &Path) -> Duration {
         let mut connection = self.connect();
         let request = load(name, model);
@@ -177,23 +177,23 @@ impl Server {
         self.connect().expect_ok(&unload(name));
     }
 
-    /// Asks as [`client::drive`] does, after a moment of warming up, and takes the server's CPU time for it.
+    /// Runs [`client::drive`] after a warm-up, and measures the server's CPU time.
     pub fn measure(&self, requests: &[Vec<u8>], connections: usize, time: Duration) -> Measured {
         measure(&self.address, self.process.id(), requests, connections, time)
     }
 
-    /// Asks as [`client::pace`] does, after a moment of warming up.
-    pub fn pace(&self, request: &[u8], per_second: u32, time: Duration) -> Measured {
-        client::pace(&self.address, request, per_second, time / 8);
-        client::pace(&self.address, request, per_second, time)
+    /// Runs [`client::drive_at_rate`] after a warm-up.
+    pub fn drive_at_rate(&self, request: &[u8], per_second: u32, time: Duration) -> Measured {
+        client::drive_at_rate(&self.address, request, per_second, time / 8);
+        client::drive_at_rate(&self.address, request, per_second, time)
     }
 
-    /// What its processes take now.
+    /// The current resource use of the server's processes.
     pub fn usage(&self) -> Usage {
         process::usage(self.process.id())
     }
 
-    /// A number of `GET /metrics`.
+    /// The value of a metric in `GET /metrics`.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.connect().expect_ok(&bodies::bare("GET", "/metrics"));
         let text = String::from_utf8_lossy(&text);
@@ -208,7 +208,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGTERM first: the processes below it are its own to end.
+        // SIGTERM comes first, so that the server can end its child processes.
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         let asked = Instant::now();
         while asked.elapsed() < STOP && self.is_alive() {
@@ -219,7 +219,7 @@ impl Drop for Server {
     }
 }
 
-/// Asks a server, whose first process is `root`, as [`Server::measure`] says.
+/// Measures a server like [`Server::measure`]. Its first process is `root`.
 pub fn measure(address: &str, root: u32, requests: &[Vec<u8>], connections: usize, time: Duration) -> Measured {
     client::drive(address, requests, connections, time / 8);
     let processes = process::tree(root);

@@ -1,14 +1,17 @@
-//! What serving models costs, section by section; `scripts/bench` runs it and says what to expect.
+//! Benchmarks of serving, section by section. `scripts/bench` runs them and lists the expected
+//! results.
 //!
-//! Everything is measured against the real binary over its own port, and everything that is to be compared is measured
-//! in one run, in turns where it can be: machines differ, and so do two hours of one machine, so only ratios mean
-//! anything. The clients share the cores with the server: requests per second are a lower bound, while CPU time is the
-//! server's own.
+//! All sections measure the real binary over its own port. Values that are compared come from one
+//! run, with alternating measurements if possible: machines differ, and so do two hours of one
+//! machine, so only ratios are meaningful. The clients share the cores with the server: requests
+//! per second are a lower bound, while CPU time is the server's own.
 //!
-//! A section prints a Markdown table and what one has to know to read it. Progress goes to stderr.
+//! Each section prints a Markdown table and an explanation. Progress goes to stderr.
 
-// The numbers are printed, not computed with.
-#![allow(clippy::cast_precision_loss, reason = "no count here needs all digits")]
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "the numbers are only printed, and no count needs all digits"
+)]
 
 mod batching;
 mod bodies;
@@ -31,7 +34,7 @@ mod table;
 
 use std::process::ExitCode;
 
-/// Name, measurement, and what it shows.
+/// The name of each section, its function, and its description.
 const SECTIONS: [(&str, fn(), &str); 10] = [
     (
         "requests",
@@ -46,35 +49,39 @@ const SECTIONS: [(&str, fn(), &str); 10] = [
     (
         "density",
         density::run,
-        "1 to 10,000 resident models: memory each, and what a warm model notices",
+        "1 to 10,000 resident models: memory each, and the effect on a warm model",
     ),
-    ("batching", batching::run, "joining requests, on and off"),
+    ("batching", batching::run, "batching, on and off"),
     (
         "stalls",
         stalls::run,
-        "a steady model beside loads and unloads, and beside a flood",
+        "a steady model during loads and unloads, and during a flood of requests",
     ),
     (
         "crashes",
         crashes::run,
-        "twenty contents that kill the process, and the tenants beside them",
+        "twenty models that crash the worker, and the effect on other tenants",
     ),
     ("limit", limit::run, "filling a memory limit until the first 507"),
     (
         "store",
         store::run,
-        "models out of a bucket: the first answer, and memory for some of them",
+        "models from a bucket: the first answer, and a memory limit below their size",
     ),
-    ("endpoint", endpoint::run, "what SageMaker's stand-in adds to a request"),
+    (
+        "endpoint",
+        endpoint::run,
+        "the time that the local endpoint adds to a request",
+    ),
     (
         "preprocessing",
         preprocessing::run,
-        "from a JPEG or a sentence to a label, beside FastAPI with Pillow or tokenizers",
+        "from a JPEG or a sentence to a label, against FastAPI with Pillow or tokenizers",
     ),
 ];
 
 fn main() -> ExitCode {
-    // Before any thread: see `disable_telemetry`.
+    // This must precede any thread: see `disable_telemetry`.
     assert!(longshore::engine::disable_telemetry(), "telemetry is off");
     // `cargo bench` adds a flag of its own.
     let wanted: Vec<String> = std::env::args()
@@ -85,7 +92,7 @@ fn main() -> ExitCode {
         .iter()
         .find(|name| SECTIONS.iter().all(|(known, ..)| known != name))
     {
-        eprintln!("there is no section \"{unknown}\"; choose from");
+        eprintln!("there is no section \"{unknown}\"; choose from:");
         for (name, _, shows) in SECTIONS {
             eprintln!("  {name:13} {shows}");
         }

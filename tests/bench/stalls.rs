@@ -1,49 +1,52 @@
-//! What a steady model notices of its neighbours: of loads and unloads that never stop, and of another tenant's flood.
+//! Measures the effect of neighbours on a steady model: of continuous loads and unloads, and of a
+//! flood of requests from another tenant.
 //!
-//! The steady model is measured in short windows, each kind of neighbour in turns. Neighbours take CPU time whatever they
-//! do, and here the cores are shared with all clients; so there is a row for neighbours that only ask a small model, and
-//! one for threads of the benchmark that just keep all cores busy. What a row is above those is the server's doing.
+//! The measurements are short windows that alternate between the kinds of neighbours. Neighbours
+//! always take CPU time, and all clients share the cores. So one row has neighbours that only send
+//! requests to a small model, and one row has threads of the benchmark that only keep all cores
+//! busy. The server is responsible for the difference to those rows.
 //!
-//! Beside a flood the steady model is asked at a steady rate. A client that asks as fast as it is answered would ask less
-//! often the longer it waits: of its requests about one in a hundred waits for a core, so that the 99th percentile would
-//! be now one of those and now none.
+//! During a flood, the steady model gets requests at a fixed rate. A client in a closed loop would
+//! send fewer requests the longer it waits: about one in a hundred waits for a core, so the 99th
+//! percentile would be such a request in some runs and not in others.
 
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::bodies;
-use crate::client::{Measured, Work, beside};
+use crate::client::{Measured, Work, measure_during};
 use crate::server::{self, Models, Server};
 use crate::support::networks;
 use crate::table::{head, median, ratio, row, time};
 
 const WINDOW: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 6;
-/// Connections that load and unload.
+/// The number of connections that load and unload.
 const LOADERS: usize = 4;
-/// Connections of the flood.
+/// The number of connections of the flood.
 const FLOOD: usize = 16;
-/// How often a second the steady model is asked beside a flood, at most.
-const PACE: u32 = 500;
+/// The maximum rate of requests to the steady model during a flood, per second.
+const RATE: u32 = 500;
 const FEATURES: usize = 32;
 
 pub fn run() {
-    beside_loads();
+    during_loads();
     println!();
-    beside_a_flood();
+    during_a_flood();
 }
 
-/// Neighbours: what they are called, how many they are, and what each of them does.
+/// The name of the neighbours, their number, and the action of each.
 type Neighbours<'a> = (String, usize, Box<dyn Fn(usize) -> Work<'a> + Sync + 'a>);
 
-/// Does `ask` beside each of `neighbours` in turns and prints a row for each. Ratios are to the row `base`.
-fn measure(what: &str, neighbours: &[Neighbours<'_>], base: usize, ask: impl Fn() -> Measured) {
+/// Runs `drive` during each of `neighbours` in turns and prints a row for each. Ratios are to the
+/// row `base`.
+fn measure(what: &str, neighbours: &[Neighbours<'_>], base: usize, drive: impl Fn() -> Measured) {
     let mut measured: Vec<(Vec<Measured>, Vec<f64>)> = neighbours.iter().map(|_| Default::default()).collect();
     for round in 1..=ROUNDS {
         eprintln!("  {what}: {round} of {ROUNDS}");
         for ((_, count, work), (windows, rates)) in neighbours.iter().zip(&mut measured) {
-            let (window, per_second) = beside(*count, &**work, &ask);
+            let (window, per_second) = measure_during(*count, &**work, &drive);
             windows.push(window);
             rates.push(per_second);
         }
@@ -71,7 +74,7 @@ fn measure(what: &str, neighbours: &[Neighbours<'_>], base: usize, ask: impl Fn(
 fn print_head() {
     head(&[
         "steady model",
-        "beside",
+        "neighbours",
         "times/s",
         "p50",
         "ratio",
@@ -81,11 +84,11 @@ fn print_head() {
     ]);
 }
 
-fn nobody<'a>() -> Neighbours<'a> {
-    ("nobody".to_owned(), 0, Box::new(|_| Box::new(|| ())))
+fn no_neighbours<'a>() -> Neighbours<'a> {
+    ("none".to_owned(), 0, Box::new(|_| Box::new(|| ())))
 }
 
-/// Threads that keep all cores busy without asking for anything.
+/// Threads that keep all cores busy without requests.
 fn spinners<'a>(count: usize) -> Neighbours<'a> {
     let spin = || {
         let started = Instant::now();
@@ -96,7 +99,7 @@ fn spinners<'a>(count: usize) -> Neighbours<'a> {
     (format!("{count} that spin"), count, Box::new(move |_| Box::new(spin)))
 }
 
-/// Neighbours that ask over a connection each.
+/// Neighbours that send requests, each over its own connection.
 fn askers(server: &Server, name: String, count: usize, request: Vec<u8>) -> Neighbours<'_> {
     let work = move |_| -> Work<'_> {
         let (mut connection, request) = (server.connect(), request.clone());
@@ -107,7 +110,7 @@ fn askers(server: &Server, name: String, count: usize, request: Vec<u8>) -> Neig
     (name, count, Box::new(work))
 }
 
-/// Neighbours that load and unload a model each.
+/// Neighbours that each load and unload a model.
 fn loaders<'a>(server: &'a Server, what: &str, folders: Vec<PathBuf>) -> Neighbours<'a> {
     let count = folders.len();
     let work = move |loader: usize| -> Work<'_> {
@@ -122,7 +125,7 @@ fn loaders<'a>(server: &'a Server, what: &str, folders: Vec<PathBuf>) -> Neighbo
     (format!("{count} that load and unload, {what}"), count, Box::new(work))
 }
 
-fn beside_loads() {
+fn during_loads() {
     let models = Models::new();
     let steady = models.write("steady", &networks::mlp(&[FEATURES, 64, 8], 0));
     let other = models.write("other", &networks::mlp(&[FEATURES, 64, 8], 1));
@@ -144,18 +147,18 @@ fn beside_loads() {
     server.load("steady", &steady);
     server.load("other", &other);
     println!(
-        "The steady model is an 11 KB perceptron asked over one connection. Its neighbours are {LOADERS} connections; a \
-         load and its unload count once.\n"
+        "The steady model is an 11 KB perceptron with requests over one connection. Its neighbours are {LOADERS} \
+         connections; a load and its unload count once.\n"
     );
     print_head();
     let requests = [bodies::json("steady", 1, FEATURES)];
     measure(
         "11 KB",
         &[
-            nobody(),
+            no_neighbours(),
             askers(
                 &server,
-                format!("{LOADERS} that ask"),
+                format!("{LOADERS} that send requests"),
                 LOADERS,
                 bodies::json("other", 1, FEATURES),
             ),
@@ -167,7 +170,7 @@ fn beside_loads() {
     );
 }
 
-fn beside_a_flood() {
+fn during_a_flood() {
     let models = Models::new();
     let small = models.write("small", &networks::mlp(&[FEATURES, 64, 8], 0));
     let server = Server::start(&models, &[]);
@@ -180,8 +183,8 @@ fn beside_a_flood() {
     let alone = server.measure(&[image("flooded")], 1, WINDOW);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     println!(
-        "A tenant floods a 15 MB residual network, which alone answers in {}. The steady model is asked {PACE} times a \
-         second at most. Ratios are to {cores} threads that keep all cores busy: they ask for nothing.\n",
+        "A tenant floods a 15 MB residual network, which alone answers in {}. The steady model gets at most {RATE} \
+         requests per second. Ratios are to {cores} threads that keep all cores busy without requests.\n",
         time(alone.percentile(50))
     );
     print_head();
@@ -190,7 +193,7 @@ fn beside_a_flood() {
         ("15 MB, like the flooded one", image("like-it")),
     ] {
         let flood = |count: usize| askers(&server, format!("{count} that flood"), count, image("flooded"));
-        let neighbours = [nobody(), spinners(cores), flood(cores), flood(FLOOD)];
-        measure(what, &neighbours, 1, || server.pace(&request, PACE, WINDOW));
+        let neighbours = [no_neighbours(), spinners(cores), flood(cores), flood(FLOOD)];
+        measure(what, &neighbours, 1, || server.drive_at_rate(&request, RATE, WINDOW));
     }
 }

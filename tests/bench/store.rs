@@ -1,7 +1,8 @@
-//! Models out of a bucket: what the first answer costs, by how far away the model is; and memory for a part of the models
-//! under requests that prefer some.
+//! Measures models from a bucket: the time to the first answer, by where the model is; and skewed
+//! requests with memory for only some of the models.
 //!
-//! The bucket is moto's, on the same machine: of a download there is the work here, and no network.
+//! The bucket is moto's, on the same machine. So a download costs its processing, but no network
+//! time.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -22,10 +23,10 @@ use crate::support::networks;
 use crate::support::random::Random;
 use crate::table::{bytes, head, median, row, time};
 
-/// Times that a model is asked for again.
+/// The number of repeated requests to each model.
 const AGAIN: usize = 5;
 
-/// The models of the second table, the memory that holds 8 of them or so, and how they are asked for.
+/// The second table: the number of models, the memory that holds about 8 of them, and the requests.
 const TENANTS: usize = 40;
 const LIMIT: &str = "64MiB";
 const REQUESTS: usize = 5_000;
@@ -33,7 +34,7 @@ const CLIENTS: usize = 8;
 
 pub fn run() {
     let Some(bucket) = Bucket::start() else {
-        eprintln!("  skipped: scripts/moto installs the S3 server that this needs");
+        eprintln!("  skipped: this section needs the S3 server that scripts/moto installs");
         return;
     };
     curve(&bucket);
@@ -43,9 +44,9 @@ pub fn run() {
 
 fn curve(bucket: &Bucket) {
     println!(
-        "From the request to its answer; medians. \"First\" is content that the server has never seen: downloaded, unpacked, \
-         prepared, loaded. \"Store\" is known content that is not on disk, \"disk\" is unpacked there and loaded as it is \
-         (`--prepare off`), \"mapped\" is unpacked and prepared, \"warm\" in memory.\n"
+        "Times from the request to its response; medians. \"First\" is content that the server has never seen: downloaded, \
+         unpacked, prepared, loaded. \"Store\" is known content that is not on disk. \"Disk\" is unpacked on disk and loaded \
+         unchanged (`--prepare off`), \"mapped\" is unpacked and prepared, \"warm\" is in memory.\n"
     );
     head(&["model", "file", "archive", "first", "store", "disk", "mapped", "warm"]);
     for size in SIZES {
@@ -91,7 +92,7 @@ fn key(size: &str, index: usize) -> String {
     format!("{size}/{index}.tar.gz").replace(' ', "-")
 }
 
-/// How long each model of a size takes to answer, when it `is_unloaded` before.
+/// The response time of each model of a size. With `is_unloaded`, the model is unloaded before.
 fn ask(server: &Server, size: &Size, is_unloaded: bool) -> Vec<Duration> {
     let mut connection = server.connect();
     (0..size.count)
@@ -112,7 +113,8 @@ fn again(server: &Server, size: &Size, is_unloaded: bool) -> Vec<Duration> {
     (0..AGAIN).flat_map(|_| ask(server, size, is_unloaded)).collect()
 }
 
-/// More models than fit, asked for by Zipf's law: the n-th as often as 1/n of the first.
+/// Measures more models than fit, with requests by Zipf's law: the n-th model gets 1/n as many as
+/// the first.
 fn zipf(bucket: &Bucket) {
     eprintln!("  {TENANTS} models in {LIMIT}");
     let model = |seed| networks::mlp(&[512, 1_600, 128], seed);
@@ -147,7 +149,7 @@ fn zipf(bucket: &Bucket) {
                     let at = f64::from(random.float(0.5) + 0.5) * shares[TENANTS - 1];
                     let index = shares.partition_point(|&share| share < at).min(TENANTS - 1);
                     let asked = Instant::now();
-                    let (status, body) = connection.ask(&requests[index]);
+                    let (status, body) = connection.send(&requests[index]);
                     latencies.lock().expect("no panic").push(asked.elapsed());
                     if status != 200 {
                         failed.fetch_add(1, Ordering::Relaxed);
@@ -168,7 +170,7 @@ fn zipf(bucket: &Bucket) {
         server.metric("longshore_demand_misses_total"),
     );
     println!(
-        "{TENANTS} perceptrons of {}, asked for by Zipf's law over {CLIENTS} connections, with `--memory-limit {LIMIT}`.\n",
+        "{TENANTS} perceptrons of {}, with requests by Zipf's law over {CLIENTS} connections and `--memory-limit {LIMIT}`.\n",
         bytes(model(0).len() as f64)
     );
     head(&[
@@ -193,7 +195,7 @@ fn zipf(bucket: &Bucket) {
     ]);
 }
 
-/// A bucket of an S3 server of its own, which ends with it.
+/// A bucket on its own S3 server. Dropping the value ends the server.
 struct Bucket {
     moto: Child,
     address: String,
@@ -226,7 +228,7 @@ impl Bucket {
         Some(bucket)
     }
 
-    /// Uploads an archive of `model`, and returns its size.
+    /// Uploads an archive of `model` and returns its size.
     fn put_model(&self, key: &str, model: Vec<u8>) -> usize {
         let files = BTreeMap::from([("model.onnx".to_owned(), PackSource::Bytes(model))]);
         let mut packed = Vec::new();

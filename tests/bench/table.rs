@@ -1,4 +1,4 @@
-//! Markdown tables, printed row by row as they are measured.
+//! Markdown tables, printed row by row during the measurements.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub fn row(cells: &[&dyn Display]) {
     println!("| {} |", cells.join(" | "));
 }
 
-/// A duration for a cell, in microseconds or, from 10 ms on, in milliseconds.
+/// Formats a duration for a cell: in microseconds or, from 10 ms on, in milliseconds.
 pub fn time(duration: Duration) -> String {
     let micros = duration.as_secs_f64() * 1e6;
     if micros < 100.0 {
@@ -27,7 +27,7 @@ pub fn time(duration: Duration) -> String {
     }
 }
 
-/// Bytes for a cell.
+/// Formats a number of bytes for a cell.
 pub fn bytes(bytes: f64) -> String {
     if bytes.abs() < 10.0 * 1024.0 * 1024.0 {
         format!("{:.1} KiB", bytes / 1024.0)
@@ -36,12 +36,12 @@ pub fn bytes(bytes: f64) -> String {
     }
 }
 
-/// How many times as much.
+/// Formats the ratio of two numbers for a cell.
 pub fn ratio(one: f64, other: f64) -> String {
     format!("{:.2}", one / other)
 }
 
-/// The middle one.
+/// The median of the values.
 pub fn median<T: Copy + PartialOrd>(values: &[T]) -> T {
     let mut sorted = values.to_vec();
     sorted.sort_by(|one, other| one.partial_cmp(other).expect("numbers"));

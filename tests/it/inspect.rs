@@ -130,7 +130,9 @@ fn the_batching_key_of_longshore_json_overrides_the_analysis() {
             .to_owned()
     };
     assert!(batches(&json!({})).ends_with("waiting requests are batched"));
-    assert!(batches(&json!({"batching": false})).ends_with("every request runs alone: longshore.json turns batching off"));
+    assert!(
+        batches(&json!({"batching": false})).ends_with("every request runs alone: longshore.json turns batching off")
+    );
     assert!(batches(&json!({"batching": {"max_rows": 8}})).ends_with("waiting requests are batched"));
 }
 

@@ -134,7 +134,7 @@ fn a_type_that_cannot_represent_the_outputs_is_a_406_with_the_reason() {
         assert_eq!(answer.header("content-type"), Some("application/json"));
     }
     let refusal = ask("iris_zipmap", &iris, "text/libsvm").expect(406);
-    assert!(refusal.message().contains("read, not written"), "{}", refusal.message());
+    assert!(refusal.message().contains("for requests only"), "{}", refusal.message());
     let refusal = ask("sequence", &json!({"instances": [[1, 2]]}), "application/x-npy").expect(406);
     assert!(refusal.message().contains("not a tensor"), "{}", refusal.message());
 }

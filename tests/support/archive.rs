@@ -1,6 +1,6 @@
-//! Packs models as tenants do, and as no tool does: archives for a store.
+//! Packs models into archives for a store: ordinary ones, and ones that no tool writes.
 //!
-//! The archives' readers are not tested with the product's own writer here, which writes only what is in order.
+//! The product's own writer would not do here, because it writes only valid archives.
 
 use std::io::Write;
 
@@ -8,9 +8,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{Builder, EntryType, Header};
 
-const IN_MEMORY: &str = "what is written into memory is written";
+const IN_MEMORY: &str = "writing to memory does not fail";
 
-/// What is around the tar archive.
+/// The compression of the tar archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Gzip,
@@ -21,7 +21,8 @@ pub enum Form {
 impl Form {
     pub fn pack(self, tar: &[u8]) -> Vec<u8> {
         match self {
-            // The least effort: most weights cannot be compressed, and the tests make many archives.
+            // The fastest level: most weights cannot be compressed, and the tests write many
+            // archives.
             Self::Gzip => {
                 let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
                 encoder.write_all(tar).expect(IN_MEMORY);
@@ -33,12 +34,12 @@ impl Form {
     }
 }
 
-/// A `.tar.gz` of `model.onnx`.
+/// Packs `model.onnx` as `.tar.gz`.
 pub fn archive_of(model: &[u8]) -> Vec<u8> {
     archive_as(Form::Gzip, &[("model.onnx", model)])
 }
 
-/// An archive of these files.
+/// Packs these files.
 pub fn archive_as(form: Form, files: &[(&str, &[u8])]) -> Vec<u8> {
     let entries = files
         .iter()
@@ -46,7 +47,7 @@ pub fn archive_as(form: Form, files: &[(&str, &[u8])]) -> Vec<u8> {
     form.pack(&tar_of(entries))
 }
 
-/// An entry of a tar archive, which may be what no reader should take.
+/// An entry of a tar archive. It may be invalid.
 #[derive(Debug, Clone)]
 pub struct Entry {
     kind: EntryType,
@@ -79,18 +80,19 @@ impl Entry {
         }
     }
 
-    /// Says that it has this size, whatever it has.
+    /// Sets the size in the header, whatever the size of the content.
     pub fn claiming(self, size: u64) -> Self {
         Self { size, ..self }
     }
 }
 
-/// A tar archive of these entries. Names are written as they are: at most 100 bytes.
+/// Writes a tar archive of these entries. Names are written unchanged, so they have at most 100
+/// bytes.
 pub fn tar_of(entries: impl IntoIterator<Item = Entry>) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for entry in entries {
         let mut header = Header::new_gnu();
-        // Past the setters, which refuse what leads out of the archive.
+        // Bypasses the setters, which refuse paths out of the archive.
         header.as_old_mut().name[..entry.name.len()].copy_from_slice(&entry.name);
         header.as_old_mut().linkname[..entry.link.len()].copy_from_slice(&entry.link);
         header.set_entry_type(entry.kind);

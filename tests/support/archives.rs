@@ -1,14 +1,14 @@
-//! Archives that nobody who means well has made, and what is to be said of each.
+//! Hostile archives, each with the expected error message.
 //!
-//! tar's headers are written here byte by byte: libraries do not write what these are about. The unit tests unpack
-//! them, the contract tests let a server fetch them.
+//! This module writes tar headers byte by byte, because libraries refuse to write invalid ones.
+//! The unit tests unpack the archives, and the contract tests serve them from a store.
 
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// The bounds that [`hostile`] is about.
+/// The limits that the archives of [`hostile`] exceed.
 pub const MAX_ENTRIES: u64 = 100;
 pub const MAX_UNPACKED: u64 = 32 << 20;
 pub const MAX_RATIO: u64 = 100;
@@ -18,11 +18,11 @@ const BLOCK: usize = 512;
 pub struct Hostile {
     pub name: &'static str,
     pub bytes: Vec<u8>,
-    /// Part of the message.
+    /// A part of the expected error message.
     pub says: &'static str,
 }
 
-/// A header as it lies in an archive, without a check of anything. `size` is its field.
+/// Writes a header without any checks. `size` is the content of its field.
 pub fn header(name: &[u8], kind: u8, size: &[u8]) -> Vec<u8> {
     let mut block = vec![0; BLOCK];
     block[..name.len()].copy_from_slice(name);
@@ -37,14 +37,14 @@ pub fn header(name: &[u8], kind: u8, size: &[u8]) -> Vec<u8> {
     block
 }
 
-/// Puts the checksum into a header.
+/// Writes the checksum into a header.
 pub fn seal(header: &mut [u8]) {
     header[148..156].fill(b' ');
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// An entry: header, content, padding.
+/// Writes an entry: header, content, padding.
 pub fn entry(name: &[u8], kind: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = header(name, kind, format!("{:011o}\0", content.len()).as_bytes());
     bytes.extend(content);
@@ -60,12 +60,12 @@ pub fn folder(name: &str) -> Vec<u8> {
     entry(name.as_bytes(), b'5', b"")
 }
 
-/// GNU's extension before an entry with a long name.
+/// Writes GNU's extension for the long name of the next entry.
 pub fn long_name(name: &[u8]) -> Vec<u8> {
     entry(b"././@LongLink", b'L', &[name, b"\0"].concat())
 }
 
-/// PAX's extension of kind `x` or `g`, with `records` of key and value.
+/// Writes a PAX extension of kind `x` or `g`, with `records` of key and value.
 pub fn pax(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
     let mut text = String::new();
     for (key, value) in records {
@@ -79,7 +79,7 @@ pub fn pax(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
     entry(b"PaxHeaders/entry", kind, text.as_bytes())
 }
 
-/// The archive of `parts`, with the mark of its end.
+/// Writes an archive of `parts` with the end marker.
 pub fn tar(parts: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = parts.concat();
     bytes.extend([0; 2 * BLOCK]);
@@ -88,19 +88,19 @@ pub fn tar(parts: &[Vec<u8>]) -> Vec<u8> {
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut out = GzEncoder::new(Vec::new(), Compression::new(6));
-    out.write_all(bytes).expect("memory takes it");
-    out.finish().expect("memory takes it")
+    out.write_all(bytes).expect("writing to memory does not fail");
+    out.finish().expect("writing to memory does not fail")
 }
 
-/// With a checksum.
+/// Compresses with zstd, including a checksum.
 pub fn zstd(bytes: &[u8]) -> Vec<u8> {
-    let mut out = zstd::stream::Encoder::new(Vec::new(), 1).expect("the level is one");
-    out.include_checksum(true).expect("it is an option");
-    out.write_all(bytes).expect("memory takes it");
-    out.finish().expect("memory takes it")
+    let mut out = zstd::stream::Encoder::new(Vec::new(), 1).expect("level 1 is valid");
+    out.include_checksum(true).expect("zstd supports checksums");
+    out.write_all(bytes).expect("writing to memory does not fail");
+    out.finish().expect("writing to memory does not fail")
 }
 
-/// Content that does not compress.
+/// Writes content that does not compress.
 pub fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let next = || {
@@ -112,12 +112,12 @@ pub fn noise(bytes: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(bytes).collect()
 }
 
-fn cut(mut bytes: Vec<u8>, left_out: usize) -> Vec<u8> {
-    bytes.truncate(bytes.len() - left_out);
+fn cut(mut bytes: Vec<u8>, missing: usize) -> Vec<u8> {
+    bytes.truncate(bytes.len() - missing);
     bytes
 }
 
-/// With the byte at `from_end` changed.
+/// Changes the byte at `from_end`.
 fn flipped(mut bytes: Vec<u8>, from_end: usize) -> Vec<u8> {
     let at = bytes.len() - from_end;
     bytes[at] ^= 0x55;
@@ -209,7 +209,7 @@ fn names() -> Vec<Hostile> {
     ]
 }
 
-/// A sparse file in GNU tar's old layout, whose header has no map.
+/// Writes a sparse file in GNU tar's old layout. Its header has no map.
 fn old_sparse(content: &[u8]) -> Vec<u8> {
     let mut bytes = entry(b"holes", b'S', content);
     bytes[257..265].copy_from_slice(b"ustar  \0");
@@ -261,23 +261,19 @@ fn kinds() -> Vec<Hostile> {
             &[entry(b"rest", b'M', b"x")],
             "of an unknown type",
         ),
+        one("unknown kind", &[entry(b"socket", b's', b"")], "of an unknown type"),
         one(
-            "kind that nobody knows",
-            &[entry(b"socket", b's', b"")],
-            "of an unknown type",
-        ),
-        one(
-            "sparse file of GNU's with data that no piece takes",
+            "GNU sparse file with data outside its pieces",
             &[old_sparse(b"x")],
             "\"holes\" in it is a sparse file whose map does not fit the data",
         ),
         one(
-            "sparse file of GNU's without GNU's header",
+            "GNU sparse file without a GNU header",
             &[entry(b"holes", b'S', b"x")],
             "\"holes\" in it is a sparse file whose map cannot be understood",
         ),
         one(
-            "sparse file of PAX's whose map is missing",
+            "PAX sparse file without a map",
             &[
                 pax(
                     b'x',
@@ -292,7 +288,7 @@ fn kinds() -> Vec<Hostile> {
             "\"holes\" in it is a sparse file whose map does not fit the data",
         ),
         one(
-            "sparse file with a piece outside of it",
+            "sparse file with a piece outside its size",
             &[
                 pax(b'x', &[("GNU.sparse.size", "9"), ("GNU.sparse.map", "9,1")]),
                 file("holes", b"x"),
@@ -300,7 +296,7 @@ fn kinds() -> Vec<Hostile> {
             "\"holes\" in it is a sparse file whose map has a piece past the end",
         ),
         one(
-            "sparse file that is larger than archives may be",
+            "sparse file larger than the limit for archives",
             &[
                 pax(b'x', &[("GNU.sparse.size", "99999999999"), ("GNU.sparse.map", "0,1")]),
                 file("holes", b"x"),
@@ -308,7 +304,7 @@ fn kinds() -> Vec<Hostile> {
             "it unpacks to more than",
         ),
         one(
-            "sparse file that is nearly all holes",
+            "sparse file of almost only holes",
             &[
                 pax(b'x', &[("GNU.sparse.size", "30000000"), ("GNU.sparse.map", "0,1")]),
                 file("holes", b"x"),
@@ -316,7 +312,7 @@ fn kinds() -> Vec<Hostile> {
             "times its size",
         ),
         one(
-            "sparse file of star's",
+            "star sparse file",
             &[pax(b'x', &[("SCHILY.realsize", "99999999999")]), file("holes", b"x")],
             "\"holes\" in it is a sparse file in star's format",
         ),
@@ -387,12 +383,12 @@ fn too_much() -> Vec<Hostile> {
             says: "more than 33554432 bytes; pack less, or raise --max-unpacked",
         },
         Hostile {
-            name: "size beyond all numbers",
+            name: "size larger than 64 bits",
             bytes: gzip(&header(b"huge", b'0', b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff")),
             says: "more than 33554432 bytes",
         },
         Hostile {
-            name: "size below zero",
+            name: "negative size",
             bytes: gzip(&header(b"less", b'0', &[0xff; 12])),
             says: "after its beginning there is no valid tar header",
         },
@@ -444,7 +440,7 @@ fn extensions() -> Vec<Hostile> {
             "more than 33554432 bytes",
         ),
         one(
-            "extension with no number for a size",
+            "extension with a size that is not a number",
             &named(&[("size", "-1")]),
             "a size that is not a number",
         ),
@@ -483,7 +479,7 @@ fn extensions() -> Vec<Hostile> {
             "makes all entries sparse files",
         ),
         one(
-            "extension that is none",
+            "malformed extension",
             &[entry(b"pax", b'x', b"99 path=b\n"), file("a", b"x")],
             "cannot be understood",
         ),
@@ -493,7 +489,7 @@ fn extensions() -> Vec<Hostile> {
             "more than 65536 bytes",
         ),
         one(
-            "extension of nothing",
+            "extension without an entry",
             &[file("a", b"x"), long_name(b"b")],
             "after \"a\" has no entry that it describes",
         ),
@@ -593,9 +589,9 @@ fn strangers() -> Vec<Hostile> {
     };
     let page = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>AccessDenied</Code></Error>";
     vec![
-        raw("nothing", b"", "it is empty"),
-        raw("gzip of nothing", &gzip(b""), "it is empty"),
-        raw("archive of nothing", &tar(&[]), "has no file in it"),
+        raw("empty file", b"", "it is empty"),
+        raw("empty gzip", &gzip(b""), "it is empty"),
+        raw("empty archive", &tar(&[]), "has no file in it"),
         raw(
             "archive of folders",
             &gzip(&tar(&[folder("a/"), folder("a/b/")])),
@@ -607,14 +603,14 @@ fn strangers() -> Vec<Hostile> {
             "it is a zip archive; pack it as .tar.gz",
         ),
         raw("xz", b"\xfd7zXZ\0\0\x04", "it is compressed with xz"),
-        raw("page of an error", page, "it is an HTML or XML document"),
+        raw("error page", page, "it is an HTML or XML document"),
         raw(
-            "answer of a service",
+            "response of a service",
             b"{\"message\": \"Forbidden\"}",
             "it is a JSON document",
         ),
         raw(
-            "pointer of Git LFS",
+            "Git LFS pointer",
             b"version https://git-lfs.github.com/spec/v1\n",
             "it is a pointer of Git LFS",
         ),

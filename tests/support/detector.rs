@@ -1,15 +1,17 @@
-//! A detector whose run stays inside one operator, for a time that the caller chooses by the number of boxes.
+//! A detector whose run stays in one operator for a time that the caller chooses by the number of
+//! boxes.
 //!
-//! NonMaxSuppression compares each box with all that it has kept before. With a threshold of 1 it keeps all of them, so the
-//! time grows with the square of the boxes: seconds for some ten thousand, in one call of a kernel that looks at nothing
-//! else meanwhile.
+//! NonMaxSuppression compares each box with all boxes that it has kept before. With a threshold of
+//! 1 it keeps all of them, so the time grows with the square of the number of boxes. It takes
+//! seconds for some ten thousand, in one kernel call that cannot be cancelled.
 
 use serde_json::json;
 
 use super::onnx::{Graph, Info, Model, Node, Tensor, element};
 use super::random::Random;
 
-/// `kept[n, 3]` and `mark[1]` of `boxes[1, n, 4]` and `scores[1, 1, n]`. Another mark is another content.
+/// A model that computes `kept[n, 3]` and `mark[1]` from `boxes[1, n, 4]` and `scores[1, 1, n]`.
+/// Each `mark` makes a different content.
 pub fn detector(mark: f32) -> Vec<u8> {
     let graph = Graph::new()
         .input(Info::floats("boxes", [1.into(), "n".into(), 4.into()]))
@@ -28,7 +30,8 @@ pub fn detector(mark: f32) -> Vec<u8> {
     Model::new(graph).into_bytes()
 }
 
-/// A body with `count` boxes, which asks for the mark alone, and its content type: JSON, then the tensors as they are.
+/// A body with `count` boxes that requests only the mark, and its content type: JSON, followed by
+/// the binary tensors.
 pub fn boxes(count: usize) -> (Vec<u8>, String) {
     let mut random = Random::new(3);
     let mut floats = |count: usize| -> Vec<u8> {

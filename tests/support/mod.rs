@@ -1,10 +1,12 @@
-//! What the contract tests and the benchmarks share: models that are written rather than kept.
+//! Generators of models and archives for the contract tests and the benchmarks.
 //!
-//! A test that needs a thousand different models, one of 100 MB, or one that no exporter would ever write, cannot keep
-//! them in the repository. [`onnx`] writes the format, [`networks`] ordinary models in it, [`detector`] one whose run cannot be ended; the same call gives the
-//! same bytes on every machine. [`archive`] packs them, [`archives`] is how archives look that nobody should unpack.
+//! A test that needs a thousand different models, one of 100 MB, or one that no exporter would
+//! write cannot keep them in the repository. [`onnx`] writes the format, [`networks`] writes
+//! ordinary models, and [`detector`] writes a model whose run cannot be cancelled. The same call
+//! returns the same bytes on every machine. [`archive`] packs models, and [`archives`] writes
+//! hostile archives.
 
-#![allow(dead_code, reason = "each of the programs that include this uses its own part of it")]
+#![allow(dead_code, reason = "each program that includes this module uses only a part of it")]
 
 pub mod archive;
 pub mod archives;

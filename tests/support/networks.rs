@@ -1,14 +1,15 @@
-//! Ordinary models with random weights: what tenants upload. Another seed is another model of the same shape.
+//! Ordinary models with random weights, as tenants upload them. Each seed makes a different model
+//! of the same shape.
 //!
-//! All of them take a batch of any size along the first axis and give finite numbers: the weights are scaled so that
-//! values neither grow nor vanish from layer to layer.
+//! All models take a batch of any size along the first axis and return finite numbers: the weights
+//! are scaled so that values neither grow nor vanish from layer to layer.
 
 use half::f16;
 
 use super::onnx::{Dim, Graph, Info, Model, Node, Tensor, element};
 use super::random::Random;
 
-/// The perceptrons that `scripts/bench batching` measures, by their widths.
+/// The perceptrons that `scripts/bench batching` measures, with their widths.
 pub const BATCHED: [(&str, &[usize]); 2] = [
     ("perceptron, 11 KB", &[32, 64, 8]),
     ("perceptron, 60 MB", &[256, 3_800, 3_700, 16]),
@@ -28,8 +29,9 @@ pub fn mlp(widths: &[usize], seed: u64) -> Vec<u8> {
     Model::new(dense(graph, "x", widths, &mut Random::new(seed))).into_bytes()
 }
 
-/// Scores items by an embedding of each: `y[batch, 1]` of `item[batch]` (int64, below `items`) and `x[batch, features]`.
-/// Nearly all of its bytes are the table's: `4 * items * width`.
+/// A model that scores items by an embedding of each: `y[batch, 1]` from `item[batch]` (int64,
+/// below `items`) and `x[batch, features]`. Nearly all of its bytes are in the table: `4 * items *
+/// width`.
 pub fn recommender(items: usize, width: usize, features: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let graph = Graph::new()
@@ -43,10 +45,12 @@ pub fn recommender(items: usize, width: usize, features: usize, seed: u64) -> Ve
     Model::new(dense(graph, "joined", &widths, &mut random)).into_bytes()
 }
 
-/// Looks a number up: `y[batch, 1]` of `item[batch]` (int64, below `items`) is `first + item`, exactly. It is the first
-/// column of a table of `4 * items * width` bytes, of which gzip makes hardly fewer.
+/// A model that looks a number up: `y[batch, 1]` from `item[batch]` (int64, below `items`) is
+/// exactly `first + item`. The numbers are the first column of a table of `4 * items * width`
+/// bytes, which gzip hardly compresses.
 pub fn lookup(items: usize, width: usize, first: f32) -> Vec<u8> {
-    /// As many rows as gzip does not see across; that all numbers are random ones would take its time.
+    /// A block larger than gzip's window, repeated: generating only random numbers would take too
+    /// long.
     const BLOCK: usize = 256 << 10;
     let mut random = Random::new(first.to_bits().into());
     let row = 4 * width;
@@ -71,10 +75,10 @@ pub fn lookup(items: usize, width: usize, first: f32) -> Vec<u8> {
     Model::new(graph).into_bytes()
 }
 
-/// A residual network over images of 3x64x64 that classifies into ten: `y[batch, 10]` of `x[batch, 3, 64, 64]`. It has as
-/// many 3x3 convolutions as fit into `bytes`.
+/// A residual network that classifies images of 3x64x64 into ten classes: `y[batch, 10]` from
+/// `x[batch, 3, 64, 64]`. It has as many 3x3 convolutions as fit into `bytes`.
 pub fn convolutions(bytes: usize, seed: u64) -> Vec<u8> {
-    // A layer of 512 channels has 9 MiB, as the last ones of a ResNet; of 64 it has 144 KiB.
+    // A layer of 512 channels has 9 MiB, like the last ones of a ResNet. One of 64 has 144 KiB.
     let channels = if bytes >= 20 << 20 { 512 } else { 64 };
     let layers = (bytes / (channels * channels * 9 * 4)).max(1);
     let mut random = Random::new(seed);
@@ -96,8 +100,9 @@ pub fn convolutions(bytes: usize, seed: u64) -> Vec<u8> {
     Model::new(dense(graph, "flat", &[channels, 10], &mut random)).into_bytes()
 }
 
-/// Looks rows of a float16 table up: `y[batch, width]` of `item[batch]` (int64, below `items`). With `cast_first` the
-/// whole table is cast to float32 before the look-up, else the rows that were found.
+/// A model that looks rows of a float16 table up: `y[batch, width]` from `item[batch]` (int64,
+/// below `items`). With `cast_first`, it casts the whole table to float32 before the lookup, else
+/// only the rows.
 pub fn half_table(items: usize, width: usize, cast_first: bool, seed: u64) -> Vec<u8> {
     let table = halves("table", &[items, width], 1, &mut Random::new(seed));
     let graph = Graph::new()
@@ -114,7 +119,8 @@ pub fn half_table(items: usize, width: usize, cast_first: bool, seed: u64) -> Ve
     .into_bytes()
 }
 
-/// Square layers in float16 over rows of float32: `y[rows, width]` of `x[rows, width]`. Without `rows` it takes any number.
+/// Square layers in float16 over rows of float32: `y[rows, width]` from `x[rows, width]`. Without
+/// `rows`, the model takes any number.
 pub fn half_mlp(layers: usize, width: usize, rows: Option<i64>, seed: u64) -> Vec<u8> {
     let cast = |from: &str, to: &str, element: i64| Node::new("Cast", [from], [to]).attribute("to", element);
     let mut random = Random::new(seed);
@@ -126,7 +132,7 @@ pub fn half_mlp(layers: usize, width: usize, rows: Option<i64>, seed: u64) -> Ve
     Model::new(graph.node(cast(&format!("a{layers}"), "y", element::FLOAT))).into_bytes()
 }
 
-/// As [`half_mlp`], with weights in int8 and a scale for each layer.
+/// The model of [`half_mlp`] with weights in int8 and a scale for each layer.
 pub fn int8_mlp(layers: usize, width: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let scale = (6.0 / width as f32).sqrt() / 127.0;
@@ -147,7 +153,8 @@ pub fn int8_mlp(layers: usize, width: usize, seed: u64) -> Vec<u8> {
     Model::new(graph.node(Node::new("Identity", [&*format!("a{layers}")], ["y"]))).into_bytes()
 }
 
-/// A graph from `x` to `y` with the weights of square layers, `w0` and so on, as `add` makes them.
+/// A graph from `x` to `y` with the weights `w0`, `w1` and so on of square layers, which `add`
+/// creates.
 fn square(layers: usize, width: usize, rows: Option<i64>, mut add: impl FnMut(Graph, &str) -> Graph) -> Graph {
     let shape = || [rows.map_or_else(batch, Dim::from), (width as i64).into()];
     let graph = Graph::new()
@@ -173,7 +180,7 @@ fn halves(name: &str, dims: &[usize], fan_in: usize, random: &mut Random) -> Ten
     Tensor::raw(name, element::FLOAT16, &dims, data)
 }
 
-/// A 3x3 convolution from `from` to a value called `name`.
+/// Adds a 3x3 convolution from `from` to a value with the name `name`.
 fn convolution(
     graph: Graph,
     from: &str,
@@ -183,7 +190,7 @@ fn convolution(
     random: &mut Random,
 ) -> Graph {
     let kernel = format!("{name}_w");
-    // Small beside the value that a residual layer adds to.
+    // Small compared with the value to which a residual layer adds.
     let fan_in = if inputs == outputs { inputs * 9 * 64 } else { inputs * 9 };
     graph
         .initializer(weights(&kernel, &[outputs, inputs, 3, 3], fan_in, random))
@@ -194,7 +201,7 @@ fn convolution(
         )
 }
 
-/// Dense layers from `from` to `y`, with a rectifier between any two.
+/// Adds dense layers from `from` to `y`, with a rectifier between any two.
 fn dense(mut graph: Graph, from: &str, widths: &[usize], random: &mut Random) -> Graph {
     let mut from = from.to_owned();
     let last = widths.len() - 2;
@@ -217,7 +224,7 @@ fn dense(mut graph: Graph, from: &str, widths: &[usize], random: &mut Random) ->
     graph
 }
 
-/// A dense layer as `quantize_dynamic` writes it: its input is quantised by the range of the whole batch.
+/// A dense layer as `quantize_dynamic` writes it: the range of the whole batch quantises its input.
 pub fn dynamically_quantized(inputs: usize, outputs: usize, seed: u64) -> Vec<u8> {
     let graph = quantized_layer(Graph::new(), "x", inputs, outputs, "y", &mut Random::new(seed))
         .input(Info::floats("x", [batch(), (inputs as i64).into()]))
@@ -225,7 +232,7 @@ pub fn dynamically_quantized(inputs: usize, outputs: usize, seed: u64) -> Vec<u8
     Model::new(graph).into_bytes()
 }
 
-/// A classifier of two such layers that answers nothing but the label: `label[batch]` (int64).
+/// A classifier of two such layers that returns only the label: `label[batch]` (int64).
 pub fn dynamically_quantized_labels(inputs: usize, hidden: usize, labels: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let graph =

@@ -1,4 +1,5 @@
-//! Writes ONNX models: each type is a message of `onnx.proto`, each method sets a field of it.
+//! Writes ONNX models. Each type is a message of `onnx.proto`, and each method sets one of its
+//! fields.
 //!
 //! ```ignore
 //! let graph = Graph::new()
@@ -9,12 +10,13 @@
 //! fs::write("model.onnx", Model::new(graph).into_bytes())?;
 //! ```
 //!
-//! Nothing is checked: the models that a server must survive are written with the same calls as
-//! those that it serves.
+//! The writer checks nothing: the same calls write the valid models and those that a server must
+//! survive.
 
 use super::protobuf::Message;
 
-/// Element types of `TensorProto.DataType`. Plain numbers, because a hostile model may hold any.
+/// Element types of `TensorProto.DataType`. They are plain numbers, because a hostile model may
+/// hold any.
 pub mod element {
     pub const FLOAT: i64 = 1;
     pub const UINT8: i64 = 2;
@@ -27,8 +29,7 @@ pub mod element {
     pub const DOUBLE: i64 = 11;
 }
 
-/// The versions that models have unless told otherwise: every ONNX Runtime of the last years reads
-/// them.
+/// The default versions of models. Every ONNX Runtime of the last years reads them.
 const IR_VERSION: i64 = 8;
 const OPSET: i64 = 17;
 
@@ -64,12 +65,12 @@ impl Model {
         self.field(8, &import(domain, version))
     }
 
-    /// A model-local function. Its domain must be imported.
+    /// Adds a model-local function. Its domain must be imported.
     pub fn function(self, function: &Function) -> Self {
         self.field(25, &function.0)
     }
 
-    /// A field by its number.
+    /// Sets a field by its number.
     pub fn field(mut self, field: u64, value: &Message) -> Self {
         self.message = self.message.message(field, value);
         self
@@ -97,7 +98,7 @@ impl Graph {
         Self(Message::default().bytes(2, "graph"))
     }
 
-    /// Nodes are to be added in an order in which they can run.
+    /// Adds a node. The order of the nodes must be one in which they can run.
     pub fn node(self, node: Node) -> Self {
         Self(self.0.message(1, &node.0))
     }
@@ -118,7 +119,7 @@ impl Graph {
         Self(self.0.message(12, &info.0))
     }
 
-    /// What is known of a value inside the graph.
+    /// Adds the type of a value inside the graph.
     pub fn value_info(self, info: Info) -> Self {
         Self(self.0.message(13, &info.0))
     }
@@ -168,7 +169,7 @@ impl Node {
     }
 }
 
-/// `AttributeProto` without its name: made from the value.
+/// `AttributeProto` without its name, created from the value.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Attribute(Message);
@@ -178,7 +179,7 @@ impl Attribute {
         Self(value.int(20, kind))
     }
 
-    /// In a function: the value of the calling node's attribute.
+    /// Refers, in a function, to the value of the calling node's attribute.
     pub fn reference(kind: i64, name: &str) -> Self {
         Self::of(kind, Message::default().bytes(21, name))
     }
@@ -237,7 +238,7 @@ impl From<&[&str]> for Attribute {
     }
 }
 
-/// `FunctionProto`: an operator that the model brings along.
+/// `FunctionProto`: an operator that the model defines.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Function(Message);
@@ -248,7 +249,7 @@ impl Function {
         Self(message.message(9, &import("", OPSET)))
     }
 
-    /// Imports the operators of another domain, or of its own.
+    /// Imports the operators of another domain, or of the function's own.
     pub fn import(self, domain: &str, version: i64) -> Self {
         Self(self.0.message(9, &import(domain, version)))
     }
@@ -261,7 +262,7 @@ impl Function {
         Self(self.0.bytes(5, name))
     }
 
-    /// An attribute that callers may give.
+    /// Declares an attribute that callers may set.
     pub fn attribute(self, name: &str) -> Self {
         Self(self.0.bytes(6, name))
     }
@@ -308,19 +309,19 @@ impl Tensor {
         Self(values.iter().fold(Self::empty(name, element::STRING, dims).0, add))
     }
 
-    /// Integers in the field of their type rather than as bytes.
+    /// Integers in the field of their type instead of raw bytes.
     pub fn typed_ints(name: &str, dims: &[i64], values: &[i64]) -> Self {
         let message = Self::empty(name, element::INT64, dims).0;
         Self(message.ints(7, values.iter().copied()))
     }
 
-    /// Floats in the field of their type rather than as bytes.
+    /// Floats in the field of their type instead of raw bytes.
     pub fn typed_floats(name: &str, dims: &[i64], values: &[f32]) -> Self {
         let message = Self::empty(name, element::FLOAT, dims).0;
         Self(message.floats(4, values.iter().copied()))
     }
 
-    /// A float tensor whose data lies in another file, as `entries` say: `location`, `offset`,
+    /// A float tensor with its data in another file. `entries` are `location`, `offset` and
     /// `length`.
     pub fn external(name: &str, dims: &[i64], entries: &[(&str, &str)]) -> Self {
         let mut message = Self::empty(name, element::FLOAT, dims).0.int(14, 1);
@@ -337,8 +338,8 @@ impl Tensor {
 pub struct SparseTensor(Message);
 
 impl SparseTensor {
-    /// The `values` at the `indices` of a tensor of `dims` that is 0 elsewhere. Its name is that of
-    /// the values.
+    /// A tensor of `dims` with `values` at `indices` and 0 elsewhere. Its name is that of the
+    /// values.
     pub fn new(values: Tensor, indices: Tensor, dims: &[i64]) -> Self {
         let message = Message::default().message(1, &values.0).message(2, &indices.0);
         Self(message.ints(3, dims.iter().copied()))
@@ -410,7 +411,7 @@ fn tensor_type(element: i64, dims: impl IntoIterator<Item = Dim>) -> Message {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
     Fixed(i64),
-    /// Open, but the same wherever the symbol stands.
+    /// Open, but the same size wherever the symbol occurs.
     Symbol(String),
     Open,
 }

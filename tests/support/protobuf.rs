@@ -1,29 +1,29 @@
-//! The wire format of Protocol Buffers, as far as writing needs it.
+//! Writes the wire format of Protocol Buffers.
 //!
-//! A message is its fields one after the other, in any order, so building one is appending to it: nothing is checked,
-//! since a test must be able to write what no library would.
+//! A message is a sequence of fields in any order, so the writer only appends. It checks nothing,
+//! because a test must be able to write messages that no library would.
 
-/// A message that is being written.
+/// A message under construction.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// A varint field. Negative numbers take ten bytes, as in the format.
+    /// Appends a varint field. Negative numbers take ten bytes, as the format requires.
     pub fn int(mut self, field: u64, value: i64) -> Self {
         self.varint(field << 3);
         self.varint(value as u64);
         self
     }
 
-    /// A field of four bytes.
+    /// Appends a field of four bytes.
     pub fn float(mut self, field: u64, value: f32) -> Self {
         self.varint(field << 3 | 5);
         self.0.extend(value.to_le_bytes());
         self
     }
 
-    /// Text, bytes, or packed numbers.
+    /// Appends a field of text, bytes, or packed numbers.
     pub fn bytes(mut self, field: u64, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
         self.varint(field << 3 | 2);
@@ -36,7 +36,7 @@ impl Message {
         self.bytes(field, &value.0)
     }
 
-    /// A repeated field of integers, packed.
+    /// Appends a packed repeated field of integers.
     pub fn ints(self, field: u64, values: impl IntoIterator<Item = i64>) -> Self {
         let mut packed = Self::default();
         for value in values {
@@ -45,13 +45,13 @@ impl Message {
         self.bytes(field, packed.0)
     }
 
-    /// A repeated field of floats, packed.
+    /// Appends a packed repeated field of floats.
     pub fn floats(self, field: u64, values: impl IntoIterator<Item = f32>) -> Self {
         let packed: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
         self.bytes(field, packed)
     }
 
-    /// Bytes that need not be a field.
+    /// Appends raw bytes, which need not be a field.
     pub fn raw(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.0.extend_from_slice(bytes.as_ref());
         self

@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same in every run: the SplitMix64 generator.
+//! Pseudo-random numbers that are the same in every run: the SplitMix64 generator.
 
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -16,14 +16,14 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
     /// A number from `-limit` up to `limit`.
     pub fn float(&mut self, limit: f32) -> f32 {
-        // The upper 24 bits, as many as a float holds exactly.
+        // The upper 24 bits: a float holds exactly that many.
         ((self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0) * limit
     }
 }

@@ -1,29 +1,29 @@
-//! Whether the first line of a CSV body is a header, decided by the names that requests may use.
+//! Decides whether the first line of a CSV body is a header.
 //!
-//! A first line whose cells are all names of inputs or of the manifest's columns, in any order, is
-//! a header: the columns are then dealt by name. The media type's `header` parameter (RFC 4180) and
-//! the manifest are heard: `absent` makes the first line a record in any case, `present` makes it a
-//! header in any case.
+//! The first line is a header if all its cells are names of inputs or of the manifest's columns, in
+//! any order. The columns are then assigned by name. The media type's `header` parameter (RFC 4180)
+//! and the manifest override this: with `absent` the first line is always a record, with `present`
+//! always a header.
 
 use std::borrow::Cow;
 
-use crate::codec::element::{Kind, with_kind};
-use crate::codec::error::{DecodeError, InputError, excerpt, listed, takes};
-use crate::codec::schema::{Schema, Target};
-use crate::codec::table::{Layout, Named};
+use crate::codec::element::{ElementKind, with_kind};
+use crate::codec::error::{DecodeError, InputError, describe_inputs, excerpt, listed};
+use crate::codec::schema::{NameTarget, Schema};
+use crate::codec::table::{NamedLayout, TableLayout};
 use crate::tensor::DataType;
 
-/// What a first line is.
+/// The role of the first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FirstLine {
     Record,
-    /// A header; `None` where the columns are dealt by position all the same, because they have no
-    /// names of their own.
-    Header(Option<Layout>),
+    /// A header. `None` if the columns of the model have no names, so that they are assigned by
+    /// position anyway.
+    Header(Option<TableLayout>),
 }
 
-/// Decides what the line with these `cells` is. `is_header` is what the request or the manifest
-/// says of it.
+/// Decides the role of the first line, which has these `cells`. `is_header` is the setting of the
+/// request or the manifest.
 pub(super) fn first_line(
     schema: &Schema,
     cells: &[Cow<'_, str>],
@@ -33,11 +33,11 @@ pub(super) fn first_line(
     match is_header {
         Some(false) => Ok(FirstLine::Record),
         None => {
-            // A cell that no line of names has is found soon in most bodies.
+            // In most bodies, the first cell already shows that the line is not a header.
             if !schema.ignores_unknown() && names.first().is_none_or(|name| schema.find(name).is_none()) {
                 return Ok(FirstLine::Record);
             }
-            let named = Layout::by_name(schema, &names);
+            let named = TableLayout::by_name(schema, &names);
             let is_all_names = named.unknown.is_empty() || (schema.ignores_unknown() && named.layout.is_ok());
             if named.known == 0 || named.repeated.is_some() || !is_all_names || is_numbers(schema, &names) {
                 return Ok(FirstLine::Record);
@@ -45,7 +45,7 @@ pub(super) fn first_line(
             by_name(schema, named)
         }
         Some(true) => {
-            let named = Layout::by_name(schema, &names);
+            let named = TableLayout::by_name(schema, &names);
             if named.known == 0 && !schema.has_named_columns(cells.len()) {
                 return Ok(FirstLine::Header(None));
             }
@@ -54,7 +54,7 @@ pub(super) fn first_line(
     }
 }
 
-fn by_name(schema: &Schema, named: Named<'_>) -> Result<FirstLine, DecodeError> {
+fn by_name(schema: &Schema, named: NamedLayout<'_>) -> Result<FirstLine, DecodeError> {
     if let Some(name) = named.repeated {
         let (name, at) = (excerpt(name), " in the header".to_owned());
         return Err(InputError::Duplicate { name, at }.into());
@@ -71,28 +71,27 @@ fn by_name(schema: &Schema, named: Named<'_>) -> Result<FirstLine, DecodeError> 
         Err(missing) => Err(InputError::Missing {
             name: excerpt(&missing),
             at: " in the header".to_owned(),
-            takes: takes(schema.signature()),
+            takes: describe_inputs(schema.signature()),
         }
         .into()),
     }
 }
 
-/// A cell without blanks around it, and without quotes that blanks before them have made part of
-/// the text.
+/// Trims a cell and removes its quotes. Quotes after leading blanks are part of the cell's text.
 fn name_in(cell: &str) -> &str {
     let text = cell.trim();
     let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     quoted.map_or(text, str::trim)
 }
 
-/// Whether the names are numbers, as those of old exporters, and the inputs take them: the line is
-/// a record then.
+/// Whether all names are also valid numbers for their inputs, as some old exporters name inputs.
+/// The line is then a record.
 fn is_numbers(schema: &Schema, names: &[&str]) -> bool {
     names.iter().all(|name| {
         let input = match schema.find(name) {
-            Some(Target::Input(input)) => input,
-            Some(Target::Column(column)) => schema.columns()[column].input,
-            Some(Target::Optional(_)) | None => return true,
+            Some(NameTarget::Input(input)) => input,
+            Some(NameTarget::Column(column)) => schema.columns()[column].input,
+            Some(NameTarget::Optional(_)) | None => return true,
         };
         let data_type = schema.signature().inputs[input].data_type;
         data_type != DataType::String && with_kind!(data_type, K => K::from_cell(name).is_ok())
@@ -102,7 +101,7 @@ fn is_numbers(schema: &Schema, names: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::schema::{Additions, Column};
+    use crate::codec::schema::{SchemaAdditions, TableColumn};
     use crate::codec::testing::{input, signature};
     use crate::tensor::InputSpec;
 
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_holds_names_of_the_model_is_a_header() {
+    fn a_line_of_the_models_names_is_a_header() {
         use DataType::{F32, String as Text};
         use Decided::{ByName, ByPosition, Record};
         let texts = [input("name", Text, &[-1]), input("city", Text, &[-1, 1])];
@@ -167,8 +166,8 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_of_a_manifest_are_names_and_what_is_missing_or_too_much_is_named() {
-        let column = |name: &str, default: Option<&str>| Column {
+    fn a_header_may_name_the_manifests_columns_and_errors_name_missing_and_unknown_ones() {
+        let column = |name: &str, default: Option<&str>| TableColumn {
             name: name.to_owned(),
             aliases: vec![format!("{name}_old")],
             input: 0,
@@ -177,10 +176,10 @@ mod tests {
         let schema = |ignores_unknown| {
             Schema::new(
                 signature(&[input("x", DataType::F32, &[-1, 3])], &[]),
-                Additions {
+                SchemaAdditions {
                     columns: vec![column("a", None), column("b", None), column("c", Some("0"))],
                     ignores_unknown,
-                    ..Additions::default()
+                    ..SchemaAdditions::default()
                 },
             )
         };

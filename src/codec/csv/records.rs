@@ -1,25 +1,25 @@
-//! Splits CSV text into records, as RFC 4180 has them, but for the delimiter.
+//! Splits CSV text into records as RFC 4180 defines them, with a choice of delimiters.
 //!
-//! The body is in memory and becomes numbers at once, so a cell is a window of it; only a quoted
-//! cell with quotes in it is copied. A general CSV reader copies every record, and preparing its
-//! automaton alone takes longer than reading a row of thirty numbers. Lines end in `\n` or `\r\n`,
-//! the last one in nothing if it likes (BT-6), and blank lines are no records. A quote that is not
-//! closed, or is followed by more text, is refused: how to read on would be a guess.
+//! The body is in memory and the cells are parsed at once, so a cell borrows the body. Only a
+//! quoted cell that contains quotes is copied. A general CSV reader copies every record, and
+//! building its automaton alone takes longer than reading a row of thirty numbers. Lines end in
+//! `\n` or `\r\n`; the last line needs no ending (BT-6). Blank lines are skipped. A quote that is
+//! not closed, or that text follows, is an error: reading on would be a guess.
 
 use std::borrow::Cow;
 
-pub(super) struct Records<'a> {
+pub(super) struct CsvRecords<'a> {
     rest: &'a str,
     delimiter: u8,
-    /// Cells of a record that are kept; further ones are only counted.
+    /// Limit on the cells of a record that are returned; more are only counted.
     most: usize,
-    /// Cells of the last record.
+    /// The number of cells in the last record.
     pub width: usize,
-    /// Records so far, for messages.
+    /// The number of records so far, for messages.
     count: usize,
 }
 
-impl<'a> Records<'a> {
+impl<'a> CsvRecords<'a> {
     pub fn new(text: &'a str, delimiter: u8, most: usize) -> Self {
         Self {
             rest: text,
@@ -30,7 +30,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Puts the cells of the next record into `cells`; false when there is none.
+    /// Reads the cells of the next record into `cells`. False at the end of the text.
     pub fn read(&mut self, cells: &mut Vec<Cow<'a, str>>) -> Result<bool, String> {
         cells.clear();
         self.width = 0;
@@ -43,7 +43,7 @@ impl<'a> Records<'a> {
         Ok(true)
     }
 
-    /// Reads one cell; true when the record goes on behind it.
+    /// Reads one cell. True if another cell of the record follows.
     fn read_cell(&mut self, cells: &mut Vec<Cow<'a, str>>) -> Result<bool, String> {
         let cell = match self.rest.strip_prefix('"') {
             Some(quoted) => self.quoted(quoted).ok_or_else(|| self.unclosed(self.width))?,
@@ -55,7 +55,7 @@ impl<'a> Records<'a> {
                     .unwrap_or(bytes.len());
                 let (cell, rest) = self.rest.split_at(end);
                 self.rest = rest;
-                // The last cell of a line has the first half of a `\r\n` at its end.
+                // The last cell of a line may end in the `\r` of a `\r\n`.
                 let is_last = rest.as_bytes().first() != Some(&self.delimiter);
                 Cow::Borrowed(if is_last {
                     cell.strip_suffix('\r').unwrap_or(cell)
@@ -89,7 +89,7 @@ impl<'a> Records<'a> {
         Ok(false)
     }
 
-    /// The cell whose opening quote is passed; `None` when there is no closing one.
+    /// Reads a quoted cell after its opening quote. `None` if the closing quote is missing.
     fn quoted(&mut self, text: &'a str) -> Option<Cow<'a, str>> {
         let mut cell = Cow::Borrowed("");
         let mut rest = text;
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Result<Vec<Vec<String>>, String> {
-        let mut records = Records::new(text, b',', usize::MAX);
+        let mut records = CsvRecords::new(text, b',', usize::MAX);
         let (mut cells, mut all) = (Vec::new(), Vec::new());
         while records.read(&mut cells)? {
             all.push(cells.iter().map(|cell| cell.to_string()).collect());
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_that_cannot_be_understood_are_refused() {
+    fn refuses_unclosed_quotes_and_text_after_a_quote() {
         assert_eq!(
             all("1,2\n3,\"4\n5,6\n").unwrap_err(),
             "row 2 column 2 has no closing quote"
@@ -174,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_quoted_is_read_back(records in prop::collection::vec(prop::collection::vec("[a,\"\r\n é]{0,6}", 1..4), 0..5)) {
+        fn quoted_cells_are_read_back(records in prop::collection::vec(prop::collection::vec("[a,\"\r\n é]{0,6}", 1..4), 0..5)) {
             let quote = |cell: &String| format!("\"{}\"", cell.replace('"', "\"\""));
             let text: String = records.iter().map(|cells| cells.iter().map(quote).collect::<Vec<_>>().join(",") + "\r\n").collect();
             prop_assert_eq!(all(&text).unwrap(), records);

@@ -1,7 +1,7 @@
 use crate::codec::testing::{
     decode_str, identity, input, negotiate, output, pairs, reply, row_plan, signature, strings, tensor, zip_map,
 };
-use crate::codec::{Format, apart, encode};
+use crate::codec::{Format, encode, separate_runs};
 use crate::tensor::{DataType, OutputRows, OutputSpec, Signature, Tensor, Value};
 
 fn inputs(body: &str, signature: &Signature) -> Vec<Tensor> {
@@ -43,7 +43,7 @@ fn rows_are_lines_whatever_their_ending() {
 }
 
 #[test]
-fn columns_are_dealt_to_the_inputs_in_the_models_order() {
+fn columns_are_assigned_to_the_inputs_in_the_models_order() {
     assert_eq!(
         inputs("5,1,2,3,4,\"Doe, J\"\n,5,6.0,7,8e0,\n", &mixed())[1..],
         [
@@ -56,7 +56,7 @@ fn columns_are_dealt_to_the_inputs_in_the_models_order() {
 }
 
 #[test]
-fn one_input_of_unknown_width_takes_what_the_others_leave() {
+fn one_input_of_unknown_width_takes_the_remaining_columns() {
     let open = |dims: &[i64]| {
         signature(
             &[
@@ -98,7 +98,7 @@ fn a_model_without_rows_takes_one_line() {
 }
 
 #[test]
-fn cells_are_what_their_type_can_read() {
+fn cells_are_parsed_by_the_element_type_of_their_input() {
     let row = |body: &str, data_type| inputs(body, &identity(data_type)).remove(0);
     let floats = row("nan,NaN,,inf,-Infinity,1e-5", DataType::F64);
     let floats = floats.as_slice::<f64>().unwrap();
@@ -139,7 +139,7 @@ fn errors_name_the_row_the_column_and_the_input() {
         (
             &pairs(),
             "sepal,petal\n3,4",
-            "input \"x\" at row 1 column 1: \"sepal\" is not a number, float32 is needed; a first line is a header only where it holds the names of the inputs, or with header=present",
+            "input \"x\" at row 1 column 1: \"sepal\" is not a number, float32 is needed; the first line counts as a header only if it holds the names of the inputs, or with the parameter header=present",
         ),
         (
             &pairs(),
@@ -154,7 +154,7 @@ fn errors_name_the_row_the_column_and_the_input() {
         (
             &mixed(),
             "1,1,2,3,4,a\n1,1,,3,4,a",
-            "input \"pixels\" at row 2 column 3: an empty cell given, but int64 has no value for missing; only floats have (NaN)",
+            "input \"pixels\" at row 2 column 3: an empty cell given, but int64 has no missing value; only float types have one (NaN)",
         ),
         (
             &identity(DataType::Bool),
@@ -243,7 +243,7 @@ fn whole(name: &str, shape: &[i64]) -> OutputSpec {
 }
 
 #[test]
-fn outputs_that_a_line_cannot_say_are_refused_before_the_run_where_they_are_known() {
+fn refuses_outputs_that_a_line_cannot_hold_before_the_run_if_their_types_tell() {
     let table: [(&[OutputSpec], Option<&str>); 6] = [
         (&[whole("a", &[])], None),
         (&[whole("a", &[-1])], None),
@@ -268,7 +268,7 @@ fn outputs_that_a_line_cannot_say_are_refused_before_the_run_where_they_are_know
                 assert!(refusal.contains(problem), "{refusal}");
             }
         }
-        // A client that takes anything gets JSON.
+        // A client that accepts anything gets JSON.
         let anything = negotiate(Some("text/csv, */*;q=0.1"), Format::Csv, &row_plan(), &signature);
         let expected = if problem.is_none() { Format::Csv } else { Format::Json };
         assert_eq!(anything, Ok(expected));
@@ -279,32 +279,32 @@ fn outputs_that_a_line_cannot_say_are_refused_before_the_run_where_they_are_know
 fn a_record_that_ran_alone_has_a_line_with_its_list_or_is_refused() {
     let signature = signature(&[input("x", DataType::F32, &[-1, 2])], &[whole("labels", &[-1])]);
     let asked = decode_str("text/csv", "1,2\n3,4\n5,6\n", &signature).unwrap().reply;
-    assert_eq!(apart(Format::Csv, &asked, &signature, None), Some(3));
+    assert_eq!(separate_runs(Format::Csv, &asked, &signature, None), Some(3));
     let run = |shape: &[usize]| vec![Value::Tensor(tensor(shape, &vec![1f32; shape.iter().product()]))];
     let written = |runs: &[Vec<Value>]| encode(Format::Csv, &asked, "m", &signature, runs);
     let lines = written(&[run(&[2]), run(&[0]), run(&[1])]).unwrap();
-    // BT-7: an empty list is no blank line.
+    // BT-7: an empty list is not a blank line.
     assert_eq!(lines.body, "1.0,1.0\n[]\n1.0\n");
     let refusal = written(&[run(&[2]), run(&[1, 2]), run(&[1])]).unwrap_err();
     assert_eq!(
         refusal.to_string(),
-        "the outputs cannot be given as text/csv: output \"labels\" is a nested list for each record, which a line cannot \
-         say; accept application/jsonlines or application/json"
+        "the outputs cannot be written as text/csv: output \"labels\" is a nested list for each record, which a CSV line \
+         cannot hold; accept application/jsonlines or application/json"
     );
 }
 
 #[test]
-fn another_number_of_entries_than_records_is_never_dealt_out() {
+fn an_output_whose_entries_do_not_match_the_records_is_never_split() {
     let signature = pairs();
     let asked = decode_str("text/csv", "1,2\n3,4\n", &signature).unwrap().reply;
     let three = [Value::Tensor(tensor(&[3, 2], &[1f32; 6]))];
-    assert_eq!(apart(Format::Csv, &asked, &signature, None), None);
-    assert_eq!(apart(Format::Csv, &asked, &signature, Some(&three)), Some(2));
-    assert_eq!(apart(Format::Npy, &asked, &signature, Some(&three)), None);
+    assert_eq!(separate_runs(Format::Csv, &asked, &signature, None), None);
+    assert_eq!(separate_runs(Format::Csv, &asked, &signature, Some(&three)), Some(2));
+    assert_eq!(separate_runs(Format::Npy, &asked, &signature, Some(&three)), None);
 }
 
 #[test]
-fn a_first_line_with_the_names_of_the_inputs_is_no_record() {
+fn a_first_line_with_the_names_of_the_inputs_is_a_header() {
     let texts = signature(
         &[
             input("name", DataType::String, &[-1]),

@@ -2,11 +2,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::codec::testing::{encoded, identity, input, negotiate, pairs, sample, signature, strings, tensor};
-use crate::codec::{DecodeError, Format, Request, Schema, datatype_name};
+use crate::codec::{DecodeError, DecodedRequest, Format, Schema, datatype_name};
 use crate::tensor::{DataType, Signature, Value};
 
 /// Reads a request to a model without a manifest.
-fn decode(json_bytes: Option<&str>, body: &Bytes, signature: &Signature) -> Result<Request, DecodeError> {
+fn decode(json_bytes: Option<&str>, body: &Bytes, signature: &Signature) -> Result<DecodedRequest, DecodeError> {
     super::decode(json_bytes, body, &Schema::of(signature.clone()))
 }
 
@@ -20,7 +20,7 @@ fn error(json_bytes: Option<&str>, body: &[u8], signature: &Signature) -> String
 }
 
 #[test]
-fn a_header_that_does_not_fit_the_body_is_refused_by_its_name() {
+fn refuses_a_header_that_does_not_fit_the_body_and_names_it() {
     let table = [
         ("", "Inference-Header-Content-Length is \"\", not a number of bytes"),
         ("+2", "Inference-Header-Content-Length is \"+2\", not a number of bytes"),
@@ -50,7 +50,7 @@ fn a_header_that_does_not_fit_the_body_is_refused_by_its_name() {
 }
 
 #[test]
-fn what_is_no_document_of_the_protocol_is_refused() {
+fn refuses_bodies_that_are_not_documents_of_the_protocol() {
     let table: [(&[u8], &str); 8] = [
         (b"", "the body is empty"),
         (b"[[1,2]]", "the JSON must be an object with \"inputs\""),
@@ -74,7 +74,7 @@ fn what_is_no_document_of_the_protocol_is_refused() {
 }
 
 #[test]
-fn binary_data_without_the_header_is_refused_by_what_it_needs() {
+fn refuses_binary_data_without_the_header_and_names_the_header() {
     let body =
         br#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}12345678"#;
     assert_eq!(
@@ -84,7 +84,7 @@ fn binary_data_without_the_header_is_refused_by_what_it_needs() {
 }
 
 #[test]
-fn a_body_is_json_alone_or_json_with_its_tensors_behind_it() {
+fn a_body_is_json_alone_or_json_followed_by_its_tensors() {
     let signature = signature(
         &[input("n", DataType::I32, &[-1]), input("s", DataType::String, &[-1])],
         &[],
@@ -98,7 +98,7 @@ fn a_body_is_json_alone_or_json_with_its_tensors_behind_it() {
     let length = plain.len().to_string();
     for (json_bytes, body) in [
         (None, &plain[..]),
-        // All of the body, which is the same.
+        // The header covers the whole body, which means the same.
         (Some(length.as_str()), &plain[..]),
         (Some(size.as_str()), &binary),
     ] {
@@ -125,7 +125,7 @@ fn samples_of_every_type_come_back_as_they_were_sent() {
             let format = negotiate(None, Format::Json, &plan, &signature).unwrap();
             let reply = encoded(format, &plan, &signature, std::slice::from_ref(&given));
             assert_eq!(reply.json_bytes.is_some(), binary);
-            // What we write is what we read, once the outputs are called inputs.
+            // The decoder reads what the encoder writes, once the outputs are renamed to inputs.
             let (json, tail) = reply.body.split_at(reply.json_bytes.unwrap_or(reply.body.len()));
             let json = std::str::from_utf8(json).unwrap().replace("\"outputs\"", "\"inputs\"");
             let header = reply.json_bytes.map(|_| json.len().to_string());
@@ -138,7 +138,7 @@ fn samples_of_every_type_come_back_as_they_were_sent() {
 
 proptest! {
     #[test]
-    fn any_header_and_body_are_read_or_refused_in_few_words(
+    fn any_header_and_body_are_read_or_refused_with_a_short_message(
         header in prop::option::of("[0-9]{0,3}|\\PC{0,200}"),
         body in prop::collection::vec(any::<u8>(), 0..200),
         valid in any::<bool>(),

@@ -1,4 +1,4 @@
-//! Tables in JSON, as pandas' `to_json` and MLflow's clients write them.
+//! Tables in JSON, in the forms of pandas' `to_json` and MLflow's clients.
 //!
 //! | form | written by |
 //! |---|---|
@@ -6,22 +6,22 @@
 //! | `{"column": {"0": .., "1": ..}, ..}` | `orient="columns"`, pandas' default |
 //! | `{"0": {"column": ..}, ..}` | `orient="index"` |
 //! | `{"schema": .., "data": [{..}, ..]}` | `orient="table"` |
-//! | `{"column": [..], ..}`, `{"column": .., ..}` | people |
+//! | `{"column": [..], ..}`, `{"column": .., ..}` | hand-written requests |
 //!
-//! Lists of objects and of lists (`orient="records"`, `"values"`) are instances and read as such.
+//! Lists of objects and of lists (`orient="records"`, `"values"`) are instances.
 
 use jiter::Peek;
 
 use super::{finish, read_column};
 use crate::codec::error::{DecodeError, excerpt};
-use crate::codec::json_reader::Reader;
-use crate::codec::rows::{Rows, is_binary_string, unknown_input};
-use crate::codec::schema::{Schema, Target};
+use crate::codec::json_reader::JsonReader;
+use crate::codec::rows::{InstanceRows, is_binary_string, unknown_input};
+use crate::codec::schema::{NameTarget, Schema};
 use crate::tensor::{Inputs, Records};
 
-/// Reads a table with the names of its columns apart from its rows.
-pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
-    let malformed = |reader: &Reader<'_>| -> DecodeError {
+/// Reads a table that names its columns separately from its rows.
+pub(super) fn split(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
+    let malformed = |reader: &JsonReader<'_>| -> DecodeError {
         reader
             .malformed("a table must have \"columns\", a list of names, and \"data\", a list of rows")
             .into()
@@ -46,9 +46,10 @@ pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs,
         return Err(malformed(reader));
     }
     let names = names(&mut columns)?;
-    // Columns without names that the model knows, of a model whose columns have none.
+    // False if the model's columns have no names and it knows none of the names in the table. The
+    // columns are then assigned by position.
     let is_named = names.iter().any(|name| schema.find(name).is_some()) || schema.has_named_columns(names.len());
-    let mut rows = Rows::new(schema, data.remaining());
+    let mut rows = InstanceRows::new(schema, data.remaining());
     let mut next = data.enter_array()?;
     let mut row = 0;
     while let Some(first) = next {
@@ -73,7 +74,7 @@ pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs,
         if is_named {
             rows.push_record(names.iter().cloned().zip(cells).collect())?;
         } else {
-            let cells: Vec<Option<Reader<'_>>> = cells.into_iter().map(Some).collect();
+            let cells: Vec<Option<JsonReader<'_>>> = cells.into_iter().map(Some).collect();
             rows.push_list(&cells)?;
         }
         next = data.next_value()?;
@@ -81,9 +82,8 @@ pub(super) fn split(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs,
     finish(rows, schema)
 }
 
-/// A list of names. Numbers, which are pandas' default names, are names as they
-/// are written.
-fn names(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
+/// Reads a list of names. Numbers, pandas' default names, are used as written.
+fn names(reader: &mut JsonReader<'_>) -> Result<Vec<String>, DecodeError> {
     let mut names = Vec::new();
     let mut next = reader.enter_array()?;
     while let Some(first) = next {
@@ -99,16 +99,16 @@ fn names(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
     Ok(names)
 }
 
-/// Reads a document whose members are inputs or columns: one record, or a list or an object of
-/// values for each.
+/// Reads a document whose members are inputs or columns. The document is one record, or each member
+/// is a list or an object of values.
 pub(super) fn by_name(
-    mut start: Reader<'_>,
-    members: &[(String, Reader<'_>)],
+    mut start: JsonReader<'_>,
+    members: &[(String, JsonReader<'_>)],
     schema: &Schema,
 ) -> Result<(Inputs, usize), DecodeError> {
     let (mut lists, mut objects, mut has_columns, mut optional) = (0, 0, false, 0);
     for (name, value) in members {
-        if let Some(Target::Optional(_)) = schema.find(name) {
+        if let Some(NameTarget::Optional(_)) = schema.find(name) {
             optional += 1;
             continue;
         }
@@ -118,15 +118,15 @@ pub(super) fn by_name(
             Peek::Object if !is_binary_string(value, schema)? => objects += 1,
             _ => {}
         }
-        has_columns |= matches!(schema.find(name), Some(Target::Column(_)));
+        has_columns |= matches!(schema.find(name), Some(NameTarget::Column(_)));
     }
     if objects == members.len() || (lists == members.len() && has_columns) {
         return by_column(members, schema);
     }
     if lists + optional == members.len() {
-        let mut tensors = schema.places();
+        let mut tensors = schema.empty_slots();
         for (name, value) in members {
-            match schema.find_place(name) {
+            match schema.find_slot(name) {
                 Some(index) => read_column(&mut value.clone(), schema, index, &mut tensors)?,
                 None if schema.ignores_unknown() => {}
                 None => return Err(unknown_input(schema.signature(), name, String::new()).into()),
@@ -139,13 +139,13 @@ pub(super) fn by_name(
         };
         return Ok((inputs, count));
     }
-    let mut rows = Rows::new(schema, start.remaining());
+    let mut rows = InstanceRows::new(schema, start.remaining());
     rows.read(&mut start, Peek::Object)?;
     finish(rows, schema)
 }
 
-/// Reads an object of columns in the place of an object of inputs.
-pub(super) fn columns_of_inputs(reader: &mut Reader<'_>, schema: &Schema) -> Result<Inputs, DecodeError> {
+/// Reads an object of columns that is in the place of an object of inputs.
+pub(super) fn columns_of_inputs(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<Inputs, DecodeError> {
     let start = reader.clone();
     let mut members = Vec::new();
     let mut key = reader.enter_object()?;
@@ -157,8 +157,8 @@ pub(super) fn columns_of_inputs(reader: &mut Reader<'_>, schema: &Schema) -> Res
     Ok(by_name(start, &members, schema)?.0)
 }
 
-/// Reads columns, each a list of values or an object of values by the rows' labels.
-fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
+/// Reads columns, each of which is a list of values or an object of values by row label.
+fn by_column(members: &[(String, JsonReader<'_>)], schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let mut columns = Vec::with_capacity(members.len());
     let mut labels: Option<Vec<String>> = None;
     for (name, value) in members {
@@ -183,7 +183,10 @@ fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Input
             None => labels = Some(own),
             Some(first) if *first == own => {}
             Some(_) => {
-                let problem = format!("column {} has other rows than the columns before it", excerpt(name));
+                let problem = format!(
+                    "column {} does not have the same rows as the columns before it",
+                    excerpt(name)
+                );
                 return Err(reader.malformed(problem).into());
             }
         }
@@ -191,7 +194,7 @@ fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Input
     }
     let count = labels.map_or(0, |labels| labels.len());
     let most = members.first().map_or(0, |(_, reader)| reader.remaining());
-    let mut rows = Rows::new(schema, most);
+    let mut rows = InstanceRows::new(schema, most);
     for row in 0..count {
         rows.push_record(
             columns
@@ -203,15 +206,15 @@ fn by_column(members: &[(String, Reader<'_>)], schema: &Schema) -> Result<(Input
     finish(rows, schema)
 }
 
-/// Reads a document whose members are records by their labels, if that is what it is.
+/// Reads a document whose members are records by label. `None` if the document has another form.
 pub(super) fn by_index(
-    members: &[(String, Reader<'_>)],
+    members: &[(String, JsonReader<'_>)],
     schema: &Schema,
 ) -> Result<Option<(Inputs, usize)>, DecodeError> {
     let Some((_, first)) = members.first() else {
         return Ok(None);
     };
-    let mut rows = Rows::new(schema, first.remaining());
+    let mut rows = InstanceRows::new(schema, first.remaining());
     for (position, (_, value)) in members.iter().enumerate() {
         let mut reader = value.clone();
         if reader.peek()? != Peek::Object {
@@ -227,8 +230,8 @@ pub(super) fn by_index(
     finish(rows, schema).map(Some)
 }
 
-/// The columns of a table's schema that are the rows' labels.
-pub(super) fn primary_key(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
+/// Reads the columns that hold the row labels from the schema of a table.
+pub(super) fn primary_key(reader: &mut JsonReader<'_>) -> Result<Vec<String>, DecodeError> {
     if reader.peek()? != Peek::Object {
         return Ok(Vec::new());
     }
@@ -245,21 +248,21 @@ pub(super) fn primary_key(reader: &mut Reader<'_>) -> Result<Vec<String>, Decode
     Ok(labels)
 }
 
-/// Reads records, passing over these members of each.
+/// Reads records without the members in `skipped`.
 pub(super) fn records_without(
-    reader: &mut Reader<'_>,
-    passed_over: &[String],
+    reader: &mut JsonReader<'_>,
+    skipped: &[String],
     schema: &Schema,
 ) -> Result<(Inputs, usize), DecodeError> {
-    let malformed = |reader: &Reader<'_>| -> DecodeError {
+    let malformed = |reader: &JsonReader<'_>| -> DecodeError {
         reader
-            .malformed("\"data\" must be a list of records beside \"schema\"")
+            .malformed("\"data\" must be a list of records if the document has a \"schema\"")
             .into()
     };
     if reader.peek()? != Peek::Array {
         return Err(malformed(reader));
     }
-    let mut rows = Rows::new(schema, reader.remaining());
+    let mut rows = InstanceRows::new(schema, reader.remaining());
     let mut next = reader.enter_array()?;
     while let Some(first) = next {
         if first != Peek::Object {
@@ -270,7 +273,7 @@ pub(super) fn records_without(
         while let Some(name) = key {
             let name = name.to_owned();
             let value = reader.postpone()?;
-            if schema.find(&name).is_some() || !passed_over.contains(&name) {
+            if schema.find(&name).is_some() || !skipped.contains(&name) {
                 members.push((name, value));
             }
             key = reader.next_key()?;

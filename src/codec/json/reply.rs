@@ -1,26 +1,25 @@
-//! Replies as requests: what one container of a pipeline answers, the next one reads.
+//! Responses as requests: a container of a pipeline reads the response of the container before it.
 //!
-//! A reply names the outputs of another model. Those that this model has as inputs are read, the
-//! others are passed over; when no name is known, there is only one output and one input to give,
-//! that is it.
+//! A response names the outputs of another model. The decoder reads those that are inputs of this
+//! model and skips the others. If no name is known, a single output becomes the only input.
 
 use jiter::Peek;
 
 use super::{finish, instances, starts_with_object};
 use crate::codec::error::DecodeError;
-use crate::codec::fit::Form;
-use crate::codec::json_reader::Reader;
-use crate::codec::rows::Rows;
+use crate::codec::fit::ShapeForm;
+use crate::codec::json_reader::JsonReader;
+use crate::codec::rows::InstanceRows;
 use crate::codec::schema::Schema;
 use crate::tensor::Inputs;
 
 /// Reads the value of `predictions`.
-pub(super) fn predictions(reader: &mut Reader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
+pub(super) fn predictions(reader: &mut JsonReader<'_>, schema: &Schema) -> Result<(Inputs, usize), DecodeError> {
     let first = reader.peek()?;
     if !starts_with_object(reader, first, schema)? {
-        return instances(reader, first, schema, Form::Whole);
+        return instances(reader, first, schema, ShapeForm::Whole);
     }
-    let mut rows = Rows::new(schema, reader.remaining());
+    let mut rows = InstanceRows::new(schema, reader.remaining());
     let mut next = reader.enter_array()?;
     while let Some(first) = next {
         if first == Peek::Object {

@@ -81,7 +81,7 @@ fn many_inputs_are_found_by_name_too() {
 }
 
 #[test]
-fn one_row_may_come_without_its_array_of_rows_where_that_is_not_a_row_form() {
+fn one_row_needs_no_array_of_rows_except_in_row_form() {
     let expected = [tensor(&[1, 2], &[1f32, 2.])];
     for body in ["[1, 2]", r#"{"inputs": [1, 2]}"#, r#"{"inputs": {"x": [1, 2]}}"#] {
         assert_eq!(inputs(body, &pairs()), expected, "{body}");
@@ -112,7 +112,7 @@ fn scalars_and_empty_axes_are_shapes_like_any_other() {
 }
 
 #[test]
-fn integers_floats_booleans_and_nulls_are_taken_where_they_have_a_meaning() {
+fn integers_floats_booleans_and_nulls_are_read_if_the_element_type_can_hold_them() {
     let x = inputs(
         r#"[1, 1.0, true, null, NaN, "NaN", "-Infinity", Infinity]"#,
         &identity(DataType::F64),
@@ -157,7 +157,7 @@ fn strings_are_text_or_base64() {
 }
 
 #[test]
-fn errors_name_the_input_the_place_and_what_to_change() {
+fn errors_name_the_input_the_position_and_the_expected_form() {
     let ints = identity(DataType::I64);
     let texts = identity(DataType::String);
     let table: [(&Signature, &str, &str); 32] = [
@@ -170,7 +170,7 @@ fn errors_name_the_input_the_place_and_what_to_change() {
         (
             &ints,
             "[null]",
-            "input \"x\" at [0]: null given, but int64 has no value for missing; only floats have (NaN)",
+            "input \"x\" at [0]: null given, but int64 has no missing value; only float types have one (NaN)",
         ),
         (
             &ints,
@@ -212,27 +212,27 @@ fn errors_name_the_input_the_place_and_what_to_change() {
         (
             &ints,
             "[[1, 2], [3]]",
-            "input \"x\" at [1]: uneven arrays: length 1 where the ones before have length 2",
+            "input \"x\" at [1]: uneven arrays: length 1 where the earlier arrays have length 2",
         ),
         (
             &ints,
             "[[1, 2], 3]",
-            "input \"x\" at [1]: a value where the ones before have arrays",
+            "input \"x\" at [1]: a value where the earlier elements are arrays",
         ),
         (
             &ints,
             "[1, [2]]",
-            "input \"x\" at [1]: an array where the ones before have values",
+            "input \"x\" at [1]: an array where the earlier elements are values",
         ),
         (
             &ints,
             "[[], [1]]",
-            "input \"x\" at [1]: uneven arrays: length 1 where the ones before have length 0",
+            "input \"x\" at [1]: uneven arrays: length 1 where the earlier arrays have length 0",
         ),
         (
             &ints,
             "[[], 1]",
-            "input \"x\" at [1]: a value where the ones before have arrays",
+            "input \"x\" at [1]: a value where the earlier elements are arrays",
         ),
         (
             &pairs(),
@@ -277,7 +277,7 @@ fn errors_name_the_input_the_place_and_what_to_change() {
         (
             &mixed(),
             r#"{"inputs": 1}"#,
-            "\"inputs\" without names cannot say which input it is for; give an object by input name; the model takes \"x\" float32[batch, 2], \"n\" int64[batch, 1], \"s\" string[batch]",
+            "\"inputs\" without names does not name its input; give an object by input name; the model takes \"x\" float32[batch, 2], \"n\" int64[batch, 1], \"s\" string[batch]",
         ),
         (
             &pairs(),
@@ -316,7 +316,7 @@ fn errors_name_the_input_the_place_and_what_to_change() {
 }
 
 #[test]
-fn what_is_not_json_is_refused_wherever_it_stands() {
+fn refuses_invalid_json_anywhere_in_the_body() {
     for body in [
         "[01, 2]",
         "[1., 2]",
@@ -492,7 +492,7 @@ fn strings_that_are_not_text_are_written_as_base64() {
 }
 
 #[test]
-fn a_string_element_is_a_window_of_the_body() {
+fn a_string_element_borrows_the_body() {
     let body = Bytes::from(r#"["a long string without any escapes"]"#);
     let range = body.as_ptr_range();
     let request = decode(JSON, body, &identity(DataType::String)).unwrap();
@@ -502,10 +502,10 @@ fn a_string_element_is_a_window_of_the_body() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// serde_json reads numbers correctly rounded with the feature that this crate does not need,
-    /// so its own writing of a value is taken: what it writes has to come back bit for bit.
+    /// Uses serde_json only as the writer: it rounds parsed numbers correctly only with a feature
+    /// that this crate does not enable. The decoder must read its output back bit for bit.
     #[test]
-    fn numbers_are_what_serde_json_wrote(values in prop::collection::vec((any::<f64>(), any::<i64>(), any::<u64>()), 1..20)) {
+    fn reads_the_numbers_that_serde_json_writes(values in prop::collection::vec((any::<f64>(), any::<i64>(), any::<u64>()), 1..20)) {
         let floats: Vec<f64> = values.iter().map(|v| v.0).filter(|v| v.is_finite()).collect();
         let given = inputs(&serde_json::to_string(&floats).unwrap(), &identity(DataType::F64));
         prop_assert_eq!(given[0].as_slice::<f64>().unwrap(), &floats);
@@ -513,7 +513,7 @@ proptest! {
         let singles: Vec<f32> = floats.iter().map(|v| *v as f32).filter(|v| v.is_finite()).collect();
         let given = inputs(&serde_json::to_string(&singles).unwrap(), &identity(DataType::F32));
         prop_assert_eq!(given[0].as_slice::<f32>().unwrap(), &singles);
-        // Written wide, as Python's json.dumps has it.
+        // Written as float64, as Python's json.dumps does.
         let wide: Vec<f64> = singles.iter().map(|v| f64::from(*v)).collect();
         let given = inputs(&serde_json::to_string(&wide).unwrap(), &identity(DataType::F32));
         prop_assert_eq!(given[0].as_slice::<f32>().unwrap(), &singles);
@@ -527,7 +527,7 @@ proptest! {
     }
 
     #[test]
-    fn replies_are_what_serde_json_reads(values in prop::collection::vec(any::<f32>(), 1..50), text in any::<String>()) {
+    fn serde_json_reads_the_responses(values in prop::collection::vec(any::<f32>(), 1..50), text in any::<String>()) {
         let finite: Vec<f32> = values.into_iter().filter(|v| v.is_finite()).collect();
         let count = finite.len();
         let signature = signature(&[], &[output("f", DataType::F32, &[-1]), output("s", DataType::String, &[-1])]);
@@ -540,10 +540,9 @@ proptest! {
         prop_assert_eq!(document["outputs"]["s"][0].as_str(), Some(text.as_str()));
     }
 
-    /// Whether a text is JSON at all is the same question for us as for serde_json, up to the
-    /// tokens that we add.
+    /// The decoder refuses the same texts as serde_json, except for the added tokens.
     #[test]
-    fn what_serde_json_refuses_is_refused(body in "[\\[\\]{}:,\"a0-9.eE+ -]{0,24}") {
+    fn refuses_what_serde_json_refuses(body in "[\\[\\]{}:,\"a0-9.eE+ -]{0,24}") {
         if serde_json::from_str::<serde::de::IgnoredAny>(&body).is_err() {
             for data_type in [DataType::F64, DataType::I32, DataType::String] {
                 prop_assert!(decode_str(JSON, &body, &identity(data_type)).is_err(), "{}", body);

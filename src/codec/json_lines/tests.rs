@@ -1,7 +1,7 @@
 use crate::codec::testing::{
     decode_str, identity, input, negotiate, output, pairs, reply, row_plan, signature, strings, tensor, zip_map,
 };
-use crate::codec::{Format, apart, encode};
+use crate::codec::{Format, encode, separate_runs};
 use crate::tensor::{DataType, OutputRows, OutputSpec, Signature, Tensor, Value};
 
 const LINES: &str = "application/jsonlines";
@@ -73,7 +73,7 @@ fn errors_name_the_line() {
     let table = [
         (
             "[1, 2]\n[3, 4, 5]",
-            "input \"x\" at line 2: uneven arrays: length 3 where the ones before have length 2",
+            "input \"x\" at line 2: uneven arrays: length 3 where the earlier arrays have length 2",
         ),
         (
             "[1, 2]\n\n[3, \"a\"]",
@@ -81,7 +81,7 @@ fn errors_name_the_line() {
         ),
         (
             "[1, 2]\n3",
-            "input \"x\" at line 2: a value where the ones before have arrays",
+            "input \"x\" at line 2: a value where the earlier elements are arrays",
         ),
         (
             "[1, 2]\n{\"y\": 1}",
@@ -146,14 +146,14 @@ fn several_outputs_are_an_object_per_line() {
         written(&[label(&[1, 2]), p.clone()]),
         "{\"label\":1,\"p\":{\"a\":0.5}}\n{\"label\":2,\"p\":{\"a\":0.25}}\n"
     );
-    // Without records to deal them to, all of them are what one record has.
+    // If the outputs cannot be split, one record has all of them.
     assert_eq!(
         written(&[label(&[1, 2, 3]), p]),
         "{\"label\":[1,2,3],\"p\":[{\"a\":0.5},{\"a\":0.25}]}\n"
     );
 }
 
-/// A detector: another number of boxes for each image, and one name.
+/// A detector: a varying number of boxes for each image, and one name.
 fn detector() -> Signature {
     let boxes = OutputSpec {
         rows: OutputRows::Whole,
@@ -175,7 +175,10 @@ fn records_that_ran_alone_have_a_line_each_with_their_whole_output() {
         ]
     };
     let asked = decode_str(LINES, "[1, 2]\n[3, 4]\n[5, 6]", &detector()).unwrap();
-    assert_eq!(apart(Format::JsonLines, &asked.reply, &detector(), None), Some(3));
+    assert_eq!(
+        separate_runs(Format::JsonLines, &asked.reply, &detector(), None),
+        Some(3)
+    );
     let runs = [run(2, 7), run(0, 8), run(1, 9)];
     let lines = encode(Format::JsonLines, &asked.reply, "m", &detector(), &runs).unwrap();
     assert_eq!(
@@ -189,7 +192,7 @@ fn records_that_ran_alone_have_a_line_each_with_their_whole_output() {
 }
 
 #[test]
-fn records_that_a_model_takes_only_together_are_refused_when_their_outputs_are_not_lines() {
+fn refuses_lines_for_inseparable_records_whose_outputs_cannot_be_split() {
     let signature = |rows| {
         signature(
             &[input("x", DataType::F32, &[3, 2])],
@@ -208,14 +211,17 @@ fn records_that_a_model_takes_only_together_are_refused_when_their_outputs_are_n
         "{refusal}"
     );
     assert_eq!(negotiate(None, Format::JsonLines, &asked, &whole), Ok(Format::Json));
-    // Known by the run only.
+    // Only the run shows that the output cannot be split.
     let unknown = signature(OutputRows::PerRecord);
     let run = |entries: usize| [vec![Value::Tensor(tensor(&[entries], &vec![5i64; entries]))]];
     assert_eq!(
         negotiate(Some(LINES), Format::Json, &asked, &unknown),
         Ok(Format::JsonLines)
     );
-    assert_eq!(apart(Format::JsonLines, &asked, &unknown, Some(&run(2)[0])), None);
+    assert_eq!(
+        separate_runs(Format::JsonLines, &asked, &unknown, Some(&run(2)[0])),
+        None
+    );
     let refusal = encode(Format::JsonLines, &asked, "m", &unknown, &run(2)).unwrap_err();
     assert!(
         refusal.to_string().contains("the 3 records of the request together"),
@@ -225,7 +231,7 @@ fn records_that_a_model_takes_only_together_are_refused_when_their_outputs_are_n
         encode(Format::JsonLines, &asked, "m", &unknown, &run(3)).unwrap().body,
         "5\n5\n5\n"
     );
-    // A whole tensor that counts no records is one.
+    // A whole tensor without a count of records is one record.
     let columns = decode_str("application/json", "{\"inputs\": [[1, 2], [3, 4], [5, 6]]}", &unknown).unwrap();
     let line = encode(Format::JsonLines, &columns.reply, "m", &unknown, &run(2)).unwrap();
     assert_eq!(line.body, "[5,5]\n");

@@ -1,20 +1,22 @@
-//! The header of an NPY file: a Python dictionary with the keys `descr`, `fortran_order` and `shape`.
+//! The header of an NPY file: a Python dictionary with the keys `descr`, `fortran_order` and
+//! `shape`.
 //!
-//! Only what NumPy and its peers write is read, in any order of keys and with any white space: strings in either kind
-//! of quotes without escapes, `True`, `False`, and a tuple of numbers. Whatever else Python would take is refused.
+//! The parser reads only the syntax that NumPy and similar programs write: strings in either kind
+//! of quotes without escapes, `True`, `False`, and a tuple of numbers. Keys may have any order, and
+//! white space is free. All other Python syntax is an error.
 
 use crate::codec::column::MAX_DEPTH;
 use crate::codec::error::excerpt_bytes;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header {
-    /// The type string. For a structured type, the beginning of it, which is enough to refuse it by name.
+pub(super) struct NpyHeader {
+    /// The type string. For a structured type, only its start, which is enough for the error.
     pub descr: String,
     pub fortran_order: bool,
     pub shape: Vec<usize>,
 }
 
-impl Header {
+impl NpyHeader {
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let mut cursor = Cursor { rest: text };
         let (mut descr, mut fortran_order, mut shape) = (None, None, None);
@@ -24,7 +26,7 @@ impl Header {
             cursor.expect(b':')?;
             let repeated = match key.as_str() {
                 "descr" if matches!(cursor.peek(), Some(b'[' | b'(')) => {
-                    // A structured type: nothing after it matters any more.
+                    // A structured type is refused, so the rest does not matter.
                     return Ok(Self {
                         descr: String::from_utf8_lossy(&cursor.rest[..cursor.rest.len().min(80)]).into_owned(),
                         fortran_order: false,
@@ -68,7 +70,7 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    /// The next byte that is not white space.
+    /// Skips white space and returns the next byte.
     fn peek(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_ascii_start();
         self.rest.first().copied()
@@ -138,7 +140,7 @@ impl Cursor<'_> {
             }
             sizes.push(self.size()?);
             if !self.take(b',') {
-                // In Python, parentheses around one number without a comma are no tuple.
+                // In Python, parentheses around one number without a comma are not a tuple.
                 if sizes.len() == 1 {
                     return Err(self.unexpected());
                 }
@@ -166,12 +168,12 @@ mod tests {
     use super::*;
 
     fn shape_of(text: &str) -> Result<Vec<usize>, String> {
-        Header::parse(text.as_bytes()).map(|header| header.shape)
+        NpyHeader::parse(text.as_bytes()).map(|header| header.shape)
     }
 
     #[test]
-    fn a_header_is_read_in_any_order_and_spacing() {
-        let expected = Header {
+    fn reads_a_header_in_any_order_and_spacing() {
+        let expected = NpyHeader {
             descr: "<f8".into(),
             fortran_order: true,
             shape: vec![2, 3],
@@ -181,12 +183,12 @@ mod tests {
             "{\"shape\":(2,3),'fortran_order':True,\"descr\":\"<f8\"}",
             " { 'fortran_order' : True , 'shape' : ( 2L , 3L , ) , 'descr' : '<f8' , } ",
         ] {
-            assert_eq!(Header::parse(text.as_bytes()).as_ref(), Ok(&expected), "{text}");
+            assert_eq!(NpyHeader::parse(text.as_bytes()).as_ref(), Ok(&expected), "{text}");
         }
     }
 
     #[test]
-    fn tuples_are_pythons() {
+    fn parses_tuples_as_python_does() {
         let with = |shape: &str| shape_of(&format!("{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}"));
         assert_eq!(with("()"), Ok(vec![]));
         assert_eq!(with("(7,)"), Ok(vec![7]));
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_three_keys_is_refused() {
+    fn refuses_headers_without_exactly_the_three_keys() {
         let table = [
             (
                 "{'descr': '<f8', 'shape': (1,)}",
@@ -231,10 +233,10 @@ mod tests {
             ("", "ends too early"),
         ];
         for (text, problem) in table {
-            let error = Header::parse(text.as_bytes()).unwrap_err();
+            let error = NpyHeader::parse(text.as_bytes()).unwrap_err();
             assert!(error.contains(problem), "{text}: {error}");
         }
-        let structured = Header::parse(b"{'descr': [('a', '<f4'), ('b', '<i8')], 'fortran_order': False}").unwrap();
+        let structured = NpyHeader::parse(b"{'descr': [('a', '<f4'), ('b', '<i8')], 'fortran_order': False}").unwrap();
         assert!(structured.descr.starts_with("[('a'"));
     }
 }

@@ -7,7 +7,7 @@ use crate::codec::testing::{
 use crate::codec::{DecodeError, Format};
 use crate::tensor::{DataType, Signature, Tensor, Value};
 
-/// What `numpy.save` writes.
+/// A file as `numpy.save` writes it.
 fn file(descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Bytes {
     let order = if fortran { "True" } else { "False" };
     versioned(
@@ -57,7 +57,7 @@ fn all_versions_of_the_header_are_read() {
 }
 
 #[test]
-fn the_data_is_borrowed_when_it_is_the_models_type_already() {
+fn the_data_is_borrowed_if_it_already_has_the_models_type() {
     let value = Value::Tensor(tensor(&[2, 2], &[1f32, 2., 3., 4.]));
     let body = encoded(Format::Npy, &row_plan(), &pairs(), &[value]).body;
     let data = body.as_ptr().wrapping_add(body.len() - 16);
@@ -78,9 +78,9 @@ fn numpys_default_types_are_converted() {
     assert_eq!(send(longs, &pairs()).unwrap(), tensor(&[1, 2], &[16_777_216f32, -1.0]));
 }
 
-/// The value 1, saved as every type that NumPy has for it, into every type of a model.
+/// Saves the value 1 as each of NumPy's types, and reads it as each type of a model.
 #[test]
-fn one_is_one_in_every_type_and_byte_order() {
+fn the_value_1_is_converted_from_every_type_and_byte_order_to_every_type() {
     let saved: [(&str, Vec<u8>); 17] = [
         ("<f2", bytes_of(&[f16::ONE])),
         (">f2", vec![0x3c, 0]),
@@ -127,7 +127,7 @@ fn one_is_one_in_every_type_and_byte_order() {
 }
 
 #[test]
-fn what_another_type_cannot_hold_is_refused_with_its_place() {
+fn refuses_values_that_do_not_fit_the_models_type_and_names_their_position() {
     let table: [(&str, Vec<u8>, DataType, &str); 9] = [
         (
             "<f8",
@@ -236,7 +236,7 @@ fn fortran_order_is_transposed() {
 }
 
 #[test]
-fn strings_lose_their_padding_only() {
+fn strings_lose_only_their_padding() {
     let utf32 = |text: &str, big: bool| -> Vec<u8> {
         let units = text.chars().map(u32::from);
         units
@@ -263,7 +263,7 @@ fn strings_lose_their_padding_only() {
 }
 
 #[test]
-fn types_that_are_not_taken_are_refused_by_name() {
+fn refuses_unsupported_numpy_types_and_names_them() {
     let table = [
         (
             "|O",
@@ -294,20 +294,20 @@ fn types_that_are_not_taken_are_refused_by_name() {
 }
 
 #[test]
-fn the_data_has_the_announced_size() {
+fn the_data_must_have_the_size_in_the_header() {
     let any = identity(DataType::F32);
     for (shape, data) in [("(2,)", 7), ("(2,)", 9), ("(2,)", 0), ("()", 0), ("(0,)", 1)] {
         let error = error(file("<f4", false, shape, &vec![0; data]), &any);
         assert!(
-            error.ends_with(&format!("is announced, but {data} bytes of data follow")),
+            error.ends_with(&format!(", but {data} bytes of data follow")),
             "{error}"
         );
     }
     let enormous = error(file("<f8", false, "(1152921504606846976, 2)", &[0; 8]), &any);
     assert_eq!(
         enormous,
-        "the body is not a valid application/x-npy request: an array of \"<f8\" and shape [1152921504606846976, 2] is \
-         announced, but 8 bytes of data follow"
+        "the body is not a valid application/x-npy request: the header declares an array of \"<f8\" and shape \
+         [1152921504606846976, 2], but 8 bytes of data follow"
     );
     let empty = error(file("<f4", false, "(1152921504606846976, 0)", &[]), &any);
     assert_eq!(
@@ -322,7 +322,7 @@ fn the_data_has_the_announced_size() {
 }
 
 #[test]
-fn what_is_no_npy_file_is_refused() {
+fn refuses_bodies_that_are_not_npy_files() {
     let any = identity(DataType::F32);
     for body in [&b"[1, 2]"[..], b"\x93NUMPZ\x01\0", b"PK\x03\x04"] {
         assert!(error(Bytes::from_static(body), &any).ends_with("it does not begin with \\x93NUMPY"));
@@ -346,12 +346,12 @@ fn an_array_is_for_a_model_with_one_input() {
     );
     assert_eq!(
         error(file("<f4", false, "(1,)", &[0; 4]), &two),
-        "an NPY array cannot say which input it is for; send application/x-npz or application/json with the inputs by name; the model takes \"a\" float32[batch], \"b\" int64[batch, 3]"
+        "an NPY array does not name its input; send application/x-npz or application/json with the inputs by name; the model takes \"a\" float32[batch], \"b\" int64[batch, 3]"
     );
 }
 
 #[test]
-fn the_file_is_what_numpy_writes() {
+fn writes_the_same_file_as_numpy() {
     let body = encoded(
         Format::Npy,
         &row_plan(),
@@ -411,7 +411,7 @@ fn samples_of_every_type_survive_a_file() {
 }
 
 #[test]
-fn strings_are_not_padded_beyond_reason() {
+fn refuses_to_pad_strings_beyond_the_limit() {
     let long = Bytes::from(vec![b'a'; 1 << 20]);
     let mut items = vec![Bytes::from_static(b"b"); 99];
     items.push(long);
@@ -424,18 +424,18 @@ fn strings_are_not_padded_beyond_reason() {
     );
     assert_eq!(
         error.to_string(),
-        "the outputs cannot be given as application/x-npy: the strings of output \"x\" are too uneven in length; accept \
+        "the outputs cannot be written as application/x-npy: the strings of output \"x\" are too uneven in length; accept \
          application/json"
     );
 }
 
 #[test]
-fn a_file_holds_one_output_the_first_or_the_one_that_is_named() {
+fn a_file_holds_the_first_output_or_the_one_that_the_request_names() {
     let two = signature(
         &[input("x", DataType::F32, &[-1])],
         &[output("a", DataType::F32, &[-1]), output("b", DataType::I64, &[-1])],
     );
-    // scikit-learn's container answers predictions, which come first.
+    // scikit-learn's container returns the predictions, which come first.
     let chosen = |accept: &str| crate::codec::negotiate(Some(accept), Format::Json, &row_plan(), &two);
     let (format, plan) = chosen("application/x-npy").unwrap();
     assert_eq!((format, plan.outputs()), (Format::Npy, Some(&[0][..])));
@@ -445,7 +445,7 @@ fn a_file_holds_one_output_the_first_or_the_one_that_is_named() {
     assert_eq!((format, plan.outputs()), (Format::Json, Some(&[1][..])));
     assert_eq!(
         chosen("application/x-npy; output=c").unwrap_err().to_string(),
-        "the outputs cannot be given as application/x-npy: the model has no output \"c\"; it gives \"a\" float32[batch], \"b\" \
+        "the outputs cannot be written as application/x-npy: the model has no output \"c\"; it returns \"a\" float32[batch], \"b\" \
          int64[batch]"
     );
     let one = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}],"outputs":[{"name":"b"}]}"#;

@@ -1,4 +1,4 @@
-//! A tensor as an NPY file, version 1.0.
+//! Writes a tensor as an NPY file, version 1.0.
 
 use std::fmt::Write;
 
@@ -7,14 +7,14 @@ use half::bf16;
 
 use super::{CHARACTER_BYTES, MAGIC};
 use crate::codec::Format;
-use crate::codec::element::Kind;
+use crate::codec::alloc::{self, NoMemory};
+use crate::codec::element::ElementKind;
 use crate::codec::error::{EncodeError, excerpt};
-use crate::codec::room::{self, NoMemory};
 use crate::tensor::{DataType, Tensor};
 
-/// NumPy aligns the data of a file to this.
+/// NumPy aligns the data in a file to this number of bytes.
 const ALIGNMENT: usize = 64;
-/// Most bytes that padding strings to the longest may make of them.
+/// Limit on the bytes of strings after padding them to the longest.
 const MAX_PADDED_BYTES: usize = 64 << 20;
 
 pub(in crate::codec) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, EncodeError> {
@@ -28,7 +28,7 @@ pub(in crate::codec) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, E
     let written = match tensor.data_type() {
         DataType::F16 => fixed("<f2", bytes)?,
         DataType::Bf16 => {
-            let items = <bf16 as Kind>::items(tensor);
+            let items = <bf16 as ElementKind>::items(tensor);
             file("<f4", tensor.shape(), items.len() * 4, |out| {
                 items
                     .iter()
@@ -63,7 +63,7 @@ pub(in crate::codec) fn encode(name: &str, tensor: &Tensor) -> Result<Vec<u8>, E
     })
 }
 
-/// `None` when the header would be longer than version 1.0 can say.
+/// Writes a file. `None` if the header is too long for version 1.0.
 fn file(
     descr: &str,
     shape: &[usize],
@@ -80,7 +80,7 @@ fn file(
     let Ok(length) = u16::try_from(total - prefix) else {
         return Ok(None);
     };
-    let mut out = room::for_all(data_bytes.saturating_add(total))?;
+    let mut out = alloc::with_capacity(data_bytes.saturating_add(total))?;
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&[1, 0]);
     out.extend_from_slice(&length.to_le_bytes());
@@ -91,9 +91,10 @@ fn file(
     Ok(Some(out))
 }
 
-/// Strings, padded to the longest: as characters, or as bytes when they are not all text.
+/// Writes strings, padded to the longest: as characters, or as bytes if one is not UTF-8. `None` if
+/// the padding exceeds the limit.
 fn strings(tensor: &Tensor) -> Result<Option<Vec<u8>>, NoMemory> {
-    let items = <String as Kind>::items(tensor);
+    let items = <String as ElementKind>::items(tensor);
     let texts: Option<Vec<&str>> = items.iter().map(|item| std::str::from_utf8(item).ok()).collect();
     let (letter, length, unit) = match &texts {
         Some(texts) => (
@@ -103,7 +104,7 @@ fn strings(tensor: &Tensor) -> Result<Option<Vec<u8>>, NoMemory> {
         ),
         None => ('S', items.iter().map(Bytes::len).max(), 1),
     };
-    // NumPy has no strings of no length.
+    // NumPy has no strings of length 0.
     let length = length.unwrap_or(1).max(1);
     let width = length.saturating_mul(unit);
     let total = width.saturating_mul(items.len());

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::{MAX_MEMBERS, weight};
+use super::{MAX_MEMBERS, decoded_bytes};
 use crate::codec::testing::{decode, encoded, input, output, pairs, row_plan, signature, tensor};
 use crate::codec::{DecodeError, Format, Schema, npy};
 use crate::tensor::{DataType, Signature, Tensor, Value};
@@ -25,7 +25,7 @@ fn matrix() -> Tensor {
     tensor(&[3, 2], &[1.5f32, 0., 0., -2.5, 0., 3.])
 }
 
-/// An archive of members under these names.
+/// An archive of members with these names.
 fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in members {
@@ -40,7 +40,7 @@ fn array(tensor: &Tensor) -> Vec<u8> {
     npy::encode("a", tensor).unwrap()
 }
 
-/// A sparse matrix as SciPy writes it, with these places and as many ones.
+/// A sparse matrix as SciPy writes it, with the value 1 at each of these positions.
 fn csr(shape: [i64; 2], starts: &[i64], columns: &[i64]) -> Vec<u8> {
     let ones = vec![1f32; columns.len()];
     let format = Tensor::from_strings(vec![], vec![Bytes::from_static(b"csr")]).unwrap();
@@ -54,7 +54,7 @@ fn csr(shape: [i64; 2], starts: &[i64], columns: &[i64]) -> Vec<u8> {
 }
 
 #[test]
-fn archives_of_numpy_and_scipy_are_read() {
+fn reads_archives_of_numpy_and_scipy() {
     let table: [(&str, &[u8]); 8] = [
         ("named", NAMED),
         ("unnamed", include_bytes!("../../../tests/arrays/unnamed.npz")),
@@ -73,7 +73,10 @@ fn archives_of_numpy_and_scipy_are_read() {
         assert_eq!(send(body, &pairs()).unwrap(), [expected], "{name}");
     }
     let bsr = refusal(include_bytes!("../../../tests/arrays/bsr.npz"));
-    assert!(bsr.contains("format \"bsr\" are not read; send tocsr()"), "{bsr}");
+    assert!(
+        bsr.contains("format \"bsr\" are not supported; convert with tocsr()"),
+        "{bsr}"
+    );
 }
 
 #[test]
@@ -89,7 +92,7 @@ fn arrays_go_to_inputs_by_name() {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn reads_the_archives_that_it_writes() {
     let outputs = [
         output("label", DataType::I64, &[-1]),
         output("p", DataType::F32, &[-1, 2]),
@@ -113,7 +116,7 @@ fn what_is_written_is_read() {
         inputs,
         [tensor(&[2, 2], &[0.25f64, 0.75, 0.5, 0.5]), tensor(&[2], &[1i64, 0])]
     );
-    // One output of another name than the only input.
+    // The name of a single output may differ from that of the only input.
     let only = encoded(Format::Npz, &row_plan(), &pairs(), &values[1..]);
     assert_eq!(
         send(&only.body, &pairs()).unwrap(),
@@ -122,7 +125,7 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn broken_archives_are_refused_by_what_is_wrong() {
+fn refuses_broken_archives_and_names_the_problem() {
     let file = array(&matrix());
     let flipped = |at: usize, to: u8| {
         let mut body = NAMED.to_vec();
@@ -136,15 +139,15 @@ fn broken_archives_are_refused_by_what_is_wrong() {
         twice[at] = b'x';
     }
     let mut short = NAMED.to_vec();
-    // The size before compression that the directory announces.
+    // The uncompressed size in the directory.
     short[entry + 24] += 1;
     let mut encrypted = NAMED.to_vec();
     encrypted[entry + 8] |= 1;
     let table = [
         (NAMED[..NAMED.len() / 2].to_vec(), "not a whole ZIP archive"),
         (b"PK\x03\x04".to_vec(), "not a whole ZIP archive"),
-        (twice, "two members of one name"),
-        (short, "does not have the"),
+        (twice, "two members with the same name"),
+        (short, "does not have the declared"),
         (encrypted, "is encrypted"),
         (flipped(entry + 10, 12), "is compressed by"),
         (flipped(data + 140, 0xff), "cannot be unpacked"),
@@ -161,7 +164,7 @@ fn broken_archives_are_refused_by_what_is_wrong() {
         (csr([3, 2], &[0, 2, 1, 1], &[0]), "in 3 steps"),
         (
             csr([3, 2], &[0, 1, 1, 1], &[2]),
-            "row 0, column 2, outside of its matrix of 3 rows and 2 columns",
+            "row 0, column 2, outside its matrix of 3 rows and 2 columns",
         ),
         (csr([3, 2], &[0, 1, 1, 1], &[-1]), "-1 is out of range"),
         (csr([3, 2], &[0, 2, 2, 2], &[1, 1]), "at row 0, column 1: two values"),
@@ -180,7 +183,7 @@ fn broken_archives_are_refused_by_what_is_wrong() {
 }
 
 #[test]
-fn few_bytes_that_claim_very_many_are_refused_before_memory_is_taken() {
+fn refuses_small_bodies_that_claim_huge_arrays_before_allocating() {
     let wide = signature(&[input("x", DataType::F32, &[-1, -1])], &[]);
     for body in [
         csr([1, 1_000_000_000], &[0, 1], &[7]),
@@ -191,10 +194,10 @@ fn few_bytes_that_claim_very_many_are_refused_before_memory_is_taken() {
         let is_expected = matches!(error, DecodeError::TooLarge { .. } | DecodeError::Malformed { .. });
         assert!(is_expected, "{error}");
         let size = body.len();
-        let weight = crate::codec::weight("application/x-npz", &Bytes::from(body), &Schema::of(wide.clone()));
-        assert_eq!(weight, size);
+        let estimate = crate::codec::decoded_bytes("application/x-npz", &Bytes::from(body), &Schema::of(wide.clone()));
+        assert_eq!(estimate, size);
     }
-    // A bomb: each member is small, all together are not.
+    // A ZIP bomb: each member is small, but the total is not.
     let zeros = vec![0u8; 64 << 20];
     let bomb = archive(&[
         ("a.npy", &zeros),
@@ -212,12 +215,12 @@ fn few_bytes_that_claim_very_many_are_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn a_body_weighs_what_it_becomes() {
+fn the_estimate_covers_the_unpacked_arrays() {
     let schema = Schema::of(pairs());
-    let dense = weight(&Bytes::from_static(COMPRESSED), &schema).unwrap();
+    let dense = decoded_bytes(&Bytes::from_static(COMPRESSED), &schema).unwrap();
     assert_eq!(dense, 128 + 48);
-    let members = weight(&Bytes::from_static(CSR), &Schema::of(signature(&[], &[])));
+    let members = decoded_bytes(&Bytes::from_static(CSR), &Schema::of(signature(&[], &[])));
     assert_eq!(members, None);
-    let sparse = weight(&Bytes::from_static(CSR), &schema).unwrap();
+    let sparse = decoded_bytes(&Bytes::from_static(CSR), &schema).unwrap();
     assert!(sparse > 5 * 128 + 3 * 2 * 4, "{sparse}");
 }

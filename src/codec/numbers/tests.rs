@@ -9,8 +9,8 @@ const PYTHON: NonFinite = NonFinite {
 };
 
 #[test]
-fn integers_are_exact_and_whole_however_they_are_written() {
-    let table: [(&str, Result<i64, Problem>); 24] = [
+fn integers_are_exact_in_every_notation() {
+    let table: [(&str, Result<i64, ValueProblem>); 24] = [
         ("0", Ok(0)),
         ("-0", Ok(0)),
         ("3.0", Ok(3)),
@@ -23,75 +23,85 @@ fn integers_are_exact_and_whole_however_they_are_written() {
         ("9223372036854775807", Ok(i64::MAX)),
         ("9223372036854775807.000", Ok(i64::MAX)),
         ("-9223372036854775808", Ok(i64::MIN)),
-        ("9223372036854775808", Err(Problem::OutOfRange)),
-        ("1e19", Err(Problem::OutOfRange)),
-        ("1e400", Err(Problem::OutOfRange)),
-        ("1e99999999999999999999", Err(Problem::OutOfRange)),
-        ("3.5", Err(Problem::NotWhole)),
-        ("1e-1", Err(Problem::NotWhole)),
-        ("1e-99999999999999999999", Err(Problem::NotWhole)),
+        ("9223372036854775808", Err(ValueProblem::OutOfRange)),
+        ("1e19", Err(ValueProblem::OutOfRange)),
+        ("1e400", Err(ValueProblem::OutOfRange)),
+        ("1e99999999999999999999", Err(ValueProblem::OutOfRange)),
+        ("3.5", Err(ValueProblem::NotWhole)),
+        ("1e-1", Err(ValueProblem::NotWhole)),
+        ("1e-99999999999999999999", Err(ValueProblem::NotWhole)),
         (
             "0.12345678901234567890123456789012345678901234567890",
-            Err(Problem::NotWhole),
+            Err(ValueProblem::NotWhole),
         ),
-        ("", Err(Problem::NotANumber)),
-        (".", Err(Problem::NotANumber)),
-        ("1e", Err(Problem::NotANumber)),
-        ("0x10", Err(Problem::NotANumber)),
+        ("", Err(ValueProblem::NotANumber)),
+        (".", Err(ValueProblem::NotANumber)),
+        ("1e", Err(ValueProblem::NotANumber)),
+        ("0x10", Err(ValueProblem::NotANumber)),
     ];
     for (text, expected) in table {
         assert_eq!(i64::parse(text), expected, "{text:?}");
     }
     assert_eq!(u64::parse("18446744073709551615"), Ok(u64::MAX));
     assert_eq!(u64::parse("1.8446744073709551615e19"), Ok(u64::MAX));
-    assert_eq!(u64::parse("18446744073709551616"), Err(Problem::OutOfRange));
+    assert_eq!(u64::parse("18446744073709551616"), Err(ValueProblem::OutOfRange));
     assert_eq!(u8::parse("-0"), Ok(0));
-    assert_eq!(u8::parse("-1"), Err(Problem::OutOfRange));
-    assert_eq!(i8::parse("128"), Err(Problem::OutOfRange));
+    assert_eq!(u8::parse("-1"), Err(ValueProblem::OutOfRange));
+    assert_eq!(i8::parse("128"), Err(ValueProblem::OutOfRange));
 }
 
 #[test]
-fn a_long_run_of_digits_is_judged_by_its_value() {
+fn a_long_number_is_checked_by_its_value_not_its_length() {
     let zeros = "0".repeat(4000);
     assert_eq!(i32::parse(&format!("{zeros}7.{zeros}")), Ok(7));
     assert_eq!(i32::parse(&format!("7{zeros}e-4000")), Ok(7));
-    assert_eq!(i32::parse(&format!("7{zeros}")), Err(Problem::OutOfRange));
-    assert_eq!(i32::parse(&format!("7.{zeros}1")), Err(Problem::NotWhole));
+    assert_eq!(i32::parse(&format!("7{zeros}")), Err(ValueProblem::OutOfRange));
+    assert_eq!(i32::parse(&format!("7.{zeros}1")), Err(ValueProblem::NotWhole));
 }
 
 #[test]
-fn floats_round_once_and_refuse_to_become_infinite() {
-    // Halfway between two float32 values in decimal, just above it in the digits that float64 drops.
+fn floats_round_once_and_do_not_overflow_to_infinity() {
+    // The first is just below the midpoint of two float32 values, the second just above. They
+    // differ only in digits that float64 drops.
     assert_eq!(f32::parse("1.00000017881393432617187499"), Ok(1.000_000_1));
     assert_eq!(f32::parse("1.00000017881393432617187501"), Ok(1.000_000_2));
     assert_eq!(f32::parse("3.4028235e38"), Ok(f32::MAX));
-    assert_eq!(f32::parse("3.5e38"), Err(Problem::OutOfRange));
-    assert_eq!(f64::parse("1e400"), Err(Problem::OutOfRange));
-    assert_eq!(f64::parse("-1e999"), Err(Problem::OutOfRange));
+    assert_eq!(f32::parse("3.5e38"), Err(ValueProblem::OutOfRange));
+    assert_eq!(f64::parse("1e400"), Err(ValueProblem::OutOfRange));
+    assert_eq!(f64::parse("-1e999"), Err(ValueProblem::OutOfRange));
     assert_eq!(f64::parse("1e-400"), Ok(0.0));
     assert_eq!(f16::parse("65504"), Ok(f16::MAX));
-    assert_eq!(f16::parse("65520"), Err(Problem::OutOfRange));
+    assert_eq!(f16::parse("65520"), Err(ValueProblem::OutOfRange));
     assert_eq!(bf16::parse("3.3895314e38"), Ok(bf16::MAX));
     assert_eq!(f32::parse("-Infinity"), Ok(f32::NEG_INFINITY));
     assert!(f64::parse("NaN").unwrap().is_nan());
-    assert_eq!(f64::parse("one"), Err(Problem::NotANumber));
+    assert_eq!(f64::parse("one"), Err(ValueProblem::NotANumber));
 }
 
 #[test]
-fn numbers_of_other_types_are_taken_when_they_fit() {
-    assert_eq!(f32::from_number(Number::Float(0.1)), Ok(0.1));
-    assert_eq!(f32::from_number(Number::Float(1e300)), Err(Problem::OutOfRange));
-    assert_eq!(f32::from_number(Number::Float(f64::INFINITY)), Ok(f32::INFINITY));
-    assert_eq!(i32::from_number(Number::Float(-7.0)), Ok(-7));
-    assert_eq!(i32::from_number(Number::Float(7.5)), Err(Problem::NotWhole));
-    assert_eq!(i32::from_number(Number::Float(f64::NAN)), Err(Problem::NotWhole));
-    assert_eq!(u64::from_number(Number::Float(2f64.powi(63))), Ok(1 << 63));
-    assert_eq!(u64::from_number(Number::Float(2f64.powi(64))), Err(Problem::OutOfRange));
-    assert_eq!(i64::from_number(Number::Float(-(2f64.powi(63)))), Ok(i64::MIN));
-    assert_eq!(i64::from_number(Number::Float(1e300)), Err(Problem::OutOfRange));
-    assert_eq!(i64::from_number(Number::Uint(u64::MAX)), Err(Problem::OutOfRange));
-    assert_eq!(u8::from_number(Number::Int(-1)), Err(Problem::OutOfRange));
-    assert_eq!(f16::from_number(Number::Int(70_000)), Err(Problem::OutOfRange));
+fn numbers_of_other_types_are_converted_if_they_fit() {
+    assert_eq!(f32::from_number(AnyNumber::Float(0.1)), Ok(0.1));
+    assert_eq!(f32::from_number(AnyNumber::Float(1e300)), Err(ValueProblem::OutOfRange));
+    assert_eq!(f32::from_number(AnyNumber::Float(f64::INFINITY)), Ok(f32::INFINITY));
+    assert_eq!(i32::from_number(AnyNumber::Float(-7.0)), Ok(-7));
+    assert_eq!(i32::from_number(AnyNumber::Float(7.5)), Err(ValueProblem::NotWhole));
+    assert_eq!(
+        i32::from_number(AnyNumber::Float(f64::NAN)),
+        Err(ValueProblem::NotWhole)
+    );
+    assert_eq!(u64::from_number(AnyNumber::Float(2f64.powi(63))), Ok(1 << 63));
+    assert_eq!(
+        u64::from_number(AnyNumber::Float(2f64.powi(64))),
+        Err(ValueProblem::OutOfRange)
+    );
+    assert_eq!(i64::from_number(AnyNumber::Float(-(2f64.powi(63)))), Ok(i64::MIN));
+    assert_eq!(i64::from_number(AnyNumber::Float(1e300)), Err(ValueProblem::OutOfRange));
+    assert_eq!(
+        i64::from_number(AnyNumber::Uint(u64::MAX)),
+        Err(ValueProblem::OutOfRange)
+    );
+    assert_eq!(u8::from_number(AnyNumber::Int(-1)), Err(ValueProblem::OutOfRange));
+    assert_eq!(f16::from_number(AnyNumber::Int(70_000)), Err(ValueProblem::OutOfRange));
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! Whole numbers however they are written, by exact decimal arithmetic: a detour by floats would lose the low digits.
+//! Parses whole numbers in any notation with exact decimal arithmetic. Float arithmetic would lose
+//! the low digits.
 
 use super::Problem;
 
-/// The value of a decimal number that is whole however it is written (`3`, `3.0`, `1e3`, `2500e-2`). Exact: 128 bits
-/// hold more than any element type, and the digits beyond them are only asked whether they are zero.
+/// Parses a decimal number whose value is whole, in any notation (`3`, `3.0`, `1e3`, `2500e-2`).
+/// The result is exact: 128 bits hold more than any element type, and digits beyond them need only
+/// a check for zero.
 #[cold]
-pub(super) fn whole(text: &str) -> Result<i128, Problem> {
+pub(super) fn whole(text: &str) -> Result<i128, ValueProblem> {
     let (negative, unsigned) = match text.as_bytes() {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
@@ -22,10 +24,10 @@ pub(super) fn whole(text: &str) -> Result<i128, Problem> {
         None => (mantissa, &[][..]),
     };
     if integer.is_empty() && fraction.is_empty() {
-        return Err(Problem::NotANumber);
+        return Err(ValueProblem::NotANumber);
     }
 
-    // The value is `digits * 10^scale`, where `digits` ends at the last digit that is not zero.
+    // The value is `digits * 10^scale`; `digits` ends at the last digit that is not zero.
     let mut digits = Some(0i128);
     let mut zeros = 0u32;
     for &b in integer.iter().chain(fraction) {
@@ -37,7 +39,7 @@ pub(super) fn whole(text: &str) -> Result<i128, Problem> {
                     .and_then(|d| d.checked_add(i128::from(b - b'0')));
                 zeros = 0;
             }
-            _ => return Err(Problem::NotANumber),
+            _ => return Err(ValueProblem::NotANumber),
         }
     }
     if digits == Some(0) {
@@ -45,14 +47,14 @@ pub(super) fn whole(text: &str) -> Result<i128, Problem> {
     }
     let scale = exponent - fraction.len() as i64 + i64::from(zeros);
     if scale < 0 {
-        return Err(Problem::NotWhole);
+        return Err(ValueProblem::NotWhole);
     }
     let scale = u32::try_from(scale).unwrap_or(u32::MAX);
-    let magnitude = digits.and_then(|d| shift(d, scale)).ok_or(Problem::OutOfRange)?;
+    let magnitude = digits.and_then(|d| shift(d, scale)).ok_or(ValueProblem::OutOfRange)?;
     Ok(if negative { -magnitude } else { magnitude })
 }
 
-/// `value * 10^places`, unless that is too large.
+/// Computes `value * 10^places`. `None` on overflow.
 fn shift(value: i128, places: u32) -> Option<i128> {
     if value == 0 {
         return Some(0);
@@ -60,8 +62,8 @@ fn shift(value: i128, places: u32) -> Option<i128> {
     10i128.checked_pow(places).and_then(|power| value.checked_mul(power))
 }
 
-/// An exponent, held at a magnitude that no number of digits can make up for.
-fn parse_exponent(text: &[u8]) -> Result<i64, Problem> {
+/// Parses an exponent. Its magnitude is capped at a value that no number of digits can offset.
+fn parse_exponent(text: &[u8]) -> Result<i64, ValueProblem> {
     const LIMIT: i64 = i64::MAX / 4;
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -69,12 +71,12 @@ fn parse_exponent(text: &[u8]) -> Result<i64, Problem> {
         rest => (false, rest),
     };
     if digits.is_empty() {
-        return Err(Problem::NotANumber);
+        return Err(ValueProblem::NotANumber);
     }
     let mut value = 0i64;
     for &b in digits {
         if !b.is_ascii_digit() {
-            return Err(Problem::NotANumber);
+            return Err(ValueProblem::NotANumber);
         }
         value = value.saturating_mul(10).saturating_add(i64::from(b - b'0')).min(LIMIT);
     }
@@ -95,7 +97,7 @@ mod tests {
                 let power = 10i128.pow(-exponent as u32);
                 value / power
             };
-            let expected = if scaled % 10i128.pow(8) == 0 { Ok(scaled / 10i128.pow(8)) } else { Err(Problem::NotWhole) };
+            let expected = if scaled % 10i128.pow(8) == 0 { Ok(scaled / 10i128.pow(8)) } else { Err(ValueProblem::NotWhole) };
             prop_assert_eq!(whole(&format!("{digits}e{exponent}")), expected);
         }
     }

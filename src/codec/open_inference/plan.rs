@@ -1,25 +1,25 @@
-//! What a document asks to be answered, and the parameters that say how.
+//! The outputs that a document requests, and the parameters of the protocol.
 
 use jiter::Peek;
 
-use crate::codec::error::{DecodeError, Fault, excerpt, gives};
-use crate::codec::json_reader::Reader;
+use crate::codec::error::{BoxedDecodeError, DecodeError, describe_outputs, excerpt};
+use crate::codec::json_reader::JsonReader;
 use crate::codec::numbers::Numeric;
 use crate::codec::{Dialect, ReplyPlan};
 use crate::tensor::Signature;
 
-/// The keys of the document that say what to reply. They can stand before `inputs`, which tells
-/// whether this is the protocol at all, so they are only read at the end.
+/// The keys of the document that select the response. They may come before `inputs`, which shows
+/// whether the document belongs to this protocol, so they are read at the end.
 #[derive(Default)]
 pub(in crate::codec) struct Envelope<'a> {
-    id: Option<Reader<'a>>,
-    outputs: Option<Reader<'a>>,
-    parameters: Option<Reader<'a>>,
+    id: Option<JsonReader<'a>>,
+    outputs: Option<JsonReader<'a>>,
+    parameters: Option<JsonReader<'a>>,
 }
 
 impl<'a> Envelope<'a> {
-    /// Where to keep the value of a key.
-    pub fn slot(&mut self, key: &str) -> Option<&mut Option<Reader<'a>>> {
+    /// The slot for the value of a key.
+    pub fn slot(&mut self, key: &str) -> Option<&mut Option<JsonReader<'a>>> {
         match key {
             "id" => Some(&mut self.id),
             "outputs" => Some(&mut self.outputs),
@@ -28,12 +28,12 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The value of `outputs`, for a document that is a reply.
-    pub fn take_outputs(&mut self) -> Option<Reader<'a>> {
+    /// Takes the value of `outputs`, for a document that is a response.
+    pub fn take_outputs(&mut self) -> Option<JsonReader<'a>> {
         self.outputs.take()
     }
 
-    /// What the document asks for.
+    /// Reads the plan of the response.
     pub fn plan(self, signature: &Signature) -> Result<ReplyPlan, DecodeError> {
         let id = match set(self.id)? {
             Some(mut reader) => Some(text(&mut reader, "\"id\"")?),
@@ -47,7 +47,7 @@ impl<'a> Envelope<'a> {
             Some(mut reader) => requested_outputs(&mut reader, signature)?,
             None => Vec::new(),
         };
-        // As in Triton, an empty list asks for everything.
+        // As in Triton, an empty list requests all outputs.
         let flags = match requested.as_slice() {
             [] => vec![None; signature.outputs.len()],
             requested => requested.iter().map(|(_, binary)| *binary).collect(),
@@ -63,24 +63,23 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The value of a member, unless it is null: clients write that for members that they have not set.
-fn set(member: Option<Reader<'_>>) -> Result<Option<Reader<'_>>, Fault> {
+/// The value of a member. Null counts as absent: clients write it for members that they do not set.
+fn set(member: Option<JsonReader<'_>>) -> Result<Option<JsonReader<'_>>, BoxedDecodeError> {
     let Some(mut reader) = member else { return Ok(None) };
     Ok((reader.peek()? != Peek::Null).then_some(reader))
 }
 
-/// The parameters that are understood. What others mean is between other clients and servers, but
-/// for those that say where an output goes or what is made of it: whoever sends them would take the
-/// reply for something else.
+/// The supported parameters. The decoder ignores unknown ones, except those that redirect or
+/// transform an output: a client that sends them would misread the response, so they are refused.
 #[derive(Default)]
-pub(super) struct Parameters {
+pub(super) struct TensorParameters {
     pub binary_data_size: Option<usize>,
     pub binary_data: Option<bool>,
     pub binary_data_output: Option<bool>,
 }
 
-pub(super) fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
-    let mut parameters = Parameters::default();
+pub(super) fn parameters(reader: &mut JsonReader<'_>) -> Result<TensorParameters, BoxedDecodeError> {
+    let mut parameters = TensorParameters::default();
     if reader.skip_null()? {
         return Ok(parameters);
     }
@@ -107,8 +106,8 @@ pub(super) fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
     Ok(parameters)
 }
 
-/// A boolean; `None` for null.
-fn flag(reader: &mut Reader<'_>, what: &str) -> Result<Option<bool>, Fault> {
+/// Reads a boolean. `None` for null.
+fn flag(reader: &mut JsonReader<'_>, what: &str) -> Result<Option<bool>, BoxedDecodeError> {
     match reader.peek()? {
         peek @ (Peek::True | Peek::False) => reader.boolean(peek).map(Some),
         Peek::Null => reader.null().map(|()| None),
@@ -116,18 +115,18 @@ fn flag(reader: &mut Reader<'_>, what: &str) -> Result<Option<bool>, Fault> {
     }
 }
 
-fn refuse_extension(reader: &mut Reader<'_>, name: &str) -> Result<(), Fault> {
+fn refuse_extension(reader: &mut JsonReader<'_>, name: &str) -> Result<(), BoxedDecodeError> {
     if reader.skip_null()? {
         return Ok(());
     }
     Err(reader.malformed(format!(
-        "the parameter {name} belongs to an extension that is not served"
+        "the parameter {name} belongs to an extension that is not supported"
     )))
 }
 
-/// The outputs asked for, and whether each is wanted as binary data where the request says so.
+/// Reads the requested outputs, each with its flag for binary data if the request sets one.
 fn requested_outputs(
-    reader: &mut Reader<'_>,
+    reader: &mut JsonReader<'_>,
     signature: &Signature,
 ) -> Result<Vec<(usize, Option<bool>)>, DecodeError> {
     if reader.peek()? != Peek::Array {
@@ -153,11 +152,11 @@ fn requested_outputs(
                     let refuse = |problem| DecodeError::RequestedOutput {
                         name: excerpt(&name),
                         problem,
-                        gives: gives(signature),
+                        gives: describe_outputs(signature),
                     };
                     let index = found.ok_or_else(|| refuse("there is no such output"))?;
                     if requested.iter().any(|(other, _)| *other == index) {
-                        return Err(refuse("it is asked for twice"));
+                        return Err(refuse("it is requested twice"));
                     }
                     output = Some(index);
                 }
@@ -175,14 +174,14 @@ fn requested_outputs(
     Ok(requested)
 }
 
-pub(super) fn text(reader: &mut Reader<'_>, what: &str) -> Result<String, Fault> {
+pub(super) fn text(reader: &mut JsonReader<'_>, what: &str) -> Result<String, BoxedDecodeError> {
     if reader.peek()? != Peek::String {
         return Err(reader.malformed(format!("{what} must be a string")));
     }
     Ok(reader.string()?.as_str().to_owned())
 }
 
-pub(super) fn size(reader: &mut Reader<'_>, peek: Peek, what: &str) -> Result<usize, Fault> {
+pub(super) fn size(reader: &mut JsonReader<'_>, peek: Peek, what: &str) -> Result<usize, BoxedDecodeError> {
     let number = if peek.is_num() { reader.number(peek)? } else { "" };
     let size = u64::parse(number).ok().and_then(|size| usize::try_from(size).ok());
     size.ok_or_else(|| reader.malformed(format!("{what} must be a whole number, not negative")))

@@ -86,7 +86,7 @@ fn every_datatype_has_its_own_name() {
 }
 
 #[test]
-fn errors_say_what_is_declared_and_what_the_model_takes() {
+fn errors_name_the_declared_type_and_that_of_the_model() {
     let head = "the body is not a valid application/json request: ";
     let table: [(&str, &str); 22] = [
         (
@@ -176,7 +176,7 @@ fn errors_say_what_is_declared_and_what_the_model_takes() {
         let given = error(body, &pairs());
         assert_eq!(given.strip_prefix(head).unwrap_or(&given), expected, "{body}");
     }
-    // Data that was read for one input must not end up as another.
+    // Data that was read for one input must not become another.
     let renamed = r#"{"inputs":[{"name":"a","datatype":"INT64","shape":[1],"data":[1],"name":"b","datatype":"FP32"}]}"#;
     let two = signature(
         &[input("a", DataType::I64, &[-1]), input("b", DataType::F32, &[-1])],
@@ -188,7 +188,7 @@ fn errors_say_what_is_declared_and_what_the_model_takes() {
 }
 
 #[test]
-fn replies_carry_the_id_the_types_and_flat_data() {
+fn responses_have_the_id_the_types_and_flat_data() {
     let written = reply(Format::Json, &plan(r#","id":"a\"b""#), &two_outputs(), &values());
     assert_eq!(
         written,
@@ -206,7 +206,7 @@ fn replies_carry_the_id_the_types_and_flat_data() {
 }
 
 #[test]
-fn requested_outputs_are_given_in_the_order_of_the_request() {
+fn returns_the_requested_outputs_in_the_order_of_the_request() {
     let both = plan(r#","outputs":[{"name":"b"},{"name":"a","parameters":{"binary_data":false}}]"#);
     assert_eq!(both.outputs(), Some(&[1, 0][..]));
     let [a, b] = values();
@@ -223,15 +223,15 @@ fn requested_outputs_are_given_in_the_order_of_the_request() {
 }
 
 #[test]
-fn outputs_that_cannot_be_given_are_refused_by_name() {
+fn refuses_invalid_requested_outputs_and_names_them() {
     let table = [
         (
             r#","outputs":[{"name":"c"}]"#,
-            "requested output \"c\": there is no such output; the model gives \"a\" float32[batch, 2], \"b\" string[batch]",
+            "requested output \"c\": there is no such output; the model returns \"a\" float32[batch, 2], \"b\" string[batch]",
         ),
         (
             r#","outputs":[{"name":"a"},{"name":"a"}]"#,
-            "requested output \"a\": it is asked for twice; the model gives \"a\" float32[batch, 2], \"b\" string[batch]",
+            "requested output \"a\": it is requested twice; the model returns \"a\" float32[batch, 2], \"b\" string[batch]",
         ),
         (
             r#","outputs":[{}]"#,
@@ -252,12 +252,12 @@ fn outputs_that_cannot_be_given_are_refused_by_name() {
         (
             r#","outputs":[{"name":"a","parameters":{"classification":3}}]"#,
             "the body is not a valid application/json request: the parameter classification belongs to an extension \
-             that is not served",
+             that is not supported",
         ),
         (
             r#","outputs":[{"name":"a","parameters":{"shared_memory_region":"r","shared_memory_byte_size":8}}]"#,
             "the body is not a valid application/json request: the parameter shared_memory_region belongs to an \
-             extension that is not served",
+             extension that is not supported",
         ),
     ];
     for (more, expected) in table {
@@ -266,8 +266,8 @@ fn outputs_that_cannot_be_given_are_refused_by_name() {
 }
 
 #[test]
-fn the_keys_of_this_protocol_mean_nothing_to_the_others() {
-    // `outputs`, `id` and `parameters` of other types belong to somebody else's row form.
+fn other_forms_ignore_the_keys_of_this_protocol() {
+    // In row form, `outputs`, `id` and `parameters` may have any type.
     let body = r#"{"id":7,"outputs":"all","parameters":[],"instances":[[1,2]]}"#;
     assert_eq!(inputs(body, &pairs()), [tensor(&[1, 2], &[1f32, 2.])]);
 }
@@ -293,7 +293,7 @@ fn binary_flags_follow_the_request_and_its_outputs() {
 }
 
 #[test]
-fn outputs_that_are_no_tensors_are_refused_before_the_run() {
+fn refuses_outputs_that_are_not_tensors_before_the_run() {
     let signature = signature(
         &[input("x", DataType::F32, &[-1, 2])],
         &[output("label", DataType::I64, &[-1]), zip_map("p", DataType::I64)],
@@ -306,13 +306,13 @@ fn outputs_that_are_no_tensors_are_refused_before_the_run() {
     let refused = negotiate(None, Format::Csv, &reply_to(""), &signature).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "the outputs cannot be given as application/json: output \"p\" is not a tensor; application/jsonlines, text/csv \
-         and the \"instances\" and \"inputs\" forms of application/json carry it"
+        "the outputs cannot be written as application/json: output \"p\" is not a tensor; application/jsonlines, text/csv \
+         and the \"instances\" and \"inputs\" forms of application/json can hold it"
     );
     assert!(matches!(refused, EncodeError::CannotCarry { .. }));
     let only_label = reply_to(r#","outputs":[{"name":"label"}]"#);
     assert_eq!(negotiate(None, Format::Csv, &only_label, &signature), Ok(Format::Json));
-    // The other JSON forms carry everything.
+    // The other JSON forms hold any output.
     assert_eq!(
         negotiate(None, Format::Json, &plan_of("[1,2]"), &signature),
         Ok(Format::Json)

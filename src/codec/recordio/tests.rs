@@ -16,7 +16,7 @@ fn frame(record: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A record with one entry in the map of field `map`.
+/// A record with one entry in the map that is field number `map`.
 fn entry_of(map: u32, name: &str, value: &[u8]) -> Vec<u8> {
     let (mut entry, mut record) = (Vec::new(), Vec::new());
     put_bytes(ENTRY_KEY, name.as_bytes(), &mut entry);
@@ -25,7 +25,7 @@ fn entry_of(map: u32, name: &str, value: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The message `Value` of floats, sparse where there are keys.
+/// The message `Value` of floats, sparse if there are keys.
 fn floats(values: &[f32], keys: &[u64], shape: &[u64]) -> Vec<u8> {
     let packed: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let (mut content, mut message) = (Vec::new(), Vec::new());
@@ -71,7 +71,7 @@ fn dense_and_sparse_records_are_rows() {
     for body in table {
         assert_eq!(read(body, &three()).unwrap(), expected);
     }
-    // A row of zeros is a shape and nothing else.
+    // A row of zeros consists of a shape alone.
     assert_eq!(
         read(sparse(&[], &[], 3), &three()).unwrap(),
         [tensor(&[1, 3], &[0f32; 3])]
@@ -85,7 +85,7 @@ fn dense_and_sparse_records_are_rows() {
 }
 
 #[test]
-fn features_are_inputs_by_name() {
+fn features_are_assigned_to_inputs_by_name() {
     let signature = signature(
         &[input("a", DataType::F32, &[-1, 2]), input("b", DataType::F64, &[-1])],
         &[],
@@ -97,7 +97,7 @@ fn features_are_inputs_by_name() {
 }
 
 #[test]
-fn what_is_no_record_is_refused_by_its_number() {
+fn refuses_malformed_records_and_names_their_number() {
     let cut = |mut body: Vec<u8>, length: usize| {
         body.truncate(length);
         body
@@ -117,7 +117,7 @@ fn what_is_no_record_is_refused_by_its_number() {
             "record 1 has 2 values where 3 are expected",
         ),
         (sparse(&[1.], &[3], 3), "the key 3"),
-        (sparse(&[1., 2.], &[1, 1], 3), "two values for one place"),
+        (sparse(&[1., 2.], &[1, 1], 3), "two values for one element"),
         (sparse(&[1., 2.], &[1], 3), "2 values for 1 keys"),
         ([wide.clone(), wide].concat(), ""),
         (frame(&[]), "it has no features"),
@@ -129,7 +129,7 @@ fn what_is_no_record_is_refused_by_its_number() {
 }
 
 #[test]
-fn a_reply_has_the_outputs_as_labels_and_is_a_request() {
+fn a_response_has_the_outputs_as_labels_and_can_be_read_as_a_request() {
     let signature = three();
     let asked = decode(
         TYPE,
@@ -146,7 +146,7 @@ fn a_reply_has_the_outputs_as_labels_and_is_a_request() {
 }
 
 #[test]
-fn strings_and_whole_numbers_are_written_as_they_are() {
+fn strings_and_integers_are_written_unchanged() {
     let signature = signature(
         &[input("x", DataType::F32, &[-1, 3])],
         &[

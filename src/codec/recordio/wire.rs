@@ -1,42 +1,42 @@
-//! The fields of a Protocol Buffers message, as they lie in the body.
+//! Reads and writes the fields of Protocol Buffers messages.
 //!
-//! A message is walked, not unpacked into a tree: one of a megabyte costs no memory of its own.
-//! What always holds: nothing is read beyond the end of what holds it, and a message nests no
-//! deeper than its reader calls itself.
+//! The reader walks a message in the body and builds no tree, so a message of a megabyte costs no
+//! extra memory. Invariants: a read never crosses the end of the enclosing message, and the depth
+//! of nesting is that of the calls in `recordio.rs`.
 
 /// A field's value.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Field<'a> {
+pub(super) enum ProtoField<'a> {
     Varint(u64),
     Fixed32([u8; 4]),
     Fixed64([u8; 8]),
-    /// A string, a message, or numbers in a row.
+    /// A string, a message, or packed numbers.
     Bytes(&'a [u8]),
 }
 
-impl<'a> Field<'a> {
+impl<'a> ProtoField<'a> {
     pub fn bytes(self) -> Result<&'a [u8], String> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
             Self::Varint(_) | Self::Fixed32(_) | Self::Fixed64(_) => {
-                Err("a field has another type than its name says".to_owned())
+                Err("a field does not have the wire type of its number".to_owned())
             }
         }
     }
 }
 
-/// The fields of a message that have not been read.
-pub(super) struct Fields<'a> {
+/// The fields of a message that are not read yet.
+pub(super) struct ProtoFields<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ProtoFields<'a> {
     pub fn new(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
     /// The next field's number and value.
-    pub fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, String> {
+    pub fn next(&mut self) -> Result<Option<(u32, ProtoField<'a>)>, String> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -44,17 +44,17 @@ impl<'a> Fields<'a> {
         let number = u32::try_from(tag >> 3).ok().filter(|&number| number != 0);
         let number = number.ok_or("a field has no number")?;
         let field = match tag & 7 {
-            0 => Field::Varint(varint(&mut self.rest)?),
-            1 => Field::Fixed64(self.fixed()?),
+            0 => ProtoField::Varint(varint(&mut self.rest)?),
+            1 => ProtoField::Fixed64(self.fixed()?),
             2 => {
                 let length = varint(&mut self.rest)?;
                 let length = usize::try_from(length).ok().filter(|&length| length <= self.rest.len());
                 let (bytes, rest) = self.rest.split_at(length.ok_or_else(cut)?);
                 self.rest = rest;
-                Field::Bytes(bytes)
+                ProtoField::Bytes(bytes)
             }
-            5 => Field::Fixed32(self.fixed()?),
-            other => return Err(format!("a field has the wire type {other}, which is not known")),
+            5 => ProtoField::Fixed32(self.fixed()?),
+            other => return Err(format!("a field has the unknown wire type {other}")),
         };
         Ok(Some((number, field)))
     }
@@ -67,19 +67,21 @@ impl<'a> Fields<'a> {
 }
 
 fn cut() -> String {
-    "a field is longer than what holds it".to_owned()
+    "a field is longer than its message".to_owned()
 }
 
-/// Hands over the numbers of a repeated field, in a row or one by one.
-pub(super) fn varints(field: Field<'_>, mut take: impl FnMut(u64)) -> Result<(), String> {
+/// Passes the numbers of a repeated field, packed or not, to `take`.
+pub(super) fn varints(field: ProtoField<'_>, mut take: impl FnMut(u64)) -> Result<(), String> {
     match field {
-        Field::Varint(value) => take(value),
-        Field::Bytes(mut packed) => {
+        ProtoField::Varint(value) => take(value),
+        ProtoField::Bytes(mut packed) => {
             while !packed.is_empty() {
                 take(varint(&mut packed)?);
             }
         }
-        Field::Fixed32(_) | Field::Fixed64(_) => return Err("a field has another type than its name says".to_owned()),
+        ProtoField::Fixed32(_) | ProtoField::Fixed64(_) => {
+            return Err("a field does not have the wire type of its number".to_owned());
+        }
     }
     Ok(())
 }

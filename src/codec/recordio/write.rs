@@ -1,4 +1,4 @@
-//! Replies: one record per record, its outputs as labels.
+//! Writes responses: one record for each record of the request, with the outputs as labels.
 
 use std::borrow::Cow;
 
@@ -8,18 +8,18 @@ use super::{
     VALUE_FLOAT32, VALUE_FLOAT64, VALUE_INT32,
 };
 use crate::codec::Format;
-use crate::codec::by_record::{ByRecord, Part};
-use crate::codec::element::{Kind, with_kind};
+use crate::codec::alloc;
+use crate::codec::by_record::{ByRecord, RecordPart};
+use crate::codec::element::{ElementKind, with_kind};
 use crate::codec::error::{EncodeError, excerpt};
-use crate::codec::numbers::{Number, Numeric};
-use crate::codec::room;
+use crate::codec::numbers::{AnyNumber, Numeric};
 use crate::codec::values::map_array;
 use crate::tensor::{DataType, Tensor, Value};
 
-/// Writes each record's outputs under their names. Of integers those that the format does not have
-/// become doubles where that loses nothing.
+/// Writes the outputs of each record under their names. Integers beyond the format's range become
+/// doubles if that is exact.
 pub(in crate::codec) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut out: Vec<u8> = room::for_all(records.json_bytes())?;
+    let mut out: Vec<u8> = alloc::with_capacity(records.json_bytes())?;
     for record in 0..records.count() {
         let mut message = Vec::new();
         for (spec, part) in records.parts(record) {
@@ -28,7 +28,7 @@ pub(in crate::codec) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, Encode
                 problem: format!("output {} {problem}; accept application/json", excerpt(&spec.name)),
             };
             let tensor = row(&part).ok_or_else(|| problem("is neither a tensor nor a map of numbers"))?;
-            let value = value(&tensor).ok_or_else(|| problem("has whole numbers that no double holds"))?;
+            let value = value(&tensor).ok_or_else(|| problem("has integers that a double cannot represent"))?;
             let mut entry = Vec::with_capacity(spec.name.len() + value.len() + 16);
             put_bytes(ENTRY_KEY, spec.name.as_bytes(), &mut entry);
             put_bytes(ENTRY_VALUE, &value, &mut entry);
@@ -51,24 +51,25 @@ pub(in crate::codec) fn encode(records: &ByRecord<'_>) -> Result<Vec<u8>, Encode
     Ok(out)
 }
 
-/// The part of an output that belongs to one record. A map's values stand in the order of its keys.
-pub(in crate::codec) fn row<'a>(part: &Part<'a>) -> Option<Cow<'a, Tensor>> {
+/// The part of an output that belongs to one record, as a tensor. The values of a map are in the
+/// order of its keys.
+pub(in crate::codec) fn row<'a>(part: &RecordPart<'a>) -> Option<Cow<'a, Tensor>> {
     match *part {
-        Part::Whole(Value::Tensor(tensor)) => Some(Cow::Borrowed(tensor)),
-        Part::Entry(Value::Tensor(tensor), entry) => {
+        RecordPart::Whole(Value::Tensor(tensor)) => Some(Cow::Borrowed(tensor)),
+        RecordPart::Entry(Value::Tensor(tensor), entry) => {
             let row = tensor.rows(entry..entry + 1)?;
             let shape = row.shape().get(1..)?.to_vec();
             row.reshape(shape).ok().map(Cow::Owned)
         }
-        Part::Entry(Value::Sequence(values), entry) => match values.get(entry)? {
+        RecordPart::Entry(Value::Sequence(values), entry) => match values.get(entry)? {
             Value::Tensor(tensor) => Some(Cow::Borrowed(tensor)),
             map => map_array(map).map(Cow::Owned),
         },
-        Part::Entry(map @ Value::Map { .. }, _) | Part::Whole(map) => map_array(map).map(Cow::Owned),
+        RecordPart::Entry(map @ Value::Map { .. }, _) | RecordPart::Whole(map) => map_array(map).map(Cow::Owned),
     }
 }
 
-/// The message `Value` of a tensor. `None` where it has integers that the format cannot say.
+/// Writes the message `Value` of a tensor. `None` if the format cannot represent its integers.
 fn value(tensor: &Tensor) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     let number = match tensor.data_type() {
@@ -142,25 +143,25 @@ fn value(tensor: &Tensor) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// The elements as numbers; a boolean is 0 or 1, strings are none.
-fn numbers(tensor: &Tensor) -> Vec<Number> {
-    with_kind!(tensor.data_type(), K => K::items(tensor).iter().filter_map(<K as Kind>::to_number).collect())
+/// The elements as numbers. A boolean is 0 or 1; strings have no numbers.
+fn numbers(tensor: &Tensor) -> Vec<AnyNumber> {
+    with_kind!(tensor.data_type(), K => K::items(tensor).iter().filter_map(<K as ElementKind>::to_number).collect())
 }
 
-fn float(number: Number) -> f64 {
+fn float(number: AnyNumber) -> f64 {
     match number {
-        Number::Int(value) => value as f64,
-        Number::Uint(value) => value as f64,
-        Number::Float(value) => value,
+        AnyNumber::Int(value) => value as f64,
+        AnyNumber::Uint(value) => value as f64,
+        AnyNumber::Float(value) => value,
     }
 }
 
-/// The double that is exactly this number.
-fn exact(number: Number) -> Option<f64> {
+/// Converts a number to a double. `None` if that is not exact.
+fn exact(number: AnyNumber) -> Option<f64> {
     const LIMIT: u64 = 1 << f64::MANTISSA_DIGITS;
     match number {
-        Number::Int(value) if value.unsigned_abs() > LIMIT => None,
-        Number::Uint(value) if value > LIMIT => None,
+        AnyNumber::Int(value) if value.unsigned_abs() > LIMIT => None,
+        AnyNumber::Uint(value) if value > LIMIT => None,
         number => Some(float(number)),
     }
 }

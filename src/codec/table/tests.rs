@@ -1,14 +1,14 @@
-//! The same rows in every form in which people send tables.
+//! Tests that read the same rows in every form of tables.
 
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::codec::schema::{Additions, Column, CsvRules, InputDefault, InputRule, Schema};
+use crate::codec::schema::{CsvRules, InputDefault, InputRule, Schema, SchemaAdditions, TableColumn};
 use crate::codec::testing::{input, output, signature, strings, tensor};
-use crate::codec::{DecodeError, Documents, Format, Request, decode, encode};
+use crate::codec::{DecodeError, DecodedRequest, Documents, Format, decode, encode};
 use crate::tensor::{DataType, Tensor, Value};
 
-fn read(schema: &Schema, content_type: &str, body: &str) -> Result<Request, DecodeError> {
+fn read(schema: &Schema, content_type: &str, body: &str) -> Result<DecodedRequest, DecodeError> {
     decode(
         content_type,
         Bytes::copy_from_slice(body.as_bytes()),
@@ -17,8 +17,8 @@ fn read(schema: &Schema, content_type: &str, body: &str) -> Result<Request, Deco
     )
 }
 
-fn column(name: &str, input: usize) -> Column {
-    Column {
+fn column(name: &str, input: usize) -> TableColumn {
+    TableColumn {
         name: name.to_owned(),
         aliases: Vec::new(),
         input,
@@ -26,8 +26,8 @@ fn column(name: &str, input: usize) -> Column {
     }
 }
 
-/// `Island: string[batch, 1]` and `Culmen_Length__mm_: float32[batch, 1]`, as an exporter writes
-/// pandas' names.
+/// `Island: string[batch, 1]` and `Culmen_Length__mm_: float32[batch, 1]`: pandas' names after an
+/// export.
 fn penguins() -> Schema {
     Schema::of(signature(
         &[
@@ -39,10 +39,10 @@ fn penguins() -> Schema {
 }
 
 /// `X: float32[batch, 3]`, whose columns the manifest names.
-fn wine(additions: Additions) -> Schema {
+fn wine(additions: SchemaAdditions) -> Schema {
     Schema::new(
         signature(&[input("X", DataType::F32, &[-1, 3])], &[]),
-        Additions {
+        SchemaAdditions {
             columns: vec![column("alcohol", 0), column("acid", 0), column("ash", 0)],
             ..additions
         },
@@ -182,15 +182,14 @@ fn the_named_columns_of_one_wide_input_are_read_in_every_dialect() {
         ),
     ];
     for (content_type, body) in table {
-        let request = read(&wine(Additions::default()), content_type, body);
+        let request = read(&wine(SchemaAdditions::default()), content_type, body);
         assert_eq!(
             request.unwrap_or_else(|error| panic!("{body}: {error}")).inputs,
             expected,
             "{body}"
         );
     }
-    // Without a manifest the columns have no names, and a table that orders them is taken at its
-    // word.
+    // Without a manifest the columns have no names, so the order of the table's columns counts.
     let unnamed = Schema::of(signature(&[input("X", DataType::F32, &[-1, 3])], &[]));
     let split = r#"{"columns": ["p", "q", "r"], "data": [[1, 2, 3], [4, 5, 6]]}"#;
     assert_eq!(read(&unnamed, JSON, split).unwrap().inputs, expected);
@@ -200,8 +199,8 @@ fn the_named_columns_of_one_wide_input_are_read_in_every_dialect() {
 }
 
 #[test]
-fn what_is_missing_unknown_or_mixed_is_refused_by_name() {
-    let schema = wine(Additions::default());
+fn refuses_missing_unknown_and_mixed_columns_and_names_them() {
+    let schema = wine(SchemaAdditions::default());
     let table = [
         (
             JSON,
@@ -226,7 +225,7 @@ fn what_is_missing_unknown_or_mixed_is_refused_by_name() {
         (
             JSON,
             r#"[{"X": [1, 2, 3]}, {"alcohol": 1, "acid": 2, "ash": 3}]"#,
-            "give all in one form",
+            "give all in the same form",
         ),
         (
             JSON,
@@ -236,7 +235,7 @@ fn what_is_missing_unknown_or_mixed_is_refused_by_name() {
         (
             JSON,
             r#"{"alcohol": {"0": 1}, "acid": {"1": 2}, "ash": {"0": 3}}"#,
-            "column \"acid\" has other rows",
+            "column \"acid\" does not have the same rows",
         ),
         (
             "text/csv",
@@ -252,7 +251,7 @@ fn what_is_missing_unknown_or_mixed_is_refused_by_name() {
 }
 
 #[test]
-fn the_manifest_fills_ignores_and_reads_missing_values() {
+fn the_manifest_sets_defaults_ignored_names_and_missing_values() {
     let inputs = [
         input("a", DataType::F32, &[-1, 1]),
         input("k", DataType::I64, &[-1, 1]),
@@ -264,7 +263,7 @@ fn the_manifest_fills_ignores_and_reads_missing_values() {
     };
     let schema = Schema::new(
         signature(&inputs, &[]),
-        Additions {
+        SchemaAdditions {
             rules: vec![
                 InputRule::default(),
                 default(1, json!(7)),
@@ -278,7 +277,7 @@ fn the_manifest_fills_ignores_and_reads_missing_values() {
                 missing: vec!["NA".to_owned()],
                 ..CsvRules::default()
             },
-            ..Additions::default()
+            ..SchemaAdditions::default()
         },
     );
     let all = |a: &[f32], k: &[i64]| -> Vec<Tensor> {
@@ -325,7 +324,7 @@ fn the_manifest_fills_ignores_and_reads_missing_values() {
 }
 
 #[test]
-fn inputs_without_an_axis_for_records_are_given_once_or_alike() {
+fn all_instances_give_the_same_value_for_an_input_without_an_axis_for_records() {
     let schema = Schema::of(signature(
         &[
             input("x", DataType::F32, &[-1, 2]),
@@ -354,11 +353,11 @@ fn inputs_without_an_axis_for_records_are_given_once_or_alike() {
     );
     let differing = body.replacen("\"rate\": 8", "\"rate\": 9", 1);
     let error = read(&schema, JSON, &differing).unwrap_err().to_string();
-    assert!(error.contains("all instances have to give the same value"), "{error}");
+    assert!(error.contains("all instances must give the same value"), "{error}");
 }
 
 #[test]
-fn the_flat_values_of_a_row_take_the_shape_of_the_model() {
+fn the_flat_values_of_a_row_take_the_shape_of_the_models_input() {
     let schema = Schema::of(signature(&[input("x", DataType::F32, &[-1, 2, 2])], &[]));
     let expected = [tensor(&[1, 2, 2], &[1f32, 2., 3., 4.])];
     for body in [
@@ -372,7 +371,7 @@ fn the_flat_values_of_a_row_take_the_shape_of_the_model() {
 }
 
 #[test]
-fn replies_are_requests() {
+fn reads_responses_as_requests() {
     let one = Schema::of(signature(&[input("x", DataType::F32, &[-1, 2])], &[]));
     let expected = [tensor(&[2, 2], &[1f32, 2., 3., 4.])];
     let table = [
@@ -398,9 +397,9 @@ fn replies_are_requests() {
     }
 }
 
-/// BT-7: a batch transform joins records by line feeds, and takes a line for each.
+/// BT-7: a batch transform joins records with line feeds, and expects one line for each.
 #[test]
-fn several_documents_of_a_batch_have_a_reply_each() {
+fn several_documents_of_a_batch_have_a_response_document_each() {
     let schema = Schema::of(signature(
         &[input("x", DataType::F32, &[-1, 2])],
         &[output("y", DataType::F32, &[-1, 2])],
@@ -423,7 +422,7 @@ fn several_documents_of_a_batch_have_a_reply_each() {
 }
 
 #[test]
-fn latin_1_is_read_where_the_charset_says_so() {
+fn reads_latin_1_if_the_charset_names_it() {
     let body = Bytes::from_static(b"Caf\xe9,1\n");
     let request = decode(
         "text/csv; charset=ISO-8859-1",

@@ -3,14 +3,14 @@ use bytes::Bytes;
 use crate::codec::testing::{
     decode, encoded, identity, input, negotiate, output, refusal, row_plan, sample, signature, strings, tensor, zip_map,
 };
-use crate::codec::{DecodeError, Format, Request};
+use crate::codec::{DecodeError, DecodedRequest, Format};
 use crate::tensor::{DataType, Signature, Value};
 
 fn content_type(size: impl std::fmt::Display) -> String {
     format!("application/vnd.sagemaker-triton.binary+json;json-header-size={size}")
 }
 
-fn send(header: &str, tail: &[u8], signature: &Signature) -> Result<Request, DecodeError> {
+fn send(header: &str, tail: &[u8], signature: &Signature) -> Result<DecodedRequest, DecodeError> {
     let body = [header.as_bytes(), tail].concat();
     decode(&content_type(header.len()), body.into(), signature)
 }
@@ -35,7 +35,7 @@ const HEADER: &str = r#"{"id":"1","inputs":[
 const TAIL: &[u8] = b"\x03\0\0\0abc\0\0\0\0\x01\0\0\0\xff\xff\xff\xff";
 
 #[test]
-fn tensors_are_taken_from_the_tail_in_the_order_of_the_header() {
+fn binary_tensors_are_in_the_order_of_the_header() {
     let request = send(HEADER, TAIL, &three()).unwrap();
     assert_eq!(request.inputs[0], tensor(&[2], &[1i32, -1]));
     assert_eq!(request.inputs[1], strings(&[2], &[b"abc", b""]));
@@ -43,24 +43,24 @@ fn tensors_are_taken_from_the_tail_in_the_order_of_the_header() {
 }
 
 #[test]
-fn an_aligned_tensor_is_a_window_of_the_body() {
+fn an_aligned_tensor_borrows_the_body() {
     let mut header =
         r#"{"inputs":[{"name":"x","shape":[2],"datatype":"FP64","parameters":{"binary_data_size":16}}]}"#.to_owned();
     while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
-    // Whole words, so that the body is aligned as its tensor needs it.
+    // Whole words align the body for its tensor.
     let mut words = vec![0u64; header.len() / 8 + 2];
     bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..header.len()].copy_from_slice(header.as_bytes());
-    let body = Bytes::from_owner(Words(words));
+    let body = Bytes::from_owner(AlignedWords(words));
     let data = body.as_ptr().wrapping_add(header.len());
     let request = decode(&content_type(header.len()), body, &identity(DataType::F64)).unwrap();
     assert_eq!(request.inputs[0].as_bytes().unwrap().as_ptr(), data);
 }
 
-struct Words(Vec<u64>);
+struct AlignedWords(Vec<u64>);
 
-impl AsRef<[u8]> for Words {
+impl AsRef<[u8]> for AlignedWords {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }
@@ -115,7 +115,7 @@ fn the_header_size_is_between_zero_and_the_length_of_the_body() {
 }
 
 #[test]
-fn sizes_have_to_add_up() {
+fn the_declared_sizes_must_add_up_to_the_body() {
     let x = |size: &str, datatype: &str, shape: &str| {
         format!(
             r#"{{"inputs":[{{"name":"x","shape":{shape},"datatype":"{datatype}","parameters":{{"binary_data_size":{size}}}}}]}}"#
@@ -135,7 +135,7 @@ fn sizes_have_to_add_up() {
             &ints,
             x("8", "INT32", "[2]"),
             &[0; 9],
-            "1 bytes follow the binary data that the inputs announce",
+            "1 bytes follow the binary data that the inputs declare",
         ),
         (
             &ints,
@@ -212,7 +212,7 @@ fn sizes_have_to_add_up() {
 }
 
 #[test]
-fn strings_of_no_length_do_not_make_room_for_what_is_not_there() {
+fn a_huge_declared_shape_of_strings_allocates_nothing() {
     let header =
         r#"{"inputs":[{"name":"x","shape":[1099511627776],"datatype":"BYTES","parameters":{"binary_data_size":0}}]}"#;
     let error = send(header, &[], &identity(DataType::String)).unwrap_err().to_string();
@@ -220,7 +220,7 @@ fn strings_of_no_length_do_not_make_room_for_what_is_not_there() {
 }
 
 #[test]
-fn the_reply_has_its_own_header_size_and_the_data_behind_it() {
+fn the_response_has_its_own_header_size_and_the_data_after_the_json() {
     let plan = send(HEADER, TAIL, &three()).unwrap().reply;
     let outputs = [
         Value::Tensor(tensor(&[2], &[1i32, -1])),
@@ -265,7 +265,7 @@ fn only_the_flagged_outputs_are_binary() {
 }
 
 #[test]
-fn any_request_can_have_a_binary_reply_by_accept() {
+fn accept_can_request_a_binary_response_for_any_request() {
     for data_type in DataType::ALL {
         let signature = identity(data_type);
         let reply = encoded(
@@ -274,7 +274,7 @@ fn any_request_can_have_a_binary_reply_by_accept() {
             &signature,
             &[Value::Tensor(sample(data_type))],
         );
-        // What we write is what we read, once the outputs are called inputs.
+        // The decoder reads what the encoder writes, once the outputs are renamed to inputs.
         let (kind, size) = reply.content_type.rsplit_once('=').unwrap();
         let size: usize = size.parse().unwrap();
         let header = std::str::from_utf8(&reply.body[..size])
@@ -287,7 +287,7 @@ fn any_request_can_have_a_binary_reply_by_accept() {
 }
 
 #[test]
-fn what_is_no_tensor_is_refused_even_when_the_signature_did_not_say_so() {
+fn refuses_outputs_that_are_not_tensors_before_and_after_the_run() {
     let mut signature = identity(DataType::I64);
     signature.outputs = vec![zip_map("p", DataType::I64)];
     let error = negotiate(Some(super::MEDIA_TYPE), Format::Json, &row_plan(), &signature).unwrap_err();

@@ -18,14 +18,14 @@ use crate::contract::invoke::{body_limit, read_body, reply};
 use crate::contract::models::text_header;
 use crate::engine::Model;
 use crate::handler::{Invocation, Protocol};
-use crate::wire::v2::ModelPath;
+use crate::wire::v2::V2ModelPath;
 
 /// Content-Type of a body with binary data after the JSON.
 const BINARY: &str = "application/octet-stream";
 
 pub(super) async fn infer(
     state: &AppState,
-    model: &ModelPath,
+    model: &V2ModelPath,
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {

@@ -8,11 +8,11 @@ use crate::codec::datatype_name;
 use crate::contract::AppState;
 use crate::contract::error::Error;
 use crate::tensor::{DataType, Dim, InputSpec, OutputSpec, Signature, ValueType};
-use crate::wire::v2::{ANY_SIZE, ModelMetadata, ModelPath, PLATFORM, TensorMetadata, VERSION};
+use crate::wire::v2::{ANY_SIZE, ModelMetadata, PLATFORM, TensorMetadata, V2ModelPath, VERSION};
 
 /// Answers with the model's metadata. Loads the model from the store if necessary, because the
 /// signature is known only for loaded models.
-pub(super) async fn model(state: &AppState, model: &ModelPath) -> Result<HttpResponse, Error> {
+pub(super) async fn model(state: &AppState, model: &V2ModelPath) -> Result<HttpResponse, Error> {
     let deadline = Instant::now() + state.settings.request_timeout;
     check(state, model, deadline).await?;
     let handle = state.catalog.get(&model.name, deadline).await?;

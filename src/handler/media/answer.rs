@@ -9,7 +9,7 @@ use super::error::MediaError;
 use super::picture::Placed;
 use super::text::{SeenTexts, Texts, Words};
 use super::{Media, Seen, Source, is_asked_for, no_task};
-use crate::codec::{Encoded, Format, ReplyPlan};
+use crate::codec::{EncodedResponse, Format, ReplyPlan};
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
 use crate::task::{
@@ -175,7 +175,7 @@ impl Media {
         model: &str,
         signature: &Signature,
         runs: &[Vec<Value>],
-    ) -> Result<Encoded, MediaError> {
+    ) -> Result<EncodedResponse, MediaError> {
         let answering = self.answering.as_ref().ok_or_else(no_task)?;
         let names: Vec<&str> = plan.selected(signature).iter().map(|spec| spec.name.as_str()).collect();
         if let Some(answer) = self.merged(answering, seen, &names, runs)? {
@@ -291,7 +291,7 @@ pub(in crate::handler) enum Reply {
     OpenAi(EncodingFormat),
 }
 
-fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<Encoded, MediaError> {
+fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<EncodedResponse, MediaError> {
     let is_one = seen.form == Form::One;
     let (content_type, body) = match form {
         Reply::Json => {
@@ -342,7 +342,7 @@ fn reply(seen: &Seen, form: Reply, model: &str, answers: &[Answer]) -> Result<En
             }
         },
     };
-    Ok(Encoded {
+    Ok(EncodedResponse {
         content_type: content_type.into(),
         json_bytes: None,
         body: body.into(),

@@ -3,7 +3,7 @@
 use super::body::Files;
 use super::error::MediaError;
 use super::{Reading, Seen, is_asked_for};
-use crate::codec::Request;
+use crate::codec::DecodedRequest;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
 use crate::task::{Form, PlacedPicture};
@@ -73,7 +73,7 @@ impl Pictures {
         self.steps.clone()
     }
 
-    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(Request, Seen), MediaError> {
+    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(DecodedRequest, Seen), MediaError> {
         let Reading {
             settings,
             limits,
@@ -119,7 +119,7 @@ impl Pictures {
         if let Some(mask) = &self.mask {
             given.push((&mask.name, self.mask_of(mask, &placements)?));
         }
-        let request = Request::of_records(given, count, schema)?;
+        let request = DecodedRequest::from_records(given, count, schema)?;
         let seen = Seen {
             form: if files.is_single { Form::One } else { Form::List },
             frame: files.frame,

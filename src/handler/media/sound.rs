@@ -4,7 +4,7 @@ use super::body::Files;
 use super::error::MediaError;
 use super::{Reading, Seen, is_asked_for};
 use crate::audio::{self, AudioInput, AudioProcessor};
-use crate::codec::Request;
+use crate::codec::DecodedRequest;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
 use crate::task::Form;
@@ -59,7 +59,7 @@ impl Sounds {
         self.processor.steps()
     }
 
-    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(Request, Seen), MediaError> {
+    pub fn decode(&self, files: Files, reading: Reading<'_>) -> Result<(DecodedRequest, Seen), MediaError> {
         let Reading {
             settings,
             limits,
@@ -90,7 +90,7 @@ impl Sounds {
         if let Some(mask) = &self.mask {
             given.push((mask, samples.mask));
         }
-        let request = Request::of_records(given, rows, schema)?;
+        let request = DecodedRequest::from_records(given, rows, schema)?;
         let seen = Seen {
             form: if files.is_single && rows == 1 {
                 Form::One

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use super::body::Frame;
 use super::error::MediaError;
 use super::{Media, Seen, SharedTokenizer, is_asked_for};
-use crate::codec::{Request, Schema};
+use crate::codec::{DecodedRequest, Schema};
 use crate::engine::Ledger;
 use crate::handler::HandlerError;
 use crate::manifest::{Manifest, Step};
@@ -131,7 +131,7 @@ impl Texts {
         body: &Bytes,
         schema: &Schema,
         ledger: &dyn Ledger,
-    ) -> Result<Option<(Request, Seen)>, MediaError> {
+    ) -> Result<Option<(DecodedRequest, Seen)>, MediaError> {
         let task = media.answering.as_ref().map(|answering| answering.task());
         let options = ReadOptions {
             pairs: matches!(task, Some(Task::TextRanking | Task::TextClassification)),
@@ -203,7 +203,7 @@ impl Texts {
             }),
             _memory: memory,
         };
-        Ok(Some((Request::of_inputs(tensors, records, schema), seen)))
+        Ok(Some((DecodedRequest::from_inputs(tensors, records, schema), seen)))
     }
 
     /// Divides a request into runs of texts of similar lengths, so that little of a run is padding.
