@@ -82,7 +82,7 @@ pub struct ContractConfig {
     /// Largest sum of all header names and values of a request, in bytes.
     pub max_headers: usize,
     pub request_timeout: Duration,
-    pub connections: connections::Settings,
+    pub connections: connections::ConnectionConfig,
     /// Web pages whose requests from browsers are served.
     pub pages: Pages,
     /// Whether to close connections from other users of this machine.

@@ -199,7 +199,7 @@ fn output_folder(output: &Path) -> Result<PathBuf> {
 
 /// Writes the archive next to `output` and renames it, so that the archive is complete or missing.
 /// Returns the bytes of its files and of the archive itself.
-fn write(files: &BTreeMap<String, Source>, output: &Path, folder: &Path, force: bool) -> Result<(u64, u64)> {
+fn write(files: &BTreeMap<String, PackSource>, output: &Path, folder: &Path, force: bool) -> Result<(u64, u64)> {
     let context = || format!("write {}", output.display());
     let unfinished = tempfile::Builder::new()
         .prefix(".longshore-")

@@ -269,7 +269,7 @@ fn start_engine(args: &ServeArgs, has_store: bool) -> Result<Engine> {
 
 /// Sends heartbeats to the supervisor, if it expects them, for as long as the returned pulse
 /// counts.
-fn keep_alive(args: &ServeArgs, link: Option<&Arc<Link>>) -> Result<Option<Arc<Pulse>>> {
+fn keep_alive(args: &ServeArgs, link: Option<&Arc<SupervisorLink>>) -> Result<Option<Arc<Pulse>>> {
     let (Some(link), DurationOrOff(Some(timeout))) = (link, args.worker_timeout) else {
         return Ok(None);
     };

@@ -28,7 +28,7 @@ pub(super) use error::V2Error;
 
 /// Whether a raw path belongs to the protocol.
 pub(super) fn is_below(path: &str) -> bool {
-    V2V2Path::is_below(path)
+    V2Path::is_below(path)
 }
 
 /// Whether a path is an inference, for the metrics.
@@ -43,7 +43,7 @@ pub(super) async fn answer(
     payload: web::Payload,
 ) -> Result<HttpResponse, V2Error> {
     let raw = request.uri().path();
-    let allowed = match V2V2Path::parse(raw) {
+    let allowed = match V2Path::parse(raw) {
         Some(path) if request.method() == allowed(&path) => {
             return route(state, &request, payload, path).await.map_err(V2Error);
         }
@@ -61,12 +61,12 @@ pub(super) async fn answer(
 
 fn allowed(path: &V2Path) -> Method {
     match path {
-        V2V2Path::Server | V2V2Path::LiveBody | V2V2Path::ReadyBody => Method::GET,
-        V2V2Path::Model(V2ModelPath { part, .. }) => match part {
-            ModelPart::Metadata | ModelPart::ReadyBody => Method::GET,
+        V2Path::Server | V2Path::Live | V2Path::Ready => Method::GET,
+        V2Path::Model(V2ModelPath { part, .. }) => match part {
+            ModelPart::Metadata | ModelPart::Ready => Method::GET,
             ModelPart::Infer => Method::POST,
         },
-        V2V2Path::Index | V2V2Path::Load(_) | V2V2Path::Unload(_) => Method::POST,
+        V2Path::Index | V2Path::Load(_) | V2Path::Unload(_) => Method::POST,
     }
 }
 
@@ -77,24 +77,24 @@ async fn route(
     path: V2Path,
 ) -> Result<HttpResponse, Error> {
     match path {
-        V2V2Path::Server => Ok(HttpResponse::Ok().json(ServerMetadata {
+        V2Path::Server => Ok(HttpResponse::Ok().json(ServerMetadata {
             name: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
             extensions: &EXTENSIONS,
         })),
-        V2V2Path::LiveBody => Ok(HttpResponse::Ok().json(LiveBody { live: true })),
-        V2V2Path::ReadyBody => {
+        V2Path::Live => Ok(HttpResponse::Ok().json(LiveBody { live: true })),
+        V2Path::Ready => {
             state.health.ping().await?;
             Ok(HttpResponse::Ok().json(ReadyBody { ready: true }))
         }
-        V2V2Path::Model(model) => match model.part {
+        V2Path::Model(model) => match model.part {
             ModelPart::Metadata => metadata::model(&state, &model).await,
-            ModelPart::ReadyBody => ready(&state, &model).await,
+            ModelPart::Ready => ready(&state, &model).await,
             ModelPart::Infer => infer::infer(&state, &model, request, payload).await,
         },
-        V2V2Path::Index => repository::index(&state, request, payload).await,
-        V2V2Path::Load(name) => repository::load(state, name, request, payload).await,
-        V2V2Path::Unload(name) => repository::unload(state, name, request, payload).await,
+        V2Path::Index => repository::index(&state, request, payload).await,
+        V2Path::Load(name) => repository::load(state, name, request, payload).await,
+        V2Path::Unload(name) => repository::unload(state, name, request, payload).await,
     }
 }
 

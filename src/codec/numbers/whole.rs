@@ -1,7 +1,7 @@
 //! Parses whole numbers in any notation with exact decimal arithmetic. Float arithmetic would lose
 //! the low digits.
 
-use super::Problem;
+use super::ValueProblem;
 
 /// Parses a decimal number whose value is whole, in any notation (`3`, `3.0`, `1e3`, `2500e-2`).
 /// The result is exact: 128 bits hold more than any element type, and digits beyond them need only
