@@ -27,7 +27,11 @@ set -euo pipefail
 set -m
 trap 'for job in $(jobs -p); do builtin kill -KILL -- "-$job" 2>/dev/null || true; done' EXIT
 curl() {
-  command curl --silent --show-error --fail --max-time 60 --retry 30 --retry-delay 1 --retry-connrefused "$@"
+  local patience='--max-time 60 --retry 30 --retry-delay 1 --retry-connrefused'
+  command curl --silent --show-error --fail $patience "$@" 2>"$TMPDIR/curl" || {
+    tail -n 1 "$TMPDIR/curl" >&2
+    return 1
+  }
   echo
 }
 kill() {
