@@ -20,14 +20,14 @@ use super::page::Page;
 use super::root;
 use crate::harness::{in_parallel, library, skip_unless};
 
-/// Before the commands of a page. A person types more slowly than a shell reads: `curl` waits for a
-/// server that starts, and `kill` for one that ends.
+/// Before the commands of a page. A person types more slowly than a shell reads: `curl` repeats a
+/// request while a server or an endpoint starts, and `kill` waits for a server that ends.
 const PRELUDE: &str = r#"
 set -euo pipefail
 set -m
 trap 'for job in $(jobs -p); do builtin kill -KILL -- "-$job" 2>/dev/null || true; done' EXIT
 curl() {
-  local patience='--max-time 60 --retry 30 --retry-delay 1 --retry-connrefused'
+  local patience='--max-time 60 --retry 30 --retry-delay 1 --retry-connrefused --retry-all-errors'
   command curl --silent --show-error --fail $patience "$@" 2>"$TMPDIR/curl" || {
     tail -n 1 "$TMPDIR/curl" >&2
     return 1
