@@ -122,6 +122,22 @@ fn the_index_lists_every_page() {
     }
 }
 
+#[test]
+fn the_list_of_scripts_has_every_script() {
+    let pages = Page::all();
+    let list = pages.iter().find(|page| page.name == "scripts/README.md").unwrap();
+    let listed: Vec<String> = paths(list).into_iter().map(|(_, path)| path).collect();
+    for entry in fs::read_dir(root().join("scripts")).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("scripts/{}", entry.file_name().to_string_lossy());
+        let is_script = entry.file_type().unwrap().is_file() && path != list.name;
+        assert!(
+            !is_script || listed.contains(&path),
+            "scripts/README.md does not list {path}"
+        );
+    }
+}
+
 /// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
